@@ -1,0 +1,163 @@
+"""The LightningDataModule that every dataset family builds on."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+
+from padim_lit.data.items import Item, ItemDataset, MaskState, check, collate
+from padim_lit.data.transform import Size, view
+from padim_lit.errors import InputError
+
+Primitive = str | int | float | bool | None
+
+
+class RankSampler(Sampler[int]):
+    """Indices rank, rank + world, ...: every index on exactly one rank, none repeated.
+
+    torch's DistributedSampler pads with repeated images, which would count them twice in the
+    moments and in the metrics.
+    """
+
+    def __init__(self, length: int, rank: int, world: int) -> None:
+        self.indices = range(rank, length, world)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def default_workers() -> int:
+    """Loader processes for this machine: none on up to two cores, else cores minus two, at most 8.
+
+    On two cores the backbone needs both; worker processes only take turns with it.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(0, min(8, (cores or 1) - 2))
+
+
+class AnomalyData(LightningDataModule):
+    """Healthy training images and a test set, checked at construction.
+
+    Every file is decoded once here, so that a bad one stops the run before anything is fitted.
+    No loader shuffles or drops a batch: running moments do not depend on the order, and results
+    are bitwise the same for any number of workers.
+
+    Args:
+        name: short name of the data ("mvtec/screw").
+        train: healthy items.
+        test: healthy and defective items; none defective is allowed.
+        image_size: int or [h, w] in pixels; see `padim_lit.data.transform.view`.
+        crop_size: int, [h, w] or None (keep all).
+        batch_size: images in a batch.
+        num_workers: loader processes; None chooses from the number of cores.
+        record: what else to record about the data and its split, flat JSON primitives.
+        notes: sentences that a run must print and record.
+
+    Attributes:
+        name, record, notes: as above, completed with the counts found here.
+        image_shape: (h, w) of every image in a batch.
+
+    Raises InputError for fewer than two training images, no test image, an image that cannot be
+    read, a mask of another size, and sizes or counts out of range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        train: Sequence[Item],
+        test: Sequence[Item],
+        *,
+        image_size: Size = 256,
+        crop_size: Size | None = 224,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        record: dict[str, Primitive] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        _check_count("batch_size", batch_size, lowest=1)
+        if num_workers is not None:
+            _check_count("num_workers", num_workers, lowest=0)
+        self.view = view(image_size, crop_size)
+        if len(train) < 2:
+            raise InputError(
+                f"{name} has {len(train)} training image(s); a covariance needs at least 2, "
+                "in practice hundreds; add healthy images to the training set"
+            )
+        if not test:
+            raise InputError(f"{name} has no test images; add healthy or defective ones")
+        self.name = name
+        self.batch_size = batch_size
+        self.num_workers = default_workers() if num_workers is None else num_workers
+        self.image_shape = self.view.output_shape
+        self.train_items, _ = check(train, self.view)
+        self.test_items, masks = check(test, self.view)
+        counts = {
+            "train_images": len(train),
+            "test_good": sum(i.label == 0 and i.count_image for i in test),
+            "test_defective": sum(i.label == 1 and i.count_image for i in test),
+            "test_planted": sum(i.plant_seed is not None for i in test),
+            "masks_empty": masks[MaskState.EMPTY],
+            "masks_lost": masks[MaskState.LOST],
+            "masks_vanished": masks[MaskState.VANISHED],
+        }
+        self.record: dict[str, Primitive] = {**counts, **(record or {})}
+        self.notes = [*notes, *_notes(counts)]
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader(self.train_items)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader(self.test_items)
+
+    def predict_dataloader(self) -> DataLoader:
+        return self._loader(self.test_items)
+
+    def _loader(self, items: Sequence[Item]) -> DataLoader:
+        sampler = None
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+            sampler = RankSampler(len(items), rank, world)
+        return DataLoader(
+            ItemDataset(items, self.view),
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _notes(counts: dict[str, int]) -> list[str]:
+    notes = []
+    if not counts["test_good"]:
+        notes.append("No healthy test images: image AUROC cannot be computed.")
+    if not counts["test_defective"]:
+        notes.append("No defective test images: image AUROC cannot be computed.")
+    if counts["masks_empty"]:
+        notes.append(
+            f"Defective test images with an empty mask: {counts['masks_empty']}. Their pixel "
+            "truth is unknown, so they do not count in the pixel metrics."
+        )
+    if counts["masks_lost"]:
+        notes.append(
+            f"Defective test images whose whole mask is outside the crop: {counts['masks_lost']}. "
+            "crop_size=null keeps all of an image."
+        )
+    if counts["masks_vanished"]:
+        notes.append(
+            f"Defective test images whose mask is too small to survive the resize: "
+            f"{counts['masks_vanished']}. They do not count in the pixel metrics; a larger "
+            "image_size keeps them."
+        )
+    return notes
+
+
+def _check_count(name: str, value: int, lowest: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+        raise InputError(f"{name}={value} must be an integer of at least {lowest}")

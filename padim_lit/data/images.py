@@ -1,0 +1,139 @@
+"""Reading images and masks from disk: every common pixel format becomes RGB or a boolean mask."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from padim_lit.errors import InputError
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+_MASK_THRESHOLD = 127
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files directly in `folder`, sorted by name; hidden and other files are ignored.
+
+    Raises InputError when the folder is missing or cannot be read. An empty list is no error here.
+    """
+    try:
+        entries = sorted(folder.iterdir(), key=lambda p: p.name)
+    except OSError as error:
+        raise InputError(
+            f"cannot read the image folder {folder}: {error.strerror or error}; check the path"
+        ) from None
+    return [
+        p
+        for p in entries
+        if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file()
+    ]
+
+
+def read_image(path: Path) -> Image.Image:
+    """The image at `path` as 8-bit RGB, EXIF orientation applied.
+
+    Grey is repeated on three channels. 16-bit grey is scaled by the full 16-bit range
+    (0..65535 to 0..255, rounded), never by its own maximum, so brightness stays comparable
+    between images. Transparency is composited over black, so colours that nobody can see never
+    reach the model. Of a multi-page file the first page counts.
+
+    Raises InputError for a missing, empty, truncated, unreadable or floating-point file.
+    """
+    image = _open(path)
+    if image.mode.startswith("I"):
+        return Image.fromarray(_to_8bit(_integers(image, path))).convert("RGB")
+    return _rgb(image, path)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """The mask at `path` as (h, w) bool, True = defect, EXIF orientation applied.
+
+    A pixel is a defect where its brightest channel is above 127 of 255 (16-bit masks are scaled
+    first). A mask whose maximum is 1 is a binary 0/1 mask. A maximum of 2..127 fits neither
+    reading (a class-index map, say) and is refused rather than read as an empty mask.
+
+    Raises InputError as `read_image` does, and for such a maximum.
+    """
+    image = _open(path)
+    if image.mode.startswith("I"):
+        raw = _integers(image, path)
+        values = raw if raw.max(initial=0) == 1 else _to_8bit(raw)
+    else:
+        values = np.asarray(_rgb(image, path)).max(axis=2)
+    highest = int(values.max(initial=0))
+    if highest == 1:
+        return values == 1
+    if 1 < highest <= _MASK_THRESHOLD:
+        raise InputError(
+            f"mask {path} has values up to {highest}; allowed are 0/1, or grey levels whose "
+            f"defects are above {_MASK_THRESHOLD}; write it as 0 and 255"
+        )
+    return values > _MASK_THRESHOLD
+
+
+def _open(path: Path) -> Image.Image:
+    """The decoded image in its stored mode, EXIF orientation applied; closes the file."""
+    if not path.is_file():
+        raise InputError(f"no such image file: {path}; check the path")
+    if path.stat().st_size == 0:
+        raise InputError(f"image file is empty (0 bytes): {path}; replace or remove it")
+    try:
+        # An open file, not its name: by name Pillow (13.0) maps uncompressed TIFFs into memory with
+        # the sides swapped where the orientation tag turns them, which scrambles the pixels.
+        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+            return ImageOps.exif_transpose(image)
+    except _BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"cannot read {path} as PNG, JPEG, TIFF or BMP ({reason}); replace or remove it"
+        ) from None
+
+
+def _integers(image: Image.Image, path: Path) -> np.ndarray:
+    """(h, w) int64 values of a 16- or 32-bit integer image, checked to lie in 0..65535."""
+    values = np.asarray(image).astype(np.int64)
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    if low < 0 or high > 65535:
+        raise InputError(
+            f"image {path} has integer values {low} to {high}; allowed is 16 bit, 0 to 65535; "
+            "convert it to 8 or 16 bit"
+        )
+    return values
+
+
+def _to_8bit(values: np.ndarray) -> np.ndarray:
+    return ((values * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def _rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode == "F":
+        raise InputError(
+            f"image {path} holds floating-point values, whose range is not defined; "
+            "allowed are 8- and 16-bit integers; convert it"
+        )
+    try:
+        # has_transparency_data covers the tRNS chunk of palette, grey and RGB files, which
+        # converting straight to RGB would drop (with a warning from Pillow for palettes).
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+            return Image.alpha_composite(black, rgba).convert("RGB")
+        return image.convert("RGB")
+    except ValueError:
+        raise InputError(
+            f"image {path} has the colour mode {image.mode}, which cannot become RGB; "
+            "save it as grey or RGB"
+        ) from None

@@ -1,0 +1,114 @@
+"""Magnetic Tile defects (Huang et al., The Visual Computer 2018) in the authors' layout."""
+
+import re
+from pathlib import Path
+
+from padim_lit.data.datamodule import AnomalyData
+from padim_lit.data.images import list_images
+from padim_lit.data.items import Item
+from padim_lit.data.split import hold_out
+from padim_lit.data.transform import Size
+from padim_lit.data.tree import resolve_root, subfolders
+from padim_lit.errors import InputError
+
+# File names end in a capture counter (exp3_num_54145). The six exposures of one tile lie within
+# about 20 of each other in sequence, the next tile starts hundreds later.
+_SAME_TILE = 200
+
+
+class MagneticTile(AnomalyData):
+    """Magnetic Tile defects: MT_<Kind>/Imgs/<name>.jpg with the mask <name>.png beside it.
+
+    The authors give no split. Here `test_good` of the 952 free images are held out, seeded, and
+    all defective ones are tested. Each tile was photographed about six times; with `whole_tiles`
+    the shots of a tile stay on one side of the split, because a test image whose tile was trained
+    on is hardly new. Free images whose tile shows a defect in another shot are not excluded.
+
+    Args:
+        root: folder that holds MT_Free, MT_Crack, ...; ~ is expanded.
+        split_seed: same seed, same split.
+        test_good: number of free images to hold out.
+        whole_tiles: keep the shots of one tile together (False: draw single images).
+        image_size, crop_size, batch_size, num_workers: see AnomalyData. Without a crop the ends
+            of long tiles stay in view.
+
+    Raises InputError for a missing root or MT_Free, missing masks, an impossible `test_good`, and
+    what AnomalyData raises.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split_seed: int = 0,
+        test_good: int = 150,
+        whole_tiles: bool = True,
+        image_size: Size = 224,
+        crop_size: Size | None = None,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+    ) -> None:
+        folder = resolve_root(root, "Magnetic Tile")
+        found = [name for name in subfolders(folder) if name.startswith("MT_")]
+        if "MT_Free" not in found:
+            raise InputError(
+                f"no MT_Free in {folder}; found: {', '.join(found) or 'no MT_ folder'}; "
+                "set data.root to the folder that holds MT_Free, MT_Crack and the others"
+            )
+        free = _photographs(folder / "MT_Free")
+        names = [path.stem for path in free]
+        groups = _tiles(names) if whole_tiles else None
+        train, held = hold_out(free, names, test_good, split_seed, groups)
+        test = [Item(path, count_pixel=True) for path in held]
+        for name in found:
+            if name != "MT_Free":
+                kind = name.removeprefix("MT_").lower()
+                test += [_defective(path, kind) for path in _photographs(folder / name)]
+        together = ", shots of one tile kept together" if whole_tiles else ""
+        super().__init__(
+            "mtd",
+            [Item(path) for path in train],
+            test,
+            image_size=image_size,
+            crop_size=crop_size,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            record={
+                "split": f"{test_good} of {len(free)} free images held out{together}; ours, not "
+                "the authors'",
+                "split_seed": split_seed,
+            },
+        )
+
+
+def _photographs(folder: Path) -> list[Path]:
+    paths = [p for p in list_images(folder / "Imgs") if p.suffix.lower() in (".jpg", ".jpeg")]
+    if not paths:
+        raise InputError(f"no .jpg images in {folder / 'Imgs'}; add them or remove the folder")
+    return paths
+
+
+def _defective(path: Path, kind: str) -> Item:
+    mask = path.with_suffix(".png")
+    if not mask.is_file():
+        raise InputError(f"no mask for {path}: {mask.name} must lie beside it; add it")
+    return Item(path, kind, mask=mask, count_pixel=True)
+
+
+def _tiles(names: list[str]) -> list[int | str]:
+    """A group for each name: close capture counters share one, other names stand alone."""
+    counters = {name: _counter(name) for name in names}
+    groups: dict[str, int | str] = {name: name for name in names}
+    previous, group = None, 0
+    for name in sorted((n for n in names if counters[n] is not None), key=counters.__getitem__):
+        counter = counters[name]
+        if previous is None or counter - previous > _SAME_TILE:
+            group = counter
+        groups[name] = group
+        previous = counter
+    return [groups[name] for name in names]
+
+
+def _counter(name: str) -> int | None:
+    match = re.fullmatch(r"exp\d+_num_(\d+)", name)
+    return int(match[1]) if match else None

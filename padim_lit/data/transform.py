@@ -1,0 +1,110 @@
+"""Geometry shared by image and mask: resize, then centre crop."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from padim_lit.errors import InputError
+
+Size = int | Sequence[int]
+
+
+@dataclass(frozen=True)
+class View:
+    """What of each image the model sees, in pixels.
+
+    `resize` is the shorter side (int, aspect kept; needs a crop) or an exact (h, w);
+    `crop` is the (h, w) cut from the centre, or None.
+    """
+
+    resize: int | tuple[int, int]
+    crop: tuple[int, int] | None
+
+    @property
+    def output_shape(self) -> tuple[int, int]:
+        """(h, w) of every image and mask after this view."""
+        return self.crop if self.crop is not None else self.resize
+
+    def image(self, image: Image.Image) -> Image.Image:
+        """Resized (antialiased bilinear) and cropped image of size `output_shape`."""
+        return self._apply(image, Image.Resampling.BILINEAR)
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """Resized (nearest) and cropped mask; (h', w') bool in, `output_shape` bool out."""
+        picture = Image.fromarray(mask.astype(np.uint8) * 255)
+        return np.asarray(self._apply(picture, Image.Resampling.NEAREST)) > 127
+
+    def shows(self, mask: np.ndarray) -> bool:
+        """Whether any True pixel of the native (h', w') mask lies inside the crop.
+
+        Unlike `mask`, this does not lose defects that are smaller than one resized pixel.
+        """
+        if self.crop is None:
+            return bool(mask.any())
+        h, w = self._resized(*mask.shape)
+        (top, left), (crop_h, crop_w) = self._corner(h, w), self.crop
+        to_rows, to_columns = mask.shape[0] / h, mask.shape[1] / w
+        rows = slice(math.floor(top * to_rows), math.ceil((top + crop_h) * to_rows))
+        columns = slice(math.floor(left * to_columns), math.ceil((left + crop_w) * to_columns))
+        return bool(mask[rows, columns].any())
+
+    def _apply(self, image: Image.Image, filter: Image.Resampling) -> Image.Image:
+        h, w = self._resized(image.height, image.width)
+        if (h, w) != (image.height, image.width):
+            image = image.resize((w, h), filter)
+        if self.crop is None:
+            return image
+        (top, left), (crop_h, crop_w) = self._corner(h, w), self.crop
+        return image.crop((left, top, left + crop_w, top + crop_h))
+
+    def _corner(self, h: int, w: int) -> tuple[int, int]:
+        return round((h - self.crop[0]) / 2), round((w - self.crop[1]) / 2)
+
+    def _resized(self, h: int, w: int) -> tuple[int, int]:
+        if not isinstance(self.resize, int):
+            return self.resize
+        # The longer side is rounded down, as torchvision's Resize does in the paper's code.
+        short = min(h, w)
+        return self.resize * h // short, self.resize * w // short
+
+
+def view(image_size: Size, crop_size: Size | None) -> View:
+    """Checked View from the config's sizes.
+
+    Args:
+        image_size: int or [h, w] in pixels. With a crop, an int is the shorter side after the
+            resize (aspect kept; PaDiM: 256); without one, an int is both sides (aspect not kept),
+            so that all of the image is seen. [h, w] is always exact.
+        crop_size: int, [h, w] or None: the centre crop (PaDiM: 224).
+
+    Raises InputError for sizes that are no positive integers and a crop larger than the image.
+    """
+    exact = _pair("image_size", image_size)
+    if crop_size is None:
+        return View(exact, None)
+    crop = _pair("crop_size", crop_size)
+    if crop[0] > exact[0] or crop[1] > exact[1]:
+        raise InputError(
+            f"crop_size={_text(crop_size)} is larger than image_size={_text(image_size)}; "
+            "it must fit inside; lower crop_size or raise image_size"
+        )
+    return View(image_size if isinstance(image_size, int) else exact, crop)
+
+
+def _pair(name: str, size: Size) -> tuple[int, int]:
+    values = (size, size) if not isinstance(size, Sequence) or isinstance(size, str) else size
+    positive = [isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in values]
+    if len(positive) != 2 or not all(positive):
+        raise InputError(
+            f"{name}={_text(size)} is not a size; it must be a positive integer or [h, w] of two"
+        )
+    return int(values[0]), int(values[1])
+
+
+def _text(size: Size) -> str:
+    return (
+        str(list(size)) if isinstance(size, Sequence) and not isinstance(size, str) else str(size)
+    )

@@ -1,0 +1,82 @@
+"""From feature maps to projected patch embeddings, without building the C-channel embedding.
+
+Π acts on channels and upsampling on positions, so they commute: Πx = Σ_l up(Π_l f_l). Each layer
+is projected on its own coarse grid and added into the result (DESIGN: project before upsampling).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from padim_lit.errors import InputError
+from padim_lit.projection import Projection
+
+
+def embed(
+    features: Sequence[Tensor], projection: Projection, grid: tuple[int, int] | None = None
+) -> Tensor:
+    """Projected embeddings Πx_ij of every position (PaDiM §3.1 and JL report, eq. 6).
+
+    Equals: bring every layer to the grid (nearest neighbour up, average down), concatenate on
+    channels to x (B,C,H,W), multiply by Π.
+
+    Args:
+        features: the layers' maps (B,C_l,H_l,W_l).
+        projection: Π with C = Σ C_l.
+        grid: (H, W); None takes the largest layer's.
+
+    Returns:
+        (B,P,D) float32, positions row by row.
+    """
+    height, width = grid or largest_grid([f.shape[-2:] for f in features])
+    batch = features[0].shape[0]
+    out = features[0].new_zeros(batch, height, width, projection.dim, dtype=torch.float32)
+    start = 0
+    for layer in features:
+        # Averaging before the projection keeps the product on the smaller grid.
+        down = (min(layer.shape[-2], height), min(layer.shape[-1], width))
+        if down != tuple(layer.shape[-2:]):
+            layer = F.adaptive_avg_pool2d(layer, down)
+        projected, rows = projection.part(layer.permute(0, 2, 3, 1).float(), start)
+        _add_upsampled(out[..., rows], projected)
+        start += layer.shape[1]
+    return out.view(batch, height * width, projection.dim)
+
+
+def largest_grid(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
+    """(H, W) of the finest layer."""
+    return max(s[0] for s in shapes), max(s[1] for s in shapes)
+
+
+def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | None) -> tuple[int, int]:
+    """The (H, W) that embeddings live on: the finest layer's, or at most `grid` a side.
+
+    Raises:
+        InputError: `grid` is below 1 or finer than every layer.
+    """
+    height, width = largest_grid(shapes)
+    if grid is None:
+        return height, width
+    if not 1 <= grid <= max(height, width):
+        raise InputError(
+            f"grid={grid}: must be between 1 and the finest layer's {max(height, width)} "
+            f"(this backbone gives {height}×{width}); grid=null keeps that"
+        )
+    # The longer side gets `grid` positions, the shorter keeps the aspect.
+    scale = grid / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _add_upsampled(out: Tensor, layer: Tensor) -> None:
+    """Add `layer` (B,h,w,d), repeated to the nearest positions of `out` (B,H,W,d), into it."""
+    (height, width), (h, w) = out.shape[1:3], layer.shape[1:3]
+    if height % h == 0 and width % w == 0:
+        # A view of `out` in blocks: the repeated tensor is never made.
+        blocks = out.unflatten(2, (w, width // w)).unflatten(1, (h, height // h))
+        blocks += layer[:, :, None, :, None]
+    else:
+        rows = torch.arange(height, device=out.device) * h // height
+        columns = torch.arange(width, device=out.device) * w // width
+        out += layer[:, rows][:, :, columns]

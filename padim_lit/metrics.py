@@ -1,0 +1,182 @@
+"""AUROC, average precision, F1-max and AUPRO on raw distances, as torchmetrics.
+
+Image metrics keep every score (there are few). Pixel metrics keep histograms: their memory does
+not grow with the images, and ranks add up.
+"""
+
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
+from torchmetrics.utilities import dim_zero_cat
+
+#: AUPRO integrates up to this false-positive rate (Bergmann et al. 2021, §5.1).
+FPR_LIMIT = 0.3
+
+# A distance's bin is the head of its float32 bit pattern, which orders positive floats: 24
+# octaves (2⁻⁴ to 2²⁰) of 65,536 bins each. No range has to be known beforehand, so batches and
+# ranks share bins; two distances in one bin differ by less than 0.0016 %.
+MANTISSA_BITS = 16
+LOWEST_EXPONENT = -4
+OCTAVES = 24
+BINS = OCTAVES << MANTISSA_BITS
+CHUNK_PIXELS = 2**21
+
+
+class ImageMetrics(Metric):
+    """Exact ``image_auroc``, ``image_ap``, ``image_f1max`` of image scores; any real score.
+
+    ``update(score (B,), label (B,))``. ``compute`` returns a float or None for each, the F1-max's
+    threshold, and ``why`` for those that are None.
+    """
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("scores", [], dist_reduce_fx="cat")
+        self.add_state("labels", [], dist_reduce_fx="cat")
+
+    def update(self, score: Tensor, label: Tensor) -> None:
+        self.scores.append(score.float())
+        self.labels.append(label)
+
+    def compute(self) -> dict[str, float | dict[str, str] | None]:
+        names = ("image_auroc", "image_ap", "image_f1max")
+        if not len(self.scores):
+            return _undefined(names, "no test image counts for the image metrics")
+        scores, labels = dim_zero_cat(self.scores), dim_zero_cat(self.labels)
+        if labels.all() or not labels.any():
+            missing = "good" if labels.any() else "defective"
+            return _undefined(names, f"no {missing} image in the test set")
+        f1, threshold = _f1max(scores, labels)
+        return {
+            "image_auroc": _exact(BinaryAUROC, scores, labels),
+            "image_ap": _exact(BinaryAveragePrecision, scores, labels),
+            "image_f1max": f1,
+            "image_threshold": threshold,
+            "why": {},
+        }
+
+
+class PixelMetrics(Metric):
+    """``pixel_auroc``, ``pixel_ap``, ``pixel_aupro`` from three histograms of the distances.
+
+    ``update(map (B,h,w) ≥ 0, mask (B,h,w) bool)``. AUROC and AP treat the distances of one bin as
+    tied, which moves them by less than 1e-6 and 5e-5 (tests/test_metrics.py). AUPRO is the mean
+    over defect regions (8-connected parts of a mask) of the share found, against the
+    false-positive rate, up to `FPR_LIMIT` and divided by it; weighting each defective pixel by one
+    over its region's size turns that mean into a histogram too.
+    """
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        zeros = torch.zeros(BINS, dtype=torch.long)
+        self.add_state("good", zeros.clone(), dist_reduce_fx="sum")
+        self.add_state("bad", zeros.clone(), dist_reduce_fx="sum")
+        self.add_state("bad_by_region", zeros.double(), dist_reduce_fx="sum")
+        self.add_state("regions", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, anomaly_map: Tensor, mask: Tensor) -> None:
+        # In chunks, because large maps' bins would outweigh the histograms.
+        chunk = max(1, CHUNK_PIXELS // anomaly_map.shape[1:].numel())
+        for maps, masks in zip(anomaly_map.split(chunk), mask.split(chunk), strict=True):
+            bins = distance_bins(maps)
+            self.good += torch.bincount(bins.flatten(), minlength=BINS)
+            if masks.any():
+                count = torch.bincount(bins[masks], minlength=BINS)
+                self.bad += count
+                self.good -= count  # were counted with the rest, which spares selecting the good
+            for image_bins, image_mask in zip(bins, masks, strict=True):
+                if image_mask.any():
+                    self._add_regions(image_bins[image_mask], image_mask)
+
+    def _add_regions(self, bins: Tensor, mask: Tensor) -> None:
+        regions, count = ndimage.label(mask.cpu().numpy(), structure=[[1] * 3] * 3)
+        region = torch.from_numpy(regions).to(bins.device)[mask].long()
+        weight = 1 / torch.bincount(region, minlength=count + 1).double()
+        self.bad_by_region.index_add_(0, bins, weight[region])
+        self.regions += count
+
+    def compute(self) -> dict[str, float | dict[str, str] | None]:
+        names = ("pixel_auroc", "pixel_ap", "pixel_aupro")
+        good, bad = self.good.cpu().double().flip(0), self.bad.cpu().double().flip(0)
+        if good.sum() + bad.sum() == 0:
+            return _undefined(names, "no test image has a known mask")
+        if bad.sum() == 0 or good.sum() == 0:
+            missing = "good" if bad.sum() else "defective"
+            return _undefined(names, f"no {missing} pixel in the test set")
+        false_positives, true_positives = good.cumsum(0), bad.cumsum(0)
+        fpr, tpr = false_positives / good.sum(), true_positives / bad.sum()
+        precision = true_positives / (true_positives + false_positives).clamp(min=1)
+        overlap = (self.bad_by_region.cpu().flip(0) / self.regions.cpu()).cumsum(0)
+        f1 = 2 * true_positives / (true_positives + false_positives + bad.sum())
+        best = int(f1.argmax())
+        start = torch.zeros(1, dtype=torch.float64)
+        return {
+            "pixel_auroc": float(torch.trapezoid(torch.cat([start, tpr]), torch.cat([start, fpr]))),
+            "pixel_ap": float((precision * bad / bad.sum()).sum()),
+            "pixel_aupro": _area_up_to(
+                torch.cat([start, fpr]), torch.cat([start, overlap]), FPR_LIMIT
+            ),
+            "pixel_threshold": float(bin_edges()[BINS - 1 - best]),
+            "why": {},
+        }
+
+    def quantile(self, share: float) -> float:
+        """The distance below which `share` of all pixels lie, to a bin."""
+        total = (self.good + self.bad).cpu().cumsum(0)
+        if total[-1] == 0:
+            return 0.0
+        return float(bin_edges()[int(torch.searchsorted(total, int(share * (total[-1] - 1)) + 1))])
+
+
+def distance_bins(distances: Tensor) -> Tensor:
+    """Bin in [0, `BINS`) of each distance ≥ 0, in order; int32."""
+    bits = distances.float().contiguous().view(torch.int32)
+    first = (127 + LOWEST_EXPONENT) << MANTISSA_BITS
+    return ((bits >> (23 - MANTISSA_BITS)) - first).clamp(0, BINS - 1)
+
+
+def bin_edges() -> Tensor:
+    """Lower edge of each bin, (BINS,) float32: the smallest distance that falls into it."""
+    first = (127 + LOWEST_EXPONENT) << MANTISSA_BITS
+    bits = (torch.arange(BINS, dtype=torch.int32) + first) << (23 - MANTISSA_BITS)
+    return bits.view(torch.float32)
+
+
+def _exact(metric: type[Metric], scores: Tensor, labels: Tensor) -> float:
+    # normalization=None: the default passes distances through a sigmoid, which saturates.
+    # The states were gathered over the ranks before, so this must not do it again.
+    instance = metric(normalization=None, sync_on_compute=False)
+    instance.update(scores, labels)
+    return float(instance.compute())
+
+
+def _f1max(scores: Tensor, labels: Tensor) -> tuple[float, float]:
+    order = scores.argsort(descending=True)
+    scores, hits = scores[order], labels[order].double().cumsum(0)
+    f1 = 2 * hits / (torch.arange(1, len(hits) + 1, device=hits.device) + hits[-1])
+    # A threshold between equal scores does not exist: only the last of a tie counts.
+    last = torch.cat([scores[1:] != scores[:-1], scores.new_ones(1, dtype=torch.bool)])
+    best = int(f1.where(last, -1).argmax())
+    return float(f1[best]), float(scores[best])
+
+
+def _area_up_to(x: Tensor, y: Tensor, limit: float) -> float:
+    """Area under y(x) for x ≤ limit (linear between points), divided by limit."""
+    inside = x <= limit
+    last = int(inside.sum()) - 1
+    x, y = x[: last + 2], y[: last + 2]
+    if len(x) > last + 1:  # cut the segment that crosses the limit
+        share = (limit - x[last]) / (x[last + 1] - x[last])
+        y = torch.cat([y[: last + 1], (y[last] + share * (y[last + 1] - y[last]))[None]])
+        x = torch.cat([x[: last + 1], x.new_tensor([limit])])
+    return float(torch.trapezoid(y, x) / limit)
+
+
+def _undefined(names: tuple[str, ...], why: str) -> dict[str, float | dict[str, str] | None]:
+    return {**dict.fromkeys(names), "why": dict.fromkeys(names, why)}

@@ -1,0 +1,174 @@
+"""Running mean and scatter of every position: constant in N, mergeable, subtractable.
+
+The state is n, the mean μ (P,D) in float64 and the scatter S = Σ (x−μ)(x−μ)ᵀ (P,D,D). Every
+update is centred on its own batch and joined by the pairwise formula of Chan, Golub and LeVeque
+(1979), so nothing cancels when the mean is large against the spread.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from padim_lit.errors import InputError
+
+# Positions whose scatter crosses the network at once.
+REDUCE_POSITIONS = 256
+
+
+@dataclass(frozen=True)
+class Moments:
+    """n images, their mean (P,D) float64 and scatter (P,D,D), S = Σ (x−μ)(x−μ)ᵀ."""
+
+    count: int
+    mean: Tensor
+    scatter: Tensor
+
+
+def init(
+    positions: int,
+    dim: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Moments:
+    """Moments of no image; `dtype` is the scatter's."""
+    return Moments(
+        0,
+        torch.zeros(positions, dim, dtype=torch.float64, device=device),
+        torch.zeros(positions, dim, dim, dtype=dtype, device=device),
+    )
+
+
+def update(moments: Moments, x: Tensor) -> Moments:
+    """Add B images. The scatter is changed in place; use the returned moments.
+
+    S ← S + Σ_b y_b y_bᵀ + (nB/(n+B)) δδᵀ with y = x − m, m the batch's mean and δ = m − μ
+    (eq. 3 and 4 in running form). The last term joins the product as one more row, so that the
+    state is read and written once.
+
+    Args:
+        x: (B,P,D), finite.
+    """
+    batch = x.shape[0]
+    if batch == 0:
+        return moments
+    x = x.to(moments.scatter.dtype)
+    batch_mean = x.mean(dim=0, dtype=torch.float64)
+    rows = x.new_empty(batch + 1, *x.shape[1:])
+    # Centring on the rounded mean adds n times the rounding's square, which is 10⁻⁸ of the scatter
+    # even where the mean is 1000 times the spread.
+    torch.sub(x, batch_mean.to(x.dtype), out=rows[:batch])
+    total = moments.count + batch
+    delta = batch_mean - moments.mean
+    rows[batch] = delta * (moments.count * batch / total) ** 0.5
+    rows = rows.transpose(0, 1)  # (P,B+1,D)
+    moments.scatter.baddbmm_(rows.transpose(1, 2), rows)
+    return Moments(total, moments.mean + delta * (batch / total), moments.scatter)
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """Moments of both sets of images, as if fitted on all; new tensors.
+
+    S = S_a + S_b + (n_a n_b / n) δδᵀ with δ = μ_b − μ_a.
+
+    Raises:
+        InputError: the two have other positions or dimensions.
+    """
+    _check_alike(a, b)
+    if a.count == 0 or b.count == 0:
+        filled = b if a.count == 0 else a
+        return replace(filled, mean=filled.mean.clone(), scatter=filled.scatter.clone())
+    total = a.count + b.count
+    delta = b.mean - a.mean
+    scatter = a.scatter + b.scatter
+    _add_outer(scatter, delta, a.count * b.count / total)
+    return Moments(total, a.mean + delta * (b.count / total), scatter)
+
+
+def subtract(whole: Moments, part: Moments) -> Moments:
+    """Moments of the images of `whole` without those of `part`; new tensors.
+
+    The inverse of `merge`. Rounding of the whole stays, so it is relatively less exact the more
+    is taken away.
+
+    Raises:
+        InputError: other shapes, or fewer than 2 images would be left.
+    """
+    _check_alike(whole, part)
+    left = whole.count - part.count
+    if left < 2:
+        raise InputError(
+            f"cannot remove {part.count} of {whole.count} images: at least 2 must stay"
+        )
+    mean = (whole.mean * whole.count - part.mean * part.count) / left
+    scatter = whole.scatter - part.scatter
+    _add_outer(scatter, part.mean - mean, -part.count * left / whole.count)
+    return Moments(left, mean, scatter)
+
+
+def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Moments:
+    """Moments of all ranks' images, on every rank. The scatter is changed in place.
+
+    S = Σ_r S_r + n_r δ_r δ_rᵀ with δ_r = μ_r − μ. Sums alone cross the network, a block of
+    positions at a time, so nothing is ever held once per rank.
+
+    Args:
+        moments: this rank's; n_r may be 0.
+        sum_over_ranks: all-reduce of a contiguous tensor by summing, in place or not.
+    """
+    count = int(sum_over_ranks(moments.mean.new_tensor([moments.count])).item())
+    mean = sum_over_ranks(moments.mean * moments.count) / max(count, 1)
+    _add_outer(moments.scatter, moments.mean - mean, moments.count)
+    for block in moments.scatter.split(REDUCE_POSITIONS):
+        block.copy_(sum_over_ranks(block))
+    return Moments(count, mean, moments.scatter)
+
+
+def pack(square: Tensor) -> Tensor:
+    """Lower triangles of (P,D,D), row by row: (P, D(D+1)/2)."""
+    row, column = torch.tril_indices(*square.shape[1:], device=square.device)
+    return square[:, row, column]
+
+
+def unpack(packed: Tensor, dim: int, symmetric: bool) -> Tensor:
+    """Inverse of `pack`: (P,D,D), the upper triangle mirrored if `symmetric`, else zero."""
+    row, column = torch.tril_indices(dim, dim, device=packed.device)
+    square = packed.new_zeros(packed.shape[0], dim, dim)
+    square[:, row, column] = packed
+    if symmetric:
+        square[:, column, row] = packed
+    return square
+
+
+def covariance(moments: Moments, eps: float) -> Tensor:
+    """Σ_ij = S/(n−1) + εI (eq. 4 and 9), (P,D,D) float64.
+
+    Raises:
+        InputError: fewer than 2 images.
+    """
+    require_two(moments)
+    sigma = moments.scatter.double() / (moments.count - 1)
+    sigma.diagonal(dim1=-2, dim2=-1).add_(eps)
+    return sigma
+
+
+def require_two(moments: Moments) -> None:
+    """Raise InputError unless a covariance exists."""
+    if moments.count < 2:
+        raise InputError(
+            f"{moments.count} training image: a covariance needs at least 2; add good images"
+        )
+
+
+def _add_outer(scatter: Tensor, delta: Tensor, weight: float) -> None:
+    row = delta.to(scatter.dtype)
+    scatter.baddbmm_(row.unsqueeze(2), row.unsqueeze(1), alpha=weight)
+
+
+def _check_alike(a: Moments, b: Moments) -> None:
+    if a.mean.shape != b.mean.shape:
+        raise InputError(
+            f"moments of {tuple(a.mean.shape)} and {tuple(b.mean.shape)} (positions, dimensions) "
+            "do not combine; both must come from one config"
+        )

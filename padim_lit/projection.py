@@ -1,0 +1,156 @@
+"""Linear maps Π from C channels to D dimensions: one class each, drawn once from a seed.
+
+To add one: subclass `Projection`, give it a `name`, implement `draw`, and add
+``conf/proj/NAME.yaml`` with its ``_target_``.
+"""
+
+import math
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from padim_lit.errors import InputError
+
+
+class Projection(nn.Module):
+    """Base: draws ``matrix`` (D,C) float32 on the CPU, so that a seed gives one Π everywhere.
+
+    Args:
+        in_channels: C, the embedding's channels.
+        dim: D, the projected dimension.
+        seed: the only source of randomness.
+
+    Raises:
+        InputError: D < 1, or D > C where rows are taken or orthonormal.
+    """
+
+    name: ClassVar[str]
+    #: True where D cannot exceed C.
+    bounded: ClassVar[bool] = False
+
+    def __init__(self, in_channels: int, dim: int, seed: int = 0):
+        super().__init__()
+        if dim < 1:
+            raise InputError(f"dim={dim}: must be at least 1 (the backbone gives C={in_channels})")
+        if self.bounded and dim > in_channels:
+            raise InputError(
+                f"dim={dim} exceeds the backbone's C={in_channels} channels, which proj={self.name}"
+                f" cannot do; use dim≤{in_channels} or proj=jl"
+            )
+        self.in_channels, self.dim, self.seed = in_channels, dim, seed
+        generator = torch.Generator().manual_seed(seed)
+        # Drawn in float64 and rounded once: the same draw whatever the default dtype is.
+        self.register_buffer("matrix", self.draw(generator).float())
+
+    @abstractmethod
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Π (D,C) from `generator`, on the CPU."""
+
+    def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
+        """Project one layer: Π_l x_l with Π_l the columns that belong to it (Πx = Σ_l Π_l x_l).
+
+        Args:
+            features: (..., C_l), channels last.
+            start: the layer's first channel in the embedding.
+
+        Returns:
+            (..., d) and the slice of the D outputs that it contributes to; outside it this
+            layer's share is zero.
+        """
+        columns = self.matrix[:, start : start + features.shape[-1]]
+        return features @ columns.T, slice(0, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"C={self.in_channels}, D={self.dim}, seed={self.seed}"
+
+
+class Subset(Projection):
+    """D of the C channels, drawn at random without replacement and unscaled (PaDiM §3.1, "Rd")."""
+
+    name = "subset"
+    bounded = True
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        # Sorted, so that each layer's picks are neighbours; a distance ignores their order.
+        chosen = torch.randperm(self.in_channels, generator=generator)[: self.dim].sort().values
+        return nn.functional.one_hot(chosen, self.in_channels)
+
+    def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
+        channels = self.matrix.argmax(dim=1)
+        ends = channels.new_tensor([start, start + features.shape[-1]])
+        first, last = torch.searchsorted(channels, ends).tolist()
+        return features[..., channels[first:last] - start], slice(first, last)
+
+
+class JL(Projection):
+    """Johnson–Lindenstrauss: Π = G/√D with G_ab ~ N(0,1) (JL report, eq. 6 and 7)."""
+
+    name = "jl"
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        gaussian = torch.randn(self.dim, self.in_channels, generator=generator, dtype=torch.float64)
+        return gaussian / math.sqrt(self.dim)
+
+
+class Orthogonal(Projection):
+    """Orthonormal rows from the Haar measure times √(C/D), so that E‖Πx‖² = ‖x‖² (JL report §3).
+
+    A Mahalanobis distance depends on Π through its row space and ε alone, and the row space has
+    the law of `JL`'s: the two differ in how ε weighs.
+    """
+
+    name = "orthogonal"
+    bounded = True
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        gaussian = torch.randn(self.in_channels, self.dim, generator=generator, dtype=torch.float64)
+        q, r = torch.linalg.qr(gaussian)
+        # QR alone is not Haar; fixing the signs of R's diagonal makes it so (Mezzadri 2007).
+        rows = (q * r.diagonal().sign()).T
+        return rows * math.sqrt(self.in_channels / self.dim)
+
+
+class Sparse(Projection):
+    """Very sparse signs: ±√(s/D) with probability 1/(2s) each, else 0 (Li, Hastie, Church 2006).
+
+    Args:
+        density: 1/s in (0, 1], or ``auto`` for 1/√C, as in scikit-learn's SparseRandomProjection;
+            1/3 is Achlioptas (2003).
+    """
+
+    name = "sparse"
+
+    def __init__(self, in_channels: int, dim: int, seed: int = 0, density: float | str = "auto"):
+        if density == "auto":
+            density = 1 / math.sqrt(in_channels)
+        if isinstance(density, str) or not 0 < density <= 1:
+            raise InputError(f"proj.density={density}: must be 'auto' or a number in (0, 1]")
+        self.density = float(density)
+        super().__init__(in_channels, dim, seed)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        uniform = torch.rand(self.dim, self.in_channels, generator=generator, dtype=torch.float64)
+        signs = (uniform < self.density / 2).double() - (uniform >= 1 - self.density / 2).double()
+        return signs / math.sqrt(self.density * self.dim)
+
+
+class Identity(Projection):
+    """All C channels, D = C: the upper reference of an ablation, affordable for small C only."""
+
+    name = "identity"
+
+    def __init__(self, in_channels: int, dim: int | None = None, seed: int = 0):
+        super().__init__(in_channels, in_channels, seed)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        return torch.eye(self.in_channels, dtype=torch.float64)
+
+    def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
+        return features, slice(start, start + features.shape[-1])
+
+
+PROJECTIONS: dict[str, type[Projection]] = {
+    cls.name: cls for cls in (Subset, JL, Orthogonal, Sparse, Identity)
+}

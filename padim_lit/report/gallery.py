@@ -1,0 +1,146 @@
+"""Keep the few test images worth looking at while all of them pass by."""
+
+from bisect import insort
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Role = Literal["hit", "miss", "false_alarm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One test image with its truth and its anomaly map, on the CPU.
+
+    Attributes:
+        role: "hit" (defective, among the highest scores), "miss" (defective, among the lowest)
+            or "false_alarm" (good, among the highest).
+        rank: 1 for the clearest of its role, counted apart with and without pixel truth.
+        index: position in the test set.
+        path, kind, label: as in the batch; label 0 good, 1 defective.
+        score: Mahalanobis distance, not squared; the maximum of ``map``.
+        image: uint8 (h, w, 3).
+        truth: bool (h, w), True = defect; None where the pixel truth is unknown.
+        map: float32 (h, w), Mahalanobis distance.
+    """
+
+    role: Role
+    rank: int
+    index: int
+    path: str
+    kind: str
+    label: int
+    score: float
+    image: np.ndarray
+    truth: np.ndarray | None
+    map: np.ndarray
+
+
+class Gallery:
+    """The k clearest hits, k worst misses and k worst false alarms seen so far.
+
+    Images with known pixel truth (planted or masked) and images without compete apart, so that
+    both are shown where both occur. At most 6k pictures are held, however many images pass. Equal
+    scores are resolved by the index, so batches, their order and ranks do not change the result.
+    """
+
+    def __init__(self, k: int = 4):
+        if k < 1:
+            raise ValueError(f"k={k}: a gallery keeps at least one picture of each role")
+        self.k = k
+        self._kept: dict[tuple[Role, bool], list[tuple[tuple[float, int], Picture]]] = {}
+
+    def add(self, batch: Mapping[str, Any], score: Tensor, map: Tensor) -> None:
+        """Offer a collated batch of B images.
+
+        Args:
+            batch: as the datamodules collate it.
+            score: (B,) Mahalanobis distance of each image.
+            map: (B, h, w) Mahalanobis distance of each pixel.
+
+        Raises:
+            ValueError: a score is not finite, so that the images have no order.
+        """
+        if not torch.isfinite(score).all():
+            raise ValueError("a score is NaN or infinite: the fitted Gaussian cannot be right")
+        known = batch["count_pixel"].tolist()
+        rows = zip(
+            batch["index"].tolist(), batch["label"].tolist(), score.tolist(), known, strict=True
+        )
+        for i, (index, label, value, has_truth) in enumerate(rows):
+            picture = None
+            for role in ("hit", "miss") if label else ("false_alarm",):
+                if self._full_of_better(role, has_truth, value, index):
+                    continue
+                # Only now, because copying every image and map off the device would be slow.
+                if picture is None:
+                    picture = _picture(batch, score, map, i)
+                self._keep(replace(picture, role=role))
+
+    def merge(self, other: "Gallery") -> None:
+        """Take in what another rank's gallery kept; an image seen by both stays one picture."""
+        for shelf in other._kept.values():
+            for _, picture in shelf:
+                self._keep(picture)
+
+    def pictures(self) -> list[Picture]:
+        """All pictures in the order of a report: hits, misses, false alarms; best first.
+
+        Where there are fewer than 2k defective images, the upper half are hits and the rest
+        misses, so that none is both.
+        """
+        chosen = []
+        for truth in (False, True):
+            hits, misses, alarms = (
+                [picture for _, picture in self._kept.get((role, truth), [])]
+                for role in ("hit", "miss", "false_alarm")
+            )
+            defective = len({picture.index for picture in hits + misses})
+            if defective < 2 * self.k:
+                hits = hits[: (defective + 1) // 2]
+                misses = misses[: defective // 2]
+            chosen += [
+                replace(picture, rank=rank)
+                for shelf in (hits, misses, alarms)
+                for rank, picture in enumerate(shelf, start=1)
+            ]
+        order = ("hit", "miss", "false_alarm")
+        return sorted(chosen, key=lambda picture: order.index(picture.role))
+
+    def _full_of_better(self, role: Role, truth: bool, score: float, index: int) -> bool:
+        shelf = self._kept.get((role, truth), [])
+        return len(shelf) == self.k and shelf[-1][0] < _place(role, score, index)
+
+    def _keep(self, picture: Picture) -> None:
+        shelf = self._kept.setdefault((picture.role, picture.truth is not None), [])
+        if any(held.index == picture.index for _, held in shelf):
+            return
+        place = _place(picture.role, picture.score, picture.index)
+        insort(shelf, (place, picture), key=lambda entry: entry[0])
+        del shelf[self.k :]
+
+
+def _place(role: Role, score: float, index: int) -> tuple[float, int]:
+    return (score if role == "miss" else -score, index)
+
+
+def _picture(batch: Mapping[str, Any], score: Tensor, map: Tensor, i: int) -> Picture:
+    image = batch["image"][i].clamp(0, 1).mul(255).round().to(torch.uint8)
+    # copy(): a view would keep the whole batch alive.
+    truth = batch["mask"][i].cpu().numpy().copy() if batch["count_pixel"][i] else None
+    return Picture(
+        role="hit",
+        rank=0,
+        index=int(batch["index"][i]),
+        path=batch["path"][i],
+        kind=batch["kind"][i],
+        label=int(batch["label"][i]),
+        score=float(score[i]),
+        image=np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy()),
+        truth=truth,
+        map=map[i].float().cpu().numpy().copy(),
+    )

@@ -1,0 +1,178 @@
+"""Save the pictures of a gallery: one PNG each, and one sheet with all of them."""
+
+import io
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from padim_lit.report.atomic import write_bytes
+from padim_lit.report.gallery import Picture
+from padim_lit.report.panels import (
+    colour_bar,
+    legend,
+    no_truth,
+    outline,
+    overlay,
+    show,
+    threshold_note,
+)
+from padim_lit.report.predictions import is_planted
+
+NAMES = {"hit": "Hit", "miss": "Miss", "false_alarm": "False alarm"}
+WHY = {
+    "hit": "defective, among the highest scores",
+    "miss": "defective, among the lowest scores",
+    "false_alarm": "good, among the highest scores",
+}
+
+
+def common_scale(pictures: Sequence[Picture]) -> tuple[float, float]:
+    """The (low, high) distances of a colour scale for all ``pictures``: 1st and 99.8th percentile.
+
+    Percentiles, because one extreme pixel would otherwise leave every other map dark.
+    """
+    if not pictures:
+        return 0.0, 1.0
+    low, high = np.percentile(np.stack([picture.map for picture in pictures]), (1, 99.8))
+    return float(low), float(max(high, low + 1e-6))
+
+
+def save_heatmaps(
+    folder: str | os.PathLike,
+    pictures: Sequence[Picture],
+    threshold: float | None,
+    scale: tuple[float, float],
+    *,
+    title: str,
+) -> list[Path]:
+    """Write one PNG per picture and ``overview.png``, and return their paths, the overview last.
+
+    Args:
+        folder: made if it is missing.
+        pictures: from ``Gallery.pictures``, all of one size; none writes nothing.
+        threshold: Mahalanobis distance of the outline, chosen on the test set; None draws none.
+        scale: (low, high) Mahalanobis distance of the colours, one for all pictures.
+        title: what the run was, in a few words.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    folder, paths = Path(folder), []
+    for picture in pictures:
+        path = folder / _file_name(picture)
+        if path in paths:
+            path = folder / f"{picture.index}_{path.name}"
+        paths.append(write_bytes(path, _png(_four_panels(picture, threshold, scale, title))))
+    if pictures:
+        path = folder / "overview.png"
+        paths.append(write_bytes(path, _png(_overview(pictures, threshold, scale, title))))
+    return paths
+
+
+def _four_panels(
+    picture: Picture, threshold: float | None, scale: tuple[float, float], title: str
+) -> Figure:
+    h, w = picture.map.shape
+    side = 2.9
+    width, height = 4 * side + 1.2, side * min(max(h / w, 0.4), 2.5) + 1.5
+    figure = _figure(width, height)
+    grid = figure.add_gridspec(
+        1, 5, left=0.1 / width, right=1 - 0.75 / width, bottom=0.45 / height,
+        top=1 - 1 / height, wspace=0.05, width_ratios=(1, 1, 1, 1, 0.05),
+    )  # fmt: skip
+    original, truth, heat, outlined = (figure.add_subplot(grid[0, i]) for i in range(4))
+
+    show(original, picture.image, "image")
+    missing = no_truth(picture)
+    if missing is None:
+        name = "truth (planted)" if is_planted(picture.kind) else "truth"
+        show(truth, picture.truth.astype(np.uint8) * 255, name)
+    else:
+        show(truth, np.full((h, w), 230, np.uint8), "truth")
+        truth.text(0.5, 0.5, missing, transform=truth.transAxes, ha="center", va="center")
+    show(heat, overlay(picture.image, picture.map, scale), "anomaly map over the image")
+    show(outlined, picture.image, "outlines on the image")
+    outline(outlined, picture, threshold, width=1.5)
+    colour_bar(figure, figure.add_subplot(grid[0, 4]), scale, threshold)
+
+    heading = f"{NAMES[picture.role]} {picture.rank}: {picture.kind}, score {picture.score:.2f}"
+    if threshold is not None:
+        above = picture.score >= threshold
+        heading += f", {'above' if above else 'below'} the threshold"
+    detail = (WHY[picture.role], PurePath(picture.path).name, title)
+    _text(figure, 1 - 0.27 / height, heading, fontsize=13, fontweight="bold")
+    _text(figure, 1 - 0.56 / height, "   |   ".join(detail), fontsize=9)
+    _text(figure, 0.19 / height, threshold_note(threshold), fontsize=9)
+    legend(figure, [picture], threshold)
+    return figure
+
+
+def _overview(
+    pictures: Sequence[Picture], threshold: float | None, scale: tuple[float, float], title: str
+) -> Figure:
+    shelves: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        shelves.setdefault(_shelf(picture), []).append(picture)
+    columns = max(4, *(len(shelf) for shelf in shelves.values()))
+    h, w = pictures[0].map.shape
+    side, gap = 1.55, 0.34
+    tall = side * min(max(h / w, 0.4), 2.5)
+    width, height = columns * (2 * side + 0.1) + 2.4, len(shelves) * (tall + gap) + 0.9
+    figure = _figure(width, height)
+    grid = figure.add_gridspec(
+        len(shelves), columns, left=1.5 / width, right=1 - 0.9 / width, bottom=0.45 / height,
+        top=1 - 0.8 / height, wspace=0.03, hspace=gap / tall,
+    )  # fmt: skip
+    for row, (name, shelf) in enumerate(shelves.items()):
+        spot = grid[row, 0].get_position(figure)
+        _text(figure, (spot.y0 + spot.y1) / 2, name, fontsize=10, fontweight="bold")
+        for column, picture in enumerate(shelf):
+            axes = figure.add_subplot(grid[row, column])
+            both = (picture.image, overlay(picture.image, picture.map, scale))
+            show(axes, np.concatenate(both, axis=1), f"{picture.kind}, {picture.score:.2f}", 8.5)
+            outline(axes, picture, threshold, width=0.9)
+    bar = (1 - 0.78 / width, 0.45 / height, 0.16 / width, 1 - 1.25 / height)
+    colour_bar(figure, figure.add_axes(bar), scale, threshold)
+    _text(figure, 1 - 0.25 / height, title, fontsize=13, fontweight="bold")
+    _text(figure, 0.19 / height, threshold_note(threshold), fontsize=9)
+    legend(figure, pictures, threshold)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Not pyplot: its global list of figures would grow with every run of a sweep.
+    figure = Figure((width, height), dpi=100)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _text(figure: Figure, height: float, text: str, **style: object) -> None:
+    # A name on disk may hold "$" pairs, which matplotlib would set as mathematics.
+    left = 0.1 / figure.get_figwidth()
+    figure.text(left, height, text, va="center", parse_math=False, **style)
+
+
+def _shelf(picture: Picture) -> str:
+    names = {"hit": "Hits", "miss": "Misses", "false_alarm": "False alarms"}
+    if is_planted(picture.kind):
+        return f"{names[picture.role]}\n(planted)"
+    if picture.truth is None and picture.label:
+        return f"{names[picture.role]}\n(no pixel truth)"
+    return names[picture.role]
+
+
+def _file_name(picture: Picture) -> str:
+    parts = (f"{picture.role}-{picture.rank}", picture.kind, PurePath(picture.path).stem[:60])
+    safe = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
+    return f"{safe}_{picture.score:.2f}.png"
+
+
+def _png(figure: Figure) -> bytes:
+    png = io.BytesIO()
+    figure.savefig(png, format="png", pil_kwargs={"compress_level": 4})
+    return png.getvalue()

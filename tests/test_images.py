@@ -1,0 +1,305 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from padim_lit.data.images import list_images, read_image, read_mask
+from padim_lit.data.transform import view
+from padim_lit.errors import InputError
+
+RAMP = np.arange(12 * 10).reshape(10, 12)
+
+
+def pixels(path):
+    image = read_image(path)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def assert_one_line(error, *parts):
+    message = str(error.value)
+    assert "\n" not in message
+    for part in parts:
+        assert str(part) in message
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff", ".bmp", ".PNG", ".TIF"])
+def test_8_bit_grey_is_repeated_on_three_channels(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(RAMP.astype(np.uint8)).save(path)
+    assert np.array_equal(pixels(path), np.repeat(RAMP[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_rgb_channels_keep_their_order(tmp_path, suffix):
+    colours = np.stack([RAMP, RAMP + 50, RAMP + 100], axis=2).astype(np.uint8)
+    Image.fromarray(colours).save(tmp_path / f"a{suffix}")
+    assert np.array_equal(pixels(tmp_path / f"a{suffix}"), colours)
+
+
+def test_jpeg_is_close_to_what_was_saved(tmp_path):
+    smooth = np.linspace(20, 220, 64 * 64).reshape(64, 64).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=98)
+    assert np.abs(pixels(tmp_path / "a.jpg")[:, :, 0].astype(int) - smooth).max() <= 4
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_grey_is_scaled_by_the_full_range(tmp_path, suffix):
+    values = np.array([[0, 128, 129, 257], [32768, 1000, 65406, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / f"a{suffix}")
+    expected = np.rint(values / 65535 * 255)
+    assert np.array_equal(pixels(tmp_path / f"a{suffix}")[:, :, 0], expected)
+
+
+def test_big_endian_16_bit_tiff_has_the_same_values(tmp_path):
+    values = (257 * RAMP).astype(np.uint16)
+    big = Image.frombytes("I;16B", (12, 10), values.astype(">u2").tobytes())
+    big.save(tmp_path / "a.tif")
+    assert np.array_equal(pixels(tmp_path / "a.tif")[:, :, 1], RAMP)
+
+
+def test_32_bit_tiff_is_read_within_16_bits_and_refused_beyond(tmp_path):
+    Image.fromarray((257 * RAMP).astype(np.int32)).save(tmp_path / "a.tif")
+    assert np.array_equal(pixels(tmp_path / "a.tif")[:, :, 0], RAMP)
+    Image.fromarray((257 * RAMP * 10).astype(np.int32)).save(tmp_path / "b.tif")
+    with pytest.raises(InputError) as error:
+        read_image(tmp_path / "b.tif")
+    assert_one_line(error, "b.tif", 257 * 119 * 10)
+
+
+def test_16_bit_rgb_png_keeps_its_colours(tmp_path):
+    # Pillow cannot write this format, so the file is put together by hand.
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    colours = np.stack([RAMP, RAMP + 50, RAMP + 100], axis=2)
+    rows = (257 * colours).astype(">u2").reshape(10, -1)
+    header = struct.pack(">IIBBBBB", 12, 10, 16, 2, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    png = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    assert np.array_equal(pixels(tmp_path / "a.png"), colours)
+
+
+def test_16_bit_brightness_does_not_depend_on_the_maximum(tmp_path):
+    for name, top in (("a", 30000), ("b", 60000)):
+        Image.fromarray(np.array([[10000, top]], dtype=np.uint16)).save(tmp_path / f"{name}.png")
+    assert pixels(tmp_path / "a.png")[0, 0, 0] == pixels(tmp_path / "b.png")[0, 0, 0] == 39
+
+
+def test_float_tiff_is_refused(tmp_path):
+    Image.fromarray((RAMP / 100).astype(np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError) as error:
+        read_image(tmp_path / "a.tif")
+    assert_one_line(error, "a.tif", "floating-point")
+
+
+def test_transparency_is_composited_over_black(tmp_path):
+    rgba = np.zeros((1, 3, 4), dtype=np.uint8)
+    rgba[0] = [[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 50, 128]]
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    result = pixels(tmp_path / "a.png")[0].astype(int)
+    assert result[0].tolist() == [200, 100, 50]
+    assert result[1].tolist() == [0, 0, 0]
+    assert np.abs(result[2] - np.array([100, 50, 25])).max() <= 1
+
+
+def test_palette_with_and_without_transparency(tmp_path):
+    palette = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8)).convert("P")
+    palette.putpalette([10, 20, 30, 200, 100, 50, 0, 255, 0])
+    palette.save(tmp_path / "plain.png")
+    palette.save(tmp_path / "clear.png", transparency=bytes([255, 0, 255]))
+    expected = [[10, 20, 30], [200, 100, 50], [0, 255, 0]]
+    assert pixels(tmp_path / "plain.png")[0].tolist() == expected
+    expected[1] = [0, 0, 0]
+    assert pixels(tmp_path / "clear.png")[0].tolist() == expected
+
+
+def test_cmyk_jpeg_and_tiff_become_rgb(tmp_path):
+    red = Image.new("RGB", (16, 16), (250, 10, 10))
+    for name in ("a.jpg", "a.tif"):
+        red.convert("CMYK").save(tmp_path / name)
+        result = pixels(tmp_path / name)[8, 8].astype(int)
+        assert result[0] > 230 and result[1:].max() < 30, name
+
+
+def test_one_bit_image_becomes_black_and_white(tmp_path):
+    Image.fromarray(RAMP % 2 == 1).save(tmp_path / "a.png")
+    assert np.array_equal(pixels(tmp_path / "a.png")[:, :, 0], (RAMP % 2) * 255)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_exif_orientation_is_applied(tmp_path, name):
+    upright = np.zeros((8, 24), dtype=np.uint8)
+    upright[:, :12] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned 90 degrees; shown turned back clockwise
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
+    stored.save(tmp_path / name, exif=exif)
+    result = pixels(tmp_path / name)[:, :, 0]
+    assert result.shape == (8, 24)
+    assert result[4, 2] > 200 and result[4, 22] < 50
+
+
+def broken_files(folder):
+    Image.effect_noise((200, 200), 80).save(folder / "whole.png")
+    Image.effect_noise((200, 200), 80).save(folder / "whole.jpg")
+    Image.effect_noise((200, 200), 80).save(folder / "whole.bmp")
+    Image.effect_noise((200, 200), 80).save(folder / "whole.tif")
+    for suffix in ("png", "jpg", "bmp", "tif"):
+        data = (folder / f"whole.{suffix}").read_bytes()
+        (folder / f"truncated.{suffix}").write_bytes(data[: len(data) // 2])
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text("no image\nat all\n")
+    Image.new("L", (4, 4)).save(folder / "other.webp")
+    (folder / "other.webp").rename(folder / "webp.png")
+    (folder / "directory.png").mkdir()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "truncated.png",
+        "truncated.jpg",
+        "truncated.bmp",
+        "truncated.tif",
+        "empty.png",
+        "text.png",
+        "webp.png",
+        "directory.png",
+        "missing.png",
+    ],
+)
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_broken_file_is_one_line_that_names_it(tmp_path, name, read):
+    broken_files(tmp_path)
+    with pytest.raises(InputError) as error:
+        read(tmp_path / name)
+    assert_one_line(error, tmp_path / name)
+
+
+def test_listing_ignores_hidden_and_other_files_and_the_case_of_extensions(tmp_path):
+    for name in ("b.PNG", "a.jpeg", "c.TiF", "d.bmp", ".hidden.png", "._a.png", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [p.name for p in list_images(tmp_path)] == ["a.jpeg", "b.PNG", "c.TiF", "d.bmp"]
+
+
+def test_listing_a_missing_folder_names_it(tmp_path):
+    with pytest.raises(InputError) as error:
+        list_images(tmp_path / "nowhere")
+    assert_one_line(error, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([[0, 127, 128, 255]], [[0, 0, 1, 1]]),
+        ([[0, 1, 1, 0]], [[0, 1, 1, 0]]),
+        ([[0, 0, 0, 0]], [[0, 0, 0, 0]]),
+        ([[1, 1, 1, 1]], [[1, 1, 1, 1]]),
+        ([[1, 90, 176, 0]], [[0, 0, 1, 0]]),
+    ],
+)
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_mask_threshold_and_binary_masks(tmp_path, values, expected, mode):
+    grey = Image.fromarray(np.array(values, dtype=np.uint8))
+    grey.convert(mode).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == np.array(expected, dtype=bool).tolist()
+
+
+def test_mask_in_one_colour_counts_by_its_brightest_channel(tmp_path):
+    Image.fromarray(np.array([[[255, 0, 0], [0, 0, 0]]], dtype=np.uint8)).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [[True, False]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0, 1, 1], [False, True, True]), ([0, 20000, 65535], [False, False, True])],
+)
+def test_16_bit_masks(tmp_path, values, expected):
+    Image.fromarray(np.array([values], dtype=np.uint16)).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png")[0].tolist() == expected
+
+
+def test_mask_of_class_indices_is_refused_not_read_as_empty(tmp_path):
+    Image.fromarray(np.array([[0, 1, 3]], dtype=np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(InputError) as error:
+        read_mask(tmp_path / "m.png")
+    assert_one_line(error, "m.png", "up to 3")
+
+
+@pytest.mark.parametrize(
+    ("image_size", "crop_size", "native", "expected"),
+    [
+        (256, 224, (300, 300), (224, 224)),
+        (256, 224, (618, 103), (224, 224)),
+        (224, None, (618, 103), (224, 224)),
+        ([64, 128], None, (30, 50), (64, 128)),
+        ([64, 128], [32, 100], (30, 50), (32, 100)),
+        (64, [32, 60], (100, 300), (32, 60)),
+    ],
+)
+def test_output_shape_is_what_images_and_masks_get(image_size, crop_size, native, expected):
+    seen = view(image_size, crop_size)
+    assert seen.output_shape == expected
+    w, h = native
+    assert seen.image(Image.new("RGB", (w, h))).size == expected[::-1]
+    assert seen.mask(np.ones((h, w), dtype=bool)).shape == expected
+
+
+def test_crop_keeps_the_aspect_and_takes_the_centre():
+    wide = np.zeros((100, 300), dtype=np.uint8)
+    wide[:, 100:200] = 255
+    image = Image.fromarray(wide).convert("RGB")
+    assert np.asarray(view(100, 100).image(image)).min() == 255
+    assert view(100, 100).mask(wide > 0).all()
+    # Without a crop everything is in view, squeezed.
+    assert np.asarray(view(99, None).image(image))[:, :, 0].mean() == pytest.approx(85, abs=2)
+
+
+def test_image_is_antialiased_and_mask_is_not():
+    checker = np.indices((64, 64)).sum(axis=0) % 2
+    image = Image.fromarray((checker * 255).astype(np.uint8)).convert("RGB")
+    inner = np.asarray(view(16, None).image(image))[2:-2, 2:-2]
+    assert np.abs(inner.astype(int) - 127).max() < 10
+    assert view(16, None).mask(checker == 1).dtype == bool
+
+
+def test_image_of_the_right_size_is_left_as_it_is():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    assert np.array_equal(np.asarray(view(64, None).image(Image.fromarray(noise))), noise)
+
+
+def test_mask_outside_the_crop_is_lost_but_a_tiny_one_inside_is_not():
+    corner = np.zeros((300, 300), dtype=bool)
+    corner[:10, :10] = True
+    assert not view(256, 224).shows(corner) and view(256, None).shows(corner)
+    assert not view(256, 224).mask(corner).any()
+    dot = np.zeros((300, 300), dtype=bool)
+    dot[150, 150] = True
+    assert view(32, 16).shows(dot)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "crop_size", "named"),
+    [
+        (0, None, "image_size=0"),
+        (-5, 3, "image_size=-5"),
+        (64, 0, "crop_size=0"),
+        (64, 65, "crop_size=65"),
+        ([64, 32], 33, "crop_size=33"),
+        ([64], None, "image_size=[64]"),
+        ([64, 64, 3], None, "image_size=[64, 64, 3]"),
+        (64.5, None, "image_size=64.5"),
+        ("64", None, "image_size=64"),
+        (True, None, "image_size=True"),
+    ],
+)
+def test_impossible_sizes_are_one_line(image_size, crop_size, named):
+    with pytest.raises(InputError) as error:
+        view(image_size, crop_size)
+    assert_one_line(error, named)

@@ -1,0 +1,147 @@
+"""Metrics on raw distances against scikit-learn and a naive AUPRO."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.measure import label as label_regions
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from padim_lit.metrics import BINS, ImageMetrics, PixelMetrics, bin_edges, distance_bins
+
+
+def distances(n, dim, shift, seed=0, side=96):
+    """Maps of chi-distributed distances of `dim` degrees of freedom, larger inside the masks."""
+    generator = torch.Generator().manual_seed(seed)
+    chi = torch.randn(n, side, side, generator=generator) / 2**0.5 + dim**0.5
+    mask = torch.zeros(n, side, side, dtype=torch.bool)
+    for i in range(n // 2):
+        mask[i, 10 : 20 + i, 30:50] = True
+        mask[i, 60:64, 5 * i % 80 : 5 * i % 80 + 3] = True
+    return (chi + shift * mask).abs(), mask
+
+
+def naive_aupro(maps, masks, limit=0.3):
+    """Per-region overlap by definition, at every distinct distance."""
+    maps, masks = maps.double().numpy(), masks.numpy()
+    regions = []
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        parts = label_regions(mask, connectivity=2)
+        regions += [np.sort(anomaly_map[parts == r]) for r in range(1, parts.max() + 1)]
+    good = np.sort(maps[~masks])
+    thresholds = np.unique(maps)[::-1]
+    fpr = 1 - np.searchsorted(good, thresholds) / len(good)
+    pro = np.mean([1 - np.searchsorted(r, thresholds) / len(r) for r in regions], axis=0)
+    fpr, pro = np.concatenate([[0], fpr]), np.concatenate([[0], pro])
+    grid = np.append(fpr[fpr < limit], limit)
+    return np.trapezoid(np.interp(grid, fpr, pro), grid) / limit
+
+
+@pytest.mark.parametrize("dim", [100, 550])
+def test_pixel_metrics_match_scikit_learn_on_raw_distances(dim):
+    maps, mask = distances(40, dim, shift=1.0)
+    metric = PixelMetrics()
+    for part in range(0, 40, 7):
+        metric.update(maps[part : part + 7], mask[part : part + 7])
+    ours = metric.compute()
+    truth, score = mask.flatten().numpy(), maps.flatten().numpy()
+    assert ours["pixel_auroc"] == pytest.approx(roc_auc_score(truth, score), abs=1e-6)
+    assert ours["pixel_ap"] == pytest.approx(average_precision_score(truth, score), abs=5e-5)
+    f1 = f1_score(truth, score >= ours["pixel_threshold"])
+    others = [f1_score(truth, score >= t) for t in np.quantile(score, np.linspace(0.9, 0.999, 40))]
+    assert f1 >= max(others) - 1e-4
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.7, 3.0])
+def test_aupro_matches_the_definition(shift):
+    maps, mask = distances(12, 100, shift, side=96)
+    metric = PixelMetrics()
+    metric.update(maps, mask)
+    assert metric.compute()["pixel_aupro"] == pytest.approx(naive_aupro(maps, mask), abs=1e-4)
+
+
+def test_aupro_counts_diagonal_neighbours_as_one_region():
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[0, 1, 1] = mask[0, 2, 2] = mask[0, 6, 6] = True
+    metric = PixelMetrics()
+    metric.update(torch.ones(1, 8, 8), mask)
+    assert int(metric.regions) == 2
+
+
+def test_perfect_and_useless_maps():
+    mask = torch.zeros(2, 32, 32, dtype=torch.bool)
+    mask[:, 4:9, 4:9] = True
+    perfect = PixelMetrics()
+    perfect.update(mask.float() + 1, mask)
+    assert perfect.compute()["pixel_auroc"] == 1
+    assert perfect.compute()["pixel_aupro"] == pytest.approx(1, abs=1e-6)
+    flat = PixelMetrics()
+    flat.update(torch.ones(2, 32, 32), mask)
+    assert flat.compute()["pixel_auroc"] == 0.5
+    assert flat.compute()["pixel_aupro"] == pytest.approx(0.15)  # FPR = PRO: area limit²/2 / limit
+
+
+def test_pixel_states_add_up_over_ranks_and_do_not_grow():
+    maps, mask = distances(10, 100, 1.0)
+    whole, first, second = PixelMetrics(), PixelMetrics(), PixelMetrics()
+    whole.update(maps, mask)
+    first.update(maps[:3], mask[:3])
+    second.update(maps[3:], mask[3:])
+    for name in ("good", "bad", "bad_by_region", "regions"):
+        total = getattr(first, name) + getattr(second, name)
+        torch.testing.assert_close(total, getattr(whole, name), rtol=1e-12, atol=0)
+        assert whole._reductions[name] is not None
+        assert getattr(whole, name).numel() <= BINS
+
+
+def test_bins_keep_the_order_and_cover_what_distances_can_be():
+    values = torch.tensor([0.0, 1e-9, 0.1, 1.0, 1.00002, 9.99, 10.0, 550.0, 1e5, 1e9])
+    bins = distance_bins(values)
+    assert bins.tolist() == sorted(bins.tolist())
+    assert bins[0] == 0
+    assert bins[-1] == BINS - 1
+    inside = values[2:-1]
+    edges = bin_edges()[distance_bins(inside).long()]
+    assert bool((edges <= inside).all())
+    torch.testing.assert_close(edges, inside, rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize("dim", [100, 550])
+def test_image_metrics_match_scikit_learn_on_raw_distances(dim):
+    generator = torch.Generator().manual_seed(dim)
+    label = (torch.rand(300, generator=generator) < 0.4).long()
+    score = torch.randn(300, generator=generator) + label + dim**0.5
+    metric = ImageMetrics()
+    for part in range(0, 300, 32):
+        metric.update(score[part : part + 32], label[part : part + 32])
+    ours = metric.compute()
+    assert ours["image_auroc"] == pytest.approx(roc_auc_score(label, score), abs=1e-6)
+    assert ours["image_ap"] == pytest.approx(average_precision_score(label, score), abs=1e-6)
+    best = max(f1_score(label, score >= t) for t in score)
+    assert ours["image_f1max"] == pytest.approx(best, abs=1e-9)
+    assert f1_score(label, score >= ours["image_threshold"]) == pytest.approx(best)
+
+
+def test_f1max_does_not_split_equal_scores():
+    metric = ImageMetrics()
+    metric.update(torch.tensor([5.0, 5.0, 5.0, 1.0]), torch.tensor([1, 0, 1, 0]))
+    assert metric.compute()["image_f1max"] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(("label", "missing"), [(0, "defective"), (1, "good")])
+def test_one_class_alone_gives_none_and_says_why(label, missing):
+    metric = ImageMetrics()
+    metric.update(torch.rand(3), torch.full((3,), label))
+    out = metric.compute()
+    assert out["image_auroc"] is out["image_ap"] is out["image_f1max"] is None
+    assert out["why"]["image_auroc"] == f"no {missing} image in the test set"
+
+
+def test_no_mask_gives_none_and_says_why():
+    unknown = PixelMetrics()
+    unknown.update(torch.zeros(0, 8, 8), torch.zeros(0, 8, 8, dtype=torch.bool))
+    out = unknown.compute()
+    assert out["pixel_auroc"] is out["pixel_aupro"] is None
+    assert "mask" in out["why"]["pixel_aupro"]
+    healthy = PixelMetrics()
+    healthy.update(torch.rand(1, 8, 8), torch.zeros(1, 8, 8, dtype=torch.bool))
+    assert healthy.compute()["why"]["pixel_auroc"] == "no defective pixel in the test set"

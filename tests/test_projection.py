@@ -1,0 +1,146 @@
+"""The contract of each projection."""
+
+import math
+
+import pytest
+import torch
+from sklearn.random_projection import SparseRandomProjection
+
+from padim_lit.errors import InputError
+from padim_lit.projection import JL, PROJECTIONS, Identity, Orthogonal, Projection, Sparse, Subset
+
+C, D = 96, 24
+RANDOM = [JL, Orthogonal, Sparse]
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_squared_norm_is_kept_in_expectation(kind):
+    x = torch.randn(C, generator=torch.Generator().manual_seed(1)).double()
+    ratios = torch.stack([(kind(C, D, s).matrix.double() @ x).square().sum() for s in range(800)])
+    ratios /= x.square().sum()
+    # Four standard errors around 1: fails for a wrong scale, not for an unlucky draw.
+    assert abs(ratios.mean() - 1) < 4 * ratios.std() / math.sqrt(800)
+    assert ratios.std() / math.sqrt(800) < 0.02
+
+
+def test_jl_entries_are_independent_gaussians_over_root_d():
+    entries = JL(400, 250, seed=3).matrix.flatten() * math.sqrt(250)
+    assert abs(entries.mean()) < 4 / math.sqrt(len(entries))
+    assert abs(entries.std() - 1) < 4 / math.sqrt(2 * len(entries))
+    assert abs((entries.abs() < 1).double().mean() - 0.6827) < 0.01  # a Gaussian's, not a sign's
+
+
+def test_orthogonal_rows_are_orthonormal_times_root_c_over_d():
+    matrix = Orthogonal(C, D, seed=2).matrix.double()
+    torch.testing.assert_close(
+        matrix @ matrix.T, torch.eye(D).double() * C / D, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_orthogonal_is_haar_not_plain_qr():
+    # QR's own sign convention would make the first column's diagonal one-sided over seeds.
+    signs = torch.stack([Orthogonal(6, 2, s).matrix[0, 0].sign() for s in range(200)])
+    assert abs(signs.mean()) < 0.3
+
+
+def test_sparse_density_and_values_are_scikit_learns():
+    ours = Sparse(400, 100, seed=0)
+    theirs = SparseRandomProjection(100, density="auto", random_state=0).fit(torch.zeros(2, 400))
+    assert ours.density == pytest.approx(theirs.density_)
+    nonzero = ours.matrix[ours.matrix != 0]
+    assert nonzero.abs().unique().tolist() == pytest.approx([abs(theirs.components_.data[0])])
+    assert abs(len(nonzero) / ours.matrix.numel() - ours.density) < 0.005
+    assert abs((nonzero > 0).double().mean() - 0.5) < 0.05
+
+
+@pytest.mark.parametrize("density", [0, -0.1, 1.1, "third"])
+def test_sparse_refuses_a_density_outside_0_1(density):
+    with pytest.raises(InputError, match=r"density=.*\(0, 1\]"):
+        Sparse(C, D, density=density)
+
+
+def test_subset_keeps_d_different_channels_as_they_are():
+    matrix = Subset(C, D, seed=5).matrix
+    assert matrix.sum(dim=1).tolist() == [1.0] * D
+    assert sorted(matrix.sum(dim=0).tolist()) == [0.0] * (C - D) + [1.0] * D
+    assert Subset(C, C).matrix.sum() == C
+
+
+def test_subset_draws_every_channel_equally_often():
+    counts = torch.stack([Subset(20, 5, s).matrix.sum(dim=0) for s in range(600)]).sum(dim=0)
+    assert (counts - 150).abs().max() < 5 * math.sqrt(600 * 0.25 * 0.75)
+
+
+def test_identity_keeps_everything():
+    assert torch.equal(Identity(7).matrix, torch.eye(7))
+
+
+@pytest.mark.parametrize("kind", PROJECTIONS.values())
+def test_one_seed_one_matrix_whatever_the_global_state(kind):
+    first = kind(C, D, 4).matrix
+    torch.manual_seed(123)
+    torch.rand(5)
+    before = torch.get_rng_state()
+    assert torch.equal(first, kind(C, D, 4).matrix)
+    assert torch.equal(before, torch.get_rng_state())
+    if kind is not Identity:
+        assert not torch.equal(first, kind(C, D, 5).matrix)
+
+
+@pytest.mark.parametrize("kind", PROJECTIONS.values())
+def test_the_draw_is_on_the_cpu_and_the_matrix_travels_as_a_buffer(kind):
+    # The meta device stands for any other: the values must not come from its generator.
+    with torch.device("cpu"):
+        expected = kind(C, D, 0).matrix
+    assert expected.device.type == "cpu"
+    assert expected.dtype == torch.float32
+    assert list(kind(C, D, 0).state_dict()) == ["matrix"]
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(expected, kind(C, D, 0).matrix)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("kind", PROJECTIONS.values())
+def test_parts_add_up_to_the_matrix_product(kind):
+    widths = (10, 1, 50, 35)
+    projection = kind(C, D, 7)
+    x = torch.randn(4, C, generator=torch.Generator().manual_seed(0))
+    total = torch.zeros(4, projection.dim)
+    start = 0
+    for width in widths:
+        part, rows = projection.part(x[:, start : start + width], start)
+        total[:, rows] += part
+        start += width
+    expected = x.double() @ projection.matrix.double().T
+    torch.testing.assert_close(total.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Subset, Orthogonal])
+def test_more_dimensions_than_channels_are_refused(kind):
+    with pytest.raises(InputError, match="dim=97 exceeds the backbone's C=96"):
+        kind(96, 97)
+
+
+def test_jl_and_sparse_may_exceed_c():
+    assert JL(8, 20).matrix.shape == (20, 8)
+    assert Sparse(8, 20).matrix.shape == (20, 8)
+
+
+@pytest.mark.parametrize("dim", [0, -3])
+def test_dim_below_one_is_refused(dim):
+    with pytest.raises(InputError, match=f"dim={dim}: must be at least 1"):
+        JL(C, dim)
+
+
+def test_a_new_projection_needs_one_class_with_one_method():
+    class Mean(Projection):
+        name = "mean"
+
+        def draw(self, generator):
+            return torch.full((self.dim, self.in_channels), 1 / self.in_channels)
+
+    part, rows = Mean(4, 2).part(torch.ones(3, 4), 0)
+    assert part.tolist() == [[1.0, 1.0]] * 3
+    assert rows == slice(0, 2)
