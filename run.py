@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import hydra
 from hydra.errors import HydraException
@@ -11,27 +13,45 @@ from omegaconf.errors import OmegaConfBaseException
 from padim_lit import config, experiment
 from padim_lit.errors import InputError
 
+# Lightning starts further ranks with this process's environment, so theirs is no user's wish.
+DEBUGGING = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
+
 config.register()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def task(cfg: DictConfig) -> None:
-    experiment.main(cfg)
-
-
-def main() -> None:
-    # Hydra prints tracebacks in its own way; errors that a user can mend are one line here, and
-    # HYDRA_FULL_ERROR=1 shows where they came from.
-    debugging = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what a user can mend into one line on stderr; HYDRA_FULL_ERROR=1 keeps tracebacks."""
     try:
-        task()
+        yield
     except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
-        if debugging:
+        if DEBUGGING:
             raise
         sys.exit(f"error: {experiment.one_line(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def task(cfg: DictConfig) -> None:
+    # Here too, because Hydra prints a line of its own about an error that comes out of a task.
+    with one_line_errors():
+        experiment.main(cfg)
+
+
+def main() -> None:
+    # Without this, Hydra reports its errors in its own way, on several lines.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    with one_line_errors():
+        try:
+            task()
+        except OSError as error:
+            if isinstance(error, HydraException) or not error.filename:
+                raise
+            raise InputError(
+                f"the run folder {error.filename} cannot be made ({error.strerror}); "
+                "set hydra.run.dir (with -m: hydra.sweep.dir) to one that can"
+            ) from error
 
 
 if __name__ == "__main__":

@@ -2,27 +2,31 @@
 
 import logging
 import platform
+import sys
 import time
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback as HydraCallback
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import padim_lit
+from padim_lit.config import explain, require_known_keys
 from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
 from padim_lit.memory import peak_bytes, reset_peak
 from padim_lit.module import PaDiM, differences, read_checkpoint
-from padim_lit.report.atomic import write_json
+from padim_lit.report.atomic import write_json, write_text
 from padim_lit.report.gallery import Gallery
 from padim_lit.report.heatmaps import common_scale, save_heatmaps
 from padim_lit.report.predictions import Prediction, predictions_of, write_predictions
@@ -31,6 +35,15 @@ from padim_lit.report.sweep import collect, print_sweep_table, write_sweep_csv
 from padim_lit.tracking import finish, log_run
 
 log = logging.getLogger(__name__)
+
+# Lightning's remarks on what is meant here: no optimiser, a backbone in eval mode, and on small
+# machines no loader processes. Its hints on devices and loggers go with them.
+QUIET = (
+    ".*configure_optimizers. returned .None.*",
+    ".*in eval mode at the start of training.*",
+    ".*does not have many workers.*",
+    ".*LeafSpec.*is deprecated.*",
+)
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "numpy", "pillow")
 
@@ -42,6 +55,9 @@ def main(config: DictConfig) -> None:
     `SweepReport` names it at the end.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message)
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         run(config, folder)
         return
@@ -66,7 +82,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     logger = None
     failed = True
     try:
-        # The cheap checks come first: data, then weights, then the trainer.
+        # The cheap checks come first: keys, data, then weights, then the trainer.
+        require_known_keys(config)
         data = _data(config)
         model = _load(config, data) if config.ckpt else _build(config, data)
         logger = _logger(config)
@@ -104,23 +121,31 @@ class Recorder(Callback):
 
 
 class SweepReport(HydraCallback):
-    """Writes sweep.csv and prints the table of means when a multirun ends."""
+    """Writes sweep.csv and prints the table of means when a multirun ends.
+
+    Raises SystemExit where a job failed: Hydra turns any other exception into a warning.
+    """
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        path = write_sweep_csv(folder)
-        jobs = collect(folder)
+        try:
+            path = write_sweep_csv(folder)
+            jobs = collect(folder)
+        except InputError as error:
+            sys.exit(f"error: {one_line(error)}")
         print_sweep_table(jobs)
         print(f"\nsweep  {path.resolve()}")
         bad = [job for job in jobs if job.status != "done"]
         if bad:
-            raise InputError(f"{len(bad)} of {len(jobs)} jobs failed; the table above says why")
+            sys.exit(f"error: {len(bad)} of {len(jobs)} jobs failed; the lines above say why")
 
 
 def one_line(error: BaseException) -> str:
     """What went wrong, on one line, without the framework's wrapping around our own errors."""
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error)
     text = str(error).strip() or type(error).__name__
     if "Original Traceback" in text:  # raised in a loader's process: its last line is the message
         text = text.splitlines()[-1].partition(": ")[2]
@@ -213,6 +238,11 @@ def _logger(config: DictConfig) -> Logger | None:
 
 
 def _trainer(config: DictConfig, logger: Logger | None, recorder: Recorder) -> Trainer:
+    if config.trainer.get("max_epochs") != 1:
+        raise InputError(
+            f"trainer.max_epochs={config.trainer.get('max_epochs')}: PaDiM fits in one pass over "
+            "the images; leave it at 1"
+        )
     root = HydraConfig.get().runtime.output_dir
     try:
         trainer = instantiate(
@@ -254,6 +284,10 @@ def _fit_and_test(
         trainer.fit(model, datamodule=data)
         _require_finished(trainer)
         fit_seconds = time.perf_counter() - start
+        if model.whitening is None:
+            raise InputError(
+                "nothing was fitted: trainer.max_epochs must be 1, and limits on batches above 0"
+            )
         _save_checkpoint(trainer, folder / "model.ckpt")
     start = time.perf_counter()
     trainer.test(model, datamodule=data, verbose=False)
@@ -313,6 +347,8 @@ def _report(
         threshold=threshold,
         scale=scale,
     )
+    # Hydra's own copy under .hydra/ keeps its interpolations.
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     # Last: a folder with metrics.json is complete.
     write_json(folder / "metrics.json", results)
     paths = {
@@ -320,7 +356,7 @@ def _report(
         "predictions": folder / "predictions.csv",
         "heat maps": heatmaps[-1] if heatmaps else folder,
         "checkpoint": config.ckpt or folder / "model.ckpt",
-        "config": folder / ".hydra" / "config.yaml",
+        "config": folder / "config.yaml",
     }
     print_summary(results, {k: str(Path(v).resolve()) for k, v in paths.items()}, results["notes"])
 

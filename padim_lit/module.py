@@ -1,5 +1,6 @@
 """PaDiM as a LightningModule: a shell around embedding, moments, Gaussian and anomaly map."""
 
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,9 @@ class PaDiM(LightningModule):
         sigma: float = 4.0,
     ):
         super().__init__()
-        if eps < 0:
+        if not 0 <= eps < math.inf:
             raise InputError(f"eps={eps}: must be 0 or more (PaDiM uses 0.01)")
-        if sigma < 0:
+        if not 0 <= sigma < math.inf:
             raise InputError(f"sigma={sigma}: must be 0 (no blur) or more, in pixels")
         if projection.in_channels != backbone.embedding_dim:
             raise InputError(
@@ -102,10 +103,6 @@ class PaDiM(LightningModule):
             raise InputError(
                 f"trainer.precision={self.trainer.precision}: would round the moments; use 32-true "
                 "or bf16-mixed (backbone in bf16, moments in float32)"
-            )
-        if stage != "fit" and self.whitening is None:
-            raise InputError(
-                "this PaDiM has no Gaussians yet: run trainer.fit or load a checkpoint"
             )
 
     def on_fit_start(self) -> None:
@@ -161,6 +158,12 @@ class PaDiM(LightningModule):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         score, maps = self(batch["image"])
         return {"score": score, "map": maps}
+
+    def on_test_start(self) -> None:
+        self._require_fitted()
+
+    def on_predict_start(self) -> None:
+        self._require_fitted()
 
     def on_test_epoch_start(self) -> None:
         self.image_metrics.reset()
@@ -245,6 +248,10 @@ class PaDiM(LightningModule):
         model.load_state_dict(weights)
         model.on_load_checkpoint(checkpoint)
         return model.eval()
+
+    def _require_fitted(self) -> None:
+        if self.whitening is None:
+            raise InputError("this PaDiM has no Gaussians yet: fit it or load a checkpoint first")
 
     def _require_finite(self, values: Tensor, batch: dict[str, Any]) -> None:
         finite = values.flatten(1).sum(1).isfinite() if values.ndim > 1 else values.isfinite()

@@ -125,7 +125,7 @@ class Sparse(Projection):
     def __init__(self, in_channels: int, dim: int, seed: int = 0, density: float | str = "auto"):
         if density == "auto":
             density = 1 / math.sqrt(in_channels)
-        if isinstance(density, str) or not 0 < density <= 1:
+        if not isinstance(density, int | float) or not 0 < density <= 1:
             raise InputError(f"proj.density={density}: must be 'auto' or a number in (0, 1]")
         self.density = float(density)
         super().__init__(in_channels, dim, seed)

@@ -82,10 +82,14 @@ def _packaged(model: str) -> tuple[dict[str, torch.Tensor], str]:
 def _from_hub(model: str) -> tuple[dict[str, torch.Tensor], str]:
     config = timm.get_pretrained_cfg(model, allow_unregistered=True)
     source = config.hf_hub_id or config.url
+    overlay = None
     try:
-        if config.hf_hub_id and not _cached(config.hf_hub_id):
+        cached = _cached(config.hf_hub_id) if config.hf_hub_id else None
+        if cached:  # read it without asking the hub, which may be out of reach by now
+            overlay = {"file": cached}
+        else:
             _probe_hub()
-        net = timm.create_model(model, pretrained=True)
+        net = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # the hub client raises many kinds; all mean "not to be had"
         reason = (str(error).strip() or "no reason given").splitlines()[0][:160]
         raise InputError(
@@ -97,9 +101,12 @@ def _from_hub(model: str) -> tuple[dict[str, torch.Tensor], str]:
     return net.state_dict(), f"pretrained, timm {source}"
 
 
-def _cached(repo: str) -> bool:
-    names = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(repo, name), str) for name in names)
+def _cached(repo: str) -> str | None:
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        path = try_to_load_from_cache(repo, name)
+        if isinstance(path, str):
+            return path
+    return None
 
 
 def _hub_url() -> str:

@@ -22,6 +22,11 @@ from typing import NamedTuple, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 120.0  # seconds a command may take; far more than it needs
+#: A run of a second on the tree that lies in data/ of the working directory.
+TINY = [
+    "data=folder", "data.root=data", "backbone=resnet18", "backbone.weights=random",
+    "image_size=64", "crop_size=64", "dim=8", "trainer=cpu", "logger=none", "hydra.run.dir=run",
+]  # fmt: skip
 
 
 class Result(NamedTuple):
@@ -51,11 +56,18 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
 def run_plain(args: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Result:
     """``python run.py ARGS`` in a process of its own."""
     start = time.monotonic()
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *args],
-        cwd=cwd, env=env, capture_output=True, text=True, timeout=TIMEOUT,
+        cwd=cwd, env=env, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    return Result(done.returncode, done.stdout, done.stderr, time.monotonic() - start)
+    try:
+        out, err = process.communicate(timeout=TIMEOUT)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)  # further ranks and loaders too
+        out, err = process.communicate()
+        raise TimeoutError(f"run.py {' '.join(args)}: no end\n{out}\n{err}") from error
+    return Result(process.returncode, out, err, time.monotonic() - start)
 
 
 class Zygote:
@@ -119,6 +131,8 @@ def _serve() -> None:
 
 
 def _become_run(order: dict) -> NoReturn:
+    # Those of the zygote's imports would remove what the next child needs (a temporary folder).
+    atexit._clear()
     os.setsid()  # so that a timeout can end its loader processes too
     os.chdir(order["cwd"])
     os.environ.update(order["env"])

@@ -4,11 +4,9 @@ import csv
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 import threading
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ import pytest
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import OmegaConf
+from wandb_log import of, records, values
 
 from padim_lit.errors import InputError
 from padim_lit.report.gallery import Picture
@@ -127,46 +126,6 @@ class Listener:
                 return
             self.count += 1
             connection.close()
-
-
-def records(path):
-    """The records of a .wandb file: a leveldb log of protocol buffers behind a 7-byte header.
-
-    Blocks have 32 KiB; each piece of a record starts with CRC-32, length and type (1 whole,
-    2 first, 3 middle, 4 last), and fewer than 7 bytes at a block's end are padding.
-    """
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    content, position, whole, found = path.read_bytes(), 7, b"", []
-    assert content[:4] == b":W&B"
-    while position < len(content):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        checksum, length, kind = struct.unpack_from("<IHB", content, position)
-        piece = content[position + 7 : position + 7 + length]
-        assert len(piece) == length and kind in (1, 2, 3, 4)
-        assert zlib.crc32(bytes([kind]) + piece) == checksum
-        position += 7 + length
-        whole = piece if kind in (1, 2) else whole + piece
-        if kind in (1, 4):
-            record = Record()
-            record.ParseFromString(whole)
-            found.append(record)
-    return found
-
-
-def of(found, kind):
-    return [getattr(r, kind) for r in found if r.WhichOneof("record_type") == kind]
-
-
-def values(items):
-    """Key to value of config, history or summary items; the last of a key counts."""
-    return {
-        "/".join([item.key] if item.key else item.nested_key): json.loads(item.value_json)
-        for item in items
-    }
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,8 @@ class RankSampler(Sampler[int]):
 def default_workers() -> int:
     """Loader processes for this machine: none on up to two cores, else cores minus two, at most 8.
 
-    On two cores the backbone needs both; worker processes only take turns with it.
+    Decoding takes about a tenth of a small backbone's time, so on two cores, which the backbone
+    keeps busy, there is little to overlap.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(0, min(8, (cores or 1) - 2))

@@ -11,8 +11,9 @@ from padim_lit.data.transform import Size
 from padim_lit.data.tree import resolve_root, subfolders
 from padim_lit.errors import InputError
 
-# File names end in a capture counter (exp3_num_54145). The six exposures of one tile lie within
-# about 20 of each other in sequence, the next tile starts hundreds later.
+# File names end in a capture counter (exp3_num_54145). The exposures of one tile follow each other
+# by less than about 100; a gap of this size always separates tiles. Tiles shot in quick succession
+# share a group, which is the safe side: no group is ever split.
 _SAME_TILE = 200
 
 
