@@ -80,7 +80,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES)[:2], choices=BACKBONES)
     parser.add_argument("--dims", nargs="+", type=int, default=[100, 150, 550])
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--images", type=int, default=320, help="N over which the factoring is spread")
+    parser.add_argument("--images", type=int, default=320, help="N that share the factoring")
     parser.add_argument("--side", type=int, default=224, help="image side in pixels")
     parser.add_argument("--grid", type=int, default=None)
     parser.add_argument("--repeats", type=int, default=7)

@@ -94,6 +94,12 @@ class Config:
     num_workers: int | None = None
     ckpt: str | None = None
 
+    # One pass over the images instead of one run: experiment=ablation.
+    projs: list[str] | None = None
+    dims: list[int] | None = None
+    seeds: list[int] | None = None
+    max_memory_gb: float = 4.0
+
 
 def register() -> None:
     """Make the schema known to Hydra under the names that conf/ refers to."""

@@ -21,12 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import padim_lit
+from padim_lit.ablation import Ablation, Sweep, as_job, progress
 from padim_lit.config import explain, require_known_keys
 from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
 from padim_lit.memory import peak_bytes, reset_peak
 from padim_lit.module import PaDiM, differences, read_checkpoint
-from padim_lit.report.atomic import write_json, write_text
+from padim_lit.report.atomic import write_csv, write_json, write_text
 from padim_lit.report.gallery import Gallery
 from padim_lit.report.heatmaps import common_scale, save_heatmaps
 from padim_lit.report.predictions import Prediction, predictions_of, write_predictions
@@ -58,11 +59,12 @@ def main(config: DictConfig) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
+    job = ablate if config.projs or config.dims or config.seeds else run
     if HydraConfig.get().mode != RunMode.MULTIRUN:
-        run(config, folder)
+        job(config, folder)
         return
     try:
-        run(config, folder)
+        job(config, folder)
     except Exception as error:
         if not isinstance(error, InputError):
             log.exception("this job failed")
@@ -96,6 +98,70 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         return results
     finally:
         finish(logger, failed)
+
+
+@torch.inference_mode()
+def ablate(config: DictConfig, folder: Path) -> None:
+    """Compare projections, dimensions and seeds in one pass, and write sweep.csv into `folder`.
+
+    Raises:
+        InputError: a config, file or image that cannot be used.
+    """
+    require_known_keys(config)
+    sweep = Sweep(config.projs or [], config.dims or [], config.seeds or [])
+    data = _data(config)
+    _require_regular(config.eps, max(sweep.dims), data)
+    backbone = _instantiate(config.backbone, seed=config.seed)
+    heads = sweep.heads(backbone.embedding_dim)
+    device = _trainer(config, None).strategy.root_device
+    ablation = Ablation(
+        backbone.to(device),
+        data.image_shape,
+        data.train_dataloader(),
+        data.test_dataloader(),
+        (len(data.train_items), len(data.test_items)),
+        folder,
+        config.grid,
+        config.eps,
+        config.sigma,
+    )
+    try:
+        rows, scores = [], {}
+        largest = max(projection.dim for projection, _ in heads)
+        how = ablation.plan(largest, config.max_memory_gb)
+        log.info("%s; %s", data.name, how.describe(len(heads), sweep.dims))
+        shared = {
+            "data": data.name,
+            "split_seed": data.record.get("split_seed"),
+            "backbone": backbone.name,
+            "weights": backbone.source,
+            "embedding_dim": backbone.embedding_dim,
+            "grid": "x".join(map(str, ablation.grid)),
+            "eps": config.eps,
+            **_preprocessing(config),
+            "backbone/seconds": ablation.backbone_seconds,
+            "device": _device_name(device),
+            **_versions(),
+        }
+        with progress() as bar:
+            task = bar.add_task("heads", total=len(heads) * len(how.bands))
+            for projection, dims in heads:
+                found, new = ablation.rows(
+                    projection, dims, how.bands, advance=lambda: bar.advance(task)
+                )
+                rows += [{**row, **shared} for row in found]
+                scores |= new
+    finally:
+        ablation.close()
+    path = write_csv(folder / "sweep.csv", list(rows[0]), rows)
+    truth = {"path": ablation.truth.path, "label": ablation.truth.label.tolist()}
+    columns = truth | {name: score.tolist() for name, score in scores.items()}
+    images = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    write_csv(folder / "scores.csv", list(columns), images)
+    print_sweep_table([as_job(row) for row in rows])
+    for note in data.notes:
+        print(f"Note: {note}")
+    print(f"\nsweep   {path.resolve()}\nscores  {path.with_name('scores.csv').resolve()}")
 
 
 class Recorder(Callback):
@@ -173,11 +239,7 @@ def _build(config: DictConfig, data: AnomalyData) -> PaDiM:
     # Before the backbone, whose weights may have to be fetched.
     if config.dim < 1:
         raise InputError(f"dim={config.dim}: must be at least 1")
-    if config.eps <= 0 and data.record["train_images"] <= config.dim:
-        raise InputError(
-            f"eps={config.eps} with {data.record['train_images']} training images and "
-            f"dim={config.dim}: every covariance would be singular; set eps > 0 (PaDiM uses 0.01)"
-        )
+    _require_regular(config.eps, config.dim, data)
     backbone = _instantiate(config.backbone, seed=config.seed)
     # The name is for tables and folders; a projection's class has its own.
     node = OmegaConf.masked_copy(config.proj, [k for k in config.proj if k != "name"])
@@ -194,6 +256,15 @@ def _build(config: DictConfig, data: AnomalyData) -> PaDiM:
     )
     model.record = {"data": data.name, **data.record, **_preprocessing(config)}
     return model
+
+
+def _require_regular(eps: float, dim: int, data: AnomalyData) -> None:
+    images = data.record["train_images"]
+    if eps < 0 or (eps == 0 and images <= dim):
+        raise InputError(
+            f"eps={eps} with {images} training images and dim={dim}: every covariance would be "
+            "singular or worse; set eps > 0 (PaDiM uses 0.01)"
+        )
 
 
 def _preprocessing(config: DictConfig) -> dict[str, Any]:
@@ -237,7 +308,7 @@ def _logger(config: DictConfig) -> Logger | None:
     return _instantiate(node)
 
 
-def _trainer(config: DictConfig, logger: Logger | None, recorder: Recorder) -> Trainer:
+def _trainer(config: DictConfig, logger: Logger | None, *callbacks: Callback) -> Trainer:
     if config.trainer.get("max_epochs") != 1:
         raise InputError(
             f"trainer.max_epochs={config.trainer.get('max_epochs')}: PaDiM fits in one pass over "
@@ -249,7 +320,7 @@ def _trainer(config: DictConfig, logger: Logger | None, recorder: Recorder) -> T
             config.trainer,
             _convert_="all",
             logger=logger or False,
-            callbacks=[recorder],
+            callbacks=list(callbacks),
             default_root_dir=root,
         )
     except InstantiationException as error:

@@ -46,7 +46,21 @@ class Projection(nn.Module):
 
     @abstractmethod
     def draw(self, generator: torch.Generator) -> Tensor:
-        """Π (D,C) from `generator`, on the CPU."""
+        """Π (D,C) from `generator`, on the CPU, row after row, as `nested` expects."""
+
+    def nested(self, dim: int) -> tuple[Tensor, float]:
+        """The same seed's Π at a smaller D, as rows of this one times a factor.
+
+        One pass at the largest D then answers every smaller one: the moments of Π_d x are those
+        of Πx at these rows, scaled.
+
+        Args:
+            dim: d ≤ D.
+
+        Returns:
+            Indices (d,) of rows and the factor √(D/d), so that Π_d = factor · Π[rows].
+        """
+        return torch.arange(dim), math.sqrt(self.dim / dim)
 
     def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         """Project one layer: Π_l x_l with Π_l the columns that belong to it (Πx = Σ_l Π_l x_l).
@@ -77,6 +91,10 @@ class Subset(Projection):
         chosen = torch.randperm(self.in_channels, generator=generator)[: self.dim].sort().values
         return nn.functional.one_hot(chosen, self.in_channels)
 
+    def nested(self, dim: int) -> tuple[Tensor, float]:
+        smaller = Subset(self.in_channels, dim, self.seed).matrix.argmax(dim=1)
+        return torch.searchsorted(self.matrix.argmax(dim=1).cpu(), smaller), 1.0
+
     def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         channels = self.matrix.argmax(dim=1)
         ends = channels.new_tensor([start, start + features.shape[-1]])
@@ -90,8 +108,7 @@ class JL(Projection):
     name = "jl"
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        gaussian = torch.randn(self.dim, self.in_channels, generator=generator, dtype=torch.float64)
-        return gaussian / math.sqrt(self.dim)
+        return _gaussian_rows(self.dim, self.in_channels, generator) / math.sqrt(self.dim)
 
 
 class Orthogonal(Projection):
@@ -105,8 +122,7 @@ class Orthogonal(Projection):
     bounded = True
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        gaussian = torch.randn(self.in_channels, self.dim, generator=generator, dtype=torch.float64)
-        q, r = torch.linalg.qr(gaussian)
+        q, r = torch.linalg.qr(_gaussian_rows(self.dim, self.in_channels, generator).T)
         # QR alone is not Haar; fixing the signs of R's diagonal makes it so (Mezzadri 2007).
         rows = (q * r.diagonal().sign()).T
         return rows * math.sqrt(self.in_channels / self.dim)
@@ -147,6 +163,9 @@ class Identity(Projection):
     def draw(self, generator: torch.Generator) -> Tensor:
         return torch.eye(self.in_channels, dtype=torch.float64)
 
+    def nested(self, dim: int) -> tuple[Tensor, float]:
+        return torch.arange(self.in_channels), 1.0  # it has one dimension only
+
     def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         return features, slice(start, start + features.shape[-1])
 
@@ -154,3 +173,12 @@ class Identity(Projection):
 PROJECTIONS: dict[str, type[Projection]] = {
     cls.name: cls for cls in (Subset, JL, Orthogonal, Sparse, Identity)
 }
+
+
+def _gaussian_rows(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """(rows, columns) of N(0,1), row after row, so that a smaller draw is the larger one's head.
+
+    One call for all would not promise that: its vectorised tail depends on the total size.
+    """
+    draws = [torch.randn(columns, generator=generator, dtype=torch.float64) for _ in range(rows)]
+    return torch.stack(draws)

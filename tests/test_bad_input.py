@@ -146,7 +146,7 @@ CONFIG = [
          lambda data: (data.parent / "text.ckpt").write_text("hello")),
     Case("eps 0 with N ≤ D", "eps=0", ("eps=0.0", "4 training images", "dim=8", "eps > 0")),
     Case("eps negative with N ≤ D", "eps=-1", ("eps=-1.0", "eps > 0")),
-    Case("eps negative with N > D", "eps=-1 dim=2", ("eps=-1.0", "0 or more")),
+    Case("eps negative with N > D", "eps=-1 dim=2", ("eps=-1.0", "set eps > 0")),
     Case("eps no number", "eps=nan", ("eps=nan", "0 or more")),
     Case("eps infinite", "eps=inf", ("eps=inf", "0 or more")),
     Case("sigma negative", "sigma=-1", ("sigma=-1.0", "0 (no blur) or more")),

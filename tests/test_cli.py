@@ -166,14 +166,11 @@ def test_a_checkpoint_reproduces_every_score_bit_for_bit(first, zygote, here):
     ("args", "words"),
     [
         ("dim=4", "dim is 8 there and 4 here"),
-        ("seed=1", "seed is 0 there and 1 here"),
         ("proj=subset", "proj is jl there and subset here"),
         ("eps=0.1", "eps is 0.01 there and 0.1 here"),
         ("grid=8", "grid is None there and 8 here"),
         ("backbone.layers=[1,2]", "backbone.layers is [1, 2, 3] there and [1, 2] here"),
         ("crop_size=32", "[32, 32] here"),
-        ("image_size=96", "image_size is 64 there and 96 here"),
-        ("sigma=2", "sigma is 4.0 there and 2.0 here"),
         ("backbone=efficientnet_lite0", "backbone.model is resnet18.tv_in1k there"),
     ],
 )
@@ -230,8 +227,8 @@ def test_a_failing_job_leaves_the_others_alone_and_is_reported(zygote, here):
     assert {path.name for path in (sweep / "0").iterdir()} == {".hydra", "failed.json", "run.log"}
 
 
-def test_every_projection_runs_on_a_coarser_grid(zygote, here):
-    sweep, names = here / "projections", ["subset", "jl", "orthogonal", "sparse", "identity"]
+def test_the_other_projections_run_on_a_coarser_grid(zygote, here):
+    sweep, names = here / "projections", ["orthogonal", "sparse", "identity"]
     choice = f"proj={','.join(names)}"
     result = zygote.run(["-m", *TINY, choice, "grid=4", f"hydra.sweep.dir={sweep}"], here)
     assert result.code == 0, result.err

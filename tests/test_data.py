@@ -11,7 +11,7 @@ from PIL import Image
 from trees import build_magnetic_tile, build_tree, save_image, save_mask
 
 from padim_lit.data import ELPV, AnomalyData, Folder, MagneticTile, MVTec
-from padim_lit.data.datamodule import RankSampler, default_workers
+from padim_lit.data.datamodule import RankBatches, default_workers
 from padim_lit.data.items import Item
 from padim_lit.data.split import derived_seed, hold_out
 from padim_lit.errors import InputError
@@ -107,16 +107,22 @@ def test_default_workers_leave_two_cores_to_the_backbone(monkeypatch):
 # ranks -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 8])
-@pytest.mark.parametrize("length", [1, 7, 12])
-def test_ranks_cover_each_index_exactly_once(length, world):
-    samplers = [RankSampler(length, rank, world) for rank in range(world)]
-    seen = [index for sampler in samplers for index in sampler]
-    assert sorted(seen) == list(range(length))
-    assert [len(s) for s in samplers] == [len(list(s)) for s in samplers]
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 32])
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize("length", [7, 12])
+def test_ranks_cover_each_index_once_in_as_many_batches(length, world, batch_size):
+    ranks = [list(RankBatches(length, rank, world, batch_size)) for rank in range(world)]
+    assert sorted(i for batches in ranks for batch in batches for i in batch) == list(range(length))
+    assert len({len(batches) for batches in ranks}) == 1
+    assert all(0 < len(batch) <= batch_size + 1 for batches in ranks for batch in batches)
 
 
-def test_rank_sampler_is_used_once_torch_distributed_is_initialised(tmp_path, monkeypatch):
+def test_fewer_images_than_ranks_are_refused():
+    with pytest.raises(InputError, match=r"1 image\(s\) cannot be spread over 2 devices"):
+        RankBatches(1, 0, 2, 32)
+
+
+def test_rank_batches_are_used_once_torch_distributed_is_initialised(tmp_path, monkeypatch):
     data = mvtec(mvtec_tree(tmp_path, train=7))
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)

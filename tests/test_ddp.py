@@ -14,11 +14,11 @@ DEVICES = ("one", "two")
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, zygote) -> dict[str, Path]:
-    """Run folders of one and of two devices, on odd numbers of images."""
+    """Run folders of one and of two devices, on odd numbers of images and uneven batches."""
     here = tmp_path_factory.mktemp("ddp")
     build_tree(here / "data", train=5, test={"good": 4, "crack": 3})
     # D < N: a covariance of full rank does not amplify the last digits of its sums.
-    args = [*TINY, "dim=2"]
+    args = [*TINY, "dim=2", "batch_size=2"]
     one = zygote.run([*args, "hydra.run.dir=one"], here)
     assert one.code == 0, one.err
     # Lightning starts the second rank by repeating the command line.

@@ -196,7 +196,7 @@ def test_a_checkpoint_of_another_config_names_the_differences(tmp_path, fitted):
 def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path, content):
     path = tmp_path / "x.ckpt"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="x.ckpt: not a readable checkpoint"):
+    with pytest.raises(InputError, match=r"x.ckpt: not a readable checkpoint"):
         PaDiM.load_from_checkpoint(path)
     torch.save({"state_dict": {}}, path)
     with pytest.raises(InputError, match="not a padim_lit checkpoint"):

@@ -144,3 +144,13 @@ def test_a_new_projection_needs_one_class_with_one_method():
     part, rows = Mean(4, 2).part(torch.ones(3, 4), 0)
     assert part.tolist() == [[1.0, 1.0]] * 3
     assert rows == slice(0, 2)
+
+
+@pytest.mark.parametrize("kind", [Subset, JL, Orthogonal, Sparse])
+@pytest.mark.parametrize("channels", [96, 37])  # 37: no multiple of the generator's vector width
+def test_a_smaller_draw_of_the_same_seed_is_part_of_the_larger(kind, channels):
+    large = kind(channels, 30, seed=6)
+    for dim in (1, 7, 30):
+        rows, factor = large.nested(dim)
+        expected = kind(channels, dim, seed=6).matrix
+        torch.testing.assert_close(large.matrix[rows] * factor, expected, atol=1e-6, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""The method on real images: the numbers must be those of PaDiM, not just of a program that runs."""
+"""Real images: the numbers must be PaDiM's, not just those of a program that runs."""
 
 import pytest
 from lightning.pytorch import Trainer

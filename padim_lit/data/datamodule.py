@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -14,21 +16,33 @@ from padim_lit.errors import InputError
 Primitive = str | int | float | bool | None
 
 
-class RankSampler(Sampler[int]):
-    """Indices rank, rank + world, ...: every index on exactly one rank, none repeated.
+class RankBatches(Sampler[list[int]]):
+    """Batches of this rank's indices rank, rank + world, ...; as many batches on every rank.
 
-    torch's DistributedSampler pads with repeated images, which would count them twice in the
-    moments and in the metrics.
+    Every index is on exactly one rank and none repeated: torch's DistributedSampler pads with
+    repeated images, which would count them twice in the moments and in the metrics. Lightning's
+    ranks wait for each other at every training batch, so one batch more on one rank would hang.
+
+    Raises InputError for fewer images than ranks.
     """
 
-    def __init__(self, length: int, rank: int, world: int) -> None:
-        self.indices = range(rank, length, world)
+    def __init__(self, length: int, rank: int, world: int, batch_size: int) -> None:
+        if length < world:
+            raise InputError(
+                f"{length} image(s) cannot be spread over {world} devices; lower trainer.devices"
+            )
+        indices = range(rank, length, world)
+        # Ranks differ by at most one image. Where that one would need a batch of its own which
+        # others could not fill, batches grow by one instead.
+        count = min(-(-length // (world * batch_size)), length // world)
+        edges = [len(indices) * k // count for k in range(count + 1)]
+        self.batches = [list(indices[i:j]) for i, j in pairwise(edges)]
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.batches)
 
 
 def default_workers() -> int:
@@ -120,14 +134,13 @@ class AnomalyData(LightningDataModule):
         return self._loader(self.test_items)
 
     def _loader(self, items: Sequence[Item]) -> DataLoader:
-        sampler = None
+        batches: dict[str, Any] = {"batch_size": self.batch_size}
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-            sampler = RankSampler(len(items), rank, world)
+            batches = {"batch_sampler": RankBatches(len(items), rank, world, self.batch_size)}
         return DataLoader(
             ItemDataset(items, self.view),
-            batch_size=self.batch_size,
-            sampler=sampler,
+            **batches,
             num_workers=self.num_workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),

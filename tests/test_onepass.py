@@ -1,0 +1,137 @@
+"""One pass over the images gives what separate runs give."""
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from trees import build_tree
+
+from padim_lit import Backbone, InputError, PaDiM
+from padim_lit.ablation import Ablation, Sweep
+from padim_lit.data import Folder
+from padim_lit.onepass import plan
+from padim_lit.projection import PROJECTIONS
+
+DIMS = [3, 8, 20]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("parts")
+    build_tree(root, train=9, test={"good": 5, "crack": 4})
+    return Folder(root, image_size=64, crop_size=64, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return Backbone("resnet18", weights="random")
+
+
+@pytest.fixture(params=[None, 8], ids=["finest grid", "grid 8"])
+def ablation(request, data, backbone, tmp_path):
+    made = make(data, backbone, tmp_path, request.param)
+    yield made
+    made.close()
+
+
+def make(data, backbone, folder, grid):
+    with torch.inference_mode():
+        return Ablation(
+            backbone,
+            data.image_shape,
+            data.train_dataloader(),
+            data.test_dataloader(),
+            (len(data.train_items), len(data.test_items)),
+            folder,
+            grid,
+            eps=0.01,
+            sigma=4.0,
+        )
+
+
+def separate_run(data, backbone, name, dim, seed, grid):
+    projection = PROJECTIONS[name](backbone.embedding_dim, dim, seed)
+    model = PaDiM(backbone, projection, data.image_shape, grid=grid)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, data)
+    trainer.test(model, data, verbose=False)
+    with torch.no_grad():
+        scores = torch.cat([model(batch["image"])[0] for batch in data.test_dataloader()])
+    return model.results, scores
+
+
+@pytest.mark.parametrize("name", ["subset", "jl", "orthogonal", "sparse"])
+@pytest.mark.parametrize("bands", [1, 4])
+def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name, bands):
+    grid = ablation.grid[0]
+    rows_a_band = grid // bands
+    ranges = [range(r, r + rows_a_band) for r in range(0, grid, rows_a_band)]
+    with torch.inference_mode():
+        head = PROJECTIONS[name](backbone.embedding_dim, max(DIMS), 1)
+        rows, scores = ablation.rows(head, DIMS, ranges, advance=lambda: None)
+    assert [row["dim"] for row in rows] == DIMS
+    for row in rows:
+        results, expected = separate_run(data, backbone, name, row["dim"], 1, grid)
+        ours = torch.from_numpy(scores[f"{name}-{row['dim']}-1"])
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0)
+        for metric in ("image_auroc", "image_ap", "image_f1max", "pixel_auroc"):
+            assert row[f"test/{metric}"] == pytest.approx(results[metric], abs=1e-5), metric
+
+
+def test_identity_is_one_configuration_at_c():
+    heads = Sweep(["identity", "jl"], [4, 8], [0, 1, 2]).heads(16)
+    assert [(p.name, p.seed, dims) for p, dims in heads] == [
+        ("identity", 0, [16]),
+        ("jl", 0, [4, 8]),
+        ("jl", 1, [4, 8]),
+        ("jl", 2, [4, 8]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("projs", "dims", "seeds", "message"),
+    [
+        (["jl", "pca"], [5], [0], "projs: no 'pca'; allowed: subset, jl"),
+        (["jl"], [], [0], r"dims=\[\]: give each value once"),
+        (["jl"], [5], [1, 1], r"seeds=\[1, 1\]: give each value once"),
+        (["jl"], [5, 0], [1], r"dims=\[5, 0\]: each must be at least 1"),
+    ],
+)
+def test_bad_sweeps_are_one_line(projs, dims, seeds, message):
+    with pytest.raises(InputError, match=message):
+        Sweep(projs, dims, seeds)
+
+
+def test_less_memory_means_more_bands_that_cover_the_grid_once(ablation):
+    whole = plan(ablation.test, 9, 20, limit=1e12)
+    assert len(whole.bands) == 1
+    tight = plan(ablation.test, 9, 20, limit=whole.bytes / 2)
+    assert len(tight.bands) >= 2
+    assert tight.bytes <= whole.bytes / 2
+    covered = [row for band in tight.bands for row in band]
+    assert covered == list(range(ablation.grid[0]))
+    with pytest.raises(InputError, match=r"max_memory_gb=.*needs .*; allow more"):
+        plan(ablation.test, 9, 20, limit=1000)
+
+
+def test_the_feature_maps_are_removed(data, backbone, tmp_path):
+    made = make(data, backbone, tmp_path, None)
+    assert list((tmp_path / "features").rglob("*.npy"))
+    made.close()
+    assert not (tmp_path / "features").exists()
+
+
+def test_stored_maps_are_the_backbones(ablation, data, backbone):
+    batch = next(iter(data.test_dataloader()))
+    for stored, layer in zip(ablation.test.maps, backbone(batch["image"]), strict=True):
+        if layer.shape[-1] == stored.shape[2]:
+            np.testing.assert_allclose(
+                stored[:4], layer.permute(0, 2, 3, 1).numpy()[:4], rtol=1e-5, atol=1e-6
+            )
