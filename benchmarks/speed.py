@@ -1,6 +1,6 @@
 """Fit and score time over the backbone's forward pass alone, and peak memory.
 
-    python benchmarks/speed.py                                    # both backbones, D = 100, 150, 550
+    python benchmarks/speed.py                      # both backbones, D = 100, 150 and 550
     python benchmarks/speed.py --backbones wide_resnet50 --dims 150 --batch 1 --json out.json
 
 Random weights and random images serve: time does not depend on them. The three things that are
@@ -79,7 +79,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES)[:2], choices=BACKBONES)
     parser.add_argument("--dims", nargs="+", type=int, default=[100, 150, 550])
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=32, help="as in conf/config.yaml")
     parser.add_argument("--images", type=int, default=320, help="N that share the factoring")
     parser.add_argument("--side", type=int, default=224, help="image side in pixels")
     parser.add_argument("--grid", type=int, default=None)
