@@ -3,7 +3,7 @@
 from padim_lit.backbone import Backbone
 from padim_lit.errors import InputError
 from padim_lit.module import PaDiM
-from padim_lit.projection import JL, Identity, Orthogonal, Projection, Sparse, Subset
+from padim_lit.projection import JL, Identity, Minor, Orthogonal, Projection, Sparse, Subset
 from padim_lit.version import __version__
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Backbone",
     "Identity",
     "InputError",
+    "Minor",
     "Orthogonal",
     "PaDiM",
     "Projection",

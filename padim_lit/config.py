@@ -42,6 +42,11 @@ class SparseConfig(ProjectionConfig):
 
 
 @dataclass
+class MinorConfig(ProjectionConfig):
+    sketch: int = 300
+
+
+@dataclass
 class ELPVConfig:
     _target_: str = "padim_lit.data.ELPV"
     cells: str = "mono"
@@ -108,6 +113,7 @@ def register() -> None:
     for name, node in {
         "projection": ProjectionConfig,
         "sparse": SparseConfig,
+        "minor": MinorConfig,
     }.items():
         store.store(group="schema/proj", name=name, node=node)
     for name, node in {

@@ -32,7 +32,7 @@ def embed(
     """
     height, width = grid or largest_grid([f.shape[-2:] for f in features])
     batch = features[0].shape[0]
-    out = features[0].new_zeros(batch, height, width, projection.dim, dtype=torch.float32)
+    out = features[0].new_zeros(batch, height, width, projection.width, dtype=torch.float32)
     start = 0
     for layer in features:
         # Averaging before the projection keeps the product on the smaller grid.
@@ -42,7 +42,7 @@ def embed(
         projected, rows = projection.part(layer.permute(0, 2, 3, 1).float(), start)
         _add_upsampled(out[..., rows], projected)
         start += layer.shape[1]
-    return out.view(batch, height * width, projection.dim)
+    return out.view(batch, height * width, projection.width)
 
 
 def largest_grid(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:

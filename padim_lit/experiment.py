@@ -127,7 +127,7 @@ def ablate(config: DictConfig, folder: Path) -> None:
     )
     try:
         rows, scores = [], {}
-        largest = max(projection.dim for projection, _ in heads)
+        largest = max(projection.width for projection, _ in heads)
         how = ablation.plan(largest, config.max_memory_gb)
         log.info("%s; %s", data.name, how.describe(len(heads), sweep.dims))
         shared = {
@@ -278,6 +278,7 @@ def _load(config: DictConfig, data: AnomalyData) -> PaDiM:
     given: dict[str, Any] = {
         "backbone": {k: config.backbone[k] for k in ("model", "feature_location")},
         "proj": config.proj.name,
+        "proj_options": _given_options(config.proj),
         "seed": config.seed,
         "eps": config.eps,
         "grid": config.grid,
@@ -296,6 +297,11 @@ def _load(config: DictConfig, data: AnomalyData) -> PaDiM:
     if wrong:
         raise InputError(f"ckpt={config.ckpt} is of another config: {wrong}; give the same keys")
     return PaDiM.load_from_checkpoint(config.ckpt)
+
+
+def _given_options(proj: DictConfig) -> dict[str, Any]:
+    options = {k: v for k, v in proj.items() if k not in ("_target_", "name")}
+    return {k: v for k, v in options.items() if v != "auto"}  # auto has become a number
 
 
 def _logger(config: DictConfig) -> Logger | None:

@@ -16,7 +16,17 @@ from padim_lit.errors import InputError
 from padim_lit.gaussian import mahalanobis, whiten
 from padim_lit.memory import available_bytes, readable
 from padim_lit.metrics import ImageMetrics, PixelMetrics
-from padim_lit.moments import Moments, init, pack, reduce, require_two, unpack, update
+from padim_lit.moments import (
+    Moments,
+    init,
+    pack,
+    pooled_covariance,
+    reduce,
+    require_two,
+    transform,
+    unpack,
+    update,
+)
 from padim_lit.projection import PROJECTIONS, Projection
 
 #: Layout of what `PaDiM` adds to a Lightning checkpoint.
@@ -107,7 +117,9 @@ class PaDiM(LightningModule):
 
     def on_fit_start(self) -> None:
         # Moments and factors, before hours of images are read in vain.
-        need, have = 2 * self.state_bytes, available_bytes(self.device)
+        width = self.projection.width
+        need = self.positions * width * (4 * width + 8) + self.state_bytes
+        have = available_bytes(self.device)
         if have is not None and need > have:
             raise InputError(
                 f"dim={self.projection.dim} on a {self.map_grid[0]}×{self.map_grid[1]} grid needs "
@@ -117,7 +129,8 @@ class PaDiM(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch or a second fit counts no image twice.
-        self.moments = init(self.positions, self.projection.dim, self.device)
+        self.projection.restart()
+        self.moments = init(self.positions, self.projection.width, self.device)
         self.mean = self.whitening = None
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -129,6 +142,9 @@ class PaDiM(LightningModule):
         if self.trainer.world_size > 1:
             self.moments = reduce(self.moments, self._sum_over_ranks)
         require_two(self.moments)
+        if self.projection.adaptive:
+            directions = self.projection.adapt(pooled_covariance(self.moments))
+            self.moments = transform(self.moments, directions)
         self.mean, self.whitening = self.moments.mean, whiten(self.moments, self.eps)
 
     @torch.no_grad()
@@ -185,6 +201,7 @@ class PaDiM(LightningModule):
             "proj": self.projection.name,
             "dim": self.projection.dim,
             "seed": self.projection.seed,
+            "proj_options": self.projection.options,
             "eps": self.eps,
             "grid": self.grid,
             "image_shape": list(self.image_shape),
@@ -236,7 +253,7 @@ class PaDiM(LightningModule):
                 f"{path}: made with proj={spec['proj']}, which is not registered here; "
                 f"import the module that adds it to PROJECTIONS (known: {', '.join(PROJECTIONS)})"
             )
-        projection = kind(backbone.embedding_dim, spec["dim"], spec["seed"])
+        projection = kind(backbone.embedding_dim, spec["dim"], spec["seed"], **spec["proj_options"])
         model = cls(
             backbone,
             projection,

@@ -20,7 +20,7 @@ from padim_lit.embedding import embed
 from padim_lit.errors import InputError
 from padim_lit.gaussian import mahalanobis, whiten
 from padim_lit.memory import readable
-from padim_lit.moments import Moments, init, update
+from padim_lit.moments import Moments, init, pooled_covariance, update
 from padim_lit.projection import Projection
 
 # Images that are embedded at once.
@@ -156,12 +156,14 @@ def run_head(
     """
     projection = projection.to(device)
     height, width = train.grid
+    if projection.adaptive:
+        _adapt(projection, train, bands, device)
     distances = {d: torch.empty(test.images, height * width) for d in dims}
     times = HeadTimes(0.0, dict.fromkeys(distances, 0.0), dict.fromkeys(distances, 0.0))
     for band in bands:
         positions = slice(band.start * width, band.stop * width)
         start = time.perf_counter()
-        state = init(len(band) * width, projection.dim, device)
+        state = init(len(band) * width, projection.width, device)
         for _, x in train.embeddings(projection, band, device):
             state = update(state, x)
         times.fit += time.perf_counter() - start
@@ -179,6 +181,20 @@ def run_head(
             times.score[d] += time.perf_counter() - start
         advance()
     return distances, times
+
+
+def _adapt(
+    projection: Projection, train: FeatureStore, bands: Sequence[range], device: torch.device
+) -> None:
+    """Give an adaptive projection the covariance that all bands make together."""
+    total, positions = 0, 0
+    for band in bands:
+        state = init(len(band) * train.grid[1], projection.width, device)
+        for _, x in train.embeddings(projection, band, device):
+            state = update(state, x)
+        total = total + pooled_covariance(state) * len(state.mean)
+        positions += len(state.mean)
+    projection.adapt(total / positions)
 
 
 def submoments(moments: Moments, rows: Tensor, factor: float) -> Moments:

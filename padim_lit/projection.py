@@ -6,7 +6,7 @@ To add one: subclass `Projection`, give it a `name`, implement `draw`, and add
 
 import math
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,10 @@ class Projection(nn.Module):
     name: ClassVar[str]
     #: True where D cannot exceed C.
     bounded: ClassVar[bool] = False
+    #: True where the last step, `adapt`, waits for the images' covariance.
+    adaptive: ClassVar[bool] = False
+    #: Arguments beyond C, D and the seed, as primitives.
+    options: dict[str, Any]
 
     def __init__(self, in_channels: int, dim: int, seed: int = 0):
         super().__init__()
@@ -40,6 +44,7 @@ class Projection(nn.Module):
                 f" cannot do; use dim≤{in_channels} or proj=jl"
             )
         self.in_channels, self.dim, self.seed = in_channels, dim, seed
+        self.options = getattr(self, "options", {})
         generator = torch.Generator().manual_seed(seed)
         # Drawn in float64 and rounded once: the same draw whatever the default dtype is.
         self.register_buffer("matrix", self.draw(generator).float())
@@ -62,6 +67,26 @@ class Projection(nn.Module):
         """
         return torch.arange(dim), math.sqrt(self.dim / dim)
 
+    @property
+    def width(self) -> int:
+        """Outputs of `matrix` as it stands: D, or more before an adaptive one has adapted."""
+        return self.matrix.shape[0]
+
+    def restart(self) -> None:
+        """Forget what `adapt` learned; called before a fit."""
+
+    def adapt(self, covariance: Tensor) -> Tensor:
+        """Choose the D directions of an adaptive projection and fold them into `matrix`.
+
+        Args:
+            covariance: (width, width), of the projected embeddings around each position's mean,
+                averaged over the positions.
+
+        Returns:
+            V (width,D) with orthonormal columns; `matrix` becomes VᵀΠ.
+        """
+        raise NotImplementedError(f"{self.name} is not adaptive")
+
     def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         """Project one layer: Π_l x_l with Π_l the columns that belong to it (Πx = Σ_l Π_l x_l).
 
@@ -74,7 +99,7 @@ class Projection(nn.Module):
             layer's share is zero.
         """
         columns = self.matrix[:, start : start + features.shape[-1]]
-        return features @ columns.T, slice(0, self.dim)
+        return features @ columns.T, slice(0, self.width)
 
     def extra_repr(self) -> str:
         return f"C={self.in_channels}, D={self.dim}, seed={self.seed}"
@@ -144,12 +169,61 @@ class Sparse(Projection):
         if not isinstance(density, int | float) or not 0 < density <= 1:
             raise InputError(f"proj.density={density}: must be 'auto' or a number in (0, 1]")
         self.density = float(density)
+        self.options = {"density": self.density}
         super().__init__(in_channels, dim, seed)
 
     def draw(self, generator: torch.Generator) -> Tensor:
         uniform = torch.rand(self.dim, self.in_channels, generator=generator, dtype=torch.float64)
         signs = (uniform < self.density / 2).double() - (uniform >= 1 - self.density / 2).double()
         return signs / math.sqrt(self.density * self.dim)
+
+
+class Minor(JL):
+    """The D directions of least variance in a wider JL sketch.
+
+    A JL sketch of `sketch` dimensions is fitted; at the fit's end the covariance around each
+    position's mean, averaged over the positions, is diagonalised, and its D minor directions are
+    kept (negated PCA, Rippel et al. 2020, inside a sketch, so that one pass over the images is
+    enough). Good parts hardly vary along them, so a defect stands out.
+
+    Args:
+        sketch: width of the sketch, at least D.
+    """
+
+    name = "minor"
+    adaptive = True
+
+    def __init__(self, in_channels: int, dim: int, seed: int = 0, sketch: int = 300):
+        if dim > sketch:
+            raise InputError(
+                f"dim={dim} exceeds proj.sketch={sketch}, out of which proj=minor chooses; use a "
+                "wider sketch or a smaller dim"
+            )
+        self.sketch, self.options = sketch, {"sketch": sketch}
+        super().__init__(in_channels, dim, seed)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        return _gaussian_rows(self.sketch, self.in_channels, generator) / math.sqrt(self.sketch)
+
+    def nested(self, dim: int) -> tuple[Tensor, float]:
+        return torch.arange(dim), 1.0  # by ascending variance
+
+    def restart(self) -> None:
+        if self.width != self.sketch:
+            fresh = self.draw(torch.Generator().manual_seed(self.seed))
+            self.matrix = fresh.float().to(self.matrix.device)
+
+    def adapt(self, covariance: Tensor) -> Tensor:
+        _, vectors = torch.linalg.eigh(covariance.double().cpu())  # by ascending variance
+        directions = vectors[:, : self.dim].to(self.matrix.device)
+        self.matrix = (directions.T @ self.matrix.double()).float()
+        return directions
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}matrix")
+        if saved is not None and saved.shape != self.matrix.shape:  # saved after it had adapted
+            self.matrix = torch.empty_like(saved, device=self.matrix.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class Identity(Projection):
@@ -171,7 +245,7 @@ class Identity(Projection):
 
 
 PROJECTIONS: dict[str, type[Projection]] = {
-    cls.name: cls for cls in (Subset, JL, Orthogonal, Sparse, Identity)
+    cls.name: cls for cls in (Subset, JL, Orthogonal, Sparse, Minor, Identity)
 }
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_pil_image
 
-from padim_lit import JL, Backbone, InputError, PaDiM, Subset
+from padim_lit import JL, Backbone, InputError, Minor, PaDiM, Subset
 from padim_lit.moments import unpack
 
 ROOT = Path(__file__).parents[1]
@@ -133,6 +133,24 @@ def test_the_backbone_is_not_trained(tmp_path):
 def test_a_coarser_grid_quarters_the_state():
     assert make(grid=8).positions * 4 == make().positions
     assert make(grid=8).state_bytes * 4 == make().state_bytes
+
+
+def test_minor_directions_are_fitted_saved_and_fitted_again(tmp_path):
+    model = make(Minor)
+    trainer(tmp_path).fit(model, batches(24))
+    assert model.moments.scatter.shape == (256, 10, 10)
+    images = next(iter(batches(4, seed=5)))["image"]
+    # The sketch's moments, compressed, are those of the chosen directions themselves.
+    x = torch.cat([model.embed(b["image"]) for b in batches(24)])
+    torch.testing.assert_close(x.double().mean(dim=0), model.mean, rtol=1e-4, atol=1e-5)
+    run = trainer(tmp_path)
+    run.strategy.connect(model)
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    again = PaDiM.load_from_checkpoint(tmp_path / "model.ckpt")
+    assert torch.equal(again(images)[0], model(images)[0])
+    first = model.whitening.clone()
+    trainer(tmp_path).fit(model, batches(24))
+    torch.testing.assert_close(model.whitening, first)
 
 
 NEW_PROCESS = """

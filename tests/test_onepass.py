@@ -24,7 +24,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def backbone():
-    return Backbone("resnet18", weights="random")
+    # Trained weights: random ones leave a spectrum so steep that its tail is rounding alone.
+    return Backbone("tf_efficientnet_lite0", [1, 2, 3], feature_location="expansion")
 
 
 @pytest.fixture(params=[None, 8], ids=["finest grid", "grid 8"])
@@ -67,11 +68,10 @@ def separate_run(data, backbone, name, dim, seed, grid):
     return model.results, scores
 
 
-@pytest.mark.parametrize("name", ["subset", "jl", "orthogonal", "sparse"])
-@pytest.mark.parametrize("bands", [1, 4])
-def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name, bands):
+@pytest.mark.parametrize("name", ["subset", "jl", "orthogonal", "sparse", "minor"])
+def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
     grid = ablation.grid[0]
-    rows_a_band = grid // bands
+    rows_a_band = {16: 4, 8: 8}[grid]  # four bands on the finest grid, one on the coarser
     ranges = [range(r, r + rows_a_band) for r in range(0, grid, rows_a_band)]
     with torch.inference_mode():
         head = PROJECTIONS[name](backbone.embedding_dim, max(DIMS), 1)
@@ -80,7 +80,9 @@ def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name, 
     for row in rows:
         results, expected = separate_run(data, backbone, name, row["dim"], 1, grid)
         ours = torch.from_numpy(scores[f"{name}-{row['dim']}-1"])
-        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0)
+        # The least variances are the ones that rounding moves most, and minor keeps just those.
+        tolerance = 1e-3 if name == "minor" else 1e-4
+        torch.testing.assert_close(ours, expected, rtol=tolerance, atol=0)
         for metric in ("image_auroc", "image_ap", "image_f1max", "pixel_auroc"):
             assert row[f"test/{metric}"] == pytest.approx(results[metric], abs=1e-5), metric
 

@@ -7,7 +7,16 @@ import torch
 from sklearn.random_projection import SparseRandomProjection
 
 from padim_lit.errors import InputError
-from padim_lit.projection import JL, PROJECTIONS, Identity, Orthogonal, Projection, Sparse, Subset
+from padim_lit.projection import (
+    JL,
+    PROJECTIONS,
+    Identity,
+    Minor,
+    Orthogonal,
+    Projection,
+    Sparse,
+    Subset,
+)
 
 C, D = 96, 24
 RANDOM = [JL, Orthogonal, Sparse]
@@ -107,7 +116,7 @@ def test_parts_add_up_to_the_matrix_product(kind):
     widths = (10, 1, 50, 35)
     projection = kind(C, D, 7)
     x = torch.randn(4, C, generator=torch.Generator().manual_seed(0))
-    total = torch.zeros(4, projection.dim)
+    total = torch.zeros(4, projection.width)
     start = 0
     for width in widths:
         part, rows = projection.part(x[:, start : start + width], start)
@@ -154,3 +163,33 @@ def test_a_smaller_draw_of_the_same_seed_is_part_of_the_larger(kind, channels):
         rows, factor = large.nested(dim)
         expected = kind(channels, dim, seed=6).matrix
         torch.testing.assert_close(large.matrix[rows] * factor, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_minor_keeps_the_sketchs_directions_of_least_variance():
+    minor = Minor(C, 5, seed=2, sketch=20)
+    sketch = minor.matrix.clone()
+    torch.testing.assert_close(sketch, JL(C, 20, seed=2).matrix)
+    factor = torch.randn(20, 20, generator=torch.Generator().manual_seed(0)).double()
+    covariance = factor @ factor.T
+    directions = minor.adapt(covariance)
+    torch.testing.assert_close(directions.T @ directions, torch.eye(5).double())
+    variances = (directions.T @ covariance @ directions).diagonal()
+    expected = torch.linalg.eigvalsh(covariance)[:5]
+    torch.testing.assert_close(variances, expected)
+    torch.testing.assert_close(minor.matrix, (directions.T @ sketch.double()).float())
+    assert minor.width == minor.dim == 5
+    minor.restart()
+    assert torch.equal(minor.matrix, sketch)
+
+
+def test_minor_survives_saving_after_it_has_adapted():
+    fitted = Minor(C, 5, seed=2, sketch=20)
+    fitted.adapt(torch.diag(torch.arange(20.0, 0, -1)))
+    loaded = Minor(C, 5, seed=2, sketch=20)
+    loaded.load_state_dict(fitted.state_dict())
+    assert torch.equal(loaded.matrix, fitted.matrix)
+
+
+def test_minor_refuses_a_sketch_narrower_than_d():
+    with pytest.raises(InputError, match=r"dim=30 exceeds proj.sketch=20"):
+        Minor(C, 30, sketch=20)
