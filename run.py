@@ -1,6 +1,11 @@
 """Fit and test PaDiM: ``python run.py KEY=VALUE ...``; ``python run.py --help`` lists the keys."""
 
 import os
+
+# Before torch starts its threads: those that wait sleep instead of spinning. Beside other work that
+# saved up to half of the time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -183,7 +183,7 @@ def report(rows: list[dict]) -> None:
             readable(row["state_bytes"]),
             readable(row["peak_bytes"]),
         )
-    Console(width=120).print(table)
+    Console(width=128).print(table)
 
 
 if __name__ == "__main__":

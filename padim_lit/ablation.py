@@ -19,9 +19,8 @@ from padim_lit.embedding import resolve_grid
 from padim_lit.errors import InputError
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.onepass import CHUNK, FeatureStore, Plan, plan, run_head
-from padim_lit.projection import PROJECTIONS, Projection
+from padim_lit.projection import PROJECTIONS, Projection, require_seed
 from padim_lit.report.summary import METRICS
-from padim_lit.report.sweep import Job
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,12 @@ class Sweep:
         for key in ("projs", "dims", "seeds"):
             values = getattr(self, key)
             if not values or len(set(values)) != len(values):
-                raise InputError(f"{key}={list(values)}: give each value once, and at least one")
+                raise InputError(
+                    f"{key}={list(values)}: give each value once, and at least one (projs, dims "
+                    "and seeds belong to experiment=ablation; one run takes proj, dim and seed)"
+                )
+        for seed in self.seeds:
+            require_seed(seed)
         unknown = [name for name in self.projs if name not in PROJECTIONS]
         if unknown:
             raise InputError(f"projs: no {unknown[0]!r}; allowed: {', '.join(PROJECTIONS)}")
@@ -171,12 +175,6 @@ class Ablation:
     def close(self) -> None:
         """Remove the feature maps."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def as_job(row: dict[str, Any]) -> Job:
-    """A row as a job of a sweep, for the table of means over seeds."""
-    overrides = {key: str(row[key]) for key in ("proj", "dim", "seed")}
-    return Job(name="-".join(overrides.values()), status="done", overrides=overrides, results=row)
 
 
 def progress() -> Progress:

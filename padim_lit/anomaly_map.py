@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from padim_lit.errors import InputError
+
 
 class AnomalyMap(nn.Module):
     """Bilinear upsampling and Gaussian blur as one separable linear map: A_h · M · A_wᵀ.
@@ -17,10 +19,17 @@ class AnomalyMap(nn.Module):
         grid: (H, W) of the distances.
         image_shape: (h, w) of the map, in pixels.
         sigma: σ of the blur in pixels; 0 leaves it out.
+
+    Raises:
+        InputError: σ below 0 or beyond the image.
     """
 
     def __init__(self, grid: tuple[int, int], image_shape: tuple[int, int], sigma: float = 4.0):
         super().__init__()
+        if not 0 <= sigma <= max(image_shape):  # NaN fails too
+            raise InputError(
+                f"sigma={sigma}: must be between 0 (no blur) and the image's side, in pixels"
+            )
         self.grid, self.image_shape, self.sigma = tuple(grid), tuple(image_shape), sigma
         for name, inside, outside in zip(("rows", "columns"), grid, image_shape, strict=True):
             matrix = _blur(outside, sigma) @ _upsample(inside, outside)

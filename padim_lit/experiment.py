@@ -1,6 +1,7 @@
 """One run from a config: build → fit → test → report. The only file that instantiates."""
 
 import logging
+import math
 import platform
 import sys
 import time
@@ -21,18 +22,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import padim_lit
-from padim_lit.ablation import Ablation, Sweep, as_job, progress
+from padim_lit.ablation import Ablation, Sweep, progress
+from padim_lit.anomaly_map import AnomalyMap
 from padim_lit.config import explain, require_known_keys
 from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
 from padim_lit.memory import peak_bytes, reset_peak
 from padim_lit.module import PaDiM, differences, read_checkpoint
+from padim_lit.projection import require_seed
 from padim_lit.report.atomic import write_csv, write_json, write_text
 from padim_lit.report.gallery import Gallery
 from padim_lit.report.heatmaps import common_scale, save_heatmaps
 from padim_lit.report.predictions import Prediction, predictions_of, write_predictions
 from padim_lit.report.summary import print_summary
-from padim_lit.report.sweep import collect, print_sweep_table, write_sweep_csv
+from padim_lit.report.sweep import as_job, collect, print_sweep_table, write_sweep_csv
 from padim_lit.tracking import finish, log_run
 
 log = logging.getLogger(__name__)
@@ -86,6 +89,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     try:
         # The cheap checks come first: keys, data, then weights, then the trainer.
         require_known_keys(config)
+        require_seed(config.seed)
         data = _data(config)
         model = _load(config, data) if config.ckpt else _build(config, data)
         logger = _logger(config)
@@ -109,11 +113,21 @@ def ablate(config: DictConfig, folder: Path) -> None:
     """
     require_known_keys(config)
     sweep = Sweep(config.projs or [], config.dims or [], config.seeds or [])
+    require_seed(config.seed)
+    trainer = _trainer(config, None)
+    if config.ckpt or trainer.world_size > 1 or trainer.precision != "32-true":
+        raise InputError(
+            "an ablation fits everything anew on one device in 32-true: leave out ckpt, "
+            "trainer.devices and trainer.precision"
+        )
+    if (config.logger.get("_target_") or "csv.CSVLogger").rpartition(".")[2] != "CSVLogger":
+        raise InputError("an ablation writes sweep.csv and scores.csv, to no logger: leave it out")
     data = _data(config)
     _require_regular(config.eps, max(sweep.dims), data)
+    AnomalyMap((1, 1), data.image_shape, config.sigma)  # refuses a σ before the backbone runs
     backbone = _instantiate(config.backbone, seed=config.seed)
     heads = sweep.heads(backbone.embedding_dim)
-    device = _trainer(config, None).strategy.root_device
+    device = trainer.strategy.root_device
     ablation = Ablation(
         backbone.to(device),
         data.image_shape,
@@ -158,10 +172,12 @@ def ablate(config: DictConfig, folder: Path) -> None:
     columns = truth | {name: score.tolist() for name, score in scores.items()}
     images = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     write_csv(folder / "scores.csv", list(columns), images)
-    print_sweep_table([as_job(row) for row in rows])
+    print_sweep_table([as_job(row, "", {}) for row in rows])
     for note in data.notes:
         print(f"Note: {note}")
     print(f"\nsweep   {path.resolve()}\nscores  {path.with_name('scores.csv').resolve()}")
+    # Last, and typed: what a multirun over several datasets gathers.
+    write_json(folder / "rows.json", rows)
 
 
 class Recorder(Callback):
@@ -254,13 +270,14 @@ def _build(config: DictConfig, data: AnomalyData) -> PaDiM:
         grid=config.grid,
         sigma=config.sigma,
     )
-    model.record = {"data": data.name, **data.record, **_preprocessing(config)}
+    weights = config.backbone.weights
+    model.record = {"data": data.name, **data.record, **_preprocessing(config), "weights": weights}
     return model
 
 
 def _require_regular(eps: float, dim: int, data: AnomalyData) -> None:
     images = data.record["train_images"]
-    if eps < 0 or (eps == 0 and images <= dim):
+    if not 0 <= eps < math.inf or (eps == 0 and images <= dim):
         raise InputError(
             f"eps={eps} with {images} training images and dim={dim}: every covariance would be "
             "singular or worse; set eps > 0 (PaDiM uses 0.01)"
@@ -289,11 +306,13 @@ def _load(config: DictConfig, data: AnomalyData) -> PaDiM:
         given["backbone"]["layers"] = sorted(config.backbone.layers)
     if config.proj.name != "identity":
         given["dim"] = config.dim
-    wrong = differences(saved, given) or differences(record, _preprocessing(config))
-    if not wrong and record["data"] == data.name:
-        # Another split would test on images that the checkpoint was fitted on.
-        keys = [k for k in ("split_seed",) if k in data.record]
-        wrong = differences(record, {k: data.record[k] for k in keys})
+    wrong = differences(saved, given)
+    if record:  # a checkpoint of a plain Trainer has none: its preprocessing is the caller's
+        asked = {**_preprocessing(config), "weights": config.backbone.weights}
+        if record["data"] == data.name and "split_seed" in data.record:
+            # Another split would test on images that the checkpoint was fitted on.
+            asked["split_seed"] = data.record["split_seed"]
+        wrong = wrong or differences(record, asked)
     if wrong:
         raise InputError(f"ckpt={config.ckpt} is of another config: {wrong}; give the same keys")
     return PaDiM.load_from_checkpoint(config.ckpt)
@@ -321,9 +340,12 @@ def _trainer(config: DictConfig, logger: Logger | None, *callbacks: Callback) ->
             "the images; leave it at 1"
         )
     root = HydraConfig.get().runtime.output_dir
+    node = config.trainer.copy()
+    if node.get("accelerator") == "auto" and not torch.cuda.is_available():
+        node.accelerator = "cpu"  # Apple's GPUs have no float64, which the moments' mean needs
     try:
         trainer = instantiate(
-            config.trainer,
+            node,
             _convert_="all",
             logger=logger or False,
             callbacks=list(callbacks),
@@ -333,6 +355,8 @@ def _trainer(config: DictConfig, logger: Logger | None, *callbacks: Callback) ->
         raise InputError(
             f"trainer: {one_line(error)}; choose trainer=auto, cpu, gpu or ddp, or mend its keys"
         ) from error
+    if trainer.strategy.root_device.type == "mps":
+        raise InputError("trainer.accelerator=mps has no float64, which the means need; use cpu")
     if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
         # Lightning starts a process a device with this process's arguments: the whole sweep.
         raise InputError(
@@ -390,6 +414,7 @@ def _fit_and_test(
         "layers": model.backbone.layers,
         "embedding_dim": model.backbone.embedding_dim,
         "proj": model.projection.name,
+        **{f"proj/{key}": value for key, value in model.projection.options.items()},
         "dim": model.projection.dim,
         "eps": model.eps,
         "seed": config.seed,
@@ -413,7 +438,14 @@ def _report(
     pictures, threshold = recorder.gallery.pictures(), results["test/map_threshold"]
     scale = common_scale(pictures)
     title = f"{results['data']}, {results['backbone']}, {results['proj']} to {results['dim']}"
-    heatmaps = save_heatmaps(folder / "heatmaps", pictures, threshold, scale, title=title)
+    heatmaps = save_heatmaps(
+        folder / "heatmaps",
+        pictures,
+        threshold,
+        scale,
+        title=title,
+        image_threshold=results.get("test/image_threshold"),
+    )
     write_predictions(folder / "predictions.csv", recorder.predictions)
     log_run(
         logger,

@@ -14,14 +14,16 @@ from torchmetrics.utilities import dim_zero_cat
 #: AUPRO integrates up to this false-positive rate (Bergmann et al. 2021, §5.1).
 FPR_LIMIT = 0.3
 
-# A distance's bin is the head of its float32 bit pattern, which orders positive floats: 24
-# octaves (2⁻⁴ to 2²⁰) of 65,536 bins each. No range has to be known beforehand, so batches and
+# A distance's bin is the head of its float32 bit pattern, which orders positive floats: 30
+# octaves (2⁻¹⁰ to 2²⁰) of 65,536 bins each. No range has to be known beforehand, so batches and
 # ranks share bins; two distances in one bin differ by less than 0.0016 %.
 MANTISSA_BITS = 16
-LOWEST_EXPONENT = -4
-OCTAVES = 24
+LOWEST_EXPONENT = -10
+OCTAVES = 30
 BINS = OCTAVES << MANTISSA_BITS
 CHUNK_PIXELS = 2**21
+# Share of pixels in the first and last bin, which are open-ended, from which metrics would lie.
+OUTSIDE_LIMIT = 0.01
 
 
 class ImageMetrics(Metric):
@@ -109,6 +111,13 @@ class PixelMetrics(Metric):
         if bad.sum() == 0 or good.sum() == 0:
             missing = "good" if bad.sum() else "defective"
             return _undefined(names, f"no {missing} pixel in the test set")
+        outside = (good + bad)[[0, -1]].sum() / (good + bad).sum()
+        if outside > OUTSIDE_LIMIT:
+            return _undefined(
+                names,
+                f"{outside:.0%} of the distances are below 2^{LOWEST_EXPONENT} or above "
+                f"2^{LOWEST_EXPONENT + OCTAVES}, where pixels are not told apart; change eps",
+            )
         false_positives, true_positives = good.cumsum(0), bad.cumsum(0)
         fpr, tpr = false_positives / good.sum(), true_positives / bad.sum()
         precision = true_positives / (true_positives + false_positives).clamp(min=1)
@@ -125,13 +134,6 @@ class PixelMetrics(Metric):
             "pixel_threshold": float(bin_edges()[BINS - 1 - best]),
             "why": {},
         }
-
-    def quantile(self, share: float) -> float:
-        """The distance below which `share` of all pixels lie, to a bin."""
-        total = (self.good + self.bad).cpu().cumsum(0)
-        if total[-1] == 0:
-            return 0.0
-        return float(bin_edges()[int(torch.searchsorted(total, int(share * (total[-1] - 1)) + 1))])
 
 
 def distance_bins(distances: Tensor) -> Tensor:

@@ -69,8 +69,6 @@ class PaDiM(LightningModule):
         super().__init__()
         if not 0 <= eps < math.inf:
             raise InputError(f"eps={eps}: must be finite and 0 or more (PaDiM uses 0.01)")
-        if not 0 <= sigma < math.inf:
-            raise InputError(f"sigma={sigma}: must be 0 (no blur) or more, in pixels")
         if projection.in_channels != backbone.embedding_dim:
             raise InputError(
                 f"the projection takes C={projection.in_channels} channels but backbone "

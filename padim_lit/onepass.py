@@ -6,6 +6,7 @@ are worked through in bands of grid rows, so that memory stays below a limit wha
 equal those of separate runs on the same split.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class FeatureStore:
         height, width = self.grid
         if any(height % h or width % w for h, w, _ in self.shapes):
             return 0
-        return max(height // h for h, _, _ in self.shapes)
+        return math.lcm(*(height // h for h, _, _ in self.shapes))
 
 
 @dataclass(frozen=True)

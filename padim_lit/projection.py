@@ -14,6 +14,12 @@ from torch import Tensor, nn
 from padim_lit.errors import InputError
 
 
+def require_seed(seed: int) -> None:
+    """Raise InputError unless every generator in use takes `seed`."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed={seed}: must be between 0 and {2**32 - 1}")
+
+
 class Projection(nn.Module):
     """Base: draws ``matrix`` (D,C) float32 on the CPU, so that a seed gives one Π everywhere.
 
@@ -43,6 +49,7 @@ class Projection(nn.Module):
                 f"dim={dim} exceeds the backbone's C={in_channels} channels, which proj={self.name}"
                 f" cannot do; use dim≤{in_channels} or proj=jl"
             )
+        require_seed(seed)
         self.in_channels, self.dim, self.seed = in_channels, dim, seed
         self.options = getattr(self, "options", {})
         generator = torch.Generator().manual_seed(seed)

@@ -53,7 +53,6 @@ def test_batch_has_the_agreed_keys_shapes_and_types(tmp_path):
         "label": ((3,), torch.int64),
         "count_image": ((3,), torch.bool),
         "count_pixel": ((3,), torch.bool),
-        "mask_lost": ((3,), torch.bool),
         "index": ((3,), torch.int64),
     }
     assert all(isinstance(p, str) and Path(p).is_file() for p in batch["path"])
@@ -249,7 +248,6 @@ def test_empty_mask_means_unknown_pixel_truth(tmp_path):
     save_mask(root / "screw/ground_truth/crack/001_mask.png", box=None)
     data = mvtec(root)
     assert column(data.test_dataloader(), "count_pixel") == [True, False, True]
-    assert column(data.test_dataloader(), "mask_lost") == [False, False, False]
     assert data.record["masks_empty"] == 1
     assert any("empty mask: 1" in note for note in data.notes)
 
@@ -258,10 +256,10 @@ def test_mask_outside_the_crop_is_counted_and_said(tmp_path):
     root = mvtec_tree(tmp_path, test={"good": 1, "crack": 2})
     save_mask(root / "screw/ground_truth/crack/001_mask.png", box=(0, 0, 3, 3))
     data = mvtec(root)
-    assert column(data.test_dataloader(), "mask_lost") == [False, True, False]
-    assert data.record["masks_lost"] == 1 and any("crop_size=null" in n for n in data.notes)
+    assert data.record["masks_lost"] == 1 and "planted_masks_lost" not in data.record
+    (note,) = data.notes
+    assert note.startswith("Defective test images") and "crop_size=null" in note
     whole = mvtec(root, crop_size=None)
-    assert not any(column(whole.test_dataloader(), "mask_lost"))
     assert whole.record["masks_lost"] == 0 and whole.notes == []
 
 
@@ -271,7 +269,23 @@ def test_mask_that_vanishes_in_the_resize_is_not_called_outside_the_crop(tmp_pat
     data = mvtec(root, image_size=8, crop_size=None)
     assert (data.record["masks_lost"], data.record["masks_vanished"]) == (0, 1)
     assert column(data.test_dataloader(), "count_pixel") == [False, True]
-    assert column(data.test_dataloader(), "mask_lost") == [False, False]
+
+
+def test_planted_defects_outside_the_crop_are_not_called_defective_images(tmp_path, monkeypatch):
+    def in_the_corner(image, kind, seed):
+        mask = np.zeros(image.shape[:2], dtype=bool)
+        mask[:3, :3] = True
+        return image, mask
+
+    monkeypatch.setattr("padim_lit.data.items.plant", in_the_corner)
+    train = [Item(save_image(tmp_path / f"{n}.png", seed=n)) for n in range(3)]
+    planted = Item(train[0].path, "planted_spot", plant_seed=0, count_image=False, count_pixel=True)
+    lost = Item(train[0].path, "crack", mask=save_mask(tmp_path / "m.png", box=(0, 0, 3, 3)))
+    data = AnomalyData("x", train, [train[1], planted, planted, lost], **SMALL)
+    assert (data.record["masks_lost"], data.record["planted_masks_lost"]) == (1, 2)
+    assert "planted_masks_empty" not in data.record and data.record["masks_empty"] == 0
+    assert any("Planted defects" in n and "outside the crop: 2." in n for n in data.notes)
+    assert any("Defective test images" in n and "outside the crop: 1." in n for n in data.notes)
 
 
 # magnetic tile ---------------------------------------------------------------------------------
@@ -476,6 +490,19 @@ def _orphaned_masks(tmp):
     Folder(tmp, **SMALL)
 
 
+def _folder_root_is_train(tmp):
+    Folder(build_tree(tmp) / "train", **SMALL)
+
+
+def _folder_root_is_train_by_another_name(tmp):
+    Folder((build_tree(tmp) / "train").rename(tmp / "healthy"), **SMALL)
+
+
+def _folder_root_is_too_high(tmp):
+    build_tree(tmp / "parts")
+    Folder(tmp, **SMALL)
+
+
 def _tile_without_free(tmp):
     (build_magnetic_tile(tmp) / "MT_Free").rename(tmp / "Free")
     MagneticTile(tmp)
@@ -525,6 +552,9 @@ def _crop(tmp):
         (_two_masks, ["2 masks", "crack/001.png"]),
         (_folder_missing_one_mask, ["no mask", "crack/002.png"]),
         (_orphaned_masks, ["ground_truth/crak", "crack, good"]),
+        (_folder_root_is_train, ["/train has no train/good", "test/KIND", "folder's parent"]),
+        (_folder_root_is_train_by_another_name, ["/healthy has no train/good", "folder's parent"]),
+        (_folder_root_is_too_high, ["data.root=", "has no train/good; it must hold", "such a"]),
         (_tile_without_free, ["MT_Free", "MT_Crack, MT_Uneven"]),
         (_tile_without_mask, ["exp1_num_1.jpg", "exp1_num_1.png"]),
         (_tile_split_too_large, ["31 of 30"]),

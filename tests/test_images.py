@@ -188,6 +188,20 @@ def test_listing_ignores_hidden_and_other_files_and_the_case_of_extensions(tmp_p
     assert [p.name for p in list_images(tmp_path)] == ["a.jpeg", "b.PNG", "c.TiF", "d.bmp"]
 
 
+@pytest.mark.parametrize("suffix", [".webp", ".gif", ".jp2", ".HEIC", ".avif", ".svg"])
+def test_images_that_are_not_read_are_refused_and_never_dropped(tmp_path, suffix):
+    for name in ("a.png", f"b{suffix}", f"c{suffix}", f".hidden{suffix}"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError) as error:
+        list_images(tmp_path)
+    assert_one_line(
+        error, f"2 image(s) in {tmp_path}", f"b{suffix}", ".png, .jpg", "convert or remove"
+    )
+    (tmp_path / f"b{suffix}").unlink()
+    (tmp_path / f"c{suffix}").rename(tmp_path / f".c{suffix}")
+    assert [p.name for p in list_images(tmp_path)] == ["a.png"]
+
+
 def test_listing_a_missing_folder_names_it(tmp_path):
     with pytest.raises(InputError) as error:
         list_images(tmp_path / "nowhere")

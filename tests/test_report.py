@@ -25,7 +25,6 @@ from padim_lit.report.panels import overlay
 from padim_lit.report.predictions import (
     Prediction,
     predictions_of,
-    read_predictions,
     write_predictions,
 )
 from padim_lit.report.summary import print_summary
@@ -140,36 +139,31 @@ def test_written_files_have_the_permissions_of_ordinary_ones(tmp_path):
 # --- predictions -----------------------------------------------------------------------------
 
 
+def table(path):
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.reader(file))
+
+
 def test_predictions_are_in_dataset_order_and_scores_keep_every_bit(tmp_path):
     scores = [1 / 3, 2.0**-20 * 1.1, 12345.678]
     kinds = ["good", "crack", "planted_spot"]
     batch, score, map = batch_of(scores, kinds=kinds, known=[True] * 3)
     batch, score, _ = part(batch, score, map, [2, 0, 1])
     path = write_predictions(tmp_path / "predictions.csv", predictions_of(batch, score))
-    lines = path.read_text().splitlines()
-    assert lines[0] == "path,kind,label,score"
-    assert [line.split(",")[1] for line in lines[1:]] == kinds
+    header, *rows = table(path)
+    assert header == ["path", "kind", "label", "score"]
+    assert [row[0] for row in rows] == [f"folder/img{i}.png" for i in range(3)]
+    assert [row[1] for row in rows] == kinds
+    assert [row[2] for row in rows] == ["0", "1", "1"]
     exact = [struct.unpack("f", struct.pack("f", value))[0] for value in scores]
-    back = read_predictions(path)
-    assert [row.score for row in back] == exact
-    assert [row.label for row in back] == [0, 1, 1]
-    assert [row.counts_image for row in back] == [True, True, False]
-    assert back == sorted(predictions_of(batch, score), key=lambda row: row.index)
+    assert [float(row[3]) for row in rows] == exact
 
 
 def test_predictions_survive_odd_file_names(tmp_path):
     names = ['a,"b".png', "two\nlines.png", "größe.png", "bad\udcff.png"]
-    rows = [Prediction(name, "good", 0, 1.0, True, i) for i, name in enumerate(names)]
-    assert read_predictions(write_predictions(tmp_path / "p.csv", rows)) == rows
-
-
-@pytest.mark.parametrize("content", [None, "", "a,b\n1,2\n", "path,kind,label,score\nx,good,0\n"])
-def test_unreadable_predictions_are_one_line(tmp_path, content):
-    if content is not None:
-        (tmp_path / "p.csv").write_text(content)
-    with pytest.raises(InputError, match=r"p.csv cannot be read as predictions") as caught:
-        read_predictions(tmp_path / "p.csv")
-    assert "\n" not in str(caught.value)
+    rows = [Prediction(name, "good", 0, 1.0, i) for i, name in enumerate(names)]
+    path = write_predictions(tmp_path / "p.csv", rows)
+    assert [row[0] for row in table(path)[1:]] == names
 
 
 # --- gallery ---------------------------------------------------------------------------------
@@ -190,6 +184,14 @@ def test_gallery_picks_the_clearest_hits_worst_misses_and_worst_alarms():
     assert first.map.shape == (H, W) and first.map.dtype == np.float32
     assert first.truth.dtype == bool and first.truth.sum() == 36
     assert gallery.pictures()[2].image[0, 0, 0] == 1  # the image of index 1
+
+
+def test_what_is_planted_follows_from_the_metrics_it_counts_in_not_from_its_name():
+    batch, score, map = batch_of([5.0, 4.0], kinds=["planted_by_hand"] * 2, known=[True] * 2)
+    batch["count_image"] = torch.tensor([True, False])
+    gallery = Gallery(k=1)
+    gallery.add(batch, score, map)
+    assert {p.index: p.planted for p in gallery.pictures()} == {0: False, 1: True}
 
 
 def test_gallery_shows_planted_and_real_defects_apart():
@@ -273,8 +275,8 @@ def near(image, colour, tolerance=12):
     return int((distance <= tolerance).sum())
 
 
-def drawn(pictured, threshold, scale=(0.0, 12.0)):
-    figure = heatmaps._four_panels(pictured, threshold, scale, "a title")
+def drawn(pictured, threshold, scale=(0.0, 12.0), image_threshold=None):
+    figure = heatmaps._four_panels(pictured, (threshold, image_threshold), scale, "a title")
     png = Image.open(io.BytesIO(heatmaps._png(figure))).convert("RGB")
     return figure, np.asarray(png)
 
@@ -312,20 +314,80 @@ def test_unwritable_heatmap_folder_is_an_input_error(tmp_path):
         save_heatmaps(tmp_path / "heatmaps", [picture()], 6.0, (0.0, 12.0), title="t")
 
 
-def test_caption_states_role_kind_score_and_where_the_threshold_is_from():
-    words = texts(drawn(picture(role="miss", rank=3), 20.0)[0])
-    for part_of in ("Miss 3: crack, score 12.35, below the threshold", "cell 7.png", "a title"):
+def test_caption_states_place_kind_score_and_where_the_thresholds_are_from():
+    words = texts(drawn(picture(role="miss", rank=3), 5.0, image_threshold=20.0)[0])
+    for part_of in (
+        "Lowest-scoring defects, no. 3: crack, score 12.35 (Miss: below the image threshold)",
+        "cell 7.png", "a title",
+        "Chosen on the test set, hence optimistic: map threshold 5.00, image threshold 20.00.",
+    ):  # fmt: skip
         assert part_of in words
-    assert "Threshold 20.00 was chosen on the test set" in words
-    assert "above the threshold" in texts(drawn(picture(), 6.0)[0])
-    assert "no threshold could be chosen" in texts(drawn(picture(), None)[0])
+    words = texts(drawn(picture(), None)[0])
+    assert "No threshold could be chosen: the test set lacks good or defective images." in words
+    assert "image threshold" not in words and "optimistic" not in words
+
+
+@pytest.mark.parametrize(
+    ("role", "image_threshold", "said"),
+    [
+        ("hit", 12.0, "(Hit: at or above the image threshold)"),
+        ("hit", 12.3456, "(Hit: at or above the image threshold)"),
+        ("hit", 13.0, "(Miss: below the image threshold)"),
+        ("miss", 12.0, "(Hit: at or above the image threshold)"),
+        ("miss", 13.0, "(Miss: below the image threshold)"),
+        ("false_alarm", 12.0, "(False alarm: at or above the image threshold)"),
+        ("false_alarm", 13.0, "(below the image threshold)"),
+        ("hit", None, None), ("miss", None, None), ("false_alarm", None, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("map_threshold", [None, 6.0, 20.0])
+def test_only_the_image_threshold_makes_a_hit_miss_or_alarm(
+    role, image_threshold, said, map_threshold
+):
+    good = {"kind": "good", "label": 0, "truth": None} if role == "false_alarm" else {}
+    pictured = picture(role=role, **good)
+    thresholds = (map_threshold, image_threshold)
+    for draw, what in ((heatmaps._four_panels, pictured), (heatmaps._overview, [pictured])):
+        words = texts(draw(what, thresholds, (0.0, 12.0), "a title"))
+        called = {word for word in ("Hit", "Miss", "False alarm") if word in words}
+        assert called == {word for word in ("Hit", "Miss", "False alarm") if said and word in said}
+    assert said is None or said in texts(heatmaps._four_panels(pictured, thresholds, (0, 1), "t"))
+
+
+def test_shelves_are_named_by_what_they_hold():
+    pictures = [
+        picture(),
+        picture(role="miss", truth=None),
+        picture(role="miss", kind="planted_by_hand"),
+        picture(role="miss", planted=True),
+        picture(role="false_alarm", kind="good", label=0),
+    ]
+    assert [heatmaps._shelf(p).replace("\n", " ") for p in pictures] == [
+        "Highest-scoring defects",
+        "Lowest-scoring defects (no pixel truth)",
+        "Lowest-scoring defects",
+        "Lowest-scoring defects (planted)",
+        "Highest-scoring good",
+    ]
+
+
+def test_map_and_image_threshold_reach_the_files_each_in_its_place(tmp_path):
+    def saved(name, threshold, image_threshold):
+        paths = save_heatmaps(
+            tmp_path / name, [picture()], threshold, (0.0, 12.0), title="t",
+            image_threshold=image_threshold,
+        )  # fmt: skip
+        return [path.read_bytes() for path in paths]
+
+    one, other, swapped = saved("a", 6.0, 9.0), saved("b", 6.0, 13.0), saved("c", 9.0, 6.0)
+    assert all(x != y != z != x for x, y, z in zip(one, other, swapped, strict=True))
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"truth": None}, "no pixel truth"),
-        ({"kind": "planted_crack"}, "truth (planted)"),
+        ({"planted": True}, "truth (planted)"),
         ({"label": 0, "kind": "good", "truth": np.zeros((H, W), bool)}, "good image:\nno defect"),
         ({"truth": np.zeros((H, W), bool)}, "outside the crop"),
     ],

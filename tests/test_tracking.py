@@ -52,8 +52,8 @@ def run_content(threshold=5.0):
         "config": {"dim": 100, "backbone": {"name": "resnet18"}},
         "results": RESULTS,
         "predictions": [
-            Prediction("data/img1.png", "good", 0, 10.0, True, 1),
-            Prediction("data/img0.png", "planted_spot", 1, 9.0, False, 0),
+            Prediction("data/img1.png", "good", 0, 10.0, 1),
+            Prediction("data/img0.png", "planted_spot", 1, 9.0, 0),
         ],
         "pictures": pictures(),
         "threshold": threshold,

@@ -117,10 +117,11 @@ class AnomalyData(LightningDataModule):
             "test_good": sum(i.label == 0 and i.count_image for i in test),
             "test_defective": sum(i.label == 1 and i.count_image for i in test),
             "test_planted": sum(i.plant_seed is not None for i in test),
-            "masks_empty": masks[MaskState.EMPTY],
-            "masks_lost": masks[MaskState.LOST],
-            "masks_vanished": masks[MaskState.VANISHED],
         }
+        for state in (MaskState.EMPTY, MaskState.LOST, MaskState.VANISHED):
+            counts[f"masks_{state.value}"] = masks[state, False]
+            if masks[state, True]:
+                counts[f"planted_masks_{state.value}"] = masks[state, True]
         self.record: dict[str, Primitive] = {**counts, **(record or {})}
         self.notes = [*notes, *_notes(counts)]
 
@@ -153,22 +154,25 @@ def _notes(counts: dict[str, int]) -> list[str]:
         notes.append("No healthy test images: image AUROC cannot be computed.")
     if not counts["test_defective"]:
         notes.append("No defective test images: image AUROC cannot be computed.")
-    if counts["masks_empty"]:
-        notes.append(
-            f"Defective test images with an empty mask: {counts['masks_empty']}. Their pixel "
-            "truth is unknown, so they do not count in the pixel metrics."
+    for prefix, what in (("", "Defective test images with"), ("planted_", "Planted defects with")):
+        empty, lost, vanished = (
+            counts.get(f"{prefix}masks_{state}", 0) for state in ("empty", "lost", "vanished")
         )
-    if counts["masks_lost"]:
-        notes.append(
-            f"Defective test images whose whole mask is outside the crop: {counts['masks_lost']}. "
-            "crop_size=null keeps all of an image."
-        )
-    if counts["masks_vanished"]:
-        notes.append(
-            f"Defective test images whose mask is too small to survive the resize: "
-            f"{counts['masks_vanished']}. They do not count in the pixel metrics; a larger "
-            "image_size keeps them."
-        )
+        if empty:
+            notes.append(
+                f"{what} an empty mask: {empty}. Their pixel truth is unknown, so they do not "
+                "count in the pixel metrics."
+            )
+        if lost:
+            notes.append(
+                f"{what} the whole mask outside the crop: {lost}. crop_size=null keeps all of an "
+                "image."
+            )
+        if vanished:
+            notes.append(
+                f"{what} a mask too small to survive the resize: {vanished}. They do not count in "
+                "the pixel metrics; a larger image_size keeps them."
+            )
     return notes
 
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from padim_lit.data.datamodule import AnomalyData
+from padim_lit.data.items import GOOD
 from padim_lit.data.transform import Size
 from padim_lit.data.tree import read_tree, resolve_root
+from padim_lit.errors import InputError
 
 
 class Folder(AnomalyData):
@@ -29,6 +31,12 @@ class Folder(AnomalyData):
         num_workers: int | None = None,
     ) -> None:
         folder = resolve_root(root, "train/good and test/KIND")
+        if not (folder / "train" / GOOD).is_dir():
+            inside = folder.absolute().name in ("train", "test") or (folder / GOOD).is_dir()
+            todo = "set it to that folder's parent" if inside else "set it to such a folder"
+            raise InputError(
+                f"data.root={root} has no train/good; it must hold train/good and test/KIND; {todo}"
+            )
         train, test = read_tree(folder, masks_required=False)
         unknown = sorted({item.kind for item in test if item.label and not item.count_pixel})
         notes = []

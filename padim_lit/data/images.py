@@ -10,6 +10,12 @@ from PIL import Image, ImageOps
 from padim_lit.errors import InputError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+# Not read, but surely meant as images: ignoring them would shrink a dataset unnoticed.
+_UNREAD = {
+    ".apng", ".arw", ".avif", ".cr2", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".j2k",
+    ".jfif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl", ".nef", ".pbm", ".pgm", ".pnm", ".ppm",
+    ".psd", ".raw", ".svg", ".tga", ".webp",
+}  # fmt: skip
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _BROKEN = (
     OSError,
@@ -27,7 +33,8 @@ _MASK_THRESHOLD = 127
 def list_images(folder: Path) -> list[Path]:
     """Image files directly in `folder`, sorted by name; hidden and other files are ignored.
 
-    Raises InputError when the folder is missing or cannot be read. An empty list is no error here.
+    Raises InputError when the folder is missing or cannot be read, and for images of a format that
+    is not read. An empty list is no error here.
     """
     try:
         entries = sorted(folder.iterdir(), key=lambda p: p.name)
@@ -35,11 +42,14 @@ def list_images(folder: Path) -> list[Path]:
         raise InputError(
             f"cannot read the image folder {folder}: {error.strerror or error}; check the path"
         ) from None
-    return [
-        p
-        for p in entries
-        if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file()
-    ]
+    files = [p for p in entries if not p.name.startswith(".") and p.is_file()]
+    unread = [p for p in files if p.suffix.lower() in _UNREAD]
+    if unread:
+        raise InputError(
+            f"{len(unread)} image(s) in {folder} have a format that is not read, such as "
+            f"{unread[0].name}; allowed are {', '.join(EXTENSIONS)}; convert or remove them"
+        )
+    return [p for p in files if p.suffix.lower() in EXTENSIONS]
 
 
 def read_image(path: Path) -> Image.Image:

@@ -77,14 +77,14 @@ class MaskState(Enum):
     VANISHED = "vanished"  # inside the crop, but smaller than the resized pixels
 
 
-def check(items: Sequence[Item], view: View) -> tuple[list[Item], Counter[MaskState]]:
+def check(items: Sequence[Item], view: View) -> tuple[list[Item], Counter[tuple[MaskState, bool]]]:
     """Decode every item once, so that bad files are found before anything is fitted.
 
     Where the mask is empty or vanishes in the resize, the pixel truth is unknown and the item
     returned no longer counts in pixel metrics; a mask outside the crop is known to be absent.
 
-    Returns the items and how many masks are in each state. Raises InputError for the first bad
-    file in the order of `items`.
+    Returns the items and how many masks are in each (state, planted). Raises InputError for the
+    first bad file in the order of `items`.
     """
     # Pillow releases the GIL while it decodes.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
@@ -94,7 +94,10 @@ def check(items: Sequence[Item], view: View) -> tuple[list[Item], Counter[MaskSt
         replace(item, count_pixel=False) if state in unknown else item
         for item, state in zip(items, states, strict=True)
     ]
-    return checked, Counter(state for state in states if state is not None)
+    planted = [item.plant_seed is not None for item in items]
+    return checked, Counter(
+        (state, p) for state, p in zip(states, planted, strict=True) if state is not None
+    )
 
 
 def _mask_state(item: Item, view: View) -> MaskState | None:
@@ -129,7 +132,6 @@ class ItemDataset(Dataset[dict[str, Any]]):
             "label": item.label,
             "count_image": item.count_image,
             "count_pixel": item.count_pixel,
-            "mask_lost": bool(mask.any() and not self.view.shows(mask)),
             "index": index,
             "path": str(item.path),
             "kind": item.kind,
@@ -140,10 +142,10 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Samples of an ItemDataset as one batch.
 
     Returns image (B,3,h,w) float32 in [0,1], mask (B,h,w) bool, label and index (B,) int64,
-    count_image, count_pixel and mask_lost (B,) bool, path and kind as lists of str.
+    count_image and count_pixel (B,) bool, path and kind as lists of str.
     """
     column = {key: [sample[key] for sample in samples] for key in samples[0]}
-    flags = ("count_image", "count_pixel", "mask_lost")
+    flags = ("count_image", "count_pixel")
     return (
         column
         | {key: torch.stack(column[key]) for key in ("image", "mask")}

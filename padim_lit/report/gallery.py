@@ -18,7 +18,7 @@ class Picture:
 
     Attributes:
         role: "hit" (defective, among the highest scores), "miss" (defective, among the lowest)
-            or "false_alarm" (good, among the highest).
+            or "false_alarm" (good, among the highest); where a threshold lies plays no part.
         rank: 1 for the clearest of its role, counted apart with and without pixel truth.
         index: position in the test set.
         path, kind, label: as in the batch; label 0 good, 1 defective.
@@ -26,6 +26,7 @@ class Picture:
         image: uint8 (h, w, 3).
         truth: bool (h, w), True = defect; None where the pixel truth is unknown.
         map: float32 (h, w), Mahalanobis distance.
+        planted: the defect was planted, so that the image does not count in the image metrics.
     """
 
     role: Role
@@ -38,10 +39,11 @@ class Picture:
     image: np.ndarray
     truth: np.ndarray | None
     map: np.ndarray
+    planted: bool = False
 
 
 class Gallery:
-    """The k clearest hits, k worst misses and k worst false alarms seen so far.
+    """The k highest- and k lowest-scoring defects and the k highest-scoring good images so far.
 
     Images with known pixel truth (planted or masked) and images without compete apart, so that
     both are shown where both occur. At most 6k pictures are held, however many images pass. Equal
@@ -88,7 +90,7 @@ class Gallery:
                 self._keep(picture)
 
     def pictures(self) -> list[Picture]:
-        """All pictures in the order of a report: hits, misses, false alarms; best first.
+        """All pictures in the order of a report, by role: hits, misses, false alarms; best first.
 
         Where there are fewer than 2k defective images, the upper half are hits and the rest
         misses, so that none is both.
@@ -143,4 +145,5 @@ def _picture(batch: Mapping[str, Any], score: Tensor, map: Tensor, i: int) -> Pi
         image=np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy()),
         truth=truth,
         map=map[i].float().cpu().numpy().copy(),
+        planted=not batch["count_image"][i],
     )

@@ -20,15 +20,16 @@ from padim_lit.report.panels import (
     overlay,
     show,
     threshold_note,
+    verdict,
 )
-from padim_lit.report.predictions import is_planted
 
-NAMES = {"hit": "Hit", "miss": "Miss", "false_alarm": "False alarm"}
-WHY = {
-    "hit": "defective, among the highest scores",
-    "miss": "defective, among the lowest scores",
-    "false_alarm": "good, among the highest scores",
+NAMES = {
+    "hit": "Highest-scoring defects",
+    "miss": "Lowest-scoring defects",
+    "false_alarm": "Highest-scoring good",
 }
+
+Thresholds = tuple[float | None, float | None]  # of the map, of the image
 
 
 def common_scale(pictures: Sequence[Picture]) -> tuple[float, float]:
@@ -49,34 +50,39 @@ def save_heatmaps(
     scale: tuple[float, float],
     *,
     title: str,
+    image_threshold: float | None = None,
 ) -> list[Path]:
     """Write one PNG per picture and ``overview.png``, and return their paths, the overview last.
 
     Args:
         folder: made if it is missing.
         pictures: from ``Gallery.pictures``, all of one size; none writes nothing.
-        threshold: Mahalanobis distance of the outline, chosen on the test set; None draws none.
+        threshold: Mahalanobis distance of the map's outline, chosen on the test set; None draws
+            none.
         scale: (low, high) Mahalanobis distance of the colours, one for all pictures.
         title: what the run was, in a few words.
+        image_threshold: Mahalanobis distance from which an image score counts as defective (that
+            of F1-max, chosen on the test set); None calls no image a hit, miss or false alarm.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    folder, paths = Path(folder), []
+    folder, paths, thresholds = Path(folder), [], (threshold, image_threshold)
     for picture in pictures:
         path = folder / _file_name(picture)
         if path in paths:
             path = folder / f"{picture.index}_{path.name}"
-        paths.append(write_bytes(path, _png(_four_panels(picture, threshold, scale, title))))
+        paths.append(write_bytes(path, _png(_four_panels(picture, thresholds, scale, title))))
     if pictures:
         path = folder / "overview.png"
-        paths.append(write_bytes(path, _png(_overview(pictures, threshold, scale, title))))
+        paths.append(write_bytes(path, _png(_overview(pictures, thresholds, scale, title))))
     return paths
 
 
 def _four_panels(
-    picture: Picture, threshold: float | None, scale: tuple[float, float], title: str
+    picture: Picture, thresholds: Thresholds, scale: tuple[float, float], title: str
 ) -> Figure:
+    threshold, image_threshold = thresholds
     h, w = picture.map.shape
     side = 2.9
     width, height = 4 * side + 1.2, side * min(max(h / w, 0.4), 2.5) + 1.5
@@ -90,7 +96,7 @@ def _four_panels(
     show(original, picture.image, "image")
     missing = no_truth(picture)
     if missing is None:
-        name = "truth (planted)" if is_planted(picture.kind) else "truth"
+        name = "truth (planted)" if picture.planted else "truth"
         show(truth, picture.truth.astype(np.uint8) * 255, name)
     else:
         show(truth, np.full((h, w), 230, np.uint8), "truth")
@@ -100,21 +106,24 @@ def _four_panels(
     outline(outlined, picture, threshold, width=1.5)
     colour_bar(figure, figure.add_subplot(grid[0, 4]), scale, threshold)
 
-    heading = f"{NAMES[picture.role]} {picture.rank}: {picture.kind}, score {picture.score:.2f}"
-    if threshold is not None:
-        above = picture.score >= threshold
-        heading += f", {'above' if above else 'below'} the threshold"
-    detail = (WHY[picture.role], PurePath(picture.path).name, title)
-    _text(figure, 1 - 0.27 / height, heading, fontsize=13, fontweight="bold")
+    place = f"{NAMES[picture.role]}, no. {picture.rank}"
+    heading = f"{place}: {picture.kind}, score {picture.score:.2f}"
+    if image_threshold is not None:
+        where = "at or above" if picture.score >= image_threshold else "below"
+        called = verdict(picture, image_threshold)
+        heading += f" ({f'{called}: ' if called else ''}{where} the image threshold)"
+    detail = (PurePath(picture.path).name, title)
+    _text(figure, 1 - 0.27 / height, heading, fontsize=12, fontweight="bold")
     _text(figure, 1 - 0.56 / height, "   |   ".join(detail), fontsize=9)
-    _text(figure, 0.19 / height, threshold_note(threshold), fontsize=9)
+    _text(figure, 0.19 / height, threshold_note(threshold, image_threshold), fontsize=9)
     legend(figure, [picture], threshold)
     return figure
 
 
 def _overview(
-    pictures: Sequence[Picture], threshold: float | None, scale: tuple[float, float], title: str
+    pictures: Sequence[Picture], thresholds: Thresholds, scale: tuple[float, float], title: str
 ) -> Figure:
+    threshold, image_threshold = thresholds
     shelves: dict[str, list[Picture]] = {}
     for picture in pictures:
         shelves.setdefault(_shelf(picture), []).append(picture)
@@ -130,16 +139,19 @@ def _overview(
     )  # fmt: skip
     for row, (name, shelf) in enumerate(shelves.items()):
         spot = grid[row, 0].get_position(figure)
-        _text(figure, (spot.y0 + spot.y1) / 2, name, fontsize=10, fontweight="bold")
+        _text(figure, (spot.y0 + spot.y1) / 2, name, fontsize=9, fontweight="bold")
         for column, picture in enumerate(shelf):
             axes = figure.add_subplot(grid[row, column])
             both = (picture.image, overlay(picture.image, picture.map, scale))
-            show(axes, np.concatenate(both, axis=1), f"{picture.kind}, {picture.score:.2f}", 8.5)
+            name = f"{picture.kind}, {picture.score:.2f}"
+            if called := verdict(picture, image_threshold):
+                name += f", {called}"
+            show(axes, np.concatenate(both, axis=1), name, 8.5)
             outline(axes, picture, threshold, width=0.9)
     bar = (1 - 0.78 / width, 0.45 / height, 0.16 / width, 1 - 1.25 / height)
     colour_bar(figure, figure.add_axes(bar), scale, threshold)
     _text(figure, 1 - 0.25 / height, title, fontsize=13, fontweight="bold")
-    _text(figure, 0.19 / height, threshold_note(threshold), fontsize=9)
+    _text(figure, 0.19 / height, threshold_note(threshold, image_threshold), fontsize=9)
     legend(figure, pictures, threshold)
     return figure
 
@@ -158,12 +170,12 @@ def _text(figure: Figure, height: float, text: str, **style: object) -> None:
 
 
 def _shelf(picture: Picture) -> str:
-    names = {"hit": "Hits", "miss": "Misses", "false_alarm": "False alarms"}
-    if is_planted(picture.kind):
-        return f"{names[picture.role]}\n(planted)"
+    name = NAMES[picture.role].replace(" ", "\n")
+    if picture.planted:
+        return f"{name}\n(planted)"
     if picture.truth is None and picture.label:
-        return f"{names[picture.role]}\n(no pixel truth)"
-    return names[picture.role]
+        return f"{name}\n(no pixel truth)"
+    return name
 
 
 def _file_name(picture: Picture) -> str:

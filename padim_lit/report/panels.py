@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from padim_lit.report.gallery import Picture
-from padim_lit.report.predictions import is_planted
 
 # Perceptually even, and told apart by colour-blind readers; the outlines are from the palette of
 # Okabe and Ito and differ in their dashes as well.
@@ -73,11 +72,11 @@ def legend(figure: Figure, pictures: Sequence[Picture], threshold: float | None)
     """Say at the bottom right what the outlines mean, as far as any is drawn."""
     lines = []
     if threshold is not None:
-        name = f"map at or above the threshold {threshold:.2f}"
+        name = f"map at or above {threshold:.2f}"
         lines.append(Line2D([], [], color=FOUND, linewidth=2.5, label=name))
     known = [p for p in pictures if p.truth is not None and p.truth.any()]
     if known:
-        planted = sum(is_planted(p.kind) for p in known)
+        planted = sum(p.planted for p in known)
         name = "planted defect" if planted == len(known) else "true defect"
         lines.append(Line2D([], [], color=TRUTH, linewidth=2.5, linestyle=(0, (2, 1)), label=name))
     if lines:
@@ -87,11 +86,25 @@ def legend(figure: Figure, pictures: Sequence[Picture], threshold: float | None)
         )  # fmt: skip
 
 
-def threshold_note(threshold: float | None) -> str:
-    """The sentence about the threshold that every figure carries."""
-    if threshold is None:
-        return "The test set has no defects, so no threshold could be chosen."
-    return f"Threshold {threshold:.2f} was chosen on the test set, which makes it optimistic."
+def threshold_note(threshold: float | None, image_threshold: float | None) -> str:
+    """The sentence about the thresholds of map and image that every figure carries."""
+    values = {"map": threshold, "image": image_threshold}
+    known = [f"{name} threshold {v:.2f}" for name, v in values.items() if v is not None]
+    if not known:
+        return "No threshold could be chosen: the test set lacks good or defective images."
+    return f"Chosen on the test set, hence optimistic: {', '.join(known)}."
+
+
+def verdict(picture: Picture, image_threshold: float | None) -> str | None:
+    """What calling images at or above ``image_threshold`` defective makes of this one.
+
+    "Hit", "Miss" or "False alarm"; None for a good image that is below, and without a threshold.
+    """
+    if image_threshold is None:
+        return None
+    if picture.score >= image_threshold:
+        return "Hit" if picture.label else "False alarm"
+    return "Miss" if picture.label else None
 
 
 def no_truth(picture: Picture) -> str | None:

@@ -49,10 +49,18 @@ class Job:
         return {**row, "error": self.error}
 
 
+def as_job(row: dict[str, Any], folder: str, overrides: dict[str, str]) -> Job:
+    """One configuration of an ablation as a job of a sweep."""
+    chosen = {key: str(row[key]) for key in ("proj", "dim", "seed")}
+    kept = {k: v for k, v in overrides.items() if k not in ("projs", "dims", "seeds")}
+    return Job("/".join([folder, *chosen.values()]), "done", {**kept, **chosen}, row)
+
+
 def collect(sweep_dir: str | os.PathLike) -> list[Job]:
     """Read the job folders in ``sweep_dir``, "2" before "10".
 
     A job folder has a ``.hydra`` folder, a metrics.json or a failed.json, or a number for a name.
+    An ablation's folder holds rows.json instead: each of its configurations is a job here.
 
     Raises:
         InputError: ``sweep_dir`` is missing, or one of those files cannot be read.
@@ -61,7 +69,7 @@ def collect(sweep_dir: str | os.PathLike) -> list[Job]:
     if not sweep_dir.is_dir():
         raise InputError(f"{sweep_dir} is no folder; give the folder of a multirun")
     folders = [folder for folder in sweep_dir.iterdir() if folder.is_dir() and _is_job(folder)]
-    return [_read(folder) for folder in sorted(folders, key=_natural)]
+    return [job for folder in sorted(folders, key=_natural) for job in _read(folder)]
 
 
 def write_sweep_csv(sweep_dir: str | os.PathLike) -> Path:
@@ -124,16 +132,18 @@ def _is_job(folder: Path) -> bool:
     return folder.name.isdecimal() or any((folder / name).exists() for name in names)
 
 
-def _read(folder: Path) -> Job:
+def _read(folder: Path) -> list[Job]:
     overrides = {}
     if (file := folder / ".hydra" / "overrides.yaml").exists():
         overrides = dict(_override(str(text)) for text in _load(file, list))
     if (file := folder / "failed.json").exists():
         error = str(_load(file, dict).get("error", "no reason recorded"))
-        return Job(folder.name, "failed", overrides, error=error)
+        return [Job(folder.name, "failed", overrides, error=error)]
     if (file := folder / "metrics.json").exists():
-        return Job(folder.name, "done", overrides, _load(file, dict))
-    return Job(folder.name, "unfinished", overrides)
+        return [Job(folder.name, "done", overrides, _load(file, dict))]
+    if (file := folder / "rows.json").exists():
+        return [as_job(row, folder.name, overrides) for row in _load(file, list)]
+    return [Job(folder.name, "unfinished", overrides)]
 
 
 def _load(file: Path, kind: type) -> Any:
