@@ -277,10 +277,12 @@ def _build(config: DictConfig, data: AnomalyData) -> PaDiM:
 
 def _require_regular(eps: float, dim: int, data: AnomalyData) -> None:
     images = data.record["train_images"]
-    if not 0 <= eps < math.inf or (eps == 0 and images <= dim):
+    if not 0 <= eps < math.inf:
+        raise InputError(f"eps={eps}: must be finite and 0 or more (PaDiM uses 0.01)")
+    if eps == 0 and images <= dim:
         raise InputError(
             f"eps={eps} with {images} training images and dim={dim}: every covariance would be "
-            "singular or worse; set eps > 0 (PaDiM uses 0.01)"
+            "singular; set eps > 0 (PaDiM uses 0.01)"
         )
 
 
