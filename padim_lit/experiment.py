@@ -278,7 +278,7 @@ def _build(config: DictConfig, data: AnomalyData) -> PaDiM:
 def _require_regular(eps: float, dim: int, data: AnomalyData) -> None:
     images = data.record["train_images"]
     if not 0 <= eps < math.inf:
-        raise InputError(f"eps={eps}: must be finite and 0 or more (PaDiM uses 0.01)")
+        raise InputError(f"eps={eps}: must be finite, 0 or more; set eps > 0 (PaDiM: 0.01)")
     if eps == 0 and images <= dim:
         raise InputError(
             f"eps={eps} with {images} training images and dim={dim}: every covariance would be "
