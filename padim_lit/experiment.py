@@ -245,9 +245,11 @@ def _instantiate(node: DictConfig, **kwargs: Any) -> Any:
 
 
 def _data(config: DictConfig) -> AnomalyData:
-    sizes = OmegaConf.to_container(OmegaConf.masked_copy(config, ["image_size", "crop_size"]))
     return _instantiate(
-        config.data, **sizes, batch_size=config.batch_size, num_workers=config.num_workers
+        config.data,
+        **_preprocessing(config),
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
     )
 
 

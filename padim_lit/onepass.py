@@ -164,9 +164,7 @@ def run_head(
     for band in bands:
         positions = slice(band.start * width, band.stop * width)
         start = time.perf_counter()
-        state = init(len(band) * width, projection.width, device)
-        for _, x in train.embeddings(projection, band, device):
-            state = update(state, x)
+        state = _band_moments(projection, train, band, device)
         times.fit += time.perf_counter() - start
         embedded = torch.cat([x for _, x in test.embeddings(projection, band, device)])
         for d, out in distances.items():
@@ -184,15 +182,22 @@ def run_head(
     return distances, times
 
 
+def _band_moments(
+    projection: Projection, train: FeatureStore, band: range, device: torch.device
+) -> Moments:
+    state = init(len(band) * train.grid[1], projection.width, device)
+    for _, x in train.embeddings(projection, band, device):
+        state = update(state, x)
+    return state
+
+
 def _adapt(
     projection: Projection, train: FeatureStore, bands: Sequence[range], device: torch.device
 ) -> None:
     """Give an adaptive projection the covariance that all bands make together."""
     total, positions = 0, 0
     for band in bands:
-        state = init(len(band) * train.grid[1], projection.width, device)
-        for _, x in train.embeddings(projection, band, device):
-            state = update(state, x)
+        state = _band_moments(projection, train, band, device)
         total = total + pooled_covariance(state) * len(state.mean)
         positions += len(state.mean)
     projection.adapt(total / positions)
