@@ -32,7 +32,7 @@ def one_line_errors() -> Iterator[None]:
     except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
         if DEBUGGING:
             raise
-        sys.exit(f"error: {experiment.one_line(error)}")
+        sys.exit(f"error: {config.one_line(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
 

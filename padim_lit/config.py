@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
+    InstantiationException,
     MissingConfigException,
     OverrideParseException,
 )
@@ -88,6 +89,7 @@ class Config:
     trainer: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
 
+    mode: str = "fit"  # a key of padim_lit.experiment.MODES
     dim: int = 100
     eps: float = 0.01
     seed: int = 0
@@ -169,3 +171,15 @@ def _keys(schema: type) -> list[str]:
 
 def _unknown(key: str, schema: type) -> str:
     return f"unknown key {key}; known here: {', '.join(k for k in _keys(schema) if k[0] != '_')}"
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, on one line, without the framework's wrapping around our own errors."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error)
+    text = str(error).strip() or type(error).__name__
+    if "Original Traceback" in text:  # raised in a loader's process: its last line is the message
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())

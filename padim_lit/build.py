@@ -1,0 +1,175 @@
+"""The only file that instantiates: data, model, logger and trainer from a config."""
+
+import math
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from hydra.utils import instantiate as hydra_instantiate
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+import padim_lit
+from padim_lit.config import one_line
+from padim_lit.data import AnomalyData
+from padim_lit.errors import InputError
+from padim_lit.module import PaDiM, differences, read_checkpoint
+
+PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "numpy", "pillow")
+
+
+def instantiate(node: DictConfig, **kwargs: Any) -> Any:
+    # Lists arrive as lists, not as OmegaConf's, because the objects keep and save them.
+    try:
+        return hydra_instantiate(node, _convert_="all", **kwargs)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise
+
+
+def make_data(config: DictConfig) -> AnomalyData:
+    return instantiate(
+        config.data,
+        **preprocessing(config),
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+    )
+
+
+def make_model(config: DictConfig, data: AnomalyData) -> PaDiM:
+    # Before the backbone, whose weights may have to be fetched.
+    if config.dim < 1:
+        raise InputError(f"dim={config.dim}: must be at least 1")
+    require_regular(config.eps, config.dim, data)
+    backbone = instantiate(config.backbone, seed=config.seed)
+    # The name is for tables and folders; a projection's class has its own.
+    node = OmegaConf.masked_copy(config.proj, [k for k in config.proj if k != "name"])
+    projection = instantiate(
+        node, in_channels=backbone.embedding_dim, dim=config.dim, seed=config.seed
+    )
+    model = PaDiM(
+        backbone,
+        projection,
+        image_shape=data.image_shape,
+        eps=config.eps,
+        grid=config.grid,
+        sigma=config.sigma,
+    )
+    weights = config.backbone.weights
+    model.record = {"data": data.name, **data.record, **preprocessing(config), "weights": weights}
+    return model
+
+
+def require_regular(eps: float, dim: int, data: AnomalyData) -> None:
+    images = data.record["train_images"]
+    if not 0 <= eps < math.inf:
+        raise InputError(f"eps={eps}: must be finite, 0 or more; set eps > 0 (PaDiM: 0.01)")
+    if eps == 0 and images <= dim:
+        raise InputError(
+            f"eps={eps} with {images} training images and dim={dim}: every covariance would be "
+            "singular; set eps > 0 (PaDiM uses 0.01)"
+        )
+
+
+def preprocessing(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(OmegaConf.masked_copy(config, ["image_size", "crop_size"]))
+
+
+def load_model(config: DictConfig, data: AnomalyData) -> PaDiM:
+    """The checkpoint's PaDiM, after checking that the config asks for just that one."""
+    state = read_checkpoint(config.ckpt)["padim_lit"]
+    saved, record = state["spec"], state["record"]
+    given: dict[str, Any] = {
+        "backbone": {k: config.backbone[k] for k in ("model", "feature_location")},
+        "proj": config.proj.name,
+        "proj_options": _given_options(config.proj),
+        "seed": config.seed,
+        "eps": config.eps,
+        "grid": config.grid,
+        "image_shape": list(data.image_shape),
+        "sigma": config.sigma,
+    }
+    if config.backbone.layers is not None:
+        given["backbone"]["layers"] = sorted(config.backbone.layers)
+    if config.proj.name != "identity":
+        given["dim"] = config.dim
+    wrong = differences(saved, given)
+    if record:  # a checkpoint of a plain Trainer has none: its preprocessing is the caller's
+        asked = {**preprocessing(config), "weights": config.backbone.weights}
+        if record["data"] == data.name and "split_seed" in data.record:
+            # Another split would test on images that the checkpoint was fitted on.
+            asked["split_seed"] = data.record["split_seed"]
+        wrong = wrong or differences(record, asked)
+    if wrong:
+        raise InputError(f"ckpt={config.ckpt} is of another config: {wrong}; give the same keys")
+    return PaDiM.load_from_checkpoint(config.ckpt)
+
+
+def _given_options(proj: DictConfig) -> dict[str, Any]:
+    options = {k: v for k, v in proj.items() if k not in ("_target_", "name")}
+    return {k: v for k, v in options.items() if v != "auto"}  # auto has become a number
+
+
+def make_logger(config: DictConfig) -> Logger | None:
+    if not config.logger.get("_target_"):
+        return None
+    node = config.logger.copy()
+    hydra = HydraConfig.get()
+    if "group" in node and node.group is None and hydra.mode == RunMode.MULTIRUN:
+        node.group = Path(hydra.sweep.dir).name
+    return instantiate(node)
+
+
+def make_trainer(config: DictConfig, logger: Logger | None, *callbacks: Callback) -> Trainer:
+    if config.trainer.get("max_epochs") != 1:
+        raise InputError(
+            f"trainer.max_epochs={config.trainer.get('max_epochs')}: PaDiM fits in one pass over "
+            "the images; leave it at 1"
+        )
+    root = HydraConfig.get().runtime.output_dir
+    node = config.trainer.copy()
+    if node.get("accelerator") == "auto" and not torch.cuda.is_available():
+        node.accelerator = "cpu"  # Apple's GPUs have no float64, which the moments' mean needs
+    try:
+        trainer = hydra_instantiate(
+            node,
+            _convert_="all",
+            logger=logger or False,
+            callbacks=list(callbacks),
+            default_root_dir=root,
+        )
+    except InstantiationException as error:
+        raise InputError(
+            f"trainer: {one_line(error)}; choose trainer=auto, cpu, gpu or ddp, or mend its keys"
+        ) from error
+    if trainer.strategy.root_device.type == "mps":
+        raise InputError("trainer.accelerator=mps has no float64, which the means need; use cpu")
+    if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        # Lightning starts a process a device with this process's arguments: the whole sweep.
+        raise InputError(
+            f"a sweep uses one device a job, but trainer.devices gives {trainer.world_size}; set "
+            "trainer=auto, or leave out -m"
+        )
+    return trainer
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads, {platform.machine()}"
+
+
+def versions() -> dict[str, str]:
+    versions = {f"version/{name}": metadata.version(name) for name in PACKAGES}
+    return {
+        "version/padim_lit": padim_lit.__version__,
+        "version/python": platform.python_version(),
+        **versions,
+    }

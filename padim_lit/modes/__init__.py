@@ -1,0 +1,1 @@
+"""What ``run.py mode=NAME`` does: one file a mode, each with a ``run(config, folder)``."""

@@ -1,0 +1,224 @@
+"""mode=fit: build → fit (or load a checkpoint) → test → report."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from padim_lit.build import (
+    device_name,
+    load_model,
+    make_data,
+    make_logger,
+    make_model,
+    make_trainer,
+    preprocessing,
+    versions,
+)
+from padim_lit.config import require_known_keys
+from padim_lit.data import AnomalyData
+from padim_lit.errors import InputError
+from padim_lit.memory import peak_bytes, reset_peak
+from padim_lit.module import PaDiM
+from padim_lit.projection import require_seed
+from padim_lit.report.atomic import write_json, write_text
+from padim_lit.report.gallery import Gallery
+from padim_lit.report.heatmaps import common_scale, save_heatmaps
+from padim_lit.report.predictions import Prediction, predictions_of, write_predictions
+from padim_lit.report.summary import print_summary
+from padim_lit.tracking import finish, log_run
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Fit (or load ``config.ckpt``), test, and write everything into `folder`.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        InputError: a config, file or image that cannot be used.
+    """
+    logger = None
+    failed = True
+    try:
+        # The cheap checks come first: keys, data, then weights, then the trainer.
+        require_known_keys(config)
+        require_seed(config.seed)
+        data = make_data(config)
+        model = load_model(config, data) if config.ckpt else make_model(config, data)
+        logger = make_logger(config)
+        recorder = Recorder()
+        trainer = make_trainer(config, logger, recorder)
+        results = _fit_and_test(config, data, model, trainer, recorder, folder)
+        if trainer.is_global_zero:
+            _report(config, results, recorder, logger, folder)
+        failed = False
+        return results
+    finally:
+        finish(logger, failed)
+
+
+class Recorder(Callback):
+    """Keeps each test image's prediction, and the few pictures worth looking at."""
+
+    def __init__(self):
+        self.predictions: list[Prediction] = []
+        self.gallery = Gallery()
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.predictions += predictions_of(batch, outputs["score"])
+        self.gallery.add(batch, outputs["score"], outputs["map"])
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: PaDiM) -> None:
+        if trainer.world_size == 1:
+            return
+        ranks: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(ranks, (self.predictions, self.gallery))
+        self.predictions = [row for rows, _ in ranks for row in rows]
+        self.gallery = ranks[0][1]
+        for _, gallery in ranks[1:]:
+            self.gallery.merge(gallery)
+
+
+def _fit_and_test(
+    config: DictConfig,
+    data: AnomalyData,
+    model: PaDiM,
+    trainer: Trainer,
+    recorder: Recorder,
+    folder: Path,
+) -> dict[str, Any]:
+    device = trainer.strategy.root_device
+    reset_peak(device)
+    notes = _notes(config, data, model)
+    if trainer.is_global_zero:
+        log.info(_headline(data, model))
+    fit_seconds = None
+    if not config.ckpt:
+        start = time.perf_counter()
+        trainer.fit(model, datamodule=data)
+        _require_finished(trainer)
+        fit_seconds = time.perf_counter() - start
+        if model.whitening is None:
+            raise InputError(
+                "nothing was fitted: trainer.max_epochs must be 1, and limits on batches above 0"
+            )
+        _save_checkpoint(trainer, folder / "model.ckpt")
+    start = time.perf_counter()
+    trainer.test(model, datamodule=data, verbose=False)
+    _require_finished(trainer)
+    test_seconds = time.perf_counter() - start
+    metrics = dict(model.results)
+    why = metrics.pop("why")
+    # Contours need one threshold: the pixels' where truth is known.
+    metrics["map_threshold"] = metrics.get("pixel_threshold", metrics.get("image_threshold"))
+    return {
+        **{f"test/{name}": value for name, value in metrics.items()},
+        **{f"test/{name}_why": reason for name, reason in why.items()},
+        "fit/seconds": fit_seconds,
+        "fit/images": model.moments.count,
+        "test/seconds": test_seconds,
+        "test/images": len(recorder.predictions),
+        "peak_memory_bytes": peak_bytes(device),
+        "state_bytes": model.state_bytes,
+        "device": device_name(device),
+        "backbone": model.backbone.name,
+        "weights": model.backbone.source,
+        "weights_sha256": model.backbone.source_sha256,
+        "layers": model.backbone.layers,
+        "embedding_dim": model.backbone.embedding_dim,
+        "proj": model.projection.name,
+        **{f"proj/{key}": value for key, value in model.projection.options.items()},
+        "dim": model.projection.dim,
+        "eps": model.eps,
+        "seed": config.seed,
+        "grid": list(model.map_grid),
+        "sigma": model.sigma,
+        **preprocessing(config),
+        "data": data.name,
+        **{f"data/{key}": value for key, value in data.record.items()},
+        **versions(),
+        "notes": notes,
+    }
+
+
+def _report(
+    config: DictConfig,
+    results: dict[str, Any],
+    recorder: Recorder,
+    logger: Logger | None,
+    folder: Path,
+) -> None:
+    pictures, threshold = recorder.gallery.pictures(), results["test/map_threshold"]
+    scale = common_scale(pictures)
+    title = f"{results['data']}, {results['backbone']}, {results['proj']} to {results['dim']}"
+    heatmaps = save_heatmaps(
+        folder / "heatmaps",
+        pictures,
+        threshold,
+        scale,
+        title=title,
+        image_threshold=results.get("test/image_threshold"),
+    )
+    write_predictions(folder / "predictions.csv", recorder.predictions)
+    log_run(
+        logger,
+        config=OmegaConf.to_container(config, resolve=True),
+        results=results,
+        predictions=recorder.predictions,
+        pictures=pictures,
+        threshold=threshold,
+        scale=scale,
+    )
+    # Hydra's own copy under .hydra/ keeps its interpolations.
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    # Last: a folder with metrics.json is complete.
+    write_json(folder / "metrics.json", results)
+    paths = {
+        "metrics": folder / "metrics.json",
+        "predictions": folder / "predictions.csv",
+        "heat maps": heatmaps[-1] if heatmaps else folder,
+        "checkpoint": config.ckpt or folder / "model.ckpt",
+        "config": folder / "config.yaml",
+    }
+    print_summary(results, {k: str(Path(v).resolve()) for k, v in paths.items()}, results["notes"])
+
+
+def _notes(config: DictConfig, data: AnomalyData, model: PaDiM) -> list[str]:
+    notes = list(data.notes)
+    if model.backbone.source.startswith("random"):
+        notes.append("The backbone's weights are random: the metrics say nothing about detection.")
+    if model.projection.name == "identity" and config.dim != model.projection.dim:
+        notes.append(f"proj=identity keeps all {model.projection.dim} channels; dim is not used.")
+    return notes
+
+
+def _headline(data: AnomalyData, model: PaDiM) -> str:
+    height, width = model.map_grid
+    return (
+        f"{data.name}: {data.record['train_images']} images to fit, {len(data.test_items)} to test;"
+        f" {model.backbone.name} ({model.backbone.source}): C={model.backbone.embedding_dim} → "
+        f"{model.projection.name} D={model.projection.dim}, grid {height}×{width}, ε={model.eps}, "
+        f"seed {model.projection.seed}"
+    )
+
+
+def _save_checkpoint(trainer: Trainer, path: Path) -> None:
+    # Complete or not there: a reader never meets half a file.
+    part = path.with_name(path.name + ".part")
+    trainer.save_checkpoint(part)
+    if trainer.is_global_zero:
+        part.replace(path)
+
+
+def _require_finished(trainer: Trainer) -> None:
+    # Lightning swallows Ctrl-C and would let the run go on with half the images.
+    if trainer.interrupted:
+        raise KeyboardInterrupt
