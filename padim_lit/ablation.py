@@ -79,7 +79,7 @@ class Ablation:
         train, test: loaders of batch dicts.
         sizes: images in each.
         folder: scratch space for the feature maps, removed by `close`.
-        grid, eps, sigma: as in `PaDiM`.
+        grid, eps, sigma, image_score: as in `PaDiM`.
     """
 
     def __init__(
@@ -90,13 +90,15 @@ class Ablation:
         test: DataLoader,
         sizes: tuple[int, int],
         folder: Path,
-        grid: int | None,
+        grid: int | str | None,
         eps: float,
         sigma: float,
+        image_score: str = "max",
     ):
         shapes = backbone.grids(image_shape)
         self.grid = resolve_grid(shapes, grid)
-        self.eps, self.device = eps, backbone.pixel_mean.device
+        self.eps, self.image_score = eps, image_score
+        self.device = backbone.pixel_mean.device
         self.anomaly_map = AnomalyMap(self.grid, image_shape, sigma).to(self.device)
         self.folder = folder / "features"
         layers = [(c, *s) for c, s in zip(backbone.channels, shapes, strict=True)]
@@ -164,8 +166,10 @@ class Ablation:
         image, pixel, scores = ImageMetrics(), PixelMetrics(), []
         for start in range(0, len(distances), CHUNK):
             part = slice(start, start + CHUNK)
-            maps = self.anomaly_map(distances[part].to(self.device)).cpu()
-            score = image_score(maps)
+            found = distances[part].to(self.device)
+            maps = self.anomaly_map(found)
+            score = image_score(found, maps, self.image_score).cpu()
+            maps = maps.cpu()
             scores.append(score)
             images, pixels = self.truth.count_image[part], self.truth.count_pixel[part]
             image.update(score[images], self.truth.label[part][images])

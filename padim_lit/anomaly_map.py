@@ -40,9 +40,31 @@ class AnomalyMap(nn.Module):
         return self.rows @ distances.unflatten(1, self.grid) @ self.columns.T
 
 
-def image_score(anomaly_map: Tensor) -> Tensor:
-    """Maximum of each map (B,h,w) → (B,) (PaDiM §4.1.2)."""
-    return anomaly_map.flatten(1).amax(dim=1)
+#: Ways to make one score of an image's distances.
+IMAGE_SCORES = ("max", "topk")
+# Share of the patches that "topk" averages.
+TOP_SHARE = 0.02
+
+
+def require_image_score(how: str) -> None:
+    """Raise InputError unless `how` is one of `IMAGE_SCORES`."""
+    if how not in IMAGE_SCORES:
+        raise InputError(f"image_score={how}: unknown; allowed: {', '.join(IMAGE_SCORES)}")
+
+
+def image_score(distances: Tensor, anomaly_map: Tensor, how: str = "max") -> Tensor:
+    """One score an image, (B,), in the distances' unit.
+
+    Args:
+        distances: (B,P) Mahalanobis distances.
+        anomaly_map: (B,h,w), made of them.
+        how: "max", the maximum of the map (PaDiM §4.1.2), or "topk", the mean of the top 2 % of
+            the distances, at least one.
+    """
+    if how == "max":
+        return anomaly_map.flatten(1).amax(dim=1)
+    count = max(1, round(TOP_SHARE * distances.shape[1]))
+    return distances.topk(count, dim=1).values.mean(dim=1)
 
 
 def _upsample(inside: int, outside: int) -> Tensor:

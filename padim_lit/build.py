@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import padim_lit
 from padim_lit.config import one_line
-from padim_lit.data import AnomalyData
+from padim_lit.data import AnomalyData, reading
 from padim_lit.errors import InputError
 from padim_lit.module import PaDiM, differences, read_checkpoint
 
@@ -35,12 +35,13 @@ def instantiate(node: DictConfig, **kwargs: Any) -> Any:
 
 
 def make_data(config: DictConfig) -> AnomalyData:
-    return instantiate(
-        config.data,
-        **preprocessing(config),
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-    )
+    with reading(config.picture_cache, config.picture_cache_gb, config.full_check):
+        return instantiate(
+            config.data,
+            **preprocessing(config),
+            batch_size=config.batch_size,
+            num_workers=config.num_workers,
+        )
 
 
 def make_model(config: DictConfig, data: AnomalyData) -> PaDiM:
@@ -61,6 +62,7 @@ def make_model(config: DictConfig, data: AnomalyData) -> PaDiM:
         eps=config.eps,
         grid=config.grid,
         sigma=config.sigma,
+        image_score=config.image_score,
     )
     weights = config.backbone.weights
     model.record = {"data": data.name, **data.record, **preprocessing(config), "weights": weights}
@@ -95,6 +97,7 @@ def load_model(config: DictConfig, data: AnomalyData) -> PaDiM:
         "grid": config.grid,
         "image_shape": list(data.image_shape),
         "sigma": config.sigma,
+        "image_score": config.image_score,
     }
     if config.backbone.layers is not None:
         given["backbone"]["layers"] = sorted(config.backbone.layers)

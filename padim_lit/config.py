@@ -43,7 +43,14 @@ class SparseConfig(ProjectionConfig):
 
 
 @dataclass
+class FisherConfig(ProjectionConfig):
+    warmup: int = 100
+    shrinkage: float = 0.1
+
+
+@dataclass
 class MinorConfig(ProjectionConfig):
+    warmup: int = 100
     sketch: int = 300
 
 
@@ -60,6 +67,9 @@ class MVTecConfig:
     _target_: str = "padim_lit.data.MVTec"
     root: str = MISSING
     category: str = MISSING
+    download: bool = False
+    url: str | None = None
+    sha256: str | None = None
 
 
 @dataclass
@@ -95,10 +105,14 @@ class Config:
     seed: int = 0
     image_size: Any = 256  # int, or [h, w]
     crop_size: Any = 224  # int, [h, w], or null
-    grid: int | None = None
+    grid: Any = "auto"  # auto, null or a number of positions
     sigma: float = 4.0
+    image_score: str = "max"
     batch_size: int = 32
     num_workers: int | None = None
+    full_check: int = 2000
+    picture_cache: str | None = None
+    picture_cache_gb: float = 20.0
     ckpt: str | None = None
 
     # One pass over the images instead of one run: experiment=ablation.
@@ -115,6 +129,7 @@ def register() -> None:
     for name, node in {
         "projection": ProjectionConfig,
         "sparse": SparseConfig,
+        "fisher": FisherConfig,
         "minor": MinorConfig,
     }.items():
         store.store(group="schema/proj", name=name, node=node)

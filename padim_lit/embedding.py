@@ -32,7 +32,7 @@ def embed(
     """
     height, width = grid or largest_grid([f.shape[-2:] for f in features])
     batch = features[0].shape[0]
-    out = features[0].new_zeros(batch, height, width, projection.width, dtype=torch.float32)
+    out = features[0].new_zeros(batch, height, width, projection.dim, dtype=torch.float32)
     start = 0
     for layer in features:
         # Averaging before the projection keeps the product on the smaller grid.
@@ -42,7 +42,7 @@ def embed(
         projected, rows = projection.part(layer.permute(0, 2, 3, 1).float(), start)
         _add_upsampled(out[..., rows], projected)
         start += layer.shape[1]
-    return out.view(batch, height * width, projection.width)
+    return out.view(batch, height * width, projection.dim)
 
 
 def largest_grid(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
@@ -50,15 +50,25 @@ def largest_grid(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
     return max(s[0] for s in shapes), max(s[1] for s in shapes)
 
 
-def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | None) -> tuple[int, int]:
-    """The (H, W) that embeddings live on: the finest layer's, or at most `grid` a side.
+def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | str | None) -> tuple[int, int]:
+    """The (H, W) that embeddings live on.
+
+    Args:
+        shapes: (H_l, W_l) of each layer.
+        grid: positions along the longer side; "auto" takes the second finest layer's grid, None
+            the finest layer's.
 
     Raises:
-        InputError: `grid` is below 1 or finer than every layer.
+        InputError: `grid` is another word, below 1 or finer than every layer.
     """
     height, width = largest_grid(shapes)
     if grid is None:
         return height, width
+    if grid == "auto":
+        coarser = [s for s in shapes if tuple(s) != (height, width)]
+        return largest_grid(coarser or shapes)
+    if isinstance(grid, str | bool):
+        raise InputError(f"grid={grid}: must be auto, null or a number of positions")
     if not 1 <= grid <= max(height, width):
         raise InputError(
             f"grid={grid}: must be between 1 and the finest layer's {max(height, width)} "

@@ -1,5 +1,6 @@
 """PaDiM as a LightningModule: a shell around embedding, moments, Gaussian and anomaly map."""
 
+import logging
 import math
 import pickle
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
-from padim_lit.anomaly_map import AnomalyMap, image_score
+from padim_lit.anomaly_map import AnomalyMap, image_score, require_image_score
 from padim_lit.backbone import Backbone
 from padim_lit.embedding import embed, resolve_grid
 from padim_lit.errors import InputError
@@ -20,17 +22,18 @@ from padim_lit.moments import (
     Moments,
     init,
     pack,
-    pooled_covariance,
     reduce,
     require_two,
-    transform,
     unpack,
     update,
 )
-from padim_lit.projection import PROJECTIONS, Projection
+from padim_lit.projection import PROJECTIONS, Identity, Projection
+from padim_lit.warmup import patch_statistics, spread
+
+log = logging.getLogger(__name__)
 
 #: Layout of what `PaDiM` adds to a Lightning checkpoint.
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 class PaDiM(LightningModule):
@@ -45,9 +48,10 @@ class PaDiM(LightningModule):
         projection: Π from C to D.
         image_shape: (h, w) of the images in pixels.
         eps: ε ≥ 0 added to every covariance's diagonal, in squared feature units (eq. 4).
-        grid: positions along the longer side; features are averaged down to it. None keeps the
-            finest layer's grid.
+        grid: positions along the longer side; features are averaged down to it. "auto" takes the
+            second finest layer's grid, None the finest layer's.
         sigma: σ of the map's blur, in pixels.
+        image_score: "max" or "topk", see `padim_lit.anomaly_map.image_score`.
 
     Batches are dicts with ``image`` (B,3,h,w) in [0, 1]; for ``test_step`` also ``label`` (B,),
     ``mask`` (B,h,w) and the flags ``count_image`` and ``count_pixel`` (B,), which say in which
@@ -63,8 +67,9 @@ class PaDiM(LightningModule):
         projection: Projection,
         image_shape: tuple[int, int] = (224, 224),
         eps: float = 0.01,
-        grid: int | None = None,
+        grid: int | str | None = "auto",
         sigma: float = 4.0,
+        image_score: str = "max",
     ):
         super().__init__()
         if not 0 <= eps < math.inf:
@@ -74,10 +79,12 @@ class PaDiM(LightningModule):
                 f"the projection takes C={projection.in_channels} channels but backbone "
                 f"{backbone.name} gives {backbone.embedding_dim}"
             )
+        require_image_score(image_score)
         # Nothing is optimised; Lightning's own loop would ask DDP for gradients.
         self.automatic_optimization = False
         self.backbone, self.projection = backbone, projection
         self.image_shape, self.eps, self.grid, self.sigma = tuple(image_shape), eps, grid, sigma
+        self.image_score = image_score
         self.map_grid = resolve_grid(backbone.grids(self.image_shape), grid)
         self.anomaly_map = AnomalyMap(self.map_grid, self.image_shape, sigma)
         self.image_metrics, self.pixel_metrics = ImageMetrics(), PixelMetrics()
@@ -115,8 +122,7 @@ class PaDiM(LightningModule):
 
     def on_fit_start(self) -> None:
         # Moments and factors, before hours of images are read in vain.
-        width = self.projection.width
-        need = self.positions * width * (4 * width + 8) + self.state_bytes
+        need = 2 * self.state_bytes
         have = available_bytes(self.device)
         if have is not None and need > have:
             raise InputError(
@@ -125,10 +131,26 @@ class PaDiM(LightningModule):
                 f"{self.device}; use a smaller dim, or grid={max(self.map_grid) // 2} for a quarter"
             )
 
+    @torch.no_grad()
+    def on_train_start(self) -> None:
+        if not self.projection.warmup:
+            return
+        loader = self.trainer.train_dataloader
+        # Each rank sees the same images, so all learn the same Π without a word between them.
+        chosen = Subset(loader.dataset, spread(len(loader.dataset), self.projection.warmup))
+        batches = DataLoader(chosen, batch_size=8, collate_fn=loader.collate_fn)
+        log.info("proj=%s learns from %d images", self.projection.name, len(chosen))
+        every = Identity(self.projection.in_channels).to(self.device)
+        with self.trainer.precision_plugin.forward_context():
+            self.projection.learn(
+                *patch_statistics(
+                    self.embed(batch["image"].to(self.device), every) for batch in batches
+                )
+            )
+
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch or a second fit counts no image twice.
-        self.projection.restart()
-        self.moments = init(self.positions, self.projection.width, self.device)
+        self.moments = init(self.positions, self.projection.dim, self.device)
         self.mean = self.whitening = None
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -140,17 +162,14 @@ class PaDiM(LightningModule):
         if self.trainer.world_size > 1:
             self.moments = reduce(self.moments, self._sum_over_ranks)
         require_two(self.moments)
-        if self.projection.adaptive:
-            directions = self.projection.adapt(pooled_covariance(self.moments))
-            self.moments = transform(self.moments, directions)
         self.mean, self.whitening = self.moments.mean, whiten(self.moments, self.eps)
 
     @torch.no_grad()
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor, projection: Projection | None = None) -> Tensor:
         """(B,3,h,w) images → (B,P,D) projected embeddings, float32 under any autocast."""
         features = self.backbone(images)
         with torch.autocast(images.device.type, enabled=False):
-            return embed(features, self.projection, self.map_grid)
+            return embed(features, projection or self.projection, self.map_grid)
 
     # Score
 
@@ -158,8 +177,9 @@ class PaDiM(LightningModule):
         """(B,3,h,w) images in [0, 1] → scores (B,) and anomaly maps (B,h,w)."""
         x = self.embed(images)
         with torch.autocast(images.device.type, enabled=False):
-            maps = self.anomaly_map(mahalanobis(x, self.mean, self.whitening))
-        return image_score(maps), maps
+            distances = mahalanobis(x, self.mean, self.whitening)
+            maps = self.anomaly_map(distances)
+        return image_score(distances, maps, self.image_score), maps
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         output = self.predict_step(batch, batch_idx)
@@ -204,6 +224,7 @@ class PaDiM(LightningModule):
             "grid": self.grid,
             "image_shape": list(self.image_shape),
             "sigma": self.sigma,
+            "image_score": self.image_score,
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -259,6 +280,7 @@ class PaDiM(LightningModule):
             eps=spec["eps"],
             grid=spec["grid"],
             sigma=spec["sigma"],
+            image_score=spec["image_score"],
         )
         model.load_state_dict(weights)
         model.on_load_checkpoint(checkpoint)
@@ -325,6 +347,10 @@ def _checkpoint_state(checkpoint: Any) -> dict[str, Any]:
             f"written by a newer padim_lit (checkpoint version {state['version']}, this one reads "
             f"up to {CHECKPOINT_VERSION}); upgrade padim_lit"
         )
+    if state["version"] == 1:
+        state["spec"].setdefault("image_score", "max")
+        if state["spec"]["proj"] == "minor":
+            state["spec"]["proj_options"].setdefault("warmup", 100)
     return state
 
 

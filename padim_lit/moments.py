@@ -141,24 +141,6 @@ def unpack(packed: Tensor, dim: int, symmetric: bool) -> Tensor:
     return square
 
 
-def transform(moments: Moments, directions: Tensor) -> Moments:
-    """Moments of Vᵀx from those of x: Vᵀμ and VᵀSV, for V (D,d)."""
-    v = directions.to(moments.scatter)
-    scatter = torch.empty(len(moments.mean), v.shape[1], v.shape[1], dtype=v.dtype, device=v.device)
-    # In blocks, because S V of all positions would be another state.
-    blocks = moments.scatter.split(REDUCE_POSITIONS), scatter.split(REDUCE_POSITIONS)
-    for wide, narrow in zip(*blocks, strict=True):
-        narrow.copy_(v.T @ (wide @ v))
-    return Moments(moments.count, moments.mean @ directions.to(moments.mean), scatter)
-
-
-def pooled_covariance(moments: Moments) -> Tensor:
-    """Covariance around each position's mean, averaged over the positions, (D,D) float64."""
-    require_two(moments)
-    total = moments.scatter.sum(dim=0, dtype=torch.float64)
-    return total / (len(moments.mean) * (moments.count - 1))
-
-
 def covariance(moments: Moments, eps: float) -> Tensor:
     """Σ_ij = S/(n−1) + εI (eq. 4 and 9), (P,D,D) float64.
 

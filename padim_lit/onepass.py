@@ -21,8 +21,9 @@ from padim_lit.embedding import embed
 from padim_lit.errors import InputError
 from padim_lit.gaussian import mahalanobis, whiten
 from padim_lit.memory import readable
-from padim_lit.moments import Moments, init, pooled_covariance, update
-from padim_lit.projection import Projection
+from padim_lit.moments import Moments, init, update
+from padim_lit.projection import Identity, Projection
+from padim_lit.warmup import patch_statistics, spread
 
 # Images that are embedded at once.
 CHUNK = 64
@@ -67,16 +68,31 @@ class FeatureStore:
         self, projection: Projection, rows: range, device: torch.device
     ) -> Iterator[tuple[slice, Tensor]]:
         """Projected embeddings of a band of grid rows: (images, (B, rows·W, D)), chunk by chunk."""
-        height, width = self.grid
         for start in range(0, self.images, CHUNK):
             images = slice(start, min(start + CHUNK, self.images))
-            band = []
-            for stored in self.maps:
-                step = height // stored.shape[1]
-                part = stored[images, rows.start // step : -(-rows.stop // step)]
-                band.append(torch.from_numpy(np.ascontiguousarray(part)).to(device))
-            maps = [layer.permute(0, 3, 1, 2) for layer in band]
-            yield images, embed(maps, projection, (len(rows), width))
+            yield images, self._embed(projection, images, rows, device)
+
+    def embedding(
+        self, projection: Projection, images: slice | list[int], device: torch.device
+    ) -> Tensor:
+        """Projected embeddings (B,P,D) of some images, at all positions."""
+        return self._embed(projection, images, range(self.grid[0]), device)
+
+    def _embed(
+        self,
+        projection: Projection,
+        images: slice | list[int],
+        rows: range,
+        device: torch.device,
+    ) -> Tensor:
+        height, width = self.grid
+        band = []
+        for stored in self.maps:
+            step = height // stored.shape[1]
+            part = stored[images, rows.start // step : -(-rows.stop // step)]
+            band.append(torch.from_numpy(np.ascontiguousarray(part)).to(device))
+        maps = [layer.permute(0, 3, 1, 2) for layer in band]
+        return embed(maps, projection, (len(rows), width))
 
     @property
     def row_step(self) -> int:
@@ -157,8 +173,8 @@ def run_head(
     """
     projection = projection.to(device)
     height, width = train.grid
-    if projection.adaptive:
-        _adapt(projection, train, bands, device)
+    if projection.warmup:
+        projection.learn(*_warm_up(train, projection, device))
     distances = {d: torch.empty(test.images, height * width) for d in dims}
     times = HeadTimes(0.0, dict.fromkeys(distances, 0.0), dict.fromkeys(distances, 0.0))
     for band in bands:
@@ -185,22 +201,19 @@ def run_head(
 def _band_moments(
     projection: Projection, train: FeatureStore, band: range, device: torch.device
 ) -> Moments:
-    state = init(len(band) * train.grid[1], projection.width, device)
+    state = init(len(band) * train.grid[1], projection.dim, device)
     for _, x in train.embeddings(projection, band, device):
         state = update(state, x)
     return state
 
 
-def _adapt(
-    projection: Projection, train: FeatureStore, bands: Sequence[range], device: torch.device
-) -> None:
-    """Give an adaptive projection the covariance that all bands make together."""
-    total, positions = 0, 0
-    for band in bands:
-        state = _band_moments(projection, train, band, device)
-        total = total + pooled_covariance(state) * len(state.mean)
-        positions += len(state.mean)
-    projection.adapt(total / positions)
+def _warm_up(
+    train: FeatureStore, projection: Projection, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What `projection` learns from: the same images as a run of its own would choose."""
+    every = Identity(projection.in_channels).to(device)
+    images = spread(train.images, projection.warmup)
+    return patch_statistics(train.embedding(every, [i], device) for i in images)
 
 
 def submoments(moments: Moments, rows: Tensor, factor: float) -> Moments:

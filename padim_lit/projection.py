@@ -9,6 +9,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
+from scipy import linalg
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError
@@ -35,8 +36,10 @@ class Projection(nn.Module):
     name: ClassVar[str]
     #: True where D cannot exceed C.
     bounded: ClassVar[bool] = False
-    #: True where the last step, `adapt`, waits for the images' covariance.
-    adaptive: ClassVar[bool] = False
+    #: False where every seed gives the same Π.
+    seeded: ClassVar[bool] = True
+    #: Good images that `learn` wants to see before the fit; 0 where Π does not depend on data.
+    warmup: int = 0
     #: Arguments beyond C, D and the seed, as primitives.
     options: dict[str, Any]
 
@@ -74,25 +77,14 @@ class Projection(nn.Module):
         """
         return torch.arange(dim), math.sqrt(self.dim / dim)
 
-    @property
-    def width(self) -> int:
-        """Outputs of `matrix` as it stands: D, or more before an adaptive one has adapted."""
-        return self.matrix.shape[0]
-
-    def restart(self) -> None:
-        """Forget what `adapt` learned; called before a fit."""
-
-    def adapt(self, covariance: Tensor) -> Tensor:
-        """Choose the D directions of an adaptive projection and fold them into `matrix`.
+    def learn(self, within: Tensor, means: Tensor) -> None:
+        """Choose Π from the good images of the warm-up.
 
         Args:
-            covariance: (width, width), of the projected embeddings around each position's mean,
-                averaged over the positions.
-
-        Returns:
-            V (width,D) with orthonormal columns; `matrix` becomes VᵀΠ.
+            within: (C,C) covariance around each position's mean, averaged over the positions.
+            means: (P,C) mean of each position.
         """
-        raise NotImplementedError(f"{self.name} is not adaptive")
+        raise NotImplementedError(f"proj={self.name} does not depend on data")
 
     def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         """Project one layer: Π_l x_l with Π_l the columns that belong to it (Πx = Σ_l Π_l x_l).
@@ -106,7 +98,7 @@ class Projection(nn.Module):
             layer's share is zero.
         """
         columns = self.matrix[:, start : start + features.shape[-1]]
-        return features @ columns.T, slice(0, self.width)
+        return features @ columns.T, slice(0, self.dim)
 
     def extra_repr(self) -> str:
         return f"C={self.in_channels}, D={self.dim}, seed={self.seed}"
@@ -185,58 +177,113 @@ class Sparse(Projection):
         return signs / math.sqrt(self.density * self.dim)
 
 
-class Minor(JL):
-    """The D directions of least variance in a wider JL sketch.
+class Learned(Projection):
+    """Base of those that choose their directions from good images before the fit.
 
-    A JL sketch of `sketch` dimensions is fitted; at the fit's end the covariance around each
-    position's mean, averaged over the positions, is diagonalised, and its D minor directions are
-    kept (negated PCA, Rippel et al. 2020, inside a sketch, so that one pass over the images is
-    enough). Good parts hardly vary along them, so a defect stands out.
+    Π is zero until `learn` has been called. Its rows come best first, so that a smaller D is the
+    head of a larger one.
 
     Args:
+        warmup: number of good images to learn from, spread evenly over the training set; a
+            covariance averaged over the positions needs few.
+    """
+
+    def __init__(self, in_channels: int, dim: int, seed: int = 0, warmup: int = 100):
+        if warmup < 2:
+            raise InputError(f"proj.warmup={warmup}: must be at least 2 images")
+        self.warmup = warmup
+        self.options = {**getattr(self, "options", {}), "warmup": warmup}
+        super().__init__(in_channels, dim, seed)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        return torch.zeros(self.dim, self.in_channels)
+
+    def nested(self, dim: int) -> tuple[Tensor, float]:
+        return torch.arange(dim), 1.0
+
+
+class Fisher(Learned):
+    """The D directions that tell the positions of a good part apart best (Fisher's discriminant).
+
+    Good parts look different at different positions, so what varies between the positions' means
+    is what the CNN knows about such parts; what varies around them is noise. Π's rows maximise
+    the first over the second: S_b v = γ (S_w + λ·tr(S_w)/C·I) v with the largest γ, S_w and S_b
+    the covariances within and between positions (Fisher 1936; λ as in regularised discriminant
+    analysis). Nothing is random: every seed gives the same Π.
+
+    The rows are scaled so that ε = 0.01 weighs as 0.3 of the variance within a position, which
+    pulls every position's covariance towards the pooled one.
+
+    Args:
+        shrinkage: λ > 0.
+        warmup: see `Learned`.
+    """
+
+    name = "fisher"
+    bounded = True
+    seeded = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        dim: int,
+        seed: int = 0,
+        warmup: int = 100,
+        shrinkage: float = 0.1,
+    ):
+        if not 0 < shrinkage < math.inf:
+            raise InputError(f"proj.shrinkage={shrinkage}: must be above 0 (default 0.1)")
+        self.shrinkage, self.options = shrinkage, {"shrinkage": shrinkage}
+        super().__init__(in_channels, dim, seed, warmup)
+
+    def learn(self, within: Tensor, means: Tensor) -> None:
+        within, means = within.double().cpu(), means.double().cpu()
+        between = torch.cov(means.T, correction=0)
+        noise = within + self.shrinkage * within.diagonal().mean() * torch.eye(len(within))
+        # By ascending γ, and vᵀ·noise·v = 1.
+        best = [self.in_channels - self.dim, self.in_channels - 1]
+        _, vectors = linalg.eigh(between.numpy(), noise.numpy(), subset_by_index=best)
+        rows = torch.from_numpy(vectors).T.flip(0) * math.sqrt(0.01 / 0.3)
+        self.matrix = rows.float().to(self.matrix.device)
+
+
+class Minor(Learned):
+    """The D directions of least variance within a position, in a JL sketch.
+
+    Negated PCA (Rippel et al. 2020) inside a sketch: good parts hardly vary along these
+    directions, so a defect stands out. In all C channels they would be those without any signal;
+    the sketch leaves a share of every channel in each.
+
+    Args:
+        warmup: see `Learned`.
         sketch: width of the sketch, at least D.
     """
 
     name = "minor"
-    adaptive = True
 
-    def __init__(self, in_channels: int, dim: int, seed: int = 0, sketch: int = 300):
+    def __init__(
+        self, in_channels: int, dim: int, seed: int = 0, warmup: int = 100, sketch: int = 300
+    ):
         if dim > sketch:
             raise InputError(
                 f"dim={dim} exceeds proj.sketch={sketch}, out of which proj=minor chooses; use a "
                 "wider sketch or a smaller dim"
             )
         self.sketch, self.options = sketch, {"sketch": sketch}
-        super().__init__(in_channels, dim, seed)
+        super().__init__(in_channels, dim, seed, warmup)
 
-    def draw(self, generator: torch.Generator) -> Tensor:
-        return _gaussian_rows(self.sketch, self.in_channels, generator) / math.sqrt(self.sketch)
-
-    def nested(self, dim: int) -> tuple[Tensor, float]:
-        return torch.arange(dim), 1.0  # by ascending variance
-
-    def restart(self) -> None:
-        if self.width != self.sketch:
-            fresh = self.draw(torch.Generator().manual_seed(self.seed))
-            self.matrix = fresh.float().to(self.matrix.device)
-
-    def adapt(self, covariance: Tensor) -> Tensor:
-        _, vectors = torch.linalg.eigh(covariance.double().cpu())  # by ascending variance
-        directions = vectors[:, : self.dim].to(self.matrix.device)
-        self.matrix = (directions.T @ self.matrix.double()).float()
-        return directions
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f"{prefix}matrix")
-        if saved is not None and saved.shape != self.matrix.shape:  # saved after it had adapted
-            self.matrix = torch.empty_like(saved, device=self.matrix.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def learn(self, within: Tensor, means: Tensor) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+        sketch = _gaussian_rows(self.sketch, self.in_channels, generator) / math.sqrt(self.sketch)
+        _, vectors = torch.linalg.eigh(sketch @ within.double().cpu() @ sketch.T)  # ascending
+        self.matrix = (vectors[:, : self.dim].T @ sketch).float().to(self.matrix.device)
 
 
 class Identity(Projection):
     """All C channels, D = C: the upper reference of an ablation, affordable for small C only."""
 
     name = "identity"
+    seeded = False
 
     def __init__(self, in_channels: int, dim: int | None = None, seed: int = 0):
         super().__init__(in_channels, in_channels, seed)
@@ -252,7 +299,7 @@ class Identity(Projection):
 
 
 PROJECTIONS: dict[str, type[Projection]] = {
-    cls.name: cls for cls in (Subset, JL, Orthogonal, Sparse, Minor, Identity)
+    cls.name: cls for cls in (Subset, JL, Orthogonal, Sparse, Fisher, Minor, Identity)
 }
 
 

@@ -5,7 +5,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from padim_lit.anomaly_map import AnomalyMap, image_score
+from padim_lit.anomaly_map import AnomalyMap, image_score, require_image_score
+from padim_lit.errors import InputError
 
 
 @pytest.mark.parametrize("grid", [(56, 56), (14, 14), (7, 5), (1, 1)])
@@ -32,6 +33,11 @@ def test_a_flat_map_stays_flat_and_a_map_never_leaves_its_range():
     assert out.max() <= values.max() + 1e-5
 
 
-def test_image_score_is_the_maximum():
-    maps = torch.tensor([[[1.0, 5.0], [2.0, 0.0]], [[7.0, 1.0], [1.0, 1.0]]])
-    assert image_score(maps).tolist() == [5.0, 7.0]
+def test_image_score_is_the_maximum_or_the_mean_of_the_top():
+    distances = torch.arange(200.0).view(2, 100)
+    maps = torch.tensor([[[1.0, 5.0], [2.0, 3.0]], [[7.0, 0.0], [1.0, 1.0]]])
+    assert image_score(distances, maps).tolist() == [5.0, 7.0]
+    assert image_score(distances, maps, "topk").tolist() == [98.5, 198.5]
+    assert image_score(distances[:, :3], maps, "topk").tolist() == [2.0, 102.0]  # at least one
+    with pytest.raises(InputError, match="image_score=mean: unknown; allowed: max, topk"):
+        require_image_score("mean")

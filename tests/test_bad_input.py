@@ -106,7 +106,7 @@ CONFIG = [
     Case("dim null", "dim=null", ("dim=null", "not Optional")),
     Case("dim without value", "dim", ("'dim'", "KEY=VALUE")),
     Case("list without end", "dim=[1", ("'dim=[1'", "KEY=VALUE")),
-    Case("unknown proj", "proj=foo", ("proj/foo", "jl, minor, orthogonal, sparse, subset")),
+    Case("unknown proj", "proj=foo", ("proj/foo", "fisher, identity, jl, minor")),
     Case("unknown backbone", "backbone=vgg", ("backbone/vgg", "resnet18, timm, wide_resnet50")),
     Case("unknown data", "data=imagenet", ("data/imagenet", "elpv, folder, mtd, mvtec")),
     Case("unknown trainer", "trainer=tpu", ("trainer/tpu", "auto, cpu, ddp, gpu")),

@@ -119,7 +119,7 @@ def test_the_config_is_written_without_interpolations(first, here):
 def test_the_checkpoint_opens_without_pickle(first, here):
     state = torch.load(here / "first" / "model.ckpt", weights_only=True)["padim_lit"]
     assert state["count"] == 5 and state["spec"]["dim"] == 8
-    assert state["mean"].shape == (256, 8) and state["scatter"].shape == (256, 36)
+    assert state["mean"].shape == (64, 8) and state["scatter"].shape == (64, 36)
     assert not list((here / "first").rglob("*.part"))
 
 
@@ -168,7 +168,7 @@ def test_a_checkpoint_reproduces_every_score_bit_for_bit(first, zygote, here):
         ("dim=4", "dim is 8 there and 4 here"),
         ("proj=subset", "proj is jl there and subset here"),
         ("eps=0.1", "eps is 0.01 there and 0.1 here"),
-        ("grid=8", "grid is None there and 8 here"),
+        ("grid=8", "grid is auto there and 8 here"),
         ("backbone.layers=[1,2]", "backbone.layers is [1, 2, 3] there and [1, 2] here"),
         ("crop_size=32", "[32, 32] here"),
         ("backbone=efficientnet_lite0", "backbone.model is resnet18.tv_in1k there"),

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_pil_image
 
-from padim_lit import JL, Backbone, InputError, Minor, PaDiM, Subset
+from padim_lit import JL, Backbone, Fisher, InputError, Minor, PaDiM, Subset
 from padim_lit.moments import unpack
 
 ROOT = Path(__file__).parents[1]
@@ -55,10 +55,10 @@ def trainer(tmp_path, **kwargs):
     )
 
 
-def make(projection=JL, dim=10, **kwargs):
+def make(projection=JL, dim=10, grid=None, **kwargs):
     backbone = Backbone("resnet18", weights="random")
     projection = projection(backbone.embedding_dim, dim, seed=0)
-    return PaDiM(backbone, projection, image_shape=(64, 64), **kwargs)
+    return PaDiM(backbone, projection, image_shape=(64, 64), grid=grid, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +133,29 @@ def test_the_backbone_is_not_trained(tmp_path):
 def test_a_coarser_grid_quarters_the_state():
     assert make(grid=8).positions * 4 == make().positions
     assert make(grid=8).state_bytes * 4 == make().state_bytes
+    assert make(grid="auto").map_grid == (8, 8)
 
 
-def test_minor_directions_are_fitted_saved_and_fitted_again(tmp_path):
-    model = make(Minor)
-    trainer(tmp_path).fit(model, batches(24))
-    assert model.moments.scatter.shape == (256, 10, 10)
+def test_a_version_1_checkpoint_is_read(fitted, tmp_path):
+    run = trainer(tmp_path)
+    run.strategy.connect(fitted)
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    old = torch.load(tmp_path / "model.ckpt", weights_only=True)
+    old["padim_lit"]["version"] = 1
+    del old["padim_lit"]["spec"]["image_score"]
+    torch.save(old, tmp_path / "old.ckpt")
     images = next(iter(batches(4, seed=5)))["image"]
-    # The sketch's moments, compressed, are those of the chosen directions themselves.
+    loaded = PaDiM.load_from_checkpoint(tmp_path / "old.ckpt")
+    assert torch.equal(loaded(images)[0], fitted(images)[0])
+
+
+@pytest.mark.parametrize("kind", [Fisher, Minor])
+def test_what_learns_does_so_before_the_fit(tmp_path, kind):
+    model = make(kind)
+    trainer(tmp_path).fit(model, batches(24))
+    images = next(iter(batches(4, seed=5)))["image"]
+    matrix, whitening = model.projection.matrix.clone(), model.whitening.clone()
+    assert matrix.any()
     x = torch.cat([model.embed(b["image"]) for b in batches(24)])
     torch.testing.assert_close(x.double().mean(dim=0), model.mean, rtol=1e-4, atol=1e-5)
     run = trainer(tmp_path)
@@ -148,9 +163,9 @@ def test_minor_directions_are_fitted_saved_and_fitted_again(tmp_path):
     run.save_checkpoint(tmp_path / "model.ckpt")
     again = PaDiM.load_from_checkpoint(tmp_path / "model.ckpt")
     assert torch.equal(again(images)[0], model(images)[0])
-    first = model.whitening.clone()
     trainer(tmp_path).fit(model, batches(24))
-    torch.testing.assert_close(model.whitening, first)
+    assert torch.equal(model.projection.matrix, matrix)
+    torch.testing.assert_close(model.whitening, whitening)
 
 
 NEW_PROCESS = """

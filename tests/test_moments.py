@@ -195,21 +195,3 @@ def test_other_shapes_do_not_merge():
     other = Moments(3, torch.zeros(P, D + 1), torch.zeros(P, D + 1, D + 1))
     with pytest.raises(InputError, match="do not combine"):
         merge(fit([images(3)]), other)
-
-
-def test_transform_equals_moments_of_the_transformed_images():
-    x = images(40, 30)
-    directions = torch.randn(D, 3, generator=torch.Generator().manual_seed(5)).double()
-    ours = moments.transform(fit([x]), directions)
-    y = (x.double() @ directions).numpy()
-    np.testing.assert_allclose(ours.mean.numpy(), y.mean(axis=0), rtol=1e-5)
-    for p in range(P):
-        expected = np.cov(y[:, p], rowvar=False)
-        np.testing.assert_allclose(ours.scatter[p].numpy() / 39, expected, rtol=1e-4, atol=1e-3)
-
-
-def test_pooled_covariance_is_the_mean_over_positions():
-    x = images(40, 30)
-    _, covariance = reference(x)
-    ours = moments.pooled_covariance(fit([x])).numpy()
-    np.testing.assert_allclose(ours, covariance.mean(axis=0), rtol=1e-5, atol=1e-5)

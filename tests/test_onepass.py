@@ -68,7 +68,7 @@ def separate_run(data, backbone, name, dim, seed, grid):
     return model.results, scores
 
 
-@pytest.mark.parametrize("name", ["subset", "jl", "orthogonal", "sparse", "minor"])
+@pytest.mark.parametrize("name", ["subset", "jl", "orthogonal", "sparse", "fisher", "minor"])
 def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
     grid = ablation.grid[0]
     rows_a_band = {16: 4, 8: 8}[grid]  # four bands on the finest grid, one on the coarser

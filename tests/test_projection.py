@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.random_projection import SparseRandomProjection
@@ -10,6 +11,7 @@ from padim_lit.errors import InputError
 from padim_lit.projection import (
     JL,
     PROJECTIONS,
+    Fisher,
     Identity,
     Minor,
     Orthogonal,
@@ -17,6 +19,7 @@ from padim_lit.projection import (
     Sparse,
     Subset,
 )
+from padim_lit.warmup import patch_statistics, spread
 
 C, D = 96, 24
 RANDOM = [JL, Orthogonal, Sparse]
@@ -86,14 +89,19 @@ def test_identity_keeps_everything():
 
 @pytest.mark.parametrize("kind", PROJECTIONS.values())
 def test_one_seed_one_matrix_whatever_the_global_state(kind):
-    first = kind(C, D, 4).matrix
+    def matrix(seed):
+        projection = kind(C, D, seed)
+        if projection.warmup:
+            projection.learn(torch.eye(C).double(), torch.eye(C).double())
+        return projection.matrix
+
+    first = matrix(4)
     torch.manual_seed(123)
     torch.rand(5)
     before = torch.get_rng_state()
-    assert torch.equal(first, kind(C, D, 4).matrix)
+    assert torch.equal(first, matrix(4))
     assert torch.equal(before, torch.get_rng_state())
-    if kind is not Identity:
-        assert not torch.equal(first, kind(C, D, 5).matrix)
+    assert torch.equal(first, matrix(5)) != kind.seeded
 
 
 @pytest.mark.parametrize("kind", PROJECTIONS.values())
@@ -116,7 +124,7 @@ def test_parts_add_up_to_the_matrix_product(kind):
     widths = (10, 1, 50, 35)
     projection = kind(C, D, 7)
     x = torch.randn(4, C, generator=torch.Generator().manual_seed(0))
-    total = torch.zeros(4, projection.width)
+    total = torch.zeros(4, projection.dim)
     start = 0
     for width in widths:
         part, rows = projection.part(x[:, start : start + width], start)
@@ -165,29 +173,82 @@ def test_a_smaller_draw_of_the_same_seed_is_part_of_the_larger(kind, channels):
         torch.testing.assert_close(large.matrix[rows] * factor, expected, atol=1e-6, rtol=1e-6)
 
 
-def test_minor_keeps_the_sketchs_directions_of_least_variance():
+@pytest.fixture(scope="module")
+def patches():
+    """Good images (N,P,C) whose positions differ along the first channels only."""
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(C, C, generator=generator) / 5
+    means = torch.zeros(12, C)
+    means[:, :4] = 3 * torch.randn(12, 4, generator=generator)
+    return means + torch.randn(40, 12, C, generator=generator) @ mixing
+
+
+@pytest.mark.parametrize("batch", [1, 7, 40])
+def test_patch_statistics_equal_numpys(patches, batch):
+    far = patches + 1000  # around zero the naive sums would be right as well
+    within, means = patch_statistics(far.split(batch))
+    x = far.double().numpy()
+    np.testing.assert_allclose(means.numpy(), x.mean(axis=0), rtol=1e-7)
+    expected = np.mean([np.cov(x[:, p], rowvar=False) for p in range(12)], axis=0)
+    np.testing.assert_allclose(within.numpy(), expected, atol=2e-4)
+
+
+def test_fisher_maximises_between_over_within(patches):
+    within, means = patch_statistics([patches])
+    fisher = Fisher(C, 3, shrinkage=0.2)
+    fisher.learn(within, means)
+    rows = fisher.matrix.double()
+    noise = within + 0.2 * within.trace() / C * torch.eye(C)
+    between = torch.cov(means.T, correction=0)
+    # Every whitening has the same eigenvalues: here a plain one, by Cholesky.
+    whiten = torch.linalg.inv(torch.linalg.cholesky(noise))
+    best = torch.linalg.eigvalsh(whiten @ between @ whiten.T).flip(0)[:3]
+    scale = 0.01 / 0.3
+    eye = torch.eye(3).double()
+    torch.testing.assert_close(rows @ noise @ rows.T / scale, eye, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        (rows @ between @ rows.T).diagonal() / scale, best, rtol=1e-5, atol=0
+    )
+
+
+def test_minor_keeps_the_sketchs_directions_of_least_variance(patches):
+    within, means = patch_statistics([patches])
     minor = Minor(C, 5, seed=2, sketch=20)
-    sketch = minor.matrix.clone()
-    torch.testing.assert_close(sketch, JL(C, 20, seed=2).matrix)
-    factor = torch.randn(20, 20, generator=torch.Generator().manual_seed(0)).double()
-    covariance = factor @ factor.T
-    directions = minor.adapt(covariance)
-    torch.testing.assert_close(directions.T @ directions, torch.eye(5).double())
+    minor.learn(within, means)
+    sketch = JL(C, 20, seed=2).matrix.double()
+    directions = torch.linalg.lstsq(sketch.T, minor.matrix.double().T).solution
+    torch.testing.assert_close(directions.T @ directions, torch.eye(5).double(), atol=1e-5, rtol=0)
+    covariance = sketch @ within @ sketch.T
     variances = (directions.T @ covariance @ directions).diagonal()
-    expected = torch.linalg.eigvalsh(covariance)[:5]
-    torch.testing.assert_close(variances, expected)
-    torch.testing.assert_close(minor.matrix, (directions.T @ sketch.double()).float())
-    assert minor.width == minor.dim == 5
-    minor.restart()
-    assert torch.equal(minor.matrix, sketch)
+    torch.testing.assert_close(variances, torch.linalg.eigvalsh(covariance)[:5], rtol=1e-4, atol=0)
 
 
-def test_minor_survives_saving_after_it_has_adapted():
-    fitted = Minor(C, 5, seed=2, sketch=20)
-    fitted.adapt(torch.diag(torch.arange(20.0, 0, -1)))
-    loaded = Minor(C, 5, seed=2, sketch=20)
-    loaded.load_state_dict(fitted.state_dict())
-    assert torch.equal(loaded.matrix, fitted.matrix)
+@pytest.mark.parametrize("kind", [Fisher, Minor])
+def test_what_learns_is_nested_saved_and_loaded(patches, kind):
+    large, small, loaded = kind(C, 8), kind(C, 3), kind(C, 8)
+    statistics = patch_statistics([patches])
+    for projection in (large, small):
+        projection.learn(*statistics)
+    rows, factor = large.nested(3)
+    torch.testing.assert_close(large.matrix[rows] * factor, small.matrix, rtol=1e-5, atol=1e-6)
+    loaded.load_state_dict(large.state_dict())
+    assert torch.equal(loaded.matrix, large.matrix)
+
+
+def test_what_learns_refuses_too_few_images(patches):
+    with pytest.raises(InputError, match=r"proj.warmup=1: must be at least 2"):
+        Fisher(C, 3, warmup=1)
+    with pytest.raises(InputError, match="at least 2 training images, not 1"):
+        patch_statistics([patches[:1]])
+    with pytest.raises(InputError, match="not finite"):
+        patch_statistics([patches.clone().fill_(math.nan)])
+    with pytest.raises(InputError, match=r"proj.shrinkage=0"):
+        Fisher(C, 3, shrinkage=0)
+
+
+def test_the_warm_up_is_spread_over_the_training_set():
+    assert spread(10, 4) == [0, 2, 5, 7]
+    assert spread(3, 100) == [0, 1, 2]
 
 
 def test_minor_refuses_a_sketch_narrower_than_d():

@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 
 from padim_lit.ablation import Ablation, Sweep, progress
-from padim_lit.anomaly_map import AnomalyMap
+from padim_lit.anomaly_map import AnomalyMap, require_image_score
 from padim_lit.build import (
     device_name,
     instantiate,
@@ -47,6 +47,7 @@ def run(config: DictConfig, folder: Path) -> None:
     data = make_data(config)
     require_regular(config.eps, max(sweep.dims), data)
     AnomalyMap((1, 1), data.image_shape, config.sigma)  # refuses a σ before the backbone runs
+    require_image_score(config.image_score)
     backbone = instantiate(config.backbone, seed=config.seed)
     heads = sweep.heads(backbone.embedding_dim)
     device = trainer.strategy.root_device
@@ -60,10 +61,11 @@ def run(config: DictConfig, folder: Path) -> None:
         config.grid,
         config.eps,
         config.sigma,
+        config.image_score,
     )
     try:
         rows, scores = [], {}
-        largest = max(projection.width for projection, _ in heads)
+        largest = max(projection.dim for projection, _ in heads)
         how = ablation.plan(largest, config.max_memory_gb)
         log.info("%s; %s", data.name, how.describe(len(heads), sweep.dims))
         shared = {
@@ -74,6 +76,7 @@ def run(config: DictConfig, folder: Path) -> None:
             "embedding_dim": backbone.embedding_dim,
             "grid": "x".join(map(str, ablation.grid)),
             "eps": config.eps,
+            "image_score": config.image_score,
             **preprocessing(config),
             "backbone/seconds": ablation.backbone_seconds,
             "device": device_name(device),

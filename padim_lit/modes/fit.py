@@ -141,6 +141,7 @@ def _fit_and_test(
         "seed": config.seed,
         "grid": list(model.map_grid),
         "sigma": model.sigma,
+        "image_score": model.image_score,
         **preprocessing(config),
         "data": data.name,
         **{f"data/{key}": value for key, value in data.record.items()},
