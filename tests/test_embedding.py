@@ -76,6 +76,10 @@ def test_grid_resolution():
     assert resolve_grid([(56, 56), (28, 28)], None) == (56, 56)
     assert resolve_grid([(56, 56), (28, 28)], 28) == (28, 28)
     assert resolve_grid([(56, 28), (28, 14)], 28) == (28, 14)
+    assert resolve_grid([(14, 14), (56, 56), (28, 28)], "auto") == (28, 28)
+    assert resolve_grid([(14, 14), (14, 14)], "auto") == (14, 14)
+    with pytest.raises(InputError, match="grid=fine: must be auto, null or a number"):
+        resolve_grid([(56, 56)], "fine")
     for bad in (0, 57):
         with pytest.raises(InputError, match=f"grid={bad}: must be between 1 and"):
             resolve_grid([(56, 56)], bad)
