@@ -1,0 +1,282 @@
+"""How sure a measured AUROC is: paired differences and spreads, over test images and seeds.
+
+A method's AUROC on one test set varies for two reasons: which images were photographed and which
+matrix was drawn. Images are resampled (bootstrap, Efron 1979), good and defective ones apart;
+seeds are paired, because both methods see the same images and, by position, the same seeds.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.stats import chi2, f, norm, t
+from torch import Tensor
+
+from padim_lit.errors import InputError
+from padim_lit.metrics import BINS, OUTSIDE_LIMIT, distance_bins
+
+# Pixel histograms: bins kept of each octave's 65,536, entries that may be stored (8 bytes each),
+# and bins in the end. Merged bins hold equal shares of good and defective pixels, so ties alone
+# can move an AUROC by at most 1/(2 · MERGED_BINS) on the whole test set, whatever its scale.
+FINE_SHIFT = 4
+MAX_ENTRIES = 8_000_000
+MERGED_BINS = 2048
+#: Share of undefined replicates from which no interval is given.
+NAN_LIMIT = 0.05
+
+
+def resample_counts(labels: Tensor, resamples: int, seed: int = 0) -> Tensor:
+    """How often each image is drawn, (R, N) int64: good and defective images resampled apart.
+
+    Every row sums to the number of good images over the good ones, and to that of defective ones
+    over those. Equal `labels` (N,) and `seed` give equal counts, so that differences pair. Images
+    that a metric leaves out are left out of `labels`: ``resample_counts(label[count_image], R)``.
+    A stratum of one image cannot vary, and one of a handful says little.
+    """
+    labels = torch.as_tensor(labels)
+    if labels.ndim != 1 or not len(labels) or resamples < 1:
+        raise InputError(
+            f"labels of shape {tuple(labels.shape)}, resamples={resamples}: give one label for "
+            "each of at least one image, and at least one resample"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.zeros(resamples, len(labels), dtype=torch.long)
+    for stratum in (labels == 0, labels != 0):
+        members = stratum.nonzero()[:, 0].cpu()
+        if n := len(members):
+            drawn = torch.randint(n, (resamples, n), generator=generator)
+            counts.scatter_add_(1, members[drawn], torch.ones_like(drawn))
+    return counts
+
+
+def image_auroc(scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """AUROC of `scores` (N,) against `labels` (N,) with each image `counts` (R, N) times; (R,).
+
+    Exact in float64, P(defective > good) + P(equal)/2; NaN where a class is not drawn.
+    """
+    _require_images(len(scores), counts)
+    if not torch.isfinite(scores).all():
+        raise InputError("image scores that are not finite have no order; look for NaN in the maps")
+    values, group = scores.double().cpu().unique(return_inverse=True)
+    weight = counts.double().cpu()
+    bad = (torch.as_tensor(labels).cpu() != 0).double()
+    zeros = torch.zeros(len(weight), len(values), dtype=torch.float64)
+    return _auroc(
+        zeros.index_add(1, group, weight * (1 - bad)), zeros.index_add(1, group, weight * bad)
+    )
+
+
+class PixelHistograms:
+    """Every image's histograms of good and defective pixels: pixel AUROC on resampled images.
+
+    ``update(maps (B,h,w) ≥ 0, masks (B,h,w) bool)`` adds B images; leave out images without known
+    masks (``maps[count_pixel]``). An image is drawn whole, with all of its pixels, because those
+    of one image are not independent. Bins are heads of the distances' bit patterns, as in
+    `metrics.PixelMetrics`, and are merged to `MERGED_BINS` of equal mass in the end; the AUROC is
+    within 2e-4 of the exact one (tests/test_statistics.py). Under 100 MB are held for
+    600 images of any size: neighbouring bins are merged early where they would need more.
+    """
+
+    def __init__(self) -> None:
+        self._shift = FINE_SHIFT
+        # For good and for defective pixels: per image, the used bins and the pixels in each.
+        self._entries: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [])
+        self._outside = self._pixels = self._stored = 0
+        self._dense: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self._entries[0])
+
+    @property
+    def labels(self) -> Tensor:
+        """Whether each image has a defective pixel, (N,) bool: the strata to resample."""
+        return torch.tensor([len(bins) > 0 for bins, _ in self._entries[1]], dtype=torch.bool)
+
+    def update(self, maps: Tensor, masks: Tensor) -> None:
+        if maps.shape != masks.shape:
+            raise InputError(
+                f"maps {tuple(maps.shape)} and masks {tuple(masks.shape)}: must have one shape"
+            )
+        self._dense = None
+        for image, mask in zip(maps, masks.bool(), strict=True):
+            bins = distance_bins(image)
+            self._outside += int(((bins == 0) | (bins == BINS - 1)).sum())
+            self._pixels += bins.numel()
+            bins = bins >> self._shift
+            lowest = bins.min()  # counting from here spares the empty octaves below
+            total = torch.bincount((bins - lowest).flatten())
+            bad = torch.bincount(bins[mask] - lowest, minlength=len(total))
+            for entries, histogram in zip(self._entries, (total - bad, bad), strict=True):
+                used = histogram.nonzero()[:, 0]
+                entries.append(((used + lowest).int().cpu(), histogram[used].int().cpu()))
+                self._stored += len(used)
+        while self._stored > MAX_ENTRIES:
+            self._shift += 1
+            for entries in self._entries:
+                entries[:] = [_halve(*entry) for entry in entries]
+            self._stored = sum(len(bins) for kind in self._entries for bins, _ in kind)
+
+    def auroc(self, counts: Tensor) -> Tensor:
+        """Pixel AUROC with each image `counts` (R, N) times, (R,) float64.
+
+        NaN where no good or no defective pixel is drawn, and everywhere when over 1 % of the
+        distances lie outside the bins' range.
+        """
+        _require_images(len(self), counts)
+        if self._outside > OUTSIDE_LIMIT * self._pixels:
+            return torch.full((len(counts),), math.nan, dtype=torch.float64)
+        if self._dense is None:
+            self._dense = self._merge()
+        good, bad = self._dense
+        weight = counts.double().cpu()
+        return _auroc(weight @ good, weight[:, self.labels] @ bad)
+
+    def _merge(self) -> tuple[Tensor, Tensor]:
+        """Good pixels of all images and defective ones of those that have any, by merged bin."""
+        share = torch.zeros(BINS >> self._shift, dtype=torch.float64)
+        for entries in self._entries:
+            mass = torch.zeros_like(share)
+            for bins, pixels in entries:
+                mass.index_add_(0, bins, pixels.double())
+            share += mass / mass.sum().clamp(min=1) / 2
+        # A fine bin goes where its middle lies among all pixels, good and defective weighing alike.
+        merged = ((share.cumsum(0) - share / 2) * MERGED_BINS).long().clamp(0, MERGED_BINS - 1)
+        dense = []
+        for entries in self._entries:
+            table = torch.zeros(len(self), MERGED_BINS, dtype=torch.float64)
+            for row, (bins, pixels) in zip(table, entries, strict=True):
+                row.index_add_(0, merged[bins.long()], pixels.double())
+            dense.append(table)
+        return dense[0], dense[1][self.labels]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of a − b over paired seeds, its interval, and the seeds in which a > b."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    level: float
+    seeds: int  # with 1, the interval holds for this one draw: only images were resampled
+    wins: int
+    why: str = ""  # why there is no interval
+
+
+def paired_difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    a_resamples: ArrayLike | None,
+    b_resamples: ArrayLike | None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Difference:
+    """Mean of a − b over seeds, with a percentile interval over test images and seeds together.
+
+    `a` and `b` (S,) hold the same seeds in the same order, `a_resamples` and `b_resamples` (S, R)
+    the same resamples of the test images. Replicate r is the seeds' mean on resample r, plus how
+    far the mean of S seeds drawn with replacement (one draw for a and b) lies from that of all;
+    replicates are centred on the measured mean. The seeds' part is widened by
+    t(S−1)/z · √(S/(S−1)), because a bootstrap of few draws is too narrow (Hesterberg 2015); what
+    images and seeds do together counts in both parts, so the interval errs on the wide side.
+    With S = 1 only the test images vary: the interval then says nothing of other seeds.
+
+    Linear combinations pair too: pass ``y200 − y50`` and ``y550 − y200`` to compare two gains.
+    There is no interval where resamples are None, where a point is NaN, or where more than
+    `NAN_LIMIT` of the replicates are; fewer are dropped.
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level={level}: must be between 0 and 1, such as 0.95")
+    a, b = (np.asarray(x, dtype=np.float64) for x in (a, b))
+    if a.ndim != 1 or a.shape != b.shape or not len(a):
+        raise InputError(f"points of shapes {a.shape} and {b.shape}: give both for the same seeds")
+    points = a - b
+    mean, wins, seeds = float(points.mean()), int((points > 0).sum()), len(points)
+
+    def without(why: str) -> Difference:
+        return Difference(mean, None, None, level, seeds, wins, why)
+
+    if a_resamples is None or b_resamples is None:
+        return without("no resamples of the test images were kept")
+    replicates = np.asarray(a_resamples, np.float64) - np.asarray(b_resamples, np.float64)
+    if replicates.ndim != 2 or len(replicates) != seeds or not replicates.size:
+        raise InputError(f"resamples of shape {replicates.shape}: must be ({seeds}, R)")
+    if not np.isfinite(points).all():
+        return without("the metric is undefined for at least one seed")
+    images = replicates.mean(axis=0)
+    defined = np.isfinite(images)
+    if (missing := int((~defined).sum())) > NAN_LIMIT * len(images):
+        return without(f"the metric is undefined on {missing} of {len(images)} resamples")
+    images = images[defined]
+    total = mean + images - images.mean()
+    tail = (1 - level) / 2
+    if seeds > 1:
+        drawn = np.random.default_rng(seed).integers(seeds, size=(len(images), seeds))
+        widen = t.isf(tail, seeds - 1) / norm.isf(tail) * math.sqrt(seeds / (seeds - 1))
+        total = total + widen * (points[drawn].mean(axis=1) - mean)
+    low, high = np.quantile(total, [tail, 1 - tail])
+    return Difference(mean, float(low), float(high), level, seeds, wins)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A standard deviation over seeds, or a ratio of two, with its interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+    level: float
+    seeds: int
+
+
+def spread(points: ArrayLike, level: float = 0.95) -> Spread:
+    """Standard deviation of `points` (S,) over seeds (n − 1), with the χ² interval.
+
+    It holds for this test set and for draws that are about normal; with S < 2 all is undefined.
+    """
+    points = _finite(points)
+    if (n := len(points)) < 2:
+        return Spread(math.nan, None, None, level, n)
+    sd, tail = float(points.std(ddof=1)), (1 - level) / 2
+    low, high = (sd * math.sqrt((n - 1) / chi2.ppf(q, n - 1)) for q in (1 - tail, tail))
+    return Spread(sd, low, high, level, n)
+
+
+def spread_ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Spread:
+    """Ratio of the standard deviations of `a` (S,) and `b` (T,) over seeds, with the F interval.
+
+    The two are taken as independent and about normal. No interval where b does not vary.
+    """
+    a, b = _finite(a), _finite(b)
+    n, m = len(a), len(b)
+    if min(n, m) < 2 or not (below := b.std(ddof=1)):
+        return Spread(math.nan, None, None, level, min(n, m))
+    ratio, tail = float(a.std(ddof=1) / below), (1 - level) / 2
+    low, high = (ratio / math.sqrt(f.ppf(q, n - 1, m - 1)) for q in (1 - tail, tail))
+    return Spread(ratio, low, high, level, min(n, m))
+
+
+def _finite(points: ArrayLike) -> np.ndarray:
+    points = np.asarray(points, dtype=np.float64)
+    return points[np.isfinite(points)]
+
+
+def _auroc(good: Tensor, bad: Tensor) -> Tensor:
+    """AUROC (R,) from counts (R, bins) in rising order of the score; ties within a bin half."""
+    below = good.cumsum(1) - good / 2
+    # 0/0 is NaN: a class that was not drawn.
+    return (bad * below).sum(1) / (good.sum(1) * bad.sum(1))
+
+
+def _halve(bins: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    used, position = (bins >> 1).unique_consecutive(return_inverse=True)
+    return used, torch.zeros_like(used).index_add_(0, position, pixels)
+
+
+def _require_images(images: int, counts: Tensor) -> None:
+    if counts.ndim != 2 or counts.shape[1] != images:
+        raise InputError(
+            f"counts of shape {tuple(counts.shape)} for {images} images: must be (R, {images})"
+        )
