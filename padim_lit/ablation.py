@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -17,10 +16,12 @@ from padim_lit.anomaly_map import AnomalyMap, image_score
 from padim_lit.backbone import Backbone
 from padim_lit.embedding import resolve_grid
 from padim_lit.errors import InputError
+from padim_lit.heads import HeadResult
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.onepass import CHUNK, FeatureStore, Plan, plan, run_head
 from padim_lit.projection import PROJECTIONS, Projection, require_seed
 from padim_lit.report.summary import METRICS
+from padim_lit.statistics import PixelHistograms, image_auroc, resample_counts
 
 
 @dataclass(frozen=True)
@@ -47,27 +48,43 @@ class Sweep:
         if min(self.dims) < 1:
             raise InputError(f"dims={list(self.dims)}: each must be at least 1")
 
-    def heads(self, channels: int) -> list[tuple[Projection, list[int]]]:
-        """Each head's projection, drawn at its largest D, and its dimensions."""
+    def heads(self, channels: int) -> list["Head"]:
+        """One head for each projection and seed, for those that no seed changes one in all."""
         heads = []
         for name in self.projs:
-            # identity has one dimension, C, and nothing that a seed could draw.
-            fixed = name == "identity"
-            for seed in self.seeds[:1] if fixed else self.seeds:
-                projection = PROJECTIONS[name](channels, max(self.dims), seed)
-                heads.append((projection, [channels] if fixed else sorted(self.dims)))
+            kind = PROJECTIONS[name]
+            # identity has one dimension, C.
+            dims = [channels] if name == "identity" else sorted(self.dims)
+            for seed in self.seeds if kind.seeded else self.seeds[:1]:
+                heads.append(Head(name, seed, tuple(dims)))
         return heads
 
 
 @dataclass(frozen=True)
+class Head:
+    """A projection and seed, fitted once at the largest of its dimensions."""
+
+    proj: str
+    seed: int
+    dims: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.proj}-{self.seed}"
+
+    def draw(self, channels: int) -> Projection:
+        """Its projection at the largest D; InputError where that does not exist."""
+        return PROJECTIONS[self.proj](channels, max(self.dims), self.seed)
+
+
+@dataclass(frozen=True)
 class Truth:
-    """Labels, masks and flags of the test images, in the loader's order."""
+    """Labels (N,), masks (N,h,w) and flags (N,) of the test images, in the loader's order."""
 
     label: Tensor
     mask: Tensor
     count_image: Tensor
     count_pixel: Tensor
-    path: list[str]
 
 
 class Ablation:
@@ -80,6 +97,7 @@ class Ablation:
         sizes: images in each.
         folder: scratch space for the feature maps, removed by `close`.
         grid, eps, sigma, image_score: as in `PaDiM`.
+        resamples: R, how often the test images are resampled for intervals; 0 for none.
     """
 
     def __init__(
@@ -94,6 +112,7 @@ class Ablation:
         eps: float,
         sigma: float,
         image_score: str = "max",
+        resamples: int = 0,
     ):
         shapes = backbone.grids(image_shape)
         self.grid = resolve_grid(shapes, grid)
@@ -101,6 +120,8 @@ class Ablation:
         self.device = backbone.pixel_mean.device
         self.anomaly_map = AnomalyMap(self.grid, image_shape, sigma).to(self.device)
         self.folder = folder / "features"
+        shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed
+        self.images = sum(sizes)
         layers = [(c, *s) for c, s in zip(backbone.channels, shapes, strict=True)]
         need = 4 * sum(sizes) * sum(c * h * w for c, h, w in layers)
         free = shutil.disk_usage(folder).free
@@ -109,72 +130,113 @@ class Ablation:
                 f"the feature maps of {sum(sizes)} images need {need / 1e9:.1f} GB on disk, "
                 f"{free / 1e9:.1f} are free in {folder}; free some, or set a coarser grid"
             )
+        #: Of the backbone's forward passes alone, without decoding and storing.
+        self.backbone_seconds = 0.0
+        names = ("label", "mask", "count_image", "count_pixel")
+        kept: dict[str, list[Tensor]] = {name: [] for name in names}
         try:
-            start = time.perf_counter()
             with progress() as bar:
                 self.train = FeatureStore(self.folder / "train", sizes[0], layers, self.grid)
                 for batch in bar.track(train, description="backbone, training images"):
-                    self.train.add(backbone(batch["image"].to(self.device)))
+                    self.train.add(self._features(backbone, batch))
                 self.test = FeatureStore(self.folder / "test", sizes[1], layers, self.grid)
-                kept = []
                 for batch in bar.track(test, description="backbone, test images"):
-                    self.test.add(backbone(batch["image"].to(self.device)))
-                    kept.append(batch)
-            self.backbone_seconds = time.perf_counter() - start
+                    self.test.add(self._features(backbone, batch))
+                    for name in names:
+                        kept[name].append(batch[name])
         except BaseException:
             self.close()
             raise
-        names = ("label", "mask", "count_image", "count_pixel")
-        self.truth = Truth(
-            **{name: torch.cat([batch[name] for batch in kept]) for name in names},
-            path=[path for batch in kept for path in batch["path"]],
+        self.truth = Truth(**{name: torch.cat(parts) for name, parts in kept.items()})
+        self.resamples = resamples
+        images = self.truth.label[self.truth.count_image]
+        # The same for every configuration, so that differences pair.
+        self.drawn_images = (
+            resample_counts(images, resamples) if resamples and len(images) else None
         )
+
+    def _features(self, backbone: Backbone, batch: dict[str, Any]) -> list[Tensor]:
+        images = batch["image"].to(self.device)
+        start = time.perf_counter()
+        features = backbone(images)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.backbone_seconds += time.perf_counter() - start
+        return features
 
     def plan(self, dim: int, max_memory_gb: float) -> Plan:
         """Bands of positions for heads fitted at D = `dim`."""
         return plan(self.test, self.test.images, dim, max_memory_gb * 1e9)
 
-    def rows(
-        self, projection: Projection, dims: Sequence[int], bands: Sequence[range], advance: Any
-    ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-        """A row of metrics for each d of one head, and its image scores by configuration."""
+    def run(
+        self, head: Head, projection: Projection, bands: Sequence[range], advance: Any
+    ) -> HeadResult:
+        """Rows of metrics, image scores and resampled AUROCs of one head, for each d.
+
+        ``fit/seconds`` is the moments' time at the head's largest D, which serves all of its dims,
+        plus this d's factor; ``score/seconds`` this d's distances of all test images. Neither
+        has the backbone's time in it, nor projecting the test images: see `benchmarks/speed.py`
+        for what a run of its own takes.
+        """
         distances, times = run_head(
-            projection, dims, self.train, self.test, self.eps, bands, self.device, advance
+            projection, head.dims, self.train, self.test, self.eps, bands, self.device, advance
         )
         positions = self.grid[0] * self.grid[1]
-        rows, scores = [], {}
+        result = HeadResult()
         for d, distance in distances.items():
-            metrics, score = self.judge(distance)
-            rows.append(
+            metrics, score, resampled = self.judge(distance)
+            name = f"{head.proj}-{d}-{head.seed}"
+            result.rows.append(
                 {
-                    "proj": projection.name,
+                    "proj": head.proj,
                     "dim": d,
-                    "seed": projection.seed,
+                    "seed": head.seed,
                     **{key: metrics[key.removeprefix("test/")] for key in METRICS},
                     "state_bytes": positions * d * (4 * d + 8),
-                    # The head's moments serve all of its dims; factor and score are this d's own.
-                    "head/fit_seconds": times.fit,
-                    "factor/seconds": times.factor[d],
+                    "fit/seconds": times.fit + times.factor[d],
                     "score/seconds": times.score[d],
+                    "score/ms_per_image": 1000 * times.score[d] / len(distance),
+                    "backbone/seconds": self.backbone_seconds,
+                    "backbone/ms_per_image": 1000 * self.backbone_seconds / self.images,
                 }
             )
-            scores[f"{projection.name}-{d}-{projection.seed}"] = score.numpy()
-        return rows, scores
+            result.scores[name] = score.numpy()
+            if resampled is not None:
+                result.resamples[name] = resampled.float().numpy()
+        return result
 
-    def judge(self, distances: Tensor) -> tuple[dict[str, Any], Tensor]:
-        """Metrics and image scores (N,) from distances (N,P)."""
+    def judge(self, distances: Tensor) -> tuple[dict[str, Any], Tensor, Tensor | None]:
+        """Metrics, image scores (N,) and resampled AUROCs (2,R) from distances (N,P)."""
         image, pixel, scores = ImageMetrics(), PixelMetrics(), []
+        histograms = PixelHistograms()
         for start in range(0, len(distances), CHUNK):
             part = slice(start, start + CHUNK)
             found = distances[part].to(self.device)
             maps = self.anomaly_map(found)
             score = image_score(found, maps, self.image_score).cpu()
-            maps = maps.cpu()
             scores.append(score)
             images, pixels = self.truth.count_image[part], self.truth.count_pixel[part]
             image.update(score[images], self.truth.label[part][images])
-            pixel.update(maps[pixels], self.truth.mask[part][pixels])
-        return {**image.compute(), **pixel.compute()}, torch.cat(scores)
+            maps, masks = maps.cpu()[pixels], self.truth.mask[part][pixels]
+            pixel.update(maps, masks)
+            if self.resamples:
+                histograms.update(maps, masks)
+        score = torch.cat(scores)
+        metrics = {**image.compute(), **pixel.compute()}
+        return metrics, score, self._resampled(metrics, score, histograms)
+
+    def _resampled(
+        self, metrics: dict[str, Any], score: Tensor, histograms: PixelHistograms
+    ) -> Tensor | None:
+        if not self.resamples:
+            return None
+        found = torch.full((2, self.resamples), torch.nan, dtype=torch.float64)
+        counted = self.truth.count_image
+        if metrics["image_auroc"] is not None:
+            found[0] = image_auroc(score[counted], self.truth.label[counted], self.drawn_images)
+        if metrics["pixel_auroc"] is not None:
+            found[1] = histograms.auroc(resample_counts(histograms.labels, self.resamples))
+        return found
 
     def close(self) -> None:
         """Remove the feature maps."""

@@ -4,10 +4,13 @@ The YAML files under conf/ choose values; a value of another type, or a key that
 refused by Hydra before anything runs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -19,6 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from padim_lit.errors import InputError
+from padim_lit.folders import Override
 
 
 @dataclass
@@ -120,6 +124,9 @@ class Config:
     dims: list[int] | None = None
     seeds: list[int] | None = None
     max_memory_gb: float = 4.0
+    resamples: int = 1000  # of the test images, for intervals; 0: none
+    # D of a backbone by its name, for dims that follow the backbone: experiment=table1.
+    paper_dims: dict[str, int] = field(default_factory=dict)
 
 
 def register() -> None:
@@ -140,6 +147,44 @@ def register() -> None:
         "folder": FolderConfig,
     }.items():
         store.store(group="schema/data", name=name, node=node)
+
+
+def read_overrides(words: Sequence[str]) -> list[Override]:
+    """The KEY=VALUEs of a command line as Hydra reads them.
+
+    Raises:
+        OverrideParseException: a word is none.
+    """
+    found = []
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        swept = override.is_sweep_override()
+        value = override.value()
+        values = getattr(value, "list", [value]) if swept else [value]
+        found.append(
+            Override(
+                override.key_or_group,
+                override.input_line.partition("=")[2],
+                override.input_line,
+                swept,
+                null=not override.is_delete() and None in values,
+            )
+        )
+    return found
+
+
+def refuse_null_groups(overrides: Sequence[Override], conf: Path) -> None:
+    """Refuse GROUP=null, of which Hydra makes a traceback; `conf` holds a folder a group.
+
+    Raises:
+        InputError: the group and its options.
+    """
+    for override in overrides:
+        if override.null and (conf / override.key).is_dir():
+            options = sorted(file.stem for file in (conf / override.key).glob("*.yaml"))
+            raise InputError(
+                f"{override.text}: {override.key} is no value but a file of conf/{override.key}; "
+                f"leave it out, or choose {', '.join(options)}"
+            )
 
 
 def require_known_keys(config: DictConfig, prefix: str = "") -> None:

@@ -110,12 +110,11 @@ class Plan:
     bands: list[range]
     bytes: int
 
-    def describe(self, heads: int, dims: Sequence[int]) -> str:
+    def describe(self, heads: int, dims: int) -> str:
         """One line for the log."""
         return (
-            f"{heads} heads × {len(dims)} dims = {heads * len(dims)} configurations, each head "
-            f"fitted at D={max(dims)} in {len(self.bands)} band(s) of positions, "
-            f"{readable(self.bytes)} at a time"
+            f"{heads} heads × {dims} dims = {heads * dims} configurations, each head fitted at its "
+            f"largest D in {len(self.bands)} band(s) of positions, {readable(self.bytes)} at a time"
         )
 
 

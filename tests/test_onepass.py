@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from trees import build_tree
 
 from padim_lit import Backbone, InputError, PaDiM
-from padim_lit.ablation import Ablation, Sweep
+from padim_lit.ablation import Ablation, Head, Sweep
 from padim_lit.data import Folder
 from padim_lit.onepass import plan
 from padim_lit.projection import PROJECTIONS
@@ -47,6 +47,7 @@ def make(data, backbone, folder, grid):
             grid,
             eps=0.01,
             sigma=4.0,
+            resamples=50,
         )
 
 
@@ -74,12 +75,12 @@ def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
     rows_a_band = {16: 4, 8: 8}[grid]  # four bands on the finest grid, one on the coarser
     ranges = [range(r, r + rows_a_band) for r in range(0, grid, rows_a_band)]
     with torch.inference_mode():
-        head = PROJECTIONS[name](backbone.embedding_dim, max(DIMS), 1)
-        rows, scores = ablation.rows(head, DIMS, ranges, advance=lambda: None)
-    assert [row["dim"] for row in rows] == DIMS
-    for row in rows:
+        head = Head(name, 1, tuple(DIMS))
+        found = ablation.run(head, head.draw(backbone.embedding_dim), ranges, lambda: None)
+    assert [row["dim"] for row in found.rows] == DIMS
+    for row in found.rows:
         results, expected = separate_run(data, backbone, name, row["dim"], 1, grid)
-        ours = torch.from_numpy(scores[f"{name}-{row['dim']}-1"])
+        ours = torch.from_numpy(found.scores[f"{name}-{row['dim']}-1"])
         # The least variances are the ones that rounding moves most, and minor keeps just those.
         tolerance = 1e-3 if name == "minor" else 1e-4
         torch.testing.assert_close(ours, expected, rtol=tolerance, atol=0)
@@ -87,13 +88,25 @@ def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
             assert row[f"test/{metric}"] == pytest.approx(results[metric], abs=1e-5), metric
 
 
-def test_identity_is_one_configuration_at_c():
-    heads = Sweep(["identity", "jl"], [4, 8], [0, 1, 2]).heads(16)
-    assert [(p.name, p.seed, dims) for p, dims in heads] == [
-        ("identity", 0, [16]),
-        ("jl", 0, [4, 8]),
-        ("jl", 1, [4, 8]),
-        ("jl", 2, [4, 8]),
+def test_resampled_aurocs_scatter_around_the_measured_one(ablation, backbone):
+    ranges = [range(ablation.grid[0])]
+    with torch.inference_mode():
+        for proj in ("jl", "subset"):
+            head = Head(proj, 0, (4,))
+            found = ablation.run(head, head.draw(backbone.embedding_dim), ranges, lambda: None)
+            (row,), (resampled,) = found.rows, found.resamples.values()
+            assert resampled.shape == (2, 50)
+            for metric, values in zip(("image_auroc", "pixel_auroc"), resampled, strict=True):
+                assert values.min() <= row[f"test/{metric}"] <= values.max()
+                assert values.std() > 0
+
+
+def test_what_no_seed_changes_is_one_head():
+    assert Sweep(["identity", "fisher", "jl"], [8, 4], [0, 1]).heads(16) == [
+        Head("identity", 0, (16,)),
+        Head("fisher", 0, (4, 8)),
+        Head("jl", 0, (4, 8)),
+        Head("jl", 1, (4, 8)),
     ]
 
 
