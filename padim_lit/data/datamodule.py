@@ -1,7 +1,12 @@
 """The LightningDataModule that every dataset family builds on."""
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -9,11 +14,65 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
-from padim_lit.data.items import Item, ItemDataset, MaskState, check, collate
+from padim_lit.data.cache import PictureCache
+from padim_lit.data.items import (
+    Item,
+    ItemDataset,
+    MaskState,
+    check,
+    collate,
+    picture,
+    state_of_header,
+    state_of_pixels,
+)
 from padim_lit.data.transform import Size, view
 from padim_lit.errors import InputError
 
 Primitive = str | int | float | bool | None
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How datamodules read their files; the same for every family, so no family repeats it.
+
+    Attributes:
+        cache: keeps decoded and resized pictures between runs; None decodes each time.
+        full_check: up to so many images, training and test, all are decoded at construction.
+            Beyond, only their headers are read (masks and planted defects are decoded still).
+    """
+
+    cache: PictureCache | None = None
+    full_check: int = 2000
+
+
+_reading = ContextVar("reading", default=Reading())  # noqa: B039 - frozen
+
+
+@contextmanager
+def reading(
+    picture_cache: str | None = None,
+    picture_cache_gb: float = 20.0,
+    full_check: int = Reading.full_check,
+) -> Iterator[Reading]:
+    """Datamodules constructed inside read their files this way.
+
+    Args:
+        picture_cache: folder of a `PictureCache`, made if missing; ~ is expanded. None: no cache.
+        picture_cache_gb: how large it may become, in 10⁹ bytes.
+        full_check: see `Reading`.
+
+    Raises InputError for a folder that cannot be written and numbers out of range.
+    """
+    _check_count("full_check", full_check, lowest=0)
+    cache = None if picture_cache is None else PictureCache(picture_cache, picture_cache_gb)
+    how = Reading(cache, full_check)
+    token = _reading.set(how)
+    try:
+        yield how
+    finally:
+        _reading.reset(token)
 
 
 class RankBatches(Sampler[list[int]]):
@@ -58,9 +117,12 @@ def default_workers() -> int:
 class AnomalyData(LightningDataModule):
     """Healthy training images and a test set, checked at construction.
 
-    Every file is decoded once here, so that a bad one stops the run before anything is fitted.
+    Every file is looked at once here, so that a bad one stops the run before anything is fitted.
+    Up to `Reading.full_check` images that means decoding all of them; beyond, only headers are
+    read, and a file that is broken further on stops the run when its turn comes.
+
     No loader shuffles or drops a batch: running moments do not depend on the order, and results
-    are bitwise the same for any number of workers.
+    are bitwise the same for any number of workers, with a picture cache or without.
 
     Args:
         name: short name of the data ("mvtec/screw").
@@ -110,8 +172,10 @@ class AnomalyData(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = default_workers() if num_workers is None else num_workers
         self.image_shape = self.view.output_shape
-        self.train_items, _ = check(train, self.view)
-        self.test_items, masks = check(test, self.view)
+        self.reading = _reading.get()
+        state_of = self._state_of(len(train) + len(test))
+        self.train_items, _ = check(train, state_of)
+        self.test_items, masks = check(test, state_of)
         counts = {
             "train_images": len(train),
             "test_good": sum(i.label == 0 and i.count_image for i in test),
@@ -134,13 +198,30 @@ class AnomalyData(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         return self._loader(self.test_items)
 
+    def _state_of(self, images: int) -> Callable[[Item], MaskState | None]:
+        """How to look at an item before anything is fitted, and a line in the log about it."""
+        cache, limit = self.reading.cache, self.reading.full_check
+        if cache is not None:
+            cache.require_room(self.view.output_shape)
+            log.info("%s", cache.describe())
+        if images > limit:
+            log.info(
+                "%s has more than full_check=%d images: only their headers are checked before the "
+                "fit; an image that is broken further on stops the run when it is read.",
+                *(self.name, limit),
+            )
+            return partial(state_of_header, view=self.view)
+        if cache is not None:
+            return lambda item: cache(item, self.view).state
+        return partial(state_of_pixels, view=self.view)
+
     def _loader(self, items: Sequence[Item]) -> DataLoader:
         batches: dict[str, Any] = {"batch_size": self.batch_size}
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
             batches = {"batch_sampler": RankBatches(len(items), rank, world, self.batch_size)}
         return DataLoader(
-            ItemDataset(items, self.view),
+            ItemDataset(items, self.view, self.reading.cache or picture),
             **batches,
             num_workers=self.num_workers,
             collate_fn=collate,

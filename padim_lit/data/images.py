@@ -2,12 +2,16 @@
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from padim_lit.errors import InputError
+
+T = TypeVar("T")
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 # Not read, but surely meant as images: ignoring them would shrink a dataset unnoticed.
@@ -94,8 +98,23 @@ def read_mask(path: Path) -> np.ndarray:
     return values > _MASK_THRESHOLD
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """(h, w) of the image at `path` as stored, from its header: no pixel is decoded.
+
+    Raises InputError as `read_image` does, but for what is broken behind the header.
+    """
+    mode, *size = _use(path, lambda image: (image.mode, image.height, image.width))
+    _refuse_floats(mode, path)
+    return tuple(size)
+
+
 def _open(path: Path) -> Image.Image:
     """The decoded image in its stored mode, EXIF orientation applied; closes the file."""
+    return _use(path, ImageOps.exif_transpose)
+
+
+def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
+    """What `use` makes of the opened image; the file is closed afterwards."""
     if not path.is_file():
         raise InputError(f"no such image file: {path}; check the path")
     if path.stat().st_size == 0:
@@ -104,7 +123,7 @@ def _open(path: Path) -> Image.Image:
         # An open file, not its name: by name Pillow (13.0) maps uncompressed TIFFs into memory with
         # the sides swapped where the orientation tag turns them, which scrambles the pixels.
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
-            return ImageOps.exif_transpose(image)
+            return use(image)
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
@@ -128,12 +147,16 @@ def _to_8bit(values: np.ndarray) -> np.ndarray:
     return ((values * 255 + 32767) // 65535).astype(np.uint8)
 
 
-def _rgb(image: Image.Image, path: Path) -> Image.Image:
-    if image.mode == "F":
+def _refuse_floats(mode: str, path: Path) -> None:
+    if mode == "F":
         raise InputError(
             f"image {path} holds floating-point values, whose range is not defined; "
             "allowed are 8- and 16-bit integers; convert it"
         )
+
+
+def _rgb(image: Image.Image, path: Path) -> Image.Image:
+    _refuse_floats(image.mode, path)
     try:
         # has_transparency_data covers the tRNS chunk of palette, grey and RGB files, which
         # converting straight to RGB would drop (with a warning from Pillow for palettes).

@@ -2,20 +2,19 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from padim_lit.data.images import read_image, read_mask
+from padim_lit.data.images import read_image, read_mask, read_size
 from padim_lit.data.planted import plant
 from padim_lit.data.transform import View
 from padim_lit.errors import InputError
@@ -59,13 +58,17 @@ class Item:
             return Image.fromarray(planted), mask
         if self.mask is None:
             return image, np.zeros((image.height, image.width), dtype=bool)
-        mask = read_mask(self.mask)
+        mask = self.load_mask()
         if mask.shape != (image.height, image.width):
             raise InputError(
                 f"mask {self.mask} is {mask.shape[1]}x{mask.shape[0]} pixels but its image "
                 f"{self.path} is {image.width}x{image.height}; both must have one size"
             )
         return image, mask
+
+    def load_mask(self) -> np.ndarray:
+        """The (h, w) bool mask of an item that has one; raises InputError as `read_mask` does."""
+        return read_mask(self.mask)
 
 
 class MaskState(Enum):
@@ -77,9 +80,52 @@ class MaskState(Enum):
     VANISHED = "vanished"  # inside the crop, but smaller than the resized pixels
 
 
-def check(items: Sequence[Item], view: View) -> tuple[list[Item], Counter[tuple[MaskState, bool]]]:
-    """Decode every item once, so that bad files are found before anything is fitted.
+class Picture(NamedTuple):
+    """What the model sees of an item.
 
+    Attributes:
+        pixels: (h, w, 3) uint8, planted defect included.
+        mask: (h, w) bool, True = defect.
+        state: what remains of the mask in the view; None for an item without one.
+    """
+
+    pixels: np.ndarray
+    mask: np.ndarray
+    state: MaskState | None
+
+
+def picture(item: Item, view: View) -> Picture:
+    """Decode, resize and crop an item; raises InputError as `Item.load` does."""
+    image, mask = item.load()
+    state = _mask_state(item, mask, view)
+    seen = np.zeros(view.output_shape, dtype=bool) if state is None else view.mask(mask)
+    return Picture(np.asarray(view.image(image)), seen, state)
+
+
+def state_of_pixels(item: Item, view: View) -> MaskState | None:
+    """The state of an item's mask, after decoding the image too: all of a bad file is found."""
+    _, mask = item.load()
+    return _mask_state(item, mask, view)
+
+
+def state_of_header(item: Item, view: View) -> MaskState | None:
+    """The state of an item's mask, from the image's header: what is broken behind is not found."""
+    if item.plant_seed is not None:
+        return state_of_pixels(item, view)
+    size = read_size(item.path)
+    if item.mask is None:
+        return None
+    mask = item.load_mask()
+    # Another size may be a turned image, or a mistake: decoding tells.
+    return _mask_state(item, mask, view) if mask.shape == size else state_of_pixels(item, view)
+
+
+def check(
+    items: Sequence[Item], state_of: Callable[[Item], MaskState | None]
+) -> tuple[list[Item], Counter[tuple[MaskState, bool]]]:
+    """Look at every item once, so that bad files are found before anything is fitted.
+
+    `state_of` does the looking and gives the state of an item's mask, None where it has none.
     Where the mask is empty or vanishes in the resize, the pixel truth is unknown and the item
     returned no longer counts in pixel metrics; a mask outside the crop is known to be absent.
 
@@ -88,7 +134,7 @@ def check(items: Sequence[Item], view: View) -> tuple[list[Item], Counter[tuple[
     """
     # Pillow releases the GIL while it decodes.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        states = list(threads.map(partial(_mask_state, view=view), items))
+        states = list(threads.map(state_of, items))
     unknown = (MaskState.EMPTY, MaskState.VANISHED)
     checked = [
         replace(item, count_pixel=False) if state in unknown else item
@@ -100,8 +146,7 @@ def check(items: Sequence[Item], view: View) -> tuple[list[Item], Counter[tuple[
     )
 
 
-def _mask_state(item: Item, view: View) -> MaskState | None:
-    _, mask = item.load()
+def _mask_state(item: Item, mask: np.ndarray, view: View) -> MaskState | None:
     if item.mask is None and item.plant_seed is None:
         return None
     if not mask.any():
@@ -112,23 +157,28 @@ def _mask_state(item: Item, view: View) -> MaskState | None:
 
 
 class ItemDataset(Dataset[dict[str, Any]]):
-    """Map-style dataset over items; one sample is one row of `collate`'s batch."""
+    """Map-style dataset over items; one sample is one row of `collate`'s batch.
 
-    def __init__(self, items: Sequence[Item], view: View) -> None:
+    `read` makes the pictures: `picture`, or a cache of what it makes.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], view: View, read: Callable[[Item, View], Picture] = picture
+    ) -> None:
         self.items = items
         self.view = view
+        self.read = read
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.items[index]
-        image, mask = item.load()
-        seen = self.view.mask(mask)
-        pixels = np.array(self.view.image(image), dtype=np.float32) / 255
+        seen = self.read(item, self.view)
+        pixels = seen.pixels.astype(np.float32) / 255
         return {
             "image": torch.from_numpy(pixels).permute(2, 0, 1).contiguous(),
-            "mask": torch.from_numpy(seen),
+            "mask": torch.from_numpy(seen.mask),
             "label": item.label,
             "count_image": item.count_image,
             "count_pixel": item.count_pixel,
