@@ -9,13 +9,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from padim_lit import config, experiment
+from padim_lit import config, experiment, folders
 from padim_lit.errors import InputError
 
 # Lightning starts further ranks with this process's environment, so theirs is no user's wish.
@@ -44,10 +45,20 @@ def task(cfg: DictConfig) -> None:
         experiment.main(cfg)
 
 
+def prepare(words: list[str]) -> list[str]:
+    """The command line with the folders that make a sweep go on where it ended."""
+    if {"-sc", "--shell-completion"} & set(words):
+        return words
+    overrides = config.read_overrides([word for word in words if folders.is_override(word)])
+    config.refuse_null_groups(overrides, Path(__file__).parent / "conf")
+    return folders.with_folders(words, overrides)
+
+
 def main() -> None:
     # Without this, Hydra reports its errors in its own way, on several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with one_line_errors():
+        sys.argv[1:] = prepare(sys.argv[1:])
         try:
             task()
         except OSError as error:

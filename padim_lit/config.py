@@ -124,6 +124,8 @@ class Config:
     dims: list[int] | None = None
     seeds: list[int] | None = None
     max_memory_gb: float = 4.0
+    images: int = 6  # rows of experiment=figure4
+    positions: int = 64  # patch positions of experiment=distortion
     resamples: int = 1000  # of the test images, for intervals; 0: none
     # D of a backbone by its name, for dims that follow the backbone: experiment=table1.
     paper_dims: dict[str, int] = field(default_factory=dict)

@@ -1,21 +1,23 @@
-"""One job from a config: quiet the frameworks, pick the mode, keep a sweep going."""
+"""One run or job from a config: quiet the frameworks, pick the mode, keep a sweep going."""
 
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback as HydraCallback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from padim_lit import jobs
 from padim_lit.config import one_line
 from padim_lit.errors import InputError
-from padim_lit.modes import ablation, fit
-from padim_lit.report.atomic import write_json
-from padim_lit.report.sweep import collect, print_sweep_table, write_sweep_csv
+from padim_lit.modes import ablation, distortion, figure4, fit
+from padim_lit.report.sweep import collect, print_failures, print_sweep_table, write_sweep_csv
+from padim_lit.report.table1 import compare, print_table1, write_table1
 
 log = logging.getLogger(__name__)
 
@@ -28,50 +30,103 @@ QUIET = (
     ".*LeafSpec.*is deprecated.*",
 )
 
-#: mode=NAME → what runs; each takes the config and the folder that it writes into.
-MODES = {"fit": fit.run, "ablation": ablation.run}
+
+class Mode(NamedTuple):
+    """What run.py does: `run` takes the config and the folder to write into, `result` last."""
+
+    run: Callable[[DictConfig, Path], Any]
+    result: str
+
+
+#: mode=NAME → what runs, and the file that it writes last.
+MODES = {
+    "fit": Mode(fit.run, "metrics.json"),
+    "ablation": Mode(ablation.run, "rows.json"),
+    "distortion": Mode(distortion.run, "distortion.json"),
+    "figure4": Mode(figure4.run, "figure4.json"),
+}
 
 
 def main(config: DictConfig) -> None:
-    """Hydra's task: one run, or one job of a sweep.
-
-    A job of a sweep that fails leaves ``failed.json`` and does not take the others with it;
-    `SweepReport` names it at the end.
-    """
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    """Hydra's task: one run, or one job of a sweep."""
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
-    if config.mode not in MODES:
-        raise InputError(f"mode={config.mode}: unknown; allowed: {', '.join(MODES)}")
-    job = MODES[config.mode]
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        job(config, folder)
+    if hydra.mode != RunMode.MULTIRUN:
+        _mode(config).run(config, folder)
         return
     try:
-        job(config, folder)
+        run_job(config, folder)
+    except KeyboardInterrupt:
+        print("interrupted; the same command again does the jobs that are missing", file=sys.stderr)
+        raise
+
+
+def run_job(config: DictConfig, folder: Path) -> None:
+    """One job of a sweep, unless `folder` holds its complete result already.
+
+    A job that fails leaves ``failed.json`` and does not take the others with it; `SweepReport`
+    names it at the end, and the same command again runs it again.
+    """
+    try:
+        mode, job = _mode(config), jobs.describe(config)
+        if jobs.is_done(folder, mode.result, job):
+            print(
+                f"Job {folder.name}: done already, skipped; to run it anew delete {folder} or give "
+                "another hydra.sweep.dir"
+            )
+            return
+        jobs.begin(folder, mode.result)
+        mode.run(config, folder)
+        jobs.finish(folder, job)
     except Exception as error:
         if not isinstance(error, InputError):
             log.exception("this job failed")
-        write_json(folder / "failed.json", {"error": one_line(error)})
+        jobs.fail(folder, one_line(error))
         log.error("this job failed: %s", one_line(error))
+
+
+def _mode(config: DictConfig) -> Mode:
+    if config.mode not in MODES:
+        raise InputError(f"mode={config.mode}: unknown; allowed: {', '.join(MODES)}")
+    return MODES[config.mode]
 
 
 class SweepReport(HydraCallback):
     """Writes sweep.csv and prints the table of means when a multirun ends.
 
-    Raises SystemExit where a job failed: Hydra turns any other exception into a warning.
+    With `table1` it writes table1.csv and prints that table instead. Raises SystemExit where a
+    job failed: Hydra turns any other exception into a warning.
     """
+
+    def __init__(self, table1: bool = False) -> None:
+        self.table1 = table1
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         try:
-            path = write_sweep_csv(folder)
-            jobs = collect(folder)
+            paths = {"sweep": write_sweep_csv(folder)}
+            found = collect(folder)
+            if self.table1:
+                # A job that failed may have left an older sweep.csv.
+                done = {job.folder: None for job in found if job.status == "done"}
+                rows = compare([folder / name for name in done])
+                paths["table"] = write_table1(folder, rows)
+                print_table1(rows)
+                print_failures(found)
+            else:
+                print_sweep_table(found)
         except InputError as error:
             sys.exit(f"error: {one_line(error)}")
-        print_sweep_table(jobs)
-        print(f"\nsweep  {path.resolve()}")
-        bad = [job for job in jobs if job.status != "done"]
+        print()
+        for name, path in paths.items():
+            print(f"{name:<6} {path.resolve()}")
+        bad = [job for job in found if job.status != "done"]
         if bad:
-            sys.exit(f"error: {len(bad)} of {len(jobs)} jobs failed; the lines above say why")
+            everyone = len({job.folder for job in found})
+            sys.exit(
+                f"error: {len(bad)} of {everyone} jobs failed; the lines above say why; the same "
+                "command again runs only those"
+            )

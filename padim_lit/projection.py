@@ -38,6 +38,8 @@ class Projection(nn.Module):
     bounded: ClassVar[bool] = False
     #: False where every seed gives the same Π.
     seeded: ClassVar[bool] = True
+    #: True where the seed alone says what Π is.
+    drawn: ClassVar[bool] = True
     #: Good images that `learn` wants to see before the fit; 0 where Π does not depend on data.
     warmup: int = 0
     #: Arguments beyond C, D and the seed, as primitives.
@@ -188,6 +190,8 @@ class Learned(Projection):
             covariance averaged over the positions needs few.
     """
 
+    drawn = False
+
     def __init__(self, in_channels: int, dim: int, seed: int = 0, warmup: int = 100):
         if warmup < 2:
             raise InputError(f"proj.warmup={warmup}: must be at least 2 images")
@@ -284,6 +288,7 @@ class Identity(Projection):
 
     name = "identity"
     seeded = False
+    drawn = False
 
     def __init__(self, in_channels: int, dim: int | None = None, seed: int = 0):
         super().__init__(in_channels, in_channels, seed)

@@ -25,7 +25,8 @@ TIMEOUT = 120.0  # seconds a command may take; far more than it needs
 #: A run of a second on the tree that lies in data/ of the working directory.
 TINY = [
     "data=folder", "data.root=data", "backbone=resnet18", "backbone.weights=random",
-    "image_size=64", "crop_size=64", "dim=8", "trainer=cpu", "logger=none", "hydra.run.dir=run",
+    "image_size=64", "crop_size=64", "proj=jl", "dim=8", "trainer=cpu", "logger=none",
+    "hydra.run.dir=run",
 ]  # fmt: skip
 
 

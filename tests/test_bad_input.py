@@ -110,6 +110,13 @@ CONFIG = [
     Case("unknown backbone", "backbone=vgg", ("backbone/vgg", "resnet18, timm, wide_resnet50")),
     Case("unknown data", "data=imagenet", ("data/imagenet", "elpv, folder, mtd, mvtec")),
     Case("unknown trainer", "trainer=tpu", ("trainer/tpu", "auto, cpu, ddp, gpu")),
+    Case("no proj", "proj=null", ("proj=null", "conf/proj", "leave it out, or choose", "jl")),
+    Case("no trainer", "trainer=null", ("trainer=null", "choose auto, cpu, ddp, gpu")),
+    Case("no experiment", "experiment=null", ("experiment=null", "leave it out", "ablation")),
+    Case("unknown mode", "mode=foo", ("mode=foo", "allowed: fit, ablation")),
+    Case("projs without an ablation", "projs=[jl]", ("projs=['jl']", "proj=VALUE", "ablation")),
+    Case("dims without an ablation", "dims=[4]", ("dims=[4]", "dim=VALUE", "ablation")),
+    Case("seeds without an ablation", "seeds=[0,1]", ("seeds=[0, 1]", "seed=VALUE", "ablation")),
     Case("unknown logger", "logger=mlflow", ("logger/mlflow", "csv, none, tensorboard, wandb")),
     Case("unknown key", "foo=1", ("unknown key foo", "dim, eps, seed")),
     Case("unknown key added", "+foo=1", ("unknown key foo", "dim, eps, seed")),
@@ -237,6 +244,19 @@ def test_a_sweep_with_an_unknown_option_runs_no_job(zygote, here):
     result = zygote.run(["-m", *TINY, "proj=jl,foo", "hydra.sweep.dir=sweep"], here)
     require_one_clear_line(result, ("proj/foo", "orthogonal"))
     assert leftovers(here) == []
+
+
+def test_a_sweep_over_no_option_runs_no_job(zygote, here):
+    result = zygote.run(["-m", *TINY, "proj=jl,null", "hydra.sweep.dir=sweep"], here)
+    require_one_clear_line(result, ("proj=jl,null", "leave it out, or choose"))
+    assert leftovers(here) == []
+
+
+def test_a_sweep_over_modes_reports_the_one_that_is_none(zygote, here):
+    result = zygote.run(["-m", *TINY, "mode=foo,fit", "hydra.sweep.dir=sweep"], here)
+    require_one_clear_line(result, ("1 of 2 jobs failed",))
+    assert "Job 0 failed" in result.out and "mode=foo: unknown; allowed: fit" in result.out
+    assert (here / "sweep" / "1" / "metrics.json").exists()
 
 
 def test_a_sweep_folder_below_a_file_is_refused(zygote, here):

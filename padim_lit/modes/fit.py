@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     try:
         # The cheap checks come first: keys, data, then weights, then the trainer.
         require_known_keys(config)
+        _require_one(config)
         require_seed(config.seed)
         data = make_data(config)
         model = load_model(config, data) if config.ckpt else make_model(config, data)
@@ -103,8 +106,8 @@ def _fit_and_test(
     fit_seconds = None
     if not config.ckpt:
         start = time.perf_counter()
-        trainer.fit(model, datamodule=data)
-        _require_finished(trainer)
+        with _interruptible(trainer):
+            trainer.fit(model, datamodule=data)
         fit_seconds = time.perf_counter() - start
         if model.whitening is None:
             raise InputError(
@@ -112,8 +115,8 @@ def _fit_and_test(
             )
         _save_checkpoint(trainer, folder / "model.ckpt")
     start = time.perf_counter()
-    trainer.test(model, datamodule=data, verbose=False)
-    _require_finished(trainer)
+    with _interruptible(trainer):
+        trainer.test(model, datamodule=data, verbose=False)
     test_seconds = time.perf_counter() - start
     metrics = dict(model.results)
     why = metrics.pop("why")
@@ -219,7 +222,24 @@ def _save_checkpoint(trainer: Trainer, path: Path) -> None:
         part.replace(path)
 
 
-def _require_finished(trainer: Trainer) -> None:
-    # Lightning swallows Ctrl-C and would let the run go on with half the images.
-    if trainer.interrupted:
+@contextmanager
+def _interruptible(trainer: Trainer) -> Iterator[None]:
+    """Raise KeyboardInterrupt after Ctrl-C, in whichever way Lightning takes it."""
+    try:
+        yield
+    except SystemExit:
+        # Its exit status 1 would say that something failed.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    if trainer.interrupted:  # it would let the run go on with half the images
         raise KeyboardInterrupt
+
+
+def _require_one(config: DictConfig) -> None:
+    for key in ("projs", "dims", "seeds"):
+        if config[key] is not None:
+            raise InputError(
+                f"{key}={list(config[key])}: mode=fit makes one model of one {key[:-1]}; give "
+                f"{key[:-1]}=VALUE, with -m several, or experiment=ablation"
+            )

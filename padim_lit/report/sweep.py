@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from padim_lit.errors import InputError
+from padim_lit.jobs import DONE
 from padim_lit.report.atomic import write_csv
 from padim_lit.report.summary import METRICS, MISSING
 from padim_lit.report.terminal import print_line, print_table
@@ -26,7 +27,8 @@ class Job:
 
     Attributes:
         name: its folder's name, "0", "1", ...
-        status: "done" (it has metrics.json), "failed" (failed.json) or "unfinished" (neither).
+        status: "done" (it has metrics.json or what its mode writes instead), "failed"
+            (failed.json) or "unfinished" (neither).
         overrides: what was typed for it, without leading "+"; "~key" keeps its tilde.
         results: the content of metrics.json; empty unless done.
         error: the message of failed.json; empty unless failed.
@@ -37,6 +39,11 @@ class Job:
     overrides: dict[str, str] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Its folder's name, also of one configuration of an ablation ("3/jl/100/0")."""
+        return self.name.partition("/")[0]
 
     def row(self) -> dict[str, Any]:
         """Columns of sweep.csv; a result that its override does not repeat is "result/NAME"."""
@@ -120,6 +127,12 @@ def print_sweep_table(jobs: Sequence[Job], *, console: Console | None = None) ->
         print_line(f"All jobs: {constant}", console)
     if done:
         print_table(table, console)
+    print_failures(jobs, console=console)
+
+
+def print_failures(jobs: Sequence[Job], *, console: Console | None = None) -> None:
+    """Print a line for each job that failed or did not finish: what was typed, and why."""
+    console = console or Console()
     for job in jobs:
         if job.status != "done":
             typed = " ".join(f"{key}={value}" for key, value in job.overrides.items())
@@ -143,7 +156,9 @@ def _read(folder: Path) -> list[Job]:
         return [Job(folder.name, "done", overrides, _load(file, dict))]
     if (file := folder / "rows.json").exists():
         return [as_job(row, folder.name, overrides) for row in _load(file, list)]
-    return [Job(folder.name, "unfinished", overrides)]
+    # Other modes write neither.
+    status = "done" if (folder / DONE).exists() else "unfinished"
+    return [Job(folder.name, status, overrides)]
 
 
 def _load(file: Path, kind: type) -> Any:
