@@ -92,6 +92,23 @@ class FolderConfig:
 
 
 @dataclass
+class CategoryConfig:
+    _target_: str = MISSING
+    root: str = MISSING
+    category: str = MISSING
+
+
+@dataclass
+class ValidationConfig(CategoryConfig):
+    validation: str = "unused"
+
+
+@dataclass
+class RealIADConfig(CategoryConfig):
+    resolution: int = 1024
+
+
+@dataclass
 class Config:
     """One run. Groups (backbone, proj, data, trainer, logger) are files under conf/."""
 
@@ -147,6 +164,12 @@ def register() -> None:
         "mvtec": MVTecConfig,
         "mtd": MagneticTileConfig,
         "folder": FolderConfig,
+        "visa": CategoryConfig,
+        "btad": CategoryConfig,
+        "mpdd": CategoryConfig,
+        "loco": ValidationConfig,
+        "mvtec_ad2": ValidationConfig,
+        "real_iad": RealIADConfig,
     }.items():
         store.store(group="schema/data", name=name, node=node)
 

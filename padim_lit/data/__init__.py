@@ -1,9 +1,28 @@
 """Datamodules: one file a dataset family, all of them an AnomalyData."""
 
+from padim_lit.data.btad import BTAD
 from padim_lit.data.datamodule import AnomalyData, reading
 from padim_lit.data.elpv import ELPV
 from padim_lit.data.folder import Folder
+from padim_lit.data.loco import MVTecLOCO
+from padim_lit.data.mpdd import MPDD
 from padim_lit.data.mtd import MagneticTile
 from padim_lit.data.mvtec import MVTec
+from padim_lit.data.mvtec_ad2 import MVTecAD2
+from padim_lit.data.real_iad import RealIAD
+from padim_lit.data.visa import VisA
 
-__all__ = ["ELPV", "AnomalyData", "Folder", "MVTec", "MagneticTile", "reading"]
+__all__ = [
+    "BTAD",
+    "ELPV",
+    "MPDD",
+    "AnomalyData",
+    "Folder",
+    "MVTec",
+    "MVTecAD2",
+    "MVTecLOCO",
+    "MagneticTile",
+    "RealIAD",
+    "VisA",
+    "reading",
+]

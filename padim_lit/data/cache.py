@@ -73,7 +73,7 @@ class PictureCache:
     def __call__(self, item: Item, view: View) -> Picture:
         """The picture of `item`; raises InputError as `picture` does."""
         try:
-            files = [item.path, *_masks(item)]
+            files = [item.path, *item.masks]
             stamps = [_stamp(path) for path in files]
             digests = [self._indexed(stamp) for stamp in stamps]
             if all(digests) and (found := self._read(_key(item, digests, view))):
@@ -169,11 +169,6 @@ class PictureCache:
             return False
 
 
-def _masks(item: Item) -> tuple[Path, ...]:
-    masks = item.mask
-    return () if masks is None else (masks,) if isinstance(masks, Path) else tuple(masks)
-
-
 def _stamp(path: Path) -> str:
     """JSON of path, size and times in ns; ctime changes where a tool sets the mtime back."""
     found = path.stat()
@@ -185,7 +180,7 @@ def _stamp(path: Path) -> str:
 
 def _key(item: Item, digests: list[str], view: View) -> str:
     planted = None if item.plant_seed is None else [item.kind, item.plant_seed]
-    what = [_making(), view.resize, view.crop, digests, planted]
+    what = [_making(), view.resize, view.crop, digests, planted, item.nonzero]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 

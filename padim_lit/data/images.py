@@ -72,8 +72,13 @@ def read_image(path: Path) -> Image.Image:
     return _rgb(image, path)
 
 
-def read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path, nonzero: bool = False) -> np.ndarray:
     """The mask at `path` as (h, w) bool, True = defect, EXIF orientation applied.
+
+    Args:
+        path: of the mask.
+        nonzero: every value above 0 is a defect, as data sets have it whose masks tell kinds of
+            defects apart. What follows is for the others.
 
     A pixel is a defect where its brightest channel is above 127 of 255 (16-bit masks are scaled
     first). A mask whose maximum is 1 is a binary 0/1 mask. A maximum of 2..127 fits neither
@@ -84,10 +89,12 @@ def read_mask(path: Path) -> np.ndarray:
     image = _open(path)
     if image.mode.startswith("I"):
         raw = _integers(image, path)
-        values = raw if raw.max(initial=0) == 1 else _to_8bit(raw)
+        values = raw if nonzero or raw.max(initial=0) == 1 else _to_8bit(raw)
     else:
         values = np.asarray(_rgb(image, path)).max(axis=2)
     highest = int(values.max(initial=0))
+    if nonzero:
+        return values > 0
     if highest == 1:
         return values == 1
     if 1 < highest <= _MASK_THRESHOLD:

@@ -29,7 +29,9 @@ class Item:
     Attributes:
         path: image file.
         kind: "good", or the kind of defect ("crack", "planted_crack", ...).
-        mask: mask file, or None where all is good, unknown or planted.
+        mask: mask file, several whose union is the truth, or None where all is good, unknown or
+            planted.
+        nonzero: every value of the mask above 0 is a defect, see `read_mask`.
         plant_seed: seed of the defect to plant (its form follows from `kind`), or None.
         count_image: counts in image metrics (False for planted defects).
         count_pixel: counts in pixel metrics (only where the pixel truth is known).
@@ -37,7 +39,8 @@ class Item:
 
     path: Path
     kind: str = GOOD
-    mask: Path | None = None
+    mask: Path | tuple[Path, ...] | None = None
+    nonzero: bool = False
     plant_seed: int | None = None
     count_image: bool = True
     count_pixel: bool = False
@@ -61,14 +64,31 @@ class Item:
         mask = self.load_mask()
         if mask.shape != (image.height, image.width):
             raise InputError(
-                f"mask {self.mask} is {mask.shape[1]}x{mask.shape[0]} pixels but its image "
+                f"mask {self.masks[0]} is {mask.shape[1]}x{mask.shape[0]} pixels but its image "
                 f"{self.path} is {image.width}x{image.height}; both must have one size"
             )
         return image, mask
 
+    @property
+    def masks(self) -> tuple[Path, ...]:
+        """The mask files, none or more."""
+        if self.mask is None:
+            return ()
+        return self.mask if isinstance(self.mask, tuple) else (self.mask,)
+
     def load_mask(self) -> np.ndarray:
-        """The (h, w) bool mask of an item that has one; raises InputError as `read_mask` does."""
-        return read_mask(self.mask)
+        """The (h, w) bool mask of an item that has one.
+
+        Raises InputError as `read_mask` does, and for several masks of different sizes.
+        """
+        first, *others = (read_mask(path, self.nonzero) for path in self.masks)
+        for path, mask in zip(self.masks[1:], others, strict=True):
+            if mask.shape != first.shape:
+                raise InputError(
+                    f"masks {self.masks[0]} and {path} of one image differ in size; replace one"
+                )
+            first |= mask
+        return first
 
 
 class MaskState(Enum):

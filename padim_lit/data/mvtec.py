@@ -11,7 +11,7 @@ from padim_lit.data.archive import BadArchive, unpack
 from padim_lit.data.datamodule import AnomalyData
 from padim_lit.data.download import alone, discard, fetch
 from padim_lit.data.transform import Size
-from padim_lit.data.tree import read_tree, resolve_root, subfolders
+from padim_lit.data.tree import read_tree, resolve_category
 from padim_lit.errors import InputError
 from padim_lit.report.atomic import write_json
 
@@ -108,13 +108,8 @@ class MVTec(AnomalyData):
     ) -> None:
         if download:
             provide(Path(root).expanduser(), category, url, sha256)
-        folder = resolve_root(root, "MVTec AD")
-        found = [name for name in subfolders(folder) if (folder / name / "train").is_dir()]
-        if category not in found:
-            where = ", ".join(found) if found else "none"
-            hint = "; set data.root to its parent" if (folder / "train").is_dir() else ""
-            raise InputError(f"unknown category {category!r} in {folder}; found: {where}{hint}")
-        train, test = read_tree(folder / category, masks_required=True)
+        folder = resolve_category(root, category, "MVTec AD")
+        train, test = read_tree(folder, masks_required=True)
         super().__init__(
             f"mvtec/{category}",
             train,

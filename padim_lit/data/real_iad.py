@@ -1,0 +1,93 @@
+"""Real-IAD (Wang et al., CVPR 2024): 30 objects, five views each."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from padim_lit.data.datamodule import AnomalyData
+from padim_lit.data.items import GOOD, Item
+from padim_lit.data.tree import inside, resolve_root, subfolders
+from padim_lit.errors import InputError
+
+# The files lie in the archive's folder, or in one of the same name inside it.
+SPLITS = ("realiad_jsons", "realiad_jsons/realiad_jsons")
+
+
+class RealIAD(AnomalyData):
+    """One object of Real-IAD, all views, split as realiad_jsons/CATEGORY.json says.
+
+    The file has meta.prefix and meta.normal_class, and lists train and test of anomaly_class,
+    image_path and mask_path (null for good images), relative to realiad_RESOLUTION/PREFIX.
+
+    Args:
+        root: folder that holds realiad_jsons and realiad_1024, realiad_512 or realiad_256.
+        category: "audiojack", "pcb", ...
+        resolution: 1024, 512 or 256: which of the published sizes to read.
+        loading: image_size, crop_size, batch_size, num_workers; see AnomalyData.
+
+    Raises InputError for a missing root, split file or image folder (naming what was found), an
+    entry that cannot be used, missing files, and what AnomalyData raises.
+    """
+
+    def __init__(
+        self, root: str | Path, category: str, resolution: int = 1024, **loading: Any
+    ) -> None:
+        folder = resolve_root(root, "Real-IAD")
+        pictures = folder / f"realiad_{resolution}"
+        if not pictures.is_dir():
+            there = ", ".join(n for n in subfolders(folder) if n.startswith("realiad_"))
+            raise InputError(
+                f"no {pictures}; found: {there or 'no realiad_ folder'}; set data.resolution or "
+                "data.root"
+            )
+        file, split = _split(folder, category)
+        try:
+            meta = split["meta"]
+            train, test = (
+                [
+                    _item(pictures / meta["prefix"], entry, meta["normal_class"], file)
+                    for entry in part
+                ]
+                for part in (split["train"], split["test"])
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{file} is no split of Real-IAD ({type(error).__name__}: {error}); it needs meta, "
+                "train and test"
+            ) from error
+        bad = next((item for item in train if item.label), None)
+        if bad:
+            raise InputError(f"{file}: {bad.path} is defective but in train; use realiad_jsons")
+        for number, item in enumerate(test):
+            if not item.label:
+                test[number] = Item(item.path, count_pixel=True)
+        record = {
+            "split": f"the authors' split, {file.parent.name}/{file.name}",
+            "split_seed": None,
+            "resolution": resolution,
+        }
+        super().__init__(f"real_iad/{category}", train, test, record=record, **loading)
+
+
+def _split(folder: Path, category: str) -> tuple[Path, dict[str, Any]]:
+    found = [file for name in SPLITS for file in sorted((folder / name).glob("*.json"))]
+    chosen = [file for file in found if file.stem == category]
+    if not chosen:
+        known = ", ".join(sorted({file.stem for file in found})) or "none"
+        raise InputError(
+            f"unknown category {category!r}: no {category}.json in {folder / SPLITS[0]}; found: "
+            f"{known}"
+        )
+    try:
+        return chosen[0], json.loads(chosen[0].read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{chosen[0]} cannot be read ({error}); unpack it again") from error
+
+
+def _item(folder: Path, entry: dict[str, Any], normal: str, file: Path) -> Item:
+    path = inside(folder, entry["image_path"], str(file))
+    kind = GOOD if entry["anomaly_class"] == normal else entry["anomaly_class"]
+    if kind == GOOD:
+        return Item(path)
+    mask = inside(folder, entry["mask_path"], str(file))
+    return Item(path, kind, mask, nonzero=True, count_pixel=True)

@@ -1,0 +1,78 @@
+"""VisA (Zou et al., ECCV 2022) with its authors' one-class split."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from padim_lit.data.datamodule import AnomalyData
+from padim_lit.data.items import Item
+from padim_lit.data.tree import inside, resolve_root
+from padim_lit.errors import InputError
+
+SPLIT = Path("split_csv") / "1cls.csv"
+COLUMNS = ("object", "split", "label", "image", "mask")
+
+
+class VisA(AnomalyData):
+    """One object of VisA, split as split_csv/1cls.csv says.
+
+    A row names object, split (train, test), label (normal, anomaly), image and mask, the paths
+    relative to `root`. The masks number the kinds of defects, so every value above 0 counts.
+
+    Args:
+        root: folder that holds split_csv and the objects' folders; ~ is expanded.
+        category: "candle", "pcb1", ...: an object of the split file.
+        loading: image_size, crop_size, batch_size, num_workers; see AnomalyData.
+
+    Raises InputError for a missing root or split file, a row that cannot be used (with its line),
+    an unknown category (naming the ones found), missing files, and what AnomalyData raises.
+    """
+
+    def __init__(self, root: str | Path, category: str, **loading: Any) -> None:
+        folder = resolve_root(root, "VisA")
+        objects: dict[str, tuple[list[Item], list[Item]]] = {}
+        for line, row in _rows(folder / SPLIT):
+            train, test = objects.setdefault(row["object"], ([], []))
+            if row["object"] == category:
+                item = _item(folder, row, f"{folder / SPLIT}, line {line}")
+                (train if row["split"] == "train" else test).append(item)
+        if category not in objects:
+            raise InputError(
+                f"unknown category {category!r} in {folder / SPLIT}; found: "
+                f"{', '.join(sorted(objects)) or 'none'}"
+            )
+        # By path, so that the order of the rows does not matter.
+        train, test = (sorted(part, key=lambda item: item.path) for part in objects[category])
+        record = {"split": "the authors' one-class split, 1cls.csv", "split_seed": None}
+        super().__init__(f"visa/{category}", train, test, record=record, **loading)
+
+
+def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            reader = csv.DictReader(text)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise InputError(
+                    f"{file} has no column {missing[0]}; it needs {', '.join(COLUMNS)}"
+                )
+            return [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{file} cannot be read ({error}); set data.root to the folder that holds split_csv"
+        ) from error
+
+
+def _item(folder: Path, row: dict[str, str], where: str) -> Item:
+    if row["split"] not in ("train", "test") or row["label"] not in ("normal", "anomaly"):
+        raise InputError(
+            f"{where}: split={row['split']}, label={row['label']}; allowed are train, test and "
+            "normal, anomaly"
+        )
+    path = inside(folder, row["image"], where)
+    if row["label"] == "normal":
+        return Item(path, count_pixel=row["split"] == "test")
+    if row["split"] == "train":
+        raise InputError(f"{where}: a defective image in the training set; it must be normal")
+    mask = inside(folder, row["mask"], where)
+    return Item(path, "anomaly", mask, nonzero=True, count_pixel=True)
