@@ -1,0 +1,306 @@
+"""What a report shows, as one plain dict: points, fits of eq. 15, differences, verdicts."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from padim_lit.claims import LEVEL, judge
+from padim_lit.errors import InputError
+from padim_lit.report.published import (
+    CATEGORIES,
+    PADIM_DIM,
+    PADIM_IMAGE_MEAN,
+    PADIM_PIXEL,
+    PADIM_PIXEL_MEAN,
+    REPORT_MEAN,
+)
+from padim_lit.report.summary import METRICS
+from padim_lit.report.sweepfolder import RESAMPLED, SETTINGS, SweepFolder, join_parts, labels
+from padim_lit.statistics import Difference, paired_difference
+from padim_lit.theory import fit_performance
+from padim_lit.version import __version__
+
+BASE = "subset"
+COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
+#: Backbone times of one sweep that differ by more are of a machine that was not alike.
+TIMED_APART = 1.1
+#: Places of the curve of eq. 15.
+CURVE_POINTS = 48
+#: Metrics that the page draws; the others are in its tables.
+DRAWN = ("test/image_auroc", "test/pixel_auroc", "test/pixel_aupro", "test/image_ap")
+#: Projections by their place in the palette; others follow.
+PALETTE = ("jl", "subset", "minor", "orthogonal", "sparse", "fisher", "identity")
+
+
+@dataclass(frozen=True)
+class MeanOf:
+    """The mean over several sweeps of one backbone, read as a `SweepFolder` is."""
+
+    sweeps: Sequence[SweepFolder]
+
+    @property
+    def projs(self) -> list[str]:
+        return [p for p in self.sweeps[0].projs if all(p in s.projs for s in self.sweeps)]
+
+    def dims_of(self, proj: str) -> list[int]:
+        return sorted(set.intersection(*(set(s.dims_of(proj)) for s in self.sweeps)))
+
+    def seeds_of(self, proj: str, dim: int) -> list[int]:
+        return sorted(set.intersection(*(set(s.seeds_of(proj, dim)) for s in self.sweeps)))
+
+    def points(self, proj: str, dim: int, metric: str, seeds: Sequence[int]) -> np.ndarray:
+        """Mean over the sweeps, (S,)."""
+        return np.mean([s.points(proj, dim, metric, seeds) for s in self.sweeps], axis=0)
+
+    def resamples(
+        self, proj: str, dim: int, metric: str, seeds: Sequence[int]
+    ) -> np.ndarray | None:
+        """Mean over the sweeps, each resampled on its own, (S, R); None where one kept none."""
+        total, sizes = 0.0, set()
+        for sweep in self.sweeps:
+            found = sweep.resamples(proj, dim, metric, seeds)
+            sizes.add(None if found is None else found.shape)
+            if None in sizes or len(sizes) > 1:
+                return None
+            total = total + found / len(self.sweeps)
+        return total
+
+
+def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
+    """All that the page and the figures show but for pictures and distortions, ready for JSON.
+
+    Numbers that are not finite are None. `sweeps` are joined as `join_parts` does.
+    """
+    joined = join_parts(sweeps)
+    names = labels(joined)
+    projs = sorted({p for s in joined for p in s.projs}, key=_slot)
+    content = {
+        "level": LEVEL,
+        "base": BASE,
+        "written": date.today().isoformat(),
+        "version": __version__,
+        "metrics": {_short(k): v for k, v in METRICS.items()},
+        "projs": dict(zip(projs, _slots(projs), strict=True)),
+        "sweeps": [_sweep(s, name) for s, name in zip(joined, names, strict=True)],
+        "table": [*_table(joined), *_mean_rows(joined)],
+        "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
+        "warnings": warnings(joined, names),
+    }
+    return finite(content)
+
+
+def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
+    """Sentences on what a reader must know before believing a number."""
+    found = []
+
+    def those(sentence: str, chosen: Sequence[bool]) -> None:
+        if any(chosen):
+            which = "; ".join(n for n, yes in zip(names, chosen, strict=True) if yes)
+            found.append(sentence.format("all sweeps" if all(chosen) else which))
+
+    those(
+        "Random backbone weights in {}: memory and time are real, detection says nothing.",
+        [str(s.constants.get("weights")).startswith("random") for s in sweeps],
+    )
+    those(
+        "Planted (synthetic) defects in {}: pixel metrics count defects that were painted on good "
+        "images, image metrics real ones.",
+        ["planted" in str(s.constants.get("pixel_truth")) for s in sweeps],
+    )
+    those("One seed in {}: nothing is known of other draws.", [len(s.seeds) == 1 for s in sweeps])
+    those(
+        "No resamples in {}: differences have no interval.",
+        [all(_kept(s, row.proj, row.dim) is None for row in s.rows) for s in sweeps],
+    )
+    those(
+        "Timed apart: the parts of {} saw different backbone times, so their latencies compare "
+        "loosely.",
+        [_timed_apart(s) for s in sweeps],
+    )
+    if any("test/image_f1max" in s.metrics for s in sweeps):
+        found.append(
+            "Thresholds (F1-max, and outlines in the pictures) are the best ones on the test set "
+            "itself, hence optimistic. AUROC, AP and AUPRO have no threshold."
+        )
+    return found
+
+
+def finite(value: Any) -> Any:
+    """`value` with every number that is not finite made None, down to the last list."""
+    if isinstance(value, dict):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
+    configurations = []
+    for proj in sweep.projs:
+        for dim in sweep.dims_of(proj):
+            values = {_short(m): sweep.points(proj, dim, m) for m in (*METRICS, *COSTS)}
+            values["total_ms"] = values["score/ms_per_image"] + values["backbone/ms_per_image"]
+            configurations.append(
+                {
+                    "proj": proj,
+                    "dim": dim,
+                    "seeds": sweep.seeds_of(proj, dim),
+                    "values": {k: v.tolist() for k, v in values.items()},
+                    "mean": {k: float(v.mean()) for k, v in values.items()},
+                    "sd": {k: _sd(v) for k, v in values.items()},
+                }
+            )
+    return {
+        "label": name,
+        "data": sweep.data,
+        "backbone": sweep.backbone,
+        "path": str(sweep.path),
+        "command": sweep.command,
+        "constants": {k: v for k, v in sweep.constants.items() if v is not None},
+        "seeds": sweep.seeds,
+        "configurations": configurations,
+        "fits": [
+            fit
+            for proj in sweep.projs
+            if proj != "identity"
+            for metric in DRAWN
+            if (fit := _fit(sweep, proj, metric))
+        ],
+    }
+
+
+def _fit(sweep: SweepFolder, proj: str, metric: str) -> dict[str, Any] | None:
+    """Eq. 15 fitted to the seeds' means at every D; says why where it cannot be."""
+    found: dict[str, Any] = {"proj": proj, "metric": _short(metric)}
+    measured = [(d, float(sweep.points(proj, d, metric).mean())) for d in sweep.dims_of(proj)]
+    x, y = np.array([m for m in measured if math.isfinite(m[1])], float).reshape(-1, 2).T
+    if len(x) < 2:
+        return None
+    try:
+        fit = fit_performance(x, y)
+    except InputError as error:
+        return found | {"why": str(error)}
+    # Beyond its limit eq. 15 claims nothing.
+    places = np.linspace(x.min(), max(x.min(), min(x.max(), fit.limit)), CURVE_POINTS)
+    lower, upper = fit.band(places, LEVEL)
+    return found | {
+        **{key: float(getattr(fit, key)) for key in ("p", "limit", "rmse", "r_squared")},
+        "points": fit.points,
+        "outside": fit.outside,
+        "identifiable": fit.identifiable,
+        **{
+            name: np.round(np.asarray(values, float), 6).tolist()
+            for name, values in {"x": places, "y": fit(places), "low": lower, "high": upper}.items()
+        },
+    }
+
+
+def _table(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
+    rows = []
+    for index, sweep in enumerate(sweeps):
+        for row in _rows(sweep):
+            paper = None
+            if PADIM_DIM.get(sweep.backbone) == row["dim"] and _is_mvtec(sweep):
+                paper = PADIM_PIXEL.get(sweep.backbone, {}).get(_category(sweep))
+            row |= {"sweep": index, "data": sweep.data, "backbone": sweep.backbone}
+            rows.append(row | {"padim": {"pixel_auroc": paper} if paper else {}, "report": {}})
+    return rows
+
+
+def _mean_rows(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
+    """The mean over MVTec categories that were measured with the same backbone and settings."""
+    groups: dict[tuple[str, ...], list[SweepFolder]] = {}
+    for sweep in filter(_is_mvtec, sweeps):
+        key = (sweep.backbone, *(str(sweep.constants.get(k)) for k in SETTINGS))
+        groups.setdefault(key, []).append(sweep)
+    rows = []
+    for members in groups.values():
+        backbone, categories = members[0].backbone, [_category(s) for s in members]
+        if len(set(categories)) < 2 or len(set(categories)) < len(categories):
+            continue
+        for row in _rows(MeanOf(members)):
+            padim, report = {}, {}
+            if PADIM_DIM.get(backbone) == row["dim"] and set(categories) == set(CATEGORIES):
+                padim = {
+                    "image_auroc": PADIM_IMAGE_MEAN.get(backbone),
+                    "pixel_auroc": PADIM_PIXEL_MEAN.get(backbone),
+                }
+                report = {"pixel_auroc": REPORT_MEAN.get(backbone)}
+            name = f"mean of {len(members)} MVTec categories"
+            row |= {"sweep": None, "of": [sweeps.index(s) for s in members], "data": name}
+            rows.append(row | {"backbone": backbone, "padim": padim, "report": report})
+    return rows
+
+
+def _rows(source: SweepFolder | MeanOf) -> list[dict[str, Any]]:
+    """A row for each D: by metric and projection, mean, sd, seeds and the difference to `BASE`."""
+    rows = []
+    for dim in sorted({d for proj in source.projs for d in source.dims_of(proj)}):
+        cells: dict[str, Any] = {}
+        for metric in METRICS:
+            by_proj = cells[_short(metric)] = {}
+            for proj in source.projs:
+                if seeds := source.seeds_of(proj, dim):
+                    y = source.points(proj, dim, metric, seeds)
+                    by_proj[proj] = {"mean": float(y.mean()), "sd": _sd(y), "seeds": len(seeds)}
+                    if proj != BASE and (found := _difference(source, proj, dim, metric)):
+                        by_proj[proj]["difference"] = asdict(found)
+        rows.append({"dim": dim, "cells": cells})
+    return rows
+
+
+def _difference(
+    source: SweepFolder | MeanOf, proj: str, dim: int, metric: str
+) -> Difference | None:
+    seeds = sorted(set(source.seeds_of(proj, dim)) & set(source.seeds_of(BASE, dim)))
+    if not seeds:
+        return None
+    points = [source.points(p, dim, metric, seeds) for p in (proj, BASE)]
+    if metric not in RESAMPLED:
+        return paired_difference(*points, None, None, LEVEL)
+    resamples = [source.resamples(p, dim, metric, seeds) for p in (proj, BASE)]
+    return paired_difference(*points, *resamples, LEVEL)
+
+
+def _kept(sweep: SweepFolder, proj: str, dim: int) -> np.ndarray | None:
+    return sweep.resamples(proj, dim, next(iter(RESAMPLED)))
+
+
+def _timed_apart(sweep: SweepFolder) -> bool:
+    # The backbone is the same for every projection: its time tells how alike the machine was.
+    times = [t for row in sweep.rows if (t := row.measured.get("backbone/ms_per_image"))]
+    return bool(times) and max(times) > TIMED_APART * min(times)
+
+
+def _sd(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+
+def _is_mvtec(sweep: SweepFolder) -> bool:
+    return sweep.data.startswith("mvtec/") and _category(sweep) in CATEGORIES
+
+
+def _category(sweep: SweepFolder) -> str:
+    return sweep.data.rpartition("/")[2]
+
+
+def _slot(proj: str) -> tuple[int, str]:
+    return (PALETTE.index(proj) if proj in PALETTE else len(PALETTE), proj)
+
+
+def _slots(projs: Sequence[str]) -> list[int]:
+    """Place in the palette of each; unknown ones share what is left."""
+    unknown = [p for p in projs if p not in PALETTE]
+    return [
+        PALETTE.index(p) if p in PALETTE else len(PALETTE) + unknown.index(p) % 2 for p in projs
+    ]
+
+
+def _short(metric: str) -> str:
+    return metric.removeprefix("test/")

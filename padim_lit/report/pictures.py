@@ -1,0 +1,114 @@
+"""Find the pictures that runs left, and make them small enough to live inside one HTML file."""
+
+import base64
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from padim_lit.errors import InputError
+
+#: File → what it shows.
+PICTURES = {
+    "figure4.png": "The same test images under each projection: image, truth, heat maps, masks.",
+    "heatmaps/overview.png": "Highest- and lowest-scoring defects, highest-scoring good images.",
+}
+WIDTH, QUALITY = 1400, 88
+#: Bytes of all pictures together, base64 as they are embedded.
+BUDGET = 11_000_000
+
+
+def find(paths: Iterable[str | os.PathLike], name: str) -> list[Path]:
+    """Every file of that name in or below the folders `paths`, each once.
+
+    `name` may have a folder in front, "heatmaps/overview.png".
+    """
+    last = Path(name).name
+    found: dict[Path, Path] = {}
+    for path in paths:
+        for file in sorted(Path(path).rglob(last)):
+            if file.as_posix().endswith(f"/{name}") and file.is_file():
+                found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def embed(files: Sequence[tuple[Path, str]], budget: int = BUDGET) -> tuple[list[dict], list[str]]:
+    """Pictures as data URIs, with captions, and sentences on those that did not fit.
+
+    Each is at most `WIDTH` pixels wide, less where all would take more than `budget` bytes; PNG or
+    JPEG, whichever is smaller. `files` are paths and what they show.
+
+    Raises:
+        InputError: a picture cannot be read.
+    """
+    kept, left, used = [], [], 0
+    for at, (file, shows) in enumerate(files):
+        # What is left is shared among those that are left.
+        share = (budget - used) / (len(files) - at)
+        encoded = _encode(file, share)
+        if used + len(encoded["src"]) > budget:
+            left.append(f"{file} did not fit into the report; open it there.")
+            continue
+        used += len(encoded["src"])
+        kept.append({**encoded, "shows": shows, "of": about(_run_folder(file)), "path": str(file)})
+    return kept, left
+
+
+def about(folder: Path) -> str:
+    """What a run was, in a few words: from its own record, else what was typed, else its name."""
+    try:
+        records = [folder / f"{name}.json" for name in ("metrics", "figure4", "distortion")]
+        for file in filter(Path.exists, records):
+            found = json.loads(file.read_text(encoding="utf-8"))
+            seed = None if found.get("seed") is None else f"seed {found['seed']}"
+            dim = None if found.get("dim") is None else f"D = {found['dim']}"
+            parts = [found.get("data"), found.get("backbone"), found.get("proj"), dim, seed]
+            if known := ", ".join(str(part) for part in parts if part):
+                return known
+        if (file := folder / ".hydra" / "overrides.yaml").exists():
+            typed: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+            if isinstance(typed, list) and typed:
+                return " ".join(map(str, typed))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file} cannot be read ({reason}); remove it") from error
+    return folder.name
+
+
+def _run_folder(file: Path) -> Path:
+    return file.parent.parent if file.parent.name == "heatmaps" else file.parent
+
+
+def _encode(file: Path, share: float) -> dict[str, Any]:
+    try:
+        with Image.open(file) as opened:
+            image = opened.convert("RGB")
+    # A picture of absurd size is an error of its own in Pillow.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{file} cannot be read as a picture ({error}); remove it") from error
+    for width in (WIDTH, 1000, 700):
+        smaller = image
+        if image.width > width:
+            height = max(1, round(image.height * width / image.width))
+            smaller = image.resize((width, height), Image.Resampling.LANCZOS)
+        kind, content = _smallest(smaller)
+        if 4 * len(content) / 3 <= share:
+            break
+    src = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return {"src": src, "width": smaller.width, "height": smaller.height}
+
+
+def _smallest(image: Image.Image) -> tuple[str, bytes]:
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    image.save(png, "PNG", optimize=True)
+    # Not optimize=True: Pillow's buffer for that is too small for noisy pictures.
+    image.save(jpeg, "JPEG", quality=QUALITY, subsampling=0)
+    # Lines and letters stay crisper in PNG, so JPEG has to be worth it.
+    if len(jpeg.getvalue()) < 0.6 * len(png.getvalue()):
+        return "jpeg", jpeg.getvalue()
+    return "png", png.getvalue()
