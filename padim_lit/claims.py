@@ -135,7 +135,7 @@ CLAIMS = {
 }
 
 
-def judge(folders: Sequence[SweepFolder], challenger: str = "minor") -> list[Verdict]:
+def judge(folders: Sequence[SweepFolder], challenger: str = "fisher") -> list[Verdict]:
     """A verdict for every claim, in the order of `CLAIMS`.
 
     Args:

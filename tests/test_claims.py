@@ -12,7 +12,7 @@ from padim_lit.claims import CLAIMS, judge
 from padim_lit.report.sweepfolder import read_sweeps
 
 DIMS = (25, 50, 100, 150, 200, 300, 400, 550)
-SPREAD = {"subset": 0.02, "jl": 0.001, "minor": 0.001}
+SPREAD = {"subset": 0.02, "jl": 0.001, "fisher": 0.001}
 MS_BACKBONE = 10
 
 
@@ -22,14 +22,14 @@ def eq15(x, p=0.03, q=4.0, k=0.05):
 
 def curve(proj, dim):
     """A world in which every claim is true: eq. 15 with selection far below."""
-    return {"subset": -0.2, "jl": 0.0, "minor": 0.03}[proj] + eq15(dim)
+    return {"subset": -0.2, "jl": 0.0, "fisher": 0.03}[proj] + eq15(dim)
 
 
 def cost(proj, dim):
     return 0.0002 * dim**2
 
 
-def sweep(folder, truth=curve, projs=("subset", "jl", "minor"), dims=DIMS, seeds=range(6), **more):
+def sweep(folder, truth=curve, projs=("subset", "jl", "fisher"), dims=DIMS, seeds=range(6), **more):
     """Write a sweep whose AUROCs are `truth(proj, dim)` plus seeds' and images' variation."""
     spread, ms, keep = more.pop("spread", SPREAD), more.pop("ms", cost), more.pop("keep", True)
     images = more.pop("images", 0.003)
@@ -86,13 +86,13 @@ def test_a_world_in_which_all_is_true(tmp_path):
 
 
 def test_a_world_in_which_nothing_is_true(tmp_path):
-    worse = {"subset": 0.0, "jl": -0.02, "minor": -0.1}
+    worse = {"subset": 0.0, "jl": -0.02, "fisher": -0.1}
 
     def truth(proj, dim):
         # Flat at first, then rising straight.
         return 0.7 + worse[proj] + 0.0004 * max(0, dim - 200)
 
-    spread = {"subset": 0.001, "jl": 0.01, "minor": 0.01}
+    spread = {"subset": 0.001, "jl": 0.01, "fisher": 0.01}
     sweep(tmp_path, truth, spread=spread, ms=lambda proj, dim: 1.0)
     found = verdicts(tmp_path)
     savings = found.pop("savings")
@@ -147,7 +147,7 @@ def test_missing_dimensions_are_named_and_never_replaced(tmp_path):
     assert "needs jl at 150 and subset at 550 (it has C = 512)" in found["150-for-550"].reason
     assert "needs jl at 200 and jl at 550" in found["steep-then-flat"].reason
     assert "needs jl at D = 200" in found["eq15"].reason
-    assert "needs jl and minor at the same D ≤ 100" in found["challenger"].reason
+    assert "needs jl and fisher at the same D ≤ 100" in found["challenger"].reason
     assert "dims=[150,550]" in found["150-for-550"].command
     assert found["same-d-image"].verdict == "holds"
 
@@ -265,7 +265,7 @@ def test_eq15_predicts_nothing_where_it_has_reached_1(tmp_path):
 
 def test_the_challenger_is_judged_by_dataset(tmp_path):
     def loses(proj, dim):
-        return 0.8 - 0.03 * (proj == "minor")
+        return 0.8 - 0.03 * (proj == "fisher")
 
     def ties(proj, dim):
         return 0.8
@@ -282,7 +282,7 @@ def test_the_challenger_is_judged_by_dataset(tmp_path):
     found = verdicts(tmp_path)["challenger"]
     assert found.verdict == ("holds when the data is screw, wide_resnet50; elpv, wide_resnet50")
     assert "1 worse, 0 open, of 4" in found.reason
-    assert "minor is at least as good" in found.claim.sentence
+    assert "fisher is at least as good" in found.claim.sentence
     assert verdicts(tmp_path / "c")["challenger"].verdict == "does not hold"
     assert verdicts(tmp_path / "d")["challenger"].verdict == "does not hold"
     sweep(tmp_path / "e", ties, data="wood", **quiet)
@@ -296,7 +296,7 @@ def test_the_challenger_is_judged_by_dataset(tmp_path):
 
 def test_the_challenger_is_judged_up_to_100(tmp_path):
     def truth(proj, dim):
-        return 0.8 + (proj == "minor") * (0.05 if dim <= 100 else -0.05)
+        return 0.8 + (proj == "fisher") * (0.05 if dim <= 100 else -0.05)
 
     sweep(tmp_path, truth, dims=(50, 100, 150))
     found = verdicts(tmp_path)["challenger"]

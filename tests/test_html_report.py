@@ -586,8 +586,8 @@ def test_distortions_are_named_and_empty_cells_are_null(tmp_path):
     assert (row["proj"], row["dim"], row["seed"], row["spearman"]) == ("subset", 25, 0, None)
     assert found["rows"][1]["spearman"] > 0
     for broken, message in (
-        (first.replace("subset,25", "subset,many"), r"line 2: dim='many' is not a number"),
-        (first.rpartition(",")[0], r"line 2: columns are missing"),
+        (first.replace("subset,25", "subset,many"), r"line 2: dim='many' is not a whole number"),
+        (first.rpartition(",")[0], r"line 2: must have 14 columns"),
     ):
         file.write_text("\n".join([head, broken, *rest]) + "\n")
         with pytest.raises(InputError, match=message):

@@ -262,6 +262,8 @@ def _is_part(a: SweepFolder, b: SweepFolder) -> bool:
 def read_distortion(file: str | os.PathLike) -> list[dict[str, Any]]:
     """The rows of a distortion.csv: proj, dim, seed, quantity and the statistics as floats.
 
+    Empty cells are None: a rank correlation belongs to distances alone.
+
     Raises:
         InputError: the file cannot be read; it names the line.
     """
@@ -270,7 +272,8 @@ def read_distortion(file: str | os.PathLike) -> list[dict[str, Any]]:
         typed: dict[str, Any] = {key: row.pop(key) for key in ("proj", "quantity")}
         for key in ("dim", "seed"):
             typed[key] = _number(int, row.pop(key), file, line, key)
-        rows.append(typed | {k: _number(float, v, file, line, k) for k, v in row.items()})
+        numbers = {k: _number(float, v, file, line, k) if v else None for k, v in row.items()}
+        rows.append(typed | numbers)
     return rows
 
 
