@@ -16,6 +16,8 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 import padim_lit
+from padim_lit.ablation import Ablation
+from padim_lit.backbone import Backbone
 from padim_lit.config import one_line
 from padim_lit.data import AnomalyData, reading
 from padim_lit.errors import InputError
@@ -67,6 +69,25 @@ def make_model(config: DictConfig, data: AnomalyData) -> PaDiM:
     weights = config.backbone.weights
     model.record = {"data": data.name, **data.record, **preprocessing(config), "weights": weights}
     return model
+
+
+def make_ablation(
+    config: DictConfig, data: AnomalyData, backbone: Backbone, folder: Path, resamples: int = 0
+) -> Ablation:
+    """Runs the backbone over `data`; the feature maps lie in `folder` until it is closed."""
+    return Ablation(
+        backbone,
+        data.image_shape,
+        data.train_dataloader(),
+        data.test_dataloader(),
+        (len(data.train_items), len(data.test_items)),
+        folder,
+        config.grid,
+        config.eps,
+        config.sigma,
+        config.image_score,
+        resamples,
+    )
 
 
 def require_regular(eps: float, dim: int, data: AnomalyData) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from padim_lit.ablation import Ablation, Head, Sweep, progress
+from padim_lit.ablation import Head, Sweep, progress
 from padim_lit.anomaly_map import AnomalyMap, require_image_score
 from padim_lit.backbone import Backbone
 from padim_lit.build import (
     device_name,
     instantiate,
+    make_ablation,
     make_data,
     make_trainer,
     preprocessing,
@@ -104,19 +105,7 @@ def _run_heads(
     folder: Path,
 ) -> tuple[dict[Head, HeadResult], dict[Head, str]]:
     """Results of the heads that ran, each kept as soon as it is there, and why others failed."""
-    ablation = Ablation(
-        backbone,
-        data.image_shape,
-        data.train_dataloader(),
-        data.test_dataloader(),
-        (len(data.train_items), len(data.test_items)),
-        folder,
-        config.grid,
-        config.eps,
-        config.sigma,
-        config.image_score,
-        config.resamples,
-    )
+    ablation = make_ablation(config, data, backbone, folder, config.resamples)
     done, failed = {}, {}
     try:
         how = ablation.plan(max(p.dim for p in drawn.values()), config.max_memory_gb)

@@ -16,6 +16,7 @@ from padim_lit.anomaly_map import AnomalyMap, require_image_score
 from padim_lit.backbone import Backbone
 from padim_lit.build import (
     instantiate,
+    make_ablation,
     make_data,
     make_trainer,
     preprocessing,
@@ -66,18 +67,7 @@ def run(config: DictConfig, folder: Path) -> None:
     dims = {proj: channels if proj == "identity" else config.dim for proj in projs}
     heads = [Head(proj, config.seed, (dims[proj],)) for proj in projs]
     drawn = [head.draw(channels) for head in heads]
-    ablation = Ablation(
-        backbone,
-        data.image_shape,
-        data.train_dataloader(),
-        data.test_dataloader(),
-        (len(data.train_items), len(data.test_items)),
-        folder,
-        config.grid,
-        config.eps,
-        config.sigma,
-        config.image_score,
-    )
+    ablation = make_ablation(config, data, backbone, folder)
     try:
         methods, maps = [], []
         bands = ablation.plan(max(dims.values()), config.max_memory_gb).bands
