@@ -83,8 +83,9 @@ def test_each_job_has_its_predictions_and_pictures(sweep):
         assert [",".join(map(str, row)) for row in content["data"]] == lines
         assert len(list(media.glob("images/pictures_*.png"))) == 4
         assert list(media.glob("images/heatmaps_*.png"))
-        # Truth and prediction of two defects, prediction and (blank) truth of two good images.
-        assert len(list(media.glob("images/mask/*.png"))) >= 6
+        # Truth and prediction of two defects and two good images; files are named by their
+        # content, so that the two blank truths (and any prediction equal to another) share one.
+        assert len(list(media.glob("images/mask/*.png"))) >= 4
 
 
 def test_a_failing_run_is_marked_failed(failing):
