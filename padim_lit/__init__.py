@@ -1,14 +1,20 @@
 """PaDiM anomaly detection with random projections, on Lightning and Hydra."""
 
+from typing import TYPE_CHECKING, Any
+
 from padim_lit.backbone import Backbone
+from padim_lit.detector import Detector
 from padim_lit.errors import InputError
-from padim_lit.module import PaDiM
 from padim_lit.projection import JL, Fisher, Identity, Minor, Orthogonal, Projection, Sparse, Subset
 from padim_lit.version import __version__
+
+if TYPE_CHECKING:
+    from padim_lit.module import PaDiM
 
 __all__ = [
     "JL",
     "Backbone",
+    "Detector",
     "Fisher",
     "Identity",
     "InputError",
@@ -20,3 +26,12 @@ __all__ = [
     "Subset",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Only here, because Lightning takes seconds to import and scoring does without it.
+    if name == "PaDiM":
+        from padim_lit.module import PaDiM
+
+        return PaDiM
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,10 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 import padim_lit
 from padim_lit.ablation import Ablation
 from padim_lit.backbone import Backbone
+from padim_lit.checkpoint import KEY, differences, read
 from padim_lit.config import one_line
 from padim_lit.data import AnomalyData, reading
 from padim_lit.errors import InputError
-from padim_lit.module import PaDiM, differences, read_checkpoint
+from padim_lit.module import PaDiM
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "numpy", "pillow")
 
@@ -107,7 +108,7 @@ def preprocessing(config: DictConfig) -> dict[str, Any]:
 
 def load_model(config: DictConfig, data: AnomalyData) -> PaDiM:
     """The checkpoint's PaDiM, after checking that the config asks for just that one."""
-    state = read_checkpoint(config.ckpt)["padim_lit"]
+    state = read(config.ckpt)[KEY]
     saved, record = state["spec"], state["record"]
     given: dict[str, Any] = {
         "backbone": {k: config.backbone[k] for k in ("model", "feature_location")},

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from padim_lit.data.images import read_image, read_mask, read_size
 from padim_lit.data.planted import plant
 from padim_lit.data.transform import View
+from padim_lit.digests import digest
 from padim_lit.errors import InputError
 
 GOOD = "good"
@@ -203,6 +204,7 @@ class ItemDataset(Dataset[dict[str, Any]]):
             "count_image": item.count_image,
             "count_pixel": item.count_pixel,
             "index": index,
+            "digest": digest(seen.pixels),
             "path": str(item.path),
             "kind": item.kind,
         }
@@ -211,14 +213,15 @@ class ItemDataset(Dataset[dict[str, Any]]):
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Samples of an ItemDataset as one batch.
 
-    Returns image (B,3,h,w) float32 in [0,1], mask (B,h,w) bool, label and index (B,) int64,
-    count_image and count_pixel (B,) bool, path and kind as lists of str.
+    Returns image (B,3,h,w) float32 in [0,1], mask (B,h,w) bool, label and index (B,) int64, digest
+    (B,16) uint8 of the pixels, count_image and count_pixel (B,) bool, path and kind as lists of
+    str.
     """
     column = {key: [sample[key] for sample in samples] for key in samples[0]}
     flags = ("count_image", "count_pixel")
     return (
         column
-        | {key: torch.stack(column[key]) for key in ("image", "mask")}
+        | {key: torch.stack(column[key]) for key in ("image", "mask", "digest")}
         | {key: torch.tensor(column[key], dtype=torch.int64) for key in ("label", "index")}
         | {key: torch.tensor(column[key], dtype=torch.bool) for key in flags}
     )

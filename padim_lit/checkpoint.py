@@ -1,0 +1,84 @@
+"""What a checkpoint holds beside Lightning's own keys, read without executing any pickle."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from padim_lit.errors import InputError
+
+#: Layout of what is written; older ones are brought up to it by `state_of`.
+VERSION = 3
+#: The key of a Lightning checkpoint under which it lies.
+KEY = "padim_lit"
+
+
+def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """A checkpoint's content, with ``content[KEY]`` of the present `VERSION`.
+
+    Raises:
+        InputError: no such file, not readable, not a checkpoint of padim_lit, or of a newer one.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"ckpt={path}: no such file; give the model.ckpt of an earlier run")
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        raise InputError(
+            f"ckpt={path}: not a readable checkpoint ({type(error).__name__}); give the model.ckpt "
+            "of a finished run"
+        ) from error
+    try:
+        state_of(content)
+    except InputError as error:
+        raise InputError(f"ckpt={path}: {error}") from None
+    return content
+
+
+def state_of(content: Any) -> dict[str, Any]:
+    """``content[KEY]``, brought up to the present `VERSION` in place.
+
+    Keys: ``version``; ``spec``, the arguments of `Detector`; ``record``, what else was recorded
+    (data, preprocessing), primitives; ``count``, N, 0 before a fit. After one also ``mean`` (P,D),
+    ``whitening`` packed, and, unless it is slim, ``scatter`` packed; ``images``, content digests
+    (N,16) or None where they are unknown; ``calibration``, see `padim_lit.calibration`, or None.
+
+    Raises:
+        InputError: not a checkpoint of padim_lit, or of a newer one.
+    """
+    state = content.get(KEY) if isinstance(content, dict) else None
+    if state is None:
+        raise InputError("not a padim_lit checkpoint; give the model.ckpt of an earlier run")
+    if state["version"] > VERSION:
+        raise InputError(
+            f"written by a newer padim_lit (checkpoint version {state['version']}, this one reads "
+            f"up to {VERSION}); upgrade padim_lit"
+        )
+    if state["version"] < 2:
+        state["spec"].setdefault("image_score", "max")
+        if state["spec"]["proj"] == "minor":
+            state["spec"]["proj_options"].setdefault("warmup", 100)
+    if state["version"] < 3:
+        state.update(images=None, calibration=None)
+    state["version"] = VERSION
+    return state
+
+
+def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") -> str:
+    """The keys in which two nested dicts differ: ``dim is 100 there and 50 here, …``."""
+    found = []
+    for key in given:
+        there, here = saved.get(key), given[key]
+        if isinstance(here, dict) and isinstance(there, dict):
+            found.append(differences(there, here, f"{prefix}{key}."))
+        elif there != here:
+            found.append(f"{prefix}{key} is {there} there and {here} here")
+    return ", ".join(f for f in found if f)
+
+
+def part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of one submodule of a state dict."""
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}

@@ -1,0 +1,197 @@
+"""What scores images: backbone, projection, one Gaussian a position, anomaly map."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from padim_lit import checkpoint
+from padim_lit.anomaly_map import AnomalyMap, image_score, require_image_score
+from padim_lit.backbone import Backbone
+from padim_lit.embedding import embed, resolve_grid
+from padim_lit.errors import InputError
+from padim_lit.gaussian import mahalanobis, whiten
+from padim_lit.moments import Moments, pack, unpack
+from padim_lit.projection import PROJECTIONS, Projection
+
+
+class Detector(nn.Module):
+    """Images in, Mahalanobis scores and maps out (PaDiM §3; JL report §3).
+
+    Args:
+        backbone: frozen feature extractor with C channels.
+        projection: Π from C to D.
+        image_shape: (h, w) of the images in pixels.
+        eps: ε ≥ 0 added to every covariance's diagonal, in squared feature units (eq. 4).
+        grid: positions along the longer side; features are averaged down to it. "auto" takes the
+            second finest layer's grid, None the finest layer's.
+        sigma: σ of the map's blur, in pixels.
+        image_score: "max" or "topk", see `padim_lit.anomaly_map.image_score`.
+
+    Attributes:
+        mean, whitening: (P,D) and (P,D,D) after a fit, else None.
+        moments: what they were made of; None before a fit and in slim checkpoints.
+        images: content digests (N,16) of the images in the moments; None where unknown.
+        calibration: what held-out good images score; None where it was not measured.
+        record: primitives on what was fitted (data, preprocessing, seed).
+
+    Raises:
+        InputError: arguments that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        projection: Projection,
+        image_shape: tuple[int, int] = (224, 224),
+        eps: float = 0.01,
+        grid: int | str | None = "auto",
+        sigma: float = 4.0,
+        image_score: str = "max",
+    ):
+        super().__init__()
+        if not 0 <= eps < math.inf:
+            raise InputError(f"eps={eps}: must be finite and 0 or more (PaDiM uses 0.01)")
+        if projection.in_channels != backbone.embedding_dim:
+            raise InputError(
+                f"the projection takes C={projection.in_channels} channels but backbone "
+                f"{backbone.name} gives {backbone.embedding_dim}"
+            )
+        require_image_score(image_score)
+        self.backbone, self.projection = backbone, projection
+        self.image_shape, self.eps, self.grid, self.sigma = tuple(image_shape), eps, grid, sigma
+        self.image_score = image_score
+        self.map_grid = resolve_grid(backbone.grids(self.image_shape), grid)
+        self.anomaly_map = AnomalyMap(self.map_grid, self.image_shape, sigma)
+        # No buffer: DDP would broadcast them before every step.
+        self.moments: Moments | None = None
+        self.images: Tensor | None = None
+        self.calibration: dict[str, Any] | None = None
+        self.record: dict[str, Any] = {}
+        # Saved packed and with a version by `state`, not in the state dict.
+        self.register_buffer("mean", None, persistent=False)
+        self.register_buffer("whitening", None, persistent=False)
+
+    @property
+    def positions(self) -> int:
+        """P = H·W."""
+        return self.map_grid[0] * self.map_grid[1]
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the moments, and again of the factors."""
+        return self.positions * self.projection.dim * (4 * self.projection.dim + 8)
+
+    @torch.no_grad()
+    def embed(self, images: Tensor, projection: Projection | None = None) -> Tensor:
+        """(B,3,h,w) images → (B,P,D) projected embeddings, float32 under any autocast."""
+        features = self.backbone(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return embed(features, projection or self.projection, self.map_grid)
+
+    def distances(self, images: Tensor) -> Tensor:
+        """(B,3,h,w) images in [0, 1] → (B,P) Mahalanobis distances, not squared."""
+        x = self.embed(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return mahalanobis(x, self.mean, self.whitening)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,3,h,w) images in [0, 1] → scores (B,) and anomaly maps (B,h,w)."""
+        distances = self.distances(images)
+        with torch.autocast(images.device.type, enabled=False):
+            maps = self.anomaly_map(distances)
+        return image_score(distances, maps, self.image_score), maps
+
+    def use(self, moments: Moments, images: Tensor | None = None) -> None:
+        """Score with the Gaussians of these moments from now on.
+
+        Raises:
+            InputError: fewer than 2 images, or a singular covariance.
+        """
+        self.mean, self.whitening = moments.mean, whiten(moments, self.eps)
+        self.moments, self.images, self.calibration = moments, images, None
+
+    def require_fitted(self) -> None:
+        """Raise InputError unless there are Gaussians to score with."""
+        if self.whitening is None:
+            raise InputError("this PaDiM has no Gaussians yet: fit it or load a checkpoint first")
+
+    # Checkpoints
+
+    def spec(self) -> dict[str, Any]:
+        """What was fitted, as primitives: backbone, projection, ε, grid, image shape, σ."""
+        return {
+            "backbone": self.backbone.spec(),
+            "proj": self.projection.name,
+            "dim": self.projection.dim,
+            "seed": self.projection.seed,
+            "proj_options": self.projection.options,
+            "eps": self.eps,
+            "grid": self.grid,
+            "image_shape": list(self.image_shape),
+            "sigma": self.sigma,
+            "image_score": self.image_score,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What `padim_lit.checkpoint` keeps beside the state dict."""
+        state: dict[str, Any] = {"version": checkpoint.VERSION, "spec": self.spec()}
+        state |= {"record": self.record, "count": 0, "images": None, "calibration": None}
+        if self.whitening is not None:
+            # Both are triangles, so together they take the room of one square.
+            state |= {
+                "count": self.moments.count,
+                "mean": self.moments.mean,
+                "scatter": pack(self.moments.scatter),
+                "whitening": pack(self.whitening),
+                "images": self.images,
+                "calibration": self.calibration,
+            }
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `state` gave; InputError where it is another config's."""
+        if state["spec"] != self.spec():
+            wrong = checkpoint.differences(state["spec"], self.spec())
+            raise InputError(f"checkpoint of another config: {wrong}")
+        self.record = state["record"]
+        if state["count"]:
+            dim = self.projection.dim
+            scatter = unpack(state["scatter"], dim, symmetric=True)
+            self.moments = Moments(state["count"], state["mean"], scatter)
+            self.mean = state["mean"]
+            self.whitening = unpack(state["whitening"], dim, symmetric=False)
+            self.images, self.calibration = state["images"], state["calibration"]
+
+    @classmethod
+    def load_from_checkpoint(cls, path: str | Path, map_location: Any = "cpu") -> "Detector":
+        """Rebuild a fitted model from its file alone; no download, and no pickle is executed.
+
+        Raises:
+            InputError: no such file, not a checkpoint of padim_lit, or of a newer version.
+        """
+        content = checkpoint.read(path, map_location)
+        weights, state = content["state_dict"], content[checkpoint.KEY]
+        spec = state["spec"]
+        backbone = Backbone(**spec["backbone"], state=checkpoint.part(weights, "backbone.net."))
+        kind = PROJECTIONS.get(spec["proj"])
+        if kind is None:
+            raise InputError(
+                f"{path}: made with proj={spec['proj']}, which is not registered here; "
+                f"import the module that adds it to PROJECTIONS (known: {', '.join(PROJECTIONS)})"
+            )
+        projection = kind(backbone.embedding_dim, spec["dim"], spec["seed"], **spec["proj_options"])
+        model = cls(
+            backbone,
+            projection,
+            image_shape=tuple(spec["image_shape"]),
+            eps=spec["eps"],
+            grid=spec["grid"],
+            sigma=spec["sigma"],
+            image_score=spec["image_score"],
+        )
+        model.load_state_dict(weights)
+        model.restore(state)
+        return model.eval()
