@@ -108,7 +108,7 @@ CONFIG = [
     Case("list without end", "dim=[1", ("'dim=[1'", "KEY=VALUE")),
     Case("unknown proj", "proj=foo", ("proj/foo", "fisher, identity, jl, minor")),
     Case("unknown backbone", "backbone=vgg", ("backbone/vgg", "resnet18, timm, wide_resnet50")),
-    Case("unknown data", "data=imagenet", ("data/imagenet", "btad, elpv, folder, loco, mpdd, mtd, mvtec")),
+    Case("unknown data", "data=imagenet", ("data/imagenet", "btad, elpv, folder, loco", "mtd")),
     Case("unknown trainer", "trainer=tpu", ("trainer/tpu", "auto, cpu, ddp, gpu")),
     Case("no proj", "proj=null", ("proj=null", "conf/proj", "leave it out, or choose", "jl")),
     Case("no trainer", "trainer=null", ("trainer=null", "choose auto, cpu, ddp, gpu")),

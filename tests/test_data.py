@@ -54,6 +54,7 @@ def test_batch_has_the_agreed_keys_shapes_and_types(tmp_path):
         "count_image": ((3,), torch.bool),
         "count_pixel": ((3,), torch.bool),
         "index": ((3,), torch.int64),
+        "digest": ((3, 16), torch.uint8),
     }
     assert all(isinstance(p, str) and Path(p).is_file() for p in batch["path"])
     assert set(batch["kind"]) <= {"good", "crack"}
