@@ -38,7 +38,7 @@ def moments() -> Table:
                 state = init(POSITIONS, DIM)
                 for part in rows.split(batch):
                     state = update(state, part)
-                ours = state.scatter.double().numpy() / (IMAGES - 1)
+                ours = state.scatter.square(symmetric=True).double().numpy() / (IMAGES - 1)
                 table.add_row(
                     str(offset),
                     str(batch),

@@ -16,6 +16,7 @@ from padim_lit.anomaly_map import AnomalyMap, image_score
 from padim_lit.backbone import Backbone
 from padim_lit.embedding import resolve_grid
 from padim_lit.errors import InputError
+from padim_lit.gaussian import scoring_bytes
 from padim_lit.heads import HeadResult
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.onepass import CHUNK, FeatureStore, Plan, plan, run_head
@@ -192,7 +193,7 @@ class Ablation:
                     "dim": d,
                     "seed": head.seed,
                     **{key: metrics[key.removeprefix("test/")] for key in METRICS},
-                    "state_bytes": positions * d * (4 * d + 8),
+                    "state_bytes": scoring_bytes(positions, d),
                     "fit/seconds": times.fit + times.factor[d],
                     "score/seconds": times.score[d],
                     "score/ms_per_image": 1000 * times.score[d] / len(distance),

@@ -42,8 +42,8 @@ def state_of(content: Any) -> dict[str, Any]:
     """``content[KEY]``, brought up to the present `VERSION` in place.
 
     Keys: ``version``; ``spec``, the arguments of `Detector`; ``record``, what else was recorded
-    (data, preprocessing), primitives; ``count``, N, 0 before a fit. After one also ``mean`` (P,D),
-    ``whitening`` packed, and, unless it is slim, ``scatter`` packed; ``images``, content digests
+    (data, preprocessing), primitives; ``count``, N, 0 before a fit. After one also ``mean`` (P,D)
+    and ``whitening`` and ``scatter``, the bands of a `Triangle` or packed; ``images``, digests
     (N,16) or None where they are unknown; ``calibration``, see `padim_lit.calibration`, or None.
 
     Raises:

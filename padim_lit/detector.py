@@ -12,9 +12,10 @@ from padim_lit.anomaly_map import AnomalyMap, image_score, require_image_score
 from padim_lit.backbone import Backbone
 from padim_lit.embedding import embed, resolve_grid
 from padim_lit.errors import InputError
-from padim_lit.gaussian import mahalanobis, whiten
-from padim_lit.moments import Moments, pack, unpack
+from padim_lit.gaussian import mahalanobis, scoring_bytes, whiten
+from padim_lit.moments import Moments
 from padim_lit.projection import PROJECTIONS, Projection
+from padim_lit.triangle import Triangle, triangle_bytes
 
 
 class Detector(nn.Module):
@@ -31,7 +32,7 @@ class Detector(nn.Module):
         image_score: "max" or "topk", see `padim_lit.anomaly_map.image_score`.
 
     Attributes:
-        mean, whitening: (P,D) and (P,D,D) after a fit, else None.
+        mean, whitening: (P,D) and P triangles of D rows after a fit, else None.
         moments: what they were made of; None before a fit and in slim checkpoints.
         images: content digests (N,16) of the images in the moments; None where unknown.
         calibration: what held-out good images score; None where it was not measured.
@@ -72,7 +73,7 @@ class Detector(nn.Module):
         self.record: dict[str, Any] = {}
         # Saved packed and with a version by `state`, not in the state dict.
         self.register_buffer("mean", None, persistent=False)
-        self.register_buffer("whitening", None, persistent=False)
+        self.whitening: Triangle | None = None
 
     @property
     def positions(self) -> int:
@@ -81,8 +82,20 @@ class Detector(nn.Module):
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of the moments, and again of the factors."""
-        return self.positions * self.projection.dim * (4 * self.projection.dim + 8)
+        """Bytes of what scoring needs beside backbone and Π, see `scoring_bytes`."""
+        return scoring_bytes(self.positions, self.projection.dim)
+
+    @property
+    def fit_bytes(self) -> int:
+        """Bytes of moments and factors in memory."""
+        dim = self.projection.dim
+        return 2 * triangle_bytes(self.positions, dim) + 8 * self.positions * dim
+
+    def _apply(self, change: Any, recurse: bool = True) -> "Detector":
+        # Where the module moves, its factors move; they are no buffer because they are bands.
+        if self.whitening is not None:
+            self.whitening = self.whitening.map(change)
+        return super()._apply(change, recurse)
 
     @torch.no_grad()
     def embed(self, images: Tensor, projection: Projection | None = None) -> Tensor:
@@ -140,12 +153,12 @@ class Detector(nn.Module):
         state: dict[str, Any] = {"version": checkpoint.VERSION, "spec": self.spec()}
         state |= {"record": self.record, "count": 0, "images": None, "calibration": None}
         if self.whitening is not None:
-            # Both are triangles, so together they take the room of one square.
+            # The bands themselves: packing would need the room of both once more.
             state |= {
                 "count": self.moments.count,
                 "mean": self.moments.mean,
-                "scatter": pack(self.moments.scatter),
-                "whitening": pack(self.whitening),
+                "scatter": list(self.moments.scatter.bands),
+                "whitening": list(self.whitening.bands),
                 "images": self.images,
                 "calibration": self.calibration,
             }
@@ -158,11 +171,10 @@ class Detector(nn.Module):
             raise InputError(f"checkpoint of another config: {wrong}")
         self.record = state["record"]
         if state["count"]:
-            dim = self.projection.dim
-            scatter = unpack(state["scatter"], dim, symmetric=True)
+            scatter = _triangle(state["scatter"], symmetric=True)
             self.moments = Moments(state["count"], state["mean"], scatter)
             self.mean = state["mean"]
-            self.whitening = unpack(state["whitening"], dim, symmetric=False)
+            self.whitening = _triangle(state["whitening"], symmetric=False)
             self.images, self.calibration = state["images"], state["calibration"]
 
     @classmethod
@@ -195,3 +207,10 @@ class Detector(nn.Module):
         model.load_state_dict(weights)
         model.restore(state)
         return model.eval()
+
+
+def _triangle(saved: Tensor | list[Tensor], symmetric: bool) -> Triangle:
+    """Of bands, or packed as versions 1 and 2 and slim checkpoints have it."""
+    if isinstance(saved, Tensor):
+        return Triangle.unpack(saved.float(), symmetric)
+    return Triangle(tuple(saved))

@@ -15,7 +15,6 @@ from torch import Tensor
 from padim_lit.errors import InputError
 from padim_lit.gaussian import mahalanobis, whiten
 from padim_lit.moments import Moments, init, update
-from padim_lit.onepass import submoments
 from padim_lit.projection import Projection
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -71,8 +70,8 @@ def measure(
     for d in dims:
         rows, factor = projection.nested(d)
         x = test[..., rows] * factor
-        part = submoments(state, rows, factor)
-        distance = mahalanobis(x, part.mean, whiten(part, eps))
+        mean = state.mean[:, rows] * factor
+        distance = mahalanobis(x, mean, whiten(state, eps, rows, factor))
         ratios = {
             "norm": x.square().sum(-1) / lengths,
             "pair": (x[first] - x[second]).square().sum(-1) / apart,

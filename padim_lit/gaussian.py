@@ -7,6 +7,7 @@ from torch import Tensor
 
 from padim_lit.errors import InputError
 from padim_lit.moments import Moments, covariance, require_two
+from padim_lit.triangle import Triangle
 
 # Positions are factored in blocks of about this many float64 numbers: it bounds what the fit
 # needs beyond its state.
@@ -15,7 +16,9 @@ BLOCK_NUMBERS = 2**22
 SOLVE_DIM = 64
 
 
-def whiten(moments: Moments, eps: float) -> Tensor:
+def whiten(
+    moments: Moments, eps: float, rows: Tensor | None = None, factor: float = 1.0
+) -> Triangle:
     """Whitening factors W_ij = L_ij⁻¹ with Σ_ij + εI = L_ij L_ijᵀ (eq. 4 and 9), lower triangular.
 
     Factored in float64, because the features' spread over ε reaches 10⁵; inverted in the
@@ -24,30 +27,41 @@ def whiten(moments: Moments, eps: float) -> Tensor:
     Args:
         moments: of N images at P positions.
         eps: ε ≥ 0, added to the diagonal, in squared feature units.
+        rows: (d,) indices below D: factors of the moments of factor · x[rows] instead.
+        factor: see `rows`.
 
     Returns:
-        (P,D,D) in the scatter's dtype.
+        P triangles of D (or d) rows in the scatter's dtype.
 
     Raises:
         InputError: fewer than 2 images, or a covariance that is not positive definite (ε too small
             for N ≤ D).
     """
     require_two(moments)
-    positions, dim = moments.mean.shape
-    factor = torch.empty_like(moments.scatter)
-    step = max(1, BLOCK_NUMBERS // dim**2)
+    positions, dim = len(moments.mean), moments.scatter.dim if rows is None else len(rows)
+    device, dtype = moments.scatter.device, moments.scatter.dtype
+    out = Triangle.zeros(positions, dim, device, dtype)
+    step = max(1, BLOCK_NUMBERS // moments.scatter.dim**2)
     inference = torch.is_inference_mode_enabled()
 
     def work(start: int) -> bool:
         block = slice(start, start + step)
         with torch.inference_mode(inference):
-            part = Moments(moments.count, moments.mean[block], moments.scatter[block])
-            lower, failed = torch.linalg.cholesky_ex(covariance(part, eps))
-            _invert_lower(lower.to(factor.dtype), factor[block])
+            part = Moments(moments.count, moments.mean[block], moments.scatter.at(block))
+            if rows is None:
+                sigma = covariance(part, eps)
+            else:
+                sigma = covariance(part, 0)[:, rows[:, None], rows] * factor**2
+                sigma.diagonal(dim1=-2, dim2=-1).add_(eps)
+            lower, failed = torch.linalg.cholesky_ex(sigma)
+            lower = lower.to(dtype)
+            inverse = torch.empty_like(lower)
+            _invert_lower(lower, inverse)
+            out.fill(block, inverse)
         return bool(failed.any())
 
     starts = range(0, positions, step)
-    if factor.device.type == "cpu":
+    if device.type == "cpu":
         # One thread a block: threads that share one small matrix spend their time waiting for
         # each other, and on a busy machine ten times as long.
         with ThreadPoolExecutor(
@@ -61,7 +75,7 @@ def whiten(moments: Moments, eps: float) -> Tensor:
             f"eps={eps}: the covariance of {moments.count} images in {dim} dimensions is "
             "singular; set eps > 0 (PaDiM uses 0.01) or use more images than dimensions"
         )
-    return factor
+    return out
 
 
 def _invert_lower(lower: Tensor, out: Tensor) -> None:
@@ -83,16 +97,22 @@ def _invert_lower(lower: Tensor, out: Tensor) -> None:
     out[:, half:, :half] = -second @ (lower[:, half:, :half] @ first)
 
 
-def mahalanobis(x: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+def scoring_bytes(positions: int, dim: int) -> int:
+    """Bytes of what scoring needs beside backbone and Π: means and packed triangles in float32."""
+    return 4 * positions * (dim + dim * (dim + 1) // 2)
+
+
+def mahalanobis(x: Tensor, mean: Tensor, whitening: Triangle) -> Tensor:
     """Distances M = ‖W(x−μ)‖ = sqrt((x−μ)ᵀ Σ⁻¹ (x−μ)) (eq. 5 and 10), not squared.
 
     Args:
         x: (B,P,D).
         mean: (P,D).
-        whitening: (P,D,D).
+        whitening: P triangles of D rows.
 
     Returns:
         (B,P).
     """
-    deviation = (x - mean.to(x.dtype)).transpose(0, 1)  # (P,B,D)
-    return torch.bmm(deviation, whitening.transpose(1, 2)).norm(dim=2).T
+    deviation = x.new_empty(x.shape[1], x.shape[0], x.shape[2])  # (P,B,D), one block a position
+    torch.sub(x.transpose(0, 1), mean.to(x.dtype).unsqueeze(1), out=deviation)
+    return whitening.norms(deviation).T

@@ -60,7 +60,7 @@ class PaDiM(Detector, LightningModule):
 
     def on_fit_start(self) -> None:
         # Moments and factors, before hours of images are read in vain.
-        need = 2 * self.state_bytes
+        need = self.fit_bytes
         have = available_bytes(self.device)
         if have is not None and need > have:
             raise InputError(

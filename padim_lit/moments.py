@@ -1,6 +1,7 @@
 """Running mean and scatter of every position: constant in N, mergeable, subtractable.
 
-The state is n, the mean μ (P,D) in float64 and the scatter S = Σ (x−μ)(x−μ)ᵀ (P,D,D). Every
+The state is n, the mean μ (P,D) in float64 and the scatter S = Σ (x−μ)(x−μ)ᵀ, of which the lower
+triangles are kept. Every
 update is centred on its own batch and joined by the pairwise formula of Chan, Golub and LeVeque
 (1979), so nothing cancels when the mean is large against the spread.
 """
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
+from padim_lit.triangle import Triangle
 
 # Positions whose scatter crosses the network at once.
 REDUCE_POSITIONS = 256
@@ -19,11 +21,11 @@ REDUCE_POSITIONS = 256
 
 @dataclass(frozen=True)
 class Moments:
-    """n images, their mean (P,D) float64 and scatter (P,D,D), S = Σ (x−μ)(x−μ)ᵀ."""
+    """n images, their mean (P,D) float64 and scatter S = Σ (x−μ)(x−μ)ᵀ, P triangles of D rows."""
 
     count: int
     mean: Tensor
-    scatter: Tensor
+    scatter: Triangle
 
 
 def init(
@@ -36,7 +38,7 @@ def init(
     return Moments(
         0,
         torch.zeros(positions, dim, dtype=torch.float64, device=device),
-        torch.zeros(positions, dim, dim, dtype=dtype, device=device),
+        Triangle.zeros(positions, dim, device, dtype),
     )
 
 
@@ -53,17 +55,16 @@ def update(moments: Moments, x: Tensor) -> Moments:
     batch = x.shape[0]
     if batch == 0:
         return moments
-    x = x.to(moments.scatter.dtype)
-    batch_mean = x.mean(dim=0, dtype=torch.float64)
-    rows = x.new_empty(batch + 1, *x.shape[1:])
+    x = x.to(moments.scatter.dtype).transpose(0, 1)
+    batch_mean = x.mean(dim=1, dtype=torch.float64)
+    rows = x.new_empty(x.shape[0], batch + 1, x.shape[2])
     # Centring on the rounded mean adds n times the rounding's square, which is 10⁻⁸ of the scatter
     # even where the mean is 1000 times the spread.
-    torch.sub(x, batch_mean.to(x.dtype), out=rows[:batch])
+    torch.sub(x, batch_mean.to(x.dtype).unsqueeze(1), out=rows[:, :batch])
     total = moments.count + batch
     delta = batch_mean - moments.mean
-    rows[batch] = delta * (moments.count * batch / total) ** 0.5
-    rows = rows.transpose(0, 1)  # (P,B+1,D)
-    moments.scatter.baddbmm_(rows.transpose(1, 2), rows)
+    rows[:, batch] = delta * (moments.count * batch / total) ** 0.5
+    moments.scatter.add_products(rows)
     return Moments(total, moments.mean + delta * (batch / total), moments.scatter)
 
 
@@ -78,10 +79,11 @@ def merge(a: Moments, b: Moments) -> Moments:
     _check_alike(a, b)
     if a.count == 0 or b.count == 0:
         filled = b if a.count == 0 else a
-        return replace(filled, mean=filled.mean.clone(), scatter=filled.scatter.clone())
+        return replace(filled, mean=filled.mean.clone(), scatter=filled.scatter.map(Tensor.clone))
     total = a.count + b.count
     delta = b.mean - a.mean
-    scatter = a.scatter + b.scatter
+    pairs = zip(a.scatter.bands, b.scatter.bands, strict=True)
+    scatter = Triangle(tuple(x + y for x, y in pairs))
     _add_outer(scatter, delta, a.count * b.count / total)
     return Moments(total, a.mean + delta * (b.count / total), scatter)
 
@@ -102,7 +104,8 @@ def subtract(whole: Moments, part: Moments) -> Moments:
             f"cannot remove {part.count} of {whole.count} images: at least 2 must stay"
         )
     mean = (whole.mean * whole.count - part.mean * part.count) / left
-    scatter = whole.scatter - part.scatter
+    pairs = zip(whole.scatter.bands, part.scatter.bands, strict=True)
+    scatter = Triangle(tuple(x - y for x, y in pairs))
     _add_outer(scatter, part.mean - mean, -part.count * left / whole.count)
     return Moments(left, mean, scatter)
 
@@ -120,25 +123,10 @@ def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Mome
     count = int(sum_over_ranks(moments.mean.new_tensor([moments.count])).item())
     mean = sum_over_ranks(moments.mean * moments.count) / max(count, 1)
     _add_outer(moments.scatter, moments.mean - mean, moments.count)
-    for block in moments.scatter.split(REDUCE_POSITIONS):
-        block.copy_(sum_over_ranks(block))
+    for band in moments.scatter.bands:
+        for block in band.split(REDUCE_POSITIONS):
+            block.copy_(sum_over_ranks(block))
     return Moments(count, mean, moments.scatter)
-
-
-def pack(square: Tensor) -> Tensor:
-    """Lower triangles of (P,D,D), row by row: (P, D(D+1)/2)."""
-    row, column = torch.tril_indices(*square.shape[1:], device=square.device)
-    return square[:, row, column]
-
-
-def unpack(packed: Tensor, dim: int, symmetric: bool) -> Tensor:
-    """Inverse of `pack`: (P,D,D), the upper triangle mirrored if `symmetric`, else zero."""
-    row, column = torch.tril_indices(dim, dim, device=packed.device)
-    square = packed.new_zeros(packed.shape[0], dim, dim)
-    square[:, row, column] = packed
-    if symmetric:
-        square[:, column, row] = packed
-    return square
 
 
 def covariance(moments: Moments, eps: float) -> Tensor:
@@ -148,7 +136,7 @@ def covariance(moments: Moments, eps: float) -> Tensor:
         InputError: fewer than 2 images.
     """
     require_two(moments)
-    sigma = moments.scatter.double() / (moments.count - 1)
+    sigma = moments.scatter.square(symmetric=True, dtype=torch.float64).div_(moments.count - 1)
     sigma.diagonal(dim1=-2, dim2=-1).add_(eps)
     return sigma
 
@@ -161,9 +149,8 @@ def require_two(moments: Moments) -> None:
         )
 
 
-def _add_outer(scatter: Tensor, delta: Tensor, weight: float) -> None:
-    row = delta.to(scatter.dtype)
-    scatter.baddbmm_(row.unsqueeze(2), row.unsqueeze(1), alpha=weight)
+def _add_outer(scatter: Triangle, delta: Tensor, weight: float) -> None:
+    scatter.add_products(delta.to(scatter.dtype).unsqueeze(1), weight)
 
 
 def _check_alike(a: Moments, b: Moments) -> None:

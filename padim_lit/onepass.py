@@ -184,14 +184,15 @@ def run_head(
         embedded = torch.cat([x for _, x in test.embeddings(projection, band, device)])
         for d, out in distances.items():
             rows, factor = projection.nested(d)
-            part = submoments(state, rows.to(device), factor)
+            rows = rows.to(device)
+            mean = state.mean[:, rows] * factor
             start = time.perf_counter()
-            whitening = whiten(part, eps)
+            whitening = whiten(state, eps, rows, factor)
             times.factor[d] += time.perf_counter() - start
             start = time.perf_counter()
             for images in range(0, test.images, CHUNK):
-                x = embedded[images : images + CHUNK, :, rows.to(device)] * factor
-                out[images : images + CHUNK, positions] = mahalanobis(x, part.mean, whitening).cpu()
+                x = embedded[images : images + CHUNK, :, rows] * factor
+                out[images : images + CHUNK, positions] = mahalanobis(x, mean, whitening).cpu()
             times.score[d] += time.perf_counter() - start
         advance()
     return distances, times
@@ -213,9 +214,3 @@ def _warm_up(
     every = Identity(projection.in_channels).to(device)
     images = spread(train.images, projection.warmup)
     return patch_statistics(train.embedding(every, [i], device) for i in images)
-
-
-def submoments(moments: Moments, rows: Tensor, factor: float) -> Moments:
-    """Moments of factor · x[rows], from those of x."""
-    scatter = moments.scatter[:, rows[:, None], rows[None, :]]
-    return Moments(moments.count, moments.mean[:, rows] * factor, scatter.mul_(factor**2))

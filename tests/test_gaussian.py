@@ -34,7 +34,7 @@ def test_distances_match_scipy_in_float64(n, d):
 
 def test_the_factor_is_lower_triangular_and_whitens():
     x, state = fitted(400, 3, 8)
-    factor = whiten(state, 0).double()
+    factor = whiten(state, 0).square(symmetric=False).double()
     assert torch.equal(factor, factor.tril())
     z = torch.einsum("pde,npe->npd", factor, x.double() - state.mean)
     covariance = torch.einsum("npd,npe->pde", z, z) / 399
@@ -45,7 +45,7 @@ def test_blocks_change_nothing(monkeypatch):
     _, state = fitted(50, 7, 5)
     whole = whiten(state, 0.01)
     monkeypatch.setattr(gaussian, "BLOCK_NUMBERS", 2 * 25)
-    assert torch.equal(whole, whiten(state, 0.01))
+    assert torch.equal(whole.pack(), whiten(state, 0.01).pack())
 
 
 def test_the_mean_itself_has_distance_zero_and_scores_do_not_depend_on_the_batch():
@@ -64,8 +64,20 @@ def test_leading_dimensions_nest():
     for d in (1, 3, 6):
         part = update(init(2, d), x[..., :d])
         torch.testing.assert_close(
-            whiten(part, 0.01), factor[:, :d, :d].contiguous(), rtol=1e-4, atol=1e-4
+            whiten(part, 0.01).square(symmetric=False),
+            factor.square(symmetric=False)[:, :d, :d],
+            rtol=1e-4,
+            atol=1e-4,
         )
+
+
+def test_factors_of_some_scaled_dimensions_are_those_of_a_fit_on_them():
+    x, state = fitted(60, 3, 9)
+    rows = torch.tensor([0, 2, 3, 7])
+    part = update(init(3, 4), x[..., rows] * 1.7)
+    torch.testing.assert_close(
+        whiten(state, 0.01, rows, 1.7).pack(), whiten(part, 0.01).pack(), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_singular_covariance_is_refused_with_advice():

@@ -1,0 +1,145 @@
+"""Lower triangles of all positions, stored in bands of rows: half the memory and half the work.
+
+A scatter is symmetric and a whitening factor lower triangular, so of (P,D,D) only the half below
+the diagonal matters. Cut into bands of rows, each band is a plain (P, rows, columns) tensor from
+the first column to its own last, and batched products stay batched products.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+# Rows of a band, about: thinner ones waste less above the diagonal, thicker ones multiply faster.
+BAND_ROWS = 64
+MAX_BANDS = 6
+
+
+@dataclass(frozen=True)
+class Triangle:
+    """P lower triangles of D rows; band i, (P, e−s, e), holds the rows s to e and columns 0 to e.
+
+    What lies above the diagonal inside a band is the mirror image of a symmetric matrix, and zero
+    in a factor.
+    """
+
+    bands: tuple[Tensor, ...]
+
+    @classmethod
+    def zeros(
+        cls,
+        positions: int,
+        dim: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "Triangle":
+        """P triangles of nothing."""
+        shapes = [(positions, stop - start, stop) for start, stop in pairwise(_edges(dim))]
+        return cls(tuple(torch.zeros(s, device=device, dtype=dtype) for s in shapes))
+
+    @classmethod
+    def of(cls, square: Tensor) -> "Triangle":
+        """Of lower or symmetric (P,D,D)."""
+        edges = _edges(square.shape[-1])
+        return cls(tuple(square[:, a:b, :b].contiguous() for a, b in pairwise(edges)))
+
+    @classmethod
+    def unpack(cls, packed: Tensor, symmetric: bool) -> "Triangle":
+        """The inverse of `pack`; above the diagonal mirrored if `symmetric`, else zero."""
+        dim = int((2 * packed.shape[1]) ** 0.5)
+        triangle = cls.zeros(packed.shape[0], dim, packed.device, packed.dtype)
+        for rows, band in triangle:
+            for i, row in enumerate(range(rows.start, rows.stop)):
+                start = row * (row + 1) // 2
+                band[:, i, : row + 1] = packed[:, start : start + row + 1]
+            if symmetric:
+                block = band[:, :, rows]
+                block += block.tril(-1).mT
+        return triangle
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        """(rows, band), from the top."""
+        stop = 0
+        for band in self.bands:
+            start, stop = stop, band.shape[2]
+            yield slice(start, stop), band
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.bands[-1].shape[2]
+
+    @property
+    def positions(self) -> int:
+        """P."""
+        return self.bands[0].shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.bands[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.bands[0].device
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Triangle":
+        """Each band changed."""
+        return Triangle(tuple(change(band) for band in self.bands))
+
+    def at(self, positions: slice) -> "Triangle":
+        """Some positions: views, not copies."""
+        return self.map(lambda band: band[positions])
+
+    def square(self, symmetric: bool, dtype: torch.dtype | None = None) -> Tensor:
+        """(P,D,D), a copy; above the diagonal the mirror image if `symmetric`, else zero."""
+        shape = (self.positions, self.dim, self.dim)
+        square = torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
+        for rows, band in self:
+            square[:, rows, : rows.stop] = band
+            if symmetric:
+                square[:, : rows.start, rows] = band[:, :, : rows.start].mT
+        return square
+
+    def fill(self, positions: slice, square: Tensor) -> None:
+        """Write lower or symmetric (p,D,D) into some positions."""
+        for rows, band in self:
+            band[positions] = square[:, rows, : rows.stop]
+
+    def pack(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Without anything above the diagonal, row by row: (P, D(D+1)/2), a copy."""
+        packed = torch.empty(
+            self.positions,
+            self.dim * (self.dim + 1) // 2,
+            dtype=dtype or self.dtype,
+            device=self.device,
+        )
+        for rows, band in self:
+            for i, row in enumerate(range(rows.start, rows.stop)):
+                start = row * (row + 1) // 2
+                packed[:, start : start + row + 1] = band[:, i, : row + 1]
+        return packed
+
+    def add_products(self, x: Tensor, weight: float = 1.0) -> None:
+        """Add weight · Σ_b x_b x_bᵀ in place, x (P,B,D)."""
+        for rows, band in self:
+            band.baddbmm_(x[..., rows].mT, x[..., : rows.stop], alpha=weight)
+
+    def norms(self, x: Tensor) -> Tensor:
+        """‖T x_b‖ of x (P,B,D): (P,B)."""
+        squares = [
+            torch.bmm(x[..., : rows.stop], band.mT).square_().sum(dim=2) for rows, band in self
+        ]
+        return torch.stack(squares).sum(dim=0).sqrt_()
+
+
+def triangle_bytes(positions: int, dim: int, itemsize: int = 4) -> int:
+    """Bytes of `Triangle.zeros`."""
+    return positions * itemsize * sum((b - a) * b for a, b in pairwise(_edges(dim)))
+
+
+def _edges(dim: int) -> Sequence[int]:
+    """Rows at which bands start and end: as equal as they can be."""
+    bands = min(MAX_BANDS, -(-dim // BAND_ROWS))
+    return [dim * i // bands for i in range(bands + 1)]
