@@ -32,16 +32,20 @@ def embed(
     """
     height, width = grid or largest_grid([f.shape[-2:] for f in features])
     batch = features[0].shape[0]
-    out = features[0].new_zeros(batch, height, width, projection.dim, dtype=torch.float32)
-    start = 0
+    out, start = None, 0
     for layer in features:
         # Averaging before the projection keeps the product on the smaller grid.
         down = (min(layer.shape[-2], height), min(layer.shape[-1], width))
         if down != tuple(layer.shape[-2:]):
             layer = F.adaptive_avg_pool2d(layer, down)
-        projected, rows = projection.part(layer.permute(0, 2, 3, 1).float(), start)
-        _add_upsampled(out[..., rows], projected)
+        projected, rows = projection.part(layer.float(), start)
         start += layer.shape[1]
+        if out is None:
+            if projected.shape[1:] == (height, width, projection.dim):
+                out = projected.contiguous()  # the finest layer starts the sum itself
+                continue
+            out = projected.new_zeros(batch, height, width, projection.dim)
+        _add_upsampled(out[..., rows], projected)
     return out.view(batch, height * width, projection.dim)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
-from padim_lit.moments import Moments, covariance, require_two
+from padim_lit.moments import Moments, covariance, lower_covariance, require_two
 from padim_lit.triangle import Triangle
 
 # Positions are factored in blocks of about this many float64 numbers: it bounds what the fit
@@ -49,7 +49,7 @@ def whiten(
         with torch.inference_mode(inference):
             part = Moments(moments.count, moments.mean[block], moments.scatter.at(block))
             if rows is None:
-                sigma = covariance(part, eps)
+                sigma = lower_covariance(part, eps)
             else:
                 sigma = covariance(part, 0)[:, rows[:, None], rows] * factor**2
                 sigma.diagonal(dim1=-2, dim2=-1).add_(eps)

@@ -92,15 +92,20 @@ class Projection(nn.Module):
         """Project one layer: Π_l x_l with Π_l the columns that belong to it (Πx = Σ_l Π_l x_l).
 
         Args:
-            features: (..., C_l), channels last.
+            features: (B,C_l,H_l,W_l) float32.
             start: the layer's first channel in the embedding.
 
         Returns:
-            (..., d) and the slice of the D outputs that it contributes to; outside it this
+            (B,H_l,W_l,d) and the slice of the D outputs that it contributes to; outside it this
             layer's share is zero.
         """
-        columns = self.matrix[:, start : start + features.shape[-1]]
-        return features @ columns.T, slice(0, self.dim)
+        columns = self.matrix[:, start : start + features.shape[1]]
+        if features.is_cuda:  # where a convolution may round to TF32
+            projected = features.permute(0, 2, 3, 1) @ columns.T
+        else:  # oneDNN's convolution is twice as fast as the product
+            projected = nn.functional.conv2d(features, columns[:, :, None, None])
+            projected = projected.permute(0, 2, 3, 1)
+        return projected, slice(0, self.dim)
 
     def extra_repr(self) -> str:
         return f"C={self.in_channels}, D={self.dim}, seed={self.seed}"
@@ -123,9 +128,10 @@ class Subset(Projection):
 
     def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         channels = self.matrix.argmax(dim=1)
-        ends = channels.new_tensor([start, start + features.shape[-1]])
+        ends = channels.new_tensor([start, start + features.shape[1]])
         first, last = torch.searchsorted(channels, ends).tolist()
-        return features[..., channels[first:last] - start], slice(first, last)
+        chosen = features.permute(0, 2, 3, 1)[..., channels[first:last] - start]
+        return chosen, slice(first, last)
 
 
 class JL(Projection):
@@ -300,7 +306,7 @@ class Identity(Projection):
         return torch.arange(self.in_channels), 1.0  # it has one dimension only
 
     def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
-        return features, slice(start, start + features.shape[-1])
+        return features.permute(0, 2, 3, 1), slice(start, start + features.shape[1])
 
 
 PROJECTIONS: dict[str, type[Projection]] = {

@@ -37,12 +37,14 @@ def reference(x):
 
 
 def error(state, x):
-    """Largest relative errors of mean and covariance over the positions, in the norm."""
+    """Largest errors over the positions, in the norm: of the mean relative to the larger of mean
+    and spread, of the covariance relative to itself."""
     mean, covariance = reference(x)
     ours = state.scatter.square(symmetric=True).double().numpy() / (state.count - 1)
     norm = np.linalg.norm
+    spread = np.sqrt(np.trace(covariance, axis1=1, axis2=2))
     return (
-        (norm(state.mean.numpy() - mean, axis=1) / norm(mean, axis=1)).max(),
+        (norm(state.mean.numpy() - mean, axis=1) / np.maximum(norm(mean, axis=1), spread)).max(),
         (norm(ours - covariance, axis=(1, 2)) / norm(covariance, axis=(1, 2))).max(),
     )
 

@@ -123,14 +123,14 @@ def test_the_draw_is_on_the_cpu_and_the_matrix_travels_as_a_buffer(kind):
 def test_parts_add_up_to_the_matrix_product(kind):
     widths = (10, 1, 50, 35)
     projection = kind(C, D, 7)
-    x = torch.randn(4, C, generator=torch.Generator().manual_seed(0))
-    total = torch.zeros(4, projection.dim)
+    x = torch.randn(4, C, 3, 2, generator=torch.Generator().manual_seed(0))
+    total = torch.zeros(4, 3, 2, projection.dim)
     start = 0
     for width in widths:
         part, rows = projection.part(x[:, start : start + width], start)
-        total[:, rows] += part
+        total[..., rows] += part
         start += width
-    expected = x.double() @ projection.matrix.double().T
+    expected = x.permute(0, 2, 3, 1).double() @ projection.matrix.double().T
     torch.testing.assert_close(total.double(), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -158,8 +158,8 @@ def test_a_new_projection_needs_one_class_with_one_method():
         def draw(self, generator):
             return torch.full((self.dim, self.in_channels), 1 / self.in_channels)
 
-    part, rows = Mean(4, 2).part(torch.ones(3, 4), 0)
-    assert part.tolist() == [[1.0, 1.0]] * 3
+    part, rows = Mean(4, 2).part(torch.ones(1, 4, 3, 1), 0)
+    assert part.tolist() == [[[[1.0, 1.0]]] * 3]
     assert rows == slice(0, 2)
 
 
