@@ -16,8 +16,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from padim_lit import config, experiment, folders
+from padim_lit import config, experiment, folders, launchers
 from padim_lit.errors import InputError
+from padim_lit.memory import keep_freed_memory
 
 # Lightning starts further ranks with this process's environment, so theirs is no user's wish.
 DEBUGGING = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
@@ -36,6 +37,10 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(f"error: {config.one_line(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if DEBUGGING or not (reason := launchers.explain(error)):
+            raise
+        sys.exit(f"error: {reason}")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -55,6 +60,7 @@ def prepare(words: list[str]) -> list[str]:
 
 
 def main() -> None:
+    keep_freed_memory()
     # Without this, Hydra reports its errors in its own way, on several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with one_line_errors():

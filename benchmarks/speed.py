@@ -25,7 +25,7 @@ from rich.table import Table
 
 from padim_lit import JL, Backbone, PaDiM
 from padim_lit.gaussian import whiten
-from padim_lit.memory import peak_bytes, readable, reset_peak
+from padim_lit.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 from padim_lit.moments import init, update
 
 BACKBONES = {
@@ -106,6 +106,7 @@ def measure(
     model = PaDiM(extractor, projection, image_shape=(side, side), grid=grid).to(device)
     where = torch.device(device)
     x = torch.rand(batch, 3, side, side, device=where)
+    keep_freed_memory()  # as run.py does
     with torch.inference_mode():
         reset_peak(where)
         model.backbone(x)

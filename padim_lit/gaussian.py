@@ -7,7 +7,7 @@ from torch import Tensor
 
 from padim_lit.errors import InputError
 from padim_lit.moments import Moments, covariance, lower_covariance, require_two
-from padim_lit.triangle import Triangle
+from padim_lit.triangle import Triangle, blocks
 
 # Positions are factored in blocks of about this many float64 numbers: it bounds what the fit
 # needs beyond its state.
@@ -113,6 +113,10 @@ def mahalanobis(x: Tensor, mean: Tensor, whitening: Triangle) -> Tensor:
     Returns:
         (B,P).
     """
-    deviation = x.new_empty(x.shape[1], x.shape[0], x.shape[2])  # (P,B,D), one block a position
-    torch.sub(x.transpose(0, 1), mean.to(x.dtype).unsqueeze(1), out=deviation)
-    return whitening.norms(deviation).T
+    x = x.transpose(0, 1)
+    norms = x.new_empty(x.shape[:2])
+    for block in blocks(x.shape[0], x.shape[1] * x.shape[2], x.device):
+        deviation = x.new_empty(x[block].shape)  # contiguous, unlike x
+        torch.sub(x[block], mean[block].to(x.dtype).unsqueeze(1), out=deviation)
+        norms[block] = whitening.at(block).norms(deviation)
+    return norms.T

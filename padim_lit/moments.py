@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
-from padim_lit.triangle import Triangle
+from padim_lit.triangle import Triangle, blocks
 
 # Positions whose scatter crosses the network at once.
 REDUCE_POSITIONS = 256
@@ -56,19 +56,22 @@ def update(moments: Moments, x: Tensor) -> Moments:
     if batch == 0:
         return moments
     x = x.to(moments.scatter.dtype).transpose(0, 1)
-    rows = x.new_empty(x.shape[0], batch + 1, x.shape[2])
-    centred = rows[:, :batch]
-    # Centring on the rounded mean adds n times the rounding's square, which is 10⁻⁸ of the scatter
-    # even where the mean is 1000 times the spread. What is left over is small, so its own mean in
-    # float32 makes the sum as exact as one in float64, at a tenth of the time.
-    rounded = x.mean(dim=1)
-    torch.sub(x, rounded.unsqueeze(1), out=centred)
-    batch_mean = rounded.double() + centred.mean(dim=1)
     total = moments.count + batch
-    delta = batch_mean - moments.mean
-    rows[:, batch] = delta * (moments.count * batch / total) ** 0.5
-    moments.scatter.add_products(rows)
-    return Moments(total, moments.mean + delta * (batch / total), moments.scatter)
+    mean = torch.empty_like(moments.mean)
+    for block in blocks(x.shape[0], (batch + 1) * x.shape[2], x.device):
+        part = x[block]
+        rows = part.new_empty(part.shape[0], batch + 1, part.shape[2])
+        centred = rows[:, :batch]
+        # Centring on the rounded mean adds n times the rounding's square, which is 10⁻⁸ of the
+        # scatter even where the mean is 1000 times the spread. What is left over is small, so its
+        # own mean in float32 makes the sum as exact as one in float64, at a tenth of the time.
+        rounded = part.mean(dim=1)
+        torch.sub(part, rounded.unsqueeze(1), out=centred)
+        delta = rounded.double() + centred.mean(dim=1) - moments.mean[block]
+        rows[:, batch] = delta * (moments.count * batch / total) ** 0.5
+        moments.scatter.at(block).add_products(rows)
+        torch.add(moments.mean[block], delta, alpha=batch / total, out=mean[block])
+    return Moments(total, mean, moments.scatter)
 
 
 def merge(a: Moments, b: Moments) -> Moments:

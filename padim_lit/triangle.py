@@ -15,6 +15,8 @@ from torch import Tensor
 # Rows of a band, about: thinner ones waste less above the diagonal, thicker ones multiply faster.
 BAND_ROWS = 64
 MAX_BANDS = 6
+# Numbers that a step on the CPU writes before it reads them again, see `blocks`.
+SCRATCH_NUMBERS = 2**20
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,17 @@ class Triangle:
             torch.bmm(band, x[..., : rows.stop].mT).square_().sum(dim=1) for rows, band in self
         ]
         return torch.stack(squares).sum(dim=0).sqrt_()
+
+
+def blocks(positions: int, numbers: int, device: torch.device) -> Iterator[slice]:
+    """Positions a few at a time, so that a step's scratch of `numbers` each stays in the cache.
+
+    On a CPU large scratch costs more than the arithmetic on it: its pages are new each time. A GPU
+    keeps its memory, and takes all at once.
+    """
+    step = max(1, SCRATCH_NUMBERS // numbers) if device.type == "cpu" else positions
+    for start in range(0, positions, step):
+        yield slice(start, min(start + step, positions))
 
 
 def triangle_bytes(positions: int, dim: int, itemsize: int = 4) -> int:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from padim_lit.triangle import MAX_BANDS, Triangle, triangle_bytes
+from padim_lit.triangle import MAX_BANDS, Triangle, blocks, triangle_bytes
 
 P = 3
 DIMS = [1, 2, 7, 64, 65, 150, 401]
@@ -57,3 +57,13 @@ def test_it_holds_little_more_than_half(dim):
     assert held == triangle_bytes(P, dim)
     assert held <= 0.76 * 4 * P * dim**2
     assert dim < 550 or held <= 0.59 * 4 * P * dim**2
+
+
+def test_blocks_cover_every_position_once(monkeypatch):
+    monkeypatch.setattr("padim_lit.triangle.SCRATCH_NUMBERS", 10)
+    cpu = torch.device("cpu")
+    for positions, numbers in ((7, 3), (7, 100), (1, 1)):
+        covered = [i for part in blocks(positions, numbers, cpu) for i in range(positions)[part]]
+        assert covered == list(range(positions))
+    assert [part.stop - part.start for part in blocks(7, 5, cpu)] == [2, 2, 2, 1]
+    assert list(blocks(7, 5, torch.device("meta"))) == [slice(0, 7)]

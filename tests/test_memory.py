@@ -1,0 +1,47 @@
+"""What the process keeps and uses of the machine's memory."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from padim_lit.memory import available_bytes, keep_freed_memory, peak_bytes, readable, reset_peak
+
+FRESH_PAGES = """
+import resource, sys, torch
+from padim_lit.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def batch():
+    torch.ones(2**24).add_(1)  # 64 MiB, above what malloc keeps by itself
+batch()
+before = faults()
+for _ in range(8):
+    batch()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is Linux's")
+def test_kept_memory_is_not_asked_for_again():
+    def fresh_pages(how):
+        command = [sys.executable, "-c", FRESH_PAGES, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    if not keep_freed_memory(2**25):
+        pytest.skip("this system's allocator has no mallopt")
+    assert fresh_pages("keep") < fresh_pages("return") / 10
+
+
+def test_memory_is_told_in_bytes():
+    cpu = torch.device("cpu")
+    reset_peak(cpu)
+    before = peak_bytes(cpu)
+    block = torch.ones(2**24)
+    if before is not None:
+        assert peak_bytes(cpu) - before > 0.5 * block.nbytes
+    assert available_bytes(cpu) is None or available_bytes(cpu) > 0
+    assert (readable(3 * 2**30), readable(5 * 2**20)) == ("3.0 GiB", "5.0 MiB")
