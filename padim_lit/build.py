@@ -21,9 +21,14 @@ from padim_lit.backbone import Backbone
 from padim_lit.checkpoint import KEY, differences, read
 from padim_lit.config import one_line
 from padim_lit.data import AnomalyData, reading
+from padim_lit.detector import Detector
 from padim_lit.errors import InputError
+from padim_lit.gpus import claim, visible
 from padim_lit.module import PaDiM
+from padim_lit.projection import Projection
 
+#: Values of trainer.accelerator that may mean a GPU of CUDA's.
+GPU = ("auto", "gpu", "cuda")
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "numpy", "pillow")
 
 
@@ -58,6 +63,8 @@ def make_model(config: DictConfig, data: AnomalyData) -> PaDiM:
     projection = instantiate(
         node, in_channels=backbone.embedding_dim, dim=config.dim, seed=config.seed
     )
+    if config.proj_from:
+        _adopt(projection, config.proj_from, backbone)
     model = PaDiM(
         backbone,
         projection,
@@ -70,6 +77,19 @@ def make_model(config: DictConfig, data: AnomalyData) -> PaDiM:
     weights = config.backbone.weights
     model.record = {"data": data.name, **data.record, **preprocessing(config), "weights": weights}
     return model
+
+
+def _adopt(projection: Projection, path: str, backbone: Backbone) -> None:
+    """Take over the Π of a checkpoint with the same backbone and options."""
+    other = Detector.load_from_checkpoint(path)
+    asked = {"proj": projection.name, "dim": projection.dim, "proj_options": projection.options}
+    wrong = differences(other.spec(), asked)
+    if wrong or other.backbone.source_sha256 != backbone.source_sha256:
+        raise InputError(
+            f"proj_from={path} is of another config: {wrong or 'other backbone weights'}; give the "
+            "same keys"
+        )
+    projection.adopt(other.projection.matrix)
 
 
 def make_ablation(
@@ -162,6 +182,9 @@ def make_trainer(config: DictConfig, logger: Logger | None, *callbacks: Callback
     node = config.trainer.copy()
     if node.get("accelerator") == "auto" and not torch.cuda.is_available():
         node.accelerator = "cpu"  # Apple's GPUs have no float64, which the moments' mean needs
+    sweep, gpus = HydraConfig.get().mode == RunMode.MULTIRUN, torch.cuda.device_count()
+    if sweep and gpus > 1 and node.get("devices") == 1 and node.get("accelerator") in GPU:
+        node.devices = [claim(visible(gpus))]  # not the first, which other jobs may be using
     try:
         trainer = hydra_instantiate(
             node,
@@ -176,7 +199,7 @@ def make_trainer(config: DictConfig, logger: Logger | None, *callbacks: Callback
         ) from error
     if trainer.strategy.root_device.type == "mps":
         raise InputError("trainer.accelerator=mps has no float64, which the means need; use cpu")
-    if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if trainer.world_size > 1 and sweep:
         # Lightning starts a process a device with this process's arguments: the whole sweep.
         raise InputError(
             f"a sweep uses one device a job, but trainer.devices gives {trainer.world_size}; set "

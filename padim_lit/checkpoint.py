@@ -38,12 +38,31 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     return content
 
 
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Save `content` whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        torch.save(content, part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk with the latter
+        part.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} cannot be written ({reason}); choose a folder with space"
+        ) from error
+
+
 def state_of(content: Any) -> dict[str, Any]:
     """``content[KEY]``, brought up to the present `VERSION` in place.
 
     Keys: ``version``; ``spec``, the arguments of `Detector`; ``record``, what else was recorded
     (data, preprocessing), primitives; ``count``, N, 0 before a fit. After one also ``mean`` (P,D)
-    and ``whitening`` and ``scatter``, the bands of a `Triangle` or packed; ``images``, digests
+    and ``whitening`` and ``scatter``, the bands of a `Triangle` or packed, of which a slim
+    checkpoint (`Detector.slim_state`) has the first alone; ``images``, digests
     (N,16) or None where they are unknown; ``calibration``, see `padim_lit.calibration`, or None.
 
     Raises:

@@ -23,6 +23,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from padim_lit.errors import InputError
 from padim_lit.folders import Override
+from padim_lit.launchers import EXTRAS
 
 
 @dataclass
@@ -136,12 +137,25 @@ class Config:
     picture_cache_gb: float = 20.0
     ckpt: str | None = None
 
+    # mode=merge, update, remove, export
+    ckpts: list[str] | None = None
+    proj_from: str | None = None
+    images: str | None = None  # a file, folder or pattern
+    repeats: str = "refuse"
+
+    # mode=export
+    format: str = "onnx"
+    precision: str = "fp32"
+    preprocess: bool = False
+    output: str | None = None
+    threshold: float | None = None
+
     # One pass over the images instead of one run: experiment=ablation.
     projs: list[str] | None = None
     dims: list[int] | None = None
     seeds: list[int] | None = None
     max_memory_gb: float = 4.0
-    images: int = 6  # rows of experiment=figure4
+    rows: int = 6  # of experiment=figure4
     positions: int = 64  # patch positions of experiment=distortion
     resamples: int = 1000  # of the test images, for intervals; 0: none
     # D of a backbone by its name, for dims that follow the backbone: experiment=table1.
@@ -232,6 +246,8 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     """One line for a config that Hydra or OmegaConf refuses: what was given, what to do."""
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
+    if isinstance(error, MissingConfigException) and (extra := _extra(error.missing_cfg_file)):
+        return f"this hydra/launcher needs a package more; pip install -e '.[{extra}]'"
     if isinstance(error, MissingConfigException) and error.options:
         return f"no {error.missing_cfg_file}; allowed: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
@@ -248,6 +264,11 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
         return " ".join(lines)
     # The exception names the override, its cause what is wrong with it.
     return f"{first}: {str(cause).splitlines()[0]}; `python run.py --help` lists the keys"
+
+
+def _extra(file: str | None) -> str | None:
+    group, _, name = (file or "").rpartition("/")
+    return EXTRAS.get(name) if group == "hydra/launcher" else None
 
 
 def _keys(schema: type) -> list[str]:

@@ -34,6 +34,7 @@ class Detector(nn.Module):
     Attributes:
         mean, whitening: (P,D) and P triangles of D rows after a fit, else None.
         moments: what they were made of; None before a fit and in slim checkpoints.
+        count: N, the images that they were made of; 0 before a fit.
         images: content digests (N,16) of the images in the moments; None where unknown.
         calibration: what held-out good images score; None where it was not measured.
         record: primitives on what was fitted (data, preprocessing, seed).
@@ -68,6 +69,7 @@ class Detector(nn.Module):
         self.anomaly_map = AnomalyMap(self.map_grid, self.image_shape, sigma)
         # No buffer: DDP would broadcast them before every step.
         self.moments: Moments | None = None
+        self.count = 0
         self.images: Tensor | None = None
         self.calibration: dict[str, Any] | None = None
         self.record: dict[str, Any] = {}
@@ -124,12 +126,22 @@ class Detector(nn.Module):
             InputError: fewer than 2 images, or a singular covariance.
         """
         self.mean, self.whitening = moments.mean, whiten(moments, self.eps)
+        self.count = moments.count
         self.moments, self.images, self.calibration = moments, images, None
 
     def require_fitted(self) -> None:
         """Raise InputError unless there are Gaussians to score with."""
         if self.whitening is None:
             raise InputError("this PaDiM has no Gaussians yet: fit it or load a checkpoint first")
+
+    def require_moments(self) -> None:
+        """Raise InputError unless there are moments to add to, take from or merge."""
+        self.require_fitted()
+        if self.moments is None:
+            raise InputError(
+                "this is a slim checkpoint (mode=export format=torch): it scores, but holds no "
+                "moments to merge, update or remove from; give the full model.ckpt"
+            )
 
     # Checkpoints
 
@@ -155,14 +167,29 @@ class Detector(nn.Module):
         if self.whitening is not None:
             # The bands themselves: packing would need the room of both once more.
             state |= {
-                "count": self.moments.count,
-                "mean": self.moments.mean,
-                "scatter": list(self.moments.scatter.bands),
+                "count": self.count,
+                "mean": self.mean,
+                "scatter": None if self.moments is None else list(self.moments.scatter.bands),
                 "whitening": list(self.whitening.bands),
                 "images": self.images,
                 "calibration": self.calibration,
             }
         return state
+
+    def save(self, path: Path) -> None:
+        """Write all of it for `load_from_checkpoint`, whole or not at all."""
+        content = {"state_dict": self.state_dict(), checkpoint.KEY: self.state()}
+        checkpoint.write(path, content)
+
+    def slim_state(self, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+        """`state` for scoring alone: no scatter, no digests, whitening packed, in `dtype`.
+
+        Raises:
+            InputError: not fitted.
+        """
+        self.require_fitted()
+        slim = {"scatter": None, "images": None, "whitening": self.whitening.pack(dtype)}
+        return self.state() | slim
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take what `state` gave; InputError where it is another config's."""
@@ -171,9 +198,10 @@ class Detector(nn.Module):
             raise InputError(f"checkpoint of another config: {wrong}")
         self.record = state["record"]
         if state["count"]:
-            scatter = _triangle(state["scatter"], symmetric=True)
-            self.moments = Moments(state["count"], state["mean"], scatter)
-            self.mean = state["mean"]
+            self.count, self.mean, self.moments = state["count"], state["mean"], None
+            if state["scatter"] is not None:  # of a slim checkpoint it is
+                scatter = _triangle(state["scatter"], symmetric=True)
+                self.moments = Moments(self.count, self.mean, scatter)
             self.whitening = _triangle(state["whitening"], symmetric=False)
             self.images, self.calibration = state["images"], state["calibration"]
 

@@ -12,10 +12,10 @@ from hydra.experimental.callback import Callback as HydraCallback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from padim_lit import jobs
+from padim_lit import jobs, launchers
 from padim_lit.config import one_line
 from padim_lit.errors import InputError
-from padim_lit.modes import ablation, distortion, figure4, fit
+from padim_lit.modes import ablation, distortion, export, figure4, fit, merge, update
 from padim_lit.report.sweep import collect, print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.report.table1 import compare, print_table1, write_table1
 
@@ -44,6 +44,10 @@ MODES = {
     "ablation": Mode(ablation.run, "rows.json"),
     "distortion": Mode(distortion.run, "distortion.json"),
     "figure4": Mode(figure4.run, "figure4.json"),
+    "export": Mode(export.run, "export.json"),
+    "merge": Mode(merge.run, "merge.json"),
+    "update": Mode(update.run, "update.json"),
+    "remove": Mode(update.run_remove, "remove.json"),
 }
 
 
@@ -57,6 +61,7 @@ def main(config: DictConfig) -> None:
     if hydra.mode != RunMode.MULTIRUN:
         _mode(config).run(config, folder)
         return
+    launchers.allow_loaders()
     try:
         run_job(config, folder)
     except KeyboardInterrupt:

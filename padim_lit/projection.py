@@ -88,6 +88,11 @@ class Projection(nn.Module):
         """
         raise NotImplementedError(f"proj={self.name} does not depend on data")
 
+    def adopt(self, matrix: Tensor) -> None:
+        """Take another one's Π (D,C) and learn nothing, so that moments of both add up."""
+        self.matrix.copy_(matrix)
+        self.warmup = 0
+
     def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         """Project one layer: Π_l x_l with Π_l the columns that belong to it (Πx = Σ_l Π_l x_l).
 
@@ -125,6 +130,11 @@ class Subset(Projection):
     def nested(self, dim: int) -> tuple[Tensor, float]:
         smaller = Subset(self.in_channels, dim, self.seed).matrix.argmax(dim=1)
         return torch.searchsorted(self.matrix.argmax(dim=1).cpu(), smaller), 1.0
+
+    def adopt(self, matrix: Tensor) -> None:
+        """Take another one's Π (D,C) and learn nothing, so that moments of both add up."""
+        self.matrix.copy_(matrix)
+        self.warmup = 0
 
     def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         channels = self.matrix.argmax(dim=1)
@@ -304,6 +314,11 @@ class Identity(Projection):
 
     def nested(self, dim: int) -> tuple[Tensor, float]:
         return torch.arange(self.in_channels), 1.0  # it has one dimension only
+
+    def adopt(self, matrix: Tensor) -> None:
+        """Take another one's Π (D,C) and learn nothing, so that moments of both add up."""
+        self.matrix.copy_(matrix)
+        self.warmup = 0
 
     def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         return features.permute(0, 2, 3, 1), slice(start, start + features.shape[1])

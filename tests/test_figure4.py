@@ -15,7 +15,7 @@ from padim_lit.data.items import Item
 from padim_lit.modes.figure4 import choose
 from padim_lit.report.figure4 import FALSE, HIT, MISSED, Example, judged
 
-FIGURE4 = [*(a for a in TINY if not a.startswith("logger=")), "experiment=figure4", "images=3"]
+FIGURE4 = [*(a for a in TINY if not a.startswith("logger=")), "experiment=figure4", "rows=3"]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_command_draws_and_records(here, zygote):
     [
         ("projs=[jl]", "give two to four"),
         ("projs=[jl,pca]", "projs: no 'pca'"),
-        ("images=0", "images=0: must be at least 1"),
+        ("rows=0", "rows=0: must be at least 1"),
         ("data.root=bare", "no test image with a known mask"),
         ("dim=500", "dim=500 exceeds"),
     ],

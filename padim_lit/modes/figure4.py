@@ -49,8 +49,8 @@ def run(config: DictConfig, folder: Path) -> None:
     Sweep(projs, [config.dim], [config.seed])  # refuses what is unknown or there twice
     if not 2 <= len(projs) <= 4:
         raise InputError(f"projs={projs}: give two to four, such as [subset,jl]")
-    if config.images < 1:
-        raise InputError(f"images={config.images}: must be at least 1")
+    if config.rows < 1:
+        raise InputError(f"rows={config.rows}: must be at least 1")
     require_seed(config.seed)
     trainer = make_trainer(config, None)
     data = make_data(config)
@@ -81,7 +81,7 @@ def run(config: DictConfig, folder: Path) -> None:
             metrics, scores, _ = ablation.judge(distances)
             metrics["pixel_f1max"] = _f1(ablation, distances, metrics["pixel_threshold"])
             # By the first method's scores, for all of them.
-            chosen = chosen or choose(data.test_items, scores, config.images)
+            chosen = chosen or choose(data.test_items, scores, config.rows)
             values = {key: metrics[key] for key in METRICS}
             methods.append(Method(head.proj, head.dims[0], scores[chosen].tolist(), **values))
             maps.append(ablation.anomaly_map(distances[chosen].to(ablation.device)).cpu())

@@ -126,7 +126,7 @@ def _fit_and_test(
         **{f"test/{name}": value for name, value in metrics.items()},
         **{f"test/{name}_why": reason for name, reason in why.items()},
         "fit/seconds": fit_seconds,
-        "fit/images": model.moments.count,
+        "fit/images": model.count,
         "test/seconds": test_seconds,
         "test/images": len(recorder.predictions),
         "peak_memory_bytes": peak_bytes(device),

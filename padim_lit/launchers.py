@@ -1,0 +1,47 @@
+"""What the launchers of sweeps (joblib, submitit, Ray) do to a job's process, and how they end."""
+
+import multiprocessing
+import re
+import traceback
+
+PLUGIN = re.compile(r"^hydra_plugins\.hydra_(joblib|submitit|ray)_launcher\b")
+_ERROR = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
+LINES = 4  # of a message that has many
+#: The extra of pyproject.toml that brings a launcher of Hydra's.
+EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray"}
+
+
+def allow_loaders() -> None:
+    """Let this process start a loader's processes as any other does.
+
+    In joblib's workers Python's way to start a process is joblib's own, of which PyTorch's loaders
+    know nothing.
+    """
+    if multiprocessing.get_start_method(allow_none=True) == "loky":
+        multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for an error that came out of a launcher; None for any other.
+
+    A job catches what goes wrong in it (`experiment.run_job`), so this is about its process: it
+    was killed, could not start, or the machines are not there.
+    """
+    frames = traceback.walk_tb(error.__traceback__)
+    found = (PLUGIN.match(frame.f_globals.get("__name__", "")) for frame, _ in frames)
+    engine = next((match[1] for match in found if match), None)
+    if engine is None:
+        return None
+    return (
+        f"the {engine} launcher ended early ({_summary(error)}); the same command again does "
+        "the jobs that are missing"
+    )
+
+
+def _summary(error: BaseException) -> str:
+    """The head of a message, and the last error of a log or a traceback below it."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    rest = [i for i, line in enumerate(lines) if line.startswith(("---", "Traceback"))]
+    head = lines[: min([LINES, *rest])]
+    causes = [line for line in lines[len(head) :] if _ERROR.match(line)]
+    return " ".join([f"{type(error).__name__}:", *head, *causes[-1:]]).rstrip(".:")
