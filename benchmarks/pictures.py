@@ -1,7 +1,7 @@
 """Decoding and resizing of large PNGs: images a second without the picture cache and with it.
 
-    python benchmarks/pictures.py                                # 200 pictures of 1024²
-    python benchmarks/pictures.py --construct 1000 10000         # and how long construction takes
+    python -m benchmarks pictures                                # 200 pictures of 1024²
+    python -m benchmarks pictures --construct 1000 10000         # and how long construction takes
 
 The pictures are MVTec AD screws from $PADIM_DATA, enlarged, with noise that makes their files as
 large as the publisher's; without $PADIM_DATA, smooth structure with noise. What is compared takes

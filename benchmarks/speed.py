@@ -1,7 +1,7 @@
 """Fit and score time over the backbone's forward pass alone, and peak memory.
 
-    python benchmarks/speed.py                      # both backbones, D = 100, 150 and 550
-    python benchmarks/speed.py --backbones wide_resnet50 --dims 150 --batch 1 --json out.json
+    python -m benchmarks speed                      # both backbones, D = 100, 150 and 550
+    python -m benchmarks speed --backbones wide_resnet50 --dims 150 --batch 1 --json out.json
 
 Random weights and random images serve: time does not depend on them. The three things that are
 compared (backbone, fit step, score step) take turns on the same batch, and medians are reported,

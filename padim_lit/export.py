@@ -132,7 +132,7 @@ def export_torch(
     state = detector.slim_state(torch.float16 if precision == "fp16" else torch.float32)
     require_finite(state["whitening"])
     state["exported"] = about
-    torch.save({"state_dict": detector.state_dict(), checkpoint.KEY: state}, path)
+    checkpoint.write(path, {"state_dict": detector.state_dict(), checkpoint.KEY: state})
 
 
 WRITERS = {"onnx": export_onnx, "openvino": export_openvino, "torch": export_torch}

@@ -250,6 +250,7 @@ for i in range(int(re.search(r"--array=0-(\\d+)", script)[1]) + 1):
 
 
 @SLURM
+@pytest.mark.slow
 def test_slurm_gets_an_array_of_jobs_with_a_gpu_each(tree, tmp_path):
     shutil.copytree(tree, tmp_path / "data")
     commands = {
@@ -269,7 +270,6 @@ def test_slurm_gets_an_array_of_jobs_with_a_gpu_each(tree, tmp_path):
     for option in ("array=0-1%2", "gpus-per-node=1", "cpus-per-task=8", "partition=p1"):
         assert f"#SBATCH --{option}\n" in asked
     assert len(list(tmp_path.glob("multirun/*/0/metrics.json"))) == 1
-    assert len(list(tmp_path.glob("multirun/*/.submitit/7_0/*_log.out"))) <= 1
 
 
 # --- One GPU a job -----------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """mode=export: write a checkpoint for another runtime, compare both, time both."""
 
-import glob
 import math
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ from rich.table import Table
 
 from padim_lit.build import device_name, versions
 from padim_lit.config import require_known_keys
-from padim_lit.data.images import list_images, read_image
+from padim_lit.data.files import find_images
+from padim_lit.data.images import read_image
 from padim_lit.data.transform import view
 from padim_lit.detector import Detector
 from padim_lit.errors import InputError
@@ -170,13 +170,7 @@ def _pixels(images: str | None, detector: Detector) -> np.ndarray:
             f"images={images}: the checkpoint does not say how its images were resized; leave it "
             "out to compare on random ones"
         )
-    path = Path(images).expanduser()
-    if path.is_dir():
-        files = list_images(path)
-    else:
-        files = [Path(found) for found in sorted(glob.glob(str(path)))]  # noqa: PTH207
-    if not files:
-        raise InputError(f"images={images}: no image there; give a file, a folder or a pattern")
+    files = find_images(images)
     look = view(detector.record["image_size"], detector.record["crop_size"])
     chosen = files[:: max(1, len(files) // IMAGES)][:IMAGES]
     return np.stack([np.asarray(look.image(read_image(file))) for file in chosen])
@@ -189,7 +183,7 @@ def _floats(pixels: np.ndarray) -> np.ndarray:
 def _compare(
     ours: Run, theirs: Run, pixels: np.ndarray, takes_pixels: bool, threshold: float | None
 ) -> dict[str, float]:
-    """Largest relative difference of scores and maps; the share of decisions that differ."""
+    """Largest relative differences; infinite where a decision does not follow from its score."""
     found = {"score_difference": 0.0, "map_difference": 0.0}
     for part in (pixels[:1], pixels[1:]):
         if not len(part):
@@ -218,9 +212,8 @@ def _require_close(found: dict[str, float], config: DictConfig) -> None:
 
 def _print(results: dict[str, Any]) -> None:
     console = Console()
-    table = Table(
-        title=f"Export to {results['format']}, {results['precision']}", title_justify="left"
-    )
+    title = f"Export to {results['format']}, {results['precision']}"
+    table = Table(title=title, title_justify="left")
     for column in ("", "MB", "ms an image", "score differs", "map differs"):
         table.add_column(column, justify="left" if not column else "right")
     table.add_row(

@@ -1,0 +1,58 @@
+"""Pixel AUROC, AP and AUPRO of large maps: seconds, and memory beyond the maps themselves.
+
+python -m benchmarks metrics                    # 117 maps of 1024²
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from padim_lit.memory import peak_bytes, readable, reset_peak
+from padim_lit.metrics import PixelMetrics
+
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--maps", type=int, default=117)
+    parser.add_argument("--side", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=32, help="maps in one update")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    generator = torch.Generator().manual_seed(0)
+    side = arguments.side
+    masks = torch.zeros(arguments.maps, side, side, dtype=torch.bool)
+    masks[::2, side // 4 : side // 2, side // 4 : side // 3] = True  # every second is defective
+    maps = torch.rand(arguments.maps, side, side, generator=generator) * 20
+    maps += 5 * masks
+    reset_peak(CPU)
+    before = peak_bytes(CPU)
+    seconds = []
+    for _ in range(arguments.repeats):
+        start = time.perf_counter()
+        metrics = PixelMetrics()
+        for part, truth in zip(
+            maps.split(arguments.batch), masks.split(arguments.batch), strict=True
+        ):
+            metrics.update(part, truth)
+        values = metrics.compute()
+        seconds.append(time.perf_counter() - start)
+    beyond = peak_bytes(CPU) - before
+    median = statistics.median(seconds)
+    print(
+        f"{arguments.maps} maps of {side}²: {median:.2f} s, {readable(beyond)} beyond the maps; "
+        f"AUROC {values['pixel_auroc']:.4f}, AUPRO {values['pixel_aupro']:.4f}"
+    )
+    if arguments.json:
+        row = {"maps": arguments.maps, "side": side, "seconds": median, "bytes_beyond": beyond}
+        arguments.json.write_text(json.dumps(row, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

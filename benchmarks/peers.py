@@ -1,0 +1,282 @@
+"""What a user would pick instead: ours beside naive PaDiM and anomalib, on the same images.
+
+    python -m benchmarks peers                              # ResNet18 at D = 100
+    python -m benchmarks peers --backbone wide_resnet50 --dim 550 --images 64 --json out.json
+
+Each contestant runs in a process of its own, so that its peak memory is its own, and takes turns
+there with the bare backbone (its forward pass and nothing else), so that a busy machine slows both
+alike; medians and their ratio are reported. Weights and images are random: time does not depend on
+them. anomalib is an extra that padim_lit does not install (pip install "anomalib>=2.7,<2.8"); its
+row is left out where it is missing.
+"""
+
+import argparse
+import importlib.util
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.naive import Naive
+from padim_lit import Backbone, Detector, Subset
+from padim_lit.memory import keep_freed_memory, peak_bytes, readable, reset_peak
+from padim_lit.moments import init, update
+
+MODELS = {"resnet18": "resnet18.tv_in1k", "wide_resnet50": "wide_resnet50_2.tv_in1k"}
+CONTESTANTS = {
+    "ours": "padim_lit, grid 56×56",
+    "ours-28": "padim_lit, grid 28×28 (default)",
+    "naive": "naive PaDiM",
+    "anomalib": "anomalib",
+}
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.row:
+        print(json.dumps(measure(**json.loads(arguments.row))))
+        return
+    rows = []
+    for name in arguments.contestants:
+        if name == "anomalib" and importlib.util.find_spec("anomalib") is None:
+            print("anomalib is not installed here: left out", file=sys.stderr)
+            continue
+        print(f"{CONTESTANTS[name]} ...", file=sys.stderr)
+        options = {k: v for k, v in vars(arguments).items() if k not in ("json", "row")}
+        options = {**options, "contestant": name}
+        del options["contestants"]
+        command = [sys.executable, "-m", "benchmarks", "peers", "--row", json.dumps(options)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            rows.append({"contestant": name, "failed": f"exit status {done.returncode}"})
+        else:
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+    report(arguments, rows)
+    if arguments.json:
+        machine = {
+            "processor": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        content = {"machine": machine, "rows": rows}
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="resnet18", choices=MODELS)
+    parser.add_argument("--dim", type=int, default=100)
+    parser.add_argument("--images", type=int, default=96, help="N of the fit")
+    parser.add_argument("--batch", type=int, default=32, help="of the fit")
+    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=CONTESTANTS)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+class Ours:
+    """Moments while the images pass, factors at the end."""
+
+    def __init__(self, backbone: Backbone, projection: Subset, side: int, grid: int | str | None):
+        self.detector = Detector(backbone, projection, (side, side), grid=grid)
+
+    def start(self) -> None:
+        self.state = init(self.detector.positions, self.detector.projection.dim)
+
+    def collect(self, images: Tensor) -> None:
+        self.state = update(self.state, self.detector.embed(images))
+
+    def fit(self) -> None:
+        self.detector.use(self.state)
+
+    def score(self, images: Tensor) -> Tensor:
+        return self.detector(images)[0]
+
+    def state_bytes(self) -> int:
+        return sum(band.nbytes for band in self.detector.whitening.bands)
+
+    def distances(self, images: Tensor) -> Tensor:
+        return self.detector.distances(images)
+
+
+class NaiveOnBackbone:
+    """`Naive` with the same backbone, and a map as PaDiM's implementations draw it."""
+
+    def __init__(self, backbone: Backbone, projection: Subset, side: int):
+        self.backbone, self.side = backbone, side
+        self.naive = Naive(projection.matrix.argmax(dim=1))
+
+    def start(self) -> None:
+        self.naive.bank = []
+
+    def collect(self, images: Tensor) -> None:
+        self.naive.collect(self.backbone(images))
+
+    def fit(self) -> None:
+        self.naive.fit()
+
+    def score(self, images: Tensor) -> Tensor:
+        from scipy.ndimage import gaussian_filter
+
+        distances = self.distances(images)
+        grid = int(distances.shape[1] ** 0.5)
+        maps = torch.nn.functional.interpolate(
+            distances.view(-1, 1, grid, grid), size=self.side, mode="bilinear"
+        )
+        blurred = [gaussian_filter(one, sigma=4) for one in maps.squeeze(1).numpy()]
+        return torch.tensor([float(one.max()) for one in blurred])
+
+    def state_bytes(self) -> int:
+        return self.naive.inverse.nbytes
+
+    def distances(self, images: Tensor) -> Tensor:
+        return self.naive.distances(self.backbone(images))
+
+
+class Anomalib:
+    """anomalib's torch model, driven without its engine."""
+
+    def __init__(self, backbone: Backbone, projection: Subset, side: int):
+        from anomalib.models.image.padim.torch_model import PadimModel
+
+        self.model = PadimModel(
+            backbone=backbone.model.partition(".")[0],
+            pre_trained=False,
+            n_features=projection.dim,
+        )
+        self.model.idx.copy_(projection.matrix.argmax(dim=1))
+
+    def start(self) -> None:
+        self.model.train()
+        self.model.memory_bank = []
+
+    def collect(self, images: Tensor) -> None:
+        self.model(images)
+
+    def fit(self) -> None:
+        self.model.fit()
+        self.model.eval()
+
+    def score(self, images: Tensor) -> Tensor:
+        return self.model(images).pred_score
+
+    def state_bytes(self) -> int:
+        return self.model.gaussian.inv_covariance.nbytes
+
+
+def contestant(name: str, backbone: Backbone, projection: Subset, side: int):
+    if name == "naive":
+        return NaiveOnBackbone(backbone, projection, side)
+    if name == "anomalib":
+        return Anomalib(backbone, projection, side)
+    return Ours(backbone, projection, side, None if name == "ours" else "auto")
+
+
+def measure(
+    contestant: str, backbone: str, dim: int, images: int, batch: int, side: int, repeats: int
+) -> dict:
+    """One row: seconds an image of the bare backbone, fit and score, and the peak in bytes."""
+    if contestant.startswith("ours"):
+        keep_freed_memory()  # as run.py does; the peers run as they are
+    torch.manual_seed(0)
+    bare = Backbone(MODELS[backbone], [1, 2, 3], weights="random")
+    projection = Subset(bare.embedding_dim, dim)
+    one = globals()["contestant"](contestant, bare, projection, side)
+    batches = [torch.rand(batch, 3, side, side) for _ in range(-(-images // batch))]
+    count = batch * len(batches)
+    reset_peak(CPU)
+    found: dict[str, list[float]] = {}
+
+    def turn(name: str, work: Callable[[], object], per: int) -> None:
+        start = time.perf_counter()
+        work()
+        found.setdefault(name, []).append((time.perf_counter() - start) / per)
+
+    with torch.inference_mode():
+        bare(batches[0])
+        for _ in range(max(2, repeats // 2)):
+            turn("backbone", lambda: [bare(x) for x in batches], count)
+            one.start()
+            turn("collect", lambda: [one.collect(x) for x in batches], count)
+            turn("gaussian", one.fit, 1)
+        for size in (1, 8):
+            x = torch.rand(size, 3, side, side)
+            one.score(x)
+            for _ in range(2 * repeats):
+                turn(f"backbone-{size}", lambda x=x: bare(x), size)
+                turn(f"score-{size}", lambda x=x: one.score(x), size)
+        agreement = None
+        if contestant == "naive":  # the same embeddings through both, at the same grid
+            ours = Ours(bare, projection, side, None)
+            ours.start()
+            for x in batches:
+                ours.collect(x)
+            ours.fit()
+            x = torch.rand(2, 3, side, side)
+            expected = one.distances(x)
+            agreement = float(((ours.distances(x) - expected).abs() / expected).max())
+    median = {name: statistics.median(values) for name, values in found.items()}
+    return {
+        "contestant": contestant,
+        "version": metadata.version("anomalib") if contestant == "anomalib" else None,
+        "backbone": backbone,
+        "dim": dim,
+        "images": count,
+        "seconds": median,
+        "fit_ratio": (median["collect"] + median["gaussian"] / count) / median["backbone"],
+        "score_ratio": {b: median[f"score-{b}"] / median[f"backbone-{b}"] for b in (1, 8)},
+        "state_bytes": one.state_bytes(),
+        "peak_bytes": peak_bytes(CPU),
+        "largest_relative_difference_to_ours": agreement,
+    }
+
+
+def report(arguments: argparse.Namespace, rows: list[dict]) -> None:
+    table = Table(
+        title=f"{arguments.backbone}, D = {arguments.dim}, {arguments.images} images to fit, "
+        f"{torch.get_num_threads()} threads; ÷ is over the bare backbone in the same process"
+    )
+    for column in (
+        *("", "backbone ms", "fit ms an image", "fit ÷", "of it Gaussian s"),
+        *("score ms, batch 1", "÷", "score ms, batch 8", "÷", "factors", "peak"),
+    ):
+        table.add_column(column, justify="right")
+    for row in rows:
+        name = CONTESTANTS[row["contestant"]]
+        if "failed" in row:
+            table.add_row(name, row["failed"])
+            continue
+        seconds = row["seconds"]
+        fit = seconds["collect"] + seconds["gaussian"] / row["images"]
+        cells = [f"{1e3 * seconds['backbone']:.1f}", f"{1e3 * fit:.1f}", f"{row['fit_ratio']:.2f}"]
+        cells.append(f"{seconds['gaussian']:.1f}")
+        for size in ("1", "8"):
+            ratio = {str(k): v for k, v in row["score_ratio"].items()}[size]
+            cells += [f"{1e3 * seconds[f'score-{size}']:.1f}", f"{ratio:.2f}"]
+        cells += [readable(row["state_bytes"]), readable(row["peak_bytes"])]
+        table.add_row(f"{name} {row['version'] or ''}".strip(), *cells)
+    console = Console(width=150)
+    console.print(table)
+    for row in rows:
+        if row.get("largest_relative_difference_to_ours") is not None:
+            console.print(
+                f"largest relative difference of a distance, ours against naive: "
+                f"{row['largest_relative_difference_to_ours']:.1e}"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""How cost grows: fit, factoring, scoring and memory against N, D, P and batch, without a backbone.
+
+    python -m benchmarks scaling                    # a table, with log-log slopes
+    python -m benchmarks scaling --memory 200 2000 20000    # peak memory against N
+
+The slope is of log(cost) on log(size) by least squares: 1 is linear, 2 quadratic. Embeddings are
+random; each point is a median of `--repeats`.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from padim_lit.gaussian import mahalanobis, whiten
+from padim_lit.memory import keep_freed_memory, peak_bytes, readable, reset_peak
+from padim_lit.moments import init, update
+
+BASE = {"images": 64, "dim": 100, "positions": 784, "batch": 32}
+AXES = {
+    "images": [64, 128, 256, 512],
+    "dim": [50, 100, 200, 400],
+    "positions": [196, 784, 3136],
+    "batch": [1, 4, 16, 64],
+}
+COSTS = ("fit", "factor", "score")
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.row:
+        print(json.dumps(memory(arguments.row)))
+        return
+    keep_freed_memory()
+    content = {"points": [], "memory": []}
+    if arguments.memory:
+        for count in arguments.memory:
+            command = [sys.executable, "-m", "benchmarks", "scaling", "--row", str(count)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            content["memory"].append(json.loads(done.stdout.splitlines()[-1]))
+        for row in content["memory"]:
+            print(f"{row['images']:>6} images: peak {readable(row['peak_bytes'])}")
+    else:
+        for axis, values in AXES.items():
+            for value in values:
+                size = {**BASE, axis: value}
+                row = {"axis": axis, **size, **measure(**size, repeats=arguments.repeats)}
+                content["points"].append(row)
+        report(content["points"])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory", type=int, nargs="+", metavar="N")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--row", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measure(images: int, dim: int, positions: int, batch: int, repeats: int) -> dict[str, float]:
+    """Seconds to fit `images`, to factor, and to score as many, in batches of `batch`."""
+    x = torch.rand(batch, positions, dim)
+    batches = math.ceil(images / batch)
+
+    def fit() -> None:
+        nonlocal state
+        state = init(positions, dim)
+        for _ in range(batches):
+            state = update(state, x)
+
+    def score() -> None:
+        for _ in range(batches):
+            mahalanobis(x, state.mean, factors)
+
+    state = init(positions, dim)
+    found = {name: [] for name in COSTS}
+    with torch.inference_mode():
+        for _ in range(repeats):
+            found["fit"].append(clock(fit))
+            found["factor"].append(clock(lambda: whiten(state, 0.01)))
+            factors = whiten(state, 0.01)
+            found["score"].append(clock(score))
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def memory(images: int) -> dict[str, int]:
+    """Peak of a fit at D = 150 on 28×28 that sees `images` embeddings; its own process."""
+    x = torch.rand(32, 784, 150)
+    reset_peak(CPU)
+    state = init(784, 150)
+    with torch.inference_mode():
+        for _ in range(math.ceil(images / len(x))):
+            state = update(state, x)
+        whiten(state, 0.01)
+    return {"images": state.count, "peak_bytes": peak_bytes(CPU)}
+
+
+def clock(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def slope(sizes: list[float], costs: list[float]) -> float:
+    """Least-squares slope of log cost on log size."""
+    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
+
+
+def report(points: list[dict]) -> None:
+    table = Table(title="seconds; the last row of each axis is the log-log slope")
+    for column in ("axis", "value", *COSTS):
+        table.add_column(column, justify="right")
+    for axis, values in AXES.items():
+        rows = [row for row in points if row["axis"] == axis]
+        for row in rows:
+            table.add_row(axis, str(row[axis]), *(f"{row[cost]:.3f}" for cost in COSTS))
+        slopes = [slope(values, [row[cost] for row in rows]) for cost in COSTS]
+        table.add_row(axis, "slope", *(f"{s:.2f}" for s in slopes), end_section=True)
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""Score image files with an exported graph: python score_onnx.py model.onnx IMAGE..."""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+about = json.loads(session.get_modelmeta().custom_metadata_map["padim_lit"])
+names = [output.name for output in session.get_outputs()]
+h, w = about["image_shape"]
+for path in sys.argv[2:]:
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    size = about["resize"] or [h, w]  # an int is the shorter side
+    if isinstance(size, int):
+        size = [size * side // min(image.size) for side in (image.height, image.width)]
+    image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    top, left = round((size[0] - h) / 2), round((size[1] - w) / 2)
+    pixels = np.asarray(image.crop((left, top, left + w, top + h)))[None]  # uint8 (1,h,w,3)
+    if not about["preprocess"]:
+        pixels = (pixels.astype(np.float32) / 255).transpose(0, 3, 1, 2)
+    found = dict(zip(names, session.run(None, {"image": pixels}), strict=True))
+    verdict = ["good", "defective"][int(found["decision"][0])] if "decision" in found else ""
+    print(path, float(found["score"][0]), verdict)
