@@ -18,7 +18,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from padim_lit import config, experiment, folders, launchers
 from padim_lit.errors import InputError
-from padim_lit.memory import keep_freed_memory
 
 # Lightning starts further ranks with this process's environment, so theirs is no user's wish.
 DEBUGGING = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
@@ -60,7 +59,6 @@ def prepare(words: list[str]) -> list[str]:
 
 
 def main() -> None:
-    keep_freed_memory()
     # Without this, Hydra reports its errors in its own way, on several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with one_line_errors():

@@ -27,6 +27,8 @@ from padim_lit.gpus import claim, visible
 from padim_lit.module import PaDiM
 from padim_lit.projection import Projection
 
+#: Beginnings of the names of Lightning's strategies that split a model.
+SHARDING = ("fsdp", "deepspeed", "model_parallel")
 #: Values of trainer.accelerator that may mean a GPU of CUDA's.
 GPU = ("auto", "gpu", "cuda")
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "numpy", "pillow")
@@ -177,6 +179,12 @@ def make_trainer(config: DictConfig, logger: Logger | None, *callbacks: Callback
         raise InputError(
             f"trainer.max_epochs={config.trainer.get('max_epochs')}: PaDiM fits in one pass over "
             "the images; leave it at 1"
+        )
+    strategy = str(config.trainer.get("strategy"))
+    if strategy.startswith(SHARDING):
+        raise InputError(
+            f"trainer.strategy={strategy}: it shards what is trained, and here nothing is; backbone "
+            "and moments are whole on every rank; use trainer=ddp"
         )
     root = HydraConfig.get().runtime.output_dir
     node = config.trainer.copy()

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from padim_lit import jobs, launchers
 from padim_lit.config import one_line
 from padim_lit.errors import InputError
+from padim_lit.memory import keep_freed_memory
 from padim_lit.modes import ablation, distortion, export, figure4, fit, merge, update
 from padim_lit.report.sweep import collect, print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.report.table1 import compare, print_table1, write_table1
@@ -53,6 +54,7 @@ MODES = {
 
 def main(config: DictConfig) -> None:
     """Hydra's task: one run, or one job of a sweep."""
+    keep_freed_memory()  # here, because launchers run each job in a process of its own
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -21,7 +21,7 @@ MANTISSA_BITS = 16
 LOWEST_EXPONENT = -10
 OCTAVES = 30
 BINS = OCTAVES << MANTISSA_BITS
-CHUNK_PIXELS = 2**21
+CHUNK_PIXELS = 2**20
 # Share of pixels in the first and last bin, which are open-ended, from which metrics would lie.
 OUTSIDE_LIMIT = 0.01
 
@@ -76,10 +76,11 @@ class PixelMetrics(Metric):
 
     def __init__(self):
         super().__init__()
-        zeros = torch.zeros(BINS, dtype=torch.long)
-        self.add_state("good", zeros.clone(), dist_reduce_fx="sum")
-        self.add_state("bad", zeros.clone(), dist_reduce_fx="sum")
-        self.add_state("bad_by_region", zeros.double(), dist_reduce_fx="sum")
+        # Expanded, because torchmetrics keeps a copy of each default.
+        zeros = torch.zeros(1, dtype=torch.long)
+        self.add_state("good", zeros.expand(BINS), dist_reduce_fx="sum")
+        self.add_state("bad", zeros.expand(BINS), dist_reduce_fx="sum")
+        self.add_state("bad_by_region", zeros.double().expand(BINS), dist_reduce_fx="sum")
         self.add_state("regions", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, anomaly_map: Tensor, mask: Tensor) -> None:
@@ -105,13 +106,16 @@ class PixelMetrics(Metric):
 
     def compute(self) -> dict[str, float | dict[str, str] | None]:
         names = ("pixel_auroc", "pixel_ap", "pixel_aupro")
-        good, bad = self.good.cpu().double().flip(0), self.bad.cpu().double().flip(0)
+        # From here on the bins that hold a pixel, from the largest distance down.
+        filled = (self.good + self.bad).cpu().nonzero().squeeze(1).flip(0)
+        good, bad = (state.cpu()[filled].double() for state in (self.good, self.bad))
         if good.sum() + bad.sum() == 0:
             return _undefined(names, "no test image has a known mask")
         if bad.sum() == 0 or good.sum() == 0:
             missing = "good" if bad.sum() else "defective"
             return _undefined(names, f"no {missing} pixel in the test set")
-        outside = (good + bad)[[0, -1]].sum() / (good + bad).sum()
+        edges = (filled == 0) | (filled == BINS - 1)
+        outside = (good + bad)[edges].sum() / (good + bad).sum()
         if outside > OUTSIDE_LIMIT:
             return _undefined(
                 names,
@@ -121,7 +125,7 @@ class PixelMetrics(Metric):
         false_positives, true_positives = good.cumsum(0), bad.cumsum(0)
         fpr, tpr = false_positives / good.sum(), true_positives / bad.sum()
         precision = true_positives / (true_positives + false_positives).clamp(min=1)
-        overlap = (self.bad_by_region.cpu().flip(0) / self.regions.cpu()).cumsum(0)
+        overlap = (self.bad_by_region.cpu()[filled] / self.regions.cpu()).cumsum(0)
         f1 = 2 * true_positives / (true_positives + false_positives + bad.sum())
         best = int(f1.argmax())
         start = torch.zeros(1, dtype=torch.float64)
@@ -131,7 +135,7 @@ class PixelMetrics(Metric):
             "pixel_aupro": _area_up_to(
                 torch.cat([start, fpr]), torch.cat([start, overlap]), FPR_LIMIT
             ),
-            "pixel_threshold": float(bin_edges()[BINS - 1 - best]),
+            "pixel_threshold": float(bin_edge(filled[best])),
             "why": {},
         }
 
@@ -143,11 +147,10 @@ def distance_bins(distances: Tensor) -> Tensor:
     return ((bits >> (23 - MANTISSA_BITS)) - first).clamp(0, BINS - 1)
 
 
-def bin_edges() -> Tensor:
-    """Lower edge of each bin, (BINS,) float32: the smallest distance that falls into it."""
+def bin_edge(bins: Tensor) -> Tensor:
+    """Lower edge of each bin, float32: the smallest distance that falls into it."""
     first = (127 + LOWEST_EXPONENT) << MANTISSA_BITS
-    bits = (torch.arange(BINS, dtype=torch.int32) + first) << (23 - MANTISSA_BITS)
-    return bits.view(torch.float32)
+    return ((bins.int() + first) << (23 - MANTISSA_BITS)).view(torch.float32)
 
 
 def _exact(metric: type[Metric], scores: Tensor, labels: Tensor) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -52,6 +53,12 @@ class PaDiM(Detector, LightningModule):
         return None
 
     def setup(self, stage: str) -> None:
+        strategy = self.trainer.strategy
+        if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+            raise InputError(
+                f"trainer.strategy={type(strategy).__name__}: it shards what is trained, and here "
+                "nothing is; the backbone and the moments are whole on every rank; use trainer=ddp"
+            )
         if self.trainer.precision.endswith("true") and self.trainer.precision != "32-true":
             raise InputError(
                 f"trainer.precision={self.trainer.precision}: would round the moments; use 32-true "

@@ -111,6 +111,7 @@ CONFIG = [
     Case("unknown data", "data=imagenet", ("data/imagenet", "btad, elpv, folder, loco", "mtd")),
     Case("unknown trainer", "trainer=tpu", ("trainer/tpu", "auto, cpu, ddp, gpu")),
     Case("no proj", "proj=null", ("proj=null", "conf/proj", "leave it out, or choose", "jl")),
+    Case("sharding", "trainer.strategy=fsdp", ("trainer.strategy=fsdp", "use trainer=ddp")),
     Case("no trainer", "trainer=null", ("trainer=null", "choose auto, cpu, ddp, gpu")),
     Case("no experiment", "experiment=null", ("experiment=null", "leave it out", "ablation")),
     Case("unknown mode", "mode=foo", ("mode=foo", "allowed: fit, ablation")),

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -302,3 +303,11 @@ def test_the_readmes_library_example_runs(tmp_path):
     )
     assert out.returncode == 0, out.stderr
     assert "test/image_auroc" in out.stdout
+
+
+def test_a_strategy_that_shards_is_refused(monkeypatch):
+    model = make()
+    sharding = SimpleNamespace(strategy=object(), precision="32-true")
+    monkeypatch.setattr(type(model), "trainer", sharding)
+    with pytest.raises(InputError, match="trainer.strategy=object.*use trainer=ddp"):
+        model.setup("fit")
