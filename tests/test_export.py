@@ -11,19 +11,22 @@ import openvino
 import pytest
 import torch
 from cli import ROOT, TINY, environment
+from omegaconf import OmegaConf
 from torch.nn import functional as F
 from trees import build_tree, save_image
 
 from padim_lit import InputError
 from padim_lit.backbone import Backbone
+from padim_lit.config import Config, one_line
 from padim_lit.detector import Detector
 from padim_lit.export import METADATA, export_onnx, export_torch, metadata, require_room
 from padim_lit.graph import Graph, _averages
+from padim_lit.modes import export as mode
 from padim_lit.moments import init, update
 from padim_lit.projection import PROJECTIONS
 from padim_lit.runtimes import largest_difference, milliseconds, open_onnx
 
-FIT = [arg for arg in TINY if arg not in ("proj=jl", "dim=8", "hydra.run.dir=run")]
+FIT = [*(a for a in TINY if a not in ("proj=jl", "dim=8", "hydra.run.dir=run")), "calibration=0"]
 SIZE = ["image_size=72", "crop_size=64"]
 KINDS = {
     "jl": ["proj=jl", "dim=8"],
@@ -44,11 +47,19 @@ def here(tmp_path_factory, zygote) -> Path:
     return here
 
 
-def export(zygote, here, kind, *args, code=0):
-    words = ["mode=export", f"ckpt={kind}/model.ckpt", "hydra.run.dir=out", *args]
-    result = zygote.run(words, here)
-    assert result.code == code, result.err
-    return result
+@pytest.fixture(scope="module")
+def export(here):
+    """mode=export in this process, where the exporter is imported once; gives export.json."""
+
+    def export(kind: str, *args: str) -> dict:
+        given = OmegaConf.from_dotlist([f"ckpt={kind}/model.ckpt", *args])
+        config = OmegaConf.merge(OmegaConf.structured(Config), given)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(here)
+            mode.run(config, here / "out")
+        return json.loads((here / "out/export.json").read_text())
+
+    return export
 
 
 def detector_of(here, kind) -> Detector:
@@ -74,10 +85,10 @@ def expected(here, kind, pixels):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_onnx_gives_the_scores_of_the_checkpoint(here, zygote, kind, batch):
+def test_onnx_gives_the_scores_of_the_checkpoint(here, export, kind, batch):
     file = here / f"{kind}.onnx"
     if not file.exists():
-        export(zygote, here, kind, f"output={file}", "threshold=12.5")
+        export(kind, f"output={file}", "threshold=12.5")
     score, maps = expected(here, kind, pictures(batch))
     found = open_onnx(file, 1)(floats(pictures(batch)))
     np.testing.assert_allclose(found["score"], score, rtol=1e-4)
@@ -85,18 +96,19 @@ def test_onnx_gives_the_scores_of_the_checkpoint(here, zygote, kind, batch):
     assert found["decision"].tolist() == (score >= 12.5).tolist()
 
 
-def test_decision_is_at_or_above_the_threshold(here, zygote):
+def test_decision_is_at_or_above_the_threshold(here, export):
     scores = expected(here, "jl", pictures(3))[0]
     middle = float(np.sort(scores)[1])
-    export(zygote, here, "jl", "output=middle.onnx", f"threshold={middle * (1 - 1e-5)}")
+    export("jl", "output=middle.onnx", f"threshold={middle * (1 - 1e-5)}")
     found = open_onnx(here / "middle.onnx", 1)(floats(pictures(3)))
     assert found["decision"].dtype == bool
     assert sorted(found["decision"]) == [False, True, True]
 
 
-def test_pixels_go_in_as_they_are_and_openvino_agrees(here, zygote):
-    result = export(zygote, here, "fisher", "format=openvino", "preprocess=true", "threshold=20")
-    assert "model.xml" in result.out and "ms an image" in result.out
+def test_pixels_go_in_as_they_are_and_openvino_agrees(here, export, capsys):
+    export("fisher", "format=openvino", "preprocess=true", "threshold=20")
+    printed = capsys.readouterr().out
+    assert "model.xml" in printed and "ms an image" in printed
     core = openvino.Core()
     model = core.read_model(here / "out/model.xml")
     about = json.loads(model.get_rt_info([METADATA]).value)
@@ -111,21 +123,17 @@ def test_pixels_go_in_as_they_are_and_openvino_agrees(here, zygote):
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
-def test_fp16_is_smaller_and_says_by_how_much_it_differs(here, zygote, format):
-    sizes, reports = {}, {}
-    for precision in ("fp32", "fp16"):
-        export(zygote, here, "fisher", f"format={format}", f"precision={precision}")
-        reports[precision] = json.loads((here / "out/export.json").read_text())
-        sizes[precision] = sum(Path(f).stat().st_size for f in reports[precision]["files"])
-        assert reports[precision]["bytes"] == sizes[precision]
-    # Graph and float32 remainder stay as they are.
-    assert sizes["fp16"] < 0.6 * sizes["fp32"]
-    assert reports["fp32"]["score_difference"] <= 1e-4
-    assert 1e-7 < reports["fp16"]["score_difference"] <= 2e-2
+def test_fp16_is_smaller_and_says_by_how_much_it_differs(here, export, format):
+    report = export("fisher", f"format={format}", "precision=fp16")
+    assert report["bytes"] == sum(Path(f).stat().st_size for f in report["files"])
+    tensors = Graph(detector_of(here, "fisher")).state_dict().values()
+    assert report["bytes"] < 0.6 * 4 * sum(t.numel() for t in tensors)
+    assert 1e-6 < report["score_difference"] <= 2e-2
 
 
 def test_files_say_what_they_are(here, zygote):
-    result = export(zygote, here, "jl")
+    result = zygote.run(["mode=export", "ckpt=jl/model.ckpt", "hydra.run.dir=out"], here)
+    assert result.code == 0 and not result.err, result.err
     assert "weights are random" in result.out and "No decision" in result.out
     report = json.loads((here / "out/export.json").read_text())
     expected = {
@@ -145,13 +153,13 @@ def test_files_say_what_they_are(here, zygote):
     assert str(ROOT).encode() not in model.SerializeToString()  # no paths of this machine
 
 
-def test_images_are_those_that_are_compared(here, zygote):
-    result = export(zygote, here, "jl", "images=data/test", "format=torch")
-    assert "data/test;" in result.out
+def test_images_are_those_that_are_compared(export, capsys):
+    assert export("jl", "images=data/test", "format=torch")["compared"] == "data/test"
+    assert "data/test;" in capsys.readouterr().out
 
 
-def test_example_prints_what_run_py_predicts(here, zygote):
-    export(zygote, here, "subset", "output=example.onnx", "threshold=5")
+def test_example_prints_what_run_py_predicts(here, export):
+    export("subset", "output=example.onnx", "threshold=5")
     with (here / "subset/predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     words = [str(ROOT / "examples/score_onnx.py"), "example.onnx", *(row["path"] for row in rows)]
@@ -177,8 +185,8 @@ def test_example_is_short_and_needs_three_packages():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_slim_checkpoint_tests_as_the_full_one(here, zygote, precision):
-    export(zygote, here, "fisher", "format=torch", f"precision={precision}", "output=slim.ckpt")
+def test_slim_checkpoint_tests_as_the_full_one(here, zygote, export, precision):
+    export("fisher", "format=torch", f"precision={precision}", "output=slim.ckpt")
     full, slim = here / "fisher/model.ckpt", here / "slim.ckpt"
     model = Detector.load_from_checkpoint(slim)
     whitening = 2 * 25 * 70 * 71 // 2 * (2 if precision == "fp32" else 1)
@@ -202,34 +210,33 @@ def test_slim_checkpoint_tests_as_the_full_one(here, zygote, precision):
     assert metrics[0]["test/image_auroc"] == metrics[1]["test/image_auroc"]
 
 
-def test_slim_checkpoint_has_no_moments_to_change(here, zygote):
-    export(zygote, here, "jl", "format=torch", "output=jl_slim.ckpt")
+def test_slim_checkpoint_has_no_moments_to_change(here, zygote, export):
+    export("jl", "format=torch", "output=jl_slim.ckpt")
     model = Detector.load_from_checkpoint(here / "jl_slim.ckpt")
     with pytest.raises(InputError, match=r"slim checkpoint.*no moments.*full model.ckpt"):
         model.require_moments()
     result = zygote.run(["mode=merge", "ckpts=[jl_slim.ckpt,jl/model.ckpt]"], here)
     assert result.code == 1 and "slim checkpoint" in result.err
-    # It exports as the full one does, and once more gives the same file's content.
-    result = zygote.run(
-        ["mode=export", "ckpt=jl_slim.ckpt", "output=again.onnx", "hydra.run.dir=out"], here
-    )
-    assert result.code == 0, result.err
+    # It exports as the full one does, and can be saved again.
+    export("jl", "ckpt=jl_slim.ckpt", "format=torch", "output=again.ckpt")
     state = model.state()
     again = Detector.load_from_checkpoint(here / "jl_slim.ckpt")
     again.restore(state)
     assert again.moments is None and again.count == 6
 
 
-def test_calibrated_threshold_makes_the_decision(here, zygote):
+def test_calibrated_threshold_makes_the_decision(here, export, capsys):
     model = detector_of(here, "jl")
     model.calibration = {"threshold": 3.25, "map_threshold": None}
     model.save(here / "calibrated.ckpt")
-    args = ["mode=export", "ckpt=calibrated.ckpt", "output=calibrated.onnx", "hydra.run.dir=out"]
-    result = zygote.run(args, here)
-    assert result.code == 0 and "No decision" not in result.out
-    assert json.loads((here / "out/export.json").read_text())["threshold"] == 3.25
-    result = zygote.run([*args, "threshold=4"], here)  # the user's word counts
-    assert json.loads((here / "out/export.json").read_text())["threshold"] == 4
+    assert export("jl", "ckpt=calibrated.ckpt", "output=calibrated.onnx")["threshold"] == 3.25
+    assert "No decision" not in capsys.readouterr().out
+    found = open_onnx(here / "calibrated.onnx", 1)(floats(pictures(2)))
+    assert found["decision"].tolist() == (found["score"] >= 3.25).tolist()
+    slim = ["ckpt=calibrated.ckpt", "format=torch", "output=calibrated_slim.ckpt"]
+    assert export("jl", *slim, "threshold=4")["threshold"] == 4  # the user's word counts
+    kept = Detector.load_from_checkpoint(here / "calibrated_slim.ckpt").calibration
+    assert kept == model.calibration
 
 
 # --- What is refused --------------------------------------------------------------------------
@@ -253,37 +260,31 @@ def test_calibrated_threshold_makes_the_decision(here, zygote):
         (["images=nowhere"], ["images=nowhere", "no image"]),
     ],
 )
-def test_refusals_are_one_line(here, zygote, args, words):
+def test_refusals_are_one_line(here, export, args, words):
     torch.save({"state_dict": {}}, here / "foreign.ckpt")
     (here / "data/data.yaml").write_text("")
     tiny_detector(fitted=False).save(here / "unfitted.ckpt")
-    words_before = sorted(p.name for p in here.iterdir())
-    result = export(zygote, here, "jl", *args, code=1)
-    assert result.err.startswith("error: ") and len(result.err.splitlines()) == 1, result.err
-    assert all(word in result.err for word in words), result.err
-    assert sorted(p.name for p in here.iterdir()) == words_before
+    before = sorted(p.name for p in here.iterdir())
+    with pytest.raises(InputError) as error:
+        export("jl", *args)
+    line = one_line(error.value)
+    assert all(word in line for word in words) and "\n" not in str(error.value), line
+    assert sorted(p.name for p in here.iterdir()) == before
 
 
-def test_missing_package_names_the_extra(here, zygote, tmp_path):
-    (tmp_path / "openvino.py").write_text("raise ImportError('no', name='openvino')")
-    words = ["mode=export", "ckpt=jl/model.ckpt", "format=openvino", "hydra.run.dir=none"]
-    code = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv[0] = 'run.py'; import runpy;"
-        f"runpy.run_path({str(ROOT / 'run.py')!r}, run_name='__main__')"
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), *words],
-        cwd=here, env=environment(here), capture_output=True, text=True,
-    )  # fmt: skip
-    assert out.returncode == 1 and "needs openvino" in out.stderr and ".[export]" in out.stderr
+def test_missing_package_names_the_extra(export, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError, match=r"format=openvino needs openvino.*\.\[export\]"):
+        export("jl", "format=openvino")
 
 
-def test_a_graph_that_differs_is_not_written(here, zygote, tmp_path, monkeypatch):
-    from omegaconf import OmegaConf
+def test_refusal_on_the_command_line(here, zygote):
+    result = zygote.run(["mode=export", "ckpt=jl/model.ckpt", "format=tflite"], here)
+    assert result.code == 1 and result.err.startswith("error: format=tflite")
+    assert len(result.err.splitlines()) == 1, result.err
 
-    from padim_lit.config import Config
-    from padim_lit.modes import export as mode
 
+def test_a_graph_that_differs_is_not_written(export, tmp_path, monkeypatch):
     def broken(detector, path, *rest):
         detector.mean = detector.mean + 0.1
         try:
@@ -292,11 +293,8 @@ def test_a_graph_that_differs_is_not_written(here, zygote, tmp_path, monkeypatch
             detector.mean = detector.mean - 0.1
 
     monkeypatch.setitem(mode.WRITERS, "onnx", broken)
-    config = OmegaConf.structured(
-        Config(ckpt=str(here / "jl/model.ckpt"), output=str(tmp_path / "x.onnx"))
-    )
     with pytest.raises(InputError, match=r"score that differs .* allowed is 1e-04; nothing was"):
-        mode.run(config, tmp_path / "run")
+        export("jl", f"output={tmp_path / 'x.onnx'}")
     assert not list(tmp_path.iterdir())
 
 
