@@ -183,8 +183,8 @@ def make_trainer(config: DictConfig, logger: Logger | None, *callbacks: Callback
     strategy = str(config.trainer.get("strategy"))
     if strategy.startswith(SHARDING):
         raise InputError(
-            f"trainer.strategy={strategy}: it shards what is trained, and here nothing is; backbone "
-            "and moments are whole on every rank; use trainer=ddp"
+            f"trainer.strategy={strategy}: it shards what is trained, and here nothing is; "
+            "backbone and moments are whole on every rank; use trainer=ddp"
         )
     root = HydraConfig.get().runtime.output_dir
     node = config.trainer.copy()

@@ -309,5 +309,5 @@ def test_a_strategy_that_shards_is_refused(monkeypatch):
     model = make()
     sharding = SimpleNamespace(strategy=object(), precision="32-true")
     monkeypatch.setattr(type(model), "trainer", sharding)
-    with pytest.raises(InputError, match="trainer.strategy=object.*use trainer=ddp"):
+    with pytest.raises(InputError, match=r"trainer\.strategy=object.*use trainer=ddp"):
         model.setup("fit")
