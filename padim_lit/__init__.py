@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from padim_lit.backbone import Backbone
 from padim_lit.detector import Detector
 from padim_lit.errors import InputError
+from padim_lit.predictor import Prediction, Predictor, load
 from padim_lit.projection import JL, Fisher, Identity, Minor, Orthogonal, Projection, Sparse, Subset
 from padim_lit.version import __version__
 
@@ -21,10 +22,13 @@ __all__ = [
     "Minor",
     "Orthogonal",
     "PaDiM",
+    "Prediction",
+    "Predictor",
     "Projection",
     "Sparse",
     "Subset",
     "__version__",
+    "load",
 ]
 
 

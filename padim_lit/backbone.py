@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Sequence
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError
+from padim_lit.timm_alone import timm
 from padim_lit.weights import fingerprint, load_weights
 
 

@@ -136,6 +136,8 @@ class Config:
     picture_cache: str | None = None
     picture_cache_gb: float = 20.0
     ckpt: str | None = None
+    calibration: int = 500  # training images scored leave-one-out for the threshold; 0: none
+    false_alarm_rate: float | None = None
 
     # mode=merge, update, remove, export
     ckpts: list[str] | None = None
@@ -143,12 +145,18 @@ class Config:
     images: str | None = None  # a file, folder or pattern
     repeats: str = "refuse"
 
+    # mode=predict
+    overlays: str = "anomalous"
+    watch: bool = False
+    watch_settle: float = 1.0  # seconds
+    watch_idle: float | None = None  # seconds
+
     # mode=export
     format: str = "onnx"
     precision: str = "fp32"
     preprocess: bool = False
     output: str | None = None
-    threshold: float | None = None
+    threshold: float | None = None  # of mode=predict too
 
     # One pass over the images instead of one run: experiment=ablation.
     projs: list[str] | None = None

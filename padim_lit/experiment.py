@@ -16,7 +16,7 @@ from padim_lit import jobs, launchers
 from padim_lit.config import one_line
 from padim_lit.errors import InputError
 from padim_lit.memory import keep_freed_memory
-from padim_lit.modes import ablation, distortion, export, figure4, fit, merge, update
+from padim_lit.modes import ablation, distortion, export, figure4, fit, merge, predict, update
 from padim_lit.report.sweep import collect, print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.report.table1 import compare, print_table1, write_table1
 
@@ -45,6 +45,7 @@ MODES = {
     "ablation": Mode(ablation.run, "rows.json"),
     "distortion": Mode(distortion.run, "distortion.json"),
     "figure4": Mode(figure4.run, "figure4.json"),
+    "predict": Mode(predict.run, "predict.json"),
     "export": Mode(export.run, "export.json"),
     "merge": Mode(merge.run, "merge.json"),
     "update": Mode(update.run, "update.json"),

@@ -66,10 +66,36 @@ def read_image(path: Path) -> Image.Image:
 
     Raises InputError for a missing, empty, truncated, unreadable or floating-point file.
     """
-    image = _open(path)
-    if image.mode.startswith("I"):
-        return Image.fromarray(_to_8bit(_integers(image, path))).convert("RGB")
-    return _rgb(image, path)
+    return _eight_bit(_open(path), path)
+
+
+def as_rgb(image: Image.Image, name: str = "in memory") -> Image.Image:
+    """`image` as `read_image` gives it from a file; `name` is for messages.
+
+    Raises InputError as `read_image` does.
+    """
+    try:
+        return _eight_bit(ImageOps.exif_transpose(image), name)
+    except _BROKEN as error:  # it is decoded only now
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"the image {name} cannot be decoded ({reason}); replace it") from None
+
+
+def from_array(values: np.ndarray) -> Image.Image:
+    """(h, w), (h, w, 1) or (h, w, 3) uint8 or uint16 as 8-bit RGB; 16 bit as in `read_image`.
+
+    Raises InputError for other shapes and types.
+    """
+    plain = values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3))
+    if values.dtype not in (np.uint8, np.uint16) or not plain or 0 in values.shape:
+        raise InputError(
+            f"an array {values.shape} of {values.dtype} is no picture; allowed are (h, w) and "
+            "(h, w, 3) in RGB order of uint8 or uint16; convert it"
+        )
+    pixels = _to_8bit(values.astype(np.int64)) if values.dtype == np.uint16 else values
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
 
 
 def read_mask(path: Path, nonzero: bool = False) -> np.ndarray:
@@ -115,6 +141,12 @@ def read_size(path: Path) -> tuple[int, int]:
     return tuple(size)
 
 
+def _eight_bit(image: Image.Image, path: Path | str) -> Image.Image:
+    if image.mode.startswith("I"):
+        return Image.fromarray(_to_8bit(_integers(image, path))).convert("RGB")
+    return _rgb(image, path)
+
+
 def _open(path: Path) -> Image.Image:
     """The decoded image in its stored mode, EXIF orientation applied; closes the file."""
     return _use(path, ImageOps.exif_transpose)
@@ -138,7 +170,7 @@ def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
         ) from None
 
 
-def _integers(image: Image.Image, path: Path) -> np.ndarray:
+def _integers(image: Image.Image, path: Path | str) -> np.ndarray:
     """(h, w) int64 values of a 16- or 32-bit integer image, checked to lie in 0..65535."""
     values = np.asarray(image).astype(np.int64)
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
@@ -154,7 +186,7 @@ def _to_8bit(values: np.ndarray) -> np.ndarray:
     return ((values * 255 + 32767) // 65535).astype(np.uint8)
 
 
-def _refuse_floats(mode: str, path: Path) -> None:
+def _refuse_floats(mode: str, path: Path | str) -> None:
     if mode == "F":
         raise InputError(
             f"image {path} holds floating-point values, whose range is not defined; "
@@ -162,7 +194,7 @@ def _refuse_floats(mode: str, path: Path) -> None:
         )
 
 
-def _rgb(image: Image.Image, path: Path) -> Image.Image:
+def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
     _refuse_floats(image.mode, path)
     try:
         # has_transparency_data covers the tRNS chunk of palette, grey and RGB files, which

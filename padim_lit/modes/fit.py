@@ -26,6 +26,7 @@ from padim_lit.config import require_known_keys
 from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
 from padim_lit.memory import peak_bytes, reset_peak
+from padim_lit.modes import thresholds
 from padim_lit.module import PaDiM
 from padim_lit.projection import require_seed
 from padim_lit.report.atomic import write_json, write_text
@@ -54,6 +55,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         require_known_keys(config)
         _require_one(config)
         require_seed(config.seed)
+        thresholds.require_keys(config)
         data = make_data(config)
         model = load_model(config, data) if config.ckpt else make_model(config, data)
         logger = make_logger(config)
@@ -113,6 +115,8 @@ def _fit_and_test(
             raise InputError(
                 "nothing was fitted: trainer.max_epochs must be 1, and limits on batches above 0"
             )
+        if trainer.is_global_zero:
+            thresholds.choose_threshold(config, data, model, trainer)
         _save_checkpoint(trainer, folder / "model.ckpt")
     start = time.perf_counter()
     with _interruptible(trainer):
@@ -145,6 +149,7 @@ def _fit_and_test(
         "grid": list(model.map_grid),
         "sigma": model.sigma,
         "image_score": model.image_score,
+        **thresholds.at_threshold(config, data, model, recorder.predictions),
         **preprocessing(config),
         "data": data.name,
         **{f"data/{key}": value for key, value in data.record.items()},
@@ -192,7 +197,8 @@ def _report(
         "checkpoint": config.ckpt or folder / "model.ckpt",
         "config": folder / "config.yaml",
     }
-    print_summary(results, {k: str(Path(v).resolve()) for k, v in paths.items()}, results["notes"])
+    notes = [*results["notes"], *thresholds.notes_on(results)]
+    print_summary(results, {k: str(Path(v).resolve()) for k, v in paths.items()}, notes)
 
 
 def _notes(config: DictConfig, data: AnomalyData, model: PaDiM) -> list[str]:
