@@ -111,7 +111,8 @@ def test_every_image_gets_its_line_and_the_defective_their_picture(zygote, here)
     # 000.png is there twice, in good/ and in crack/.
     pictures = sorted((folder / "heatmaps").glob("*.png"))
     assert len(pictures) == 7
-    assert Image.open(pictures[0]).size == (2 * 64 + GAP, 64)
+    with Image.open(pictures[0]) as picture:
+        assert picture.size == (2 * 64 + GAP, 64)
     summary = json.loads((folder / "predict.json").read_text())
     assert summary["images"] == 7 == summary["good"] + summary["anomalous"]
     assert f"{summary['good']} good" in result.out and "each left out" in result.out
@@ -306,7 +307,8 @@ def test_an_overlay_shows_the_contour(tmp_path):
     image = np.full((8, 8, 3), 100, np.uint8)
     file = tmp_path / "x.png"
     file.write_bytes(side_by_side(image, map, (0, 2), 1.0))
-    pixels = np.asarray(Image.open(file))
+    with Image.open(file) as picture:
+        pixels = np.asarray(picture)
     assert pixels.shape == (8, 16 + GAP, 3)
     assert (pixels[:, :8] == 100).all() and (pixels[2, 8 + GAP + 2] == (0x56, 0xB4, 0xE9)).all()
     assert colours(np.array([2.0, 4.0]), 4.0) == (1.5, 6.0) and colours(None, None) is None
