@@ -1,6 +1,5 @@
 """What a checkpoint holds beside Lightning's own keys, read without executing any pickle."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from padim_lit.errors import InputError
 VERSION = 3
 #: The key of a Lightning checkpoint under which it lies.
 KEY = "padim_lit"
+#: What every version holds under it.
+NEEDED = {"version", "spec", "record", "count"}
 
 
 def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -26,7 +27,7 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise InputError(f"ckpt={path}: no such file; give the model.ckpt of an earlier run")
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a foreign file fails in as many ways as there are formats
         raise InputError(
             f"ckpt={path}: not a readable checkpoint ({type(error).__name__}); give the model.ckpt "
             "of a finished run"
@@ -69,7 +70,7 @@ def state_of(content: Any) -> dict[str, Any]:
         InputError: not a checkpoint of padim_lit, or of a newer one.
     """
     state = content.get(KEY) if isinstance(content, dict) else None
-    if state is None:
+    if not isinstance(state, dict) or not state.keys() >= NEEDED or "state_dict" not in content:
         raise InputError("not a padim_lit checkpoint; give the model.ckpt of an earlier run")
     if state["version"] > VERSION:
         raise InputError(
