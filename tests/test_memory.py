@@ -1,12 +1,16 @@
 """What the process keeps and uses of the machine's memory."""
 
+import mmap
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from padim_lit.memory import available_bytes, keep_freed_memory, peak_bytes, readable, reset_peak
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 FRESH_PAGES = """
 import resource, sys, torch
@@ -17,11 +21,12 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def batch():
     torch.ones(2**24).add_(1)  # 64 MiB, above what malloc keeps by itself
-batch()
-before = faults()
-for _ in range(8):
+fewest = 2**24
+for _ in range(16):
+    before = faults()
     batch()
-print(faults() - before)
+    fewest = min(fewest, faults() - before)
+print(fewest)  # the fewest, because a small allocation between two batches may move the block
 """
 
 
@@ -33,7 +38,10 @@ def test_kept_memory_is_not_asked_for_again():
 
     if not keep_freed_memory(2**25):
         pytest.skip("this system's allocator has no mallopt")
-    assert fresh_pages("keep") < fresh_pages("return") / 4
+    pages = 2**26 // mmap.PAGESIZE
+    assert fresh_pages("keep") < pages / 4
+    if not HUGE_PAGES.exists() or "[always]" not in HUGE_PAGES.read_text():
+        assert fresh_pages("return") > pages / 2  # else this test could not fail
 
 
 def test_memory_is_told_in_bytes():

@@ -118,6 +118,7 @@ def _fit_and_test(
         if trainer.is_global_zero:
             thresholds.choose_threshold(config, data, model, trainer)
         _save_checkpoint(trainer, folder / "model.ckpt")
+        model.moments = None  # the file holds them; the test needs the factors alone
     start = time.perf_counter()
     with _interruptible(trainer):
         trainer.test(model, datamodule=data, verbose=False)
