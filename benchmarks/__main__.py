@@ -9,6 +9,7 @@ NAMES = {
     "scaling": "how cost grows with images, dimensions, positions and batch",
     "sweep": "one pass over the images against separate runs",
     "metrics": "pixel AUROC, AP and AUPRO of large maps",
+    "load": "mode=predict over very many images: memory and pace from first to last",
     "pictures": "images a second from large PNGs on disk",
     "accuracy": "moments and metrics against float64 NumPy and scikit-learn",
 }

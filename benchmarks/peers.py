@@ -30,7 +30,7 @@ from torch import Tensor
 from benchmarks.naive import Naive
 from padim_lit import Backbone, Detector, Subset
 from padim_lit.memory import keep_freed_memory, peak_bytes, readable, reset_peak
-from padim_lit.moments import init, update
+from padim_lit.moments import init
 
 MODELS = {"resnet18": "resnet18.tv_in1k", "wide_resnet50": "wide_resnet50_2.tv_in1k"}
 CONTESTANTS = {
@@ -97,7 +97,7 @@ class Ours:
         self.state = init(self.detector.positions, self.detector.projection.dim)
 
     def collect(self, images: Tensor) -> None:
-        self.state = update(self.state, self.detector.embed(images))
+        self.state = self.detector.gather(self.state, images, len)
 
     def fit(self) -> None:
         self.detector.use(self.state)

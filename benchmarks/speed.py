@@ -26,7 +26,7 @@ from rich.table import Table
 from padim_lit import JL, Backbone, PaDiM
 from padim_lit.gaussian import whiten
 from padim_lit.memory import keep_freed_memory, peak_bytes, readable, reset_peak
-from padim_lit.moments import init, update
+from padim_lit.moments import init
 
 BACKBONES = {
     "efficientnet_lite0": {
@@ -115,7 +115,7 @@ def measure(
 
         def fit_step() -> None:
             nonlocal state
-            state = update(state, model.embed(x))
+            state = model.gather(state, x, len)
 
         for _ in range(2):  # warm up, and fill the state
             fit_step()

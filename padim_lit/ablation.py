@@ -16,6 +16,7 @@ from padim_lit.anomaly_map import AnomalyMap, image_score
 from padim_lit.backbone import Backbone
 from padim_lit.embedding import resolve_grid
 from padim_lit.errors import InputError
+from padim_lit.finite import require_finite
 from padim_lit.gaussian import scoring_bytes
 from padim_lit.heads import HeadResult
 from padim_lit.metrics import ImageMetrics, PixelMetrics
@@ -160,6 +161,8 @@ class Ablation:
         images = batch["image"].to(self.device)
         start = time.perf_counter()
         features = backbone(images)
+        for layer in features:
+            require_finite(layer, batch)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.backbone_seconds += time.perf_counter() - start

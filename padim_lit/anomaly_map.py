@@ -24,6 +24,9 @@ class AnomalyMap(nn.Module):
         InputError: σ below 0 or beyond the image.
     """
 
+    rows: Tensor
+    columns: Tensor
+
     def __init__(self, grid: tuple[int, int], image_shape: tuple[int, int], sigma: float = 4.0):
         super().__init__()
         if not 0 <= sigma <= max(image_shape):  # NaN fails too
@@ -63,8 +66,12 @@ def image_score(distances: Tensor, anomaly_map: Tensor, how: str = "max") -> Ten
     """
     if how == "max":
         return anomaly_map.flatten(1).amax(dim=1)
-    count = max(1, round(TOP_SHARE * distances.shape[1]))
-    return distances.topk(count, dim=1).values.mean(dim=1)
+    return distances.topk(top_count(distances.shape[1]), dim=1).values.mean(dim=1)
+
+
+def top_count(positions: int) -> int:
+    """How many distances "topk" averages."""
+    return max(1, round(TOP_SHARE * positions))
 
 
 def _upsample(inside: int, outside: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,10 @@ class Backbone(nn.Module):
         InputError: unknown model or layer, weights that cannot be had or do not fit.
     """
 
+    net: Any  # timm's extractor, whose feature_info nn.Module does not know of
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         model: str,
@@ -60,7 +65,7 @@ class Backbone(nn.Module):
         self.source_sha256 = fingerprint(self.net.state_dict())
         info = self.net.feature_info
         self.channels: list[int] = info.channels()
-        config = timm.get_pretrained_cfg(model, allow_unregistered=True)
+        config: Any = timm.get_pretrained_cfg(model, allow_unregistered=True)
         self.register_buffer("pixel_mean", torch.tensor(config.mean).view(1, 3, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(config.std).view(1, 3, 1, 1), False)
         # Twice as fast on a CPU and faster on tensor cores; values are unchanged.
@@ -122,7 +127,7 @@ class Backbone(nn.Module):
         }
 
 
-def _create(model: str, feature_location: str | None, **kwargs) -> nn.Module:
+def _create(model: str, feature_location: str | None, **kwargs) -> Any:
     if feature_location is not None:
         kwargs["feature_location"] = feature_location
     try:
@@ -160,7 +165,7 @@ def _select_layers(
     return sorted(int(i) for i in layers)
 
 
-def _transformer_blocks(net: nn.Module, strides: list[int]) -> int:
+def _transformer_blocks(net: Any, strides: list[int]) -> int:
     """Number of blocks of a one-stride model, whose default shows only the last few; else 0."""
     blocks = getattr(getattr(net, "model", None), "blocks", None)
     return len(blocks) if blocks is not None and len(set(strides)) == 1 else 0
@@ -171,7 +176,7 @@ def _feature_net(
     layers: list[int],
     feature_location: str | None,
     state: dict[str, Tensor] | None,
-) -> nn.Module:
+) -> Any:
     if state is None:
         net = _create(model, feature_location, out_indices=tuple(layers), pretrained=False)
     else:

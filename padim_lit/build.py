@@ -1,7 +1,9 @@
 """The only file that instantiates: data, model, logger and trainer from a config."""
 
+import importlib
 import math
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,33 @@ GPU = ("auto", "gpu", "cuda")
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "numpy", "pillow")
 
 
+def require_targets(node: Any, key: str = "") -> None:
+    """Raise InputError where a ``_target_`` is of Python's standard library.
+
+    Own data sets, projections and backbones are named by `_target_`, so any package may be. A
+    config is no script all the same: os.system, subprocess.run or builtins.eval have no place in
+    one. This is no sandbox: whoever writes the command line can run what is installed.
+    """
+    if isinstance(node, dict):
+        target = node.get("_target_")
+        if target is not None and not all(map(str.isidentifier, str(target).split("."))):
+            raise InputError(
+                f"{key or 'config'}: _target_={target} is no name; give PACKAGE.MODULE.CLASS"
+            )
+        if target is not None and str(target).partition(".")[0] in sys.stdlib_module_names:
+            raise InputError(
+                f"{key or 'config'}: _target_={target} is of Python's standard library; allowed "
+                "are classes of padim_lit, lightning and your own packages"
+            )
+        for name, part in node.items():
+            require_targets(part, f"{key}.{name}".lstrip("."))
+    elif isinstance(node, list):
+        for part in node:
+            require_targets(part, key)
+
+
 def instantiate(node: DictConfig, **kwargs: Any) -> Any:
+    require_targets(OmegaConf.to_container(node, resolve=True), str(node._get_full_key(None)))
     # Lists arrive as lists, not as OmegaConf's, because the objects keep and save them.
     try:
         return hydra_instantiate(node, _convert_="all", **kwargs)
@@ -42,6 +70,26 @@ def instantiate(node: DictConfig, **kwargs: Any) -> Any:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
         raise
+
+
+def import_own(config: DictConfig) -> None:
+    """Import the modules of a projection and a backbone that are not padim_lit's own.
+
+    What they register at import has to be there before a checkpoint of theirs is read.
+    """
+    require_targets(OmegaConf.to_container(config, resolve=False))
+    for group in ("proj", "backbone"):
+        target = str(config[group].get("_target_", ""))
+        module = target.rpartition(".")[0]
+        if not module or module.split(".")[0] == "padim_lit":
+            continue
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(
+                f"{group}._target_={target}: cannot be imported ({error}); name module.Class, and "
+                "put its folder on PYTHONPATH"
+            ) from error
 
 
 def make_data(config: DictConfig) -> AnomalyData:
@@ -193,6 +241,7 @@ def make_trainer(config: DictConfig, logger: Logger | None, *callbacks: Callback
     sweep, gpus = HydraConfig.get().mode == RunMode.MULTIRUN, torch.cuda.device_count()
     if sweep and gpus > 1 and node.get("devices") == 1 and node.get("accelerator") in GPU:
         node.devices = [claim(visible(gpus))]  # not the first, which other jobs may be using
+    require_targets(OmegaConf.to_container(node, resolve=True), "trainer")
     try:
         trainer = hydra_instantiate(
             node,

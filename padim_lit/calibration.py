@@ -156,8 +156,8 @@ def choose(scores: np.ndarray, rate: float, untold: int = 0) -> Threshold:
     if k > total:
         return _tail(scores, rate)
     low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-    interval = tuple(float(betaincinv(total + 1 - k, k, p)) for p in (low, high))
-    return Threshold(_above(scores[k - 1]), "empirical", interval)
+    low, high = (float(betaincinv(total + 1 - k, k, p)) for p in (low, high))
+    return Threshold(_above(scores[k - 1]), "empirical", (low, high))
 
 
 def _above(score: float) -> float:

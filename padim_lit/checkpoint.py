@@ -1,15 +1,19 @@
 """What a checkpoint holds beside Lightning's own keys, read without executing any pickle."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from padim_lit.archive_check import damage
+from padim_lit.checkpoint_content import require_content
 from padim_lit.errors import InputError
 
 #: Layout of what is written; older ones are brought up to it by `state_of`.
-VERSION = 3
+VERSION = 4
 #: The key of a Lightning checkpoint under which it lies.
 KEY = "padim_lit"
 #: What every version holds under it.
@@ -20,23 +24,55 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """A checkpoint's content, with ``content[KEY]`` of the present `VERSION`.
 
     Raises:
-        InputError: no such file, not readable, not a checkpoint of padim_lit, or of a newer one.
+        InputError: no such file, not readable, damaged in a single bit, not a checkpoint of
+            padim_lit, of a newer one, or with NaN or infinity in it.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"ckpt={path}: no such file; give the model.ckpt of an earlier run")
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file fails in as many ways as there are formats
         raise InputError(
             f"ckpt={path}: not a readable checkpoint ({type(error).__name__}); give the model.ckpt "
             "of a finished run"
         ) from error
+    if (reason := damage(path, content)) is not None:
+        raise InputError(
+            f"ckpt={path}: damaged since it was written ({reason}); copy it again, or fit again"
+        )
+    if map_location != "cpu":
+        content = torch.load(path, map_location=map_location, weights_only=True)
     try:
-        state_of(content)
+        require_content(content, state_of(content), path.stat().st_size)
     except InputError as error:
         raise InputError(f"ckpt={path}: {error}") from None
     return content
+
+
+def explained(load: Callable) -> Callable:
+    """Decorator of ``load(cls, path, …)``: what is refused while a model is built names the file.
+
+    A checkpoint of a strange make passes `read` and fails where its tensors meet the backbone.
+    """
+
+    @wraps(load)
+    def wrapped(cls: type, path: str | Path, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(cls, path, *args, **kwargs)
+        except InputError as error:
+            if str(path) in str(error):
+                raise
+            raise InputError(f"ckpt={path}: {error}") from None
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+                AssertionError, NotImplementedError, MemoryError) as error:  # fmt: skip
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(
+                f"ckpt={path}: no model can be built from it ({reason}); give the model.ckpt of a "
+                "finished run"
+            ) from error
+
+    return wrapped
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -64,13 +100,20 @@ def state_of(content: Any) -> dict[str, Any]:
     (data, preprocessing), primitives; ``count``, N, 0 before a fit. After one also ``mean`` (P,D)
     and ``whitening`` and ``scatter``, the bands of a `Triangle` or packed, of which a slim
     checkpoint (`Detector.slim_state`) has the first alone; ``images``, digests
-    (N,16) or None where they are unknown; ``calibration``, see `padim_lit.calibration`, or None.
+    (N,16) or None where they are unknown; ``layer_means`` (L,P,D) or None; ``calibration``, see
+    `padim_lit.calibration`, or None.
 
     Raises:
         InputError: not a checkpoint of padim_lit, or of a newer one.
     """
     state = content.get(KEY) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state.keys() >= NEEDED or "state_dict" not in content:
+    if (
+        not isinstance(state, dict)
+        or not state.keys() >= NEEDED
+        or "state_dict" not in content
+        or type(state["version"]) is not int
+        or not isinstance(state["spec"], dict)
+    ):
         raise InputError("not a padim_lit checkpoint; give the model.ckpt of an earlier run")
     if state["version"] > VERSION:
         raise InputError(
@@ -79,10 +122,13 @@ def state_of(content: Any) -> dict[str, Any]:
         )
     if state["version"] < 2:
         state["spec"].setdefault("image_score", "max")
-        if state["spec"]["proj"] == "minor":
-            state["spec"]["proj_options"].setdefault("warmup", 100)
+        options = state["spec"].get("proj_options")
+        if state["spec"].get("proj") == "minor" and isinstance(options, dict):
+            options.setdefault("warmup", 100)
     if state["version"] < 3:
         state.update(images=None, calibration=None)
+    if state["version"] < 4:
+        state["layer_means"] = None
     state["version"] = VERSION
     return state
 

@@ -63,13 +63,13 @@ def add(
     Raises:
         InputError: an image is in both and is to be refused, or nobody can tell.
     """
-    detector.require_moments()
+    ours = detector.require_moments()
     if repeats != "count":
         require_new(detector, images, what)
     both = None
     if images is not None and detector.images is not None:
         both = digests.ordered(torch.cat([detector.images, images]))
-    detector.use(merge(detector.moments, moments), both)
+    detector.use(merge(ours, moments), both)
 
 
 def require_new(detector: Detector, images: Tensor | None, what: str) -> None:
@@ -114,7 +114,7 @@ def take(detector: Detector, moments: Moments, images: Tensor, what: str) -> Saf
         InputError: an image is not held, fewer than 2 would stay, or rounding has spoilt what
             would be left.
     """
-    detector.require_moments()
+    whole = detector.require_moments()
     if detector.images is None:
         raise InputError(
             f"{what}: which images the checkpoint holds is not known (an old one, or one of a plain"
@@ -127,7 +127,6 @@ def take(detector: Detector, moments: Moments, images: Tensor, what: str) -> Saf
             f"{what}: {strangers or 'some'} of {len(images)} images are not in the checkpoint (or "
             "more often than it holds them); give those that it was fitted on, unchanged"
         )
-    whole = detector.moments
     rest = subtract(whole, moments)
     safety = _safety(whole, rest, detector.eps)
     if safety.negative:

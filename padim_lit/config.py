@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -147,6 +148,7 @@ class Config:
 
     # mode=predict
     overlays: str = "anomalous"
+    explain: bool = False
     watch: bool = False
     watch_settle: float = 1.0  # seconds
     watch_idle: float | None = None  # seconds
@@ -213,14 +215,15 @@ def read_overrides(words: Sequence[str]) -> list[Override]:
                 override.input_line.partition("=")[2],
                 override.input_line,
                 swept,
-                null=not override.is_delete() and None in values,
+                null=not override.is_delete()
+                and not all(isinstance(v, str | QuotedString) for v in values),
             )
         )
     return found
 
 
 def refuse_null_groups(overrides: Sequence[Override], conf: Path) -> None:
-    """Refuse GROUP=null, of which Hydra makes a traceback; `conf` holds a folder a group.
+    """Refuse GROUP=null or =7, of which Hydra makes a traceback; `conf` holds a folder a group.
 
     Raises:
         InputError: the group and its options.

@@ -1,6 +1,7 @@
 """What scores images: backbone, projection, one Gaussian a position, anomaly map."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from padim_lit.backbone import Backbone
 from padim_lit.embedding import embed, resolve_grid
 from padim_lit.errors import InputError
 from padim_lit.gaussian import mahalanobis, scoring_bytes, whiten
-from padim_lit.moments import Moments
+from padim_lit.moments import Moments, update
 from padim_lit.projection import PROJECTIONS, Projection
 from padim_lit.triangle import Triangle, triangle_bytes
 
@@ -33,6 +34,7 @@ class Detector(nn.Module):
 
     Attributes:
         mean, whitening: (P,D) and P triangles of D rows after a fit, else None.
+        layer_means: (L,P,D), each layer's share of the mean; None where it is not known.
         moments: what they were made of; None before a fit and in slim checkpoints.
         count: N, the images that they were made of; 0 before a fit.
         images: content digests (N,16) of the images in the moments; None where unknown.
@@ -42,6 +44,9 @@ class Detector(nn.Module):
     Raises:
         InputError: arguments that do not fit each other.
     """
+
+    mean: Tensor
+    layer_means: Tensor | None
 
     def __init__(
         self,
@@ -63,7 +68,8 @@ class Detector(nn.Module):
             )
         require_image_score(image_score)
         self.backbone, self.projection = backbone, projection
-        self.image_shape, self.eps, self.grid, self.sigma = tuple(image_shape), eps, grid, sigma
+        h, w = image_shape
+        self.image_shape, self.eps, self.grid, self.sigma = (h, w), eps, grid, sigma
         self.image_score = image_score
         self.map_grid = resolve_grid(backbone.grids(self.image_shape), grid)
         self.anomaly_map = AnomalyMap(self.map_grid, self.image_shape, sigma)
@@ -75,6 +81,7 @@ class Detector(nn.Module):
         self.record: dict[str, Any] = {}
         # Saved packed and with a version by `state`, not in the state dict.
         self.register_buffer("mean", None, persistent=False)
+        self.register_buffer("layer_means", None, persistent=False)
         self.whitening: Triangle | None = None
 
     @property
@@ -100,17 +107,34 @@ class Detector(nn.Module):
         return super()._apply(change, recurse)
 
     @torch.no_grad()
-    def embed(self, images: Tensor, projection: Projection | None = None) -> Tensor:
-        """(B,3,h,w) images → (B,P,D) projected embeddings, float32 under any autocast."""
+    def embed(
+        self, images: Tensor, projection: Projection | None = None, means: Tensor | None = None
+    ) -> Tensor:
+        """(B,3,h,w) images → (B,P,D) projected embeddings, float32 under any autocast.
+
+        `means` is filled with the layers' shares, see `padim_lit.embedding.embed`.
+        """
         features = self.backbone(images)
         with torch.autocast(images.device.type, enabled=False):
-            return embed(features, projection or self.projection, self.map_grid)
+            return embed(features, projection or self.projection, self.map_grid, means)
+
+    @torch.no_grad()
+    def gather(self, moments: Moments, images: Tensor, check: Callable[[Tensor], None]) -> Moments:
+        """Moments with these images (B,3,h,w) too; `check` sees the embeddings (B,P,D) before.
+
+        The scatter is changed in place, see `padim_lit.moments.update`.
+        """
+        shape = (len(self.backbone.layers), self.positions, self.projection.dim)
+        means = torch.zeros(shape, device=images.device)
+        x = self.embed(images, means=means)
+        check(x)
+        return update(moments, x, means)
 
     def distances(self, images: Tensor) -> Tensor:
         """(B,3,h,w) images in [0, 1] → (B,P) Mahalanobis distances, not squared."""
         x = self.embed(images)
         with torch.autocast(images.device.type, enabled=False):
-            return mahalanobis(x, self.mean, self.whitening)
+            return mahalanobis(x, self.mean, self.require_fitted())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B,3,h,w) images in [0, 1] → scores (B,) and anomaly maps (B,h,w)."""
@@ -127,21 +151,24 @@ class Detector(nn.Module):
         """
         self.mean, self.whitening = moments.mean, whiten(moments, self.eps)
         self.count = moments.count
+        self.layer_means = moments.layers
         self.moments, self.images, self.calibration = moments, images, None
 
-    def require_fitted(self) -> None:
-        """Raise InputError unless there are Gaussians to score with."""
+    def require_fitted(self) -> Triangle:
+        """The whitening factors; InputError unless there are Gaussians to score with."""
         if self.whitening is None:
             raise InputError("this PaDiM has no Gaussians yet: fit it or load a checkpoint first")
+        return self.whitening
 
-    def require_moments(self) -> None:
-        """Raise InputError unless there are moments to add to, take from or merge."""
+    def require_moments(self) -> Moments:
+        """The moments; InputError unless there are any to add to, take from or merge."""
         self.require_fitted()
         if self.moments is None:
             raise InputError(
                 "this is a slim checkpoint (mode=export format=torch): it scores, but holds no "
                 "moments to merge, update or remove from; give the full model.ckpt"
             )
+        return self.moments
 
     # Checkpoints
 
@@ -169,6 +196,7 @@ class Detector(nn.Module):
             state |= {
                 "count": self.count,
                 "mean": self.mean,
+                "layer_means": self.layer_means,
                 "scatter": None if self.moments is None else list(self.moments.scatter.bands),
                 "whitening": list(self.whitening.bands),
                 "images": self.images,
@@ -187,8 +215,8 @@ class Detector(nn.Module):
         Raises:
             InputError: not fitted.
         """
-        self.require_fitted()
-        slim = {"scatter": None, "images": None, "whitening": self.whitening.pack(dtype)}
+        packed = self.require_fitted().pack(dtype)
+        slim = {"scatter": None, "images": None, "whitening": packed}
         return self.state() | slim
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -199,13 +227,15 @@ class Detector(nn.Module):
         self.record = state["record"]
         if state["count"]:
             self.count, self.mean, self.moments = state["count"], state["mean"], None
+            self.layer_means = state["layer_means"]
             if state["scatter"] is not None:  # of a slim checkpoint it is
                 scatter = _triangle(state["scatter"], symmetric=True)
-                self.moments = Moments(self.count, self.mean, scatter)
+                self.moments = Moments(self.count, self.mean, scatter, self.layer_means)
             self.whitening = _triangle(state["whitening"], symmetric=False)
             self.images, self.calibration = state["images"], state["calibration"]
 
     @classmethod
+    @checkpoint.explained
     def load_from_checkpoint(cls, path: str | Path, map_location: Any = "cpu") -> "Detector":
         """Rebuild a fitted model from its file alone; no download, and no pickle is executed.
 

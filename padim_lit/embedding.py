@@ -4,7 +4,8 @@
 is projected on its own coarse grid and added into the result (DESIGN: project before upsampling).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,10 @@ from padim_lit.projection import Projection
 
 
 def embed(
-    features: Sequence[Tensor], projection: Projection, grid: tuple[int, int] | None = None
+    features: Sequence[Tensor],
+    projection: Projection,
+    grid: tuple[int, int] | None = None,
+    means: Tensor | None = None,
 ) -> Tensor:
     """Projected embeddings Πx_ij of every position (PaDiM §3.1 and JL report, eq. 6).
 
@@ -26,20 +30,19 @@ def embed(
         features: the layers' maps (B,C_l,H_l,W_l).
         projection: Π with C = Σ C_l.
         grid: (H, W); None takes the largest layer's.
+        means: (L,P,D) zeros, to be filled with each layer's share of the batch's mean embedding:
+            they add up to it.
 
     Returns:
         (B,P,D) float32, positions row by row.
     """
     height, width = grid or largest_grid([f.shape[-2:] for f in features])
     batch = features[0].shape[0]
-    out, start = None, 0
-    for layer in features:
-        # Averaging before the projection keeps the product on the smaller grid.
-        down = (min(layer.shape[-2], height), min(layer.shape[-1], width))
-        if down != tuple(layer.shape[-2:]):
-            layer = F.adaptive_avg_pool2d(layer, down)
-        projected, rows = projection.part(layer.float(), start)
-        start += layer.shape[1]
+    out: Any = None
+    for number, (projected, rows) in enumerate(layer_parts(features, projection, (height, width))):
+        if means is not None:
+            share = means[number].view(1, height, width, projection.dim)
+            _add_upsampled(share[..., rows], projected.mean(dim=0, keepdim=True))
         if out is None:
             if projected.shape[1:] == (height, width, projection.dim):
                 out = projected.contiguous()  # the finest layer starts the sum itself
@@ -47,6 +50,33 @@ def embed(
             out = projected.new_zeros(batch, height, width, projection.dim)
         _add_upsampled(out[..., rows], projected)
     return out.view(batch, height * width, projection.dim)
+
+
+def embed_layers(
+    features: Sequence[Tensor], projection: Projection, grid: tuple[int, int]
+) -> Tensor:
+    """Each layer's share Π_l x_l of the embeddings, (L,B,P,D): `embed` gives their sum."""
+    batch, (height, width) = features[0].shape[0], grid
+    out = features[0].new_zeros(
+        len(features), batch, height, width, projection.dim, dtype=torch.float32
+    )
+    for share, (projected, rows) in zip(out, layer_parts(features, projection, grid), strict=True):
+        _add_upsampled(share[..., rows], projected)
+    return out.view(len(features), batch, height * width, projection.dim)
+
+
+def layer_parts(
+    features: Sequence[Tensor], projection: Projection, grid: tuple[int, int]
+) -> Iterator[tuple[Tensor, slice]]:
+    """`Projection.part` of one layer after the other, no finer than `grid`."""
+    start = 0
+    for layer in features:
+        # Averaging before the projection keeps the product on the smaller grid.
+        down = (min(layer.shape[-2], grid[0]), min(layer.shape[-1], grid[1]))
+        if down != tuple(layer.shape[-2:]):
+            layer = F.adaptive_avg_pool2d(layer, down)
+        yield projection.part(layer.float(), start)
+        start += layer.shape[1]
 
 
 def largest_grid(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
@@ -71,7 +101,7 @@ def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | str | None) -> tup
     if grid == "auto":
         coarser = [s for s in shapes if tuple(s) != (height, width)]
         return largest_grid(coarser or shapes)
-    if isinstance(grid, str | bool):
+    if isinstance(grid, bool) or not isinstance(grid, int | float):
         raise InputError(f"grid={grid}: must be auto, null or a number of positions")
     if not 1 <= grid <= max(height, width):
         raise InputError(

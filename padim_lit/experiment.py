@@ -12,11 +12,13 @@ from hydra.experimental.callback import Callback as HydraCallback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from padim_lit import jobs, launchers
+from padim_lit import faults, jobs, launchers
+from padim_lit.build import import_own
 from padim_lit.config import one_line
 from padim_lit.errors import InputError
 from padim_lit.memory import keep_freed_memory
 from padim_lit.modes import ablation, distortion, export, figure4, fit, merge, predict, update
+from padim_lit.report.atomic import remove_remnants
 from padim_lit.report.sweep import collect, print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.report.table1 import compare, print_table1, write_table1
 
@@ -29,6 +31,7 @@ QUIET = (
     ".*in eval mode at the start of training.*",
     ".*does not have many workers.*",
     ".*LeafSpec.*is deprecated.*",
+    ".*could be decompression bomb.*",  # what is too large is refused by name
 )
 
 
@@ -59,10 +62,11 @@ def main(config: DictConfig) -> None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.raiseExceptions = False  # a log file on a full disk would print a traceback a line
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     if hydra.mode != RunMode.MULTIRUN:
-        _mode(config).run(config, folder)
+        _run(_mode(config), config, folder)
         return
     launchers.allow_loaders()
     try:
@@ -87,13 +91,26 @@ def run_job(config: DictConfig, folder: Path) -> None:
             )
             return
         jobs.begin(folder, mode.result)
-        mode.run(config, folder)
+        _run(mode, config, folder)
         jobs.finish(folder, job)
     except Exception as error:
         if not isinstance(error, InputError):
             log.exception("this job failed")
         jobs.fail(folder, one_line(error))
         log.error("this job failed: %s", one_line(error))
+
+
+def _run(mode: Mode, config: DictConfig, folder: Path) -> None:
+    """The mode's `run`; what the machine did to it becomes one line too."""
+    remove_remnants(folder)
+    import_own(config)
+    try:
+        mode.run(config, folder)
+    except (OSError, RuntimeError, MemoryError) as error:
+        reason = faults.explain(error, folder)
+        if reason is None:
+            raise
+        raise InputError(reason) from error
 
 
 def _mode(config: DictConfig) -> Mode:

@@ -3,6 +3,7 @@
 import json
 import logging
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ WRITERS = {"onnx": export_onnx, "openvino": export_openvino, "torch": export_tor
 def require(format: str, *packages: str) -> list[Any]:
     """The imported packages; InputError where one is not installed."""
     try:
-        return [__import__(name) for name in packages]
+        return [import_module(name) for name in packages]
     except ImportError as error:
         raise InputError(
             f"format={format} needs {error.name}, which is not installed; pip install -e "
@@ -200,7 +201,8 @@ def _exported(graph: Graph, detector: Detector) -> Any:
     except Exception as error:  # the exporter raises many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise InputError(
-            f"backbone {detector.backbone.name} cannot be exported ({reason}); use format=torch"
+            f"backbone {detector.backbone.name} cannot be exported by torch {torch.__version__} "
+            f"({reason}); use a newer torch (2.11 was seen working, 2.6 was not), or format=torch"
         ) from error
     return program.model_proto
 

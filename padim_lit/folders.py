@@ -22,7 +22,7 @@ class Override:
         value: as typed.
         text: the whole word as typed.
         swept: a multirun makes jobs of its values.
-        null: it is null, or one of its values is.
+        null: it is null or no text (a number, a list), or one of its values is.
     """
 
     key: str

@@ -7,7 +7,9 @@ there whole or not at all.
 import io
 import json
 import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,14 +56,20 @@ class HeadStore:
         """The head `name`, or None where it was not finished with just these `dims`."""
         path = self.folder / f"{name}.npz"
         try:
-            with np.load(path, allow_pickle=False) as saved:
+            # Opened here, because NumPy leaves a broken one open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 rows = json.loads(saved["rows"].item())
                 if [row["dim"] for row in rows] != list(dims):
                     return None
                 arrays = {key: saved[key] for key in saved.files if key != "rows"}
+            if any(key.partition("/")[0] not in ("scores", "resamples") for key in arrays):
+                raise ValueError(f"unknown arrays {sorted(arrays)[:3]}")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (
+            *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError),
+            *(NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error),
+        ) as error:
             raise InputError(f"{path} cannot be read ({error}); remove it") from error
         result = HeadResult(rows)
         for key, array in arrays.items():

@@ -4,6 +4,9 @@ Image metrics keep every score (there are few). Pixel metrics keep histograms: t
 not grow with the images, and ranks add up.
 """
 
+from typing import Any
+
+import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
@@ -34,6 +37,8 @@ class ImageMetrics(Metric):
     """
 
     full_state_update = False
+    scores: list[Tensor]
+    labels: list[Tensor]
 
     def __init__(self):
         super().__init__()
@@ -44,7 +49,7 @@ class ImageMetrics(Metric):
         self.scores.append(score.float())
         self.labels.append(label)
 
-    def compute(self) -> dict[str, float | dict[str, str] | None]:
+    def compute(self) -> dict[str, Any]:
         names = ("image_auroc", "image_ap", "image_f1max")
         if not len(self.scores):
             return _undefined(names, "no test image counts for the image metrics")
@@ -73,6 +78,10 @@ class PixelMetrics(Metric):
     """
 
     full_state_update = False
+    good: Tensor
+    bad: Tensor
+    bad_by_region: Tensor
+    regions: Tensor
 
     def __init__(self):
         super().__init__()
@@ -82,20 +91,29 @@ class PixelMetrics(Metric):
         self.add_state("bad", zeros.expand(BINS), dist_reduce_fx="sum")
         self.add_state("bad_by_region", zeros.double().expand(BINS), dist_reduce_fx="sum")
         self.add_state("regions", torch.tensor(0), dist_reduce_fx="sum")
+        self.reset()
 
     def update(self, anomaly_map: Tensor, mask: Tensor) -> None:
         # In chunks, because large maps' bins would outweigh the histograms.
         chunk = max(1, CHUNK_PIXELS // anomaly_map.shape[1:].numel())
         for maps, masks in zip(anomaly_map.split(chunk), mask.split(chunk), strict=True):
             bins = distance_bins(maps)
-            self.good += torch.bincount(bins.flatten(), minlength=BINS)
+            _count(self.good, bins.flatten())
             if masks.any():
-                count = torch.bincount(bins[masks], minlength=BINS)
-                self.bad += count
-                self.good -= count  # were counted with the rest, which spares selecting the good
+                bad = bins[masks]
+                _count(self.bad, bad)
+                # Were counted with the rest, which spares selecting the good.
+                _count(self.good, bad, -1)
             for image_bins, image_mask in zip(bins, masks, strict=True):
                 if image_mask.any():
                     self._add_regions(image_bins[image_mask], image_mask)
+
+    def reset(self) -> None:
+        super().reset()
+        if self.good.device.type == "cpu":
+            # Zeros that take no memory until they are written; few octaves ever are.
+            for name, dtype in (("good", np.int64), ("bad", np.int64), ("bad_by_region", float)):
+                setattr(self, name, torch.from_numpy(np.zeros(BINS, dtype)))
 
     def _add_regions(self, bins: Tensor, mask: Tensor) -> None:
         regions, count = ndimage.label(mask.cpu().numpy(), structure=[[1] * 3] * 3)
@@ -104,40 +122,52 @@ class PixelMetrics(Metric):
         self.bad_by_region.index_add_(0, bins, weight[region])
         self.regions += count
 
-    def compute(self) -> dict[str, float | dict[str, str] | None]:
+    def compute(self) -> dict[str, Any]:
         names = ("pixel_auroc", "pixel_ap", "pixel_aupro")
         # From here on the bins that hold a pixel, from the largest distance down.
         filled = (self.good + self.bad).cpu().nonzero().squeeze(1).flip(0)
         good, bad = (state.cpu()[filled].double() for state in (self.good, self.bad))
-        if good.sum() + bad.sum() == 0:
+        goods, bads = good.sum(), bad.sum()
+        if goods + bads == 0:
             return _undefined(names, "no test image has a known mask")
-        if bad.sum() == 0 or good.sum() == 0:
-            missing = "good" if bad.sum() else "defective"
+        if bads == 0 or goods == 0:
+            missing = "good" if bads else "defective"
             return _undefined(names, f"no {missing} pixel in the test set")
         edges = (filled == 0) | (filled == BINS - 1)
-        outside = (good + bad)[edges].sum() / (good + bad).sum()
+        outside = (good[edges] + bad[edges]).sum() / (goods + bads)
         if outside > OUTSIDE_LIMIT:
             return _undefined(
                 names,
                 f"{outside:.0%} of the distances are below 2^{LOWEST_EXPONENT} or above "
                 f"2^{LOWEST_EXPONENT + OCTAVES}, where pixels are not told apart; change eps",
             )
-        false_positives, true_positives = good.cumsum(0), bad.cumsum(0)
-        fpr, tpr = false_positives / good.sum(), true_positives / bad.sum()
-        precision = true_positives / (true_positives + false_positives).clamp(min=1)
-        overlap = (self.bad_by_region.cpu()[filled] / self.regions.cpu()).cumsum(0)
-        f1 = 2 * true_positives / (true_positives + false_positives + bad.sum())
-        best = int(f1.argmax())
+        found, alarms = bad.cumsum(0), good.cumsum(0)  # at or above each bin
+        called = found + alarms
+        best = int((found / (called + bads)).argmax())
+        precision = found.div(called).mul_(bad).sum() / bads
+        # Trapezoids below the curve: a bin's pixels are ranked as tied.
+        auroc = (good * (found - bad / 2)).sum() / (goods * bads)
+        del good, bad, called, found  # each is as long as the bins in use
+        overlap = (self.bad_by_region.cpu()[filled] / self.regions.cpu()).cumsum_(0)
         start = torch.zeros(1, dtype=torch.float64)
         return {
-            "pixel_auroc": float(torch.trapezoid(torch.cat([start, tpr]), torch.cat([start, fpr]))),
-            "pixel_ap": float((precision * bad / bad.sum()).sum()),
+            "pixel_auroc": float(auroc),
+            "pixel_ap": float(precision),
             "pixel_aupro": _area_up_to(
-                torch.cat([start, fpr]), torch.cat([start, overlap]), FPR_LIMIT
+                torch.cat([start, alarms.div_(goods)]), torch.cat([start, overlap]), FPR_LIMIT
             ),
             "pixel_threshold": float(bin_edge(filled[best])),
             "why": {},
         }
+
+
+def _count(histogram: Tensor, bins: Tensor, sign: int = 1) -> None:
+    # Between the least and the greatest alone: a histogram of all bins would be 16 MB each time.
+    if not len(bins):
+        return
+    low = int(bins.min())
+    counts = torch.bincount(bins - low)
+    histogram[low : low + len(counts)].add_(counts, alpha=sign)
 
 
 def distance_bins(distances: Tensor) -> Tensor:

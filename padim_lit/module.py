@@ -1,6 +1,7 @@
 """PaDiM as a LightningModule: a shell around the detector, its moments and its metrics."""
 
 import logging
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from padim_lit.checkpoint import KEY, state_of
 from padim_lit.detector import Detector
 from padim_lit.digests import ordered
 from padim_lit.errors import InputError
+from padim_lit.finite import require_finite
 from padim_lit.memory import available_bytes, readable
 from padim_lit.metrics import ImageMetrics, PixelMetrics
-from padim_lit.moments import init, reduce, update
-from padim_lit.projection import Identity
+from padim_lit.moments import init, reduce
+from padim_lit.projection import Identity, Projection
 from padim_lit.warmup import patch_statistics, spread
 
 log = logging.getLogger(__name__)
@@ -83,26 +85,26 @@ class PaDiM(Detector, LightningModule):
         loader = self.trainer.train_dataloader
         # Each rank sees the same images, so all learn the same Π without a word between them.
         chosen = Subset(loader.dataset, spread(len(loader.dataset), self.projection.warmup))
-        batches = DataLoader(chosen, batch_size=8, collate_fn=loader.collate_fn)
+        # No more at once than the fit itself: that may have been halved for want of memory.
+        batches = DataLoader(
+            chosen, batch_size=min(8, loader.batch_size or 8), collate_fn=loader.collate_fn
+        )
         log.info("proj=%s learns from %d images", self.projection.name, len(chosen))
         every = Identity(self.projection.in_channels).to(self.device)
         with self.trainer.precision_plugin.forward_context():
             self.projection.learn(
-                *patch_statistics(
-                    self.embed(batch["image"].to(self.device), every) for batch in batches
-                )
+                *patch_statistics(self._embed_finite(batch, every) for batch in batches)
             )
 
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch or a second fit counts no image twice.
         self.moments = init(self.positions, self.projection.dim, self.device)
-        self.mean = self.whitening = None
+        self.mean = self.layer_means = self.whitening = None
         self._digests = []
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        x = self.embed(batch["image"])
-        self._require_finite(x, batch)
-        self.moments = update(self.moments, x)
+        check = partial(require_finite, batch=batch)
+        self.moments = self.gather(self.moments, batch["image"], check)
         if "digest" in batch:
             self._digests.append(batch["digest"].cpu())
 
@@ -120,7 +122,7 @@ class PaDiM(Detector, LightningModule):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         output = self.predict_step(batch, batch_idx)
-        self._require_finite(output["score"], batch)
+        require_finite(output["score"], batch)
         images, pixels = batch["count_image"], batch["count_pixel"]
         self.image_metrics.update(output["score"][images], batch["label"][images])
         self.pixel_metrics.update(output["map"][pixels], batch["mask"][pixels])
@@ -155,14 +157,10 @@ class PaDiM(Detector, LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.restore(state_of(checkpoint))
 
-    def _require_finite(self, values: Tensor, batch: dict[str, Any]) -> None:
-        finite = values.flatten(1).sum(1).isfinite() if values.ndim > 1 else values.isfinite()
-        if not finite.all():
-            bad = int((~finite).nonzero()[0])
-            path = batch["path"][bad] if "path" in batch else f"image {bad} of the batch"
-            raise InputError(
-                f"{path}: its features are not finite; check the image and the weights"
-            )
+    def _embed_finite(self, batch: dict[str, Any], projection: Projection) -> Tensor:
+        x = self.embed(batch["image"].to(self.device), projection)
+        require_finite(x, batch)
+        return x
 
     def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(tensor, reduce_op="sum")

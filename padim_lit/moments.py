@@ -21,11 +21,15 @@ REDUCE_POSITIONS = 256
 
 @dataclass(frozen=True)
 class Moments:
-    """n images, their mean (P,D) float64 and scatter S = Σ (x−μ)(x−μ)ᵀ, P triangles of D rows."""
+    """n images, their mean (P,D) float64 and scatter S = Σ (x−μ)(x−μ)ᵀ, P triangles of D rows.
+
+    ``layers`` (L,P,D) float32 is each layer's share of the mean, None where nobody asked for it.
+    """
 
     count: int
     mean: Tensor
     scatter: Triangle
+    layers: Tensor | None = None
 
 
 def init(
@@ -42,7 +46,7 @@ def init(
     )
 
 
-def update(moments: Moments, x: Tensor) -> Moments:
+def update(moments: Moments, x: Tensor, layers: Tensor | None = None) -> Moments:
     """Add B images. The scatter is changed in place; use the returned moments.
 
     S ← S + Σ_b y_b y_bᵀ + (nB/(n+B)) δδᵀ with y = x − m, m the batch's mean and δ = m − μ
@@ -51,6 +55,7 @@ def update(moments: Moments, x: Tensor) -> Moments:
 
     Args:
         x: (B,P,D), finite.
+        layers: (L,P,D), each layer's share of the batch's mean; None where it is not kept.
     """
     batch = x.shape[0]
     if batch == 0:
@@ -71,7 +76,7 @@ def update(moments: Moments, x: Tensor) -> Moments:
         rows[:, batch] = delta * (moments.count * batch / total) ** 0.5
         moments.scatter.at(block).add_products(rows)
         torch.add(moments.mean[block], delta, alpha=batch / total, out=mean[block])
-    return Moments(total, mean, moments.scatter)
+    return Moments(total, mean, moments.scatter, _weighted(moments, batch, layers))
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -91,7 +96,8 @@ def merge(a: Moments, b: Moments) -> Moments:
     pairs = zip(a.scatter.bands, b.scatter.bands, strict=True)
     scatter = Triangle(tuple(x + y for x, y in pairs))
     _add_outer(scatter, delta, a.count * b.count / total)
-    return Moments(total, a.mean + delta * (b.count / total), scatter)
+    mean = a.mean + delta * (b.count / total)
+    return Moments(total, mean, scatter, _weighted(a, b.count, b.layers))
 
 
 def subtract(whole: Moments, part: Moments) -> Moments:
@@ -113,7 +119,7 @@ def subtract(whole: Moments, part: Moments) -> Moments:
     pairs = zip(whole.scatter.bands, part.scatter.bands, strict=True)
     scatter = Triangle(tuple(x - y for x, y in pairs))
     _add_outer(scatter, part.mean - mean, -part.count * left / whole.count)
-    return Moments(left, mean, scatter)
+    return Moments(left, mean, scatter, _weighted(whole, -part.count, part.layers))
 
 
 def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Moments:
@@ -132,7 +138,10 @@ def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Mome
     for band in moments.scatter.bands:
         for block in band.split(REDUCE_POSITIONS):
             block.copy_(sum_over_ranks(block))
-    return Moments(count, mean, moments.scatter)
+    layers = None
+    if moments.layers is not None:
+        layers = sum_over_ranks(moments.layers * moments.count) / max(count, 1)
+    return Moments(count, mean, moments.scatter, layers)
 
 
 def covariance(moments: Moments, eps: float) -> Tensor:
@@ -162,6 +171,15 @@ def _covariance(moments: Moments, eps: float, symmetric: bool) -> Tensor:
     sigma = moments.scatter.square(symmetric, dtype=torch.float64).div_(moments.count - 1)
     sigma.diagonal(dim1=-2, dim2=-1).add_(eps)
     return sigma
+
+
+def _weighted(moments: Moments, count: int, layers: Tensor | None) -> Tensor | None:
+    """The layers' means with those of `count` images more; below 0 they are taken away."""
+    if moments.count == 0:
+        return layers
+    if moments.layers is None or layers is None:
+        return None
+    return moments.layers + (layers - moments.layers) * (count / (moments.count + count))
 
 
 def _add_outer(scatter: Triangle, delta: Tensor, weight: float) -> None:

@@ -6,7 +6,9 @@ are worked through in bands of grid rows, so that memory stays below a limit wha
 equal those of separate runs on the same split.
 """
 
+import errno
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,6 +57,8 @@ class FeatureStore:
             )
             for i, shape in enumerate(self.shapes)
         ]
+        for i, stored in enumerate(self.maps):
+            _reserve(folder / f"layer{i}.npy", stored.nbytes)
 
     def add(self, features: Sequence[Tensor]) -> None:
         """Append the maps (B,C_l,H_l,W_l) of a batch."""
@@ -101,6 +105,26 @@ class FeatureStore:
         if any(height % h or width % w for h, w, _ in self.shapes):
             return 0
         return math.lcm(*(height // h for h, _, _ in self.shapes))
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Take the room now: a disk that fills up under a mapped file kills the process without a word.
+
+    Raises:
+        InputError: there is too little.
+    """
+    if not hasattr(os, "posix_fallocate"):  # not Linux
+        return
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):  # this file system cannot
+            return
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}), which needs {readable(size)} for feature"
+            " maps; free some, or set a coarser grid"
+        ) from error
 
 
 @dataclass(frozen=True)

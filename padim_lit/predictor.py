@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from padim_lit.attribution import Explanation, explain
 from padim_lit.calibration import describe, p_value, recalibrate
 from padim_lit.data.images import as_rgb, from_array, read_image
 from padim_lit.data.transform import Size, view
 from padim_lit.detector import Detector
 from padim_lit.errors import InputError
+from padim_lit.faults import in_parts
 
 #: Images of a batch on a GPU, and what are decoded ahead at most.
 BATCH, AHEAD = 16, 8
@@ -198,7 +200,7 @@ class Predictor:
         """Predictions of what `see` gave, scored as one batch."""
         with torch.inference_mode():
             images = torch.stack([seen.tensor() for seen in batch]).to(self.device)
-            scores, maps = self.detector(images)
+            scores, maps, self.batch_size = in_parts(self.detector, images, self.batch_size)
         found = []
         for seen, score, map in zip(batch, scores.tolist(), maps.cpu().numpy(), strict=True):
             if not math.isfinite(score):
@@ -207,6 +209,15 @@ class Predictor:
                 )
             found.append(self._prediction(score, map.copy(), seen.path))
         return found
+
+    def explain(self, image: Any) -> Explanation:
+        """Which positions and layers make one image's score, see `padim_lit.attribution.explain`.
+
+        Raises:
+            InputError: something that is no image, or a checkpoint that does not hold the layers'
+                means.
+        """
+        return explain(self.detector, self.see(image).tensor())
 
     def _see_picture(self, image: Image.Image, path: str | None = None) -> Seen:
         return Seen(np.asarray(self.view.image(image)), path)

@@ -44,6 +44,7 @@ class Projection(nn.Module):
     warmup: int = 0
     #: Arguments beyond C, D and the seed, as primitives.
     options: dict[str, Any]
+    matrix: Tensor
 
     def __init__(self, in_channels: int, dim: int, seed: int = 0):
         super().__init__()
@@ -130,11 +131,6 @@ class Subset(Projection):
     def nested(self, dim: int) -> tuple[Tensor, float]:
         smaller = Subset(self.in_channels, dim, self.seed).matrix.argmax(dim=1)
         return torch.searchsorted(self.matrix.argmax(dim=1).cpu(), smaller), 1.0
-
-    def adopt(self, matrix: Tensor) -> None:
-        """Take another one's Π (D,C) and learn nothing, so that moments of both add up."""
-        self.matrix.copy_(matrix)
-        self.warmup = 0
 
     def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         channels = self.matrix.argmax(dim=1)
@@ -314,11 +310,6 @@ class Identity(Projection):
 
     def nested(self, dim: int) -> tuple[Tensor, float]:
         return torch.arange(self.in_channels), 1.0  # it has one dimension only
-
-    def adopt(self, matrix: Tensor) -> None:
-        """Take another one's Π (D,C) and learn nothing, so that moments of both add up."""
-        self.matrix.copy_(matrix)
-        self.warmup = 0
 
     def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         return features.permute(0, 2, 3, 1), slice(start, start + features.shape[1])

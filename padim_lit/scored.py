@@ -79,11 +79,16 @@ class ScoredFiles:
         p_value: float | None,
         is_anomalous: bool | None,
         threshold: float | None,
+        why: dict[str, Any] | None = None,
     ) -> None:
-        """Write an image's lines, the CSV's first: the other says that it is done."""
+        """Write an image's lines, the CSV's first: the other says that it is done.
+
+        `why` are more keys of the JSON line, such as what the score is made of.
+        """
         decision = DECISIONS[is_anomalous]
         self._write(1, _csv_line((version.path, score, p_value, decision)))
-        self._line(version, score=score, p_value=p_value, decision=decision, threshold=threshold)
+        found = {"score": score, "p_value": p_value, "decision": decision, "threshold": threshold}
+        self._line(version, **found, **(why or {}))
         self.counts[decision] += 1
 
     def add_error(self, version: Version, error: str) -> None:
@@ -126,7 +131,10 @@ class ScoredFiles:
                 end += len(line)
                 try:
                     row = json.loads(line)
-                    self.done.add(Version(row["path"], row["size"], row["mtime_ns"]))
+                    version = Version(row["path"], row["size"], row["mtime_ns"])
+                    if version in self.done:
+                        raise ValueError(f"{version.path} is there twice")
+                    self.done.add(version)
                     if "error" in row:
                         self.counts["unreadable"] += 1
                         continue

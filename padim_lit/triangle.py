@@ -128,6 +128,10 @@ class Triangle:
         for rows, band in self:
             band.baddbmm_(x[..., rows].mT, x[..., : rows.stop], alpha=weight)
 
+    def times(self, x: Tensor) -> Tensor:
+        """T x_b of x (P,B,D): (P,B,D)."""
+        return torch.cat([x[..., : rows.stop] @ band.mT for rows, band in self], dim=2)
+
     def norms(self, x: Tensor) -> Tensor:
         """‖T x_b‖ of x (P,B,D): (P,B)."""
         # The triangle on the left: for one image that runs at the speed of reading it.

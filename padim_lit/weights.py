@@ -4,6 +4,7 @@ import hashlib
 import os
 import socket
 import urllib.request
+import zipfile
 from importlib import metadata, resources
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from timm.models import load_state_dict
 
+from padim_lit.archive_check import damage
+from padim_lit.checkpoint_content import require_numbers
 from padim_lit.errors import InputError
 
 # Checkpoints that a package registry serves, for places that no model hub reaches:
@@ -128,6 +131,10 @@ def _from_file(model: str, path: Path) -> tuple[dict[str, torch.Tensor], str]:
             f"backbone.weights={path}: no such file; allowed are pretrained, random, or the path "
             "of a state dict"
         )
+    if zipfile.is_zipfile(path) and (reason := damage(path)) is not None:
+        raise InputError(
+            f"backbone.weights={path}: damaged since it was written ({reason}); copy it again"
+        )
     net = timm.create_model(model, pretrained=False)
     try:
         state = load_state_dict(str(path), use_ema=False, weights_only=True)
@@ -148,4 +155,9 @@ def _from_file(model: str, path: Path) -> tuple[dict[str, torch.Tensor], str]:
             f"{len(expected)} tensors missing or of another shape, {len(extra)} unknown, e.g. "
             f"{example!r}); give the weights of {model} or change the backbone"
         ) from error
+    try:
+        for name, tensor in state.items():
+            require_numbers(name, tensor)
+    except InputError as error:
+        raise InputError(f"backbone.weights={path}: {error}") from None
     return net.state_dict(), f"file {path.name}"

@@ -143,6 +143,8 @@ def _become_run(order: dict) -> NoReturn:
     sys.argv = [str(ROOT / "run.py"), *order["args"]]
     code = 0
     try:
+        if "BEFORE_RUN" in order["env"]:  # a script that prepares a fault
+            runpy.run_path(order["env"]["BEFORE_RUN"])
         runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

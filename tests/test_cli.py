@@ -148,10 +148,22 @@ def test_the_table_says_the_same_with_the_paths(first, here):
 # --- The same again --------------------------------------------------------------------------
 
 
+def scores_of(table):
+    return {row["path"]: float(row["score"]) for row in csv.DictReader(table.splitlines())}
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_can_be_repeated_bit_for_bit(first, zygote, here, workers):
     expected = (here / "first" / "predictions.csv").read_text()
     assert again(zygote, here, f"workers{workers}", f"num_workers={workers}") == expected
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_batch_size_changes_scores_by_rounding_alone(first, zygote, here, size):
+    expected = scores_of((here / "first" / "predictions.csv").read_text())
+    found = scores_of(again(zygote, here, f"batch{size}", f"batch_size={size}"))
+    assert found.keys() == expected.keys()
+    assert found == {path: pytest.approx(score, rel=1e-5) for path, score in expected.items()}
 
 
 def test_a_checkpoint_reproduces_every_score_bit_for_bit(first, zygote, here):

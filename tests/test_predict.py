@@ -87,6 +87,26 @@ def test_an_old_checkpoint_gets_another_rate_from_its_scores(zygote, here):
     assert again["test/image_auroc"] == first["test/image_auroc"]
 
 
+def test_scores_are_explained(zygote, here):
+    args = ["images=data/test/crack", "overlays=all"]
+    assert predict(zygote, here, "plain", *args).code == 0
+    result = predict(zygote, here, "why", *args, "explain=true")
+    assert result.code == 0, result.err
+    model = padim_lit.load(here / "run" / "model.ckpt", device="cpu")
+    assert len(lines(here / "why")) == 3
+    for line, plain in zip(lines(here / "why"), lines(here / "plain"), strict=True):
+        assert line["score"] == plain["score"] and "layers" not in plain
+        assert sum(line["layers"].values()) == pytest.approx(1, abs=1e-5)
+        found = model.explain(here / line["path"])
+        assert found.layers == pytest.approx(line["layers"], abs=1e-6)
+        assert line["positions"][0]["row"] == found.positions[0].row
+    widths = {}
+    for name in ("why", "plain"):
+        with Image.open(next((here / name / "heatmaps").glob("*.png"))) as picture:
+            widths[name] = picture.width
+    assert widths["why"] > 2 * widths["plain"]
+
+
 @pytest.mark.parametrize("wrong", ["calibration=-1", "false_alarm_rate=1.5"])
 def test_wrong_keys_of_a_fit(zygote, here, wrong):
     result = zygote.run([*TINY, wrong, "hydra.run.dir=wrong"], here)

@@ -276,7 +276,7 @@ def near(image, colour, tolerance=12):
 
 
 def drawn(pictured, threshold, scale=(0.0, 12.0), image_threshold=None):
-    figure = heatmaps._four_panels(pictured, (threshold, image_threshold), scale, "a title")
+    figure = heatmaps._panels(pictured, (threshold, image_threshold), scale, "a title")
     png = Image.open(io.BytesIO(heatmaps._png(figure))).convert("RGB")
     return figure, np.asarray(png)
 
@@ -347,11 +347,11 @@ def test_only_the_image_threshold_makes_a_hit_miss_or_alarm(
     good = {"kind": "good", "label": 0, "truth": None} if role == "false_alarm" else {}
     pictured = picture(role=role, **good)
     thresholds = (map_threshold, image_threshold)
-    for draw, what in ((heatmaps._four_panels, pictured), (heatmaps._overview, [pictured])):
+    for draw, what in ((heatmaps._panels, pictured), (heatmaps._overview, [pictured])):
         words = texts(draw(what, thresholds, (0.0, 12.0), "a title"))
         called = {word for word in ("Hit", "Miss", "False alarm") if word in words}
         assert called == {word for word in ("Hit", "Miss", "False alarm") if said and word in said}
-    assert said is None or said in texts(heatmaps._four_panels(pictured, thresholds, (0, 1), "t"))
+    assert said is None or said in texts(heatmaps._panels(pictured, thresholds, (0, 1), "t"))
 
 
 def test_shelves_are_named_by_what_they_hold():

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "padim_lit").rglob("*.py"))
-SHELL = {"module.py", "build.py", "tracking.py"}
+SHELL = {"module.py", "build.py", "tracking.py", "dashboard.py"}
 HYDRA = {"config.py", "build.py", "experiment.py"}
 
 
@@ -18,6 +18,12 @@ def test_ruff(command):
     out = subprocess.run(
         [sys.executable, "-m", "ruff", *command, str(ROOT)], capture_output=True, text=True
     )
+    assert out.returncode == 0, out.stdout
+
+
+def test_types_of_the_public_api():
+    command = [sys.executable, "-m", "mypy", "--no-incremental"]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert out.returncode == 0, out.stdout
 
 

@@ -29,9 +29,14 @@ _BROKEN = (
     OverflowError,
     struct.error,
     zlib.error,
+    MemoryError,
     Image.DecompressionBombError,
+    # Where warnings are errors; elsewhere `_use` says the same after it.
+    Image.DecompressionBombWarning,
 )
 _MASK_THRESHOLD = 127
+#: Pixels of an image; a file of a few kB may claim any number, and each takes up to 16 bytes.
+MOST_PIXELS = 89_478_485
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -162,6 +167,11 @@ def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
         # An open file, not its name: by name Pillow (13.0) maps uncompressed TIFFs into memory with
         # the sides swapped where the orientation tag turns them, which scrambles the pixels.
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise InputError(
+                    f"image {path} has {image.width}×{image.height} pixels; allowed are "
+                    f"{MOST_PIXELS // 10**6} million; make it smaller, or cut it"
+                )
             return use(image)
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -183,7 +193,10 @@ def _integers(image: Image.Image, path: Path | str) -> np.ndarray:
 
 
 def _to_8bit(values: np.ndarray) -> np.ndarray:
-    return ((values * 255 + 32767) // 65535).astype(np.uint8)
+    return _EIGHT_BIT[values]  # a table: the formula on each pixel takes 24 bytes of memory for it
+
+
+_EIGHT_BIT = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 def _refuse_floats(mode: str, path: Path | str) -> None:

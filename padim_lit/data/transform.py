@@ -10,6 +10,8 @@ from PIL import Image
 from padim_lit.errors import InputError
 
 Size = int | Sequence[int]
+#: Pixels of what a model sees, and of a resized image before its crop.
+MOST_PIXELS = 2**26
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,25 @@ class View:
 
     def _apply(self, image: Image.Image, filter: Image.Resampling) -> Image.Image:
         h, w = self._resized(image.height, image.width)
+        if self.crop is not None and h * w > MOST_PIXELS:
+            return self._crop_of(image, h, w, filter)
         if (h, w) != (image.height, image.width):
             image = image.resize((w, h), filter)
         if self.crop is None:
             return image
         (top, left), (crop_h, crop_w) = self._corner(h, w), self.crop
         return image.crop((left, top, left + crop_w, top + crop_h))
+
+    def _crop_of(self, image: Image.Image, h: int, w: int, filter: Image.Resampling) -> Image.Image:
+        """The crop of an image resized to (h, w) without the rest.
+
+        For a scan line of 60000×1 pixels the rest would be 4·10⁹. It equals the other way up to
+        rounding alone, so ordinary images go that way.
+        """
+        (top, left), (crop_h, crop_w) = self._corner(h, w), self.crop
+        x, y = image.width / w, image.height / h
+        box = (left * x, top * y, (left + crop_w) * x, (top + crop_h) * y)
+        return image.resize((crop_w, crop_h), filter, box)
 
     def _corner(self, h: int, w: int) -> tuple[int, int]:
         return round((h - self.crop[0]) / 2), round((w - self.crop[1]) / 2)
@@ -100,6 +115,10 @@ def _pair(name: str, size: Size) -> tuple[int, int]:
     if len(positive) != 2 or not all(positive):
         raise InputError(
             f"{name}={_text(size)} is not a size; it must be a positive integer or [h, w] of two"
+        )
+    if values[0] * values[1] > MOST_PIXELS:
+        raise InputError(
+            f"{name}={_text(size)}: too large; allowed are {MOST_PIXELS} pixels, as in 8192×8192"
         )
     return int(values[0]), int(values[1])
 

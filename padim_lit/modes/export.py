@@ -1,6 +1,7 @@
 """mode=export: write a checkpoint for another runtime, compare both, time both."""
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from padim_lit.data.transform import view
 from padim_lit.detector import Detector
 from padim_lit.errors import InputError
 from padim_lit.export import FORMATS, PRECISIONS, WRITERS, metadata, require
-from padim_lit.report.atomic import write_json
+from padim_lit.report.atomic import remove_remnants, write_json
 from padim_lit.report.terminal import print_line, print_table
 from padim_lit.runtimes import RUNTIMES, Run, largest_difference, milliseconds, run_detector
 
@@ -130,7 +131,9 @@ def _beside(target: Path) -> Iterator[Path]:
     """A path of the same name in a folder beside `target`, which is gone afterwards."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
+        remove_remnants(target.parent)
+        name = f".export.{os.getpid()}."
+        with tempfile.TemporaryDirectory(".tmp", name, dir=target.parent) as folder:
             yield Path(folder) / target.name
     except OSError as error:
         raise InputError(

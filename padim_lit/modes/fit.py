@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from padim_lit.attribution import Explanation, explain
 from padim_lit.build import (
     device_name,
     load_model,
@@ -25,13 +26,15 @@ from padim_lit.build import (
 from padim_lit.config import require_known_keys
 from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
+from padim_lit.faults import halving
 from padim_lit.memory import peak_bytes, reset_peak
 from padim_lit.modes import thresholds
 from padim_lit.module import PaDiM
 from padim_lit.projection import require_seed
 from padim_lit.report.atomic import write_json, write_text
-from padim_lit.report.gallery import Gallery
+from padim_lit.report.gallery import Gallery, Picture
 from padim_lit.report.heatmaps import common_scale, save_heatmaps
+from padim_lit.report.maps import write_maps
 from padim_lit.report.predictions import Prediction, predictions_of, write_predictions
 from padim_lit.report.summary import print_summary
 from padim_lit.tracking import finish, log_run
@@ -63,7 +66,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         trainer = make_trainer(config, logger, recorder)
         results = _fit_and_test(config, data, model, trainer, recorder, folder)
         if trainer.is_global_zero:
-            _report(config, results, recorder, logger, folder)
+            _report(config, results, model, recorder, logger, folder)
         failed = False
         return results
     finally:
@@ -76,6 +79,10 @@ class Recorder(Callback):
     def __init__(self):
         self.predictions: list[Prediction] = []
         self.gallery = Gallery()
+
+    def on_test_start(self, trainer: Trainer, pl_module: PaDiM) -> None:
+        # A test that ran out of memory starts anew.
+        self.predictions, self.gallery = [], Gallery()
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
         self.predictions += predictions_of(batch, outputs["score"])
@@ -108,8 +115,7 @@ def _fit_and_test(
     fit_seconds = None
     if not config.ckpt:
         start = time.perf_counter()
-        with _interruptible(trainer):
-            trainer.fit(model, datamodule=data)
+        trainer = _in_memory(config, data, trainer, recorder, "fit", lambda t: t.fit(model, data))
         fit_seconds = time.perf_counter() - start
         if model.whitening is None:
             raise InputError(
@@ -120,8 +126,9 @@ def _fit_and_test(
         _save_checkpoint(trainer, folder / "model.ckpt")
         model.moments = None  # the file holds them; the test needs the factors alone
     start = time.perf_counter()
-    with _interruptible(trainer):
-        trainer.test(model, datamodule=data, verbose=False)
+    trainer = _in_memory(
+        config, data, trainer, recorder, "test", lambda t: t.test(model, data, verbose=False)
+    )
     test_seconds = time.perf_counter() - start
     metrics = dict(model.results)
     why = metrics.pop("why")
@@ -134,6 +141,7 @@ def _fit_and_test(
         "fit/images": model.count,
         "test/seconds": test_seconds,
         "test/images": len(recorder.predictions),
+        "test/seconds_per_image": test_seconds / max(len(recorder.predictions), 1),
         "peak_memory_bytes": peak_bytes(device),
         "state_bytes": model.state_bytes,
         "device": device_name(device),
@@ -162,6 +170,7 @@ def _fit_and_test(
 def _report(
     config: DictConfig,
     results: dict[str, Any],
+    model: PaDiM,
     recorder: Recorder,
     logger: Logger | None,
     folder: Path,
@@ -176,7 +185,9 @@ def _report(
         scale,
         title=title,
         image_threshold=results.get("test/image_threshold"),
+        explanations=_explanations(model, pictures),
     )
+    write_maps(folder / "heatmaps" / "maps.npz", pictures)
     write_predictions(folder / "predictions.csv", recorder.predictions)
     log_run(
         logger,
@@ -202,6 +213,13 @@ def _report(
     print_summary(results, {k: str(Path(v).resolve()) for k, v in paths.items()}, notes)
 
 
+def _explanations(model: PaDiM, pictures: Sequence[Picture]) -> list[Explanation] | None:
+    if model.layer_means is None:  # an old checkpoint's
+        return None
+    seen = [torch.from_numpy(p.image).permute(2, 0, 1).float() / 255 for p in pictures]
+    return [explain(model, image.contiguous()) for image in seen]
+
+
 def _notes(config: DictConfig, data: AnomalyData, model: PaDiM) -> list[str]:
     notes = list(data.notes)
     if model.backbone.source.startswith("random"):
@@ -224,9 +242,47 @@ def _headline(data: AnomalyData, model: PaDiM) -> str:
 def _save_checkpoint(trainer: Trainer, path: Path) -> None:
     # Complete or not there: a reader never meets half a file.
     part = path.with_name(path.name + ".part")
-    trainer.save_checkpoint(part)
-    if trainer.is_global_zero:
-        part.replace(path)
+    try:
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            part.replace(path)
+    except (OSError, RuntimeError) as error:  # a full disk names no file
+        part.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} cannot be written ({reason}); choose a folder with space"
+        ) from error
+
+
+def _in_memory(
+    config: DictConfig,
+    data: AnomalyData,
+    trainer: Trainer,
+    recorder: Recorder,
+    what: str,
+    work: Callable[[Trainer], Any],
+) -> Trainer:
+    """Do `work`, anew with half the batch where the GPU's memory runs out; the trainer that did.
+
+    Each attempt has a Trainer of its own, because one that failed keeps its old loaders. Several
+    ranks would have to agree on a size: they stop instead.
+    """
+    if trainer.world_size > 1:
+        with _interruptible(trainer):
+            work(trainer)
+        return trainer
+
+    def attempt(size: int) -> Trainer:
+        fresh = trainer
+        if size != first:
+            data.batch_size = size
+            fresh = make_trainer(config, trainer.logger, recorder)
+        with _interruptible(fresh):
+            work(fresh)
+        return fresh
+
+    first = data.batch_size
+    return halving(first, attempt, what)[0]
 
 
 @contextmanager

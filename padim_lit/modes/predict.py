@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from padim_lit.ablation import progress
+from padim_lit.attribution import explain, require_layer_means
 from padim_lit.build import device_name, make_trainer, versions
 from padim_lit.config import require_known_keys
 from padim_lit.data.files import find_images
@@ -52,6 +53,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         threshold=config.threshold,
         false_alarm_rate=config.false_alarm_rate,
     )
+    if config.explain:
+        require_layer_means(predictor.detector)
     start = time.perf_counter()
     with closing(ScoredFiles(folder, _model(config, predictor), config.watch)) as scored:
         work = _Work(config, folder, predictor, scored)
@@ -156,12 +159,22 @@ class _Work:
     def keep(self, version: Version, seen: Seen, found: Prediction) -> None:
         """Write what an image got, its lines last."""
         wanted = self.config.overlays
+        why = None
+        if self.config.explain:
+            why = explain(self.predictor.detector, seen.tensor())
         if wanted == "all" or (wanted == "anomalous" and found.is_anomalous):
             low, high = float(found.map.min()), float(found.map.max())
             scale = self.scale or (low, max(high, low + 1e-6))
-            png = side_by_side(seen.values, found.map, scale, self.predictor.map_threshold)
+            png = side_by_side(seen.values, found.map, scale, self.predictor.map_threshold, why)
             write_bytes(self.heatmaps / _file_name(version.path), png)
-        self.scored.add(version, found.score, found.p_value, found.is_anomalous, found.threshold)
+        self.scored.add(
+            version,
+            found.score,
+            found.p_value,
+            found.is_anomalous,
+            found.threshold,
+            None if why is None else why.numbers(),
+        )
 
     def refuse(self, version: Version, error: InputError) -> None:
         """Write that a file cannot be used."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from padim_lit.ablation import progress
@@ -13,6 +14,7 @@ from padim_lit.calibration import RATE, calibrate, describe, measure, recalibrat
 from padim_lit.data import AnomalyData
 from padim_lit.data.items import Item, ItemDataset, collate, picture
 from padim_lit.errors import InputError
+from padim_lit.faults import halving
 from padim_lit.module import PaDiM
 from padim_lit.report.predictions import Prediction
 from padim_lit.warmup import spread
@@ -41,17 +43,19 @@ def choose_threshold(config: DictConfig, data: AnomalyData, model: PaDiM, traine
     rate = RATE if config.false_alarm_rate is None else config.false_alarm_rate
     items = _unseen(data.train_items, model.projection.warmup, rate)
     items = [items[i] for i in spread(len(items), config.calibration)]
-    batches = DataLoader(
-        ItemDataset(items, data.view, data.reading.cache or picture),
-        batch_size=data.batch_size,
-        num_workers=data.num_workers,
-        collate_fn=collate,
-    )
+    images = ItemDataset(items, data.view, data.reading.cache or picture)
     device = trainer.strategy.root_device
     model.to(device)
-    with progress() as bar, trainer.precision_plugin.forward_context():
-        tracked = bar.track(batches, description="leave one out")
-        found = measure(model, (batch["image"] for batch in tracked), device)
+
+    def left_out(size: int) -> tuple[Tensor, Tensor, int]:
+        batches = DataLoader(
+            images, batch_size=size, num_workers=data.num_workers, collate_fn=collate
+        )
+        with progress() as bar, trainer.precision_plugin.forward_context():
+            tracked = bar.track(batches, description="leave one out")
+            return measure(model, (batch["image"] for batch in tracked), device)
+
+    found, data.batch_size = halving(data.batch_size, left_out, "threshold")
     model.to("cpu")
     model.calibration = calibrate(*found[:2], rate, found[2])
     log.info("%s", describe(model.calibration))

@@ -1,6 +1,7 @@
 """mode=update and mode=remove: images into or out of a model.ckpt, without the others."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from padim_lit.data.items import Item, ItemDataset, collate
 from padim_lit.data.transform import view
 from padim_lit.detector import Detector
 from padim_lit.errors import InputError
+from padim_lit.finite import require_finite
 from padim_lit.modes.merge import finish, require_repeats
-from padim_lit.moments import Moments, init, update
+from padim_lit.moments import Moments, init
 
 LOOK = ("image_size", "crop_size")
 
@@ -135,14 +137,11 @@ def _gather(
                     known.add(one)
             skipped += int((~keep).sum())
             if keep.any():
-                x = detector.embed(batch["image"][keep].to(device))
-                if not x.isfinite().all():
-                    raise InputError(
-                        f"features are not finite in the batch of {batch['path'][0]}; check the "
-                        "images and the weights"
-                    )
-                state = update(state, x)
+                kept = [path for path, one in zip(batch["path"], keep, strict=True) if one]
+                check = partial(require_finite, batch={"path": kept})
+                state = detector.gather(state, batch["image"][keep].to(device), check)
                 images.append(batch["digest"][keep])
     detector.to("cpu")
-    cpu = Moments(state.count, state.mean.cpu(), state.scatter.map(Tensor.cpu))
+    layers = None if state.layers is None else state.layers.cpu()
+    cpu = Moments(state.count, state.mean.cpu(), state.scatter.map(Tensor.cpu), layers)
     return cpu, torch.cat(images) if images else torch.empty(0, digests.BYTES), skipped

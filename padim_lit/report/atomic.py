@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,30 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> Path:
             "choose a writable folder with enough space"
         ) from error
     return path
+
+
+def remove_remnants(folder: Path) -> None:
+    """Remove what killed writers left below `folder`; those that still run keep theirs."""
+    for path in list(folder.rglob(".*.tmp")):
+        # .NAME.PID.tmp, or the folder .export.PID.RANDOM.tmp
+        pid = next((part for part in path.name.split(".")[-3:-1] if part.isdigit()), None)
+        if pid is None or _runs(int(pid)):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:

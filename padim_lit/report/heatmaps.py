@@ -10,8 +10,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from padim_lit.attribution import Explanation
 from padim_lit.report.atomic import write_bytes
 from padim_lit.report.gallery import Picture
+from padim_lit.report.overlay import boxed
 from padim_lit.report.panels import (
     colour_bar,
     legend,
@@ -51,6 +53,7 @@ def save_heatmaps(
     *,
     title: str,
     image_threshold: float | None = None,
+    explanations: Sequence[Explanation] | None = None,
 ) -> list[Path]:
     """Write one PNG per picture and ``overview.png``, and return their paths, the overview last.
 
@@ -63,35 +66,47 @@ def save_heatmaps(
         title: what the run was, in a few words.
         image_threshold: Mahalanobis distance from which an image score counts as defective (that
             of F1-max, chosen on the test set); None calls no image a hit, miss or false alarm.
+        explanations: of each picture's score, for a row of each layer's share of the map.
 
     Raises:
         InputError: the folder cannot be written.
     """
     folder, paths, thresholds = Path(folder), [], (threshold, image_threshold)
-    for picture in pictures:
+    for picture, why in zip(pictures, explanations or [None] * len(pictures), strict=True):
         path = folder / _file_name(picture)
         if path in paths:
             path = folder / f"{picture.index}_{path.name}"
-        paths.append(write_bytes(path, _png(_four_panels(picture, thresholds, scale, title))))
+        paths.append(write_bytes(path, _png(_panels(picture, thresholds, scale, title, why))))
     if pictures:
         path = folder / "overview.png"
         paths.append(write_bytes(path, _png(_overview(pictures, thresholds, scale, title))))
     return paths
 
 
-def _four_panels(
-    picture: Picture, thresholds: Thresholds, scale: tuple[float, float], title: str
+def _panels(
+    picture: Picture,
+    thresholds: Thresholds,
+    scale: tuple[float, float],
+    title: str,
+    why: Explanation | None = None,
 ) -> Figure:
     threshold, image_threshold = thresholds
     h, w = picture.map.shape
-    side = 2.9
-    width, height = 4 * side + 1.2, side * min(max(h / w, 0.4), 2.5) + 1.5
+    side, columns = 2.9, 4 if why is None else max(4, len(why.layer_maps) + 1)
+    rows, tall = 1 if why is None else 2, side * min(max(h / w, 0.4), 2.5)
+    width, height = columns * side + 1.2, rows * (tall + 0.35) + 1.15
     figure = _figure(width, height)
     grid = figure.add_gridspec(
-        1, 5, left=0.1 / width, right=1 - 0.75 / width, bottom=0.45 / height,
-        top=1 - 1 / height, wspace=0.05, width_ratios=(1, 1, 1, 1, 0.05),
+        rows, columns + 1, left=0.1 / width, right=1 - 0.75 / width, bottom=0.45 / height,
+        top=1 - 1 / height, wspace=0.05, hspace=0.35 / tall, width_ratios=(1,) * columns + (0.05,),
     )  # fmt: skip
     original, truth, heat, outlined = (figure.add_subplot(grid[0, i]) for i in range(4))
+    if why is not None:
+        name = f"positions that matter; layers: 0 to {why.scale[1]:.1f}"
+        show(figure.add_subplot(grid[1, 0]), boxed(picture.image, why), name)
+        for i, (name, share) in enumerate(why.layers.items()):
+            part = overlay(picture.image, why.layer_maps[i], why.scale)
+            show(figure.add_subplot(grid[1, 1 + i]), part, f"{name}: {share:.0%} of the score")
 
     show(original, picture.image, "image")
     missing = no_truth(picture)
@@ -104,7 +119,7 @@ def _four_panels(
     show(heat, overlay(picture.image, picture.map, scale), "anomaly map over the image")
     show(outlined, picture.image, "outlines on the image")
     outline(outlined, picture, threshold, width=1.5)
-    colour_bar(figure, figure.add_subplot(grid[0, 4]), scale, threshold)
+    colour_bar(figure, figure.add_subplot(grid[0, -1]), scale, threshold)
 
     place = f"{NAMES[picture.role]}, no. {picture.rank}"
     heading = f"{place}: {picture.kind}, score {picture.score:.2f}"

@@ -5,7 +5,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -19,24 +19,39 @@ def render(content: Mapping[str, Any]) -> str:
 
     A content security policy admits these scripts alone, by their hashes, and no connection.
     """
-    style = _asset("report.css")
-    scripts = [_asset(name) for name in SCRIPTS]
+    names = dict.fromkeys(sweep["data"] for sweep in content["sweeps"])
+    return assemble(
+        asset("template.html"),
+        asset("report.css"),
+        [asset(name) for name in SCRIPTS],
+        content,
+        title=html.escape(f"{TITLE} on {', '.join(names)}"),
+        heading=html.escape(TITLE),
+    )
+
+
+def assemble(
+    template: str, style: str, scripts: Sequence[str], content: Mapping[str, Any], **parts: str
+) -> str:
+    """One file from a template with {{names}}, and the policy that admits nothing else.
+
+    Args:
+        content: becomes JSON in a script element; has no NaN.
+        parts: further names of the template, as markup: escape what comes from outside.
+    """
     hashes = " ".join(f"'{_hash(script)}'" for script in scripts)
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src {hashes}; "
         "base-uri 'none'; form-action 'none'"
     )
-    names = dict.fromkeys(sweep["data"] for sweep in content["sweeps"])
-    parts = {
+    parts |= {
         "policy": policy,
-        "title": html.escape(f"{TITLE} on {', '.join(names)}"),
-        "heading": html.escape(TITLE),
         "style": style,
         "content": to_script(content),
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
     # In one pass: what is put in is not searched again.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("template.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
 def to_script(content: Any) -> str:
@@ -52,5 +67,6 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of report/assets, such as a script that another page uses too."""
     return files("padim_lit.report").joinpath("assets", name).read_text(encoding="utf-8")

@@ -9,7 +9,9 @@ import json
 import os
 import re
 import shlex
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -342,6 +344,8 @@ def _row(file: Path, line: int, row: Mapping[str, str]) -> Row:
     }
     if not row["proj"]:
         raise InputError(f"{file}, line {line}: proj is empty; remove the line")
+    if dim < 1:
+        raise InputError(f"{file}, line {line}: dim is {dim}, below 1; remove the line")
     return Row(row["proj"], dim, seed, measured)
 
 
@@ -395,9 +399,12 @@ def _read_scores(file: Path) -> Scores:
 
 def _read_resamples(file: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(file, allow_pickle=False) as content:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
             arrays = {key: content[key] for key in content.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (
+        *(OSError, ValueError, LookupError, TypeError, EOFError, AttributeError),
+        *(NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error),
+    ) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file} cannot be read ({reason}); run the ablation again") from error
     shapes = {array.shape for array in arrays.values()}

@@ -1,0 +1,42 @@
+"""A dataset of one's own: one folder of pictures, and a CSV that says which are defective.
+
+python run.py --config-dir examples/conf data=table data.root=DIR data.table=labels.csv
+"""
+
+import csv
+from pathlib import Path
+
+from padim_lit import InputError
+from padim_lit.data import AnomalyData
+from padim_lit.data.items import Item
+from padim_lit.data.split import hold_out
+
+
+class Table(AnomalyData):
+    """Rows ``file,kind`` of a CSV; kind is "good" or any defect's name.
+
+    Args:
+        root: folder of the files.
+        table: name of the CSV in it.
+        test_good: how many good pictures are held out for the test.
+        options: image_size, crop_size, batch_size and num_workers, see AnomalyData.
+    """
+
+    def __init__(self, root: str, table: str = "labels.csv", test_good: int = 50, **options):
+        folder = Path(root).expanduser()
+        if not (folder / table).is_file():
+            raise InputError(f"data.root={root}: has no {table}; it must hold lines file,kind")
+        with (folder / table).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        items = [Item(folder / row["file"], row["kind"]) for row in rows]
+        good = [item for item in items if item.label == 0]
+        names = [str(item.path.relative_to(folder)) for item in good]
+        train, held_out = hold_out(good, names, min(test_good, len(good) // 2), seed=0)
+        super().__init__(
+            f"table/{folder.name}",
+            train,
+            held_out + [item for item in items if item.label],
+            record={"split": f"{len(held_out)} good held out", "split_seed": 0},
+            notes=["No masks: pixel metrics cannot be computed."],
+            **options,
+        )

@@ -1,0 +1,232 @@
+"""The W&B workspace of a sweep: ``python -m padim_lit.dashboard ENTITY/PROJECT [--dry-run]``."""
+
+import argparse
+import os
+import re
+import sys
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from padim_lit.errors import InputError
+
+USAGE = "python -m padim_lit.dashboard ENTITY/PROJECT [--name NAME] [--dry-run]"
+TIMEOUT = 15.0  # seconds
+NAME = "padim_lit: projections"
+INSTALL = "run `pip install 'padim_lit[wandb]'`"
+#: Keys of metrics.json that mode=fit logs, and their names on axes.
+IMAGE, PIXEL = ("test/image_auroc", "image AUROC"), ("test/pixel_auroc", "pixel AUROC")
+DIM, STATE = ("dim", "dimensions D"), ("state_bytes", "state, bytes")
+LATENCY = ("test/seconds_per_image", "test, seconds per image")
+#: Key of the config: the name of the projection.
+PROJ = "proj.name"
+PINNED = (*("proj", "data", "backbone", "dim", "seed"), IMAGE[0], PIXEL[0], STATE[0], LATENCY[0])
+
+
+def build(entity: str, project: str, name: str = NAME) -> Any:
+    """The workspace as an object of wandb-workspaces; nothing is sent and no account is asked.
+
+    AUROC against D by projection, parallel coordinates, AUROC against state and latency, and the
+    heat maps, from the keys that ``logger=wandb`` logs.
+
+    Raises:
+        InputError: wandb-workspaces is not installed.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # to W&B's server, at the import
+    try:
+        with warnings.catch_warnings():
+            # It declares validators in pydantic's older way.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import wandb_workspaces.reports.v2 as wr
+            import wandb_workspaces.workspaces as ws
+    except ImportError as error:
+        raise InputError(
+            f"the dashboard needs the package wandb-workspaces, which is not installed; {INSTALL}"
+        ) from error
+
+    def curve(x: tuple[str, str], y: tuple[str, str]) -> Any:
+        # A run logs one row, its D and its costs among the numbers; grouped, rows join to lines.
+        return wr.LinePlot(
+            title=f"{y[1]} against {x[1]}, by projection: mean ± standard deviation",
+            x=x[0],
+            y=[y[0]],
+            title_x=x[1],
+            title_y=y[1],
+            log_x=x is STATE,
+            groupby=wr.Config(PROJ),
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stddev",
+            max_runs_to_show=1000,
+            layout=wr.Layout(w=12, h=8),
+        )
+
+    def scatter(x: tuple[str, str], y: tuple[str, str], log: bool) -> Any:
+        return wr.ScatterPlot(
+            title=f"{y[1]} against {x[1]}",
+            x=wr.SummaryMetric(x[0]),
+            y=wr.SummaryMetric(y[0]),
+            log_x=log,
+            running_ymax=log,  # what no cheaper run reaches
+            legend_template=f"${{config:{PROJ}}}, D = ${{config:dim}}, seed ${{config:seed}}",
+            layout=wr.Layout(w=12, h=8),
+        )
+
+    columns = [
+        wr.ParallelCoordinatesPlotColumn(wr.Config(PROJ), "projection"),
+        *(
+            wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(key), title, log=key == STATE[0])
+            for key, title in (DIM, ("seed", "seed"), STATE, LATENCY, PIXEL, IMAGE)
+        ),
+    ]
+    metrics = (IMAGE, PIXEL)
+    curves = [curve(DIM, y) for y in metrics] + [scatter(DIM, y, False) for y in metrics]
+    costs = [curve(STATE, y) for y in metrics]
+    costs += [scatter(cost, y, True) for cost in (STATE, LATENCY) for y in metrics]
+    media = [
+        wr.MediaBrowser(
+            title=title,
+            media_keys=[key],
+            num_columns=4,
+            mode="gallery",
+            gallery_axis="run",
+            layout=wr.Layout(w=24, h=12),
+        )
+        for key, title in (
+            ("heatmaps", "Anomaly map over the image"),
+            ("pictures", "Image with truth and prediction as masks"),
+        )
+    ]
+    together = wr.ParallelCoordinatesPlot(
+        columns, "Projection, D, seed, costs, AUROC", layout=wr.Layout(w=24, h=10)
+    )
+    sections = {
+        "AUROC against dimension": curves,
+        "Everything at once": [together],
+        "What it costs": costs,
+        "Heat maps": media,
+    }
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=name,
+        sections=[
+            ws.Section(name=title, panels=panels, is_open=True)
+            for title, panels in sections.items()
+        ],
+        runset_settings=ws.RunsetSettings(
+            order=[ws.Ordering(ws.Summary(IMAGE[0]), ascending=False)],
+            pinned_columns=[f"summary:{key}" for key in PINNED],
+        ),
+    )
+
+
+def describe(workspace: Any) -> Iterator[str]:
+    """A line for each section and panel: its kind, its title and the keys that it reads."""
+    for section in workspace.sections:
+        yield section.name
+        for panel in section.panels:
+            keys = ", ".join(dict.fromkeys(keys_of(panel)))
+            yield f"  {type(panel).__name__}: {panel.title} ({keys})"
+
+
+def keys_of(panel: Any) -> Iterator[str]:
+    """The keys that a panel reads, those of the config as ``config:NAME``."""
+    found = [getattr(panel, name, None) for name in ("x", "groupby")]
+    y = getattr(panel, "y", None)
+    found += y if isinstance(y, list) else [y]
+    found += [column.metric for column in getattr(panel, "columns", ())]
+    for key in found:
+        if key is not None:
+            name = key if isinstance(key, str) else key.name
+            yield f"config:{name}" if type(key).__name__ == "Config" else name
+    yield from getattr(panel, "media_keys", ())
+    legend = getattr(panel, "legend_template", None) or ""
+    yield from re.findall(r"\$\{(config:[\w.]+)\}", legend)
+
+
+def save(workspace: Any) -> str:
+    """Create the workspace as a new view of its project and return its address.
+
+    Raises:
+        InputError: no API key, no network, or no such entity or project.
+    """
+    os.environ.setdefault("WANDB_SILENT", "true")  # or it adds its own lines
+    import wandb
+
+    target, found = f"{workspace.entity}/{workspace.project}", False
+    try:
+        found = wandb.login(prompt=False, verify=False)
+        if found:
+            _require_server(wandb.setup().settings.base_url)
+            workspace.save()
+            return workspace.url
+    except InputError:
+        raise
+    # wandb's own errors, and what an answer without the view that was asked for raises.
+    except (wandb.Error, ValueError, KeyError, TypeError, OSError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"the workspace cannot be saved in {target} ({reason}); check the network, "
+            "`wandb login` and ENTITY/PROJECT, or look at it with --dry-run"
+        ) from error
+    raise InputError(
+        "there is no W&B API key; run `wandb login`, set WANDB_API_KEY, or give --dry-run"
+    )
+
+
+def _require_server(url: str) -> None:
+    # Asked here, because wandb's service retries for minutes, even after the program's end.
+    try:
+        urllib.request.urlopen(url, timeout=TIMEOUT).close()
+    except urllib.error.HTTPError:
+        pass  # an answer of any kind
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(getattr(error, "reason", error)).split())
+        raise InputError(
+            f"{url} cannot be reached ({reason}); check the network and WANDB_BASE_URL, or give "
+            "--dry-run"
+        ) from error
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # argparse would print its usage on a line of its own.
+        self.exit(2, f"error: {message}; usage: {USAGE}\n")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Build and save the workspace, or print it; one line for an error."""
+    parser = _Parser(prog="python -m padim_lit.dashboard", usage=USAGE, description=__doc__)
+    parser.add_argument("target", metavar="ENTITY/PROJECT", help="where the runs are synced to")
+    parser.add_argument("--name", default=NAME, help=f"of the workspace ({NAME})")
+    parser.add_argument("--dry-run", action="store_true", help="print the panels, send nothing")
+    given = parser.parse_args(words)
+    try:
+        workspace = build(*_split(given.target), given.name)
+        if given.dry_run:
+            print("\n".join(describe(workspace)))
+        else:
+            print(f"workspace  {save(workspace)}")
+    except (InputError, ValueError) as error:  # ValueError: a name that W&B does not take
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _split(target: str) -> tuple[str, str]:
+    parts = target.split("/")
+    if len(parts) != 2 or not all(re.fullmatch(r"[\w.-]+", part) for part in parts):
+        raise InputError(f"{target!r}: must be ENTITY/PROJECT, such as my-team/padim_lit")
+    return parts[0], parts[1]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SystemExit as end:
+        if not isinstance(end.code, str):
+            raise
+        print(end.code, file=sys.stderr, flush=True)
+        os._exit(1)  # wandb's own end waits for a service that may still be retrying

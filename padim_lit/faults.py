@@ -1,0 +1,96 @@
+"""What the machine does to a run: memory that ends, processes that are killed, a full disk."""
+
+import errno
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from padim_lit.errors import InputError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_HOST_MEMORY = re.compile(r"DefaultCPUAllocator|[Cc]annot allocate memory|std::bad_alloc")
+_WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (is killed by signal|exited)")
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS}
+_DISK = re.compile(r"PytorchStreamWriter failed|unexpected pos|No space left on device")
+
+
+def explain(error: BaseException, folder: Path | None = None) -> str | None:
+    """One line for an error that is the machine's; None for any other.
+
+    `folder` is where the program writes: a full disk says of no file which one it is.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            f"out of GPU memory ({text[:160]}); set a smaller batch_size, dim, grid or image_size, "
+            "or trainer=cpu"
+        )
+    if isinstance(error, MemoryError) or _HOST_MEMORY.search(text):
+        return (
+            f"out of memory ({text[:160] or type(error).__name__}); set a smaller batch_size, dim, "
+            "grid or image_size, or fewer num_workers"
+        )
+    if isinstance(error, RuntimeError) and _WORKER.search(text):
+        return (
+            f"a process that reads images has ended ({text[:160]}); it may have run out of memory: "
+            "set fewer num_workers, or num_workers=0"
+        )
+    full = isinstance(error, OSError) and error.errno in _FULL
+    if full or (isinstance(error, RuntimeError) and _DISK.search(text)):
+        what = getattr(error, "filename", None) or (f"a file in {folder}" if folder else "a file")
+        return f"{what} cannot be written ({text[:160]}); make room, or choose another folder"
+    return None
+
+
+def halving(size: int, work: Callable[[int], T], what: str) -> tuple[T, int]:
+    """``work(size)`` anew with half the batch as often as the GPU's memory runs out, and the size.
+
+    Raises:
+        InputError: one image is too much.
+    """
+    while True:
+        try:
+            return work(size), size
+        except torch.OutOfMemoryError as error:
+            reason = explain(error)
+        # Here, where nothing of the failed attempt is referred to any more.
+        if size == 1:
+            raise InputError(f"{what}: one image at a time is too much: {reason}")
+        log.warning(
+            "%s: out of GPU memory with batch_size=%d; going on with %d", what, size, size // 2
+        )
+        size //= 2
+        torch.cuda.empty_cache()
+
+
+def in_parts(
+    model: Callable[[Tensor], tuple[Tensor, Tensor]], images: Tensor, size: int
+) -> tuple[Tensor, Tensor, int]:
+    """``model(images)``, `size` images at a time, and the size that the GPU's memory allowed.
+
+    Args:
+        model: (B,3,h,w) → scores (B,) and maps (B,h,w).
+        images: (B,3,h,w).
+        size: at most so many at once; halved as `halving` does.
+    """
+
+    def work(count: int) -> list[tuple[Tensor, Tensor]]:
+        return [model(part) for part in images.split(count)]
+
+    if len(images) <= size:  # as it came: a copy of all would be for nothing
+        found, used = halving(len(images), work, "prediction")
+        size = used if used < len(images) else size
+    else:
+        found, size = halving(size, work, "prediction")
+    if len(found) == 1:
+        return *found[0], size
+    scores, maps = zip(*found, strict=True)
+    return torch.cat(scores), torch.cat(maps), size

@@ -1,0 +1,107 @@
+"use strict";
+// Heat maps: unpacked from text, coloured by a threshold, outlined.
+
+const FOUND = "#56B4E9", TRUTH = "#F0E442", ZOOM = 2;
+
+/** The bytes of a zlib stream in base64. */
+async function inflate(text) {
+  const packed = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+/** A map's levels: low bytes, then high bytes, of differences along both axes. */
+function integrate(raw, width, height) {
+  const size = width * height, levels = new Uint16Array(size);
+  for (let i = 0; i < size; i++) levels[i] = raw[i] | (raw[size + i] << 8);
+  for (let i = width; i < size; i++) levels[i] += levels[i - width];
+  for (let y = 0; y < height; y++) for (let i = y * width + 1; i < (y + 1) * width; i++) levels[i] += levels[i - 1];
+  return levels;
+}
+
+function unpackBits(raw, size) {
+  const bits = new Uint8Array(size);
+  for (let i = 0; i < size; i++) bits[i] = (raw[i >> 3] >> (7 - (i & 7))) & 1;
+  return bits;
+}
+
+/** A picture ready to be drawn: its image, levels and truth. */
+async function decode(item, { width, height }) {
+  const image = new Image();
+  image.src = item.image;
+  const [raw, truth] = await Promise.all([inflate(item.map), item.truth ? inflate(item.truth) : null, image.decode()]);
+  return { image, levels: integrate(raw, width, height), truth: truth && unpackBits(truth, width * height) };
+}
+
+/** For every level its colour, and whether it is at or above the threshold. */
+function colouring(maps, threshold, whole) {
+  const count = 4096, colours = new Uint8ClampedArray(4 * count), marked = new Uint8Array(count);
+  const [low, high] = maps.scale;
+  for (let level = 0; level < count; level++) {
+    const distance = maps.low + maps.step * level;
+    marked[level] = distance >= threshold ? 1 : 0;
+    const at = Math.max(0, Math.min(255, Math.floor((256 * (distance - low)) / (high - low))));
+    for (let c = 0; c < 3; c++) colours[4 * level + c] = parseInt(content.colours.slice(6 * at + 2 * c, 6 * at + 2 * c + 2), 16);
+    colours[4 * level + 3] = marked[level] ? 178 : whole ? 140 : 45;
+  }
+  return { colours: new Uint32Array(colours.buffer), marked };
+}
+
+/** Draws the grey image, the map over it, and the outlines; returns the number of marked pixels. */
+function drawMap(canvas, ready, maps, { colours, marked }) {
+  const { width, height } = maps, { levels, truth, image } = ready;
+  canvas.width = ZOOM * width;
+  canvas.height = ZOOM * height;
+  const heat = document.createElement("canvas");
+  heat.width = width;
+  heat.height = height;
+  const pixels = new ImageData(width, height), whole = new Uint32Array(pixels.data.buffer);
+  let count = 0;
+  for (let i = 0; i < levels.length; i++) {
+    whole[i] = colours[levels[i]];
+    count += marked[levels[i]];
+  }
+  heat.getContext("2d").putImageData(pixels, 0, 0);
+  const pen = canvas.getContext("2d");
+  pen.drawImage(image, 0, 0, canvas.width, canvas.height);
+  pen.globalCompositeOperation = "saturation"; // of black: the image without its colours
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.globalCompositeOperation = "source-over";
+  pen.drawImage(heat, 0, 0, canvas.width, canvas.height);
+  if (truth) outline(pen, (i) => truth[i], width, height, TRUTH, true);
+  outline(pen, (i) => marked[levels[i]], width, height, FOUND, false);
+  return count;
+}
+
+function drawImage(canvas, ready, maps, withTruth) {
+  canvas.width = ZOOM * maps.width;
+  canvas.height = ZOOM * maps.height;
+  const pen = canvas.getContext("2d");
+  pen.drawImage(ready.image, 0, 0, canvas.width, canvas.height);
+  if (withTruth && ready.truth) outline(pen, (i) => ready.truth[i], maps.width, maps.height, TRUTH, true);
+}
+
+/** The edges between pixels inside and outside of a region, over a dark halo. */
+function outline(pen, inside, width, height, colour, dashed) {
+  const path = new Path2D();
+  const line = (x1, y1, x2, y2) => {
+    if (dashed && (x1 + y1) % 6 > 3) return;
+    path.moveTo(ZOOM * x1, ZOOM * y1);
+    path.lineTo(ZOOM * x2, ZOOM * y2);
+  };
+  for (let y = 0; y <= height; y++) {
+    for (let x = 0; x <= width; x++) {
+      const here = x < width && y < height && inside(y * width + x);
+      const left = x > 0 && y < height && inside(y * width + x - 1);
+      const above = y > 0 && x < width && inside((y - 1) * width + x);
+      if (Boolean(here) !== Boolean(left)) line(x, y, x, y + 1);
+      if (Boolean(here) !== Boolean(above)) line(x, y, x + 1, y);
+    }
+  }
+  pen.lineCap = "square";
+  for (const [style, wide] of [["#000", 4], [colour, 2]]) {
+    pen.strokeStyle = style;
+    pen.lineWidth = wide;
+    pen.stroke(path);
+  }
+}

@@ -1,0 +1,119 @@
+"use strict";
+// The threshold: slider, marks, histogram, and what it makes of every test image.
+
+const STEPS = 1000, LISTED = 100;
+
+/** False alarms and misses among the images that count, misses among planted ones, by kind. */
+function countWrong(run, threshold) {
+  const { label, planted, kind, kinds } = content.images[run.images];
+  const found = { good: 0, defective: 0, planted: 0, alarms: 0, misses: 0, planted_misses: 0, wrong: [], kinds: kinds.map((name) => ({ name, all: 0, called: 0 })) };
+  run.scores.forEach((score, i) => {
+    const called = score >= threshold, own = found.kinds[kind[i]];
+    own.all += 1;
+    own.called += called;
+    if (planted[i]) {
+      found.planted += 1;
+      found.planted_misses += !called;
+    } else if (label[i]) {
+      found.defective += 1;
+      found.misses += !called;
+    } else {
+      found.good += 1;
+      found.alarms += called;
+    }
+    if (called !== Boolean(label[i])) found.wrong.push(i);
+  });
+  return found;
+}
+
+/** Lowest and highest value of the slider: all scores and marks, and a little more. */
+function sliderRange(run) {
+  const values = [...run.thresholds.map((t) => t.value)];
+  for (const score of run.scores || []) values.push(score);
+  const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
+  const air = (high - low) * 0.02 || 1;
+  return [low - air, high + air];
+}
+
+/** Slider, number and marks of a run; `set` is told each new threshold. */
+function drawSetting(run, range, set) {
+  const [low, high] = range, form = document.getElementById("setting");
+  const slider = el("input", { type: "range", id: "slider", min: 0, max: STEPS, step: 1, "aria-label": "threshold" });
+  const exact = el("input", { type: "number", name: "exact", step: "any" });
+  slider.addEventListener("input", () => set(low + ((high - low) * Number(slider.value)) / STEPS));
+  exact.addEventListener("change", () => (exact.value !== "" && Number.isFinite(exact.valueAsNumber) ? set(exact.valueAsNumber) : set(null)));
+  const marks = run.thresholds.map((t, i) => {
+    const button = el("button", { type: "button", class: `mark-${t.id}`, "data-id": t.id }, el("b", {}, letter(i)), ` ${t.name} ${brief4(t.value)}`);
+    button.addEventListener("click", () => set(t.value));
+    return el("li", {}, button, ` ${t.how}`);
+  });
+  form.onsubmit = (event) => event.preventDefault();
+  form.replaceChildren(slider, el("label", {}, "threshold (Mahalanobis distance) ", exact), el("ul", { class: "marks" }, ...marks));
+  if (!free(run)) form.append(el("p", { class: "note" }, `No threshold without test images: ${run.no_threshold || "the run has none"}.`));
+  return (threshold) => {
+    slider.value = String(Math.round((STEPS * (threshold - low)) / (high - low)));
+    slider.setAttribute("aria-valuetext", brief4(threshold));
+    exact.value = String(Number(threshold.toPrecision(6)));
+    form.querySelectorAll(".marks button").forEach((button, i) => button.setAttribute("aria-pressed", String(run.thresholds[i].value === threshold)));
+  };
+}
+
+const letter = (i) => String.fromCharCode(65 + i);
+const brief4 = (value) => String(Number(value.toPrecision(4)));
+
+/** Good images upwards, defective ones downwards, over the slider's range; returns the line's mover. */
+function drawHistogram(run, [low, high]) {
+  const place = document.getElementById("histogram"), bins = 80;
+  place.replaceChildren();
+  if (!run.scores) return () => {};
+  const { label, planted } = content.images[run.images], bars = [0, 1, 2].map(() => new Array(bins).fill(0));
+  run.scores.forEach((score, i) => (bars[planted[i] ? 2 : label[i]][Math.min(bins - 1, Math.floor((bins * (score - low)) / (high - low)))] += 1));
+  const most = Math.max(1, ...bars[0], ...bars[1].map((n, i) => n + bars[2][i]));
+  const box = (at, from, n, down, name) => (n ? svg("rect", { class: name, x: (1000 * at) / bins + 0.5, width: 1000 / bins - 1, height: (48 * n) / most, y: down ? 50 + (48 * from) / most : 50 - (48 * n) / most }) : null);
+  const drawing = svg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", role: "img", "aria-label": "Histogram of image scores: good images upwards, defective ones downwards" },
+    ...bars[0].map((n, i) => box(i, 0, n, false, "good")), ...bars[1].map((n, i) => box(i, 0, n, true, "bad")), ...bars[2].map((n, i) => box(i, bars[1][i], n, true, "planted")),
+    svg("line", { class: "zero", x1: 0, x2: 1000, y1: 50, y2: 50 }),
+    ...run.thresholds.map((t) => { const x = (1000 * (t.value - low)) / (high - low); return svg("line", { class: `at mark-${t.id}`, x1: x, x2: x, y1: 0, y2: 100 }); }));
+  const line = svg("line", { class: "now", y1: 0, y2: 100 });
+  drawing.append(line);
+  const letters = run.thresholds.map((t, i) => {
+    const node = el("span", { class: `letter mark-${t.id}`, title: `${t.name}: ${t.how}` }, letter(i));
+    node.style.left = `${(100 * (t.value - low)) / (high - low)}%`;
+    return node;
+  });
+  const keys = [["good", "good"], ["bad", "defective"], ...(bars[2].some(Boolean) ? [["planted", "planted defects"]] : [])];
+  place.append(el("div", { class: "legend" }, ...keys.map(([name, text]) => el("span", {}, svg("svg", { class: "swatch", viewBox: "0 0 34 14", "aria-hidden": "true" }, svg("rect", { class: name, width: 34, height: 14 })), `${text} images by score`))),
+    el("div", { class: "letters" }, ...letters), drawing);
+  return (threshold) => {
+    const x = Math.max(0, Math.min(1000, (1000 * (threshold - low)) / (high - low)));
+    line.setAttribute("x1", x);
+    line.setAttribute("x2", x);
+  };
+}
+
+/** The counts at a threshold, over all test images; returns them in a sentence. */
+function drawCounts(run, threshold) {
+  const place = document.getElementById("counts");
+  if (!run.scores) {
+    place.replaceChildren(el("p", { class: "note" }, "This run has no predictions.csv: nothing can be counted."));
+    return "";
+  }
+  const found = countWrong(run, threshold), images = content.images[run.images];
+  const rate = (n, all) => (all ? `${((100 * n) / all).toFixed(1)} %` : "—");
+  const line = (id, name, n, all) => el("tr", { "data-id": id }, el("th", { scope: "row" }, name), el("td", {}, String(n)), el("td", {}, `of ${all}`), el("td", {}, rate(n, all)));
+  const lines = [line("alarms", "False alarms: good images called defective", found.alarms, found.good), line("misses", "Missed defective images", found.misses, found.defective)];
+  if (found.planted) lines.push(line("planted", "Missed planted defects (not in the image metrics)", found.planted_misses, found.planted));
+  const head = ["", "images", "", "rate"].map((name) => el("th", { scope: "col" }, name));
+  const main = el("table", {}, el("caption", {}, `All ${run.scores.length} test images at ${brief4(threshold)}`), el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...lines));
+  const open = [...place.querySelectorAll("details")].map((node) => node.open);
+  const kinds = table("Images called defective, by kind", [{ name: "kind", word: true }, { name: "called defective" }, { name: "of" }, { name: "rate" }],
+    found.kinds.map((k) => ({ cells: [k.name, { text: k.called, value: k.called }, { text: k.all, value: k.all }, { text: rate(k.called, k.all), value: k.called / k.all }] })));
+  const wrong = [...found.wrong].sort((a, b) => Math.abs(run.scores[b] - threshold) - Math.abs(run.scores[a] - threshold));
+  const list = table(`Images on the wrong side, furthest first${wrong.length > LISTED ? `; ${LISTED} of ${wrong.length}` : ""}`,
+    [{ name: "image", word: true }, { name: "kind", word: true }, { name: "score" }, { name: "is called", word: true }],
+    wrong.slice(0, LISTED).map((i) => ({ cells: [images.names[i], images.kinds[images.kind[i]], { text: run.scores[i].toFixed(2), value: run.scores[i] }, images.label[i] ? "good" : "defective"] })));
+  place.replaceChildren(el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Counts" }, main),
+    el("details", { class: "more", open: open[0] }, el("summary", {}, "By kind"), kinds),
+    el("details", { class: "more", open: open[1] }, el("summary", {}, `${count(wrong.length, "image")} on the wrong side`), list));
+  return `${count(found.alarms, "false alarm")}, ${count(found.misses, "miss", "misses")}`;
+}

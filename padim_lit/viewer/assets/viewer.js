@@ -1,0 +1,146 @@
+"use strict";
+// The page: which runs are shown, which one is open, and its pictures.
+
+const content = JSON.parse(document.getElementById("content").textContent);
+const NOTES = [...new Set(content.runs.flatMap((run) => run.notes))];
+const ROLES = { hit: "among the highest-scoring defects", miss: "among the lowest-scoring defects", false_alarm: "among the highest-scoring good images" };
+const byId = (id) => document.getElementById(id);
+const now = { run: null, threshold: 0, ready: [], large: null, drawing: 0, move: [] };
+
+function drawHeader() {
+  const users = (note) => content.runs.filter((run) => run.notes.includes(note)).length;
+  const left = content.runs.reduce((sum, run) => sum + (run.pictures ? run.pictures.left : 0), 0);
+  const lines = NOTES.map((note, i) => `Note ${i + 1} (${count(users(note), "run")}): ${note}`);
+  if (left) lines.push(`${count(left, "picture is", "pictures are")} left out to keep this file small; --pictures (${content.asked.pictures} a run) and --megabytes (${content.asked.megabytes}) allow more.`);
+  if (content.skipped.length) lines.push(`${count(content.skipped.length, "run")} could not be read and ${content.skipped.length === 1 ? "is" : "are"} not shown: ${content.skipped.join("; ")}`);
+  byId("warnings").hidden = !lines.length;
+  byId("warnings").append(el("ul", {}, ...lines.map((line) => el("li", {}, line))));
+  byId("foot").append(`${count(content.runs.length, "run")} in ${content.root}, read by padim_lit ${content.version}. One file, no connection needed.`);
+}
+
+/** Opens a run: slider at the checkpoint's threshold, else at the best F1, else in the middle. */
+async function open(index, jump = true) {
+  const run = content.runs[index], range = sliderRange(run), usable = Number.isFinite(range[0]);
+  Object.assign(now, { run, ready: [], large: null });
+  byId("chosen").querySelector("select").value = String(index);
+  byId("about").textContent = [`${run.data}, ${run.backbone}, ${run.proj}, D = ${run.dim}, seed ${run.seed}`,
+    run.image_score && run.image_score !== "max" ? `The image score is ${run.image_score}, not the map's maximum: the same threshold marks other pixels than it calls images` : ""].filter(Boolean).join(". ");
+  byId("notes").replaceChildren(...run.notes.map((note) => el("li", {}, note)));
+  byId("threshold").hidden = !usable;
+  byId("large").hidden = true;
+  byId("gallery").replaceChildren();
+  byId("view").hidden = !run.pictures || !run.pictures.items.length;
+  byId("sampled").textContent = sampled(run);
+  if (usable) {
+    now.move = [drawSetting(run, range, change), drawHistogram(run, range)];
+    change((run.thresholds[0] || { value: (range[0] + range[1]) / 2 }).value);
+  } else byId("sampled").textContent += " It has no predictions.csv either: nothing can be counted.";
+  if (jump) {
+    byId("maps").scrollIntoView();
+    byId("chosen").querySelector("select").focus({ preventScroll: true });
+  }
+  if (!run.pictures) return;
+  const ready = await Promise.all(run.pictures.items.map((item) => decode(item, run.pictures)));
+  if (now.run !== run) return; // another was opened meanwhile
+  now.ready = ready;
+  drawGallery();
+}
+
+function sampled(run) {
+  if (!run.has_maps) return "This run has no heatmaps/maps.npz (it is of an older padim_lit): its maps cannot be coloured here; heatmaps/ has them as PNG.";
+  if (!run.pictures) return "The run kept no pictures.";
+  const { items, left, every, step } = run.pictures;
+  return `${count(items.length, "picture")} of ${items.length + left} that the run kept: the highest- and lowest-scoring defects and the highest-scoring good images, not a sample; the counts are over all test images. `
+    + `${left ? `${left} left out to keep this file small. ` : ""}Distances are exact to ±${brief(step / 2)}.${every > 1 ? ` Every ${every}th pixel along each side is shown.` : ""}`;
+}
+
+function change(threshold) {
+  if (threshold !== null) now.threshold = threshold;
+  now.move.forEach((move) => move(now.threshold));
+  const said = drawCounts(now.run, now.threshold);
+  byId("said").textContent = said && `Threshold ${brief4(now.threshold)}: ${said}`;
+  if (!now.drawing) now.drawing = requestAnimationFrame(() => { now.drawing = 0; recolour(); });
+}
+
+const calledDefective = (item) => item.score >= now.threshold;
+const isWrong = (item) => calledDefective(item) !== Boolean(item.label);
+const verdictOf = (item) => (item.label ? (calledDefective(item) ? "hit" : "miss") : calledDefective(item) ? "false alarm" : "called good");
+
+function drawGallery() {
+  const run = now.run;
+  byId("gallery").replaceChildren(...run.pictures.items.map((item, i) => {
+    const button = el("button", { type: "button", "aria-label": `${item.kind} ${item.name}, larger` }, el("canvas"));
+    button.addEventListener("click", () => enlarge(i));
+    return el("figure", { "data-index": i }, button, el("figcaption", {}, el("span", { class: "badge" }), el("span", { class: "what" }, ` ${item.kind}${item.planted && !item.kind.startsWith("planted") ? " (planted)" : ""}, ${item.score.toFixed(2)}`), el("span", { class: "source" })));
+  }));
+  recolour();
+}
+
+function recolour() {
+  const run = now.run;
+  if (!run.pictures || !now.ready.length) return;
+  const form = byId("view"), colours = colouring(run.pictures, now.threshold, form.elements.whole.checked), size = run.pictures.width * run.pictures.height;
+  for (const figure of byId("gallery").children) {
+    const i = Number(figure.dataset.index), item = run.pictures.items[i];
+    figure.hidden = form.elements.which.value === "wrong" ? !isWrong(item) : form.elements.which.value !== "all" && item.role !== form.elements.which.value;
+    if (!figure.hidden) caption(figure, item, drawMap(figure.querySelector("canvas"), now.ready[i], run.pictures, colours), size);
+  }
+  if (now.large !== null) {
+    const item = run.pictures.items[now.large], figure = byId("large");
+    caption(figure, item, drawMap(figure.querySelector("canvas.map"), now.ready[now.large], run.pictures, colours), size);
+  }
+}
+
+function caption(figure, item, marked, size) {
+  const badge = figure.querySelector(".badge"), verdict = verdictOf(item);
+  badge.textContent = verdict;
+  badge.className = `badge ${isWrong(item) ? "no" : "yes"}`;
+  figure.dataset.marked = marked;
+  figure.querySelector(".source").textContent = ` ${((100 * marked) / size).toFixed(1)} % marked`;
+}
+
+function enlarge(index) {
+  const { pictures } = now.run, item = pictures.items[index], place = byId("large"), plain = el("canvas"), close = el("button", { type: "button" }, "close");
+  now.large = index;
+  drawImage(plain, now.ready[index], pictures, true);
+  const truth = item.truth ? `; dashed: ${item.planted ? "planted" : "true"} defect` : item.label ? "; no pixel truth is known" : "";
+  place.replaceChildren(
+    el("p", {}, el("span", { class: "badge" }), ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${ROLES[item.role]}${item.planted ? ". Its defect is planted." : "."} `, close),
+    el("figure", {}, plain, el("figcaption", {}, `image${truth}`)),
+    el("figure", {}, el("canvas", { class: "map" }), el("figcaption", {}, "map over the image; blue: at or above the threshold.", el("span", { class: "source" }))));
+  const shut = () => {
+    now.large = null;
+    place.hidden = true;
+    byId("gallery").querySelector(`[data-index="${index}"] button`)?.focus();
+  };
+  close.addEventListener("click", shut);
+  place.onkeydown = (event) => event.key === "Escape" && shut();
+  place.hidden = false;
+  recolour();
+  close.focus({ preventScroll: true });
+  place.scrollIntoView({ block: "nearest" });
+}
+
+function drawControls() {
+  const select = el("select", { name: "run" }, ...content.runs.map((run, i) => el("option", { value: i }, `${run.name}: ${run.data}, ${run.proj}, D = ${run.dim}, seed ${run.seed}`)));
+  byId("chosen").append(el("label", {}, "run", select));
+  select.addEventListener("change", () => open(Number(select.value), false));
+  const which = el("select", { name: "which" }, ...[["all", "all"], ["wrong", "wrong at this threshold"], ["hit", ROLES.hit], ["miss", ROLES.miss], ["false_alarm", ROLES.false_alarm]].map(([value, text]) => el("option", { value }, text)));
+  byId("view").append(el("label", {}, "pictures", which), el("label", {}, el("input", { type: "checkbox", name: "whole" }), "strong colours below the threshold too"),
+    el("span", { class: "key found" }, "at or above the threshold"), el("span", { class: "key truth" }, "true or planted defect"));
+  byId("view").addEventListener("input", recolour);
+  for (const id of ["chosen", "view"]) byId(id).addEventListener("submit", (event) => event.preventDefault());
+}
+
+drawHeader();
+drawControls();
+const showRows = drawRuns(open);
+let passing = content.runs;
+const curveChoice = drawChoice(() => drawCurves(passing, curveChoice()));
+function filter(passes) {
+  passing = content.runs.filter(passes);
+  showRows(new Set(passing.map((run) => content.runs.indexOf(run))));
+  drawCurves(passing, curveChoice());
+}
+filter(drawFilters(filter));
+open(Math.max(0, content.runs.findIndex((run) => run.pictures)), false);

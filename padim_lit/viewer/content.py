@@ -1,0 +1,187 @@
+"""What the page shows, as plain containers: runs, what they share, notes, pictures."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from matplotlib import colormaps
+
+from padim_lit.errors import InputError
+from padim_lit.report.content import PALETTE
+from padim_lit.report.panels import COLOURS
+from padim_lit.report.summary import METRICS
+from padim_lit.version import __version__
+from padim_lit.viewer.pictures import encode_pictures
+from padim_lit.viewer.runs import Run, find_runs, read_run
+
+#: Pictures of a run, and bytes of the whole file, where the command does not say.
+PICTURES, MEGABYTES = 24, 30.0
+#: What makes two runs on the same data with the same backbone different experiments.
+SETTINGS = (
+    *("layers", "weights", "embedding_dim", "grid", "eps", "sigma", "image_score"),
+    *("image_size", "crop_size", "data/train_images", "data/pixel_truth"),
+)
+
+
+def build(
+    paths: Sequence[str | os.PathLike],
+    pictures: int = PICTURES,
+    megabytes: float = MEGABYTES,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """The content of a page over every run in or below `paths`.
+
+    Args:
+        pictures: of a run at most.
+        megabytes: about what the file takes at most; pictures are left out to stay below.
+        say: is told each run that cannot be read and is skipped.
+
+    Raises:
+        InputError: no run is there, or none can be read.
+    """
+    folders = find_runs(paths)
+    root = _root(folders)
+    runs: list[dict[str, Any]] = []
+    images: dict[tuple, int] = {}
+    groups: dict[tuple, int] = {}
+    skipped: list[str] = []
+    first: InputError | None = None
+    # Pictures share what tables leave: 100 bytes an image's name and score, at most.
+    left, used = 1e6 * megabytes - 300_000, 0
+    for at, folder in enumerate(folders):
+        try:
+            run = read_run(folder)
+        except InputError as error:
+            first = first or error
+            skipped.append(str(error))
+            say(f"skipped: {error}")
+            continue
+        described = _describe(run, os.path.relpath(folder, root), images, groups)
+        used += 20 * len(run.rows or ())
+        shown = run.pictures or []
+        share = max(0, int((left - used) / (len(folders) - at)))
+        described["pictures"] = encode_pictures(shown, pictures, share) if shown else None
+        if described["pictures"]:
+            items = described["pictures"]["items"]
+            used += sum(len(i["image"]) + len(i["map"]) + len(i["truth"] or "") for i in items)
+        described["has_maps"] = run.pictures is not None
+        runs.append(described)
+    if not runs:
+        count = f"; {len(skipped)} runs, none can be read" if len(skipped) > 1 else ""
+        raise InputError(f"{first}{count}")
+    unknown = sorted({run["proj"] for run in runs} - set(PALETTE))
+    return {
+        "runs": runs,
+        "images": [_images(key) for key in images],
+        "groups": _labels(list(groups)),
+        "metrics": {_short(key): name for key, name in METRICS.items()},
+        "projs": {
+            **{p: i for i, p in enumerate(PALETTE) if any(run["proj"] == p for run in runs)},
+            **{p: len(PALETTE) + i % 2 for i, p in enumerate(unknown)},
+        },
+        "colours": _colours(),
+        "skipped": skipped,
+        "asked": {"pictures": pictures, "megabytes": megabytes},
+        "root": str(root),
+        "version": __version__,
+    }
+
+
+def _describe(
+    run: Run, name: str, images: dict[tuple, int], groups: dict[tuple, int]
+) -> dict[str, Any]:
+    metrics, rows = run.metrics, run.rows
+    random = metrics["weights"].startswith("random")
+    settings = {key: metrics.get(key) for key in SETTINGS}
+    if random:
+        settings["weights"] = "random"  # their seed is the run's
+    group = (metrics["data"], metrics["backbone"], tuple((k, str(v)) for k, v in settings.items()))
+    key = None if rows is None else tuple((r.path, r.kind, r.label, r.planted) for r in rows)
+    seconds = metrics.get("test/seconds_per_image")
+    if seconds is None and metrics.get("test/seconds") and metrics.get("test/images"):
+        seconds = metrics["test/seconds"] / metrics["test/images"]
+    return {
+        "name": name,
+        **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
+        "group": groups.setdefault(group, len(groups)),
+        "images": None if key is None else images.setdefault(key, len(images)),
+        "scores": None if rows is None else [row.score for row in rows],
+        "metrics": {_short(metric): metrics.get(metric) for metric in METRICS},
+        "state_bytes": metrics.get("state_bytes"),
+        "seconds": seconds,
+        "thresholds": _thresholds(metrics),
+        "no_threshold": _text(metrics.get("threshold_why")),
+        "image_score": _text(metrics.get("image_score")),
+        "planted_pixels": "planted" in str(metrics.get("data/pixel_truth")),
+        "notes": list(metrics.get("notes", [])),
+    }
+
+
+def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The marks of the slider, each called what it is."""
+    rate = metrics.get("threshold_rate")
+    wanted = "" if rate is None else f" for {100 * rate:g} % false alarms"
+    known = {
+        "threshold": ("free", "checkpoint", f"chosen without test images{wanted}"),
+        "test/image_threshold": ("image", "best F1", "chosen on the test set, hence optimistic"),
+        "test/pixel_threshold": (
+            *("pixel", "best pixel F1"),
+            "chosen on the test set, hence optimistic",
+        ),
+    }
+    return [
+        {"id": name, "name": title, "how": how, "value": metrics[key]}
+        for key, (name, title, how) in known.items()
+        if metrics.get(key) is not None
+    ]
+
+
+def _images(key: tuple) -> dict[str, Any]:
+    """The test images that runs share: names below their common folder, kinds, labels."""
+    paths = [path for path, *_ in key]
+    try:
+        common = os.path.commonpath([PurePath(path).parent for path in paths])
+    except ValueError:  # none, or absolute and relative ones
+        common = ""
+    kinds = list(dict.fromkeys(kind for _, kind, *_ in key))
+    return {
+        "folder": common,
+        "names": [os.path.relpath(path, common) if common else path for path in paths],
+        "kinds": kinds,
+        "kind": [kinds.index(kind) for _, kind, *_ in key],
+        "label": [label for *_, label, _ in key],
+        "planted": [int(planted) for *_, planted in key],
+    }
+
+
+def _labels(groups: Sequence[tuple]) -> list[str]:
+    """A name for each: data and backbone, and the settings that tell it from its like."""
+    labels = []
+    for data, backbone, settings in groups:
+        alike = [dict(s) for d, b, s in groups if (d, b) == (data, backbone)]
+        apart = [k for k, v in settings if any(other[k] != v for other in alike)]
+        named = [f"{k.removeprefix('data/')}={dict(settings)[k]}" for k in apart]
+        labels.append(", ".join([data, backbone, *named]))
+    return labels
+
+
+def _colours() -> str:
+    """The colours of a map from low to high, 256 times six hexadecimal digits."""
+    return colormaps[COLOURS](range(256), bytes=True)[:, :3].tobytes().hex()
+
+
+def _root(folders: Iterable[Path]) -> Path:
+    """The folder that names of runs start from: of one run, the one around it."""
+    whole = [folder.resolve() for folder in folders]
+    if len(whole) == 1:
+        return whole[0].parent
+    return Path(os.path.commonpath(whole))
+
+
+def _short(metric: str) -> str:
+    return metric.removeprefix("test/")
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
