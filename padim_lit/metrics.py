@@ -25,6 +25,7 @@ LOWEST_EXPONENT = -10
 OCTAVES = 30
 BINS = OCTAVES << MANTISSA_BITS
 CHUNK_PIXELS = 2**20
+HISTOGRAMS = {"good": torch.int64, "bad": torch.int64, "bad_by_region": torch.float64}
 # Share of pixels in the first and last bin, which are open-ended, from which metrics would lie.
 OUTSIDE_LIMIT = 0.01
 
@@ -85,11 +86,9 @@ class PixelMetrics(Metric):
 
     def __init__(self):
         super().__init__()
-        # Expanded, because torchmetrics keeps a copy of each default.
-        zeros = torch.zeros(1, dtype=torch.long)
-        self.add_state("good", zeros.expand(BINS), dist_reduce_fx="sum")
-        self.add_state("bad", zeros.expand(BINS), dist_reduce_fx="sum")
-        self.add_state("bad_by_region", zeros.double().expand(BINS), dist_reduce_fx="sum")
+        # One number each, because torchmetrics copies defaults; `reset` makes the histograms.
+        for name, dtype in HISTOGRAMS.items():
+            self.add_state(name, torch.zeros(1, dtype=dtype), dist_reduce_fx="sum")
         self.add_state("regions", torch.tensor(0), dist_reduce_fx="sum")
         self.reset()
 
@@ -110,10 +109,8 @@ class PixelMetrics(Metric):
 
     def reset(self) -> None:
         super().reset()
-        if self.good.device.type == "cpu":
-            # Zeros that take no memory until they are written; few octaves ever are.
-            for name, dtype in (("good", np.int64), ("bad", np.int64), ("bad_by_region", float)):
-                setattr(self, name, torch.from_numpy(np.zeros(BINS, dtype)))
+        for name, dtype in HISTOGRAMS.items():
+            setattr(self, name, _zeros(dtype, self.regions.device))
 
     def _add_regions(self, bins: Tensor, mask: Tensor) -> None:
         regions, count = ndimage.label(mask.cpu().numpy(), structure=[[1] * 3] * 3)
@@ -159,6 +156,13 @@ class PixelMetrics(Metric):
             "pixel_threshold": float(bin_edge(filled[best])),
             "why": {},
         }
+
+
+def _zeros(dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.zeros(BINS, dtype=dtype, device=device)
+    # NumPy's take no memory until they are written, and few octaves ever are.
+    return torch.from_numpy(np.zeros(BINS, str(dtype).removeprefix("torch.")))
 
 
 def _count(histogram: Tensor, bins: Tensor, sign: int = 1) -> None:
