@@ -9,7 +9,7 @@ scores of good parts: no threshold from yesterday's images can know.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,11 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
+from padim_lit import digests
 from padim_lit.anomaly_map import image_score
 from padim_lit.detector import Detector
 from padim_lit.errors import InputError
+from padim_lit.finite import require_finite
 
 #: Of intervals.
 LEVEL = 0.95
@@ -69,33 +71,61 @@ def leave_one_out(distances: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return (square * factor / left.clamp(min=SMALLEST)).sqrt().to(distances.dtype), told
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What good images score under Gaussians that do not know them.
+
+    Attributes:
+        scores: (K,).
+        maxima: of the maps (K,).
+        untold: of how many images both are lower bounds, see `leave_one_out`.
+        fresh: how many images were not in the moments.
+    """
+
+    scores: Tensor
+    maxima: Tensor
+    untold: int = 0
+    fresh: int = 0
+
+
 @torch.inference_mode()
 def measure(
-    detector: Detector, batches: Iterable[Tensor], device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor, int]:
-    """Leave-one-out scores of training images.
+    detector: Detector,
+    batches: Iterable[Mapping[str, Any]],
+    device: torch.device | str = "cpu",
+    held: Collection[bytes] | None = None,
+) -> Measured:
+    """Scores of good images, those in the moments left out of them one at a time.
 
     Args:
         detector: fitted, on `device`.
-        batches: (B,3,h,w) images that are in its moments.
+        batches: ``image`` (B,3,h,w); ``path``, which names them in messages.
         device: where to compute.
-
-    Returns:
-        Scores (K,), maxima of the maps (K,), and of how many images they are lower bounds.
+        held: keys of the digests in the moments, see `padim_lit.digests.keys`; then batches need
+            ``digest`` too. None where all images are in the moments.
 
     Raises:
-        InputError: fewer than 3 images in the moments.
+        InputError: fewer than 3 images in the moments, or a score that is not finite.
     """
-    scores, maxima, untold = [], [], 0
-    for images in batches:
-        distances, told = leave_one_out(detector.distances(images.to(device)), detector.count)
+    scores, maxima, untold, fresh = [], [], 0, 0
+    for batch in batches:
+        plain = detector.distances(batch["image"].to(device))
+        distances, told = leave_one_out(plain, detector.count)
+        if held is not None:
+            inside = torch.tensor([key in held for key in digests.keys(batch["digest"])])
+            inside = inside.to(distances.device)
+            distances = torch.where(inside.unsqueeze(1), distances, plain)
+            told = told | ~inside
+            fresh += int((~inside).sum())
         maps = detector.anomaly_map(distances)
-        scores.append(image_score(distances, maps, detector.image_score).float().cpu())
+        found = image_score(distances, maps, detector.image_score)
+        require_finite(found, batch)
+        scores.append(found.float().cpu())
         maxima.append(maps.flatten(1).amax(dim=1).float().cpu())
         untold += int((~told).sum())
     if not scores:
-        return torch.empty(0), torch.empty(0), 0
-    return torch.cat(scores), torch.cat(maxima), untold
+        return Measured(torch.empty(0), torch.empty(0))
+    return Measured(torch.cat(scores), torch.cat(maxima), untold, fresh)
 
 
 def require_rate(rate: float) -> None:
@@ -214,20 +244,20 @@ def _survival(shape: float, scale: float, x: np.ndarray) -> np.ndarray:
     return np.maximum(0, 1 + shape * x / scale) ** (-1 / shape)
 
 
-def calibrate(
-    scores: Tensor, maxima: Tensor, rate: float = RATE, untold: int = 0
-) -> dict[str, Any]:
+def calibrate(measured: Measured, rate: float = RATE) -> dict[str, Any]:
     """What a checkpoint keeps of `measure`: ``calibration``.
 
-    Keys: ``scores`` and ``map_maxima`` (K,) sorted; ``untold``; ``false_alarm_rate``, the target;
-    ``threshold`` of scores, ``method``, ``interval``, ``level`` and ``why``, see `choose`;
-    ``map_threshold``, at which so many maps of good images have a contour.
+    Keys: ``scores`` and ``map_maxima`` (K,) sorted; ``untold``; ``fresh``; ``false_alarm_rate``,
+    the target; ``threshold`` of scores, ``method``, ``interval``, ``level`` and ``why``, see
+    `choose`; ``map_threshold``, at which so many maps of good images have a contour.
     """
+    scores, maxima, untold = measured.scores, measured.maxima, measured.untold
     image, pixel = (choose(x.numpy(), rate, untold) for x in (scores, maxima))
     return {
         "scores": scores.sort().values,
         "map_maxima": maxima.sort().values,
         "untold": untold,
+        "fresh": measured.fresh,
         "false_alarm_rate": float(rate),
         "threshold": image.value,
         "map_threshold": pixel.value,
@@ -242,9 +272,13 @@ def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, An
     """The same scores with thresholds for another rate; None keeps the one there is."""
     if rate is None or rate == calibration["false_alarm_rate"]:
         return calibration
-    return calibrate(
-        calibration["scores"], calibration["map_maxima"], rate, calibration.get("untold", 0)
+    measured = Measured(
+        calibration["scores"],
+        calibration["map_maxima"],
+        calibration.get("untold", 0),
+        calibration.get("fresh", 0),
     )
+    return calibrate(measured, rate)
 
 
 def p_value(score: float, scores: np.ndarray) -> float:
@@ -263,9 +297,15 @@ def describe(calibration: dict[str, Any]) -> str:
     if calibration["threshold"] is None:
         return f"no threshold: {calibration['why']}"
     low, high = calibration["interval"]
+    total, fresh = len(calibration["scores"]), calibration.get("fresh", 0)
+    if fresh == 0:
+        images = f"{total} good training images, each left out"
+    elif fresh == total:
+        images = f"{total} good images that it was not fitted on"
+    else:
+        images = f"{total} good images, of which {total - fresh} were trained on and left out"
     return (
         f"threshold {calibration['threshold']:.4g} for {calibration['false_alarm_rate']:.2%} false "
         f"alarms ({calibration['method']}, true rate {low:.2%} to {high:.2%} at "
-        f"{calibration['level']:.0%}), from {len(calibration['scores'])} good training images, "
-        "each left out"
+        f"{calibration['level']:.0%}), from {images}"
     )

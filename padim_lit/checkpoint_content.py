@@ -112,7 +112,8 @@ def _require_calibration(calibration: Any) -> None:
     for key in ("threshold", "map_threshold"):
         value = calibration.get(key)
         _require(key in calibration and (value is None or _is_number(value)), f"calibration: {key}")
-    _require(_is_int(calibration.get("untold", 0)), "calibration: untold")
+    for key in ("untold", "fresh"):
+        _require(_is_int(calibration.get(key, 0)), f"calibration: {key}")
     if calibration["threshold"] is None:
         return
     interval = calibration.get("interval")

@@ -48,6 +48,11 @@ def without(whole: Tensor, part: Tensor) -> Tensor | None:
     return torch.from_numpy(left.view(np.uint8).reshape(-1, BYTES).copy())
 
 
+def keys(digests: Tensor) -> list[bytes]:
+    """A hashable value for each of (N,16)."""
+    return [one.numpy().tobytes() for one in digests.cpu()]
+
+
 def _keys(digests: Tensor) -> np.ndarray:
     """One comparable value an image."""
     return np.ascontiguousarray(digests.cpu().numpy()).view(f"S{BYTES}").reshape(-1)

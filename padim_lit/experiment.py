@@ -17,7 +17,17 @@ from padim_lit.build import import_own
 from padim_lit.config import one_line
 from padim_lit.errors import InputError
 from padim_lit.memory import keep_freed_memory
-from padim_lit.modes import ablation, distortion, export, figure4, fit, merge, predict, update
+from padim_lit.modes import (
+    ablation,
+    calibrate,
+    distortion,
+    export,
+    figure4,
+    fit,
+    merge,
+    predict,
+    update,
+)
 from padim_lit.report.atomic import remove_remnants
 from padim_lit.report.sweep import collect, print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.report.table1 import compare, print_table1, write_table1
@@ -53,6 +63,7 @@ MODES = {
     "merge": Mode(merge.run, "merge.json"),
     "update": Mode(update.run, "update.json"),
     "remove": Mode(update.run_remove, "remove.json"),
+    "calibrate": Mode(calibrate.run, "calibrate.json"),
 }
 
 

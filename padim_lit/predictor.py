@@ -278,8 +278,8 @@ class Predictor:
         known = self.detector.calibration
         if known is None and rate is not None:
             raise InputError(
-                f"false_alarm_rate={rate}: the checkpoint holds no scores of good images; fit with "
-                "run.py and calibration above 0, or give threshold=SCORE"
+                f"false_alarm_rate={rate}: the checkpoint holds no scores of good images; give it "
+                "some with run.py mode=calibrate images=GOOD_IMAGES, or give threshold=SCORE"
             )
         self.calibration = known = None if known is None else recalibrate(known, rate)
         self._good = None if known is None else known["scores"].cpu().numpy()
@@ -287,7 +287,9 @@ class Predictor:
         if known is not None:
             self.threshold, self.map_threshold = known["threshold"], known["map_threshold"]
         self.threshold_source = (
-            "no threshold: the checkpoint was not calibrated" if known is None else describe(known)
+            "no threshold: the checkpoint is not calibrated (mode=calibrate does it)"
+            if known is None
+            else describe(known)
         )
         if threshold is not None:
             if not math.isfinite(threshold):

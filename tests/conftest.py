@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before anything imports torch: processes that each use all cores wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from cli import Zygote
 
 ROOT = Path(__file__).parents[1]

@@ -13,6 +13,7 @@ from scipy.stats import beta, genpareto
 from padim_lit import JL, Backbone, Detector, InputError
 from padim_lit.calibration import (
     LEVEL,
+    Measured,
     _pareto,
     calibrate,
     choose,
@@ -119,7 +120,8 @@ def test_scores_are_those_of_fits_without_the_image(detector, how):
         expected.append(float(score))
         maxima.append(float(map.max()))
     fit(detector, images)
-    scores, tops, untold = measure(detector, [images[:5], images[5:]])
+    found = measure(detector, [{"image": images[:5]}, {"image": images[5:]}])
+    scores, tops, untold = found.scores, found.maxima, found.untold
     bound = math.sqrt(7 / 6) - 1
     assert untold == 0
     for found, wanted in ((scores, expected), (tops, maxima)):
@@ -191,7 +193,7 @@ def test_a_rate_that_is_none(rate):
 
 def test_a_calibration_survives_a_checkpoint_and_another_rate():
     scores = torch.rand(150, generator=torch.Generator().manual_seed(0))
-    known = calibrate(scores, scores + 1, 0.1)
+    known = calibrate(Measured(scores, scores + 1), 0.1)
     file = io.BytesIO()
     torch.save(known, file)
     file.seek(0)
@@ -200,4 +202,4 @@ def test_a_calibration_survives_a_checkpoint_and_another_rate():
     assert recalibrate(back, 0.3)["threshold"] < known["threshold"]
     assert torch.equal(back["scores"], scores.sort().values)
     assert "10.00% false alarms (empirical" in describe(back)
-    assert "too few" in describe(calibrate(scores[:5], scores[:5]))
+    assert "too few" in describe(calibrate(Measured(scores[:5], scores[:5])))

@@ -17,7 +17,7 @@ from trees import build_tree, save_image
 
 from padim_lit import InputError
 from padim_lit.backbone import Backbone
-from padim_lit.calibration import calibrate
+from padim_lit.calibration import Measured, calibrate
 from padim_lit.config import Config, one_line
 from padim_lit.detector import Detector
 from padim_lit.export import METADATA, export_onnx, export_torch, metadata, require_room
@@ -233,7 +233,10 @@ def test_slim_checkpoint_has_no_moments_to_change(here, zygote, export):
 def test_calibrated_threshold_makes_the_decision(here, export, capsys):
     model = detector_of(here, "jl")
     scores = torch.linspace(1, 3, 30)
-    model.calibration = calibrate(scores, scores) | {"threshold": 3.25, "map_threshold": None}
+    model.calibration = calibrate(Measured(scores, scores)) | {
+        "threshold": 3.25,
+        "map_threshold": None,
+    }
     model.calibration |= {"interval": [0.0, 0.1], "method": "empirical"}
     model.save(here / "calibrated.ckpt")
     assert export("jl", "ckpt=calibrated.ckpt", "output=calibrated.onnx")["threshold"] == 3.25

@@ -29,6 +29,7 @@ from trees import build_tree
 import padim_lit
 from padim_lit import JL, Backbone, Detector, InputError, config, experiment, folders, jobs
 from padim_lit.build import make_data, make_model
+from padim_lit.calibration import Measured, calibrate
 from padim_lit.checkpoint import read
 from padim_lit.data.items import Item, ItemDataset, collate
 from padim_lit.data.transform import view
@@ -76,7 +77,7 @@ def detector() -> Detector:
             torch.randint(0, 256, (9, 16), dtype=torch.uint8),
         )
     scores = torch.linspace(1, 2, 30)
-    made.calibration = padim_lit.calibration.calibrate(scores, scores, 0.1)
+    made.calibration = calibrate(Measured(scores, scores), 0.1)
     made.record = {"data": "x", "image_size": SIDE, "crop_size": SIDE, "history": [{"mode": "fit"}]}
     return made
 

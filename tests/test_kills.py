@@ -215,6 +215,7 @@ def kill_and_run_again(zygote, here: Path, words: list[str], name: str, random: 
     return how
 
 
+@pytest.mark.slow
 def test_a_command_that_was_killed_leaves_no_trace(zygote, here, command):
     random = Random(SEED)
     order = [*COMMANDS] * (KILLS // len(COMMANDS) + 1)

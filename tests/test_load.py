@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
 from cli import ROOT, environment
 
 
+@pytest.mark.slow
 def test_memory_and_pace_are_told_by_tenths(tmp_path):
     out = tmp_path / "load.json"
     command = [sys.executable, "-m", "benchmarks", "load", "--images", "300", "--json", str(out)]

@@ -210,6 +210,7 @@ def end_in_job_1(args: list[str], here: Path, number: int) -> int:
             process.wait()
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_was(here):
     args = [*SWEEP, "seed=0,1,2,3"]
     assert end_in_job_1(args, here, signal.SIGKILL) == -signal.SIGKILL

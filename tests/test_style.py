@@ -21,6 +21,7 @@ def test_ruff(command):
     assert out.returncode == 0, out.stdout
 
 
+@pytest.mark.slow
 def test_types_of_the_public_api():
     command = [sys.executable, "-m", "mypy", "--no-incremental"]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

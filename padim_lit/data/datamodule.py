@@ -65,7 +65,7 @@ def reading(
 
     Raises InputError for a folder that cannot be written and numbers out of range.
     """
-    _check_count("full_check", full_check, lowest=0)
+    require_count("full_check", full_check, lowest=0)
     cache = None if picture_cache is None else PictureCache(picture_cache, picture_cache_gb)
     how = Reading(cache, full_check)
     token = _reading.set(how)
@@ -157,9 +157,9 @@ class AnomalyData(LightningDataModule):
         notes: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        _check_count("batch_size", batch_size, lowest=1)
+        require_count("batch_size", batch_size, lowest=1)
         if num_workers is not None:
-            _check_count("num_workers", num_workers, lowest=0)
+            require_count("num_workers", num_workers, lowest=0)
         self.view = view(image_size, crop_size)
         if len(train) < 2:
             raise InputError(
@@ -257,6 +257,7 @@ def _notes(counts: dict[str, int]) -> list[str]:
     return notes
 
 
-def _check_count(name: str, value: int, lowest: int) -> None:
+def require_count(name: str, value: int, lowest: int) -> None:
+    """Raise InputError unless the key `name` is a whole number from `lowest` on."""
     if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
         raise InputError(f"{name}={value} must be an integer of at least {lowest}")

@@ -12,6 +12,11 @@ from padim_lit.detector import Detector
 from padim_lit.errors import InputError
 from padim_lit.report.atomic import write_json
 
+#: Where other images are in the moments, all scores change.
+NO_THRESHOLD = (
+    "note     it has no threshold any more; mode=calibrate ckpt=... images=GOOD_IMAGES sets one"
+)
+
 
 def run(config: DictConfig, folder: Path) -> None:
     """Merge ``config.ckpts`` into ``model.ckpt`` in `folder`.
@@ -37,6 +42,7 @@ def run(config: DictConfig, folder: Path) -> None:
     finish(whole, folder, "merge", {"ckpts": paths, "images": counts})
     parts = " + ".join(map(str, counts))
     print(f"merged   {parts} = {whole.count} images\nmodel    {(folder / 'model.ckpt').resolve()}")
+    print(NO_THRESHOLD)
 
 
 def require_repeats(config: DictConfig, allowed: tuple[str, ...]) -> None:

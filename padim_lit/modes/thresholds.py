@@ -6,11 +6,18 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from padim_lit.ablation import progress
-from padim_lit.calibration import RATE, calibrate, describe, measure, recalibrate, require_rate
+from padim_lit.calibration import (
+    RATE,
+    Measured,
+    calibrate,
+    describe,
+    measure,
+    recalibrate,
+    require_rate,
+)
 from padim_lit.data import AnomalyData
 from padim_lit.data.items import Item, ItemDataset, collate, picture
 from padim_lit.errors import InputError
@@ -47,17 +54,16 @@ def choose_threshold(config: DictConfig, data: AnomalyData, model: PaDiM, traine
     device = trainer.strategy.root_device
     model.to(device)
 
-    def left_out(size: int) -> tuple[Tensor, Tensor, int]:
+    def left_out(size: int) -> Measured:
         batches = DataLoader(
             images, batch_size=size, num_workers=data.num_workers, collate_fn=collate
         )
         with progress() as bar, trainer.precision_plugin.forward_context():
-            tracked = bar.track(batches, description="leave one out")
-            return measure(model, (batch["image"] for batch in tracked), device)
+            return measure(model, bar.track(batches, description="leave one out"), device)
 
     found, data.batch_size = halving(data.batch_size, left_out, "threshold")
     model.to("cpu")
-    model.calibration = calibrate(*found[:2], rate, found[2])
+    model.calibration = calibrate(found, rate)
     log.info("%s", describe(model.calibration))
 
 

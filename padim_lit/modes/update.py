@@ -1,4 +1,7 @@
-"""mode=update and mode=remove: images into or out of a model.ckpt, without the others."""
+"""mode=update and mode=remove: images into or out of a model.ckpt, without the others.
+
+Images come from ``images=`` or ``data=`` (`good_images`), also for mode=calibrate.
+"""
 
 from collections.abc import Iterable
 from functools import partial
@@ -8,20 +11,22 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from padim_lit import digests
 from padim_lit.ablation import progress
 from padim_lit.build import make_data, make_trainer
 from padim_lit.combine import REPEATS, add, take
 from padim_lit.config import require_known_keys
+from padim_lit.data.datamodule import default_workers, require_count
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset, collate
 from padim_lit.data.transform import view
 from padim_lit.detector import Detector
 from padim_lit.errors import InputError
+from padim_lit.faults import halving
 from padim_lit.finite import require_finite
-from padim_lit.modes.merge import finish, require_repeats
+from padim_lit.modes.merge import NO_THRESHOLD, finish, require_repeats
 from padim_lit.moments import Moments, init
 
 LOOK = ("image_size", "crop_size")
@@ -35,20 +40,14 @@ def run(config: DictConfig, folder: Path) -> None:
     """
     require_known_keys(config)
     require_repeats(config, REPEATS)
-    detector = _load(config)
-    if config.images is None:
-        # What the checkpoint was fitted with, not what the config says of sizes.
-        look = {key: detector.record[key] for key in LOOK}
-        data = make_data(OmegaConf.merge(config, look))
-        loader, what = data.train_dataloader(), data.name
-    else:
-        loader, what = _loader(config, detector), f"images={config.images}"
+    detector = load_full(config)
+    dataset, what = good_images(config, detector)
     known = None
     if config.repeats == "skip":
         if detector.images is None:
             raise InputError(f"ckpt={config.ckpt}: its images are not known; give repeats=count")
-        known = set(map(_key, detector.images))
-    moments, images, skipped = _gather(config, detector, loader, known)
+        known = set(digests.keys(detector.images))
+    moments, images, skipped = _gather(config, detector, dataset, known)
     if moments.count == 0:
         raise InputError(f"{what}: all {skipped} images are in the checkpoint already")
     add(detector, moments, images, "count" if known is not None else config.repeats, what)
@@ -58,6 +57,7 @@ def run(config: DictConfig, folder: Path) -> None:
         f"added    {moments.count} images{f', {skipped} were there already' if skipped else ''}; "
         f"now {detector.count}\nmodel    {(folder / 'model.ckpt').resolve()}"
     )
+    print(NO_THRESHOLD)
 
 
 def run_remove(config: DictConfig, folder: Path) -> None:
@@ -69,9 +69,9 @@ def run_remove(config: DictConfig, folder: Path) -> None:
     require_known_keys(config)
     if config.images is None:
         raise InputError("mode=remove: give images=FILE, FOLDER or PATTERN, those to take out")
-    detector = _load(config)
-    what = f"images={config.images}"
-    moments, images, _ = _gather(config, detector, _loader(config, detector), None)
+    detector = load_full(config)
+    dataset, what = good_images(config, detector)
+    moments, images, _ = _gather(config, detector, dataset, None)
     safety = take(detector, moments, images, what)
     facts = {"ckpt": config.ckpt, "data": what, "images": moments.count, "error": safety.error}
     finish(detector, folder, "remove", facts)
@@ -80,6 +80,7 @@ def run_remove(config: DictConfig, folder: Path) -> None:
         f"rounding at most {safety.error:.1e} of a squared distance, against a fit on those alone\n"
         f"model    {(folder / 'model.ckpt').resolve()}"
     )
+    print(NO_THRESHOLD)
     if detector.projection.warmup:
         print(
             f"note     proj={detector.projection.name} keeps the directions that it learnt, maybe "
@@ -87,7 +88,8 @@ def run_remove(config: DictConfig, folder: Path) -> None:
         )
 
 
-def _load(config: DictConfig) -> Detector:
+def load_full(config: DictConfig) -> Detector:
+    """The checkpoint ``config.ckpt`` with its moments; InputError where it has none."""
     if config.ckpt is None:
         raise InputError(f"mode={config.mode}: give ckpt=model.ckpt of an earlier run")
     detector = Detector.load_from_checkpoint(config.ckpt)
@@ -100,39 +102,60 @@ def _load(config: DictConfig) -> Detector:
     return detector
 
 
-def _key(digest: Tensor) -> bytes:
-    return digest.numpy().tobytes()
+def good_images(config: DictConfig, detector: Detector) -> tuple[Dataset, str]:
+    """``config.images``, or else the training images of ``config.data``, and what to call them.
 
-
-def _loader(config: DictConfig, detector: Detector) -> DataLoader:
+    They look as those that the checkpoint was fitted on, whatever the config says of sizes.
+    """
+    look = {key: detector.record[key] for key in LOOK}
+    if config.images is None:
+        data = make_data(OmegaConf.merge(config, look))
+        return data.train_dataloader().dataset, data.name
     items = [Item(path) for path in find_images(config.images)]
-    seen = view(*(detector.record[key] for key in LOOK))
-    return DataLoader(
-        ItemDataset(items, seen),
-        batch_size=config.batch_size,
-        num_workers=config.num_workers or 0,
-        collate_fn=collate,
-    )
+    return ItemDataset(items, view(*look.values())), f"images={config.images}"
 
 
-@torch.inference_mode()
+def batches(config: DictConfig, dataset: Dataset, size: int) -> DataLoader:
+    """`size` images at a time.
+
+    Raises:
+        InputError: ``batch_size`` below 1 or ``num_workers`` below 0.
+    """
+    workers = default_workers() if config.num_workers is None else config.num_workers
+    require_count("batch_size", size, lowest=1)
+    require_count("num_workers", workers, lowest=0)
+    return DataLoader(dataset, batch_size=size, num_workers=workers, collate_fn=collate)
+
+
 def _gather(
-    config: DictConfig,
-    detector: Detector,
-    batches: Iterable[dict[str, Any]],
-    known: set[bytes] | None,
+    config: DictConfig, detector: Detector, dataset: Dataset, known: set[bytes] | None
 ) -> tuple[Moments, Tensor, int]:
     """Moments and digests of the images that are not `known`, and how many were."""
     device = make_trainer(config, None).strategy.root_device
     detector.to(device)
+
+    def gathered(size: int) -> tuple[Moments, Tensor, int]:
+        return _moments(detector, batches(config, dataset, size), known)
+
+    found, _ = halving(config.batch_size, gathered, f"mode={config.mode}")
+    detector.to("cpu")
+    return found
+
+
+@torch.inference_mode()
+def _moments(
+    detector: Detector, batches: Iterable[dict[str, Any]], known: set[bytes] | None
+) -> tuple[Moments, Tensor, int]:
+    device = detector.mean.device
     state = init(detector.positions, detector.projection.dim, device)
     images: list[Tensor] = []
+    known = None if known is None else set(known)
     skipped = 0
     with progress() as bar:
         for batch in bar.track(batches, description="images"):
             keep = torch.ones(len(batch["digest"]), dtype=torch.bool)
             if known is not None:
-                for i, one in enumerate(map(_key, batch["digest"])):
+                for i, one in enumerate(digests.keys(batch["digest"])):
                     keep[i] = one not in known
                     known.add(one)
             skipped += int((~keep).sum())
@@ -141,7 +164,6 @@ def _gather(
                 check = partial(require_finite, batch={"path": kept})
                 state = detector.gather(state, batch["image"][keep].to(device), check)
                 images.append(batch["digest"][keep])
-    detector.to("cpu")
     layers = None if state.layers is None else state.layers.cpu()
     cpu = Moments(state.count, state.mean.cpu(), state.scatter.map(Tensor.cpu), layers)
     return cpu, torch.cat(images) if images else torch.empty(0, digests.BYTES), skipped
