@@ -7,6 +7,7 @@ python run.py --config-dir examples/conf -m proj=jl,hash dim=50,100 seed=0,1,2
 import torch
 from torch import Tensor
 
+from padim_lit.errors import InputError
 from padim_lit.projection import PROJECTIONS, Projection
 
 
@@ -25,7 +26,7 @@ class Hash(Projection):
     def nested(self, dim: int) -> tuple[Tensor, float]:
         """experiment=ablation asks for smaller dimensions of the same draw; here there are none."""
         if dim != self.dim:
-            raise NotImplementedError("hash: a smaller dim is another draw; use -m, or one of dims")
+            raise InputError("hash: a smaller dim is another draw; use -m, or one of dims")
         return torch.arange(dim), 1.0
 
 

@@ -125,13 +125,6 @@ class Ablation:
         shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed
         self.images = sum(sizes)
         layers = [(c, *s) for c, s in zip(backbone.channels, shapes, strict=True)]
-        need = 4 * sum(sizes) * sum(c * h * w for c, h, w in layers)
-        free = shutil.disk_usage(folder).free
-        if need > free:
-            raise InputError(
-                f"the feature maps of {sum(sizes)} images need {need / 1e9:.1f} GB on disk, "
-                f"{free / 1e9:.1f} are free in {folder}; free some, or set a coarser grid"
-            )
         #: Of the backbone's forward passes alone, without decoding and storing.
         self.backbone_seconds = 0.0
         names = ("label", "mask", "count_image", "count_pixel")

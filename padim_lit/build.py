@@ -12,6 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
+from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
@@ -49,7 +50,7 @@ def require_targets(node: Any, key: str = "") -> None:
             raise InputError(
                 f"{key or 'config'}: _target_={target} is no name; give PACKAGE.MODULE.CLASS"
             )
-        if target is not None and str(target).partition(".")[0] in sys.stdlib_module_names:
+        if target is not None and _is_standard(str(target)):
             raise InputError(
                 f"{key or 'config'}: _target_={target} is of Python's standard library; allowed "
                 "are classes of padim_lit, lightning and your own packages"
@@ -59,6 +60,17 @@ def require_targets(node: Any, key: str = "") -> None:
     elif isinstance(node, list):
         for part in node:
             require_targets(part, key)
+
+
+def _is_standard(target: str) -> bool:
+    """Whether the name, or what it leads to by way of another package, is of Python itself."""
+    if target.partition(".")[0] in sys.stdlib_module_names:
+        return True
+    try:
+        found = get_object(target)
+    except Exception:  # the instantiation says what is wrong with it
+        return False
+    return str(getattr(found, "__module__", None)).partition(".")[0] in sys.stdlib_module_names
 
 
 def instantiate(node: DictConfig, **kwargs: Any) -> Any:
@@ -172,6 +184,11 @@ def require_regular(eps: float, dim: int, data: AnomalyData) -> None:
         )
 
 
+def data_was_given() -> bool:
+    """Whether the command line names the data, so that the default's were not meant by silence."""
+    return any(key.lstrip("+").startswith("data") for key in HydraConfig.get().overrides.task)
+
+
 def preprocessing(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(OmegaConf.masked_copy(config, ["image_size", "crop_size"]))
 
@@ -198,7 +215,8 @@ def load_model(config: DictConfig, data: AnomalyData) -> PaDiM:
     wrong = differences(saved, given)
     if record:  # a checkpoint of a plain Trainer has none: its preprocessing is the caller's
         asked = {**preprocessing(config), "weights": config.backbone.weights}
-        if record["data"] == data.name and "split_seed" in data.record:
+        known = str(record.get("data")).split(" + ")  # several after mode=merge
+        if data.name in known and "split_seed" in data.record:
             # Another split would test on images that the checkpoint was fitted on.
             asked["split_seed"] = data.record["split_seed"]
         wrong = wrong or differences(record, asked)

@@ -117,7 +117,9 @@ def measure(
             distances = torch.where(inside.unsqueeze(1), distances, plain)
             told = told | ~inside
             fresh += int((~inside).sum())
-        maps = detector.anomaly_map(distances)
+        # Whatever the backbone was computed in, as `Detector.forward` has it.
+        with torch.autocast(distances.device.type, enabled=False):
+            maps = detector.anomaly_map(distances)
         found = image_score(distances, maps, detector.image_score)
         require_finite(found, batch)
         scores.append(found.float().cpu())

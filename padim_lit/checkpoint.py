@@ -20,7 +20,7 @@ KEY = "padim_lit"
 NEEDED = {"version", "spec", "record", "count"}
 
 
-def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+def read(path: str | Path) -> dict[str, Any]:
     """A checkpoint's content, with ``content[KEY]`` of the present `VERSION`.
 
     Raises:
@@ -41,8 +41,6 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise InputError(
             f"ckpt={path}: damaged since it was written ({reason}); copy it again, or fit again"
         )
-    if map_location != "cpu":
-        content = torch.load(path, map_location=map_location, weights_only=True)
     try:
         require_content(content, state_of(content), path.stat().st_size)
     except InputError as error:

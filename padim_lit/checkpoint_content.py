@@ -12,6 +12,8 @@ from padim_lit.errors import InputError
 
 # Pixels of an image that a model is built for; the largest backbones here would need 100 GB.
 MOST_PIXELS = 2**26
+# What buffers count in, beside floats: BatchNorm's batches, or indices of a projection.
+_COUNTS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _SUMMED = 2**24  # numbers of a tensor that are looked at together
 
 
@@ -31,8 +33,7 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
     _require(isinstance(weights, dict), "state_dict")
     for name, tensor in weights.items():
         _require(isinstance(name, str) and isinstance(tensor, Tensor), f"state_dict: {name}")
-        counted = name.endswith(("num_batches_tracked", "_index"))
-        _require(counted or tensor.is_floating_point(), f"{name} holds {tensor.dtype}")
+        _require(tensor.is_floating_point() or tensor.dtype in _COUNTS, f"{name}: {tensor.dtype}")
         require_numbers(name, tensor, file_bytes)
     dim = state["spec"]["dim"]
     matrix = weights.get("projection.matrix")

@@ -32,7 +32,10 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
         spec["backbone"] = {
             k: v for k, v in spec["backbone"].items() if k not in ("weights", "name")
         }
-    looks = [{k: d.record.get(k) for k in ("image_size", "crop_size")} for d in (first, second)]
+    looks = [
+        {**{k: d.record.get(k) for k in ("image_size", "crop_size")}, "precision": d.precision}
+        for d in (first, second)
+    ]
     wrong = differences(theirs, ours) or differences(looks[1], looks[0])
     if wrong:
         raise InputError(f"{names[1]} is of another config than {names[0]}: {wrong}")

@@ -18,6 +18,9 @@ from padim_lit.moments import Moments, update
 from padim_lit.projection import PROJECTIONS, Projection
 from padim_lit.triangle import Triangle, triangle_bytes
 
+#: Of the backbone, as Lightning names it; `Detector.precision` says what a fit used.
+FULL_PRECISION = "32-true"
+
 
 class Detector(nn.Module):
     """Images in, Mahalanobis scores and maps out (PaDiM §3; JL report §3).
@@ -100,10 +103,17 @@ class Detector(nn.Module):
         dim = self.projection.dim
         return 2 * triangle_bytes(self.positions, dim) + 8 * self.positions * dim
 
+    @property
+    def precision(self) -> str:
+        """What the backbone was computed in at the fit: "32-true", or "bf16-mixed"."""
+        return self.record.get("precision", FULL_PRECISION)
+
     def _apply(self, change: Any, recurse: bool = True) -> "Detector":
-        # Where the module moves, its factors move; they are no buffer because they are bands.
+        # Where the module moves, its factors and moments move; as bands they are no buffers.
         if self.whitening is not None:
             self.whitening = self.whitening.map(change)
+        if self.moments is not None:
+            self.moments = self.moments.map(change)
         return super()._apply(change, recurse)
 
     @torch.no_grad()
@@ -242,7 +252,7 @@ class Detector(nn.Module):
         Raises:
             InputError: no such file, not a checkpoint of padim_lit, or of a newer version.
         """
-        content = checkpoint.read(path, map_location)
+        content = checkpoint.read(path)
         weights, state = content["state_dict"], content[checkpoint.KEY]
         spec = state["spec"]
         backbone = Backbone(**spec["backbone"], state=checkpoint.part(weights, "backbone.net."))
@@ -264,7 +274,7 @@ class Detector(nn.Module):
         )
         model.load_state_dict(weights)
         model.restore(state)
-        return model.eval()
+        return model.eval().to(map_location)
 
 
 def _triangle(saved: Tensor | list[Tensor], symmetric: bool) -> Triangle:

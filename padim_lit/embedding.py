@@ -101,7 +101,7 @@ def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | str | None) -> tup
     if grid == "auto":
         coarser = [s for s in shapes if tuple(s) != (height, width)]
         return largest_grid(coarser or shapes)
-    if isinstance(grid, bool) or not isinstance(grid, int | float):
+    if isinstance(grid, bool) or not isinstance(grid, int):
         raise InputError(f"grid={grid}: must be auto, null or a number of positions")
     if not 1 <= grid <= max(height, width):
         raise InputError(

@@ -1,6 +1,7 @@
 """How much memory a device has left, and how much this process has used at most."""
 
 import ctypes
+import re
 import sys
 from pathlib import Path
 
@@ -30,13 +31,30 @@ def keep_freed_memory(limit: int = 2**30) -> bool:
 def available_bytes(device: torch.device) -> int | None:
     """Bytes that can still be allocated on `device`; None where the system does not tell."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What PyTorch keeps of freed blocks is counted as used by the driver.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
     kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(kilobytes[0]) * 1024 if kilobytes else None
+    found = [int(kilobytes[0]) * 1024] if kilobytes else []
+    return min([*found, *_within_group()], default=None)
+
+
+def _within_group(group: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Bytes that a container, or a SLURM job, may still take; none where no limit is set."""
+    try:
+        most = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+        # Cached files give way.
+        cached = re.search(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.M)
+    except (OSError, ValueError):
+        return []
+    if most == "max":
+        return []
+    return [max(0, int(most) - used + (int(cached[1]) if cached else 0))]
 
 
 def reset_peak(device: torch.device) -> None:

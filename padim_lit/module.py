@@ -68,6 +68,8 @@ class PaDiM(Detector, LightningModule):
             )
 
     def on_fit_start(self) -> None:
+        # Those of an earlier fit, or of an attempt that ran out of memory, take room no more.
+        self.moments = self.mean = self.layer_means = self.whitening = None
         # Moments and factors, before hours of images are read in vain.
         need = self.fit_bytes
         have = available_bytes(self.device)
@@ -83,7 +85,7 @@ class PaDiM(Detector, LightningModule):
         if not self.projection.warmup:
             return
         loader = self.trainer.train_dataloader
-        # Each rank sees the same images, so all learn the same Π without a word between them.
+        # Each rank sees the same images, so none waits for another.
         chosen = Subset(loader.dataset, spread(len(loader.dataset), self.projection.warmup))
         # No more at once than the fit itself: that may have been halved for want of memory.
         batches = DataLoader(
@@ -95,11 +97,17 @@ class PaDiM(Detector, LightningModule):
             self.projection.learn(
                 *patch_statistics(self._embed_finite(batch, every) for batch in batches)
             )
+        if self.trainer.world_size > 1:
+            # Where ranks round differently, eigenvectors turn, and moments of different Π would
+            # be summed without a word.
+            matrix = self.trainer.strategy.broadcast(self.projection.matrix.cpu())
+            self.projection.matrix = matrix.to(self.device)
 
     def on_train_epoch_start(self) -> None:
-        # At the epoch's start, so that a second epoch or a second fit counts no image twice.
-        self.moments = init(self.positions, self.projection.dim, self.device)
-        self.mean = self.layer_means = self.whitening = None
+        # At the epoch's start, so that a second epoch counts no image twice.
+        self.moments = self.mean = self.layer_means = self.whitening = None
+        layers = len(self.backbone.layers)
+        self.moments = init(self.positions, self.projection.dim, self.device, layers=layers)
         self._digests = []
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:

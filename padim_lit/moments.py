@@ -31,18 +31,25 @@ class Moments:
     scatter: Triangle
     layers: Tensor | None = None
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Moments":
+        """Each tensor changed."""
+        layers = None if self.layers is None else change(self.layers)
+        return Moments(self.count, change(self.mean), self.scatter.map(change), layers)
+
 
 def init(
     positions: int,
     dim: int,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    layers: int = 0,
 ) -> Moments:
-    """Moments of no image; `dtype` is the scatter's."""
+    """Moments of no image; `dtype` is the scatter's, `layers` the L whose means are kept."""
     return Moments(
         0,
         torch.zeros(positions, dim, dtype=torch.float64, device=device),
         Triangle.zeros(positions, dim, device, dtype),
+        torch.zeros(layers, positions, dim, device=device) if layers else None,
     )
 
 
@@ -129,7 +136,7 @@ def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Mome
     positions at a time, so nothing is ever held once per rank.
 
     Args:
-        moments: this rank's; n_r may be 0.
+        moments: this rank's; n_r may be 0. The layers' means are kept on all ranks or on none.
         sum_over_ranks: all-reduce of a contiguous tensor by summing, in place or not.
     """
     count = int(sum_over_ranks(moments.mean.new_tensor([moments.count])).item())

@@ -120,7 +120,8 @@ class Predictor:
             )
         self.device = _device(device)
         self.detector = detector.to(self.device).eval()
-        self.batch_size = batch_size or (1 if self.device.type == "cpu" else BATCH)
+        default = 1 if self.device.type == "cpu" else BATCH
+        self.batch_size = default if batch_size is None else batch_size
         if self.batch_size < 1:
             raise InputError(f"batch_size={batch_size}: must be at least 1")
         self._set_threshold(threshold, false_alarm_rate)
@@ -316,6 +317,7 @@ def load(
         InputError: no such file, not a checkpoint of padim_lit, or what `Predictor` raises.
     """
     detector = Detector.load_from_checkpoint(ckpt)
+    detector.moments = None  # as large as the factors, and not needed to score
     try:
         return Predictor(
             detector, image_size, crop_size, device, batch_size, threshold, false_alarm_rate

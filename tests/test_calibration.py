@@ -131,6 +131,15 @@ def test_scores_are_those_of_fits_without_the_image(detector, how):
     assert (detector(images)[0] < scores).all()
 
 
+def test_a_backbone_in_bf16_does_not_round_the_scores(detector):
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    fit(detector, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = measure(detector, [{"image": images}])
+    for values in (found.scores, found.maxima):
+        assert (values != values.bfloat16().float()).any()
+
+
 def test_empirical_threshold_is_the_order_statistic_with_its_beta_interval():
     scores = np.random.default_rng(0).permutation(np.arange(1, 200, dtype=np.float32))
     chosen = choose(scores, 0.01)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from padim_lit import JL, Backbone, Detector, InputError
 from padim_lit.checkpoint import KEY, differences, read
 from padim_lit.moments import init, update
+from padim_lit.projection import PROJECTIONS
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,23 @@ def test_differences_name_the_keys():
     saved, given = {"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 5}}
     assert differences(saved, given) == "b.c is 2 there and 5 here"
     assert differences(saved, saved) == ""
+
+
+def test_whole_numbers_of_an_own_projection_come_back(tmp_path, monkeypatch):
+    class Indexed(JL):
+        name = "indexed"
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.register_buffer("rows", torch.arange(self.dim))
+            self.register_buffer("used", torch.ones(self.dim, dtype=torch.bool))
+
+    monkeypatch.setitem(PROJECTIONS, "indexed", Indexed)
+    backbone = Backbone("resnet18", [1, 2, 3], weights="random")
+    model = Detector(backbone, Indexed(backbone.embedding_dim, 4), image_shape=(32, 32))
+    images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    empty = init(model.positions, 4, layers=3)
+    model.use(model.gather(empty, images, lambda x: None))
+    model.save(tmp_path / "own.ckpt")
+    again = Detector.load_from_checkpoint(tmp_path / "own.ckpt")
+    assert again.projection.rows.tolist() == [0, 1, 2, 3] and again.projection.used.all()

@@ -99,6 +99,8 @@ def test_remove_equals_a_fit_without_them(here, zygote):
         ("mode=remove ckpt=a_run/model.ckpt images=a/train", "at least 2 must stay"),
         ("mode=remove ckpt=a_run/model.ckpt", "give images="),
         ("mode=update images=b/train", "give ckpt="),
+        ("mode=update ckpt=a_run/model.ckpt", "give images="),
+        ("mode=calibrate ckpt=a_run/model.ckpt", "give images="),
         ("mode=update ckpt=a_run/model.ckpt images=nowhere", "no image there"),
         ("mode=update ckpt=a_run/model.ckpt images=b/train repeats=twice", "refuse, skip, count"),
     ],
@@ -123,3 +125,24 @@ def test_learnt_projections_merge_only_when_one_was_taken_over(here, zygote):
     args = ["mode=merge", "ckpts=[fa/model.ckpt,fc/model.ckpt]", "hydra.run.dir=fm"]
     assert zygote.run(args, here).code == 0
     assert load(here, "fm").count == IMAGES
+
+
+def test_features_in_bf16_do_not_add_to_others(here, zygote):
+    args = [a for a in TINY if not a.startswith(("data.root", "hydra.run.dir"))]
+    half = [*args, "data.root=a", "trainer.precision=bf16-mixed", "hydra.run.dir=half"]
+    result = zygote.run(half, here)
+    assert result.code == 0, result.err
+    assert load(here, "half").precision == "bf16-mixed"
+    assert json.loads((here / "half/metrics.json").read_text())["precision"] == "bf16-mixed"
+    for mode in (
+        "mode=update ckpt=half/model.ckpt images=b/train",
+        "mode=remove ckpt=half/model.ckpt images=a/train",
+        "mode=merge ckpts=[half/model.ckpt,b_run/model.ckpt]",
+    ):
+        result = zygote.run([*mode.split(), "trainer=cpu", "hydra.run.dir=bad"], here)
+        assert result.code == 1 and "bf16-mixed" in result.err, result.err
+    predict = ["mode=predict", "ckpt=half/model.ckpt", "images=b/test", "hydra.run.dir=told"]
+    result = zygote.run([*predict, "trainer=cpu"], here)
+    assert (
+        result.code == 0 and "precision=bf16-mixed and scores in 32-true" in result.err + result.out
+    )

@@ -80,6 +80,12 @@ def test_the_full_embedding_is_never_built():
     assert 0 < max(sizes.numbers) < full
 
 
+@pytest.mark.parametrize("grid", [7.5, 28.0, True, "fine"])
+def test_a_grid_is_a_whole_number(grid):
+    with pytest.raises(InputError, match=f"grid={grid}"):
+        resolve_grid([(56, 56), (28, 28)], grid)
+
+
 def test_grid_resolution():
     assert resolve_grid([(56, 56), (28, 28)], None) == (56, 56)
     assert resolve_grid([(56, 56), (28, 28)], 28) == (28, 28)

@@ -82,6 +82,7 @@ def test_the_command_draws_and_records(here, zygote):
         ("rows=0", "rows=0: must be at least 1"),
         ("data.root=bare", "no test image with a known mask"),
         ("dim=500", "dim=500 exceeds"),
+        ("eps=1e9", "experiment=figure4: "),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(here, zygote, extra, message):

@@ -23,10 +23,13 @@ def images(n, offset=0.0, seed=0):
     return x + offset * x.std(dim=0, correction=0)
 
 
-def fit(batches, dtype=torch.float32):
-    state = init(P, D, dtype=dtype)
+def fit(batches, dtype=torch.float32, layers=0):
+    """With `layers`, the first is a quarter of the mean."""
+    state = init(P, D, dtype=dtype, layers=layers)
     for batch in batches:
-        state = update(state, batch)
+        mean = batch.mean(dim=0) if len(batch) else torch.zeros(P, D)
+        shares = torch.stack([mean / 4, mean * 3 / 4]) if layers else None
+        state = update(state, batch, shares)
     return state
 
 
@@ -125,12 +128,13 @@ def test_subtract_refuses_to_leave_fewer_than_two():
 @pytest.mark.parametrize("sizes", [(20, 40), (1, 59), (0, 60), (25, 0, 35)])
 def test_reduce_over_ranks_equals_one_device(sizes):
     x = images(60, 1e3)
-    states = [fit([part]) for part in x.split(list(sizes))]
+    states = [fit([part], layers=2) for part in x.split(list(sizes))]
     # Every rank runs to its next sum, then all sums meet: what an all-reduce does, in threads.
     results = all_ranks(states)
     for state in results:
         assert state.count == 60
         assert max(error(state, x)) < 1e-6
+        torch.testing.assert_close(state.layers[0], x.mean(dim=0) / 4, rtol=1e-5, atol=1e-5)
 
 
 def all_ranks(states):

@@ -65,3 +65,18 @@ def test_a_table_that_is_not_there_is_one_line(zygote, here):
     result = zygote.run([*OWN, *args, "data=table", "data.table=no.csv"], here, PATH)
     assert result.code == 1 and "no.csv" in result.err
     assert len(result.err.strip().splitlines()) == 1
+
+
+def test_a_sweep_in_one_pass_does_the_others_where_it_cannot_nest(zygote, here):
+    args = [*OWN, *TINY, "data=table", "data.test_good=4", "proj=hash", "experiment=ablation"]
+    args = [a for a in args if a not in ("data=folder", "proj=jl", "dim=8", "hydra.run.dir=run")]
+    result = zygote.run(
+        [*args, "projs=[hash,jl]", "dims=[2,4]", "seeds=[0]", "hydra.run.dir=sweep"], here, PATH
+    )
+    assert result.code == 1 and "hash: a smaller dim is another draw" in result.err
+    assert "Traceback" not in result.err
+    with (here / "sweep" / "sweep.csv").open(newline="") as file:
+        assert {(row["proj"], row["dim"]) for row in csv.DictReader(file)} == {
+            ("jl", "2"),
+            ("jl", "4"),
+        }

@@ -181,6 +181,7 @@ def test_a_plain_trainers_checkpoint_needs_the_sizes(here, predictor, picture, t
         ({"image_size": 100}, "leave them out"),
         ({"crop_size": 32}, "leave them out"),
         ({"batch_size": -1}, "batch_size=-1"),
+        ({"batch_size": 0}, "batch_size=0"),
         ({"threshold": float("nan")}, "threshold=nan"),
         ({"false_alarm_rate": 2}, "false_alarm_rate=2"),
         ({"device": "toaster"}, "device=toaster"),

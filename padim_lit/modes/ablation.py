@@ -38,6 +38,10 @@ from padim_lit.report.sweep import as_job, print_sweep_table
 log = logging.getLogger(__name__)
 
 
+#: Of one head, which do not take the others with it; an own projection may not nest.
+FAILURES = (InputError, MemoryError, torch.OutOfMemoryError, NotImplementedError)
+
+
 @torch.inference_mode()
 def run(config: DictConfig, folder: Path) -> None:
     """Compare projections, dimensions and seeds in one pass, and write sweep.csv into `folder`.
@@ -119,7 +123,7 @@ def _run_heads(
             for head, projection in drawn.items():
                 try:
                     done[head] = ablation.run(head, projection, how.bands, advance)
-                except (InputError, MemoryError, torch.OutOfMemoryError) as error:
+                except FAILURES as error:
                     failed[head] = one_line(error)
                     log.error("%s failed: %s", head.name, failed[head])
                 else:

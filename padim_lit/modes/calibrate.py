@@ -56,7 +56,10 @@ def run(config: DictConfig, folder: Path) -> None:
         **{key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")},
     }
     finish(detector, folder, "calibrate", facts)
-    print(f"{describe(known)}\nmodel    {(folder / 'model.ckpt').resolve()}")
+    print(
+        f"scored   {len(measured.scores)} images of {what}\n{describe(known)}\n"
+        f"model    {(folder / 'model.ckpt').resolve()}"
+    )
     if detector.projection.warmup and measured.fresh < len(measured.scores):
         print(
             f"note     proj={detector.projection.name} has learnt from some of the images that the "

@@ -79,6 +79,8 @@ def run(config: DictConfig, folder: Path) -> None:
             )  # fmt: skip
             (distances,) = found.values()
             metrics, scores, _ = ablation.judge(distances)
+            if metrics["pixel_auroc"] is None:
+                raise InputError(f"experiment=figure4: {metrics['why']['pixel_auroc']}")
             metrics["pixel_f1max"] = _f1(ablation, distances, metrics["pixel_threshold"])
             # By the first method's scores, for all of them.
             chosen = chosen or choose(data.test_items, scores, config.rows)

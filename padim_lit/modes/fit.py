@@ -121,6 +121,7 @@ def _fit_and_test(
             raise InputError(
                 "nothing was fitted: trainer.max_epochs must be 1, and limits on batches above 0"
             )
+        model.record["precision"] = trainer.precision
         if trainer.is_global_zero:
             thresholds.choose_threshold(config, data, model, trainer)
         _save_checkpoint(trainer, folder / "model.ckpt")
@@ -145,6 +146,7 @@ def _fit_and_test(
         "peak_memory_bytes": peak_bytes(device),
         "state_bytes": model.state_bytes,
         "device": device_name(device),
+        "precision": trainer.precision,
         "backbone": model.backbone.name,
         "weights": model.backbone.source,
         "weights_sha256": model.backbone.source_sha256,

@@ -15,6 +15,7 @@ from padim_lit.attribution import explain, require_layer_means
 from padim_lit.build import device_name, make_trainer, versions
 from padim_lit.config import require_known_keys
 from padim_lit.data.files import find_images
+from padim_lit.detector import FULL_PRECISION
 from padim_lit.errors import InputError
 from padim_lit.predictor import Prediction, Predictor, Seen, load
 from padim_lit.report.atomic import write_bytes, write_json
@@ -53,6 +54,12 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         threshold=config.threshold,
         false_alarm_rate=config.false_alarm_rate,
     )
+    if (precision := predictor.detector.precision) != FULL_PRECISION:
+        log.warning(
+            "ckpt=%s was fitted with trainer.precision=%s and scores in %s here: scores differ by "
+            "some tenths of a percent",
+            *(config.ckpt, precision, FULL_PRECISION),
+        )
     if config.explain:
         require_layer_means(predictor.detector)
     start = time.perf_counter()

@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from padim_lit import digests
 from padim_lit.ablation import progress
-from padim_lit.build import make_data, make_trainer
+from padim_lit.build import data_was_given, make_data, make_trainer
 from padim_lit.combine import REPEATS, add, take
 from padim_lit.config import require_known_keys
 from padim_lit.data.datamodule import default_workers, require_count
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset, collate
 from padim_lit.data.transform import view
-from padim_lit.detector import Detector
+from padim_lit.detector import FULL_PRECISION, Detector
 from padim_lit.errors import InputError
 from padim_lit.faults import halving
 from padim_lit.finite import require_finite
@@ -41,6 +41,7 @@ def run(config: DictConfig, folder: Path) -> None:
     require_known_keys(config)
     require_repeats(config, REPEATS)
     detector = load_full(config)
+    _require_full_precision(config, detector)
     dataset, what = good_images(config, detector)
     known = None
     if config.repeats == "skip":
@@ -55,7 +56,7 @@ def run(config: DictConfig, folder: Path) -> None:
     finish(detector, folder, "update", facts)
     print(
         f"added    {moments.count} images{f', {skipped} were there already' if skipped else ''}; "
-        f"now {detector.count}\nmodel    {(folder / 'model.ckpt').resolve()}"
+        f"now {detector.count}\ndata     {what}\nmodel    {(folder / 'model.ckpt').resolve()}"
     )
     print(NO_THRESHOLD)
 
@@ -70,6 +71,7 @@ def run_remove(config: DictConfig, folder: Path) -> None:
     if config.images is None:
         raise InputError("mode=remove: give images=FILE, FOLDER or PATTERN, those to take out")
     detector = load_full(config)
+    _require_full_precision(config, detector)
     dataset, what = good_images(config, detector)
     moments, images, _ = _gather(config, detector, dataset, None)
     safety = take(detector, moments, images, what)
@@ -102,6 +104,14 @@ def load_full(config: DictConfig) -> Detector:
     return detector
 
 
+def _require_full_precision(config: DictConfig, detector: Detector) -> None:
+    if detector.precision != FULL_PRECISION:
+        raise InputError(
+            f"ckpt={config.ckpt} was fitted with trainer.precision={detector.precision}: its "
+            f"features differ from those of mode={config.mode}, which is in {FULL_PRECISION}"
+        )
+
+
 def good_images(config: DictConfig, detector: Detector) -> tuple[Dataset, str]:
     """``config.images``, or else the training images of ``config.data``, and what to call them.
 
@@ -109,6 +119,11 @@ def good_images(config: DictConfig, detector: Detector) -> tuple[Dataset, str]:
     """
     look = {key: detector.record[key] for key in LOOK}
     if config.images is None:
+        if not data_was_given():
+            raise InputError(
+                f"mode={config.mode}: give images=FILE, FOLDER or PATTERN, or name the data, as in "
+                "data=folder data.root=DIR"
+            )
         data = make_data(OmegaConf.merge(config, look))
         return data.train_dataloader().dataset, data.name
     items = [Item(path) for path in find_images(config.images)]
@@ -147,7 +162,8 @@ def _moments(
     detector: Detector, batches: Iterable[dict[str, Any]], known: set[bytes] | None
 ) -> tuple[Moments, Tensor, int]:
     device = detector.mean.device
-    state = init(detector.positions, detector.projection.dim, device)
+    layers = len(detector.backbone.layers)
+    state = init(detector.positions, detector.projection.dim, device, layers=layers)
     images: list[Tensor] = []
     known = None if known is None else set(known)
     skipped = 0
@@ -164,6 +180,8 @@ def _moments(
                 check = partial(require_finite, batch={"path": kept})
                 state = detector.gather(state, batch["image"][keep].to(device), check)
                 images.append(batch["digest"][keep])
-    layers = None if state.layers is None else state.layers.cpu()
-    cpu = Moments(state.count, state.mean.cpu(), state.scatter.map(Tensor.cpu), layers)
-    return cpu, torch.cat(images) if images else torch.empty(0, digests.BYTES), skipped
+    return (
+        state.map(Tensor.cpu),
+        torch.cat(images) if images else torch.empty(0, digests.BYTES),
+        skipped,
+    )
