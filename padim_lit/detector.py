@@ -14,7 +14,7 @@ from padim_lit.backbone import Backbone
 from padim_lit.embedding import embed, resolve_grid
 from padim_lit.errors import InputError
 from padim_lit.gaussian import mahalanobis, scoring_bytes, whiten
-from padim_lit.moments import Moments, update
+from padim_lit.moments import Moments, init, update
 from padim_lit.projection import PROJECTIONS, Projection
 from padim_lit.triangle import Triangle, triangle_bytes
 
@@ -127,6 +127,11 @@ class Detector(nn.Module):
         features = self.backbone(images)
         with torch.autocast(images.device.type, enabled=False):
             return embed(features, projection or self.projection, self.map_grid, means)
+
+    def no_moments(self) -> Moments:
+        """Moments of no image, for `gather`, where the module is."""
+        device, layers = self.projection.matrix.device, len(self.backbone.layers)
+        return init(self.positions, self.projection.dim, device, layers=layers)
 
     @torch.no_grad()
     def gather(self, moments: Moments, images: Tensor, check: Callable[[Tensor], None]) -> Moments:

@@ -50,7 +50,7 @@ def without(whole: Tensor, part: Tensor) -> Tensor | None:
 
 def keys(digests: Tensor) -> list[bytes]:
     """A hashable value for each of (N,16)."""
-    return [one.numpy().tobytes() for one in digests.cpu()]
+    return _keys(digests).tolist()
 
 
 def _keys(digests: Tensor) -> np.ndarray:

@@ -17,7 +17,7 @@ from padim_lit.errors import InputError
 from padim_lit.finite import require_finite
 from padim_lit.memory import available_bytes, readable
 from padim_lit.metrics import ImageMetrics, PixelMetrics
-from padim_lit.moments import init, reduce
+from padim_lit.moments import reduce
 from padim_lit.projection import Identity, Projection
 from padim_lit.warmup import patch_statistics, spread
 
@@ -106,8 +106,7 @@ class PaDiM(Detector, LightningModule):
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch counts no image twice.
         self.moments = self.mean = self.layer_means = self.whitening = None
-        layers = len(self.backbone.layers)
-        self.moments = init(self.positions, self.projection.dim, self.device, layers=layers)
+        self.moments = self.no_moments()
         self._digests = []
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:

@@ -166,3 +166,8 @@ class Page:
 
     def _seen(self, method: str) -> bool:
         return any(event["method"] == method for event in self._mine())
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    """What the elements say."""
+    return page.js(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.innerText)")

@@ -10,6 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Before anything imports torch: processes that each use all cores wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from browser import CHROMIUM, Browser
 from cli import Zygote
 
 ROOT = Path(__file__).parents[1]
@@ -30,3 +31,26 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     running = Zygote(tmp_path_factory.mktemp("zygote"))
     yield running
     running.close()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if CHROMIUM is None:
+        pytest.skip("needs chromium on PATH (Debian: apt-get install chromium)")
+    running = Browser(tmp_path_factory.mktemp("browser"))
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens addresses, and closes what it opened."""
+    pages = []
+
+    def open(url, **media):
+        pages.append(browser.open(url, **media))
+        return pages[-1]
+
+    yield open
+    for one in pages:
+        one.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
+from browser import texts
 from PIL import Image
 from sweeps import write_distortion, write_sweep, write_table
 
@@ -66,37 +66,10 @@ def page(content, tmp_path_factory) -> str:
     return file.as_uri()
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("needs chromium on PATH (Debian: apt-get install chromium)")
-    running = Browser(tmp_path_factory.mktemp("browser"))
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def opened(browser):
-    """Opens addresses, and closes what it opened."""
-    pages = []
-
-    def open(url, **media):
-        pages.append(browser.open(url, **media))
-        return pages[-1]
-
-    yield open
-    for one in pages:
-        one.close()
-
-
 def write(folder: Path, html: str) -> str:
     file = folder / "page.html"
     file.write_text(html, encoding="utf-8")
     return file.as_uri()
-
-
-def texts(page, selector: str) -> list[str]:
-    return page.js(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.innerText)")
 
 
 # ------------------------------------------------------------------ content

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
+from browser import texts
 from cli import TINY
 from trees import build_tree
 
@@ -102,28 +102,16 @@ def page(runs, tmp_path_factory) -> str:
     return file.as_uri()
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("needs chromium on PATH (Debian: apt-get install chromium)")
-    running = Browser(tmp_path_factory.mktemp("browser"))
-    yield running
-    running.close()
-
-
 @pytest.fixture
-def opened(browser):
-    """Opens addresses, waits until the pictures are drawn, and closes what it opened."""
-    pages = []
+def opened(opened):
+    """As everywhere, but waits until the pictures are drawn."""
 
     def open(url, **media):
-        pages.append(browser.open(url, **media))
-        drawn(pages[-1])
-        return pages[-1]
+        page = opened(url, **media)
+        drawn(page)
+        return page
 
-    yield open
-    for one in pages:
-        one.close()
+    return open
 
 
 def drawn(view) -> None:
@@ -132,10 +120,6 @@ def drawn(view) -> None:
         "!document.querySelector('#gallery [data-marked]') ? setTimeout(look, 10)"
         " : requestAnimationFrame(() => setTimeout(done)); look(); })"
     )
-
-
-def texts(view, selector: str) -> list[str]:
-    return view.js(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.innerText)")
 
 
 def counted(view) -> dict[str, int]:

@@ -1,17 +1,17 @@
 """mode=calibrate: a threshold for a model.ckpt from good images, new ones or those it holds."""
 
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from padim_lit import digests
-from padim_lit.ablation import progress
 from padim_lit.build import make_trainer
-from padim_lit.calibration import RATE, Measured, calibrate, describe, measure, require_rate
+from padim_lit.calibration import RATE, calibrate, describe, require_rate
 from padim_lit.config import require_known_keys
 from padim_lit.errors import InputError
-from padim_lit.faults import halving
 from padim_lit.modes.merge import finish
+from padim_lit.modes.thresholds import measured
 from padim_lit.modes.update import batches, good_images, load_full
 
 
@@ -37,30 +37,23 @@ def run(config: DictConfig, folder: Path) -> None:
     dataset, what = good_images(config, detector)
     held = set(digests.keys(detector.images))
     device = make_trainer(config, None).strategy.root_device
-    detector.to(device)
-
-    def scored(size: int) -> Measured:
-        with progress() as bar:
-            tracked = bar.track(batches(config, dataset, size), description="calibrate")
-            return measure(detector, tracked, device, held)
-
-    measured, _ = halving(config.batch_size, scored, "mode=calibrate")
-    detector.to("cpu")
+    loader = partial(batches, config, dataset)
+    found, _ = measured(detector, loader, config.batch_size, device, "calibrate", held)
     rate = config.false_alarm_rate or (detector.calibration or {}).get("false_alarm_rate", RATE)
-    detector.calibration = known = calibrate(measured, rate)
+    detector.calibration = known = calibrate(found, rate)
     facts = {
         "ckpt": config.ckpt,
         "data": what,
-        "images": len(measured.scores),
-        "fresh": measured.fresh,
+        "images": len(found.scores),
+        "fresh": found.fresh,
         **{key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")},
     }
     finish(detector, folder, "calibrate", facts)
     print(
-        f"scored   {len(measured.scores)} images of {what}\n{describe(known)}\n"
+        f"scored   {len(found.scores)} images of {what}\n{describe(known)}\n"
         f"model    {(folder / 'model.ckpt').resolve()}"
     )
-    if detector.projection.warmup and measured.fresh < len(measured.scores):
+    if detector.projection.warmup and found.fresh < len(found.scores):
         print(
             f"note     proj={detector.projection.name} has learnt from some of the images that the "
             "checkpoint holds, so these score a little low; new good images tell better"

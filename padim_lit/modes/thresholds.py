@@ -1,9 +1,11 @@
 """The threshold that mode=fit chooses without the test set, and what it does to that set."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
@@ -20,6 +22,7 @@ from padim_lit.calibration import (
 )
 from padim_lit.data import AnomalyData
 from padim_lit.data.items import Item, ItemDataset, collate, picture
+from padim_lit.detector import Detector
 from padim_lit.errors import InputError
 from padim_lit.faults import halving
 from padim_lit.module import PaDiM
@@ -51,20 +54,42 @@ def choose_threshold(config: DictConfig, data: AnomalyData, model: PaDiM, traine
     items = _unseen(data.train_items, model.projection.warmup, rate)
     items = [items[i] for i in spread(len(items), config.calibration)]
     images = ItemDataset(items, data.view, data.reading.cache or picture)
-    device = trainer.strategy.root_device
-    model.to(device)
-
-    def left_out(size: int) -> Measured:
-        batches = DataLoader(
-            images, batch_size=size, num_workers=data.num_workers, collate_fn=collate
+    loader = partial(DataLoader, images, num_workers=data.num_workers, collate_fn=collate)
+    with trainer.precision_plugin.forward_context():
+        found, data.batch_size = measured(
+            model, loader, data.batch_size, trainer.strategy.root_device, "leave one out"
         )
-        with progress() as bar, trainer.precision_plugin.forward_context():
-            return measure(model, bar.track(batches, description="leave one out"), device)
-
-    found, data.batch_size = halving(data.batch_size, left_out, "threshold")
-    model.to("cpu")
     model.calibration = calibrate(found, rate)
     log.info("%s", describe(model.calibration))
+
+
+def measured(
+    detector: Detector,
+    loader: Callable[..., Iterable[Mapping[str, Any]]],
+    size: int,
+    device: torch.device,
+    what: str,
+    held: Collection[bytes] | None = None,
+) -> tuple[Measured, int]:
+    """`measure` on `device` with a progress bar, and the batch that the GPU's memory allowed.
+
+    Args:
+        detector: on the CPU before and after.
+        loader: makes batches of ``batch_size`` images.
+        size: of a batch at most; halved as `halving` does.
+        what: names the work.
+        held: see `measure`.
+    """
+
+    def work(batch_size: int) -> Measured:
+        with progress() as bar:
+            tracked = bar.track(loader(batch_size=batch_size), description=what)
+            return measure(detector, tracked, device, held)
+
+    detector.to(device)
+    found = halving(size, work, what)
+    detector.to("cpu")
+    return found
 
 
 def _unseen(items: Sequence[Item], warmup: int, rate: float) -> Sequence[Item]:

@@ -27,7 +27,7 @@ from padim_lit.errors import InputError
 from padim_lit.faults import halving
 from padim_lit.finite import require_finite
 from padim_lit.modes.merge import NO_THRESHOLD, finish, require_repeats
-from padim_lit.moments import Moments, init
+from padim_lit.moments import Moments
 
 LOOK = ("image_size", "crop_size")
 
@@ -130,16 +130,16 @@ def good_images(config: DictConfig, detector: Detector) -> tuple[Dataset, str]:
     return ItemDataset(items, view(*look.values())), f"images={config.images}"
 
 
-def batches(config: DictConfig, dataset: Dataset, size: int) -> DataLoader:
-    """`size` images at a time.
+def batches(config: DictConfig, dataset: Dataset, batch_size: int) -> DataLoader:
+    """`batch_size` images at a time.
 
     Raises:
         InputError: ``batch_size`` below 1 or ``num_workers`` below 0.
     """
     workers = default_workers() if config.num_workers is None else config.num_workers
-    require_count("batch_size", size, lowest=1)
+    require_count("batch_size", batch_size, lowest=1)
     require_count("num_workers", workers, lowest=0)
-    return DataLoader(dataset, batch_size=size, num_workers=workers, collate_fn=collate)
+    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate)
 
 
 def _gather(
@@ -161,9 +161,7 @@ def _gather(
 def _moments(
     detector: Detector, batches: Iterable[dict[str, Any]], known: set[bytes] | None
 ) -> tuple[Moments, Tensor, int]:
-    device = detector.mean.device
-    layers = len(detector.backbone.layers)
-    state = init(detector.positions, detector.projection.dim, device, layers=layers)
+    device, state = detector.mean.device, detector.no_moments()
     images: list[Tensor] = []
     known = None if known is None else set(known)
     skipped = 0
