@@ -16,8 +16,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from padim_lit import config, experiment, folders, launchers
+from padim_lit.cli import config, experiment
 from padim_lit.errors import InputError
+from padim_lit.sweep import folders, launchers
 
 # Lightning starts further ranks with this process's environment, so theirs is no user's wish.
 DEBUGGING = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ

@@ -10,7 +10,7 @@ from rich.table import Table
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from padim_lit.metrics import ImageMetrics, PixelMetrics
-from padim_lit.moments import init, update
+from padim_lit.model.moments import init, update
 
 IMAGES, POSITIONS, DIM = 320, 16, 100
 

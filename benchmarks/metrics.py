@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from padim_lit.memory import peak_bytes, readable, reset_peak
 from padim_lit.metrics import PixelMetrics
+from padim_lit.system.memory import peak_bytes, readable, reset_peak
 
 CPU = torch.device("cpu")
 

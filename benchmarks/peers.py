@@ -29,8 +29,8 @@ from torch import Tensor
 
 from benchmarks.naive import Naive
 from padim_lit import Backbone, Detector, Subset
-from padim_lit.memory import keep_freed_memory, peak_bytes, readable, reset_peak
-from padim_lit.moments import init
+from padim_lit.model.moments import init
+from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 
 MODELS = {"resnet18": "resnet18.tv_in1k", "wide_resnet50": "wide_resnet50_2.tv_in1k"}
 CONTESTANTS = {

@@ -22,9 +22,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from padim_lit.gaussian import mahalanobis, whiten
-from padim_lit.memory import keep_freed_memory, peak_bytes, readable, reset_peak
-from padim_lit.moments import init, update
+from padim_lit.model.gaussian import mahalanobis, whiten
+from padim_lit.model.moments import init, update
+from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 
 BASE = {"images": 64, "dim": 100, "positions": 784, "batch": 32}
 AXES = {

@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from padim_lit import JL, Backbone, PaDiM
-from padim_lit.gaussian import whiten
-from padim_lit.memory import keep_freed_memory, peak_bytes, readable, reset_peak
-from padim_lit.moments import init
+from padim_lit.model.gaussian import whiten
+from padim_lit.model.moments import init
+from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 
 BACKBONES = {
     "efficientnet_lite0": {

@@ -7,8 +7,7 @@ python run.py --config-dir examples/conf -m proj=jl,hash dim=50,100 seed=0,1,2
 import torch
 from torch import Tensor
 
-from padim_lit.errors import InputError
-from padim_lit.projection import PROJECTIONS, Projection
+from padim_lit import InputError, Projection
 
 
 class Hash(Projection):
@@ -28,7 +27,3 @@ class Hash(Projection):
         if dim != self.dim:
             raise InputError("hash: a smaller dim is another draw; use -m, or one of dims")
         return torch.arange(dim), 1.0
-
-
-# So that checkpoints find it again.
-PROJECTIONS[Hash.name] = Hash

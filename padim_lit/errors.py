@@ -1,5 +1,10 @@
 """The one exception that a user's input can cause."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
 
 class InputError(ValueError):
     """A config, file or argument that cannot be used.
@@ -7,3 +12,18 @@ class InputError(ValueError):
     The message is one line: what was given, what is allowed, what to do. The command line prints
     it without a traceback and exits with status 1.
     """
+
+
+def require_finite(values: Tensor, batch: Mapping[str, Any]) -> None:
+    """Raise InputError for the first image whose values (B,…) hold a NaN or an infinity.
+
+    Args:
+        values: features, embeddings or scores of the images of `batch`.
+        batch: its ``path``, a list of B names, where there is one.
+    """
+    # A sum is cheaper than a mask as large as the values; it can only overflow where they are lost.
+    finite = values.flatten(1).sum(1).isfinite() if values.ndim > 1 else values.isfinite()
+    if not finite.all():
+        bad = int((~finite).nonzero()[0])
+        path = batch["path"][bad] if "path" in batch else f"image {bad} of the batch"
+        raise InputError(f"{path}: its features are not finite; check the image and the weights")

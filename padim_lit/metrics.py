@@ -219,3 +219,13 @@ def _area_up_to(x: Tensor, y: Tensor, limit: float) -> float:
 
 def _undefined(names: tuple[str, ...], why: str) -> dict[str, float | dict[str, str] | None]:
     return {**dict.fromkeys(names), "why": dict.fromkeys(names, why)}
+
+
+METRICS = {
+    "test/image_auroc": "image AUROC",
+    "test/image_ap": "image AP",
+    "test/image_f1max": "image F1-max",
+    "test/pixel_auroc": "pixel AUROC",
+    "test/pixel_ap": "pixel AP",
+    "test/pixel_aupro": "pixel AUPRO",
+}

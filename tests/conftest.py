@@ -10,8 +10,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Before anything imports torch: processes that each use all cores wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from browser import CHROMIUM, Browser
-from cli import Zygote
+from _helpers.browser import CHROMIUM, Browser
+from _helpers.cli import Zygote
+from _helpers.server import server  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).parents[1]
 

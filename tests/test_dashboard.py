@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from cli import ROOT, TINY, environment
-from trees import build_tree
-from wandb_log import of, records, values
+from _helpers.cli import ROOT, TINY, environment
+from _helpers.trees import build_tree
+from _helpers.wandb_log import of, records, values
 
 pytest.importorskip("wandb_workspaces")
 

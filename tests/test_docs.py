@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from cli import ROOT, environment
+from _helpers.cli import ROOT, environment
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 
@@ -18,7 +18,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     reference = (tmp_path / "api.html").read_text()
-    for name in ("padim_lit.load", "padim_lit.Predictor", "padim_lit.projection.JL"):
+    for name in ("padim_lit.load", "padim_lit.Predictor", "padim_lit.model.projection.JL"):
         assert f'id="{name}"' in reference
 
 

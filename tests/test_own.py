@@ -4,8 +4,8 @@ import csv
 import json
 
 import pytest
-from cli import ROOT, TINY
-from trees import build_tree
+from _helpers.cli import ROOT, TINY
+from _helpers.trees import build_tree
 
 OWN = ["--config-dir", str(ROOT / "examples" / "conf")]
 PATH = {"PYTHONPATH": str(ROOT)}

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.report import figures
-from padim_lit.report.atomic import write_bytes, write_text
 from padim_lit.report.content import describe, finite
 from padim_lit.report.distortions import read_distortions
 from padim_lit.report.html import render
 from padim_lit.report.pictures import PICTURES, embed, find
-from padim_lit.report.sweepfolder import read_sweeps
+from padim_lit.system.atomic import write_bytes, write_text
 
 USAGE = "python -m padim_lit.report SWEEP_DIR... [--out report.html]"
 

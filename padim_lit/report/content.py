@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.claims import LEVEL, judge
-from padim_lit.errors import InputError
-from padim_lit.report.published import (
+from padim_lit.analysis.bootstrap import Difference, paired_difference
+from padim_lit.analysis.claims import LEVEL, judge
+from padim_lit.analysis.sweep_results import RESAMPLED, SETTINGS, SweepFolder, join_parts, labels
+from padim_lit.analysis.table1 import (
     CATEGORIES,
     PADIM_DIM,
     PADIM_IMAGE_MEAN,
@@ -18,10 +19,9 @@ from padim_lit.report.published import (
     PADIM_PIXEL_MEAN,
     REPORT_MEAN,
 )
-from padim_lit.report.summary import METRICS
-from padim_lit.report.sweepfolder import RESAMPLED, SETTINGS, SweepFolder, join_parts, labels
-from padim_lit.statistics import Difference, paired_difference
-from padim_lit.theory import fit_performance
+from padim_lit.analysis.theory import fit_performance
+from padim_lit.errors import InputError
+from padim_lit.metrics import METRICS
 from padim_lit.version import __version__
 
 BASE = "subset"

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from padim_lit.analysis.sweep_results import read_distortion
 from padim_lit.report.pictures import about, find
-from padim_lit.report.sweepfolder import read_distortion
 
 
 def read_distortions(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from padim_lit.errors import InputError
-from padim_lit.report.atomic import write_text
 from padim_lit.report.html import assemble, asset
+from padim_lit.system.atomic import write_text
 from padim_lit.viewer.content import MEGABYTES, PICTURES, build
 
 USAGE = "python -m padim_lit.viewer FOLDER... [--out viewer.html] [--pictures N] [--megabytes MB]"

@@ -8,12 +8,12 @@ from typing import Any
 from matplotlib import colormaps
 
 from padim_lit.errors import InputError
+from padim_lit.metrics import METRICS
 from padim_lit.report.content import PALETTE
-from padim_lit.report.panels import COLOURS
-from padim_lit.report.summary import METRICS
 from padim_lit.version import __version__
 from padim_lit.viewer.pictures import encode_pictures
 from padim_lit.viewer.runs import Run, find_runs, read_run
+from padim_lit.visualization.panels import COLOURS
 
 #: Pictures of a run, and bytes of the whole file, where the command does not say.
 PICTURES, MEGABYTES = 24, 30.0

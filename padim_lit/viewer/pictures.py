@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from padim_lit.report.gallery import Picture
-from padim_lit.report.heatmaps import common_scale
+from padim_lit.visualization.gallery import Picture
+from padim_lit.visualization.heatmaps import common_scale
 
 #: Steps of a distance in the page, over the range of a run's maps.
 LEVELS = 2**12 - 1

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from padim_lit.errors import InputError
-from padim_lit.report.gallery import Picture
-from padim_lit.report.maps import read_maps
-from padim_lit.report.predictions import COLUMNS
-from padim_lit.report.summary import METRICS
+from padim_lit.metrics import METRICS
+from padim_lit.visualization.gallery import Picture
+from padim_lit.visualization.maps import read_maps
+from padim_lit.visualization.predictions import COLUMNS
 
 #: Of a kind whose images do not count in the image metrics, where the data plant defects.
 PLANTED = "planted_"

@@ -1,0 +1,86 @@
+"""Which kinds of defects are found: image AUROC of each kind against all good test images.
+
+``python -m padim_lit.analysis.kinds SWEEP_DIR…`` prints a table for each ablation found there.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from padim_lit.analysis.bootstrap import image_auroc
+from padim_lit.analysis.sweep_results import SweepFolder, read_sweeps
+from padim_lit.data.items import GOOD
+from padim_lit.errors import InputError
+from padim_lit.system.console import print_table
+
+
+def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.ndarray]]:
+    """AUROC over seeds, (S,), of every (projection, D), by kind of defect, alphabetically.
+
+    Only images that count in the image metrics take part.
+
+    Raises:
+        InputError: the folder holds no image scores.
+    """
+    scores = folder.scores
+    if scores is None:
+        raise InputError(f"{folder.path} has no scores.csv; only an ablation writes it")
+    kinds = np.array(scores.kind)
+    counted = scores.count_image.astype(bool)
+    found: dict[str, dict[tuple[str, int], np.ndarray]] = {}
+    for kind in sorted(set(kinds[counted]) - {GOOD}):
+        chosen = counted & ((kinds == kind) | (kinds == GOOD))
+        labels = torch.from_numpy(scores.label[chosen])
+        once = torch.ones(1, int(chosen.sum()))
+        found[kind] = {
+            (proj, dim): np.array(
+                [
+                    image_auroc(torch.from_numpy(scores.scores[name][chosen]), labels, once).item()
+                    for seed in folder.seeds_of(proj, dim)
+                    for name in [f"{proj}-{dim}-{seed}"]
+                ]
+            )
+            for proj in folder.projs
+            for dim in folder.dims_of(proj)
+        }
+    return found
+
+
+def kinds_table(folder: SweepFolder) -> Table:
+    """Rows: projection and D; columns: kinds; cells: mean ± sd over seeds."""
+    found = auroc_by_kind(folder)
+    kinds = np.array(folder.scores.kind)
+    table = Table(title=f"{folder.data}: image AUROC by kind", title_justify="left")
+    table.add_column("proj")
+    table.add_column("dim", justify="right")
+    for kind in found:
+        table.add_column(Text(f"{kind}\n{(kinds == kind).sum()} images"), justify="right")
+    for proj in folder.projs:
+        for dim in folder.dims_of(proj):
+            cells = [_cell(found[kind][proj, dim]) for kind in found]
+            table.add_row(Text(proj), str(dim), *cells)
+    return table
+
+
+def _cell(values: np.ndarray) -> str:
+    spread = f" ±{values.std(ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{values.mean():.3f}{spread}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    if not arguments:
+        sys.exit("error: give the folder of an ablation: python -m padim_lit.analysis.kinds DIR")
+    try:
+        for folder in read_sweeps(arguments):
+            print_table(kinds_table(folder), Console())
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

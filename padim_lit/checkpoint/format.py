@@ -1,0 +1,148 @@
+"""What a checkpoint holds beside Lightning's own keys, read without executing any pickle."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from padim_lit.checkpoint.content import require_content
+from padim_lit.errors import InputError
+from padim_lit.system.torch_file import damage
+
+#: Layout of what is written; older ones are brought up to it by `state_of`.
+VERSION = 4
+#: The key of a Lightning checkpoint under which it lies.
+KEY = "padim_lit"
+#: What every version holds under it.
+NEEDED = {"version", "spec", "record", "count"}
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content, with ``content[KEY]`` of the present `VERSION`.
+
+    Raises:
+        InputError: no such file, not readable, damaged in a single bit, not a checkpoint of
+            padim_lit, of a newer one, or with NaN or infinity in it.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"ckpt={path}: no such file; give the model.ckpt of an earlier run")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign file fails in as many ways as there are formats
+        raise InputError(
+            f"ckpt={path}: not a readable checkpoint ({type(error).__name__}); give the model.ckpt "
+            "of a finished run"
+        ) from error
+    if (reason := damage(path, content)) is not None:
+        raise InputError(
+            f"ckpt={path}: damaged since it was written ({reason}); copy it again, or fit again"
+        )
+    try:
+        require_content(content, state_of(content), path.stat().st_size)
+    except InputError as error:
+        raise InputError(f"ckpt={path}: {error}") from None
+    return content
+
+
+def explained(load: Callable) -> Callable:
+    """Decorator of ``load(cls, path, …)``: what is refused while a model is built names the file.
+
+    A checkpoint of a strange make passes `read` and fails where its tensors meet the backbone.
+    """
+
+    @wraps(load)
+    def wrapped(cls: type, path: str | Path, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(cls, path, *args, **kwargs)
+        except InputError as error:
+            if str(path) in str(error):
+                raise
+            raise InputError(f"ckpt={path}: {error}") from None
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+                AssertionError, NotImplementedError, MemoryError) as error:  # fmt: skip
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(
+                f"ckpt={path}: no model can be built from it ({reason}); give the model.ckpt of a "
+                "finished run"
+            ) from error
+
+    return wrapped
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Save `content` whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        torch.save(content, part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk with the latter
+        part.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} cannot be written ({reason}); choose a folder with space"
+        ) from error
+
+
+def state_of(content: Any) -> dict[str, Any]:
+    """``content[KEY]``, brought up to the present `VERSION` in place.
+
+    Keys: ``version``; ``spec``, the arguments of `Detector`; ``record``, what else was recorded
+    (data, preprocessing), primitives; ``count``, N, 0 before a fit. After one also ``mean`` (P,D)
+    and ``whitening`` and ``scatter``, the bands of a `Triangle` or packed, of which a slim
+    checkpoint (`Detector.slim_state`) has the first alone; ``images``, digests
+    (N,16) or None where they are unknown; ``layer_means`` (L,P,D) or None; ``calibration``, see
+    `padim_lit.deploy.calibration`, or None.
+
+    Raises:
+        InputError: not a checkpoint of padim_lit, or of a newer one.
+    """
+    state = content.get(KEY) if isinstance(content, dict) else None
+    if (
+        not isinstance(state, dict)
+        or not state.keys() >= NEEDED
+        or "state_dict" not in content
+        or type(state["version"]) is not int
+        or not isinstance(state["spec"], dict)
+    ):
+        raise InputError("not a padim_lit checkpoint; give the model.ckpt of an earlier run")
+    if state["version"] > VERSION:
+        raise InputError(
+            f"written by a newer padim_lit (checkpoint version {state['version']}, this one reads "
+            f"up to {VERSION}); upgrade padim_lit"
+        )
+    if state["version"] < 2:
+        state["spec"].setdefault("image_score", "max")
+        options = state["spec"].get("proj_options")
+        if state["spec"].get("proj") == "minor" and isinstance(options, dict):
+            options.setdefault("warmup", 100)
+    if state["version"] < 3:
+        state.update(images=None, calibration=None)
+    if state["version"] < 4:
+        state["layer_means"] = None
+    state["version"] = VERSION
+    return state
+
+
+def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") -> str:
+    """The keys in which two nested dicts differ: ``dim is 100 there and 50 here, …``."""
+    found = []
+    for key in given:
+        there, here = saved.get(key), given[key]
+        if isinstance(here, dict) and isinstance(there, dict):
+            found.append(differences(there, here, f"{prefix}{key}."))
+        elif there != here:
+            found.append(f"{prefix}{key} is {there} there and {here} here")
+    return ", ".join(f for f in found if f)
+
+
+def part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of one submodule of a state dict."""
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}

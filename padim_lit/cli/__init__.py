@@ -1,0 +1,1 @@
+"""The command line: config, modes, and what is built from them."""

@@ -1,0 +1,169 @@
+"""One run or job from a config: quiet the frameworks, pick the mode, keep a sweep going."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback as HydraCallback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from padim_lit.analysis.table1 import compare, print_table1, write_table1
+from padim_lit.cli.instantiate import import_own
+from padim_lit.cli.messages import one_line
+from padim_lit.cli.modes import (
+    ablation,
+    calibrate,
+    distortion,
+    export,
+    figure4,
+    fit,
+    merge,
+    predict,
+    update,
+)
+from padim_lit.errors import InputError
+from padim_lit.sweep import jobs, launchers
+from padim_lit.sweep.job_table import collect, print_failures, print_sweep_table, write_sweep_csv
+from padim_lit.system import faults
+from padim_lit.system.atomic import remove_remnants
+from padim_lit.system.memory import keep_freed_memory
+
+log = logging.getLogger(__name__)
+
+# Lightning's remarks on what is meant here: no optimiser, a backbone in eval mode, and on small
+# machines no loader processes. Its hints on devices and loggers go with them.
+QUIET = (
+    ".*configure_optimizers. returned .None.*",
+    ".*in eval mode at the start of training.*",
+    ".*does not have many workers.*",
+    ".*LeafSpec.*is deprecated.*",
+    ".*could be decompression bomb.*",  # what is too large is refused by name
+)
+
+
+class Mode(NamedTuple):
+    """What run.py does: `run` takes the config and the folder to write into, `result` last."""
+
+    run: Callable[[DictConfig, Path], Any]
+    result: str
+
+
+#: mode=NAME → what runs, and the file that it writes last.
+MODES = {
+    "fit": Mode(fit.run, "metrics.json"),
+    "ablation": Mode(ablation.run, "rows.json"),
+    "distortion": Mode(distortion.run, "distortion.json"),
+    "figure4": Mode(figure4.run, "figure4.json"),
+    "predict": Mode(predict.run, "predict.json"),
+    "export": Mode(export.run, "export.json"),
+    "merge": Mode(merge.run, "merge.json"),
+    "update": Mode(update.run, "update.json"),
+    "remove": Mode(update.run_remove, "remove.json"),
+    "calibrate": Mode(calibrate.run, "calibrate.json"),
+}
+
+
+def main(config: DictConfig) -> None:
+    """Hydra's task: one run, or one job of a sweep."""
+    keep_freed_memory()  # here, because launchers run each job in a process of its own
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.raiseExceptions = False  # a log file on a full disk would print a traceback a line
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message)
+    if hydra.mode != RunMode.MULTIRUN:
+        _run(_mode(config), config, folder)
+        return
+    launchers.allow_loaders()
+    try:
+        run_job(config, folder)
+    except KeyboardInterrupt:
+        print("interrupted; the same command again does the jobs that are missing", file=sys.stderr)
+        raise
+
+
+def run_job(config: DictConfig, folder: Path) -> None:
+    """One job of a sweep, unless `folder` holds its complete result already.
+
+    A job that fails leaves ``failed.json`` and does not take the others with it; `SweepReport`
+    names it at the end, and the same command again runs it again.
+    """
+    try:
+        mode, job = _mode(config), jobs.describe(config)
+        if jobs.is_done(folder, mode.result, job):
+            print(
+                f"Job {folder.name}: done already, skipped; to run it anew delete {folder} or give "
+                "another hydra.sweep.dir"
+            )
+            return
+        jobs.begin(folder, mode.result)
+        _run(mode, config, folder)
+        jobs.finish(folder, job)
+    except Exception as error:
+        if not isinstance(error, InputError):
+            log.exception("this job failed")
+        jobs.fail(folder, one_line(error))
+        log.error("this job failed: %s", one_line(error))
+
+
+def _run(mode: Mode, config: DictConfig, folder: Path) -> None:
+    """The mode's `run`; what the machine did to it becomes one line too."""
+    remove_remnants(folder)
+    import_own(config)
+    try:
+        mode.run(config, folder)
+    except (OSError, RuntimeError, MemoryError) as error:
+        reason = faults.explain(error, folder)
+        if reason is None:
+            raise
+        raise InputError(reason) from error
+
+
+def _mode(config: DictConfig) -> Mode:
+    if config.mode not in MODES:
+        raise InputError(f"mode={config.mode}: unknown; allowed: {', '.join(MODES)}")
+    return MODES[config.mode]
+
+
+class SweepReport(HydraCallback):
+    """Writes sweep.csv and prints the table of means when a multirun ends.
+
+    With `table1` it writes table1.csv and prints that table instead. Raises SystemExit where a
+    job failed: Hydra turns any other exception into a warning.
+    """
+
+    def __init__(self, table1: bool = False) -> None:
+        self.table1 = table1
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            paths = {"sweep": write_sweep_csv(folder)}
+            found = collect(folder)
+            if self.table1:
+                # A job that failed may have left an older sweep.csv.
+                done = {job.folder: None for job in found if job.status == "done"}
+                rows = compare([folder / name for name in done])
+                paths["table"] = write_table1(folder, rows)
+                print_table1(rows)
+                print_failures(found)
+            else:
+                print_sweep_table(found)
+        except InputError as error:
+            sys.exit(f"error: {one_line(error)}")
+        print()
+        for name, path in paths.items():
+            print(f"{name:<6} {path.resolve()}")
+        bad = [job for job in found if job.status != "done"]
+        if bad:
+            everyone = len({job.folder for job in found})
+            sys.exit(
+                f"error: {len(bad)} of {everyone} jobs failed; the lines above say why; the same "
+                "command again runs only those"
+            )

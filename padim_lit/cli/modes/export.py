@@ -1,0 +1,241 @@
+"""mode=export: write a checkpoint for another runtime, compare both, time both."""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from padim_lit.cli.messages import require_known_keys
+from padim_lit.data.files import find_images
+from padim_lit.data.images import read_image
+from padim_lit.data.transform import view
+from padim_lit.deploy.export import FORMATS, PRECISIONS, WRITERS, metadata, require
+from padim_lit.deploy.runtimes import RUNTIMES, Run, largest_difference, milliseconds, run_detector
+from padim_lit.errors import InputError
+from padim_lit.model.detector import Detector
+from padim_lit.system.atomic import remove_remnants, write_json
+from padim_lit.system.console import print_line, print_table
+from padim_lit.system.versions import device_name, versions
+
+#: Largest relative difference to the checkpoint's scores, and to any pixel of its maps, that is
+#: written. A map's lowest values move most, and say least.
+TOLERANCES = {
+    "fp32": {"score_difference": 1e-4, "map_difference": 1e-4},
+    "fp16": {"score_difference": 2e-2, "map_difference": 1e-1},
+}
+#: What must be installed for format=NAME.
+NEEDS = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "torch": (),
+}
+IMAGES = 5  # that are compared: the first alone, the others as one batch
+ROUNDS, SECONDS = 30, 20.0
+
+
+def run(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Export ``config.ckpt``; the files come into place only after they gave its scores.
+
+    Returns:
+        The content of export.json.
+
+    Raises:
+        InputError: a config, checkpoint, package, image or path that cannot be used, or a file
+            that does not give the checkpoint's scores.
+    """
+    require_known_keys(config)
+    _require_choices(config)
+    require(config.format, *NEEDS[config.format])
+    if config.ckpt is None:
+        raise InputError("ckpt is not set; give the model.ckpt of an earlier run")
+    source, target = Path(config.ckpt).expanduser(), _target(config, folder)
+    if target.exists() and source.exists() and target.samefile(source):
+        raise InputError(f"output={target} is the checkpoint itself; give another file")
+    detector = Detector.load_from_checkpoint(source)
+    detector.require_fitted()
+    threshold, notes = _threshold(config, detector)
+    about = metadata(detector, threshold, config.precision, config.preprocess)
+    pixels = _pixels(config.images, detector)
+    with _beside(target) as part:
+        WRITERS[config.format](detector, part, config.precision, config.preprocess, about)
+        threads = torch.get_num_threads()
+        ours, theirs = run_detector(detector), RUNTIMES[config.format](part, threads)
+        takes_pixels = config.preprocess and config.format != "torch"
+        found = _compare(ours, theirs, pixels, takes_pixels, threshold)
+        _require_close(found, config)
+        first = pixels[:1] if takes_pixels else _floats(pixels[:1])
+        plain = _floats(pixels[:1])
+        times = milliseconds([lambda: ours(plain), lambda: theirs(first)], ROUNDS, SECONDS)
+        files = _place(part, target, config.format)
+    if detector.backbone.source.startswith("random"):
+        notes.append("The backbone's weights are random: the scores say nothing about defects.")
+    results = {
+        "format": config.format,
+        **about,
+        "files": [str(file.resolve()) for file in files],
+        "ckpt": str(source.resolve()),
+        "bytes": sum(file.stat().st_size for file in files),
+        "ckpt_bytes": source.stat().st_size,
+        **found,
+        "compared": config.images or "random images",
+        "ms": times[1],
+        "ckpt_ms": times[0],
+        "threads": threads,
+        "device": device_name(torch.device("cpu")),
+        **versions(),
+        **{f"version/{name}": packages.version(name) for name in NEEDS[config.format]},
+        "notes": notes,
+    }
+    # Last: with export.json the folder is complete.
+    write_json(folder / "export.json", results)
+    _print(results)
+    return results
+
+
+def _require_choices(config: DictConfig) -> None:
+    for key, allowed in (("format", tuple(FORMATS)), ("precision", PRECISIONS)):
+        if config[key] not in allowed:
+            raise InputError(f"{key}={config[key]}: unknown; allowed: {', '.join(allowed)}")
+    if config.threshold is not None and not math.isfinite(config.threshold):
+        raise InputError(f"threshold={config.threshold}: must be a finite score")
+    if config.preprocess and config.format == "torch":
+        raise InputError("preprocess=true: a checkpoint has no graph to put it in; leave it out")
+
+
+def _target(config: DictConfig, folder: Path) -> Path:
+    suffix = FORMATS[config.format][0]
+    if config.output is None:
+        name = "slim" if config.format == "torch" else "model"
+        return folder / f"{name}{suffix}"
+    target = Path(config.output).expanduser()
+    if target.suffix != suffix or target.is_dir():
+        raise InputError(
+            f"output={config.output}: format={config.format} writes a file NAME{suffix}; "
+            "give such a name"
+        )
+    return target
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A path of the same name in a folder beside `target`, which is gone afterwards."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_remnants(target.parent)
+        name = f".export.{os.getpid()}."
+        with tempfile.TemporaryDirectory(".tmp", name, dir=target.parent) as folder:
+            yield Path(folder) / target.name
+    except OSError as error:
+        raise InputError(
+            f"output={target} cannot be written ({error.strerror or error}); "
+            "choose a writable folder with enough space"
+        ) from error
+
+
+def _place(part: Path, target: Path, format: str) -> list[Path]:
+    # The one to open comes last: where it is, the others are.
+    files = [target.with_suffix(suffix) for suffix in FORMATS[format]]
+    for file in reversed(files):
+        part.with_suffix(file.suffix).replace(file)
+    return files
+
+
+def _threshold(config: DictConfig, detector: Detector) -> tuple[float | None, list[str]]:
+    """The score from which an image is called defective, and what to know about it."""
+    if config.threshold is not None:
+        return float(config.threshold), []
+    known = (detector.calibration or {}).get("threshold")
+    if known is not None:
+        return float(known), []
+    return None, [
+        "No decision: the checkpoint holds no threshold; give threshold=SCORE to have one."
+    ]
+
+
+def _pixels(images: str | None, detector: Detector) -> np.ndarray:
+    """uint8 (B,h,w,3): a few of the user's images as the model sees them, or random ones."""
+    height, width = detector.image_shape
+    if images is None:
+        shape = (IMAGES, height, width, 3)
+        return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    if "image_size" not in detector.record:
+        raise InputError(
+            f"images={images}: the checkpoint does not say how its images were resized; leave it "
+            "out to compare on random ones"
+        )
+    files = find_images(images)
+    look = view(detector.record["image_size"], detector.record["crop_size"])
+    chosen = files[:: max(1, len(files) // IMAGES)][:IMAGES]
+    return np.stack([np.asarray(look.image(read_image(file))) for file in chosen])
+
+
+def _floats(pixels: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray((pixels.astype(np.float32) / 255).transpose(0, 3, 1, 2))
+
+
+def _compare(
+    ours: Run, theirs: Run, pixels: np.ndarray, takes_pixels: bool, threshold: float | None
+) -> dict[str, float]:
+    """Largest relative differences; infinite where a decision does not follow from its score."""
+    found = {"score_difference": 0.0, "map_difference": 0.0}
+    for part in (pixels[:1], pixels[1:]):
+        if not len(part):
+            continue
+        expected = ours(_floats(part))
+        given = theirs(part if takes_pixels else _floats(part))
+        for name in ("score", "map"):
+            difference = largest_difference(expected[name], given[name])
+            key = f"{name}_difference"
+            found[key] = max(found[key], difference)
+        if "decision" in given and (given["decision"] != (given["score"] >= threshold)).any():
+            found["score_difference"] = math.inf
+    return found
+
+
+def _require_close(found: dict[str, float], config: DictConfig) -> None:
+    for name, allowed in TOLERANCES[config.precision].items():
+        if not found[name] <= allowed:
+            better = "precision=fp32" if config.precision == "fp16" else "format=torch"
+            raise InputError(
+                f"format={config.format} gives a {name.removesuffix('_difference')} that differs "
+                f"from the checkpoint's by {found[name]:.1e}, allowed is {allowed:.0e}; nothing "
+                f"was written; use {better}"
+            )
+
+
+def _print(results: dict[str, Any]) -> None:
+    console = Console()
+    title = f"Export to {results['format']}, {results['precision']}"
+    table = Table(title=title, title_justify="left")
+    for column in ("", "MB", "ms an image", "score differs", "map differs"):
+        table.add_column(column, justify="left" if not column else "right")
+    table.add_row(
+        "checkpoint, torch", f"{results['ckpt_bytes'] / 1e6:.1f}", f"{results['ckpt_ms']:.1f}"
+    )
+    table.add_row(
+        Path(results["files"][0]).name,
+        f"{results['bytes'] / 1e6:.1f}",
+        f"{results['ms']:.1f}",
+        f"{results['score_difference']:.1e}",
+        f"{results['map_difference']:.1e}",
+    )
+    print_table(table, console)
+    print_line(
+        f"{results['compared']}; largest relative differences; batch 1, median, "
+        f"{results['threads']} threads each",
+        console,
+    )
+    for note in results["notes"]:
+        print_line(f"Note: {note}", console)
+    for file in results["files"]:
+        print_line(file, console)

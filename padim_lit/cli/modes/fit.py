@@ -1,0 +1,309 @@
+"""mode=fit: build → fit (or load a checkpoint) → test → report."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from padim_lit.cli.build import (
+    load_model,
+    make_data,
+    make_logger,
+    make_model,
+    make_trainer,
+    preprocessing,
+)
+from padim_lit.cli.messages import require_known_keys
+from padim_lit.cli.modes import thresholds
+from padim_lit.cli.tracking import finish, log_run
+from padim_lit.data import AnomalyData
+from padim_lit.deploy.explanation import Explanation, explain
+from padim_lit.errors import InputError
+from padim_lit.model.projection import require_seed
+from padim_lit.padim import PaDiM
+from padim_lit.system.atomic import write_json, write_text
+from padim_lit.system.faults import halving
+from padim_lit.system.memory import peak_bytes, reset_peak
+from padim_lit.system.versions import device_name, versions
+from padim_lit.visualization.gallery import Gallery, Picture
+from padim_lit.visualization.heatmaps import common_scale, save_heatmaps
+from padim_lit.visualization.maps import write_maps
+from padim_lit.visualization.predictions import Prediction, predictions_of, write_predictions
+from padim_lit.visualization.summary import print_summary
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Fit (or load ``config.ckpt``), test, and write everything into `folder`.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        InputError: a config, file or image that cannot be used.
+    """
+    logger = None
+    failed = True
+    try:
+        # The cheap checks come first: keys, data, then weights, then the trainer.
+        require_known_keys(config)
+        _require_one(config)
+        require_seed(config.seed)
+        thresholds.require_keys(config)
+        data = make_data(config)
+        model = load_model(config, data) if config.ckpt else make_model(config, data)
+        logger = make_logger(config)
+        recorder = Recorder()
+        trainer = make_trainer(config, logger, recorder)
+        results = _fit_and_test(config, data, model, trainer, recorder, folder)
+        if trainer.is_global_zero:
+            _report(config, results, model, recorder, logger, folder)
+        failed = False
+        return results
+    finally:
+        finish(logger, failed)
+
+
+class Recorder(Callback):
+    """Keeps each test image's prediction, and the few pictures worth looking at."""
+
+    def __init__(self):
+        self.predictions: list[Prediction] = []
+        self.gallery = Gallery()
+
+    def on_test_start(self, trainer: Trainer, pl_module: PaDiM) -> None:
+        # A test that ran out of memory starts anew.
+        self.predictions, self.gallery = [], Gallery()
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.predictions += predictions_of(batch, outputs["score"])
+        self.gallery.add(batch, outputs["score"], outputs["map"])
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: PaDiM) -> None:
+        if trainer.world_size == 1:
+            return
+        ranks: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(ranks, (self.predictions, self.gallery))
+        self.predictions = [row for rows, _ in ranks for row in rows]
+        self.gallery = ranks[0][1]
+        for _, gallery in ranks[1:]:
+            self.gallery.merge(gallery)
+
+
+def _fit_and_test(
+    config: DictConfig,
+    data: AnomalyData,
+    model: PaDiM,
+    trainer: Trainer,
+    recorder: Recorder,
+    folder: Path,
+) -> dict[str, Any]:
+    device = trainer.strategy.root_device
+    reset_peak(device)
+    notes = _notes(config, data, model)
+    if trainer.is_global_zero:
+        log.info(_headline(data, model))
+    fit_seconds = None
+    if not config.ckpt:
+        start = time.perf_counter()
+        trainer = _in_memory(config, data, trainer, recorder, "fit", lambda t: t.fit(model, data))
+        fit_seconds = time.perf_counter() - start
+        if model.whitening is None:
+            raise InputError(
+                "nothing was fitted: trainer.max_epochs must be 1, and limits on batches above 0"
+            )
+        model.record["precision"] = trainer.precision
+        if trainer.is_global_zero:
+            thresholds.choose_threshold(config, data, model, trainer)
+        _save_checkpoint(trainer, folder / "model.ckpt")
+        model.moments = None  # the file holds them; the test needs the factors alone
+    start = time.perf_counter()
+    trainer = _in_memory(
+        config, data, trainer, recorder, "test", lambda t: t.test(model, data, verbose=False)
+    )
+    test_seconds = time.perf_counter() - start
+    metrics = dict(model.results)
+    why = metrics.pop("why")
+    # Contours need one threshold: the pixels' where truth is known.
+    metrics["map_threshold"] = metrics.get("pixel_threshold", metrics.get("image_threshold"))
+    return {
+        **{f"test/{name}": value for name, value in metrics.items()},
+        **{f"test/{name}_why": reason for name, reason in why.items()},
+        "fit/seconds": fit_seconds,
+        "fit/images": model.count,
+        "test/seconds": test_seconds,
+        "test/images": len(recorder.predictions),
+        "test/seconds_per_image": test_seconds / max(len(recorder.predictions), 1),
+        "peak_memory_bytes": peak_bytes(device),
+        "state_bytes": model.state_bytes,
+        "device": device_name(device),
+        "precision": trainer.precision,
+        "backbone": model.backbone.name,
+        "weights": model.backbone.source,
+        "weights_sha256": model.backbone.source_sha256,
+        "layers": model.backbone.layers,
+        "embedding_dim": model.backbone.embedding_dim,
+        "proj": model.projection.name,
+        **{f"proj/{key}": value for key, value in model.projection.options.items()},
+        "dim": model.projection.dim,
+        "eps": model.eps,
+        "seed": config.seed,
+        "grid": list(model.map_grid),
+        "sigma": model.sigma,
+        "image_score": model.image_score,
+        **thresholds.at_threshold(config, data, model, recorder.predictions),
+        **preprocessing(config),
+        "data": data.name,
+        **{f"data/{key}": value for key, value in data.record.items()},
+        **versions(),
+        "notes": notes,
+    }
+
+
+def _report(
+    config: DictConfig,
+    results: dict[str, Any],
+    model: PaDiM,
+    recorder: Recorder,
+    logger: Logger | None,
+    folder: Path,
+) -> None:
+    pictures, threshold = recorder.gallery.pictures(), results["test/map_threshold"]
+    scale = common_scale(pictures)
+    title = f"{results['data']}, {results['backbone']}, {results['proj']} to {results['dim']}"
+    heatmaps = save_heatmaps(
+        folder / "heatmaps",
+        pictures,
+        threshold,
+        scale,
+        title=title,
+        image_threshold=results.get("test/image_threshold"),
+        explanations=_explanations(model, pictures),
+    )
+    write_maps(folder / "heatmaps" / "maps.npz", pictures)
+    write_predictions(folder / "predictions.csv", recorder.predictions)
+    log_run(
+        logger,
+        config=OmegaConf.to_container(config, resolve=True),
+        results=results,
+        predictions=recorder.predictions,
+        pictures=pictures,
+        threshold=threshold,
+        scale=scale,
+    )
+    # Hydra's own copy under .hydra/ keeps its interpolations.
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    # Last: a folder with metrics.json is complete.
+    write_json(folder / "metrics.json", results)
+    paths = {
+        "metrics": folder / "metrics.json",
+        "predictions": folder / "predictions.csv",
+        "heat maps": heatmaps[-1] if heatmaps else folder,
+        "checkpoint": config.ckpt or folder / "model.ckpt",
+        "config": folder / "config.yaml",
+    }
+    notes = [*results["notes"], *thresholds.notes_on(results)]
+    print_summary(results, {k: str(Path(v).resolve()) for k, v in paths.items()}, notes)
+
+
+def _explanations(model: PaDiM, pictures: Sequence[Picture]) -> list[Explanation] | None:
+    if model.layer_means is None:  # an old checkpoint's
+        return None
+    seen = [torch.from_numpy(p.image).permute(2, 0, 1).float() / 255 for p in pictures]
+    return [explain(model, image.contiguous()) for image in seen]
+
+
+def _notes(config: DictConfig, data: AnomalyData, model: PaDiM) -> list[str]:
+    notes = list(data.notes)
+    if model.backbone.source.startswith("random"):
+        notes.append("The backbone's weights are random: the metrics say nothing about detection.")
+    if model.projection.name == "identity" and config.dim != model.projection.dim:
+        notes.append(f"proj=identity keeps all {model.projection.dim} channels; dim is not used.")
+    return notes
+
+
+def _headline(data: AnomalyData, model: PaDiM) -> str:
+    height, width = model.map_grid
+    return (
+        f"{data.name}: {data.record['train_images']} images to fit, {len(data.test_items)} to test;"
+        f" {model.backbone.name} ({model.backbone.source}): C={model.backbone.embedding_dim} → "
+        f"{model.projection.name} D={model.projection.dim}, grid {height}×{width}, ε={model.eps}, "
+        f"seed {model.projection.seed}"
+    )
+
+
+def _save_checkpoint(trainer: Trainer, path: Path) -> None:
+    # Complete or not there: a reader never meets half a file.
+    part = path.with_name(path.name + ".part")
+    try:
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            part.replace(path)
+    except (OSError, RuntimeError) as error:  # a full disk names no file
+        part.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} cannot be written ({reason}); choose a folder with space"
+        ) from error
+
+
+def _in_memory(
+    config: DictConfig,
+    data: AnomalyData,
+    trainer: Trainer,
+    recorder: Recorder,
+    what: str,
+    work: Callable[[Trainer], Any],
+) -> Trainer:
+    """Do `work`, anew with half the batch where the GPU's memory runs out; the trainer that did.
+
+    Each attempt has a Trainer of its own, because one that failed keeps its old loaders. Several
+    ranks would have to agree on a size: they stop instead.
+    """
+    if trainer.world_size > 1:
+        with _interruptible(trainer):
+            work(trainer)
+        return trainer
+
+    def attempt(size: int) -> Trainer:
+        fresh = trainer
+        if size != first:
+            data.batch_size = size
+            fresh = make_trainer(config, trainer.logger, recorder)
+        with _interruptible(fresh):
+            work(fresh)
+        return fresh
+
+    first = data.batch_size
+    return halving(first, attempt, what)[0]
+
+
+@contextmanager
+def _interruptible(trainer: Trainer) -> Iterator[None]:
+    """Raise KeyboardInterrupt after Ctrl-C, in whichever way Lightning takes it."""
+    try:
+        yield
+    except SystemExit:
+        # Its exit status 1 would say that something failed.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    if trainer.interrupted:  # it would let the run go on with half the images
+        raise KeyboardInterrupt
+
+
+def _require_one(config: DictConfig) -> None:
+    for key in ("projs", "dims", "seeds"):
+        if config[key] is not None:
+            raise InputError(
+                f"{key}={list(config[key])}: mode=fit makes one model of one {key[:-1]}; give "
+                f"{key[:-1]}=VALUE, with -m several, or experiment=ablation"
+            )

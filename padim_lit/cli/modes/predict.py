@@ -1,0 +1,250 @@
+"""mode=predict: scores, decisions and heat maps of images without labels, as they come."""
+
+import hashlib
+import logging
+import re
+import time
+from contextlib import closing
+from pathlib import Path, PurePath
+from typing import Any
+
+from omegaconf import DictConfig
+
+from padim_lit.cli.build import make_trainer
+from padim_lit.cli.messages import require_known_keys
+from padim_lit.data.files import find_images
+from padim_lit.deploy.explanation import explain, require_layer_means
+from padim_lit.deploy.folder_watcher import Watcher
+from padim_lit.deploy.prediction_log import DECISIONS, ScoredFiles, Version
+from padim_lit.deploy.predictor import Prediction, Predictor, Seen, load
+from padim_lit.errors import InputError
+from padim_lit.model.detector import FULL_PRECISION
+from padim_lit.system.atomic import write_bytes, write_json
+from padim_lit.system.console import progress
+from padim_lit.system.versions import device_name, versions
+from padim_lit.visualization.overlay import colours, side_by_side
+
+log = logging.getLogger(__name__)
+
+OVERLAYS = ("anomalous", "all", "none")
+# Unreadable files that are named at the end.
+NAMED = 5
+# A file at rest that cannot be decoded is given up after so many times watch_settle.
+PATIENCE = 10
+# Seconds between two looks at a folder, at most.
+LOOK = 0.5
+
+
+def run(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """Score ``config.images`` with ``config.ckpt``; with ``config.watch`` what comes there.
+
+    Returns:
+        The content of predict.json.
+
+    Raises:
+        InputError: a config or checkpoint that cannot be used, or no image that can.
+    """
+    require_known_keys(config)
+    _require_keys(config)
+    files = None if config.watch else find_images(config.images)
+    device = make_trainer(config, None).strategy.root_device
+    predictor = load(
+        config.ckpt,
+        device=device,
+        batch_size=1 if device.type == "cpu" else config.batch_size,
+        threshold=config.threshold,
+        false_alarm_rate=config.false_alarm_rate,
+    )
+    if (precision := predictor.detector.precision) != FULL_PRECISION:
+        log.warning(
+            "ckpt=%s was fitted with trainer.precision=%s and scores in %s here: scores differ by "
+            "some tenths of a percent",
+            *(config.ckpt, precision, FULL_PRECISION),
+        )
+    if config.explain:
+        require_layer_means(predictor.detector)
+    start = time.perf_counter()
+    with closing(ScoredFiles(folder, _model(config, predictor), config.watch)) as scored:
+        work = _Work(config, folder, predictor, scored)
+        before = scored.counts.total()
+        if config.watch:
+            if before:
+                log.info("%d images were scored before", before)
+            work.watch()
+        else:
+            work.score(files)
+    seconds = time.perf_counter() - start
+    results = {
+        "images": scored.counts.total() - scored.counts["unreadable"],
+        **{name or "undecided": scored.counts[name] for name in ("anomalous", "good", "")},
+        "unreadable": scored.counts["unreadable"],
+        "unreadable_first": work.unreadable,
+        "seconds": seconds,
+        "threshold": predictor.threshold,
+        "threshold_source": predictor.threshold_source,
+        "map_threshold": predictor.map_threshold,
+        "ckpt": config.ckpt,
+        "source": config.images,
+        "device": device_name(device),
+        **versions(),
+    }
+    write_json(folder / "predict.json", results)
+    _print(results, scored.counts.total() - before, folder)
+    if not config.watch and not results["images"]:
+        raise InputError(
+            f"images={config.images}: none of {len(files)} files could be read; "
+            f"{work.unreadable[0]}"
+        )
+    return results
+
+
+class _Work:
+    """What happens to each image."""
+
+    def __init__(
+        self, config: DictConfig, folder: Path, predictor: Predictor, scored: ScoredFiles
+    ) -> None:
+        self.config, self.predictor, self.scored = config, predictor, scored
+        self.heatmaps = folder / "heatmaps"
+        self.unreadable: list[str] = []
+        known = predictor.calibration
+        maxima = None if known is None else known["map_maxima"].numpy()
+        self.scale = colours(maxima, predictor.map_threshold)
+        if config.overlays == "anomalous" and predictor.threshold is None:
+            log.warning("%s; no decisions, and no pictures", predictor.threshold_source)
+        if not config.watch:  # those of an earlier run are of other images
+            for picture in self.heatmaps.glob("*.png"):
+                picture.unlink()
+
+    def score(self, files: list[Path]) -> None:
+        """Score each of the files."""
+        with progress() as bar:
+            task = bar.add_task("images", total=len(files))
+
+            def refuse(path: Path, error: InputError) -> None:
+                self.refuse(_version(path), error)
+                bar.advance(task)
+
+            for seen, prediction in self.predictor.stream_seen(files, refuse):
+                self.keep(_version(seen.path), seen, prediction)
+                bar.advance(task)
+
+    def watch(self) -> None:
+        """Score what comes, until Ctrl-C or `watch_idle` seconds without."""
+        config, done = self.config, self.scored.done
+        watcher = Watcher(Path(config.images).expanduser(), config.watch_settle, done.__contains__)
+        pause = min(LOOK, max(0.02, config.watch_settle / 2))
+        print(f"watching {config.images}, Ctrl-C ends", flush=True)
+        try:
+            last = time.monotonic()
+            while True:
+                for version, rest in watcher.rested():
+                    if line := self.try_one(version, rest):
+                        last = time.monotonic()
+                        print(f"{time.strftime('%H:%M:%S')}  {line}  {version.path}", flush=True)
+                idle = config.watch_idle
+                if idle is not None and time.monotonic() - last >= idle and not watcher.waiting:
+                    return
+                time.sleep(pause)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on", flush=True)
+
+    def try_one(self, version: Version, rest: float) -> str | None:
+        """What to say of a file at rest since `rest` seconds; None if it was left for later."""
+        try:
+            seen = self.predictor.see(version.path)
+        except InputError as error:
+            if rest < PATIENCE * self.config.watch_settle:
+                return None  # maybe somebody still writes it
+            self.refuse(version, error)
+            return "unreadable"
+        if _version(version.path) != version:  # changed while it was read
+            return None
+        (found,) = self.predictor.score([seen])
+        self.keep(version, seen, found)
+        return f"{DECISIONS[found.is_anomalous] or 'undecided':<9}  {found.score:.2f}"
+
+    def keep(self, version: Version, seen: Seen, found: Prediction) -> None:
+        """Write what an image got, its lines last."""
+        wanted = self.config.overlays
+        why = None
+        if self.config.explain:
+            why = explain(self.predictor.detector, seen.tensor())
+        if wanted == "all" or (wanted == "anomalous" and found.is_anomalous):
+            low, high = float(found.map.min()), float(found.map.max())
+            scale = self.scale or (low, max(high, low + 1e-6))
+            png = side_by_side(seen.values, found.map, scale, self.predictor.map_threshold, why)
+            write_bytes(self.heatmaps / _file_name(version.path), png)
+        self.scored.add(
+            version,
+            found.score,
+            found.p_value,
+            found.is_anomalous,
+            found.threshold,
+            None if why is None else why.numbers(),
+        )
+
+    def refuse(self, version: Version, error: InputError) -> None:
+        """Write that a file cannot be used."""
+        log.warning("skipped: %s", error)
+        if len(self.unreadable) < NAMED:
+            self.unreadable.append(str(error))
+        self.scored.add_error(version, str(error))
+
+
+def _require_keys(config: DictConfig) -> None:
+    for key in ("ckpt", "images"):
+        if config[key] is None:
+            what = "model.ckpt of an earlier run" if key == "ckpt" else "FILE, FOLDER or PATTERN"
+            raise InputError(f"mode=predict: give {key}={what}")
+    if config.overlays not in OVERLAYS:
+        raise InputError(f"overlays={config.overlays}: allowed: {', '.join(OVERLAYS)}")
+    if config.watch and not Path(config.images).expanduser().is_dir():
+        raise InputError(f"images={config.images}: watch=true takes an existing folder")
+    for key in ("watch_settle", "watch_idle"):
+        if config[key] is not None and not config[key] > 0:
+            raise InputError(f"{key}={config[key]}: must be above 0, in seconds")
+
+
+def _model(config: DictConfig, predictor: Predictor) -> dict[str, Any]:
+    """What the lines of one folder have in common."""
+    path = Path(config.ckpt).expanduser().resolve()
+    stat = path.stat()
+    return {
+        "ckpt": str(path),
+        "size": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "threshold": predictor.threshold,
+    }
+
+
+def _version(path: str | Path) -> Version:
+    try:
+        return Version.of(path)
+    except OSError:  # gone in the meantime
+        return Version(str(path), 0, 0)
+
+
+def _file_name(path: str) -> str:
+    # The digest tells files of one name in different folders apart.
+    stem = re.sub(r"[^\w.-]+", "-", PurePath(path).stem)[:60]
+    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+    return f"{stem}-{digest}.png"
+
+
+def _print(results: dict[str, Any], new: int, folder: Path) -> None:
+    decided = ", ".join(
+        f"{results[name]} {name}" for name in ("anomalous", "good", "undecided") if results[name]
+    )
+    print(f"scored   {results['images']} images{f': {decided}' if decided else ''}")
+    if results["seconds"] > 0 and new:
+        pace = f"{new / results['seconds']:.1f} images/s"
+        print(f"now      {new} in {results['seconds']:.1f} s, {pace}")
+    if results["unreadable"]:
+        print(f"skipped  {results['unreadable']} files that cannot be read, such as")
+        for line in results["unreadable_first"]:
+            print(f"         {line}")
+    print(f"decided  by {results['threshold_source']}")
+    for name in ("predictions.csv", "predictions.jsonl", "heatmaps", "predict.json"):
+        if (folder / name).exists():
+            print(f"written  {(folder / name).resolve()}")

@@ -1,0 +1,148 @@
+"""The threshold that mode=fit chooses without the test set, and what it does to that set."""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader
+
+from padim_lit.data import AnomalyData
+from padim_lit.data.items import Item, ItemDataset, collate, picture
+from padim_lit.deploy.calibration import (
+    RATE,
+    Measured,
+    calibrate,
+    describe,
+    measure,
+    recalibrate,
+    require_rate,
+)
+from padim_lit.errors import InputError
+from padim_lit.model.detector import Detector
+from padim_lit.model.learned import spread
+from padim_lit.padim import PaDiM
+from padim_lit.system.console import progress
+from padim_lit.system.faults import halving
+from padim_lit.visualization.predictions import Prediction
+
+log = logging.getLogger(__name__)
+
+
+def require_keys(config: DictConfig) -> None:
+    """Raise InputError for a rate or a number of images out of range."""
+    if config.calibration < 0:
+        raise InputError(f"calibration={config.calibration}: a number of images; 0 for none")
+    if config.false_alarm_rate is not None:
+        require_rate(config.false_alarm_rate)
+
+
+def choose_threshold(config: DictConfig, data: AnomalyData, model: PaDiM, trainer: Trainer) -> None:
+    """Score training images as if each had been left out of the fit; sets ``model.calibration``."""
+    if not config.calibration:
+        return
+    if model.count != len(data.train_items) or model.count < 3:
+        log.warning(
+            "no threshold: the fit took %d of %d training images; it needs all, and at least 3",
+            *(model.count, len(data.train_items)),
+        )
+        return
+    rate = RATE if config.false_alarm_rate is None else config.false_alarm_rate
+    items = _unseen(data.train_items, model.projection.warmup, rate)
+    items = [items[i] for i in spread(len(items), config.calibration)]
+    images = ItemDataset(items, data.view, data.reading.cache or picture)
+    loader = partial(DataLoader, images, num_workers=data.num_workers, collate_fn=collate)
+    with trainer.precision_plugin.forward_context():
+        found, data.batch_size = measured(
+            model, loader, data.batch_size, trainer.strategy.root_device, "leave one out"
+        )
+    model.calibration = calibrate(found, rate)
+    log.info("%s", describe(model.calibration))
+
+
+def measured(
+    detector: Detector,
+    loader: Callable[..., Iterable[Mapping[str, Any]]],
+    size: int,
+    device: torch.device,
+    what: str,
+    held: Collection[bytes] | None = None,
+) -> tuple[Measured, int]:
+    """`measure` on `device` with a progress bar, and the batch that the GPU's memory allowed.
+
+    Args:
+        detector: on the CPU before and after.
+        loader: makes batches of ``batch_size`` images.
+        size: of a batch at most; halved as `halving` does.
+        what: names the work.
+        held: see `measure`.
+    """
+
+    def work(batch_size: int) -> Measured:
+        with progress() as bar:
+            tracked = bar.track(loader(batch_size=batch_size), description=what)
+            return measure(detector, tracked, device, held)
+
+    detector.to(device)
+    found = halving(size, work, what)
+    detector.to("cpu")
+    return found
+
+
+def _unseen(items: Sequence[Item], warmup: int, rate: float) -> Sequence[Item]:
+    """The items that the projection has not learnt from, if they suffice for the rate; else all.
+
+    Those that it has seen score lower: on ELPV by 5 to 10 % on the median.
+    """
+    seen = set(spread(len(items), warmup))
+    unseen = [item for i, item in enumerate(items) if i not in seen]
+    return unseen if len(unseen) + 1 >= 1 / rate else items
+
+
+def at_threshold(
+    config: DictConfig, data: AnomalyData, model: PaDiM, predictions: Iterable[Prediction]
+) -> dict[str, Any]:
+    """For metrics.json: the threshold and what it makes of the test images that count."""
+    if model.calibration is None:
+        return {}
+    known = recalibrate(model.calibration, config.false_alarm_rate)
+    threshold, interval = known["threshold"], known["interval"] or (None, None)
+    counted = [p for p in predictions if data.test_items[p.index].count_image]
+    found = {
+        "threshold": threshold,
+        "threshold_method": known["method"],
+        "threshold_why": known["why"],
+        "threshold_images": len(known["scores"]),
+        "threshold_rate": known["false_alarm_rate"],
+        "threshold_rate_low": interval[0],
+        "threshold_rate_high": interval[1],
+        "threshold_map": known["map_threshold"],
+        "test/false_alarms": None,
+        "test/misses": None,
+    }
+    if threshold is not None:
+        found["test/false_alarms"] = sum(not p.label and p.score >= threshold for p in counted)
+        found["test/misses"] = sum(p.label and p.score < threshold for p in counted)
+    return found
+
+
+def notes_on(results: Mapping[str, Any]) -> list[str]:
+    """Sentences on `at_threshold`'s part of metrics.json."""
+    if "threshold" not in results:
+        return []
+    if results["threshold"] is None:
+        return [f"No threshold: {results['threshold_why']}."]
+    return [
+        (
+            f"Threshold {results['threshold']:.4g}, chosen without the test set for "
+            f"{results['threshold_rate']:.2%} false alarms ({results['threshold_method']}, true "
+            f"rate {results['threshold_rate_low']:.2%} to {results['threshold_rate_high']:.2%})."
+            f" On the test set it calls {results['test/false_alarms']} of "
+            f"{results['data/test_good']} good images defective and misses {results['test/misses']}"
+            f" of {results['data/test_defective']} defective ones."
+        ),
+        "F1-max and the heat maps' outlines use thresholds chosen on the test set.",
+    ]

@@ -1,0 +1,220 @@
+"""Send a finished run to Weights & Biases, TensorBoard or a CSV file."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from padim_lit.errors import InputError
+from padim_lit.visualization.gallery import Picture
+from padim_lit.visualization.heatmaps import common_scale
+from padim_lit.visualization.panels import overlay
+from padim_lit.visualization.predictions import Prediction
+
+
+def wandb_logger(
+    save_dir: str | os.PathLike,
+    *,
+    project: str = "padim_lit",
+    name: str | None = None,
+    group: str | None = None,
+    entity: str | None = None,
+    tags: Sequence[str] | None = None,
+    offline: bool = True,
+) -> WandbLogger:
+    """Make a Lightning logger for Weights & Biases; its run starts when it is first used.
+
+    Args:
+        save_dir: folder that receives ``wandb/``; made if it is missing.
+        project, name, group, entity, tags: as in ``wandb.init``.
+        offline: write files for a later ``wandb sync`` and never touch the network; wandb's error
+            reporting is off for the process, unless WANDB_ERROR_REPORTING says otherwise.
+
+    Raises:
+        InputError: wandb is not installed; ``offline`` is False and there is no usable API key;
+            or another run is still open in this process.
+    """
+    if offline:
+        # wandb reports its use to its server when the process ends, even in offline mode.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    try:
+        import wandb
+    except ImportError as error:
+        raise InputError(
+            "logger=wandb needs the package wandb, which is not installed; "
+            "run `pip install 'padim_lit[wandb]'` or choose logger=csv"
+        ) from error
+    if wandb.run is not None:
+        # Lightning would silently write into the open run.
+        raise InputError(
+            f"the W&B run {wandb.run.id} is still open in this process; "
+            "call wandb.finish() before the next run"
+        )
+    if not offline:
+        _require_key(wandb)
+    # wandb falls back to a temporary folder where this one is missing.
+    Path(save_dir).mkdir(parents=True, exist_ok=True)
+    logger = WandbLogger(
+        save_dir=save_dir,
+        project=project,
+        name=name,
+        group=group,
+        entity=entity,
+        tags=tags,
+        # Not Lightning's `offline`, which sets WANDB_MODE for the rest of the process.
+        mode="offline" if offline else "online",
+        # Lightning's default "allow" would continue the run that WANDB_RUN_ID names.
+        resume=None,
+    )
+    # Lightning always passes this argument and wandb warns that it is obsolete.
+    logger._wandb_init.pop("anonymous", None)
+    return logger
+
+
+@rank_zero_only
+def log_run(
+    logger: Logger | None,
+    *,
+    config: Mapping[str, Any],
+    results: Mapping[str, Any],
+    predictions: Sequence[Prediction],
+    pictures: Sequence[Picture],
+    threshold: float | None,
+    scale: tuple[float, float] | None = None,
+) -> None:
+    """Log a finished run as far as its logger can hold it; None logs nothing.
+
+    W&B gets everything, TensorBoard the numbers and pictures, CSV the numbers.
+
+    Args:
+        config: the resolved config, plain containers.
+        results: the content of metrics.json.
+        predictions: one row per test image.
+        pictures: from ``Gallery.pictures``.
+        threshold: Mahalanobis distance from which a pixel is predicted defective; None where no
+            threshold could be chosen, then there are no prediction masks.
+        scale: (low, high) Mahalanobis distance of the heat maps' colours; None takes it from
+            ``pictures``.
+    """
+    if logger is None:
+        return
+    numbers = {
+        key: value
+        for key, value in results.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    scale = scale or common_scale(pictures)
+    if isinstance(logger, WandbLogger):
+        _log_wandb(logger, config, results, numbers, predictions, pictures, threshold, scale)
+        return
+    logger.log_metrics(numbers, step=0)
+    if isinstance(logger, TensorBoardLogger):
+        for picture in pictures:
+            logger.experiment.add_image(_tag(picture), _strip(picture, scale), 0, dataformats="HWC")
+
+
+@rank_zero_only
+def finish(logger: Logger | None, failed: bool) -> None:
+    """Close the logger's files; call it in a ``finally``.
+
+    An open W&B run would be continued by the next job of a multirun; ``failed`` marks it as
+    crashed.
+    """
+    if isinstance(logger, WandbLogger):
+        import wandb
+
+        if wandb.run is not None:
+            wandb.finish(exit_code=int(failed))
+    elif logger is not None:
+        logger.finalize("failed" if failed else "success")
+
+
+def _require_key(wandb: Any) -> None:
+    # Asked now, because wandb.init would ask or fail only when fitting starts.
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode != "online":
+        raise InputError(
+            f"logger.offline=false, but the environment says WANDB_MODE={mode}; "
+            "unset WANDB_MODE or set logger.offline=true"
+        )
+    try:
+        found = wandb.login(prompt=False, verify=False)
+    except (wandb.Error, ValueError) as error:
+        raise InputError(
+            f"logger.offline=false, but the W&B API key cannot be used "
+            f"({' '.join(str(error).split())}); run `wandb login` or set logger.offline=true"
+        ) from error
+    if not found:
+        raise InputError(
+            "logger.offline=false, but there is no W&B API key; "
+            "run `wandb login`, set WANDB_API_KEY, or set logger.offline=true"
+        )
+
+
+def _log_wandb(
+    logger: WandbLogger,
+    config: Mapping[str, Any],
+    results: Mapping[str, Any],
+    numbers: Mapping[str, float],
+    predictions: Sequence[Prediction],
+    pictures: Sequence[Picture],
+    threshold: float | None,
+    scale: tuple[float, float],
+) -> None:
+    import wandb
+
+    run = logger.experiment
+    run.config.update(dict(config), allow_val_change=True)
+    rows = [[p.path, p.kind, p.label, p.score] for p in sorted(predictions, key=lambda p: p.index)]
+    content: dict[str, Any] = {
+        **numbers,
+        "predictions": wandb.Table(columns=["path", "kind", "label", "score"], data=rows),
+    }
+    if pictures:
+        content["pictures"] = [_wandb_image(wandb, picture, threshold) for picture in pictures]
+        content["heatmaps"] = [
+            wandb.Image(overlay(p.image, p.map, scale), caption=_caption(p)) for p in pictures
+        ]
+    # Lightning makes this key the x-axis of every chart.
+    run.log({**content, "trainer/global_step": 0})
+    # Strings and nulls have no chart, so history cannot hold them; numbers are there already, but
+    # an explicit summary does not depend on what was logged last.
+    run.summary.update(dict(results))
+
+
+def _wandb_image(wandb: Any, picture: Picture, threshold: float | None) -> Any:
+    names = {0: "good", 1: "defect"}
+    masks = {}
+    if picture.truth is not None:
+        masks["truth"] = picture.truth
+    if threshold is not None:
+        masks["prediction"] = picture.map >= threshold
+    return wandb.Image(
+        picture.image,
+        caption=_caption(picture),
+        masks={
+            key: {"mask_data": mask.astype(np.uint8), "class_labels": names}
+            for key, mask in masks.items()
+        },
+    )
+
+
+def _caption(picture: Picture) -> str:
+    stem = PurePath(picture.path).stem
+    return f"{picture.role} {picture.rank}: {picture.kind} {stem}, score {picture.score:.2f}"
+
+
+def _tag(picture: Picture) -> str:
+    stem = PurePath(picture.path).stem
+    return f"{picture.role}/{picture.rank}_{picture.kind}_{stem}"
+
+
+def _strip(picture: Picture, scale: tuple[float, float]) -> np.ndarray:
+    # Grey where the truth is unknown: black would claim that there is no defect.
+    shade = np.full(picture.map.shape, 128) if picture.truth is None else picture.truth * 255
+    truth = np.repeat(shade.astype(np.uint8)[..., None], 3, axis=2)
+    return np.concatenate((picture.image, truth, overlay(picture.image, picture.map, scale)), 1)

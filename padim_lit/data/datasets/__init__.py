@@ -1,0 +1,1 @@
+"""Data sets: one file a family; those that share MVTec's layout share one."""

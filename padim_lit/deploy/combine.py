@@ -1,0 +1,159 @@
+"""Fitted detectors as sums of their images: merge, update and remove, without the old images.
+
+Moments add and subtract (Chan, Golub and LeVeque 1979), so the result is the detector that one fit
+on all (remaining) images gives, up to rounding.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from padim_lit import digests
+from padim_lit.checkpoint.format import differences
+from padim_lit.errors import InputError
+from padim_lit.model.detector import Detector
+from padim_lit.model.moments import Moments, lower_covariance, merge, subtract
+
+#: What to do with an image that is there already.
+REPEATS = ("refuse", "skip", "count")
+# Positions whose covariance is made at once.
+BLOCK = 64
+
+
+def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> None:
+    """Raise InputError unless the moments of both mean the same.
+
+    That takes equal options, equal weights, equal preprocessing and an equal Π: what learns its Π
+    learns another one from other images.
+    """
+    ours, theirs = first.spec(), second.spec()
+    for spec in (ours, theirs):  # how weights and backbone are called does not matter
+        spec["backbone"] = {
+            k: v for k, v in spec["backbone"].items() if k not in ("weights", "name")
+        }
+    looks = [
+        {**{k: d.record.get(k) for k in ("image_size", "crop_size")}, "precision": d.precision}
+        for d in (first, second)
+    ]
+    wrong = differences(theirs, ours) or differences(looks[1], looks[0])
+    if wrong:
+        raise InputError(f"{names[1]} is of another config than {names[0]}: {wrong}")
+    if first.backbone.source_sha256 != second.backbone.source_sha256:
+        raise InputError(
+            f"{names[1]} was fitted with other weights ({second.backbone.source}) than {names[0]} "
+            f"({first.backbone.source}); moments of different features do not add"
+        )
+    if not torch.equal(first.projection.matrix, second.projection.matrix):
+        raise InputError(
+            f"{names[1]} has learnt another proj={second.projection.name} than {names[0]}, from its"
+            f" own images; fit it again with proj_from={names[0]}, or use mode=update, or proj=jl"
+        )
+
+
+def add(
+    detector: Detector, moments: Moments, images: Tensor | None, repeats: str, what: str
+) -> None:
+    """Let `detector` hold these moments too.
+
+    Args:
+        detector: fitted, with moments; changed.
+        moments: of the new images, embedded as the detector does.
+        images: their digests (N,16); None where unknown.
+        repeats: "refuse" or "count" those that are in both.
+        what: names the new images in messages.
+
+    Raises:
+        InputError: an image is in both and is to be refused, or nobody can tell.
+    """
+    ours = detector.require_moments()
+    if repeats != "count":
+        require_new(detector, images, what)
+    both = None
+    if images is not None and detector.images is not None:
+        both = digests.ordered(torch.cat([detector.images, images]))
+    detector.use(merge(ours, moments), both)
+
+
+def require_new(detector: Detector, images: Tensor | None, what: str) -> None:
+    """Raise InputError if `detector` holds one of `images` (N,16), or nobody can tell."""
+    if images is None or detector.images is None:
+        raise InputError(
+            f"{what}: which images the moments hold is not known (an old checkpoint, or one of a "
+            "plain Trainer), so repeated ones would go unnoticed; repeats=count adds them anyway"
+        )
+    twice = digests.shared(detector.images, images)
+    if twice:
+        raise InputError(
+            f"{what}: {twice} of {len(images)} images are in the checkpoint already; repeats=skip "
+            "leaves them out (mode=update), repeats=count counts them twice"
+        )
+
+
+@dataclass(frozen=True)
+class Safety:
+    """How far rounding may have moved what is left after a removal.
+
+    Attributes:
+        error: largest bound over the positions on the relative error of a squared distance: the
+            scatter's rounding over the smallest variance that is left, ε included.
+        negative: positions whose covariance has a variance below ε by more than rounding allows.
+    """
+
+    error: float
+    negative: int
+
+
+def take(detector: Detector, moments: Moments, images: Tensor, what: str) -> Safety:
+    """Let `detector` no longer hold these images.
+
+    Args:
+        detector: fitted, with moments and digests; changed.
+        moments: of the images to remove, embedded as the detector does.
+        images: their digests (N,16).
+        what: names them in messages.
+
+    Raises:
+        InputError: an image is not held, fewer than 2 would stay, or rounding has spoilt what
+            would be left.
+    """
+    whole = detector.require_moments()
+    if detector.images is None:
+        raise InputError(
+            f"{what}: which images the checkpoint holds is not known (an old one, or one of a plain"
+            " Trainer), so removing others would go unnoticed; fit it again"
+        )
+    left = digests.without(detector.images, images)
+    if left is None:
+        strangers = len(images) - digests.shared(images, detector.images)
+        raise InputError(
+            f"{what}: {strangers or 'some'} of {len(images)} images are not in the checkpoint (or "
+            "more often than it holds them); give those that it was fitted on, unchanged"
+        )
+    rest = subtract(whole, moments)
+    safety = _safety(whole, rest, detector.eps)
+    if safety.negative:
+        raise InputError(
+            f"{what}: at {safety.negative} positions rounding is larger than what would be left; "
+            "fit again without these images"
+        )
+    detector.use(rest, left)
+    return safety
+
+
+def _safety(whole: Moments, rest: Moments, eps: float) -> Safety:
+    unit = torch.finfo(whole.scatter.dtype).eps
+    error, negative = 0.0, 0
+    for start in range(0, len(whole.mean), BLOCK):
+        block = slice(start, start + BLOCK)
+        before, after = (
+            lower_covariance(Moments(m.count, m.mean[block], m.scatter.at(block)), 0)
+            for m in (whole, rest)
+        )
+        scale = (whole.count - 1) / (rest.count - 1)
+        # The trace bounds the norm, and with it what one rounding of the whole moves.
+        rounding = unit * scale * before.diagonal(dim1=1, dim2=2).sum(dim=1)
+        smallest = torch.linalg.eigvalsh(after)[:, 0]
+        negative += int((smallest < -rounding - eps / 2).sum())
+        error = max(error, float((rounding / (smallest.clamp(min=0) + eps)).max()))
+    return Safety(error, negative)

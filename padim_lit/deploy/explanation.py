@@ -1,0 +1,149 @@
+"""Why an image scores as it does: which positions, and which of the backbone's layers.
+
+A score is made of distances by linear steps, and Πx is a sum over the layers, so both questions
+have exact answers: what positions and layers are given adds up to the score.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from padim_lit.errors import InputError
+from padim_lit.model.anomaly_map import top_count
+from padim_lit.model.detector import Detector
+from padim_lit.model.embedding import embed_layers
+
+#: Positions that are named, most important first.
+NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """One patch position and its part in the score.
+
+    Attributes:
+        row, column: on the grid.
+        box: (left, top, right, bottom) in pixels of what the model saw.
+        distance: Mahalanobis distance there, not squared.
+        share: of the image's score, 0 to 1.
+    """
+
+    row: int
+    column: int
+    box: tuple[int, int, int, int]
+    distance: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """What one image's score is made of.
+
+    Attributes:
+        score: Mahalanobis distance, not squared.
+        layers: each layer's share of the score by name, such as "layer 1 (56×56)"; they add up
+            to 1. Below 0 where a layer speaks against the defect.
+        positions: those with the largest shares, at most `NAMED`.
+        layer_maps: (L,h,w) float32 distances; they add up to the anomaly map.
+    """
+
+    score: float
+    layers: dict[str, float]
+    positions: list[Position]
+    layer_maps: np.ndarray
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """(low, high) of one colour scale for all layer maps, which are parts of distances."""
+        return 0.0, max(float(self.layer_maps.max()), 1e-6)
+
+    def numbers(self) -> dict[str, Any]:
+        """Shares of layers and positions as primitives."""
+        return {
+            "layers": dict(self.layers),
+            "positions": [asdict(position) for position in self.positions],
+        }
+
+
+def require_layer_means(detector: Detector) -> Tensor:
+    """The layers' means (L,P,D); InputError unless the score can be split over the layers."""
+    detector.require_fitted()
+    if detector.layer_means is None:
+        raise InputError(
+            "this checkpoint does not hold the layers' means (an old one, or merged with one): fit "
+            "again to have scores explained"
+        )
+    return detector.layer_means
+
+
+@torch.inference_mode()
+def explain(detector: Detector, image: Tensor) -> Explanation:
+    """Split the score of one image over layers and positions.
+
+    With y = x − μ = Σ_l y_l the sum over the layers l, a squared distance is
+    M² = yᵀΣ⁻¹y = Σ_l y_lᵀΣ⁻¹y, so layer l has M_l = y_lᵀΣ⁻¹y / M of the distance M. The map is
+    linear in the distances, and a score is one of its values ("max") or a mean of distances
+    ("topk"): a weighted sum Σ_p w_p M_p = Σ_p Σ_l w_p M_lp.
+
+    Args:
+        detector: fitted.
+        image: (3,h,w) in [0, 1], as the model sees it.
+
+    Raises:
+        InputError: not fitted, or by a version that did not keep the layers' means.
+    """
+    means, whitening = require_layer_means(detector), detector.require_fitted()
+    device = means.device
+    features = detector.backbone(image[None].to(device))
+    parts = embed_layers(features, detector.projection, detector.map_grid)[:, 0]
+    parts = parts - means  # (L,P,D)
+    # W y_l of every layer, so that y_lᵀΣ⁻¹y = (W y_l)ᵀ(W y).
+    white = whitening.times(parts.transpose(0, 1).contiguous())  # (P,L,D)
+    total = white.sum(dim=1, keepdim=True)
+    distances = total.square().sum(dim=2).sqrt()[:, 0]
+    by_layer = (white * total).sum(dim=2).T / distances.clamp(min=1e-30)  # (L,P)
+
+    maps = detector.anomaly_map(by_layer)
+    weights = _weights(detector, distances, maps.sum(dim=0))
+    parts_of_score = weights * distances
+    score = parts_of_score.sum()
+    shares = (weights * by_layer).sum(dim=1) / score.clamp(min=1e-30)
+    names = [
+        f"layer {layer} ({f.shape[-2]}×{f.shape[-1]})"
+        for layer, f in zip(detector.backbone.layers, features, strict=True)
+    ]
+    return Explanation(
+        float(score),
+        dict(zip(names, shares.tolist(), strict=True)),
+        _positions(detector, distances, parts_of_score / score.clamp(min=1e-30)),
+        maps.float().cpu().numpy(),
+    )
+
+
+def _weights(detector: Detector, distances: Tensor, map: Tensor) -> Tensor:
+    """w (P,) with score = Σ_p w_p M_p."""
+    if detector.image_score == "max":
+        peak = int(map.argmax())
+        row, column = divmod(peak, map.shape[1])
+        rows, columns = detector.anomaly_map.rows[row], detector.anomaly_map.columns[column]
+        return torch.outer(rows, columns).flatten()
+    count = top_count(len(distances))
+    weights = torch.zeros_like(distances)
+    weights[distances.topk(count).indices] = 1 / count
+    return weights
+
+
+def _positions(detector: Detector, distances: Tensor, shares: Tensor) -> list[Position]:
+    (height, width), (h, w) = detector.map_grid, detector.image_shape
+    found = []
+    for place in shares.topk(min(NAMED, len(shares))).indices.tolist():
+        if shares[place] <= 0:
+            break
+        row, column = divmod(place, width)
+        box = (column * w // width, row * h // height,
+               -(-(column + 1) * w // width), -(-(row + 1) * h // height))  # fmt: skip
+        found.append(Position(row, column, box, float(distances[place]), float(shares[place])))
+    return found

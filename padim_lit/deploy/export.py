@@ -1,0 +1,228 @@
+"""Write a fitted detector for other runtimes (ONNX, OpenVINO), or slim for torch itself."""
+
+import json
+import logging
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from padim_lit.checkpoint import format as checkpoint
+from padim_lit.data.transform import view
+from padim_lit.deploy.graph import Graph, names
+from padim_lit.errors import InputError
+from padim_lit.model.detector import Detector
+from padim_lit.version import __version__
+
+#: format=NAME → the suffixes of its files, the one to open first.
+FORMATS = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "torch": (".ckpt",)}
+PRECISIONS = ("fp32", "fp16")
+#: The key under which a file's metadata lie, as JSON.
+METADATA = "padim_lit"
+# What fp16 rounds: nearly all bytes. Means and Π stay in float32, because they are small and their
+# rounding would move every position.
+ROUNDED = ("whitening", "net.")
+# The version that most runtimes read among those that the exporter writes without conversion.
+OPSET = 18
+# Protocol buffers, of which ONNX is made, end at 2 GiB.
+ONNX_BYTES = 2**31 - 2**20
+
+
+def metadata(
+    detector: Detector, threshold: float | None, precision: str, preprocess: bool
+) -> dict[str, Any]:
+    """What a consumer of the file has to know, as primitives.
+
+    ``resize`` is the shorter side in pixels (int) or an exact [h, w] to which an image is brought
+    before the centre crop to ``image_shape``; None where the checkpoint does not say.
+    """
+    record, backbone, projection = detector.record, detector.backbone, detector.projection
+    resize = None
+    if "image_size" in record:
+        resize = view(record["image_size"], record["crop_size"]).resize
+    return {
+        "version": __version__,
+        "data": record.get("data"),
+        "backbone": backbone.name,
+        "weights": backbone.source,
+        "weights_sha256": backbone.source_sha256,
+        "proj": projection.name,
+        "dim": projection.dim,
+        "seed": projection.seed,
+        "eps": detector.eps,
+        "grid": list(detector.map_grid),
+        "sigma": detector.sigma,
+        "image_score": detector.image_score,
+        "image_size": record.get("image_size"),
+        "crop_size": record.get("crop_size"),
+        "resize": list(resize) if isinstance(resize, tuple) else resize,
+        "image_shape": list(detector.image_shape),
+        "train_images": detector.count,
+        "threshold": threshold,
+        "precision": precision,
+        "preprocess": preprocess,
+    }
+
+
+def export_onnx(
+    detector: Detector, path: Path, precision: str, preprocess: bool, about: dict[str, Any]
+) -> None:
+    """Write one ONNX graph: ``image`` in, ``score``, ``map`` and, with a threshold, ``decision``.
+
+    The batch is free. Whitening is a batched product over the positions. fp16 stores the whitening
+    and the backbone's matrices in halves, and computes in float32.
+
+    Args:
+        detector: fitted, on the CPU.
+        path: of the file.
+        precision: "fp32" or "fp16".
+        preprocess: see `Graph`.
+        about: of `metadata`; its threshold makes the decision.
+
+    Raises:
+        InputError: a package is missing, the backbone cannot be exported, a number is beyond fp16,
+            or the file would be beyond 2 GiB.
+    """
+    path.write_bytes(onnx_content(detector, precision, preprocess, about))
+
+
+def onnx_content(
+    detector: Detector, precision: str, preprocess: bool, about: dict[str, Any]
+) -> bytes:
+    """What `export_onnx` writes."""
+    onnx, _ = require("onnx", "onnx", "onnxscript")
+    graph = Graph(detector, about["threshold"], preprocess).eval()
+    require_room(graph, precision)
+    model = _exported(graph, detector)
+    for node in model.graph.node:  # the exporter's notes name this machine's paths
+        del node.metadata_props[:]
+    if precision == "fp16":
+        _halve(model, onnx)
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(about)})
+    model.producer_name, model.producer_version = "padim_lit", __version__
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def export_openvino(
+    detector: Detector, path: Path, precision: str, preprocess: bool, about: dict[str, Any]
+) -> None:
+    """Write OpenVINO's .xml, and .bin beside it; arguments and errors as `export_onnx`."""
+    # read_model, not convert_model, which reports each call to a server.
+    openvino, *_ = require("openvino", "openvino", "onnx", "onnxscript")
+    # fp16 is rounded by then; OpenVINO's own compression would take the means too.
+    content = onnx_content(detector, precision, preprocess, about)
+    model = openvino.Core().read_model(content)
+    model.set_rt_info(json.dumps(about), [METADATA])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def export_torch(
+    detector: Detector, path: Path, precision: str, preprocess: bool, about: dict[str, Any]
+) -> None:
+    """Write a slim checkpoint: no scatter and no image digests, whitening as packed triangles.
+
+    fp16 rounds the whitening alone. `about` is recorded in it; it preprocesses as any checkpoint.
+
+    Raises:
+        InputError: a number is beyond fp16.
+    """
+    state = detector.slim_state(torch.float16 if precision == "fp16" else torch.float32)
+    require_finite(state["whitening"])
+    state["exported"] = about
+    checkpoint.write(path, {"state_dict": detector.state_dict(), checkpoint.KEY: state})
+
+
+WRITERS = {"onnx": export_onnx, "openvino": export_openvino, "torch": export_torch}
+
+
+def require(format: str, *packages: str) -> list[Any]:
+    """The imported packages; InputError where one is not installed."""
+    try:
+        return [import_module(name) for name in packages]
+    except ImportError as error:
+        raise InputError(
+            f"format={format} needs {error.name}, which is not installed; pip install -e "
+            "'.[export]', or use format=torch"
+        ) from None
+
+
+def require_room(graph: Graph, precision: str) -> None:
+    """Raise InputError where an ONNX file of this graph would be beyond its limit."""
+    need = 0
+    for name, tensor in graph.state_dict().items():
+        half = precision == "fp16" and _rounds(name, tensor.ndim)
+        need += tensor.numel() * (2 if half else 4)
+    if need > ONNX_BYTES:
+        raise InputError(
+            f"this model needs {need / 2**30:.1f} GiB in {precision}, and ONNX, from which "
+            "OpenVINO's is made too, ends at 2 GiB; use precision=fp16, format=torch, or fit with "
+            "a smaller dim or grid"
+        )
+
+
+def require_finite(rounded: Tensor) -> None:
+    """Raise InputError where rounding made a number infinite."""
+    if not rounded.isfinite().all():
+        raise InputError(
+            "precision=fp16: a whitening factor is beyond 65504, the largest fp16; use "
+            "precision=fp32, or fit with a larger eps"
+        )
+
+
+def _rounds(name: str, ndim: int) -> bool:
+    return name.startswith(ROUNDED) and ndim > 1
+
+
+def _exported(graph: Graph, detector: Detector) -> Any:
+    """The exporter's ModelProto."""
+    height, width = detector.image_shape
+    image = torch.zeros(2, 3, height, width)  # two, because it would take one for a constant
+    if graph.preprocess:
+        image = image.byte().permute(0, 2, 3, 1).contiguous()
+    for name in ("onnx_ir", "onnxscript"):  # they count each step of theirs
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own insides
+            program = torch.onnx.export(
+                graph,
+                (image,),
+                dynamo=True,  # the older exporter is deprecated since torch 2.9
+                input_names=["image"],
+                output_names=list(names(graph.threshold)),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises many kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise InputError(
+            f"backbone {detector.backbone.name} cannot be exported by torch {torch.__version__} "
+            f"({reason}); use a newer torch (2.11 was seen working, 2.6 was not), or format=torch"
+        ) from error
+    return program.model_proto
+
+
+def _halve(model: Any, onnx: Any) -> None:
+    """Store what `ROUNDED` names as fp16, each behind a cast to float32."""
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or not _rounds(tensor.name, len(tensor.dims)):
+            continue
+        name = tensor.name
+        half = torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()).half()
+        require_finite(half)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(half.numpy(), f"{name}.fp16"))
+        cast = [f"{name}.fp16"], [name]
+        casts.append(onnx.helper.make_node("Cast", *cast, to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    # What the exporter noted of these names' types is no longer so.
+    kept = [v for v in model.graph.value_info if not v.name.startswith(ROUNDED)]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)

@@ -1,0 +1,168 @@
+"""The scores that mode=predict leaves: a line an image as they come, and what was done already."""
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from padim_lit.errors import InputError
+from padim_lit.system.atomic import write_json, write_text
+
+COLUMNS = ("path", "score", "p_value", "decision")
+DECISIONS = {True: "anomalous", False: "good", None: ""}
+
+
+@dataclass(frozen=True)
+class Version:
+    """Which content of a file is meant: its path, size in bytes and time of change."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: str | Path) -> "Version":
+        """As it lies there now; raises OSError."""
+        stat = Path(path).stat()
+        return cls(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+class ScoredFiles:
+    """``predictions.jsonl`` and ``predictions.csv`` in `folder`, one complete line an image.
+
+    A line of the first says all that is known: the file's version, and either score, p_value,
+    decision and threshold, or error. The second has the scored ones alone.
+
+    Args:
+        folder: made if missing.
+        model: what all lines depend on, primitives.
+        resume: go on with what is there, whose incomplete last line is cut off; False starts anew.
+
+    Attributes:
+        done: versions of the files that have a line; kept with `resume` alone.
+        counts: images by decision ("anomalous", "good", ""), and "unreadable".
+
+    Raises:
+        InputError: the folder cannot be written, or holds the scores of another `model`.
+    """
+
+    def __init__(self, folder: Path, model: dict[str, Any], resume: bool) -> None:
+        self.json, self.csv = folder / "predictions.jsonl", folder / "predictions.csv"
+        self.done: set[Version] = set()
+        self._resume = resume
+        self.counts: Counter[str] = Counter()
+        about = folder / "model.json"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if resume and self.json.exists():
+                _require_same(about, model)
+                self._take_up()
+            else:
+                self.json.unlink(missing_ok=True)
+                write_json(about, model)
+                write_text(self.csv, _csv_line(COLUMNS))
+            # Unbuffered: what is written is there, whatever becomes of this process.
+            self._files = [path.open("ab", buffering=0) for path in (self.json, self.csv)]
+        except OSError as error:
+            raise InputError(
+                f"{folder} cannot be written ({error.strerror or error}); choose a writable folder"
+            ) from error
+
+    def add(
+        self,
+        version: Version,
+        score: float,
+        p_value: float | None,
+        is_anomalous: bool | None,
+        threshold: float | None,
+        why: dict[str, Any] | None = None,
+    ) -> None:
+        """Write an image's lines, the CSV's first: the other says that it is done.
+
+        `why` are more keys of the JSON line, such as what the score is made of.
+        """
+        decision = DECISIONS[is_anomalous]
+        self._write(1, _csv_line((version.path, score, p_value, decision)))
+        found = {"score": score, "p_value": p_value, "decision": decision, "threshold": threshold}
+        self._line(version, **found, **(why or {}))
+        self.counts[decision] += 1
+
+    def add_error(self, version: Version, error: str) -> None:
+        """Write that a file cannot be used, and why."""
+        self._line(version, error=error)
+        self.counts["unreadable"] += 1
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def _line(self, version: Version, **content: Any) -> None:
+        line = {"path": version.path, "size": version.size, "mtime_ns": version.mtime_ns, **content}
+        self._write(0, json.dumps(line) + "\n")
+        if self._resume:
+            self.done.add(version)
+
+    def _write(self, file: int, line: str) -> None:
+        # One call a line, so that no signal comes between its parts.
+        content = line.encode("utf-8", "surrogateescape")
+        try:
+            written = self._files[file].write(content)
+        except OSError as error:
+            raise InputError(f"{self.json.parent} cannot be written ({error.strerror})") from error
+        if written != len(content):
+            raise InputError(f"{self.json.parent} cannot be written (no space left)")
+
+    def _take_up(self) -> None:
+        """Read what is there, cut off an incomplete end, and write the CSV anew from it."""
+        part = self.csv.with_name(f".{self.csv.name}.{os.getpid()}.tmp")
+        end = 0
+        with (
+            self.json.open("rb") as lines,
+            part.open("w", encoding="utf-8", errors="surrogateescape") as table,
+        ):
+            table.write(_csv_line(COLUMNS))
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                end += len(line)
+                try:
+                    row = json.loads(line)
+                    version = Version(row["path"], row["size"], row["mtime_ns"])
+                    if version in self.done:
+                        raise ValueError(f"{version.path} is there twice")
+                    self.done.add(version)
+                    if "error" in row:
+                        self.counts["unreadable"] += 1
+                        continue
+                    self.counts[row["decision"]] += 1
+                    table.write(_csv_line([row[c] for c in COLUMNS]))
+                except (ValueError, KeyError, TypeError) as error:
+                    part.unlink()
+                    raise InputError(
+                        f"{self.json}, line {number} is not as it was written; delete the folder "
+                        "to score all again"
+                    ) from error
+        os.truncate(self.json, end)
+        part.replace(self.csv)
+
+
+def _require_same(about: Path, model: dict[str, Any]) -> None:
+    try:
+        there = json.loads(about.read_text())
+    except (OSError, ValueError):
+        there = None
+    if there != model:
+        raise InputError(
+            f"{about.parent} holds scores of another model or threshold; delete it, or give "
+            "another hydra.run.dir"
+        )
+
+
+def _csv_line(cells: Any) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()

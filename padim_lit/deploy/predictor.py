@@ -1,0 +1,358 @@
+"""A fitted model in memory, ``padim_lit.load(ckpt)``: pictures in, scores and decisions out."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from padim_lit.data.images import as_rgb, from_array, read_image
+from padim_lit.data.transform import Size, view
+from padim_lit.deploy.calibration import describe, p_value, recalibrate
+from padim_lit.deploy.explanation import Explanation, explain
+from padim_lit.errors import InputError
+from padim_lit.model.detector import Detector
+from padim_lit.system.faults import in_parts
+
+#: Images of a batch on a GPU, and what are decoded ahead at most.
+BATCH, AHEAD = 16, 8
+_LOOK = ("image_size", "crop_size")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What one image got.
+
+    Attributes:
+        score: Mahalanobis distance, not squared.
+        p_value: share of good images that score as high, see
+            `padim_lit.deploy.calibration.p_value`; None where the checkpoint was not calibrated.
+        is_anomalous: ``score >= threshold``; None without a threshold.
+        map: (h,w) float32, distance of each pixel of what the model saw.
+        threshold: of the score.
+        path: where it came from; None for what was in memory.
+    """
+
+    score: float
+    p_value: float | None
+    is_anomalous: bool | None
+    map: np.ndarray
+    threshold: float | None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What the model sees of one image: (h,w,3) uint8, or (3,h,w) float32 in [0, 1] as given."""
+
+    values: np.ndarray | Tensor
+    path: str | None = None
+
+    def tensor(self) -> Tensor:
+        """(3,h,w) float32 in [0, 1]."""
+        if isinstance(self.values, Tensor):
+            return self.values
+        floats = self.values.astype(np.float32) / 255
+        return torch.from_numpy(floats).permute(2, 0, 1).contiguous()
+
+
+class Predictor:
+    """Scores pictures with a fitted detector and the preprocessing that it was fitted with.
+
+    What it takes:
+        - a path (str or Path) of a PNG, JPEG, TIFF or BMP file;
+        - a PIL image;
+        - a uint8 or uint16 array (h,w) or (h,w,3), or tensor (3,h,w) or (B,3,h,w), which is a
+          picture in RGB order; 16 bit is scaled by its full range;
+        - a floating-point array (h,w,3) or tensor (3,h,w) or (B,3,h,w), which is what the model
+          sees: RGB in [0, 1], resized and cropped to `image_shape` already;
+        - a list or tuple of any of these.
+
+    Pictures are resized and cropped as the training images were. On the CPU each image is by
+    default a batch of its own, so that its score depends on nothing else, bit for bit; with the
+    batches of a test run (`batch_size`) scores equal that run's bit for bit, with others up to
+    rounding (10⁻⁶).
+
+    Args:
+        detector: fitted; moved to `device`.
+        image_size, crop_size: see `padim_lit.data.transform.view`. Read from the checkpoint, and
+            needed (crop_size may be None) only where it does not hold them.
+        device: such as "cuda"; None takes a GPU where there is one.
+        batch_size: images scored at once; None is 1 on the CPU and 16 elsewhere.
+        threshold: of the score; None takes the checkpoint's.
+        false_alarm_rate: share of good images to call defective, for a threshold from the
+            checkpoint's scores of good images; None takes the checkpoint's.
+
+    Attributes:
+        threshold, map_threshold: of scores, and of the maps' contours; None where unknown.
+        threshold_source: where the threshold is from, in words.
+        calibration: see `padim_lit.deploy.calibration.calibrate`; None where there is none.
+
+    Raises:
+        InputError: not fitted; sizes that are missing or other than the checkpoint's; arguments out
+            of range.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        image_size: Size | None = None,
+        crop_size: Size | None = None,
+        device: str | torch.device | None = None,
+        batch_size: int | None = None,
+        threshold: float | None = None,
+        false_alarm_rate: float | None = None,
+    ) -> None:
+        detector.require_fitted()
+        self.view = view(*_sizes(detector, image_size, crop_size))
+        if self.view.output_shape != detector.image_shape:
+            raise InputError(
+                f"image_size={image_size}, crop_size={crop_size} show the model "
+                f"{self.view.output_shape} pixels, but it was fitted on {detector.image_shape}"
+            )
+        self.device = _device(device)
+        self.detector = detector.to(self.device).eval()
+        default = 1 if self.device.type == "cpu" else BATCH
+        self.batch_size = default if batch_size is None else batch_size
+        if self.batch_size < 1:
+            raise InputError(f"batch_size={batch_size}: must be at least 1")
+        self._set_threshold(threshold, false_alarm_rate)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(h, w) of what the model sees and of maps."""
+        return self.detector.image_shape
+
+    def __call__(self, images: Any) -> Prediction | list[Prediction]:
+        """One prediction for one image; a list for a list, a tuple or a (B,3,h,w) tensor.
+
+        Raises:
+            InputError: something that is no image, or a file that cannot be read.
+        """
+        several = isinstance(images, list | tuple) or (
+            isinstance(images, Tensor) and images.ndim == 4
+        )
+        found = list(self.stream(images if several else [images]))
+        return found if several else found[0]
+
+    def stream(
+        self,
+        images: Iterable[Any],
+        on_error: Callable[[Any, InputError], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """Predictions one after the other, in memory that does not grow with their number.
+
+        Args:
+            images: what `__call__` takes one by one, a generator too.
+            on_error: called with an image that cannot be used, which is then left out; None raises
+                its error.
+        """
+        for _, prediction in self.stream_seen(images, on_error):
+            yield prediction
+
+    def stream_seen(
+        self,
+        images: Iterable[Any],
+        on_error: Callable[[Any, InputError], None] | None = None,
+    ) -> Iterator[tuple[Seen, Prediction]]:
+        """As `stream`, with what the model saw of each image."""
+        batch: list[Seen] = []
+        for seen in self._read(images, on_error):
+            batch.append(seen)
+            if len(batch) == self.batch_size:
+                yield from zip(batch, self.score(batch), strict=True)
+                batch = []
+        if batch:
+            yield from zip(batch, self.score(batch), strict=True)
+
+    def see(self, image: Any) -> Seen:
+        """What the model sees of one image; raises InputError for what is none."""
+        if isinstance(image, str | PathLike):
+            path = fspath(image)
+            return self._see_picture(read_image(Path(path).expanduser()), path)
+        if isinstance(image, Image.Image):
+            return self._see_picture(as_rgb(image))
+        if not isinstance(image, np.ndarray | Tensor):
+            raise InputError(
+                f"{type(image).__name__} is no image; give a path, a PIL image, an array (h,w,3) "
+                "or a tensor (3,h,w), or a list of them"
+            )
+        if isinstance(image, Tensor):
+            if image.ndim != 3 or image.shape[0] != 3:
+                raise InputError(
+                    f"a tensor {tuple(image.shape)} is no image; allowed is (3,h,w), or (B,3,h,w) "
+                    "alone"
+                )
+            image = image.detach().cpu().permute(1, 2, 0)
+            image = (image.float() if image.is_floating_point() else image).numpy()
+        if image.dtype.kind == "f":
+            return self._see_floats(image)
+        return self._see_picture(from_array(image))
+
+    def score(self, batch: Sequence[Seen]) -> list[Prediction]:
+        """Predictions of what `see` gave, scored as one batch."""
+        with torch.inference_mode():
+            images = torch.stack([seen.tensor() for seen in batch]).to(self.device)
+            scores, maps, self.batch_size = in_parts(self.detector, images, self.batch_size)
+        found = []
+        for seen, score, map in zip(batch, scores.tolist(), maps.cpu().numpy(), strict=True):
+            if not math.isfinite(score):
+                raise InputError(
+                    f"{seen.path or 'an image'}: its score is not finite; check weights"
+                )
+            found.append(self._prediction(score, map.copy(), seen.path))
+        return found
+
+    def explain(self, image: Any) -> Explanation:
+        """Which positions and layers make one image's score.
+
+        See `padim_lit.deploy.explanation.explain`.
+
+        Raises:
+            InputError: something that is no image, or a checkpoint that does not hold the layers'
+                means.
+        """
+        return explain(self.detector, self.see(image).tensor())
+
+    def _see_picture(self, image: Image.Image, path: str | None = None) -> Seen:
+        return Seen(np.asarray(self.view.image(image)), path)
+
+    def _see_floats(self, image: np.ndarray) -> Seen:
+        low, high = (float(f(image)) if image.size else np.nan for f in (np.min, np.max))
+        if image.shape != (*self.image_shape, 3) or not (low >= 0 and high <= 1):
+            raise InputError(
+                f"a floating-point image {image.shape} from {low:g} to {high:g}: floats are what "
+                f"the model sees, {(*self.image_shape, 3)} from 0 to 1, resized and cropped "
+                "already; give pictures as uint8"
+            )
+        values = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+        return Seen(torch.from_numpy(values))
+
+    def _read(
+        self, images: Iterable[Any], on_error: Callable[[Any, InputError], None] | None
+    ) -> Iterator[Seen]:
+        # Ahead only of what is there already: a camera's next picture may be minutes away.
+        ahead = AHEAD if isinstance(images, Sequence) else 0
+        waiting: deque[tuple[Any, Future[Seen]]] = deque()
+
+        def first() -> Iterator[Seen]:
+            image, future = waiting.popleft()
+            try:
+                seen = future.result()
+            except InputError as error:
+                if on_error is None:
+                    raise
+                on_error(image, error)
+            else:
+                yield seen
+
+        # Pillow releases the GIL while it decodes.
+        pool = ThreadPoolExecutor(2)
+        try:
+            for image in images:
+                waiting.append((image, pool.submit(self.see, image)))
+                if len(waiting) > ahead:
+                    yield from first()
+            while waiting:
+                yield from first()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _prediction(self, score: float, map: np.ndarray, path: str | None) -> Prediction:
+        threshold = self.threshold
+        return Prediction(
+            score,
+            None if self._good is None else p_value(score, self._good),
+            None if threshold is None else score >= threshold,
+            map,
+            threshold,
+            path,
+        )
+
+    def _set_threshold(self, threshold: float | None, rate: float | None) -> None:
+        known = self.detector.calibration
+        if known is None and rate is not None:
+            raise InputError(
+                f"false_alarm_rate={rate}: the checkpoint holds no scores of good images; give it "
+                "some with run.py mode=calibrate images=GOOD_IMAGES, or give threshold=SCORE"
+            )
+        self.calibration = known = None if known is None else recalibrate(known, rate)
+        self._good = None if known is None else known["scores"].cpu().numpy()
+        self.threshold = self.map_threshold = None
+        if known is not None:
+            self.threshold, self.map_threshold = known["threshold"], known["map_threshold"]
+        self.threshold_source = (
+            "no threshold: the checkpoint is not calibrated (mode=calibrate does it)"
+            if known is None
+            else describe(known)
+        )
+        if threshold is not None:
+            if not math.isfinite(threshold):
+                raise InputError(f"threshold={threshold}: must be a finite score")
+            self.threshold = float(threshold)
+            if self.detector.image_score == "max":  # then scores are values of the map
+                self.map_threshold = self.threshold
+            self.threshold_source = f"threshold {threshold:.4g}, given"
+
+
+def load(
+    ckpt: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    image_size: Size | None = None,
+    crop_size: Size | None = None,
+    batch_size: int | None = None,
+    threshold: float | None = None,
+    false_alarm_rate: float | None = None,
+) -> Predictor:
+    """A `Predictor` of a model.ckpt; arguments as there. No pickle is executed.
+
+    Raises:
+        InputError: no such file, not a checkpoint of padim_lit, or what `Predictor` raises.
+    """
+    detector = Detector.load_from_checkpoint(ckpt)
+    detector.moments = None  # as large as the factors, and not needed to score
+    try:
+        return Predictor(
+            detector, image_size, crop_size, device, batch_size, threshold, false_alarm_rate
+        )
+    except InputError as error:
+        raise InputError(f"ckpt={ckpt}: {error}") from None
+
+
+def _sizes(
+    detector: Detector, image_size: Size | None, crop_size: Size | None
+) -> tuple[Size, Size | None]:
+    if all(key in detector.record for key in _LOOK):
+        saved = tuple(detector.record[key] for key in _LOOK)
+        asked = (image_size, crop_size)
+        if any(a is not None and a != s for a, s in zip(asked, saved, strict=True)):
+            raise InputError(
+                f"image_size={image_size}, crop_size={crop_size}: it was fitted with "
+                f"{saved[0]}, {saved[1]}; leave them out"
+            )
+        return saved
+    if image_size is None:
+        raise InputError(
+            "it does not say how its images were resized (a plain Trainer's); give image_size, and "
+            "crop_size where they were cropped"
+        )
+    return image_size, crop_size
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device={device}: not to be had ({reason}); use cpu") from None
+    return found

@@ -1,0 +1,1 @@
+"""The method: backbone, projection, embedding, moments, Gaussians, anomaly map."""

@@ -1,0 +1,153 @@
+"""Projections that choose their directions from good images before the fit."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from scipy import linalg
+from torch import Tensor
+
+from padim_lit.errors import InputError
+from padim_lit.model.projection import Projection, gaussian_rows
+
+
+class Learned(Projection):
+    """Base of those that choose their directions from good images before the fit.
+
+    Π is zero until `learn` has been called. Its rows come best first, so that a smaller D is the
+    head of a larger one.
+
+    Args:
+        warmup: number of good images to learn from, spread evenly over the training set; a
+            covariance averaged over the positions needs few.
+    """
+
+    drawn = False
+
+    def __init__(self, in_channels: int, dim: int, seed: int = 0, warmup: int = 100):
+        if warmup < 2:
+            raise InputError(f"proj.warmup={warmup}: must be at least 2 images")
+        self.warmup = warmup
+        self.options = {**getattr(self, "options", {}), "warmup": warmup}
+        super().__init__(in_channels, dim, seed)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        return torch.zeros(self.dim, self.in_channels)
+
+    def nested(self, dim: int) -> tuple[Tensor, float]:
+        return torch.arange(dim), 1.0
+
+
+class Fisher(Learned):
+    """The D directions that tell the positions of a good part apart best (Fisher's discriminant).
+
+    Good parts look different at different positions, so what varies between the positions' means
+    is what the CNN knows about such parts; what varies around them is noise. Π's rows maximise
+    the first over the second: S_b v = γ (S_w + λ·tr(S_w)/C·I) v with the largest γ, S_w and S_b
+    the covariances within and between positions (Fisher 1936; λ as in regularised discriminant
+    analysis). Nothing is random: every seed gives the same Π.
+
+    The rows are scaled so that ε = 0.01 weighs as 0.3 of the variance within a position, which
+    pulls every position's covariance towards the pooled one.
+
+    Args:
+        shrinkage: λ > 0.
+        warmup: see `Learned`.
+    """
+
+    name = "fisher"
+    bounded = True
+    seeded = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        dim: int,
+        seed: int = 0,
+        warmup: int = 100,
+        shrinkage: float = 0.1,
+    ):
+        if not 0 < shrinkage < math.inf:
+            raise InputError(f"proj.shrinkage={shrinkage}: must be above 0 (default 0.1)")
+        self.shrinkage, self.options = shrinkage, {"shrinkage": shrinkage}
+        super().__init__(in_channels, dim, seed, warmup)
+
+    def learn(self, within: Tensor, means: Tensor) -> None:
+        within, means = within.double().cpu(), means.double().cpu()
+        between = torch.cov(means.T, correction=0)
+        noise = within + self.shrinkage * within.diagonal().mean() * torch.eye(len(within))
+        # By ascending γ, and vᵀ·noise·v = 1.
+        best = [self.in_channels - self.dim, self.in_channels - 1]
+        _, vectors = linalg.eigh(between.numpy(), noise.numpy(), subset_by_index=best)
+        rows = torch.from_numpy(vectors).T.flip(0) * math.sqrt(0.01 / 0.3)
+        self.matrix = rows.float().to(self.matrix.device)
+
+
+class Minor(Learned):
+    """The D directions of least variance within a position, in a JL sketch.
+
+    Negated PCA (Rippel et al. 2020) inside a sketch: good parts hardly vary along these
+    directions, so a defect stands out. In all C channels they would be those without any signal;
+    the sketch leaves a share of every channel in each.
+
+    Args:
+        warmup: see `Learned`.
+        sketch: width of the sketch, at least D.
+    """
+
+    name = "minor"
+
+    def __init__(
+        self, in_channels: int, dim: int, seed: int = 0, warmup: int = 100, sketch: int = 300
+    ):
+        if dim > sketch:
+            raise InputError(
+                f"dim={dim} exceeds proj.sketch={sketch}, out of which proj=minor chooses; use a "
+                "wider sketch or a smaller dim"
+            )
+        self.sketch, self.options = sketch, {"sketch": sketch}
+        super().__init__(in_channels, dim, seed, warmup)
+
+    def learn(self, within: Tensor, means: Tensor) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+        sketch = gaussian_rows(self.sketch, self.in_channels, generator) / math.sqrt(self.sketch)
+        _, vectors = torch.linalg.eigh(sketch @ within.double().cpu() @ sketch.T)  # ascending
+        self.matrix = (vectors[:, : self.dim].T @ sketch).float().to(self.matrix.device)
+
+
+def spread(total: int, count: int) -> list[int]:
+    """`count` of the indices below `total`, evenly spread; all of them where there are fewer."""
+    count = min(total, count)
+    return [i * total // count for i in range(count)]
+
+
+def patch_statistics(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Covariance within positions and their means, from embeddings (B,P,C) batch by batch.
+
+    S_w = 1/((N−1)P) Σ_n Σ_p (x_np − μ_p)(x_np − μ_p)ᵀ. Sums are taken around the first image, so
+    that they do not cancel, in float64, and image by image, so that the split into batches does
+    not matter.
+
+    Returns:
+        within (C,C) and means (P,C), float64.
+
+    Raises:
+        InputError: fewer than two images, or a value that is not finite.
+    """
+    origin, count = None, 0
+    for batch in batches:
+        for x in batch:
+            if origin is None:
+                origin = x
+                total = torch.zeros_like(x, dtype=torch.float64)
+                squares = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+            shifted = x - origin
+            total += shifted
+            squares += shifted.T @ shifted
+            count += 1
+    if count < 2:
+        raise InputError(f"a projection that learns needs at least 2 training images, not {count}")
+    within = (squares - total.T @ total / count) / ((count - 1) * len(total))
+    if not within.isfinite().all():
+        raise InputError("a training image's features are not finite; check images and weights")
+    return within, origin.double() + total / count

@@ -1,0 +1,228 @@
+"""Linear maps Π from C channels to D dimensions: one class each, drawn once from a seed.
+
+To add one: subclass `Projection`, give it a `name` (which registers it), implement `draw`, and add
+``conf/proj/NAME.yaml`` with its ``_target_``.
+"""
+
+import math
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from padim_lit.errors import InputError
+
+
+def require_seed(seed: int) -> None:
+    """Raise InputError unless every generator in use takes `seed`."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed={seed}: must be between 0 and {2**32 - 1}")
+
+
+#: Every subclass of `Projection` by its name, where its module has been imported.
+PROJECTIONS: dict[str, type["Projection"]] = {}
+
+
+class Projection(nn.Module):
+    """Base: draws ``matrix`` (D,C) float32 on the CPU, so that a seed gives one Π everywhere.
+
+    Args:
+        in_channels: C, the embedding's channels.
+        dim: D, the projected dimension.
+        seed: the only source of randomness.
+
+    Raises:
+        InputError: D < 1, or D > C where rows are taken or orthonormal.
+    """
+
+    name: ClassVar[str]
+    #: True where D cannot exceed C.
+    bounded: ClassVar[bool] = False
+    #: False where every seed gives the same Π.
+    seeded: ClassVar[bool] = True
+    #: True where the seed alone says what Π is.
+    drawn: ClassVar[bool] = True
+    #: Good images that `learn` wants to see before the fit; 0 where Π does not depend on data.
+    warmup: int = 0
+    #: Arguments beyond C, D and the seed, as primitives.
+    options: dict[str, Any]
+    matrix: Tensor
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            PROJECTIONS[cls.name] = cls
+
+    def __init__(self, in_channels: int, dim: int, seed: int = 0):
+        super().__init__()
+        if dim < 1:
+            raise InputError(f"dim={dim}: must be at least 1 (the backbone gives C={in_channels})")
+        if self.bounded and dim > in_channels:
+            raise InputError(
+                f"dim={dim} exceeds the backbone's C={in_channels} channels, which proj={self.name}"
+                f" cannot do; use dim≤{in_channels} or proj=jl"
+            )
+        require_seed(seed)
+        self.in_channels, self.dim, self.seed = in_channels, dim, seed
+        self.options = getattr(self, "options", {})
+        generator = torch.Generator().manual_seed(seed)
+        # Drawn in float64 and rounded once: the same draw whatever the default dtype is.
+        self.register_buffer("matrix", self.draw(generator).float())
+
+    @abstractmethod
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Π (D,C) from `generator`, on the CPU, row after row, as `nested` expects."""
+
+    def nested(self, dim: int) -> tuple[Tensor, float]:
+        """The same seed's Π at a smaller D, as rows of this one times a factor.
+
+        One pass at the largest D then answers every smaller one: the moments of Π_d x are those
+        of Πx at these rows, scaled.
+
+        Args:
+            dim: d ≤ D.
+
+        Returns:
+            Indices (d,) of rows and the factor √(D/d), so that Π_d = factor · Π[rows].
+        """
+        return torch.arange(dim), math.sqrt(self.dim / dim)
+
+    def learn(self, within: Tensor, means: Tensor) -> None:
+        """Choose Π from the good images of the warm-up.
+
+        Args:
+            within: (C,C) covariance around each position's mean, averaged over the positions.
+            means: (P,C) mean of each position.
+        """
+        raise NotImplementedError(f"proj={self.name} does not depend on data")
+
+    def adopt(self, matrix: Tensor) -> None:
+        """Take another one's Π (D,C) and learn nothing, so that moments of both add up."""
+        self.matrix.copy_(matrix)
+        self.warmup = 0
+
+    def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
+        """Project one layer: Π_l x_l with Π_l the columns that belong to it (Πx = Σ_l Π_l x_l).
+
+        Args:
+            features: (B,C_l,H_l,W_l) float32.
+            start: the layer's first channel in the embedding.
+
+        Returns:
+            (B,H_l,W_l,d) and the slice of the D outputs that it contributes to; outside it this
+            layer's share is zero.
+        """
+        columns = self.matrix[:, start : start + features.shape[1]]
+        if features.is_cuda:  # where a convolution may round to TF32
+            projected = features.permute(0, 2, 3, 1) @ columns.T
+        else:  # oneDNN's convolution is twice as fast as the product
+            projected = nn.functional.conv2d(features, columns[:, :, None, None])
+            projected = projected.permute(0, 2, 3, 1)
+        return projected, slice(0, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"C={self.in_channels}, D={self.dim}, seed={self.seed}"
+
+
+class Subset(Projection):
+    """D of the C channels, drawn at random without replacement and unscaled (PaDiM §3.1, "Rd")."""
+
+    name = "subset"
+    bounded = True
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        # Sorted, so that each layer's picks are neighbours; a distance ignores their order.
+        chosen = torch.randperm(self.in_channels, generator=generator)[: self.dim].sort().values
+        return nn.functional.one_hot(chosen, self.in_channels)
+
+    def nested(self, dim: int) -> tuple[Tensor, float]:
+        smaller = Subset(self.in_channels, dim, self.seed).matrix.argmax(dim=1)
+        return torch.searchsorted(self.matrix.argmax(dim=1).cpu(), smaller), 1.0
+
+    def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
+        channels = self.matrix.argmax(dim=1)
+        ends = channels.new_tensor([start, start + features.shape[1]])
+        first, last = torch.searchsorted(channels, ends).tolist()
+        chosen = features.permute(0, 2, 3, 1)[..., channels[first:last] - start]
+        return chosen, slice(first, last)
+
+
+class JL(Projection):
+    """Johnson–Lindenstrauss: Π = G/√D with G_ab ~ N(0,1) (JL report, eq. 6 and 7)."""
+
+    name = "jl"
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        return gaussian_rows(self.dim, self.in_channels, generator) / math.sqrt(self.dim)
+
+
+class Orthogonal(Projection):
+    """Orthonormal rows from the Haar measure times √(C/D), so that E‖Πx‖² = ‖x‖² (JL report §3).
+
+    A Mahalanobis distance depends on Π through its row space and ε alone, and the row space has
+    the law of `JL`'s: the two differ in how ε weighs.
+    """
+
+    name = "orthogonal"
+    bounded = True
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        q, r = torch.linalg.qr(gaussian_rows(self.dim, self.in_channels, generator).T)
+        # QR alone is not Haar; fixing the signs of R's diagonal makes it so (Mezzadri 2007).
+        rows = (q * r.diagonal().sign()).T
+        return rows * math.sqrt(self.in_channels / self.dim)
+
+
+class Sparse(Projection):
+    """Very sparse signs: ±√(s/D) with probability 1/(2s) each, else 0 (Li, Hastie, Church 2006).
+
+    Args:
+        density: 1/s in (0, 1], or ``auto`` for 1/√C, as in scikit-learn's SparseRandomProjection;
+            1/3 is Achlioptas (2003).
+    """
+
+    name = "sparse"
+
+    def __init__(self, in_channels: int, dim: int, seed: int = 0, density: float | str = "auto"):
+        if density == "auto":
+            density = 1 / math.sqrt(in_channels)
+        if not isinstance(density, int | float) or not 0 < density <= 1:
+            raise InputError(f"proj.density={density}: must be 'auto' or a number in (0, 1]")
+        self.density = float(density)
+        self.options = {"density": self.density}
+        super().__init__(in_channels, dim, seed)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        uniform = torch.rand(self.dim, self.in_channels, generator=generator, dtype=torch.float64)
+        signs = (uniform < self.density / 2).double() - (uniform >= 1 - self.density / 2).double()
+        return signs / math.sqrt(self.density * self.dim)
+
+
+class Identity(Projection):
+    """All C channels, D = C: the upper reference of an ablation, affordable for small C only."""
+
+    name = "identity"
+    seeded = False
+    drawn = False
+
+    def __init__(self, in_channels: int, dim: int | None = None, seed: int = 0):
+        super().__init__(in_channels, in_channels, seed)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        return torch.eye(self.in_channels, dtype=torch.float64)
+
+    def nested(self, dim: int) -> tuple[Tensor, float]:
+        return torch.arange(self.in_channels), 1.0  # it has one dimension only
+
+    def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
+        return features.permute(0, 2, 3, 1), slice(start, start + features.shape[1])
+
+
+def gaussian_rows(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """(rows, columns) of N(0,1), row after row, so that a smaller draw is the larger one's head.
+
+    One call for all would not promise that: its vectorised tail depends on the total size.
+    """
+    draws = [torch.randn(columns, generator=generator, dtype=torch.float64) for _ in range(rows)]
+    return torch.stack(draws)

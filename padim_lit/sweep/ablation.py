@@ -1,0 +1,238 @@
+"""The ablation: metrics of every projection × dimension × seed, from one pass over the images."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from padim_lit.analysis.bootstrap import PixelHistograms, image_auroc, resample_counts
+from padim_lit.errors import InputError, require_finite
+from padim_lit.metrics import METRICS, ImageMetrics, PixelMetrics
+from padim_lit.model.anomaly_map import AnomalyMap, image_score
+from padim_lit.model.backbone import Backbone
+from padim_lit.model.embedding import resolve_grid
+from padim_lit.model.gaussian import scoring_bytes
+from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
+from padim_lit.sweep.head_store import HeadResult
+from padim_lit.sweep.one_pass import CHUNK, FeatureStore, Plan, plan, run_head
+from padim_lit.system.console import progress
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to compare: every name in `projs` × every D in `dims` × every seed in `seeds`."""
+
+    projs: Sequence[str]
+    dims: Sequence[int]
+    seeds: Sequence[int]
+
+    def __post_init__(self) -> None:
+        for key in ("projs", "dims", "seeds"):
+            values = getattr(self, key)
+            if not values or len(set(values)) != len(values):
+                raise InputError(
+                    f"{key}={list(values)}: give each value once, and at least one (projs, dims "
+                    "and seeds belong to experiment=ablation; one run takes proj, dim and seed)"
+                )
+        for seed in self.seeds:
+            require_seed(seed)
+        unknown = [name for name in self.projs if name not in PROJECTIONS]
+        if unknown:
+            raise InputError(f"projs: no {unknown[0]!r}; allowed: {', '.join(PROJECTIONS)}")
+        if min(self.dims) < 1:
+            raise InputError(f"dims={list(self.dims)}: each must be at least 1")
+
+    def heads(self, channels: int) -> list["Head"]:
+        """One head for each projection and seed, for those that no seed changes one in all."""
+        heads = []
+        for name in self.projs:
+            kind = PROJECTIONS[name]
+            # identity has one dimension, C.
+            dims = [channels] if name == "identity" else sorted(self.dims)
+            for seed in self.seeds if kind.seeded else self.seeds[:1]:
+                heads.append(Head(name, seed, tuple(dims)))
+        return heads
+
+
+@dataclass(frozen=True)
+class Head:
+    """A projection and seed, fitted once at the largest of its dimensions."""
+
+    proj: str
+    seed: int
+    dims: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.proj}-{self.seed}"
+
+    def draw(self, channels: int) -> Projection:
+        """Its projection at the largest D; InputError where that does not exist."""
+        return PROJECTIONS[self.proj](channels, max(self.dims), self.seed)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Labels (N,), masks (N,h,w) and flags (N,) of the test images, in the loader's order."""
+
+    label: Tensor
+    mask: Tensor
+    count_image: Tensor
+    count_pixel: Tensor
+
+
+class Ablation:
+    """Feature maps of one dataset, and the scores of any head on them.
+
+    Args:
+        backbone: the feature extractor, on the device to work on.
+        image_shape: (h, w) in pixels.
+        train, test: loaders of batch dicts.
+        sizes: images in each.
+        folder: scratch space for the feature maps, removed by `close`.
+        grid, eps, sigma, image_score: as in `PaDiM`.
+        resamples: R, how often the test images are resampled for intervals; 0 for none.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        image_shape: tuple[int, int],
+        train: DataLoader,
+        test: DataLoader,
+        sizes: tuple[int, int],
+        folder: Path,
+        grid: int | str | None,
+        eps: float,
+        sigma: float,
+        image_score: str = "max",
+        resamples: int = 0,
+    ):
+        shapes = backbone.grids(image_shape)
+        self.grid = resolve_grid(shapes, grid)
+        self.eps, self.image_score = eps, image_score
+        self.device = backbone.pixel_mean.device
+        self.anomaly_map = AnomalyMap(self.grid, image_shape, sigma).to(self.device)
+        self.folder = folder / "features"
+        shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed
+        self.images = sum(sizes)
+        layers = [(c, *s) for c, s in zip(backbone.channels, shapes, strict=True)]
+        #: Of the backbone's forward passes alone, without decoding and storing.
+        self.backbone_seconds = 0.0
+        names = ("label", "mask", "count_image", "count_pixel")
+        kept: dict[str, list[Tensor]] = {name: [] for name in names}
+        try:
+            with progress() as bar:
+                self.train = FeatureStore(self.folder / "train", sizes[0], layers, self.grid)
+                for batch in bar.track(train, description="backbone, training images"):
+                    self.train.add(self._features(backbone, batch))
+                self.test = FeatureStore(self.folder / "test", sizes[1], layers, self.grid)
+                for batch in bar.track(test, description="backbone, test images"):
+                    self.test.add(self._features(backbone, batch))
+                    for name in names:
+                        kept[name].append(batch[name])
+        except BaseException:
+            self.close()
+            raise
+        self.truth = Truth(**{name: torch.cat(parts) for name, parts in kept.items()})
+        self.resamples = resamples
+        images = self.truth.label[self.truth.count_image]
+        # The same for every configuration, so that differences pair.
+        self.drawn_images = (
+            resample_counts(images, resamples) if resamples and len(images) else None
+        )
+
+    def _features(self, backbone: Backbone, batch: dict[str, Any]) -> list[Tensor]:
+        images = batch["image"].to(self.device)
+        start = time.perf_counter()
+        features = backbone(images)
+        for layer in features:
+            require_finite(layer, batch)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.backbone_seconds += time.perf_counter() - start
+        return features
+
+    def plan(self, dim: int, max_memory_gb: float) -> Plan:
+        """Bands of positions for heads fitted at D = `dim`."""
+        return plan(self.test, self.test.images, dim, max_memory_gb * 1e9)
+
+    def run(
+        self, head: Head, projection: Projection, bands: Sequence[range], advance: Any
+    ) -> HeadResult:
+        """Rows of metrics, image scores and resampled AUROCs of one head, for each d.
+
+        ``fit/seconds`` is the moments' time at the head's largest D, which serves all of its dims,
+        plus this d's factor; ``score/seconds`` this d's distances of all test images. Neither
+        has the backbone's time in it, nor projecting the test images: see `benchmarks/speed.py`
+        for what a run of its own takes.
+        """
+        distances, times = run_head(
+            projection, head.dims, self.train, self.test, self.eps, bands, self.device, advance
+        )
+        positions = self.grid[0] * self.grid[1]
+        result = HeadResult()
+        for d, distance in distances.items():
+            metrics, score, resampled = self.judge(distance)
+            name = f"{head.proj}-{d}-{head.seed}"
+            result.rows.append(
+                {
+                    "proj": head.proj,
+                    "dim": d,
+                    "seed": head.seed,
+                    **{key: metrics[key.removeprefix("test/")] for key in METRICS},
+                    "state_bytes": scoring_bytes(positions, d),
+                    "fit/seconds": times.fit + times.factor[d],
+                    "score/seconds": times.score[d],
+                    "score/ms_per_image": 1000 * times.score[d] / len(distance),
+                    "backbone/seconds": self.backbone_seconds,
+                    "backbone/ms_per_image": 1000 * self.backbone_seconds / self.images,
+                }
+            )
+            result.scores[name] = score.numpy()
+            if resampled is not None:
+                result.resamples[name] = resampled.float().numpy()
+        return result
+
+    def judge(self, distances: Tensor) -> tuple[dict[str, Any], Tensor, Tensor | None]:
+        """Metrics, image scores (N,) and resampled AUROCs (2,R) from distances (N,P)."""
+        image, pixel, scores = ImageMetrics(), PixelMetrics(), []
+        histograms = PixelHistograms()
+        for start in range(0, len(distances), CHUNK):
+            part = slice(start, start + CHUNK)
+            found = distances[part].to(self.device)
+            maps = self.anomaly_map(found)
+            score = image_score(found, maps, self.image_score).cpu()
+            scores.append(score)
+            images, pixels = self.truth.count_image[part], self.truth.count_pixel[part]
+            image.update(score[images], self.truth.label[part][images])
+            maps, masks = maps.cpu()[pixels], self.truth.mask[part][pixels]
+            pixel.update(maps, masks)
+            if self.resamples:
+                histograms.update(maps, masks)
+        score = torch.cat(scores)
+        metrics = {**image.compute(), **pixel.compute()}
+        return metrics, score, self._resampled(metrics, score, histograms)
+
+    def _resampled(
+        self, metrics: dict[str, Any], score: Tensor, histograms: PixelHistograms
+    ) -> Tensor | None:
+        if not self.resamples:
+            return None
+        found = torch.full((2, self.resamples), torch.nan, dtype=torch.float64)
+        counted = self.truth.count_image
+        if metrics["image_auroc"] is not None:
+            found[0] = image_auroc(score[counted], self.truth.label[counted], self.drawn_images)
+        if metrics["pixel_auroc"] is not None:
+            found[1] = histograms.auroc(resample_counts(histograms.labels, self.resamples))
+        return found
+
+    def close(self) -> None:
+        """Remove the feature maps."""
+        shutil.rmtree(self.folder, ignore_errors=True)

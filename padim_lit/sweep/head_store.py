@@ -1,0 +1,86 @@
+"""What an ablation has finished, head by head, so that a killed one goes on where it was.
+
+A head is one projection and seed with all of its dimensions. Its results lie in one file, which is
+there whole or not at all.
+"""
+
+import io
+import json
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from padim_lit.errors import InputError
+from padim_lit.system.atomic import write_bytes
+
+
+@dataclass
+class HeadResult:
+    """What one head found.
+
+    Attributes:
+        rows: a row of sweep.csv for each d.
+        scores: image scores (N,) of each configuration, by its name PROJ-DIM-SEED.
+        resamples: image and pixel AUROC (2,R) on resampled test images, by the same name.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
+    resamples: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class HeadStore:
+    """Finished heads of one ablation.
+
+    Args:
+        folder: the ablation's folder.
+        fingerprint: of all that the results depend on but projections, dimensions and seeds.
+            Heads of another fingerprint are removed.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str):
+        self.root = folder / "heads"
+        self.folder = self.root / fingerprint
+        self.stale = [p for p in self.root.glob("*") if p != self.folder]
+        for path in self.stale:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def load(self, name: str, dims: Sequence[int]) -> HeadResult | None:
+        """The head `name`, or None where it was not finished with just these `dims`."""
+        path = self.folder / f"{name}.npz"
+        try:
+            # Opened here, because NumPy leaves a broken one open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+                rows = json.loads(saved["rows"].item())
+                if [row["dim"] for row in rows] != list(dims):
+                    return None
+                arrays = {key: saved[key] for key in saved.files if key != "rows"}
+            if any(key.partition("/")[0] not in ("scores", "resamples") for key in arrays):
+                raise ValueError(f"unknown arrays {sorted(arrays)[:3]}")
+        except FileNotFoundError:
+            return None
+        except (
+            *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError),
+            *(NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error),
+        ) as error:
+            raise InputError(f"{path} cannot be read ({error}); remove it") from error
+        result = HeadResult(rows)
+        for key, array in arrays.items():
+            kind, _, configuration = key.partition("/")
+            getattr(result, kind)[configuration] = array
+        return result
+
+    def save(self, name: str, result: HeadResult) -> None:
+        """Keep a finished head."""
+        arrays = {f"scores/{key}": value for key, value in result.scores.items()}
+        arrays |= {f"resamples/{key}": value for key, value in result.resamples.items()}
+        content = io.BytesIO()
+        np.savez(content, rows=np.array(json.dumps(result.rows)), **arrays)
+        write_bytes(self.folder / f"{name}.npz", content.getvalue())

@@ -1,0 +1,240 @@
+"""A whole sweep over projections, dimensions and seeds from one pass over the images.
+
+The backbone runs once; its feature maps go to disk. A head (one projection and seed) is then fitted
+at the largest D, and its moments contain those of every smaller d (`Projection.nested`). Positions
+are worked through in bands of grid rows, so that memory stays below a limit whatever D is. Results
+equal those of separate runs on the same split.
+"""
+
+import errno
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from padim_lit.errors import InputError
+from padim_lit.model.embedding import embed
+from padim_lit.model.gaussian import mahalanobis, whiten
+from padim_lit.model.learned import patch_statistics, spread
+from padim_lit.model.moments import Moments, init, update
+from padim_lit.model.projection import Identity, Projection
+from padim_lit.system.memory import readable
+
+# Images that are embedded at once.
+CHUNK = 64
+
+
+class FeatureStore:
+    """Feature maps of N images on disk, one file a layer, channels last.
+
+    Args:
+        folder: where the files go; the caller removes it.
+        images: N.
+        layers: (C_l, H_l, W_l) of each layer, as stored.
+        grid: (H, W) of the embedding. Finer layers are averaged down to it before they are stored.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        images: int,
+        layers: Sequence[tuple[int, int, int]],
+        grid: tuple[int, int],
+    ):
+        folder.mkdir(parents=True)
+        self.grid, self.images, self.filled = grid, images, 0
+        self.shapes = [(min(h, grid[0]), min(w, grid[1]), c) for c, h, w in layers]
+        self.maps = [
+            np.lib.format.open_memmap(
+                folder / f"layer{i}.npy", mode="w+", dtype=np.float32, shape=(images, *shape)
+            )
+            for i, shape in enumerate(self.shapes)
+        ]
+        for i, stored in enumerate(self.maps):
+            _reserve(folder / f"layer{i}.npy", stored.nbytes)
+
+    def add(self, features: Sequence[Tensor]) -> None:
+        """Append the maps (B,C_l,H_l,W_l) of a batch."""
+        stop = self.filled + features[0].shape[0]
+        for stored, layer in zip(self.maps, features, strict=True):
+            small = F.adaptive_avg_pool2d(layer.float(), stored.shape[1:3])
+            stored[self.filled : stop] = small.permute(0, 2, 3, 1).cpu().numpy()
+        self.filled = stop
+
+    def embeddings(
+        self, projection: Projection, rows: range, device: torch.device
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Projected embeddings of a band of grid rows: (images, (B, rows·W, D)), chunk by chunk."""
+        for start in range(0, self.images, CHUNK):
+            images = slice(start, min(start + CHUNK, self.images))
+            yield images, self._embed(projection, images, rows, device)
+
+    def embedding(
+        self, projection: Projection, images: slice | list[int], device: torch.device
+    ) -> Tensor:
+        """Projected embeddings (B,P,D) of some images, at all positions."""
+        return self._embed(projection, images, range(self.grid[0]), device)
+
+    def _embed(
+        self,
+        projection: Projection,
+        images: slice | list[int],
+        rows: range,
+        device: torch.device,
+    ) -> Tensor:
+        height, width = self.grid
+        band = []
+        for stored in self.maps:
+            step = height // stored.shape[1]
+            part = stored[images, rows.start // step : -(-rows.stop // step)]
+            band.append(torch.from_numpy(np.ascontiguousarray(part)).to(device))
+        maps = [layer.permute(0, 3, 1, 2) for layer in band]
+        return embed(maps, projection, (len(rows), width))
+
+    @property
+    def row_step(self) -> int:
+        """Bands must start at multiples of this, so that no layer's row is split; 0: no bands."""
+        height, width = self.grid
+        if any(height % h or width % w for h, w, _ in self.shapes):
+            return 0
+        return math.lcm(*(height // h for h, _, _ in self.shapes))
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Take the room now: a disk that fills up under a mapped file kills the process without a word.
+
+    Raises:
+        InputError: there is too little.
+    """
+    if not hasattr(os, "posix_fallocate"):  # not Linux
+        return
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):  # this file system cannot
+            return
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}), which needs {readable(size)} for feature"
+            " maps; free some, or set a coarser grid"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a sweep goes through the positions."""
+
+    bands: list[range]
+    bytes: int
+
+    def describe(self, heads: int, dims: int) -> str:
+        """One line for the log."""
+        return (
+            f"{heads} heads × {dims} dims = {heads * dims} configurations, each head fitted at its "
+            f"largest D in {len(self.bands)} band(s) of positions, {readable(self.bytes)} at a time"
+        )
+
+
+def plan(store: FeatureStore, test_images: int, dim: int, limit: float) -> Plan:
+    """Cut the grid into the fewest bands whose moments, factors and embeddings fit into `limit`.
+
+    Args:
+        limit: bytes.
+
+    Raises:
+        InputError: not even the smallest band fits.
+    """
+    height, width = store.grid
+    # Moments, one d's moments and its factor (with a float64 block), and the test embeddings.
+    position = 4 * (4 * dim**2 + (test_images + 3 * CHUNK) * dim)
+    step = store.row_step or height
+    if step * width * position > limit:
+        raise InputError(
+            f"max_memory_gb={limit / 1e9:g}: the smallest band of {step}×{width} positions needs "
+            f"{step * width * position / 1e9:.1f}; allow more, or use a smaller dim or grid"
+        )
+    rows = min(height, int(limit // (step * width * position)) * step)
+    bands = [range(r, min(r + rows, height)) for r in range(0, height, rows)]
+    return Plan(bands, rows * width * position)
+
+
+@dataclass
+class HeadTimes:
+    """Seconds that a head took, summed over the bands; `factor` and `score` by d."""
+
+    fit: float
+    factor: dict[int, float]
+    score: dict[int, float]
+
+
+def run_head(
+    projection: Projection,
+    dims: Iterable[int],
+    train: FeatureStore,
+    test: FeatureStore,
+    eps: float,
+    bands: Sequence[range],
+    device: torch.device,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[dict[int, Tensor], HeadTimes]:
+    """Mahalanobis distances (N_test,P) of every d, on the CPU, and what they took.
+
+    Args:
+        projection: drawn at the largest d.
+        dims: each at most ``projection.dim``.
+        train, test: feature maps.
+        eps: ε.
+        bands: from `plan`.
+        advance: called after each band, for a progress bar.
+    """
+    projection = projection.to(device)
+    height, width = train.grid
+    if projection.warmup:
+        projection.learn(*_warm_up(train, projection, device))
+    distances = {d: torch.empty(test.images, height * width) for d in dims}
+    times = HeadTimes(0.0, dict.fromkeys(distances, 0.0), dict.fromkeys(distances, 0.0))
+    for band in bands:
+        positions = slice(band.start * width, band.stop * width)
+        start = time.perf_counter()
+        state = _band_moments(projection, train, band, device)
+        times.fit += time.perf_counter() - start
+        embedded = torch.cat([x for _, x in test.embeddings(projection, band, device)])
+        for d, out in distances.items():
+            rows, factor = projection.nested(d)
+            rows = rows.to(device)
+            mean = state.mean[:, rows] * factor
+            start = time.perf_counter()
+            whitening = whiten(state, eps, rows, factor)
+            times.factor[d] += time.perf_counter() - start
+            start = time.perf_counter()
+            for images in range(0, test.images, CHUNK):
+                x = embedded[images : images + CHUNK, :, rows] * factor
+                out[images : images + CHUNK, positions] = mahalanobis(x, mean, whitening).cpu()
+            times.score[d] += time.perf_counter() - start
+        advance()
+    return distances, times
+
+
+def _band_moments(
+    projection: Projection, train: FeatureStore, band: range, device: torch.device
+) -> Moments:
+    state = init(len(band) * train.grid[1], projection.dim, device)
+    for _, x in train.embeddings(projection, band, device):
+        state = update(state, x)
+    return state
+
+
+def _warm_up(
+    train: FeatureStore, projection: Projection, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What `projection` learns from: the same images as a run of its own would choose."""
+    every = Identity(projection.in_channels).to(device)
+    images = spread(train.images, projection.warmup)
+    return patch_statistics(train.embedding(every, [i], device) for i in images)

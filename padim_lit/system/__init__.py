@@ -1,0 +1,1 @@
+"""Files, memory, terminal, versions: what every room stands on."""

@@ -1,0 +1,91 @@
+"""Whether what ``torch.save`` wrote is still there bit for bit; torch itself does not look."""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from padim_lit.errors import InputError
+
+
+def damage(path: Path, content: Any = None) -> str | None:
+    """What is wrong with a file of ``torch.save``, or None: every CRC-32 in it is checked.
+
+    ``torch.load`` reads past a flipped bit in a tensor, and scores would be wrong without a word.
+    What decompresses is refused too: torch stores plainly, and a small file that swells is none of
+    its.
+
+    Args:
+        path: of the file.
+        content: what ``torch.load`` made of it on the CPU, no value of it touched yet.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            if len({record.filename for record in records}) != len(records):
+                return "a record is there twice"
+            # `torch.load` takes as many bytes as the pickle says and looks at no record's size: of
+            # one that is too short it would read the memory behind.
+            if content is not None and _written(records) != list(_storages(content).values()):
+                return "tensors and records differ in size"
+            if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+                return "a record is compressed"
+            broken = archive.testzip()
+    except Exception as error:  # zipfile raises many kinds for a damaged directory
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return None if broken is None else f"the checksum of {broken} does not fit"
+
+
+def _written(records: list[zipfile.ZipInfo]) -> list[int]:
+    """Bytes of the tensors' records that hold any, in the order of their numbers."""
+    sizes = {}
+    for record in records:
+        _, data, number = record.filename.rpartition("/data/")
+        if data and record.file_size:
+            sizes[int(number)] = record.file_size
+    return [sizes[number] for number in sorted(sizes)]
+
+
+def _storages(content: Any) -> dict[int, int]:
+    """Address → bytes of the storages below `content` in the order in which torch numbers them."""
+    return {tensor.data_ptr(): tensor.nbytes() for tensor in _walk(content) if tensor.nbytes()}
+
+
+def _walk(content: Any) -> Iterator[Any]:
+    if isinstance(content, Tensor):
+        yield content.untyped_storage()
+    elif isinstance(content, dict):
+        for value in content.values():
+            yield from _walk(value)
+    elif isinstance(content, list | tuple):
+        for value in content:
+            yield from _walk(value)
+
+
+_SUMMED = 2**24  # numbers of a tensor that are looked at together
+
+
+def require_numbers(name: str, tensor: Tensor, most_bytes: int | None = None) -> None:
+    """Raise InputError for a tensor with NaN or infinity in it, or one that is too large."""
+    if most_bytes is not None:
+        _require(tensor.layout == torch.strided and not tensor.is_quantized, f"{name}: layout")
+        size = tensor.numel() * tensor.element_size()
+        _require(size <= most_bytes, f"{name} is larger than the file")
+    if not tensor.is_floating_point():
+        return
+    # In parts, so that what tells good from bad numbers stays small beside the tensor.
+    rows = max(1, _SUMMED // max(1, tensor[0].numel())) if tensor.ndim and len(tensor) else 1
+    for part in tensor.split(rows) if tensor.ndim else [tensor]:
+        if not part.isfinite().all():
+            raise InputError(f"{name} is not finite (NaN or infinity); fit or fetch it again")
+
+
+def _require(right: bool, what: str) -> None:
+    if not right:
+        raise InputError(
+            f"its content is not what padim_lit writes ({what}); give the model.ckpt of a "
+            "finished run"
+        )

@@ -1,0 +1,196 @@
+"""One picture: test images in rows, and in columns what several projections make of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from padim_lit.data.items import Item
+from padim_lit.visualization.panels import overlay, show
+
+# From the palette of Okabe and Ito, which colour-blind readers tell apart.
+HIT, FALSE, MISSED = "#56B4E9", "#D55E00", "#F0E442"
+SIDE = 1.75  # of a panel, inches
+
+
+@dataclass(frozen=True)
+class Method:
+    """A projection and how it did on the whole test set.
+
+    Attributes:
+        proj, dim: name and D.
+        scores: image scores of the examples, Mahalanobis distances.
+        image_auroc, pixel_auroc: None where undefined.
+        pixel_f1max: F1 over the pixels, at `pixel_threshold`, the distance at which it is best.
+    """
+
+    proj: str
+    dim: int
+    scores: list[float]
+    image_auroc: float | None
+    pixel_auroc: float | None
+    pixel_f1max: float
+    pixel_threshold: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test image: uint8 (h,w,3), its truth (h,w) bool, and a distance map (h,w) a method."""
+
+    name: str
+    kind: str
+    planted: bool
+    image: np.ndarray
+    truth: np.ndarray
+    maps: list[np.ndarray]
+
+    @classmethod
+    def of(cls, sample: Mapping[str, Any], item: Item, maps: list[np.ndarray]) -> "Example":
+        """From a sample of an ItemDataset."""
+        image = np.rint(255 * sample["image"].permute(1, 2, 0).numpy()).astype(np.uint8)
+        planted = item.plant_seed is not None
+        name = PurePath(item.path).name
+        return cls(name, item.kind, planted, image, sample["mask"].numpy(), maps)
+
+
+def judged(example: Example, map: np.ndarray, threshold: float) -> np.ndarray:
+    """The grey image (h,w,3) uint8 with hits, false and missed pixels at `threshold` coloured."""
+    found, truth = map >= threshold, example.truth
+    out = np.repeat(example.image.mean(axis=2, keepdims=True), 3, axis=2) * 0.7
+    for colour, where in ((HIT, found & truth), (FALSE, found & ~truth), (MISSED, ~found & truth)):
+        out[where] = 0.25 * out[where] + 0.75 * 255 * np.array(to_rgb(colour))
+    return np.rint(out).astype(np.uint8)
+
+
+def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[str, Any]) -> Figure:
+    """The figure.
+
+    Args:
+        examples: the rows, all of one size.
+        methods: two columns each, heat map and mask; every one with a colour scale of its own,
+            because distances under different projections have different units.
+        what: data, backbone, weights, seed, grid, eps, train_images, notes: the caption.
+    """
+    rows, columns = len(examples), 2 + 2 * len(methods)
+    h, w = examples[0].truth.shape
+    tall = SIDE * min(max(h / w, 0.4), 2.5)
+    left, top, bottom = 1.15, 1.35, 1.35
+    width, height = left + columns * SIDE + 0.15, top + rows * tall + bottom
+    figure = Figure((width, height), dpi=110)
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(
+        rows, columns, left=left / width, right=1 - 0.15 / width, bottom=bottom / height,
+        top=1 - top / height, wspace=0.04, hspace=0.04,
+    )  # fmt: skip
+    scales = [_scale([e.maps[m] for e in examples]) for m in range(len(methods))]
+    for row, example in enumerate(examples):
+        axes = [figure.add_subplot(grid[row, column]) for column in range(columns)]
+        heads = ["image", "truth", *["heat map", "mask"] * len(methods)]
+        names = heads if row == 0 else [""] * columns
+        truth = example.truth.astype(np.uint8) * 255
+        for place, picture, name in zip(axes, (example.image, truth), names, strict=False):
+            show(place, picture, name, 9)
+        for m, method in enumerate(methods):
+            heat, mask = axes[2 + 2 * m : 4 + 2 * m]
+            show(heat, overlay(example.image, example.maps[m], scales[m]), names[2 + 2 * m], 9)
+            show(mask, judged(example, example.maps[m], method.pixel_threshold), names[3], 9)
+            _inside(heat, f"score {method.scores[row]:.1f}")
+        _label(figure, grid[row, 0].get_position(figure), example)
+    for m, method in enumerate(methods):
+        first, last = (grid[0, 2 + 2 * m + i].get_position(figure) for i in (0, 1))
+        _head(figure, (first.x0 + last.x1) / 2, first.y1, method)
+        place = grid[rows - 1, 2 + 2 * m].get_position(figure)
+        bar = (place.x0, place.y0 - 0.25 / height, place.width, 0.12 / height)
+        _colour_bar(figure, figure.add_axes(bar), scales[m], method.pixel_threshold)
+    patches = [
+        Patch(color=colour, label=name)
+        for colour, name in ((HIT, "found"), (FALSE, "false alarm"), (MISSED, "missed"))
+    ]
+    spot = (1 - 0.15 / width, (bottom - 0.62) / height)
+    figure.legend(
+        handles=patches, loc="upper right", bbox_to_anchor=spot, ncols=3, fontsize=8,
+        frameon=False, borderaxespad=0,
+    )  # fmt: skip
+    _caption(figure, examples, what)
+    return figure
+
+
+def _scale(maps: Sequence[np.ndarray]) -> tuple[float, float]:
+    low, high = np.percentile(np.stack(maps), (1, 99.8))
+    return float(low), float(max(high, low + 1e-6))
+
+
+def _head(figure: Figure, x: float, y: float, method: Method) -> None:
+    inch = 1 / figure.get_figheight()
+    known = {"image AUROC": method.image_auroc, "pixel AUROC": method.pixel_auroc}
+    line = ", ".join(f"{name} {value:.3f}" for name, value in known.items() if value is not None)
+    figure.text(
+        x, y + 0.72 * inch, f"{method.proj}, D = {method.dim}", ha="center", fontsize=12,
+        fontweight="bold", parse_math=False,
+    )  # fmt: skip
+    figure.text(x, y + 0.52 * inch, line, ha="center", fontsize=8.5)
+    line = f"pixel F1 {method.pixel_f1max:.3f} at distances ≥ {method.pixel_threshold:.2f}"
+    figure.text(x, y + 0.33 * inch, line, ha="center", fontsize=8.5)
+
+
+def _label(figure: Figure, place: Any, example: Example) -> None:
+    kind = example.kind.replace("_", "\n")
+    inch = 1 / figure.get_figwidth()
+    text = f"{kind}\n{example.name[:16]}"
+    if example.planted and "planted" not in kind:
+        text = f"planted\n{text}"
+    figure.text(
+        place.x0 - 0.08 * inch, (place.y0 + place.y1) / 2, text, ha="right", va="center",
+        fontsize=8.5, parse_math=False,
+    )  # fmt: skip
+
+
+def _inside(axes: Axes, text: str) -> None:
+    axes.text(
+        0.03, 0.03, text, transform=axes.transAxes, fontsize=7.5, color="white",
+        bbox={"facecolor": "black", "alpha": 0.55, "pad": 1.5, "edgecolor": "none"},
+    )  # fmt: skip
+
+
+def _colour_bar(figure: Figure, axes: Axes, scale: tuple[float, float], threshold: float) -> None:
+    ramp = overlay(np.full((1, 256, 3), 128, np.uint8), np.linspace(*scale, 256)[None], scale)
+    colours = ScalarMappable(Normalize(*scale), ListedColormap(ramp[0] / 255))
+    figure.colorbar(colours, cax=axes, orientation="horizontal")
+    axes.tick_params(labelsize=7.5, length=2, pad=1.5)
+    axes.set_xlabel("Mahalanobis distance; line: threshold", fontsize=7.5, labelpad=1.5)
+    if scale[0] < threshold < scale[1]:
+        axes.axvline(threshold, color="black", linewidth=3)
+        axes.axvline(threshold, color=HIT, linewidth=1.2)
+
+
+def _caption(figure: Figure, examples: Sequence[Example], what: Mapping[str, Any]) -> None:
+    inch = 1 / figure.get_figheight()
+    lines = [
+        f"{what['data']}: {what['train_images']} good images to fit. {what['backbone']} "
+        f"({what['weights']}), C = {what['embedding_dim']}, grid {what['grid']}, "
+        f"ε = {what['eps']:g}, seed {what['seed']}.",
+        "Thresholds are those of the best pixel F1 on this test set, hence optimistic. Images: "
+        f"{what['chosen']}.",
+    ]
+    if any(example.planted for example in examples):
+        lines.append("Defects called planted are synthetic, with known masks.")
+    random = what["weights"].startswith("random")
+    left = 0.1 / figure.get_figwidth()
+    for i, line in enumerate(lines):
+        figure.text(left, (0.45 - 0.17 * i) * inch, line, fontsize=8, parse_math=False)
+    if random:
+        figure.text(
+            left, 1 - 0.22 * inch, "Random weights: these maps say nothing about detection.",
+            fontsize=11, fontweight="bold", color=FALSE,
+        )  # fmt: skip

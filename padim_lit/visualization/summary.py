@@ -1,0 +1,108 @@
+"""The table at the end of a run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from padim_lit.metrics import METRICS
+from padim_lit.system.console import MISSING, print_line, print_table
+
+
+def print_summary(
+    results: Mapping[str, Any],
+    paths: Mapping[str, str],
+    notes: Sequence[str],
+    *,
+    console: Console | None = None,
+) -> None:
+    """Print what a run found, what it was, what to know when reading it, and where the files are.
+
+    Args:
+        results: the content of metrics.json; a metric that is None says why under ``NAME_why``.
+        paths: what each file is, and its path; printed whole.
+        notes: sentences such as "Pixel metrics count planted defects only.".
+        console: where to print; standard output if None.
+    """
+    console = console or Console()
+    console.print()
+    print_table(_metrics(results), console)
+    console.print()
+    print_table(_run(results), console)
+    if notes:
+        console.print()
+    for note in notes:
+        print_line(f"Note: {note}", console)
+    if paths:
+        console.print()
+        wide = max(map(len, paths))
+        for name, path in paths.items():
+            print_line(Text.assemble((f"{name:<{wide}}  ", "bold"), str(path)), console)
+
+
+def _metrics(results: Mapping[str, Any]) -> Table:
+    table = Table(title="Test metrics", title_justify="left")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    reasons = [results.get(f"{key}_why") or "" for key in METRICS]
+    if any(reasons):
+        table.add_column("why not", overflow="fold")
+    for (key, name), reason in zip(METRICS.items(), reasons, strict=True):
+        value = results.get(key)
+        cells = [name, MISSING if value is None else f"{value:.4f}"]
+        table.add_row(*map(Text, [*cells, reason] if any(reasons) else cells))
+    return table
+
+
+def _run(results: Mapping[str, Any]) -> Table:
+    table = Table(title="Run", title_justify="left", show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = {
+        "backbone": _join(results, ("backbone", "{}"), ("weights", "weights {}")),
+        "data": _join(results, ("data", "{}")),
+        "train": _join(results, ("data/train_images", "{} good")),
+        "test": _join(
+            results,
+            ("data/test_good", "{} good"),
+            ("data/test_defective", "{} defective"),
+            ("data/test_planted", "{} with planted defects"),
+        ),
+        "projection": _join(
+            results, ("proj", "{}"), ("dim", "D = {}"), ("embedding_dim", "of C = {} channels")
+        ),
+        "grid": _grid(results.get("grid")),
+        "eps, seed": _join(results, ("eps", "{}"), ("seed", "{}")),
+        "fit": _pace(results, "fit"),
+        "score": _pace(results, "test"),
+        "peak memory": _memory(results.get("peak_memory_bytes")),
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, Text(value))
+    return table
+
+
+def _join(results: Mapping[str, Any], *parts: tuple[str, str]) -> str:
+    known = [form.format(results[key]) for key, form in parts if results.get(key) is not None]
+    return ", ".join(known)
+
+
+def _grid(grid: Any) -> str:
+    return " x ".join(map(str, grid)) if isinstance(grid, list | tuple) else str(grid or "")
+
+
+def _pace(results: Mapping[str, Any], stage: str) -> str:
+    seconds, images = results.get(f"{stage}/seconds"), results.get(f"{stage}/images")
+    if seconds is None or images is None:
+        return ""
+    pace = f", {images / seconds:.1f} images/s" if seconds > 0 else ""
+    return f"{images} images in {seconds:.1f} s{pace}"
+
+
+def _memory(count: int | None) -> str:
+    if count is None:
+        return ""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,178 @@
+"""Run ``run.py`` from tests: in a process of its own, or in a fork of one that has imported it all.
+
+Importing torch, Lightning and Hydra takes seconds, hundreds of times what a tiny run takes. A
+`Zygote` imports them once and forks a child per command. It never runs a torch operation itself,
+because OpenMP's threads do not survive a fork.
+"""
+
+import atexit
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT = 120.0  # seconds a command may take; far more than it needs
+#: A run of a second on the tree that lies in data/ of the working directory.
+TINY = [
+    "data=folder", "data.root=data", "backbone=resnet18", "backbone.weights=random",
+    "image_size=64", "crop_size=64", "proj=jl", "dim=8", "trainer=cpu", "logger=none",
+    "hydra.run.dir=run",
+]  # fmt: skip
+
+
+class Result(NamedTuple):
+    """What a command left: exit status, standard output and error, seconds."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+def environment(home: Path, **extra: str) -> dict[str, str]:
+    """Variables for a run without accounts, caches, proxies, network or GPU; one thread."""
+    kept = {k: os.environ[k] for k in ("PATH", "LANG", "LC_ALL", "TMPDIR") if k in os.environ}
+    return {
+        **kept,
+        "HOME": str(home),
+        "HF_HOME": str(home / "hf"),
+        "HF_ENDPOINT": "http://127.0.0.1:9",  # the discard port: nothing answers
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **extra,
+    }
+
+
+def run_plain(args: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Result:
+    """``python run.py ARGS`` in a process of its own."""
+    start = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *args],
+        cwd=cwd, env=env, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        out, err = process.communicate(timeout=TIMEOUT)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)  # further ranks and loaders too
+        out, err = process.communicate()
+        raise TimeoutError(f"run.py {' '.join(args)}: no end\n{out}\n{err}") from error
+    return Result(process.returncode, out, err, time.monotonic() - start)
+
+
+class Zygote:
+    """One process that has imported everything and forks a child for each command."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).resolve())],
+            cwd=folder, env=environment(folder), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        self._answer(TIMEOUT)
+
+    def run(self, args: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> Result:
+        """``python run.py ARGS`` in `cwd`, with `env` added to the environment."""
+        files = [str(self.folder / name) for name in ("stdout", "stderr")]
+        order = {"args": list(args), "cwd": str(cwd), "env": dict(env or {}), "files": files}
+        start = time.monotonic()
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        code = self._answer(TIMEOUT + 10)
+        seconds = time.monotonic() - start
+        out, err = (Path(file).read_text(errors="replace") for file in files)
+        if code is None:
+            raise TimeoutError(f"run.py {' '.join(args)}: no end after {TIMEOUT} s\n{out}\n{err}")
+        return Result(code, out, err, seconds)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+    def _answer(self, timeout: float) -> int | None:
+        if not select.select([self.process.stdout], [], [], timeout)[0]:
+            self.process.kill()
+            raise TimeoutError(f"the zygote did not answer within {timeout} s")
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the zygote ended with status {self.process.wait()}")
+        return json.loads(line)
+
+
+def _serve() -> None:
+    """The zygote's side: one JSON order a line in, one exit status a line out."""
+    sys.path[0] = str(ROOT)  # as for a script that lies there
+
+    gc.freeze()  # a collection in a child would copy every page that it looks at
+    print("0", flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _become_run(order)
+        print(json.dumps(_exit_status(child)), flush=True)
+
+
+def _become_run(order: dict) -> NoReturn:
+    # Those of the zygote's imports would remove what the next child needs (a temporary folder).
+    atexit._clear()
+    os.setsid()  # so that a timeout can end its loader processes too
+    os.chdir(order["cwd"])
+    os.environ.update(order["env"])
+    files = [os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in order["files"]]
+    for source, target in zip((os.open(os.devnull, os.O_RDONLY), *files), (0, 1, 2), strict=True):
+        os.dup2(source, target)
+    sys.argv = [str(ROOT / "run.py"), *order["args"]]
+    code = 0
+    try:
+        if "BEFORE_RUN" in order["env"]:  # a script that prepares a fault
+            runpy.run_path(order["env"]["BEFORE_RUN"])
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if code and code is not end.code:
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    # What the interpreter does at its end, but for taking every imported module apart: on pages
+    # shared with the zygote that takes longer than most commands.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _exit_status(child: int) -> int | None:
+    """The child's status, or None where it had to be killed."""
+    end = time.monotonic() + TIMEOUT
+    while time.monotonic() < end:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,332 @@
+"""Every claim on synthetic sweeps whose truth is known."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+from _helpers.sweeps import write_rows
+
+from padim_lit.analysis.claims import CLAIMS, judge
+from padim_lit.analysis.sweep_results import read_sweeps
+
+DIMS = (25, 50, 100, 150, 200, 300, 400, 550)
+SPREAD = {"subset": 0.02, "jl": 0.001, "fisher": 0.001}
+MS_BACKBONE = 10
+
+
+def eq15(x, p=0.03, q=4.0, k=0.05):
+    return 2 * p * k / (math.sqrt(q / x) + k) + 1 - p
+
+
+def curve(proj, dim):
+    """A world in which every claim is true: eq. 15 with selection far below."""
+    return {"subset": -0.2, "jl": 0.0, "fisher": 0.03}[proj] + eq15(dim)
+
+
+def cost(proj, dim):
+    return 0.0002 * dim**2
+
+
+def sweep(folder, truth=curve, projs=("subset", "jl", "fisher"), dims=DIMS, seeds=range(6), **more):
+    """Write a sweep whose AUROCs are `truth(proj, dim)` plus seeds' and images' variation."""
+    spread, ms, keep = more.pop("spread", SPREAD), more.pop("ms", cost), more.pop("keep", True)
+    images = more.pop("images", 0.003)
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(2, 300))
+    rows, resamples = [], {}
+    for proj in projs:
+        for seed in seeds:
+            # The seeds' mean is the truth itself, so that no test hangs on luck.
+            shift = spread[proj] * np.resize([-1.0, 1.0], max(2, len(seeds)))[seed]
+            shift = shift if len(seeds) > 1 else 0
+            for dim in dims:
+                y = [truth(proj, dim) + shift] * 2
+                row = {"proj": proj, "dim": dim, "seed": seed}
+                row |= {"test/image_auroc": y[0], "test/pixel_auroc": y[1]}
+                row |= {"state_bytes": 784 * dim * (4 * dim + 8)}
+                row |= {"score/ms_per_image": ms(proj, dim), "backbone/ms_per_image": MS_BACKBONE}
+                rows.append(row)
+                own = rng.normal(size=(2, 300))
+                noise = images * common + 0.3 * images * own
+                resamples[f"{proj}-{dim}-{seed}"] = np.float32(np.array(y)[:, None] + noise)
+    write_rows(folder, rows, resamples if keep else None, **more)
+
+
+def verdicts(path, **kwargs):
+    found = {v.claim.key: v for v in judge(read_sweeps([path]), **kwargs)}
+    # A report embeds the evidence as strict JSON.
+    json.dumps([v.evidence for v in found.values()], allow_nan=False)
+    return found
+
+
+def test_a_world_in_which_all_is_true(tmp_path):
+    sweep(tmp_path / "a", data="screw", command=["data=mvtec"])
+    sweep(tmp_path / "b", data="elpv", command=["data=elpv"])
+    found = verdicts(tmp_path)
+    assert list(found) == list(CLAIMS)
+    said = {key: v.verdict for key, v in found.items()}
+    assert said == dict.fromkeys(CLAIMS, "holds"), found
+    assert all(
+        v.command == "python run.py data=mvtec\npython run.py data=elpv" for v in found.values()
+    )
+    rows = found["same-d-image"].evidence
+    assert len(rows) == 2 * len(DIMS)
+    for row in rows:
+        assert row["difference"] == pytest.approx(0.2)
+        assert 0 < row["low"] < 0.2 < row["high"]
+        assert (row["seeds"], row["wins"], row["case"]) == (6, 6, "yes")
+        assert row["metric"] == "test/image_auroc"
+    assert {row["data"] for row in rows} == {"screw", "elpv"}
+    # 16 intervals, and the reader is told what that means.
+    assert "16 intervals" in found["same-d-image"].reason
+    assert "about 0.8 of them" in found["same-d-image"].reason
+    assert found["seed-spread"].evidence[0]["ratio"] == pytest.approx(20)
+
+
+def test_a_world_in_which_nothing_is_true(tmp_path):
+    worse = {"subset": 0.0, "jl": -0.02, "fisher": -0.1}
+
+    def truth(proj, dim):
+        # Flat at first, then rising straight.
+        return 0.7 + worse[proj] + 0.0004 * max(0, dim - 200)
+
+    spread = {"subset": 0.001, "jl": 0.01, "fisher": 0.01}
+    sweep(tmp_path, truth, spread=spread, ms=lambda proj, dim: 1.0)
+    found = verdicts(tmp_path)
+    savings = found.pop("savings")
+    assert {key: v.kind for key, v in found.items()} == dict.fromkeys(found, "does not hold"), found
+    # Memory is arithmetic; time is what was made equal here.
+    assert savings.verdict == "holds when the data is mvtec/screw, wide_resnet50 (memory)"
+    by_part = {row["part"]: row for row in savings.evidence}
+    assert by_part["memory"]["ratio"] == pytest.approx(550 * 2208 / (150 * 608))
+    assert by_part["scoring alone"]["ratio"] == 1
+    assert all(row["case"] == "no" for row in found["same-d-image"].evidence)
+
+
+def test_what_holds_somewhere_says_where(tmp_path):
+    def truth(proj, dim):
+        return (
+            0.8 - 0.05 * (proj == "subset" and dim <= 100) + 0.05 * (proj == "subset" and dim > 100)
+        )
+
+    sweep(tmp_path / "a", truth, dims=(50, 100, 150), data="screw")
+    sweep(tmp_path / "b", dims=(50, 100), data="elpv")
+    found = verdicts(tmp_path)["same-d-image"]
+    assert found.verdict == (
+        "holds when the data is screw, wide_resnet50 (D = 50, D = 100); "
+        "elpv, wide_resnet50 (all that was compared)"
+    )
+    assert found.kind == "holds when"
+    assert "4 of 5 comparisons are for it, 1 against, 0 open" in found.reason
+
+
+def test_image_and_pixel_are_separate_verdicts(tmp_path):
+    sweep(tmp_path, projs=("subset", "jl"))
+    table = tmp_path / "sweep.csv"
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    column = lines[0].index("test/pixel_auroc")
+    for line in lines[1:]:
+        line[column] = ""
+    table.write_text("\n".join(",".join(line) for line in lines) + "\n")
+    found = verdicts(tmp_path)
+    assert found["same-d-image"].verdict == "holds"
+    assert found["same-d-pixel"].verdict == "not measured precisely enough"
+    assert "undefined for at least one seed" in found["same-d-pixel"].reason
+    assert found["same-d-pixel"].evidence[0]["difference"] is None
+
+
+def test_missing_dimensions_are_named_and_never_replaced(tmp_path):
+    sweep(tmp_path, dims=(50, 100, 149, 151, 250, 500), projs=("subset", "jl"), embedding_dim=512)
+    found = verdicts(tmp_path)
+    for key in ("150-for-550", "savings", "steep-then-flat", "eq15", "challenger"):
+        assert found[key].verdict == "not measured", key
+        assert found[key].evidence == []
+        assert found[key].command.startswith("python run.py experiment=ablation projs=")
+    assert "needs jl at 150 and subset at 550 (it has C = 512)" in found["150-for-550"].reason
+    assert "needs jl at 200 and jl at 550" in found["steep-then-flat"].reason
+    assert "needs jl at D = 200" in found["eq15"].reason
+    assert "needs jl and fisher at the same D ≤ 100" in found["challenger"].reason
+    assert "dims=[150,550]" in found["150-for-550"].command
+    assert found["same-d-image"].verdict == "holds"
+
+
+def test_what_one_sweep_lacks_does_not_silence_another(tmp_path):
+    sweep(tmp_path / "a", dims=(150, 550), data="screw")
+    sweep(tmp_path / "b", dims=(100, 150), data="elpv")
+    found = verdicts(tmp_path)["150-for-550"]
+    assert found.verdict == "holds"
+    assert "Left out: elpv, wide_resnet50 needs subset at 550." in found.reason
+    assert {row["data"] for row in found.evidence} == {"screw"}
+
+
+def test_parts_of_a_sweep_are_read_as_one(tmp_path):
+    sweep(tmp_path / "a", projs=("jl",), dims=(150,))
+    sweep(tmp_path / "b", projs=("subset",), dims=(550,))
+    assert verdicts(tmp_path)["150-for-550"].verdict == "holds"
+
+
+@pytest.mark.parametrize("changed", [{"seeds": range(1)}, {"keep": False}, {"images": 2.0}])
+def test_too_little_is_not_called_a_result(tmp_path, changed):
+    sweep(tmp_path, **changed)
+    found = verdicts(tmp_path)
+    for key in ("same-d-image", "150-for-550", "steep-then-flat", "challenger"):
+        assert found[key].kind == "not measured", key
+        assert {row["case"] for row in found[key].evidence} == {"open"}
+        assert found[key].evidence[0]["difference"] is not None
+    whys = {"keep": "no resamples", "seeds": "one seed says nothing", "images": "0 against"}
+    for key in ("same-d-image", "steep-then-flat"):
+        assert whys[next(iter(changed))] in found[key].reason
+
+
+@pytest.mark.parametrize(
+    ("gap", "expected"), [(-0.002, "holds"), (-0.008, "does not hold"), (-0.005, "not measured")]
+)
+def test_as_good_is_within_the_margin(tmp_path, gap, expected):
+    """The margin is .005: −.002 is inside for sure, −.008 outside, −.005 on the border."""
+
+    def truth(proj, dim):
+        return 0.9 + gap * (proj == "jl")
+
+    sweep(tmp_path, truth, spread=dict.fromkeys(SPREAD, 0.0), images=0.001)
+    assert verdicts(tmp_path)["150-for-550"].kind == expected
+
+
+def test_a_late_gain_above_a_hundredth_is_not_flat(tmp_path):
+    def truth(proj, dim):
+        return 0.6 + 0.001 * min(dim, 200) + 0.0001 * max(0, dim - 200)
+
+    sweep(tmp_path, truth)
+    found = verdicts(tmp_path)["steep-then-flat"]
+    assert found.verdict == "does not hold"
+    row = found.evidence[0]
+    assert row["early_gain"] == pytest.approx(0.15)
+    assert row["late_gain"] == pytest.approx(0.035)
+    assert row["difference"] == pytest.approx(0.15 / 150 - 0.035 / 350)
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "expected"),
+    [(0.03, 0.005, "holds"), (0.0015, 0.007, "does not hold"), (-0.01, -0.1, "does not hold")],
+)
+def test_steep_means_a_gain_and_one_that_later_ones_do_not_reach(tmp_path, early, late, expected):
+    def truth(proj, dim):
+        return 0.8 + early * min(dim - 50, 150) / 150 + late * max(0, dim - 200) / 350
+
+    sweep(tmp_path, truth, ("jl",), (50, 200, 550), images=0.0005)
+    assert verdicts(tmp_path)["steep-then-flat"].verdict == expected
+
+
+@pytest.mark.parametrize(("ratio", "case"), [(2.3, "no"), (2.5, "yes"), (9, "yes")])
+def test_three_times_is_met_from_twenty_percent_below(tmp_path, ratio, case):
+    def ms(proj, dim):
+        return MS_BACKBONE * (ratio if dim == 550 else 1)
+
+    sweep(tmp_path, dims=(150, 550), ms=ms)
+    rows = {row["part"]: row for row in verdicts(tmp_path)["savings"].evidence}
+    alone, whole = rows["scoring alone"], rows["backbone + scoring"]
+    assert (alone["case"], alone["ratio"]) == (case, pytest.approx(ratio))
+    assert whole["ratio"] == pytest.approx((1 + ratio) / 2)
+
+
+def test_eq15_has_to_beat_no_change_and_the_spread(tmp_path):
+    def bump(proj, dim):
+        return curve(proj, dim) if dim <= 200 else curve(proj, 200)
+
+    sweep(tmp_path / "true", data="true")
+    sweep(tmp_path / "flat", bump, data="flat")
+    found = verdicts(tmp_path)["eq15"]
+    true, flat = found.evidence[2], found.evidence[0]
+    assert (true["data"], flat["data"]) == ("true", "flat")
+    assert true["rmse"] < 1e-4 < true["rmse_as_at_200"]
+    assert (true["p"], true["q_over_k2"]) == pytest.approx((0.03, 4 / 0.05**2), rel=1e-2)
+    assert true["sd_over_seeds"] == pytest.approx(SPREAD["jl"] * math.sqrt(6 / 5))
+    assert flat["rmse_as_at_200"] == pytest.approx(0, abs=1e-9)
+    assert flat["case"] == "no"
+    assert found.kind == "holds when"
+    # A miss within a wide spread is still worse than having predicted no change.
+    sweep(tmp_path / "wide", bump, data="wide", spread=dict.fromkeys(SPREAD, 0.02))
+    row = verdicts(tmp_path / "wide")["eq15"].evidence[0]
+    assert row["rmse_as_at_200"] < row["rmse"] < row["sd_over_seeds"]
+    assert row["case"] == "no"
+
+
+def test_eq15_predicts_nothing_where_it_has_reached_1(tmp_path):
+    def truth(proj, dim):
+        return eq15(min(dim, 300), p=0.2, q=300 * 0.05**2)
+
+    sweep(tmp_path, truth, images=0.0)
+    row = verdicts(tmp_path)["eq15"].evidence[0]
+    assert (row["case"], row["rmse"]) == ("no", None)
+    assert row["q_over_k2"] == pytest.approx(300, rel=1e-2)
+    assert "ends at D = q/k²" in row["why"]
+
+
+def test_the_challenger_is_judged_by_dataset(tmp_path):
+    def loses(proj, dim):
+        return 0.8 - 0.03 * (proj == "fisher")
+
+    def ties(proj, dim):
+        return 0.8
+
+    quiet = {"spread": dict.fromkeys(SPREAD, 0.0), "images": 0.001, "dims": (50, 100)}
+    sweep(tmp_path / "a", data="screw", **quiet)
+    sweep(tmp_path / "b", data="elpv", **quiet)
+    assert verdicts(tmp_path)["challenger"].verdict == "holds"
+    sweep(tmp_path / "c", ties, data="tile", **quiet)
+    found = verdicts(tmp_path)["challenger"]
+    assert found.verdict == "holds"
+    assert "2 better, 1 as good, 0 worse, 0 open, of 3" in found.reason
+    sweep(tmp_path / "d", loses, data="carpet", **quiet)
+    found = verdicts(tmp_path)["challenger"]
+    assert found.verdict == ("holds when the data is screw, wide_resnet50; elpv, wide_resnet50")
+    assert "1 worse, 0 open, of 4" in found.reason
+    assert "fisher is at least as good" in found.claim.sentence
+    assert verdicts(tmp_path / "c")["challenger"].verdict == "does not hold"
+    assert verdicts(tmp_path / "d")["challenger"].verdict == "does not hold"
+    sweep(tmp_path / "e", ties, data="wood", **quiet)
+    for name in ("b", "d"):
+        shutil.rmtree(tmp_path / name)
+    found = verdicts(tmp_path)["challenger"]  # better on one of three is not most
+    assert found.verdict == "holds when the data is screw, wide_resnet50"
+    other = verdicts(tmp_path, challenger="subset")["challenger"]
+    assert "subset is at least as good" in other.claim.sentence
+
+
+def test_the_challenger_is_judged_up_to_100(tmp_path):
+    def truth(proj, dim):
+        return 0.8 + (proj == "fisher") * (0.05 if dim <= 100 else -0.05)
+
+    sweep(tmp_path, truth, dims=(50, 100, 150))
+    found = verdicts(tmp_path)["challenger"]
+    assert found.verdict == "holds"
+    assert {row["dim"] for row in found.evidence} == {50, 100}
+
+
+def test_times_that_were_not_written_are_missed(tmp_path):
+    sweep(tmp_path, dims=(150, 550))
+    table = tmp_path / "sweep.csv"
+    table.write_text(table.read_text().replace("backbone/ms_per_image", "backbone/other"))
+    found = verdicts(tmp_path)["savings"]
+    row = next(row for row in found.evidence if row["part"] == "backbone + scoring")
+    assert (row["case"], row["ratio"]) == ("open", None)
+    assert "no backbone/ms_per_image" in found.reason
+    assert found.kind == "holds when"
+
+
+def test_random_weights_say_nothing_about_detection(tmp_path):
+    sweep(tmp_path, weights="random (seed 0)")
+    found = verdicts(tmp_path)
+    assert found["savings"].verdict == "holds"
+    assert {v.kind for k, v in found.items() if k != "savings"} == {"not measured"}
+    assert "random backbone weights" in found["eq15"].reason
+    sweep(tmp_path / "trained", data="elpv")
+    found = verdicts(tmp_path)["same-d-image"]
+    assert found.verdict == "holds"
+    assert {row["data"] for row in found.evidence} == {"elpv"}
+    assert "Left out: mvtec/screw, wide_resnet50 has random backbone weights" in found.reason
+
+
+def test_nothing_at_all():
+    assert {v.verdict for v in judge([])} == {"not measured"}

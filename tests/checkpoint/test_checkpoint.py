@@ -1,0 +1,106 @@
+"""Files that are no checkpoint, or only half of one, are refused in one line."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from padim_lit import JL, Backbone, Detector, InputError
+from padim_lit.checkpoint.format import KEY, differences, read
+from padim_lit.model.moments import init, update
+from padim_lit.model.projection import PROJECTIONS
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    backbone = Backbone("resnet18", weights="random")
+    detector = Detector(backbone, JL(backbone.embedding_dim, 3), (64, 64))
+    detector.use(update(init(detector.positions, 3), torch.rand(5, detector.positions, 3)))
+    path = tmp_path_factory.mktemp("saved") / "model.ckpt"
+    detector.save(path)
+    return path
+
+
+def test_what_was_saved_scores_the_same(saved):
+    one, other = (Detector.load_from_checkpoint(saved) for _ in range(2))
+    images = torch.rand(2, 3, 64, 64)
+    assert one.count == 5 and torch.equal(one(images)[1], other(images)[1])
+
+
+class Harmful:
+    def __reduce__(self):
+        return Path.touch, (Path("harmed"),)
+
+
+def test_no_pickle_is_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("plain.ckpt").write_bytes(pickle.dumps(Harmful()))
+    torch.save({"state_dict": {}, KEY: Harmful()}, "zip.ckpt")
+    for name in ("plain.ckpt", "zip.ckpt"):
+        with pytest.raises(InputError, match=f"ckpt={name}: not a readable checkpoint"):
+            read(name)
+    assert not Path("harmed").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, [], {"state_dict": {}}, {"state_dict": {}, KEY: {}}, {KEY: {"version": 3}}, 7],
+)
+def test_foreign_contents_are_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match="not a padim_lit checkpoint"):
+        Detector.load_from_checkpoint(tmp_path / "a.ckpt")
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_bytes_are_refused(tmp_path, content):
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.ckpt"):
+        read(path)
+
+
+@given(st.floats(0, 0.999))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+def test_half_a_file_is_refused(saved, tmp_path, share):
+    whole = saved.read_bytes()
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InputError, match=r"a\.ckpt"):
+        read(path)
+
+
+def test_a_folder_that_cannot_be_written_is_said(saved):
+    detector = Detector.load_from_checkpoint(saved)
+    with pytest.raises(InputError, match="cannot be written"):
+        detector.save(saved.parent / "nowhere" / "model.ckpt")
+
+
+def test_differences_name_the_keys():
+    saved, given = {"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 5}}
+    assert differences(saved, given) == "b.c is 2 there and 5 here"
+    assert differences(saved, saved) == ""
+
+
+def test_whole_numbers_of_an_own_projection_come_back(tmp_path, monkeypatch):
+    class Indexed(JL):
+        name = "indexed"
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.register_buffer("rows", torch.arange(self.dim))
+            self.register_buffer("used", torch.ones(self.dim, dtype=torch.bool))
+
+    monkeypatch.setitem(PROJECTIONS, "indexed", Indexed)
+    backbone = Backbone("resnet18", [1, 2, 3], weights="random")
+    model = Detector(backbone, Indexed(backbone.embedding_dim, 4), image_shape=(32, 32))
+    images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    empty = init(model.positions, 4, layers=3)
+    model.use(model.gather(empty, images, lambda x: None))
+    model.save(tmp_path / "own.ckpt")
+    again = Detector.load_from_checkpoint(tmp_path / "own.ckpt")
+    assert again.projection.rows.tolist() == [0, 1, 2, 3] and again.projection.used.all()

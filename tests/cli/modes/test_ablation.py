@@ -1,0 +1,147 @@
+"""experiment=ablation through the command line."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from _helpers.cli import TINY
+from _helpers.trees import build_tree
+
+ABLATION = [
+    *(a for a in TINY if not a.startswith(("dim=", "logger="))),
+    "experiment=ablation",
+    "projs=[subset,jl]",
+    "dims=[3,6]",
+    "seeds=[0,1]",
+]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ablation")
+    for name in ("data", "more"):
+        build_tree(folder / name, train=6, test={"good": 3, "crack": 3})
+    return folder
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_writes_a_row_a_configuration_and_equals_a_run(here, zygote):
+    out = zygote.run([*ABLATION, "hydra.run.dir=one"], here)
+    assert out.code == 0, out.err
+    found = rows(here / "one" / "sweep.csv")
+    assert [(r["proj"], r["dim"], r["seed"]) for r in found] == [
+        (p, d, s) for p in ("subset", "jl") for s in "01" for d in "36"
+    ]
+    assert "±" in out.out
+    scores = rows(here / "one" / "scores.csv")
+    assert len(scores) == 6
+    assert set(scores[0]) == {"path", "kind", "label", "count_image"} | {
+        f"{p}-{d}-{s}" for p in ("subset", "jl") for d in (3, 6) for s in (0, 1)
+    }
+    assert not (here / "one" / "features").exists()
+    single = zygote.run([*TINY, "proj=jl", "dim=3", "hydra.run.dir=single"], here)
+    assert single.code == 0, single.err
+    results = json.loads((here / "single" / "metrics.json").read_text())
+    row = next(r for r in found if (r["proj"], r["dim"], r["seed"]) == ("jl", "3", "0"))
+    for metric in ("test/image_auroc", "test/image_ap", "test/pixel_auroc"):
+        assert float(row[metric]) == pytest.approx(results[metric], abs=1e-5)
+    predicted = [float(r["score"]) for r in rows(here / "single" / "predictions.csv")]
+    assert [float(r["jl-3-0"]) for r in scores] == pytest.approx(predicted, rel=1e-4)
+
+
+def test_the_same_command_runs_only_the_heads_that_are_missing(here, zygote):
+    args = [*ABLATION, "projs=[subset,jl,fisher]", "hydra.run.dir=again"]
+    first = zygote.run(args, here)
+    assert first.code == 0, first.err
+    before = {name: (here / "again" / name).read_bytes() for name in ("sweep.csv", "scores.csv")}
+    (here / "again" / "heads").rename(here / "kept")
+    # As a kill leaves it: one head unfinished, no results, half of the feature maps.
+    (here / "again" / "heads").mkdir()
+    (folder,) = (here / "kept").iterdir()
+    folder.rename(here / "again" / "heads" / folder.name)
+    ((here / "again" / "heads" / folder.name) / "jl-1.npz").unlink()
+    for name in (*before, "rows.json", "resamples.npz"):
+        (here / "again" / name).unlink()
+    (here / "again" / "features" / "train").mkdir(parents=True)
+    second = zygote.run(args, here)
+    assert second.code == 0, second.err
+    assert "4 of 5 heads are done already" in second.out + second.err
+    assert "1 heads × 2 dims" in second.out + second.err
+
+    def numbers(lines):
+        # Times differ from run to run.
+        return [
+            {k: v for k, v in row.items() if "seconds" not in k and "ms_per" not in k}
+            for row in csv.DictReader(lines)
+        ]
+
+    lines = (here / "again" / "sweep.csv").read_text().splitlines()
+    assert numbers(lines) == numbers(before["sweep.csv"].decode().splitlines())
+    assert (here / "again" / "scores.csv").read_bytes() == before["scores.csv"]
+    third = zygote.run(args, here)
+    assert "5 of 5 heads are done already" in third.out + third.err
+    assert "backbone" not in third.out  # no progress bar of it: nothing was left to run
+    more = zygote.run([*args, "seeds=[0,1,2]"], here)
+    assert "5 of 7 heads are done already" in more.out + more.err
+    other = zygote.run([*args, "eps=0.02"], here)
+    assert "heads of other settings or images" in other.out + other.err
+    assert "done already" not in other.out + other.err
+
+
+def test_what_no_seed_changes_has_a_row_for_every_seed(here):
+    found = [r for r in rows(here / "again" / "sweep.csv") if r["proj"] == "fisher"]
+    assert [(r["dim"], r["seed"]) for r in found] == [(d, s) for s in "01" for d in "36"]
+    assert len({r["test/image_auroc"] for r in found if r["dim"] == "3"}) == 1
+    with np.load(here / "again" / "resamples.npz", allow_pickle=False) as saved:
+        assert len(saved.files) == 12
+        assert saved["jl-3-0"].shape == (2, 1000) and saved["jl-3-0"].dtype == np.float32
+
+
+def test_a_head_that_fails_does_not_take_the_others_with_it(here, zygote):
+    # resnet18 has 448 channels.
+    out = zygote.run([*ABLATION, "dims=[3,500]", "hydra.run.dir=failing"], here)
+    assert out.code == 1
+    (line,) = out.err.strip().splitlines()[-1:]
+    assert line.startswith("error: 2 heads failed; subset-0, subset-1: dim=500 exceeds")
+    found = rows(here / "failing" / "sweep.csv")
+    assert {(r["proj"], r["dim"]) for r in found} == {("jl", "3"), ("jl", "500")}
+
+
+def test_several_datasets_are_one_multirun(here, zygote):
+    args = [a for a in ABLATION if not a.startswith("data.root=")]
+    out = zygote.run(["-m", *args, "data.root=data,more", "hydra.sweep.dir=many"], here)
+    assert out.code == 0, out.err
+    found = rows(here / "many" / "sweep.csv")
+    assert len(found) == 16
+    assert {r["status"] for r in found} == {"done"}
+    assert {r["data.root"] for r in found} == {"data", "more"}
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("projs=[pca]", "projs: no 'pca'; allowed: subset"),
+        ("dims=[]", "dims=[]: give each value once"),
+        ("sigma=-1", "sigma=-1"),
+        ("eps=nan", "eps=nan"),
+        ("ckpt=model.ckpt", "leave out ckpt"),
+        ("logger=tensorboard", "to no logger: leave it out"),
+        ("trainer.precision=bf16-mixed", "leave out ckpt"),
+        ("seeds=[18446744073709551616]", "seed=18446744073709551616: must be between 0"),
+        ("max_memory_gb=0.00001", "max_memory_gb="),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(here, zygote, extra, message):
+    out = zygote.run([*ABLATION, extra, "hydra.run.dir=bad"], here)
+    assert out.code != 0
+    (line,) = out.err.strip().splitlines()[-1:]
+    assert line.startswith("error: ")
+    assert message in line
+    assert "Traceback" not in out.err
+    assert not (here / "bad" / "sweep.csv").exists()
+    assert not (here / "bad" / "features").exists()

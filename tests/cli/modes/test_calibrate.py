@@ -1,0 +1,109 @@
+"""mode=calibrate: thresholds from new good images and from those that a checkpoint holds."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from _helpers.cli import TINY
+from _helpers.trees import build_tree
+
+import padim_lit
+from padim_lit import Detector
+
+HELD, FRESH = 12, 9
+RATE = "false_alarm_rate=0.2"
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory, zygote):
+    """`run`: fitted on `data/train/good`; `fresh`: more good images; `both`: all of them."""
+    here = tmp_path_factory.mktemp("calibrate")
+    build_tree(here / "data", train=HELD + FRESH, test={"good": 1, "crack": 1})
+    files = sorted((here / "data/train/good").iterdir())
+    shutil.copytree(here / "data/train/good", here / "both")
+    (here / "fresh").mkdir()
+    for file in files[HELD:]:
+        file.rename(here / "fresh" / file.name)
+    result = zygote.run([*TINY, RATE], here)
+    assert result.code == 0, result.err
+    return here
+
+
+@pytest.fixture
+def calibrated(here, zygote):
+    def run(images, folder, *more, ckpt="run/model.ckpt"):
+        args = ["mode=calibrate", f"ckpt={ckpt}", f"images={images}", "trainer=cpu", *more]
+        result = zygote.run([*args, f"hydra.run.dir={folder}"], here)
+        assert result.code == 0, result.err
+        return Detector.load_from_checkpoint(here / folder / "model.ckpt").calibration, result
+
+    return run
+
+
+def test_images_of_the_fit_give_the_fits_own_threshold(here, calibrated):
+    fitted = Detector.load_from_checkpoint(here / "run/model.ckpt").calibration
+    again, result = calibrated("data/train", "again")
+    assert again["fresh"] == fitted["fresh"] == 0
+    torch.testing.assert_close(again["scores"], fitted["scores"], rtol=1e-5, atol=0)
+    assert again["threshold"] == pytest.approx(fitted["threshold"], rel=1e-5)
+    assert again["false_alarm_rate"] == 0.2, "the checkpoint's, where none is given"
+    assert "12 good training images, each left out" in result.out
+
+
+def test_new_images_count_as_they_are_scored(here, calibrated):
+    known, result = calibrated("fresh", "fresh_run")
+    predictor = padim_lit.load(here / "run/model.ckpt")
+    plain = sorted(predictor(path).score for path in sorted((here / "fresh").iterdir()))
+    assert known["fresh"] == FRESH
+    assert known["scores"].tolist() == pytest.approx(plain, rel=1e-5)
+    assert f"{FRESH} good images that it was not fitted on" in result.out
+
+
+def test_old_and_new_images_are_told_apart_by_their_content(here, calibrated):
+    parts = [calibrated(name, f"part_{i}")[0] for i, name in enumerate(("data/train", "fresh"))]
+    both, result = calibrated("both", "both_run", "batch_size=4")
+    expected = torch.cat([part["scores"] for part in parts]).sort().values
+    torch.testing.assert_close(both["scores"], expected, rtol=1e-5, atol=0)
+    assert both["fresh"] == FRESH and "of which 12 were trained on and left out" in result.out
+    facts = json.loads((here / "both_run/calibrate.json").read_text())
+    assert facts["images"] == HELD + FRESH and facts["threshold"] == both["threshold"]
+
+
+def test_an_update_takes_the_threshold_and_this_brings_it_back(here, zygote, calibrated):
+    args = ["mode=update", "ckpt=run/model.ckpt", "images=fresh", "trainer=cpu"]
+    result = zygote.run([*args, "hydra.run.dir=updated"], here)
+    assert result.code == 0 and "mode=calibrate" in result.out, result.err
+    predict = ["mode=predict", "ckpt=updated/model.ckpt", "images=data/test", "trainer=cpu"]
+    undecided = zygote.run([*predict, "hydra.run.dir=undecided"], here)
+    assert "not calibrated (mode=calibrate does it)" in undecided.out + undecided.err
+    known, _ = calibrated("both", "with_threshold", RATE, ckpt="updated/model.ckpt")
+    assert known["threshold"] is not None and known["fresh"] == 0
+    decided = zygote.run(
+        ["mode=predict", "ckpt=with_threshold/model.ckpt", *predict[2:], "hydra.run.dir=decided"],
+        here,
+    )
+    assert json.loads((here / "decided/predict.json").read_text())["threshold"] == pytest.approx(
+        known["threshold"]
+    ), decided.err
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["ckpt=null"], "mode=calibrate: give ckpt=model.ckpt"),
+        (["false_alarm_rate=2"], "false_alarm_rate=2.0: must be between 0 and 1"),
+        (["batch_size=0"], "batch_size=0 must be an integer of at least 1"),
+        (["images=nowhere"], "nowhere"),
+        (["ckpt=slim.ckpt"], "slim checkpoint"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(here, zygote, args, line):
+    if args == ["ckpt=slim.ckpt"]:
+        export = ["mode=export", "ckpt=run/model.ckpt", "format=torch", "output=slim.ckpt"]
+        assert zygote.run([*export, "trainer=cpu", "hydra.run.dir=exported"], here).code == 0
+    base = ["mode=calibrate", "ckpt=run/model.ckpt", "images=fresh", "trainer=cpu"]
+    result = zygote.run([*base, *args, "hydra.run.dir=bad"], here)
+    assert result.code == 1 and line in result.err, result.err
+    assert "Traceback" not in result.err and len(result.err.strip().splitlines()) == 1
+    assert not (here / "bad/model.ckpt").exists()

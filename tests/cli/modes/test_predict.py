@@ -1,0 +1,334 @@
+"""mode=predict: lines as they come, bad files skipped; a watched folder, killed and continued."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _helpers.cli import ROOT, TIMEOUT, TINY, environment
+from _helpers.trees import build_tree, save_image
+from PIL import Image
+
+import padim_lit
+from padim_lit.deploy.folder_watcher import Watcher
+from padim_lit.deploy.prediction_log import ScoredFiles, Version
+from padim_lit.errors import InputError
+from padim_lit.visualization.overlay import GAP, colours, contour, side_by_side
+
+PREDICT = ["mode=predict", "ckpt=run/model.ckpt", "trainer=cpu"]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory, zygote) -> Path:
+    folder = tmp_path_factory.mktemp("here")
+    build_tree(folder / "data", train=24, test={"good": 4, "crack": 3})
+    result = zygote.run([*TINY, "false_alarm_rate=0.2"], folder)
+    assert result.code == 0, result.err
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def predict(zygote, here: Path, name: str, *args: str):
+    return zygote.run([*PREDICT, f"hydra.run.dir={name}", *args], here)
+
+
+# --- A fit's part ----------------------------------------------------------------------------
+
+
+def test_the_fit_says_what_its_threshold_does(here):
+    found = json.loads((here / "run" / "metrics.json").read_text())
+    assert found["threshold_method"] == "empirical" and found["threshold_images"] == 24
+    assert found["threshold_rate_low"] < found["threshold_rate"] == 0.2
+    table = rows(here / "run")
+    high = [row for row in table if float(row["score"]) >= found["threshold"]]
+    assert found["test/false_alarms"] == sum(row["label"] == "0" for row in high)
+    assert found["test/misses"] == 3 - sum(row["label"] == "1" for row in high)
+
+
+def test_a_fit_without_calibration_has_no_threshold(zygote, here):
+    result = zygote.run([*TINY, "hydra.run.dir=bare", "calibration=0"], here)
+    assert result.code == 0, result.err
+    assert "threshold" not in json.loads((here / "bare" / "metrics.json").read_text())
+    assert (here / "bare" / "predictions.csv").read_text() == (
+        here / "run" / "predictions.csv"
+    ).read_text()
+    result = predict(zygote, here, "undecided", "ckpt=bare/model.ckpt", "images=data/test/good")
+    assert result.code == 0 and "not calibrated" in result.out
+    assert {row["decision"] for row in rows(here / "undecided")} == {""}
+    given = predict(
+        zygote, here, "given", "ckpt=bare/model.ckpt", "images=data/test/good", "threshold=0.5"
+    )
+    assert "threshold 0.5, given" in given.out
+    assert {row["decision"] for row in rows(here / "given")} == {"anomalous"}
+
+
+def test_an_old_checkpoint_gets_another_rate_from_its_scores(zygote, here):
+    args = [*TINY, "ckpt=run/model.ckpt", "hydra.run.dir=again", "false_alarm_rate=0.5"]
+    assert zygote.run(args, here).code == 0
+    first, again = (
+        json.loads((here / name / "metrics.json").read_text()) for name in ("run", "again")
+    )
+    assert again["threshold"] < first["threshold"]
+    assert again["test/image_auroc"] == first["test/image_auroc"]
+
+
+def test_scores_are_explained(zygote, here):
+    args = ["images=data/test/crack", "overlays=all"]
+    assert predict(zygote, here, "plain", *args).code == 0
+    result = predict(zygote, here, "why", *args, "explain=true")
+    assert result.code == 0, result.err
+    model = padim_lit.load(here / "run" / "model.ckpt", device="cpu")
+    assert len(lines(here / "why")) == 3
+    for line, plain in zip(lines(here / "why"), lines(here / "plain"), strict=True):
+        assert line["score"] == plain["score"] and "layers" not in plain
+        assert sum(line["layers"].values()) == pytest.approx(1, abs=1e-5)
+        found = model.explain(here / line["path"])
+        assert found.layers == pytest.approx(line["layers"], abs=1e-6)
+        assert line["positions"][0]["row"] == found.positions[0].row
+    widths = {}
+    for name in ("why", "plain"):
+        with Image.open(next((here / name / "heatmaps").glob("*.png"))) as picture:
+            widths[name] = picture.width
+    assert widths["why"] > 2 * widths["plain"]
+
+
+@pytest.mark.parametrize("wrong", ["calibration=-1", "false_alarm_rate=1.5"])
+def test_wrong_keys_of_a_fit(zygote, here, wrong):
+    result = zygote.run([*TINY, wrong, "hydra.run.dir=wrong"], here)
+    assert result.code == 1 and wrong.split("=")[0] in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+# --- Once ------------------------------------------------------------------------------------
+
+
+def test_every_image_gets_its_line_and_the_defective_their_picture(zygote, here):
+    result = predict(zygote, here, "all", "images=data/test", "overlays=all")
+    assert result.code == 0, result.err
+    folder, model = here / "all", padim_lit.load(here / "run" / "model.ckpt", device="cpu")
+    table, written = rows(folder), lines(folder)
+    assert [row["path"] for row in table] == [line["path"] for line in written]
+    assert len(table) == 7
+    for row, line in zip(table, written, strict=True):
+        found = model(here / row["path"])
+        assert float(row["score"]) == line["score"] == pytest.approx(found.score, rel=1e-5)
+        assert row["decision"] == ("anomalous" if line["score"] >= line["threshold"] else "good")
+    # 000.png is there twice, in good/ and in crack/.
+    pictures = sorted((folder / "heatmaps").glob("*.png"))
+    assert len(pictures) == 7
+    with Image.open(pictures[0]) as picture:
+        assert picture.size == (2 * 64 + GAP, 64)
+    summary = json.loads((folder / "predict.json").read_text())
+    assert summary["images"] == 7 == summary["good"] + summary["anomalous"]
+    assert f"{summary['good']} good" in result.out and "each left out" in result.out
+    # A second run starts anew, and its pictures are those of the defective alone.
+    assert predict(zygote, here, "all", "images=data/test").code == 0
+    assert len(rows(folder)) == 7
+    assert len(list((folder / "heatmaps").glob("*.png"))) == summary["anomalous"]
+
+
+def test_a_bad_file_is_skipped_and_counted(zygote, here, tmp_path):
+    for n in range(3):
+        save_image(tmp_path / f"{n}.png", seed=n)
+    (tmp_path / "1.png").write_bytes((tmp_path / "0.png").read_bytes()[:300])
+    (tmp_path / "4.jpg").write_bytes(b"")
+    result = predict(zygote, here, "bad", f"images={tmp_path}")
+    assert result.code == 0, result.err
+    assert "2 files that cannot be read" in result.out and "1.png" in result.err + result.out
+    assert len(rows(here / "bad")) == 2
+    assert sorted(Path(x["path"]).name for x in lines(here / "bad") if "error" in x) == [
+        "1.png",
+        "4.jpg",
+    ]
+    (tmp_path / "0.png").write_bytes(b"x")
+    (tmp_path / "2.png").write_bytes(b"x")
+    result = predict(zygote, here, "worse", f"images={tmp_path}")
+    assert result.code == 1 and "none of 4 files" in result.err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "images=null",
+        "ckpt=null",
+        "ckpt=none.ckpt",
+        "images=nowhere",
+        "overlays=some",
+        "threshold=nan",
+        "false_alarm_rate=0",
+        "watch_settle=0",
+        "watch_idle=-1",
+    ],
+)
+def test_wrong_keys_are_one_line(zygote, here, wrong):
+    result = predict(zygote, here, "wrong", "images=data/test", wrong)
+    assert result.code == 1
+    assert len(result.err.strip().splitlines()) == 1 and wrong.split("=")[0] in result.err
+    assert not (here / "wrong" / "predict.json").exists()
+
+
+# --- Again and again -------------------------------------------------------------------------
+
+
+def watch(*args: str) -> list[str]:
+    return ["images=inbox", "watch=true", "watch_settle=0.2", "overlays=none", *args]
+
+
+def test_half_written_files_are_waited_for(zygote, here, tmp_path):
+    inbox = tmp_path / "inbox"
+    whole = save_image(tmp_path / "whole.png", size=(200, 200)).read_bytes()
+    inbox.mkdir()
+    (inbox / "slow.png").write_bytes(whole[:1000])
+    (inbox / "broken.png").write_bytes(whole[:500])
+    (inbox / ".hidden.png").write_bytes(whole)
+
+    def camera():
+        time.sleep(1.2)  # longer than watch_settle, so that the half looks finished
+        (inbox / "slow.png").write_bytes(whole)
+        save_image(inbox / "below" / "late.png")
+
+    writer = threading.Thread(target=camera)
+    writer.start()
+    result = zygote.run(
+        [*PREDICT, f"images={inbox}", f"ckpt={here}/run/model.ckpt", *watch()[1:],
+         "watch_idle=2", "hydra.run.dir=watched"], tmp_path,
+    )  # fmt: skip
+    writer.join()
+    assert result.code == 0, result.err
+    found = lines(tmp_path / "watched")
+    assert sorted(Path(line["path"]).name for line in found) == [
+        "broken.png", "late.png", "slow.png",
+    ]  # fmt: skip
+    assert [Path(x["path"]).name for x in found if "error" in x] == ["broken.png"]
+    assert {line["size"] for line in found if "slow" in line["path"]} == {len(whole)}
+
+
+def start(here: Path, name: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *PREDICT, *watch(), f"hydra.run.dir={name}"],
+        cwd=here, env=environment(here), text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def wait_for(file: Path, count: int, process: subprocess.Popen) -> None:
+    end = time.monotonic() + TIMEOUT
+    while not (file.exists() and file.read_bytes().count(b"\n") >= count):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_kill_and_ctrl_c_lose_nothing_and_score_nothing_twice(zygote, here):
+    inbox, file = here / "inbox", here / "line" / "predictions.jsonl"
+    for n in range(40):
+        save_image(inbox / f"{n:03}.png", seed=n)
+    process = start(here, "line")
+    wait_for(file, 5, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = file.read_bytes()
+    assert before.count(b"\n") < 40
+    with file.open("ab") as end:  # as if it had been killed in the middle of a line
+        end.write(b'{"path": "inbox/039.p')
+    save_image(inbox / "new.png", seed=99)
+    process = start(here, "line")
+    wait_for(file, 41, process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, out
+    assert "scored   41 images" in out and "stopped" in out
+    assert file.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
+    names = [Path(line["path"]).name for line in lines(here / "line")]
+    assert len(names) == 41 == len(set(names))
+    assert sorted(row["path"] for row in rows(here / "line")) == sorted(
+        line["path"] for line in lines(here / "line")
+    )
+    # A changed file is another image; the others stay as they are.
+    save_image(inbox / "000.png", seed=7)
+    args = [*watch("watch_idle=0.6"), "hydra.run.dir=line"]
+    assert zygote.run([*PREDICT, *args], here).code == 0
+    assert len(lines(here / "line")) == 42
+    # Other decisions do not mix into the same files.
+    result = zygote.run([*PREDICT, *args, "threshold=3"], here)
+    assert result.code == 1 and "another model or threshold" in result.err
+    assert len(lines(here / "line")) == 42
+
+
+# --- The parts -------------------------------------------------------------------------------
+
+
+def test_files_rest_before_they_are_found(tmp_path):
+    now, done = [0.0], set()
+    watcher = Watcher(tmp_path, 1.0, done.__contains__, lambda: now[0])
+    assert watcher.rested() == [] and watcher.waiting == 0
+    path = save_image(tmp_path / "a" / "1.png")
+    (tmp_path / "a" / "note.txt").write_text("no image")
+    assert watcher.rested() == [] and watcher.waiting == 1
+    now[0] = 0.9
+    path.write_bytes(path.read_bytes() + b"more")
+    assert watcher.rested() == []
+    now[0] = 1.5
+    assert watcher.rested() == []
+    now[0] = 2.0
+    ((version, rest),) = watcher.rested()
+    assert version == Version.of(path) and rest == pytest.approx(1.1)
+    done.add(version)
+    assert watcher.rested() == [] and watcher.waiting == 0
+    path.unlink()
+    assert watcher.rested() == []
+
+
+def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
+    model, version = {"ckpt": "a"}, Version("x,\n\udcff.png", 1, 2)
+    first = ScoredFiles(tmp_path, model, resume=True)
+    first.add(version, 1.5, 0.1, True, 1.0)
+    first.add_error(Version("b.png", 3, 4), "broken")
+    first.close()
+    whole, table = (tmp_path / f"predictions.{x}" for x in ("jsonl", "csv"))
+    content, cells = whole.read_bytes(), table.read_bytes()
+    for cut in range(len(content)):
+        whole.write_bytes(content[:cut])
+        table.write_bytes(cells[: cut // 2])
+        again = ScoredFiles(tmp_path, model, resume=True)
+        again.close()
+        assert len(again.done) == content[:cut].count(b"\n") == again.counts.total()
+        assert whole.read_bytes() == content[: content[:cut].rfind(b"\n") + 1]
+        assert table.read_bytes() == (
+            cells if version in again.done else b"path,score,p_value,decision\n"
+        )
+    whole.write_bytes(b"{}\n")
+    with pytest.raises(InputError, match="line 1"):
+        ScoredFiles(tmp_path, model, resume=True)
+    with pytest.raises(InputError, match="another model"):
+        ScoredFiles(tmp_path, {"ckpt": "b"}, resume=True)
+
+
+def test_an_overlay_shows_the_contour(tmp_path):
+    map = np.zeros((8, 8), np.float32)
+    map[2:6, 2:6] = 2
+    ring = contour(map >= 1)
+    assert ring.sum() == 12 and not ring[3:5, 3:5].any()
+    image = np.full((8, 8, 3), 100, np.uint8)
+    file = tmp_path / "x.png"
+    file.write_bytes(side_by_side(image, map, (0, 2), 1.0))
+    with Image.open(file) as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (8, 16 + GAP, 3)
+    assert (pixels[:, :8] == 100).all() and (pixels[2, 8 + GAP + 2] == (0x56, 0xB4, 0xE9)).all()
+    assert colours(np.array([2.0, 4.0]), 4.0) == (1.5, 6.0) and colours(None, None) is None

@@ -1,0 +1,288 @@
+"""Bad input through the command line: one clear line, exit status 1, nothing half-written."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from _helpers.cli import TINY, environment, run_plain
+from _helpers.outcome import leftovers, require_one_clear_line, truncate
+from _helpers.trees import build_tree, save_image, save_mask
+
+
+class Case(NamedTuple):
+    """Arguments beside `TINY`, the words that the error must have, and what breaks the data."""
+
+    name: str
+    args: str
+    words: tuple[str, ...]
+    change: Callable[[Path], object] = lambda data: None
+
+
+def keep(folder: Path, count: int) -> None:
+    for path in sorted(folder.iterdir())[count:]:
+        path.unlink()
+
+
+def category(data: Path, *names: str) -> None:
+    """The tree becomes MVTec categories."""
+    for name in names:
+        shutil.copytree(data / "train", data / name / "train")
+        shutil.copytree(data / "test", data / name / "test")
+        shutil.copytree(data / "ground_truth", data / name / "ground_truth")
+
+
+def good(n: int, part: str) -> Callable[[Path], Path]:
+    return lambda data: data / part / "good" / f"{n:03}.png"
+
+
+TRAIN, TEST = good(2, "train"), good(1, "test")
+REPLACE = "replace or remove it"
+
+DATA = [
+    Case("root missing", "data.root=nope", ("no such folder: nope", "set data.root")),
+    Case("root is a file", "data.root=file", ("no such folder: file", "set data.root"),
+         lambda data: (data.parent / "file").write_text("")),
+    Case("root not given", "~data.root data=mvtec data.category=bolt", ("data.root",)),
+    Case("category not given", "data=mvtec", ("data.category is not set",)),
+    Case("unknown category", "data=mvtec data.category=screww",
+         ("unknown category 'screww'", "found: bolt, nut"),
+         lambda data: category(data, "nut", "bolt")),
+    Case("no category at all", "data=mvtec data.category=bolt",
+         ("unknown category 'bolt'", "set data.root to its parent")),
+    Case("kind without masks in MVTec", "data=mvtec data.category=bolt",
+         ("no masks for test/crack", "bolt/ground_truth/crack"),
+         lambda data: (category(data, "bolt"), shutil.rmtree(data / "bolt" / "ground_truth"))),
+    Case("train folder empty", "", ("no images in data/train/good", ".png", "add some"),
+         lambda data: keep(data / "train" / "good", 0)),
+    Case("train folder missing", "",
+         ("data.root=data has no train/good", "must hold train/good and test/KIND"),
+         lambda data: shutil.rmtree(data / "train")),
+    Case("test folder missing", "", ("no test images: data/test", "add one"),
+         lambda data: shutil.rmtree(data / "test")),
+    Case("one training image", "", ("1 training image", "at least 2"),
+         lambda data: keep(data / "train" / "good", 1)),
+    Case("train image of zero bytes", "", ("0 bytes", "data/train/good/002.png", REPLACE),
+         lambda data: TRAIN(data).write_bytes(b"")),
+    Case("test image of zero bytes", "", ("0 bytes", "data/test/good/001.png", REPLACE),
+         lambda data: TEST(data).write_bytes(b"")),
+    Case("train image unreadable", "", ("cannot read data/train/good/002.png", "PNG", REPLACE),
+         lambda data: TRAIN(data).write_text("no image")),
+    Case("test image unreadable", "", ("cannot read data/test/good/001.png", "PNG", REPLACE),
+         lambda data: TEST(data).write_text("no image")),
+    Case("train image truncated", "", ("cannot read data/train/good/002.png", "truncated", REPLACE),
+         lambda data: truncate(TRAIN(data))),
+    Case("test image truncated", "", ("cannot read data/test/good/001.png", "truncated", REPLACE),
+         lambda data: truncate(TEST(data))),
+    Case("mask truncated", "", ("cannot read data/ground_truth/crack/001_mask.png", REPLACE),
+         lambda data: truncate(data / "ground_truth" / "crack" / "001_mask.png")),
+    Case("mask of another size", "",
+         ("data/ground_truth/crack/001_mask.png is 32x40", "data/test/crack/001.png is 40x32"),
+         lambda data: save_mask(data / "ground_truth" / "crack" / "001_mask.png", (32, 40))),
+    Case("mask missing", "", ("no mask for data/test/crack/001.png", "001_mask.png"),
+         lambda data: (data / "ground_truth" / "crack" / "001_mask.png").unlink()),
+    Case("no Magnetic Tile", "data=mtd", ("no MT_Free in data", "set data.root")),
+    Case("unknown kind of ELPV cells", "~data.root data=elpv data.cells=foo",
+         ("cells='foo'", "mono, poly, all")),
+]  # fmt: skip
+
+CONFIG = [
+    Case("dim > C, subset", "proj=subset dim=449", ("dim=449", "C=448", "proj=subset", "proj=jl")),
+    Case("dim > C, orthogonal", "proj=orthogonal dim=449", ("dim=449", "C=448", "dim≤448")),
+    Case("dim 0", "dim=0", ("dim=0", "at least 1")),
+    Case("dim negative", "dim=-3", ("dim=-3", "at least 1")),
+    Case("dim a word", "dim=abc", ("dim=abc", "Integer")),
+    Case("dim a fraction", "dim=1.5", ("dim=1.5", "Integer")),
+    Case("dim null", "dim=null", ("dim=null", "not Optional")),
+    Case("dim without value", "dim", ("'dim'", "KEY=VALUE")),
+    Case("list without end", "dim=[1", ("'dim=[1'", "KEY=VALUE")),
+    Case("unknown proj", "proj=foo", ("proj/foo", "fisher, identity, jl, minor")),
+    Case("unknown backbone", "backbone=vgg", ("backbone/vgg", "resnet18, timm, wide_resnet50")),
+    Case("unknown data", "data=imagenet", ("data/imagenet", "btad, elpv, folder, loco", "mtd")),
+    Case("unknown trainer", "trainer=tpu", ("trainer/tpu", "auto, cpu, ddp, gpu")),
+    Case("no proj", "proj=null", ("proj=null", "conf/proj", "leave it out, or choose", "jl")),
+    Case("sharding", "trainer.strategy=fsdp", ("trainer.strategy=fsdp", "use trainer=ddp")),
+    Case("no trainer", "trainer=null", ("trainer=null", "choose auto, cpu, ddp, gpu")),
+    Case("no experiment", "experiment=null", ("experiment=null", "leave it out", "ablation")),
+    Case("unknown mode", "mode=foo", ("mode=foo", "allowed: fit, ablation")),
+    Case("projs without an ablation", "projs=[jl]", ("projs=['jl']", "proj=VALUE", "ablation")),
+    Case("dims without an ablation", "dims=[4]", ("dims=[4]", "dim=VALUE", "ablation")),
+    Case("seeds without an ablation", "seeds=[0,1]", ("seeds=[0, 1]", "seed=VALUE", "ablation")),
+    Case("unknown logger", "logger=mlflow", ("logger/mlflow", "csv, none, tensorboard, wandb")),
+    Case("unknown key", "foo=1", ("unknown key foo", "dim, eps, seed")),
+    Case("unknown key added", "+foo=1", ("unknown key foo", "dim, eps, seed")),
+    Case("unknown key of data", "data.foo=1", ("unknown key data.foo", "root")),
+    Case("unknown key of data added", "+data.foo=1", ("unknown key data.foo", "root")),
+    Case("unknown key of proj", "proj=sparse proj.foo=1", ("unknown key proj.foo", "density")),
+    Case("unknown key of trainer", "trainer.foo=1", ("trainer.foo", "+trainer.foo=1")),
+    Case("unknown key of trainer added", "+trainer.foo=1", ("trainer:", "'foo'")),
+    Case("unknown layer", "backbone.layers=[1,9]",
+         ("no layer 9", "1 (layer1, 64 channels, stride 4)", "4 (layer4")),
+    Case("no layers", "backbone.layers=[]", ("layers=[]", "1 (layer1")),
+    Case("layer twice", "backbone.layers=[1,1]", ("layers=[1, 1]", "1 (layer1")),
+    Case("weights of another architecture", "backbone.weights=other.pth",
+         ("other.pth", "another architecture than resnet18", "conv1.weight", "change the backbone"),
+         lambda data: torch.save({"a": torch.zeros(2)}, data.parent / "other.pth")),
+    Case("weights missing", "backbone.weights=nope.pth",
+         ("nope.pth: no such file", "pretrained, random")),
+    Case("weights no state dict", "backbone.weights=text.pth",
+         ("text.pth: not a readable state dict", "torch.save"),
+         lambda data: (data.parent / "text.pth").write_text("hello")),
+    Case("weights not to be had", "backbone.weights=pretrained",
+         ("resnet18.tv_in1k", "cannot be had", "HF_ENDPOINT", "backbone.weights=FILE",
+          "backbone=efficientnet_lite0", "backbone.weights=random")),
+    Case("timm without name", "backbone=timm", ("backbone.name is not set",)),
+    Case("unknown timm model", "backbone=timm backbone.name=resnet1",
+         ("'resnet1' is no timm model", "timm.list_models()")),
+    Case("size that the transformer refuses", "backbone=timm backbone.name=vit_tiny_patch16_224",
+         ("vit_tiny_patch16_224", "64×64", "224", "set image_size")),
+    Case("checkpoint missing", "ckpt=nope.ckpt", ("ckpt=nope.ckpt: no such file", "model.ckpt")),
+    Case("checkpoint of another kind", "ckpt=other.ckpt",
+         ("ckpt=other.ckpt", "not a padim_lit checkpoint", "model.ckpt"),
+         lambda data: torch.save({"state_dict": {}}, data.parent / "other.ckpt")),
+    Case("checkpoint a text", "ckpt=text.ckpt",
+         ("ckpt=text.ckpt: not a readable checkpoint", "model.ckpt"),
+         lambda data: (data.parent / "text.ckpt").write_text("hello")),
+    Case("eps 0 with N ≤ D", "eps=0", ("eps=0.0", "4 training images", "dim=8", "eps > 0")),
+    Case("eps negative with N ≤ D", "eps=-1", ("eps=-1.0", "eps > 0")),
+    Case("eps negative with N > D", "eps=-1 dim=2", ("eps=-1.0", "set eps > 0")),
+    Case("eps no number", "eps=nan", ("eps=nan", "0 or more")),
+    Case("eps infinite", "eps=inf", ("eps=inf", "0 or more")),
+    Case("sigma negative", "sigma=-1", ("sigma=-1.0", "between 0 (no blur) and")),
+    Case("sigma no number", "sigma=nan", ("sigma=nan", "between 0 (no blur) and")),
+    Case("crop larger than the image", "crop_size=65",
+         ("crop_size=65", "image_size=64", "lower crop_size or raise image_size")),
+    Case("crop no pair", "crop_size=[64]", ("crop_size=[64]", "[h, w]")),
+    Case("image_size 0", "image_size=0", ("image_size=0", "positive integer")),
+    Case("image_size a word", "image_size=abc", ("image_size=abc", "positive integer")),
+    Case("grid 0", "grid=0", ("grid=0", "between 1 and", "16×16", "grid=null")),
+    Case("grid finer than the layers", "grid=17", ("grid=17", "16×16", "grid=null")),
+    Case("density 0", "proj=sparse proj.density=0", ("proj.density=0", "'auto'", "(0, 1]")),
+    Case("density 2", "proj=sparse proj.density=2", ("proj.density=2", "'auto'", "(0, 1]")),
+    Case("density a word", "proj=sparse proj.density=x", ("proj.density=x", "'auto'", "(0, 1]")),
+    Case("density null", "proj=sparse proj.density=null", ("proj.density=None", "(0, 1]")),
+    Case("batch_size 0", "batch_size=0", ("batch_size=0", "at least 1")),
+    Case("num_workers negative", "num_workers=-1", ("num_workers=-1", "at least 0")),
+    Case("no GPU", "trainer=gpu", ("trainer:", "gpu", "trainer=auto, cpu, gpu or ddp")),
+    Case("precision that rounds moments", "trainer.precision=bf16-true",
+         ("trainer.precision=bf16-true", "32-true or bf16-mixed")),
+    Case("unknown precision", "trainer.precision=foo", ("trainer:", "'foo'", "32-true")),
+    Case("no epoch", "trainer.max_epochs=0", ("trainer.max_epochs=0", "one pass")),
+    Case("no batch", "+trainer.limit_train_batches=0", ("nothing was fitted", "batches")),
+    Case("W&B online without a key", "logger=wandb logger.offline=false",
+         ("no W&B API key", "logger.offline=true")),
+    Case("output below a file", "hydra.run.dir=file/run",
+         ("file/run cannot be made", "hydra.run.dir"),
+         lambda data: (data.parent / "file").write_text("")),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    return build_tree(tmp_path_factory.mktemp("tree"), train=4, test={"good": 2, "crack": 2})
+
+
+@pytest.fixture
+def here(tree, tmp_path) -> Path:
+    """A working directory with a good tree in data/."""
+    shutil.copytree(tree, tmp_path / "data")
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", DATA + CONFIG, ids=lambda case: case.name)
+def test_bad_input_is_one_clear_line_and_leaves_nothing(zygote, here, case):
+    case.change(here / "data")
+    extra = case.args.split()
+    args = [a for a in TINY if f"~{a.partition('=')[0]}" not in extra]
+    result = zygote.run([*args, *(a for a in extra if a[0] != "~")], here)
+    require_one_clear_line(result, case.words)
+    assert leftovers(here) == []
+    assert result.seconds < 30
+
+
+def test_bad_input_is_one_clear_line_in_a_process_of_its_own(here):
+    result = run_plain([*TINY, "data.root=nope"], here, environment(here))
+    require_one_clear_line(result, ("no such folder: nope", "set data.root"))
+    assert leftovers(here) == []
+
+
+def test_full_tracebacks_are_there_for_who_asks(zygote, here):
+    result = zygote.run([*TINY, "data.root=nope"], here, {"HYDRA_FULL_ERROR": "1"})
+    assert result.code == 1 and "Traceback" in result.err
+
+
+# --- Sweeps ----------------------------------------------------------------------------------
+
+
+def test_a_sweep_with_an_unknown_option_runs_no_job(zygote, here):
+    result = zygote.run(["-m", *TINY, "proj=jl,foo", "hydra.sweep.dir=sweep"], here)
+    require_one_clear_line(result, ("proj/foo", "orthogonal"))
+    assert leftovers(here) == []
+
+
+def test_a_sweep_over_no_option_runs_no_job(zygote, here):
+    result = zygote.run(["-m", *TINY, "proj=jl,null", "hydra.sweep.dir=sweep"], here)
+    require_one_clear_line(result, ("proj=jl,null", "leave it out, or choose"))
+    assert leftovers(here) == []
+
+
+def test_a_sweep_over_modes_reports_the_one_that_is_none(zygote, here):
+    result = zygote.run(["-m", *TINY, "mode=foo,fit", "hydra.sweep.dir=sweep"], here)
+    require_one_clear_line(result, ("1 of 2 jobs failed",))
+    assert "Job 0 failed" in result.out and "mode=foo: unknown; allowed: fit" in result.out
+    assert (here / "sweep" / "1" / "metrics.json").exists()
+
+
+def test_a_sweep_folder_below_a_file_is_refused(zygote, here):
+    (here / "file").write_text("")
+    result = zygote.run(["-m", *TINY, "dim=4,8", "hydra.sweep.dir=file/sweep"], here)
+    require_one_clear_line(result, ("file/sweep cannot be made", "hydra.sweep.dir"))
+
+
+def test_jobs_of_a_sweep_use_one_device(zygote, here):
+    result = zygote.run(
+        ["-m", *TINY, "dim=4,8", "trainer.devices=2", "hydra.sweep.dir=sweep"], here
+    )
+    require_one_clear_line(result, ("2 of 2 jobs failed",))
+    assert result.out.count("a sweep uses one device a job") >= 2 and "trainer=auto" in result.out
+    assert leftovers(here) == []
+
+
+# --- Poor data is no bad input ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "test", "masks", "null", "why"),
+    [
+        ("no defects", {"good": 3}, False, ("image", "pixel"), ("no defective image", "mask")),
+        ("no good", {"crack": 3}, True, ("image",), ("no good image", None)),
+        ("no masks", {"good": 2, "crack": 2}, False, ("pixel",), (None, "mask")),
+    ],
+)
+def test_metrics_that_cannot_be_computed_are_null_with_a_reason(
+    zygote, tmp_path, name, test, masks, null, why
+):
+    build_tree(tmp_path / "data", train=3, test=test, masks=masks)
+    result = zygote.run(TINY, tmp_path)
+    assert result.code == 0, result.err
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    for part, reason in zip(("image", "pixel"), why, strict=True):
+        for key in ("auroc", "ap", "aupro" if part == "pixel" else "f1max"):
+            value, because = metrics[f"test/{part}_{key}"], metrics.get(f"test/{part}_{key}_why")
+            if part in null:
+                assert value is None and reason in because
+                assert because in re.sub(r"\s+", " ", result.out)
+            else:
+                assert 0 <= value <= 1 and because is None
+    assert len(list((tmp_path / "run" / "heatmaps").glob("*.png"))) >= 2
+
+
+def test_odd_images_are_no_bad_input(zygote, here):
+    save_image(here / "data" / "train" / "good" / "wide.png", (300, 9))
+    save_image(here / "data" / "test" / "good" / "dot.png", (1, 1))
+    result = zygote.run(TINY, here)
+    assert result.code == 0, result.err

@@ -1,0 +1,262 @@
+"""Good runs through the command line: what they write, and that they can be repeated."""
+
+import csv
+import json
+from importlib import metadata
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+import torch
+import yaml
+from _helpers.cli import TINY, Result, environment, run_plain
+from _helpers.trees import build_tree
+from PIL import Image
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+METRICS = [
+    "test/image_auroc", "test/image_ap", "test/image_f1max",
+    "test/pixel_auroc", "test/pixel_ap", "test/pixel_aupro",
+]  # fmt: skip
+OTHERS = [
+    "fit/seconds", "fit/images", "test/seconds", "test/images", "peak_memory_bytes", "backbone",
+    "weights", "embedding_dim", "proj", "dim", "eps", "seed", "data", "version/torch",
+    "version/lightning", "version/padim_lit",
+]  # fmt: skip
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def metrics_of(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("here")
+    build_tree(folder / "data", train=5, test={"good": 4, "crack": 3, "spot": 2})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(here) -> Result:
+    """One run in a process of its own; it leaves the folder first/."""
+    args = [*TINY, "hydra.run.dir=first", "logger=csv"]
+    result = run_plain(args, here, environment(here))
+    assert result.code == 0, result.err
+    return result
+
+
+def again(zygote, here, name: str, *args: str) -> str:
+    """The predictions.csv of another run, in the folder `name`."""
+    result = zygote.run([*TINY, *args, f"hydra.run.dir={name}"], here)
+    assert result.code == 0, result.err
+    return (here / name / "predictions.csv").read_text()
+
+
+# --- What a run leaves -----------------------------------------------------------------------
+
+
+def test_metrics_are_flat_and_complete(first, here):
+    metrics = metrics_of(here / "first")
+    assert set(METRICS + OTHERS) <= set(metrics)
+    assert all(0 <= metrics[key] <= 1 for key in METRICS)
+    assert not any(isinstance(value, dict) for value in metrics.values())
+    expected = {
+        "fit/images": 5, "test/images": 9, "backbone": "resnet18", "weights": "random (seed 0)",
+        "embedding_dim": 448, "proj": "jl", "dim": 8, "eps": 0.01, "seed": 0,
+        "data": "folder/data", "version/torch": metadata.version("torch"),
+    }  # fmt: skip
+    assert {key: metrics[key] for key in expected} == expected
+    assert metrics["peak_memory_bytes"] > 1e8 and metrics["fit/seconds"] > 0
+
+
+def test_predictions_are_the_test_set_in_order(first, here):
+    found = rows(here / "first" / "predictions.csv")
+    expected = sorted((here / "data" / "test").glob("*/*.png"))
+    kinds = [path.parent.name for path in expected]
+    order = sorted(range(9), key=lambda i: (kinds[i], expected[i].name))
+    assert [Path(row["path"]).parts[-2:] for row in found] == [
+        expected[i].parts[-2:] for i in order
+    ]
+    assert [row["label"] for row in found] == [str(int(row["kind"] != "good")) for row in found]
+    assert all(float(row["score"]) > 0 for row in found)
+
+
+def test_image_metrics_are_scikit_learns(first, here):
+    found, metrics = rows(here / "first" / "predictions.csv"), metrics_of(here / "first")
+    labels = [int(row["label"]) for row in found]
+    scores = [float(row["score"]) for row in found]
+    f1 = max(f1_score(labels, [s >= t for s in scores]) for t in scores)
+    assert metrics["test/image_auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-6)
+    assert metrics["test/image_ap"] == pytest.approx(
+        average_precision_score(labels, scores), abs=1e-6
+    )
+    assert metrics["test/image_f1max"] == pytest.approx(f1, abs=1e-6)
+
+
+def test_heat_maps_can_be_looked_at(first, here):
+    pictures = list((here / "first" / "heatmaps").glob("*.png"))
+    assert len(pictures) >= 7
+    for path in pictures:
+        with Image.open(path) as picture:
+            low, high = picture.convert("L").getextrema()
+        assert low < high
+    names = " ".join(path.name for path in pictures)
+    assert all(word in names for word in ("overview", "hit-1", "miss-1", "false_alarm-1"))
+
+
+def test_the_config_is_written_without_interpolations(first, here):
+    text = (here / "first" / "config.yaml").read_text()
+    config = yaml.safe_load(text)
+    assert "${" not in text and config["dim"] == 8 and config["data"]["root"] == "data"
+    assert config["logger"]["save_dir"] == str(here / "first")
+
+
+def test_the_checkpoint_opens_without_pickle(first, here):
+    state = torch.load(here / "first" / "model.ckpt", weights_only=True)["padim_lit"]
+    assert state["count"] == 5 and state["spec"]["dim"] == 8
+    assert state["mean"].shape == (64, 8)
+    assert [band.shape for band in state["scatter"]] == [(64, 8, 8)]
+    assert not list((here / "first").rglob("*.part"))
+
+
+def test_the_csv_logger_has_the_numbers(first, here):
+    logged = rows(here / "first" / "csv" / "metrics.csv")
+    metrics = metrics_of(here / "first")
+    for key in METRICS:
+        assert [float(row[key]) for row in logged if row.get(key)][-1] == pytest.approx(
+            metrics[key], rel=1e-5
+        )
+
+
+def test_the_table_says_the_same_with_the_paths(first, here):
+    metrics = metrics_of(here / "first")
+    for name in ("image AUROC", "image AP", "image F1-max", "pixel AUROC", "pixel AP"):
+        assert name in first.out
+    for key in METRICS:
+        assert f"{metrics[key]:.4f}" in first.out
+    for name in ("metrics.json", "predictions.csv", "model.ckpt", "config.yaml", "heatmaps"):
+        assert str(here / "first" / name) in first.out
+    assert "weights are random: the metrics say nothing" in first.out
+    assert "error" not in first.err.lower() and "Traceback" not in first.err
+
+
+# --- The same again --------------------------------------------------------------------------
+
+
+def scores_of(table):
+    return {row["path"]: float(row["score"]) for row in csv.DictReader(table.splitlines())}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_can_be_repeated_bit_for_bit(first, zygote, here, workers):
+    expected = (here / "first" / "predictions.csv").read_text()
+    assert again(zygote, here, f"workers{workers}", f"num_workers={workers}") == expected
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_batch_size_changes_scores_by_rounding_alone(first, zygote, here, size):
+    expected = scores_of((here / "first" / "predictions.csv").read_text())
+    found = scores_of(again(zygote, here, f"batch{size}", f"batch_size={size}"))
+    assert found.keys() == expected.keys()
+    assert found == {path: pytest.approx(score, rel=1e-5) for path, score in expected.items()}
+
+
+def test_a_checkpoint_reproduces_every_score_bit_for_bit(first, zygote, here):
+    expected = (here / "first" / "predictions.csv").read_text()
+    assert again(zygote, here, "loaded", "ckpt=first/model.ckpt") == expected
+    loaded, fitted = metrics_of(here / "loaded"), metrics_of(here / "first")
+    assert {key: loaded[key] for key in METRICS} == {key: fitted[key] for key in METRICS}
+    assert loaded["fit/seconds"] is None and loaded["fit/images"] == 5
+    assert not (here / "loaded" / "model.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("dim=4", "dim is 8 there and 4 here"),
+        ("proj=subset", "proj is jl there and subset here"),
+        ("eps=0.1", "eps is 0.01 there and 0.1 here"),
+        ("grid=8", "grid is auto there and 8 here"),
+        ("backbone.layers=[1,2]", "backbone.layers is [1, 2, 3] there and [1, 2] here"),
+        ("crop_size=32", "[32, 32] here"),
+        ("backbone=efficientnet_lite0", "backbone.model is resnet18.tv_in1k there"),
+    ],
+)
+def test_a_checkpoint_of_another_config_is_refused(first, zygote, here, tmp_path, args, words):
+    result = zygote.run(
+        [*TINY, "ckpt=first/model.ckpt", args, f"hydra.run.dir={tmp_path / 'run'}"], here
+    )
+    assert result.code == 1
+    assert result.err.startswith("error: ckpt=first/model.ckpt is of another config: ")
+    assert words in result.err and result.err.count("\n") == 1
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_scores_differ_between_seeds(first, zygote, here):
+    assert again(zygote, here, "seed1", "seed=1") != (here / "first/predictions.csv").read_text()
+
+
+# --- Sweeps ----------------------------------------------------------------------------------
+
+
+def test_a_sweep_leaves_one_table_and_prints_the_spread_over_seeds(zygote, here):
+    sweep = here / "sweep"
+    result = zygote.run(
+        ["-m", *TINY, "proj=subset,jl", "seed=0,1", f"hydra.sweep.dir={sweep}"], here
+    )
+    assert result.code == 0, result.err
+    table = rows(sweep / "sweep.csv")
+    assert [(row["job"], row["proj"], row["seed"]) for row in table] == [
+        ("0", "subset", "0"), ("1", "subset", "1"), ("2", "jl", "0"), ("3", "jl", "1"),
+    ]  # fmt: skip
+    assert [row["status"] for row in table] == ["done"] * 4
+    for row in table:
+        metrics = metrics_of(sweep / row["job"])
+        assert [float(row[key]) for key in METRICS] == [metrics[key] for key in METRICS]
+        assert row["dim"] == "8" and metrics["seed"] == int(row["seed"])
+    for pair in (table[:2], table[2:]):
+        for key in METRICS:
+            found = [float(row[key]) for row in pair]
+            assert f"{mean(found):.4f} ±{stdev(found):.4f}" in result.out
+    assert str(sweep / "sweep.csv") in result.out
+
+
+def test_a_failing_job_leaves_the_others_alone_and_is_reported(zygote, here):
+    sweep = here / "failing"
+    result = zygote.run(["-m", *TINY, "proj=subset", "dim=449,8", f"hydra.sweep.dir={sweep}"], here)
+    assert result.code == 1
+    assert result.err.rstrip().splitlines()[-1].startswith("error: 1 of 2 jobs failed")
+    assert "Job 0 failed" in result.out and "dim=449 exceeds" in result.out
+    assert "Traceback" not in result.out + result.err
+    table = rows(sweep / "sweep.csv")
+    assert [row["status"] for row in table] == ["failed", "done"]
+    assert "dim=449 exceeds" in table[0]["error"] and table[0]["test/image_auroc"] == ""
+    assert float(table[1]["test/image_auroc"]) == metrics_of(sweep / "1")["test/image_auroc"]
+    assert {path.name for path in (sweep / "0").iterdir()} == {".hydra", "failed.json", "run.log"}
+
+
+def test_the_other_projections_run_on_a_coarser_grid(zygote, here):
+    sweep, names = here / "projections", ["orthogonal", "sparse", "identity"]
+    choice = f"proj={','.join(names)}"
+    result = zygote.run(["-m", *TINY, choice, "grid=4", f"hydra.sweep.dir={sweep}"], here)
+    assert result.code == 0, result.err
+    for job, name in enumerate(names):
+        metrics = metrics_of(sweep / str(job))
+        assert metrics["proj"] == name and metrics["grid"] == [4, 4]
+        assert metrics["dim"] == (448 if name == "identity" else 8)
+        assert 0 <= metrics["test/pixel_auroc"] <= 1
+
+
+# --- Help ------------------------------------------------------------------------------------
+
+
+def test_help_lists_groups_and_keys(zygote, here):
+    result = zygote.run(["--help"], here)
+    assert result.code == 0
+    for word in ("efficientnet_lite0", "wide_resnet50", "orthogonal", "mvtec", "dim: 100", "eps:"):
+        assert word in result.out

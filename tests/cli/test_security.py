@@ -1,0 +1,146 @@
+"""What a file or a config may not make the program do.
+
+Elsewhere: archives that reach out of their folder and checksums (test_download.py), pages that
+escape what they show (test_html_report.py), pickles in checkpoints (test_checkpoint.py,
+test_fuzz.py), weights files (test_backbone.py) and resamples (test_sweepfolder.py).
+"""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from _helpers.cli import TINY
+from _helpers.fuzzing import Harmful
+from _helpers.trees import build_tree
+
+from padim_lit import Backbone, InputError
+from padim_lit.cli.instantiate import require_targets
+from padim_lit.data.cache import PictureCache
+from padim_lit.data.items import Item
+from padim_lit.data.transform import view
+from padim_lit.system.torch_file import damage
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [*sorted((ROOT / "padim_lit").rglob("*.py")), ROOT / "run.py"]
+#: Calls that execute what they are given, by the end of their dotted names.
+NEVER = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load",
+         "pickle.loads", "marshal.loads", "shelve.open", "yaml.load", "yaml.unsafe_load",
+         "yaml.full_load", "joblib.load", "dill.load", "dill.loads", "cloudpickle.loads",
+         "pickle.Unpickler", "tempfile.mktemp", "np.fromregex", "read_pickle"}  # fmt: skip
+#: Functions that are safe with one argument set so.
+ONLY_WITH = {
+    "torch.load": ("weights_only", True),
+    "load_state_dict": ("weights_only", True),  # timm's; a module's has a dot before it
+    "np.load": ("allow_pickle", False),
+    "numpy.load": ("allow_pickle", False),
+}
+
+
+def name_of(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{name_of(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "…"
+
+
+def offences(source: str) -> list[str]:
+    """Calls in a module that could execute what they read."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name, given = name_of(node.func), {k.arg: k.value for k in node.keywords}
+        shell = given.get("shell")
+        if name in NEVER or (isinstance(shell, ast.Constant) and shell.value):
+            found.append(f"line {node.lineno}: {name}")
+        if name in ONLY_WITH:
+            key, value = ONLY_WITH[name]
+            right = given.get(key)
+            if not isinstance(right, ast.Constant) or right.value is not value:
+                found.append(f"line {node.lineno}: {name} without {key}={value}")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_executes_what_it_reads(path):
+    assert offences(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["eval(x)", "torch.load(f)", "torch.load(f, weights_only=False)", "np.load(f)",
+     "subprocess.run(x, shell=True)", "yaml.load(x)", "np.load(f, allow_pickle=True)"],
+)  # fmt: skip
+def test_the_search_finds_what_it_is_for(line):
+    assert len(offences(f"def f():\n    {line}")) == 1
+    assert offences("torch.load(f, weights_only=True); model.eval(); re.compile(x)") == []
+
+
+def test_a_picture_cache_holds_no_pickle(tmp_path):
+    build_tree(tmp_path / "data")
+    cache, item = PictureCache(tmp_path / "cache"), Item(tmp_path / "data/train/good/000.png")
+    made = cache(item, view(32, 32))
+    (entry,) = (p for p in (tmp_path / "cache" / "pictures").rglob("*") if p.is_file())
+    import pickle
+
+    entry.write_bytes(pickle.dumps(Harmful(tmp_path / "x")))
+    assert np.array_equal(cache(item, view(32, 32)).pixels, made.pixels)
+    assert not (tmp_path / "x").exists()
+
+
+# --- Weights that are damaged ------------------------------------------------------------------
+
+
+def test_a_flipped_bit_in_a_weights_file_is_noticed(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save(Backbone("test_resnet", weights="random").net.state_dict(), path)
+    assert damage(path) is None
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"w\.pth: damaged since it was written"):
+        Backbone("test_resnet", weights=str(path))
+
+
+def test_nan_in_a_weights_file_is_named(tmp_path):
+    import timm
+
+    state = timm.create_model("test_resnet").state_dict()
+    name = next(iter(state))
+    state[name].view(-1)[3] = torch.nan
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=rf"w\.pth: {name} is not finite"):
+        Backbone("test_resnet", weights=str(tmp_path / "w.pth"))
+
+
+# --- Configs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "proj._target_=os.system",
+        "data._target_=subprocess.run",
+        "backbone._target_=builtins.eval",
+        "+trainer.profiler={_target_:os.system,command:'touch harmed'}",
+        "+trainer.plugins=[{_target_:os.system,command:'touch harmed'}]",
+        "proj._target_=torch.os.system",
+        "proj._target_=numpy.f2py.os.system",
+        "proj._target_=padim_lit.model.weights.os.system",
+        "+data.more={_target_:os.system,command:'touch harmed'}",
+        "logger={_target_:os.system,command:'touch harmed'}",
+    ],
+)
+def test_a_config_calls_nothing_of_the_standard_library(zygote, tmp_path, override):
+    build_tree(tmp_path / "data")
+    result = zygote.run([*TINY, override], tmp_path)
+    assert result.code == 1 and "Traceback" not in result.out + result.err, result.err
+    assert result.err.count("error: ") == 1
+    assert not (tmp_path / "harmed").exists() and not list(tmp_path.rglob("metrics.json"))
+
+
+def test_own_packages_may_be_named():
+    require_targets({"_target_": "my_package.data.Parts", "more": [{"_target_": "padim_lit.x.Y"}]})
+    with pytest.raises(InputError, match=r"a\.b: _target_=os\.system"):
+        require_targets({"b": {"_target_": "os.system"}}, "a")

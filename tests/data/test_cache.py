@@ -1,0 +1,439 @@
+"""The picture cache gives the bits that decoding gives; and the check before the fit."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from _helpers.cli import TINY
+from _helpers.outcome import leftovers, require_one_clear_line, truncate
+from _helpers.trees import build_tree, save_image, save_mask
+from PIL import Image
+
+from padim_lit.data import ELPV, Folder, cache, items, reading
+from padim_lit.data.cache import PictureCache
+from padim_lit.data.items import Item, MaskState, picture
+from padim_lit.data.transform import view
+from padim_lit.errors import InputError
+
+VIEW = view(32, 24)
+SMALL = {"image_size": 32, "crop_size": 24, "batch_size": 3, "num_workers": 0}
+LIMIT = 1.0  # GB
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    """A tree whose files have been there for a while."""
+    return aged(build_tree(tmp_path / "tree", test={"good": 2, "crack": 3}))
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch):
+    """Files written by the test count as old, though their ctime says the truth."""
+    monkeypatch.setattr(cache, "_SETTLED", -1.0)
+
+
+def aged(folder: Path) -> Path:
+    for path in folder.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    return folder
+
+
+def equal(a, b) -> bool:
+    return np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) and a[2] == b[2]
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(p for p in (folder / "pictures").rglob("*") if p.is_file())
+
+
+def count_decodes(monkeypatch) -> list:
+    seen = []
+
+    def spy(item, view):
+        seen.append(item.path)
+        return picture(item, view)
+
+    monkeypatch.setattr(cache, "picture", spy)
+    return seen
+
+
+def same_batches(a, b) -> bool:
+    return all(
+        torch.equal(v, y[k]) if torch.is_tensor(v) else v == y[k]
+        for x, y in zip(a, b, strict=True)
+        for k, v in x.items()
+    )
+
+
+# bits ------------------------------------------------------------------------------------------
+
+
+def every_kind_of_item(folder: Path) -> list[Item]:
+    path = save_image(folder / "a.png", (41, 33), seed=1)
+    colour = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    Image.fromarray(colour).save(folder / "b.jpg")
+    crack = save_mask(folder / "m.png", (41, 33))
+    masks = {
+        MaskState.EMPTY: save_mask(folder / "e.png", (41, 33), box=None),
+        MaskState.LOST: save_mask(folder / "l.png", (41, 33), box=(0, 0, 2, 2)),
+    }
+    return [
+        Item(path),
+        Item(folder / "b.jpg"),
+        Item(path, "crack", mask=crack, count_pixel=True),
+        *(Item(path, "crack", mask=m) for m in masks.values()),
+        Item(path, "planted_spot", plant_seed=3, count_pixel=True),
+        Item(path, "planted_crack", plant_seed=3, count_pixel=True),
+        Item(path, "planted_crack", plant_seed=4, count_pixel=True),
+    ]
+
+
+@pytest.mark.parametrize("seen", [view(32, 24), view([20, 30], None), view(64, [40, 24])])
+def test_pictures_are_bitwise_the_same_the_first_and_the_second_time(tmp_path, monkeypatch, seen):
+    all_items = every_kind_of_item(tmp_path)
+    read = PictureCache(tmp_path / "cache", LIMIT)
+    first = [read(item, seen) for item in all_items]
+    decoded = count_decodes(monkeypatch)
+    second = [PictureCache(tmp_path / "cache", LIMIT)(item, seen) for item in all_items]
+    assert decoded == []
+    for item, a, b in zip(all_items, first, second, strict=True):
+        truth = picture(item, seen)
+        assert equal(a, truth) and equal(b, truth)
+        assert b.pixels.dtype == np.uint8 and b.mask.dtype == bool
+    assert len(entries(tmp_path / "cache")) == len(all_items)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_bitwise_the_same_with_a_cache(tree, tmp_path, workers):
+    plain = Folder(tree, **SMALL)
+    for _ in range(2):
+        with reading(tmp_path / "cache"):
+            cached = Folder(tree, **{**SMALL, "num_workers": workers})
+        assert cached.record == plain.record and cached.notes == plain.notes
+        assert cached.test_items == plain.test_items
+        for loader in ("train_dataloader", "test_dataloader"):
+            assert same_batches(getattr(plain, loader)(), getattr(cached, loader)())
+
+
+def test_the_cache_is_used_by_what_is_constructed_inside_only(tree, tmp_path):
+    with reading(tmp_path / "cache", full_check=3) as how:
+        assert Folder(tree, **SMALL).reading is how
+    assert Folder(tree, **SMALL).reading.cache is None
+
+
+# which entry -----------------------------------------------------------------------------------
+
+
+def test_copies_of_a_file_share_an_entry_and_need_no_decoding(tmp_path, monkeypatch):
+    path = save_image(tmp_path / "a.png")
+    read = PictureCache(tmp_path / "cache", LIMIT)
+    made = read(Item(path), VIEW)
+    (tmp_path / "elsewhere").mkdir()
+    copy = Path(shutil.copy(path, tmp_path / "elsewhere" / "b.png"))
+    decoded = count_decodes(monkeypatch)
+    assert equal(read(Item(copy), VIEW), made)
+    assert decoded == [] and len(entries(tmp_path / "cache")) == 1
+
+
+def test_a_known_file_is_not_even_read(tmp_path, monkeypatch):
+    item = Item(save_image(tmp_path / "a.png"), "crack", mask=save_mask(tmp_path / "m.png"))
+    read = PictureCache(tmp_path / "cache", LIMIT)
+    made = read(item, VIEW)
+
+    def refuse(*args, **options):
+        raise AssertionError("hashed again")
+
+    monkeypatch.setattr("hashlib.file_digest", refuse, raising=False)
+    opened = []
+    plain = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda p: (opened.append(p), plain(p))[1])
+    assert equal(read(item, VIEW), made)
+    assert item.path not in opened and item.mask not in opened
+
+
+@pytest.mark.parametrize("change", ["image", "mask"])
+@pytest.mark.parametrize("keeps_mtime", [False, True])
+def test_a_changed_file_is_decoded_anew(tmp_path, change, keeps_mtime):
+    item = Item(save_image(tmp_path / "a.bmp"), "crack", mask=save_mask(tmp_path / "m.bmp"))
+    read = PictureCache(tmp_path / "cache", LIMIT)
+    before = read(item, VIEW)
+    time.sleep(0.02)  # more than a tick of the file system
+    path = item.path if change == "image" else item.mask
+    size, times = path.stat().st_size, path.stat()
+    if change == "image":
+        save_image(path, seed=9)
+    else:
+        save_mask(path, box=(10, 10, 30, 30))
+    if keeps_mtime:
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == size
+    after = read(item, VIEW)
+    assert equal(after, picture(item, VIEW)) and not equal(after, before)
+
+
+def test_files_changed_just_now_are_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_SETTLED", 2.0)
+    read = PictureCache(tmp_path / "cache", LIMIT)
+    read(Item(save_image(tmp_path / "a.png")), VIEW)
+    assert [p for p in (tmp_path / "cache/index").rglob("*") if p.is_file()] == []
+
+
+def test_a_file_that_changes_while_it_is_decoded_is_not_kept(tmp_path, monkeypatch):
+    item = Item(save_image(tmp_path / "a.png"))
+
+    def meanwhile(item, view):
+        made = picture(item, view)
+        time.sleep(0.02)
+        save_image(item.path, seed=5)
+        return made
+
+    monkeypatch.setattr(cache, "picture", meanwhile)
+    PictureCache(tmp_path / "cache", LIMIT)(item, VIEW)
+    assert entries(tmp_path / "cache") == []
+
+
+def test_the_view_the_plant_and_the_code_are_part_of_the_key(tmp_path, monkeypatch):
+    path = save_image(tmp_path / "a.png")
+    views = [view(32, 24), view(32, 25), view(33, 24), view([32, 32], 24), view(32, None)]
+    read = PictureCache(tmp_path / "cache", LIMIT)
+    for count, seen in enumerate(views, start=1):
+        assert equal(read(Item(path), seen), picture(Item(path), seen))
+        assert len(entries(tmp_path / "cache")) == count
+    monkeypatch.setattr(cache, "_making", lambda: ["other code"])
+    read(Item(path), views[0])
+    assert len(entries(tmp_path / "cache")) == len(views) + 1
+
+
+# damage, limits, company -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["with a mask", "without"])
+def test_every_damaged_bit_or_byte_is_noticed_and_made_good(tmp_path, state):
+    mask = save_mask(tmp_path / "m.png") if state == "with a mask" else None
+    item = Item(save_image(tmp_path / "a.png"), "crack", mask=mask)
+    read = PictureCache(tmp_path / "cache", LIMIT)
+    made = read(item, VIEW)
+    (entry,) = entries(tmp_path / "cache")
+    whole = entry.read_bytes()
+    flips = [*range(28), 40, len(whole) // 2, len(whole) - 1]  # header, pixels, end
+    damages = [whole[:n] + bytes([whole[n] ^ 1]) + whole[n + 1 :] for n in flips if n < len(whole)]
+    damages += [b"", whole[:10], whole[:-1], whole[: len(whole) // 2], whole + b"x", bytes(99)]
+    for damaged in damages:
+        entry.write_bytes(damaged)
+        assert equal(read(item, VIEW), made)
+        assert entry.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", ["", "0" * 64, "ä" * 64, "xyz"])
+def test_a_damaged_index_costs_nothing_but_time(tmp_path, content):
+    item = Item(save_image(tmp_path / "a.png"))
+    read = PictureCache(tmp_path / "cache", LIMIT)
+    made = read(item, VIEW)
+    (found,) = [p for p in (tmp_path / "cache/index").rglob("*") if p.is_file()]
+    found.write_text(content)
+    assert equal(read(item, VIEW), made)
+    assert found.read_text() != content
+
+
+def test_it_never_grows_beyond_its_limit_and_says_so(tmp_path):
+    paths = [save_image(tmp_path / f"{n}.png", seed=n) for n in range(120)]
+    read = PictureCache(tmp_path / "cache", 256 * 2000 / 1e9)  # one picture of 1,752 a bucket
+    for _ in range(2):
+        for path in paths:
+            assert equal(read(Item(path), VIEW), picture(Item(path), VIEW))
+    kept = entries(tmp_path / "cache")
+    assert 20 < len(kept) < 120 and len({path.parent for path in kept}) == len(kept)
+    assert f"{len(kept)} pictures" in read.describe() and "full" not in read.describe()
+    read.limit = sum(path.stat().st_size for path in kept)
+    assert "full: raise picture_cache_gb" in read.describe()
+
+
+def test_an_entry_has_its_name_only_once_it_is_whole(tmp_path, monkeypatch):
+    names = []
+    plain = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda p, c: (names.append(p.name), plain(p, c))[1])
+    PictureCache(tmp_path / "cache", LIMIT)(Item(save_image(tmp_path / "a.png")), VIEW)
+    assert len(names) == 3 and all(name.endswith(".tmp") for name in names)  # probe, entry, index
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
+
+
+def test_what_a_killed_writer_left_is_removed_once_it_is_old(tmp_path):
+    item = Item(save_image(tmp_path / "a.png"))
+    read = PictureCache(tmp_path / "cache", LIMIT)
+    read(item, VIEW)
+    (entry,) = entries(tmp_path / "cache")
+    old, young = entry.with_name("x.tmp"), entry.with_name("y.tmp")
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (1e9, 1e9))
+    read.describe()
+    assert entries(tmp_path / "cache") == sorted([entry, young])
+
+
+def test_a_cache_that_can_no_longer_be_written_costs_nothing_but_time(
+    tmp_path, monkeypatch, caplog
+):
+    read = PictureCache(tmp_path / "cache", LIMIT)
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "_write", full)
+    for n in range(3):
+        item = Item(save_image(tmp_path / f"{n}.png", seed=n))
+        assert equal(read(item, VIEW), picture(item, VIEW))
+    assert caplog.text.count("No space left on device") == 1
+
+
+class Readers(torch.utils.data.Dataset):
+    """How often a picture was wrong, one item a process: each reads all, and damages some."""
+
+    def __init__(self, folder: Path, paths: list[Path]):
+        self.folder, self.paths = folder, paths
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, seed: int) -> int:
+        read, wrong = PictureCache(self.folder, LIMIT), 0
+        rng = np.random.default_rng(seed)
+        for n in rng.permutation(5 * len(self.paths)):
+            item = Item(self.paths[n % len(self.paths)])
+            wrong += not equal(read(item, VIEW), picture(item, VIEW))
+            if rng.random() < 0.1 and (found := entries(self.folder)):
+                entry = found[rng.integers(len(found))]
+                if not entry.name.endswith(".tmp"):
+                    entry.write_bytes(b"damage")
+        return wrong
+
+
+def test_several_processes_at_once_see_only_whole_pictures(tmp_path):
+    paths = [save_image(tmp_path / f"{n}.png", seed=n) for n in range(12)]
+    readers = Readers(tmp_path / "cache", paths)
+    assert list(torch.utils.data.DataLoader(readers, batch_size=None, num_workers=2)) == [0] * 2
+    assert not [p for p in entries(tmp_path / "cache") if p.name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"picture_cache_gb": 0}, "must be positive"),
+        ({"picture_cache_gb": -1}, "must be positive"),
+        ({"picture_cache_gb": float("nan")}, "must be positive"),
+        ({"full_check": -1}, "full_check=-1"),
+        ({"picture_cache_gb": 0.0001}, "too small for pictures of 24×24; set at least 0.01"),
+    ],
+)
+def test_limits_that_make_no_sense(tree, tmp_path, options, words):
+    with pytest.raises(InputError, match=words), reading(tmp_path / "cache", **options):
+        Folder(tree, **SMALL)
+
+
+def test_a_cache_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"picture_cache=.*file/cache cannot be written"):
+        PictureCache(tmp_path / "file" / "cache")
+
+
+def test_bad_files_have_the_same_errors_with_a_cache(tree, tmp_path):
+    truncate(tree / "test" / "crack" / "001.png")
+    with pytest.raises(InputError) as plain:
+        Folder(tree, **SMALL)
+    with pytest.raises(InputError) as cached, reading(tmp_path / "cache"):
+        Folder(tree, **SMALL)
+    assert str(plain.value) == str(cached.value)
+
+
+# the check before the fit ----------------------------------------------------------------------
+
+
+def test_headers_give_the_states_that_decoding_gives(tmp_path):
+    turned = Image.fromarray(np.zeros((20, 40), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "t.jpg", exif=exif)
+    standing = Item(tmp_path / "t.jpg", "crack", mask=save_mask(tmp_path / "s.png", (20, 40)))
+    for item in [*every_kind_of_item(tmp_path), standing]:
+        assert items.state_of_header(item, VIEW) == items.state_of_pixels(item, VIEW)
+
+
+def test_beyond_the_limit_no_image_without_a_mask_is_decoded(tree, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    plain = Folder(tree, **SMALL)
+    assert "headers" not in caplog.text
+    monkeypatch.setattr(items, "read_image", lambda path: pytest.fail(f"decoded {path}"))
+    with reading(full_check=8):
+        data = Folder(tree, **SMALL)
+    assert data.test_items == plain.test_items and data.record == plain.record
+    assert "more than full_check=8 images" in caplog.text
+    with pytest.raises(pytest.fail.Exception), reading(full_check=9):
+        Folder(tree, **SMALL)
+
+
+def test_planted_defects_are_judged_beyond_the_limit_too():
+    with reading(full_check=0):
+        data = ELPV(num_workers=0)
+    whole = ELPV(num_workers=0)
+    assert data.record == whole.record and data.test_items == whole.test_items
+
+
+@pytest.mark.parametrize("content", [b"", b"no image"])
+def test_files_without_a_header_are_found_beyond_the_limit(tree, content):
+    (tree / "train" / "good" / "002.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"002\.png"), reading(full_check=0):
+        Folder(tree, **SMALL)
+
+
+def test_a_mask_of_another_size_is_found_beyond_the_limit(tree):
+    save_mask(tree / "ground_truth" / "crack" / "001_mask.png", (32, 40))
+    with pytest.raises(InputError, match="both must have one size"), reading(full_check=0):
+        Folder(tree, **SMALL)
+
+
+# the command line ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path) -> Path:
+    build_tree(tmp_path / "data", train=4, test={"good": 2, "crack": 2})
+    return tmp_path
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize(("part", "left"), [("train", []), ("test", ["model.ckpt"])])
+def test_a_file_broken_behind_its_header_is_one_line_beyond_the_limit(
+    zygote, here, part, left, workers, cached
+):
+    # The fit was over when a test image turned out broken: the model is whole, and stays.
+    path = here / "data" / part / "good" / "001.png"
+    truncate(path)
+    more = ["full_check=0", f"num_workers={workers}", *(["picture_cache=cache"] * cached)]
+    result = zygote.run([*TINY, *more], here)
+    require_one_clear_line(result, (f"cannot read data/{part}/good/001.png", "truncated"))
+    assert leftovers(here / "run") == left
+    assert "full_check=0" in result.out
+
+
+def test_a_run_with_a_cache_gives_the_same_numbers_and_says_where_it_is(zygote, here):
+    scores = []
+    for run, more in enumerate(([], ["picture_cache=cache"], ["picture_cache=cache"])):
+        result = zygote.run([*TINY, f"hydra.run.dir=run{run}", *more], here)
+        assert result.code == 0, result.err
+        assert (f"picture cache {here / 'cache'}" in result.out) == bool(more)
+        scores.append((here / f"run{run}" / "predictions.csv").read_text())
+        metrics = json.loads((here / f"run{run}" / "metrics.json").read_text())
+        assert metrics["test/image_auroc"] is not None
+    assert scores[0] == scores[1] == scores[2]
+    assert "8 pictures" in result.out
+
+
+def test_a_cache_that_cannot_be_is_one_clear_line(zygote, here):
+    result = zygote.run([*TINY, "picture_cache=data/train/good/000.png/x"], here)
+    require_one_clear_line(result, ("picture_cache=data/train", "writable folder"))
+    assert leftovers(here) == []

@@ -1,0 +1,584 @@
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from _helpers.trees import build_magnetic_tile, build_tree, save_image, save_mask
+from PIL import Image
+
+from padim_lit.data import ELPV, AnomalyData, Folder, MagneticTile, MVTec
+from padim_lit.data.datamodule import RankBatches, default_workers
+from padim_lit.data.items import Item
+from padim_lit.data.split import derived_seed, hold_out
+from padim_lit.errors import InputError
+
+SMALL = {"image_size": 32, "crop_size": 24, "batch_size": 3, "num_workers": 0}
+
+
+def mvtec(root, **kwargs):
+    return MVTec(root, "screw", **{**SMALL, **kwargs})
+
+
+def mvtec_tree(root, **kwargs):
+    build_tree(root / "screw", **kwargs)
+    return root
+
+
+def batches(loader):
+    return list(loader)
+
+
+def column(loader, key):
+    return [value for batch in loader for value in batch[key]]
+
+
+@pytest.fixture(scope="module")
+def elpv():
+    return ELPV(num_workers=0)
+
+
+# batches ---------------------------------------------------------------------------------------
+
+
+def test_batch_has_the_agreed_keys_shapes_and_types(tmp_path):
+    batch = next(iter(mvtec(mvtec_tree(tmp_path)).test_dataloader()))
+    shapes = {k: (tuple(v.shape), v.dtype) for k, v in batch.items() if torch.is_tensor(v)}
+    assert shapes == {
+        "image": ((3, 3, 24, 24), torch.float32),
+        "mask": ((3, 24, 24), torch.bool),
+        "label": ((3,), torch.int64),
+        "count_image": ((3,), torch.bool),
+        "count_pixel": ((3,), torch.bool),
+        "index": ((3,), torch.int64),
+        "digest": ((3, 16), torch.uint8),
+    }
+    assert all(isinstance(p, str) and Path(p).is_file() for p in batch["path"])
+    assert set(batch["kind"]) <= {"good", "crack"}
+
+
+def test_pixels_are_rgb_in_0_to_1_without_normalisation(tmp_path):
+    root = mvtec_tree(tmp_path)
+    colour = np.full((32, 40, 3), (255, 51, 0), dtype=np.uint8)
+    Image.fromarray(colour).save(root / "screw/train/good/000.png")
+    image = next(iter(mvtec(root).train_dataloader()))["image"][0]
+    assert torch.allclose(image.mean(dim=(1, 2)), torch.tensor([1.0, 0.2, 0.0]))
+
+
+def test_mask_and_image_share_one_geometry(tmp_path):
+    root = mvtec_tree(tmp_path, test={"crack": 1})
+    mask = np.zeros((32, 40), dtype=np.uint8)
+    mask[8:22, 11:29] = 255
+    Image.fromarray(mask).save(root / "screw/ground_truth/crack/000_mask.png")
+    Image.fromarray(mask).save(root / "screw/test/crack/000.png")
+    batch = next(iter(mvtec(root).test_dataloader()))
+    assert torch.equal(batch["image"][0, 0] > 0.5, batch["mask"][0])
+
+
+def test_every_image_comes_once_and_in_order_with_its_last_short_batch(tmp_path):
+    data = mvtec(mvtec_tree(tmp_path, train=7))
+    loader = data.train_dataloader()
+    assert [int(i) for i in column(loader, "index")] == list(range(7))
+    assert column(loader, "path") == sorted(column(loader, "path"))
+    assert [len(b["index"]) for b in batches(loader)] == [3, 3, 1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_number_of_workers_changes_no_bit(tmp_path, workers):
+    root = mvtec_tree(tmp_path, train=5)
+    alone, several = mvtec(root), mvtec(root, num_workers=workers)
+    for loader in ("train_dataloader", "test_dataloader", "predict_dataloader"):
+        pairs = zip(getattr(alone, loader)(), getattr(several, loader)(), strict=True)
+        for a, b in pairs:
+            for key, value in a.items():
+                same = torch.equal(value, b[key]) if torch.is_tensor(value) else value == b[key]
+                assert same, key
+
+
+def test_default_workers_leave_two_cores_to_the_backbone(monkeypatch):
+    for cores, expected in ((1, 0), (2, 0), (4, 2), (64, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: range(n), raising=False)
+        assert default_workers() == expected
+
+
+# ranks -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 32])
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize("length", [7, 12])
+def test_ranks_cover_each_index_once_in_as_many_batches(length, world, batch_size):
+    ranks = [list(RankBatches(length, rank, world, batch_size)) for rank in range(world)]
+    assert sorted(i for batches in ranks for batch in batches for i in batch) == list(range(length))
+    assert len({len(batches) for batches in ranks}) == 1
+    assert all(0 < len(batch) <= batch_size + 1 for batches in ranks for batch in batches)
+
+
+def test_fewer_images_than_ranks_are_refused():
+    with pytest.raises(InputError, match=r"1 image\(s\) cannot be spread over 2 devices"):
+        RankBatches(1, 0, 2, 32)
+
+
+def test_rank_batches_are_used_once_torch_distributed_is_initialised(tmp_path, monkeypatch):
+    data = mvtec(mvtec_tree(tmp_path, train=7))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    indices = []
+    for rank in range(2):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        indices.append([int(i) for i in column(data.train_dataloader(), "index")])
+    assert indices == [[0, 2, 4, 6], [1, 3, 5]]
+
+
+# split -----------------------------------------------------------------------------------------
+
+
+def test_hold_out_is_a_seeded_partition_that_keeps_the_order():
+    names = [f"{n:03}" for n in range(100)]
+    kept, held = hold_out(names, names, 40, seed=0)
+    assert len(held) == 40 and sorted(kept + held) == names
+    assert kept == sorted(kept) and held == sorted(held)
+    assert hold_out(names, names, 40, seed=0) == (kept, held)
+    assert hold_out(names, names, 40, seed=1) != (kept, held)
+
+
+def test_hold_out_does_not_depend_on_the_order_of_the_listing():
+    names = [f"{n:03}" for n in range(100)]
+    _, held = hold_out(names, names, 40, seed=0)
+    _, again = hold_out(names[::-1], names[::-1], 40, seed=0)
+    assert sorted(again) == held
+
+
+def test_hold_out_keeps_groups_whole_and_refuses_the_impossible():
+    names = [f"{n:03}" for n in range(60)]
+    groups = [n // 6 for n in range(60)]
+    kept, held = hold_out(names, names, 18, 0, groups)
+    assert len(held) == 18
+    assert not {int(n) // 6 for n in kept} & {int(n) // 6 for n in held}
+    with pytest.raises(InputError, match="cannot hold out 19 of 60"):
+        hold_out(names, names, 19, 0, groups)
+
+
+def test_derived_seeds_are_fixed_for_all_time():
+    assert derived_seed(0, "cell0001.png") == 5198649995307322536  # from sha256sum
+    assert derived_seed(1, "cell0001.png") != derived_seed(0, "cell0001.png")
+
+
+# mvtec and folder ------------------------------------------------------------------------------
+
+
+def test_mvtec_counts_labels_and_record(tmp_path):
+    data = mvtec(mvtec_tree(tmp_path, test={"good": 2, "crack": 3, "scratch": 1}))
+    assert data.name == "mvtec/screw" and data.image_shape == (24, 24) and data.notes == []
+    assert data.record["train_images"] == 4
+    assert data.record["test_good"] == 2 and data.record["test_defective"] == 4
+    assert data.record["split"].startswith("official")
+    assert json.loads(json.dumps(data.record)) == data.record
+    labels = dict(
+        zip(
+            column(data.test_dataloader(), "kind"),
+            column(data.test_dataloader(), "label"),
+            strict=True,
+        )
+    )
+    assert labels == {"good": 0, "crack": 1, "scratch": 1}
+    assert all(column(data.test_dataloader(), "count_pixel"))
+
+
+def test_root_may_be_relative_or_start_with_a_tilde(tmp_path, monkeypatch):
+    mvtec_tree(tmp_path / "sets")
+    monkeypatch.chdir(tmp_path)
+    assert len(mvtec("sets").train_items) == 4
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(mvtec("~/sets").train_items) == 4
+
+
+def test_folder_accepts_both_mask_names_and_any_image_extension(tmp_path):
+    root = build_tree(tmp_path / "parts", test={"good": 1, "crack": 2}, masks=False)
+    save_mask(root / "ground_truth/crack/000_mask.bmp")
+    save_mask(root / "ground_truth/crack/001.TIF")
+    data = Folder(root, **SMALL)
+    assert data.name == "folder/parts"
+    assert all(column(data.test_dataloader(), "count_pixel")) and data.notes == []
+    assert all(
+        m.any()
+        for m, label in zip(
+            column(data.test_dataloader(), "mask"),
+            column(data.test_dataloader(), "label"),
+            strict=True,
+        )
+        if label
+    )
+
+
+def test_folder_without_ground_truth_has_no_pixel_truth(tmp_path):
+    data = Folder(build_tree(tmp_path, masks=False), **SMALL)
+    assert not any(column(data.test_dataloader(), "count_pixel"))
+    assert all(column(data.test_dataloader(), "count_image"))
+    assert any("pixel metrics cannot be computed" in note for note in data.notes)
+
+
+def test_folder_kind_without_masks_leaves_the_pixel_metrics(tmp_path):
+    root = build_tree(tmp_path, test={"good": 1, "crack": 1})
+    save_image(root / "test/dent/000.png")
+    data = Folder(root, **SMALL)
+    counted = dict(
+        zip(
+            column(data.test_dataloader(), "kind"),
+            column(data.test_dataloader(), "count_pixel"),
+            strict=True,
+        )
+    )
+    assert counted == {"good": True, "crack": True, "dent": False}
+    assert any("dent" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    ("test", "word"), [({"good": 2}, "No defective test images"), ({"crack": 2}, "No healthy test")]
+)
+def test_one_sided_test_sets_are_allowed_and_noted(tmp_path, test, word):
+    data = Folder(build_tree(tmp_path, test=test), **SMALL)
+    assert any(word in note for note in data.notes)
+
+
+def test_empty_mask_means_unknown_pixel_truth(tmp_path):
+    root = mvtec_tree(tmp_path, test={"good": 1, "crack": 2})
+    save_mask(root / "screw/ground_truth/crack/001_mask.png", box=None)
+    data = mvtec(root)
+    assert column(data.test_dataloader(), "count_pixel") == [True, False, True]
+    assert data.record["masks_empty"] == 1
+    assert any("empty mask: 1" in note for note in data.notes)
+
+
+def test_mask_outside_the_crop_is_counted_and_said(tmp_path):
+    root = mvtec_tree(tmp_path, test={"good": 1, "crack": 2})
+    save_mask(root / "screw/ground_truth/crack/001_mask.png", box=(0, 0, 3, 3))
+    data = mvtec(root)
+    assert data.record["masks_lost"] == 1 and "planted_masks_lost" not in data.record
+    (note,) = data.notes
+    assert note.startswith("Defective test images") and "crop_size=null" in note
+    whole = mvtec(root, crop_size=None)
+    assert whole.record["masks_lost"] == 0 and whole.notes == []
+
+
+def test_mask_that_vanishes_in_the_resize_is_not_called_outside_the_crop(tmp_path):
+    root = mvtec_tree(tmp_path, test={"good": 1, "crack": 1})
+    save_mask(root / "screw/ground_truth/crack/000_mask.png", box=(16, 12, 17, 13))
+    data = mvtec(root, image_size=8, crop_size=None)
+    assert (data.record["masks_lost"], data.record["masks_vanished"]) == (0, 1)
+    assert column(data.test_dataloader(), "count_pixel") == [False, True]
+
+
+def test_planted_defects_outside_the_crop_are_not_called_defective_images(tmp_path, monkeypatch):
+    def in_the_corner(image, kind, seed):
+        mask = np.zeros(image.shape[:2], dtype=bool)
+        mask[:3, :3] = True
+        return image, mask
+
+    monkeypatch.setattr("padim_lit.data.items.plant", in_the_corner)
+    train = [Item(save_image(tmp_path / f"{n}.png", seed=n)) for n in range(3)]
+    planted = Item(train[0].path, "planted_spot", plant_seed=0, count_image=False, count_pixel=True)
+    lost = Item(train[0].path, "crack", mask=save_mask(tmp_path / "m.png", box=(0, 0, 3, 3)))
+    data = AnomalyData("x", train, [train[1], planted, planted, lost], **SMALL)
+    assert (data.record["masks_lost"], data.record["planted_masks_lost"]) == (1, 2)
+    assert "planted_masks_empty" not in data.record and data.record["masks_empty"] == 0
+    assert any("Planted defects" in n and "outside the crop: 2." in n for n in data.notes)
+    assert any("Defective test images" in n and "outside the crop: 1." in n for n in data.notes)
+
+
+# magnetic tile ---------------------------------------------------------------------------------
+
+
+def test_magnetic_tile_keeps_the_shots_of_a_tile_together(tmp_path):
+    data = MagneticTile(build_magnetic_tile(tmp_path), test_good=9, num_workers=0)
+    tile = lambda item: int(item.path.stem.split("_")[-1]) // 1000  # noqa: E731
+    train = {tile(i) for i in data.train_items}
+    test = {tile(i) for i in data.test_items if i.kind == "good"}
+    assert not train & test and len(train | test) == 10
+    assert data.record["train_images"] == 21 and data.record["test_good"] == 9
+    assert data.record["test_defective"] == 4
+    assert {i.kind for i in data.test_items} == {"good", "crack", "uneven"}
+    assert data.image_shape == (224, 224)
+
+
+def test_magnetic_tile_split_follows_its_seed(tmp_path):
+    root = build_magnetic_tile(tmp_path)
+    for whole_tiles in (True, False):
+        options = {"test_good": 9, "num_workers": 0, "whole_tiles": whole_tiles}
+        a, b, c = (MagneticTile(root, split_seed=s, **options).train_items for s in (0, 0, 1))
+        assert a == b != c
+
+
+# elpv ------------------------------------------------------------------------------------------
+
+
+def test_elpv_mono_counts(elpv):
+    assert elpv.name == "elpv/mono"
+    assert elpv.record["train_images"] == 352
+    assert elpv.record["test_good"] == 236
+    assert elpv.record["test_defective"] == 313
+    assert elpv.record["test_planted"] == 236
+    assert "173" in elpv.record["split"] and "1/3" in elpv.record["split"]
+    assert elpv.record["pixel_truth"] == "planted defects"
+    assert any("planted" in note for note in elpv.notes)
+
+
+def test_elpv_counts_real_cells_in_image_and_planted_ones_in_pixel_metrics(elpv):
+    kinds = Counter(item.kind for item in elpv.test_items)
+    assert kinds == {
+        "good": 236,
+        "defective": 313,
+        "planted_crack": 79,
+        "planted_finger": 79,
+        "planted_spot": 78,
+    }
+    for item in elpv.test_items:
+        planted = item.kind.startswith("planted_")
+        assert (item.count_image, item.count_pixel) == (not planted, planted)
+
+
+def test_elpv_plants_on_each_held_out_healthy_cell_once_and_on_no_training_cell(elpv):
+    train = {i.path for i in elpv.train_items}
+    good = {i.path for i in elpv.test_items if i.kind == "good"}
+    broken = {i.path for i in elpv.test_items if i.kind == "defective"}
+    planted = [i.path for i in elpv.test_items if i.plant_seed is not None]
+    assert len(train) == 352 and not train & good and not train & broken and not good & broken
+    assert sorted(planted) == sorted(good)
+
+
+def test_elpv_split_follows_its_seed(elpv):
+    same, other = (ELPV(planted=False, split_seed=s, num_workers=0) for s in (0, 1))
+    assert same.train_items == elpv.train_items != other.train_items
+    assert len(other.train_items) == 352
+    assert not any(i.count_pixel for i in same.test_items)
+    assert any("cannot be computed" in note for note in same.notes)
+
+
+def test_elpv_planted_copy_differs_from_its_cell_where_the_mask_says(elpv):
+    for item in [i for i in elpv.test_items if i.plant_seed is not None][:6]:
+        planted, mask = (np.asarray(x) for x in item.load())
+        real = np.asarray(Item(item.path).load()[0])
+        assert np.array_equal((planted != real).any(axis=2) & mask, mask)
+        change = np.abs(planted.astype(int) - real).max(axis=2)
+        assert change[~mask].max() <= 4 < change[mask].min()
+
+
+# real trees ------------------------------------------------------------------------------------
+
+
+def test_real_screw_counts(real_data):
+    data = MVTec(real_data / "mvtec_ad", "screw", num_workers=0)
+    kinds = Counter(item.kind for item in data.test_items)
+    assert kinds == {
+        "good": 41,
+        "manipulated_front": 24,
+        "scratch_head": 24,
+        "scratch_neck": 25,
+        "thread_side": 23,
+        "thread_top": 23,
+    }
+    assert data.record["train_images"] == 320 and data.record["masks_empty"] == 0
+
+
+def test_real_magnetic_tile_counts(real_data):
+    data = MagneticTile(real_data / "magnetic_tile", num_workers=0)
+    kinds = Counter(item.kind for item in data.test_items)
+    assert kinds == {
+        "good": 150,
+        "blowhole": 115,
+        "break": 85,
+        "crack": 57,
+        "fray": 32,
+        "uneven": 103,
+    }
+    assert data.record["train_images"] == 802
+    assert data.record["masks_empty"] == 4 and data.record["masks_lost"] == 0
+    unknown = [i for i in data.test_items if i.label and not i.count_pixel]
+    assert len(unknown) == 4 + data.record["masks_vanished"]
+
+
+# errors ----------------------------------------------------------------------------------------
+
+
+def remove(root, pattern):
+    for path in root.glob(pattern):
+        path.unlink()
+    return root
+
+
+def write(path, data=b""):
+    path.write_bytes(data)
+
+
+def _missing_root(tmp):
+    mvtec(tmp / "nowhere")
+
+
+def _unknown_category(tmp):
+    build_tree(tmp / "bottle")
+    MVTec(mvtec_tree(tmp), "nut", **SMALL)
+
+
+def _category_of_a_category(tmp):
+    MVTec(build_tree(tmp), "screw", **SMALL)
+
+
+def _empty_train(tmp):
+    mvtec(remove(mvtec_tree(tmp), "screw/train/good/*"))
+
+
+def _no_train(tmp):
+    mvtec_tree(tmp)
+    (tmp / "screw/train/good").rename(tmp / "screw/train/ok")
+    mvtec(tmp)
+
+
+def _one_training_image(tmp):
+    mvtec(mvtec_tree(tmp, train=1))
+
+
+def _empty_kind(tmp):
+    mvtec(remove(mvtec_tree(tmp), "screw/test/crack/*"))
+
+
+def _no_test(tmp):
+    mvtec_tree(tmp)
+    (tmp / "screw/test").rename(tmp / "screw/check")
+    mvtec(tmp)
+
+
+def _zero_byte_image(tmp):
+    write(mvtec_tree(tmp) / "screw/train/good/002.png")
+    mvtec(tmp)
+
+
+def _truncated_test_image(tmp):
+    path = mvtec_tree(tmp) / "screw/test/crack/001.png"
+    write(path, path.read_bytes()[:400])
+    mvtec(tmp)
+
+
+def _missing_mask(tmp):
+    (mvtec_tree(tmp) / "screw/ground_truth/crack/001_mask.png").unlink()
+    mvtec(tmp)
+
+
+def _missing_mask_folder(tmp):
+    (mvtec_tree(tmp) / "screw/ground_truth").rename(tmp / "screw/masks")
+    mvtec(tmp)
+
+
+def _mask_of_another_size(tmp):
+    save_mask(mvtec_tree(tmp) / "screw/ground_truth/crack/001_mask.png", size=(41, 32))
+    mvtec(tmp)
+
+
+def _two_masks(tmp):
+    save_mask(build_tree(tmp) / "ground_truth/crack/001.png")
+    Folder(tmp, **SMALL)
+
+
+def _folder_missing_one_mask(tmp):
+    (build_tree(tmp) / "ground_truth/crack/002_mask.png").unlink()
+    Folder(tmp, **SMALL)
+
+
+def _orphaned_masks(tmp):
+    save_mask(build_tree(tmp) / "ground_truth/crak/001.png")
+    Folder(tmp, **SMALL)
+
+
+def _folder_root_is_train(tmp):
+    Folder(build_tree(tmp) / "train", **SMALL)
+
+
+def _folder_root_is_train_by_another_name(tmp):
+    Folder((build_tree(tmp) / "train").rename(tmp / "healthy"), **SMALL)
+
+
+def _folder_root_is_too_high(tmp):
+    build_tree(tmp / "parts")
+    Folder(tmp, **SMALL)
+
+
+def _tile_without_free(tmp):
+    (build_magnetic_tile(tmp) / "MT_Free").rename(tmp / "Free")
+    MagneticTile(tmp)
+
+
+def _tile_without_mask(tmp):
+    (build_magnetic_tile(tmp) / "MT_Crack/Imgs/exp1_num_1.png").unlink()
+    MagneticTile(tmp, test_good=9)
+
+
+def _tile_split_too_large(tmp):
+    MagneticTile(build_magnetic_tile(tmp), test_good=31)
+
+
+def _unknown_cells(tmp):
+    ELPV(cells="thin")
+
+
+def _batch_size(tmp):
+    mvtec(mvtec_tree(tmp), batch_size=0)
+
+
+def _workers(tmp):
+    mvtec(mvtec_tree(tmp), num_workers=-1)
+
+
+def _crop(tmp):
+    mvtec(mvtec_tree(tmp), crop_size=33)
+
+
+@pytest.mark.parametrize(
+    ("cause", "parts"),
+    [
+        (_missing_root, ["nowhere", "data.root"]),
+        (_unknown_category, ["'nut'", "bottle, screw"]),
+        (_category_of_a_category, ["'screw'", "parent"]),
+        (_empty_train, ["train/good", "no images"]),
+        (_no_train, ["train/good"]),
+        (_one_training_image, ["1 training image", "at least 2"]),
+        (_empty_kind, ["test/crack", "no images"]),
+        (_no_test, ["no test images", "screw/test"]),
+        (_zero_byte_image, ["train/good/002.png", "0 bytes"]),
+        (_truncated_test_image, ["test/crack/001.png"]),
+        (_missing_mask, ["no mask", "test/crack/001.png", "001_mask.png"]),
+        (_missing_mask_folder, ["no masks", "ground_truth/crack"]),
+        (_mask_of_another_size, ["001_mask.png", "41x32", "crack/001.png", "40x32"]),
+        (_two_masks, ["2 masks", "crack/001.png"]),
+        (_folder_missing_one_mask, ["no mask", "crack/002.png"]),
+        (_orphaned_masks, ["ground_truth/crak", "crack, good"]),
+        (_folder_root_is_train, ["/train has no train/good", "test/KIND", "folder's parent"]),
+        (_folder_root_is_train_by_another_name, ["/healthy has no train/good", "folder's parent"]),
+        (_folder_root_is_too_high, ["data.root=", "has no train/good; it must hold", "such a"]),
+        (_tile_without_free, ["MT_Free", "MT_Crack, MT_Uneven"]),
+        (_tile_without_mask, ["exp1_num_1.jpg", "exp1_num_1.png"]),
+        (_tile_split_too_large, ["31 of 30"]),
+        (_unknown_cells, ["'thin'", "mono, poly, all"]),
+        (_batch_size, ["batch_size=0"]),
+        (_workers, ["num_workers=-1"]),
+        (_crop, ["crop_size=33", "image_size=32"]),
+    ],
+)
+def test_bad_input_is_one_clear_line(tmp_path, cause, parts):
+    with pytest.raises(InputError) as error:
+        cause(tmp_path)
+    message = str(error.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_missing_elpv_package_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "elpv_dataset", None)
+    with pytest.raises(InputError, match="pip install elpv-dataset"):
+        ELPV()
+
+
+def test_all_datamodules_are_anomaly_data():
+    assert all(issubclass(c, AnomalyData) for c in (ELPV, MVTec, MagneticTile, Folder))

@@ -1,0 +1,413 @@
+"""Downloads from a server in this process that does what the test asks of it."""
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from _helpers.cli import ROOT, Zygote, environment
+from _helpers.server import command, packed
+from _helpers.trees import build_tree
+
+from padim_lit.data import MVTec
+from padim_lit.data.archive import BadArchive, unpack
+from padim_lit.data.datasets.mvtec import ARCHIVES, LICENCE, provide
+from padim_lit.data.download import _NoDowngrade, fetch
+from padim_lit.errors import InputError
+
+SMALL = {"image_size": 32, "crop_size": 24, "num_workers": 0}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> bytes:
+    return packed(build_tree(tmp_path_factory.mktemp("tree")))
+
+
+def one_line(call: Callable, *words: str) -> str:
+    with pytest.raises(InputError) as error:
+        call()
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    return message
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# the transfer ----------------------------------------------------------------------------------
+
+
+def test_a_file_arrives_whole_with_its_checksum(server, tmp_path):
+    server.content = bytes(range(256)) * 9000
+    found = fetch(server.url(), tmp_path / "a", hashlib.sha256(server.content).hexdigest().upper())
+    assert found == hashlib.sha256(server.content).hexdigest()
+    assert (tmp_path / "a").read_bytes() == server.content
+    assert "Range" not in server.seen[0] and not (tmp_path / "a.part").exists()
+
+
+def test_a_transfer_that_broke_goes_on_where_it_stopped(server, tmp_path):
+    server.content = bytes(range(256)) * 9000
+    server.cut = 1_500_000
+    one_line(
+        lambda: fetch(server.url(), tmp_path / "a"), "broke off", "1500000 of 2304000", "again"
+    )
+    assert names(tmp_path) == ["a.part", "a.part.json"]
+    server.cut = None
+    fetch(server.url(), tmp_path / "a")
+    assert server.seen[1]["Range"] == "bytes=1500000-" and server.seen[1]["If-Range"] == '"one"'
+    assert (tmp_path / "a").read_bytes() == server.content
+
+
+def test_a_process_killed_half_way_goes_on_where_it_stopped(server, tmp_path):
+    server.content = bytes(range(256)) * 20_000
+    server.cut, server.stalls = 3_000_000, True
+    code = "import sys; from pathlib import Path; from padim_lit.data.download import fetch; "
+    code += "fetch(sys.argv[1], Path(sys.argv[2]))"
+    command = [sys.executable, "-c", code, server.url(), str(tmp_path / "a")]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(tmp_path))
+    part, end = tmp_path / "a.part", time.monotonic() + 60
+    while not (part.is_file() and part.stat().st_size) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    have = part.stat().st_size
+    assert 0 < have < len(server.content)
+    server.cut, server.stalls = None, False
+    fetch(server.url(), tmp_path / "a")
+    assert server.seen[1]["Range"] == f"bytes={have}-"
+    assert (tmp_path / "a").read_bytes() == server.content
+
+
+def test_a_file_that_changed_meanwhile_is_loaded_anew(server, tmp_path):
+    server.content, server.cut = b"a" * 2_000_000, 1_000_000
+    one_line(lambda: fetch(server.url(), tmp_path / "a"), "broke off")
+    server.content, server.etag, server.cut = b"b" * 2_000_000, '"two"', None
+    fetch(server.url(), tmp_path / "a")
+    assert "Range" in server.seen[1] and (tmp_path / "a").read_bytes() == server.content
+
+
+@pytest.mark.parametrize("length", [2_500_000, 400_000])
+def test_a_file_of_another_length_is_loaded_anew_even_under_its_old_tag(server, tmp_path, length):
+    server.content, server.cut = b"a" * 2_000_000, 1_000_000
+    one_line(lambda: fetch(server.url(), tmp_path / "a"), "broke off")
+    server.content, server.cut = b"b" * length, None
+    fetch(server.url(), tmp_path / "a")
+    assert len(server.seen) == 3 and (tmp_path / "a").read_bytes() == server.content
+
+
+def test_a_server_without_ranges_starts_anew(server, tmp_path):
+    server.content, server.cut, server.ranges = bytes(range(256)) * 9000, 1_000_000, False
+    one_line(lambda: fetch(server.url(), tmp_path / "a"), "broke off")
+    server.cut = None
+    fetch(server.url(), tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == server.content
+
+
+@pytest.mark.parametrize(("etag", "known"), [(None, False), (None, True), ('W/"weak"', False)])
+def test_without_a_strong_validator_only_a_known_checksum_allows_going_on(
+    server, tmp_path, etag, known
+):
+    server.content, server.cut, server.etag = bytes(range(256)) * 9000, 1_000_000, etag
+    sha256 = hashlib.sha256(server.content).hexdigest() if known else None
+    one_line(lambda: fetch(server.url(), tmp_path / "a", sha256), "broke off")
+    server.cut = None
+    fetch(server.url(), tmp_path / "a", sha256)
+    assert ("Range" in server.seen[1]) == known and "If-Range" not in server.seen[1]
+    assert (tmp_path / "a").read_bytes() == server.content
+
+
+def test_another_address_does_not_go_on_with_what_is_there(server, tmp_path):
+    server.content, server.cut = b"a" * 2_000_000, 1_000_000
+    one_line(lambda: fetch(server.url("x"), tmp_path / "a"), "broke off")
+    server.cut = None
+    fetch(server.url("y"), tmp_path / "a")
+    assert "Range" not in server.seen[1]
+
+
+def test_wrong_bytes_are_removed_and_their_checksum_said(server, tmp_path):
+    server.content = b"wrong"
+    found = hashlib.sha256(b"wrong").hexdigest()
+    one_line(lambda: fetch(server.url(), tmp_path / "a", "0" * 64), found, "0" * 64, "removed")
+    assert names(tmp_path) == []
+
+
+def test_a_length_that_promises_too_much_is_a_broken_transfer(server, tmp_path):
+    server.content, server.length = b"a" * 1000, 5000
+    one_line(lambda: fetch(server.url(), tmp_path / "a"), "broke off", "1000 of 5000")
+    assert not (tmp_path / "a").exists()
+
+
+def test_redirects_are_followed(server, tmp_path):
+    server.content, server.redirect = b"here", "/moved"
+    fetch(server.url(), tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"here" and len(server.seen) == 2
+
+
+def test_a_redirect_to_another_scheme_is_refused(server, tmp_path):
+    server.redirect = "file:///etc/passwd"
+    one_line(lambda: fetch(server.url(), tmp_path / "a"), server.url())
+    assert names(tmp_path) == []
+
+
+def test_a_redirect_that_drops_encryption_is_refused():
+    request = urllib.request.Request("https://a/b")
+    with pytest.raises(InputError, match="http://a/c, without encryption"):
+        _NoDowngrade().redirect_request(request, io.BytesIO(), 302, "", {}, "http://a/c")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"status": 404}, ("404", "data.url")),
+        ({"status": 503}, ("503",)),
+        ({"kind": "text/html; charset=utf-8"}, ("web page", "data.url")),
+        ({"silent": True}, ("no answer within 0.3 s", "again")),
+    ],
+)
+def test_answers_that_are_no_archive(server, tmp_path, change, words):
+    server.content = b"<html>"
+    for name, value in change.items():
+        setattr(server, name, value)
+    one_line(lambda: fetch(server.url(), tmp_path / "a", timeout=0.3), server.url(), *words)
+    assert names(tmp_path) == []
+
+
+def test_nobody_there(server, tmp_path):
+    url = "http://127.0.0.1:9/a"  # the discard port: nothing answers
+    one_line(lambda: fetch(url, tmp_path / "a"), url, "refused", "check the address")
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_transfer(server, tmp_path, monkeypatch):
+    server.content = b"a" * 1000
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 1500}))
+    one_line(lambda: fetch(server.url(), tmp_path / "a"), "free", "data.root")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_disk_that_fills_up_leaves_what_can_be_gone_on_with(server, tmp_path):
+    server.content = b"a" * 1000
+    (tmp_path / "a.part").symlink_to("/dev/full")
+    one_line(lambda: fetch(server.url(), tmp_path / "a"), "full", "again")
+
+
+def test_a_file_of_the_users_is_not_overwritten(server, tmp_path):
+    (tmp_path / "a").write_text("mine")
+    one_line(lambda: fetch(server.url(), tmp_path / "a"), "in the way")
+    assert (tmp_path / "a").read_text() == "mine" and server.seen == []
+
+
+# unpacking -------------------------------------------------------------------------------------
+
+
+def evil(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int = 0) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:xz") as tar:
+        for path, content in (("tiny/train/good/0.png", b"x"), (name, bytes(size))):
+            member = tarfile.TarInfo(path)
+            if path == name:
+                member.type, member.linkname = kind, target
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+EVIL = {
+    "parent": (evil("tiny/../../x"), "out of its folder"),
+    "backslashes": (evil("..\\x"), "out of its folder"),
+    "absolute": (evil("/tmp/x"), "absolute"),
+    "drive": (evil("C:/x"), "absolute"),
+    "link out": (evil("tiny/x", tarfile.SYMTYPE, "../.."), "a link"),
+    "hard link": (evil("tiny/x", tarfile.LNKTYPE, "tiny/train/good/0.png"), "a link"),
+    "device": (evil("tiny/x", tarfile.CHRTYPE), "no plain file"),
+    "pipe": (evil("tiny/x", tarfile.FIFOTYPE), "no plain file"),
+    "long name": (evil("tiny/x", tarfile.GNUTYPE_LONGNAME, size=2_000_000), "a header of 2000"),
+    "attributes": (evil("tiny/x", tarfile.XHDTYPE, size=2_000_000), "a header of 2000"),
+    "huge": (evil("tiny/x", size=200_000), "more than 0.0001 GB"),
+}
+
+
+@pytest.mark.parametrize("case", EVIL)
+def test_evil_archives_leave_nothing(tmp_path, case):
+    content, word = EVIL[case]
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(BadArchive, match=word):
+        unpack(tmp_path / "a", tmp_path / "out", limit=100_000)
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("mode", ["w:xz", "w:gz", "w:bz2", "w"])
+def test_archives_cut_off_or_damaged_leave_nothing(tmp_path, mode):
+    content = packed(build_tree(tmp_path / "tree"), mode=mode)
+    (tmp_path / "a").write_bytes(content)
+    unpack(tmp_path / "a", tmp_path / "out")
+    assert len(list((tmp_path / "out/tiny").rglob("*.png"))) == 4 + 5 + 3
+    for part in (content[: len(content) // 2], b"", b"no archive", content[:100]):
+        (tmp_path / "a").write_bytes(part)
+        one_line(lambda: unpack(tmp_path / "a", tmp_path / "new"), "no complete tar archive")
+        assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("mode", ["w:xz", "w:gz", "w:bz2"])
+def test_damage_anywhere_in_a_compressed_archive_is_noticed(tmp_path, mode):
+    content = packed(build_tree(tmp_path / "tree"), mode=mode)
+    skip = 10 if mode == "w:gz" else 0  # the time and name in gzip's header have no checksum
+    for start in range(skip, len(content) - 20, len(content) // 50):
+        damaged = content[:start] + bytes(b ^ 255 for b in content[start : start + 20])
+        (tmp_path / "a").write_bytes(damaged + content[start + 20 :])
+        with pytest.raises(BadArchive):
+            unpack(tmp_path / "a", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_plain_archive_cut_off_between_two_files_is_noticed(tmp_path):
+    content = packed(build_tree(tmp_path / "tree"), mode="w").rstrip(b"\0")
+    for end in range(512, len(content), 512):
+        (tmp_path / "a").write_bytes(content[:end])
+        with pytest.raises(BadArchive, match="no complete tar archive"):
+            unpack(tmp_path / "a", tmp_path / "out")
+
+
+# MVTec AD --------------------------------------------------------------------------------------
+
+
+def test_a_missing_category_is_fetched_and_recorded(server, archive, tmp_path, capsys, caplog):
+    server.content = archive
+    caplog.set_level("INFO")
+    options = {"download": True, "url": server.url(), **SMALL}
+    data = MVTec(tmp_path / "new" / "root", "tiny", **options)
+    assert data.record["train_images"] == 4 and data.record["test_defective"] == 3
+    assert LICENCE in capsys.readouterr().out and "no checksum" in caplog.text
+    root = tmp_path / "new" / "root"
+    assert json.loads((root / "tiny" / "source.json").read_text()) == {
+        "url": server.url(),
+        "sha256": hashlib.sha256(archive).hexdigest(),
+        "checked": False,
+        "licence": LICENCE,
+        "bytes": len(archive),
+    }
+    assert names(root) == [".download.lock", "tiny"]
+
+
+def test_a_category_that_is_there_asks_nobody(server, tmp_path):
+    build_tree(tmp_path / "tiny")
+    MVTec(tmp_path, "tiny", download=True, url=server.url(), **SMALL)
+    assert server.seen == [] and names(tmp_path) == ["tiny"]
+
+
+@pytest.mark.parametrize("inside", ["", "mvtec_anomaly_detection/"])
+def test_an_archive_of_several_categories_brings_all_that_are_missing(server, tmp_path, inside):
+    build_tree(tmp_path / "all" / inside / "nut")
+    build_tree(tmp_path / "all" / inside / "bolt")
+    (tmp_path / "all" / inside / "license.txt").write_text("CC")
+    server.content = packed(tmp_path / "all", ".")
+    build_tree(tmp_path / "root" / "bolt", train=7)
+    provide(tmp_path / "root", "nut", server.url())
+    assert names(tmp_path / "root") == [".download.lock", "bolt", "nut"]
+    assert len(names(tmp_path / "root/bolt/train/good")) == 7
+
+
+def test_an_archive_without_the_category_says_what_it_holds(server, archive, tmp_path):
+    server.content = archive
+    one_line(lambda: provide(tmp_path, "screw", server.url()), "no screw/train", "in it: tiny")
+    assert names(tmp_path) == [".download.lock"]
+
+
+def test_an_evil_archive_from_the_net_leaves_nothing(server, tmp_path):
+    server.content = EVIL["parent"][0]
+    one_line(lambda: provide(tmp_path / "root", "tiny", server.url()), "out of its folder")
+    assert names(tmp_path) == ["root"] and names(tmp_path / "root") == [".download.lock"]
+
+
+def test_corrupt_bytes_without_a_checksum_are_noticed_when_unpacked(server, archive, tmp_path):
+    middle = len(archive) // 2
+    server.content = archive[:middle] + bytes(40) + archive[middle + 40 :]
+    one_line(lambda: provide(tmp_path, "tiny", server.url()), "tiny.tar.xz", "nothing was unpacked")
+    assert names(tmp_path) == [".download.lock"]
+    server.content = archive
+    provide(tmp_path, "tiny", server.url())
+    assert (tmp_path / "tiny" / "train").is_dir()
+
+
+def test_a_run_killed_while_unpacking_goes_on_with_the_archive(
+    server, archive, tmp_path, monkeypatch
+):
+    server.content = archive
+
+    def killed(archive, folder):
+        folder.mkdir()
+        (folder / "tiny").mkdir()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("padim_lit.data.datasets.mvtec.unpack", killed)
+        patch.setattr("shutil.rmtree", lambda *args, **options: None)
+        with pytest.raises(KeyboardInterrupt):
+            provide(tmp_path, "tiny", server.url())
+    assert ".tiny.unpacking" in names(tmp_path) and "tiny" not in names(tmp_path)
+    provide(tmp_path, "tiny", server.url())
+    assert len(server.seen) == 1 and names(tmp_path) == [".download.lock", "tiny"]
+
+
+def test_two_at_once_fetch_it_once(server, archive, tmp_path):
+    server.content = archive
+    both = [threading.Thread(target=provide, args=(tmp_path, "tiny", server.url())) for _ in "ab"]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert len(server.seen) == 1 and (tmp_path / "tiny" / "train").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("category", "url", "sha256", "words"),
+    [
+        ("screww", None, None, ("'screww'", "bottle, cable", "data.url")),
+        ("../x", "http://127.0.0.1:9/x", None, ("'../x'", "name of a folder")),
+        ("tiny", "ftp://127.0.0.1/x", None, ("ftp://", "http://")),
+        ("tiny", "x.tar.xz", None, ("'x.tar.xz'", "https://")),
+        ("tiny", "http://127.0.0.1:9/x", "abc", ("data.sha256='abc'", "64")),
+    ],
+)
+def test_arguments_that_cannot_be_meant(tmp_path, category, url, sha256, words):
+    one_line(lambda: provide(tmp_path, category, url, sha256), *words)
+    assert names(tmp_path) == []
+
+
+def test_the_publishers_table_is_complete():
+    assert len(ARCHIVES) == 15 and len({a.path for a in ARCHIVES.values()}) == 15
+    known = [a.sha256 for a in ARCHIVES.values() if a.sha256]
+    assert len(set(known)) == len(known) and all(len(bytes.fromhex(s)) == 32 for s in known)
+
+
+# the command line ------------------------------------------------------------------------------
+
+
+def test_a_run_that_downloads(zygote: Zygote, server, archive, tmp_path):
+    server.content, server.cut = archive, len(archive) // 2
+    result = zygote.run(command(server), tmp_path)
+    assert result.code == 1 and result.err.startswith("error: http://127.0.0.1"), result.err
+    assert "broke off" in result.err and "Traceback" not in result.out + result.err
+    assert names(tmp_path / "data") == [
+        ".download.lock",
+        "tiny.tar.xz.part",
+        "tiny.tar.xz.part.json",
+    ]
+    server.cut = None
+    sha256 = hashlib.sha256(archive).hexdigest()
+    result = zygote.run(command(server, f"data.sha256={sha256}"), tmp_path)
+    assert result.code == 0, result.err
+    assert LICENCE in result.out and server.seen[1]["Range"] == f"bytes={len(archive) // 2}-"
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["data"] == "mvtec/tiny"
+    assert json.loads((tmp_path / "data/tiny/source.json").read_text())["checked"] is True

@@ -1,0 +1,148 @@
+"""mode=merge, update and remove: equal to one fit on the same images, and nothing counted twice."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from _helpers.cli import TINY
+from _helpers.trees import build_tree
+
+from padim_lit import Detector
+
+IMAGES = 12
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory, zygote):
+    """all = a + b, fitted each; `b` holds the second half of the images."""
+    here = tmp_path_factory.mktemp("combine")
+    build_tree(here / "all", train=IMAGES, test={"good": 1, "crack": 1})
+    files = sorted((here / "all/train/good").iterdir())
+    for name, part in (("a", files[:5]), ("b", files[5:])):
+        shutil.copytree(here / "all", here / name)
+        for file in (here / name / "train/good").iterdir():
+            if file.name not in {kept.name for kept in part}:
+                file.unlink()
+    for name in ("all", "a", "b"):
+        args = [a for a in TINY if not a.startswith(("data.root", "hydra.run.dir"))]
+        run = [*args, f"data.root={name}", f"hydra.run.dir={name}_run"]
+        result = zygote.run(run, here)
+        assert result.code == 0, result.err
+    return here
+
+
+def load(here, name):
+    return Detector.load_from_checkpoint(here / name / "model.ckpt")
+
+
+def assert_same(ours, theirs, tolerance=1e-6):
+    assert ours.count == theirs.count
+    assert torch.equal(ours.images, theirs.images)
+    for one, other in zip(ours.moments.scatter.bands, theirs.moments.scatter.bands, strict=True):
+        assert (one - other).norm() <= tolerance * other.norm()
+    assert (ours.mean - theirs.mean).norm() <= tolerance * theirs.mean.norm()
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
+
+
+def test_merge_equals_one_fit_on_all(here, zygote):
+    args = ["mode=merge", "ckpts=[a_run/model.ckpt,b_run/model.ckpt]", "hydra.run.dir=merged"]
+    result = zygote.run(args, here)
+    assert result.code == 0, result.err
+    assert "5 + 7 = 12 images" in result.out
+    merged = load(here, "merged")
+    assert_same(merged, load(here, "all_run"))
+    assert (
+        merged.record["train_images"] == IMAGES and merged.record["data"] == "folder/a + folder/b"
+    )
+    assert json.loads((here / "merged/merge.json").read_text())["images"] == [5, 7]
+
+
+@pytest.mark.parametrize("source", ["data=folder data.root=b", "images=b/train"])
+def test_update_equals_one_fit_on_all(here, zygote, source):
+    args = ["mode=update", "ckpt=a_run/model.ckpt", *source.split(), "trainer=cpu"]
+    result = zygote.run([*args, "hydra.run.dir=updated"], here)
+    assert result.code == 0, result.err
+    assert_same(load(here, "updated"), load(here, "all_run"))
+
+
+def test_what_is_there_already_is_refused_skipped_or_counted(here, zygote):
+    args = ["mode=update", "ckpt=a_run/model.ckpt", "images=all/train", "trainer=cpu"]
+    refused = zygote.run([*args, "hydra.run.dir=refused"], here)
+    assert refused.code == 1
+    assert "5 of 12 images are in the checkpoint already" in refused.err
+    assert not (here / "refused/model.ckpt").exists()
+    skipped = zygote.run([*args, "repeats=skip", "hydra.run.dir=skipped"], here)
+    assert "added    7 images, 5 were there already; now 12" in skipped.out, skipped.err
+    assert_same(load(here, "skipped"), load(here, "all_run"))
+    counted = zygote.run([*args, "repeats=count", "hydra.run.dir=counted"], here)
+    assert counted.code == 0 and load(here, "counted").count == 17
+
+
+def test_remove_equals_a_fit_without_them(here, zygote):
+    args = ["mode=remove", "ckpt=all_run/model.ckpt", "images=b/train", "trainer=cpu"]
+    result = zygote.run([*args, "hydra.run.dir=removed"], here)
+    assert result.code == 0, result.err
+    assert "removed  7 images; 5 stay" in result.out and "rounding at most" in result.out
+    assert_same(load(here, "removed"), load(here, "a_run"), tolerance=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("mode=merge ckpts=[a_run/model.ckpt]", "two or more"),
+        ("mode=merge ckpts=[a_run/model.ckpt,all_run/model.ckpt]", "5 of 12 images"),
+        ("mode=merge ckpts=[a_run/model.ckpt,a_run/model.ckpt]", "5 of 5 images"),
+        ("mode=merge ckpts=[a_run/model.ckpt,b_run/model.ckpt] repeats=skip", "refuse, count"),
+        ("mode=remove ckpt=a_run/model.ckpt images=b/train", "7 of 7 images are not in"),
+        ("mode=remove ckpt=a_run/model.ckpt images=a/train", "at least 2 must stay"),
+        ("mode=remove ckpt=a_run/model.ckpt", "give images="),
+        ("mode=update images=b/train", "give ckpt="),
+        ("mode=update ckpt=a_run/model.ckpt", "give images="),
+        ("mode=calibrate ckpt=a_run/model.ckpt", "give images="),
+        ("mode=update ckpt=a_run/model.ckpt images=nowhere", "no image there"),
+        ("mode=update ckpt=a_run/model.ckpt images=b/train repeats=twice", "refuse, skip, count"),
+    ],
+)
+def test_what_cannot_be_is_one_line(here, zygote, args, words):
+    result = zygote.run([*args.split(), "trainer=cpu", "hydra.run.dir=bad"], here)
+    lines = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert result.code == 1 and len(lines) == 1 and words in lines[0], result.err
+    assert not (here / "bad/model.ckpt").exists()
+
+
+def test_learnt_projections_merge_only_when_one_was_taken_over(here, zygote):
+    args = [a for a in TINY if not a.startswith(("data.root", "hydra.run.dir", "proj="))]
+    fits = (("a", "fa", ""), ("b", "fb", ""), ("b", "fc", "proj_from=fa/model.ckpt"))
+    for data, name, extra in fits:
+        run = [*args, "proj=fisher", f"data.root={data}", f"hydra.run.dir={name}", *extra.split()]
+        result = zygote.run(run, here)
+        assert result.code == 0, result.err
+    assert not torch.equal(load(here, "fa").projection.matrix, load(here, "fb").projection.matrix)
+    apart = zygote.run(["mode=merge", "ckpts=[fa/model.ckpt,fb/model.ckpt]"], here)
+    assert apart.code == 1 and "proj_from=fa/model.ckpt" in apart.err
+    args = ["mode=merge", "ckpts=[fa/model.ckpt,fc/model.ckpt]", "hydra.run.dir=fm"]
+    assert zygote.run(args, here).code == 0
+    assert load(here, "fm").count == IMAGES
+
+
+def test_features_in_bf16_do_not_add_to_others(here, zygote):
+    args = [a for a in TINY if not a.startswith(("data.root", "hydra.run.dir"))]
+    half = [*args, "data.root=a", "trainer.precision=bf16-mixed", "hydra.run.dir=half"]
+    result = zygote.run(half, here)
+    assert result.code == 0, result.err
+    assert load(here, "half").precision == "bf16-mixed"
+    assert json.loads((here / "half/metrics.json").read_text())["precision"] == "bf16-mixed"
+    for mode in (
+        "mode=update ckpt=half/model.ckpt images=b/train",
+        "mode=remove ckpt=half/model.ckpt images=a/train",
+        "mode=merge ckpts=[half/model.ckpt,b_run/model.ckpt]",
+    ):
+        result = zygote.run([*mode.split(), "trainer=cpu", "hydra.run.dir=bad"], here)
+        assert result.code == 1 and "bf16-mixed" in result.err, result.err
+    predict = ["mode=predict", "ckpt=half/model.ckpt", "images=b/test", "hydra.run.dir=told"]
+    result = zygote.run([*predict, "trainer=cpu"], here)
+    assert (
+        result.code == 0 and "precision=bf16-mixed and scores in 32-true" in result.err + result.out
+    )

@@ -1,0 +1,133 @@
+"""Shares of layers and positions: exact, and right where the answer is known."""
+
+import pytest
+import torch
+
+from padim_lit import JL, Backbone, Identity, PaDiM, Subset
+from padim_lit.deploy.explanation import explain
+from padim_lit.errors import InputError
+from padim_lit.model.detector import Detector
+from padim_lit.model.gaussian import whiten
+from padim_lit.model.moments import init, merge, subtract
+
+SHAPE = (64, 48)
+
+
+def _backbone():
+    torch.manual_seed(0)
+    return Backbone("resnet18", [1, 2, 3], weights="random").eval()
+
+
+def _images(count, seed):
+    return torch.rand(count, 3, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def _fitted(kind=JL, dim=12, **options):
+    backbone = _backbone()
+    model = PaDiM(backbone, kind(backbone.embedding_dim, dim), SHAPE, **options)
+    model.use(_moments(model, _images(20, 1)))
+    return model
+
+
+def _moments(model, images, step=7):
+    moments = init(model.positions, model.projection.dim)
+    for batch in images.split(step):
+        moments = model.gather(moments, batch, lambda x: None)
+    return moments
+
+
+@pytest.mark.parametrize("kind", [JL, Subset])
+@pytest.mark.parametrize("score", ["max", "topk"])
+@pytest.mark.parametrize("grid", [None, 6])
+def test_shares_add_up_to_score_and_map(kind, score, grid):
+    model = _fitted(kind, grid=grid, image_score=score)
+    image = _images(1, 2)
+    scores, maps = model(image)
+    why = explain(model, image[0])
+    assert why.score == pytest.approx(float(scores[0]), rel=1e-5)
+    assert sum(why.layers.values()) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(
+        torch.from_numpy(why.layer_maps).sum(0), maps[0], rtol=1e-4, atol=1e-4
+    )
+    assert list(why.layers) == ["layer 1 (16×12)", "layer 2 (8×6)", "layer 3 (4×3)"]
+    distances = model.distances(image)[0]
+    for position in why.positions:
+        place = position.row * model.map_grid[1] + position.column
+        assert position.distance == pytest.approx(float(distances[place]), rel=1e-4)
+    shares = [position.share for position in why.positions]
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < sum(shares) <= 1 + 1e-6
+
+
+def test_a_layer_alone_is_found():
+    model = _fitted(Subset, dim=24, sigma=0)
+    image = _images(1, 3)
+    clean = model.backbone(image)
+    for layer in range(3):
+        changed = [f.clone() for f in clean]
+        changed[layer][:, :, 1, 1] += 100
+        model.backbone.forward = lambda _, features=changed: features
+        why = explain(model, image[0])
+        assert max(why.layers, key=why.layers.get).startswith(f"layer {layer + 1}")
+        assert max(why.layers.values()) > 0.9
+
+
+def test_the_position_of_a_defect_is_found():
+    model = _fitted(JL)
+    features = [f.clone() for f in model.backbone(_images(1, 4))]
+    features[0][:, :, 9, 4] += 50
+    model.backbone.forward = lambda _: features
+    why = explain(model, _images(1, 4)[0])
+    first = why.positions[0]
+    scale = model.map_grid[0] / 16
+    assert (first.row, first.column) == (int(9 * scale), int(4 * scale))
+    left, top, right, bottom = first.box
+    assert left <= 4 * 4 + 2 < right and top <= 9 * 4 + 2 < bottom
+
+
+def test_layer_means_are_those_of_all_images():
+    model = _fitted(Identity)
+    images = _images(20, 1)
+    features = torch.cat([model.embed(batch) for batch in images.split(5)]).double()
+    start = 0
+    for number, width in enumerate((64, 128, 256)):
+        rows = slice(start, start + width)
+        expected = features.mean(0)
+        torch.testing.assert_close(
+            model.layer_means[number][:, rows].double(), expected[:, rows], rtol=1e-4, atol=1e-5
+        )
+        start += width
+    torch.testing.assert_close(model.layer_means.sum(0).double(), model.mean, rtol=1e-4, atol=1e-5)
+
+
+def test_layer_means_merge_and_subtract():
+    model = _fitted()
+    images = _images(23, 5)
+    whole = _moments(model, images)
+    first, second = _moments(model, images[:9]), _moments(model, images[9:])
+    torch.testing.assert_close(merge(first, second).layers, whole.layers)
+    torch.testing.assert_close(subtract(whole, first).layers, second.layers, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_keeps_them_and_an_old_one_says_so(tmp_path):
+    model = _fitted()
+    model.save(tmp_path / "model.ckpt")
+    image = _images(1, 6)[0]
+    again = Detector.load_from_checkpoint(tmp_path / "model.ckpt")
+    assert explain(again, image).layers == explain(model, image).layers
+    again.layer_means = None
+    with pytest.raises(InputError, match="fit again"):
+        explain(again, image)
+
+
+def test_against_float64():
+    model = _fitted(eps=0.1)
+    image = _images(1, 7)
+    moments = model.moments
+    sigma = moments.scatter.square(True, torch.float64) / (moments.count - 1)
+    sigma += 0.1 * torch.eye(12)
+    deviation = model.embed(image)[0].double() - model.mean
+    squares = torch.einsum("pd,pde,pe->p", deviation, torch.linalg.inv(sigma), deviation)
+    maps = model.anomaly_map(squares.sqrt().float()[None])[0]
+    assert explain(model, image[0]).score == pytest.approx(float(maps.max()), rel=1e-4)
+    assert whiten(moments, 0.1).dim == 12

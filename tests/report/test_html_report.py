@@ -1,0 +1,567 @@
+"""The HTML report: what is in it, what it refuses, and what a browser makes of it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _helpers.browser import texts
+from _helpers.sweeps import write_distortion, write_sweep, write_table
+from PIL import Image
+
+from padim_lit.analysis.bootstrap import paired_difference
+from padim_lit.analysis.sweep_results import read_sweeps
+from padim_lit.analysis.table1 import CATEGORIES, PADIM_PIXEL, REPORT_MEAN
+from padim_lit.errors import InputError
+from padim_lit.report.__main__ import build, main
+from padim_lit.report.content import describe, finite
+from padim_lit.report.html import render, to_script
+from padim_lit.report.pictures import embed, find
+
+ROOT = Path(__file__).parents[2]
+EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
+
+
+def picture(path: Path, size: tuple[int, int] = (400, 200), noise: bool = False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((size[1], size[0], 3), 128, np.uint8)
+    if noise:
+        pixels = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    """Three sweeps, a distortion and two pictures."""
+    folder = tmp_path_factory.mktemp("multirun")
+    write_sweep(folder / "0", "mvtec/screw", ("subset", "jl", "minor", "identity"), ceiling=0.87)
+    write_sweep(folder / "1", "elpv/mono", ("subset", "jl"), pixel_truth="planted defects")
+    write_sweep(
+        folder / "2", "mvtec/screw", ("subset", "jl"), dims=[550], backbone="wide_resnet50",
+        weights="random (seed 0)", embedding_dim=1792,
+    )  # fmt: skip
+    write_distortion(folder / "0")
+    picture(folder / "0" / "figure4.png")
+    picture(folder / "fit" / "heatmaps" / "overview.png")
+    run = {"data": "elpv/mono", "backbone": "b0", "proj": "jl", "dim": 100, "seed": 0}
+    (folder / "fit" / "metrics.json").write_text(json.dumps(run))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def content(folders) -> dict:
+    return build([folders])
+
+
+@pytest.fixture(scope="module")
+def page(content, tmp_path_factory) -> str:
+    """The address of the rendered report."""
+    file = tmp_path_factory.mktemp("page") / "report.html"
+    file.write_text(render(content), encoding="utf-8")
+    return file.as_uri()
+
+
+def write(folder: Path, html: str) -> str:
+    file = folder / "page.html"
+    file.write_text(html, encoding="utf-8")
+    return file.as_uri()
+
+
+# ------------------------------------------------------------------ content
+
+
+def test_means_spreads_and_differences_are_those_of_the_sweep(folders, content):
+    sweep = read_sweeps([folders / "0"])[0]
+    shown = content["sweeps"][0]
+    (jl,) = [c for c in shown["configurations"] if (c["proj"], c["dim"]) == ("jl", 100)]
+    points = sweep.points("jl", 100, "test/pixel_auroc")
+    assert jl["mean"]["pixel_auroc"] == pytest.approx(points.mean())
+    assert jl["sd"]["pixel_auroc"] == pytest.approx(points.std(ddof=1))
+    assert jl["values"]["pixel_auroc"] == points.tolist()
+    assert jl["mean"]["total_ms"] == pytest.approx(41 + jl["mean"]["score/ms_per_image"])
+    (row,) = [r for r in content["table"] if (r["sweep"], r["dim"]) == (0, 100)]
+    found = row["cells"]["image_auroc"]["jl"]["difference"]
+    expected = sweep.difference(("jl", 100), ("subset", 100), "test/image_auroc")
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx(
+        (expected.mean, expected.low, expected.high)
+    )
+    aupro = row["cells"]["pixel_aupro"]["jl"]["difference"]
+    assert aupro["low"] is None
+    assert aupro["why"] == "no resamples of the test images were kept"
+    assert "difference" not in row["cells"]["image_auroc"]["subset"]
+
+
+def test_eq15_is_fitted_to_means_and_says_why_not(content):
+    fits = {(f["proj"], f["metric"]): f for f in content["sweeps"][0]["fits"]}
+    fit = fits["jl", "image_auroc"]
+    assert fit["points"] == 8
+    assert (fit["x"][0], fit["x"][-1]) == (25, min(550, round(fit["limit"], 6)))
+    assert all(
+        low < y < high for low, y, high in zip(fit["low"], fit["y"], fit["high"], strict=True)
+    )
+    assert not any(proj == "identity" for proj, _ in fits)
+    assert content["sweeps"][2]["fits"] == []
+
+
+def test_three_dimensions_are_too_few_for_eq15(tmp_path):
+    write_sweep(tmp_path, dims=(50, 100, 150))
+    fits = describe(read_sweeps([tmp_path]))["sweeps"][0]["fits"]
+    assert {f["why"] for f in fits} == {"3 dimensions: a fit of eq. 15 needs at least 4"}
+
+
+def test_warnings_name_their_sweeps(content):
+    said = "\n".join(content["warnings"])
+    assert "Random backbone weights in mvtec/screw, wide_resnet50:" in said
+    assert "Planted (synthetic) defects in elpv/mono, tf_efficientnet_lite0:" in said
+    assert "Thresholds" in said
+    assert "One seed" not in said
+    assert "No resamples" not in said
+
+
+def test_parts_that_were_timed_apart_are_warned_of(tmp_path):
+    write_sweep(tmp_path / "a", dims=(50,))
+    table = write_sweep(tmp_path / "b", dims=(100,)) / "sweep.csv"
+    text = table.read_text()
+    for ms, warned in ((43.0, False), (53.0, True)):
+        table.write_text(text.replace(",41.0,", f",{ms},"))
+        content = describe(read_sweeps([tmp_path]))
+        assert len(content["sweeps"]) == 1
+        assert ("Timed apart" in "".join(content["warnings"])) == warned
+
+
+def test_one_seed_and_no_resamples_are_warned_of(tmp_path):
+    write_sweep(tmp_path, seeds=[0], resamples=0)
+    content = describe(read_sweeps([tmp_path]))
+    said = "\n".join(content["warnings"])
+    assert "One seed in all sweeps" in said
+    assert "No resamples in all sweeps" in said
+    assert content["sweeps"][0]["configurations"][0]["sd"]["image_auroc"] is None
+
+
+def test_published_numbers_stand_beside_the_same_backbone_and_dimension(tmp_path):
+    for i, category in enumerate(CATEGORIES):
+        write_sweep(
+            tmp_path / str(i), f"mvtec/{category}", ("subset", "jl"), (100, 550), range(2),
+            resamples=50, backbone="wide_resnet50", embedding_dim=1792,
+        )  # fmt: skip
+    table = describe(read_sweeps([tmp_path]))["table"]
+    rows = {(r["data"], r["dim"]): r for r in table}
+    assert rows["mvtec/screw", 550]["padim"] == {
+        "pixel_auroc": PADIM_PIXEL["wide_resnet50"]["screw"]
+    }
+    assert rows["mvtec/screw", 100]["padim"] == {}
+    mean = rows["mean of 15 MVTec categories", 550]
+    assert mean["report"]["pixel_auroc"] == list(REPORT_MEAN["wide_resnet50"])
+    assert rows["mean of 15 MVTec categories", 100]["report"] == {}
+    sweeps = read_sweeps([tmp_path])
+    points, resampled = (
+        np.mean([getattr(s, of)("jl", 550, "test/pixel_auroc") for s in sweeps], axis=0)
+        - np.mean([getattr(s, of)("subset", 550, "test/pixel_auroc") for s in sweeps], axis=0)
+        for of in ("points", "resamples")
+    )
+    expected = paired_difference(points, 0 * points, resampled, 0 * resampled)
+    found = mean["cells"]["pixel_auroc"]["jl"]["difference"]
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx(
+        (expected.mean, expected.low, expected.high)
+    )
+
+
+def test_settings_apart_are_not_averaged(tmp_path):
+    write_sweep(tmp_path / "a", "mvtec/screw", dims=(50,))
+    write_sweep(tmp_path / "b", "mvtec/grid", dims=(50,), grid="56x56")
+    write_sweep(tmp_path / "c", "elpv/mono", dims=(50,))
+    assert not [r for r in describe(read_sweeps([tmp_path]))["table"] if r["sweep"] is None]
+
+
+def test_numbers_that_are_not_finite_become_null():
+    assert finite({"a": [np.nan, np.inf, 1.5], "b": np.float64("nan"), "c": (np.int64(2),)}) == {
+        "a": [None, None, 1.5], "b": None, "c": [2],
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="Out of range"):
+        to_script({"a": float("nan")})
+
+
+# ------------------------------------------------------------------ pictures
+
+
+def test_pictures_are_found_captioned_and_shrunk(content):
+    first, second = content["pictures"]
+    assert first["shows"].startswith("The same test images")
+    assert "data=mvtec/screw" in first["of"]
+    assert second["of"] == "elpv/mono, b0, jl, D = 100, seed 0"
+    assert all(p["src"].startswith("data:image/") for p in content["pictures"])
+
+
+def test_wide_pictures_are_at_most_1400_pixels(tmp_path):
+    file = picture(tmp_path / "figure4.png", (2800, 700))
+    ((shown,), left) = embed([(file, "wide")])
+    assert (shown["width"], shown["height"], left) == (1400, 350, [])
+
+
+def test_pictures_stay_within_the_budget_and_what_is_left_out_is_said(tmp_path):
+    files = [(picture(tmp_path / str(i) / "figure4.png", (1500, 700), True), "") for i in range(3)]
+    budget = 1_500_000
+    shown, left = embed(files, budget)
+    assert shown
+    assert sum(len(p["src"]) for p in shown) <= budget
+    assert all(p["width"] < 1400 for p in shown)
+    shown, left = embed(files, 1000)
+    assert (shown, len(left)) == ([], 3)
+    assert "did not fit" in left[0]
+
+
+def test_a_picture_is_found_once_and_only_in_its_place(tmp_path):
+    inside = picture(tmp_path / "a" / "heatmaps" / "overview.png")
+    picture(tmp_path / "a" / "overview.png")
+    assert find([tmp_path, tmp_path / "a"], "heatmaps/overview.png") == [inside]
+
+
+# ------------------------------------------------------------------ command line
+
+
+def test_command_line(folders, tmp_path):
+    out = tmp_path / "made" / "r.html"
+    done = subprocess.run(
+        [sys.executable, "-m", "padim_lit.report", str(folders), "--out", str(out)],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"report   {out}"
+    assert "3 sweeps" in done.stderr
+    assert out.stat().st_size < 15_000_000
+    made = {file.name for file in (tmp_path / "made" / "r_figures").iterdir()}
+    assert {"curves.png", "curves.svg", "pareto.png", "spread.svg", "distortion.png"} <= made
+    html = out.read_text()
+    # Nothing that a browser would fetch.
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!#|data:)|url\(|@import""", html)
+
+
+def failure(capsys, *words) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    if isinstance(end.value.code, str):
+        return 1, end.value.code
+    return end.value.code, capsys.readouterr().err.rstrip("\n")
+
+
+def test_what_cannot_be_done_is_one_line(capsys, folders, tmp_path):
+    (tmp_path / "empty").mkdir()
+    broken = write_sweep(tmp_path / "broken", dims=(50,))
+    lines = (broken / "sweep.csv").read_text().splitlines()
+    (broken / "sweep.csv").write_text("\n".join([*lines, lines[-1][:30]]))
+    damaged = write_sweep(tmp_path / "damaged", dims=(50,))
+    (damaged / "figure4.png").write_bytes(b"no picture")
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "out.html"
+    for words, code, said in (
+        ([], 2, "the following arguments are required: SWEEP_DIR"),
+        ([folders, "--colour"], 2, "unrecognized arguments: --colour"),
+        ([tmp_path / "empty", "--out", out], 1, "no sweep.csv with a finished job in"),
+        ([tmp_path / "nowhere", "--out", out], 1, "is no folder"),
+        ([broken, "--out", out], 1, "was it cut off?"),
+        ([damaged, "--out", out], 1, "figure4.png cannot be read as a picture"),
+        ([folders, "--out", tmp_path], 1, "is a folder; give the name of a file"),
+    ):
+        status, message = failure(capsys, *words)
+        assert (status, message.count("\n")) == (code, 0), message
+        assert message.startswith("error: "), message
+        assert said in message
+    assert not out.exists()
+    assert not (tmp_path / "out_figures").exists()
+
+
+def test_an_output_that_cannot_be_written_is_one_line(capsys, tmp_path):
+    write_sweep(tmp_path / "s", dims=(50,), seeds=(0, 1))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path / "s"), "--out", str(tmp_path / "file" / "r.html")])
+    assert "cannot be written" in end.value.code
+    assert "\n" not in end.value.code
+
+
+def test_a_damaged_run_beside_a_picture_is_named(tmp_path):
+    write_sweep(tmp_path, dims=(50,))
+    picture(tmp_path / "fit" / "figure4.png")
+    (tmp_path / "fit" / "metrics.json").write_text("{")
+    with pytest.raises(InputError, match=r"metrics\.json cannot be read"):
+        build([tmp_path])
+
+
+# ------------------------------------------------------------------ browser
+
+
+def test_the_page_shows_verdicts_curves_and_table(opened, page, content):
+    view = opened(page)
+    assert texts(view, "#warnings li") == content["warnings"]
+    assert len(texts(view, "#verdicts .badge")) == 8
+    assert texts(view, "#curves h3") == [
+        "mvtec/screw, tf_efficientnet_lite0", "elpv/mono, tf_efficientnet_lite0",
+    ]  # fmt: skip
+    paths = view.js(
+        "[...document.querySelectorAll('#curves path.curve')].map(e => e.getAttribute('d'))"
+    )
+    # jl, subset, minor and identity; jl and subset.
+    assert len(paths) == 6
+    # Every one of the eight D is on the line.
+    assert sorted(path.count("L") for path in paths) == [0, 7, 7, 7, 7, 7]
+    assert not any("NaN" in path for path in paths)
+    shown = texts(view, "#table1 table tbody tr")
+    assert len(shown) == len(content["table"]) * 3
+    (row,) = [r for r in content["table"] if (r["sweep"], r["dim"]) == (0, 100)]
+    jl = row["cells"]["image_auroc"]["jl"]
+    text = f"{jl['mean']:.3f} ± {jl['sd']:.3f}".replace("0.", ".")
+    assert text in "\n".join(shown)
+    for section in ("pareto", "spread", "distortion"):
+        assert view.js(f"document.querySelectorAll('#{section} path.mark').length") > 20
+    assert view.js("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    assert "experiment=ablation" in "".join(texts(view, "#commands pre"))
+    assert view.complaints() == []
+    assert view.requests() == [page]
+
+
+def test_a_broken_page_is_noticed(opened, page, content, tmp_path):
+    html = render(content)
+    view = opened(write(tmp_path, html.replace('id="facts"', 'id="fact"')))
+    assert "TypeError" in "\n".join(view.complaints())
+    # The policy refuses whatever is not this page's own script, and that is noticed too.
+    view = opened(write(tmp_path, html.replace("</main>", "<script>1</script></main>")))
+    assert "Content Security Policy" in "\n".join(view.complaints())
+    view = opened(
+        write(tmp_path, html.replace("</main>", '<img src="https://127.0.0.1:9/x"></main>'))
+    )
+    assert "Content Security Policy" in "\n".join(view.complaints())
+
+
+def test_the_address_chooses_what_is_shown(opened, page):
+    view = opened(
+        f"{page}#metric=pixel_auroc&data=screw&proj=jl,minor&x=log&fit=minor&cost=total_ms"
+    )
+    assert texts(view, "#curves h3") == ["mvtec/screw, tf_efficientnet_lite0"]
+    assert view.js("document.querySelectorAll('#curves path.curve').length") == 2
+    labels = view.js("[...document.querySelectorAll('#curves .plot text')].map(e => e.textContent)")
+    assert labels[-2:] == ["pixel AUROC", "dimensions D"]
+    assert {"50", "100", "200"} < set(labels)
+    assert "300" not in labels  # powers of two on a logarithmic axis
+    planted = opened(f"{page}#metric=pixel_auroc&data=mono")
+    labels = planted.js("[...document.querySelectorAll('.plot text')].map(e => e.textContent)")
+    assert "pixel AUROC, planted defects" in labels
+    assert texts(planted, "#table1 .scroll:not(.only-print) tbody th")[0] == "elpv/mono (planted)"
+    assert "eq. 15 fitted to minor" in texts(view, "#curves figcaption")[0]
+    assert view.js("document.querySelector('select[name=metric]').value") == "pixel_auroc"
+    (caption,) = texts(view, "#table1 .scroll:not(.only-print) caption")
+    assert caption == "Table 1: pixel AUROC"  # screw was measured with two backbones
+    assert len(texts(view, "#pareto .panel")) == 1
+    view.js("location.hash = 'metric=image_ap&data=nothing'; new Promise(r => setTimeout(r, 50))")
+    assert view.js("document.querySelector('select[name=metric]').value") == "image_ap"
+    assert len(texts(view, "#curves h3")) == 2
+    assert view.complaints() == []
+
+
+def test_controls_redraw_and_write_the_address(opened, page):
+    view = opened(page)
+    view.js("document.querySelector('input[value=subset]').click()")
+    assert view.js("document.querySelectorAll('#curves path.curve').length") == 4
+    assert "proj=jl%2Cminor%2Cidentity" in view.js("location.hash")
+    view.js(
+        "s = document.querySelector('select[name=metric]'); s.value = 'pixel_aupro';"
+        "s.dispatchEvent(new Event('change', {bubbles: true}))"
+    )
+    assert "metric=pixel_aupro" in view.js("location.hash")
+    view.js("document.querySelector('input[name=data][value=\"0\"]').click()")
+    assert texts(view, "#curves h3") == ["elpv/mono, tf_efficientnet_lite0"]
+    assert "1 data set not shown" in texts(view, "#curves .after")[0]
+    # The last one stays: an empty page answers nothing.
+    for value in (1, 2):
+        view.js(f"document.querySelector('input[name=data][value=\"{value}\"]').click()")
+    assert view.js("document.querySelectorAll('input[name=data]:checked').length") == 1
+    assert view.complaints() == []
+
+
+def test_the_keyboard_reads_points_opens_claims_and_sorts(opened, page, content):
+    view = opened(page)
+    view.js("document.querySelector('.verdict summary').focus()")
+    view.press("Enter")
+    assert view.js("document.querySelector('.verdict').open")
+    assert len(texts(view, ".verdict[open] tbody tr")) == len(content["claims"][0]["evidence"])
+    view.js("document.querySelector('select[name=cost]').focus()")
+    for _ in range(8):
+        view.press("Tab")
+        if view.js("document.activeElement.classList.contains('plot')"):
+            break
+    assert view.js("document.activeElement.closest('section').id") == "curves"
+    assert view.js("document.activeElement.matches(':focus-visible')")
+    assert texts(view, "#tip b") == ["jl, D = 25"]
+    view.press("ArrowRight", "ArrowRight")
+    assert texts(view, "#tip b") == ["jl, D = 100"]
+    view.press("ArrowDown")
+    assert texts(view, "#tip b") == ["subset, D = 100"]
+    (point,) = [
+        c
+        for c in content["sweeps"][0]["configurations"]
+        if (c["proj"], c["dim"]) == ("subset", 100)
+    ]
+    assert f"{point['mean']['image_auroc']:.4f}"[1:] in texts(view, "#said")[0]
+    view.press("End")
+    assert texts(view, "#tip b") == ["subset, D = 550"]
+    view.press("Escape")
+    assert view.js("document.querySelector('#tip').hidden")
+    view.js("document.querySelector('#table1 th:nth-child(3) button').focus()")
+    view.press("Enter", "Enter")
+    head = "document.querySelector('#table1 th:nth-child(3)')"
+    assert view.js(f"{head}.getAttribute('aria-sort')") == "descending"
+    shown = view.js(
+        "[...document.querySelectorAll('#table1 table')][0].tBodies[0].rows[0].innerText"
+    )
+    assert "1056" in shown
+    assert view.complaints() == []
+
+
+def test_hovering_shows_the_nearest_point(opened, page):
+    view = opened(page)
+    view.js("document.querySelector('#curves .plot').scrollIntoView({block: 'center'})")
+    x, y = view.js(
+        "r = document.querySelector('#curves path.mark.c1').getBoundingClientRect();"
+        "[r.x + r.width / 2, r.y + r.height / 2]"
+    )
+    view.hover(x + 2, y + 2)
+    assert texts(view, "#tip b") == ["subset, D = 25"]
+    view.hover(5, 5)
+    assert view.js("document.querySelector('#tip').hidden")
+
+
+def test_names_from_the_data_are_text_and_nothing_else(opened, tmp_path):
+    write_sweep(
+        tmp_path / "a", EVIL, ("subset", "jl", "<b>x"), (50, 100), (0, 1), resamples=20,
+        weights=EVIL, command=[EVIL],
+    )  # fmt: skip
+    picture(tmp_path / "<img src=x onerror=alert(1)>" / "figure4.png")
+    html = render(build([tmp_path]))
+    assert html.count("</script>") == 4  # the data and three scripts
+    view = opened(write(tmp_path, html))
+    assert view.js("document.title") != "owned"
+    assert EVIL in texts(view, "#curves h3")[0]
+    assert view.js("document.querySelectorAll('img').length") == 1
+    assert view.js("document.querySelectorAll('b').length") > 0
+    assert not view.js("[...document.querySelectorAll('#curves b')].length")
+    assert view.complaints() == []
+
+
+def test_missing_values_leave_gaps_and_no_errors(opened, tmp_path):
+    folder = write_sweep(tmp_path / "s", "own", dims=(50, 100, 150))
+    table = folder / "sweep.csv"
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    for line in lines[1:]:
+        for name in ("test/pixel_auroc", "test/pixel_ap", "test/pixel_aupro"):
+            line[lines[0].index(name)] = ""
+        line[lines[0].index("score/ms_per_image")] = "nan"
+    lines[1][lines[0].index("test/image_auroc")] = ""
+    table.write_text("\n".join(",".join(line) for line in lines) + "\n")
+    rows = [{"proj": "jl", "dim": 50, "seed": 0, "quantity": "norm", "mean": 1.0, "sd": 0.1}]
+    quantiles = {f"q{q:02}": 1.0 for q in (1, 5, 25, 50, 75, 95, 99)}
+    write_table(folder / "distortion.csv", [{**rows[0], **quantiles, "spearman": "nan"}])
+    view = opened(write(tmp_path, render(build([tmp_path]))))
+    assert view.complaints() == []
+    assert texts(view, "select[name=metric]") == ["image AUROC\nimage AP"]
+    assert "No scoring time in sweep.csv" in texts(view, "#pareto")[0]
+    # subset lacks a seed's value at its first D.
+    paths = view.js("[...document.querySelectorAll('#curves path.curve')].map(e => e.outerHTML)")
+    assert sorted(path.count("L") + 1 for path in paths) == [2, 3, 3]
+
+
+@pytest.mark.parametrize("width", [360, 800, 1900])
+def test_nothing_sticks_out_at_any_width(opened, page, width):
+    view = opened(page)
+    view.size(width, 800)
+    view.js("for (const d of document.querySelectorAll('details')) d.open = true")
+    assert view.js("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_dark_pages_are_dark_and_legible(opened, page):
+    light, dark = (
+        opened(page, prefers_color_scheme="light"),
+        opened(page, prefers_color_scheme="dark"),
+    )
+    assert luminance(light, "body", "backgroundColor") > 0.9
+    assert luminance(dark, "body", "backgroundColor") < 0.05
+    for view in (light, dark):
+        for selector in (
+            "body",
+            ".note",
+            ".badge.yes, .badge.part",
+            ".badge.none, .badge.no",
+            "#warnings",
+        ):
+            assert contrast(view, selector) > 4.5, selector
+
+
+def luminance(view, selector: str, name: str) -> float:
+    colour = view.js(
+        f"e = document.querySelector({json.dumps(selector)});"
+        f"while (getComputedStyle(e).{name} === 'rgba(0, 0, 0, 0)') e = e.parentElement;"
+        f"getComputedStyle(e).{name}"
+    )
+    rgb = [int(v) / 255 for v in re.findall(r"\d+", colour)[:3]]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in rgb]
+    return sum(w * v for w, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(view, selector: str) -> float:
+    """WCAG's ratio of the text to what is behind it."""
+    a, b = (luminance(view, selector, name) for name in ("color", "backgroundColor"))
+    return (max(a, b) + 0.05) / (min(a, b) + 0.05)
+
+
+def test_paper_shows_everything_and_no_controls(opened, page):
+    view = opened(page)
+    view.call("Emulation.setEmulatedMedia", media="print")
+    assert view.js("getComputedStyle(document.querySelector('#controls')).display") == "none"
+    assert set(view.js(
+        "[...document.querySelectorAll('#table1 .scroll')].map(e => getComputedStyle(e).display)"
+    )) == {"block"}  # fmt: skip
+    closed = view.js("document.querySelectorAll('details:not([open])').length")
+    pdf = view.pdf()
+    assert closed == view.js("document.querySelectorAll('details:not([open])').length") > 0
+    assert pdf.startswith(b"%PDF")
+    view.js("window.dispatchEvent(new Event('beforeprint'))")
+    assert view.js("document.querySelectorAll('details:not([open])').length") == 0
+
+
+def test_tables_name_their_rows_and_columns(opened, page):
+    view = opened(page)
+    assert view.js(
+        "[...document.querySelectorAll('table')].every(t => t.caption.textContent"
+        " && [...t.tHead.rows[0].cells].every(c => c.scope === 'col')"
+        " && [...t.tBodies[0].rows].every(r => r.cells[0].scope === 'row'))"
+    )
+    assert view.js(
+        "[...document.querySelectorAll('.plot')].every(s => s.getAttribute('aria-label'))"
+    )
+    inputs = "#controls select, #controls input"
+    assert view.js(f"[...document.querySelectorAll('{inputs}')].every(e => e.labels.length)")
+
+
+def test_distortions_are_named_and_empty_cells_are_null(tmp_path):
+    write_sweep(tmp_path / "s", dims=(50,))
+    run = tmp_path / "d"
+    file = write_distortion(run)
+    head, first, *rest = file.read_text().splitlines()
+    first = first.rpartition(",")[0] + ","  # lengths have no rank correlation
+    file.write_text("\n".join([head, first, *rest]) + "\n")
+    (run / "distortion.json").write_text('{"data": "mvtec/screw", "backbone": "b0"}')
+    (found,) = build([tmp_path])["distortions"]
+    assert found["label"] == "mvtec/screw, b0"
+    row = found["rows"][0]
+    assert (row["proj"], row["dim"], row["seed"], row["spearman"]) == ("subset", 25, 0, None)
+    assert found["rows"][1]["spearman"] > 0
+    for broken, message in (
+        (first.replace("subset,25", "subset,many"), r"line 2: dim='many' is not a whole number"),
+        (first.rpartition(",")[0], r"line 2: must have 14 columns"),
+    ):
+        file.write_text("\n".join([head, broken, *rest]) + "\n")
+        with pytest.raises(InputError, match=message):
+            build([tmp_path])

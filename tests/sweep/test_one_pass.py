@@ -1,0 +1,152 @@
+"""One pass over the images gives what separate runs give."""
+
+import numpy as np
+import pytest
+import torch
+from _helpers.trees import build_tree
+from lightning.pytorch import Trainer
+
+from padim_lit import Backbone, InputError, PaDiM
+from padim_lit.data import Folder
+from padim_lit.model.projection import PROJECTIONS
+from padim_lit.sweep.ablation import Ablation, Head, Sweep
+from padim_lit.sweep.one_pass import plan
+
+DIMS = [3, 8, 20]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("parts")
+    build_tree(root, train=9, test={"good": 5, "crack": 4})
+    return Folder(root, image_size=64, crop_size=64, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    # Trained weights: random ones leave a spectrum so steep that its tail is rounding alone.
+    return Backbone("tf_efficientnet_lite0", [1, 2, 3], feature_location="expansion")
+
+
+@pytest.fixture(params=[None, 8], ids=["finest grid", "grid 8"])
+def ablation(request, data, backbone, tmp_path):
+    made = make(data, backbone, tmp_path, request.param)
+    yield made
+    made.close()
+
+
+def make(data, backbone, folder, grid):
+    with torch.inference_mode():
+        return Ablation(
+            backbone,
+            data.image_shape,
+            data.train_dataloader(),
+            data.test_dataloader(),
+            (len(data.train_items), len(data.test_items)),
+            folder,
+            grid,
+            eps=0.01,
+            sigma=4.0,
+            resamples=50,
+        )
+
+
+def separate_run(data, backbone, name, dim, seed, grid):
+    projection = PROJECTIONS[name](backbone.embedding_dim, dim, seed)
+    model = PaDiM(backbone, projection, data.image_shape, grid=grid)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, data)
+    trainer.test(model, data, verbose=False)
+    with torch.no_grad():
+        scores = torch.cat([model(batch["image"])[0] for batch in data.test_dataloader()])
+    return model.results, scores
+
+
+@pytest.mark.parametrize("name", ["subset", "jl", "orthogonal", "sparse", "fisher", "minor"])
+def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
+    grid = ablation.grid[0]
+    rows_a_band = {16: 4, 8: 8}[grid]  # four bands on the finest grid, one on the coarser
+    ranges = [range(r, r + rows_a_band) for r in range(0, grid, rows_a_band)]
+    with torch.inference_mode():
+        head = Head(name, 1, tuple(DIMS))
+        found = ablation.run(head, head.draw(backbone.embedding_dim), ranges, lambda: None)
+    assert [row["dim"] for row in found.rows] == DIMS
+    for row in found.rows:
+        results, expected = separate_run(data, backbone, name, row["dim"], 1, grid)
+        ours = torch.from_numpy(found.scores[f"{name}-{row['dim']}-1"])
+        # The least variances are the ones that rounding moves most, and minor keeps just those.
+        tolerance = 1e-3 if name == "minor" else 1e-4
+        torch.testing.assert_close(ours, expected, rtol=tolerance, atol=0)
+        for metric in ("image_auroc", "image_ap", "image_f1max", "pixel_auroc"):
+            assert row[f"test/{metric}"] == pytest.approx(results[metric], abs=1e-5), metric
+
+
+def test_resampled_aurocs_scatter_around_the_measured_one(ablation, backbone):
+    ranges = [range(ablation.grid[0])]
+    with torch.inference_mode():
+        for proj in ("jl", "subset"):
+            head = Head(proj, 0, (4,))
+            found = ablation.run(head, head.draw(backbone.embedding_dim), ranges, lambda: None)
+            (row,), (resampled,) = found.rows, found.resamples.values()
+            assert resampled.shape == (2, 50)
+            for metric, values in zip(("image_auroc", "pixel_auroc"), resampled, strict=True):
+                assert values.min() <= row[f"test/{metric}"] <= values.max()
+                assert values.std() > 0
+
+
+def test_what_no_seed_changes_is_one_head():
+    assert Sweep(["identity", "fisher", "jl"], [8, 4], [0, 1]).heads(16) == [
+        Head("identity", 0, (16,)),
+        Head("fisher", 0, (4, 8)),
+        Head("jl", 0, (4, 8)),
+        Head("jl", 1, (4, 8)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("projs", "dims", "seeds", "message"),
+    [
+        (["jl", "pca"], [5], [0], "projs: no 'pca'; allowed: subset, jl"),
+        (["jl"], [], [0], r"dims=\[\]: give each value once"),
+        (["jl"], [5], [1, 1], r"seeds=\[1, 1\]: give each value once"),
+        (["jl"], [5, 0], [1], r"dims=\[5, 0\]: each must be at least 1"),
+    ],
+)
+def test_bad_sweeps_are_one_line(projs, dims, seeds, message):
+    with pytest.raises(InputError, match=message):
+        Sweep(projs, dims, seeds)
+
+
+def test_less_memory_means_more_bands_that_cover_the_grid_once(ablation):
+    whole = plan(ablation.test, 9, 20, limit=1e12)
+    assert len(whole.bands) == 1
+    tight = plan(ablation.test, 9, 20, limit=whole.bytes / 2)
+    assert len(tight.bands) >= 2
+    assert tight.bytes <= whole.bytes / 2
+    covered = [row for band in tight.bands for row in band]
+    assert covered == list(range(ablation.grid[0]))
+    with pytest.raises(InputError, match=r"max_memory_gb=.*needs .*; allow more"):
+        plan(ablation.test, 9, 20, limit=1000)
+
+
+def test_the_feature_maps_are_removed(data, backbone, tmp_path):
+    made = make(data, backbone, tmp_path, None)
+    assert list((tmp_path / "features").rglob("*.npy"))
+    made.close()
+    assert not (tmp_path / "features").exists()
+
+
+def test_stored_maps_are_the_backbones(ablation, data, backbone):
+    batch = next(iter(data.test_dataloader()))
+    for stored, layer in zip(ablation.test.maps, backbone(batch["image"]), strict=True):
+        if layer.shape[-1] == stored.shape[2]:
+            np.testing.assert_allclose(
+                stored[:4], layer.permute(0, 2, 3, 1).numpy()[:4], rtol=1e-5, atol=1e-6
+            )

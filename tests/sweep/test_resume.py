@@ -1,0 +1,244 @@
+"""A sweep that was ended goes on: folders of the same name, and jobs that are skipped."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from _helpers.cli import ROOT, TINY, environment, run_plain
+from _helpers.trees import build_tree
+from hypothesis import given
+from hypothesis import strategies as st
+
+from padim_lit.cli.modes.fit import _interruptible
+from padim_lit.cli.overrides import read_overrides
+from padim_lit.sweep.folders import Override, folder_name, with_folders
+
+SWEEP = ["-m", *TINY]
+
+
+# --- The name of the folder --------------------------------------------------------------------
+
+
+def name(*words: str) -> str:
+    return folder_name(read_overrides(words))
+
+
+def test_a_name_can_be_read():
+    assert re.fullmatch(
+        r"proj-jl-subset_seed-0-1_data-mvtec_root-all-v2-[0-9a-f]{10}",
+        name("data=mvtec", "proj=jl,subset", "data.root=/x/all_v2/", "seed=0,1"),
+    )
+    assert re.fullmatch(
+        r"ablation-dims-1-2-[0-9a-f]{10}", name("experiment=ablation", "dims=[1,2]")
+    )
+
+
+def test_order_matters_only_where_it_numbers_the_jobs():
+    assert name("dim=8", "eps=1", "seed=0,1") == name("seed=0,1", "eps=1", "dim=8")
+    assert name("dim=4,8", "seed=0,1") != name("seed=0,1", "dim=4,8")
+    assert name("dim=8", "dim=4") == name("dim=4") != name("dim=8")
+
+
+def test_what_changes_no_result_changes_no_name():
+    plain = name("dim=8")
+    assert name("dim=8", "num_workers=2", "hydra/launcher=basic", "hydra.job.chdir=true") == plain
+    assert name("dim=8", "num_workers=0,2") != plain  # jobs of their own
+    assert name("dim=9") != plain != name("+dim=8")
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8"), min_size=1, max_size=40),
+        st.text(st.characters(codec="utf-8"), max_size=3000),
+        max_size=40,
+    )
+)
+def test_any_name_is_a_plain_folder(keys):
+    overrides = [Override(k, v, f"{k}={v}") for k, v in keys.items()]
+    found = folder_name(overrides)
+    assert re.fullmatch(r"[A-Za-z0-9._-]{0,200}", found) and found[:1] not in (".", "-")
+    assert folder_name(overrides[::-1]) == found
+
+
+@pytest.mark.parametrize("value", ["/a b/c'd", "ü/ß é", "x" * 5000, "a=b", "~/x", r"C:\x", "[1,2]"])
+def test_any_value_gives_a_name(value):
+    quoted = "'" + value.replace("'", r"\'") + "'"
+    assert re.fullmatch(r"[A-Za-z0-9._-]{10,200}", name(f"data.root={quoted}"))
+
+
+def test_folders_join_the_overrides_unless_they_are_given():
+    def added(*words: str) -> list[str]:
+        overrides = read_overrides([w for w in words if not w.startswith("-")])
+        return with_folders(words, overrides)
+
+    sweep = f"hydra.sweep.dir=multirun/{name('dim=4,8')}"
+    assert added("dim=4,8", "-m") == ["dim=4,8", sweep, "-m"]
+    assert added("-m") == ["-m", "hydra.sweep.dir=multirun/sweep"]
+    assert added("-m", "dim=4,8", "hydra.sweep.dir=x") == ["-m", "dim=4,8", "hydra.sweep.dir=x"]
+    found = added("experiment=ablation")
+    ablation = name("experiment=ablation")
+    assert found[1:] == [
+        f"hydra.sweep.dir=multirun/{ablation}", f"hydra.run.dir=outputs/{ablation}",
+    ]  # fmt: skip
+    assert not any("run.dir" in word for word in added("dim=8", "mode=fit"))
+
+
+# --- Jobs that are there are skipped -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    return build_tree(tmp_path_factory.mktemp("tree"), train=4, test={"good": 2, "crack": 2})
+
+
+@pytest.fixture
+def here(tree, tmp_path) -> Path:
+    shutil.copytree(tree, tmp_path / "data")
+    return tmp_path
+
+
+def the_sweep(here: Path) -> Path:
+    (folder,) = (here / "multirun").iterdir()
+    return folder
+
+
+def skipped(out: str) -> list[str]:
+    return re.findall(r"^Job (\d+): done already, skipped; ", out, flags=re.MULTILINE)
+
+
+def ages(sweep: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in sweep.glob("*/metrics.json")}
+
+
+def test_the_same_command_does_what_is_missing(zygote, here):
+    args = [*SWEEP, "proj=jl,subset", "dim=4,8"]
+    first = zygote.run(args, here)
+    assert first.code == 0 and skipped(first.out) == []
+    sweep = the_sweep(here)
+    before = ages(sweep)
+    assert set(before) == set("0123")
+    # 1 half-finished: all is there but the last file. 2 of another version. 3 taken away.
+    (sweep / "1" / "metrics.json").unlink()
+    job = json.loads((sweep / "2" / "job.json").read_text())
+    (sweep / "2" / "job.json").write_text(json.dumps({**job, "version/padim_lit": "0.0"}))
+    shutil.rmtree(sweep / "3")
+    second = zygote.run([*args, "num_workers=1"], here)
+    assert second.code == 0, second.err
+    assert skipped(second.out) == ["0"]
+    assert f"delete {sweep.relative_to(here) / '0'}" in second.out.replace(f"{here}/", "")
+    after = ages(sweep)
+    assert after["0"] == before["0"] and all(after[job] > before[job] for job in "123")
+    assert second.out.count("│ jl ") == first.out.count("│ jl ")  # the table is complete
+    third = zygote.run(args, here)
+    assert skipped(third.out) == list("0123") and ages(sweep) == after
+
+
+def test_a_failed_job_is_the_only_one_that_runs_again(zygote, here):
+    args = [*SWEEP, "proj=subset", "dim=4,449,8"]
+    for attempt in range(2):
+        result = zygote.run(args, here)
+        assert result.code == 1
+        assert result.err.splitlines()[-1].startswith("error: 1 of 3 jobs failed")
+        assert "Job 1 failed" in result.out and "dim=449 exceeds" in result.out
+        assert skipped(result.out) == (["0", "2"] if attempt else [])
+    sweep = the_sweep(here)
+    assert not (sweep / "1" / "job.json").exists() and not (sweep / "0" / "failed.json").exists()
+
+
+def test_a_job_that_failed_for_its_data_succeeds_when_it_is_mended(zygote, here):
+    args = [*(a for a in SWEEP if not a.startswith("data.root")), "data.root=data,more"]
+    assert zygote.run(args, here).code == 1
+    shutil.copytree(here / "data", here / "more")
+    result = zygote.run(args, here)
+    assert result.code == 0, result.err
+    assert skipped(result.out) == ["0"]
+    assert not (the_sweep(here) / "1" / "failed.json").exists()
+
+
+def test_another_config_in_the_same_folder_is_run_and_overwrites(zygote, here):
+    args = [*SWEEP, "dim=4,8", "hydra.sweep.dir=sweep"]
+    assert zygote.run(args, here).code == 0
+    result = zygote.run([*args, "eps=0.1"], here)
+    assert result.code == 0 and skipped(result.out) == []
+    assert json.loads((here / "sweep" / "0" / "metrics.json").read_text())["eps"] == 0.1
+    # What fails leaves nothing of the older result behind.
+    assert zygote.run([*args, "grid=99"], here).code == 1
+    assert not list((here / "sweep").glob("*/metrics.json"))
+
+
+def test_ablations_are_skipped_too(zygote, here):
+    args = [
+        *(a for a in SWEEP if not a.startswith(("dim=", "hydra.run.dir"))),
+        *("experiment=ablation", "projs=[jl]", "dims=[4]", "seeds=[0]", "eps=0.01,0.02"),
+    ]
+    assert zygote.run(args, here).code == 0
+    result = zygote.run(args, here)
+    assert result.code == 0 and skipped(result.out) == ["0", "1"]
+    assert the_sweep(here).name.startswith("ablation-eps-0.01-0.02_")
+
+
+# --- Killed ------------------------------------------------------------------------------------
+
+
+def end_in_job_1(args: list[str], here: Path, number: int) -> int:
+    """Start a sweep, send the signal when its second job has begun; the exit status."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *args],
+        cwd=here, env=environment(here), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        # A test that runs in a shell's background would hand down that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 60
+        while not list(here.glob("multirun/*/1/run.log")):
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+        os.killpg(process.pid, number)
+        return process.wait(30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_where_it_was(here):
+    args = [*SWEEP, "seed=0,1,2,3"]
+    assert end_in_job_1(args, here, signal.SIGKILL) == -signal.SIGKILL
+    before = ages(the_sweep(here))
+    assert "0" in before and not {"2", "3"} & set(before)
+    result = run_plain(args, here, environment(here))
+    assert result.code == 0, result.err
+    again = skipped(result.out)
+    assert again in (["0"], ["0", "1"])  # two where the kill came just too late
+    after = ages(the_sweep(here))
+    assert set(after) == set("0123")
+    assert [job for job in "0123" if after[job] != before.get(job)] == list("0123")[len(again) :]
+
+
+def test_ctrl_c_ends_the_sweep_and_the_same_command_goes_on(zygote, here):
+    args = [*SWEEP, "seed=0,1,2,3"]
+    assert end_in_job_1(args, here, signal.SIGINT) == 130
+    sweep = the_sweep(here)
+    assert not list(sweep.glob("*/failed.json")) and not {"2", "3"} & set(ages(sweep))
+    result = zygote.run(args, here)
+    assert result.code == 0, result.err
+    assert skipped(result.out) in (["0"], ["0", "1"])
+
+
+@pytest.mark.parametrize("end", [None, SystemExit(1)])
+def test_ctrl_c_during_a_fit_is_an_interrupt_however_lightning_takes_it(end):
+    with pytest.raises(KeyboardInterrupt), _interruptible(SimpleNamespace(interrupted=True)):
+        if end:
+            raise end
+    with pytest.raises(SystemExit), _interruptible(SimpleNamespace(interrupted=False)):
+        sys.exit(1)

@@ -1,0 +1,64 @@
+"""What the process keeps and uses of the machine's memory."""
+
+import mmap
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from padim_lit.system.memory import (
+    available_bytes,
+    keep_freed_memory,
+    peak_bytes,
+    readable,
+    reset_peak,
+)
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+FRESH_PAGES = """
+import resource, sys, torch
+from padim_lit.system.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def batch():
+    torch.ones(2**24).add_(1)  # 64 MiB, above what malloc keeps by itself
+fewest = 2**24
+for _ in range(16):
+    before = faults()
+    batch()
+    fewest = min(fewest, faults() - before)
+print(fewest)  # the fewest, because a small allocation between two batches may move the block
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is Linux's")
+def test_kept_memory_is_not_asked_for_again():
+    def fresh_pages(how):
+        command = [sys.executable, "-c", FRESH_PAGES, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    if not keep_freed_memory(2**25):
+        pytest.skip("this system's allocator has no mallopt")
+    pages = 2**26 // mmap.PAGESIZE
+    assert fresh_pages("keep") < pages / 4
+    if not HUGE_PAGES.exists() or "[always]" not in HUGE_PAGES.read_text():
+        assert fresh_pages("return") > pages / 2  # else this test could not fail
+
+
+def test_memory_is_told_in_bytes():
+    cpu = torch.device("cpu")
+    reset_peak(cpu)
+    before = peak_bytes(cpu)
+    # Pages of its own: a tensor may get memory that was freed before and is resident already.
+    with mmap.mmap(-1, 2**28) as block:
+        for page in range(0, 2**28, mmap.PAGESIZE):
+            block[page] = 1
+    if before is not None:
+        assert peak_bytes(cpu) - before > 0.5 * 2**28
+    assert available_bytes(cpu) is None or available_bytes(cpu) > 0
+    assert (readable(3 * 2**30), readable(5 * 2**20)) == ("3.0 GiB", "5.0 MiB")

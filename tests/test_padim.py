@@ -1,0 +1,315 @@
+"""PaDiM as a library: a plain Trainer, checkpoints, and the numbers against a naive float64 fit."""
+
+import os
+import re
+import subprocess
+import sys
+from inspect import signature
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torchvision.transforms.functional import to_pil_image
+
+from padim_lit import JL, Backbone, Fisher, InputError, Minor, PaDiM, Subset
+
+ROOT = Path(__file__).parents[1]
+
+# Lightning has the argument since 2.6; without it 2.5 reads any pickle here, 2.6 none.
+SAFE = {"weights_only": True} if "weights_only" in signature(Trainer.test).parameters else {}
+
+
+def batches(n, seed=0, batch=4, bad=()):
+    generator = torch.Generator().manual_seed(seed)
+    samples = []
+    for i in range(n):
+        image = torch.rand(3, 64, 64, generator=generator) * 0.2 + 0.4
+        mask = torch.zeros(64, 64, dtype=torch.bool)
+        if i in bad:
+            mask[20:36, 20:36] = True
+            image[:, mask] = 1.0
+        samples.append(
+            {
+                "image": image,
+                "mask": mask,
+                "label": int(i in bad),
+                "count_image": True,
+                "count_pixel": True,
+                "path": f"{i}.png",
+            }
+        )
+    return DataLoader(samples, batch_size=batch)
+
+
+def trainer(tmp_path, **kwargs):
+    return Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        enable_checkpointing=False,
+        **kwargs,
+    )
+
+
+def make(projection=JL, dim=10, grid=None, **kwargs):
+    backbone = Backbone("resnet18", weights="random")
+    projection = projection(backbone.embedding_dim, dim, seed=0)
+    return PaDiM(backbone, projection, image_shape=(64, 64), grid=grid, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    model = make()
+    run = trainer(tmp_path_factory.mktemp("fit"))
+    run.fit(model, batches(24))
+    run.test(model, batches(12, seed=1, bad=(3, 8)), verbose=False)
+    return model
+
+
+@pytest.mark.parametrize("projection", [JL, Subset])
+def test_scores_equal_padim_written_out_in_float64(tmp_path, projection):
+    model = make(projection)
+    trainer(tmp_path).fit(model, batches(24))
+
+    def embedding(loader):
+        images = torch.cat([b["image"] for b in loader])
+        maps = [f.double() for f in model.backbone(images)]
+        full = torch.cat([F.interpolate(f, size=maps[0].shape[-2:]) for f in maps], dim=1)
+        x = torch.einsum("dc,bchw->bhwd", model.projection.matrix.double(), full)
+        return x.flatten(1, 2).numpy()
+
+    train, test = embedding(batches(24)), embedding(batches(5, seed=2, bad=(1,)))
+    distances = np.empty(test.shape[:2])
+    for p in range(train.shape[1]):
+        covariance = np.cov(train[:, p], rowvar=False) + 0.01 * np.eye(10)
+        y = test[:, p] - train[:, p].mean(axis=0)
+        distances[:, p] = np.sqrt(np.einsum("bd,de,be->b", y, np.linalg.inv(covariance), y))
+    expected = model.anomaly_map(torch.from_numpy(distances).float())
+    images = torch.cat([b["image"] for b in batches(5, seed=2, bad=(1,))])
+    score, anomaly_map = model(images)
+    torch.testing.assert_close(anomaly_map, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(score, expected.flatten(1).amax(1), rtol=1e-4, atol=1e-4)
+    assert int(score.argmax()) == 1
+
+
+def test_a_planted_square_is_found_and_located(fitted):
+    assert fitted.results["image_auroc"] == 1
+    assert fitted.results["pixel_auroc"] > 0.95
+    assert 0 < fitted.results["pixel_aupro"] <= 1
+
+
+def test_batch_size_changes_nothing_but_rounding(tmp_path, fitted):
+    other = make()
+    trainer(tmp_path).fit(other, batches(24, batch=7))
+    assert other.moments.count == fitted.moments.count == 24
+    torch.testing.assert_close(other.mean, fitted.mean, rtol=1e-6, atol=1e-7)
+    images = torch.cat([b["image"] for b in batches(6, seed=3)])
+    together, _ = fitted(images)
+    alone = torch.cat([other(image[None])[0] for image in images])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_a_second_fit_starts_anew(tmp_path):
+    model = make()
+    trainer(tmp_path).fit(model, batches(8))
+    first = model.whitening.pack()
+    trainer(tmp_path).fit(model, batches(8))
+    assert model.moments.count == 8
+    assert torch.equal(first, model.whitening.pack())
+
+
+def test_the_backbone_is_not_trained(tmp_path):
+    model = make()
+    before = {k: v.clone() for k, v in model.backbone.state_dict().items()}
+    trainer(tmp_path).fit(model, batches(8))
+    for name, tensor in model.backbone.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_coarser_grid_quarters_the_state():
+    assert make(grid=8).positions * 4 == make().positions
+    assert make(grid=8).state_bytes * 4 == make().state_bytes
+    assert make(grid="auto").map_grid == (8, 8)
+
+
+def test_a_version_1_checkpoint_is_read(fitted, tmp_path):
+    run = trainer(tmp_path)
+    run.strategy.connect(fitted)
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    old = torch.load(tmp_path / "model.ckpt", weights_only=True)
+    state = old["padim_lit"]
+    state["version"] = 1
+    state["scatter"] = fitted.moments.scatter.pack()
+    state["whitening"] = fitted.whitening.pack()
+    del state["spec"]["image_score"], state["images"], state["calibration"]
+    torch.save(old, tmp_path / "old.ckpt")
+    images = next(iter(batches(4, seed=5)))["image"]
+    loaded = PaDiM.load_from_checkpoint(tmp_path / "old.ckpt")
+    assert torch.equal(loaded(images)[0], fitted(images)[0])
+
+
+@pytest.mark.parametrize("kind", [Fisher, Minor])
+def test_what_learns_does_so_before_the_fit(tmp_path, kind):
+    model = make(kind)
+    trainer(tmp_path).fit(model, batches(24))
+    images = next(iter(batches(4, seed=5)))["image"]
+    matrix, whitening = model.projection.matrix.clone(), model.whitening.pack()
+    assert matrix.any()
+    x = torch.cat([model.embed(b["image"]) for b in batches(24)])
+    torch.testing.assert_close(x.double().mean(dim=0), model.mean, rtol=1e-4, atol=1e-5)
+    run = trainer(tmp_path)
+    run.strategy.connect(model)
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    again = PaDiM.load_from_checkpoint(tmp_path / "model.ckpt")
+    assert torch.equal(again(images)[0], model(images)[0])
+    trainer(tmp_path).fit(model, batches(24))
+    assert torch.equal(model.projection.matrix, matrix)
+    torch.testing.assert_close(model.whitening.pack(), whitening)
+
+
+NEW_PROCESS = """
+import sys, torch
+from padim_lit import PaDiM
+model = PaDiM.load_from_checkpoint(sys.argv[1])
+images, score, maps = torch.load(sys.argv[2], weights_only=True)
+torch.set_num_threads(int(sys.argv[3]))
+again = model(images)
+assert torch.equal(again[0], score) and torch.equal(again[1], maps), (again[0] - score).abs().max()
+print("equal", model.moments.count)
+"""
+
+
+def test_a_checkpoint_in_a_new_process_gives_the_same_bits(tmp_path, fitted):
+    run = trainer(tmp_path)
+    run.strategy.connect(fitted)
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    torch.load(tmp_path / "model.ckpt", weights_only=True)
+    images = torch.cat([b["image"] for b in batches(6, seed=4)])
+    torch.save((images, *fitted(images)), tmp_path / "expected.pt")
+    out = subprocess.run(
+        [
+            *(sys.executable, "-W", "error", "-c", NEW_PROCESS),
+            *(tmp_path / "model.ckpt", tmp_path / "expected.pt", str(torch.get_num_threads())),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert out.stdout.strip() == "equal 24", out.stderr
+
+
+def test_a_checkpoint_loads_through_lightning_too_and_keeps_the_moments(tmp_path, fitted):
+    run = trainer(tmp_path)
+    run.strategy.connect(fitted)
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    state = torch.load(tmp_path / "model.ckpt", weights_only=True)["padim_lit"]
+    torch.testing.assert_close(tuple(state["whitening"]), fitted.whitening.bands, rtol=0, atol=0)
+    torch.testing.assert_close(tuple(state["scatter"]), fitted.moments.scatter.bands)
+    other = make()
+    trainer(tmp_path).test(
+        other, batches(4), ckpt_path=tmp_path / "model.ckpt", verbose=False, **SAFE
+    )
+    assert torch.equal(other.whitening.pack(), fitted.whitening.pack())
+
+
+def test_a_checkpoint_of_another_config_names_the_differences(tmp_path, fitted):
+    run = trainer(tmp_path)
+    run.strategy.connect(fitted)
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    other = make(dim=12, eps=0.1)
+    with pytest.raises(InputError, match=r"dim is 10 there and 12 here, eps is 0.01 there and 0.1"):
+        trainer(tmp_path).test(other, batches(4), ckpt_path=tmp_path / "model.ckpt", **SAFE)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04broken"])
+def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path, content):
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"x.ckpt: not a readable checkpoint"):
+        PaDiM.load_from_checkpoint(path)
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(InputError, match="not a padim_lit checkpoint"):
+        PaDiM.load_from_checkpoint(path)
+
+
+def test_bad_arguments():
+    backbone = Backbone("resnet18", weights="random")
+    with pytest.raises(InputError, match="takes C=447 channels but backbone resnet18 gives 448"):
+        PaDiM(backbone, JL(447, 10))
+    with pytest.raises(InputError, match="eps=-1"):
+        PaDiM(backbone, JL(448, 10), eps=-1)
+    with pytest.raises(InputError, match="grid=57: must be between 1 and"):
+        PaDiM(backbone, JL(448, 10), grid=57)
+
+
+def test_scoring_before_the_fit_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no Gaussians yet"):
+        trainer(tmp_path).test(make(), batches(4))
+
+
+def test_one_training_image_is_refused(tmp_path):
+    with pytest.raises(InputError, match="at least 2"):
+        trainer(tmp_path).fit(make(), batches(1))
+
+
+def test_an_image_that_is_not_finite_is_named(tmp_path):
+    loader = batches(8)
+    loader.dataset[5]["image"][0, 3, 3] = float("nan")
+    with pytest.raises(InputError, match=r"^5.png: its features are not finite"):
+        trainer(tmp_path).fit(make(), loader)
+
+
+def test_precision_that_would_round_the_moments_is_refused(tmp_path):
+    with pytest.raises(InputError, match="bf16-true"):
+        trainer(tmp_path, precision="bf16-true").fit(make(), batches(4))
+
+
+def test_mixed_precision_keeps_float32_moments(tmp_path):
+    model = make()
+    trainer(tmp_path, precision="bf16-mixed").fit(model, batches(8))
+    assert model.moments.scatter.dtype == model.whitening.dtype == torch.float32
+    assert model.mean.dtype == torch.float64
+
+
+def test_a_state_that_does_not_fit_is_refused_before_the_first_image(tmp_path, monkeypatch):
+    monkeypatch.setattr("padim_lit.padim.available_bytes", lambda _: 2**20)
+    with pytest.raises(InputError, match=r"dim=400 on a 16×16 grid needs .* 1.0 MiB are free"):
+        trainer(tmp_path).fit(make(dim=400), batches(4))
+
+
+def test_the_readmes_library_example_runs(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?PaDiM\(.*?)```", readme, flags=re.DOTALL)
+    assert len(code.strip().splitlines()) <= 11  # ten lines and one blank
+    for i, loader in enumerate((batches(6), batches(4, seed=1, bad=(1, 3)))):
+        for sample in loader.dataset:
+            kind = "train/good" if i == 0 else f"test/{'hole' if sample['label'] else 'good'}"
+            folder = tmp_path / "my_parts" / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            to_pil_image(sample["image"]).save(folder / sample["path"])
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=280,
+    )
+    assert out.returncode == 0, out.stderr
+    assert "test/image_auroc" in out.stdout
+
+
+def test_a_strategy_that_shards_is_refused(monkeypatch):
+    model = make()
+    sharding = SimpleNamespace(strategy=object(), precision="32-true")
+    monkeypatch.setattr(type(model), "trainer", sharding)
+    with pytest.raises(InputError, match=r"trainer\.strategy=object.*use trainer=ddp"):
+        model.setup("fit")

@@ -1,0 +1,473 @@
+"""The page over a results folder: what it holds and refuses, and what a browser makes of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _helpers.browser import texts
+from _helpers.cli import TINY
+from _helpers.trees import build_tree
+
+from padim_lit.errors import InputError
+from padim_lit.system.atomic import write_csv, write_json
+from padim_lit.viewer.__main__ import main, render
+from padim_lit.viewer.content import build
+from padim_lit.viewer.pictures import encode_pictures, pack
+from padim_lit.viewer.runs import read_run
+from padim_lit.visualization.gallery import Picture
+from padim_lit.visualization.maps import read_maps, write_maps
+from padim_lit.visualization.predictions import COLUMNS
+
+EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
+SIZE = 24
+
+
+def picture(rank: int, label: int, score: float, kind: str, planted=False, path="a.png") -> Picture:
+    rng = np.random.default_rng(rank + 10 * label)
+    map = rng.uniform(1, score, (SIZE, SIZE)).astype(np.float32)
+    map[5, 6] = score
+    truth = np.zeros((SIZE, SIZE), bool)
+    truth[4:9, 5:9] = True
+    return Picture(
+        role=("hit" if score > 10 else "miss") if label else "false_alarm",
+        rank=rank, index=rank, path=path, kind=kind, label=label, score=score,
+        image=rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8),
+        truth=truth if label else None, map=map, planted=planted,
+    )  # fmt: skip
+
+
+def write_run(folder: Path, proj="jl", dim=100, seed=0, maps=True, path="img", **more) -> Path:
+    """A run on 40 good, 30 defective and 10 planted images."""
+    rng = np.random.default_rng(1000 * seed + dim)
+    kinds = ["good"] * 40 + ["crack"] * 20 + ["hole"] * 10 + ["planted_spot"] * 10
+    centre = np.array([8.0] * 40 + [14.0] * 30 + [11.0] * 10)
+    scores = (centre + rng.normal(0, 2, 80)).astype(np.float32).tolist()
+    rows = [
+        {"path": f"data/{path}{i}.png", "kind": kind, "label": int(kind != "good"), "score": score}
+        for i, (kind, score) in enumerate(zip(kinds, scores, strict=True))
+    ]
+    metrics = {
+        "test/image_auroc": 0.9 + dim / 10000 + seed / 1000, "test/image_ap": 0.9,
+        "test/image_f1max": 0.8, "test/image_threshold": scores[45], "test/pixel_auroc": 0.97,
+        "test/pixel_ap": None, "test/pixel_aupro": 0.9, "test/pixel_threshold": 9.0,
+        "test/seconds": 8.0, "test/images": 80, "state_bytes": 16_000_000, "threshold": 12.5,
+        "threshold_rate": 0.01, "data": "elpv/mono", "backbone": "b0", "weights": "ImageNet",
+        "proj": proj, "dim": dim, "seed": seed, "image_score": "max", "data/test_planted": 10,
+        "data/pixel_truth": "planted defects", "notes": ["Pixel metrics count planted defects."],
+        **more,
+    }  # fmt: skip
+    write_csv(folder / "predictions.csv", COLUMNS, rows)
+    if maps:
+        shown = [
+            *(picture(1, 1, 15.0, "crack", path=path), picture(2, 1, 14.0, "hole", path=path)),
+            *(picture(1, 1, 6.0, "crack", path=path), picture(1, 0, 13.0, "good", path=path)),
+            picture(3, 1, 12.0, "planted_spot", planted=True, path=path),
+        ]
+        write_maps(folder / "heatmaps" / "maps.npz", shown)
+    write_json(folder / "metrics.json", metrics)
+    return folder
+
+
+def expected(run: Path, threshold: float) -> dict[str, int]:
+    """False alarms, misses and planted misses, counted here."""
+    rows = read_run(run).rows
+    called = [row.score >= threshold for row in rows]
+    found = {"alarms": 0, "misses": 0, "planted": 0}
+    for row, yes in zip(rows, called, strict=True):
+        if row.kind.startswith("planted_"):
+            found["planted"] += not yes
+        else:
+            found["misses" if row.label else "alarms"] += yes != bool(row.label)
+    return found
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("multirun")
+    write_run(folder / "0", "jl", 50)
+    write_run(folder / "1", "jl", 100)
+    write_run(folder / "2", "jl", 100, seed=1)
+    write_run(folder / "10", "subset", 50, weights="random (seed 0)", notes=["Random weights."])
+    write_run(folder / "11", "fisher", 100, maps=False, threshold=None, threshold_why="too few")
+    (folder / "12").mkdir()
+    (folder / "12" / "metrics.json").write_text('{"data": "elpv/mono", "dim": NaN}')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(runs, tmp_path_factory) -> str:
+    file = tmp_path_factory.mktemp("page") / "viewer.html"
+    main([str(runs), "--out", str(file)])
+    return file.as_uri()
+
+
+@pytest.fixture
+def opened(opened):
+    """As everywhere, but waits until the pictures are drawn."""
+
+    def open(url, **media):
+        page = opened(url, **media)
+        drawn(page)
+        return page
+
+    return open
+
+
+def drawn(view) -> None:
+    view.js(
+        "new Promise((done) => { const look = () => !now.run || now.run.pictures && "
+        "!document.querySelector('#gallery [data-marked]') ? setTimeout(look, 10)"
+        " : requestAnimationFrame(() => setTimeout(done)); look(); })"
+    )
+
+
+def counted(view) -> dict[str, int]:
+    return view.js(
+        "Object.fromEntries([...document.querySelectorAll('#counts tr[data-id]')]"
+        ".map(r => [r.dataset.id, Number(r.cells[1].textContent)]))"
+    )
+
+
+def choose(view, selector: str, value: object) -> None:
+    view.js(
+        f"(() => {{ const e = document.querySelector({json.dumps(selector)}); "
+        f"e.value = {json.dumps(str(value))}; for (const name of ['input', 'change']) "
+        "e.dispatchEvent(new Event(name, {bubbles: true})); })()"
+    )
+    drawn(view)
+
+
+# ------------------------------------------------------------------ files
+
+
+def test_maps_come_back_to_a_65535th_of_their_range(tmp_path):
+    pictures = [picture(1, 1, 50.0, "crack", path="ü/\udc80.png"), picture(2, 0, 13.0, "good")]
+    found = read_maps(write_maps(tmp_path / "maps.npz", pictures))
+    for a, b in zip(pictures, found, strict=True):
+        assert np.array_equal(a.image, b.image)
+        assert (b.truth is None) if a.truth is None else np.array_equal(a.truth, b.truth)
+        assert np.abs(a.map - b.map).max() <= 50 / 65535
+        for name in ("role", "rank", "index", "path", "kind", "label", "score", "planted"):
+            assert getattr(a, name) == getattr(b, name), name
+    assert write_maps(tmp_path / "none.npz", []) is None
+    assert not (tmp_path / "none.npz").exists()
+
+
+def test_a_pickle_in_a_npz_is_not_loaded(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "owned",))
+
+    write_maps(tmp_path / "maps.npz", [picture(1, 1, 50.0, "crack")])
+    with np.load(tmp_path / "maps.npz") as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "maps.npz", **{**arrays, "kind": np.array([Evil()], dtype=object)})
+    with pytest.raises(InputError, match="cannot be read"):
+        read_maps(tmp_path / "maps.npz")
+    assert not (tmp_path / "owned").exists()
+    for wrong in (
+        {"map": arrays["map"].astype(np.float32)}, {"score": np.array([np.nan])},
+        {"truth": arrays["truth"][:, :3]}, {"version": np.array(2)}, {"role": np.array(["x"])},
+    ):  # fmt: skip
+        np.savez(tmp_path / "maps.npz", **{**arrays, **wrong})
+        with pytest.raises(InputError, match="cannot be read"):
+            read_maps(tmp_path / "maps.npz")
+    np.savez(tmp_path / "maps.npz", **arrays)
+    assert len(read_maps(tmp_path / "maps.npz")) == 1
+
+
+def test_pictures_stay_within_number_and_budget_with_every_role():
+    pictures = [picture(rank, 1, 20.0 - rank, "crack") for rank in range(1, 5)]
+    pictures += [picture(rank, 1, 5.0, "crack") for rank in range(1, 5)]
+    pictures += [picture(rank, 0, 9.0, "good") for rank in range(1, 5)]
+    found = encode_pictures(pictures, 3, 10**9)
+    assert [item["role"] for item in found["items"]] == ["hit", "miss", "false_alarm"]
+    assert found["left"] == 9
+    one = sum(len(found["items"][0][key]) for key in ("image", "map", "truth"))
+    assert len(encode_pictures(pictures, 12, int(2.2 * one))["items"]) == 2
+    assert encode_pictures(pictures, 12, 0)["items"] == []
+    assert pack(np.zeros((64, 64), np.uint16)) != pack(np.eye(64, dtype=np.uint16))
+
+
+def test_a_fit_leaves_maps_and_the_viewer_reads_them(zygote, tmp_path):
+    build_tree(tmp_path / "data", train=4, test={"good": 2, "crack": 2})
+    result = zygote.run(TINY, tmp_path)
+    assert result.code == 0, result.err
+    pictures = read_maps(tmp_path / "run" / "heatmaps" / "maps.npz")
+    assert {p.path for p in pictures} == {str(row.path) for row in read_run(tmp_path / "run").rows}
+    for shown in pictures:
+        assert shown.map.max() == pytest.approx(shown.score, abs=1e-3)
+    content = build([tmp_path])
+    (run,) = content["runs"]
+    assert (run["name"], run["data"], run["proj"], run["dim"]) == ("run", "folder/data", "jl", 8)
+    assert run["notes"] and "random" in run["notes"][0]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert run["seconds"] == metrics["test/seconds_per_image"] > 0
+    assert metrics["test/seconds"] / 4 == pytest.approx(run["seconds"])
+
+
+# ------------------------------------------------------------------ command line
+
+
+def failure(capsys, *words) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    if isinstance(end.value.code, str):
+        return 1, end.value.code
+    return end.value.code, capsys.readouterr().err.rstrip("\n")
+
+
+def test_what_cannot_be_read_is_one_line(capsys, tmp_path):
+    def broken(name: str, file: str, text: str) -> Path:
+        (write_run(tmp_path / name) / file).write_text(text)
+        return tmp_path / name
+
+    head = ",".join(COLUMNS)
+    (tmp_path / "empty").mkdir()
+    good = write_run(tmp_path / "good")
+    for words, code, said in (
+        ([], 2, "the following arguments are required: FOLDER"),
+        ([tmp_path / "nowhere"], 1, "is no folder"),
+        ([tmp_path / "empty"], 1, "no run (metrics.json) in"),
+        ([broken("a", "metrics.json", "{")], 1, "metrics.json cannot be read"),
+        ([broken("b", "metrics.json", "[" * 100_000)], 1, "metrics.json cannot be read"),
+        ([broken("c", "metrics.json", "[1]")], 1, "no JSON object"),
+        ([broken("d", "predictions.csv", "path\n")], 1, "line 1 must be path,kind,label,score"),
+        ([broken("e", "predictions.csv", f"{head}\na,good,0,nan\n")], 1, "score=nan"),
+        ([broken("f", "predictions.csv", f"{head}\na,good\n")], 1, "predictions.csv cannot be"),
+        ([broken("g", "heatmaps/maps.npz", "PK")], 1, "maps.npz cannot be read"),
+        ([tmp_path / "a", tmp_path / "c"], 1, "2 runs, none can be read"),
+        ([good, "--pictures", "-1"], 1, "--pictures -1"),
+        ([good, "--megabytes", "0"], 1, "--megabytes 0"),
+        ([good, "--out", tmp_path], 1, "is a folder"),
+        ([good, "--out", good / "metrics.json" / "x.html"], 1, "cannot be written"),
+    ):
+        status, message = failure(capsys, *words)
+        message = message.splitlines()[-1] if status == 1 else message
+        assert (status, message.count("\n")) == (code, 0), message
+        assert message.startswith("error: ") and said in message, message
+
+
+def test_broken_runs_among_good_ones_are_named_and_counted(capsys, runs):
+    main([str(runs)])
+    out, err = capsys.readouterr()
+    assert (runs / "viewer.html").exists()
+    assert out.splitlines()[0] == "runs    5, 1 skipped, 20 pictures"
+    assert err.count("\n") == 1 and "12/metrics.json cannot be read" in err
+    (runs / "viewer.html").unlink()
+
+
+def test_what_is_left_out_is_said(capsys, runs, tmp_path):
+    main([str(runs), "--out", str(tmp_path / "v.html"), "--pictures", "2"])
+    assert "left    12 pictures out" in capsys.readouterr().out
+    main([str(runs), "--out", str(tmp_path / "v.html"), "--megabytes", "0.31"])
+    assert "pictures out" in capsys.readouterr().out
+    assert (tmp_path / "v.html").stat().st_size < 310_000
+
+
+def test_runs_are_grouped_by_settings_and_weights(runs):
+    content = build([runs, runs / "0"])
+    assert [run["name"] for run in content["runs"]] == ["0", "1", "2", "10", "11"]
+    assert [run["group"] for run in content["runs"]] == [0, 0, 0, 1, 0]
+    assert content["groups"] == [
+        "elpv/mono, b0, weights=ImageNet", "elpv/mono, b0, weights=random",
+    ]  # fmt: skip
+    assert len(content["images"]) == 1  # all runs share the test images
+    assert content["images"][0]["names"][:2] == ["img0.png", "img1.png"]
+
+
+# ------------------------------------------------------------------ browser
+
+
+def test_the_slider_recounts_all_images_and_recolours_the_maps(opened, page, runs):
+    view = opened(page)
+    content = build([runs])
+    assert counted(view) == expected(runs / "0", 12.5)  # the checkpoint's threshold comes first
+    pictures = content["runs"][0]["pictures"]
+    shown = {p.role + str(p.rank): p for p in read_maps(runs / "0" / "heatmaps" / "maps.npz")}
+
+    def marked() -> list[int]:
+        return view.js(
+            "[...document.querySelectorAll('#gallery figure')].map(f => +f.dataset.marked)"
+        )
+
+    def python(threshold: float) -> list[int]:
+        low, step = pictures["low"], pictures["step"]
+        maps = [shown[item["role"] + str(item["rank"])].map for item in pictures["items"]]
+        levels = [np.rint((map.astype(np.float64) - low) / step) for map in maps]
+        return [int((low + step * level >= threshold).sum()) for level in levels]
+
+    assert marked() == python(12.5)
+    before = view.js("document.querySelector('#gallery canvas').toDataURL()")
+    for value in (200, 400, 700, 1000, 0):
+        choose(view, "#slider", value)
+        threshold = view.js("now.threshold")
+        assert counted(view) == expected(runs / "0", threshold), threshold
+        assert marked() == python(threshold)
+    assert counted(view)["alarms"] == 40 and counted(view)["misses"] == 0
+    assert view.js("document.querySelector('#gallery canvas').toDataURL()") != before
+    assert view.complaints() == []
+    assert view.requests() == [page]
+
+
+def test_marks_are_called_what_they_are_and_set_the_threshold_exactly(opened, page, runs):
+    view = opened(page)
+    f1 = json.loads((runs / "0" / "metrics.json").read_text())["test/image_threshold"]
+    said = dict(zip("ABC", texts(view, ".marks li"), strict=True))
+    assert "checkpoint 12.5" in said["A"]
+    assert said["A"].endswith("chosen without test images for 1 % false alarms")
+    assert "best F1" in said["B"] and said["B"].endswith("chosen on the test set, hence optimistic")
+    assert "best pixel F1 9" in said["C"] and "on the test set" in said["C"]
+    view.js("document.querySelector('.marks [data-id=image]').click()")
+    assert view.js("now.threshold") == f1  # not the slider's nearest step
+    assert counted(view) == expected(runs / "0", f1)
+    view.js("document.querySelector('.marks [data-id=free]').focus()")
+    view.press("Enter")
+    assert view.js("now.threshold") == 12.5
+    assert view.js("document.querySelector('.marks [data-id=free]').ariaPressed") == "true"
+    choose(view, "input[name=exact]", 11.25)
+    assert counted(view) == expected(runs / "0", 11.25)
+    choose(view, "input[name=exact]", "")
+    assert view.js("document.querySelector('input[name=exact]').value") == "11.25"
+
+
+def test_the_keyboard_moves_the_slider_and_opens_a_picture(opened, page, runs):
+    view = opened(page)
+    view.js("document.querySelector('#slider').focus()")
+    before = view.js("now.threshold")
+    view.press("ArrowLeft", "ArrowLeft", "ArrowLeft")
+    drawn(view)
+    threshold = view.js("now.threshold")
+    assert threshold < before and counted(view) == expected(runs / "0", threshold)
+    assert f"Threshold {threshold:.4g}" in texts(view, "#said")[0]
+    view.press("Home")
+    assert counted(view)["alarms"] == 40
+    view.js("document.querySelector('#gallery figure:nth-child(2) button').focus()")
+    view.press("Enter")
+    assert "hole" in texts(view, "#large p")[0]
+    assert view.js("document.activeElement.textContent") == "close"
+    view.press("Escape")
+    assert view.js("document.querySelector('#large').hidden")
+    assert view.js("document.activeElement.closest('figure').dataset.index") == "1"
+    assert view.complaints() == []
+
+
+def test_filters_act_on_table_and_curves(opened, page):
+    view = opened(page)
+
+    def names() -> list[str]:
+        rows = texts(view, "#table tbody tr:not([hidden]) th")
+        return [row.removesuffix("maps").strip() for row in rows]
+
+    assert names() == ["0", "1", "2", "10", "11"]
+    assert texts(view, "#shown") == ["5 of 5 runs; 1 more could not be read"]
+    assert len(texts(view, "#curves .panel")) == 2  # random weights are not averaged with others
+    choose(view, "#filters [name=proj]", "jl")
+    assert names() == ["0", "1", "2"]
+    (label,) = texts(view, "#curves h3")
+    assert label.startswith("elpv/mono, b0")
+    assert len(view.js("[...document.querySelectorAll('#curves path.mark')].map(e => 1)")) == 3
+    # The line ends at the mean of the two seeds, which the points lie around.
+    spot = "[...document.querySelectorAll('#curves path.mark')].map(e => e.getBBox().y)"
+    low, a, b = view.js(spot)
+    path = view.js("document.querySelector('#curves path.curve').getAttribute('d')")
+    ends = [float(point.split()[1]) for point in path[1:].split("L")]
+    assert min(a, b) < ends[1] - 3.4 < max(a, b) and ends[0] - 3.4 == pytest.approx(low, abs=0.2)
+    choose(view, "#filters [name=dim]", "100")
+    choose(view, "#filters [name=seed]", "1")
+    assert names() == ["2"]
+    view.js("document.querySelector('#filters button').click()")
+    drawn(view)
+    choose(view, "#filters [name=text]", "RANDOM weights")
+    assert names() == ["10"]
+    choose(view, "#filters [name=text]", "nothing")
+    assert names() == [] and texts(view, "#curves .panels") == ["No run shown has this metric."]
+    choose(view, "#filters [name=text]", "")
+    choose(view, "#choice [name=metric]", "pixel_auroc")
+    labels = view.js("[...document.querySelectorAll('.plot text')].map(e => e.textContent)")
+    assert "pixel AUROC, planted defects" in labels
+    view.js("document.querySelectorAll('#table th button')[6].click()")
+    view.js("document.querySelectorAll('#table th button')[6].click()")
+    assert names()[0] == "2"  # .9 + 100 / 10,000 + 1 / 1000
+    assert view.complaints() == []
+
+
+def test_notes_stand_by_their_numbers_and_older_runs_say_what_they_lack(opened, page, runs):
+    view = opened(page)
+    warnings = texts(view, "#warnings li")
+    assert warnings[:2] == [
+        "Note 1 (4 runs): Pixel metrics count planted defects.", "Note 2 (1 run): Random weights.",
+    ]  # fmt: skip
+    assert "1 run could not be read" in warnings[2] and "12/metrics.json" in warnings[2]
+    cells = view.js(
+        "[...document.querySelectorAll('#table tbody tr')].map(r => r.lastChild.innerText)"
+    )
+    assert cells == ["1", "1", "1", "2", "1"]
+    assert texts(view, "#notes li") == ["Pixel metrics count planted defects."]
+    choose(view, "#chosen select", 4)
+    assert "no heatmaps/maps.npz" in texts(view, "#sampled")[0]
+    assert "No threshold without test images: too few." in texts(view, "#setting p")[0]
+    assert texts(view, "#gallery figure") == []
+    f1 = json.loads((runs / "11" / "metrics.json").read_text())["test/image_threshold"]
+    assert counted(view) == expected(runs / "11", f1)
+    view.js("document.querySelectorAll('#table .open')[3].click()")
+    drawn(view)
+    assert texts(view, "#notes li") == ["Random weights."]
+    assert view.js("document.activeElement.value") == "3"
+    assert view.complaints() == []
+
+
+def test_names_from_the_data_are_text_and_nothing_else(opened, tmp_path):
+    write_run(
+        tmp_path / "<img src=x onerror=alert(1)>", proj=EVIL[:40], path=EVIL.replace("/", "|"),
+        data=EVIL, notes=[EVIL], image_score=EVIL, weights=EVIL, threshold_why=EVIL, threshold=None,
+    )  # fmt: skip
+    rows = (tmp_path / "<img src=x onerror=alert(1)>" / "predictions.csv").read_text()
+    (tmp_path / "<img src=x onerror=alert(1)>" / "predictions.csv").write_text(
+        rows.replace(",crack,", f",{EVIL},")
+    )
+    html = render(build([tmp_path]))
+    assert html.count("</script>") == 7  # the data and six scripts
+    (tmp_path / "v.html").write_text(html)
+    view = opened((tmp_path / "v.html").as_uri())
+    view.js("for (const d of document.querySelectorAll('details')) d.open = true")
+    view.js("document.querySelector('#gallery button').click()")
+    assert view.js("document.title") == "padim_lit: runs and heat maps"
+    assert view.js("document.querySelectorAll('img').length") == 0
+    assert EVIL in texts(view, "#notes li") and EVIL in texts(view, "#curves h3")[0]
+    assert EVIL in "".join(texts(view, "#counts"))
+    assert view.complaints() == []
+
+
+@pytest.mark.parametrize("width", [360, 800, 1900])
+def test_nothing_sticks_out_at_any_width(opened, page, width):
+    view = opened(page)
+    view.size(width, 800)
+    view.js("document.querySelector('#gallery button').click()")
+    view.js("for (const d of document.querySelectorAll('details')) d.open = true")
+    assert view.js("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_dark_and_paper(opened, page):
+    def back(view) -> str:
+        return view.js("getComputedStyle(document.body).backgroundColor")
+
+    light = opened(page, prefers_color_scheme="light")
+    assert back(light) == "rgb(255, 255, 255)"
+    assert back(opened(page, prefers_color_scheme="dark")) == "rgb(20, 23, 27)"
+    light.call("Emulation.setEmulatedMedia", media="print")
+    for selector in ("#filters", "#slider"):
+        assert light.js(f"getComputedStyle(document.querySelector('{selector}')).display") == "none"
+    assert light.pdf().startswith(b"%PDF")
+
+
+def test_every_control_has_a_name(opened, page):
+    view = opened(page)
+    assert (
+        view.js(
+            "[...document.querySelectorAll('select, input, button')].filter(e => !(e.ariaLabel "
+            "|| e.labels && e.labels.length || e.textContent.trim())).map(e => e.outerHTML)"
+        )
+        == []
+    )

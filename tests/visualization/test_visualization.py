@@ -1,0 +1,594 @@
+"""Reports: files are whole, pictures are the right ones, tables read well and hide nothing."""
+
+import csv
+import io
+import json
+import pickle
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+from PIL import Image
+from rich.console import Console
+
+from padim_lit.errors import InputError
+from padim_lit.sweep.job_table import collect, print_sweep_table, write_sweep_csv
+from padim_lit.system.atomic import write_bytes, write_csv, write_json, write_text
+from padim_lit.visualization import heatmaps, panels
+from padim_lit.visualization.gallery import Gallery, Picture
+from padim_lit.visualization.heatmaps import common_scale, save_heatmaps
+from padim_lit.visualization.panels import overlay
+from padim_lit.visualization.predictions import Prediction, predictions_of, write_predictions
+from padim_lit.visualization.summary import print_summary
+
+H, W = 24, 32
+
+
+def batch_of(scores, *, kinds, known, start=0):
+    """A batch whose images differ, with maps whose maximum is the score."""
+    n = len(scores)
+    index = torch.arange(start, start + n)
+    image = (index[:, None, None, None] / 255).expand(n, 3, H, W)
+    label = torch.tensor([int(kind != "good") for kind in kinds])
+    mask = torch.zeros(n, H, W, dtype=torch.bool)
+    mask[:, 4:10, 6:12] = (label.bool() & torch.tensor(known))[:, None, None]
+    score = torch.tensor(scores, dtype=torch.float32)
+    map = torch.linspace(0, 1, H * W).view(H, W) * score[:, None, None]
+    batch = {
+        "image": image.float(),
+        "mask": mask,
+        "label": label,
+        "count_image": torch.tensor([not kind.startswith("planted") for kind in kinds]),
+        "count_pixel": torch.tensor(known),
+        "index": index,
+        "path": [f"folder/img{i}.png" for i in index.tolist()],
+        "kind": list(kinds),
+    }
+    return batch, score, map
+
+
+def part(batch, score, map, rows):
+    """The rows of a batch, in their order."""
+    chosen = {
+        key: [value[i] for i in rows] if isinstance(value, list) else value[rows]
+        for key, value in batch.items()
+    }
+    return chosen, score[rows], map[rows]
+
+
+def many(n=60):
+    generator = torch.Generator().manual_seed(3)
+    scores = torch.randint(5, 15, (n,), generator=generator).float().tolist()  # many ties
+    kinds = [("good", "crack", "planted_spot")[i % 3] for i in range(n)]
+    return batch_of(scores, kinds=kinds, known=[kind == "planted_spot" for kind in kinds])
+
+
+def picture(**changes):
+    truth = np.zeros((H, W), bool)
+    truth[4:10, 6:12] = True
+    values = {
+        "role": "hit", "rank": 1, "index": 7, "path": "a/b/cell 7.png", "kind": "crack",
+        "label": 1, "score": 12.3456, "image": np.full((H, W, 3), 90, np.uint8), "truth": truth,
+        "map": np.linspace(0, 12.3456, H * W, dtype=np.float32).reshape(H, W),
+    }  # fmt: skip
+    return Picture(**{**values, **changes})
+
+
+def texts(figure):
+    return " ".join(found.get_text() for found in figure.findobj(Text))
+
+
+def same(one, other):
+    fields = ("role", "rank", "index", "path", "kind", "label", "score")
+    return all(getattr(one, f) == getattr(other, f) for f in fields) and all(
+        np.array_equal(getattr(one, f), getattr(other, f)) for f in ("image", "truth", "map")
+    )
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def test_failed_replace_keeps_the_old_file_and_leaves_no_temporary_one(tmp_path, monkeypatch):
+    path = write_text(tmp_path / "a.txt", "old")
+
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(InputError, match=r"a.txt cannot be written .No space left") as caught:
+        write_text(path, "new")
+    assert "\n" not in str(caught.value)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_folder_that_cannot_be_made_is_an_input_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_bytes(tmp_path / "file" / "inside" / "a.bin", b"x")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_json_refuses_numbers_that_json_lacks(tmp_path, number):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "m.json", {"a": number})
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_and_csv_write_none_as_null_and_empty(tmp_path):
+    assert json.loads(write_json(tmp_path / "m.json", {"a": None}).read_text()) == {"a": None}
+    path = write_csv(tmp_path / "m.csv", ["a", "b", "c"], [{"a": None, "b": 0.1 + 0.2}])
+    assert path.read_bytes() == b"a,b,c\n,0.30000000000000004,\n"
+
+
+def test_written_files_have_the_permissions_of_ordinary_ones(tmp_path):
+    (tmp_path / "plain").write_text("")
+    written = write_text(tmp_path / "atomic", "")
+    assert written.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+# --- predictions -----------------------------------------------------------------------------
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.reader(file))
+
+
+def test_predictions_are_in_dataset_order_and_scores_keep_every_bit(tmp_path):
+    scores = [1 / 3, 2.0**-20 * 1.1, 12345.678]
+    kinds = ["good", "crack", "planted_spot"]
+    batch, score, map = batch_of(scores, kinds=kinds, known=[True] * 3)
+    batch, score, _ = part(batch, score, map, [2, 0, 1])
+    path = write_predictions(tmp_path / "predictions.csv", predictions_of(batch, score))
+    header, *rows = table(path)
+    assert header == ["path", "kind", "label", "score"]
+    assert [row[0] for row in rows] == [f"folder/img{i}.png" for i in range(3)]
+    assert [row[1] for row in rows] == kinds
+    assert [row[2] for row in rows] == ["0", "1", "1"]
+    exact = [struct.unpack("f", struct.pack("f", value))[0] for value in scores]
+    assert [float(row[3]) for row in rows] == exact
+
+
+def test_predictions_survive_odd_file_names(tmp_path):
+    names = ['a,"b".png', "two\nlines.png", "größe.png", "bad\udcff.png"]
+    rows = [Prediction(name, "good", 0, 1.0, i) for i, name in enumerate(names)]
+    path = write_predictions(tmp_path / "p.csv", rows)
+    assert [row[0] for row in table(path)[1:]] == names
+
+
+# --- gallery ---------------------------------------------------------------------------------
+
+
+def test_gallery_picks_the_clearest_hits_worst_misses_and_worst_alarms():
+    scores = [9, 1, 8, 2, 7, 3, 6, 4]
+    kinds = ["crack"] * 6 + ["good"] * 2
+    gallery = Gallery(k=2)
+    gallery.add(*batch_of(scores, kinds=kinds, known=[True] * 8))
+    found = [(p.role, p.rank, p.score) for p in gallery.pictures()]
+    assert found == [
+        ("hit", 1, 9.0), ("hit", 2, 8.0), ("miss", 1, 1.0), ("miss", 2, 2.0),
+        ("false_alarm", 1, 6.0), ("false_alarm", 2, 4.0),
+    ]  # fmt: skip
+    first = gallery.pictures()[0]
+    assert first.image.shape == (H, W, 3) and first.image.dtype == np.uint8
+    assert first.map.shape == (H, W) and first.map.dtype == np.float32
+    assert first.truth.dtype == bool and first.truth.sum() == 36
+    assert gallery.pictures()[2].image[0, 0, 0] == 1  # the image of index 1
+
+
+def test_what_is_planted_follows_from_the_metrics_it_counts_in_not_from_its_name():
+    batch, score, map = batch_of([5.0, 4.0], kinds=["planted_by_hand"] * 2, known=[True] * 2)
+    batch["count_image"] = torch.tensor([True, False])
+    gallery = Gallery(k=1)
+    gallery.add(batch, score, map)
+    assert {p.index: p.planted for p in gallery.pictures()} == {0: False, 1: True}
+
+
+def test_gallery_shows_planted_and_real_defects_apart():
+    gallery = Gallery(k=4)
+    gallery.add(*many())
+    counts = {}
+    for p in gallery.pictures():
+        key = (p.role, p.kind, p.truth is None)
+        counts[key] = counts.get(key, 0) + 1
+    assert counts == {
+        ("hit", "crack", True): 4, ("hit", "planted_spot", False): 4,
+        ("miss", "crack", True): 4, ("miss", "planted_spot", False): 4,
+        ("false_alarm", "good", True): 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_gallery_does_not_depend_on_batches_or_order(size, backwards):
+    whole, split = Gallery(3), Gallery(3)
+    data = many()
+    whole.add(*data)
+    order = list(range(60))[:: -1 if backwards else 1]
+    for start in range(0, 60, size):
+        split.add(*part(*data, order[start : start + size]))
+    one, other = whole.pictures(), split.pictures()
+    assert len(one) == len(other) == 15
+    assert all(map(same, one, other))
+
+
+def test_merged_ranks_equal_one_rank_even_with_a_padded_sampler():
+    data = many()
+    whole = Gallery(3)
+    whole.add(*data)
+    best = whole.pictures()[0].index
+    ranks = [Gallery(3), Gallery(3)]
+    for rank, gallery in enumerate(ranks):
+        gallery.add(*part(*data, sorted({*range(rank, 60, 2), best})))  # the best one on both
+    merged = Gallery(3)
+    for gallery in ranks:
+        merged.merge(pickle.loads(pickle.dumps(gallery)))
+    assert len(merged.pictures()) == 15
+    assert all(map(same, whole.pictures(), merged.pictures()))
+
+
+def test_gallery_memory_does_not_grow_with_the_images():
+    gallery = Gallery(k=2)
+    for start in range(0, 300, 10):
+        kinds = ["crack", "good"] * 5
+        scores = [float((7 * i) % 101) for i in range(start, start + 10)]
+        gallery.add(*batch_of(scores, kinds=kinds, known=[True] * 10, start=start))
+        assert len(gallery.pictures()) <= 6
+    assert len(pickle.dumps(gallery)) < 6 * (H * W * 8 + 1000)
+    # An array that is a view would keep its whole batch in memory.
+    assert all(p.truth.base is None and p.map.base is None for p in gallery.pictures())
+
+
+@pytest.mark.parametrize(("count", "hits", "misses"), [(1, 1, 0), (2, 1, 1), (5, 3, 2), (9, 4, 4)])
+def test_no_defect_is_both_hit_and_miss(count, hits, misses):
+    gallery = Gallery(k=4)
+    scores = [float(i) for i in range(count)]
+    gallery.add(*batch_of(scores, kinds=["crack"] * count, known=[True] * count))
+    roles = [p.role for p in gallery.pictures()]
+    assert (roles.count("hit"), roles.count("miss")) == (hits, misses)
+    indices = [p.index for p in gallery.pictures()]
+    assert len(indices) == len(set(indices))
+
+
+def test_gallery_refuses_scores_without_an_order():
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        Gallery().add(*batch_of([1.0, float("nan")], kinds=["good"] * 2, known=[True] * 2))
+    with pytest.raises(ValueError, match="k=0"):
+        Gallery(k=0)
+
+
+# --- heat maps -------------------------------------------------------------------------------
+
+
+def near(image, colour, tolerance=12):
+    distance = np.abs(image.astype(int) - np.round(255 * np.array(to_rgb(colour)))).max(axis=2)
+    return int((distance <= tolerance).sum())
+
+
+def drawn(pictured, threshold, scale=(0.0, 12.0), image_threshold=None):
+    figure = heatmaps._panels(pictured, (threshold, image_threshold), scale, "a title")
+    png = Image.open(io.BytesIO(heatmaps._png(figure))).convert("RGB")
+    return figure, np.asarray(png)
+
+
+def test_saved_files_carry_role_rank_kind_stem_and_score(tmp_path):
+    two = [
+        picture(),
+        picture(role="false_alarm", kind="good", label=0, truth=None, path="x/$a$ [b].jpg"),
+        picture(index=8, truth=None),  # the same name again
+    ]
+    paths = save_heatmaps(tmp_path / "heatmaps", two, 6.0, (0.0, 12.0), title="run $x$")
+    assert [path.name for path in paths] == [
+        "hit-1_crack_cell-7_12.35.png",
+        "false_alarm-1_good_-a-b-_12.35.png",
+        "8_hit-1_crack_cell-7_12.35.png",
+        "overview.png",
+    ]
+    assert sorted(p.name for p in (tmp_path / "heatmaps").iterdir()) == sorted(
+        path.name for path in paths
+    )
+    for path in paths:
+        with Image.open(path) as image:
+            image.load()
+            assert image.width > 900
+
+
+def test_no_pictures_write_nothing(tmp_path):
+    assert save_heatmaps(tmp_path / "heatmaps", [], None, common_scale([]), title="t") == []
+    assert not (tmp_path / "heatmaps").exists()
+
+
+def test_unwritable_heatmap_folder_is_an_input_error(tmp_path):
+    (tmp_path / "heatmaps").write_text("a file")
+    with pytest.raises(InputError, match="cannot be written"):
+        save_heatmaps(tmp_path / "heatmaps", [picture()], 6.0, (0.0, 12.0), title="t")
+
+
+def test_caption_states_place_kind_score_and_where_the_thresholds_are_from():
+    words = texts(drawn(picture(role="miss", rank=3), 5.0, image_threshold=20.0)[0])
+    for part_of in (
+        "Lowest-scoring defects, no. 3: crack, score 12.35 (Miss: below the image threshold)",
+        "cell 7.png", "a title",
+        "Chosen on the test set, hence optimistic: map threshold 5.00, image threshold 20.00.",
+    ):  # fmt: skip
+        assert part_of in words
+    words = texts(drawn(picture(), None)[0])
+    assert "No threshold could be chosen: the test set lacks good or defective images." in words
+    assert "image threshold" not in words and "optimistic" not in words
+
+
+@pytest.mark.parametrize(
+    ("role", "image_threshold", "said"),
+    [
+        ("hit", 12.0, "(Hit: at or above the image threshold)"),
+        ("hit", 12.3456, "(Hit: at or above the image threshold)"),
+        ("hit", 13.0, "(Miss: below the image threshold)"),
+        ("miss", 12.0, "(Hit: at or above the image threshold)"),
+        ("miss", 13.0, "(Miss: below the image threshold)"),
+        ("false_alarm", 12.0, "(False alarm: at or above the image threshold)"),
+        ("false_alarm", 13.0, "(below the image threshold)"),
+        ("hit", None, None), ("miss", None, None), ("false_alarm", None, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("map_threshold", [None, 6.0, 20.0])
+def test_only_the_image_threshold_makes_a_hit_miss_or_alarm(
+    role, image_threshold, said, map_threshold
+):
+    good = {"kind": "good", "label": 0, "truth": None} if role == "false_alarm" else {}
+    pictured = picture(role=role, **good)
+    thresholds = (map_threshold, image_threshold)
+    for draw, what in ((heatmaps._panels, pictured), (heatmaps._overview, [pictured])):
+        words = texts(draw(what, thresholds, (0.0, 12.0), "a title"))
+        called = {word for word in ("Hit", "Miss", "False alarm") if word in words}
+        assert called == {word for word in ("Hit", "Miss", "False alarm") if said and word in said}
+    assert said is None or said in texts(heatmaps._panels(pictured, thresholds, (0, 1), "t"))
+
+
+def test_shelves_are_named_by_what_they_hold():
+    pictures = [
+        picture(),
+        picture(role="miss", truth=None),
+        picture(role="miss", kind="planted_by_hand"),
+        picture(role="miss", planted=True),
+        picture(role="false_alarm", kind="good", label=0),
+    ]
+    assert [heatmaps._shelf(p).replace("\n", " ") for p in pictures] == [
+        "Highest-scoring defects",
+        "Lowest-scoring defects (no pixel truth)",
+        "Lowest-scoring defects",
+        "Lowest-scoring defects (planted)",
+        "Highest-scoring good",
+    ]
+
+
+def test_map_and_image_threshold_reach_the_files_each_in_its_place(tmp_path):
+    def saved(name, threshold, image_threshold):
+        paths = save_heatmaps(
+            tmp_path / name, [picture()], threshold, (0.0, 12.0), title="t",
+            image_threshold=image_threshold,
+        )  # fmt: skip
+        return [path.read_bytes() for path in paths]
+
+    one, other, swapped = saved("a", 6.0, 9.0), saved("b", 6.0, 13.0), saved("c", 9.0, 6.0)
+    assert all(x != y != z != x for x, y, z in zip(one, other, swapped, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"truth": None}, "no pixel truth"),
+        ({"planted": True}, "truth (planted)"),
+        ({"label": 0, "kind": "good", "truth": np.zeros((H, W), bool)}, "good image:\nno defect"),
+        ({"truth": np.zeros((H, W), bool)}, "outside the crop"),
+    ],
+)
+def test_truth_panel_says_what_is_known(changes, words):
+    figure, _ = drawn(picture(**changes), 6.0)
+    assert words in texts(figure)
+
+
+def test_outlines_are_drawn_only_where_there_is_something_to_outline():
+    def coloured(colour, pictured, threshold):
+        figure, image = drawn(pictured, threshold)
+        box = figure.axes[3].get_window_extent()
+        rows = slice(len(image) - int(box.y1), len(image) - int(box.y0))
+        return near(image[rows, int(box.x0) : int(box.x1)], colour)
+
+    assert coloured(panels.FOUND, picture(), 6.0) > 100
+    assert coloured(panels.FOUND, picture(), 13.0) == 0
+    assert coloured(panels.FOUND, picture(), None) == 0
+    assert coloured(panels.TRUTH, picture(), None) > 50
+    assert coloured(panels.TRUTH, picture(truth=None), None) == 0
+
+
+def test_one_distance_has_one_colour_in_every_picture():
+    grey = np.full((H, W, 3), 100, np.uint8)
+    one = overlay(grey, np.full((H, W), 7.0, np.float32), (2.0, 12.0))
+    ramp = np.linspace(2, 12, 201, dtype=np.float32)[None].repeat(H, 0)
+    other = overlay(np.full((H, 201, 3), 100, np.uint8), ramp, (2.0, 12.0))
+    assert np.array_equal(one[0, 0], other[0, 100])
+    beyond = overlay(grey, np.full((H, W), 99.0, np.float32), (2.0, 12.0))
+    assert np.array_equal(beyond[0, 0], other[0, 200])
+    assert other[0, 200].sum() > other[0, 100].sum() > other[0, 0].sum()
+
+
+def test_common_scale_covers_all_pictures_and_is_never_empty():
+    low, high = common_scale([picture(map=np.full((H, W), v, np.float32)) for v in (3.0, 9.0)])
+    assert (low, high) == (3.0, 9.0)
+    low, high = common_scale([picture(map=np.full((H, W), 3.0, np.float32))])
+    assert low < high
+
+
+def test_long_pictures_and_every_role_fit_on_the_sheet(tmp_path):
+    tall = {
+        "image": np.zeros((96, 24, 3), np.uint8),
+        "map": np.ones((96, 24), np.float32),
+        "truth": None,
+    }
+    pictures = [picture(**tall, role=role) for role in ("hit", "miss", "false_alarm")]
+    paths = save_heatmaps(tmp_path, pictures, 0.5, (0.0, 2.0), title="t")
+    with Image.open(paths[-1]) as sheet:
+        assert max(sheet.size) < 2500
+
+
+def test_drawing_leaves_no_global_figures(tmp_path):
+    save_heatmaps(tmp_path, [picture()], 6.0, (0.0, 12.0), title="t")
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()
+
+
+# --- summary ---------------------------------------------------------------------------------
+
+RESULTS = {
+    "test/image_auroc": 0.94123456, "test/image_ap": 0.95, "test/image_f1max": 0.9,
+    "test/pixel_auroc": None, "test/pixel_auroc_why": "no test image has a pixel truth [at all]",
+    "test/pixel_ap": 0.0, "test/pixel_aupro": 0.5,
+    "fit/seconds": 10.0, "fit/images": 352, "test/seconds": 0.0, "test/images": 785,
+    "peak_memory_bytes": 3 * 2**29, "backbone": "tf_efficientnet_lite0", "weights": "pretrained",
+    "embedding_dim": 1056, "proj": "jl", "dim": 100, "eps": 0.01, "seed": 7, "grid": [56, 56],
+    "data": "elpv/mono", "data/train_images": 352, "data/test_planted": 236, "notes": ["n"],
+}  # fmt: skip
+
+
+def printed(function, *arguments):
+    text = io.StringIO()
+    function(*arguments, console=Console(file=text, width=80))
+    return text.getvalue()
+
+
+def test_summary_in_a_file_has_whole_paths_and_no_colour_codes():
+    path = "/data/" + "a [bold]folder[/bold]/" * 12 + "metrics.json"
+    note = "Pixel metrics count planted defects only: " + "the data has no masks, " * 5
+    text = printed(print_summary, RESULTS, {"metrics": path}, [note])
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    assert f"metrics  {path}" in lines
+    assert f"Note: {note}" in [line + " " * line.endswith(",") for line in lines]
+
+
+def test_summary_shows_metrics_reasons_and_what_the_run_was():
+    text = printed(print_summary, RESULTS, {}, [])
+    lines = text.splitlines()
+    assert any("image AUROC" in line and "0.9412" in line for line in lines)
+    why = "no test image has a pixel truth [at all]"
+    assert any("pixel AUROC" in line and "—" in line and why in line for line in lines)
+    assert any("pixel AP " in line and "0.0000" in line for line in lines)  # zero is no null
+    for fact in (
+        "tf_efficientnet_lite0, weights pretrained", "jl, D = 100, of C = 1056 channels",
+        "56 x 56", "352 images in 10.0 s, 35.2 images/s", "785 images in 0.0 s", "1.50 GiB",
+        "elpv/mono", "236 with planted defects", "0.01, 7",
+    ):  # fmt: skip
+        assert fact in text
+
+
+def test_summary_prints_what_it_has_when_results_are_few():
+    text = printed(print_summary, {"test/image_auroc": None}, {}, [])
+    assert text.count("—") == 6
+
+
+# --- sweep -----------------------------------------------------------------------------------
+
+
+def job(sweep, name, overrides, results=None, error=None):
+    folder = sweep / name
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(
+        "".join(f"- {json.dumps(text)}\n" for text in overrides) or "[]\n"
+    )
+    if results is not None:
+        write_json(folder / "metrics.json", {**RESULTS, **results})
+    if error is not None:
+        write_json(folder / "failed.json", {"error": error})
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    number = 0
+    for proj in ("subset", "jl"):
+        for seed in range(5):
+            auroc = 0.9 + 0.01 * seed * (proj == "jl")
+            job(
+                tmp_path,
+                str(number),
+                ["data=elpv", f"proj={proj}", f"seed={seed}"],
+                {"proj": proj, "seed": seed, "test/image_auroc": auroc},
+            )
+            number += 1
+    job(tmp_path, "10", ["data=elpv", "proj=jl", "seed=0", "+extra='a b'"], {"proj": "jl"})
+    job(tmp_path, "11", ["data=elpv", "proj=nope", "seed=0"], error="no proj [nope], say jl")
+    job(tmp_path, "12", ["data=elpv", "proj=jl", "seed=9"])
+    (tmp_path / "wandb").mkdir()
+    return tmp_path
+
+
+def test_jobs_are_in_natural_order_and_know_how_they_ended(sweep):
+    jobs = collect(sweep)
+    assert [found.name for found in jobs] == [str(i) for i in range(13)]
+    assert [found.status for found in jobs] == ["done"] * 11 + ["failed", "unfinished"]
+    assert jobs[10].overrides == {"data": "elpv", "proj": "jl", "seed": "0", "extra": "a b"}
+    assert jobs[11].error == "no proj [nope], say jl"
+
+
+def test_sweep_csv_has_a_row_a_job_with_overrides_and_all_metrics(sweep):
+    path = write_sweep_csv(sweep)
+    first = path.read_bytes()
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["job"] for row in rows] == [str(i) for i in range(13)]
+    columns = list(rows[0])
+    assert columns[:7] == ["job", "status", "data", "proj", "seed", "extra", "test/image_auroc"]
+    assert set(RESULTS) <= set(columns)
+    assert float(rows[6]["test/image_auroc"]) == 0.9 + 0.01
+    assert rows[6]["test/pixel_auroc"] == "" and rows[0]["extra"] == ""
+    assert rows[0]["data"] == "elpv" and rows[0]["result/data"] == "elpv/mono"
+    assert rows[11]["status"] == "failed" and rows[11]["error"] == "no proj [nope], say jl"
+    assert rows[12]["status"] == "unfinished" and rows[12]["proj"] == "jl"
+    assert write_sweep_csv(sweep).read_bytes() == first
+
+
+def test_sweep_table_gives_mean_and_sample_deviation_over_seeds(sweep):
+    text = printed(print_sweep_table, collect(sweep))
+    assert "\x1b" not in text and "All jobs: data=elpv" in text
+    lines = text.splitlines()
+    values = [0.9 + 0.01 * seed for seed in range(5)]
+    spread = f"{np.mean(values):.4f} ±{np.std(values, ddof=1):.4f}"
+    (jl,) = [line for line in lines if "│ jl" in line and "a b" not in line]
+    assert spread in jl and "│ 5 │" in jl
+    assert any("│ subset" in line and "0.9000 ±0.0000" in line for line in lines)
+    (single,) = [line for line in lines if "a b" in line]
+    assert "│ 1 │" in single and "±" not in single
+    # Null in every job: no column.
+    assert text.count("AUROC") == 1
+    assert "Job 11 failed (data=elpv proj=nope seed=0): no proj [nope], say jl" in lines
+    assert "Job 12 unfinished (data=elpv proj=jl seed=9)" in lines
+
+
+def test_a_metric_that_some_seeds_lack_says_over_how_many_it_is(tmp_path):
+    for seed, value in enumerate((0.5, None, 0.7)):
+        job(tmp_path, str(seed), [f"seed={seed}"], {"test/image_auroc": value})
+    assert "0.6000 ±0.1414 (2 of 3)" in printed(print_sweep_table, collect(tmp_path))
+
+
+def test_a_sweep_of_failures_still_reports(tmp_path):
+    job(tmp_path, "0", [], error="bad")
+    assert "Job 0 failed (): bad" in printed(print_sweep_table, collect(tmp_path))
+    assert "0,failed," in write_sweep_csv(tmp_path).read_text()
+
+
+def test_broken_sweeps_are_one_line(tmp_path):
+    with pytest.raises(InputError, match="is no folder"):
+        collect(tmp_path / "nowhere")
+    job(tmp_path, "0", [])
+    (tmp_path / "0" / "metrics.json").write_text('{"a": ')
+    with pytest.raises(InputError, match=r"metrics.json cannot be read") as caught:
+        collect(tmp_path)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "0" / "metrics.json").write_text("[]")
+    with pytest.raises(InputError, match="does not hold a dict"):
+        collect(tmp_path)
