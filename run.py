@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from padim_lit.cli import config, experiment
+from padim_lit.cli import config, experiment, messages, overrides
 from padim_lit.errors import InputError
 from padim_lit.sweep import folders, launchers
 
@@ -34,11 +34,11 @@ def one_line_errors() -> Iterator[None]:
     except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
         if DEBUGGING:
             raise
-        sys.exit(f"error: {config.one_line(error)}")
+        sys.exit(f"error: {messages.one_line(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if DEBUGGING or not (reason := launchers.explain(error)):
+        if DEBUGGING or not (reason := launchers.error_line(error)):
             raise
         sys.exit(f"error: {reason}")
 
@@ -54,9 +54,9 @@ def prepare(words: list[str]) -> list[str]:
     """The command line with the folders that make a sweep go on where it ended."""
     if {"-sc", "--shell-completion"} & set(words):
         return words
-    overrides = config.read_overrides([word for word in words if folders.is_override(word)])
-    config.refuse_null_groups(overrides, Path(__file__).parent / "conf")
-    return folders.with_folders(words, overrides)
+    typed = overrides.read_overrides([word for word in words if folders.is_override(word)])
+    overrides.refuse_null_groups(typed, Path(__file__).parent / "conf")
+    return folders.with_folders(words, typed)
 
 
 def main() -> None:

@@ -97,10 +97,10 @@ class Ours:
         self.state = init(self.detector.positions, self.detector.projection.dim)
 
     def collect(self, images: Tensor) -> None:
-        self.state = self.detector.gather(self.state, images, len)
+        self.state = self.detector.update_moments(self.state, images, len)
 
     def fit(self) -> None:
-        self.detector.use(self.state)
+        self.detector.set_moments(self.state)
 
     def score(self, images: Tensor) -> Tensor:
         return self.detector(images)[0]

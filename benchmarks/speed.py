@@ -115,7 +115,7 @@ def measure(
 
         def fit_step() -> None:
             nonlocal state
-            state = model.gather(state, x, len)
+            state = model.update_moments(state, x, len)
 
         for _ in range(2):  # warm up, and fill the state
             fit_step()

@@ -36,7 +36,7 @@ class Table(AnomalyData):
             f"table/{folder.name}",
             train,
             held_out + [item for item in items if item.label],
-            record={"split": f"{len(held_out)} good held out", "split_seed": 0},
+            provenance={"split": f"{len(held_out)} good held out", "split_seed": 0},
             notes=["No masks: pixel metrics cannot be computed."],
             **options,
         )

@@ -6,7 +6,7 @@ from padim_lit.deploy.predictor import Prediction, Predictor, load
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.detector import Detector
-from padim_lit.model.learned import Fisher, Minor
+from padim_lit.model.learned import NPCA, Fisher
 from padim_lit.model.projection import JL, Identity, Orthogonal, Projection, Sparse, Subset
 from padim_lit.version import __version__
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JL",
+    "NPCA",
     "Backbone",
     "Detector",
     "Fisher",
     "Identity",
     "InputError",
-    "Minor",
     "Orthogonal",
     "PaDiM",
     "Prediction",

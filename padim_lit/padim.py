@@ -15,7 +15,7 @@ from padim_lit.digests import ordered
 from padim_lit.errors import InputError, require_finite
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
-from padim_lit.model.learned import patch_statistics, spread
+from padim_lit.model.learned import evenly_spaced, patch_statistics
 from padim_lit.model.moments import reduce
 from padim_lit.model.projection import Identity, Projection
 from padim_lit.system.memory import available_bytes, readable
@@ -81,11 +81,13 @@ class PaDiM(Detector, LightningModule):
 
     @torch.no_grad()
     def on_train_start(self) -> None:
-        if not self.projection.warmup:
+        if not self.projection.fit_images:
             return
         loader = self.trainer.train_dataloader
         # Each rank sees the same images, so none waits for another.
-        chosen = Subset(loader.dataset, spread(len(loader.dataset), self.projection.warmup))
+        chosen = Subset(
+            loader.dataset, evenly_spaced(len(loader.dataset), self.projection.fit_images)
+        )
         # No more at once than the fit itself: that may have been halved for want of memory.
         batches = DataLoader(
             chosen, batch_size=min(8, loader.batch_size or 8), collate_fn=loader.collate_fn
@@ -110,7 +112,7 @@ class PaDiM(Detector, LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         check = partial(require_finite, batch=batch)
-        self.moments = self.gather(self.moments, batch["image"], check)
+        self.moments = self.update_moments(self.moments, batch["image"], check)
         if "digest" in batch:
             self._digests.append(batch["digest"].cpu())
 
@@ -122,7 +124,7 @@ class PaDiM(Detector, LightningModule):
             torch.distributed.all_gather_object(ranks, digests)
             digests = [part for rank in ranks for part in rank]
         images = ordered(torch.cat(digests)) if digests else None
-        self.use(moments, images)
+        self.set_moments(moments, images)
 
     # Score
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_pil_image
 
-from padim_lit import JL, Backbone, Fisher, InputError, Minor, PaDiM, Subset
+from padim_lit import JL, NPCA, Backbone, Fisher, InputError, PaDiM, Subset
 
 ROOT = Path(__file__).parents[1]
 
@@ -156,7 +156,7 @@ def test_a_version_1_checkpoint_is_read(fitted, tmp_path):
     assert torch.equal(loaded(images)[0], fitted(images)[0])
 
 
-@pytest.mark.parametrize("kind", [Fisher, Minor])
+@pytest.mark.parametrize("kind", [Fisher, NPCA])
 def test_what_learns_does_so_before_the_fit(tmp_path, kind):
     model = make(kind)
     trainer(tmp_path).fit(model, batches(24))

@@ -231,7 +231,7 @@ class Spread:
     seeds: int
 
 
-def spread(points: ArrayLike, level: float = 0.95) -> Spread:
+def seed_sd(points: ArrayLike, level: float = 0.95) -> Spread:
     """Standard deviation of `points` (S,) over seeds (n − 1), with the χ² interval.
 
     It holds for this test set and for draws that are about normal; with S < 2 all is undefined.

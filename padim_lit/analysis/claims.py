@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.bootstrap import Difference, paired_difference, spread, spread_ratio
+from padim_lit.analysis.bootstrap import Difference, paired_difference, seed_sd, spread_ratio
 from padim_lit.analysis.sweep_results import RESAMPLED, SweepFolder, join_parts, labels
 from padim_lit.analysis.theory import fit_performance
 from padim_lit.errors import InputError
@@ -341,7 +341,7 @@ def _seed_spread(folders: Sequence[SweepFolder]) -> Verdict:
                 if min(len(subset), len(jl)) < 2:
                     continue
                 ratio = spread_ratio(subset, jl, LEVEL)
-                one, other = spread(subset, LEVEL), spread(jl, LEVEL)
+                one, other = seed_sd(subset, LEVEL), seed_sd(jl, LEVEL)
                 row = {"metric": metric, "dim": d, "comparison": f"sd of subset / sd of jl at {d}"}
                 row |= {"ratio": _known(ratio.value), "low": ratio.low, "high": ratio.high}
                 row |= {"level": LEVEL, "seeds": ratio.seeds}

@@ -26,8 +26,8 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
             in a file and any amount of memory afterwards.
     """
     _require_spec(state["spec"])
-    _require(isinstance(state["record"], dict), "record")
-    _require_record(state["record"])
+    _require(isinstance(state["provenance"], dict), "provenance")
+    _require_provenance(state["provenance"])
     weights = content["state_dict"]
     _require(isinstance(weights, dict), "state_dict")
     for name, tensor in weights.items():
@@ -123,12 +123,12 @@ def _require_keys(where: str, found: dict, rules: dict[str, Callable[[Any], bool
         _require(key in found and rule(found[key]), f"{where}: {key}")
 
 
-def _require_record(record: dict[str, Any]) -> None:
-    _require(all(isinstance(key, str) for key in record), "record")
+def _require_provenance(provenance: dict[str, Any]) -> None:
+    _require(all(isinstance(key, str) for key in provenance), "provenance")
     for key in ("image_size", "crop_size"):
-        value = record.get(key)
-        _require(value is None or _is_int(value) or _is_shape(value), f"record: {key}")
-    _require(isinstance(record.get("history", []), list), "record: history")
+        value = provenance.get(key)
+        _require(value is None or _is_int(value) or _is_shape(value), f"provenance: {key}")
+    _require(isinstance(provenance.get("history", []), list), "provenance: history")
 
 
 def _is_int(value: Any) -> bool:

@@ -17,7 +17,7 @@ VERSION = 4
 #: The key of a Lightning checkpoint under which it lies.
 KEY = "padim_lit"
 #: What every version holds under it.
-NEEDED = {"version", "spec", "record", "count"}
+NEEDED = {"version", "spec", "provenance", "count"}
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
 def state_of(content: Any) -> dict[str, Any]:
     """``content[KEY]``, brought up to the present `VERSION` in place.
 
-    Keys: ``version``; ``spec``, the arguments of `Detector`; ``record``, what else was recorded
+    Keys: ``version``; ``spec``, the arguments of `Detector`; ``provenance``, what else was recorded
     (data, preprocessing), primitives; ``count``, N, 0 before a fit. After one also ``mean`` (P,D)
     and ``whitening`` and ``scatter``, the bands of a `Triangle` or packed, of which a slim
     checkpoint (`Detector.slim_state`) has the first alone; ``images``, digests
@@ -121,8 +121,8 @@ def state_of(content: Any) -> dict[str, Any]:
     if state["version"] < 2:
         state["spec"].setdefault("image_score", "max")
         options = state["spec"].get("proj_options")
-        if state["spec"].get("proj") == "minor" and isinstance(options, dict):
-            options.setdefault("warmup", 100)
+        if state["spec"].get("proj") == "npca" and isinstance(options, dict):
+            options.setdefault("fit_images", 100)
     if state["version"] < 3:
         state.update(images=None, calibration=None)
     if state["version"] < 4:
@@ -143,6 +143,6 @@ def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") 
     return ", ".join(f for f in found if f)
 
 
-def part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def submodule_state(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors of one submodule of a state dict."""
     return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}

@@ -64,7 +64,12 @@ def make_model(config: DictConfig, data: AnomalyData) -> PaDiM:
         image_score=config.image_score,
     )
     weights = config.backbone.weights
-    model.record = {"data": data.name, **data.record, **preprocessing(config), "weights": weights}
+    model.provenance = {
+        "data": data.name,
+        **data.provenance,
+        **preprocessing(config),
+        "weights": weights,
+    }
     return model
 
 
@@ -101,7 +106,7 @@ def make_ablation(
 
 
 def require_regular(eps: float, dim: int, data: AnomalyData) -> None:
-    images = data.record["train_images"]
+    images = data.provenance["train_images"]
     if not 0 <= eps < math.inf:
         raise InputError(f"eps={eps}: must be finite, 0 or more; set eps > 0 (PaDiM: 0.01)")
     if eps == 0 and images <= dim:
@@ -123,7 +128,7 @@ def preprocessing(config: DictConfig) -> dict[str, Any]:
 def load_model(config: DictConfig, data: AnomalyData) -> PaDiM:
     """The checkpoint's PaDiM, after checking that the config asks for just that one."""
     state = read(config.ckpt)[KEY]
-    saved, record = state["spec"], state["record"]
+    saved, provenance = state["spec"], state["provenance"]
     given: dict[str, Any] = {
         "backbone": {k: config.backbone[k] for k in ("model", "feature_location")},
         "proj": config.proj.name,
@@ -140,13 +145,13 @@ def load_model(config: DictConfig, data: AnomalyData) -> PaDiM:
     if config.proj.name != "identity":
         given["dim"] = config.dim
     wrong = differences(saved, given)
-    if record:  # a checkpoint of a plain Trainer has none: its preprocessing is the caller's
+    if provenance:  # a checkpoint of a plain Trainer has none: its preprocessing is the caller's
         asked = {**preprocessing(config), "weights": config.backbone.weights}
-        known = str(record.get("data")).split(" + ")  # several after mode=merge
-        if data.name in known and "split_seed" in data.record:
+        known = str(provenance.get("data")).split(" + ")  # several after mode=merge
+        if data.name in known and "split_seed" in data.provenance:
             # Another split would test on images that the checkpoint was fitted on.
-            asked["split_seed"] = data.record["split_seed"]
-        wrong = wrong or differences(record, asked)
+            asked["split_seed"] = data.provenance["split_seed"]
+        wrong = wrong or differences(provenance, asked)
     if wrong:
         raise InputError(f"ckpt={config.ckpt} is of another config: {wrong}; give the same keys")
     return PaDiM.load_from_checkpoint(config.ckpt)

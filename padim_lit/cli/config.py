@@ -34,13 +34,13 @@ class SparseConfig(ProjectionConfig):
 
 @dataclass
 class FisherConfig(ProjectionConfig):
-    warmup: int = 100
+    fit_images: int = 100
     shrinkage: float = 0.1
 
 
 @dataclass
 class MinorConfig(ProjectionConfig):
-    warmup: int = 100
+    fit_images: int = 100
     sketch: int = 300
 
 
@@ -164,7 +164,7 @@ def register() -> None:
         "projection": ProjectionConfig,
         "sparse": SparseConfig,
         "fisher": FisherConfig,
-        "minor": MinorConfig,
+        "npca": MinorConfig,
     }.items():
         store.store(group="schema/proj", name=name, node=node)
     for name, node in {

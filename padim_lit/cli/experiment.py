@@ -29,7 +29,7 @@ from padim_lit.cli.modes import (
 from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers
 from padim_lit.sweep.job_table import collect, print_failures, print_sweep_table, write_sweep_csv
-from padim_lit.system import faults
+from padim_lit.system import resource_errors
 from padim_lit.system.atomic import remove_remnants
 from padim_lit.system.memory import keep_freed_memory
 
@@ -119,7 +119,7 @@ def _run(mode: Mode, config: DictConfig, folder: Path) -> None:
     try:
         mode.run(config, folder)
     except (OSError, RuntimeError, MemoryError) as error:
-        reason = faults.explain(error, folder)
+        reason = resource_errors.error_line(error, folder)
         if reason is None:
             raise
         raise InputError(reason) from error

@@ -32,7 +32,7 @@ def require_known_keys(config: DictConfig, prefix: str = "") -> None:
             require_known_keys(config[key], f"{prefix}{key}.")
 
 
-def explain(error: HydraException | OmegaConfBaseException) -> str:
+def error_line(error: HydraException | OmegaConfBaseException) -> str:
     """One line for a config that Hydra or OmegaConf refuses: what was given, what to do."""
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
@@ -74,7 +74,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return explain(error)
+        return error_line(error)
     text = str(error).strip() or type(error).__name__
     if "Original Traceback" in text:  # raised in a loader's process: its last line is the message
         text = text.splitlines()[-1].partition(": ")[2]

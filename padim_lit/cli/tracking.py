@@ -10,10 +10,10 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from padim_lit.errors import InputError
-from padim_lit.visualization.gallery import Picture
+from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.heatmaps import common_scale
 from padim_lit.visualization.panels import overlay
-from padim_lit.visualization.predictions import Prediction
+from padim_lit.visualization.predictions import TestScore
 
 
 def wandb_logger(
@@ -81,8 +81,8 @@ def log_run(
     *,
     config: Mapping[str, Any],
     results: Mapping[str, Any],
-    predictions: Sequence[Prediction],
-    pictures: Sequence[Picture],
+    predictions: Sequence[TestScore],
+    pictures: Sequence[GalleryEntry],
     threshold: float | None,
     scale: tuple[float, float] | None = None,
 ) -> None:
@@ -160,8 +160,8 @@ def _log_wandb(
     config: Mapping[str, Any],
     results: Mapping[str, Any],
     numbers: Mapping[str, float],
-    predictions: Sequence[Prediction],
-    pictures: Sequence[Picture],
+    predictions: Sequence[TestScore],
+    pictures: Sequence[GalleryEntry],
     threshold: float | None,
     scale: tuple[float, float],
 ) -> None:
@@ -186,7 +186,7 @@ def _log_wandb(
     run.summary.update(dict(results))
 
 
-def _wandb_image(wandb: Any, picture: Picture, threshold: float | None) -> Any:
+def _wandb_image(wandb: Any, picture: GalleryEntry, threshold: float | None) -> Any:
     names = {0: "good", 1: "defect"}
     masks = {}
     if picture.truth is not None:
@@ -203,17 +203,17 @@ def _wandb_image(wandb: Any, picture: Picture, threshold: float | None) -> Any:
     )
 
 
-def _caption(picture: Picture) -> str:
+def _caption(picture: GalleryEntry) -> str:
     stem = PurePath(picture.path).stem
     return f"{picture.role} {picture.rank}: {picture.kind} {stem}, score {picture.score:.2f}"
 
 
-def _tag(picture: Picture) -> str:
+def _tag(picture: GalleryEntry) -> str:
     stem = PurePath(picture.path).stem
     return f"{picture.role}/{picture.rank}_{picture.kind}_{stem}"
 
 
-def _strip(picture: Picture, scale: tuple[float, float]) -> np.ndarray:
+def _strip(picture: GalleryEntry, scale: tuple[float, float]) -> np.ndarray:
     # Grey where the truth is unknown: black would claim that there is no defect.
     shade = np.full(picture.map.shape, 128) if picture.truth is None else picture.truth * 255
     truth = np.repeat(shade.astype(np.uint8)[..., None], 3, axis=2)

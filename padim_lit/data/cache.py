@@ -22,7 +22,7 @@ import numpy as np
 import PIL
 from PIL import features
 
-from padim_lit.data.items import Item, MaskState, Picture, picture
+from padim_lit.data.items import Item, MaskState, PreparedImage, picture
 from padim_lit.data.transform import View
 from padim_lit.errors import InputError
 
@@ -70,7 +70,7 @@ class PictureCache:
                 "writable folder, or null for none"
             ) from error
 
-    def __call__(self, item: Item, view: View) -> Picture:
+    def __call__(self, item: Item, view: View) -> PreparedImage:
         """The picture of `item`; raises InputError as `picture` does."""
         try:
             files = [item.path, *item.masks]
@@ -112,7 +112,7 @@ class PictureCache:
                 f"{shape[0]}×{shape[1]}; set at least {-(-needed // 10**7) / 100:g}"
             )
 
-    def _read(self, key: str) -> Picture | None:
+    def _read(self, key: str) -> PreparedImage | None:
         path = self._entry(key)
         try:
             content = path.read_bytes()
@@ -124,7 +124,7 @@ class PictureCache:
                 path.unlink()
         return found
 
-    def _store(self, key: str, made: Picture) -> bool:
+    def _store(self, key: str, made: PreparedImage) -> bool:
         """Whether the entry is there afterwards."""
         path, content = self._entry(key), _packed(made)
         try:
@@ -195,7 +195,7 @@ def _making() -> list[str]:
     return [code.hexdigest(), *libraries, platform.machine()]
 
 
-def _packed(made: Picture) -> bytes:
+def _packed(made: PreparedImage) -> bytes:
     h, w = made.mask.shape
     mask = b"" if made.state is None else np.packbits(made.mask).tobytes()
     payload = made.pixels.tobytes() + mask
@@ -203,7 +203,7 @@ def _packed(made: Picture) -> bytes:
     return _HEADER.pack(_MAGIC, h, w, state, _checksum(h, w, state, payload)) + payload
 
 
-def _unpacked(content: bytes) -> Picture | None:
+def _unpacked(content: bytes) -> PreparedImage | None:
     """The picture, or None where anything is wrong with the entry."""
     if len(content) < _HEADER.size:
         return None
@@ -219,7 +219,7 @@ def _unpacked(content: bytes) -> Picture | None:
     if state:
         bits = np.frombuffer(payload, dtype=np.uint8, offset=3 * h * w)
         mask = np.unpackbits(bits, count=h * w).reshape(h, w).view(bool)
-    return Picture(pixels, mask, _STATES[state])
+    return PreparedImage(pixels, mask, _STATES[state])
 
 
 def _checksum(h: int, w: int, state: int, payload: bytes | memoryview) -> int:

@@ -132,11 +132,11 @@ class AnomalyData(LightningDataModule):
         crop_size: int, [h, w] or None (keep all).
         batch_size: images in a batch.
         num_workers: loader processes; None chooses from the number of cores.
-        record: what else to record about the data and its split, flat JSON primitives.
+        provenance: what else to record about the data and its split, flat JSON primitives.
         notes: sentences that a run must print and record.
 
     Attributes:
-        name, record, notes: as above, completed with the counts found here.
+        name, provenance, notes: as above, completed with the counts found here.
         image_shape: (h, w) of every image in a batch.
 
     Raises InputError for fewer than two training images, no test image, an image that cannot be
@@ -153,7 +153,7 @@ class AnomalyData(LightningDataModule):
         crop_size: Size | None = 224,
         batch_size: int = 32,
         num_workers: int | None = None,
-        record: dict[str, Primitive] | None = None,
+        provenance: dict[str, Primitive] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class AnomalyData(LightningDataModule):
             counts[f"masks_{state.value}"] = masks[state, False]
             if masks[state, True]:
                 counts[f"planted_masks_{state.value}"] = masks[state, True]
-        self.record: dict[str, Primitive] = {**counts, **(record or {})}
+        self.provenance: dict[str, Primitive] = {**counts, **(provenance or {})}
         self.notes = [*notes, *_notes(counts)]
 
     def train_dataloader(self) -> DataLoader:

@@ -101,7 +101,7 @@ class MaskState(Enum):
     VANISHED = "vanished"  # inside the crop, but smaller than the resized pixels
 
 
-class Picture(NamedTuple):
+class PreparedImage(NamedTuple):
     """What the model sees of an item.
 
     Attributes:
@@ -115,12 +115,12 @@ class Picture(NamedTuple):
     state: MaskState | None
 
 
-def picture(item: Item, view: View) -> Picture:
+def picture(item: Item, view: View) -> PreparedImage:
     """Decode, resize and crop an item; raises InputError as `Item.load` does."""
     image, mask = item.load()
     state = _mask_state(item, mask, view)
     seen = np.zeros(view.output_shape, dtype=bool) if state is None else view.mask(mask)
-    return Picture(np.asarray(view.image(image)), seen, state)
+    return PreparedImage(np.asarray(view.image(image)), seen, state)
 
 
 def state_of_pixels(item: Item, view: View) -> MaskState | None:
@@ -184,7 +184,10 @@ class ItemDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, items: Sequence[Item], view: View, read: Callable[[Item, View], Picture] = picture
+        self,
+        items: Sequence[Item],
+        view: View,
+        read: Callable[[Item, View], PreparedImage] = picture,
     ) -> None:
         self.items = items
         self.view = view

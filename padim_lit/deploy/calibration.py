@@ -2,7 +2,7 @@
 
 Held-out images would be missing from the fit. Instead each training image is scored by the
 Gaussians of all the *others*, which follow in closed form from those of all. Three things to know.
-A projection that learns (fisher, minor) has seen some images in its warm-up, which makes their
+A projection that learns (fisher, npca) has seen some images in its warm-up, which makes their
 scores too low: mode=fit leaves these out where enough others remain. Leaving out one photo of a
 part leaves its near-duplicates in. And a line that drifts away from the training images raises the
 scores of good parts: no threshold from yesterday's images can know.

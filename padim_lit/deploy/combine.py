@@ -33,7 +33,7 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
             k: v for k, v in spec["backbone"].items() if k not in ("weights", "name")
         }
     looks = [
-        {**{k: d.record.get(k) for k in ("image_size", "crop_size")}, "precision": d.precision}
+        {**{k: d.provenance.get(k) for k in ("image_size", "crop_size")}, "precision": d.precision}
         for d in (first, second)
     ]
     wrong = differences(theirs, ours) or differences(looks[1], looks[0])
@@ -51,7 +51,7 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
         )
 
 
-def add(
+def add_images(
     detector: Detector, moments: Moments, images: Tensor | None, repeats: str, what: str
 ) -> None:
     """Let `detector` hold these moments too.
@@ -72,7 +72,7 @@ def add(
     both = None
     if images is not None and detector.images is not None:
         both = digests.ordered(torch.cat([detector.images, images]))
-    detector.use(merge(ours, moments), both)
+    detector.set_moments(merge(ours, moments), both)
 
 
 def require_new(detector: Detector, images: Tensor | None, what: str) -> None:
@@ -104,7 +104,7 @@ class Safety:
     negative: int
 
 
-def take(detector: Detector, moments: Moments, images: Tensor, what: str) -> Safety:
+def remove_images(detector: Detector, moments: Moments, images: Tensor, what: str) -> Safety:
     """Let `detector` no longer hold these images.
 
     Args:
@@ -137,7 +137,7 @@ def take(detector: Detector, moments: Moments, images: Tensor, what: str) -> Saf
             f"{what}: at {safety.negative} positions rounding is larger than what would be left; "
             "fit again without these images"
         )
-    detector.use(rest, left)
+    detector.set_moments(rest, left)
     return safety
 
 

@@ -39,13 +39,13 @@ def metadata(
     ``resize`` is the shorter side in pixels (int) or an exact [h, w] to which an image is brought
     before the centre crop to ``image_shape``; None where the checkpoint does not say.
     """
-    record, backbone, projection = detector.record, detector.backbone, detector.projection
+    provenance, backbone, projection = detector.provenance, detector.backbone, detector.projection
     resize = None
-    if "image_size" in record:
-        resize = view(record["image_size"], record["crop_size"]).resize
+    if "image_size" in provenance:
+        resize = view(provenance["image_size"], provenance["crop_size"]).resize
     return {
         "version": __version__,
-        "data": record.get("data"),
+        "data": provenance.get("data"),
         "backbone": backbone.name,
         "weights": backbone.source,
         "weights_sha256": backbone.source_sha256,
@@ -56,8 +56,8 @@ def metadata(
         "grid": list(detector.map_grid),
         "sigma": detector.sigma,
         "image_score": detector.image_score,
-        "image_size": record.get("image_size"),
-        "crop_size": record.get("crop_size"),
+        "image_size": provenance.get("image_size"),
+        "crop_size": provenance.get("crop_size"),
         "resize": list(resize) if isinstance(resize, tuple) else resize,
         "image_shape": list(detector.image_shape),
         "train_images": detector.count,

@@ -20,7 +20,7 @@ from padim_lit.deploy.calibration import describe, p_value, recalibrate
 from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
-from padim_lit.system.faults import in_parts
+from padim_lit.system.resource_errors import in_parts
 
 #: Images of a batch on a GPU, and what are decoded ahead at most.
 BATCH, AHEAD = 16, 8
@@ -331,8 +331,8 @@ def load(
 def _sizes(
     detector: Detector, image_size: Size | None, crop_size: Size | None
 ) -> tuple[Size, Size | None]:
-    if all(key in detector.record for key in _LOOK):
-        saved = tuple(detector.record[key] for key in _LOOK)
+    if all(key in detector.provenance for key in _LOOK):
+        saved = tuple(detector.provenance[key] for key in _LOOK)
         asked = (image_size, crop_size)
         if any(a is not None and a != s for a, s in zip(asked, saved, strict=True)):
             raise InputError(

@@ -42,7 +42,7 @@ class Detector(nn.Module):
         count: N, the images that they were made of; 0 before a fit.
         images: content digests (N,16) of the images in the moments; None where unknown.
         calibration: what held-out good images score; None where it was not measured.
-        record: primitives on what was fitted (data, preprocessing, seed).
+        provenance: primitives on what was fitted (data, preprocessing, seed).
 
     Raises:
         InputError: arguments that do not fit each other.
@@ -81,7 +81,7 @@ class Detector(nn.Module):
         self.count = 0
         self.images: Tensor | None = None
         self.calibration: dict[str, Any] | None = None
-        self.record: dict[str, Any] = {}
+        self.provenance: dict[str, Any] = {}
         # Saved packed and with a version by `state`, not in the state dict.
         self.register_buffer("mean", None, persistent=False)
         self.register_buffer("layer_means", None, persistent=False)
@@ -106,7 +106,7 @@ class Detector(nn.Module):
     @property
     def precision(self) -> str:
         """What the backbone was computed in at the fit: "32-true", or "bf16-mixed"."""
-        return self.record.get("precision", FULL_PRECISION)
+        return self.provenance.get("precision", FULL_PRECISION)
 
     def _apply(self, change: Any, recurse: bool = True) -> "Detector":
         # Where the module moves, its factors and moments move; as bands they are no buffers.
@@ -129,12 +129,14 @@ class Detector(nn.Module):
             return embed(features, projection or self.projection, self.map_grid, means)
 
     def no_moments(self) -> Moments:
-        """Moments of no image, for `gather`, where the module is."""
+        """Moments of no image, for `update_moments`, where the module is."""
         device, layers = self.projection.matrix.device, len(self.backbone.layers)
         return init(self.positions, self.projection.dim, device, layers=layers)
 
     @torch.no_grad()
-    def gather(self, moments: Moments, images: Tensor, check: Callable[[Tensor], None]) -> Moments:
+    def update_moments(
+        self, moments: Moments, images: Tensor, check: Callable[[Tensor], None]
+    ) -> Moments:
         """Moments with these images (B,3,h,w) too; `check` sees the embeddings (B,P,D) before.
 
         The scatter is changed in place, see `padim_lit.model.moments.update`.
@@ -158,7 +160,7 @@ class Detector(nn.Module):
             maps = self.anomaly_map(distances)
         return image_score(distances, maps, self.image_score), maps
 
-    def use(self, moments: Moments, images: Tensor | None = None) -> None:
+    def set_moments(self, moments: Moments, images: Tensor | None = None) -> None:
         """Score with the Gaussians of these moments from now on.
 
         Raises:
@@ -205,7 +207,7 @@ class Detector(nn.Module):
     def state(self) -> dict[str, Any]:
         """What `padim_lit.checkpoint.format` keeps beside the state dict."""
         state: dict[str, Any] = {"version": checkpoint.VERSION, "spec": self.spec()}
-        state |= {"record": self.record, "count": 0, "images": None, "calibration": None}
+        state |= {"provenance": self.provenance, "count": 0, "images": None, "calibration": None}
         if self.whitening is not None:
             # The bands themselves: packing would need the room of both once more.
             state |= {
@@ -239,7 +241,7 @@ class Detector(nn.Module):
         if state["spec"] != self.spec():
             wrong = checkpoint.differences(state["spec"], self.spec())
             raise InputError(f"checkpoint of another config: {wrong}")
-        self.record = state["record"]
+        self.provenance = state["provenance"]
         if state["count"]:
             self.count, self.mean, self.moments = state["count"], state["mean"], None
             self.layer_means = state["layer_means"]
@@ -260,7 +262,9 @@ class Detector(nn.Module):
         content = checkpoint.read(path)
         weights, state = content["state_dict"], content[checkpoint.KEY]
         spec = state["spec"]
-        backbone = Backbone(**spec["backbone"], state=checkpoint.part(weights, "backbone.net."))
+        backbone = Backbone(
+            **spec["backbone"], state=checkpoint.submodule_state(weights, "backbone.net.")
+        )
         kind = PROJECTIONS.get(spec["proj"])
         if kind is None:
             raise InputError(

@@ -75,7 +75,7 @@ def layer_parts(
         down = (min(layer.shape[-2], grid[0]), min(layer.shape[-1], grid[1]))
         if down != tuple(layer.shape[-2:]):
             layer = F.adaptive_avg_pool2d(layer, down)
-        yield projection.part(layer.float(), start)
+        yield projection.project_layer(layer.float(), start)
         start += layer.shape[1]
 
 

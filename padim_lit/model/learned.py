@@ -18,17 +18,17 @@ class Learned(Projection):
     head of a larger one.
 
     Args:
-        warmup: number of good images to learn from, spread evenly over the training set; a
+        fit_images: number of good images to learn from, spread evenly over the training set; a
             covariance averaged over the positions needs few.
     """
 
     drawn = False
 
-    def __init__(self, in_channels: int, dim: int, seed: int = 0, warmup: int = 100):
-        if warmup < 2:
-            raise InputError(f"proj.warmup={warmup}: must be at least 2 images")
-        self.warmup = warmup
-        self.options = {**getattr(self, "options", {}), "warmup": warmup}
+    def __init__(self, in_channels: int, dim: int, seed: int = 0, fit_images: int = 100):
+        if fit_images < 2:
+            raise InputError(f"proj.fit_images={fit_images}: must be at least 2 images")
+        self.fit_images = fit_images
+        self.options = {**getattr(self, "options", {}), "fit_images": fit_images}
         super().__init__(in_channels, dim, seed)
 
     def draw(self, generator: torch.Generator) -> Tensor:
@@ -52,7 +52,7 @@ class Fisher(Learned):
 
     Args:
         shrinkage: λ > 0.
-        warmup: see `Learned`.
+        fit_images: see `Learned`.
     """
 
     name = "fisher"
@@ -64,13 +64,13 @@ class Fisher(Learned):
         in_channels: int,
         dim: int,
         seed: int = 0,
-        warmup: int = 100,
+        fit_images: int = 100,
         shrinkage: float = 0.1,
     ):
         if not 0 < shrinkage < math.inf:
             raise InputError(f"proj.shrinkage={shrinkage}: must be above 0 (default 0.1)")
         self.shrinkage, self.options = shrinkage, {"shrinkage": shrinkage}
-        super().__init__(in_channels, dim, seed, warmup)
+        super().__init__(in_channels, dim, seed, fit_images)
 
     def learn(self, within: Tensor, means: Tensor) -> None:
         within, means = within.double().cpu(), means.double().cpu()
@@ -83,7 +83,7 @@ class Fisher(Learned):
         self.matrix = rows.float().to(self.matrix.device)
 
 
-class Minor(Learned):
+class NPCA(Learned):
     """The D directions of least variance within a position, in a JL sketch.
 
     Negated PCA (Rippel et al. 2020) inside a sketch: good parts hardly vary along these
@@ -91,22 +91,22 @@ class Minor(Learned):
     the sketch leaves a share of every channel in each.
 
     Args:
-        warmup: see `Learned`.
+        fit_images: see `Learned`.
         sketch: width of the sketch, at least D.
     """
 
-    name = "minor"
+    name = "npca"
 
     def __init__(
-        self, in_channels: int, dim: int, seed: int = 0, warmup: int = 100, sketch: int = 300
+        self, in_channels: int, dim: int, seed: int = 0, fit_images: int = 100, sketch: int = 300
     ):
         if dim > sketch:
             raise InputError(
-                f"dim={dim} exceeds proj.sketch={sketch}, out of which proj=minor chooses; use a "
+                f"dim={dim} exceeds proj.sketch={sketch}, out of which proj=npca chooses; use a "
                 "wider sketch or a smaller dim"
             )
         self.sketch, self.options = sketch, {"sketch": sketch}
-        super().__init__(in_channels, dim, seed, warmup)
+        super().__init__(in_channels, dim, seed, fit_images)
 
     def learn(self, within: Tensor, means: Tensor) -> None:
         generator = torch.Generator().manual_seed(self.seed)
@@ -115,7 +115,7 @@ class Minor(Learned):
         self.matrix = (vectors[:, : self.dim].T @ sketch).float().to(self.matrix.device)
 
 
-def spread(total: int, count: int) -> list[int]:
+def evenly_spaced(total: int, count: int) -> list[int]:
     """`count` of the indices below `total`, evenly spread; all of them where there are fewer."""
     count = min(total, count)
     return [i * total // count for i in range(count)]

@@ -44,7 +44,7 @@ class Projection(nn.Module):
     #: True where the seed alone says what Π is.
     drawn: ClassVar[bool] = True
     #: Good images that `learn` wants to see before the fit; 0 where Π does not depend on data.
-    warmup: int = 0
+    fit_images: int = 0
     #: Arguments beyond C, D and the seed, as primitives.
     options: dict[str, Any]
     matrix: Tensor
@@ -100,9 +100,9 @@ class Projection(nn.Module):
     def adopt(self, matrix: Tensor) -> None:
         """Take another one's Π (D,C) and learn nothing, so that moments of both add up."""
         self.matrix.copy_(matrix)
-        self.warmup = 0
+        self.fit_images = 0
 
-    def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
+    def project_layer(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         """Project one layer: Π_l x_l with Π_l the columns that belong to it (Πx = Σ_l Π_l x_l).
 
         Args:
@@ -140,7 +140,7 @@ class Subset(Projection):
         smaller = Subset(self.in_channels, dim, self.seed).matrix.argmax(dim=1)
         return torch.searchsorted(self.matrix.argmax(dim=1).cpu(), smaller), 1.0
 
-    def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
+    def project_layer(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         channels = self.matrix.argmax(dim=1)
         ends = channels.new_tensor([start, start + features.shape[1]])
         first, last = torch.searchsorted(channels, ends).tolist()
@@ -215,7 +215,7 @@ class Identity(Projection):
     def nested(self, dim: int) -> tuple[Tensor, float]:
         return torch.arange(self.in_channels), 1.0  # it has one dimension only
 
-    def part(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
+    def project_layer(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         return features.permute(0, 2, 3, 1), slice(start, start + features.shape[1])
 
 

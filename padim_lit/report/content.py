@@ -33,7 +33,7 @@ CURVE_POINTS = 48
 #: Metrics that the page draws; the others are in its tables.
 DRAWN = ("test/image_auroc", "test/pixel_auroc", "test/pixel_aupro", "test/image_ap")
 #: Projections by their place in the palette; others follow.
-PALETTE = ("jl", "subset", "minor", "orthogonal", "sparse", "fisher", "identity")
+PALETTE = ("jl", "subset", "npca", "orthogonal", "sparse", "fisher", "identity")
 
 
 @dataclass(frozen=True)

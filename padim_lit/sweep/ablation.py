@@ -19,8 +19,8 @@ from padim_lit.model.backbone import Backbone
 from padim_lit.model.embedding import resolve_grid
 from padim_lit.model.gaussian import scoring_bytes
 from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
-from padim_lit.sweep.head_store import HeadResult
 from padim_lit.sweep.one_pass import CHUNK, FeatureStore, Plan, plan, run_head
+from padim_lit.sweep.run_store import RunResult
 from padim_lit.system.console import progress
 
 
@@ -48,7 +48,7 @@ class Sweep:
         if min(self.dims) < 1:
             raise InputError(f"dims={list(self.dims)}: each must be at least 1")
 
-    def heads(self, channels: int) -> list["Head"]:
+    def heads(self, channels: int) -> list["ProjectionRun"]:
         """One head for each projection and seed, for those that no seed changes one in all."""
         heads = []
         for name in self.projs:
@@ -56,12 +56,12 @@ class Sweep:
             # identity has one dimension, C.
             dims = [channels] if name == "identity" else sorted(self.dims)
             for seed in self.seeds if kind.seeded else self.seeds[:1]:
-                heads.append(Head(name, seed, tuple(dims)))
+                heads.append(ProjectionRun(name, seed, tuple(dims)))
         return heads
 
 
 @dataclass(frozen=True)
-class Head:
+class ProjectionRun:
     """A projection and seed, fitted once at the largest of its dimensions."""
 
     proj: str
@@ -164,8 +164,8 @@ class Ablation:
         return plan(self.test, self.test.images, dim, max_memory_gb * 1e9)
 
     def run(
-        self, head: Head, projection: Projection, bands: Sequence[range], advance: Any
-    ) -> HeadResult:
+        self, head: ProjectionRun, projection: Projection, bands: Sequence[range], advance: Any
+    ) -> RunResult:
         """Rows of metrics, image scores and resampled AUROCs of one head, for each d.
 
         ``fit/seconds`` is the moments' time at the head's largest D, which serves all of its dims,
@@ -177,7 +177,7 @@ class Ablation:
             projection, head.dims, self.train, self.test, self.eps, bands, self.device, advance
         )
         positions = self.grid[0] * self.grid[1]
-        result = HeadResult()
+        result = RunResult()
         for d, distance in distances.items():
             metrics, score, resampled = self.judge(distance)
             name = f"{head.proj}-{d}-{head.seed}"

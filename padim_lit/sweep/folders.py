@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: Keys that say how a result is computed and not which: they change no folder and no result.
-HOW = ("num_workers", "full_check", "picture_cache", "picture_cache_gb", "max_memory_gb")
+RESULT_NEUTRAL_KEYS = (
+    "num_workers",
+    "full_check",
+    "picture_cache",
+    "picture_cache_gb",
+    "max_memory_gb",
+)
 # Characters of the readable part; with the hash far below a file name's 255 bytes.
 SLUG = 60
 DIGITS = 10
@@ -59,11 +65,15 @@ def with_folders(words: Sequence[str], overrides: Sequence[Override]) -> list[st
 def folder_name(overrides: Sequence[Override]) -> str:
     """``EXPERIMENT-READABLE-HASH``: equal for equal `overrides`, whatever their order.
 
-    Left out are hydra.* and, unless it is swept, `HOW`. Of a key that is there twice the last
-    counts, as for Hydra. Swept keys do keep their order, because it numbers the jobs. The name
+    Left out are hydra.* and, unless swept, `RESULT_NEUTRAL_KEYS`. Of a key that is there twice the
+    last counts, as for Hydra. Swept keys do keep their order, because it numbers the jobs. The name
     holds letters, digits and "._-" alone. Empty without overrides.
     """
-    last = {o.key: o for o in overrides if not _is_hydras(o) and (o.swept or o.key not in HOW)}
+    last = {
+        o.key: o
+        for o in overrides
+        if not _is_hydras(o) and (o.swept or o.key not in RESULT_NEUTRAL_KEYS)
+    }
     if not last:
         return ""
     swept = [o for o in last.values() if o.swept]

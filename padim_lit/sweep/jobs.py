@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from padim_lit.sweep.folders import HOW
+from padim_lit.sweep.folders import RESULT_NEUTRAL_KEYS
 from padim_lit.system.atomic import write_json
 from padim_lit.version import __version__
 
@@ -19,7 +19,9 @@ FAILED = "failed.json"
 
 
 def describe(config: DictConfig, without: Sequence[str] = ()) -> dict[str, Any]:
-    """All that a job's result depends on: the resolved config without `HOW`, and the version.
+    """All that a job's result depends on: the resolved config, and the version.
+
+    `RESULT_NEUTRAL_KEYS` are left out.
 
     Args:
         config: the job's.
@@ -29,7 +31,7 @@ def describe(config: DictConfig, without: Sequence[str] = ()) -> dict[str, Any]:
         OmegaConfBaseException: the config refers to what is not set.
     """
     keys = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    for key in (*HOW, *without):
+    for key in (*RESULT_NEUTRAL_KEYS, *without):
         keys.pop(key, None)
     if isinstance(keys.get("logger"), dict):
         keys["logger"].pop("save_dir", None)  # the folder itself, which may have been moved

@@ -21,7 +21,7 @@ def allow_loaders() -> None:
         multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
 
 
-def explain(error: BaseException) -> str | None:
+def error_line(error: BaseException) -> str | None:
     """One line for an error that came out of a launcher; None for any other.
 
     A job catches what goes wrong in it (`experiment.run_job`), so this is about its process: it

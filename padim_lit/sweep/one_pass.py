@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from padim_lit.errors import InputError
 from padim_lit.model.embedding import embed
 from padim_lit.model.gaussian import mahalanobis, whiten
-from padim_lit.model.learned import patch_statistics, spread
+from padim_lit.model.learned import evenly_spaced, patch_statistics
 from padim_lit.model.moments import Moments, init, update
 from padim_lit.model.projection import Identity, Projection
 from padim_lit.system.memory import readable
@@ -196,7 +196,7 @@ def run_head(
     """
     projection = projection.to(device)
     height, width = train.grid
-    if projection.warmup:
+    if projection.fit_images:
         projection.learn(*_warm_up(train, projection, device))
     distances = {d: torch.empty(test.images, height * width) for d in dims}
     times = HeadTimes(0.0, dict.fromkeys(distances, 0.0), dict.fromkeys(distances, 0.0))
@@ -236,5 +236,5 @@ def _warm_up(
 ) -> tuple[Tensor, Tensor]:
     """What `projection` learns from: the same images as a run of its own would choose."""
     every = Identity(projection.in_channels).to(device)
-    images = spread(train.images, projection.warmup)
+    images = evenly_spaced(train.images, projection.fit_images)
     return patch_statistics(train.embedding(every, [i], device) for i in images)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from padim_lit.visualization.gallery import Picture
+from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.heatmaps import common_scale
 
 #: Steps of a distance in the page, over the range of a run's maps.
@@ -21,7 +21,7 @@ QUALITY = 85
 ROLES = ("hit", "miss", "false_alarm")
 
 
-def encode_pictures(pictures: Sequence[Picture], most: int, budget: int) -> dict[str, Any]:
+def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) -> dict[str, Any]:
     """The clearest pictures of each role, at most `most`, within `budget` characters of base64.
 
     A map is uint16 (h,w), a distance being ``low + step · map``, kept as differences along both
@@ -55,7 +55,7 @@ def encode_pictures(pictures: Sequence[Picture], most: int, budget: int) -> dict
     }
 
 
-def _encode(picture: Picture, low: float, step: float) -> dict[str, Any]:
+def _encode(picture: GalleryEntry, low: float, step: float) -> dict[str, Any]:
     every = _every(picture.map.shape)
     image, map = picture.image[::every, ::every], picture.map[::every, ::every]
     levels = np.rint((map.astype(np.float64) - low) / step).clip(0, LEVELS).astype(np.uint16)

@@ -12,7 +12,7 @@ from typing import Any
 
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
-from padim_lit.visualization.gallery import Picture
+from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.maps import read_maps
 from padim_lit.visualization.predictions import COLUMNS
 
@@ -45,7 +45,7 @@ class Run:
     folder: Path
     metrics: Mapping[str, Any]
     rows: list[Row] | None
-    pictures: list[Picture] | None
+    pictures: list[GalleryEntry] | None
 
 
 def find_runs(paths: Iterable[str | os.PathLike]) -> list[Path]:

@@ -13,7 +13,7 @@ Role = Literal["hit", "miss", "false_alarm"]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class GalleryEntry:
     """One test image with its truth and its anomaly map, on the CPU.
 
     Attributes:
@@ -54,7 +54,7 @@ class Gallery:
         if k < 1:
             raise ValueError(f"k={k}: a gallery keeps at least one picture of each role")
         self.k = k
-        self._kept: dict[tuple[Role, bool], list[tuple[tuple[float, int], Picture]]] = {}
+        self._kept: dict[tuple[Role, bool], list[tuple[tuple[float, int], GalleryEntry]]] = {}
 
     def add(self, batch: Mapping[str, Any], score: Tensor, map: Tensor) -> None:
         """Offer a collated batch of B images.
@@ -89,7 +89,7 @@ class Gallery:
             for _, picture in shelf:
                 self._keep(picture)
 
-    def pictures(self) -> list[Picture]:
+    def pictures(self) -> list[GalleryEntry]:
         """All pictures in the order of a report, by role: hits, misses, false alarms; best first.
 
         Where there are fewer than 2k defective images, the upper half are hits and the rest
@@ -117,7 +117,7 @@ class Gallery:
         shelf = self._kept.get((role, truth), [])
         return len(shelf) == self.k and shelf[-1][0] < _place(role, score, index)
 
-    def _keep(self, picture: Picture) -> None:
+    def _keep(self, picture: GalleryEntry) -> None:
         shelf = self._kept.setdefault((picture.role, picture.truth is not None), [])
         if any(held.index == picture.index for _, held in shelf):
             return
@@ -130,11 +130,11 @@ def _place(role: Role, score: float, index: int) -> tuple[float, int]:
     return (score if role == "miss" else -score, index)
 
 
-def _picture(batch: Mapping[str, Any], score: Tensor, map: Tensor, i: int) -> Picture:
+def _picture(batch: Mapping[str, Any], score: Tensor, map: Tensor, i: int) -> GalleryEntry:
     image = batch["image"][i].clamp(0, 1).mul(255).round().to(torch.uint8)
     # copy(): a view would keep the whole batch alive.
     truth = batch["mask"][i].cpu().numpy().copy() if batch["count_pixel"][i] else None
-    return Picture(
+    return GalleryEntry(
         role="hit",
         rank=0,
         index=int(batch["index"][i]),

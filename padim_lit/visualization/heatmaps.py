@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from padim_lit.deploy.explanation import Explanation
 from padim_lit.system.atomic import write_bytes
-from padim_lit.visualization.gallery import Picture
+from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.overlay import boxed
 from padim_lit.visualization.panels import (
     colour_bar,
@@ -34,7 +34,7 @@ NAMES = {
 Thresholds = tuple[float | None, float | None]  # of the map, of the image
 
 
-def common_scale(pictures: Sequence[Picture]) -> tuple[float, float]:
+def common_scale(pictures: Sequence[GalleryEntry]) -> tuple[float, float]:
     """The (low, high) distances of a colour scale for all ``pictures``: 1st and 99.8th percentile.
 
     Percentiles, because one extreme pixel would otherwise leave every other map dark.
@@ -47,7 +47,7 @@ def common_scale(pictures: Sequence[Picture]) -> tuple[float, float]:
 
 def save_heatmaps(
     folder: str | os.PathLike,
-    pictures: Sequence[Picture],
+    pictures: Sequence[GalleryEntry],
     threshold: float | None,
     scale: tuple[float, float],
     *,
@@ -84,7 +84,7 @@ def save_heatmaps(
 
 
 def _panels(
-    picture: Picture,
+    picture: GalleryEntry,
     thresholds: Thresholds,
     scale: tuple[float, float],
     title: str,
@@ -136,10 +136,10 @@ def _panels(
 
 
 def _overview(
-    pictures: Sequence[Picture], thresholds: Thresholds, scale: tuple[float, float], title: str
+    pictures: Sequence[GalleryEntry], thresholds: Thresholds, scale: tuple[float, float], title: str
 ) -> Figure:
     threshold, image_threshold = thresholds
-    shelves: dict[str, list[Picture]] = {}
+    shelves: dict[str, list[GalleryEntry]] = {}
     for picture in pictures:
         shelves.setdefault(_shelf(picture), []).append(picture)
     columns = max(4, *(len(shelf) for shelf in shelves.values()))
@@ -184,7 +184,7 @@ def _text(figure: Figure, height: float, text: str, **style: object) -> None:
     figure.text(left, height, text, va="center", parse_math=False, **style)
 
 
-def _shelf(picture: Picture) -> str:
+def _shelf(picture: GalleryEntry) -> str:
     name = NAMES[picture.role].replace(" ", "\n")
     if picture.planted:
         return f"{name}\n(planted)"
@@ -193,7 +193,7 @@ def _shelf(picture: Picture) -> str:
     return name
 
 
-def _file_name(picture: Picture) -> str:
+def _file_name(picture: GalleryEntry) -> str:
     parts = (f"{picture.role}-{picture.rank}", picture.kind, PurePath(picture.path).stem[:60])
     safe = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
     return f"{safe}_{picture.score:.2f}.png"

@@ -12,7 +12,7 @@ import numpy as np
 
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_bytes
-from padim_lit.visualization.gallery import Picture
+from padim_lit.visualization.gallery import GalleryEntry
 
 #: Of the file's layout.
 VERSION = 1
@@ -30,7 +30,7 @@ LAYOUT = {
 }
 
 
-def write_maps(path: str | os.PathLike, pictures: Sequence[Picture]) -> Path | None:
+def write_maps(path: str | os.PathLike, pictures: Sequence[GalleryEntry]) -> Path | None:
     """Write K pictures of one size as arrays, compressed; none writes nothing.
 
     ``image`` uint8 (K,h,w,3); ``truth`` bool (K,h,w) with ``known`` bool (K,); ``map`` uint16
@@ -64,7 +64,7 @@ def write_maps(path: str | os.PathLike, pictures: Sequence[Picture]) -> Path | N
     return write_bytes(path, file.getvalue())
 
 
-def read_maps(path: str | os.PathLike) -> list[Picture]:
+def read_maps(path: str | os.PathLike) -> list[GalleryEntry]:
     """The pictures of a file of `write_maps`; no pickle in it is loaded.
 
     Raises:
@@ -88,7 +88,7 @@ def read_maps(path: str | os.PathLike) -> list[Picture]:
         ) from error
 
 
-def _pictures(arrays: dict[str, np.ndarray]) -> list[Picture]:
+def _pictures(arrays: dict[str, np.ndarray]) -> list[GalleryEntry]:
     if arrays["version"].shape != () or arrays["version"] != VERSION:
         raise ValueError(f"version {arrays['version']}, known is {VERSION}")
     shape = arrays["map"].shape
@@ -105,7 +105,7 @@ def _pictures(arrays: dict[str, np.ndarray]) -> list[Picture]:
     if not set(arrays["role"].tolist()) <= {"hit", "miss", "false_alarm"}:
         raise ValueError("an unknown role")
     return [
-        Picture(
+        GalleryEntry(
             image=arrays["image"][i],
             truth=arrays["truth"][i] if arrays["known"][i] else None,
             map=(low + step * arrays["map"][i]).astype(np.float32),

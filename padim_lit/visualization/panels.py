@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from padim_lit.visualization.gallery import Picture
+from padim_lit.visualization.gallery import GalleryEntry
 
 # Perceptually even, and told apart by colour-blind readers; the outlines are from the palette of
 # Okabe and Ito and differ in their dashes as well.
@@ -36,7 +36,7 @@ def show(axes: Axes, image: np.ndarray, name: str, size: float = 10) -> None:
     axes.autoscale(False)  # an outline at the border must not shrink the image
 
 
-def outline(axes: Axes, picture: Picture, threshold: float | None, width: float) -> None:
+def outline(axes: Axes, picture: GalleryEntry, threshold: float | None, width: float) -> None:
     """Draw where the map reaches ``threshold``, and the truth where it is known."""
     halo = [withStroke(linewidth=width + 1.2, foreground="black")]
     if picture.truth is not None and picture.truth.any():
@@ -68,7 +68,7 @@ def colour_bar(
         bar.ax.axhline(threshold, color=FOUND, linewidth=2)
 
 
-def legend(figure: Figure, pictures: Sequence[Picture], threshold: float | None) -> None:
+def legend(figure: Figure, pictures: Sequence[GalleryEntry], threshold: float | None) -> None:
     """Say at the bottom right what the outlines mean, as far as any is drawn."""
     lines = []
     if threshold is not None:
@@ -95,7 +95,7 @@ def threshold_note(threshold: float | None, image_threshold: float | None) -> st
     return f"Chosen on the test set, hence optimistic: {', '.join(known)}."
 
 
-def verdict(picture: Picture, image_threshold: float | None) -> str | None:
+def verdict(picture: GalleryEntry, image_threshold: float | None) -> str | None:
     """What calling images at or above ``image_threshold`` defective makes of this one.
 
     "Hit", "Miss" or "False alarm"; None for a good image that is below, and without a threshold.
@@ -107,7 +107,7 @@ def verdict(picture: Picture, image_threshold: float | None) -> str | None:
     return "Miss" if picture.label else None
 
 
-def no_truth(picture: Picture) -> str | None:
+def no_truth(picture: GalleryEntry) -> str | None:
     """Why there is no truth to draw, or None where there is."""
     if picture.label == 0:
         return "good image:\nno defect"

@@ -14,7 +14,7 @@ COLUMNS = ("path", "kind", "label", "score")
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class TestScore:
     """The image score of one test image.
 
     Attributes:
@@ -32,7 +32,7 @@ class Prediction:
     index: int
 
 
-def predictions_of(batch: Mapping[str, Any], score: Tensor) -> list[Prediction]:
+def predictions_of(batch: Mapping[str, Any], score: Tensor) -> list[TestScore]:
     """Pair a collated batch of B images with their ``score`` (B,), in the batch's order."""
     columns = (
         batch["path"],
@@ -41,10 +41,10 @@ def predictions_of(batch: Mapping[str, Any], score: Tensor) -> list[Prediction]:
         score.tolist(),
         batch["index"].tolist(),
     )
-    return [Prediction(*row) for row in zip(*columns, strict=True)]
+    return [TestScore(*row) for row in zip(*columns, strict=True)]
 
 
-def write_predictions(path: str | os.PathLike, predictions: Iterable[Prediction]) -> Path:
+def write_predictions(path: str | os.PathLike, predictions: Iterable[TestScore]) -> Path:
     """Write ``path,kind,label,score`` in the order of the test set, scores exact.
 
     Raises:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from padim_lit.visualization.gallery import Picture
-from padim_lit.visualization.predictions import Prediction
+from padim_lit.visualization.gallery import GalleryEntry
+from padim_lit.visualization.predictions import TestScore
 
 SIZE = 16
 
@@ -18,7 +18,7 @@ def pictures():
     truth = np.zeros((SIZE, SIZE), bool)
     truth[2:6, 2:6] = True
     return [
-        Picture(
+        GalleryEntry(
             role, 1, i, f"data/img{i}.png", kind, label, 9.0 + i,
             np.full((SIZE, SIZE, 3), 60 + i, np.uint8), known,
             np.linspace(0, 9 + i, SIZE * SIZE, dtype=np.float32).reshape(SIZE, SIZE),
@@ -34,8 +34,8 @@ def run_content(threshold=5.0):
         "config": {"dim": 100, "backbone": {"name": "resnet18"}},
         "results": RESULTS,
         "predictions": [
-            Prediction("data/img1.png", "good", 0, 10.0, 1),
-            Prediction("data/img0.png", "planted_spot", 1, 9.0, 0),
+            TestScore("data/img1.png", "good", 0, 10.0, 1),
+            TestScore("data/img0.png", "planted_spot", 1, 9.0, 0),
         ],
         "pictures": pictures(),
         "threshold": threshold,

@@ -15,7 +15,7 @@ WORLD = {
     "jl": (0.03, 0.004),
     "orthogonal": (0.032, 0.004),
     "sparse": (0.027, 0.006),
-    "minor": (0.06, 0.004),
+    "npca": (0.06, 0.004),
     "identity": (0.0, 0.0),
 }
 
@@ -23,7 +23,7 @@ WORLD = {
 def write_sweep(
     folder: Path,
     data: str = "mvtec/screw",
-    projs: Sequence[str] = ("subset", "jl", "minor"),
+    projs: Sequence[str] = ("subset", "jl", "npca"),
     dims: Sequence[int] = DIMS,
     seeds: Sequence[int] = range(5),
     ceiling: float = 0.95,

@@ -15,7 +15,7 @@ from padim_lit.analysis.bootstrap import (
     image_auroc,
     paired_difference,
     resample_counts,
-    spread,
+    seed_sd,
     spread_ratio,
 )
 from padim_lit.errors import InputError
@@ -291,7 +291,7 @@ def test_spread_and_ratio_cover_the_truth():
     inside = within = 0
     for _ in range(400):
         a, b = rng.normal(0.8, 0.03, 5), rng.normal(0.9, 0.01, 5)
-        one, ratio = spread(a), spread_ratio(a, b)
+        one, ratio = seed_sd(a), spread_ratio(a, b)
         assert one.value == pytest.approx(np.std(a, ddof=1))
         assert ratio.value == pytest.approx(one.value / np.std(b, ddof=1))
         inside += one.low <= 0.03 <= one.high
@@ -309,7 +309,7 @@ def test_the_ratio_mirrors_and_scales():
 
 
 def test_one_seed_has_no_spread():
-    assert math.isnan(spread([0.8]).value)
-    assert spread([0.8, np.nan]).low is None
+    assert math.isnan(seed_sd([0.8]).value)
+    assert seed_sd([0.8, np.nan]).low is None
     assert spread_ratio([0.8, 0.9], [0.9, 0.9]).low is None
     assert spread_ratio([0.8], [0.9, 0.8]).high is None

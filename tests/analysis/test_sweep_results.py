@@ -130,7 +130,7 @@ def test_a_multirun_of_fits_is_read_by_what_else_it_varied(tmp_path):
             "test/pixel_auroc": None,
             "test/pixel_auroc_why": "no test image has a known mask",
             "proj": proj,
-            "proj/width": 300 if proj == "minor" else None,
+            "proj/width": 300 if proj == "npca" else None,
             "dim": 50,
             "seed": seed,
             "data": f"mvtec/{category}",

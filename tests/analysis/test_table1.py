@@ -102,9 +102,9 @@ def test_a_row_has_the_means_the_paired_interval_and_the_published(tmp_path):
 
 
 def test_the_sign_needs_an_interval_off_zero(tmp_path):
-    rows = compare([sweep(tmp_path / "0", "screw", jl=0.70, minor=0.80)])
+    rows = compare([sweep(tmp_path / "0", "screw", jl=0.70, npca=0.80)])
     signs = {row.proj: _line(tmp_path, row)["image_auroc/sign"] for row in rows}
-    assert signs == {"jl": "-", "minor": "0"}
+    assert signs == {"jl": "-", "npca": "0"}
     (tmp_path / "0" / "resamples.npz").unlink()
     (jl, _) = compare([tmp_path / "0"])
     line = _line(tmp_path, jl)

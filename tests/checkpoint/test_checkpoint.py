@@ -18,7 +18,7 @@ from padim_lit.model.projection import PROJECTIONS
 def saved(tmp_path_factory):
     backbone = Backbone("resnet18", weights="random")
     detector = Detector(backbone, JL(backbone.embedding_dim, 3), (64, 64))
-    detector.use(update(init(detector.positions, 3), torch.rand(5, detector.positions, 3)))
+    detector.set_moments(update(init(detector.positions, 3), torch.rand(5, detector.positions, 3)))
     path = tmp_path_factory.mktemp("saved") / "model.ckpt"
     detector.save(path)
     return path
@@ -100,7 +100,7 @@ def test_whole_numbers_of_an_own_projection_come_back(tmp_path, monkeypatch):
     model = Detector(backbone, Indexed(backbone.embedding_dim, 4), image_shape=(32, 32))
     images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     empty = init(model.positions, 4, layers=3)
-    model.use(model.gather(empty, images, lambda x: None))
+    model.set_moments(model.update_moments(empty, images, lambda x: None))
     model.save(tmp_path / "own.ckpt")
     again = Detector.load_from_checkpoint(tmp_path / "own.ckpt")
     assert again.projection.rows.tolist() == [0, 1, 2, 3] and again.projection.used.all()

@@ -100,7 +100,7 @@ CONFIG = [
     Case("dim null", "dim=null", ("dim=null", "not Optional")),
     Case("dim without value", "dim", ("'dim'", "KEY=VALUE")),
     Case("list without end", "dim=[1", ("'dim=[1'", "KEY=VALUE")),
-    Case("unknown proj", "proj=foo", ("proj/foo", "fisher, identity, jl, minor")),
+    Case("unknown proj", "proj=foo", ("proj/foo", "fisher, identity, jl, npca")),
     Case("unknown backbone", "backbone=vgg", ("backbone/vgg", "resnet18, timm, wide_resnet50")),
     Case("unknown data", "data=imagenet", ("data/imagenet", "btad, elpv, folder, loco", "mtd")),
     Case("unknown trainer", "trainer=tpu", ("trainer/tpu", "auto, cpu, ddp, gpu")),

@@ -40,7 +40,7 @@ from padim_lit.deploy.prediction_log import ScoredFiles, Version
 from padim_lit.model.moments import init, update
 from padim_lit.model.projection import require_seed
 from padim_lit.sweep import folders, jobs
-from padim_lit.sweep.head_store import HeadResult, HeadStore
+from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system.atomic import write_csv, write_json
 
 COUNT = int(os.environ.get("PADIM_FUZZ", 500))
@@ -74,13 +74,18 @@ def detector() -> Detector:
         torch.manual_seed(0)
         backbone = Backbone("test_resnet", layers=[1, 2], weights="random")
         made = Detector(backbone, JL(backbone.embedding_dim, 3), (SIDE, SIDE))
-        made.use(
+        made.set_moments(
             update(init(made.positions, 3), torch.rand(9, made.positions, 3)),
             torch.randint(0, 256, (9, 16), dtype=torch.uint8),
         )
     scores = torch.linspace(1, 2, 30)
     made.calibration = calibrate(Measured(scores, scores), 0.1)
-    made.record = {"data": "x", "image_size": SIDE, "crop_size": SIDE, "history": [{"mode": "fit"}]}
+    made.provenance = {
+        "data": "x",
+        "image_size": SIDE,
+        "crop_size": SIDE,
+        "history": [{"mode": "fit"}],
+    }
     return made
 
 
@@ -212,7 +217,8 @@ TREE = ["backbone=timm", "backbone.name=test_resnet", "backbone.weights=random",
         "data=folder", "image_size=32", "crop_size=32", "trainer=cpu", "logger=none"]  # fmt: skip
 INNER = ("backbone.layers", "backbone.weights", "backbone.name", "backbone.model", "backbone",
          "backbone.feature_location", "data.root", "data", "proj", "proj.name", "proj.density",
-         "proj.warmup", "proj.shrinkage", "proj.sketch", "data.category", "nothing", "data.nothing",
+         "proj.fit_images", "proj.shrinkage", "proj.sketch", "data.category", "nothing",
+         "data.nothing",
          "trainer.max_epochs", "+more", "+proj.more", "~dim", "~data.root", "++seed", "hydra.job",
          "backbone._target_", "proj._target_", "data._target_")  # fmt: skip
 
@@ -307,8 +313,8 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
                 assert row.dim > 0 and isinstance(row.proj, str)
             assert found is None or all(len(s) == len(found.path) for s in found.scores.values())
 
-    heads = HeadStore(folder / "heads", "f")
-    result = HeadResult([{"dim": 2}, {"dim": 4}], {"jl-2-0": np.ones(5)}, {"jl-2-0": np.ones(3)})
+    heads = RunStore(folder / "heads", "f")
+    result = RunResult([{"dim": 2}, {"dim": 4}], {"jl-2-0": np.ones(5)}, {"jl-2-0": np.ones(3)})
     heads.save("jl-0", result)
 
     def head() -> None:

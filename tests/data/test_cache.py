@@ -114,7 +114,7 @@ def test_batches_are_bitwise_the_same_with_a_cache(tree, tmp_path, workers):
     for _ in range(2):
         with reading(tmp_path / "cache"):
             cached = Folder(tree, **{**SMALL, "num_workers": workers})
-        assert cached.record == plain.record and cached.notes == plain.notes
+        assert cached.provenance == plain.provenance and cached.notes == plain.notes
         assert cached.test_items == plain.test_items
         for loader in ("train_dataloader", "test_dataloader"):
             assert same_batches(getattr(plain, loader)(), getattr(cached, loader)())
@@ -369,7 +369,7 @@ def test_beyond_the_limit_no_image_without_a_mask_is_decoded(tree, monkeypatch, 
     monkeypatch.setattr(items, "read_image", lambda path: pytest.fail(f"decoded {path}"))
     with reading(full_check=8):
         data = Folder(tree, **SMALL)
-    assert data.test_items == plain.test_items and data.record == plain.record
+    assert data.test_items == plain.test_items and data.provenance == plain.provenance
     assert "more than full_check=8 images" in caplog.text
     with pytest.raises(pytest.fail.Exception), reading(full_check=9):
         Folder(tree, **SMALL)
@@ -379,7 +379,7 @@ def test_planted_defects_are_judged_beyond_the_limit_too():
     with reading(full_check=0):
         data = ELPV(num_workers=0)
     whole = ELPV(num_workers=0)
-    assert data.record == whole.record and data.test_items == whole.test_items
+    assert data.provenance == whole.provenance and data.test_items == whole.test_items
 
 
 @pytest.mark.parametrize("content", [b"", b"no image"])

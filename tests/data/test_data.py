@@ -173,10 +173,10 @@ def test_derived_seeds_are_fixed_for_all_time():
 def test_mvtec_counts_labels_and_record(tmp_path):
     data = mvtec(mvtec_tree(tmp_path, test={"good": 2, "crack": 3, "scratch": 1}))
     assert data.name == "mvtec/screw" and data.image_shape == (24, 24) and data.notes == []
-    assert data.record["train_images"] == 4
-    assert data.record["test_good"] == 2 and data.record["test_defective"] == 4
-    assert data.record["split"].startswith("official")
-    assert json.loads(json.dumps(data.record)) == data.record
+    assert data.provenance["train_images"] == 4
+    assert data.provenance["test_good"] == 2 and data.provenance["test_defective"] == 4
+    assert data.provenance["split"].startswith("official")
+    assert json.loads(json.dumps(data.provenance)) == data.provenance
     labels = dict(
         zip(
             column(data.test_dataloader(), "kind"),
@@ -249,7 +249,7 @@ def test_empty_mask_means_unknown_pixel_truth(tmp_path):
     save_mask(root / "screw/ground_truth/crack/001_mask.png", box=None)
     data = mvtec(root)
     assert column(data.test_dataloader(), "count_pixel") == [True, False, True]
-    assert data.record["masks_empty"] == 1
+    assert data.provenance["masks_empty"] == 1
     assert any("empty mask: 1" in note for note in data.notes)
 
 
@@ -257,18 +257,18 @@ def test_mask_outside_the_crop_is_counted_and_said(tmp_path):
     root = mvtec_tree(tmp_path, test={"good": 1, "crack": 2})
     save_mask(root / "screw/ground_truth/crack/001_mask.png", box=(0, 0, 3, 3))
     data = mvtec(root)
-    assert data.record["masks_lost"] == 1 and "planted_masks_lost" not in data.record
+    assert data.provenance["masks_lost"] == 1 and "planted_masks_lost" not in data.provenance
     (note,) = data.notes
     assert note.startswith("Defective test images") and "crop_size=null" in note
     whole = mvtec(root, crop_size=None)
-    assert whole.record["masks_lost"] == 0 and whole.notes == []
+    assert whole.provenance["masks_lost"] == 0 and whole.notes == []
 
 
 def test_mask_that_vanishes_in_the_resize_is_not_called_outside_the_crop(tmp_path):
     root = mvtec_tree(tmp_path, test={"good": 1, "crack": 1})
     save_mask(root / "screw/ground_truth/crack/000_mask.png", box=(16, 12, 17, 13))
     data = mvtec(root, image_size=8, crop_size=None)
-    assert (data.record["masks_lost"], data.record["masks_vanished"]) == (0, 1)
+    assert (data.provenance["masks_lost"], data.provenance["masks_vanished"]) == (0, 1)
     assert column(data.test_dataloader(), "count_pixel") == [False, True]
 
 
@@ -283,8 +283,8 @@ def test_planted_defects_outside_the_crop_are_not_called_defective_images(tmp_pa
     planted = Item(train[0].path, "planted_spot", plant_seed=0, count_image=False, count_pixel=True)
     lost = Item(train[0].path, "crack", mask=save_mask(tmp_path / "m.png", box=(0, 0, 3, 3)))
     data = AnomalyData("x", train, [train[1], planted, planted, lost], **SMALL)
-    assert (data.record["masks_lost"], data.record["planted_masks_lost"]) == (1, 2)
-    assert "planted_masks_empty" not in data.record and data.record["masks_empty"] == 0
+    assert (data.provenance["masks_lost"], data.provenance["planted_masks_lost"]) == (1, 2)
+    assert "planted_masks_empty" not in data.provenance and data.provenance["masks_empty"] == 0
     assert any("Planted defects" in n and "outside the crop: 2." in n for n in data.notes)
     assert any("Defective test images" in n and "outside the crop: 1." in n for n in data.notes)
 
@@ -298,8 +298,8 @@ def test_magnetic_tile_keeps_the_shots_of_a_tile_together(tmp_path):
     train = {tile(i) for i in data.train_items}
     test = {tile(i) for i in data.test_items if i.kind == "good"}
     assert not train & test and len(train | test) == 10
-    assert data.record["train_images"] == 21 and data.record["test_good"] == 9
-    assert data.record["test_defective"] == 4
+    assert data.provenance["train_images"] == 21 and data.provenance["test_good"] == 9
+    assert data.provenance["test_defective"] == 4
     assert {i.kind for i in data.test_items} == {"good", "crack", "uneven"}
     assert data.image_shape == (224, 224)
 
@@ -317,12 +317,12 @@ def test_magnetic_tile_split_follows_its_seed(tmp_path):
 
 def test_elpv_mono_counts(elpv):
     assert elpv.name == "elpv/mono"
-    assert elpv.record["train_images"] == 352
-    assert elpv.record["test_good"] == 236
-    assert elpv.record["test_defective"] == 313
-    assert elpv.record["test_planted"] == 236
-    assert "173" in elpv.record["split"] and "1/3" in elpv.record["split"]
-    assert elpv.record["pixel_truth"] == "planted defects"
+    assert elpv.provenance["train_images"] == 352
+    assert elpv.provenance["test_good"] == 236
+    assert elpv.provenance["test_defective"] == 313
+    assert elpv.provenance["test_planted"] == 236
+    assert "173" in elpv.provenance["split"] and "1/3" in elpv.provenance["split"]
+    assert elpv.provenance["pixel_truth"] == "planted defects"
     assert any("planted" in note for note in elpv.notes)
 
 
@@ -380,7 +380,7 @@ def test_real_screw_counts(real_data):
         "thread_side": 23,
         "thread_top": 23,
     }
-    assert data.record["train_images"] == 320 and data.record["masks_empty"] == 0
+    assert data.provenance["train_images"] == 320 and data.provenance["masks_empty"] == 0
 
 
 def test_real_magnetic_tile_counts(real_data):
@@ -394,10 +394,10 @@ def test_real_magnetic_tile_counts(real_data):
         "fray": 32,
         "uneven": 103,
     }
-    assert data.record["train_images"] == 802
-    assert data.record["masks_empty"] == 4 and data.record["masks_lost"] == 0
+    assert data.provenance["train_images"] == 802
+    assert data.provenance["masks_empty"] == 4 and data.provenance["masks_lost"] == 0
     unknown = [i for i in data.test_items if i.label and not i.count_pixel]
-    assert len(unknown) == 4 + data.record["masks_vanished"]
+    assert len(unknown) == 4 + data.provenance["masks_vanished"]
 
 
 # errors ----------------------------------------------------------------------------------------

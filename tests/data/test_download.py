@@ -287,7 +287,7 @@ def test_a_missing_category_is_fetched_and_recorded(server, archive, tmp_path, c
     caplog.set_level("INFO")
     options = {"download": True, "url": server.url(), **SMALL}
     data = MVTec(tmp_path / "new" / "root", "tiny", **options)
-    assert data.record["train_images"] == 4 and data.record["test_defective"] == 3
+    assert data.provenance["train_images"] == 4 and data.provenance["test_defective"] == 3
     assert LICENCE in capsys.readouterr().out and "no checksum" in caplog.text
     root = tmp_path / "new" / "root"
     assert json.loads((root / "tiny" / "source.json").read_text()) == {

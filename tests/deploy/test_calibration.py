@@ -106,7 +106,7 @@ def detector() -> Detector:
 
 
 def fit(model: Detector, images: torch.Tensor) -> None:
-    model.use(update(init(model.positions, model.projection.dim), model.embed(images)))
+    model.set_moments(update(init(model.positions, model.projection.dim), model.embed(images)))
 
 
 @pytest.mark.parametrize("how", ["max", "topk"])

@@ -54,7 +54,8 @@ def test_merge_equals_one_fit_on_all(here, zygote):
     merged = load(here, "merged")
     assert_same(merged, load(here, "all_run"))
     assert (
-        merged.record["train_images"] == IMAGES and merged.record["data"] == "folder/a + folder/b"
+        merged.provenance["train_images"] == IMAGES
+        and merged.provenance["data"] == "folder/a + folder/b"
     )
     assert json.loads((here / "merged/merge.json").read_text())["images"] == [5, 7]
 

@@ -25,14 +25,14 @@ def _images(count, seed):
 def _fitted(kind=JL, dim=12, **options):
     backbone = _backbone()
     model = PaDiM(backbone, kind(backbone.embedding_dim, dim), SHAPE, **options)
-    model.use(_moments(model, _images(20, 1)))
+    model.set_moments(_moments(model, _images(20, 1)))
     return model
 
 
 def _moments(model, images, step=7):
     moments = init(model.positions, model.projection.dim)
     for batch in images.split(step):
-        moments = model.gather(moments, batch, lambda x: None)
+        moments = model.update_moments(moments, batch, lambda x: None)
     return moments
 
 

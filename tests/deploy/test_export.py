@@ -37,7 +37,7 @@ SIZE = ["image_size=72", "crop_size=64"]
 KINDS = {
     "jl": ["proj=jl", "dim=8"],
     "subset": ["proj=subset", "dim=9", "image_score=topk", "grid=null"],
-    "fisher": ["proj=fisher", "dim=70", "proj.warmup=3", "grid=5"],
+    "fisher": ["proj=fisher", "dim=70", "proj.fit_images=3", "grid=5"],
 }
 
 
@@ -318,7 +318,7 @@ def tiny_detector(fitted=True, grid="auto", proj="jl", dim=5, shape=(64, 48)) ->
     detector = Detector(backbone, projection, image_shape=shape, grid=grid, eps=0.1)
     if fitted:
         images = torch.rand(4, 3, *shape, generator=torch.Generator().manual_seed(0))
-        detector.use(update(init(detector.positions, dim), detector.embed(images)))
+        detector.set_moments(update(init(detector.positions, dim), detector.embed(images)))
     return detector.eval()
 
 

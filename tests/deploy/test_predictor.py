@@ -160,7 +160,7 @@ def test_what_is_no_image_is_one_line(predictor, what):
 
 def test_a_plain_trainers_checkpoint_needs_the_sizes(here, predictor, picture, tmp_path):
     bare = Detector.load_from_checkpoint(here / "run" / "model.ckpt")
-    bare.record, bare.calibration = {}, None
+    bare.provenance, bare.calibration = {}, None
     bare.save(tmp_path / "plain.ckpt")
     with pytest.raises(InputError, match=r"plain\.ckpt: .*give image_size"):
         padim_lit.load(tmp_path / "plain.ckpt")

@@ -8,7 +8,7 @@ import torch
 from sklearn.random_projection import SparseRandomProjection
 
 from padim_lit.errors import InputError
-from padim_lit.model.learned import Fisher, Minor, patch_statistics, spread
+from padim_lit.model.learned import NPCA, Fisher, patch_statistics, spread
 from padim_lit.model.projection import (
     JL,
     PROJECTIONS,
@@ -89,7 +89,7 @@ def test_identity_keeps_everything():
 def test_one_seed_one_matrix_whatever_the_global_state(kind):
     def matrix(seed):
         projection = kind(C, D, seed)
-        if projection.warmup:
+        if projection.fit_images:
             projection.learn(torch.eye(C).double(), torch.eye(C).double())
         return projection.matrix
 
@@ -125,7 +125,7 @@ def test_parts_add_up_to_the_matrix_product(kind):
     total = torch.zeros(4, 3, 2, projection.dim)
     start = 0
     for width in widths:
-        part, rows = projection.part(x[:, start : start + width], start)
+        part, rows = projection.project_layer(x[:, start : start + width], start)
         total[..., rows] += part
         start += width
     expected = x.permute(0, 2, 3, 1).double() @ projection.matrix.double().T
@@ -156,7 +156,7 @@ def test_a_new_projection_needs_one_class_with_one_method():
         def draw(self, generator):
             return torch.full((self.dim, self.in_channels), 1 / self.in_channels)
 
-    part, rows = Mean(4, 2).part(torch.ones(1, 4, 3, 1), 0)
+    part, rows = Mean(4, 2).project_layer(torch.ones(1, 4, 3, 1), 0)
     assert part.tolist() == [[[[1.0, 1.0]]] * 3]
     assert rows == slice(0, 2)
 
@@ -209,19 +209,19 @@ def test_fisher_maximises_between_over_within(patches):
     )
 
 
-def test_minor_keeps_the_sketchs_directions_of_least_variance(patches):
+def test_npca_keeps_the_sketchs_directions_of_least_variance(patches):
     within, means = patch_statistics([patches])
-    minor = Minor(C, 5, seed=2, sketch=20)
-    minor.learn(within, means)
+    npca = NPCA(C, 5, seed=2, sketch=20)
+    npca.learn(within, means)
     sketch = JL(C, 20, seed=2).matrix.double()
-    directions = torch.linalg.lstsq(sketch.T, minor.matrix.double().T).solution
+    directions = torch.linalg.lstsq(sketch.T, npca.matrix.double().T).solution
     torch.testing.assert_close(directions.T @ directions, torch.eye(5).double(), atol=1e-5, rtol=0)
     covariance = sketch @ within @ sketch.T
     variances = (directions.T @ covariance @ directions).diagonal()
     torch.testing.assert_close(variances, torch.linalg.eigvalsh(covariance)[:5], rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("kind", [Fisher, Minor])
+@pytest.mark.parametrize("kind", [Fisher, NPCA])
 def test_what_learns_is_nested_saved_and_loaded(patches, kind):
     large, small, loaded = kind(C, 8), kind(C, 3), kind(C, 8)
     statistics = patch_statistics([patches])
@@ -234,8 +234,8 @@ def test_what_learns_is_nested_saved_and_loaded(patches, kind):
 
 
 def test_what_learns_refuses_too_few_images(patches):
-    with pytest.raises(InputError, match=r"proj.warmup=1: must be at least 2"):
-        Fisher(C, 3, warmup=1)
+    with pytest.raises(InputError, match=r"proj.fit_images=1: must be at least 2"):
+        Fisher(C, 3, fit_images=1)
     with pytest.raises(InputError, match="at least 2 training images, not 1"):
         patch_statistics([patches[:1]])
     with pytest.raises(InputError, match="not finite"):
@@ -249,6 +249,6 @@ def test_the_warm_up_is_spread_over_the_training_set():
     assert spread(3, 100) == [0, 1, 2]
 
 
-def test_minor_refuses_a_sketch_narrower_than_d():
+def test_npca_refuses_a_sketch_narrower_than_d():
     with pytest.raises(InputError, match=r"dim=30 exceeds proj.sketch=20"):
-        Minor(C, 30, sketch=20)
+        NPCA(C, 30, sketch=20)

@@ -39,7 +39,7 @@ def picture(path: Path, size: tuple[int, int] = (400, 200), noise: bool = False)
 def folders(tmp_path_factory) -> Path:
     """Three sweeps, a distortion and two pictures."""
     folder = tmp_path_factory.mktemp("multirun")
-    write_sweep(folder / "0", "mvtec/screw", ("subset", "jl", "minor", "identity"), ceiling=0.87)
+    write_sweep(folder / "0", "mvtec/screw", ("subset", "jl", "npca", "identity"), ceiling=0.87)
     write_sweep(folder / "1", "elpv/mono", ("subset", "jl"), pixel_truth="planted defects")
     write_sweep(
         folder / "2", "mvtec/screw", ("subset", "jl"), dims=[550], backbone="wide_resnet50",
@@ -305,7 +305,7 @@ def test_the_page_shows_verdicts_curves_and_table(opened, page, content):
     paths = view.js(
         "[...document.querySelectorAll('#curves path.curve')].map(e => e.getAttribute('d'))"
     )
-    # jl, subset, minor and identity; jl and subset.
+    # jl, subset, npca and identity; jl and subset.
     assert len(paths) == 6
     # Every one of the eight D is on the line.
     assert sorted(path.count("L") for path in paths) == [0, 7, 7, 7, 7, 7]
@@ -338,9 +338,7 @@ def test_a_broken_page_is_noticed(opened, page, content, tmp_path):
 
 
 def test_the_address_chooses_what_is_shown(opened, page):
-    view = opened(
-        f"{page}#metric=pixel_auroc&data=screw&proj=jl,minor&x=log&fit=minor&cost=total_ms"
-    )
+    view = opened(f"{page}#metric=pixel_auroc&data=screw&proj=jl,npca&x=log&fit=npca&cost=total_ms")
     assert texts(view, "#curves h3") == ["mvtec/screw, tf_efficientnet_lite0"]
     assert view.js("document.querySelectorAll('#curves path.curve').length") == 2
     labels = view.js("[...document.querySelectorAll('#curves .plot text')].map(e => e.textContent)")
@@ -351,7 +349,7 @@ def test_the_address_chooses_what_is_shown(opened, page):
     labels = planted.js("[...document.querySelectorAll('.plot text')].map(e => e.textContent)")
     assert "pixel AUROC, planted defects" in labels
     assert texts(planted, "#table1 .scroll:not(.only-print) tbody th")[0] == "elpv/mono (planted)"
-    assert "eq. 15 fitted to minor" in texts(view, "#curves figcaption")[0]
+    assert "eq. 15 fitted to npca" in texts(view, "#curves figcaption")[0]
     assert view.js("document.querySelector('select[name=metric]').value") == "pixel_auroc"
     (caption,) = texts(view, "#table1 .scroll:not(.only-print) caption")
     assert caption == "Table 1: pixel AUROC"  # screw was measured with two backbones
@@ -366,7 +364,7 @@ def test_controls_redraw_and_write_the_address(opened, page):
     view = opened(page)
     view.js("document.querySelector('input[value=subset]').click()")
     assert view.js("document.querySelectorAll('#curves path.curve').length") == 4
-    assert "proj=jl%2Cminor%2Cidentity" in view.js("location.hash")
+    assert "proj=jl%2Cnpca%2Cidentity" in view.js("location.hash")
     view.js(
         "s = document.querySelector('select[name=metric]'); s.value = 'pixel_aupro';"
         "s.dispatchEvent(new Event('change', {bubbles: true}))"

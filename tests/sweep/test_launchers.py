@@ -21,7 +21,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from padim_lit.cli import build
-from padim_lit.cli.messages import explain
+from padim_lit.cli.messages import error_line
 from padim_lit.sweep import launchers
 from padim_lit.sweep.gpus import visible
 
@@ -85,7 +85,7 @@ def test_a_preset_is_the_plugins_launcher_with_our_values(zygote, tmp_path, name
 @pytest.mark.parametrize(("name", "extra"), launchers.EXTRAS.items())
 def test_a_launcher_that_is_not_installed_names_its_extra(name, extra):
     error = MissingConfigException("Could not load", f"hydra/launcher/{name}", ["basic"])
-    assert explain(error).endswith(f"pip install -e '.[{extra}]'")
+    assert error_line(error).endswith(f"pip install -e '.[{extra}]'")
 
 
 # --- A sweep with a job that fails and one that is killed --------------------------------------
@@ -201,7 +201,7 @@ def test_one_line_names_the_job_and_what_its_log_ends_with():
           File "x.py", line 1
         ModuleNotFoundError: No module named 'padim_lit'
     """)
-    assert launchers.explain(from_launcher("submitit", RuntimeError(text))) == (
+    assert launchers.error_line(from_launcher("submitit", RuntimeError(text))) == (
         "the submitit launcher ended early (RuntimeError: Job 7 (task: 0) with path "
         "a/7_0_result.pkl has not produced any output (state: FAILED) Look at stdout: "
         "a/7_0_log.out ModuleNotFoundError: No module named 'padim_lit'); the same command again "
@@ -213,8 +213,8 @@ def test_errors_from_elsewhere_stay_what_they_are():
     try:
         raise RuntimeError("x")
     except RuntimeError as error:
-        assert launchers.explain(error) is None
-    assert launchers.explain(from_launcher("joblib", RuntimeError(""))) is not None
+        assert launchers.error_line(error) is None
+    assert launchers.error_line(from_launcher("joblib", RuntimeError(""))) is not None
 
 
 @SLURM

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from padim_lit import Backbone, InputError, PaDiM
 from padim_lit.data import Folder
 from padim_lit.model.projection import PROJECTIONS
-from padim_lit.sweep.ablation import Ablation, Head, Sweep
+from padim_lit.sweep.ablation import Ablation, ProjectionRun, Sweep
 from padim_lit.sweep.one_pass import plan
 
 DIMS = [3, 8, 20]
@@ -69,20 +69,20 @@ def separate_run(data, backbone, name, dim, seed, grid):
     return model.results, scores
 
 
-@pytest.mark.parametrize("name", ["subset", "jl", "orthogonal", "sparse", "fisher", "minor"])
+@pytest.mark.parametrize("name", ["subset", "jl", "orthogonal", "sparse", "fisher", "npca"])
 def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
     grid = ablation.grid[0]
     rows_a_band = {16: 4, 8: 8}[grid]  # four bands on the finest grid, one on the coarser
     ranges = [range(r, r + rows_a_band) for r in range(0, grid, rows_a_band)]
     with torch.inference_mode():
-        head = Head(name, 1, tuple(DIMS))
+        head = ProjectionRun(name, 1, tuple(DIMS))
         found = ablation.run(head, head.draw(backbone.embedding_dim), ranges, lambda: None)
     assert [row["dim"] for row in found.rows] == DIMS
     for row in found.rows:
         results, expected = separate_run(data, backbone, name, row["dim"], 1, grid)
         ours = torch.from_numpy(found.scores[f"{name}-{row['dim']}-1"])
-        # The least variances are the ones that rounding moves most, and minor keeps just those.
-        tolerance = 1e-3 if name == "minor" else 1e-4
+        # The least variances are the ones that rounding moves most, and npca keeps just those.
+        tolerance = 1e-3 if name == "npca" else 1e-4
         torch.testing.assert_close(ours, expected, rtol=tolerance, atol=0)
         for metric in ("image_auroc", "image_ap", "image_f1max", "pixel_auroc"):
             assert row[f"test/{metric}"] == pytest.approx(results[metric], abs=1e-5), metric
@@ -92,7 +92,7 @@ def test_resampled_aurocs_scatter_around_the_measured_one(ablation, backbone):
     ranges = [range(ablation.grid[0])]
     with torch.inference_mode():
         for proj in ("jl", "subset"):
-            head = Head(proj, 0, (4,))
+            head = ProjectionRun(proj, 0, (4,))
             found = ablation.run(head, head.draw(backbone.embedding_dim), ranges, lambda: None)
             (row,), (resampled,) = found.rows, found.resamples.values()
             assert resampled.shape == (2, 50)
@@ -103,10 +103,10 @@ def test_resampled_aurocs_scatter_around_the_measured_one(ablation, backbone):
 
 def test_what_no_seed_changes_is_one_head():
     assert Sweep(["identity", "fisher", "jl"], [8, 4], [0, 1]).heads(16) == [
-        Head("identity", 0, (16,)),
-        Head("fisher", 0, (4, 8)),
-        Head("jl", 0, (4, 8)),
-        Head("jl", 1, (4, 8)),
+        ProjectionRun("identity", 0, (16,)),
+        ProjectionRun("fisher", 0, (4, 8)),
+        ProjectionRun("jl", 0, (4, 8)),
+        ProjectionRun("jl", 1, (4, 8)),
     ]
 
 

@@ -15,7 +15,7 @@ from padim_lit.viewer.__main__ import main, render
 from padim_lit.viewer.content import build
 from padim_lit.viewer.pictures import encode_pictures, pack
 from padim_lit.viewer.runs import read_run
-from padim_lit.visualization.gallery import Picture
+from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.maps import read_maps, write_maps
 from padim_lit.visualization.predictions import COLUMNS
 
@@ -23,13 +23,15 @@ EVIL = "</script><script>document.title='owned'</script><img src=x onerror=docum
 SIZE = 24
 
 
-def picture(rank: int, label: int, score: float, kind: str, planted=False, path="a.png") -> Picture:
+def picture(
+    rank: int, label: int, score: float, kind: str, planted=False, path="a.png"
+) -> GalleryEntry:
     rng = np.random.default_rng(rank + 10 * label)
     map = rng.uniform(1, score, (SIZE, SIZE)).astype(np.float32)
     map[5, 6] = score
     truth = np.zeros((SIZE, SIZE), bool)
     truth[4:9, 5:9] = True
-    return Picture(
+    return GalleryEntry(
         role=("hit" if score > 10 else "miss") if label else "false_alarm",
         rank=rank, index=rank, path=path, kind=kind, label=label, score=score,
         image=rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8),

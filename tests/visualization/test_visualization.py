@@ -20,10 +20,10 @@ from padim_lit.errors import InputError
 from padim_lit.sweep.job_table import collect, print_sweep_table, write_sweep_csv
 from padim_lit.system.atomic import write_bytes, write_csv, write_json, write_text
 from padim_lit.visualization import heatmaps, panels
-from padim_lit.visualization.gallery import Gallery, Picture
+from padim_lit.visualization.gallery import Gallery, GalleryEntry
 from padim_lit.visualization.heatmaps import common_scale, save_heatmaps
 from padim_lit.visualization.panels import overlay
-from padim_lit.visualization.predictions import Prediction, predictions_of, write_predictions
+from padim_lit.visualization.predictions import TestScore, predictions_of, write_predictions
 from padim_lit.visualization.summary import print_summary
 
 H, W = 24, 32
@@ -76,7 +76,7 @@ def picture(**changes):
         "label": 1, "score": 12.3456, "image": np.full((H, W, 3), 90, np.uint8), "truth": truth,
         "map": np.linspace(0, 12.3456, H * W, dtype=np.float32).reshape(H, W),
     }  # fmt: skip
-    return Picture(**{**values, **changes})
+    return GalleryEntry(**{**values, **changes})
 
 
 def texts(figure):
@@ -157,7 +157,7 @@ def test_predictions_are_in_dataset_order_and_scores_keep_every_bit(tmp_path):
 
 def test_predictions_survive_odd_file_names(tmp_path):
     names = ['a,"b".png', "two\nlines.png", "größe.png", "bad\udcff.png"]
-    rows = [Prediction(name, "good", 0, 1.0, i) for i, name in enumerate(names)]
+    rows = [TestScore(name, "good", 0, 1.0, i) for i, name in enumerate(names)]
     path = write_predictions(tmp_path / "p.csv", rows)
     assert [row[0] for row in table(path)[1:]] == names
 

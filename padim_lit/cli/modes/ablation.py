@@ -27,10 +27,10 @@ from padim_lit.model.anomaly_map import AnomalyMap, require_image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.embedding import resolve_grid
 from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
-from padim_lit.sweep.ablation import Head, Sweep
-from padim_lit.sweep.head_store import HeadResult, HeadStore
+from padim_lit.sweep.ablation import ProjectionRun, Sweep
 from padim_lit.sweep.job_table import as_job, print_sweep_table
 from padim_lit.sweep.jobs import describe
+from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system.atomic import write_bytes, write_csv, write_json
 from padim_lit.system.console import progress
 from padim_lit.system.versions import device_name, versions
@@ -74,14 +74,14 @@ def run(config: DictConfig, folder: Path) -> None:
     device = trainer.strategy.root_device
 
     heads = sweep.heads(backbone.embedding_dim)
-    store = HeadStore(folder, _fingerprint(config, data, backbone))
+    store = RunStore(folder, _fingerprint(config, data, backbone))
     if store.stale:
         log.info("%s holds heads of other settings or images; they are removed", folder)
     done = {head: found for head in heads if (found := store.load(head.name, head.dims))}
     if done:
         log.info("%d of %d heads are done already, in %s", len(done), len(heads), store.folder)
-    drawn: dict[Head, Projection] = {}
-    failed: dict[Head, str] = {}
+    drawn: dict[ProjectionRun, Projection] = {}
+    failed: dict[ProjectionRun, str] = {}
     for head in heads:
         if head not in done:
             try:
@@ -104,10 +104,10 @@ def _run_heads(
     config: DictConfig,
     data: AnomalyData,
     backbone: Backbone,
-    drawn: dict[Head, Projection],
-    store: HeadStore,
+    drawn: dict[ProjectionRun, Projection],
+    store: RunStore,
     folder: Path,
-) -> tuple[dict[Head, HeadResult], dict[Head, str]]:
+) -> tuple[dict[ProjectionRun, RunResult], dict[ProjectionRun, str]]:
     """Results of the heads that ran, each kept as soon as it is there, and why others failed."""
     ablation = make_ablation(config, data, backbone, folder, config.resamples)
     done, failed = {}, {}
@@ -152,8 +152,8 @@ def _constants(
     counts = ("train_images", "test_good", "test_defective", "test_planted", "pixel_truth")
     return {
         "data": data.name,
-        "split_seed": data.record.get("split_seed"),
-        **{key: data.record.get(key) for key in counts},
+        "split_seed": data.provenance.get("split_seed"),
+        **{key: data.provenance.get(key) for key in counts},
         "backbone": backbone.name,
         "weights": backbone.source,
         "embedding_dim": backbone.embedding_dim,
@@ -167,7 +167,7 @@ def _constants(
     }
 
 
-def _for_all_seeds(result: HeadResult, head: Head, sweep: Sweep) -> list[HeadResult]:
+def _for_all_seeds(result: RunResult, head: ProjectionRun, sweep: Sweep) -> list[RunResult]:
     """`result`, repeated for every seed where none changes anything, so that seeds pair."""
     if PROJECTIONS[head.proj].seeded:
         return [result]
@@ -187,7 +187,7 @@ def _for_all_seeds(result: HeadResult, head: Head, sweep: Sweep) -> list[HeadRes
 
 
 def _write(
-    results: list[HeadResult], constants: dict[str, Any], data: AnomalyData, folder: Path
+    results: list[RunResult], constants: dict[str, Any], data: AnomalyData, folder: Path
 ) -> None:
     rows = [{**row, **constants} for result in results for row in result.rows]
     path = write_csv(folder / "sweep.csv", list(rows[0]), rows)
@@ -214,7 +214,7 @@ def _write(
     write_json(folder / "rows.json", rows)
 
 
-def _failures(failed: dict[Head, str]) -> str:
+def _failures(failed: dict[ProjectionRun, str]) -> str:
     reasons: dict[str, list[str]] = {}
     for head, reason in failed.items():
         reasons.setdefault(reason, []).append(head.name)

@@ -53,7 +53,7 @@ def run(config: DictConfig, folder: Path) -> None:
         f"scored   {len(found.scores)} images of {what}\n{describe(known)}\n"
         f"model    {(folder / 'model.ckpt').resolve()}"
     )
-    if detector.projection.warmup and found.fresh < len(found.scores):
+    if detector.projection.fit_images and found.fresh < len(found.scores):
         print(
             f"note     proj={detector.projection.name} has learnt from some of the images that the "
             "checkpoint holds, so these score a little low; new good images tell better"

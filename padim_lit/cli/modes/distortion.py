@@ -20,7 +20,7 @@ from padim_lit.cli.messages import require_known_keys
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.embedding import embed, resolve_grid
-from padim_lit.model.learned import spread
+from padim_lit.model.learned import evenly_spaced
 from padim_lit.model.projection import PROJECTIONS, Identity, require_seed
 from padim_lit.sweep.ablation import Sweep
 from padim_lit.sweep.distortion import Patches, full_distances, measure
@@ -64,7 +64,7 @@ def run(config: DictConfig, folder: Path) -> None:
     device = trainer.strategy.root_device
     backbone = backbone.to(device)
     grid = resolve_grid(backbone.grids(data.image_shape), config.grid)
-    places = spread(grid[0] * grid[1], config.positions)
+    places = evenly_spaced(grid[0] * grid[1], config.positions)
     with progress() as bar:
         parts = [
             _collect(backbone, bar.track(loader, description=f"backbone, {name}"), grid, places)
@@ -93,7 +93,7 @@ def run(config: DictConfig, folder: Path) -> None:
         print(path.resolve())
     what = {
         "data": data.name,
-        "split_seed": data.record.get("split_seed"),
+        "split_seed": data.provenance.get("split_seed"),
         "train_images": len(data.train_items),
         "test_images": len(data.test_items),
         "backbone": backbone.name,

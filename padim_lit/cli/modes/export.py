@@ -168,13 +168,13 @@ def _pixels(images: str | None, detector: Detector) -> np.ndarray:
     if images is None:
         shape = (IMAGES, height, width, 3)
         return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    if "image_size" not in detector.record:
+    if "image_size" not in detector.provenance:
         raise InputError(
             f"images={images}: the checkpoint does not say how its images were resized; leave it "
             "out to compare on random ones"
         )
     files = find_images(images)
-    look = view(detector.record["image_size"], detector.record["crop_size"])
+    look = view(detector.provenance["image_size"], detector.provenance["crop_size"])
     chosen = files[:: max(1, len(files) // IMAGES)][:IMAGES]
     return np.stack([np.asarray(look.image(read_image(file))) for file in chosen])
 

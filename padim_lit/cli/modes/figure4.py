@@ -26,7 +26,7 @@ from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import AnomalyMap, require_image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.projection import require_seed
-from padim_lit.sweep.ablation import Ablation, Head, Sweep
+from padim_lit.sweep.ablation import Ablation, ProjectionRun, Sweep
 from padim_lit.sweep.one_pass import run_head
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import MISSING, print_line, print_table
@@ -64,7 +64,7 @@ def run(config: DictConfig, folder: Path) -> None:
     backbone = instantiate(config.backbone, seed=config.seed).to(trainer.strategy.root_device)
     channels = backbone.embedding_dim
     dims = {proj: channels if proj == "identity" else config.dim for proj in projs}
-    heads = [Head(proj, config.seed, (dims[proj],)) for proj in projs]
+    heads = [ProjectionRun(proj, config.seed, (dims[proj],)) for proj in projs]
     drawn = [head.draw(channels) for head in heads]
     ablation = make_ablation(config, data, backbone, folder)
     try:
@@ -156,7 +156,7 @@ def _what(
         "train_images": len(data.train_items),
         "embedding_dim": backbone.embedding_dim,
         "seed": config.seed,
-        "split_seed": data.record.get("split_seed"),
+        "split_seed": data.provenance.get("split_seed"),
         "grid": "x".join(map(str, grid)),
         "eps": config.eps,
         "image_score": config.image_score,

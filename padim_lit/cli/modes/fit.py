@@ -29,13 +29,13 @@ from padim_lit.errors import InputError
 from padim_lit.model.projection import require_seed
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
-from padim_lit.system.faults import halving
 from padim_lit.system.memory import peak_bytes, reset_peak
+from padim_lit.system.resource_errors import halving
 from padim_lit.system.versions import device_name, versions
-from padim_lit.visualization.gallery import Gallery, Picture
+from padim_lit.visualization.gallery import Gallery, GalleryEntry
 from padim_lit.visualization.heatmaps import common_scale, save_heatmaps
 from padim_lit.visualization.maps import write_maps
-from padim_lit.visualization.predictions import Prediction, predictions_of, write_predictions
+from padim_lit.visualization.predictions import TestScore, predictions_of, write_predictions
 from padim_lit.visualization.summary import print_summary
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Recorder(Callback):
     """Keeps each test image's prediction, and the few pictures worth looking at."""
 
     def __init__(self):
-        self.predictions: list[Prediction] = []
+        self.predictions: list[TestScore] = []
         self.gallery = Gallery()
 
     def on_test_start(self, trainer: Trainer, pl_module: PaDiM) -> None:
@@ -120,7 +120,7 @@ def _fit_and_test(
             raise InputError(
                 "nothing was fitted: trainer.max_epochs must be 1, and limits on batches above 0"
             )
-        model.record["precision"] = trainer.precision
+        model.provenance["precision"] = trainer.precision
         if trainer.is_global_zero:
             thresholds.choose_threshold(config, data, model, trainer)
         _save_checkpoint(trainer, folder / "model.ckpt")
@@ -162,7 +162,7 @@ def _fit_and_test(
         **thresholds.at_threshold(config, data, model, recorder.predictions),
         **preprocessing(config),
         "data": data.name,
-        **{f"data/{key}": value for key, value in data.record.items()},
+        **{f"data/{key}": value for key, value in data.provenance.items()},
         **versions(),
         "notes": notes,
     }
@@ -214,7 +214,7 @@ def _report(
     print_summary(results, {k: str(Path(v).resolve()) for k, v in paths.items()}, notes)
 
 
-def _explanations(model: PaDiM, pictures: Sequence[Picture]) -> list[Explanation] | None:
+def _explanations(model: PaDiM, pictures: Sequence[GalleryEntry]) -> list[Explanation] | None:
     if model.layer_means is None:  # an old checkpoint's
         return None
     seen = [torch.from_numpy(p.image).permute(2, 0, 1).float() / 255 for p in pictures]
@@ -233,8 +233,9 @@ def _notes(config: DictConfig, data: AnomalyData, model: PaDiM) -> list[str]:
 def _headline(data: AnomalyData, model: PaDiM) -> str:
     height, width = model.map_grid
     return (
-        f"{data.name}: {data.record['train_images']} images to fit, {len(data.test_items)} to test;"
-        f" {model.backbone.name} ({model.backbone.source}): C={model.backbone.embedding_dim} → "
+        f"{data.name}: {data.provenance['train_images']} images to fit, "
+        f"{len(data.test_items)} to test; {model.backbone.name} ({model.backbone.source}): "
+        f"C={model.backbone.embedding_dim} → "
         f"{model.projection.name} D={model.projection.dim}, grid {height}×{width}, ε={model.eps}, "
         f"seed {model.projection.seed}"
     )

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from padim_lit.cli.messages import require_known_keys
-from padim_lit.deploy.combine import add, require_alike
+from padim_lit.deploy.combine import add_images, require_alike
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import write_json
@@ -36,9 +36,9 @@ def run(config: DictConfig, folder: Path) -> None:
         other = Detector.load_from_checkpoint(path)
         other.require_moments()
         require_alike(whole, other, (paths[0], path))
-        add(whole, other.moments, other.images, config.repeats, path)
+        add_images(whole, other.moments, other.images, config.repeats, path)
         counts.append(other.count)
-        _name(whole, other.record.get("data"))
+        _name(whole, other.provenance.get("data"))
     finish(whole, folder, "merge", {"ckpts": paths, "images": counts})
     parts = " + ".join(map(str, counts))
     print(f"merged   {parts} = {whole.count} images\nmodel    {(folder / 'model.ckpt').resolve()}")
@@ -55,17 +55,17 @@ def require_repeats(config: DictConfig, allowed: tuple[str, ...]) -> None:
 
 def finish(detector: Detector, folder: Path, what: str, facts: dict[str, Any]) -> None:
     """Write model.ckpt with a line more in its history, then WHAT.json."""
-    record = detector.record
-    detector.record = {
-        **record,
+    provenance = detector.provenance
+    detector.provenance = {
+        **provenance,
         "train_images": detector.count,
-        "history": [*record.get("history", []), {"mode": what, **facts}],
+        "history": [*provenance.get("history", []), {"mode": what, **facts}],
     }
     detector.save(folder / "model.ckpt")
     write_json(folder / f"{what}.json", {**facts, "train_images": detector.count, **versions()})
 
 
 def _name(detector: Detector, data: str | None) -> None:
-    names = str(detector.record.get("data")).split(" + ")
+    names = str(detector.provenance.get("data")).split(" + ")
     if data not in names:
-        detector.record = {**detector.record, "data": " + ".join([*names, str(data)])}
+        detector.provenance = {**detector.provenance, "data": " + ".join([*names, str(data)])}

@@ -23,11 +23,11 @@ from padim_lit.deploy.calibration import (
 )
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
-from padim_lit.model.learned import spread
+from padim_lit.model.learned import evenly_spaced
 from padim_lit.padim import PaDiM
 from padim_lit.system.console import progress
-from padim_lit.system.faults import halving
-from padim_lit.visualization.predictions import Prediction
+from padim_lit.system.resource_errors import halving
+from padim_lit.visualization.predictions import TestScore
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ def choose_threshold(config: DictConfig, data: AnomalyData, model: PaDiM, traine
         )
         return
     rate = RATE if config.false_alarm_rate is None else config.false_alarm_rate
-    items = _unseen(data.train_items, model.projection.warmup, rate)
-    items = [items[i] for i in spread(len(items), config.calibration)]
+    items = _unseen(data.train_items, model.projection.fit_images, rate)
+    items = [items[i] for i in evenly_spaced(len(items), config.calibration)]
     images = ItemDataset(items, data.view, data.reading.cache or picture)
     loader = partial(DataLoader, images, num_workers=data.num_workers, collate_fn=collate)
     with trainer.precision_plugin.forward_context():
@@ -92,18 +92,18 @@ def measured(
     return found
 
 
-def _unseen(items: Sequence[Item], warmup: int, rate: float) -> Sequence[Item]:
+def _unseen(items: Sequence[Item], fit_images: int, rate: float) -> Sequence[Item]:
     """The items that the projection has not learnt from, if they suffice for the rate; else all.
 
     Those that it has seen score lower: on ELPV by 5 to 10 % on the median.
     """
-    seen = set(spread(len(items), warmup))
+    seen = set(evenly_spaced(len(items), fit_images))
     unseen = [item for i, item in enumerate(items) if i not in seen]
     return unseen if len(unseen) + 1 >= 1 / rate else items
 
 
 def at_threshold(
-    config: DictConfig, data: AnomalyData, model: PaDiM, predictions: Iterable[Prediction]
+    config: DictConfig, data: AnomalyData, model: PaDiM, predictions: Iterable[TestScore]
 ) -> dict[str, Any]:
     """For metrics.json: the threshold and what it makes of the test images that count."""
     if model.calibration is None:

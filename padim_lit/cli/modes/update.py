@@ -21,12 +21,12 @@ from padim_lit.data.datamodule import default_workers, require_count
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset, collate
 from padim_lit.data.transform import view
-from padim_lit.deploy.combine import REPEATS, add, take
+from padim_lit.deploy.combine import REPEATS, add_images, remove_images
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.detector import FULL_PRECISION, Detector
 from padim_lit.model.moments import Moments
 from padim_lit.system.console import progress
-from padim_lit.system.faults import halving
+from padim_lit.system.resource_errors import halving
 
 LOOK = ("image_size", "crop_size")
 
@@ -50,7 +50,7 @@ def run(config: DictConfig, folder: Path) -> None:
     moments, images, skipped = _gather(config, detector, dataset, known)
     if moments.count == 0:
         raise InputError(f"{what}: all {skipped} images are in the checkpoint already")
-    add(detector, moments, images, "count" if known is not None else config.repeats, what)
+    add_images(detector, moments, images, "count" if known is not None else config.repeats, what)
     facts = {"ckpt": config.ckpt, "data": what, "images": moments.count, "skipped": skipped}
     finish(detector, folder, "update", facts)
     print(
@@ -73,7 +73,7 @@ def run_remove(config: DictConfig, folder: Path) -> None:
     _require_full_precision(config, detector)
     dataset, what = good_images(config, detector)
     moments, images, _ = _gather(config, detector, dataset, None)
-    safety = take(detector, moments, images, what)
+    safety = remove_images(detector, moments, images, what)
     facts = {"ckpt": config.ckpt, "data": what, "images": moments.count, "error": safety.error}
     finish(detector, folder, "remove", facts)
     print(
@@ -82,7 +82,7 @@ def run_remove(config: DictConfig, folder: Path) -> None:
         f"model    {(folder / 'model.ckpt').resolve()}"
     )
     print(NO_THRESHOLD)
-    if detector.projection.warmup:
+    if detector.projection.fit_images:
         print(
             f"note     proj={detector.projection.name} keeps the directions that it learnt, maybe "
             "from these images too"
@@ -95,10 +95,10 @@ def load_full(config: DictConfig) -> Detector:
         raise InputError(f"mode={config.mode}: give ckpt=model.ckpt of an earlier run")
     detector = Detector.load_from_checkpoint(config.ckpt)
     detector.require_moments()
-    if not all(key in detector.record for key in LOOK):
+    if not all(key in detector.provenance for key in LOOK):
         raise InputError(
             f"ckpt={config.ckpt} does not say how its images were resized (a plain Trainer's); fit "
-            "with run.py, or set model.record before trainer.save_checkpoint"
+            "with run.py, or set model.provenance before trainer.save_checkpoint"
         )
     return detector
 
@@ -116,7 +116,7 @@ def good_images(config: DictConfig, detector: Detector) -> tuple[Dataset, str]:
 
     They look as those that the checkpoint was fitted on, whatever the config says of sizes.
     """
-    look = {key: detector.record[key] for key in LOOK}
+    look = {key: detector.provenance[key] for key in LOOK}
     if config.images is None:
         if not data_was_given():
             raise InputError(
@@ -175,7 +175,7 @@ def _moments(
             if keep.any():
                 kept = [path for path, one in zip(batch["path"], keep, strict=True) if one]
                 check = partial(require_finite, batch={"path": kept})
-                state = detector.gather(state, batch["image"][keep].to(device), check)
+                state = detector.update_moments(state, batch["image"][keep].to(device), check)
                 images.append(batch["digest"][keep])
     return (
         state.map(Tensor.cpu),

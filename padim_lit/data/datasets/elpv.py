@@ -71,7 +71,7 @@ class ELPV(AnomalyData):
             crop_size=crop_size,
             batch_size=batch_size,
             num_workers=num_workers,
-            record={
+            provenance={
                 "split": f"60 % of the cells with defect probability 0 train; the {unused} with "
                 "probability 1/3 or 2/3 are unused; ours, not the authors'",
                 "split_seed": split_seed,

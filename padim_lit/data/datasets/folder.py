@@ -52,6 +52,6 @@ class Folder(AnomalyData):
             crop_size=crop_size,
             batch_size=batch_size,
             num_workers=num_workers,
-            record={"split": "train and test as found in the folder", "split_seed": None},
+            provenance={"split": "train and test as found in the folder", "split_seed": None},
             notes=notes,
         )

@@ -74,7 +74,7 @@ class MagneticTile(AnomalyData):
             crop_size=crop_size,
             batch_size=batch_size,
             num_workers=num_workers,
-            record={
+            provenance={
                 "split": f"{test_good} of {len(free)} free images held out{together}; ours, not "
                 "the authors'",
                 "split_seed": split_seed,

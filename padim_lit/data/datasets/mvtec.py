@@ -118,7 +118,7 @@ class MVTec(AnomalyData):
             crop_size=crop_size,
             batch_size=batch_size,
             num_workers=num_workers,
-            record={"split": "official MVTec AD split", "split_seed": None},
+            provenance={"split": "official MVTec AD split", "split_seed": None},
         )
 
 

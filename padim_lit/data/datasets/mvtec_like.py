@@ -47,7 +47,7 @@ class OfficialSplit(AnomalyData):
             f"{self.short}/{category}",
             train,
             test,
-            record={
+            provenance={
                 "split": f"official {self.family} split, tested on {self.layout.test}",
                 "split_seed": None,
                 "validation": validation,

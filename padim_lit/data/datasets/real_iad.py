@@ -61,12 +61,12 @@ class RealIAD(AnomalyData):
         for number, item in enumerate(test):
             if not item.label:
                 test[number] = Item(item.path, count_pixel=True)
-        record = {
+        provenance = {
             "split": f"the authors' split, {file.parent.name}/{file.name}",
             "split_seed": None,
             "resolution": resolution,
         }
-        super().__init__(f"real_iad/{category}", train, test, record=record, **loading)
+        super().__init__(f"real_iad/{category}", train, test, provenance=provenance, **loading)
 
 
 def _split(folder: Path, category: str) -> tuple[Path, dict[str, Any]]:

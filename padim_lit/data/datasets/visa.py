@@ -43,8 +43,8 @@ class VisA(AnomalyData):
             )
         # By path, so that the order of the rows does not matter.
         train, test = (sorted(part, key=lambda item: item.path) for part in objects[category])
-        record = {"split": "the authors' one-class split, 1cls.csv", "split_seed": None}
-        super().__init__(f"visa/{category}", train, test, record=record, **loading)
+        provenance = {"split": "the authors' one-class split, 1cls.csv", "split_seed": None}
+        super().__init__(f"visa/{category}", train, test, provenance=provenance, **loading)
 
 
 def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:

@@ -134,7 +134,7 @@ def test_every_image_is_counted_with_its_mask(tmp_path, name):
     assert all(item.count_image and item.count_pixel for item in data.test_items)
     for item in data.test_items:
         assert item.load()[1].any() == bool(item.label)
-    assert "official" in data.record["split"] or "authors" in data.record["split"]
+    assert "official" in data.provenance["split"] or "authors" in data.provenance["split"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

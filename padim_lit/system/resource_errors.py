@@ -22,7 +22,7 @@ _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS}
 _DISK = re.compile(r"PytorchStreamWriter failed|unexpected pos|No space left on device")
 
 
-def explain(error: BaseException, folder: Path | None = None) -> str | None:
+def error_line(error: BaseException, folder: Path | None = None) -> str | None:
     """One line for an error that is the machine's; None for any other.
 
     `folder` is where the program writes: a full disk says of no file which one it is.
@@ -60,7 +60,7 @@ def halving(size: int, work: Callable[[int], T], what: str) -> tuple[T, int]:
         try:
             return work(size), size
         except torch.OutOfMemoryError as error:
-            reason = explain(error)
+            reason = error_line(error)
         # Here, where nothing of the failed attempt is referred to any more.
         if size == 1:
             raise InputError(f"{what}: one image at a time is too much: {reason}")

@@ -22,7 +22,7 @@ from padim_lit.system.atomic import write_bytes
 
 
 @dataclass
-class HeadResult:
+class RunResult:
     """What one head found.
 
     Attributes:
@@ -36,7 +36,7 @@ class HeadResult:
     resamples: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-class HeadStore:
+class RunStore:
     """Finished heads of one ablation.
 
     Args:
@@ -52,7 +52,7 @@ class HeadStore:
         for path in self.stale:
             shutil.rmtree(path, ignore_errors=True)
 
-    def load(self, name: str, dims: Sequence[int]) -> HeadResult | None:
+    def load(self, name: str, dims: Sequence[int]) -> RunResult | None:
         """The head `name`, or None where it was not finished with just these `dims`."""
         path = self.folder / f"{name}.npz"
         try:
@@ -71,13 +71,13 @@ class HeadStore:
             *(NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error),
         ) as error:
             raise InputError(f"{path} cannot be read ({error}); remove it") from error
-        result = HeadResult(rows)
+        result = RunResult(rows)
         for key, array in arrays.items():
             kind, _, configuration = key.partition("/")
             getattr(result, kind)[configuration] = array
         return result
 
-    def save(self, name: str, result: HeadResult) -> None:
+    def save(self, name: str, result: RunResult) -> None:
         """Keep a finished head."""
         arrays = {f"scores/{key}": value for key, value in result.scores.items()}
         arrays |= {f"resamples/{key}": value for key, value in result.resamples.items()}

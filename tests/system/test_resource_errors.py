@@ -10,7 +10,7 @@ from _helpers.cli import TINY, Result
 from _helpers.trees import build_tree
 
 from padim_lit.errors import InputError
-from padim_lit.system.faults import explain, halving, in_parts
+from padim_lit.system.resource_errors import error_line, halving, in_parts
 
 # Runs in the child before run.py does: the backbone takes at most so many images at once.
 SMALL_GPU = """
@@ -190,15 +190,15 @@ def test_other_errors_are_no_reason_to_halve():
 
     with pytest.raises(RuntimeError, match="shapes"):
         halving(8, work, "fit")
-    assert explain(RuntimeError("shapes do not fit")) is None
+    assert error_line(RuntimeError("shapes do not fit")) is None
     for error in (
         MemoryError(),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
         RuntimeError("DataLoader worker (pid 77) is killed by signal: Killed. "),
         OSError(28, "No space left on device"),
     ):
-        assert "\n" not in explain(error)
-    assert explain(FileNotFoundError(2, "No such file")) is None
+        assert "\n" not in error_line(error)
+    assert error_line(FileNotFoundError(2, "No such file")) is None
 
 
 def test_no_memory_on_the_host_is_one_line(faulty):
