@@ -22,7 +22,9 @@ from padim_lit.analysis.table1 import (
 from padim_lit.analysis.theory import fit_performance
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
+from padim_lit.report.figures import DRAWN
 from padim_lit.version import __version__
+from padim_lit.visualization.palette import order
 
 BASE = "subset"
 COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
@@ -30,10 +32,6 @@ COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
 TIMED_APART = 1.1
 #: Places of the curve of eq. 15.
 CURVE_POINTS = 48
-#: Metrics that the page draws; the others are in its tables.
-DRAWN = ("test/image_auroc", "test/pixel_auroc", "test/pixel_aupro", "test/image_ap")
-#: Projections by their place in the palette; others follow.
-PALETTE = ("jl", "subset", "npca", "orthogonal", "sparse", "fisher", "identity")
 
 
 @dataclass(frozen=True)
@@ -77,14 +75,12 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
     """
     joined = join_parts(sweeps)
     names = labels(joined)
-    projs = sorted({p for s in joined for p in s.projs}, key=_slot)
     content = {
         "level": LEVEL,
         "base": BASE,
         "written": date.today().isoformat(),
         "version": __version__,
-        "metrics": {_short(k): v for k, v in METRICS.items()},
-        "projs": dict(zip(projs, _slots(projs), strict=True)),
+        "projs": sorted({p for s in joined for p in s.projs}, key=order),
         "sweeps": [_sweep(s, name) for s, name in zip(joined, names, strict=True)],
         "table": [*_table(joined), *_mean_rows(joined)],
         "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
@@ -170,7 +166,7 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
             for proj in sweep.projs
             if proj != "identity"
             for metric in DRAWN
-            if (fit := _fit(sweep, proj, metric))
+            if (fit := _fit(sweep, proj, f"test/{metric}"))
         ],
     }
 
@@ -288,18 +284,6 @@ def _is_mvtec(sweep: SweepFolder) -> bool:
 
 def _category(sweep: SweepFolder) -> str:
     return sweep.data.rpartition("/")[2]
-
-
-def _slot(proj: str) -> tuple[int, str]:
-    return (PALETTE.index(proj) if proj in PALETTE else len(PALETTE), proj)
-
-
-def _slots(projs: Sequence[str]) -> list[int]:
-    """Place in the palette of each; unknown ones share what is left."""
-    unknown = [p for p in projs if p not in PALETTE]
-    return [
-        PALETTE.index(p) if p in PALETTE else len(PALETTE) + unknown.index(p) % 2 for p in projs
-    ]
 
 
 def _short(metric: str) -> str:
