@@ -278,7 +278,6 @@ def a_sweep(folder: Path) -> None:
         for p in ("jl", "subset")
         for d in (2, 4)
     ]
-    write_csv(folder / "sweep.csv", list(rows[0]), rows)
     names = [f"{row['proj']}-{row['dim']}-0" for row in rows]
     scores = [
         {"path": f"{n}.png", "kind": "good", "label": n % 2, "count_image": 1}
@@ -334,7 +333,7 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
     for name in ("metrics.json", "job.json"):
         (folder / "job" / name).write_text('{"a": 1}')
     targets = [
-        ("sweep/sweep.csv", swept), ("sweep/scores.csv", swept), ("sweep/resamples.npz", swept),
+        ("sweep/rows.json", swept), ("sweep/scores.csv", swept), ("sweep/resamples.npz", swept),
         ("scored/predictions.jsonl", scored), ("scored/model.json", scored),
         ("heads/heads/f/jl-0.npz", head), ("job/job.json", job),
     ]  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from padim_lit.analysis.result_files import as_job
 from padim_lit.cli.build import (
     make_ablation,
     make_data,
@@ -28,7 +29,7 @@ from padim_lit.model.backbone import Backbone
 from padim_lit.model.embedding import resolve_grid
 from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
 from padim_lit.sweep.ablation import ProjectionRun, Sweep
-from padim_lit.sweep.job_table import as_job, print_sweep_table
+from padim_lit.sweep.job_table import print_sweep_table
 from padim_lit.sweep.jobs import describe
 from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system.atomic import write_bytes, write_csv, write_json
