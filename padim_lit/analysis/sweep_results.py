@@ -28,6 +28,7 @@ from padim_lit.analysis.result_files import (
 )
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
+from padim_lit.system.console import MISSING
 
 # Row of resamples.npz's (2, R) arrays that holds a metric.
 RESAMPLED = {"test/image_auroc": 0, "test/pixel_auroc": 1}
@@ -301,6 +302,17 @@ def labels(folders: Sequence[SweepFolder]) -> list[str]:
         same = [f for f in alike if all(_same(f, folder, key) for key in differing)]
         out.append(", ".join([name, *more, *([str(folder.path)] if len(same) > 1 else [])]))
     return out
+
+
+def mean_and_sd(values: Sequence[float | None], digits: int) -> str:
+    """ "0.9500 ±0.0040", standard deviation n − 1; says over how many where some are undefined."""
+    known = [value for value in values if value is not None and not np.isnan(value)]
+    if not known:
+        return MISSING
+    text = f"{np.mean(known):.{digits}f}"
+    if len(known) > 1:
+        text += f" ±{np.std(known, ddof=1):.{digits}f}"
+    return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)})"
 
 
 def _is_part(a: SweepFolder, b: SweepFolder) -> bool:

@@ -11,7 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from padim_lit.analysis.bootstrap import Difference
-from padim_lit.analysis.sweep_results import RESAMPLED, MeanOf, SweepFolder, read_sweeps
+from padim_lit.analysis.sweep_results import (
+    RESAMPLED,
+    MeanOf,
+    SweepFolder,
+    mean_and_sd,
+    read_sweeps,
+)
 from padim_lit.metrics import METRICS
 from padim_lit.system.atomic import write_csv
 from padim_lit.system.console import MISSING, print_line, print_table
@@ -179,7 +185,7 @@ def _cells(row: Row, metric: str) -> list[str]:
     name = row.category if row.category != MEAN else f"{MEAN} of {row.categories}"
     return [
         *(name, row.backbone, row.proj, str(row.dim), str(len(row.seeds))),
-        *(_spread(m, s) for m, s in zip(points.mean(axis=1), _sd(points), strict=True)),
+        *(mean_and_sd(100 * values, 2) for values in points),
         MISSING if np.isnan(found.mean) else f"{100 * found.mean:+.2f}",
         MISSING if found.low is None else f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
         _sign(found) or MISSING,
@@ -191,12 +197,6 @@ def _cells(row: Row, metric: str) -> list[str]:
 def _sd(points: np.ndarray) -> np.ndarray:
     """Standard deviation over seeds (n − 1), (2,); NaN for one seed."""
     return points.std(axis=1, ddof=1) if points.shape[1] > 1 else np.full(2, np.nan)
-
-
-def _spread(mean: float, sd: float) -> str:
-    if np.isnan(mean):
-        return MISSING
-    return f"{100 * mean:.2f}" + ("" if np.isnan(sd) else f" ±{100 * sd:.2f}")
 
 
 def _sign(found: Difference) -> str:

@@ -1,7 +1,7 @@
 """What a report shows, as one plain dict: points, fits of eq. 15, differences, verdicts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -41,14 +41,13 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
     """
     joined = join_parts(sweeps)
     names = labels(joined)
-    projs = sorted({p for s in joined for p in s.projs}, key=_slot)
     content = {
         "level": LEVEL,
         "base": BASE,
         "written": date.today().isoformat(),
         "version": __version__,
         "metrics": {_short(k): v for k, v in METRICS.items()},
-        "projs": dict(zip(projs, _slots(projs), strict=True)),
+        "projs": palette({p for s in joined for p in s.projs}),
         "sweeps": [_sweep(s, name) for s, name in zip(joined, names, strict=True)],
         "table": [*_table(joined), *_mean_rows(joined)],
         "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
@@ -240,16 +239,13 @@ def _is_mvtec(sweep: SweepFolder) -> bool:
     return sweep.data.startswith("mvtec/") and category(sweep) in CATEGORIES
 
 
-def _slot(proj: str) -> tuple[int, str]:
-    return (PALETTE.index(proj) if proj in PALETTE else len(PALETTE), proj)
-
-
-def _slots(projs: Sequence[str]) -> list[int]:
-    """Place in the palette of each; unknown ones share what is left."""
-    unknown = [p for p in projs if p not in PALETTE]
-    return [
-        PALETTE.index(p) if p in PALETTE else len(PALETTE) + unknown.index(p) % 2 for p in projs
-    ]
+def palette(projs: Iterable[str]) -> dict[str, int]:
+    """Place in the palette of each projection, in that order; unknown ones share what is left."""
+    known = [p for p in PALETTE if p in set(projs)]
+    unknown = sorted(set(projs) - set(known))
+    return {p: PALETTE.index(p) for p in known} | {
+        p: len(PALETTE) + i % 2 for i, p in enumerate(unknown)
+    }
 
 
 def _short(metric: str) -> str:

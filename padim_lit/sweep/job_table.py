@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from padim_lit.analysis.result_files import Job, collect
+from padim_lit.analysis.sweep_results import mean_and_sd
 from padim_lit.metrics import METRICS
 from padim_lit.system.atomic import write_csv
 from padim_lit.system.console import MISSING, print_line, print_table
@@ -56,7 +56,7 @@ def print_sweep_table(jobs: Sequence[Job], *, console: Console | None = None) ->
     for values, group in groups.items():
         cells = [MISSING if value is None else value for value in values]
         cells.append(str(len(group)))
-        cells += [_spread([job.results.get(key) for job in group]) for key in metrics]
+        cells += [mean_and_sd([job.results.get(key) for job in group], 4) for key in metrics]
         table.add_row(*map(Text, cells))
 
     console.print()
@@ -91,15 +91,3 @@ def _row(job: Job) -> dict[str, Any]:
 
 def _keys(rows: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
-
-
-def _spread(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return MISSING
-    text = f"{mean(known):.4f}"
-    if len(known) > 1:
-        text += f" ±{stdev(known):.4f}"
-    if len(known) < len(values):
-        text += f" ({len(known)} of {len(values)})"
-    return text
