@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from padim_lit.analysis.bootstrap import image_auroc
-from padim_lit.analysis.sweep_results import SweepFolder, read_sweeps
+from padim_lit.analysis.sweep_results import SweepFolder, mean_and_sd, read_sweeps
 from padim_lit.data.items import GOOD
 from padim_lit.errors import InputError
 from padim_lit.system.command_line import Parser, run
@@ -29,7 +29,7 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.nda
     """
     scores = folder.scores
     if scores is None:
-        raise InputError(f"{folder.path} has no scores.csv; only an ablation writes it")
+        raise InputError(f"{folder.path} has neither scores.csv nor its jobs' predictions.csv")
     kinds = np.array(scores.kind)
     counted = scores.count_image.astype(bool)
     found: dict[str, dict[tuple[str, int], np.ndarray]] = {}
@@ -62,14 +62,9 @@ def kinds_table(folder: SweepFolder) -> Table:
         table.add_column(Text(f"{kind}\n{(kinds == kind).sum()} images"), justify="right")
     for proj in folder.projs:
         for dim in folder.dims_of(proj):
-            cells = [_cell(found[kind][proj, dim]) for kind in found]
+            cells = [mean_and_sd(found[kind][proj, dim], 3) for kind in found]
             table.add_row(Text(proj), str(dim), *cells)
     return table
-
-
-def _cell(values: np.ndarray) -> str:
-    spread = f" ±{values.std(ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{values.mean():.3f}{spread}"
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback as HydraCallback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from padim_lit.analysis.result_files import collect
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.cli.instantiate import import_own
 from padim_lit.cli.messages import one_line
@@ -28,7 +29,7 @@ from padim_lit.cli.modes import (
 )
 from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers
-from padim_lit.sweep.job_table import collect, print_failures, print_sweep_table, write_sweep_csv
+from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.system import resource_errors
 from padim_lit.system.atomic import remove_remnants
 from padim_lit.system.memory import keep_freed_memory

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from padim_lit.analysis.sweep_results import read_sweeps
+from padim_lit.analysis.sweep_results import NoSweepError, read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.report import figures
 from padim_lit.report.content import describe, finite
@@ -24,8 +24,12 @@ def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
         InputError: none is there, or a file cannot be read.
     """
     pictures = [(file, shows) for name, shows in PICTURES.items() for file in find(paths, name)]
-    alone = bool(pictures or find(paths, "distortion.csv")) and not find(paths, "sweep.csv")
-    sweeps = [] if alone else read_sweeps(paths)
+    try:
+        sweeps = read_sweeps(paths)
+    except NoSweepError:
+        if not pictures and not find(paths, "distortion.csv"):
+            raise
+        sweeps = []
     configurations = sum(len(sweep.rows) for sweep in sweeps)
     say(f"{len(sweeps)} sweeps, {configurations} configurations: fits, intervals, verdicts ...")
     content = describe(sweeps)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from padim_lit.analysis.sweep_results import read_distortion
+from padim_lit.analysis.result_files import read_distortion
 from padim_lit.report.pictures import about, find
 
 

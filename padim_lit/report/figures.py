@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from padim_lit.metrics import METRICS
+from padim_lit.visualization.distortion import QUANTITIES, over_seeds
 from padim_lit.visualization.palette import line_style, order
 
 #: Metrics that are drawn, as `content` names them; the others are in tables.
@@ -34,11 +35,6 @@ COSTS = {
     "total_ms": "backbone + scoring (ms/image)",
 }
 REFERENCE, FITTED = "identity (all C channels)", "eq. 15 fitted to jl, with its band"
-QUANTITIES = {
-    "norm": "‖Πx‖² / ‖x‖²",
-    "pair": "‖Π(x−y)‖² / ‖x−y‖²",
-    "distance": "projected / full distance",
-}
 
 
 def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
@@ -190,19 +186,6 @@ def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
         _title(line[0], found["label"])
     _legend(figure, "median; bands hold 50 % and 90 %; means over seeds")
     return figure
-
-
-def over_seeds(
-    rows: Sequence[Mapping[str, Any]], proj: str, quantity: str
-) -> tuple[list[int], dict[str, list[float]]]:
-    """D, rising, and each column's mean over seeds; NaN where no seed has it."""
-    mine = [r for r in rows if r["proj"] == proj and r["quantity"] == quantity]
-    dims = sorted({r["dim"] for r in mine})
-    columns = {}
-    for name in ("q05", "q25", "q50", "q75", "q95", "spearman"):
-        known = [[r[name] for r in mine if r["dim"] == d and r.get(name) is not None] for d in dims]
-        columns[name] = [float(np.mean(v)) if v else np.nan for v in known]
-    return dims, columns
 
 
 def dims_of(sweep: Mapping[str, Any], metric: str) -> list[int]:

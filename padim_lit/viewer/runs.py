@@ -4,20 +4,17 @@ import csv
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from padim_lit.analysis.result_files import PLANTED, natural
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.maps import read_maps
 from padim_lit.visualization.predictions import COLUMNS
-
-#: Of a kind whose images do not count in the image metrics, where the data plant defects.
-PLANTED = "planted_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ def find_runs(paths: Iterable[str | os.PathLike]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise InputError(f"{path} is no folder; give folders of results, such as outputs/")
-        for file in sorted(path.rglob("metrics.json"), key=_natural):
+        for file in sorted(path.rglob("metrics.json"), key=natural):
             found.setdefault(file.parent.resolve(), file.parent)
     if not found:
         raise InputError(
@@ -134,8 +131,3 @@ def _read_rows(file: Path, planted: bool) -> list[Row] | None:
 def _unreadable(file: Path, error: Exception) -> InputError:
     reason = " ".join(str(error).split())
     return InputError(f"{file} cannot be read ({reason}); remove it, or run mode=fit again")
-
-
-def _natural(file: Path) -> list[tuple[int, int | str]]:
-    parts = re.findall(r"\d+|\D+", str(file))
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]

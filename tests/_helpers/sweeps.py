@@ -1,12 +1,16 @@
 """Plausible sweep folders for tests of what reads them."""
 
 import csv
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+
+from padim_lit.system.atomic import write_json
 
 DIMS = (25, 50, 100, 150, 200, 300, 400, 550)
 #: Gain over selection far from saturation, and standard deviation over seeds.
@@ -31,7 +35,7 @@ def write_sweep(
     command: Sequence[str] | None = None,
     **constants: Any,
 ) -> Path:
-    """An ablation's folder: sweep.csv, scores.csv, resamples.npz and .hydra/overrides.yaml.
+    """An ablation's folder: rows.json, scores.csv, resamples.npz and .hydra/overrides.yaml.
 
     AUROCs follow eq. 15 up to `ceiling`; the projections differ by `WORLD`, D by D.
     """
@@ -77,11 +81,11 @@ def write_sweep(
                 rows.append({**row, **shared})
                 noise = 0.006 * images + 0.002 * rng.normal(size=images.shape)
                 kept[f"{proj}-{dim}-{seed}"] = np.float32(np.array([[image], [pixel]]) + noise)
-    write_table(folder / "sweep.csv", rows)
+    write_json(folder / "rows.json", rows)
     write_table(
         folder / "scores.csv",
         [
-            {"path": f"{data}/{i}.png", "kind": "crack", "label": i % 2, "count_image": True}
+            {"path": f"{data}/{i}.png", "kind": "crack", "label": i % 2, "count_image": 1}
             | dict.fromkeys(kept, i)
             for i in range(4)
         ],
@@ -118,6 +122,14 @@ def write_distortion(
     return folder / "distortion.csv"
 
 
+@contextmanager
+def editing(folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a folder's rows.json, written back as the block leaves them."""
+    rows = json.loads((folder / "rows.json").read_text())
+    yield rows
+    write_json(folder / "rows.json", rows)
+
+
 def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
@@ -128,7 +140,7 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 ROW_CONSTANTS = {
     "data": "mvtec/screw",
-    "split_seed": "",
+    "split_seed": None,
     "backbone": "wide_resnet50",
     "weights": "tv_in1k",
     "embedding_dim": 1792,
@@ -143,17 +155,17 @@ IMAGES = 12
 def write_rows(folder, rows, resamples=None, command=("experiment=ablation",), **constants):
     """An ablation's folder. `rows` have proj, dim, seed and metrics; `resamples` are by key."""
     full = [
-        {"test/image_auroc": 0.9, "test/pixel_auroc": "", **row, **ROW_CONSTANTS, **constants}
+        {"test/image_auroc": 0.9, "test/pixel_auroc": None, **row, **ROW_CONSTANTS, **constants}
         for row in rows
     ]
-    write_table(folder / "sweep.csv", full)
+    write_json(folder / "rows.json", full)
     keys = [f"{row['proj']}-{row['dim']}-{row['seed']}" for row in rows]
     images = [
         {
             "path": f"test/{i}.png",
             "kind": "crack" if i % 2 else "good",
             "label": i % 2,
-            "count_image": i < 10,
+            "count_image": int(i < 10),
             **{key: i + n / 8 for n, key in enumerate(keys)},
         }
         for i in range(IMAGES)

@@ -278,7 +278,6 @@ def a_sweep(folder: Path) -> None:
         for p in ("jl", "subset")
         for d in (2, 4)
     ]
-    write_csv(folder / "sweep.csv", list(rows[0]), rows)
     names = [f"{row['proj']}-{row['dim']}-0" for row in rows]
     scores = [
         {"path": f"{n}.png", "kind": "good", "label": n % 2, "count_image": 1}
@@ -313,12 +312,12 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
                 assert row.dim > 0 and isinstance(row.proj, str)
             assert found is None or all(len(s) == len(found.path) for s in found.scores.values())
 
-    heads = RunStore(folder / "heads", "f")
+    store = RunStore(folder / "ablation", "f")
     result = RunResult([{"dim": 2}, {"dim": 4}], {"jl-2-0": np.ones(5)}, {"jl-2-0": np.ones(3)})
-    heads.save("jl-0", result)
+    store.save("jl-0", result)
 
-    def head() -> None:
-        found = heads.load("jl-0", [2, 4])
+    def run_of_it() -> None:
+        found = store.load("jl-0", [2, 4])
         if found is not None:
             assert found.rows == result.rows, "silently another row"
             for ours, theirs in (
@@ -334,9 +333,9 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
     for name in ("metrics.json", "job.json"):
         (folder / "job" / name).write_text('{"a": 1}')
     targets = [
-        ("sweep/sweep.csv", swept), ("sweep/scores.csv", swept), ("sweep/resamples.npz", swept),
+        ("sweep/rows.json", swept), ("sweep/scores.csv", swept), ("sweep/resamples.npz", swept),
         ("scored/predictions.jsonl", scored), ("scored/model.json", scored),
-        ("heads/heads/f/jl-0.npz", head), ("job/job.json", job),
+        ("ablation/runs/f/jl-0.npz", run_of_it), ("job/job.json", job),
     ]  # fmt: skip
     for n in range(count):
         name, run = targets[n % len(targets)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _helpers.browser import texts
-from _helpers.sweeps import write_distortion, write_sweep, write_table
+from _helpers.sweeps import editing, write_distortion, write_sweep, write_table
 from PIL import Image
 
 from padim_lit.analysis.bootstrap import paired_difference
@@ -129,10 +129,11 @@ def test_warnings_name_their_sweeps(content):
 
 def test_parts_that_were_timed_apart_are_warned_of(tmp_path):
     write_sweep(tmp_path / "a", dims=(50,))
-    table = write_sweep(tmp_path / "b", dims=(100,)) / "sweep.csv"
-    text = table.read_text()
+    write_sweep(tmp_path / "b", dims=(100,))
     for ms, warned in ((43.0, False), (53.0, True)):
-        table.write_text(text.replace(",41.0,", f",{ms},"))
+        with editing(tmp_path / "b") as rows:
+            for row in rows:
+                row["backbone/ms_per_image"] = ms
         content = describe(read_sweeps([tmp_path]))
         assert len(content["sweeps"]) == 1
         assert ("Timed apart" in "".join(content["warnings"])) == warned
@@ -256,8 +257,7 @@ def failure(capsys, *words) -> tuple[int, str]:
 def test_what_cannot_be_done_is_one_line(capsys, folders, tmp_path):
     (tmp_path / "empty").mkdir()
     broken = write_sweep(tmp_path / "broken", dims=(50,))
-    lines = (broken / "sweep.csv").read_text().splitlines()
-    (broken / "sweep.csv").write_text("\n".join([*lines, lines[-1][:30]]))
+    (broken / "rows.json").write_text((broken / "rows.json").read_text()[:-30])
     damaged = write_sweep(tmp_path / "damaged", dims=(50,))
     (damaged / "figure4.png").write_bytes(b"no picture")
     (tmp_path / "file").write_text("")
@@ -265,9 +265,9 @@ def test_what_cannot_be_done_is_one_line(capsys, folders, tmp_path):
     for words, code, said in (
         ([], 2, "the following arguments are required: SWEEP_DIR"),
         ([folders, "--colour"], 2, "unrecognized arguments: --colour"),
-        ([tmp_path / "empty", "--out", out], 1, "no sweep.csv with a finished job in"),
+        ([tmp_path / "empty", "--out", out], 1, "no sweep with a finished job in"),
         ([tmp_path / "nowhere", "--out", out], 1, "is no folder"),
-        ([broken, "--out", out], 1, "was it cut off?"),
+        ([broken, "--out", out], 1, "rows.json cannot be read"),
         ([damaged, "--out", out], 1, "figure4.png cannot be read as a picture"),
         ([folders, "--out", tmp_path], 1, "is a folder; give the name of a file"),
     ):
@@ -391,12 +391,10 @@ def test_the_metric_shows_its_figures_and_tables(opened, page, content):
 
 def test_a_deterministic_method_has_no_spread(opened, tmp_path):
     folder = write_sweep(tmp_path / "s", "own", dims=(50, 100))
-    table = folder / "sweep.csv"
-    head, *lines = [line.split(",") for line in table.read_text().splitlines()]
-    for line in lines:
-        if line[0] == "npca":
-            line[head.index("test/image_auroc")] = "0.875"
-    table.write_text("\n".join(",".join(line) for line in [head, *lines]) + "\n")
+    with editing(folder) as rows:
+        for row in rows:
+            if row["proj"] == "npca":
+                row["test/image_auroc"] = 0.875
     view = opened(write(tmp_path, rendered(build([tmp_path]))))
     cells = view.js("[...document.querySelectorAll('td')].map(e => e.textContent.trim())")
     assert {".875", ".8750"} < set(cells)
@@ -459,14 +457,11 @@ def test_names_from_the_data_are_text_and_nothing_else(opened, tmp_path):
 
 def test_missing_values_leave_gaps_and_no_errors(opened, tmp_path):
     folder = write_sweep(tmp_path / "s", "own", dims=(50, 100, 150))
-    table = folder / "sweep.csv"
-    lines = [line.split(",") for line in table.read_text().splitlines()]
-    for line in lines[1:]:
-        for name in ("test/pixel_auroc", "test/pixel_ap", "test/pixel_aupro"):
-            line[lines[0].index(name)] = ""
-        line[lines[0].index("score/ms_per_image")] = "nan"
-    lines[1][lines[0].index("test/image_auroc")] = ""
-    table.write_text("\n".join(",".join(line) for line in lines) + "\n")
+    with editing(folder) as rows:
+        for row in rows:
+            row |= dict.fromkeys(("test/pixel_auroc", "test/pixel_ap", "test/pixel_aupro"))
+            row["score/ms_per_image"] = None
+        rows[0]["test/image_auroc"] = None
     rows = [{"proj": "jl", "dim": 50, "seed": 0, "quantity": "norm", "mean": 1.0, "sd": 0.1}]
     quantiles = {f"q{q:02}": 1.0 for q in (1, 5, 25, 50, 75, 95, 99)}
     write_table(folder / "distortion.csv", [{**rows[0], **quantiles, "spearman": "nan"}])
