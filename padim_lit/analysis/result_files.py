@@ -140,6 +140,11 @@ def read_predictions(file: Path, plants: bool) -> Scores:
     `plants`: the data plant defects, whose images do not count in the image metrics.
     """
     rows = read_table(file, ("path", "kind"), ("label",))
+    for number, row in enumerate(rows, 1):
+        label, score = row["label"], row.get("score")
+        if label not in (0, 1) or score is None or not math.isfinite(score):
+            values = f"label={label}, score={score}"
+            raise InputError(f"{file} cannot be read (row {number}: {values}); run the job again")
     kinds = [row["kind"] for row in rows]
     return Scores(
         [row["path"] for row in rows],
@@ -168,7 +173,8 @@ def read_table(
     """
     rows = []
     try:
-        with file.open(newline="", encoding="utf-8") as opened:
+        # A file name on disk need not be valid UTF-8.
+        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as opened:
             reader = csv.DictReader(opened, strict=True)
             columns = list(reader.fieldnames or ())
             for key in (*texts, *whole):

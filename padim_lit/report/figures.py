@@ -51,17 +51,19 @@ def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
     return drawn | files("distortion", lambda: distortion(content["distortions"]))
 
 
-def files(name: str, figure: Callable[[], Figure | None]) -> dict[str, bytes]:
+def files(
+    name: str, figure: Callable[[], Figure | None], kinds: Sequence[str] = ("png", "svg")
+) -> dict[str, bytes]:
     """NAME.png and NAME.svg of what `figure` draws; nothing where it draws nothing."""
     # Names inside an SVG are made from the salt: figures in one page must not share them.
     with rc_context({**STYLE, "svg.hashsalt": f"padim_lit {name}"}):
         if (drawn := figure()) is None:
             return {}
         found = {}
-        # A date in the file would make it differ from run to run.
-        for kind, more in (("png", {}), ("svg", {"metadata": {"Date": None}})):
+        for kind in kinds:
             out = io.BytesIO()
-            drawn.savefig(out, format=kind, **more)
+            # A date in the file would make it differ from run to run.
+            drawn.savefig(out, format=kind, metadata={"Date": None} if kind == "svg" else None)
             found[f"{name}.{kind}"] = out.getvalue()
         return found
 

@@ -50,7 +50,7 @@ def test_each_kind_is_compared_with_the_good_images(folder):
 
 def test_a_sweep_without_scores_says_so(folder):
     (folder / "scores.csv").unlink()
-    with pytest.raises(InputError, match=r"no scores\.csv"):
+    with pytest.raises(InputError, match=r"neither scores\.csv"):
         auroc_by_kind(read_sweeps([folder])[0])
 
 
