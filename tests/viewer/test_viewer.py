@@ -386,7 +386,7 @@ def test_filters_act_on_table_and_curves(opened, page):
     choose(view, "#filters [name=text]", "")
     view.js("document.querySelector('#pick-pixel_auroc').click()")
     (shown,) = view.js(curves.replace("e.textContent", "e.parentElement.textContent"))
-    assert "pixel AUROC, planted defects" in shown
+    assert "pixel AUROC, planted" in shown
     view.js("document.querySelectorAll('#table th button')[6].click()")
     view.js("document.querySelectorAll('#table th button')[6].click()")
     assert names()[0] == "2"  # .9 + 100 / 10,000 + 1 / 1000
