@@ -74,9 +74,11 @@ def colour_bar(
         extendfrac=0.03,
     )  # fmt: skip
     size, air, length = (7.5, 1.5, 2) if flat else (9, 4, 3.5)
-    bar.set_label("Mahalanobis distance; line: threshold", fontsize=size, labelpad=air)
+    marked = threshold is not None and scale[0] < threshold < scale[1]
+    name = "Mahalanobis distance" + "; line: threshold" * marked
+    bar.set_label(name, fontsize=size, labelpad=air)
     axes.tick_params(labelsize=size, length=length, pad=air)
-    if threshold is not None and scale[0] < threshold < scale[1]:
+    if marked:
         line = axes.axvline if flat else axes.axhline
         line(threshold, color="black", linewidth=3.5)
         line(threshold, color=FOUND, linewidth=1.6)

@@ -81,8 +81,8 @@ function drawHistogram(run, [low, high]) {
     node.style.left = `${(100 * (t.value - low)) / (high - low)}%`;
     return node;
   });
-  const keys = [["good", "good"], ["bad", "defective"], ...(bars[2].some(Boolean) ? [["planted", "planted defects"]] : [])];
-  place.append(el("div", { class: "legend" }, ...keys.map(([name, text]) => el("span", {}, svg("svg", { class: "swatch", viewBox: "0 0 34 14", "aria-hidden": "true" }, svg("rect", { class: name, width: 34, height: 14 })), `${text} images by score`))),
+  const keys = [["good", "good images"], ["bad", "defective images"], ...(bars[2].some(Boolean) ? [["planted", "images with planted defects"]] : [])];
+  place.append(el("div", { class: "legend" }, ...keys.map(([name, text]) => el("span", {}, svg("svg", { class: "swatch", viewBox: "0 0 34 14", "aria-hidden": "true" }, svg("rect", { class: name, width: 34, height: 14 })), `${text} by score`))),
     el("div", { class: "letters" }, ...letters), drawing);
   return (threshold) => {
     const x = Math.max(0, Math.min(1000, (1000 * (threshold - low)) / (high - low)));
