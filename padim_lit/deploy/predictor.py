@@ -71,7 +71,8 @@ class Predictor:
         - a path (str or Path) of a PNG, JPEG, TIFF or BMP file;
         - a PIL image;
         - a uint8 or uint16 array (h,w) or (h,w,3), or tensor (3,h,w) or (B,3,h,w), which is a
-          picture in RGB order; 16 bit is scaled by its full range;
+          picture in RGB order; 16 bit is scaled by its full range; also an array as Pillow makes
+          it of a file: (h,w,4) uint8 with transparency, (h,w) bool, or (h,w) int32 from 0 to 65535;
         - a floating-point array (h,w,3) or tensor (3,h,w) or (B,3,h,w), which is what the model
           sees: RGB in [0, 1], resized and cropped to `image_shape` already;
         - a list or tuple of any of these.
@@ -195,7 +196,7 @@ class Predictor:
             image = (image.float() if image.is_floating_point() else image).numpy()
         if image.dtype.kind == "f":
             return self._see_floats(image)
-        return self._see_picture(from_array(image))
+        return self._see_picture(_picture(image))
 
     def score(self, batch: Sequence[Seen]) -> list[Prediction]:
         """Predictions of what `see` gave, scored as one batch."""
@@ -326,6 +327,15 @@ def load(
         )
     except InputError as error:
         raise InputError(f"ckpt={ckpt}: {error}") from None
+
+
+def _picture(values: np.ndarray) -> Image.Image:
+    """An array as 8-bit RGB, in all ways in which a file may hold it."""
+    shape, kind = values.shape, values.dtype
+    transparent = kind == np.uint8 and len(shape) == 3 and shape[2] == 4
+    if 0 in shape or not (transparent or (len(shape) == 2 and kind in (np.bool_, np.int32))):
+        return from_array(values)
+    return as_rgb(Image.fromarray(np.ascontiguousarray(values)), "in memory")
 
 
 def _sizes(

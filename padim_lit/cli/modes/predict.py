@@ -33,6 +33,8 @@ NAMED = 5
 PATIENCE = 10
 # Seconds between two looks at a folder, at most.
 LOOK = 0.5
+# Pattern of the digits that end a picture's name, see `_file_name`.
+DIGEST = "[0-9a-f]" * 10
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, Any]:
@@ -113,7 +115,7 @@ class _Work:
         if config.overlays == "anomalous" and predictor.threshold is None:
             log.warning("%s; no decisions, and no pictures", predictor.threshold_source)
         if not config.watch:  # those of an earlier run are of other images
-            for picture in self.heatmaps.glob("*.png"):
+            for picture in self.heatmaps.glob(f"*-{DIGEST}.png"):
                 picture.unlink()
 
     def score(self, files: list[Path]) -> None:
