@@ -33,6 +33,7 @@ from padim_lit.sweep import jobs, launchers
 from padim_lit.sweep.job_table import collect, print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.system import resource_errors
 from padim_lit.system.atomic import HeldElsewhere, run_folder
+from padim_lit.system.console import never_fail_to_print
 from padim_lit.system.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Mode(NamedTuple):
     names: Sequence[str] = ("model.ckpt",)
 
 
-_FIT = ("model.ckpt", "heatmaps", "predictions.csv", "config.yaml")
+_FIT = ("model.ckpt", "heatmaps", "predictions.csv", "config.yaml", "csv", "tensorboard")
 _ABLATION = ("sweep.csv", "scores.csv", "resamples.npz", "heads", "features")
 _DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")
 _PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps")
@@ -87,7 +88,7 @@ def main(config: DictConfig) -> None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.raiseExceptions = False  # a log file on a full disk would print a traceback a line
+    never_fail_to_print()
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     if hydra.mode != RunMode.MULTIRUN:

@@ -1,11 +1,12 @@
 """A fitted model in memory, ``padim_lit.load(ckpt)``: pictures in, scores and decisions out."""
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Predictor:
     """Scores pictures with a fitted detector and the preprocessing that it was fitted with.
 
     What it takes:
-        - a path (str or Path) of a PNG, JPEG, TIFF or BMP file;
+        - a path (str, in which ~ is expanded, or Path) of a PNG, JPEG, TIFF or BMP file;
         - a PIL image;
         - a uint8 or uint16 array (h,w) or (h,w,3), or tensor (3,h,w) or (B,3,h,w), which is a
           picture in RGB order; 16 bit is scaled by its full range; also an array as Pillow makes
@@ -178,8 +179,9 @@ class Predictor:
     def see(self, image: Any) -> Seen:
         """What the model sees of one image; raises InputError for what is none."""
         if isinstance(image, str | PathLike):
-            path = fspath(image)
-            return self._see_picture(read_image(Path(path).expanduser()), path)
+            # What was typed may begin with ~; a Path was found, perhaps below a folder named so.
+            typed = os.path.expanduser(image) if isinstance(image, str) else image  # noqa: PTH111
+            return self._see_picture(read_image(Path(typed)), os.fspath(image))
         if isinstance(image, Image.Image):
             return self._see_picture(as_rgb(image))
         if not isinstance(image, np.ndarray | Tensor):

@@ -130,7 +130,7 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
     marker = folder / _MARKER
     with _named(folder):
         marker.parent.mkdir(parents=True, exist_ok=True)
-        handle = _lock(marker, create=True)
+        handle = _lock(marker, os.O_CREAT)
     if handle is None:
         raise HeldElsewhere(
             f"{folder}: another run is writing into it; wait for its end, or give another "
@@ -138,7 +138,7 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
         )
     try:
         with _named(folder):
-            known = set(marker.read_text("utf-8").splitlines())
+            known = written_by_runs(folder)
             new = [name for name in names if name not in known]
             if there := [name for name in new if os.path.lexists(folder / name)]:
                 raise InputError(
@@ -152,6 +152,14 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         _release(handle)
+
+
+def written_by_runs(folder: Path) -> set[str]:
+    """Names of what runs wrote, or may write, directly in ``folder``; see `run_folder`."""
+    try:
+        return set((folder / _MARKER).read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError):
+        return set()
 
 
 def remove_remnants(folder: Path) -> None:
@@ -172,7 +180,7 @@ def _remove_remnant(path: Path) -> None:
     if young and not (ours and fcntl is not None and lock.exists()):
         return
     handle = None
-    if lock.exists() and (handle := _lock(lock, create=False, sure=young)) is None:
+    if lock.exists() and (handle := _lock(lock, sure=young)) is None:
         return
     try:
         if path.is_dir():
@@ -201,24 +209,30 @@ def _private(where: Path, folder: bool = False) -> tuple[Path, int | None]:
         path = where / f".padim_lit-{_machine()}-{secrets.token_hex(8)}.tmp"
         if folder:
             path.mkdir()
-        else:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-            if fcntl is None:  # an open file cannot be renamed there
-                return path, None
-        # It is gone, or held, where `remove_remnants` came in between.
-        with suppress(FileNotFoundError):
-            lock = path / _LOCK if folder else path
-            if (handle := _lock(lock, create=folder)) is not None:
-                return path, handle
+        try:
+            handle = _lock(path / _LOCK if folder else path, os.O_CREAT | os.O_EXCL)
+        except FileNotFoundError:
+            if not where.exists():
+                raise
+            continue  # `remove_remnants` of another process took the empty folder
+        except OSError:
+            with suppress(OSError):
+                path.rmdir() if folder else path.unlink()
+            raise
+        if fcntl is None and not folder:  # an open file cannot be renamed there
+            _release(handle)
+            return path, None
+        if handle is not None:  # else that process holds it, to remove it
+            return path, handle
 
 
-def _lock(path: Path, create: bool, sure: bool = False) -> int | None:
-    """A locked file descriptor of the file, or None where somebody else holds it.
+def _lock(path: Path, flags: int = 0, sure: bool = False) -> int | None:
+    """A locked descriptor of the file, opened with `flags`; None where somebody else holds it.
 
     Where locks do not work the descriptor comes without one, or, to be `sure`, None.
     """
     while True:
-        handle = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
+        handle = os.open(path, os.O_RDWR | flags, 0o666)
         _held.add(handle)
         try:
             if fcntl is None:
@@ -286,6 +300,8 @@ def write_csv(
 ) -> Path:
     """Write ``rows`` under a header of ``columns``; floats round-trip, missing and None are empty.
 
+    Text that a spreadsheet would compute comes as `harmless` has it.
+
     >>> import tempfile
     >>> path = write_csv(Path(tempfile.mkdtemp()) / "a.csv", ["x", "y"], [{"x": 0.1}, {"y": None}])
     >>> path.read_text()
@@ -298,5 +314,24 @@ def write_csv(
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({k: harmless(v, path=k == "path") for k, v in row.items()} for row in rows)
     return write_text(path, text.getvalue())
+
+
+def harmless(cell: Any, path: bool = False) -> Any:
+    """The cell of a table as no spreadsheet takes for a formula: ``=``, ``+``, ``-``, ``@`` lead.
+
+    A path gets ``./`` in front and means the same file, other text ``'``; numbers stay.
+
+    >>> harmless("=cmd.png", path=True), harmless("@crack"), harmless("-0.5"), harmless(-0.5)
+    ('./=cmd.png', "'@crack", '-0.5', -0.5)
+    """
+    if not isinstance(cell, str) or cell[:1] not in tuple("=+-@\t\r"):
+        return cell
+    if path:
+        return f"./{cell}"
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell

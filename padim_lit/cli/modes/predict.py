@@ -152,7 +152,7 @@ class _Work:
     def try_one(self, version: Version, rest: float) -> str | None:
         """What to say of a file at rest since `rest` seconds; None if it was left for later."""
         try:
-            seen = self.predictor.see(version.path)
+            seen = self.predictor.see(Path(version.path))
         except InputError as error:
             if rest < PATIENCE * self.config.watch_settle:
                 return None  # maybe somebody still writes it
