@@ -21,20 +21,15 @@ REDUCE_POSITIONS = 256
 
 @dataclass(frozen=True)
 class Moments:
-    """n images, their mean (P,D) float64 and scatter S = Σ (x−μ)(x−μ)ᵀ, P triangles of D rows.
-
-    ``layers`` (L,P,D) float32 is each layer's share of the mean, None where nobody asked for it.
-    """
+    """n images, their mean (P,D) float64 and scatter S = Σ (x−μ)(x−μ)ᵀ, P triangles of D rows."""
 
     count: int
     mean: Tensor
     scatter: Triangle
-    layers: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Moments":
         """Each tensor changed."""
-        layers = None if self.layers is None else change(self.layers)
-        return Moments(self.count, change(self.mean), self.scatter.map(change), layers)
+        return Moments(self.count, change(self.mean), self.scatter.map(change))
 
 
 def init(
@@ -42,18 +37,16 @@ def init(
     dim: int,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    layers: int = 0,
 ) -> Moments:
-    """Moments of no image; `dtype` is the scatter's, `layers` the L whose means are kept."""
+    """Moments of no image; `dtype` is the scatter's."""
     return Moments(
         0,
         torch.zeros(positions, dim, dtype=torch.float64, device=device),
         Triangle.zeros(positions, dim, device, dtype),
-        torch.zeros(layers, positions, dim, device=device) if layers else None,
     )
 
 
-def update(moments: Moments, x: Tensor, layers: Tensor | None = None) -> Moments:
+def update(moments: Moments, x: Tensor) -> Moments:
     """Add B images. The scatter is changed in place; use the returned moments.
 
     S ← S + Σ_b y_b y_bᵀ + (nB/(n+B)) δδᵀ with y = x − m, m the batch's mean and δ = m − μ
@@ -62,7 +55,6 @@ def update(moments: Moments, x: Tensor, layers: Tensor | None = None) -> Moments
 
     Args:
         x: (B,P,D), finite.
-        layers: (L,P,D), each layer's share of the batch's mean; None where it is not kept.
     """
     batch = x.shape[0]
     if batch == 0:
@@ -83,7 +75,7 @@ def update(moments: Moments, x: Tensor, layers: Tensor | None = None) -> Moments
         rows[:, batch] = delta * (moments.count * batch / total) ** 0.5
         moments.scatter.at(block).add_products(rows)
         torch.add(moments.mean[block], delta, alpha=batch / total, out=mean[block])
-    return Moments(total, mean, moments.scatter, _weighted(moments, batch, layers))
+    return Moments(total, mean, moments.scatter)
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -104,7 +96,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     scatter = Triangle(tuple(x + y for x, y in pairs))
     _add_outer(scatter, delta, a.count * b.count / total)
     mean = a.mean + delta * (b.count / total)
-    return Moments(total, mean, scatter, _weighted(a, b.count, b.layers))
+    return Moments(total, mean, scatter)
 
 
 def subtract(whole: Moments, part: Moments) -> Moments:
@@ -126,7 +118,7 @@ def subtract(whole: Moments, part: Moments) -> Moments:
     pairs = zip(whole.scatter.bands, part.scatter.bands, strict=True)
     scatter = Triangle(tuple(x - y for x, y in pairs))
     _add_outer(scatter, part.mean - mean, -part.count * left / whole.count)
-    return Moments(left, mean, scatter, _weighted(whole, -part.count, part.layers))
+    return Moments(left, mean, scatter)
 
 
 def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Moments:
@@ -136,7 +128,7 @@ def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Mome
     positions at a time, so nothing is ever held once per rank.
 
     Args:
-        moments: this rank's; n_r may be 0. The layers' means are kept on all ranks or on none.
+        moments: this rank's; n_r may be 0.
         sum_over_ranks: all-reduce of a contiguous tensor by summing, in place or not.
     """
     count = int(sum_over_ranks(moments.mean.new_tensor([moments.count])).item())
@@ -145,10 +137,7 @@ def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Mome
     for band in moments.scatter.bands:
         for block in band.split(REDUCE_POSITIONS):
             block.copy_(sum_over_ranks(block))
-    layers = None
-    if moments.layers is not None:
-        layers = sum_over_ranks(moments.layers * moments.count) / max(count, 1)
-    return Moments(count, mean, moments.scatter, layers)
+    return Moments(count, mean, moments.scatter)
 
 
 def covariance(moments: Moments, eps: float) -> Tensor:
@@ -178,15 +167,6 @@ def _covariance(moments: Moments, eps: float, symmetric: bool) -> Tensor:
     sigma = moments.scatter.square(symmetric, dtype=torch.float64).div_(moments.count - 1)
     sigma.diagonal(dim1=-2, dim2=-1).add_(eps)
     return sigma
-
-
-def _weighted(moments: Moments, count: int, layers: Tensor | None) -> Tensor | None:
-    """The layers' means with those of `count` images more; below 0 they are taken away."""
-    if moments.count == 0:
-        return layers
-    if moments.layers is None or layers is None:
-        return None
-    return moments.layers + (layers - moments.layers) * (count / (moments.count + count))
 
 
 def _add_outer(scatter: Triangle, delta: Tensor, weight: float) -> None:

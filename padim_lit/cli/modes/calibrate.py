@@ -29,13 +29,14 @@ def run(config: DictConfig, folder: Path) -> None:
     if config.false_alarm_rate is not None:
         require_rate(config.false_alarm_rate)
     detector = load_full(config)
-    if detector.images is None:
+    images = detector.require_state().digests
+    if images is None:
         raise InputError(
             f"ckpt={config.ckpt}: which images it holds is not known (an old checkpoint, or one "
             "of a plain Trainer), and those score too low; fit it again"
         )
     dataset, what = good_images(config, detector)
-    held = set(digests.keys(detector.images))
+    held = set(digests.keys(images))
     device = make_trainer(config, None).strategy.root_device
     loader = partial(batches, config, dataset)
     found, _ = measured(detector, loader, config.batch_size, device, "calibrate", held)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.messages import require_known_keys
 from padim_lit.data.files import find_images
 from padim_lit.data.images import read_image
@@ -61,7 +62,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     source, target = Path(config.ckpt).expanduser(), _target(config, folder)
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"output={target} is the checkpoint itself; give another file")
-    detector = Detector.load_from_checkpoint(source)
+    detector = load_detector(source)
     detector.require_fitted()
     threshold, notes = _threshold(config, detector)
     about = metadata(detector, threshold, config.precision, config.preprocess)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from padim_lit.cli.build import make_trainer
 from padim_lit.cli.messages import require_known_keys
 from padim_lit.data.files import find_images
-from padim_lit.deploy.explanation import explain, require_layer_means
+from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import DECISIONS, ScoredFiles, Version
 from padim_lit.deploy.predictor import Prediction, Predictor, Seen, load
@@ -61,8 +61,6 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
             "some tenths of a percent",
             *(config.ckpt, precision, FULL_PRECISION),
         )
-    if config.explain:
-        require_layer_means(predictor.detector)
     start = time.perf_counter()
     with closing(ScoredFiles(folder, _model(config, predictor), config.watch)) as scored:
         work = _Work(config, folder, predictor, scored)
