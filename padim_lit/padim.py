@@ -39,6 +39,11 @@ class PaDiM(LightningModule):
         detector: what scores; all that is fitted and saved lies in it.
         results: test metrics of the last ``trainer.test``: floats, or None with a reason in
             ``why``.
+
+    >>> from padim_lit import JL, Backbone
+    >>> backbone = Backbone('test_resnet', weights='random')
+    >>> PaDiM(backbone, JL(backbone.embedding_dim, dim=8), image_shape=(64, 64)).detector.positions
+    64
     """
 
     def __init__(self, *args: Any, **kwargs: Any):

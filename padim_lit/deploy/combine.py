@@ -14,7 +14,7 @@ from padim_lit.checkpoint.format import differences
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
-from padim_lit.model.moments import Moments, lower_covariance
+from padim_lit.model.moments import Moments, covariance
 
 #: What to do with an image that is there already.
 REPEATS = ("refuse", "skip", "count")
@@ -27,6 +27,8 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
 
     That takes equal options, equal weights, equal preprocessing and an equal Π: what learns its Π
     learns another one from other images.
+
+    >>> require_alike(detector, detector, ('a.ckpt', 'b.ckpt'))
     """
     ours, theirs = first.spec(), second.spec()
     for spec in (ours, theirs):  # how weights and backbone are called does not matter
@@ -63,6 +65,12 @@ def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> 
 
     Raises:
         InputError: an image is in both and is to be refused, or nobody can tell.
+
+    >>> more = detector.update_state(detector.empty_state(), {'image': torch.rand(3, 3, 64, 64)})
+    >>> before = detector.count
+    >>> add_images(detector, more, 'count', 'new images')
+    >>> detector.count - before
+    3
     """
     ours = detector.require_state()
     if repeats != "count":
@@ -71,7 +79,11 @@ def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> 
 
 
 def require_new(held: Tensor | None, images: Tensor | None, what: str) -> None:
-    """Raise InputError if one of `images` (N,16) is `held` (M,16), or nobody can tell."""
+    """Raise InputError if one of `images` (N,16) is `held` (M,16), or nobody can tell.
+
+    >>> one, other = torch.zeros(1, 16).byte(), torch.ones(1, 16).byte()
+    >>> require_new(one, other, 'new images')
+    """
     if images is None or held is None:
         raise InputError(
             f"{what}: which images the checkpoint holds is not known (one of a plain Trainer), so "
@@ -110,6 +122,15 @@ def remove_images(detector: Detector, state: FitState, what: str) -> Safety:
     Raises:
         InputError: an image is not held, fewer than 2 would stay, or rounding has spoilt what
             would be left.
+
+    >>> batch = {'image': torch.rand(4, 3, 64, 64), 'digest': torch.arange(64).view(4, 16).byte()}
+    >>> detector.set_state(detector.update_state(detector.empty_state(), batch))
+    >>> part = {name: values[:1] for name, values in batch.items()}
+    >>> gone = detector.update_state(detector.empty_state(), part)
+    >>> remove_images(detector, gone, 'bad images').negative
+    0
+    >>> detector.count
+    3
     """
     whole, gone = detector.require_state(), state.digests
     if whole.digests is None or gone is None:
@@ -141,7 +162,7 @@ def _safety(whole: Moments, rest: Moments, eps: float) -> Safety:
     for start in range(0, len(whole.mean), BLOCK):
         block = slice(start, start + BLOCK)
         before, after = (
-            lower_covariance(Moments(m.count, m.mean[block], m.scatter.at(block)), 0)
+            covariance(Moments(m.count, m.mean[block], m.scatter.at(block)), 0, symmetric=False)
             for m in (whole, rest)
         )
         scale = (whole.count - 1) / (rest.count - 1)

@@ -83,6 +83,12 @@ def explain(detector: Detector, image: Tensor) -> Explanation:
 
     Raises:
         InputError: not fitted.
+
+    >>> why = explain(detector, torch.rand(3, 64, 64))  # a fitted detector
+    >>> list(why.layers)
+    ['layer 1 (16×16)', 'layer 2 (8×8)', 'layer 3 (4×4)']
+    >>> round(sum(why.layers.values()), 4)
+    1.0
     """
     whitening, means = detector.require_fitted(), detector.layer_means
     features = detector.backbone(image[None].to(means.device))

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import AnomalyMap, image_score, require_image_score
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.embedding import ProjectedLayer, add_up, project, resolve_grid
+from padim_lit.model.embedding import ProjectedLayer, add_up, project
 from padim_lit.model.fit_state import FitState, mean_of_layers
 from padim_lit.model.gaussian import mahalanobis, scoring_bytes, whiten
+from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import Projection
 from padim_lit.model.triangular import Triangle, triangle_bytes
 
@@ -44,6 +45,15 @@ class Detector(nn.Module):
 
     Raises:
         InputError: arguments that do not fit each other.
+
+    >>> from padim_lit import JL
+    >>> backbone = Backbone('test_resnet', weights='random')
+    >>> detector = Detector(backbone, JL(backbone.embedding_dim, dim=8), image_shape=(64, 64))
+    >>> state = detector.update_state(detector.empty_state(), {'image': torch.rand(4, 3, 64, 64)})
+    >>> detector.set_state(state)
+    >>> score, maps = detector(torch.rand(2, 3, 64, 64))
+    >>> score.shape, maps.shape
+    (torch.Size([2]), torch.Size([2, 64, 64]))
     """
 
     mean: Tensor

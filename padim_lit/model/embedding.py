@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from padim_lit.errors import InputError
+from padim_lit.model.grid import finest_grid
 from padim_lit.model.projection import Projection
 
 
@@ -36,6 +36,12 @@ def project(
         features: the layers' maps (B,C_l,H_l,W_l).
         projection: Π with C = Σ C_l.
         grid: (H, W) of the embeddings.
+
+    >>> from padim_lit import JL
+    >>> features = [torch.rand(1, 2, 4, 4), torch.rand(1, 3, 2, 2)]
+    >>> layers = project(features, JL(5, 2), (4, 4))
+    >>> [tuple(layer.values.shape) for layer in layers]
+    [(1, 4, 4, 2), (1, 2, 2, 2)]
     """
     layers, start = [], 0
     for layer in features:
@@ -58,6 +64,10 @@ def add_up(layers: Sequence[ProjectedLayer], grid: tuple[int, int], dim: int) ->
 
     Returns:
         (B,P,D) float32, positions row by row.
+
+    >>> one, two = torch.ones(1, 2, 2, 3), torch.ones(1, 1, 1, 3)
+    >>> add_up([ProjectedLayer(x, slice(0, 3)) for x in (one, two)], (2, 2), 3)[0, :, 0].tolist()
+    [2.0, 2.0, 2.0, 2.0]
     """
     height, width = grid
     first, *others = layers
@@ -87,43 +97,13 @@ def embed(
 
     Returns:
         (B,P,D) float32, positions row by row.
+
+    >>> from padim_lit import JL
+    >>> embed([torch.rand(2, 5, 4, 4)], JL(5, 2)).shape
+    torch.Size([2, 16, 2])
     """
-    grid = grid or largest_grid([f.shape[-2:] for f in features])
+    grid = grid or finest_grid([f.shape[-2:] for f in features])
     return add_up(project(features, projection, grid), grid, projection.dim)
-
-
-def largest_grid(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """(H, W) of the finest layer."""
-    return max(s[0] for s in shapes), max(s[1] for s in shapes)
-
-
-def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | str | None) -> tuple[int, int]:
-    """The (H, W) that embeddings live on.
-
-    Args:
-        shapes: (H_l, W_l) of each layer.
-        grid: positions along the longer side; "auto" takes the second finest layer's grid, None
-            the finest layer's.
-
-    Raises:
-        InputError: `grid` is another word, below 1 or finer than every layer.
-    """
-    height, width = largest_grid(shapes)
-    if grid is None:
-        return height, width
-    if grid == "auto":
-        coarser = [s for s in shapes if tuple(s) != (height, width)]
-        return largest_grid(coarser or shapes)
-    if isinstance(grid, bool) or not isinstance(grid, int):
-        raise InputError(f"grid={grid}: must be auto, null or a number of positions")
-    if not 1 <= grid <= max(height, width):
-        raise InputError(
-            f"grid={grid}: must be between 1 and the finest layer's {max(height, width)} "
-            f"(this backbone gives {height}×{width}); grid=null keeps that"
-        )
-    # The longer side gets `grid` positions, the shorter keeps the aspect.
-    scale = grid / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _add_upsampled(out: Tensor, layer: Tensor) -> None:

@@ -24,6 +24,11 @@ class FitState:
         moments: mean and scatter of every position, what the Gaussians are made of.
         layer_means: (L,P,D) float32, each layer's share of the mean: what scores are explained by.
         digests: (n,16) uint8, which images they were (`padim_lit.digests`); None where unknown.
+
+    >>> state = FitState.empty(positions=4, dim=2, layers=1)
+    >>> state = state.update(torch.rand(8, 4, 2), torch.rand(1, 4, 2), None)
+    >>> state.merge(state).count
+    16
     """
 
     moments: Moments
@@ -98,7 +103,12 @@ class FitState:
 
 
 def mean_of_layers(layers: Sequence[ProjectedLayer], grid: tuple[int, int], dim: int) -> Tensor:
-    """Each layer's share of the mean embedding of a batch, (L,P,D): they add up to it."""
+    """Each layer's share of the mean embedding of a batch, (L,P,D): they add up to it.
+
+    >>> layers = [ProjectedLayer(torch.ones(3, 1, 1, 2), slice(0, 2))]
+    >>> mean_of_layers(layers, (2, 2), dim=2).shape
+    torch.Size([1, 4, 2])
+    """
     means = [ProjectedLayer(layer.values.mean(dim=0, keepdim=True), layer.dims) for layer in layers]
     return torch.cat([add_up([mean], grid, dim) for mean in means])
 

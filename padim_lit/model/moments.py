@@ -38,7 +38,11 @@ def init(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Moments:
-    """Moments of no image; `dtype` is the scatter's."""
+    """Moments of no image; `dtype` is the scatter's.
+
+    >>> init(positions=4, dim=2).mean.shape
+    torch.Size([4, 2])
+    """
     return Moments(
         0,
         torch.zeros(positions, dim, dtype=torch.float64, device=device),
@@ -55,6 +59,9 @@ def update(moments: Moments, x: Tensor) -> Moments:
 
     Args:
         x: (B,P,D), finite.
+
+    >>> update(init(4, 2), torch.rand(8, 4, 2)).count
+    8
     """
     batch = x.shape[0]
     if batch == 0:
@@ -85,6 +92,10 @@ def merge(a: Moments, b: Moments) -> Moments:
 
     Raises:
         InputError: the two have other positions or dimensions.
+
+    >>> one = update(init(4, 2), torch.rand(3, 4, 2))
+    >>> merge(one, one).count
+    6
     """
     _check_alike(a, b)
     if a.count == 0 or b.count == 0:
@@ -107,6 +118,10 @@ def subtract(whole: Moments, part: Moments) -> Moments:
 
     Raises:
         InputError: other shapes, or fewer than 2 images would be left.
+
+    >>> one = update(init(4, 2), torch.rand(3, 4, 2))
+    >>> subtract(merge(one, one), one).count
+    3
     """
     _check_alike(whole, part)
     left = whole.count - part.count
@@ -130,6 +145,9 @@ def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Mome
     Args:
         moments: this rank's; n_r may be 0.
         sum_over_ranks: all-reduce of a contiguous tensor by summing, in place or not.
+
+    >>> reduce(update(init(4, 2), torch.rand(3, 4, 2)), lambda mine: mine * 2).count  # two ranks
+    6
     """
     count = int(sum_over_ranks(moments.mean.new_tensor([moments.count])).item())
     mean = sum_over_ranks(moments.mean * moments.count) / max(count, 1)
@@ -140,30 +158,22 @@ def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Mome
     return Moments(count, mean, moments.scatter)
 
 
-def covariance(moments: Moments, eps: float) -> Tensor:
+def covariance(moments: Moments, eps: float, symmetric: bool = True) -> Tensor:
     """Σ_ij = S/(n−1) + εI (eq. 4 and 9), (P,D,D) float64.
+
+    Without `symmetric`, zeros above the diagonal: all that a Cholesky factorisation reads.
 
     Raises:
         InputError: fewer than 2 images.
+
+    >>> x = torch.tensor([0.0, 2.0]).view(2, 1, 1)
+    >>> covariance(update(init(1, 1), x), eps=0.5).item()
+    2.5
     """
-    return _covariance(moments, eps, symmetric=True)
-
-
-def lower_covariance(moments: Moments, eps: float) -> Tensor:
-    """`covariance` with anything above the diagonal: all that a Cholesky factorisation reads."""
-    return _covariance(moments, eps, symmetric=False)
-
-
-def require_two(moments: Moments) -> None:
-    """Raise InputError unless a covariance exists."""
     if moments.count < 2:
         raise InputError(
             f"{moments.count} training image: a covariance needs at least 2; add good images"
         )
-
-
-def _covariance(moments: Moments, eps: float, symmetric: bool) -> Tensor:
-    require_two(moments)
     sigma = moments.scatter.square(symmetric, dtype=torch.float64).div_(moments.count - 1)
     sigma.diagonal(dim1=-2, dim2=-1).add_(eps)
     return sigma

@@ -25,7 +25,7 @@ from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import AnomalyMap, require_image_score
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.embedding import resolve_grid
+from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
 from padim_lit.sweep.ablation import ProjectionRun, Sweep
 from padim_lit.sweep.job_table import as_job, print_sweep_table

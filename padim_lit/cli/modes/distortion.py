@@ -19,7 +19,8 @@ from padim_lit.cli.instantiate import instantiate
 from padim_lit.cli.messages import require_known_keys
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.embedding import embed, resolve_grid
+from padim_lit.model.embedding import embed
+from padim_lit.model.grid import resolve_grid
 from padim_lit.model.learned import evenly_spaced
 from padim_lit.model.projection import PROJECTIONS, Identity, require_seed
 from padim_lit.sweep.ablation import Sweep
