@@ -28,18 +28,18 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.nda
         InputError: the folder holds no image scores.
     """
     scores = folder.scores
-    if not scores:
-        raise InputError(f"{folder.path} has no scores.npz; only an ablation writes it")
-    kinds, counted = scores["kind"], scores["count_image"]
+    if scores is None:
+        raise InputError(f"{folder.path} has neither scores.npz nor its jobs' predictions.csv")
+    kinds, counted = np.array(scores.kind), scores.count_image
     found: dict[str, dict[tuple[str, int], np.ndarray]] = {}
     for kind in sorted(set(kinds[counted]) - {GOOD}):
         chosen = counted & ((kinds == kind) | (kinds == GOOD))
-        labels = torch.from_numpy(scores["label"][chosen])
+        labels = torch.from_numpy(scores.label[chosen])
         once = torch.ones(1, int(chosen.sum()))
         found[kind] = {
             (proj, dim): np.array(
                 [
-                    image_auroc(torch.from_numpy(scores[name][chosen]), labels, once).item()
+                    image_auroc(torch.from_numpy(scores.scores[name][chosen]), labels, once).item()
                     for seed in folder.seeds_of(proj, dim)
                     for name in [f"{proj}-{dim}-{seed}"]
                 ]
@@ -53,7 +53,7 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.nda
 def kinds_table(folder: SweepFolder) -> Table:
     """Rows: projection and D; columns: kinds; cells: mean ± sd over seeds."""
     found = auroc_by_kind(folder)
-    kinds = folder.scores["kind"]
+    kinds = np.array(folder.scores.kind)
     table = Table(title=f"{folder.data}: image AUROC by kind", title_justify="left")
     table.add_column("proj")
     table.add_column("dim", justify="right")

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from padim_lit.analysis.kinds import auroc_by_kind
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.errors import InputError
-from padim_lit.system.atomic import write_json
+from padim_lit.system.atomic import write_csv, write_json
 
 KINDS = ["good"] * 8 + ["crack"] * 5 + ["hole"] * 4 + ["planted_spot"] * 3
 
@@ -40,14 +40,40 @@ def test_each_kind_is_compared_with_the_good_images(folder):
     for kind in found:
         chosen = (kinds == kind) | (kinds == "good")
         for seed in (0, 1):
-            expected = roc_auc_score(kinds[chosen] == kind, sweep.scores[f"jl-10-{seed}"][chosen])
+            expected = roc_auc_score(
+                kinds[chosen] == kind, sweep.scores.scores[f"jl-10-{seed}"][chosen]
+            )
             assert found[kind]["jl", 10][seed] == pytest.approx(expected)
 
 
 def test_a_sweep_without_scores_says_so(folder):
     (folder / "scores.npz").unlink()
-    with pytest.raises(InputError, match=r"no scores\.npz"):
+    with pytest.raises(InputError, match=r"neither scores\.npz nor"):
         auroc_by_kind(read_sweeps([folder])[0])
+
+
+def test_a_multirun_of_fits_is_read_from_their_predictions(folder):
+    (ablation,) = read_sweeps([folder])
+    expected = auroc_by_kind(ablation)
+    scores, sweep = ablation.scores, folder / "multirun"
+    for seed in (0, 1):
+        rows = [
+            {"path": p, "kind": k, "label": n, "score": s}
+            for p, k, n, s in zip(
+                scores.path, scores.kind, scores.label, scores.scores[f"jl-10-{seed}"], strict=True
+            )
+        ]
+        write_csv(sweep / str(seed) / "predictions.csv", list(rows[0]), rows)
+        run = {"proj": "jl", "dim": 10, "seed": seed, "data": "parts", "data/test_planted": 3}
+        write_json(sweep / str(seed) / "metrics.json", run | {"test/image_auroc": 0.5})
+    (sweep / "multirun.yaml").write_text("hydra: {overrides: {task: [proj=jl]}}")
+    (found,) = read_sweeps([sweep])
+    for kind, values in auroc_by_kind(found).items():
+        assert np.array_equal(values["jl", 10], expected[kind]["jl", 10])
+    assert list(auroc_by_kind(found)) == list(expected)
+    write_csv(sweep / "1" / "predictions.csv", list(rows[0]), rows[1:])
+    with pytest.raises(InputError, match="other test images"):
+        auroc_by_kind(read_sweeps([sweep])[0])
 
 
 @pytest.mark.parametrize(("args", "words"), [([], "give the folder"), (["none"], "none")])

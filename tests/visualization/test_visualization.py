@@ -591,5 +591,5 @@ def test_broken_sweeps_are_one_line(tmp_path):
         collect(tmp_path)
     assert "\n" not in str(caught.value)
     (tmp_path / "0" / "metrics.json").write_text("[]")
-    with pytest.raises(InputError, match="does not hold a dict"):
+    with pytest.raises(InputError, match="no JSON object"):
         collect(tmp_path)
