@@ -417,9 +417,9 @@ def _by_data(evidence: list[dict[str, Any]], challenger: str) -> tuple[str, str]
     """Verdict and reason of the claim that is judged by dataset.
 
     A sweep is *as good* if every difference lies above −`MARGIN`, *better* if moreover most lie
-    above 0, *worse* if one lies below 0. Holds if all are as good and more than half are better;
-    holds when ... names those that are better; does not hold if none is better and one is worse, or
-    all are as good; otherwise it is not measured precisely enough.
+    above 0, *worse* if one lies below 0. Holds if all of several are as good and more than half
+    better; holds when ... names those that are better; does not hold if none is better and one is
+    worse, or all are as good; otherwise it is not measured precisely enough.
     """
     states: dict[str, str] = {}
     for name in dict.fromkeys(row["sweep"] for row in evidence):
@@ -432,7 +432,8 @@ def _by_data(evidence: list[dict[str, Any]], challenger: str) -> tuple[str, str]
     found = list(states.values())
     better = [name for name, state in states.items() if state == "better"]
     held = all(state in ("better", "as good") for state in found)
-    if held and len(better) > len(states) / 2:
+    # One dataset is not every dataset.
+    if held and len(better) > len(states) / 2 and len(states) > 1:
         verdict = "holds"
     elif better:
         verdict = f"holds when the data is {'; '.join(better)}"

@@ -3,7 +3,6 @@
 ``python -m padim_lit.analysis.kinds SWEEP_DIR…`` prints a table for each ablation found there.
 """
 
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from padim_lit.analysis.bootstrap import image_auroc
 from padim_lit.analysis.sweep_results import SweepFolder, mean_and_sd, read_sweeps
 from padim_lit.data.items import GOOD
 from padim_lit.errors import InputError
+from padim_lit.system.command_line import Parser, run
 from padim_lit.system.console import print_table
 
 
@@ -66,15 +66,20 @@ def kinds_table(folder: SweepFolder) -> Table:
     return table
 
 
-def main(arguments: Sequence[str]) -> None:
-    if not arguments:
-        sys.exit("error: give the folder of an ablation: python -m padim_lit.analysis.kinds DIR")
-    try:
-        for folder in read_sweeps(arguments):
-            print_table(kinds_table(folder), Console())
-    except InputError as error:
-        sys.exit(f"error: {error}")
+def main(words: Sequence[str] | None = None) -> None:
+    """Print a table for each ablation in or below the folders; one line for an error."""
+    parser = Parser("padim_lit.analysis.kinds", "Image AUROC of each kind of defect.")
+    parser.add_argument(
+        "folders", nargs="+", metavar="SWEEP_DIR", help="folders with ablations, at any depth"
+    )
+    given = parser.parse_args(words)
+    run(lambda: _print(given.folders))
+
+
+def _print(folders: Sequence[str]) -> None:
+    for sweep in read_sweeps(folders):
+        print_table(kinds_table(sweep), Console())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from padim_lit.analysis.kinds import auroc_by_kind
+from padim_lit.analysis.kinds import auroc_by_kind, main
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_csv, write_json
@@ -76,13 +76,27 @@ def test_a_multirun_of_fits_is_read_from_their_predictions(folder):
         auroc_by_kind(read_sweeps([sweep])[0])
 
 
-@pytest.mark.parametrize(("args", "words"), [([], "give the folder"), (["none"], "none")])
-def test_bad_input_is_one_line(tmp_path, args, words):
+def test_the_table_has_a_column_for_each_kind(folder, capsys):
+    main([str(folder)])
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("parts: image AUROC by kind", "crack", "hole", "5 images"))
+
+
+def test_help_is_no_folder(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0 and "SWEEP_DIR" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"), [([], 2, "arguments are required: SWEEP_DIR"), (["none"], 1, "none")]
+)
+def test_bad_input_is_one_line(tmp_path, args, code, words):
     out = subprocess.run(
         [sys.executable, "-m", "padim_lit.analysis.kinds", *args],
         capture_output=True,
         text=True,
         cwd=tmp_path,
     )
-    assert out.returncode == 1 and out.stderr.startswith("error: ")
+    assert out.returncode == code and out.stderr.startswith("error: ")
     assert words in out.stderr and out.stderr.count("\n") == 1
