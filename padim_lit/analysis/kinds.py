@@ -3,7 +3,6 @@
 ``python -m padim_lit.analysis.kinds SWEEP_DIR…`` prints a table for each ablation found there.
 """
 
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from padim_lit.analysis.bootstrap import image_auroc
 from padim_lit.analysis.sweep_results import SweepFolder, mean_and_sd, read_sweeps
 from padim_lit.data.items import GOOD
 from padim_lit.errors import InputError
+from padim_lit.system.command_line import Parser, run
 from padim_lit.system.console import print_table
 
 
@@ -28,18 +28,18 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.nda
         InputError: the folder holds no image scores.
     """
     scores = folder.scores
-    if not scores:
-        raise InputError(f"{folder.path} has no scores.npz; only an ablation writes it")
-    kinds, counted = scores["kind"], scores["count_image"]
+    if scores is None:
+        raise InputError(f"{folder.path} has neither scores.npz nor its jobs' predictions.csv")
+    kinds, counted = np.array(scores.kind), scores.count_image
     found: dict[str, dict[tuple[str, int], np.ndarray]] = {}
     for kind in sorted(set(kinds[counted]) - {GOOD}):
         chosen = counted & ((kinds == kind) | (kinds == GOOD))
-        labels = torch.from_numpy(scores["label"][chosen])
+        labels = torch.from_numpy(scores.label[chosen])
         once = torch.ones(1, int(chosen.sum()))
         found[kind] = {
             (proj, dim): np.array(
                 [
-                    image_auroc(torch.from_numpy(scores[name][chosen]), labels, once).item()
+                    image_auroc(torch.from_numpy(scores.scores[name][chosen]), labels, once).item()
                     for seed in folder.seeds_of(proj, dim)
                     for name in [f"{proj}-{dim}-{seed}"]
                 ]
@@ -53,7 +53,7 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.nda
 def kinds_table(folder: SweepFolder) -> Table:
     """Rows: projection and D; columns: kinds; cells: mean ± sd over seeds."""
     found = auroc_by_kind(folder)
-    kinds = folder.scores["kind"]
+    kinds = np.array(folder.scores.kind)
     table = Table(title=f"{folder.data}: image AUROC by kind", title_justify="left")
     table.add_column("proj")
     table.add_column("dim", justify="right")
@@ -66,15 +66,20 @@ def kinds_table(folder: SweepFolder) -> Table:
     return table
 
 
-def main(arguments: Sequence[str]) -> None:
-    if not arguments:
-        sys.exit("error: give the folder of an ablation: python -m padim_lit.analysis.kinds DIR")
-    try:
-        for folder in read_sweeps(arguments):
-            print_table(kinds_table(folder), Console())
-    except InputError as error:
-        sys.exit(f"error: {error}")
+def main(words: Sequence[str] | None = None) -> None:
+    """Print a table for each ablation in or below the folders; one line for an error."""
+    parser = Parser("padim_lit.analysis.kinds", "Image AUROC of each kind of defect.")
+    parser.add_argument(
+        "folders", nargs="+", metavar="SWEEP_DIR", help="folders with ablations, at any depth"
+    )
+    given = parser.parse_args(words)
+    run(lambda: _print(given.folders))
+
+
+def _print(folders: Sequence[str]) -> None:
+    for sweep in read_sweeps(folders):
+        print_table(kinds_table(sweep), Console())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

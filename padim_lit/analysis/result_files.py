@@ -1,9 +1,11 @@
 """Read the files that runs and jobs leave, typed; a broken one is named in one line.
 
 JSON and npz keep their types: metrics.json of a fit, rows.json, scores.npz and resamples.npz of an
-ablation, distortion.json. The CSVs beside them are for people.
+ablation, distortion.json. CSVs are for people, but for a fit's
+predictions.csv.
 """
 
+import csv
 import json
 import math
 import os
@@ -30,12 +32,29 @@ FAILED = "failed.json"
 MEASURED = re.compile(
     r"^(test/(?!.*_why$).*|threshold(_rate)?|state_bytes|.*/(\w+_)?seconds|.*/ms_per_image)$"
 )
+#: Of kinds whose images do not count in the image metrics, where the data plant defects.
+PLANTED = "planted_"
 BROKEN_ARCHIVE = (
     *(OSError, ValueError, LookupError, TypeError, EOFError, AttributeError),
     *(NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error),
 )
+#: Of kinds whose images do not count in the image metrics, where the data plant defects.
+PLANTED = "planted_"
+#: Columns of predictions.csv.
+PREDICTIONS = ("path", "kind", "label", "score")
 #: Arrays of scores.npz that are not scores, and the kinds of their elements.
 IMAGES = {"path": "U", "kind": "U", "label": "iu", "count_image": "b"}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """N test images and each configuration's image scores (N,), by PROJ-DIM-SEED."""
+
+    path: list[str]
+    kind: list[str]
+    label: np.ndarray
+    count_image: np.ndarray
+    scores: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +139,39 @@ def read_distortion(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_scores(file: Path) -> dict[str, np.ndarray]:
-    """A scores.npz: `IMAGES` and each configuration's image scores, all (N,), by PROJ-DIM-SEED.
+def read_predictions(file: Path, plants: bool) -> Scores:
+    """A fit's predictions.csv, its scores as "score".
+
+    `plants`: the data plant defects, whose images do not count in the image metrics.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    rows = []
+    try:
+        # A file name on disk need not be valid UTF-8.
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
+            lines = csv.reader(opened, strict=True)
+            if tuple(next(lines, ())) != PREDICTIONS:
+                raise ValueError(f"line 1 must be {','.join(PREDICTIONS)}")
+            for path, kind, label, score in lines:
+                if label not in ("0", "1") or not math.isfinite(float(score)):
+                    raise ValueError(f"line {lines.line_num}: label={label}, score={score}")
+                rows.append((path, kind, int(label), float(score)))
+    except (OSError, ValueError, csv.Error) as error:
+        raise unreadable(file, error) from error
+    path, kind, label, score = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [])
+    return Scores(
+        path,
+        kind,
+        np.array(label, dtype=np.int64),
+        np.array([not (plants and name.startswith(PLANTED)) for name in kind], dtype=bool),
+        {"score": np.array(score, dtype=np.float64)},
+    )
+
+
+def read_scores(file: Path) -> Scores:
+    """A scores.npz: `IMAGES` and each configuration's image scores, all (N,).
 
     Raises:
         InputError: the file cannot be read, or holds something else.
@@ -131,7 +181,8 @@ def read_scores(file: Path) -> dict[str, np.ndarray]:
     for key, kind in kinds.items():
         if key not in arrays or arrays[key].dtype.kind not in kind:
             raise InputError(f"{file}: no {key}, or of another type; run the ablation again")
-    return arrays
+    path, kind, label, counted = (arrays.pop(key) for key in IMAGES)
+    return Scores(path.tolist(), kind.tolist(), label, counted, arrays)
 
 
 def read_resamples(file: Path) -> dict[str, np.ndarray]:
@@ -188,7 +239,8 @@ def load(file: Path, kind: type) -> Any:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise unreadable(file, error) from error
     if not isinstance(content, kind):
-        raise unreadable(file, f"it does not hold a {kind.__name__}")
+        what = {dict: "object", list: "list"}[kind]
+        raise unreadable(file, f"no {file.suffix[1:].upper()} {what}")
     return content
 
 

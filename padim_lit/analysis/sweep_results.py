@@ -6,7 +6,7 @@ gives one for each combination of what else it varied.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,10 @@ import numpy as np
 from padim_lit.analysis.bootstrap import Difference, paired_difference
 from padim_lit.analysis.result_files import (
     MEASURED,
+    Scores,
     collect,
     natural,
+    read_predictions,
     read_resamples,
     read_results,
     read_scores,
@@ -41,6 +43,10 @@ IDENTITY = ("proj", "dim", "seed")
 INCIDENTAL = re.compile(r"^(notes|peak_memory_bytes|weights_sha256|proj/.*|test/.*)$")
 
 
+class NoSweepError(InputError):
+    """The folders hold no sweep, though maybe something else that can be shown."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One configuration: projection, D, seed, and what was measured; None where undefined."""
@@ -49,6 +55,7 @@ class Row:
     dim: int
     seed: int
     measured: Mapping[str, float | None]
+    folder: Path | None = None  # of a multirun's fit, which has its scores in predictions.csv
 
     @property
     def key(self) -> str:
@@ -155,9 +162,24 @@ class SweepFolder:
         return paired_difference(*points, *resamples, level)
 
     @cached_property
-    def scores(self) -> dict[str, np.ndarray]:
-        """The arrays of scores.npz, all (N,) of the test images; empty where there is none."""
-        return self._all("scores.npz", read_scores)
+    def scores(self) -> Scores | None:
+        """Of scores.npz, or of a multirun's fits; None where there are none."""
+        parts = [read_scores(file) for file in self._files("scores.npz")] or self._fits_scores()
+        if not parts:
+            return None
+        return replace(parts[0], scores={k: v for part in parts for k, v in part.scores.items()})
+
+    def _fits_scores(self) -> list[Scores]:
+        files = {row.key: row.folder / "predictions.csv" for row in self.rows if row.folder}
+        if not all(file.exists() for file in files.values()):
+            return []
+        plants, found = bool(self.constants.get("data/test_planted")), []
+        for key, file in files.items():
+            new = read_predictions(file, plants)
+            if found and (new.path, new.kind) != (found[0].path, found[0].kind):
+                raise InputError(f"{file}: other test images than in the other jobs' files")
+            found.append(replace(new, scores={key: new.scores["score"]}))
+        return found
 
     @cached_property
     def _by_key(self) -> dict[tuple[str, int, int], Row]:
@@ -165,13 +187,11 @@ class SweepFolder:
 
     @cached_property
     def _resamples(self) -> dict[str, np.ndarray]:
-        return self._all("resamples.npz", read_resamples)
+        files = self._files("resamples.npz")
+        return {key: value for file in files for key, value in read_resamples(file).items()}
 
-    def _all(
-        self, name: str, read: Callable[[Path], dict[str, np.ndarray]]
-    ) -> dict[str, np.ndarray]:
-        files = [part / name for part in self.parts or (self.path,)]
-        return {k: v for file in files if file.exists() for k, v in read(file).items()}
+    def _files(self, name: str) -> list[Path]:
+        return [p / name for p in self.parts or (self.path,) if (p / name).exists()]
 
     def _select(self, proj: str, dim: int, seeds: Sequence[int] | None) -> list[Row]:
         found = self.seeds_of(proj, dim)
@@ -192,7 +212,8 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
     folders of its jobs; of those, finished fits are read. Jobs that failed are left out.
 
     Raises:
-        InputError: a path is no folder, no sweep is found, or a file cannot be read.
+        NoSweepError: no sweep is found.
+        InputError: a path is no folder, or a file cannot be read.
     """
     files: dict[Path, Path] = {}
     paths = [Path(path) for path in paths]
@@ -203,7 +224,7 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
             files.setdefault(file.resolve(), file)
     sweeps = [sweep for file in files.values() for sweep in _read_sweep(file)]
     if not sweeps:
-        raise InputError(
+        raise NoSweepError(
             f"no sweep with a finished job in {', '.join(map(str, paths))}; "
             "run experiment=ablation first, and give its folder"
         )
@@ -276,7 +297,7 @@ def mean_and_sd(values: Sequence[float | None], digits: int) -> str:
     if not known:
         return MISSING
     text = f"{np.mean(known):.{digits}f}"
-    if len(known) > 1:
+    if len(known) > 1 and np.ptp(known) > 0:  # a deterministic method has no spread
         text += f" ±{np.std(known, ddof=1):.{digits}f}"
     return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)})"
 
@@ -285,9 +306,10 @@ def _is_part(a: SweepFolder, b: SweepFolder) -> bool:
     return (
         all(_same(a, b, key) for key in ("data", "backbone", *SETTINGS))
         and not a._by_key.keys() & b._by_key.keys()
-        and bool(a.scores and b.scores)
-        and np.array_equal(a.scores["path"], b.scores["path"])
-        and np.array_equal(a.scores["label"], b.scores["label"])
+        and a.scores is not None
+        and b.scores is not None
+        and a.scores.path == b.scores.path
+        and np.array_equal(a.scores.label, b.scores.label)
     )
 
 
@@ -324,6 +346,8 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
     groups: dict[str, dict[str, tuple[Row, dict[str, Any]]]] = {}
     for where, row in rows.items():
         found = _row(row, where)
+        if file.name != "rows.json":
+            found = replace(found, folder=Path(where).parent)
         group = groups.setdefault(str([row.get(key) for key in apart]), {})
         if found.key in group:
             raise InputError(f"{where}: {found.key} is there twice; keep one")

@@ -1,7 +1,7 @@
 """What a report shows, as one plain dict: points, fits of eq. 15, differences, verdicts."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -21,17 +21,15 @@ from padim_lit.analysis.table1 import BASE, CATEGORIES, category, published
 from padim_lit.analysis.theory import fit_performance
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
+from padim_lit.report.figures import DRAWN
 from padim_lit.version import __version__
+from padim_lit.visualization.palette import order
 
 COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
 #: Backbone times of one sweep that differ by more are of a machine that was not alike.
 TIMED_APART = 1.1
 #: Places of the curve of eq. 15.
 CURVE_POINTS = 48
-#: Metrics that the page draws; the others are in its tables.
-DRAWN = ("test/image_auroc", "test/pixel_auroc", "test/pixel_aupro", "test/image_ap")
-#: Projections by their place in the palette; others follow.
-PALETTE = ("jl", "subset", "npca", "orthogonal", "sparse", "fisher", "identity")
 
 
 def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
@@ -46,8 +44,7 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
         "base": BASE,
         "written": date.today().isoformat(),
         "version": __version__,
-        "metrics": {_short(k): v for k, v in METRICS.items()},
-        "projs": palette({p for s in joined for p in s.projs}),
+        "projs": sorted({p for s in joined for p in s.projs}, key=order),
         "sweeps": [_sweep(s, name) for s, name in zip(joined, names, strict=True)],
         "table": [*_table(joined), *_mean_rows(joined)],
         "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
@@ -133,7 +130,7 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
             for proj in sweep.projs
             if proj != "identity"
             for metric in DRAWN
-            if (fit := _fit(sweep, proj, metric))
+            if (fit := _fit(sweep, proj, f"test/{metric}"))
         ],
     }
 
@@ -237,15 +234,6 @@ def _sd(values: np.ndarray) -> float:
 
 def _is_mvtec(sweep: SweepFolder) -> bool:
     return sweep.data.startswith("mvtec/") and category(sweep) in CATEGORIES
-
-
-def palette(projs: Iterable[str]) -> dict[str, int]:
-    """Place in the palette of each projection, in that order; unknown ones share what is left."""
-    known = [p for p in PALETTE if p in set(projs)]
-    unknown = sorted(set(projs) - set(known))
-    return {p: PALETTE.index(p) for p in known} | {
-        p: len(PALETTE) + i % 2 for i, p in enumerate(unknown)
-    }
 
 
 def _short(metric: str) -> str:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from padim_lit.analysis.kinds import auroc_by_kind
+from padim_lit.analysis.kinds import auroc_by_kind, main
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.errors import InputError
-from padim_lit.system.atomic import write_json
+from padim_lit.system.atomic import write_csv, write_json
 
 KINDS = ["good"] * 8 + ["crack"] * 5 + ["hole"] * 4 + ["planted_spot"] * 3
 
@@ -40,23 +40,63 @@ def test_each_kind_is_compared_with_the_good_images(folder):
     for kind in found:
         chosen = (kinds == kind) | (kinds == "good")
         for seed in (0, 1):
-            expected = roc_auc_score(kinds[chosen] == kind, sweep.scores[f"jl-10-{seed}"][chosen])
+            expected = roc_auc_score(
+                kinds[chosen] == kind, sweep.scores.scores[f"jl-10-{seed}"][chosen]
+            )
             assert found[kind]["jl", 10][seed] == pytest.approx(expected)
 
 
 def test_a_sweep_without_scores_says_so(folder):
     (folder / "scores.npz").unlink()
-    with pytest.raises(InputError, match=r"no scores\.npz"):
+    with pytest.raises(InputError, match=r"neither scores\.npz nor"):
         auroc_by_kind(read_sweeps([folder])[0])
 
 
-@pytest.mark.parametrize(("args", "words"), [([], "give the folder"), (["none"], "none")])
-def test_bad_input_is_one_line(tmp_path, args, words):
+def test_a_multirun_of_fits_is_read_from_their_predictions(folder):
+    (ablation,) = read_sweeps([folder])
+    expected = auroc_by_kind(ablation)
+    scores, sweep = ablation.scores, folder / "multirun"
+    for seed in (0, 1):
+        rows = [
+            {"path": p, "kind": k, "label": n, "score": s}
+            for p, k, n, s in zip(
+                scores.path, scores.kind, scores.label, scores.scores[f"jl-10-{seed}"], strict=True
+            )
+        ]
+        write_csv(sweep / str(seed) / "predictions.csv", list(rows[0]), rows)
+        run = {"proj": "jl", "dim": 10, "seed": seed, "data": "parts", "data/test_planted": 3}
+        write_json(sweep / str(seed) / "metrics.json", run | {"test/image_auroc": 0.5})
+    (sweep / "multirun.yaml").write_text("hydra: {overrides: {task: [proj=jl]}}")
+    (found,) = read_sweeps([sweep])
+    for kind, values in auroc_by_kind(found).items():
+        assert np.array_equal(values["jl", 10], expected[kind]["jl", 10])
+    assert list(auroc_by_kind(found)) == list(expected)
+    write_csv(sweep / "1" / "predictions.csv", list(rows[0]), rows[1:])
+    with pytest.raises(InputError, match="other test images"):
+        auroc_by_kind(read_sweeps([sweep])[0])
+
+
+def test_the_table_has_a_column_for_each_kind(folder, capsys):
+    main([str(folder)])
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("parts: image AUROC by kind", "crack", "hole", "5 images"))
+
+
+def test_help_is_no_folder(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0 and "SWEEP_DIR" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"), [([], 2, "arguments are required: SWEEP_DIR"), (["none"], 1, "none")]
+)
+def test_bad_input_is_one_line(tmp_path, args, code, words):
     out = subprocess.run(
         [sys.executable, "-m", "padim_lit.analysis.kinds", *args],
         capture_output=True,
         text=True,
         cwd=tmp_path,
     )
-    assert out.returncode == 1 and out.stderr.startswith("error: ")
+    assert out.returncode == code and out.stderr.startswith("error: ")
     assert words in out.stderr and out.stderr.count("\n") == 1

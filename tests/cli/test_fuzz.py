@@ -307,7 +307,7 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
             found, _ = sweep.scores, sweep.resamples
             for row in sweep.rows:
                 assert row.dim > 0 and isinstance(row.proj, str)
-            assert not found or all(len(s) == len(found["path"]) for s in found.values())
+            assert found is None or all(len(s) == len(found.path) for s in found.scores.values())
 
     store = RunStore(folder / "ablation", "f")
     result = RunResult([{"dim": 2}, {"dim": 4}], {"jl-2-0": np.ones(5)}, {"jl-2-0": np.ones(3)})

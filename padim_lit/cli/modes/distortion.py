@@ -16,7 +16,7 @@ from padim_lit.model.embedding import embed
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.learned import evenly_spaced
 from padim_lit.model.projection import PROJECTIONS, Identity, require_seed
-from padim_lit.report.figures import draw_distortion
+from padim_lit.report.figures import distortion, files
 from padim_lit.sweep.ablation import Sweep
 from padim_lit.sweep.distortion import Patches, full_distances, measure
 from padim_lit.system.atomic import write_bytes, write_csv, write_json
@@ -71,7 +71,7 @@ def run(config: DictConfig, folder: Path) -> None:
     columns = [*rows[0], "spearman"]
     paths = [write_csv(folder / "distortion.csv", columns, rows)]
     title = f"{data.name}, {backbone.name}, {len(places)} positions"
-    pictures = draw_distortion(rows, title)
+    pictures = files("distortion", lambda: distortion([{"label": title, "rows": rows}]))
     paths += [write_bytes(folder / name, picture) for name, picture in pictures.items()]
     print_distortion(rows)
     for path in paths:
