@@ -1,12 +1,11 @@
 """A folder into which others write: which files have come to rest, polled."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from padim_lit.data.images import EXTENSIONS
+from padim_lit.data.files import looks_like_image, walk
 from padim_lit.deploy.prediction_log import Version
 
 
@@ -14,7 +13,8 @@ class Watcher:
     """Finds files that are new and have not changed for a while.
 
     Args:
-        folder: with all below it; hidden files and folders and other formats are left out.
+        folder: with all below it, as `find_images` lists it; images of formats that are not read are
+            given too, so that they are named.
         settle: seconds that a file's size and time of change must have stayed.
         known: tells versions that need no further look.
         clock: seconds.
@@ -50,15 +50,8 @@ class Watcher:
         return len(self._since)
 
     def _versions(self) -> Iterator[Version]:
-        folders = [str(self.folder)]
-        while folders:
-            # What goes away between two looks is no error: the next look does without it.
-            with suppress(OSError), os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir():
-                        folders.append(entry.path)
-                    elif entry.name.lower().endswith(EXTENSIONS):
-                        with suppress(OSError):
-                            yield Version.of(entry.path)
+        # What goes away between two looks is no error: the next look does without it.
+        for path in walk(self.folder / "**", strict=False):
+            if looks_like_image(path):
+                with suppress(OSError):
+                    yield Version.of(str(path))
