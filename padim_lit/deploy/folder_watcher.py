@@ -13,8 +13,8 @@ class Watcher:
     """Finds files that are new and have not changed for a while.
 
     Args:
-        folder: with all below it, as `find_images` lists it; images of formats that are not read are
-            given too, so that they are named.
+        folder: with all below it, as `find_images` lists it; images of formats that are not read
+            are given too, so that they are named.
         settle: seconds that a file's size and time of change must have stayed.
         known: tells versions that need no further look.
         clock: seconds.

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from padim_lit.data.archive import BadArchive, unpack
 from padim_lit.data.datamodule import Split
 from padim_lit.data.datasets.mvtec_like import MVTecLike
-from padim_lit.data.download import alone, discard, fetch
+from padim_lit.data.download import alone, fetch, sha256_of
 from padim_lit.data.files import typed_path
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json
@@ -157,21 +157,25 @@ def _download(root: Path, category: str, url: str, sha256: str | None) -> None:
     )
     if sha256 is None:
         log.info("The publisher gives no checksum for %s; what arrives is recorded only.", url)
-    name = Path(urlsplit(url).path).name
-    archive = root / (name if re.fullmatch(r"\w[\w.-]*", name) else f"{category}.archive")
-    found = fetch(url, archive, sha256)
+    archive = fetch(url, root / ".download", sha256)
     unpacked = root / f".{category}.unpacking"
     shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was killed here
-    source = {"url": url, "sha256": found, "checked": sha256 is not None, "licence": LICENCE}
+    source = {
+        "url": url,
+        "sha256": sha256_of(archive),
+        "checked": sha256 is not None,
+        "licence": LICENCE,
+        "bytes": archive.stat().st_size,
+    }
     try:
         unpack(archive, unpacked)
-        _move(unpacked, root, category, {**source, "bytes": archive.stat().st_size}, url)
+        _move(unpacked, root, category, source, url)
     except BadArchive:
-        discard(archive)
+        archive.unlink()
         raise
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
-    discard(archive)
+    shutil.rmtree(archive.parent)
 
 
 def _move(unpacked: Path, root: Path, category: str, source: dict, url: str) -> None:
