@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _BUCKETS = 256
 _FRAME = 1000  # bytes of an npz file beside its arrays, and more
+_STATES = (None, *MaskState)
 # A file changed twice within its file system's tick keeps its times; younger ones are not indexed.
 _SETTLED = 2.0  # seconds
 
@@ -192,22 +193,19 @@ def _making() -> list[str]:
 
 
 def _packed(made: PreparedImage) -> bytes:
-    """An npz file: its checksums see any damage. The mask's name is its state."""
-    masks = {} if made.state is None else {made.state.value: np.packbits(made.mask)}
+    """An npz file, whose checksums see damage to its arrays; the mask's first byte is a state."""
     with io.BytesIO() as file:
-        np.savez(file, pixels=made.pixels, **masks)
+        state = np.uint8(_STATES.index(made.state))
+        np.savez(file, pixels=made.pixels, mask=np.append(state, np.packbits(made.mask)))
         return file.getvalue()
 
 
 def _unpacked(content: bytes) -> PreparedImage:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        pixels = arrays["pixels"]
-        shape = pixels.shape[:2]
-        for state in MaskState:
-            if state.value in arrays:
-                bits = np.unpackbits(arrays[state.value], count=shape[0] * shape[1])
-                return PreparedImage(pixels, bits.reshape(shape).view(bool), state)
-    return PreparedImage(pixels, np.zeros(shape, dtype=bool), None)
+        pixels, mask = arrays["pixels"], arrays["mask"]
+    shape = pixels.shape[:2]
+    bits = np.unpackbits(mask[1:], count=shape[0] * shape[1])
+    return PreparedImage(pixels, bits.reshape(shape).view(bool), _STATES[mask[0]])
 
 
 def _sizes(bucket: Path) -> list[int]:
