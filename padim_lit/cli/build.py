@@ -14,12 +14,12 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from padim_lit.checkpoint.format import KEY, differences, read
+from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.instantiate import instantiate, require_targets
 from padim_lit.cli.messages import one_line
 from padim_lit.data import AnomalyData, reading
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.detector import Detector
 from padim_lit.model.projection import Projection
 from padim_lit.padim import PaDiM
 from padim_lit.sweep.ablation import Ablation
@@ -64,7 +64,7 @@ def make_model(config: DictConfig, data: AnomalyData) -> PaDiM:
         image_score=config.image_score,
     )
     weights = config.backbone.weights
-    model.provenance = {
+    model.detector.provenance = {
         "data": data.name,
         **data.provenance,
         **preprocessing(config),
@@ -75,7 +75,7 @@ def make_model(config: DictConfig, data: AnomalyData) -> PaDiM:
 
 def _adopt(projection: Projection, path: str, backbone: Backbone) -> None:
     """Take over the Π of a checkpoint with the same backbone and options."""
-    other = Detector.load_from_checkpoint(path)
+    other = load_detector(path)
     asked = {"proj": projection.name, "dim": projection.dim, "proj_options": projection.options}
     wrong = differences(other.spec(), asked)
     if wrong or other.backbone.source_sha256 != backbone.source_sha256:

@@ -4,13 +4,14 @@ import json
 import logging
 import warnings
 from importlib import import_module
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from padim_lit.checkpoint import format as checkpoint
+from padim_lit.checkpoint.state import save_detector, slim_state
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.graph import Graph, names
 from padim_lit.errors import InputError
@@ -130,13 +131,23 @@ def export_torch(
     Raises:
         InputError: a number is beyond fp16.
     """
-    state = detector.slim_state(torch.float16 if precision == "fp16" else torch.float32)
+    state = slim_state(detector, torch.float16 if precision == "fp16" else torch.float32)
     require_finite(state["whitening"])
     state["exported"] = about
-    checkpoint.write(path, {"state_dict": detector.state_dict(), checkpoint.KEY: state})
+    save_detector(detector, path, state)
 
 
 WRITERS = {"onnx": export_onnx, "openvino": export_openvino, "torch": export_torch}
+
+
+def exported(path: Path) -> bool:
+    """Whether a file is one of `WRITERS`' (or a checkpoint), by the name that they all put in."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        parts = iter(lambda: file.read(2**24), b"")
+        # With the end of the part before, so that no name is cut in two.
+        return any(METADATA.encode() in last + part for last, part in pairwise(chain([b""], parts)))
 
 
 def require(format: str, *packages: str) -> list[Any]:

@@ -20,6 +20,7 @@ from padim_lit.data.check import state_of_header
 from padim_lit.data.items import Item, MaskState, prepare
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.errors import InputError
+from padim_lit.system.atomic import atomically
 
 VIEW = ResizeCrop(32, 24)
 SMALL = {"image_size": 32, "crop_size": 24, "batch_size": 3, "num_workers": 0}
@@ -264,13 +265,17 @@ def test_it_never_grows_beyond_its_limit_and_says_so(tmp_path):
     assert "full: raise picture_cache_gb" in read.describe()
 
 
-def test_what_killed_writers_left_is_looked_for_where_entries_lie(tmp_path, monkeypatch):
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    item = Item(save_image(tmp_path / "a.png"))
     read = PictureCache(tmp_path / "cache", LIMIT)
-    read(Item(save_image(tmp_path / "a.png")), VIEW)
-    asked = []
-    monkeypatch.setattr(cache, "remove_remnants", asked.append)
-    read.describe()
-    assert asked == [path.parent for path in entries(tmp_path / "cache")]
+    read(item, VIEW)
+    (entry,) = entries(tmp_path / "cache")
+    with atomically(entry) as temporary:
+        killed = temporary.name.replace(temporary.name[-8:], "0000.tmp")
+        entry.with_name(killed).write_bytes(b"half")
+        read.describe()
+        assert entries(tmp_path / "cache") == sorted([entry, temporary])
+        temporary.write_bytes(entry.read_bytes())
 
 
 def test_a_cache_that_can_no_longer_be_written_costs_nothing_but_time(

@@ -29,13 +29,14 @@ def run(config: DictConfig, folder: Path) -> None:
     if config.false_alarm_rate is not None:
         require_rate(config.false_alarm_rate)
     detector = load_full(config)
-    if detector.images is None:
+    images = detector.require_state().digests
+    if images is None:
         raise InputError(
             f"ckpt={config.ckpt}: which images it holds is not known (an old checkpoint, or one "
             "of a plain Trainer), and those score too low; fit it again"
         )
     dataset, what = good_images(config, detector)
-    held = set(digests.keys(detector.images))
+    held = set(digests.keys(images))
     device = make_trainer(config, None).strategy.root_device
     loader = partial(batches, config, dataset)
     found, _ = measured(detector, loader, config.batch_size, device, "calibrate", held)
@@ -45,7 +46,7 @@ def run(config: DictConfig, folder: Path) -> None:
         "ckpt": config.ckpt,
         "data": what,
         "images": len(found.scores),
-        "fresh": found.fresh,
+        "unseen": found.unseen,
         **{key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")},
     }
     finish(detector, folder, "calibrate", facts)
@@ -53,7 +54,7 @@ def run(config: DictConfig, folder: Path) -> None:
         f"scored   {len(found.scores)} images of {what}\n{describe(known)}\n"
         f"model    {(folder / 'model.ckpt').resolve()}"
     )
-    if detector.projection.fit_images and found.fresh < len(found.scores):
+    if detector.projection.fit_images and found.unseen < len(found.scores):
         print(
             f"note     proj={detector.projection.name} has learnt from some of the images that the "
             "checkpoint holds, so these score a little low; new good images tell better"

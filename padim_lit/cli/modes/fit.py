@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
+from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.cli.build import (
     load_model,
     make_data,
@@ -26,6 +28,7 @@ from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.errors import InputError
+from padim_lit.model.detector import Detector
 from padim_lit.model.projection import require_seed
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
@@ -33,7 +36,7 @@ from padim_lit.system.memory import peak_bytes, reset_peak
 from padim_lit.system.resource_errors import halving
 from padim_lit.system.versions import device_name, versions
 from padim_lit.visualization.gallery import Gallery, GalleryEntry
-from padim_lit.visualization.heatmaps import common_scale, save_heatmaps
+from padim_lit.visualization.heatmaps import common_scale, remove_heatmaps, save_heatmaps
 from padim_lit.visualization.maps import write_maps
 from padim_lit.visualization.predictions import TestScore, predictions_of, write_predictions
 from padim_lit.visualization.summary import print_summary
@@ -108,23 +111,28 @@ def _fit_and_test(
 ) -> dict[str, Any]:
     device = trainer.strategy.root_device
     reset_peak(device)
-    notes = _notes(config, data, model)
+    detector = model.detector
+    notes = _notes(config, data, detector)
     if trainer.is_global_zero:
-        log.info(_headline(data, model))
+        # Those of an earlier run here would look like this one's, were it killed.
+        (folder / "metrics.json").unlink(missing_ok=True)
+        remove_heatmaps(folder / "heatmaps")
+        log.info(_headline(data, detector))
     fit_seconds = None
     if not config.ckpt:
         start = time.perf_counter()
         trainer = _in_memory(config, data, trainer, recorder, "fit", lambda t: t.fit(model, data))
         fit_seconds = time.perf_counter() - start
-        if model.whitening is None:
+        if detector.whitening is None:
             raise InputError(
                 "nothing was fitted: trainer.max_epochs must be 1, and limits on batches above 0"
             )
-        model.provenance["precision"] = trainer.precision
+        detector.provenance["precision"] = trainer.precision
         if trainer.is_global_zero:
-            thresholds.choose_threshold(config, data, model, trainer)
-        _save_checkpoint(trainer, folder / "model.ckpt")
-        model.moments = None  # the file holds them; the test needs the factors alone
+            thresholds.choose_threshold(config, data, detector, trainer)
+        trainer.strategy.checkpoint_io = _WholeFile()
+        trainer.save_checkpoint(folder / "model.ckpt")
+        detector.fit_state = None  # the file holds them; the test needs the factors alone
     start = time.perf_counter()
     trainer = _in_memory(
         config, data, trainer, recorder, "test", lambda t: t.test(model, data, verbose=False)
@@ -138,28 +146,28 @@ def _fit_and_test(
         **{f"test/{name}": value for name, value in metrics.items()},
         **{f"test/{name}_why": reason for name, reason in why.items()},
         "fit/seconds": fit_seconds,
-        "fit/images": model.count,
+        "fit/images": detector.count,
         "test/seconds": test_seconds,
         "test/images": len(recorder.predictions),
         "test/seconds_per_image": test_seconds / max(len(recorder.predictions), 1),
         "peak_memory_bytes": peak_bytes(device),
-        "state_bytes": model.state_bytes,
+        "state_bytes": detector.state_bytes,
         "device": device_name(device),
         "precision": trainer.precision,
-        "backbone": model.backbone.name,
-        "weights": model.backbone.source,
-        "weights_sha256": model.backbone.source_sha256,
-        "layers": model.backbone.layers,
-        "embedding_dim": model.backbone.embedding_dim,
-        "proj": model.projection.name,
-        **{f"proj/{key}": value for key, value in model.projection.options.items()},
-        "dim": model.projection.dim,
-        "eps": model.eps,
+        "backbone": detector.backbone.name,
+        "weights": detector.backbone.source,
+        "weights_sha256": detector.backbone.source_sha256,
+        "layers": detector.backbone.layers,
+        "embedding_dim": detector.backbone.embedding_dim,
+        "proj": detector.projection.name,
+        **{f"proj/{key}": value for key, value in detector.projection.options.items()},
+        "dim": detector.projection.dim,
+        "eps": detector.eps,
         "seed": config.seed,
-        "grid": list(model.map_grid),
-        "sigma": model.sigma,
-        "image_score": model.image_score,
-        **thresholds.at_threshold(config, data, model, recorder.predictions),
+        "grid": list(detector.map_grid),
+        "sigma": detector.sigma,
+        "image_score": detector.image_score,
+        **thresholds.at_threshold(config, data, detector, recorder.predictions),
         **preprocessing(config),
         "data": data.name,
         **{f"data/{key}": value for key, value in data.provenance.items()},
@@ -186,7 +194,7 @@ def _report(
         scale,
         title=title,
         image_threshold=results.get("test/image_threshold"),
-        explanations=_explanations(model, pictures),
+        explanations=_explanations(model.detector, pictures),
     )
     write_maps(folder / "heatmaps" / "maps.npz", pictures)
     write_predictions(folder / "predictions.csv", recorder.predictions)
@@ -214,46 +222,37 @@ def _report(
     print_summary(results, {k: str(Path(v).resolve()) for k, v in paths.items()}, notes)
 
 
-def _explanations(model: PaDiM, pictures: Sequence[GalleryEntry]) -> list[Explanation] | None:
-    if model.layer_means is None:  # an old checkpoint's
-        return None
+def _explanations(detector: Detector, pictures: Sequence[GalleryEntry]) -> list[Explanation]:
     seen = [torch.from_numpy(p.image).permute(2, 0, 1).float() / 255 for p in pictures]
-    return [explain(model, image.contiguous()) for image in seen]
+    return [explain(detector, image.contiguous()) for image in seen]
 
 
-def _notes(config: DictConfig, data: AnomalyData, model: PaDiM) -> list[str]:
+def _notes(config: DictConfig, data: AnomalyData, detector: Detector) -> list[str]:
     notes = list(data.notes)
-    if model.backbone.source.startswith("random"):
+    if detector.backbone.source.startswith("random"):
         notes.append("The backbone's weights are random: the metrics say nothing about detection.")
-    if model.projection.name == "identity" and config.dim != model.projection.dim:
-        notes.append(f"proj=identity keeps all {model.projection.dim} channels; dim is not used.")
+    if detector.projection.name == "identity" and config.dim != detector.projection.dim:
+        dim = detector.projection.dim
+        notes.append(f"proj=identity keeps all {dim} channels; dim is not used.")
     return notes
 
 
-def _headline(data: AnomalyData, model: PaDiM) -> str:
-    height, width = model.map_grid
+def _headline(data: AnomalyData, detector: Detector) -> str:
+    height, width = detector.map_grid
     return (
         f"{data.name}: {data.provenance['train_images']} images to fit, "
-        f"{len(data.test_items)} to test; {model.backbone.name} ({model.backbone.source}): "
-        f"C={model.backbone.embedding_dim} → "
-        f"{model.projection.name} D={model.projection.dim}, grid {height}×{width}, ε={model.eps}, "
-        f"seed {model.projection.seed}"
+        f"{len(data.test_items)} to test; {detector.backbone.name} ({detector.backbone.source}): "
+        f"C={detector.backbone.embedding_dim} → "
+        f"{detector.projection.name} D={detector.projection.dim}, grid {height}×{width}, "
+        f"ε={detector.eps}, seed {detector.projection.seed}"
     )
 
 
-def _save_checkpoint(trainer: Trainer, path: Path) -> None:
-    # Complete or not there: a reader never meets half a file.
-    part = path.with_name(path.name + ".part")
-    try:
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            part.replace(path)
-    except (OSError, RuntimeError) as error:  # a full disk names no file
-        part.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path} cannot be written ({reason}); choose a folder with space"
-        ) from error
+class _WholeFile(TorchCheckpointIO):
+    """Lightning's own takes the memory of the file once more, and a temporary folder's room."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, **_: Any) -> None:
+        checkpoint_format.write(Path(path), checkpoint)
 
 
 def _in_memory(

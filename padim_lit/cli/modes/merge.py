@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.cli.messages import require_known_keys
 from padim_lit.deploy.combine import add_images, require_alike
 from padim_lit.errors import InputError
@@ -29,14 +30,14 @@ def run(config: DictConfig, folder: Path) -> None:
     if len(paths) < 2:
         raise InputError(f"ckpts={paths}: give two or more, as in ckpts=[a.ckpt,b.ckpt]")
     require_repeats(config, ("refuse", "count"))
-    whole = Detector.load_from_checkpoint(paths[0])
-    whole.require_moments()
+    whole = load_detector(paths[0])
+    whole.require_state()
     counts = [whole.count]
     for path in paths[1:]:
-        other = Detector.load_from_checkpoint(path)
-        other.require_moments()
+        other = load_detector(path)
+        state = other.require_state()
         require_alike(whole, other, (paths[0], path))
-        add_images(whole, other.moments, other.images, config.repeats, path)
+        add_images(whole, state, config.repeats, path)
         counts.append(other.count)
         _name(whole, other.provenance.get("data"))
     finish(whole, folder, "merge", {"ckpts": paths, "images": counts})
@@ -61,7 +62,7 @@ def finish(detector: Detector, folder: Path, what: str, facts: dict[str, Any]) -
         "train_images": detector.count,
         "history": [*provenance.get("history", []), {"mode": what, **facts}],
     }
-    detector.save(folder / "model.ckpt")
+    save_detector(detector, folder / "model.ckpt")
     write_json(folder / f"{what}.json", {**facts, "train_images": detector.count, **versions()})
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from padim_lit.cli.build import make_trainer
 from padim_lit.cli.messages import require_known_keys
 from padim_lit.data.files import find_images, typed_path
-from padim_lit.deploy.explanation import explain, require_layer_means
+from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import DECISIONS, ScoredFiles, Version
 from padim_lit.deploy.predictor import Prediction, Predictor, Seen, load
@@ -33,6 +33,8 @@ NAMED = 5
 PATIENCE = 10
 # Seconds between two looks at a folder, at most.
 LOOK = 0.5
+# Pattern of the digits that end a picture's name, see `_file_name`.
+DIGEST = "[0-9a-f]" * 10
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, Any]:
@@ -61,8 +63,6 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
             "some tenths of a percent",
             *(config.ckpt, precision, FULL_PRECISION),
         )
-    if config.explain:
-        require_layer_means(predictor.detector)
     start = time.perf_counter()
     with closing(ScoredFiles(folder, _model(config, predictor), config.watch)) as scored:
         work = _Work(config, folder, predictor, scored)
@@ -113,7 +113,7 @@ class _Work:
         if config.overlays == "anomalous" and predictor.threshold is None:
             log.warning("%s; no decisions, and no pictures", predictor.threshold_source)
         if not config.watch:  # those of an earlier run are of other images
-            for picture in self.heatmaps.glob("*.png"):
+            for picture in self.heatmaps.glob(f"*-{DIGEST}.png"):
                 picture.unlink()
 
     def score(self, files: list[Path]) -> None:

@@ -24,7 +24,6 @@ from padim_lit.deploy.calibration import (
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced
-from padim_lit.padim import PaDiM
 from padim_lit.system.console import progress
 from padim_lit.system.resource_errors import halving
 from padim_lit.visualization.predictions import TestScore
@@ -40,27 +39,29 @@ def require_keys(config: DictConfig) -> None:
         require_rate(config.false_alarm_rate)
 
 
-def choose_threshold(config: DictConfig, data: AnomalyData, model: PaDiM, trainer: Trainer) -> None:
-    """Score training images as if each had been left out of the fit; sets ``model.calibration``."""
+def choose_threshold(
+    config: DictConfig, data: AnomalyData, detector: Detector, trainer: Trainer
+) -> None:
+    """Score training images as if each had been left out of the fit; sets its calibration."""
     if not config.calibration:
         return
-    if model.count != len(data.train_items) or model.count < 3:
+    if detector.count != len(data.train_items) or detector.count < 3:
         log.warning(
             "no threshold: the fit took %d of %d training images; it needs all, and at least 3",
-            *(model.count, len(data.train_items)),
+            *(detector.count, len(data.train_items)),
         )
         return
     rate = RATE if config.false_alarm_rate is None else config.false_alarm_rate
-    items = _unseen(data.train_items, model.projection.fit_images, rate)
+    items = _unseen(data.train_items, detector.projection.fit_images, rate)
     items = [items[i] for i in evenly_spaced(len(items), config.calibration)]
     images = ItemDataset(items, data.resize_crop, data.reading.cache or prepare)
     loader = partial(DataLoader, images, num_workers=data.num_workers, collate_fn=collate)
     with trainer.precision_plugin.forward_context():
         found, data.batch_size = measured(
-            model, loader, data.batch_size, trainer.strategy.root_device, "leave one out"
+            detector, loader, data.batch_size, trainer.strategy.root_device, "leave one out"
         )
-    model.calibration = calibrate(found, rate)
-    log.info("%s", describe(model.calibration))
+    detector.calibration = calibrate(found, rate)
+    log.info("%s", describe(detector.calibration))
 
 
 def measured(
@@ -103,12 +104,12 @@ def _unseen(items: Sequence[Item], fit_images: int, rate: float) -> Sequence[Ite
 
 
 def at_threshold(
-    config: DictConfig, data: AnomalyData, model: PaDiM, predictions: Iterable[TestScore]
+    config: DictConfig, data: AnomalyData, detector: Detector, predictions: Iterable[TestScore]
 ) -> dict[str, Any]:
     """For metrics.json: the threshold and what it makes of the test images that count."""
-    if model.calibration is None:
+    if detector.calibration is None:
         return {}
-    known = recalibrate(model.calibration, config.false_alarm_rate)
+    known = recalibrate(detector.calibration, config.false_alarm_rate)
     threshold, interval = known["threshold"], known["interval"] or (None, None)
     counted = [p for p in predictions if data.test_items[p.index].count_image]
     found = {

@@ -4,7 +4,6 @@ Images come from ``images=`` or ``data=`` (`good_images`), also for mode=calibra
 """
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from padim_lit import digests
+from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.build import data_was_given, make_data, make_trainer
 from padim_lit.cli.messages import require_known_keys
 from padim_lit.cli.modes.merge import NO_THRESHOLD, finish, require_repeats
@@ -22,9 +22,9 @@ from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset, collate
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.combine import REPEATS, add_images, remove_images
-from padim_lit.errors import InputError, require_finite
+from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION, Detector
-from padim_lit.model.moments import Moments
+from padim_lit.model.fit_state import FitState
 from padim_lit.system.console import progress
 from padim_lit.system.resource_errors import halving
 
@@ -44,17 +44,18 @@ def run(config: DictConfig, folder: Path) -> None:
     dataset, what = good_images(config, detector)
     known = None
     if config.repeats == "skip":
-        if detector.images is None:
+        held = detector.require_state().digests
+        if held is None:
             raise InputError(f"ckpt={config.ckpt}: its images are not known; give repeats=count")
-        known = set(digests.keys(detector.images))
-    moments, images, skipped = _gather(config, detector, dataset, known)
-    if moments.count == 0:
+        known = set(digests.keys(held))
+    state, skipped = _gather(config, detector, dataset, known)
+    if state.count == 0:
         raise InputError(f"{what}: all {skipped} images are in the checkpoint already")
-    add_images(detector, moments, images, "count" if known is not None else config.repeats, what)
-    facts = {"ckpt": config.ckpt, "data": what, "images": moments.count, "skipped": skipped}
+    add_images(detector, state, "count" if known is not None else config.repeats, what)
+    facts = {"ckpt": config.ckpt, "data": what, "images": state.count, "skipped": skipped}
     finish(detector, folder, "update", facts)
     print(
-        f"added    {moments.count} images{f', {skipped} were there already' if skipped else ''}; "
+        f"added    {state.count} images{f', {skipped} were there already' if skipped else ''}; "
         f"now {detector.count}\ndata     {what}\nmodel    {(folder / 'model.ckpt').resolve()}"
     )
     print(NO_THRESHOLD)
@@ -72,12 +73,12 @@ def run_remove(config: DictConfig, folder: Path) -> None:
     detector = load_full(config)
     _require_full_precision(config, detector)
     dataset, what = good_images(config, detector)
-    moments, images, _ = _gather(config, detector, dataset, None)
-    safety = remove_images(detector, moments, images, what)
-    facts = {"ckpt": config.ckpt, "data": what, "images": moments.count, "error": safety.error}
+    state, _ = _gather(config, detector, dataset, None)
+    safety = remove_images(detector, state, what)
+    facts = {"ckpt": config.ckpt, "data": what, "images": state.count, "error": safety.error}
     finish(detector, folder, "remove", facts)
     print(
-        f"removed  {moments.count} images; {detector.count} stay\n"
+        f"removed  {state.count} images; {detector.count} stay\n"
         f"rounding at most {safety.error:.1e} of a squared distance, against a fit on those alone\n"
         f"model    {(folder / 'model.ckpt').resolve()}"
     )
@@ -93,8 +94,8 @@ def load_full(config: DictConfig) -> Detector:
     """The checkpoint ``config.ckpt`` with its moments; InputError where it has none."""
     if config.ckpt is None:
         raise InputError(f"mode={config.mode}: give ckpt=model.ckpt of an earlier run")
-    detector = Detector.load_from_checkpoint(config.ckpt)
-    detector.require_moments()
+    detector = load_detector(config.ckpt)
+    detector.require_state()
     if not all(key in detector.provenance for key in LOOK):
         raise InputError(
             f"ckpt={config.ckpt} does not say how its images were resized (a plain Trainer's); fit "
@@ -143,12 +144,12 @@ def batches(config: DictConfig, dataset: Dataset, batch_size: int) -> DataLoader
 
 def _gather(
     config: DictConfig, detector: Detector, dataset: Dataset, known: set[bytes] | None
-) -> tuple[Moments, Tensor, int]:
-    """Moments and digests of the images that are not `known`, and how many were."""
+) -> tuple[FitState, int]:
+    """The sums over the images that are not `known`, and how many were."""
     device = make_trainer(config, None).strategy.root_device
     detector.to(device)
 
-    def gathered(size: int) -> tuple[Moments, Tensor, int]:
+    def gathered(size: int) -> tuple[FitState, int]:
         return _moments(detector, batches(config, dataset, size), known)
 
     found, _ = halving(config.batch_size, gathered, f"mode={config.mode}")
@@ -159,9 +160,8 @@ def _gather(
 @torch.inference_mode()
 def _moments(
     detector: Detector, batches: Iterable[dict[str, Any]], known: set[bytes] | None
-) -> tuple[Moments, Tensor, int]:
-    device, state = detector.mean.device, detector.no_moments()
-    images: list[Tensor] = []
+) -> tuple[FitState, int]:
+    device, state = detector.mean.device, detector.empty_state()
     known = None if known is None else set(known)
     skipped = 0
     with progress() as bar:
@@ -173,12 +173,10 @@ def _moments(
                     known.add(one)
             skipped += int((~keep).sum())
             if keep.any():
-                kept = [path for path, one in zip(batch["path"], keep, strict=True) if one]
-                check = partial(require_finite, batch={"path": kept})
-                state = detector.update_moments(state, batch["image"][keep].to(device), check)
-                images.append(batch["digest"][keep])
-    return (
-        state.map(Tensor.cpu),
-        torch.cat(images) if images else torch.empty(0, digests.BYTES),
-        skipped,
-    )
+                kept = {
+                    "image": batch["image"][keep].to(device),
+                    "digest": batch["digest"][keep],
+                    "path": [path for path, one in zip(batch["path"], keep, strict=True) if one],
+                }
+                state = detector.update_state(state, kept)
+    return state.map(Tensor.cpu), skipped
