@@ -36,7 +36,7 @@ from padim_lit.cli import config, experiment
 from padim_lit.cli.build import make_data, make_model
 from padim_lit.cli.modes import thresholds
 from padim_lit.data.items import Item, ItemDataset, collate
-from padim_lit.data.transform import view
+from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.calibration import Measured, calibrate
 from padim_lit.deploy.prediction_log import ScoredFiles, Version
 from padim_lit.model.projection import require_seed
@@ -101,7 +101,7 @@ def whole(detector, tmp_path_factory) -> bytes:
 
 def image_cases(detector: Detector, folder: Path, count: int) -> Iterator[Case]:
     predictor = padim_lit.Predictor(detector)
-    views = [view(SIDE, SIDE), view(SIDE, None), view(SIDE + 8, SIDE)]
+    views = [ResizeCrop(SIDE, SIDE), ResizeCrop(SIDE, None), ResizeCrop(SIDE + 8, SIDE)]
 
     def as_data(path: Path, look: int) -> None:
         data = ItemDataset([Item(path)], views[look])
@@ -130,10 +130,10 @@ def test_images(detector, tmp_path):
 
 def test_a_scan_line_is_cropped_without_the_rest(tmp_path):
     fuzzing.Image.new("L", (60_000, 1), 7).save(path := tmp_path / "line.png")
-    seen = padim_lit.data.items.picture(Item(path), view(256, 224)).pixels
+    seen = padim_lit.data.items.prepare(Item(path), ResizeCrop(256, 224)).pixels
     assert seen.shape == (224, 224, 3) and (seen == 7).all()  # resized whole: 4·10⁹ pixels
     noise = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
-    image, look = fuzzing.Image.fromarray(noise), view(64, 48)
+    image, look = fuzzing.Image.fromarray(noise), ResizeCrop(64, 48)
     h, w = look._resized(37, 51)
     part = look._crop_of(image, h, w, fuzzing.Image.Resampling.BILINEAR)
     difference = np.asarray(part).astype(int) - np.asarray(look.image(image))
@@ -143,7 +143,7 @@ def test_a_scan_line_is_cropped_without_the_rest(tmp_path):
 @pytest.mark.parametrize("size", [10_000, 10**9, [1, 2**31]])
 def test_a_view_has_an_end(size):
     with pytest.raises(InputError, match=r"too large; allowed are 67108864 pixels"):
-        view(size, None)
+        ResizeCrop(size, None)
 
 
 # --- Checkpoints -------------------------------------------------------------------------------
