@@ -16,9 +16,10 @@ from matplotlib.text import Text
 from PIL import Image
 from rich.console import Console
 
+from padim_lit.analysis.result_files import collect
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
-from padim_lit.sweep.job_table import collect, print_sweep_table, write_sweep_csv
+from padim_lit.sweep.job_table import print_sweep_table, write_sweep_csv
 from padim_lit.system.atomic import write_bytes, write_csv, write_json, write_text
 from padim_lit.visualization import heatmaps, panels, predictions
 from padim_lit.visualization.gallery import Gallery, GalleryEntry
