@@ -572,10 +572,10 @@ def test_sweep_table_gives_mean_and_sample_deviation_over_seeds(sweep):
     values = [0.9 + 0.01 * seed for seed in range(5)]
     spread = f"{np.mean(values):.4f} ±{np.std(values, ddof=1):.4f}"
     (jl,) = [line for line in lines if "│ jl" in line and "a b" not in line]
-    assert spread in jl and "│ 5 │" in jl
+    assert spread in jl and " 5 │" in jl
     assert any("│ subset" in line and "0.9000 │" in line and "±" not in line for line in lines)
     (single,) = [line for line in lines if "a b" in line]
-    assert "│ 1 │" in single and "±" not in single
+    assert " 1 │" in single and "±" not in single
     # Null in every job: no column.
     assert text.count("AUROC") == 1
     assert "Job 11 failed (data=elpv proj=nope seed=0): no proj [nope], say jl" in lines
