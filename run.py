@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from padim_lit.cli import config, experiment, messages, overrides
 from padim_lit.errors import InputError
 from padim_lit.sweep import folders, launchers
+from padim_lit.system.console import never_fail_to_print
 
 # Lightning starts further ranks with this process's environment, so theirs is no user's wish.
 DEBUGGING = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
@@ -62,6 +63,7 @@ def prepare(words: list[str]) -> list[str]:
 def main() -> None:
     # Without this, Hydra reports its errors in its own way, on several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    never_fail_to_print()
     with one_line_errors():
         sys.argv[1:] = prepare(sys.argv[1:])
         try:

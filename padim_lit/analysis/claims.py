@@ -19,7 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from padim_lit.analysis.bootstrap import Difference, paired_difference, seed_sd, spread_ratio
+from padim_lit.analysis.bootstrap import (
+    Difference,
+    Spread,
+    paired_difference,
+    seed_sd,
+    spread_ratio,
+)
 from padim_lit.analysis.sweep_results import RESAMPLED, SweepFolder, join_parts, labels
 from padim_lit.analysis.theory import fit_performance
 from padim_lit.errors import InputError
@@ -185,13 +191,11 @@ def _savings(sweep: SweepFolder) -> list[Case]:
             "columns": " + ".join(columns),
         }
         if numbers["ratio"] is None:
-            # A sum says nothing where one of its parts was not measured.
-            numbers |= {"jl_150": None, "subset_550": None}
-            numbers["why"] = f"no {' or '.join(columns)} in sweep.csv"
-            found.append(Case("open", part, numbers))
-        else:
-            enough = numbers["ratio"] >= claimed * (1 - TOLERANCE)
-            found.append(Case(_side(enough), part, numbers))
+            # Half a ratio says nothing.
+            why = f"no {' or '.join(columns)} in sweep.csv"
+            numbers |= {"jl_150": None, "subset_550": None, "why": why}
+        enough = numbers["ratio"] is not None and numbers["ratio"] >= claimed * (1 - TOLERANCE)
+        found.append(Case("open" if "why" in numbers else _side(enough), part, numbers))
     return found
 
 
@@ -236,8 +240,7 @@ def _bend(
     comparison = "jl: gain 50 → 200 against 200 → 550, per dimension"
     numbers = {"metric": metric, "comparison": comparison, **_numbers(bend)}
     for word, gained in (("early", early), ("late", late)):
-        numbers |= {f"{word}_gain": _known(gained.mean)}
-        numbers |= {f"{word}_low": gained.low, f"{word}_high": gained.high}
+        numbers |= _interval(f"{word}_gain", gained.mean, gained, f"{word}_")
     return Case(case, _short(metric), numbers)
 
 
@@ -262,12 +265,10 @@ def _eq15(sweep: SweepFolder) -> list[Case]:
         raise _Lacking(
             f"needs jl at D = 200, three D below and one above; measured are {_list(dims)}"
         )
-    return [Case(*_predict(sweep, metric, below, beyond)) for metric in RESAMPLED]
+    return [_predict(sweep, metric, below, beyond) for metric in RESAMPLED]
 
 
-def _predict(
-    sweep: SweepFolder, metric: str, below: list[int], beyond: list[int]
-) -> tuple[str, str, dict[str, Any]]:
+def _predict(sweep: SweepFolder, metric: str, below: list[int], beyond: list[int]) -> Case:
     dims, part = below + beyond, _short(metric)
     seeds = sweep.shared_seeds(*(("jl", d) for d in dims))
     y = {d: sweep.points("jl", d, metric, seeds) for d in dims}
@@ -275,11 +276,11 @@ def _predict(
     numbers["seeds"] = len(seeds)
     if len(seeds) < 2 or not np.isfinite(list(y.values())).all():
         why = "fewer than two seeds at all D, or an undefined metric"
-        return "open", part, numbers | {"why": why}
+        return Case("open", part, numbers | {"why": why})
     try:
         fit = fit_performance(np.array(below, float), np.array([y[d].mean() for d in below]))
     except InputError as error:
-        return "open", part, numbers | {"why": str(error)}
+        return Case("open", part, numbers | {"why": str(error)})
 
     def rmse(guess: Any) -> float:
         return float(np.sqrt(np.mean((guess - np.array([y[d].mean() for d in beyond])) ** 2)))
@@ -290,9 +291,9 @@ def _predict(
     numbers |= {"p": float(fit.p), "q_over_k2": _known(fit.limit)}
     if not max(beyond) < fit.limit:
         ends = f"eq. 15 as fitted ends at D = q/k² = {fit.limit:.0f}, so it predicts nothing beyond"
-        return "no", part, numbers | {"why": ends}
+        return Case("no", part, numbers | {"why": ends})
     numbers["rmse"] = rmse(fit(np.array(beyond, float)))
-    return _side(numbers["rmse"] <= sd and numbers["rmse"] < unchanged), part, numbers
+    return Case(_side(numbers["rmse"] <= sd and numbers["rmse"] < unchanged), part, numbers)
 
 
 @_claim(
@@ -304,10 +305,7 @@ def _predict(
 def _seed_spread(sweep: SweepFolder) -> list[Case]:
     """Yes where the ratio of the sds over seeds, subset's to jl's, lies above 1."""
     lacking = "needs jl and subset at the same D with two seeds or more"
-    dims = _shared_dims(sweep, "jl", "subset", lacking)
-    dims = [d for d in dims if all(len(sweep.seeds_of(p, d)) > 1 for p in ("subset", "jl"))]
-    if not dims:
-        raise _Lacking(lacking)
+    dims = _shared_dims(sweep, "jl", "subset", lacking, seeds=2)
     found = []
     for metric in RESAMPLED:
         for d in dims:
@@ -315,14 +313,12 @@ def _seed_spread(sweep: SweepFolder) -> list[Case]:
             ratio = spread_ratio(points["subset"], points["jl"], LEVEL)
             comparison = f"sd of subset / sd of jl at {d}"
             numbers = {"metric": metric, "dim": d, "comparison": comparison}
-            numbers |= {"ratio": _known(ratio.value), "low": ratio.low, "high": ratio.high}
+            numbers |= _interval("ratio", ratio.value, ratio)
             numbers |= {"level": LEVEL, "seeds": ratio.seeds}
             for proj, y in points.items():
                 sd = seed_sd(y, LEVEL)
-                numbers |= {f"{proj}_sd": _known(sd.value)}
-                numbers |= {f"{proj}_low": sd.low, f"{proj}_high": sd.high}
-            case = _beyond(ratio.low, ratio.high, 1)
-            found.append(Case(case, f"D = {d}, {_short(metric)}", numbers))
+                numbers |= _interval(f"{proj}_sd", sd.value, sd, f"{proj}_")
+            found.append(Case(_beyond(ratio, 1), f"D = {d}, {_short(metric)}", numbers))
     return found
 
 
@@ -337,10 +333,11 @@ def _seed_spread(sweep: SweepFolder) -> list[Case]:
 def _challenger(sweep: SweepFolder, challenger: str) -> list[Case]:
     """Yes where challenger − jl lies above 0, no where below; both metrics, shared D ≤ 100."""
     lacking = f"needs jl and {challenger} at the same D ≤ 100"
+    dims = _shared_dims(sweep, "jl", challenger, lacking, most=100)
     return [
         _versus(sweep, (challenger, d), ("jl", d), m, 0, f"D = {d}, {_short(m)}")
         for m in RESAMPLED
-        for d in _shared_dims(sweep, "jl", challenger, lacking, most=100)
+        for d in dims
     ]
 
 
@@ -474,14 +471,14 @@ def _versus(
     for name, x in (("a", a), ("b", b)):
         numbers[name] = _known(float(sweep.points(*x, metric, seeds).mean()))
     found = sweep.difference(a, b, metric, LEVEL)
-    case = _beyond(found.low, found.high, border) if len(seeds) > 1 else "open"
+    case = _beyond(found, border) if len(seeds) > 1 else "open"
     return Case(case, part, numbers | _numbers(found))
 
 
-def _beyond(low: float | None, high: float | None, border: float) -> str:
-    if low is None or high is None:
+def _beyond(found: Difference | Spread, border: float) -> str:
+    if found.low is None or found.high is None:
         return "open"
-    return "yes" if low > border else "no" if high < border else "open"
+    return "yes" if found.low > border else "no" if found.high < border else "open"
 
 
 def _side(true: bool) -> str:
@@ -493,14 +490,23 @@ def _numbers(difference: Difference) -> dict[str, Any]:
     return {"difference": _known(numbers.pop("mean")), **numbers}
 
 
+def _interval(
+    name: str, value: float, found: Difference | Spread, prefix: str = ""
+) -> dict[str, Any]:
+    return {name: _known(value), f"{prefix}low": found.low, f"{prefix}high": found.high}
+
+
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
 def _shared_dims(
-    sweep: SweepFolder, a: str, b: str, lacking: str, most: float = math.inf
+    sweep: SweepFolder, a: str, b: str, lacking: str, most: float = math.inf, seeds: int = 1
 ) -> list[int]:
-    if not (dims := [d for d in sweep.dims_of(a, b) if d <= most]):
+    """Every D up to `most` at which both were measured with at least `seeds` seeds."""
+    dims = [d for d in sweep.dims_of(a, b) if d <= most]
+    dims = [d for d in dims if all(len(sweep.seeds_of(proj, d)) >= seeds for proj in (a, b))]
+    if not dims:
         raise _Lacking(lacking)
     return dims
 

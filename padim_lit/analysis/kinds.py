@@ -29,9 +29,8 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.nda
     """
     scores = folder.scores
     if scores is None:
-        raise InputError(f"{folder.path} has neither scores.csv nor its jobs' predictions.csv")
-    kinds = np.array(scores.kind)
-    counted = scores.count_image.astype(bool)
+        raise InputError(f"{folder.path} has neither scores.npz nor its jobs' predictions.csv")
+    kinds, counted = np.array(scores.kind), scores.count_image
     found: dict[str, dict[tuple[str, int], np.ndarray]] = {}
     for kind in sorted(set(kinds[counted]) - {GOOD}):
         chosen = counted & ((kinds == kind) | (kinds == GOOD))

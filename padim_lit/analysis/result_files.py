@@ -1,7 +1,8 @@
 """Read the files that runs and jobs leave, typed; a broken one is named in one line.
 
-Numbers come from JSON (metrics.json of a fit, rows.json of an ablation), which keeps their types.
-CSV is for people, but for scores.csv and distortion.csv, whose columns have types of their own.
+JSON and npz keep their types: metrics.json of a fit, rows.json, scores.npz and resamples.npz of an
+ablation, distortion.json. CSVs are for people, but for a fit's
+predictions.csv.
 """
 
 import csv
@@ -13,7 +14,7 @@ import shlex
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,23 @@ BROKEN_ARCHIVE = (
     *(OSError, ValueError, LookupError, TypeError, EOFError, AttributeError),
     *(NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error),
 )
+#: Of kinds whose images do not count in the image metrics, where the data plant defects.
+PLANTED = "planted_"
+#: Columns of predictions.csv.
+PREDICTIONS = ("path", "kind", "label", "score")
+#: Arrays of scores.npz that are not scores, and the kinds of their elements.
+IMAGES = {"path": "U", "kind": "U", "label": "iu", "count_image": "b"}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """N test images and each configuration's image scores (N,), by PROJ-DIM-SEED."""
+
+    path: list[str]
+    kind: list[str]
+    label: np.ndarray
+    count_image: np.ndarray
+    scores: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +80,6 @@ class Job:
     def folder(self) -> str:
         """Its folder's name, also of one configuration of an ablation."""
         return self.name.partition("/")[0]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """scores.csv: N test images and each configuration's image scores (N,), by PROJ-DIM-SEED."""
-
-    path: list[str]
-    kind: list[str]
-    label: np.ndarray
-    count_image: np.ndarray
-    scores: dict[str, np.ndarray]
 
 
 def collect(sweep_dir: str | os.PathLike) -> list[Job]:
@@ -105,94 +112,77 @@ def read_results(file: Path) -> list[dict[str, Any]]:
         InputError: the file cannot be read, or holds something else.
     """
     many = file.name == "rows.json"
-    rows = _load(file, list) if many else [_load(file, dict)]
+    rows = load(file, list) if many else [load(file, dict)]
     for number, row in enumerate(rows, 1):
         where = f"{file}, row {number}" if many else file
-        if not isinstance(row, dict):
-            raise InputError(f"{where} is no JSON object; run the job again")
-        for key, value in row.items():
-            if MEASURED.match(key) and not _is_number(value):
-                raise InputError(
-                    f"{where}: {key}={value!r} must be a finite number; run the job again"
-                )
+        require(row, where)
+        require(row, where, numbers=filter(MEASURED.match, row))
     return rows
 
 
-def read_scores(file: Path) -> Scores:
-    """A scores.csv; raises as `read_table`."""
-    rows = read_table(file, ("path", "kind"), ("label", "count_image"))
-    columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
-    path, kind, label, counted = (
-        columns.pop(key, []) for key in ("path", "kind", "label", "count_image")
-    )
-    return Scores(
-        path,
-        kind,
-        np.array(label, dtype=np.int64),
-        np.array(counted, dtype=bool),
-        {key: np.array(values, dtype=np.float64) for key, values in columns.items()},
-    )
+def read_distortion(file: Path) -> list[dict[str, Any]]:
+    """The rows of a distortion.json: proj, dim, seed, quantity and the statistics.
+
+    None where there is no number: a rank correlation belongs to distances alone.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    texts, whole = ("proj", "quantity"), ("dim", "seed")
+    rows = load(file, dict).get("rows")
+    if not isinstance(rows, list):
+        raise InputError(f"{file} holds no rows; run experiment=distortion again")
+    for number, row in enumerate(rows, 1):
+        where = f"{file}, row {number}"
+        require(row, where, texts, whole)
+        require(row, where, numbers=row.keys() - {*texts, *whole})
+    return rows
 
 
 def read_predictions(file: Path, plants: bool) -> Scores:
-    """A predictions.csv, its scores as "score"; raises as `read_table`.
+    """A fit's predictions.csv, its scores as "score".
 
     `plants`: the data plant defects, whose images do not count in the image metrics.
-    """
-    rows = read_table(file, ("path", "kind"), ("label",))
-    for number, row in enumerate(rows, 1):
-        label, score = row["label"], row.get("score")
-        if label not in (0, 1) or score is None or not math.isfinite(score):
-            values = f"label={label}, score={score}"
-            raise InputError(f"{file} cannot be read (row {number}: {values}); run the job again")
-    kinds = [row["kind"] for row in rows]
-    return Scores(
-        [row["path"] for row in rows],
-        kinds,
-        np.array([row["label"] for row in rows], dtype=np.int64),
-        np.array([not (plants and kind.startswith(PLANTED)) for kind in kinds], dtype=bool),
-        {"score": np.array([row["score"] for row in rows], dtype=np.float64)},
-    )
-
-
-def read_distortion(file: str | os.PathLike) -> list[dict[str, Any]]:
-    """The rows of a distortion.csv: proj, dim, seed, quantity and the statistics as floats.
-
-    Empty cells are None: a rank correlation belongs to distances alone.
-    """
-    return read_table(Path(file), ("proj", "quantity"), ("dim", "seed"))
-
-
-def read_table(
-    file: Path, texts: Sequence[str], whole: Sequence[str]
-) -> list[dict[str, str | int | float | None]]:
-    """Rows of a CSV with columns of `texts`, of `whole` numbers, and of floats, None where empty.
 
     Raises:
-        InputError: the file cannot be read, or a cell is of another type; it names the line.
+        InputError: the file cannot be read, or holds something else.
     """
     rows = []
     try:
         # A file name on disk need not be valid UTF-8.
-        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as opened:
-            reader = csv.DictReader(opened, strict=True)
-            columns = list(reader.fieldnames or ())
-            for key in (*texts, *whole):
-                if key not in columns:
-                    raise InputError(f"{file}, line 1: no column {key!r}; is it a sweep's file?")
-            if len(set(columns)) < len(columns):
-                raise InputError(f"{file}, line 1: a column is there twice; keep one")
-            for row in reader:
-                where = f"{file}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise InputError(
-                        f"{where}: must have {len(columns)} columns; was it cut off? run the job "
-                        "again"
-                    )
-                rows.append({key: _typed(key, row[key], texts, whole, where) for key in columns})
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _unreadable(file, error) from error
-    return rows
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
+            lines = csv.reader(opened, strict=True)
+            if tuple(next(lines, ())) != PREDICTIONS:
+                raise ValueError(f"line 1 must be {','.join(PREDICTIONS)}")
+            for path, kind, label, score in lines:
+                if label not in ("0", "1") or not math.isfinite(float(score)):
+                    raise ValueError(f"line {lines.line_num}: label={label}, score={score}")
+                rows.append((path, kind, int(label), float(score)))
+    except (OSError, ValueError, csv.Error) as error:
+        raise unreadable(file, error) from error
+    path, kind, label, score = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [])
+    return Scores(
+        path,
+        kind,
+        np.array(label, dtype=np.int64),
+        np.array([not (plants and name.startswith(PLANTED)) for name in kind], dtype=bool),
+        {"score": np.array(score, dtype=np.float64)},
+    )
+
+
+def read_scores(file: Path) -> Scores:
+    """A scores.npz: `IMAGES` and each configuration's image scores, all (N,).
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    arrays = _arrays(file, dimensions=1)
+    kinds = dict.fromkeys(arrays, "f") | IMAGES
+    for key, kind in kinds.items():
+        if key not in arrays or arrays[key].dtype.kind not in kind:
+            raise InputError(f"{file}: no {key}, or of another type; run the ablation again")
+    path, kind, label, counted = (arrays.pop(key) for key in IMAGES)
+    return Scores(path.tolist(), kind.tolist(), label, counted, arrays)
 
 
 def read_resamples(file: Path) -> dict[str, np.ndarray]:
@@ -201,14 +191,9 @@ def read_resamples(file: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
-            arrays = {key: content[key] for key in content.files}
-    except BROKEN_ARCHIVE as error:
-        raise _unreadable(file, error) from error
-    shapes = {array.shape for array in arrays.values()}
+    arrays = _arrays(file, dimensions=2)
     for key, array in arrays.items():
-        if array.ndim != 2 or len(array) != 2 or len(shapes) > 1 or array.dtype.kind != "f":
+        if len(array) != 2 or array.dtype.kind != "f":
             raise InputError(
                 f"{file}: {key} has shape {array.shape} and type {array.dtype}; all must be floats "
                 "of one shape (2, R); run the ablation again"
@@ -224,14 +209,14 @@ def typed_command(folder: Path) -> str:
     """
     run, many = folder / ".hydra" / "overrides.yaml", folder / "multirun.yaml"
     if run.exists():
-        return shlex.join(["python", "run.py", *map(str, _load(run, list))])
+        return shlex.join(["python", "run.py", *map(str, load(run, list))])
     if not many.exists():
         return ""
     try:
-        typed = _load(many, dict)["hydra"]["overrides"]["task"]
+        typed = load(many, dict)["hydra"]["overrides"]["task"]
         return shlex.join(["python", "run.py", "-m", *map(str, typed)])
     except (TypeError, KeyError) as error:
-        raise _unreadable(many, ValueError("no list of hydra.overrides.task")) from error
+        raise unreadable(many, "no list of hydra.overrides.task") from error
 
 
 def natural(path: str | os.PathLike) -> list[tuple[int, int, str]]:
@@ -239,6 +224,57 @@ def natural(path: str | os.PathLike) -> list[tuple[int, int, str]]:
     # Numbers and words carry a rank of their own: Python does not compare int with str.
     parts = re.findall(r"\d+|\D+", str(path))
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def load(file: Path, kind: type) -> Any:
+    """The content of a JSON or YAML file, a `kind`.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    # RecursionError: nested deeper than Python's stack.
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise unreadable(file, error) from error
+    if not isinstance(content, kind):
+        what = {dict: "object", list: "list"}[kind]
+        raise unreadable(file, f"no {file.suffix[1:].upper()} {what}")
+    return content
+
+
+def require(
+    row: Mapping[str, Any],
+    where: str | Path,
+    texts: Iterable[str] = (),
+    whole: Iterable[str] = (),
+    numbers: Iterable[str] = (),
+) -> None:
+    """Check the values of `row`: `texts` and `whole` numbers must be there, `numbers` may be None.
+
+    Raises:
+        InputError: a value is of another type; it names `where`.
+    """
+    kinds = {
+        "a text": (texts, lambda value: isinstance(value, str) and value),
+        "a whole number": (whole, lambda value: type(value) is int),
+        "a finite number": (
+            numbers,
+            lambda value: value is None or (type(value) in (int, float) and math.isfinite(value)),
+        ),
+    }
+    if not isinstance(row, dict):
+        raise InputError(f"{where} is no JSON object; run the job again")
+    for kind, (keys, fits) in kinds.items():
+        for key in keys:
+            if not fits(value := row.get(key)):
+                raise InputError(f"{where}: {key}={value!r} must be {kind}; run the job again")
+
+
+def unreadable(file: Path, error: Exception | str) -> InputError:
+    reason = " ".join(str(error).split())
+    return InputError(f"{file} cannot be read ({reason}); run the job again, or remove its folder")
 
 
 def _is_job(folder: Path) -> bool:
@@ -249,9 +285,9 @@ def _is_job(folder: Path) -> bool:
 def _read_job(folder: Path) -> list[Job]:
     overrides = {}
     if (file := folder / ".hydra" / "overrides.yaml").exists():
-        overrides = dict(_override(str(text)) for text in _load(file, list))
+        overrides = dict(_override(str(text)) for text in load(file, list))
     if (file := folder / FAILED).exists():
-        error = str(_load(file, dict).get("error", "no reason recorded"))
+        error = str(load(file, dict).get("error", "no reason recorded"))
         return [Job(folder.name, "failed", overrides, error=error)]
     if (file := folder / "metrics.json").exists():
         return [Job(folder.name, "done", overrides, *read_results(file))]
@@ -269,37 +305,15 @@ def _override(text: str) -> tuple[str, str]:
     return key.lstrip("+"), value
 
 
-def _load(file: Path, kind: type) -> Any:
-    """The content of a JSON or YAML file, a `kind`."""
+def _arrays(file: Path, dimensions: int) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, all of one shape."""
     try:
-        text = file.read_text(encoding="utf-8")
-        content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    # RecursionError: nested deeper than Python's stack.
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise _unreadable(file, error) from error
-    if not isinstance(content, kind):
-        raise _unreadable(file, ValueError(f"it does not hold a {kind.__name__}"))
-    return content
-
-
-def _unreadable(file: Path, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())
-    return InputError(f"{file} cannot be read ({reason}); run the job again, or remove its folder")
-
-
-def _typed(
-    key: str, text: str, texts: Sequence[str], whole: Sequence[str], where: str
-) -> str | int | float | None:
-    if key in texts:
-        return text
-    if key not in whole and not text:
-        return None
-    kind, what = (int, "a whole number") if key in whole else (float, "a number")
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise InputError(f"{where}: {key}={text!r} is not {what}") from error
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or (type(value) in (int, float) and math.isfinite(value))
+        # Opened here, because NumPy leaves a broken one open.
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
+            arrays = {key: content[key] for key in content.files}
+    except BROKEN_ARCHIVE as error:
+        raise unreadable(file, error) from error
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) > 1 or any(len(shape) != dimensions for shape in shapes):
+        raise unreadable(file, f"its arrays are of shapes {sorted(shapes)}")
+    return arrays

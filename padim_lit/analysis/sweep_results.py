@@ -20,11 +20,11 @@ from padim_lit.analysis.result_files import (
     Scores,
     collect,
     natural,
-    read_distortion,
     read_predictions,
     read_resamples,
     read_results,
     read_scores,
+    require,
     typed_command,
 )
 from padim_lit.errors import InputError
@@ -59,52 +59,12 @@ class Row:
 
     @property
     def key(self) -> str:
-        """Its name in scores.csv and resamples.npz."""
+        """Its name in scores.npz and resamples.npz."""
         return f"{self.proj}-{self.dim}-{self.seed}"
 
 
-class Source:
-    """Points and resamples by (projection, D) and seed, and what follows from them."""
-
-    def seeds_of(self, proj: str, dim: int) -> list[int]:
-        """The seeds of one projection and D, rising; empty where it was not measured."""
-        raise NotImplementedError
-
-    def points(
-        self, proj: str, dim: int, metric: str, seeds: Sequence[int] | None = None
-    ) -> np.ndarray:
-        """What was measured, (S,) by rising seed or by `seeds`; NaN where it is undefined."""
-        raise NotImplementedError
-
-    def resamples(
-        self, proj: str, dim: int, metric: str, seeds: Sequence[int] | None = None
-    ) -> np.ndarray | None:
-        """An AUROC on R resamples of the test images, (S, R) as `points`; None where not kept."""
-        raise NotImplementedError
-
-    def shared_seeds(self, *configurations: tuple[str, int]) -> list[int]:
-        """The seeds that every (projection, D) has, rising."""
-        return sorted(set.intersection(*(set(self.seeds_of(*x)) for x in configurations)))
-
-    def difference(
-        self, a: tuple[str, int], b: tuple[str, int], metric: str, level: float = 0.95
-    ) -> Difference:
-        """`paired_difference` a − b of two (projection, D) over the seeds that both have.
-
-        Raises:
-            InputError: they have no seed in common.
-        """
-        seeds = self.shared_seeds(a, b)
-        if not seeds:
-            raise InputError(f"{a[0]} at {a[1]} and {b[0]} at {b[1]} share no seed")
-        points = [self.points(*x, metric, seeds) for x in (a, b)]
-        kept = metric in RESAMPLED
-        resamples = [self.resamples(*x, metric, seeds) if kept else None for x in (a, b)]
-        return paired_difference(*points, *resamples, level)
-
-
 @dataclass(frozen=True)
-class SweepFolder(Source):
+class SweepFolder:
     """A sweep of one dataset × backbone.
 
     Attributes:
@@ -152,17 +112,32 @@ class SweepFolder(Source):
         return sorted(set.intersection(*found))
 
     def seeds_of(self, proj: str, dim: int) -> list[int]:
+        """The seeds of one projection and D, rising; empty where it was not measured."""
         return sorted(seed for p, d, seed in self._by_key if (p, d) == (proj, dim))
+
+    def shared_seeds(self, *configurations: tuple[str, int]) -> list[int]:
+        """The seeds that every (projection, D) has, rising."""
+        return sorted(set.intersection(*(set(self.seeds_of(*x)) for x in configurations)))
 
     def points(
         self, proj: str, dim: int, metric: str, seeds: Sequence[int] | None = None
     ) -> np.ndarray:
+        """What was measured, (S,) by rising seed or by `seeds`; NaN where it is undefined.
+
+        Raises:
+            InputError: a configuration was not measured.
+        """
         values = [row.measured.get(metric) for row in self._select(proj, dim, seeds)]
         return np.array([np.nan if value is None else value for value in values], dtype=float)
 
     def resamples(
         self, proj: str, dim: int, metric: str, seeds: Sequence[int] | None = None
     ) -> np.ndarray | None:
+        """An AUROC on R resamples of the test images, (S, R) as `points`; None where not kept.
+
+        Raises:
+            InputError: a configuration was not measured, or the metric is never resampled.
+        """
         if metric not in RESAMPLED:
             raise InputError(f"metric={metric}: resampled are {', '.join(RESAMPLED)}")
         kept = [self._resamples.get(row.key) for row in self._select(proj, dim, seeds)]
@@ -170,30 +145,41 @@ class SweepFolder(Source):
             return None
         return np.stack([values[RESAMPLED[metric]] for values in kept]).astype(np.float64)
 
+    def difference(
+        self, a: tuple[str, int], b: tuple[str, int], metric: str, level: float = 0.95
+    ) -> Difference:
+        """`paired_difference` a − b of two (projection, D) over the seeds that both have.
+
+        Raises:
+            InputError: they have no seed in common.
+        """
+        seeds = self.shared_seeds(a, b)
+        if not seeds:
+            raise InputError(f"{self.path}: {a[0]} at {a[1]} and {b[0]} at {b[1]} share no seed")
+        points = [self.points(*x, metric, seeds) for x in (a, b)]
+        kept = metric in RESAMPLED
+        resamples = [self.resamples(*x, metric, seeds) if kept else None for x in (a, b)]
+        return paired_difference(*points, *resamples, level)
+
     @cached_property
     def scores(self) -> Scores | None:
-        """Of scores.csv, or of a multirun's fits; None where there are none."""
-        parts = [read_scores(file) for file in self._files("scores.csv")]
+        """Of scores.npz, or of a multirun's fits; None where there are none."""
+        parts = [read_scores(file) for file in self._files("scores.npz")] or self._fits_scores()
         if not parts:
-            return self._fits_scores()
+            return None
         return replace(parts[0], scores={k: v for part in parts for k, v in part.scores.items()})
 
-    def _fits_scores(self) -> Scores | None:
+    def _fits_scores(self) -> list[Scores]:
         files = {row.key: row.folder / "predictions.csv" for row in self.rows if row.folder}
-        if not files or not all(file.exists() for file in files.values()):
-            return None
-        plants = bool(self.constants.get("data/test_planted"))
-        tables = {key: read_predictions(file, plants) for key, file in files.items()}
-        first = next(iter(tables.values()))
-        for key, table in tables.items():
-            if (table.path, table.kind) != (first.path, first.kind):
-                raise InputError(f"{files[key]}: other test images than in the other jobs' files")
-        return replace(first, scores={key: t.scores["score"] for key, t in tables.items()})
-
-    @cached_property
-    def distortion(self) -> list[dict[str, Any]]:
-        """The rows of distortion.csv; empty where there is none."""
-        return [row for file in self._files("distortion.csv") for row in read_distortion(file)]
+        if not all(file.exists() for file in files.values()):
+            return []
+        plants, found = bool(self.constants.get("data/test_planted")), []
+        for key, file in files.items():
+            new = read_predictions(file, plants)
+            if found and (new.path, new.kind) != (found[0].path, found[0].kind):
+                raise InputError(f"{file}: other test images than in the other jobs' files")
+            found.append(replace(new, scores={key: new.scores["score"]}))
+        return found
 
     @cached_property
     def _by_key(self) -> dict[tuple[str, int, int], Row]:
@@ -217,47 +203,6 @@ class SweepFolder(Source):
                 f"{', '.join(self.projs)} at {', '.join(map(str, self.dims))}"
             )
         return [self._by_key[proj, dim, seed] for seed in (found if seeds is None else seeds)]
-
-
-@dataclass(frozen=True)
-class MeanOf(Source):
-    """The mean over several sweeps of one backbone, such as MVTec's categories."""
-
-    sweeps: Sequence[SweepFolder]
-
-    @property
-    def backbone(self) -> str:
-        return self.sweeps[0].backbone
-
-    @property
-    def projs(self) -> list[str]:
-        return [p for p in self.sweeps[0].projs if all(p in s.projs for s in self.sweeps)]
-
-    def dims_of(self, proj: str) -> list[int]:
-        return sorted(set.intersection(*(set(s.dims_of(proj)) for s in self.sweeps)))
-
-    def seeds_of(self, proj: str, dim: int) -> list[int]:
-        return sorted(set.intersection(*(set(s.seeds_of(proj, dim)) for s in self.sweeps)))
-
-    def points(
-        self, proj: str, dim: int, metric: str, seeds: Sequence[int] | None = None
-    ) -> np.ndarray:
-        seeds = self.seeds_of(proj, dim) if seeds is None else seeds
-        return np.mean([s.points(proj, dim, metric, seeds) for s in self.sweeps], axis=0)
-
-    def resamples(
-        self, proj: str, dim: int, metric: str, seeds: Sequence[int] | None = None
-    ) -> np.ndarray | None:
-        """Mean over the sweeps, each resampled on its own, (S, R); None where one kept none."""
-        seeds = self.seeds_of(proj, dim) if seeds is None else seeds
-        total, sizes = 0.0, set()
-        for sweep in self.sweeps:  # one after the other: fifteen categories' are large
-            found = sweep.resamples(proj, dim, metric, seeds)
-            sizes.add(None if found is None else found.shape)
-            if None in sizes or len(sizes) > 1:
-                return None
-            total = total + found / len(self.sweeps)
-        return total
 
 
 def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
@@ -308,6 +253,29 @@ def join_parts(folders: Sequence[SweepFolder]) -> list[SweepFolder]:
         else:
             joined.append(folder)
     return joined
+
+
+def mean_of(sweeps: Sequence[SweepFolder]) -> SweepFolder:
+    """The mean over several sweeps of one backbone, such as MVTec's categories, as a sweep.
+
+    It has the configurations that all have; the images of each are resampled on their own. A mean
+    is undefined where one of its parts is.
+    """
+    first, n = sweeps[0], len(sweeps)
+    rows, kept = [], {}
+    for key, row in first._by_key.items():
+        same = [sweep._by_key[key] for sweep in sweeps if key in sweep._by_key]
+        if len(same) < n:
+            continue
+        values = {name: [part.measured.get(name) for part in same] for name in row.measured}
+        means = {name: None if None in v else sum(v) / n for name, v in values.items()}
+        rows.append(replace(row, measured=means))
+        found = [sweep._resamples.get(row.key) for sweep in sweeps]
+        if len({None if r is None else r.shape for r in found} | {None}) == 2:
+            kept[row.key] = sum(r.astype(np.float64) / n for r in found)
+    mean = SweepFolder(first.path, tuple(rows), _shared([s.constants for s in sweeps]))
+    mean.__dict__["_resamples"] = kept  # in place of a file's
+    return mean
 
 
 def labels(folders: Sequence[SweepFolder]) -> list[str]:
@@ -404,15 +372,11 @@ def _alike(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(row: Mapping[str, Any], where: str) -> Row:
-    proj, dim, seed = (row.get(key) for key in IDENTITY)
-    if not isinstance(proj, str) or not proj:
-        raise InputError(f"{where}: proj={proj!r} must be a projection's name; run the job again")
-    for key, value, least in (("dim", dim, 1), ("seed", seed, 0)):
-        if type(value) is not int or value < least:
-            raise InputError(
-                f"{where}: {key}={value!r} must be a whole number of at least {least}; run the job "
-                "again"
-            )
+    require(row, where, texts=["proj"], whole=["dim", "seed"])
+    if row["dim"] < 1:
+        raise InputError(f"{where}: dim={row['dim']} is below 1; run the job again")
     if "test/image_auroc" not in row:
         raise InputError(f"{where}: no test/image_auroc; is it a sweep's file?")
-    return Row(proj, dim, seed, {k: v for k, v in row.items() if MEASURED.match(k)})
+    return Row(
+        row["proj"], row["dim"], row["seed"], {k: v for k, v in row.items() if MEASURED.match(k)}
+    )

@@ -13,9 +13,9 @@ from rich.table import Table
 from padim_lit.analysis.bootstrap import Difference
 from padim_lit.analysis.sweep_results import (
     RESAMPLED,
-    MeanOf,
     SweepFolder,
     mean_and_sd,
+    mean_of,
     read_sweeps,
 )
 from padim_lit.metrics import METRICS
@@ -71,7 +71,7 @@ def compare(folders: Iterable[str | os.PathLike]) -> list[Row]:
     for (_, proj, dim), measured in groups.items():
         names = sorted(measured, key=_order)
         rows += [_row(measured[name], [name], name, proj, dim) for name in names]
-        mean = MeanOf([measured[name] for name in names])
+        mean = mean_of([measured[name] for name in names])
         if len(names) > 1 and mean.shared_seeds((BASE, dim), (proj, dim)):
             rows.append(_row(mean, names, MEAN, proj, dim))
     return rows
@@ -150,9 +150,7 @@ def _order(category: str) -> tuple[int, str]:
     return (CATEGORIES.index(category) if known else len(CATEGORIES), category)
 
 
-def _row(
-    source: SweepFolder | MeanOf, categories: list[str], name: str, proj: str, dim: int
-) -> Row:
+def _row(source: SweepFolder, categories: list[str], name: str, proj: str, dim: int) -> Row:
     base, other = (BASE, dim), (proj, dim)
     seeds = source.shared_seeds(base, other)
     points = {m: np.stack([source.points(*x, m, seeds) for x in (base, other)]) for m in RESAMPLED}

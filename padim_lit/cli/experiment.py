@@ -3,13 +3,15 @@
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback as HydraCallback
 from hydra.types import RunMode
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from padim_lit.analysis.result_files import collect
@@ -31,7 +33,8 @@ from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers
 from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.system import resource_errors
-from padim_lit.system.atomic import remove_remnants
+from padim_lit.system.atomic import HeldElsewhere, run_folder
+from padim_lit.system.console import never_fail_to_print
 from padim_lit.system.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
@@ -48,20 +51,31 @@ QUIET = (
 
 
 class Mode(NamedTuple):
-    """What run.py does: `run` takes the config and the folder to write into, `result` last."""
+    """What run.py does.
+
+    Attributes:
+        run: takes the config and the folder to write into.
+        result: the file that it writes last.
+        names: what else it writes directly into the folder.
+    """
 
     run: Callable[[DictConfig, Path], Any]
     result: str
+    names: Sequence[str] = ("model.ckpt",)
 
 
-#: mode=NAME → what runs, and the file that it writes last.
+_FIT = ("model.ckpt", "heatmaps", "predictions.csv", "config.yaml", "csv", "tensorboard")
+_ABLATION = ("sweep.csv", "scores.csv", "scores.npz", "resamples.npz", "runs", "features")
+_DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")
+_PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps")
+#: mode=NAME → what runs, and what it writes.
 MODES = {
-    "fit": Mode(fit.run, "metrics.json"),
-    "ablation": Mode(ablation.run, "rows.json"),
-    "distortion": Mode(distortion.run, "distortion.json"),
-    "figure4": Mode(figure4.run, "figure4.json"),
-    "predict": Mode(predict.run, "predict.json"),
-    "export": Mode(export.run, "export.json"),
+    "fit": Mode(fit.run, "metrics.json", _FIT),
+    "ablation": Mode(ablation.run, "rows.json", _ABLATION),
+    "distortion": Mode(distortion.run, "distortion.json", _DISTORTION),
+    "figure4": Mode(figure4.run, "figure4.json", ("figure4.png", "features")),
+    "predict": Mode(predict.run, "predict.json", _PREDICT),
+    "export": Mode(export.run, "export.json", ()),  # its output is checked there
     "merge": Mode(merge.run, "merge.json"),
     "update": Mode(update.run, "update.json"),
     "remove": Mode(update.run_remove, "remove.json"),
@@ -75,11 +89,13 @@ def main(config: DictConfig) -> None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.raiseExceptions = False  # a log file on a full disk would print a traceback a line
+    never_fail_to_print()
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     if hydra.mode != RunMode.MULTIRUN:
-        _run(_mode(config), config, folder)
+        mode = _mode(config)
+        with _held(mode, config, folder):
+            _run(mode, config, folder)
         return
     launchers.allow_loaders()
     try:
@@ -97,15 +113,18 @@ def run_job(config: DictConfig, folder: Path) -> None:
     """
     try:
         mode, job = _mode(config), jobs.describe(config)
-        if jobs.is_done(folder, mode.result, job):
-            print(
-                f"Job {folder.name}: done already, skipped; to run it anew delete {folder} or give "
-                "another hydra.sweep.dir"
-            )
-            return
-        jobs.begin(folder, mode.result)
-        _run(mode, config, folder)
-        jobs.finish(folder, job)
+        with _held(mode, config, folder, jobs.DONE, jobs.FAILED):
+            if jobs.is_done(folder, mode.result, job):
+                print(
+                    f"Job {folder.name}: done already, skipped; to run it anew delete {folder} or "
+                    "give another hydra.sweep.dir"
+                )
+                return
+            jobs.begin(folder, mode.result)
+            _run(mode, config, folder)
+            jobs.finish(folder, job)
+    except HeldElsewhere as error:  # what becomes of it is that run's to say
+        log.error("this job was left out: %s", one_line(error))
     except Exception as error:
         if not isinstance(error, InputError):
             log.exception("this job failed")
@@ -115,7 +134,6 @@ def run_job(config: DictConfig, folder: Path) -> None:
 
 def _run(mode: Mode, config: DictConfig, folder: Path) -> None:
     """The mode's `run`; what the machine did to it becomes one line too."""
-    remove_remnants(folder)
     import_own(config)
     try:
         mode.run(config, folder)
@@ -124,6 +142,16 @@ def _run(mode: Mode, config: DictConfig, folder: Path) -> None:
         if reason is None:
             raise
         raise InputError(reason) from error
+
+
+def _held(mode: Mode, config: DictConfig, folder: Path, *more: str) -> AbstractContextManager[None]:
+    """The run's folder, held for what the mode writes; further ranks share the first one's."""
+    if rank_zero_only.rank:
+        return nullcontext()
+    # A checkpoint that is changed in place was named by the user.
+    given = config.ckpt and Path(config.ckpt).expanduser().absolute() == folder / "model.ckpt"
+    names = [n for n in mode.names if not (given and n == "model.ckpt")]
+    return run_folder(folder, [mode.result, *names, *more])
 
 
 def _mode(config: DictConfig) -> Mode:

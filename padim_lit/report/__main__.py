@@ -27,7 +27,7 @@ def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
     try:
         sweeps = read_sweeps(paths)
     except NoSweepError:
-        if not pictures and not find(paths, "distortion.csv"):
+        if not pictures and not find(paths, "distortion.json"):
             raise
         sweeps = []
     configurations = sum(len(sweep.rows) for sweep in sweeps)

@@ -12,10 +12,10 @@ from padim_lit.analysis.claims import LEVEL, judge
 from padim_lit.analysis.sweep_results import (
     RESAMPLED,
     SETTINGS,
-    MeanOf,
     SweepFolder,
     join_parts,
     labels,
+    mean_of,
 )
 from padim_lit.analysis.table1 import BASE, CATEGORIES, category, published
 from padim_lit.analysis.theory import fit_performance
@@ -184,7 +184,7 @@ def _mean_rows(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
             continue
         name = f"mean of {len(members)} MVTec categories"
         of = {"sweep": None, "of": [sweeps.index(s) for s in members], "data": name}
-        for row in _rows(MeanOf(members)):
+        for row in _rows(mean_of(members)):
             shown = _published(backbone, row["dim"], categories)
             rows.append(row | of | {"backbone": backbone} | shown)
     return rows
@@ -199,7 +199,7 @@ def _published(backbone: str, dim: int, categories: Sequence[str]) -> dict[str, 
     }
 
 
-def _rows(source: SweepFolder | MeanOf) -> list[dict[str, Any]]:
+def _rows(source: SweepFolder) -> list[dict[str, Any]]:
     """A row for each D: by metric and projection, mean, sd, seeds and the difference to `BASE`."""
     rows = []
     for dim in sorted({d for proj in source.projs for d in source.dims_of(proj)}):

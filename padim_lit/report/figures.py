@@ -153,7 +153,7 @@ def spread(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
 def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
     """What projecting does to norms and distances: quantiles and rank correlation against D.
 
-    `measured` are label and rows, as distortion.csv holds them.
+    `measured` are label and rows, as distortion.json holds them.
     """
     measured = [d for d in measured if d["rows"]]
     rows = [r for d in measured for r in d["rows"]]

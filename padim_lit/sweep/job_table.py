@@ -18,7 +18,7 @@ from padim_lit.system.console import MISSING, print_line, print_table
 
 
 def write_sweep_csv(sweep_dir: str | os.PathLike) -> Path:
-    """Write ``sweep.csv`` into ``sweep_dir``: a row a job, overrides first, then all results.
+    """Write ``sweep.csv`` into ``sweep_dir``: one row for each job, overrides first, then results.
 
     Raises:
         InputError: as ``collect``, or the file cannot be written.
@@ -47,10 +47,12 @@ def print_sweep_table(jobs: Sequence[Job], *, console: Console | None = None) ->
     for job in done:
         groups.setdefault(tuple(job.overrides.get(key) for key in varied), []).append(job)
 
-    table = Table(title="Sweep: mean ± standard deviation over seeds", title_justify="left")
+    table = Table(
+        title="Sweep: mean ± standard deviation over seeds; 1 is perfect", title_justify="left"
+    )
     for key in varied:
         table.add_column(Text(key), overflow="fold")
-    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("runs", justify="right", no_wrap=True)
     for key in metrics:
         table.add_column(METRICS[key].replace(" ", "\n"), justify="right")
     for values, group in groups.items():

@@ -6,6 +6,7 @@ there whole or not at all.
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 
 from padim_lit.analysis.result_files import BROKEN_ARCHIVE
 from padim_lit.errors import InputError
-from padim_lit.system.atomic import write_bytes
+from padim_lit.system.atomic import remove_remnants, write_bytes
 
 
 @dataclass
@@ -46,9 +47,11 @@ class RunStore:
     def __init__(self, folder: Path, fingerprint: str):
         self.root = folder / "runs"
         self.folder = self.root / fingerprint
-        self.stale = [p for p in self.root.glob("*") if p != self.folder]
+        old = [p for p in self.root.glob("*") if re.fullmatch("[0-9a-f]{16}", p.name)]
+        self.stale = [p for p in old if p != self.folder]
         for path in self.stale:
             shutil.rmtree(path, ignore_errors=True)
+        remove_remnants(self.folder)
 
     def load(self, name: str, dims: Sequence[int]) -> RunResult | None:
         """The run `name`, or None where it was not finished with just these `dims`."""

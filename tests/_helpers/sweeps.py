@@ -1,8 +1,7 @@
 """Plausible sweep folders for tests of what reads them."""
 
-import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ def write_sweep(
     command: Sequence[str] | None = None,
     **constants: Any,
 ) -> Path:
-    """An ablation's folder: rows.json, scores.csv, resamples.npz and .hydra/overrides.yaml.
+    """An ablation's folder: rows.json, scores.npz, resamples.npz and .hydra/overrides.yaml.
 
     AUROCs follow eq. 15 up to `ceiling`; the projections differ by `WORLD`, D by D.
     """
@@ -82,14 +81,7 @@ def write_sweep(
                 noise = 0.006 * images + 0.002 * rng.normal(size=images.shape)
                 kept[f"{proj}-{dim}-{seed}"] = np.float32(np.array([[image], [pixel]]) + noise)
     write_json(folder / "rows.json", rows)
-    write_table(
-        folder / "scores.csv",
-        [
-            {"path": f"{data}/{i}.png", "kind": "crack", "label": i % 2, "count_image": 1}
-            | dict.fromkeys(kept, i)
-            for i in range(4)
-        ],
-    )
+    write_scores(folder, [f"{data}/{i}.png" for i in range(4)], dict.fromkeys(kept, range(4)))
     if resamples:
         np.savez(folder / "resamples.npz", **kept)
     (folder / ".hydra").mkdir(exist_ok=True)
@@ -101,7 +93,7 @@ def write_sweep(
 def write_distortion(
     folder: Path, projs: Sequence[str] = ("subset", "jl"), seeds: Sequence[int] = (0, 1)
 ) -> Path:
-    """distortion.csv: wide for selection, narrowing with √D for jl."""
+    """distortion.json: wide for selection, narrowing with √D for jl."""
     rows = []
     for proj in projs:
         for dim in DIMS:
@@ -118,8 +110,7 @@ def write_distortion(
                         row[name] = middle + z * width / 1.6
                     row["spearman"] = 1 - width / 2
                     rows.append(row)
-    write_table(folder / "distortion.csv", rows)
-    return folder / "distortion.csv"
+    return write_json(folder / "distortion.json", {"rows": rows})
 
 
 @contextmanager
@@ -130,12 +121,22 @@ def editing(folder: Path) -> Iterator[list[dict[str, Any]]]:
     write_json(folder / "rows.json", rows)
 
 
-def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+def write_scores(
+    folder: Path,
+    paths: Sequence[str],
+    scores: Mapping[str, Sequence[float]],
+    counted: Sequence[bool] | None = None,
+) -> None:
+    """scores.npz: every other image is a crack."""
+    label = np.arange(len(paths)) % 2
+    np.savez(
+        folder / "scores.npz",
+        path=np.array(paths),
+        kind=np.where(label, "crack", "good"),
+        label=label,
+        count_image=np.ones(len(paths), bool) if counted is None else np.array(counted),
+        **{key: np.array(values, float) for key, values in scores.items()},
+    )
 
 
 ROW_CONSTANTS = {
@@ -160,17 +161,9 @@ def write_rows(folder, rows, resamples=None, command=("experiment=ablation",), *
     ]
     write_json(folder / "rows.json", full)
     keys = [f"{row['proj']}-{row['dim']}-{row['seed']}" for row in rows]
-    images = [
-        {
-            "path": f"test/{i}.png",
-            "kind": "crack" if i % 2 else "good",
-            "label": i % 2,
-            "count_image": int(i < 10),
-            **{key: i + n / 8 for n, key in enumerate(keys)},
-        }
-        for i in range(IMAGES)
-    ]
-    write_table(folder / "scores.csv", images)
+    scores = {key: np.arange(IMAGES) + n / 8 for n, key in enumerate(keys)}
+    paths = [f"test/{i}.png" for i in range(IMAGES)]
+    write_scores(folder, paths, scores, [i < 10 for i in range(IMAGES)])
     if resamples is not None:
         np.savez(folder / "resamples.npz", **resamples)
     (folder / ".hydra").mkdir(exist_ok=True)

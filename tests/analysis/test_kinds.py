@@ -18,16 +18,14 @@ KINDS = ["good"] * 8 + ["crack"] * 5 + ["hole"] * 4 + ["planted_spot"] * 3
 @pytest.fixture
 def folder(tmp_path):
     rng = np.random.default_rng(0)
-    columns = {
-        "path": [f"{i}.png" for i in range(len(KINDS))],
-        "kind": KINDS,
-        "label": [int(kind != "good") for kind in KINDS],
-        "count_image": [int(not kind.startswith("planted")) for kind in KINDS],
-        "jl-10-0": rng.normal(size=len(KINDS)).tolist(),
-        "jl-10-1": rng.normal(size=len(KINDS)).tolist(),
-    }
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    write_csv(tmp_path / "scores.csv", list(columns), rows)
+    np.savez(
+        tmp_path / "scores.npz",
+        path=[f"{i}.png" for i in range(len(KINDS))],
+        kind=KINDS,
+        label=[int(kind != "good") for kind in KINDS],
+        count_image=[not kind.startswith("planted") for kind in KINDS],
+        **{f"jl-10-{seed}": rng.normal(size=len(KINDS)) for seed in (0, 1)},
+    )
     shared = {"proj": "jl", "dim": 10, "test/image_auroc": 0.5, "data": "parts"}
     sweep = [{**shared, "seed": seed} for seed in (0, 1)]
     write_json(tmp_path / "rows.json", sweep)
@@ -49,8 +47,8 @@ def test_each_kind_is_compared_with_the_good_images(folder):
 
 
 def test_a_sweep_without_scores_says_so(folder):
-    (folder / "scores.csv").unlink()
-    with pytest.raises(InputError, match=r"neither scores\.csv"):
+    (folder / "scores.npz").unlink()
+    with pytest.raises(InputError, match=r"neither scores\.npz nor"):
         auroc_by_kind(read_sweeps([folder])[0])
 
 

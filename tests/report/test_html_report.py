@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _helpers.browser import texts
-from _helpers.sweeps import editing, write_distortion, write_sweep, write_table
+from _helpers.sweeps import editing, write_distortion, write_sweep
 from PIL import Image
 
 from padim_lit.analysis.bootstrap import paired_difference
@@ -23,6 +23,7 @@ from padim_lit.report.content import describe, finite
 from padim_lit.report.html import render
 from padim_lit.report.page import to_script
 from padim_lit.report.pictures import embed, find
+from padim_lit.system.atomic import write_json
 
 ROOT = Path(__file__).parents[2]
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
@@ -464,7 +465,7 @@ def test_missing_values_leave_gaps_and_no_errors(opened, tmp_path):
         rows[0]["test/image_auroc"] = None
     rows = [{"proj": "jl", "dim": 50, "seed": 0, "quantity": "norm", "mean": 1.0, "sd": 0.1}]
     quantiles = {f"q{q:02}": 1.0 for q in (1, 5, 25, 50, 75, 95, 99)}
-    write_table(folder / "distortion.csv", [{**rows[0], **quantiles, "spearman": "nan"}])
+    write_json(folder / "distortion.json", {"rows": [{**rows[0], **quantiles, "spearman": None}]})
     view = opened(write(tmp_path, rendered(build([tmp_path]))))
     assert view.complaints() == []
     assert view.js("document.querySelectorAll('#controls').length") == 0  # one metric
@@ -550,19 +551,19 @@ def test_distortions_are_named_and_empty_cells_are_null(tmp_path):
     write_sweep(tmp_path / "s", dims=(50,))
     run = tmp_path / "d"
     file = write_distortion(run)
-    head, first, *rest = file.read_text().splitlines()
-    first = first.rpartition(",")[0] + ","  # lengths have no rank correlation
-    file.write_text("\n".join([head, first, *rest]) + "\n")
-    (run / "distortion.json").write_text('{"data": "mvtec/screw", "backbone": "b0"}')
+    about = {"data": "mvtec/screw", "backbone": "b0"}
+    rows = json.loads(file.read_text())["rows"]
+    rows[0]["spearman"] = None  # lengths have no rank correlation
+    write_json(file, {**about, "rows": rows})
     (found,) = build([tmp_path])["distortions"]
     assert found["label"] == "mvtec/screw, b0"
     row = found["rows"][0]
     assert (row["proj"], row["dim"], row["seed"], row["spearman"]) == ("subset", 25, 0, None)
     assert found["rows"][1]["spearman"] > 0
     for broken, message in (
-        (first.replace("subset,25", "subset,many"), r"line 2: dim='many' is not a whole number"),
-        (first.rpartition(",")[0], r"line 2: must have 14 columns"),
+        ({"dim": "many"}, r"row 1: dim='many' must be a whole number"),
+        ({"quantity": None}, r"row 1: quantity=None must be a text"),
     ):
-        file.write_text("\n".join([head, broken, *rest]) + "\n")
+        write_json(file, {**about, "rows": [rows[0] | broken, *rows[1:]]})
         with pytest.raises(InputError, match=message):
             build([tmp_path])

@@ -9,6 +9,7 @@ from _helpers.browser import texts
 from _helpers.cli import TINY
 from _helpers.trees import build_tree
 
+from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_csv, write_json
 from padim_lit.viewer.__main__ import main, render
@@ -18,7 +19,6 @@ from padim_lit.viewer.pictures import encode_pictures, pack
 from padim_lit.viewer.runs import read_run
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.maps import read_maps, write_maps
-from padim_lit.visualization.predictions import COLUMNS
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 SIZE = 24
@@ -60,7 +60,7 @@ def write_run(folder: Path, proj="jl", dim=100, seed=0, maps=True, path="img", *
         "data/pixel_truth": "planted defects", "notes": ["Pixel metrics count planted defects."],
         **more,
     }  # fmt: skip
-    write_csv(folder / "predictions.csv", COLUMNS, rows)
+    write_csv(folder / "predictions.csv", PREDICTIONS, rows)
     if maps:
         shown = [
             *(picture(1, 1, 15.0, "crack", path=path), picture(2, 1, 14.0, "hole", path=path)),
@@ -226,7 +226,7 @@ def test_what_cannot_be_read_is_one_line(capsys, tmp_path):
         (write_run(tmp_path / name) / file).write_text(text)
         return tmp_path / name
 
-    head = ",".join(COLUMNS)
+    head = ",".join(PREDICTIONS)
     (tmp_path / "empty").mkdir()
     good = write_run(tmp_path / "good")
     for words, code, said in (
@@ -235,10 +235,10 @@ def test_what_cannot_be_read_is_one_line(capsys, tmp_path):
         ([tmp_path / "empty"], 1, "no run (metrics.json) in"),
         ([broken("a", "metrics.json", "{")], 1, "metrics.json cannot be read"),
         ([broken("b", "metrics.json", "[" * 100_000)], 1, "metrics.json cannot be read"),
-        ([broken("c", "metrics.json", "[1]")], 1, "it does not hold a dict"),
-        ([broken("d", "predictions.csv", "path\n")], 1, "line 1: no column 'kind'"),
+        ([broken("c", "metrics.json", "[1]")], 1, "no JSON object"),
+        ([broken("d", "predictions.csv", "path\n")], 1, "line 1 must be path,kind,label,score"),
         ([broken("e", "predictions.csv", f"{head}\na,good,0,nan\n")], 1, "score=nan"),
-        ([broken("f", "predictions.csv", f"{head}\na,good\n")], 1, "line 2: must have 4 columns"),
+        ([broken("f", "predictions.csv", f"{head}\na,good\n")], 1, "predictions.csv cannot be"),
         ([broken("g", "heatmaps/maps.npz", "PK")], 1, "maps.npz cannot be read"),
         ([tmp_path / "a", tmp_path / "c"], 1, "2 runs, none can be read"),
         ([good, "--pictures", "-1"], 1, "--pictures -1"),

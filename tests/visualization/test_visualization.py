@@ -18,6 +18,7 @@ from rich.console import Console
 
 from padim_lit.analysis.result_files import collect
 from padim_lit.errors import InputError
+from padim_lit.metrics import METRICS
 from padim_lit.sweep.job_table import print_sweep_table, write_sweep_csv
 from padim_lit.system.atomic import write_bytes, write_csv, write_json, write_text
 from padim_lit.visualization import heatmaps
@@ -27,7 +28,7 @@ from padim_lit.visualization.palette import FOUND, TRUTH
 from padim_lit.visualization.panels import common_scale, overlay, to_png
 from padim_lit.visualization.predictions import TestScore as Score  # pytest would collect it
 from padim_lit.visualization.predictions import predictions_of, write_predictions
-from padim_lit.visualization.summary import print_summary
+from padim_lit.visualization.summary import MEANING, print_summary
 
 H, W = 24, 32
 
@@ -483,16 +484,25 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
     assert any("pixel AUROC" in line and "—" in line and why in line for line in lines)
     assert any("pixel AP " in line and "0.0000" in line for line in lines)  # zero is no null
     for fact in (
-        "tf_efficientnet_lite0, weights pretrained", "jl, D = 100, of C = 1056 channels",
-        "56 x 56", "352 images in 10.0 s, 35.2 images/s", "785 images in 0.0 s", "1.50 GiB",
-        "elpv/mono", "236 with planted defects", "0.01, 7",
+        "tf_efficientnet_lite0, weights pretrained",
+        "jl, 100 numbers per patch (D), made from 1056 channels (C)",
+        "56 x 56 on each image", "352 images in 10.0 s, 35.2 per second", "785 images in 0.0 s",
+        "1.50 GiB",
+        "elpv/mono", "236 good ones again, with planted defects", "eps 0.01, seed 7",
     ):  # fmt: skip
         assert fact in text
 
 
 def test_summary_prints_what_it_has_when_results_are_few():
-    text = printed(print_summary, {"test/image_auroc": None}, {}, [])
+    text = printed(print_summary, {"test/image_auroc": None, "data/test_planted": 0}, {}, [])
     assert text.count("—") == 6
+    assert "planted" not in text
+
+
+def test_summary_says_what_each_metric_is():
+    text = " ".join(printed(print_summary, dict.fromkeys(METRICS, 0.5), {}, []).split())
+    assert set(MEANING) == set(METRICS)
+    assert "chance that a defective image scores above a good one" in text
 
 
 # --- sweep -----------------------------------------------------------------------------------
@@ -562,10 +572,10 @@ def test_sweep_table_gives_mean_and_sample_deviation_over_seeds(sweep):
     values = [0.9 + 0.01 * seed for seed in range(5)]
     spread = f"{np.mean(values):.4f} ±{np.std(values, ddof=1):.4f}"
     (jl,) = [line for line in lines if "│ jl" in line and "a b" not in line]
-    assert spread in jl and "│ 5 │" in jl
+    assert spread in jl and " 5 │" in jl
     assert any("│ subset" in line and "0.9000 │" in line and "±" not in line for line in lines)
     (single,) = [line for line in lines if "a b" in line]
-    assert "│ 1 │" in single and "±" not in single
+    assert " 1 │" in single and "±" not in single
     # Null in every job: no column.
     assert text.count("AUROC") == 1
     assert "Job 11 failed (data=elpv proj=nope seed=0): no proj [nope], say jl" in lines
@@ -593,5 +603,5 @@ def test_broken_sweeps_are_one_line(tmp_path):
         collect(tmp_path)
     assert "\n" not in str(caught.value)
     (tmp_path / "0" / "metrics.json").write_text("[]")
-    with pytest.raises(InputError, match="does not hold a dict"):
+    with pytest.raises(InputError, match="no JSON object"):
         collect(tmp_path)

@@ -192,21 +192,24 @@ def _write(
 ) -> None:
     rows = [{**row, **constants} for result in results for row in result.rows]
     path = write_csv(folder / "sweep.csv", list(rows[0]), rows)
-    columns: dict[str, Any] = {
-        "path": [str(item.path) for item in data.test_items],
-        "kind": [item.kind for item in data.test_items],
-        "label": [item.label for item in data.test_items],
-        "count_image": [int(item.count_image) for item in data.test_items],
+    items = data.test_items
+    scores = {
+        "path": np.array([str(item.path) for item in items]),
+        "kind": np.array([item.kind for item in items]),
+        "label": np.array([item.label for item in items]),
+        "count_image": np.array([item.count_image for item in items], bool),
     }
-    for result in results:
-        columns |= {name: score.tolist() for name, score in result.scores.items()}
-    images = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    write_csv(folder / "scores.csv", list(columns), images)
+    scores |= {name: score for result in results for name, score in result.scores.items()}
     resamples = {name: found for result in results for name, found in result.resamples.items()}
-    if resamples:
-        content = io.BytesIO()
-        np.savez_compressed(content, **resamples)
-        write_bytes(folder / "resamples.npz", content.getvalue())
+    for name, arrays in (("scores.npz", scores), ("resamples.npz", resamples)):
+        if arrays:
+            content = io.BytesIO()
+            np.savez_compressed(content, **arrays)
+            write_bytes(folder / name, content.getvalue())
+    columns = {**scores, "count_image": scores["count_image"].astype(int)}
+    lines = zip(*(array.tolist() for array in columns.values()), strict=True)
+    images = [dict(zip(columns, line, strict=True)) for line in lines]
+    write_csv(folder / "scores.csv", list(columns), images)
     print_sweep_table([as_job(row, "", {}) for row in rows])
     for note in data.notes:
         print(f"Note: {note}")

@@ -46,7 +46,7 @@ def run(config: DictConfig, folder: Path) -> None:
         "ckpt": config.ckpt,
         "data": what,
         "images": len(found.scores),
-        "fresh": found.fresh,
+        "unseen": found.unseen,
         **{key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")},
     }
     finish(detector, folder, "calibrate", facts)
@@ -54,7 +54,7 @@ def run(config: DictConfig, folder: Path) -> None:
         f"scored   {len(found.scores)} images of {what}\n{describe(known)}\n"
         f"model    {(folder / 'model.ckpt').resolve()}"
     )
-    if detector.projection.fit_images and found.fresh < len(found.scores):
+    if detector.projection.fit_images and found.unseen < len(found.scores):
         print(
             f"note     proj={detector.projection.name} has learnt from some of the images that the "
             "checkpoint holds, so these score a little low; new good images tell better"

@@ -92,7 +92,7 @@ def run(config: DictConfig, folder: Path) -> None:
         **versions(),
     }
     # Last: with distortion.json the folder is complete.
-    write_json(folder / "distortion.json", what)
+    write_json(folder / "distortion.json", {**what, "rows": rows})
 
 
 def _collect(

@@ -1,10 +1,6 @@
 """mode=export: write a checkpoint for another runtime, compare both, time both."""
 
 import math
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
@@ -19,12 +15,19 @@ from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.messages import require_known_keys
 from padim_lit.data.files import find_images
 from padim_lit.data.images import read_image
-from padim_lit.data.transform import view
-from padim_lit.deploy.export import FORMATS, PRECISIONS, WRITERS, metadata, require
+from padim_lit.data.transform import ResizeCrop
+from padim_lit.deploy.export import (
+    FORMATS,
+    PRECISIONS,
+    WRITERS,
+    exported,
+    metadata,
+    require,
+)
 from padim_lit.deploy.runtimes import RUNTIMES, Run, largest_difference, milliseconds, run_detector
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
-from padim_lit.system.atomic import remove_remnants, write_json
+from padim_lit.system.atomic import private_folder, write_json
 from padim_lit.system.console import print_line, print_table
 from padim_lit.system.versions import device_name, versions
 
@@ -67,7 +70,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     threshold, notes = _threshold(config, detector)
     about = metadata(detector, threshold, config.precision, config.preprocess)
     pixels = _pixels(config.images, detector)
-    with _beside(target) as part:
+    with private_folder(target) as folder_beside:
+        part = folder_beside / target.name
         WRITERS[config.format](detector, part, config.precision, config.preprocess, about)
         threads = torch.get_num_threads()
         ours, theirs = run_detector(detector), RUNTIMES[config.format](part, threads)
@@ -127,25 +131,17 @@ def _target(config: DictConfig, folder: Path) -> Path:
     return target
 
 
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A path of the same name in a folder beside `target`, which is gone afterwards."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_remnants(target.parent)
-        name = f".export.{os.getpid()}."
-        with tempfile.TemporaryDirectory(".tmp", name, dir=target.parent) as folder:
-            yield Path(folder) / target.name
-    except OSError as error:
-        raise InputError(
-            f"output={target} cannot be written ({error.strerror or error}); "
-            "choose a writable folder with enough space"
-        ) from error
-
-
 def _place(part: Path, target: Path, format: str) -> list[Path]:
     # The one to open comes last: where it is, the others are.
     files = [target.with_suffix(suffix) for suffix in FORMATS[format]]
+    ours = exported(target)
+    for file in files:
+        new = part.with_suffix(file.suffix)
+        if not ours and file.exists() and file.read_bytes() != new.read_bytes():
+            raise InputError(
+                f"{file} is there already, and no export of padim_lit; nothing was written: move "
+                "it away, or give another output"
+            )
     for file in reversed(files):
         part.with_suffix(file.suffix).replace(file)
     return files
@@ -175,7 +171,7 @@ def _pixels(images: str | None, detector: Detector) -> np.ndarray:
             "out to compare on random ones"
         )
     files = find_images(images)
-    look = view(detector.provenance["image_size"], detector.provenance["crop_size"])
+    look = ResizeCrop(detector.provenance["image_size"], detector.provenance["crop_size"])
     chosen = files[:: max(1, len(files) // IMAGES)][:IMAGES]
     return np.stack([np.asarray(look.image(read_image(file))) for file in chosen])
 

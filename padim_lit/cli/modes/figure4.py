@@ -88,7 +88,7 @@ def run(config: DictConfig, folder: Path) -> None:
             maps.append(ablation.anomaly_map(distances[chosen].to(ablation.device)).cpu())
     finally:
         ablation.close()
-    samples = ItemDataset(data.test_items, data.view)
+    samples = ItemDataset(data.test_items, data.resize_crop)
     examples = [
         Example.of(samples[i], data.test_items[i], [m[row].numpy() for m in maps])
         for row, i in enumerate(chosen)

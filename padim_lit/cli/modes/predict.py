@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from padim_lit.cli.build import make_trainer
 from padim_lit.cli.messages import require_known_keys
-from padim_lit.data.files import find_images
+from padim_lit.data.files import find_images, typed_path
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import DECISIONS, ScoredFiles, Version
@@ -33,6 +33,8 @@ NAMED = 5
 PATIENCE = 10
 # Seconds between two looks at a folder, at most.
 LOOK = 0.5
+# Pattern of the digits that end a picture's name, see `_file_name`.
+DIGEST = "[0-9a-f]" * 10
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, Any]:
@@ -111,7 +113,7 @@ class _Work:
         if config.overlays == "anomalous" and predictor.threshold is None:
             log.warning("%s; no decisions, and no pictures", predictor.threshold_source)
         if not config.watch:  # those of an earlier run are of other images
-            for picture in self.heatmaps.glob("*.png"):
+            for picture in self.heatmaps.glob(f"*-{DIGEST}.png"):
                 picture.unlink()
 
     def score(self, files: list[Path]) -> None:
@@ -130,7 +132,7 @@ class _Work:
     def watch(self) -> None:
         """Score what comes, until Ctrl-C or `watch_idle` seconds without."""
         config, done = self.config, self.scored.done
-        watcher = Watcher(Path(config.images).expanduser(), config.watch_settle, done.__contains__)
+        watcher = Watcher(typed_path(config.images), config.watch_settle, done.__contains__)
         pause = min(LOOK, max(0.02, config.watch_settle / 2))
         print(f"watching {config.images}, Ctrl-C ends", flush=True)
         try:
@@ -150,7 +152,7 @@ class _Work:
     def try_one(self, version: Version, rest: float) -> str | None:
         """What to say of a file at rest since `rest` seconds; None if it was left for later."""
         try:
-            seen = self.predictor.see(version.path)
+            seen = self.predictor.see(Path(version.path))
         except InputError as error:
             if rest < PATIENCE * self.config.watch_settle:
                 return None  # maybe somebody still writes it
@@ -197,7 +199,7 @@ def _require_keys(config: DictConfig) -> None:
             raise InputError(f"mode=predict: give {key}={what}")
     if config.overlays not in OVERLAYS:
         raise InputError(f"overlays={config.overlays}: allowed: {', '.join(OVERLAYS)}")
-    if config.watch and not Path(config.images).expanduser().is_dir():
+    if config.watch and not typed_path(config.images).is_dir():
         raise InputError(f"images={config.images}: watch=true takes an existing folder")
     for key in ("watch_settle", "watch_idle"):
         if config[key] is not None and not config[key] > 0:
