@@ -3,9 +3,9 @@
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback as HydraCallback
@@ -13,19 +13,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
-from padim_lit.cli.instantiate import import_own
+from padim_lit.cli.config import settings_of
 from padim_lit.cli.messages import one_line
-from padim_lit.cli.modes import (
-    ablation,
-    calibrate,
-    distortion,
-    export,
-    figure4,
-    fit,
-    merge,
-    predict,
-    update,
-)
+from padim_lit.cli.modes import mode_of
+from padim_lit.cli.settings import Settings
 from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers
 from padim_lit.sweep.job_table import collect, print_failures, print_sweep_table, write_sweep_csv
@@ -46,28 +37,6 @@ QUIET = (
 )
 
 
-class Mode(NamedTuple):
-    """What run.py does: `run` takes the config and the folder to write into, `result` last."""
-
-    run: Callable[[DictConfig, Path], Any]
-    result: str
-
-
-#: mode=NAME → what runs, and the file that it writes last.
-MODES = {
-    "fit": Mode(fit.run, "metrics.json"),
-    "ablation": Mode(ablation.run, "rows.json"),
-    "distortion": Mode(distortion.run, "distortion.json"),
-    "figure4": Mode(figure4.run, "figure4.json"),
-    "predict": Mode(predict.run, "predict.json"),
-    "export": Mode(export.run, "export.json"),
-    "merge": Mode(merge.run, "merge.json"),
-    "update": Mode(update.run, "update.json"),
-    "remove": Mode(update.run_remove, "remove.json"),
-    "calibrate": Mode(calibrate.run, "calibrate.json"),
-}
-
-
 def main(config: DictConfig) -> None:
     """Hydra's task: one run, or one job of a sweep."""
     keep_freed_memory()  # here, because launchers run each job in a process of its own
@@ -78,7 +47,7 @@ def main(config: DictConfig) -> None:
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     if hydra.mode != RunMode.MULTIRUN:
-        _run(_mode(config), config, folder)
+        _run(settings_of(config), folder)
         return
     launchers.allow_loaders()
     try:
@@ -95,15 +64,16 @@ def run_job(config: DictConfig, folder: Path) -> None:
     names it at the end, and the same command again runs it again.
     """
     try:
-        mode, job = _mode(config), jobs.describe(config)
-        if jobs.is_done(folder, mode.result, job):
+        settings = settings_of(config)
+        result, job = mode_of(settings.mode).result, jobs.describe(asdict(settings))
+        if jobs.is_done(folder, result, job):
             print(
                 f"Job {folder.name}: done already, skipped; to run it anew delete {folder} or give "
                 "another hydra.sweep.dir"
             )
             return
-        jobs.begin(folder, mode.result)
-        _run(mode, config, folder)
+        jobs.begin(folder, result)
+        _run(settings, folder)
         jobs.finish(folder, job)
     except Exception as error:
         if not isinstance(error, InputError):
@@ -112,23 +82,16 @@ def run_job(config: DictConfig, folder: Path) -> None:
         log.error("this job failed: %s", one_line(error))
 
 
-def _run(mode: Mode, config: DictConfig, folder: Path) -> None:
+def _run(settings: Settings, folder: Path) -> None:
     """The mode's `run`; what the machine did to it becomes one line too."""
     remove_remnants(folder)
-    import_own(config)
     try:
-        mode.run(config, folder)
+        mode_of(settings.mode).runner()(settings, folder)
     except (OSError, RuntimeError, MemoryError) as error:
         reason = resource_errors.error_line(error, folder)
         if reason is None:
             raise
         raise InputError(reason) from error
-
-
-def _mode(config: DictConfig) -> Mode:
-    if config.mode not in MODES:
-        raise InputError(f"mode={config.mode}: unknown; allowed: {', '.join(MODES)}")
-    return MODES[config.mode]
 
 
 class SweepReport(HydraCallback):

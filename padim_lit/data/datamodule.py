@@ -138,6 +138,7 @@ class AnomalyData(LightningDataModule):
     Attributes:
         name, provenance, notes: as above, completed with the counts found here.
         image_shape: (h, w) of every image in a batch.
+        size: image_size and crop_size as they were given, for the provenance of a fit.
 
     Raises InputError for fewer than two training images, no test image, an image that cannot be
     read, a mask of another size, and sizes or counts out of range.
@@ -161,6 +162,7 @@ class AnomalyData(LightningDataModule):
         if num_workers is not None:
             require_count("num_workers", num_workers, lowest=0)
         self.view = view(image_size, crop_size)
+        self.size = {"image_size": image_size, "crop_size": crop_size}
         if len(train) < 2:
             raise InputError(
                 f"{name} has {len(train)} training image(s); a covariance needs at least 2, "

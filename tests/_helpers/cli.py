@@ -119,7 +119,11 @@ class Zygote:
 def _serve() -> None:
     """The zygote's side: one JSON order a line in, one exit status a line out."""
     sys.path[0] = str(ROOT)  # as for a script that lies there
+    from padim_lit.cli import main  # noqa: F401 - for its imports
+    from padim_lit.cli.modes import MODES
 
+    for mode in MODES.values():
+        mode.settings_class()
     gc.freeze()  # a collection in a child would copy every page that it looks at
     print("0", flush=True)
     for line in sys.stdin:

@@ -1,0 +1,74 @@
+"""The command ``padim-lit``, which is ``python run.py``: Hydra around `experiment.main`."""
+
+import os
+
+# Before torch starts its threads: those that wait sleep instead of spinning. Beside other work that
+# saved up to half of the time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from padim_lit.cli import config, experiment, messages, overrides
+from padim_lit.errors import InputError
+from padim_lit.sweep import folders, launchers
+
+# Lightning starts further ranks with this process's environment, so theirs is no user's wish.
+DEBUGGING = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what a user can mend into one line on stderr; HYDRA_FULL_ERROR=1 keeps tracebacks."""
+    try:
+        yield
+    except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
+        if DEBUGGING:
+            raise
+        sys.exit(f"error: {messages.one_line(error)}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if DEBUGGING or not (reason := launchers.error_line(error)):
+            raise
+        sys.exit(f"error: {reason}")
+
+
+@hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
+def task(cfg: DictConfig) -> None:
+    # Here too, because Hydra prints a line of its own about an error that comes out of a task.
+    with one_line_errors():
+        experiment.main(cfg)
+
+
+def prepare(words: list[str]) -> list[str]:
+    """The command line with the folders that make a sweep go on where it ended."""
+    if {"-sc", "--shell-completion"} & set(words):
+        return words
+    typed = overrides.read_overrides([word for word in words if folders.is_override(word)])
+    overrides.refuse_null_groups(typed, config.CONF)
+    return folders.with_folders(words, typed)
+
+
+def main() -> None:
+    """Run the command line in ``sys.argv``."""
+    # Without this, Hydra reports its errors in its own way, on several lines.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    config.register()
+    with one_line_errors():
+        sys.argv[1:] = prepare(sys.argv[1:])
+        try:
+            task()
+        except OSError as error:
+            if isinstance(error, HydraException) or not error.filename:
+                raise
+            raise InputError(
+                f"the run folder {error.filename} cannot be made ({error.strerror}); "
+                "set hydra.run.dir (with -m: hydra.sweep.dir) to one that can"
+            ) from error

@@ -1,0 +1,187 @@
+"""Keys that several modes read; each mode's file adds its own.
+
+A mode's settings are a dataclass. It is the schema that Hydra checks the command line with, its
+defaults are the keys' defaults, its docstring is what ``--help`` says, and an instance of it, with
+plain values, is all that a mode's `run` gets.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from padim_lit.cli.schema import default_of
+from padim_lit.data.datamodule import AnomalyData, Reading, reading, require_count
+from padim_lit.errors import InputError
+from padim_lit.model.anomaly_map import require_image_score
+from padim_lit.model.detector import Detector
+from padim_lit.model.projection import require_seed
+
+
+@dataclass
+class Settings:
+    """What every mode has; the modules that these two name are imported before a checkpoint is."""
+
+    mode: str = MISSING
+    backbone: Any = MISSING
+    proj: Any = MISSING
+
+    def require(self, key: str, what: str) -> None:
+        """Raise InputError where a key that the mode cannot do without is not set."""
+        if getattr(self, key) is None:
+            raise InputError(f"mode={self.mode}: give {key}={what}")
+
+    def require_choice(self, key: str, allowed: tuple[str, ...]) -> None:
+        """Raise InputError for a value that is not one of those allowed."""
+        if (value := getattr(self, key)) not in allowed:
+            raise InputError(
+                f"{key}={value}: unknown; allowed with mode={self.mode}: {', '.join(allowed)}"
+            )
+
+
+@dataclass
+class OnDevice(Settings):
+    """Modes that run images through a model.
+
+    Args:
+        batch_size: images at a time; less where a GPU's memory does not suffice
+    """
+
+    trainer: Any = MISSING
+    batch_size: int = default_of(AnomalyData, "batch_size")
+
+    def __post_init__(self) -> None:
+        require_count("batch_size", self.batch_size, lowest=1)
+
+
+@dataclass
+class Loading(OnDevice):
+    """Modes that load images by loader processes.
+
+    Args:
+        num_workers: loader processes; null: chosen from the number of cores
+    """
+
+    num_workers: int | None = default_of(AnomalyData, "num_workers")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_workers is not None:
+            require_count("num_workers", self.num_workers, lowest=0)
+
+
+@dataclass
+class WithData(Loading):
+    """Modes that take a data set.
+
+    Args:
+        seed: draws the projection, the data's split and planted defects
+        full_check: decode all images first, up to this many; beyond, read their headers
+        picture_cache: folder that keeps decoded, resized pictures for later runs
+        picture_cache_gb: it grows no further than this
+    """
+
+    data: Any = None
+    seed: int = 0
+    full_check: int = Reading.full_check
+    picture_cache: str | None = None
+    picture_cache_gb: float = default_of(reading, "picture_cache_gb")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_seed(self.seed)
+
+
+@dataclass
+class Embedding(WithData):
+    """Modes that fit anew.
+
+    Args:
+        image_size: shorter side in pixels before the crop, without a crop both; auto: the data's
+        crop_size: centre crop in pixels; null keeps all; auto: the data's
+        grid: patch positions along the longer side; auto: the second finest layer's; null: finest
+        eps: ε on every covariance's diagonal
+    """
+
+    data: Any = MISSING
+    image_size: Any = "auto"  # int, [h, w] or auto
+    crop_size: Any = "auto"  # int, [h, w], null or auto
+    grid: Any = default_of(Detector, "grid")  # noqa: RUF009 - a constant
+    eps: float = default_of(Detector, "eps")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eps < math.inf:
+            raise InputError(
+                f"eps={self.eps}: must be finite, 0 or more; set eps > 0 (PaDiM: 0.01)"
+            )
+
+    @property
+    def size(self) -> dict[str, Any]:
+        """The sizes that were given; the data brings the others."""
+        both = {"image_size": self.image_size, "crop_size": self.crop_size}
+        return {key: size for key, size in both.items() if size != "auto"}
+
+
+@dataclass
+class Scoring(Embedding):
+    """Modes that fit anew and test.
+
+    Args:
+        sigma: blur of the anomaly map in pixels
+        image_score: max of the map, or topk: mean of the top 2 % of the patch distances
+    """
+
+    sigma: float = default_of(Detector, "sigma")
+    image_score: str = default_of(Detector, "image_score")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_image_score(self.image_score)
+
+
+@dataclass
+class OneDim:
+    """Modes that project to one dimension.
+
+    Args:
+        dim: D, dimensions after the projection
+    """
+
+    dim: int = 100
+
+
+@dataclass
+class Projs:
+    """Modes that compare projections in one pass over the images.
+
+    Args:
+        projs: names of the projections
+    """
+
+    projs: list[str] = field(default_factory=lambda: ["subset", "jl"])
+
+
+@dataclass
+class Comparing(Projs):
+    """Modes that compare dimensions and seeds, too.
+
+    Args:
+        dims: dimensions that each projects to
+        seeds: draw the projections; seed draws the data's split, which all of them share
+    """
+
+    dims: list[int] = field(default_factory=lambda: [50, 100, 150])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+
+
+@dataclass
+class Memory:
+    """Modes that keep moments of all images at once.
+
+    Args:
+        max_memory_gb: that moments may take; more passes where it does not suffice
+    """
+
+    max_memory_gb: float = 4.0
