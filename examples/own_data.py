@@ -5,6 +5,7 @@ python run.py --config-dir examples/conf data=table data.root=DIR data.table=lab
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from padim_lit import InputError
 from padim_lit.data import AnomalyData
@@ -22,7 +23,7 @@ class Table(AnomalyData):
         options: image_size, crop_size, batch_size and num_workers, see AnomalyData.
     """
 
-    def __init__(self, root: str, table: str = "labels.csv", test_good: int = 50, **options):
+    def __init__(self, root: str, table: str = "labels.csv", test_good: int = 50, **options: Any):
         folder = Path(root).expanduser()
         if not (folder / table).is_file():
             raise InputError(f"data.root={root}: has no {table}; it must hold lines file,kind")

@@ -77,7 +77,7 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
         "data": data.name,
         **data.provenance,
         **data.size,
-        "weights": settings.backbone["weights"],
+        "weights": settings.backbone.get("weights"),
     }
     return model
 
@@ -154,7 +154,7 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     saved, provenance = state["spec"], state["provenance"]
     backbone, proj = settings.backbone, settings.proj
     given: dict[str, Any] = {
-        "backbone": {key: backbone[key] for key in ("model", "feature_location")},
+        "backbone": {k: backbone[k] for k in ("model", "feature_location") if k in backbone},
         "proj": proj["name"],
         "proj_options": _given_options(proj),
         "seed": settings.seed,
@@ -164,13 +164,13 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
         "sigma": settings.sigma,
         "image_score": settings.image_score,
     }
-    if backbone["layers"] is not None:
+    if backbone.get("layers") is not None:
         given["backbone"]["layers"] = sorted(backbone["layers"])
     if proj["name"] != "identity":
         given["dim"] = settings.dim
     wrong = differences(saved, given)
     if provenance:  # a checkpoint of a plain Trainer has none: its preprocessing is the caller's
-        asked = {**data.size, "weights": backbone["weights"]}
+        asked = {**data.size, "weights": backbone.get("weights")}
         known = str(provenance.get("data")).split(" + ")  # several after mode=merge
         if data.name in known and "split_seed" in data.provenance:
             # Another split would test on images that the checkpoint was fitted on.

@@ -5,6 +5,7 @@ their types and defaults, the keys that the file's group has. Values of another 
 are not there are refused by Hydra before anything runs.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,15 @@ def register() -> None:
     OmegaConf.register_new_resolver("padim_lit.help", help_text, replace=True)
 
 
-def settings_of(config: DictConfig) -> Settings:
+def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
     """The settings of the config's mode: plain values, checked.
 
     A config that was written by an earlier run comes without types, and a YAML of one's own may
     name its class by ``_target_`` alone: all are held against the signatures here.
+
+    Args:
+        config: as Hydra composed it.
+        typed: the KEY=VALUEs of the command line.
 
     Raises:
         InputError: a value that is not allowed.
@@ -88,14 +93,19 @@ def settings_of(config: DictConfig) -> Settings:
     plain = OmegaConf.to_container(config)
     require_targets(plain)
     kind = mode_of(plain.get("mode")).settings_class()
-    typed = OmegaConf.merge(OmegaConf.structured(kind), plain)
+    for key in (word.lstrip("+~").partition("=")[0] for word in typed):
+        if key.partition(".")[0] in kind.imported and "." in key:
+            raise InputError(
+                f"{key}: mode={kind.mode} reads no key of {key.partition('.')[0]}; leave it out"
+            )
+    full = OmegaConf.merge(OmegaConf.structured(kind), plain)
     for group in GROUPS:
-        node = typed.get(group)
+        node = full.get(group)
         if isinstance(node, DictConfig) and "_target_" in node:
             load(node._target_, group)
             # First into its place, so that an error can name the whole key.
-            typed[group] = OmegaConf.structured(schema(node._target_))
-            typed[group].merge_with(plain[group])
-    for key in sorted(OmegaConf.missing_keys(typed)):
+            full[group] = OmegaConf.structured(schema(node._target_))
+            full[group].merge_with(plain[group])
+    for key in sorted(OmegaConf.missing_keys(full)):
         raise InputError(f"{key} is not set; give {key}=VALUE")
-    return kind(**OmegaConf.to_container(typed, resolve=True))
+    return kind(**OmegaConf.to_container(full, resolve=True))

@@ -47,7 +47,7 @@ def main(config: DictConfig) -> None:
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     if hydra.mode != RunMode.MULTIRUN:
-        _run(settings_of(config), folder)
+        _run(settings_of(config, hydra.overrides.task), folder)
         return
     launchers.allow_loaders()
     try:
@@ -64,7 +64,7 @@ def run_job(config: DictConfig, folder: Path) -> None:
     names it at the end, and the same command again runs it again.
     """
     try:
-        settings = settings_of(config)
+        settings = settings_of(config, HydraConfig.get().overrides.task)
         result, job = mode_of(settings.mode).result, jobs.describe(asdict(settings))
         if jobs.is_done(folder, result, job):
             print(

@@ -1,5 +1,6 @@
 """The text of ``--help``: every key in a line, and the modes that read it."""
 
+import json
 import textwrap
 from dataclasses import MISSING, fields
 from typing import Any
@@ -12,26 +13,27 @@ from padim_lit.cli.schema import load, meanings
 HEAD = """
 PaDiM: learn from good images what a good part looks like, and find what is not so.
 
-  KEY=VALUE                 set a key           -m KEY=A,B    a run for each value
-  --cfg job                 print the config    --config-dir DIR  a folder of your own groups
-  mode=NAME data=NAME --help    only what these take
+  KEY=VALUE              sets a key
+  -m KEY=A,B             makes a run for each value
+  --config-dir DIR       adds a folder of your own, with subfolders as those of conf/
+  --cfg job              prints the config instead of running it
+  mode=NAME --help       only what this mode takes; the same with data=NAME, proj=NAME, ...
 
-Groups: GROUP=OPTION chooses a file
+GROUP=OPTION chooses a file of a group
 
-"""
-WIDTH = 24
+$APP_CONFIG_GROUPS"""
+#: Columns of a key and its default, and of a line.
+WIDTH, LINE = 26, 100
 
 
 def help_text(*, _root_: DictConfig) -> str:
-    """What ``--help`` prints for a config; of mode=fit, for all modes."""
-    chosen = str(_root_.get("mode", "fit"))
-    names = list(MODES) if chosen == "fit" else [chosen]
-    text = HEAD + "$APP_CONFIG_GROUPS"
-    if chosen == "fit":
-        text += "\nModes\n\n"
-        for name in names:
-            about = MODES[name].settings_class().__doc__.partition("\n")[0]
-            text += _line(f"mode={name}", about)
+    """What ``--help`` prints for a config: of mode=fit, where none is asked for, all modes."""
+    chosen = str(_root_.get("mode"))
+    names = list(MODES) if chosen not in MODES or chosen == "fit" else [chosen]
+    text = HEAD + "\nModes\n\n"
+    for name in names:
+        about = MODES[name].settings_class().__doc__.partition("\n")[0]
+        text += _line(f"mode={name}", about.replace("`", ""))
     text += _keys_of_modes(names)
     for group in ("backbone", "proj", "data", "trainer", "logger"):
         node = _root_.get(group)
@@ -42,47 +44,41 @@ def help_text(*, _root_: DictConfig) -> str:
 
 def _keys_of_modes(names: list[str]) -> str:
     """Each key once, by the modes that read it."""
-    keys: dict[str, tuple[str, str]] = {}
-    readers: dict[str, list[str]] = {}
+    readers: dict[tuple[str, str], list[str]] = {}
     for name in names:
         kind = MODES[name].settings_class()
         about = meanings(kind)
         for one in fields(kind):
             if one.name in about:
                 default = one.default_factory() if one.default is MISSING else one.default
-                keys.setdefault(one.name, (_text(default), about[one.name]))
-                readers.setdefault(one.name, []).append(name)
-    sections: dict[tuple[str, ...], list[str]] = {}
-    for key, modes in readers.items():
-        sections.setdefault(tuple(modes), []).append(key)
-    text = ""
-    for modes, inside in sections.items():
-        text += f"\nKeys of {' '.join(f'mode={name}' for name in modes)}\n\n"
-        text += "".join(_line(f"{key}={keys[key][0]}", keys[key][1]) for key in inside)
-    return text
+                line = (f"{one.name}={_text(default)}", about[one.name])
+                readers.setdefault(line, []).append(name)
+    sections: dict[tuple[str, ...], str] = {}
+    for line, modes in readers.items():
+        sections[tuple(modes)] = sections.get(tuple(modes), "") + _line(*line)
+    return "".join(f"\nKeys of mode={','.join(m)}\n\n{lines}" for m, lines in sections.items())
 
 
 def _keys_of_group(group: str, node: DictConfig) -> str:
     about = meanings(load(node._target_, group))
-    lines = f"\nKeys of {group}: {node._target_}\n\n"
+    text = f"\nKeys of {group}, {node._target_}\n\n"
     for key, value in OmegaConf.to_container(node, resolve=False).items():
         if key != "_target_":
-            lines += _line(f"{group}.{key}={_text(value)}", about.get(key, ""))
-    return lines
+            text += _line(f"{group}.{key}={_text(value)}", about.get(key, ""))
+    return text
 
 
 def _line(name: str, about: str) -> str:
-    lines = textwrap.wrap(about, 98 - WIDTH) or [""]
-    first = f"  {name:<{WIDTH - 2}} {lines[0]}" if len(name) < WIDTH - 2 else f"  {name}"
-    rest = lines[1:] if len(name) < WIDTH - 2 else lines
-    return "\n".join([first.rstrip(), *(" " * (WIDTH + 1) + line for line in rest)]) + "\n"
+    margin = " " * WIDTH
+    lines = textwrap.wrap(about, LINE, initial_indent=margin, subsequent_indent=margin)
+    if len(name) > WIDTH - 4 or not lines:
+        return "\n".join([f"  {name}", *lines]) + "\n"
+    lines[0] = f"  {name}".ljust(WIDTH) + lines[0].lstrip()
+    return "\n".join(lines) + "\n"
 
 
 def _text(value: Any) -> str:
-    plain = {None: "null", True: "true", False: "false"}
     if isinstance(value, list):
         return f"[{','.join(map(_text, value))}]"
-    # Hydra fills in what a dollar sign begins.
-    return plain[value] if value is None or value is True or value is False else (
-        str(value).replace("$", "$$")
-    )
+    # Hydra fills in what follows a dollar sign.
+    return value.replace("$", "$$") if isinstance(value, str) else json.dumps(value)

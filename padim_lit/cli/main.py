@@ -2,7 +2,7 @@
 
 import os
 
-# Before torch starts its threads: those that wait sleep instead of spinning. Beside other work that
+# Before torch is imported: its threads that wait sleep instead of spinning. Beside other work that
 # saved up to half of the time.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

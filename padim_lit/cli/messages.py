@@ -13,8 +13,12 @@ from hydra.errors import (
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from padim_lit.cli.modes import MODES
-from padim_lit.errors import InputError
 from padim_lit.sweep.launchers import EXTRAS
+
+#: What OmegaConf says of a key that is missing, or that another one refers to.
+UNSET = re.compile(
+    r"Missing mandatory value: (\S+)|interpolation '\${([\w.]+)}': Incompatible value 'None'"
+)
 
 
 def error_line(error: HydraException | OmegaConfBaseException) -> str:
@@ -30,8 +34,8 @@ def error_line(error: HydraException | OmegaConfBaseException) -> str:
     group = re.fullmatch(r"Could not override '(\w+)'\. No match in the defaults list\.", first)
     if group and (readers := _readers(group[1])):
         return f"{group[1]} is no key of this mode, but of {readers}; leave it out"
-    _, missing, key = first.partition("Missing mandatory value: ")
-    if missing:
+    if unset := UNSET.search(first):
+        key = unset[1] or unset[2]
         return f"{key} is not set; give {key}=VALUE"
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):

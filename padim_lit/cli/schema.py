@@ -88,7 +88,7 @@ def _arguments(doc: str) -> dict[str, str]:
     for entry in entries:
         names, _, text = " ".join(entry.split()).partition(": ")
         for name in names.split(", "):
-            found[name] = re.split(r"; |\.( |$)", text)[0].replace("`", "")
+            found[name] = re.split(r"\.(?: |$)", text)[0].replace("`", "")
     return found
 
 

@@ -7,7 +7,7 @@ plain values, is all that a mode's `run` gets.
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -22,6 +22,9 @@ from padim_lit.model.projection import require_seed
 @dataclass
 class Settings:
     """What every mode has; the modules that these two name are imported before a checkpoint is."""
+
+    #: Groups of which a mode reads no key: it only needs that their modules are imported.
+    imported: ClassVar[tuple[str, ...]] = ("backbone", "proj")
 
     mode: str = MISSING
     backbone: Any = MISSING
@@ -103,6 +106,8 @@ class Embedding(WithData):
         grid: patch positions along the longer side; auto: the second finest layer's; null: finest
         eps: ε on every covariance's diagonal
     """
+
+    imported: ClassVar[tuple[str, ...]] = ("proj",)
 
     data: Any = MISSING
     image_size: Any = "auto"  # int, [h, w] or auto

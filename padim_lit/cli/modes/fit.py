@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import yaml
@@ -53,6 +53,8 @@ class Fit(OneDim, Scoring):
         false_alarm_rate: share of good images that the threshold calls defective; null: 0.01
         proj_from: model.ckpt whose learnt projection is taken over, so that mode=merge can add both
     """
+
+    imported: ClassVar[tuple[str, ...]] = ()
 
     mode: str = "fit"
     logger: Any = MISSING
