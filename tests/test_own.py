@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from _helpers.cli import ROOT, TINY
+from _helpers.cli import ROOT, TINY, TINY_SWEEP
 from _helpers.trees import build_tree
 
 OWN = ["--config-dir", str(ROOT / "examples" / "conf")]
@@ -68,8 +68,8 @@ def test_a_table_that_is_not_there_is_one_line(zygote, here):
 
 
 def test_a_sweep_in_one_pass_does_the_others_where_it_cannot_nest(zygote, here):
-    args = [*OWN, *TINY, "data=table", "data.test_good=4", "proj=hash", "experiment=ablation"]
-    args = [a for a in args if a not in ("data=folder", "proj=jl", "dim=8", "hydra.run.dir=run")]
+    args = [a for a in TINY_SWEEP if a not in ("data=folder", "hydra.run.dir=run")]
+    args += [*OWN, "data=table", "data.test_good=4", "proj=hash", "experiment=ablation"]
     result = zygote.run(
         [*args, "projs=[hash,jl]", "dims=[2,4]", "seeds=[0]", "hydra.run.dir=sweep"], here, PATH
     )

@@ -6,22 +6,52 @@ plain values, is all that a mode's `run` gets.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
 from padim_lit.cli.schema import default_of
-from padim_lit.data.datamodule import AnomalyData, Reading, reading, require_count
+from padim_lit.data.datamodule import AnomalyData, Reading, reading
+from padim_lit.deploy.calibration import require_rate
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import require_image_score
 from padim_lit.model.detector import Detector
 from padim_lit.model.projection import require_seed
 
 
+def _require_eps(eps: float) -> None:
+    if not 0 <= eps < math.inf:
+        raise InputError(f"eps={eps}: must be finite, 0 or more; set eps > 0 (PaDiM: 0.01)")
+
+
+def _require_threshold(threshold: float) -> None:
+    if not math.isfinite(threshold):
+        raise InputError(f"threshold={threshold}: must be a finite score")
+
+
+#: The lowest value of keys that are whole numbers, and what else is checked of a key that is set.
+LOWEST = {
+    **{"batch_size": 1, "num_workers": 0, "full_check": 0, "dim": 1, "calibration": 0},
+    **{"resamples": 0, "rows": 1, "positions": 1},
+}
+CHECKS: dict[str, Callable[[Any], None]] = {
+    "seed": require_seed,
+    "eps": _require_eps,
+    "image_score": require_image_score,
+    "threshold": _require_threshold,
+    "false_alarm_rate": require_rate,
+}
+
+
 @dataclass
 class Settings:
-    """What every mode has; the modules that these two name are imported before a checkpoint is."""
+    """What every mode has; the modules that these two name are imported before a checkpoint is.
+
+    Raises:
+        InputError: a value that no mode allows; a mode adds its own checks.
+    """
 
     #: Groups of which a mode reads no key: it only needs that their modules are imported.
     imported: ClassVar[tuple[str, ...]] = ("backbone", "proj")
@@ -29,6 +59,14 @@ class Settings:
     mode: str = MISSING
     backbone: Any = MISSING
     proj: Any = MISSING
+
+    def __post_init__(self) -> None:
+        for key, lowest in LOWEST.items():
+            if (value := getattr(self, key, None)) is not None and value < lowest:
+                raise InputError(f"{key}={value}: must be at least {lowest}")
+        for key, check in CHECKS.items():
+            if (value := getattr(self, key, None)) is not None:
+                check(value)
 
     def require(self, key: str, what: str) -> None:
         """Raise InputError where a key that the mode cannot do without is not set."""
@@ -54,9 +92,6 @@ class OnDevice(Settings):
     trainer: Any = MISSING
     batch_size: int = default_of(AnomalyData, "batch_size")
 
-    def __post_init__(self) -> None:
-        require_count("batch_size", self.batch_size, lowest=1)
-
 
 @dataclass
 class Loading(OnDevice):
@@ -67,11 +102,6 @@ class Loading(OnDevice):
     """
 
     num_workers: int | None = default_of(AnomalyData, "num_workers")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_workers is not None:
-            require_count("num_workers", self.num_workers, lowest=0)
 
 
 @dataclass
@@ -91,18 +121,14 @@ class WithData(Loading):
     picture_cache: str | None = None
     picture_cache_gb: float = default_of(reading, "picture_cache_gb")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_seed(self.seed)
-
 
 @dataclass
 class Embedding(WithData):
     """Modes that fit anew.
 
     Args:
-        image_size: shorter side in pixels before the crop, without a crop both; auto: the data's
-        crop_size: centre crop in pixels; null keeps all; auto: the data's
+        image_size: shorter side in pixels before the crop, without one both; auto: mostly 256
+        crop_size: centre crop in pixels; null keeps all; auto: what the data set needs, mostly 224
         grid: patch positions along the longer side; auto: the second finest layer's; null: finest
         eps: ε on every covariance's diagonal
     """
@@ -114,13 +140,6 @@ class Embedding(WithData):
     crop_size: Any = "auto"  # int, [h, w], null or auto
     grid: Any = default_of(Detector, "grid")  # noqa: RUF009 - a constant
     eps: float = default_of(Detector, "eps")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.eps < math.inf:
-            raise InputError(
-                f"eps={self.eps}: must be finite, 0 or more; set eps > 0 (PaDiM: 0.01)"
-            )
 
     @property
     def size(self) -> dict[str, Any]:
@@ -140,10 +159,6 @@ class Scoring(Embedding):
 
     sigma: float = default_of(Detector, "sigma")
     image_score: str = default_of(Detector, "image_score")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_image_score(self.image_score)
 
 
 @dataclass

@@ -28,6 +28,8 @@ TINY = [
     "image_size=64", "crop_size=64", "proj=jl", "dim=8", "trainer=cpu", "logger=none",
     "hydra.run.dir=run",
 ]  # fmt: skip
+#: Those that the one-pass experiments read too.
+TINY_SWEEP = [word for word in TINY if not word.startswith(("proj=", "dim=", "logger="))]
 
 
 class Result(NamedTuple):

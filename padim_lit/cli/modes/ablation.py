@@ -55,9 +55,7 @@ class Ablation(Memory, Comparing, Scoring):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        Sweep(self.projs, self.dims, self.seeds)
-        if self.resamples < 0:
-            raise InputError(f"resamples={self.resamples}: must be 0 (no intervals) or more")
+        Sweep(self.projs, self.dims, self.seeds)  # refuses what is unknown or there twice
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from padim_lit.cli.good_images import (
     load_full,
 )
 from padim_lit.cli.thresholds import measured
-from padim_lit.deploy.calibration import RATE, calibrate, describe, require_rate
+from padim_lit.deploy.calibration import RATE, calibrate, describe
 from padim_lit.errors import InputError
 
 
@@ -28,11 +28,6 @@ class Calibrate(GoodImagesOrData):
 
     mode: str = "calibrate"
     false_alarm_rate: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.false_alarm_rate is not None:
-            require_rate(self.false_alarm_rate)
 
 
 def run(settings: Calibrate, folder: Path) -> None:

@@ -56,8 +56,6 @@ class Distortion(Comparing, Embedding):
                 raise InputError(
                     f"projs: {name} is not drawn at random; allowed here: {', '.join(drawable)}"
                 )
-        if self.positions < 1:
-            raise InputError(f"positions={self.positions}: must be at least 1")
 
 
 @torch.inference_mode()

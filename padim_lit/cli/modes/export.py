@@ -67,11 +67,10 @@ class Export(Settings):
     images: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.require("ckpt", "model.ckpt of an earlier run")
         self.require_choice("format", tuple(FORMATS))
         self.require_choice("precision", PRECISIONS)
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise InputError(f"threshold={self.threshold}: must be a finite score")
         if self.preprocess and self.format == "torch":
             raise InputError(
                 "preprocess=true: a checkpoint has no graph to put it in; leave it out"

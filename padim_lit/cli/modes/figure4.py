@@ -47,8 +47,6 @@ class Figure4(Memory, OneDim, Projs, Scoring):
         Sweep(self.projs, [self.dim], [self.seed])  # refuses what is unknown or there twice
         if not 2 <= len(self.projs) <= 4:
             raise InputError(f"projs={self.projs}: give two to four, such as [subset,jl]")
-        if self.rows < 1:
-            raise InputError(f"rows={self.rows}: must be at least 1")
 
 
 @torch.inference_mode()

@@ -25,8 +25,6 @@ from padim_lit.cli.build import (
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
-from padim_lit.data.datamodule import require_count
-from padim_lit.deploy.calibration import require_rate
 from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.errors import InputError
 from padim_lit.padim import PaDiM
@@ -62,14 +60,6 @@ class Fit(OneDim, Scoring):
     calibration: int = 500
     false_alarm_rate: float | None = None
     proj_from: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_count("dim", self.dim, lowest=1)
-        if self.calibration < 0:
-            raise InputError(f"calibration={self.calibration}: a number of images; 0 for none")
-        if self.false_alarm_rate is not None:
-            require_rate(self.false_alarm_rate)
 
 
 def run(settings: Fit, folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import math
 import re
 import time
 from contextlib import closing
@@ -13,7 +12,6 @@ from typing import Any
 from padim_lit.cli.build import device_of
 from padim_lit.cli.settings import OnDevice
 from padim_lit.data.files import find_images
-from padim_lit.deploy.calibration import require_rate
 from padim_lit.deploy.explanation import explain, require_layer_means
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import DECISIONS, ScoredFiles, Version
@@ -68,10 +66,6 @@ class Predict(OnDevice):
         self.require("ckpt", "model.ckpt of an earlier run")
         self.require("images", "FILE, FOLDER or PATTERN")
         self.require_choice("overlays", OVERLAYS)
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise InputError(f"threshold={self.threshold}: must be a finite score")
-        if self.false_alarm_rate is not None:
-            require_rate(self.false_alarm_rate)
         if self.watch and not Path(self.images).expanduser().is_dir():
             raise InputError(f"images={self.images}: watch=true takes an existing folder")
         for key in ("watch_settle", "watch_idle"):

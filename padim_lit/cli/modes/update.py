@@ -37,7 +37,7 @@ class Merge(Settings):
 
     Args:
         ckpts: model.ckpt of two or more fits, as in [a.ckpt,b.ckpt]
-        repeats: images that the moments hold already: refuse | skip (update) | count (twice)
+        repeats: images that are in more than one: refuse | count (twice)
     """
 
     mode: str = "merge"
@@ -55,7 +55,7 @@ class Update(GoodImagesOrData):
     """New good images join a model.ckpt, without the old ones.
 
     Args:
-        repeats: see `Merge`
+        repeats: images that it holds already: refuse | skip | count (twice)
     """
 
     mode: str = "update"
