@@ -29,7 +29,6 @@ from torch import Tensor
 
 from benchmarks.naive import Naive
 from padim_lit import Backbone, Detector, Subset
-from padim_lit.model.moments import init
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 
 MODELS = {"resnet18": "resnet18.tv_in1k", "wide_resnet50": "wide_resnet50_2.tv_in1k"}
@@ -94,13 +93,13 @@ class Ours:
         self.detector = Detector(backbone, projection, (side, side), grid=grid)
 
     def start(self) -> None:
-        self.state = init(self.detector.positions, self.detector.projection.dim)
+        self.state = self.detector.empty_state()
 
     def collect(self, images: Tensor) -> None:
-        self.state = self.detector.update_moments(self.state, images, len)
+        self.state = self.detector.update_state(self.state, {"image": images})
 
     def fit(self) -> None:
-        self.detector.set_moments(self.state)
+        self.detector.set_state(self.state)
 
     def score(self, images: Tensor) -> Tensor:
         return self.detector(images)[0]

@@ -23,9 +23,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from padim_lit import JL, Backbone, PaDiM
-from padim_lit.model.gaussian import whiten
-from padim_lit.model.moments import init
+from padim_lit import JL, Backbone
+from padim_lit.model.detector import Detector
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 
 BACKBONES = {
@@ -103,29 +102,29 @@ def measure(
     """One row: seconds an image of backbone, fit and score, and the peak in bytes."""
     extractor = Backbone(**BACKBONES[backbone], weights="random")
     projection = JL(extractor.embedding_dim, dim)
-    model = PaDiM(extractor, projection, image_shape=(side, side), grid=grid).to(device)
+    detector = Detector(extractor, projection, image_shape=(side, side), grid=grid).to(device)
     where = torch.device(device)
     x = torch.rand(batch, 3, side, side, device=where)
     keep_freed_memory()  # as run.py does
     with torch.inference_mode():
         reset_peak(where)
-        model.backbone(x)
+        detector.backbone(x)
         bare_peak = peak_bytes(where)
-        state = init(model.positions, dim, where)
+        state = detector.empty_state()
 
         def fit_step() -> None:
             nonlocal state
-            state = model.update_moments(state, x, len)
+            state = detector.update_state(state, {"image": x})
 
         for _ in range(2):  # warm up, and fill the state
             fit_step()
         start = clock(where)
-        model.mean, model.whitening = state.mean, whiten(state, 0.01)
+        detector.set_state(state)
         factor = clock(where) - start
         steps: dict[str, Callable] = {
-            "backbone": lambda: model.backbone(x),
+            "backbone": lambda: detector.backbone(x),
             "fit": fit_step,
-            "score": lambda: model(x),
+            "score": lambda: detector(x),
         }
         seconds: dict[str, list[float]] = {name: [] for name in steps}
         steps["score"]()
@@ -141,7 +140,7 @@ def measure(
         "dim": dim,
         "batch": batch,
         "images": images,
-        "grid": list(model.map_grid),
+        "grid": list(detector.map_grid),
         "device": device,
         "backbone_ms": 1e3 * median["backbone"],
         "fit_ms": 1e3 * fit,
@@ -149,7 +148,7 @@ def measure(
         "factor_s": factor,
         "fit_ratio": fit / median["backbone"],
         "score_ratio": median["score"] / median["backbone"],
-        "state_bytes": model.state_bytes,
+        "state_bytes": detector.state_bytes,
         "peak_bytes": peak_bytes(where),
         "backbone_peak_bytes": bare_peak,
     }

@@ -14,16 +14,28 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 from torchmetrics.utilities import dim_zero_cat
 
+from padim_lit.distance_histogram import (
+    BINS,
+    LOWEST_EXPONENT,
+    OCTAVES,
+    add_to_histogram,
+    bin_edge,
+    distance_bins,
+    empty_histogram,
+)
+
+#: What a run reports, and how tables call it.
+METRICS = {
+    "test/image_auroc": "image AUROC",
+    "test/image_ap": "image AP",
+    "test/image_f1max": "image F1-max",
+    "test/pixel_auroc": "pixel AUROC",
+    "test/pixel_ap": "pixel AP",
+    "test/pixel_aupro": "pixel AUPRO",
+}
 #: AUPRO integrates up to this false-positive rate (Bergmann et al. 2021, §5.1).
 FPR_LIMIT = 0.3
 
-# A distance's bin is the head of its float32 bit pattern, which orders positive floats: 30
-# octaves (2⁻¹⁰ to 2²⁰) of 65,536 bins each. No range has to be known beforehand, so batches and
-# ranks share bins; two distances in one bin differ by less than 0.0016 %.
-MANTISSA_BITS = 16
-LOWEST_EXPONENT = -10
-OCTAVES = 30
-BINS = OCTAVES << MANTISSA_BITS
 CHUNK_PIXELS = 2**20
 HISTOGRAMS = {"good": torch.int64, "bad": torch.int64, "bad_by_region": torch.float64}
 # Share of pixels in the first and last bin, which are open-ended, from which metrics would lie.
@@ -35,6 +47,11 @@ class ImageMetrics(Metric):
 
     ``update(score (B,), label (B,))``. ``compute`` returns a float or None for each, the F1-max's
     threshold, and ``why`` for those that are None.
+
+    >>> metric = ImageMetrics()
+    >>> metric.update(torch.tensor([3.0, 9.0, 5.0]), torch.tensor([0, 1, 1]))
+    >>> metric.compute()['image_auroc']
+    1.0
     """
 
     full_state_update = False
@@ -76,6 +93,11 @@ class PixelMetrics(Metric):
     over defect regions (8-connected parts of a mask) of the share found, against the
     false-positive rate, up to `FPR_LIMIT` and divided by it; weighting each defective pixel by one
     over its region's size turns that mean into a histogram too.
+
+    >>> metric, found = PixelMetrics(), torch.tensor([[[1.0, 2.0], [9.0, 3.0]]])
+    >>> metric.update(found, found > 5)
+    >>> metric.compute()['pixel_auroc']
+    1.0
     """
 
     full_state_update = False
@@ -97,12 +119,12 @@ class PixelMetrics(Metric):
         chunk = max(1, CHUNK_PIXELS // anomaly_map.shape[1:].numel())
         for maps, masks in zip(anomaly_map.split(chunk), mask.split(chunk), strict=True):
             bins = distance_bins(maps)
-            _count(self.good, bins.flatten())
+            add_to_histogram(self.good, bins.flatten())
             if masks.any():
                 bad = bins[masks]
-                _count(self.bad, bad)
+                add_to_histogram(self.bad, bad)
                 # Were counted with the rest, which spares selecting the good.
-                _count(self.good, bad, -1)
+                add_to_histogram(self.good, bad, -1)
             for image_bins, image_mask in zip(bins, masks, strict=True):
                 if image_mask.any():
                     self._add_regions(image_bins[image_mask], image_mask)
@@ -110,7 +132,7 @@ class PixelMetrics(Metric):
     def reset(self) -> None:
         super().reset()
         for name, dtype in HISTOGRAMS.items():
-            setattr(self, name, _zeros(dtype, self.regions.device))
+            setattr(self, name, empty_histogram(dtype, self.regions.device))
 
     def _add_regions(self, bins: Tensor, mask: Tensor) -> None:
         regions, count = ndimage.label(mask.cpu().numpy(), structure=[[1] * 3] * 3)
@@ -158,35 +180,6 @@ class PixelMetrics(Metric):
         }
 
 
-def _zeros(dtype: torch.dtype, device: torch.device) -> Tensor:
-    if device.type != "cpu":
-        return torch.zeros(BINS, dtype=dtype, device=device)
-    # NumPy's take no memory until they are written, and few octaves ever are.
-    return torch.from_numpy(np.zeros(BINS, str(dtype).removeprefix("torch.")))
-
-
-def _count(histogram: Tensor, bins: Tensor, sign: int = 1) -> None:
-    # Between the least and the greatest alone: a histogram of all bins would be 16 MB each time.
-    if not len(bins):
-        return
-    low = int(bins.min())
-    counts = torch.bincount(bins - low)
-    histogram[low : low + len(counts)].add_(counts, alpha=sign)
-
-
-def distance_bins(distances: Tensor) -> Tensor:
-    """Bin in [0, `BINS`) of each distance ≥ 0, in order; int32."""
-    bits = distances.float().contiguous().view(torch.int32)
-    first = (127 + LOWEST_EXPONENT) << MANTISSA_BITS
-    return ((bits >> (23 - MANTISSA_BITS)) - first).clamp(0, BINS - 1)
-
-
-def bin_edge(bins: Tensor) -> Tensor:
-    """Lower edge of each bin, float32: the smallest distance that falls into it."""
-    first = (127 + LOWEST_EXPONENT) << MANTISSA_BITS
-    return ((bins.int() + first) << (23 - MANTISSA_BITS)).view(torch.float32)
-
-
 def _exact(metric: type[Metric], scores: Tensor, labels: Tensor) -> float:
     # normalization=None: the default passes distances through a sigmoid, which saturates.
     # The states were gathered over the ranks before, so this must not do it again.
@@ -207,25 +200,11 @@ def _f1max(scores: Tensor, labels: Tensor) -> tuple[float, float]:
 
 def _area_up_to(x: Tensor, y: Tensor, limit: float) -> float:
     """Area under y(x) for x ≤ limit (linear between points), divided by limit."""
-    inside = x <= limit
-    last = int(inside.sum()) - 1
-    x, y = x[: last + 2], y[: last + 2]
-    if len(x) > last + 1:  # cut the segment that crosses the limit
-        share = (limit - x[last]) / (x[last + 1] - x[last])
-        y = torch.cat([y[: last + 1], (y[last] + share * (y[last + 1] - y[last]))[None]])
-        x = torch.cat([x[: last + 1], x.new_tensor([limit])])
+    inside = x < limit
+    end = float(np.interp(limit, x.numpy(), y.numpy()))
+    x, y = (torch.cat([v[inside], v.new_tensor([w])]) for v, w in ((x, limit), (y, end)))
     return float(torch.trapezoid(y, x) / limit)
 
 
 def _undefined(names: tuple[str, ...], why: str) -> dict[str, float | dict[str, str] | None]:
     return {**dict.fromkeys(names), "why": dict.fromkeys(names, why)}
-
-
-METRICS = {
-    "test/image_auroc": "image AUROC",
-    "test/image_ap": "image AP",
-    "test/image_f1max": "image F1-max",
-    "test/pixel_auroc": "pixel AUROC",
-    "test/pixel_ap": "pixel AP",
-    "test/pixel_aupro": "pixel AUPRO",
-}

@@ -1,7 +1,7 @@
-"""PaDiM as a LightningModule: a shell around the detector, its moments and its metrics."""
+"""PaDiM as a LightningModule: a shell around the detector, what its fit gathers and its metrics."""
 
 import logging
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,19 +11,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from padim_lit.checkpoint.format import KEY, state_of
-from padim_lit.digests import ordered
+from padim_lit.checkpoint.state import full_state, load_detector, restore
 from padim_lit.errors import InputError, require_finite
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
+from padim_lit.model.fit_state import FitState
 from padim_lit.model.learned import evenly_spaced, patch_statistics
-from padim_lit.model.moments import reduce
-from padim_lit.model.projection import Identity, Projection
+from padim_lit.model.projection import Identity
 from padim_lit.system.memory import available_bytes, readable
 
 log = logging.getLogger(__name__)
 
 
-class PaDiM(Detector, LightningModule):
+class PaDiM(LightningModule):
     """One Gaussian per patch position on projected CNN features, fitted in one epoch.
 
     The fit epoch has no optimiser: it gathers the moments, and its end factors them.
@@ -36,17 +36,27 @@ class PaDiM(Detector, LightningModule):
     where it is there, says which images the moments hold.
 
     Attributes:
+        detector: what scores; all that is fitted and saved lies in it.
         results: test metrics of the last ``trainer.test``: floats, or None with a reason in
             ``why``.
+
+    >>> from padim_lit import JL, Backbone
+    >>> backbone = Backbone('test_resnet', weights='random')
+    >>> PaDiM(backbone, JL(backbone.embedding_dim, dim=8), image_shape=(64, 64)).detector.positions
+    64
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+        super().__init__()
+        self._hold(Detector(*args, **kwargs))
+
+    def _hold(self, detector: Detector) -> None:
+        self.detector = detector
         # Nothing is optimised; Lightning's own loop would ask DDP for gradients.
         self.automatic_optimization = False
         self.image_metrics, self.pixel_metrics = ImageMetrics(), PixelMetrics()
         self.results: dict[str, Any] = {}
-        self._digests: list[Tensor] = []
+        self._state: FitState | None = None
 
     # Fit
 
@@ -67,66 +77,61 @@ class PaDiM(Detector, LightningModule):
             )
 
     def on_fit_start(self) -> None:
-        # Those of an earlier fit, or of an attempt that ran out of memory, take room no more.
-        self.moments = self.mean = self.layer_means = self.whitening = None
+        # What an earlier fit left, or an attempt that ran out of memory, takes room no more.
+        self.detector.reset()
+        self._state = None
         # Moments and factors, before hours of images are read in vain.
-        need = self.fit_bytes
-        have = available_bytes(self.device)
+        need, have = self.detector.fit_bytes, available_bytes(self.device)
         if have is not None and need > have:
+            height, width = self.detector.map_grid
             raise InputError(
-                f"dim={self.projection.dim} on a {self.map_grid[0]}×{self.map_grid[1]} grid needs "
+                f"dim={self.detector.projection.dim} on a {height}×{width} grid needs "
                 f"{readable(need)} for moments and factors, {readable(have)} are free on "
-                f"{self.device}; use a smaller dim, or grid={max(self.map_grid) // 2} for a quarter"
+                f"{self.device}; use a smaller dim, or grid={max(height, width) // 2} for a quarter"
             )
 
     @torch.no_grad()
     def on_train_start(self) -> None:
-        if not self.projection.fit_images:
+        projection = self.detector.projection
+        if not projection.fit_images:
             return
         loader = self.trainer.train_dataloader
         # Each rank sees the same images, so none waits for another.
-        chosen = Subset(
-            loader.dataset, evenly_spaced(len(loader.dataset), self.projection.fit_images)
-        )
+        indices = evenly_spaced(len(loader.dataset), projection.fit_images)
         # No more at once than the fit itself: that may have been halved for want of memory.
         batches = DataLoader(
-            chosen, batch_size=min(8, loader.batch_size or 8), collate_fn=loader.collate_fn
+            Subset(loader.dataset, indices),
+            batch_size=min(8, loader.batch_size or 8),
+            collate_fn=loader.collate_fn,
         )
-        log.info("proj=%s learns from %d images", self.projection.name, len(chosen))
-        every = Identity(self.projection.in_channels).to(self.device)
+        log.info("proj=%s learns from %d images", projection.name, len(indices))
         with self.trainer.precision_plugin.forward_context():
-            self.projection.learn(
-                *patch_statistics(self._embed_finite(batch, every) for batch in batches)
-            )
+            projection.learn(*patch_statistics(self._all_channels(batch) for batch in batches))
         if self.trainer.world_size > 1:
             # Where ranks round differently, eigenvectors turn, and moments of different Π would
             # be summed without a word.
-            matrix = self.trainer.strategy.broadcast(self.projection.matrix.cpu())
-            self.projection.matrix = matrix.to(self.device)
+            matrix = self.trainer.strategy.broadcast(projection.matrix.cpu())
+            projection.matrix = matrix.to(self.device)
 
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch counts no image twice.
-        self.moments = self.mean = self.layer_means = self.whitening = None
-        self.moments = self.no_moments()
-        self._digests = []
+        self.detector.reset()
+        self._state = self.detector.empty_state()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        check = partial(require_finite, batch=batch)
-        self.moments = self.update_moments(self.moments, batch["image"], check)
-        if "digest" in batch:
-            self._digests.append(batch["digest"].cpu())
+        self._state = self.detector.update_state(self._state, batch)
 
     def on_train_epoch_end(self) -> None:
-        moments, digests = self.moments, self._digests
+        state, self._state = self._state, None
         if self.trainer.world_size > 1:
-            moments = reduce(moments, self._sum_over_ranks)
-            ranks: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(ranks, digests)
-            digests = [part for rank in ranks for part in rank]
-        images = ordered(torch.cat(digests)) if digests else None
-        self.set_moments(moments, images)
+            state = state.reduce(self._sum_over_ranks, self._gather_objects)
+        self.detector.set_state(state)
 
     # Score
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,3,h,w) images in [0, 1] → scores (B,) and anomaly maps (B,h,w)."""
+        return self.detector(images)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         output = self.predict_step(batch, batch_idx)
@@ -141,10 +146,10 @@ class PaDiM(Detector, LightningModule):
         return {"score": score, "map": maps}
 
     def on_test_start(self) -> None:
-        self.require_fitted()
+        self.detector.require_fitted()
 
     def on_predict_start(self) -> None:
-        self.require_fitted()
+        self.detector.require_fitted()
 
     def on_test_epoch_start(self) -> None:
         self.image_metrics.reset()
@@ -157,18 +162,39 @@ class PaDiM(Detector, LightningModule):
         numbers = {f"test/{k}": v for k, v in {**image, **pixel}.items() if v is not None}
         self.log_dict(numbers, sync_dist=self.trainer.world_size > 1)
 
-    # Checkpoints
+    # Checkpoints: the detector's, so that every way of writing one gives the same file
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return self.detector.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return self.detector.load_state_dict(state_dict, strict, assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[KEY] = self.state()
+        checkpoint[KEY] = full_state(self.detector)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.restore(state_of(checkpoint))
+        restore(self.detector, state_of(checkpoint))
 
-    def _embed_finite(self, batch: dict[str, Any], projection: Projection) -> Tensor:
-        x = self.embed(batch["image"].to(self.device), projection)
+    @classmethod
+    def load_from_checkpoint(cls, path: str | Path, map_location: Any = "cpu") -> "PaDiM":
+        """Rebuild a fitted model from its file alone, see `padim_lit.checkpoint.load_detector`."""
+        model = cls.__new__(cls)
+        LightningModule.__init__(model)
+        model._hold(load_detector(path))
+        return model.eval().to(map_location)
+
+    def _all_channels(self, batch: dict[str, Any]) -> Tensor:
+        """(B,P,C) embeddings without a projection."""
+        every = Identity(self.detector.projection.in_channels).to(self.device)
+        x = self.detector.embed(batch["image"].to(self.device), every)
         require_finite(x, batch)
         return x
 
     def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(tensor, reduce_op="sum")
+
+    def _gather_objects(self, mine: Any) -> list[Any]:
+        everyone: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(everyone, mine)
+        return everyone

@@ -6,7 +6,8 @@ import torch
 from skimage.measure import label as label_regions
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from padim_lit.metrics import BINS, ImageMetrics, PixelMetrics, bin_edge, distance_bins
+from padim_lit.distance_histogram import BINS, bin_edge, distance_bins
+from padim_lit.metrics import ImageMetrics, PixelMetrics
 
 
 def distances(n, dim, shift, seed=0, side=96):

@@ -81,9 +81,9 @@ def test_scores_equal_padim_written_out_in_float64(tmp_path, projection):
 
     def embedding(loader):
         images = torch.cat([b["image"] for b in loader])
-        maps = [f.double() for f in model.backbone(images)]
+        maps = [f.double() for f in model.detector.backbone(images)]
         full = torch.cat([F.interpolate(f, size=maps[0].shape[-2:]) for f in maps], dim=1)
-        x = torch.einsum("dc,bchw->bhwd", model.projection.matrix.double(), full)
+        x = torch.einsum("dc,bchw->bhwd", model.detector.projection.matrix.double(), full)
         return x.flatten(1, 2).numpy()
 
     train, test = embedding(batches(24)), embedding(batches(5, seed=2, bad=(1,)))
@@ -92,7 +92,7 @@ def test_scores_equal_padim_written_out_in_float64(tmp_path, projection):
         covariance = np.cov(train[:, p], rowvar=False) + 0.01 * np.eye(10)
         y = test[:, p] - train[:, p].mean(axis=0)
         distances[:, p] = np.sqrt(np.einsum("bd,de,be->b", y, np.linalg.inv(covariance), y))
-    expected = model.anomaly_map(torch.from_numpy(distances).float())
+    expected = model.detector.anomaly_map(torch.from_numpy(distances).float())
     images = torch.cat([b["image"] for b in batches(5, seed=2, bad=(1,))])
     score, anomaly_map = model(images)
     torch.testing.assert_close(anomaly_map, expected, rtol=1e-4, atol=1e-4)
@@ -109,8 +109,8 @@ def test_a_planted_square_is_found_and_located(fitted):
 def test_batch_size_changes_nothing_but_rounding(tmp_path, fitted):
     other = make()
     trainer(tmp_path).fit(other, batches(24, batch=7))
-    assert other.moments.count == fitted.moments.count == 24
-    torch.testing.assert_close(other.mean, fitted.mean, rtol=1e-6, atol=1e-7)
+    assert other.detector.count == fitted.detector.count == 24
+    torch.testing.assert_close(other.detector.mean, fitted.detector.mean, rtol=1e-6, atol=1e-7)
     images = torch.cat([b["image"] for b in batches(6, seed=3)])
     together, _ = fitted(images)
     alone = torch.cat([other(image[None])[0] for image in images])
@@ -120,40 +120,24 @@ def test_batch_size_changes_nothing_but_rounding(tmp_path, fitted):
 def test_a_second_fit_starts_anew(tmp_path):
     model = make()
     trainer(tmp_path).fit(model, batches(8))
-    first = model.whitening.pack()
+    first = model.detector.whitening.pack()
     trainer(tmp_path).fit(model, batches(8))
-    assert model.moments.count == 8
-    assert torch.equal(first, model.whitening.pack())
+    assert model.detector.count == 8
+    assert torch.equal(first, model.detector.whitening.pack())
 
 
 def test_the_backbone_is_not_trained(tmp_path):
     model = make()
-    before = {k: v.clone() for k, v in model.backbone.state_dict().items()}
+    before = {k: v.clone() for k, v in model.detector.backbone.state_dict().items()}
     trainer(tmp_path).fit(model, batches(8))
-    for name, tensor in model.backbone.state_dict().items():
+    for name, tensor in model.detector.backbone.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
 
 def test_a_coarser_grid_quarters_the_state():
-    assert make(grid=8).positions * 4 == make().positions
-    assert make(grid=8).state_bytes * 4 == make().state_bytes
-    assert make(grid="auto").map_grid == (8, 8)
-
-
-def test_a_version_1_checkpoint_is_read(fitted, tmp_path):
-    run = trainer(tmp_path)
-    run.strategy.connect(fitted)
-    run.save_checkpoint(tmp_path / "model.ckpt")
-    old = torch.load(tmp_path / "model.ckpt", weights_only=True)
-    state = old["padim_lit"]
-    state["version"] = 1
-    state["scatter"] = fitted.moments.scatter.pack()
-    state["whitening"] = fitted.whitening.pack()
-    del state["spec"]["image_score"], state["images"], state["calibration"]
-    torch.save(old, tmp_path / "old.ckpt")
-    images = next(iter(batches(4, seed=5)))["image"]
-    loaded = PaDiM.load_from_checkpoint(tmp_path / "old.ckpt")
-    assert torch.equal(loaded(images)[0], fitted(images)[0])
+    assert make(grid=8).detector.positions * 4 == make().detector.positions
+    assert make(grid=8).detector.state_bytes * 4 == make().detector.state_bytes
+    assert make(grid="auto").detector.map_grid == (8, 8)
 
 
 @pytest.mark.parametrize("kind", [Fisher, NPCA])
@@ -161,18 +145,18 @@ def test_what_learns_does_so_before_the_fit(tmp_path, kind):
     model = make(kind)
     trainer(tmp_path).fit(model, batches(24))
     images = next(iter(batches(4, seed=5)))["image"]
-    matrix, whitening = model.projection.matrix.clone(), model.whitening.pack()
+    matrix, whitening = model.detector.projection.matrix.clone(), model.detector.whitening.pack()
     assert matrix.any()
-    x = torch.cat([model.embed(b["image"]) for b in batches(24)])
-    torch.testing.assert_close(x.double().mean(dim=0), model.mean, rtol=1e-4, atol=1e-5)
+    x = torch.cat([model.detector.embed(b["image"]) for b in batches(24)])
+    torch.testing.assert_close(x.double().mean(dim=0), model.detector.mean, rtol=1e-4, atol=1e-5)
     run = trainer(tmp_path)
     run.strategy.connect(model)
     run.save_checkpoint(tmp_path / "model.ckpt")
     again = PaDiM.load_from_checkpoint(tmp_path / "model.ckpt")
     assert torch.equal(again(images)[0], model(images)[0])
     trainer(tmp_path).fit(model, batches(24))
-    assert torch.equal(model.projection.matrix, matrix)
-    torch.testing.assert_close(model.whitening.pack(), whitening)
+    assert torch.equal(model.detector.projection.matrix, matrix)
+    torch.testing.assert_close(model.detector.whitening.pack(), whitening)
 
 
 NEW_PROCESS = """
@@ -183,7 +167,7 @@ images, score, maps = torch.load(sys.argv[2], weights_only=True)
 torch.set_num_threads(int(sys.argv[3]))
 again = model(images)
 assert torch.equal(again[0], score) and torch.equal(again[1], maps), (again[0] - score).abs().max()
-print("equal", model.moments.count)
+print("equal", model.detector.count)
 """
 
 
@@ -211,13 +195,17 @@ def test_a_checkpoint_loads_through_lightning_too_and_keeps_the_moments(tmp_path
     run.strategy.connect(fitted)
     run.save_checkpoint(tmp_path / "model.ckpt")
     state = torch.load(tmp_path / "model.ckpt", weights_only=True)["padim_lit"]
-    torch.testing.assert_close(tuple(state["whitening"]), fitted.whitening.bands, rtol=0, atol=0)
-    torch.testing.assert_close(tuple(state["scatter"]), fitted.moments.scatter.bands)
+    torch.testing.assert_close(
+        tuple(state["whitening"]), fitted.detector.whitening.bands, rtol=0, atol=0
+    )
+    torch.testing.assert_close(
+        tuple(state["scatter"]), fitted.detector.fit_state.moments.scatter.bands
+    )
     other = make()
     trainer(tmp_path).test(
         other, batches(4), ckpt_path=tmp_path / "model.ckpt", verbose=False, **SAFE
     )
-    assert torch.equal(other.whitening.pack(), fitted.whitening.pack())
+    assert torch.equal(other.detector.whitening.pack(), fitted.detector.whitening.pack())
 
 
 def test_a_checkpoint_of_another_config_names_the_differences(tmp_path, fitted):
@@ -275,8 +263,12 @@ def test_precision_that_would_round_the_moments_is_refused(tmp_path):
 def test_mixed_precision_keeps_float32_moments(tmp_path):
     model = make()
     trainer(tmp_path, precision="bf16-mixed").fit(model, batches(8))
-    assert model.moments.scatter.dtype == model.whitening.dtype == torch.float32
-    assert model.mean.dtype == torch.float64
+    assert (
+        model.detector.fit_state.moments.scatter.dtype
+        == model.detector.whitening.dtype
+        == torch.float32
+    )
+    assert model.detector.mean.dtype == torch.float64
 
 
 def test_a_state_that_does_not_fit_is_refused_before_the_first_image(tmp_path, monkeypatch):

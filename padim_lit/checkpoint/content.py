@@ -45,17 +45,16 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
 
 
 def _require_gaussians(state: dict[str, Any], dim: int, file_bytes: int) -> None:
-    for key in ("mean", "layer_means", "scatter", "whitening", "images", "calibration"):
+    for key in ("mean", "layer_means", "scatter", "whitening", "digests", "calibration"):
         _require(key in state, f"{key} missing")
-    mean, images = state["mean"], state["images"]
+    mean, images = state["mean"], state["digests"]
     wide = (torch.float32, torch.float64)
     _require(_floats(mean, 2) and mean.shape[1] == dim and mean.dtype in wide, "mean")
     require_numbers("mean", mean, file_bytes)
     layers = state["layer_means"]
-    if layers is not None:
-        shape = (len(state["spec"]["backbone"]["layers"]), len(mean), dim)
-        _require(_floats(layers, 3) and layers.shape == shape, "layer_means")
-        require_numbers("layer_means", layers, file_bytes)
+    shape = (len(state["spec"]["backbone"]["layers"]), len(mean), dim)
+    _require(_floats(layers, 3) and layers.shape == shape, "layer_means")
+    require_numbers("layer_means", layers, file_bytes)
     for key in ("whitening", "scatter"):
         saved = state[key]
         if key == "scatter" and saved is None:  # of a slim checkpoint
@@ -65,7 +64,7 @@ def _require_gaussians(state: dict[str, Any], dim: int, file_bytes: int) -> None
             require_numbers(key, band, file_bytes)
     if images is not None:
         right = isinstance(images, Tensor) and images.dtype == torch.uint8
-        _require(right and images.shape == (state["count"], BYTES), "images")
+        _require(right and images.shape == (state["count"], BYTES), "digests")
     if state["calibration"] is not None:
         _require_calibration(state["calibration"])
 

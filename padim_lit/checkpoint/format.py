@@ -12,11 +12,11 @@ from padim_lit.checkpoint.content import require_content
 from padim_lit.errors import InputError
 from padim_lit.system.torch_file import damage
 
-#: Layout of what is written; older ones are brought up to it by `state_of`.
-VERSION = 4
+#: Layout of what is written; no other is read.
+VERSION = 1
 #: The key of a Lightning checkpoint under which it lies.
 KEY = "padim_lit"
-#: What every version holds under it.
+#: What it holds in every checkpoint.
 NEEDED = {"version", "spec", "provenance", "count"}
 
 
@@ -49,15 +49,15 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def explained(load: Callable) -> Callable:
-    """Decorator of ``load(cls, path, …)``: what is refused while a model is built names the file.
+    """Decorator of ``load(path, …)``: what is refused while a model is built names the file.
 
     A checkpoint of a strange make passes `read` and fails where its tensors meet the backbone.
     """
 
     @wraps(load)
-    def wrapped(cls: type, path: str | Path, *args: Any, **kwargs: Any) -> Any:
+    def wrapped(path: str | Path, *args: Any, **kwargs: Any) -> Any:
         try:
-            return load(cls, path, *args, **kwargs)
+            return load(path, *args, **kwargs)
         except InputError as error:
             if str(path) in str(error):
                 raise
@@ -92,17 +92,16 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def state_of(content: Any) -> dict[str, Any]:
-    """``content[KEY]``, brought up to the present `VERSION` in place.
+    """``content[KEY]``, checked for its version.
 
-    Keys: ``version``; ``spec``, the arguments of `Detector`; ``provenance``, what else was recorded
-    (data, preprocessing), primitives; ``count``, N, 0 before a fit. After one also ``mean`` (P,D)
-    and ``whitening`` and ``scatter``, the bands of a `Triangle` or packed, of which a slim
-    checkpoint (`Detector.slim_state`) has the first alone; ``images``, digests
-    (N,16) or None where they are unknown; ``layer_means`` (L,P,D) or None; ``calibration``, see
-    `padim_lit.deploy.calibration`, or None.
+    Keys: ``version``; ``spec``, the arguments of `Detector`; ``provenance``, what was fitted (data,
+    preprocessing), primitives; ``count``, N, 0 before a fit. After one also ``mean`` (P,D),
+    ``layer_means`` (L,P,D), ``whitening`` and ``scatter``, the bands of a `Triangle`, or packed; a
+    slim checkpoint has the first alone; ``digests`` (N,16) of the images, or None where they are
+    unknown; ``calibration``, see `padim_lit.deploy.calibration`, or None.
 
     Raises:
-        InputError: not a checkpoint of padim_lit, or of a newer one.
+        InputError: not a checkpoint of padim_lit, or of another version.
     """
     state = content.get(KEY) if isinstance(content, dict) else None
     if (
@@ -113,21 +112,11 @@ def state_of(content: Any) -> dict[str, Any]:
         or not isinstance(state["spec"], dict)
     ):
         raise InputError("not a padim_lit checkpoint; give the model.ckpt of an earlier run")
-    if state["version"] > VERSION:
+    if state["version"] != VERSION:
         raise InputError(
-            f"written by a newer padim_lit (checkpoint version {state['version']}, this one reads "
-            f"up to {VERSION}); upgrade padim_lit"
+            f"written by another padim_lit (checkpoint version {state['version']}, this one reads "
+            f"{VERSION}); use the padim_lit that wrote it, or fit again"
         )
-    if state["version"] < 2:
-        state["spec"].setdefault("image_score", "max")
-        options = state["spec"].get("proj_options")
-        if state["spec"].get("proj") == "npca" and isinstance(options, dict):
-            options.setdefault("fit_images", 100)
-    if state["version"] < 3:
-        state.update(images=None, calibration=None)
-    if state["version"] < 4:
-        state["layer_means"] = None
-    state["version"] = VERSION
     return state
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from padim_lit.checkpoint.format import KEY, differences, read
+from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.instantiate import instantiate, require_targets
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.settings import Embedding, Scoring, WithData
@@ -19,8 +20,7 @@ from padim_lit.data import AnomalyData, reading
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.detector import Detector
-from padim_lit.model.embedding import resolve_grid
+from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import Projection
 from padim_lit.padim import PaDiM
 from padim_lit.sweep.ablation import Ablation
@@ -73,7 +73,7 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
         sigma=settings.sigma,
         image_score=settings.image_score,
     )
-    model.provenance = {
+    model.detector.provenance = {
         "data": data.name,
         **data.provenance,
         **data.size,
@@ -84,7 +84,7 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
 
 def _adopt(projection: Projection, path: str, backbone: Backbone) -> None:
     """Take over the Π of a checkpoint with the same backbone and options."""
-    other = Detector.load_from_checkpoint(path)
+    other = load_detector(path)
     asked = {"proj": projection.name, "dim": projection.dim, "proj_options": projection.options}
     wrong = differences(other.spec(), asked)
     if wrong or other.backbone.source_sha256 != backbone.source_sha256:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.cli.build import make_data
 from padim_lit.cli.settings import Loading, WithData
 from padim_lit.data.datamodule import default_workers
@@ -46,8 +47,8 @@ class GoodImagesOrData(WithData, GoodImages):
 def load_full(settings: GoodImages) -> Detector:
     """The checkpoint ``settings.ckpt`` with its moments; InputError where it has none."""
     settings.require("ckpt", "model.ckpt of an earlier run")
-    detector = Detector.load_from_checkpoint(settings.ckpt)
-    detector.require_moments()
+    detector = load_detector(settings.ckpt)
+    detector.require_state()
     if not all(key in detector.provenance for key in LOOK):
         raise InputError(
             f"ckpt={settings.ckpt} does not say how its images were resized (a plain Trainer's); "
@@ -85,5 +86,5 @@ def finish(detector: Detector, folder: Path, what: str, facts: dict[str, Any]) -
         "train_images": detector.count,
         "history": [*provenance.get("history", []), {"mode": what, **facts}],
     }
-    detector.save(folder / "model.ckpt")
+    save_detector(detector, folder / "model.ckpt")
     write_json(folder / f"{what}.json", {**facts, "train_images": detector.count, **versions()})

@@ -19,32 +19,22 @@ from padim_lit.cli import config, experiment, messages, overrides
 from padim_lit.errors import InputError
 from padim_lit.sweep import folders, launchers
 
-# Lightning starts further ranks with this process's environment, so theirs is no user's wish.
-DEBUGGING = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
-
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn what a user can mend into one line on stderr; HYDRA_FULL_ERROR=1 keeps tracebacks."""
+def one_line_errors(debugging: bool) -> Iterator[None]:
+    """Turn what a user can mend into one line on stderr; `debugging` keeps tracebacks."""
     try:
         yield
     except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
-        if DEBUGGING:
+        if debugging:
             raise
         sys.exit(f"error: {messages.one_line(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if DEBUGGING or not (reason := launchers.error_line(error)):
+        if debugging or not (reason := launchers.error_line(error)):
             raise
         sys.exit(f"error: {reason}")
-
-
-@hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
-def task(cfg: DictConfig) -> None:
-    # Here too, because Hydra prints a line of its own about an error that comes out of a task.
-    with one_line_errors():
-        experiment.main(cfg)
 
 
 def prepare(words: list[str]) -> list[str]:
@@ -57,11 +47,20 @@ def prepare(words: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Run the command line in ``sys.argv``."""
+    """Run the command line in ``sys.argv``; HYDRA_FULL_ERROR=1 keeps tracebacks."""
+    # Lightning starts further ranks with this process's environment: theirs is no user's wish.
+    debugging = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
+
+    @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
+    def task(cfg: DictConfig) -> None:
+        # Here too, because Hydra prints a line of its own about an error that comes out of a task.
+        with one_line_errors(debugging):
+            experiment.main(cfg)
+
     # Without this, Hydra reports its errors in its own way, on several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     config.register()
-    with one_line_errors():
+    with one_line_errors(debugging):
         sys.argv[1:] = prepare(sys.argv[1:])
         try:
             task()

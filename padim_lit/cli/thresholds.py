@@ -21,7 +21,6 @@ from padim_lit.deploy.calibration import (
 )
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced
-from padim_lit.padim import PaDiM
 from padim_lit.system.console import progress
 from padim_lit.system.resource_errors import halving
 from padim_lit.visualization.predictions import TestScore
@@ -30,9 +29,9 @@ log = logging.getLogger(__name__)
 
 
 def choose_threshold(
-    data: AnomalyData, model: PaDiM, trainer: Trainer, images: int, rate: float | None
+    data: AnomalyData, detector: Detector, trainer: Trainer, images: int, rate: float | None
 ) -> None:
-    """Score training images as if each had been left out of the fit; sets ``model.calibration``.
+    """Score training images as if each had been left out of the fit; sets ``detector.calibration``.
 
     Args:
         images: that are scored, at most; 0: none, and no threshold.
@@ -40,23 +39,23 @@ def choose_threshold(
     """
     if not images:
         return
-    if model.count != len(data.train_items) or model.count < 3:
+    if detector.count != len(data.train_items) or detector.count < 3:
         log.warning(
             "no threshold: the fit took %d of %d training images; it needs all, and at least 3",
-            *(model.count, len(data.train_items)),
+            *(detector.count, len(data.train_items)),
         )
         return
     rate = RATE if rate is None else rate
-    items = _unseen(data.train_items, model.projection.fit_images, rate)
+    items = _unseen(data.train_items, detector.projection.fit_images, rate)
     items = [items[i] for i in evenly_spaced(len(items), images)]
     dataset = ItemDataset(items, data.view, data.reading.cache or picture)
     loader = partial(DataLoader, dataset, num_workers=data.num_workers, collate_fn=collate)
     with trainer.precision_plugin.forward_context():
         found, data.batch_size = measured(
-            model, loader, data.batch_size, trainer.strategy.root_device, "leave one out"
+            detector, loader, data.batch_size, trainer.strategy.root_device, "leave one out"
         )
-    model.calibration = calibrate(found, rate)
-    log.info("%s", describe(model.calibration))
+    detector.calibration = calibrate(found, rate)
+    log.info("%s", describe(detector.calibration))
 
 
 def measured(
@@ -99,12 +98,12 @@ def _unseen(items: Sequence[Item], fit_images: int, rate: float) -> Sequence[Ite
 
 
 def at_threshold(
-    rate: float | None, data: AnomalyData, model: PaDiM, predictions: Iterable[TestScore]
+    rate: float | None, data: AnomalyData, detector: Detector, predictions: Iterable[TestScore]
 ) -> dict[str, Any]:
     """For metrics.json: the threshold and what it makes of the test images that count."""
-    if model.calibration is None:
+    if detector.calibration is None:
         return {}
-    known = recalibrate(model.calibration, rate)
+    known = recalibrate(detector.calibration, rate)
     threshold, interval = known["threshold"], known["interval"] or (None, None)
     counted = [p for p in predictions if data.test_items[p.index].count_image]
     found = {

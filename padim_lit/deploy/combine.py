@@ -13,7 +13,8 @@ from padim_lit import digests
 from padim_lit.checkpoint.format import differences
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
-from padim_lit.model.moments import Moments, lower_covariance, merge, subtract
+from padim_lit.model.fit_state import FitState
+from padim_lit.model.moments import Moments, covariance
 
 #: What to do with an image that is there already.
 REPEATS = ("refuse", "skip", "count")
@@ -26,6 +27,8 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
 
     That takes equal options, equal weights, equal preprocessing and an equal Π: what learns its Π
     learns another one from other images.
+
+    >>> require_alike(detector, detector, ('a.ckpt', 'b.ckpt'))
     """
     ours, theirs = first.spec(), second.spec()
     for spec in (ours, theirs):  # how weights and backbone are called does not matter
@@ -51,38 +54,42 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
         )
 
 
-def add_images(
-    detector: Detector, moments: Moments, images: Tensor | None, repeats: str, what: str
-) -> None:
-    """Let `detector` hold these moments too.
+def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> None:
+    """Let `detector` hold these images too.
 
     Args:
-        detector: fitted, with moments; changed.
-        moments: of the new images, embedded as the detector does.
-        images: their digests (N,16); None where unknown.
+        detector: fitted, with its state; changed.
+        state: of the new images, embedded as the detector does.
         repeats: "refuse" or "count" those that are in both.
         what: names the new images in messages.
 
     Raises:
         InputError: an image is in both and is to be refused, or nobody can tell.
+
+    >>> more = detector.update_state(detector.empty_state(), {'image': torch.rand(3, 3, 64, 64)})
+    >>> before = detector.count
+    >>> add_images(detector, more, 'count', 'new images')
+    >>> detector.count - before
+    3
     """
-    ours = detector.require_moments()
+    ours = detector.require_state()
     if repeats != "count":
-        require_new(detector, images, what)
-    both = None
-    if images is not None and detector.images is not None:
-        both = digests.ordered(torch.cat([detector.images, images]))
-    detector.set_moments(merge(ours, moments), both)
+        require_new(ours.digests, state.digests, what)
+    detector.set_state(ours.merge(state))
 
 
-def require_new(detector: Detector, images: Tensor | None, what: str) -> None:
-    """Raise InputError if `detector` holds one of `images` (N,16), or nobody can tell."""
-    if images is None or detector.images is None:
+def require_new(held: Tensor | None, images: Tensor | None, what: str) -> None:
+    """Raise InputError if one of `images` (N,16) is `held` (M,16), or nobody can tell.
+
+    >>> one, other = torch.zeros(1, 16).byte(), torch.ones(1, 16).byte()
+    >>> require_new(one, other, 'new images')
+    """
+    if images is None or held is None:
         raise InputError(
-            f"{what}: which images the moments hold is not known (an old checkpoint, or one of a "
-            "plain Trainer), so repeated ones would go unnoticed; repeats=count adds them anyway"
+            f"{what}: which images the checkpoint holds is not known (one of a plain Trainer), so "
+            "repeated ones would go unnoticed; repeats=count adds them anyway"
         )
-    twice = digests.shared(detector.images, images)
+    twice = digests.shared(held, images)
     if twice:
         raise InputError(
             f"{what}: {twice} of {len(images)} images are in the checkpoint already; repeats=skip "
@@ -104,40 +111,48 @@ class Safety:
     negative: int
 
 
-def remove_images(detector: Detector, moments: Moments, images: Tensor, what: str) -> Safety:
+def remove_images(detector: Detector, state: FitState, what: str) -> Safety:
     """Let `detector` no longer hold these images.
 
     Args:
-        detector: fitted, with moments and digests; changed.
-        moments: of the images to remove, embedded as the detector does.
-        images: their digests (N,16).
+        detector: fitted, with its state; changed.
+        state: of the images to remove, embedded as the detector does.
         what: names them in messages.
 
     Raises:
         InputError: an image is not held, fewer than 2 would stay, or rounding has spoilt what
             would be left.
+
+    >>> batch = {'image': torch.rand(4, 3, 64, 64), 'digest': torch.arange(64).view(4, 16).byte()}
+    >>> detector.set_state(detector.update_state(detector.empty_state(), batch))
+    >>> part = {name: values[:1] for name, values in batch.items()}
+    >>> gone = detector.update_state(detector.empty_state(), part)
+    >>> remove_images(detector, gone, 'bad images').negative
+    0
+    >>> detector.count
+    3
     """
-    whole = detector.require_moments()
-    if detector.images is None:
+    whole, gone = detector.require_state(), state.digests
+    if whole.digests is None or gone is None:
         raise InputError(
-            f"{what}: which images the checkpoint holds is not known (an old one, or one of a plain"
-            " Trainer), so removing others would go unnoticed; fit it again"
+            f"{what}: which images the checkpoint holds is not known (one of a plain Trainer), so "
+            "removing others would go unnoticed; fit it again"
         )
-    left = digests.without(detector.images, images)
+    left = digests.without(whole.digests, gone)
     if left is None:
-        strangers = len(images) - digests.shared(images, detector.images)
+        strangers = len(gone) - digests.shared(gone, whole.digests)
         raise InputError(
-            f"{what}: {strangers or 'some'} of {len(images)} images are not in the checkpoint (or "
+            f"{what}: {strangers or 'some'} of {len(gone)} images are not in the checkpoint (or "
             "more often than it holds them); give those that it was fitted on, unchanged"
         )
-    rest = subtract(whole, moments)
-    safety = _safety(whole, rest, detector.eps)
+    rest = whole.subtract(state, left)
+    safety = _safety(whole.moments, rest.moments, detector.eps)
     if safety.negative:
         raise InputError(
             f"{what}: at {safety.negative} positions rounding is larger than what would be left; "
             "fit again without these images"
         )
-    detector.set_moments(rest, left)
+    detector.set_state(rest)
     return safety
 
 
@@ -147,7 +162,7 @@ def _safety(whole: Moments, rest: Moments, eps: float) -> Safety:
     for start in range(0, len(whole.mean), BLOCK):
         block = slice(start, start + BLOCK)
         before, after = (
-            lower_covariance(Moments(m.count, m.mean[block], m.scatter.at(block)), 0)
+            covariance(Moments(m.count, m.mean[block], m.scatter.at(block)), 0, symmetric=False)
             for m in (whole, rest)
         )
         scale = (whole.count - 1) / (rest.count - 1)

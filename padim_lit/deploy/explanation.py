@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import top_count
 from padim_lit.model.detector import Detector
-from padim_lit.model.embedding import embed_layers
+from padim_lit.model.embedding import project
+from padim_lit.model.fit_state import mean_of_layers
 
 #: Positions that are named, most important first.
 NAMED = 5
@@ -68,17 +68,6 @@ class Explanation:
         }
 
 
-def require_layer_means(detector: Detector) -> Tensor:
-    """The layers' means (L,P,D); InputError unless the score can be split over the layers."""
-    detector.require_fitted()
-    if detector.layer_means is None:
-        raise InputError(
-            "this checkpoint does not hold the layers' means (an old one, or merged with one): fit "
-            "again to have scores explained"
-        )
-    return detector.layer_means
-
-
 @torch.inference_mode()
 def explain(detector: Detector, image: Tensor) -> Explanation:
     """Split the score of one image over layers and positions.
@@ -93,13 +82,18 @@ def explain(detector: Detector, image: Tensor) -> Explanation:
         image: (3,h,w) in [0, 1], as the model sees it.
 
     Raises:
-        InputError: not fitted, or by a version that did not keep the layers' means.
+        InputError: not fitted.
+
+    >>> why = explain(detector, torch.rand(3, 64, 64))  # a fitted detector
+    >>> list(why.layers)
+    ['layer 1 (16×16)', 'layer 2 (8×8)', 'layer 3 (4×4)']
+    >>> round(sum(why.layers.values()), 4)
+    1.0
     """
-    means, whitening = require_layer_means(detector), detector.require_fitted()
-    device = means.device
-    features = detector.backbone(image[None].to(device))
-    parts = embed_layers(features, detector.projection, detector.map_grid)[:, 0]
-    parts = parts - means  # (L,P,D)
+    whitening, means = detector.require_fitted(), detector.layer_means
+    features = detector.backbone(image[None].to(means.device))
+    layers = project(features, detector.projection, detector.map_grid)
+    parts = mean_of_layers(layers, detector.map_grid, detector.projection.dim) - means  # (L,P,D)
     # W y_l of every layer, so that y_lᵀΣ⁻¹y = (W y_l)ᵀ(W y).
     white = whitening.times(parts.transpose(0, 1).contiguous())  # (P,L,D)
     total = white.sum(dim=1, keepdim=True)

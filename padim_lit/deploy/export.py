@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from padim_lit.checkpoint import format as checkpoint
+from padim_lit.checkpoint.state import save_detector, slim_state
 from padim_lit.data.transform import view
 from padim_lit.deploy.graph import Graph, names
 from padim_lit.errors import InputError
@@ -130,10 +130,10 @@ def export_torch(
     Raises:
         InputError: a number is beyond fp16.
     """
-    state = detector.slim_state(torch.float16 if precision == "fp16" else torch.float32)
+    state = slim_state(detector, torch.float16 if precision == "fp16" else torch.float32)
     require_finite(state["whitening"])
     state["exported"] = about
-    checkpoint.write(path, {"state_dict": detector.state_dict(), checkpoint.KEY: state})
+    save_detector(detector, path, state)
 
 
 WRITERS = {"onnx": export_onnx, "openvino": export_openvino, "torch": export_torch}

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from padim_lit.checkpoint.state import load_detector
 from padim_lit.data.images import as_rgb, from_array, read_image
 from padim_lit.data.transform import Size, view
 from padim_lit.deploy.calibration import describe, p_value, recalibrate
@@ -318,8 +319,8 @@ def load(
     Raises:
         InputError: no such file, not a checkpoint of padim_lit, or what `Predictor` raises.
     """
-    detector = Detector.load_from_checkpoint(ckpt)
-    detector.moments = None  # as large as the factors, and not needed to score
+    detector = load_detector(ckpt)
+    detector.fit_state = None  # as large as the factors, and not needed to score
     try:
         return Predictor(
             detector, image_size, crop_size, device, batch_size, threshold, false_alarm_rate

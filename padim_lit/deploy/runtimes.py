@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from padim_lit.checkpoint.state import load_detector
 from padim_lit.deploy.export import require
 from padim_lit.deploy.graph import OUTPUTS
 from padim_lit.model.detector import Detector
@@ -46,7 +47,7 @@ def open_openvino(path: Path, threads: int) -> Run:
 
 def open_torch(path: Path, threads: int) -> Run:
     """A checkpoint; torch's threads are the process's."""
-    return run_detector(Detector.load_from_checkpoint(path))
+    return run_detector(load_detector(path))
 
 
 RUNTIMES = {"onnx": open_onnx, "openvino": open_openvino, "torch": open_torch}

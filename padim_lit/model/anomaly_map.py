@@ -1,9 +1,10 @@
 """From patch distances to an anomaly map at image size, and to one score an image."""
 
-import math
-
+import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from padim_lit.errors import InputError
 
@@ -22,6 +23,9 @@ class AnomalyMap(nn.Module):
 
     Raises:
         InputError: σ below 0 or beyond the image.
+
+    >>> AnomalyMap((2, 2), (4, 4), sigma=0)(torch.tensor([[0.0, 0.0, 1.0, 1.0]]))[0, :, 0].tolist()
+    [0.0, 0.25, 0.75, 1.0]
     """
 
     rows: Tensor
@@ -50,7 +54,10 @@ TOP_SHARE = 0.02
 
 
 def require_image_score(how: str) -> None:
-    """Raise InputError unless `how` is one of `IMAGE_SCORES`."""
+    """Raise InputError unless `how` is one of `IMAGE_SCORES`.
+
+    >>> require_image_score('topk')
+    """
     if how not in IMAGE_SCORES:
         raise InputError(f"image_score={how}: unknown; allowed: {', '.join(IMAGE_SCORES)}")
 
@@ -63,6 +70,9 @@ def image_score(distances: Tensor, anomaly_map: Tensor, how: str = "max") -> Ten
         anomaly_map: (B,h,w), made of them.
         how: "max", the maximum of the map (PaDiM §4.1.2), or "topk", the mean of the top 2 % of
             the distances, at least one.
+
+    >>> image_score(torch.tensor([[1.0, 3.0]]), torch.ones(1, 4, 4), 'topk').item()
+    3.0
     """
     if how == "max":
         return anomaly_map.flatten(1).amax(dim=1)
@@ -70,34 +80,21 @@ def image_score(distances: Tensor, anomaly_map: Tensor, how: str = "max") -> Ten
 
 
 def top_count(positions: int) -> int:
-    """How many distances "topk" averages."""
+    """How many distances "topk" averages.
+
+    >>> top_count(784)
+    16
+    """
     return max(1, round(TOP_SHARE * positions))
 
 
 def _upsample(inside: int, outside: int) -> Tensor:
     """(outside, inside) weights of bilinear interpolation along one side, half-pixel centres."""
-    centre = ((torch.arange(outside, dtype=torch.float64) + 0.5) * inside / outside - 0.5).clamp(0)
-    low = centre.floor().long().clamp(max=inside - 1)
-    high = (low + 1).clamp(max=inside - 1)
-    share = centre - low
-    matrix = torch.zeros(outside, inside, dtype=torch.float64)
-    index = torch.arange(outside)
-    matrix.index_put_((index, low), 1 - share, accumulate=True)
-    matrix.index_put_((index, high), share, accumulate=True)
-    return matrix
+    rows = torch.eye(inside, dtype=torch.float64)[None]
+    return F.interpolate(rows, size=outside, mode="linear", align_corners=False)[0].T
 
 
 def _blur(size: int, sigma: float) -> Tensor:
     """(size, size) weights of a Gaussian blur along one side, reflected at its ends (dcba|abcd)."""
-    if sigma == 0:
-        return torch.eye(size, dtype=torch.float64)
-    radius = math.floor(4 * sigma + 0.5)
-    offsets = torch.arange(-radius, radius + 1)
-    kernel = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
-    kernel /= kernel.sum()
-    matrix = torch.zeros(size, size, dtype=torch.float64)
-    for row in range(size):
-        folded = (row + offsets) % (2 * size)
-        source = torch.where(folded < size, folded, 2 * size - 1 - folded)
-        matrix[row].index_add_(0, source, kernel)
-    return matrix
+    weights = np.eye(size)
+    return torch.from_numpy(gaussian_filter1d(weights, sigma, axis=0) if sigma else weights)

@@ -33,6 +33,10 @@ class Backbone(nn.Module):
 
     Raises:
         InputError: unknown model or layer, weights that cannot be had or do not fit.
+
+    >>> backbone = Backbone('test_resnet', layers=[1, 2], weights='random')
+    >>> [tuple(m.shape) for m in backbone(torch.rand(1, 3, 64, 64))]
+    [(1, 32, 16, 16), (1, 48, 8, 8)]
     """
 
     net: Any  # timm's extractor, whose feature_info nn.Module does not know of

@@ -1,21 +1,20 @@
 """What scores images: backbone, projection, one Gaussian a position, anomaly map."""
 
 import math
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from padim_lit.checkpoint import format as checkpoint
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import AnomalyMap, image_score, require_image_score
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.embedding import embed, resolve_grid
+from padim_lit.model.embedding import ProjectedLayer, add_up, project
+from padim_lit.model.fit_state import FitState, mean_of_layers
 from padim_lit.model.gaussian import mahalanobis, scoring_bytes, whiten
-from padim_lit.model.moments import Moments, init, update
-from padim_lit.model.projection import PROJECTIONS, Projection
+from padim_lit.model.grid import resolve_grid
+from padim_lit.model.projection import Projection
 from padim_lit.model.triangular import Triangle, triangle_bytes
 
 #: Of the backbone, as Lightning names it; `Detector.precision` says what a fit used.
@@ -37,15 +36,24 @@ class Detector(nn.Module):
 
     Attributes:
         mean, whitening: (P,D) and P triangles of D rows after a fit, else None.
-        layer_means: (L,P,D), each layer's share of the mean; None where it is not known.
-        moments: what they were made of; None before a fit and in slim checkpoints.
+        layer_means: (L,P,D) after a fit, each layer's share of the mean.
         count: N, the images that they were made of; 0 before a fit.
-        images: content digests (N,16) of the images in the moments; None where unknown.
+        fit_state: the sums that they were made of, to which images can be added; None before a
+            fit and in slim checkpoints.
         calibration: what held-out good images score; None where it was not measured.
         provenance: primitives on what was fitted (data, preprocessing, seed).
 
     Raises:
         InputError: arguments that do not fit each other.
+
+    >>> from padim_lit import JL
+    >>> backbone = Backbone('test_resnet', weights='random')
+    >>> detector = Detector(backbone, JL(backbone.embedding_dim, dim=8), image_shape=(64, 64))
+    >>> state = detector.update_state(detector.empty_state(), {'image': torch.rand(4, 3, 64, 64)})
+    >>> detector.set_state(state)
+    >>> score, maps = detector(torch.rand(2, 3, 64, 64))
+    >>> score.shape, maps.shape
+    (torch.Size([2]), torch.Size([2, 64, 64]))
     """
 
     mean: Tensor
@@ -77,12 +85,11 @@ class Detector(nn.Module):
         self.map_grid = resolve_grid(backbone.grids(self.image_shape), grid)
         self.anomaly_map = AnomalyMap(self.map_grid, self.image_shape, sigma)
         # No buffer: DDP would broadcast them before every step.
-        self.moments: Moments | None = None
+        self.fit_state: FitState | None = None
         self.count = 0
-        self.images: Tensor | None = None
         self.calibration: dict[str, Any] | None = None
         self.provenance: dict[str, Any] = {}
-        # Saved packed and with a version by `state`, not in the state dict.
+        # Saved by `padim_lit.checkpoint`, not in the state dict.
         self.register_buffer("mean", None, persistent=False)
         self.register_buffer("layer_means", None, persistent=False)
         self.whitening: Triangle | None = None
@@ -112,40 +119,44 @@ class Detector(nn.Module):
         # Where the module moves, its factors and moments move; as bands they are no buffers.
         if self.whitening is not None:
             self.whitening = self.whitening.map(change)
-        if self.moments is not None:
-            self.moments = self.moments.map(change)
+        if self.fit_state is not None:
+            self.fit_state = self.fit_state.map(change)
         return super()._apply(change, recurse)
 
     @torch.no_grad()
-    def embed(
-        self, images: Tensor, projection: Projection | None = None, means: Tensor | None = None
-    ) -> Tensor:
-        """(B,3,h,w) images → (B,P,D) projected embeddings, float32 under any autocast.
-
-        `means` is filled with the layers' shares, see `padim_lit.model.embedding.embed`.
-        """
+    def project(self, images: Tensor, projection: Projection | None = None) -> list[ProjectedLayer]:
+        """(B,3,h,w) images → each layer's share of their embeddings, float32 under any autocast."""
         features = self.backbone(images)
         with torch.autocast(images.device.type, enabled=False):
-            return embed(features, projection or self.projection, self.map_grid, means)
-
-    def no_moments(self) -> Moments:
-        """Moments of no image, for `update_moments`, where the module is."""
-        device, layers = self.projection.matrix.device, len(self.backbone.layers)
-        return init(self.positions, self.projection.dim, device, layers=layers)
+            return project(features, projection or self.projection, self.map_grid)
 
     @torch.no_grad()
-    def update_moments(
-        self, moments: Moments, images: Tensor, check: Callable[[Tensor], None]
-    ) -> Moments:
-        """Moments with these images (B,3,h,w) too; `check` sees the embeddings (B,P,D) before.
+    def embed(self, images: Tensor, projection: Projection | None = None) -> Tensor:
+        """(B,3,h,w) images → (B,P,D) projected embeddings."""
+        dim = (projection or self.projection).dim
+        return add_up(self.project(images, projection), self.map_grid, dim)
 
-        The scatter is changed in place, see `padim_lit.model.moments.update`.
+    def empty_state(self) -> FitState:
+        """A fit of no image, for `update_state`, where the module is."""
+        device, layers = self.projection.matrix.device, len(self.backbone.layers)
+        return FitState.empty(self.positions, self.projection.dim, layers, device)
+
+    @torch.no_grad()
+    def update_state(self, state: FitState, batch: Mapping[str, Any]) -> FitState:
+        """`state` with the images of a batch too; use what is returned.
+
+        Args:
+            state: its scatter is changed in place.
+            batch: ``image`` (B,3,h,w), and where they are known ``digest`` (B,16) and ``path``.
+
+        Raises:
+            InputError: features that are not finite; it names the image.
         """
-        shape = (len(self.backbone.layers), self.positions, self.projection.dim)
-        means = torch.zeros(shape, device=images.device)
-        x = self.embed(images, means=means)
-        check(x)
-        return update(moments, x, means)
+        layers = self.project(batch["image"])
+        means = mean_of_layers(layers, self.map_grid, self.projection.dim)
+        x = add_up(layers, self.map_grid, self.projection.dim)
+        require_finite(x, batch)
+        return state.update(x, means, batch.get("digest"))
 
     def distances(self, images: Tensor) -> Tensor:
         """(B,3,h,w) images in [0, 1] → (B,P) Mahalanobis distances, not squared."""
@@ -160,16 +171,20 @@ class Detector(nn.Module):
             maps = self.anomaly_map(distances)
         return image_score(distances, maps, self.image_score), maps
 
-    def set_moments(self, moments: Moments, images: Tensor | None = None) -> None:
-        """Score with the Gaussians of these moments from now on.
+    def set_state(self, state: FitState) -> None:
+        """Score with the Gaussians of this fit from now on.
 
         Raises:
             InputError: fewer than 2 images, or a singular covariance.
         """
-        self.mean, self.whitening = moments.mean, whiten(moments, self.eps)
-        self.count = moments.count
-        self.layer_means = moments.layers
-        self.moments, self.images, self.calibration = moments, images, None
+        self.mean, self.whitening = state.moments.mean, whiten(state.moments, self.eps)
+        self.layer_means, self.count = state.layer_means, state.count
+        self.fit_state, self.calibration = state, None
+
+    def reset(self) -> None:
+        """Forget the Gaussians and what they were made of; their memory is free."""
+        self.fit_state = self.mean = self.layer_means = self.whitening = None
+        self.count, self.calibration = 0, None
 
     def require_fitted(self) -> Triangle:
         """The whitening factors; InputError unless there are Gaussians to score with."""
@@ -177,17 +192,15 @@ class Detector(nn.Module):
             raise InputError("this PaDiM has no Gaussians yet: fit it or load a checkpoint first")
         return self.whitening
 
-    def require_moments(self) -> Moments:
-        """The moments; InputError unless there are any to add to, take from or merge."""
+    def require_state(self) -> FitState:
+        """What the fit gathered; InputError unless there is any to add to or take from."""
         self.require_fitted()
-        if self.moments is None:
+        if self.fit_state is None:
             raise InputError(
                 "this is a slim checkpoint (mode=export format=torch): it scores, but holds no "
                 "moments to merge, update or remove from; give the full model.ckpt"
             )
-        return self.moments
-
-    # Checkpoints
+        return self.fit_state
 
     def spec(self) -> dict[str, Any]:
         """What was fitted, as primitives: backbone, projection, ε, grid, image shape, σ."""
@@ -203,91 +216,3 @@ class Detector(nn.Module):
             "sigma": self.sigma,
             "image_score": self.image_score,
         }
-
-    def state(self) -> dict[str, Any]:
-        """What `padim_lit.checkpoint.format` keeps beside the state dict."""
-        state: dict[str, Any] = {"version": checkpoint.VERSION, "spec": self.spec()}
-        state |= {"provenance": self.provenance, "count": 0, "images": None, "calibration": None}
-        if self.whitening is not None:
-            # The bands themselves: packing would need the room of both once more.
-            state |= {
-                "count": self.count,
-                "mean": self.mean,
-                "layer_means": self.layer_means,
-                "scatter": None if self.moments is None else list(self.moments.scatter.bands),
-                "whitening": list(self.whitening.bands),
-                "images": self.images,
-                "calibration": self.calibration,
-            }
-        return state
-
-    def save(self, path: Path) -> None:
-        """Write all of it for `load_from_checkpoint`, whole or not at all."""
-        content = {"state_dict": self.state_dict(), checkpoint.KEY: self.state()}
-        checkpoint.write(path, content)
-
-    def slim_state(self, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-        """`state` for scoring alone: no scatter, no digests, whitening packed, in `dtype`.
-
-        Raises:
-            InputError: not fitted.
-        """
-        packed = self.require_fitted().pack(dtype)
-        slim = {"scatter": None, "images": None, "whitening": packed}
-        return self.state() | slim
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave; InputError where it is another config's."""
-        if state["spec"] != self.spec():
-            wrong = checkpoint.differences(state["spec"], self.spec())
-            raise InputError(f"checkpoint of another config: {wrong}")
-        self.provenance = state["provenance"]
-        if state["count"]:
-            self.count, self.mean, self.moments = state["count"], state["mean"], None
-            self.layer_means = state["layer_means"]
-            if state["scatter"] is not None:  # of a slim checkpoint it is
-                scatter = _triangle(state["scatter"], symmetric=True)
-                self.moments = Moments(self.count, self.mean, scatter, self.layer_means)
-            self.whitening = _triangle(state["whitening"], symmetric=False)
-            self.images, self.calibration = state["images"], state["calibration"]
-
-    @classmethod
-    @checkpoint.explained
-    def load_from_checkpoint(cls, path: str | Path, map_location: Any = "cpu") -> "Detector":
-        """Rebuild a fitted model from its file alone; no download, and no pickle is executed.
-
-        Raises:
-            InputError: no such file, not a checkpoint of padim_lit, or of a newer version.
-        """
-        content = checkpoint.read(path)
-        weights, state = content["state_dict"], content[checkpoint.KEY]
-        spec = state["spec"]
-        backbone = Backbone(
-            **spec["backbone"], state=checkpoint.submodule_state(weights, "backbone.net.")
-        )
-        kind = PROJECTIONS.get(spec["proj"])
-        if kind is None:
-            raise InputError(
-                f"{path}: made with proj={spec['proj']}, which is not registered here; "
-                f"import the module that adds it to PROJECTIONS (known: {', '.join(PROJECTIONS)})"
-            )
-        projection = kind(backbone.embedding_dim, spec["dim"], spec["seed"], **spec["proj_options"])
-        model = cls(
-            backbone,
-            projection,
-            image_shape=tuple(spec["image_shape"]),
-            eps=spec["eps"],
-            grid=spec["grid"],
-            sigma=spec["sigma"],
-            image_score=spec["image_score"],
-        )
-        model.load_state_dict(weights)
-        model.restore(state)
-        return model.eval().to(map_location)
-
-
-def _triangle(saved: Tensor | list[Tensor], symmetric: bool) -> Triangle:
-    """Of bands, or packed as versions 1 and 2 and slim checkpoints have it."""
-    if isinstance(saved, Tensor):
-        return Triangle.unpack(saved.float(), symmetric)
-    return Triangle(tuple(saved))

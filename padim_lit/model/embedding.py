@@ -4,22 +4,86 @@
 is projected on its own coarse grid and added into the result (DESIGN: project before upsampling).
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from padim_lit.errors import InputError
+from padim_lit.model.grid import finest_grid
 from padim_lit.model.projection import Projection
 
 
+class ProjectedLayer(NamedTuple):
+    """One layer's share Π_l f_l of the embeddings, on a grid of its own.
+
+    Attributes:
+        values: (B,H_l,W_l,d) float32.
+        dims: the slice of the D dimensions that they are; this layer's share of others is zero.
+    """
+
+    values: Tensor
+    dims: slice
+
+
+def project(
+    features: Sequence[Tensor], projection: Projection, grid: tuple[int, int]
+) -> list[ProjectedLayer]:
+    """Each layer projected on its own grid, or averaged down to `grid` where that is coarser.
+
+    Args:
+        features: the layers' maps (B,C_l,H_l,W_l).
+        projection: Π with C = Σ C_l.
+        grid: (H, W) of the embeddings.
+
+    >>> from padim_lit import JL
+    >>> features = [torch.rand(1, 2, 4, 4), torch.rand(1, 3, 2, 2)]
+    >>> layers = project(features, JL(5, 2), (4, 4))
+    >>> [tuple(layer.values.shape) for layer in layers]
+    [(1, 4, 4, 2), (1, 2, 2, 2)]
+    """
+    layers, start = [], 0
+    for layer in features:
+        # Averaging before the projection keeps the product on the smaller grid.
+        down = (min(layer.shape[-2], grid[0]), min(layer.shape[-1], grid[1]))
+        if down != tuple(layer.shape[-2:]):
+            layer = F.adaptive_avg_pool2d(layer, down)
+        layers.append(ProjectedLayer(*projection.project_layer(layer.float(), start)))
+        start += layer.shape[1]
+    return layers
+
+
+def add_up(layers: Sequence[ProjectedLayer], grid: tuple[int, int], dim: int) -> Tensor:
+    """Πx = Σ_l up(Π_l f_l): the layers' shares, repeated to the grid's nearest positions and added.
+
+    Args:
+        layers: of `project`; their values may be changed.
+        grid: (H, W).
+        dim: D.
+
+    Returns:
+        (B,P,D) float32, positions row by row.
+
+    >>> one, two = torch.ones(1, 2, 2, 3), torch.ones(1, 1, 1, 3)
+    >>> add_up([ProjectedLayer(x, slice(0, 3)) for x in (one, two)], (2, 2), 3)[0, :, 0].tolist()
+    [2.0, 2.0, 2.0, 2.0]
+    """
+    height, width = grid
+    first, *others = layers
+    batch = len(first.values)
+    if first.values.shape[1:] == (height, width, dim):
+        out = first.values.contiguous()  # the finest layer starts the sum itself
+    else:
+        out = first.values.new_zeros(batch, height, width, dim)
+        others = layers
+    for layer in others:
+        _add_upsampled(out[..., layer.dims], layer.values)
+    return out.view(batch, height * width, dim)
+
+
 def embed(
-    features: Sequence[Tensor],
-    projection: Projection,
-    grid: tuple[int, int] | None = None,
-    means: Tensor | None = None,
+    features: Sequence[Tensor], projection: Projection, grid: tuple[int, int] | None = None
 ) -> Tensor:
     """Projected embeddings Πx_ij of every position (PaDiM §3.1 and JL report, eq. 6).
 
@@ -30,87 +94,16 @@ def embed(
         features: the layers' maps (B,C_l,H_l,W_l).
         projection: Π with C = Σ C_l.
         grid: (H, W); None takes the largest layer's.
-        means: (L,P,D) zeros, to be filled with each layer's share of the batch's mean embedding:
-            they add up to it.
 
     Returns:
         (B,P,D) float32, positions row by row.
+
+    >>> from padim_lit import JL
+    >>> embed([torch.rand(2, 5, 4, 4)], JL(5, 2)).shape
+    torch.Size([2, 16, 2])
     """
-    height, width = grid or largest_grid([f.shape[-2:] for f in features])
-    batch = features[0].shape[0]
-    out: Any = None
-    for number, (projected, rows) in enumerate(layer_parts(features, projection, (height, width))):
-        if means is not None:
-            share = means[number].view(1, height, width, projection.dim)
-            _add_upsampled(share[..., rows], projected.mean(dim=0, keepdim=True))
-        if out is None:
-            if projected.shape[1:] == (height, width, projection.dim):
-                out = projected.contiguous()  # the finest layer starts the sum itself
-                continue
-            out = projected.new_zeros(batch, height, width, projection.dim)
-        _add_upsampled(out[..., rows], projected)
-    return out.view(batch, height * width, projection.dim)
-
-
-def embed_layers(
-    features: Sequence[Tensor], projection: Projection, grid: tuple[int, int]
-) -> Tensor:
-    """Each layer's share Π_l x_l of the embeddings, (L,B,P,D): `embed` gives their sum."""
-    batch, (height, width) = features[0].shape[0], grid
-    out = features[0].new_zeros(
-        len(features), batch, height, width, projection.dim, dtype=torch.float32
-    )
-    for share, (projected, rows) in zip(out, layer_parts(features, projection, grid), strict=True):
-        _add_upsampled(share[..., rows], projected)
-    return out.view(len(features), batch, height * width, projection.dim)
-
-
-def layer_parts(
-    features: Sequence[Tensor], projection: Projection, grid: tuple[int, int]
-) -> Iterator[tuple[Tensor, slice]]:
-    """`Projection.part` of one layer after the other, no finer than `grid`."""
-    start = 0
-    for layer in features:
-        # Averaging before the projection keeps the product on the smaller grid.
-        down = (min(layer.shape[-2], grid[0]), min(layer.shape[-1], grid[1]))
-        if down != tuple(layer.shape[-2:]):
-            layer = F.adaptive_avg_pool2d(layer, down)
-        yield projection.project_layer(layer.float(), start)
-        start += layer.shape[1]
-
-
-def largest_grid(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """(H, W) of the finest layer."""
-    return max(s[0] for s in shapes), max(s[1] for s in shapes)
-
-
-def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | str | None) -> tuple[int, int]:
-    """The (H, W) that embeddings live on.
-
-    Args:
-        shapes: (H_l, W_l) of each layer.
-        grid: positions along the longer side; "auto" takes the second finest layer's grid, None
-            the finest layer's.
-
-    Raises:
-        InputError: `grid` is another word, below 1 or finer than every layer.
-    """
-    height, width = largest_grid(shapes)
-    if grid is None:
-        return height, width
-    if grid == "auto":
-        coarser = [s for s in shapes if tuple(s) != (height, width)]
-        return largest_grid(coarser or shapes)
-    if isinstance(grid, bool) or not isinstance(grid, int):
-        raise InputError(f"grid={grid}: must be auto, null or a number of positions")
-    if not 1 <= grid <= max(height, width):
-        raise InputError(
-            f"grid={grid}: must be between 1 and the finest layer's {max(height, width)} "
-            f"(this backbone gives {height}×{width}); grid=null keeps that"
-        )
-    # The longer side gets `grid` positions, the shorter keeps the aspect.
-    scale = grid / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    grid = grid or finest_grid([f.shape[-2:] for f in features])
+    return add_up(project(features, projection, grid), grid, projection.dim)
 
 
 def _add_upsampled(out: Tensor, layer: Tensor) -> None:

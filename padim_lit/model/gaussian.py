@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
-from padim_lit.model.moments import Moments, covariance, lower_covariance, require_two
-from padim_lit.model.triangular import Triangle, blocks
+from padim_lit.model.moments import Moments, covariance
+from padim_lit.model.triangular import Triangle, blocks, invert_lower
 
 # Positions are factored in blocks of about this many float64 numbers: it bounds what the fit
 # needs beyond its state.
 BLOCK_NUMBERS = 2**22
-# Below this size a triangular solve beats splitting further.
-SOLVE_DIM = 64
 
 
 def whiten(
@@ -36,8 +34,11 @@ def whiten(
     Raises:
         InputError: fewer than 2 images, or a covariance that is not positive definite (ε too small
             for N ≤ D).
+
+    >>> ten = Moments(10, torch.zeros(1, 1), Triangle.of(torch.full((1, 1, 1), 27.0)))
+    >>> whiten(ten, eps=1.0).bands[0].item()  # variance 3 + 1
+    0.5
     """
-    require_two(moments)
     positions, dim = len(moments.mean), moments.scatter.dim if rows is None else len(rows)
     device, dtype = moments.scatter.device, moments.scatter.dtype
     out = Triangle.zeros(positions, dim, device, dtype)
@@ -49,15 +50,13 @@ def whiten(
         with torch.inference_mode(inference):
             part = Moments(moments.count, moments.mean[block], moments.scatter.at(block))
             if rows is None:
-                sigma = lower_covariance(part, eps)
+                sigma = covariance(part, eps, symmetric=False)
             else:
                 sigma = covariance(part, 0)[:, rows[:, None], rows] * factor**2
                 sigma.diagonal(dim1=-2, dim2=-1).add_(eps)
             lower, failed = torch.linalg.cholesky_ex(sigma)
             lower = lower.to(dtype)
-            inverse = torch.empty_like(lower)
-            _invert_lower(lower, inverse)
-            out.fill(block, inverse)
+            out.fill(block, invert_lower(lower))
         return bool(failed.any())
 
     starts = range(0, positions, step)
@@ -78,27 +77,12 @@ def whiten(
     return out
 
 
-def _invert_lower(lower: Tensor, out: Tensor) -> None:
-    """Inverse of lower triangles (P,D,D) into `out`, by halves: nearly all of it is products.
-
-    [[A, 0], [B, C]]⁻¹ = [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]]. A triangular solve against the identity does
-    three times the arithmetic, because it does not know that half of its right side is zero.
-    """
-    dim = lower.shape[-1]
-    if dim <= SOLVE_DIM:
-        identity = torch.eye(dim, dtype=lower.dtype, device=lower.device)
-        out.copy_(torch.linalg.solve_triangular(lower, identity, upper=False))
-        return
-    half = dim // 2
-    first, second = out[:, :half, :half], out[:, half:, half:]
-    _invert_lower(lower[:, :half, :half], first)
-    _invert_lower(lower[:, half:, half:], second)
-    out[:, :half, half:] = 0
-    out[:, half:, :half] = -second @ (lower[:, half:, :half] @ first)
-
-
 def scoring_bytes(positions: int, dim: int) -> int:
-    """Bytes of what scoring needs beside backbone and Π: means and packed triangles in float32."""
+    """Bytes of what scoring needs beside backbone and Π: means and packed triangles in float32.
+
+    >>> scoring_bytes(positions=784, dim=100) / 2**20  # 15.4 MiB
+    15.40...
+    """
     return 4 * positions * (dim + dim * (dim + 1) // 2)
 
 
@@ -112,6 +96,10 @@ def mahalanobis(x: Tensor, mean: Tensor, whitening: Triangle) -> Tensor:
 
     Returns:
         (B,P).
+
+    >>> half = Triangle.of(torch.full((1, 1, 1), 0.5))  # a standard deviation of 2
+    >>> mahalanobis(torch.full((1, 1, 1), 7.0), torch.ones(1, 1), half).item()
+    3.0
     """
     x = x.transpose(0, 1)
     norms = x.new_empty(x.shape[:2])

@@ -20,6 +20,9 @@ class Learned(Projection):
     Args:
         fit_images: number of good images to learn from, spread evenly over the training set; a
             covariance averaged over the positions needs few.
+
+    >>> Fisher(in_channels=1056, dim=100).fit_images
+    100
     """
 
     drawn = False
@@ -53,6 +56,11 @@ class Fisher(Learned):
     Args:
         shrinkage: λ > 0.
         fit_images: see `Learned`.
+
+    >>> fisher = Fisher(in_channels=4, dim=2)
+    >>> fisher.learn(within=torch.eye(4), means=torch.diag(torch.tensor([9.0, 1.0, 0.0, 4.0])))
+    >>> fisher.matrix.abs().argmax(dim=1).tolist()  # channels 0 and 3 tell positions apart best
+    [0, 3]
     """
 
     name = "fisher"
@@ -93,6 +101,9 @@ class NPCA(Learned):
     Args:
         fit_images: see `Learned`.
         sketch: width of the sketch, at least D.
+
+    >>> NPCA(in_channels=40, dim=2, sketch=10).matrix.any().item()  # nothing is learnt yet
+    False
     """
 
     name = "npca"
@@ -116,7 +127,11 @@ class NPCA(Learned):
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
-    """`count` of the indices below `total`, evenly spread; all of them where there are fewer."""
+    """`count` of the indices below `total`, evenly spread; all of them where there are fewer.
+
+    >>> evenly_spaced(10, 4)
+    [0, 2, 5, 7]
+    """
     count = min(total, count)
     return [i * total // count for i in range(count)]
 
@@ -133,6 +148,10 @@ def patch_statistics(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
     Raises:
         InputError: fewer than two images, or a value that is not finite.
+
+    >>> within, means = patch_statistics([torch.rand(3, 4, 2)])
+    >>> within.shape, means.shape
+    (torch.Size([2, 2]), torch.Size([4, 2]))
     """
     origin, count = None, 0
     for batch in batches:

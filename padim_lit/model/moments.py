@@ -21,20 +21,15 @@ REDUCE_POSITIONS = 256
 
 @dataclass(frozen=True)
 class Moments:
-    """n images, their mean (P,D) float64 and scatter S = Σ (x−μ)(x−μ)ᵀ, P triangles of D rows.
-
-    ``layers`` (L,P,D) float32 is each layer's share of the mean, None where nobody asked for it.
-    """
+    """n images, their mean (P,D) float64 and scatter S = Σ (x−μ)(x−μ)ᵀ, P triangles of D rows."""
 
     count: int
     mean: Tensor
     scatter: Triangle
-    layers: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Moments":
         """Each tensor changed."""
-        layers = None if self.layers is None else change(self.layers)
-        return Moments(self.count, change(self.mean), self.scatter.map(change), layers)
+        return Moments(self.count, change(self.mean), self.scatter.map(change))
 
 
 def init(
@@ -42,18 +37,20 @@ def init(
     dim: int,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    layers: int = 0,
 ) -> Moments:
-    """Moments of no image; `dtype` is the scatter's, `layers` the L whose means are kept."""
+    """Moments of no image; `dtype` is the scatter's.
+
+    >>> init(positions=4, dim=2).mean.shape
+    torch.Size([4, 2])
+    """
     return Moments(
         0,
         torch.zeros(positions, dim, dtype=torch.float64, device=device),
         Triangle.zeros(positions, dim, device, dtype),
-        torch.zeros(layers, positions, dim, device=device) if layers else None,
     )
 
 
-def update(moments: Moments, x: Tensor, layers: Tensor | None = None) -> Moments:
+def update(moments: Moments, x: Tensor) -> Moments:
     """Add B images. The scatter is changed in place; use the returned moments.
 
     S ← S + Σ_b y_b y_bᵀ + (nB/(n+B)) δδᵀ with y = x − m, m the batch's mean and δ = m − μ
@@ -62,7 +59,9 @@ def update(moments: Moments, x: Tensor, layers: Tensor | None = None) -> Moments
 
     Args:
         x: (B,P,D), finite.
-        layers: (L,P,D), each layer's share of the batch's mean; None where it is not kept.
+
+    >>> update(init(4, 2), torch.rand(8, 4, 2)).count
+    8
     """
     batch = x.shape[0]
     if batch == 0:
@@ -83,7 +82,7 @@ def update(moments: Moments, x: Tensor, layers: Tensor | None = None) -> Moments
         rows[:, batch] = delta * (moments.count * batch / total) ** 0.5
         moments.scatter.at(block).add_products(rows)
         torch.add(moments.mean[block], delta, alpha=batch / total, out=mean[block])
-    return Moments(total, mean, moments.scatter, _weighted(moments, batch, layers))
+    return Moments(total, mean, moments.scatter)
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -93,6 +92,10 @@ def merge(a: Moments, b: Moments) -> Moments:
 
     Raises:
         InputError: the two have other positions or dimensions.
+
+    >>> one = update(init(4, 2), torch.rand(3, 4, 2))
+    >>> merge(one, one).count
+    6
     """
     _check_alike(a, b)
     if a.count == 0 or b.count == 0:
@@ -104,7 +107,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     scatter = Triangle(tuple(x + y for x, y in pairs))
     _add_outer(scatter, delta, a.count * b.count / total)
     mean = a.mean + delta * (b.count / total)
-    return Moments(total, mean, scatter, _weighted(a, b.count, b.layers))
+    return Moments(total, mean, scatter)
 
 
 def subtract(whole: Moments, part: Moments) -> Moments:
@@ -115,6 +118,10 @@ def subtract(whole: Moments, part: Moments) -> Moments:
 
     Raises:
         InputError: other shapes, or fewer than 2 images would be left.
+
+    >>> one = update(init(4, 2), torch.rand(3, 4, 2))
+    >>> subtract(merge(one, one), one).count
+    3
     """
     _check_alike(whole, part)
     left = whole.count - part.count
@@ -126,7 +133,7 @@ def subtract(whole: Moments, part: Moments) -> Moments:
     pairs = zip(whole.scatter.bands, part.scatter.bands, strict=True)
     scatter = Triangle(tuple(x - y for x, y in pairs))
     _add_outer(scatter, part.mean - mean, -part.count * left / whole.count)
-    return Moments(left, mean, scatter, _weighted(whole, -part.count, part.layers))
+    return Moments(left, mean, scatter)
 
 
 def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Moments:
@@ -136,8 +143,11 @@ def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Mome
     positions at a time, so nothing is ever held once per rank.
 
     Args:
-        moments: this rank's; n_r may be 0. The layers' means are kept on all ranks or on none.
+        moments: this rank's; n_r may be 0.
         sum_over_ranks: all-reduce of a contiguous tensor by summing, in place or not.
+
+    >>> reduce(update(init(4, 2), torch.rand(3, 4, 2)), lambda mine: mine * 2).count  # two ranks
+    6
     """
     count = int(sum_over_ranks(moments.mean.new_tensor([moments.count])).item())
     mean = sum_over_ranks(moments.mean * moments.count) / max(count, 1)
@@ -145,48 +155,28 @@ def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Mome
     for band in moments.scatter.bands:
         for block in band.split(REDUCE_POSITIONS):
             block.copy_(sum_over_ranks(block))
-    layers = None
-    if moments.layers is not None:
-        layers = sum_over_ranks(moments.layers * moments.count) / max(count, 1)
-    return Moments(count, mean, moments.scatter, layers)
+    return Moments(count, mean, moments.scatter)
 
 
-def covariance(moments: Moments, eps: float) -> Tensor:
+def covariance(moments: Moments, eps: float, symmetric: bool = True) -> Tensor:
     """Σ_ij = S/(n−1) + εI (eq. 4 and 9), (P,D,D) float64.
+
+    Without `symmetric`, zeros above the diagonal: all that a Cholesky factorisation reads.
 
     Raises:
         InputError: fewer than 2 images.
+
+    >>> x = torch.tensor([0.0, 2.0]).view(2, 1, 1)
+    >>> covariance(update(init(1, 1), x), eps=0.5).item()
+    2.5
     """
-    return _covariance(moments, eps, symmetric=True)
-
-
-def lower_covariance(moments: Moments, eps: float) -> Tensor:
-    """`covariance` with anything above the diagonal: all that a Cholesky factorisation reads."""
-    return _covariance(moments, eps, symmetric=False)
-
-
-def require_two(moments: Moments) -> None:
-    """Raise InputError unless a covariance exists."""
     if moments.count < 2:
         raise InputError(
             f"{moments.count} training image: a covariance needs at least 2; add good images"
         )
-
-
-def _covariance(moments: Moments, eps: float, symmetric: bool) -> Tensor:
-    require_two(moments)
     sigma = moments.scatter.square(symmetric, dtype=torch.float64).div_(moments.count - 1)
     sigma.diagonal(dim1=-2, dim2=-1).add_(eps)
     return sigma
-
-
-def _weighted(moments: Moments, count: int, layers: Tensor | None) -> Tensor | None:
-    """The layers' means with those of `count` images more; below 0 they are taken away."""
-    if moments.count == 0:
-        return layers
-    if moments.layers is None or layers is None:
-        return None
-    return moments.layers + (layers - moments.layers) * (count / (moments.count + count))
 
 
 def _add_outer(scatter: Triangle, delta: Tensor, weight: float) -> None:

@@ -15,7 +15,10 @@ from padim_lit.errors import InputError
 
 
 def require_seed(seed: int) -> None:
-    """Raise InputError unless every generator in use takes `seed`."""
+    """Raise InputError unless every generator in use takes `seed`.
+
+    >>> require_seed(0)
+    """
     if not 0 <= seed < 2**32:
         raise InputError(f"seed={seed}: must be between 0 and {2**32 - 1}")
 
@@ -34,6 +37,9 @@ class Projection(nn.Module):
 
     Raises:
         InputError: D < 1, or D > C where rows are taken or orthonormal.
+
+    >>> PROJECTIONS['jl'](in_channels=1056, dim=100).matrix.shape
+    torch.Size([100, 1056])
     """
 
     name: ClassVar[str]
@@ -126,7 +132,11 @@ class Projection(nn.Module):
 
 
 class Subset(Projection):
-    """D of the C channels, drawn at random without replacement and unscaled (PaDiM §3.1, "Rd")."""
+    """D of the C channels, drawn at random without replacement and unscaled (PaDiM §3.1, "Rd").
+
+    >>> Subset(in_channels=5, dim=2).matrix.sum(dim=1).tolist()
+    [1.0, 1.0]
+    """
 
     name = "subset"
     bounded = True
@@ -149,7 +159,11 @@ class Subset(Projection):
 
 
 class JL(Projection):
-    """Johnson–Lindenstrauss: Π = G/√D with G_ab ~ N(0,1) (JL report, eq. 6 and 7)."""
+    """Johnson–Lindenstrauss: Π = G/√D with G_ab ~ N(0,1) (JL report, eq. 6 and 7).
+
+    >>> JL(in_channels=1000, dim=100).matrix.square().sum(dim=0).mean().item()  # lengths are kept
+    1.00...
+    """
 
     name = "jl"
 
@@ -162,6 +176,10 @@ class Orthogonal(Projection):
 
     A Mahalanobis distance depends on Π through its row space and ε alone, and the row space has
     the law of `JL`'s: the two differ in how ε weighs.
+
+    >>> matrix = Orthogonal(in_channels=9, dim=4).matrix
+    >>> torch.allclose(matrix @ matrix.T, 9 / 4 * torch.eye(4), atol=1e-5)
+    True
     """
 
     name = "orthogonal"
@@ -180,6 +198,9 @@ class Sparse(Projection):
     Args:
         density: 1/s in (0, 1], or ``auto`` for 1/√C, as in scikit-learn's SparseRandomProjection;
             1/3 is Achlioptas (2003).
+
+    >>> Sparse(in_channels=100, dim=50).matrix.ne(0).float().mean().item() < 0.15
+    True
     """
 
     name = "sparse"
@@ -200,7 +221,11 @@ class Sparse(Projection):
 
 
 class Identity(Projection):
-    """All C channels, D = C: the upper reference of an ablation, affordable for small C only."""
+    """All C channels, D = C: the upper reference of an ablation, affordable for small C only.
+
+    >>> Identity(in_channels=3).matrix.shape
+    torch.Size([3, 3])
+    """
 
     name = "identity"
     seeded = False
@@ -223,6 +248,9 @@ def gaussian_rows(rows: int, columns: int, generator: torch.Generator) -> Tensor
     """(rows, columns) of N(0,1), row after row, so that a smaller draw is the larger one's head.
 
     One call for all would not promise that: its vectorised tail depends on the total size.
+
+    >>> gaussian_rows(2, 3, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3])
     """
     draws = [torch.randn(columns, generator=generator, dtype=torch.float64) for _ in range(rows)]
     return torch.stack(draws)

@@ -50,6 +50,9 @@ def load_weights(model: str, weights: str, seed: int) -> tuple[dict[str, torch.T
 
     Raises:
         InputError: unknown model, unreachable or missing weights, another architecture's file.
+
+    >>> load_weights('test_resnet', 'random', seed=0)[1]
+    'random (seed 0)'
     """
     if not timm.is_model(model):
         close = timm.list_models(f"*{model.split('.')[0]}*")[:5]
@@ -66,7 +69,11 @@ def load_weights(model: str, weights: str, seed: int) -> tuple[dict[str, torch.T
 
 
 def fingerprint(state: dict[str, torch.Tensor]) -> str:
-    """First 12 hex digits of the SHA-256 over a state dict's names and bytes, in order."""
+    """First 12 hex digits of the SHA-256 over a state dict's names and bytes, in order.
+
+    >>> fingerprint({'a': torch.zeros(2)}) == fingerprint({'a': torch.zeros(2)})
+    True
+    """
     digest = hashlib.sha256()
     for name, tensor in state.items():
         digest.update(name.encode())

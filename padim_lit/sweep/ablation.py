@@ -16,8 +16,8 @@ from padim_lit.errors import InputError, require_finite
 from padim_lit.metrics import METRICS, ImageMetrics, PixelMetrics
 from padim_lit.model.anomaly_map import AnomalyMap, image_score
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.embedding import resolve_grid
 from padim_lit.model.gaussian import scoring_bytes
+from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
 from padim_lit.sweep.one_pass import CHUNK, FeatureStore, Plan, plan, run_head
 from padim_lit.sweep.run_store import RunResult

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from _helpers.fits import fit_on_embeddings, fit_on_images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from padim_lit import JL, Backbone, Detector, InputError
 from padim_lit.checkpoint.format import KEY, differences, read
-from padim_lit.model.moments import init, update
+from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.model.projection import PROJECTIONS
 
 
@@ -18,14 +19,14 @@ from padim_lit.model.projection import PROJECTIONS
 def saved(tmp_path_factory):
     backbone = Backbone("resnet18", weights="random")
     detector = Detector(backbone, JL(backbone.embedding_dim, 3), (64, 64))
-    detector.set_moments(update(init(detector.positions, 3), torch.rand(5, detector.positions, 3)))
+    fit_on_embeddings(detector, torch.rand(5, detector.positions, 3))
     path = tmp_path_factory.mktemp("saved") / "model.ckpt"
-    detector.save(path)
+    save_detector(detector, path)
     return path
 
 
 def test_what_was_saved_scores_the_same(saved):
-    one, other = (Detector.load_from_checkpoint(saved) for _ in range(2))
+    one, other = (load_detector(saved) for _ in range(2))
     images = torch.rand(2, 3, 64, 64)
     assert one.count == 5 and torch.equal(one(images)[1], other(images)[1])
 
@@ -47,12 +48,12 @@ def test_no_pickle_is_executed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "content",
-    [{}, [], {"state_dict": {}}, {"state_dict": {}, KEY: {}}, {KEY: {"version": 3}}, 7],
+    [{}, [], {"state_dict": {}}, {"state_dict": {}, KEY: {}}, {KEY: {"version": 1}}, 7],
 )
 def test_foreign_contents_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match="not a padim_lit checkpoint"):
-        Detector.load_from_checkpoint(tmp_path / "a.ckpt")
+        load_detector(tmp_path / "a.ckpt")
 
 
 @given(st.binary(max_size=200))
@@ -75,9 +76,9 @@ def test_half_a_file_is_refused(saved, tmp_path, share):
 
 
 def test_a_folder_that_cannot_be_written_is_said(saved):
-    detector = Detector.load_from_checkpoint(saved)
+    detector = load_detector(saved)
     with pytest.raises(InputError, match="cannot be written"):
-        detector.save(saved.parent / "nowhere" / "model.ckpt")
+        save_detector(detector, saved.parent / "nowhere" / "model.ckpt")
 
 
 def test_differences_name_the_keys():
@@ -99,8 +100,7 @@ def test_whole_numbers_of_an_own_projection_come_back(tmp_path, monkeypatch):
     backbone = Backbone("resnet18", [1, 2, 3], weights="random")
     model = Detector(backbone, Indexed(backbone.embedding_dim, 4), image_shape=(32, 32))
     images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    empty = init(model.positions, 4, layers=3)
-    model.set_moments(model.update_moments(empty, images, lambda x: None))
-    model.save(tmp_path / "own.ckpt")
-    again = Detector.load_from_checkpoint(tmp_path / "own.ckpt")
+    fit_on_images(model, images)
+    save_detector(model, tmp_path / "own.ckpt")
+    again = load_detector(tmp_path / "own.ckpt")
     assert again.projection.rows.tolist() == [0, 1, 2, 3] and again.projection.used.all()

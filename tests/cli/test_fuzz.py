@@ -30,6 +30,7 @@ import padim_lit
 from padim_lit import JL, Backbone, Detector, InputError
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.checkpoint.format import read
+from padim_lit.checkpoint.state import save_detector
 from padim_lit.cli import config
 from padim_lit.cli.build import make_data, make_model
 from padim_lit.cli.messages import one_line
@@ -39,7 +40,6 @@ from padim_lit.data.items import Item, ItemDataset, collate
 from padim_lit.data.transform import view
 from padim_lit.deploy.calibration import Measured, calibrate
 from padim_lit.deploy.prediction_log import ScoredFiles, Version
-from padim_lit.model.moments import init, update
 from padim_lit.sweep import folders, jobs
 from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system.atomic import write_csv, write_json
@@ -74,10 +74,9 @@ def detector() -> Detector:
         torch.manual_seed(0)
         backbone = Backbone("test_resnet", layers=[1, 2], weights="random")
         made = Detector(backbone, JL(backbone.embedding_dim, 3), (SIDE, SIDE))
-        made.set_moments(
-            update(init(made.positions, 3), torch.rand(9, made.positions, 3)),
-            torch.randint(0, 256, (9, 16), dtype=torch.uint8),
-        )
+        x, known = torch.rand(9, made.positions, 3), torch.randint(256, (9, 16)).byte()
+        means = torch.zeros(2, made.positions, 3)
+        made.set_state(made.empty_state().update(x, means, known))
     scores = torch.linspace(1, 2, 30)
     made.calibration = calibrate(Measured(scores, scores), 0.1)
     made.provenance = {
@@ -92,7 +91,7 @@ def detector() -> Detector:
 @pytest.fixture(scope="module")
 def whole(detector, tmp_path_factory) -> bytes:
     path = tmp_path_factory.mktemp("whole") / "model.ckpt"
-    detector.save(path)
+    save_detector(detector, path)
     return path.read_bytes()
 
 
@@ -237,7 +236,7 @@ def config_cases(root: Path, count: int) -> Iterator[Case]:
             settings = config.settings_of(compose("config", words), words)
             data = make_data(settings, settings.size)
             model = make_model(settings, data)
-            assert model.detector.positions > 0 if hasattr(model, "detector") else model.positions
+            assert model.detector.positions > 0
         except (HydraException, OmegaConfBaseException, OSError, InputError) as error:
             raise InputError(one_line(error)) from None  # as run.py does
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from _helpers.fits import fit_on_images
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, genpareto
@@ -106,7 +107,7 @@ def detector() -> Detector:
 
 
 def fit(model: Detector, images: torch.Tensor) -> None:
-    model.set_moments(update(init(model.positions, model.projection.dim), model.embed(images)))
+    fit_on_images(model, images, batch=len(images))
 
 
 @pytest.mark.parametrize("how", ["max", "topk"])

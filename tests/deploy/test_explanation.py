@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from padim_lit import JL, Backbone, Identity, PaDiM, Subset
+from padim_lit import JL, Backbone, Identity, Subset
+from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.deploy.explanation import explain
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.model.gaussian import whiten
-from padim_lit.model.moments import init, merge, subtract
 
 SHAPE = (64, 48)
 
@@ -24,16 +24,16 @@ def _images(count, seed):
 
 def _fitted(kind=JL, dim=12, **options):
     backbone = _backbone()
-    model = PaDiM(backbone, kind(backbone.embedding_dim, dim), SHAPE, **options)
-    model.set_moments(_moments(model, _images(20, 1)))
+    model = Detector(backbone, kind(backbone.embedding_dim, dim), SHAPE, **options)
+    model.set_state(_state(model, _images(20, 1)))
     return model
 
 
-def _moments(model, images, step=7):
-    moments = init(model.positions, model.projection.dim)
+def _state(detector, images, step=7):
+    state = detector.empty_state()
     for batch in images.split(step):
-        moments = model.update_moments(moments, batch, lambda x: None)
-    return moments
+        state = detector.update_state(state, {"image": batch})
+    return state
 
 
 @pytest.mark.parametrize("kind", [JL, Subset])
@@ -103,27 +103,31 @@ def test_layer_means_are_those_of_all_images():
 def test_layer_means_merge_and_subtract():
     model = _fitted()
     images = _images(23, 5)
-    whole = _moments(model, images)
-    first, second = _moments(model, images[:9]), _moments(model, images[9:])
-    torch.testing.assert_close(merge(first, second).layers, whole.layers)
-    torch.testing.assert_close(subtract(whole, first).layers, second.layers, rtol=1e-4, atol=1e-5)
+    whole = _state(model, images)
+    first, second = _state(model, images[:9]), _state(model, images[9:])
+    torch.testing.assert_close(first.merge(second).layer_means, whole.layer_means)
+    rest = whole.subtract(first, None)
+    torch.testing.assert_close(rest.layer_means, second.layer_means, rtol=1e-4, atol=1e-5)
 
 
-def test_a_checkpoint_keeps_them_and_an_old_one_says_so(tmp_path):
+def test_a_checkpoint_keeps_them(tmp_path):
     model = _fitted()
-    model.save(tmp_path / "model.ckpt")
+    save_detector(model, tmp_path / "model.ckpt")
     image = _images(1, 6)[0]
-    again = Detector.load_from_checkpoint(tmp_path / "model.ckpt")
+    again = load_detector(tmp_path / "model.ckpt")
     assert explain(again, image).layers == explain(model, image).layers
-    again.layer_means = None
-    with pytest.raises(InputError, match="fit again"):
-        explain(again, image)
+
+
+def test_before_the_fit_there_is_nothing_to_explain():
+    backbone = _backbone()
+    with pytest.raises(InputError, match="fit it"):
+        explain(Detector(backbone, JL(backbone.embedding_dim, 4), SHAPE), _images(1, 6)[0])
 
 
 def test_against_float64():
     model = _fitted(eps=0.1)
     image = _images(1, 7)
-    moments = model.moments
+    moments = model.fit_state.moments
     sigma = moments.scatter.square(True, torch.float64) / (moments.count - 1)
     sigma += 0.1 * torch.eye(12)
     deviation = model.embed(image)[0].double() - model.mean

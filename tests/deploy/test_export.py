@@ -11,11 +11,13 @@ import openvino
 import pytest
 import torch
 from _helpers.cli import ROOT, TINY, environment
+from _helpers.fits import fit_on_images
 from _helpers.trees import build_tree, save_image
 from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from padim_lit import InputError
+from padim_lit.checkpoint.state import full_state, load_detector, restore, save_detector
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import export as mode
 from padim_lit.deploy.calibration import Measured, calibrate
@@ -24,7 +26,6 @@ from padim_lit.deploy.graph import Graph, _averages
 from padim_lit.deploy.runtimes import largest_difference, milliseconds, open_onnx
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.detector import Detector
-from padim_lit.model.moments import init, update
 from padim_lit.model.projection import PROJECTIONS
 
 pytestmark = pytest.mark.skipif(
@@ -68,7 +69,7 @@ def export(here):
 
 
 def detector_of(here, kind) -> Detector:
-    return Detector.load_from_checkpoint(here / kind / "model.ckpt")
+    return load_detector(here / kind / "model.ckpt")
 
 
 def pictures(count, size=64):
@@ -193,10 +194,10 @@ def test_example_is_short_and_needs_three_packages():
 def test_slim_checkpoint_tests_as_the_full_one(here, zygote, export, precision):
     export("fisher", "format=torch", f"precision={precision}", "output=slim.ckpt")
     full, slim = here / "fisher/model.ckpt", here / "slim.ckpt"
-    model = Detector.load_from_checkpoint(slim)
+    model = load_detector(slim)
     whitening = 2 * 25 * 70 * 71 // 2 * (2 if precision == "fp32" else 1)
     scatter = 4 * 25 * sum((b - a) * b for a, b in ((0, 35), (35, 70)))
-    assert model.moments is None and model.images is None and model.count == 6
+    assert model.fit_state is None and model.count == 6
     saved = slim.stat().st_size
     assert saved < full.stat().st_size - scatter
     score, maps = expected(here, "fisher", pictures(2))
@@ -217,17 +218,17 @@ def test_slim_checkpoint_tests_as_the_full_one(here, zygote, export, precision):
 
 def test_slim_checkpoint_has_no_moments_to_change(here, zygote, export):
     export("jl", "format=torch", "output=jl_slim.ckpt")
-    model = Detector.load_from_checkpoint(here / "jl_slim.ckpt")
+    model = load_detector(here / "jl_slim.ckpt")
     with pytest.raises(InputError, match=r"slim checkpoint.*no moments.*full model.ckpt"):
-        model.require_moments()
+        model.require_state()
     result = zygote.run(["mode=merge", "ckpts=[jl_slim.ckpt,jl/model.ckpt]"], here)
     assert result.code == 1 and "slim checkpoint" in result.err
     # It exports as the full one does, and can be saved again.
     export("jl", "ckpt=jl_slim.ckpt", "format=torch", "output=again.ckpt")
-    state = model.state()
-    again = Detector.load_from_checkpoint(here / "jl_slim.ckpt")
-    again.restore(state)
-    assert again.moments is None and again.count == 6
+    state = full_state(model)
+    again = load_detector(here / "jl_slim.ckpt")
+    restore(again, state)
+    assert again.fit_state is None and again.count == 6
 
 
 def test_calibrated_threshold_makes_the_decision(here, export, capsys):
@@ -238,14 +239,14 @@ def test_calibrated_threshold_makes_the_decision(here, export, capsys):
         "map_threshold": None,
     }
     model.calibration |= {"interval": [0.0, 0.1], "method": "empirical"}
-    model.save(here / "calibrated.ckpt")
+    save_detector(model, here / "calibrated.ckpt")
     assert export("jl", "ckpt=calibrated.ckpt", "output=calibrated.onnx")["threshold"] == 3.25
     assert "No decision" not in capsys.readouterr().out
     found = open_onnx(here / "calibrated.onnx", 1)(floats(pictures(2)))
     assert found["decision"].tolist() == (found["score"] >= 3.25).tolist()
     slim = ["ckpt=calibrated.ckpt", "format=torch", "output=calibrated_slim.ckpt"]
     assert export("jl", *slim, "threshold=4")["threshold"] == 4  # the user's word counts
-    kept = Detector.load_from_checkpoint(here / "calibrated_slim.ckpt").calibration
+    kept = load_detector(here / "calibrated_slim.ckpt").calibration
     assert kept["threshold"] == 3.25 and torch.equal(kept["scores"], scores)
 
 
@@ -273,7 +274,7 @@ def test_calibrated_threshold_makes_the_decision(here, export, capsys):
 def test_refusals_are_one_line(here, export, args, words):
     torch.save({"state_dict": {}}, here / "foreign.ckpt")
     (here / "data/data.yaml").write_text("")
-    tiny_detector(fitted=False).save(here / "unfitted.ckpt")
+    save_detector(tiny_detector(fitted=False), here / "unfitted.ckpt")
     before = sorted(p.name for p in here.iterdir())
     with pytest.raises(InputError) as error:
         export("jl", *args)
@@ -317,7 +318,7 @@ def tiny_detector(fitted=True, grid="auto", proj="jl", dim=5, shape=(64, 48)) ->
     detector = Detector(backbone, projection, image_shape=shape, grid=grid, eps=0.1)
     if fitted:
         images = torch.rand(4, 3, *shape, generator=torch.Generator().manual_seed(0))
-        detector.set_moments(update(init(detector.positions, dim), detector.embed(images)))
+        fit_on_images(detector, images)
     return detector.eval()
 
 

@@ -14,7 +14,8 @@ from _helpers.trees import build_tree
 from PIL import Image
 
 import padim_lit
-from padim_lit import Detector, InputError, Predictor
+from padim_lit import InputError, Predictor
+from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.deploy.calibration import p_value
 
 
@@ -89,7 +90,7 @@ def test_one_gives_one_and_several_give_a_list(predictor, picture):
 
 
 def test_decisions_and_p_values_come_from_the_training_images(here, predictor, picture):
-    known = Detector.load_from_checkpoint(here / "run" / "model.ckpt").calibration
+    known = load_detector(here / "run" / "model.ckpt").calibration
     found = predictor(picture)
     assert found.threshold == predictor.threshold == known["threshold"]
     assert found.is_anomalous is (found.score >= known["threshold"])
@@ -159,9 +160,9 @@ def test_what_is_no_image_is_one_line(predictor, what):
 
 
 def test_a_plain_trainers_checkpoint_needs_the_sizes(here, predictor, picture, tmp_path):
-    bare = Detector.load_from_checkpoint(here / "run" / "model.ckpt")
+    bare = load_detector(here / "run" / "model.ckpt")
     bare.provenance, bare.calibration = {}, None
-    bare.save(tmp_path / "plain.ckpt")
+    save_detector(bare, tmp_path / "plain.ckpt")
     with pytest.raises(InputError, match=r"plain\.ckpt: .*give image_size"):
         padim_lit.load(tmp_path / "plain.ckpt")
     model = padim_lit.load(tmp_path / "plain.ckpt", image_size=[72, 80], crop_size=64, device="cpu")

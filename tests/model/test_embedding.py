@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from padim_lit.errors import InputError
-from padim_lit.model.embedding import embed, resolve_grid
+from padim_lit.model.embedding import embed
+from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import PROJECTIONS, Identity
 
 WIDTHS = (6, 5, 9)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from _helpers.ranks import all_ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,13 +24,10 @@ def images(n, offset=0.0, seed=0):
     return x + offset * x.std(dim=0, correction=0)
 
 
-def fit(batches, dtype=torch.float32, layers=0):
-    """With `layers`, the first is a quarter of the mean."""
-    state = init(P, D, dtype=dtype, layers=layers)
+def fit(batches, dtype=torch.float32):
+    state = init(P, D, dtype=dtype)
     for batch in batches:
-        mean = batch.mean(dim=0) if len(batch) else torch.zeros(P, D)
-        shares = torch.stack([mean / 4, mean * 3 / 4]) if layers else None
-        state = update(state, batch, shares)
+        state = update(state, batch)
     return state
 
 
@@ -128,35 +126,12 @@ def test_subtract_refuses_to_leave_fewer_than_two():
 @pytest.mark.parametrize("sizes", [(20, 40), (1, 59), (0, 60), (25, 0, 35)])
 def test_reduce_over_ranks_equals_one_device(sizes):
     x = images(60, 1e3)
-    states = [fit([part], layers=2) for part in x.split(list(sizes))]
+    states = [fit([part]) for part in x.split(list(sizes))]
     # Every rank runs to its next sum, then all sums meet: what an all-reduce does, in threads.
-    results = all_ranks(states)
+    results = all_ranks(states, lambda state, total, _: reduce(state, total))
     for state in results:
         assert state.count == 60
         assert max(error(state, x)) < 1e-6
-        torch.testing.assert_close(state.layers[0], x.mean(dim=0) / 4, rtol=1e-5, atol=1e-5)
-
-
-def all_ranks(states):
-    import threading
-
-    barrier, board = threading.Barrier(len(states)), [None] * len(states)
-    results = [None] * len(states)
-
-    def rank(i):
-        def sum_over_ranks(tensor):
-            board[i] = tensor.clone()
-            barrier.wait()
-            total = torch.stack(board).sum(dim=0)
-            barrier.wait()
-            return total
-
-        results[i] = reduce(states[i], sum_over_ranks)
-
-    threads = [threading.Thread(target=rank, args=(i,)) for i in range(len(states))]
-    [t.start() for t in threads]
-    [t.join(timeout=30) for t in threads]
-    return results
 
 
 def test_reduce_works_in_blocks(monkeypatch):

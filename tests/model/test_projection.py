@@ -8,7 +8,7 @@ import torch
 from sklearn.random_projection import SparseRandomProjection
 
 from padim_lit.errors import InputError
-from padim_lit.model.learned import NPCA, Fisher, patch_statistics, spread
+from padim_lit.model.learned import NPCA, Fisher, evenly_spaced, patch_statistics
 from padim_lit.model.projection import (
     JL,
     PROJECTIONS,
@@ -245,8 +245,8 @@ def test_what_learns_refuses_too_few_images(patches):
 
 
 def test_the_warm_up_is_spread_over_the_training_set():
-    assert spread(10, 4) == [0, 2, 5, 7]
-    assert spread(3, 100) == [0, 1, 2]
+    assert evenly_spaced(10, 4) == [0, 2, 5, 7]
+    assert evenly_spaced(3, 100) == [0, 1, 2]
 
 
 def test_npca_refuses_a_sketch_narrower_than_d():

@@ -41,13 +41,14 @@ def run(settings: Calibrate, folder: Path) -> None:
             the checkpoint holds.
     """
     detector = load_full(settings)
-    if detector.images is None:
+    images = detector.require_state().digests
+    if images is None:
         raise InputError(
             f"ckpt={settings.ckpt}: which images it holds is not known (an old checkpoint, or one "
             "of a plain Trainer), and those score too low; fit it again"
         )
     dataset, what = good_images(settings, detector)
-    held = set(digests.keys(detector.images))
+    held = set(digests.keys(images))
     device = device_of(settings.trainer)
     loader = partial(batches, settings, dataset)
     found, _ = measured(detector, loader, settings.batch_size, device, "calibrate", held)

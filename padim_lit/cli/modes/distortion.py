@@ -18,7 +18,8 @@ from padim_lit.cli.build import device_of, facts, make_backbone, make_data, requ
 from padim_lit.cli.settings import Comparing, Embedding
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.embedding import embed, resolve_grid
+from padim_lit.model.embedding import embed
+from padim_lit.model.grid import resolve_grid
 from padim_lit.model.learned import evenly_spaced
 from padim_lit.model.projection import PROJECTIONS, Identity
 from padim_lit.sweep.ablation import Sweep

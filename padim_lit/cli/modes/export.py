@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.settings import Settings
 from padim_lit.data.files import find_images
 from padim_lit.data.images import read_image
@@ -91,7 +92,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     source, target = Path(settings.ckpt).expanduser(), _target(settings, folder)
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"output={target} is the checkpoint itself; give another file")
-    detector = Detector.load_from_checkpoint(source)
+    detector = load_detector(source)
     detector.require_fitted()
     threshold, notes = _threshold(settings, detector)
     about = metadata(detector, threshold, settings.precision, settings.preprocess)

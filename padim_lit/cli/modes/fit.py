@@ -27,6 +27,7 @@ from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.errors import InputError
+from padim_lit.model.detector import Detector
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.memory import peak_bytes, reset_peak
@@ -125,25 +126,26 @@ def _fit_and_test(
 ) -> dict[str, Any]:
     device = trainer.strategy.root_device
     reset_peak(device)
-    notes = _notes(settings, data, model)
+    detector = model.detector
+    notes = _notes(settings, data, detector)
     if trainer.is_global_zero:
-        log.info(_headline(data, model))
+        log.info(_headline(data, detector))
     fit_seconds = None
     if not settings.ckpt:
         start = time.perf_counter()
         trainer = _in_memory(settings, data, trainer, recorder, "fit", lambda t: t.fit(model, data))
         fit_seconds = time.perf_counter() - start
-        if model.whitening is None:
+        if detector.whitening is None:
             raise InputError(
                 "nothing was fitted: trainer.max_epochs must be 1, and limits on batches above 0"
             )
-        model.provenance["precision"] = trainer.precision
+        detector.provenance["precision"] = trainer.precision
         if trainer.is_global_zero:
             thresholds.choose_threshold(
-                data, model, trainer, settings.calibration, settings.false_alarm_rate
+                data, detector, trainer, settings.calibration, settings.false_alarm_rate
             )
         _save_checkpoint(trainer, folder / "model.ckpt")
-        model.moments = None  # the file holds them; the test needs the factors alone
+        detector.fit_state = None  # the file holds them; the test needs the factors alone
     start = time.perf_counter()
     trainer = _in_memory(
         settings, data, trainer, recorder, "test", lambda t: t.test(model, data, verbose=False)
@@ -157,28 +159,28 @@ def _fit_and_test(
         **{f"test/{name}": value for name, value in metrics.items()},
         **{f"test/{name}_why": reason for name, reason in why.items()},
         "fit/seconds": fit_seconds,
-        "fit/images": model.count,
+        "fit/images": detector.count,
         "test/seconds": test_seconds,
         "test/images": len(recorder.predictions),
         "test/seconds_per_image": test_seconds / max(len(recorder.predictions), 1),
         "peak_memory_bytes": peak_bytes(device),
-        "state_bytes": model.state_bytes,
+        "state_bytes": detector.state_bytes,
         "device": device_name(device),
         "precision": trainer.precision,
-        "backbone": model.backbone.name,
-        "weights": model.backbone.source,
-        "weights_sha256": model.backbone.source_sha256,
-        "layers": model.backbone.layers,
-        "embedding_dim": model.backbone.embedding_dim,
-        "proj": model.projection.name,
-        **{f"proj/{key}": value for key, value in model.projection.options.items()},
-        "dim": model.projection.dim,
-        "eps": model.eps,
+        "backbone": detector.backbone.name,
+        "weights": detector.backbone.source,
+        "weights_sha256": detector.backbone.source_sha256,
+        "layers": detector.backbone.layers,
+        "embedding_dim": detector.backbone.embedding_dim,
+        "proj": detector.projection.name,
+        **{f"proj/{key}": value for key, value in detector.projection.options.items()},
+        "dim": detector.projection.dim,
+        "eps": detector.eps,
         "seed": settings.seed,
-        "grid": list(model.map_grid),
-        "sigma": model.sigma,
-        "image_score": model.image_score,
-        **thresholds.at_threshold(settings.false_alarm_rate, data, model, recorder.predictions),
+        "grid": list(detector.map_grid),
+        "sigma": detector.sigma,
+        "image_score": detector.image_score,
+        **thresholds.at_threshold(settings.false_alarm_rate, data, detector, recorder.predictions),
         **data.size,
         "data": data.name,
         **{f"data/{key}": value for key, value in data.provenance.items()},
@@ -205,7 +207,7 @@ def _report(
         scale,
         title=title,
         image_threshold=results.get("test/image_threshold"),
-        explanations=_explanations(model, pictures),
+        explanations=_explanations(model.detector, pictures),
     )
     write_maps(folder / "heatmaps" / "maps.npz", pictures)
     write_predictions(folder / "predictions.csv", recorder.predictions)
@@ -234,30 +236,29 @@ def _report(
     print_summary(results, {k: str(Path(v).resolve()) for k, v in paths.items()}, notes)
 
 
-def _explanations(model: PaDiM, pictures: Sequence[GalleryEntry]) -> list[Explanation] | None:
-    if model.layer_means is None:  # an old checkpoint's
-        return None
+def _explanations(detector: Detector, pictures: Sequence[GalleryEntry]) -> list[Explanation]:
     seen = [torch.from_numpy(p.image).permute(2, 0, 1).float() / 255 for p in pictures]
-    return [explain(model, image.contiguous()) for image in seen]
+    return [explain(detector, image.contiguous()) for image in seen]
 
 
-def _notes(settings: Fit, data: AnomalyData, model: PaDiM) -> list[str]:
+def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
     notes = list(data.notes)
-    if model.backbone.source.startswith("random"):
+    if detector.backbone.source.startswith("random"):
         notes.append("The backbone's weights are random: the metrics say nothing about detection.")
-    if model.projection.name == "identity" and settings.dim != model.projection.dim:
-        notes.append(f"proj=identity keeps all {model.projection.dim} channels; dim is not used.")
+    if detector.projection.name == "identity" and settings.dim != detector.projection.dim:
+        dim = detector.projection.dim
+        notes.append(f"proj=identity keeps all {dim} channels; dim is not used.")
     return notes
 
 
-def _headline(data: AnomalyData, model: PaDiM) -> str:
-    height, width = model.map_grid
+def _headline(data: AnomalyData, detector: Detector) -> str:
+    height, width = detector.map_grid
     return (
         f"{data.name}: {data.provenance['train_images']} images to fit, "
-        f"{len(data.test_items)} to test; {model.backbone.name} ({model.backbone.source}): "
-        f"C={model.backbone.embedding_dim} → "
-        f"{model.projection.name} D={model.projection.dim}, grid {height}×{width}, ε={model.eps}, "
-        f"seed {model.projection.seed}"
+        f"{len(data.test_items)} to test; {detector.backbone.name} ({detector.backbone.source}): "
+        f"C={detector.backbone.embedding_dim} → "
+        f"{detector.projection.name} D={detector.projection.dim}, grid {height}×{width}, "
+        f"ε={detector.eps}, seed {detector.projection.seed}"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from padim_lit.cli.build import device_of
 from padim_lit.cli.settings import OnDevice
 from padim_lit.data.files import find_images
-from padim_lit.deploy.explanation import explain, require_layer_means
+from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import DECISIONS, ScoredFiles, Version
 from padim_lit.deploy.predictor import Prediction, Predictor, Seen, load
@@ -97,8 +97,6 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
             "some tenths of a percent",
             *(settings.ckpt, precision, FULL_PRECISION),
         )
-    if settings.explain:
-        require_layer_means(predictor.detector)
     start = time.perf_counter()
     with closing(ScoredFiles(folder, _model(settings, predictor), settings.watch)) as scored:
         work = _Work(settings, folder, predictor, scored)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from padim_lit import digests
+from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.build import device_of
 from padim_lit.cli.good_images import (
     IMAGES,
@@ -24,9 +24,9 @@ from padim_lit.cli.good_images import (
 )
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, remove_images, require_alike
-from padim_lit.errors import InputError, require_finite
+from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION, Detector
-from padim_lit.model.moments import Moments
+from padim_lit.model.fit_state import FitState
 from padim_lit.system.console import progress
 from padim_lit.system.resource_errors import halving
 
@@ -84,14 +84,14 @@ def run_merge(settings: Merge, folder: Path) -> None:
         InputError: checkpoints of different configs, or with images in common.
     """
     paths = settings.ckpts
-    whole = Detector.load_from_checkpoint(paths[0])
-    whole.require_moments()
+    whole = load_detector(paths[0])
+    whole.require_state()
     counts = [whole.count]
     for path in paths[1:]:
-        other = Detector.load_from_checkpoint(path)
-        other.require_moments()
+        other = load_detector(path)
+        state = other.require_state()
         require_alike(whole, other, (paths[0], path))
-        add_images(whole, other.moments, other.images, settings.repeats, path)
+        add_images(whole, state, settings.repeats, path)
         counts.append(other.count)
         _name(whole, other.provenance.get("data"))
     finish(whole, folder, "merge", {"ckpts": paths, "images": counts})
@@ -117,17 +117,18 @@ def run(settings: Update, folder: Path) -> None:
     dataset, what = good_images(settings, detector)
     known = None
     if settings.repeats == "skip":
-        if detector.images is None:
+        held = detector.require_state().digests
+        if held is None:
             raise InputError(f"ckpt={settings.ckpt}: its images are not known; give repeats=count")
-        known = set(digests.keys(detector.images))
-    moments, images, skipped = _gather(settings, detector, dataset, known)
-    if moments.count == 0:
+        known = set(digests.keys(held))
+    state, skipped = _gather(settings, detector, dataset, known)
+    if state.count == 0:
         raise InputError(f"{what}: all {skipped} images are in the checkpoint already")
-    add_images(detector, moments, images, "count" if known is not None else settings.repeats, what)
-    facts = {"ckpt": settings.ckpt, "data": what, "images": moments.count, "skipped": skipped}
+    add_images(detector, state, "count" if known is not None else settings.repeats, what)
+    facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "skipped": skipped}
     finish(detector, folder, "update", facts)
     print(
-        f"added    {moments.count} images{f', {skipped} were there already' if skipped else ''}; "
+        f"added    {state.count} images{f', {skipped} were there already' if skipped else ''}; "
         f"now {detector.count}\ndata     {what}\nmodel    {(folder / 'model.ckpt').resolve()}"
     )
     print(NO_THRESHOLD)
@@ -142,12 +143,12 @@ def run_remove(settings: Remove, folder: Path) -> None:
     detector = load_full(settings)
     _require_full_precision(settings, detector)
     dataset, what = good_images(settings, detector)
-    moments, images, _ = _gather(settings, detector, dataset, None)
-    safety = remove_images(detector, moments, images, what)
-    facts = {"ckpt": settings.ckpt, "data": what, "images": moments.count, "error": safety.error}
+    state, _ = _gather(settings, detector, dataset, None)
+    safety = remove_images(detector, state, what)
+    facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "error": safety.error}
     finish(detector, folder, "remove", facts)
     print(
-        f"removed  {moments.count} images; {detector.count} stay\n"
+        f"removed  {state.count} images; {detector.count} stay\n"
         f"rounding at most {safety.error:.1e} of a squared distance, against a fit on those alone\n"
         f"model    {(folder / 'model.ckpt').resolve()}"
     )
@@ -169,12 +170,12 @@ def _require_full_precision(settings: GoodImages, detector: Detector) -> None:
 
 def _gather(
     settings: GoodImages, detector: Detector, dataset: Dataset, known: set[bytes] | None
-) -> tuple[Moments, Tensor, int]:
-    """Moments and digests of the images that are not `known`, and how many were."""
+) -> tuple[FitState, int]:
+    """The sums over the images that are not `known`, and how many were."""
     device = device_of(settings.trainer)
     detector.to(device)
 
-    def gathered(size: int) -> tuple[Moments, Tensor, int]:
+    def gathered(size: int) -> tuple[FitState, int]:
         return _moments(detector, batches(settings, dataset, size), known)
 
     found, _ = halving(settings.batch_size, gathered, f"mode={settings.mode}")
@@ -185,9 +186,8 @@ def _gather(
 @torch.inference_mode()
 def _moments(
     detector: Detector, batches: Iterable[dict[str, Any]], known: set[bytes] | None
-) -> tuple[Moments, Tensor, int]:
-    device, state = detector.mean.device, detector.no_moments()
-    images: list[Tensor] = []
+) -> tuple[FitState, int]:
+    device, state = detector.mean.device, detector.empty_state()
     known = None if known is None else set(known)
     skipped = 0
     with progress() as bar:
@@ -199,12 +199,10 @@ def _moments(
                     known.add(one)
             skipped += int((~keep).sum())
             if keep.any():
-                kept = [path for path, one in zip(batch["path"], keep, strict=True) if one]
-                check = partial(require_finite, batch={"path": kept})
-                state = detector.update_moments(state, batch["image"][keep].to(device), check)
-                images.append(batch["digest"][keep])
-    return (
-        state.map(Tensor.cpu),
-        torch.cat(images) if images else torch.empty(0, digests.BYTES),
-        skipped,
-    )
+                kept = {
+                    "image": batch["image"][keep].to(device),
+                    "digest": batch["digest"][keep],
+                    "path": [path for path, one in zip(batch["path"], keep, strict=True) if one],
+                }
+                state = detector.update_state(state, kept)
+    return state.map(Tensor.cpu), skipped

@@ -9,7 +9,7 @@ from _helpers.cli import TINY
 from _helpers.trees import build_tree
 
 import padim_lit
-from padim_lit import Detector
+from padim_lit.checkpoint.state import load_detector
 
 HELD, FRESH = 12, 9
 RATE = "false_alarm_rate=0.2"
@@ -36,13 +36,13 @@ def calibrated(here, zygote):
         args = ["mode=calibrate", f"ckpt={ckpt}", f"images={images}", "trainer=cpu", *more]
         result = zygote.run([*args, f"hydra.run.dir={folder}"], here)
         assert result.code == 0, result.err
-        return Detector.load_from_checkpoint(here / folder / "model.ckpt").calibration, result
+        return load_detector(here / folder / "model.ckpt").calibration, result
 
     return run
 
 
 def test_images_of_the_fit_give_the_fits_own_threshold(here, calibrated):
-    fitted = Detector.load_from_checkpoint(here / "run/model.ckpt").calibration
+    fitted = load_detector(here / "run/model.ckpt").calibration
     again, result = calibrated("data/train", "again")
     assert again["fresh"] == fitted["fresh"] == 0
     torch.testing.assert_close(again["scores"], fitted["scores"], rtol=1e-5, atol=0)

@@ -1,0 +1,108 @@
+"""A fitted detector as a checkpoint's content, and back."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from padim_lit import digests
+from padim_lit.checkpoint import format as checkpoint
+from padim_lit.errors import InputError
+from padim_lit.model.backbone import Backbone
+from padim_lit.model.detector import Detector
+from padim_lit.model.fit_state import FitState
+from padim_lit.model.moments import Moments
+from padim_lit.model.projection import PROJECTIONS
+from padim_lit.model.triangular import Triangle
+
+
+def full_state(detector: Detector) -> dict[str, Any]:
+    """What lies under `padim_lit.checkpoint.format.KEY` beside the state dict."""
+    state: dict[str, Any] = {
+        "version": checkpoint.VERSION,
+        "spec": detector.spec(),
+        "provenance": detector.provenance,
+        "count": detector.count,
+    }
+    if detector.whitening is not None:
+        known = detector.fit_state
+        state |= {
+            "mean": detector.mean,
+            "layer_means": detector.layer_means,
+            # The bands themselves: packing would need the room of both once more.
+            "whitening": list(detector.whitening.bands),
+            "scatter": None if known is None else list(known.moments.scatter.bands),
+            "digests": None,
+            "calibration": detector.calibration,
+        }
+        if known is not None and known.digests is not None:
+            state["digests"] = digests.ordered(known.digests)
+    return state
+
+
+def slim_state(detector: Detector, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """`full_state` for scoring alone: no scatter, no digests, whitening packed, in `dtype`.
+
+    Raises:
+        InputError: not fitted.
+    """
+    packed = detector.require_fitted().pack(dtype)
+    return full_state(detector) | {"scatter": None, "digests": None, "whitening": packed}
+
+
+def save_detector(detector: Detector, path: Path, state: dict[str, Any] | None = None) -> None:
+    """Write it for `load_detector`, whole or not at all; with `slim_state` for scoring alone."""
+    content = {"state_dict": detector.state_dict(), checkpoint.KEY: state or full_state(detector)}
+    checkpoint.write(path, content)
+
+
+def restore(detector: Detector, state: dict[str, Any]) -> None:
+    """Take what `full_state` gave; InputError where it is another config's."""
+    if state["spec"] != detector.spec():
+        wrong = checkpoint.differences(state["spec"], detector.spec())
+        raise InputError(f"checkpoint of another config: {wrong}")
+    detector.reset()
+    detector.provenance = state["provenance"]
+    if not state["count"]:
+        return
+    detector.count, detector.mean = state["count"], state["mean"]
+    detector.layer_means, detector.calibration = state["layer_means"], state["calibration"]
+    detector.whitening = _triangle(state["whitening"], symmetric=False)
+    if state["scatter"] is not None:  # of a slim checkpoint it is
+        scatter = _triangle(state["scatter"], symmetric=True)
+        moments = Moments(detector.count, detector.mean, scatter)
+        detector.fit_state = FitState(moments, detector.layer_means, state["digests"])
+
+
+@checkpoint.explained
+def load_detector(path: str | Path, map_location: Any = "cpu") -> Detector:
+    """Rebuild a fitted detector from its file alone; no download, and no pickle is executed.
+
+    Raises:
+        InputError: no such file, not a checkpoint of padim_lit, or of another version.
+    """
+    content = checkpoint.read(path)
+    weights, state = content["state_dict"], content[checkpoint.KEY]
+    spec = dict(state["spec"])
+    net = checkpoint.submodule_state(weights, "backbone.net.")
+    backbone = Backbone(**spec.pop("backbone"), state=net)
+    name, dim, seed = spec.pop("proj"), spec.pop("dim"), spec.pop("seed")
+    if name not in PROJECTIONS:
+        raise InputError(
+            f"{path}: made with proj={name}, which is not known here; import the module that "
+            f"defines it first (known: {', '.join(PROJECTIONS)})"
+        )
+    options = spec.pop("proj_options")
+    projection = PROJECTIONS[name](backbone.embedding_dim, dim, seed, **options)
+    detector = Detector(backbone, projection, **spec)
+    detector.load_state_dict(weights)
+    restore(detector, state)
+    return detector.eval().to(map_location)
+
+
+def _triangle(saved: Tensor | list[Tensor], symmetric: bool) -> Triangle:
+    """Of bands, or packed as slim checkpoints have it."""
+    if isinstance(saved, Tensor):
+        return Triangle.unpack(saved.float(), symmetric)
+    return Triangle(tuple(saved))

@@ -1,0 +1,46 @@
+"""The grid of positions that embeddings live on."""
+
+from collections.abc import Sequence
+
+from padim_lit.errors import InputError
+
+
+def finest_grid(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
+    """(H, W) of the finest layer.
+
+    >>> finest_grid([(56, 56), (28, 28)])
+    (56, 56)
+    """
+    return max(s[0] for s in shapes), max(s[1] for s in shapes)
+
+
+def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | str | None) -> tuple[int, int]:
+    """The (H, W) that embeddings live on.
+
+    Args:
+        shapes: (H_l, W_l) of each layer.
+        grid: positions along the longer side; "auto" takes the second finest layer's grid, None
+            the finest layer's.
+
+    Raises:
+        InputError: `grid` is another word, below 1 or finer than every layer.
+
+    >>> resolve_grid([(56, 56), (28, 28), (14, 14)], 'auto')
+    (28, 28)
+    """
+    height, width = finest_grid(shapes)
+    if grid is None:
+        return height, width
+    if grid == "auto":
+        coarser = [s for s in shapes if tuple(s) != (height, width)]
+        return finest_grid(coarser or shapes)
+    if isinstance(grid, bool) or not isinstance(grid, int):
+        raise InputError(f"grid={grid}: must be auto, null or a number of positions")
+    if not 1 <= grid <= max(height, width):
+        raise InputError(
+            f"grid={grid}: must be between 1 and the finest layer's {max(height, width)} "
+            f"(this backbone gives {height}×{width}); grid=null keeps that"
+        )
+    # The longer side gets `grid` positions, the shorter keeps the aspect.
+    scale = grid / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))

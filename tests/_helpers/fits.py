@@ -1,0 +1,34 @@
+"""Detectors that are fitted without a Trainer."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from padim_lit import JL, Backbone, Detector
+
+
+def fit_on_embeddings(detector: Detector, x: Tensor) -> None:
+    """Fit on embeddings (N,P,D) as if all of them came from the first layer."""
+    state = detector.empty_state()
+    means = torch.zeros_like(state.layer_means)
+    means[0] = x.mean(dim=0)
+    detector.set_state(state.update(x, means, None))
+
+
+def fit_on_images(detector: Detector, images: Tensor, batch: int = 7) -> None:
+    """Fit on images (N,3,h,w), a few at a time."""
+    state = detector.empty_state()
+    for part in images.split(batch):
+        state = detector.update_state(state, {"image": part})
+    detector.set_state(state)
+
+
+@cache
+def fitted_detector() -> Detector:
+    """A small one for images of 64×64 pixels."""
+    backbone = Backbone("test_resnet", weights="random")
+    detector = Detector(backbone, JL(backbone.embedding_dim, 8), image_shape=(64, 64))
+    images = torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    fit_on_images(detector, images)
+    return detector.eval()
