@@ -69,7 +69,7 @@ def test_a_table_that_is_not_there_is_one_line(zygote, here):
 
 def test_a_sweep_in_one_pass_does_the_others_where_it_cannot_nest(zygote, here):
     args = [a for a in TINY_SWEEP if a not in ("data=folder", "hydra.run.dir=run")]
-    args += [*OWN, "data=table", "data.test_good=4", "proj=hash", "experiment=ablation"]
+    args = [*OWN, *args, "data=table", "data.test_good=4", "proj=hash", "experiment=ablation"]
     result = zygote.run(
         [*args, "projs=[hash,jl]", "dims=[2,4]", "seeds=[0]", "hydra.run.dir=sweep"], here, PATH
     )
@@ -184,7 +184,7 @@ def test_their_keys_are_in_the_help_and_in_the_config(zygote, outside):
         ("++backbone.layers=[1]", "unknown key backbone.layers; known here: depth, weights"),
         ("proj.offset=x", "proj.offset=x"),
         ("data.root=???", "data.root is not set"),
-        ("proj._target_=my_data.Pairs", "unknown key proj.offset; known here: root, held_out"),
+        ("proj._target_=my_data.Pairs", "unknown key proj.name; known here: root, held_out"),
     ],
 )
 def test_unknown_keys_of_an_own_class_are_refused_by_name(zygote, outside, args, words):

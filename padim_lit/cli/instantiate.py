@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Mapping
+from pkgutil import resolve_name
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 
 from padim_lit.errors import InputError
@@ -46,7 +46,7 @@ def _is_standard(target: str) -> bool:
     if target.partition(".")[0] in sys.stdlib_module_names:
         return True
     try:
-        found = get_object(target)
+        found = resolve_name(target)
     except Exception:  # the instantiation says what is wrong with it
         return False
     return str(getattr(found, "__module__", None)).partition(".")[0] in sys.stdlib_module_names

@@ -43,7 +43,7 @@ def prepare(words: list[str]) -> list[str]:
         return words
     typed = overrides.read_overrides([word for word in words if folders.is_override(word)])
     overrides.refuse_null_groups(typed, config.CONF)
-    return folders.with_folders(words, typed)
+    return folders.with_folders(overrides.from_here(words), typed)
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field, make_dataclass
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from hydra.utils import get_object
 from omegaconf import MISSING
 
 from padim_lit.cli.instantiate import require_target
@@ -36,12 +36,11 @@ def load(target: str, key: str = "") -> Any:
     """
     require_target(target, key)
     try:
-        return get_object(target)
+        return resolve_name(target)
     except Exception as error:
-        cause = error.__cause__ or error
         raise InputError(
             f"{f'{key}.' if key else ''}_target_={target}: cannot be imported "
-            f"({' '.join(str(cause).split())}); name module.Class, and put its folder on PYTHONPATH"
+            f"({' '.join(str(error).split())}); name module.Class, and put its folder on PYTHONPATH"
         ) from error
 
 

@@ -142,6 +142,7 @@ def _become_run(order: dict) -> NoReturn:
     os.setsid()  # so that a timeout can end its loader processes too
     os.chdir(order["cwd"])
     os.environ.update(order["env"])
+    sys.path[1:1] = [p for p in order["env"].get("PYTHONPATH", "").split(os.pathsep) if p]
     files = [os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in order["files"]]
     for source, target in zip((os.open(os.devnull, os.O_RDONLY), *files), (0, 1, 2), strict=True):
         os.dup2(source, target)

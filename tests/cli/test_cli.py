@@ -258,6 +258,20 @@ def test_the_other_projections_run_on_a_coarser_grid(zygote, here):
         assert 0 <= metrics["test/pixel_auroc"] <= 1
 
 
+@pytest.mark.parametrize("option", [["--config-path", "first"], ["--config-path=first/.hydra"]])
+def test_the_config_of_a_run_runs_again(first, zygote, here, option):
+    result = zygote.run([*option, "--config-name", "config", "hydra.run.dir=anew"], here)
+    assert result.code == 0, result.err
+    expected = (here / "first" / "predictions.csv").read_text()
+    assert (here / "anew" / "predictions.csv").read_text() == expected
+
+
+def test_a_config_of_a_run_with_a_key_that_is_none(first, zygote, here):
+    options = ["--config-path", "first", "--config-name", "config", "+format=onnx"]
+    result = zygote.run([*options, "hydra.run.dir=none"], here)
+    assert result.code == 1 and "format is no key of mode=fit" in result.err
+
+
 # --- Help ------------------------------------------------------------------------------------
 
 
