@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from padim_lit.analysis.bootstrap import image_auroc
-from padim_lit.analysis.sweep_results import SweepFolder, read_sweeps
+from padim_lit.analysis.sweep_results import SweepFolder, mean_and_sd, read_sweeps
 from padim_lit.data.items import GOOD
 from padim_lit.errors import InputError
 from padim_lit.system.console import print_table
@@ -28,19 +28,18 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.nda
         InputError: the folder holds no image scores.
     """
     scores = folder.scores
-    if scores is None:
-        raise InputError(f"{folder.path} has no scores.csv; only an ablation writes it")
-    kinds = np.array(scores.kind)
-    counted = scores.count_image.astype(bool)
+    if not scores:
+        raise InputError(f"{folder.path} has no scores.npz; only an ablation writes it")
+    kinds, counted = scores["kind"], scores["count_image"]
     found: dict[str, dict[tuple[str, int], np.ndarray]] = {}
     for kind in sorted(set(kinds[counted]) - {GOOD}):
         chosen = counted & ((kinds == kind) | (kinds == GOOD))
-        labels = torch.from_numpy(scores.label[chosen])
+        labels = torch.from_numpy(scores["label"][chosen])
         once = torch.ones(1, int(chosen.sum()))
         found[kind] = {
             (proj, dim): np.array(
                 [
-                    image_auroc(torch.from_numpy(scores.scores[name][chosen]), labels, once).item()
+                    image_auroc(torch.from_numpy(scores[name][chosen]), labels, once).item()
                     for seed in folder.seeds_of(proj, dim)
                     for name in [f"{proj}-{dim}-{seed}"]
                 ]
@@ -54,7 +53,7 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.nda
 def kinds_table(folder: SweepFolder) -> Table:
     """Rows: projection and D; columns: kinds; cells: mean ± sd over seeds."""
     found = auroc_by_kind(folder)
-    kinds = np.array(folder.scores.kind)
+    kinds = folder.scores["kind"]
     table = Table(title=f"{folder.data}: image AUROC by kind", title_justify="left")
     table.add_column("proj")
     table.add_column("dim", justify="right")
@@ -62,14 +61,9 @@ def kinds_table(folder: SweepFolder) -> Table:
         table.add_column(Text(f"{kind}\n{(kinds == kind).sum()} images"), justify="right")
     for proj in folder.projs:
         for dim in folder.dims_of(proj):
-            cells = [_cell(found[kind][proj, dim]) for kind in found]
+            cells = [mean_and_sd(found[kind][proj, dim], 3) for kind in found]
             table.add_row(Text(proj), str(dim), *cells)
     return table
-
-
-def _cell(values: np.ndarray) -> str:
-    spread = f" ±{values.std(ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{values.mean():.3f}{spread}"
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,17 +1,25 @@
 """What a checkpoint's state must look like before anything is built from it."""
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from padim_lit.digests import BYTES
-from padim_lit.system.torch_file import _require, require_numbers
+from padim_lit.errors import InputError
+from padim_lit.system.memory import available_bytes, readable
+from padim_lit.system.torch_file import require_numbers
+from padim_lit.system.torch_file import require_written as _require
 
 # Pixels of an image that a model is built for; the largest backbones here would need 100 GB.
 MOST_PIXELS = 2**26
+# Bytes of memory for each pixel of one image, at least: ResNet18 takes 130, Lite0 290.
+PIXEL_BYTES = 100
+# Pixels between two positions of a backbone's own grid, along a side; 32 is what any here has.
+MOST_STRIDE = 64
 # What buffers count in, beside floats: BatchNorm's batches, or indices of a projection.
 _COUNTS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -40,8 +48,28 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
         matrix is not None and matrix.ndim == 2 and len(matrix) == dim, "projection.matrix missing"
     )
     _require(_is_int(state["count"]) and state["count"] >= 0, "count")
+    _require_memory(state["spec"]["image_shape"])
     if state["count"]:
         _require_gaussians(state, dim, file_bytes)
+        _require_positions(state["spec"], len(state["mean"]))
+
+
+def _require_memory(image_shape: Sequence[int]) -> None:
+    """Raise InputError where one image of this shape would not fit: building a model runs one."""
+    need, have = PIXEL_BYTES * math.prod(image_shape), available_bytes(torch.device("cpu"))
+    if have is not None and need > have:
+        h, w = image_shape
+        raise InputError(
+            f"its images are {h}×{w} pixels, which take at least {readable(need)} of memory, and "
+            f"{readable(have)} are left; use a machine with more, or fit with smaller images"
+        )
+
+
+def _require_positions(spec: dict[str, Any], positions: int) -> None:
+    # A grid of the user's own may be as coarse as it likes.
+    if not _is_int(spec["grid"]):
+        pixels = math.prod(spec["image_shape"])
+        _require(pixels <= positions * MOST_STRIDE**2, "spec: image_shape beside so few positions")
 
 
 def _require_gaussians(state: dict[str, Any], dim: int, file_bytes: int) -> None:
@@ -96,8 +124,8 @@ def _require_calibration(calibration: Any) -> None:
     for key in ("threshold", "map_threshold"):
         value = calibration.get(key)
         _require(key in calibration and (value is None or _is_number(value)), f"calibration: {key}")
-    for key in ("untold", "fresh"):
-        _require(_is_int(calibration.get(key, 0)), f"calibration: {key}")
+    for key in ("unreliable", "unseen"):
+        _require(_is_int(calibration.get(key)), f"calibration: {key}")
     if calibration["threshold"] is None:
         return
     interval = calibration.get("interval")
@@ -152,7 +180,8 @@ def _floats(value: Any, dims: int) -> bool:
 
 
 _BACKBONE = {
-    "model": _is_text,
+    # No place to fetch from, as timm's hf-hub:… and local-dir:… are.
+    "model": lambda v: _is_text(v) and re.fullmatch(r"[\w.-]+", v) is not None,
     "layers": lambda v: isinstance(v, list) and all(map(_is_int, v)),
     "weights": _is_text,
     "feature_location": lambda v: v is None or _is_text(v),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from padim_lit.checkpoint.content import require_content
 from padim_lit.errors import InputError
+from padim_lit.system.atomic import atomically
 from padim_lit.system.torch_file import damage
 
 #: Layout of what is written; no other is read.
@@ -79,16 +80,13 @@ def write(path: Path, content: dict[str, Any]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        torch.save(content, part)
-        part.replace(path)
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk with the latter
-        part.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path} cannot be written ({reason}); choose a folder with space"
-        ) from error
+    with atomically(path) as temporary:
+        try:
+            # An open file, because torch would write a path's name into the content.
+            with temporary.open("wb") as file:
+                torch.save(content, file)
+        except RuntimeError as error:  # torch tells of a full disk so
+            raise OSError(str(error).partition("\n")[0]) from error
 
 
 def state_of(content: Any) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-import padim_lit
 from padim_lit.cli.help import help_text
 from padim_lit.cli.instantiate import require_targets
 from padim_lit.cli.modes import mode_of
@@ -24,7 +23,7 @@ from padim_lit.cli.schema import load, schema
 from padim_lit.cli.settings import Settings
 from padim_lit.errors import InputError
 
-_PACKAGE = Path(padim_lit.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 #: The YAML files: part of an installed package, beside it in a checkout.
 CONF = next(c for c in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if c.is_dir())
 #: Keys of a config that hold what a class is made with.

@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback as HydraCallback
 from hydra.types import RunMode
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from padim_lit.analysis.result_files import collect
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.cli.config import settings_of
 from padim_lit.cli.messages import one_line
@@ -19,9 +22,10 @@ from padim_lit.cli.modes import mode_of
 from padim_lit.cli.settings import Settings
 from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers
-from padim_lit.sweep.job_table import collect, print_failures, print_sweep_table, write_sweep_csv
+from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.system import resource_errors
-from padim_lit.system.atomic import remove_remnants
+from padim_lit.system.atomic import HeldElsewhere, run_folder
+from padim_lit.system.console import never_fail_to_print
 from padim_lit.system.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
@@ -43,11 +47,13 @@ def main(config: DictConfig) -> None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.raiseExceptions = False  # a log file on a full disk would print a traceback a line
+    never_fail_to_print()
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     if hydra.mode != RunMode.MULTIRUN:
-        _run(settings_of(config, hydra.overrides.task), folder)
+        settings = settings_of(config, hydra.overrides.task)
+        with _held(settings, folder):
+            _run(settings, folder)
         return
     launchers.allow_loaders()
     try:
@@ -66,15 +72,18 @@ def run_job(config: DictConfig, folder: Path) -> None:
     try:
         settings = settings_of(config, HydraConfig.get().overrides.task)
         result, job = mode_of(settings.mode).result, jobs.describe(asdict(settings))
-        if jobs.is_done(folder, result, job):
-            print(
-                f"Job {folder.name}: done already, skipped; to run it anew delete {folder} or give "
-                "another hydra.sweep.dir"
-            )
-            return
-        jobs.begin(folder, result)
-        _run(settings, folder)
-        jobs.finish(folder, job)
+        with _held(settings, folder, jobs.DONE, jobs.FAILED):
+            if jobs.is_done(folder, result, job):
+                print(
+                    f"Job {folder.name}: done already, skipped; to run it anew delete {folder} or "
+                    "give another hydra.sweep.dir"
+                )
+                return
+            jobs.begin(folder, result)
+            _run(settings, folder)
+            jobs.finish(folder, job)
+    except HeldElsewhere as error:  # what becomes of it is that run's to say
+        log.error("this job was left out: %s", one_line(error))
     except Exception as error:
         if not isinstance(error, InputError):
             log.exception("this job failed")
@@ -84,7 +93,6 @@ def run_job(config: DictConfig, folder: Path) -> None:
 
 def _run(settings: Settings, folder: Path) -> None:
     """The mode's `run`; what the machine did to it becomes one line too."""
-    remove_remnants(folder)
     try:
         mode_of(settings.mode).runner()(settings, folder)
     except (OSError, RuntimeError, MemoryError) as error:
@@ -92,6 +100,17 @@ def _run(settings: Settings, folder: Path) -> None:
         if reason is None:
             raise
         raise InputError(reason) from error
+
+
+def _held(settings: Settings, folder: Path, *more: str) -> AbstractContextManager[None]:
+    """The run's folder, held for what the mode writes; further ranks share the first one's."""
+    if rank_zero_only.rank:
+        return nullcontext()
+    mode, given = mode_of(settings.mode), getattr(settings, "ckpt", None)
+    # A checkpoint that is changed in place was named by the user.
+    in_place = given and Path(given).expanduser().absolute() == folder / "model.ckpt"
+    names = [name for name in mode.names if not (in_place and name == "model.ckpt")]
+    return run_folder(folder, [mode.result, *names, *more])
 
 
 class SweepReport(HydraCallback):

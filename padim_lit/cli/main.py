@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from padim_lit.cli import config, experiment, messages, overrides
 from padim_lit.errors import InputError
 from padim_lit.sweep import folders, launchers
+from padim_lit.system.console import never_fail_to_print
 
 
 @contextmanager
@@ -59,6 +60,7 @@ def main() -> None:
 
     # Without this, Hydra reports its errors in its own way, on several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    never_fail_to_print()
     config.register()
     with one_line_errors(debugging):
         sys.argv[1:] = prepare(sys.argv[1:])

@@ -12,7 +12,6 @@ import os
 import platform
 import struct
 import time
-import uuid
 import zlib
 from contextlib import suppress
 from functools import cache
@@ -25,6 +24,7 @@ from PIL import features
 from padim_lit.data.items import Item, MaskState, PreparedImage, picture
 from padim_lit.data.transform import View
 from padim_lit.errors import InputError
+from padim_lit.system.atomic import remove_remnants, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,6 @@ _MAGIC = b"padimpic"
 _STATES = (None, *MaskState)
 # A file changed twice within its file system's tick keeps its times; younger ones are not indexed.
 _SETTLED = 2.0  # seconds
-_STALE = 3600.0  # seconds; what a writer left that was killed
 
 
 class PictureCache:
@@ -62,11 +61,12 @@ class PictureCache:
             (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
             (self.folder / "index").mkdir(exist_ok=True)
             probe = self.folder / "index" / "probe"
-            _write(probe, b"")
+            write_bytes(probe, b"")
             probe.unlink(missing_ok=True)
-        except OSError as error:
+        except (OSError, InputError) as error:
+            reason = getattr(error.__cause__ or error, "strerror", None) or error
             raise InputError(
-                f"picture_cache={folder} cannot be written ({error.strerror or error}); choose a "
+                f"picture_cache={folder} cannot be written ({reason}); choose a "
                 "writable folder, or null for none"
             ) from error
 
@@ -94,6 +94,7 @@ class PictureCache:
         """One line: where the cache is and how large."""
         count, size = 0, 0
         for bucket in (self.folder / "pictures").iterdir():
+            remove_remnants(bucket)
             sizes = [entry.stat().st_size for entry in _entries(bucket)]
             count, size = count + len(sizes), size + sum(sizes)
         full = size > 0.97 * self.limit
@@ -132,8 +133,8 @@ class PictureCache:
             used = sum(entry.stat().st_size for entry in _entries(path.parent))
             if not self.writes or used + len(content) > self.limit // _BUCKETS:
                 return False
-            _write(path, content)
-        except OSError as error:
+            write_bytes(path, content)
+        except (OSError, InputError) as error:
             self.writes = False
             log.warning("picture cache %s cannot be written: %s", self.folder, error)
             return False
@@ -154,9 +155,8 @@ class PictureCache:
             changed = max(json.loads(stamp)[2:]) / 1e9
             if self.writes and time.time() - changed > _SETTLED:
                 path = self._indexed_at(stamp)
-                with suppress(OSError):  # without it the file is read again, and that is all
-                    path.parent.mkdir(exist_ok=True)
-                    _write(path, digest.encode())
+                with suppress(InputError):  # without it the file is read again, and that is all
+                    write_bytes(path, digest.encode())
 
     def _indexed_at(self, stamp: str) -> Path:
         name = hashlib.sha256(stamp.encode("utf-8", "surrogateescape")).hexdigest()
@@ -227,24 +227,11 @@ def _checksum(h: int, w: int, state: int, payload: bytes | memoryview) -> int:
 
 
 def _entries(bucket: Path) -> list[os.DirEntry]:
-    """Files of a bucket; those that a killed writer left behind are removed."""
+    """Files of a bucket."""
     found = []
     with os.scandir(bucket) as entries:
         for entry in entries:
             with suppress(FileNotFoundError):  # another process was faster
-                if entry.name.endswith(".tmp") and entry.stat().st_mtime < time.time() - _STALE:
-                    Path(entry.path).unlink()
-                else:
-                    entry.stat()
-                    found.append(entry)
+                entry.stat()
+                found.append(entry)
     return found
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all; unlike `write_bytes`, several threads may write the same file."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import betaincinv
+from scipy.special import betaincinv, boxcox, inv_boxcox
 from torch import Tensor
 
 from padim_lit import digests
@@ -49,14 +49,15 @@ def leave_one_out(distances: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     A rounding error δ of d² becomes δ/(1 − h), large where N ≤ D and ε small: there h is nearly 1.
     1 − h is kept above 10⁻⁴, where float32 features and factors move a distance by up to 1 %
-    (tests/test_calibration.py); what lies below comes out too small, and is told.
+    (tests/deploy/test_calibration.py); what lies below comes out too small, and such an image is
+    marked unreliable.
 
     Args:
         distances: (B,P) of images that are in the moments, not squared.
         count: N, at least 3.
 
     Returns:
-        (B,P) in `distances`' dtype, and (B,) bool: all of an image's distances could be told.
+        (B,P) in `distances`' dtype, and (B,) bool: all of an image's distances are reliable.
 
     Raises:
         InputError: fewer than 3 images.
@@ -65,9 +66,9 @@ def leave_one_out(distances: Tensor, count: int) -> tuple[Tensor, Tensor]:
         raise InputError(f"{count} training images: to leave one out takes at least 3")
     square = distances.double().square()
     left = 1 - square * (count / (count - 1) ** 2)
-    told = (left >= SMALLEST).all(dim=1)
+    reliable = (left >= SMALLEST).all(dim=1)
     factor = (count / (count - 1)) ** 2 * (count - 2) / (count - 1)
-    return (square * factor / left.clamp(min=SMALLEST)).sqrt().to(distances.dtype), told
+    return (square * factor / left.clamp(min=SMALLEST)).sqrt().to(distances.dtype), reliable
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,14 @@ class Measured:
     Attributes:
         scores: (K,).
         maxima: of the maps (K,).
-        untold: of how many images both are lower bounds, see `leave_one_out`.
-        fresh: how many images were not in the moments.
+        unreliable: of how many images both are lower bounds, see `leave_one_out`.
+        unseen: how many images were not in the moments.
     """
 
     scores: Tensor
     maxima: Tensor
-    untold: int = 0
-    fresh: int = 0
+    unreliable: int = 0
+    unseen: int = 0
 
 
 @torch.inference_mode()
@@ -106,16 +107,16 @@ def measure(
     Raises:
         InputError: fewer than 3 images in the moments, or a score that is not finite.
     """
-    scores, maxima, untold, fresh = [], [], 0, 0
+    scores, maxima, unreliable, unseen = [], [], 0, 0
     for batch in batches:
         plain = detector.distances(batch["image"].to(device))
-        distances, told = leave_one_out(plain, detector.count)
+        distances, reliable = leave_one_out(plain, detector.count)
         if held is not None:
             inside = torch.tensor([key in held for key in digests.keys(batch["digest"])])
             inside = inside.to(distances.device)
             distances = torch.where(inside.unsqueeze(1), distances, plain)
-            told = told | ~inside
-            fresh += int((~inside).sum())
+            reliable = reliable | ~inside
+            unseen += int((~inside).sum())
         # Whatever the backbone was computed in, as `Detector.forward` has it.
         with torch.autocast(distances.device.type, enabled=False):
             maps = detector.anomaly_map(distances)
@@ -123,10 +124,10 @@ def measure(
         require_finite(found, batch)
         scores.append(found.float().cpu())
         maxima.append(maps.flatten(1).amax(dim=1).float().cpu())
-        untold += int((~told).sum())
+        unreliable += int((~reliable).sum())
     if not scores:
         return Measured(torch.empty(0), torch.empty(0))
-    return Measured(torch.cat(scores), torch.cat(maxima), untold, fresh)
+    return Measured(torch.cat(scores), torch.cat(maxima), unreliable, unseen)
 
 
 def require_rate(rate: float) -> None:
@@ -150,7 +151,7 @@ class Threshold:
     why: str | None = None
 
 
-def choose(scores: np.ndarray, rate: float, untold: int = 0) -> Threshold:
+def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
     """The threshold at which at most `rate` of good images are called defective.
 
     "empirical": just above the k-th smallest of the K scores, k = ⌈(K+1)(1−rate)⌉. A further good
@@ -165,7 +166,7 @@ def choose(scores: np.ndarray, rate: float, untold: int = 0) -> Threshold:
     Args:
         scores: (K,) of good images that were left out of the fit.
         rate: between 0 and 1, exclusive.
-        untold: how many scores are lower bounds alone, see `leave_one_out`.
+        unreliable: how many scores are lower bounds alone, see `leave_one_out`.
 
     Raises:
         InputError: another rate.
@@ -179,10 +180,10 @@ def choose(scores: np.ndarray, rate: float, untold: int = 0) -> Threshold:
         return Threshold(
             None, None, None, f"{total} good images are too few for a rate of {rate:g}: {need}"
         )
-    if untold > max(0, total - k):
+    if unreliable > max(0, total - k):
         return Threshold(
-            None, None, None, f"{untold} of {total} leave-one-out scores are lost in rounding: eps "
-            "is too small for so few images in so many dimensions",
+            None, None, None, f"{unreliable} of {total} leave-one-out scores are lost in rounding: "
+            "eps is too small for so few images in so many dimensions",
         )  # fmt: skip
     if k > total:
         return _tail(scores, rate)
@@ -234,31 +235,34 @@ def _pareto(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return 2 - mean / gap, 2 * mean * weighted / gap
 
 
+# What scipy.stats.genpareto computes, whose import takes as long as all of scipy.special.
+
+
 def _quantile(shape: Any, scale: Any, survival: Any) -> np.ndarray:
     """x with P(X > x) = `survival`."""
-    shape = np.where(np.abs(shape) < 1e-9, 1e-9, shape)
-    return scale / shape * np.expm1(-shape * np.log(survival))
+    return -scale * boxcox(survival, -shape)
 
 
 def _survival(shape: float, scale: float, x: np.ndarray) -> np.ndarray:
-    shape = shape if abs(shape) > 1e-9 else 1e-9
-    return np.maximum(0, 1 + shape * x / scale) ** (-1 / shape)
+    end = -1 / shape if shape < 0 else np.inf
+    return inv_boxcox(-np.minimum(x / scale, end), -shape)
 
 
 def calibrate(measured: Measured, rate: float = RATE) -> dict[str, Any]:
     """What a checkpoint keeps of `measure`: ``calibration``.
 
-    Keys: ``scores`` and ``map_maxima`` (K,) sorted; ``untold``; ``fresh``; ``false_alarm_rate``,
-    the target; ``threshold`` of scores, ``method``, ``interval``, ``level`` and ``why``, see
-    `choose`; ``map_threshold``, at which so many maps of good images have a contour.
+    Keys: ``scores`` and ``map_maxima`` (K,) sorted; ``unreliable``; ``unseen``;
+    ``false_alarm_rate``, the target; ``threshold`` of scores, ``method``, ``interval``, ``level``
+    and ``why``, see `choose`; ``map_threshold``, at which so many maps of good images have a
+    contour.
     """
-    scores, maxima, untold = measured.scores, measured.maxima, measured.untold
-    image, pixel = (choose(x.numpy(), rate, untold) for x in (scores, maxima))
+    scores, maxima, unreliable = measured.scores, measured.maxima, measured.unreliable
+    image, pixel = (choose(x.numpy(), rate, unreliable) for x in (scores, maxima))
     return {
         "scores": scores.sort().values,
         "map_maxima": maxima.sort().values,
-        "untold": untold,
-        "fresh": measured.fresh,
+        "unreliable": unreliable,
+        "unseen": measured.unseen,
         "false_alarm_rate": float(rate),
         "threshold": image.value,
         "map_threshold": pixel.value,
@@ -273,13 +277,8 @@ def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, An
     """The same scores with thresholds for another rate; None keeps the one there is."""
     if rate is None or rate == calibration["false_alarm_rate"]:
         return calibration
-    measured = Measured(
-        calibration["scores"],
-        calibration["map_maxima"],
-        calibration.get("untold", 0),
-        calibration.get("fresh", 0),
-    )
-    return calibrate(measured, rate)
+    keys = ("scores", "map_maxima", "unreliable", "unseen")
+    return calibrate(Measured(*(calibration[key] for key in keys)), rate)
 
 
 def p_value(score: float, scores: np.ndarray) -> float:
@@ -298,13 +297,13 @@ def describe(calibration: dict[str, Any]) -> str:
     if calibration["threshold"] is None:
         return f"no threshold: {calibration['why']}"
     low, high = calibration["interval"]
-    total, fresh = len(calibration["scores"]), calibration.get("fresh", 0)
-    if fresh == 0:
+    total, unseen = len(calibration["scores"]), calibration["unseen"]
+    if unseen == 0:
         images = f"{total} good training images, each left out"
-    elif fresh == total:
+    elif unseen == total:
         images = f"{total} good images that it was not fitted on"
     else:
-        images = f"{total} good images, of which {total - fresh} were trained on and left out"
+        images = f"{total} good images, of which {total - unseen} were trained on and left out"
     return (
         f"threshold {calibration['threshold']:.4g} for {calibration['false_alarm_rate']:.2%} false "
         f"alarms ({calibration['method']}, true rate {low:.2%} to {high:.2%} at "

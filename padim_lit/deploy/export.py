@@ -4,6 +4,7 @@ import json
 import logging
 import warnings
 from importlib import import_module
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,16 @@ def export_torch(
 
 
 WRITERS = {"onnx": export_onnx, "openvino": export_openvino, "torch": export_torch}
+
+
+def exported(path: Path) -> bool:
+    """Whether a file is one of `WRITERS`' (or a checkpoint), by the name that they all put in."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        parts = iter(lambda: file.read(2**24), b"")
+        # With the end of the part before, so that no name is cut in two.
+        return any(METADATA.encode() in last + part for last, part in pairwise(chain([b""], parts)))
 
 
 def require(format: str, *packages: str) -> list[Any]:

@@ -1,20 +1,25 @@
 """A folder into which others write: which files have come to rest, polled."""
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from padim_lit.data.images import EXTENSIONS
 from padim_lit.deploy.prediction_log import Version
+from padim_lit.errors import InputError
+from padim_lit.system.atomic import written_by_runs
 
 
 class Watcher:
     """Finds files that are new and have not changed for a while.
 
     Args:
-        folder: with all below it; hidden files and folders and other formats are left out.
+        folder: with all below it; hidden files and folders, other formats and what runs of ours
+            write are left out.
         settle: seconds that a file's size and time of change must have stayed.
         known: tells versions that need no further look.
         clock: seconds.
@@ -31,7 +36,13 @@ class Watcher:
         self._since: dict[str, tuple[Version, float]] = {}
 
     def rested(self) -> list[tuple[Version, float]]:
-        """Files at rest with the seconds since their last change was seen, longest first."""
+        """Files at rest with the seconds since their last change was seen, longest first.
+
+        Raises:
+            InputError: the folder is gone.
+        """
+        if not self.folder.is_dir():
+            raise InputError(f"images={self.folder}: the folder that is watched is gone")
         now, since = self.clock(), {}
         for version in self._versions():
             if self.known(version):
@@ -50,15 +61,26 @@ class Watcher:
         return len(self._since)
 
     def _versions(self) -> Iterator[Version]:
-        folders = [str(self.folder)]
-        while folders:
+        written = cache(written_by_runs)  # for this look alone: a run may begin at any time
+        for path in self._images():
+            inside = itertools.takewhile(lambda p: p != self.folder, (path, *path.parents))
             # What goes away between two looks is no error: the next look does without it.
-            with suppress(OSError), os.scandir(folders.pop()) as entries:
+            with suppress(OSError):
+                if not any(part.name in written(part.parent) for part in inside):
+                    yield Version.of(path)
+
+    def _images(self) -> Iterator[Path]:
+        folders, seen = [self.folder], set()
+        while folders:
+            folder = folders.pop()
+            with suppress(OSError), os.scandir(folder) as entries:
+                if (real := os.path.realpath(folder)) in seen:  # by a link
+                    continue
+                seen.add(real)
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
                     if entry.is_dir():
-                        folders.append(entry.path)
+                        folders.append(folder / entry.name)
                     elif entry.name.lower().endswith(EXTENSIONS):
-                        with suppress(OSError):
-                            yield Version.of(entry.path)
+                        yield folder / entry.name

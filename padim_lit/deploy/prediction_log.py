@@ -1,6 +1,7 @@
 """The scores that mode=predict leaves: a line an image as they come, and what was done already."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from padim_lit.errors import InputError
-from padim_lit.system.atomic import write_json, write_text
+from padim_lit.system.atomic import atomically, harmless, write_json, write_text
 
 COLUMNS = ("path", "score", "p_value", "decision")
 DECISIONS = {True: "anomalous", False: "good", None: ""}
@@ -111,6 +112,8 @@ class ScoredFiles:
         content = line.encode("utf-8", "surrogateescape")
         try:
             written = self._files[file].write(content)
+            if not os.fstat(self._files[file].fileno()).st_nlink:
+                raise OSError(errno.ENOENT, "it was removed meanwhile")
         except OSError as error:
             raise InputError(f"{self.json.parent} cannot be written ({error.strerror})") from error
         if written != len(content):
@@ -118,11 +121,11 @@ class ScoredFiles:
 
     def _take_up(self) -> None:
         """Read what is there, cut off an incomplete end, and write the CSV anew from it."""
-        part = self.csv.with_name(f".{self.csv.name}.{os.getpid()}.tmp")
         end = 0
         with (
             self.json.open("rb") as lines,
-            part.open("w", encoding="utf-8", errors="surrogateescape") as table,
+            atomically(self.csv) as temporary,
+            temporary.open("w", encoding="utf-8", errors="surrogateescape") as table,
         ):
             table.write(_csv_line(COLUMNS))
             for number, line in enumerate(lines, start=1):
@@ -141,13 +144,11 @@ class ScoredFiles:
                     self.counts[row["decision"]] += 1
                     table.write(_csv_line([row[c] for c in COLUMNS]))
                 except (ValueError, KeyError, TypeError) as error:
-                    part.unlink()
                     raise InputError(
                         f"{self.json}, line {number} is not as it was written; delete the folder "
                         "to score all again"
                     ) from error
         os.truncate(self.json, end)
-        part.replace(self.csv)
 
 
 def _require_same(about: Path, model: dict[str, Any]) -> None:
@@ -164,5 +165,6 @@ def _require_same(about: Path, model: dict[str, Any]) -> None:
 
 def _csv_line(cells: Any) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
+    path, *others = cells
+    csv.writer(text, lineterminator="\n").writerow([harmless(path, path=True), *others])
     return text.getvalue()

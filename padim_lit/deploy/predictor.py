@@ -1,11 +1,12 @@
 """A fitted model in memory, ``padim_lit.load(ckpt)``: pictures in, scores and decisions out."""
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,11 @@ class Predictor:
     """Scores pictures with a fitted detector and the preprocessing that it was fitted with.
 
     What it takes:
-        - a path (str or Path) of a PNG, JPEG, TIFF or BMP file;
+        - a path (str, in which ~ is expanded, or Path) of a PNG, JPEG, TIFF or BMP file;
         - a PIL image;
         - a uint8 or uint16 array (h,w) or (h,w,3), or tensor (3,h,w) or (B,3,h,w), which is a
-          picture in RGB order; 16 bit is scaled by its full range;
+          picture in RGB order; 16 bit is scaled by its full range; also an array as Pillow makes
+          it of a file: (h,w,4) uint8 with transparency, (h,w) bool, or (h,w) int32 from 0 to 65535;
         - a floating-point array (h,w,3) or tensor (3,h,w) or (B,3,h,w), which is what the model
           sees: RGB in [0, 1], resized and cropped to `image_shape` already;
         - a list or tuple of any of these.
@@ -177,8 +179,9 @@ class Predictor:
     def see(self, image: Any) -> Seen:
         """What the model sees of one image; raises InputError for what is none."""
         if isinstance(image, str | PathLike):
-            path = fspath(image)
-            return self._see_picture(read_image(Path(path).expanduser()), path)
+            # What was typed may begin with ~; a Path was found, perhaps below a folder named so.
+            typed = os.path.expanduser(image) if isinstance(image, str) else image  # noqa: PTH111
+            return self._see_picture(read_image(Path(typed)), os.fspath(image))
         if isinstance(image, Image.Image):
             return self._see_picture(as_rgb(image))
         if not isinstance(image, np.ndarray | Tensor):
@@ -196,7 +199,7 @@ class Predictor:
             image = (image.float() if image.is_floating_point() else image).numpy()
         if image.dtype.kind == "f":
             return self._see_floats(image)
-        return self._see_picture(from_array(image))
+        return self._see_picture(_picture(image))
 
     def score(self, batch: Sequence[Seen]) -> list[Prediction]:
         """Predictions of what `see` gave, scored as one batch."""
@@ -327,6 +330,15 @@ def load(
         )
     except InputError as error:
         raise InputError(f"ckpt={ckpt}: {error}") from None
+
+
+def _picture(values: np.ndarray) -> Image.Image:
+    """An array as 8-bit RGB, in all ways in which a file may hold it."""
+    shape, kind = values.shape, values.dtype
+    transparent = kind == np.uint8 and len(shape) == 3 and shape[2] == 4
+    if 0 in shape or not (transparent or (len(shape) == 2 and kind in (np.bool_, np.int32))):
+        return from_array(values)
+    return as_rgb(Image.fromarray(np.ascontiguousarray(values)), "in memory")
 
 
 def _sizes(

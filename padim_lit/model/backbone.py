@@ -1,7 +1,9 @@
 """Frozen feature extractor: images (B,3,h,w) → a list of feature maps (B,C_l,H_l,W_l)."""
 
 import logging
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,6 +11,9 @@ from torch import Tensor, nn
 
 from padim_lit.errors import InputError
 from padim_lit.model.weights import fingerprint, load_weights, timm
+
+# Where timm reads features with hooks, these gather in one dictionary for all threads.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class Backbone(nn.Module):
@@ -65,6 +70,11 @@ class Backbone(nn.Module):
         self.net = _feature_net(model, self.layers, feature_location, full_state)
         if state is not None:
             self.net.load_state_dict(state)
+        self.hooked = any(
+            isinstance(part, timm.models.FeatureHooks)
+            for module in self.net.modules()
+            for part in vars(module).values()
+        )
         self.source_sha256 = fingerprint(self.net.state_dict())
         info = self.net.feature_info
         self.channels: list[int] = info.channels()
@@ -95,7 +105,8 @@ class Backbone(nn.Module):
             One (B,C_l,H_l,W_l) per layer, in the order of `layers`.
         """
         x = (images - self.pixel_mean) / self.pixel_std
-        maps = self.net(x.contiguous(memory_format=torch.channels_last))
+        with _ONE_AT_A_TIME if self.hooked else nullcontext():
+            maps = self.net(x.contiguous(memory_format=torch.channels_last))
         # Some transformers in timm return channels last: (B,H_l,W_l,C_l).
         return [
             m if m.shape[1] == c else m.permute(0, 3, 1, 2)

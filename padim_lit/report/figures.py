@@ -11,6 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
+from padim_lit.report.content import palette
+from padim_lit.visualization.distortion import QUANTITIES, over_seeds
+
 #: The palette of Okabe and Ito, in the order of `content.PALETTE`; dashes and markers tell the
 #: projections apart without colour.
 COLOURS = (
@@ -36,11 +39,6 @@ COSTS = {
     "total_ms": "backbone + scoring (ms/image)",
 }
 REFERENCE, FITTED = "identity (all C channels)", "eq. 15 fitted to jl, with its band"
-QUANTITIES = {
-    "norm": "‖Πx‖² / ‖x‖²",
-    "pair": "‖Π(x−y)‖² / ‖x−y‖²",
-    "distance": "projected / full distance",
-}
 
 
 def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
@@ -59,6 +57,16 @@ def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
                 drawn |= _files(f"{name}{suffix}", figure)
         drawn |= _files("distortion", distortion(content))
     return drawn
+
+
+def draw_distortion(rows: Sequence[Mapping[str, Any]], label: str) -> dict[str, bytes]:
+    """File name → content of the figure of one distortion, as `draw` makes it of several."""
+    content = {
+        "projs": palette({row["proj"] for row in rows}),
+        "distortions": [{"label": label, "rows": rows}],
+    }
+    with rc_context(STYLE):
+        return _files("distortion", distortion(content))
 
 
 def curves(content: Mapping[str, Any], metric: str) -> Figure | None:
@@ -182,19 +190,6 @@ def distortion(content: Mapping[str, Any]) -> Figure | None:
         line[0].set_title(measured["label"], loc="left", fontsize=9, fontweight="bold")
     _legend(figure, "median; bands hold 50 % and 90 %")
     return figure
-
-
-def over_seeds(
-    rows: Sequence[Mapping[str, Any]], proj: str, quantity: str
-) -> tuple[list[int], dict[str, list[float]]]:
-    """D, rising, and each column's mean over seeds; NaN where no seed has it."""
-    mine = [r for r in rows if r["proj"] == proj and r["quantity"] == quantity]
-    dims = sorted({r["dim"] for r in mine})
-    columns = {}
-    for name in ("q05", "q25", "q50", "q75", "q95", "spearman"):
-        known = [[r[name] for r in mine if r["dim"] == d and r.get(name) is not None] for d in dims]
-        columns[name] = [float(np.mean(v)) if v else np.nan for v in known]
-    return dims, columns
 
 
 def _panels(

@@ -1,67 +1,282 @@
-"""Write a file whole or not at all."""
+"""Write whole or not at all, and one writer at a time: the rules for all that this program writes.
+
+**Names.** What is not finished lies directly beside its target, because a rename is atomic only
+within one file system, under ``.padim_lit-MACHINE-RANDOM.tmp``: 8 and 16 hexadecimal digits, drawn
+anew for every write, so that no two writers (threads, processes, containers, hosts) share a name.
+
+**Locks.** Its writer holds an exclusive `flock` on it until it is renamed. The kernel gives the
+lock back when the writer dies, however that happens; containers on one host see each other's.
+
+**Remnants.** `remove_remnants` looks at what lies directly in one folder and has such a name,
+nothing else. It removes what this machine wrote and nobody holds. What another machine wrote (over
+a share, where locks may not reach) goes a day after its last change, if nobody is seen to hold it.
+
+**Runs.** `run_folder` holds a folder for as long as a run writes into it, and keeps in
+``.hydra/padim_lit`` which names in it are runs' own: no run touches a file that is not on the list.
+
+Where a file system or a system (Windows) has no `flock`, names and ages do what they can.
+"""
 
 import csv
 import io
 import json
 import os
+import re
+import secrets
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from padim_lit.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
-def write_bytes(path: str | os.PathLike, content: bytes) -> Path:
-    """Write ``content`` to a temporary file beside ``path`` and rename it into place.
+_NAME = re.compile(r"\.padim_lit-(?P<machine>[0-9a-f]{8})-[0-9a-f]{16}\.tmp")
+_LOCK = "lock"  # of a temporary folder, in it: a folder itself cannot be locked over NFS
+_FOREIGN_AGE = 24 * 3600.0  # seconds
+_MARKER = Path(".hydra") / "padim_lit"
 
-    Missing parent folders are made. A reader sees the old file or the new one, never a part, and
-    a failed write leaves the old file as it was.
+
+class HeldElsewhere(InputError):
+    """Another run writes into the folder."""
+
+
+#: Locks that this process holds. A forked child (a loader) would keep them beyond its parent's end.
+_held: set[int] = set()
+
+
+def _forget() -> None:
+    for handle in _held:
+        with suppress(OSError):
+            os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+@contextmanager
+def atomically(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary file beside ``path`` to write to, renamed to ``path`` at the end of the block.
+
+    Missing parent folders are made. A reader sees the old file or the new one, never a part. After
+    an error in the block the old file is as it was, and the temporary one is gone.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "new" / "a.txt"
+    >>> with atomically(target) as temporary:
+    ...     _ = temporary.write_text("whole")
+    ...     print(target.exists())
+    False
+    >>> target.read_text(), len(list(target.parent.iterdir()))
+    ('whole', 1)
 
     Raises:
         InputError: the folder or the file cannot be written.
     """
     path = Path(path)
-    # Beside the target, because a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, handle = _private(path.parent)
         try:
-            temporary.write_bytes(content)
+            yield temporary
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+            _release(handle)
+
+
+@contextmanager
+def private_folder(beside: str | os.PathLike) -> Iterator[Path]:
+    """A new folder beside the file ``beside``, made with its parents and gone after the block.
+
+    For files that must be read under their own names before they are moved into place.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    beside = Path(beside)
+    with _named(beside):
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        remove_remnants(beside.parent)
+        folder, handle = _private(beside.parent, folder=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            _release(handle)
+
+
+@contextmanager
+def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
+    """Hold ``folder`` while one run writes ``names`` (files and folders directly in it).
+
+    Remnants of killed runs are removed, from it and from the folders among ``names``.
+
+    Raises:
+        HeldElsewhere: another run holds it.
+        InputError: something is there under one of the names that no run has
+            made; it cannot be written.
+    """
+    marker = folder / _MARKER
+    with _named(folder):
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        handle = _lock(marker, os.O_CREAT)
+    if handle is None:
+        raise HeldElsewhere(
+            f"{folder}: another run is writing into it; wait for its end, or give another "
+            "hydra.run.dir (with -m: hydra.sweep.dir)"
+        )
+    try:
+        with _named(folder):
+            known = written_by_runs(folder)
+            new = [name for name in names if name not in known]
+            if there := [name for name in new if os.path.lexists(folder / name)]:
+                raise InputError(
+                    f"{folder} holds {', '.join(there)}, not written by a run of padim_lit here; "
+                    "nothing was changed: move that away, or give another hydra.run.dir"
+                )
+            os.lseek(handle, 0, os.SEEK_END)
+            os.write(handle, "".join(f"{name}\n" for name in new).encode())
+        for path in [folder, *(folder / name for name in names)]:
+            remove_remnants(path)
+        yield
+    finally:
+        _release(handle)
+
+
+def written_by_runs(folder: Path) -> set[str]:
+    """Names of what runs wrote, or may write, directly in ``folder``; see `run_folder`."""
+    try:
+        return set((folder / _MARKER).read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError):
+        return set()
+
+
+def remove_remnants(folder: Path) -> None:
+    """Remove what killed writers left directly in ``folder``; the module says what that is."""
+    with suppress(OSError):
+        for path in [p for p in folder.iterdir() if _NAME.fullmatch(p.name)]:
+            with suppress(OSError):
+                _remove_remnant(path)
+
+
+def _remove_remnant(path: Path) -> None:
+    if path.is_symlink():
+        return
+    lock = path / _LOCK if path.is_dir() else path
+    young = time.time() - path.stat().st_mtime < _FOREIGN_AGE
+    ours = _NAME.fullmatch(path.name)["machine"] == _machine()  # type: ignore[index]
+    # A folder without its lock may be one that is just being made.
+    if young and not (ours and fcntl is not None and lock.exists()):
+        return
+    handle = None
+    if lock.exists() and (handle := _lock(lock, sure=young)) is None:
+        return
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    finally:
+        _release(handle)
+
+
+@cache
+def _machine() -> str:
+    """8 digits for this machine since it was started; its containers share them."""
+    try:
+        known = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        import uuid
+
+        known = str(uuid.getnode())
+    return sha256(known.encode()).hexdigest()[:8]
+
+
+def _private(where: Path, folder: bool = False) -> tuple[Path, int | None]:
+    """A new file or folder under a lock."""
+    while True:
+        path = where / f".padim_lit-{_machine()}-{secrets.token_hex(8)}.tmp"
+        if folder:
+            path.mkdir()
+        try:
+            handle = _lock(path / _LOCK if folder else path, os.O_CREAT | os.O_EXCL)
+        except FileNotFoundError:
+            if not where.exists():
+                raise
+            continue  # `remove_remnants` of another process took the empty folder
+        except OSError:
+            with suppress(OSError):
+                path.rmdir() if folder else path.unlink()
+            raise
+        if fcntl is None and not folder:  # an open file cannot be renamed there
+            _release(handle)
+            return path, None
+        if handle is not None:  # else that process holds it, to remove it
+            return path, handle
+
+
+def _lock(path: Path, flags: int = 0, sure: bool = False) -> int | None:
+    """A locked descriptor of the file, opened with `flags`; None where somebody else holds it.
+
+    Where locks do not work the descriptor comes without one, or, to be `sure`, None.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | flags, 0o666)
+        _held.add(handle)
+        try:
+            if fcntl is None:
+                raise OSError
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _release(handle)
+            return None
+        except OSError:  # locks do not work here
+            if sure:
+                _release(handle)
+                return None
+            return handle
+        if os.fstat(handle).st_nlink:
+            return handle
+        _release(handle)  # it was removed before it was locked
+
+
+def _release(handle: int | None) -> None:
+    if handle in _held:
+        _held.discard(handle)
+        if fcntl is not None:
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_UN)  # whatever copies a child just forked still has
+        os.close(handle)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn an OSError into one line on `path`."""
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror or error}); "
             "choose a writable folder with enough space"
         ) from error
-    return path
 
 
-def remove_remnants(folder: Path) -> None:
-    """Remove what killed writers left below `folder`; those that still run keep theirs."""
-    for path in list(folder.rglob(".*.tmp")):
-        # .NAME.PID.tmp, or the folder .export.PID.RANDOM.tmp
-        pid = next((part for part in path.name.split(".")[-3:-1] if part.isdigit()), None)
-        if pid is None or _runs(int(pid)):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                path.unlink()
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
+def write_bytes(path: str | os.PathLike, content: bytes) -> Path:
+    """Write ``content`` with `atomically`; raises as that does."""
+    with atomically(path) as temporary:
+        temporary.write_bytes(content)
+    return Path(path)
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:
@@ -85,6 +300,13 @@ def write_csv(
 ) -> Path:
     """Write ``rows`` under a header of ``columns``; floats round-trip, missing and None are empty.
 
+    Text that a spreadsheet would compute comes as `harmless` has it.
+
+    >>> import tempfile
+    >>> path = write_csv(Path(tempfile.mkdtemp()) / "a.csv", ["x", "y"], [{"x": 0.1}, {"y": None}])
+    >>> path.read_text()
+    'x,y\\n0.1,\\n,\\n'
+
     Raises:
         ValueError: a row has a key that is not in ``columns``.
         InputError: as ``write_bytes``.
@@ -92,5 +314,24 @@ def write_csv(
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({k: harmless(v, path=k == "path") for k, v in row.items()} for row in rows)
     return write_text(path, text.getvalue())
+
+
+def harmless(cell: Any, path: bool = False) -> Any:
+    """The cell of a table as no spreadsheet takes for a formula: ``=``, ``+``, ``-``, ``@`` lead.
+
+    A path gets ``./`` in front and means the same file, other text ``'``; numbers stay.
+
+    >>> harmless("=cmd.png", path=True), harmless("@crack"), harmless("-0.5"), harmless(-0.5)
+    ('./=cmd.png', "'@crack", '-0.5', -0.5)
+    """
+    if not isinstance(cell, str) or cell[:1] not in tuple("=+-@\t\r"):
+        return cell
+    if path:
+        return f"./{cell}"
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell

@@ -1,9 +1,64 @@
-"""Print tables so that they read as well in a log file as in a terminal."""
+"""What is only shown: printing that cannot fail, tables, progress."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+MISSING = "—"
+
+
+class _Shown:
+    """A text stream on which nothing fails: what cannot be encoded is a "?", and what nobody
+    reads any more (a closed pipe, a full disk) goes nowhere."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._or_nowhere():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._or_nowhere():
+            self._stream.flush()
+
+    @contextmanager
+    def _or_nowhere(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            # By number, so that what is buffered goes there too, at the interpreter's end at last.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+def never_fail_to_print() -> None:
+    """Let no print, table, progress bar or log line raise an error in this process.
+
+    To be called at the door, and again once logging is set up. Terminals and files whose encoding
+    (gbk, cp932, latin-1, ASCII) lacks a character show "?" in its place.
+    """
+    logging.raiseExceptions = False  # a log file on a full disk would print a traceback a line
+    handlers = [getattr(handler, "stream", None) for handler in logging.root.handlers]
+    for stream in (sys.stdout, sys.stderr, *handlers):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, _Shown):
+            setattr(sys, name, _Shown(stream))
 
 
 def print_table(table: Table, console: Console) -> None:
@@ -23,9 +78,6 @@ def print_line(text: str | Text, console: Console) -> None:
     # Text, because rich would read "[a]" in a path as markup.
     line = text if isinstance(text, Text) else Text(text)
     console.print(line, soft_wrap=True, highlight=False)
-
-
-MISSING = "—"
 
 
 def progress() -> Progress:

@@ -71,9 +71,11 @@ _SUMMED = 2**24  # numbers of a tensor that are looked at together
 def require_numbers(name: str, tensor: Tensor, most_bytes: int | None = None) -> None:
     """Raise InputError for a tensor with NaN or infinity in it, or one that is too large."""
     if most_bytes is not None:
-        _require(tensor.layout == torch.strided and not tensor.is_quantized, f"{name}: layout")
+        require_written(
+            tensor.layout == torch.strided and not tensor.is_quantized, f"{name}: layout"
+        )
         size = tensor.numel() * tensor.element_size()
-        _require(size <= most_bytes, f"{name} is larger than the file")
+        require_written(size <= most_bytes, f"{name} is larger than the file")
     if not tensor.is_floating_point():
         return
     # In parts, so that what tells good from bad numbers stays small beside the tensor.
@@ -83,7 +85,8 @@ def require_numbers(name: str, tensor: Tensor, most_bytes: int | None = None) ->
             raise InputError(f"{name} is not finite (NaN or infinity); fit or fetch it again")
 
 
-def _require(right: bool, what: str) -> None:
+def require_written(right: bool, what: str) -> None:
+    """Raise InputError unless `right`: `what` in a file is not as padim_lit writes it."""
     if not right:
         raise InputError(
             f"its content is not what padim_lit writes ({what}); give the model.ckpt of a "

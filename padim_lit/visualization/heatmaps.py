@@ -193,6 +193,15 @@ def _shelf(picture: GalleryEntry) -> str:
     return name
 
 
+def remove_heatmaps(folder: Path) -> None:
+    """Remove what `save_heatmaps` and `write_maps` wrote in an earlier run; other files stay."""
+    roles = "|".join(NAMES)
+    ours = re.compile(rf"(\d+_)?({roles})-\d+_.*\.png|overview\.png|maps\.npz")
+    for path in folder.glob("*"):
+        if ours.fullmatch(path.name):
+            path.unlink()
+
+
 def _file_name(picture: GalleryEntry) -> str:
     parts = (f"{picture.role}-{picture.rank}", picture.kind, PurePath(picture.path).stem[:60])
     safe = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)

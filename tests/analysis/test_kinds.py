@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from padim_lit.analysis.kinds import auroc_by_kind
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.errors import InputError
-from padim_lit.system.atomic import write_csv
+from padim_lit.system.atomic import write_json
 
 KINDS = ["good"] * 8 + ["crack"] * 5 + ["hole"] * 4 + ["planted_spot"] * 3
 
@@ -18,19 +18,17 @@ KINDS = ["good"] * 8 + ["crack"] * 5 + ["hole"] * 4 + ["planted_spot"] * 3
 @pytest.fixture
 def folder(tmp_path):
     rng = np.random.default_rng(0)
-    columns = {
-        "path": [f"{i}.png" for i in range(len(KINDS))],
-        "kind": KINDS,
-        "label": [int(kind != "good") for kind in KINDS],
-        "count_image": [int(not kind.startswith("planted")) for kind in KINDS],
-        "jl-10-0": rng.normal(size=len(KINDS)).tolist(),
-        "jl-10-1": rng.normal(size=len(KINDS)).tolist(),
-    }
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    write_csv(tmp_path / "scores.csv", list(columns), rows)
+    np.savez(
+        tmp_path / "scores.npz",
+        path=[f"{i}.png" for i in range(len(KINDS))],
+        kind=KINDS,
+        label=[int(kind != "good") for kind in KINDS],
+        count_image=[not kind.startswith("planted") for kind in KINDS],
+        **{f"jl-10-{seed}": rng.normal(size=len(KINDS)) for seed in (0, 1)},
+    )
     shared = {"proj": "jl", "dim": 10, "test/image_auroc": 0.5, "data": "parts"}
     sweep = [{**shared, "seed": seed} for seed in (0, 1)]
-    write_csv(tmp_path / "sweep.csv", list(sweep[0]), sweep)
+    write_json(tmp_path / "rows.json", sweep)
     return tmp_path
 
 
@@ -42,16 +40,13 @@ def test_each_kind_is_compared_with_the_good_images(folder):
     for kind in found:
         chosen = (kinds == kind) | (kinds == "good")
         for seed in (0, 1):
-            expected = roc_auc_score(
-                kinds[chosen] == kind, sweep.scores.scores[f"jl-10-{seed}"][chosen]
-            )
+            expected = roc_auc_score(kinds[chosen] == kind, sweep.scores[f"jl-10-{seed}"][chosen])
             assert found[kind]["jl", 10][seed] == pytest.approx(expected)
 
 
 def test_a_sweep_without_scores_says_so(folder):
-    (folder / "scores.csv").unlink()
-    (folder / "rows.json").write_text("[]")
-    with pytest.raises(InputError, match=r"no sweep|no scores\.csv"):
+    (folder / "scores.npz").unlink()
+    with pytest.raises(InputError, match=r"no scores\.npz"):
         auroc_by_kind(read_sweeps([folder])[0])
 
 

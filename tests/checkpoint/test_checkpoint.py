@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from padim_lit import JL, Backbone, Detector, InputError
+from padim_lit.checkpoint import content as checks
 from padim_lit.checkpoint.format import KEY, differences, read
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.model.projection import PROJECTIONS
@@ -29,6 +30,28 @@ def test_what_was_saved_scores_the_same(saved):
     one, other = (load_detector(saved) for _ in range(2))
     images = torch.rand(2, 3, 64, 64)
     assert one.count == 5 and torch.equal(one(images)[1], other(images)[1])
+
+
+@pytest.mark.parametrize("name", ["hf-hub:owner/model", "local-dir:/tmp/model", "a/b", ""])
+def test_a_checkpoint_names_no_place_to_fetch_from(saved, tmp_path, monkeypatch, name):
+    content = torch.load(saved, weights_only=True)
+    content[KEY]["spec"]["backbone"]["model"] = name
+    torch.save(content, tmp_path / "a.ckpt")
+    monkeypatch.setattr("timm.create_model", None)
+    with pytest.raises(InputError, match="spec: backbone: model"):
+        load_detector(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("grid", ["auto", None, 1])
+def test_a_small_file_cannot_ask_for_large_images(saved, tmp_path, monkeypatch, grid):
+    content = torch.load(saved, weights_only=True)
+    content[KEY]["spec"] |= {"image_shape": [8192, 8192], "grid": grid}
+    torch.save(content, tmp_path / "a.ckpt")
+    monkeypatch.setattr("timm.create_model", None)
+    room = 4 * 2**30 if grid == 1 else 2**40
+    monkeypatch.setattr(checks, "available_bytes", lambda _: room)
+    with pytest.raises(InputError, match=r"8192×8192 pixels, which take|image_shape beside so few"):
+        load_detector(tmp_path / "a.ckpt")
 
 
 class Harmful:
@@ -78,7 +101,7 @@ def test_half_a_file_is_refused(saved, tmp_path, share):
 def test_a_folder_that_cannot_be_written_is_said(saved):
     detector = load_detector(saved)
     with pytest.raises(InputError, match="cannot be written"):
-        save_detector(detector, saved.parent / "nowhere" / "model.ckpt")
+        save_detector(detector, saved / "model.ckpt")
 
 
 def test_differences_name_the_keys():

@@ -20,6 +20,7 @@ import pytest
 import torch
 from _helpers import fuzzing
 from _helpers.fuzzing import Case, outcome
+from _helpers.sweeps import write_scores
 from _helpers.trees import build_tree
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -42,7 +43,7 @@ from padim_lit.deploy.calibration import Measured, calibrate
 from padim_lit.deploy.prediction_log import ScoredFiles, Version
 from padim_lit.sweep import folders, jobs
 from padim_lit.sweep.run_store import RunResult, RunStore
-from padim_lit.system.atomic import write_csv, write_json
+from padim_lit.system.atomic import write_json
 
 COUNT = int(os.environ.get("PADIM_FUZZ", 500))
 SEED = int(os.environ.get("PADIM_FUZZ_SEED", 0))
@@ -264,19 +265,15 @@ def test_configs(tmp_path, monkeypatch):
 
 def a_sweep(folder: Path) -> None:
     """The files of an ablation, as `read_sweeps` takes them."""
+    folder.mkdir()
     rows = [
         {"proj": p, "dim": d, "seed": 0, "data": "x", "backbone": "y", "test/image_auroc": 0.9}
         for p in ("jl", "subset")
         for d in (2, 4)
     ]
-    write_csv(folder / "sweep.csv", list(rows[0]), rows)
     names = [f"{row['proj']}-{row['dim']}-0" for row in rows]
-    scores = [
-        {"path": f"{n}.png", "kind": "good", "label": n % 2, "count_image": 1}
-        | dict.fromkeys(names, n + 0.5)
-        for n in range(6)
-    ]
-    write_csv(folder / "scores.csv", list(scores[0]), scores)
+    scores = {name: np.arange(6) + 0.5 for name in names}
+    write_scores(folder, [f"{n}.png" for n in range(6)], scores)
     np.savez(folder / "resamples.npz", **{name: np.full((2, 5), 0.5, "f4") for name in names})
     write_json(folder / "rows.json", rows)
 
@@ -302,14 +299,14 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
             found, _ = sweep.scores, sweep.resamples
             for row in sweep.rows:
                 assert row.dim > 0 and isinstance(row.proj, str)
-            assert found is None or all(len(s) == len(found.path) for s in found.scores.values())
+            assert not found or all(len(s) == len(found["path"]) for s in found.values())
 
-    heads = RunStore(folder / "heads", "f")
+    store = RunStore(folder / "ablation", "f")
     result = RunResult([{"dim": 2}, {"dim": 4}], {"jl-2-0": np.ones(5)}, {"jl-2-0": np.ones(3)})
-    heads.save("jl-0", result)
+    store.save("jl-0", result)
 
-    def head() -> None:
-        found = heads.load("jl-0", [2, 4])
+    def run_of_it() -> None:
+        found = store.load("jl-0", [2, 4])
         if found is not None:
             assert found.rows == result.rows, "silently another row"
             for ours, theirs in (
@@ -325,9 +322,9 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
     for name in ("metrics.json", "job.json"):
         (folder / "job" / name).write_text('{"a": 1}')
     targets = [
-        ("sweep/sweep.csv", swept), ("sweep/scores.csv", swept), ("sweep/resamples.npz", swept),
+        ("sweep/rows.json", swept), ("sweep/scores.npz", swept), ("sweep/resamples.npz", swept),
         ("scored/predictions.jsonl", scored), ("scored/model.json", scored),
-        ("heads/heads/f/jl-0.npz", head), ("job/job.json", job),
+        ("ablation/runs/f/jl-0.npz", run_of_it), ("job/job.json", job),
     ]  # fmt: skip
     for n in range(count):
         name, run = targets[n % len(targets)]

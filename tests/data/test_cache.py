@@ -19,6 +19,7 @@ from padim_lit.data.cache import PictureCache
 from padim_lit.data.items import Item, MaskState, picture
 from padim_lit.data.transform import view
 from padim_lit.errors import InputError
+from padim_lit.system.atomic import atomically
 
 VIEW = view(32, 24)
 SMALL = {"image_size": 32, "crop_size": 24, "batch_size": 3, "num_workers": 0}
@@ -262,17 +263,17 @@ def test_an_entry_has_its_name_only_once_it_is_whole(tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").rglob("*.tmp"))
 
 
-def test_what_a_killed_writer_left_is_removed_once_it_is_old(tmp_path):
+def test_what_a_killed_writer_left_is_removed(tmp_path):
     item = Item(save_image(tmp_path / "a.png"))
     read = PictureCache(tmp_path / "cache", LIMIT)
     read(item, VIEW)
     (entry,) = entries(tmp_path / "cache")
-    old, young = entry.with_name("x.tmp"), entry.with_name("y.tmp")
-    for path in (old, young):
-        path.write_bytes(b"half")
-    os.utime(old, (1e9, 1e9))
-    read.describe()
-    assert entries(tmp_path / "cache") == sorted([entry, young])
+    with atomically(entry) as temporary:
+        killed = temporary.name.replace(temporary.name[-8:], "0000.tmp")
+        entry.with_name(killed).write_bytes(b"half")
+        read.describe()
+        assert entries(tmp_path / "cache") == sorted([entry, temporary])
+        temporary.write_bytes(entry.read_bytes())
 
 
 def test_a_cache_that_can_no_longer_be_written_costs_nothing_but_time(
@@ -283,7 +284,7 @@ def test_a_cache_that_can_no_longer_be_written_costs_nothing_but_time(
     def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache, "_write", full)
+    monkeypatch.setattr(cache, "write_bytes", full)
     for n in range(3):
         item = Item(save_image(tmp_path / f"{n}.png", seed=n))
         assert equal(read(item, VIEW), picture(item, VIEW))

@@ -16,6 +16,8 @@ from padim_lit.deploy.calibration import (
     LEVEL,
     Measured,
     _pareto,
+    _quantile,
+    _survival,
     calibrate,
     choose,
     describe,
@@ -56,10 +58,10 @@ def refits(x: torch.Tensor, eps: float) -> torch.Tensor:
 @pytest.mark.parametrize("eps", [0.01, 1.0])
 def test_the_closed_form_is_the_refit_without_the_image(count, dim, eps):
     x = features(count, dim)
-    found, told = leave_one_out(distances(x, x, eps), count)
-    assert told.all() or count <= dim
+    found, reliable = leave_one_out(distances(x, x, eps), count)
+    assert reliable.all() or count <= dim
     scaled = refits(x, eps * (count - 1) / (count - 2))
-    same = told.unsqueeze(1).expand_as(found)
+    same = reliable.unsqueeze(1).expand_as(found)
     assert torch.allclose(found[same], scaled[same], rtol=1e-6, atol=0)
     ratio = refits(x, eps)[same] / found[same]
     assert (ratio >= 1 - 1e-6).all() and (
@@ -72,18 +74,18 @@ def test_float32_carries_what_is_told(count, dim, top):
     x, eps = features(count, dim, top=top), 0.01
     moments = update(init(3, dim), x.float())
     ours = mahalanobis(x.float(), moments.mean, whiten(moments, eps))
-    found, told = leave_one_out(ours, count)
-    assert told.any()
+    found, reliable = leave_one_out(ours, count)
+    assert reliable.any()
     expected = refits(x.float().double(), eps * (count - 1) / (count - 2))
-    assert torch.allclose(found[told].double(), expected[told], rtol=0.01, atol=0)
+    assert torch.allclose(found[reliable].double(), expected[reliable], rtol=0.01, atol=0)
 
 
 def test_what_rounding_has_lost_is_told_and_gives_no_threshold():
     x, eps = features(40, 100), 1e-4
     moments = update(init(3, 100), x.float())
-    found, told = leave_one_out(mahalanobis(x.float(), moments.mean, whiten(moments, eps)), 40)
-    assert not told.any() and found.isfinite().all()
-    chosen = choose(found.amax(dim=1).numpy(), 0.2, untold=40)
+    found, reliable = leave_one_out(mahalanobis(x.float(), moments.mean, whiten(moments, eps)), 40)
+    assert not reliable.any() and found.isfinite().all()
+    chosen = choose(found.amax(dim=1).numpy(), 0.2, unreliable=40)
     assert chosen.value is None and "rounding" in chosen.why
 
 
@@ -122,9 +124,9 @@ def test_scores_are_those_of_fits_without_the_image(detector, how):
         maxima.append(float(map.max()))
     fit(detector, images)
     found = measure(detector, [{"image": images[:5]}, {"image": images[5:]}])
-    scores, tops, untold = found.scores, found.maxima, found.untold
+    scores, tops, unreliable = found.scores, found.maxima, found.unreliable
     bound = math.sqrt(7 / 6) - 1
-    assert untold == 0
+    assert unreliable == 0
     for found, wanted in ((scores, expected), (tops, maxima)):
         ratio = torch.tensor(wanted) / found
         assert (ratio > 1 - 1e-4).all() and (ratio < 1 + bound + 1e-4).all()
@@ -179,6 +181,16 @@ def test_the_rate_is_kept_on_the_average(total, rate, method, allowed):
         covered += chosen.interval[0] <= rates[-1] <= chosen.interval[1]
     assert chosen.method == method
     assert rate / 4 < np.mean(rates) < allowed and covered >= 48
+
+
+@pytest.mark.parametrize("shape", [-1.2, -0.3, -1e-10, 0.0, 0.2, 1.5])
+def test_pareto_law_is_scipys(shape):
+    survival = np.geomspace(1e-6, 1, 50)
+    x = _quantile(shape, 2.0, survival)
+    assert np.allclose(x, genpareto.isf(survival, shape, scale=2), rtol=1e-12)
+    x = np.linspace(0, 20, 50)  # beyond the end of a law that has one
+    expected = genpareto.sf(x, shape, scale=2)
+    assert np.allclose(_survival(shape, 2.0, x), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_pareto_fit_against_scipys_law():

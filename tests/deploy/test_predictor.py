@@ -4,17 +4,19 @@ import csv
 import itertools
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from _helpers.cli import TINY, environment
+from _helpers.fits import fit_on_images
 from _helpers.trees import build_tree
 from PIL import Image
 
 import padim_lit
-from padim_lit import InputError, Predictor
+from padim_lit import JL, Backbone, Detector, InputError, Predictor
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.deploy.calibration import p_value
 
@@ -78,6 +80,45 @@ def test_the_same_pixels_give_the_same_score_however_they_come(predictor, pictur
     assert first.score == first.map.max()
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "1", "I"])
+def test_an_array_scores_as_the_file_that_pillow_makes_of_it(predictor, picture, tmp_path, mode):
+    grey = Image.open(picture)
+    if mode == "RGBA":
+        image = grey.convert("RGB")
+        image.putalpha(grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    elif mode == "1":
+        image = grey.convert(mode)
+    else:
+        image = Image.fromarray(np.asarray(grey).astype(np.int32) * 257)
+    file = tmp_path / ("a.tif" if mode == "I" else "a.png")
+    image.save(file)
+    values = np.asarray(image)
+    assert values.dtype == {"RGBA": np.uint8, "1": np.bool_, "I": np.int32}[mode]
+    assert predictor(values).score == predictor(file).score
+
+
+LOCATIONS = [
+    ("tf_efficientnet_lite0", "expansion"),
+    ("tf_efficientnet_lite0", "bottleneck"),
+    ("resnet18", None),
+]
+
+
+@pytest.mark.parametrize(("model", "location"), LOCATIONS)
+def test_threads_share_a_predictor(model, location, one_thread):
+    backbone = Backbone(model, weights="random", feature_location=location)
+    detector = Detector(backbone, JL(backbone.embedding_dim, 4), (64, 64), eps=1.0)
+    images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    fit_on_images(detector, images)
+    shared = Predictor(detector, image_size=[64, 64], device="cpu")
+    expected = [shared(image).score for image in images]
+    assert len(set(expected)) == len(images)
+    order = [n % len(images) for n in range(96)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: shared(images[n]).score, order))
+    assert found == pytest.approx([expected[n] for n in order], rel=1e-4)
+
+
 def test_one_gives_one_and_several_give_a_list(predictor, picture):
     batch = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     several = predictor(batch)
@@ -136,9 +177,12 @@ WRONG = {
     "a number": 3,
     "nothing": None,
     "no such file": "missing.png",
-    "bool": np.zeros((8, 8), bool),
+    "bool in colour": np.zeros((8, 8, 3), bool),
     "int64": np.zeros((8, 8), int),
-    "four channels": np.zeros((8, 8, 4), np.uint8),
+    "negative": np.full((8, 8), -1, np.int32),
+    "beyond 16 bit": np.full((8, 8), 65536, np.int32),
+    "four channels of 16 bit": np.zeros((8, 8, 4), np.uint16),
+    "five channels": np.zeros((8, 8, 5), np.uint8),
     "empty": np.zeros((0, 8), np.uint8),
     "planes first": np.zeros((3, 8, 8), np.uint8),
     "floats of another size": np.zeros((8, 8, 3), np.float32),

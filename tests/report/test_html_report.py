@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _helpers.browser import texts
-from _helpers.sweeps import write_distortion, write_sweep, write_table
+from _helpers.sweeps import editing, write_distortion, write_sweep
 from PIL import Image
 
 from padim_lit.analysis.bootstrap import paired_difference
@@ -21,6 +21,7 @@ from padim_lit.report.__main__ import build, main
 from padim_lit.report.content import describe, finite
 from padim_lit.report.html import render, to_script
 from padim_lit.report.pictures import embed, find
+from padim_lit.system.atomic import write_json
 
 ROOT = Path(__file__).parents[2]
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
@@ -125,10 +126,11 @@ def test_warnings_name_their_sweeps(content):
 
 def test_parts_that_were_timed_apart_are_warned_of(tmp_path):
     write_sweep(tmp_path / "a", dims=(50,))
-    table = write_sweep(tmp_path / "b", dims=(100,)) / "sweep.csv"
-    text = table.read_text()
+    write_sweep(tmp_path / "b", dims=(100,))
     for ms, warned in ((43.0, False), (53.0, True)):
-        table.write_text(text.replace(",41.0,", f",{ms},"))
+        with editing(tmp_path / "b") as rows:
+            for row in rows:
+                row["backbone/ms_per_image"] = ms
         content = describe(read_sweeps([tmp_path]))
         assert len(content["sweeps"]) == 1
         assert ("Timed apart" in "".join(content["warnings"])) == warned
@@ -252,8 +254,7 @@ def failure(capsys, *words) -> tuple[int, str]:
 def test_what_cannot_be_done_is_one_line(capsys, folders, tmp_path):
     (tmp_path / "empty").mkdir()
     broken = write_sweep(tmp_path / "broken", dims=(50,))
-    lines = (broken / "sweep.csv").read_text().splitlines()
-    (broken / "sweep.csv").write_text("\n".join([*lines, lines[-1][:30]]))
+    (broken / "rows.json").write_text((broken / "rows.json").read_text()[:-30])
     damaged = write_sweep(tmp_path / "damaged", dims=(50,))
     (damaged / "figure4.png").write_bytes(b"no picture")
     (tmp_path / "file").write_text("")
@@ -261,9 +262,9 @@ def test_what_cannot_be_done_is_one_line(capsys, folders, tmp_path):
     for words, code, said in (
         ([], 2, "the following arguments are required: SWEEP_DIR"),
         ([folders, "--colour"], 2, "unrecognized arguments: --colour"),
-        ([tmp_path / "empty", "--out", out], 1, "no sweep.csv with a finished job in"),
+        ([tmp_path / "empty", "--out", out], 1, "no sweep with a finished job in"),
         ([tmp_path / "nowhere", "--out", out], 1, "is no folder"),
-        ([broken, "--out", out], 1, "was it cut off?"),
+        ([broken, "--out", out], 1, "rows.json cannot be read"),
         ([damaged, "--out", out], 1, "figure4.png cannot be read as a picture"),
         ([folders, "--out", tmp_path], 1, "is a folder; give the name of a file"),
     ):
@@ -451,17 +452,14 @@ def test_names_from_the_data_are_text_and_nothing_else(opened, tmp_path):
 
 def test_missing_values_leave_gaps_and_no_errors(opened, tmp_path):
     folder = write_sweep(tmp_path / "s", "own", dims=(50, 100, 150))
-    table = folder / "sweep.csv"
-    lines = [line.split(",") for line in table.read_text().splitlines()]
-    for line in lines[1:]:
-        for name in ("test/pixel_auroc", "test/pixel_ap", "test/pixel_aupro"):
-            line[lines[0].index(name)] = ""
-        line[lines[0].index("score/ms_per_image")] = "nan"
-    lines[1][lines[0].index("test/image_auroc")] = ""
-    table.write_text("\n".join(",".join(line) for line in lines) + "\n")
+    with editing(folder) as rows:
+        for row in rows:
+            row |= dict.fromkeys(("test/pixel_auroc", "test/pixel_ap", "test/pixel_aupro"))
+            row["score/ms_per_image"] = None
+        rows[0]["test/image_auroc"] = None
     rows = [{"proj": "jl", "dim": 50, "seed": 0, "quantity": "norm", "mean": 1.0, "sd": 0.1}]
     quantiles = {f"q{q:02}": 1.0 for q in (1, 5, 25, 50, 75, 95, 99)}
-    write_table(folder / "distortion.csv", [{**rows[0], **quantiles, "spearman": "nan"}])
+    write_json(folder / "distortion.json", {"rows": [{**rows[0], **quantiles, "spearman": None}]})
     view = opened(write(tmp_path, render(build([tmp_path]))))
     assert view.complaints() == []
     assert texts(view, "select[name=metric]") == ["image AUROC\nimage AP"]
@@ -547,19 +545,19 @@ def test_distortions_are_named_and_empty_cells_are_null(tmp_path):
     write_sweep(tmp_path / "s", dims=(50,))
     run = tmp_path / "d"
     file = write_distortion(run)
-    head, first, *rest = file.read_text().splitlines()
-    first = first.rpartition(",")[0] + ","  # lengths have no rank correlation
-    file.write_text("\n".join([head, first, *rest]) + "\n")
-    (run / "distortion.json").write_text('{"data": "mvtec/screw", "backbone": "b0"}')
+    about = {"data": "mvtec/screw", "backbone": "b0"}
+    rows = json.loads(file.read_text())["rows"]
+    rows[0]["spearman"] = None  # lengths have no rank correlation
+    write_json(file, {**about, "rows": rows})
     (found,) = build([tmp_path])["distortions"]
     assert found["label"] == "mvtec/screw, b0"
     row = found["rows"][0]
     assert (row["proj"], row["dim"], row["seed"], row["spearman"]) == ("subset", 25, 0, None)
     assert found["rows"][1]["spearman"] > 0
     for broken, message in (
-        (first.replace("subset,25", "subset,many"), r"line 2: dim='many' is not a whole number"),
-        (first.rpartition(",")[0], r"line 2: must have 14 columns"),
+        ({"dim": "many"}, r"row 1: dim='many' must be a whole number"),
+        ({"quantity": None}, r"row 1: quantity=None must be a text"),
     ):
-        file.write_text("\n".join([head, broken, *rest]) + "\n")
+        write_json(file, {**about, "rows": [rows[0] | broken, *rows[1:]]})
         with pytest.raises(InputError, match=message):
             build([tmp_path])

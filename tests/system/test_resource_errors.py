@@ -56,7 +56,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, resource.RLIM_INFINITY))
 # The n-th file that the program opens for writing in its folder cannot be made.
 NO_ROOM = """
 import errno, os, sys
-count = 0
+count, seen = 0, set()
 def hook(event, args):
     global count
     if event != "open" or not isinstance(args[0], (str, bytes)):
@@ -67,6 +67,9 @@ def hook(event, args):
         return
     if os.sep + ".hydra" + os.sep in name or not flags & (os.O_WRONLY | os.O_RDWR):
         return
+    if name in seen:  # made and locked, then written
+        return
+    seen.add(name)
     count += 1
     if count == {nth}:
         print("FAULT", name, flush=True)

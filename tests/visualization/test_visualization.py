@@ -16,15 +16,17 @@ from matplotlib.text import Text
 from PIL import Image
 from rich.console import Console
 
+from padim_lit.analysis.result_files import collect
 from padim_lit.errors import InputError
-from padim_lit.sweep.job_table import collect, print_sweep_table, write_sweep_csv
+from padim_lit.metrics import METRICS
+from padim_lit.sweep.job_table import print_sweep_table, write_sweep_csv
 from padim_lit.system.atomic import write_bytes, write_csv, write_json, write_text
-from padim_lit.visualization import heatmaps, panels
+from padim_lit.visualization import heatmaps, panels, predictions
 from padim_lit.visualization.gallery import Gallery, GalleryEntry
 from padim_lit.visualization.heatmaps import common_scale, save_heatmaps
 from padim_lit.visualization.panels import overlay
-from padim_lit.visualization.predictions import TestScore, predictions_of, write_predictions
-from padim_lit.visualization.summary import print_summary
+from padim_lit.visualization.predictions import predictions_of, write_predictions
+from padim_lit.visualization.summary import MEANING, print_summary
 
 H, W = 24, 32
 
@@ -157,7 +159,7 @@ def test_predictions_are_in_dataset_order_and_scores_keep_every_bit(tmp_path):
 
 def test_predictions_survive_odd_file_names(tmp_path):
     names = ['a,"b".png', "two\nlines.png", "größe.png", "bad\udcff.png"]
-    rows = [TestScore(name, "good", 0, 1.0, i) for i, name in enumerate(names)]
+    rows = [predictions.TestScore(name, "good", 0, 1.0, i) for i, name in enumerate(names)]
     path = write_predictions(tmp_path / "p.csv", rows)
     assert [row[0] for row in table(path)[1:]] == names
 
@@ -480,16 +482,25 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
     assert any("pixel AUROC" in line and "—" in line and why in line for line in lines)
     assert any("pixel AP " in line and "0.0000" in line for line in lines)  # zero is no null
     for fact in (
-        "tf_efficientnet_lite0, weights pretrained", "jl, D = 100, of C = 1056 channels",
-        "56 x 56", "352 images in 10.0 s, 35.2 images/s", "785 images in 0.0 s", "1.50 GiB",
-        "elpv/mono", "236 with planted defects", "0.01, 7",
+        "tf_efficientnet_lite0, weights pretrained",
+        "jl, 100 numbers per patch (D), made from 1056 channels (C)",
+        "56 x 56 on each image", "352 images in 10.0 s, 35.2 per second", "785 images in 0.0 s",
+        "1.50 GiB",
+        "elpv/mono", "236 good ones again, with planted defects", "eps 0.01, seed 7",
     ):  # fmt: skip
         assert fact in text
 
 
 def test_summary_prints_what_it_has_when_results_are_few():
-    text = printed(print_summary, {"test/image_auroc": None}, {}, [])
+    text = printed(print_summary, {"test/image_auroc": None, "data/test_planted": 0}, {}, [])
     assert text.count("—") == 6
+    assert "planted" not in text
+
+
+def test_summary_says_what_each_metric_is():
+    text = " ".join(printed(print_summary, dict.fromkeys(METRICS, 0.5), {}, []).split())
+    assert set(MEANING) == set(METRICS)
+    assert "chance that a defective image scores above a good one" in text
 
 
 # --- sweep -----------------------------------------------------------------------------------

@@ -9,10 +9,18 @@ from padim_lit.errors import InputError
 
 
 class Mode(NamedTuple):
-    """Where a mode is, and the file that it writes last."""
+    """Where a mode is, and what it writes.
+
+    Attributes:
+        settings: FILE.CLASS of its settings, here.
+        result: the file that it writes last.
+        names: what else it writes directly into the folder.
+        run: the function in FILE.
+    """
 
     settings: str
     result: str
+    names: tuple[str, ...] = ("model.ckpt",)
     run: str = "run"
 
     def settings_class(self) -> type:
@@ -28,17 +36,21 @@ class Mode(NamedTuple):
         return import_module(f"{__package__}.{self.settings.rpartition('.')[0]}")
 
 
+_FIT = ("model.ckpt", "heatmaps", "predictions.csv", "config.yaml", "csv", "tensorboard")
+_ABLATION = ("sweep.csv", "scores.csv", "resamples.npz", "heads", "features")
+_DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")
+_PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps")
 MODES = {
-    "fit": Mode("fit.Fit", "metrics.json"),
-    "predict": Mode("predict.Predict", "predict.json"),
+    "fit": Mode("fit.Fit", "metrics.json", _FIT),
+    "predict": Mode("predict.Predict", "predict.json", _PREDICT),
     "calibrate": Mode("calibrate.Calibrate", "calibrate.json"),
-    "merge": Mode("update.Merge", "merge.json", "run_merge"),
+    "merge": Mode("update.Merge", "merge.json", run="run_merge"),
     "update": Mode("update.Update", "update.json"),
-    "remove": Mode("update.Remove", "remove.json", "run_remove"),
-    "export": Mode("export.Export", "export.json"),
-    "ablation": Mode("ablation.Ablation", "rows.json"),
-    "figure4": Mode("figure4.Figure4", "figure4.json"),
-    "distortion": Mode("distortion.Distortion", "distortion.json"),
+    "remove": Mode("update.Remove", "remove.json", run="run_remove"),
+    "export": Mode("export.Export", "export.json", ()),  # its output is checked there
+    "ablation": Mode("ablation.Ablation", "rows.json", _ABLATION),
+    "figure4": Mode("figure4.Figure4", "figure4.json", ("figure4.png", "features")),
+    "distortion": Mode("distortion.Distortion", "distortion.json", _DISTORTION),
 }
 
 

@@ -58,7 +58,7 @@ def run(settings: Calibrate, folder: Path) -> None:
         "ckpt": settings.ckpt,
         "data": what,
         "images": len(found.scores),
-        "fresh": found.fresh,
+        "unseen": found.unseen,
         **{key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")},
     }
     finish(detector, folder, "calibrate", facts)
@@ -66,7 +66,7 @@ def run(settings: Calibrate, folder: Path) -> None:
         f"scored   {len(found.scores)} images of {what}\n{describe(known)}\n"
         f"model    {(folder / 'model.ckpt').resolve()}"
     )
-    if detector.projection.fit_images and found.fresh < len(found.scores):
+    if detector.projection.fit_images and found.unseen < len(found.scores):
         print(
             f"note     proj={detector.projection.name} has learnt from some of the images that the "
             "checkpoint holds, so these score a little low; new good images tell better"

@@ -1,10 +1,6 @@
 """mode=export: write a checkpoint for another runtime, compare both, time both."""
 
 import math
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata as packages
 from pathlib import Path
@@ -20,11 +16,18 @@ from padim_lit.cli.settings import Settings
 from padim_lit.data.files import find_images
 from padim_lit.data.images import read_image
 from padim_lit.data.transform import view
-from padim_lit.deploy.export import FORMATS, PRECISIONS, WRITERS, metadata, require
+from padim_lit.deploy.export import (
+    FORMATS,
+    PRECISIONS,
+    WRITERS,
+    exported,
+    metadata,
+    require,
+)
 from padim_lit.deploy.runtimes import RUNTIMES, Run, largest_difference, milliseconds, run_detector
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
-from padim_lit.system.atomic import remove_remnants, write_json
+from padim_lit.system.atomic import private_folder, write_json
 from padim_lit.system.console import print_line, print_table
 from padim_lit.system.versions import device_name, versions
 
@@ -97,7 +100,8 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     threshold, notes = _threshold(settings, detector)
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
     pixels = _pixels(settings.images, detector)
-    with _beside(target) as part:
+    with private_folder(target) as folder_beside:
+        part = folder_beside / target.name
         WRITERS[settings.format](detector, part, settings.precision, settings.preprocess, about)
         threads = torch.get_num_threads()
         ours, theirs = run_detector(detector), RUNTIMES[settings.format](part, threads)
@@ -147,25 +151,17 @@ def _target(settings: Export, folder: Path) -> Path:
     return target
 
 
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A path of the same name in a folder beside `target`, which is gone afterwards."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_remnants(target.parent)
-        name = f".export.{os.getpid()}."
-        with tempfile.TemporaryDirectory(".tmp", name, dir=target.parent) as folder:
-            yield Path(folder) / target.name
-    except OSError as error:
-        raise InputError(
-            f"output={target} cannot be written ({error.strerror or error}); "
-            "choose a writable folder with enough space"
-        ) from error
-
-
 def _place(part: Path, target: Path, format: str) -> list[Path]:
     # The one to open comes last: where it is, the others are.
     files = [target.with_suffix(suffix) for suffix in FORMATS[format]]
+    ours = exported(target)
+    for file in files:
+        new = part.with_suffix(file.suffix)
+        if not ours and file.exists() and file.read_bytes() != new.read_bytes():
+            raise InputError(
+                f"{file} is there already, and no export of padim_lit; nothing was written: move "
+                "it away, or give another output"
+            )
     for file in reversed(files):
         part.with_suffix(file.suffix).replace(file)
     return files

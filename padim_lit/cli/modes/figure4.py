@@ -23,7 +23,7 @@ from padim_lit.cli.settings import Memory, OneDim, Projs, Scoring
 from padim_lit.data.items import GOOD, Item, ItemDataset
 from padim_lit.errors import InputError
 from padim_lit.sweep.ablation import Ablation, ProjectionRun, Sweep
-from padim_lit.sweep.one_pass import run_head
+from padim_lit.sweep.one_pass import fit_and_score
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import MISSING, print_line, print_table
 from padim_lit.visualization.figure4 import Example, Method, draw
@@ -68,16 +68,16 @@ def run(settings: Figure4, folder: Path) -> None:
     backbone = make_backbone(settings).to(device)
     channels = backbone.embedding_dim
     dims = {proj: channels if proj == "identity" else settings.dim for proj in settings.projs}
-    heads = [ProjectionRun(proj, settings.seed, (dims[proj],)) for proj in settings.projs]
-    drawn = [head.draw(channels) for head in heads]
+    runs = [ProjectionRun(proj, settings.seed, (dims[proj],)) for proj in settings.projs]
+    drawn = [run.draw(channels) for run in runs]
     ablation = make_ablation(settings, data, backbone, folder)
     try:
         methods, maps = [], []
         bands = ablation.plan(max(dims.values()), settings.max_memory_gb).bands
         chosen: list[int] = []
-        for head, projection in zip(heads, drawn, strict=True):
-            found, _ = run_head(
-                projection, head.dims, ablation.train, ablation.test, settings.eps, bands,
+        for run, projection in zip(runs, drawn, strict=True):
+            found, _ = fit_and_score(
+                projection, run.dims, ablation.train, ablation.test, settings.eps, bands,
                 ablation.device,
             )  # fmt: skip
             (distances,) = found.values()
@@ -88,7 +88,7 @@ def run(settings: Figure4, folder: Path) -> None:
             # By the first method's scores, for all of them.
             chosen = chosen or choose(data.test_items, scores, settings.rows)
             values = {key: metrics[key] for key in METRICS}
-            methods.append(Method(head.proj, head.dims[0], scores[chosen].tolist(), **values))
+            methods.append(Method(run.proj, run.dims[0], scores[chosen].tolist(), **values))
             maps.append(ablation.anomaly_map(distances[chosen].to(ablation.device)).cpu())
     finally:
         ablation.close()

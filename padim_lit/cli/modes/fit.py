@@ -12,8 +12,10 @@ import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import MISSING
 
+from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.cli import thresholds
 from padim_lit.cli.build import (
     load_model,
@@ -34,7 +36,7 @@ from padim_lit.system.memory import peak_bytes, reset_peak
 from padim_lit.system.resource_errors import halving
 from padim_lit.system.versions import device_name, versions
 from padim_lit.visualization.gallery import Gallery, GalleryEntry
-from padim_lit.visualization.heatmaps import common_scale, save_heatmaps
+from padim_lit.visualization.heatmaps import common_scale, remove_heatmaps, save_heatmaps
 from padim_lit.visualization.maps import write_maps
 from padim_lit.visualization.predictions import TestScore, predictions_of, write_predictions
 from padim_lit.visualization.summary import print_summary
@@ -129,6 +131,9 @@ def _fit_and_test(
     detector = model.detector
     notes = _notes(settings, data, detector)
     if trainer.is_global_zero:
+        # Those of an earlier run here would look like this one's, were it killed.
+        (folder / "metrics.json").unlink(missing_ok=True)
+        remove_heatmaps(folder / "heatmaps")
         log.info(_headline(data, detector))
     fit_seconds = None
     if not settings.ckpt:
@@ -144,7 +149,8 @@ def _fit_and_test(
             thresholds.choose_threshold(
                 data, detector, trainer, settings.calibration, settings.false_alarm_rate
             )
-        _save_checkpoint(trainer, folder / "model.ckpt")
+        trainer.strategy.checkpoint_io = _WholeFile()
+        trainer.save_checkpoint(folder / "model.ckpt")
         detector.fit_state = None  # the file holds them; the test needs the factors alone
     start = time.perf_counter()
     trainer = _in_memory(
@@ -262,19 +268,11 @@ def _headline(data: AnomalyData, detector: Detector) -> str:
     )
 
 
-def _save_checkpoint(trainer: Trainer, path: Path) -> None:
-    # Complete or not there: a reader never meets half a file.
-    part = path.with_name(path.name + ".part")
-    try:
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            part.replace(path)
-    except (OSError, RuntimeError) as error:  # a full disk names no file
-        part.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path} cannot be written ({reason}); choose a folder with space"
-        ) from error
+class _WholeFile(TorchCheckpointIO):
+    """Lightning's own takes the memory of the file once more, and a temporary folder's room."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, **_: Any) -> None:
+        checkpoint_format.write(Path(path), checkpoint)
 
 
 def _in_memory(

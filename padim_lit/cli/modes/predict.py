@@ -32,6 +32,8 @@ NAMED = 5
 PATIENCE = 10
 # Seconds between two looks at a folder, at most.
 LOOK = 0.5
+# Pattern of the digits that end a picture's name, see `_file_name`.
+DIGEST = "[0-9a-f]" * 10
 
 
 @dataclass
@@ -147,7 +149,7 @@ class _Work:
         if settings.overlays == "anomalous" and predictor.threshold is None:
             log.warning("%s; no decisions, and no pictures", predictor.threshold_source)
         if not settings.watch:  # those of an earlier run are of other images
-            for picture in self.heatmaps.glob("*.png"):
+            for picture in self.heatmaps.glob(f"*-{DIGEST}.png"):
                 picture.unlink()
 
     def score(self, files: list[Path]) -> None:
@@ -188,7 +190,7 @@ class _Work:
     def try_one(self, version: Version, rest: float) -> str | None:
         """What to say of a file at rest since `rest` seconds; None if it was left for later."""
         try:
-            seen = self.predictor.see(version.path)
+            seen = self.predictor.see(Path(version.path))
         except InputError as error:
             if rest < PATIENCE * self.settings.watch_settle:
                 return None  # maybe somebody still writes it

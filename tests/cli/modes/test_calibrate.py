@@ -44,7 +44,7 @@ def calibrated(here, zygote):
 def test_images_of_the_fit_give_the_fits_own_threshold(here, calibrated):
     fitted = load_detector(here / "run/model.ckpt").calibration
     again, result = calibrated("data/train", "again")
-    assert again["fresh"] == fitted["fresh"] == 0
+    assert again["unseen"] == fitted["unseen"] == 0
     torch.testing.assert_close(again["scores"], fitted["scores"], rtol=1e-5, atol=0)
     assert again["threshold"] == pytest.approx(fitted["threshold"], rel=1e-5)
     assert again["false_alarm_rate"] == 0.2, "the checkpoint's, where none is given"
@@ -55,7 +55,7 @@ def test_new_images_count_as_they_are_scored(here, calibrated):
     known, result = calibrated("fresh", "fresh_run")
     predictor = padim_lit.load(here / "run/model.ckpt")
     plain = sorted(predictor(path).score for path in sorted((here / "fresh").iterdir()))
-    assert known["fresh"] == FRESH
+    assert known["unseen"] == FRESH
     assert known["scores"].tolist() == pytest.approx(plain, rel=1e-5)
     assert f"{FRESH} good images that it was not fitted on" in result.out
 
@@ -65,7 +65,7 @@ def test_old_and_new_images_are_told_apart_by_their_content(here, calibrated):
     both, result = calibrated("both", "both_run", "batch_size=4")
     expected = torch.cat([part["scores"] for part in parts]).sort().values
     torch.testing.assert_close(both["scores"], expected, rtol=1e-5, atol=0)
-    assert both["fresh"] == FRESH and "of which 12 were trained on and left out" in result.out
+    assert both["unseen"] == FRESH and "of which 12 were trained on and left out" in result.out
     facts = json.loads((here / "both_run/calibrate.json").read_text())
     assert facts["images"] == HELD + FRESH and facts["threshold"] == both["threshold"]
 
@@ -78,7 +78,7 @@ def test_an_update_takes_the_threshold_and_this_brings_it_back(here, zygote, cal
     undecided = zygote.run([*predict, "hydra.run.dir=undecided"], here)
     assert "not calibrated (mode=calibrate does it)" in undecided.out + undecided.err
     known, _ = calibrated("both", "with_threshold", RATE, ckpt="updated/model.ckpt")
-    assert known["threshold"] is not None and known["fresh"] == 0
+    assert known["threshold"] is not None and known["unseen"] == 0
     decided = zygote.run(
         ["mode=predict", "ckpt=with_threshold/model.ckpt", *predict[2:], "hydra.run.dir=decided"],
         here,

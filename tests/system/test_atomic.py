@@ -1,0 +1,199 @@
+"""Nothing half-written under its own name, nobody else's file touched, one run a folder."""
+
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from padim_lit.errors import InputError
+from padim_lit.system import atomic
+from padim_lit.system.atomic import (
+    atomically,
+    private_folder,
+    remove_remnants,
+    run_folder,
+    write_bytes,
+)
+
+
+@pytest.fixture
+def writer():
+    """Starts a process that is in the middle of writing `target`; it is killed at the end."""
+    started = []
+
+    def start(how: str, target: Path) -> int:
+        ready, done = os.pipe()
+        process = os.fork()
+        if process == 0:
+            held = _writing(how, target)
+            next(held)
+            if os.fork():  # the parent of one that lives on without locks, as loaders do
+                os.write(done, b".")
+            time.sleep(20)
+            os._exit(0)
+        started.append(process)
+        assert os.read(ready, 1) == b"."
+        return process
+
+    yield start
+    for process in started:
+        kill(process)
+
+
+def _writing(how: str, target: Path) -> Iterator[None]:
+    if how == "run":
+        with run_folder(target, ["a"]):
+            yield
+    elif how == "folder":
+        with private_folder(target) as folder:
+            (folder / "part").write_bytes(b"part")
+            yield
+    else:
+        with atomically(target) as temporary:
+            temporary.write_bytes(b"part")
+            yield
+
+
+def kill(process: int) -> None:
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        time.sleep(0.2)  # its child, just forked, may not have let go of the locks yet
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("how", ["file", "folder"])
+def test_a_living_writers_remnant_stays_and_a_killed_ones_goes(tmp_path, writer, how):
+    process = writer(how, tmp_path / "a.bin")
+    (name,) = names(tmp_path)
+    assert re.fullmatch(r"\.padim_lit-[0-9a-f]{8}-[0-9a-f]{16}\.tmp", name)
+    remove_remnants(tmp_path)
+    assert names(tmp_path) == [name]
+    kill(process)
+    assert names(tmp_path) == [name]
+    remove_remnants(tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_another_machine_writes_goes_a_day_after_its_last_change(tmp_path, folder):
+    other = tmp_path / f".padim_lit-{'0' * 8}-{'1' * 16}.tmp"
+    if folder:
+        other.mkdir()
+        (other / "lock").touch()
+    else:
+        other.touch()
+    for hours, left in ((1, True), (23, True), (25, False)):
+        then = time.time() - 3600 * hours
+        os.utime(other, (then, then))
+        remove_remnants(tmp_path)
+        assert other.exists() == left, hours
+
+
+def test_where_locks_do_not_work_age_alone_decides(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(atomic.fcntl, "flock", none)
+    with atomically(tmp_path / "a") as temporary:
+        temporary.write_text("whole")
+        remove_remnants(tmp_path)  # ours, young, and perhaps of a living writer
+        assert temporary.exists()
+        then = time.time() - 25 * 3600
+        os.utime(temporary, (then, then))
+        remove_remnants(tmp_path)
+        assert not temporary.exists()
+        temporary.write_text("whole")
+    assert names(tmp_path) == ["a"]
+
+
+def test_no_file_of_a_users_is_a_remnant(tmp_path):
+    """Names that an earlier rule took for its own, a link, and what lies deeper."""
+    kept = [
+        ".photos.2023.tmp/a.png", "sub/deep/.backup.40000.tmp/a", ".model.ckpt.1.tmp",
+        ".export.99999.abc.tmp/a", "model.ckpt.part", ".padim_lit-notes.tmp",
+        f"sub/.padim_lit-{'0' * 8}-{'1' * 16}.tmp", f".padim_lit-{'0' * 8}-{'1' * 16}.tmp.bak",
+    ]  # fmt: skip
+    old = time.time() - 10 * 24 * 3600
+    for name in kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+        os.utime(tmp_path / name, (old, old))
+    (tmp_path / f".padim_lit-{'0' * 8}-{'2' * 16}.tmp").symlink_to(tmp_path / "sub")
+    before = sorted(tmp_path.rglob("*"))
+    remove_remnants(tmp_path)
+    with run_folder(tmp_path, ["model.ckpt"]):
+        write_bytes(tmp_path / "model.ckpt", b"")
+    left = set(tmp_path.rglob("*")) - {tmp_path / "model.ckpt"}
+    assert sorted(p for p in left if ".hydra" not in p.parts) == before
+
+
+def test_writers_of_one_file_at_once_leave_one_of_theirs(tmp_path):
+    target = tmp_path / "a.bin"
+
+    def write(n: int) -> None:
+        write_bytes(target, bytes([n]) * 100_000)
+        remove_remnants(tmp_path)
+        found = target.read_bytes()
+        assert len(found) == 100_000 and len(set(found)) == 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(200)))
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = write_bytes(tmp_path / "a", b"old")
+    with pytest.raises(ZeroDivisionError), atomically(target) as temporary:
+        temporary.write_bytes(b"new")
+        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), private_folder(target) as folder:
+        (folder / "part").write_bytes(b"new")
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["a"] and target.read_bytes() == b"old"
+
+
+def test_long_names_can_be_written(tmp_path):
+    assert write_bytes(tmp_path / ("x" * 255), b"a").read_bytes() == b"a"
+
+
+# --- run folders -------------------------------------------------------------------------------
+
+
+def test_a_folder_takes_one_run_at_a_time(tmp_path, writer):
+    process = writer("run", tmp_path)
+    with (
+        pytest.raises(InputError, match="another run is writing into it"),
+        run_folder(tmp_path, []),
+    ):
+        pass
+    kill(process)
+    with run_folder(tmp_path, []):
+        pass
+
+
+def test_a_run_does_not_touch_what_no_run_has_made(tmp_path):
+    (tmp_path / "heatmaps").mkdir()
+    with (
+        pytest.raises(InputError, match="holds heatmaps, not written by a run"),
+        run_folder(tmp_path, ["metrics.json", "heatmaps"]),
+    ):
+        pass
+    shutil.rmtree(tmp_path / "heatmaps")
+    with run_folder(tmp_path, ["metrics.json", "heatmaps"]):
+        (tmp_path / "heatmaps").mkdir()
+    with run_folder(tmp_path, ["metrics.json", "heatmaps"]):  # its own
+        pass
+    (tmp_path / "model.ckpt").touch()
+    with pytest.raises(InputError, match=r"model\.ckpt"), run_folder(tmp_path, ["model.ckpt"]):
+        pass
