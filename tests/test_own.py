@@ -105,10 +105,12 @@ class Blocks(Projection):
         return torch.eye(self.in_channels)[self.offset : self.offset + self.dim]
 """
 DATA = """
+from dataclasses import dataclass
 from pathlib import Path
-from padim_lit.data import AnomalyData
+from padim_lit.data import AnomalyData, Split
 from padim_lit.data.items import Item
 
+@dataclass(eq=False)
 class Pairs(AnomalyData):
     \"\"\"Two folders.
 
@@ -117,10 +119,13 @@ class Pairs(AnomalyData):
         held_out: good ones to test.
     \"\"\"
 
-    def __init__(self, root: str, held_out: int = 2, **options):
-        good, bad = (sorted((Path(root) / part).glob("*.png")) for part in ("good", "bad"))
-        test = [Item(p) for p in good[:held_out]] + [Item(p, "bad") for p in bad]
-        super().__init__("pairs", [Item(p) for p in good[held_out:]], test, **options)
+    root: str
+    held_out: int = 2
+
+    def read(self):
+        good, bad = (sorted((Path(self.root) / part).glob("*.png")) for part in ("good", "bad"))
+        test = [Item(p) for p in good[:self.held_out]] + [Item(p, "bad") for p in bad]
+        return Split("pairs", [Item(p) for p in good[self.held_out:]], test)
 """
 BACKBONE = """
 from padim_lit import Backbone
