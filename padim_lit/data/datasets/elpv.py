@@ -52,8 +52,8 @@ class ELPV(AnomalyData):
         if self.planted:
             test += [_planted(cell.path, n, self.split_seed) for n, cell in enumerate(held)]
             note = (
-                "ELPV says which cells are defective, not where. So pixel metrics are about defects "
-                "that were planted on healthy cells, image metrics about real cells alone."
+                "ELPV says which cells are defective, not where. So pixel metrics are about "
+                "defects that were planted on healthy cells, image metrics about real cells alone."
             )
         unused = len(chosen) - len(healthy) - len(broken)
         about = {
