@@ -52,7 +52,7 @@ def choose_threshold(
     loader = partial(DataLoader, dataset, num_workers=data.num_workers, collate_fn=collate)
     with trainer.precision_plugin.forward_context():
         found, data.batch_size = measured(
-            detector, loader, data.batch_size, trainer.strategy.root_device, "leave one out"
+            detector, loader, data.batch_size, trainer.strategy.root_device, "threshold"
         )
     detector.calibration = calibrate(found, rate)
     log.info("%s", describe(detector.calibration))

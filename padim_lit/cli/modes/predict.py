@@ -171,7 +171,7 @@ class _Work:
         folder = typed_path(settings.images)
         watcher = Watcher(folder, settings.watch_settle, done.__contains__)
         pause = min(LOOK, max(0.02, settings.watch_settle / 2))
-        print(f"watching {settings.images}, Ctrl-C ends", flush=True)
+        print(f"watching {settings.images}; Ctrl-C ends it", flush=True)
         try:
             last = time.monotonic()
             while True:
