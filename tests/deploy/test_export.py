@@ -114,7 +114,7 @@ def test_decision_is_at_or_above_the_threshold(here, export):
 def test_pixels_go_in_as_they_are_and_openvino_agrees(here, export, capsys):
     export("fisher", "format=openvino", "preprocess=true", "threshold=20")
     printed = capsys.readouterr().out
-    assert "model.xml" in printed and "ms an image" in printed
+    assert "model.xml" in printed and "ms per image" in printed
     core = openvino.Core()
     model = core.read_model(here / "out/model.xml")
     about = json.loads(model.get_rt_info([METADATA]).value)

@@ -234,7 +234,7 @@ def _print(results: dict[str, Any]) -> None:
     console = Console()
     title = f"Export to {results['format']}, {results['precision']}"
     table = Table(title=title, title_justify="left")
-    for column in ("", "MB", "ms an image", "score differs", "map differs"):
+    for column in ("", "MB", "ms per image", "score differs", "map differs"):
         table.add_column(column, justify="left" if not column else "right")
     table.add_row(
         "checkpoint, torch", f"{results['ckpt_bytes'] / 1e6:.1f}", f"{results['ckpt_ms']:.1f}"
