@@ -49,6 +49,14 @@ class ScoredFiles:
 
     Raises:
         InputError: the folder cannot be written, or holds the scores of another `model`.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> log = ScoredFiles(folder, {"threshold": 3.0}, resume=False)
+    >>> log.add(Version("a.png", 10, 0), 4.5, 0.01, True, 3.0)
+    >>> log.close()
+    >>> (folder / "predictions.csv").read_text().splitlines()
+    ['path,score,p_value,decision', 'a.png,4.5,0.01,anomalous']
     """
 
     def __init__(self, folder: Path, model: dict[str, Any], resume: bool) -> None:

@@ -102,6 +102,11 @@ class Predictor:
     Raises:
         InputError: not fitted; sizes that are missing or other than the checkpoint's; arguments out
             of range.
+
+    >>> predictor = Predictor(detector, image_size=[64, 64], threshold=3.0, device="cpu")
+    >>> found = predictor(np.zeros((480, 640, 3), np.uint8))
+    >>> found.map.shape, found.is_anomalous is (found.score >= 3.0)
+    ((64, 64), True)
     """
 
     def __init__(
@@ -321,6 +326,10 @@ def load(
 
     Raises:
         InputError: no such file, not a checkpoint of padim_lit, or what `Predictor` raises.
+
+    >>> load("missing.ckpt")
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: ckpt=missing.ckpt: no such file; give the model.ckpt of an ...
     """
     detector = load_detector(ckpt)
     detector.fit_state = None  # as large as the factors, and not needed to score
