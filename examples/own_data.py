@@ -4,14 +4,16 @@ python run.py --config-dir examples/conf data=table data.root=DIR data.table=lab
 """
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 
 from padim_lit import InputError
-from padim_lit.data import AnomalyData
+from padim_lit.data import AnomalyData, Split
 from padim_lit.data.items import Item
 from padim_lit.data.split import hold_out
 
 
+@dataclass(eq=False)
 class Table(AnomalyData):
     """Rows ``file,kind`` of a CSV; kind is "good" or any defect's name.
 
@@ -19,24 +21,28 @@ class Table(AnomalyData):
         root: folder of the files.
         table: name of the CSV in it.
         test_good: how many good pictures are held out for the test.
-        options: image_size, crop_size, batch_size and num_workers, see AnomalyData.
     """
 
-    def __init__(self, root: str, table: str = "labels.csv", test_good: int = 50, **options):
-        folder = Path(root).expanduser()
-        if not (folder / table).is_file():
-            raise InputError(f"data.root={root}: has no {table}; it must hold lines file,kind")
-        with (folder / table).open(newline="") as file:
+    root: str
+    table: str = "labels.csv"
+    test_good: int = 50
+
+    def read(self) -> Split:
+        folder = Path(self.root).expanduser()
+        if not (folder / self.table).is_file():
+            raise InputError(
+                f"data.root={self.root}: has no {self.table}; it must hold lines file,kind"
+            )
+        with (folder / self.table).open(newline="") as file:
             rows = list(csv.DictReader(file))
         items = [Item(folder / row["file"], row["kind"]) for row in rows]
         good = [item for item in items if item.label == 0]
         names = [str(item.path.relative_to(folder)) for item in good]
-        train, held_out = hold_out(good, names, min(test_good, len(good) // 2), seed=0)
-        super().__init__(
+        train, held_out = hold_out(good, names, min(self.test_good, len(good) // 2), seed=0)
+        return Split(
             f"table/{folder.name}",
             train,
             held_out + [item for item in items if item.label],
             provenance={"split": f"{len(held_out)} good held out", "split_seed": 0},
             notes=["No masks: pixel metrics cannot be computed."],
-            **options,
         )

@@ -1,6 +1,5 @@
 """The W&B workspace of a sweep: ``python -m padim_lit.dashboard ENTITY/PROJECT [--dry-run]``."""
 
-import argparse
 import os
 import re
 import sys
@@ -8,11 +7,11 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from padim_lit.errors import InputError
+from padim_lit.system.command_line import Parser, run
 
-USAGE = "python -m padim_lit.dashboard ENTITY/PROJECT [--name NAME] [--dry-run]"
 TIMEOUT = 15.0  # seconds
 NAME = "padim_lit: projections"
 INSTALL = "run `pip install 'padim_lit[wandb]'`"
@@ -190,29 +189,25 @@ def _require_server(url: str) -> None:
         ) from error
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        # argparse would print its usage on a line of its own.
-        self.exit(2, f"error: {message}; usage: {USAGE}\n")
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """Build and save the workspace, or print it; one line for an error."""
-    parser = _Parser(prog="python -m padim_lit.dashboard", usage=USAGE, description=__doc__)
+    parser = Parser("padim_lit.dashboard", "Lay out a W&B workspace for the runs of a sweep.")
     parser.add_argument("target", metavar="ENTITY/PROJECT", help="where the runs are synced to")
-    parser.add_argument("--name", default=NAME, help=f"of the workspace ({NAME})")
+    parser.add_argument("--name", default=NAME, help="of the workspace (%(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="print the panels, send nothing")
     given = parser.parse_args(words)
+    run(lambda: _make(given.target, given.name, given.dry_run))
+
+
+def _make(target: str, name: str, dry_run: bool) -> None:
     try:
-        workspace = build(*_split(given.target), given.name)
-        if given.dry_run:
-            print("\n".join(describe(workspace)))
-        else:
-            print(f"workspace  {save(workspace)}")
-    except (InputError, ValueError) as error:  # ValueError: a name that W&B does not take
-        sys.exit(f"error: {' '.join(str(error).split())}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+        workspace = build(*_split(target), name)
+    except ValueError as error:  # a name that W&B does not take
+        raise InputError(str(error)) from error
+    if dry_run:
+        print("\n".join(describe(workspace)))
+    else:
+        print(f"workspace  {save(workspace)}")
 
 
 def _split(target: str) -> tuple[str, str]:

@@ -104,7 +104,7 @@ class PaDiM(LightningModule):
             batch_size=min(8, loader.batch_size or 8),
             collate_fn=loader.collate_fn,
         )
-        log.info("proj=%s learns from %d images", projection.name, len(indices))
+        log.info("proj=%s first learns from %d good images", projection.name, len(indices))
         with self.trainer.precision_plugin.forward_context():
             projection.learn(*patch_statistics(self._all_channels(batch) for batch in batches))
         if self.trainer.world_size > 1:

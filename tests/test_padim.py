@@ -277,9 +277,9 @@ def test_a_state_that_does_not_fit_is_refused_before_the_first_image(tmp_path, m
         trainer(tmp_path).fit(make(dim=400), batches(4))
 
 
-def test_the_readmes_library_example_runs(tmp_path):
-    readme = (ROOT / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?PaDiM\(.*?)```", readme, flags=re.DOTALL)
+def test_the_docs_library_example_runs(tmp_path):
+    page = (ROOT / "docs" / "library.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?PaDiM\(.*?)```", page, flags=re.DOTALL)
     assert len(code.strip().splitlines()) <= 11  # ten lines and one blank
     for i, loader in enumerate((batches(6), batches(4, seed=1, bad=(1, 3)))):
         for sample in loader.dataset:

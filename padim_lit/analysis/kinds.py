@@ -3,7 +3,6 @@
 ``python -m padim_lit.analysis.kinds SWEEP_DIR…`` prints a table for each ablation found there.
 """
 
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from padim_lit.analysis.bootstrap import image_auroc
-from padim_lit.analysis.sweep_results import SweepFolder, read_sweeps
+from padim_lit.analysis.sweep_results import SweepFolder, mean_and_sd, read_sweeps
 from padim_lit.data.items import GOOD
 from padim_lit.errors import InputError
+from padim_lit.system.command_line import Parser, run
 from padim_lit.system.console import print_table
 
 
@@ -29,9 +29,8 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.nda
     """
     scores = folder.scores
     if scores is None:
-        raise InputError(f"{folder.path} has no scores.csv; only an ablation writes it")
-    kinds = np.array(scores.kind)
-    counted = scores.count_image.astype(bool)
+        raise InputError(f"{folder.path} has neither scores.npz nor its jobs' predictions.csv")
+    kinds, counted = np.array(scores.kind), scores.count_image
     found: dict[str, dict[tuple[str, int], np.ndarray]] = {}
     for kind in sorted(set(kinds[counted]) - {GOOD}):
         chosen = counted & ((kinds == kind) | (kinds == GOOD))
@@ -62,25 +61,25 @@ def kinds_table(folder: SweepFolder) -> Table:
         table.add_column(Text(f"{kind}\n{(kinds == kind).sum()} images"), justify="right")
     for proj in folder.projs:
         for dim in folder.dims_of(proj):
-            cells = [_cell(found[kind][proj, dim]) for kind in found]
+            cells = [mean_and_sd(found[kind][proj, dim], 3) for kind in found]
             table.add_row(Text(proj), str(dim), *cells)
     return table
 
 
-def _cell(values: np.ndarray) -> str:
-    spread = f" ±{values.std(ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{values.mean():.3f}{spread}"
+def main(words: Sequence[str] | None = None) -> None:
+    """Print a table for each ablation in or below the folders; one line for an error."""
+    parser = Parser("padim_lit.analysis.kinds", "Image AUROC of each kind of defect.")
+    parser.add_argument(
+        "folders", nargs="+", metavar="SWEEP_DIR", help="folders with ablations, at any depth"
+    )
+    given = parser.parse_args(words)
+    run(lambda: _print(given.folders))
 
 
-def main(arguments: Sequence[str]) -> None:
-    if not arguments:
-        sys.exit("error: give the folder of an ablation: python -m padim_lit.analysis.kinds DIR")
-    try:
-        for folder in read_sweeps(arguments):
-            print_table(kinds_table(folder), Console())
-    except InputError as error:
-        sys.exit(f"error: {error}")
+def _print(folders: Sequence[str]) -> None:
+    for sweep in read_sweeps(folders):
+        print_table(kinds_table(sweep), Console())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,7 +1,7 @@
 """Table 1: a projection against selection, category by category, beside what others published."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from padim_lit.analysis.bootstrap import Difference, paired_difference
-from padim_lit.analysis.sweep_results import RESAMPLED, SweepFolder, read_sweeps
+from padim_lit.analysis.bootstrap import Difference
+from padim_lit.analysis.sweep_results import (
+    RESAMPLED,
+    SweepFolder,
+    mean_and_sd,
+    mean_of,
+    read_sweeps,
+)
 from padim_lit.metrics import METRICS
 from padim_lit.system.atomic import write_csv
 from padim_lit.system.console import MISSING, print_line, print_table
@@ -21,44 +27,15 @@ MEAN = "mean"
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One metric of `BASE` (row 0) and of another projection (row 1) on the same S seeds.
-
-    Attributes:
-        seeds: the S seeds.
-        points: (2, S).
-        resamples: (2, S, R), or None where none were kept.
-    """
-
-    seeds: tuple[int, ...]
-    points: np.ndarray
-    resamples: np.ndarray | None
-
-    @property
-    def mean(self) -> np.ndarray:
-        return self.points.mean(axis=1)
-
-    @property
-    def sd(self) -> np.ndarray:
-        """Standard deviation over seeds (n − 1), (2,); NaN for one seed."""
-        if len(self.seeds) < 2:
-            return np.full(2, np.nan)
-        return self.points.std(axis=1, ddof=1)
-
-    def difference(self) -> Difference:
-        """Of the other projection over `BASE`."""
-        base, other = (None, None) if self.resamples is None else self.resamples
-        return paired_difference(self.points[1], self.points[0], other, base)
-
-
-@dataclass(frozen=True)
 class Row:
-    """One line of the table: `proj` against `BASE` at D = `dim`.
+    """One line of the table: `proj` against `BASE` at D = `dim`, over the seeds that both have.
 
     Attributes:
         category: MVTec's name, or `MEAN` over the categories measured.
         categories: how many went in.
-        pairs: by metric, "test/image_auroc" and "test/pixel_auroc".
+        seeds: those shared.
+        points: by metric, "test/image_auroc" and "test/pixel_auroc", of `BASE` and `proj`, (2,S).
+        differences: by metric, of `proj` over `BASE`.
         padim: the paper's AUROC by metric, where it has one for this backbone at this D.
         report: the report's (selection, JL) by metric.
     """
@@ -68,7 +45,9 @@ class Row:
     proj: str
     dim: int
     categories: int
-    pairs: dict[str, Pair]
+    seeds: list[int]
+    points: dict[str, np.ndarray]
+    differences: dict[str, Difference]
     padim: dict[str, float | None]
     report: dict[str, tuple[float, float] | None]
 
@@ -85,17 +64,41 @@ def compare(folders: Iterable[str | os.PathLike]) -> list[Row]:
     for sweep in sweeps:
         for proj in sweep.projs:
             for dim in sweep.dims_of(proj):
-                if proj != BASE and _shared_seeds(sweep, proj, dim):
+                if proj != BASE and sweep.shared_seeds((BASE, dim), (proj, dim)):
                     group = groups.setdefault((sweep.backbone, proj, dim), {})
-                    group[sweep.data.rpartition("/")[2]] = sweep
+                    group[category(sweep)] = sweep
     rows = []
     for (_, proj, dim), measured in groups.items():
         names = sorted(measured, key=_order)
-        found = [_row(measured[name], name, proj, dim) for name in names]
-        rows += found
-        if len(found) > 1 and (mean := _mean_row(found)):
-            rows.append(mean)
+        rows += [_row(measured[name], [name], name, proj, dim) for name in names]
+        mean = mean_of([measured[name] for name in names])
+        if len(names) > 1 and mean.shared_seeds((BASE, dim), (proj, dim)):
+            rows.append(_row(mean, names, MEAN, proj, dim))
     return rows
+
+
+def category(sweep: SweepFolder) -> str:
+    """The last part of the data's name: "screw" of "mvtec/screw"."""
+    return sweep.data.rpartition("/")[2]
+
+
+def published(
+    backbone: str, dim: int, categories: Collection[str]
+) -> tuple[dict[str, float | None], dict[str, tuple[float, float] | None]]:
+    """Published numbers by metric: the paper's AUROC, and the report's (selection, JL).
+
+    Of all 15 categories it is the published mean; of fewer, the mean of just those.
+    """
+    padim, report = dict.fromkeys(RESAMPLED), dict.fromkeys(RESAMPLED)
+    if PADIM_DIM.get(backbone) == dim:
+        if set(categories) == set(CATEGORIES):
+            padim["test/image_auroc"] = PADIM_IMAGE_MEAN.get(backbone)
+            padim["test/pixel_auroc"] = PADIM_PIXEL_MEAN.get(backbone)
+            report["test/pixel_auroc"] = REPORT_MEAN.get(backbone)
+        elif all(name in PADIM_PIXEL[backbone] for name in categories):
+            known = [PADIM_PIXEL[backbone][name] for name in categories]
+            padim["test/pixel_auroc"] = float(np.mean(known))
+    return padim, report
 
 
 def write_table1(folder: str | os.PathLike, rows: Sequence[Row]) -> Path:
@@ -142,76 +145,29 @@ _COLUMNS = (
 )
 
 
-def _shared_seeds(sweep: SweepFolder, proj: str, dim: int) -> list[int]:
-    return sorted(set(sweep.seeds_of(BASE, dim)) & set(sweep.seeds_of(proj, dim)))
-
-
 def _order(category: str) -> tuple[int, str]:
     known = category in CATEGORIES
     return (CATEGORIES.index(category) if known else len(CATEGORIES), category)
 
 
-def _row(sweep: SweepFolder, category: str, proj: str, dim: int) -> Row:
-    seeds = _shared_seeds(sweep, proj, dim)
-    pairs = {}
-    for metric in RESAMPLED:
-        points = np.stack([sweep.points(p, dim, metric, seeds) for p in (BASE, proj)])
-        kept = [sweep.resamples(p, dim, metric, seeds) for p in (BASE, proj)]
-        resamples = None if any(k is None for k in kept) else np.stack(kept)
-        pairs[metric] = Pair(tuple(seeds), points, resamples)
-    padim = None
-    if PADIM_DIM.get(sweep.backbone) == dim:
-        padim = PADIM_PIXEL[sweep.backbone].get(category)
-    published = {"test/image_auroc": None, "test/pixel_auroc": padim}
-    return Row(category, sweep.backbone, proj, dim, 1, pairs, published, dict.fromkeys(RESAMPLED))
-
-
-def _mean_row(rows: Sequence[Row]) -> Row | None:
-    """The mean over categories of points and of resamples: seeds pair across categories too."""
-    first = rows[0]
-    pairs = {}
-    for metric in RESAMPLED:
-        parts = [row.pairs[metric] for row in rows]
-        seeds = [s for s in parts[0].seeds if all(s in part.seeds for part in parts)]
-        if not seeds:
-            return None
-        chosen = [[part.seeds.index(s) for s in seeds] for part in parts]
-        points = [part.points[:, at] for part, at in zip(parts, chosen, strict=True)]
-        resamples = None
-        if len({None if p.resamples is None else p.resamples.shape[2] for p in parts}) == 1:
-            # One after the other: fifteen categories' resamples are large.
-            for part, at in zip(parts, chosen, strict=True):
-                if part.resamples is not None:
-                    share = part.resamples[:, at] / len(parts)
-                    resamples = share if resamples is None else resamples + share
-        pairs[metric] = Pair(tuple(seeds), np.mean(points, axis=0), resamples)
-    padim, report = dict.fromkeys(RESAMPLED), dict.fromkeys(RESAMPLED)
-    if PADIM_DIM.get(first.backbone) == first.dim:
-        # Published means are of all categories; of fewer, the mean of just those is comparable.
-        if {row.category for row in rows} == set(CATEGORIES):
-            padim["test/image_auroc"] = PADIM_IMAGE_MEAN.get(first.backbone)
-            padim["test/pixel_auroc"] = PADIM_PIXEL_MEAN.get(first.backbone)
-            report["test/pixel_auroc"] = REPORT_MEAN.get(first.backbone)
-        elif all(row.padim["test/pixel_auroc"] is not None for row in rows):
-            padim["test/pixel_auroc"] = float(np.mean([r.padim["test/pixel_auroc"] for r in rows]))
-    return Row(MEAN, first.backbone, first.proj, first.dim, len(rows), pairs, padim, report)
+def _row(source: SweepFolder, categories: list[str], name: str, proj: str, dim: int) -> Row:
+    base, other = (BASE, dim), (proj, dim)
+    seeds = source.shared_seeds(base, other)
+    points = {m: np.stack([source.points(*x, m, seeds) for x in (base, other)]) for m in RESAMPLED}
+    differences = {m: source.difference(other, base, m) for m in RESAMPLED}
+    backbone, n = source.backbone, len(categories)
+    known = published(backbone, dim, categories)
+    return Row(name, backbone, proj, dim, n, seeds, points, differences, *known)
 
 
 def _line(row: Row) -> dict[str, Any]:
-    line: dict[str, Any] = {
-        "category": row.category,
-        "backbone": row.backbone,
-        "proj": row.proj,
-        "dim": row.dim,
-        "categories": row.categories,
-        "seeds": len(row.pairs["test/image_auroc"].seeds),
-    }
-    for metric, pair in row.pairs.items():
-        found = pair.difference()
+    keys = ("category", "backbone", "proj", "dim", "categories")
+    line = {key: getattr(row, key) for key in keys} | {"seeds": len(row.seeds)}
+    for metric, found in row.differences.items():
         report = row.report[metric] or (None, None)
-        numbers = (*np.stack([pair.mean, pair.sd], axis=1).flatten().tolist(), found.mean)
+        spreads = np.stack([row.points[metric].mean(axis=1), _sd(row.points[metric])], axis=1)
         values = (
-            *(None if np.isnan(x) else x for x in numbers),
+            *(None if np.isnan(x) else x for x in (*spreads.flatten().tolist(), found.mean)),
             *(found.low, found.high, _sign(found)),
             # Without a measured metric there is nothing to win.
             None if np.isnan(found.mean) else found.wins,
@@ -223,12 +179,11 @@ def _line(row: Row) -> dict[str, Any]:
 
 
 def _cells(row: Row, metric: str) -> list[str]:
-    pair, report = row.pairs[metric], row.report[metric]
-    found = pair.difference()
+    points, found, report = row.points[metric], row.differences[metric], row.report[metric]
     name = row.category if row.category != MEAN else f"{MEAN} of {row.categories}"
     return [
-        *(name, row.backbone, row.proj, str(row.dim), str(len(pair.seeds))),
-        *(_spread(m, s) for m, s in zip(pair.mean, pair.sd, strict=True)),
+        *(name, row.backbone, row.proj, str(row.dim), str(len(row.seeds))),
+        *(mean_and_sd(100 * values, 2) for values in points),
         MISSING if np.isnan(found.mean) else f"{100 * found.mean:+.2f}",
         MISSING if found.low is None else f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
         _sign(found) or MISSING,
@@ -237,10 +192,9 @@ def _cells(row: Row, metric: str) -> list[str]:
     ]
 
 
-def _spread(mean: float, sd: float) -> str:
-    if np.isnan(mean):
-        return MISSING
-    return f"{100 * mean:.2f}" + ("" if np.isnan(sd) else f" ±{100 * sd:.2f}")
+def _sd(points: np.ndarray) -> np.ndarray:
+    """Standard deviation over seeds (n − 1), (2,); NaN for one seed."""
+    return points.std(axis=1, ddof=1) if points.shape[1] > 1 else np.full(2, np.nan)
 
 
 def _sign(found: Difference) -> str:

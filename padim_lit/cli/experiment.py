@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from padim_lit.analysis.result_files import collect
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.cli.instantiate import import_own
 from padim_lit.cli.messages import one_line
@@ -30,7 +31,7 @@ from padim_lit.cli.modes import (
 )
 from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers
-from padim_lit.sweep.job_table import collect, print_failures, print_sweep_table, write_sweep_csv
+from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.system import resource_errors
 from padim_lit.system.atomic import HeldElsewhere, run_folder
 from padim_lit.system.console import never_fail_to_print
@@ -64,7 +65,7 @@ class Mode(NamedTuple):
 
 
 _FIT = ("model.ckpt", "heatmaps", "predictions.csv", "config.yaml", "csv", "tensorboard")
-_ABLATION = ("sweep.csv", "scores.csv", "resamples.npz", "heads", "features")
+_ABLATION = ("sweep.csv", "scores.csv", "scores.npz", "resamples.npz", "runs", "features")
 _DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")
 _PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps")
 #: mode=NAME → what runs, and what it writes.

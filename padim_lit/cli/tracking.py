@@ -11,8 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from padim_lit.errors import InputError
 from padim_lit.visualization.gallery import GalleryEntry
-from padim_lit.visualization.heatmaps import common_scale
-from padim_lit.visualization.panels import overlay
+from padim_lit.visualization.panels import common_scale, overlay
 from padim_lit.visualization.predictions import TestScore
 
 
@@ -107,7 +106,7 @@ def log_run(
         for key, value in results.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    scale = scale or common_scale(pictures)
+    scale = scale or common_scale([picture.map for picture in pictures])
     if isinstance(logger, WandbLogger):
         _log_wandb(logger, config, results, numbers, predictions, pictures, threshold, scale)
         return

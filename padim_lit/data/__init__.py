@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from padim_lit.data.datamodule import AnomalyData, reading
+    from padim_lit.data.datamodule import AnomalyData, Split, reading
     from padim_lit.data.datasets.elpv import ELPV
     from padim_lit.data.datasets.folder import Folder
     from padim_lit.data.datasets.mtd import MagneticTile
@@ -24,12 +24,14 @@ __all__ = [
     "MVTecLOCO",
     "MagneticTile",
     "RealIAD",
+    "Split",
     "VisA",
     "reading",
 ]
 
 _FILES = {
     "AnomalyData": "datamodule",
+    "Split": "datamodule",
     "reading": "datamodule",
     "BTAD": "datasets.mvtec_like",
     "MPDD": "datasets.mvtec_like",

@@ -1,18 +1,17 @@
 """Decoded and resized pictures on disk, shared by every run that sees the same files the same way.
 
-A picture is known by the contents of its files, the view, and the code and libraries that make it,
-so copies of a file share one entry and an entry is never out of date. To find the contents of a
-file without reading it, an index maps its path, size and times to their sha256.
+A picture is known by the contents of its files, resize and crop, and the code and libraries that
+make it, so copies of a file share one entry and an entry is never out of date. To find the contents
+of a file without reading it, an index maps its path, size and times to their sha256.
 """
 
 import hashlib
+import io
 import json
 import logging
 import os
 import platform
-import struct
 import time
-import zlib
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -21,28 +20,29 @@ import numpy as np
 import PIL
 from PIL import features
 
-from padim_lit.data.items import Item, MaskState, PreparedImage, picture
-from padim_lit.data.transform import View
+from padim_lit.data.files import typed_path
+from padim_lit.data.items import Item, MaskState, PreparedImage, prepare
+from padim_lit.data.transform import ResizeCrop
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import remove_remnants, write_bytes
 
 log = logging.getLogger(__name__)
 
 _BUCKETS = 256
-_HEADER = struct.Struct("<8sIIII")  # magic, h, w, state, checksum of all else
-_MAGIC = b"padimpic"
+_FRAME = 1000  # bytes of an npz file beside its arrays, and more
 _STATES = (None, *MaskState)
 # A file changed twice within its file system's tick keeps its times; younger ones are not indexed.
 _SETTLED = 2.0  # seconds
 
 
 class PictureCache:
-    """Called with an item and a view, gives just what `picture` gives, from disk where it can.
+    """Called with an item and a ResizeCrop, gives what `prepare` gives, from disk where it can.
 
-    Several threads, processes and runs may use one folder: an entry appears whole or not at all,
-    and one that is damaged is noticed by its length and checksum and made anew. Each of 256 buckets
-    takes its share of the limit and then no more; nothing is removed to make room, because runs
-    read their images in turn, and dropping the oldest would drop what is needed next.
+    Several threads, processes and runs may use one folder: an entry, an npz file, appears whole or
+    not at all, and one that is damaged is noticed by its checksums and made anew. Each of 256
+    folders takes its share of the limit and then no more, which many processes can heed without a
+    word between them; nothing is removed to make room, because runs read their images in turn, and
+    dropping the oldest would drop what is needed next.
 
     Args:
         folder: made if missing; ~ is expanded.
@@ -54,36 +54,34 @@ class PictureCache:
     def __init__(self, folder: str | Path, limit_gb: float = 20.0) -> None:
         if not 0 < limit_gb < float("inf"):
             raise InputError(f"picture_cache_gb={limit_gb} must be positive and finite")
-        self.folder = Path(folder).expanduser().absolute()
+        self.folder = typed_path(folder).absolute()
         self.limit = round(limit_gb * 1e9)
         self.writes = True
         try:
-            (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
-            (self.folder / "index").mkdir(exist_ok=True)
-            probe = self.folder / "index" / "probe"
-            write_bytes(probe, b"")
+            probe = write_bytes(self.folder / "index" / "probe", b"")
             probe.unlink(missing_ok=True)
+            (self.folder / "pictures").mkdir(exist_ok=True)
         except (OSError, InputError) as error:
             reason = getattr(error.__cause__ or error, "strerror", None) or error
             raise InputError(
-                f"picture_cache={folder} cannot be written ({reason}); choose a "
-                "writable folder, or null for none"
+                f"picture_cache={folder} cannot be written ({reason}); choose a writable folder, "
+                "or null for none"
             ) from error
 
-    def __call__(self, item: Item, view: View) -> PreparedImage:
-        """The picture of `item`; raises InputError as `picture` does."""
+    def __call__(self, item: Item, resize_crop: ResizeCrop) -> PreparedImage:
+        """The picture of `item`; raises InputError as `prepare` does."""
         try:
             files = [item.path, *item.masks]
             stamps = [_stamp(path) for path in files]
             digests = [self._indexed(stamp) for stamp in stamps]
-            if all(digests) and (found := self._read(_key(item, digests, view))):
+            if all(digests) and (found := self._read(_key(item, digests, resize_crop))):
                 return found
             digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
         except OSError:
-            return picture(item, view)  # says what is wrong with the file
-        key = _key(item, digests, view)
+            return prepare(item, resize_crop)  # says what is wrong with the file
+        key = _key(item, digests, resize_crop)
         if (found := self._read(key)) is None:
-            found = picture(item, view)
+            found = prepare(item, resize_crop)
             # A file that changed in between is not what its digest says.
             if not self._unchanged(files, stamps) or not self._store(key, found):
                 return found
@@ -95,7 +93,7 @@ class PictureCache:
         count, size = 0, 0
         for bucket in (self.folder / "pictures").iterdir():
             remove_remnants(bucket)
-            sizes = [entry.stat().st_size for entry in _entries(bucket)]
+            sizes = _sizes(bucket)
             count, size = count + len(sizes), size + sum(sizes)
         full = size > 0.97 * self.limit
         todo = "; full: raise picture_cache_gb or delete the folder" if full else ""
@@ -106,7 +104,7 @@ class PictureCache:
 
     def require_room(self, shape: tuple[int, int]) -> None:
         """InputError where a bucket could not take one picture of `shape` (h, w)."""
-        needed = _BUCKETS * (_HEADER.size + 4 * shape[0] * shape[1])
+        needed = _BUCKETS * (_FRAME + 4 * shape[0] * shape[1])
         if self.limit < needed:
             raise InputError(
                 f"picture_cache_gb={self.limit / 1e9:g} is too small for pictures of "
@@ -116,21 +114,20 @@ class PictureCache:
     def _read(self, key: str) -> PreparedImage | None:
         path = self._entry(key)
         try:
-            content = path.read_bytes()
+            return _unpacked(path.read_bytes())
         except OSError:
             return None
-        found = _unpacked(content)
-        if found is None:
+        except Exception:  # what a damaged file makes numpy and zipfile raise is no closed list
             with suppress(OSError):
                 path.unlink()
-        return found
+            return None
 
     def _store(self, key: str, made: PreparedImage) -> bool:
         """Whether the entry is there afterwards."""
         path, content = self._entry(key), _packed(made)
         try:
             path.parent.mkdir(exist_ok=True)
-            used = sum(entry.stat().st_size for entry in _entries(path.parent))
+            used = sum(_sizes(path.parent))
             if not self.writes or used + len(content) > self.limit // _BUCKETS:
                 return False
             write_bytes(path, content)
@@ -141,7 +138,7 @@ class PictureCache:
         return True
 
     def _entry(self, key: str) -> Path:
-        return self.folder / "pictures" / key[:2] / key[2:]
+        return self.folder / "pictures" / key[:2] / f"{key[2:]}.npz"
 
     def _indexed(self, stamp: str) -> str | None:
         try:
@@ -178,15 +175,15 @@ def _stamp(path: Path) -> str:
     )
 
 
-def _key(item: Item, digests: list[str], view: View) -> str:
+def _key(item: Item, digests: list[str], resize_crop: ResizeCrop) -> str:
     planted = None if item.plant_seed is None else [item.kind, item.plant_seed]
-    what = [_making(), view.resize, view.crop, digests, planted, item.nonzero]
+    what = [_making(), resize_crop.resize, resize_crop.crop, digests, planted, item.mask_threshold]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
 @cache
 def _making() -> list[str]:
-    """What a picture's bits depend on beside its files and view."""
+    """What a picture's bits depend on beside its files, resize and crop."""
     code = hashlib.sha256()
     for name in ("images.py", "items.py", "planted.py", "transform.py", "cache.py"):
         code.update(Path(__file__).with_name(name).read_bytes())
@@ -196,42 +193,26 @@ def _making() -> list[str]:
 
 
 def _packed(made: PreparedImage) -> bytes:
-    h, w = made.mask.shape
-    mask = b"" if made.state is None else np.packbits(made.mask).tobytes()
-    payload = made.pixels.tobytes() + mask
-    state = _STATES.index(made.state)
-    return _HEADER.pack(_MAGIC, h, w, state, _checksum(h, w, state, payload)) + payload
+    """An npz file, whose checksums see damage to its arrays; the mask's first byte is a state."""
+    with io.BytesIO() as file:
+        state = np.uint8(_STATES.index(made.state))
+        np.savez(file, pixels=made.pixels, mask=np.append(state, np.packbits(made.mask)))
+        return file.getvalue()
 
 
-def _unpacked(content: bytes) -> PreparedImage | None:
-    """The picture, or None where anything is wrong with the entry."""
-    if len(content) < _HEADER.size:
-        return None
-    magic, h, w, state, checksum = _HEADER.unpack_from(content)
-    payload = memoryview(content)[_HEADER.size :]
-    whole = 3 * h * w + (-(-h * w // 8) if state else 0)
-    if magic != _MAGIC or state >= len(_STATES) or len(payload) != whole:
-        return None
-    if checksum != _checksum(h, w, state, payload):
-        return None
-    pixels = np.frombuffer(payload, dtype=np.uint8, count=3 * h * w).reshape(h, w, 3)
-    mask = np.zeros((h, w), dtype=bool)
-    if state:
-        bits = np.frombuffer(payload, dtype=np.uint8, offset=3 * h * w)
-        mask = np.unpackbits(bits, count=h * w).reshape(h, w).view(bool)
-    return PreparedImage(pixels, mask, _STATES[state])
+def _unpacked(content: bytes) -> PreparedImage:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        pixels, mask = arrays["pixels"], arrays["mask"]
+    shape = pixels.shape[:2]
+    bits = np.unpackbits(mask[1:], count=shape[0] * shape[1])
+    return PreparedImage(pixels, bits.reshape(shape).view(bool), _STATES[mask[0]])
 
 
-def _checksum(h: int, w: int, state: int, payload: bytes | memoryview) -> int:
-    return zlib.crc32(payload, zlib.crc32(struct.pack("<III", h, w, state)))
-
-
-def _entries(bucket: Path) -> list[os.DirEntry]:
-    """Files of a bucket."""
-    found = []
+def _sizes(bucket: Path) -> list[int]:
+    """Bytes of each entry in a folder."""
+    sizes = []
     with os.scandir(bucket) as entries:
         for entry in entries:
             with suppress(FileNotFoundError):  # another process was faster
-                entry.stat()
-                found.append(entry)
-    return found
+                sizes.append(entry.stat().st_size)
+    return sizes

@@ -2,11 +2,10 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -15,17 +14,10 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from padim_lit.data.cache import PictureCache
-from padim_lit.data.items import (
-    Item,
-    ItemDataset,
-    MaskState,
-    check,
-    collate,
-    picture,
-    state_of_header,
-    state_of_pixels,
-)
-from padim_lit.data.transform import Size, view
+from padim_lit.data.check import look_at
+from padim_lit.data.items import Item, ItemDataset, MaskState, collate, prepare
+from padim_lit.data.repeats import judge_repeats
+from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.errors import InputError
 
 Primitive = str | int | float | bool | None
@@ -114,80 +106,96 @@ def default_workers() -> int:
     return max(0, min(8, (cores or 1) - 2))
 
 
+@dataclass(frozen=True)
+class Split:
+    """What a data set holds, as `AnomalyData.read` gives it.
+
+    Attributes:
+        name: short name of the data ("mvtec/screw").
+        train: healthy items.
+        test: healthy and defective items; none defective is allowed.
+        provenance: what else to record about the data and its split, flat JSON primitives.
+        notes: sentences that a run must print and record.
+    """
+
+    name: str
+    train: Sequence[Item]
+    test: Sequence[Item]
+    provenance: dict[str, Primitive] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+@dataclass(eq=False, kw_only=True)
 class AnomalyData(LightningDataModule):
     """Healthy training images and a test set, checked at construction.
 
+    A family of data sets is a subclass: a dataclass (eq=False) whose fields are what it must be
+    told, and whose `read` says what there is.
+
     Every file is looked at once here, so that a bad one stops the run before anything is fitted.
     Up to `Reading.full_check` images that means decoding all of them; beyond, only headers are
-    read, and a file that is broken further on stops the run when its turn comes.
+    read, and a file that is broken further on stops the run when its turn comes. The same picture
+    twice is found, see `padim_lit.data.repeats`.
 
     No loader shuffles or drops a batch: running moments do not depend on the order, and results
     are bitwise the same for any number of workers, with a picture cache or without.
 
     Args:
-        name: short name of the data ("mvtec/screw").
-        train: healthy items.
-        test: healthy and defective items; none defective is allowed.
-        image_size: int or [h, w] in pixels; see `padim_lit.data.transform.view`.
+        image_size: int or [h, w] in pixels; see `padim_lit.data.transform.ResizeCrop`.
         crop_size: int, [h, w] or None (keep all).
         batch_size: images in a batch.
         num_workers: loader processes; None chooses from the number of cores.
-        provenance: what else to record about the data and its split, flat JSON primitives.
-        notes: sentences that a run must print and record.
 
     Attributes:
-        name, provenance, notes: as above, completed with the counts found here.
+        name, provenance, notes: as in `Split`, completed with what was found here.
+        train_items, test_items: what is loaded.
         image_shape: (h, w) of every image in a batch.
 
-    Raises InputError for fewer than two training images, no test image, an image that cannot be
-    read, a mask of another size, and sizes or counts out of range.
+    Raises InputError for fewer than two different training images, no test image, an image that
+    cannot be read, a mask of another size, and sizes or counts out of range.
     """
 
-    def __init__(
-        self,
-        name: str,
-        train: Sequence[Item],
-        test: Sequence[Item],
-        *,
-        image_size: Size = 256,
-        crop_size: Size | None = 224,
-        batch_size: int = 32,
-        num_workers: int | None = None,
-        provenance: dict[str, Primitive] | None = None,
-        notes: Sequence[str] = (),
-    ) -> None:
+    image_size: Size = 256
+    crop_size: Size | None = 224
+    batch_size: int = 32
+    num_workers: int | None = None
+
+    def read(self) -> Split:
+        """The items of this data set, without a look into the files."""
+        raise NotImplementedError
+
+    def __post_init__(self) -> None:
         super().__init__()
-        require_count("batch_size", batch_size, lowest=1)
-        if num_workers is not None:
-            require_count("num_workers", num_workers, lowest=0)
-        self.view = view(image_size, crop_size)
-        if len(train) < 2:
-            raise InputError(
-                f"{name} has {len(train)} training image(s); a covariance needs at least 2, "
-                "in practice hundreds; add healthy images to the training set"
-            )
-        if not test:
-            raise InputError(f"{name} has no test images; add healthy or defective ones")
-        self.name = name
-        self.batch_size = batch_size
-        self.num_workers = default_workers() if num_workers is None else num_workers
-        self.image_shape = self.view.output_shape
+        require_count("batch_size", self.batch_size, lowest=1)
+        if self.num_workers is None:
+            self.num_workers = default_workers()
+        require_count("num_workers", self.num_workers, lowest=0)
+        self.resize_crop = ResizeCrop(self.image_size, self.crop_size)
+        self.image_shape = self.resize_crop.output_shape
         self.reading = _reading.get()
-        state_of = self._state_of(len(train) + len(test))
-        self.train_items, _ = check(train, state_of)
-        self.test_items, masks = check(test, state_of)
+        split = self.read()
+        self.name = split.name
+        _require_enough(split.name, len(split.train), len(split.test))
+        found = look_at([*split.train, *split.test], self.resize_crop, self._read_fully(split))
+        train, self.test_items = (
+            found.items[: len(split.train)],
+            found.items[len(split.train) :],
+        )
+        self.train_items, repeats, said = judge_repeats(train, self.test_items, found.pictures)
+        _require_enough(split.name, len(self.train_items), len(split.test), " different")
         counts = {
-            "train_images": len(train),
-            "test_good": sum(i.label == 0 and i.count_image for i in test),
-            "test_defective": sum(i.label == 1 and i.count_image for i in test),
-            "test_planted": sum(i.plant_seed is not None for i in test),
+            "train_images": len(self.train_items),
+            "test_good": sum(i.label == 0 and i.count_image for i in split.test),
+            "test_defective": sum(i.label == 1 and i.count_image for i in split.test),
+            "test_planted": sum(i.plant_seed is not None for i in split.test),
+            **repeats,
         }
         for state in (MaskState.EMPTY, MaskState.LOST, MaskState.VANISHED):
-            counts[f"masks_{state.value}"] = masks[state, False]
-            if masks[state, True]:
-                counts[f"planted_masks_{state.value}"] = masks[state, True]
-        self.provenance: dict[str, Primitive] = {**counts, **(provenance or {})}
-        self.notes = [*notes, *_notes(counts)]
+            counts[f"masks_{state.value}"] = found.states[state, False]
+            if found.states[state, True]:
+                counts[f"planted_masks_{state.value}"] = found.states[state, True]
+        self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
+        self.notes = [*split.notes, *said, *_notes(counts)]
 
     def train_dataloader(self) -> DataLoader:
         return self._loader(self.train_items)
@@ -198,22 +206,20 @@ class AnomalyData(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         return self._loader(self.test_items)
 
-    def _state_of(self, images: int) -> Callable[[Item], MaskState | None]:
-        """How to look at an item before anything is fitted, and a line in the log about it."""
+    def _read_fully(self, split: Split) -> Any:
+        """What decodes the images for a first look; None where there are too many for that."""
         cache, limit = self.reading.cache, self.reading.full_check
         if cache is not None:
-            cache.require_room(self.view.output_shape)
+            cache.require_room(self.image_shape)
             log.info("%s", cache.describe())
-        if images > limit:
-            log.info(
-                "%s has more than full_check=%d images: only their headers are checked before the "
-                "fit; an image that is broken further on stops the run when it is read.",
-                *(self.name, limit),
-            )
-            return partial(state_of_header, view=self.view)
-        if cache is not None:
-            return lambda item: cache(item, self.view).state
-        return partial(state_of_pixels, view=self.view)
+        if len(split.train) + len(split.test) <= limit:
+            return cache or prepare
+        log.info(
+            "%s has more than full_check=%d images: only their headers are checked before the "
+            "fit; an image that is broken further on stops the run when it is read.",
+            *(split.name, limit),
+        )
+        return None
 
     def _loader(self, items: Sequence[Item]) -> DataLoader:
         batches: dict[str, Any] = {"batch_size": self.batch_size}
@@ -221,12 +227,22 @@ class AnomalyData(LightningDataModule):
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
             batches = {"batch_sampler": RankBatches(len(items), rank, world, self.batch_size)}
         return DataLoader(
-            ItemDataset(items, self.view, self.reading.cache or picture),
+            ItemDataset(items, self.resize_crop, self.reading.cache or prepare),
             **batches,
             num_workers=self.num_workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _require_enough(name: str, train: int, test: int, kind: str = "") -> None:
+    if train < 2:
+        raise InputError(
+            f"{name} has {train}{kind} training image(s); a covariance needs at least 2, "
+            "in practice hundreds; add healthy images to the training set"
+        )
+    if not test:
+        raise InputError(f"{name} has no test images; add healthy or defective ones")
 
 
 def _notes(counts: dict[str, int]) -> list[str]:

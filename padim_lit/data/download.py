@@ -1,242 +1,153 @@
-"""One file over HTTP: resumed where it stopped, checked, and there only when complete.
-
-Python's urllib does the transfer: what is needed is one GET with a Range header, and it comes with
-proxies, redirects and certificates.
-"""
+"""One file over HTTP, by pooch: checked, and there only when complete."""
 
 import contextlib
 import errno
 import hashlib
-import http.client
-import json
+import logging
 import os
 import re
 import shutil
-import urllib.error
-import urllib.request
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from padim_lit.errors import InputError
 from padim_lit.version import __version__
 
 TIMEOUT = 60.0  # seconds without a byte
-_CHUNK = 1 << 20
-_RESUME = "run the same command again, which goes on where it stopped"
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """What is known about a file that is being loaded, or has been; lies beside it as JSON."""
+def fetch(url: str, folder: Path, sha256: str | None = None, timeout: float = TIMEOUT) -> Path:
+    """Load `url` into `folder` and return the file, which appears whole or not at all.
 
-    url: str
-    validator: str | None  # a strong ETag, else Last-Modified: what If-Range takes
-    total: int | None  # bytes
-
-
-def fetch(url: str, target: Path, sha256: str | None = None, timeout: float = TIMEOUT) -> str:
-    """Load `url` into `target`, which appears whole or not at all; returns its sha256 in hex.
-
-    The bytes gather in TARGET.part. A later call goes on from there with Range and If-Range, and
-    starts anew where the server gives another file, no part of one, or nothing to tell by (no ETag,
-    no Last-Modified) while `sha256` is not known either. A TARGET of an earlier call with the same
-    `url` is taken as it is. `discard` removes it and what lies beside it.
+    The file of an earlier call with the same `url` is taken as it is, if it has `sha256`. All else
+    in `folder` is removed, which must be ours alone: see `alone`.
 
     Args:
         url: http or https.
-        target: where the file is to lie; its folder must exist.
-        sha256: what the file must have; None takes any.
+        folder: made if missing.
+        sha256: what the file must have, in hex; None takes any.
         timeout: seconds that the server may be silent.
 
-    Raises InputError for every way in which this fails, on one line, and for a `target` that is
-    something else. Where the bytes are wrong (checksum) they are removed; where they are too few
-    they stay, to go on from.
+    Raises InputError for every way in which this fails, on one line.
     """
-    part, begun = _part(target), _read_begun(target)
-    ours = begun is not None and begun.url == url
-    if target.exists():
-        if not (ours and target.is_file()):
-            raise InputError(f"{target} is in the way of {url}; move it elsewhere")
-        return _checked(url, target, target, sha256)
-    known = ours and (begun.validator or sha256)
-    have = part.stat().st_size if known and part.is_file() else 0
-    if not (known and have and have == begun.total):
-        try:
-            _transfer(url, target, begun if have else None, have, timeout)
-        except OSError as error:  # urllib's URLError and HTTPError are OSErrors too
-            raise InputError(_reason(url, part, error, timeout)) from error
-        except http.client.HTTPException as error:
-            raise InputError(_cut(url, part, None)) from error
-    found = _checked(url, part, target, sha256)
-    part.replace(target)
-    return found
+    import pooch  # takes a second, and few runs load anything
+    import requests
 
-
-def discard(target: Path) -> None:
-    """Remove what `fetch` left of `target`."""
-    for path in (target, _part(target), _beside(target)):
-        path.unlink(missing_ok=True)
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file in hex."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            total.update(chunk)
-    return total.hexdigest()
-
-
-def _checked(url: str, file: Path, target: Path, sha256: str | None) -> str:
-    found = digest(file)
-    if sha256 is not None and found != sha256.lower():
-        discard(target)
-        raise InputError(
-            f"{url} has sha256 {found}, but {sha256.lower()} is expected; the file was removed; "
-            "try again, or set data.sha256 to the new one if you know that it is right"
-        )
-    return found
-
-
-def _transfer(url: str, target: Path, begun: _Begun | None, have: int, timeout: float) -> None:
-    """Bring the .part to its full length, from `have` bytes where the server allows it."""
-    part = _part(target)
-    headers = {"User-Agent": f"padim_lit/{__version__}", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-        if begun.validator:
-            headers["If-Range"] = begun.validator
-    request = urllib.request.Request(url, headers=headers)
+    pooch.get_logger().setLevel(logging.WARNING)
+    # Each address has a name of its own: two archives may be called alike.
+    name = re.sub(r"[^\w.-]", "", Path(urlsplit(url).path).name)
+    name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    folder = folder.absolute()  # pooch would expand a ~
     try:
-        response = urllib.request.build_opener(_NoDowngrade).open(request, timeout=timeout)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if have and error.code == 416:  # the file is shorter now than what is here: start anew
-            return _transfer(url, target, None, 0, timeout)
-        raise
-    with response:
-        if "html" in response.headers.get_content_type():
-            raise InputError(
-                f"{url} answers with a web page, not an archive; the link has probably moved; "
-                "set data.url to the present one"
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name != name:
+                path.unlink()
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        with Progress(*columns, TransferSpeedColumn()) as bar:
+            loader = pooch.HTTPDownloader(
+                progressbar=_Bar(bar, name.partition("-")[2]),
+                timeout=timeout,
+                headers={"User-Agent": f"padim_lit/{__version__}", "Accept-Encoding": "identity"},
+                hooks={"response": partial(_require_archive, folder)},
             )
-        total = _total(response, have)
-        resumes = bool(have) and response.status == 206
-        if resumes and (total is None or total != begun.total):
-            return _transfer(url, target, None, 0, timeout)
-        have = have if resumes else 0
-        _require_space(part, total, have)
-        now = _Begun(url, _validator(response), total)
-        _beside(target).write_text(json.dumps(asdict(now)))
-        with _bar(url, have, total) as advance, part.open("ab" if resumes else "wb") as file:
-            while chunk := response.read(_CHUNK):
-                file.write(chunk)
-                have += len(chunk)
-                advance(len(chunk))
-    if total is not None and have != total:
-        raise InputError(_cut(url, part, total))
-    return None
-
-
-class _NoDowngrade(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from https to http."""
-
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
-        if req.type == "https" and urlsplit(newurl).scheme != "https":
-            fp.close()
-            raise InputError(f"{req.full_url} redirects to {newurl}, without encryption; refused")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _total(response: http.client.HTTPResponse, have: int) -> int | None:
-    """Bytes of the whole file, or None where the server does not say or gives another part."""
-    if response.status == 206:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-        return int(match[2]) if match and int(match[1]) == have else None
-    length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else None
-
-
-def _validator(response: http.client.HTTPResponse) -> str | None:
-    tag = response.headers.get("ETag")
-    # A weak tag says that two files mean the same, not that their bytes are the same.
-    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
-
-
-def _require_space(part: Path, total: int | None, have: int) -> None:
-    """Room for the rest of the archive and for what comes out of it, as images hardly compress."""
-    if total is None:
-        return
-    free, needed = shutil.disk_usage(part.parent).free, (total - have) + total
-    if free < needed:
+            found = pooch.retrieve(url, sha256 and sha256.lower(), name, folder, downloader=loader)
+    except requests.HTTPError as error:
+        error.response.close()
         raise InputError(
-            f"{part.parent} has {free / 1e9:.1f} GB free, but the archive and its images need "
-            f"{needed / 1e9:.1f} GB; free some or set data.root to another disk"
-        )
+            f"{url} answers {error.response.status_code} {error.response.reason}; the link may "
+            "have moved; set data.url to the present one"
+        ) from error
+    except requests.RequestException as error:
+        raise InputError(
+            f"{url} was not loaded ({_innermost(error)}); check the address and the network, and "
+            "run the same command again"
+        ) from error
+    except ValueError as error:  # the checksum; its message holds both
+        raise InputError(
+            f"{url}: {' '.join(str(error).split())} Try again, or set data.sha256 to the new one "
+            "if you know that it is right"
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(f"the disk of {folder} is full; free some space") from error
+        raise InputError(
+            f"{error.filename or folder} cannot be written ({error.strerror or error}); set "
+            "data.root to a writable folder"
+        ) from error
+    return Path(found)
 
 
-@contextlib.contextmanager
-def _bar(url: str, have: int, total: int | None):
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task(Path(urlsplit(url).path).name, total=total, completed=have)
-        advance: Callable[[int], None] = lambda count: bar.advance(task, count)  # noqa: E731
-        yield advance
+def sha256_of(file: Path) -> str:
+    """sha256 of a file in hex."""
+    import pooch
+
+    return pooch.file_hash(str(file))
 
 
-def _reason(url: str, part: Path, error: OSError, timeout: float) -> str:
-    if isinstance(error, urllib.error.HTTPError):
+def _require_archive(folder: Path, response: Any, **_: Any) -> None:
+    """InputError for an answer that is no archive, or none that fits on the disk."""
+    if problem := _problem(folder, response):
+        response.close()
+        raise InputError(problem)
+
+
+def _problem(folder: Path, response: Any) -> str | None:
+    url, headers = response.url, response.headers
+    if response.is_redirect:
+        target = urljoin(url, headers["Location"])
+        if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
+            return f"{url} redirects to {target}, without encryption; refused"
+    elif response.ok and "html" in headers.get("Content-Type", ""):
         return (
-            f"{url} answers {error.code} {error.reason}; the link may have moved; set data.url to "
-            "the present one"
+            f"{url} answers with a web page, not an archive; the link has probably moved; "
+            "set data.url to the present one"
         )
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(cause, TimeoutError):
-        return f"{url}: no answer within {timeout:g} s; check the network; {_RESUME}"
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk of {part.parent} is full; free some space; {_RESUME}"
-    if isinstance(error, urllib.error.URLError):
-        what = getattr(cause, "strerror", None) or " ".join(str(cause).split())
-        return f"{url} cannot be reached ({what}); check the address and the network"
-    if error.filename is not None:
-        return f"{error.filename} cannot be written ({error.strerror}); set data.root to another"
-    return _cut(url, part, None)
-
-
-def _cut(url: str, part: Path, total: int | None) -> str:
-    have = part.stat().st_size if part.is_file() else 0
-    of = f" of {total}" if total is not None else ""
-    return f"{url} broke off after {have}{of} bytes; {_RESUME}"
-
-
-def _part(target: Path) -> Path:
-    return target.with_name(f"{target.name}.part")
-
-
-def _beside(target: Path) -> Path:
-    return target.with_name(f"{target.name}.part.json")
-
-
-def _read_begun(target: Path) -> _Begun | None:
-    try:
-        return _Begun(**json.loads(_beside(target).read_text()))
-    except (OSError, ValueError, TypeError):
+    # Twice, because images hardly compress: what comes out is as large again.
+    needed, free = 2 * int(headers.get("Content-Length", 0)), shutil.disk_usage(folder).free
+    if free >= needed:
         return None
+    return (
+        f"{folder.parent} has {free / 1e9:.1f} GB free, but the archive and its images need "
+        f"{needed / 1e9:.1f} GB; free some or set data.root to another disk"
+    )
+
+
+def _innermost(error: BaseException) -> str:
+    """The system's word for it, without the layers of libraries around."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
+
+
+class _Bar:
+    """What pooch asks of a progress bar."""
+
+    def __init__(self, bar: Progress, name: str) -> None:
+        self.bar, self.task = bar, bar.add_task(name, total=None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "total":
+            self.bar.update(self.task, total=value or None)
+        else:
+            super().__setattr__(name, value)
+
+    def update(self, size: int) -> None:
+        self.bar.advance(self.task, size)
+
+    def reset(self) -> None:
+        self.bar.reset(self.task)
+
+    def close(self) -> None:
+        pass
 
 
 @contextlib.contextmanager
-def alone(lock: Path):
+def alone(lock: Path) -> Iterator[None]:
     """Only one process at a time gets past this; the others wait. Does nothing without fcntl."""
     try:
         import fcntl

@@ -1,32 +1,197 @@
-"""Image files without labels: one file, a folder with all below it, or a pattern."""
+"""Which files are images: the one listing for data sets and for images without labels.
 
-import glob
+No image is left out, and none is listed twice, without a word.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from padim_lit.data.images import EXTENSIONS
 from padim_lit.errors import InputError
 
+log = logging.getLogger(__name__)
+
+# Not read, but surely meant as images: ignoring them would shrink a dataset unnoticed.
+_UNREAD = frozenset({
+    ".apng", ".arw", ".avif", ".cr2", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".j2k",
+    ".jfif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl", ".nef", ".pbm", ".pgm", ".pnm", ".ppm",
+    ".psd", ".raw", ".svg", ".tga", ".webp",
+})  # fmt: skip
+
+
+def typed_path(given: str | os.PathLike) -> Path:
+    """A path as the user typed it, ~ expanded; paths that were found must not come here."""
+    return Path(os.path.expanduser(given))  # noqa: PTH111 - Path's raises for ~NOBODY
+
 
 def find_images(given: str) -> list[Path]:
     """The images that `given` names, sorted: a file, a folder and all below it, or a pattern.
 
-    Hidden files and folders and files of other formats are left out, unless named themselves.
+    Folders behind links are followed, each real folder and file is listed once. Hidden files and
+    folders are left out, unless named themselves. Links that lead nowhere are listed: reading them
+    says so. How many files of which other kinds lie there is logged.
 
-    Raises:
-        InputError: there is none.
+    Raises InputError where there is no image, for images of a format that is not read, and a
+    folder that cannot be read.
     """
-    path = Path(given).expanduser()
-    if path.is_dir():
-        below = (p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS)
-        found = [p for p in below if not any(x.startswith(".") for x in p.relative_to(path).parts)]
-    elif path.is_file():
-        found = [path]
-    else:
-        named = (Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207
-        found = [p for p in named if p.is_file() and p.suffix.lower() in EXTENSIONS]
-    if not found:
+    path = typed_path(given)
+    if path.is_file():
+        return [path]
+    found = list(walk(path / "**" if path.is_dir() else path))
+    _refuse_unread(found, given)
+    _refuse_dangling([p for p in found if not p.suffix], given)  # folders, surely
+    images = sorted(p for p in found if is_image(p))
+    if not images:
         raise InputError(
             f"images={given}: no image there; give a file, a folder or a quoted pattern of "
             f"{', '.join(EXTENSIONS)}"
         )
-    return sorted(found)
+    others = Counter(p.suffix.lower() or "without suffix" for p in found if not is_image(p))
+    if others:
+        left = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+        log.info("images=%s: %d images; other files, left out: %s", given, len(images), left)
+    return images
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files directly in `folder`, sorted by name; hidden and other files are ignored.
+
+    Raises InputError when the folder is missing or cannot be read, for images of a format that is
+    not read, links that lead nowhere, and images in folders below, which would be left out. An
+    empty list is no error here.
+    """
+    try:
+        entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise InputError(
+            f"cannot read the image folder {folder}: {error.strerror or error}; check the path"
+        ) from None
+    _refuse_dangling(entries, folder)
+    below = [p for sub in entries if sub.is_dir() for p in walk(sub / "**") if looks_like_image(p)]
+    if below:
+        raise InputError(
+            f"{len(below)} image(s) lie in folders below {folder}, such as {below[0]}, where they "
+            "are not read; move them up, or away"
+        )
+    files = [p for p in entries if p.is_file()]
+    _refuse_unread(files, folder)
+    return [p for p in files if is_image(p)]
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the visible subfolders of `folder`, sorted; [] when the folder is missing.
+
+    Raises InputError for links that lead nowhere.
+    """
+    if not folder.is_dir():
+        return []
+    entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    _refuse_dangling(entries, folder)
+    return [p.name for p in entries if p.is_dir()]
+
+
+def is_image(path: Path) -> bool:
+    """Whether the file's name says that it is an image of a format that is read."""
+    return path.suffix.lower() in EXTENSIONS
+
+
+def looks_like_image(path: Path) -> bool:
+    """As `is_image`, and for formats that are not read."""
+    return is_image(path) or path.suffix.lower() in _UNREAD
+
+
+def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
+    """Files that a pattern names, in no order, each once, by a path without links where it can be.
+
+    ``**`` stands for any number of folders and, at the end, for all files in them. What exists by
+    the very name of a part is taken by its name, ``run[7]`` say. Links to a folder that holds the
+    one where ``**`` begins lead back and are not followed.
+
+    Args:
+        pattern: parts as in `fnmatch`, hidden names only where a part begins with a dot.
+        strict: InputError for a folder that cannot be read; False passes it over, as a watcher
+            must, whose folders come and go.
+    """
+    parts = pattern.relative_to(pattern.anchor).parts
+    if parts[-1] == "**":
+        parts += ("*",)
+    plain, linked = [(Path(pattern.anchor or "."), parts, "")], []
+    seen: set[tuple[str, int]] = set()
+    listed: set[str] = set()
+    left = Counter[str]()
+    while plain or linked:
+        # Links come last, so that what is there both ways has its own path.
+        folder, parts, top = plain.pop() if plain else linked.pop(0)
+        (head, *rest), real = parts, os.path.realpath(folder)
+        if (real, len(parts)) in seen:
+            continue
+        seen.add((real, len(parts)))
+        if head == "**":
+            top = top or real
+            plain.append((folder, rest, ""))
+        elif rest and os.path.lexists(folder / head):
+            plain.append((folder / head, rest, ""))
+            continue
+        for entry in _entries(folder, strict):
+            path, link = folder / entry.name, entry.is_symlink()
+            later = linked if link else plain
+            if head == "**":
+                if entry.name.startswith(".") or not entry.is_dir():
+                    continue
+                if link and Path(top).is_relative_to(os.path.realpath(path)):
+                    left["links that lead back, not followed"] += 1
+                else:
+                    later.append((path, parts, top))
+            elif _matches(entry.name, head) and entry.is_dir():
+                if rest:
+                    later.append((path, rest, ""))
+            elif _matches(entry.name, head) and not rest:
+                file = os.path.realpath(path) if link else f"{real}/{entry.name}"
+                if file in listed:
+                    left["links to files that are listed already"] += 1
+                else:
+                    listed.add(file)
+                    yield path
+    if left and strict:
+        log.info("%s: %s", pattern, ", ".join(f"{n} {what}" for what, n in left.items()))
+
+
+def _matches(name: str, part: str) -> bool:
+    hidden = name.startswith(".") and not part.startswith(".")
+    return name == part or (fnmatchcase(name, part) and not hidden)
+
+
+def _entries(folder: Path, strict: bool) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except NotADirectoryError:
+        return []
+    except OSError as error:
+        if not strict:
+            return []
+        raise InputError(
+            f"{folder} cannot be read ({error.strerror or error}); check its path and rights"
+        ) from None
+
+
+def _refuse_unread(files: list[Path], where: Path | str) -> None:
+    unread = sorted(p for p in files if p.suffix.lower() in _UNREAD)
+    if unread:
+        raise InputError(
+            f"{len(unread)} image(s) in {where} have a format that is not read, such as "
+            f"{unread[0].name}; allowed are {', '.join(EXTENSIONS)}; convert or remove them"
+        )
+
+
+def _refuse_dangling(entries: list[Path], where: Path | str) -> None:
+    dangling = [p for p in entries if p.is_symlink() and not p.exists()]
+    if dangling:
+        raise InputError(
+            f"{len(dangling)} link(s) in {where} lead nowhere, such as {dangling[0].name}; fetch "
+            "their files (dvc pull, git annex get), or remove them"
+        )

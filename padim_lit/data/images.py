@@ -1,64 +1,34 @@
 """Reading images and masks from disk: every common pixel format becomes RGB or a boolean mask."""
 
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from padim_lit.errors import InputError
 
 T = TypeVar("T")
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-# Not read, but surely meant as images: ignoring them would shrink a dataset unnoticed.
-_UNREAD = {
-    ".apng", ".arw", ".avif", ".cr2", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".j2k",
-    ".jfif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl", ".nef", ".pbm", ".pgm", ".pnm", ".ppm",
-    ".psd", ".raw", ".svg", ".tga", ".webp",
-}  # fmt: skip
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    MemoryError,
-    Image.DecompressionBombError,
-    # Where warnings are errors; elsewhere `_use` says the same after it.
-    Image.DecompressionBombWarning,
-)
-_MASK_THRESHOLD = 127
+_ORIENTATION, _PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 262, 0
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: Grey levels above background up to which a mask is taken for one of classes.
+MOST_CLASSES = 16
+#: Of 255: what is a defect in a mask of more levels, whose edges are soft.
+SOFT_THRESHOLD = 127
 #: Pixels of an image; a file of a few kB may claim any number, and each takes up to 16 bytes.
 MOST_PIXELS = 89_478_485
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Image files directly in `folder`, sorted by name; hidden and other files are ignored.
-
-    Raises InputError when the folder is missing or cannot be read, and for images of a format that
-    is not read. An empty list is no error here.
-    """
-    try:
-        entries = sorted(folder.iterdir(), key=lambda p: p.name)
-    except OSError as error:
-        raise InputError(
-            f"cannot read the image folder {folder}: {error.strerror or error}; check the path"
-        ) from None
-    files = [p for p in entries if not p.name.startswith(".") and p.is_file()]
-    unread = [p for p in files if p.suffix.lower() in _UNREAD]
-    if unread:
-        raise InputError(
-            f"{len(unread)} image(s) in {folder} have a format that is not read, such as "
-            f"{unread[0].name}; allowed are {', '.join(EXTENSIONS)}; convert or remove them"
-        )
-    return [p for p in files if p.suffix.lower() in EXTENSIONS]
 
 
 def read_image(path: Path) -> Image.Image:
@@ -71,7 +41,7 @@ def read_image(path: Path) -> Image.Image:
 
     Raises InputError for a missing, empty, truncated, unreadable or floating-point file.
     """
-    return _eight_bit(_open(path), path)
+    return _use(path, lambda image: _eight_bit(_upright(image), path))
 
 
 def as_rgb(image: Image.Image, name: str = "in memory") -> Image.Image:
@@ -80,10 +50,11 @@ def as_rgb(image: Image.Image, name: str = "in memory") -> Image.Image:
     Raises InputError as `read_image` does.
     """
     try:
-        return _eight_bit(ImageOps.exif_transpose(image), name)
-    except _BROKEN as error:  # it is decoded only now
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"the image {name} cannot be decoded ({reason}); replace it") from None
+        return _eight_bit(_upright(image), name)
+    except InputError:
+        raise
+    except Exception as error:  # it is decoded only now
+        raise InputError(f"image {name} cannot be decoded ({_reason(error)}); replace it") from None
 
 
 def from_array(values: np.ndarray) -> Image.Image:
@@ -103,37 +74,43 @@ def from_array(values: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
 
 
-def read_mask(path: Path, nonzero: bool = False) -> np.ndarray:
+def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
     """The mask at `path` as (h, w) bool, True = defect, EXIF orientation applied.
+
+    What counts is a pixel's brightest channel, 0 to 255 (16-bit masks are scaled).
 
     Args:
         path: of the mask.
-        nonzero: every value above 0 is a defect, as data sets have it whose masks tell kinds of
-            defects apart. What follows is for the others.
+        threshold: what is above is a defect. None: everything above 0 in a mask of at most
+            MOST_CLASSES levels, which may be classes of defects; above SOFT_THRESHOLD in one of
+            more, whose edges are soft (resized, or a JPEG).
 
-    A pixel is a defect where its brightest channel is above 127 of 255 (16-bit masks are scaled
-    first). A mask whose maximum is 1 is a binary 0/1 mask. A maximum of 2..127 fits neither
-    reading (a class-index map, say) and is refused rather than read as an empty mask.
-
-    Raises InputError as `read_image` does, and for such a maximum.
+    Raises InputError as `read_image` does; with None also for a mask of many levels of which most
+    are low: neither reading fits it, and many classes (instances, say) would be lost.
     """
-    image = _open(path)
-    if image.mode.startswith("I"):
-        raw = _integers(image, path)
-        values = raw if nonzero or raw.max(initial=0) == 1 else _to_8bit(raw)
-    else:
-        values = np.asarray(_rgb(image, path)).max(axis=2)
-    highest = int(values.max(initial=0))
-    if nonzero:
+    values = _use(path, lambda image: _levels(_upright(image), path))
+    if threshold is not None:
+        return _above(values, threshold)
+    if np.count_nonzero(np.bincount(values.ravel())[1:]) <= MOST_CLASSES:
         return values > 0
-    if highest == 1:
-        return values == 1
-    if 1 < highest <= _MASK_THRESHOLD:
+    mask = _above(values, SOFT_THRESHOLD)
+    if 2 * np.count_nonzero(mask) < np.count_nonzero(values):
         raise InputError(
-            f"mask {path} has values up to {highest}; allowed are 0/1, or grey levels whose "
-            f"defects are above {_MASK_THRESHOLD}; write it as 0 and 255"
+            f"mask {path} has more than {MOST_CLASSES} grey levels, most of them at or below "
+            f"{SOFT_THRESHOLD}; it may hold classes or soft edges; write it as 0 and 255"
         )
-    return values > _MASK_THRESHOLD
+    return mask
+
+
+def _levels(image: Image.Image, path: Path) -> np.ndarray:
+    """(h, w) uint8 or uint16: the brightest channel of each pixel."""
+    if image.mode.startswith("I"):
+        return _integers(image, path).astype(np.uint16)
+    return np.asarray(_rgb(image, path)).max(axis=2)
+
+
+def _above(values: np.ndarray, threshold: int) -> np.ndarray:
+    return (_to_8bit(values) if threshold and values.dtype == np.uint16 else values) > threshold
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -152,13 +129,26 @@ def _eight_bit(image: Image.Image, path: Path | str) -> Image.Image:
     return _rgb(image, path)
 
 
-def _open(path: Path) -> Image.Image:
-    """The decoded image in its stored mode, EXIF orientation applied; closes the file."""
-    return _use(path, ImageOps.exif_transpose)
+def _upright(image: Image.Image) -> Image.Image:
+    """The decoded image, turned as its orientation tag says, black at 0.
+
+    Not by Pillow's exif_transpose, which writes all other tags anew and fails where one of them is
+    odd, though the pixels are whole.
+    """
+    tags = getattr(image, "tag_v2", {})
+    # Pillow (13.0) inverts 8-bit files of this kind, not 16-bit ones.
+    inverted = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    image.load()
+    if inverted:  # and, as all TIFFs, turned by Pillow already
+        return Image.fromarray(65535 - np.asarray(image).astype(np.uint16))
+    how = _UPRIGHT.get(image.getexif().get(_ORIENTATION))
+    return image if how is None else image.transpose(how)
 
 
 def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
     """What `use` makes of the opened image; the file is closed afterwards."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path} is a link that leads nowhere; fetch its file, or remove it")
     if not path.is_file():
         raise InputError(f"no such image file: {path}; check the path")
     if path.stat().st_size == 0:
@@ -173,11 +163,16 @@ def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
                     f"{MOST_PIXELS // 10**6} million; make it smaller, or cut it"
                 )
             return use(image)
-    except _BROKEN as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except InputError:
+        raise
+    except Exception as error:  # a decoder may raise anything; it is this file's problem alone
         raise InputError(
-            f"cannot read {path} as PNG, JPEG, TIFF or BMP ({reason}); replace or remove it"
+            f"cannot read {path} as PNG, JPEG, TIFF or BMP ({_reason(error)}); replace or remove it"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _integers(image: Image.Image, path: Path | str) -> np.ndarray:

@@ -1,10 +1,7 @@
 """One image of a dataset, how it is loaded, checked and batched."""
 
-import os
-from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from padim_lit.data.images import read_image, read_mask, read_size
+from padim_lit.data.images import read_image, read_mask
 from padim_lit.data.planted import plant
-from padim_lit.data.transform import View
+from padim_lit.data.transform import ResizeCrop
 from padim_lit.digests import digest
 from padim_lit.errors import InputError
 
@@ -32,7 +29,7 @@ class Item:
         kind: "good", or the kind of defect ("crack", "planted_crack", ...).
         mask: mask file, several whose union is the truth, or None where all is good, unknown or
             planted.
-        nonzero: every value of the mask above 0 is a defect, see `read_mask`.
+        mask_threshold: a mask's value above it is a defect; None: see `read_mask`.
         plant_seed: seed of the defect to plant (its form follows from `kind`), or None.
         count_image: counts in image metrics (False for planted defects).
         count_pixel: counts in pixel metrics (only where the pixel truth is known).
@@ -41,7 +38,7 @@ class Item:
     path: Path
     kind: str = GOOD
     mask: Path | tuple[Path, ...] | None = None
-    nonzero: bool = False
+    mask_threshold: int | None = None
     plant_seed: int | None = None
     count_image: bool = True
     count_pixel: bool = False
@@ -82,7 +79,7 @@ class Item:
 
         Raises InputError as `read_mask` does, and for several masks of different sizes.
         """
-        first, *others = (read_mask(path, self.nonzero) for path in self.masks)
+        first, *others = (read_mask(path, self.mask_threshold) for path in self.masks)
         for path, mask in zip(self.masks[1:], others, strict=True):
             if mask.shape != first.shape:
                 raise InputError(
@@ -93,7 +90,7 @@ class Item:
 
 
 class MaskState(Enum):
-    """What remains of an item's mask in the view."""
+    """What remains of an item's mask after resize and crop."""
 
     USABLE = "usable"
     EMPTY = "empty"  # no defect pixel in the file
@@ -107,7 +104,7 @@ class PreparedImage(NamedTuple):
     Attributes:
         pixels: (h, w, 3) uint8, planted defect included.
         mask: (h, w) bool, True = defect.
-        state: what remains of the mask in the view; None for an item without one.
+        state: what remains of the mask; None for an item without one.
     """
 
     pixels: np.ndarray
@@ -115,82 +112,40 @@ class PreparedImage(NamedTuple):
     state: MaskState | None
 
 
-def picture(item: Item, view: View) -> PreparedImage:
+def prepare(item: Item, resize_crop: ResizeCrop) -> PreparedImage:
     """Decode, resize and crop an item; raises InputError as `Item.load` does."""
     image, mask = item.load()
-    state = _mask_state(item, mask, view)
-    seen = np.zeros(view.output_shape, dtype=bool) if state is None else view.mask(mask)
-    return PreparedImage(np.asarray(view.image(image)), seen, state)
+    state = mask_state(item, mask, resize_crop)
+    shape = resize_crop.output_shape
+    seen = np.zeros(shape, dtype=bool) if state is None else resize_crop.mask(mask)
+    return PreparedImage(np.asarray(resize_crop.image(image)), seen, state)
 
 
-def state_of_pixels(item: Item, view: View) -> MaskState | None:
-    """The state of an item's mask, after decoding the image too: all of a bad file is found."""
-    _, mask = item.load()
-    return _mask_state(item, mask, view)
-
-
-def state_of_header(item: Item, view: View) -> MaskState | None:
-    """The state of an item's mask, from the image's header: what is broken behind is not found."""
-    if item.plant_seed is not None:
-        return state_of_pixels(item, view)
-    size = read_size(item.path)
-    if item.mask is None:
-        return None
-    mask = item.load_mask()
-    # Another size may be a turned image, or a mistake: decoding tells.
-    return _mask_state(item, mask, view) if mask.shape == size else state_of_pixels(item, view)
-
-
-def check(
-    items: Sequence[Item], state_of: Callable[[Item], MaskState | None]
-) -> tuple[list[Item], Counter[tuple[MaskState, bool]]]:
-    """Look at every item once, so that bad files are found before anything is fitted.
-
-    `state_of` does the looking and gives the state of an item's mask, None where it has none.
-    Where the mask is empty or vanishes in the resize, the pixel truth is unknown and the item
-    returned no longer counts in pixel metrics; a mask outside the crop is known to be absent.
-
-    Returns the items and how many masks are in each (state, planted). Raises InputError for the
-    first bad file in the order of `items`.
-    """
-    # Pillow releases the GIL while it decodes.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        states = list(threads.map(state_of, items))
-    unknown = (MaskState.EMPTY, MaskState.VANISHED)
-    checked = [
-        replace(item, count_pixel=False) if state in unknown else item
-        for item, state in zip(items, states, strict=True)
-    ]
-    planted = [item.plant_seed is not None for item in items]
-    return checked, Counter(
-        (state, p) for state, p in zip(states, planted, strict=True) if state is not None
-    )
-
-
-def _mask_state(item: Item, mask: np.ndarray, view: View) -> MaskState | None:
+def mask_state(item: Item, mask: np.ndarray, resize_crop: ResizeCrop) -> MaskState | None:
+    """The state of an item's native (h', w') mask; None for an item without one."""
     if item.mask is None and item.plant_seed is None:
         return None
     if not mask.any():
         return MaskState.EMPTY
-    if not view.shows(mask):
+    if not resize_crop.shows(mask):
         return MaskState.LOST
-    return MaskState.USABLE if view.mask(mask).any() else MaskState.VANISHED
+    return MaskState.USABLE if resize_crop.mask(mask).any() else MaskState.VANISHED
 
 
 class ItemDataset(Dataset[dict[str, Any]]):
     """Map-style dataset over items; one sample is one row of `collate`'s batch.
 
-    `read` makes the pictures: `picture`, or a cache of what it makes.
+    `read` makes the images: `prepare`, or a cache of what it makes.
     """
 
     def __init__(
         self,
         items: Sequence[Item],
-        view: View,
-        read: Callable[[Item, View], PreparedImage] = picture,
+        resize_crop: ResizeCrop,
+        read: Callable[[Item, ResizeCrop], PreparedImage] = prepare,
     ) -> None:
         self.items = items
-        self.view = view
+        self.resize_crop = resize_crop
         self.read = read
 
     def __len__(self) -> int:
@@ -198,7 +153,7 @@ class ItemDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.items[index]
-        seen = self.read(item, self.view)
+        seen = self.read(item, self.resize_crop)
         pixels = seen.pixels.astype(np.float32) / 255
         return {
             "image": torch.from_numpy(pixels).permute(2, 0, 1).contiguous(),

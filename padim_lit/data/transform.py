@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 from PIL import Image
@@ -15,19 +15,42 @@ MOST_PIXELS = 2**26
 
 
 @dataclass(frozen=True)
-class View:
-    """What of each image the model sees, in pixels.
+class ResizeCrop:
+    """What of each image the model sees: resize, then centre crop.
 
-    `resize` is the shorter side (int, aspect kept; needs a crop) or an exact (h, w);
-    `crop` is the (h, w) cut from the centre, or None.
+    Args:
+        image_size: int or [h, w] in pixels. With a crop, an int is the shorter side after the
+            resize (aspect kept; PaDiM: 256); without one, an int is both sides (aspect not kept),
+            so that all of the image is seen. [h, w] is always exact.
+        crop_size: int, [h, w] or None: the centre crop (PaDiM: 224).
+
+    Attributes:
+        resize: the shorter side (int, aspect kept; only with a crop) or an exact (h, w).
+        crop: the (h, w) cut from the centre, or None.
+
+    Raises InputError for sizes that are no positive integers and a crop larger than the image.
     """
 
-    resize: int | tuple[int, int]
-    crop: tuple[int, int] | None
+    image_size: InitVar[Size]
+    crop_size: InitVar[Size | None]
+    resize: int | tuple[int, int] = field(init=False)
+    crop: tuple[int, int] | None = field(init=False)
+
+    def __post_init__(self, image_size: Size, crop_size: Size | None) -> None:
+        exact = _pair("image_size", image_size)
+        crop = None if crop_size is None else _pair("crop_size", crop_size)
+        if crop is not None and (crop[0] > exact[0] or crop[1] > exact[1]):
+            raise InputError(
+                f"crop_size={_text(crop_size)} is larger than image_size={_text(image_size)}; "
+                "it must fit inside; lower crop_size or raise image_size"
+            )
+        keeps_aspect = crop is not None and isinstance(image_size, int)
+        object.__setattr__(self, "resize", image_size if keeps_aspect else exact)
+        object.__setattr__(self, "crop", crop)
 
     @property
     def output_shape(self) -> tuple[int, int]:
-        """(h, w) of every image and mask after this view."""
+        """(h, w) of every image and mask afterwards."""
         return self.crop if self.crop is not None else self.resize
 
     def image(self, image: Image.Image) -> Image.Image:
@@ -36,8 +59,8 @@ class View:
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """Resized (nearest) and cropped mask; (h', w') bool in, `output_shape` bool out."""
-        picture = Image.fromarray(mask.astype(np.uint8) * 255)
-        return np.asarray(self._apply(picture, Image.Resampling.NEAREST)) > 127
+        image = Image.fromarray(mask.astype(np.uint8) * 255)
+        return np.asarray(self._apply(image, Image.Resampling.NEAREST)) > 127
 
     def shows(self, mask: np.ndarray) -> bool:
         """Whether any True pixel of the native (h', w') mask lies inside the crop.
@@ -84,29 +107,6 @@ class View:
         # The longer side is rounded down, as torchvision's Resize does in the paper's code.
         short = min(h, w)
         return self.resize * h // short, self.resize * w // short
-
-
-def view(image_size: Size, crop_size: Size | None) -> View:
-    """Checked View from the config's sizes.
-
-    Args:
-        image_size: int or [h, w] in pixels. With a crop, an int is the shorter side after the
-            resize (aspect kept; PaDiM: 256); without one, an int is both sides (aspect not kept),
-            so that all of the image is seen. [h, w] is always exact.
-        crop_size: int, [h, w] or None: the centre crop (PaDiM: 224).
-
-    Raises InputError for sizes that are no positive integers and a crop larger than the image.
-    """
-    exact = _pair("image_size", image_size)
-    if crop_size is None:
-        return View(exact, None)
-    crop = _pair("crop_size", crop_size)
-    if crop[0] > exact[0] or crop[1] > exact[1]:
-        raise InputError(
-            f"crop_size={_text(crop_size)} is larger than image_size={_text(image_size)}; "
-            "it must fit inside; lower crop_size or raise image_size"
-        )
-    return View(image_size if isinstance(image_size, int) else exact, crop)
 
 
 def _pair(name: str, size: Size) -> tuple[int, int]:

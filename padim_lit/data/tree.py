@@ -1,17 +1,21 @@
 """The folder layout that MVTec AD made common: train/good, test/KIND, ground_truth/KIND."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from padim_lit.data.images import list_images
+from padim_lit.data.files import list_images, looks_like_image, subfolders, typed_path, walk
+from padim_lit.data.images import EXTENSIONS
 from padim_lit.data.items import GOOD, Item
 from padim_lit.errors import InputError
+
+#: Names of folders of good images, in any case.
+GOOD_NAMES = (GOOD, "ok", "normal")
 
 
 def resolve_root(root: str | Path, what: str) -> Path:
     """`root` with ~ expanded, relative to the working directory; InputError when not a folder."""
-    path = Path(root).expanduser()
+    path = typed_path(root)
     if not path.is_dir():
         raise InputError(f"no such folder: {path} ({what}); set data.root to where the data lies")
     return path
@@ -28,13 +32,6 @@ def inside(root: Path, path: str, where: str) -> Path:
     if not file.is_file():
         raise InputError(f"{where}: no such file: {file}; unpack the data again")
     return file
-
-
-def subfolders(folder: Path) -> list[str]:
-    """Names of the visible subfolders of `folder`, sorted; [] when the folder is missing."""
-    if not folder.is_dir():
-        return []
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def resolve_category(root: str | Path, category: str, what: str) -> Path:
@@ -56,43 +53,69 @@ class Layout:
     """Where a tree keeps what.
 
     Attributes:
-        good: name of the folders of good images.
         test: folder of the test images, a subfolder a kind.
         truth: folder of the masks, a subfolder a kind.
-        nonzero: any mask value above 0 is a defect.
+        mask_threshold: a mask's value above it is a defect; None: see `read_mask`.
         folders: a folder of masks an image, whose union is the truth, instead of one file.
     """
 
-    good: str = GOOD
     test: str = "test"
     truth: str = "ground_truth"
-    nonzero: bool = False
+    mask_threshold: int | None = None
     folders: bool = False
 
 
-def read_tree(
-    root: Path, *, masks_required: bool, layout: Layout = Layout()
-) -> tuple[list[Item], list[Item]]:
-    """(train, test) items of one tree.
+class Tree(NamedTuple):
+    """Items of a tree, and what to say about its files."""
 
-    Where ground_truth/KIND exists, every image of test/KIND needs a mask in it, named
-    <stem> or <stem>_mask with any image extension. Kinds without that folder have an unknown
-    pixel truth; without any ground_truth nothing counts in the pixel metrics.
+    train: list[Item]
+    test: list[Item]
+    notes: list[str]
+
+
+def is_good(name: str) -> bool:
+    """Whether a folder of this name holds good images."""
+    return name.lower() in GOOD_NAMES
+
+
+def good_folders(folder: Path) -> list[Path]:
+    """The subfolders of `folder` that hold good images; InputError where there is none."""
+    found = subfolders(folder)
+    good = [folder / name for name in found if is_good(name)]
+    if not good:
+        raise InputError(
+            f"no good images: {folder} has no folder {GOOD}; found: "
+            f"{', '.join(found) or 'no folder'}; add it"
+        )
+    return good
+
+
+def read_tree(root: Path, *, masks_required: bool, layout: Layout = Layout()) -> Tree:
+    """Train and test items of one tree.
+
+    Folders named as in GOOD_NAMES, in any case, hold good images. Where ground_truth/KIND exists,
+    every image of test/KIND needs a mask in it, named <stem> or <stem>_mask with any image
+    extension. Kinds without that folder have an unknown pixel truth; without any ground_truth
+    nothing counts in the pixel metrics.
 
     Args:
         root: folder that holds train/, test/ and perhaps ground_truth/.
         masks_required: whether every kind of defect must have its ground_truth/KIND.
         layout: other names for these folders.
 
-    Raises InputError for missing or empty folders and missing, ambiguous or orphaned masks.
+    Raises InputError for missing or empty folders, missing, ambiguous or orphaned masks, and
+    images where none are read.
     """
-    train = [Item(path) for path in images(root / "train" / layout.good)]
+    train = [Item(path) for folder in good_folders(root / "train") for path in images(folder)]
     tests, truths = root / layout.test, root / layout.truth
     kinds = [kind for kind in subfolders(tests) if tests / kind != truths]
     if not kinds:
-        raise InputError(f"no test images: {tests} has no folder {layout.good} or KIND; add one")
+        raise InputError(f"no test images: {tests} has no folder {GOOD} or KIND; add one")
+    for folder in (root / "train", tests):
+        _refuse_stray(folder)
+    notes = []
     truth = subfolders(truths)
-    orphans = sorted(set(truth) - set(kinds) - {layout.good})
+    orphans = sorted(name for name in set(truth) - set(kinds) if not is_good(name))
     if orphans:
         raise InputError(
             f"{truths / orphans[0]} has no {layout.test}/{orphans[0]} beside it; "
@@ -101,29 +124,48 @@ def read_tree(
     test: list[Item] = []
     for kind in kinds:
         paths = images(tests / kind)
-        if kind == layout.good:
+        if is_good(kind):
             test += [Item(path, count_pixel=bool(truth)) for path in paths]
         elif kind in truth:
-            mask_of = _mask_folder if layout.folders else _mask_files(truths / kind)
+            masks, unused = (_mask_folders if layout.folders else _mask_files)(paths, truths / kind)
             test += [
-                Item(path, kind, mask_of(path, truths / kind), layout.nonzero, count_pixel=True)
-                for path in paths
+                Item(path, kind, mask, layout.mask_threshold, count_pixel=True)
+                for path, mask in zip(paths, masks, strict=True)
             ]
+            if unused:
+                notes.append(
+                    f"Masks in {layout.truth}/{kind} that belong to no image in "
+                    f"{layout.test}/{kind}: {len(unused)}, such as {sorted(unused)[0]}."
+                )
         elif masks_required:
             raise InputError(
                 f"no masks for {layout.test}/{kind}: {truths / kind} is missing; add it"
             )
         else:
             test += [Item(path, kind) for path in paths]
-    return train, test
+    return Tree(train, test, notes)
 
 
-def _mask_files(folder: Path) -> Callable[[Path, Path], Path]:
+def _refuse_stray(folder: Path) -> None:
+    """InputError for images in `train` and `test` themselves, and in train/bad."""
+    stray = [path for path in walk(folder / "*") if looks_like_image(path)]
+    if folder.name == "train":
+        bad = [folder / name for name in subfolders(folder) if not is_good(name)]
+        stray += [path for sub in bad for path in walk(sub / "**") if looks_like_image(path)]
+    if stray:
+        raise InputError(
+            f"{len(stray)} image(s) in {folder} lie where none are read, such as {min(stray)}; "
+            "training images belong in train/good, all others in test/KIND; move or remove them"
+        )
+
+
+def _mask_files(paths: list[Path], folder: Path) -> tuple[list[Path], set[str]]:
+    """The mask of each image in `paths`, and the names of masks that belong to none."""
     by_stem: dict[str, list[Path]] = {}
     for mask in list_images(folder):
         by_stem.setdefault(mask.stem, []).append(mask)
-
-    def mask_of(path: Path, folder: Path) -> Path:
+    masks = []
+    for path in paths:
         found = by_stem.get(path.stem, []) + by_stem.get(f"{path.stem}_mask", [])
         if len(found) != 1:
             problem = "no mask" if not found else f"{len(found)} masks"
@@ -131,16 +173,21 @@ def _mask_files(folder: Path) -> Callable[[Path, Path], Path]:
                 f"{problem} for {path}: {folder} must have exactly one file named "
                 f"{path.stem}_mask.png or {path.stem}.png"
             )
-        return found[0]
+        masks += found
+    return masks, {p.name for found in by_stem.values() for p in found} - {p.name for p in masks}
 
-    return mask_of
 
-
-def _mask_folder(path: Path, folder: Path) -> tuple[Path, ...]:
-    found = tuple(list_images(folder / path.stem)) if (folder / path.stem).is_dir() else ()
-    if not found:
-        raise InputError(f"no mask for {path}: {folder / path.stem} must hold at least one; add it")
-    return found
+def _mask_folders(paths: list[Path], folder: Path) -> tuple[list[tuple[Path, ...]], set[str]]:
+    """As `_mask_files`, for a folder of masks an image."""
+    there, masks = set(subfolders(folder)), []
+    for path in paths:
+        found = tuple(list_images(folder / path.stem)) if path.stem in there else ()
+        if not found:
+            raise InputError(
+                f"no mask for {path}: {folder / path.stem} must hold at least one; add it"
+            )
+        masks.append(found)
+    return masks, there - {path.stem for path in paths}
 
 
 def images(folder: Path) -> list[Path]:
@@ -148,7 +195,7 @@ def images(folder: Path) -> list[Path]:
     paths = list_images(folder)
     if not paths:
         raise InputError(
-            f"no images in {folder}; allowed are .png, .jpg, .jpeg, .tif, .tiff, .bmp; "
+            f"no images in {folder}; allowed are {', '.join(EXTENSIONS)}; "
             "add some or remove the folder"
         )
     return paths

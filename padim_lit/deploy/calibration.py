@@ -330,13 +330,13 @@ def describe(calibration: dict[str, Any]) -> str:
     low, high = calibration["interval"]
     total, unseen = len(calibration["scores"]), calibration["unseen"]
     if unseen == 0:
-        images = f"{total} good training images, each left out"
+        images = f"{total} good training images, each scored as if left out of the fit"
     elif unseen == total:
-        images = f"{total} good images that it was not fitted on"
+        images = f"{total} good images that the model was not fitted on"
     else:
-        images = f"{total} good images, of which {total - unseen} were trained on and left out"
+        images = f"{total} good images, of which {total - unseen} are in the fit and were left out"
     return (
-        f"threshold {calibration['threshold']:.4g} for {calibration['false_alarm_rate']:.2%} false "
-        f"alarms ({calibration['method']}, true rate {low:.2%} to {high:.2%} at "
-        f"{calibration['level']:.0%}), from {images}"
+        f"threshold {calibration['threshold']:.4g}, which about "
+        f"{calibration['false_alarm_rate']:.2%} of good images reach ({low:.2%} to {high:.2%} with "
+        f"{calibration['level']:.0%} confidence, {calibration['method']}), from {images}"
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from padim_lit.checkpoint.state import save_detector, slim_state
-from padim_lit.data.transform import view
+from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.graph import Graph, names
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
@@ -47,7 +47,7 @@ def metadata(
     provenance, backbone, projection = detector.provenance, detector.backbone, detector.projection
     resize = None
     if "image_size" in provenance:
-        resize = view(provenance["image_size"], provenance["crop_size"]).resize
+        resize = ResizeCrop(provenance["image_size"], provenance["crop_size"]).resize
     return {
         "version": __version__,
         "data": provenance.get("data"),

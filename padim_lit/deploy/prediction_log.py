@@ -1,4 +1,4 @@
-"""The scores that mode=predict leaves: a line an image as they come, and what was done already."""
+"""The scores that mode=predict leaves, one line for each image as it comes, and what was done."""
 
 import csv
 import errno

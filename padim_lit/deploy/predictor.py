@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from padim_lit.checkpoint.state import load_detector
+from padim_lit.data.files import typed_path
 from padim_lit.data.images import as_rgb, from_array, read_image
-from padim_lit.data.transform import Size, view
+from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.deploy.calibration import describe, p_value, recalibrate
 from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.errors import InputError
@@ -86,8 +87,8 @@ class Predictor:
 
     Args:
         detector: fitted; moved to `device`.
-        image_size, crop_size: see `padim_lit.data.transform.view`. Read from the checkpoint, and
-            needed (crop_size may be None) only where it does not hold them.
+        image_size, crop_size: see `padim_lit.data.transform.ResizeCrop`. Read from the
+            checkpoint, and needed (crop_size may be None) only where it does not hold them.
         device: such as "cuda"; None takes a GPU where there is one.
         batch_size: images scored at once; None is 1 on the CPU and 16 elsewhere.
         threshold: of the score; None takes the checkpoint's.
@@ -120,11 +121,12 @@ class Predictor:
         false_alarm_rate: float | None = None,
     ) -> None:
         detector.require_fitted()
-        self.view = view(*_sizes(detector, image_size, crop_size))
-        if self.view.output_shape != detector.image_shape:
+        self.resize_crop = ResizeCrop(*_sizes(detector, image_size, crop_size))
+        if self.resize_crop.output_shape != detector.image_shape:
             raise InputError(
                 f"image_size={image_size}, crop_size={crop_size} show the model "
-                f"{self.view.output_shape} pixels, but it was fitted on {detector.image_shape}"
+                f"{self.resize_crop.output_shape} pixels, but it was fitted on "
+                f"{detector.image_shape}"
             )
         self.device = _device(device)
         self.detector = detector.to(self.device).eval()
@@ -185,8 +187,8 @@ class Predictor:
         """What the model sees of one image; raises InputError for what is none."""
         if isinstance(image, str | PathLike):
             # What was typed may begin with ~; a Path was found, perhaps below a folder named so.
-            typed = os.path.expanduser(image) if isinstance(image, str) else image  # noqa: PTH111
-            return self._see_picture(read_image(Path(typed)), os.fspath(image))
+            path = typed_path(image) if isinstance(image, str) else Path(image)
+            return self._see_picture(read_image(path), os.fspath(image))
         if isinstance(image, Image.Image):
             return self._see_picture(as_rgb(image))
         if not isinstance(image, np.ndarray | Tensor):
@@ -232,7 +234,7 @@ class Predictor:
         return explain(self.detector, self.see(image).tensor())
 
     def _see_picture(self, image: Image.Image, path: str | None = None) -> Seen:
-        return Seen(np.asarray(self.view.image(image)), path)
+        return Seen(np.asarray(self.resize_crop.image(image)), path)
 
     def _see_floats(self, image: np.ndarray) -> Seen:
         low, high = (float(f(image)) if image.size else np.nan for f in (np.min, np.max))

@@ -1,4 +1,4 @@
-"""What scores images: backbone, projection, one Gaussian a position, anomaly map."""
+"""What scores images: backbone, projection, one Gaussian for each position, anomaly map."""
 
 import math
 from collections.abc import Mapping

@@ -2,72 +2,34 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.bootstrap import Difference, paired_difference
 from padim_lit.analysis.claims import LEVEL, judge
-from padim_lit.analysis.sweep_results import RESAMPLED, SETTINGS, SweepFolder, join_parts, labels
-from padim_lit.analysis.table1 import (
-    CATEGORIES,
-    PADIM_DIM,
-    PADIM_IMAGE_MEAN,
-    PADIM_PIXEL,
-    PADIM_PIXEL_MEAN,
-    REPORT_MEAN,
+from padim_lit.analysis.sweep_results import (
+    RESAMPLED,
+    SETTINGS,
+    SweepFolder,
+    join_parts,
+    labels,
+    mean_of,
 )
+from padim_lit.analysis.table1 import BASE, CATEGORIES, category, published
 from padim_lit.analysis.theory import fit_performance
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
+from padim_lit.report.figures import DRAWN
 from padim_lit.version import __version__
+from padim_lit.visualization.palette import order
 
-BASE = "subset"
 COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
 #: Backbone times of one sweep that differ by more are of a machine that was not alike.
 TIMED_APART = 1.1
 #: Places of the curve of eq. 15.
 CURVE_POINTS = 48
-#: Metrics that the page draws; the others are in its tables.
-DRAWN = ("test/image_auroc", "test/pixel_auroc", "test/pixel_aupro", "test/image_ap")
-#: Projections by their place in the palette; others follow.
-PALETTE = ("jl", "subset", "npca", "orthogonal", "sparse", "fisher", "identity")
-
-
-@dataclass(frozen=True)
-class MeanOf:
-    """The mean over several sweeps of one backbone, read as a `SweepFolder` is."""
-
-    sweeps: Sequence[SweepFolder]
-
-    @property
-    def projs(self) -> list[str]:
-        return [p for p in self.sweeps[0].projs if all(p in s.projs for s in self.sweeps)]
-
-    def dims_of(self, proj: str) -> list[int]:
-        return sorted(set.intersection(*(set(s.dims_of(proj)) for s in self.sweeps)))
-
-    def seeds_of(self, proj: str, dim: int) -> list[int]:
-        return sorted(set.intersection(*(set(s.seeds_of(proj, dim)) for s in self.sweeps)))
-
-    def points(self, proj: str, dim: int, metric: str, seeds: Sequence[int]) -> np.ndarray:
-        """Mean over the sweeps, (S,)."""
-        return np.mean([s.points(proj, dim, metric, seeds) for s in self.sweeps], axis=0)
-
-    def resamples(
-        self, proj: str, dim: int, metric: str, seeds: Sequence[int]
-    ) -> np.ndarray | None:
-        """Mean over the sweeps, each resampled on its own, (S, R); None where one kept none."""
-        total, sizes = 0.0, set()
-        for sweep in self.sweeps:
-            found = sweep.resamples(proj, dim, metric, seeds)
-            sizes.add(None if found is None else found.shape)
-            if None in sizes or len(sizes) > 1:
-                return None
-            total = total + found / len(self.sweeps)
-        return total
 
 
 def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
@@ -77,14 +39,12 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
     """
     joined = join_parts(sweeps)
     names = labels(joined)
-    projs = sorted({p for s in joined for p in s.projs}, key=_slot)
     content = {
         "level": LEVEL,
         "base": BASE,
         "written": date.today().isoformat(),
         "version": __version__,
-        "metrics": {_short(k): v for k, v in METRICS.items()},
-        "projs": dict(zip(projs, _slots(projs), strict=True)),
+        "projs": sorted({p for s in joined for p in s.projs}, key=order),
         "sweeps": [_sweep(s, name) for s, name in zip(joined, names, strict=True)],
         "table": [*_table(joined), *_mean_rows(joined)],
         "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
@@ -170,7 +130,7 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
             for proj in sweep.projs
             if proj != "identity"
             for metric in DRAWN
-            if (fit := _fit(sweep, proj, metric))
+            if (fit := _fit(sweep, proj, f"test/{metric}"))
         ],
     }
 
@@ -202,15 +162,13 @@ def _fit(sweep: SweepFolder, proj: str, metric: str) -> dict[str, Any] | None:
 
 
 def _table(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
-    rows = []
-    for index, sweep in enumerate(sweeps):
-        for row in _rows(sweep):
-            paper = None
-            if PADIM_DIM.get(sweep.backbone) == row["dim"] and _is_mvtec(sweep):
-                paper = PADIM_PIXEL.get(sweep.backbone, {}).get(_category(sweep))
-            row |= {"sweep": index, "data": sweep.data, "backbone": sweep.backbone}
-            rows.append(row | {"padim": {"pixel_auroc": paper} if paper else {}, "report": {}})
-    return rows
+    return [
+        row
+        | {"sweep": index, "data": sweep.data, "backbone": sweep.backbone}
+        | _published(sweep.backbone, row["dim"], [category(sweep)] if _is_mvtec(sweep) else [""])
+        for index, sweep in enumerate(sweeps)
+        for row in _rows(sweep)
+    ]
 
 
 def _mean_rows(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
@@ -221,24 +179,27 @@ def _mean_rows(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
         groups.setdefault(key, []).append(sweep)
     rows = []
     for members in groups.values():
-        backbone, categories = members[0].backbone, [_category(s) for s in members]
+        backbone, categories = members[0].backbone, [category(s) for s in members]
         if len(set(categories)) < 2 or len(set(categories)) < len(categories):
             continue
-        for row in _rows(MeanOf(members)):
-            padim, report = {}, {}
-            if PADIM_DIM.get(backbone) == row["dim"] and set(categories) == set(CATEGORIES):
-                padim = {
-                    "image_auroc": PADIM_IMAGE_MEAN.get(backbone),
-                    "pixel_auroc": PADIM_PIXEL_MEAN.get(backbone),
-                }
-                report = {"pixel_auroc": REPORT_MEAN.get(backbone)}
-            name = f"mean of {len(members)} MVTec categories"
-            row |= {"sweep": None, "of": [sweeps.index(s) for s in members], "data": name}
-            rows.append(row | {"backbone": backbone, "padim": padim, "report": report})
+        name = f"mean of {len(members)} MVTec categories"
+        of = {"sweep": None, "of": [sweeps.index(s) for s in members], "data": name}
+        for row in _rows(mean_of(members)):
+            shown = _published(backbone, row["dim"], categories)
+            rows.append(row | of | {"backbone": backbone} | shown)
     return rows
 
 
-def _rows(source: SweepFolder | MeanOf) -> list[dict[str, Any]]:
+def _published(backbone: str, dim: int, categories: Sequence[str]) -> dict[str, Any]:
+    return {
+        whose: {_short(metric): value for metric, value in known.items() if value is not None}
+        for whose, known in zip(
+            ("padim", "report"), published(backbone, dim, categories), strict=True
+        )
+    }
+
+
+def _rows(source: SweepFolder) -> list[dict[str, Any]]:
     """A row for each D: by metric and projection, mean, sd, seeds and the difference to `BASE`."""
     rows = []
     for dim in sorted({d for proj in source.projs for d in source.dims_of(proj)}):
@@ -249,23 +210,12 @@ def _rows(source: SweepFolder | MeanOf) -> list[dict[str, Any]]:
                 if seeds := source.seeds_of(proj, dim):
                     y = source.points(proj, dim, metric, seeds)
                     by_proj[proj] = {"mean": float(y.mean()), "sd": _sd(y), "seeds": len(seeds)}
-                    if proj != BASE and (found := _difference(source, proj, dim, metric)):
+                    pair = (proj, dim), (BASE, dim)
+                    if proj != BASE and source.shared_seeds(*pair):
+                        found = source.difference(*pair, metric, LEVEL)
                         by_proj[proj]["difference"] = asdict(found)
         rows.append({"dim": dim, "cells": cells})
     return rows
-
-
-def _difference(
-    source: SweepFolder | MeanOf, proj: str, dim: int, metric: str
-) -> Difference | None:
-    seeds = sorted(set(source.seeds_of(proj, dim)) & set(source.seeds_of(BASE, dim)))
-    if not seeds:
-        return None
-    points = [source.points(p, dim, metric, seeds) for p in (proj, BASE)]
-    if metric not in RESAMPLED:
-        return paired_difference(*points, None, None, LEVEL)
-    resamples = [source.resamples(p, dim, metric, seeds) for p in (proj, BASE)]
-    return paired_difference(*points, *resamples, LEVEL)
 
 
 def _kept(sweep: SweepFolder, proj: str, dim: int) -> np.ndarray | None:
@@ -283,23 +233,7 @@ def _sd(values: np.ndarray) -> float:
 
 
 def _is_mvtec(sweep: SweepFolder) -> bool:
-    return sweep.data.startswith("mvtec/") and _category(sweep) in CATEGORIES
-
-
-def _category(sweep: SweepFolder) -> str:
-    return sweep.data.rpartition("/")[2]
-
-
-def _slot(proj: str) -> tuple[int, str]:
-    return (PALETTE.index(proj) if proj in PALETTE else len(PALETTE), proj)
-
-
-def _slots(projs: Sequence[str]) -> list[int]:
-    """Place in the palette of each; unknown ones share what is left."""
-    unknown = [p for p in projs if p not in PALETTE]
-    return [
-        PALETTE.index(p) if p in PALETTE else len(PALETTE) + unknown.index(p) % 2 for p in projs
-    ]
+    return sweep.data.startswith("mvtec/") and category(sweep) in CATEGORIES
 
 
 def _short(metric: str) -> str:

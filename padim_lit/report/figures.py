@@ -1,4 +1,4 @@
-"""The report's figures as PNG and SVG: curves, cost, spread over seeds, distortion."""
+"""The figures of sweeps as PNG and SVG: curves, cost, spread over seeds, distortion."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -7,27 +7,26 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
-#: The palette of Okabe and Ito, in the order of `content.PALETTE`; dashes and markers tell the
-#: projections apart without colour.
-COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#555555"),
-    *("#8A6D00", "#6A3D9A"),
-)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")
-DASHES = ("-", (0, (5, 2)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)), (0, (8, 2)), (0, (3, 1)), "-.")
+from padim_lit.metrics import METRICS
+from padim_lit.visualization.distortion import QUANTITIES, over_seeds
+from padim_lit.visualization.palette import line_style, order
+
+#: Metrics that are drawn, as `content` names them; the others are in tables.
+DRAWN = ("image_auroc", "pixel_auroc")
 WIDTH, DPI, COLUMNS = 10, 160, 3  # inches; 1600 pixels
+GRID = "#e3e3e3"
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": "#E3E3E3",
+    "grid.color": GRID,
     "grid.linewidth": 0.7,
-    "svg.hashsalt": "padim_lit",
+    # Text stays text: small, searchable, in a font of the reader's.
+    "svg.fonttype": "none",
     "path.simplify": False,
 }
 COSTS = {
@@ -36,11 +35,6 @@ COSTS = {
     "total_ms": "backbone + scoring (ms/image)",
 }
 REFERENCE, FITTED = "identity (all C channels)", "eq. 15 fitted to jl, with its band"
-QUANTITIES = {
-    "norm": "‖Πx‖² / ‖x‖²",
-    "pair": "‖Π(x−y)‖² / ‖x−y‖²",
-    "distance": "projected / full distance",
-}
 
 
 def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
@@ -48,25 +42,38 @@ def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
 
     A figure of which nothing was measured is left out.
     """
+    sweeps = content["sweeps"]
     drawn: dict[str, bytes] = {}
-    with rc_context(STYLE):
-        for metric, suffix in (("image_auroc", ""), ("pixel_auroc", "_pixel")):
-            for name, figure in (
-                ("curves", curves(content, metric)),
-                ("pareto", pareto(content, metric)),
-                ("spread", spread(content, metric)),
-            ):
-                drawn |= _files(f"{name}{suffix}", figure)
-        drawn |= _files("distortion", distortion(content))
-    return drawn
+    for metric in DRAWN:
+        suffix = "" if metric == DRAWN[0] else "_pixel"
+        for name, figure in (("curves", curves), ("pareto", pareto), ("spread", spread)):
+            drawn |= files(f"{name}{suffix}", lambda f=figure, m=metric: f(sweeps, m))
+    return drawn | files("distortion", lambda: distortion(content["distortions"]))
 
 
-def curves(content: Mapping[str, Any], metric: str) -> Figure | None:
+def files(
+    name: str, figure: Callable[[], Figure | None], kinds: Sequence[str] = ("png", "svg")
+) -> dict[str, bytes]:
+    """NAME.png and NAME.svg of what `figure` draws; nothing where it draws nothing."""
+    # Names inside an SVG are made from the salt: figures in one page must not share them.
+    with rc_context({**STYLE, "svg.hashsalt": f"padim_lit {name}"}):
+        if (drawn := figure()) is None:
+            return {}
+        found = {}
+        for kind in kinds:
+            out = io.BytesIO()
+            # A date in the file would make it differ from run to run.
+            drawn.savefig(out, format=kind, metadata={"Date": None} if kind == "svg" else None)
+            found[f"{name}.{kind}"] = out.getvalue()
+        return found
+
+
+def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Figure | None:
     """The metric against D: a panel a data set, mean and ± sd over seeds, jl's fit of eq. 15."""
 
     def panel(axes: Axes, sweep: Mapping[str, Any]) -> None:
-        for proj, found in _by_proj(content, sweep, metric).items():
-            style = _style(content, proj)
+        for proj, found in _by_proj(sweep, metric).items():
+            style = _style(proj)
             mean = np.array([c["mean"][metric] for c in found], float)
             sd = np.array([c["sd"][metric] or 0 for c in found], float)
             if proj == "identity":
@@ -87,85 +94,82 @@ def curves(content: Mapping[str, Any], metric: str) -> Figure | None:
         axes.set_xlim(left=0)
         axes.set_xlabel("dimensions D")
 
-    shown = [s for s in content["sweeps"] if len(_dims(s, metric)) > 1]
-    return _panels(content, shown, metric, panel, "mean and ± standard deviation over seeds")
+    shown = [s for s in sweeps if len(dims_of(s, metric)) > 1]
+    return _panels(shown, metric, panel, "mean and ± standard deviation over seeds", **size)
 
 
-def pareto(content: Mapping[str, Any], metric: str) -> Figure | None:
+def pareto(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
     """The metric against what it costs: state, scoring time, time with the backbone."""
-    shown = [s for s in content["sweeps"] if len(_dims(s, metric)) > 1]
+    shown = [s for s in sweeps if len(dims_of(s, metric)) > 1]
     costs = [c for c in COSTS if any(k["mean"][c] for s in shown for k in s["configurations"])]
     if not shown or not costs:
         return None
     figure, grid = _figure(len(shown), len(costs))
     for row, sweep in zip(grid, shown, strict=True):
         for axes, cost in zip(row, costs, strict=True):
-            for proj, found in _by_proj(content, sweep, metric).items():
+            unit = 1e6 if cost == "state_bytes" else 1
+            for proj, found in _by_proj(sweep, metric).items():
                 known = sorted(
-                    (c["mean"][cost], c["mean"][metric]) for c in found if c["mean"][cost]
+                    (c["mean"][cost] / unit, c["mean"][metric]) for c in found if c["mean"][cost]
                 )
                 if known:
-                    x, y = np.array(known).T
-                    axes.plot(
-                        x / (1e6 if cost == "state_bytes" else 1),
-                        y,
-                        label=proj,
-                        **_style(content, proj),
-                    )
+                    axes.plot(*zip(*known, strict=True), label=proj, **_style(proj))
             axes.set_xscale("log")
-            # A decade has few round numbers; these read as numbers, not as powers.
             axes.xaxis.set_major_locator(FixedLocator(_round_steps(*axes.get_xlim())))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.4g}"))
+            # These read as numbers, not as powers.
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.6g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.minorticks_off()
             axes.set_xlabel(COSTS[cost])
-            axes.yaxis.set_major_locator(MaxNLocator(5))
-        row[0].set_ylabel(_named(content, sweep, metric))
-        row[0].set_title(sweep["label"], loc="left", fontsize=9, fontweight="bold")
-    _legend(figure, "a point a dimension D; better is up and to the left")
+            _end_at_one(axes, 5)
+        row[0].set_ylabel(_named(sweep, metric))
+        _title(row[0], sweep["label"])
+    _legend(figure, "one point for each D; better is up and to the left")
     return figure
 
 
-def spread(content: Mapping[str, Any], metric: str) -> Figure | None:
-    """Every seed a dot, by D and projection."""
+def spread(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
+    """Every seed's metric, by D and projection."""
 
     def panel(axes: Axes, sweep: Mapping[str, Any]) -> None:
-        dims = _dims(sweep, metric)
-        by_proj = {p: f for p, f in _by_proj(content, sweep, metric).items() if p != "identity"}
+        dims = dims_of(sweep, metric)
+        by_proj = {p: f for p, f in _by_proj(sweep, metric).items() if p != "identity"}
         for at, (proj, found) in enumerate(by_proj.items()):
-            style = _style(content, proj) | {"linestyle": "none", "alpha": 0.75}
+            style = _style(proj) | {"linestyle": "none", "alpha": 0.75}
             shift = 0.7 * ((at + 0.5) / len(by_proj) - 0.5)
             x = [dims.index(c["dim"]) + shift for c in found for _ in c["seeds"]]
             axes.plot(x, [v for c in found for v in c["values"][metric]], label=proj, **style)
         for border in range(1, len(dims)):
-            axes.axvline(border - 0.5, color="#E3E3E3", linewidth=0.7)
+            axes.axvline(border - 0.5, color=GRID, linewidth=0.7)
         axes.grid(False, axis="x")
         axes.set_xlim(-0.5, len(dims) - 0.5)
         axes.set_xticks(range(len(dims)), [str(d) for d in dims])
         axes.set_xlabel("dimensions D")
 
-    shown = [s for s in content["sweeps"] if _dims(s, metric) and len(s["seeds"]) > 1]
-    return _panels(content, shown, metric, panel, "a dot a seed")
+    shown = [s for s in sweeps if dims_of(s, metric) and len(s["seeds"]) > 1]
+    return _panels(shown, metric, panel, "one dot for each seed")
 
 
-def distortion(content: Mapping[str, Any]) -> Figure | None:
-    """What projecting does to norms and distances: quantiles and rank correlation against D."""
-    found = [d for d in content.get("distortions", []) if d["rows"]]
-    rows = [r for d in found for r in d["rows"]]
+def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """What projecting does to norms and distances: quantiles and rank correlation against D.
+
+    `measured` are label and rows, as distortion.json holds them.
+    """
+    measured = [d for d in measured if d["rows"]]
+    rows = [r for d in measured for r in d["rows"]]
     if not rows:
         return None
     quantities = [q for q in QUANTITIES if any(r["quantity"] == q for r in rows)]
     known = [r["quantity"] for r in rows if r.get("spearman") is not None]
     ranked = [q for q in reversed(QUANTITIES) if q in known][:1]
-    figure, grid = _figure(len(found), len(quantities) + len(ranked))
-    # A projection that no sweep has is drawn as an unknown one.
-    projs = sorted({r["proj"] for r in rows}, key=lambda p: content["projs"].get(p, 7))
-    for line, measured in zip(grid, found, strict=True):
+    figure, grid = _figure(len(measured), len(quantities) + len(ranked))
+    for line, found in zip(grid, measured, strict=True):
+        projs = sorted({r["proj"] for r in found["rows"]}, key=order)
         for axes, quantity in zip(line, [*quantities, *ranked], strict=True):
             last = axes is line[-1] and ranked
             for proj in projs:
-                style = _style(content, proj)
-                dims, q = over_seeds(measured["rows"], proj, quantity)
+                style = _style(proj)
+                dims, q = over_seeds(found["rows"], proj, quantity)
                 if last:
                     axes.plot(dims, q["spearman"], label=proj, **style)
                     continue
@@ -174,59 +178,66 @@ def distortion(content: Mapping[str, Any]) -> Figure | None:
                         dims, q[low], q[high], color=style["color"], alpha=alpha, linewidth=0
                     )
                 axes.plot(dims, q["q50"], label=proj, **style)
-            if not last:
+            if last:
+                _end_at_one(axes, 6)
+            else:
                 axes.axhline(1, color="black", linewidth=0.8)
             axes.set_xlim(left=0)
             axes.set_xlabel("dimensions D")
             axes.set_ylabel(f"Spearman, {quantity}" if last else QUANTITIES[quantity])
-        line[0].set_title(measured["label"], loc="left", fontsize=9, fontweight="bold")
-    _legend(figure, "median; bands hold 50 % and 90 %")
+        _title(line[0], found["label"])
+    _legend(figure, "median; bands hold 50 % and 90 %; means over seeds")
     return figure
 
 
-def over_seeds(
-    rows: Sequence[Mapping[str, Any]], proj: str, quantity: str
-) -> tuple[list[int], dict[str, list[float]]]:
-    """D, rising, and each column's mean over seeds; NaN where no seed has it."""
-    mine = [r for r in rows if r["proj"] == proj and r["quantity"] == quantity]
-    dims = sorted({r["dim"] for r in mine})
-    columns = {}
-    for name in ("q05", "q25", "q50", "q75", "q95", "spearman"):
-        known = [[r[name] for r in mine if r["dim"] == d and r.get(name) is not None] for d in dims]
-        columns[name] = [float(np.mean(v)) if v else np.nan for v in known]
-    return dims, columns
+def dims_of(sweep: Mapping[str, Any], metric: str) -> list[int]:
+    """The D at which the metric was measured, but for identity's C."""
+    known = [c for c in sweep["configurations"] if c["mean"][metric] is not None]
+    return sorted({c["dim"] for c in known if c["proj"] != "identity"})
 
 
 def _panels(
-    content: Mapping[str, Any],
     shown: Sequence[Mapping[str, Any]],
     metric: str,
     panel: Callable[[Axes, Mapping[str, Any]], None],
     note: str,
+    **size: Any,
 ) -> Figure | None:
     if not shown:
         return None
     columns = min(len(shown), COLUMNS if len(shown) != 4 else 2)
-    rows = -(-len(shown) // columns)
-    figure, grid = _figure(rows, columns)
+    figure, grid = _figure(-(-len(shown) // columns), columns, **size)
     flat = [axes for row in grid for axes in row]
     for axes, sweep in zip(flat, shown, strict=False):
         panel(axes, sweep)
-        axes.set_title(sweep["label"], loc="left", fontsize=9, fontweight="bold")
-        axes.yaxis.set_major_locator(MaxNLocator(6))
-        axes.set_ylabel(_named(content, sweep, metric))
+        _title(axes, sweep["label"])
+        _end_at_one(axes, 6)
+        axes.set_ylabel(_named(sweep, metric))
     for axes in flat[len(shown) :]:
         axes.set_axis_off()
     _legend(figure, note)
     return figure
 
 
-def _figure(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
-    height = {1: 4.6, 2: 3.6}.get(columns, 2.9)
-    figure = Figure(figsize=(WIDTH, rows * height + 0.5), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+def _figure(
+    rows: int, columns: int, width: float = WIDTH, height: float | None = None
+) -> tuple[Figure, list[list[Axes]]]:
+    height = height or {1: 4.6, 2: 3.6}.get(columns, 2.9)
+    # Not pyplot: its global list of figures would grow with every run of a sweep.
+    figure = Figure(figsize=(width, rows * height + 0.5), dpi=DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
     return figure, figure.subplots(rows, columns, squeeze=False).tolist()
+
+
+def _title(axes: Axes, label: str) -> None:
+    # A name may hold "$" pairs, which matplotlib would set as mathematics.
+    axes.set_title(label, loc="left", fontsize=9, fontweight="bold", parse_math=False)
+
+
+def _end_at_one(axes: Axes, ticks: int) -> None:
+    """About so many ticks upwards, none beyond what an AUROC can reach."""
+    axes.yaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
+    axes.set_ylim(top=min(1, axes.get_ylim()[1]))
 
 
 def _legend(figure: Figure, note: str) -> None:
@@ -235,63 +246,41 @@ def _legend(figure: Figure, note: str) -> None:
         handles, names = axes.get_legend_handles_labels()
         entries |= dict(zip(names, handles, strict=True))
     # What is drawn once, behind the projections.
-    entries = dict(sorted(entries.items(), key=lambda item: item[0] in (FITTED, REFERENCE)))
-    columns = len(entries) if len(entries) < 7 else -(-len(entries) // 2)
-    figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=columns,
+    names = sorted(entries, key=lambda name: (name in (FITTED, REFERENCE), order(name)))
+    columns = max(1, min(len(names), round(0.6 * figure.get_figwidth())))
+    legend = figure.legend(
+        [entries[name] for name in names], names, loc="outside lower center", ncols=columns,
         frameon=False, title=note, title_fontsize=8, handlelength=3.2,
     )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
-def _style(content: Mapping[str, Any], proj: str) -> dict[str, Any]:
-    slot = content["projs"].get(proj, 0)
-    return {
-        "color": COLOURS[slot % len(COLOURS)],
-        "marker": MARKERS[slot % len(MARKERS)],
-        "linestyle": DASHES[slot % len(DASHES)],
-        "linewidth": 1.7,
-        "markersize": 4.5,
-    }
+def _style(proj: str) -> dict[str, Any]:
+    # Not clipped: a point at 1 is whole.
+    return line_style(proj) | {"linewidth": 1.7, "markersize": 4.5, "clip_on": False}
 
 
-def _by_proj(
-    content: Mapping[str, Any], sweep: Mapping[str, Any], metric: str
-) -> dict[str, list[Mapping[str, Any]]]:
+def _by_proj(sweep: Mapping[str, Any], metric: str) -> dict[str, list[Mapping[str, Any]]]:
     found: dict[str, list[Mapping[str, Any]]] = {}
     for configuration in sweep["configurations"]:
         if configuration["mean"][metric] is not None:
             found.setdefault(configuration["proj"], []).append(configuration)
-    return dict(sorted(found.items(), key=lambda item: content["projs"][item[0]]))
+    return dict(sorted(found.items(), key=lambda item: order(item[0])))
 
 
-def _dims(sweep: Mapping[str, Any], metric: str) -> list[int]:
-    """The D at which something was measured, but for identity's C."""
-    known = [c for c in sweep["configurations"] if c["mean"][metric] is not None]
-    return sorted({c["dim"] for c in known if c["proj"] != "identity"})
-
-
-def _named(content: Mapping[str, Any], sweep: Mapping[str, Any], metric: str) -> str:
+def _named(sweep: Mapping[str, Any], metric: str) -> str:
     planted = "planted" in str(sweep["constants"].get("pixel_truth"))
-    return content["metrics"][metric] + (", planted" if planted and "pixel" in metric else "")
+    return METRICS[f"test/{metric}"] + (", planted" if planted and "pixel" in metric else "")
 
 
 def _round_steps(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of every decade between `low` and `high`; fewer where they would crowd."""
+    """Two to six round numbers from `low` to `high`, as even as may be on a logarithmic axis."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for steps in (range(1, 10), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         found = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
         if len(found) <= 6:
             break
-    return found
-
-
-def _files(name: str, figure: Figure | None) -> dict[str, bytes]:
-    if figure is None:
-        return {}
-    found = {}
-    # A date in the file would make it differ from run to run.
-    for kind, more in (("png", {}), ("svg", {"metadata": {"Date": None}})):
-        out = io.BytesIO()
-        figure.savefig(out, format=kind, **more)
-        found[f"{name}.{kind}"] = out.getvalue()
+    if len(found) < 2:
+        found = [float(v) for v in MaxNLocator(4).tick_values(low, high) if low <= v <= high]
     return found

@@ -1,72 +1,94 @@
-"""One HTML file from a report's content: styles, scripts, data and pictures all inside it."""
+"""The report's page from its content and its figures."""
 
-import base64
-import hashlib
-import html
-import json
-import re
-from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Mapping
 from typing import Any
 
-#: In this order; each is a plain script.
-SCRIPTS = ("charts.js", "tables.js", "report.js")
+from padim_lit.metrics import METRICS
+from padim_lit.report import tables
+from padim_lit.report.figures import DRAWN
+from padim_lit.report.page import assemble, inline
+from padim_lit.report.text import count
+
 TITLE = "PaDiM with random projections: what was measured"
+#: Metrics of Table 1, and the metric that is chosen where each is shown.
+PRINTED = {m: m for m in DRAWN} | {"pixel_aupro": "pixel_auroc"}
+NAMES = {
+    "curves": "{} against D",
+    "pareto": "{} against what it costs",
+    "spread": "{} of each seed",
+}
+TALLY = {
+    "holds": ("holds", "hold"),
+    "holds when": ("holds under conditions", "hold under conditions"),
+    "does not hold": ("does not hold", "do not hold"),
+    "not measured": ("is not measured", "are not measured"),
+}
 
 
-def render(content: Mapping[str, Any]) -> str:
-    """The page. `content` has no NaN; its texts reach the page as text, never as markup.
-
-    A content security policy admits these scripts alone, by their hashes, and no connection.
-    """
-    names = dict.fromkeys(sweep["data"] for sweep in content["sweeps"])
+def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
+    """The page. `figures` are those of `figures.draw`; the page holds their SVGs."""
+    sweeps = content["sweeps"]
+    table1 = [(m, tables.table_one(content, name)) for name, m in PRINTED.items()]
     return assemble(
-        asset("template.html"),
-        asset("report.css"),
-        [asset(name) for name in SCRIPTS],
-        content,
-        title=html.escape(f"{TITLE} on {', '.join(names)}"),
-        heading=html.escape(TITLE),
+        "report/report.html",
+        ["report/report.css"],
+        ["report/page.js"],
+        **content,
+        title=TITLE,
+        data=list(dict.fromkeys(s["data"] for s in sweeps)),
+        facts=_facts(sweeps, content["projs"]),
+        tally=_tally(content["claims"]),
+        metrics={m: METRICS[f"test/{m}"] for m in DRAWN if any(t and m == n for n, t in table1)},
+        answer=tables.answer(sweeps, False),
+        answer_all=tables.answer(sweeps, True),
+        table1=[(metric, table) for metric, table in table1 if table],
+        fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
+        numbers=tables.numbers(sweeps),
+        dagger=any(tables.planted(s["constants"], "pixel_auroc") for s in sweeps),
+        evidence=tables.evidence,
+        settings=tables.settings,
+        published=any(row[k] for row in content["table"] for k in ("padim", "report")),
+        figures=_inline(figures),
     )
 
 
-def assemble(
-    template: str, style: str, scripts: Sequence[str], content: Mapping[str, Any], **parts: str
-) -> str:
-    """One file from a template with {{names}}, and the policy that admits nothing else.
+def _inline(figures: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
+    """Figure → metric → SVG."""
+    found: dict[str, dict[str, str]] = {name: {} for name in NAMES}
+    for name, what in NAMES.items():
+        for metric, suffix in zip(DRAWN, ("", "_pixel"), strict=True):
+            if svg := figures.get(f"{name}{suffix}.svg"):
+                found[name][metric] = inline(svg, what.format(METRICS[f"test/{metric}"]))
+    svg = figures.get("distortion.svg")
+    found["distortion"] = {"all": inline(svg, "Distortion against D")} if svg else {}
+    return found
 
-    Args:
-        content: becomes JSON in a script element; has no NaN.
-        parts: further names of the template, as markup: escape what comes from outside.
-    """
-    hashes = " ".join(f"'{_hash(script)}'" for script in scripts)
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src {hashes}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    parts |= {
-        "policy": policy,
-        "style": style,
-        "content": to_script(content),
-        "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
+
+def _facts(sweeps: list[Mapping[str, Any]], projs: list[str]) -> dict[str, str]:
+    def every(key: str) -> str:
+        found = (s["constants"].get(key) for s in sweeps)
+        return ", ".join(dict.fromkeys(str(value) for value in found if value is not None))
+
+    if not sweeps:
+        return {}
+    done = sum(len(c["seeds"]) for s in sweeps for c in s["configurations"])
+    versions = {name: every(f"version/{name}") for name in ("padim_lit", "torch")}
+    return {
+        "Data": ", ".join(dict.fromkeys(s["data"] for s in sweeps)),
+        "Backbone": every("backbone"),
+        "Weights": every("weights"),
+        "Projections": ", ".join(projs),
+        "Seeds": ", ".join(map(str, sorted({seed for s in sweeps for seed in s["seeds"]}))),
+        "Configurations": f"{done:,} in {count(len(sweeps), 'sweep')}",
+        "Versions": ", ".join(f"{name} {found}" for name, found in versions.items() if found),
     }
-    # In one pass: what is put in is not searched again.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
-def to_script(content: Any) -> str:
-    """JSON that can lie inside a script element: no "<", hence no tag that ends it.
-
-    Raises:
-        ValueError: a number is not finite.
-    """
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def asset(name: str) -> str:
-    """A file of report/assets, such as a script that another page uses too."""
-    return files("padim_lit.report").joinpath("assets", name).read_text(encoding="utf-8")
+def _tally(claims: list[Mapping[str, Any]]) -> str:
+    kinds = [c["kind"] for c in claims]
+    said = [
+        f"{kinds.count(kind)} {words[kinds.count(kind) > 1]}"
+        for kind, words in TALLY.items()
+        if kind in kinds
+    ]
+    return f"Of {count(len(claims), 'claim')}, {', '.join(said)}."

@@ -19,7 +19,7 @@ from padim_lit.model.backbone import Backbone
 from padim_lit.model.gaussian import scoring_bytes
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
-from padim_lit.sweep.one_pass import CHUNK, FeatureStore, Plan, plan, run_head
+from padim_lit.sweep.one_pass import CHUNK, FeatureStore, Plan, fit_and_score, plan
 from padim_lit.sweep.run_store import RunResult
 from padim_lit.system.console import progress
 
@@ -48,16 +48,16 @@ class Sweep:
         if min(self.dims) < 1:
             raise InputError(f"dims={list(self.dims)}: each must be at least 1")
 
-    def heads(self, channels: int) -> list["ProjectionRun"]:
-        """One head for each projection and seed, for those that no seed changes one in all."""
-        heads = []
+    def runs(self, channels: int) -> list["ProjectionRun"]:
+        """One run for each projection and seed, for those that no seed changes one in all."""
+        runs = []
         for name in self.projs:
             kind = PROJECTIONS[name]
             # identity has one dimension, C.
             dims = [channels] if name == "identity" else sorted(self.dims)
             for seed in self.seeds if kind.seeded else self.seeds[:1]:
-                heads.append(ProjectionRun(name, seed, tuple(dims)))
-        return heads
+                runs.append(ProjectionRun(name, seed, tuple(dims)))
+        return runs
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,11 @@ class ProjectionRun:
 
     @property
     def name(self) -> str:
+        """Of its file."""
         return f"{self.proj}-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.proj} with seed {self.seed}"
 
     def draw(self, channels: int) -> Projection:
         """Its projection at the largest D; InputError where that does not exist."""
@@ -88,7 +92,7 @@ class Truth:
 
 
 class Ablation:
-    """Feature maps of one dataset, and the scores of any head on them.
+    """Feature maps of one dataset, and the scores of any projection on them.
 
     Args:
         backbone: the feature extractor, on the device to work on.
@@ -128,11 +132,13 @@ class Ablation:
         names = ("label", "mask", "count_image", "count_pixel")
         kept: dict[str, list[Tensor]] = {name: [] for name in names}
         try:
+            self.train, self.test = (
+                FeatureStore(self.folder / name, size, layers, self.grid)
+                for name, size in zip(("train", "test"), sizes, strict=True)
+            )
             with progress() as bar:
-                self.train = FeatureStore(self.folder / "train", sizes[0], layers, self.grid)
                 for batch in bar.track(train, description="backbone, training images"):
                     self.train.add(self._features(backbone, batch))
-                self.test = FeatureStore(self.folder / "test", sizes[1], layers, self.grid)
                 for batch in bar.track(test, description="backbone, test images"):
                     self.test.add(self._features(backbone, batch))
                     for name in names:
@@ -160,32 +166,32 @@ class Ablation:
         return features
 
     def plan(self, dim: int, max_memory_gb: float) -> Plan:
-        """Bands of positions for heads fitted at D = `dim`."""
+        """Bands of positions for runs fitted at D = `dim`."""
         return plan(self.test, self.test.images, dim, max_memory_gb * 1e9)
 
-    def run(
-        self, head: ProjectionRun, projection: Projection, bands: Sequence[range], advance: Any
+    def measure(
+        self, run: ProjectionRun, projection: Projection, bands: Sequence[range], advance: Any
     ) -> RunResult:
-        """Rows of metrics, image scores and resampled AUROCs of one head, for each d.
+        """Rows of metrics, image scores and resampled AUROCs of one run, for each d.
 
-        ``fit/seconds`` is the moments' time at the head's largest D, which serves all of its dims,
+        ``fit/seconds`` is the moments' time at the run's largest D, which serves all of its dims,
         plus this d's factor; ``score/seconds`` this d's distances of all test images. Neither
         has the backbone's time in it, nor projecting the test images: see `benchmarks/speed.py`
         for what a run of its own takes.
         """
-        distances, times = run_head(
-            projection, head.dims, self.train, self.test, self.eps, bands, self.device, advance
+        distances, times = fit_and_score(
+            projection, run.dims, self.train, self.test, self.eps, bands, self.device, advance
         )
         positions = self.grid[0] * self.grid[1]
         result = RunResult()
         for d, distance in distances.items():
             metrics, score, resampled = self.judge(distance)
-            name = f"{head.proj}-{d}-{head.seed}"
+            name = f"{run.proj}-{d}-{run.seed}"
             result.rows.append(
                 {
-                    "proj": head.proj,
+                    "proj": run.proj,
                     "dim": d,
-                    "seed": head.seed,
+                    "seed": run.seed,
                     **{key: metrics[key.removeprefix("test/")] for key in METRICS},
                     "state_bytes": scoring_bytes(positions, d),
                     "fit/seconds": times.fit + times.factor[d],

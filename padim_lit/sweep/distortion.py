@@ -50,7 +50,7 @@ def full_distances(patches: Patches, eps: float) -> Tensor:
 def measure(
     projection: Projection, dims: list[int], patches: Patches, full: Tensor, eps: float
 ) -> Iterator[dict[str, Any]]:
-    """Rows of distortion.csv for one projection, a `quantity` each for every d ≤ D.
+    """Rows of distortion.json for one projection, a `quantity` each for every d ≤ D.
 
     ``norm``: ‖Πx‖²/‖x‖² of the test patches. ``pair``: the same of differences of patches of one
     position in two test images, which is what the lemma is about. ``distance``: M_D/M_C of the

@@ -8,14 +8,10 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from padim_lit.analysis.result_files import DONE, FAILED
 from padim_lit.sweep.folders import RESULT_NEUTRAL_KEYS
 from padim_lit.system.atomic import write_json
 from padim_lit.version import __version__
-
-#: Written last of all: what the job was. A folder without it is half-finished.
-DONE = "job.json"
-#: Why the job failed.
-FAILED = "failed.json"
 
 
 def describe(config: DictConfig, without: Sequence[str] = ()) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A whole sweep over projections, dimensions and seeds from one pass over the images.
 
-The backbone runs once; its feature maps go to disk. A head (one projection and seed) is then fitted
+The backbone runs once; its feature maps go to disk. A run is one projection and seed: it is fitted
 at the largest D, and its moments contain those of every smaller d (`Projection.nested`). Positions
 are worked through in bands of grid rows, so that memory stays below a limit whatever D is. Results
 equal those of separate runs on the same split.
@@ -23,7 +23,7 @@ from padim_lit.errors import InputError
 from padim_lit.model.embedding import embed
 from padim_lit.model.gaussian import mahalanobis, whiten
 from padim_lit.model.learned import evenly_spaced, patch_statistics
-from padim_lit.model.moments import Moments, init, update
+from padim_lit.model.moments import init, update
 from padim_lit.model.projection import Identity, Projection
 from padim_lit.system.memory import readable
 
@@ -70,32 +70,26 @@ class FeatureStore:
 
     def embeddings(
         self, projection: Projection, rows: range, device: torch.device
-    ) -> Iterator[tuple[slice, Tensor]]:
-        """Projected embeddings of a band of grid rows: (images, (B, rows·W, D)), chunk by chunk."""
+    ) -> Iterator[Tensor]:
+        """Projected embeddings (B, rows·W, D) of a band of grid rows, chunk by chunk of images."""
         for start in range(0, self.images, CHUNK):
-            images = slice(start, min(start + CHUNK, self.images))
-            yield images, self._embed(projection, images, rows, device)
+            yield self.embedding(projection, slice(start, start + CHUNK), rows, device)
 
     def embedding(
-        self, projection: Projection, images: slice | list[int], device: torch.device
-    ) -> Tensor:
-        """Projected embeddings (B,P,D) of some images, at all positions."""
-        return self._embed(projection, images, range(self.grid[0]), device)
-
-    def _embed(
         self,
         projection: Projection,
         images: slice | list[int],
         rows: range,
         device: torch.device,
     ) -> Tensor:
+        """Projected embeddings (B, rows·W, D) of some images, in a band of grid rows."""
         height, width = self.grid
-        band = []
+        maps = []
         for stored in self.maps:
             step = height // stored.shape[1]
             part = stored[images, rows.start // step : -(-rows.stop // step)]
-            band.append(torch.from_numpy(np.ascontiguousarray(part)).to(device))
-        maps = [layer.permute(0, 3, 1, 2) for layer in band]
+            layer = torch.from_numpy(np.ascontiguousarray(part)).to(device)
+            maps.append(layer.permute(0, 3, 1, 2))
         return embed(maps, projection, (len(rows), width))
 
     @property
@@ -134,11 +128,12 @@ class Plan:
     bands: list[range]
     bytes: int
 
-    def describe(self, heads: int, dims: int) -> str:
+    def describe(self, runs: int, dims: int) -> str:
         """One line for the log."""
         return (
-            f"{heads} heads × {dims} dims = {heads * dims} configurations, each head fitted at its "
-            f"largest D in {len(self.bands)} band(s) of positions, {readable(self.bytes)} at a time"
+            f"{runs * dims} configurations ({runs} runs, each a projection with a seed, × {dims} "
+            f"dims); a run is fitted once, at its largest D, in {len(self.bands)} band(s) of "
+            f"positions, {readable(self.bytes)} at a time"
         )
 
 
@@ -166,15 +161,15 @@ def plan(store: FeatureStore, test_images: int, dim: int, limit: float) -> Plan:
 
 
 @dataclass
-class HeadTimes:
-    """Seconds that a head took, summed over the bands; `factor` and `score` by d."""
+class RunTimes:
+    """Seconds that a run took, summed over the bands; `factor` and `score` by d."""
 
     fit: float
     factor: dict[int, float]
     score: dict[int, float]
 
 
-def run_head(
+def fit_and_score(
     projection: Projection,
     dims: Iterable[int],
     train: FeatureStore,
@@ -183,7 +178,7 @@ def run_head(
     bands: Sequence[range],
     device: torch.device,
     advance: Callable[[], None] = lambda: None,
-) -> tuple[dict[int, Tensor], HeadTimes]:
+) -> tuple[dict[int, Tensor], RunTimes]:
     """Mahalanobis distances (N_test,P) of every d, on the CPU, and what they took.
 
     Args:
@@ -199,13 +194,15 @@ def run_head(
     if projection.fit_images:
         projection.learn(*_warm_up(train, projection, device))
     distances = {d: torch.empty(test.images, height * width) for d in dims}
-    times = HeadTimes(0.0, dict.fromkeys(distances, 0.0), dict.fromkeys(distances, 0.0))
+    times = RunTimes(0.0, dict.fromkeys(distances, 0.0), dict.fromkeys(distances, 0.0))
     for band in bands:
         positions = slice(band.start * width, band.stop * width)
         start = time.perf_counter()
-        state = _band_moments(projection, train, band, device)
+        state = init(len(band) * width, projection.dim, device)
+        for x in train.embeddings(projection, band, device):
+            state = update(state, x)
         times.fit += time.perf_counter() - start
-        embedded = torch.cat([x for _, x in test.embeddings(projection, band, device)])
+        embedded = torch.cat(list(test.embeddings(projection, band, device)))
         for d, out in distances.items():
             rows, factor = projection.nested(d)
             rows = rows.to(device)
@@ -222,19 +219,11 @@ def run_head(
     return distances, times
 
 
-def _band_moments(
-    projection: Projection, train: FeatureStore, band: range, device: torch.device
-) -> Moments:
-    state = init(len(band) * train.grid[1], projection.dim, device)
-    for _, x in train.embeddings(projection, band, device):
-        state = update(state, x)
-    return state
-
-
 def _warm_up(
     train: FeatureStore, projection: Projection, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """What `projection` learns from: the same images as a run of its own would choose."""
     every = Identity(projection.in_channels).to(device)
     images = evenly_spaced(train.images, projection.fit_images)
-    return patch_statistics(train.embedding(every, [i], device) for i in images)
+    rows = range(train.grid[0])
+    return patch_statistics(train.embedding(every, [i], rows, device) for i in images)

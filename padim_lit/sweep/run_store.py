@@ -1,6 +1,6 @@
-"""What an ablation has finished, head by head, so that a killed one goes on where it was.
+"""What an ablation has finished, run by run, so that a killed one goes on where it was.
 
-A head is one projection and seed with all of its dimensions. Its results lie in one file, which is
+A run is one projection and seed with all of its dimensions. Its results lie in one file, which is
 there whole or not at all.
 """
 
@@ -8,9 +8,6 @@ import io
 import json
 import re
 import shutil
-import struct
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from padim_lit.analysis.result_files import BROKEN_ARCHIVE
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import remove_remnants, write_bytes
 
 
 @dataclass
 class RunResult:
-    """What one head found.
+    """What one run found.
 
     Attributes:
         rows: a row of sweep.csv for each d.
@@ -38,16 +36,16 @@ class RunResult:
 
 
 class RunStore:
-    """Finished heads of one ablation.
+    """Finished runs of one ablation.
 
     Args:
         folder: the ablation's folder.
         fingerprint: of all that the results depend on but projections, dimensions and seeds.
-            Heads of another fingerprint are removed.
+            Runs of another fingerprint are removed.
     """
 
     def __init__(self, folder: Path, fingerprint: str):
-        self.root = folder / "heads"
+        self.root = folder / "runs"
         self.folder = self.root / fingerprint
         old = [p for p in self.root.glob("*") if re.fullmatch("[0-9a-f]{16}", p.name)]
         self.stale = [p for p in old if p != self.folder]
@@ -56,7 +54,7 @@ class RunStore:
         remove_remnants(self.folder)
 
     def load(self, name: str, dims: Sequence[int]) -> RunResult | None:
-        """The head `name`, or None where it was not finished with just these `dims`."""
+        """The run `name`, or None where it was not finished with just these `dims`."""
         path = self.folder / f"{name}.npz"
         try:
             # Opened here, because NumPy leaves a broken one open.
@@ -69,10 +67,7 @@ class RunStore:
                 raise ValueError(f"unknown arrays {sorted(arrays)[:3]}")
         except FileNotFoundError:
             return None
-        except (
-            *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError),
-            *(NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error),
-        ) as error:
+        except BROKEN_ARCHIVE as error:
             raise InputError(f"{path} cannot be read ({error}); remove it") from error
         result = RunResult(rows)
         for key, array in arrays.items():
@@ -81,7 +76,7 @@ class RunStore:
         return result
 
     def save(self, name: str, result: RunResult) -> None:
-        """Keep a finished head."""
+        """Keep a finished run."""
         arrays = {f"scores/{key}": value for key, value in result.scores.items()}
         arrays |= {f"resamples/{key}": value for key, value in result.resamples.items()}
         content = io.BytesIO()

@@ -50,7 +50,7 @@ def never_fail_to_print() -> None:
     To be called at the door, and again once logging is set up. Terminals and files whose encoding
     (gbk, cp932, latin-1, ASCII) lacks a character show "?" in its place.
     """
-    logging.raiseExceptions = False  # a log file on a full disk would print a traceback a line
+    logging.raiseExceptions = False  # else each line prints a traceback on a full disk
     handlers = [getattr(handler, "stream", None) for handler in logging.root.handlers]
     for stream in (sys.stdout, sys.stderr, *handlers):
         if hasattr(stream, "reconfigure"):

@@ -2,40 +2,37 @@
 
 import argparse
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from padim_lit.errors import InputError
-from padim_lit.report.html import assemble, asset
+from padim_lit.metrics import METRICS
+from padim_lit.report.page import assemble, to_script
 from padim_lit.system.atomic import write_text
+from padim_lit.system.command_line import Parser, run, say
 from padim_lit.viewer.content import MEGABYTES, PICTURES, build
+from padim_lit.viewer.curves import draw_curves
 
-USAGE = "python -m padim_lit.viewer FOLDER... [--out viewer.html] [--pictures N] [--megabytes MB]"
-SCRIPTS = ("maps.js", "runs.js", "threshold.js", "viewer.js")
+SCRIPTS = ("elements.js", "maps.js", "runs.js", "threshold.js", "viewer.js")
 
 
 def render(content: Mapping[str, Any]) -> str:
     """The page; its texts reach it as text, never as markup. `content` has no NaN."""
+    curves = draw_curves(content["runs"], content["groups"])
     return assemble(
-        _asset("template.html"),
-        asset("report.css") + _asset("viewer.css"),
-        [asset("charts.js"), asset("tables.js"), *map(_asset, SCRIPTS)],
-        content,
+        "viewer/viewer.html",
+        ["report/report.css", "viewer/viewer.css"],
+        ["report/page.js", *(f"viewer/{name}" for name in SCRIPTS)],
+        content=to_script(content),
+        curves=curves,
+        metrics={c["metric"]: METRICS[f"test/{c['metric']}"] for c in curves},
     )
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        # argparse would print its usage on a line of its own.
-        self.exit(2, f"error: {message}; usage: {USAGE}\n")
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Write the page and print where it is; one line for an error."""
-    parser = _Parser(prog="python -m padim_lit.viewer", usage=USAGE, description=__doc__)
+    parser = Parser("padim_lit.viewer", "Make one page over the runs in some folders.")
     parser.add_argument(
         "folders", nargs="+", metavar="FOLDER", help="folders with runs, at any depth"
     )
@@ -43,21 +40,16 @@ def main(words: Sequence[str] | None = None) -> None:
         "--out", type=Path, help="the file to write; viewer.html in the first FOLDER"
     )
     parser.add_argument(
-        "--pictures", type=int, default=PICTURES, help=f"of a run, at most ({PICTURES})"
+        "--pictures", type=int, default=PICTURES, help="of a run, at most (%(default)s)"
     )
     parser.add_argument(
         "--megabytes",
         type=float,
         default=MEGABYTES,
-        help=f"of the file, about; pictures are left out to stay below ({MEGABYTES:g})",
+        help="of the file, about; pictures are left out to stay below (%(default)g)",
     )
     given = parser.parse_args(words)
-    try:
-        _write(given)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(lambda: _write(given))
 
 
 def _write(given: argparse.Namespace) -> None:
@@ -68,7 +60,7 @@ def _write(given: argparse.Namespace) -> None:
     out = given.out or Path(given.folders[0]) / "viewer.html"
     if out.is_dir():
         raise InputError(f"--out {out} is a folder; give the name of a file, such as viewer.html")
-    content = build(given.folders, given.pictures, given.megabytes, _say)
+    content = build(given.folders, given.pictures, given.megabytes, say)
     write_text(out, render(content))
     shown = [run["pictures"] for run in content["runs"] if run["pictures"]]
     pictures = sum(len(found["items"]) for found in shown)
@@ -77,14 +69,6 @@ def _write(given: argparse.Namespace) -> None:
     if left := sum(found["left"] for found in shown):
         print(f"left    {left} pictures out, see --pictures and --megabytes")
     print(f"viewer  {out.resolve()}")
-
-
-def _asset(name: str) -> str:
-    return files("padim_lit.viewer").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-def _say(text: str) -> None:
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

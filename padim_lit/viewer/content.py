@@ -9,11 +9,10 @@ from matplotlib import colormaps
 
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
-from padim_lit.report.content import PALETTE
 from padim_lit.version import __version__
 from padim_lit.viewer.pictures import encode_pictures
 from padim_lit.viewer.runs import Run, find_runs, read_run
-from padim_lit.visualization.panels import COLOURS
+from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 
 #: Pictures of a run, and bytes of the whole file, where the command does not say.
 PICTURES, MEGABYTES = 24, 30.0
@@ -58,7 +57,7 @@ def build(
             say(f"skipped: {error}")
             continue
         described = _describe(run, os.path.relpath(folder, root), images, groups)
-        used += 20 * len(run.rows or ())
+        used += 20 * len(run.images.path if run.images else ())
         shown = run.pictures or []
         share = max(0, int((left - used) / (len(folders) - at)))
         described["pictures"] = encode_pictures(shown, pictures, share) if shown else None
@@ -70,17 +69,13 @@ def build(
     if not runs:
         count = f"; {len(skipped)} runs, none can be read" if len(skipped) > 1 else ""
         raise InputError(f"{first}{count}")
-    unknown = sorted({run["proj"] for run in runs} - set(PALETTE))
     return {
         "runs": runs,
         "images": [_images(key) for key in images],
         "groups": _labels(list(groups)),
-        "metrics": {_short(key): name for key, name in METRICS.items()},
-        "projs": {
-            **{p: i for i, p in enumerate(PALETTE) if any(run["proj"] == p for run in runs)},
-            **{p: len(PALETTE) + i % 2 for i, p in enumerate(unknown)},
-        },
         "colours": _colours(),
+        "found": FOUND,
+        "truth": TRUTH,
         "skipped": skipped,
         "asked": {"pictures": pictures, "megabytes": megabytes},
         "root": str(root),
@@ -91,13 +86,16 @@ def build(
 def _describe(
     run: Run, name: str, images: dict[tuple, int], groups: dict[tuple, int]
 ) -> dict[str, Any]:
-    metrics, rows = run.metrics, run.rows
+    metrics, shown = run.metrics, run.images
     random = metrics["weights"].startswith("random")
     settings = {key: metrics.get(key) for key in SETTINGS}
     if random:
         settings["weights"] = "random"  # their seed is the run's
     group = (metrics["data"], metrics["backbone"], tuple((k, str(v)) for k, v in settings.items()))
-    key = None if rows is None else tuple((r.path, r.kind, r.label, r.planted) for r in rows)
+    key = None
+    if shown:
+        planted = (~shown.count_image).tolist()
+        key = tuple(zip(shown.path, shown.kind, shown.label.tolist(), planted, strict=True))
     seconds = metrics.get("test/seconds_per_image")
     if seconds is None and metrics.get("test/seconds") and metrics.get("test/images"):
         seconds = metrics["test/seconds"] / metrics["test/images"]
@@ -106,7 +104,7 @@ def _describe(
         **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
         "group": groups.setdefault(group, len(groups)),
         "images": None if key is None else images.setdefault(key, len(images)),
-        "scores": None if rows is None else [row.score for row in rows],
+        "scores": shown and shown.scores["score"].tolist(),
         "metrics": {_short(metric): metrics.get(metric) for metric in METRICS},
         "state_bytes": metrics.get("state_bytes"),
         "seconds": seconds,
@@ -168,7 +166,7 @@ def _labels(groups: Sequence[tuple]) -> list[str]:
 
 def _colours() -> str:
     """The colours of a map from low to high, 256 times six hexadecimal digits."""
-    return colormaps[COLOURS](range(256), bytes=True)[:, :3].tobytes().hex()
+    return colormaps[DISTANCES](range(256), bytes=True)[:, :3].tobytes().hex()
 
 
 def _root(folders: Iterable[Path]) -> Path:

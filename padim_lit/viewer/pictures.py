@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from padim_lit.visualization.gallery import GalleryEntry
-from padim_lit.visualization.heatmaps import common_scale
+from padim_lit.visualization.panels import common_scale
 
 #: Steps of a distance in the page, over the range of a run's maps.
 LEVELS = 2**12 - 1
@@ -46,7 +46,7 @@ def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) ->
     return {
         "low": float(low),
         "step": step,
-        "scale": common_scale(pictures),
+        "scale": common_scale(maps),
         "height": len(range(0, shape[0], every)),
         "width": len(range(0, shape[1], every)),
         "every": every,

@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize, to_rgb
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from padim_lit.data.items import Item
-from padim_lit.visualization.panels import overlay, show
+from padim_lit.visualization.palette import FALSE, FOUND, TRUTH
+from padim_lit.visualization.panels import colour_bar, common_scale, inches, overlay, show
 
-# From the palette of Okabe and Ito, which colour-blind readers tell apart.
-HIT, FALSE, MISSED = "#56B4E9", "#D55E00", "#F0E442"
 SIDE = 1.75  # of a panel, inches
 
 
@@ -68,7 +65,7 @@ def judged(example: Example, map: np.ndarray, threshold: float) -> np.ndarray:
     """The grey image (h,w,3) uint8 with hits, false and missed pixels at `threshold` coloured."""
     found, truth = map >= threshold, example.truth
     out = np.repeat(example.image.mean(axis=2, keepdims=True), 3, axis=2) * 0.7
-    for colour, where in ((HIT, found & truth), (FALSE, found & ~truth), (MISSED, ~found & truth)):
+    for colour, where in ((FOUND, found & truth), (FALSE, found & ~truth), (TRUTH, ~found & truth)):
         out[where] = 0.25 * out[where] + 0.75 * 255 * np.array(to_rgb(colour))
     return np.rint(out).astype(np.uint8)
 
@@ -83,17 +80,15 @@ def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[s
         what: data, backbone, weights, seed, grid, eps, train_images, notes: the caption.
     """
     rows, columns = len(examples), 2 + 2 * len(methods)
-    h, w = examples[0].truth.shape
-    tall = SIDE * min(max(h / w, 0.4), 2.5)
+    tall = inches(examples[0].truth.shape, SIDE)
     left, top, bottom = 1.15, 1.35, 1.35
     width, height = left + columns * SIDE + 0.15, top + rows * tall + bottom
     figure = Figure((width, height), dpi=110)
-    FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
         rows, columns, left=left / width, right=1 - 0.15 / width, bottom=bottom / height,
         top=1 - top / height, wspace=0.04, hspace=0.04,
     )  # fmt: skip
-    scales = [_scale([e.maps[m] for e in examples]) for m in range(len(methods))]
+    scales = [common_scale([e.maps[m] for e in examples]) for m in range(len(methods))]
     for row, example in enumerate(examples):
         axes = [figure.add_subplot(grid[row, column]) for column in range(columns)]
         heads = ["image", "truth", *["heat map", "mask"] * len(methods)]
@@ -112,10 +107,10 @@ def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[s
         _head(figure, (first.x0 + last.x1) / 2, first.y1, method)
         place = grid[rows - 1, 2 + 2 * m].get_position(figure)
         bar = (place.x0, place.y0 - 0.25 / height, place.width, 0.12 / height)
-        _colour_bar(figure, figure.add_axes(bar), scales[m], method.pixel_threshold)
+        colour_bar(figure.add_axes(bar), scales[m], method.pixel_threshold, flat=True)
     patches = [
         Patch(color=colour, label=name)
-        for colour, name in ((HIT, "found"), (FALSE, "false alarm"), (MISSED, "missed"))
+        for colour, name in ((FOUND, "found"), (FALSE, "false alarm"), (TRUTH, "missed"))
     ]
     spot = (1 - 0.15 / width, (bottom - 0.62) / height)
     figure.legend(
@@ -124,11 +119,6 @@ def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[s
     )  # fmt: skip
     _caption(figure, examples, what)
     return figure
-
-
-def _scale(maps: Sequence[np.ndarray]) -> tuple[float, float]:
-    low, high = np.percentile(np.stack(maps), (1, 99.8))
-    return float(low), float(max(high, low + 1e-6))
 
 
 def _head(figure: Figure, x: float, y: float, method: Method) -> None:
@@ -161,17 +151,6 @@ def _inside(axes: Axes, text: str) -> None:
         0.03, 0.03, text, transform=axes.transAxes, fontsize=7.5, color="white",
         bbox={"facecolor": "black", "alpha": 0.55, "pad": 1.5, "edgecolor": "none"},
     )  # fmt: skip
-
-
-def _colour_bar(figure: Figure, axes: Axes, scale: tuple[float, float], threshold: float) -> None:
-    ramp = overlay(np.full((1, 256, 3), 128, np.uint8), np.linspace(*scale, 256)[None], scale)
-    colours = ScalarMappable(Normalize(*scale), ListedColormap(ramp[0] / 255))
-    figure.colorbar(colours, cax=axes, orientation="horizontal")
-    axes.tick_params(labelsize=7.5, length=2, pad=1.5)
-    axes.set_xlabel("Mahalanobis distance; line: threshold", fontsize=7.5, labelpad=1.5)
-    if scale[0] < threshold < scale[1]:
-        axes.axvline(threshold, color="black", linewidth=3)
-        axes.axvline(threshold, color=HIT, linewidth=1.2)
 
 
 def _caption(figure: Figure, examples: Sequence[Example], what: Mapping[str, Any]) -> None:

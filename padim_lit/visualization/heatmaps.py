@@ -1,13 +1,11 @@
 """Save the pictures of a gallery: one PNG each, and one sheet with all of them."""
 
-import io
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from padim_lit.deploy.explanation import Explanation
@@ -16,12 +14,14 @@ from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.overlay import boxed
 from padim_lit.visualization.panels import (
     colour_bar,
+    inches,
     legend,
     no_truth,
     outline,
     overlay,
     show,
     threshold_note,
+    to_png,
     verdict,
 )
 
@@ -32,17 +32,6 @@ NAMES = {
 }
 
 Thresholds = tuple[float | None, float | None]  # of the map, of the image
-
-
-def common_scale(pictures: Sequence[GalleryEntry]) -> tuple[float, float]:
-    """The (low, high) distances of a colour scale for all ``pictures``: 1st and 99.8th percentile.
-
-    Percentiles, because one extreme pixel would otherwise leave every other map dark.
-    """
-    if not pictures:
-        return 0.0, 1.0
-    low, high = np.percentile(np.stack([picture.map for picture in pictures]), (1, 99.8))
-    return float(low), float(max(high, low + 1e-6))
 
 
 def save_heatmaps(
@@ -76,10 +65,10 @@ def save_heatmaps(
         path = folder / _file_name(picture)
         if path in paths:
             path = folder / f"{picture.index}_{path.name}"
-        paths.append(write_bytes(path, _png(_panels(picture, thresholds, scale, title, why))))
+        paths.append(write_bytes(path, to_png(_panels(picture, thresholds, scale, title, why))))
     if pictures:
         path = folder / "overview.png"
-        paths.append(write_bytes(path, _png(_overview(pictures, thresholds, scale, title))))
+        paths.append(write_bytes(path, to_png(_overview(pictures, thresholds, scale, title))))
     return paths
 
 
@@ -93,9 +82,9 @@ def _panels(
     threshold, image_threshold = thresholds
     h, w = picture.map.shape
     side, columns = 2.9, 4 if why is None else max(4, len(why.layer_maps) + 1)
-    rows, tall = 1 if why is None else 2, side * min(max(h / w, 0.4), 2.5)
+    rows, tall = 1 if why is None else 2, inches((h, w), side)
     width, height = columns * side + 1.2, rows * (tall + 0.35) + 1.15
-    figure = _figure(width, height)
+    figure = Figure((width, height), dpi=100)  # not pyplot, which would keep it
     grid = figure.add_gridspec(
         rows, columns + 1, left=0.1 / width, right=1 - 0.75 / width, bottom=0.45 / height,
         top=1 - 1 / height, wspace=0.05, hspace=0.35 / tall, width_ratios=(1,) * columns + (0.05,),
@@ -119,7 +108,7 @@ def _panels(
     show(heat, overlay(picture.image, picture.map, scale), "anomaly map over the image")
     show(outlined, picture.image, "outlines on the image")
     outline(outlined, picture, threshold, width=1.5)
-    colour_bar(figure, figure.add_subplot(grid[0, -1]), scale, threshold)
+    colour_bar(figure.add_subplot(grid[0, -1]), scale, threshold)
 
     place = f"{NAMES[picture.role]}, no. {picture.rank}"
     heading = f"{place}: {picture.kind}, score {picture.score:.2f}"
@@ -143,11 +132,10 @@ def _overview(
     for picture in pictures:
         shelves.setdefault(_shelf(picture), []).append(picture)
     columns = max(4, *(len(shelf) for shelf in shelves.values()))
-    h, w = pictures[0].map.shape
     side, gap = 1.55, 0.34
-    tall = side * min(max(h / w, 0.4), 2.5)
+    tall = inches(pictures[0].map.shape, side)
     width, height = columns * (2 * side + 0.1) + 2.4, len(shelves) * (tall + gap) + 0.9
-    figure = _figure(width, height)
+    figure = Figure((width, height), dpi=100)  # not pyplot, which would keep it
     grid = figure.add_gridspec(
         len(shelves), columns, left=1.5 / width, right=1 - 0.9 / width, bottom=0.45 / height,
         top=1 - 0.8 / height, wspace=0.03, hspace=gap / tall,
@@ -164,17 +152,10 @@ def _overview(
             show(axes, np.concatenate(both, axis=1), name, 8.5)
             outline(axes, picture, threshold, width=0.9)
     bar = (1 - 0.78 / width, 0.45 / height, 0.16 / width, 1 - 1.25 / height)
-    colour_bar(figure, figure.add_axes(bar), scale, threshold)
+    colour_bar(figure.add_axes(bar), scale, threshold)
     _text(figure, 1 - 0.25 / height, title, fontsize=13, fontweight="bold")
     _text(figure, 0.19 / height, threshold_note(threshold, image_threshold), fontsize=9)
     legend(figure, pictures, threshold)
-    return figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    # Not pyplot: its global list of figures would grow with every run of a sweep.
-    figure = Figure((width, height), dpi=100)
-    FigureCanvasAgg(figure)
     return figure
 
 
@@ -206,9 +187,3 @@ def _file_name(picture: GalleryEntry) -> str:
     parts = (f"{picture.role}-{picture.rank}", picture.kind, PurePath(picture.path).stem[:60])
     safe = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
     return f"{safe}_{picture.score:.2f}.png"
-
-
-def _png(figure: Figure) -> bytes:
-    png = io.BytesIO()
-    figure.savefig(png, format="png", pil_kwargs={"compress_level": 4})
-    return png.getvalue()

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from padim_lit.deploy.explanation import Explanation
-from padim_lit.visualization.panels import FOUND, overlay
+from padim_lit.visualization.palette import FOUND
+from padim_lit.visualization.panels import overlay
 
 # White pixels between two pictures, and for a line of text below them.
 GAP, LINE = 4, 16

@@ -1,5 +1,6 @@
-"""The parts that the heat-map figures share: colours, outlines, colour bar, captions."""
+"""The parts that the heat-map figures share: scale, colours, outlines, colour bar, captions."""
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,17 +13,25 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from padim_lit.visualization.gallery import GalleryEntry
+from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 
-# Perceptually even, and told apart by colour-blind readers; the outlines are from the palette of
-# Okabe and Ito and differ in their dashes as well.
-COLOURS = "inferno"
-FOUND, TRUTH = "#56B4E9", "#F0E442"
 OPACITY = 0.6
+
+
+def common_scale(maps: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The (low, high) distances of a colour scale for all `maps` (h,w): 1st, 99.8th percentile.
+
+    Percentiles, because one extreme pixel would otherwise leave every other map dark.
+    """
+    if not maps:
+        return 0.0, 1.0
+    low, high = np.percentile(np.stack(maps), (1, 99.8))
+    return float(low), float(max(high, low + 1e-6))
 
 
 def overlay(image: np.ndarray, map: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
     """Lay a distance map (h, w) over the grey values of an image (h, w, 3); uint8 (h, w, 3)."""
-    heat = colormaps[COLOURS](Normalize(*scale, clip=True)(map))[..., :3]
+    heat = colormaps[DISTANCES](Normalize(*scale, clip=True)(map))[..., :3]
     grey = image.mean(axis=2, keepdims=True) / 255
     return np.rint(255 * ((1 - OPACITY) * grey + OPACITY * heat)).astype(np.uint8)
 
@@ -54,18 +63,25 @@ def outline(axes: Axes, picture: GalleryEntry, threshold: float | None, width: f
 
 
 def colour_bar(
-    figure: Figure, axes: Axes, scale: tuple[float, float], threshold: float | None
+    axes: Axes, scale: tuple[float, float], threshold: float | None, flat: bool = False
 ) -> None:
-    """Draw the colour scale in Mahalanobis distance, the threshold marked."""
+    """Fill `axes` with the colours of the distances, the threshold marked; `flat` lies down."""
     # The bar shows the colours as they look over mid-grey, not the pure ones.
     ramp = overlay(np.full((1, 256, 3), 128, np.uint8), np.linspace(*scale, 256)[None], scale)
     colours = ScalarMappable(Normalize(*scale), ListedColormap(ramp[0] / 255))
-    bar = figure.colorbar(colours, cax=axes, extend="max", extendfrac=0.03)
-    bar.set_label("Mahalanobis distance", fontsize=9)
-    bar.ax.tick_params(labelsize=9)
-    if threshold is not None and scale[0] < threshold < scale[1]:
-        bar.ax.axhline(threshold, color="black", linewidth=4)
-        bar.ax.axhline(threshold, color=FOUND, linewidth=2)
+    bar = axes.figure.colorbar(
+        colours, cax=axes, orientation="horizontal" if flat else "vertical", extend="max",
+        extendfrac=0.03,
+    )  # fmt: skip
+    size, air, length = (7.5, 1.5, 2) if flat else (9, 4, 3.5)
+    marked = threshold is not None and scale[0] < threshold < scale[1]
+    name = "Mahalanobis distance" + "; line: threshold" * marked
+    bar.set_label(name, fontsize=size, labelpad=air)
+    axes.tick_params(labelsize=size, length=length, pad=air)
+    if marked:
+        line = axes.axvline if flat else axes.axhline
+        line(threshold, color="black", linewidth=3.5)
+        line(threshold, color=FOUND, linewidth=1.6)
 
 
 def legend(figure: Figure, pictures: Sequence[GalleryEntry], threshold: float | None) -> None:
@@ -93,6 +109,18 @@ def threshold_note(threshold: float | None, image_threshold: float | None) -> st
     if not known:
         return "No threshold could be chosen: the test set lacks good or defective images."
     return f"Chosen on the test set, hence optimistic: {', '.join(known)}."
+
+
+def inches(shape: tuple[int, int], side: float) -> float:
+    """The height of a panel `side` inches wide for maps of a shape (h,w), within reason."""
+    h, w = shape
+    return side * min(max(h / w, 0.4), 2.5)
+
+
+def to_png(figure: Figure) -> bytes:
+    png = io.BytesIO()
+    figure.savefig(png, format="png", pil_kwargs={"compress_level": 4})
+    return png.getvalue()
 
 
 def verdict(picture: GalleryEntry, image_threshold: float | None) -> str | None:

@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.system.atomic import write_csv
-
-COLUMNS = ("path", "kind", "label", "score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +50,5 @@ def write_predictions(path: str | os.PathLike, predictions: Iterable[TestScore])
         InputError: the file cannot be written.
     """
     ordered = sorted(predictions, key=lambda row: row.index)
-    return write_csv(path, COLUMNS, ({c: getattr(row, c) for c in COLUMNS} for row in ordered))
+    lines = ({column: getattr(row, column) for column in PREDICTIONS} for row in ordered)
+    return write_csv(path, PREDICTIONS, lines)

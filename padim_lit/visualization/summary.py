@@ -10,6 +10,16 @@ from rich.text import Text
 from padim_lit.metrics import METRICS
 from padim_lit.system.console import MISSING, print_line, print_table
 
+# Short enough for a terminal of 80 columns.
+MEANING = {
+    "test/image_auroc": "chance that a defective image scores above a good one; 0.5: a coin",
+    "test/image_ap": "average precision: few good images among the highest scores",
+    "test/image_f1max": "found defects against false alarms, at the best threshold",
+    "test/pixel_auroc": "as image AUROC, for pixels of the heat maps",
+    "test/pixel_ap": "as image AP, for pixels",
+    "test/pixel_aupro": "share of each defect's area that is found, at few false alarms",
+}
+
 
 def print_summary(
     results: Mapping[str, Any],
@@ -43,16 +53,14 @@ def print_summary(
 
 
 def _metrics(results: Mapping[str, Any]) -> Table:
-    table = Table(title="Test metrics", title_justify="left")
+    table = Table(title="Test metrics: 1 is perfect", title_justify="left")
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
-    reasons = [results.get(f"{key}_why") or "" for key in METRICS]
-    if any(reasons):
-        table.add_column("why not", overflow="fold")
-    for (key, name), reason in zip(METRICS.items(), reasons, strict=True):
-        value = results.get(key)
-        cells = [name, MISSING if value is None else f"{value:.4f}"]
-        table.add_row(*map(Text, [*cells, reason] if any(reasons) else cells))
+    table.add_column("what it is, or why it is missing", overflow="fold")
+    for key, name in METRICS.items():
+        value, why = results.get(key), results.get(f"{key}_why")
+        shown = MISSING if value is None else f"{value:.4f}"
+        table.add_row(*map(Text, (name, shown, why or MEANING.get(key, ""))))
     return table
 
 
@@ -60,23 +68,27 @@ def _run(results: Mapping[str, Any]) -> Table:
     table = Table(title="Run", title_justify="left", show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
+    planted = {"data/test_planted": results.get("data/test_planted") or None}
     rows = {
         "backbone": _join(results, ("backbone", "{}"), ("weights", "weights {}")),
         "data": _join(results, ("data", "{}")),
-        "train": _join(results, ("data/train_images", "{} good")),
-        "test": _join(
-            results,
+        "learnt from": _join(results, ("data/train_images", "{} good")),
+        "tested on": _join(
+            {**results, **planted},  # 0 where nothing is planted at all: not worth a word
             ("data/test_good", "{} good"),
             ("data/test_defective", "{} defective"),
-            ("data/test_planted", "{} with planted defects"),
+            ("data/test_planted", "{} good ones again, with planted defects"),
         ),
+        "patches": _grid(results.get("grid")),
         "projection": _join(
-            results, ("proj", "{}"), ("dim", "D = {}"), ("embedding_dim", "of C = {} channels")
+            results,
+            ("proj", "{}"),
+            ("dim", "{} numbers per patch (D)"),
+            ("embedding_dim", "made from {} channels (C)"),
         ),
-        "grid": _grid(results.get("grid")),
-        "eps, seed": _join(results, ("eps", "{}"), ("seed", "{}")),
+        "settings": _join(results, ("eps", "eps {}"), ("seed", "seed {}")),
         "fit": _pace(results, "fit"),
-        "score": _pace(results, "test"),
+        "test": _pace(results, "test"),
         "peak memory": _memory(results.get("peak_memory_bytes")),
     }
     for name, value in rows.items():
@@ -91,14 +103,16 @@ def _join(results: Mapping[str, Any], *parts: tuple[str, str]) -> str:
 
 
 def _grid(grid: Any) -> str:
-    return " x ".join(map(str, grid)) if isinstance(grid, list | tuple) else str(grid or "")
+    if not isinstance(grid, list | tuple):
+        return str(grid or "")
+    return f"{' x '.join(map(str, grid))} on each image"
 
 
 def _pace(results: Mapping[str, Any], stage: str) -> str:
     seconds, images = results.get(f"{stage}/seconds"), results.get(f"{stage}/images")
     if seconds is None or images is None:
         return ""
-    pace = f", {images / seconds:.1f} images/s" if seconds > 0 else ""
+    pace = f", {images / seconds:.1f} per second" if seconds > 0 else ""
     return f"{images} images in {seconds:.1f} s{pace}"
 
 

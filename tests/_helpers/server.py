@@ -17,8 +17,6 @@ class Server:
     """What it serves and how; the requests that it saw."""
 
     content: bytes = b""
-    etag: str | None = '"one"'
-    ranges: bool = True
     cut: int | None = None  # bytes after which the connection breaks
     length: int | None = None  # what Content-Length claims
     kind: str = "application/x-xz"
@@ -34,8 +32,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}/{name}"
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        asked = dict(handler.headers)
-        self.seen.append(asked)
+        self.seen.append(dict(handler.headers))
         if self.silent:
             self.quiet.wait(20)
             return
@@ -45,23 +42,11 @@ class Server:
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return
-        start = int(asked.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
-        if not self.ranges or asked.get("If-Range", self.etag) != self.etag:
-            start = 0
-        if start and start >= len(self.content):
-            handler.send_error(416)
-            return
-        body = self.content[start:]
-        handler.send_response(206 if start else self.status)
+        handler.send_response(self.status)
         handler.send_header("Content-Type", self.kind)
-        handler.send_header("Content-Length", str(self.length or len(body)))
-        if self.etag:
-            handler.send_header("ETag", self.etag)
-        if start:
-            last = len(self.content) - 1
-            handler.send_header("Content-Range", f"bytes {start}-{last}/{len(self.content)}")
+        handler.send_header("Content-Length", str(self.length or len(self.content)))
         handler.end_headers()
-        handler.wfile.write(body[: self.cut])
+        handler.wfile.write(self.content[: self.cut])
         if self.stalls:
             self.quiet.wait(20)
 

@@ -1,12 +1,15 @@
 """Plausible sweep folders for tests of what reads them."""
 
-import csv
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+
+from padim_lit.system.atomic import write_json
 
 DIMS = (25, 50, 100, 150, 200, 300, 400, 550)
 #: Gain over selection far from saturation, and standard deviation over seeds.
@@ -31,7 +34,7 @@ def write_sweep(
     command: Sequence[str] | None = None,
     **constants: Any,
 ) -> Path:
-    """An ablation's folder: sweep.csv, scores.csv, resamples.npz and .hydra/overrides.yaml.
+    """An ablation's folder: rows.json, scores.npz, resamples.npz and .hydra/overrides.yaml.
 
     AUROCs follow eq. 15 up to `ceiling`; the projections differ by `WORLD`, D by D.
     """
@@ -77,15 +80,8 @@ def write_sweep(
                 rows.append({**row, **shared})
                 noise = 0.006 * images + 0.002 * rng.normal(size=images.shape)
                 kept[f"{proj}-{dim}-{seed}"] = np.float32(np.array([[image], [pixel]]) + noise)
-    write_table(folder / "sweep.csv", rows)
-    write_table(
-        folder / "scores.csv",
-        [
-            {"path": f"{data}/{i}.png", "kind": "crack", "label": i % 2, "count_image": True}
-            | dict.fromkeys(kept, i)
-            for i in range(4)
-        ],
-    )
+    write_json(folder / "rows.json", rows)
+    write_scores(folder, [f"{data}/{i}.png" for i in range(4)], dict.fromkeys(kept, range(4)))
     if resamples:
         np.savez(folder / "resamples.npz", **kept)
     (folder / ".hydra").mkdir(exist_ok=True)
@@ -97,7 +93,7 @@ def write_sweep(
 def write_distortion(
     folder: Path, projs: Sequence[str] = ("subset", "jl"), seeds: Sequence[int] = (0, 1)
 ) -> Path:
-    """distortion.csv: wide for selection, narrowing with √D for jl."""
+    """distortion.json: wide for selection, narrowing with √D for jl."""
     rows = []
     for proj in projs:
         for dim in DIMS:
@@ -114,21 +110,38 @@ def write_distortion(
                         row[name] = middle + z * width / 1.6
                     row["spearman"] = 1 - width / 2
                     rows.append(row)
-    write_table(folder / "distortion.csv", rows)
-    return folder / "distortion.csv"
+    return write_json(folder / "distortion.json", {"rows": rows})
 
 
-def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+@contextmanager
+def editing(folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a folder's rows.json, written back as the block leaves them."""
+    rows = json.loads((folder / "rows.json").read_text())
+    yield rows
+    write_json(folder / "rows.json", rows)
+
+
+def write_scores(
+    folder: Path,
+    paths: Sequence[str],
+    scores: Mapping[str, Sequence[float]],
+    counted: Sequence[bool] | None = None,
+) -> None:
+    """scores.npz: every other image is a crack."""
+    label = np.arange(len(paths)) % 2
+    np.savez(
+        folder / "scores.npz",
+        path=np.array(paths),
+        kind=np.where(label, "crack", "good"),
+        label=label,
+        count_image=np.ones(len(paths), bool) if counted is None else np.array(counted),
+        **{key: np.array(values, float) for key, values in scores.items()},
+    )
 
 
 ROW_CONSTANTS = {
     "data": "mvtec/screw",
-    "split_seed": "",
+    "split_seed": None,
     "backbone": "wide_resnet50",
     "weights": "tv_in1k",
     "embedding_dim": 1792,
@@ -143,22 +156,14 @@ IMAGES = 12
 def write_rows(folder, rows, resamples=None, command=("experiment=ablation",), **constants):
     """An ablation's folder. `rows` have proj, dim, seed and metrics; `resamples` are by key."""
     full = [
-        {"test/image_auroc": 0.9, "test/pixel_auroc": "", **row, **ROW_CONSTANTS, **constants}
+        {"test/image_auroc": 0.9, "test/pixel_auroc": None, **row, **ROW_CONSTANTS, **constants}
         for row in rows
     ]
-    write_table(folder / "sweep.csv", full)
+    write_json(folder / "rows.json", full)
     keys = [f"{row['proj']}-{row['dim']}-{row['seed']}" for row in rows]
-    images = [
-        {
-            "path": f"test/{i}.png",
-            "kind": "crack" if i % 2 else "good",
-            "label": i % 2,
-            "count_image": i < 10,
-            **{key: i + n / 8 for n, key in enumerate(keys)},
-        }
-        for i in range(IMAGES)
-    ]
-    write_table(folder / "scores.csv", images)
+    scores = {key: np.arange(IMAGES) + n / 8 for n, key in enumerate(keys)}
+    paths = [f"test/{i}.png" for i in range(IMAGES)]
+    write_scores(folder, paths, scores, [i < 10 for i in range(IMAGES)])
     if resamples is not None:
         np.savez(folder / "resamples.npz", **resamples)
     (folder / ".hydra").mkdir(exist_ok=True)

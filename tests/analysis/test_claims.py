@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from _helpers.sweeps import write_rows
+from _helpers.sweeps import editing, write_rows
 
 from padim_lit.analysis.claims import CLAIMS, judge
 from padim_lit.analysis.sweep_results import read_sweeps
@@ -124,12 +124,9 @@ def test_what_holds_somewhere_says_where(tmp_path):
 
 def test_image_and_pixel_are_separate_verdicts(tmp_path):
     sweep(tmp_path, projs=("subset", "jl"))
-    table = tmp_path / "sweep.csv"
-    lines = [line.split(",") for line in table.read_text().splitlines()]
-    column = lines[0].index("test/pixel_auroc")
-    for line in lines[1:]:
-        line[column] = ""
-    table.write_text("\n".join(",".join(line) for line in lines) + "\n")
+    with editing(tmp_path) as rows:
+        for row in rows:
+            row["test/pixel_auroc"] = None
     found = verdicts(tmp_path)
     assert found["same-d-image"].verdict == "holds"
     assert found["same-d-pixel"].verdict == "not measured precisely enough"
@@ -300,14 +297,16 @@ def test_the_challenger_is_judged_up_to_100(tmp_path):
 
     sweep(tmp_path, truth, dims=(50, 100, 150))
     found = verdicts(tmp_path)["challenger"]
-    assert found.verdict == "holds"
+    # One dataset is not every dataset.
+    assert found.verdict == "holds when the data is screw, wide_resnet50"
     assert {row["dim"] for row in found.evidence} == {50, 100}
 
 
 def test_times_that_were_not_written_are_missed(tmp_path):
     sweep(tmp_path, dims=(150, 550))
-    table = tmp_path / "sweep.csv"
-    table.write_text(table.read_text().replace("backbone/ms_per_image", "backbone/other"))
+    with editing(tmp_path) as rows:
+        for row in rows:
+            del row["backbone/ms_per_image"]
     found = verdicts(tmp_path)["savings"]
     row = next(row for row in found.evidence if row["part"] == "backbone + scoring")
     assert (row["case"], row["ratio"]) == ("open", None)
@@ -323,7 +322,8 @@ def test_random_weights_say_nothing_about_detection(tmp_path):
     assert "random backbone weights" in found["eq15"].reason
     sweep(tmp_path / "trained", data="elpv")
     found = verdicts(tmp_path)["same-d-image"]
-    assert found.verdict == "holds"
+    # One dataset is not every dataset.
+    assert found.verdict == "holds when the data is screw, wide_resnet50"
     assert {row["data"] for row in found.evidence} == {"elpv"}
     assert "Left out: mvtec/screw, wide_resnet50 has random backbone weights" in found.reason
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from padim_lit.analysis.kinds import auroc_by_kind
+from padim_lit.analysis.kinds import auroc_by_kind, main
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.errors import InputError
-from padim_lit.system.atomic import write_csv
+from padim_lit.system.atomic import write_csv, write_json
 
 KINDS = ["good"] * 8 + ["crack"] * 5 + ["hole"] * 4 + ["planted_spot"] * 3
 
@@ -18,19 +18,17 @@ KINDS = ["good"] * 8 + ["crack"] * 5 + ["hole"] * 4 + ["planted_spot"] * 3
 @pytest.fixture
 def folder(tmp_path):
     rng = np.random.default_rng(0)
-    columns = {
-        "path": [f"{i}.png" for i in range(len(KINDS))],
-        "kind": KINDS,
-        "label": [int(kind != "good") for kind in KINDS],
-        "count_image": [int(not kind.startswith("planted")) for kind in KINDS],
-        "jl-10-0": rng.normal(size=len(KINDS)).tolist(),
-        "jl-10-1": rng.normal(size=len(KINDS)).tolist(),
-    }
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    write_csv(tmp_path / "scores.csv", list(columns), rows)
+    np.savez(
+        tmp_path / "scores.npz",
+        path=[f"{i}.png" for i in range(len(KINDS))],
+        kind=KINDS,
+        label=[int(kind != "good") for kind in KINDS],
+        count_image=[not kind.startswith("planted") for kind in KINDS],
+        **{f"jl-10-{seed}": rng.normal(size=len(KINDS)) for seed in (0, 1)},
+    )
     shared = {"proj": "jl", "dim": 10, "test/image_auroc": 0.5, "data": "parts"}
     sweep = [{**shared, "seed": seed} for seed in (0, 1)]
-    write_csv(tmp_path / "sweep.csv", list(sweep[0]), sweep)
+    write_json(tmp_path / "rows.json", sweep)
     return tmp_path
 
 
@@ -49,19 +47,56 @@ def test_each_kind_is_compared_with_the_good_images(folder):
 
 
 def test_a_sweep_without_scores_says_so(folder):
-    (folder / "scores.csv").unlink()
-    (folder / "rows.json").write_text("[]")
-    with pytest.raises(InputError, match=r"no sweep|no scores\.csv"):
+    (folder / "scores.npz").unlink()
+    with pytest.raises(InputError, match=r"neither scores\.npz nor"):
         auroc_by_kind(read_sweeps([folder])[0])
 
 
-@pytest.mark.parametrize(("args", "words"), [([], "give the folder"), (["none"], "none")])
-def test_bad_input_is_one_line(tmp_path, args, words):
+def test_a_multirun_of_fits_is_read_from_their_predictions(folder):
+    (ablation,) = read_sweeps([folder])
+    expected = auroc_by_kind(ablation)
+    scores, sweep = ablation.scores, folder / "multirun"
+    for seed in (0, 1):
+        rows = [
+            {"path": p, "kind": k, "label": n, "score": s}
+            for p, k, n, s in zip(
+                scores.path, scores.kind, scores.label, scores.scores[f"jl-10-{seed}"], strict=True
+            )
+        ]
+        write_csv(sweep / str(seed) / "predictions.csv", list(rows[0]), rows)
+        run = {"proj": "jl", "dim": 10, "seed": seed, "data": "parts", "data/test_planted": 3}
+        write_json(sweep / str(seed) / "metrics.json", run | {"test/image_auroc": 0.5})
+    (sweep / "multirun.yaml").write_text("hydra: {overrides: {task: [proj=jl]}}")
+    (found,) = read_sweeps([sweep])
+    for kind, values in auroc_by_kind(found).items():
+        assert np.array_equal(values["jl", 10], expected[kind]["jl", 10])
+    assert list(auroc_by_kind(found)) == list(expected)
+    write_csv(sweep / "1" / "predictions.csv", list(rows[0]), rows[1:])
+    with pytest.raises(InputError, match="other test images"):
+        auroc_by_kind(read_sweeps([sweep])[0])
+
+
+def test_the_table_has_a_column_for_each_kind(folder, capsys):
+    main([str(folder)])
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("parts: image AUROC by kind", "crack", "hole", "5 images"))
+
+
+def test_help_is_no_folder(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0 and "SWEEP_DIR" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"), [([], 2, "arguments are required: SWEEP_DIR"), (["none"], 1, "none")]
+)
+def test_bad_input_is_one_line(tmp_path, args, code, words):
     out = subprocess.run(
         [sys.executable, "-m", "padim_lit.analysis.kinds", *args],
         capture_output=True,
         text=True,
         cwd=tmp_path,
     )
-    assert out.returncode == 1 and out.stderr.startswith("error: ")
+    assert out.returncode == code and out.stderr.startswith("error: ")
     assert words in out.stderr and out.stderr.count("\n") == 1

@@ -6,11 +6,12 @@ import pickle
 import numpy as np
 import pytest
 import yaml
-from _helpers.sweeps import write_rows, write_table
+from _helpers.sweeps import editing, write_rows
 
-from padim_lit.analysis.sweep_results import join_parts, labels, read_distortion, read_sweeps
+from padim_lit.analysis.result_files import read_distortion
+from padim_lit.analysis.sweep_results import join_parts, labels, read_sweeps
 from padim_lit.errors import InputError
-from padim_lit.sweep.job_table import write_sweep_csv
+from padim_lit.system.atomic import write_json
 
 
 def configurations(projs=("subset", "jl"), dims=(50, 100), seeds=(0, 1)):
@@ -53,13 +54,11 @@ def test_an_ablation_is_read_typed_and_by_seed(tmp_path):
     assert sweep.resamples("jl", 50, "test/image_auroc").tolist() == [[50] * 7, [51] * 7]
     assert sweep.resamples("jl", 50, "test/pixel_auroc", [1]).tolist() == [[-1] * 7]
     scores = sweep.scores
-    assert scores.path[3] == "test/3.png"
-    assert scores.kind[3] == "crack"
+    assert (scores.path[3], scores.kind[3]) == ("test/3.png", "crack")
     assert scores.label.tolist() == [0, 1] * 6
     assert scores.count_image.sum() == 10
     assert list(scores.scores) == list(halves(rows))
     assert scores.scores["subset-100-1"][2] == 2.125
-    assert sweep.distortion == []
 
 
 def test_a_difference_pairs_the_seeds_that_both_have(tmp_path):
@@ -96,25 +95,24 @@ def test_resamples_may_be_missing(tmp_path):
     assert "no resamples" in b.difference(("jl", 50), ("subset", 50), "test/image_auroc").why
 
 
+def write_multirun(folder, typed=("data=mvtec",)):
+    """What Hydra leaves in the folder of a multirun."""
+    folder.mkdir(parents=True, exist_ok=True)
+    hydra = {"hydra": {"overrides": {"task": list(typed)}}}
+    (folder / "multirun.yaml").write_text(yaml.safe_dump(hydra))
+
+
 def test_a_multirun_of_ablations_is_not_counted_twice(tmp_path):
-    rows = configurations()
-    jobs = [
-        {"job": f"{job}/{r['proj']}/{r['dim']}/{r['seed']}", "status": "done", **r, "error": ""}
-        for job in (0, 1)
-        for r in rows
-    ]
-    fits = [{"job": "2", "status": "done", **rows[0], "error": ""}]
-    write_table(tmp_path / "many" / "sweep.csv", jobs + fits)
+    rows, many = configurations(), tmp_path / "many"
+    write_multirun(many)
     for job, data in enumerate(("screw", "bolt")):
-        write_rows(tmp_path / "many" / str(job), rows, data=data)
-    found = read_sweeps([tmp_path, tmp_path / "many" / "0"])
-    # The job that was a fit is read from the table, because it has no other.
+        write_rows(many / str(job), rows, data=data)
+    write_json(many / "2" / "metrics.json", {**rows[0], "data": "nut"})
+    found = read_sweeps([tmp_path, many / "0"])
+    # The job that was a fit is of the multirun, because it has no table of its own.
     assert [len(sweep.rows) for sweep in found] == [8, 8, 1]
-    assert [sweep.data for sweep in found] == ["screw", "bolt", "None"]
-    # A table alone, without the folders that it was made from, is all there is.
-    write_table(tmp_path / "alone" / "sweep.csv", jobs[:8])
-    (alone,) = read_sweeps([tmp_path / "alone"])
-    assert len(alone.rows) == 8
+    assert [sweep.data for sweep in found] == ["screw", "bolt", "nut"]
+    assert [sweep.path for sweep in found] == [many / "0", many / "1", many]
 
 
 def test_a_multirun_of_fits_is_read_by_what_else_it_varied(tmp_path):
@@ -142,9 +140,7 @@ def test_a_multirun_of_fits_is_read_by_what_else_it_varied(tmp_path):
     broken = tmp_path / "8"
     broken.mkdir()
     (broken / "failed.json").write_text('{"error": "out of memory"}')
-    write_sweep_csv(tmp_path)
-    hydra = {"hydra": {"overrides": {"task": ["data=mvtec", "data.category=screw,bolt"]}}}
-    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(hydra))
+    write_multirun(tmp_path, ["data=mvtec", "data.category=screw,bolt"])
     screw, bolt = read_sweeps([tmp_path])
     assert (screw.data, bolt.data) == ("mvtec/screw", "mvtec/bolt")
     assert screw.constants["grid"] == "28x28"
@@ -156,17 +152,34 @@ def test_a_multirun_of_fits_is_read_by_what_else_it_varied(tmp_path):
 
 
 def test_a_multirun_that_failed_whole_is_no_sweep(tmp_path):
-    write_table(tmp_path / "sweep.csv", [{"job": "0", "status": "failed", "error": "full disk"}])
-    with pytest.raises(InputError, match=r"no sweep\.csv with a finished job"):
+    write_multirun(tmp_path)
+    write_json(tmp_path / "0" / "failed.json", {"error": "full disk"})
+    with pytest.raises(InputError, match=r"no sweep with a finished job"):
         read_sweeps([tmp_path])
 
 
-def test_distortion_is_typed(tmp_path):
-    rows = [{"proj": "jl", "dim": 50, "seed": 0, "quantity": "norm", "mean": 1.0, "q01": 0.8}]
-    write_rows(tmp_path, configurations())
-    write_table(tmp_path / "distortion.csv", rows)
-    (sweep,) = read_sweeps([tmp_path])
-    assert sweep.distortion == rows == read_distortion(tmp_path / "distortion.csv")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "holds no rows"),
+        ({"rows": [{"proj": "jl", "dim": "many", "seed": 0, "quantity": "norm"}]}, "dim='many'"),
+        ({"rows": [{"proj": "jl", "dim": 50, "seed": 0}]}, "quantity=None must be a text"),
+        (
+            {"rows": [{"proj": "jl", "dim": 50, "seed": 0, "quantity": "norm", "q01": "low"}]},
+            "row 1: q01='low' must be a finite number",
+        ),
+    ],
+)
+def test_a_broken_distortion_is_named(tmp_path, content, message):
+    file = write_json(tmp_path / "distortion.json", content)
+    with pytest.raises(InputError, match=message) as error:
+        read_distortion(file)
+    assert "\n" not in str(error.value)
+
+
+def test_distortion_is_read_as_it_was_written(tmp_path):
+    rows = [{"proj": "jl", "dim": 50, "seed": 0, "quantity": "norm", "q01": 0.8, "spearman": None}]
+    assert read_distortion(write_json(tmp_path / "distortion.json", {"rows": rows})) == rows
 
 
 def test_labels_say_what_differs(tmp_path):
@@ -197,50 +210,47 @@ def test_parts_of_one_experiment_are_joined_and_others_are_not(tmp_path):
     assert whole.resamples("subset", 50, "test/image_auroc").tolist() == [[50] * 7, [51] * 7]
     assert len(whole.scores.scores) == 10
     # Other test images: no part, whatever the settings say.
-    scores = tmp_path / "b" / "scores.csv"
-    scores.write_text(scores.read_text().replace("test/0.png", "test/zero.png"))
+    with np.load(tmp_path / "b" / "scores.npz") as saved:
+        arrays = dict(saved)
+    arrays["path"][0] = "zero.png"
+    np.savez(tmp_path / "b" / "scores.npz", **arrays)
     assert len(join_parts(read_sweeps([tmp_path / "a", tmp_path / "b"]))) == 2
 
 
-def break_sweep(folder, what):
-    table = folder / "sweep.csv"
-    lines = table.read_text().splitlines()
-    if what == "text for a number":
-        lines[2] = lines[2].replace("0.91", "high")
-    elif what == "cut off":
-        lines[3] = lines[3][:20]
-    elif what == "twice":
-        lines[2] = lines[1]
-    elif what == "no header":
-        lines = lines[1:]
-    elif what == "fraction for D":
-        lines[1] = lines[1].replace(",50,", ",50.5,")
-    elif what == "no row":
-        lines = lines[:1]
-    table.write_text("\n".join(lines) + "\n")
-    if what == "bytes":
-        table.write_bytes(b"\xff\xfe\x00")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda r: r[1].update({"test/image_auroc": "high"}),
+            "row 2: test/image_auroc='high'",
+        ),
+        (lambda r: r[1].update({"state_bytes": True}), "row 2: state_bytes=True must be a finite"),
+        (lambda r: r.append(r[0]), "row 9: subset-50-1 is there twice"),
+        (lambda r: r[2].pop("proj"), "row 3: proj=None must be a text"),
+        (lambda r: r[0].update(dim=50.5), r"row 1: dim=50\.5 must be a whole number"),
+        (lambda r: r[0].update(dim=0), "row 1: dim=0 is below 1"),
+        (lambda r: r[0].pop("test/image_auroc"), "row 1: no test/image_auroc"),
+        (lambda r: r.insert(0, "text"), "row 1 is no JSON object"),
+        (lambda r: r.clear(), r"rows\.json holds no row"),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path, change, message):
+    write_rows(tmp_path, configurations())
+    with editing(tmp_path) as rows:
+        change(rows)
+    with pytest.raises(InputError, match=message) as error:
+        read_sweeps([tmp_path])
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("what", "message"),
-    [
-        ("text for a number", r"sweep\.csv, line 3: test/image_auroc='high' is not a number"),
-        ("cut off", r"sweep\.csv, line 4: must have 12 columns"),
-        ("twice", r"sweep\.csv, line 3: subset-50-1 is there twice"),
-        ("no header", r"sweep\.csv, line 1: no column 'proj'"),
-        ("fraction for D", r"sweep\.csv, line 2: dim='50\.5' is not a whole number"),
-        ("no row", r"sweep\.csv, line 1: no row follows"),
-        ("bytes", r"sweep\.csv cannot be read"),
-    ],
+    "content",
+    [b"\xff\xfe\x00", b'[{"proj": "jl",', b"{}", b"[" * 100_000, b'[{"state_bytes": NaN}]'],
 )
-def test_a_broken_table_is_named_with_its_line(tmp_path, what, message):
-    rows = [
-        {k: r[k] for k in ("test/image_auroc", "proj", "dim", "seed")} for r in configurations()
-    ]
-    write_rows(tmp_path, rows)
-    break_sweep(tmp_path, what)
-    with pytest.raises(InputError, match=message) as error:
+def test_a_file_that_is_no_table_is_named(tmp_path, content):
+    write_rows(tmp_path, configurations())
+    (tmp_path / "rows.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"rows\.json") as error:
         read_sweeps([tmp_path])
     assert "\n" not in str(error.value)
 
@@ -259,12 +269,18 @@ def test_broken_companions_are_named(tmp_path):
     (sweep,) = read_sweeps([tmp_path])
     with pytest.raises(InputError, match="cannot be read"):
         sweep.resamples("jl", 50, "test/image_auroc")
-    scores = tmp_path / "scores.csv"
-    scores.write_text(scores.read_text().replace("test/1.png,crack,1,True", "test/1.png,crack,1,?"))
-    with pytest.raises(InputError, match=r"scores\.csv, line 3: count_image='\?'"):
+    for changed in ({"label": ["0", "1"]}, {"path": [0, 1]}, {"jl-50-0": ["a", "b"]}):
+        good = {"path": ["a", "b"], "kind": ["x", "y"], "label": [0, 1], "count_image": [True] * 2}
+        np.savez(tmp_path / "scores.npz", **good | {"jl-50-0": [0.5, 1.5]} | changed)
+        (sweep,) = read_sweeps([tmp_path])
+        with pytest.raises(InputError, match=rf"scores\.npz: no {next(iter(changed))}, or of"):
+            _ = sweep.scores
+    np.savez(tmp_path / "scores.npz", **good | {"jl-50-0": [0.5]})
+    (sweep,) = read_sweeps([tmp_path])
+    with pytest.raises(InputError, match=r"scores\.npz cannot be read \(its arrays are of shapes"):
         _ = sweep.scores
     (tmp_path / ".hydra" / "overrides.yaml").write_text("a: [")
-    with pytest.raises(InputError, match=r"overrides\.yaml does not hold"):
+    with pytest.raises(InputError, match=r"overrides\.yaml cannot be read"):
         read_sweeps([tmp_path])
 
 

@@ -22,6 +22,7 @@ from padim_lit.analysis.table1 import (
     print_table1,
     write_table1,
 )
+from padim_lit.system.atomic import write_json
 
 SEEDS = (0, 1, 2)
 R = 400
@@ -40,10 +41,7 @@ def sweep(folder: Path, category: str, backbone: str = "wide_resnet50", dim: int
             row |= {"test/image_auroc": point[0], "test/pixel_auroc": point[1]}
             rows.append({**row, "data": f"mvtec/{category}", "backbone": backbone})
             resamples[f"{proj}-{dim}-{seed}"] = (point[:, None] + images).astype(np.float32)
-    with (folder / "sweep.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_json(folder / "rows.json", rows)
     np.savez(folder / "resamples.npz", **resamples)
     return folder
 
@@ -79,12 +77,11 @@ def test_a_row_has_the_means_the_paired_interval_and_the_published(tmp_path):
     assert [line[k] for k in ("category", "backbone", "proj", "dim", "seeds")] == [
         "screw", "wide_resnet50", "jl", "550", "3",
     ]  # fmt: skip
-    read = {(r["proj"], int(r["seed"])): r for r in lines(tmp_path / "0" / "sweep.csv")}
+    stored_rows = json.loads((tmp_path / "0" / "rows.json").read_text())
+    read = {(r["proj"], r["seed"]): r for r in stored_rows}
     stored = np.load(tmp_path / "0" / "resamples.npz")
     for index, metric in enumerate(("image_auroc", "pixel_auroc")):
-        a, b = (
-            np.array([float(read[p, s][f"test/{metric}"]) for s in SEEDS]) for p in ("jl", "subset")
-        )
+        a, b = (np.array([read[p, s][f"test/{metric}"] for s in SEEDS]) for p in ("jl", "subset"))
         ra, rb = (
             np.stack([stored[f"{p}-550-{s}"][index] for s in SEEDS]) for p in ("jl", "subset")
         )
@@ -132,11 +129,10 @@ def test_the_mean_is_over_categories_in_the_papers_order(tmp_path):
     rows = compare(folders)
     assert [row.category for row in rows] == ["carpet", "zipper", "own", MEAN]
     *parts, mean = rows
-    for metric, pair in mean.pairs.items():
-        expected = np.mean([row.pairs[metric].points for row in parts], axis=0)
-        np.testing.assert_allclose(pair.points, expected, rtol=1e-12)
-        each = [row.pairs[metric].difference() for row in parts]
-        found = pair.difference()
+    for metric, found in mean.differences.items():
+        expected = np.mean([row.points[metric] for row in parts], axis=0)
+        np.testing.assert_allclose(mean.points[metric], expected, rtol=1e-12)
+        each = [row.differences[metric] for row in parts]
         assert found.mean == pytest.approx(np.mean([d.mean for d in each]))
         # Categories err apart: their mean is surer than they are.
         assert found.high - found.low < np.mean([d.high - d.low for d in each])

@@ -20,6 +20,7 @@ import pytest
 import torch
 from _helpers import fuzzing
 from _helpers.fuzzing import Case, outcome
+from _helpers.sweeps import write_scores
 from _helpers.trees import build_tree
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -35,13 +36,13 @@ from padim_lit.cli import config, experiment
 from padim_lit.cli.build import make_data, make_model
 from padim_lit.cli.modes import thresholds
 from padim_lit.data.items import Item, ItemDataset, collate
-from padim_lit.data.transform import view
+from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.calibration import Measured, calibrate
 from padim_lit.deploy.prediction_log import ScoredFiles, Version
 from padim_lit.model.projection import require_seed
 from padim_lit.sweep import folders, jobs
 from padim_lit.sweep.run_store import RunResult, RunStore
-from padim_lit.system.atomic import write_csv, write_json
+from padim_lit.system.atomic import write_json
 
 COUNT = int(os.environ.get("PADIM_FUZZ", 500))
 SEED = int(os.environ.get("PADIM_FUZZ_SEED", 0))
@@ -100,7 +101,7 @@ def whole(detector, tmp_path_factory) -> bytes:
 
 def image_cases(detector: Detector, folder: Path, count: int) -> Iterator[Case]:
     predictor = padim_lit.Predictor(detector)
-    views = [view(SIDE, SIDE), view(SIDE, None), view(SIDE + 8, SIDE)]
+    views = [ResizeCrop(SIDE, SIDE), ResizeCrop(SIDE, None), ResizeCrop(SIDE + 8, SIDE)]
 
     def as_data(path: Path, look: int) -> None:
         data = ItemDataset([Item(path)], views[look])
@@ -129,10 +130,10 @@ def test_images(detector, tmp_path):
 
 def test_a_scan_line_is_cropped_without_the_rest(tmp_path):
     fuzzing.Image.new("L", (60_000, 1), 7).save(path := tmp_path / "line.png")
-    seen = padim_lit.data.items.picture(Item(path), view(256, 224)).pixels
+    seen = padim_lit.data.items.prepare(Item(path), ResizeCrop(256, 224)).pixels
     assert seen.shape == (224, 224, 3) and (seen == 7).all()  # resized whole: 4·10⁹ pixels
     noise = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
-    image, look = fuzzing.Image.fromarray(noise), view(64, 48)
+    image, look = fuzzing.Image.fromarray(noise), ResizeCrop(64, 48)
     h, w = look._resized(37, 51)
     part = look._crop_of(image, h, w, fuzzing.Image.Resampling.BILINEAR)
     difference = np.asarray(part).astype(int) - np.asarray(look.image(image))
@@ -142,7 +143,7 @@ def test_a_scan_line_is_cropped_without_the_rest(tmp_path):
 @pytest.mark.parametrize("size", [10_000, 10**9, [1, 2**31]])
 def test_a_view_has_an_end(size):
     with pytest.raises(InputError, match=r"too large; allowed are 67108864 pixels"):
-        view(size, None)
+        ResizeCrop(size, None)
 
 
 # --- Checkpoints -------------------------------------------------------------------------------
@@ -272,19 +273,15 @@ def test_configs(tmp_path, monkeypatch):
 
 def a_sweep(folder: Path) -> None:
     """The files of an ablation, as `read_sweeps` takes them."""
+    folder.mkdir()
     rows = [
         {"proj": p, "dim": d, "seed": 0, "data": "x", "backbone": "y", "test/image_auroc": 0.9}
         for p in ("jl", "subset")
         for d in (2, 4)
     ]
-    write_csv(folder / "sweep.csv", list(rows[0]), rows)
     names = [f"{row['proj']}-{row['dim']}-0" for row in rows]
-    scores = [
-        {"path": f"{n}.png", "kind": "good", "label": n % 2, "count_image": 1}
-        | dict.fromkeys(names, n + 0.5)
-        for n in range(6)
-    ]
-    write_csv(folder / "scores.csv", list(scores[0]), scores)
+    scores = {name: np.arange(6) + 0.5 for name in names}
+    write_scores(folder, [f"{n}.png" for n in range(6)], scores)
     np.savez(folder / "resamples.npz", **{name: np.full((2, 5), 0.5, "f4") for name in names})
     write_json(folder / "rows.json", rows)
 
@@ -312,12 +309,12 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
                 assert row.dim > 0 and isinstance(row.proj, str)
             assert found is None or all(len(s) == len(found.path) for s in found.scores.values())
 
-    heads = RunStore(folder / "heads", "f")
+    store = RunStore(folder / "ablation", "f")
     result = RunResult([{"dim": 2}, {"dim": 4}], {"jl-2-0": np.ones(5)}, {"jl-2-0": np.ones(3)})
-    heads.save("jl-0", result)
+    store.save("jl-0", result)
 
-    def head() -> None:
-        found = heads.load("jl-0", [2, 4])
+    def run_of_it() -> None:
+        found = store.load("jl-0", [2, 4])
         if found is not None:
             assert found.rows == result.rows, "silently another row"
             for ours, theirs in (
@@ -333,9 +330,9 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
     for name in ("metrics.json", "job.json"):
         (folder / "job" / name).write_text('{"a": 1}')
     targets = [
-        ("sweep/sweep.csv", swept), ("sweep/scores.csv", swept), ("sweep/resamples.npz", swept),
+        ("sweep/rows.json", swept), ("sweep/scores.npz", swept), ("sweep/resamples.npz", swept),
         ("scored/predictions.jsonl", scored), ("scored/model.json", scored),
-        ("heads/heads/f/jl-0.npz", head), ("job/job.json", job),
+        ("ablation/runs/f/jl-0.npz", run_of_it), ("job/job.json", job),
     ]  # fmt: skip
     for n in range(count):
         name, run = targets[n % len(targets)]

@@ -146,7 +146,7 @@ def content(folder: Path) -> dict[str, object]:
             import numpy as np
 
             with np.load(path, allow_pickle=False) as saved:
-                # The rows of a head hold times; rows.json has them without.
+                # The rows of a run hold times; rows.json has them without.
                 found[name] = {k: saved[k].tobytes() for k in saved.files if k != "rows"}
         else:
             found[name] = path.read_bytes()

@@ -19,7 +19,7 @@ from padim_lit import Backbone, InputError
 from padim_lit.cli.instantiate import require_targets
 from padim_lit.data.cache import PictureCache
 from padim_lit.data.items import Item
-from padim_lit.data.transform import view
+from padim_lit.data.transform import ResizeCrop
 from padim_lit.system.torch_file import damage
 
 ROOT = Path(__file__).parents[2]
@@ -80,12 +80,12 @@ def test_the_search_finds_what_it_is_for(line):
 def test_a_picture_cache_holds_no_pickle(tmp_path):
     build_tree(tmp_path / "data")
     cache, item = PictureCache(tmp_path / "cache"), Item(tmp_path / "data/train/good/000.png")
-    made = cache(item, view(32, 32))
+    made = cache(item, ResizeCrop(32, 32))
     (entry,) = (p for p in (tmp_path / "cache" / "pictures").rglob("*") if p.is_file())
     import pickle
 
     entry.write_bytes(pickle.dumps(Harmful(tmp_path / "x")))
-    assert np.array_equal(cache(item, view(32, 32)).pixels, made.pixels)
+    assert np.array_equal(cache(item, ResizeCrop(32, 32)).pixels, made.pixels)
     assert not (tmp_path / "x").exists()
 
 

@@ -2,6 +2,7 @@ import json
 import os
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,22 @@ from _helpers.trees import build_magnetic_tile, build_tree, save_image, save_mas
 from PIL import Image
 
 from padim_lit.data import ELPV, AnomalyData, Folder, MagneticTile, MVTec
-from padim_lit.data.datamodule import RankBatches, default_workers
+from padim_lit.data.datamodule import RankBatches, Split, default_workers
 from padim_lit.data.items import Item
 from padim_lit.data.split import derived_seed, hold_out
 from padim_lit.errors import InputError
 
 SMALL = {"image_size": 32, "crop_size": 24, "batch_size": 3, "num_workers": 0}
+
+
+@dataclass(eq=False)
+class Given(AnomalyData):
+    """Items that are known already."""
+
+    split: Split
+
+    def read(self):
+        return self.split
 
 
 def mvtec(root, **kwargs):
@@ -244,6 +255,23 @@ def test_one_sided_test_sets_are_allowed_and_noted(tmp_path, test, word):
     assert any(word in note for note in data.notes)
 
 
+@pytest.mark.parametrize("name", ["Good", "OK", "normal"])
+def test_folders_of_good_images_are_known_by_their_names_in_any_case(tmp_path, name):
+    root = build_tree(tmp_path)
+    (root / "test/good").rename(root / "test/x")
+    (root / "test/x").rename(root / "test" / name)
+    data = Folder(root, **SMALL)
+    assert (data.provenance["test_good"], data.provenance["test_defective"]) == (2, 3)
+    assert f"test/{name} was taken for good images, by its name." in data.notes
+
+
+def test_masks_of_no_image_are_counted_and_named(tmp_path):
+    root = build_tree(tmp_path)
+    save_mask(root / "ground_truth/crack/007_mask.png")
+    (note,) = Folder(root, **SMALL).notes
+    assert "belong to no image in test/crack: 1, such as 007_mask.png" in note
+
+
 def test_empty_mask_means_unknown_pixel_truth(tmp_path):
     root = mvtec_tree(tmp_path, test={"good": 1, "crack": 2})
     save_mask(root / "screw/ground_truth/crack/001_mask.png", box=None)
@@ -282,7 +310,7 @@ def test_planted_defects_outside_the_crop_are_not_called_defective_images(tmp_pa
     train = [Item(save_image(tmp_path / f"{n}.png", seed=n)) for n in range(3)]
     planted = Item(train[0].path, "planted_spot", plant_seed=0, count_image=False, count_pixel=True)
     lost = Item(train[0].path, "crack", mask=save_mask(tmp_path / "m.png", box=(0, 0, 3, 3)))
-    data = AnomalyData("x", train, [train[1], planted, planted, lost], **SMALL)
+    data = Given(Split("x", train, [train[1], planted, planted, lost]), **SMALL)
     assert (data.provenance["masks_lost"], data.provenance["planted_masks_lost"]) == (1, 2)
     assert "planted_masks_empty" not in data.provenance and data.provenance["masks_empty"] == 0
     assert any("Planted defects" in n and "outside the crop: 2." in n for n in data.notes)
@@ -432,7 +460,7 @@ def _empty_train(tmp):
 
 def _no_train(tmp):
     mvtec_tree(tmp)
-    (tmp / "screw/train/good").rename(tmp / "screw/train/ok")
+    (tmp / "screw/train/good").rename(tmp / "screw/train/first")
     mvtec(tmp)
 
 
@@ -499,6 +527,51 @@ def _folder_root_is_train_by_another_name(tmp):
     Folder((build_tree(tmp) / "train").rename(tmp / "healthy"), **SMALL)
 
 
+def _good_beside_bad(tmp):
+    save_image(tmp / "good/0.png")
+    save_image(tmp / "bad/0.png")
+    Folder(tmp, **SMALL)
+
+
+def _images_beside_good(tmp):
+    save_image(build_tree(tmp) / "train/bad/x.png")
+    Folder(tmp, **SMALL)
+
+
+def _images_directly_in_test(tmp):
+    save_image(build_tree(tmp) / "test/x.png")
+    Folder(tmp, **SMALL)
+
+
+def _images_below_good(tmp):
+    save_image(build_tree(tmp) / "train/good/cam2/x.png")
+    Folder(tmp, **SMALL)
+
+
+def _images_below_a_kind(tmp):
+    save_image(build_tree(tmp) / "test/crack/cam/2/x.webp")
+    Folder(tmp, **SMALL)
+
+
+def _dangling_links(tmp):
+    build_tree(tmp)
+    for n in range(3):
+        (tmp / f"train/good/1{n}.png").symlink_to("/nonexistent.png")
+    Folder(tmp, **SMALL)
+
+
+def _dangling_kind(tmp):
+    (build_tree(tmp) / "test/dent").symlink_to("/nonexistent")
+    Folder(tmp, **SMALL)
+
+
+def _one_picture_many_times(tmp):
+    build_tree(tmp)
+    for n in range(4):
+        save_image(tmp / f"train/good/{n:03}.png")
+    Folder(tmp, **SMALL)
+
+
 def _folder_root_is_too_high(tmp):
     build_tree(tmp / "parts")
     Folder(tmp, **SMALL)
@@ -541,7 +614,7 @@ def _crop(tmp):
         (_unknown_category, ["'nut'", "bottle, screw"]),
         (_category_of_a_category, ["'screw'", "parent"]),
         (_empty_train, ["train/good", "no images"]),
-        (_no_train, ["train/good"]),
+        (_no_train, ["screw/train has no folder good", "found: first"]),
         (_one_training_image, ["1 training image", "at least 2"]),
         (_empty_kind, ["test/crack", "no images"]),
         (_no_test, ["no test images", "screw/test"]),
@@ -554,8 +627,17 @@ def _crop(tmp):
         (_folder_missing_one_mask, ["no mask", "crack/002.png"]),
         (_orphaned_masks, ["ground_truth/crak", "crack, good"]),
         (_folder_root_is_train, ["/train has no train/good", "test/KIND", "folder's parent"]),
-        (_folder_root_is_train_by_another_name, ["/healthy has no train/good", "folder's parent"]),
-        (_folder_root_is_too_high, ["data.root=", "has no train/good; it must hold", "such a"]),
+        # The parent has no train/good either: it must be moved there.
+        (_folder_root_is_train_by_another_name, ["/healthy has no train/good", "good to train/"]),
+        (_folder_root_is_too_high, ["has no train/good; it must hold", "set it to ", "/parts"]),
+        (_good_beside_bad, ["found there: bad, good", "to train/good", "and bad below test"]),
+        (_images_beside_good, ["1 image(s)", "train/bad/x.png", "train/good"]),
+        (_images_directly_in_test, ["1 image(s)", "test/x.png", "test/KIND"]),
+        (_images_below_good, ["1 image(s)", "train/good/cam2/x.png"]),
+        (_images_below_a_kind, ["1 image(s)", "test/crack/cam/2/x.webp"]),
+        (_dangling_links, ["3 link(s)", "train/good", "10.png", "dvc"]),
+        (_dangling_kind, ["1 link(s)", "dent"]),
+        (_one_picture_many_times, ["1 different training image(s)", "at least 2"]),
         (_tile_without_free, ["MT_Free", "MT_Crack, MT_Uneven"]),
         (_tile_without_mask, ["exp1_num_1.jpg", "exp1_num_1.png"]),
         (_tile_split_too_large, ["31 of 30"]),

@@ -3,10 +3,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from padim_lit.data.images import list_images, read_image, read_mask
-from padim_lit.data.transform import view
+from padim_lit.data.files import list_images
+from padim_lit.data.images import read_image, read_mask, read_size
+from padim_lit.data.transform import ResizeCrop
 from padim_lit.errors import InputError
 
 RAMP = np.arange(12 * 10).reshape(10, 12)
@@ -211,18 +212,49 @@ def test_listing_a_missing_folder_names_it(tmp_path):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ([[0, 127, 128, 255]], [[0, 0, 1, 1]]),
+        ([[0, 127, 128, 255]], [[0, 1, 1, 1]]),
+        ([[0, 50, 255, 0]], [[0, 1, 1, 0]]),
+        ([[0, 1, 3, 0]], [[0, 1, 1, 0]]),
+        ([[0, 100, 200, 100]], [[0, 1, 1, 1]]),
         ([[0, 1, 1, 0]], [[0, 1, 1, 0]]),
         ([[0, 0, 0, 0]], [[0, 0, 0, 0]]),
         ([[1, 1, 1, 1]], [[1, 1, 1, 1]]),
-        ([[1, 90, 176, 0]], [[0, 0, 1, 0]]),
     ],
 )
 @pytest.mark.parametrize("mode", ["L", "RGB", "P"])
-def test_mask_threshold_and_binary_masks(tmp_path, values, expected, mode):
+def test_every_class_above_background_is_a_defect(tmp_path, values, expected, mode):
     grey = Image.fromarray(np.array(values, dtype=np.uint8))
     grey.convert(mode).save(tmp_path / "m.png")
     assert read_mask(tmp_path / "m.png").tolist() == np.array(expected, dtype=bool).tolist()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_mask_with_soft_edges_is_cut_in_the_middle(tmp_path, bits):
+    ramp = np.concatenate([np.zeros(99), np.arange(0, 256, 5), np.full(99, 255)]).astype(np.uint8)
+    stored = ramp[None] if bits == 8 else ramp[None].astype(np.uint16) * 257
+    Image.fromarray(stored).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png")[0].tolist() == (ramp > 127).tolist()
+    assert read_mask(tmp_path / "m.png", threshold=127)[0].tolist() == (ramp > 127).tolist()
+    assert read_mask(tmp_path / "m.png", threshold=0)[0].tolist() == (ramp > 0).tolist()
+
+
+@pytest.mark.parametrize("classes", [20, 150])
+def test_a_mask_of_many_classes_is_refused_rather_than_cut(tmp_path, classes):
+    # Twice as much area for the low ones: cutting would lose most of the defects.
+    values = np.repeat(np.arange(classes + 1), np.where(np.arange(classes + 1) < 128, 4, 2))
+    Image.fromarray(values[None].astype(np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(InputError) as error:
+        read_mask(tmp_path / "m.png")
+    assert_one_line(error, "m.png", "grey levels", "0 and 255")
+
+
+def test_classes_in_a_palette_count_by_colour(tmp_path):
+    classes = Image.fromarray(np.array([[0, 1, 2, 8]], dtype=np.uint8)).convert("P")
+    palette = np.zeros((256, 3), np.uint8)
+    palette[[1, 2, 8]] = [[128, 0, 0], [0, 128, 0], [64, 0, 0]]  # as in PASCAL VOC
+    classes.putpalette(palette.tobytes())
+    classes.save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [[False, True, True, True]]
 
 
 def test_mask_in_one_colour_counts_by_its_brightest_channel(tmp_path):
@@ -232,18 +264,75 @@ def test_mask_in_one_colour_counts_by_its_brightest_channel(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([0, 1, 1], [False, True, True]), ([0, 20000, 65535], [False, False, True])],
+    [([0, 1, 1], [False, True, True]), ([0, 20000, 65535], [False, True, True])],
 )
 def test_16_bit_masks(tmp_path, values, expected):
     Image.fromarray(np.array([values], dtype=np.uint16)).save(tmp_path / "m.png")
     assert read_mask(tmp_path / "m.png")[0].tolist() == expected
 
 
-def test_mask_of_class_indices_is_refused_not_read_as_empty(tmp_path):
-    Image.fromarray(np.array([[0, 1, 3]], dtype=np.uint8)).save(tmp_path / "m.png")
-    with pytest.raises(InputError) as error:
-        read_mask(tmp_path / "m.png")
-    assert_one_line(error, "m.png", "up to 3")
+def white_is_zero(path, values):
+    """A 16-bit TIFF whose 0 is white; Pillow writes none, so a tag is changed."""
+    Image.fromarray(values).save(path)
+    content = path.read_bytes()
+    tag = struct.pack("<HHII", 262, 3, 1, 1)
+    assert content.count(tag) == 1
+    path.write_bytes(content.replace(tag, struct.pack("<HHII", 262, 3, 1, 0)))
+
+
+def test_16_bit_tiffs_whose_zero_is_white_are_read_right(tmp_path):
+    values = (257 * RAMP).astype(np.uint16)
+    white_is_zero(tmp_path / "a.tif", 65535 - values)
+    assert np.array_equal(pixels(tmp_path / "a.tif")[:, :, 0], RAMP)
+    white_is_zero(tmp_path / "m.tif", np.array([[65535, 0]], np.uint16))
+    assert read_mask(tmp_path / "m.tif").tolist() == [[False, True]]
+
+
+ODD = (0, -1, 7, 2**31, 1.5, float("nan"), "", "x", "\0", b"", b"\xff\xfe", (1, 2, 3), ("a", "b"))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("turned", [1, 6])
+def test_odd_tags_cost_one_image_at_most(tmp_path, suffix, turned):
+    # Whatever decoders make of them: the right pixels, or one line that names the file.
+    rng = np.random.default_rng(0)
+    image, path, read = Image.effect_noise((16, 8), 60), tmp_path / f"a.{suffix}", 0
+    for _ in range(150):
+        exif = Image.Exif()
+        exif[0x0112] = turned
+        for tag in rng.choice([*ExifTags.TAGS, 700, 33723, 34377, 34665, 34853, 41729], 3):
+            exif[int(tag)] = ODD[rng.integers(len(ODD))]
+        exif[0x0112] = turned
+        try:
+            image.save(path, exif=exif, quality=100)
+        except Exception:  # what Pillow cannot write either
+            continue
+        for call in (read_image, read_mask, read_size):
+            try:
+                found = call(path)
+            except InputError as error:
+                assert "\n" not in str(error) and str(path) in str(error)
+            else:
+                read += 1
+                if call is read_image:
+                    assert found.size == ((8, 16) if turned == 6 else (16, 8))
+    assert read > 100
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError, ValueError, RecursionError, AssertionError, IndexError]
+)
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch, error):
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+
+    def fail(*args):
+        raise error("two\nlines")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    for call in (read_image, read_mask):
+        with pytest.raises(InputError) as found:
+            call(tmp_path / "a.png")
+        assert_one_line(found, "a.png", "two lines")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +347,7 @@ def test_mask_of_class_indices_is_refused_not_read_as_empty(tmp_path):
     ],
 )
 def test_output_shape_is_what_images_and_masks_get(image_size, crop_size, native, expected):
-    seen = view(image_size, crop_size)
+    seen = ResizeCrop(image_size, crop_size)
     assert seen.output_shape == expected
     w, h = native
     assert seen.image(Image.new("RGB", (w, h))).size == expected[::-1]
@@ -269,35 +358,35 @@ def test_crop_keeps_the_aspect_and_takes_the_centre():
     wide = np.zeros((100, 300), dtype=np.uint8)
     wide[:, 100:200] = 255
     image = Image.fromarray(wide).convert("RGB")
-    assert np.asarray(view(100, 100).image(image)).min() == 255
-    assert view(100, 100).mask(wide > 0).all()
+    assert np.asarray(ResizeCrop(100, 100).image(image)).min() == 255
+    assert ResizeCrop(100, 100).mask(wide > 0).all()
     # Without a crop everything is in view, squeezed.
-    assert np.asarray(view(99, None).image(image))[:, :, 0].mean() == pytest.approx(85, abs=2)
+    assert np.asarray(ResizeCrop(99, None).image(image))[:, :, 0].mean() == pytest.approx(85, abs=2)
 
 
 def test_image_is_antialiased_and_mask_is_not():
     checker = np.indices((64, 64)).sum(axis=0) % 2
     image = Image.fromarray((checker * 255).astype(np.uint8)).convert("RGB")
-    inner = np.asarray(view(16, None).image(image))[2:-2, 2:-2]
+    inner = np.asarray(ResizeCrop(16, None).image(image))[2:-2, 2:-2]
     assert np.abs(inner.astype(int) - 127).max() < 10
     stripes = np.zeros((64, 64), dtype=bool)
     stripes[:, 2::4] = True  # the columns that nearest sampling picks, a quarter of the area
-    assert view(16, None).mask(stripes).all()
+    assert ResizeCrop(16, None).mask(stripes).all()
 
 
 def test_image_of_the_right_size_is_left_as_it_is():
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    assert np.array_equal(np.asarray(view(64, None).image(Image.fromarray(noise))), noise)
+    assert np.array_equal(np.asarray(ResizeCrop(64, None).image(Image.fromarray(noise))), noise)
 
 
 def test_mask_outside_the_crop_is_lost_but_a_tiny_one_inside_is_not():
     corner = np.zeros((300, 300), dtype=bool)
     corner[:10, :10] = True
-    assert not view(256, 224).shows(corner) and view(256, None).shows(corner)
-    assert not view(256, 224).mask(corner).any()
+    assert not ResizeCrop(256, 224).shows(corner) and ResizeCrop(256, None).shows(corner)
+    assert not ResizeCrop(256, 224).mask(corner).any()
     dot = np.zeros((300, 300), dtype=bool)
     dot[150, 150] = True
-    assert view(32, 16).shows(dot)
+    assert ResizeCrop(32, 16).shows(dot)
 
 
 @pytest.mark.parametrize(
@@ -317,5 +406,5 @@ def test_mask_outside_the_crop_is_lost_but_a_tiny_one_inside_is_not():
 )
 def test_impossible_sizes_are_one_line(image_size, crop_size, named):
     with pytest.raises(InputError) as error:
-        view(image_size, crop_size)
+        ResizeCrop(image_size, crop_size)
     assert_one_line(error, named)

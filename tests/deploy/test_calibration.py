@@ -223,5 +223,5 @@ def test_a_calibration_survives_a_checkpoint_and_another_rate():
     assert recalibrate(back, None)["threshold"] == known["threshold"]
     assert recalibrate(back, 0.3)["threshold"] < known["threshold"]
     assert torch.equal(back["scores"], scores.sort().values)
-    assert "10.00% false alarms (empirical" in describe(back)
+    assert "about 10.00% of good images reach" in describe(back)
     assert "too few" in describe(calibrate(Measured(scores[:5], scores[:5])))

@@ -65,7 +65,7 @@ def test_scores_are_the_test_runs_bit_for_bit(here, one_thread):
 def test_the_same_pixels_give_the_same_score_however_they_come(predictor, picture):
     grey = np.asarray(Image.open(picture))
     rgb = np.repeat(grey[..., None], 3, axis=2)
-    seen = predictor.view.image(Image.open(picture).convert("RGB"))
+    seen = predictor.resize_crop.image(Image.open(picture).convert("RGB"))
     floats = np.asarray(seen).astype(np.float32) / 255
     first = predictor(picture)
     for same in (

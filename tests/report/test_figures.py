@@ -1,4 +1,4 @@
-"""The report's figures as files: size, content, determinism, and what is left out."""
+"""The figures as files: size, content, colours, determinism, and what is left out."""
 
 import io
 import xml.etree.ElementTree as ElementTree
@@ -44,7 +44,7 @@ def test_every_figure_is_png_and_svg_of_the_width_of_a_page(content):
 
 
 def test_curves_draw_means_bands_identity_and_the_fit(content):
-    figure = figures.curves(content, "image_auroc")
+    figure = figures.curves(content["sweeps"], "image_auroc")
     (axes,) = [a for a in figure.axes if a.get_title(loc="left")]  # elpv has one D: no curve
     assert axes.get_title(loc="left") == "mvtec/screw, tf_efficientnet_lite0"
     found = lines(axes)
@@ -63,7 +63,7 @@ def test_curves_draw_means_bands_identity_and_the_fit(content):
 
 
 def test_cost_is_on_a_logarithmic_axis_and_in_round_steps(content):
-    figure = figures.pareto(content, "pixel_auroc")
+    figure = figures.pareto(content["sweeps"], "pixel_auroc")
     state, score, total = figure.axes
     assert {a.get_xscale() for a in figure.axes} == {"log"}
     assert lines(state)["jl"][0, 0] == pytest.approx(784 * 25 * 108 / 1e6)
@@ -72,7 +72,7 @@ def test_cost_is_on_a_logarithmic_axis_and_in_round_steps(content):
 
 
 def test_spread_has_a_dot_for_every_seed(content):
-    figure = figures.spread(content, "image_auroc")
+    figure = figures.spread(content["sweeps"], "image_auroc")
     first, second = figure.axes[:2]
     assert len(lines(first)["subset"]) == 8 * 5
     assert len(lines(second)["jl"]) == 5
@@ -80,7 +80,7 @@ def test_spread_has_a_dot_for_every_seed(content):
 
 
 def test_distortion_is_averaged_over_seeds(content):
-    figure = figures.distortion(content)
+    figure = figures.distortion(content["distortions"])
     norm, distance, ranks = figure.axes
     rows = content["distortions"][0]["rows"]
     mine = [
@@ -96,11 +96,40 @@ def test_distortion_is_averaged_over_seeds(content):
 
 def test_what_was_not_measured_is_not_drawn(tmp_path):
     write_sweep(tmp_path, dims=(50,), seeds=(0,))
-    assert figures.draw(describe(read_sweeps([tmp_path]))) == {}
+    content = describe(read_sweeps([tmp_path])) | {"distortions": []}
+    assert figures.draw(content) == {}
 
 
 @pytest.mark.parametrize(("low", "high"), [(40, 110), (0.7, 260), (2, 4000), (41, 43), (1, 1e9)])
 def test_steps_are_round_inside_and_few(low, high):
     found = figures._round_steps(low, high)
     assert all(low <= step <= high for step in found)
-    assert len(found) <= 10
+    assert 2 <= len(found) <= 10
+
+
+def test_axes_of_shares_end_at_one_and_every_axis_has_ticks(tmp_path):
+    write_sweep(tmp_path, projs=("subset", "jl"), ceiling=0.965, dims=(25, 50, 100))
+    write_distortion(tmp_path)
+    content = build([tmp_path])
+    for draw in (figures.curves, figures.pareto, figures.spread):
+        for metric in figures.DRAWN:
+            for axes in draw(content["sweeps"], metric).axes:
+                assert axes.get_ylim()[1] <= 1
+                for ticks, (low, high) in (
+                    (axes.get_xticks(), axes.get_xlim()), (axes.get_yticks(), axes.get_ylim()),
+                ):  # fmt: skip
+                    assert sum(low <= tick <= high for tick in ticks) >= 2
+    *_, ranks = figures.distortion(content["distortions"]).axes
+    assert ranks.get_ylim()[1] <= 1
+
+
+def test_a_projection_has_one_colour_whatever_else_is_drawn(tmp_path):
+    def colours(projs):
+        write_sweep(tmp_path / "_".join(projs), "own", projs, dims=(25, 50))
+        sweeps = build([tmp_path / "_".join(projs)])["sweeps"]
+        (axes,) = figures.curves(sweeps, "image_auroc").axes
+        return {line.get_label(): line.get_color() for line in axes.get_lines()}
+
+    one, other = colours(("subset", "jl", "mine")), colours(("mine", "subset"))
+    assert other == {proj: one[proj] for proj in ("subset", "mine")}
+    assert len(set(one.values())) == 3

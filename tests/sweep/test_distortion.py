@@ -111,7 +111,7 @@ def test_the_command_writes_a_table_and_pictures(here, zygote):
         assert (here / "one" / name).stat().st_size > 1000
     found = json.loads((here / "one" / "distortion.json").read_text())
     assert found["positions"] == 5 and found["weights"].startswith("random")
-    assert "rank corr" in out.out
+    assert "rank corr" in out.out and "1 is no distortion" in out.out
 
 
 @pytest.mark.parametrize(

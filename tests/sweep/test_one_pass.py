@@ -75,8 +75,8 @@ def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
     rows_a_band = {16: 4, 8: 8}[grid]  # four bands on the finest grid, one on the coarser
     ranges = [range(r, r + rows_a_band) for r in range(0, grid, rows_a_band)]
     with torch.inference_mode():
-        head = ProjectionRun(name, 1, tuple(DIMS))
-        found = ablation.run(head, head.draw(backbone.embedding_dim), ranges, lambda: None)
+        run = ProjectionRun(name, 1, tuple(DIMS))
+        found = ablation.measure(run, run.draw(backbone.embedding_dim), ranges, lambda: None)
     assert [row["dim"] for row in found.rows] == DIMS
     for row in found.rows:
         results, expected = separate_run(data, backbone, name, row["dim"], 1, grid)
@@ -92,8 +92,8 @@ def test_resampled_aurocs_scatter_around_the_measured_one(ablation, backbone):
     ranges = [range(ablation.grid[0])]
     with torch.inference_mode():
         for proj in ("jl", "subset"):
-            head = ProjectionRun(proj, 0, (4,))
-            found = ablation.run(head, head.draw(backbone.embedding_dim), ranges, lambda: None)
+            run = ProjectionRun(proj, 0, (4,))
+            found = ablation.measure(run, run.draw(backbone.embedding_dim), ranges, lambda: None)
             (row,), (resampled,) = found.rows, found.resamples.values()
             assert resampled.shape == (2, 50)
             for metric, values in zip(("image_auroc", "pixel_auroc"), resampled, strict=True):
@@ -101,8 +101,8 @@ def test_resampled_aurocs_scatter_around_the_measured_one(ablation, backbone):
                 assert values.std() > 0
 
 
-def test_what_no_seed_changes_is_one_head():
-    assert Sweep(["identity", "fisher", "jl"], [8, 4], [0, 1]).heads(16) == [
+def test_what_no_seed_changes_is_one_run():
+    assert Sweep(["identity", "fisher", "jl"], [8, 4], [0, 1]).runs(16) == [
         ProjectionRun("identity", 0, (16,)),
         ProjectionRun("fisher", 0, (4, 8)),
         ProjectionRun("jl", 0, (4, 8)),

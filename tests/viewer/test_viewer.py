@@ -9,15 +9,16 @@ from _helpers.browser import texts
 from _helpers.cli import TINY
 from _helpers.trees import build_tree
 
+from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_csv, write_json
 from padim_lit.viewer.__main__ import main, render
 from padim_lit.viewer.content import build
+from padim_lit.viewer.curves import as_sweep, draw_curves
 from padim_lit.viewer.pictures import encode_pictures, pack
 from padim_lit.viewer.runs import read_run
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.maps import read_maps, write_maps
-from padim_lit.visualization.predictions import COLUMNS
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 SIZE = 24
@@ -59,7 +60,7 @@ def write_run(folder: Path, proj="jl", dim=100, seed=0, maps=True, path="img", *
         "data/pixel_truth": "planted defects", "notes": ["Pixel metrics count planted defects."],
         **more,
     }  # fmt: skip
-    write_csv(folder / "predictions.csv", COLUMNS, rows)
+    write_csv(folder / "predictions.csv", PREDICTIONS, rows)
     if maps:
         shown = [
             *(picture(1, 1, 15.0, "crack", path=path), picture(2, 1, 14.0, "hole", path=path)),
@@ -73,14 +74,14 @@ def write_run(folder: Path, proj="jl", dim=100, seed=0, maps=True, path="img", *
 
 def expected(run: Path, threshold: float) -> dict[str, int]:
     """False alarms, misses and planted misses, counted here."""
-    rows = read_run(run).rows
-    called = [row.score >= threshold for row in rows]
+    images = read_run(run).images
     found = {"alarms": 0, "misses": 0, "planted": 0}
-    for row, yes in zip(rows, called, strict=True):
-        if row.kind.startswith("planted_"):
-            found["planted"] += not yes
+    for kind, label, score in zip(images.kind, images.label, images.scores["score"], strict=True):
+        called = score >= threshold
+        if kind.startswith("planted_"):
+            found["planted"] += int(not called)
         else:
-            found["misses" if row.label else "alarms"] += yes != bool(row.label)
+            found["misses" if label else "alarms"] += int(called != bool(label))
     return found
 
 
@@ -197,7 +198,7 @@ def test_a_fit_leaves_maps_and_the_viewer_reads_them(zygote, tmp_path):
     result = zygote.run(TINY, tmp_path)
     assert result.code == 0, result.err
     pictures = read_maps(tmp_path / "run" / "heatmaps" / "maps.npz")
-    assert {p.path for p in pictures} == {str(row.path) for row in read_run(tmp_path / "run").rows}
+    assert {p.path for p in pictures} == set(read_run(tmp_path / "run").images.path)
     for shown in pictures:
         assert shown.map.max() == pytest.approx(shown.score, abs=1e-3)
     content = build([tmp_path])
@@ -225,7 +226,7 @@ def test_what_cannot_be_read_is_one_line(capsys, tmp_path):
         (write_run(tmp_path / name) / file).write_text(text)
         return tmp_path / name
 
-    head = ",".join(COLUMNS)
+    head = ",".join(PREDICTIONS)
     (tmp_path / "empty").mkdir()
     good = write_run(tmp_path / "good")
     for words, code, said in (
@@ -362,20 +363,17 @@ def test_filters_act_on_table_and_curves(opened, page):
         rows = texts(view, "#table tbody tr:not([hidden]) th")
         return [row.removesuffix("maps").strip() for row in rows]
 
+    curves = (
+        "[...document.querySelectorAll('#curves figcaption')].filter(e => e.offsetHeight)"
+        ".map(e => e.textContent)"
+    )
     assert names() == ["0", "1", "2", "10", "11"]
+    # Of the two groups one has a second D; random weights are not averaged with others.
+    assert view.js(curves) == ["elpv/mono, b0, weights=ImageNet"]
     assert texts(view, "#shown") == ["5 of 5 runs; 1 more could not be read"]
-    assert len(texts(view, "#curves .panel")) == 2  # random weights are not averaged with others
     choose(view, "#filters [name=proj]", "jl")
     assert names() == ["0", "1", "2"]
-    (label,) = texts(view, "#curves h3")
-    assert label.startswith("elpv/mono, b0")
-    assert len(view.js("[...document.querySelectorAll('#curves path.mark')].map(e => 1)")) == 3
-    # The line ends at the mean of the two seeds, which the points lie around.
-    spot = "[...document.querySelectorAll('#curves path.mark')].map(e => e.getBBox().y)"
-    low, a, b = view.js(spot)
-    path = view.js("document.querySelector('#curves path.curve').getAttribute('d')")
-    ends = [float(point.split()[1]) for point in path[1:].split("L")]
-    assert min(a, b) < ends[1] - 3.4 < max(a, b) and ends[0] - 3.4 == pytest.approx(low, abs=0.2)
+    assert view.js(curves) == ["elpv/mono, b0, weights=ImageNet"]
     choose(view, "#filters [name=dim]", "100")
     choose(view, "#filters [name=seed]", "1")
     assert names() == ["2"]
@@ -384,11 +382,11 @@ def test_filters_act_on_table_and_curves(opened, page):
     choose(view, "#filters [name=text]", "RANDOM weights")
     assert names() == ["10"]
     choose(view, "#filters [name=text]", "nothing")
-    assert names() == [] and texts(view, "#curves .panels") == ["No run shown has this metric."]
+    assert names() == [] and view.js(curves) == []
     choose(view, "#filters [name=text]", "")
-    choose(view, "#choice [name=metric]", "pixel_auroc")
-    labels = view.js("[...document.querySelectorAll('.plot text')].map(e => e.textContent)")
-    assert "pixel AUROC, planted defects" in labels
+    view.js("document.querySelector('#pick-pixel_auroc').click()")
+    (shown,) = view.js(curves.replace("e.textContent", "e.parentElement.textContent"))
+    assert "pixel AUROC, planted" in shown
     view.js("document.querySelectorAll('#table th button')[6].click()")
     view.js("document.querySelectorAll('#table th button')[6].click()")
     assert names()[0] == "2"  # .9 + 100 / 10,000 + 1 / 1000
@@ -421,25 +419,54 @@ def test_notes_stand_by_their_numbers_and_older_runs_say_what_they_lack(opened, 
 
 
 def test_names_from_the_data_are_text_and_nothing_else(opened, tmp_path):
-    write_run(
-        tmp_path / "<img src=x onerror=alert(1)>", proj=EVIL[:40], path=EVIL.replace("/", "|"),
-        data=EVIL, notes=[EVIL], image_score=EVIL, weights=EVIL, threshold_why=EVIL, threshold=None,
-    )  # fmt: skip
-    rows = (tmp_path / "<img src=x onerror=alert(1)>" / "predictions.csv").read_text()
-    (tmp_path / "<img src=x onerror=alert(1)>" / "predictions.csv").write_text(
-        rows.replace(",crack,", f",{EVIL},")
-    )
+    evil = {"proj": EVIL[:40], "data": EVIL, "image_score": EVIL, "weights": EVIL}
+    evil |= {"path": EVIL.replace("/", "|"), "notes": [EVIL], "threshold_why": EVIL}
+    for dim in (100, 50):
+        run = write_run(tmp_path / str(dim) / "<img src=x>", dim=dim, threshold=None, **evil)
+        rows = (run / "predictions.csv").read_text()
+        (run / "predictions.csv").write_text(rows.replace(",crack,", f",{EVIL},"))
     html = render(build([tmp_path]))
-    assert html.count("</script>") == 7  # the data and six scripts
+    assert html.count("</script>") == 2  # the data and the scripts
     (tmp_path / "v.html").write_text(html)
     view = opened((tmp_path / "v.html").as_uri())
     view.js("for (const d of document.querySelectorAll('details')) d.open = true")
     view.js("document.querySelector('#gallery button').click()")
     assert view.js("document.title") == "padim_lit: runs and heat maps"
     assert view.js("document.querySelectorAll('img').length") == 0
-    assert EVIL in texts(view, "#notes li") and EVIL in texts(view, "#curves h3")[0]
+    assert EVIL in texts(view, "#notes li") and EVIL in texts(view, "#curves figcaption")[0]
     assert EVIL in "".join(texts(view, "#counts"))
     assert view.complaints() == []
+
+
+def test_the_curve_is_the_mean_over_seeds_and_its_spread(runs):
+    content = build([runs])
+    curve, _ = draw_curves(content["runs"], content["groups"])
+    assert (curve["group"], curve["metric"]) == (0, "image_auroc")
+    sweep = as_sweep([r for r in content["runs"] if r["group"] == 0], "image_auroc")
+    found = {(c["proj"], c["dim"]): c for c in sweep["configurations"]}
+    values = [0.91, 0.911]
+    assert found["jl", 100]["mean"]["image_auroc"] == pytest.approx(np.mean(values))
+    assert found["jl", 100]["sd"]["image_auroc"] == pytest.approx(np.std(values, ddof=1))
+    assert found["jl", 50]["sd"]["image_auroc"] is None
+
+
+def test_a_long_folder_name_leaves_room_for_the_metrics(opened, tmp_path):
+    name = "data=mvtec:screw,proj=jl,proj.dim=100,backbone=tf_efficientnet_lite0,seed=0" * 3
+    write_run(tmp_path / name / "0")
+    write_run(tmp_path / name / "1", dim=50)
+    write_run(tmp_path / "other")
+    (tmp_path / "v.html").write_text(render(build([tmp_path])))
+    view = opened((tmp_path / "v.html").as_uri())
+    for width in (1280, 400):
+        view.size(width, 800)
+        first = "document.querySelector('#table tbody th').getBoundingClientRect().width"
+        assert view.js(first) < 0.45 * width
+    view.size(1280, 800)
+    head = view.js(
+        "[...document.querySelectorAll('#table thead th')].find("
+        "h => h.textContent === 'pixel AUROC').getBoundingClientRect().right"
+    )
+    assert head < 1280
 
 
 @pytest.mark.parametrize("width", [360, 800, 1900])

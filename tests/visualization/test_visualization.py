@@ -16,15 +16,19 @@ from matplotlib.text import Text
 from PIL import Image
 from rich.console import Console
 
+from padim_lit.analysis.result_files import collect
 from padim_lit.errors import InputError
-from padim_lit.sweep.job_table import collect, print_sweep_table, write_sweep_csv
+from padim_lit.metrics import METRICS
+from padim_lit.sweep.job_table import print_sweep_table, write_sweep_csv
 from padim_lit.system.atomic import write_bytes, write_csv, write_json, write_text
-from padim_lit.visualization import heatmaps, panels
+from padim_lit.visualization import heatmaps
 from padim_lit.visualization.gallery import Gallery, GalleryEntry
-from padim_lit.visualization.heatmaps import common_scale, save_heatmaps
-from padim_lit.visualization.panels import overlay
-from padim_lit.visualization.predictions import TestScore, predictions_of, write_predictions
-from padim_lit.visualization.summary import print_summary
+from padim_lit.visualization.heatmaps import save_heatmaps
+from padim_lit.visualization.palette import FOUND, TRUTH
+from padim_lit.visualization.panels import common_scale, overlay, to_png
+from padim_lit.visualization.predictions import TestScore as Score  # pytest would collect it
+from padim_lit.visualization.predictions import predictions_of, write_predictions
+from padim_lit.visualization.summary import MEANING, print_summary
 
 H, W = 24, 32
 
@@ -157,7 +161,7 @@ def test_predictions_are_in_dataset_order_and_scores_keep_every_bit(tmp_path):
 
 def test_predictions_survive_odd_file_names(tmp_path):
     names = ['a,"b".png', "two\nlines.png", "größe.png", "bad\udcff.png"]
-    rows = [TestScore(name, "good", 0, 1.0, i) for i, name in enumerate(names)]
+    rows = [Score(name, "good", 0, 1.0, i) for i, name in enumerate(names)]
     path = write_predictions(tmp_path / "p.csv", rows)
     assert [row[0] for row in table(path)[1:]] == names
 
@@ -273,7 +277,7 @@ def near(image, colour, tolerance=12):
 
 def drawn(pictured, threshold, scale=(0.0, 12.0), image_threshold=None):
     figure = heatmaps._panels(pictured, (threshold, image_threshold), scale, "a title")
-    png = Image.open(io.BytesIO(heatmaps._png(figure))).convert("RGB")
+    png = Image.open(io.BytesIO(to_png(figure))).convert("RGB")
     return figure, np.asarray(png)
 
 
@@ -400,11 +404,11 @@ def test_outlines_are_drawn_only_where_there_is_something_to_outline():
         rows = slice(len(image) - int(box.y1), len(image) - int(box.y0))
         return near(image[rows, int(box.x0) : int(box.x1)], colour)
 
-    assert coloured(panels.FOUND, picture(), 6.0) > 100
-    assert coloured(panels.FOUND, picture(), 13.0) == 0
-    assert coloured(panels.FOUND, picture(), None) == 0
-    assert coloured(panels.TRUTH, picture(), None) > 50
-    assert coloured(panels.TRUTH, picture(truth=None), None) == 0
+    assert coloured(FOUND, picture(), 6.0) > 100
+    assert coloured(FOUND, picture(), 13.0) == 0
+    assert coloured(FOUND, picture(), None) == 0
+    assert coloured(TRUTH, picture(), None) > 50
+    assert coloured(TRUTH, picture(truth=None), None) == 0
 
 
 def test_one_distance_has_one_colour_in_every_picture():
@@ -419,9 +423,9 @@ def test_one_distance_has_one_colour_in_every_picture():
 
 
 def test_common_scale_covers_all_pictures_and_is_never_empty():
-    low, high = common_scale([picture(map=np.full((H, W), v, np.float32)) for v in (3.0, 9.0)])
+    low, high = common_scale([np.full((H, W), v, np.float32) for v in (3.0, 9.0)])
     assert (low, high) == (3.0, 9.0)
-    low, high = common_scale([picture(map=np.full((H, W), 3.0, np.float32))])
+    low, high = common_scale([np.full((H, W), 3.0, np.float32)])
     assert low < high
 
 
@@ -480,16 +484,25 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
     assert any("pixel AUROC" in line and "—" in line and why in line for line in lines)
     assert any("pixel AP " in line and "0.0000" in line for line in lines)  # zero is no null
     for fact in (
-        "tf_efficientnet_lite0, weights pretrained", "jl, D = 100, of C = 1056 channels",
-        "56 x 56", "352 images in 10.0 s, 35.2 images/s", "785 images in 0.0 s", "1.50 GiB",
-        "elpv/mono", "236 with planted defects", "0.01, 7",
+        "tf_efficientnet_lite0, weights pretrained",
+        "jl, 100 numbers per patch (D), made from 1056 channels (C)",
+        "56 x 56 on each image", "352 images in 10.0 s, 35.2 per second", "785 images in 0.0 s",
+        "1.50 GiB",
+        "elpv/mono", "236 good ones again, with planted defects", "eps 0.01, seed 7",
     ):  # fmt: skip
         assert fact in text
 
 
 def test_summary_prints_what_it_has_when_results_are_few():
-    text = printed(print_summary, {"test/image_auroc": None}, {}, [])
+    text = printed(print_summary, {"test/image_auroc": None, "data/test_planted": 0}, {}, [])
     assert text.count("—") == 6
+    assert "planted" not in text
+
+
+def test_summary_says_what_each_metric_is():
+    text = " ".join(printed(print_summary, dict.fromkeys(METRICS, 0.5), {}, []).split())
+    assert set(MEANING) == set(METRICS)
+    assert "chance that a defective image scores above a good one" in text
 
 
 # --- sweep -----------------------------------------------------------------------------------
@@ -559,10 +572,10 @@ def test_sweep_table_gives_mean_and_sample_deviation_over_seeds(sweep):
     values = [0.9 + 0.01 * seed for seed in range(5)]
     spread = f"{np.mean(values):.4f} ±{np.std(values, ddof=1):.4f}"
     (jl,) = [line for line in lines if "│ jl" in line and "a b" not in line]
-    assert spread in jl and "│ 5 │" in jl
-    assert any("│ subset" in line and "0.9000 ±0.0000" in line for line in lines)
+    assert spread in jl and " 5 │" in jl
+    assert any("│ subset" in line and "0.9000 │" in line and "±" not in line for line in lines)
     (single,) = [line for line in lines if "a b" in line]
-    assert "│ 1 │" in single and "±" not in single
+    assert " 1 │" in single and "±" not in single
     # Null in every job: no column.
     assert text.count("AUROC") == 1
     assert "Job 11 failed (data=elpv proj=nope seed=0): no proj [nope], say jl" in lines
@@ -590,5 +603,5 @@ def test_broken_sweeps_are_one_line(tmp_path):
         collect(tmp_path)
     assert "\n" not in str(caught.value)
     (tmp_path / "0" / "metrics.json").write_text("[]")
-    with pytest.raises(InputError, match="does not hold a dict"):
+    with pytest.raises(InputError, match="no JSON object"):
         collect(tmp_path)

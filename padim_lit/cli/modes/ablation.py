@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from padim_lit.analysis.result_files import as_job
 from padim_lit.cli.build import (
     make_ablation,
     make_data,
@@ -28,7 +29,7 @@ from padim_lit.model.backbone import Backbone
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
 from padim_lit.sweep.ablation import ProjectionRun, Sweep
-from padim_lit.sweep.job_table import as_job, print_sweep_table
+from padim_lit.sweep.job_table import print_sweep_table
 from padim_lit.sweep.jobs import describe
 from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system.atomic import write_bytes, write_csv, write_json
@@ -38,7 +39,7 @@ from padim_lit.system.versions import device_name, versions
 log = logging.getLogger(__name__)
 
 
-#: Of one head, which do not take the others with it; an own projection may not nest.
+#: Of one run, which do not take the others with it; an own projection may not nest.
 FAILURES = (InputError, MemoryError, torch.OutOfMemoryError, NotImplementedError)
 
 
@@ -46,11 +47,11 @@ FAILURES = (InputError, MemoryError, torch.OutOfMemoryError, NotImplementedError
 def run(config: DictConfig, folder: Path) -> None:
     """Compare projections, dimensions and seeds in one pass, and write sweep.csv into `folder`.
 
-    Heads that are finished in `folder` already, with the same settings and images, are not run
-    again; a head that fails does not take the others with it.
+    A run is one projection and seed. Runs that are finished in `folder` already, with the same
+    settings and images, are not done again; one that fails does not take the others with it.
 
     Raises:
-        InputError: a config, file or image that cannot be used; or a head that failed, after
+        InputError: a config, file or image that cannot be used; or a run that failed, after
             everything that could be written has been.
     """
     require_known_keys(config)
@@ -73,34 +74,34 @@ def run(config: DictConfig, folder: Path) -> None:
     backbone = instantiate(config.backbone, seed=config.seed)
     device = trainer.strategy.root_device
 
-    heads = sweep.heads(backbone.embedding_dim)
+    runs = sweep.runs(backbone.embedding_dim)
     store = RunStore(folder, _fingerprint(config, data, backbone))
     if store.stale:
-        log.info("%s holds heads of other settings or images; they are removed", folder)
-    done = {head: found for head in heads if (found := store.load(head.name, head.dims))}
+        log.info("%s holds results of other settings or images; they are removed", folder)
+    done = {run: found for run in runs if (found := store.load(run.name, run.dims))}
     if done:
-        log.info("%d of %d heads are done already, in %s", len(done), len(heads), store.folder)
+        log.info("%d of %d runs are done already, in %s", len(done), len(runs), store.folder)
     drawn: dict[ProjectionRun, Projection] = {}
     failed: dict[ProjectionRun, str] = {}
-    for head in heads:
-        if head not in done:
+    for run in runs:
+        if run not in done:
             try:
-                drawn[head] = head.draw(backbone.embedding_dim)
+                drawn[run] = run.draw(backbone.embedding_dim)
             except InputError as error:
-                failed[head] = one_line(error)
+                failed[run] = one_line(error)
     if drawn:
-        found, errors = _run_heads(config, data, backbone.to(device), drawn, store, folder)
+        found, errors = _measure(config, data, backbone.to(device), drawn, store, folder)
         done, failed = done | found, failed | errors
     if not done:
-        raise InputError(_failures(failed))
+        raise InputError(_failures(failed, len(runs)))
     constants = _constants(config, data, backbone, device)
-    results = [_for_all_seeds(done[head], head, sweep) for head in heads if head in done]
+    results = [_for_all_seeds(done[run], run, sweep) for run in runs if run in done]
     _write([copy for copies in results for copy in copies], constants, data, folder)
     if failed:
-        raise InputError(_failures(failed))
+        raise InputError(_failures(failed, len(runs)))
 
 
-def _run_heads(
+def _measure(
     config: DictConfig,
     data: AnomalyData,
     backbone: Backbone,
@@ -108,33 +109,33 @@ def _run_heads(
     store: RunStore,
     folder: Path,
 ) -> tuple[dict[ProjectionRun, RunResult], dict[ProjectionRun, str]]:
-    """Results of the heads that ran, each kept as soon as it is there, and why others failed."""
+    """Results of the runs, each kept as soon as it is there, and why others failed."""
     ablation = make_ablation(config, data, backbone, folder, config.resamples)
     done, failed = {}, {}
     try:
         how = ablation.plan(max(p.dim for p in drawn.values()), config.max_memory_gb)
-        log.info("%s; %s", data.name, how.describe(len(drawn), max(len(h.dims) for h in drawn)))
+        log.info("%s; %s", data.name, how.describe(len(drawn), max(len(run.dims) for run in drawn)))
         with progress() as bar:
-            task = bar.add_task("heads", total=len(drawn) * len(how.bands))
+            task = bar.add_task("projections and seeds", total=len(drawn) * len(how.bands))
 
             def advance() -> None:
                 bar.advance(task)
 
-            for head, projection in drawn.items():
+            for run, projection in drawn.items():
                 try:
-                    done[head] = ablation.run(head, projection, how.bands, advance)
+                    done[run] = ablation.measure(run, projection, how.bands, advance)
                 except FAILURES as error:
-                    failed[head] = one_line(error)
-                    log.error("%s failed: %s", head.name, failed[head])
+                    failed[run] = one_line(error)
+                    log.error("%s failed: %s", run, failed[run])
                 else:
-                    store.save(head.name, done[head])
+                    store.save(run.name, done[run])
     finally:
         ablation.close()
     return done, failed
 
 
 def _fingerprint(config: DictConfig, data: AnomalyData, backbone: Backbone) -> str:
-    """A name for all that heads depend on: settings, version, images and weights."""
+    """A name for all that runs depend on: settings, version, images and weights."""
     settings = describe(config, without=("projs", "dims", "seeds"))
     images = []
     for item in (*data.train_items, *data.test_items):
@@ -167,9 +168,9 @@ def _constants(
     }
 
 
-def _for_all_seeds(result: RunResult, head: ProjectionRun, sweep: Sweep) -> list[RunResult]:
+def _for_all_seeds(result: RunResult, run: ProjectionRun, sweep: Sweep) -> list[RunResult]:
     """`result`, repeated for every seed where none changes anything, so that seeds pair."""
-    if PROJECTIONS[head.proj].seeded:
+    if PROJECTIONS[run.proj].seeded:
         return [result]
 
     def renamed(arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
@@ -191,21 +192,24 @@ def _write(
 ) -> None:
     rows = [{**row, **constants} for result in results for row in result.rows]
     path = write_csv(folder / "sweep.csv", list(rows[0]), rows)
-    columns: dict[str, Any] = {
-        "path": [str(item.path) for item in data.test_items],
-        "kind": [item.kind for item in data.test_items],
-        "label": [item.label for item in data.test_items],
-        "count_image": [int(item.count_image) for item in data.test_items],
+    items = data.test_items
+    scores = {
+        "path": np.array([str(item.path) for item in items]),
+        "kind": np.array([item.kind for item in items]),
+        "label": np.array([item.label for item in items]),
+        "count_image": np.array([item.count_image for item in items], bool),
     }
-    for result in results:
-        columns |= {name: score.tolist() for name, score in result.scores.items()}
-    images = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    write_csv(folder / "scores.csv", list(columns), images)
+    scores |= {name: score for result in results for name, score in result.scores.items()}
     resamples = {name: found for result in results for name, found in result.resamples.items()}
-    if resamples:
-        content = io.BytesIO()
-        np.savez_compressed(content, **resamples)
-        write_bytes(folder / "resamples.npz", content.getvalue())
+    for name, arrays in (("scores.npz", scores), ("resamples.npz", resamples)):
+        if arrays:
+            content = io.BytesIO()
+            np.savez_compressed(content, **arrays)
+            write_bytes(folder / name, content.getvalue())
+    columns = {**scores, "count_image": scores["count_image"].astype(int)}
+    lines = zip(*(array.tolist() for array in columns.values()), strict=True)
+    images = [dict(zip(columns, line, strict=True)) for line in lines]
+    write_csv(folder / "scores.csv", list(columns), images)
     print_sweep_table([as_job(row, "", {}) for row in rows])
     for note in data.notes:
         print(f"Note: {note}")
@@ -214,9 +218,9 @@ def _write(
     write_json(folder / "rows.json", rows)
 
 
-def _failures(failed: dict[ProjectionRun, str]) -> str:
+def _failures(failed: dict[ProjectionRun, str], runs: int) -> str:
     reasons: dict[str, list[str]] = {}
-    for head, reason in failed.items():
-        reasons.setdefault(reason, []).append(head.name)
-    listed = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
-    return f"{len(failed)} heads failed; {listed}"
+    for run, reason in failed.items():
+        reasons.setdefault(reason, []).append(str(run))
+    listed = "; ".join(f"{', '.join(which)}: {reason}" for reason, which in reasons.items())
+    return f"{len(failed)} of {runs} runs failed; {listed}"

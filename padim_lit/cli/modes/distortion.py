@@ -1,16 +1,9 @@
 """mode=distortion: how far projections keep lengths and distances of real embeddings."""
 
-import io
 from pathlib import Path
-from statistics import mean
-from typing import Any
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,19 +16,13 @@ from padim_lit.model.embedding import embed
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.learned import evenly_spaced
 from padim_lit.model.projection import PROJECTIONS, Identity, require_seed
+from padim_lit.report.figures import distortion, files
 from padim_lit.sweep.ablation import Sweep
 from padim_lit.sweep.distortion import Patches, full_distances, measure
 from padim_lit.system.atomic import write_bytes, write_csv, write_json
-from padim_lit.system.console import print_table, progress
+from padim_lit.system.console import progress
 from padim_lit.system.versions import device_name, versions
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # of Okabe and Ito
-NAMES = {
-    "norm": "‖Πx‖² / ‖x‖²",
-    "pair": "‖Π(x−y)‖² / ‖x−y‖²",
-    "distance": "M_D / M_C",
-    "spearman": "rank correlation of M_D and M_C",
-}
+from padim_lit.visualization.distortion import print_distortion
 
 
 @torch.inference_mode()
@@ -60,8 +47,8 @@ def run(config: DictConfig, folder: Path) -> None:
     data = make_data(config)
     require_regular(config.eps, max(sweep.dims), data)
     backbone = instantiate(config.backbone, seed=config.seed)
-    heads = sweep.heads(backbone.embedding_dim)
-    drawn = [(head.draw(backbone.embedding_dim), list(head.dims)) for head in heads]
+    runs = sweep.runs(backbone.embedding_dim)
+    drawn = [(run.draw(backbone.embedding_dim), list(run.dims)) for run in runs]
     device = trainer.strategy.root_device
     backbone = backbone.to(device)
     grid = resolve_grid(backbone.grids(data.image_shape), config.grid)
@@ -84,12 +71,9 @@ def run(config: DictConfig, folder: Path) -> None:
     columns = [*rows[0], "spearman"]
     paths = [write_csv(folder / "distortion.csv", columns, rows)]
     title = f"{data.name}, {backbone.name}, {len(places)} positions"
-    figure = _figure(rows, title)
-    for suffix in ("png", "svg"):
-        content = io.BytesIO()
-        figure.savefig(content, format=suffix)
-        paths.append(write_bytes(folder / f"distortion.{suffix}", content.getvalue()))
-    _print(rows)
+    pictures = files("distortion", lambda: distortion([{"label": title, "rows": rows}]))
+    paths += [write_bytes(folder / name, picture) for name, picture in pictures.items()]
+    print_distortion(rows)
     for path in paths:
         print(path.resolve())
     what = {
@@ -108,7 +92,7 @@ def run(config: DictConfig, folder: Path) -> None:
         **versions(),
     }
     # Last: with distortion.json the folder is complete.
-    write_json(folder / "distortion.json", what)
+    write_json(folder / "distortion.json", {**what, "rows": rows})
 
 
 def _collect(
@@ -122,51 +106,3 @@ def _collect(
         for part in zip(*(layer.split(8) for layer in features), strict=True):
             kept.append(embed(part, every, grid)[:, places].cpu())
     return torch.cat(kept)
-
-
-def _means(rows: list[dict[str, Any]], quantity: str, key: str) -> dict[str, dict[int, float]]:
-    """Mean over seeds of `key`, by projection and dimension."""
-    found: dict[str, dict[int, list[float]]] = {}
-    for row in rows:
-        if row["quantity"] == quantity:
-            found.setdefault(row["proj"], {}).setdefault(row["dim"], []).append(row[key])
-    return {proj: {d: mean(v) for d, v in by.items()} for proj, by in found.items()}
-
-
-def _figure(rows: list[dict[str, Any]], title: str) -> Figure:
-    figure = Figure((13, 3.8), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 4)
-    for axes, (quantity, name) in zip(panels, NAMES.items(), strict=True):
-        source, key = ("distance", "spearman") if quantity == "spearman" else (quantity, "q50")
-        middle = _means(rows, source, key)
-        for (proj, by), colour in zip(middle.items(), COLOURS, strict=False):
-            axes.plot(list(by), list(by.values()), color=colour, marker="o", ms=3, label=proj)
-            if key == "q50":
-                low, high = (_means(rows, source, q)[proj] for q in ("q05", "q95"))
-                axes.fill_between(
-                    list(by), list(low.values()), list(high.values()), color=colour, alpha=0.18
-                )
-        axes.set_title(name, fontsize=10)
-        axes.set_xlabel("D")
-        axes.grid(alpha=0.3)
-    panels[0].legend(fontsize=9)
-    figure.suptitle(f"{title}: median, 5 % to 95 % of the patches, means over seeds", fontsize=10)
-    return figure
-
-
-def _print(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="Medians (5 % to 95 %), means over seeds", title_justify="left")
-    for name in ("proj", "D", NAMES["norm"], NAMES["pair"], NAMES["distance"], "rank corr."):
-        table.add_column(name, justify="left" if name == "proj" else "right")
-    spearman = _means(rows, "distance", "spearman")
-    for proj, by in spearman.items():
-        for dim in by:
-            cells = []
-            for quantity in ("norm", "pair", "distance"):
-                low, middle, high = (
-                    _means(rows, quantity, key)[proj][dim] for key in ("q05", "q50", "q95")
-                )
-                cells.append(f"{middle:.3f} ({low:.3f} to {high:.3f})")
-            table.add_row(proj, str(dim), *cells, f"{by[dim]:.3f}")
-    print_table(table, Console())

@@ -15,7 +15,7 @@ from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.messages import require_known_keys
 from padim_lit.data.files import find_images
 from padim_lit.data.images import read_image
-from padim_lit.data.transform import view
+from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.export import (
     FORMATS,
     PRECISIONS,
@@ -171,7 +171,7 @@ def _pixels(images: str | None, detector: Detector) -> np.ndarray:
             "out to compare on random ones"
         )
     files = find_images(images)
-    look = view(detector.provenance["image_size"], detector.provenance["crop_size"])
+    look = ResizeCrop(detector.provenance["image_size"], detector.provenance["crop_size"])
     chosen = files[:: max(1, len(files) // IMAGES)][:IMAGES]
     return np.stack([np.asarray(look.image(read_image(file))) for file in chosen])
 

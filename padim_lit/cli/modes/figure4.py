@@ -27,7 +27,7 @@ from padim_lit.model.anomaly_map import AnomalyMap, require_image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.projection import require_seed
 from padim_lit.sweep.ablation import Ablation, ProjectionRun, Sweep
-from padim_lit.sweep.one_pass import run_head
+from padim_lit.sweep.one_pass import fit_and_score
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import MISSING, print_line, print_table
 from padim_lit.system.versions import versions
@@ -64,16 +64,16 @@ def run(config: DictConfig, folder: Path) -> None:
     backbone = instantiate(config.backbone, seed=config.seed).to(trainer.strategy.root_device)
     channels = backbone.embedding_dim
     dims = {proj: channels if proj == "identity" else config.dim for proj in projs}
-    heads = [ProjectionRun(proj, config.seed, (dims[proj],)) for proj in projs]
-    drawn = [head.draw(channels) for head in heads]
+    runs = [ProjectionRun(proj, config.seed, (dims[proj],)) for proj in projs]
+    drawn = [run.draw(channels) for run in runs]
     ablation = make_ablation(config, data, backbone, folder)
     try:
         methods, maps = [], []
         bands = ablation.plan(max(dims.values()), config.max_memory_gb).bands
         chosen: list[int] = []
-        for head, projection in zip(heads, drawn, strict=True):
-            found, _ = run_head(
-                projection, head.dims, ablation.train, ablation.test, config.eps, bands,
+        for run, projection in zip(runs, drawn, strict=True):
+            found, _ = fit_and_score(
+                projection, run.dims, ablation.train, ablation.test, config.eps, bands,
                 ablation.device,
             )  # fmt: skip
             (distances,) = found.values()
@@ -84,11 +84,11 @@ def run(config: DictConfig, folder: Path) -> None:
             # By the first method's scores, for all of them.
             chosen = chosen or choose(data.test_items, scores, config.rows)
             values = {key: metrics[key] for key in METRICS}
-            methods.append(Method(head.proj, head.dims[0], scores[chosen].tolist(), **values))
+            methods.append(Method(run.proj, run.dims[0], scores[chosen].tolist(), **values))
             maps.append(ablation.anomaly_map(distances[chosen].to(ablation.device)).cpu())
     finally:
         ablation.close()
-    samples = ItemDataset(data.test_items, data.view)
+    samples = ItemDataset(data.test_items, data.resize_crop)
     examples = [
         Example.of(samples[i], data.test_items[i], [m[row].numpy() for m in maps])
         for row, i in enumerate(chosen)

@@ -36,8 +36,9 @@ from padim_lit.system.memory import peak_bytes, reset_peak
 from padim_lit.system.resource_errors import halving
 from padim_lit.system.versions import device_name, versions
 from padim_lit.visualization.gallery import Gallery, GalleryEntry
-from padim_lit.visualization.heatmaps import common_scale, remove_heatmaps, save_heatmaps
+from padim_lit.visualization.heatmaps import remove_heatmaps, save_heatmaps
 from padim_lit.visualization.maps import write_maps
+from padim_lit.visualization.panels import common_scale
 from padim_lit.visualization.predictions import TestScore, predictions_of, write_predictions
 from padim_lit.visualization.summary import print_summary
 
@@ -185,7 +186,7 @@ def _report(
     folder: Path,
 ) -> None:
     pictures, threshold = recorder.gallery.pictures(), results["test/map_threshold"]
-    scale = common_scale(pictures)
+    scale = common_scale([picture.map for picture in pictures])
     title = f"{results['data']}, {results['backbone']}, {results['proj']} to {results['dim']}"
     heatmaps = save_heatmaps(
         folder / "heatmaps",

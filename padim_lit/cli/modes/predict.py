@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from padim_lit.cli.build import make_trainer
 from padim_lit.cli.messages import require_known_keys
-from padim_lit.data.files import find_images
+from padim_lit.data.files import find_images, typed_path
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import DECISIONS, ScoredFiles, Version
@@ -132,7 +132,7 @@ class _Work:
     def watch(self) -> None:
         """Score what comes, until Ctrl-C or `watch_idle` seconds without."""
         config, done = self.config, self.scored.done
-        watcher = Watcher(Path(config.images).expanduser(), config.watch_settle, done.__contains__)
+        watcher = Watcher(typed_path(config.images), config.watch_settle, done.__contains__)
         pause = min(LOOK, max(0.02, config.watch_settle / 2))
         print(f"watching {config.images}, Ctrl-C ends", flush=True)
         try:
@@ -199,7 +199,7 @@ def _require_keys(config: DictConfig) -> None:
             raise InputError(f"mode=predict: give {key}={what}")
     if config.overlays not in OVERLAYS:
         raise InputError(f"overlays={config.overlays}: allowed: {', '.join(OVERLAYS)}")
-    if config.watch and not Path(config.images).expanduser().is_dir():
+    if config.watch and not typed_path(config.images).is_dir():
         raise InputError(f"images={config.images}: watch=true takes an existing folder")
     for key in ("watch_settle", "watch_idle"):
         if config[key] is not None and not config[key] > 0:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from padim_lit.data import AnomalyData
-from padim_lit.data.items import Item, ItemDataset, collate, picture
+from padim_lit.data.items import Item, ItemDataset, collate, prepare
 from padim_lit.deploy.calibration import (
     RATE,
     Measured,
@@ -54,7 +54,7 @@ def choose_threshold(
     rate = RATE if config.false_alarm_rate is None else config.false_alarm_rate
     items = _unseen(data.train_items, detector.projection.fit_images, rate)
     items = [items[i] for i in evenly_spaced(len(items), config.calibration)]
-    images = ItemDataset(items, data.view, data.reading.cache or picture)
+    images = ItemDataset(items, data.resize_crop, data.reading.cache or prepare)
     loader = partial(DataLoader, images, num_workers=data.num_workers, collate_fn=collate)
     with trainer.precision_plugin.forward_context():
         found, data.batch_size = measured(

@@ -20,7 +20,7 @@ from padim_lit.cli.modes.merge import NO_THRESHOLD, finish, require_repeats
 from padim_lit.data.datamodule import default_workers, require_count
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset, collate
-from padim_lit.data.transform import view
+from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.combine import REPEATS, add_images, remove_images
 from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION, Detector
@@ -127,7 +127,7 @@ def good_images(config: DictConfig, detector: Detector) -> tuple[Dataset, str]:
         data = make_data(OmegaConf.merge(config, look))
         return data.train_dataloader().dataset, data.name
     items = [Item(path) for path in find_images(config.images)]
-    return ItemDataset(items, view(*look.values())), f"images={config.images}"
+    return ItemDataset(items, ResizeCrop(*look.values())), f"images={config.images}"
 
 
 def batches(config: DictConfig, dataset: Dataset, batch_size: int) -> DataLoader:

@@ -1,57 +1,69 @@
 """Your own images in the layout train/good, test/KIND, ground_truth/KIND."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from padim_lit.data.datamodule import AnomalyData
+from padim_lit.data.datamodule import AnomalyData, Split
+from padim_lit.data.files import subfolders
 from padim_lit.data.items import GOOD
-from padim_lit.data.transform import Size
-from padim_lit.data.tree import read_tree, resolve_root
+from padim_lit.data.tree import is_good, read_tree, resolve_root
 from padim_lit.errors import InputError
 
 
+@dataclass(eq=False)
 class Folder(AnomalyData):
     """A folder of your own images, with or without masks.
 
     Args:
         root: folder with train/good, test/KIND ("good" and any others) and, optionally,
             ground_truth/KIND with one mask an image; ~ is expanded.
-        image_size, crop_size, batch_size, num_workers: see AnomalyData.
 
     Raises InputError for a missing root, missing or empty folders, missing or ambiguous masks,
     and what AnomalyData raises.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        *,
-        image_size: Size = 256,
-        crop_size: Size | None = 224,
-        batch_size: int = 32,
-        num_workers: int | None = None,
-    ) -> None:
-        folder = resolve_root(root, "train/good and test/KIND")
-        if not (folder / "train" / GOOD).is_dir():
-            inside = folder.absolute().name in ("train", "test") or (folder / GOOD).is_dir()
-            todo = "set it to that folder's parent" if inside else "set it to such a folder"
+    root: str | Path
+
+    def read(self) -> Split:
+        folder = resolve_root(self.root, "train/good and test/KIND")
+        if not _has_training_images(folder):
             raise InputError(
-                f"data.root={root} has no train/good; it must hold train/good and test/KIND; {todo}"
+                f"data.root={self.root} has no train/good; it must hold train/good and test/KIND; "
+                f"{_advice(folder)}"
             )
-        train, test = read_tree(folder, masks_required=False)
+        train, test, notes = read_tree(folder, masks_required=False)
+        for part in ("train", "test"):
+            for name in subfolders(folder / part):
+                if is_good(name) and name != GOOD:
+                    notes.append(f"{part}/{name} was taken for good images, by its name.")
         unknown = sorted({item.kind for item in test if item.label and not item.count_pixel})
-        notes = []
         if not any(item.count_pixel for item in test):
             notes.append("No ground_truth folder: pixel metrics cannot be computed.")
         elif unknown:
             notes.append(f"No masks for {', '.join(unknown)}: not counted in pixel metrics.")
-        super().__init__(
-            f"folder/{folder.resolve().name}",
-            train,
-            test,
-            image_size=image_size,
-            crop_size=crop_size,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            provenance={"split": "train and test as found in the folder", "split_seed": None},
-            notes=notes,
-        )
+        about = {"split": "train and test as found in the folder", "split_seed": None}
+        return Split(f"folder/{folder.resolve().name}", train, test, about, notes)
+
+
+def _has_training_images(folder: Path) -> bool:
+    return any(map(is_good, subfolders(folder / "train")))
+
+
+def _advice(folder: Path) -> str:
+    """What to do with a folder that has no train/good."""
+    parent, found = folder.absolute().parent, subfolders(folder)
+    if _has_training_images(parent):
+        return f"set it to that folder's parent, {parent}"
+    below = [folder / name for name in found if _has_training_images(folder / name)]
+    if below:
+        return f"set it to {below[0]}"
+    here = f"found there: {', '.join(found) or 'no folder'}"
+    good = next((name for name in found if is_good(name)), None)
+    if good is None:
+        return f"{here}; set it to such a folder"
+    others = [name for name in found if name != good]
+    bad = f", and {', '.join(others)} below test" if others else ""
+    return (
+        f"{here}; move most of {good} to train/good, the rest to test/good{bad}: the fit sees good "
+        "images only, and the test needs good ones that it has not seen"
+    )

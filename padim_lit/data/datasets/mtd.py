@@ -1,14 +1,16 @@
 """Magnetic Tile defects (Huang et al., The Visual Computer 2018) in the authors' layout."""
 
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from padim_lit.data.datamodule import AnomalyData
-from padim_lit.data.images import list_images
+from padim_lit.data.datamodule import AnomalyData, Split
+from padim_lit.data.files import list_images, subfolders
+from padim_lit.data.images import SOFT_THRESHOLD
 from padim_lit.data.items import Item
 from padim_lit.data.split import hold_out
 from padim_lit.data.transform import Size
-from padim_lit.data.tree import resolve_root, subfolders
+from padim_lit.data.tree import resolve_root
 from padim_lit.errors import InputError
 
 # File names end in a capture counter (exp3_num_54145). The exposures of one tile follow each other
@@ -17,6 +19,7 @@ from padim_lit.errors import InputError
 _SAME_TILE = 200
 
 
+@dataclass(eq=False)
 class MagneticTile(AnomalyData):
     """Magnetic Tile defects: MT_<Kind>/Imgs/<name>.jpg with the mask <name>.png beside it.
 
@@ -30,26 +33,21 @@ class MagneticTile(AnomalyData):
         split_seed: same seed, same split.
         test_good: number of free images to hold out.
         whole_tiles: keep the shots of one tile together (False: draw single images).
-        image_size, crop_size, batch_size, num_workers: see AnomalyData. Without a crop the ends
-            of long tiles stay in view.
+        image_size, crop_size: see AnomalyData; without a crop the ends of long tiles stay in view.
 
     Raises InputError for a missing root or MT_Free, missing masks, an impossible `test_good`, and
     what AnomalyData raises.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        *,
-        split_seed: int = 0,
-        test_good: int = 150,
-        whole_tiles: bool = True,
-        image_size: Size = 224,
-        crop_size: Size | None = None,
-        batch_size: int = 32,
-        num_workers: int | None = None,
-    ) -> None:
-        folder = resolve_root(root, "Magnetic Tile")
+    root: str | Path
+    split_seed: int = field(default=0, kw_only=True)
+    test_good: int = field(default=150, kw_only=True)
+    whole_tiles: bool = field(default=True, kw_only=True)
+    image_size: Size = field(default=224, kw_only=True)
+    crop_size: Size | None = field(default=None, kw_only=True)
+
+    def read(self) -> Split:
+        folder = resolve_root(self.root, "Magnetic Tile")
         found = [name for name in subfolders(folder) if name.startswith("MT_")]
         if "MT_Free" not in found:
             raise InputError(
@@ -58,28 +56,20 @@ class MagneticTile(AnomalyData):
             )
         free = _photographs(folder / "MT_Free")
         names = [path.stem for path in free]
-        groups = _tiles(names) if whole_tiles else None
-        train, held = hold_out(free, names, test_good, split_seed, groups)
+        groups = _tiles(names) if self.whole_tiles else None
+        train, held = hold_out(free, names, self.test_good, self.split_seed, groups)
         test = [Item(path, count_pixel=True) for path in held]
         for name in found:
             if name != "MT_Free":
                 kind = name.removeprefix("MT_").lower()
                 test += [_defective(path, kind) for path in _photographs(folder / name)]
-        together = ", shots of one tile kept together" if whole_tiles else ""
-        super().__init__(
-            "mtd",
-            [Item(path) for path in train],
-            test,
-            image_size=image_size,
-            crop_size=crop_size,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            provenance={
-                "split": f"{test_good} of {len(free)} free images held out{together}; ours, not "
-                "the authors'",
-                "split_seed": split_seed,
-            },
-        )
+        together = ", shots of one tile kept together" if self.whole_tiles else ""
+        about = {
+            "split": f"{self.test_good} of {len(free)} free images held out{together}; ours, not "
+            "the authors'",
+            "split_seed": self.split_seed,
+        }
+        return Split("mtd", [Item(path) for path in train], test, about)
 
 
 def _photographs(folder: Path) -> list[Path]:
@@ -93,7 +83,8 @@ def _defective(path: Path, kind: str) -> Item:
     mask = path.with_suffix(".png")
     if not mask.is_file():
         raise InputError(f"no mask for {path}: {mask.name} must lie beside it; add it")
-    return Item(path, kind, mask=mask, count_pixel=True)
+    # Once JPEGs: around each defect are levels that are none of it.
+    return Item(path, kind, mask, SOFT_THRESHOLD, count_pixel=True)
 
 
 def _tiles(names: list[str]) -> list[int | str]:

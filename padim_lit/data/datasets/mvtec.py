@@ -3,15 +3,16 @@
 import logging
 import re
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from padim_lit.data.archive import BadArchive, unpack
-from padim_lit.data.datamodule import AnomalyData
-from padim_lit.data.download import alone, discard, fetch
-from padim_lit.data.transform import Size
-from padim_lit.data.tree import read_tree, resolve_category
+from padim_lit.data.datamodule import Split
+from padim_lit.data.datasets.mvtec_like import MVTecLike
+from padim_lit.data.download import alone, fetch, sha256_of
+from padim_lit.data.files import typed_path
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json
 
@@ -77,7 +78,8 @@ ARCHIVES = {
 }
 
 
-class MVTec(AnomalyData):
+@dataclass(eq=False)
+class MVTec(MVTecLike):
     """One category of MVTec AD with its official split and its masks.
 
     Args:
@@ -87,39 +89,21 @@ class MVTec(AnomalyData):
         url: where to fetch it from instead of the publisher's host; an archive of several
             categories will do, the whole dataset say.
         sha256: what the archive must have, in hex.
-        image_size, crop_size, batch_size, num_workers: see AnomalyData.
 
     Raises InputError for a missing root, an unknown category (naming the ones found), missing or
     empty folders, missing masks, a failed download, and what AnomalyData raises.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        category: str,
-        *,
-        download: bool = False,
-        url: str | None = None,
-        sha256: str | None = None,
-        image_size: Size = 256,
-        crop_size: Size | None = 224,
-        batch_size: int = 32,
-        num_workers: int | None = None,
-    ) -> None:
-        if download:
-            provide(Path(root).expanduser(), category, url, sha256)
-        folder = resolve_category(root, category, "MVTec AD")
-        train, test = read_tree(folder, masks_required=True)
-        super().__init__(
-            f"mvtec/{category}",
-            train,
-            test,
-            image_size=image_size,
-            crop_size=crop_size,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            provenance={"split": "official MVTec AD split", "split_seed": None},
-        )
+    family, short = "MVTec AD", "mvtec"
+
+    download: bool = field(default=False, kw_only=True)
+    url: str | None = field(default=None, kw_only=True)
+    sha256: str | None = field(default=None, kw_only=True)
+
+    def read(self) -> Split:
+        if self.download:
+            provide(typed_path(self.root), self.category, self.url, self.sha256)
+        return super().read()
 
 
 def provide(root: Path, category: str, url: str | None = None, sha256: str | None = None) -> None:
@@ -173,21 +157,25 @@ def _download(root: Path, category: str, url: str, sha256: str | None) -> None:
     )
     if sha256 is None:
         log.info("The publisher gives no checksum for %s; what arrives is recorded only.", url)
-    name = Path(urlsplit(url).path).name
-    archive = root / (name if re.fullmatch(r"\w[\w.-]*", name) else f"{category}.archive")
-    found = fetch(url, archive, sha256)
+    archive = fetch(url, root / ".download", sha256)
     unpacked = root / f".{category}.unpacking"
     shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was killed here
-    source = {"url": url, "sha256": found, "checked": sha256 is not None, "licence": LICENCE}
+    source = {
+        "url": url,
+        "sha256": sha256_of(archive),
+        "checked": sha256 is not None,
+        "licence": LICENCE,
+        "bytes": archive.stat().st_size,
+    }
     try:
         unpack(archive, unpacked)
-        _move(unpacked, root, category, {**source, "bytes": archive.stat().st_size}, url)
+        _move(unpacked, root, category, source, url)
     except BadArchive:
-        discard(archive)
+        archive.unlink()
         raise
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
-    discard(archive)
+    shutil.rmtree(archive.parent)
 
 
 def _move(unpacked: Path, root: Path, category: str, source: dict, url: str) -> None:

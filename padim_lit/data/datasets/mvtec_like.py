@@ -1,28 +1,27 @@
-"""Families that come as a tree of categories with an official split and masks."""
+"""Families in MVTec AD's layout: categories with an official split and masks."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from padim_lit.data.datamodule import AnomalyData
+from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.items import Item
-from padim_lit.data.tree import Layout, images, read_tree, resolve_category
+from padim_lit.data.tree import Layout, good_folders, images, read_tree, resolve_category
 from padim_lit.errors import InputError
 
 VALIDATION = ("unused", "train")
 
 
-class OfficialSplit(AnomalyData):
+@dataclass(eq=False)
+class MVTecLike(AnomalyData):
     """Base: one category of such a family; a subclass says how it is called and laid out.
 
     Args:
         root: folder that holds the category folders; ~ is expanded.
         category: the name of a folder in `root`.
-        validation: what to do with validation/good where the family has it, which are good
-            images: "unused", or "train".
-        loading: image_size, crop_size, batch_size, num_workers; see AnomalyData.
 
-    Raises InputError for a missing root, an unknown category (naming the ones found) or
-    `validation`, missing or empty folders, missing masks, and what AnomalyData raises.
+    Raises InputError for a missing root, an unknown category (naming the ones found), missing or
+    empty folders, missing masks, and what AnomalyData raises.
     """
 
     #: As its publishers write it.
@@ -32,68 +31,80 @@ class OfficialSplit(AnomalyData):
     layout: ClassVar[Layout] = Layout()
     notes_of_family: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(
-        self, root: str | Path, category: str, validation: str = "unused", **loading: Any
-    ) -> None:
-        if validation not in VALIDATION:
-            raise InputError(
-                f"data.validation={validation}: unknown; allowed: {', '.join(VALIDATION)}"
-            )
-        folder = resolve_category(root, category, self.family)
-        train, test = read_tree(folder, masks_required=True, layout=self.layout)
-        if validation == "train":
-            train += [Item(path) for path in images(folder / "validation" / self.layout.good)]
-        super().__init__(
-            f"{self.short}/{category}",
-            train,
-            test,
-            provenance={
-                "split": f"official {self.family} split, tested on {self.layout.test}",
-                "split_seed": None,
-                "validation": validation,
-            },
-            notes=self.notes_of_family,
-            **loading,
-        )
+    root: str | Path
+    category: str
+
+    def read(self) -> Split:
+        folder = resolve_category(self.root, self.category, self.family)
+        train, test, notes = read_tree(folder, masks_required=True, layout=self.layout)
+        train += [Item(path) for path in self.more_good(folder)]
+        where = "" if self.layout.test == "test" else f", tested on {self.layout.test}"
+        about = {"split": f"official {self.family} split{where}", "split_seed": None}
+        notes = [*self.notes_of_family, *notes]
+        return Split(f"{self.short}/{self.category}", train, test, about, notes)
+
+    def more_good(self, folder: Path) -> list[Path]:
+        """Training images of the category in `folder` that are not in its train folder."""
+        return []
 
 
-class BTAD(OfficialSplit):
+class BTAD(MVTecLike):
     """One product, "01", "02" or "03": train/ok, test/ok, test/ko and ground_truth/ko."""
 
-    family = "BTAD"
-    short = "btad"
-    layout = Layout(good="ok")
+    family, short = "BTAD", "btad"
 
 
-class MPDD(OfficialSplit):
-    """One category ("bracket_black", "connector", ...), in MVTec AD's layout."""
+class MPDD(MVTecLike):
+    """One category ("bracket_black", "connector", ...)."""
 
-    family = "MPDD"
-    short = "mpdd"
+    family, short = "MPDD", "mpdd"
 
 
-class MVTecLOCO(OfficialSplit):
+@dataclass(eq=False)
+class WithValidation(MVTecLike):
+    """Base: a family with a folder validation/good.
+
+    Args:
+        validation: what to do with its good images: "unused", or "train".
+    """
+
+    validation: str = "unused"
+
+    def read(self) -> Split:
+        if self.validation not in VALIDATION:
+            raise InputError(
+                f"data.validation={self.validation}: unknown; allowed: {', '.join(VALIDATION)}"
+            )
+        split = super().read()
+        split.provenance["validation"] = self.validation
+        return split
+
+    def more_good(self, folder: Path) -> list[Path]:
+        if self.validation == "unused":
+            return []
+        return [p for good in good_folders(folder / "validation") for p in images(good)]
+
+
+class MVTecLOCO(WithValidation):
     """One category ("breakfast_box", "pushpins", ...).
 
     ground_truth/KIND/NNN/ holds the masks of test/KIND/NNN; their union is the truth, whatever
     their values.
     """
 
-    family = "MVTec LOCO"
-    short = "loco"
-    layout = Layout(nonzero=True, folders=True)
+    family, short = "MVTec LOCO", "loco"
+    layout = Layout(mask_threshold=0, folders=True)
     notes_of_family = (
         "LOCO's own pixel metric, sPRO with saturation thresholds, is not computed: the pixel "
         "metrics are those of the other data sets.",
     )
 
 
-class MVTecAD2(OfficialSplit):
+class MVTecAD2(WithValidation):
     """One category ("can", "sheet_metal", ...), tested on test_public.
 
     test_private and test_private_mixed come without labels and are not used.
     """
 
-    family = "MVTec AD 2"
-    short = "mvtec_ad2"
+    family, short = "MVTec AD 2", "mvtec_ad2"
     layout = Layout(test="test_public", truth="test_public/ground_truth")

@@ -1,18 +1,21 @@
 """Real-IAD (Wang et al., CVPR 2024): 30 objects, five views each."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from padim_lit.data.datamodule import AnomalyData
+from padim_lit.data.datamodule import AnomalyData, Split
+from padim_lit.data.files import subfolders
 from padim_lit.data.items import GOOD, Item
-from padim_lit.data.tree import inside, resolve_root, subfolders
+from padim_lit.data.tree import inside, resolve_root
 from padim_lit.errors import InputError
 
 # The files lie in the archive's folder, or in one of the same name inside it.
 SPLITS = ("realiad_jsons", "realiad_jsons/realiad_jsons")
 
 
+@dataclass(eq=False)
 class RealIAD(AnomalyData):
     """One object of Real-IAD, all views, split as realiad_jsons/CATEGORY.json says.
 
@@ -23,24 +26,25 @@ class RealIAD(AnomalyData):
         root: folder that holds realiad_jsons and realiad_1024, realiad_512 or realiad_256.
         category: "audiojack", "pcb", ...
         resolution: 1024, 512 or 256: which of the published sizes to read.
-        loading: image_size, crop_size, batch_size, num_workers; see AnomalyData.
 
     Raises InputError for a missing root, split file or image folder (naming what was found), an
     entry that cannot be used, missing files, and what AnomalyData raises.
     """
 
-    def __init__(
-        self, root: str | Path, category: str, resolution: int = 1024, **loading: Any
-    ) -> None:
-        folder = resolve_root(root, "Real-IAD")
-        pictures = folder / f"realiad_{resolution}"
+    root: str | Path
+    category: str
+    resolution: int = 1024
+
+    def read(self) -> Split:
+        folder = resolve_root(self.root, "Real-IAD")
+        pictures = folder / f"realiad_{self.resolution}"
         if not pictures.is_dir():
             there = ", ".join(n for n in subfolders(folder) if n.startswith("realiad_"))
             raise InputError(
                 f"no {pictures}; found: {there or 'no realiad_ folder'}; set data.resolution or "
                 "data.root"
             )
-        file, split = _split(folder, category)
+        file, split = _split(folder, self.category)
         try:
             meta = split["meta"]
             train, test = (
@@ -61,12 +65,12 @@ class RealIAD(AnomalyData):
         for number, item in enumerate(test):
             if not item.label:
                 test[number] = Item(item.path, count_pixel=True)
-        provenance = {
+        about = {
             "split": f"the authors' split, {file.parent.name}/{file.name}",
             "split_seed": None,
-            "resolution": resolution,
+            "resolution": self.resolution,
         }
-        super().__init__(f"real_iad/{category}", train, test, provenance=provenance, **loading)
+        return Split(f"real_iad/{self.category}", train, test, about)
 
 
 def _split(folder: Path, category: str) -> tuple[Path, dict[str, Any]]:
@@ -90,4 +94,4 @@ def _item(folder: Path, entry: dict[str, Any], normal: str, file: Path) -> Item:
     if kind == GOOD:
         return Item(path)
     mask = inside(folder, entry["mask_path"], str(file))
-    return Item(path, kind, mask, nonzero=True, count_pixel=True)
+    return Item(path, kind, mask, mask_threshold=0, count_pixel=True)

@@ -1,10 +1,10 @@
 """VisA (Zou et al., ECCV 2022) with its authors' one-class split."""
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from padim_lit.data.datamodule import AnomalyData
+from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.items import Item
 from padim_lit.data.tree import inside, resolve_root
 from padim_lit.errors import InputError
@@ -13,6 +13,7 @@ SPLIT = Path("split_csv") / "1cls.csv"
 COLUMNS = ("object", "split", "label", "image", "mask")
 
 
+@dataclass(eq=False)
 class VisA(AnomalyData):
     """One object of VisA, split as split_csv/1cls.csv says.
 
@@ -22,29 +23,31 @@ class VisA(AnomalyData):
     Args:
         root: folder that holds split_csv and the objects' folders; ~ is expanded.
         category: "candle", "pcb1", ...: an object of the split file.
-        loading: image_size, crop_size, batch_size, num_workers; see AnomalyData.
 
     Raises InputError for a missing root or split file, a row that cannot be used (with its line),
     an unknown category (naming the ones found), missing files, and what AnomalyData raises.
     """
 
-    def __init__(self, root: str | Path, category: str, **loading: Any) -> None:
-        folder = resolve_root(root, "VisA")
+    root: str | Path
+    category: str
+
+    def read(self) -> Split:
+        folder = resolve_root(self.root, "VisA")
         objects: dict[str, tuple[list[Item], list[Item]]] = {}
         for line, row in _rows(folder / SPLIT):
             train, test = objects.setdefault(row["object"], ([], []))
-            if row["object"] == category:
+            if row["object"] == self.category:
                 item = _item(folder, row, f"{folder / SPLIT}, line {line}")
                 (train if row["split"] == "train" else test).append(item)
-        if category not in objects:
+        if self.category not in objects:
             raise InputError(
-                f"unknown category {category!r} in {folder / SPLIT}; found: "
+                f"unknown category {self.category!r} in {folder / SPLIT}; found: "
                 f"{', '.join(sorted(objects)) or 'none'}"
             )
         # By path, so that the order of the rows does not matter.
-        train, test = (sorted(part, key=lambda item: item.path) for part in objects[category])
-        provenance = {"split": "the authors' one-class split, 1cls.csv", "split_seed": None}
-        super().__init__(f"visa/{category}", train, test, provenance=provenance, **loading)
+        train, test = (sorted(part, key=lambda item: item.path) for part in objects[self.category])
+        about = {"split": "the authors' one-class split, 1cls.csv", "split_seed": None}
+        return Split(f"visa/{self.category}", train, test, about)
 
 
 def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
@@ -75,4 +78,4 @@ def _item(folder: Path, row: dict[str, str], where: str) -> Item:
     if row["split"] == "train":
         raise InputError(f"{where}: a defective image in the training set; it must be normal")
     mask = inside(folder, row["mask"], where)
-    return Item(path, "anomaly", mask, nonzero=True, count_pixel=True)
+    return Item(path, "anomaly", mask, mask_threshold=0, count_pixel=True)

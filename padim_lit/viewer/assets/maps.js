@@ -1,7 +1,7 @@
 "use strict";
 // Heat maps: unpacked from text, coloured by a threshold, outlined.
 
-const FOUND = "#56B4E9", TRUTH = "#F0E442", ZOOM = 2;
+const ZOOM = 2;
 
 /** The bytes of a zlib stream in base64. */
 async function inflate(text) {
@@ -68,8 +68,8 @@ function drawMap(canvas, ready, maps, { colours, marked }) {
   pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.globalCompositeOperation = "source-over";
   pen.drawImage(heat, 0, 0, canvas.width, canvas.height);
-  if (truth) outline(pen, (i) => truth[i], width, height, TRUTH, true);
-  outline(pen, (i) => marked[levels[i]], width, height, FOUND, false);
+  if (truth) outline(pen, (i) => truth[i], width, height, content.truth, true);
+  outline(pen, (i) => marked[levels[i]], width, height, content.found, false);
   return count;
 }
 
@@ -78,7 +78,7 @@ function drawImage(canvas, ready, maps, withTruth) {
   canvas.height = ZOOM * maps.height;
   const pen = canvas.getContext("2d");
   pen.drawImage(ready.image, 0, 0, canvas.width, canvas.height);
-  if (withTruth && ready.truth) outline(pen, (i) => ready.truth[i], maps.width, maps.height, TRUTH, true);
+  if (withTruth && ready.truth) outline(pen, (i) => ready.truth[i], maps.width, maps.height, content.truth, true);
 }
 
 /** The edges between pixels inside and outside of a region, over a dark halo. */

@@ -81,8 +81,8 @@ function drawHistogram(run, [low, high]) {
     node.style.left = `${(100 * (t.value - low)) / (high - low)}%`;
     return node;
   });
-  const keys = [["good", "good"], ["bad", "defective"], ...(bars[2].some(Boolean) ? [["planted", "planted defects"]] : [])];
-  place.append(el("div", { class: "legend" }, ...keys.map(([name, text]) => el("span", {}, svg("svg", { class: "swatch", viewBox: "0 0 34 14", "aria-hidden": "true" }, svg("rect", { class: name, width: 34, height: 14 })), `${text} images by score`))),
+  const keys = [["good", "good images"], ["bad", "defective images"], ...(bars[2].some(Boolean) ? [["planted", "images with planted defects"]] : [])];
+  place.append(el("div", { class: "legend" }, ...keys.map(([name, text]) => el("span", {}, svg("svg", { class: "swatch", viewBox: "0 0 34 14", "aria-hidden": "true" }, svg("rect", { class: name, width: 34, height: 14 })), `${text} by score`))),
     el("div", { class: "letters" }, ...letters), drawing);
   return (threshold) => {
     const x = Math.max(0, Math.min(1000, (1000 * (threshold - low)) / (high - low)));
@@ -107,11 +107,11 @@ function drawCounts(run, threshold) {
   const main = el("table", {}, el("caption", {}, `All ${run.scores.length} test images at ${brief4(threshold)}`), el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...lines));
   const open = [...place.querySelectorAll("details")].map((node) => node.open);
   const kinds = table("Images called defective, by kind", [{ name: "kind", word: true }, { name: "called defective" }, { name: "of" }, { name: "rate" }],
-    found.kinds.map((k) => ({ cells: [k.name, { text: k.called, value: k.called }, { text: k.all, value: k.all }, { text: rate(k.called, k.all), value: k.called / k.all }] })));
+    found.kinds.map((k) => [k.name, { text: k.called, value: k.called }, { text: k.all, value: k.all }, { text: rate(k.called, k.all), value: k.called / k.all }]));
   const wrong = [...found.wrong].sort((a, b) => Math.abs(run.scores[b] - threshold) - Math.abs(run.scores[a] - threshold));
   const list = table(`Images on the wrong side, furthest first${wrong.length > LISTED ? `; ${LISTED} of ${wrong.length}` : ""}`,
     [{ name: "image", word: true }, { name: "kind", word: true }, { name: "score" }, { name: "is called", word: true }],
-    wrong.slice(0, LISTED).map((i) => ({ cells: [images.names[i], images.kinds[images.kind[i]], { text: run.scores[i].toFixed(2), value: run.scores[i] }, images.label[i] ? "good" : "defective"] })));
+    wrong.slice(0, LISTED).map((i) => [images.names[i], images.kinds[images.kind[i]], { text: run.scores[i].toFixed(2), value: run.scores[i] }, images.label[i] ? "good" : "defective"]));
   place.replaceChildren(el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Counts" }, main),
     el("details", { class: "more", open: open[0] }, el("summary", {}, "By kind"), kinds),
     el("details", { class: "more", open: open[1] }, el("summary", {}, `${count(wrong.length, "image")} on the wrong side`), list));

@@ -135,12 +135,10 @@ function drawControls() {
 drawHeader();
 drawControls();
 const showRows = drawRuns(open);
-let passing = content.runs;
-const curveChoice = drawChoice(() => drawCurves(passing, curveChoice()));
 function filter(passes) {
-  passing = content.runs.filter(passes);
+  const passing = content.runs.filter(passes);
   showRows(new Set(passing.map((run) => content.runs.indexOf(run))));
-  drawCurves(passing, curveChoice());
+  showCurves(passing);
 }
 filter(drawFilters(filter));
 open(Math.max(0, content.runs.findIndex((run) => run.pictures)), false);

@@ -54,24 +54,24 @@ def test_it_writes_a_row_a_configuration_and_equals_a_run(here, zygote):
     assert [float(r["jl-3-0"]) for r in scores] == pytest.approx(predicted, rel=1e-4)
 
 
-def test_the_same_command_runs_only_the_heads_that_are_missing(here, zygote):
+def test_the_same_command_runs_only_the_runs_that_are_missing(here, zygote):
     args = [*ABLATION, "projs=[subset,jl,fisher]", "hydra.run.dir=again"]
     first = zygote.run(args, here)
     assert first.code == 0, first.err
     before = {name: (here / "again" / name).read_bytes() for name in ("sweep.csv", "scores.csv")}
-    (here / "again" / "heads").rename(here / "kept")
-    # As a kill leaves it: one head unfinished, no results, half of the feature maps.
-    (here / "again" / "heads").mkdir()
+    (here / "again" / "runs").rename(here / "kept")
+    # As a kill leaves it: one run unfinished, no results, half of the feature maps.
+    (here / "again" / "runs").mkdir()
     (folder,) = (here / "kept").iterdir()
-    folder.rename(here / "again" / "heads" / folder.name)
-    ((here / "again" / "heads" / folder.name) / "jl-1.npz").unlink()
+    folder.rename(here / "again" / "runs" / folder.name)
+    ((here / "again" / "runs" / folder.name) / "jl-1.npz").unlink()
     for name in (*before, "rows.json", "resamples.npz"):
         (here / "again" / name).unlink()
     (here / "again" / "features" / "train").mkdir(parents=True)
     second = zygote.run(args, here)
     assert second.code == 0, second.err
-    assert "4 of 5 heads are done already" in second.out + second.err
-    assert "1 heads × 2 dims" in second.out + second.err
+    assert "4 of 5 runs are done already" in second.out + second.err
+    assert "2 configurations (1 runs" in second.out + second.err
 
     def numbers(lines):
         # Times differ from run to run.
@@ -84,12 +84,12 @@ def test_the_same_command_runs_only_the_heads_that_are_missing(here, zygote):
     assert numbers(lines) == numbers(before["sweep.csv"].decode().splitlines())
     assert (here / "again" / "scores.csv").read_bytes() == before["scores.csv"]
     third = zygote.run(args, here)
-    assert "5 of 5 heads are done already" in third.out + third.err
+    assert "5 of 5 runs are done already" in third.out + third.err
     assert "backbone" not in third.out  # no progress bar of it: nothing was left to run
     more = zygote.run([*args, "seeds=[0,1,2]"], here)
-    assert "5 of 7 heads are done already" in more.out + more.err
+    assert "5 of 7 runs are done already" in more.out + more.err
     other = zygote.run([*args, "eps=0.02"], here)
-    assert "heads of other settings or images" in other.out + other.err
+    assert "results of other settings or images" in other.out + other.err
     assert "done already" not in other.out + other.err
 
 
@@ -102,12 +102,13 @@ def test_what_no_seed_changes_has_a_row_for_every_seed(here):
         assert saved["jl-3-0"].shape == (2, 1000) and saved["jl-3-0"].dtype == np.float32
 
 
-def test_a_head_that_fails_does_not_take_the_others_with_it(here, zygote):
+def test_a_run_that_fails_does_not_take_the_others_with_it(here, zygote):
     # resnet18 has 448 channels.
     out = zygote.run([*ABLATION, "dims=[3,500]", "hydra.run.dir=failing"], here)
     assert out.code == 1
     (line,) = out.err.strip().splitlines()[-1:]
-    assert line.startswith("error: 2 heads failed; subset-0, subset-1: dim=500 exceeds")
+    which = "subset with seed 0, subset with seed 1"
+    assert line.startswith(f"error: 2 of 4 runs failed; {which}: dim=500 exceeds")
     found = rows(here / "failing" / "sweep.csv")
     assert {(r["proj"], r["dim"]) for r in found} == {("jl", "3"), ("jl", "500")}
 

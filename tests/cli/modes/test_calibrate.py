@@ -48,7 +48,7 @@ def test_images_of_the_fit_give_the_fits_own_threshold(here, calibrated):
     torch.testing.assert_close(again["scores"], fitted["scores"], rtol=1e-5, atol=0)
     assert again["threshold"] == pytest.approx(fitted["threshold"], rel=1e-5)
     assert again["false_alarm_rate"] == 0.2, "the checkpoint's, where none is given"
-    assert "12 good training images, each left out" in result.out
+    assert "12 good training images, each scored as if left out" in result.out
 
 
 def test_new_images_count_as_they_are_scored(here, calibrated):
@@ -57,7 +57,7 @@ def test_new_images_count_as_they_are_scored(here, calibrated):
     plain = sorted(predictor(path).score for path in sorted((here / "fresh").iterdir()))
     assert known["unseen"] == FRESH
     assert known["scores"].tolist() == pytest.approx(plain, rel=1e-5)
-    assert f"{FRESH} good images that it was not fitted on" in result.out
+    assert f"{FRESH} good images that the model was not fitted on" in result.out
 
 
 def test_old_and_new_images_are_told_apart_by_their_content(here, calibrated):
@@ -65,7 +65,7 @@ def test_old_and_new_images_are_told_apart_by_their_content(here, calibrated):
     both, result = calibrated("both", "both_run", "batch_size=4")
     expected = torch.cat([part["scores"] for part in parts]).sort().values
     torch.testing.assert_close(both["scores"], expected, rtol=1e-5, atol=0)
-    assert both["unseen"] == FRESH and "of which 12 were trained on and left out" in result.out
+    assert both["unseen"] == FRESH and "of which 12 are in the fit and were left out" in result.out
     facts = json.loads((here / "both_run/calibrate.json").read_text())
     assert facts["images"] == HELD + FRESH and facts["threshold"] == both["threshold"]
 

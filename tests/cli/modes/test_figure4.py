@@ -13,7 +13,8 @@ from PIL import Image
 
 from padim_lit.cli.modes.figure4 import choose
 from padim_lit.data.items import Item
-from padim_lit.visualization.figure4 import FALSE, HIT, MISSED, Example, judged
+from padim_lit.visualization.figure4 import Example, judged
+from padim_lit.visualization.palette import FALSE, FOUND, TRUTH
 
 FIGURE4 = [*(a for a in TINY if not a.startswith("logger=")), "experiment=figure4", "rows=3"]
 
@@ -49,7 +50,7 @@ def test_pixels_are_coloured_by_what_they_are():
     truth = np.array([[True, True, False, False]])
     example = Example("a", "crack", False, np.full((1, 4, 3), 100, np.uint8), truth, [])
     out = judged(example, np.array([[5.0, 1.0, 5.0, 1.0]]), threshold=5.0)
-    for pixel, colour in zip(out[0], (HIT, MISSED, FALSE), strict=False):
+    for pixel, colour in zip(out[0], (FOUND, TRUTH, FALSE), strict=False):
         assert np.abs(pixel - (0.75 * 255 * np.array(to_rgb(colour)) + 17.5)).max() < 1
     assert (out[0, 3] == 70).all()
 

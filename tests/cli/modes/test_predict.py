@@ -135,7 +135,7 @@ def test_every_image_gets_its_line_and_the_defective_their_picture(zygote, here)
         assert picture.size == (2 * 64 + GAP, 64)
     summary = json.loads((folder / "predict.json").read_text())
     assert summary["images"] == 7 == summary["good"] + summary["anomalous"]
-    assert f"{summary['good']} good" in result.out and "each left out" in result.out
+    assert f"{summary['good']} good" in result.out and "each scored as if left out" in result.out
     # A second run starts anew, and its pictures are those of the defective alone.
     assert predict(zygote, here, "all", "images=data/test").code == 0
     assert len(rows(folder)) == 7

@@ -46,8 +46,8 @@ def btad(root):
     for n in range(3):
         save_image(root / "01/train/ok" / f"{n:04}.bmp", seed=n)
     save_image(root / "01/test/ok/0000.bmp", seed=7)
-    for name, mask in (("0000.png", "0000.png"), ("0001.bmp", "0001.bmp")):
-        save_image(root / "01/test/ko" / name, seed=8)
+    for seed, name, mask in ((8, "0000.png", "0000.png"), (9, "0001.bmp", "0001.bmp")):
+        save_image(root / "01/test/ko" / name, seed=seed)
         save_mask(root / "01/ground_truth/ko" / mask)
     return root
 
@@ -59,12 +59,12 @@ def mpdd(root):
 
 def loco(root):
     tree = root / "pushpins"
-    for part in ("train", "validation"):
+    for k, part in enumerate(("train", "validation")):
         for n in range(3):
-            save_image(tree / part / "good" / f"{n:03}.png", seed=n)
+            save_image(tree / part / "good" / f"{n:03}.png", seed=10 * k + n)
     save_image(tree / "test/good/000.png", seed=5)
     for kind in ("logical_anomalies", "structural_anomalies"):
-        save_image(tree / "test" / kind / "000.png", seed=6)
+        save_image(tree / "test" / kind / "000.png", seed=len(kind))
         for n, corner in enumerate((2, 20)):
             file = tree / "ground_truth" / kind / "000" / f"{n:03}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -76,9 +76,9 @@ def loco(root):
 
 def mvtec_ad2(root):
     tree = root / "can"
-    for part in ("train", "validation"):
+    for k, part in enumerate(("train", "validation")):
         for n in range(3):
-            save_image(tree / part / "good" / f"{n:03}_regular.png", seed=n)
+            save_image(tree / part / "good" / f"{n:03}_regular.png", seed=10 * k + n)
     save_image(tree / "test_public/good/000_regular.png", seed=5)
     save_image(tree / "test_public/bad/000_overexposed.png", seed=6)
     save_mask(tree / "test_public/ground_truth/bad/000_overexposed_mask.png")
@@ -134,6 +134,7 @@ def test_every_image_is_counted_with_its_mask(tmp_path, name):
     assert all(item.count_image and item.count_pixel for item in data.test_items)
     for item in data.test_items:
         assert item.load()[1].any() == bool(item.label)
+    assert [n for n in data.notes if "LOCO" not in n] == []
     assert "official" in data.provenance["split"] or "authors" in data.provenance["split"]
 
 

@@ -1,0 +1,319 @@
+"""Read the files that runs and jobs leave, typed; a broken one is named in one line.
+
+JSON and npz keep their types: metrics.json of a fit, rows.json, scores.npz and resamples.npz of an
+ablation, distortion.json. CSVs are for people, but for a fit's
+predictions.csv.
+"""
+
+import csv
+import json
+import math
+import os
+import re
+import shlex
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from padim_lit.errors import InputError
+
+#: Written last of all: what the job was. A folder without it is half-finished.
+DONE = "job.json"
+#: Why the job failed.
+FAILED = "failed.json"
+#: Keys of metrics.json and rows.json that hold a number, or None where it is undefined.
+MEASURED = re.compile(
+    r"^(test/(?!.*_why$).*|threshold(_rate)?|state_bytes|.*/(\w+_)?seconds|.*/ms_per_image)$"
+)
+#: Of kinds whose images do not count in the image metrics, where the data plant defects.
+PLANTED = "planted_"
+BROKEN_ARCHIVE = (
+    *(OSError, ValueError, LookupError, TypeError, EOFError, AttributeError),
+    *(NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error),
+)
+#: Of kinds whose images do not count in the image metrics, where the data plant defects.
+PLANTED = "planted_"
+#: Columns of predictions.csv.
+PREDICTIONS = ("path", "kind", "label", "score")
+#: Arrays of scores.npz that are not scores, and the kinds of their elements.
+IMAGES = {"path": "U", "kind": "U", "label": "iu", "count_image": "b"}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """N test images and each configuration's image scores (N,), by PROJ-DIM-SEED."""
+
+    path: list[str]
+    kind: list[str]
+    label: np.ndarray
+    count_image: np.ndarray
+    scores: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job of a sweep.
+
+    Attributes:
+        name: its folder's name, "0", "1", ...; of an ablation's configuration "3/jl/100/0".
+        status: "done" (it has metrics.json or what its mode writes instead), "failed"
+            (failed.json) or "unfinished" (neither).
+        overrides: what was typed for it, without leading "+"; "~key" keeps its tilde.
+        results: the content of metrics.json; empty unless done.
+        error: the message of failed.json; empty unless failed.
+    """
+
+    name: str
+    status: str
+    overrides: dict[str, str] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Its folder's name, also of one configuration of an ablation."""
+        return self.name.partition("/")[0]
+
+
+def collect(sweep_dir: str | os.PathLike) -> list[Job]:
+    """Read the job folders in ``sweep_dir``, "2" before "10".
+
+    A job folder has a ``.hydra`` folder, a metrics.json or a failed.json, or a number for a name.
+    An ablation's folder holds rows.json instead: each of its configurations is a job here.
+
+    Raises:
+        InputError: ``sweep_dir`` is missing, or one of those files cannot be read.
+    """
+    sweep_dir = Path(sweep_dir)
+    if not sweep_dir.is_dir():
+        raise InputError(f"{sweep_dir} is no folder; give the folder of a multirun")
+    folders = [folder for folder in sweep_dir.iterdir() if folder.is_dir() and _is_job(folder)]
+    return [job for folder in sorted(folders, key=natural) for job in _read_job(folder)]
+
+
+def as_job(row: dict[str, Any], folder: str, overrides: dict[str, str]) -> Job:
+    """One configuration of an ablation as a job of a sweep."""
+    chosen = {key: str(row.get(key)) for key in ("proj", "dim", "seed")}
+    kept = {k: v for k, v in overrides.items() if k not in ("projs", "dims", "seeds")}
+    return Job("/".join([folder, *chosen.values()]), "done", {**kept, **chosen}, row)
+
+
+def read_results(file: Path) -> list[dict[str, Any]]:
+    """The rows of a rows.json, or the one row that a metrics.json is; measured values are checked.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    many = file.name == "rows.json"
+    rows = load(file, list) if many else [load(file, dict)]
+    for number, row in enumerate(rows, 1):
+        where = f"{file}, row {number}" if many else file
+        require(row, where)
+        require(row, where, numbers=filter(MEASURED.match, row))
+    return rows
+
+
+def read_distortion(file: Path) -> list[dict[str, Any]]:
+    """The rows of a distortion.json: proj, dim, seed, quantity and the statistics.
+
+    None where there is no number: a rank correlation belongs to distances alone.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    texts, whole = ("proj", "quantity"), ("dim", "seed")
+    rows = load(file, dict).get("rows")
+    if not isinstance(rows, list):
+        raise InputError(f"{file} holds no rows; run experiment=distortion again")
+    for number, row in enumerate(rows, 1):
+        where = f"{file}, row {number}"
+        require(row, where, texts, whole)
+        require(row, where, numbers=row.keys() - {*texts, *whole})
+    return rows
+
+
+def read_predictions(file: Path, plants: bool) -> Scores:
+    """A fit's predictions.csv, its scores as "score".
+
+    `plants`: the data plant defects, whose images do not count in the image metrics.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    rows = []
+    try:
+        # A file name on disk need not be valid UTF-8.
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
+            lines = csv.reader(opened, strict=True)
+            if tuple(next(lines, ())) != PREDICTIONS:
+                raise ValueError(f"line 1 must be {','.join(PREDICTIONS)}")
+            for path, kind, label, score in lines:
+                if label not in ("0", "1") or not math.isfinite(float(score)):
+                    raise ValueError(f"line {lines.line_num}: label={label}, score={score}")
+                rows.append((path, kind, int(label), float(score)))
+    except (OSError, ValueError, csv.Error) as error:
+        raise unreadable(file, error) from error
+    path, kind, label, score = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [])
+    return Scores(
+        path,
+        kind,
+        np.array(label, dtype=np.int64),
+        np.array([not (plants and name.startswith(PLANTED)) for name in kind], dtype=bool),
+        {"score": np.array(score, dtype=np.float64)},
+    )
+
+
+def read_scores(file: Path) -> Scores:
+    """A scores.npz: `IMAGES` and each configuration's image scores, all (N,).
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    arrays = _arrays(file, dimensions=1)
+    kinds = dict.fromkeys(arrays, "f") | IMAGES
+    for key, kind in kinds.items():
+        if key not in arrays or arrays[key].dtype.kind not in kind:
+            raise InputError(f"{file}: no {key}, or of another type; run the ablation again")
+    path, kind, label, counted = (arrays.pop(key) for key in IMAGES)
+    return Scores(path.tolist(), kind.tolist(), label, counted, arrays)
+
+
+def read_resamples(file: Path) -> dict[str, np.ndarray]:
+    """A resamples.npz: image and pixel AUROC (2,R) on resampled test images, by PROJ-DIM-SEED.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    arrays = _arrays(file, dimensions=2)
+    for key, array in arrays.items():
+        if len(array) != 2 or array.dtype.kind != "f":
+            raise InputError(
+                f"{file}: {key} has shape {array.shape} and type {array.dtype}; all must be floats "
+                "of one shape (2, R); run the ablation again"
+            )
+    return arrays
+
+
+def typed_command(folder: Path) -> str:
+    """What was typed to make `folder`, from the files that Hydra leaves; "" without them.
+
+    Raises:
+        InputError: such a file cannot be read.
+    """
+    run, many = folder / ".hydra" / "overrides.yaml", folder / "multirun.yaml"
+    if run.exists():
+        return shlex.join(["python", "run.py", *map(str, load(run, list))])
+    if not many.exists():
+        return ""
+    try:
+        typed = load(many, dict)["hydra"]["overrides"]["task"]
+        return shlex.join(["python", "run.py", "-m", *map(str, typed)])
+    except (TypeError, KeyError) as error:
+        raise unreadable(many, "no list of hydra.overrides.task") from error
+
+
+def natural(path: str | os.PathLike) -> list[tuple[int, int, str]]:
+    """A key that sorts "2" before "10"."""
+    # Numbers and words carry a rank of their own: Python does not compare int with str.
+    parts = re.findall(r"\d+|\D+", str(path))
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def load(file: Path, kind: type) -> Any:
+    """The content of a JSON or YAML file, a `kind`.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    # RecursionError: nested deeper than Python's stack.
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise unreadable(file, error) from error
+    if not isinstance(content, kind):
+        what = {dict: "object", list: "list"}[kind]
+        raise unreadable(file, f"no {file.suffix[1:].upper()} {what}")
+    return content
+
+
+def require(
+    row: Mapping[str, Any],
+    where: str | Path,
+    texts: Iterable[str] = (),
+    whole: Iterable[str] = (),
+    numbers: Iterable[str] = (),
+) -> None:
+    """Check the values of `row`: `texts` and `whole` numbers must be there, `numbers` may be None.
+
+    Raises:
+        InputError: a value is of another type; it names `where`.
+    """
+    kinds = {
+        "a text": (texts, lambda value: isinstance(value, str) and value),
+        "a whole number": (whole, lambda value: type(value) is int),
+        "a finite number": (
+            numbers,
+            lambda value: value is None or (type(value) in (int, float) and math.isfinite(value)),
+        ),
+    }
+    if not isinstance(row, dict):
+        raise InputError(f"{where} is no JSON object; run the job again")
+    for kind, (keys, fits) in kinds.items():
+        for key in keys:
+            if not fits(value := row.get(key)):
+                raise InputError(f"{where}: {key}={value!r} must be {kind}; run the job again")
+
+
+def unreadable(file: Path, error: Exception | str) -> InputError:
+    reason = " ".join(str(error).split())
+    return InputError(f"{file} cannot be read ({reason}); run the job again, or remove its folder")
+
+
+def _is_job(folder: Path) -> bool:
+    names = (".hydra", "metrics.json", FAILED)
+    return folder.name.isdecimal() or any((folder / name).exists() for name in names)
+
+
+def _read_job(folder: Path) -> list[Job]:
+    overrides = {}
+    if (file := folder / ".hydra" / "overrides.yaml").exists():
+        overrides = dict(_override(str(text)) for text in load(file, list))
+    if (file := folder / FAILED).exists():
+        error = str(load(file, dict).get("error", "no reason recorded"))
+        return [Job(folder.name, "failed", overrides, error=error)]
+    if (file := folder / "metrics.json").exists():
+        return [Job(folder.name, "done", overrides, *read_results(file))]
+    if (file := folder / "rows.json").exists():
+        return [as_job(row, folder.name, overrides) for row in read_results(file)]
+    # Other modes write neither.
+    status = "done" if (folder / DONE).exists() else "unfinished"
+    return [Job(folder.name, status, overrides)]
+
+
+def _override(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    return key.lstrip("+"), value
+
+
+def _arrays(file: Path, dimensions: int) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, all of one shape."""
+    try:
+        # Opened here, because NumPy leaves a broken one open.
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
+            arrays = {key: content[key] for key in content.files}
+    except BROKEN_ARCHIVE as error:
+        raise unreadable(file, error) from error
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) > 1 or any(len(shape) != dimensions for shape in shapes):
+        raise unreadable(file, f"its arrays are of shapes {sorted(shapes)}")
+    return arrays

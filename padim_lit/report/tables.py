@@ -1,0 +1,253 @@
+"""The report's tables: what stands in each cell, and what it sorts by."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from padim_lit.metrics import METRICS
+from padim_lit.report.figures import DRAWN
+from padim_lit.report.text import brief, interval, known, number, share, size, spread
+from padim_lit.system.console import MISSING
+
+#: Settings that tell sweeps of the same data and backbone apart.
+APART = ("grid", "eps", "image_score", "crop_size", "split_seed")
+#: Of evidence: titles that are no words, and columns that say nothing new.
+TITLES = {"sweep": "data", "dim": "D", "q_over_k2": "q/k²"}
+HIDDEN = {"data", "backbone", "folder", "level", "low", "high", "border", "other_dim"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, and what the column sorts by: a number, or None for what comes last.
+
+    `line` is where an interval begins, its mean and where it ends, from −1 to 1.
+    """
+
+    text: str
+    value: float | None = None
+    best: bool = False
+    line: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns with `words` are aligned to the left and sort as texts.
+
+    `mean` are rows at the end, however the others are sorted.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    words: frozenset[str] = field(default=frozenset())
+    mean: Sequence[Sequence[Cell]] = ()
+
+
+def best(sweep: Mapping[str, Any], metric: str = "image_auroc") -> list[Mapping[str, Any]]:
+    """Each projection at its best D, the best projection first."""
+    found: dict[str, Mapping[str, Any]] = {}
+    ordered = [c for c in sweep["configurations"] if known(c["mean"][metric])]
+    for c in sorted(ordered, key=lambda c: -c["mean"][metric]):
+        found.setdefault(c["proj"], c)
+    return list(found.values())
+
+
+def answer(sweeps: Sequence[Mapping[str, Any]], all_projections: bool) -> Table:
+    """How good the best method of each data set is and what it costs; or every projection."""
+    rows = []
+    for sweep in sweeps:
+        chosen = best(sweep)
+        rows += [
+            [
+                Cell(sweep["label"]),
+                Cell(f"{c['proj']}, D = {c['dim']:,}"),
+                Cell(*_mean(c, "image_auroc"), best=all_projections and c is chosen[0]),
+                Cell(*_mean(c, "pixel_auroc", planted(sweep["constants"], "pixel_auroc"))),
+                _cost(c, "state_bytes", size),
+                _cost(c, "score/ms_per_image", brief),
+                _cost(c, "total_ms", brief),
+            ]
+            for c in (chosen if all_projections else chosen[:1])
+        ]
+    return Table(
+        "Each projection at its best D" if all_projections else "The best method of each data set",
+        [
+            *("data", "method", *(METRICS[f"test/{m}"] for m in DRAWN), "model's state"),
+            *("scoring, ms/image", "with backbone, ms/image"),
+        ],
+        rows,
+        frozenset({"data", "method"}),
+    )
+
+
+def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
+    """Every data set, backbone and D: means and spreads, and the difference of jl to selection."""
+    sweeps, base = content["sweeps"], content["base"]
+    rows = [
+        r for r in content["table"] if any(known(c["mean"]) for c in r["cells"][metric].values())
+    ]
+    if not rows:
+        return None
+    projs = [p for p in content["projs"] if any(p in r["cells"][metric] for r in rows)]
+    others = [p for p in projs if p != base]
+    versus = ("jl" if "jl" in others else others[0]) if base in projs and others else None
+    # What is compared stands beside its difference.
+    projs = [p for p in (base, versus) if p in projs] + [
+        p for p in projs if p not in (base, versus)
+    ]
+    settings = [key for key in APART if _differs(sweeps, key)]
+    backbones = sorted({r["backbone"] for r in rows})
+    papers = [k for k in ("padim", "report") if any(r[k].get(metric) for r in rows)]
+    found = [r["cells"][metric].get(versus, {}).get("difference") for r in rows]
+    reach = max((abs(d[k] or 0) for d in found if d for k in ("low", "high")), default=0)
+    lines: dict[bool, list[list[Cell]]] = {False: [], True: []}
+    for row, difference in zip(rows, found, strict=True):
+        cells, sweep = row["cells"][metric], row["sweep"]
+        constants = {} if sweep is None else sweeps[sweep]["constants"]
+        top = max(c["mean"] for c in cells.values() if known(c["mean"]))
+        seeds = sorted({c["seeds"] for c in cells.values()})
+        line = [Cell(row["data"] + (" (planted)" if planted(constants, metric) else ""))]
+        line += [Cell(row["backbone"])] * (len(backbones) > 1)
+        line += [Cell(str(constants.get(key, MISSING))) for key in settings]
+        line += [Cell(f"{row['dim']:,}", row["dim"]), Cell("–".join(map(str, seeds)), seeds[0])]
+        for proj in projs:
+            c = cells.get(proj, {"mean": None, "sd": None})
+            is_best = len(cells) > 1 and c["mean"] == top
+            line.append(Cell(spread(c["mean"], c["sd"]), c["mean"], is_best))
+            if proj == versus:
+                line.append(_difference(difference, reach))
+        line += [_published(row[key].get(metric)) for key in papers]
+        lines[sweep is None].append(line)
+    columns = ["data", *["backbone"] * (len(backbones) > 1), *settings, "D", "seeds"]
+    for proj in projs:
+        columns += [proj, f"{proj} − {base}"] if proj == versus else [proj]
+    columns += [{"padim": "PaDiM paper", "report": "JL report"}[key] for key in papers]
+    caption = f"Table 1: {METRICS[f'test/{metric}']}"
+    if len(backbones) == 1:
+        caption += f", {backbones[0]}"
+    return Table(caption, columns, lines[False], frozenset({"data", "backbone"}), lines[True])
+
+
+def fits(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Table | None:
+    """Eq. 15 fitted to the means over seeds of every data set and projection."""
+    rows = []
+    for sweep in sweeps:
+        for fit in sweep["fits"]:
+            if fit["metric"] != metric:
+                continue
+            line = [Cell(sweep["label"]), Cell(fit["proj"] + _reason(fit))]
+            values = [fit.get(key) for key in ("points", "p", "limit", "rmse", "r_squared")]
+            line += [Cell(number(v), v) if known(v) else Cell(MISSING) for v in values]
+            if known(values[2]) and not fit["identifiable"]:
+                line[4] = Cell(f"not determined ({brief(values[2])})", values[2])
+            rows.append(line)
+    names = ["data", "projection", "points", "p", "q/k²", "RMSE", "R²"]
+    caption = f"Least-squares fits of eq. 15 to the means over seeds, {METRICS[f'test/{metric}']}"
+    return Table(caption, names, rows, frozenset(names[:2])) if rows else None
+
+
+def evidence(claim: Mapping[str, Any]) -> Table:
+    """A column for whatever any comparison has, intervals in the cells of their values."""
+    rows = claim["evidence"]
+    filled = {k for row in rows for k, v in row.items() if v not in (None, "")}
+    names = [k for k in dict.fromkeys(k for row in rows for k in row) if k in filled - HIDDEN]
+    names = [k for k in names if not k.endswith(("_low", "_high"))]
+    if "metric" in names and "part" in names:
+        names.remove("part")
+    reach = max((abs(row.get(k) or 0) for row in rows for k in ("low", "high")), default=0)
+    lines = [[_fact(row, name, reach) for name in names] for row in rows]
+    titles = [TITLES.get(name, name.replace("_", " ")) for name in names]
+    words = {t for t, n in zip(titles, names, strict=True) if any(_is_text(r, n) for r in rows)}
+    return Table(f"Evidence: {len(rows)} comparisons", titles, lines, frozenset(words))
+
+
+def numbers(sweeps: Sequence[Mapping[str, Any]]) -> Table:
+    """Every configuration: all metrics, and what it costs."""
+    every = [(s["label"], c) for s in sweeps for c in s["configurations"]]
+    metrics = [
+        m for m in (k.removeprefix("test/") for k in METRICS)
+        if any(known(c["mean"][m]) for _, c in every)
+    ]  # fmt: skip
+    rows = [
+        [
+            *(Cell(label), Cell(c["proj"]), Cell(f"{c['dim']:,}", c["dim"])),
+            Cell(str(len(c["seeds"])), len(c["seeds"])),
+            *(Cell(*_mean(c, m, digits=4)) for m in metrics),
+            _cost(c, "state_bytes", size),
+            *(_cost(c, k, brief) for k in ("score/ms_per_image", "backbone/ms_per_image")),
+        ]
+        for label, c in every
+    ]
+    names = ["data", "projection", "D", "seeds", *(METRICS[f"test/{m}"] for m in metrics)]
+    names += ["state", "scoring, ms/image", "backbone, ms/image"]
+    caption = "Every configuration: mean ± standard deviation over seeds"
+    return Table(caption, names, rows, frozenset(names[:2]))
+
+
+def settings(constants: Mapping[str, Any]) -> Table:
+    rows = [[Cell(str(key)), Cell(str(value))] for key, value in constants.items()]
+    return Table("Settings and versions", ["key", "value"], rows, frozenset({"key", "value"}))
+
+
+def planted(constants: Mapping[str, Any], metric: str) -> bool:
+    """Whether a metric counts defects that were painted on good images."""
+    return "pixel" in metric and "planted" in str(constants.get("pixel_truth"))
+
+
+def _mean(
+    c: Mapping[str, Any], metric: str, daggered: bool = False, digits: int = 3
+) -> tuple[str, float | None]:
+    mean = c["mean"][metric]
+    return spread(mean, c["sd"][metric], digits) + " †" * (daggered and known(mean)), mean
+
+
+def _cost(c: Mapping[str, Any], key: str, text: Any) -> Cell:
+    return Cell(text(c["mean"][key]), c["mean"][key])
+
+
+def _difference(found: Mapping[str, Any] | None, reach: float) -> Cell:
+    if not found or not known(found["mean"]):
+        return Cell(MISSING)
+    text = interval(found["mean"], found["low"], found["high"])
+    return Cell(text, found["mean"], line=_line(found["mean"], found["low"], found["high"], reach))
+
+
+def _published(value: Any) -> Cell:
+    if isinstance(value, list | tuple):  # selection → JL
+        return Cell(" → ".join(map(share, value)), value[1])
+    return Cell(share(value), value)
+
+
+def _line(mean: float, low: Any, high: Any, reach: float) -> tuple[float, float, float] | None:
+    if not (known(low) and known(high) and reach > 0):
+        return None
+    return tuple(max(-1.0, min(1.0, v / reach)) for v in (low, mean, high))
+
+
+def _fact(row: Mapping[str, Any], name: str, reach: float) -> Cell:
+    value = row.get(name)
+    if not known(value):
+        text = MISSING if value is None else str(value)
+        return Cell(METRICS.get(text, text))
+    stem = "" if name in ("difference", "ratio") else name.removesuffix("_gain").removesuffix("_sd")
+    low, high = (row.get(f"{stem}_{end}" if stem else end) for end in ("low", "high"))
+    if stem == name or not (known(low) and known(high)):
+        return Cell(number(value), value)
+    line = _line(value, low, high, reach) if name == "difference" else None
+    return Cell(f"{number(value)} [{number(low)}, {number(high)}]", value, line=line)
+
+
+def _is_text(row: Mapping[str, Any], name: str) -> bool:
+    return isinstance(row.get(name), str)
+
+
+def _differs(sweeps: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Whether a setting differs between sweeps of the same data and backbone."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for s in sweeps:
+        found.setdefault((s["data"], s["backbone"]), set()).add(str(s["constants"].get(key)))
+    return any(len(values) > 1 for values in found.values())
+
+
+def _reason(fit: Mapping[str, Any]) -> str:
+    return f": {fit['why']}" if "why" in fit else ""

@@ -1,0 +1,35 @@
+"""What ``python -m padim_lit.NAME`` commands share: their parser, and errors of one line."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from padim_lit.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser of ``python -m MODULE`` whose errors are one line."""
+
+    def __init__(self, module: str, description: str | None):
+        super().__init__(prog=f"python -m {module}", description=description)
+
+    def error(self, message: str) -> NoReturn:
+        # argparse would print its usage on a line of its own.
+        usage = " ".join(self.format_usage().removeprefix("usage: ").split())
+        self.exit(2, f"error: {message}; usage: {usage}\n")
+
+
+def run(command: Callable[[], None]) -> None:
+    """Run `command`; what a user can mend is one line and status 1, Ctrl-C is status 130."""
+    try:
+        command()
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def say(text: str) -> None:
+    """Print one line on what is being done, beside what the command prints."""
+    print(" ".join(text.split()), file=sys.stderr, flush=True)

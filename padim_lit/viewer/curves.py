@@ -1,0 +1,48 @@
+"""The curves of groups of runs: a metric against D, drawn as the report draws a sweep's."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from padim_lit.metrics import METRICS
+from padim_lit.report.figures import DRAWN, curves, files
+from padim_lit.report.page import inline
+
+#: Inches of one figure.
+SIZE = {"width": 5.5, "height": 3.3}
+
+
+def draw_curves(runs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Group, label, metric and SVG of every group of runs (by its number) with two D or more."""
+    drawn = []
+    for metric in DRAWN:
+        for group, label in enumerate(labels):
+            mine = [r for r in runs if r["group"] == group and r["metrics"][metric] is not None]
+            sweep = as_sweep(mine, metric)
+            name = f"{group}-{metric}"
+            svg = files(name, lambda s=sweep, m=metric: curves([s], m, **SIZE), ("svg",))
+            if svg:
+                what = f"{METRICS[f'test/{metric}']} against D: {label}"
+                found = {"group": group, "label": label, "metric": metric}
+                drawn.append(found | {"drawn": inline(svg[f"{name}.svg"], what)})
+    return drawn
+
+
+def as_sweep(runs: Iterable[Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    """Runs on the same data as `figures.curves` reads a sweep: mean and sd over their seeds."""
+    by: dict[tuple[str, int], list[float]] = {}
+    planted = False
+    for run in runs:
+        by.setdefault((run["proj"], run["dim"]), []).append(run["metrics"][metric])
+        planted |= run["planted_pixels"]
+    configurations = [
+        {
+            "proj": proj,
+            "dim": dim,
+            "mean": {metric: fmean(values)},
+            "sd": {metric: stdev(values) if len(values) > 1 else None},
+        }
+        for (proj, dim), values in sorted(by.items())
+    ]
+    truth = {"pixel_truth": "planted defects" if planted else ""}
+    return {"label": "", "configurations": configurations, "fits": [], "constants": truth}
