@@ -138,10 +138,10 @@ def test_fp16_is_smaller_and_says_by_how_much_it_differs(here, export, format):
 
 
 def test_files_say_what_they_are(here, zygote):
-    result = zygote.run(["mode=export", "ckpt=jl/model.ckpt", "hydra.run.dir=out"], here)
+    result = zygote.run(["mode=export", "ckpt=jl/model.ckpt", "hydra.run.dir=said"], here)
     assert result.code == 0 and not result.err, result.err
     assert "weights are random" in result.out and "No decision" in result.out
-    report = json.loads((here / "out/export.json").read_text())
+    report = json.loads((here / "said/export.json").read_text())
     expected = {
         "data": "folder/data", "backbone": "resnet18", "weights": "random (seed 0)", "proj": "jl",
         "dim": 8, "eps": 0.01, "image_size": 72, "crop_size": 64, "image_shape": [64, 64],
@@ -150,7 +150,7 @@ def test_files_say_what_they_are(here, zygote):
     assert {key: report[key] for key in expected} == expected
     assert report["ms"] > 0 and report["ckpt_ms"] > 0 and report["version/onnxruntime"]
     onnx = pytest.importorskip("onnx")
-    model = onnx.load(here / "out/model.onnx")
+    model = onnx.load(here / "said/model.onnx")
     onnx.checker.check_model(model, full_check=True)
     about = json.loads(model.metadata_props[0].value)
     assert about == {key: report[key] for key in about}
