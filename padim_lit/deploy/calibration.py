@@ -323,7 +323,7 @@ def describe(calibration: dict[str, Any]) -> str:
 
     >>> scores = torch.linspace(1, 3, 199)
     >>> describe(calibrate(Measured(scores, scores)))
-    'threshold 2.99, which about 1.00% of good images reach (0.12% to 2.77% with 95% confidence, ...'
+    'threshold 2.99, which about 1.00% of good images reach (0.12% to 2.77% with 95% ...'
     """
     if calibration["threshold"] is None:
         return f"no threshold: {calibration['why']}"
