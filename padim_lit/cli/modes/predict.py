@@ -20,7 +20,7 @@ from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import progress
-from padim_lit.system.versions import device_name, versions
+from padim_lit.system.versions import made_with
 from padim_lit.visualization.overlay import colours, side_by_side
 
 log = logging.getLogger(__name__)
@@ -121,8 +121,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "map_threshold": predictor.map_threshold,
         "ckpt": settings.ckpt,
         "source": settings.images,
-        "device": device_name(device),
-        **versions(),
+        **made_with(device),
     }
     write_json(folder / "predict.json", results)
     _print(results, scored.counts.total() - before, folder)
