@@ -124,8 +124,8 @@ class Pairs(AnomalyData):
 
     def read(self):
         good, bad = (sorted((Path(self.root) / part).glob("*.png")) for part in ("good", "bad"))
-        test = [Item(p) for p in good[: self.held_out]] + [Item(p, "bad") for p in bad]
-        return Split("pairs", [Item(p) for p in good[self.held_out :]], test)
+        test = [Item(p) for p in good[:self.held_out]] + [Item(p, "bad") for p in bad]
+        return Split("pairs", [Item(p) for p in good[self.held_out:]], test)
 """
 BACKBONE = """
 from padim_lit import Backbone
