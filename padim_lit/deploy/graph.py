@@ -36,6 +36,7 @@ class Graph(nn.Module):
         detector.require_fitted()
         self.threshold, self.preprocess, self.how = threshold, preprocess, detector.image_score
         self.net, self.channels = detector.backbone.net, detector.backbone.channels
+        self.channels_last = detector.backbone.channels_last
         self.grid, self.dim = detector.map_grid, detector.projection.dim
         grids = detector.backbone.grids(detector.image_shape)
         for name, tensor in (
@@ -77,8 +78,8 @@ class Graph(nn.Module):
     def _embed(self, x: Tensor) -> Tensor:
         """Normalised images (B,3,h,w) → (B,D,P); see `padim_lit.model.embedding.embed`."""
         total = None
-        for i, (layer, channels) in enumerate(zip(self.net(x), self.channels, strict=True)):
-            if layer.shape[1] != channels:  # some transformers of timm: channels last
+        for i, layer in enumerate(self.net(x)):
+            if self.channels_last:
                 layer = layer.permute(0, 3, 1, 2)
             layer = self._pool(layer, i)
             layer = F.conv2d(layer, getattr(self, f"projection{i}"))
