@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from padim_lit import InputError
 from padim_lit.checkpoint.state import full_state, load_detector, restore, save_detector
-from padim_lit.cli.config import Config
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import export as mode
 from padim_lit.deploy.calibration import Measured, calibrate
@@ -60,10 +59,10 @@ def export(here):
 
     def export(kind: str, *args: str) -> dict:
         given = OmegaConf.from_dotlist([f"ckpt={kind}/model.ckpt", *args])
-        config = OmegaConf.merge(OmegaConf.structured(Config), given)
+        settings = mode.Export(backbone={}, proj={}, **OmegaConf.to_container(given))
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(here)
-            mode.run(config, here / "out")
+            mode.run(settings, here / "out")
         return json.loads((here / "out/export.json").read_text())
 
     return export
