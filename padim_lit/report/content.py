@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from padim_lit.analysis.claims import LEVEL, judge
+from padim_lit.analysis.published import CATEGORIES, MEAN, averages, published
 from padim_lit.analysis.sweep_results import (
     RESAMPLED,
     SETTINGS,
@@ -17,7 +18,7 @@ from padim_lit.analysis.sweep_results import (
     labels,
     mean_of,
 )
-from padim_lit.analysis.table1 import BASE, CATEGORIES, category, published
+from padim_lit.analysis.table1 import BASE, category
 from padim_lit.analysis.theory import fit_performance
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
@@ -172,30 +173,32 @@ def _table(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
 
 
 def _mean_rows(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
-    """The mean over MVTec categories that were measured with the same backbone and settings."""
+    """Means over MVTec's categories (textures, objects, all) of one backbone and settings."""
     groups: dict[tuple[str, ...], list[SweepFolder]] = {}
     for sweep in filter(_is_mvtec, sweeps):
         key = (sweep.backbone, *(str(sweep.constants.get(k)) for k in SETTINGS))
         groups.setdefault(key, []).append(sweep)
     rows = []
     for members in groups.values():
-        backbone, categories = members[0].backbone, [category(s) for s in members]
-        if len(set(categories)) < 2 or len(set(categories)) < len(categories):
+        by_name = {category(s): s for s in members}
+        if len(by_name) < len(members):
             continue
-        name = f"mean of {len(members)} MVTec categories"
-        of = {"sweep": None, "of": [sweeps.index(s) for s in members], "data": name}
-        for row in _rows(mean_of(members)):
-            shown = _published(backbone, row["dim"], categories)
-            rows.append(row | of | {"backbone": backbone} | shown)
+        for mean, names in averages(list(by_name)).items():
+            over, backbone = [by_name[name] for name in names], members[0].backbone
+            name = f"mean of {len(over)} MVTec {'categories' if mean == MEAN else mean}"
+            of = {"sweep": None, "of": [sweeps.index(s) for s in over], "data": name}
+            of["backbone"] = backbone
+            rows += [
+                row | of | _published(backbone, row["dim"], names) for row in _rows(mean_of(over))
+            ]
     return rows
 
 
 def _published(backbone: str, dim: int, categories: Sequence[str]) -> dict[str, Any]:
+    """By source ("padim", "report", "anomalib") and metric."""
     return {
-        whose: {_short(metric): value for metric, value in known.items() if value is not None}
-        for whose, known in zip(
-            ("padim", "report"), published(backbone, dim, categories), strict=True
-        )
+        source: {_short(metric): value for metric, value in known.items()}
+        for source, known in published(backbone, dim, categories).items()
     }
 
 

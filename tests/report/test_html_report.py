@@ -14,8 +14,8 @@ from _helpers.sweeps import editing, write_distortion, write_sweep
 from PIL import Image
 
 from padim_lit.analysis.bootstrap import paired_difference
+from padim_lit.analysis.published import ANOMALIB, CATEGORIES, REPORT, contradictions, report_mean
 from padim_lit.analysis.sweep_results import read_sweeps
-from padim_lit.analysis.table1 import CATEGORIES, PADIM_PIXEL, REPORT_MEAN
 from padim_lit.errors import InputError
 from padim_lit.report import figures
 from padim_lit.report.__main__ import build, main
@@ -157,12 +157,15 @@ def test_published_numbers_stand_beside_the_same_backbone_and_dimension(tmp_path
         )  # fmt: skip
     table = describe(read_sweeps([tmp_path]))["table"]
     rows = {(r["data"], r["dim"]): r for r in table}
-    assert rows["mvtec/screw", 550]["padim"] == {
-        "pixel_auroc": PADIM_PIXEL["wide_resnet50"]["screw"]
-    }
-    assert rows["mvtec/screw", 100]["padim"] == {}
+    screw = rows["mvtec/screw", 550]
+    assert screw["padim"] == {"pixel_auroc": 0.985}
+    assert screw["report"] == {"pixel_auroc": list(REPORT["wide_resnet50"]["screw"])}
+    assert list(screw["anomalib"].values()) == list(ANOMALIB["wide_resnet50"]["screw"])
+    assert rows["mvtec/screw", 100]["padim"] == rows["mvtec/screw", 100]["anomalib"] == {}
     mean = rows["mean of 15 MVTec categories", 550]
-    assert mean["report"]["pixel_auroc"] == list(REPORT_MEAN["wide_resnet50"])
+    assert mean["report"]["pixel_auroc"] == list(report_mean("wide_resnet50"))
+    assert len(rows["mean of 5 MVTec textures", 550]["of"]) == 5
+    assert len(rows["mean of 10 MVTec objects", 550]["of"]) == 10
     assert rows["mean of 15 MVTec categories", 100]["report"] == {}
     sweeps = read_sweeps([tmp_path])
     points, resampled = (
@@ -379,15 +382,32 @@ def test_the_metric_shows_its_figures_and_tables(opened, page, content):
             f"[...document.querySelectorAll('{selector}')].filter(e => e.offsetHeight).length"
         )
 
-    for metric, other, tables in (("image", "pixel", 1), ("pixel", "image", 2)):
+    # Two tables of pixels, AUROC and AUPRO, and one of either AUROC beside what others published.
+    for metric, other, tables in (("image", "pixel", 2), ("pixel", "image", 3)):
         view.js(f"document.querySelector('#pick-{metric}_auroc').click()")
         assert shown(f".chart.of-{metric}_auroc") == 3 and shown(f".chart.of-{other}_auroc") == 0
-        assert shown("#table1 table") == tables
+        assert shown("#table1 > div table") == tables
     assert "elpv/mono (planted)" in texts(view, "#table1 .of-pixel_auroc tbody th")
     (row,) = [r for r in content["table"] if (r["sweep"], r["dim"]) == (0, 100)]
     jl = row["cells"]["pixel_auroc"]["jl"]
     text = f"{jl['mean']:.3f} ± {jl['sd']:.3f}".replace("0.", ".")
     assert text in "\n".join(texts(view, "#table1 table tbody tr"))
+
+
+def test_table_1_is_there_whole_with_its_contradictions(opened, page):
+    view = opened(page)
+    view.js("document.querySelector('#report-table').open = true")
+    assert texts(view, "#report-table li") == contradictions()
+    rows = texts(view, "#report-table tbody tr")
+    assert len(rows) == 2 * (15 + 3)
+    screw, mean = rows[11].split(), rows[17].split()
+    assert screw == ["screw", ".985", ".988", "+.003", ".845", ".988"]
+    assert mean == ["mean", "(15)", ".975", ".979", "+.004", ".950", ".979"]
+    view.js("document.querySelector('#pick-pixel_auroc').click()")
+    shown = texts(view, "#table1 > .of-pixel_auroc tbody tr")
+    (beside,) = [row for row in shown if "→" in row]
+    assert "wide_resnet50" in beside and ".985 → .988" in beside
+    assert view.complaints() == []
 
 
 def test_a_deterministic_method_has_no_spread(opened, tmp_path):
