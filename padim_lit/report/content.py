@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from padim_lit.analysis.claims import LEVEL, judge
+from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.published import CATEGORIES, MEAN, averages, published
 from padim_lit.analysis.sweep_results import (
     RESAMPLED,
@@ -19,7 +20,6 @@ from padim_lit.analysis.sweep_results import (
     mean_of,
 )
 from padim_lit.analysis.table1 import BASE, category
-from padim_lit.analysis.theory import fit_performance
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
 from padim_lit.report.figures import DRAWN
