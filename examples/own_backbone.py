@@ -44,6 +44,5 @@ def plain_cnn(pretrained: bool = False, **options) -> nn.Module:
     return build_model_with_cfg(PlainCNN, "plain_cnn", pretrained, feature_cfg=stages, **options)
 
 
-def backbone(**options) -> Backbone:
+class PlainBackbone(Backbone):
     """What the config names, so that this file is imported first."""
-    return Backbone(**options)

@@ -1,16 +1,17 @@
 """PaDiM anomaly detection with random projections, on Lightning and Hydra."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from padim_lit.deploy.predictor import Prediction, Predictor, load
-from padim_lit.errors import InputError
-from padim_lit.model.backbone import Backbone
-from padim_lit.model.detector import Detector
-from padim_lit.model.learned import NPCA, Fisher
-from padim_lit.model.projection import JL, Identity, Orthogonal, Projection, Sparse, Subset
 from padim_lit.version import __version__
 
 if TYPE_CHECKING:
+    from padim_lit.deploy.predictor import Prediction, Predictor, load
+    from padim_lit.errors import InputError
+    from padim_lit.model.backbone import Backbone
+    from padim_lit.model.detector import Detector
+    from padim_lit.model.learned import NPCA, Fisher
+    from padim_lit.model.projection import JL, Identity, Orthogonal, Projection, Sparse, Subset
     from padim_lit.padim import PaDiM
 
 __all__ = [
@@ -32,11 +33,21 @@ __all__ = [
     "load",
 ]
 
+_FILES = {
+    "errors": ("InputError",),
+    "deploy.predictor": ("Prediction", "Predictor", "load"),
+    "model.backbone": ("Backbone",),
+    "model.detector": ("Detector",),
+    "model.learned": ("NPCA", "Fisher"),
+    "model.projection": ("JL", "Identity", "Orthogonal", "Projection", "Sparse", "Subset"),
+    "padim": ("PaDiM",),
+}
+_HOME = {name: file for file, names in _FILES.items() for name in names}
+
 
 def __getattr__(name: str) -> Any:
-    # Only here, because Lightning takes seconds to import and scoring does without it.
-    if name == "PaDiM":
-        from padim_lit.padim import PaDiM
-
-        return PaDiM
+    # Only here, because torch and Lightning take seconds to import, and the command line sets how
+    # torch's threads wait before it does.
+    if name in _HOME:
+        return getattr(import_module(f"padim_lit.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

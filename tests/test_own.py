@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from _helpers.cli import ROOT, TINY
+from _helpers.cli import ROOT, TINY, TINY_SWEEP
 from _helpers.trees import build_tree
 
 OWN = ["--config-dir", str(ROOT / "examples" / "conf")]
@@ -68,8 +68,8 @@ def test_a_table_that_is_not_there_is_one_line(zygote, here):
 
 
 def test_a_sweep_in_one_pass_does_the_others_where_it_cannot_nest(zygote, here):
-    args = [*OWN, *TINY, "data=table", "data.test_good=4", "proj=hash", "experiment=ablation"]
-    args = [a for a in args if a not in ("data=folder", "proj=jl", "dim=8", "hydra.run.dir=run")]
+    args = [a for a in TINY_SWEEP if a not in ("data=folder", "hydra.run.dir=run")]
+    args = [*OWN, *args, "data=table", "data.test_good=4", "proj=hash", "experiment=ablation"]
     result = zygote.run(
         [*args, "projs=[hash,jl]", "dims=[2,4]", "seeds=[0]", "hydra.run.dir=sweep"], here, PATH
     )
@@ -80,3 +80,129 @@ def test_a_sweep_in_one_pass_does_the_others_where_it_cannot_nest(zygote, here):
             ("jl", "2"),
             ("jl", "4"),
         }
+
+
+# --- Outside of the repository ------------------------------------------------------------------
+
+PROJECTION = """
+from padim_lit import Projection
+
+class Blocks(Projection):
+    \"\"\"The first D channels from an offset on.
+
+    Args:
+        offset: the first of them.
+    \"\"\"
+
+    name = "blocks"
+
+    def __init__(self, in_channels: int, dim: int, seed: int = 0, offset: int = 0):
+        self.offset, self.options = offset, {"offset": offset}
+        super().__init__(in_channels, dim, seed)
+
+    def draw(self, generator):
+        import torch
+        return torch.eye(self.in_channels)[self.offset : self.offset + self.dim]
+"""
+DATA = """
+from dataclasses import dataclass
+from pathlib import Path
+from padim_lit.data import AnomalyData, Split
+from padim_lit.data.items import Item
+
+@dataclass(eq=False)
+class Pairs(AnomalyData):
+    \"\"\"Two folders.
+
+    Args:
+        root: holds good and bad.
+        held_out: good ones to test.
+    \"\"\"
+
+    root: str
+    held_out: int = 2
+
+    def read(self):
+        good, bad = (sorted((Path(self.root) / part).glob("*.png")) for part in ("good", "bad"))
+        test = [Item(p) for p in good[:self.held_out]] + [Item(p, "bad") for p in bad]
+        return Split("pairs", [Item(p) for p in good[self.held_out:]], test)
+"""
+BACKBONE = """
+from padim_lit import Backbone
+
+class Shallow(Backbone):
+    \"\"\"A ResNet18's first stage.\"\"\"
+
+    def __init__(self, depth: int = 1, weights: str = "random", seed: int = 0, state=None):
+        super().__init__("resnet18", [depth], weights, name="shallow", seed=seed, state=state)
+"""
+RUN = ["data=pairs", "data.root=pictures", "proj=blocks", "backbone=shallow", "dim=4",
+       "image_size=64", "crop_size=64", "trainer=cpu", "logger=none"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory):
+    """A folder with a class and a YAML of each kind, and pictures."""
+    folder = tmp_path_factory.mktemp("outside")
+    build_tree(folder / "tree", train=6, test={"good": 1, "crack": 2})
+    (folder / "pictures").mkdir()
+    (folder / "tree/train/good").rename(folder / "pictures/good")
+    (folder / "tree/test/crack").rename(folder / "pictures/bad")
+    for group, module, text, name in (
+        ("proj", "my_proj.Blocks", PROJECTION, "blocks"),
+        ("data", "my_data.Pairs", DATA, "pairs"),
+        ("backbone", "my_net.Shallow", BACKBONE, "shallow"),
+    ):
+        (folder / f"{module.partition('.')[0]}.py").write_text(text)
+        (folder / "conf" / group).mkdir(parents=True)
+        (folder / "conf" / group / f"{name}.yaml").write_text(
+            f"defaults:\n  - /class/{module}@_here_\n"
+        )
+    return folder
+
+
+def run_outside(zygote, outside, *args: str):
+    words = ["--config-dir", "conf", *RUN, *args]
+    return zygote.run(words, outside, {"PYTHONPATH": str(outside)})
+
+
+def test_a_class_and_a_yaml_of_each_kind_add_them(zygote, outside):
+    result = run_outside(zygote, outside, "proj.offset=3", "data.held_out=3", "hydra.run.dir=r")
+    assert result.code == 0, result.err
+    found = json.loads((outside / "r" / "metrics.json").read_text())
+    assert (found["proj"], found["proj/offset"], found["backbone"]) == ("blocks", 3, "shallow")
+    assert (found["data"], found["fit/images"], found["test/images"]) == ("pairs", 3, 5)
+    assert found["embedding_dim"] == 64
+
+
+def test_their_keys_are_in_the_help_and_in_the_config(zygote, outside):
+    out = run_outside(zygote, outside, "--help").out
+    assert "proj.offset=0" in out and "the first of them" in out and "good ones to test" in out
+    assert "offset: 0" in run_outside(zygote, outside, "--cfg", "job").out
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("proj.ofset=3", "unknown key proj.ofset; known here: name, offset"),
+        ("+data.heldout=3", "unknown key data.heldout; known here: root, held_out"),
+        ("++backbone.layers=[1]", "unknown key backbone.layers; known here: depth, weights"),
+        ("proj.offset=x", "proj.offset=x"),
+        ("data.root=???", "data.root is not set"),
+        ("proj._target_=my_data.Pairs", "unknown key proj.name; known here: root, held_out"),
+    ],
+)
+def test_unknown_keys_of_an_own_class_are_refused_by_name(zygote, outside, args, words):
+    result = run_outside(zygote, outside, args, "hydra.run.dir=bad")
+    assert result.code == 1 and words in result.err, result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_a_yaml_may_name_its_class_by_target_alone(zygote, outside):
+    plain = outside / "conf" / "proj" / "plain.yaml"
+    plain.write_text("_target_: my_proj.Blocks\noffset: 5\n")
+    result = run_outside(zygote, outside, "proj=plain", "hydra.run.dir=plain")
+    assert result.code == 0, result.err
+    assert json.loads((outside / "plain" / "metrics.json").read_text())["proj/offset"] == 5
+    result = run_outside(zygote, outside, "proj=plain", "+proj.more=1", "hydra.run.dir=bad")
+    assert result.code == 1 and "unknown key proj.more; known here: name, offset" in result.err

@@ -60,7 +60,7 @@ class Verdict:
 
     Attributes:
         evidence: a flat row for each case; its `case` is "yes", "no" or "open".
-        command: what measured it, a line a sweep; what would measure it where nothing did.
+        command: what measured it, one line per sweep; what would measure it where nothing did.
     """
 
     claim: Claim

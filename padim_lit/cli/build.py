@@ -1,8 +1,7 @@
-"""The only file that instantiates: data, model, logger and trainer from a config."""
+"""The only file that instantiates: data, model, logger and trainer from a mode's settings."""
 
-import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -11,64 +10,74 @@ from hydra.types import RunMode
 from hydra.utils import instantiate as hydra_instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
 
 from padim_lit.checkpoint.format import KEY, differences, read
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.instantiate import instantiate, require_targets
 from padim_lit.cli.messages import one_line
+from padim_lit.cli.settings import Embedding, Scoring, WithData
 from padim_lit.data import AnomalyData, reading
 from padim_lit.errors import InputError
+from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
+from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import Projection
 from padim_lit.padim import PaDiM
 from padim_lit.sweep.ablation import Ablation
 from padim_lit.sweep.gpus import claim, visible
+from padim_lit.system.versions import device_name, versions
+
+if TYPE_CHECKING:
+    from padim_lit.cli.modes.fit import Fit
 
 #: Beginnings of the names of Lightning's strategies that split a model.
 SHARDING = ("fsdp", "deepspeed", "model_parallel")
 #: Values of trainer.accelerator that may mean a GPU of CUDA's.
 GPU = ("auto", "gpu", "cuda")
+#: Settings that stand beside a sweep's results.
+SHOWN = ("eps", "sigma", "image_score")
 
 
-def make_data(config: DictConfig) -> AnomalyData:
-    with reading(config.picture_cache, config.picture_cache_gb, config.full_check):
+def make_data(settings: WithData, size: dict[str, Any]) -> AnomalyData:
+    """The data set, at the sizes in `size`; where a key is missing at its own."""
+    with reading(settings.picture_cache, settings.picture_cache_gb, settings.full_check):
         return instantiate(
-            config.data,
-            **preprocessing(config),
-            batch_size=config.batch_size,
-            num_workers=config.num_workers,
+            settings.data,
+            **size,
+            batch_size=settings.batch_size,
+            num_workers=settings.num_workers,
         )
 
 
-def make_model(config: DictConfig, data: AnomalyData) -> PaDiM:
+def make_backbone(settings: Embedding) -> Backbone:
+    return instantiate(settings.backbone, seed=settings.seed)
+
+
+def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     # Before the backbone, whose weights may have to be fetched.
-    if config.dim < 1:
-        raise InputError(f"dim={config.dim}: must be at least 1")
-    require_regular(config.eps, config.dim, data)
-    backbone = instantiate(config.backbone, seed=config.seed)
+    require_regular(settings.eps, settings.dim, data)
+    backbone = make_backbone(settings)
     # The name is for tables and folders; a projection's class has its own.
-    node = OmegaConf.masked_copy(config.proj, [k for k in config.proj if k != "name"])
+    node = {key: value for key, value in settings.proj.items() if key != "name"}
     projection = instantiate(
-        node, in_channels=backbone.embedding_dim, dim=config.dim, seed=config.seed
+        node, in_channels=backbone.embedding_dim, dim=settings.dim, seed=settings.seed
     )
-    if config.proj_from:
-        _adopt(projection, config.proj_from, backbone)
+    if settings.proj_from:
+        _adopt(projection, settings.proj_from, backbone)
     model = PaDiM(
         backbone,
         projection,
         image_shape=data.image_shape,
-        eps=config.eps,
-        grid=config.grid,
-        sigma=config.sigma,
-        image_score=config.image_score,
+        eps=settings.eps,
+        grid=settings.grid,
+        sigma=settings.sigma,
+        image_score=settings.image_score,
     )
-    weights = config.backbone.weights
     model.detector.provenance = {
         "data": data.name,
         **data.provenance,
-        **preprocessing(config),
-        "weights": weights,
+        **data.size,
+        "weights": settings.backbone.get("weights"),
     }
     return model
 
@@ -87,7 +96,7 @@ def _adopt(projection: Projection, path: str, backbone: Backbone) -> None:
 
 
 def make_ablation(
-    config: DictConfig, data: AnomalyData, backbone: Backbone, folder: Path, resamples: int = 0
+    settings: Scoring, data: AnomalyData, backbone: Backbone, folder: Path, resamples: int = 0
 ) -> Ablation:
     """Runs the backbone over `data`; the feature maps lie in `folder` until it is closed."""
     return Ablation(
@@ -97,18 +106,17 @@ def make_ablation(
         data.test_dataloader(),
         (len(data.train_items), len(data.test_items)),
         folder,
-        config.grid,
-        config.eps,
-        config.sigma,
-        config.image_score,
+        settings.grid,
+        settings.eps,
+        settings.sigma,
+        settings.image_score,
         resamples,
     )
 
 
 def require_regular(eps: float, dim: int, data: AnomalyData) -> None:
+    """Raise InputError where every covariance would be singular."""
     images = data.provenance["train_images"]
-    if not 0 <= eps < math.inf:
-        raise InputError(f"eps={eps}: must be finite, 0 or more; set eps > 0 (PaDiM: 0.01)")
     if eps == 0 and images <= dim:
         raise InputError(
             f"eps={eps} with {images} training images and dim={dim}: every covariance would be "
@@ -116,100 +124,122 @@ def require_regular(eps: float, dim: int, data: AnomalyData) -> None:
         )
 
 
-def data_was_given() -> bool:
-    """Whether the command line names the data, so that the default's were not meant by silence."""
-    return any(key.lstrip("+").startswith("data") for key in HydraConfig.get().overrides.task)
+def require_sigma(sigma: float, data: AnomalyData) -> None:
+    """Raise InputError for a σ that the images do not allow, before the backbone runs."""
+    AnomalyMap((1, 1), data.image_shape, sigma)
 
 
-def preprocessing(config: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(OmegaConf.masked_copy(config, ["image_size", "crop_size"]))
-
-
-def load_model(config: DictConfig, data: AnomalyData) -> PaDiM:
-    """The checkpoint's PaDiM, after checking that the config asks for just that one."""
-    state = read(config.ckpt)[KEY]
-    saved, provenance = state["spec"], state["provenance"]
-    given: dict[str, Any] = {
-        "backbone": {k: config.backbone[k] for k in ("model", "feature_location")},
-        "proj": config.proj.name,
-        "proj_options": _given_options(config.proj),
-        "seed": config.seed,
-        "eps": config.eps,
-        "grid": config.grid,
-        "image_shape": list(data.image_shape),
-        "sigma": config.sigma,
-        "image_score": config.image_score,
+def facts(
+    settings: Embedding, data: AnomalyData, backbone: Backbone, device: torch.device
+) -> dict[str, Any]:
+    """What the results of a sweep have in common: data, weights, settings, device, versions."""
+    counts = ("train_images", "test_good", "test_defective", "test_planted", "pixel_truth")
+    return {
+        "data": data.name,
+        **{key: data.provenance.get(key) for key in ("split_seed", *counts)},
+        **data.size,
+        "backbone": backbone.name,
+        "weights": backbone.source,
+        "embedding_dim": backbone.embedding_dim,
+        "grid": "x".join(map(str, resolve_grid(backbone.grids(data.image_shape), settings.grid))),
+        **{key: getattr(settings, key) for key in SHOWN if hasattr(settings, key)},
+        "device": device_name(device),
+        **versions(),
     }
-    if config.backbone.layers is not None:
-        given["backbone"]["layers"] = sorted(config.backbone.layers)
-    if config.proj.name != "identity":
-        given["dim"] = config.dim
+
+
+def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
+    """The checkpoint's PaDiM, after checking that the settings ask for just that one."""
+    state = read(settings.ckpt)[KEY]
+    saved, provenance = state["spec"], state["provenance"]
+    backbone, proj = settings.backbone, settings.proj
+    given: dict[str, Any] = {
+        "backbone": {k: backbone[k] for k in ("model", "feature_location") if k in backbone},
+        "proj": proj["name"],
+        "proj_options": _given_options(proj),
+        "seed": settings.seed,
+        "eps": settings.eps,
+        "grid": settings.grid,
+        "image_shape": list(data.image_shape),
+        "sigma": settings.sigma,
+        "image_score": settings.image_score,
+    }
+    if backbone.get("layers") is not None:
+        given["backbone"]["layers"] = sorted(backbone["layers"])
+    if proj["name"] != "identity":
+        given["dim"] = settings.dim
     wrong = differences(saved, given)
     if provenance:  # a checkpoint of a plain Trainer has none: its preprocessing is the caller's
-        asked = {**preprocessing(config), "weights": config.backbone.weights}
+        asked = {**data.size, "weights": backbone.get("weights")}
         known = str(provenance.get("data")).split(" + ")  # several after mode=merge
         if data.name in known and "split_seed" in data.provenance:
             # Another split would test on images that the checkpoint was fitted on.
             asked["split_seed"] = data.provenance["split_seed"]
         wrong = wrong or differences(provenance, asked)
     if wrong:
-        raise InputError(f"ckpt={config.ckpt} is of another config: {wrong}; give the same keys")
-    return PaDiM.load_from_checkpoint(config.ckpt)
+        raise InputError(f"ckpt={settings.ckpt} is of another config: {wrong}; give the same keys")
+    return PaDiM.load_from_checkpoint(settings.ckpt)
 
 
-def _given_options(proj: DictConfig) -> dict[str, Any]:
+def _given_options(proj: dict[str, Any]) -> dict[str, Any]:
     options = {k: v for k, v in proj.items() if k not in ("_target_", "name")}
     return {k: v for k, v in options.items() if v != "auto"}  # auto has become a number
 
 
-def make_logger(config: DictConfig) -> Logger | None:
-    if not config.logger.get("_target_"):
+def make_logger(node: dict[str, Any]) -> Logger | None:
+    if not node.get("_target_"):
         return None
-    node = config.logger.copy()
     hydra = HydraConfig.get()
-    if "group" in node and node.group is None and hydra.mode == RunMode.MULTIRUN:
-        node.group = Path(hydra.sweep.dir).name
+    if node.get("group", "") is None and hydra.mode == RunMode.MULTIRUN:
+        node = {**node, "group": Path(hydra.sweep.dir).name}
     return instantiate(node)
 
 
-def make_trainer(config: DictConfig, logger: Logger | None, *callbacks: Callback) -> Trainer:
-    if config.trainer.get("max_epochs") != 1:
+def make_trainer(
+    node: dict[str, Any], logger: Logger | None = None, *callbacks: Callback
+) -> Trainer:
+    node = dict(node)
+    if node.get("max_epochs") != 1:
         raise InputError(
-            f"trainer.max_epochs={config.trainer.get('max_epochs')}: PaDiM fits in one pass over "
+            f"trainer.max_epochs={node.get('max_epochs')}: PaDiM fits in one pass over "
             "the images; leave it at 1"
         )
-    strategy = str(config.trainer.get("strategy"))
+    strategy = str(node.get("strategy"))
     if strategy.startswith(SHARDING):
         raise InputError(
             f"trainer.strategy={strategy}: it shards what is trained, and here nothing is; "
             "backbone and moments are whole on every rank; use trainer=ddp"
         )
-    root = HydraConfig.get().runtime.output_dir
-    node = config.trainer.copy()
+    hydra = HydraConfig.get()
     if node.get("accelerator") == "auto" and not torch.cuda.is_available():
-        node.accelerator = "cpu"  # Apple's GPUs have no float64, which the moments' mean needs
-    sweep, gpus = HydraConfig.get().mode == RunMode.MULTIRUN, torch.cuda.device_count()
+        node["accelerator"] = "cpu"  # Apple's GPUs have no float64, which the moments' mean needs
+    sweep, gpus = hydra.mode == RunMode.MULTIRUN, torch.cuda.device_count()
     if sweep and gpus > 1 and node.get("devices") == 1 and node.get("accelerator") in GPU:
-        node.devices = [claim(visible(gpus))]  # not the first, which other jobs may be using
-    require_targets(OmegaConf.to_container(node, resolve=True), "trainer")
+        node["devices"] = [claim(visible(gpus))]  # not the first, which other jobs may be using
+    require_targets(node, "trainer")
     try:
         trainer = hydra_instantiate(
             node,
             _convert_="all",
             logger=logger or False,
             callbacks=list(callbacks),
-            default_root_dir=root,
+            default_root_dir=hydra.runtime.output_dir,
         )
     except InstantiationException as error:
         raise InputError(
-            f"trainer: {one_line(error)}; choose trainer=auto, cpu, gpu or ddp, or mend its keys"
+            f"trainer: {one_line(error)}; choose trainer=auto, cpu, gpu or ddp, or correct its keys"
         ) from error
     if trainer.strategy.root_device.type == "mps":
         raise InputError("trainer.accelerator=mps has no float64, which the means need; use cpu")
     if trainer.world_size > 1 and sweep:
         # Lightning starts a process a device with this process's arguments: the whole sweep.
         raise InputError(
-            f"a sweep uses one device a job, but trainer.devices gives {trainer.world_size}; set "
+            f"a sweep uses one device per job, but trainer.devices gives {trainer.world_size}; set "
             "trainer=auto, or leave out -m"
         )
     return trainer
+
+
+def device_of(node: dict[str, Any]) -> torch.device:
+    """The first device of the trainer that `node` describes."""
+    return make_trainer(node).strategy.root_device

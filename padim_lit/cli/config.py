@@ -1,182 +1,110 @@
-"""Typed schema of the config: every key that ``run.py`` knows, its type and its default.
+"""The config: its schema, for Hydra, and the settings that are made of it, once, for a mode.
 
-The YAML files under conf/ choose values; a value of another type, or a key that is not here, is
-refused by Hydra before anything runs.
+``defaults: [/class/PACKAGE.CLASS@_here_]`` in a YAML file makes the arguments of that class, with
+their types and defaults, the keys that the file's group has. Values of another type and keys that
+are not there are refused by Hydra before anything runs.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+
+from padim_lit.cli.help import help_text
+from padim_lit.cli.instantiate import require_targets
+from padim_lit.cli.modes import mode_of
+from padim_lit.cli.schema import load, schema
+from padim_lit.cli.settings import Settings
+from padim_lit.errors import InputError
+
+_PACKAGE = Path(__file__).parents[1]
+#: The YAML files: part of an installed package, beside it in a checkout.
+CONF = next(c for c in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if c.is_dir())
+#: Keys of a config that hold what a class is made with.
+GROUPS = ("backbone", "proj", "data")
+_PREFIX = "class/"
 
 
-@dataclass
-class BackboneConfig:
-    _target_: str = "padim_lit.model.backbone.Backbone"
-    name: str = MISSING
-    model: str = MISSING
-    layers: list[int] | None = None
-    weights: str = "pretrained"
-    feature_location: str | None = None
+class ClassSource(ConfigSource):
+    """Serves ``class/PACKAGE.CLASS``: a config of the class's arguments."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "class"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        target = config_path.removeprefix(_PREFIX).removesuffix(".yaml")
+        found = load(target)
+        node = OmegaConf.structured(found if _is_settings(found) else schema(target))
+        return ConfigResult(self.provider, config_path, node, {"package": None})
+
+    def is_group(self, config_path: str) -> bool:
+        return False
+
+    def is_config(self, config_path: str) -> bool:
+        return config_path.startswith(_PREFIX)
+
+    def available(self) -> bool:
+        return True
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        return []
 
 
-@dataclass
-class ProjectionConfig:
-    _target_: str = MISSING
-    name: str = MISSING
+class ClassSearchPath(SearchPathPlugin):
+    """Makes Hydra ask `ClassSource`."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.prepend("padim_lit", "class://", SearchPathQuery(provider="schema"))
 
 
-@dataclass
-class SparseConfig(ProjectionConfig):
-    density: Any = "auto"  # a number, or auto
-
-
-@dataclass
-class FisherConfig(ProjectionConfig):
-    fit_images: int = 100
-    shrinkage: float = 0.1
-
-
-@dataclass
-class MinorConfig(ProjectionConfig):
-    fit_images: int = 100
-    sketch: int = 300
-
-
-@dataclass
-class ELPVConfig:
-    _target_: str = "padim_lit.data.ELPV"
-    cells: str = "mono"
-    planted: bool = True
-    split_seed: int = 0
-
-
-@dataclass
-class MVTecConfig:
-    _target_: str = "padim_lit.data.MVTec"
-    root: str = MISSING
-    category: str = MISSING
-    download: bool = False
-    url: str | None = None
-    sha256: str | None = None
-
-
-@dataclass
-class MagneticTileConfig:
-    _target_: str = "padim_lit.data.MagneticTile"
-    root: str = MISSING
-    split_seed: int = 0
-    test_good: int = 150
-    whole_tiles: bool = True
-
-
-@dataclass
-class FolderConfig:
-    _target_: str = "padim_lit.data.Folder"
-    root: str = MISSING
-
-
-@dataclass
-class CategoryConfig:
-    _target_: str = MISSING
-    root: str = MISSING
-    category: str = MISSING
-
-
-@dataclass
-class ValidationConfig(CategoryConfig):
-    validation: str = "unused"
-
-
-@dataclass
-class RealIADConfig(CategoryConfig):
-    resolution: int = 1024
-
-
-@dataclass
-class Config:
-    """One run. Groups (backbone, proj, data, trainer, logger) are files under conf/."""
-
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    # Each option brings its own schema, so that an option's keys are checked too.
-    proj: Any = MISSING
-    data: Any = MISSING
-    # Lightning's Trainer and loggers check their own arguments.
-    trainer: dict[str, Any] = field(default_factory=dict)
-    logger: dict[str, Any] = field(default_factory=dict)
-
-    mode: str = "fit"  # a key of padim_lit.cli.experiment.MODES
-    dim: int = 100
-    eps: float = 0.01
-    seed: int = 0
-    image_size: Any = 256  # int, or [h, w]
-    crop_size: Any = 224  # int, [h, w], or null
-    grid: Any = "auto"  # auto, null or a number of positions
-    sigma: float = 4.0
-    image_score: str = "max"
-    batch_size: int = 32
-    num_workers: int | None = None
-    full_check: int = 2000
-    picture_cache: str | None = None
-    picture_cache_gb: float = 20.0
-    ckpt: str | None = None
-    calibration: int = 500  # training images scored leave-one-out for the threshold; 0: none
-    false_alarm_rate: float | None = None
-
-    # mode=merge, update, remove, export
-    ckpts: list[str] | None = None
-    proj_from: str | None = None
-    images: str | None = None  # a file, folder or pattern
-    repeats: str = "refuse"
-
-    # mode=predict
-    overlays: str = "anomalous"
-    explain: bool = False
-    watch: bool = False
-    watch_settle: float = 1.0  # seconds
-    watch_idle: float | None = None  # seconds
-
-    # mode=export
-    format: str = "onnx"
-    precision: str = "fp32"
-    preprocess: bool = False
-    output: str | None = None
-    threshold: float | None = None  # of mode=predict too
-
-    # One pass over the images instead of one run: experiment=ablation.
-    projs: list[str] | None = None
-    dims: list[int] | None = None
-    seeds: list[int] | None = None
-    max_memory_gb: float = 4.0
-    rows: int = 6  # of experiment=figure4
-    positions: int = 64  # patch positions of experiment=distortion
-    resamples: int = 1000  # of the test images, for intervals; 0: none
-    # D of a backbone by its name, for dims that follow the backbone: experiment=table1.
-    paper_dims: dict[str, int] = field(default_factory=dict)
+def _is_settings(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, Settings)
 
 
 def register() -> None:
-    """Make the schema known to Hydra under the names that conf/ refers to."""
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    for name, node in {
-        "projection": ProjectionConfig,
-        "sparse": SparseConfig,
-        "fisher": FisherConfig,
-        "npca": MinorConfig,
-    }.items():
-        store.store(group="schema/proj", name=name, node=node)
-    for name, node in {
-        "elpv": ELPVConfig,
-        "mvtec": MVTecConfig,
-        "mtd": MagneticTileConfig,
-        "folder": FolderConfig,
-        "visa": CategoryConfig,
-        "btad": CategoryConfig,
-        "mpdd": CategoryConfig,
-        "loco": ValidationConfig,
-        "mvtec_ad2": ValidationConfig,
-        "real_iad": RealIADConfig,
-    }.items():
-        store.store(group="schema/data", name=name, node=node)
+    """Make Hydra know ``class/`` and the text of ``--help``."""
+    for plugin in (ClassSource, ClassSearchPath):
+        Plugins.instance().register(plugin)
+    OmegaConf.register_new_resolver("padim_lit.help", help_text, replace=True)
+
+
+def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
+    """The settings of the config's mode: plain values, checked.
+
+    A config that was written by an earlier run comes without types, and a YAML of one's own may
+    name its class by ``_target_`` alone: all are held against the signatures here.
+
+    Args:
+        config: as Hydra composed it.
+        typed: the KEY=VALUEs of the command line.
+
+    Raises:
+        InputError: a value that is not allowed.
+        OmegaConfBaseException: a key that is not known, not set, or of another type.
+    """
+    plain = OmegaConf.to_container(config)
+    require_targets(plain)
+    kind = mode_of(plain.get("mode")).settings_class()
+    for key in (word.lstrip("+~").partition("=")[0] for word in typed):
+        if key.partition(".")[0] in kind.imported and "." in key:
+            raise InputError(
+                f"{key}: mode={kind.mode} reads no key of {key.partition('.')[0]}; leave it out"
+            )
+    full = OmegaConf.merge(OmegaConf.structured(kind), plain)
+    for group in GROUPS:
+        node = full.get(group)
+        if isinstance(node, DictConfig) and "_target_" in node:
+            load(node._target_, group)
+            # First into its place, so that an error can name the whole key.
+            full[group] = OmegaConf.structured(schema(node._target_))
+            full[group].merge_with(plain[group])
+    for key in sorted(OmegaConf.missing_keys(full)):
+        raise InputError(f"{key} is not set; give {key}=VALUE")
+    return kind(**OmegaConf.to_container(full, resolve=True))

@@ -3,10 +3,10 @@
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback as HydraCallback
@@ -16,19 +16,10 @@ from omegaconf import DictConfig
 
 from padim_lit.analysis.result_files import collect
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
-from padim_lit.cli.instantiate import import_own
+from padim_lit.cli.config import settings_of
 from padim_lit.cli.messages import one_line
-from padim_lit.cli.modes import (
-    ablation,
-    calibrate,
-    distortion,
-    export,
-    figure4,
-    fit,
-    merge,
-    predict,
-    update,
-)
+from padim_lit.cli.modes import mode_of
+from padim_lit.cli.settings import Settings
 from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers
 from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
@@ -50,39 +41,6 @@ QUIET = (
 )
 
 
-class Mode(NamedTuple):
-    """What run.py does.
-
-    Attributes:
-        run: takes the config and the folder to write into.
-        result: the file that it writes last.
-        names: what else it writes directly into the folder.
-    """
-
-    run: Callable[[DictConfig, Path], Any]
-    result: str
-    names: Sequence[str] = ("model.ckpt",)
-
-
-_FIT = ("model.ckpt", "heatmaps", "predictions.csv", "config.yaml", "csv", "tensorboard")
-_ABLATION = ("sweep.csv", "scores.csv", "scores.npz", "resamples.npz", "runs", "features")
-_DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")
-_PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps")
-#: mode=NAME → what runs, and what it writes.
-MODES = {
-    "fit": Mode(fit.run, "metrics.json", _FIT),
-    "ablation": Mode(ablation.run, "rows.json", _ABLATION),
-    "distortion": Mode(distortion.run, "distortion.json", _DISTORTION),
-    "figure4": Mode(figure4.run, "figure4.json", ("figure4.png", "features")),
-    "predict": Mode(predict.run, "predict.json", _PREDICT),
-    "export": Mode(export.run, "export.json", ()),  # its output is checked there
-    "merge": Mode(merge.run, "merge.json"),
-    "update": Mode(update.run, "update.json"),
-    "remove": Mode(update.run_remove, "remove.json"),
-    "calibrate": Mode(calibrate.run, "calibrate.json"),
-}
-
-
 def main(config: DictConfig) -> None:
     """Hydra's task: one run, or one job of a sweep."""
     keep_freed_memory()  # here, because launchers run each job in a process of its own
@@ -93,9 +51,9 @@ def main(config: DictConfig) -> None:
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     if hydra.mode != RunMode.MULTIRUN:
-        mode = _mode(config)
-        with _held(mode, config, folder):
-            _run(mode, config, folder)
+        settings = settings_of(config, hydra.overrides.task)
+        with _held(settings, folder):
+            _run(settings, folder)
         return
     launchers.allow_loaders()
     try:
@@ -112,16 +70,17 @@ def run_job(config: DictConfig, folder: Path) -> None:
     names it at the end, and the same command again runs it again.
     """
     try:
-        mode, job = _mode(config), jobs.describe(config)
-        with _held(mode, config, folder, jobs.DONE, jobs.FAILED):
-            if jobs.is_done(folder, mode.result, job):
+        settings = settings_of(config, HydraConfig.get().overrides.task)
+        result, job = mode_of(settings.mode).result, jobs.describe(asdict(settings))
+        with _held(settings, folder, jobs.DONE, jobs.FAILED):
+            if jobs.is_done(folder, result, job):
                 print(
                     f"Job {folder.name}: done already, skipped; to run it anew delete {folder} or "
                     "give another hydra.sweep.dir"
                 )
                 return
-            jobs.begin(folder, mode.result)
-            _run(mode, config, folder)
+            jobs.begin(folder, result)
+            _run(settings, folder)
             jobs.finish(folder, job)
     except HeldElsewhere as error:  # what becomes of it is that run's to say
         log.error("this job was left out: %s", one_line(error))
@@ -132,11 +91,10 @@ def run_job(config: DictConfig, folder: Path) -> None:
         log.error("this job failed: %s", one_line(error))
 
 
-def _run(mode: Mode, config: DictConfig, folder: Path) -> None:
+def _run(settings: Settings, folder: Path) -> None:
     """The mode's `run`; what the machine did to it becomes one line too."""
-    import_own(config)
     try:
-        mode.run(config, folder)
+        mode_of(settings.mode).runner()(settings, folder)
     except (OSError, RuntimeError, MemoryError) as error:
         reason = resource_errors.error_line(error, folder)
         if reason is None:
@@ -144,20 +102,15 @@ def _run(mode: Mode, config: DictConfig, folder: Path) -> None:
         raise InputError(reason) from error
 
 
-def _held(mode: Mode, config: DictConfig, folder: Path, *more: str) -> AbstractContextManager[None]:
+def _held(settings: Settings, folder: Path, *more: str) -> AbstractContextManager[None]:
     """The run's folder, held for what the mode writes; further ranks share the first one's."""
     if rank_zero_only.rank:
         return nullcontext()
+    mode, given = mode_of(settings.mode), getattr(settings, "ckpt", None)
     # A checkpoint that is changed in place was named by the user.
-    given = config.ckpt and Path(config.ckpt).expanduser().absolute() == folder / "model.ckpt"
-    names = [n for n in mode.names if not (given and n == "model.ckpt")]
+    in_place = given and Path(given).expanduser().absolute() == folder / "model.ckpt"
+    names = [name for name in mode.names if not (in_place and name == "model.ckpt")]
     return run_folder(folder, [mode.result, *names, *more])
-
-
-def _mode(config: DictConfig) -> Mode:
-    if config.mode not in MODES:
-        raise InputError(f"mode={config.mode}: unknown; allowed: {', '.join(MODES)}")
-    return MODES[config.mode]
 
 
 class SweepReport(HydraCallback):

@@ -1,5 +1,6 @@
 """One line for whatever goes wrong with a config."""
 
+import re
 from dataclasses import fields, is_dataclass
 
 from hydra.errors import (
@@ -9,27 +10,15 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from padim_lit.errors import InputError
+from padim_lit.cli.modes import MODES
 from padim_lit.sweep.launchers import EXTRAS
 
-
-def require_known_keys(config: DictConfig, prefix: str = "") -> None:
-    """Refuse what ``+KEY=VALUE`` added where a schema says which keys exist.
-
-    Raises:
-        InputError: the unknown key and those that are known beside it.
-    """
-    schema = OmegaConf.get_type(config)
-    if not is_dataclass(schema):  # trainer and logger take what Lightning takes
-        return
-    for key in config:
-        if key not in _keys(schema):
-            raise InputError(_unknown(f"{prefix}{key}", schema))
-        if not OmegaConf.is_missing(config, key) and isinstance(config[key], DictConfig):
-            require_known_keys(config[key], f"{prefix}{key}.")
+#: What OmegaConf says of a key that is missing, or that another one refers to.
+UNSET = re.compile(
+    r"Missing mandatory value: (\S+)|interpolation '\${([\w.]+)}': Incompatible value 'None'"
+)
 
 
 def error_line(error: HydraException | OmegaConfBaseException) -> str:
@@ -42,16 +31,19 @@ def error_line(error: HydraException | OmegaConfBaseException) -> str:
         return f"no {error.missing_cfg_file}; allowed: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r}: {first}; write KEY=VALUE, and quote what the shell would split"
-    _, missing, key = first.partition("Missing mandatory value: ")
-    if missing:
+    group = re.fullmatch(r"Could not override '(\w+)'\. No match in the defaults list\.", first)
+    if group and (readers := _readers(group[1])):
+        return f"{group[1]} is no key of this mode, but of {readers}; leave it out"
+    if unset := UNSET.search(first):
+        key = unset[1] or unset[2]
         return f"{key} is not set; give {key}=VALUE"
-    cause = error.__cause__
-    if not isinstance(error, ConfigCompositionException) or cause is None:
-        return first
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         if is_dataclass(cause.object_type):
             return _unknown(cause.full_key, cause.object_type)
         return " ".join(lines)
+    if cause is error or cause is None:
+        return first
     # The exception names the override, its cause what is wrong with it.
     return f"{first}: {str(cause).splitlines()[0]}; `python run.py --help` lists the keys"
 
@@ -61,12 +53,20 @@ def _extra(file: str | None) -> str | None:
     return EXTRAS.get(name) if group == "hydra/launcher" else None
 
 
-def _keys(schema: type) -> list[str]:
-    return [f.name for f in fields(schema)]
-
-
 def _unknown(key: str, schema: type) -> str:
-    return f"unknown key {key}; known here: {', '.join(k for k in _keys(schema) if k[0] != '_')}"
+    """A key that a mode's settings, or the class that a group is made with, do not have."""
+    known = [one.name for one in fields(schema) if one.name[0] != "_"]
+    mode = getattr(schema, "mode", None)
+    if mode and (readers := _readers(key)):
+        return f"{key} is no key of mode={mode}, but of {readers}; leave it out"
+    return f"unknown key {key}; known here: {', '.join(known)}"
+
+
+def _readers(key: str) -> str:
+    """The modes that have the key."""
+    classes = {name: mode.settings_class() for name, mode in MODES.items()}
+    found = [name for name, kind in classes.items() if key in {one.name for one in fields(kind)}]
+    return ", ".join(f"mode={name}" for name in found)
 
 
 def one_line(error: BaseException) -> str:

@@ -47,3 +47,17 @@ def refuse_null_groups(overrides: Sequence[Override], conf: Path) -> None:
                 f"{override.text}: {override.key} is no value but a file of conf/{override.key}; "
                 f"leave it out, or choose {', '.join(options)}"
             )
+
+
+def from_here(words: Sequence[str]) -> list[str]:
+    """The command line with a --config-path from where one stands, not from this package."""
+    found, takes_path = [], False
+    for word in words:
+        option, equals, path = word.partition("=")
+        if takes_path:
+            word = str(Path(word).absolute())
+        elif option == "--config-path" and equals:
+            word = f"{option}={Path(path).absolute()}"
+        found.append(word)
+        takes_path = word in ("--config-path", "-cp")
+    return found

@@ -150,6 +150,7 @@ class AnomalyData(LightningDataModule):
         name, provenance, notes: as in `Split`, completed with what was found here.
         train_items, test_items: what is loaded.
         image_shape: (h, w) of every image in a batch.
+        size: image_size and crop_size as they were given, for the provenance of a fit.
 
     Raises InputError for fewer than two different training images, no test image, an image that
     cannot be read, a mask of another size, and sizes or counts out of range.
@@ -172,6 +173,7 @@ class AnomalyData(LightningDataModule):
         require_count("num_workers", self.num_workers, lowest=0)
         self.resize_crop = ResizeCrop(self.image_size, self.crop_size)
         self.image_shape = self.resize_crop.output_shape
+        self.size = {"image_size": self.image_size, "crop_size": self.crop_size}
         self.reading = _reading.get()
         split = self.read()
         self.name = split.name

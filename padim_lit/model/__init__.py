@@ -1,1 +1,4 @@
 """The method: backbone, projection, embedding, moments, Gaussians, anomaly map."""
+
+# So that every projection has registered its name wherever a checkpoint is read.
+from padim_lit.model import learned as learned

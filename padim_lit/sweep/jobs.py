@@ -1,12 +1,11 @@
 """What a job of a sweep leaves to say that it is done, or why it failed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
 
 from padim_lit.analysis.result_files import DONE, FAILED
 from padim_lit.sweep.folders import RESULT_NEUTRAL_KEYS
@@ -14,23 +13,18 @@ from padim_lit.system.atomic import write_json
 from padim_lit.version import __version__
 
 
-def describe(config: DictConfig, without: Sequence[str] = ()) -> dict[str, Any]:
-    """All that a job's result depends on: the resolved config, and the version.
+def describe(keys: Mapping[str, Any], without: Sequence[str] = ()) -> dict[str, Any]:
+    """All that a job's result depends on: its keys and values, and the version.
 
     `RESULT_NEUTRAL_KEYS` are left out.
 
     Args:
-        config: the job's.
+        keys: the job's config, plain.
         without: further keys to leave out.
-
-    Raises:
-        OmegaConfBaseException: the config refers to what is not set.
     """
-    keys = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    for key in (*RESULT_NEUTRAL_KEYS, *without):
-        keys.pop(key, None)
-    if isinstance(keys.get("logger"), dict):
-        keys["logger"].pop("save_dir", None)  # the folder itself, which may have been moved
+    keys = {k: v for k, v in keys.items() if k not in (*RESULT_NEUTRAL_KEYS, *without)}
+    if keys.get("logger"):  # save_dir is the folder itself, which may have been moved
+        keys["logger"] = {k: v for k, v in keys["logger"].items() if k != "save_dir"}
     # As text, because JSON has no NaN.
     return {
         "version/padim_lit": __version__,

@@ -28,6 +28,8 @@ TINY = [
     "image_size=64", "crop_size=64", "proj=jl", "dim=8", "trainer=cpu", "logger=none",
     "hydra.run.dir=run",
 ]  # fmt: skip
+#: Those that the one-pass experiments read too.
+TINY_SWEEP = [word for word in TINY if not word.startswith(("proj=", "dim=", "logger="))]
 
 
 class Result(NamedTuple):
@@ -119,7 +121,11 @@ class Zygote:
 def _serve() -> None:
     """The zygote's side: one JSON order a line in, one exit status a line out."""
     sys.path[0] = str(ROOT)  # as for a script that lies there
+    from padim_lit.cli import main  # noqa: F401 - for its imports
+    from padim_lit.cli.modes import MODES
 
+    for mode in MODES.values():
+        mode.settings_class()
     gc.freeze()  # a collection in a child would copy every page that it looks at
     print("0", flush=True)
     for line in sys.stdin:
@@ -136,6 +142,7 @@ def _become_run(order: dict) -> NoReturn:
     os.setsid()  # so that a timeout can end its loader processes too
     os.chdir(order["cwd"])
     os.environ.update(order["env"])
+    sys.path[1:1] = [p for p in order["env"].get("PYTHONPATH", "").split(os.pathsep) if p]
     files = [os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in order["files"]]
     for source, target in zip((os.open(os.devnull, os.O_RDONLY), *files), (0, 1, 2), strict=True):
         os.dup2(source, target)

@@ -298,7 +298,8 @@ def test_no_job_succeeds(zygote, here):
     [
         ("backbone=wide_resnet50", [550]),
         ("backbone=resnet18", [100]),
-        ("backbone=efficientnet_b5 dim=70", [70]),
+        ("backbone=efficientnet_b5", [100]),
+        ("backbone=efficientnet_b5 dims=[70]", [70]),
         ("backbone=resnet18 dims=[5,6]", [5, 6]),
     ],
 )

@@ -108,13 +108,16 @@ CONFIG = [
     Case("sharding", "trainer.strategy=fsdp", ("trainer.strategy=fsdp", "use trainer=ddp")),
     Case("no trainer", "trainer=null", ("trainer=null", "choose auto, cpu, ddp, gpu")),
     Case("no experiment", "experiment=null", ("experiment=null", "leave it out", "ablation")),
-    Case("unknown mode", "mode=foo", ("mode=foo", "allowed: fit, ablation")),
-    Case("projs without an ablation", "projs=[jl]", ("projs=['jl']", "proj=VALUE", "ablation")),
-    Case("dims without an ablation", "dims=[4]", ("dims=[4]", "dim=VALUE", "ablation")),
-    Case("seeds without an ablation", "seeds=[0,1]", ("seeds=[0, 1]", "seed=VALUE", "ablation")),
+    Case("unknown mode", "mode=foo", ("mode/foo", "allowed: ablation", "fit, merge")),
+    Case("no mode", "mode=null", ("mode=null", "leave it out, or choose", "predict")),
+    Case("projs without an ablation", "projs=[jl]", ("projs is no key of mode=fit", "ablation")),
+    Case("dims without an ablation", "dims=[4]", ("dims is no key of mode=fit", "mode=ablation")),
+    Case("seeds without an ablation", "seeds=[0,1]", ("seeds is no key of mode=fit", "ablation")),
+    Case("a key of another mode", "format=onnx", ("format is no key of mode=fit", "mode=export")),
+    Case("one that is added", "+watch=true", ("watch is no key of mode=fit", "mode=predict")),
     Case("unknown logger", "logger=mlflow", ("logger/mlflow", "csv, none, tensorboard, wandb")),
-    Case("unknown key", "foo=1", ("unknown key foo", "dim, eps, seed")),
-    Case("unknown key added", "+foo=1", ("unknown key foo", "dim, eps, seed")),
+    Case("unknown key", "foo=1", ("unknown key foo", "eps, sigma, image_score, dim")),
+    Case("unknown key added", "+foo=1", ("unknown key foo", "eps, sigma, image_score, dim")),
     Case("unknown key of data", "data.foo=1", ("unknown key data.foo", "root")),
     Case("unknown key of data added", "+data.foo=1", ("unknown key data.foo", "root")),
     Case("unknown key of proj", "proj=sparse proj.foo=1", ("unknown key proj.foo", "density")),
@@ -230,11 +233,36 @@ def test_a_sweep_over_no_option_runs_no_job(zygote, here):
     assert leftovers(here) == []
 
 
-def test_a_sweep_over_modes_reports_the_one_that_is_none(zygote, here):
+def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
     result = zygote.run(["-m", *TINY, "mode=foo,fit", "hydra.sweep.dir=sweep"], here)
-    require_one_clear_line(result, ("1 of 2 jobs failed",))
-    assert "Job 0 failed" in result.out and "mode=foo: unknown; allowed: fit" in result.out
-    assert (here / "sweep" / "1" / "metrics.json").exists()
+    require_one_clear_line(result, ("mode/foo", "fit"))
+    assert leftovers(here) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("mode=predict dim=3", ("dim is no key of mode=predict", "mode=fit, mode=figure4")),
+        ("mode=predict data=elpv", ("data is no key", "mode=calibrate")),
+        ("mode=merge trainer=cpu", ("trainer is no key", "mode=predict")),
+        ("mode=export batch_size=3", ("batch_size is no key of mode=export", "mode=predict")),
+        ("mode=predict proj.fit_images=3 ckpt=a images=b", ("proj.fit_images", "reads no key")),
+        ("mode=predict ckpt=a images=b threshold=nan", ("threshold=nan", "finite")),
+        ("mode=predict ckpt=a images=b false_alarm_rate=2", ("false_alarm_rate=2", "between")),
+        ("mode=predict ckpt=a images=b overlays=nonsense", ("overlays=nonsense", "anomalous")),
+        ("mode=predict ckpt=a images=b batch_size=-1", ("batch_size=-1", "at least 1")),
+        ("mode=calibrate ckpt=a images=b num_workers=-1", ("num_workers=-1", "at least 0")),
+        ("mode=update ckpt=a data=folder data.root=b seed=-1", ("seed=-1",)),
+        ("mode=export ckpt=a threshold=inf", ("threshold=inf", "finite")),
+        ("mode=merge ckpts=[a,b] repeats=maybe", ("repeats=maybe", "refuse, count")),
+        ("experiment=ablation data=folder data.root=b eps=nan", ("eps=nan", "0 or more")),
+        ("experiment=figure4 data=folder data.root=b rows=0", ("rows=0", "at least 1")),
+    ],
+)
+def test_values_are_checked_and_keys_known_in_every_mode(zygote, tmp_path, args, words):
+    result = zygote.run([*args.split(), "hydra.run.dir=run"], tmp_path)
+    require_one_clear_line(result, words)
+    assert leftovers(tmp_path) == []
 
 
 def test_a_sweep_folder_below_a_file_is_refused(zygote, here):
@@ -248,7 +276,7 @@ def test_jobs_of_a_sweep_use_one_device(zygote, here):
         ["-m", *TINY, "dim=4,8", "trainer.devices=2", "hydra.sweep.dir=sweep"], here
     )
     require_one_clear_line(result, ("2 of 2 jobs failed",))
-    assert result.out.count("a sweep uses one device a job") >= 2 and "trainer=auto" in result.out
+    assert result.out.count("a sweep uses one device per job") >= 2 and "trainer=auto" in result.out
     assert leftovers(here) == []
 
 

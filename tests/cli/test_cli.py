@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from statistics import mean, stdev
@@ -14,6 +16,10 @@ from _helpers.trees import build_tree
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
+from padim_lit.cli.modes import MODES
+from padim_lit.cli.schema import meanings
+
+GROUPS = {"mode", "backbone", "proj", "data", "trainer", "logger"}
 METRICS = [
     "test/image_auroc", "test/image_ap", "test/image_f1max",
     "test/pixel_auroc", "test/pixel_ap", "test/pixel_aupro",
@@ -252,11 +258,41 @@ def test_the_other_projections_run_on_a_coarser_grid(zygote, here):
         assert 0 <= metrics["test/pixel_auroc"] <= 1
 
 
+@pytest.mark.parametrize("option", [["--config-path", "first"], ["--config-path=first/.hydra"]])
+def test_the_config_of_a_run_runs_again(first, zygote, here, option):
+    result = zygote.run([*option, "--config-name", "config", "hydra.run.dir=anew"], here)
+    assert result.code == 0, result.err
+    expected = (here / "first" / "predictions.csv").read_text()
+    assert (here / "anew" / "predictions.csv").read_text() == expected
+
+
+def test_a_config_of_a_run_with_a_key_that_is_none(first, zygote, here):
+    options = ["--config-path", "first", "--config-name", "config", "+format=onnx"]
+    result = zygote.run([*options, "hydra.run.dir=none"], here)
+    assert result.code == 1 and "format is no key of mode=fit" in result.err
+
+
 # --- Help ------------------------------------------------------------------------------------
 
 
 def test_help_lists_groups_and_keys(zygote, here):
     result = zygote.run(["--help"], here)
     assert result.code == 0
-    for word in ("efficientnet_lite0", "wide_resnet50", "orthogonal", "mvtec", "dim: 100", "eps:"):
+    for word in ("efficientnet_lite0", "wide_resnet50", "orthogonal", "mvtec", "dim=100", "eps="):
         assert word in result.out
+
+
+def test_help_explains_every_key_and_says_whose_it_is(zygote, here):
+    out = zygote.run(["--help"], here).out
+    for name, mode in MODES.items():
+        assert f"mode={name} " in out
+        explained = meanings(mode.settings_class())
+        for key in {field.name for field in fields(mode.settings_class())} - GROUPS:
+            assert explained[key], key
+            assert re.search(rf"^  {key}=", out, re.MULTILINE), key
+    section = re.search(r"^Keys of mode=export\n\n((?:  .*\n)+)", out, re.MULTILINE)[1]
+    assert "format=onnx" in section and "watch=" not in section
+    one = zygote.run(["mode=predict", "--help"], here).out
+    assert "watch=false" in one and "format=onnx" not in one and "dim=" not in one
+    one = zygote.run(["data=mvtec", "--help"], here).out
+    assert "data.category=???" in one and "the name of a folder in root" in one

@@ -32,14 +32,15 @@ from padim_lit import JL, Backbone, Detector, InputError
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.checkpoint.format import read
 from padim_lit.checkpoint.state import save_detector
-from padim_lit.cli import config, experiment
+from padim_lit.cli import config
 from padim_lit.cli.build import make_data, make_model
-from padim_lit.cli.modes import thresholds
+from padim_lit.cli.messages import one_line
+from padim_lit.cli.modes.fit import Fit
+from padim_lit.cli.overrides import read_overrides, refuse_null_groups
 from padim_lit.data.items import Item, ItemDataset, collate
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.calibration import Measured, calibrate
 from padim_lit.deploy.prediction_log import ScoredFiles, Version
-from padim_lit.model.projection import require_seed
 from padim_lit.sweep import folders, jobs
 from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system.atomic import write_json
@@ -49,7 +50,6 @@ SEED = int(os.environ.get("PADIM_FUZZ_SEED", 0))
 #: Shares of the kinds of cases.
 SHARES = {"images": 0.4, "checkpoints": 0.3, "configs": 0.1, "tables": 0.2}
 SIDE = 32
-CONF = Path(__file__).parents[2] / "conf"
 
 
 def cases_of(kind: str) -> int:
@@ -225,32 +225,24 @@ INNER = ("backbone.layers", "backbone.weights", "backbone.name", "backbone.model
 
 def config_cases(root: Path, count: int) -> Iterator[Case]:
     random = Random(SEED)
-    keys = [field.name for field in fields(config.Config)] + 2 * list(INNER)
+    keys = [field.name for field in fields(Fit)] + 2 * list(INNER)
     whole = [*TREE, f"data.root={root}"]
-
-    def build(given, folder) -> None:
-        """All that mode=fit makes and checks before the first image is fitted."""
-        config.require_known_keys(given)
-        require_seed(given.seed)
-        thresholds.require_keys(given)
-        data = make_data(given)
-        model = make_model(given, data)
-        assert model.positions > 0
 
     def run(words: list[str]) -> None:
         try:
-            overrides = config.read_overrides(words)
-            config.refuse_null_groups(overrides, CONF)
+            overrides = read_overrides(words)
+            refuse_null_groups(overrides, config.CONF)
             folders.with_folders(words, overrides)
-            experiment._mode(given := compose("config", words))
-            experiment._run(experiment.Mode(build, ""), given, root)
-        except (HydraException, OmegaConfBaseException, OSError) as error:
-            raise InputError(config.one_line(error)) from None  # as run.py does
-        except InputError as error:
-            raise InputError(config.one_line(error)) from None
+            # All that mode=fit makes and checks before the first image is fitted.
+            settings = config.settings_of(compose("config", words), words)
+            data = make_data(settings, settings.size)
+            model = make_model(settings, data)
+            assert model.detector.positions > 0
+        except (HydraException, OmegaConfBaseException, OSError, InputError) as error:
+            raise InputError(one_line(error)) from None  # as run.py does
 
     config.register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
         run(whole)
         for _ in range(count):
             changed = [

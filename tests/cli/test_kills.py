@@ -14,7 +14,7 @@ from random import Random
 
 import onnx
 import pytest
-from _helpers.cli import TINY, Result
+from _helpers.cli import TINY, TINY_SWEEP, Result
 from _helpers.server import command as download
 from _helpers.server import packed
 from _helpers.trees import build_tree, save_image
@@ -61,7 +61,7 @@ COMMANDS = {
     "fit": TINY,
     "test": [*TINY, "ckpt=fitted/model.ckpt"],
     "sweep": ["-m", *TINY, "proj=jl,subset", "hydra.sweep.dir=run"],
-    "ablation": [*TINY, *ABLATION],
+    "ablation": [*TINY_SWEEP, *ABLATION],
     "export": ["mode=export", *FITTED, "format=onnx", "output=run/model.onnx"],
     "slim": ["mode=export", *FITTED, "format=torch", "output=run/slim.ckpt"],
     "update": ["mode=update", *FITTED, "images=data/test/good"],

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from _helpers.cli import ROOT, TINY, environment, run_plain
+from _helpers.cli import ROOT, TINY, TINY_SWEEP, environment, run_plain
 from _helpers.trees import build_tree
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,7 +176,8 @@ def test_another_config_in_the_same_folder_is_run_and_overwrites(zygote, here):
 
 def test_ablations_are_skipped_too(zygote, here):
     args = [
-        *(a for a in SWEEP if not a.startswith(("dim=", "hydra.run.dir"))),
+        "-m",
+        *(a for a in TINY_SWEEP if not a.startswith("hydra.run.dir")),
         *("experiment=ablation", "projs=[jl]", "dims=[4]", "seeds=[0]", "eps=0.01,0.02"),
     ]
     assert zygote.run(args, here).code == 0

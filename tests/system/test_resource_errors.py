@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from _helpers.cli import TINY, Result
+from _helpers.cli import TINY, TINY_SWEEP, Result
 from _helpers.trees import build_tree
 
 from padim_lit.errors import InputError
@@ -231,7 +231,7 @@ WRITERS = {
                 "trainer=cpu", "overlays=all", "hydra.run.dir=run"],
     "update": ["mode=update", "ckpt=fitted/model.ckpt", "images=data/test/crack",
                "trainer=cpu", "hydra.run.dir=run"],
-    "ablation": [*TINY, "experiment=ablation", "projs=[jl]", "dims=[4]", "seeds=[0]",
+    "ablation": [*TINY_SWEEP, "experiment=ablation", "projs=[jl]", "dims=[4]", "seeds=[0]",
                  "hydra.run.dir=run"],
     "export": ["mode=export", "ckpt=fitted/model.ckpt", "format=torch", "output=run/slim.ckpt",
                "hydra.run.dir=run"],
@@ -295,7 +295,7 @@ NAN_MODES = {
                 "repeats=count", "trainer=cpu", "hydra.run.dir=run"], TRAIN),
     "predict": (["mode=predict", "ckpt=fitted/model.ckpt", "images=black/test/good",
                  "trainer=cpu", "hydra.run.dir=run"], TEST),
-    "ablation": ([*TINY, "data.root=black", "experiment=ablation", "projs=[jl]", "dims=[4]",
+    "ablation": ([*TINY_SWEEP, "data.root=black", "experiment=ablation", "projs=[jl]", "dims=[4]",
                   "seeds=[0]", "hydra.run.dir=run"], TRAIN),
 }  # fmt: skip
 

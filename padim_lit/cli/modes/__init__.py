@@ -1,1 +1,65 @@
-"""What ``run.py mode=NAME`` does: one file a mode, each with a ``run(config, folder)``."""
+"""What ``mode=NAME`` does: each file has its settings and a ``run(settings, folder)``."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from padim_lit.errors import InputError
+
+
+class Mode(NamedTuple):
+    """Where a mode is, and what it writes.
+
+    Attributes:
+        settings: FILE.CLASS of its settings, here.
+        result: the file that it writes last.
+        names: what else it writes directly into the folder.
+        run: the function in FILE.
+    """
+
+    settings: str
+    result: str
+    names: tuple[str, ...] = ("model.ckpt",)
+    run: str = "run"
+
+    def settings_class(self) -> type:
+        """The dataclass of its keys."""
+        return getattr(self._module(), self.settings.rpartition(".")[2])
+
+    def runner(self) -> Callable[[Any, Path], Any]:
+        """What takes the settings and the folder to write into."""
+        return getattr(self._module(), self.run)
+
+    def _module(self) -> Any:
+        # One by one, because what one mode needs takes others seconds to import.
+        return import_module(f"{__package__}.{self.settings.rpartition('.')[0]}")
+
+
+_FIT = ("model.ckpt", "heatmaps", "predictions.csv", "config.yaml", "csv", "tensorboard")
+_ABLATION = ("sweep.csv", "scores.csv", "resamples.npz", "heads", "features")
+_DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")
+_PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps")
+MODES = {
+    "fit": Mode("fit.Fit", "metrics.json", _FIT),
+    "predict": Mode("predict.Predict", "predict.json", _PREDICT),
+    "calibrate": Mode("calibrate.Calibrate", "calibrate.json"),
+    "merge": Mode("update.Merge", "merge.json", run="run_merge"),
+    "update": Mode("update.Update", "update.json"),
+    "remove": Mode("update.Remove", "remove.json", run="run_remove"),
+    "export": Mode("export.Export", "export.json", ()),  # its output is checked there
+    "ablation": Mode("ablation.Ablation", "rows.json", _ABLATION),
+    "figure4": Mode("figure4.Figure4", "figure4.json", ("figure4.png", "features")),
+    "distortion": Mode("distortion.Distortion", "distortion.json", _DISTORTION),
+}
+
+
+def mode_of(name: str) -> Mode:
+    """The mode of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in MODES:
+        raise InputError(f"mode={name}: unknown; allowed: {', '.join(MODES)}")
+    return MODES[name]

@@ -4,37 +4,35 @@ import hashlib
 import io
 import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 
 from padim_lit.analysis.result_files import as_job
 from padim_lit.cli.build import (
+    facts,
     make_ablation,
+    make_backbone,
     make_data,
     make_trainer,
-    preprocessing,
     require_regular,
+    require_sigma,
 )
-from padim_lit.cli.instantiate import instantiate
-from padim_lit.cli.messages import one_line, require_known_keys
+from padim_lit.cli.messages import one_line
+from padim_lit.cli.settings import Comparing, Memory, Scoring
 from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
-from padim_lit.model.anomaly_map import AnomalyMap, require_image_score
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.grid import resolve_grid
-from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
+from padim_lit.model.projection import PROJECTIONS, Projection
 from padim_lit.sweep.ablation import ProjectionRun, Sweep
 from padim_lit.sweep.job_table import print_sweep_table
 from padim_lit.sweep.jobs import describe
 from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system.atomic import write_bytes, write_csv, write_json
 from padim_lit.system.console import progress
-from padim_lit.system.versions import device_name, versions
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +41,26 @@ log = logging.getLogger(__name__)
 FAILURES = (InputError, MemoryError, torch.OutOfMemoryError, NotImplementedError)
 
 
+@dataclass
+class Ablation(Memory, Comparing, Scoring):
+    """Every projection × dimension × seed from one pass over the images, as a table.
+
+    Args:
+        resamples: of the test images, for intervals of differences; 0: none
+        paper_dims: D by a backbone's name, for dims that follow it (experiment=table1)
+    """
+
+    mode: str = "ablation"
+    resamples: int = 1000
+    paper_dims: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Sweep(self.projs, self.dims, self.seeds)  # refuses what is unknown or there twice
+
+
 @torch.inference_mode()
-def run(config: DictConfig, folder: Path) -> None:
+def run(settings: Ablation, folder: Path) -> None:
     """Compare projections, dimensions and seeds in one pass, and write sweep.csv into `folder`.
 
     A run is one projection and seed. Runs that are finished in `folder` already, with the same
@@ -54,28 +70,21 @@ def run(config: DictConfig, folder: Path) -> None:
         InputError: a config, file or image that cannot be used; or a run that failed, after
             everything that could be written has been.
     """
-    require_known_keys(config)
-    sweep = Sweep(config.projs or [], config.dims or [], config.seeds or [])
-    require_seed(config.seed)
-    trainer = make_trainer(config, None)
-    if config.ckpt or trainer.world_size > 1 or trainer.precision != "32-true":
+    sweep = Sweep(settings.projs, settings.dims, settings.seeds)
+    trainer = make_trainer(settings.trainer)
+    if trainer.world_size > 1 or trainer.precision != "32-true":
         raise InputError(
-            "an ablation fits everything anew on one device in 32-true: leave out ckpt, "
+            "an ablation fits everything anew on one device in 32-true: leave out "
             "trainer.devices and trainer.precision"
         )
-    if (config.logger.get("_target_") or "csv.CSVLogger").rpartition(".")[2] != "CSVLogger":
-        raise InputError("an ablation writes sweep.csv and scores.csv, to no logger: leave it out")
-    if config.resamples < 0:
-        raise InputError(f"resamples={config.resamples}: must be 0 (no intervals) or more")
-    data = make_data(config)
-    require_regular(config.eps, max(sweep.dims), data)
-    AnomalyMap((1, 1), data.image_shape, config.sigma)  # refuses a σ before the backbone runs
-    require_image_score(config.image_score)
-    backbone = instantiate(config.backbone, seed=config.seed)
+    data = make_data(settings, settings.size)
+    require_regular(settings.eps, max(sweep.dims), data)
+    require_sigma(settings.sigma, data)
+    backbone = make_backbone(settings)
     device = trainer.strategy.root_device
 
     runs = sweep.runs(backbone.embedding_dim)
-    store = RunStore(folder, _fingerprint(config, data, backbone))
+    store = RunStore(folder, _fingerprint(settings, data, backbone))
     if store.stale:
         log.info("%s holds results of other settings or images; they are removed", folder)
     done = {run: found for run in runs if (found := store.load(run.name, run.dims))}
@@ -90,11 +99,11 @@ def run(config: DictConfig, folder: Path) -> None:
             except InputError as error:
                 failed[run] = one_line(error)
     if drawn:
-        found, errors = _measure(config, data, backbone.to(device), drawn, store, folder)
+        found, errors = _measure(settings, data, backbone.to(device), drawn, store, folder)
         done, failed = done | found, failed | errors
     if not done:
         raise InputError(_failures(failed, len(runs)))
-    constants = _constants(config, data, backbone, device)
+    constants = facts(settings, data, backbone, device)
     results = [_for_all_seeds(done[run], run, sweep) for run in runs if run in done]
     _write([copy for copies in results for copy in copies], constants, data, folder)
     if failed:
@@ -102,7 +111,7 @@ def run(config: DictConfig, folder: Path) -> None:
 
 
 def _measure(
-    config: DictConfig,
+    settings: Ablation,
     data: AnomalyData,
     backbone: Backbone,
     drawn: dict[ProjectionRun, Projection],
@@ -110,10 +119,10 @@ def _measure(
     folder: Path,
 ) -> tuple[dict[ProjectionRun, RunResult], dict[ProjectionRun, str]]:
     """Results of the runs, each kept as soon as it is there, and why others failed."""
-    ablation = make_ablation(config, data, backbone, folder, config.resamples)
+    ablation = make_ablation(settings, data, backbone, folder, settings.resamples)
     done, failed = {}, {}
     try:
-        how = ablation.plan(max(p.dim for p in drawn.values()), config.max_memory_gb)
+        how = ablation.plan(max(p.dim for p in drawn.values()), settings.max_memory_gb)
         log.info("%s; %s", data.name, how.describe(len(drawn), max(len(run.dims) for run in drawn)))
         with progress() as bar:
             task = bar.add_task("projections and seeds", total=len(drawn) * len(how.bands))
@@ -134,38 +143,15 @@ def _measure(
     return done, failed
 
 
-def _fingerprint(config: DictConfig, data: AnomalyData, backbone: Backbone) -> str:
+def _fingerprint(settings: Ablation, data: AnomalyData, backbone: Backbone) -> str:
     """A name for all that runs depend on: settings, version, images and weights."""
-    settings = describe(config, without=("projs", "dims", "seeds"))
+    keys = describe(asdict(settings), without=("projs", "dims", "seeds"))
     images = []
     for item in (*data.train_items, *data.test_items):
         file = item.path.stat()
         images.append([str(item.path), file.st_size, file.st_mtime_ns, item.kind])
-    content = json.dumps([settings, images, backbone.source_sha256])
+    content = json.dumps([keys, images, backbone.source_sha256])
     return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _constants(
-    config: DictConfig, data: AnomalyData, backbone: Backbone, device: torch.device
-) -> dict[str, Any]:
-    """What the configurations share: data, weights, settings, device, versions."""
-    grid = resolve_grid(backbone.grids(data.image_shape), config.grid)
-    counts = ("train_images", "test_good", "test_defective", "test_planted", "pixel_truth")
-    return {
-        "data": data.name,
-        "split_seed": data.provenance.get("split_seed"),
-        **{key: data.provenance.get(key) for key in counts},
-        "backbone": backbone.name,
-        "weights": backbone.source,
-        "embedding_dim": backbone.embedding_dim,
-        "grid": "x".join(map(str, grid)),
-        "eps": config.eps,
-        "sigma": config.sigma,
-        "image_score": config.image_score,
-        **preprocessing(config),
-        "device": device_name(device),
-        **versions(),
-    }
 
 
 def _for_all_seeds(result: RunResult, run: ProjectionRun, sweep: Sweep) -> list[RunResult]:

@@ -1,18 +1,18 @@
 """mode=export: write a checkpoint for another runtime, compare both, time both."""
 
 import math
+from dataclasses import dataclass
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from padim_lit.checkpoint.state import load_detector
-from padim_lit.cli.messages import require_known_keys
+from padim_lit.cli.settings import Settings
 from padim_lit.data.files import find_images
 from padim_lit.data.images import read_image
 from padim_lit.data.transform import ResizeCrop
@@ -29,7 +29,7 @@ from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import private_folder, write_json
 from padim_lit.system.console import print_line, print_table
-from padim_lit.system.versions import device_name, versions
+from padim_lit.system.versions import made_with
 
 #: Largest relative difference to the checkpoint's scores, and to any pixel of its maps, that is
 #: written. A map's lowest values move most, and say least.
@@ -47,8 +47,42 @@ IMAGES = 5  # that are compared: the first alone, the others as one batch
 ROUNDS, SECONDS = 30, 20.0
 
 
-def run(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """Export ``config.ckpt``; the files come into place only after they gave its scores.
+@dataclass
+class Export(Settings):
+    """A model.ckpt as one file for another runtime: docs/export.md.
+
+    Args:
+        ckpt: model.ckpt of an earlier run
+        format: onnx | openvino | torch: a slim checkpoint
+        precision: fp32 | fp16: half the size
+        preprocess: true: the graph takes uint8 (B,h,w,3) instead of float32 (B,3,h,w) in [0, 1]
+        output: file to write; null: model.onnx, model.xml or slim.ckpt in the run's folder
+        threshold: score from which an image is called defective; null: the checkpoint's
+        images: to compare both on: one, a folder or a quoted pattern; null: random ones
+    """
+
+    mode: str = "export"
+    ckpt: str | None = None
+    format: str = "onnx"
+    precision: str = "fp32"
+    preprocess: bool = False
+    output: str | None = None
+    threshold: float | None = None
+    images: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("ckpt", "model.ckpt of an earlier run")
+        self.require_choice("format", tuple(FORMATS))
+        self.require_choice("precision", PRECISIONS)
+        if self.preprocess and self.format == "torch":
+            raise InputError(
+                "preprocess=true: a checkpoint has no graph to put it in; leave it out"
+            )
+
+
+def run(settings: Export, folder: Path) -> dict[str, Any]:
+    """Export ``settings.ckpt``; the files come into place only after they gave its scores.
 
     Returns:
         The content of export.json.
@@ -57,48 +91,43 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         InputError: a config, checkpoint, package, image or path that cannot be used, or a file
             that does not give the checkpoint's scores.
     """
-    require_known_keys(config)
-    _require_choices(config)
-    require(config.format, *NEEDS[config.format])
-    if config.ckpt is None:
-        raise InputError("ckpt is not set; give the model.ckpt of an earlier run")
-    source, target = Path(config.ckpt).expanduser(), _target(config, folder)
+    require(settings.format, *NEEDS[settings.format])
+    source, target = Path(settings.ckpt).expanduser(), _target(settings, folder)
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"output={target} is the checkpoint itself; give another file")
     detector = load_detector(source)
     detector.require_fitted()
-    threshold, notes = _threshold(config, detector)
-    about = metadata(detector, threshold, config.precision, config.preprocess)
-    pixels = _pixels(config.images, detector)
+    threshold, notes = _threshold(settings, detector)
+    about = metadata(detector, threshold, settings.precision, settings.preprocess)
+    pixels = _pixels(settings.images, detector)
     with private_folder(target) as folder_beside:
         part = folder_beside / target.name
-        WRITERS[config.format](detector, part, config.precision, config.preprocess, about)
+        WRITERS[settings.format](detector, part, settings.precision, settings.preprocess, about)
         threads = torch.get_num_threads()
-        ours, theirs = run_detector(detector), RUNTIMES[config.format](part, threads)
-        takes_pixels = config.preprocess and config.format != "torch"
+        ours, theirs = run_detector(detector), RUNTIMES[settings.format](part, threads)
+        takes_pixels = settings.preprocess and settings.format != "torch"
         found = _compare(ours, theirs, pixels, takes_pixels, threshold)
-        _require_close(found, config)
+        _require_close(found, settings)
         first = pixels[:1] if takes_pixels else _floats(pixels[:1])
         plain = _floats(pixels[:1])
         times = milliseconds([lambda: ours(plain), lambda: theirs(first)], ROUNDS, SECONDS)
-        files = _place(part, target, config.format)
+        files = _place(part, target, settings.format)
     if detector.backbone.source.startswith("random"):
         notes.append("The backbone's weights are random: the scores say nothing about defects.")
     results = {
-        "format": config.format,
+        "format": settings.format,
         **about,
         "files": [str(file.resolve()) for file in files],
         "ckpt": str(source.resolve()),
         "bytes": sum(file.stat().st_size for file in files),
         "ckpt_bytes": source.stat().st_size,
         **found,
-        "compared": config.images or "random images",
+        "compared": settings.images or "random images",
         "ms": times[1],
         "ckpt_ms": times[0],
         "threads": threads,
-        "device": device_name(torch.device("cpu")),
-        **versions(),
-        **{f"version/{name}": packages.version(name) for name in NEEDS[config.format]},
+        **made_with(torch.device("cpu")),
+        **{f"version/{name}": packages.version(name) for name in NEEDS[settings.format]},
         "notes": notes,
     }
     # Last: with export.json the folder is complete.
@@ -107,25 +136,15 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     return results
 
 
-def _require_choices(config: DictConfig) -> None:
-    for key, allowed in (("format", tuple(FORMATS)), ("precision", PRECISIONS)):
-        if config[key] not in allowed:
-            raise InputError(f"{key}={config[key]}: unknown; allowed: {', '.join(allowed)}")
-    if config.threshold is not None and not math.isfinite(config.threshold):
-        raise InputError(f"threshold={config.threshold}: must be a finite score")
-    if config.preprocess and config.format == "torch":
-        raise InputError("preprocess=true: a checkpoint has no graph to put it in; leave it out")
-
-
-def _target(config: DictConfig, folder: Path) -> Path:
-    suffix = FORMATS[config.format][0]
-    if config.output is None:
-        name = "slim" if config.format == "torch" else "model"
+def _target(settings: Export, folder: Path) -> Path:
+    suffix = FORMATS[settings.format][0]
+    if settings.output is None:
+        name = "slim" if settings.format == "torch" else "model"
         return folder / f"{name}{suffix}"
-    target = Path(config.output).expanduser()
+    target = Path(settings.output).expanduser()
     if target.suffix != suffix or target.is_dir():
         raise InputError(
-            f"output={config.output}: format={config.format} writes a file NAME{suffix}; "
+            f"output={settings.output}: format={settings.format} writes a file NAME{suffix}; "
             "give such a name"
         )
     return target
@@ -147,10 +166,10 @@ def _place(part: Path, target: Path, format: str) -> list[Path]:
     return files
 
 
-def _threshold(config: DictConfig, detector: Detector) -> tuple[float | None, list[str]]:
+def _threshold(settings: Export, detector: Detector) -> tuple[float | None, list[str]]:
     """The score from which an image is called defective, and what to know about it."""
-    if config.threshold is not None:
-        return float(config.threshold), []
+    if settings.threshold is not None:
+        return float(settings.threshold), []
     known = (detector.calibration or {}).get("threshold")
     if known is not None:
         return float(known), []
@@ -199,12 +218,12 @@ def _compare(
     return found
 
 
-def _require_close(found: dict[str, float], config: DictConfig) -> None:
-    for name, allowed in TOLERANCES[config.precision].items():
+def _require_close(found: dict[str, float], settings: Export) -> None:
+    for name, allowed in TOLERANCES[settings.precision].items():
         if not found[name] <= allowed:
-            better = "precision=fp32" if config.precision == "fp16" else "format=torch"
+            better = "precision=fp32" if settings.precision == "fp16" else "format=torch"
             raise InputError(
-                f"format={config.format} gives a {name.removesuffix('_difference')} that differs "
+                f"format={settings.format} gives a {name.removesuffix('_difference')} that differs "
                 f"from the checkpoint's by {found[name]:.1e}, allowed is {allowed:.0e}; nothing "
                 f"was written; use {better}"
             )
@@ -214,7 +233,7 @@ def _print(results: dict[str, Any]) -> None:
     console = Console()
     title = f"Export to {results['format']}, {results['precision']}"
     table = Table(title=title, title_justify="left")
-    for column in ("", "MB", "ms an image", "score differs", "map differs"):
+    for column in ("", "MB", "ms per image", "score differs", "map differs"):
         table.add_column(column, justify="left" if not column else "right")
     table.add_row(
         "checkpoint, torch", f"{results['ckpt_bytes'] / 1e6:.1f}", f"{results['ckpt_ms']:.1f}"

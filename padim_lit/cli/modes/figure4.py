@@ -1,79 +1,83 @@
 """mode=figure4: the same test images under two or more projections, in one picture."""
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from padim_lit.cli.build import (
+    device_of,
+    facts,
     make_ablation,
+    make_backbone,
     make_data,
-    make_trainer,
-    preprocessing,
     require_regular,
+    require_sigma,
 )
-from padim_lit.cli.instantiate import instantiate
-from padim_lit.cli.messages import require_known_keys
-from padim_lit.data import AnomalyData
+from padim_lit.cli.settings import Memory, OneDim, Projs, Scoring
 from padim_lit.data.items import GOOD, Item, ItemDataset
 from padim_lit.errors import InputError
-from padim_lit.model.anomaly_map import AnomalyMap, require_image_score
-from padim_lit.model.backbone import Backbone
-from padim_lit.model.projection import require_seed
 from padim_lit.sweep.ablation import Ablation, ProjectionRun, Sweep
 from padim_lit.sweep.one_pass import fit_and_score
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import MISSING, print_line, print_table
-from padim_lit.system.versions import versions
 from padim_lit.visualization.figure4 import Example, Method, draw
 
 METRICS = ("image_auroc", "pixel_auroc", "pixel_f1max", "pixel_threshold")
 
 
+@dataclass
+class Figure4(Memory, OneDim, Projs, Scoring):
+    """The same test images under two to four projections, as a picture.
+
+    Args:
+        rows: of the picture
+    """
+
+    mode: str = "figure4"
+    rows: int = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Sweep(self.projs, [self.dim], [self.seed])  # refuses what is unknown or there twice
+        if not 2 <= len(self.projs) <= 4:
+            raise InputError(f"projs={self.projs}: give two to four, such as [subset,jl]")
+
+
 @torch.inference_mode()
-def run(config: DictConfig, folder: Path) -> None:
+def run(settings: Figure4, folder: Path) -> None:
     """Fit every projection at one D and seed, and draw the same test images under each.
 
     Raises:
         InputError: a config, file or image that cannot be used; no pixel truth to draw.
     """
-    require_known_keys(config)
-    projs = list(config.projs or [])
-    Sweep(projs, [config.dim], [config.seed])  # refuses what is unknown or there twice
-    if not 2 <= len(projs) <= 4:
-        raise InputError(f"projs={projs}: give two to four, such as [subset,jl]")
-    if config.rows < 1:
-        raise InputError(f"rows={config.rows}: must be at least 1")
-    require_seed(config.seed)
-    trainer = make_trainer(config, None)
-    data = make_data(config)
-    require_regular(config.eps, config.dim, data)
-    AnomalyMap((1, 1), data.image_shape, config.sigma)  # refuses a σ before the backbone runs
-    require_image_score(config.image_score)
+    device = device_of(settings.trainer)
+    data = make_data(settings, settings.size)
+    require_regular(settings.eps, settings.dim, data)
+    require_sigma(settings.sigma, data)
     if not any(item.label and item.count_pixel for item in data.test_items):
         raise InputError(
             f"{data.name} has no test image with a known mask, so there is no truth to draw; "
             "choose data with masks"
         )
-    backbone = instantiate(config.backbone, seed=config.seed).to(trainer.strategy.root_device)
+    backbone = make_backbone(settings).to(device)
     channels = backbone.embedding_dim
-    dims = {proj: channels if proj == "identity" else config.dim for proj in projs}
-    runs = [ProjectionRun(proj, config.seed, (dims[proj],)) for proj in projs]
+    dims = {proj: channels if proj == "identity" else settings.dim for proj in settings.projs}
+    runs = [ProjectionRun(proj, settings.seed, (dims[proj],)) for proj in settings.projs]
     drawn = [run.draw(channels) for run in runs]
-    ablation = make_ablation(config, data, backbone, folder)
+    ablation = make_ablation(settings, data, backbone, folder)
     try:
         methods, maps = [], []
-        bands = ablation.plan(max(dims.values()), config.max_memory_gb).bands
+        bands = ablation.plan(max(dims.values()), settings.max_memory_gb).bands
         chosen: list[int] = []
         for run, projection in zip(runs, drawn, strict=True):
             found, _ = fit_and_score(
-                projection, run.dims, ablation.train, ablation.test, config.eps, bands,
+                projection, run.dims, ablation.train, ablation.test, settings.eps, bands,
                 ablation.device,
             )  # fmt: skip
             (distances,) = found.values()
@@ -82,7 +86,7 @@ def run(config: DictConfig, folder: Path) -> None:
                 raise InputError(f"experiment=figure4: {metrics['why']['pixel_auroc']}")
             metrics["pixel_f1max"] = _f1(ablation, distances, metrics["pixel_threshold"])
             # By the first method's scores, for all of them.
-            chosen = chosen or choose(data.test_items, scores, config.rows)
+            chosen = chosen or choose(data.test_items, scores, settings.rows)
             values = {key: metrics[key] for key in METRICS}
             methods.append(Method(run.proj, run.dims[0], scores[chosen].tolist(), **values))
             maps.append(ablation.anomaly_map(distances[chosen].to(ablation.device)).cpu())
@@ -93,16 +97,24 @@ def run(config: DictConfig, folder: Path) -> None:
         Example.of(samples[i], data.test_items[i], [m[row].numpy() for m in maps])
         for row, i in enumerate(chosen)
     ]
-    what = _what(config, data, backbone, ablation.grid)
+    notes = list(data.notes)
+    if backbone.source.startswith("random"):
+        notes.append("The backbone's weights are random: the maps say nothing about detection.")
+    what = {
+        **facts(settings, data, backbone, device),
+        "seed": settings.seed,
+        "chosen": f"per kind the median image score under {settings.projs[0]}, kinds in turn",
+        "notes": notes,
+    }
     figure, png = draw(examples, methods, what), io.BytesIO()
     figure.savefig(png, format="png", pil_kwargs={"compress_level": 6})
     path = write_bytes(folder / "figure4.png", png.getvalue())
-    _print(methods, what["notes"], path)
+    _print(methods, notes, path)
     # Last: with figure4.json the folder is complete.
     images = [
         {"path": str(data.test_items[i].path), "kind": data.test_items[i].kind} for i in chosen
     ]
-    content = {**what, "methods": [m.as_dict() for m in methods], "images": images, **versions()}
+    content = {**what, "methods": [m.as_dict() for m in methods], "images": images}
     write_json(folder / "figure4.json", content)
 
 
@@ -143,32 +155,9 @@ def _f1(ablation: Ablation, distances: Tensor, threshold: float) -> float:
     return 2 * hits / (found + true)
 
 
-def _what(
-    config: DictConfig, data: AnomalyData, backbone: Backbone, grid: tuple[int, int]
-) -> dict[str, Any]:
-    notes = list(data.notes)
-    if backbone.source.startswith("random"):
-        notes.append("The backbone's weights are random: the maps say nothing about detection.")
-    return {
-        "data": data.name,
-        "backbone": backbone.name,
-        "weights": backbone.source,
-        "train_images": len(data.train_items),
-        "embedding_dim": backbone.embedding_dim,
-        "seed": config.seed,
-        "split_seed": data.provenance.get("split_seed"),
-        "grid": "x".join(map(str, grid)),
-        "eps": config.eps,
-        "image_score": config.image_score,
-        **preprocessing(config),
-        "chosen": f"per kind the median image score under {config.projs[0]}, kinds in turn",
-        "notes": notes,
-    }
-
-
 def _print(methods: list[Method], notes: list[str], path: Path) -> None:
     console = Console()
-    table = Table(title="At each projection's own best pixel threshold", title_justify="left")
+    table = Table(title="Each projection at its best threshold for pixels", title_justify="left")
     for name in ("proj", "dim", *METRICS):
         table.add_column(name.replace("_", " "), justify="left" if name == "proj" else "right")
     for method in methods:

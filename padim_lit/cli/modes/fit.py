@@ -4,32 +4,32 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING
 
 from padim_lit.checkpoint import format as checkpoint_format
+from padim_lit.cli import thresholds
 from padim_lit.cli.build import (
     load_model,
     make_data,
     make_logger,
     make_model,
     make_trainer,
-    preprocessing,
 )
-from padim_lit.cli.messages import require_known_keys
-from padim_lit.cli.modes import thresholds
+from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
-from padim_lit.model.projection import require_seed
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.memory import peak_bytes, reset_peak
@@ -45,8 +45,29 @@ from padim_lit.visualization.summary import print_summary
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """Fit (or load ``config.ckpt``), test, and write everything into `folder`.
+@dataclass
+class Fit(OneDim, Scoring):
+    """Fit a model, or load one that `ckpt` names, and test it.
+
+    Args:
+        ckpt: model.ckpt of an earlier run: test it instead of fitting
+        calibration: training images at most that a threshold is chosen from; 0: none
+        false_alarm_rate: share of good images that the threshold calls defective; null: 0.01
+        proj_from: model.ckpt whose learnt projection is taken over, so that mode=merge can add both
+    """
+
+    imported: ClassVar[tuple[str, ...]] = ()
+
+    mode: str = "fit"
+    logger: Any = MISSING
+    ckpt: str | None = None
+    calibration: int = 500
+    false_alarm_rate: float | None = None
+    proj_from: str | None = None
+
+
+def run(settings: Fit, folder: Path) -> dict[str, Any]:
+    """Fit (or load ``settings.ckpt``), test, and write everything into `folder`.
 
     Returns:
         The content of metrics.json.
@@ -57,19 +78,15 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     logger = None
     failed = True
     try:
-        # The cheap checks come first: keys, data, then weights, then the trainer.
-        require_known_keys(config)
-        _require_one(config)
-        require_seed(config.seed)
-        thresholds.require_keys(config)
-        data = make_data(config)
-        model = load_model(config, data) if config.ckpt else make_model(config, data)
-        logger = make_logger(config)
+        # The cheap checks come first: data, then weights, then the trainer.
+        data = make_data(settings, settings.size)
+        model = load_model(settings, data) if settings.ckpt else make_model(settings, data)
+        logger = make_logger(settings.logger)
         recorder = Recorder()
-        trainer = make_trainer(config, logger, recorder)
-        results = _fit_and_test(config, data, model, trainer, recorder, folder)
+        trainer = make_trainer(settings.trainer, logger, recorder)
+        results = _fit_and_test(settings, data, model, trainer, recorder, folder)
         if trainer.is_global_zero:
-            _report(config, results, model, recorder, logger, folder)
+            _report(settings, results, model, recorder, logger, folder)
         failed = False
         return results
     finally:
@@ -103,7 +120,7 @@ class Recorder(Callback):
 
 
 def _fit_and_test(
-    config: DictConfig,
+    settings: Fit,
     data: AnomalyData,
     model: PaDiM,
     trainer: Trainer,
@@ -113,16 +130,16 @@ def _fit_and_test(
     device = trainer.strategy.root_device
     reset_peak(device)
     detector = model.detector
-    notes = _notes(config, data, detector)
+    notes = _notes(settings, data, detector)
     if trainer.is_global_zero:
         # Those of an earlier run here would look like this one's, were it killed.
         (folder / "metrics.json").unlink(missing_ok=True)
         remove_heatmaps(folder / "heatmaps")
         log.info(_headline(data, detector))
     fit_seconds = None
-    if not config.ckpt:
+    if not settings.ckpt:
         start = time.perf_counter()
-        trainer = _in_memory(config, data, trainer, recorder, "fit", lambda t: t.fit(model, data))
+        trainer = _in_memory(settings, data, trainer, recorder, "fit", lambda t: t.fit(model, data))
         fit_seconds = time.perf_counter() - start
         if detector.whitening is None:
             raise InputError(
@@ -130,13 +147,15 @@ def _fit_and_test(
             )
         detector.provenance["precision"] = trainer.precision
         if trainer.is_global_zero:
-            thresholds.choose_threshold(config, data, detector, trainer)
+            thresholds.choose_threshold(
+                data, detector, trainer, settings.calibration, settings.false_alarm_rate
+            )
         trainer.strategy.checkpoint_io = _WholeFile()
         trainer.save_checkpoint(folder / "model.ckpt")
         detector.fit_state = None  # the file holds them; the test needs the factors alone
     start = time.perf_counter()
     trainer = _in_memory(
-        config, data, trainer, recorder, "test", lambda t: t.test(model, data, verbose=False)
+        settings, data, trainer, recorder, "test", lambda t: t.test(model, data, verbose=False)
     )
     test_seconds = time.perf_counter() - start
     metrics = dict(model.results)
@@ -164,12 +183,12 @@ def _fit_and_test(
         **{f"proj/{key}": value for key, value in detector.projection.options.items()},
         "dim": detector.projection.dim,
         "eps": detector.eps,
-        "seed": config.seed,
+        "seed": settings.seed,
         "grid": list(detector.map_grid),
         "sigma": detector.sigma,
         "image_score": detector.image_score,
-        **thresholds.at_threshold(config, data, detector, recorder.predictions),
-        **preprocessing(config),
+        **thresholds.at_threshold(settings.false_alarm_rate, data, detector, recorder.predictions),
+        **data.size,
         "data": data.name,
         **{f"data/{key}": value for key, value in data.provenance.items()},
         **versions(),
@@ -178,7 +197,7 @@ def _fit_and_test(
 
 
 def _report(
-    config: DictConfig,
+    settings: Fit,
     results: dict[str, Any],
     model: PaDiM,
     recorder: Recorder,
@@ -201,7 +220,7 @@ def _report(
     write_predictions(folder / "predictions.csv", recorder.predictions)
     log_run(
         logger,
-        config=OmegaConf.to_container(config, resolve=True),
+        config=asdict(settings),
         results=results,
         predictions=recorder.predictions,
         pictures=pictures,
@@ -209,14 +228,15 @@ def _report(
         scale=scale,
     )
     # Hydra's own copy under .hydra/ keeps its interpolations.
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
+    write_text(folder / "config.yaml", text)
     # Last: a folder with metrics.json is complete.
     write_json(folder / "metrics.json", results)
     paths = {
         "metrics": folder / "metrics.json",
         "predictions": folder / "predictions.csv",
         "heat maps": heatmaps[-1] if heatmaps else folder,
-        "checkpoint": config.ckpt or folder / "model.ckpt",
+        "checkpoint": settings.ckpt or folder / "model.ckpt",
         "config": folder / "config.yaml",
     }
     notes = [*results["notes"], *thresholds.notes_on(results)]
@@ -228,11 +248,11 @@ def _explanations(detector: Detector, pictures: Sequence[GalleryEntry]) -> list[
     return [explain(detector, image.contiguous()) for image in seen]
 
 
-def _notes(config: DictConfig, data: AnomalyData, detector: Detector) -> list[str]:
+def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
     notes = list(data.notes)
     if detector.backbone.source.startswith("random"):
         notes.append("The backbone's weights are random: the metrics say nothing about detection.")
-    if detector.projection.name == "identity" and config.dim != detector.projection.dim:
+    if detector.projection.name == "identity" and settings.dim != detector.projection.dim:
         dim = detector.projection.dim
         notes.append(f"proj=identity keeps all {dim} channels; dim is not used.")
     return notes
@@ -241,11 +261,11 @@ def _notes(config: DictConfig, data: AnomalyData, detector: Detector) -> list[st
 def _headline(data: AnomalyData, detector: Detector) -> str:
     height, width = detector.map_grid
     return (
-        f"{data.name}: {data.provenance['train_images']} images to fit, "
-        f"{len(data.test_items)} to test; {detector.backbone.name} ({detector.backbone.source}): "
-        f"C={detector.backbone.embedding_dim} → "
-        f"{detector.projection.name} D={detector.projection.dim}, grid {height}×{width}, "
-        f"ε={detector.eps}, seed {detector.projection.seed}"
+        f"{data.name}: {data.provenance['train_images']} good images to learn from, "
+        f"{len(data.test_items)} to test. Each is seen as {height}×{width} patches; "
+        f"{detector.backbone.name} ({detector.backbone.source}) describes a patch by "
+        f"{detector.backbone.embedding_dim} channels (C), proj={detector.projection.name} turns "
+        f"these into {detector.projection.dim} numbers (D)"
     )
 
 
@@ -257,7 +277,7 @@ class _WholeFile(TorchCheckpointIO):
 
 
 def _in_memory(
-    config: DictConfig,
+    settings: Fit,
     data: AnomalyData,
     trainer: Trainer,
     recorder: Recorder,
@@ -278,7 +298,7 @@ def _in_memory(
         fresh = trainer
         if size != first:
             data.batch_size = size
-            fresh = make_trainer(config, trainer.logger, recorder)
+            fresh = make_trainer(settings.trainer, trainer.logger, recorder)
         with _interruptible(fresh):
             work(fresh)
         return fresh
@@ -299,12 +319,3 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         raise
     if trainer.interrupted:  # it would let the run go on with half the images
         raise KeyboardInterrupt
-
-
-def _require_one(config: DictConfig) -> None:
-    for key in ("projs", "dims", "seeds"):
-        if config[key] is not None:
-            raise InputError(
-                f"{key}={list(config[key])}: mode=fit makes one model of one {key[:-1]}; give "
-                f"{key[:-1]}=VALUE, with -m several, or experiment=ablation"
-            )

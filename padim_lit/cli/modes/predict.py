@@ -5,13 +5,12 @@ import logging
 import re
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from omegaconf import DictConfig
-
-from padim_lit.cli.build import make_trainer
-from padim_lit.cli.messages import require_known_keys
+from padim_lit.cli.build import device_of
+from padim_lit.cli.settings import OnDevice
 from padim_lit.data.files import find_images, typed_path
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
@@ -21,7 +20,7 @@ from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import progress
-from padim_lit.system.versions import device_name, versions
+from padim_lit.system.versions import made_with
 from padim_lit.visualization.overlay import colours, side_by_side
 
 log = logging.getLogger(__name__)
@@ -37,8 +36,47 @@ LOOK = 0.5
 DIGEST = "[0-9a-f]" * 10
 
 
-def run(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """Score ``config.images`` with ``config.ckpt``; with ``config.watch`` what comes there.
+@dataclass
+class Predict(OnDevice):
+    """Scores, decisions and heat maps of images without labels.
+
+    Args:
+        ckpt: model.ckpt of an earlier run
+        images: one, a folder or a quoted pattern
+        threshold: score from which an image is called defective; null: the checkpoint's
+        false_alarm_rate: share of good images called defective; null: the checkpoint's
+        overlays: pictures with heat maps: of anomalous images | all | none
+        explain: true: which layers and positions make each score
+        watch: true: images is a folder; score what is put there, each file once, until Ctrl-C
+        watch_settle: seconds that a file must not have changed
+        watch_idle: seconds without a new image after which to stop; null: never
+    """
+
+    mode: str = "predict"
+    ckpt: str | None = None
+    images: str | None = None
+    threshold: float | None = None
+    false_alarm_rate: float | None = None
+    overlays: str = "anomalous"
+    explain: bool = False
+    watch: bool = False
+    watch_settle: float = 1.0
+    watch_idle: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("ckpt", "model.ckpt of an earlier run")
+        self.require("images", "FILE, FOLDER or PATTERN")
+        self.require_choice("overlays", OVERLAYS)
+        if self.watch and not Path(self.images).expanduser().is_dir():
+            raise InputError(f"images={self.images}: watch=true takes an existing folder")
+        for key in ("watch_settle", "watch_idle"):
+            if (value := getattr(self, key)) is not None and not value > 0:
+                raise InputError(f"{key}={value}: must be above 0, in seconds")
+
+
+def run(settings: Predict, folder: Path) -> dict[str, Any]:
+    """Score ``settings.images`` with ``settings.ckpt``; with ``settings.watch`` what comes there.
 
     Returns:
         The content of predict.json.
@@ -46,30 +84,28 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
     Raises:
         InputError: a config or checkpoint that cannot be used, or no image that can.
     """
-    require_known_keys(config)
-    _require_keys(config)
-    files = None if config.watch else find_images(config.images)
-    device = make_trainer(config, None).strategy.root_device
+    files = None if settings.watch else find_images(settings.images)
+    device = device_of(settings.trainer)
     predictor = load(
-        config.ckpt,
+        settings.ckpt,
         device=device,
-        batch_size=1 if device.type == "cpu" else config.batch_size,
-        threshold=config.threshold,
-        false_alarm_rate=config.false_alarm_rate,
+        batch_size=1 if device.type == "cpu" else settings.batch_size,
+        threshold=settings.threshold,
+        false_alarm_rate=settings.false_alarm_rate,
     )
     if (precision := predictor.detector.precision) != FULL_PRECISION:
         log.warning(
             "ckpt=%s was fitted with trainer.precision=%s and scores in %s here: scores differ by "
             "some tenths of a percent",
-            *(config.ckpt, precision, FULL_PRECISION),
+            *(settings.ckpt, precision, FULL_PRECISION),
         )
     start = time.perf_counter()
-    with closing(ScoredFiles(folder, _model(config, predictor), config.watch)) as scored:
-        work = _Work(config, folder, predictor, scored)
+    with closing(ScoredFiles(folder, _model(settings, predictor), settings.watch)) as scored:
+        work = _Work(settings, folder, predictor, scored)
         before = scored.counts.total()
-        if config.watch:
+        if settings.watch:
             if before:
-                log.info("%d images were scored before", before)
+                log.info("%d images were scored earlier and are kept", before)
             work.watch()
         else:
             work.score(files)
@@ -83,16 +119,15 @@ def run(config: DictConfig, folder: Path) -> dict[str, Any]:
         "threshold": predictor.threshold,
         "threshold_source": predictor.threshold_source,
         "map_threshold": predictor.map_threshold,
-        "ckpt": config.ckpt,
-        "source": config.images,
-        "device": device_name(device),
-        **versions(),
+        "ckpt": settings.ckpt,
+        "source": settings.images,
+        **made_with(device),
     }
     write_json(folder / "predict.json", results)
     _print(results, scored.counts.total() - before, folder)
-    if not config.watch and not results["images"]:
+    if not settings.watch and not results["images"]:
         raise InputError(
-            f"images={config.images}: none of {len(files)} files could be read; "
+            f"images={settings.images}: none of {len(files)} files could be read; "
             f"{work.unreadable[0]}"
         )
     return results
@@ -102,17 +137,17 @@ class _Work:
     """What happens to each image."""
 
     def __init__(
-        self, config: DictConfig, folder: Path, predictor: Predictor, scored: ScoredFiles
+        self, settings: Predict, folder: Path, predictor: Predictor, scored: ScoredFiles
     ) -> None:
-        self.config, self.predictor, self.scored = config, predictor, scored
+        self.settings, self.predictor, self.scored = settings, predictor, scored
         self.heatmaps = folder / "heatmaps"
         self.unreadable: list[str] = []
         known = predictor.calibration
         maxima = None if known is None else known["map_maxima"].numpy()
         self.scale = colours(maxima, predictor.map_threshold)
-        if config.overlays == "anomalous" and predictor.threshold is None:
+        if settings.overlays == "anomalous" and predictor.threshold is None:
             log.warning("%s; no decisions, and no pictures", predictor.threshold_source)
-        if not config.watch:  # those of an earlier run are of other images
+        if not settings.watch:  # those of an earlier run are of other images
             for picture in self.heatmaps.glob(f"*-{DIGEST}.png"):
                 picture.unlink()
 
@@ -131,10 +166,11 @@ class _Work:
 
     def watch(self) -> None:
         """Score what comes, until Ctrl-C or `watch_idle` seconds without."""
-        config, done = self.config, self.scored.done
-        watcher = Watcher(typed_path(config.images), config.watch_settle, done.__contains__)
-        pause = min(LOOK, max(0.02, config.watch_settle / 2))
-        print(f"watching {config.images}, Ctrl-C ends", flush=True)
+        settings, done = self.settings, self.scored.done
+        folder = typed_path(settings.images)
+        watcher = Watcher(folder, settings.watch_settle, done.__contains__)
+        pause = min(LOOK, max(0.02, settings.watch_settle / 2))
+        print(f"watching {settings.images}; Ctrl-C ends it", flush=True)
         try:
             last = time.monotonic()
             while True:
@@ -142,7 +178,7 @@ class _Work:
                     if line := self.try_one(version, rest):
                         last = time.monotonic()
                         print(f"{time.strftime('%H:%M:%S')}  {line}  {version.path}", flush=True)
-                idle = config.watch_idle
+                idle = settings.watch_idle
                 if idle is not None and time.monotonic() - last >= idle and not watcher.waiting:
                     return
                 time.sleep(pause)
@@ -154,7 +190,7 @@ class _Work:
         try:
             seen = self.predictor.see(Path(version.path))
         except InputError as error:
-            if rest < PATIENCE * self.config.watch_settle:
+            if rest < PATIENCE * self.settings.watch_settle:
                 return None  # maybe somebody still writes it
             self.refuse(version, error)
             return "unreadable"
@@ -166,9 +202,9 @@ class _Work:
 
     def keep(self, version: Version, seen: Seen, found: Prediction) -> None:
         """Write what an image got, its lines last."""
-        wanted = self.config.overlays
+        wanted = self.settings.overlays
         why = None
-        if self.config.explain:
+        if self.settings.explain:
             why = explain(self.predictor.detector, seen.tensor())
         if wanted == "all" or (wanted == "anomalous" and found.is_anomalous):
             low, high = float(found.map.min()), float(found.map.max())
@@ -192,23 +228,9 @@ class _Work:
         self.scored.add_error(version, str(error))
 
 
-def _require_keys(config: DictConfig) -> None:
-    for key in ("ckpt", "images"):
-        if config[key] is None:
-            what = "model.ckpt of an earlier run" if key == "ckpt" else "FILE, FOLDER or PATTERN"
-            raise InputError(f"mode=predict: give {key}={what}")
-    if config.overlays not in OVERLAYS:
-        raise InputError(f"overlays={config.overlays}: allowed: {', '.join(OVERLAYS)}")
-    if config.watch and not typed_path(config.images).is_dir():
-        raise InputError(f"images={config.images}: watch=true takes an existing folder")
-    for key in ("watch_settle", "watch_idle"):
-        if config[key] is not None and not config[key] > 0:
-            raise InputError(f"{key}={config[key]}: must be above 0, in seconds")
-
-
-def _model(config: DictConfig, predictor: Predictor) -> dict[str, Any]:
+def _model(settings: Predict, predictor: Predictor) -> dict[str, Any]:
     """What the lines of one folder have in common."""
-    path = Path(config.ckpt).expanduser().resolve()
+    path = Path(settings.ckpt).expanduser().resolve()
     stat = path.stat()
     return {
         "ckpt": str(path),
@@ -232,16 +254,20 @@ def _file_name(path: str) -> str:
     return f"{stem}-{digest}.png"
 
 
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
 def _print(results: dict[str, Any], new: int, folder: Path) -> None:
-    decided = ", ".join(
-        f"{results[name]} {name}" for name in ("anomalous", "good", "undecided") if results[name]
-    )
-    print(f"scored   {results['images']} images{f': {decided}' if decided else ''}")
+    said = {"anomalous": "called defective", "good": "good", "undecided": "without a decision"}
+    decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
+    print(f"scored   {_images(results['images'])}{f': {decided}' if decided else ''}")
     if results["seconds"] > 0 and new:
-        pace = f"{new / results['seconds']:.1f} images/s"
-        print(f"now      {new} in {results['seconds']:.1f} s, {pace}")
+        pace = f"{new / results['seconds']:.1f} per second"
+        print(f"took     {results['seconds']:.1f} s for {_images(new)}, {pace}")
     if results["unreadable"]:
-        print(f"skipped  {results['unreadable']} files that cannot be read, such as")
+        files = "1 file" if results["unreadable"] == 1 else f"{results['unreadable']} files"
+        print(f"skipped  {files} that cannot be read, such as")
         for line in results["unreadable_first"]:
             print(f"         {line}")
     print(f"decided  by {results['threshold_source']}")

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from padim_lit.data import AnomalyData
@@ -19,9 +18,7 @@ from padim_lit.deploy.calibration import (
     describe,
     measure,
     recalibrate,
-    require_rate,
 )
-from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced
 from padim_lit.system.console import progress
@@ -31,19 +28,16 @@ from padim_lit.visualization.predictions import TestScore
 log = logging.getLogger(__name__)
 
 
-def require_keys(config: DictConfig) -> None:
-    """Raise InputError for a rate or a number of images out of range."""
-    if config.calibration < 0:
-        raise InputError(f"calibration={config.calibration}: a number of images; 0 for none")
-    if config.false_alarm_rate is not None:
-        require_rate(config.false_alarm_rate)
-
-
 def choose_threshold(
-    config: DictConfig, data: AnomalyData, detector: Detector, trainer: Trainer
+    data: AnomalyData, detector: Detector, trainer: Trainer, images: int, rate: float | None
 ) -> None:
-    """Score training images as if each had been left out of the fit; sets its calibration."""
-    if not config.calibration:
+    """Score training images as if each had been left out of the fit; sets ``detector.calibration``.
+
+    Args:
+        images: that are scored, at most; 0: none, and no threshold.
+        rate: share of good images that the threshold calls defective; None: the default.
+    """
+    if not images:
         return
     if detector.count != len(data.train_items) or detector.count < 3:
         log.warning(
@@ -51,14 +45,14 @@ def choose_threshold(
             *(detector.count, len(data.train_items)),
         )
         return
-    rate = RATE if config.false_alarm_rate is None else config.false_alarm_rate
+    rate = RATE if rate is None else rate
     items = _unseen(data.train_items, detector.projection.fit_images, rate)
-    items = [items[i] for i in evenly_spaced(len(items), config.calibration)]
-    images = ItemDataset(items, data.resize_crop, data.reading.cache or prepare)
-    loader = partial(DataLoader, images, num_workers=data.num_workers, collate_fn=collate)
+    items = [items[i] for i in evenly_spaced(len(items), images)]
+    dataset = ItemDataset(items, data.resize_crop, data.reading.cache or prepare)
+    loader = partial(DataLoader, dataset, num_workers=data.num_workers, collate_fn=collate)
     with trainer.precision_plugin.forward_context():
         found, data.batch_size = measured(
-            detector, loader, data.batch_size, trainer.strategy.root_device, "leave one out"
+            detector, loader, data.batch_size, trainer.strategy.root_device, "threshold"
         )
     detector.calibration = calibrate(found, rate)
     log.info("%s", describe(detector.calibration))
@@ -104,12 +98,12 @@ def _unseen(items: Sequence[Item], fit_images: int, rate: float) -> Sequence[Ite
 
 
 def at_threshold(
-    config: DictConfig, data: AnomalyData, detector: Detector, predictions: Iterable[TestScore]
+    rate: float | None, data: AnomalyData, detector: Detector, predictions: Iterable[TestScore]
 ) -> dict[str, Any]:
     """For metrics.json: the threshold and what it makes of the test images that count."""
     if detector.calibration is None:
         return {}
-    known = recalibrate(detector.calibration, config.false_alarm_rate)
+    known = recalibrate(detector.calibration, rate)
     threshold, interval = known["threshold"], known["interval"] or (None, None)
     counted = [p for p in predictions if data.test_items[p.index].count_image]
     found = {
@@ -138,12 +132,15 @@ def notes_on(results: Mapping[str, Any]) -> list[str]:
         return [f"No threshold: {results['threshold_why']}."]
     return [
         (
-            f"Threshold {results['threshold']:.4g}, chosen without the test set for "
-            f"{results['threshold_rate']:.2%} false alarms ({results['threshold_method']}, true "
-            f"rate {results['threshold_rate_low']:.2%} to {results['threshold_rate_high']:.2%})."
-            f" On the test set it calls {results['test/false_alarms']} of "
-            f"{results['data/test_good']} good images defective and misses {results['test/misses']}"
-            f" of {results['data/test_defective']} defective ones."
+            f"Threshold {results['threshold']:.4g}: an image that scores as high is called "
+            "defective. It was set from good images alone, so that about "
+            f"{results['threshold_rate']:.2%} of good images are called defective; so few images "
+            f"tell that only roughly: {results['threshold_rate_low']:.2%} to "
+            f"{results['threshold_rate_high']:.2%}. On the test set it calls "
+            f"{results['test/false_alarms']} of {results['data/test_good']} good images defective "
+            f"and misses {results['test/misses']} of {results['data/test_defective']} defective "
+            "ones."
         ),
-        "F1-max and the heat maps' outlines use thresholds chosen on the test set.",
+        "F1-max and the outlines in the heat maps use other thresholds, chosen on the test set: "
+        "they look better than new images will.",
     ]

@@ -1,0 +1,91 @@
+"""What the modes that change a checkpoint share: the checkpoint, its good images, the new file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from padim_lit.checkpoint.state import load_detector, save_detector
+from padim_lit.cli.build import make_data
+from padim_lit.cli.settings import Loading, WithData
+from padim_lit.data.datamodule import default_workers
+from padim_lit.data.files import find_images
+from padim_lit.data.items import Item, ItemDataset, collate
+from padim_lit.data.transform import ResizeCrop
+from padim_lit.errors import InputError
+from padim_lit.model.detector import Detector
+from padim_lit.system.atomic import write_json
+from padim_lit.system.versions import versions
+
+LOOK = ("image_size", "crop_size")
+IMAGES = "FILE, FOLDER or PATTERN"
+#: Where other images are in the moments, all scores change.
+NO_THRESHOLD = (
+    "note     all scores have changed, so this model has no threshold and decides nothing yet; "
+    "mode=calibrate ckpt=... images=GOOD_IMAGES sets one"
+)
+
+
+@dataclass
+class GoodImages(Loading):
+    """Modes that take good images to a checkpoint.
+
+    Args:
+        ckpt: model.ckpt of an earlier run
+        images: good images: one, a folder or a quoted pattern
+    """
+
+    ckpt: str | None = None
+    images: str | None = None
+
+
+@dataclass
+class GoodImagesOrData(WithData, GoodImages):
+    """Those that take the training images of a data set too, by data=NAME."""
+
+
+def load_full(settings: GoodImages) -> Detector:
+    """The checkpoint ``settings.ckpt`` with its moments; InputError where it has none."""
+    settings.require("ckpt", "model.ckpt of an earlier run")
+    detector = load_detector(settings.ckpt)
+    detector.require_state()
+    if not all(key in detector.provenance for key in LOOK):
+        raise InputError(
+            f"ckpt={settings.ckpt} does not say how its images were resized (a plain Trainer's); "
+            "fit with run.py, or set model.provenance before trainer.save_checkpoint"
+        )
+    return detector
+
+
+def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]:
+    """``images``, or else the training images of ``data``, and what to call them.
+
+    They look as those that the checkpoint was fitted on.
+    """
+    look = {key: detector.provenance[key] for key in LOOK}
+    if settings.images is not None:
+        items = [Item(path) for path in find_images(settings.images)]
+        return ItemDataset(items, ResizeCrop(*look.values())), f"images={settings.images}"
+    if getattr(settings, "data", None) is None:
+        settings.require("images", f"{IMAGES}, or name the data, as in data=folder data.root=DIR")
+    data = make_data(settings, look)
+    return data.train_dataloader().dataset, data.name
+
+
+def batches(settings: GoodImages, dataset: Dataset, batch_size: int) -> DataLoader:
+    """`batch_size` images at a time."""
+    workers = default_workers() if settings.num_workers is None else settings.num_workers
+    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+
+
+def finish(detector: Detector, folder: Path, what: str, facts: dict[str, Any]) -> None:
+    """Write model.ckpt with a line more in its history, then WHAT.json."""
+    provenance = detector.provenance
+    detector.provenance = {
+        **provenance,
+        "train_images": detector.count,
+        "history": [*provenance.get("history", []), {"mode": what, **facts}],
+    }
+    save_detector(detector, folder / "model.ckpt")
+    write_json(folder / f"{what}.json", {**facts, "train_images": detector.count, **versions()})

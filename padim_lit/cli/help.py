@@ -1,0 +1,84 @@
+"""The text of ``--help``: every key in a line, and the modes that read it."""
+
+import json
+import textwrap
+from dataclasses import MISSING, fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from padim_lit.cli.modes import MODES
+from padim_lit.cli.schema import load, meanings
+
+HEAD = """
+PaDiM: learn from good images what a good part looks like, and find what is not so.
+
+  KEY=VALUE              sets a key
+  -m KEY=A,B             makes a run for each value
+  --config-dir DIR       adds a folder of your own, with subfolders as those of conf/
+  --cfg job              prints the config instead of running it
+  mode=NAME --help       only what this mode takes; the same with data=NAME, proj=NAME, ...
+
+GROUP=OPTION chooses a file of a group
+
+$APP_CONFIG_GROUPS"""
+#: Columns of a key and its default, and of a line.
+WIDTH, LINE = 26, 100
+
+
+def help_text(*, _root_: DictConfig) -> str:
+    """What ``--help`` prints for a config: of mode=fit, where none is asked for, all modes."""
+    chosen = str(_root_.get("mode"))
+    names = list(MODES) if chosen not in MODES or chosen == "fit" else [chosen]
+    text = HEAD + "\nModes\n\n"
+    for name in names:
+        about = MODES[name].settings_class().__doc__.partition("\n")[0]
+        text += _line(f"mode={name}", about.replace("`", ""))
+    text += _keys_of_modes(names)
+    for group in ("backbone", "proj", "data", "trainer", "logger"):
+        node = _root_.get(group)
+        if isinstance(node, DictConfig) and node.get("_target_"):
+            text += _keys_of_group(group, node)
+    return text
+
+
+def _keys_of_modes(names: list[str]) -> str:
+    """Each key once, by the modes that read it."""
+    readers: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        kind = MODES[name].settings_class()
+        about = meanings(kind)
+        for one in fields(kind):
+            if one.name in about:
+                default = one.default_factory() if one.default is MISSING else one.default
+                line = (f"{one.name}={_text(default)}", about[one.name])
+                readers.setdefault(line, []).append(name)
+    sections: dict[tuple[str, ...], str] = {}
+    for line, modes in readers.items():
+        sections[tuple(modes)] = sections.get(tuple(modes), "") + _line(*line)
+    return "".join(f"\nKeys of mode={','.join(m)}\n\n{lines}" for m, lines in sections.items())
+
+
+def _keys_of_group(group: str, node: DictConfig) -> str:
+    about = meanings(load(node._target_, group))
+    text = f"\nKeys of {group}, {node._target_}\n\n"
+    for key, value in OmegaConf.to_container(node, resolve=False).items():
+        if key != "_target_":
+            text += _line(f"{group}.{key}={_text(value)}", about.get(key, ""))
+    return text
+
+
+def _line(name: str, about: str) -> str:
+    margin = " " * WIDTH
+    lines = textwrap.wrap(about, LINE, initial_indent=margin, subsequent_indent=margin)
+    if len(name) > WIDTH - 4 or not lines:
+        return "\n".join([f"  {name}", *lines]) + "\n"
+    lines[0] = f"  {name}".ljust(WIDTH) + lines[0].lstrip()
+    return "\n".join(lines) + "\n"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    # Hydra fills in what follows a dollar sign.
+    return value.replace("$", "$$") if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,75 @@
+"""The command ``padim-lit``, which is ``python run.py``: Hydra around `experiment.main`."""
+
+import os
+
+# Before torch is imported: its threads that wait sleep instead of spinning. Beside other work that
+# saved up to half of the time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from padim_lit.cli import config, experiment, messages, overrides
+from padim_lit.errors import InputError
+from padim_lit.sweep import folders, launchers
+from padim_lit.system.console import never_fail_to_print
+
+
+@contextmanager
+def one_line_errors(debugging: bool) -> Iterator[None]:
+    """Turn what a user can mend into one line on stderr; `debugging` keeps tracebacks."""
+    try:
+        yield
+    except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
+        if debugging:
+            raise
+        sys.exit(f"error: {messages.one_line(error)}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if debugging or not (reason := launchers.error_line(error)):
+            raise
+        sys.exit(f"error: {reason}")
+
+
+def prepare(words: list[str]) -> list[str]:
+    """The command line with the folders that make a sweep go on where it ended."""
+    if {"-sc", "--shell-completion"} & set(words):
+        return words
+    typed = overrides.read_overrides([word for word in words if folders.is_override(word)])
+    overrides.refuse_null_groups(typed, config.CONF)
+    return folders.with_folders(overrides.from_here(words), typed)
+
+
+def main() -> None:
+    """Run the command line in ``sys.argv``; HYDRA_FULL_ERROR=1 keeps tracebacks."""
+    # Lightning starts further ranks with this process's environment: theirs is no user's wish.
+    debugging = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
+
+    @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
+    def task(cfg: DictConfig) -> None:
+        # Here too, because Hydra prints a line of its own about an error that comes out of a task.
+        with one_line_errors(debugging):
+            experiment.main(cfg)
+
+    # Without this, Hydra reports its errors in its own way, on several lines.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    never_fail_to_print()
+    config.register()
+    with one_line_errors(debugging):
+        sys.argv[1:] = prepare(sys.argv[1:])
+        try:
+            task()
+        except OSError as error:
+            if isinstance(error, HydraException) or not error.filename:
+                raise
+            raise InputError(
+                f"the run folder {error.filename} cannot be made ({error.strerror}); "
+                "set hydra.run.dir (with -m: hydra.sweep.dir) to one that can"
+            ) from error

@@ -1,0 +1,207 @@
+"""Keys that several modes read; each mode's file adds its own.
+
+A mode's settings are a dataclass. It is the schema that Hydra checks the command line with, its
+defaults are the keys' defaults, its docstring is what ``--help`` says, and an instance of it, with
+plain values, is all that a mode's `run` gets.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from omegaconf import MISSING
+
+from padim_lit.cli.schema import default_of
+from padim_lit.data.datamodule import AnomalyData, Reading, reading
+from padim_lit.deploy.calibration import require_rate
+from padim_lit.errors import InputError
+from padim_lit.model.anomaly_map import require_image_score
+from padim_lit.model.detector import Detector
+from padim_lit.model.projection import require_seed
+
+
+def _require_eps(eps: float) -> None:
+    if not 0 <= eps < math.inf:
+        raise InputError(f"eps={eps}: must be finite, 0 or more; set eps > 0 (PaDiM: 0.01)")
+
+
+def _require_threshold(threshold: float) -> None:
+    if not math.isfinite(threshold):
+        raise InputError(f"threshold={threshold}: must be a finite score")
+
+
+#: The lowest value of keys that are whole numbers, and what else is checked of a key that is set.
+LOWEST = {
+    **{"batch_size": 1, "num_workers": 0, "full_check": 0, "dim": 1, "calibration": 0},
+    **{"resamples": 0, "rows": 1, "positions": 1},
+}
+CHECKS: dict[str, Callable[[Any], None]] = {
+    "seed": require_seed,
+    "eps": _require_eps,
+    "image_score": require_image_score,
+    "threshold": _require_threshold,
+    "false_alarm_rate": require_rate,
+}
+
+
+@dataclass
+class Settings:
+    """What every mode has; the modules that these two name are imported before a checkpoint is.
+
+    Raises:
+        InputError: a value that no mode allows; a mode adds its own checks.
+    """
+
+    #: Groups of which a mode reads no key: it only needs that their modules are imported.
+    imported: ClassVar[tuple[str, ...]] = ("backbone", "proj")
+
+    mode: str = MISSING
+    backbone: Any = MISSING
+    proj: Any = MISSING
+
+    def __post_init__(self) -> None:
+        for key, lowest in LOWEST.items():
+            if (value := getattr(self, key, None)) is not None and value < lowest:
+                raise InputError(f"{key}={value}: must be at least {lowest}")
+        for key, check in CHECKS.items():
+            if (value := getattr(self, key, None)) is not None:
+                check(value)
+
+    def require(self, key: str, what: str) -> None:
+        """Raise InputError where a key that the mode cannot do without is not set."""
+        if getattr(self, key) is None:
+            raise InputError(f"mode={self.mode}: give {key}={what}")
+
+    def require_choice(self, key: str, allowed: tuple[str, ...]) -> None:
+        """Raise InputError for a value that is not one of those allowed."""
+        if (value := getattr(self, key)) not in allowed:
+            raise InputError(
+                f"{key}={value}: unknown; allowed with mode={self.mode}: {', '.join(allowed)}"
+            )
+
+
+@dataclass
+class OnDevice(Settings):
+    """Modes that run images through a model.
+
+    Args:
+        batch_size: images at a time; less where a GPU's memory does not suffice
+    """
+
+    trainer: Any = MISSING
+    batch_size: int = default_of(AnomalyData, "batch_size")
+
+
+@dataclass
+class Loading(OnDevice):
+    """Modes that load images by loader processes.
+
+    Args:
+        num_workers: loader processes; null: chosen from the number of cores
+    """
+
+    num_workers: int | None = default_of(AnomalyData, "num_workers")
+
+
+@dataclass
+class WithData(Loading):
+    """Modes that take a data set.
+
+    Args:
+        seed: draws the projection, the data's split and planted defects
+        full_check: decode all images first, up to this many; beyond, read their headers
+        picture_cache: folder that keeps decoded, resized pictures for later runs
+        picture_cache_gb: it grows no further than this
+    """
+
+    data: Any = None
+    seed: int = 0
+    full_check: int = Reading.full_check
+    picture_cache: str | None = None
+    picture_cache_gb: float = default_of(reading, "picture_cache_gb")
+
+
+@dataclass
+class Embedding(WithData):
+    """Modes that fit anew.
+
+    Args:
+        image_size: shorter side in pixels before the crop, without one both; auto: mostly 256
+        crop_size: centre crop in pixels; null keeps all; auto: what the data set needs, mostly 224
+        grid: patch positions along the longer side; auto: the second finest layer's; null: finest
+        eps: ε on every covariance's diagonal
+    """
+
+    imported: ClassVar[tuple[str, ...]] = ("proj",)
+
+    data: Any = MISSING
+    image_size: Any = "auto"  # int, [h, w] or auto
+    crop_size: Any = "auto"  # int, [h, w], null or auto
+    grid: Any = default_of(Detector, "grid")  # noqa: RUF009 - a constant
+    eps: float = default_of(Detector, "eps")
+
+    @property
+    def size(self) -> dict[str, Any]:
+        """The sizes that were given; the data brings the others."""
+        both = {"image_size": self.image_size, "crop_size": self.crop_size}
+        return {key: size for key, size in both.items() if size != "auto"}
+
+
+@dataclass
+class Scoring(Embedding):
+    """Modes that fit anew and test.
+
+    Args:
+        sigma: blur of the anomaly map in pixels
+        image_score: max of the map, or topk: mean of the top 2 % of the patch distances
+    """
+
+    sigma: float = default_of(Detector, "sigma")
+    image_score: str = default_of(Detector, "image_score")
+
+
+@dataclass
+class OneDim:
+    """Modes that project to one dimension.
+
+    Args:
+        dim: D, dimensions after the projection
+    """
+
+    dim: int = 100
+
+
+@dataclass
+class Projs:
+    """Modes that compare projections in one pass over the images.
+
+    Args:
+        projs: names of the projections
+    """
+
+    projs: list[str] = field(default_factory=lambda: ["subset", "jl"])
+
+
+@dataclass
+class Comparing(Projs):
+    """Modes that compare dimensions and seeds, too.
+
+    Args:
+        dims: dimensions that each projects to
+        seeds: draw the projections; seed draws the data's split, which all of them share
+    """
+
+    dims: list[int] = field(default_factory=lambda: [50, 100, 150])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+
+
+@dataclass
+class Memory:
+    """Modes that keep moments of all images at once.
+
+    Args:
+        max_memory_gb: that moments may take; more passes where it does not suffice
+    """
+
+    max_memory_gb: float = 4.0
