@@ -21,6 +21,17 @@ from padim_lit.system.command_line import Parser, run
 from padim_lit.system.console import print_line, print_table
 
 BEFORE = "identity"
+#: Columns of the table, by attribute.
+MEASURED = {
+    "scale": "d/D",
+    "epsilon": "ε",
+    "p": "p",
+    "r": "r eq. 12",
+    "r_measured": "r seen",
+    "y": "y eq. 13",
+    "y_measured": "y seen",
+    "auroc_after": "AUROC",
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,7 @@ class Separation:
 
     Attributes:
         auroc: share of pairs that are right before the projection; the report takes it for 1.
+        auroc_after: the same after it, pairs that turned right among them.
         k: quartiles of the relative gap of right pairs (eq. 12), (3,).
         scale: median of d/D; 1 where lengths are kept. AUROC does not see it, so it is divided out.
         epsilon: d/(scale·D) lies within 1 ± ε for all items but the share `DELTA` (eq. 11).
@@ -42,6 +54,7 @@ class Separation:
     """
 
     auroc: float
+    auroc_after: float
     k: np.ndarray
     scale: float
     epsilon: float
@@ -79,14 +92,16 @@ def separation(
     right = k > 0
     if not right.any():
         raise InputError("no defective item is farther from the centre than a good one")
+    k_after = relative_gap(defective_after[:, None], good_after)
     ratio = after / before
     scale = float(np.median(ratio))
     epsilon = float(np.quantile(np.abs(ratio / scale - 1), 1 - DELTA))
-    gaps, kept = k[right], (defective_after[:, None] > good_after)[right]
+    gaps, kept = k[right], (k_after > 0)[right]
     overlap = gaps < epsilon
     r = still_right(epsilon, gaps)
     return Separation(
-        auroc=float(right.mean() + (k == 0).mean() / 2),
+        auroc=_right(k),
+        auroc_after=_right(k_after),
         k=np.quantile(gaps, (0.25, 0.5, 0.75)),
         scale=scale,
         epsilon=epsilon,
@@ -96,6 +111,11 @@ def separation(
         y=float(r.mean()),
         y_measured=float(kept.mean()),
     )
+
+
+def _right(k: np.ndarray) -> float:
+    """Share of pairs with a gap above 0, and half of those with none."""
+    return float((k > 0).mean() + (k == 0).mean() / 2)
 
 
 def separations(folder: SweepFolder) -> dict[tuple[str, int], list[Separation]]:
@@ -131,14 +151,11 @@ def separation_table(folder: SweepFolder) -> Table:
         f"{first.auroc:.3f} of pairs right, k {quartiles}",
         title_justify="left", box=box.SIMPLE, collapse_padding=True, show_edge=False,
     )  # fmt: skip
-    names = ["proj", "D", "d/D", "ε", "ε²D", "p", "r eq. 12", "r seen", "y eq. 13", "y seen"]
-    for name in names:
+    first_columns, columns = list(MEASURED.values())[:2], list(MEASURED.values())[2:]
+    for name in ("proj", "D", *first_columns, "ε²D", *columns):
         table.add_column(name, justify="left" if name == "proj" else "right", no_wrap=True)
     for (proj, dim), seeds in found.items():
-        mean = {
-            name: fmean(getattr(one, name) for one in seeds)
-            for name in ("scale", "epsilon", "p", "r", "r_measured", "y", "y_measured")
-        }
+        mean = {name: fmean(getattr(one, name) for one in seeds) for name in MEASURED}
         cells = [f"{value:.3f}" for value in mean.values()]
         constant = fmean(one.epsilon**2 * dim for one in seeds)
         table.add_row(proj, str(dim), *cells[:2], f"{constant:.2f}", *cells[2:])
@@ -160,9 +177,9 @@ def _print(folders: Sequence[str]) -> None:
     for sweep in read_sweeps(folders):
         print_table(separation_table(sweep), console)
     print_line(
-        "k: relative gap of right pairs, quartiles; d/D: median scale, divided out; ε: of the other "
-        f"{1 - DELTA:.0%} of the items; p: share of right pairs with k < ε; r: of these, still "
-        "right; y: of all right pairs, still right.",
+        "k: quartiles of the relative gap of right pairs. d/D: median scale, divided out. ε: "
+        f"d/D of {1 - DELTA:.0%} of the items is within 1 ± ε. p: share of right pairs with k < ε. "
+        "r: of these, the share still right. y: of all right pairs, the share still right.",
         console,
     )
 

@@ -31,6 +31,8 @@ COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
 TIMED_APART = 1.1
 #: Places of the curve of eq. 15.
 CURVE_POINTS = 48
+#: Largest D whose points eq. 15 is fitted to where it is to predict the others (claim "eq15").
+PREDICTED_FROM = 200
 
 
 def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
@@ -133,13 +135,25 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
             for metric in DRAWN
             if (fit := _fit(sweep, proj, f"test/{metric}"))
         ],
+        "predictions": [
+            fit
+            for metric in DRAWN
+            if max(sweep.dims_of("jl"), default=0) > PREDICTED_FROM
+            and (fit := _fit(sweep, "jl", f"test/{metric}", PREDICTED_FROM))
+        ],
     }
 
 
-def _fit(sweep: SweepFolder, proj: str, metric: str) -> dict[str, Any] | None:
-    """Eq. 15 fitted to the seeds' means at every D; says why where it cannot be."""
+def _fit(
+    sweep: SweepFolder, proj: str, metric: str, most: float = math.inf
+) -> dict[str, Any] | None:
+    """Eq. 15 fitted to the seeds' means at every D ≤ `most`; says why where it cannot be.
+
+    The curve goes on to the largest D that was measured, as far as eq. 15 claims anything.
+    """
     found: dict[str, Any] = {"proj": proj, "metric": _short(metric)}
-    measured = [(d, float(sweep.points(proj, d, metric).mean())) for d in sweep.dims_of(proj)]
+    dims = sweep.dims_of(proj)
+    measured = [(d, float(sweep.points(proj, d, metric).mean())) for d in dims if d <= most]
     x, y = np.array([m for m in measured if math.isfinite(m[1])], float).reshape(-1, 2).T
     if len(x) < 2:
         return None
@@ -147,8 +161,9 @@ def _fit(sweep: SweepFolder, proj: str, metric: str) -> dict[str, Any] | None:
         fit = fit_performance(x, y)
     except InputError as error:
         return found | {"why": str(error)}
+    end = x.max() if most == math.inf else dims[-1]
     # Beyond its limit eq. 15 claims nothing.
-    places = np.linspace(x.min(), max(x.min(), min(x.max(), fit.limit)), CURVE_POINTS)
+    places = np.linspace(x.min(), max(x.min(), min(end, fit.limit)), CURVE_POINTS)
     lower, upper = fit.band(places, LEVEL)
     return found | {
         **{key: float(getattr(fit, key)) for key in ("p", "limit", "rmse", "r_squared")},

@@ -15,6 +15,7 @@ TITLE = "PaDiM with random projections: what was measured"
 PRINTED = {m: m for m in DRAWN} | {"pixel_aupro": "pixel_auroc"}
 NAMES = {
     "curves": "{} against D",
+    "prediction": "{} that eq. 15 predicts, and as measured",
     "pareto": "{} against what it costs",
     "spread": "{} of each seed",
 }
@@ -47,6 +48,7 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         report_tables=[tables.report_table(backbone) for backbone in DIM],
         contradictions=contradictions(),
         fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
+        predictions={m: tables.fits(sweeps, m, "predictions") for m in DRAWN},
         numbers=tables.numbers(sweeps),
         dagger=any(tables.planted(s["constants"], "pixel_auroc") for s in sweeps),
         evidence=tables.evidence,

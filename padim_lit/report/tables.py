@@ -179,11 +179,14 @@ def report_table(backbone: str) -> Table:
     )
 
 
-def fits(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Table | None:
-    """Eq. 15 fitted to the means over seeds of every data set and projection."""
+def fits(sweeps: Sequence[Mapping[str, Any]], metric: str, of: str = "fits") -> Table | None:
+    """Eq. 15 fitted to the means over seeds of every data set and projection.
+
+    `of` is "fits", to all D, or "predictions", of jl to the smaller ones.
+    """
     rows = []
     for sweep in sweeps:
-        for fit in sweep["fits"]:
+        for fit in sweep[of]:
             if fit["metric"] != metric:
                 continue
             line = [Cell(sweep["label"]), Cell(fit["proj"] + _reason(fit))]

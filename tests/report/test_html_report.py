@@ -14,6 +14,7 @@ from _helpers.sweeps import editing, write_distortion, write_sweep
 from PIL import Image
 
 from padim_lit.analysis.bootstrap import paired_difference
+from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.published import ANOMALIB, CATEGORIES, REPORT, contradictions, report_mean
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.errors import InputError
@@ -111,6 +112,18 @@ def test_eq15_is_fitted_to_means_and_says_why_not(content):
     )
     assert not any(proj == "identity" for proj, _ in fits)
     assert content["sweeps"][2]["fits"] == []
+
+
+def test_figure_2_predicts_from_the_points_up_to_200(content):
+    shown = content["sweeps"][0]
+    (image, _) = shown["predictions"]
+    y = [c["mean"]["image_auroc"] for c in shown["configurations"] if c["proj"] == "jl"]
+    fit = fit_performance([25, 50, 100, 150, 200], y[:5])
+    assert image["points"] == 5 and image["limit"] == pytest.approx(fit.limit)
+    assert image["x"][-1] == pytest.approx(min(550, fit.limit))
+    assert image["y"] == pytest.approx(fit(image["x"]), abs=1e-5)
+    assert content["sweeps"][2]["predictions"] == []  # one D
+    assert {"prediction.svg", "prediction_pixel.png"} <= set(figures.draw(content))
 
 
 def test_three_dimensions_are_too_few_for_eq15(tmp_path):
@@ -322,7 +335,7 @@ def test_a_folder_without_sweeps_is_shown_too(opened, tmp_path, what):
 def test_the_page_answers_first_then_judges_then_draws(opened, page, content):
     view = opened(page)
     assert view.js("[...document.querySelectorAll('section')].map(e => e.id)") == [
-        *("answer", "claims", "curves", "table1", "pareto", "spread"),
+        *("answer", "claims", "curves", "theory", "table1", "pareto", "spread"),
         *("distortion", "pictures", "numbers", "reproduce"),
     ]  # fmt: skip
     assert texts(view, "#warnings li") == content["warnings"]
@@ -385,7 +398,7 @@ def test_the_metric_shows_its_figures_and_tables(opened, page, content):
     # Two tables of pixels, AUROC and AUPRO, and one of either AUROC beside what others published.
     for metric, other, tables in (("image", "pixel", 2), ("pixel", "image", 3)):
         view.js(f"document.querySelector('#pick-{metric}_auroc').click()")
-        assert shown(f".chart.of-{metric}_auroc") == 3 and shown(f".chart.of-{other}_auroc") == 0
+        assert shown(f".chart.of-{metric}_auroc") == 4 and shown(f".chart.of-{other}_auroc") == 0
         assert shown("#table1 > div table") == tables
     assert "elpv/mono (planted)" in texts(view, "#table1 .of-pixel_auroc tbody th")
     (row,) = [r for r in content["table"] if (r["sweep"], r["dim"]) == (0, 100)]
