@@ -37,7 +37,7 @@ from padim_lit.cli.build import make_data, make_model
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes.fit import Fit
 from padim_lit.cli.overrides import read_overrides, refuse_null_groups
-from padim_lit.data.items import Item, ItemDataset, collate
+from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.calibration import Measured, calibrate
 from padim_lit.deploy.prediction_log import ScoredFiles, Version
@@ -105,7 +105,7 @@ def image_cases(detector: Detector, folder: Path, count: int) -> Iterator[Case]:
 
     def as_data(path: Path, look: int) -> None:
         data = ItemDataset([Item(path)], views[look])
-        image = collate([data[0]])["image"]
+        image = data[0]["image"][None]
         assert image.shape == (1, 3, SIDE, SIDE) and image.isfinite().all()
 
     def as_prediction(path: Path) -> None:
