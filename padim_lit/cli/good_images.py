@@ -11,7 +11,7 @@ from padim_lit.cli.build import make_data
 from padim_lit.cli.settings import Loading, WithData
 from padim_lit.data.datamodule import default_workers
 from padim_lit.data.files import find_images
-from padim_lit.data.items import Item, ItemDataset, collate
+from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
@@ -76,7 +76,7 @@ def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]
 def batches(settings: GoodImages, dataset: Dataset, batch_size: int) -> DataLoader:
     """`batch_size` images at a time."""
     workers = default_workers() if settings.num_workers is None else settings.num_workers
-    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+    return DataLoader(dataset, batch_size=batch_size, num_workers=workers)
 
 
 def finish(detector: Detector, folder: Path, what: str, facts: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from padim_lit.data import AnomalyData
-from padim_lit.data.items import Item, ItemDataset, collate, prepare
+from padim_lit.data.items import Item, ItemDataset, prepare
 from padim_lit.deploy.calibration import (
     RATE,
     Measured,
@@ -49,7 +49,7 @@ def choose_threshold(
     items = _unseen(data.train_items, detector.projection.fit_images, rate)
     items = [items[i] for i in evenly_spaced(len(items), images)]
     dataset = ItemDataset(items, data.resize_crop, data.reading.cache or prepare)
-    loader = partial(DataLoader, dataset, num_workers=data.num_workers, collate_fn=collate)
+    loader = partial(DataLoader, dataset, num_workers=data.num_workers)
     with trainer.precision_plugin.forward_context():
         found, data.batch_size = measured(
             detector, loader, data.batch_size, trainer.strategy.root_device, "threshold"
