@@ -119,10 +119,10 @@ def contradictions() -> list[str]:
         f"AUROC; its text and Figure 3 say {said}.",
         f"It gives wide_resnet50 {REPORT_CHANNELS} dimensions; layers 1 to 3 have "
         f"{' + '.join(map(str, LAYERS))} = {sum(LAYERS)}. Its 550 are then "
-        f"{550 / sum(LAYERS):.0%} of them, not about a tenth.",
+        f"{100 * DIM['wide_resnet50'] / sum(LAYERS):.0f} % of them, not about a tenth.",
         f"It says that JL is better in all classes; {', '.join(same)} has no gain.",
         "Its PaDiM columns are the paper's numbers, not runs of its own, and it names no seeds: "
-        "what it calls gains also hold whatever else differs from the paper's code.",
+        "what it calls a gain may also come from whatever else differs from the paper's code.",
         "Its section 3 takes orthonormal rows as the default matrix, its eq. 6 independent normal "
         "numbers (here: proj=orthogonal and proj=jl).",
     ]

@@ -120,7 +120,7 @@ def prediction(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | Non
         for part, line, label in ((x <= last, "-", EQ15), (x >= last, "--", PREDICTED)):
             axes.plot(x[part], y[part], f"k{line}", linewidth=1.2, label=label)
         if fit["limit"] < dims[-1]:
-            axes.plot(x[-1:], y[-1:], "kx", label=ENDS)
+            axes.plot(x[-1:], y[-1:], "kx", label=ENDS, clip_on=False)
         axes.set_xlim(left=0)
         axes.set_xlabel("dimensions D")
 

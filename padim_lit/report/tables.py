@@ -140,13 +140,12 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
     lines: dict[bool, list[list[Cell]]] = {False: [], True: []}
     for row in rows:
         cells = {proj: row["cells"][metric].get(proj) for proj in (base, "jl")}
-        difference = (cells["jl"] or {}).get("difference") or {"mean": None}
         line = [Cell(row["data"]), Cell(row["backbone"]), Cell(f"{row['dim']:,}", row["dim"])]
         line += [
             Cell(spread(c["mean"], c["sd"]), c["mean"]) if c else Cell(MISSING)
             for c in cells.values()
         ]
-        line.append(Cell(share(difference["mean"], sign=True), difference["mean"]))
+        line.append(_difference((cells["jl"] or {}).get("difference"), reach=0))
         line += [_published(row[source].get(metric)) for source in sources]
         lines[row["sweep"] is None].append(line)
     columns = ["data", "backbone", "D", base, "jl", f"jl − {base}"]

@@ -111,7 +111,7 @@ def test_the_reports_averages_contradict_its_text():
     found = "\n".join(contradictions())
     for words in (
         "97.5 → 97.9 (wide_resnet50) and 96.7 → 96.9 (resnet18)", "say 96.7 → 97.3",
-        "6048 dimensions", "256 + 512 + 1024 = 1792", "31%", "tile with resnet18 has no gain",
+        "6048 dimensions", "256 + 512 + 1024 = 1792", "31 %", "tile with resnet18 has no gain",
     ):  # fmt: skip
         assert words in found
 
