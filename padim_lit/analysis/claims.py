@@ -26,8 +26,8 @@ from padim_lit.analysis.bootstrap import (
     seed_sd,
     spread_ratio,
 )
+from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.sweep_results import RESAMPLED, SweepFolder, join_parts, labels
-from padim_lit.analysis.theory import fit_performance
 from padim_lit.errors import InputError
 
 LEVEL = 0.95
@@ -60,7 +60,7 @@ class Verdict:
 
     Attributes:
         evidence: a flat row for each case; its `case` is "yes", "no" or "open".
-        command: what measured it, a line a sweep; what would measure it where nothing did.
+        command: what measured it, one line per sweep; what would measure it where nothing did.
     """
 
     claim: Claim

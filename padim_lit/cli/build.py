@@ -236,14 +236,14 @@ def make_trainer(
         )
     except InstantiationException as error:
         raise InputError(
-            f"trainer: {one_line(error)}; choose trainer=auto, cpu, gpu or ddp, or mend its keys"
+            f"trainer: {one_line(error)}; choose trainer=auto, cpu, gpu or ddp, or correct its keys"
         ) from error
     if trainer.strategy.root_device.type == "mps":
         raise InputError("trainer.accelerator=mps has no float64, which the means need; use cpu")
     if trainer.world_size > 1 and sweep:
         # Lightning starts a process a device with this process's arguments: the whole sweep.
         raise InputError(
-            f"a sweep uses one device a job, but trainer.devices gives {trainer.world_size}; set "
+            f"a sweep uses one device per job, but trainer.devices gives {trainer.world_size}; set "
             "trainer=auto, or leave out -m"
         )
     return trainer

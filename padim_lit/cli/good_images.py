@@ -22,7 +22,8 @@ LOOK = ("image_size", "crop_size")
 IMAGES = "FILE, FOLDER or PATTERN"
 #: Where other images are in the moments, all scores change.
 NO_THRESHOLD = (
-    "note     it has no threshold any more; mode=calibrate ckpt=... images=GOOD_IMAGES sets one"
+    "note     all scores have changed, so this model has no threshold and decides nothing yet; "
+    "mode=calibrate ckpt=... images=GOOD_IMAGES sets one"
 )
 
 

@@ -52,7 +52,7 @@ def choose_threshold(
     loader = partial(DataLoader, dataset, num_workers=data.num_workers, collate_fn=collate)
     with trainer.precision_plugin.forward_context():
         found, data.batch_size = measured(
-            detector, loader, data.batch_size, trainer.strategy.root_device, "leave one out"
+            detector, loader, data.batch_size, trainer.strategy.root_device, "threshold"
         )
     detector.calibration = calibrate(found, rate)
     log.info("%s", describe(detector.calibration))
@@ -132,12 +132,15 @@ def notes_on(results: Mapping[str, Any]) -> list[str]:
         return [f"No threshold: {results['threshold_why']}."]
     return [
         (
-            f"Threshold {results['threshold']:.4g}, chosen without the test set for "
-            f"{results['threshold_rate']:.2%} false alarms ({results['threshold_method']}, true "
-            f"rate {results['threshold_rate_low']:.2%} to {results['threshold_rate_high']:.2%})."
-            f" On the test set it calls {results['test/false_alarms']} of "
-            f"{results['data/test_good']} good images defective and misses {results['test/misses']}"
-            f" of {results['data/test_defective']} defective ones."
+            f"Threshold {results['threshold']:.4g}: an image that scores as high is called "
+            "defective. It was set from good images alone, so that about "
+            f"{results['threshold_rate']:.2%} of good images are called defective; so few images "
+            f"tell that only roughly: {results['threshold_rate_low']:.2%} to "
+            f"{results['threshold_rate_high']:.2%}. On the test set it calls "
+            f"{results['test/false_alarms']} of {results['data/test_good']} good images defective "
+            f"and misses {results['test/misses']} of {results['data/test_defective']} defective "
+            "ones."
         ),
-        "F1-max and the heat maps' outlines use thresholds chosen on the test set.",
+        "F1-max and the outlines in the heat maps use other thresholds, chosen on the test set: "
+        "they look better than new images will.",
     ]

@@ -60,8 +60,14 @@ def as_rgb(image: Image.Image, name: str = "in memory") -> Image.Image:
 def from_array(values: np.ndarray) -> Image.Image:
     """(h, w), (h, w, 1) or (h, w, 3) uint8 or uint16 as 8-bit RGB; 16 bit as in `read_image`.
 
+    Also what Pillow gives of files: (h, w, 4) uint8 with transparency, (h, w) bool, and (h, w)
+    int32 of 16-bit values.
+
     Raises InputError for other shapes and types.
     """
+    transparent = values.dtype == np.uint8 and values.shape[2:] == (4,)
+    if values.size and (transparent or (values.ndim == 2 and values.dtype in (np.bool_, np.int32))):
+        return as_rgb(Image.fromarray(np.ascontiguousarray(values)))
     plain = values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3))
     if values.dtype not in (np.uint8, np.uint16) or not plain or 0 in values.shape:
         raise InputError(

@@ -61,6 +61,10 @@ def leave_one_out(distances: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     Raises:
         InputError: fewer than 3 images.
+
+    >>> distances, reliable = leave_one_out(torch.tensor([[2.0, 3.0]]), count=100)
+    >>> [round(d, 3) for d in distances[0].tolist()], reliable.item()
+    ([2.052, 3.164], True)
     """
     if count < 3:
         raise InputError(f"{count} training images: to leave one out takes at least 3")
@@ -106,6 +110,10 @@ def measure(
 
     Raises:
         InputError: fewer than 3 images in the moments, or a score that is not finite.
+
+    >>> found = measure(detector, [{"image": torch.rand(4, 3, 64, 64), "path": list("abcd")}])
+    >>> found.scores.shape, found.unseen
+    (torch.Size([4]), 0)
     """
     scores, maxima, unreliable, unseen = [], [], 0, 0
     for batch in batches:
@@ -131,7 +139,10 @@ def measure(
 
 
 def require_rate(rate: float) -> None:
-    """Raise InputError unless `rate` is one of false alarms."""
+    """Raise InputError unless `rate` is one of false alarms.
+
+    >>> require_rate(0.01)
+    """
     if not 0 < rate < 1:
         raise InputError(f"false_alarm_rate={rate}: must be between 0 and 1, as in 0.01")
 
@@ -170,6 +181,10 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
 
     Raises:
         InputError: another rate.
+
+    >>> found = choose(np.linspace(1, 3, 199), rate=0.01)
+    >>> found.method, round(found.value, 2), [round(x, 3) for x in found.interval]
+    ('empirical', 2.99, [0.001, 0.028])
     """
     require_rate(rate)
     scores, total = np.sort(np.asarray(scores, dtype=np.float32)), len(scores)
@@ -255,6 +270,9 @@ def calibrate(measured: Measured, rate: float = RATE) -> dict[str, Any]:
     ``false_alarm_rate``, the target; ``threshold`` of scores, ``method``, ``interval``, ``level``
     and ``why``, see `choose`; ``map_threshold``, at which so many maps of good images have a
     contour.
+
+    >>> calibrate(Measured(torch.rand(9), torch.rand(9)))["why"]
+    '9 good images are too few for a rate of 0.01: 20 for a tail, 99 without'
     """
     scores, maxima, unreliable = measured.scores, measured.maxima, measured.unreliable
     image, pixel = (choose(x.numpy(), rate, unreliable) for x in (scores, maxima))
@@ -274,7 +292,12 @@ def calibrate(measured: Measured, rate: float = RATE) -> dict[str, Any]:
 
 
 def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, Any]:
-    """The same scores with thresholds for another rate; None keeps the one there is."""
+    """The same scores with thresholds for another rate; None keeps the one there is.
+
+    >>> known = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
+    >>> round(known["threshold"], 2), round(recalibrate(known, 0.1)["threshold"], 2)
+    (2.99, 2.81)
+    """
     if rate is None or rate == calibration["false_alarm_rate"]:
         return calibration
     keys = ("scores", "map_maxima", "unreliable", "unseen")
@@ -287,13 +310,21 @@ def p_value(score: float, scores: np.ndarray) -> float:
     Args:
         score: of the image in question.
         scores: (K,) float32 of good images, sorted.
+
+    >>> p_value(5.0, np.array([1, 2, 6], dtype=np.float32))
+    0.5
     """
     higher = len(scores) - np.searchsorted(scores, np.float32(score), side="left")
     return float((1 + higher) / (1 + len(scores)))
 
 
 def describe(calibration: dict[str, Any]) -> str:
-    """One line on the threshold, for logs and summaries."""
+    """One line on the threshold, for logs and summaries.
+
+    >>> scores = torch.linspace(1, 3, 199)
+    >>> describe(calibrate(Measured(scores, scores)))
+    'threshold 2.99, which about 1.00% of good images reach (0.12% to 2.77% with 95% ...'
+    """
     if calibration["threshold"] is None:
         return f"no threshold: {calibration['why']}"
     low, high = calibration["interval"]

@@ -27,7 +27,7 @@ PRECISIONS = ("fp32", "fp16")
 METADATA = "padim_lit"
 # What fp16 rounds: nearly all bytes. Means and Π stay in float32, because they are small and their
 # rounding would move every position.
-ROUNDED = ("whitening", "net.")
+ROUNDED = ("whitening", "backbone.net.")
 # The version that most runtimes read among those that the exporter writes without conversion.
 OPSET = 18
 # Protocol buffers, of which ONNX is made, end at 2 GiB.
@@ -41,6 +41,10 @@ def metadata(
 
     ``resize`` is the shorter side in pixels (int) or an exact [h, w] to which an image is brought
     before the centre crop to ``image_shape``; None where the checkpoint does not say.
+
+    >>> about = metadata(detector, threshold=3.0, precision="fp32", preprocess=False)
+    >>> about["image_shape"], about["dim"], about["threshold"]
+    ([64, 64], 8, 3.0)
     """
     provenance, backbone, projection = detector.provenance, detector.backbone, detector.projection
     resize = None
@@ -88,11 +92,14 @@ def export_onnx(
     Raises:
         InputError: a package is missing, the backbone cannot be exported, a number is beyond fp16,
             or the file would be beyond 2 GiB.
+
+    >>> about = metadata(detector, None, "fp32", False)
+    >>> export_onnx(detector, Path("model.onnx"), "fp32", False, about)  # doctest: +SKIP
     """
-    path.write_bytes(onnx_content(detector, precision, preprocess, about))
+    path.write_bytes(_onnx_content(detector, precision, preprocess, about))
 
 
-def onnx_content(
+def _onnx_content(
     detector: Detector, precision: str, preprocess: bool, about: dict[str, Any]
 ) -> bytes:
     """What `export_onnx` writes."""
@@ -113,11 +120,15 @@ def onnx_content(
 def export_openvino(
     detector: Detector, path: Path, precision: str, preprocess: bool, about: dict[str, Any]
 ) -> None:
-    """Write OpenVINO's .xml, and .bin beside it; arguments and errors as `export_onnx`."""
+    """Write OpenVINO's .xml, and .bin beside it; arguments and errors as `export_onnx`.
+
+    >>> about = metadata(detector, None, "fp32", False)
+    >>> export_openvino(detector, Path("model.xml"), "fp32", False, about)  # doctest: +SKIP
+    """
     # read_model, not convert_model, which reports each call to a server.
     openvino, *_ = require("openvino", "openvino", "onnx", "onnxscript")
     # fp16 is rounded by then; OpenVINO's own compression would take the means too.
-    content = onnx_content(detector, precision, preprocess, about)
+    content = _onnx_content(detector, precision, preprocess, about)
     model = openvino.Core().read_model(content)
     model.set_rt_info(json.dumps(about), [METADATA])
     openvino.save_model(model, path, compress_to_fp16=False)
@@ -132,9 +143,15 @@ def export_torch(
 
     Raises:
         InputError: a number is beyond fp16.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "slim.ckpt"
+    >>> export_torch(detector, path, "fp16", False, metadata(detector, None, "fp16", False))
+    >>> exported(path)
+    True
     """
     state = slim_state(detector, torch.float16 if precision == "fp16" else torch.float32)
-    require_finite(state["whitening"])
+    _require_finite(state["whitening"])
     state["exported"] = about
     save_detector(detector, path, state)
 
@@ -143,7 +160,11 @@ WRITERS = {"onnx": export_onnx, "openvino": export_openvino, "torch": export_tor
 
 
 def exported(path: Path) -> bool:
-    """Whether a file is one of `WRITERS`' (or a checkpoint), by the name that they all put in."""
+    """Whether a file is one of `WRITERS`' (or a checkpoint), by the name that they all put in.
+
+    >>> exported(Path("missing.onnx"))
+    False
+    """
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -153,7 +174,11 @@ def exported(path: Path) -> bool:
 
 
 def require(format: str, *packages: str) -> list[Any]:
-    """The imported packages; InputError where one is not installed."""
+    """The imported packages; InputError where one is not installed.
+
+    >>> [package.__name__ for package in require("torch", "json")]
+    ['json']
+    """
     try:
         return [import_module(name) for name in packages]
     except ImportError as error:
@@ -164,7 +189,10 @@ def require(format: str, *packages: str) -> list[Any]:
 
 
 def require_room(graph: Graph, precision: str) -> None:
-    """Raise InputError where an ONNX file of this graph would be beyond its limit."""
+    """Raise InputError where an ONNX file of this graph would be beyond its limit.
+
+    >>> require_room(Graph(detector), "fp32")
+    """
     need = 0
     for name, tensor in graph.state_dict().items():
         half = precision == "fp16" and _rounds(name, tensor.ndim)
@@ -177,7 +205,7 @@ def require_room(graph: Graph, precision: str) -> None:
         )
 
 
-def require_finite(rounded: Tensor) -> None:
+def _require_finite(rounded: Tensor) -> None:
     """Raise InputError where rounding made a number infinite."""
     if not rounded.isfinite().all():
         raise InputError(
@@ -244,7 +272,7 @@ def _halve(model: Any, onnx: Any) -> None:
             continue
         name = tensor.name
         half = torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()).half()
-        require_finite(half)
+        _require_finite(half)
         tensor.CopyFrom(onnx.numpy_helper.from_array(half.numpy(), f"{name}.fp16"))
         cast = [f"{name}.fp16"], [name]
         casts.append(onnx.helper.make_node("Cast", *cast, to=onnx.TensorProto.FLOAT))

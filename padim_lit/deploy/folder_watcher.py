@@ -22,6 +22,13 @@ class Watcher:
         settle: seconds that a file's size and time of change must have stayed.
         known: tells versions that need no further look.
         clock: seconds.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> watcher = Watcher(folder, settle=0, known=set().__contains__)
+    >>> _ = (folder / "a.png").write_bytes(b"")
+    >>> [Path(version.path).name for version, _ in watcher.rested()], watcher.waiting
+    (['a.png'], 1)
     """
 
     def __init__(

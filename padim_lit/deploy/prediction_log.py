@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from padim_lit.errors import InputError
-from padim_lit.system.atomic import atomically, harmless, write_json, write_text
+from padim_lit.system.atomic import atomically, harmless, write_json, write_text, writing
 
 COLUMNS = ("path", "score", "p_value", "decision")
 DECISIONS = {True: "anomalous", False: "good", None: ""}
@@ -49,6 +49,14 @@ class ScoredFiles:
 
     Raises:
         InputError: the folder cannot be written, or holds the scores of another `model`.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> log = ScoredFiles(folder, {"threshold": 3.0}, resume=False)
+    >>> log.add(Version("a.png", 10, 0), 4.5, 0.01, True, 3.0)
+    >>> log.close()
+    >>> (folder / "predictions.csv").read_text().splitlines()
+    ['path,score,p_value,decision', 'a.png,4.5,0.01,anomalous']
     """
 
     def __init__(self, folder: Path, model: dict[str, Any], resume: bool) -> None:
@@ -57,7 +65,7 @@ class ScoredFiles:
         self._resume = resume
         self.counts: Counter[str] = Counter()
         about = folder / "model.json"
-        try:
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if resume and self.json.exists():
                 _require_same(about, model)
@@ -68,10 +76,6 @@ class ScoredFiles:
                 write_text(self.csv, _csv_line(COLUMNS))
             # Unbuffered: what is written is there, whatever becomes of this process.
             self._files = [path.open("ab", buffering=0) for path in (self.json, self.csv)]
-        except OSError as error:
-            raise InputError(
-                f"{folder} cannot be written ({error.strerror or error}); choose a writable folder"
-            ) from error
 
     def add(
         self,
@@ -109,15 +113,12 @@ class ScoredFiles:
 
     def _write(self, file: int, line: str) -> None:
         # One call a line, so that no signal comes between its parts.
-        content = line.encode("utf-8", "surrogateescape")
-        try:
-            written = self._files[file].write(content)
-            if not os.fstat(self._files[file].fileno()).st_nlink:
+        content, out = line.encode("utf-8", "surrogateescape"), self._files[file]
+        with writing(self.json.parent):
+            if out.write(content) != len(content):
+                raise OSError(errno.ENOSPC, "no space left")
+            if not os.fstat(out.fileno()).st_nlink:
                 raise OSError(errno.ENOENT, "it was removed meanwhile")
-        except OSError as error:
-            raise InputError(f"{self.json.parent} cannot be written ({error.strerror})") from error
-        if written != len(content):
-            raise InputError(f"{self.json.parent} cannot be written (no space left)")
 
     def _take_up(self) -> None:
         """Read what is there, cut off an incomplete end, and write the CSV anew from it."""

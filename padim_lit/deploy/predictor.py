@@ -85,6 +85,9 @@ class Predictor:
     batches of a test run (`batch_size`) scores equal that run's bit for bit, with others up to
     rounding (10⁻⁶).
 
+    Threads may share one. A process that was forked after the first score may not use it, because
+    PyTorch's threads are not in it: load the model there, or start processes with "spawn".
+
     Args:
         detector: fitted; moved to `device`.
         image_size, crop_size: see `padim_lit.data.transform.ResizeCrop`. Read from the
@@ -103,6 +106,11 @@ class Predictor:
     Raises:
         InputError: not fitted; sizes that are missing or other than the checkpoint's; arguments out
             of range.
+
+    >>> predictor = Predictor(detector, image_size=[64, 64], threshold=3.0, device="cpu")
+    >>> found = predictor(np.zeros((480, 640, 3), np.uint8))
+    >>> found.map.shape, found.is_anomalous is (found.score >= 3.0)
+    ((64, 64), True)
     """
 
     def __init__(
@@ -201,7 +209,7 @@ class Predictor:
             image = (image.float() if image.is_floating_point() else image).numpy()
         if image.dtype.kind == "f":
             return self._see_floats(image)
-        return self._see_picture(_picture(image))
+        return self._see_picture(from_array(image))
 
     def score(self, batch: Sequence[Seen]) -> list[Prediction]:
         """Predictions of what `see` gave, scored as one batch."""
@@ -323,6 +331,10 @@ def load(
 
     Raises:
         InputError: no such file, not a checkpoint of padim_lit, or what `Predictor` raises.
+
+    >>> load("missing.ckpt")
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: ckpt=missing.ckpt: no such file; give the model.ckpt of an ...
     """
     detector = load_detector(ckpt)
     detector.fit_state = None  # as large as the factors, and not needed to score
@@ -332,15 +344,6 @@ def load(
         )
     except InputError as error:
         raise InputError(f"ckpt={ckpt}: {error}") from None
-
-
-def _picture(values: np.ndarray) -> Image.Image:
-    """An array as 8-bit RGB, in all ways in which a file may hold it."""
-    shape, kind = values.shape, values.dtype
-    transparent = kind == np.uint8 and len(shape) == 3 and shape[2] == 4
-    if 0 in shape or not (transparent or (len(shape) == 2 and kind in (np.bool_, np.int32))):
-        return from_array(values)
-    return as_rgb(Image.fromarray(np.ascontiguousarray(values)), "in memory")
 
 
 def _sizes(

@@ -18,7 +18,11 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def open_onnx(path: Path, threads: int) -> Run:
-    """onnxruntime on the CPU."""
+    """onnxruntime on the CPU.
+
+    >>> run = open_onnx(Path("model.onnx"), threads=1)  # doctest: +SKIP
+    >>> run(np.zeros((1, 3, 224, 224), np.float32))["score"]  # doctest: +SKIP
+    """
     (onnxruntime,) = require("onnx", "onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -28,7 +32,10 @@ def open_onnx(path: Path, threads: int) -> Run:
 
 
 def open_openvino(path: Path, threads: int) -> Run:
-    """OpenVINO on the CPU, in float32 where it would choose bfloat16."""
+    """OpenVINO on the CPU, in float32 where it would choose bfloat16.
+
+    >>> run = open_openvino(Path("model.xml"), threads=1)  # doctest: +SKIP
+    """
     (openvino,) = require("openvino", "openvino")
     settings = {
         "INFERENCE_NUM_THREADS": threads,
@@ -46,7 +53,10 @@ def open_openvino(path: Path, threads: int) -> Run:
 
 
 def open_torch(path: Path, threads: int) -> Run:
-    """A checkpoint; torch's threads are the process's."""
+    """A checkpoint; torch's threads are the process's.
+
+    >>> run = open_torch(Path("model.ckpt"), threads=1)  # doctest: +SKIP
+    """
     return run_detector(load_detector(path))
 
 
@@ -54,7 +64,12 @@ RUNTIMES = {"onnx": open_onnx, "openvino": open_openvino, "torch": open_torch}
 
 
 def run_detector(detector: Detector) -> Run:
-    """A detector in torch itself, for images in [0, 1]."""
+    """A detector in torch itself, for images in [0, 1].
+
+    >>> found = run_detector(detector)(np.zeros((1, 3, 64, 64), np.float32))
+    >>> found["score"].shape, found["map"].shape
+    ((1,), (1, 64, 64))
+    """
 
     def run(image: np.ndarray) -> dict[str, np.ndarray]:
         with torch.inference_mode():
@@ -71,6 +86,10 @@ def milliseconds(calls: list[Callable[[], object]], rounds: int, seconds: float)
         calls: what to time; each runs twice before.
         rounds: at most.
         seconds: no further round starts after these, but three are made.
+
+    >>> fast, slow = milliseconds([lambda: None, lambda: time.sleep(0.01)], 3, 1)
+    >>> fast < 10 <= slow
+    True
     """
     for call in calls:
         call()
@@ -86,7 +105,11 @@ def milliseconds(calls: list[Callable[[], object]], rounds: int, seconds: float)
 
 
 def largest_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The largest |theirs − ours| / |ours| (ours above 0); infinite where one is not finite."""
+    """The largest |theirs − ours| / |ours| (ours above 0); infinite where one is not finite.
+
+    >>> largest_difference(np.array([1.0, 2.0]), np.array([1.0, 3.0]))
+    0.5
+    """
     if not np.isfinite(theirs).all():
         return float("inf")
     return float((np.abs(theirs - ours) / np.maximum(np.abs(ours), 1e-12)).max())

@@ -71,7 +71,7 @@ def add_up(layers: Sequence[ProjectedLayer], grid: tuple[int, int], dim: int) ->
     """
     height, width = grid
     first, *others = layers
-    batch = len(first.values)
+    batch = first.values.shape[0]  # len() would fix it in an exported graph
     if first.values.shape[1:] == (height, width, dim):
         out = first.values.contiguous()  # the finest layer starts the sum itself
     else:

@@ -65,6 +65,24 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into one line that names `path`.
+
+    >>> with writing(Path("a.txt")):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: a.txt cannot be written (No space left on device); choose a ...
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}); "
+            "choose a writable folder with enough space"
+        ) from error
+
+
+@contextmanager
 def atomically(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to, renamed to ``path`` at the end of the block.
 
@@ -84,7 +102,7 @@ def atomically(path: str | os.PathLike) -> Iterator[Path]:
         InputError: the folder or the file cannot be written.
     """
     path = Path(path)
-    with _named(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary, handle = _private(path.parent)
         try:
@@ -105,7 +123,7 @@ def private_folder(beside: str | os.PathLike) -> Iterator[Path]:
         InputError: it cannot be made or written.
     """
     beside = Path(beside)
-    with _named(beside):
+    with writing(beside):
         beside.parent.mkdir(parents=True, exist_ok=True)
         remove_remnants(beside.parent)
         folder, handle = _private(beside.parent, folder=True)
@@ -128,7 +146,7 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
             made; it cannot be written.
     """
     marker = folder / _MARKER
-    with _named(folder):
+    with writing(folder):
         marker.parent.mkdir(parents=True, exist_ok=True)
         handle = _lock(marker, os.O_CREAT)
     if handle is None:
@@ -137,7 +155,7 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
             "hydra.run.dir (with -m: hydra.sweep.dir)"
         )
     try:
-        with _named(folder):
+        with writing(folder):
             known = written_by_runs(folder)
             new = [name for name in names if name not in known]
             if there := [name for name in new if os.path.lexists(folder / name)]:
@@ -260,18 +278,6 @@ def _release(handle: int | None) -> None:
         os.close(handle)
 
 
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn an OSError into one line on `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}); "
-            "choose a writable folder with enough space"
-        ) from error
-
-
 def write_bytes(path: str | os.PathLike, content: bytes) -> Path:
     """Write ``content`` with `atomically`; raises as that does."""
     with atomically(path) as temporary:
@@ -321,12 +327,12 @@ def write_csv(
 def harmless(cell: Any, path: bool = False) -> Any:
     """The cell of a table as no spreadsheet takes for a formula: ``=``, ``+``, ``-``, ``@`` lead.
 
-    A path gets ``./`` in front and means the same file, other text ``'``; numbers stay.
+    A path gets ``./`` in front and means the same file, other text ``'``; numbers and signs stay.
 
     >>> harmless("=cmd.png", path=True), harmless("@crack"), harmless("-0.5"), harmless(-0.5)
     ('./=cmd.png', "'@crack", '-0.5', -0.5)
     """
-    if not isinstance(cell, str) or cell[:1] not in tuple("=+-@\t\r"):
+    if not isinstance(cell, str) or len(cell) < 2 or cell[0] not in "=+-@\t\r":
         return cell
     if path:
         return f"./{cell}"

@@ -11,12 +11,23 @@ PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "numpy"
 
 
 def device_name(device: torch.device) -> str:
+    """A GPU's name, or the CPU's kind and how many threads of it are used."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads, {platform.machine()}"
 
 
+def made_with(device: torch.device) -> dict[str, str]:
+    """What every result says of its making: ``device``, and `versions`.
+
+    >>> list(made_with(torch.device("cpu")))[:3]
+    ['device', 'version/padim_lit', 'version/python']
+    """
+    return {"device": device_name(device), **versions()}
+
+
 def versions() -> dict[str, str]:
+    """``version/NAME`` of padim_lit, Python and `PACKAGES`."""
     versions = {f"version/{name}": metadata.version(name) for name in PACKAGES}
     return {
         "version/padim_lit": __version__,

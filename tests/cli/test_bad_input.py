@@ -276,7 +276,7 @@ def test_jobs_of_a_sweep_use_one_device(zygote, here):
         ["-m", *TINY, "dim=4,8", "trainer.devices=2", "hydra.sweep.dir=sweep"], here
     )
     require_one_clear_line(result, ("2 of 2 jobs failed",))
-    assert result.out.count("a sweep uses one device a job") >= 2 and "trainer=auto" in result.out
+    assert result.out.count("a sweep uses one device per job") >= 2 and "trainer=auto" in result.out
     assert leftovers(here) == []
 
 

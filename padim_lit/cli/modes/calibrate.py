@@ -68,6 +68,6 @@ def run(settings: Calibrate, folder: Path) -> None:
     )
     if detector.projection.fit_images and found.unseen < len(found.scores):
         print(
-            f"note     proj={detector.projection.name} has learnt from some of the images that the "
-            "checkpoint holds, so these score a little low; new good images tell better"
+            f"note     proj={detector.projection.name} has learnt its mixtures of channels from "
+            "some of these images, so they score a little low; new good images tell better"
         )

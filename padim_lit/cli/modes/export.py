@@ -29,7 +29,7 @@ from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import private_folder, write_json
 from padim_lit.system.console import print_line, print_table
-from padim_lit.system.versions import device_name, versions
+from padim_lit.system.versions import made_with
 
 #: Largest relative difference to the checkpoint's scores, and to any pixel of its maps, that is
 #: written. A map's lowest values move most, and say least.
@@ -126,8 +126,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         "ms": times[1],
         "ckpt_ms": times[0],
         "threads": threads,
-        "device": device_name(torch.device("cpu")),
-        **versions(),
+        **made_with(torch.device("cpu")),
         **{f"version/{name}": packages.version(name) for name in NEEDS[settings.format]},
         "notes": notes,
     }
@@ -234,7 +233,7 @@ def _print(results: dict[str, Any]) -> None:
     console = Console()
     title = f"Export to {results['format']}, {results['precision']}"
     table = Table(title=title, title_justify="left")
-    for column in ("", "MB", "ms an image", "score differs", "map differs"):
+    for column in ("", "MB", "ms per image", "score differs", "map differs"):
         table.add_column(column, justify="left" if not column else "right")
     table.add_row(
         "checkpoint, torch", f"{results['ckpt_bytes'] / 1e6:.1f}", f"{results['ckpt_ms']:.1f}"

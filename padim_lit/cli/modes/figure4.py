@@ -157,7 +157,7 @@ def _f1(ablation: Ablation, distances: Tensor, threshold: float) -> float:
 
 def _print(methods: list[Method], notes: list[str], path: Path) -> None:
     console = Console()
-    table = Table(title="At each projection's own best pixel threshold", title_justify="left")
+    table = Table(title="Each projection at its best threshold for pixels", title_justify="left")
     for name in ("proj", "dim", *METRICS):
         table.add_column(name.replace("_", " "), justify="left" if name == "proj" else "right")
     for method in methods:

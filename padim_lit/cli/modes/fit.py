@@ -261,11 +261,11 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
 def _headline(data: AnomalyData, detector: Detector) -> str:
     height, width = detector.map_grid
     return (
-        f"{data.name}: {data.provenance['train_images']} images to fit, "
-        f"{len(data.test_items)} to test; {detector.backbone.name} ({detector.backbone.source}): "
-        f"C={detector.backbone.embedding_dim} → "
-        f"{detector.projection.name} D={detector.projection.dim}, grid {height}×{width}, "
-        f"ε={detector.eps}, seed {detector.projection.seed}"
+        f"{data.name}: {data.provenance['train_images']} good images to learn from, "
+        f"{len(data.test_items)} to test. Each is seen as {height}×{width} patches; "
+        f"{detector.backbone.name} ({detector.backbone.source}) describes a patch by "
+        f"{detector.backbone.embedding_dim} channels (C), proj={detector.projection.name} turns "
+        f"these into {detector.projection.dim} numbers (D)"
     )
 
 

@@ -20,7 +20,7 @@ from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import progress
-from padim_lit.system.versions import device_name, versions
+from padim_lit.system.versions import made_with
 from padim_lit.visualization.overlay import colours, side_by_side
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         before = scored.counts.total()
         if settings.watch:
             if before:
-                log.info("%d images were scored before", before)
+                log.info("%d images were scored earlier and are kept", before)
             work.watch()
         else:
             work.score(files)
@@ -121,8 +121,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "map_threshold": predictor.map_threshold,
         "ckpt": settings.ckpt,
         "source": settings.images,
-        "device": device_name(device),
-        **versions(),
+        **made_with(device),
     }
     write_json(folder / "predict.json", results)
     _print(results, scored.counts.total() - before, folder)
@@ -171,7 +170,7 @@ class _Work:
         folder = typed_path(settings.images)
         watcher = Watcher(folder, settings.watch_settle, done.__contains__)
         pause = min(LOOK, max(0.02, settings.watch_settle / 2))
-        print(f"watching {settings.images}, Ctrl-C ends", flush=True)
+        print(f"watching {settings.images}; Ctrl-C ends it", flush=True)
         try:
             last = time.monotonic()
             while True:
@@ -255,16 +254,20 @@ def _file_name(path: str) -> str:
     return f"{stem}-{digest}.png"
 
 
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
 def _print(results: dict[str, Any], new: int, folder: Path) -> None:
-    decided = ", ".join(
-        f"{results[name]} {name}" for name in ("anomalous", "good", "undecided") if results[name]
-    )
-    print(f"scored   {results['images']} images{f': {decided}' if decided else ''}")
+    said = {"anomalous": "called defective", "good": "good", "undecided": "without a decision"}
+    decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
+    print(f"scored   {_images(results['images'])}{f': {decided}' if decided else ''}")
     if results["seconds"] > 0 and new:
-        pace = f"{new / results['seconds']:.1f} images/s"
-        print(f"now      {new} in {results['seconds']:.1f} s, {pace}")
+        pace = f"{new / results['seconds']:.1f} per second"
+        print(f"took     {results['seconds']:.1f} s for {_images(new)}, {pace}")
     if results["unreadable"]:
-        print(f"skipped  {results['unreadable']} files that cannot be read, such as")
+        files = "1 file" if results["unreadable"] == 1 else f"{results['unreadable']} files"
+        print(f"skipped  {files} that cannot be read, such as")
         for line in results["unreadable_first"]:
             print(f"         {line}")
     print(f"decided  by {results['threshold_source']}")

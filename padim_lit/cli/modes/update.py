@@ -129,7 +129,7 @@ def run(settings: Update, folder: Path) -> None:
     finish(detector, folder, "update", facts)
     print(
         f"added    {state.count} images{f', {skipped} were there already' if skipped else ''}; "
-        f"now {detector.count}\ndata     {what}\nmodel    {(folder / 'model.ckpt').resolve()}"
+        f"in all {detector.count}\ndata     {what}\nmodel    {(folder / 'model.ckpt').resolve()}"
     )
     print(NO_THRESHOLD)
 
@@ -148,15 +148,15 @@ def run_remove(settings: Remove, folder: Path) -> None:
     facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "error": safety.error}
     finish(detector, folder, "remove", facts)
     print(
-        f"removed  {state.count} images; {detector.count} stay\n"
-        f"rounding at most {safety.error:.1e} of a squared distance, against a fit on those alone\n"
+        f"removed  {state.count} images; {detector.count} are left\n"
+        f"exact    to {safety.error:.1e} of a squared distance, against a fit on these alone\n"
         f"model    {(folder / 'model.ckpt').resolve()}"
     )
     print(NO_THRESHOLD)
     if detector.projection.fit_images:
         print(
-            f"note     proj={detector.projection.name} keeps the directions that it learnt, maybe "
-            "from these images too"
+            f"note     proj={detector.projection.name} keeps the mixtures of channels that it "
+            "learnt, perhaps from these images too"
         )
 
 

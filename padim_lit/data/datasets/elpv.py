@@ -48,12 +48,12 @@ class ELPV(AnomalyData):
         train, held = hold_out(healthy, names, count, self.split_seed)
         test = [Item(cell.path) for cell in held]
         test += [Item(cell.path, "defective") for cell in broken]
-        note = "ELPV has no masks and planted=false: pixel metrics cannot be computed."
+        note = "ELPV says which cells are defective, not where: no pixel metrics, as planted=false."
         if self.planted:
             test += [_planted(cell.path, n, self.split_seed) for n, cell in enumerate(held)]
             note = (
-                "ELPV has no masks: pixel metrics count planted defects only, image metrics real "
-                "cells only."
+                "ELPV says which cells are defective, not where. So pixel metrics are about "
+                "defects that were planted on healthy cells, image metrics about real cells alone."
             )
         unused = len(chosen) - len(healthy) - len(broken)
         about = {

@@ -1,0 +1,118 @@
+"""Runs leave what is not theirs, do not read what they wrote, and do not write at the same time."""
+
+from pathlib import Path
+
+import pytest
+from _helpers.cli import TINY
+from _helpers.outcome import require_one_clear_line
+from _helpers.trees import build_tree, save_image
+
+from padim_lit.system.atomic import run_folder
+
+PREDICT = ["mode=predict", "ckpt=run/model.ckpt", "trainer=cpu", "images=data/test"]
+ABLATION = ["experiment=ablation", "projs=[jl]", "dims=[2]", "seeds=[0]"]
+EXPORT = ["mode=export", "ckpt=run/model.ckpt", "format=torch"]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory, zygote) -> Path:
+    here = tmp_path_factory.mktemp("here")
+    build_tree(here / "data", train=6, test={"good": 2, "crack": 3})
+    result = zygote.run(TINY, here)
+    assert result.code == 0, result.err
+    return here
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (PREDICT, ["heatmaps/mine.png"]),
+        (PREDICT, ["predictions.csv"]),
+        (PREDICT, ["predictions.jsonl", "model.json"]),
+        ([*TINY, *ABLATION], ["runs/mine.txt"]),
+        ([*TINY, *ABLATION], ["features/mine.txt"]),
+        (TINY, ["config.yaml"]),
+        (TINY, ["model.ckpt"]),
+        (EXPORT, ["slim.ckpt"]),
+        ([*EXPORT, "output=mine/other.ckpt"], ["other.ckpt"]),
+    ],
+)
+def test_a_folder_with_a_users_own_files_is_refused(zygote, here, words, names):
+    mine = here / "mine"
+    for path in sorted(mine.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    for name in names:
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_text("mine")
+    before = content(mine)
+    result = zygote.run([*words, "hydra.run.dir=mine"], here)
+    require_one_clear_line(result, (names[0].partition("/")[0],))
+    after = content(mine)
+    assert {path: after[path] for path in before} == before
+    left = {p.name for p in after.keys() - before.keys() if ".hydra" not in p.parts}
+    assert left <= {"run.log"}
+
+
+def test_the_same_run_again_and_exports_again_are_no_reason(zygote, here):
+    for words in (PREDICT, [*PREDICT, "overlays=all"], [*EXPORT, "output=out/slim.ckpt"]):
+        for _ in range(2):
+            result = zygote.run([*words, f"hydra.run.dir=again-{words[0][5:]}"], here)
+            assert result.code == 0, result.err
+
+
+def test_a_picture_of_the_users_in_a_runs_heatmaps_stays(zygote, here):
+    words = [*PREDICT, "overlays=all", "hydra.run.dir=pictures"]
+    assert zygote.run(words, here).code == 0
+    made = sorted(p.name for p in (here / "pictures" / "heatmaps").iterdir())
+    save_image(here / "pictures" / "heatmaps" / "mine.png")
+    assert len(made) == 5 and zygote.run([*words, "overlays=none"], here).code == 0
+    assert [p.name for p in (here / "pictures" / "heatmaps").iterdir()] == ["mine.png"]
+
+
+def test_a_refit_takes_an_earlier_runs_results_away(zygote, here):
+    words = [*TINY, "hydra.run.dir=refit"]
+    assert zygote.run(words, here).code == 0
+    (here / "refit" / "heatmaps" / "hit-1_gone_000_9.99.png").write_bytes(b"of an earlier run")
+    (here / "before.py").write_text(
+        "import os, signal, sys\n"
+        "def hook(event, args):\n"
+        "    if event == 'os.rename' and str(args[1]).endswith('model.ckpt'):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.addaudithook(hook)\n"
+    )
+    assert zygote.run(words, here, {"BEFORE_RUN": str(here / "before.py")}).code == -9
+    assert not (here / "refit" / "metrics.json").exists()
+    assert not list((here / "refit" / "heatmaps").iterdir())
+
+
+@pytest.mark.parametrize("where", [".", "below"])
+def test_watch_does_not_score_what_runs_write(zygote, here, where):
+    watched = here / f"watched-{where.strip('.')}"
+    save_image(watched / "a.png")
+    watch = ["images=.", "watch=true", "watch_settle=0.05", "watch_idle=1", "overlays=all"]
+    model = ["mode=predict", f"ckpt={here}/run/model.ckpt", "trainer=cpu"]
+    words = [*model, *watch, f"hydra.run.dir={where}"]
+    for count in (1, 2):
+        result = zygote.run(words, watched)
+        assert result.code == 0, result.err
+        found = (watched / where / "predictions.csv").read_text().splitlines()
+        assert len(found) == 1 + count, found
+        assert len(list((watched / where / "heatmaps").iterdir())) == count
+        save_image(watched / "b.png", seed=1)
+
+
+@pytest.mark.parametrize("mode", ["update", "predict"])
+def test_a_folder_that_another_run_holds_is_refused(zygote, here, mode):
+    words = {
+        "update": ["mode=update", "ckpt=run/model.ckpt", "images=data/test/good", "trainer=cpu"],
+        "predict": [*PREDICT, "watch=true", "watch_idle=0.1"],
+    }[mode]
+    before = (here / "run" / "model.ckpt").read_bytes()
+    with run_folder(here / "run", []):
+        result = zygote.run([*words, "hydra.run.dir=run"], here)
+    require_one_clear_line(result, ("another run is writing", "run"))
+    assert (here / "run" / "model.ckpt").read_bytes() == before

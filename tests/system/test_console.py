@@ -1,0 +1,84 @@
+"""What is only shown costs no result: encodings that lack a character, pipes and disks that end."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from _helpers.cli import ROOT, TINY, environment
+from _helpers.trees import build_tree, save_image
+
+ENCODINGS = ("gbk", "cp932", "cp949", "latin-1", "ascii")
+SHOW = """
+import logging, sys
+from padim_lit.system.console import never_fail_to_print, print_table, progress
+never_fail_to_print()
+logging.basicConfig(stream=sys.stdout)
+never_fail_to_print()
+from rich.console import Console
+from rich.table import Table
+table = Table("ε", "a")
+table.add_row("缺陷", "8×8 → ²")
+for _ in range(2):
+    print("缺陷 é \\udcff ε")
+    print("缺陷 é \\udcff ε", file=sys.stderr)
+    logging.getLogger("x").warning("缺陷 %s", "\\udcff")
+    print_table(table, Console())
+    with progress() as bar:
+        list(bar.track(range(3), description="é缺"))
+print("done", flush=True)
+open("whole", "w").close()
+"""
+
+
+def show(folder: Path, stdout: int, encoding: str) -> subprocess.CompletedProcess:
+    env = environment(folder, PYTHONIOENCODING=encoding, PYTHONPATH=str(ROOT))
+    return subprocess.run(
+        [sys.executable, "-c", SHOW],
+        cwd=folder, env=env, stdout=stdout, stderr=subprocess.PIPE, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", [*ENCODINGS, "utf-8"])
+def test_what_cannot_be_encoded_is_a_question_mark(tmp_path, encoding):
+    result = show(tmp_path, subprocess.PIPE, encoding)
+    assert result.returncode == 0 and (tmp_path / "whole").exists(), result.stderr
+    assert result.stdout.decode(encoding).splitlines()[-1] == "done"
+    assert b"Error" not in result.stderr and b"?" in result.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
+def test_a_full_disk_behind_stdout_ends_nothing(tmp_path):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        result = show(tmp_path, full.fileno(), "utf-8")
+    assert result.returncode == 0 and (tmp_path / "whole").exists(), result.stderr
+    assert b"Error" not in result.stderr
+
+
+def test_a_pipe_that_nobody_reads_ends_nothing(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = show(tmp_path, writing, "utf-8")
+    os.close(writing)
+    assert result.returncode == 0 and (tmp_path / "whole").exists(), result.stderr
+    assert b"Error" not in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_fit_and_a_watch_in_any_encoding(tmp_path, encoding):
+    build_tree(tmp_path / "data", train=6, test={"good": 2, "crack": 3})
+    save_image(tmp_path / "inbox" / "缺陷.png")
+    env = environment(tmp_path, PYTHONIOENCODING=encoding)
+    watch = ["mode=predict", "ckpt=run/model.ckpt", "images=inbox", "watch=true", "watch_idle=1",
+             "watch_settle=0.1", "trainer=cpu", "hydra.run.dir=watched"]  # fmt: skip
+    for words in (TINY, watch):
+        result = subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), *words],
+            cwd=tmp_path, env=env, capture_output=True, timeout=200,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert b"UnicodeEncodeError" not in result.stderr
+    assert (tmp_path / "run" / "metrics.json").exists()
+    assert "缺陷.png" in (tmp_path / "watched" / "predictions.csv").read_text("utf-8")
