@@ -81,7 +81,7 @@ def test_the_classifier_of_a_file_may_be_another_or_none(model, classes, tmp_pat
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda s: s.pop("layer4.1.bn2.weight"), "1 of 120 tensors .* 'layer4.1.bn2.weight'"),
+        (lambda s: s.pop("layer4.1.bn2.weight"), "1 of 100 tensors .* 'layer4.1.bn2.weight'"),
         (lambda s: s.update({"layer1.0.conv1.weight": torch.zeros(3)}), "'layer1.0.conv1.weight'"),
         (lambda s: s.update(more=torch.zeros(1)), "1 unknown, e.g. 'more'"),
         (lambda s: s.update({"bn1.bias": torch.full((64,), torch.nan)}), "bn1.bias"),
