@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -192,10 +193,11 @@ def _create(model: str, options: dict[str, Any], **kwargs: Any) -> Any:
         ValueError,
     ) as error:
         given = ", ".join(f"{key}={value}" for key, value in options.items()) or "no options"
-        reason = (str(error).splitlines() or ["no reason given"])[0]
+        reason = " ".join(str(error).split())[:200] or "no reason given"
+        own = "; leave img_size out and give images of the size that it was made for"
         raise InputError(
             f"backbone {model}: timm offers no features_only extractor for it with {given} "
-            f"({reason})"
+            f"({reason}){own if 'img_size' in options else ''}"
         ) from error
 
 
@@ -261,13 +263,15 @@ def _feature_net(
         level = builder.level
         builder.setLevel(logging.ERROR)  # it warns of the classifier, which is left out on purpose
         try:
-            net = _create(
-                model,
-                options,
-                out_indices=tuple(layers),
-                pretrained=True,
-                pretrained_cfg_overlay={"state_dict": state},
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of timm's own insides, where it resizes
+                net = _create(
+                    model,
+                    options,
+                    out_indices=tuple(layers),
+                    pretrained=True,
+                    pretrained_cfg_overlay={"state_dict": state},
+                )
         finally:
             builder.setLevel(level)
     if "feature_location" in options:
