@@ -179,7 +179,8 @@ def test_a_pickle_in_a_npz_is_not_loaded(tmp_path):
         {"map": arrays["map"].astype(np.float32)}, said(score=np.nan), said(score=None),
         {"truth": arrays["truth"][:, :3]}, said(role="x"), said(kind=5), said(label=None),
         {"about": np.array(json.dumps({**about, "version": 1}))}, {"about": np.array("{")},
-        {"about": np.array(json.dumps({**about, "step": "x"}))}, {"image": arrays["image"][..., :1]},
+        {"about": np.array(json.dumps({**about, "step": "x"}))},
+        {"image": arrays["image"][..., :1]},
     ):  # fmt: skip
         np.savez(tmp_path / "maps.npz", **{**arrays, **wrong})
         with pytest.raises(InputError, match="cannot be read"):
