@@ -6,25 +6,54 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from padim_lit.analysis.result_files import natural
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
 from padim_lit.report.page import assemble, to_script
+from padim_lit.report.text import count
 from padim_lit.system.atomic import write_text
 from padim_lit.system.command_line import Parser, run, say
 from padim_lit.viewer.content import MEGABYTES, PICTURES, build
 from padim_lit.viewer.curves import draw_curves
+from padim_lit.viewer.table import run_table
 
-SCRIPTS = ("elements.js", "maps.js", "runs.js", "threshold.js", "viewer.js")
+SCRIPTS = ("elements.js", "maps.js", "threshold.js", "viewer.js")
+#: Of pictures; where a threshold lies plays no part.
+ROLES = {
+    "hit": "among the highest-scoring defects",
+    "miss": "among the lowest-scoring defects",
+    "false_alarm": "among the highest-scoring good images",
+}
+FILTERS = ("data", "backbone", "proj", "dim", "seed")
 
 
 def render(content: Mapping[str, Any]) -> str:
     """The page; its texts reach it as text, never as markup. `content` has no NaN."""
-    curves = draw_curves(content["runs"], content["groups"])
+    runs, asked = content["runs"], content["asked"]
+    curves = draw_curves(runs, content["groups"])
+    notes = list(dict.fromkeys(note for run in runs for note in run["notes"]))
+    users = [count(sum(note in run["notes"] for run in runs), "run") for note in notes]
+    warnings = [f"Note {i + 1} ({users[i]}): {note}" for i, note in enumerate(notes)]
+    if left := sum(run["pictures"]["left"] for run in runs if run["pictures"]):
+        warnings.append(
+            f"{count(left, 'picture is', 'pictures are')} left out to keep this file small; more "
+            f"with --pictures ({asked['pictures']} a run) and --megabytes ({asked['megabytes']:g})"
+        )
+    if skipped := content["skipped"]:
+        are = count(len(skipped), "run could not be read and is", "runs could not be read and are")
+        warnings.append(f"{are} not shown: {'; '.join(skipped)}")
     return assemble(
         "viewer/viewer.html",
         ["report/report.css", "viewer/viewer.css"],
         ["report/page.js", *(f"viewer/{name}" for name in SCRIPTS)],
         content=to_script(content),
+        runs=runs,
+        root=content["root"],
+        version=content["version"],
+        warnings=warnings,
+        roles={"all": "all", "wrong": "wrong at this threshold", **ROLES},
+        filters={key: sorted({run[key] for run in runs}, key=natural) for key in FILTERS},
+        runs_table=run_table(content, notes),
         curves=curves,
         metrics={c["metric"]: METRICS[f"test/{c['metric']}"] for c in curves},
     )

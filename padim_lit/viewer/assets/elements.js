@@ -20,26 +20,8 @@ function fill(node, attributes, children) {
   return node;
 }
 
-const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
-
-/** ".857" for an AUROC, "−.012" below 0, "—" where there is none. */
-function share(value, digits = 3, sign = false) {
-  if (!isNumber(value)) return "—";
-  const text = Math.abs(value).toFixed(digits).replace(/^0(?=\.)/, "");
-  if (Number(text) === 0) return text;
-  return (value < 0 ? "−" : sign ? "+" : "") + text;
-}
-
-function bytes(value) {
-  if (!isNumber(value)) return "—";
-  for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
-    if (value >= size) return `${brief(value / size)} ${unit}`;
-  }
-  return `${value} B`;
-}
-
-/** Three significant digits, never in powers of ten. */
-const brief = (value) => (isNumber(value) ? String(Number(value.toPrecision(3))) : "—");
+/** The first significant digits, never in powers of ten. */
+const brief = (value, digits = 3) => String(Number(value.toPrecision(digits)));
 
 const count = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
