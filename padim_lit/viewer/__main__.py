@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,42 +19,24 @@ from padim_lit.viewer.curves import draw_curves
 from padim_lit.viewer.table import run_table
 
 SCRIPTS = ("elements.js", "maps.js", "threshold.js", "viewer.js")
-#: Of pictures; where a threshold lies plays no part.
-ROLES = {
-    "hit": "among the highest-scoring defects",
-    "miss": "among the lowest-scoring defects",
-    "false_alarm": "among the highest-scoring good images",
-}
 FILTERS = ("data", "backbone", "proj", "dim", "seed")
 
 
 def render(content: Mapping[str, Any]) -> str:
     """The page; its texts reach it as text, never as markup. `content` has no NaN."""
-    runs, asked = content["runs"], content["asked"]
+    runs = content["runs"]
+    users = Counter(note for run in runs for note in dict.fromkeys(run["notes"]))
     curves = draw_curves(runs, content["groups"])
-    notes = list(dict.fromkeys(note for run in runs for note in run["notes"]))
-    users = [count(sum(note in run["notes"] for run in runs), "run") for note in notes]
-    warnings = [f"Note {i + 1} ({users[i]}): {note}" for i, note in enumerate(notes)]
-    if left := sum(run["pictures"]["left"] for run in runs if run["pictures"]):
-        warnings.append(
-            f"{count(left, 'picture is', 'pictures are')} left out to keep this file small; more "
-            f"with --pictures ({asked['pictures']} a run) and --megabytes ({asked['megabytes']:g})"
-        )
-    if skipped := content["skipped"]:
-        are = count(len(skipped), "run could not be read and is", "runs could not be read and are")
-        warnings.append(f"{are} not shown: {'; '.join(skipped)}")
     return assemble(
         "viewer/viewer.html",
         ["report/report.css", "viewer/viewer.css"],
         ["report/page.js", *(f"viewer/{name}" for name in SCRIPTS)],
+        **content,
         content=to_script(content),
-        runs=runs,
-        root=content["root"],
-        version=content["version"],
-        warnings=warnings,
-        roles={"all": "all", "wrong": "wrong at this threshold", **ROLES},
+        count=count,
+        users=users,
         filters={key: sorted({run[key] for run in runs}, key=natural) for key in FILTERS},
-        runs_table=run_table(content, notes),
+        table_of_runs=run_table(content, list(users)),
         curves=curves,
         metrics={c["metric"]: METRICS[f"test/{c['metric']}"] for c in curves},
     )
@@ -91,11 +74,10 @@ def _write(given: argparse.Namespace) -> None:
         raise InputError(f"--out {out} is a folder; give the name of a file, such as viewer.html")
     content = build(given.folders, given.pictures, given.megabytes, say)
     write_text(out, render(content))
-    shown = [run["pictures"] for run in content["runs"] if run["pictures"]]
-    pictures = sum(len(found["items"]) for found in shown)
+    pictures = sum(len(run["pictures"]["items"]) for run in content["runs"] if run["pictures"])
     skipped = f", {len(content['skipped'])} skipped" if content["skipped"] else ""
     print(f"runs    {len(content['runs'])}{skipped}, {pictures} pictures")
-    if left := sum(found["left"] for found in shown):
+    if left := content["left"]:
         print(f"left    {left} pictures out, see --pictures and --megabytes")
     print(f"viewer  {out.resolve()}")
 

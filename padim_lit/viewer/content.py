@@ -47,14 +47,12 @@ def build(
     images: dict[tuple, int] = {}
     groups: dict[tuple, int] = {}
     skipped: list[str] = []
-    first: InputError | None = None
     # Pictures share what tables leave: 100 bytes an image's name and score, at most.
     left, used = 1e6 * megabytes - 300_000, 0
     for at, folder in enumerate(folders):
         try:
             run = read_run(folder)
         except InputError as error:
-            first = first or error
             skipped.append(str(error))
             say(f"skipped: {error}")
             continue
@@ -67,7 +65,7 @@ def build(
         runs.append({**described, "pictures": shown or None})
     if not runs:
         count = f"; {len(skipped)} runs, none can be read" if len(skipped) > 1 else ""
-        raise InputError(f"{first}{count}")
+        raise InputError(f"{skipped[0]}{count}")
     return {
         "runs": runs,
         "images": [_images(key) for key in images],
@@ -77,6 +75,7 @@ def build(
         "found": FOUND,
         "truth": TRUTH,
         "skipped": skipped,
+        "left": sum(run["pictures"]["left"] for run in runs if run["pictures"]),
         "asked": {"pictures": pictures, "megabytes": megabytes},
         "root": str(root),
         "version": __version__,
@@ -105,8 +104,8 @@ def _describe(
         "state_bytes": metrics.get("state_bytes"),
         "seconds": metrics.get("test/seconds_per_image"),
         "thresholds": _thresholds(metrics),
-        "no_threshold": _text(metrics.get("threshold_why")),
-        "image_score": _text(metrics.get("image_score")),
+        "no_threshold": str(metrics.get("threshold_why") or ""),
+        "image_score": str(metrics.get("image_score") or ""),
         "planted_pixels": "planted" in str(metrics.get("data/pixel_truth")),
         "notes": list(metrics.get("notes", [])),
     }
@@ -156,7 +155,3 @@ def _labels(groups: Sequence[tuple]) -> list[str]:
         named = [f"{k.removeprefix('data/')}={dict(settings)[k]}" for k in apart]
         labels.append(", ".join([data, backbone, *named]))
     return labels
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

@@ -266,7 +266,7 @@ def test_broken_runs_among_good_ones_are_named_and_counted(capsys, runs):
     out, err = capsys.readouterr()
     assert (runs / "viewer.html").exists()
     assert out.splitlines()[0] == "runs    5, 1 skipped, 20 pictures"
-    assert err.count("\n") == 1 and "12/metrics.json cannot be read" in err
+    assert err.count("\n") == 1 and "12/metrics.json: backbone=None must be a text" in err
     (runs / "viewer.html").unlink()
 
 
