@@ -3,27 +3,21 @@
 
 const STEPS = 1000, LISTED = 100;
 
-/** False alarms and misses among the images that count, misses among planted ones, by kind. */
+/** How many images there are, are called defective, and are on the wrong side: by their part in the metrics and by kind. */
 function countWrong(run, threshold) {
   const { label, planted, kind, kinds } = content.images[run.images];
-  const found = { good: 0, defective: 0, planted: 0, alarms: 0, misses: 0, planted_misses: 0, wrong: [], kinds: kinds.map((name) => ({ name, all: 0, called: 0 })) };
+  const tally = () => ({ all: 0, called: 0, wrong: 0 });
+  const parts = { alarms: tally(), misses: tally(), planted: tally() }, byKind = kinds.map(tally), wrong = [];
   run.scores.forEach((score, i) => {
-    const called = score >= threshold, own = found.kinds[kind[i]];
-    own.all += 1;
-    own.called += called;
-    if (planted[i]) {
-      found.planted += 1;
-      found.planted_misses += !called;
-    } else if (label[i]) {
-      found.defective += 1;
-      found.misses += !called;
-    } else {
-      found.good += 1;
-      found.alarms += called;
+    const called = score >= threshold, isWrong = called !== Boolean(label[i]);
+    for (const one of [parts[planted[i] ? "planted" : label[i] ? "misses" : "alarms"], byKind[kind[i]]]) {
+      one.all += 1;
+      one.called += called;
+      one.wrong += isWrong;
     }
-    if (called !== Boolean(label[i])) found.wrong.push(i);
+    if (isWrong) wrong.push(i);
   });
-  return found;
+  return { parts, byKind, wrong };
 }
 
 /** Lowest and highest value of the slider: all scores and marks, and a little more. */
@@ -93,20 +87,20 @@ function drawCounts(run, threshold) {
   place.hidden = !run.scores;
   byId("uncounted").hidden = Boolean(run.scores);
   if (!run.scores) return "";
-  const found = countWrong(run, threshold), images = content.images[run.images];
+  const { parts, byKind, wrong } = countWrong(run, threshold), images = content.images[run.images];
   const rate = (n, all) => (all ? `${((100 * n) / all).toFixed(1)} %` : "—");
-  for (const [id, n, all] of [["alarms", found.alarms, found.good], ["misses", found.misses, found.defective], ["planted", found.planted_misses, found.planted]]) {
+  for (const [id, { wrong: n, all }] of Object.entries(parts)) {
     const row = place.querySelector(`[data-id=${id}]`);
     row.hidden = id === "planted" && !all;
     [n, `of ${all}`, rate(n, all)].forEach((text, i) => (row.cells[i + 1].textContent = text));
   }
   place.querySelector("caption").textContent = `All ${run.scores.length} test images at ${brief(threshold, 4)}`;
   byId("kinds").replaceChildren(table("Images called defective, by kind", [{ name: "kind", word: true }, { name: "called defective" }, { name: "of" }, { name: "rate" }],
-    found.kinds.map((k) => [k.name, { text: k.called, value: k.called }, { text: k.all, value: k.all }, { text: rate(k.called, k.all), value: k.called / k.all }])));
-  const wrong = found.wrong.sort((a, b) => Math.abs(run.scores[b] - threshold) - Math.abs(run.scores[a] - threshold));
+    byKind.map((k, i) => [images.kinds[i], { text: k.called, value: k.called }, { text: k.all, value: k.all }, { text: rate(k.called, k.all), value: k.called / k.all }])));
+  wrong.sort((a, b) => Math.abs(run.scores[b] - threshold) - Math.abs(run.scores[a] - threshold));
   byId("wrong").replaceChildren(table(`Images on the wrong side, furthest first${wrong.length > LISTED ? `; ${LISTED} of ${wrong.length}` : ""}`,
     [{ name: "image", word: true }, { name: "kind", word: true }, { name: "score" }, { name: "is called", word: true }],
     wrong.slice(0, LISTED).map((i) => [images.names[i], images.kinds[images.kind[i]], { text: run.scores[i].toFixed(2), value: run.scores[i] }, images.label[i] ? "good" : "defective"])));
   byId("wrong").previousElementSibling.textContent = `${count(wrong.length, "image")} on the wrong side`;
-  return `${count(found.alarms, "false alarm")}, ${count(found.misses, "miss", "misses")}`;
+  return `${count(parts.alarms.wrong, "false alarm")}, ${count(parts.misses.wrong, "miss", "misses")}`;
 }
