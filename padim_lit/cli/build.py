@@ -22,6 +22,7 @@ from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import Projection
+from padim_lit.model.weights import architecture
 from padim_lit.padim import PaDiM
 from padim_lit.sweep.ablation import Ablation
 from padim_lit.sweep.gpus import claim, visible
@@ -151,7 +152,7 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     saved, provenance = state["spec"], state["provenance"]
     backbone, proj = settings.backbone, settings.proj
     given: dict[str, Any] = {
-        "backbone": {k: backbone[k] for k in ("model", "feature_location") if k in backbone},
+        "backbone": _given_backbone(backbone),
         "proj": proj["name"],
         "proj_options": _given_options(proj),
         "seed": settings.seed,
@@ -161,8 +162,6 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
         "sigma": settings.sigma,
         "image_score": settings.image_score,
     }
-    if backbone.get("layers") is not None:
-        given["backbone"]["layers"] = sorted(backbone["layers"])
     if proj["name"] != "identity":
         given["dim"] = settings.dim
     wrong = differences(saved, given)
@@ -176,6 +175,16 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     if wrong:
         raise InputError(f"ckpt={settings.ckpt} is of another config: {wrong}; give the same keys")
     return PaDiM.load_from_checkpoint(settings.ckpt)
+
+
+def _given_backbone(backbone: dict[str, Any]) -> dict[str, Any]:
+    given = {k: backbone[k] for k in ("model", "feature_location") if k in backbone}
+    if str(given.get("model")).startswith("hf-hub:"):  # a checkpoint has timm's own name for it
+        given = {**given, "model": architecture(given["model"])[0]}
+    for key in ("layers", "mean", "std", "img_size"):
+        if backbone.get(key) is not None:
+            given[key] = sorted(backbone[key]) if key == "layers" else list(backbone[key])
+    return given
 
 
 def _given_options(proj: dict[str, Any]) -> dict[str, Any]:

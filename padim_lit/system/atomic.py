@@ -327,12 +327,12 @@ def write_csv(
 def harmless(cell: Any, path: bool = False) -> Any:
     """The cell of a table as no spreadsheet takes for a formula: ``=``, ``+``, ``-``, ``@`` lead.
 
-    A path gets ``./`` in front and means the same file, other text ``'``; numbers stay.
+    A path gets ``./`` in front and means the same file, other text ``'``; numbers and signs stay.
 
     >>> harmless("=cmd.png", path=True), harmless("@crack"), harmless("-0.5"), harmless(-0.5)
     ('./=cmd.png', "'@crack", '-0.5', -0.5)
     """
-    if not isinstance(cell, str) or cell[:1] not in tuple("=+-@\t\r"):
+    if not isinstance(cell, str) or len(cell) < 2 or cell[0] not in "=+-@\t\r":
         return cell
     if path:
         return f"./{cell}"
