@@ -152,16 +152,13 @@ def _require_key(wandb: Any) -> None:
             "unset WANDB_MODE or set logger.offline=true"
         )
     try:
-        found = wandb.login(prompt=False, verify=False)
+        why = "" if wandb.login(prompt=False, verify=False) else "there is no W&B API key"
     except (wandb.Error, ValueError) as error:
+        why = f"the W&B API key cannot be used ({' '.join(str(error).split())})"
+    if why:
         raise InputError(
-            f"logger.offline=false, but the W&B API key cannot be used "
-            f"({' '.join(str(error).split())}); run `wandb login` or set logger.offline=true"
-        ) from error
-    if not found:
-        raise InputError(
-            "logger.offline=false, but there is no W&B API key; "
-            "run `wandb login`, set WANDB_API_KEY, or set logger.offline=true"
+            f"logger.offline=false, but {why}; run `wandb login`, set WANDB_API_KEY, or set "
+            "logger.offline=true"
         )
 
 

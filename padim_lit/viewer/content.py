@@ -130,20 +130,15 @@ def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _images(key: tuple) -> dict[str, Any]:
     """The test images that runs share: names below their common folder, kinds, labels."""
-    paths = [path for path, *_ in key]
+    paths, kind, label, planted = zip(*key, strict=True) if key else ((),) * 4
     try:
         common = os.path.commonpath([PurePath(path).parent for path in paths])
     except ValueError:  # none, or absolute and relative ones
         common = ""
-    kinds = list(dict.fromkeys(kind for _, kind, *_ in key))
-    return {
-        "folder": common,
-        "names": [os.path.relpath(path, common) if common else path for path in paths],
-        "kinds": kinds,
-        "kind": [kinds.index(kind) for _, kind, *_ in key],
-        "label": [label for *_, label, _ in key],
-        "planted": [int(planted) for *_, planted in key],
-    }
+    names = [os.path.relpath(path, common) if common else path for path in paths]
+    kinds = list(dict.fromkeys(kind))
+    of = [kinds.index(name) for name in kind]
+    return {"names": names, "kinds": kinds, "kind": of, "label": label, "planted": planted}
 
 
 def _labels(groups: Sequence[tuple]) -> list[str]:

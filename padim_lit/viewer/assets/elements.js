@@ -25,12 +25,12 @@ const brief = (value, digits = 3) => String(Number(value.toPrecision(digits)));
 
 const count = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
-/** columns: {name, word (text, to the left)}. A row is a list of cells; a cell is {text, value, node}, or a text. */
+/** columns: {name, word (text, to the left)}. A row is a list of cells; a cell is {text, value}, or a text. */
 function table(caption, columns, rows) {
   const head = el("tr", {}, ...columns.map((column) => el("th", { scope: "col", class: column.word && "word" }, column.name)));
   const lines = rows.map((cells) => el("tr", {}, ...cells.map((cell, i) => {
-    const { text, value, node } = typeof cell === "object" ? cell : { text: cell };
-    return el(i ? "td" : "th", { scope: i ? null : "row", class: columns[i].word && "word", "data-value": value }, String(text), node);
+    const { text, value } = typeof cell === "object" ? cell : { text: cell };
+    return el(i ? "td" : "th", { scope: i ? null : "row", class: columns[i].word && "word", "data-value": value }, String(text));
   })));
   const whole = el("table", {}, el("caption", {}, caption), el("thead", {}, head), el("tbody", {}, ...lines));
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption }, sortable(whole));

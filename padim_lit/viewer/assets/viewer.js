@@ -48,9 +48,11 @@ function change(threshold) {
   if (!now.drawing) now.drawing = requestAnimationFrame(() => { now.drawing = 0; recolour(); });
 }
 
-const calledDefective = (item) => item.score >= now.threshold;
-const isWrong = (item) => calledDefective(item) !== Boolean(item.label);
-const verdictOf = (item) => (item.label ? (calledDefective(item) ? "hit" : "miss") : calledDefective(item) ? "false alarm" : "called good");
+/** What the threshold calls an image, and whether that is wrong. */
+function verdictOf({ score, label }) {
+  const called = score >= now.threshold;
+  return { wrong: called !== Boolean(label), text: label ? (called ? "hit" : "miss") : called ? "false alarm" : "called good" };
+}
 
 function drawGallery() {
   const run = now.run;
@@ -63,26 +65,21 @@ function drawGallery() {
 }
 
 function recolour() {
-  const run = now.run;
-  if (!run.pictures || !now.ready.length) return;
-  const form = byId("view"), colours = colouring(run.pictures, now.threshold, form.elements.whole.checked), size = run.pictures.width * run.pictures.height;
-  for (const figure of byId("gallery").children) {
-    const i = Number(figure.dataset.index), item = run.pictures.items[i];
-    figure.hidden = form.elements.which.value === "wrong" ? !isWrong(item) : form.elements.which.value !== "all" && item.role !== form.elements.which.value;
-    if (!figure.hidden) caption(figure, item, drawMap(figure.querySelector("canvas"), now.ready[i], run.pictures, colours), size);
-  }
-  if (now.large !== null) {
-    const item = run.pictures.items[now.large], figure = byId("large");
-    caption(figure, item, drawMap(figure.querySelector("canvas.map"), now.ready[now.large], run.pictures, colours), size);
-  }
-}
-
-function caption(figure, item, marked, size) {
-  const badge = figure.querySelector(".badge"), verdict = verdictOf(item);
-  badge.textContent = verdict;
-  badge.className = `badge ${isWrong(item) ? "no" : "yes"}`;
-  figure.dataset.marked = marked;
-  figure.querySelector(".source").textContent = ` ${((100 * marked) / size).toFixed(1)} % marked`;
+  const { pictures } = now.run, { whole, which } = byId("view").elements;
+  if (!now.ready.length) return;
+  const colours = colouring(pictures, now.threshold, whole.checked);
+  const paint = (figure, i, canvas) => {
+    const verdict = verdictOf(pictures.items[i]), marked = drawMap(figure.querySelector(canvas), now.ready[i], pictures, colours);
+    Object.assign(figure.querySelector(".badge"), { textContent: verdict.text, className: `badge ${verdict.wrong ? "no" : "yes"}` });
+    figure.dataset.marked = marked;
+    figure.querySelector(".source").textContent = ` ${((100 * marked) / (pictures.width * pictures.height)).toFixed(1)} % marked`;
+  };
+  [...byId("gallery").children].forEach((figure, i) => {
+    const item = pictures.items[i];
+    figure.hidden = !["all", item.role, verdictOf(item).wrong && "wrong"].includes(which.value);
+    if (!figure.hidden) paint(figure, i, "canvas");
+  });
+  if (now.large !== null) paint(byId("large"), now.large, "canvas.map");
 }
 
 function enlarge(index) {
