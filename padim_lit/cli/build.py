@@ -102,10 +102,7 @@ def make_ablation(
     """Runs the backbone over `data`; the feature maps lie in `folder` until it is closed."""
     return Ablation(
         backbone,
-        data.image_shape,
-        data.train_dataloader(),
-        data.test_dataloader(),
-        (len(data.train_items), len(data.test_items)),
+        data,
         folder,
         settings.grid,
         settings.eps,

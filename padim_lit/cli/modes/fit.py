@@ -36,7 +36,7 @@ from padim_lit.system.memory import peak_bytes, reset_peak
 from padim_lit.system.resource_errors import halving
 from padim_lit.system.versions import device_name, versions
 from padim_lit.visualization.gallery import Gallery, GalleryEntry
-from padim_lit.visualization.heatmaps import remove_heatmaps, save_heatmaps
+from padim_lit.visualization.heatmaps import Look, remove_heatmaps, save_heatmaps
 from padim_lit.visualization.maps import write_maps
 from padim_lit.visualization.panels import common_scale
 from padim_lit.visualization.predictions import TestScore, predictions_of, write_predictions
@@ -205,16 +205,13 @@ def _report(
     folder: Path,
 ) -> None:
     pictures, threshold = recorder.gallery.pictures(), results["test/map_threshold"]
-    scale = common_scale([picture.map for picture in pictures])
     title = f"{results['data']}, {results['backbone']}, {results['proj']} to {results['dim']}"
+    scale = common_scale([picture.map for picture in pictures])
     heatmaps = save_heatmaps(
         folder / "heatmaps",
         pictures,
-        threshold,
-        scale,
-        title=title,
-        image_threshold=results.get("test/image_threshold"),
-        explanations=_explanations(model.detector, pictures),
+        Look(threshold, results.get("test/image_threshold"), scale, title),
+        _explanations(model.detector, pictures),
     )
     write_maps(folder / "heatmaps" / "maps.npz", pictures)
     write_predictions(folder / "predictions.csv", recorder.predictions)
@@ -225,7 +222,6 @@ def _report(
         predictions=recorder.predictions,
         pictures=pictures,
         threshold=threshold,
-        scale=scale,
     )
     # Hydra's own copy under .hydra/ keeps its interpolations.
     text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
