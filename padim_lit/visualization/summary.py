@@ -1,6 +1,7 @@
 """The table at the end of a run."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +24,7 @@ MEANING = {
 
 def print_summary(
     results: Mapping[str, Any],
-    paths: Mapping[str, str],
+    paths: Mapping[str, str | Path],
     notes: Sequence[str],
     *,
     console: Console | None = None,
