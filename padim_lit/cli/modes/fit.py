@@ -90,12 +90,11 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
 class Recorder(Callback):
     """Keeps each test image's prediction, and the few pictures worth looking at."""
 
-    def __init__(self):
-        self.predictions: list[TestScore] = []
-        self.gallery = Gallery()
+    predictions: list[TestScore]
+    gallery: Gallery
 
     def on_test_start(self, trainer: Trainer, pl_module: PaDiM) -> None:
-        # A test that ran out of memory starts anew.
+        # Here, because a test that ran out of memory starts anew.
         self.predictions, self.gallery = [], Gallery()
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
