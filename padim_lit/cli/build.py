@@ -26,7 +26,7 @@ from padim_lit.model.weights import architecture
 from padim_lit.padim import PaDiM
 from padim_lit.sweep.ablation import Ablation
 from padim_lit.sweep.gpus import claim, visible
-from padim_lit.system.versions import device_name, versions
+from padim_lit.system.versions import made_with
 
 if TYPE_CHECKING:
     from padim_lit.cli.modes.fit import Fit
@@ -35,19 +35,15 @@ if TYPE_CHECKING:
 SHARDING = ("fsdp", "deepspeed", "model_parallel")
 #: Values of trainer.accelerator that may mean a GPU of CUDA's.
 GPU = ("auto", "gpu", "cuda")
-#: Settings that stand beside a sweep's results.
+#: Settings of a detector that stand beside a sweep's results.
 SHOWN = ("eps", "sigma", "image_score")
 
 
 def make_data(settings: WithData, size: dict[str, Any]) -> AnomalyData:
     """The data set, at the sizes in `size`; where a key is missing at its own."""
     with reading(settings.picture_cache, settings.picture_cache_gb, settings.full_check):
-        return instantiate(
-            settings.data,
-            **size,
-            batch_size=settings.batch_size,
-            num_workers=settings.num_workers,
-        )
+        how = {"batch_size": settings.batch_size, "num_workers": settings.num_workers}
+        return instantiate(settings.data, **size, **how)
 
 
 def make_backbone(settings: Embedding) -> Backbone:
@@ -65,15 +61,8 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     )
     if settings.proj_from:
         _adopt(projection, settings.proj_from, backbone)
-    model = PaDiM(
-        backbone,
-        projection,
-        image_shape=data.image_shape,
-        eps=settings.eps,
-        grid=settings.grid,
-        sigma=settings.sigma,
-        image_score=settings.image_score,
-    )
+    how = {key: getattr(settings, key) for key in ("grid", *SHOWN)}
+    model = PaDiM(backbone, projection, image_shape=data.image_shape, **how)
     model.detector.provenance = {
         "data": data.name,
         **data.provenance,
@@ -100,16 +89,8 @@ def make_ablation(
     settings: Scoring, data: AnomalyData, backbone: Backbone, folder: Path, resamples: int = 0
 ) -> Ablation:
     """Runs the backbone over `data`; the feature maps lie in `folder` until it is closed."""
-    return Ablation(
-        backbone,
-        data,
-        folder,
-        settings.grid,
-        settings.eps,
-        settings.sigma,
-        settings.image_score,
-        resamples,
-    )
+    how = settings.grid, settings.eps, settings.sigma, settings.image_score
+    return Ablation(backbone, data, folder, *how, resamples)
 
 
 def require_regular(eps: float, dim: int, data: AnomalyData) -> None:
@@ -141,8 +122,7 @@ def facts(
         "embedding_dim": backbone.embedding_dim,
         "grid": "x".join(map(str, resolve_grid(backbone.grids(data.image_shape), settings.grid))),
         **{key: getattr(settings, key) for key in SHOWN if hasattr(settings, key)},
-        "device": device_name(device),
-        **versions(),
+        **made_with(device),
     }
 
 
@@ -150,19 +130,16 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     """The checkpoint's PaDiM, after checking that the settings ask for just that one."""
     state = read(settings.ckpt)[KEY]
     saved, provenance = state["spec"], state["provenance"]
-    backbone, proj = settings.backbone, settings.proj
+    backbone, proj = settings.backbone, dict(settings.proj)
+    proj.pop("_target_")
     given: dict[str, Any] = {
         "backbone": _given_backbone(backbone),
-        "proj": proj["name"],
-        "proj_options": _given_options(proj),
-        "seed": settings.seed,
-        "eps": settings.eps,
-        "grid": settings.grid,
+        "proj": proj.pop("name"),
+        "proj_options": {k: v for k, v in proj.items() if v != "auto"},  # it became a number
         "image_shape": list(data.image_shape),
-        "sigma": settings.sigma,
-        "image_score": settings.image_score,
+        **{key: getattr(settings, key) for key in ("seed", "grid", *SHOWN)},
     }
-    if proj["name"] != "identity":
+    if given["proj"] != "identity":
         given["dim"] = settings.dim
     wrong = differences(saved, given)
     if provenance:  # a checkpoint of a plain Trainer has none: its preprocessing is the caller's
@@ -185,11 +162,6 @@ def _given_backbone(backbone: dict[str, Any]) -> dict[str, Any]:
         if backbone.get(key) is not None:
             given[key] = sorted(backbone[key]) if key == "layers" else list(backbone[key])
     return given
-
-
-def _given_options(proj: dict[str, Any]) -> dict[str, Any]:
-    options = {k: v for k, v in proj.items() if k not in ("_target_", "name")}
-    return {k: v for k, v in options.items() if v != "auto"}  # auto has become a number
 
 
 def make_logger(node: dict[str, Any]) -> Logger | None:

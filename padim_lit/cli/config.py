@@ -7,7 +7,6 @@ are not there are refused by Hydra before anything runs.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.object_type import ObjectType
@@ -41,7 +40,8 @@ class ClassSource(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         target = config_path.removeprefix(_PREFIX).removesuffix(".yaml")
         found = load(target)
-        node = OmegaConf.structured(found if _is_settings(found) else schema(target))
+        ours = isinstance(found, type) and issubclass(found, Settings)
+        node = OmegaConf.structured(found if ours else schema(target))
         return ConfigResult(self.provider, config_path, node, {"package": None})
 
     def is_group(self, config_path: str) -> bool:
@@ -62,10 +62,6 @@ class ClassSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.prepend("padim_lit", "class://", SearchPathQuery(provider="schema"))
-
-
-def _is_settings(found: Any) -> bool:
-    return isinstance(found, type) and issubclass(found, Settings)
 
 
 def register() -> None:
@@ -93,10 +89,9 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
     require_targets(plain)
     kind = mode_of(plain.get("mode")).settings_class()
     for key in (word.lstrip("+~").partition("=")[0] for word in typed):
-        if key.partition(".")[0] in kind.imported and "." in key:
-            raise InputError(
-                f"{key}: mode={kind.mode} reads no key of {key.partition('.')[0]}; leave it out"
-            )
+        group, dot, _ = key.partition(".")
+        if dot and group in kind.imported:
+            raise InputError(f"{key}: mode={kind.mode} reads no key of {group}; leave it out")
     full = OmegaConf.merge(OmegaConf.structured(kind), plain)
     for group in GROUPS:
         node = full.get(group)

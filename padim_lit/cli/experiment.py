@@ -25,7 +25,7 @@ from padim_lit.sweep import jobs, launchers
 from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.system import resource_errors
 from padim_lit.system.atomic import HeldElsewhere, run_folder
-from padim_lit.system.console import never_fail_to_print
+from padim_lit.system.console import never_fail_to_print, print_facts
 from padim_lit.system.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
@@ -140,8 +140,7 @@ class SweepReport(HydraCallback):
         except InputError as error:
             sys.exit(f"error: {one_line(error)}")
         print()
-        for name, path in paths.items():
-            print(f"{name:<6} {path.resolve()}")
+        print_facts(*paths.items())
         bad = [job for job in found if job.status != "done"]
         if bad:
             everyone = len({job.folder for job in found})

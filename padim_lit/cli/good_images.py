@@ -1,9 +1,11 @@
 """What the modes that change a checkpoint share: the checkpoint, its good images, the new file."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from padim_lit.checkpoint.state import load_detector, save_detector
@@ -16,13 +18,17 @@ from padim_lit.data.transform import ResizeCrop
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import write_json
+from padim_lit.system.console import print_facts, progress
+from padim_lit.system.resource_errors import halving
 from padim_lit.system.versions import versions
+
+T = TypeVar("T")
 
 LOOK = ("image_size", "crop_size")
 IMAGES = "FILE, FOLDER or PATTERN"
 #: Where other images are in the moments, all scores change.
 NO_THRESHOLD = (
-    "note     all scores have changed, so this model has no threshold and decides nothing yet; "
+    "all scores have changed, so this model has no threshold and decides nothing yet; "
     "mode=calibrate ckpt=... images=GOOD_IMAGES sets one"
 )
 
@@ -73,19 +79,47 @@ def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]
     return data.train_dataloader().dataset, data.name
 
 
-def batches(settings: GoodImages, dataset: Dataset, batch_size: int) -> DataLoader:
-    """`batch_size` images at a time."""
-    workers = default_workers() if settings.num_workers is None else settings.num_workers
-    return DataLoader(dataset, batch_size=batch_size, num_workers=workers)
+def over_images(
+    detector: Detector,
+    dataset: Dataset,
+    work: Callable[[Iterable[dict[str, Any]]], T],
+    device: torch.device,
+    batch_size: int,
+    num_workers: int | None,
+    what: str,
+) -> tuple[T, int]:
+    """``work(batches)`` with the detector on `device`, and the batch that the GPU's memory allowed.
+
+    Args:
+        detector: on the CPU before and after.
+        batch_size: at most; where memory runs out all is done anew with half of it.
+        num_workers: loader processes; None chooses from the number of cores.
+        what: names the work.
+    """
+    workers = default_workers() if num_workers is None else num_workers
+
+    def attempt(size: int) -> T:
+        loader = DataLoader(dataset, size, num_workers=workers)
+        with progress() as bar:
+            return work(bar.track(loader, description=what))
+
+    detector.to(device)
+    found = halving(batch_size, attempt, what)
+    detector.to("cpu")
+    return found
 
 
-def finish(detector: Detector, folder: Path, what: str, facts: dict[str, Any]) -> None:
-    """Write model.ckpt with a line more in its history, then WHAT.json."""
+def finish(
+    detector: Detector, folder: Path, what: str, facts: dict[str, Any], *said: tuple[str, Any]
+) -> None:
+    """Write model.ckpt with a line more in its history, then WHAT.json; print `said`."""
     provenance = detector.provenance
     detector.provenance = {
         **provenance,
         "train_images": detector.count,
         "history": [*provenance.get("history", []), {"mode": what, **facts}],
     }
-    save_detector(detector, folder / "model.ckpt")
+    save_detector(detector, path := folder / "model.ckpt")
     write_json(folder / f"{what}.json", {**facts, "train_images": detector.count, **versions()})
+    undecided = [("note", NO_THRESHOLD)] if detector.calibration is None else []
+    print_facts(*said, ("model", path), *undecided)

@@ -18,14 +18,13 @@ def require_target(target: str, key: str = "") -> None:
     config is no script all the same: os.system, subprocess.run or builtins.eval have no place in
     one. This is no sandbox: whoever writes the command line can run what is installed.
     """
+    given = f"{key or 'config'}: _target_={target}"
     if not all(map(str.isidentifier, target.split("."))):
-        raise InputError(
-            f"{key or 'config'}: _target_={target} is no name; give PACKAGE.MODULE.CLASS"
-        )
+        raise InputError(f"{given} is no name; give PACKAGE.MODULE.CLASS")
     if _is_standard(target):
         raise InputError(
-            f"{key or 'config'}: _target_={target} is of Python's standard library; allowed "
-            "are classes of padim_lit, lightning and your own packages"
+            f"{given} is of Python's standard library; allowed are classes of padim_lit, "
+            "lightning and your own packages"
         )
 
 

@@ -25,10 +25,12 @@ def error_line(error: HydraException | OmegaConfBaseException) -> str:
     """One line for a config that Hydra or OmegaConf refuses: what was given, what to do."""
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
-    if isinstance(error, MissingConfigException) and (extra := _extra(error.missing_cfg_file)):
-        return f"this hydra/launcher needs a package more; pip install -e '.[{extra}]'"
-    if isinstance(error, MissingConfigException) and error.options:
-        return f"no {error.missing_cfg_file}; allowed: {', '.join(error.options)}"
+    if isinstance(error, MissingConfigException):
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        if group == "hydra/launcher" and name in EXTRAS:
+            return f"this hydra/launcher needs a package more; pip install -e '.[{EXTRAS[name]}]'"
+        if error.options:
+            return f"no {error.missing_cfg_file}; allowed: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r}: {first}; write KEY=VALUE, and quote what the shell would split"
     group = re.fullmatch(r"Could not override '(\w+)'\. No match in the defaults list\.", first)
@@ -48,25 +50,21 @@ def error_line(error: HydraException | OmegaConfBaseException) -> str:
     return f"{first}: {str(cause).splitlines()[0]}; `python run.py --help` lists the keys"
 
 
-def _extra(file: str | None) -> str | None:
-    group, _, name = (file or "").rpartition("/")
-    return EXTRAS.get(name) if group == "hydra/launcher" else None
-
-
 def _unknown(key: str, schema: type) -> str:
     """A key that a mode's settings, or the class that a group is made with, do not have."""
+    if hasattr(schema, "mode") and (readers := _readers(key)):
+        return f"{key} is no key of mode={schema.mode}, but of {readers}; leave it out"
     known = [one.name for one in fields(schema) if one.name[0] != "_"]
-    mode = getattr(schema, "mode", None)
-    if mode and (readers := _readers(key)):
-        return f"{key} is no key of mode={mode}, but of {readers}; leave it out"
     return f"unknown key {key}; known here: {', '.join(known)}"
 
 
 def _readers(key: str) -> str:
     """The modes that have the key."""
-    classes = {name: mode.settings_class() for name, mode in MODES.items()}
-    found = [name for name, kind in classes.items() if key in {one.name for one in fields(kind)}]
-    return ", ".join(f"mode={name}" for name in found)
+    return ", ".join(
+        f"mode={name}"
+        for name, mode in MODES.items()
+        if key in {one.name for one in fields(mode.settings_class())}
+    )
 
 
 def one_line(error: BaseException) -> str:

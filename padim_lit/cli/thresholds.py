@@ -1,28 +1,17 @@
 """The threshold that mode=fit chooses without the test set, and what it does to that set."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader
 
+from padim_lit.cli.good_images import over_images
 from padim_lit.data import AnomalyData
 from padim_lit.data.items import Item, ItemDataset, prepare
-from padim_lit.deploy.calibration import (
-    RATE,
-    Measured,
-    calibrate,
-    describe,
-    measure,
-    recalibrate,
-)
+from padim_lit.deploy.calibration import RATE, calibrate, describe, measure, recalibrate
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced
-from padim_lit.system.console import progress
-from padim_lit.system.resource_errors import halving
 from padim_lit.visualization.predictions import TestScore
 
 log = logging.getLogger(__name__)
@@ -49,42 +38,14 @@ def choose_threshold(
     items = _unseen(data.train_items, detector.projection.fit_images, rate)
     items = [items[i] for i in evenly_spaced(len(items), images)]
     dataset = ItemDataset(items, data.resize_crop, data.reading.cache or prepare)
-    loader = partial(DataLoader, dataset, num_workers=data.num_workers)
+    device = trainer.strategy.root_device
     with trainer.precision_plugin.forward_context():
-        found, data.batch_size = measured(
-            detector, loader, data.batch_size, trainer.strategy.root_device, "threshold"
-        )
+        found, data.batch_size = over_images(
+            detector, dataset, lambda batches: measure(detector, batches, device), device,
+            data.batch_size, data.num_workers, "threshold",
+        )  # fmt: skip
     detector.calibration = calibrate(found, rate)
     log.info("%s", describe(detector.calibration))
-
-
-def measured(
-    detector: Detector,
-    loader: Callable[..., Iterable[Mapping[str, Any]]],
-    size: int,
-    device: torch.device,
-    what: str,
-    held: Collection[bytes] | None = None,
-) -> tuple[Measured, int]:
-    """`measure` on `device` with a progress bar, and the batch that the GPU's memory allowed.
-
-    Args:
-        detector: on the CPU before and after.
-        loader: makes batches of ``batch_size`` images.
-        size: of a batch at most; halved as `halving` does.
-        what: names the work.
-        held: see `measure`.
-    """
-
-    def work(batch_size: int) -> Measured:
-        with progress() as bar:
-            tracked = bar.track(loader(batch_size=batch_size), description=what)
-            return measure(detector, tracked, device, held)
-
-    detector.to(device)
-    found = halving(size, work, what)
-    detector.to("cpu")
-    return found
 
 
 def _unseen(items: Sequence[Item], fit_images: int, rate: float) -> Sequence[Item]:

@@ -46,23 +46,14 @@ def metadata(
     >>> about["image_shape"], about["dim"], about["threshold"]
     ([64, 64], 8, 3.0)
     """
-    provenance, backbone, projection = detector.provenance, detector.backbone, detector.projection
+    provenance = detector.provenance
     resize = None
     if "image_size" in provenance:
         resize = ResizeCrop(provenance["image_size"], provenance["crop_size"]).resize
     return {
         "version": __version__,
         "data": provenance.get("data"),
-        "backbone": backbone.name,
-        "weights": backbone.source,
-        "weights_sha256": backbone.source_sha256,
-        "proj": projection.name,
-        "dim": projection.dim,
-        "seed": projection.seed,
-        "eps": detector.eps,
-        "grid": list(detector.map_grid),
-        "sigma": detector.sigma,
-        "image_score": detector.image_score,
+        **detector.facts(),
         "image_size": provenance.get("image_size"),
         "crop_size": provenance.get("crop_size"),
         "resize": list(resize) if isinstance(resize, tuple) else resize,

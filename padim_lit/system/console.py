@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -78,6 +79,14 @@ def print_line(text: str | Text, console: Console) -> None:
     # Text, because rich would read "[a]" in a path as markup.
     line = text if isinstance(text, Text) else Text(text)
     console.print(line, soft_wrap=True, highlight=False)
+
+
+def print_facts(*facts: tuple[str, Any], console: Console | None = None) -> None:
+    """Print a line for each name and what there is to say of it; a path is shown in full."""
+    console, wide = console or Console(), max(7, *(len(name) for name, _ in facts))
+    for name, fact in facts:
+        text = str(fact.resolve() if isinstance(fact, Path) else fact)
+        print_line(Text.assemble((f"{name:<{wide}}  ", "bold"), text), console)
 
 
 def progress() -> Progress:

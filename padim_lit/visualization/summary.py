@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from padim_lit.metrics import METRICS
-from padim_lit.system.console import MISSING, print_line, print_table
+from padim_lit.system.console import MISSING, print_facts, print_line, print_table
 
 # Short enough for a terminal of 80 columns.
 MEANING = {
@@ -42,7 +43,7 @@ RUN = {
 
 def print_summary(
     results: Mapping[str, Any],
-    paths: Mapping[str, str],
+    paths: Mapping[str, str | Path],
     notes: Sequence[str],
     *,
     console: Console | None = None,
@@ -66,9 +67,7 @@ def print_summary(
         print_line(f"Note: {note}", console)
     if paths:
         console.print()
-        wide = max(map(len, paths))
-        for name, path in paths.items():
-            print_line(Text.assemble((f"{name:<{wide}}  ", "bold"), str(path)), console)
+        print_facts(*paths.items(), console=console)
 
 
 def _metrics(results: Mapping[str, Any]) -> Table:

@@ -4,7 +4,8 @@ import hashlib
 import io
 import json
 import logging
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from padim_lit.cli.build import (
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.settings import Comparing, Memory, Scoring
 from padim_lit.data import AnomalyData
+from padim_lit.deploy.prediction_log import Version
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.projection import PROJECTIONS, Projection
@@ -32,7 +34,7 @@ from padim_lit.sweep.job_table import print_sweep_table
 from padim_lit.sweep.jobs import describe
 from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system.atomic import write_bytes, write_csv, write_json
-from padim_lit.system.console import progress
+from padim_lit.system.console import print_facts, progress
 
 log = logging.getLogger(__name__)
 
@@ -126,10 +128,7 @@ def _measure(
         log.info("%s; %s", data.name, how.describe(len(drawn), max(len(run.dims) for run in drawn)))
         with progress() as bar:
             task = bar.add_task("projections and seeds", total=len(drawn) * len(how.bands))
-
-            def advance() -> None:
-                bar.advance(task)
-
+            advance = partial(bar.advance, task)
             for run, projection in drawn.items():
                 try:
                     done[run] = ablation.measure(run, projection, how.bands, advance)
@@ -146,10 +145,8 @@ def _measure(
 def _fingerprint(settings: Ablation, data: AnomalyData, backbone: Backbone) -> str:
     """A name for all that runs depend on: settings, version, images and weights."""
     keys = describe(asdict(settings), without=("projs", "dims", "seeds"))
-    images = []
-    for item in (*data.train_items, *data.test_items):
-        file = item.path.stat()
-        images.append([str(item.path), file.st_size, file.st_mtime_ns, item.kind])
+    items = (*data.train_items, *data.test_items)
+    images = [[*astuple(Version.of(item.path)), item.kind] for item in items]
     content = json.dumps([keys, images, backbone.source_sha256])
     return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
@@ -158,19 +155,15 @@ def _for_all_seeds(result: RunResult, run: ProjectionRun, sweep: Sweep) -> list[
     """`result`, repeated for every seed where none changes anything, so that seeds pair."""
     if PROJECTIONS[run.proj].seeded:
         return [result]
-
-    def renamed(arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-        return {f"{name.rpartition('-')[0]}-{seed}": array for name, array in arrays.items()}
-
-    return [
-        replace(
-            result,
-            rows=[{**row, "seed": seed} for row in result.rows],
-            scores=renamed(result.scores, seed),
-            resamples=renamed(result.resamples, seed),
+    found = []
+    for seed in sweep.seeds:
+        scores, resamples = (
+            {f"{name.rpartition('-')[0]}-{seed}": array for name, array in arrays.items()}
+            for arrays in (result.scores, result.resamples)
         )
-        for seed in sweep.seeds
-    ]
+        rows = [{**row, "seed": seed} for row in result.rows]
+        found.append(RunResult(rows, scores, resamples))
+    return found
 
 
 def _write(
@@ -197,9 +190,11 @@ def _write(
     images = [dict(zip(columns, line, strict=True)) for line in lines]
     write_csv(folder / "scores.csv", list(columns), images)
     print_sweep_table([as_job(row, "", {}) for row in rows])
-    for note in data.notes:
-        print(f"Note: {note}")
-    print(f"\nsweep   {path.resolve()}\nscores  {path.with_name('scores.csv').resolve()}")
+    print_facts(
+        *(("note", note) for note in data.notes),
+        ("sweep", path),
+        ("scores", path.with_name("scores.csv")),
+    )
     # Last, and typed: what a multirun over several datasets gathers.
     write_json(folder / "rows.json", rows)
 

@@ -1,20 +1,18 @@
 """mode=calibrate: a threshold for a model.ckpt from good images, new ones or those it holds."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from padim_lit import digests
 from padim_lit.cli.build import device_of
 from padim_lit.cli.good_images import (
     GoodImagesOrData,
-    batches,
     finish,
     good_images,
     load_full,
+    over_images,
 )
-from padim_lit.cli.thresholds import measured
-from padim_lit.deploy.calibration import RATE, calibrate, describe
+from padim_lit.deploy.calibration import RATE, calibrate, describe, measure
 from padim_lit.errors import InputError
 
 
@@ -50,8 +48,10 @@ def run(settings: Calibrate, folder: Path) -> None:
     dataset, what = good_images(settings, detector)
     held = set(digests.keys(images))
     device = device_of(settings.trainer)
-    loader = partial(batches, settings, dataset)
-    found, _ = measured(detector, loader, settings.batch_size, device, "calibrate", held)
+    found, _ = over_images(
+        detector, dataset, lambda batches: measure(detector, batches, device, held), device,
+        settings.batch_size, settings.num_workers, "calibrate",
+    )  # fmt: skip
     rate = settings.false_alarm_rate or (detector.calibration or {}).get("false_alarm_rate", RATE)
     detector.calibration = known = calibrate(found, rate)
     facts = {
@@ -61,13 +61,11 @@ def run(settings: Calibrate, folder: Path) -> None:
         "unseen": found.unseen,
         **{key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")},
     }
-    finish(detector, folder, "calibrate", facts)
-    print(
-        f"scored   {len(found.scores)} images of {what}\n{describe(known)}\n"
-        f"model    {(folder / 'model.ckpt').resolve()}"
-    )
+    said = [("scored", f"{len(found.scores)} images of {what}"), ("result", describe(known))]
     if detector.projection.fit_images and found.unseen < len(found.scores):
-        print(
-            f"note     proj={detector.projection.name} has learnt its mixtures of channels from "
-            "some of these images, so they score a little low; new good images tell better"
+        note = (
+            f"proj={detector.projection.name} has learnt its mixtures of channels from some of "
+            "these images, so they score a little low; new good images tell better"
         )
+        said.append(("note", note))
+    finish(detector, folder, "calibrate", facts, *said)

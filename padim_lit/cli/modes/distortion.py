@@ -19,7 +19,7 @@ from padim_lit.report.figures import distortion, files
 from padim_lit.sweep.ablation import Sweep
 from padim_lit.sweep.distortion import Patches, full_distances, measure
 from padim_lit.system.atomic import write_bytes, write_csv, write_json
-from padim_lit.system.console import progress
+from padim_lit.system.console import print_facts, progress
 from padim_lit.visualization.distortion import print_distortion
 
 
@@ -39,11 +39,10 @@ class Distortion(Comparing, Embedding):
         super().__post_init__()
         Sweep(self.projs, self.dims, self.seeds)
         drawable = [name for name, kind in PROJECTIONS.items() if kind.drawn]
-        for name in self.projs:
-            if name not in drawable:
-                raise InputError(
-                    f"projs: {name} is not drawn at random; allowed here: {', '.join(drawable)}"
-                )
+        if other := [name for name in self.projs if name not in drawable]:
+            raise InputError(
+                f"projs: {other[0]} is not drawn at random; allowed here: {', '.join(drawable)}"
+            )
 
 
 @torch.inference_mode()
@@ -64,35 +63,25 @@ def run(settings: Distortion, folder: Path) -> None:
     grid = resolve_grid(backbone.grids(data.image_shape), settings.grid)
     places = evenly_spaced(grid[0] * grid[1], settings.positions)
     with progress() as bar:
-        parts = [
-            _collect(backbone, bar.track(loader, description=f"backbone, {name}"), grid, places)
-            for name, loader in (
-                ("training images", data.train_dataloader()),
-                ("test images", data.test_dataloader()),
-            )
-        ]
-        patches = Patches(*parts)
+        train = bar.track(data.train_dataloader(), description="backbone, training images")
+        test = bar.track(data.test_dataloader(), description="backbone, test images")
+        patches = Patches(*(_collect(backbone, images, grid, places) for images in (train, test)))
         full = full_distances(patches, settings.eps)
         rows = [
             row
-            for projection, dims in bar.track(drawn, description="projections")
-            for row in measure(projection, dims, patches, full, settings.eps)
+            for run in bar.track(drawn, description="projections")
+            for row in measure(*run, patches, full, settings.eps)
         ]
-    columns = [*rows[0], "spearman"]
-    paths = [write_csv(folder / "distortion.csv", columns, rows)]
+    paths = [write_csv(folder / "distortion.csv", [*rows[0], "spearman"], rows)]
     title = f"{data.name}, {backbone.name}, {len(places)} positions"
     pictures = files("distortion", lambda: distortion([{"label": title, "rows": rows}]))
     paths += [write_bytes(folder / name, picture) for name, picture in pictures.items()]
     print_distortion(rows)
-    for path in paths:
-        print(path.resolve())
-    what = {
-        **facts(settings, data, backbone, device),
-        "test_images": len(data.test_items),
-        "positions": len(places),
-    }
+    print_facts(*(("written", path) for path in paths))
+    about = facts(settings, data, backbone, device)
+    counts = {"test_images": len(data.test_items), "positions": len(places)}
     # Last: with distortion.json the folder is complete.
-    write_json(folder / "distortion.json", {**what, "rows": rows})
+    write_json(folder / "distortion.json", {**about, **counts, "rows": rows})
 
 
 def _collect(

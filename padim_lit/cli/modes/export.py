@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.settings import Settings
@@ -28,7 +26,7 @@ from padim_lit.deploy.runtimes import RUNTIMES, Run, largest_difference, millise
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import private_folder, write_json
-from padim_lit.system.console import print_line, print_table
+from padim_lit.system.console import print_facts
 from padim_lit.system.versions import made_with
 
 #: Largest relative difference to the checkpoint's scores, and to any pixel of its maps, that is
@@ -97,7 +95,11 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         raise InputError(f"output={target} is the checkpoint itself; give another file")
     detector = load_detector(source)
     detector.require_fitted()
-    threshold, notes = _threshold(settings, detector)
+    notes, threshold = [], settings.threshold
+    if threshold is None and (threshold := (detector.calibration or {}).get("threshold")) is None:
+        notes.append(
+            "No decision: the checkpoint holds no threshold; give threshold=SCORE to have one."
+        )
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
     pixels = _pixels(settings.images, detector)
     with private_folder(target) as folder_beside:
@@ -108,8 +110,8 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         takes_pixels = settings.preprocess and settings.format != "torch"
         found = _compare(ours, theirs, pixels, takes_pixels, threshold)
         _require_close(found, settings)
-        first = pixels[:1] if takes_pixels else _floats(pixels[:1])
         plain = _floats(pixels[:1])
+        first = pixels[:1] if takes_pixels else plain
         times = milliseconds([lambda: ours(plain), lambda: theirs(first)], ROUNDS, SECONDS)
         files = _place(part, target, settings.format)
     if detector.backbone.source.startswith("random"):
@@ -166,18 +168,6 @@ def _place(part: Path, target: Path, format: str) -> list[Path]:
     return files
 
 
-def _threshold(settings: Export, detector: Detector) -> tuple[float | None, list[str]]:
-    """The score from which an image is called defective, and what to know about it."""
-    if settings.threshold is not None:
-        return float(settings.threshold), []
-    known = (detector.calibration or {}).get("threshold")
-    if known is not None:
-        return float(known), []
-    return None, [
-        "No decision: the checkpoint holds no threshold; give threshold=SCORE to have one."
-    ]
-
-
 def _pixels(images: str | None, detector: Detector) -> np.ndarray:
     """uint8 (B,h,w,3): a few of the user's images as the model sees them, or random ones."""
     height, width = detector.image_shape
@@ -204,15 +194,12 @@ def _compare(
 ) -> dict[str, float]:
     """Largest relative differences; infinite where a decision does not follow from its score."""
     found = {"score_difference": 0.0, "map_difference": 0.0}
-    for part in (pixels[:1], pixels[1:]):
-        if not len(part):
-            continue
+    for part in filter(len, (pixels[:1], pixels[1:])):
         expected = ours(_floats(part))
         given = theirs(part if takes_pixels else _floats(part))
-        for name in ("score", "map"):
-            difference = largest_difference(expected[name], given[name])
-            key = f"{name}_difference"
-            found[key] = max(found[key], difference)
+        for key in found:
+            name = key.removesuffix("_difference")
+            found[key] = max(found[key], largest_difference(expected[name], given[name]))
         if "decision" in given and (given["decision"] != (given["score"] >= threshold)).any():
             found["score_difference"] = math.inf
     return found
@@ -230,28 +217,18 @@ def _require_close(found: dict[str, float], settings: Export) -> None:
 
 
 def _print(results: dict[str, Any]) -> None:
-    console = Console()
-    title = f"Export to {results['format']}, {results['precision']}"
-    table = Table(title=title, title_justify="left")
-    for column in ("", "MB", "ms per image", "score differs", "map differs"):
-        table.add_column(column, justify="left" if not column else "right")
-    table.add_row(
-        "checkpoint, torch", f"{results['ckpt_bytes'] / 1e6:.1f}", f"{results['ckpt_ms']:.1f}"
+    def cost(whose: str) -> str:
+        megabytes = results[f"{whose}bytes"] / 1e6
+        return f"{megabytes:.1f} MB, {results[f'{whose}ms']:.1f} ms per image"
+
+    score, pixel = results["score_difference"], results["map_difference"]
+    files = [Path(file) for file in results["files"]]
+    print_facts(
+        ("checkpoint", cost("ckpt_")),
+        (files[0].name, cost("")),
+        ("timed", f"in batches of 1, median, {results['threads']} threads each"),
+        ("differ", f"by {score:.1e} in a score and {pixel:.1e} in a map at most, relatively"),
+        ("compared", f"on {results['compared']}"),
+        *(("note", note) for note in results["notes"]),
+        *(("written", file) for file in files),
     )
-    table.add_row(
-        Path(results["files"][0]).name,
-        f"{results['bytes'] / 1e6:.1f}",
-        f"{results['ms']:.1f}",
-        f"{results['score_difference']:.1e}",
-        f"{results['map_difference']:.1e}",
-    )
-    print_table(table, console)
-    print_line(
-        f"{results['compared']}; largest relative differences; batch 1, median, "
-        f"{results['threads']} threads each",
-        console,
-    )
-    for note in results["notes"]:
-        print_line(f"Note: {note}", console)
-    for file in results["files"]:
-        print_line(file, console)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,25 +17,20 @@ from omegaconf import MISSING
 
 from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.cli import thresholds
-from padim_lit.cli.build import (
-    load_model,
-    make_data,
-    make_logger,
-    make_model,
-    make_trainer,
-)
+from padim_lit.cli.build import load_model, make_data, make_logger, make_model, make_trainer
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
-from padim_lit.deploy.explanation import Explanation, explain
+from padim_lit.deploy.explanation import explain
+from padim_lit.deploy.predictor import Seen
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.memory import peak_bytes, reset_peak
 from padim_lit.system.resource_errors import halving
-from padim_lit.system.versions import device_name, versions
-from padim_lit.visualization.gallery import Gallery, GalleryEntry
+from padim_lit.system.versions import made_with
+from padim_lit.visualization.gallery import Gallery
 from padim_lit.visualization.heatmaps import Look, remove_heatmaps, save_heatmaps
 from padim_lit.visualization.maps import write_maps
 from padim_lit.visualization.panels import common_scale
@@ -82,11 +77,10 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
         data = make_data(settings, settings.size)
         model = load_model(settings, data) if settings.ckpt else make_model(settings, data)
         logger = make_logger(settings.logger)
-        recorder = Recorder()
-        trainer = make_trainer(settings.trainer, logger, recorder)
-        results = _fit_and_test(settings, data, model, trainer, recorder, folder)
-        if trainer.is_global_zero:
-            _report(settings, results, model, recorder, logger, folder)
+        work = _Work(settings, data, model, logger, folder)
+        results = work.fit_and_test()
+        if work.trainer.is_global_zero:
+            work.report(results)
         failed = False
         return results
     finally:
@@ -96,12 +90,11 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
 class Recorder(Callback):
     """Keeps each test image's prediction, and the few pictures worth looking at."""
 
-    def __init__(self):
-        self.predictions: list[TestScore] = []
-        self.gallery = Gallery()
+    predictions: list[TestScore]
+    gallery: Gallery
 
     def on_test_start(self, trainer: Trainer, pl_module: PaDiM) -> None:
-        # A test that ran out of memory starts anew.
+        # Here, because a test that ran out of memory starts anew.
         self.predictions, self.gallery = [], Gallery()
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
@@ -119,129 +112,132 @@ class Recorder(Callback):
             self.gallery.merge(gallery)
 
 
-def _fit_and_test(
-    settings: Fit,
-    data: AnomalyData,
-    model: PaDiM,
-    trainer: Trainer,
-    recorder: Recorder,
-    folder: Path,
-) -> dict[str, Any]:
-    device = trainer.strategy.root_device
-    reset_peak(device)
-    detector = model.detector
-    notes = _notes(settings, data, detector)
-    if trainer.is_global_zero:
-        # Those of an earlier run here would look like this one's, were it killed.
-        (folder / "metrics.json").unlink(missing_ok=True)
-        remove_heatmaps(folder / "heatmaps")
-        log.info(_headline(data, detector))
-    fit_seconds = None
-    if not settings.ckpt:
-        start = time.perf_counter()
-        trainer = _in_memory(settings, data, trainer, recorder, "fit", lambda t: t.fit(model, data))
-        fit_seconds = time.perf_counter() - start
+class _Work:
+    """What one run does, with a Trainer that may be replaced on the way."""
+
+    def __init__(
+        self, settings: Fit, data: AnomalyData, model: PaDiM, logger: Logger | None, folder: Path
+    ) -> None:
+        self.settings, self.data, self.model = settings, data, model
+        self.logger, self.folder, self.recorder = logger, folder, Recorder()
+        self.trainer = make_trainer(settings.trainer, logger, self.recorder)
+
+    def fit_and_test(self) -> dict[str, Any]:
+        """The content of metrics.json."""
+        settings, data, detector = self.settings, self.data, self.model.detector
+        device = self.trainer.strategy.root_device
+        reset_peak(device)
+        notes = _notes(settings, data, detector)
+        if self.trainer.is_global_zero:
+            # Those of an earlier run here would look like this one's, were it killed.
+            (self.folder / "metrics.json").unlink(missing_ok=True)
+            remove_heatmaps(self.folder / "heatmaps")
+            log.info(_headline(data, detector))
+        fit_seconds = None if settings.ckpt else self.fit()
+        test_seconds = self.timed("test", lambda t: t.test(self.model, data, verbose=False))
+        metrics = dict(self.model.results)
+        why = metrics.pop("why")
+        # Contours need one threshold: the pixels' where truth is known.
+        metrics["map_threshold"] = metrics.get("pixel_threshold", metrics.get("image_threshold"))
+        scores = self.recorder.predictions
+        return {
+            **{f"test/{name}": value for name, value in metrics.items()},
+            **{f"test/{name}_why": reason for name, reason in why.items()},
+            "fit/seconds": fit_seconds,
+            "fit/images": detector.count,
+            "test/seconds": test_seconds,
+            "test/images": len(scores),
+            "test/seconds_per_image": test_seconds / max(len(scores), 1),
+            "peak_memory_bytes": peak_bytes(device),
+            "state_bytes": detector.state_bytes,
+            "precision": self.trainer.precision,
+            **detector.facts(),
+            "layers": detector.backbone.layers,
+            "embedding_dim": detector.backbone.embedding_dim,
+            **{f"proj/{key}": value for key, value in detector.projection.options.items()},
+            **thresholds.at_threshold(settings.false_alarm_rate, data, detector, scores),
+            **data.size,
+            "data": data.name,
+            **{f"data/{key}": value for key, value in data.provenance.items()},
+            **made_with(device),
+            "notes": notes,
+        }
+
+    def fit(self) -> float:
+        """Fit, choose a threshold, write model.ckpt; the seconds that the fit alone took."""
+        settings, detector = self.settings, self.model.detector
+        seconds = self.timed("fit", lambda trainer: trainer.fit(self.model, self.data))
         if detector.whitening is None:
             raise InputError(
                 "nothing was fitted: trainer.max_epochs must be 1, and limits on batches above 0"
             )
-        detector.provenance["precision"] = trainer.precision
-        if trainer.is_global_zero:
+        detector.provenance["precision"] = self.trainer.precision
+        if self.trainer.is_global_zero:
             thresholds.choose_threshold(
-                data, detector, trainer, settings.calibration, settings.false_alarm_rate
+                self.data, detector, self.trainer, settings.calibration, settings.false_alarm_rate
             )
-        trainer.strategy.checkpoint_io = _WholeFile()
-        trainer.save_checkpoint(folder / "model.ckpt")
+        self.trainer.strategy.checkpoint_io = _WholeFile()
+        self.trainer.save_checkpoint(self.folder / "model.ckpt")
         detector.fit_state = None  # the file holds them; the test needs the factors alone
-    start = time.perf_counter()
-    trainer = _in_memory(
-        settings, data, trainer, recorder, "test", lambda t: t.test(model, data, verbose=False)
-    )
-    test_seconds = time.perf_counter() - start
-    metrics = dict(model.results)
-    why = metrics.pop("why")
-    # Contours need one threshold: the pixels' where truth is known.
-    metrics["map_threshold"] = metrics.get("pixel_threshold", metrics.get("image_threshold"))
-    return {
-        **{f"test/{name}": value for name, value in metrics.items()},
-        **{f"test/{name}_why": reason for name, reason in why.items()},
-        "fit/seconds": fit_seconds,
-        "fit/images": detector.count,
-        "test/seconds": test_seconds,
-        "test/images": len(recorder.predictions),
-        "test/seconds_per_image": test_seconds / max(len(recorder.predictions), 1),
-        "peak_memory_bytes": peak_bytes(device),
-        "state_bytes": detector.state_bytes,
-        "device": device_name(device),
-        "precision": trainer.precision,
-        "backbone": detector.backbone.name,
-        "weights": detector.backbone.source,
-        "weights_sha256": detector.backbone.source_sha256,
-        "layers": detector.backbone.layers,
-        "embedding_dim": detector.backbone.embedding_dim,
-        "proj": detector.projection.name,
-        **{f"proj/{key}": value for key, value in detector.projection.options.items()},
-        "dim": detector.projection.dim,
-        "eps": detector.eps,
-        "seed": settings.seed,
-        "grid": list(detector.map_grid),
-        "sigma": detector.sigma,
-        "image_score": detector.image_score,
-        **thresholds.at_threshold(settings.false_alarm_rate, data, detector, recorder.predictions),
-        **data.size,
-        "data": data.name,
-        **{f"data/{key}": value for key, value in data.provenance.items()},
-        **versions(),
-        "notes": notes,
-    }
+        return seconds
 
+    def timed(self, what: str, work: Callable[[Trainer], Any]) -> float:
+        """Do `work`, anew with half the batch where the GPU's memory runs out; the seconds.
 
-def _report(
-    settings: Fit,
-    results: dict[str, Any],
-    model: PaDiM,
-    recorder: Recorder,
-    logger: Logger | None,
-    folder: Path,
-) -> None:
-    pictures, threshold = recorder.gallery.pictures(), results["test/map_threshold"]
-    title = f"{results['data']}, {results['backbone']}, {results['proj']} to {results['dim']}"
-    scale = common_scale([picture.map for picture in pictures])
-    heatmaps = save_heatmaps(
-        folder / "heatmaps",
-        pictures,
-        Look(threshold, results.get("test/image_threshold"), scale, title),
-        _explanations(model.detector, pictures),
-    )
-    write_maps(folder / "heatmaps" / "maps.npz", pictures)
-    write_predictions(folder / "predictions.csv", recorder.predictions)
-    log_run(
-        logger,
-        config=asdict(settings),
-        results=results,
-        predictions=recorder.predictions,
-        pictures=pictures,
-        threshold=threshold,
-    )
-    # Hydra's own copy under .hydra/ keeps its interpolations.
-    text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
-    write_text(folder / "config.yaml", text)
-    # Last: a folder with metrics.json is complete.
-    write_json(folder / "metrics.json", results)
-    paths = {
-        "metrics": folder / "metrics.json",
-        "predictions": folder / "predictions.csv",
-        "heat maps": heatmaps[-1] if heatmaps else folder,
-        "checkpoint": settings.ckpt or folder / "model.ckpt",
-        "config": folder / "config.yaml",
-    }
-    notes = [*results["notes"], *thresholds.notes_on(results)]
-    print_summary(results, {k: str(Path(v).resolve()) for k, v in paths.items()}, notes)
+        Each attempt has a Trainer of its own, because one that failed keeps its old loaders.
+        Several ranks would have to agree on a size: they stop instead.
+        """
+        start, first = time.perf_counter(), self.data.batch_size
 
+        def attempt(size: int) -> None:
+            if size != first:
+                self.data.batch_size = size
+                self.trainer = make_trainer(self.settings.trainer, self.logger, self.recorder)
+            with _interruptible(self.trainer):
+                work(self.trainer)
 
-def _explanations(detector: Detector, pictures: Sequence[GalleryEntry]) -> list[Explanation]:
-    seen = [torch.from_numpy(p.image).permute(2, 0, 1).float() / 255 for p in pictures]
-    return [explain(detector, image.contiguous()) for image in seen]
+        if self.trainer.world_size > 1:
+            attempt(first)
+        else:
+            halving(first, attempt, what)
+        return time.perf_counter() - start
+
+    def report(self, results: dict[str, Any]) -> None:
+        """Write all that a run leaves beside its checkpoint, metrics.json last; print the most."""
+        settings, detector, folder = self.settings, self.model.detector, self.folder
+        predictions, pictures = self.recorder.predictions, self.recorder.gallery.pictures()
+        threshold = results["test/map_threshold"]
+        scale = common_scale([picture.map for picture in pictures])
+        title = "{data}, {backbone}, {proj} to {dim}".format(**results)
+        heatmaps = save_heatmaps(
+            folder / "heatmaps",
+            pictures,
+            Look(threshold, results.get("test/image_threshold"), scale, title),
+            [explain(detector, Seen(one.image).tensor()) for one in pictures],
+        )
+        write_maps(folder / "heatmaps" / "maps.npz", pictures)
+        write_predictions(folder / "predictions.csv", predictions)
+        log_run(
+            self.logger,
+            config=asdict(settings),
+            results=results,
+            predictions=predictions,
+            pictures=pictures,
+            threshold=threshold,
+        )
+        # Hydra's own copy under .hydra/ keeps its interpolations.
+        text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
+        write_text(folder / "config.yaml", text)
+        # Last: a folder with metrics.json is complete.
+        write_json(folder / "metrics.json", results)
+        paths = {
+            "metrics": folder / "metrics.json",
+            "predictions": folder / "predictions.csv",
+            "heat maps": heatmaps[-1] if heatmaps else folder,
+            "checkpoint": Path(settings.ckpt or folder / "model.ckpt"),
+            "config": folder / "config.yaml",
+        }
+        print_summary(results, paths, [*results["notes"], *thresholds.notes_on(results)])
 
 
 def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
@@ -270,37 +266,6 @@ class _WholeFile(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, **_: Any) -> None:
         checkpoint_format.write(Path(path), checkpoint)
-
-
-def _in_memory(
-    settings: Fit,
-    data: AnomalyData,
-    trainer: Trainer,
-    recorder: Recorder,
-    what: str,
-    work: Callable[[Trainer], Any],
-) -> Trainer:
-    """Do `work`, anew with half the batch where the GPU's memory runs out; the trainer that did.
-
-    Each attempt has a Trainer of its own, because one that failed keeps its old loaders. Several
-    ranks would have to agree on a size: they stop instead.
-    """
-    if trainer.world_size > 1:
-        with _interruptible(trainer):
-            work(trainer)
-        return trainer
-
-    def attempt(size: int) -> Trainer:
-        fresh = trainer
-        if size != first:
-            data.batch_size = size
-            fresh = make_trainer(settings.trainer, trainer.logger, recorder)
-        with _interruptible(fresh):
-            work(fresh)
-        return fresh
-
-    first = data.batch_size
-    return halving(first, attempt, what)[0]
 
 
 @contextmanager

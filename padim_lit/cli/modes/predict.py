@@ -5,7 +5,7 @@ import logging
 import re
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -19,7 +19,7 @@ from padim_lit.deploy.predictor import Prediction, Predictor, Seen, load
 from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
-from padim_lit.system.console import progress
+from padim_lit.system.console import print_facts, progress
 from padim_lit.system.versions import made_with
 from padim_lit.visualization.overlay import colours, side_by_side
 
@@ -84,7 +84,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     Raises:
         InputError: a config or checkpoint that cannot be used, or no image that can.
     """
-    files = None if settings.watch else find_images(settings.images)
+    files = [] if settings.watch else find_images(settings.images)
     device = device_of(settings.trainer)
     predictor = load(
         settings.ckpt,
@@ -100,7 +100,10 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
             *(settings.ckpt, precision, FULL_PRECISION),
         )
     start = time.perf_counter()
-    with closing(ScoredFiles(folder, _model(settings, predictor), settings.watch)) as scored:
+    # What the lines of one folder have in common.
+    ckpt = Version.of(Path(settings.ckpt).expanduser().resolve())
+    model = {"ckpt": asdict(ckpt), "threshold": predictor.threshold}
+    with closing(ScoredFiles(folder, model, settings.watch)) as scored:
         work = _Work(settings, folder, predictor, scored)
         before = scored.counts.total()
         if settings.watch:
@@ -203,22 +206,16 @@ class _Work:
     def keep(self, version: Version, seen: Seen, found: Prediction) -> None:
         """Write what an image got, its lines last."""
         wanted = self.settings.overlays
-        why = None
-        if self.settings.explain:
-            why = explain(self.predictor.detector, seen.tensor())
+        detector = self.predictor.detector
+        why = explain(detector, seen.tensor()) if self.settings.explain else None
         if wanted == "all" or (wanted == "anomalous" and found.is_anomalous):
             low, high = float(found.map.min()), float(found.map.max())
             scale = self.scale or (low, max(high, low + 1e-6))
             png = side_by_side(seen.values, found.map, scale, self.predictor.map_threshold, why)
             write_bytes(self.heatmaps / _file_name(version.path), png)
-        self.scored.add(
-            version,
-            found.score,
-            found.p_value,
-            found.is_anomalous,
-            found.threshold,
-            None if why is None else why.numbers(),
-        )
+        told = None if why is None else why.numbers()
+        numbers = (found.score, found.p_value, found.is_anomalous, found.threshold)
+        self.scored.add(version, *numbers, told)
 
     def refuse(self, version: Version, error: InputError) -> None:
         """Write that a file cannot be used."""
@@ -226,18 +223,6 @@ class _Work:
         if len(self.unreadable) < NAMED:
             self.unreadable.append(str(error))
         self.scored.add_error(version, str(error))
-
-
-def _model(settings: Predict, predictor: Predictor) -> dict[str, Any]:
-    """What the lines of one folder have in common."""
-    path = Path(settings.ckpt).expanduser().resolve()
-    stat = path.stat()
-    return {
-        "ckpt": str(path),
-        "size": stat.st_size,
-        "mtime_ns": stat.st_mtime_ns,
-        "threshold": predictor.threshold,
-    }
 
 
 def _version(path: str | Path) -> Version:
@@ -254,23 +239,22 @@ def _file_name(path: str) -> str:
     return f"{stem}-{digest}.png"
 
 
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _print(results: dict[str, Any], new: int, folder: Path) -> None:
     said = {"anomalous": "called defective", "good": "good", "undecided": "without a decision"}
     decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
-    print(f"scored   {_images(results['images'])}{f': {decided}' if decided else ''}")
+    facts = [("scored", f"{_count(results['images'], 'image')}{decided and f': {decided}'}")]
     if results["seconds"] > 0 and new:
         pace = f"{new / results['seconds']:.1f} per second"
-        print(f"took     {results['seconds']:.1f} s for {_images(new)}, {pace}")
+        facts.append(("took", f"{results['seconds']:.1f} s for {_count(new, 'image')}, {pace}"))
     if results["unreadable"]:
-        files = "1 file" if results["unreadable"] == 1 else f"{results['unreadable']} files"
-        print(f"skipped  {files} that cannot be read, such as")
-        for line in results["unreadable_first"]:
-            print(f"         {line}")
-    print(f"decided  by {results['threshold_source']}")
-    for name in ("predictions.csv", "predictions.jsonl", "heatmaps", "predict.json"):
-        if (folder / name).exists():
-            print(f"written  {(folder / name).resolve()}")
+        files = _count(results["unreadable"], "file")
+        facts.append(("skipped", f"{files} that cannot be read, such as"))
+        facts += [("", line) for line in results["unreadable_first"]]
+    facts.append(("decided", f"by {results['threshold_source']}"))
+    names = ("predictions.csv", "predictions.jsonl", "heatmaps", "predict.json")
+    facts += [("written", folder / name) for name in names if (folder / name).exists()]
+    print_facts(*facts)

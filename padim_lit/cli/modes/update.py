@@ -7,28 +7,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from padim_lit import digests
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.build import device_of
 from padim_lit.cli.good_images import (
     IMAGES,
-    NO_THRESHOLD,
     GoodImages,
     GoodImagesOrData,
-    batches,
     finish,
     good_images,
     load_full,
+    over_images,
 )
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, remove_images, require_alike
 from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION, Detector
 from padim_lit.model.fit_state import FitState
-from padim_lit.system.console import progress
-from padim_lit.system.resource_errors import halving
 
 
 @dataclass
@@ -94,10 +90,8 @@ def run_merge(settings: Merge, folder: Path) -> None:
         add_images(whole, state, settings.repeats, path)
         counts.append(other.count)
         _name(whole, other.provenance.get("data"))
-    finish(whole, folder, "merge", {"ckpts": paths, "images": counts})
-    parts = " + ".join(map(str, counts))
-    print(f"merged   {parts} = {whole.count} images\nmodel    {(folder / 'model.ckpt').resolve()}")
-    print(NO_THRESHOLD)
+    said = f"{' + '.join(map(str, counts))} = {whole.count} images"
+    finish(whole, folder, "merge", {"ckpts": paths, "images": counts}, ("merged", said))
 
 
 def _name(detector: Detector, data: str | None) -> None:
@@ -112,26 +106,15 @@ def run(settings: Update, folder: Path) -> None:
     Raises:
         InputError: no such file, an image that cannot be read or is there already.
     """
-    detector = load_full(settings)
-    _require_full_precision(settings, detector)
-    dataset, what = good_images(settings, detector)
-    known = None
-    if settings.repeats == "skip":
-        held = detector.require_state().digests
-        if held is None:
-            raise InputError(f"ckpt={settings.ckpt}: its images are not known; give repeats=count")
-        known = set(digests.keys(held))
-    state, skipped = _gather(settings, detector, dataset, known)
+    skip = settings.repeats == "skip"
+    detector, state, skipped, what = _gather(settings, skip)
     if state.count == 0:
         raise InputError(f"{what}: all {skipped} images are in the checkpoint already")
-    add_images(detector, state, "count" if known is not None else settings.repeats, what)
+    add_images(detector, state, "count" if skip else settings.repeats, what)
     facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "skipped": skipped}
-    finish(detector, folder, "update", facts)
-    print(
-        f"added    {state.count} images{f', {skipped} were there already' if skipped else ''}; "
-        f"in all {detector.count}\ndata     {what}\nmodel    {(folder / 'model.ckpt').resolve()}"
-    )
-    print(NO_THRESHOLD)
+    there = f", {skipped} were there already" if skipped else ""
+    said = f"{state.count} images{there}; now {detector.count}"
+    finish(detector, folder, "update", facts, ("added", said), ("data", what))
 
 
 def run_remove(settings: Remove, folder: Path) -> None:
@@ -140,69 +123,58 @@ def run_remove(settings: Remove, folder: Path) -> None:
     Raises:
         InputError: an image that cannot be read or is not there, or too little would be left.
     """
-    detector = load_full(settings)
-    _require_full_precision(settings, detector)
-    dataset, what = good_images(settings, detector)
-    state, _ = _gather(settings, detector, dataset, None)
+    detector, state, _, what = _gather(settings)
     safety = remove_images(detector, state, what)
     facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "error": safety.error}
-    finish(detector, folder, "remove", facts)
-    print(
-        f"removed  {state.count} images; {detector.count} are left\n"
-        f"exact    to {safety.error:.1e} of a squared distance, against a fit on these alone\n"
-        f"model    {(folder / 'model.ckpt').resolve()}"
-    )
-    print(NO_THRESHOLD)
+    exact = f"to {safety.error:.1e} of a squared distance, against a fit on these alone"
+    said = [("removed", f"{state.count} images; {detector.count} are left"), ("exact", exact)]
     if detector.projection.fit_images:
-        print(
-            f"note     proj={detector.projection.name} keeps the mixtures of channels that it "
-            "learnt, perhaps from these images too"
-        )
+        note = "keeps the mixtures of channels that it learnt, perhaps from these images too"
+        said.append(("note", f"proj={detector.projection.name} {note}"))
+    finish(detector, folder, "remove", facts, *said)
 
 
-def _require_full_precision(settings: GoodImages, detector: Detector) -> None:
+def _gather(settings: GoodImages, skip: bool = False) -> tuple[Detector, FitState, int, str]:
+    """The checkpoint; the sums over the images, to `skip` those that it holds, and how many did.
+
+    Last comes what to call them.
+    """
+    detector = load_full(settings)
     if detector.precision != FULL_PRECISION:
         raise InputError(
             f"ckpt={settings.ckpt} was fitted with trainer.precision={detector.precision}: its "
             f"features differ from those of mode={settings.mode}, which is in {FULL_PRECISION}"
         )
-
-
-def _gather(
-    settings: GoodImages, detector: Detector, dataset: Dataset, known: set[bytes] | None
-) -> tuple[FitState, int]:
-    """The sums over the images that are not `known`, and how many were."""
-    device = device_of(settings.trainer)
-    detector.to(device)
-
-    def gathered(size: int) -> tuple[FitState, int]:
-        return _moments(detector, batches(settings, dataset, size), known)
-
-    found, _ = halving(settings.batch_size, gathered, f"mode={settings.mode}")
-    detector.to("cpu")
-    return found
+    dataset, what = good_images(settings, detector)
+    held = detector.require_state().digests
+    if skip and held is None:
+        raise InputError(f"ckpt={settings.ckpt}: its images are not known; give repeats=count")
+    known = set(digests.keys(held)) if skip else None
+    (state, skipped), _ = over_images(
+        detector, dataset, lambda batches: _moments(detector, batches, known),
+        device_of(settings.trainer), settings.batch_size, settings.num_workers, settings.mode,
+    )  # fmt: skip
+    return detector, state, skipped, what
 
 
 @torch.inference_mode()
 def _moments(
     detector: Detector, batches: Iterable[dict[str, Any]], known: set[bytes] | None
 ) -> tuple[FitState, int]:
-    device, state = detector.mean.device, detector.empty_state()
-    known = None if known is None else set(known)
-    skipped = 0
-    with progress() as bar:
-        for batch in bar.track(batches, description="images"):
-            keep = torch.ones(len(batch["digest"]), dtype=torch.bool)
-            if known is not None:
-                for i, one in enumerate(digests.keys(batch["digest"])):
-                    keep[i] = one not in known
-                    known.add(one)
-            skipped += int((~keep).sum())
-            if keep.any():
-                kept = {
-                    "image": batch["image"][keep].to(device),
-                    "digest": batch["digest"][keep],
-                    "path": [path for path, one in zip(batch["path"], keep, strict=True) if one],
-                }
-                state = detector.update_state(state, kept)
+    device, state, skipped = detector.mean.device, detector.empty_state(), 0
+    known = None if known is None else set(known)  # a copy: this may be done anew
+    for batch in batches:
+        keys = digests.keys(batch["digest"])
+        keep = list(range(len(keys)))
+        if known is not None:
+            keep = [i for i in keep if keys[i] not in known and keys[i] not in keys[:i]]
+            known.update(keys)
+        skipped += len(keys) - len(keep)
+        if keep:
+            part = {
+                "image": batch["image"][keep].to(device),
+                "digest": batch["digest"][keep],
+                "path": [batch["path"][i] for i in keep],
+            }
+            state = detector.update_state(state, part)
     return state.map(Tensor.cpu), skipped
