@@ -24,6 +24,9 @@ class Block(nn.Module):
         channels: of the input.
         width: of the output; between, there are a quarter of them.
         stride: of the 3×3 convolution of a stage's first block; None for the others.
+
+    >>> Block(64, 256, stride=2)(torch.rand(1, 64, 8, 8)).shape
+    torch.Size([1, 256, 4, 4])
     """
 
     def __init__(self, channels: int, width: int, stride: int | None = None):
@@ -49,6 +52,9 @@ class ResNetV2(nn.Module):
 
     Features are read where the next stage begins, after its ρ₀ (``norm2`` to ``norm4``): the sums
     that leave a stage have no scale of their own.
+
+    >>> ResNetV2().eval()(torch.rand(1, 3, 64, 64)).shape
+    torch.Size([1, 1024, 4, 4])
     """
 
     def __init__(self, in_chans: int = 3, **_: object):
@@ -122,6 +128,10 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def resnet50v2(pretrained: bool = False, **options: object) -> nn.Module:
-    """timm's name for it."""
+    """timm's name for it.
+
+    >>> len(resnet50v2().feature_info)
+    4
+    """
     stages = {"out_indices": (0, 1, 2, 3)}
     return build_model_with_cfg(ResNetV2, "resnet50v2", pretrained, feature_cfg=stages, **options)
