@@ -25,6 +25,7 @@ class Block(nn.Module):
         width: of the output; between, there are a quarter of them.
         stride: of the 3×3 convolution of a stage's first block; None for the others.
 
+    >>> import torch
     >>> Block(64, 256, stride=2)(torch.rand(1, 64, 8, 8)).shape
     torch.Size([1, 256, 4, 4])
     """
@@ -53,6 +54,7 @@ class ResNetV2(nn.Module):
     Features are read where the next stage begins, after its ρ₀ (``norm2`` to ``norm4``): the sums
     that leave a stage have no scale of their own.
 
+    >>> import torch
     >>> ResNetV2().eval()(torch.rand(1, 3, 64, 64)).shape
     torch.Size([1, 1024, 4, 4])
     """
