@@ -57,7 +57,7 @@ class Detector(nn.Module):
     """
 
     mean: Tensor
-    layer_means: Tensor | None
+    layer_means: Tensor
 
     def __init__(
         self,
@@ -183,8 +183,9 @@ class Detector(nn.Module):
 
     def reset(self) -> None:
         """Forget the Gaussians and what they were made of; their memory is free."""
-        self.fit_state = self.mean = self.layer_means = self.whitening = None
-        self.count, self.calibration = 0, None
+        self.fit_state, self.whitening, self.count, self.calibration = None, None, 0, None
+        for name in ("mean", "layer_means"):
+            setattr(self, name, None)
 
     def require_fitted(self) -> Triangle:
         """The whitening factors; InputError unless there are Gaussians to score with."""
