@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from padim_lit.data import AnomalyData, reading
 from padim_lit.data.cache import PictureCache
 from padim_lit.data.datamodule import Split
-from padim_lit.data.items import Item, ItemDataset, collate, prepare
+from padim_lit.data.items import Item, ItemDataset, prepare
 from padim_lit.data.transform import ResizeCrop
 
 VIEW = ResizeCrop(256, 224)
@@ -126,9 +126,7 @@ def measure(items: list[Item], scratch: Path, workers: int, repeats: int) -> lis
 
 
 def once(items: list[Item], read, workers: int) -> float:
-    loader = DataLoader(
-        ItemDataset(items, VIEW, read), batch_size=32, num_workers=workers, collate_fn=collate
-    )
+    loader = DataLoader(ItemDataset(items, VIEW, read), batch_size=32, num_workers=workers)
     start = time.perf_counter()
     for _ in loader:
         pass

@@ -22,6 +22,10 @@ LATENCY = ("test/seconds_per_image", "test, seconds per image")
 #: Key of the config: the name of the projection.
 PROJ = "proj.name"
 PINNED = (*("proj", "data", "backbone", "dim", "seed"), IMAGE[0], PIXEL[0], STATE[0], LATENCY[0])
+MEDIA = {
+    "heatmaps": "Anomaly map over the image",
+    "pictures": "Image with truth and prediction as masks",
+}
 
 
 def build(entity: str, project: str, name: str = NAME) -> Any:
@@ -45,75 +49,54 @@ def build(entity: str, project: str, name: str = NAME) -> Any:
             f"the dashboard needs the package wandb-workspaces, which is not installed; {INSTALL}"
         ) from error
 
+    small = wr.Layout(w=12, h=8)
+
     def curve(x: tuple[str, str], y: tuple[str, str]) -> Any:
         # A run logs one row, its D and its costs among the numbers; grouped, rows join to lines.
         return wr.LinePlot(
             title=f"{y[1]} against {x[1]}, by projection: mean ± standard deviation",
-            x=x[0],
-            y=[y[0]],
-            title_x=x[1],
-            title_y=y[1],
-            log_x=x is STATE,
-            groupby=wr.Config(PROJ),
-            groupby_aggfunc="mean",
-            groupby_rangefunc="stddev",
+            x=x[0], y=[y[0]], title_x=x[1], title_y=y[1], log_x=x is STATE, layout=small,
+            groupby=wr.Config(PROJ), groupby_aggfunc="mean", groupby_rangefunc="stddev",
             max_runs_to_show=1000,
-            layout=wr.Layout(w=12, h=8),
-        )
+        )  # fmt: skip
 
-    def scatter(x: tuple[str, str], y: tuple[str, str], log: bool) -> Any:
+    def scatter(x: tuple[str, str], y: tuple[str, str]) -> Any:
+        costs = x is not DIM
         return wr.ScatterPlot(
-            title=f"{y[1]} against {x[1]}",
-            x=wr.SummaryMetric(x[0]),
-            y=wr.SummaryMetric(y[0]),
-            log_x=log,
-            running_ymax=log,  # what no cheaper run reaches
+            title=f"{y[1]} against {x[1]}", x=wr.SummaryMetric(x[0]), y=wr.SummaryMetric(y[0]),
+            log_x=costs, running_ymax=costs,  # what no cheaper run reaches
             legend_template=f"${{config:{PROJ}}}, D = ${{config:dim}}, seed ${{config:seed}}",
-            layout=wr.Layout(w=12, h=8),
-        )
+            layout=small,
+        )  # fmt: skip
 
-    columns = [
-        wr.ParallelCoordinatesPlotColumn(wr.Config(PROJ), "projection"),
-        *(
-            wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(key), title, log=key == STATE[0])
-            for key, title in (DIM, ("seed", "seed"), STATE, LATENCY, PIXEL, IMAGE)
-        ),
-    ]
-    metrics = (IMAGE, PIXEL)
-    curves = [curve(DIM, y) for y in metrics] + [scatter(DIM, y, False) for y in metrics]
-    costs = [curve(STATE, y) for y in metrics]
-    costs += [scatter(cost, y, True) for cost in (STATE, LATENCY) for y in metrics]
-    media = [
-        wr.MediaBrowser(
-            title=title,
-            media_keys=[key],
-            num_columns=4,
-            mode="gallery",
-            gallery_axis="run",
-            layout=wr.Layout(w=24, h=12),
-        )
-        for key, title in (
-            ("heatmaps", "Anomaly map over the image"),
-            ("pictures", "Image with truth and prediction as masks"),
-        )
-    ]
+    columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(PROJ), "projection")]
+    for key, title in (DIM, ("seed", "seed"), STATE, LATENCY, PIXEL, IMAGE):
+        metric, log = wr.SummaryMetric(key), key == STATE[0]
+        columns.append(wr.ParallelCoordinatesPlotColumn(metric, title, log=log))
     together = wr.ParallelCoordinatesPlot(
         columns, "Projection, D, seed, costs, AUROC", layout=wr.Layout(w=24, h=10)
     )
+    metrics = (IMAGE, PIXEL)
     sections = {
-        "AUROC against dimension": curves,
+        "AUROC against dimension": [draw(DIM, y) for draw in (curve, scatter) for y in metrics],
         "Everything at once": [together],
-        "What it costs": costs,
-        "Heat maps": media,
-    }
+        "What it costs": [
+            *(curve(STATE, y) for y in metrics),
+            *(scatter(cost, y) for cost in (STATE, LATENCY) for y in metrics),
+        ],
+        "Heat maps": [
+            wr.MediaBrowser(
+                title=title, media_keys=[key], num_columns=4, mode="gallery", gallery_axis="run",
+                layout=wr.Layout(w=24, h=12),
+            )
+            for key, title in MEDIA.items()
+        ],
+    }  # fmt: skip
     return ws.Workspace(
         entity=entity,
         project=project,
         name=name,
-        sections=[
-            ws.Section(name=title, panels=panels, is_open=True)
-            for title, panels in sections.items()
-        ],
+        sections=[ws.Section(name=k, panels=v, is_open=True) for k, v in sections.items()],
         runset_settings=ws.RunsetSettings(
             order=[ws.Ordering(ws.Summary(IMAGE[0]), ascending=False)],
             pinned_columns=[f"summary:{key}" for key in PINNED],
@@ -132,14 +115,13 @@ def describe(workspace: Any) -> Iterator[str]:
 
 def keys_of(panel: Any) -> Iterator[str]:
     """The keys that a panel reads, those of the config as ``config:NAME``."""
-    found = [getattr(panel, name, None) for name in ("x", "groupby")]
     y = getattr(panel, "y", None)
+    found = [getattr(panel, "x", None), getattr(panel, "groupby", None)]
     found += y if isinstance(y, list) else [y]
     found += [column.metric for column in getattr(panel, "columns", ())]
-    for key in found:
-        if key is not None:
-            name = key if isinstance(key, str) else key.name
-            yield f"config:{name}" if type(key).__name__ == "Config" else name
+    for key in filter(None, found):
+        name = getattr(key, "name", key)
+        yield f"config:{name}" if type(key).__name__ == "Config" else name
     yield from getattr(panel, "media_keys", ())
     legend = getattr(panel, "legend_template", None) or ""
     yield from re.findall(r"\$\{(config:[\w.]+)\}", legend)
@@ -154,13 +136,15 @@ def save(workspace: Any) -> str:
     os.environ.setdefault("WANDB_SILENT", "true")  # or it adds its own lines
     import wandb
 
-    target, found = f"{workspace.entity}/{workspace.project}", False
+    target = f"{workspace.entity}/{workspace.project}"
     try:
-        found = wandb.login(prompt=False, verify=False)
-        if found:
-            _require_server(wandb.setup().settings.base_url)
-            workspace.save()
-            return workspace.url
+        if not wandb.login(prompt=False, verify=False):
+            raise InputError(
+                "there is no W&B API key; run `wandb login`, set WANDB_API_KEY, or give --dry-run"
+            )
+        _require_server(wandb.setup().settings.base_url)
+        workspace.save()
+        return workspace.url
     except InputError:
         raise
     # wandb's own errors, and what an answer without the view that was asked for raises.
@@ -170,9 +154,6 @@ def save(workspace: Any) -> str:
             f"the workspace cannot be saved in {target} ({reason}); check the network, "
             "`wandb login` and ENTITY/PROJECT, or look at it with --dry-run"
         ) from error
-    raise InputError(
-        "there is no W&B API key; run `wandb login`, set WANDB_API_KEY, or give --dry-run"
-    )
 
 
 def _require_server(url: str) -> None:
@@ -200,21 +181,16 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _make(target: str, name: str, dry_run: bool) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", target):
+        raise InputError(f"{target!r}: must be ENTITY/PROJECT, such as my-team/padim_lit")
     try:
-        workspace = build(*_split(target), name)
+        workspace = build(*target.split("/"), name)
     except ValueError as error:  # a name that W&B does not take
         raise InputError(str(error)) from error
     if dry_run:
         print("\n".join(describe(workspace)))
     else:
         print(f"workspace  {save(workspace)}")
-
-
-def _split(target: str) -> tuple[str, str]:
-    parts = target.split("/")
-    if len(parts) != 2 or not all(re.fullmatch(r"[\w.-]+", part) for part in parts):
-        raise InputError(f"{target!r}: must be ENTITY/PROJECT, such as my-team/padim_lit")
-    return parts[0], parts[1]
 
 
 if __name__ == "__main__":

@@ -27,6 +27,16 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def resnet50v2_weights() -> Path:
+    """ImageNet weights of ResNet50-v2: weights/ of the folder that `real_data` is."""
+    folder = Path(os.environ.get("PADIM_DATA", ROOT.parent / "shared" / "data"))
+    path = folder / "weights" / "resnet50v2_stages123.safetensors"
+    if not path.is_file():
+        pytest.skip(f"needs {path}; set PADIM_DATA to the folder that weights/ lies in")
+    return path
+
+
+@pytest.fixture(scope="session")
 def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     """Runs command lines of run.py without importing everything each time."""
     running = Zygote(tmp_path_factory.mktemp("zygote"))

@@ -26,8 +26,8 @@ from padim_lit.analysis.bootstrap import (
     seed_sd,
     spread_ratio,
 )
+from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.sweep_results import RESAMPLED, SweepFolder, join_parts, labels
-from padim_lit.analysis.theory import fit_performance
 from padim_lit.errors import InputError
 
 LEVEL = 0.95

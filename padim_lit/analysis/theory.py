@@ -1,39 +1,130 @@
-"""The JL report's theory: how detection should depend on the dimension, and the lemma's bound.
+"""The JL report's theory, under its own equation numbers: the lemma (1, 2), detection (11 to 15).
 
-Eq. 15 and its domain are the report's; eq. 12 to 14 are the steps that lead to it, rebuilt here
-from 15, because the report's own lines were not at hand.
+ε is here the relative error of a length, not the key `eps`. D₁ is the distance of a defective item
+to the centre of the good ones, D₂ that of a good item, d₁ and d₂ the same after the projection.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import least_squares
-from scipy.stats import t
+from scipy.optimize import brentq
 
 from padim_lit.errors import InputError
 
-# Above this standard deviation of ln(q/k²) the data do not say where the curve ends.
-IDENTIFIABLE = 1.0
+#: The chance δ that a promise of the lemma fails.
+DELTA = 0.05
 
 
-def distortion(x: ArrayLike, q: float) -> np.ndarray:
-    """Distortion that x dimensions leave, ε(x) = √(q/x) (eq. 12, from the lemma's x = q/ε²)."""
-    _require_positive(q=q)
-    x = np.asarray(x, float)
-    if (x <= 0).any():
-        raise InputError(f"x={x.min():g}: dimensions must be above 0")
-    return np.sqrt(q / x)
+def jl_dimension(points: int, epsilon: float) -> int:
+    """Dimensions that keep all pairwise squared distances of `points` within 1 ± ε.
+
+    D ≥ 4 ln n / (ε²/2 − ε³/3) (Dasgupta and Gupta 2003), which holds with a probability of at
+    least 1/n. It is eq. 1 for the differences of all pairs at once.
+
+    >>> jl_dimension(10_000, 0.1)
+    7894
+    """
+    if points < 2 or not 0 < epsilon < 1:
+        raise InputError(f"points={points}, epsilon={epsilon}: give 2 or more, and 0 < ε < 1")
+    return int(4 * math.log(points) / (epsilon**2 / 2 - epsilon**3 / 3))
+
+
+def vector_dimension(epsilon: float, delta: float = DELTA, vectors: int = 1) -> float:
+    """Eq. 1, m = O(log(1/δ)/ε²): one Π keeps the squared lengths of given vectors within 1 ± ε.
+
+    m ≥ ln(2n/δ) / (ε²/4 − ε³/6), from the tails of χ² (Dasgupta and Gupta 2003). It is true of
+    vectors that were chosen before Π was drawn.
+
+    >>> round(vector_dimension(0.1)), round(vector_dimension(0.5))
+    (1581, 89)
+    """
+    _require_share(epsilon=epsilon, delta=delta)
+    return math.log(2 * vectors / delta) / (epsilon**2 / 4 - epsilon**3 / 6)
+
+
+def subspace_dimension(d: int, epsilon: float, delta: float = DELTA) -> float:
+    """Eq. 2, m = O((d log(1/ε) + log(1/δ))/ε²): the same for all vectors of a d-space at once.
+
+    m ≥ ((√d + √(2 ln(2/δ))) / (√(1+ε) − 1))², from the singular values of a normal matrix
+    (Davidson and Szarek 2001); for such a Π it needs no log(1/ε). m may exceed d, and C.
+
+    >>> round(subspace_dimension(100, 0.5))
+    3201
+    """
+    _require_share(epsilon=epsilon, delta=delta)
+    return ((math.sqrt(d) + math.sqrt(2 * math.log(2 / delta))) / (math.sqrt(1 + epsilon) - 1)) ** 2
+
+
+def promised(dimension: Callable[[float], float], m: float) -> float | None:
+    """The ε that m dimensions promise by a bound ε → dimension; None where it is not below 1.
+
+    >>> round(promised(vector_dimension, 150), 2)
+    0.36
+    >>> promised(lambda epsilon: subspace_dimension(319, epsilon), 550)
+    """
+    least, most = 1e-6, 1 - 1e-9
+    if dimension(most) > m:
+        return None
+    return float(brentq(lambda epsilon: dimension(epsilon) - m, least, most))
+
+
+def kept_between(distance: ArrayLike, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where a distance can lie after the projection, from (1−ε)D to (1+ε)D (eq. 11).
+
+    Eq. 1 and 2 bound squared lengths, from √(1−ε)D to √(1+ε)D: eq. 11 is the wider of the two.
+
+    >>> low, high = kept_between(2.0, 0.25)
+    >>> float(low), float(high)
+    (1.5, 2.5)
+    """
+    distance = np.asarray(distance, float)
+    return (1 - epsilon) * distance, (1 + epsilon) * distance
+
+
+def relative_gap(defective: ArrayLike, good: ArrayLike) -> np.ndarray:
+    """k = (D₁−D₂)/(D₁+D₂) of eq. 12; the intervals of eq. 11 overlap where k < ε.
+
+    >>> float(relative_gap(3.0, 2.0))
+    0.2
+    """
+    defective, good = np.asarray(defective, float), np.asarray(good, float)
+    return (defective - good) / (defective + good)
+
+
+def still_right(epsilon: ArrayLike, k: ArrayLike) -> np.ndarray:
+    """r = 2k/(ε+k) (eq. 12): 1 less the overlap of the two intervals, as a share of their union.
+
+    The report takes it for the share of overlapping pairs that stay in order. For k → 0 it is 0,
+    below the half that a coin would keep. Meant for ε ≥ k; 1 where the intervals do not overlap.
+
+    >>> still_right(0.6, [0.2, 0.6, 0.9]).tolist()
+    [0.5, 1.0, 1.0]
+    """
+    k = np.asarray(k, float)
+    return np.minimum(1.0, 2 * k / (np.asarray(epsilon, float) + k))
 
 
 def performance_at(epsilon: ArrayLike, p: float, k: float) -> np.ndarray:
-    """Detection at distortion ε, 2pk/(ε+k) + 1 − p (eq. 14), for ε in (k, 1) (eq. 13).
+    """Detection at distortion ε, y = p·r + (1−p) = 2pk/(ε+k) + 1 − p (eq. 13), for ε in (k, 1).
 
     1 at ε = k and 1 − p(1−k)/(1+k) at ε = 1.
     """
     _require_positive(p=p, k=k)
     return 2 * p * k / (np.asarray(epsilon, float) + k) + 1 - p
+
+
+def distortion(x: ArrayLike, q: float) -> np.ndarray:
+    """Distortion that x dimensions leave, ε(x) = √(q/x) (from eq. 14, x = q/ε²).
+
+    Eq. 14 calls (d log(1/ε) + log(1/σ)) a constant q, although it holds ε; its σ is eq. 2's δ.
+    """
+    _require_positive(q=q)
+    x = np.asarray(x, float)
+    if (x <= 0).any():
+        raise InputError(f"x={x.min():g}: dimensions must be above 0")
+    return np.sqrt(q / x)
 
 
 def performance(x: ArrayLike, p: float, q: float, k: float) -> np.ndarray:
@@ -51,120 +142,13 @@ def performance(x: ArrayLike, p: float, q: float, k: float) -> np.ndarray:
     return np.where((x > q) & (x < q / k**2), y, np.nan)
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Eq. 15 fitted to measured points.
-
-    Dividing by k shows that y depends on p and q/k² alone: y = 2p/(√((q/k²)/x) + 1) + 1 − p. No
-    measurement of y can tell q from k, so these two are what is fitted.
-
-    Attributes:
-        p: the share of detection that the projection can cost.
-        limit: q/k², the dimension at which y = 1: the upper end of the domain.
-        covariance: (2,2) of p and ln(limit); from the residuals, or from `sd` where it was given.
-        rmse, r_squared: of the fit.
-        points: how many were fitted.
-        outside: how many of them lie beyond `limit`, where eq. 15 claims nothing.
-        dof: points less 2.
-    """
-
-    p: float
-    limit: float
-    covariance: np.ndarray
-    rmse: float
-    r_squared: float
-    points: int
-    outside: int
-    dof: int
-
-    def __call__(self, x: ArrayLike) -> np.ndarray:
-        """y at x, also beyond the domain, as the formula goes on."""
-        return _curve(np.asarray(x, float), self.p, math.log(self.limit))
-
-    @property
-    def identifiable(self) -> bool:
-        """Whether the points say where the curve ends; on a flat curve p and limit trade off."""
-        return bool(np.sqrt(self.covariance[1, 1]) < IDENTIFIABLE)
-
-    def band(self, x: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """Pointwise confidence band of the curve (delta method, Student's t)."""
-        x = np.asarray(x, float)
-        gradient = _gradient(x, self.p, math.log(self.limit))
-        variance = np.einsum("...i,ij,...j->...", gradient, self.covariance, gradient)
-        half = t.ppf((1 + level) / 2, self.dof) * np.sqrt(np.maximum(variance, 0))
-        return self(x) - half, self(x) + half
-
-
-def fit_performance(x: ArrayLike, y: ArrayLike, sd: ArrayLike | None = None) -> Fit:
-    """Least squares of eq. 15 through the points (x, y).
-
-    Args:
-        x: dimensions.
-        y: detection performance, such as AUROC.
-        sd: standard deviation of each y, as weights; then the covariance comes from them.
-
-    Raises:
-        InputError: fewer than four different dimensions, or points that cannot be used.
-    """
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    weight = np.ones_like(y) if sd is None else 1 / np.asarray(sd, float)
-    if x.shape != y.shape or weight.shape != y.shape or x.ndim != 1:
-        raise InputError(f"x {x.shape}, y {y.shape}: give one value of each for every point")
-    if not (np.isfinite(x) & np.isfinite(y) & np.isfinite(weight) & (x > 0)).all():
-        raise InputError("points to fit must be finite, dimensions and sd above 0")
-    if len(np.unique(x)) < 4:
-        raise InputError(f"{len(np.unique(x))} dimensions: a fit of eq. 15 needs at least 4")
-
-    def residuals(parameters: np.ndarray) -> np.ndarray:
-        return weight * (_curve(x, *parameters) - y)
-
-    def jacobian(parameters: np.ndarray) -> np.ndarray:
-        return weight[:, None] * _gradient(x, *parameters)
-
-    # Several starts, because a flat stretch has local minima; the same ones each time.
-    middle = math.log(np.median(x))
-    starts = [(p, middle + shift) for p in (0.05, 0.3, 1.0) for shift in (0.0, 3.0, 7.0)]
-    bounds = ([1e-9, math.log(x.min()) - 7], [2.0, math.log(x.max()) + 21])
-    found = [least_squares(residuals, s, jacobian, bounds, xtol=1e-14, ftol=1e-14) for s in starts]
-    best = min(found, key=lambda result: result.cost)
-    p, log_limit = best.x
-    error = _curve(x, p, log_limit) - y
-    scale = 1.0 if sd is not None else 2 * best.cost / (len(x) - 2)
-    total = ((y - y.mean()) ** 2).sum()
-    return Fit(
-        p=float(p),
-        limit=math.exp(log_limit),
-        covariance=scale * np.linalg.pinv(best.jac.T @ best.jac),
-        rmse=float(np.sqrt((error**2).mean())),
-        r_squared=float(1 - (error**2).sum() / total) if total > 0 else math.nan,
-        points=len(x),
-        outside=int((x >= math.exp(log_limit)).sum()),
-        dof=len(x) - 2,
-    )
-
-
-def jl_dimension(points: int, epsilon: float) -> int:
-    """Dimensions that keep all pairwise distances of `points` within 1 ± ε, by the lemma's bound.
-
-    D ≥ 4 ln n / (ε²/2 − ε³/3) (Dasgupta and Gupta 2003), which holds with a probability of at
-    least 1/n. 7,894 for 10⁴ points at ε = 0.1.
-    """
-    if points < 2 or not 0 < epsilon < 1:
-        raise InputError(f"points={points}, epsilon={epsilon}: give 2 or more, and 0 < ε < 1")
-    return int(4 * math.log(points) / (epsilon**2 / 2 - epsilon**3 / 3))
-
-
-def _curve(x: np.ndarray, p: float, log_limit: float) -> np.ndarray:
-    return 2 * p / (np.sqrt(math.exp(log_limit) / x) + 1) + 1 - p
-
-
-def _gradient(x: np.ndarray, p: float, log_limit: float) -> np.ndarray:
-    """(..., 2): ∂y/∂p and ∂y/∂ln(limit)."""
-    root = np.sqrt(math.exp(log_limit) / x)
-    return np.stack([2 / (root + 1) - 1, -p * root / (root + 1) ** 2], axis=-1)
-
-
 def _require_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise InputError(f"{name}={value}: must be above 0")
+
+
+def _require_share(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < 1:
+            raise InputError(f"{name}={value}: must lie between 0 and 1")

@@ -186,6 +186,9 @@ _BACKBONE = {
     "weights": _is_text,
     "feature_location": lambda v: v is None or _is_text(v),
     "name": _is_text,
+    "mean": lambda v: isinstance(v, list) and all(map(_is_number, v)),
+    "std": lambda v: isinstance(v, list) and all(map(_is_number, v)),
+    "img_size": lambda v: v is None or _is_shape(v),
 }
 _SPEC = {
     "proj": _is_text,

@@ -22,6 +22,7 @@ from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import Projection
+from padim_lit.model.weights import architecture
 from padim_lit.padim import PaDiM
 from padim_lit.sweep.ablation import Ablation
 from padim_lit.sweep.gpus import claim, visible
@@ -88,10 +89,8 @@ def make_ablation(
     settings: Scoring, data: AnomalyData, backbone: Backbone, folder: Path, resamples: int = 0
 ) -> Ablation:
     """Runs the backbone over `data`; the feature maps lie in `folder` until it is closed."""
-    loaders = data.train_dataloader(), data.test_dataloader()
-    sizes = len(data.train_items), len(data.test_items)
     how = settings.grid, settings.eps, settings.sigma, settings.image_score
-    return Ablation(backbone, data.image_shape, *loaders, sizes, folder, *how, resamples)
+    return Ablation(backbone, data, folder, *how, resamples)
 
 
 def require_regular(eps: float, dim: int, data: AnomalyData) -> None:
@@ -134,14 +133,12 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     backbone, proj = settings.backbone, dict(settings.proj)
     proj.pop("_target_")
     given: dict[str, Any] = {
-        "backbone": {k: backbone[k] for k in ("model", "feature_location") if k in backbone},
+        "backbone": _given_backbone(backbone),
         "proj": proj.pop("name"),
         "proj_options": {k: v for k, v in proj.items() if v != "auto"},  # it became a number
         "image_shape": list(data.image_shape),
         **{key: getattr(settings, key) for key in ("seed", "grid", *SHOWN)},
     }
-    if backbone.get("layers") is not None:
-        given["backbone"]["layers"] = sorted(backbone["layers"])
     if given["proj"] != "identity":
         given["dim"] = settings.dim
     wrong = differences(saved, given)
@@ -155,6 +152,16 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     if wrong:
         raise InputError(f"ckpt={settings.ckpt} is of another config: {wrong}; give the same keys")
     return PaDiM.load_from_checkpoint(settings.ckpt)
+
+
+def _given_backbone(backbone: dict[str, Any]) -> dict[str, Any]:
+    given = {k: backbone[k] for k in ("model", "feature_location") if k in backbone}
+    if str(given.get("model")).startswith("hf-hub:"):  # a checkpoint has timm's own name for it
+        given = {**given, "model": architecture(given["model"])[0]}
+    for key in ("layers", "mean", "std", "img_size"):
+        if backbone.get(key) is not None:
+            given[key] = sorted(backbone[key]) if key == "layers" else list(backbone[key])
+    return given
 
 
 def make_logger(node: dict[str, Any]) -> Logger | None:

@@ -13,7 +13,7 @@ from padim_lit.cli.build import make_data
 from padim_lit.cli.settings import Loading, WithData
 from padim_lit.data.datamodule import default_workers
 from padim_lit.data.files import find_images
-from padim_lit.data.items import Item, ItemDataset, collate
+from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
@@ -99,7 +99,7 @@ def over_images(
     workers = default_workers() if num_workers is None else num_workers
 
     def attempt(size: int) -> T:
-        loader = DataLoader(dataset, size, num_workers=workers, collate_fn=collate)
+        loader = DataLoader(dataset, size, num_workers=workers)
         with progress() as bar:
             return work(bar.track(loader, description=what))
 

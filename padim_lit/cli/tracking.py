@@ -9,10 +9,11 @@ import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.errors import InputError
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.panels import common_scale, overlay
-from padim_lit.visualization.predictions import TestScore
+from padim_lit.visualization.predictions import TestScore, table_of
 
 
 def wandb_logger(
@@ -58,12 +59,8 @@ def wandb_logger(
     # wandb falls back to a temporary folder where this one is missing.
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     logger = WandbLogger(
-        save_dir=save_dir,
-        project=project,
-        name=name,
-        group=group,
-        entity=entity,
-        tags=tags,
+        **{"save_dir": save_dir, "project": project, "name": name},
+        **{"group": group, "entity": entity, "tags": tags},
         # Not Lightning's `offline`, which sets WANDB_MODE for the rest of the process.
         mode="offline" if offline else "online",
         # Lightning's default "allow" would continue the run that WANDB_RUN_ID names.
@@ -83,7 +80,6 @@ def log_run(
     predictions: Sequence[TestScore],
     pictures: Sequence[GalleryEntry],
     threshold: float | None,
-    scale: tuple[float, float] | None = None,
 ) -> None:
     """Log a finished run as far as its logger can hold it; None logs nothing.
 
@@ -96,24 +92,39 @@ def log_run(
         pictures: from ``Gallery.pictures``.
         threshold: Mahalanobis distance from which a pixel is predicted defective; None where no
             threshold could be chosen, then there are no prediction masks.
-        scale: (low, high) Mahalanobis distance of the heat maps' colours; None takes it from
-            ``pictures``.
     """
     if logger is None:
         return
-    numbers = {
-        key: value
-        for key, value in results.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    scale = scale or common_scale([picture.map for picture in pictures])
-    if isinstance(logger, WandbLogger):
-        _log_wandb(logger, config, results, numbers, predictions, pictures, threshold, scale)
+    numbers = {key: value for key, value in results.items() if type(value) in (int, float)}
+    scale = common_scale([picture.map for picture in pictures])
+    heats = [overlay(picture.image, picture.map, scale) for picture in pictures]
+    if not isinstance(logger, WandbLogger):
+        logger.log_metrics(numbers, step=0)
+        if isinstance(logger, TensorBoardLogger):
+            for p, heat in zip(pictures, heats, strict=True):
+                # Grey where the truth is unknown: black would claim that there is no defect.
+                shade = np.full(p.map.shape, 128) if p.truth is None else p.truth * 255
+                truth = np.repeat(shade.astype(np.uint8)[..., None], 3, axis=2)
+                strip = np.concatenate((p.image, truth, heat), 1)
+                tag = f"{p.role}/{p.rank}_{p.kind}_{PurePath(p.path).stem}"
+                logger.experiment.add_image(tag, strip, 0, dataformats="HWC")
         return
-    logger.log_metrics(numbers, step=0)
-    if isinstance(logger, TensorBoardLogger):
-        for picture in pictures:
-            logger.experiment.add_image(_tag(picture), _strip(picture, scale), 0, dataformats="HWC")
+    import wandb
+
+    run = logger.experiment
+    run.config.update(dict(config), allow_val_change=True)
+    table = wandb.Table(columns=list(PREDICTIONS), data=list(map(list, table_of(predictions))))
+    content = {**numbers, "predictions": table}
+    if pictures:
+        content["pictures"] = [_wandb_image(wandb, picture, threshold) for picture in pictures]
+        content["heatmaps"] = [
+            wandb.Image(heat, caption=_caption(p)) for p, heat in zip(pictures, heats, strict=True)
+        ]
+    # Lightning makes this key the x-axis of every chart.
+    run.log({**content, "trainer/global_step": 0})
+    # Strings and nulls have no chart, so history cannot hold them; numbers are there already, but
+    # an explicit summary does not depend on what was logged last.
+    run.summary.update(dict(results))
 
 
 @rank_zero_only
@@ -141,79 +152,26 @@ def _require_key(wandb: Any) -> None:
             "unset WANDB_MODE or set logger.offline=true"
         )
     try:
-        found = wandb.login(prompt=False, verify=False)
+        why = "" if wandb.login(prompt=False, verify=False) else "there is no W&B API key"
     except (wandb.Error, ValueError) as error:
+        why = f"the W&B API key cannot be used ({' '.join(str(error).split())})"
+    if why:
         raise InputError(
-            f"logger.offline=false, but the W&B API key cannot be used "
-            f"({' '.join(str(error).split())}); run `wandb login` or set logger.offline=true"
-        ) from error
-    if not found:
-        raise InputError(
-            "logger.offline=false, but there is no W&B API key; "
-            "run `wandb login`, set WANDB_API_KEY, or set logger.offline=true"
+            f"logger.offline=false, but {why}; run `wandb login`, set WANDB_API_KEY, or set "
+            "logger.offline=true"
         )
 
 
-def _log_wandb(
-    logger: WandbLogger,
-    config: Mapping[str, Any],
-    results: Mapping[str, Any],
-    numbers: Mapping[str, float],
-    predictions: Sequence[TestScore],
-    pictures: Sequence[GalleryEntry],
-    threshold: float | None,
-    scale: tuple[float, float],
-) -> None:
-    import wandb
-
-    run = logger.experiment
-    run.config.update(dict(config), allow_val_change=True)
-    rows = [[p.path, p.kind, p.label, p.score] for p in sorted(predictions, key=lambda p: p.index)]
-    content: dict[str, Any] = {
-        **numbers,
-        "predictions": wandb.Table(columns=["path", "kind", "label", "score"], data=rows),
-    }
-    if pictures:
-        content["pictures"] = [_wandb_image(wandb, picture, threshold) for picture in pictures]
-        content["heatmaps"] = [
-            wandb.Image(overlay(p.image, p.map, scale), caption=_caption(p)) for p in pictures
-        ]
-    # Lightning makes this key the x-axis of every chart.
-    run.log({**content, "trainer/global_step": 0})
-    # Strings and nulls have no chart, so history cannot hold them; numbers are there already, but
-    # an explicit summary does not depend on what was logged last.
-    run.summary.update(dict(results))
-
-
 def _wandb_image(wandb: Any, picture: GalleryEntry, threshold: float | None) -> Any:
-    names = {0: "good", 1: "defect"}
-    masks = {}
-    if picture.truth is not None:
-        masks["truth"] = picture.truth
-    if threshold is not None:
-        masks["prediction"] = picture.map >= threshold
-    return wandb.Image(
-        picture.image,
-        caption=_caption(picture),
-        masks={
-            key: {"mask_data": mask.astype(np.uint8), "class_labels": names}
-            for key, mask in masks.items()
-        },
-    )
+    predicted = None if threshold is None else picture.map >= threshold
+    masks = {
+        name: {"mask_data": mask.astype(np.uint8), "class_labels": {0: "good", 1: "defect"}}
+        for name, mask in (("truth", picture.truth), ("prediction", predicted))
+        if mask is not None
+    }
+    return wandb.Image(picture.image, caption=_caption(picture), masks=masks)
 
 
 def _caption(picture: GalleryEntry) -> str:
     stem = PurePath(picture.path).stem
     return f"{picture.role} {picture.rank}: {picture.kind} {stem}, score {picture.score:.2f}"
-
-
-def _tag(picture: GalleryEntry) -> str:
-    stem = PurePath(picture.path).stem
-    return f"{picture.role}/{picture.rank}_{picture.kind}_{stem}"
-
-
-def _strip(picture: GalleryEntry, scale: tuple[float, float]) -> np.ndarray:
-    # Grey where the truth is unknown: black would claim that there is no defect.
-    shade = np.full(picture.map.shape, 128) if picture.truth is None else picture.truth * 255
-    truth = np.repeat(shade.astype(np.uint8)[..., None], 3, axis=2)
-    return np.concatenate((picture.image, truth, overlay(picture.image, picture.map, scale)), 1)

@@ -30,24 +30,20 @@ __all__ = [
 ]
 
 _FILES = {
-    "AnomalyData": "datamodule",
-    "Split": "datamodule",
-    "reading": "datamodule",
-    "BTAD": "datasets.mvtec_like",
-    "MPDD": "datasets.mvtec_like",
-    "MVTecAD2": "datasets.mvtec_like",
-    "MVTecLOCO": "datasets.mvtec_like",
-    "ELPV": "datasets.elpv",
-    "Folder": "datasets.folder",
-    "MVTec": "datasets.mvtec",
-    "MagneticTile": "datasets.mtd",
-    "RealIAD": "datasets.real_iad",
-    "VisA": "datasets.visa",
+    "datamodule": ("AnomalyData", "Split", "reading"),
+    "datasets.elpv": ("ELPV",),
+    "datasets.folder": ("Folder",),
+    "datasets.mtd": ("MagneticTile",),
+    "datasets.mvtec": ("MVTec",),
+    "datasets.mvtec_like": ("BTAD", "MPDD", "MVTecAD2", "MVTecLOCO"),
+    "datasets.real_iad": ("RealIAD",),
+    "datasets.visa": ("VisA",),
 }
+_HOME = {name: file for file, names in _FILES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     # Only here, because datamodules import Lightning, and reading one image does without it.
-    if name in __all__:
-        return getattr(import_module(f"padim_lit.data.{_FILES[name]}"), name)
+    if name in _HOME:
+        return getattr(import_module(f"padim_lit.data.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

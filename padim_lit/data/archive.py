@@ -4,10 +4,11 @@ import bz2
 import errno
 import gzip
 import lzma
+import os
 import shutil
 import tarfile
 import zlib
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
 from padim_lit.errors import InputError
@@ -34,7 +35,7 @@ def unpack(archive: Path, folder: Path, limit: int = LIMIT) -> None:
         limit: bytes that all files together may have.
 
     Raises BadArchive for what is no archive, is cut off, or holds what is not let through, and
-    InputError for a full disk and a Python without the filter.
+    InputError for a Python without the filter, OSError where the disk fails.
     """
     if not hasattr(tarfile, "data_filter"):
         raise InputError(
@@ -67,30 +68,18 @@ def _unpack(archive: Path, folder: Path, limit: int) -> None:
                         "images should; nothing was unpacked"
                     )
                 if total > room:
-                    raise OSError(errno.ENOSPC, "no room")
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder.parent)
                 tar.extract(member, folder, filter="data")
             # tarfile takes a broken header, or none, for the end of the archive.
             if bounded.last != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError("it ends in the middle")
             _drain(stream, limit)
-    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError) as error:
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # gzip and bz2 report broken data as an OSError without a number
         raise BadArchive(
             f"{archive} is no complete tar archive ({' '.join(str(error).split())}); "
             "nothing was unpacked"
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(
-                f"the disk of {folder.parent} is too full to unpack {archive.name}; free some "
-                "space and run the same command again"
-            ) from error
-        if error.errno is None:  # gzip and bz2 report broken data as a bare OSError
-            raise BadArchive(
-                f"{archive} is no complete tar archive ({error}); nothing was unpacked"
-            ) from error
-        raise InputError(
-            f"{archive} cannot be unpacked into {folder.parent} ({error.strerror}); "
-            "set data.root to a writable folder"
         ) from error
 
 
@@ -136,7 +125,7 @@ def _require_harmless(archive: Path, member: tarfile.TarInfo) -> None:
     name = member.name
     if not (member.isfile() or member.isdir()):
         what = "a link" if member.issym() or member.islnk() else "no plain file"
-    elif PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:
+    elif PureWindowsPath(name).anchor:  # a drive, or a slash of either kind
         what = "an absolute path"
     elif ".." in PureWindowsPath(name).parts:
         what = "a path out of its folder"

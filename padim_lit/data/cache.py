@@ -58,8 +58,7 @@ class PictureCache:
         self.limit = round(limit_gb * 1e9)
         self.writes = True
         try:
-            probe = write_bytes(self.folder / "index" / "probe", b"")
-            probe.unlink(missing_ok=True)
+            write_bytes(self.folder / "index" / "probe", b"").unlink(missing_ok=True)
             (self.folder / "pictures").mkdir(exist_ok=True)
         except (OSError, InputError) as error:
             reason = getattr(error.__cause__ or error, "strerror", None) or error
@@ -115,7 +114,7 @@ class PictureCache:
         path = self._entry(key)
         try:
             return _unpacked(path.read_bytes())
-        except OSError:
+        except FileNotFoundError:
             return None
         except Exception:  # what a damaged file makes numpy and zipfile raise is no closed list
             with suppress(OSError):
@@ -193,19 +192,18 @@ def _making() -> list[str]:
 
 
 def _packed(made: PreparedImage) -> bytes:
-    """An npz file, whose checksums see damage to its arrays; the mask's first byte is a state."""
-    with io.BytesIO() as file:
-        state = np.uint8(_STATES.index(made.state))
-        np.savez(file, pixels=made.pixels, mask=np.append(state, np.packbits(made.mask)))
-        return file.getvalue()
+    """An npz file, whose checksums see damage to its arrays."""
+    file = io.BytesIO()
+    state = np.uint8(_STATES.index(made.state))
+    np.savez(file, pixels=made.pixels, mask=np.packbits(made.mask), state=state)
+    return file.getvalue()
 
 
 def _unpacked(content: bytes) -> PreparedImage:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        pixels, mask = arrays["pixels"], arrays["mask"]
-    shape = pixels.shape[:2]
-    bits = np.unpackbits(mask[1:], count=shape[0] * shape[1])
-    return PreparedImage(pixels, bits.reshape(shape).view(bool), _STATES[mask[0]])
+        pixels, mask, state = arrays["pixels"], arrays["mask"], _STATES[arrays["state"]]
+    h, w, _ = pixels.shape
+    return PreparedImage(pixels, np.unpackbits(mask, count=h * w).reshape(h, w).view(bool), state)
 
 
 def _sizes(bucket: Path) -> list[int]:

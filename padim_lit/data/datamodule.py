@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from padim_lit.data.cache import PictureCache
 from padim_lit.data.check import look_at
-from padim_lit.data.items import Item, ItemDataset, MaskState, collate, prepare
+from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
 from padim_lit.data.repeats import judge_repeats
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.errors import InputError
@@ -178,12 +178,11 @@ class AnomalyData(LightningDataModule):
         split = self.read()
         self.name = split.name
         _require_enough(split.name, len(split.train), len(split.test))
-        found = look_at([*split.train, *split.test], self.resize_crop, self._read_fully(split))
-        train, self.test_items = (
-            found.items[: len(split.train)],
-            found.items[len(split.train) :],
+        items, states, pictures = look_at(
+            [*split.train, *split.test], self.resize_crop, self._read_fully(split)
         )
-        self.train_items, repeats, said = judge_repeats(train, self.test_items, found.pictures)
+        train, self.test_items = items[: len(split.train)], items[len(split.train) :]
+        self.train_items, repeats, said = judge_repeats(train, self.test_items, pictures)
         _require_enough(split.name, len(self.train_items), len(split.test), " different")
         counts = {
             "train_images": len(self.train_items),
@@ -192,10 +191,10 @@ class AnomalyData(LightningDataModule):
             "test_planted": sum(i.plant_seed is not None for i in split.test),
             **repeats,
         }
-        for state in (MaskState.EMPTY, MaskState.LOST, MaskState.VANISHED):
-            counts[f"masks_{state.value}"] = found.states[state, False]
-            if found.states[state, True]:
-                counts[f"planted_masks_{state.value}"] = found.states[state, True]
+        for state in _MASKS:
+            counts[f"masks_{state.value}"] = states[state, False]
+            if states[state, True]:
+                counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
         self.notes = [*split.notes, *said, *_notes(counts)]
 
@@ -205,8 +204,7 @@ class AnomalyData(LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         return self._loader(self.test_items)
 
-    def predict_dataloader(self) -> DataLoader:
-        return self._loader(self.test_items)
+    predict_dataloader = test_dataloader
 
     def _read_fully(self, split: Split) -> Any:
         """What decodes the images for a first look; None where there are too many for that."""
@@ -232,7 +230,6 @@ class AnomalyData(LightningDataModule):
             ItemDataset(items, self.resize_crop, self.reading.cache or prepare),
             **batches,
             num_workers=self.num_workers,
-            collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -248,31 +245,32 @@ def _require_enough(name: str, train: int, test: int, kind: str = "") -> None:
 
 
 def _notes(counts: dict[str, int]) -> list[str]:
-    notes = []
-    if not counts["test_good"]:
-        notes.append("No healthy test images: image AUROC cannot be computed.")
-    if not counts["test_defective"]:
-        notes.append("No defective test images: image AUROC cannot be computed.")
-    for prefix, what in (("", "Defective test images with"), ("planted_", "Planted defects with")):
-        empty, lost, vanished = (
-            counts.get(f"{prefix}masks_{state}", 0) for state in ("empty", "lost", "vanished")
-        )
-        if empty:
-            notes.append(
-                f"{what} an empty mask: {empty}. Their pixel truth is unknown, so they do not "
-                "count in the pixel metrics."
-            )
-        if lost:
-            notes.append(
-                f"{what} the whole mask outside the crop: {lost}. crop_size=null keeps all of an "
-                "image."
-            )
-        if vanished:
-            notes.append(
-                f"{what} a mask too small to survive the resize: {vanished}. They do not count in "
-                "the pixel metrics; a larger image_size keeps them."
-            )
+    notes = [
+        f"No {what} test images: image AUROC cannot be computed."
+        for what, key in (("healthy", "test_good"), ("defective", "test_defective"))
+        if not counts[key]
+    ]
+    for prefix, what in (("", "Defective test images"), ("planted_", "Planted defects")):
+        for state, (problem, so) in _MASKS.items():
+            if count := counts.get(f"{prefix}masks_{state.value}"):
+                notes.append(f"{what} with {problem}: {count}. {so}")
     return notes
+
+
+_MASKS = {
+    MaskState.EMPTY: (
+        "an empty mask",
+        "Their pixel truth is unknown, so they do not count in the pixel metrics.",
+    ),
+    MaskState.LOST: (
+        "the whole mask outside the crop",
+        "crop_size=null keeps all of an image.",
+    ),
+    MaskState.VANISHED: (
+        "a mask too small to survive the resize",
+        "They do not count in the pixel metrics; a larger image_size keeps them.",
+    ),
+}
 
 
 def require_count(name: str, value: int, lowest: int) -> None:

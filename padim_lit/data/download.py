@@ -1,7 +1,6 @@
 """One file over HTTP, by pooch: checked, and there only when complete."""
 
 import contextlib
-import errno
 import hashlib
 import logging
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from tqdm import tqdm
 
 from padim_lit.errors import InputError
 from padim_lit.version import __version__
@@ -33,7 +32,7 @@ def fetch(url: str, folder: Path, sha256: str | None = None, timeout: float = TI
         sha256: what the file must have, in hex; None takes any.
         timeout: seconds that the server may be silent.
 
-    Raises InputError for every way in which this fails, on one line.
+    Raises InputError for what the server or the network does wrong, OSError where the disk fails.
     """
     import pooch  # takes a second, and few runs load anything
     import requests
@@ -47,10 +46,11 @@ def fetch(url: str, folder: Path, sha256: str | None = None, timeout: float = TI
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name != name:
                 path.unlink()
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-        with Progress(*columns, TransferSpeedColumn()) as bar:
+        what = name.partition("-")[2]
+        # On terminals alone (None). pooch sets the total, but asks for a bar that has one.
+        with tqdm(desc=what, total=1, unit="B", unit_scale=True, disable=None) as bar:
             loader = pooch.HTTPDownloader(
-                progressbar=_Bar(bar, name.partition("-")[2]),
+                progressbar=bar,
                 timeout=timeout,
                 headers={"User-Agent": f"padim_lit/{__version__}", "Accept-Encoding": "identity"},
                 hooks={"response": partial(_require_archive, folder)},
@@ -71,13 +71,6 @@ def fetch(url: str, folder: Path, sha256: str | None = None, timeout: float = TI
         raise InputError(
             f"{url}: {' '.join(str(error).split())} Try again, or set data.sha256 to the new one "
             "if you know that it is right"
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"the disk of {folder} is full; free some space") from error
-        raise InputError(
-            f"{error.filename or folder} cannot be written ({error.strerror or error}); set "
-            "data.root to a writable folder"
         ) from error
     return Path(found)
 
@@ -122,28 +115,6 @@ def _innermost(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     return getattr(error, "strerror", None) or " ".join(str(error).split())
-
-
-class _Bar:
-    """What pooch asks of a progress bar."""
-
-    def __init__(self, bar: Progress, name: str) -> None:
-        self.bar, self.task = bar, bar.add_task(name, total=None)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "total":
-            self.bar.update(self.task, total=value or None)
-        else:
-            super().__setattr__(name, value)
-
-    def update(self, size: int) -> None:
-        self.bar.advance(self.task, size)
-
-    def reset(self) -> None:
-        self.bar.reset(self.task)
-
-    def close(self) -> None:
-        pass
 
 
 @contextlib.contextmanager

@@ -64,13 +64,7 @@ def list_images(folder: Path) -> list[Path]:
     not read, links that lead nowhere, and images in folders below, which would be left out. An
     empty list is no error here.
     """
-    try:
-        entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-    except OSError as error:
-        raise InputError(
-            f"cannot read the image folder {folder}: {error.strerror or error}; check the path"
-        ) from None
-    _refuse_dangling(entries, folder)
+    entries = _visible(folder)
     below = [p for sub in entries if sub.is_dir() for p in walk(sub / "**") if looks_like_image(p)]
     if below:
         raise InputError(
@@ -87,11 +81,14 @@ def subfolders(folder: Path) -> list[str]:
 
     Raises InputError for links that lead nowhere.
     """
-    if not folder.is_dir():
-        return []
-    entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    return [p.name for p in _visible(folder) if p.is_dir()] if folder.is_dir() else []
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What lies in `folder`, sorted, without hidden names and links that lead nowhere."""
+    entries = [folder / e.name for e in _entries(folder) if not e.name.startswith(".")]
     _refuse_dangling(entries, folder)
-    return [p.name for p in entries if p.is_dir()]
+    return entries
 
 
 def is_image(path: Path) -> bool:
@@ -146,10 +143,11 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
                     left["links that lead back, not followed"] += 1
                 else:
                     later.append((path, parts, top))
-            elif _matches(entry.name, head) and entry.is_dir():
-                if rest:
-                    later.append((path, rest, ""))
-            elif _matches(entry.name, head) and not rest:
+            elif not _matches(entry.name, head) or entry.is_dir() != bool(rest):
+                continue
+            elif rest:
+                later.append((path, rest, ""))
+            else:
                 file = os.path.realpath(path) if link else f"{real}/{entry.name}"
                 if file in listed:
                     left["links to files that are listed already"] += 1
@@ -165,7 +163,7 @@ def _matches(name: str, part: str) -> bool:
     return name == part or (fnmatchcase(name, part) and not hidden)
 
 
-def _entries(folder: Path, strict: bool) -> list[os.DirEntry]:
+def _entries(folder: Path, strict: bool = True) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)

@@ -65,19 +65,25 @@ def from_array(values: np.ndarray) -> Image.Image:
 
     Raises InputError for other shapes and types.
     """
-    transparent = values.dtype == np.uint8 and values.shape[2:] == (4,)
-    if values.size and (transparent or (values.ndim == 2 and values.dtype in (np.bool_, np.int32))):
-        return as_rgb(Image.fromarray(np.ascontiguousarray(values)))
-    plain = values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3))
-    if values.dtype not in (np.uint8, np.uint16) or not plain or 0 in values.shape:
+    allowed = _CHANNELS.get(values.dtype.name, ())
+    if values.ndim < 2 or values.shape[2:] not in allowed or not values.size:
         raise InputError(
             f"an array {values.shape} of {values.dtype} is no picture; allowed are (h, w) and "
             "(h, w, 3) in RGB order of uint8 or uint16; convert it"
         )
-    pixels = _to_8bit(values.astype(np.int64)) if values.dtype == np.uint16 else values
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
+    pixels = _EIGHT_BIT[values] if values.dtype.name == "uint16" else values
+    if pixels.shape[2:] == (1,):
         pixels = pixels[..., 0]
-    return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+    return as_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
+
+
+#: Of each type, the shapes of a pixel that are read.
+_CHANNELS = {
+    "uint8": [(), (1,), (3,), (4,)],
+    "uint16": [(), (1,), (3,)],
+    "bool": [()],
+    "int32": [()],
+}
 
 
 def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
@@ -116,7 +122,7 @@ def _levels(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def _above(values: np.ndarray, threshold: int) -> np.ndarray:
-    return (_to_8bit(values) if threshold and values.dtype == np.uint16 else values) > threshold
+    return (_EIGHT_BIT[values] if threshold and values.dtype == np.uint16 else values) > threshold
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -131,7 +137,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 def _eight_bit(image: Image.Image, path: Path | str) -> Image.Image:
     if image.mode.startswith("I"):
-        return Image.fromarray(_to_8bit(_integers(image, path))).convert("RGB")
+        return Image.fromarray(_EIGHT_BIT[_integers(image, path)]).convert("RGB")
     return _rgb(image, path)
 
 
@@ -193,10 +199,7 @@ def _integers(image: Image.Image, path: Path | str) -> np.ndarray:
     return values
 
 
-def _to_8bit(values: np.ndarray) -> np.ndarray:
-    return _EIGHT_BIT[values]  # a table: the formula on each pixel takes 24 bytes of memory for it
-
-
+# 16 to 8 bit as a table: the formula on each pixel would take 24 bytes of memory for it.
 _EIGHT_BIT = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 
 

@@ -79,14 +79,13 @@ class Item:
 
         Raises InputError as `read_mask` does, and for several masks of different sizes.
         """
-        first, *others = (read_mask(path, self.mask_threshold) for path in self.masks)
-        for path, mask in zip(self.masks[1:], others, strict=True):
-            if mask.shape != first.shape:
+        masks = [read_mask(path, self.mask_threshold) for path in self.masks]
+        for path, mask in zip(self.masks, masks, strict=True):
+            if mask.shape != masks[0].shape:
                 raise InputError(
                     f"masks {self.masks[0]} and {path} of one image differ in size; replace one"
                 )
-            first |= mask
-        return first
+        return np.logical_or.reduce(masks)
 
 
 class MaskState(Enum):
@@ -133,7 +132,11 @@ def mask_state(item: Item, mask: np.ndarray, resize_crop: ResizeCrop) -> MaskSta
 
 
 class ItemDataset(Dataset[dict[str, Any]]):
-    """Map-style dataset over items; one sample is one row of `collate`'s batch.
+    """Map-style dataset over items.
+
+    PyTorch's default collation makes a batch of its samples: image (B,3,h,w) float32 in [0,1], mask
+    (B,h,w) bool, label and index (B,) int64, digest (B,16) uint8 of the pixels, count_image and
+    count_pixel (B,) bool, path and kind as lists of str.
 
     `read` makes the images: `prepare`, or a cache of what it makes.
     """
@@ -166,20 +169,3 @@ class ItemDataset(Dataset[dict[str, Any]]):
             "path": str(item.path),
             "kind": item.kind,
         }
-
-
-def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Samples of an ItemDataset as one batch.
-
-    Returns image (B,3,h,w) float32 in [0,1], mask (B,h,w) bool, label and index (B,) int64, digest
-    (B,16) uint8 of the pixels, count_image and count_pixel (B,) bool, path and kind as lists of
-    str.
-    """
-    column = {key: [sample[key] for sample in samples] for key in samples[0]}
-    flags = ("count_image", "count_pixel")
-    return (
-        column
-        | {key: torch.stack(column[key]) for key in ("image", "mask", "digest")}
-        | {key: torch.tensor(column[key], dtype=torch.int64) for key in ("label", "index")}
-        | {key: torch.tensor(column[key], dtype=torch.bool) for key in flags}
-    )

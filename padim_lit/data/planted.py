@@ -12,6 +12,8 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+Random = np.random.Generator
+
 CHANGE = 4  # grey levels of 255; a smaller change is invisible in the noise and not in the mask
 
 _SUPERSAMPLE = 3
@@ -29,35 +31,32 @@ def plant(image: np.ndarray, kind: str, seed: int) -> tuple[np.ndarray, np.ndarr
     changed by more than CHANGE grey levels.
     """
     rng = np.random.default_rng(seed)
-    red, green, blue = (image[:, :, c].astype(np.float32) for c in range(3))
-    grey = (red + green + blue) / 3
+    level = image.astype(np.float32)
+    grey = level.mean(axis=2)
     # Fingers run across the busbars; the code below knows horizontal busbars only.
     sideways = _busbars_are_vertical(grey)
     if sideways:
-        image, grey = image.transpose(1, 0, 2), grey.T
+        level, grey = level.transpose(1, 0, 2), grey.T
     dark = float(np.percentile(grey, 1))
     bright = float(np.percentile(grey, 75))
     cell = _cell(grey, dark, bright)
-    shade = _SHADES[kind](rng, cell) * _soft(cell)
+    # So that no defect ends on a hard edge, the cell's border is two pixels soft.
+    soft = Image.fromarray(cell.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(1))
+    shade = _SHADES[kind](rng, cell, min(cell.shape) / 300)
+    shade = shade * (np.asarray(soft, dtype=np.float32) / 255)
     # A weak defect on a dark cell would drown in the noise: no defect's deepest point is less
     # than four times the change that the mask asks for.
     deepest = max(float(shade.max()), min(0.9, 4 * CHANGE / max(bright - dark, 1)))
     shade *= deepest / max(float(shade.max()), 1e-6)
-    planted = image.copy()
-    mask = np.zeros(grey.shape, dtype=bool)
-    for c in range(3):
-        level = image[:, :, c].astype(np.float32)
-        planted[:, :, c] = np.rint(level - np.maximum(level - dark, 0) * shade)
-        mask |= level - planted[:, :, c] > CHANGE
+    planted = np.rint(level - np.maximum(level - dark, 0) * shade[..., None]).astype(np.uint8)
+    mask = (level - planted > CHANGE).any(axis=2)
     if sideways:
         planted, mask = planted.transpose(1, 0, 2), mask.T
     return np.ascontiguousarray(planted), np.ascontiguousarray(mask)
 
 
-def _crack(rng: np.random.Generator, cell: np.ndarray) -> np.ndarray:
+def _crack(rng: Random, cell: np.ndarray, scale: float) -> np.ndarray:
     """A jagged line with up to two branches; one in three leaves a darker area at its side."""
-    h, w = cell.shape
-    scale = min(h, w) / 300
     start = _inside(rng, cell)
     heading = math.radians(rng.choice([45, 135, 225, 315]) + rng.normal(0, 5))
     if rng.random() < 0.25:
@@ -79,10 +78,10 @@ def _crack(rng: np.random.Generator, cell: np.ndarray) -> np.ndarray:
 
 
 def _isolated(
-    rng: np.random.Generator, shape: tuple[int, int], line: np.ndarray, depth: float, scale: float
+    rng: Random, shape: tuple[int, int], line: np.ndarray, depth: float, scale: float
 ) -> np.ndarray:
     """The triangle between a crack and the corner beside it, darkened, with cracked sides."""
-    first, last = line[0], line[len(line) - 1]
+    first, last = line[0], line[-1]
     middle, half = (first + last) / 2, (last - first) / 2
     side = rng.choice([-1, 1]) * rng.uniform(0.3, 0.9)
     corner = middle + side * np.array([-half[1], half[0]])
@@ -92,16 +91,14 @@ def _isolated(
     return np.maximum(area * rng.uniform(0.1, 0.4) * _texture(rng, shape, scale), cracked)
 
 
-def _finger(rng: np.random.Generator, cell: np.ndarray) -> np.ndarray:
+def _finger(rng: Random, cell: np.ndarray, scale: float) -> np.ndarray:
     """One to three narrow vertical strips, sharp at one end and fading at the other.
 
     Healthy ELPV cells have faint strips no less often than defective ones (nine in ten drop below
     0.16), so planted ones are drawn from the dark end of the real strips to count as defects.
     """
-    h, w = cell.shape
-    scale = min(h, w) / 300
-    x, y = _inside(rng, cell)
-    rows, columns = np.mgrid[:h, :w].astype(np.float32)
+    x, y = _inside(rng, cell).tolist()
+    rows, columns = np.indices(cell.shape, dtype=np.float32)
     shade = np.zeros(cell.shape, dtype=np.float32)
     sharp, fading = rng.permutation([rng.uniform(1, 2), rng.uniform(4, 14)]) * scale
     for _ in range(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])):
@@ -116,11 +113,9 @@ def _finger(rng: np.random.Generator, cell: np.ndarray) -> np.ndarray:
     return shade
 
 
-def _spot(rng: np.random.Generator, cell: np.ndarray) -> np.ndarray:
+def _spot(rng: Random, cell: np.ndarray, scale: float) -> np.ndarray:
     """A soft dark blob with an irregular outline."""
-    h, w = cell.shape
-    scale = min(h, w) / 300
-    centre = np.array(_inside(rng, cell))
+    centre = _inside(rng, cell)
     radius = math.exp(rng.uniform(math.log(3.5), math.log(14))) * scale
     angle = np.linspace(0, 2 * math.pi, 48, endpoint=False)
     outline = 1 + sum(
@@ -139,25 +134,18 @@ KINDS = tuple(_SHADES)
 
 
 def _walk(
-    rng: np.random.Generator,
-    start: np.ndarray | tuple[float, float],
-    heading: float,
-    length: float,
-    scale: float,
+    rng: Random, start: np.ndarray, heading: float, length: float, scale: float
 ) -> np.ndarray:
     """(K, 2) points x, y of a line that wanders a little around its heading."""
     step = 5 * scale
     count = max(3, round(length / step))
     wander = np.cumsum(rng.normal(0, 0.02, count)) + rng.normal(0, 0.12, count)
     moves = step * np.stack([np.cos(heading + wander), np.sin(heading + wander)], axis=1)
-    return np.vstack([[start], np.array(start) + np.cumsum(moves, axis=0)])
+    return np.vstack([[start], start + np.cumsum(moves, axis=0)])
 
 
 def _drawn(
-    shape: tuple[int, int],
-    strokes: list[tuple[np.ndarray, float]],
-    width: float,
-    blur: float,
+    shape: tuple[int, int], strokes: list[tuple[np.ndarray, float]], width: float, blur: float
 ) -> np.ndarray:
     """(h, w) shade in [0, 1] of polylines; each fades to 40 % of its depth at its end."""
     h, w = shape
@@ -184,7 +172,7 @@ def _filled(shape: tuple[int, int], points: np.ndarray, blur: float) -> np.ndarr
     return np.asarray(canvas.filter(ImageFilter.GaussianBlur(blur)), dtype=np.float32) / 255
 
 
-def _texture(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
+def _texture(rng: Random, shape: tuple[int, int], scale: float) -> np.ndarray:
     """(h, w) in [0.75, 1]: smooth unevenness, so that an area is not flat."""
     h, w = shape
     cells = max(2, round(min(h, w) / (14 * scale)))
@@ -198,26 +186,20 @@ def _step(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-4 * x.clip(-10, 10)))
 
 
-def _inside(rng: np.random.Generator, cell: np.ndarray) -> tuple[float, float]:
-    """A random point x, y on the cell, away from the border that a centre crop may cut off."""
-    h, w = cell.shape
+def _inside(rng: Random, cell: np.ndarray) -> np.ndarray:
+    """(2,): a random point x, y on the cell, away from the border that a crop may cut off."""
+    size = np.array(cell.shape[::-1])
     for _ in range(100):
-        x, y = rng.uniform(0.12, 0.88) * w, rng.uniform(0.12, 0.88) * h
+        x, y = point = rng.uniform(0.12, 0.88, 2) * size
         if cell[int(y), int(x)]:
-            return x, y
-    return w / 2, h / 2
+            return point
+    return size / 2
 
 
 def _cell(grey: np.ndarray, dark: float, bright: float) -> np.ndarray:
     """(h, w) bool: the luminous cell without its dark surroundings and corners."""
     blurred = Image.fromarray(grey.astype(np.uint8)).filter(ImageFilter.GaussianBlur(2))
     return np.asarray(blurred) > dark + 0.35 * (bright - dark)
-
-
-def _soft(cell: np.ndarray) -> np.ndarray:
-    """The cell's area with a border two pixels soft, so that no defect ends on a hard edge."""
-    area = Image.fromarray(cell.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(1))
-    return np.asarray(area, dtype=np.float32) / 255
 
 
 def _busbars_are_vertical(grey: np.ndarray) -> bool:

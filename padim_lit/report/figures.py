@@ -35,6 +35,7 @@ COSTS = {
     "total_ms": "backbone + scoring (ms/image)",
 }
 REFERENCE, FITTED = "identity (all C channels)", "eq. 15 fitted to jl, with its band"
+EQ15, PREDICTED, ENDS = "eq. 15 fitted up to D = 200", "its prediction beyond", "where it ends"
 
 
 def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
@@ -46,7 +47,8 @@ def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
     drawn: dict[str, bytes] = {}
     for metric in DRAWN:
         suffix = "" if metric == DRAWN[0] else "_pixel"
-        for name, figure in (("curves", curves), ("pareto", pareto), ("spread", spread)):
+        drawings = {"curves": curves, "prediction": prediction, "pareto": pareto, "spread": spread}
+        for name, figure in drawings.items():
             drawn |= files(f"{name}{suffix}", lambda f=figure, m=metric: f(sweeps, m))
     return drawn | files("distortion", lambda: distortion(content["distortions"]))
 
@@ -96,6 +98,34 @@ def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Fig
 
     shown = [s for s in sweeps if len(dims_of(s, metric)) > 1]
     return _panels(shown, metric, panel, "mean and ± standard deviation over seeds", **size)
+
+
+def prediction(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
+    """The report's Figure 2: eq. 15, fitted to jl's first points, beside jl as it was measured."""
+
+    def predicted(sweep: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        found = (f for f in sweep["predictions"] if f["metric"] == metric and "x" in f)
+        return next(found, None)
+
+    def panel(axes: Axes, sweep: Mapping[str, Any]) -> None:
+        measured, fit = _by_proj(sweep, metric)["jl"], predicted(sweep)
+        mean = np.array([c["mean"][metric] for c in measured], float)
+        sd = np.array([c["sd"][metric] or 0 for c in measured], float)
+        dims = [c["dim"] for c in measured]
+        style = _style("jl")
+        axes.fill_between(dims, mean - sd, mean + sd, color=style["color"], alpha=0.16, linewidth=0)
+        axes.plot(dims, mean, label="jl", **style)
+        last = max(c["dim"] for c in measured[: fit["points"]])
+        x, y = np.array(fit["x"]), np.array(fit["y"])
+        for part, line, label in ((x <= last, "-", EQ15), (x >= last, "--", PREDICTED)):
+            axes.plot(x[part], y[part], f"k{line}", linewidth=1.2, label=label)
+        if fit["limit"] < dims[-1]:
+            axes.plot(x[-1:], y[-1:], "kx", label=ENDS, clip_on=False)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("dimensions D")
+
+    shown = [s for s in sweeps if predicted(s)]
+    return _panels(shown, metric, panel, "mean and ± standard deviation over seeds")
 
 
 def pareto(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
@@ -246,7 +276,9 @@ def _legend(figure: Figure, note: str) -> None:
         handles, names = axes.get_legend_handles_labels()
         entries |= dict(zip(names, handles, strict=True))
     # What is drawn once, behind the projections.
-    names = sorted(entries, key=lambda name: (name in (FITTED, REFERENCE), order(name)))
+    names = sorted(
+        entries, key=lambda name: (name in (FITTED, REFERENCE, EQ15, PREDICTED, ENDS), order(name))
+    )
     columns = max(1, min(len(names), round(0.6 * figure.get_figwidth())))
     legend = figure.legend(
         [entries[name] for name in names], names, loc="outside lower center", ncols=columns,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from padim_lit.analysis.published import DIM, contradictions
 from padim_lit.metrics import METRICS
 from padim_lit.report import tables
 from padim_lit.report.figures import DRAWN
@@ -14,6 +15,7 @@ TITLE = "PaDiM with random projections: what was measured"
 PRINTED = {m: m for m in DRAWN} | {"pixel_aupro": "pixel_auroc"}
 NAMES = {
     "curves": "{} against D",
+    "prediction": "{} that eq. 15 predicts, and as measured",
     "pareto": "{} against what it costs",
     "spread": "{} of each seed",
 }
@@ -42,12 +44,15 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         answer=tables.answer(sweeps, False),
         answer_all=tables.answer(sweeps, True),
         table1=[(metric, table) for metric, table in table1 if table],
+        beside={m: t for m in DRAWN if (t := tables.beside_published(content, m))},
+        report_tables=[tables.report_table(backbone) for backbone in DIM],
+        contradictions=contradictions(),
         fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
+        predictions={m: tables.fits(sweeps, m, "predictions") for m in DRAWN},
         numbers=tables.numbers(sweeps),
         dagger=any(tables.planted(s["constants"], "pixel_auroc") for s in sweeps),
         evidence=tables.evidence,
         settings=tables.settings,
-        published=any(row[k] for row in content["table"] for k in ("padim", "report")),
         figures=_inline(figures),
     )
 

@@ -4,6 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from padim_lit.analysis.published import (
+    CATEGORIES,
+    DIM,
+    SOURCES,
+    averages,
+    published,
+)
 from padim_lit.metrics import METRICS
 from padim_lit.report.figures import DRAWN
 from padim_lit.report.text import brief, interval, known, number, share, size, spread
@@ -97,7 +104,6 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
     ]
     settings = [key for key in APART if _differs(sweeps, key)]
     backbones = sorted({r["backbone"] for r in rows})
-    papers = [k for k in ("padim", "report") if any(r[k].get(metric) for r in rows)]
     found = [r["cells"][metric].get(versus, {}).get("difference") for r in rows]
     reach = max((abs(d[k] or 0) for d in found if d for k in ("low", "high")), default=0)
     lines: dict[bool, list[list[Cell]]] = {False: [], True: []}
@@ -116,23 +122,70 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
             line.append(Cell(spread(c["mean"], c["sd"]), c["mean"], is_best))
             if proj == versus:
                 line.append(_difference(difference, reach))
-        line += [_published(row[key].get(metric)) for key in papers]
         lines[sweep is None].append(line)
     columns = ["data", *["backbone"] * (len(backbones) > 1), *settings, "D", "seeds"]
     for proj in projs:
         columns += [proj, f"{proj} − {base}"] if proj == versus else [proj]
-    columns += [{"padim": "PaDiM paper", "report": "JL report"}[key] for key in papers]
     caption = f"Table 1: {METRICS[f'test/{metric}']}"
     if len(backbones) == 1:
         caption += f", {backbones[0]}"
     return Table(caption, columns, lines[False], frozenset({"data", "backbone"}), lines[True])
 
 
-def fits(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Table | None:
-    """Eq. 15 fitted to the means over seeds of every data set and projection."""
+def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
+    """The rows of Table 1 for which others published an AUROC, with what they published."""
+    base = content["base"]
+    rows = [r for r in content["table"] if any(r[s].get(metric) for s in SOURCES)]
+    sources = [s for s in SOURCES if any(r[s].get(metric) for r in rows)]
+    lines: dict[bool, list[list[Cell]]] = {False: [], True: []}
+    for row in rows:
+        cells = {proj: row["cells"][metric].get(proj) for proj in (base, "jl")}
+        line = [Cell(row["data"]), Cell(row["backbone"]), Cell(f"{row['dim']:,}", row["dim"])]
+        line += [
+            Cell(spread(c["mean"], c["sd"]), c["mean"]) if c else Cell(MISSING)
+            for c in cells.values()
+        ]
+        line.append(_difference((cells["jl"] or {}).get("difference"), reach=0))
+        line += [_published(row[source].get(metric)) for source in sources]
+        lines[row["sweep"] is None].append(line)
+    columns = ["data", "backbone", "D", base, "jl", f"jl − {base}"]
+    columns += [SOURCES[s] + f", {base} → jl" * (s == "report") for s in sources]
+    caption = f"{METRICS[f'test/{metric}']} beside what others published"
+    words = frozenset({"data", "backbone"})
+    return Table(caption, columns, lines[False], words, lines[True]) if rows else None
+
+
+def report_table(backbone: str) -> Table:
+    """The JL report's Table 1 of one backbone, whole, with its averages and anomalib's numbers."""
+
+    def line(name: str, over: Sequence[str]) -> list[Cell]:
+        known = published(backbone, DIM[backbone], over)
+        selection, jl = known["report"]["test/pixel_auroc"]
+        values = [selection, jl, *known["anomalib"].values()]
+        cells = [Cell(share(value), value) for value in values]
+        gain = Cell(share(jl - selection, sign=True), jl - selection)
+        return [Cell(name), *cells[:2], gain, *cells[2:]]
+
+    return Table(
+        f"{backbone}, D = {DIM[backbone]}",
+        [
+            *("category", "JL report: PaDiM, pixel", "JL report: JL, pixel", "its gain"),
+            *("anomalib: image", "anomalib: pixel"),
+        ],
+        [line(name, [name]) for name in CATEGORIES],
+        frozenset({"category"}),
+        [line(f"{name} ({len(over)})", over) for name, over in averages(CATEGORIES).items()],
+    )
+
+
+def fits(sweeps: Sequence[Mapping[str, Any]], metric: str, of: str = "fits") -> Table | None:
+    """Eq. 15 fitted to the means over seeds of every data set and projection.
+
+    `of` is "fits", to all D, or "predictions", of jl to the smaller ones.
+    """
     rows = []
     for sweep in sweeps:
-        for fit in sweep["fits"]:
+        for fit in sweep[of]:
             if fit["metric"] != metric:
                 continue
             line = [Cell(sweep["label"]), Cell(fit["proj"] + _reason(fit))]

@@ -1,15 +1,16 @@
 """The ablation: metrics of every projection × dimension × seed, from one pass over the images."""
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from padim_lit.analysis.bootstrap import PixelHistograms, image_auroc, resample_counts
 from padim_lit.errors import InputError, require_finite
@@ -22,6 +23,9 @@ from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
 from padim_lit.sweep.one_pass import CHUNK, FeatureStore, Plan, fit_and_score, plan
 from padim_lit.sweep.run_store import RunResult
 from padim_lit.system.console import progress
+
+#: What an ablation keeps of the test batches.
+TRUTH = ("label", "mask", "count_image", "count_pixel")
 
 
 @dataclass(frozen=True)
@@ -81,36 +85,25 @@ class ProjectionRun:
         return PROJECTIONS[self.proj](channels, max(self.dims), self.seed)
 
 
-@dataclass(frozen=True)
-class Truth:
-    """Labels (N,), masks (N,h,w) and flags (N,) of the test images, in the loader's order."""
-
-    label: Tensor
-    mask: Tensor
-    count_image: Tensor
-    count_pixel: Tensor
-
-
 class Ablation:
     """Feature maps of one dataset, and the scores of any projection on them.
 
     Args:
         backbone: the feature extractor, on the device to work on.
-        image_shape: (h, w) in pixels.
-        train, test: loaders of batch dicts.
-        sizes: images in each.
+        data: an `AnomalyData`: its size, its loaders and their items.
         folder: scratch space for the feature maps, removed by `close`.
         grid, eps, sigma, image_score: as in `PaDiM`.
         resamples: R, how often the test images are resampled for intervals; 0 for none.
+
+    Attributes:
+        truth: ``label`` (N,), ``mask`` (N,h,w), ``count_image`` and ``count_pixel`` (N,) of the
+            test images, in the loader's order.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        image_shape: tuple[int, int],
-        train: DataLoader,
-        test: DataLoader,
-        sizes: tuple[int, int],
+        data: Any,
         folder: Path,
         grid: int | str | None,
         eps: float,
@@ -118,41 +111,37 @@ class Ablation:
         image_score: str = "max",
         resamples: int = 0,
     ):
-        shapes = backbone.grids(image_shape)
+        shapes = backbone.grids(data.image_shape)
         self.grid = resolve_grid(shapes, grid)
-        self.eps, self.image_score = eps, image_score
+        self.eps, self.image_score, self.resamples = eps, image_score, resamples
         self.device = backbone.pixel_mean.device
-        self.anomaly_map = AnomalyMap(self.grid, image_shape, sigma).to(self.device)
+        self.anomaly_map = AnomalyMap(self.grid, data.image_shape, sigma).to(self.device)
         self.folder = folder / "features"
         shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed
-        self.images = sum(sizes)
         layers = [(c, *s) for c, s in zip(backbone.channels, shapes, strict=True)]
         #: Of the backbone's forward passes alone, without decoding and storing.
         self.backbone_seconds = 0.0
-        names = ("label", "mask", "count_image", "count_pixel")
-        kept: dict[str, list[Tensor]] = {name: [] for name in names}
+        kept: list[dict[str, Tensor]] = []
         try:
             self.train, self.test = (
-                FeatureStore(self.folder / name, size, layers, self.grid)
-                for name, size in zip(("train", "test"), sizes, strict=True)
+                FeatureStore(self.folder / name, len(items), layers, self.grid, self.device)
+                for name, items in (("train", data.train_items), ("test", data.test_items))
             )
+            train, test = data.train_dataloader(), data.test_dataloader()
             with progress() as bar:
                 for batch in bar.track(train, description="backbone, training images"):
                     self.train.add(self._features(backbone, batch))
                 for batch in bar.track(test, description="backbone, test images"):
                     self.test.add(self._features(backbone, batch))
-                    for name in names:
-                        kept[name].append(batch[name])
+                    kept.append({name: batch[name] for name in TRUTH})
         except BaseException:
             self.close()
             raise
-        self.truth = Truth(**{name: torch.cat(parts) for name, parts in kept.items()})
-        self.resamples = resamples
+        self.truth = SimpleNamespace(**{n: torch.cat([part[n] for part in kept]) for n in TRUTH})
         images = self.truth.label[self.truth.count_image]
         # The same for every configuration, so that differences pair.
-        self.drawn_images = (
-            resample_counts(images, resamples) if resamples and len(images) else None
-        )
+        draws = resamples and len(images)
+        self.drawn_images = resample_counts(images, resamples) if draws else None
 
     def _features(self, backbone: Backbone, batch: dict[str, Any]) -> list[Tensor]:
         images = batch["image"].to(self.device)
@@ -167,7 +156,7 @@ class Ablation:
 
     def plan(self, dim: int, max_memory_gb: float) -> Plan:
         """Bands of positions for runs fitted at D = `dim`."""
-        return plan(self.test, self.test.images, dim, max_memory_gb * 1e9)
+        return plan(self.test, dim, max_memory_gb * 1e9)
 
     def measure(
         self, run: ProjectionRun, projection: Projection, bands: Sequence[range], advance: Any
@@ -180,25 +169,23 @@ class Ablation:
         for what a run of its own takes.
         """
         distances, times = fit_and_score(
-            projection, run.dims, self.train, self.test, self.eps, bands, self.device, advance
+            projection, run.dims, self.train, self.test, self.eps, bands, advance
         )
-        positions = self.grid[0] * self.grid[1]
+        positions, images = math.prod(self.grid), self.train.images + self.test.images
         result = RunResult()
         for d, distance in distances.items():
             metrics, score, resampled = self.judge(distance)
             name = f"{run.proj}-{d}-{run.seed}"
             result.rows.append(
                 {
-                    "proj": run.proj,
-                    "dim": d,
-                    "seed": run.seed,
+                    **{"proj": run.proj, "dim": d, "seed": run.seed},
                     **{key: metrics[key.removeprefix("test/")] for key in METRICS},
                     "state_bytes": scoring_bytes(positions, d),
                     "fit/seconds": times.fit + times.factor[d],
                     "score/seconds": times.score[d],
                     "score/ms_per_image": 1000 * times.score[d] / len(distance),
                     "backbone/seconds": self.backbone_seconds,
-                    "backbone/ms_per_image": 1000 * self.backbone_seconds / self.images,
+                    "backbone/ms_per_image": 1000 * self.backbone_seconds / images,
                 }
             )
             result.scores[name] = score.numpy()
@@ -224,20 +211,15 @@ class Ablation:
                 histograms.update(maps, masks)
         score = torch.cat(scores)
         metrics = {**image.compute(), **pixel.compute()}
-        return metrics, score, self._resampled(metrics, score, histograms)
-
-    def _resampled(
-        self, metrics: dict[str, Any], score: Tensor, histograms: PixelHistograms
-    ) -> Tensor | None:
         if not self.resamples:
-            return None
+            return metrics, score, None
         found = torch.full((2, self.resamples), torch.nan, dtype=torch.float64)
         counted = self.truth.count_image
         if metrics["image_auroc"] is not None:
             found[0] = image_auroc(score[counted], self.truth.label[counted], self.drawn_images)
         if metrics["pixel_auroc"] is not None:
             found[1] = histograms.auroc(resample_counts(histograms.labels, self.resamples))
-        return found
+        return metrics, score, found
 
     def close(self) -> None:
         """Remove the feature maps."""

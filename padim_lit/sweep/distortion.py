@@ -84,13 +84,8 @@ def measure(
             if quantity == "distance":
                 ranks = spearmanr(distance.flatten().numpy(), full.flatten().numpy())
                 found["spearman"] = float(ranks.statistic)
-            yield {
-                "proj": projection.name,
-                "dim": d,
-                "seed": projection.seed,
-                "quantity": quantity,
-                **found,
-            }
+            run = {"proj": projection.name, "dim": d, "seed": projection.seed}
+            yield {**run, "quantity": quantity, **found}
 
 
 def _fit(x: Tensor) -> Moments:

@@ -39,6 +39,7 @@ class FeatureStore:
         images: N.
         layers: (C_l, H_l, W_l) of each layer, as stored.
         grid: (H, W) of the embedding. Finer layers are averaged down to it before they are stored.
+        device: of the embeddings.
     """
 
     def __init__(
@@ -47,18 +48,15 @@ class FeatureStore:
         images: int,
         layers: Sequence[tuple[int, int, int]],
         grid: tuple[int, int],
+        device: torch.device,
     ):
         folder.mkdir(parents=True)
-        self.grid, self.images, self.filled = grid, images, 0
-        self.shapes = [(min(h, grid[0]), min(w, grid[1]), c) for c, h, w in layers]
-        self.maps = [
-            np.lib.format.open_memmap(
-                folder / f"layer{i}.npy", mode="w+", dtype=np.float32, shape=(images, *shape)
-            )
-            for i, shape in enumerate(self.shapes)
-        ]
-        for i, stored in enumerate(self.maps):
-            _reserve(folder / f"layer{i}.npy", stored.nbytes)
+        self.grid, self.images, self.device, self.filled = grid, images, device, 0
+        self.maps = []
+        for i, (c, h, w) in enumerate(layers):
+            path, shape = folder / f"layer{i}.npy", (images, min(h, grid[0]), min(w, grid[1]), c)
+            self.maps.append(np.lib.format.open_memmap(path, "w+", np.float32, shape))
+            _reserve(path, self.maps[-1].nbytes)
 
     def add(self, features: Sequence[Tensor]) -> None:
         """Append the maps (B,C_l,H_l,W_l) of a batch."""
@@ -68,27 +66,19 @@ class FeatureStore:
             stored[self.filled : stop] = small.permute(0, 2, 3, 1).cpu().numpy()
         self.filled = stop
 
-    def embeddings(
-        self, projection: Projection, rows: range, device: torch.device
-    ) -> Iterator[Tensor]:
+    def embeddings(self, projection: Projection, rows: range) -> Iterator[Tensor]:
         """Projected embeddings (B, rows·W, D) of a band of grid rows, chunk by chunk of images."""
         for start in range(0, self.images, CHUNK):
-            yield self.embedding(projection, slice(start, start + CHUNK), rows, device)
+            yield self.embedding(projection, slice(start, start + CHUNK), rows)
 
-    def embedding(
-        self,
-        projection: Projection,
-        images: slice | list[int],
-        rows: range,
-        device: torch.device,
-    ) -> Tensor:
+    def embedding(self, projection: Projection, images: slice | list[int], rows: range) -> Tensor:
         """Projected embeddings (B, rows·W, D) of some images, in a band of grid rows."""
         height, width = self.grid
         maps = []
         for stored in self.maps:
             step = height // stored.shape[1]
             part = stored[images, rows.start // step : -(-rows.stop // step)]
-            layer = torch.from_numpy(np.ascontiguousarray(part)).to(device)
+            layer = torch.from_numpy(np.ascontiguousarray(part)).to(self.device)
             maps.append(layer.permute(0, 3, 1, 2))
         return embed(maps, projection, (len(rows), width))
 
@@ -96,9 +86,10 @@ class FeatureStore:
     def row_step(self) -> int:
         """Bands must start at multiples of this, so that no layer's row is split; 0: no bands."""
         height, width = self.grid
-        if any(height % h or width % w for h, w, _ in self.shapes):
+        shapes = [stored.shape[1:3] for stored in self.maps]
+        if any(height % h or width % w for h, w in shapes):
             return 0
-        return math.lcm(*(height // h for h, _, _ in self.shapes))
+        return math.lcm(*(height // h for h, _ in shapes))
 
 
 def _reserve(path: Path, size: int) -> None:
@@ -137,10 +128,11 @@ class Plan:
         )
 
 
-def plan(store: FeatureStore, test_images: int, dim: int, limit: float) -> Plan:
+def plan(store: FeatureStore, dim: int, limit: float) -> Plan:
     """Cut the grid into the fewest bands whose moments, factors and embeddings fit into `limit`.
 
     Args:
+        store: of the test images.
         limit: bytes.
 
     Raises:
@@ -148,14 +140,15 @@ def plan(store: FeatureStore, test_images: int, dim: int, limit: float) -> Plan:
     """
     height, width = store.grid
     # Moments, one d's moments and its factor (with a float64 block), and the test embeddings.
-    position = 4 * (4 * dim**2 + (test_images + 3 * CHUNK) * dim)
+    position = 4 * (4 * dim**2 + (store.images + 3 * CHUNK) * dim)
     step = store.row_step or height
-    if step * width * position > limit:
+    need = step * width * position
+    if need > limit:
         raise InputError(
             f"max_memory_gb={limit / 1e9:g}: the smallest band of {step}×{width} positions needs "
-            f"{step * width * position / 1e9:.1f}; allow more, or use a smaller dim or grid"
+            f"{need / 1e9:.1f}; allow more, or use a smaller dim or grid"
         )
-    rows = min(height, int(limit // (step * width * position)) * step)
+    rows = min(height, int(limit // need) * step)
     bands = [range(r, min(r + rows, height)) for r in range(0, height, rows)]
     return Plan(bands, rows * width * position)
 
@@ -176,7 +169,6 @@ def fit_and_score(
     test: FeatureStore,
     eps: float,
     bands: Sequence[range],
-    device: torch.device,
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[dict[int, Tensor], RunTimes]:
     """Mahalanobis distances (N_test,P) of every d, on the CPU, and what they took.
@@ -189,23 +181,27 @@ def fit_and_score(
         bands: from `plan`.
         advance: called after each band, for a progress bar.
     """
-    projection = projection.to(device)
+    projection = projection.to(train.device)
     height, width = train.grid
     if projection.fit_images:
-        projection.learn(*_warm_up(train, projection, device))
+        every = Identity(projection.in_channels).to(train.device)
+        # The same images as a run of its own would choose.
+        chosen = evenly_spaced(train.images, projection.fit_images)
+        batches = (train.embedding(every, [i], range(height)) for i in chosen)
+        projection.learn(*patch_statistics(batches))
     distances = {d: torch.empty(test.images, height * width) for d in dims}
     times = RunTimes(0.0, dict.fromkeys(distances, 0.0), dict.fromkeys(distances, 0.0))
     for band in bands:
         positions = slice(band.start * width, band.stop * width)
         start = time.perf_counter()
-        state = init(len(band) * width, projection.dim, device)
-        for x in train.embeddings(projection, band, device):
+        state = init(len(band) * width, projection.dim, train.device)
+        for x in train.embeddings(projection, band):
             state = update(state, x)
         times.fit += time.perf_counter() - start
-        embedded = torch.cat(list(test.embeddings(projection, band, device)))
+        embedded = torch.cat(list(test.embeddings(projection, band)))
         for d, out in distances.items():
             rows, factor = projection.nested(d)
-            rows = rows.to(device)
+            rows = rows.to(train.device)
             mean = state.mean[:, rows] * factor
             start = time.perf_counter()
             whitening = whiten(state, eps, rows, factor)
@@ -217,13 +213,3 @@ def fit_and_score(
             times.score[d] += time.perf_counter() - start
         advance()
     return distances, times
-
-
-def _warm_up(
-    train: FeatureStore, projection: Projection, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """What `projection` learns from: the same images as a run of its own would choose."""
-    every = Identity(projection.in_channels).to(device)
-    images = evenly_spaced(train.images, projection.fit_images)
-    rows = range(train.grid[0])
-    return patch_statistics(train.embedding(every, [i], rows, device) for i in images)

@@ -62,23 +62,21 @@ class RunStore:
                 rows = json.loads(saved["rows"].item())
                 if [row["dim"] for row in rows] != list(dims):
                     return None
-                arrays = {key: saved[key] for key in saved.files if key != "rows"}
-            if any(key.partition("/")[0] not in ("scores", "resamples") for key in arrays):
-                raise ValueError(f"unknown arrays {sorted(arrays)[:3]}")
+                result = RunResult(rows)
+                for key in filter("rows".__ne__, saved.files):
+                    kind, _, configuration = key.partition("/")
+                    getattr(result, kind)[configuration] = saved[key]
+        # An array of an unknown kind is an AttributeError.
         except FileNotFoundError:
             return None
         except BROKEN_ARCHIVE as error:
             raise InputError(f"{path} cannot be read ({error}); remove it") from error
-        result = RunResult(rows)
-        for key, array in arrays.items():
-            kind, _, configuration = key.partition("/")
-            getattr(result, kind)[configuration] = array
         return result
 
     def save(self, name: str, result: RunResult) -> None:
         """Keep a finished run."""
-        arrays = {f"scores/{key}": value for key, value in result.scores.items()}
-        arrays |= {f"resamples/{key}": value for key, value in result.resamples.items()}
+        kinds = {"scores": result.scores, "resamples": result.resamples}
+        arrays = {f"{kind}/{key}": a for kind, found in kinds.items() for key, a in found.items()}
         content = io.BytesIO()
         np.savez(content, rows=np.array(json.dumps(result.rows)), **arrays)
         write_bytes(self.folder / f"{name}.npz", content.getvalue())

@@ -2,29 +2,41 @@
 
 import argparse
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from padim_lit.analysis.result_files import natural
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
 from padim_lit.report.page import assemble, to_script
+from padim_lit.report.text import count
 from padim_lit.system.atomic import write_text
 from padim_lit.system.command_line import Parser, run, say
 from padim_lit.viewer.content import MEGABYTES, PICTURES, build
 from padim_lit.viewer.curves import draw_curves
+from padim_lit.viewer.table import run_table
 
-SCRIPTS = ("elements.js", "maps.js", "runs.js", "threshold.js", "viewer.js")
+SCRIPTS = ("elements.js", "maps.js", "threshold.js", "viewer.js")
+FILTERS = ("data", "backbone", "proj", "dim", "seed")
 
 
 def render(content: Mapping[str, Any]) -> str:
     """The page; its texts reach it as text, never as markup. `content` has no NaN."""
-    curves = draw_curves(content["runs"], content["groups"])
+    runs = content["runs"]
+    users = Counter(note for run in runs for note in dict.fromkeys(run["notes"]))
+    curves = draw_curves(runs, content["groups"])
     return assemble(
         "viewer/viewer.html",
         ["report/report.css", "viewer/viewer.css"],
         ["report/page.js", *(f"viewer/{name}" for name in SCRIPTS)],
+        **content,
         content=to_script(content),
+        count=count,
+        users=users,
+        filters={key: sorted({run[key] for run in runs}, key=natural) for key in FILTERS},
+        table_of_runs=run_table(content, list(users)),
         curves=curves,
         metrics={c["metric"]: METRICS[f"test/{c['metric']}"] for c in curves},
     )
@@ -62,11 +74,10 @@ def _write(given: argparse.Namespace) -> None:
         raise InputError(f"--out {out} is a folder; give the name of a file, such as viewer.html")
     content = build(given.folders, given.pictures, given.megabytes, say)
     write_text(out, render(content))
-    shown = [run["pictures"] for run in content["runs"] if run["pictures"]]
-    pictures = sum(len(found["items"]) for found in shown)
+    pictures = sum(len(run["pictures"]["items"]) for run in content["runs"] if run["pictures"])
     skipped = f", {len(content['skipped'])} skipped" if content["skipped"] else ""
     print(f"runs    {len(content['runs'])}{skipped}, {pictures} pictures")
-    if left := sum(found["left"] for found in shown):
+    if left := content["left"]:
         print(f"left    {left} pictures out, see --pictures and --megabytes")
     print(f"viewer  {out.resolve()}")
 

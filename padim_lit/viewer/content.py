@@ -1,7 +1,7 @@
 """What the page shows, as plain containers: runs, what they share, notes, pictures."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -40,43 +40,42 @@ def build(
         InputError: no run is there, or none can be read.
     """
     folders = find_runs(paths)
-    root = _root(folders)
+    # What names of runs start from: of one run, the folder around it.
+    root = Path(os.path.commonpath([folder.resolve() for folder in folders]))
+    root = root.parent if len(folders) == 1 else root
     runs: list[dict[str, Any]] = []
     images: dict[tuple, int] = {}
     groups: dict[tuple, int] = {}
     skipped: list[str] = []
-    first: InputError | None = None
     # Pictures share what tables leave: 100 bytes an image's name and score, at most.
     left, used = 1e6 * megabytes - 300_000, 0
     for at, folder in enumerate(folders):
         try:
             run = read_run(folder)
         except InputError as error:
-            first = first or error
             skipped.append(str(error))
             say(f"skipped: {error}")
             continue
         described = _describe(run, os.path.relpath(folder, root), images, groups)
         used += 20 * len(run.images.path if run.images else ())
-        shown = run.pictures or []
         share = max(0, int((left - used) / (len(folders) - at)))
-        described["pictures"] = encode_pictures(shown, pictures, share) if shown else None
-        if described["pictures"]:
-            items = described["pictures"]["items"]
-            used += sum(len(i["image"]) + len(i["map"]) + len(i["truth"] or "") for i in items)
-        described["has_maps"] = run.pictures is not None
-        runs.append(described)
+        shown = run.pictures and encode_pictures(run.pictures, pictures, share)
+        items = shown["items"] if shown else []
+        used += sum(len(item["image"]) + len(item["map"]) for item in items)
+        runs.append({**described, "pictures": shown or None})
     if not runs:
         count = f"; {len(skipped)} runs, none can be read" if len(skipped) > 1 else ""
-        raise InputError(f"{first}{count}")
+        raise InputError(f"{skipped[0]}{count}")
     return {
         "runs": runs,
         "images": [_images(key) for key in images],
         "groups": _labels(list(groups)),
-        "colours": _colours(),
+        # Of a map from low to high, 256 times six hexadecimal digits.
+        "colours": colormaps[DISTANCES](range(256), bytes=True)[:, :3].tobytes().hex(),
         "found": FOUND,
         "truth": TRUTH,
         "skipped": skipped,
+        "left": sum(run["pictures"]["left"] for run in runs if run["pictures"]),
         "asked": {"pictures": pictures, "megabytes": megabytes},
         "root": str(root),
         "version": __version__,
@@ -87,30 +86,26 @@ def _describe(
     run: Run, name: str, images: dict[tuple, int], groups: dict[tuple, int]
 ) -> dict[str, Any]:
     metrics, shown = run.metrics, run.images
-    random = metrics["weights"].startswith("random")
-    settings = {key: metrics.get(key) for key in SETTINGS}
-    if random:
+    settings = {key: str(metrics.get(key)) for key in SETTINGS}
+    if settings["weights"].startswith("random"):
         settings["weights"] = "random"  # their seed is the run's
-    group = (metrics["data"], metrics["backbone"], tuple((k, str(v)) for k, v in settings.items()))
+    group = (metrics["data"], metrics["backbone"], tuple(settings.items()))
     key = None
     if shown:
         planted = (~shown.count_image).tolist()
         key = tuple(zip(shown.path, shown.kind, shown.label.tolist(), planted, strict=True))
-    seconds = metrics.get("test/seconds_per_image")
-    if seconds is None and metrics.get("test/seconds") and metrics.get("test/images"):
-        seconds = metrics["test/seconds"] / metrics["test/images"]
     return {
         "name": name,
         **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
         "group": groups.setdefault(group, len(groups)),
         "images": None if key is None else images.setdefault(key, len(images)),
         "scores": shown and shown.scores["score"].tolist(),
-        "metrics": {_short(metric): metrics.get(metric) for metric in METRICS},
+        "metrics": {metric.removeprefix("test/"): metrics.get(metric) for metric in METRICS},
         "state_bytes": metrics.get("state_bytes"),
-        "seconds": seconds,
+        "seconds": metrics.get("test/seconds_per_image"),
         "thresholds": _thresholds(metrics),
-        "no_threshold": _text(metrics.get("threshold_why")),
-        "image_score": _text(metrics.get("image_score")),
+        "no_threshold": str(metrics.get("threshold_why") or ""),
+        "image_score": str(metrics.get("image_score") or ""),
         "planted_pixels": "planted" in str(metrics.get("data/pixel_truth")),
         "notes": list(metrics.get("notes", [])),
     }
@@ -120,13 +115,11 @@ def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The marks of the slider, each called what it is."""
     rate = metrics.get("threshold_rate")
     wanted = "" if rate is None else f" for {100 * rate:g} % false alarms"
+    optimistic = "chosen on the test set, hence optimistic"
     known = {
         "threshold": ("free", "checkpoint", f"chosen without test images{wanted}"),
-        "test/image_threshold": ("image", "best F1", "chosen on the test set, hence optimistic"),
-        "test/pixel_threshold": (
-            *("pixel", "best pixel F1"),
-            "chosen on the test set, hence optimistic",
-        ),
+        "test/image_threshold": ("image", "best F1", optimistic),
+        "test/pixel_threshold": ("pixel", "best pixel F1", optimistic),
     }
     return [
         {"id": name, "name": title, "how": how, "value": metrics[key]}
@@ -137,20 +130,15 @@ def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _images(key: tuple) -> dict[str, Any]:
     """The test images that runs share: names below their common folder, kinds, labels."""
-    paths = [path for path, *_ in key]
+    paths, kind, label, planted = zip(*key, strict=True) if key else ((),) * 4
     try:
         common = os.path.commonpath([PurePath(path).parent for path in paths])
     except ValueError:  # none, or absolute and relative ones
         common = ""
-    kinds = list(dict.fromkeys(kind for _, kind, *_ in key))
-    return {
-        "folder": common,
-        "names": [os.path.relpath(path, common) if common else path for path in paths],
-        "kinds": kinds,
-        "kind": [kinds.index(kind) for _, kind, *_ in key],
-        "label": [label for *_, label, _ in key],
-        "planted": [int(planted) for *_, planted in key],
-    }
+    names = [os.path.relpath(path, common) if common else path for path in paths]
+    kinds = list(dict.fromkeys(kind))
+    of = [kinds.index(name) for name in kind]
+    return {"names": names, "kinds": kinds, "kind": of, "label": label, "planted": planted}
 
 
 def _labels(groups: Sequence[tuple]) -> list[str]:
@@ -162,24 +150,3 @@ def _labels(groups: Sequence[tuple]) -> list[str]:
         named = [f"{k.removeprefix('data/')}={dict(settings)[k]}" for k in apart]
         labels.append(", ".join([data, backbone, *named]))
     return labels
-
-
-def _colours() -> str:
-    """The colours of a map from low to high, 256 times six hexadecimal digits."""
-    return colormaps[DISTANCES](range(256), bytes=True)[:, :3].tobytes().hex()
-
-
-def _root(folders: Iterable[Path]) -> Path:
-    """The folder that names of runs start from: of one run, the one around it."""
-    whole = [folder.resolve() for folder in folders]
-    if len(whole) == 1:
-        return whole[0].parent
-    return Path(os.path.commonpath(whole))
-
-
-def _short(metric: str) -> str:
-    return metric.removeprefix("test/")
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

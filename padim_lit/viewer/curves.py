@@ -30,19 +30,12 @@ def draw_curves(runs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> lis
 
 def as_sweep(runs: Iterable[Mapping[str, Any]], metric: str) -> dict[str, Any]:
     """Runs on the same data as `figures.curves` reads a sweep: mean and sd over their seeds."""
-    by: dict[tuple[str, int], list[float]] = {}
-    planted = False
-    for run in runs:
-        by.setdefault((run["proj"], run["dim"]), []).append(run["metrics"][metric])
-        planted |= run["planted_pixels"]
-    configurations = [
-        {
-            "proj": proj,
-            "dim": dim,
-            "mean": {metric: fmean(values)},
-            "sd": {metric: stdev(values) if len(values) > 1 else None},
-        }
-        for (proj, dim), values in sorted(by.items())
-    ]
-    truth = {"pixel_truth": "planted defects" if planted else ""}
-    return {"label": "", "configurations": configurations, "fits": [], "constants": truth}
+    runs, configurations = list(runs), []
+    for proj, dim in sorted({(run["proj"], run["dim"]) for run in runs}):
+        mine = [r["metrics"][metric] for r in runs if (r["proj"], r["dim"]) == (proj, dim)]
+        sd = stdev(mine) if len(mine) > 1 else None
+        both = {"mean": {metric: fmean(mine)}, "sd": {metric: sd}}
+        configurations.append({"proj": proj, "dim": dim, **both})
+    planted = "planted defects" if any(run["planted_pixels"] for run in runs) else ""
+    constants = {"pixel_truth": planted}
+    return {"label": "", "configurations": configurations, "fits": [], "constants": constants}

@@ -10,89 +10,62 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from padim_lit.visualization.gallery import GalleryEntry
+from padim_lit.visualization.gallery import ROLES, GalleryEntry
 from padim_lit.visualization.panels import common_scale
 
-#: Steps of a distance in the page, over the range of a run's maps.
+#: Steps of a distance in the page, over the range of a run's maps: twelve bits.
 LEVELS = 2**12 - 1
 #: Pixels of a picture's longer side; of larger ones every n-th pixel is kept.
 SIDE = 512
 QUALITY = 85
-ROLES = ("hit", "miss", "false_alarm")
 
 
 def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) -> dict[str, Any]:
     """The clearest pictures of each role, at most `most`, within `budget` characters of base64.
 
-    A map is uint16 (h,w), a distance being ``low + step · map``, kept as differences along both
-    axes (see `pack`); ``left`` is the number of pictures that were left out.
+    A map is uint16 (h,w): a distance is ``low + step`` times its lower twelve bits, and the bit
+    above them is 1 in a defect; see `pack`. ``left`` is the number of pictures left out.
     """
     maps = [picture.map for picture in pictures]
-    low, high = (min(m.min() for m in maps), max(m.max() for m in maps)) if maps else (0, 1)
-    step = max(float(high) - float(low), 1e-6) / LEVELS
+    low, high = float(min(m.min() for m in maps)), float(max(m.max() for m in maps))
+    step = max(high - low, 1e-6) / LEVELS
+    height, width = maps[0].shape
+    every = -(-max(height, width) // SIDE)
     # By rank first, so that a part of them still holds every role.
     order = sorted(pictures, key=lambda p: (p.rank, ROLES.index(p.role), p.index))
     items: list[dict[str, Any]] = []
     used = 0
     for picture in order[:most]:
-        item = _encode(picture, float(low), step)
-        used += sum(len(item[key] or "") for key in ("image", "map", "truth"))
+        kept = np.s_[::every, ::every]
+        values = np.rint((picture.map[kept].astype(np.float64) - low) / step).clip(0, LEVELS)
+        truth = picture.truth is not None and bool(picture.truth.any())
+        if truth:
+            values += (LEVELS + 1) * picture.truth[kept]
+        shown = ("role", "rank", "kind", "label", "score", "planted")
+        item = {name: getattr(picture, name) for name in shown}
+        item |= {"name": PurePath(picture.path).name, "image": _jpeg(picture.image[kept])}
+        item |= {"map": pack(values.astype(np.uint16)), "truth": truth}
+        used += len(item["image"]) + len(item["map"])
         if used > budget:
             break
         items.append(item)
     items.sort(key=lambda item: (ROLES.index(item["role"]), item["planted"], item["rank"]))
-    shape = maps[0].shape if maps else (1, 1)
-    every = _every(shape)
     return {
-        "low": float(low),
-        "step": step,
-        "scale": common_scale(maps),
-        "height": len(range(0, shape[0], every)),
-        "width": len(range(0, shape[1], every)),
-        "every": every,
-        "items": items,
-        "left": len(pictures) - len(items),
+        **{"low": low, "step": step, "scale": common_scale(maps), "every": every},
+        **{"height": -(-height // every), "width": -(-width // every)},
+        **{"items": items, "left": len(pictures) - len(items)},
     }
 
 
-def _encode(picture: GalleryEntry, low: float, step: float) -> dict[str, Any]:
-    every = _every(picture.map.shape)
-    image, map = picture.image[::every, ::every], picture.map[::every, ::every]
-    levels = np.rint((map.astype(np.float64) - low) / step).clip(0, LEVELS).astype(np.uint16)
-    truth = None
-    if picture.truth is not None and picture.truth.any():
-        truth = _text(np.packbits(picture.truth[::every, ::every]).tobytes())
-    return {
-        "role": picture.role,
-        "rank": picture.rank,
-        "name": PurePath(picture.path).name,
-        "kind": picture.kind,
-        "label": picture.label,
-        "score": picture.score,
-        "planted": picture.planted,
-        "image": _jpeg(image),
-        "map": pack(levels),
-        "truth": truth,
-    }
-
-
-def pack(levels: np.ndarray) -> str:
+def pack(values: np.ndarray) -> str:
     """uint16 (h,w) as differences along both axes, low bytes then high bytes, zlib, base64.
 
     Neighbours of a blurred map differ little, so that most differences need two or three bits.
     """
-    wide = levels.astype(np.int64)
-    across = np.diff(wide, axis=1, prepend=0)
+    across = np.diff(values.astype(np.int64), axis=1, prepend=0)
     both = np.diff(across, axis=0, prepend=0).astype(np.uint16)
-    return _text((both & 255).astype(np.uint8).tobytes() + (both >> 8).astype(np.uint8).tobytes())
-
-
-def _every(shape: tuple[int, ...]) -> int:
-    return -(-max(shape) // SIDE)
-
-
-def _text(content: bytes) -> str:
-    return base64.b64encode(zlib.compress(content)).decode()
+    halves = (both & 255).astype(np.uint8).tobytes() + (both >> 8).astype(np.uint8).tobytes()
+    return base64.b64encode(zlib.compress(halves)).decode()
 
 
 def _jpeg(image: np.ndarray) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from padim_lit.analysis.result_files import Scores, natural, read_predictions, read_results
+from padim_lit.analysis.result_files import Scores, natural, read_predictions, read_results, require
 from padim_lit.errors import InputError
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.maps import read_maps
@@ -59,18 +59,12 @@ def read_run(folder: Path) -> Run:
     Raises:
         InputError: a file is not what mode=fit writes; it is named.
     """
-    (metrics,) = read_results(folder / "metrics.json")
+    file = folder / "metrics.json"
+    (metrics,) = read_results(file)
+    require(metrics, file, TEXTS, WHOLE)
     notes = metrics.setdefault("notes", [])
-    right = {
-        **{key: isinstance(metrics.get(key), str) for key in TEXTS},
-        **{key: type(metrics.get(key)) is int for key in WHOLE},
-        "notes": isinstance(notes, list) and all(isinstance(note, str) for note in notes),
-    }
-    if wrong := [key for key, is_right in right.items() if not is_right]:
-        raise InputError(
-            f"{folder / 'metrics.json'} cannot be read ({wrong[0]}={metrics.get(wrong[0])!r}); "
-            "remove it, or run mode=fit again"
-        )
+    if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
+        raise InputError(f"{file}: notes={notes!r} must be a list of texts; run the job again")
     predictions, maps = folder / "predictions.csv", folder / "heatmaps" / "maps.npz"
     plants = bool(metrics.get("data/test_planted"))
     return Run(

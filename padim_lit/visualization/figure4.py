@@ -1,19 +1,18 @@
 """One picture: test images in rows, and in columns what several projections make of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from padim_lit.data.items import Item
 from padim_lit.visualization.palette import FALSE, FOUND, TRUTH
-from padim_lit.visualization.panels import colour_bar, common_scale, inches, overlay, show
+from padim_lit.visualization.panels import colour_bar, common_scale, inches, overlay, show, write
 
 SIDE = 1.75  # of a panel, inches
 
@@ -36,9 +35,6 @@ class Method:
     pixel_auroc: float | None
     pixel_f1max: float
     pixel_threshold: float
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -81,80 +77,59 @@ def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[s
     """
     rows, columns = len(examples), 2 + 2 * len(methods)
     tall = inches(examples[0].truth.shape, SIDE)
-    left, top, bottom = 1.15, 1.35, 1.35
-    width, height = left + columns * SIDE + 0.15, top + rows * tall + bottom
+    left, top, bottom, right = 1.15, 1.35, 1.35, 0.15
+    width, height = left + columns * SIDE + right, top + rows * tall + bottom
     figure = Figure((width, height), dpi=110)
     grid = figure.add_gridspec(
-        rows, columns, left=left / width, right=1 - 0.15 / width, bottom=bottom / height,
+        rows, columns, left=left / width, right=1 - right / width, bottom=bottom / height,
         top=1 - top / height, wspace=0.04, hspace=0.04,
     )  # fmt: skip
     scales = [common_scale([e.maps[m] for e in examples]) for m in range(len(methods))]
+    heads = ["image", "truth", *["heat map", "mask"] * len(methods)]
     for row, example in enumerate(examples):
+        pictures = [example.image, example.truth.astype(np.uint8) * 255]
+        for method, map, scale in zip(methods, example.maps, scales, strict=True):
+            pictures.append(overlay(example.image, map, scale))
+            pictures.append(judged(example, map, method.pixel_threshold))
         axes = [figure.add_subplot(grid[row, column]) for column in range(columns)]
-        heads = ["image", "truth", *["heat map", "mask"] * len(methods)]
-        names = heads if row == 0 else [""] * columns
-        truth = example.truth.astype(np.uint8) * 255
-        for place, picture, name in zip(axes, (example.image, truth), names, strict=False):
-            show(place, picture, name, 9)
-        for m, method in enumerate(methods):
-            heat, mask = axes[2 + 2 * m : 4 + 2 * m]
-            show(heat, overlay(example.image, example.maps[m], scales[m]), names[2 + 2 * m], 9)
-            show(mask, judged(example, example.maps[m], method.pixel_threshold), names[3], 9)
-            _inside(heat, f"score {method.scores[row]:.1f}")
-        _label(figure, grid[row, 0].get_position(figure), example)
-    for m, method in enumerate(methods):
+        for place, picture, head in zip(axes, pictures, heads, strict=True):
+            show(place, picture, head if row == 0 else "", 9)
+        for heat, method in zip(axes[2::2], methods, strict=True):
+            heat.text(
+                0.03, 0.03, f"score {method.scores[row]:.1f}", transform=heat.transAxes,
+                fontsize=7.5, color="white",
+                bbox={"facecolor": "black", "alpha": 0.55, "pad": 1.5, "edgecolor": "none"},
+            )  # fmt: skip
+        names = ["planted"] * (example.planted and "planted" not in example.kind)
+        name = "\n".join([*names, *example.kind.split("_"), example.name[:16]])
+        spot = grid[row, 0].get_position(figure)
+        middle = height * (spot.y0 + spot.y1) / 2
+        write(figure, left - 0.08, middle, name, ha="right", va="center", fontsize=8.5)
+    for m, (method, scale) in enumerate(zip(methods, scales, strict=True)):
         first, last = (grid[0, 2 + 2 * m + i].get_position(figure) for i in (0, 1))
-        _head(figure, (first.x0 + last.x1) / 2, first.y1, method)
+        known = {"image AUROC": method.image_auroc, "pixel AUROC": method.pixel_auroc}
+        line = ", ".join(f"{name} {v:.3f}" for name, v in known.items() if v is not None)
+        f1 = f"pixel F1 {method.pixel_f1max:.3f} at distances ≥ {method.pixel_threshold:.2f}"
+        for above, text, style in (
+            (0.72, f"{method.proj}, D = {method.dim}", {"fontsize": 12, "fontweight": "bold"}),
+            *((0.52, line, {"fontsize": 8.5}), (0.33, f1, {"fontsize": 8.5})),
+        ):
+            x, y = width * (first.x0 + last.x1) / 2, height - top + above
+            write(figure, x, y, text, ha="center", **style)
         place = grid[rows - 1, 2 + 2 * m].get_position(figure)
         bar = (place.x0, place.y0 - 0.25 / height, place.width, 0.12 / height)
-        colour_bar(figure.add_axes(bar), scales[m], method.pixel_threshold, flat=True)
-    patches = [
-        Patch(color=colour, label=name)
-        for colour, name in ((FOUND, "found"), (FALSE, "false alarm"), (TRUTH, "missed"))
-    ]
-    spot = (1 - 0.15 / width, (bottom - 0.62) / height)
+        colour_bar(figure.add_axes(bar), scale, method.pixel_threshold, flat=True)
+    colours = {"found": FOUND, "false alarm": FALSE, "missed": TRUTH}
     figure.legend(
-        handles=patches, loc="upper right", bbox_to_anchor=spot, ncols=3, fontsize=8,
-        frameon=False, borderaxespad=0,
+        handles=[Patch(color=colour, label=name) for name, colour in colours.items()],
+        loc="upper right", bbox_to_anchor=(1 - right / width, (bottom - 0.62) / height), ncols=3,
+        fontsize=8, frameon=False, borderaxespad=0,
     )  # fmt: skip
     _caption(figure, examples, what)
     return figure
 
 
-def _head(figure: Figure, x: float, y: float, method: Method) -> None:
-    inch = 1 / figure.get_figheight()
-    known = {"image AUROC": method.image_auroc, "pixel AUROC": method.pixel_auroc}
-    line = ", ".join(f"{name} {value:.3f}" for name, value in known.items() if value is not None)
-    figure.text(
-        x, y + 0.72 * inch, f"{method.proj}, D = {method.dim}", ha="center", fontsize=12,
-        fontweight="bold", parse_math=False,
-    )  # fmt: skip
-    figure.text(x, y + 0.52 * inch, line, ha="center", fontsize=8.5)
-    line = f"pixel F1 {method.pixel_f1max:.3f} at distances ≥ {method.pixel_threshold:.2f}"
-    figure.text(x, y + 0.33 * inch, line, ha="center", fontsize=8.5)
-
-
-def _label(figure: Figure, place: Any, example: Example) -> None:
-    kind = example.kind.replace("_", "\n")
-    inch = 1 / figure.get_figwidth()
-    text = f"{kind}\n{example.name[:16]}"
-    if example.planted and "planted" not in kind:
-        text = f"planted\n{text}"
-    figure.text(
-        place.x0 - 0.08 * inch, (place.y0 + place.y1) / 2, text, ha="right", va="center",
-        fontsize=8.5, parse_math=False,
-    )  # fmt: skip
-
-
-def _inside(axes: Axes, text: str) -> None:
-    axes.text(
-        0.03, 0.03, text, transform=axes.transAxes, fontsize=7.5, color="white",
-        bbox={"facecolor": "black", "alpha": 0.55, "pad": 1.5, "edgecolor": "none"},
-    )  # fmt: skip
-
-
 def _caption(figure: Figure, examples: Sequence[Example], what: Mapping[str, Any]) -> None:
-    inch = 1 / figure.get_figheight()
     lines = [
         f"{what['data']}: {what['train_images']} good images to fit. {what['backbone']} "
         f"({what['weights']}), C = {what['embedding_dim']}, grid {what['grid']}, "
@@ -164,12 +139,9 @@ def _caption(figure: Figure, examples: Sequence[Example], what: Mapping[str, Any
     ]
     if any(example.planted for example in examples):
         lines.append("Defects called planted are synthetic, with known masks.")
-    random = what["weights"].startswith("random")
-    left = 0.1 / figure.get_figwidth()
     for i, line in enumerate(lines):
-        figure.text(left, (0.45 - 0.17 * i) * inch, line, fontsize=8, parse_math=False)
-    if random:
-        figure.text(
-            left, 1 - 0.22 * inch, "Random weights: these maps say nothing about detection.",
-            fontsize=11, fontweight="bold", color=FALSE,
-        )  # fmt: skip
+        write(figure, 0.1, 0.45 - 0.17 * i, line, fontsize=8)
+    if what["weights"].startswith("random"):
+        line = "Random weights: these maps say nothing about detection."
+        top = figure.get_figheight() - 0.22
+        write(figure, 0.1, top, line, fontsize=11, fontweight="bold", color=FALSE)

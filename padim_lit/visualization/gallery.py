@@ -3,13 +3,15 @@
 from bisect import insort
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Role = Literal["hit", "miss", "false_alarm"]
+#: In the order of a report.
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Gallery:
         if k < 1:
             raise ValueError(f"k={k}: a gallery keeps at least one picture of each role")
         self.k = k
-        self._kept: dict[tuple[Role, bool], list[tuple[tuple[float, int], GalleryEntry]]] = {}
+        self._kept: dict[tuple[Role, bool], list[GalleryEntry]] = {}
 
     def add(self, batch: Mapping[str, Any], score: Tensor, map: Tensor) -> None:
         """Offer a collated batch of B images.
@@ -74,19 +76,16 @@ class Gallery:
             batch["index"].tolist(), batch["label"].tolist(), score.tolist(), known, strict=True
         )
         for i, (index, label, value, has_truth) in enumerate(rows):
-            picture = None
-            for role in ("hit", "miss") if label else ("false_alarm",):
-                if self._full_of_better(role, has_truth, value, index):
-                    continue
-                # Only now, because copying every image and map off the device would be slow.
-                if picture is None:
-                    picture = _picture(batch, score, map, i)
-                self._keep(replace(picture, role=role))
+            for role in ROLES[:2] if label else ROLES[2:]:
+                shelf = self._kept.get((role, has_truth), [])
+                # Copying every image and map off the device would be slow.
+                if len(shelf) < self.k or _place(role, value, index) < _place_of(shelf[-1]):
+                    self._keep(_picture(batch, score, map, i, role))
 
     def merge(self, other: "Gallery") -> None:
         """Take in what another rank's gallery kept; an image seen by both stays one picture."""
         for shelf in other._kept.values():
-            for _, picture in shelf:
+            for picture in shelf:
                 self._keep(picture)
 
     def pictures(self) -> list[GalleryEntry]:
@@ -95,47 +94,38 @@ class Gallery:
         Where there are fewer than 2k defective images, the upper half are hits and the rest
         misses, so that none is both.
         """
-        chosen = []
+        chosen: dict[Role, list[GalleryEntry]] = {role: [] for role in ROLES}
         for truth in (False, True):
-            hits, misses, alarms = (
-                [picture for _, picture in self._kept.get((role, truth), [])]
-                for role in ("hit", "miss", "false_alarm")
-            )
-            defective = len({picture.index for picture in hits + misses})
-            if defective < 2 * self.k:
-                hits = hits[: (defective + 1) // 2]
-                misses = misses[: defective // 2]
-            chosen += [
-                replace(picture, rank=rank)
-                for shelf in (hits, misses, alarms)
-                for rank, picture in enumerate(shelf, start=1)
-            ]
-        order = ("hit", "miss", "false_alarm")
-        return sorted(chosen, key=lambda picture: order.index(picture.role))
-
-    def _full_of_better(self, role: Role, truth: bool, score: float, index: int) -> bool:
-        shelf = self._kept.get((role, truth), [])
-        return len(shelf) == self.k and shelf[-1][0] < _place(role, score, index)
+            shelves = {role: self._kept.get((role, truth), []) for role in ROLES}
+            defective = len({p.index for p in shelves["hit"] + shelves["miss"]})
+            most = {"hit": (defective + 1) // 2, "miss": defective // 2, "false_alarm": self.k}
+            for role, shelf in shelves.items():
+                chosen[role] += [replace(p, rank=i) for i, p in enumerate(shelf[: most[role]], 1)]
+        return [picture for pictures in chosen.values() for picture in pictures]
 
     def _keep(self, picture: GalleryEntry) -> None:
         shelf = self._kept.setdefault((picture.role, picture.truth is not None), [])
-        if any(held.index == picture.index for _, held in shelf):
-            return
-        place = _place(picture.role, picture.score, picture.index)
-        insort(shelf, (place, picture), key=lambda entry: entry[0])
-        del shelf[self.k :]
+        if all(held.index != picture.index for held in shelf):
+            insort(shelf, picture, key=_place_of)
+            del shelf[self.k :]
 
 
 def _place(role: Role, score: float, index: int) -> tuple[float, int]:
     return (score if role == "miss" else -score, index)
 
 
-def _picture(batch: Mapping[str, Any], score: Tensor, map: Tensor, i: int) -> GalleryEntry:
+def _place_of(picture: GalleryEntry) -> tuple[float, int]:
+    return _place(picture.role, picture.score, picture.index)
+
+
+def _picture(
+    batch: Mapping[str, Any], score: Tensor, map: Tensor, i: int, role: Role
+) -> GalleryEntry:
     image = batch["image"][i].clamp(0, 1).mul(255).round().to(torch.uint8)
     # copy(): a view would keep the whole batch alive.
     truth = batch["mask"][i].cpu().numpy().copy() if batch["count_pixel"][i] else None
     return GalleryEntry(
-        role="hit",
+        role=role,
         rank=0,
         index=int(batch["index"][i]),
         path=batch["path"][i],

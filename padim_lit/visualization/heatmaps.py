@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -16,13 +17,11 @@ from padim_lit.visualization.panels import (
     colour_bar,
     inches,
     legend,
-    no_truth,
     outline,
     overlay,
     show,
-    threshold_note,
     to_png,
-    verdict,
+    write,
 )
 
 NAMES = {
@@ -31,17 +30,49 @@ NAMES = {
     "false_alarm": "Highest-scoring good",
 }
 
-Thresholds = tuple[float | None, float | None]  # of the map, of the image
+
+@dataclass(frozen=True)
+class Look:
+    """What all figures of a run have in common.
+
+    Attributes:
+        threshold: Mahalanobis distance of the map's outline, chosen on the test set; None draws
+            none.
+        image_threshold: from which an image counts as defective (that of F1-max, chosen on the
+            test set); None calls none hit or miss.
+        scale: (low, high) Mahalanobis distance of the colours.
+        title: what the run was, in a few words.
+    """
+
+    threshold: float | None
+    image_threshold: float | None
+    scale: tuple[float, float]
+    title: str
+
+    def sheet(self, width: float, height: float, pictures: Sequence[GalleryEntry]) -> Figure:
+        """A figure with what stands below all of them: the thresholds and what outlines mean."""
+        figure = Figure((width, height), dpi=100)  # not pyplot, which would keep it
+        values = {"map": self.threshold, "image": self.image_threshold}
+        known = [f"{name} threshold {v:.2f}" for name, v in values.items() if v is not None]
+        note = "No threshold could be chosen: the test set lacks good or defective images."
+        if known:
+            note = f"Chosen on the test set, hence optimistic: {', '.join(known)}."
+        write(figure, 0.1, 0.19, note, fontsize=9, va="center")
+        legend(figure, pictures, self.threshold)
+        return figure
+
+    def called(self, picture: GalleryEntry) -> str | None:
+        """What the image threshold makes of it; None for a good image below or without one."""
+        if self.image_threshold is None:
+            return None
+        names = {(True, 1): "Hit", (True, 0): "False alarm", (False, 1): "Miss"}
+        return names.get((picture.score >= self.image_threshold, picture.label))
 
 
 def save_heatmaps(
     folder: str | os.PathLike,
     pictures: Sequence[GalleryEntry],
-    threshold: float | None,
-    scale: tuple[float, float],
-    *,
-    title: str,
-    image_threshold: float | None = None,
+    look: Look,
     explanations: Sequence[Explanation] | None = None,
 ) -> list[Path]:
     """Write one PNG per picture and ``overview.png``, and return their paths, the overview last.
@@ -49,85 +80,74 @@ def save_heatmaps(
     Args:
         folder: made if it is missing.
         pictures: from ``Gallery.pictures``, all of one size; none writes nothing.
-        threshold: Mahalanobis distance of the map's outline, chosen on the test set; None draws
-            none.
-        scale: (low, high) Mahalanobis distance of the colours, one for all pictures.
-        title: what the run was, in a few words.
-        image_threshold: Mahalanobis distance from which an image score counts as defective (that
-            of F1-max, chosen on the test set); None calls no image a hit, miss or false alarm.
+        look: what the figures have in common.
         explanations: of each picture's score, for a row of each layer's share of the map.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    folder, paths, thresholds = Path(folder), [], (threshold, image_threshold)
+    folder, paths = Path(folder), []
     for picture, why in zip(pictures, explanations or [None] * len(pictures), strict=True):
         path = folder / _file_name(picture)
         if path in paths:
             path = folder / f"{picture.index}_{path.name}"
-        paths.append(write_bytes(path, to_png(_panels(picture, thresholds, scale, title, why))))
+        paths.append(write_bytes(path, to_png(draw_one(picture, look, why))))
     if pictures:
-        path = folder / "overview.png"
-        paths.append(write_bytes(path, to_png(_overview(pictures, thresholds, scale, title))))
+        paths.append(write_bytes(folder / "overview.png", to_png(draw_all(pictures, look))))
     return paths
 
 
-def _panels(
-    picture: GalleryEntry,
-    thresholds: Thresholds,
-    scale: tuple[float, float],
-    title: str,
-    why: Explanation | None = None,
-) -> Figure:
-    threshold, image_threshold = thresholds
+def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) -> Figure:
+    """A picture, its truth, map and outlines; below them each layer's share, where it is known."""
     h, w = picture.map.shape
     side, columns = 2.9, 4 if why is None else max(4, len(why.layer_maps) + 1)
     rows, tall = 1 if why is None else 2, inches((h, w), side)
     width, height = columns * side + 1.2, rows * (tall + 0.35) + 1.15
-    figure = Figure((width, height), dpi=100)  # not pyplot, which would keep it
+    figure = look.sheet(width, height, [picture])
     grid = figure.add_gridspec(
         rows, columns + 1, left=0.1 / width, right=1 - 0.75 / width, bottom=0.45 / height,
         top=1 - 1 / height, wspace=0.05, hspace=0.35 / tall, width_ratios=(1,) * columns + (0.05,),
     )  # fmt: skip
-    original, truth, heat, outlined = (figure.add_subplot(grid[0, i]) for i in range(4))
+    truth, truth_name, missing = picture.truth, "truth", no_truth(picture)
+    if missing:
+        truth = np.full((h, w), 230 / 255)
+    elif picture.planted:
+        truth_name = "truth (planted)"
+    heat = overlay(picture.image, picture.map, look.scale)
+    shown = [
+        *((picture.image, "image"), (np.uint8(truth * 255), truth_name)),
+        *((heat, "anomaly map over the image"), (picture.image, "outlines on the image")),
+    ]
+    axes = [figure.add_subplot(grid[0, i]) for i in range(4)]
     if why is not None:
         name = f"positions that matter; layers: 0 to {why.scale[1]:.1f}"
-        show(figure.add_subplot(grid[1, 0]), boxed(picture.image, why), name)
-        for i, (name, share) in enumerate(why.layers.items()):
-            part = overlay(picture.image, why.layer_maps[i], why.scale)
-            show(figure.add_subplot(grid[1, 1 + i]), part, f"{name}: {share:.0%} of the score")
+        shown.append((boxed(picture.image, why), name))
+        for part, (name, share) in zip(why.layer_maps, why.layers.items(), strict=True):
+            heat = overlay(picture.image, part, why.scale)
+            shown.append((heat, f"{name}: {share:.0%} of the score"))
+        axes += [figure.add_subplot(grid[1, i]) for i in range(len(why.layers) + 1)]
+    for place, (image, name) in zip(axes, shown, strict=True):
+        show(place, image, name)
+    if missing:
+        axes[1].text(0.5, 0.5, missing, transform=axes[1].transAxes, ha="center", va="center")
+    outline(axes[3], picture, look.threshold, width=1.5)
+    colour_bar(figure.add_subplot(grid[0, -1]), look.scale, look.threshold)
 
-    show(original, picture.image, "image")
-    missing = no_truth(picture)
-    if missing is None:
-        name = "truth (planted)" if picture.planted else "truth"
-        show(truth, picture.truth.astype(np.uint8) * 255, name)
-    else:
-        show(truth, np.full((h, w), 230, np.uint8), "truth")
-        truth.text(0.5, 0.5, missing, transform=truth.transAxes, ha="center", va="center")
-    show(heat, overlay(picture.image, picture.map, scale), "anomaly map over the image")
-    show(outlined, picture.image, "outlines on the image")
-    outline(outlined, picture, threshold, width=1.5)
-    colour_bar(figure.add_subplot(grid[0, -1]), scale, threshold)
-
-    place = f"{NAMES[picture.role]}, no. {picture.rank}"
-    heading = f"{place}: {picture.kind}, score {picture.score:.2f}"
-    if image_threshold is not None:
-        where = "at or above" if picture.score >= image_threshold else "below"
-        called = verdict(picture, image_threshold)
+    heading = (
+        f"{NAMES[picture.role]}, no. {picture.rank}: {picture.kind}, score {picture.score:.2f}"
+    )
+    if look.image_threshold is not None:
+        where = "at or above" if picture.score >= look.image_threshold else "below"
+        called = look.called(picture)
         heading += f" ({f'{called}: ' if called else ''}{where} the image threshold)"
-    detail = (PurePath(picture.path).name, title)
-    _text(figure, 1 - 0.27 / height, heading, fontsize=12, fontweight="bold")
-    _text(figure, 1 - 0.56 / height, "   |   ".join(detail), fontsize=9)
-    _text(figure, 0.19 / height, threshold_note(threshold, image_threshold), fontsize=9)
-    legend(figure, [picture], threshold)
+    write(figure, 0.1, height - 0.27, heading, fontsize=12, fontweight="bold", va="center")
+    detail = f"{PurePath(picture.path).name}   |   {look.title}"
+    write(figure, 0.1, height - 0.56, detail, fontsize=9, va="center")
     return figure
 
 
-def _overview(
-    pictures: Sequence[GalleryEntry], thresholds: Thresholds, scale: tuple[float, float], title: str
-) -> Figure:
-    threshold, image_threshold = thresholds
+def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> Figure:
+    """All pictures beside their maps, a row of them a shelf."""
     shelves: dict[str, list[GalleryEntry]] = {}
     for picture in pictures:
         shelves.setdefault(_shelf(picture), []).append(picture)
@@ -135,34 +155,34 @@ def _overview(
     side, gap = 1.55, 0.34
     tall = inches(pictures[0].map.shape, side)
     width, height = columns * (2 * side + 0.1) + 2.4, len(shelves) * (tall + gap) + 0.9
-    figure = Figure((width, height), dpi=100)  # not pyplot, which would keep it
+    figure = look.sheet(width, height, pictures)
     grid = figure.add_gridspec(
         len(shelves), columns, left=1.5 / width, right=1 - 0.9 / width, bottom=0.45 / height,
         top=1 - 0.8 / height, wspace=0.03, hspace=gap / tall,
     )  # fmt: skip
     for row, (name, shelf) in enumerate(shelves.items()):
         spot = grid[row, 0].get_position(figure)
-        _text(figure, (spot.y0 + spot.y1) / 2, name, fontsize=9, fontweight="bold")
+        middle = height * (spot.y0 + spot.y1) / 2
+        write(figure, 0.1, middle, name, fontsize=9, fontweight="bold", va="center")
         for column, picture in enumerate(shelf):
             axes = figure.add_subplot(grid[row, column])
-            both = (picture.image, overlay(picture.image, picture.map, scale))
-            name = f"{picture.kind}, {picture.score:.2f}"
-            if called := verdict(picture, image_threshold):
-                name += f", {called}"
-            show(axes, np.concatenate(both, axis=1), name, 8.5)
-            outline(axes, picture, threshold, width=0.9)
+            both = (picture.image, overlay(picture.image, picture.map, look.scale))
+            said = [picture.kind, f"{picture.score:.2f}", look.called(picture)]
+            show(axes, np.concatenate(both, axis=1), ", ".join(filter(None, said)), 8.5)
+            outline(axes, picture, look.threshold, width=0.9)
     bar = (1 - 0.78 / width, 0.45 / height, 0.16 / width, 1 - 1.25 / height)
-    colour_bar(figure.add_axes(bar), scale, threshold)
-    _text(figure, 1 - 0.25 / height, title, fontsize=13, fontweight="bold")
-    _text(figure, 0.19 / height, threshold_note(threshold, image_threshold), fontsize=9)
-    legend(figure, pictures, threshold)
+    colour_bar(figure.add_axes(bar), look.scale, look.threshold)
+    write(figure, 0.1, height - 0.25, look.title, fontsize=13, fontweight="bold", va="center")
     return figure
 
 
-def _text(figure: Figure, height: float, text: str, **style: object) -> None:
-    # A name on disk may hold "$" pairs, which matplotlib would set as mathematics.
-    left = 0.1 / figure.get_figwidth()
-    figure.text(left, height, text, va="center", parse_math=False, **style)
+def no_truth(picture: GalleryEntry) -> str | None:
+    """Why there is no truth to draw, or None where there is."""
+    if picture.label == 0:
+        return "good image:\nno defect"
+    if picture.truth is None:
+        return "no pixel truth"
+    return None if picture.truth.any() else "the defect lies\noutside the crop"
 
 
 def _shelf(picture: GalleryEntry) -> str:

@@ -1,40 +1,38 @@
 """The pictures of a gallery as numbers, ``maps.npz``, for pages that colour the maps anew."""
 
 import io
+import json
 import os
-import struct
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from padim_lit.analysis.result_files import BROKEN_ARCHIVE, require
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_bytes
-from padim_lit.visualization.gallery import GalleryEntry
+from padim_lit.visualization.gallery import ROLES, GalleryEntry
 
 #: Of the file's layout.
-VERSION = 1
+VERSION = 2
 #: Steps of a stored distance between the lowest and the highest of all maps.
 LEVELS = 2**16 - 1
 #: Bytes that a file may hold unpacked; 24 pictures of 2048 × 2048 pixels hold 600 MB.
 LIMIT = 2**30
-TEXTS, NUMBERS = ("path", "kind", "role"), ("index", "label", "rank")
-#: Name → letter of NumPy's kind and number of axes.
-LAYOUT = {
-    **dict.fromkeys(TEXTS, ("U", 1)),
-    **dict.fromkeys(NUMBERS, ("i", 1)),
-    **{"score": ("f", 1), "known": ("b", 1), "planted": ("b", 1)},
-    **{"image": ("u", 4), "truth": ("b", 3), "map": ("u", 3), "low": ("f", 0), "step": ("f", 0)},
-}
+TEXTS, WHOLE = ("role", "path", "kind"), ("rank", "index", "label")
+#: A picture's attributes that are no arrays.
+SAID = (*TEXTS, *WHOLE, "score", "planted")
+#: The arrays' types.
+ARRAYS = {"image": np.uint8, "truth": np.bool_, "map": np.uint16}
 
 
 def write_maps(path: str | os.PathLike, pictures: Sequence[GalleryEntry]) -> Path | None:
     """Write K pictures of one size as arrays, compressed; none writes nothing.
 
-    ``image`` uint8 (K,h,w,3); ``truth`` bool (K,h,w) with ``known`` bool (K,); ``map`` uint16
-    (K,h,w), a distance being ``low + step · map``; one value a picture of the other attributes.
+    ``image`` uint8 (K,h,w,3); ``truth`` bool (K,h,w); ``map`` uint16 (K,h,w), a distance being
+    ``low + step · map``; ``about``, a JSON text with these two and what is said of each picture.
     Sixteen bits over the range of the maps are finer than half-precision floats.
 
     Raises:
@@ -46,21 +44,18 @@ def write_maps(path: str | os.PathLike, pictures: Sequence[GalleryEntry]) -> Pat
     low = float(maps.min())
     step = max(float(maps.max()) - low, 1e-6) / LEVELS
     blank = np.zeros(maps.shape[1:], bool)
-    arrays = {
-        "version": np.array(VERSION),
-        "image": np.stack([picture.image for picture in pictures]),
-        "known": np.array([picture.truth is not None for picture in pictures]),
-        "truth": np.stack([blank if p.truth is None else p.truth for p in pictures]),
-        "map": np.rint((maps - low) / step).astype(np.uint16),
-        "low": np.array(low),
-        "step": np.array(step),
-        "score": np.array([picture.score for picture in pictures], np.float64),
-        "planted": np.array([picture.planted for picture in pictures]),
-        **{name: np.array([getattr(p, name) for p in pictures], np.int64) for name in NUMBERS},
-        **{name: np.array([getattr(p, name) for p in pictures], np.str_) for name in TEXTS},
-    }
+    said = [
+        {"known": p.truth is not None, **{name: getattr(p, name) for name in SAID}}
+        for p in pictures
+    ]
     file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
+    np.savez_compressed(
+        file,
+        about=np.array(json.dumps({"version": VERSION, "low": low, "step": step, "said": said})),
+        image=np.stack([picture.image for picture in pictures]),
+        truth=np.stack([blank if p.truth is None else p.truth for p in pictures]),
+        map=np.rint((maps - low) / step).astype(np.uint16),
+    )
     return write_bytes(path, file.getvalue())
 
 
@@ -76,43 +71,39 @@ def read_maps(path: str | os.PathLike) -> list[GalleryEntry]:
         if size > LIMIT:
             raise ValueError(f"{size} bytes unpacked, at most {LIMIT} are read")
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("version", *LAYOUT)}
-        return _pictures(arrays)
-    except (
-        *(OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError),
-        *(zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, SyntaxError),
-    ) as error:
+            about, arrays = json.loads(file["about"].item()), {name: file[name] for name in ARRAYS}
+        return _pictures(about, **arrays)
+    except (*BROKEN_ARCHIVE, MemoryError, RuntimeError, SyntaxError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"{path} cannot be read ({reason}); remove it, or run mode=fit again"
         ) from error
 
 
-def _pictures(arrays: dict[str, np.ndarray]) -> list[GalleryEntry]:
-    if arrays["version"].shape != () or arrays["version"] != VERSION:
-        raise ValueError(f"version {arrays['version']}, known is {VERSION}")
-    shape = arrays["map"].shape
-    for name, (kind, axes) in LAYOUT.items():
-        found = arrays[name]
-        wanted = (*shape, 3) if name == "image" else shape[:axes]
-        if found.dtype.kind != kind or found.ndim != axes or found.shape != wanted:
-            raise ValueError(f"{name} is {found.dtype} {found.shape}")
-    if arrays["image"].dtype != np.uint8 or arrays["map"].dtype != np.uint16:
-        raise ValueError("image or map of a wrong type")
-    low, step = float(arrays["low"]), float(arrays["step"])
-    if not np.isfinite([low, step, *arrays["score"]]).all() or step <= 0 or 0 in shape:
+def _pictures(
+    about: dict[str, Any], image: np.ndarray, truth: np.ndarray, map: np.ndarray
+) -> list[GalleryEntry]:
+    if about["version"] != VERSION:
+        raise ValueError(f"version {about['version']}, known is {VERSION}")
+    low, step, said = about["low"], about["step"], about["said"]
+    shape = (len(said), *map.shape[1:])
+    if image.shape[-1:] != (3,):
+        raise ValueError(f"image is {image.shape}")
+    for name, array in {"image": image[..., 0], "truth": truth, "map": map}.items():
+        if array.dtype != ARRAYS[name] or array.shape != shape or len(shape) != 3 or 0 in shape:
+            raise ValueError(f"{name} is {array.dtype} {array.shape}")
+    for number, one in enumerate(said, 1):
+        require(one, f"picture {number}", TEXTS, WHOLE)
+        if one["role"] not in ROLES:
+            raise ValueError(f"an unknown role, {one['role']}")
+    if not np.isfinite([low, step, *(one["score"] for one in said)]).all() or step <= 0:
         raise ValueError("no finite scale or scores")
-    if not set(arrays["role"].tolist()) <= {"hit", "miss", "false_alarm"}:
-        raise ValueError("an unknown role")
     return [
         GalleryEntry(
-            image=arrays["image"][i],
-            truth=arrays["truth"][i] if arrays["known"][i] else None,
-            map=(low + step * arrays["map"][i]).astype(np.float32),
-            planted=bool(arrays["planted"][i]),
-            score=float(arrays["score"][i]),
-            **{name: int(arrays[name][i]) for name in NUMBERS},
-            **{name: str(arrays[name][i]) for name in TEXTS},
+            image=image[i],
+            truth=truth[i] if one["known"] else None,
+            map=(low + step * map[i]).astype(np.float32),
+            **{name: one[name] for name in SAID},
         )
-        for i in range(shape[0])
+        for i, one in enumerate(said)
     ]

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
+from scipy.ndimage import binary_erosion
 
 from padim_lit.deploy.explanation import Explanation
 from padim_lit.visualization.palette import FOUND
@@ -35,24 +36,21 @@ def side_by_side(
     heat = overlay(image, map, scale)
     if threshold is not None:
         heat[contour(map >= threshold)] = ImageColor.getrgb(FOUND)
-    pictures, texts = [image, heat], []
+    pictures, texts = [image, heat], ["", ""]
     if explanation is not None:
         pictures[0] = boxed(image, explanation)
         pictures += [overlay(image, part, explanation.scale) for part in explanation.layer_maps]
-        shares = [f"{name}: {share:.0%}" for name, share in explanation.layers.items()]
         high = f"colours of layers up to {explanation.scale[1]:.1f}"
-        texts = ["the positions that matter", f"score {explanation.score:.2f}; {high}", *shares]
-    height, width = image.shape[:2]
-    canvas = Image.new(
-        "RGB", (len(pictures) * (width + GAP) - GAP, height + (LINE if texts else 0)), "white"
-    )
-    for i, picture in enumerate(pictures):
-        canvas.paste(Image.fromarray(picture), (i * (width + GAP), 0))
+        texts = ["the positions that matter", f"score {explanation.score:.2f}; {high}"]
+        texts += [f"{name}: {share:.0%}" for name, share in explanation.layers.items()]
+    height, step = image.shape[0], image.shape[1] + GAP
+    size = (len(pictures) * step - GAP, height + LINE * (explanation is not None))
+    canvas = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
-    for i, text in enumerate(texts):
-        draw.text(
-            (i * (width + GAP) + 2, height + 1), text.replace("×", "x"), fill="black", font=font
-        )
+    for i, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+        canvas.paste(Image.fromarray(picture), (i * step, 0))
+        # The font has no "×".
+        draw.text((i * step + 2, height + 1), text.replace("×", "x"), fill="black", font=font)
     png = io.BytesIO()
     canvas.save(png, "PNG", compress_level=4)
     return png.getvalue()
@@ -70,9 +68,7 @@ def boxed(image: np.ndarray, explanation: Explanation) -> np.ndarray:
 
 def contour(region: np.ndarray) -> np.ndarray:
     """The pixels (h,w) of a region with one of their four neighbours outside of it."""
-    inside = np.pad(region, 1)
-    within = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
-    return region & ~within
+    return region & ~binary_erosion(region)
 
 
 def colours(maxima: np.ndarray | None, threshold: float | None) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -102,13 +103,11 @@ def legend(figure: Figure, pictures: Sequence[GalleryEntry], threshold: float | 
         )  # fmt: skip
 
 
-def threshold_note(threshold: float | None, image_threshold: float | None) -> str:
-    """The sentence about the thresholds of map and image that every figure carries."""
-    values = {"map": threshold, "image": image_threshold}
-    known = [f"{name} threshold {v:.2f}" for name, v in values.items() if v is not None]
-    if not known:
-        return "No threshold could be chosen: the test set lacks good or defective images."
-    return f"Chosen on the test set, hence optimistic: {', '.join(known)}."
+def write(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
+    """Write at `x`, `y` inches from the lower left corner."""
+    # A name on disk may hold "$" pairs, which matplotlib would set as mathematics.
+    width, height = figure.get_size_inches()
+    figure.text(x / width, y / height, text, parse_math=False, **style)
 
 
 def inches(shape: tuple[int, int], side: float) -> float:
@@ -121,26 +120,3 @@ def to_png(figure: Figure) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png", pil_kwargs={"compress_level": 4})
     return png.getvalue()
-
-
-def verdict(picture: GalleryEntry, image_threshold: float | None) -> str | None:
-    """What calling images at or above ``image_threshold`` defective makes of this one.
-
-    "Hit", "Miss" or "False alarm"; None for a good image that is below, and without a threshold.
-    """
-    if image_threshold is None:
-        return None
-    if picture.score >= image_threshold:
-        return "Hit" if picture.label else "False alarm"
-    return "Miss" if picture.label else None
-
-
-def no_truth(picture: GalleryEntry) -> str | None:
-    """Why there is no truth to draw, or None where there is."""
-    if picture.label == 0:
-        return "good image:\nno defect"
-    if picture.truth is None:
-        return "no pixel truth"
-    if not picture.truth.any():
-        return "the defect lies\noutside the crop"
-    return None

@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -12,8 +11,7 @@ from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.system.atomic import write_csv
 
 
-@dataclass(frozen=True, slots=True)
-class TestScore:
+class TestScore(NamedTuple):
     """The image score of one test image.
 
     Attributes:
@@ -33,14 +31,14 @@ class TestScore:
 
 def predictions_of(batch: Mapping[str, Any], score: Tensor) -> list[TestScore]:
     """Pair a collated batch of B images with their ``score`` (B,), in the batch's order."""
-    columns = (
-        batch["path"],
-        batch["kind"],
-        batch["label"].tolist(),
-        score.tolist(),
-        batch["index"].tolist(),
-    )
-    return [TestScore(*row) for row in zip(*columns, strict=True)]
+    label, index = batch["label"].tolist(), batch["index"].tolist()
+    rows = zip(batch["path"], batch["kind"], label, score.tolist(), index, strict=True)
+    return [TestScore(*row) for row in rows]
+
+
+def table_of(predictions: Iterable[TestScore]) -> list[tuple]:
+    """``(path, kind, label, score)`` in the order of the test set."""
+    return [row[: len(PREDICTIONS)] for row in sorted(predictions, key=lambda row: row.index)]
 
 
 def write_predictions(path: str | os.PathLike, predictions: Iterable[TestScore]) -> Path:
@@ -49,6 +47,5 @@ def write_predictions(path: str | os.PathLike, predictions: Iterable[TestScore])
     Raises:
         InputError: the file cannot be written.
     """
-    ordered = sorted(predictions, key=lambda row: row.index)
-    lines = ({column: getattr(row, column) for column in PREDICTIONS} for row in ordered)
-    return write_csv(path, PREDICTIONS, lines)
+    rows = (dict(zip(PREDICTIONS, row, strict=True)) for row in table_of(predictions))
+    return write_csv(path, PREDICTIONS, rows)

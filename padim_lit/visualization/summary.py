@@ -1,6 +1,7 @@
 """The table at the end of a run."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,24 @@ MEANING = {
     "test/pixel_auroc": "as image AUROC, for pixels of the heat maps",
     "test/pixel_ap": "as image AP, for pixels",
     "test/pixel_aupro": "share of each defect's area that is found, at few false alarms",
+}
+#: What a run was: each part that is known, by the keys of metrics.json.
+RUN = {
+    "backbone": ("{backbone}", "weights {weights}"),
+    "data": ("{data}",),
+    "learnt from": ("{data/train_images} good",),
+    "tested on": (
+        *("{data/test_good} good", "{data/test_defective} defective"),
+        "{data/test_planted} good ones again, with planted defects",
+    ),
+    "patches": ("{grid}",),
+    "projection": (
+        *("{proj}", "{dim} numbers per patch (D)", "made from {embedding_dim} channels (C)"),
+    ),
+    "settings": ("eps {eps}", "seed {seed}"),
+    "fit": ("{fit}",),
+    "test": ("{test}",),
+    "peak memory": ("{memory}",),
 }
 
 
@@ -67,55 +86,25 @@ def _run(results: Mapping[str, Any]) -> Table:
     table = Table(title="Run", title_justify="left", show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    planted = {"data/test_planted": results.get("data/test_planted") or None}
-    rows = {
-        "backbone": _join(results, ("backbone", "{}"), ("weights", "weights {}")),
-        "data": _join(results, ("data", "{}")),
-        "learnt from": _join(results, ("data/train_images", "{} good")),
-        "tested on": _join(
-            {**results, **planted},  # 0 where nothing is planted at all: not worth a word
-            ("data/test_good", "{} good"),
-            ("data/test_defective", "{} defective"),
-            ("data/test_planted", "{} good ones again, with planted defects"),
-        ),
-        "patches": _grid(results.get("grid")),
-        "projection": _join(
-            results,
-            ("proj", "{}"),
-            ("dim", "{} numbers per patch (D)"),
-            ("embedding_dim", "made from {} channels (C)"),
-        ),
-        "settings": _join(results, ("eps", "eps {}"), ("seed", "seed {}")),
-        "fit": _pace(results, "fit"),
-        "test": _pace(results, "test"),
-        "peak memory": _memory(results.get("peak_memory_bytes")),
-    }
-    for name, value in rows.items():
-        if value:
-            table.add_row(name, Text(value))
+    known = {key: value for key, value in results.items() if value is not None}
+    if not known.get("data/test_planted"):  # 0 where nothing is planted at all: not worth a word
+        known.pop("data/test_planted", None)
+    if isinstance(known.get("grid"), list | tuple):
+        known["grid"] = f"{' x '.join(map(str, known['grid']))} on each image"
+    for stage in ("fit", "test"):
+        seconds, images = known.get(f"{stage}/seconds"), known.get(f"{stage}/images")
+        if seconds is not None and images is not None:
+            pace = f", {images / seconds:.1f} per second" if seconds > 0 else ""
+            known[stage] = f"{images} images in {seconds:.1f} s{pace}"
+    if (count := known.get("peak_memory_bytes")) is not None:
+        known["memory"] = (
+            f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.2f} GiB"
+        )
+    for name, parts in RUN.items():
+        said = []
+        for part in parts:
+            with suppress(KeyError):  # not known
+                said.append(part.format_map(known))
+        if said:
+            table.add_row(name, Text(", ".join(said)))
     return table
-
-
-def _join(results: Mapping[str, Any], *parts: tuple[str, str]) -> str:
-    known = [form.format(results[key]) for key, form in parts if results.get(key) is not None]
-    return ", ".join(known)
-
-
-def _grid(grid: Any) -> str:
-    if not isinstance(grid, list | tuple):
-        return str(grid or "")
-    return f"{' x '.join(map(str, grid))} on each image"
-
-
-def _pace(results: Mapping[str, Any], stage: str) -> str:
-    seconds, images = results.get(f"{stage}/seconds"), results.get(f"{stage}/images")
-    if seconds is None or images is None:
-        return ""
-    pace = f", {images / seconds:.1f} per second" if seconds > 0 else ""
-    return f"{images} images in {seconds:.1f} s{pace}"
-
-
-def _memory(count: int | None) -> str:
-    if count is None:
-        return ""
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

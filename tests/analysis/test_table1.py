@@ -1,6 +1,7 @@
 """experiment=table1: its jobs, its differences, and what stands beside them."""
 
 import csv
+import doctest
 import json
 from io import StringIO
 from pathlib import Path
@@ -11,17 +12,24 @@ import yaml
 from _helpers.trees import build_tree
 from rich.console import Console
 
+from padim_lit.analysis import published as module
 from padim_lit.analysis.bootstrap import paired_difference
-from padim_lit.analysis.table1 import (
+from padim_lit.analysis.published import (
+    ANOMALIB,
     CATEGORIES,
+    DIM,
+    LAYERS,
     MEAN,
-    PADIM_PIXEL,
-    PADIM_PIXEL_MEAN,
+    OBJECTS,
+    REPORT,
+    REPORT_CHANNELS,
+    REPORT_TEXT,
     TEXTURES,
-    compare,
-    print_table1,
-    write_table1,
+    contradictions,
+    published,
+    report_mean,
 )
+from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.system.atomic import write_json
 
 SEEDS = (0, 1, 2)
@@ -51,23 +59,82 @@ def lines(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def text(rows) -> str:
+def text(rows, width: int = 100, terminal: bool = False) -> str:
     out = StringIO()
-    print_table1(rows, console=Console(file=out, width=200))
+    print_table1(
+        rows, console=Console(file=out, width=width, force_terminal=terminal, color_system=None)
+    )
     return out.getvalue()
 
 
-def test_published_categories_average_to_the_published_means():
-    paper = PADIM_PIXEL["wide_resnet50"]
-    assert set(paper) == set(CATEGORIES) and len(CATEGORIES) == 15
-    assert np.mean(list(paper.values())) == pytest.approx(
-        PADIM_PIXEL_MEAN["wide_resnet50"], abs=1e-4
+# --- What others published ------------------------------------------------------------------------
+
+#: What is known from the paper itself, not through the report.
+PAPER = {
+    "wide_resnet50": dict(zip(CATEGORIES, [
+        0.991, 0.973, 0.992, 0.941, 0.949, 0.983, 0.967, 0.985, 0.982, 0.972, 0.957, 0.985, 0.988,
+        0.975, 0.985,
+    ], strict=True)),
+    "resnet18": {
+        "grid": 0.949, "bottle": 0.981, "metal_nut": 0.967, "screw": 0.974, "zipper": 0.982,
+    },
+}  # fmt: skip
+PAPER_MEAN = {"wide_resnet50": 0.975, "resnet18": 0.967}
+
+
+def test_all_15_categories_of_two_backbones_are_there():
+    assert len(CATEGORIES) == len(set(CATEGORIES)) == 15 and len(TEXTURES) == 5
+    for numbers in (REPORT, ANOMALIB):
+        assert set(numbers) == set(DIM)
+        for rows in numbers.values():
+            assert tuple(rows) == CATEGORIES
+            assert all(0.7 < x <= 1 for row in rows.values() for x in row)
+
+
+def test_the_reports_padim_columns_are_the_papers_numbers():
+    for backbone, known in PAPER.items():
+        assert {c: REPORT[backbone][c][0] for c in known} == pytest.approx(known)
+        assert report_mean(backbone)[0] == pytest.approx(PAPER_MEAN[backbone], abs=5e-4)
+    # Its averages by kind, as the paper prints them.
+    assert report_mean("wide_resnet50", TEXTURES)[0] == pytest.approx(0.969, abs=5e-4)
+    assert report_mean("wide_resnet50", OBJECTS)[0] == pytest.approx(0.978, abs=5e-4)
+
+
+def test_the_reports_averages_contradict_its_text():
+    means = {b: tuple(round(100 * x, 1) for x in report_mean(b)) for b in REPORT}
+    assert means == {"wide_resnet50": (97.5, 97.9), "resnet18": (96.7, 96.9)}
+    said = tuple(100 * x for x in REPORT_TEXT)
+    assert said == pytest.approx((96.7, 97.3)) and said not in means.values()
+    assert sum(LAYERS) == 1792 != REPORT_CHANNELS == 6048
+    gains = {(b, c): b2 - a for b, rows in REPORT.items() for c, (a, b2) in rows.items()}
+    assert [key for key, gain in gains.items() if gain < 1e-9] == [("resnet18", "tile")]
+    found = "\n".join(contradictions())
+    for words in (
+        "97.5 → 97.9 (wide_resnet50) and 96.7 → 96.9 (resnet18)", "say 96.7 → 97.3",
+        "6048 dimensions", "256 + 512 + 1024 = 1792", "31 %", "tile with resnet18 has no gain",
+    ):  # fmt: skip
+        assert words in found
+
+
+def test_anomalibs_averages():
+    # Over all categories, as its README has them.
+    assert published("wide_resnet50", 550, CATEGORIES)["anomalib"] == pytest.approx(
+        {"test/image_auroc": 0.950, "test/pixel_auroc": 0.979}, abs=5e-4
     )
-    assert np.mean([paper[c] for c in TEXTURES]) == pytest.approx(0.969, abs=5e-4)
-    assert np.mean([v for c, v in paper.items() if c not in TEXTURES]) == pytest.approx(
-        0.978, abs=5e-4
+    assert published("resnet18", 100, CATEGORIES)["anomalib"] == pytest.approx(
+        {"test/image_auroc": 0.891, "test/pixel_auroc": 0.968}, abs=6e-4
     )
-    assert set(PADIM_PIXEL["resnet18"]) < set(CATEGORIES)
+    # Its plain selection reaches what the report calls the gain of JL.
+    selection = published("wide_resnet50", 550, CATEGORIES)["anomalib"]["test/pixel_auroc"]
+    assert selection == pytest.approx(report_mean("wide_resnet50")[1], abs=5e-4)
+
+
+def test_examples_run():
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
+
+
+# --- What was measured beside it ------------------------------------------------------------------
 
 
 def test_a_row_has_the_means_the_paired_interval_and_the_published(tmp_path):
@@ -92,16 +159,20 @@ def test_a_row_has_the_means_the_paired_interval_and_the_published(tmp_path):
             "high": expected.high, "wins": 3,
         }.items():  # fmt: skip
             assert float(line[f"{metric}/{name}"]) == pytest.approx(value, abs=1e-9)
-        assert line[f"{metric}/sign"] == "+" and expected.low > 0
-    assert line["pixel_auroc/padim_paper"] == "0.985" and line["image_auroc/padim_paper"] == ""
-    out = text([row])
-    assert "+5." in out and "98.5" in out and "pixel AUROC in %" in out
+        assert line[f"{metric}/sign"] == "1"
+        assert expected.low > 0
+    names = ("padim_paper", "report_subset", "report_jl", "anomalib")
+    assert [line[f"pixel_auroc/{name}"] for name in names] == ["0.985", "0.985", "0.988", "0.988"]
+    assert [line[f"image_auroc/{name}"] for name in names] == ["", "", "", "0.845"]
+    image, pixel = text([row]).split("pixel AUROC in %")
+    assert "+5." in image and "84.5" in image and "subset→jl" not in image
+    assert "+5." in pixel and "98.5→98.8" in pixel and "D = 550" in pixel
 
 
 def test_the_sign_needs_an_interval_off_zero(tmp_path):
     rows = compare([sweep(tmp_path / "0", "screw", jl=0.70, npca=0.80)])
     signs = {row.proj: _line(tmp_path, row)["image_auroc/sign"] for row in rows}
-    assert signs == {"jl": "-", "npca": "0"}
+    assert signs == {"jl": "-1", "npca": "0"}
     (tmp_path / "0" / "resamples.npz").unlink()
     (jl, _) = compare([tmp_path / "0"])
     line = _line(tmp_path, jl)
@@ -119,9 +190,11 @@ def test_another_dimension_or_backbone_has_nothing_published_beside_it(tmp_path)
         sweep(tmp_path / "0", "screw", dim=100), sweep(tmp_path / "1", "screw", "resnet18", 100),
         sweep(tmp_path / "2", "screw", "efficientnet_lite0", 100),
     ])  # fmt: skip
-    assert [(r.backbone, r.padim["test/pixel_auroc"]) for r in rows] == [
-        ("wide_resnet50", None), ("resnet18", 0.974), ("efficientnet_lite0", None),
+    assert [(r.backbone, r.published["report"]) for r in rows] == [
+        ("wide_resnet50", {}), ("resnet18", {"test/pixel_auroc": (0.974, 0.975)}),
+        ("efficientnet_lite0", {}),
     ]  # fmt: skip
+    assert "JL report" not in text(rows[::2]) and "anomalib" not in text(rows[::2])
 
 
 def test_the_mean_is_over_categories_in_the_papers_order(tmp_path):
@@ -136,17 +209,41 @@ def test_the_mean_is_over_categories_in_the_papers_order(tmp_path):
         assert found.mean == pytest.approx(np.mean([d.mean for d in each]))
         # Categories err apart: their mean is surer than they are.
         assert found.high - found.low < np.mean([d.high - d.low for d in each])
-    assert mean.padim["test/pixel_auroc"] is None  # the paper knows no "own"
-    assert compare(folders[::2])[-1].padim["test/pixel_auroc"] == pytest.approx((0.985 + 0.991) / 2)
+    assert not any(mean.published.values())  # nobody knows "own"
+    assert compare(folders[::2])[-1].published["report"]["test/pixel_auroc"] == pytest.approx(
+        ((0.985 + 0.991) / 2, (0.987 + 0.992) / 2)
+    )
 
 
-def test_published_means_stand_beside_all_categories_alone(tmp_path):
+def test_averages_of_textures_objects_and_all(tmp_path):
     folders = [sweep(tmp_path / c, c) for c in CATEGORIES]
-    mean = compare(folders)[-1]
-    assert mean.categories == 15 and mean.padim["test/image_auroc"] == 0.953
-    assert mean.report["test/pixel_auroc"] == (0.975, 0.979)
-    assert compare(folders[1:])[-1].report["test/pixel_auroc"] is None
-    assert "97.5 → 97.9" in text([mean])
+    rows = compare(folders)
+    assert [row.category for row in rows] == [*CATEGORIES, "textures", "objects", MEAN]
+    textures, objects, mean = rows[-3:]
+    assert [row.categories for row in (textures, objects, mean)] == [5, 10, 15]
+    expected = np.mean([row.points["test/pixel_auroc"] for row in rows[:5]], axis=0)
+    np.testing.assert_allclose(textures.points["test/pixel_auroc"], expected, rtol=1e-12)
+    assert mean.published["padim"]["test/image_auroc"] == 0.953
+    assert "test/image_auroc" not in compare(folders[1:])[-1].published["padim"]
+    assert mean.published["report"]["test/pixel_auroc"] == report_mean("wide_resnet50")
+    out = text(rows)
+    for name in ("5 textures", "10 objects", "mean of 15", "97.5→97.9"):
+        assert name in out
+    # One texture is no average, and an average of all that is there is the mean.
+    assert [r.category for r in compare(folders[:2])] == [*CATEGORIES[:2], MEAN]
+    assert [r.category for r in compare(folders[4:7])][-2:] == ["objects", MEAN]
+
+
+def test_tables_fit_a_terminal_of_100_columns(tmp_path):
+    rows = compare(
+        [sweep(tmp_path / c, c, jl=0.5 if c == "toothbrush" else 0.9) for c in CATEGORIES]
+    )
+    rows += compare([sweep(tmp_path / "18" / c, c, "resnet18", 100) for c in CATEGORIES])
+    tables = text(rows, terminal=True).split("sign:")[0]
+    assert "…" not in tables and max(map(len, tables.splitlines())) <= 100
+    for words in ("-30.", "toothbrush", "98.8→99.1", "resnet18, D = 100", "98.7→98.9"):
+        assert words in tables
+    assert tables.count("95 %") == 4  # a table for each backbone and AUROC
 
 
 def test_nothing_measured_is_said():
@@ -221,7 +318,7 @@ def test_the_default_is_all_of_table_1(zygote, here):
     assert result.code == 1 and "error: 30 of 30 jobs failed" in result.err
     jobs = lines(here / "many" / "sweep.csv")
     assert {(job["data.category"], job["backbone"]) for job in jobs} == {
-        (category, backbone) for category in CATEGORIES for backbone in PADIM_PIXEL
+        (category, backbone) for category in CATEGORIES for backbone in DIM
     }
     assert all("no such folder: nowhere" in job["error"] for job in jobs)
     assert json.loads((here / "many" / "7" / "failed.json").read_text())["error"]

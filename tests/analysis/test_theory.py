@@ -1,17 +1,26 @@
-"""Eq. 12 to 15 and their fit, and the lemma's bound."""
+"""Eq. 1, 2 and 11 to 15 of the JL report, and what its lemma asks for."""
+
+import doctest
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chi2
 from sklearn.random_projection import johnson_lindenstrauss_min_dim
 
+from padim_lit.analysis import theory
 from padim_lit.analysis.theory import (
     distortion,
-    fit_performance,
     jl_dimension,
+    kept_between,
     performance,
     performance_at,
+    promised,
+    relative_gap,
+    still_right,
+    subspace_dimension,
+    vector_dimension,
 )
 from padim_lit.errors import InputError
 
@@ -41,61 +50,10 @@ def test_bad_parameters_are_named(bad):
         performance(10, **{"p": 0.5, "q": 2, "k": 0.2, **bad})
 
 
-@given(p=st.floats(0.02, 0.9), limit=st.floats(101, 149) | st.floats(601, 20_000))
-def test_a_noiseless_curve_is_found_again(p, limit):
-    k = 0.3
-    fit = fit_performance(DIMS, 2 * p * k / (np.sqrt(limit * k**2 / DIMS) + k) + 1 - p)
-    assert fit.p == pytest.approx(p, rel=1e-4)
-    assert fit.limit == pytest.approx(limit, rel=1e-3)
-    assert fit.rmse < 1e-6 and fit.r_squared == pytest.approx(1)
-    assert fit.identifiable and fit.outside == (limit <= DIMS).sum()
-
-
 def test_q_and_k_cannot_be_told_apart():
     near = performance(DIMS, 0.2, 4.0, 0.05)
     far = performance(DIMS, 0.2, 16.0, 0.1)
     np.testing.assert_allclose(near, far)
-
-
-def test_the_band_covers_the_truth():
-    rng = np.random.default_rng(0)
-    truth = performance(DIMS, 0.3, 2, 0.05)
-    inside = []
-    for _ in range(200):
-        low, high = fit_performance(DIMS, truth + 0.005 * rng.standard_normal(len(DIMS))).band(DIMS)
-        inside.append((low <= truth) & (truth <= high))
-    assert 0.90 < np.mean(inside) < 0.99
-
-
-def test_a_flat_curve_is_called_unidentifiable():
-    noise = 1e-3 * np.random.default_rng(1).standard_normal(len(DIMS))
-    fit = fit_performance(DIMS, 0.95 + noise)
-    assert not fit.identifiable
-    np.testing.assert_allclose(fit(DIMS), 0.95, atol=5e-3)
-
-
-def test_weights_pull_the_curve_to_the_sure_points():
-    y = performance(DIMS, 0.3, 2, 0.05)
-    y[0] -= 0.1
-    sd = np.full(len(DIMS), 0.001)
-    sd[0] = 1
-    assert abs(fit_performance(DIMS, y, sd)(DIMS[-1]) - y[-1]) < 1e-4
-    assert abs(fit_performance(DIMS, y)(DIMS[-1]) - y[-1]) > 1e-3
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "message"),
-    [
-        ([25, 50, 100], [0.9] * 3, "3 dimensions: a fit of eq. 15 needs at least 4"),
-        ([25, 25, 50, 100], [0.9] * 4, "3 dimensions"),
-        ([25, 50, 100, 150], [0.9, 0.9, 0.9, np.nan], "must be finite"),
-        ([0, 50, 100, 150], [0.9] * 4, "above 0"),
-        ([25, 50, 100, 150], [0.9] * 3, "one value of each"),
-    ],
-)
-def test_points_that_cannot_be_fitted(x, y, message):
-    with pytest.raises(InputError, match=message):
-        fit_performance(x, y)
 
 
 @given(points=st.integers(2, 10**7), epsilon=UNIT)
@@ -107,3 +65,67 @@ def test_the_bound_at_ten_thousand_points():
     assert jl_dimension(10**4, 0.1) == 7894
     with pytest.raises(InputError, match="epsilon=1"):
         jl_dimension(10, 1)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.3, 0.7])
+def test_eq_1_is_kept_by_normal_projections(epsilon):
+    # ‖Πx‖²/‖x‖² of eq. 6's Π is χ² with m degrees of freedom over m, whatever x.
+    m = vector_dimension(epsilon, 0.05)
+    missed = chi2.cdf(m * (1 - epsilon), m) + chi2.sf(m * (1 + epsilon), m)
+    assert 1e-4 < missed <= 0.05
+    # More vectors ask for more, by their logarithm.
+    assert vector_dimension(epsilon, 0.05, vectors=100) > m
+
+
+def test_eq_2_is_kept_by_one_normal_projection_for_a_whole_subspace():
+    d, epsilon, n = 8, 0.6, 40
+    m = int(np.ceil(subspace_dimension(d, epsilon, 0.05)))
+    rng = np.random.default_rng(0)
+    worst = []
+    for _ in range(50):
+        basis = np.linalg.qr(rng.normal(size=(n, d)))[0]
+        lengths = np.linalg.svd(rng.normal(size=(m, n)) / np.sqrt(m) @ basis, compute_uv=False) ** 2
+        worst.append(np.abs(lengths - 1).max())
+    assert np.mean(np.array(worst) <= epsilon) >= 0.95
+    # It asks for more than the points' form, and for more than the subspace has dimensions.
+    assert m > d and m > vector_dimension(epsilon, 0.05)
+
+
+def test_what_the_lemma_promises_at_the_dimensions_in_use():
+    dims = (50, 100, 150, 550, 1792)
+    points = [promised(vector_dimension, m) for m in dims]
+    assert points == sorted(points, reverse=True) and points[2] == pytest.approx(0.360, abs=1e-3)
+    assert vector_dimension(points[0]) == pytest.approx(50, rel=1e-6)
+    # The subspace form, with the 319 dimensions that screw's 320 good images can span.
+    assert [promised(lambda e: subspace_dimension(319, e), m) for m in dims[:4]] == [None] * 4
+    assert promised(lambda e: subspace_dimension(319, e), 3000) < 1
+
+
+@given(good=st.floats(0.1, 10), ratio=st.floats(1.01, 5), epsilon=UNIT)
+def test_eq_12_is_the_overlap_of_the_intervals_of_eq_11(good, ratio, epsilon):
+    defective = good * ratio
+    (low1, high1), (low2, high2) = (kept_between(x, epsilon) for x in (defective, good))
+    k = relative_gap(defective, good)
+    if abs(float(k) - epsilon) > 1e-9:
+        assert (k < epsilon) == (high2 > low1)
+    r = 1 - (high2 - low1) / (high1 - low2)
+    assert still_right(epsilon, k) == pytest.approx(min(1, r))
+
+
+def test_eq_11_is_wider_than_eq_1():
+    for epsilon in (0.1, 0.5, 0.9):
+        low, high = kept_between(1.0, epsilon)
+        assert low <= np.sqrt(1 - epsilon) and np.sqrt(1 + epsilon) <= high
+
+
+@pytest.mark.parametrize("bad", [{"epsilon": 1.0}, {"epsilon": 0}, {"delta": 1.5}])
+def test_shares_are_between_0_and_1(bad):
+    (name,) = bad
+    for function, first in ((vector_dimension, ()), (subspace_dimension, (10,))):
+        with pytest.raises(InputError, match=f"^{name}="):
+            function(*first, **{"epsilon": 0.1, **bad})
+
+
+def test_examples_run():
+    found = doctest.testmod(theory)
+    assert found.attempted >= 8 and not found.failed

@@ -57,13 +57,14 @@ sys.addaudithook(hook)
 """
 ABLATION = ["experiment=ablation", "projs=[jl,subset]", "dims=[2,4]", "seeds=[0]", "resamples=10"]
 FITTED = ["ckpt=fitted/model.ckpt", "trainer=cpu", "hydra.run.dir=run"]
+EXPORTED = ["ckpt=fitted/model.ckpt", "hydra.run.dir=run"]  # it needs no trainer
 COMMANDS = {
     "fit": TINY,
     "test": [*TINY, "ckpt=fitted/model.ckpt"],
     "sweep": ["-m", *TINY, "proj=jl,subset", "hydra.sweep.dir=run"],
     "ablation": [*TINY_SWEEP, *ABLATION],
-    "export": ["mode=export", *FITTED, "format=onnx", "output=run/model.onnx"],
-    "slim": ["mode=export", *FITTED, "format=torch", "output=run/slim.ckpt"],
+    "export": ["mode=export", *EXPORTED, "format=onnx", "output=run/model.onnx"],
+    "slim": ["mode=export", *EXPORTED, "format=torch", "output=run/slim.ckpt"],
     "update": ["mode=update", *FITTED, "images=data/test/good"],
     "merge": ["mode=merge", "ckpts=[fitted/model.ckpt,other/model.ckpt]", "hydra.run.dir=run"],
     "predict": ["mode=predict", *FITTED, "images=data/test", "overlays=all"],

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from _helpers.cli import TINY
+from _helpers.cli import TINY, TINY_SWEEP
 from _helpers.outcome import require_one_clear_line
 from _helpers.trees import build_tree, save_image
 
-from padim_lit.system.atomic import run_folder
+from padim_lit.system.atomic import run_folder, written_by_runs
 
 PREDICT = ["mode=predict", "ckpt=run/model.ckpt", "trainer=cpu", "images=data/test"]
 ABLATION = ["experiment=ablation", "projs=[jl]", "dims=[2]", "seeds=[0]"]
@@ -18,6 +18,7 @@ EXPORT = ["mode=export", "ckpt=run/model.ckpt", "format=torch"]
 def here(tmp_path_factory, zygote) -> Path:
     here = tmp_path_factory.mktemp("here")
     build_tree(here / "data", train=6, test={"good": 2, "crack": 3})
+    save_image(here / "more" / "a.png", seed=99)
     result = zygote.run(TINY, here)
     assert result.code == 0, result.err
     return here
@@ -33,8 +34,8 @@ def content(folder: Path) -> dict[Path, bytes]:
         (PREDICT, ["heatmaps/mine.png"]),
         (PREDICT, ["predictions.csv"]),
         (PREDICT, ["predictions.jsonl", "model.json"]),
-        ([*TINY, *ABLATION], ["runs/mine.txt"]),
-        ([*TINY, *ABLATION], ["features/mine.txt"]),
+        ([*TINY_SWEEP, *ABLATION], ["runs/mine.txt"]),
+        ([*TINY_SWEEP, *ABLATION], ["features/mine.txt"]),
         (TINY, ["config.yaml"]),
         (TINY, ["model.ckpt"]),
         (EXPORT, ["slim.ckpt"]),
@@ -62,6 +63,22 @@ def test_the_same_run_again_and_exports_again_are_no_reason(zygote, here):
         for _ in range(2):
             result = zygote.run([*words, f"hydra.run.dir=again-{words[0][5:]}"], here)
             assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        TINY,
+        [*PREDICT, "overlays=all"],
+        [*TINY_SWEEP, *ABLATION, "resamples=5"],
+        ["mode=update", "ckpt=run/model.ckpt", "images=more", "trainer=cpu"],
+    ],
+)
+def test_a_mode_says_all_that_it_writes(zygote, here, words, tmp_path):
+    result = zygote.run([*words, f"hydra.run.dir={tmp_path}"], here)
+    assert result.code == 0, result.err
+    made = {path.name for path in tmp_path.iterdir()} - {".hydra", "run.log"}
+    assert made and made <= written_by_runs(tmp_path)
 
 
 def test_a_picture_of_the_users_in_a_runs_heatmaps_stays(zygote, here):

@@ -19,7 +19,7 @@ from _helpers.trees import build_tree
 
 from padim_lit.data import MVTec
 from padim_lit.data.archive import BadArchive, unpack
-from padim_lit.data.datasets.mvtec import ARCHIVES, LICENCE, provide
+from padim_lit.data.datasets.mvtec import ARCHIVES, LICENCE, SHA256, provide
 from padim_lit.data.download import _require_archive, fetch
 from padim_lit.errors import InputError
 
@@ -166,8 +166,18 @@ def test_a_disk_that_fills_up_is_said(server, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("shutil.move", full)
-    one_line(lambda: fetch(server.url(), tmp_path), "is full")
-    assert names(tmp_path) == []
+    one_line(lambda: provide(tmp_path, "tiny", server.url()), "No space left", "choose a writable")
+    assert names(tmp_path / ".download") == []
+
+
+def test_a_disk_without_room_for_the_images_is_said(server, archive, tmp_path, monkeypatch):
+    server.content = archive
+    with monkeypatch.context() as patch:
+        patch.setattr("padim_lit.data.archive._RESERVE", 10**18)
+        one_line(lambda: provide(tmp_path, "tiny", server.url()), "No space left", str(tmp_path))
+    assert names(tmp_path) == [".download", ".download.lock"]
+    provide(tmp_path, "tiny", server.url())
+    assert len(server.seen) == 1 and (tmp_path / "tiny").is_dir()
 
 
 # unpacking -------------------------------------------------------------------------------------
@@ -351,9 +361,9 @@ def test_arguments_that_cannot_be_meant(tmp_path, category, url, sha256, words):
 
 
 def test_the_publishers_table_is_complete():
-    assert len(ARCHIVES) == 15 and len({a.path for a in ARCHIVES.values()}) == 15
-    known = [a.sha256 for a in ARCHIVES.values() if a.sha256]
-    assert len(set(known)) == len(known) and all(len(bytes.fromhex(s)) == 32 for s in known)
+    assert len(ARCHIVES) == len(set(ARCHIVES.values())) == 15 and SHA256.keys() <= ARCHIVES.keys()
+    assert len(set(SHA256.values())) == len(SHA256)
+    assert all(len(bytes.fromhex(digits)) == 32 for digits in SHA256.values())
 
 
 # the command line ------------------------------------------------------------------------------

@@ -369,3 +369,26 @@ def test_differences_and_times_are_what_they_say():
     calls = []
     times = milliseconds([lambda: calls.append("a"), lambda: calls.append("b")], 4, 60.0)
     assert len(times) == 2 and calls == ["a"] * 2 + ["b"] * 2 + ["a", "b"] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "side"),
+    [
+        ("hiera_tiny_224", 224),  # attention with five axes
+        ("mambaout_femto", 192),  # channels last, as many as there are rows
+        ("vit_small_patch14_dinov2", 224),  # made for 518 pixels
+    ],
+)
+def test_networks_that_are_no_plain_cnns(model, side, tmp_path):
+    backbone = Backbone(model, weights="random")
+    projection = PROJECTIONS["jl"](backbone.embedding_dim, 6)
+    detector = Detector(backbone, projection, image_shape=(side, side)).eval()
+    images = torch.rand(8, 3, side, side, generator=torch.Generator().manual_seed(0))
+    fit_on_images(detector, images)
+    export_onnx(detector, tmp_path / "model.onnx", "fp32", False, {"threshold": None})
+    found = open_onnx(tmp_path / "model.onnx", 1)(images[:3].numpy())
+    with torch.inference_mode():
+        score, maps = detector(images[:3])
+    assert largest_difference(found["score"], score.numpy()) < 1e-4
+    assert largest_difference(found["map"], maps.numpy()) < 1e-3

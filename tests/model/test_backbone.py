@@ -150,10 +150,81 @@ def test_bad_arguments_are_one_line(kwargs, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_size_that_the_model_refuses_is_one_line():
-    vit = Backbone("vit_tiny_patch16_224", weights="random")
-    with pytest.raises(InputError, match="cannot take images of 64×64 pixels"):
-        vit.grids((64, 64))
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        ("vit_tiny_patch16_224", (72, 64)),
+        ("hiera_tiny_224", (64, 64)),
+    ],
+)
+def test_a_size_that_the_model_refuses_is_one_line(model, shape):
+    size = "{}×{}".format(*shape)
+    with pytest.raises(InputError, match=f"cannot take images of {size} pixels") as caught:
+        Backbone(model, weights="random").grids(shape)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "options", "grid"),
+    [
+        ("vit_small_patch14_dinov2", (224, 196), {}, (16, 14)),  # made for 518
+        ("swin_tiny_patch4_window7_224", (256, 192), {}, (64, 48)),
+        ("beit_base_patch16_224", (256, 192), {"img_size": [256, 192]}, (16, 12)),
+    ],
+)
+def test_transformers_at_other_sizes_than_their_own(model, shape, options, grid):
+    backbone = Backbone(model, weights="random", **options)
+    assert backbone.grids(shape)[0] == grid
+    again = Backbone(**backbone.spec(), state=backbone.net.state_dict())
+    images = torch.rand(1, 3, *shape)
+    for ours, expected in zip(again(images), backbone(images), strict=True):
+        assert torch.equal(ours, expected)
+
+
+def test_weights_that_timm_does_not_resize_are_one_line():
+    with pytest.raises(InputError, match=r"size mismatch for pos_embed.*leave img_size out") as it:
+        Backbone("hiera_tiny_224", weights="random", img_size=[256, 192])
+    assert "\n" not in str(it.value)
+
+
+def test_any_size_changes_nothing_at_the_models_own():
+    backbone = Backbone("vit_tiny_patch16_224", [5, 11], weights="random", seed=2)
+    torch.manual_seed(2)
+    fixed = timm.create_model("vit_tiny_patch16_224", features_only=True, out_indices=(5, 11))
+    images = torch.rand(2, 3, 224, 224)
+    fixed.eval().load_state_dict(backbone.net.state_dict())
+    with torch.no_grad():
+        expected = fixed((images - backbone.pixel_mean) / backbone.pixel_std)
+    for ours, theirs in zip(backbone(images), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [("mambaout_femto", (192, 192)), ("mambaout_femto", (192, 256)), ("mambaout_tiny", (384, 384))],
+)
+def test_channels_are_where_timm_says_also_where_the_side_equals_them(model, shape):
+    backbone = Backbone(model, weights="random")
+    images = torch.rand(1, 3, *shape)
+    with torch.no_grad():
+        raw = backbone.net((images - backbone.pixel_mean) / backbone.pixel_std)
+    assert raw[0].shape[3] == backbone.channels[0]
+    for ours, theirs in zip(backbone(images), raw, strict=True):
+        assert torch.equal(ours, theirs.permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mean", [0.5, 0.5]),
+        ("std", [0, 0.5, 0.5]),
+        ("std", [58, 57, 57]),
+        ("img_size", [0, 9]),
+    ],
+)
+def test_a_normalisation_or_size_that_cannot_be_is_refused(key, value):
+    with pytest.raises(InputError, match=rf"backbone.{key}=.*must be"):
+        Backbone("resnet18", weights="random", **{key: value})
 
 
 def hub(code: str, endpoint: str, home: Path) -> subprocess.CompletedProcess:

@@ -31,7 +31,7 @@ def lines(axes) -> dict[str, np.ndarray]:
 
 def test_every_figure_is_png_and_svg_of_the_width_of_a_page(content):
     drawn = figures.draw(content)
-    names = ("curves", "pareto", "spread")
+    names = ("curves", "prediction", "pareto", "spread")
     expected = [f"{n}{s}" for s in ("", "_pixel") for n in names] + ["distortion"]
     assert sorted(drawn) == sorted(f"{n}.{k}" for n in expected for k in ("png", "svg"))
     for name, picture in drawn.items():

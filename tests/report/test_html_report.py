@@ -14,8 +14,9 @@ from _helpers.sweeps import editing, write_distortion, write_sweep
 from PIL import Image
 
 from padim_lit.analysis.bootstrap import paired_difference
+from padim_lit.analysis.curve import fit_performance
+from padim_lit.analysis.published import ANOMALIB, CATEGORIES, REPORT, contradictions, report_mean
 from padim_lit.analysis.sweep_results import read_sweeps
-from padim_lit.analysis.table1 import CATEGORIES, PADIM_PIXEL, REPORT_MEAN
 from padim_lit.errors import InputError
 from padim_lit.report import figures
 from padim_lit.report.__main__ import build, main
@@ -113,6 +114,18 @@ def test_eq15_is_fitted_to_means_and_says_why_not(content):
     assert content["sweeps"][2]["fits"] == []
 
 
+def test_figure_2_predicts_from_the_points_up_to_200(content):
+    shown = content["sweeps"][0]
+    (image, _) = shown["predictions"]
+    y = [c["mean"]["image_auroc"] for c in shown["configurations"] if c["proj"] == "jl"]
+    fit = fit_performance([25, 50, 100, 150, 200], y[:5])
+    assert image["points"] == 5 and image["limit"] == pytest.approx(fit.limit)
+    assert image["x"][-1] == pytest.approx(min(550, fit.limit))
+    assert image["y"] == pytest.approx(fit(image["x"]), abs=1e-5)
+    assert content["sweeps"][2]["predictions"] == []  # one D
+    assert {"prediction.svg", "prediction_pixel.png"} <= set(figures.draw(content))
+
+
 def test_three_dimensions_are_too_few_for_eq15(tmp_path):
     write_sweep(tmp_path, dims=(50, 100, 150))
     fits = describe(read_sweeps([tmp_path]))["sweeps"][0]["fits"]
@@ -157,12 +170,15 @@ def test_published_numbers_stand_beside_the_same_backbone_and_dimension(tmp_path
         )  # fmt: skip
     table = describe(read_sweeps([tmp_path]))["table"]
     rows = {(r["data"], r["dim"]): r for r in table}
-    assert rows["mvtec/screw", 550]["padim"] == {
-        "pixel_auroc": PADIM_PIXEL["wide_resnet50"]["screw"]
-    }
-    assert rows["mvtec/screw", 100]["padim"] == {}
+    screw = rows["mvtec/screw", 550]
+    assert screw["padim"] == {"pixel_auroc": 0.985}
+    assert screw["report"] == {"pixel_auroc": list(REPORT["wide_resnet50"]["screw"])}
+    assert list(screw["anomalib"].values()) == list(ANOMALIB["wide_resnet50"]["screw"])
+    assert rows["mvtec/screw", 100]["padim"] == rows["mvtec/screw", 100]["anomalib"] == {}
     mean = rows["mean of 15 MVTec categories", 550]
-    assert mean["report"]["pixel_auroc"] == list(REPORT_MEAN["wide_resnet50"])
+    assert mean["report"]["pixel_auroc"] == list(report_mean("wide_resnet50"))
+    assert len(rows["mean of 5 MVTec textures", 550]["of"]) == 5
+    assert len(rows["mean of 10 MVTec objects", 550]["of"]) == 10
     assert rows["mean of 15 MVTec categories", 100]["report"] == {}
     sweeps = read_sweeps([tmp_path])
     points, resampled = (
@@ -319,7 +335,7 @@ def test_a_folder_without_sweeps_is_shown_too(opened, tmp_path, what):
 def test_the_page_answers_first_then_judges_then_draws(opened, page, content):
     view = opened(page)
     assert view.js("[...document.querySelectorAll('section')].map(e => e.id)") == [
-        *("answer", "claims", "curves", "table1", "pareto", "spread"),
+        *("answer", "claims", "curves", "theory", "table1", "pareto", "spread"),
         *("distortion", "pictures", "numbers", "reproduce"),
     ]  # fmt: skip
     assert texts(view, "#warnings li") == content["warnings"]
@@ -379,15 +395,32 @@ def test_the_metric_shows_its_figures_and_tables(opened, page, content):
             f"[...document.querySelectorAll('{selector}')].filter(e => e.offsetHeight).length"
         )
 
-    for metric, other, tables in (("image", "pixel", 1), ("pixel", "image", 2)):
+    # Two tables of pixels, AUROC and AUPRO, and one of either AUROC beside what others published.
+    for metric, other, tables in (("image", "pixel", 2), ("pixel", "image", 3)):
         view.js(f"document.querySelector('#pick-{metric}_auroc').click()")
-        assert shown(f".chart.of-{metric}_auroc") == 3 and shown(f".chart.of-{other}_auroc") == 0
-        assert shown("#table1 table") == tables
+        assert shown(f".chart.of-{metric}_auroc") == 4 and shown(f".chart.of-{other}_auroc") == 0
+        assert shown("#table1 > div table") == tables
     assert "elpv/mono (planted)" in texts(view, "#table1 .of-pixel_auroc tbody th")
     (row,) = [r for r in content["table"] if (r["sweep"], r["dim"]) == (0, 100)]
     jl = row["cells"]["pixel_auroc"]["jl"]
     text = f"{jl['mean']:.3f} ± {jl['sd']:.3f}".replace("0.", ".")
     assert text in "\n".join(texts(view, "#table1 table tbody tr"))
+
+
+def test_table_1_is_there_whole_with_its_contradictions(opened, page):
+    view = opened(page)
+    view.js("document.querySelector('#report-table').open = true")
+    assert texts(view, "#report-table li") == contradictions()
+    rows = texts(view, "#report-table tbody tr")
+    assert len(rows) == 2 * (15 + 3)
+    screw, mean = rows[11].split(), rows[17].split()
+    assert screw == ["screw", ".985", ".988", "+.003", ".845", ".988"]
+    assert mean == ["mean", "(15)", ".975", ".979", "+.004", ".950", ".979"]
+    view.js("document.querySelector('#pick-pixel_auroc').click()")
+    shown = texts(view, "#table1 > .of-pixel_auroc tbody tr")
+    (beside,) = [row for row in shown if "→" in row]
+    assert "wide_resnet50" in beside and ".985 → .988" in beside
+    assert view.complaints() == []
 
 
 def test_a_deterministic_method_has_no_spread(opened, tmp_path):

@@ -39,10 +39,7 @@ def make(data, backbone, folder, grid):
     with torch.inference_mode():
         return Ablation(
             backbone,
-            data.image_shape,
-            data.train_dataloader(),
-            data.test_dataloader(),
-            (len(data.train_items), len(data.test_items)),
+            data,
             folder,
             grid,
             eps=0.01,
@@ -125,15 +122,15 @@ def test_bad_sweeps_are_one_line(projs, dims, seeds, message):
 
 
 def test_less_memory_means_more_bands_that_cover_the_grid_once(ablation):
-    whole = plan(ablation.test, 9, 20, limit=1e12)
+    whole = plan(ablation.test, 20, limit=1e12)
     assert len(whole.bands) == 1
-    tight = plan(ablation.test, 9, 20, limit=whole.bytes / 2)
+    tight = plan(ablation.test, 20, limit=whole.bytes / 2)
     assert len(tight.bands) >= 2
     assert tight.bytes <= whole.bytes / 2
     covered = [row for band in tight.bands for row in band]
     assert covered == list(range(ablation.grid[0]))
     with pytest.raises(InputError, match=r"max_memory_gb=.*needs .*; allow more"):
-        plan(ablation.test, 9, 20, limit=1000)
+        plan(ablation.test, 20, limit=1000)
 
 
 def test_the_feature_maps_are_removed(data, backbone, tmp_path):

@@ -54,7 +54,7 @@ def write_run(folder: Path, proj="jl", dim=100, seed=0, maps=True, path="img", *
         "test/image_auroc": 0.9 + dim / 10000 + seed / 1000, "test/image_ap": 0.9,
         "test/image_f1max": 0.8, "test/image_threshold": scores[45], "test/pixel_auroc": 0.97,
         "test/pixel_ap": None, "test/pixel_aupro": 0.9, "test/pixel_threshold": 9.0,
-        "test/seconds": 8.0, "test/images": 80, "state_bytes": 16_000_000, "threshold": 12.5,
+        "test/seconds_per_image": 0.1, "state_bytes": 16_000_000, "threshold": 12.5,
         "threshold_rate": 0.01, "data": "elpv/mono", "backbone": "b0", "weights": "ImageNet",
         "proj": proj, "dim": dim, "seed": seed, "image_score": "max", "data/test_planted": 10,
         "data/pixel_truth": "planted defects", "notes": ["Pixel metrics count planted defects."],
@@ -165,13 +165,22 @@ def test_a_pickle_in_a_npz_is_not_loaded(tmp_path):
     write_maps(tmp_path / "maps.npz", [picture(1, 1, 50.0, "crack")])
     with np.load(tmp_path / "maps.npz") as file:
         arrays = dict(file)
-    np.savez(tmp_path / "maps.npz", **{**arrays, "kind": np.array([Evil()], dtype=object)})
+    np.savez(tmp_path / "maps.npz", **{**arrays, "about": np.array([Evil()], dtype=object)})
     with pytest.raises(InputError, match="cannot be read"):
         read_maps(tmp_path / "maps.npz")
     assert not (tmp_path / "owned").exists()
+    about = json.loads(arrays["about"].item())
+
+    def said(**changes):
+        whole = {**about, "said": [{**about["said"][0], **changes}]}
+        return {"about": np.array(json.dumps(whole))}
+
     for wrong in (
-        {"map": arrays["map"].astype(np.float32)}, {"score": np.array([np.nan])},
-        {"truth": arrays["truth"][:, :3]}, {"version": np.array(2)}, {"role": np.array(["x"])},
+        {"map": arrays["map"].astype(np.float32)}, said(score=np.nan), said(score=None),
+        {"truth": arrays["truth"][:, :3]}, said(role="x"), said(kind=5), said(label=None),
+        {"about": np.array(json.dumps({**about, "version": 1}))}, {"about": np.array("{")},
+        {"about": np.array(json.dumps({**about, "step": "x"}))},
+        {"image": arrays["image"][..., :1]},
     ):  # fmt: skip
         np.savez(tmp_path / "maps.npz", **{**arrays, **wrong})
         with pytest.raises(InputError, match="cannot be read"):
@@ -187,7 +196,7 @@ def test_pictures_stay_within_number_and_budget_with_every_role():
     found = encode_pictures(pictures, 3, 10**9)
     assert [item["role"] for item in found["items"]] == ["hit", "miss", "false_alarm"]
     assert found["left"] == 9
-    one = sum(len(found["items"][0][key]) for key in ("image", "map", "truth"))
+    one = sum(len(found["items"][0][key]) for key in ("image", "map"))
     assert len(encode_pictures(pictures, 12, int(2.2 * one))["items"]) == 2
     assert encode_pictures(pictures, 12, 0)["items"] == []
     assert pack(np.zeros((64, 64), np.uint16)) != pack(np.eye(64, dtype=np.uint16))
@@ -257,7 +266,7 @@ def test_broken_runs_among_good_ones_are_named_and_counted(capsys, runs):
     out, err = capsys.readouterr()
     assert (runs / "viewer.html").exists()
     assert out.splitlines()[0] == "runs    5, 1 skipped, 20 pictures"
-    assert err.count("\n") == 1 and "12/metrics.json cannot be read" in err
+    assert err.count("\n") == 1 and "12/metrics.json: backbone=None must be a text" in err
     (runs / "viewer.html").unlink()
 
 

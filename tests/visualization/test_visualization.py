@@ -21,9 +21,8 @@ from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
 from padim_lit.sweep.job_table import print_sweep_table, write_sweep_csv
 from padim_lit.system.atomic import write_bytes, write_csv, write_json, write_text
-from padim_lit.visualization import heatmaps
 from padim_lit.visualization.gallery import Gallery, GalleryEntry
-from padim_lit.visualization.heatmaps import save_heatmaps
+from padim_lit.visualization.heatmaps import Look, draw_all, draw_one, save_heatmaps
 from padim_lit.visualization.palette import FOUND, TRUTH
 from padim_lit.visualization.panels import common_scale, overlay, to_png
 from padim_lit.visualization.predictions import TestScore as Score  # pytest would collect it
@@ -31,6 +30,7 @@ from padim_lit.visualization.predictions import predictions_of, write_prediction
 from padim_lit.visualization.summary import MEANING, print_summary
 
 H, W = 24, 32
+LOOK = Look(6.0, None, (0.0, 12.0), "t")
 
 
 def batch_of(scores, *, kinds, known, start=0):
@@ -276,7 +276,7 @@ def near(image, colour, tolerance=12):
 
 
 def drawn(pictured, threshold, scale=(0.0, 12.0), image_threshold=None):
-    figure = heatmaps._panels(pictured, (threshold, image_threshold), scale, "a title")
+    figure = draw_one(pictured, Look(threshold, image_threshold, scale, "a title"))
     png = Image.open(io.BytesIO(to_png(figure))).convert("RGB")
     return figure, np.asarray(png)
 
@@ -287,7 +287,7 @@ def test_saved_files_carry_role_rank_kind_stem_and_score(tmp_path):
         picture(role="false_alarm", kind="good", label=0, truth=None, path="x/$a$ [b].jpg"),
         picture(index=8, truth=None),  # the same name again
     ]
-    paths = save_heatmaps(tmp_path / "heatmaps", two, 6.0, (0.0, 12.0), title="run $x$")
+    paths = save_heatmaps(tmp_path / "heatmaps", two, Look(6.0, None, (0.0, 12.0), "run $x$"))
     assert [path.name for path in paths] == [
         "hit-1_crack_cell-7_12.35.png",
         "false_alarm-1_good_-a-b-_12.35.png",
@@ -304,14 +304,14 @@ def test_saved_files_carry_role_rank_kind_stem_and_score(tmp_path):
 
 
 def test_no_pictures_write_nothing(tmp_path):
-    assert save_heatmaps(tmp_path / "heatmaps", [], None, common_scale([]), title="t") == []
+    assert save_heatmaps(tmp_path / "heatmaps", [], LOOK) == []
     assert not (tmp_path / "heatmaps").exists()
 
 
 def test_unwritable_heatmap_folder_is_an_input_error(tmp_path):
     (tmp_path / "heatmaps").write_text("a file")
     with pytest.raises(InputError, match="cannot be written"):
-        save_heatmaps(tmp_path / "heatmaps", [picture()], 6.0, (0.0, 12.0), title="t")
+        save_heatmaps(tmp_path / "heatmaps", [picture()], LOOK)
 
 
 def test_caption_states_place_kind_score_and_where_the_thresholds_are_from():
@@ -346,12 +346,12 @@ def test_only_the_image_threshold_makes_a_hit_miss_or_alarm(
 ):
     good = {"kind": "good", "label": 0, "truth": None} if role == "false_alarm" else {}
     pictured = picture(role=role, **good)
-    thresholds = (map_threshold, image_threshold)
-    for draw, what in ((heatmaps._panels, pictured), (heatmaps._overview, [pictured])):
-        words = texts(draw(what, thresholds, (0.0, 12.0), "a title"))
+    look = Look(map_threshold, image_threshold, (0.0, 12.0), "a title")
+    for draw, what in ((draw_one, pictured), (draw_all, [pictured])):
+        words = texts(draw(what, look))
         called = {word for word in ("Hit", "Miss", "False alarm") if word in words}
         assert called == {word for word in ("Hit", "Miss", "False alarm") if said and word in said}
-    assert said is None or said in texts(heatmaps._panels(pictured, thresholds, (0, 1), "t"))
+    assert said is None or said in texts(draw_one(pictured, look))
 
 
 def test_shelves_are_named_by_what_they_hold():
@@ -362,7 +362,8 @@ def test_shelves_are_named_by_what_they_hold():
         picture(role="miss", planted=True),
         picture(role="false_alarm", kind="good", label=0),
     ]
-    assert [heatmaps._shelf(p).replace("\n", " ") for p in pictures] == [
+    words = [text.get_text() for text in draw_all(pictures, LOOK).texts]
+    assert [word.replace("\n", " ") for word in words if "-scoring" in word] == [
         "Highest-scoring defects",
         "Lowest-scoring defects (no pixel truth)",
         "Lowest-scoring defects",
@@ -373,10 +374,8 @@ def test_shelves_are_named_by_what_they_hold():
 
 def test_map_and_image_threshold_reach_the_files_each_in_its_place(tmp_path):
     def saved(name, threshold, image_threshold):
-        paths = save_heatmaps(
-            tmp_path / name, [picture()], threshold, (0.0, 12.0), title="t",
-            image_threshold=image_threshold,
-        )  # fmt: skip
+        look = Look(threshold, image_threshold, (0.0, 12.0), "t")
+        paths = save_heatmaps(tmp_path / name, [picture()], look)
         return [path.read_bytes() for path in paths]
 
     one, other, swapped = saved("a", 6.0, 9.0), saved("b", 6.0, 13.0), saved("c", 9.0, 6.0)
@@ -436,13 +435,13 @@ def test_long_pictures_and_every_role_fit_on_the_sheet(tmp_path):
         "truth": None,
     }
     pictures = [picture(**tall, role=role) for role in ("hit", "miss", "false_alarm")]
-    paths = save_heatmaps(tmp_path, pictures, 0.5, (0.0, 2.0), title="t")
+    paths = save_heatmaps(tmp_path, pictures, Look(0.5, None, (0.0, 2.0), "t"))
     with Image.open(paths[-1]) as sheet:
         assert max(sheet.size) < 2500
 
 
 def test_drawing_leaves_no_global_figures(tmp_path):
-    save_heatmaps(tmp_path, [picture()], 6.0, (0.0, 12.0), title="t")
+    save_heatmaps(tmp_path, [picture()], LOOK)
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()
 

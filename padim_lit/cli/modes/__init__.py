@@ -37,7 +37,7 @@ class Mode(NamedTuple):
 
 
 _FIT = ("model.ckpt", "heatmaps", "predictions.csv", "config.yaml", "csv", "tensorboard")
-_ABLATION = ("sweep.csv", "scores.csv", "resamples.npz", "heads", "features")
+_ABLATION = ("sweep.csv", "scores.csv", "scores.npz", "resamples.npz", "runs", "features")
 _DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")
 _PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps")
 MODES = {

@@ -1,7 +1,7 @@
 """mode=figure4: the same test images under two or more projections, in one picture."""
 
-import io
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -22,11 +22,12 @@ from padim_lit.cli.build import (
 from padim_lit.cli.settings import Memory, OneDim, Projs, Scoring
 from padim_lit.data.items import GOOD, Item, ItemDataset
 from padim_lit.errors import InputError
-from padim_lit.sweep.ablation import Ablation, ProjectionRun, Sweep
+from padim_lit.sweep.ablation import Ablation, Sweep
 from padim_lit.sweep.one_pass import fit_and_score
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import MISSING, print_line, print_table
 from padim_lit.visualization.figure4 import Example, Method, draw
+from padim_lit.visualization.panels import to_png
 
 METRICS = ("image_auroc", "pixel_auroc", "pixel_f1max", "pixel_threshold")
 
@@ -66,20 +67,17 @@ def run(settings: Figure4, folder: Path) -> None:
             "choose data with masks"
         )
     backbone = make_backbone(settings).to(device)
-    channels = backbone.embedding_dim
-    dims = {proj: channels if proj == "identity" else settings.dim for proj in settings.projs}
-    runs = [ProjectionRun(proj, settings.seed, (dims[proj],)) for proj in settings.projs]
-    drawn = [run.draw(channels) for run in runs]
+    runs = Sweep(settings.projs, [settings.dim], [settings.seed]).runs(backbone.embedding_dim)
+    drawn = [run.draw(backbone.embedding_dim) for run in runs]
     ablation = make_ablation(settings, data, backbone, folder)
     try:
         methods, maps = [], []
-        bands = ablation.plan(max(dims.values()), settings.max_memory_gb).bands
+        bands = ablation.plan(max(p.dim for p in drawn), settings.max_memory_gb).bands
         chosen: list[int] = []
         for run, projection in zip(runs, drawn, strict=True):
             found, _ = fit_and_score(
-                projection, run.dims, ablation.train, ablation.test, settings.eps, bands,
-                ablation.device,
-            )  # fmt: skip
+                projection, run.dims, ablation.train, ablation.test, settings.eps, bands
+            )
             (distances,) = found.values()
             metrics, scores, _ = ablation.judge(distances)
             if metrics["pixel_auroc"] is None:
@@ -106,15 +104,12 @@ def run(settings: Figure4, folder: Path) -> None:
         "chosen": f"per kind the median image score under {settings.projs[0]}, kinds in turn",
         "notes": notes,
     }
-    figure, png = draw(examples, methods, what), io.BytesIO()
-    figure.savefig(png, format="png", pil_kwargs={"compress_level": 6})
-    path = write_bytes(folder / "figure4.png", png.getvalue())
+    path = write_bytes(folder / "figure4.png", to_png(draw(examples, methods, what)))
     _print(methods, notes, path)
     # Last: with figure4.json the folder is complete.
-    images = [
-        {"path": str(data.test_items[i].path), "kind": data.test_items[i].kind} for i in chosen
-    ]
-    content = {**what, "methods": [m.as_dict() for m in methods], "images": images}
+    items = [data.test_items[i] for i in chosen]
+    images = [{"path": str(item.path), "kind": item.kind} for item in items]
+    content = {**what, "methods": [asdict(method) for method in methods], "images": images}
     write_json(folder / "figure4.json", content)
 
 
@@ -125,23 +120,18 @@ def choose(items: list[Item], scores: Tensor, count: int) -> list[int]:
     order; only images with known pixel truth take part.
     """
     kinds: dict[str, list[int]] = {}
-    for index, item in enumerate(items):
-        if item.count_pixel:
-            kinds.setdefault(item.kind, []).append(index)
+    for index in scores.argsort(stable=True).tolist():
+        if items[index].count_pixel:
+            kinds.setdefault(items[index].kind, []).append(index)
     queues = {}
-    for kind, indices in sorted(kinds.items()):
-        ranked = sorted(indices, key=lambda i: (float(scores[i]), i))
+    for kind, ranked in sorted(kinds.items()):
         middle = (len(ranked) - 1) / 2
-        places = sorted(range(len(ranked)), key=lambda place: (abs(place - middle), place))
-        queues[kind] = [ranked[place] for place in places]
-    good = queues.pop(GOOD, [])[: 1 if count > 1 else 0]
-    chosen: list[int] = []
-    while len(chosen) < count - len(good) and any(queues.values()):
-        for queue in queues.values():
-            if queue and len(chosen) < count - len(good):
-                chosen.append(queue.pop(0))
-    order = {index: place for place, index in enumerate(chosen)}
-    return sorted(chosen, key=lambda i: (items[i].kind, order[i])) + good
+        outwards = sorted(range(len(ranked)), key=lambda place: abs(place - middle))
+        queues[kind] = [ranked[place] for place in outwards]
+    good = queues.pop(GOOD, [])[: count > 1]
+    turns = [i for turn in zip_longest(*queues.values()) for i in turn if i is not None]
+    # Sorting keeps the order within a kind.
+    return sorted(turns[: count - len(good)], key=lambda i: items[i].kind) + good
 
 
 def _f1(ablation: Ablation, distances: Tensor, threshold: float) -> float:

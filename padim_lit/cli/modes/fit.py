@@ -31,7 +31,7 @@ from padim_lit.system.memory import peak_bytes, reset_peak
 from padim_lit.system.resource_errors import halving
 from padim_lit.system.versions import made_with
 from padim_lit.visualization.gallery import Gallery
-from padim_lit.visualization.heatmaps import remove_heatmaps, save_heatmaps
+from padim_lit.visualization.heatmaps import Look, remove_heatmaps, save_heatmaps
 from padim_lit.visualization.maps import write_maps
 from padim_lit.visualization.panels import common_scale
 from padim_lit.visualization.predictions import TestScore, predictions_of, write_predictions
@@ -208,14 +208,12 @@ class _Work:
         predictions, pictures = self.recorder.predictions, self.recorder.gallery.pictures()
         threshold = results["test/map_threshold"]
         scale = common_scale([picture.map for picture in pictures])
+        title = "{data}, {backbone}, {proj} to {dim}".format(**results)
         heatmaps = save_heatmaps(
             folder / "heatmaps",
             pictures,
-            threshold,
-            scale,
-            title="{data}, {backbone}, {proj} to {dim}".format(**results),
-            image_threshold=results.get("test/image_threshold"),
-            explanations=[explain(detector, Seen(one.image).tensor()) for one in pictures],
+            Look(threshold, results.get("test/image_threshold"), scale, title),
+            [explain(detector, Seen(one.image).tensor()) for one in pictures],
         )
         write_maps(folder / "heatmaps" / "maps.npz", pictures)
         write_predictions(folder / "predictions.csv", predictions)
@@ -226,7 +224,6 @@ class _Work:
             predictions=predictions,
             pictures=pictures,
             threshold=threshold,
-            scale=scale,
         )
         # Hydra's own copy under .hydra/ keeps its interpolations.
         text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)

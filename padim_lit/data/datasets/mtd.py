@@ -1,7 +1,9 @@
 """Magnetic Tile defects (Huang et al., The Visual Computer 2018) in the authors' layout."""
 
+import math
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from padim_lit.data.datamodule import AnomalyData, Split
@@ -89,18 +91,9 @@ def _defective(path: Path, kind: str) -> Item:
 
 def _tiles(names: list[str]) -> list[int | str]:
     """A group for each name: close capture counters share one, other names stand alone."""
-    counters = {name: _counter(name) for name in names}
-    groups: dict[str, int | str] = {name: name for name in names}
-    previous, group = None, 0
-    for name in sorted((n for n in names if counters[n] is not None), key=counters.__getitem__):
-        counter = counters[name]
-        if previous is None or counter - previous > _SAME_TILE:
-            group = counter
-        groups[name] = group
-        previous = counter
-    return [groups[name] for name in names]
-
-
-def _counter(name: str) -> int | None:
-    match = re.fullmatch(r"exp\d+_num_(\d+)", name)
-    return int(match[1]) if match else None
+    found = [re.fullmatch(r"exp\d+_num_(\d+)", name) for name in names]
+    counters = {int(match[1]) for match in found if match}
+    groups: dict[int, int] = {}
+    for before, counter in pairwise([-math.inf, *sorted(counters)]):
+        groups[counter] = groups[before] if counter - before <= _SAME_TILE else counter
+    return [groups[int(m[1])] if m else name for m, name in zip(found, names, strict=True)]

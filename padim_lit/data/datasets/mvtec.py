@@ -5,7 +5,6 @@ import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from padim_lit.data.archive import BadArchive, unpack
@@ -14,7 +13,7 @@ from padim_lit.data.datasets.mvtec_like import MVTecLike
 from padim_lit.data.download import alone, fetch, sha256_of
 from padim_lit.data.files import typed_path
 from padim_lit.errors import InputError
-from padim_lit.system.atomic import write_json
+from padim_lit.system.atomic import write_json, writing
 
 log = logging.getLogger(__name__)
 
@@ -23,58 +22,36 @@ LICENCE = "CC BY-NC-SA 4.0"
 _SHARES = "https://www.mydrive.ch/shares"
 
 
-class _Archive(NamedTuple):
-    """Where a category lies at the publisher's file host.
-
-    The publisher gives no checksums. Those here were recorded by at least two projects that have
-    nothing to do with each other; None where only one or none is known to us.
-    """
-
-    path: str
-    sha256: str | None = None
-
-
-# As linked from PAGE in 2026. The publisher has moved the shares twice within a year.
+#: Where each category lies there, as linked from PAGE in 2026. The publisher has moved the shares
+#: twice within a year.
 ARCHIVES = {
-    "bottle": _Archive(
-        "150452/132a93367fb17cdf968dfb5c4013f6e7/download/420937370-1629958698",
-        "726512129cb3b1f47d4f6cd7c7fc9170db7fc209132249c788fec06029cb5dc3",
-    ),
-    "cable": _Archive("150453/10f960e07fec2838b2cd512586633a32/download/420937413-1629958794"),
-    "capsule": _Archive(
-        "150454/e0ce6dd74eb150f46c0d98131b3703f2/download/420937454-1629958872",
-        "f6a41cb11f1589d552888fe9c43a1adcbcae15b70073e19093322f836d00a2b6",
-    ),
-    "carpet": _Archive(
-        "150455/eac7fbce84d93a5094e13f391170eca4/download/420937484-1629959013",
-        "d9dd5064515a20bd75cf24d223c570579141abd72388beef892780b74dbaa85d",
-    ),
-    "grid": _Archive(
-        "150456/bb0b2e3dc804ccb8b4485e01f8e4493b/download/420937487-1629959044",
-        "d94a9a651cbfaee22c94d06cf8fa8204a590c872362de0489eb34f1645328de8",
-    ),
-    "hazelnut": _Archive("150457/51d49f65e84bdc100ff8035d7dd783ea/download/420937545-1629959162"),
-    "leather": _Archive("150458/923030ce14e10a7d147e95d0f8885f6b/download/420937607-1629959262"),
-    "metal_nut": _Archive(
-        "150459/c68856a21dca589b0f8ff6d4ee0f18f4/download/420937637-1629959294",
-        "86e3c8e163ceb19146ad3ddc408e85cc34ae02e0da430e07a73bac6bbb48532a",
-    ),
-    "pill": _Archive("150460/d4f1c04da67034ccc8d8b5fa3e73f244/download/420938129-1629960351"),
-    "screw": _Archive(
-        "150461/242f454cc6385e5693c4fd4b94567d1e/download/420938130-1629960389",
-        "0a27a365a21e472d19b9fb48cb8e4002b49fabe083bff7f4c16fa57d78154f10",
-    ),
-    "tile": _Archive("150462/5479f0fdc97bc6fa16eab0cb0cf0109f/download/420938133-1629960456"),
-    "toothbrush": _Archive(
-        "150463/895a1a5fb84b958f07417784b060434b/download/420938134-1629960477",
-        "fe72a34b4b0d074f84e844be7ef8c4f64f7f02f20e25f19c9e3b4a231c8bea77",
-    ),
-    "transistor": _Archive("150464/99b8ea0332438d64fcc2475ee73f9c29/download/420938166-1629960554"),
-    "wood": _Archive("150465/d5b4115b720cdb54d217e75636e6e374/download/420938383-1629960649"),
-    "zipper": _Archive(
-        "150466/bd155b557520edaf692d9bfdb915c24a/download/420938385-1629960680",
-        "7ab46e0e195da145db30052baea3d3a5d14c5f0e710137c968e0423f02cb942d",
-    ),
+    "bottle": "150452/132a93367fb17cdf968dfb5c4013f6e7/download/420937370-1629958698",
+    "cable": "150453/10f960e07fec2838b2cd512586633a32/download/420937413-1629958794",
+    "capsule": "150454/e0ce6dd74eb150f46c0d98131b3703f2/download/420937454-1629958872",
+    "carpet": "150455/eac7fbce84d93a5094e13f391170eca4/download/420937484-1629959013",
+    "grid": "150456/bb0b2e3dc804ccb8b4485e01f8e4493b/download/420937487-1629959044",
+    "hazelnut": "150457/51d49f65e84bdc100ff8035d7dd783ea/download/420937545-1629959162",
+    "leather": "150458/923030ce14e10a7d147e95d0f8885f6b/download/420937607-1629959262",
+    "metal_nut": "150459/c68856a21dca589b0f8ff6d4ee0f18f4/download/420937637-1629959294",
+    "pill": "150460/d4f1c04da67034ccc8d8b5fa3e73f244/download/420938129-1629960351",
+    "screw": "150461/242f454cc6385e5693c4fd4b94567d1e/download/420938130-1629960389",
+    "tile": "150462/5479f0fdc97bc6fa16eab0cb0cf0109f/download/420938133-1629960456",
+    "toothbrush": "150463/895a1a5fb84b958f07417784b060434b/download/420938134-1629960477",
+    "transistor": "150464/99b8ea0332438d64fcc2475ee73f9c29/download/420938166-1629960554",
+    "wood": "150465/d5b4115b720cdb54d217e75636e6e374/download/420938383-1629960649",
+    "zipper": "150466/bd155b557520edaf692d9bfdb915c24a/download/420938385-1629960680",
+}
+#: The publisher gives no checksums. These were recorded by at least two projects that have nothing
+#: to do with each other; of the other categories only one or none is known to us.
+SHA256 = {
+    "bottle": "726512129cb3b1f47d4f6cd7c7fc9170db7fc209132249c788fec06029cb5dc3",
+    "capsule": "f6a41cb11f1589d552888fe9c43a1adcbcae15b70073e19093322f836d00a2b6",
+    "carpet": "d9dd5064515a20bd75cf24d223c570579141abd72388beef892780b74dbaa85d",
+    "grid": "d94a9a651cbfaee22c94d06cf8fa8204a590c872362de0489eb34f1645328de8",
+    "metal_nut": "86e3c8e163ceb19146ad3ddc408e85cc34ae02e0da430e07a73bac6bbb48532a",
+    "screw": "0a27a365a21e472d19b9fb48cb8e4002b49fabe083bff7f4c16fa57d78154f10",
+    "toothbrush": "fe72a34b4b0d074f84e844be7ef8c4f64f7f02f20e25f19c9e3b4a231c8bea77",
+    "zipper": "7ab46e0e195da145db30052baea3d3a5d14c5f0e710137c968e0423f02cb942d",
 }
 
 
@@ -125,23 +102,18 @@ def provide(root: Path, category: str, url: str | None = None, sha256: str | Non
                 f"unknown category {category!r}; MVTec AD has {', '.join(ARCHIVES)}; for an "
                 "archive of your own set data.url"
             )
-        known = ARCHIVES[category]
-        url, sha256 = f"{_SHARES}/{known.path}/{category}.tar.xz", sha256 or known.sha256
+        url = f"{_SHARES}/{ARCHIVES[category]}/{category}.tar.xz"
+        sha256 = sha256 or SHA256.get(category)
     elif urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise InputError(f"data.url={url!r} must start with http:// or https:// and name a host")
     if sha256 is not None and re.fullmatch(r"[0-9a-fA-F]{64}", sha256) is None:
         raise InputError(f"data.sha256={sha256!r} is no sha256; give its 64 hexadecimal digits")
-    try:
+    with writing(root):
         root.mkdir(parents=True, exist_ok=True)
         with alone(root / ".download.lock"):
             # Another process may have been here while this one waited.
             if not (root / category / "train").is_dir():
                 _download(root, category, url, sha256)
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or root} cannot be written ({error.strerror or error}); set "
-            "data.root to a writable folder"
-        ) from error
 
 
 def _download(root: Path, category: str, url: str, sha256: str | None) -> None:
@@ -180,8 +152,8 @@ def _download(root: Path, category: str, url: str, sha256: str | None) -> None:
 
 def _move(unpacked: Path, root: Path, category: str, source: dict, url: str) -> None:
     """Rename the categories that `unpacked` holds, at its top or one folder below, into `root`."""
-    found = {path.parent.name: path.parent for path in unpacked.glob("*/train")}
-    found = {p.parent.name: p.parent for p in unpacked.glob("*/*/train")} | found
+    trains = [*unpacked.glob("*/*/train"), *unpacked.glob("*/train")]  # the top one counts
+    found = {train.parent.name: train.parent for train in trains}
     if category not in found:
         there = ", ".join(sorted(found)) or "none"
         raise BadArchive(

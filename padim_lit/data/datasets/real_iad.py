@@ -7,7 +7,7 @@ from typing import Any
 
 from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.files import subfolders
-from padim_lit.data.items import GOOD, Item
+from padim_lit.data.items import Item
 from padim_lit.data.tree import inside, resolve_root
 from padim_lit.errors import InputError
 
@@ -47,12 +47,10 @@ class RealIAD(AnomalyData):
         file, split = _split(folder, self.category)
         try:
             meta = split["meta"]
+            place, normal = pictures / meta["prefix"], meta["normal_class"]
             train, test = (
-                [
-                    _item(pictures / meta["prefix"], entry, meta["normal_class"], file)
-                    for entry in part
-                ]
-                for part in (split["train"], split["test"])
+                [_item(place, entry, normal, file, tested) for entry in split[part]]
+                for part, tested in (("train", False), ("test", True))
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
@@ -62,9 +60,6 @@ class RealIAD(AnomalyData):
         bad = next((item for item in train if item.label), None)
         if bad:
             raise InputError(f"{file}: {bad.path} is defective but in train; use realiad_jsons")
-        for number, item in enumerate(test):
-            if not item.label:
-                test[number] = Item(item.path, count_pixel=True)
         about = {
             "split": f"the authors' split, {file.parent.name}/{file.name}",
             "split_seed": None,
@@ -88,10 +83,9 @@ def _split(folder: Path, category: str) -> tuple[Path, dict[str, Any]]:
         raise InputError(f"{chosen[0]} cannot be read ({error}); unpack it again") from error
 
 
-def _item(folder: Path, entry: dict[str, Any], normal: str, file: Path) -> Item:
+def _item(folder: Path, entry: dict[str, Any], normal: str, file: Path, tested: bool) -> Item:
     path = inside(folder, entry["image_path"], str(file))
-    kind = GOOD if entry["anomaly_class"] == normal else entry["anomaly_class"]
-    if kind == GOOD:
-        return Item(path)
+    if entry["anomaly_class"] == normal:
+        return Item(path, count_pixel=tested)
     mask = inside(folder, entry["mask_path"], str(file))
-    return Item(path, kind, mask, mask_threshold=0, count_pixel=True)
+    return Item(path, entry["anomaly_class"], mask, mask_threshold=0, count_pixel=tested)

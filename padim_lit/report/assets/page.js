@@ -32,7 +32,7 @@ function sortable(table) {
   return table;
 }
 
-document.querySelectorAll("table").forEach(sortable);
+document.querySelectorAll("thead").forEach((head) => sortable(head.parentElement));
 
 const unfolded = [];
 window.addEventListener("beforeprint", () => {

@@ -10,27 +10,21 @@ async function inflate(text) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** A map's levels: low bytes, then high bytes, of differences along both axes. */
-function integrate(raw, width, height) {
-  const size = width * height, levels = new Uint16Array(size);
-  for (let i = 0; i < size; i++) levels[i] = raw[i] | (raw[size + i] << 8);
-  for (let i = width; i < size; i++) levels[i] += levels[i - width];
-  for (let y = 0; y < height; y++) for (let i = y * width + 1; i < (y + 1) * width; i++) levels[i] += levels[i - 1];
-  return levels;
+/** A map's values: low bytes, then high bytes, of differences along both axes. */
+function integrate(raw, width) {
+  const values = new Uint16Array(raw.length / 2);
+  values.forEach((_, i) => (values[i] = (raw[i] | (raw[values.length + i] << 8)) + (i < width ? 0 : values[i - width])));
+  values.forEach((_, i) => (values[i] += i % width ? values[i - 1] : 0));
+  return values;
 }
 
-function unpackBits(raw, size) {
-  const bits = new Uint8Array(size);
-  for (let i = 0; i < size; i++) bits[i] = (raw[i >> 3] >> (7 - (i & 7))) & 1;
-  return bits;
-}
-
-/** A picture ready to be drawn: its image, levels and truth. */
-async function decode(item, { width, height }) {
+/** A picture ready to be drawn: its image, the levels of its map, and the truth, if any. */
+async function decode(item, { width }) {
   const image = new Image();
   image.src = item.image;
-  const [raw, truth] = await Promise.all([inflate(item.map), item.truth ? inflate(item.truth) : null, image.decode()]);
-  return { image, levels: integrate(raw, width, height), truth: truth && unpackBits(truth, width * height) };
+  const [raw] = await Promise.all([inflate(item.map), image.decode()]);
+  const values = integrate(raw, width);
+  return { image, levels: values.map((value) => value & 4095), truth: item.truth && values.map((value) => value >> 12) };
 }
 
 /** For every level its colour, and whether it is at or above the threshold. */
@@ -49,12 +43,8 @@ function colouring(maps, threshold, whole) {
 
 /** Draws the grey image, the map over it, and the outlines; returns the number of marked pixels. */
 function drawMap(canvas, ready, maps, { colours, marked }) {
-  const { width, height } = maps, { levels, truth, image } = ready;
-  canvas.width = ZOOM * width;
-  canvas.height = ZOOM * height;
-  const heat = document.createElement("canvas");
-  heat.width = width;
-  heat.height = height;
+  const { width, height } = maps, { levels } = ready, pen = drawImage(canvas, ready, maps);
+  const heat = el("canvas", { width, height });
   const pixels = new ImageData(width, height), whole = new Uint32Array(pixels.data.buffer);
   let count = 0;
   for (let i = 0; i < levels.length; i++) {
@@ -62,23 +52,24 @@ function drawMap(canvas, ready, maps, { colours, marked }) {
     count += marked[levels[i]];
   }
   heat.getContext("2d").putImageData(pixels, 0, 0);
-  const pen = canvas.getContext("2d");
-  pen.drawImage(image, 0, 0, canvas.width, canvas.height);
   pen.globalCompositeOperation = "saturation"; // of black: the image without its colours
   pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.globalCompositeOperation = "source-over";
   pen.drawImage(heat, 0, 0, canvas.width, canvas.height);
-  if (truth) outline(pen, (i) => truth[i], width, height, content.truth, true);
+  drawTruth(pen, ready, maps);
   outline(pen, (i) => marked[levels[i]], width, height, content.found, false);
   return count;
 }
 
-function drawImage(canvas, ready, maps, withTruth) {
-  canvas.width = ZOOM * maps.width;
-  canvas.height = ZOOM * maps.height;
+function drawImage(canvas, { image }, { width, height }) {
+  Object.assign(canvas, { width: ZOOM * width, height: ZOOM * height });
   const pen = canvas.getContext("2d");
-  pen.drawImage(ready.image, 0, 0, canvas.width, canvas.height);
-  if (withTruth && ready.truth) outline(pen, (i) => ready.truth[i], maps.width, maps.height, content.truth, true);
+  pen.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return pen;
+}
+
+function drawTruth(pen, { truth }, { width, height }) {
+  if (truth) outline(pen, (i) => truth[i], width, height, content.truth, true);
 }
 
 /** The edges between pixels inside and outside of a region, over a dark halo. */

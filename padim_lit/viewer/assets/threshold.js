@@ -3,67 +3,57 @@
 
 const STEPS = 1000, LISTED = 100;
 
-/** False alarms and misses among the images that count, misses among planted ones, by kind. */
+/** How many images there are, are called defective, and are on the wrong side: by their part in the metrics and by kind. */
 function countWrong(run, threshold) {
   const { label, planted, kind, kinds } = content.images[run.images];
-  const found = { good: 0, defective: 0, planted: 0, alarms: 0, misses: 0, planted_misses: 0, wrong: [], kinds: kinds.map((name) => ({ name, all: 0, called: 0 })) };
+  const tally = () => ({ all: 0, called: 0, wrong: 0 });
+  const parts = { alarms: tally(), misses: tally(), planted: tally() }, byKind = kinds.map(tally), wrong = [];
   run.scores.forEach((score, i) => {
-    const called = score >= threshold, own = found.kinds[kind[i]];
-    own.all += 1;
-    own.called += called;
-    if (planted[i]) {
-      found.planted += 1;
-      found.planted_misses += !called;
-    } else if (label[i]) {
-      found.defective += 1;
-      found.misses += !called;
-    } else {
-      found.good += 1;
-      found.alarms += called;
+    const called = score >= threshold, isWrong = called !== Boolean(label[i]);
+    for (const one of [parts[planted[i] ? "planted" : label[i] ? "misses" : "alarms"], byKind[kind[i]]]) {
+      one.all += 1;
+      one.called += called;
+      one.wrong += isWrong;
     }
-    if (called !== Boolean(label[i])) found.wrong.push(i);
+    if (isWrong) wrong.push(i);
   });
-  return found;
+  return { parts, byKind, wrong };
 }
 
 /** Lowest and highest value of the slider: all scores and marks, and a little more. */
 function sliderRange(run) {
-  const values = [...run.thresholds.map((t) => t.value)];
-  for (const score of run.scores || []) values.push(score);
+  const values = [...run.thresholds.map((t) => t.value), ...(run.scores || [])];
   const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
   const air = (high - low) * 0.02 || 1;
   return [low - air, high + air];
 }
 
-/** Slider, number and marks of a run; `set` is told each new threshold. */
-function drawSetting(run, range, set) {
-  const [low, high] = range, form = document.getElementById("setting");
-  const slider = el("input", { type: "range", id: "slider", min: 0, max: STEPS, step: 1, "aria-label": "threshold" });
-  const exact = el("input", { type: "number", name: "exact", step: "any" });
-  slider.addEventListener("input", () => set(low + ((high - low) * Number(slider.value)) / STEPS));
-  exact.addEventListener("change", () => (exact.value !== "" && Number.isFinite(exact.valueAsNumber) ? set(exact.valueAsNumber) : set(null)));
+const letter = (i) => String.fromCharCode(65 + i);
+
+/** The marks of a run; `set` is told each new threshold. Returns a function that shows one. */
+function drawSetting(run, [low, high], set) {
+  const slider = byId("slider"), { exact } = byId("setting").elements;
+  slider.oninput = () => set(low + ((high - low) * Number(slider.value)) / STEPS);
+  exact.onchange = () => set(Number.isFinite(exact.valueAsNumber) ? exact.valueAsNumber : null);
   const marks = run.thresholds.map((t, i) => {
-    const button = el("button", { type: "button", class: `mark-${t.id}`, "data-id": t.id }, el("b", {}, letter(i)), ` ${t.name} ${brief4(t.value)}`);
+    const button = el("button", { type: "button", class: `mark-${t.id}`, "data-id": t.id }, el("b", {}, letter(i)), ` ${t.name} ${brief(t.value, 4)}`);
     button.addEventListener("click", () => set(t.value));
-    return el("li", {}, button, ` ${t.how}`);
+    return button;
   });
-  form.onsubmit = (event) => event.preventDefault();
-  form.replaceChildren(slider, el("label", {}, "threshold (Mahalanobis distance) ", exact), el("ul", { class: "marks" }, ...marks));
-  if (!free(run)) form.append(el("p", { class: "note" }, `No threshold without test images: ${run.no_threshold || "the run has none"}.`));
+  document.querySelector(".marks").replaceChildren(...marks.map((button, i) => el("li", {}, button, ` ${run.thresholds[i].how}`)));
+  byId("unmarked").hidden = run.thresholds.some((t) => t.id === "free");
+  byId("unmarked").textContent = `No threshold without test images: ${run.no_threshold || "the run has none"}.`;
   return (threshold) => {
     slider.value = String(Math.round((STEPS * (threshold - low)) / (high - low)));
-    slider.setAttribute("aria-valuetext", brief4(threshold));
-    exact.value = String(Number(threshold.toPrecision(6)));
-    form.querySelectorAll(".marks button").forEach((button, i) => button.setAttribute("aria-pressed", String(run.thresholds[i].value === threshold)));
+    slider.setAttribute("aria-valuetext", brief(threshold, 4));
+    exact.value = brief(threshold, 6);
+    marks.forEach((button, i) => button.setAttribute("aria-pressed", String(run.thresholds[i].value === threshold)));
   };
 }
 
-const letter = (i) => String.fromCharCode(65 + i);
-const brief4 = (value) => String(Number(value.toPrecision(4)));
-
 /** Good images upwards, defective ones downwards, over the slider's range; returns the line's mover. */
 function drawHistogram(run, [low, high]) {
-  const place = document.getElementById("histogram"), bins = 80;
+  const place = byId("histogram"), bins = 80;
   place.replaceChildren();
   if (!run.scores) return () => {};
   const { label, planted } = content.images[run.images], bars = [0, 1, 2].map(() => new Array(bins).fill(0));
@@ -93,27 +83,24 @@ function drawHistogram(run, [low, high]) {
 
 /** The counts at a threshold, over all test images; returns them in a sentence. */
 function drawCounts(run, threshold) {
-  const place = document.getElementById("counts");
-  if (!run.scores) {
-    place.replaceChildren(el("p", { class: "note" }, "This run has no predictions.csv: nothing can be counted."));
-    return "";
-  }
-  const found = countWrong(run, threshold), images = content.images[run.images];
+  const place = byId("counts");
+  place.hidden = !run.scores;
+  byId("uncounted").hidden = Boolean(run.scores);
+  if (!run.scores) return "";
+  const { parts, byKind, wrong } = countWrong(run, threshold), images = content.images[run.images];
   const rate = (n, all) => (all ? `${((100 * n) / all).toFixed(1)} %` : "—");
-  const line = (id, name, n, all) => el("tr", { "data-id": id }, el("th", { scope: "row" }, name), el("td", {}, String(n)), el("td", {}, `of ${all}`), el("td", {}, rate(n, all)));
-  const lines = [line("alarms", "False alarms: good images called defective", found.alarms, found.good), line("misses", "Missed defective images", found.misses, found.defective)];
-  if (found.planted) lines.push(line("planted", "Missed planted defects (not in the image metrics)", found.planted_misses, found.planted));
-  const head = ["", "images", "", "rate"].map((name) => el("th", { scope: "col" }, name));
-  const main = el("table", {}, el("caption", {}, `All ${run.scores.length} test images at ${brief4(threshold)}`), el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...lines));
-  const open = [...place.querySelectorAll("details")].map((node) => node.open);
-  const kinds = table("Images called defective, by kind", [{ name: "kind", word: true }, { name: "called defective" }, { name: "of" }, { name: "rate" }],
-    found.kinds.map((k) => [k.name, { text: k.called, value: k.called }, { text: k.all, value: k.all }, { text: rate(k.called, k.all), value: k.called / k.all }]));
-  const wrong = [...found.wrong].sort((a, b) => Math.abs(run.scores[b] - threshold) - Math.abs(run.scores[a] - threshold));
-  const list = table(`Images on the wrong side, furthest first${wrong.length > LISTED ? `; ${LISTED} of ${wrong.length}` : ""}`,
+  for (const [id, { wrong: n, all }] of Object.entries(parts)) {
+    const row = place.querySelector(`[data-id=${id}]`);
+    row.hidden = id === "planted" && !all;
+    [n, `of ${all}`, rate(n, all)].forEach((text, i) => (row.cells[i + 1].textContent = text));
+  }
+  place.querySelector("caption").textContent = `All ${run.scores.length} test images at ${brief(threshold, 4)}`;
+  byId("kinds").replaceChildren(table("Images called defective, by kind", [{ name: "kind", word: true }, { name: "called defective" }, { name: "of" }, { name: "rate" }],
+    byKind.map((k, i) => [images.kinds[i], { text: k.called, value: k.called }, { text: k.all, value: k.all }, { text: rate(k.called, k.all), value: k.called / k.all }])));
+  wrong.sort((a, b) => Math.abs(run.scores[b] - threshold) - Math.abs(run.scores[a] - threshold));
+  byId("wrong").replaceChildren(table(`Images on the wrong side, furthest first${wrong.length > LISTED ? `; ${LISTED} of ${wrong.length}` : ""}`,
     [{ name: "image", word: true }, { name: "kind", word: true }, { name: "score" }, { name: "is called", word: true }],
-    wrong.slice(0, LISTED).map((i) => [images.names[i], images.kinds[images.kind[i]], { text: run.scores[i].toFixed(2), value: run.scores[i] }, images.label[i] ? "good" : "defective"]));
-  place.replaceChildren(el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Counts" }, main),
-    el("details", { class: "more", open: open[0] }, el("summary", {}, "By kind"), kinds),
-    el("details", { class: "more", open: open[1] }, el("summary", {}, `${count(wrong.length, "image")} on the wrong side`), list));
-  return `${count(found.alarms, "false alarm")}, ${count(found.misses, "miss", "misses")}`;
+    wrong.slice(0, LISTED).map((i) => [images.names[i], images.kinds[images.kind[i]], { text: run.scores[i].toFixed(2), value: run.scores[i] }, images.label[i] ? "good" : "defective"])));
+  byId("wrong").previousElementSibling.textContent = `${count(wrong.length, "image")} on the wrong side`;
+  return `${count(parts.alarms.wrong, "false alarm")}, ${count(parts.misses.wrong, "miss", "misses")}`;
 }

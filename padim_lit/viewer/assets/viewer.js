@@ -2,21 +2,8 @@
 // The page: which runs are shown, which one is open, and its pictures.
 
 const content = JSON.parse(document.getElementById("content").textContent);
-const NOTES = [...new Set(content.runs.flatMap((run) => run.notes))];
-const ROLES = { hit: "among the highest-scoring defects", miss: "among the lowest-scoring defects", false_alarm: "among the highest-scoring good images" };
 const byId = (id) => document.getElementById(id);
 const now = { run: null, threshold: 0, ready: [], large: null, drawing: 0, move: [] };
-
-function drawHeader() {
-  const users = (note) => content.runs.filter((run) => run.notes.includes(note)).length;
-  const left = content.runs.reduce((sum, run) => sum + (run.pictures ? run.pictures.left : 0), 0);
-  const lines = NOTES.map((note, i) => `Note ${i + 1} (${count(users(note), "run")}): ${note}`);
-  if (left) lines.push(`${count(left, "picture is", "pictures are")} left out to keep this file small; --pictures (${content.asked.pictures} a run) and --megabytes (${content.asked.megabytes}) allow more.`);
-  if (content.skipped.length) lines.push(`${count(content.skipped.length, "run")} could not be read and ${content.skipped.length === 1 ? "is" : "are"} not shown: ${content.skipped.join("; ")}`);
-  byId("warnings").hidden = !lines.length;
-  byId("warnings").append(el("ul", {}, ...lines.map((line) => el("li", {}, line))));
-  byId("foot").append(`${count(content.runs.length, "run")} in ${content.root}, read by padim_lit ${content.version}. One file, no connection needed.`);
-}
 
 /** Opens a run: slider at the checkpoint's threshold, else at the best F1, else in the middle. */
 async function open(index, jump = true) {
@@ -29,7 +16,7 @@ async function open(index, jump = true) {
   byId("threshold").hidden = !usable;
   byId("large").hidden = true;
   byId("gallery").replaceChildren();
-  byId("view").hidden = !run.pictures || !run.pictures.items.length;
+  byId("view").hidden = !run.pictures?.items.length;
   byId("sampled").textContent = sampled(run);
   if (usable) {
     now.move = [drawSetting(run, range, change), drawHistogram(run, range)];
@@ -47,8 +34,7 @@ async function open(index, jump = true) {
 }
 
 function sampled(run) {
-  if (!run.has_maps) return "This run has no heatmaps/maps.npz (it is of an older padim_lit): its maps cannot be coloured here; heatmaps/ has them as PNG.";
-  if (!run.pictures) return "The run kept no pictures.";
+  if (!run.pictures) return "This run has no heatmaps/maps.npz: its maps cannot be coloured here; heatmaps/ may have them as PNG.";
   const { items, left, every, step } = run.pictures;
   return `${count(items.length, "picture")} of ${items.length + left} that the run kept: the highest- and lowest-scoring defects and the highest-scoring good images, not a sample; the counts are over all test images. `
     + `${left ? `${left} left out to keep this file small. ` : ""}Distances are exact to ±${brief(step / 2)}.${every > 1 ? ` Every ${every}th pixel along each side is shown.` : ""}`;
@@ -58,13 +44,15 @@ function change(threshold) {
   if (threshold !== null) now.threshold = threshold;
   now.move.forEach((move) => move(now.threshold));
   const said = drawCounts(now.run, now.threshold);
-  byId("said").textContent = said && `Threshold ${brief4(now.threshold)}: ${said}`;
+  byId("said").textContent = said && `Threshold ${brief(now.threshold, 4)}: ${said}`;
   if (!now.drawing) now.drawing = requestAnimationFrame(() => { now.drawing = 0; recolour(); });
 }
 
-const calledDefective = (item) => item.score >= now.threshold;
-const isWrong = (item) => calledDefective(item) !== Boolean(item.label);
-const verdictOf = (item) => (item.label ? (calledDefective(item) ? "hit" : "miss") : calledDefective(item) ? "false alarm" : "called good");
+/** What the threshold calls an image, and whether that is wrong. */
+function verdictOf({ score, label }) {
+  const called = score >= now.threshold;
+  return { wrong: called !== Boolean(label), text: label ? (called ? "hit" : "miss") : called ? "false alarm" : "called good" };
+}
 
 function drawGallery() {
   const run = now.run;
@@ -77,35 +65,30 @@ function drawGallery() {
 }
 
 function recolour() {
-  const run = now.run;
-  if (!run.pictures || !now.ready.length) return;
-  const form = byId("view"), colours = colouring(run.pictures, now.threshold, form.elements.whole.checked), size = run.pictures.width * run.pictures.height;
-  for (const figure of byId("gallery").children) {
-    const i = Number(figure.dataset.index), item = run.pictures.items[i];
-    figure.hidden = form.elements.which.value === "wrong" ? !isWrong(item) : form.elements.which.value !== "all" && item.role !== form.elements.which.value;
-    if (!figure.hidden) caption(figure, item, drawMap(figure.querySelector("canvas"), now.ready[i], run.pictures, colours), size);
-  }
-  if (now.large !== null) {
-    const item = run.pictures.items[now.large], figure = byId("large");
-    caption(figure, item, drawMap(figure.querySelector("canvas.map"), now.ready[now.large], run.pictures, colours), size);
-  }
-}
-
-function caption(figure, item, marked, size) {
-  const badge = figure.querySelector(".badge"), verdict = verdictOf(item);
-  badge.textContent = verdict;
-  badge.className = `badge ${isWrong(item) ? "no" : "yes"}`;
-  figure.dataset.marked = marked;
-  figure.querySelector(".source").textContent = ` ${((100 * marked) / size).toFixed(1)} % marked`;
+  const { pictures } = now.run, { whole, which } = byId("view").elements;
+  if (!now.ready.length) return;
+  const colours = colouring(pictures, now.threshold, whole.checked);
+  const paint = (figure, i, canvas) => {
+    const verdict = verdictOf(pictures.items[i]), marked = drawMap(figure.querySelector(canvas), now.ready[i], pictures, colours);
+    Object.assign(figure.querySelector(".badge"), { textContent: verdict.text, className: `badge ${verdict.wrong ? "no" : "yes"}` });
+    figure.dataset.marked = marked;
+    figure.querySelector(".source").textContent = ` ${((100 * marked) / (pictures.width * pictures.height)).toFixed(1)} % marked`;
+  };
+  [...byId("gallery").children].forEach((figure, i) => {
+    const item = pictures.items[i];
+    figure.hidden = !["all", item.role, verdictOf(item).wrong && "wrong"].includes(which.value);
+    if (!figure.hidden) paint(figure, i, "canvas");
+  });
+  if (now.large !== null) paint(byId("large"), now.large, "canvas.map");
 }
 
 function enlarge(index) {
   const { pictures } = now.run, item = pictures.items[index], place = byId("large"), plain = el("canvas"), close = el("button", { type: "button" }, "close");
   now.large = index;
-  drawImage(plain, now.ready[index], pictures, true);
+  drawTruth(drawImage(plain, now.ready[index], pictures), now.ready[index], pictures);
   const truth = item.truth ? `; dashed: ${item.planted ? "planted" : "true"} defect` : item.label ? "; no pixel truth is known" : "";
   place.replaceChildren(
-    el("p", {}, el("span", { class: "badge" }), ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${ROLES[item.role]}${item.planted ? ". Its defect is planted." : "."} `, close),
+    el("p", {}, el("span", { class: "badge" }), ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${byId("view").elements.which.querySelector(`[value=${item.role}]`).text}${item.planted ? ". Its defect is planted." : "."} `, close),
     el("figure", {}, plain, el("figcaption", {}, `image${truth}`)),
     el("figure", {}, el("canvas", { class: "map" }), el("figcaption", {}, "map over the image; blue: at or above the threshold.", el("span", { class: "source" }))));
   const shut = () => {
@@ -121,24 +104,27 @@ function enlarge(index) {
   place.scrollIntoView({ block: "nearest" });
 }
 
-function drawControls() {
-  const select = el("select", { name: "run" }, ...content.runs.map((run, i) => el("option", { value: i }, `${run.name}: ${run.data}, ${run.proj}, D = ${run.dim}, seed ${run.seed}`)));
-  byId("chosen").append(el("label", {}, "run", select));
-  select.addEventListener("change", () => open(Number(select.value), false));
-  const which = el("select", { name: "which" }, ...[["all", "all"], ["wrong", "wrong at this threshold"], ["hit", ROLES.hit], ["miss", ROLES.miss], ["false_alarm", ROLES.false_alarm]].map(([value, text]) => el("option", { value }, text)));
-  byId("view").append(el("label", {}, "pictures", which), el("label", {}, el("input", { type: "checkbox", name: "whole" }), "strong colours below the threshold too"),
-    el("span", { class: "key found" }, "at or above the threshold"), el("span", { class: "key truth" }, "true or planted defect"));
-  byId("view").addEventListener("input", recolour);
-  for (const id of ["chosen", "view"]) byId(id).addEventListener("submit", (event) => event.preventDefault());
+/** Shows the runs that pass all filters, in the table and among the curves. */
+function filter() {
+  const { text, ...chosen } = Object.fromEntries(new FormData(byId("filters")));
+  const words = (run) => [run.name, ...Object.keys(chosen).map((key) => run[key]), ...run.notes].join(" ").toLowerCase();
+  const passing = content.runs.filter((run) => Object.entries(chosen).every(([key, value]) => !value || String(run[key]) === value) && words(run).includes(text.trim().toLowerCase()));
+  rows.forEach((row, i) => (row.hidden = !passing.includes(content.runs[i])));
+  byId("shown").textContent = `${passing.length} of ${count(content.runs.length, "run")}` + (content.skipped.length ? `; ${content.skipped.length} more could not be read` : "");
+  // A figure belongs to a group of runs.
+  document.querySelectorAll("#curves figure").forEach((figure) => (figure.hidden = !passing.some((run) => String(run.group) === figure.dataset.group)));
 }
 
-drawHeader();
-drawControls();
-const showRows = drawRuns(open);
-function filter(passes) {
-  const passing = content.runs.filter(passes);
-  showRows(new Set(passing.map((run) => content.runs.indexOf(run))));
-  showCurves(passing);
-}
-filter(drawFilters(filter));
+const rows = [...document.querySelectorAll("#table tbody tr")]; // their order now is that of the runs
+rows.forEach((row, i) => {
+  const button = el("button", { type: "button", class: "open", "aria-label": `Show the heat maps of ${content.runs[i].name}` }, "maps");
+  button.addEventListener("click", () => open(i));
+  row.cells[0].append(button);
+});
+document.querySelectorAll("form").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
+byId("filters").addEventListener("input", filter);
+byId("filters").addEventListener("reset", () => setTimeout(filter));
+byId("chosen").addEventListener("change", (event) => open(Number(event.target.value), false));
+byId("view").addEventListener("input", recolour);
+filter();
 open(Math.max(0, content.runs.findIndex((run) => run.pictures)), false);

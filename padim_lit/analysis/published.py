@@ -1,0 +1,134 @@
+"""Published AUROCs of PaDiM on MVTec AD: the paper, the JL report's Table 1, anomalib.
+
+No number here was measured by this project, and none stands in for one that was.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+
+TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
+OBJECTS = (
+    *("bottle", "cable", "capsule", "hazelnut", "metal_nut"),
+    *("pill", "screw", "toothbrush", "transistor", "zipper"),
+)
+CATEGORIES = (*TEXTURES, *OBJECTS)
+#: The name of the mean over all categories that were measured.
+MEAN = "mean"
+#: D that all three use with a backbone; their numbers hold for that alone.
+DIM = {"wide_resnet50": 550, "resnet18": 100}
+#: What the three are called in tables.
+SOURCES = {"padim": "PaDiM paper", "report": "JL report", "anomalib": "anomalib"}
+
+# fmt: off
+#: The report's Table 1: pixel AUROC in % of PaDiM (selection) and of its JL projection. The first
+#: is not the report's measurement: it repeats the paper's numbers.
+_REPORT = {
+    "wide_resnet50": (
+        (99.1, 99.2), (97.3, 97.8), (99.2, 99.4), (94.1, 95.1), (94.9, 95.2),
+        (98.3, 98.7), (96.7, 97.3), (98.5, 98.8), (98.2, 98.4), (97.2, 97.9),
+        (95.7, 96.0), (98.5, 98.8), (98.8, 99.1), (97.5, 98.0), (98.5, 98.7),
+    ),
+    "resnet18": (
+        (98.9, 99.0), (94.9, 95.2), (99.1, 99.3), (91.2, 91.2), (93.6, 93.8),
+        (98.1, 98.4), (95.8, 96.0), (98.3, 98.4), (97.7, 97.8), (96.7, 97.2),
+        (94.7, 94.9), (97.4, 97.5), (98.7, 98.9), (97.2, 97.6), (98.2, 98.3),
+    ),
+}
+#: anomalib's README of PaDiM at commit b7233686: image and pixel AUROC.
+_ANOMALIB = {
+    "wide_resnet50": (
+        (.995, .991), (.942, .970), (1.00, .993), (.974, .955), (.993, .957),
+        (.999, .985), (.878, .970), (.927, .988), (.964, .985), (.989, .982),
+        (.939, .966), (.845, .988), (.942, .991), (.976, .976), (.882, .986),
+    ),
+    "resnet18": (
+        (.945, .984), (.857, .918), (.982, .994), (.950, .934), (.976, .947),
+        (.994, .983), (.844, .965), (.901, .984), (.750, .978), (.961, .970),
+        (.863, .957), (.759, .978), (.889, .988), (.920, .968), (.780, .979),
+    ),
+}
+# fmt: on
+#: Backbone → category → pixel AUROC, (selection, JL).
+REPORT = {
+    backbone: {c: (a / 100, b / 100) for c, (a, b) in zip(CATEGORIES, rows, strict=True)}
+    for backbone, rows in _REPORT.items()
+}
+#: Backbone → category → (image AUROC, pixel AUROC).
+ANOMALIB = {b: dict(zip(CATEGORIES, rows, strict=True)) for b, rows in _ANOMALIB.items()}
+#: Image AUROC, mean of all categories: the paper has none by category.
+PADIM_IMAGE_MEAN = {"wide_resnet50": 0.953}
+#: What the report's text and its Figure 3 call the gain of Table 1.
+REPORT_TEXT = (0.967, 0.973)
+#: What the report calls the dimensions of WideResNet50, and what layers 1 to 3 have.
+REPORT_CHANNELS, LAYERS = 6048, (256, 512, 1024)
+
+#: Source → metric → AUROC; (selection, JL) of the report.
+Known = dict[str, dict[str, float | tuple[float, float]]]
+
+
+def published(backbone: str, dim: int, categories: Collection[str]) -> Known:
+    """What is known of a backbone at D = `dim`: the mean over `categories`, which may be one.
+
+    A source and metric without a number for every category is left out.
+
+    >>> published("resnet18", 100, ["screw"])["report"]
+    {'test/pixel_auroc': (0.974, 0.975)}
+    >>> published("resnet18", 50, ["screw"])["report"]
+    {}
+    """
+    found: Known = {source: {} for source in SOURCES}
+    if DIM.get(backbone) != dim or not set(categories) <= set(CATEGORIES):
+        return found
+    if set(categories) == set(CATEGORIES) and backbone in PADIM_IMAGE_MEAN:
+        found["padim"]["test/image_auroc"] = PADIM_IMAGE_MEAN[backbone]
+    selection, jl = report_mean(backbone, categories)
+    found["padim"]["test/pixel_auroc"] = selection
+    found["report"]["test/pixel_auroc"] = (selection, jl)
+    image, pixel = _mean(ANOMALIB[backbone], categories)
+    found["anomalib"] = {"test/image_auroc": image, "test/pixel_auroc": pixel}
+    return found
+
+
+def report_mean(backbone: str, categories: Iterable[str] = CATEGORIES) -> tuple[float, float]:
+    """The mean of the report's Table 1 over categories: pixel AUROC of selection and of JL."""
+    return _mean(REPORT[backbone], categories)
+
+
+def averages(categories: Sequence[str]) -> dict[str, list[str]]:
+    """Means worth showing below rows of `categories`, and what each is over.
+
+    >>> averages(["carpet", "grid", "screw"])
+    {'textures': ['carpet', 'grid'], 'mean': ['carpet', 'grid', 'screw']}
+    """
+    parts = {
+        name: [c for c in categories if c in known]
+        for name, known in (("textures", TEXTURES), ("objects", OBJECTS))
+    }
+    found = {name: part for name, part in parts.items() if 1 < len(part) < len(categories)}
+    return found | ({MEAN: list(categories)} if len(categories) > 1 else {})
+
+
+def contradictions() -> list[str]:
+    """Where the report's numbers contradict each other or the networks, in sentences."""
+    means = {b: "{:.1f} → {:.1f}".format(*(100 * x for x in report_mean(b))) for b in REPORT}
+    said = "{:.1f} → {:.1f}".format(*(100 * x for x in REPORT_TEXT))
+    same = [f"{c} with {b}" for b, rows in REPORT.items() for c, (a, z) in rows.items() if z <= a]
+    return [
+        f"Its Table 1 averages to {' and '.join(f'{m} ({b})' for b, m in means.items())} % pixel "
+        f"AUROC; its text and Figure 3 say {said}.",
+        f"It gives wide_resnet50 {REPORT_CHANNELS} dimensions; layers 1 to 3 have "
+        f"{' + '.join(map(str, LAYERS))} = {sum(LAYERS)}. Its 550 are then "
+        f"{100 * DIM['wide_resnet50'] / sum(LAYERS):.0f} % of them, not about a tenth.",
+        f"It says that JL is better in all classes; {', '.join(same)} has no gain.",
+        "Its PaDiM columns are the paper's numbers, not runs of its own, and it names no seeds: "
+        "what it calls a gain may also come from whatever else differs from the paper's code.",
+        "Its section 3 takes orthonormal rows as the default matrix, its eq. 6 independent normal "
+        "numbers (here: proj=orthogonal and proj=jl).",
+    ]
+
+
+def _mean(rows: dict[str, tuple[float, float]], categories: Iterable[str]) -> tuple[float, float]:
+    # Rounded: 0.974 is 0.974, not the nearest binary fraction of a hundredth part.
+    first, second = np.mean([rows[c] for c in categories], axis=0).round(6).tolist()
+    return first, second

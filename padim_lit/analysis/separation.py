@@ -1,0 +1,188 @@
+"""p, k and ε of the JL report measured, so that eq. 11 to 13 are tested without fitting a curve.
+
+``python -m padim_lit.analysis.separation SWEEP_DIR…`` prints a table for each ablation there that
+has scores of proj=identity (before the projection) and of another projection (after it).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import ArrayLike
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from padim_lit.analysis.sweep_results import SweepFolder, read_sweeps
+from padim_lit.analysis.theory import DELTA, relative_gap, still_right
+from padim_lit.errors import InputError
+from padim_lit.system.command_line import Parser, run
+from padim_lit.system.console import print_line, print_table
+
+BEFORE = "identity"
+#: Columns of the table, by attribute.
+MEASURED = {
+    "scale": "d/D",
+    "epsilon": "ε",
+    "p": "p",
+    "r": "r eq. 12",
+    "r_measured": "r seen",
+    "y": "y eq. 13",
+    "y_measured": "y seen",
+    "auroc_after": "AUROC",
+}
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Pairs of a defective and a good item before and after a projection.
+
+    A pair is *right* where the defective item is farther from the centre.
+
+    Attributes:
+        auroc: share of pairs that are right before the projection; the report takes it for 1.
+        auroc_after: the same after it, pairs that turned right among them.
+        k: quartiles of the relative gap of right pairs (eq. 12), (3,).
+        scale: median of d/D; 1 where lengths are kept. AUROC does not see it, so it is divided out.
+        epsilon: d/(scale·D) lies within 1 ± ε for all items but the share `DELTA` (eq. 11).
+        p: share of right pairs whose intervals overlap (eq. 13).
+        r: of these, the share that eq. 12 says is still right, each pair with its own k.
+        r_measured: of these, the share that is still right; NaN where none overlap.
+        y: share of right pairs that eq. 13 says is still right, p·r + 1 − p.
+        y_measured: the share that is.
+    """
+
+    auroc: float
+    auroc_after: float
+    k: np.ndarray
+    scale: float
+    epsilon: float
+    p: float
+    r: float
+    r_measured: float
+    y: float
+    y_measured: float
+
+
+def separation(
+    good: ArrayLike,
+    defective: ArrayLike,
+    good_after: ArrayLike,
+    defective_after: ArrayLike,
+) -> Separation:
+    """Measure p, k and ε from distances to the centre before, (N,) and (M,), and after projecting.
+
+    Raises:
+        InputError: distances that do not belong together, or none in the right order.
+
+    >>> found = separation([1.0, 1.1], [2.0, 1.2], [0.9, 1.1], [2.0, 1.0])
+    >>> found.p, found.y_measured  # 3 of 4 pairs stay right
+    (0.5, 0.75)
+    """
+    good, defective, good_after, defective_after = (
+        np.asarray(x, float) for x in (good, defective, good_after, defective_after)
+    )
+    if good.shape != good_after.shape or defective.shape != defective_after.shape:
+        raise InputError("distances before and after must be of the same items")
+    before, after = np.concatenate([good, defective]), np.concatenate([good_after, defective_after])
+    if good.ndim != 1 or not good.size or not defective.size or not (before > 0).all():
+        raise InputError("give distances above 0 of one good and one defective item or more")
+    k = relative_gap(defective[:, None], good)
+    right = k > 0
+    if not right.any():
+        raise InputError("no defective item is farther from the centre than a good one")
+    k_after = relative_gap(defective_after[:, None], good_after)
+    ratio = after / before
+    scale = float(np.median(ratio))
+    epsilon = float(np.quantile(np.abs(ratio / scale - 1), 1 - DELTA))
+    gaps, kept = k[right], (k_after > 0)[right]
+    overlap = gaps < epsilon
+    r = still_right(epsilon, gaps)
+    return Separation(
+        auroc=_right(k),
+        auroc_after=_right(k_after),
+        k=np.quantile(gaps, (0.25, 0.5, 0.75)),
+        scale=scale,
+        epsilon=epsilon,
+        p=float(overlap.mean()),
+        r=float(r[overlap].mean()) if overlap.any() else np.nan,
+        r_measured=float(kept[overlap].mean()) if overlap.any() else np.nan,
+        y=float(r.mean()),
+        y_measured=float(kept.mean()),
+    )
+
+
+def _right(k: np.ndarray) -> float:
+    """Share of pairs with a gap above 0, and half of those with none."""
+    return float((k > 0).mean() + (k == 0).mean() / 2)
+
+
+def separations(folder: SweepFolder) -> dict[tuple[str, int], list[Separation]]:
+    """By (projection, D), one for each seed; image scores are the distances.
+
+    Raises:
+        InputError: the folder holds no image scores, or none of proj=identity.
+    """
+    scores = folder.scores
+    if scores is None or BEFORE not in folder.projs:
+        raise InputError(
+            f"{folder.path} lacks scores.npz or proj={BEFORE}; run experiment=ablation "
+            f"projs=[{BEFORE},jl] and give its folder"
+        )
+    (row,) = [row for row in folder.rows if row.proj == BEFORE][:1]
+    good, defective = (scores.count_image & (scores.label == label) for label in (0, 1))
+    found: dict[tuple[str, int], list[Separation]] = {}
+    for other in folder.rows:
+        if other.proj != BEFORE:
+            pair = [scores.scores[key][which] for key in (row.key, other.key) for which in
+                    (good, defective)]  # fmt: skip
+            found.setdefault((other.proj, other.dim), []).append(separation(*pair))
+    return found
+
+
+def separation_table(folder: SweepFolder) -> Table:
+    """A row for each projection and D, means over seeds."""
+    found = separations(folder)
+    first = next(iter(found.values()))[0]
+    quartiles = ", ".join(f"{value:.3f}" for value in first.k)
+    table = Table(
+        title=f"{folder.data}, eps={folder.constants.get('eps'):g}\nbefore the projection: "
+        f"{first.auroc:.3f} of pairs right, k {quartiles}",
+        title_justify="left", box=box.SIMPLE, collapse_padding=True, show_edge=False,
+    )  # fmt: skip
+    first_columns, columns = list(MEASURED.values())[:2], list(MEASURED.values())[2:]
+    for name in ("proj", "D", *first_columns, "ε²D", *columns):
+        table.add_column(name, justify="left" if name == "proj" else "right", no_wrap=True)
+    for (proj, dim), seeds in found.items():
+        mean = {name: fmean(getattr(one, name) for one in seeds) for name in MEASURED}
+        cells = [f"{value:.3f}" for value in mean.values()]
+        constant = fmean(one.epsilon**2 * dim for one in seeds)
+        table.add_row(proj, str(dim), *cells[:2], f"{constant:.2f}", *cells[2:])
+    return table
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Print a table for each ablation in or below the folders; one line for an error."""
+    parser = Parser("padim_lit.analysis.separation", "p, k and ε of the JL report, measured.")
+    parser.add_argument(
+        "folders", nargs="+", metavar="SWEEP_DIR", help="folders with ablations, at any depth"
+    )
+    given = parser.parse_args(words)
+    run(lambda: _print(given.folders))
+
+
+def _print(folders: Sequence[str]) -> None:
+    console = Console()
+    for sweep in read_sweeps(folders):
+        print_table(separation_table(sweep), console)
+    print_line(
+        "k: quartiles of the relative gap of right pairs. d/D: median scale, divided out. ε: "
+        f"d/D of {1 - DELTA:.0%} of the items is within 1 ± ε. p: share of right pairs with k < ε. "
+        "r: of these, the share still right. y: of all right pairs, the share still right.",
+        console,
+    )
+
+
+if __name__ == "__main__":
+    main()

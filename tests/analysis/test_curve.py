@@ -1,0 +1,63 @@
+"""The fit of eq. 15: found again, its band, and what the points do not determine."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from padim_lit.analysis.curve import fit_performance
+from padim_lit.analysis.theory import performance
+from padim_lit.errors import InputError
+
+DIMS = np.array([25, 50, 75, 100, 150, 200, 300, 400, 550.0])
+
+
+@given(p=st.floats(0.02, 0.9), limit=st.floats(101, 149) | st.floats(601, 20_000))
+def test_a_noiseless_curve_is_found_again(p, limit):
+    k = 0.3
+    fit = fit_performance(DIMS, 2 * p * k / (np.sqrt(limit * k**2 / DIMS) + k) + 1 - p)
+    assert fit.p == pytest.approx(p, rel=1e-4)
+    assert fit.limit == pytest.approx(limit, rel=1e-3)
+    assert fit.rmse < 1e-6 and fit.r_squared == pytest.approx(1)
+    assert fit.identifiable and fit.outside == (limit <= DIMS).sum()
+
+
+def test_the_band_covers_the_truth():
+    rng = np.random.default_rng(0)
+    truth = performance(DIMS, 0.3, 2, 0.05)
+    inside = []
+    for _ in range(200):
+        low, high = fit_performance(DIMS, truth + 0.005 * rng.standard_normal(len(DIMS))).band(DIMS)
+        inside.append((low <= truth) & (truth <= high))
+    assert 0.90 < np.mean(inside) < 0.99
+
+
+def test_a_flat_curve_is_called_unidentifiable():
+    noise = 1e-3 * np.random.default_rng(1).standard_normal(len(DIMS))
+    fit = fit_performance(DIMS, 0.95 + noise)
+    assert not fit.identifiable
+    np.testing.assert_allclose(fit(DIMS), 0.95, atol=5e-3)
+
+
+def test_weights_pull_the_curve_to_the_sure_points():
+    y = performance(DIMS, 0.3, 2, 0.05)
+    y[0] -= 0.1
+    sd = np.full(len(DIMS), 0.001)
+    sd[0] = 1
+    assert abs(fit_performance(DIMS, y, sd)(DIMS[-1]) - y[-1]) < 1e-4
+    assert abs(fit_performance(DIMS, y)(DIMS[-1]) - y[-1]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        ([25, 50, 100], [0.9] * 3, "3 dimensions: a fit of eq. 15 needs at least 4"),
+        ([25, 25, 50, 100], [0.9] * 4, "3 dimensions"),
+        ([25, 50, 100, 150], [0.9, 0.9, 0.9, np.nan], "must be finite"),
+        ([0, 50, 100, 150], [0.9] * 4, "above 0"),
+        ([25, 50, 100, 150], [0.9] * 3, "one value of each"),
+    ],
+)
+def test_points_that_cannot_be_fitted(x, y, message):
+    with pytest.raises(InputError, match=message):
+        fit_performance(x, y)

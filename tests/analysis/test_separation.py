@@ -1,0 +1,110 @@
+"""p, k and ε measured on pairs, and the table that the command prints."""
+
+import doctest
+
+import numpy as np
+import pytest
+from _helpers.sweeps import write_rows, write_scores
+
+from padim_lit.analysis import separation as module
+from padim_lit.analysis.separation import main, separation
+from padim_lit.analysis.theory import performance_at
+from padim_lit.errors import InputError
+
+
+def distances(seed: int = 0, epsilon: float = 0.2, scale: float = 1.0):
+    """Distances and what a projection within 1 ± ε of `scale` makes of them."""
+    rng = np.random.default_rng(seed)
+    good, defective = rng.uniform(1, 1.2, 60), rng.uniform(1.3, 1.8, 40)
+    after = [x * scale * rng.uniform(1 - epsilon, 1 + epsilon, len(x)) for x in (good, defective)]
+    return good, defective, *after
+
+
+def test_every_pair_is_counted_as_a_loop_counts_it():
+    good, defective, good_after, defective_after = distances()
+    found = separation(good, defective, good_after, defective_after)
+    counted = []
+    for a, a_after in zip(defective, defective_after, strict=True):
+        for b, b_after in zip(good, good_after, strict=True):
+            k = (a - b) / (a + b)
+            r = 2 * k / (found.epsilon + k) if k < found.epsilon else 1
+            counted.append((k, k < found.epsilon, r, a_after > b_after))
+    k, overlap, r, kept = np.array(counted, float).T
+    assert found.auroc == 1
+    assert found.k[1] == pytest.approx(np.median(k))
+    assert found.p == pytest.approx(overlap.mean()) and 0 < found.p < 1
+    assert found.y == pytest.approx(r.mean()) and found.y_measured == pytest.approx(kept.mean())
+    assert found.r == pytest.approx(r[overlap == 1].mean())
+    assert found.y == pytest.approx(found.p * found.r + 1 - found.p)
+    # Where the intervals do not overlap, almost nothing changes places.
+    assert kept[overlap == 0].mean() > 0.99
+
+
+def test_with_one_gap_it_is_eq_13():
+    after = np.array([1.9, 2.1, 2.3, 2.5, 2.7, 3.0]), np.array([3.6, 2.0, 2.4, 2.8, 3.3, 3.2])
+    found = separation(np.full(6, 2.0), np.full(6, 3.0), *after)
+    assert (found.p, found.k[0], found.k[2]) == (1, pytest.approx(0.2), pytest.approx(0.2))
+    assert found.y == pytest.approx(performance_at(found.epsilon, 1, 0.2))
+
+
+def test_a_common_factor_changes_the_scale_alone():
+    one, half = (separation(*distances(scale=scale)) for scale in (1.0, 0.5))
+    assert half.scale == pytest.approx(one.scale / 2)
+    for name in ("epsilon", "p", "r", "y", "y_measured"):
+        assert getattr(half, name) == pytest.approx(getattr(one, name))
+
+
+def test_nothing_lost_where_nothing_is_distorted():
+    good, defective, *_ = distances()
+    found = separation(good, defective, good, defective)
+    assert (found.epsilon, found.p, found.y, found.y_measured) == (0, 0, 1, 1)
+    assert np.isnan(found.r)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (([1], [2], [1, 2], [2]), "same items"),
+        (([1], [0], [1], [1]), "above 0"),
+        (([], [2], [], [2]), "one good and one defective"),
+        (([2], [1], [2], [1]), "no defective item"),
+    ],
+)
+def test_distances_that_cannot_be_measured(values, message):
+    with pytest.raises(InputError, match=message):
+        separation(*values)
+
+
+def test_the_command_prints_a_table_of_a_sweep(tmp_path, capsys):
+    rows = [{"proj": "identity", "dim": 1792, "seed": 0}]
+    rows += [{"proj": "jl", "dim": dim, "seed": seed} for dim in (50, 150) for seed in (0, 1)]
+    write_rows(tmp_path, rows)
+    rng = np.random.default_rng(0)
+    base = np.where(np.arange(12) % 2, 2.0, 1.0) + rng.uniform(0, 0.3, 12)
+    scores = {
+        "identity-1792-0": base,
+        **{f"jl-{r['dim']}-{r['seed']}": base * rng.uniform(0.8, 1.2, 12) for r in rows[1:]},
+    }
+    write_scores(tmp_path, [f"{i}.png" for i in range(12)], scores)
+    main([str(tmp_path)])
+    out = capsys.readouterr().out
+    lines = [line.split() for line in out.splitlines()]
+    assert [line[:2] for line in lines if line[:1] == ["jl"]] == [["jl", "50"], ["jl", "150"]]
+    assert "mvtec/screw, eps=0.01" in out
+    assert "before the projection: 1.000 of pairs right, k 0." in out
+    expected = [
+        separation(base[::2], base[1::2], scores[f"jl-50-{s}"][::2], scores[f"jl-50-{s}"][1::2])
+        for s in (0, 1)
+    ]
+    assert f"{np.mean([e.epsilon for e in expected]):.3f}" in out
+
+
+def test_without_the_original_distances_one_line_says_what_to_run(tmp_path):
+    write_rows(tmp_path, [{"proj": "jl", "dim": 50, "seed": 0}])
+    with pytest.raises(SystemExit, match=r"projs=\[identity,jl\]"):
+        main([str(tmp_path)])
+
+
+def test_examples_run():
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
