@@ -160,7 +160,7 @@ def test_files_say_what_they_are(here, zygote):
 
 def test_images_are_those_that_are_compared(export, capsys):
     assert export("jl", "images=data/test", "format=torch")["compared"] == "data/test"
-    assert "data/test;" in capsys.readouterr().out
+    assert "on data/test\n" in capsys.readouterr().out
 
 
 def test_example_prints_what_run_py_predicts(here, export):

@@ -225,7 +225,7 @@ def _print(results: dict[str, Any]) -> None:
     files = [Path(file) for file in results["files"]]
     print_facts(
         ("checkpoint", cost("ckpt_")),
-        (files[0].name, cost("")),
+        (files[0].name, f"{cost('')}, for {results['format']} in {results['precision']}"),
         ("timed", f"in batches of 1, median, {results['threads']} threads each"),
         ("differ", f"by {score:.1e} in a score and {pixel:.1e} in a map at most, relatively"),
         ("compared", f"on {results['compared']}"),
