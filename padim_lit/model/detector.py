@@ -203,21 +203,6 @@ class Detector(nn.Module):
             )
         return self.fit_state
 
-    def facts(self) -> dict[str, Any]:
-        """What a result says of it, by flat names: what it is, not how it was called."""
-        return {
-            "backbone": self.backbone.name,
-            "weights": self.backbone.source,
-            "weights_sha256": self.backbone.source_sha256,
-            "proj": self.projection.name,
-            "dim": self.projection.dim,
-            "seed": self.projection.seed,
-            "eps": self.eps,
-            "grid": list(self.map_grid),
-            "sigma": self.sigma,
-            "image_score": self.image_score,
-        }
-
     def spec(self) -> dict[str, Any]:
         """What was fitted, as primitives: backbone, projection, ε, grid, image shape, σ."""
         return {
