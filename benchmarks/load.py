@@ -13,6 +13,7 @@ import argparse
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,12 +54,20 @@ def main() -> None:
         files = itertools.cycle(find_images(str(source)))
         for i in track(range(arguments.images), "linking"):
             file = next(files).resolve()
-            (links / f"{i:06}{file.suffix}").symlink_to(file)
+            # No symbolic link: a file that many of them lead to is scored once.
+            _same_content(file, links / f"{i:06}{file.suffix}")
         rows = _watch(folder, ckpt.resolve(), links, arguments.images)
     _print(rows)
     if arguments.json:
         content = {"images": arguments.images, "ckpt": str(arguments.ckpt), "rows": rows}
         arguments.json.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _same_content(file: Path, copy: Path) -> None:
+    try:
+        os.link(file, copy)
+    except OSError:  # another file system
+        shutil.copyfile(file, copy)
 
 
 def _watch(folder: Path, ckpt: Path, links: Path, total: int) -> list[dict[str, float]]:

@@ -25,7 +25,7 @@ def test_screws_are_judged_as_well_as_measured_before(real_data, kind, image, pi
     )
     trainer.fit(model, data)
     trainer.test(model, data, verbose=False)
-    assert model.moments.count == 320
+    assert model.detector.count == 320
     assert model.results["image_auroc"] == pytest.approx(image, abs=0.05)
     assert model.results["pixel_auroc"] == pytest.approx(pixel, abs=0.006)
     assert model.results["pixel_aupro"] > 0.8
