@@ -41,6 +41,23 @@ def full_state(detector: Detector) -> dict[str, Any]:
     return state
 
 
+def facts_of(detector: Detector) -> dict[str, Any]:
+    """What a result says of a detector, by flat names: what it is, not how it was called."""
+    backbone, projection = detector.backbone, detector.projection
+    return {
+        "backbone": backbone.name,
+        "weights": backbone.source,
+        "weights_sha256": backbone.source_sha256,
+        "proj": projection.name,
+        "dim": projection.dim,
+        "seed": projection.seed,
+        "eps": detector.eps,
+        "grid": list(detector.map_grid),
+        "sigma": detector.sigma,
+        "image_score": detector.image_score,
+    }
+
+
 def slim_state(detector: Detector, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """`full_state` for scoring alone: no scatter, no digests, whitening packed, in `dtype`.
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from padim_lit.checkpoint.state import save_detector, slim_state
+from padim_lit.checkpoint.state import facts_of, save_detector, slim_state
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.graph import Graph, names
 from padim_lit.errors import InputError
@@ -53,7 +53,7 @@ def metadata(
     return {
         "version": __version__,
         "data": provenance.get("data"),
-        **detector.facts(),
+        **facts_of(detector),
         "image_size": provenance.get("image_size"),
         "crop_size": provenance.get("crop_size"),
         "resize": list(resize) if isinstance(resize, tuple) else resize,

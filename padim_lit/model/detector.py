@@ -57,7 +57,7 @@ class Detector(nn.Module):
     """
 
     mean: Tensor
-    layer_means: Tensor | None
+    layer_means: Tensor
 
     def __init__(
         self,
@@ -183,8 +183,9 @@ class Detector(nn.Module):
 
     def reset(self) -> None:
         """Forget the Gaussians and what they were made of; their memory is free."""
-        self.fit_state = self.mean = self.layer_means = self.whitening = None
-        self.count, self.calibration = 0, None
+        self.fit_state, self.whitening, self.count, self.calibration = None, None, 0, None
+        for name in ("mean", "layer_means"):
+            setattr(self, name, None)
 
     def require_fitted(self) -> Triangle:
         """The whitening factors; InputError unless there are Gaussians to score with."""
@@ -201,21 +202,6 @@ class Detector(nn.Module):
                 "moments to merge, update or remove from; give the full model.ckpt"
             )
         return self.fit_state
-
-    def facts(self) -> dict[str, Any]:
-        """What a result says of it, by flat names: what it is, not how it was called."""
-        return {
-            "backbone": self.backbone.name,
-            "weights": self.backbone.source,
-            "weights_sha256": self.backbone.source_sha256,
-            "proj": self.projection.name,
-            "dim": self.projection.dim,
-            "seed": self.projection.seed,
-            "eps": self.eps,
-            "grid": list(self.map_grid),
-            "sigma": self.sigma,
-            "image_score": self.image_score,
-        }
 
     def spec(self) -> dict[str, Any]:
         """What was fitted, as primitives: backbone, projection, ε, grid, image shape, σ."""

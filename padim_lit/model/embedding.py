@@ -76,7 +76,7 @@ def add_up(layers: Sequence[ProjectedLayer], grid: tuple[int, int], dim: int) ->
         out = first.values.contiguous()  # the finest layer starts the sum itself
     else:
         out = first.values.new_zeros(batch, height, width, dim)
-        others = layers
+        others = list(layers)
     for layer in others:
         _add_upsampled(out[..., layer.dims], layer.values)
     return out.view(batch, height * width, dim)

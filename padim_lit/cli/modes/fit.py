@@ -16,6 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import MISSING
 
 from padim_lit.checkpoint import format as checkpoint_format
+from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import thresholds
 from padim_lit.cli.build import load_model, make_data, make_logger, make_model, make_trainer
 from padim_lit.cli.settings import OneDim, Scoring
@@ -151,7 +152,7 @@ class _Work:
             "peak_memory_bytes": peak_bytes(device),
             "state_bytes": detector.state_bytes,
             "precision": self.trainer.precision,
-            **detector.facts(),
+            **facts_of(detector),
             "layers": detector.backbone.layers,
             "embedding_dim": detector.backbone.embedding_dim,
             **{f"proj/{key}": value for key, value in detector.projection.options.items()},
