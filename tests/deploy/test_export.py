@@ -257,7 +257,7 @@ def test_calibrated_threshold_makes_the_decision(here, export, capsys):
     [
         (["format=tflite"], ["format=tflite", "onnx, openvino, torch"]),
         (["precision=int8"], ["precision=int8", "fp32, fp16"]),
-        (["ckpt=null"], ["ckpt is not set", "model.ckpt"]),
+        (["ckpt=null"], ["give ckpt=", "model.ckpt"]),
         (["ckpt=nowhere.ckpt"], ["nowhere.ckpt", "no such file"]),
         (["ckpt=data/test/good/999.png"], ["not a readable checkpoint"]),
         (["ckpt=foreign.ckpt"], ["not a padim_lit checkpoint"]),
@@ -266,7 +266,7 @@ def test_calibrated_threshold_makes_the_decision(here, export, capsys):
         (["output=data/data.yaml/x.onnx"], ["cannot be written", "writable"]),
         (["format=torch", "output=jl/model.ckpt"], ["is the checkpoint itself"]),
         (["format=torch", "preprocess=true"], ["preprocess=true", "no graph"]),
-        (["threshold=nan"], ["threshold=nan", "finite"]),
+        (["threshold=.nan"], ["threshold=nan", "finite"]),
         (["images=nowhere"], ["images=nowhere", "no image"]),
     ],
 )
