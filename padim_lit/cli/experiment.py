@@ -6,7 +6,7 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback as HydraCallback
@@ -56,11 +56,7 @@ def main(config: DictConfig) -> None:
             _run(settings, folder)
         return
     launchers.allow_loaders()
-    try:
-        run_job(config, folder)
-    except KeyboardInterrupt:
-        print("interrupted; the same command again does the jobs that are missing", file=sys.stderr)
-        raise
+    run_job(config, folder)
 
 
 def run_job(config: DictConfig, folder: Path) -> None:
@@ -120,8 +116,14 @@ class SweepReport(HydraCallback):
     job failed: Hydra turns any other exception into a warning.
     """
 
+    #: Whether this process has begun a sweep, whose jobs may run in others.
+    began: ClassVar[bool] = False
+
     def __init__(self, table1: bool = False) -> None:
         self.table1 = table1
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        SweepReport.began = True
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
