@@ -1,13 +1,14 @@
 """PaDiM as a LightningModule: a shell around the detector, what its fit gathers and its metrics."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from padim_lit.checkpoint.format import KEY, state_of
@@ -17,7 +18,7 @@ from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
 from padim_lit.model.learned import evenly_spaced, patch_statistics
-from padim_lit.model.projection import Identity
+from padim_lit.model.projection import Identity, Projection
 from padim_lit.system.memory import available_bytes, readable
 
 log = logging.getLogger(__name__)
@@ -92,26 +93,17 @@ class PaDiM(LightningModule):
 
     @torch.no_grad()
     def on_train_start(self) -> None:
-        projection = self.detector.projection
-        if not projection.fit_images:
-            return
-        loader = self.trainer.train_dataloader
-        # Each rank sees the same images, so none waits for another.
-        indices = evenly_spaced(len(loader.dataset), projection.fit_images)
-        # No more at once than the fit itself: that may have been halved for want of memory.
-        batches = DataLoader(
-            Subset(loader.dataset, indices),
-            batch_size=min(8, loader.batch_size or 8),
-            collate_fn=loader.collate_fn,
-        )
-        log.info("proj=%s first learns from %d good images", projection.name, len(indices))
+        projection, density = self.detector.projection, self.detector.density
         with self.trainer.precision_plugin.forward_context():
-            projection.learn(*patch_statistics(self._all_channels(batch) for batch in batches))
-        if self.trainer.world_size > 1:
-            # Where ranks round differently, eigenvectors turn, and moments of different Π would
-            # be summed without a word.
-            matrix = self.trainer.strategy.broadcast(projection.matrix.cpu())
-            projection.matrix = matrix.to(self.device)
+            if projection.fit_images:
+                every = Identity(projection.in_channels).to(self.device)
+                embeddings = self._embeddings("proj", projection, every)
+                projection.learn(*patch_statistics(embeddings))
+                self._agree(projection)
+            if density.fit_images:
+                patches = [x.flatten(0, 1) for x in self._embeddings("density", density)]
+                density.learn(torch.cat(patches))
+                self._agree(density)
 
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch counts no image twice.
@@ -184,12 +176,30 @@ class PaDiM(LightningModule):
         model._hold(load_detector(path))
         return model.eval().to(map_location)
 
-    def _all_channels(self, batch: dict[str, Any]) -> Tensor:
-        """(B,P,C) embeddings without a projection."""
-        every = Identity(self.detector.projection.in_channels).to(self.device)
-        x = self.detector.embed(batch["image"].to(self.device), every)
-        require_finite(x, batch)
-        return x
+    def _embeddings(
+        self, key: str, learner: Any, projection: Projection | None = None
+    ) -> Iterator[Tensor]:
+        """(B,P,D) of the good images that `learner` learns from before the fit."""
+        loader = self.trainer.train_dataloader
+        # Each rank sees the same images, so none waits for another.
+        indices = evenly_spaced(len(loader.dataset), learner.fit_images)
+        log.info("%s=%s first learns from %d good images", key, learner.name, len(indices))
+        # No more at once than the fit itself: that may have been halved for want of memory.
+        batches = DataLoader(
+            Subset(loader.dataset, indices),
+            batch_size=min(8, loader.batch_size or 8),
+            collate_fn=loader.collate_fn,
+        )
+        for batch in batches:
+            x = self.detector.embed(batch["image"].to(self.device), projection)
+            require_finite(x, batch)
+            yield x
+
+    def _agree(self, learnt: nn.Module) -> None:
+        """Take the first rank's: where ranks round differently, sums of unlike things add up."""
+        if self.trainer.world_size > 1:
+            for name, tensor in learnt.named_buffers():
+                setattr(learnt, name, self.trainer.strategy.broadcast(tensor.cpu()).to(self.device))
 
     def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(tensor, reduce_op="sum")

@@ -1,5 +1,6 @@
 """The only file that instantiates: data, model, logger and trainer from a mode's settings."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,10 @@ from padim_lit.data import AnomalyData, reading
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
+from padim_lit.model.density import Density
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import Projection
+from padim_lit.model.ridge import Ridge
 from padim_lit.model.weights import architecture
 from padim_lit.padim import PaDiM
 from padim_lit.sweep.ablation import Ablation
@@ -36,7 +39,7 @@ SHARDING = ("fsdp", "deepspeed", "model_parallel")
 #: Values of trainer.accelerator that may mean a GPU of CUDA's.
 GPU = ("auto", "gpu", "cuda")
 #: Settings of a detector that stand beside a sweep's results.
-SHOWN = ("eps", "sigma", "image_score")
+SHOWN = ("eps", "eps_unit", "neighbourhood", "sigma", "image_score")
 
 
 def make_data(settings: WithData, size: dict[str, Any]) -> AnomalyData:
@@ -52,17 +55,17 @@ def make_backbone(settings: Embedding) -> Backbone:
 
 def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     # Before the backbone, whose weights may have to be fetched.
-    require_regular(settings.eps, settings.dim, data)
+    require_regular(settings, settings.dim, data)
     backbone = make_backbone(settings)
-    # The name is for tables and folders; a projection's class has its own.
-    node = {key: value for key, value in settings.proj.items() if key != "name"}
     projection = instantiate(
-        node, in_channels=backbone.embedding_dim, dim=settings.dim, seed=settings.seed
-    )
-    if settings.proj_from:
-        _adopt(projection, settings.proj_from, backbone)
+        _nameless(settings.proj),
+        in_channels=backbone.embedding_dim, dim=settings.dim, seed=settings.seed,
+    )  # fmt: skip
+    density = make_density(settings)(projection.dim, settings.seed)
+    if settings.learnt_from:
+        _adopt(projection, density, settings.learnt_from, backbone)
     how = {key: getattr(settings, key) for key in ("grid", *SHOWN)}
-    model = PaDiM(backbone, projection, image_shape=data.image_shape, **how)
+    model = PaDiM(backbone, projection, data.image_shape, density, **how)
     model.detector.provenance = {
         "data": data.name,
         **data.provenance,
@@ -72,33 +75,50 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     return model
 
 
-def _adopt(projection: Projection, path: str, backbone: Backbone) -> None:
-    """Take over the Π of a checkpoint with the same backbone and options."""
+def make_density(settings: Scoring) -> Callable[[int, int], Density]:
+    """The density for a D and a seed."""
+    node = _nameless(settings.density)
+    return lambda dim, seed: instantiate(node, dim=dim, seed=seed)
+
+
+def _nameless(node: dict[str, Any]) -> dict[str, Any]:
+    """Without the name, which is for tables and folders: a class has its own."""
+    return {key: value for key, value in node.items() if key != "name"}
+
+
+def _adopt(projection: Projection, density: Density, path: str, backbone: Backbone) -> None:
+    """Take over what a checkpoint with the same backbone and options has learnt."""
     other = load_detector(path)
     asked = {"proj": projection.name, "dim": projection.dim, "proj_options": projection.options}
+    asked |= {"density": density.name, "density_options": density.options}
     wrong = differences(other.spec(), asked)
     if wrong or other.backbone.source_sha256 != backbone.source_sha256:
         raise InputError(
-            f"proj_from={path} is of another config: {wrong or 'other backbone weights'}; give the "
-            "same keys"
+            f"learnt_from={path} is of another config: {wrong or 'other backbone weights'}; give "
+            "the same keys"
         )
     projection.adopt(other.projection.matrix)
+    density.adopt(other.density)
 
 
 def make_ablation(
     settings: Scoring, data: AnomalyData, backbone: Backbone, folder: Path, resamples: int = 0
 ) -> Ablation:
     """Runs the backbone over `data`; the feature maps lie in `folder` until it is closed."""
-    how = settings.grid, settings.eps, settings.sigma, settings.image_score
-    return Ablation(backbone, data, folder, *how, resamples)
+    return Ablation(
+        backbone, data, folder, settings.grid, settings.sigma, make_density(settings),
+        Ridge(settings.eps, settings.eps_unit), settings.image_score, settings.neighbourhood,
+        resamples,
+    )  # fmt: skip
 
 
-def require_regular(eps: float, dim: int, data: AnomalyData) -> None:
+def require_regular(settings: Embedding, dim: int, data: AnomalyData) -> None:
     """Raise InputError where every covariance would be singular."""
     images = data.provenance["train_images"]
-    if eps == 0 and images <= dim:
+    shrinks = "shrinkage" in settings.density and settings.density["shrinkage"] != 0
+    if settings.eps == 0 and images <= dim and not shrinks:
         raise InputError(
-            f"eps={eps} with {images} training images and dim={dim}: every covariance would be "
+            f"eps=0 with {images} training images and dim={dim}: every covariance would be "
             "singular; set eps > 0 (PaDiM uses 0.01)"
         )
 
@@ -122,6 +142,7 @@ def facts(
         "embedding_dim": backbone.embedding_dim,
         "grid": "x".join(map(str, resolve_grid(backbone.grids(data.image_shape), settings.grid))),
         **{key: getattr(settings, key) for key in SHOWN if hasattr(settings, key)},
+        **({"density": settings.density.get("name")} if isinstance(settings, Scoring) else {}),
         **made_with(device),
     }
 
@@ -130,12 +151,11 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     """The checkpoint's PaDiM, after checking that the settings ask for just that one."""
     state = read(settings.ckpt)[KEY]
     saved, provenance = state["spec"], state["provenance"]
-    backbone, proj = settings.backbone, dict(settings.proj)
-    proj.pop("_target_")
+    backbone = settings.backbone
     given: dict[str, Any] = {
         "backbone": _given_backbone(backbone),
-        "proj": proj.pop("name"),
-        "proj_options": {k: v for k, v in proj.items() if v != "auto"},  # it became a number
+        **_given("proj", settings.proj),
+        **_given("density", settings.density),
         "image_shape": list(data.image_shape),
         **{key: getattr(settings, key) for key in ("seed", "grid", *SHOWN)},
     }
@@ -152,6 +172,13 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     if wrong:
         raise InputError(f"ckpt={settings.ckpt} is of another config: {wrong}; give the same keys")
     return PaDiM.load_from_checkpoint(settings.ckpt)
+
+
+def _given(key: str, node: dict[str, Any]) -> dict[str, Any]:
+    # What was left to the class became a number.
+    options = {k: v for k, v in node.items() if k not in ("_target_", "name")}
+    options = {k: v for k, v in options.items() if v not in ("auto", None)}
+    return {key: node["name"], f"{key}_options": options}
 
 
 def _given_backbone(backbone: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from torch import Tensor
 from padim_lit.model.anomaly_map import top_count
 from padim_lit.model.detector import Detector
 from padim_lit.model.embedding import project
-from padim_lit.model.fit_state import mean_of_layers
 
 #: Positions that are named, most important first.
 NAMED = 5
@@ -93,9 +92,13 @@ def explain(detector: Detector, image: Tensor) -> Explanation:
     whitening, means = detector.require_fitted(), detector.layer_means
     features = detector.backbone(image[None].to(means.device))
     layers = project(features, detector.projection, detector.map_grid)
-    parts = mean_of_layers(layers, detector.map_grid, detector.projection.dim) - means  # (L,P,D)
+    shares = torch.cat([detector.add_up([layer]) for layer in layers])  # (L,P,D)
+    x = shares.sum(dim=0, keepdim=True)
+    owner = detector.density.nearest(x, detector.mean, whitening)[1][0]
+    parts = shares - means[:, owner]
     # W y_l of every layer, so that y_lᵀΣ⁻¹y = (W y_l)ᵀ(W y).
-    white = whitening.times(parts.transpose(0, 1).contiguous())  # (P,L,D)
+    factors = whitening.map(lambda band: band[owner])
+    white = factors.times(parts.transpose(0, 1).contiguous())  # (P,L,D)
     total = white.sum(dim=1, keepdim=True)
     distances = total.square().sum(dim=2).sqrt()[:, 0]
     by_layer = (white * total).sum(dim=2).T / distances.clamp(min=1e-30)  # (L,P)

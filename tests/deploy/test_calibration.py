@@ -28,6 +28,7 @@ from padim_lit.deploy.calibration import (
 )
 from padim_lit.model.gaussian import mahalanobis, whiten
 from padim_lit.model.moments import init, update
+from padim_lit.model.ridge import Ridge
 
 
 def features(count: int, dim: int, positions: int = 3, decades: float = 4, top: float = 1e3):
@@ -73,7 +74,7 @@ def test_the_closed_form_is_the_refit_without_the_image(count, dim, eps):
 def test_float32_carries_what_is_told(count, dim, top):
     x, eps = features(count, dim, top=top), 0.01
     moments = update(init(3, dim), x.float())
-    ours = mahalanobis(x.float(), moments.mean, whiten(moments, eps))
+    ours = mahalanobis(x.float(), moments.mean, whiten(moments, Ridge(eps)))
     found, reliable = leave_one_out(ours, count)
     assert reliable.any()
     expected = refits(x.float().double(), eps * (count - 1) / (count - 2))
@@ -83,7 +84,9 @@ def test_float32_carries_what_is_told(count, dim, top):
 def test_what_rounding_has_lost_is_told_and_gives_no_threshold():
     x, eps = features(40, 100), 1e-4
     moments = update(init(3, 100), x.float())
-    found, reliable = leave_one_out(mahalanobis(x.float(), moments.mean, whiten(moments, eps)), 40)
+    found, reliable = leave_one_out(
+        mahalanobis(x.float(), moments.mean, whiten(moments, Ridge(eps))), 40
+    )
     assert not reliable.any() and found.isfinite().all()
     chosen = choose(found.amax(dim=1).numpy(), 0.2, unreliable=40)
     assert chosen.value is None and "rounding" in chosen.why

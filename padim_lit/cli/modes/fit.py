@@ -49,7 +49,7 @@ class Fit(OneDim, Scoring):
         ckpt: model.ckpt of an earlier run: test it instead of fitting
         calibration: training images at most that a threshold is chosen from; 0: none
         false_alarm_rate: share of good images that the threshold calls defective; null: 0.01
-        proj_from: model.ckpt whose learnt projection is taken over, so that mode=merge can add both
+        learnt_from: model.ckpt whose projection and centroids are taken over, for mode=merge to add
     """
 
     imported: ClassVar[tuple[str, ...]] = ()
@@ -59,7 +59,7 @@ class Fit(OneDim, Scoring):
     ckpt: str | None = None
     calibration: int = 500
     false_alarm_rate: float | None = None
-    proj_from: str | None = None
+    learnt_from: str | None = None
 
 
 def run(settings: Fit, folder: Path) -> dict[str, Any]:
@@ -156,6 +156,7 @@ class _Work:
             "layers": detector.backbone.layers,
             "embedding_dim": detector.backbone.embedding_dim,
             **{f"proj/{key}": value for key, value in detector.projection.options.items()},
+            **{f"density/{key}": value for key, value in detector.density.options.items()},
             **thresholds.at_threshold(settings.false_alarm_rate, data, detector, scores),
             **data.size,
             "data": data.name,
