@@ -63,12 +63,8 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
         _adopt(projection, settings.proj_from, backbone)
     how = {key: getattr(settings, key) for key in ("grid", *SHOWN)}
     model = PaDiM(backbone, projection, image_shape=data.image_shape, **how)
-    model.detector.provenance = {
-        "data": data.name,
-        **data.provenance,
-        **data.size,
-        "weights": settings.backbone.get("weights"),
-    }
+    model.calibration, model.false_alarm_rate = settings.calibration, settings.false_alarm_rate
+    model.detector.provenance = {**data.facts, "weights": settings.backbone.get("weights")}
     return model
 
 

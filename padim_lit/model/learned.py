@@ -1,14 +1,23 @@
 """Projections that choose their directions from good images before the fit."""
 
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy import linalg
 from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
-from padim_lit.errors import InputError
-from padim_lit.model.projection import Projection, gaussian_rows
+from padim_lit.errors import InputError, require_finite
+from padim_lit.model.projection import Identity, Projection, gaussian_rows
+
+if TYPE_CHECKING:
+    from padim_lit.model.detector import Detector
+
+
+log = logging.getLogger(__name__)
 
 
 class Learned(Projection):
@@ -124,6 +133,49 @@ class NPCA(Learned):
         sketch = gaussian_rows(self.sketch, self.in_channels, generator) / math.sqrt(self.sketch)
         _, vectors = torch.linalg.eigh(sketch @ within.double().cpu() @ sketch.T)  # ascending
         self.matrix = (vectors[:, : self.dim].T @ sketch).float().to(self.matrix.device)
+
+
+def learn(detector: "Detector", batches: Iterable[Mapping[str, Any]]) -> None:
+    """Let a detector choose what it learns before the fit, its Π, from batches of good images.
+
+    Args:
+        detector: whose projection is a `Learned` one.
+        batches: ``image`` (B,3,h,w), and where they are known ``path``.
+
+    Raises:
+        InputError: fewer than two images, or features that are not finite.
+
+    >>> from padim_lit import Backbone, Detector
+    >>> backbone = Backbone('test_resnet', weights='random')
+    >>> fisher = Fisher(backbone.embedding_dim, dim=8)
+    >>> learn(Detector(backbone, fisher, (64, 64)), [{'image': torch.rand(4, 3, 64, 64)}])
+    >>> fisher.matrix.any().item()
+    True
+    """
+    every = Identity(detector.projection.in_channels).to(detector.projection.matrix.device)
+
+    def embeddings() -> Iterator[Tensor]:
+        for batch in batches:
+            x = detector.embed(batch["image"].to(every.matrix.device), every)
+            require_finite(x, batch)
+            yield x
+
+    detector.projection.learn(*patch_statistics(embeddings()))
+
+
+def warm_up(loader: DataLoader, images: int) -> DataLoader:
+    """Batches of so many of a loader's images, evenly spread; each rank sees the same ones.
+
+    No more at once than the loader has: that may have been halved for want of memory.
+
+    >>> len(warm_up(DataLoader(torch.zeros(300, 3)), images=100))
+    100
+    """
+    dataset = loader.dataset
+    part = Subset(dataset, evenly_spaced(len(dataset), images))
+    log.info("%d good images are looked at before the fit", len(part))
+    size = min(8, loader.batch_size or 8)
+    return DataLoader(part, batch_size=size, collate_fn=loader.collate_fn)
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
