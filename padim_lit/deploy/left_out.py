@@ -23,6 +23,7 @@ from padim_lit import digests
 from padim_lit.deploy.over_images import Loop, over_images
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
+from padim_lit.model.backbone import Backbone
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.system.memory import available_bytes
@@ -177,9 +178,7 @@ def cross_fit(
         size = max(size, len(batch["image"]))
     maps = [torch.cat(layers) for layers in zip(*kept, strict=True)]
     count = len(maps[0])
-    # A backbone whose images are their numbers: everything else needs no second way.
-    known = copy(detector.backbone)
-    known.forward = lambda which: [layer[which.cpu()].to(device) for layer in maps]  # type: ignore[method-assign]
+    known = remembering(detector.backbone, maps)
 
     def numbered(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
         return [{"image": part.to(device)} for part in torch.tensor(numbers).split(size)]
@@ -188,8 +187,7 @@ def cross_fit(
     for fold in (scored[i::FOLDS] for i in range(min(FOLDS, len(scored)))):
         held = set(fold)
         others = [i for i in range(count) if i not in held]
-        other = _blank(detector)
-        other.backbone = known
+        other = _blank(detector, known)
         learnt = evenly_spaced(len(others), other.projection.fit_images)
         learn(other, numbered([others[i] for i in learnt]))
         state = other.empty_state()
@@ -201,13 +199,30 @@ def cross_fit(
     return Measured(scores, maxima, sum(f.unreliable for f in found))
 
 
-def _blank(detector: Detector) -> Detector:
-    """Another detector of the same spec with the same backbone, its own Π and no Gaussians."""
+def remembering(backbone: Backbone, maps: Sequence[Tensor]) -> Backbone:
+    """A backbone whose images are their numbers (B,): their feature maps are known already.
+
+    Args:
+        maps: of all N images, each layer's (N,C,h,w).
+
+    >>> maps = detector.backbone(torch.rand(5, 3, 64, 64))
+    >>> known = remembering(detector.backbone, maps)
+    >>> torch.equal(known(torch.tensor([4, 0]))[0], maps[0][[4, 0]])
+    True
+    """
+    known = copy(backbone)
+    known.forward = lambda which: [x[which.cpu()].to(which.device) for x in maps]  # type: ignore
+    known.grids = lambda image_shape: [tuple(x.shape[2:]) for x in maps]  # type: ignore
+    return known
+
+
+def _blank(detector: Detector, backbone: Backbone) -> Detector:
+    """Another detector of the same spec on `backbone`, with a Π of its own and no Gaussians."""
     spec = detector.spec()
     for part in ("backbone", "proj", "dim", "seed", "proj_options"):
         del spec[part]
     projection = deepcopy(detector.projection)
-    return Detector(detector.backbone, projection, **spec).to(projection.matrix.device)
+    return Detector(backbone, projection, **spec).to(projection.matrix.device)
 
 
 def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Loop) -> Measured:
