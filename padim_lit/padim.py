@@ -1,7 +1,7 @@
 """PaDiM as a LightningModule: a shell around the detector, what its fit gathers and its metrics."""
 
-import logging
-from collections.abc import Iterator
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +9,18 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
 from padim_lit.checkpoint.format import KEY, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
+from padim_lit.data.datamodule import AnomalyData
+from padim_lit.deploy.calibration import set_threshold
+from padim_lit.deploy.over_images import Loop
 from padim_lit.errors import InputError, require_finite
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
-from padim_lit.model.learned import evenly_spaced, patch_statistics
-from padim_lit.model.projection import Identity, Projection
+from padim_lit.model.learned import learn, warm_up
 from padim_lit.system.memory import available_bytes, readable
-
-log = logging.getLogger(__name__)
 
 
 class PaDiM(LightningModule):
@@ -38,6 +37,8 @@ class PaDiM(LightningModule):
 
     Attributes:
         detector: what scores; all that is fitted and saved lies in it.
+        calibration, false_alarm_rate: what the fit's end calls `set_threshold` with.
+        threshold_seconds: what that took of the fit's time.
         results: test metrics of the last ``trainer.test``: floats, or None with a reason in
             ``why``.
 
@@ -46,6 +47,9 @@ class PaDiM(LightningModule):
     >>> PaDiM(backbone, JL(backbone.embedding_dim, dim=8), image_shape=(64, 64)).detector.positions
     64
     """
+
+    calibration: int = 500
+    false_alarm_rate: float | None = None
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__()
@@ -57,6 +61,7 @@ class PaDiM(LightningModule):
         self.automatic_optimization = False
         self.image_metrics, self.pixel_metrics = ImageMetrics(), PixelMetrics()
         self.results: dict[str, Any] = {}
+        self.threshold_seconds = 0.0
         self._state: FitState | None = None
 
     # Fit
@@ -76,8 +81,12 @@ class PaDiM(LightningModule):
                 f"trainer.precision={self.trainer.precision}: would round the moments; use 32-true "
                 "or bf16-mixed (backbone in bf16, moments in float32)"
             )
+        # Frozen; only DDP refuses a module without parameters to train.
+        self.detector.requires_grad_(isinstance(strategy, DDPStrategy))
 
     def on_fit_start(self) -> None:
+        if isinstance(data := self.trainer.datamodule, AnomalyData):
+            self.detector.provenance |= data.facts
         # What an earlier fit left, or an attempt that ran out of memory, takes room no more.
         self.detector.reset()
         self._state = None
@@ -93,17 +102,8 @@ class PaDiM(LightningModule):
 
     @torch.no_grad()
     def on_train_start(self) -> None:
-        projection, density = self.detector.projection, self.detector.density
         with self.trainer.precision_plugin.forward_context():
-            if projection.fit_images:
-                every = Identity(projection.in_channels).to(self.device)
-                embeddings = self._embeddings("proj", projection, every)
-                projection.learn(*patch_statistics(embeddings))
-                self._agree(projection)
-            if density.fit_images:
-                patches = [x.flatten(0, 1) for x in self._embeddings("density", density)]
-                density.learn(torch.cat(patches))
-                self._agree(density)
+            learn(self.detector, partial(warm_up, self.trainer.train_dataloader), self._agree)
 
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch counts no image twice.
@@ -118,6 +118,14 @@ class PaDiM(LightningModule):
         if self.trainer.world_size > 1:
             state = state.reduce(self._sum_over_ranks, self._gather_objects)
         self.detector.set_state(state)
+
+    def on_train_end(self) -> None:
+        start, loader = time.perf_counter(), self.trainer.train_dataloader
+        if self.trainer.is_global_zero and self.detector.whitening is not None:
+            how = self.calibration, self.false_alarm_rate, Loop.like(loader, self.device)
+            with self.trainer.precision_plugin.forward_context():
+                set_threshold(self.detector, loader.dataset, *how)
+        self.threshold_seconds = time.perf_counter() - start
 
     # Score
 
@@ -176,30 +184,11 @@ class PaDiM(LightningModule):
         model._hold(load_detector(path))
         return model.eval().to(map_location)
 
-    def _embeddings(
-        self, key: str, learner: Any, projection: Projection | None = None
-    ) -> Iterator[Tensor]:
-        """(B,P,D) of the good images that `learner` learns from before the fit."""
-        loader = self.trainer.train_dataloader
-        # Each rank sees the same images, so none waits for another.
-        indices = evenly_spaced(len(loader.dataset), learner.fit_images)
-        log.info("%s=%s first learns from %d good images", key, learner.name, len(indices))
-        # No more at once than the fit itself: that may have been halved for want of memory.
-        batches = DataLoader(
-            Subset(loader.dataset, indices),
-            batch_size=min(8, loader.batch_size or 8),
-            collate_fn=loader.collate_fn,
-        )
-        for batch in batches:
-            x = self.detector.embed(batch["image"].to(self.device), projection)
-            require_finite(x, batch)
-            yield x
-
     def _agree(self, learnt: nn.Module) -> None:
-        """Take the first rank's: where ranks round differently, sums of unlike things add up."""
+        # Where ranks round differently, moments of different Π would be summed without a word.
         if self.trainer.world_size > 1:
-            for name, tensor in learnt.named_buffers():
-                setattr(learnt, name, self.trainer.strategy.broadcast(tensor.cpu()).to(self.device))
+            for name, mine in learnt.named_buffers():
+                setattr(learnt, name, self.trainer.strategy.broadcast(mine.cpu()).to(self.device))
 
     def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(tensor, reduce_op="sum")

@@ -66,12 +66,8 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
         _adopt(projection, density, settings.learnt_from, backbone)
     how = {key: getattr(settings, key) for key in ("grid", *SHOWN)}
     model = PaDiM(backbone, projection, data.image_shape, density, **how)
-    model.detector.provenance = {
-        "data": data.name,
-        **data.provenance,
-        **data.size,
-        "weights": settings.backbone.get("weights"),
-    }
+    model.calibration, model.false_alarm_rate = settings.calibration, settings.false_alarm_rate
+    model.detector.provenance = {**data.facts, "weights": settings.backbone.get("weights")}
     return model
 
 

@@ -18,7 +18,7 @@ from padim_lit.deploy.calibration import require_rate
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import require_image_score
 from padim_lit.model.detector import Detector
-from padim_lit.model.embedding import require_neighbourhood
+from padim_lit.model.grid import require_neighbourhood
 from padim_lit.model.projection import require_seed
 from padim_lit.model.ridge import Ridge
 

@@ -10,10 +10,10 @@ from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import AnomalyMap, image_score, require_image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density, PerPosition
-from padim_lit.model.embedding import ProjectedLayer, add_up, project, require_neighbourhood
+from padim_lit.model.embedding import ProjectedLayer, add_up, project
 from padim_lit.model.fit_state import FitState
 from padim_lit.model.gaussian import scoring_bytes, whiten
-from padim_lit.model.grid import resolve_grid
+from padim_lit.model.grid import require_neighbourhood, resolve_grid
 from padim_lit.model.projection import Projection
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.triangular import Triangle, triangle_bytes

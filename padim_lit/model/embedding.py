@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from padim_lit.errors import InputError
 from padim_lit.model.grid import finest_grid
 from padim_lit.model.projection import Projection
 
@@ -90,15 +89,6 @@ def add_up(
                               count_include_pad=False)  # fmt: skip
         out = around.permute(0, 2, 3, 1).contiguous()
     return out.view(batch, height * width, dim)
-
-
-def require_neighbourhood(side: int) -> None:
-    """Raise InputError unless `side` is odd and above 0.
-
-    >>> require_neighbourhood(3)
-    """
-    if side < 1 or side % 2 == 0:
-        raise InputError(f"neighbourhood={side}: must be odd, as in 3 (1: each position alone)")
 
 
 def embed(

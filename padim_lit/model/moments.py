@@ -121,15 +121,11 @@ def covariance(
 ) -> Tensor:
     """Σ = S/(n−1) + εI (eq. 4 and 9), (G,D,D) float64.
 
-    With a `prior` Σ₀ that weighs as ν patches, Σ = (S + νΣ₀)/(n−1+ν) + εI: a Gaussian of few
-    patches is close to it, and one of none is it (the posterior's mean of Σ under an inverse
-    Wishart prior, up to its constant).
-
-    Without `symmetric`, what is above the diagonal is not to be read: all that a Cholesky
-    factorisation needs.
-
     Args:
-        prior: Σ₀ (D,D) and ν.
+        symmetric: without it, what is above the diagonal is not to be read: all that a Cholesky
+            factorisation needs.
+        prior: Σ₀ (D,D), see `padim_lit.model.ridge.pooled`, and ν, the patches that it weighs as:
+            then Σ = (S + νΣ₀)/(n−1+ν) + εI, so a Gaussian of few patches is close to Σ₀.
 
     Raises:
         InputError: a Gaussian with fewer than 2 patches and no prior.

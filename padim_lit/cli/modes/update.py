@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from padim_lit.cli.good_images import (
     finish,
     good_images,
     load_full,
-    over_images,
 )
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, remove_images, require_alike
+from padim_lit.deploy.over_images import Loop, over_images
 from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION, Detector
 from padim_lit.model.fit_state import FitState
@@ -150,10 +151,9 @@ def _gather(settings: GoodImages, skip: bool = False) -> tuple[Detector, FitStat
     if skip and held is None:
         raise InputError(f"ckpt={settings.ckpt}: its images are not known; give repeats=count")
     known = set(digests.keys(held)) if skip else None
-    (state, skipped), _ = over_images(
-        detector, dataset, lambda batches: _moments(detector, batches, known),
-        device_of(settings.trainer), settings.batch_size, settings.num_workers, settings.mode,
-    )  # fmt: skip
+    loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
+    work = partial(_moments, detector, known=known)
+    state, skipped = over_images(detector, dataset, work, loop, settings.mode)
     return detector, state, skipped, what
 
 

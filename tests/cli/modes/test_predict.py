@@ -58,6 +58,12 @@ def test_the_fit_says_what_its_threshold_does(here):
     high = [row for row in table if float(row["score"]) >= found["threshold"]]
     assert found["test/false_alarms"] == sum(row["label"] == "0" for row in high)
     assert found["test/misses"] == 3 - sum(row["label"] == "1" for row in high)
+    assert found["threshold_largest"] >= found["threshold"]
+    for one in found["threshold_choices"]:
+        above = [row for row in table if float(row["score"]) >= one["threshold"]]
+        assert one["false_alarms"] == sum(row["label"] == "0" for row in above)
+        assert one["misses"] == 3 - sum(row["label"] == "1" for row in above)
+        assert one["enough_images"] == (one["false_alarm_rate"] * 25 >= 1)
 
 
 def test_a_fit_without_calibration_has_no_threshold(zygote, here):
