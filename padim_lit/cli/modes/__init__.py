@@ -39,10 +39,10 @@ class Mode(NamedTuple):
 _FIT = ("model.ckpt", "heatmaps", "predictions.csv", "config.yaml", "csv", "tensorboard")
 _ABLATION = ("sweep.csv", "scores.csv", "scores.npz", "resamples.npz", "runs", "features")
 _DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")
-_PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps")
+_PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps", "masks", "maps")
 MODES = {
     "fit": Mode("fit.Fit", "metrics.json", _FIT),
-    "predict": Mode("predict.Predict", "predict.json", _PREDICT),
+    "predict": Mode("predict.Predict", "predict.json", (*_PREDICT, "coco.json")),
     "calibrate": Mode("calibrate.Calibrate", "calibrate.json"),
     "merge": Mode("update.Merge", "merge.json", run="run_merge"),
     "update": Mode("update.Update", "update.json"),
