@@ -25,6 +25,8 @@ from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import print_facts, progress
 from padim_lit.system.versions import made_with
+from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry
+from padim_lit.visualization.maps import maps_file
 from padim_lit.visualization.overlay import SIDE, caption_of, colours, side_by_side
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,10 @@ LOOK = 0.5
 # Pattern of the digits that end a file's name, see `_stem`.
 DIGEST = "[0-9a-f]" * 10
 # Of an image's line: the key that names a file, the file's folder and its suffix.
-FILES = {"picture": ("heatmaps", ".png"), "mask": ("masks", ".png"), "map": ("maps", ".tif")}
+FILES = {
+    **{"picture": ("heatmaps", ".png"), "viewer": ("heatmaps", ".npz")},
+    **{"mask": ("masks", ".png"), "map": ("maps", ".tif")},
+}
 
 
 @dataclass
@@ -114,7 +119,16 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     start = time.perf_counter()
     # What the lines of one folder have in common.
     ckpt = Version.of(Path(settings.ckpt).expanduser().resolve())
-    model = {"ckpt": asdict(ckpt), "threshold": predictor.threshold}
+    known = predictor.calibration
+    model = {
+        "ckpt": asdict(ckpt),
+        "source": settings.images,
+        **{"threshold": predictor.threshold, "map_threshold": predictor.map_threshold},
+        "threshold_source": predictor.threshold_source,
+        "image_score": predictor.detector.image_score,
+        # Of what drift is measured against; the viewer has no checkpoint.
+        "good_scores": None if known is None else known["scores"].tolist(),
+    }
     with closing(ScoredFiles(folder, model, settings.watch)) as scored:
         work = _Work(settings, folder, predictor, scored)
         before = scored.counts.total()
@@ -245,6 +259,12 @@ class _Work:
             more |= self.write(
                 "picture", version, side_by_side(picture, found, scale, threshold, caption, why)
             )
+            small = GalleryEntry(
+                **{"role": SCORED, "rank": 1, "index": 0, "kind": SCORED, "label": UNKNOWN},
+                **{"path": version.path, "score": found.score, "truth": None, "map": found.map},
+                image=seen.values,
+            )
+            more |= self.write("viewer", version, maps_file([small]))
         if settings.masks or settings.maps:
             whole = spread(found.map, found.view)
             if settings.maps:
@@ -301,6 +321,6 @@ def _print(results: dict[str, Any], new: int, folder: Path) -> None:
         facts += [("", line) for line in results["unreadable_first"]]
     facts.append(("decided", f"by {results['threshold_source']}"))
     names = ["predictions.csv", "predictions.jsonl", "coco.json", "predict.json"]
-    names += [name for name, _ in FILES.values()]
+    names += dict.fromkeys(name for name, _ in FILES.values())
     facts += [("written", folder / name) for name in names if (folder / name).exists()]
     print_facts(*facts)

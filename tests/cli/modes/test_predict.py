@@ -23,6 +23,7 @@ from padim_lit.deploy.prediction_log import ScoredFiles, Version
 from padim_lit.deploy.predictor import Prediction
 from padim_lit.deploy.regions import View, find
 from padim_lit.errors import InputError
+from padim_lit.viewer.content import build
 from padim_lit.visualization.overlay import GAP, caption_of, colours, contour, side_by_side
 
 PREDICT = ["mode=predict", "ckpt=run/model.ckpt", "trainer=cpu"]
@@ -144,6 +145,9 @@ def test_every_image_gets_its_line_and_the_defective_their_picture(zygote, here)
     summary = json.loads((folder / "predict.json").read_text())
     assert summary["images"] == 7 == summary["good"] + summary["anomalous"]
     assert f"{summary['good']} good" in result.out and "each scored as if left out" in result.out
+    (scored,) = build([folder])["scored"]
+    assert scored["paths"] == [row["path"] for row in table] and len(scored["good"]) == 24
+    assert {item["index"] for item in scored["pictures"]["items"]} == set(range(7))
     # A second run starts anew, and its pictures are those of the defective alone.
     assert predict(zygote, here, "all", "images=data/test").code == 0
     assert len(rows(folder)) == 7
