@@ -20,7 +20,7 @@ class Mode(NamedTuple):
 
     settings: str
     result: str
-    names: tuple[str, ...] = ("model.ckpt",)
+    names: tuple[str, ...] = ("model.ckpt", "model_card.md")
     run: str = "run"
 
     def settings_class(self) -> type:
@@ -36,7 +36,10 @@ class Mode(NamedTuple):
         return import_module(f"{__package__}.{self.settings.rpartition('.')[0]}")
 
 
-_FIT = ("model.ckpt", "heatmaps", "predictions.csv", "config.yaml", "csv", "tensorboard")
+_FIT = (
+    *("model.ckpt", "model_card.md", "heatmaps", "predictions.csv", "config.yaml"),
+    *("csv", "tensorboard", "mlflow"),
+)
 _ABLATION = ("sweep.csv", "scores.csv", "scores.npz", "resamples.npz", "runs", "features")
 _DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")
 _PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps", "masks", "maps")

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.explanation import explain
+from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.predictor import Seen
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
@@ -229,6 +231,9 @@ class _Work:
         # Hydra's own copy under .hydra/ keeps its interpolations.
         text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
+        if not settings.ckpt:
+            bad = Counter(p.kind for p in sorted(predictions) if p.label)
+            write_text(folder / "model_card.md", model_card(detector, results, bad))
         # Last: a folder with metrics.json is complete.
         write_json(folder / "metrics.json", results)
         paths = {
