@@ -51,6 +51,7 @@ MODES = {
     "update": Mode("update.Update", "update.json"),
     "remove": Mode("update.Remove", "remove.json", run="run_remove"),
     "export": Mode("export.Export", "export.json", ()),  # its output is checked there
+    "serve": Mode("serve.Serve", "serve.json", ()),
     "ablation": Mode("ablation.Ablation", "rows.json", _ABLATION),
     "figure4": Mode("figure4.Figure4", "figure4.json", ("figure4.png", "features")),
     "distortion": Mode("distortion.Distortion", "distortion.json", _DISTORTION),
