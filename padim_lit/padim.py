@@ -138,7 +138,8 @@ class PaDiM(LightningModule):
         require_finite(output["score"], batch)
         images, pixels = batch["count_image"], batch["count_pixel"]
         self.image_metrics.update(output["score"][images], batch["label"][images])
-        self.pixel_metrics.update(output["map"][pixels], batch["mask"][pixels])
+        roi = self.detector.anomaly_map.roi
+        self.pixel_metrics.update(output["map"][pixels], batch["mask"][pixels], roi)
         return output
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
@@ -189,7 +190,7 @@ class PaDiM(LightningModule):
         every = Identity(self.detector.projection.in_channels).to(self.device)
         x = self.detector.embed(batch["image"].to(self.device), every)
         require_finite(x, batch)
-        return x
+        return self.detector.anomaly_map.counted(x)
 
     def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(tensor, reduce_op="sum")

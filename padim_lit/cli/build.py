@@ -15,6 +15,7 @@ from padim_lit.checkpoint.format import KEY, differences, read
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.instantiate import instantiate, require_targets
 from padim_lit.cli.messages import one_line
+from padim_lit.cli.roi import read_roi
 from padim_lit.cli.settings import Embedding, Scoring, WithData
 from padim_lit.data import AnomalyData, reading
 from padim_lit.errors import InputError
@@ -22,6 +23,7 @@ from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import Projection
+from padim_lit.model.region_of_interest import RestrictedMap
 from padim_lit.model.weights import architecture
 from padim_lit.padim import PaDiM
 from padim_lit.sweep.ablation import Ablation
@@ -69,6 +71,10 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
         **data.size,
         "weights": settings.backbone.get("weights"),
     }
+    if settings.roi is not None:
+        detector = model.detector
+        detector.anomaly_map = RestrictedMap(detector.anomaly_map, read_roi(settings.roi, data))
+        detector.provenance["roi"] = str(settings.roi)
     return model
 
 
@@ -151,7 +157,15 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
         wrong = wrong or differences(provenance, asked)
     if wrong:
         raise InputError(f"ckpt={settings.ckpt} is of another config: {wrong}; give the same keys")
-    return PaDiM.load_from_checkpoint(settings.ckpt)
+    model = PaDiM.load_from_checkpoint(settings.ckpt)
+    if settings.roi is not None:
+        known = model.detector.anomaly_map.roi
+        if known is None or not torch.equal(known, read_roi(settings.roi, data)):
+            raise InputError(
+                f"ckpt={settings.ckpt} was fitted with another roi than {settings.roi}; leave it "
+                "out: the checkpoint holds its own"
+            )
+    return model
 
 
 def _given_backbone(backbone: dict[str, Any]) -> dict[str, Any]:

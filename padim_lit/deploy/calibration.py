@@ -128,7 +128,8 @@ def measure(
         # Whatever the backbone was computed in, as `Detector.forward` has it.
         with torch.autocast(distances.device.type, enabled=False):
             maps = detector.anomaly_map(distances)
-        found = image_score(distances, maps, detector.image_score)
+        counted = detector.anomaly_map.counted(distances)
+        found = image_score(counted, maps, detector.image_score)
         require_finite(found, batch)
         scores.append(found.float().cpu())
         maxima.append(maps.flatten(1).amax(dim=1).float().cpu())

@@ -56,7 +56,7 @@ class Graph(nn.Module):
         layers = project(self.backbone(image), self, self.grid)
         distances = self._distances(add_up(layers, self.grid, self.projection.dim))
         maps = self.anomaly_map(distances)
-        score = image_score(distances, maps, self.how)
+        score = image_score(self.anomaly_map.counted(distances), maps, self.how)
         if self.threshold is None:
             return score, maps
         return score, maps, score >= self.threshold

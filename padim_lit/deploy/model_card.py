@@ -6,6 +6,7 @@ from typing import Any
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.deploy.calibration import describe
 from padim_lit.model.detector import Detector
+from padim_lit.model.region_of_interest import share
 from padim_lit.version import __version__
 
 #: Of a test: what is shown of metrics.json.
@@ -34,14 +35,16 @@ def model_card(
     """
     provenance, facts = detector.provenance, facts_of(detector)
     (h, w), data = detector.image_shape, provenance.get("data", "data unknown")
-    crop = provenance.get("crop_size")
+    crop, part = provenance.get("crop_size"), share(detector.anomaly_map)
     size = f"resized to {provenance.get('image_size', f'{h}×{w}')}"
     seen = f"{h}×{w} pixels, {size}{f', centre crop {crop}' if crop else ''}"
     model = {
         **{
             "fitted on": f"{detector.count} good images of {provenance.get('data', 'unknown data')}"
         },
-        **{"split": provenance.get("split"), "sees": seen},
+        "split": provenance.get("split"),
+        "sees": seen,
+        "counts": f"{part:.1%} of that, by roi" if part < 1 else None,
         "backbone": f"{facts['backbone']}, weights {facts['weights']}",
         "projection": f"{facts['proj']} to {facts['dim']} numbers (D), seed {facts['seed']}",
         "patches": "×".join(map(str, facts["grid"])),
@@ -102,6 +105,8 @@ def _limits(
         yield "Other kinds of defects than those above."
     if tested and tested.get("data/test_planted"):
         yield "Real defects' places: pixel metrics count planted, synthetic defects."
+    if share(detector.anomaly_map) < 1:
+        yield "What lies outside of the region of interest: it does not count."
     if detector.provenance.get("crop_size"):
         yield "What lies outside the centre crop: it is not seen."
     if detector.backbone.source.startswith("random"):

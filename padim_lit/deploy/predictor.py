@@ -150,6 +150,8 @@ class Predictor:
             )
         self.device = _device(device)
         self.detector = detector.to(self.device).eval()
+        roi = detector.anomaly_map.roi
+        self._roi = None if roi is None else roi.cpu().numpy()
         default = 1 if self.device.type == "cpu" else BATCH
         self.batch_size = default if batch_size is None else batch_size
         if self.batch_size < 1:
@@ -318,7 +320,7 @@ class Predictor:
             map,
             threshold,
             seen.path,
-            find(map, self.map_threshold, view),
+            find(map, self.map_threshold, view, self._roi),
             view,
         )
 

@@ -55,7 +55,8 @@ class Region:
         area: in pixels, holes not counted.
         peak, mean: highest and mean Mahalanobis distance, of the pixels that the model saw.
         peak_at: (x, y) of the highest.
-        at_border: it touches the border of what was seen; the defect may go on beyond.
+        at_border: it touches the border of what was seen, or of the region of interest; the defect
+            may go on beyond.
     """
 
     box: tuple[float, float, float, float]
@@ -79,7 +80,9 @@ class Region:
         }
 
 
-def find(map: np.ndarray, threshold: float | None, view: View) -> list[Region] | None:
+def find(
+    map: np.ndarray, threshold: float | None, view: View, roi: np.ndarray | None = None
+) -> list[Region] | None:
     """The regions of a map, highest peak first; None without a threshold.
 
     Pixels at or above the threshold that share a side are one region.
@@ -88,6 +91,7 @@ def find(map: np.ndarray, threshold: float | None, view: View) -> list[Region] |
         map: (h,w) distances of what was seen.
         threshold: of the map.
         view: where that lies in the picture.
+        roi: (h,w) bool, the part of it that counts; None: all.
 
     >>> map = np.zeros((4, 4), np.float32)
     >>> map[1, 2:] = 2
@@ -99,6 +103,7 @@ def find(map: np.ndarray, threshold: float | None, view: View) -> list[Region] |
         return None
     values = map.astype(np.float64)
     labels, _ = ndimage.label(values >= threshold)
+    edge = ~ndimage.binary_erosion(np.ones(map.shape, bool) if roi is None else roi)
     # Pixels at the edge reach to the border, half a pixel beyond their centres.
     framed = [np.pad(array, 1, "edge") for array in (values, labels)]
     (h, w), (left, top, right, bottom) = map.shape, view.box
@@ -125,7 +130,7 @@ def find(map: np.ndarray, threshold: float | None, view: View) -> list[Region] |
                 float(distances.max()),
                 float(distances.mean()),
                 tuple(peak_at.tolist()),
-                rows.start == 0 or columns.start == 0 or rows.stop == h or columns.stop == w,
+                bool((mine & edge[rows, columns]).any()),
             )
         )
     return sorted(found, key=lambda region: -region.peak)

@@ -28,6 +28,7 @@ from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.predictor import Seen
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
+from padim_lit.model.region_of_interest import share
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.memory import peak_bytes, reset_peak
@@ -51,6 +52,7 @@ class Fit(OneDim, Scoring):
         ckpt: model.ckpt of an earlier run: test it instead of fitting
         calibration: training images at most that a threshold is chosen from; 0: none
         false_alarm_rate: share of good images that the threshold calls defective; null: 0.01
+        roi: mask of what counts, white, of the images' size; or corners [[x,y],...]; null: all
         proj_from: model.ckpt whose learnt projection is taken over, so that mode=merge can add both
     """
 
@@ -61,6 +63,7 @@ class Fit(OneDim, Scoring):
     ckpt: str | None = None
     calibration: int = 500
     false_alarm_rate: float | None = None
+    roi: Any = None
     proj_from: str | None = None
 
 
@@ -155,6 +158,7 @@ class _Work:
             "state_bytes": detector.state_bytes,
             "precision": self.trainer.precision,
             **facts_of(detector),
+            "roi_share": share(detector.anomaly_map),
             "layers": detector.backbone.layers,
             "embedding_dim": detector.backbone.embedding_dim,
             **{f"proj/{key}": value for key, value in detector.projection.options.items()},
@@ -253,6 +257,11 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
     if detector.projection.name == "identity" and settings.dim != detector.projection.dim:
         dim = detector.projection.dim
         notes.append(f"proj=identity keeps all {dim} channels; dim is not used.")
+    if (part := share(detector.anomaly_map)) < 1:
+        notes.append(
+            f"Region of interest: {part:.1%} of what the model sees counts; the rest counts "
+            "neither for scores nor for thresholds and metrics."
+        )
     return notes
 
 
