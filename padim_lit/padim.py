@@ -138,7 +138,8 @@ class PaDiM(LightningModule):
         require_finite(output["score"], batch)
         images, pixels = batch["count_image"], batch["count_pixel"]
         self.image_metrics.update(output["score"][images], batch["label"][images])
-        self.pixel_metrics.update(output["map"][pixels], batch["mask"][pixels])
+        roi = self.detector.anomaly_map.roi
+        self.pixel_metrics.update(output["map"][pixels], batch["mask"][pixels], roi)
         return output
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:

@@ -50,6 +50,11 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
         matrix is not None and matrix.ndim == 2 and len(matrix) == dim, "projection.matrix missing"
     )
     _require(_is_int(state["count"]) and state["count"] >= 0, "count")
+    if (roi := state["roi"]) is not None:
+        right = isinstance(roi, Tensor) and roi.dtype == torch.bool
+        _require(right and list(roi.shape) == list(state["spec"]["image_shape"]), "roi")
+        require_numbers("roi", roi, file_bytes)
+        _require(bool(roi.any()), "roi is empty")
     _require_memory(state["spec"]["image_shape"])
     if state["count"]:
         _require_gaussians(state, dim, file_bytes)

@@ -16,6 +16,7 @@ from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
 from padim_lit.model.moments import Moments
 from padim_lit.model.projection import PROJECTIONS
+from padim_lit.model.region_of_interest import RestrictedMap
 from padim_lit.model.triangular import Triangle
 
 
@@ -26,6 +27,7 @@ def full_state(detector: Detector) -> dict[str, Any]:
         "spec": detector.spec(),
         "provenance": detector.provenance,
         "count": detector.count,
+        "roi": detector.anomaly_map.roi,
     }
     if detector.whitening is not None:
         known = detector.fit_state
@@ -88,6 +90,8 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
         raise InputError(f"checkpoint of another config: {wrong}")
     detector.reset()
     detector.provenance = state["provenance"]
+    if state["roi"] is not None:
+        detector.anomaly_map = RestrictedMap(detector.anomaly_map, state["roi"])
     if not state["count"]:
         return
     detector.count, detector.mean = state["count"], state["mean"]

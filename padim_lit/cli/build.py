@@ -16,6 +16,7 @@ from padim_lit.checkpoint.format import KEY, differences, read
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.instantiate import instantiate, require_targets
 from padim_lit.cli.messages import one_line
+from padim_lit.cli.roi import read_roi
 from padim_lit.cli.settings import Embedding, Scoring, WithData
 from padim_lit.data import AnomalyData, reading
 from padim_lit.errors import InputError
@@ -24,6 +25,7 @@ from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import Projection
+from padim_lit.model.region_of_interest import RestrictedMap
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.weights import architecture
 from padim_lit.padim import PaDiM
@@ -68,6 +70,10 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     model = PaDiM(backbone, projection, data.image_shape, density, **how)
     model.calibration, model.false_alarm_rate = settings.calibration, settings.false_alarm_rate
     model.detector.provenance = {**data.facts, "weights": settings.backbone.get("weights")}
+    if settings.roi is not None:
+        detector = model.detector
+        detector.anomaly_map = RestrictedMap(detector.anomaly_map, read_roi(settings.roi, data))
+        detector.provenance["roi"] = str(settings.roi)
     return model
 
 
@@ -167,7 +173,15 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
         wrong = wrong or differences(provenance, asked)
     if wrong:
         raise InputError(f"ckpt={settings.ckpt} is of another config: {wrong}; give the same keys")
-    return PaDiM.load_from_checkpoint(settings.ckpt)
+    model = PaDiM.load_from_checkpoint(settings.ckpt)
+    if settings.roi is not None:
+        known = model.detector.anomaly_map.roi
+        if known is None or not torch.equal(known, read_roi(settings.roi, data)):
+            raise InputError(
+                f"ckpt={settings.ckpt} was fitted with another roi than {settings.roi}; leave it "
+                "out: the checkpoint holds its own"
+            )
+    return model
 
 
 def _given(key: str, node: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from padim_lit.cli.settings import Loading, WithData
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
+from padim_lit.deploy.model_card import model_card
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
-from padim_lit.system.atomic import write_json
+from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.console import print_facts
 from padim_lit.system.versions import versions
 
@@ -84,6 +85,7 @@ def finish(
         "history": [*provenance.get("history", []), {"mode": what, **facts}],
     }
     save_detector(detector, path := folder / "model.ckpt")
+    write_text(folder / "model_card.md", model_card(detector))
     write_json(folder / f"{what}.json", {**facts, "train_images": detector.count, **versions()})
     undecided = [("note", NO_THRESHOLD)] if detector.calibration is None else []
     print_facts(*said, ("model", path), *undecided)

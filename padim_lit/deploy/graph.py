@@ -57,7 +57,7 @@ class Graph(nn.Module):
         layers = project(self.backbone(image), self, self.grid)
         distances = self.distances(self.add_up(layers))
         maps = self.anomaly_map(distances)
-        score = image_score(distances, maps, self.how)
+        score = image_score(self.anomaly_map.counted(distances), maps, self.how)
         if self.threshold is None:
             return score, maps
         return score, maps, score >= self.threshold

@@ -139,7 +139,8 @@ def measure(
         # Whatever the backbone was computed in, as `Detector.forward` has it.
         with torch.autocast(distances.device.type, enabled=False):
             maps = detector.anomaly_map(distances)
-        found = image_score(distances, maps, detector.image_score)
+        counted = detector.anomaly_map.counted(distances)
+        found = image_score(counted, maps, detector.image_score)
         require_finite(found, batch)
         scores.append(found.float().cpu())
         maxima.append(maps.flatten(1).amax(dim=1).float().cpu())
@@ -243,7 +244,9 @@ def _blank(detector: Detector, backbone: Backbone) -> Detector:
     for part in ("backbone", "proj", "dim", "seed", "proj_options", "density_options"):
         del spec[part]
     projection, spec["density"] = deepcopy(detector.projection), deepcopy(detector.density)
-    return Detector(backbone, projection, **spec).to(projection.matrix.device)
+    other = Detector(backbone, projection, **spec).to(projection.matrix.device)
+    other.anomaly_map = detector.anomaly_map  # with its region of interest
+    return other
 
 
 def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Loop) -> Measured:

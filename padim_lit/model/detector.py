@@ -186,7 +186,7 @@ class Detector(nn.Module):
         distances = self.distances(images)
         with torch.autocast(images.device.type, enabled=False):
             maps = self.anomaly_map(distances)
-        return image_score(distances, maps, self.image_score), maps
+        return image_score(self.anomaly_map.counted(distances), maps, self.image_score), maps
 
     def set_state(self, state: FitState) -> None:
         """Score with the Gaussians of this fit from now on.

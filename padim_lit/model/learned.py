@@ -165,7 +165,7 @@ def learn(
         for batch in batches(images):
             x = detector.embed(batch["image"].to(device), through)
             require_finite(x, batch)
-            yield x
+            yield detector.anomaly_map.counted(x)
 
     if projection.fit_images:
         every = Identity(projection.in_channels).to(device)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,9 +24,11 @@ from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.explanation import explain
+from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.predictor import Seen
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
+from padim_lit.model.region_of_interest import share
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.memory import peak_bytes, reset_peak
@@ -50,6 +53,7 @@ class Fit(OneDim, Scoring):
         calibration: training images at most that a threshold is chosen from; 0: none
         false_alarm_rate: share of good images that the threshold calls defective; null: 0.01
         learnt_from: model.ckpt whose projection and centroids are taken over, for mode=merge to add
+        roi: mask of what counts, white, of the images' size; or corners [[x,y],...]; null: all
     """
 
     imported: ClassVar[tuple[str, ...]] = ()
@@ -60,6 +64,7 @@ class Fit(OneDim, Scoring):
     calibration: int = 500
     false_alarm_rate: float | None = None
     learnt_from: str | None = None
+    roi: Any = None
 
 
 def run(settings: Fit, folder: Path) -> dict[str, Any]:
@@ -153,6 +158,7 @@ class _Work:
             "state_bytes": detector.state_bytes,
             "precision": self.trainer.precision,
             **facts_of(detector),
+            "roi_share": share(detector.anomaly_map),
             "layers": detector.backbone.layers,
             "embedding_dim": detector.backbone.embedding_dim,
             **{f"proj/{key}": value for key, value in detector.projection.options.items()},
@@ -226,6 +232,9 @@ class _Work:
         # Hydra's own copy under .hydra/ keeps its interpolations.
         text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
+        if not settings.ckpt:
+            bad = Counter(p.kind for p in sorted(predictions) if p.label)
+            write_text(folder / "model_card.md", model_card(detector, results, bad))
         # Last: a folder with metrics.json is complete.
         write_json(folder / "metrics.json", results)
         paths = {
@@ -246,6 +255,11 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
     if detector.projection.name == "identity" and settings.dim != detector.projection.dim:
         dim = detector.projection.dim
         notes.append(f"proj=identity keeps all {dim} channels; dim is not used.")
+    if (part := share(detector.anomaly_map)) < 1:
+        notes.append(
+            f"Region of interest: {part:.1%} of what the model sees counts; the rest counts "
+            "neither for scores nor for thresholds and metrics."
+        )
     return notes
 
 
