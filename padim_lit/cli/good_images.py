@@ -1,6 +1,7 @@
 """What the modes that change a checkpoint share: the checkpoint, its good images, the new file."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from padim_lit import digests
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.cli.build import make_data
 from padim_lit.cli.settings import Loading, WithData
@@ -107,6 +109,31 @@ def over_images(
     found = halving(batch_size, attempt, what)
     detector.to("cpu")
     return found
+
+
+def each_once(
+    batches: Iterable[dict[str, Any]], left: Counter[str], known: set[bytes] = frozenset()
+) -> Iterator[dict[str, Any]]:
+    """The batches without images that are `known`, or that came before; `left` counts both.
+
+    Args:
+        batches: with ``image`` (B,3,h,w), ``digest`` (B,16) and ``path``.
+        left: emptied; how many were "known", and how many "repeated" an earlier one.
+        known: digests of images.
+    """
+    left.clear()  # a batch too large for a GPU is begun anew
+    seen: set[bytes] = set()
+    for batch in batches:
+        keep = []
+        for i, key in enumerate(digests.keys(batch["digest"])):
+            if key in known or key in seen:
+                left["known" if key in known else "repeated"] += 1
+            else:
+                keep.append(i)
+                seen.add(key)
+        if keep:
+            part = {key: batch[key][keep] for key in ("image", "digest")}
+            yield part | {"path": [batch["path"][i] for i in keep]}
 
 
 def finish(

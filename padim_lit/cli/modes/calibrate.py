@@ -1,5 +1,6 @@
 """mode=calibrate: a threshold for a model.ckpt from good images, new ones or those it holds."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from padim_lit import digests
 from padim_lit.cli.build import device_of
 from padim_lit.cli.good_images import (
     GoodImagesOrData,
+    each_once,
     finish,
     good_images,
     load_full,
@@ -32,7 +34,8 @@ def run(settings: Calibrate, folder: Path) -> None:
     """Score the good images of ``settings.images`` or ``settings.data`` with ``settings.ckpt``.
 
     Images that the checkpoint holds, which their content tells, are left out of it one at a time;
-    all others count as they are. The fit stays what it is: model.ckpt has other thresholds alone.
+    all others count as they are, each picture once. The fit stays what it is: model.ckpt has other
+    thresholds alone.
 
     Raises:
         InputError: no such file, an image that cannot be read, or nobody can tell which images
@@ -48,9 +51,11 @@ def run(settings: Calibrate, folder: Path) -> None:
     dataset, what = good_images(settings, detector)
     held = set(digests.keys(images))
     device = device_of(settings.trainer)
+    left = Counter[str]()
     found, _ = over_images(
-        detector, dataset, lambda batches: measure(detector, batches, device, held), device,
-        settings.batch_size, settings.num_workers, "calibrate",
+        detector, dataset,
+        lambda batches: measure(detector, each_once(batches, left), device, held),
+        device, settings.batch_size, settings.num_workers, "calibrate",
     )  # fmt: skip
     rate = settings.false_alarm_rate or (detector.calibration or {}).get("false_alarm_rate", RATE)
     detector.calibration = known = calibrate(found, rate)
@@ -58,10 +63,16 @@ def run(settings: Calibrate, folder: Path) -> None:
         "ckpt": settings.ckpt,
         "data": what,
         "images": len(found.scores),
+        "repeated": left.total(),
         "unseen": found.unseen,
         **{key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")},
     }
-    said = [("scored", f"{len(found.scores)} images of {what}"), ("result", describe(known))]
+    once = f"; {left.total()} more are the same picture as one of them, and do not count"
+    scored = f"{len(found.scores)} images of {what}{once if left else ''}"
+    said = [("scored", scored), ("result", describe(known))]
+    if twice := digests.repeats(images):
+        note = f"the fit holds {twice} images more than once; those score too low as one copy stays"
+        said.append(("note", note))
     if detector.projection.fit_images and found.unseen < len(found.scores):
         note = (
             f"proj={detector.projection.name} has learnt its mixtures of channels from some of "

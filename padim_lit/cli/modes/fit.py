@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import MISSING
 
+from padim_lit import digests
 from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import thresholds
@@ -134,7 +135,10 @@ class _Work:
             (self.folder / "metrics.json").unlink(missing_ok=True)
             remove_heatmaps(self.folder / "heatmaps")
             log.info(_headline(data, detector))
-        fit_seconds = None if settings.ckpt else self.fit()
+        fit_seconds = None
+        if not settings.ckpt:
+            fit_seconds = self.fit()
+            notes += _repeated(detector)
         test_seconds = self.timed("test", lambda t: t.test(self.model, data, verbose=False))
         metrics = dict(self.model.results)
         why = metrics.pop("why")
@@ -179,7 +183,6 @@ class _Work:
             )
         self.trainer.strategy.checkpoint_io = _WholeFile()
         self.trainer.save_checkpoint(self.folder / "model.ckpt")
-        detector.fit_state = None  # the file holds them; the test needs the factors alone
         return seconds
 
     def timed(self, what: str, work: Callable[[Trainer], Any]) -> float:
@@ -249,6 +252,20 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
         dim = detector.projection.dim
         notes.append(f"proj=identity keeps all {dim} channels; dim is not used.")
     return notes
+
+
+def _repeated(detector: Detector) -> list[str]:
+    """What to say of pictures that no look at the files found twice (full_check was too low).
+
+    The file holds the moments by now, and the test needs the factors alone: they are let go.
+    """
+    state, detector.fit_state = detector.require_state(), None
+    twice = 0 if state.digests is None else digests.repeats(state.digests)
+    said = (
+        f"Training images that are the same picture as another one: {twice}. Each counts, and the "
+        "threshold is too low; a larger full_check finds them first."
+    )
+    return [said] if twice else []
 
 
 def _headline(data: AnomalyData, detector: Detector) -> str:
