@@ -15,8 +15,10 @@ from padim_lit.checkpoint.format import KEY, differences, read
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.instantiate import instantiate, require_targets
 from padim_lit.cli.messages import one_line
-from padim_lit.cli.settings import Embedding, Scoring, WithData
+from padim_lit.cli.settings import Embedding, Scoring, Settings, WithData
 from padim_lit.data import AnomalyData, reading
+from padim_lit.data.cache import digest_of, stamp
+from padim_lit.data.files import typed_path
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
@@ -44,6 +46,22 @@ def make_data(settings: WithData, size: dict[str, Any]) -> AnomalyData:
     with reading(settings.picture_cache, settings.picture_cache_gb, settings.full_check):
         how = {"batch_size": settings.batch_size, "num_workers": settings.num_workers}
         return instantiate(settings.data, **size, **how)
+
+
+def content_of(settings: Settings) -> dict[str, str]:
+    """Digests of the files that the settings name: images and masks, checkpoints, weights."""
+    found = {}
+    if getattr(settings, "data", None) is not None:
+        size = getattr(settings, "size", {})
+        with reading(look=False):
+            found["data"] = instantiate(settings.data, **size).content()
+    names = {key: getattr(settings, key, None) for key in ("ckpt", "proj_from")}
+    if isinstance(settings.backbone, dict):
+        names["weights"] = settings.backbone.get("weights")
+    for key, name in names.items():
+        if name is not None and (path := typed_path(name)).is_file():
+            found[key] = digest_of(stamp(path))
+    return found
 
 
 def make_backbone(settings: Embedding) -> Backbone:

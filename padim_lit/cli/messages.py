@@ -32,7 +32,10 @@ def error_line(error: HydraException | OmegaConfBaseException) -> str:
         if error.options:
             return f"no {error.missing_cfg_file}; allowed: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r}: {first}; write KEY=VALUE, and quote what the shell would split"
+        return (
+            f"{error.override!r}: {first}; write KEY=VALUE, in quotes where the shell would part it, "
+            "as in 'data.root=MY DATA'"
+        )
     group = re.fullmatch(r"Could not override '(\w+)'\. No match in the defaults list\.", first)
     if group and (readers := _readers(group[1])):
         return f"{group[1]} is no key of this mode, but of {readers}; leave it out"
