@@ -33,8 +33,8 @@ def error_line(error: HydraException | OmegaConfBaseException) -> str:
             return f"no {error.missing_cfg_file}; allowed: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
         return (
-            f"{error.override!r}: {first}; write KEY=VALUE, in quotes where the shell would part it, "
-            "as in 'data.root=MY DATA'"
+            f"{error.override!r}: {first}; write KEY=VALUE, in quotes where the shell "
+            "would part it, as in 'data.root=MY DATA'"
         )
     group = re.fullmatch(r"Could not override '(\w+)'\. No match in the defaults list\.", first)
     if group and (readers := _readers(group[1])):
@@ -49,6 +49,10 @@ def error_line(error: HydraException | OmegaConfBaseException) -> str:
         return " ".join(lines)
     if cause is error or cause is None:
         return first
+    if kind := re.search(r"Cannot convert '(list|dict)' to string", str(cause)):
+        given = first.partition("override ")[2].partition(": ")[0]
+        key, _, text = given.partition("=")
+        return f"{given}: a text, and no {kind[1]}; if it is one, type {key}='\"{text}\"'"
     # The exception names the override, its cause what is wrong with it.
     return f"{first}: {str(cause).splitlines()[0]}; `python run.py --help` lists the keys"
 

@@ -15,11 +15,11 @@ from padim_lit.sweep.folders import Override, is_override
 def as_typed(words: Sequence[str]) -> list[str]:
     """The command line with quotes around values of which Hydra would make another text, or none.
 
-    It takes 2024_01_15 for the number 20240115 and refuses 数据 or run#3. A number in quotes still is
-    one where the key's type says so.
+    It takes 2024_01_15 for the number 20240115 and refuses 数据 or run#3. A number in quotes is one
+    all the same where the key's type says so.
 
     Raises:
-        InputError: several values, but no sweep.
+        InputError: several values, but no sweep; or none.
 
     >>> as_typed(["data.root=2024_01_15", "ckpt=a b/run#3", "dim=1_0"])
     ['data.root="2024_01_15"', 'ckpt="a b/run#3"', 'dim="1_0"']
@@ -32,6 +32,8 @@ def _kept(word: str, many: bool) -> str:
     key, equals, text = word.partition("=")
     if not equals or key[0] == "~":
         return word
+    if not text:  # a variable of the shell that is not set; a path would be the working directory
+        raise InputError(f"{word} has no value; give one, or {key}=null for none")
     plain = _PLAIN.get(key.lstrip("+").partition(".")[0], ())
     one = partial(_one, plain=() if key.endswith("dir") else plain)
     try:
