@@ -1,5 +1,6 @@
 """The only file that instantiates: data, model, logger and trainer from a mode's settings."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate as hydra_instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from padim_lit.checkpoint.format import KEY, differences, read
 from padim_lit.checkpoint.state import load_detector
@@ -188,6 +190,8 @@ def make_logger(node: dict[str, Any]) -> Logger | None:
     hydra = HydraConfig.get()
     if node.get("group", "") is None and hydra.mode == RunMode.MULTIRUN:
         node = {**node, "group": Path(hydra.sweep.dir).name}
+    if node.get("save_dir", "") is None:
+        node = {**node, "save_dir": hydra.runtime.output_dir}
     return instantiate(node)
 
 
@@ -212,6 +216,9 @@ def make_trainer(
     sweep, gpus = hydra.mode == RunMode.MULTIRUN, torch.cuda.device_count()
     if sweep and gpus > 1 and node.get("devices") == 1 and node.get("accelerator") in GPU:
         node["devices"] = [claim(visible(gpus))]  # not the first, which other jobs may be using
+    if "SLURM_NTASKS" in os.environ and alone(node):
+        # The allocation may have several tasks, and this process is one of its own.
+        node.setdefault("plugins", [LightningEnvironment()])
     require_targets(node, "trainer")
     try:
         trainer = hydra_instantiate(
@@ -234,6 +241,11 @@ def make_trainer(
             "trainer=auto, or leave out -m"
         )
     return trainer
+
+
+def alone(node: dict[str, Any] | None) -> bool:
+    """Whether the trainer that `node` describes, if there is one, has one process."""
+    return node is None or (node.get("devices") == 1 and node.get("num_nodes", 1) == 1)
 
 
 def device_of(node: dict[str, Any]) -> torch.device:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from padim_lit.analysis.result_files import collect, left_behind
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
-from padim_lit.cli.build import content_of
+from padim_lit.cli.build import alone, content_of
 from padim_lit.cli.config import settings_of
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import mode_of
@@ -107,7 +107,8 @@ def _run(settings: Settings, folder: Path) -> None:
 
 def _held(settings: Settings, folder: Path, *more: str) -> AbstractContextManager[None]:
     """The run's folder, held for what the mode writes; further ranks share the first one's."""
-    if rank_zero_only.rank:
+    # Its rank comes from the environment; a task of an allocation may be a run of its own.
+    if rank_zero_only.rank and not alone(getattr(settings, "trainer", None)):
         return nullcontext()
     mode, given = mode_of(settings.mode), getattr(settings, "ckpt", None)
     # A checkpoint that is changed in place was named by the user.

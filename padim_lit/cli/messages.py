@@ -48,7 +48,8 @@ def error_line(error: HydraException | OmegaConfBaseException) -> str:
             return _unknown(cause.full_key, cause.object_type)
         return " ".join(lines)
     if cause is error or cause is None:
-        return first
+        key = getattr(error, "full_key", None)
+        return f"{key}: {first}" if key and key not in first else first
     if kind := re.search(r"Cannot convert '(list|dict)' to string", str(cause)):
         given = first.partition("override ")[2].partition(": ")[0]
         key, _, text = given.partition("=")

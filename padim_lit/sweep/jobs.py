@@ -26,8 +26,6 @@ def describe(
         content: digests of what lies in the files that the config names.
     """
     keys = {k: v for k, v in keys.items() if k not in (*RESULT_NEUTRAL_KEYS, *without)}
-    if keys.get("logger"):  # save_dir is the folder itself, which may have been moved
-        keys["logger"] = {k: v for k, v in keys["logger"].items() if k != "save_dir"}
     # As text, because JSON has no NaN.
     return {
         "version/padim_lit": __version__,
