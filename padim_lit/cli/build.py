@@ -1,5 +1,6 @@
 """The only file that instantiates: data, model, logger and trainer from a mode's settings."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,17 @@ from hydra.types import RunMode
 from hydra.utils import instantiate as hydra_instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from padim_lit.checkpoint.format import KEY, differences, read
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.instantiate import instantiate, require_targets
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.roi import read_roi
-from padim_lit.cli.settings import Embedding, Scoring, WithData
+from padim_lit.cli.settings import Embedding, Scoring, Settings, WithData
 from padim_lit.data import AnomalyData, reading
+from padim_lit.data.cache import digest_of, stamp
+from padim_lit.data.files import typed_path
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
@@ -49,6 +53,22 @@ def make_data(settings: WithData, size: dict[str, Any]) -> AnomalyData:
     with reading(settings.picture_cache, settings.picture_cache_gb, settings.full_check):
         how = {"batch_size": settings.batch_size, "num_workers": settings.num_workers}
         return instantiate(settings.data, **size, **how)
+
+
+def content_of(settings: Settings) -> dict[str, str]:
+    """Digests of the files that the settings name: images and masks, checkpoints, weights."""
+    found = {}
+    if getattr(settings, "data", None) is not None:
+        size = getattr(settings, "size", {})
+        with reading(look=False):
+            found["data"] = instantiate(settings.data, **size).content()
+    names = {key: getattr(settings, key, None) for key in ("ckpt", "proj_from")}
+    if isinstance(settings.backbone, dict):
+        names["weights"] = settings.backbone.get("weights")
+    for key, name in names.items():
+        if name is not None and (path := typed_path(name)).is_file():
+            found[key] = digest_of(stamp(path))
+    return found
 
 
 def make_backbone(settings: Embedding) -> Backbone:
@@ -207,6 +227,8 @@ def make_logger(node: dict[str, Any]) -> Logger | None:
     hydra = HydraConfig.get()
     if node.get("group", "") is None and hydra.mode == RunMode.MULTIRUN:
         node = {**node, "group": Path(hydra.sweep.dir).name}
+    if node.get("save_dir", "") is None:
+        node = {**node, "save_dir": hydra.runtime.output_dir}
     return instantiate(node)
 
 
@@ -231,6 +253,9 @@ def make_trainer(
     sweep, gpus = hydra.mode == RunMode.MULTIRUN, torch.cuda.device_count()
     if sweep and gpus > 1 and node.get("devices") == 1 and node.get("accelerator") in GPU:
         node["devices"] = [claim(visible(gpus))]  # not the first, which other jobs may be using
+    if "SLURM_NTASKS" in os.environ and alone(node):
+        # The allocation may have several tasks, and this process is one of its own.
+        node.setdefault("plugins", [LightningEnvironment()])
     require_targets(node, "trainer")
     try:
         trainer = hydra_instantiate(
@@ -253,6 +278,11 @@ def make_trainer(
             "trainer=auto, or leave out -m"
         )
     return trainer
+
+
+def alone(node: dict[str, Any] | None) -> bool:
+    """Whether the trainer that `node` describes, if there is one, has one process."""
+    return node is None or (node.get("devices") == 1 and node.get("num_nodes", 1) == 1)
 
 
 def device_of(node: dict[str, Any]) -> torch.device:

@@ -1,11 +1,14 @@
 """What the modes that change a checkpoint share: the checkpoint, its good images, the new file."""
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
 
+from padim_lit import digests
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.cli.build import make_data
 from padim_lit.cli.settings import Loading, WithData
@@ -72,6 +75,31 @@ def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]
         settings.require("images", f"{IMAGES}, or name the data, as in data=folder data.root=DIR")
     data = make_data(settings, look)
     return data.train_dataloader().dataset, data.name
+
+
+def each_once(
+    batches: Iterable[dict[str, Any]], left: Counter[str], known: set[bytes] = frozenset()
+) -> Iterator[dict[str, Any]]:
+    """The batches without images that are `known`, or that came before; `left` counts both.
+
+    Args:
+        batches: with ``image`` (B,3,h,w), ``digest`` (B,16) and ``path``.
+        left: emptied; how many were "known", and how many "repeated" an earlier one.
+        known: digests of images.
+    """
+    left.clear()  # a batch too large for a GPU is begun anew
+    seen: set[bytes] = set()
+    for batch in batches:
+        keep = []
+        for i, key in enumerate(digests.keys(batch["digest"])):
+            if key in known or key in seen:
+                left["known" if key in known else "repeated"] += 1
+            else:
+                keep.append(i)
+                seen.add(key)
+        if keep:
+            part = {key: batch[key][keep] for key in ("image", "digest")}
+            yield part | {"path": [batch["path"][i] for i in keep]}
 
 
 def finish(

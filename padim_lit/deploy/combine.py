@@ -86,7 +86,7 @@ def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> 
 
 
 def require_new(held: Tensor | None, images: Tensor | None, what: str) -> None:
-    """Raise InputError if one of `images` (N,16) is `held` (M,16), or nobody can tell.
+    """Raise InputError if one of `images` (N,16) is `held` (M,16) or there twice, or who knows.
 
     >>> one, other = torch.zeros(1, 16).byte(), torch.ones(1, 16).byte()
     >>> require_new(one, other, 'new images')
@@ -96,8 +96,12 @@ def require_new(held: Tensor | None, images: Tensor | None, what: str) -> None:
             f"{what}: which images the checkpoint holds is not known (one of a plain Trainer), so "
             "repeated ones would go unnoticed; repeats=count adds them anyway"
         )
-    twice = digests.shared(held, images)
-    if twice:
+    if twice := digests.repeats(images):
+        raise InputError(
+            f"{what}: {twice} of {len(images)} images are the same picture as another of them; "
+            "remove them; repeats=skip takes each once (mode=update), repeats=count counts them all"
+        )
+    if twice := digests.shared(held, images):
         raise InputError(
             f"{what}: {twice} of {len(images)} images are in the checkpoint already; repeats=skip "
             "leaves them out (mode=update), repeats=count counts them twice"

@@ -83,6 +83,18 @@ def test_what_is_there_already_is_refused_skipped_or_counted(here, zygote):
     assert counted.code == 0 and load(here, "counted").count == 17
 
 
+def test_a_picture_that_comes_twice_is_refused_or_taken_once(here, zygote):
+    shutil.copytree(here / "b/train/good", here / "twice")
+    for file in list((here / "twice").iterdir()):
+        shutil.copy(file, file.with_name(f"copy_{file.name}"))
+    args = ["mode=update", "ckpt=a_run/model.ckpt", "images=twice", "trainer=cpu"]
+    refused = zygote.run([*args, "hydra.run.dir=refused_twice"], here)
+    assert refused.code == 1 and "7 of 14 images are the same picture as another" in refused.err
+    taken = zygote.run([*args, "repeats=skip", "batch_size=4", "hydra.run.dir=once"], here)
+    assert "added    7 images, 7 are the same picture as another one; now 12" in taken.out
+    assert_same(load(here, "once"), load(here, "all_run"))
+
+
 def test_remove_equals_a_fit_without_them(here, zygote):
     args = ["mode=remove", "ckpt=all_run/model.ckpt", "images=b/train", "trainer=cpu"]
     result = zygote.run([*args, "hydra.run.dir=removed"], here)

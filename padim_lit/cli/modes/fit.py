@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import MISSING
 
+from padim_lit import digests
 from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import thresholds
@@ -139,7 +140,10 @@ class _Work:
             (self.folder / "metrics.json").unlink(missing_ok=True)
             remove_heatmaps(self.folder / "heatmaps")
             log.info(_headline(data, detector))
-        fit_seconds = None if settings.ckpt else self.fit()
+        fit_seconds = None
+        if not settings.ckpt:
+            fit_seconds = self.fit()
+            notes += _repeated(detector)
         test_seconds = self.timed("test", lambda t: t.test(self.model, data, verbose=False))
         metrics = dict(self.model.results)
         why = metrics.pop("why")
@@ -182,7 +186,6 @@ class _Work:
         detector.provenance["precision"] = self.trainer.precision
         self.trainer.strategy.checkpoint_io = _WholeFile()
         self.trainer.save_checkpoint(self.folder / "model.ckpt")
-        detector.fit_state = None  # the file holds them; the test needs the factors alone
         return seconds - self.model.threshold_seconds
 
     def timed(self, what: str, work: Callable[[Trainer], Any]) -> float:
@@ -261,6 +264,20 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
             "neither for scores nor for thresholds and metrics."
         )
     return notes
+
+
+def _repeated(detector: Detector) -> list[str]:
+    """What to say of pictures that no look at the files found twice (full_check was too low).
+
+    The file holds the moments by now, and the test needs the factors alone: they are let go.
+    """
+    state, detector.fit_state = detector.require_state(), None
+    twice = 0 if state.digests is None else digests.repeats(state.digests)
+    said = (
+        f"Training images that are the same picture as another one: {twice}. Each counts, and the "
+        "threshold is too low; a larger full_check finds them first."
+    )
+    return [said] if twice else []
 
 
 def _headline(data: AnomalyData, detector: Detector) -> str:
