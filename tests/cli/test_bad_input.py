@@ -116,7 +116,7 @@ CONFIG = [
     Case("seeds without an ablation", "seeds=[0,1]", ("seeds is no key of mode=fit", "ablation")),
     Case("a key of another mode", "format=onnx", ("format is no key of mode=fit", "mode=export")),
     Case("one that is added", "+watch=true", ("watch is no key of mode=fit", "mode=predict")),
-    Case("unknown logger", "logger=mlflow", ("logger/mlflow", "csv, none, tensorboard, wandb")),
+    Case("unknown logger", "logger=comet", ("logger/comet", "csv, mlflow, none, tensorboard")),
     Case("unknown key", "foo=1", ("unknown key foo", "eps, sigma, image_score, dim")),
     Case("unknown key added", "+foo=1", ("unknown key foo", "eps, sigma, image_score, dim")),
     Case("unknown key of data", "data.foo=1", ("unknown key data.foo", "root")),
