@@ -24,6 +24,7 @@ from padim_lit.cli.build import load_model, make_data, make_logger, make_model, 
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
+from padim_lit.data.images import read_size
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.predictor import Seen
@@ -163,6 +164,7 @@ class _Work:
             "precision": self.trainer.precision,
             **facts_of(detector),
             "roi_share": share(detector.anomaly_map),
+            "patch_pixels": _patch_pixels(data, detector),
             "layers": detector.backbone.layers,
             "embedding_dim": detector.backbone.embedding_dim,
             **{f"proj/{key}": value for key, value in detector.projection.options.items()},
@@ -278,6 +280,13 @@ def _repeated(detector: Detector) -> list[str]:
         "threshold is too low; a larger full_check finds them first."
     )
     return [said] if twice else []
+
+
+def _patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:
+    """Height and width of a patch in pixels of the first training image: what is told apart."""
+    left, top, right, bottom = data.resize_crop.seen(*read_size(Path(data.train_items[0].path)))
+    rows, columns = detector.map_grid
+    return [round((bottom - top) / rows, 1), round((right - left) / columns, 1)]
 
 
 def _headline(data: AnomalyData, detector: Detector) -> str:
