@@ -222,7 +222,9 @@ def _blank(detector: Detector, backbone: Backbone) -> Detector:
     for part in ("backbone", "proj", "dim", "seed", "proj_options"):
         del spec[part]
     projection = deepcopy(detector.projection)
-    return Detector(backbone, projection, **spec).to(projection.matrix.device)
+    other = Detector(backbone, projection, **spec).to(projection.matrix.device)
+    other.anomaly_map = detector.anomaly_map
+    return other
 
 
 def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Loop) -> Measured:

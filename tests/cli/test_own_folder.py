@@ -93,7 +93,9 @@ def test_a_picture_of_the_users_in_a_runs_heatmaps_stays(zygote, here):
 def test_a_refit_takes_an_earlier_runs_results_away(zygote, here):
     words = [*TINY, "hydra.run.dir=refit"]
     assert zygote.run(words, here).code == 0
-    (here / "refit" / "heatmaps" / "hit-1_gone_000_9.99.png").write_bytes(b"of an earlier run")
+    (here / "refit" / "heatmaps" / "highest_defect-1_gone_000_9.99.png").write_bytes(
+        b"of an earlier run"
+    )
     (here / "before.py").write_text(
         "import os, signal, sys\n"
         "def hook(event, args):\n"

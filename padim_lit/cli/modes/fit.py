@@ -22,6 +22,7 @@ from padim_lit.cli.build import load_model, make_data, make_logger, make_model, 
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
+from padim_lit.deploy.calibration import recalibrate
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.predictor import Seen
 from padim_lit.errors import InputError
@@ -138,7 +139,7 @@ class _Work:
         test_seconds = self.timed("test", lambda t: t.test(self.model, data, verbose=False))
         metrics = dict(self.model.results)
         why = metrics.pop("why")
-        # Contours need one threshold: the pixels' where truth is known.
+        # Where none is deployed, the pixels' own of the test set, if truth is known.
         metrics["map_threshold"] = metrics.get("pixel_threshold", metrics.get("image_threshold"))
         scores = self.recorder.predictions
         return {
@@ -203,24 +204,33 @@ class _Work:
         """Write all that a run leaves beside its checkpoint, metrics.json last; print the most."""
         settings, detector, folder = self.settings, self.model.detector, self.folder
         predictions, pictures = self.recorder.predictions, self.recorder.gallery.pictures()
-        threshold = results["test/map_threshold"]
         scale = common_scale([picture.map for picture in pictures])
         title = "{data}, {backbone}, {proj} to {dim}".format(**results)
+        known = detector.calibration
+        look = Look(
+            results["test/map_threshold"], results.get("test/image_threshold"), scale, title
+        )
+        if known is not None:
+            known = recalibrate(known, settings.false_alarm_rate)
+            if known["threshold"] is not None:  # what the checkpoint decides by
+                source = f"Thresholds for {known['false_alarm_rate']:.2%} false alarms"
+                look = Look(known["map_threshold"], known["threshold"], scale, title, source)
         heatmaps = save_heatmaps(
             folder / "heatmaps",
             pictures,
-            Look(threshold, results.get("test/image_threshold"), scale, title),
+            look,
             [explain(detector, Seen(one.image).tensor()) for one in pictures],
         )
         write_maps(folder / "heatmaps" / "maps.npz", pictures)
-        write_predictions(folder / "predictions.csv", predictions)
+        write_predictions(folder / "predictions.csv", predictions, known)
         log_run(
             self.logger,
             config=asdict(settings),
             results=results,
             predictions=predictions,
             pictures=pictures,
-            threshold=threshold,
+            threshold=look.threshold,
+            calibration=known,
         )
         # Hydra's own copy under .hydra/ keeps its interpolations.
         text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
