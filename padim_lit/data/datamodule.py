@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -103,7 +103,8 @@ class Split:
     Attributes:
         name: short name of the data ("mvtec/screw").
         train: healthy items.
-        test: healthy and defective items; none defective is allowed.
+        test: healthy and defective items; none defective is allowed, and with `test_optional`
+            none at all.
         provenance: what else to record about the data and its split, flat JSON primitives.
         notes: sentences that a run must print and record.
     """
@@ -142,9 +143,12 @@ class AnomalyData(LightningDataModule):
         image_shape: (h, w) of every image in a batch.
         size: image_size and crop_size as they were given, for the provenance of a fit.
 
-    Raises InputError for fewer than two different training images, no test image, an image that
-    cannot be read, a mask of another size, and sizes or counts out of range.
+    Raises InputError for fewer than two different training images, no test image unless that is
+    allowed, an image that cannot be read, a mask of another size, and sizes or counts out of range.
     """
+
+    #: Whether good images to learn from are enough.
+    test_optional: ClassVar[bool] = False
 
     image_size: Size = 256
     crop_size: Size | None = 224
@@ -167,13 +171,16 @@ class AnomalyData(LightningDataModule):
         self.reading = _reading.get()
         split = self.read()
         self.name = split.name
-        _require_enough(split.name, len(split.train), len(split.test))
+        _require_enough(split.name, len(split.train))
+        self.test_items = list(split.test)
+        if not self.test_optional:
+            self.require_test()
         items, states, pictures = look_at(
             [*split.train, *split.test], self.resize_crop, self._read_fully(split)
         )
         train, self.test_items = items[: len(split.train)], items[len(split.train) :]
         self.train_items, repeats, said = judge_repeats(train, self.test_items, pictures)
-        _require_enough(split.name, len(self.train_items), len(split.test), " different")
+        _require_enough(split.name, len(self.train_items), " different")
         counts = {
             "train_images": len(self.train_items),
             "test_good": sum(i.label == 0 and i.count_image for i in split.test),
@@ -200,6 +207,11 @@ class AnomalyData(LightningDataModule):
         return self._loader(self.test_items)
 
     predict_dataloader = test_dataloader
+
+    def require_test(self) -> None:
+        """Raise InputError where there is no test image."""
+        if not self.test_items:
+            raise InputError(f"{self.name} has no test images; add healthy or defective ones")
 
     def _read_fully(self, split: Split) -> Any:
         """What decodes the images for a first look; None where there are too many for that."""
@@ -229,17 +241,20 @@ class AnomalyData(LightningDataModule):
         )
 
 
-def _require_enough(name: str, train: int, test: int, kind: str = "") -> None:
+def _require_enough(name: str, train: int, kind: str = "") -> None:
     if train < 2:
         raise InputError(
             f"{name} has {train}{kind} training image(s); a covariance needs at least 2, "
             "in practice hundreds; add healthy images to the training set"
         )
-    if not test:
-        raise InputError(f"{name} has no test images; add healthy or defective ones")
 
 
 def _notes(counts: dict[str, int]) -> list[str]:
+    if not any(counts[key] for key in ("test_good", "test_defective", "test_planted")):
+        return [
+            "No test images: what is found and missed was not measured, and there are no heat "
+            "maps. The fit and the threshold need good images alone."
+        ]
     notes = [
         f"No {what} test images: image AUROC cannot be computed."
         for what, key in (("healthy", "test_good"), ("defective", "test_defective"))

@@ -37,7 +37,7 @@ from padim_lit.visualization.heatmaps import Look, remove_heatmaps, save_heatmap
 from padim_lit.visualization.maps import write_maps
 from padim_lit.visualization.panels import common_scale
 from padim_lit.visualization.predictions import TestScore, predictions_of, write_predictions
-from padim_lit.visualization.summary import print_summary
+from padim_lit.visualization.summary import MEANING, print_summary
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
     failed = True
     try:
         # The cheap checks come first: data, then weights, then the trainer.
-        data = make_data(settings, settings.size)
+        data = make_data(settings, settings.size, test=bool(settings.ckpt))
         model = load_model(settings, data) if settings.ckpt else make_model(settings, data)
         logger = make_logger(settings.logger)
         work = _Work(settings, data, model, logger, folder)
@@ -92,11 +92,12 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
 class Recorder(Callback):
     """Keeps each test image's prediction, and the few pictures worth looking at."""
 
-    predictions: list[TestScore]
-    gallery: Gallery
+    def __init__(self) -> None:
+        self.predictions: list[TestScore] = []
+        self.gallery = Gallery()
 
     def on_test_start(self, trainer: Trainer, pl_module: PaDiM) -> None:
-        # Here, because a test that ran out of memory starts anew.
+        # A test that ran out of memory starts anew.
         self.predictions, self.gallery = [], Gallery()
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
@@ -136,8 +137,13 @@ class _Work:
             remove_heatmaps(self.folder / "heatmaps")
             log.info(_headline(data, detector))
         fit_seconds = None if settings.ckpt else self.fit()
-        test_seconds = self.timed("test", lambda t: t.test(self.model, data, verbose=False))
-        metrics = dict(self.model.results)
+        test_seconds = None
+        names = [name.removeprefix("test/") for name in MEANING]
+        metrics: dict[str, Any] = dict.fromkeys(names)
+        metrics["why"] = dict.fromkeys(names, "there are no test images")
+        if data.test_items:
+            test_seconds = self.timed("test", lambda t: t.test(self.model, data, verbose=False))
+            metrics = dict(self.model.results)
         why = metrics.pop("why")
         # Where none is deployed, the pixels' own of the test set, if truth is known.
         metrics["map_threshold"] = metrics.get("pixel_threshold", metrics.get("image_threshold"))
@@ -149,7 +155,7 @@ class _Work:
             "fit/images": detector.count,
             "test/seconds": test_seconds,
             "test/images": len(scores),
-            "test/seconds_per_image": test_seconds / max(len(scores), 1),
+            "test/seconds_per_image": test_seconds and test_seconds / max(len(scores), 1),
             "peak_memory_bytes": peak_bytes(device),
             "state_bytes": detector.state_bytes,
             "precision": self.trainer.precision,
@@ -240,7 +246,7 @@ class _Work:
         paths = {
             "metrics": folder / "metrics.json",
             "predictions": folder / "predictions.csv",
-            "heat maps": heatmaps[-1] if heatmaps else folder,
+            **({"heat maps": heatmaps[-1]} if heatmaps else {}),
             "checkpoint": Path(settings.ckpt or folder / "model.ckpt"),
             "config": folder / "config.yaml",
         }
