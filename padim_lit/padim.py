@@ -1,13 +1,14 @@
 """PaDiM as a LightningModule: a shell around the detector, what its fit gathers and its metrics."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from torch import Tensor
+from torch import Tensor, nn
 
 from padim_lit.checkpoint.format import KEY, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
@@ -101,17 +102,8 @@ class PaDiM(LightningModule):
 
     @torch.no_grad()
     def on_train_start(self) -> None:
-        projection = self.detector.projection
-        if not projection.fit_images:
-            return
-        batches = warm_up(self.trainer.train_dataloader, projection.fit_images)
         with self.trainer.precision_plugin.forward_context():
-            learn(self.detector, batches)
-        if self.trainer.world_size > 1:
-            # Where ranks round differently, eigenvectors turn, and moments of different Π would
-            # be summed without a word.
-            matrix = self.trainer.strategy.broadcast(projection.matrix.cpu())
-            projection.matrix = matrix.to(self.device)
+            learn(self.detector, partial(warm_up, self.trainer.train_dataloader), self._agree)
 
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch counts no image twice.
@@ -146,7 +138,8 @@ class PaDiM(LightningModule):
         require_finite(output["score"], batch)
         images, pixels = batch["count_image"], batch["count_pixel"]
         self.image_metrics.update(output["score"][images], batch["label"][images])
-        self.pixel_metrics.update(output["map"][pixels], batch["mask"][pixels])
+        roi = self.detector.anomaly_map.roi
+        self.pixel_metrics.update(output["map"][pixels], batch["mask"][pixels], roi)
         return output
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
@@ -191,6 +184,12 @@ class PaDiM(LightningModule):
         LightningModule.__init__(model)
         model._hold(load_detector(path))
         return model.eval().to(map_location)
+
+    def _agree(self, learnt: nn.Module) -> None:
+        # Where ranks round differently, moments of different Π would be summed without a word.
+        if self.trainer.world_size > 1:
+            for name, mine in learnt.named_buffers():
+                setattr(learnt, name, self.trainer.strategy.broadcast(mine.cpu()).to(self.device))
 
     def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(tensor, reduce_op="sum")

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_pil_image
 
 from padim_lit import JL, NPCA, Backbone, Fisher, InputError, PaDiM, Subset
+from padim_lit.model.detector import Detector
 
 ROOT = Path(__file__).parents[1]
 
@@ -306,3 +307,24 @@ def test_a_strategy_that_shards_is_refused(monkeypatch):
     monkeypatch.setattr(type(model), "trainer", sharding)
     with pytest.raises(InputError, match=r"trainer\.strategy=object.*use trainer=ddp"):
         model.setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.rand(2, 3, 96, 64), "96×64 pixels .* takes 64×64"),
+        (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "of torch.uint8"),
+        (torch.rand(2, 3, 64, 64) * 255, r"takes RGB in \[0, 1\]"),
+    ],
+)
+def test_images_of_another_kind_than_the_model_is_made_for_are_refused(images, words):
+    backbone = Backbone("test_resnet", weights="random")
+    detector = Detector(backbone, JL(backbone.embedding_dim, dim=4), image_shape=(64, 64))
+    with pytest.raises(InputError, match=words):
+        detector.update_state(detector.empty_state(), {"image": images})
+    detector.set_state(
+        detector.update_state(detector.empty_state(), {"image": torch.rand(3, 3, 64, 64)})
+    )
+    if images.shape[-2:] != (64, 64):
+        with pytest.raises(InputError, match=words):
+            detector(images)

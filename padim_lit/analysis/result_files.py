@@ -28,6 +28,8 @@ from padim_lit.errors import InputError
 DONE = "job.json"
 #: Why the job failed.
 FAILED = "failed.json"
+#: Which sweep a job, or a folder of jobs, is of.
+SWEEP = Path(".hydra") / "padim_lit_sweep"
 #: Keys of metrics.json and rows.json that hold a number, or None where it is undefined.
 MEASURED = re.compile(
     r"^(test/(?!.*_why$).*|threshold(_rate)?|state_bytes|.*/(\w+_)?seconds|.*/ms_per_image)$"
@@ -86,7 +88,8 @@ def collect(sweep_dir: str | os.PathLike) -> list[Job]:
     """Read the job folders in ``sweep_dir``, "2" before "10".
 
     A job folder has a ``.hydra`` folder, a metrics.json or a failed.json, or a number for a name.
-    An ablation's folder holds rows.json instead: each of its configurations is a job here.
+    An ablation's folder holds rows.json instead: each of its configurations is a job here. Folders
+    that another sweep left there are no jobs of this one; see `left_behind`.
 
     Raises:
         InputError: ``sweep_dir`` is missing, or one of those files cannot be read.
@@ -94,8 +97,20 @@ def collect(sweep_dir: str | os.PathLike) -> list[Job]:
     sweep_dir = Path(sweep_dir)
     if not sweep_dir.is_dir():
         raise InputError(f"{sweep_dir} is no folder; give the folder of a multirun")
-    folders = [folder for folder in sweep_dir.iterdir() if folder.is_dir() and _is_job(folder)]
-    return [job for folder in sorted(folders, key=natural) for job in _read_job(folder)]
+    sweep, folders = sweep_of(sweep_dir), _job_folders(sweep_dir)
+    return [job for f in folders if sweep_of(f) == sweep for job in _read_job(f)]
+
+
+def left_behind(sweep_dir: Path) -> list[str]:
+    """Names of the job folders in `sweep_dir` that an earlier, other sweep left."""
+    sweep = sweep_of(sweep_dir)
+    return [folder.name for folder in _job_folders(sweep_dir) if sweep_of(folder) != sweep]
+
+
+def sweep_of(folder: Path) -> str | None:
+    """Which sweep a job's or a sweep's folder is of; None where nothing says so."""
+    file = folder / SWEEP
+    return file.read_text("utf-8") if file.exists() else None
 
 
 def as_job(row: dict[str, Any], folder: str, overrides: dict[str, str]) -> Job:
@@ -275,6 +290,11 @@ def require(
 def unreadable(file: Path, error: Exception | str) -> InputError:
     reason = " ".join(str(error).split())
     return InputError(f"{file} cannot be read ({reason}); run the job again, or remove its folder")
+
+
+def _job_folders(sweep_dir: Path) -> list[Path]:
+    found = [folder for folder in sweep_dir.iterdir() if folder.is_dir() and _is_job(folder)]
+    return sorted(found, key=natural)
 
 
 def _is_job(folder: Path) -> bool:

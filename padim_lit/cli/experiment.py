@@ -14,14 +14,17 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from padim_lit.analysis.result_files import collect
+from padim_lit.analysis.result_files import collect, left_behind
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
+from padim_lit.cli.build import alone, content_of
 from padim_lit.cli.config import settings_of
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import mode_of
+from padim_lit.cli.overrides import read_overrides
 from padim_lit.cli.settings import Settings
 from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers
+from padim_lit.sweep.folders import folder_name
 from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.system import resource_errors
 from padim_lit.system.atomic import HeldElsewhere, run_folder
@@ -37,6 +40,7 @@ QUIET = (
     ".*in eval mode at the start of training.*",
     ".*does not have many workers.*",
     ".*LeafSpec.*is deprecated.*",
+    ".*Glyph .* missing from font.*",  # a box in a picture's title
     ".*could be decompression bomb.*",  # what is too large is refused by name
 )
 
@@ -66,9 +70,12 @@ def run_job(config: DictConfig, folder: Path) -> None:
     names it at the end, and the same command again runs it again.
     """
     try:
-        settings = settings_of(config, HydraConfig.get().overrides.task)
-        result, job = mode_of(settings.mode).result, jobs.describe(asdict(settings))
+        hydra = HydraConfig.get()
+        jobs.join_sweep(Path(hydra.sweep.dir), folder)
+        settings = settings_of(config, hydra.overrides.task)
+        result = mode_of(settings.mode).result
         with _held(settings, folder, jobs.DONE, jobs.FAILED):
+            job = jobs.describe(asdict(settings), content=content_of(settings))
             if jobs.is_done(folder, result, job):
                 print(
                     f"Job {folder.name}: done already, skipped; to run it anew delete {folder} or "
@@ -100,7 +107,8 @@ def _run(settings: Settings, folder: Path) -> None:
 
 def _held(settings: Settings, folder: Path, *more: str) -> AbstractContextManager[None]:
     """The run's folder, held for what the mode writes; further ranks share the first one's."""
-    if rank_zero_only.rank:
+    # Its rank comes from the environment; a task of an allocation may be a run of its own.
+    if rank_zero_only.rank and not alone(getattr(settings, "trainer", None)):
         return nullcontext()
     mode, given = mode_of(settings.mode), getattr(settings, "ckpt", None)
     # A checkpoint that is changed in place was named by the user.
@@ -124,11 +132,13 @@ class SweepReport(HydraCallback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         SweepReport.began = True
+        typed = read_overrides(list(config.hydra.overrides.task))
+        jobs.begin_sweep(Path(config.hydra.sweep.dir), folder_name(typed))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         try:
-            paths = {"sweep": write_sweep_csv(folder)}
+            paths: dict[str, Any] = {"sweep": write_sweep_csv(folder)}
             found = collect(folder)
             if self.table1:
                 # A job that failed may have left an older sweep.csv.
@@ -141,6 +151,8 @@ class SweepReport(HydraCallback):
                 print_sweep_table(found)
         except InputError as error:
             sys.exit(f"error: {one_line(error)}")
+        if others := left_behind(folder):
+            paths["note"] = f"left out, of an earlier sweep in this folder: {', '.join(others)}"
         print()
         print_facts(*paths.items())
         bad = [job for job in found if job.status != "done"]

@@ -1,20 +1,24 @@
 """What the modes that change a checkpoint share: the checkpoint, its good images, the new file."""
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
 
+from padim_lit import digests
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.cli.build import make_data
 from padim_lit.cli.settings import Loading, WithData
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
+from padim_lit.deploy.model_card import model_card
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
-from padim_lit.system.atomic import write_json
+from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.console import print_facts
 from padim_lit.system.versions import versions
 
@@ -73,6 +77,31 @@ def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]
     return data.train_dataloader().dataset, data.name
 
 
+def each_once(
+    batches: Iterable[dict[str, Any]], left: Counter[str], known: set[bytes] = frozenset()
+) -> Iterator[dict[str, Any]]:
+    """The batches without images that are `known`, or that came before; `left` counts both.
+
+    Args:
+        batches: with ``image`` (B,3,h,w), ``digest`` (B,16) and ``path``.
+        left: emptied; how many were "known", and how many "repeated" an earlier one.
+        known: digests of images.
+    """
+    left.clear()  # a batch too large for a GPU is begun anew
+    seen: set[bytes] = set()
+    for batch in batches:
+        keep = []
+        for i, key in enumerate(digests.keys(batch["digest"])):
+            if key in known or key in seen:
+                left["known" if key in known else "repeated"] += 1
+            else:
+                keep.append(i)
+                seen.add(key)
+        if keep:
+            part = {key: batch[key][keep] for key in ("image", "digest")}
+            yield part | {"path": [batch["path"][i] for i in keep]}
+
+
 def finish(
     detector: Detector, folder: Path, what: str, facts: dict[str, Any], *said: tuple[str, Any]
 ) -> None:
@@ -84,6 +113,7 @@ def finish(
         "history": [*provenance.get("history", []), {"mode": what, **facts}],
     }
     save_detector(detector, path := folder / "model.ckpt")
+    write_text(folder / "model_card.md", model_card(detector))
     write_json(folder / f"{what}.json", {**facts, "train_images": detector.count, **versions()})
     undecided = [("note", NO_THRESHOLD)] if detector.calibration is None else []
     print_facts(*said, ("model", path), *undecided)

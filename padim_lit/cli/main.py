@@ -45,6 +45,7 @@ def prepare(words: list[str]) -> list[str]:
     """The command line with the folders that make a sweep go on where it ended."""
     if {"-sc", "--shell-completion"} & set(words):
         return words
+    words = overrides.as_typed(words)
     typed = overrides.read_overrides([word for word in words if folders.is_override(word)])
     overrides.refuse_null_groups(typed, config.CONF)
     return folders.with_folders(overrides.from_here(words), typed)

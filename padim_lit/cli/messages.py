@@ -32,7 +32,10 @@ def error_line(error: HydraException | OmegaConfBaseException) -> str:
         if error.options:
             return f"no {error.missing_cfg_file}; allowed: {', '.join(error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r}: {first}; write KEY=VALUE, and quote what the shell would split"
+        return (
+            f"{error.override!r}: {first}; write KEY=VALUE, in quotes where the shell "
+            "would part it, as in 'data.root=MY DATA'"
+        )
     group = re.fullmatch(r"Could not override '(\w+)'\. No match in the defaults list\.", first)
     if group and (readers := _readers(group[1])):
         return f"{group[1]} is no key of this mode, but of {readers}; leave it out"
@@ -45,7 +48,12 @@ def error_line(error: HydraException | OmegaConfBaseException) -> str:
             return _unknown(cause.full_key, cause.object_type)
         return " ".join(lines)
     if cause is error or cause is None:
-        return first
+        key = getattr(error, "full_key", None)
+        return f"{key}: {first}" if key and key not in first else first
+    if kind := re.search(r"Cannot convert '(list|dict)' to string", str(cause)):
+        given = first.partition("override ")[2].partition(": ")[0]
+        key, _, text = given.partition("=")
+        return f"{given}: a text, and no {kind[1]}; if it is one, type {key}='\"{text}\"'"
     # The exception names the override, its cause what is wrong with it.
     return f"{first}: {str(cause).splitlines()[0]}; `python run.py --help` lists the keys"
 

@@ -1,13 +1,78 @@
 """The KEY=VALUEs of a command line, read before Hydra does."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import QuotedString
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import OverrideParseException
 
 from padim_lit.errors import InputError
-from padim_lit.sweep.folders import Override
+from padim_lit.sweep.folders import Override, is_override
+
+
+def as_typed(words: Sequence[str]) -> list[str]:
+    """The command line with quotes around values of which Hydra would make another text, or none.
+
+    It takes 2024_01_15 for the number 20240115 and refuses 数据 or run#3. A number in quotes is one
+    all the same where the key's type says so.
+
+    Raises:
+        InputError: several values, but no sweep; or none.
+
+    >>> as_typed(["data.root=2024_01_15", "ckpt=a b/run#3", "dim=1_0"])
+    ['data.root="2024_01_15"', 'ckpt="a b/run#3"', 'dim="1_0"']
+    """
+    many = any(w in ("-m", "--multirun") or w.lower() == "hydra.mode=multirun" for w in words)
+    return [_kept(word, many) if is_override(word) else word for word in words]
+
+
+def _kept(word: str, many: bool) -> str:
+    key, equals, text = word.partition("=")
+    if not equals or key[0] == "~":
+        return word
+    if not text:  # a variable of the shell that is not set; a path would be the working directory
+        raise InputError(f"{word} has no value; give one, or {key}=null for none")
+    plain = _PLAIN.get(key.lstrip("+").partition(".")[0], ())
+    one = partial(_one, plain=() if key.endswith("dir") else plain)
+    try:
+        (override,) = OverridesParser.create().parse_overrides([f"k={text}"])
+    except OverrideParseException:
+        listed = text[:1] + text[-1:] == "[]"
+        if set(text) & set("'\"") or not (listed or (many and "," in text)):
+            return f"{key}={_quoted(text)}"
+        parts = ",".join(map(one, (text[1:-1] if listed else text).split(",")))
+        return f"{key}=[{parts}]" if listed else f"{key}={parts}"
+    if not override.is_sweep_override():
+        return f"{key}={one(text)}"
+    if not many:
+        raise InputError(
+            f"{word}: several values; add -m for a run with each, or, if it is one text with a "
+            f"comma, type {key}='{_quoted(text)}'"
+        )
+    parts, swept = text.split(","), override.value()
+    simple = getattr(swept, "simple_form", False) and len(swept.list) == len(parts)
+    return f"{key}={','.join(map(one, parts))}" if simple else word
+
+
+#: Groups whose keys have no types that would make a number of a text again.
+_PLAIN = {"trainer": (bool, int, float), "hydra": (bool, int, float), "logger": (bool,)}
+
+
+def _one(text: str, plain: tuple[type, ...]) -> str:
+    """One value, in quotes where Hydra reads another text; not what is of a type in `plain`."""
+    text = text.strip()
+    try:
+        value = OverridesParser.create().parse_overrides([f"k={text}"])[0].value()
+    except OverrideParseException:
+        return _quoted(text)
+    number = isinstance(value, int | float) and type(value) not in plain
+    return _quoted(text) if number and str(value) != text else text
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.double).with_quotes()
 
 
 def read_overrides(words: Sequence[str]) -> list[Override]:

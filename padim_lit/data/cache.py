@@ -71,7 +71,7 @@ class PictureCache:
         """The picture of `item`; raises InputError as `prepare` does."""
         try:
             files = [item.path, *item.masks]
-            stamps = [_stamp(path) for path in files]
+            stamps = [stamp(path) for path in files]
             digests = [self._indexed(stamp) for stamp in stamps]
             if all(digests) and (found := self._read(_key(item, digests, resize_crop))):
                 return found
@@ -160,18 +160,25 @@ class PictureCache:
 
     def _unchanged(self, files: list[Path], stamps: list[str]) -> bool:
         try:
-            return [_stamp(path) for path in files] == stamps
+            return [stamp(path) for path in files] == stamps
         except OSError:
             return False
 
 
-def _stamp(path: Path) -> str:
+def stamp(path: Path) -> str:
     """JSON of path, size and times in ns; ctime changes where a tool sets the mtime back."""
     found = path.stat()
     path = os.path.abspath(path)  # noqa: PTH100 - far faster than resolving links
     return json.dumps(
         [path, found.st_size, found.st_mtime_ns, found.st_ctime_ns], ensure_ascii=False
     )
+
+
+@cache
+def digest_of(stamp: str) -> str:
+    """sha256 of a file, read once in a process for each `stamp` that it has."""
+    with open(json.loads(stamp)[0], "rb") as file:  # noqa: PTH123 - surrogates pass
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _key(item: Item, digests: list[str], resize_crop: ResizeCrop) -> str:

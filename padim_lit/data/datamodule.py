@@ -1,5 +1,7 @@
 """The LightningDataModule that every dataset family builds on."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
-from padim_lit.data.cache import PictureCache
+from padim_lit.data.cache import PictureCache, digest_of, stamp
 from padim_lit.data.check import look_at
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
 from padim_lit.data.repeats import judge_repeats
@@ -33,10 +35,12 @@ class Reading:
         cache: keeps decoded and resized pictures between runs; None decodes each time.
         full_check: up to so many images, training and test, all are decoded at construction.
             Beyond, only their headers are read (masks and planted defects are decoded still).
+        look: False: the files are listed and nothing else, for `AnomalyData.content` alone.
     """
 
     cache: PictureCache | None = None
     full_check: int = 2000
+    look: bool = True
 
 
 _reading = ContextVar("reading", default=Reading())  # noqa: B039 - frozen
@@ -47,19 +51,20 @@ def reading(
     picture_cache: str | None = None,
     picture_cache_gb: float = 20.0,
     full_check: int = Reading.full_check,
+    look: bool = True,
 ) -> Iterator[Reading]:
     """Datamodules constructed inside read their files this way.
 
     Args:
         picture_cache: folder of a `PictureCache`, made if missing; ~ is expanded. None: no cache.
         picture_cache_gb: how large it may become, in 10⁹ bytes.
-        full_check: see `Reading`.
+        full_check, look: see `Reading`.
 
     Raises InputError for a folder that cannot be written and numbers out of range.
     """
     require_count("full_check", full_check, lowest=0)
     cache = None if picture_cache is None else PictureCache(picture_cache, picture_cache_gb)
-    how = Reading(cache, full_check)
+    how = Reading(cache, full_check, look)
     token = _reading.set(how)
     try:
         yield how
@@ -175,6 +180,9 @@ class AnomalyData(LightningDataModule):
         self.test_items = list(split.test)
         if not self.test_optional:
             self.require_test()
+        if not self.reading.look:
+            self.train_items = list(split.train)
+            return
         items, states, pictures = look_at(
             [*split.train, *split.test], self.resize_crop, self._read_fully(split)
         )
@@ -199,6 +207,15 @@ class AnomalyData(LightningDataModule):
     def facts(self) -> dict[str, Any]:
         """What a fit notes of its data: name, provenance, sizes."""
         return {"data": self.name, **self.provenance, **self.size}
+
+    def content(self) -> str:
+        """A digest of all images and masks, their labels and names: other results, another one."""
+        known = hashlib.sha256()
+        for item in (*self.train_items, *self.test_items):
+            files = [digest_of(stamp(path)) for path in (item.path, *item.masks)]
+            about = item.kind, item.mask_threshold, item.plant_seed, item.count_image
+            known.update(json.dumps([str(item.path), files, about]).encode())
+        return known.hexdigest()
 
     def train_dataloader(self) -> DataLoader:
         return self._loader(self.train_items)

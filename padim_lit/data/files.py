@@ -8,10 +8,12 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 from padim_lit.data.images import EXTENSIONS
 from padim_lit.errors import InputError
+from padim_lit.system.atomic import written_by_runs
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +108,8 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
 
     ``**`` stands for any number of folders and, at the end, for all files in them. What exists by
     the very name of a part is taken by its name, ``run[7]`` say. Links to a folder that holds the
-    one where ``**`` begins lead back and are not followed.
+    one where ``**`` begins lead back and are not followed. What runs of ours wrote is no input: it
+    is left out, unless the pattern names it.
 
     Args:
         pattern: parts as in `fnmatch`, hidden names only where a part begins with a dot.
@@ -120,6 +123,7 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
     seen: set[tuple[str, int]] = set()
     listed: set[str] = set()
     left = Counter[str]()
+    written = cache(written_by_runs)  # for this walk alone: a run may begin at any time
     while plain or linked:
         # Links come last, so that what is there both ways has its own path.
         folder, parts, top = plain.pop() if plain else linked.pop(0)
@@ -135,6 +139,10 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
             continue
         for entry in _entries(folder, strict):
             path, link = folder / entry.name, entry.is_symlink()
+            if entry.name in written(folder):
+                if head != "**":  # there too, they come once more
+                    left["files and folders that runs wrote, left out"] += 1
+                continue
             later = linked if link else plain
             if head == "**":
                 if entry.name.startswith(".") or not entry.is_dir():

@@ -1,24 +1,21 @@
 """A folder into which others write: which files have come to rest, polled."""
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 from padim_lit.data.files import looks_like_image, walk
 from padim_lit.deploy.prediction_log import Version
 from padim_lit.errors import InputError
-from padim_lit.system.atomic import written_by_runs
 
 
 class Watcher:
     """Finds files that are new and have not changed for a while.
 
     Args:
-        folder: with all below it, as `find_images` lists it, but for what runs of ours write;
-            images of formats that are not read are given too, so that they are named.
+        folder: with all below it, as `find_images` lists it; images of formats that are not read
+            are given too, so that they are named.
         settle: seconds that a file's size and time of change must have stayed.
         known: tells versions that need no further look.
         clock: seconds.
@@ -67,10 +64,6 @@ class Watcher:
         return len(self._since)
 
     def _versions(self) -> Iterator[Version]:
-        written = cache(written_by_runs)  # for this look alone: a run may begin at any time
         for path in filter(looks_like_image, walk(self.folder / "**", strict=False)):
-            inside = itertools.takewhile(lambda p: p != self.folder, (path, *path.parents))
-            # What goes away between two looks is no error: the next look does without it.
-            with suppress(OSError):
-                if not any(part.name in written(part.parent) for part in inside):
-                    yield Version.of(path)
+            with suppress(OSError):  # what goes between two looks is no error
+                yield Version.of(path)

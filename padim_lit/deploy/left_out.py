@@ -25,7 +25,9 @@ from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.detector import Detector
+from padim_lit.model.gaussian import whiten
 from padim_lit.model.learned import evenly_spaced, learn
+from padim_lit.model.merging import subtract
 from padim_lit.system.memory import available_bytes
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ SMALLEST = 1e-4
 # Parts that the images are dealt into where Π is learnt again without them. Chosen on ELPV's
 # polycrystalline cells, see docs/method.md.
 FOLDS = 5
+# Of `stand_ins`: a power of 2, so that nothing is rounded, and small, so that no pixel exceeds 1.
+STEP = 2.0**-20
 # Images that Π has not learnt from are scored alone where there are at least so many.
 UNSEEN = 99
 
@@ -108,8 +112,8 @@ def measure(
         detector: fitted, on `device`.
         batches: ``image`` (B,3,h,w); ``path``, which names them in messages.
         device: where to compute.
-        held: keys of the digests in the moments, see `padim_lit.digests.keys`; then batches need
-            ``digest`` too. None where all images are in the moments.
+        held: keys of the digests in the moments, see `padim_lit.digests.keys`; where there are
+            any, batches need ``digest`` too. None where all images are in the moments.
 
     Raises:
         InputError: fewer than 3 images in the moments, or a score that is not finite.
@@ -120,10 +124,16 @@ def measure(
     """
     scores, maxima, unreliable, unseen = [], [], 0, 0
     for batch in batches:
-        plain = detector.distances(batch["image"].to(device))
-        distances, reliable = leave_one_out(plain, detector.count)
+        images = batch["image"].to(device)
+        distances = plain = detector.distances(images)
+        reliable = torch.ones(len(images), dtype=torch.bool, device=plain.device)
+        if detector.density.per_position:
+            distances, reliable = leave_one_out(plain, detector.count)
+        elif held is None or held:
+            distances = torch.cat([_without(detector, image) for image in images.split(1)])
         if held is not None:
-            inside = torch.tensor([key in held for key in digests.keys(batch["digest"])])
+            known = digests.keys(batch["digest"]) if held else [b""] * len(images)
+            inside = torch.tensor([key in held for key in known])
             inside = inside.to(distances.device)
             distances = torch.where(inside.unsqueeze(1), distances, plain)
             reliable = reliable | ~inside
@@ -131,7 +141,8 @@ def measure(
         # Whatever the backbone was computed in, as `Detector.forward` has it.
         with torch.autocast(distances.device.type, enabled=False):
             maps = detector.anomaly_map(distances)
-        found = image_score(distances, maps, detector.image_score)
+        counted = detector.anomaly_map.counted(distances)
+        found = image_score(counted, maps, detector.image_score)
         require_finite(found, batch)
         scores.append(found.float().cpu())
         maxima.append(maps.flatten(1).amax(dim=1).float().cpu())
@@ -139,6 +150,19 @@ def measure(
     if not scores:
         return Measured(torch.empty(0), torch.empty(0))
     return Measured(torch.cat(scores), torch.cat(maxima), unreliable, unseen)
+
+
+def _without(detector: Detector, image: Tensor) -> Tensor:
+    """Distances (1,P) of an image (1,3,h,w) of the fit under a fit without it.
+
+    Its patches are spread over many components, so there is no short formula: it is subtracted.
+    """
+    state, part = detector.require_state(), detector.empty_state()
+    gone = detector.update_state(part, {"image": image})
+    rest = subtract(state.moments, gone.moments)
+    x, whitening = detector.embed(image), whiten(rest, detector.ridge)
+    with torch.autocast(x.device.type, enabled=False):
+        return detector.density.nearest(x, rest.mean, whitening)[0]
 
 
 @torch.no_grad()
@@ -181,37 +205,52 @@ def cross_fit(
     known = remembering(detector.backbone, maps)
 
     def numbered(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
-        return [{"image": part.to(device)} for part in torch.tensor(numbers).split(size)]
+        parts = torch.tensor(numbers, device=device).split(size)
+        return [{"image": stand_ins(part, detector.image_shape)} for part in parts]
 
     scored, found = range(count) if scored is None else scored, []
     for fold in (scored[i::FOLDS] for i in range(min(FOLDS, len(scored)))):
         held = set(fold)
         others = [i for i in range(count) if i not in held]
         other = _blank(detector, known)
-        learnt = evenly_spaced(len(others), other.projection.fit_images)
-        learn(other, numbered([others[i] for i in learnt]))
-        state = other.empty_state()
-        for batch in numbered(range(count)):
+        learn(other, lambda n: numbered([others[i] for i in evenly_spaced(len(others), n)]))  # noqa: B023
+        state, closed = other.empty_state(), other.density.per_position
+        # Left out one at a time where that is a formula, else all together.
+        for batch in numbered(range(count) if closed else others):
             state = other.update_state(state, batch)
         other.set_state(state)
-        found.append(measure(other, numbered(fold), device))
+        found.append(measure(other, numbered(fold), device, None if closed else ()))
     scores, maxima = (torch.cat([getattr(f, k) for f in found]) for k in ("scores", "maxima"))
     return Measured(scores, maxima, sum(f.unreliable for f in found))
 
 
+def stand_ins(numbers: Tensor, image_shape: tuple[int, int]) -> Tensor:
+    """Images (B,3,h,w) that stand for others, by their numbers (B,), before `remembering`.
+
+    >>> stand_ins(torch.tensor([4, 0]), (64, 64)).shape
+    torch.Size([2, 3, 64, 64])
+    """
+    return (numbers * STEP).view(-1, 1, 1, 1).expand(-1, 3, *image_shape)
+
+
 def remembering(backbone: Backbone, maps: Sequence[Tensor]) -> Backbone:
-    """A backbone whose images are their numbers (B,): their feature maps are known already.
+    """A backbone that knows the feature maps of N images already, and takes their `stand_ins`.
 
     Args:
-        maps: of all N images, each layer's (N,C,h,w).
+        maps: each layer's (N,C,h,w).
 
     >>> maps = detector.backbone(torch.rand(5, 3, 64, 64))
     >>> known = remembering(detector.backbone, maps)
-    >>> torch.equal(known(torch.tensor([4, 0]))[0], maps[0][[4, 0]])
+    >>> torch.equal(known(stand_ins(torch.tensor([4, 0]), (64, 64)))[0], maps[0][[4, 0]])
     True
     """
+
+    def forward(images: Tensor) -> list[Tensor]:
+        numbers = (images[:, 0, 0, 0] / STEP).long()
+        return [layer[numbers.to(layer.device)].to(images.device) for layer in maps]
+
     known = copy(backbone)
-    known.forward = lambda which: [x[which.cpu()].to(which.device) for x in maps]  # type: ignore
+    known.forward = forward  # type: ignore[method-assign]
     known.grids = lambda image_shape: [tuple(x.shape[2:]) for x in maps]  # type: ignore
     return known
 
@@ -219,11 +258,11 @@ def remembering(backbone: Backbone, maps: Sequence[Tensor]) -> Backbone:
 def _blank(detector: Detector, backbone: Backbone) -> Detector:
     """Another detector of the same spec on `backbone`, with a Π of its own and no Gaussians."""
     spec = detector.spec()
-    for part in ("backbone", "proj", "dim", "seed", "proj_options"):
+    for part in ("backbone", "proj", "dim", "seed", "proj_options", "density_options"):
         del spec[part]
-    projection = deepcopy(detector.projection)
+    projection, spec["density"] = deepcopy(detector.projection), deepcopy(detector.density)
     other = Detector(backbone, projection, **spec).to(projection.matrix.device)
-    other.anomaly_map = detector.anomaly_map
+    other.anomaly_map = detector.anomaly_map  # with its region of interest
     return other
 
 
@@ -240,17 +279,18 @@ def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Lo
     threshold ...
     torch.Size([4])
     """
-    count, learnt = len(dataset), detector.projection.fit_images
+    learners = [one for one in (detector.projection, detector.density) if one.fit_images]
+    count, learnt = len(dataset), max((one.fit_images for one in learners), default=0)
     seen = set(evenly_spaced(count, learnt))
     unseen = [i for i in range(count) if i not in seen]
-    if not learnt or len(unseen) >= UNSEEN:
+    if detector.density.per_position and (not learnt or len(unseen) >= UNSEEN):
         part = Subset(dataset, [unseen[i] for i in evenly_spaced(len(unseen), images)])
         work = partial(measure, detector, device=loop.device)
     else:
         log.info(
-            "proj=%s has learnt from images that set the threshold: it learns %d times more, each "
-            "time without those that are scored then",
-            *(detector.projection.name, FOLDS),
+            "%s learnt from images that set the threshold: %d fits more, each without those that "
+            "it scores",
+            *(" and ".join(one.name for one in learners) or detector.density.name, FOLDS),
         )
         kept = min(count, _that_fit(detector))
         part = Subset(dataset, evenly_spaced(count, kept))

@@ -2,12 +2,12 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy import linalg
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from padim_lit.errors import InputError, require_finite
@@ -135,12 +135,17 @@ class NPCA(Learned):
         self.matrix = (vectors[:, : self.dim].T @ sketch).float().to(self.matrix.device)
 
 
-def learn(detector: "Detector", batches: Iterable[Mapping[str, Any]]) -> None:
-    """Let a detector choose what it learns before the fit, its Π, from batches of good images.
+def learn(
+    detector: "Detector",
+    batches: Callable[[int], Iterable[Mapping[str, Any]]],
+    agree: Callable[[nn.Module], None] = lambda learnt: None,
+) -> None:
+    """Let a detector choose what it learns before the fit: Π, then a mixture's centroids.
 
     Args:
-        detector: whose projection is a `Learned` one.
-        batches: ``image`` (B,3,h,w), and where they are known ``path``.
+        detector: whose projection or density says by `fit_images` that it learns.
+        batches: of so many good images: ``image`` (B,3,h,w), and where they are known ``path``.
+        agree: called with what has learnt, for ranks that have to learn the same.
 
     Raises:
         InputError: fewer than two images, or features that are not finite.
@@ -148,19 +153,28 @@ def learn(detector: "Detector", batches: Iterable[Mapping[str, Any]]) -> None:
     >>> from padim_lit import Backbone, Detector
     >>> backbone = Backbone('test_resnet', weights='random')
     >>> fisher = Fisher(backbone.embedding_dim, dim=8)
-    >>> learn(Detector(backbone, fisher, (64, 64)), [{'image': torch.rand(4, 3, 64, 64)}])
+    >>> detector = Detector(backbone, fisher, (64, 64))
+    >>> learn(detector, lambda images: [{'image': torch.rand(4, 3, 64, 64)}])
     >>> fisher.matrix.any().item()
     True
     """
-    every = Identity(detector.projection.in_channels).to(detector.projection.matrix.device)
+    projection, density = detector.projection, detector.density
+    device = projection.matrix.device
 
-    def embeddings() -> Iterator[Tensor]:
-        for batch in batches:
-            x = detector.embed(batch["image"].to(every.matrix.device), every)
+    def embeddings(images: int, through: Projection) -> Iterator[Tensor]:
+        for batch in batches(images):
+            x = detector.embed(batch["image"].to(device), through)
             require_finite(x, batch)
-            yield x
+            yield detector.anomaly_map.counted(x)
 
-    detector.projection.learn(*patch_statistics(embeddings()))
+    if projection.fit_images:
+        every = Identity(projection.in_channels).to(device)
+        projection.learn(*patch_statistics(embeddings(projection.fit_images, every)))
+        agree(projection)
+    if density.fit_images:
+        patches = [x.flatten(0, 1) for x in embeddings(density.fit_images, projection)]
+        density.learn(torch.cat(patches))
+        agree(density)
 
 
 def warm_up(loader: DataLoader, images: int) -> DataLoader:

@@ -14,6 +14,7 @@ RESULT_NEUTRAL_KEYS = (
     "picture_cache_gb",
     "max_memory_gb",
 )
+CONFIG_PATH = ("--config-path", "-cp")
 # Characters of the readable part; with the hash far below a file name's 255 bytes.
 SLUG = 60
 DIGITS = 10
@@ -56,6 +57,9 @@ def with_folders(words: Sequence[str], overrides: Sequence[Override]) -> list[st
         added.append(f"hydra.sweep.dir=multirun/{folder_name(overrides) or 'sweep'}")
     if "hydra.run.dir" not in given and _experiment(overrides):
         added.append(f"hydra.run.dir=outputs/{folder_name(overrides)}")
+    elif "hydra.run.dir" not in given and any(w.startswith(CONFIG_PATH) for w in words):
+        # A run's own config says nothing of Hydra, whose folders are shared within a second.
+        added.append("hydra.run.dir=outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}")
     # Beside the others, because an option may part them only once.
     places = [i for i, word in enumerate(words) if is_override(word)]
     at = places[-1] + 1 if places else len(words)

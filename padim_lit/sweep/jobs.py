@@ -7,28 +7,30 @@ from typing import Any
 
 import yaml
 
-from padim_lit.analysis.result_files import DONE, FAILED
+from padim_lit.analysis.result_files import DONE, FAILED, SWEEP, sweep_of
 from padim_lit.sweep.folders import RESULT_NEUTRAL_KEYS
-from padim_lit.system.atomic import write_json
+from padim_lit.system.atomic import run_folder, write_json, write_text
 from padim_lit.version import __version__
 
 
-def describe(keys: Mapping[str, Any], without: Sequence[str] = ()) -> dict[str, Any]:
-    """All that a job's result depends on: its keys and values, and the version.
+def describe(
+    keys: Mapping[str, Any], without: Sequence[str] = (), content: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """All that a job's result depends on: its keys and values, the version, and the files' content.
 
     `RESULT_NEUTRAL_KEYS` are left out.
 
     Args:
         keys: the job's config, plain.
         without: further keys to leave out.
+        content: digests of what lies in the files that the config names.
     """
     keys = {k: v for k, v in keys.items() if k not in (*RESULT_NEUTRAL_KEYS, *without)}
-    if keys.get("logger"):  # save_dir is the folder itself, which may have been moved
-        keys["logger"] = {k: v for k, v in keys["logger"].items() if k != "save_dir"}
     # As text, because JSON has no NaN.
     return {
         "version/padim_lit": __version__,
         "config": yaml.safe_dump(keys, allow_unicode=True).splitlines(),
+        "content": dict(content or {}),
     }
 
 
@@ -42,6 +44,17 @@ def is_done(folder: Path, result: str, job: dict[str, Any]) -> bool:
         return False
 
 
+def begin_sweep(folder: Path, name: str) -> None:
+    """Note which sweep `folder` is of; jobs that are there of another one do not count in it."""
+    write_text(folder / SWEEP, name)
+
+
+def join_sweep(folder: Path, job: Path) -> None:
+    """Let the folder `job` be one of those of the sweep in `folder`."""
+    if (name := sweep_of(folder)) is not None:
+        write_text(job / SWEEP, name)
+
+
 def begin(folder: Path, result: str) -> None:
     """Take away what would make the job look finished while it runs, or after it was killed."""
     for name in (DONE, FAILED, result):
@@ -53,4 +66,5 @@ def finish(folder: Path, job: dict[str, Any]) -> None:
 
 
 def fail(folder: Path, reason: str) -> None:
-    write_json(folder / FAILED, {"error": reason})
+    with run_folder(folder, [FAILED]):
+        write_json(folder / FAILED, {"error": reason})

@@ -101,7 +101,7 @@ CONFIG = [
     Case("dim a fraction", "dim=1.5", ("dim=1.5", "Integer")),
     Case("dim null", "dim=null", ("dim=null", "not Optional")),
     Case("dim without value", "dim", ("'dim'", "KEY=VALUE")),
-    Case("list without end", "dim=[1", ("'dim=[1'", "KEY=VALUE")),
+    Case("list without end", "dim=[1", ("dim=", "'[1'", "Integer")),
     Case("unknown proj", "proj=foo", ("proj/foo", "fisher, identity, jl, npca")),
     Case("unknown backbone", "backbone=vgg",
          ("backbone/vgg", "resnet18, resnet50v2, timm, wide_resnet50")),

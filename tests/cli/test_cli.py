@@ -122,7 +122,7 @@ def test_the_config_is_written_without_interpolations(first, here):
     text = (here / "first" / "config.yaml").read_text()
     config = yaml.safe_load(text)
     assert "${" not in text and config["dim"] == 8 and config["data"]["root"] == "data"
-    assert config["logger"]["save_dir"] == str(here / "first")
+    assert config["logger"]["save_dir"] is None, "of the run, which another may not write into"
 
 
 def test_the_checkpoint_opens_without_pickle(first, here):
@@ -264,16 +264,30 @@ def test_the_other_projections_run_on_a_coarser_grid(zygote, here):
 
 @pytest.mark.parametrize("option", [["--config-path", "first"], ["--config-path=first/.hydra"]])
 def test_the_config_of_a_run_runs_again(first, zygote, here, option):
+    before = (here / "first" / "csv").stat().st_mtime
     result = zygote.run([*option, "--config-name", "config", "hydra.run.dir=anew"], here)
     assert result.code == 0, result.err
     expected = (here / "first" / "predictions.csv").read_text()
     assert (here / "anew" / "predictions.csv").read_text() == expected
+    assert (here / "anew" / "csv").is_dir() and (here / "first" / "csv").stat().st_mtime == before
+    here_too = zygote.run([*option, "--config-name", "config", "dim=abc"], here)
+    assert here_too.err.splitlines()[-1].startswith("error:") and "dim" in here_too.err
 
 
 def test_a_config_of_a_run_with_a_key_that_is_none(first, zygote, here):
     options = ["--config-path", "first", "--config-name", "config", "+format=onnx"]
     result = zygote.run([*options, "hydra.run.dir=none"], here)
     assert result.code == 1 and "format is no key of mode=fit" in result.err
+
+
+def test_a_task_of_a_slurm_allocation_may_be_a_run_of_its_own(first, zygote, here):
+    task = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}
+    task |= {"SLURM_NODEID": "0", "SLURM_JOB_NAME": "job", "SLURM_NODELIST": "localhost"}
+    fit = zygote.run([*TINY, "hydra.run.dir=slurm"], here, task)
+    assert fit.code == 0 and (here / "slurm" / "metrics.json").exists(), fit.err
+    words = ["mode=predict", "ckpt=first/model.ckpt", "images=data/test", "trainer=cpu"]
+    predict = zygote.run([*words, "hydra.run.dir=slurm_predict"], here, task)
+    assert predict.code == 0 and "scored" in predict.out, predict.err
 
 
 # --- Help ------------------------------------------------------------------------------------

@@ -127,6 +127,20 @@ def test_watch_does_not_score_what_runs_write(zygote, here, where):
         save_image(watched / "b.png", seed=1)
 
 
+@pytest.mark.parametrize("images", [".", "**/*.png", "below/.."])
+def test_predict_does_not_score_what_runs_wrote_unless_that_is_named(zygote, here, images):
+    there = here / f"again{images.count('*')}{len(images)}"
+    save_image(there / "a.png")
+    model = ["mode=predict", f"ckpt={here}/run/model.ckpt", "trainer=cpu", "overlays=all"]
+    for folder in ("below", "below", "other"):
+        words = [*model, f'images="{images}"', f"hydra.run.dir={folder}"]
+        result = zygote.run(words, there)
+        assert result.code == 0, result.err
+        assert len((there / folder / "predictions.csv").read_text().splitlines()) == 2
+    named = zygote.run([*model, "images=below/heatmaps", "hydra.run.dir=third"], there)
+    assert "scored   1 image" in named.out, named.err
+
+
 @pytest.mark.parametrize("mode", ["update", "predict"])
 def test_a_folder_that_another_run_holds_is_refused(zygote, here, mode):
     words = {

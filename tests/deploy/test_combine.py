@@ -83,6 +83,18 @@ def test_what_is_there_already_is_refused_skipped_or_counted(here, zygote):
     assert counted.code == 0 and load(here, "counted").count == 17
 
 
+def test_a_picture_that_comes_twice_is_refused_or_taken_once(here, zygote):
+    shutil.copytree(here / "b/train/good", here / "twice")
+    for file in list((here / "twice").iterdir()):
+        shutil.copy(file, file.with_name(f"copy_{file.name}"))
+    args = ["mode=update", "ckpt=a_run/model.ckpt", "images=twice", "trainer=cpu"]
+    refused = zygote.run([*args, "hydra.run.dir=refused_twice"], here)
+    assert refused.code == 1 and "7 of 14 images are the same picture as another" in refused.err
+    taken = zygote.run([*args, "repeats=skip", "batch_size=4", "hydra.run.dir=once"], here)
+    assert "added    7 images, 7 are the same picture as another one; now 12" in taken.out
+    assert_same(load(here, "once"), load(here, "all_run"))
+
+
 def test_remove_equals_a_fit_without_them(here, zygote):
     args = ["mode=remove", "ckpt=all_run/model.ckpt", "images=b/train", "trainer=cpu"]
     result = zygote.run([*args, "hydra.run.dir=removed"], here)
@@ -118,14 +130,14 @@ def test_what_cannot_be_is_one_line(here, zygote, args, words):
 
 def test_learnt_projections_merge_only_when_one_was_taken_over(here, zygote):
     args = [a for a in TINY if not a.startswith(("data.root", "hydra.run.dir", "proj="))]
-    fits = (("a", "fa", ""), ("b", "fb", ""), ("b", "fc", "proj_from=fa/model.ckpt"))
+    fits = (("a", "fa", ""), ("b", "fb", ""), ("b", "fc", "learnt_from=fa/model.ckpt"))
     for data, name, extra in fits:
         run = [*args, "proj=fisher", f"data.root={data}", f"hydra.run.dir={name}", *extra.split()]
         result = zygote.run(run, here)
         assert result.code == 0, result.err
     assert not torch.equal(load(here, "fa").projection.matrix, load(here, "fb").projection.matrix)
     apart = zygote.run(["mode=merge", "ckpts=[fa/model.ckpt,fb/model.ckpt]"], here)
-    assert apart.code == 1 and "proj_from=fa/model.ckpt" in apart.err
+    assert apart.code == 1 and "learnt_from=fa/model.ckpt" in apart.err
     args = ["mode=merge", "ckpts=[fa/model.ckpt,fc/model.ckpt]", "hydra.run.dir=fm"]
     assert zygote.run(args, here).code == 0
     assert load(here, "fm").count == IMAGES

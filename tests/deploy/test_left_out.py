@@ -22,6 +22,7 @@ from padim_lit.deploy.over_images import Loop
 from padim_lit.model.gaussian import mahalanobis, whiten
 from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.model.moments import init, update
+from padim_lit.model.ridge import Ridge
 
 
 def features(count: int, dim: int, positions: int = 3, decades: float = 4, top: float = 1e3):
@@ -67,7 +68,7 @@ def test_the_closed_form_is_the_refit_without_the_image(count, dim, eps):
 def test_float32_carries_what_is_told(count, dim, top):
     x, eps = features(count, dim, top=top), 0.01
     moments = update(init(3, dim), x.float())
-    ours = mahalanobis(x.float(), moments.mean, whiten(moments, eps))
+    ours = mahalanobis(x.float(), moments.mean, whiten(moments, Ridge(eps)))
     found, reliable = leave_one_out(ours, count)
     assert reliable.any()
     expected = refits(x.float().double(), eps * (count - 1) / (count - 2))
@@ -77,7 +78,9 @@ def test_float32_carries_what_is_told(count, dim, top):
 def test_what_rounding_has_lost_is_told_and_gives_no_threshold():
     x, eps = features(40, 100), 1e-4
     moments = update(init(3, 100), x.float())
-    found, reliable = leave_one_out(mahalanobis(x.float(), moments.mean, whiten(moments, eps)), 40)
+    found, reliable = leave_one_out(
+        mahalanobis(x.float(), moments.mean, whiten(moments, Ridge(eps))), 40
+    )
     assert not reliable.any() and found.isfinite().all()
     chosen = choose(found.amax(dim=1).numpy(), 0.2, unreliable=40)
     assert chosen.value is None and "rounding" in chosen.why
@@ -141,7 +144,7 @@ def learnt(backbone: Backbone, kind: type, images: torch.Tensor, fit_images: int
     """Fitted on `images`, its projection on as many of them as it wants, as a fit does it."""
     projection = kind(backbone.embedding_dim, 4, fit_images=fit_images)
     model = Detector(backbone, projection, image_shape=(32, 32), sigma=1.0).eval()
-    learn(model, [{"image": images[evenly_spaced(len(images), fit_images)]}])
+    learn(model, lambda n: [{"image": images[evenly_spaced(len(images), n)]}])
     fit(model, images)
     return model
 
@@ -157,7 +160,8 @@ def test_no_image_is_scored_by_what_was_learnt_from_it(detector, kind):
         held = list(range(fold, 12, FOLDS))
         others = [i for i in range(12) if i not in held]
         other = learnt(detector.backbone, kind, images, 6)
-        learn(other, [{"image": images[[others[i] for i in evenly_spaced(len(others), 6)]]}])
+        chosen = [others[i] for i in evenly_spaced(len(others), 6)]
+        learn(other, lambda n, chosen=chosen: [{"image": images[chosen]}])
         for i in held:
             fit(other, torch.cat([images[:i], images[i + 1 :]]))
             expected.append(float(other(images[i : i + 1])[0]))

@@ -16,6 +16,7 @@ from _helpers.cli import ROOT, TINY, TINY_SWEEP, environment, run_plain
 from _helpers.trees import build_tree
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from padim_lit.cli.modes.fit import _interruptible
 from padim_lit.cli.overrides import read_overrides
@@ -172,6 +173,43 @@ def test_another_config_in_the_same_folder_is_run_and_overwrites(zygote, here):
     # What fails leaves nothing of the older result behind.
     assert zygote.run([*args, "grid=99"], here).code == 1
     assert not list((here / "sweep").glob("*/metrics.json"))
+    args = [*SWEEP, "hydra.sweep.dir=new", "seed=0"]
+    assert zygote.run([*args, "dim=0"], here).code == 1  # before anything is held
+    assert zygote.run(args, here).code == 0
+
+
+def exchange(file: Path, other: Path) -> None:
+    """Other content under the same name, size of name and time of change."""
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    shutil.copy(other, file)
+    os.utime(file, ns=times)
+
+
+def test_what_lies_in_the_files_decides_and_not_their_names(zygote, here):
+    args = [*SWEEP, "seed=0"]
+    assert zygote.run(args, here).code == 0
+    shutil.copytree(here / "data", here / "copy")  # other times, same content
+    shutil.rmtree(here / "data")
+    (here / "copy").rename(here / "data")
+    assert skipped(zygote.run(args, here).out) == ["0"]
+    for name in ("train/good/000.png", "test/crack/000.png", "ground_truth/crack/000_mask.png"):
+        file = here / "data" / name
+        with Image.open(file) as image:
+            Image.new("L", image.size, 255).save(here / "other.png")
+        exchange(file, here / "other.png")
+        assert skipped(zygote.run(args, here).out) == [], name
+        assert skipped(zygote.run(args, here).out) == ["0"], name
+
+
+def test_jobs_of_another_sweep_in_the_same_folder_do_not_count(zygote, here):
+    args = [*SWEEP, "hydra.sweep.dir=sweep"]
+    assert zygote.run([*args, "seed=0,1,2"], here).code == 0
+    fewer = zygote.run([*args, "seed=7"], here)
+    assert fewer.code == 0 and "of an earlier sweep in this folder: 1, 2" in fewer.out
+    lines = (here / "sweep" / "sweep.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["job", "0"]
+    more = zygote.run([*args, "seed=7,1,2"], here)
+    assert skipped(more.out) == ["0", "1", "2"] and "earlier sweep" not in more.out
 
 
 def test_ablations_are_skipped_too(zygote, here):

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import logging
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from padim_lit.cli.build import (
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.settings import Comparing, Memory, Scoring
 from padim_lit.data import AnomalyData
-from padim_lit.deploy.prediction_log import Version
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.projection import PROJECTIONS, Projection
@@ -80,7 +79,7 @@ def run(settings: Ablation, folder: Path) -> None:
             "trainer.devices and trainer.precision"
         )
     data = make_data(settings, settings.size)
-    require_regular(settings.eps, max(sweep.dims), data)
+    require_regular(settings, max(sweep.dims), data)
     require_sigma(settings.sigma, data)
     backbone = make_backbone(settings)
     device = trainer.strategy.root_device
@@ -145,10 +144,8 @@ def _measure(
 def _fingerprint(settings: Ablation, data: AnomalyData, backbone: Backbone) -> str:
     """A name for all that runs depend on: settings, version, images and weights."""
     keys = describe(asdict(settings), without=("projs", "dims", "seeds"))
-    items = (*data.train_items, *data.test_items)
-    images = [[*astuple(Version.of(item.path)), item.kind] for item in items]
-    content = json.dumps([keys, images, backbone.source_sha256])
-    return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    content = json.dumps([keys, data.content(), backbone.source_sha256])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _for_all_seeds(result: RunResult, run: ProjectionRun, sweep: Sweep) -> list[RunResult]:

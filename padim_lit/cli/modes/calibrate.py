@@ -1,17 +1,16 @@
 """mode=calibrate: a threshold for a model.ckpt from good images, new ones or those it holds."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from padim_lit import digests
 from padim_lit.cli.build import device_of
 from padim_lit.cli.good_images import (
     GoodImagesOrData,
+    each_once,
     finish,
     good_images,
     load_full,
@@ -20,7 +19,6 @@ from padim_lit.deploy.calibration import RATE, calibrate, describe
 from padim_lit.deploy.left_out import Measured, measure, measure_training
 from padim_lit.deploy.over_images import Loop, over_images
 from padim_lit.errors import InputError
-from padim_lit.model.detector import Detector
 
 
 @dataclass
@@ -39,9 +37,9 @@ def run(settings: Calibrate, folder: Path) -> None:
     """Score the good images of ``settings.images`` or ``settings.data`` with ``settings.ckpt``.
 
     Images that the checkpoint holds, which their content tells, are left out of it one at a time;
-    all others count as they are. Where the projection has learnt from those held, it has to learn
-    again without them: that takes all of them; else the others count alone. The fit stays what it
-    is: model.ckpt has other thresholds alone.
+    all others count as they are, each picture once. Where it has learnt from those held (Π, a
+    mixture's centroids), it has to learn again without them: that takes all of them; else the
+    others count alone. The fit stays what it is: model.ckpt has other thresholds alone.
 
     Raises:
         InputError: no such file, an image that cannot be read, or nobody can tell which images
@@ -58,52 +56,43 @@ def run(settings: Calibrate, folder: Path) -> None:
     held = set(digests.keys(images))
     device = device_of(settings.trainer)
     loop = Loop(device, settings.batch_size, settings.num_workers)
+    left = Counter[str]()
     rate = settings.false_alarm_rate or (detector.calibration or {}).get("false_alarm_rate", RATE)
-    learnt = bool(detector.projection.fit_images)
-    work = partial(_measure, detector, device=device, held=held, unseen_alone=learnt)
-    found, left = over_images(detector, dataset, work, loop, "calibrate")
-    if left and not len(found.scores):
-        if left != detector.count:
+    learners = [one for one in (detector.projection, detector.density) if one.fit_images]
+
+    def work(batches: Iterable[dict[str, Any]]) -> Measured:
+        new = each_once(batches, left, held if learners else frozenset())
+        return measure(detector, new, device, held)
+
+    found = over_images(detector, dataset, work, loop, "calibrate")
+    if left["known"] and not len(found.scores):
+        if left["known"] != detector.count:
+            names = " and ".join(one.name for one in learners)
             raise InputError(
-                f"{what}: proj={detector.projection.name} has learnt from images that the "
-                f"checkpoint holds, and these are {left} of its {detector.count}; give all of "
-                "them, or good images that it does not hold"
+                f"{what}: {names} has learnt from images that the checkpoint holds, and these are "
+                f"{left['known']} of its {detector.count}; give all of them, or good images that "
+                "it does not hold"
             )
-        found, left = measure_training(detector, dataset, left, loop), 0
+        found = measure_training(detector, dataset, left.pop("known"), loop)
     detector.calibration = known = calibrate(found, rate)
     facts = {
         "ckpt": settings.ckpt,
         "data": what,
         "images": len(found.scores),
+        "repeated": left["repeated"],
         "unseen": found.unseen,
         **{key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")},
     }
-    said = [("scored", f"{len(found.scores)} images of {what}"), ("result", describe(known))]
-    if left:
-        note = f"{left} images are in the fit, which has learnt from them: they do not count here"
+    once = f"; {left['repeated']} more are the same picture as one of them, and do not count"
+    scored = f"{len(found.scores)} images of {what}{once if left['repeated'] else ''}"
+    said = [("scored", scored), ("result", describe(known))]
+    if twice := digests.repeats(images):
+        note = f"the fit holds {twice} images more than once; those score too low as one copy stays"
+        said.append(("note", note))
+    if left["known"]:
+        note = (
+            f"{left['known']} images are in the fit, which has learnt from them: they do not count "
+            "here"
+        )
         said.append(("note", note))
     finish(detector, folder, "calibrate", facts, *said)
-
-
-@torch.inference_mode()
-def _measure(
-    detector: Detector,
-    batches: Iterable[dict[str, Any]],
-    device: torch.device,
-    held: set[bytes],
-    unseen_alone: bool,
-) -> tuple[Measured, int]:
-    """`measure`, and how many images were left aside because they are held."""
-    left = 0
-
-    def others() -> Iterator[dict[str, Any]]:
-        nonlocal left
-        for batch in batches:
-            keys = digests.keys(batch["digest"])
-            keep = [i for i, key in enumerate(keys) if not (unseen_alone and key in held)]
-            left += len(keys) - len(keep)
-            if keep:
-                part = {key: batch[key][keep] for key in ("image", "digest")}
-                yield part | {"path": [batch["path"][i] for i in keep]}
-
-    return measure(detector, others(), device, held), left

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import MISSING
 
+from padim_lit import digests
 from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import thresholds
@@ -24,9 +26,11 @@ from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.calibration import recalibrate
 from padim_lit.deploy.explanation import explain
+from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.predictor import Seen
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
+from padim_lit.model.region_of_interest import share
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.memory import peak_bytes, reset_peak
@@ -50,7 +54,8 @@ class Fit(OneDim, Scoring):
         ckpt: model.ckpt of an earlier run: test it instead of fitting
         calibration: training images at most that a threshold is chosen from; 0: none
         false_alarm_rate: share of good images that the threshold calls defective; null: 0.01
-        proj_from: model.ckpt whose learnt projection is taken over, so that mode=merge can add both
+        learnt_from: model.ckpt whose projection and centroids are taken over, for mode=merge to add
+        roi: mask of what counts, white, of the images' size; or corners [[x,y],...]; null: all
     """
 
     imported: ClassVar[tuple[str, ...]] = ()
@@ -60,7 +65,8 @@ class Fit(OneDim, Scoring):
     ckpt: str | None = None
     calibration: int = 500
     false_alarm_rate: float | None = None
-    proj_from: str | None = None
+    learnt_from: str | None = None
+    roi: Any = None
 
 
 def run(settings: Fit, folder: Path) -> dict[str, Any]:
@@ -136,7 +142,10 @@ class _Work:
             (self.folder / "metrics.json").unlink(missing_ok=True)
             remove_heatmaps(self.folder / "heatmaps")
             log.info(_headline(data, detector))
-        fit_seconds = None if settings.ckpt else self.fit()
+        fit_seconds = None
+        if not settings.ckpt:
+            fit_seconds = self.fit()
+            notes += _repeated(detector)
         test_seconds = None
         names = [name.removeprefix("test/") for name in MEANING]
         metrics: dict[str, Any] = dict.fromkeys(names)
@@ -160,9 +169,11 @@ class _Work:
             "state_bytes": detector.state_bytes,
             "precision": self.trainer.precision,
             **facts_of(detector),
+            "roi_share": share(detector.anomaly_map),
             "layers": detector.backbone.layers,
             "embedding_dim": detector.backbone.embedding_dim,
             **{f"proj/{key}": value for key, value in detector.projection.options.items()},
+            **{f"density/{key}": value for key, value in detector.density.options.items()},
             **thresholds.at_threshold(settings.false_alarm_rate, data, detector, scores),
             **data.size,
             "data": data.name,
@@ -182,7 +193,6 @@ class _Work:
         detector.provenance["precision"] = self.trainer.precision
         self.trainer.strategy.checkpoint_io = _WholeFile()
         self.trainer.save_checkpoint(self.folder / "model.ckpt")
-        detector.fit_state = None  # the file holds them; the test needs the factors alone
         return seconds - self.model.threshold_seconds
 
     def timed(self, what: str, work: Callable[[Trainer], Any]) -> float:
@@ -241,6 +251,9 @@ class _Work:
         # Hydra's own copy under .hydra/ keeps its interpolations.
         text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
+        if not settings.ckpt:
+            bad = Counter(p.kind for p in sorted(predictions) if p.label)
+            write_text(folder / "model_card.md", model_card(detector, results, bad))
         # Last: a folder with metrics.json is complete.
         write_json(folder / "metrics.json", results)
         paths = {
@@ -261,7 +274,26 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
     if detector.projection.name == "identity" and settings.dim != detector.projection.dim:
         dim = detector.projection.dim
         notes.append(f"proj=identity keeps all {dim} channels; dim is not used.")
+    if (part := share(detector.anomaly_map)) < 1:
+        notes.append(
+            f"Region of interest: {part:.1%} of what the model sees counts; the rest counts "
+            "neither for scores nor for thresholds and metrics."
+        )
     return notes
+
+
+def _repeated(detector: Detector) -> list[str]:
+    """What to say of pictures that no look at the files found twice (full_check was too low).
+
+    The file holds the moments by now, and the test needs the factors alone: they are let go.
+    """
+    state, detector.fit_state = detector.require_state(), None
+    twice = 0 if state.digests is None else digests.repeats(state.digests)
+    said = (
+        f"Training images that are the same picture as another one: {twice}. Each counts, and the "
+        "threshold is too low; a larger full_check finds them first."
+    )
+    return [said] if twice else []
 
 
 def _headline(data: AnomalyData, detector: Detector) -> str:

@@ -1,8 +1,8 @@
 """mode=merge, update and remove: the images of checkpoints as sums, without the old images."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from padim_lit.cli.good_images import (
     IMAGES,
     GoodImages,
     GoodImagesOrData,
+    each_once,
     finish,
     good_images,
     load_full,
@@ -52,7 +53,7 @@ class Update(GoodImagesOrData):
     """New good images join a model.ckpt, without the old ones.
 
     Args:
-        repeats: images that it holds already: refuse | skip | count (twice)
+        repeats: of an image that it holds, or that comes twice: refuse | skip | count (twice)
     """
 
     mode: str = "update"
@@ -108,12 +109,13 @@ def run(settings: Update, folder: Path) -> None:
         InputError: no such file, an image that cannot be read or is there already.
     """
     skip = settings.repeats == "skip"
-    detector, state, skipped, what = _gather(settings, skip)
+    detector, state, left, what = _gather(settings, skip)
     if state.count == 0:
-        raise InputError(f"{what}: all {skipped} images are in the checkpoint already")
+        raise InputError(f"{what}: all {left.total()} images are in the checkpoint already")
     add_images(detector, state, "count" if skip else settings.repeats, what)
-    facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "skipped": skipped}
-    there = f", {skipped} were there already" if skipped else ""
+    facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "skipped": left.total()}
+    words = {"known": "were there already", "repeated": "are the same picture as another one"}
+    there = "".join(f", {left[key]} {text}" for key, text in words.items() if left[key])
     said = f"{state.count} images{there}; now {detector.count}"
     finish(detector, folder, "update", facts, ("added", said), ("data", what))
 
@@ -135,11 +137,10 @@ def run_remove(settings: Remove, folder: Path) -> None:
     finish(detector, folder, "remove", facts, *said)
 
 
-def _gather(settings: GoodImages, skip: bool = False) -> tuple[Detector, FitState, int, str]:
-    """The checkpoint; the sums over the images, to `skip` those that it holds, and how many did.
-
-    Last comes what to call them.
-    """
+def _gather(
+    settings: GoodImages, skip: bool = False
+) -> tuple[Detector, FitState, Counter[str], str]:
+    """The checkpoint; the sums over the images; to `skip` repeats, how many; what to call them."""
     detector = load_full(settings)
     if detector.precision != FULL_PRECISION:
         raise InputError(
@@ -150,31 +151,19 @@ def _gather(settings: GoodImages, skip: bool = False) -> tuple[Detector, FitStat
     held = detector.require_state().digests
     if skip and held is None:
         raise InputError(f"ckpt={settings.ckpt}: its images are not known; give repeats=count")
-    known = set(digests.keys(held)) if skip else None
+    known, left = frozenset(digests.keys(held)) if skip else frozenset(), Counter[str]()
+
+    def work(batches: Iterable[dict[str, Any]]) -> FitState:
+        return _moments(detector, each_once(batches, left, known) if skip else batches)
+
     loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
-    work = partial(_moments, detector, known=known)
-    state, skipped = over_images(detector, dataset, work, loop, settings.mode)
-    return detector, state, skipped, what
+    state = over_images(detector, dataset, work, loop, settings.mode)
+    return detector, state, left, what
 
 
 @torch.inference_mode()
-def _moments(
-    detector: Detector, batches: Iterable[dict[str, Any]], known: set[bytes] | None
-) -> tuple[FitState, int]:
-    device, state, skipped = detector.mean.device, detector.empty_state(), 0
-    known = None if known is None else set(known)  # a copy: this may be done anew
+def _moments(detector: Detector, batches: Iterable[dict[str, Any]]) -> FitState:
+    device, state = detector.mean.device, detector.empty_state()
     for batch in batches:
-        keys = digests.keys(batch["digest"])
-        keep = list(range(len(keys)))
-        if known is not None:
-            keep = [i for i in keep if keys[i] not in known and keys[i] not in keys[:i]]
-            known.update(keys)
-        skipped += len(keys) - len(keep)
-        if keep:
-            part = {
-                "image": batch["image"][keep].to(device),
-                "digest": batch["digest"][keep],
-                "path": [batch["path"][i] for i in keep],
-            }
-            state = detector.update_state(state, part)
-    return state.map(Tensor.cpu), skipped
+        state = detector.update_state(state, batch | {"image": batch["image"].to(device)})
+    return state.map(Tensor.cpu)

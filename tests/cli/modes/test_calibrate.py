@@ -70,6 +70,17 @@ def test_old_and_new_images_are_told_apart_by_their_content(here, calibrated):
     assert facts["images"] == HELD + FRESH and facts["threshold"] == both["threshold"]
 
 
+def test_a_picture_that_comes_twice_counts_once(here, calibrated):
+    once, _ = calibrated("fresh", "once")
+    shutil.copytree(here / "fresh", here / "thrice")
+    for file in list((here / "thrice").iterdir()):
+        for copy in "xy":
+            shutil.copy(file, file.with_name(f"{copy}{file.name}"))
+    known, result = calibrated("thrice", "thrice_run", "batch_size=5")
+    torch.testing.assert_close(known["scores"], once["scores"], rtol=1e-5, atol=0)
+    assert f"; {2 * FRESH} more are the same picture" in result.out
+
+
 def test_an_update_takes_the_threshold_and_this_brings_it_back(here, zygote, calibrated):
     args = ["mode=update", "ckpt=run/model.ckpt", "images=fresh", "trainer=cpu"]
     result = zygote.run([*args, "hydra.run.dir=updated"], here)

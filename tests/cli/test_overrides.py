@@ -1,0 +1,62 @@
+"""Text arrives as the user typed it, whatever Hydra's grammar would make of it."""
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from padim_lit.cli.overrides import as_typed
+from padim_lit.errors import InputError
+
+
+def read(word: str, *more: str):
+    (override,) = OverridesParser.create().parse_overrides(as_typed([word, *more])[:1])
+    value = override.value()
+    values = getattr(value, "list", value)
+    if isinstance(values, list):
+        return [getattr(one, "text", one) for one in values]
+    return getattr(value, "text", value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2024_01_15", "12.30", "1e3", "1_0", "007", "true", "False", "a b", "ü/ß é", "数据/x"),
+        *("R&D", "run#3", "epoch=0.ckpt", "~/data", "a[7].png", "**/*.png", "{a}", "(1)", "k:v"),
+        *("it's", 'a"b', "100%", "[7", "C:\\x", "x" * 300),
+    ],
+)
+def test_a_text_stays_what_it_is(text):
+    assert str(read(f"data.root={text}")) == text
+    swept = read(f"data.root={text}", "-m")
+    assert str(swept[0] if isinstance(swept, list) else swept) == text
+
+
+def test_numbers_lists_and_what_is_quoted_stay_too():
+    words = ["dim=100", "eps=0.01", "watch=True", "dims=[50,100]", "seed=null", "x=${y}", "~ckpt"]
+    words += ["trainer.x=1e-3", "logger.offline=false", "hydra.verbose=true", "data.root='a b'"]
+    assert as_typed([*words, "--cfg", "job"]) == [*words, "--cfg", "job"]
+    assert read("ckpts=[run#3/a.ckpt,数/b.ckpt]") == ["run#3/a.ckpt", "数/b.ckpt"]
+
+
+def test_commas_part_the_values_of_a_sweep_alone():
+    assert read("data.root=2024_01,数据,run#3", "-m") == ["2024_01", "数据", "run#3"]
+    assert as_typed(["-m", "seed=0,1", "dims=[1],[2]", "eps=range(0,3)", "x=choice(1,2)"])[1:] == [
+        "seed=0,1", "dims=[1],[2]", "eps=range(0,3)", "x=choice(1,2)",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"add -m for a run .* type seed='\"0,1\"'"):
+        as_typed(["seed=0,1"])
+
+
+@pytest.mark.parametrize("word", ["data.root=", "+images="])
+def test_a_shell_variable_that_is_not_set_is_no_value(word):
+    with pytest.raises(InputError, match="has no value; give one"):
+        as_typed([word])
+
+
+@given(
+    st.text(st.characters(exclude_characters=",$\\\"'", exclude_categories=("C", "Z")), min_size=1)
+)
+def test_any_text_is_read_as_it_is_or_as_a_value_that_says_the_same(text):
+    found = read(f"data.root={text}")
+    assert isinstance(found, list | dict) or str(found) == text or found is None
