@@ -29,14 +29,13 @@ from padim_lit.data.datasets.mtd import _tiles
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.calibration import LEVEL, calibrate
-from padim_lit.deploy.left_out import measure, measure_training, remembering, stand_ins
+from padim_lit.deploy.left_out import measure, measure_training, remembering
 from padim_lit.deploy.over_images import Loop
 from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.model.projection import PROJECTIONS
 
 RATES = (0.01, 0.05, 0.1)
 TAIL = (1 - LEVEL) / 2
-SHAPE = (224, 224)
 CPU = torch.device("cpu")
 
 
@@ -121,16 +120,16 @@ def split(total: int, count: int, seed: int, groups: Sequence | None) -> tuple[l
 
 
 def images(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
-    return [{"image": image} for image in stand_ins(torch.tensor(numbers), SHAPE)]
+    return [{"image": torch.tensor(number)} for number in numbers]
 
 
 def batches(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
-    return [{"image": stand_ins(part, SHAPE)} for part in torch.tensor(numbers).split(32)]
+    return [{"image": part} for part in torch.tensor(numbers).split(32)]
 
 
 def fitted(backbone: Backbone, train: Sequence[int], args: argparse.Namespace) -> Detector:
     projection = PROJECTIONS[args.proj](backbone.embedding_dim, args.dim)
-    detector = Detector(backbone, projection, SHAPE, grid=args.grid)
+    detector = Detector(backbone, projection, grid=args.grid)
     learn(detector, lambda images: batches([train[i] for i in evenly_spaced(len(train), images)]))
     state = detector.empty_state()
     for batch in batches(train):

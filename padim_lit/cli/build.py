@@ -68,7 +68,7 @@ def content_of(settings: Settings) -> dict[str, str]:
         size = getattr(settings, "size", {})
         with reading(look=False):
             found["data"] = instantiate(settings.data, **size).content()
-    names = {key: getattr(settings, key, None) for key in ("ckpt", "proj_from")}
+    names = {key: getattr(settings, key, None) for key in ("ckpt", "learnt_from")}
     if isinstance(settings.backbone, dict):
         names["weights"] = settings.backbone.get("weights")
     for key, name in names.items():

@@ -37,8 +37,6 @@ SMALLEST = 1e-4
 # Parts that the images are dealt into where Π is learnt again without them. Chosen on ELPV's
 # polycrystalline cells, see docs/method.md.
 FOLDS = 5
-# Of `stand_ins`: a power of 2, so that nothing is rounded, and small, so that no pixel exceeds 1.
-STEP = 2.0**-20
 # Images that Π has not learnt from are scored alone where there are at least so many.
 UNSEEN = 99
 
@@ -205,8 +203,7 @@ def cross_fit(
     known = remembering(detector.backbone, maps)
 
     def numbered(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
-        parts = torch.tensor(numbers, device=device).split(size)
-        return [{"image": stand_ins(part, detector.image_shape)} for part in parts]
+        return [{"image": part.to(device)} for part in torch.tensor(numbers).split(size)]
 
     scored, found = range(count) if scored is None else scored, []
     for fold in (scored[i::FOLDS] for i in range(min(FOLDS, len(scored)))):
@@ -224,33 +221,20 @@ def cross_fit(
     return Measured(scores, maxima, sum(f.unreliable for f in found))
 
 
-def stand_ins(numbers: Tensor, image_shape: tuple[int, int]) -> Tensor:
-    """Images (B,3,h,w) that stand for others, by their numbers (B,), before `remembering`.
-
-    >>> stand_ins(torch.tensor([4, 0]), (64, 64)).shape
-    torch.Size([2, 3, 64, 64])
-    """
-    return (numbers * STEP).view(-1, 1, 1, 1).expand(-1, 3, *image_shape)
-
-
 def remembering(backbone: Backbone, maps: Sequence[Tensor]) -> Backbone:
-    """A backbone that knows the feature maps of N images already, and takes their `stand_ins`.
+    """A backbone whose images are their numbers (B,): their feature maps are known already.
 
     Args:
-        maps: each layer's (N,C,h,w).
+        maps: of all N images, each layer's (N,C,h,w).
 
     >>> maps = detector.backbone(torch.rand(5, 3, 64, 64))
     >>> known = remembering(detector.backbone, maps)
-    >>> torch.equal(known(stand_ins(torch.tensor([4, 0]), (64, 64)))[0], maps[0][[4, 0]])
+    >>> torch.equal(known(torch.tensor([4, 0]))[0], maps[0][[4, 0]])
     True
     """
-
-    def forward(images: Tensor) -> list[Tensor]:
-        numbers = (images[:, 0, 0, 0] / STEP).long()
-        return [layer[numbers.to(layer.device)].to(images.device) for layer in maps]
-
     known = copy(backbone)
-    known.forward = forward  # type: ignore[method-assign]
+    known.forward = lambda which: [x[which.cpu()].to(which.device) for x in maps]  # type: ignore
+    known.require_images = lambda *_: None  # type: ignore
     known.grids = lambda image_shape: [tuple(x.shape[2:]) for x in maps]  # type: ignore
     return known
 

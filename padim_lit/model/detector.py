@@ -138,17 +138,8 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def project(self, images: Tensor, projection: Projection | None = None) -> list[ProjectedLayer]:
-        """(B,3,h,w) images → each layer's share of their embeddings, float32 under any autocast.
-
-        Raises:
-            InputError: images of another size than the model is made for, or of whole numbers.
-        """
-        if images.shape[-2:] != self.image_shape or not images.is_floating_point():
-            given, made = ("×".join(map(str, s)) for s in (images.shape[-2:], self.image_shape))
-            raise InputError(
-                f"images are {given} pixels of {images.dtype}, and this model takes {made} in "
-                "[0, 1]; give PaDiM(..., image_shape=(h, w)), or the data image_size and crop_size"
-            )
+        """(B,3,h,w) images → each layer's share of their embeddings, float32 under any autocast."""
+        self.backbone.require_images(images, self.image_shape)
         features = self.backbone(images)
         with torch.autocast(images.device.type, enabled=False):
             return project(features, projection or self.projection, self.map_grid)
@@ -177,10 +168,8 @@ class Detector(nn.Module):
             batch: ``image`` (B,3,h,w), and where they are known ``digest`` (B,16) and ``path``.
 
         Raises:
-            InputError: images out of range; features that are not finite; it names the image.
+            InputError: features that are not finite; it names the image.
         """
-        if (high := float(batch["image"].max())) > 1.001:
-            raise InputError(f"images have values up to {high:g}; the model takes RGB in [0, 1]")
         layers = self.project(batch["image"])
         for layer in layers:
             require_finite(layer.values, batch)

@@ -18,10 +18,10 @@ from padim_lit.model.triangular import Triangle, blocks
 
 @dataclass(frozen=True)
 class Moments:
-    """Of G Gaussians: how many patches each has seen, their mean and scatter.
+    """Of G Gaussians.
 
     Attributes:
-        counts: n (G,) float64.
+        counts: n (G,) float64, how many patches each has seen.
         mean: μ (G,D) float64.
         scatter: S = Σ (x−μ)(x−μ)ᵀ, G triangles of D rows.
     """
@@ -122,8 +122,7 @@ def covariance(
     """Σ = S/(n−1) + εI (eq. 4 and 9), (G,D,D) float64.
 
     Args:
-        symmetric: without it, what is above the diagonal is not to be read: all that a Cholesky
-            factorisation needs.
+        symmetric: without it, nothing above the diagonal is to be read; Cholesky does not.
         prior: Σ₀ (D,D), see `padim_lit.model.ridge.pooled`, and ν, the patches that it weighs as:
             then Σ = (S + νΣ₀)/(n−1+ν) + εI, so a Gaussian of few patches is close to Σ₀.
 
