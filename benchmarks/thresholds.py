@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--screw", type=Path, help="MVTec AD's category")
     parser.add_argument("--tiles", type=Path, help="Magnetic Tile's folder")
     parser.add_argument("--sizes", type=int, nargs="+", default=[20, 40, 60, 100, 300])
-    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--fresh", type=int, default=300)
     parser.add_argument("--proj", default="fisher")
     parser.add_argument("--layers", type=int, nargs="+", default=[1, 2])

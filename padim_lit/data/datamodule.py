@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from padim_lit.data.cache import PictureCache, digest_of, stamp
 from padim_lit.data.check import look_at
+from padim_lit.data.images import read_size
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
 from padim_lit.data.repeats import judge_repeats
 from padim_lit.data.transform import ResizeCrop, Size
@@ -25,6 +26,9 @@ from padim_lit.system.cores import default_workers
 Primitive = str | int | float | bool | None
 
 log = logging.getLogger(__name__)
+
+# Training images, at most, whose sizes say how much a crop leaves out.
+LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,7 @@ class AnomalyData(LightningDataModule):
             if states[state, True]:
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
-        self.notes = [*split.notes, *said, *_notes(counts)]
+        self.notes = [*split.notes, *said, *self._out_of_sight(), *_notes(counts)]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -224,6 +228,23 @@ class AnomalyData(LightningDataModule):
         return self._loader(self.test_items)
 
     predict_dataloader = test_dataloader
+
+    def _out_of_sight(self) -> list[str]:
+        """A note where the crop leaves out a part of the images."""
+        every = -(-len(self.train_items) // LOOKED_AT)
+        sizes = {read_size(item.path) for item in self.train_items[::every]}
+        shares = []
+        for height, width in sizes:
+            left, top, right, bottom = self.resize_crop.seen(height, width)
+            shares.append(((right - left) * (bottom - top) / (height * width), height, width))
+        share, height, width = min(shares)
+        if share > 0.999:
+            return []
+        least = "" if len(sizes) == 1 else "as little as "
+        return [
+            f"The model sees {least}{share:.0%} of an image, the centre ({width}×{height} pixels, "
+            f"image_size={self.image_size}, crop_size={self.crop_size}); crop_size=null sees all."
+        ]
 
     def require_test(self) -> None:
         """Raise InputError where there is no test image."""

@@ -1,12 +1,13 @@
 """Your own images: train/good, test/KIND, ground_truth/KIND, or good ones alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.files import is_image, list_images, subfolders
 from padim_lit.data.items import GOOD, Item
+from padim_lit.data.transform import Size
 from padim_lit.data.tree import is_good, read_tree, resolve_root
 from padim_lit.errors import InputError
 
@@ -18,6 +19,7 @@ class Folder(AnomalyData):
     Args:
         root: folder with train/good, optionally test/KIND ("good" and any others) and
             ground_truth/KIND with one mask an image; or a folder of good images; ~ is expanded.
+        image_size, crop_size: see AnomalyData; without a crop nothing of an image is out of sight.
 
     Raises InputError for a missing root, missing or empty folders, missing or ambiguous masks,
     and what AnomalyData raises.
@@ -26,6 +28,8 @@ class Folder(AnomalyData):
     test_optional: ClassVar[bool] = True
 
     root: str | Path
+    image_size: Size = field(default=224, kw_only=True)
+    crop_size: Size | None = field(default=None, kw_only=True)
 
     def read(self) -> Split:
         folder = resolve_root(self.root, "train/good and test/KIND, or good images alone")
