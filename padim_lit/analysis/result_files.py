@@ -43,7 +43,7 @@ BROKEN_ARCHIVE = (
 #: Of kinds whose images do not count in the image metrics, where the data plant defects.
 PLANTED = "planted_"
 #: Columns of predictions.csv.
-PREDICTIONS = ("path", "kind", "label", "score")
+PREDICTIONS = ("path", "kind", "label", "score", "p_value", "decision")
 #: Arrays of scores.npz that are not scores, and the kinds of their elements.
 IMAGES = {"path": "U", "kind": "U", "label": "iu", "count_image": "b"}
 
@@ -169,7 +169,7 @@ def read_predictions(file: Path, plants: bool) -> Scores:
             lines = csv.reader(opened, strict=True)
             if tuple(next(lines, ())) != PREDICTIONS:
                 raise ValueError(f"line 1 must be {','.join(PREDICTIONS)}")
-            for path, kind, label, score in lines:
+            for path, kind, label, score, *_ in lines:
                 if label not in ("0", "1") or not math.isfinite(float(score)):
                     raise ValueError(f"line {lines.line_num}: label={label}, score={score}")
                 rows.append((path, kind, int(label), float(score)))
