@@ -36,6 +36,8 @@ LOWEST = {
     **{"batch_size": 1, "num_workers": 0, "full_check": 0, "dim": 1, "calibration": 0},
     **{"resamples": 0, "rows": 1, "positions": 1},
 }
+#: The highest of those that something is made of one by one; of the others what a machine counts.
+HIGHEST = {"batch_size": 2**20, "num_workers": 1024}
 CHECKS: dict[str, Callable[[Any], None]] = {
     "seed": require_seed,
     "eps": _require_eps,
@@ -62,8 +64,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         for key, lowest in LOWEST.items():
-            if (value := getattr(self, key, None)) is not None and value < lowest:
+            if (value := getattr(self, key, None)) is None:
+                continue
+            if value < lowest:
                 raise InputError(f"{key}={value}: must be at least {lowest}")
+            if value > (highest := HIGHEST.get(key, 2**31)):
+                raise InputError(f"{key}={value}: must be at most {highest}")
         for key, check in CHECKS.items():
             if (value := getattr(self, key, None)) is not None:
                 check(value)
