@@ -11,6 +11,7 @@ NAMES = {
     "metrics": "pixel AUROC, AP and AUPRO of large maps",
     "load": "mode=predict over very many images: memory and pace from first to last",
     "pictures": "images a second from large PNGs on disk",
+    "thresholds": "how often the printed interval of false alarms is true",
     "accuracy": "moments and metrics against float64 NumPy and scikit-learn",
 }
 
@@ -24,7 +25,7 @@ def main() -> None:
     if name is None:
         print("python -m benchmarks NAME [--help]")
         for known, what in NAMES.items():
-            print(f"  {known:<9} {what}")
+            print(f"  {known:<10} {what}")
         return
     sys.argv = [f"python -m benchmarks {name}", *sys.argv[2:]]
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from padim_lit.model.gaussian import mahalanobis, whiten
 from padim_lit.model.moments import init, update
+from padim_lit.model.ridge import Ridge
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 
 BASE = {"images": 64, "dim": 100, "positions": 784, "batch": 32}
@@ -91,8 +92,8 @@ def measure(images: int, dim: int, positions: int, batch: int, repeats: int) -> 
     with torch.inference_mode():
         for _ in range(repeats):
             found["fit"].append(clock(fit))
-            found["factor"].append(clock(lambda: whiten(state, 0.01)))
-            factors = whiten(state, 0.01)
+            found["factor"].append(clock(lambda: whiten(state, Ridge())))
+            factors = whiten(state, Ridge())
             found["score"].append(clock(score))
     return {name: statistics.median(values) for name, values in found.items()}
 
@@ -105,8 +106,8 @@ def memory(images: int) -> dict[str, int]:
     with torch.inference_mode():
         for _ in range(math.ceil(images / len(x))):
             state = update(state, x)
-        whiten(state, 0.01)
-    return {"images": state.count, "peak_bytes": peak_bytes(CPU)}
+        whiten(state, Ridge())
+    return {"images": int(state.counts[0]), "peak_bytes": peak_bytes(CPU)}
 
 
 def clock(work: Callable[[], object]) -> float:

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from padim_lit.deploy.predictor import Prediction, Predictor, load
     from padim_lit.errors import InputError
     from padim_lit.model.backbone import Backbone
+    from padim_lit.model.density import Density, PerPosition
     from padim_lit.model.detector import Detector
     from padim_lit.model.learned import NPCA, Fisher
+    from padim_lit.model.mixture import Mixture
     from padim_lit.model.projection import JL, Identity, Orthogonal, Projection, Sparse, Subset
     from padim_lit.padim import PaDiM
 
@@ -18,12 +20,15 @@ __all__ = [
     "JL",
     "NPCA",
     "Backbone",
+    "Density",
     "Detector",
     "Fisher",
     "Identity",
     "InputError",
+    "Mixture",
     "Orthogonal",
     "PaDiM",
+    "PerPosition",
     "Prediction",
     "Predictor",
     "Projection",
@@ -37,8 +42,10 @@ _FILES = {
     "errors": ("InputError",),
     "deploy.predictor": ("Prediction", "Predictor", "load"),
     "model.backbone": ("Backbone",),
+    "model.density": ("Density", "PerPosition"),
     "model.detector": ("Detector",),
     "model.learned": ("NPCA", "Fisher"),
+    "model.mixture": ("Mixture",),
     "model.projection": ("JL", "Identity", "Orthogonal", "Projection", "Sparse", "Subset"),
     "padim": ("PaDiM",),
 }

@@ -14,15 +14,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 from torchmetrics.utilities import dim_zero_cat
 
-from padim_lit.distance_histogram import (
-    BINS,
-    LOWEST_EXPONENT,
-    OCTAVES,
-    add_to_histogram,
-    bin_edge,
-    distance_bins,
-    empty_histogram,
-)
+from padim_lit import distance_histogram as histogram
 
 #: What a run reports, and how tables call it.
 METRICS = {
@@ -114,17 +106,18 @@ class PixelMetrics(Metric):
         self.add_state("regions", torch.tensor(0), dist_reduce_fx="sum")
         self.reset()
 
-    def update(self, anomaly_map: Tensor, mask: Tensor) -> None:
+    def update(self, anomaly_map: Tensor, mask: Tensor, roi: Tensor | None = None) -> None:
+        mask = mask if roi is None else mask & roi  # nothing outside counts
         # In chunks, because large maps' bins would outweigh the histograms.
         chunk = max(1, CHUNK_PIXELS // anomaly_map.shape[1:].numel())
         for maps, masks in zip(anomaly_map.split(chunk), mask.split(chunk), strict=True):
-            bins = distance_bins(maps)
-            add_to_histogram(self.good, bins.flatten())
+            bins = histogram.distance_bins(maps)
+            histogram.add_to_histogram(self.good, (bins if roi is None else bins[:, roi]).flatten())
             if masks.any():
                 bad = bins[masks]
-                add_to_histogram(self.bad, bad)
+                histogram.add_to_histogram(self.bad, bad)
                 # Were counted with the rest, which spares selecting the good.
-                add_to_histogram(self.good, bad, -1)
+                histogram.add_to_histogram(self.good, bad, -1)
             for image_bins, image_mask in zip(bins, masks, strict=True):
                 if image_mask.any():
                     self._add_regions(image_bins[image_mask], image_mask)
@@ -132,7 +125,7 @@ class PixelMetrics(Metric):
     def reset(self) -> None:
         super().reset()
         for name, dtype in HISTOGRAMS.items():
-            setattr(self, name, empty_histogram(dtype, self.regions.device))
+            setattr(self, name, histogram.empty_histogram(dtype, self.regions.device))
 
     def _add_regions(self, bins: Tensor, mask: Tensor) -> None:
         regions, count = ndimage.label(mask.cpu().numpy(), structure=[[1] * 3] * 3)
@@ -152,14 +145,14 @@ class PixelMetrics(Metric):
         if bads == 0 or goods == 0:
             missing = "good" if bads else "defective"
             return _undefined(names, f"no {missing} pixel in the test set")
-        edges = (filled == 0) | (filled == BINS - 1)
+        edges = (filled == 0) | (filled == histogram.BINS - 1)
         outside = (good[edges] + bad[edges]).sum() / (goods + bads)
         if outside > OUTSIDE_LIMIT:
-            return _undefined(
-                names,
-                f"{outside:.0%} of the distances are below 2^{LOWEST_EXPONENT} or above "
-                f"2^{LOWEST_EXPONENT + OCTAVES}, where pixels are not told apart; change eps",
+            low, high = (histogram.LOWEST_EXPONENT + n for n in (0, histogram.OCTAVES))
+            what = (
+                f"{outside:.0%} of the distances are below 2^{low} or above 2^{high}, where pixels"
             )
+            return _undefined(names, f"{what} are not told apart; change eps")
         found, alarms = bad.cumsum(0), good.cumsum(0)  # at or above each bin
         called = found + alarms
         best = int((found / (called + bads)).argmax())
@@ -175,7 +168,7 @@ class PixelMetrics(Metric):
             "pixel_aupro": _area_up_to(
                 torch.cat([start, alarms.div_(goods)]), torch.cat([start, overlap]), FPR_LIMIT
             ),
-            "pixel_threshold": float(bin_edge(filled[best])),
+            "pixel_threshold": float(histogram.bin_edge(filled[best])),
             "why": {},
         }
 

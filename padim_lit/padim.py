@@ -1,26 +1,26 @@
 """PaDiM as a LightningModule: a shell around the detector, what its fit gathers and its metrics."""
 
-import logging
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch import Tensor, nn
 
 from padim_lit.checkpoint.format import KEY, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
+from padim_lit.data.datamodule import AnomalyData
+from padim_lit.deploy.calibration import set_threshold
+from padim_lit.deploy.over_images import Loop
 from padim_lit.errors import InputError, require_finite
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
-from padim_lit.model.learned import evenly_spaced, patch_statistics
-from padim_lit.model.projection import Identity
+from padim_lit.model.learned import learn, warm_up
 from padim_lit.system.memory import available_bytes, readable
-
-log = logging.getLogger(__name__)
 
 
 class PaDiM(LightningModule):
@@ -37,6 +37,8 @@ class PaDiM(LightningModule):
 
     Attributes:
         detector: what scores; all that is fitted and saved lies in it.
+        calibration, false_alarm_rate: what the fit's end calls `set_threshold` with.
+        threshold_seconds: what that took of the fit's time.
         results: test metrics of the last ``trainer.test``: floats, or None with a reason in
             ``why``.
 
@@ -45,6 +47,9 @@ class PaDiM(LightningModule):
     >>> PaDiM(backbone, JL(backbone.embedding_dim, dim=8), image_shape=(64, 64)).detector.positions
     64
     """
+
+    calibration: int = 500
+    false_alarm_rate: float | None = None
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__()
@@ -56,6 +61,7 @@ class PaDiM(LightningModule):
         self.automatic_optimization = False
         self.image_metrics, self.pixel_metrics = ImageMetrics(), PixelMetrics()
         self.results: dict[str, Any] = {}
+        self.threshold_seconds = 0.0
         self._state: FitState | None = None
 
     # Fit
@@ -75,8 +81,12 @@ class PaDiM(LightningModule):
                 f"trainer.precision={self.trainer.precision}: would round the moments; use 32-true "
                 "or bf16-mixed (backbone in bf16, moments in float32)"
             )
+        # Frozen; only DDP refuses a module without parameters to train.
+        self.detector.requires_grad_(isinstance(strategy, DDPStrategy))
 
     def on_fit_start(self) -> None:
+        if isinstance(data := self.trainer.datamodule, AnomalyData):
+            self.detector.provenance |= data.facts
         # What an earlier fit left, or an attempt that ran out of memory, takes room no more.
         self.detector.reset()
         self._state = None
@@ -92,26 +102,8 @@ class PaDiM(LightningModule):
 
     @torch.no_grad()
     def on_train_start(self) -> None:
-        projection = self.detector.projection
-        if not projection.fit_images:
-            return
-        loader = self.trainer.train_dataloader
-        # Each rank sees the same images, so none waits for another.
-        indices = evenly_spaced(len(loader.dataset), projection.fit_images)
-        # No more at once than the fit itself: that may have been halved for want of memory.
-        batches = DataLoader(
-            Subset(loader.dataset, indices),
-            batch_size=min(8, loader.batch_size or 8),
-            collate_fn=loader.collate_fn,
-        )
-        log.info("proj=%s first learns from %d good images", projection.name, len(indices))
         with self.trainer.precision_plugin.forward_context():
-            projection.learn(*patch_statistics(self._all_channels(batch) for batch in batches))
-        if self.trainer.world_size > 1:
-            # Where ranks round differently, eigenvectors turn, and moments of different Π would
-            # be summed without a word.
-            matrix = self.trainer.strategy.broadcast(projection.matrix.cpu())
-            projection.matrix = matrix.to(self.device)
+            learn(self.detector, partial(warm_up, self.trainer.train_dataloader), self._agree)
 
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch counts no image twice.
@@ -127,6 +119,14 @@ class PaDiM(LightningModule):
             state = state.reduce(self._sum_over_ranks, self._gather_objects)
         self.detector.set_state(state)
 
+    def on_train_end(self) -> None:
+        start, loader = time.perf_counter(), self.trainer.train_dataloader
+        if self.trainer.is_global_zero and self.detector.whitening is not None:
+            how = self.calibration, self.false_alarm_rate, Loop.like(loader, self.device)
+            with self.trainer.precision_plugin.forward_context():
+                set_threshold(self.detector, loader.dataset, *how)
+        self.threshold_seconds = time.perf_counter() - start
+
     # Score
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +138,8 @@ class PaDiM(LightningModule):
         require_finite(output["score"], batch)
         images, pixels = batch["count_image"], batch["count_pixel"]
         self.image_metrics.update(output["score"][images], batch["label"][images])
-        self.pixel_metrics.update(output["map"][pixels], batch["mask"][pixels])
+        roi = self.detector.anomaly_map.roi
+        self.pixel_metrics.update(output["map"][pixels], batch["mask"][pixels], roi)
         return output
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
@@ -184,12 +185,11 @@ class PaDiM(LightningModule):
         model._hold(load_detector(path))
         return model.eval().to(map_location)
 
-    def _all_channels(self, batch: dict[str, Any]) -> Tensor:
-        """(B,P,C) embeddings without a projection."""
-        every = Identity(self.detector.projection.in_channels).to(self.device)
-        x = self.detector.embed(batch["image"].to(self.device), every)
-        require_finite(x, batch)
-        return x
+    def _agree(self, learnt: nn.Module) -> None:
+        # Where ranks round differently, moments of different Π would be summed without a word.
+        if self.trainer.world_size > 1:
+            for name, mine in learnt.named_buffers():
+                setattr(learnt, name, self.trainer.strategy.broadcast(mine.cpu()).to(self.device))
 
     def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(tensor, reduce_op="sum")

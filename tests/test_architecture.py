@@ -22,6 +22,8 @@ FRAMEWORKS = {
     "lightning": ("padim.py", "data/datamodule.py", "cli/"),
     "wandb": ("dashboard.py", "cli/tracking.py"),
     "wandb_workspaces": ("dashboard.py",),
+    "fastapi": ("deploy/server.py",),
+    "uvicorn": ("cli/modes/serve.py",),
     "hydra": ("cli/",),
     "omegaconf": ("cli/", "sweep/jobs.py"),
 }

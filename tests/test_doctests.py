@@ -7,6 +7,7 @@ import pkgutil
 from importlib import import_module
 
 import pytest
+import torch
 from _helpers.fits import fitted_detector
 
 import padim_lit.deploy
@@ -25,7 +26,8 @@ def issubclass_of(thing, kinds) -> bool:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
-    known = {"detector": fitted_detector()}  # what most examples of deploy/ begin with
+    # What most examples of deploy/ begin with.
+    known = {"detector": fitted_detector(), "torch": torch}
     found = doctest.testmod(import_module(name), optionflags=doctest.ELLIPSIS, extraglobs=known)
     assert found.attempted and not found.failed
 

@@ -146,3 +146,16 @@ def test_no_mask_gives_none_and_says_why():
     healthy = PixelMetrics()
     healthy.update(torch.rand(1, 8, 8), torch.zeros(1, 8, 8, dtype=torch.bool))
     assert healthy.compute()["why"]["pixel_auroc"] == "no defective pixel in the test set"
+
+
+def test_pixels_outside_of_a_region_of_interest_do_not_count():
+    generator = torch.Generator().manual_seed(0)
+    maps, masks = torch.rand(3, 20, 30, generator=generator), torch.zeros(3, 20, 30, dtype=bool)
+    masks[:, 4:9, 8:22] = True
+    roi = torch.zeros(20, 30, dtype=torch.bool)
+    roi[2:14, 5:15] = True
+    restricted, cut = PixelMetrics(), PixelMetrics()
+    restricted.update(maps, masks, roi)
+    cut.update(maps[:, 2:14, 5:15], masks[:, 2:14, 5:15])
+    assert restricted.compute() == cut.compute()
+    assert restricted.compute()["pixel_auroc"] is not None

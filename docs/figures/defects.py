@@ -4,12 +4,13 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from PIL import Image
 
 import padim_lit
-from padim_lit.visualization.overlay import colours, side_by_side
+from padim_lit.visualization.overlay import caption_of, colours, side_by_side
 
-LINE, GAP, COLOURS = 18, 8, 256
+GAP, COLOURS, SIDE = 8, 256, 150
 
 
 def row(ckpt: str, files: list[str]) -> list[Image.Image]:
@@ -19,18 +20,11 @@ def row(ckpt: str, files: list[str]) -> list[Image.Image]:
     scale = colours(maxima, predictor.map_threshold)
     pictures = []
     for file in files:
-        seen = predictor.see(file)
-        (found,) = predictor.score([seen])
-        png = side_by_side(seen.values, found.map, scale, predictor.map_threshold)
-        pair = Image.open(BytesIO(png))
-        pair = pair.resize((pair.width * 2 // 3, pair.height * 2 // 3), Image.Resampling.LANCZOS)
-        titled = Image.new("RGB", (pair.width, pair.height + LINE), "white")
-        titled.paste(pair)
-        said = "defective" if found.is_anomalous else "good"
-        text = f"score {found.score:.1f}, threshold {predictor.threshold:.1f}: {said}"
-        font = ImageFont.load_default(12)
-        ImageDraw.Draw(titled).text((2, pair.height + 1), text, fill="black", font=font)
-        pictures.append(titled)
+        ((seen, found),) = predictor.stream_seen([file], picture=SIDE)
+        caption = caption_of(found, Path(file).parent.name, scale)
+        picture = np.asarray(seen.picture)
+        png = side_by_side(picture, found, scale, predictor.map_threshold, caption)
+        pictures.append(Image.open(BytesIO(png)))
     return pictures
 
 

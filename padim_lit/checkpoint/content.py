@@ -20,6 +20,8 @@ MOST_PIXELS = 2**26
 PIXEL_BYTES = 100
 # Pixels between two positions of a backbone's own grid, along a side; 32 is what any here has.
 MOST_STRIDE = 64
+# What a fitted model has.
+NEEDED = ("mean", "layer_means", "scatter", "patches", "whitening", "digests", "calibration")
 # What buffers count in, beside floats: BatchNorm's batches, or indices of a projection.
 _COUNTS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -48,6 +50,11 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
         matrix is not None and matrix.ndim == 2 and len(matrix) == dim, "projection.matrix missing"
     )
     _require(_is_int(state["count"]) and state["count"] >= 0, "count")
+    if (roi := state["roi"]) is not None:
+        right = isinstance(roi, Tensor) and roi.dtype == torch.bool
+        _require(right and list(roi.shape) == list(state["spec"]["image_shape"]), "roi")
+        require_numbers("roi", roi, file_bytes)
+        _require(bool(roi.any()), "roi is empty")
     _require_memory(state["spec"]["image_shape"])
     if state["count"]:
         _require_gaussians(state, dim, file_bytes)
@@ -66,14 +73,14 @@ def _require_memory(image_shape: Sequence[int]) -> None:
 
 
 def _require_positions(spec: dict[str, Any], positions: int) -> None:
-    # A grid of the user's own may be as coarse as it likes.
-    if not _is_int(spec["grid"]):
+    # A grid of the user's own may be as coarse as it likes; a mixture has no position.
+    if spec["density"] == "position" and not _is_int(spec["grid"]):
         pixels = math.prod(spec["image_shape"])
         _require(pixels <= positions * MOST_STRIDE**2, "spec: image_shape beside so few positions")
 
 
 def _require_gaussians(state: dict[str, Any], dim: int, file_bytes: int) -> None:
-    for key in ("mean", "layer_means", "scatter", "whitening", "digests", "calibration"):
+    for key in NEEDED:
         _require(key in state, f"{key} missing")
     mean, images = state["mean"], state["digests"]
     wide = (torch.float32, torch.float64)
@@ -90,6 +97,11 @@ def _require_gaussians(state: dict[str, Any], dim: int, file_bytes: int) -> None
         _require_triangle(key, saved, len(mean), dim)
         for band in [saved] if isinstance(saved, Tensor) else saved:
             require_numbers(key, band, file_bytes)
+    if state["scatter"] is not None:
+        counts = state["patches"]
+        right = _floats(counts, 1) and counts.dtype == torch.float64 and len(counts) == len(mean)
+        _require(right and bool((counts >= 0).all()), "patches")
+        require_numbers("patches", counts, file_bytes)
     if images is not None:
         right = isinstance(images, Tensor) and images.dtype == torch.uint8
         _require(right and images.shape == (state["count"], BYTES), "digests")
@@ -195,7 +207,11 @@ _SPEC = {
     "dim": lambda v: _is_int(v) and v > 0,
     "seed": lambda v: _is_int(v) and 0 <= v < 2**32,
     "proj_options": lambda v: isinstance(v, dict) and all(map(_is_text, v)),
+    "density": _is_text,
+    "density_options": lambda v: isinstance(v, dict) and all(map(_is_text, v)),
     "eps": lambda v: _is_number(v) and v >= 0,
+    "eps_unit": _is_text,
+    "neighbourhood": lambda v: _is_int(v) and v > 0,
     "grid": lambda v: v is None or v == "auto" or _is_int(v),
     "image_shape": _is_shape,
     "sigma": lambda v: _is_number(v) and v >= 0,

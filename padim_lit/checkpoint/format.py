@@ -18,7 +18,7 @@ VERSION = 1
 #: The key of a Lightning checkpoint under which it lies.
 KEY = "padim_lit"
 #: What it holds in every checkpoint.
-NEEDED = {"version", "spec", "provenance", "count"}
+NEEDED = {"version", "spec", "provenance", "count", "roi"}
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -93,7 +93,8 @@ def state_of(content: Any) -> dict[str, Any]:
     """``content[KEY]``, checked for its version.
 
     Keys: ``version``; ``spec``, the arguments of `Detector`; ``provenance``, what was fitted (data,
-    preprocessing), primitives; ``count``, N, 0 before a fit. After one also ``mean`` (P,D),
+    preprocessing), primitives; ``count``, N, 0 before a fit; ``roi``, the region of interest (h,w)
+    bool, or None. After one also ``mean`` (P,D),
     ``layer_means`` (L,P,D), ``whitening`` and ``scatter``, the bands of a `Triangle`, or packed; a
     slim checkpoint has the first alone; ``digests`` (N,16) of the images, or None where they are
     unknown; ``calibration``, see `padim_lit.deploy.calibration`, or None.

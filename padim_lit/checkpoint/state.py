@@ -1,5 +1,6 @@
 """A fitted detector as a checkpoint's content, and back."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from padim_lit import digests
 from padim_lit.checkpoint import format as checkpoint
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
+from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
 from padim_lit.model.moments import Moments
 from padim_lit.model.projection import PROJECTIONS
+from padim_lit.model.region_of_interest import RestrictedMap
 from padim_lit.model.triangular import Triangle
 
 
@@ -24,6 +27,7 @@ def full_state(detector: Detector) -> dict[str, Any]:
         "spec": detector.spec(),
         "provenance": detector.provenance,
         "count": detector.count,
+        "roi": detector.anomaly_map.roi,
     }
     if detector.whitening is not None:
         known = detector.fit_state
@@ -33,6 +37,7 @@ def full_state(detector: Detector) -> dict[str, Any]:
             # The bands themselves: packing would need the room of both once more.
             "whitening": list(detector.whitening.bands),
             "scatter": None if known is None else list(known.moments.scatter.bands),
+            "patches": None if known is None else known.moments.counts,
             "digests": None,
             "calibration": detector.calibration,
         }
@@ -51,7 +56,10 @@ def facts_of(detector: Detector) -> dict[str, Any]:
         "proj": projection.name,
         "dim": projection.dim,
         "seed": projection.seed,
-        "eps": detector.eps,
+        "density": detector.density.name,
+        "eps": detector.ridge.eps,
+        "eps_unit": detector.ridge.unit,
+        "neighbourhood": detector.neighbourhood,
         "grid": list(detector.map_grid),
         "sigma": detector.sigma,
         "image_score": detector.image_score,
@@ -65,7 +73,8 @@ def slim_state(detector: Detector, dtype: torch.dtype = torch.float32) -> dict[s
         InputError: not fitted.
     """
     packed = detector.require_fitted().pack(dtype)
-    return full_state(detector) | {"scatter": None, "digests": None, "whitening": packed}
+    nothing = dict.fromkeys(("scatter", "patches", "digests"))
+    return full_state(detector) | nothing | {"whitening": packed}
 
 
 def save_detector(detector: Detector, path: Path, state: dict[str, Any] | None = None) -> None:
@@ -81,6 +90,8 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
         raise InputError(f"checkpoint of another config: {wrong}")
     detector.reset()
     detector.provenance = state["provenance"]
+    if state["roi"] is not None:
+        detector.anomaly_map = RestrictedMap(detector.anomaly_map, state["roi"])
     if not state["count"]:
         return
     detector.count, detector.mean = state["count"], state["mean"]
@@ -88,8 +99,9 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
     detector.whitening = _triangle(state["whitening"], symmetric=False)
     if state["scatter"] is not None:  # of a slim checkpoint it is
         scatter = _triangle(state["scatter"], symmetric=True)
-        moments = Moments(detector.count, detector.mean, scatter)
-        detector.fit_state = FitState(moments, detector.layer_means, state["digests"])
+        moments = Moments(state["patches"], detector.mean, scatter)
+        known = detector.count, moments, detector.layer_means, state["digests"]
+        detector.fit_state = FitState(*known)
 
 
 @checkpoint.explained
@@ -104,15 +116,19 @@ def load_detector(path: str | Path, map_location: Any = "cpu") -> Detector:
     spec = dict(state["spec"])
     net = checkpoint.submodule_state(weights, "backbone.net.")
     backbone = Backbone(**spec.pop("backbone"), state=net)
-    name, dim, seed = spec.pop("proj"), spec.pop("dim"), spec.pop("seed")
-    if name not in PROJECTIONS:
-        raise InputError(
-            f"{path}: made with proj={name}, which is not known here; import the module that "
-            f"defines it first (known: {', '.join(PROJECTIONS)})"
-        )
-    options = spec.pop("proj_options")
-    projection = PROJECTIONS[name](backbone.embedding_dim, dim, seed, **options)
-    detector = Detector(backbone, projection, **spec)
+    dim, seed = spec.pop("dim"), spec.pop("seed")
+    found = []
+    for key, known in (("proj", PROJECTIONS), ("density", DENSITIES)):
+        name, options = spec.pop(key), spec.pop(f"{key}_options")
+        if name not in known:
+            raise InputError(
+                f"{path}: made with {key}={name}, which is not known here; import the module that "
+                f"defines it first (known: {', '.join(known)})"
+            )
+        found.append(partial(known[name], **options))
+    projection, density = found
+    projection = projection(backbone.embedding_dim, dim, seed)
+    detector = Detector(backbone, projection, density=density(dim, seed), **spec)
     detector.load_state_dict(weights)
     restore(detector, state)
     return detector.eval().to(map_location)

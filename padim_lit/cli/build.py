@@ -1,6 +1,7 @@
 """The only file that instantiates: data, model, logger and trainer from a mode's settings."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from padim_lit.checkpoint.format import KEY, differences, read
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.instantiate import instantiate, require_targets
 from padim_lit.cli.messages import one_line
+from padim_lit.cli.roi import read_roi
 from padim_lit.cli.settings import Embedding, Scoring, Settings, WithData
 from padim_lit.data import AnomalyData, reading
 from padim_lit.data.cache import digest_of, stamp
@@ -24,8 +26,11 @@ from padim_lit.data.files import typed_path
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
+from padim_lit.model.density import Density
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import Projection
+from padim_lit.model.region_of_interest import RestrictedMap
+from padim_lit.model.ridge import Ridge
 from padim_lit.model.weights import architecture
 from padim_lit.padim import PaDiM
 from padim_lit.sweep.ablation import Ablation
@@ -40,7 +45,7 @@ SHARDING = ("fsdp", "deepspeed", "model_parallel")
 #: Values of trainer.accelerator that may mean a GPU of CUDA's.
 GPU = ("auto", "gpu", "cuda")
 #: Settings of a detector that stand beside a sweep's results.
-SHOWN = ("eps", "sigma", "image_score")
+SHOWN = ("eps", "eps_unit", "neighbourhood", "sigma", "image_score")
 
 
 def make_data(settings: WithData, size: dict[str, Any]) -> AnomalyData:
@@ -57,7 +62,7 @@ def content_of(settings: Settings) -> dict[str, str]:
         size = getattr(settings, "size", {})
         with reading(look=False):
             found["data"] = instantiate(settings.data, **size).content()
-    names = {key: getattr(settings, key, None) for key in ("ckpt", "proj_from")}
+    names = {key: getattr(settings, key, None) for key in ("ckpt", "learnt_from")}
     if isinstance(settings.backbone, dict):
         names["weights"] = settings.backbone.get("weights")
     for key, name in names.items():
@@ -72,53 +77,70 @@ def make_backbone(settings: Embedding) -> Backbone:
 
 def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     # Before the backbone, whose weights may have to be fetched.
-    require_regular(settings.eps, settings.dim, data)
+    require_regular(settings, settings.dim, data)
     backbone = make_backbone(settings)
-    # The name is for tables and folders; a projection's class has its own.
-    node = {key: value for key, value in settings.proj.items() if key != "name"}
     projection = instantiate(
-        node, in_channels=backbone.embedding_dim, dim=settings.dim, seed=settings.seed
-    )
-    if settings.proj_from:
-        _adopt(projection, settings.proj_from, backbone)
+        _nameless(settings.proj),
+        in_channels=backbone.embedding_dim, dim=settings.dim, seed=settings.seed,
+    )  # fmt: skip
+    density = make_density(settings)(projection.dim, settings.seed)
+    if settings.learnt_from:
+        _adopt(projection, density, settings.learnt_from, backbone)
     how = {key: getattr(settings, key) for key in ("grid", *SHOWN)}
-    model = PaDiM(backbone, projection, image_shape=data.image_shape, **how)
-    model.detector.provenance = {
-        "data": data.name,
-        **data.provenance,
-        **data.size,
-        "weights": settings.backbone.get("weights"),
-    }
+    model = PaDiM(backbone, projection, data.image_shape, density, **how)
+    model.calibration, model.false_alarm_rate = settings.calibration, settings.false_alarm_rate
+    model.detector.provenance = {**data.facts, "weights": settings.backbone.get("weights")}
+    if settings.roi is not None:
+        detector = model.detector
+        detector.anomaly_map = RestrictedMap(detector.anomaly_map, read_roi(settings.roi, data))
+        detector.provenance["roi"] = str(settings.roi)
     return model
 
 
-def _adopt(projection: Projection, path: str, backbone: Backbone) -> None:
-    """Take over the Π of a checkpoint with the same backbone and options."""
+def make_density(settings: Scoring) -> Callable[[int, int], Density]:
+    """The density for a D and a seed."""
+    node = _nameless(settings.density)
+    return lambda dim, seed: instantiate(node, dim=dim, seed=seed)
+
+
+def _nameless(node: dict[str, Any]) -> dict[str, Any]:
+    """Without the name, which is for tables and folders: a class has its own."""
+    return {key: value for key, value in node.items() if key != "name"}
+
+
+def _adopt(projection: Projection, density: Density, path: str, backbone: Backbone) -> None:
+    """Take over what a checkpoint with the same backbone and options has learnt."""
     other = load_detector(path)
     asked = {"proj": projection.name, "dim": projection.dim, "proj_options": projection.options}
+    asked |= {"density": density.name, "density_options": density.options}
     wrong = differences(other.spec(), asked)
     if wrong or other.backbone.source_sha256 != backbone.source_sha256:
         raise InputError(
-            f"proj_from={path} is of another config: {wrong or 'other backbone weights'}; give the "
-            "same keys"
+            f"learnt_from={path} is of another config: {wrong or 'other backbone weights'}; give "
+            "the same keys"
         )
     projection.adopt(other.projection.matrix)
+    density.adopt(other.density)
 
 
 def make_ablation(
     settings: Scoring, data: AnomalyData, backbone: Backbone, folder: Path, resamples: int = 0
 ) -> Ablation:
     """Runs the backbone over `data`; the feature maps lie in `folder` until it is closed."""
-    how = settings.grid, settings.eps, settings.sigma, settings.image_score
-    return Ablation(backbone, data, folder, *how, resamples)
+    return Ablation(
+        backbone, data, folder, settings.grid, settings.sigma, make_density(settings),
+        Ridge(settings.eps, settings.eps_unit), settings.image_score, settings.neighbourhood,
+        resamples,
+    )  # fmt: skip
 
 
-def require_regular(eps: float, dim: int, data: AnomalyData) -> None:
+def require_regular(settings: Embedding, dim: int, data: AnomalyData) -> None:
     """Raise InputError where every covariance would be singular."""
     images = data.provenance["train_images"]
-    if eps == 0 and images <= dim:
+    shrinks = "shrinkage" in settings.density and settings.density["shrinkage"] != 0
+    if settings.eps == 0 and images <= dim and not shrinks:
         raise InputError(
-            f"eps={eps} with {images} training images and dim={dim}: every covariance would be "
+            f"eps=0 with {images} training images and dim={dim}: every covariance would be "
             "singular; set eps > 0 (PaDiM uses 0.01)"
         )
 
@@ -142,6 +164,7 @@ def facts(
         "embedding_dim": backbone.embedding_dim,
         "grid": "x".join(map(str, resolve_grid(backbone.grids(data.image_shape), settings.grid))),
         **{key: getattr(settings, key) for key in SHOWN if hasattr(settings, key)},
+        **({"density": settings.density.get("name")} if isinstance(settings, Scoring) else {}),
         **made_with(device),
     }
 
@@ -150,12 +173,11 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     """The checkpoint's PaDiM, after checking that the settings ask for just that one."""
     state = read(settings.ckpt)[KEY]
     saved, provenance = state["spec"], state["provenance"]
-    backbone, proj = settings.backbone, dict(settings.proj)
-    proj.pop("_target_")
+    backbone = settings.backbone
     given: dict[str, Any] = {
         "backbone": _given_backbone(backbone),
-        "proj": proj.pop("name"),
-        "proj_options": {k: v for k, v in proj.items() if v != "auto"},  # it became a number
+        **_given("proj", settings.proj),
+        **_given("density", settings.density),
         "image_shape": list(data.image_shape),
         **{key: getattr(settings, key) for key in ("seed", "grid", *SHOWN)},
     }
@@ -171,7 +193,22 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
         wrong = wrong or differences(provenance, asked)
     if wrong:
         raise InputError(f"ckpt={settings.ckpt} is of another config: {wrong}; give the same keys")
-    return PaDiM.load_from_checkpoint(settings.ckpt)
+    model = PaDiM.load_from_checkpoint(settings.ckpt)
+    if settings.roi is not None:
+        known = model.detector.anomaly_map.roi
+        if known is None or not torch.equal(known, read_roi(settings.roi, data)):
+            raise InputError(
+                f"ckpt={settings.ckpt} was fitted with another roi than {settings.roi}; leave it "
+                "out: the checkpoint holds its own"
+            )
+    return model
+
+
+def _given(key: str, node: dict[str, Any]) -> dict[str, Any]:
+    # What was left to the class became a number.
+    options = {k: v for k, v in node.items() if k not in ("_target_", "name")}
+    options = {k: v for k, v in options.items() if v not in ("auto", None)}
+    return {key: node["name"], f"{key}_options": options}
 
 
 def _given_backbone(backbone: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ _PACKAGE = Path(__file__).parents[1]
 #: The YAML files: part of an installed package, beside it in a checkout.
 CONF = next(c for c in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if c.is_dir())
 #: Keys of a config that hold what a class is made with.
-GROUPS = ("backbone", "proj", "data")
+GROUPS = ("backbone", "proj", "density", "data")
 _PREFIX = "class/"
 
 

@@ -1,30 +1,26 @@
 """What the modes that change a checkpoint share: the checkpoint, its good images, the new file."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from padim_lit import digests
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.cli.build import make_data
 from padim_lit.cli.settings import Loading, WithData
-from padim_lit.data.datamodule import default_workers
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
+from padim_lit.deploy.model_card import model_card
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
-from padim_lit.system.atomic import write_json
-from padim_lit.system.console import print_facts, progress
-from padim_lit.system.resource_errors import halving
+from padim_lit.system.atomic import write_json, write_text
+from padim_lit.system.console import print_facts
 from padim_lit.system.versions import versions
-
-T = TypeVar("T")
 
 LOOK = ("image_size", "crop_size")
 IMAGES = "FILE, FOLDER or PATTERN"
@@ -81,36 +77,6 @@ def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]
     return data.train_dataloader().dataset, data.name
 
 
-def over_images(
-    detector: Detector,
-    dataset: Dataset,
-    work: Callable[[Iterable[dict[str, Any]]], T],
-    device: torch.device,
-    batch_size: int,
-    num_workers: int | None,
-    what: str,
-) -> tuple[T, int]:
-    """``work(batches)`` with the detector on `device`, and the batch that the GPU's memory allowed.
-
-    Args:
-        detector: on the CPU before and after.
-        batch_size: at most; where memory runs out all is done anew with half of it.
-        num_workers: loader processes; None chooses from the number of cores.
-        what: names the work.
-    """
-    workers = default_workers() if num_workers is None else num_workers
-
-    def attempt(size: int) -> T:
-        loader = DataLoader(dataset, size, num_workers=workers)
-        with progress() as bar:
-            return work(bar.track(loader, description=what))
-
-    detector.to(device)
-    found = halving(batch_size, attempt, what)
-    detector.to("cpu")
-    return found
-
-
 def each_once(
     batches: Iterable[dict[str, Any]], left: Counter[str], known: set[bytes] = frozenset()
 ) -> Iterator[dict[str, Any]]:
@@ -147,6 +113,7 @@ def finish(
         "history": [*provenance.get("history", []), {"mode": what, **facts}],
     }
     save_detector(detector, path := folder / "model.ckpt")
+    write_text(folder / "model_card.md", model_card(detector))
     write_json(folder / f"{what}.json", {**facts, "train_images": detector.count, **versions()})
     undecided = [("note", NO_THRESHOLD)] if detector.calibration is None else []
     print_facts(*said, ("model", path), *undecided)

@@ -35,7 +35,7 @@ def help_text(*, _root_: DictConfig) -> str:
         about = MODES[name].settings_class().__doc__.partition("\n")[0]
         text += _line(f"mode={name}", about.replace("`", ""))
     text += _keys_of_modes(names)
-    for group in ("backbone", "proj", "data", "trainer", "logger"):
+    for group in ("backbone", "proj", "density", "data", "trainer", "logger"):
         node = _root_.get(group)
         if isinstance(node, DictConfig) and node.get("_target_"):
             text += _keys_of_group(group, node)

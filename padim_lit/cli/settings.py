@@ -18,12 +18,9 @@ from padim_lit.deploy.calibration import require_rate
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import require_image_score
 from padim_lit.model.detector import Detector
+from padim_lit.model.grid import require_neighbourhood
 from padim_lit.model.projection import require_seed
-
-
-def _require_eps(eps: float) -> None:
-    if not 0 <= eps < math.inf:
-        raise InputError(f"eps={eps}: must be finite, 0 or more; set eps > 0 (PaDiM: 0.01)")
+from padim_lit.model.ridge import Ridge
 
 
 def _require_threshold(threshold: float) -> None:
@@ -40,7 +37,9 @@ LOWEST = {
 HIGHEST = {"batch_size": 2**20, "num_workers": 1024}
 CHECKS: dict[str, Callable[[Any], None]] = {
     "seed": require_seed,
-    "eps": _require_eps,
+    "eps": Ridge,
+    "eps_unit": lambda unit: Ridge(unit=unit),
+    "neighbourhood": require_neighbourhood,
     "image_score": require_image_score,
     "threshold": _require_threshold,
     "false_alarm_rate": require_rate,
@@ -56,11 +55,12 @@ class Settings:
     """
 
     #: Groups of which a mode reads no key: it only needs that their modules are imported.
-    imported: ClassVar[tuple[str, ...]] = ("backbone", "proj")
+    imported: ClassVar[tuple[str, ...]] = ("backbone", "proj", "density")
 
     mode: str = MISSING
     backbone: Any = MISSING
     proj: Any = MISSING
+    density: Any = MISSING
 
     def __post_init__(self) -> None:
         for key, lowest in LOWEST.items():
@@ -137,15 +137,17 @@ class Embedding(WithData):
         crop_size: centre crop in pixels; null keeps all; auto: what the data set needs, mostly 224
         grid: patch positions along the longer side; auto: the second finest layer's; null: finest
         eps: ε on every covariance's diagonal
+        eps_unit: of ε: feature (squared feature units, as in PaDiM) or variance (times the mean)
     """
 
-    imported: ClassVar[tuple[str, ...]] = ("proj",)
+    imported: ClassVar[tuple[str, ...]] = ("proj", "density")
 
     data: Any = MISSING
     image_size: Any = "auto"  # int, [h, w] or auto
     crop_size: Any = "auto"  # int, [h, w], null or auto
     grid: Any = default_of(Detector, "grid")  # noqa: RUF009 - a constant
     eps: float = default_of(Detector, "eps")
+    eps_unit: str = default_of(Detector, "eps_unit")
 
     @property
     def size(self) -> dict[str, Any]:
@@ -159,10 +161,14 @@ class Scoring(Embedding):
     """Modes that fit anew and test.
 
     Args:
+        neighbourhood: each patch is the mean of so many positions a side; 1: itself alone
         sigma: blur of the anomaly map in pixels
         image_score: max of the map, or topk: mean of the top 2 % of the patch distances
     """
 
+    imported: ClassVar[tuple[str, ...]] = ("proj",)
+
+    neighbourhood: int = default_of(Detector, "neighbourhood")
     sigma: float = default_of(Detector, "sigma")
     image_score: str = default_of(Detector, "image_score")
 

@@ -1,88 +1,66 @@
-"""The threshold that mode=fit chooses without the test set, and what it does to that set."""
+"""What the threshold of a fit makes of the test images, in metrics.json and in words."""
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lightning.pytorch import Trainer
+from rich.table import Table
 
-from padim_lit.cli.good_images import over_images
 from padim_lit.data import AnomalyData
-from padim_lit.data.items import Item, ItemDataset, prepare
-from padim_lit.deploy.calibration import RATE, calibrate, describe, measure, recalibrate
+from padim_lit.deploy.calibration import contradicts, describe, needed, recalibrate
 from padim_lit.model.detector import Detector
-from padim_lit.model.learned import evenly_spaced
 from padim_lit.visualization.predictions import TestScore
 
-log = logging.getLogger(__name__)
-
-
-def choose_threshold(
-    data: AnomalyData, detector: Detector, trainer: Trainer, images: int, rate: float | None
-) -> None:
-    """Score training images as if each had been left out of the fit; sets ``detector.calibration``.
-
-    Args:
-        images: that are scored, at most; 0: none, and no threshold.
-        rate: share of good images that the threshold calls defective; None: the default.
-    """
-    if not images:
-        return
-    if detector.count != len(data.train_items) or detector.count < 3:
-        log.warning(
-            "no threshold: the fit took %d of %d training images; it needs all, and at least 3",
-            *(detector.count, len(data.train_items)),
-        )
-        return
-    rate = RATE if rate is None else rate
-    items = _unseen(data.train_items, detector.projection.fit_images, rate)
-    items = [items[i] for i in evenly_spaced(len(items), images)]
-    dataset = ItemDataset(items, data.resize_crop, data.reading.cache or prepare)
-    device = trainer.strategy.root_device
-    with trainer.precision_plugin.forward_context():
-        found, data.batch_size = over_images(
-            detector, dataset, lambda batches: measure(detector, batches, device), device,
-            data.batch_size, data.num_workers, "threshold",
-        )  # fmt: skip
-    detector.calibration = calibrate(found, rate)
-    log.info("%s", describe(detector.calibration))
-
-
-def _unseen(items: Sequence[Item], fit_images: int, rate: float) -> Sequence[Item]:
-    """The items that the projection has not learnt from, if they suffice for the rate; else all.
-
-    Those that it has seen score lower: on ELPV by 5 to 10 % on the median.
-    """
-    seen = set(evenly_spaced(len(items), fit_images))
-    unseen = [item for i, item in enumerate(items) if i not in seen]
-    return unseen if len(unseen) + 1 >= 1 / rate else items
+#: False-alarm rates whose thresholds a run shows beside its own.
+RATES = (0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 def at_threshold(
     rate: float | None, data: AnomalyData, detector: Detector, predictions: Iterable[TestScore]
 ) -> dict[str, Any]:
-    """For metrics.json: the threshold and what it makes of the test images that count."""
+    """For metrics.json: the threshold, what it makes of the test images that count, and others."""
     if detector.calibration is None:
         return {}
     known = recalibrate(detector.calibration, rate)
-    threshold, interval = known["threshold"], known["interval"] or (None, None)
+    low, high = known["interval"] or (None, None)
     counted = [p for p in predictions if data.test_items[p.index].count_image]
+    good = [p.score for p in counted if not p.label]
+    bad = [p.score for p in counted if p.label]
     found = {
-        "threshold": threshold,
+        "threshold": known["threshold"],
         "threshold_method": known["method"],
         "threshold_why": known["why"],
+        "threshold_said": describe(known),
         "threshold_images": len(known["scores"]),
+        "threshold_largest": float(known["scores"][-1]) if len(known["scores"]) else None,
         "threshold_rate": known["false_alarm_rate"],
-        "threshold_rate_low": interval[0],
-        "threshold_rate_high": interval[1],
+        "threshold_rate_low": low,
+        "threshold_rate_high": high,
         "threshold_map": known["map_threshold"],
-        "test/false_alarms": None,
-        "test/misses": None,
+        "threshold_contradicted": None,
+        **_wrong(known["threshold"], good, bad, "test/"),
     }
-    if threshold is not None:
-        found["test/false_alarms"] = sum(not p.label and p.score >= threshold for p in counted)
-        found["test/misses"] = sum(p.label and p.score < threshold for p in counted)
+    if (alarms := found["test/false_alarms"]) is not None and good:
+        found["threshold_contradicted"] = contradicts(known, alarms, len(good))
+    found["threshold_choices"] = [
+        {
+            "false_alarm_rate": each,
+            "threshold": (other := recalibrate(known, each))["threshold"],
+            "enough_images": other["method"] == "empirical",
+            **_wrong(other["threshold"], good, bad),
+        }
+        for each in RATES
+    ]
     return found
+
+
+def _wrong(
+    threshold: float | None, good: list[float], bad: list[float], where: str = ""
+) -> dict[str, Any]:
+    names = (f"{where}false_alarms", f"{where}misses")
+    if threshold is None:
+        return dict.fromkeys(names)
+    counts = (sum(s >= threshold for s in good), sum(s < threshold for s in bad))
+    return dict(zip(names, counts, strict=True))
 
 
 def notes_on(results: Mapping[str, Any]) -> list[str]:
@@ -91,17 +69,36 @@ def notes_on(results: Mapping[str, Any]) -> list[str]:
         return []
     if results["threshold"] is None:
         return [f"No threshold: {results['threshold_why']}."]
-    return [
-        (
-            f"Threshold {results['threshold']:.4g}: an image that scores as high is called "
-            "defective. It was set from good images alone, so that about "
-            f"{results['threshold_rate']:.2%} of good images are called defective; so few images "
-            f"tell that only roughly: {results['threshold_rate_low']:.2%} to "
-            f"{results['threshold_rate_high']:.2%}. On the test set it calls "
-            f"{results['test/false_alarms']} of {results['data/test_good']} good images defective "
-            f"and misses {results['test/misses']} of {results['data/test_defective']} defective "
-            "ones."
-        ),
-        "F1-max and the outlines in the heat maps use other thresholds, chosen on the test set: "
-        "they look better than new images will.",
+    good, bad = results["data/test_good"], results["data/test_defective"]
+    alarms, misses = results["test/false_alarms"], results["test/misses"]
+    said = results["threshold_said"]
+    notes = [
+        f"{said[0].upper()}{said[1:]}. An image that scores as high is called defective. On the "
+        f"test set that is {alarms} of {good} good images, and {misses} of {bad} defective ones "
+        "are missed."
     ]
+    if results["threshold_contradicted"]:
+        notes.append(
+            f"The test set contradicts the interval: {alarms} of {good} good images are more, or "
+            "fewer, false alarms than chance explains. Its good images differ from the training "
+            "images (light, camera, parts), or some of the training images show defects."
+        )
+    return notes
+
+
+def table_of_choices(results: Mapping[str, Any]) -> Table | None:
+    """What other thresholds would do; None where the test set has no defects that tell."""
+    choices = [c for c in results.get("threshold_choices", []) if c["misses"] is not None]
+    good, bad = results["data/test_good"], results["data/test_defective"]
+    if not choices or not bad:
+        return None
+    table = Table(title="Other thresholds: set false_alarm_rate", title_justify="left")
+    for name in ("false_alarm_rate", "threshold", "false alarms", "missed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for one in choices:
+        rate = one["false_alarm_rate"]
+        wrong = (f"{one['false_alarms']} of {good}", f"{one['misses']} of {bad}")
+        few = "" if one["enough_images"] else f"takes {needed(rate)} images"
+        table.add_row(f"{rate:g}", f"{one['threshold']:.4g}", *wrong, few)
+    return table

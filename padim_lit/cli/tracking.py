@@ -1,12 +1,15 @@
-"""Send a finished run to Weights & Biases, TensorBoard or a CSV file."""
+"""Send a finished run to Weights & Biases, MLflow, TensorBoard or a CSV file."""
 
+import csv
+import io
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from padim_lit.analysis.result_files import PREDICTIONS
@@ -71,6 +74,39 @@ def wandb_logger(
     return logger
 
 
+def mlflow_logger(
+    save_dir: str | os.PathLike,
+    *,
+    experiment_name: str = "padim_lit",
+    run_name: str | None = None,
+    tracking_uri: str | None = None,
+) -> MLFlowLogger:
+    """Make a Lightning logger for MLflow; its run starts when it is first used.
+
+    Args:
+        save_dir: folder that receives ``mlflow/`` where no server is named.
+        experiment_name, run_name: as in ``mlflow.start_run``.
+        tracking_uri: of a server or another store; None: MLFLOW_TRACKING_URI, else those files.
+
+    Raises:
+        InputError: mlflow is not installed.
+    """
+    # mlflow reports its use to its makers otherwise.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        # A database would need sqlalchemy, and one file for many jobs of a sweep.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        uri = (Path(save_dir) / "mlflow").absolute().as_uri()
+    try:
+        return MLFlowLogger(experiment_name, run_name, uri)
+    except ImportError as error:
+        raise InputError(
+            "logger=mlflow needs the package mlflow-skinny or mlflow, which is not installed; "
+            "run `pip install 'padim_lit[mlflow]'` or choose logger=csv"
+        ) from error
+
+
 @rank_zero_only
 def log_run(
     logger: Logger | None,
@@ -83,7 +119,7 @@ def log_run(
 ) -> None:
     """Log a finished run as far as its logger can hold it; None logs nothing.
 
-    W&B gets everything, TensorBoard the numbers and pictures, CSV the numbers.
+    W&B and MLflow get everything, TensorBoard the numbers and pictures, CSV the numbers.
 
     Args:
         config: the resolved config, plain containers.
@@ -100,6 +136,10 @@ def log_run(
     heats = [overlay(picture.image, picture.map, scale) for picture in pictures]
     if not isinstance(logger, WandbLogger):
         logger.log_metrics(numbers, step=0)
+        if isinstance(logger, MLFlowLogger):
+            _log_mlflow(
+                logger, config, results, predictions, list(zip(pictures, heats, strict=True))
+            )
         if isinstance(logger, TensorBoardLogger):
             for p, heat in zip(pictures, heats, strict=True):
                 # Grey where the truth is unknown: black would claim that there is no defect.
@@ -125,6 +165,28 @@ def log_run(
     # Strings and nulls have no chart, so history cannot hold them; numbers are there already, but
     # an explicit summary does not depend on what was logged last.
     run.summary.update(dict(results))
+
+
+def _log_mlflow(
+    logger: MLFlowLogger,
+    config: Mapping[str, Any],
+    results: Mapping[str, Any],
+    predictions: Sequence[TestScore],
+    pictures: Iterable[tuple[GalleryEntry, np.ndarray]],
+) -> None:
+    logger.log_hyperparams(dict(config))
+    client, run = logger.experiment, logger.run_id
+    client.log_dict(run, dict(results), "metrics.json")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([PREDICTIONS, *table_of(predictions)])
+    client.log_text(run, text.getvalue(), "predictions.csv")
+    for p, heat in pictures:
+        name = f"{p.role}-{p.rank}_{p.kind}_{PurePath(p.path).stem}{'_planted' * p.planted}"
+        client.log_image(run, np.concatenate((p.image, heat), 1), f"heatmaps/{_safe(name)}.png")
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 @rank_zero_only

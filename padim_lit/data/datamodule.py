@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,6 +20,7 @@ from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
 from padim_lit.data.repeats import judge_repeats
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.errors import InputError
+from padim_lit.system.cores import default_workers
 
 Primitive = str | int | float | bool | None
 
@@ -99,16 +99,6 @@ class RankBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return len(self.batches)
-
-
-def default_workers() -> int:
-    """Loader processes for this machine: none on up to two cores, else cores minus two, at most 8.
-
-    Decoding takes about a tenth of a small backbone's time, so on two cores, which the backbone
-    keeps busy, there is little to overlap.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(0, min(8, (cores or 1) - 2))
 
 
 @dataclass(frozen=True)
@@ -205,6 +195,11 @@ class AnomalyData(LightningDataModule):
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
         self.notes = [*split.notes, *said, *_notes(counts)]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a fit notes of its data: name, provenance, sizes."""
+        return {"data": self.name, **self.provenance, **self.size}
 
     def content(self) -> str:
         """A digest of all images and masks, their labels and names: other results, another one."""

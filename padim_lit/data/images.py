@@ -1,8 +1,9 @@
 """Reading images and masks from disk: every common pixel format becomes RGB or a boolean mask."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -42,6 +43,11 @@ def read_image(path: Path) -> Image.Image:
     Raises InputError for a missing, empty, truncated, unreadable or floating-point file.
     """
     return _use(path, lambda image: _eight_bit(_upright(image), path))
+
+
+def read_bytes(content: bytes, name: str = "the request's body") -> Image.Image:
+    """A file's content as `read_image` gives it from a path; raises as that does."""
+    return _decoded(io.BytesIO(content), name, lambda image: _eight_bit(_upright(image), name))
 
 
 def as_rgb(image: Image.Image, name: str = "in memory") -> Image.Image:
@@ -166,9 +172,18 @@ def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
     if path.stat().st_size == 0:
         raise InputError(f"image file is empty (0 bytes): {path}; replace or remove it")
     try:
+        file = path.open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    with file:
+        return _decoded(file, path, use)
+
+
+def _decoded(file: IO[bytes], path: Path | str, use: Callable[[Image.Image], T]) -> T:
+    try:
         # An open file, not its name: by name Pillow (13.0) maps uncompressed TIFFs into memory with
         # the sides swapped where the orientation tag turns them, which scrambles the pixels.
-        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise InputError(
                     f"image {path} has {image.width}×{image.height} pixels; allowed are "
@@ -178,9 +193,13 @@ def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
     except InputError:
         raise
     except Exception as error:  # a decoder may raise anything; it is this file's problem alone
-        raise InputError(
-            f"cannot read {path} as PNG, JPEG, TIFF or BMP ({_reason(error)}); replace or remove it"
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path | str, error: Exception) -> InputError:
+    return InputError(
+        f"cannot read {path} as PNG, JPEG, TIFF or BMP ({_reason(error)}); replace or remove it"
+    )
 
 
 def _reason(error: Exception) -> str:

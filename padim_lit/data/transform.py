@@ -67,14 +67,18 @@ class ResizeCrop:
 
         Unlike `mask`, this does not lose defects that are smaller than one resized pixel.
         """
+        left, top, right, bottom = self.seen(*mask.shape)
+        rows = slice(math.floor(top), math.ceil(bottom))
+        return bool(mask[rows, math.floor(left) : math.ceil(right)].any())
+
+    def seen(self, h: int, w: int) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) of what is seen of an (h, w) image, in its own pixels."""
         if self.crop is None:
-            return bool(mask.any())
-        h, w = self._resized(*mask.shape)
-        (top, left), (crop_h, crop_w) = self._corner(h, w), self.crop
-        to_rows, to_columns = mask.shape[0] / h, mask.shape[1] / w
-        rows = slice(math.floor(top * to_rows), math.ceil((top + crop_h) * to_rows))
-        columns = slice(math.floor(left * to_columns), math.ceil((left + crop_w) * to_columns))
-        return bool(mask[rows, columns].any())
+            return 0.0, 0.0, float(w), float(h)
+        rows, columns = self._resized(h, w)
+        y, x = h / rows, w / columns
+        (top, left), (crop_h, crop_w) = self._corner(rows, columns), self.crop
+        return left * x, top * y, (left + crop_w) * x, (top + crop_h) * y
 
     def _apply(self, image: Image.Image, filter: Image.Resampling) -> Image.Image:
         h, w = self._resized(image.height, image.width)

@@ -15,6 +15,7 @@ from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
 from padim_lit.model.moments import Moments, covariance
+from padim_lit.model.ridge import Ridge
 
 #: What to do with an image that is there already.
 REPEATS = ("refuse", "skip", "count")
@@ -42,16 +43,22 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
     wrong = differences(theirs, ours) or differences(looks[1], looks[0])
     if wrong:
         raise InputError(f"{names[1]} is of another config than {names[0]}: {wrong}")
+    rois = [d.anomaly_map.roi for d in (first, second)]
+    if rois != [None, None] and (None in rois or not torch.equal(*rois)):
+        raise InputError(f"{names[1]} has another roi than {names[0]}; fit both with the same")
     if first.backbone.source_sha256 != second.backbone.source_sha256:
         raise InputError(
             f"{names[1]} was fitted with other weights ({second.backbone.source}) than {names[0]} "
             f"({first.backbone.source}); moments of different features do not add"
         )
-    if not torch.equal(first.projection.matrix, second.projection.matrix):
-        raise InputError(
-            f"{names[1]} has learnt another proj={second.projection.name} than {names[0]}, from its"
-            f" own images; fit it again with proj_from={names[0]}, or use mode=update, or proj=jl"
-        )
+    for key in ("projection", "density"):
+        ours, theirs = (getattr(detector, key).state_dict() for detector in (first, second))
+        if any(not torch.equal(ours[name], theirs[name]) for name in ours):
+            kind = f"{key.replace('projection', 'proj')}={getattr(second, key).name}"
+            raise InputError(
+                f"{names[1]} has learnt another {kind} than {names[0]}, from its own images; fit "
+                f"it again with learnt_from={names[0]}, or use mode=update"
+            )
 
 
 def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> None:
@@ -150,7 +157,7 @@ def remove_images(detector: Detector, state: FitState, what: str) -> Safety:
             "more often than it holds them); give those that it was fitted on, unchanged"
         )
     rest = whole.subtract(state, left)
-    safety = _safety(whole.moments, rest.moments, detector.eps)
+    safety = _safety(whole.moments, rest.moments, detector.ridge)
     if safety.negative:
         raise InputError(
             f"{what}: at {safety.negative} positions rounding is larger than what would be left; "
@@ -160,16 +167,17 @@ def remove_images(detector: Detector, state: FitState, what: str) -> Safety:
     return safety
 
 
-def _safety(whole: Moments, rest: Moments, eps: float) -> Safety:
+def _safety(whole: Moments, rest: Moments, ridge: Ridge) -> Safety:
     unit = torch.finfo(whole.scatter.dtype).eps
     error, negative = 0.0, 0
+    eps, prior = ridge.of(rest)
+    weight = 0.0 if prior is None else prior[1]
     for start in range(0, len(whole.mean), BLOCK):
         block = slice(start, start + BLOCK)
         before, after = (
-            covariance(Moments(m.count, m.mean[block], m.scatter.at(block)), 0, symmetric=False)
-            for m in (whole, rest)
+            covariance(m.at(block), 0, symmetric=False, prior=prior) for m in (whole, rest)
         )
-        scale = (whole.count - 1) / (rest.count - 1)
+        scale = (whole.counts[block] - 1 + weight) / (rest.counts[block] - 1 + weight)
         # The trace bounds the norm, and with it what one rounding of the whole moves.
         rounding = unit * scale * before.diagonal(dim1=1, dim2=2).sum(dim=1)
         smallest = torch.linalg.eigvalsh(after)[:, 0]

@@ -14,7 +14,7 @@ from torch import Tensor
 from padim_lit.model.anomaly_map import top_count
 from padim_lit.model.detector import Detector
 from padim_lit.model.embedding import project
-from padim_lit.model.fit_state import mean_of_layers
+from padim_lit.model.region_of_interest import weights
 
 #: Positions that are named, most important first.
 NAMED = 5
@@ -93,18 +93,22 @@ def explain(detector: Detector, image: Tensor) -> Explanation:
     whitening, means = detector.require_fitted(), detector.layer_means
     features = detector.backbone(image[None].to(means.device))
     layers = project(features, detector.projection, detector.map_grid)
-    parts = mean_of_layers(layers, detector.map_grid, detector.projection.dim) - means  # (L,P,D)
+    shares = torch.cat([detector.add_up([layer]) for layer in layers])  # (L,P,D)
+    x = shares.sum(dim=0, keepdim=True)
+    owner = detector.density.nearest(x, detector.mean, whitening)[1][0]
+    parts = shares - means[:, owner]
     # W y_l of every layer, so that y_lᵀΣ⁻¹y = (W y_l)ᵀ(W y).
-    white = whitening.times(parts.transpose(0, 1).contiguous())  # (P,L,D)
+    factors = whitening.map(lambda band: band[owner])
+    white = factors.times(parts.transpose(0, 1).contiguous())  # (P,L,D)
     total = white.sum(dim=1, keepdim=True)
     distances = total.square().sum(dim=2).sqrt()[:, 0]
     by_layer = (white * total).sum(dim=2).T / distances.clamp(min=1e-30)  # (L,P)
 
     maps = detector.anomaly_map(by_layer)
-    weights = _weights(detector, distances, maps.sum(dim=0))
-    parts_of_score = weights * distances
+    by_position = _weights(detector, distances, maps.sum(dim=0))
+    parts_of_score = by_position * distances
     score = parts_of_score.sum()
-    shares = (weights * by_layer).sum(dim=1) / score.clamp(min=1e-30)
+    shares = (by_position * by_layer).sum(dim=1) / score.clamp(min=1e-30)
     names = [
         f"layer {layer} ({f.shape[-2]}×{f.shape[-1]})"
         for layer, f in zip(detector.backbone.layers, features, strict=True)
@@ -121,13 +125,12 @@ def _weights(detector: Detector, distances: Tensor, map: Tensor) -> Tensor:
     """w (P,) with score = Σ_p w_p M_p."""
     if detector.image_score == "max":
         peak = int(map.argmax())
-        row, column = divmod(peak, map.shape[1])
-        rows, columns = detector.anomaly_map.rows[row], detector.anomaly_map.columns[column]
-        return torch.outer(rows, columns).flatten()
-    count = top_count(len(distances))
-    weights = torch.zeros_like(distances)
-    weights[distances.topk(count).indices] = 1 / count
-    return weights
+        return weights(detector.anomaly_map, *divmod(peak, map.shape[1]))
+    counted = detector.anomaly_map.counted(torch.arange(len(distances))[None])[0]
+    count = top_count(len(counted))
+    found = torch.zeros_like(distances)
+    found[counted[distances[counted].topk(count).indices]] = 1 / count
+    return found
 
 
 def _positions(detector: Detector, distances: Tensor, shares: Tensor) -> list[Position]:

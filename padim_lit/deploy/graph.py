@@ -2,15 +2,19 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.detector import Detector
-from padim_lit.model.embedding import add_up, project
+from padim_lit.model.embedding import project
 from padim_lit.model.projection import Projection
+from padim_lit.model.triangular import Triangle
 
 #: What the graph returns, in order; without a threshold the last one is left out.
 OUTPUTS = ("score", "map", "decision")
+# Components of a mixture whose distances are computed at once.
+AT_ONCE = 32
 
 
 class Graph(nn.Module):
@@ -34,8 +38,6 @@ class Graph(nn.Module):
     (torch.Size([2]), torch.Size([2, 64, 64]), torch.bool)
     """
 
-    mean: Tensor
-
     def __init__(
         self, detector: Detector, threshold: float | None = None, preprocess: bool = False
     ):
@@ -44,19 +46,18 @@ class Graph(nn.Module):
         self.threshold, self.preprocess, self.how = threshold, preprocess, detector.image_score
         self.backbone, self.projection = detector.backbone, detector.projection
         self.anomaly_map, self.grid = detector.anomaly_map, detector.map_grid
-        self.register_buffer("mean", detector.mean.float().unsqueeze(2))  # (P,D,1)
-        self.stops = [rows.stop for rows, _ in whitening]
-        for i, band in enumerate(whitening.bands):
-            self.register_buffer(f"whitening{i}", band.float())
+        self.add_up = detector.add_up
+        kind = OfPositions if detector.density.per_position else OfComponents
+        self.distances = kind(detector.mean.float(), whitening)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Images → score (B,), map (B,h,w) and, with a threshold, decision (B,) bool."""
         if self.preprocess:
             image = image.permute(0, 3, 1, 2).float() / 255
         layers = project(self.backbone(image), self, self.grid)
-        distances = self._distances(add_up(layers, self.grid, self.projection.dim))
+        distances = self.distances(self.add_up(layers))
         maps = self.anomaly_map(distances)
-        score = image_score(distances, maps, self.how)
+        score = image_score(self.anomaly_map.counted(distances), maps, self.how)
         if self.threshold is None:
             return score, maps
         return score, maps, score >= self.threshold
@@ -65,14 +66,64 @@ class Graph(nn.Module):
         """As any projection's: a product with its columns."""
         return Projection.project_layer(self.projection, features, start)
 
-    def _distances(self, x: Tensor) -> Tensor:
-        """(B,P,D) → M = ‖W(x−μ)‖ (B,P), eq. 5 and 10."""
+
+class OfPositions(nn.Module):
+    """(B,P,D) → M = ‖W(x−μ)‖ (B,P), eq. 5 and 10, one Gaussian a position.
+
+    >>> OfPositions(detector.mean.float(), detector.whitening)(torch.zeros(1, 64, 8)).shape
+    torch.Size([1, 64])
+    """
+
+    mean: Tensor
+
+    def __init__(self, mean: Tensor, whitening: Triangle):
+        super().__init__()
+        self.register_buffer("mean", mean.unsqueeze(2))  # (P,D,1)
+        self.stops = [rows.stop for rows, _ in whitening]
+        for i, band in enumerate(whitening.bands):
+            self.register_buffer(f"whitening{i}", band.float())
+
+    def forward(self, x: Tensor) -> Tensor:
         deviation = x.permute(1, 2, 0) - self.mean
         squares: Tensor | float = 0.0
         for i, stop in enumerate(self.stops):
             z = getattr(self, f"whitening{i}") @ deviation[:, :stop]
             squares = squares + (z * z).sum(dim=1)
         return squares.sqrt().T
+
+
+class OfComponents(nn.Module):
+    """(B,P,D) → min_k ‖W_k(x−μ_k)‖ (B,P) over the K components of a mixture.
+
+    All of them are computed, a few at a time: which could be left out depends on the values, and a
+    graph is the same for all.
+
+    >>> OfComponents(detector.mean.float(), detector.whitening)(torch.zeros(1, 9, 8)).shape
+    torch.Size([1, 9])
+    """
+
+    centre: Tensor
+
+    def __init__(self, mean: Tensor, whitening: Triangle):
+        super().__init__()
+        self.count, self.dim = mean.shape
+        self.register_buffer("centre", mean.mean(dim=0))  # so that Wx − Wμ does not cancel
+        square = whitening.square(symmetric=False, dtype=torch.float32)  # (K,D,D)
+        offset = (square @ (mean - self.centre).unsqueeze(2)).flatten()
+        self.steps = -(-self.count // AT_ONCE)
+        for i in range(self.steps):
+            some = slice(i * AT_ONCE, (i + 1) * AT_ONCE)
+            self.register_buffer(f"whitening{i}", square[some].flatten(0, 1).T.contiguous())
+            self.register_buffer(f"offset{i}", offset.view(self.count, -1)[some].flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - self.centre
+        least = None
+        for i in range(self.steps):
+            z = x @ getattr(self, f"whitening{i}") - getattr(self, f"offset{i}")  # (B,P,k·D)
+            squares = (z * z).unflatten(2, (-1, self.dim)).sum(dim=3).amin(dim=2)
+            least = squares if least is None else torch.minimum(least, squares)
+        return least.sqrt()
 
 
 def names(threshold: float | None) -> Iterable[str]:

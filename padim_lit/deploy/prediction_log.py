@@ -84,16 +84,16 @@ class ScoredFiles:
         p_value: float | None,
         is_anomalous: bool | None,
         threshold: float | None,
-        why: dict[str, Any] | None = None,
+        more: dict[str, Any] | None = None,
     ) -> None:
         """Write an image's lines, the CSV's first: the other says that it is done.
 
-        `why` are more keys of the JSON line, such as what the score is made of.
+        `more` are further keys of the JSON line, such as regions and what the score is made of.
         """
         decision = DECISIONS[is_anomalous]
         self._write(1, _csv_line((version.path, score, p_value, decision)))
         found = {"score": score, "p_value": p_value, "decision": decision, "threshold": threshold}
-        self._line(version, **found, **(why or {}))
+        self._line(version, **found, **(more or {}))
         self.counts[decision] += 1
 
     def add_error(self, version: Version, error: str) -> None:

@@ -21,6 +21,7 @@ from padim_lit.data.images import as_rgb, from_array, read_image
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.deploy.calibration import describe, p_value, recalibrate
 from padim_lit.deploy.explanation import Explanation, explain
+from padim_lit.deploy.regions import Region, View, find
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.resource_errors import in_parts
@@ -42,6 +43,9 @@ class Prediction:
         map: (h,w) float32, distance of each pixel of what the model saw.
         threshold: of the score.
         path: where it came from; None for what was in memory.
+        regions: connected parts of the map at or above the predictor's `map_threshold`, in pixels
+            of the picture as it was given, highest peak first; None without such a threshold.
+        view: where the map lies in that picture.
     """
 
     score: float
@@ -49,15 +53,26 @@ class Prediction:
     is_anomalous: bool | None
     map: np.ndarray
     threshold: float | None
-    path: str | None = None
+    path: str | None
+    regions: list[Region] | None
+    view: View
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What the model sees of one image: (h,w,3) uint8, or (3,h,w) float32 in [0, 1] as given."""
+    """What the model sees of one image.
+
+    Attributes:
+        values: (h,w,3) uint8, or (3,h,w) float32 in [0, 1] as given.
+        path: of the image.
+        view: where that lies in the picture; None: it is all of it.
+        picture: the picture itself, upright RGB, made smaller where asked for; None: not kept.
+    """
 
     values: np.ndarray | Tensor
     path: str | None = None
+    view: View | None = None
+    picture: Image.Image | None = None
 
     def tensor(self) -> Tensor:
         """(3,h,w) float32 in [0, 1]."""
@@ -99,7 +114,7 @@ class Predictor:
             checkpoint's scores of good images; None takes the checkpoint's.
 
     Attributes:
-        threshold, map_threshold: of scores, and of the maps' contours; None where unknown.
+        threshold, map_threshold: of scores, and of the maps' regions; None where unknown.
         threshold_source: where the threshold is from, in words.
         calibration: see `padim_lit.deploy.calibration.calibrate`; None where there is none.
 
@@ -111,6 +126,8 @@ class Predictor:
     >>> found = predictor(np.zeros((480, 640, 3), np.uint8))
     >>> found.map.shape, found.is_anomalous is (found.score >= 3.0)
     ((64, 64), True)
+    >>> [region.numbers()["box"] for region in found.regions]
+    [[0.0, 0.0, 640.0, 480.0]]
     """
 
     def __init__(
@@ -133,6 +150,8 @@ class Predictor:
             )
         self.device = _device(device)
         self.detector = detector.to(self.device).eval()
+        roi = detector.anomaly_map.roi
+        self._roi = None if roi is None else roi.cpu().numpy()
         default = 1 if self.device.type == "cpu" else BATCH
         self.batch_size = default if batch_size is None else batch_size
         if self.batch_size < 1:
@@ -175,10 +194,11 @@ class Predictor:
         self,
         images: Iterable[Any],
         on_error: Callable[[Any, InputError], None] | None = None,
+        picture: int = 0,
     ) -> Iterator[tuple[Seen, Prediction]]:
-        """As `stream`, with what the model saw of each image."""
+        """As `stream`, with what the model saw of each image; `picture` as in `see`."""
         batch: list[Seen] = []
-        for seen in self._read(images, on_error):
+        for seen in self._read(images, on_error, picture):
             batch.append(seen)
             if len(batch) == self.batch_size:
                 yield from zip(batch, self.score(batch), strict=True)
@@ -186,14 +206,17 @@ class Predictor:
         if batch:
             yield from zip(batch, self.score(batch), strict=True)
 
-    def see(self, image: Any) -> Seen:
-        """What the model sees of one image; raises InputError for what is none."""
+    def see(self, image: Any, picture: int = 0) -> Seen:
+        """What the model sees of one image; raises InputError for what is none.
+
+        The picture itself is kept beside it, with at most `picture` pixels on its longer side.
+        """
         if isinstance(image, str | PathLike):
             # What was typed may begin with ~; a Path was found, perhaps below a folder named so.
             path = typed_path(image) if isinstance(image, str) else Path(image)
-            return self._see_picture(read_image(path), os.fspath(image))
+            return self._see_picture(read_image(path), picture, os.fspath(image))
         if isinstance(image, Image.Image):
-            return self._see_picture(as_rgb(image))
+            return self._see_picture(as_rgb(image), picture)
         if not isinstance(image, np.ndarray | Tensor):
             raise InputError(
                 f"{type(image).__name__} is no image; give a path, a PIL image, an array (h,w,3) "
@@ -209,7 +232,7 @@ class Predictor:
             image = (image.float() if image.is_floating_point() else image).numpy()
         if image.dtype.kind == "f":
             return self._see_floats(image)
-        return self._see_picture(from_array(image))
+        return self._see_picture(from_array(image), picture)
 
     def score(self, batch: Sequence[Seen]) -> list[Prediction]:
         """Predictions of what `see` gave, scored as one batch."""
@@ -222,7 +245,7 @@ class Predictor:
                 raise InputError(
                     f"{seen.path or 'an image'}: its score is not finite; check weights"
                 )
-            found.append(self._prediction(score, map.copy(), seen.path))
+            found.append(self._prediction(score, map.copy(), seen))
         return found
 
     def explain(self, image: Any) -> Explanation:
@@ -236,8 +259,12 @@ class Predictor:
         """
         return explain(self.detector, self.see(image).tensor())
 
-    def _see_picture(self, image: Image.Image, path: str | None = None) -> Seen:
-        return Seen(np.asarray(self.resize_crop.image(image)), path)
+    def _see_picture(self, image: Image.Image, picture: int, path: str | None = None) -> Seen:
+        size = image.height, image.width
+        values, view = self.resize_crop.image(image), View(size, self.resize_crop.seen(*size))
+        if picture:
+            image.thumbnail((picture, picture), Image.Resampling.BILINEAR)
+        return Seen(np.asarray(values), path, view, image if picture else None)
 
     def _see_floats(self, image: np.ndarray) -> Seen:
         low, high = (float(f(image)) if image.size else np.nan for f in (np.min, np.max))
@@ -251,7 +278,10 @@ class Predictor:
         return Seen(torch.from_numpy(values))
 
     def _read(
-        self, images: Iterable[Any], on_error: Callable[[Any, InputError], None] | None
+        self,
+        images: Iterable[Any],
+        on_error: Callable[[Any, InputError], None] | None,
+        picture: int,
     ) -> Iterator[Seen]:
         # Ahead only of what is there already: a camera's next picture may be minutes away.
         ahead = AHEAD if isinstance(images, Sequence) else 0
@@ -272,7 +302,7 @@ class Predictor:
         pool = ThreadPoolExecutor(2)
         try:
             for image in images:
-                waiting.append((image, pool.submit(self.see, image)))
+                waiting.append((image, pool.submit(self.see, image, picture)))
                 if len(waiting) > ahead:
                     yield from first()
             while waiting:
@@ -280,15 +310,18 @@ class Predictor:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _prediction(self, score: float, map: np.ndarray, path: str | None) -> Prediction:
-        threshold = self.threshold
+    def _prediction(self, score: float, map: np.ndarray, seen: Seen) -> Prediction:
+        threshold, (h, w) = self.threshold, map.shape
+        view = seen.view or View((h, w), (0, 0, w, h))
         return Prediction(
             score,
             None if self._good is None else p_value(score, self._good),
             None if threshold is None else score >= threshold,
             map,
             threshold,
-            path,
+            seen.path,
+            find(map, self.map_threshold, view, self._roi),
+            view,
         )
 
     def _set_threshold(self, threshold: float | None, rate: float | None) -> None:

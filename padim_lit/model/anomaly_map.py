@@ -30,6 +30,7 @@ class AnomalyMap(nn.Module):
 
     rows: Tensor
     columns: Tensor
+    roi: Tensor | None  # (h,w) bool: what counts, see `RestrictedMap`; None: all
 
     def __init__(self, grid: tuple[int, int], image_shape: tuple[int, int], sigma: float = 4.0):
         super().__init__()
@@ -38,6 +39,7 @@ class AnomalyMap(nn.Module):
                 f"sigma={sigma}: must be between 0 (no blur) and the image's side, in pixels"
             )
         self.grid, self.image_shape, self.sigma = tuple(grid), tuple(image_shape), sigma
+        self.register_buffer("roi", None, persistent=False)
         for name, inside, outside in zip(("rows", "columns"), grid, image_shape, strict=True):
             matrix = _blur(outside, sigma) @ _upsample(inside, outside)
             self.register_buffer(name, matrix.float(), persistent=False)
@@ -45,6 +47,10 @@ class AnomalyMap(nn.Module):
     def forward(self, distances: Tensor) -> Tensor:
         """(B,P) distances → (B,h,w) map, in the same unit."""
         return self.rows @ distances.unflatten(1, self.grid) @ self.columns.T
+
+    def counted(self, distances: Tensor) -> Tensor:
+        """Those of (B,P,…) distances or features that count."""
+        return distances
 
 
 #: Ways to make one score of an image's distances.
@@ -66,7 +72,7 @@ def image_score(distances: Tensor, anomaly_map: Tensor, how: str = "max") -> Ten
     """One score an image, (B,), in the distances' unit.
 
     Args:
-        distances: (B,P) Mahalanobis distances.
+        distances: (B,P) Mahalanobis distances of the positions that count.
         anomaly_map: (B,h,w), made of them.
         how: "max", the maximum of the map (PaDiM §4.1.2), or "topk", the mean of the top 2 % of
             the distances, at least one.

@@ -125,6 +125,17 @@ class Backbone(nn.Module):
             maps = self.net(x.contiguous(memory_format=torch.channels_last))
         return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last else maps
 
+    def require_images(self, images: Tensor, image_shape: tuple[int, int]) -> None:
+        """Raise InputError unless `images` are of that shape (h, w), with values in [0, 1]."""
+        if images.shape[-2:] != image_shape or not images.is_floating_point():
+            given, made = ("×".join(map(str, s)) for s in (images.shape[-2:], image_shape))
+            raise InputError(
+                f"images are {given} pixels of {images.dtype}, and this model takes {made} in "
+                "[0, 1]; give PaDiM(..., image_shape=(h, w)), or the data image_size and crop_size"
+            )
+        if (high := float(images.max())) > 1.001:
+            raise InputError(f"images have values up to {high:g}; the model takes RGB in [0, 1]")
+
     def grids(self, image_shape: tuple[int, int]) -> list[tuple[int, int]]:
         """(H_l, W_l) of each layer for images of (h, w) pixels, by running one blank image.
 

@@ -1,7 +1,6 @@
-"""What scores images: backbone, projection, one Gaussian for each position, anomaly map."""
+"""What scores images: backbone, projection, Gaussians, anomaly map."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +9,13 @@ from torch import Tensor, nn
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import AnomalyMap, image_score, require_image_score
 from padim_lit.model.backbone import Backbone
+from padim_lit.model.density import Density, PerPosition
 from padim_lit.model.embedding import ProjectedLayer, add_up, project
-from padim_lit.model.fit_state import FitState, mean_of_layers
-from padim_lit.model.gaussian import mahalanobis, scoring_bytes, whiten
-from padim_lit.model.grid import resolve_grid
+from padim_lit.model.fit_state import FitState
+from padim_lit.model.gaussian import scoring_bytes, whiten
+from padim_lit.model.grid import require_neighbourhood, resolve_grid
 from padim_lit.model.projection import Projection
+from padim_lit.model.ridge import Ridge
 from padim_lit.model.triangular import Triangle, triangle_bytes
 
 #: Of the backbone, as Lightning names it; `Detector.precision` says what a fit used.
@@ -28,15 +29,18 @@ class Detector(nn.Module):
         backbone: frozen feature extractor with C channels.
         projection: Π from C to D.
         image_shape: (h, w) of the images in pixels.
-        eps: ε ≥ 0 added to every covariance's diagonal, in squared feature units (eq. 4).
+        density: which Gaussians; None takes one a position.
+        eps: ε ≥ 0 added to every covariance's diagonal (eq. 4), in `eps_unit`.
+        eps_unit: "feature" (squared, as in PaDiM) or "variance", see `Ridge`.
+        neighbourhood: each patch is the mean of so many positions a side, see `add_up`.
         grid: positions along the longer side; features are averaged down to it. "auto" takes the
             second finest layer's grid, None the finest layer's.
         sigma: σ of the map's blur, in pixels.
         image_score: "max" or "topk", see `padim_lit.model.anomaly_map.image_score`.
 
     Attributes:
-        mean, whitening: (P,D) and P triangles of D rows after a fit, else None.
-        layer_means: (L,P,D) after a fit, each layer's share of the mean.
+        mean, whitening: (G,D) and G triangles of D rows after a fit, else None.
+        layer_means: (L,G,D) after a fit, each layer's share of the mean.
         count: N, the images that they were made of; 0 before a fit.
         fit_state: the sums that they were made of, to which images can be added; None before a
             fit and in slim checkpoints.
@@ -64,24 +68,28 @@ class Detector(nn.Module):
         backbone: Backbone,
         projection: Projection,
         image_shape: tuple[int, int] = (224, 224),
+        density: Density | None = None,
         eps: float = 0.01,
+        eps_unit: str = "feature",
+        neighbourhood: int = 1,
         grid: int | str | None = "auto",
         sigma: float = 4.0,
         image_score: str = "max",
     ):
         super().__init__()
-        if not 0 <= eps < math.inf:
-            raise InputError(f"eps={eps}: must be finite and 0 or more (PaDiM uses 0.01)")
+        density = density or PerPosition(projection.dim)
+        self.ridge = Ridge(eps, eps_unit, density.shrinkage)
+        require_neighbourhood(neighbourhood)
         if projection.in_channels != backbone.embedding_dim:
             raise InputError(
                 f"the projection takes C={projection.in_channels} channels but backbone "
                 f"{backbone.name} gives {backbone.embedding_dim}"
             )
         require_image_score(image_score)
-        self.backbone, self.projection = backbone, projection
+        self.backbone, self.projection, self.density = backbone, projection, density
         h, w = image_shape
-        self.image_shape, self.eps, self.grid, self.sigma = (h, w), eps, grid, sigma
-        self.image_score = image_score
+        self.image_shape, self.neighbourhood = (h, w), neighbourhood
+        self.grid, self.sigma, self.image_score = grid, sigma, image_score
         self.map_grid = resolve_grid(backbone.grids(self.image_shape), grid)
         self.anomaly_map = AnomalyMap(self.map_grid, self.image_shape, sigma)
         # No buffer: DDP would broadcast them before every step.
@@ -100,15 +108,20 @@ class Detector(nn.Module):
         return self.map_grid[0] * self.map_grid[1]
 
     @property
+    def gaussians(self) -> int:
+        """G."""
+        return self.density.gaussians(self.positions)
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of what scoring needs beside backbone and Π, see `scoring_bytes`."""
-        return scoring_bytes(self.positions, self.projection.dim)
+        return scoring_bytes(self.gaussians, self.projection.dim)
 
     @property
     def fit_bytes(self) -> int:
         """Bytes of moments and factors in memory."""
         dim = self.projection.dim
-        return 2 * triangle_bytes(self.positions, dim) + 8 * self.positions * dim
+        return 2 * triangle_bytes(self.gaussians, dim) + 8 * self.gaussians * dim
 
     @property
     def precision(self) -> str:
@@ -125,17 +138,8 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def project(self, images: Tensor, projection: Projection | None = None) -> list[ProjectedLayer]:
-        """(B,3,h,w) images → each layer's share of their embeddings, float32 under any autocast.
-
-        Raises:
-            InputError: images of another size than the model is made for, or of whole numbers.
-        """
-        if images.shape[-2:] != self.image_shape or not images.is_floating_point():
-            given, made = ("×".join(map(str, s)) for s in (images.shape[-2:], self.image_shape))
-            raise InputError(
-                f"images are {given} pixels of {images.dtype}, and this model takes {made} in "
-                "[0, 1]; give PaDiM(..., image_shape=(h, w)), or the data image_size and crop_size"
-            )
+        """(B,3,h,w) images → each layer's share of their embeddings, float32 under any autocast."""
+        self.backbone.require_images(images, self.image_shape)
         features = self.backbone(images)
         with torch.autocast(images.device.type, enabled=False):
             return project(features, projection or self.projection, self.map_grid)
@@ -143,13 +147,17 @@ class Detector(nn.Module):
     @torch.no_grad()
     def embed(self, images: Tensor, projection: Projection | None = None) -> Tensor:
         """(B,3,h,w) images → (B,P,D) projected embeddings."""
-        dim = (projection or self.projection).dim
-        return add_up(self.project(images, projection), self.map_grid, dim)
+        return self.add_up(self.project(images, projection), (projection or self.projection).dim)
+
+    def add_up(self, layers: Sequence[ProjectedLayer], dim: int | None = None) -> Tensor:
+        """The layers' shares → the embeddings (B,P,D) that they add up to."""
+        dim = dim or self.projection.dim
+        return add_up(layers, self.map_grid, dim, self.neighbourhood)
 
     def empty_state(self) -> FitState:
         """A fit of no image, for `update_state`, where the module is."""
-        device, layers = self.projection.matrix.device, len(self.backbone.layers)
-        return FitState.empty(self.positions, self.projection.dim, layers, device)
+        moments = self.density.empty(self.positions, self.projection.matrix.device)
+        return FitState.empty(moments, len(self.backbone.layers))
 
     @torch.no_grad()
     def update_state(self, state: FitState, batch: Mapping[str, Any]) -> FitState:
@@ -160,28 +168,26 @@ class Detector(nn.Module):
             batch: ``image`` (B,3,h,w), and where they are known ``digest`` (B,16) and ``path``.
 
         Raises:
-            InputError: images out of range; features that are not finite; it names the image.
+            InputError: features that are not finite; it names the image.
         """
-        if (high := float(batch["image"].max())) > 1.001:
-            raise InputError(f"images have values up to {high:g}; the model takes RGB in [0, 1]")
         layers = self.project(batch["image"])
-        means = mean_of_layers(layers, self.map_grid, self.projection.dim)
-        x = add_up(layers, self.map_grid, self.projection.dim)
-        require_finite(x, batch)
-        return state.update(x, means, batch.get("digest"))
+        for layer in layers:
+            require_finite(layer.values, batch)
+        moments, means = self.density.gather(state.moments, layers, self.add_up)
+        return state.update(moments, means, len(batch["image"]), batch.get("digest"))
 
     def distances(self, images: Tensor) -> Tensor:
         """(B,3,h,w) images in [0, 1] → (B,P) Mahalanobis distances, not squared."""
         x = self.embed(images)
         with torch.autocast(images.device.type, enabled=False):
-            return mahalanobis(x, self.mean, self.require_fitted())
+            return self.density.nearest(x, self.mean, self.require_fitted())[0]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B,3,h,w) images in [0, 1] → scores (B,) and anomaly maps (B,h,w)."""
         distances = self.distances(images)
         with torch.autocast(images.device.type, enabled=False):
             maps = self.anomaly_map(distances)
-        return image_score(distances, maps, self.image_score), maps
+        return image_score(self.anomaly_map.counted(distances), maps, self.image_score), maps
 
     def set_state(self, state: FitState) -> None:
         """Score with the Gaussians of this fit from now on.
@@ -189,7 +195,11 @@ class Detector(nn.Module):
         Raises:
             InputError: fewer than 2 images, or a singular covariance.
         """
-        self.mean, self.whitening = state.moments.mean, whiten(state.moments, self.eps)
+        if state.count < 2:
+            raise InputError(
+                f"{state.count} training image: a covariance needs at least 2; add good images"
+            )
+        self.mean, self.whitening = state.moments.mean, whiten(state.moments, self.ridge)
         self.layer_means, self.count = state.layer_means, state.count
         self.fit_state, self.calibration = state, None
 
@@ -216,14 +226,18 @@ class Detector(nn.Module):
         return self.fit_state
 
     def spec(self) -> dict[str, Any]:
-        """What was fitted, as primitives: backbone, projection, ε, grid, image shape, σ."""
+        """What was fitted, as primitives: backbone, projection, density, ε, grid, shape, σ."""
         return {
             "backbone": self.backbone.spec(),
             "proj": self.projection.name,
             "dim": self.projection.dim,
             "seed": self.projection.seed,
             "proj_options": self.projection.options,
-            "eps": self.eps,
+            "density": self.density.name,
+            "density_options": self.density.options,
+            "eps": self.ridge.eps,
+            "eps_unit": self.ridge.unit,
+            "neighbourhood": self.neighbourhood,
             "grid": self.grid,
             "image_shape": list(self.image_shape),
             "sigma": self.sigma,

@@ -54,13 +54,17 @@ def project(
     return layers
 
 
-def add_up(layers: Sequence[ProjectedLayer], grid: tuple[int, int], dim: int) -> Tensor:
+def add_up(
+    layers: Sequence[ProjectedLayer], grid: tuple[int, int], dim: int, neighbourhood: int = 1
+) -> Tensor:
     """Πx = Σ_l up(Π_l f_l): the layers' shares, repeated to the grid's nearest positions and added.
 
     Args:
         layers: of `project`; their values may be changed.
         grid: (H, W).
         dim: D.
+        neighbourhood: side s, odd: each position becomes the mean of the s×s around it, of those
+            that lie on the grid (as in PatchCore, Roth et al. 2022, §3.1).
 
     Returns:
         (B,P,D) float32, positions row by row.
@@ -79,21 +83,30 @@ def add_up(layers: Sequence[ProjectedLayer], grid: tuple[int, int], dim: int) ->
         others = list(layers)
     for layer in others:
         _add_upsampled(out[..., layer.dims], layer.values)
+    if neighbourhood > 1:
+        # A mean is linear, so it may follow Π, which leaves fewer numbers to average.
+        around = F.avg_pool2d(out.permute(0, 3, 1, 2), neighbourhood, 1, neighbourhood // 2,
+                              count_include_pad=False)  # fmt: skip
+        out = around.permute(0, 2, 3, 1).contiguous()
     return out.view(batch, height * width, dim)
 
 
 def embed(
-    features: Sequence[Tensor], projection: Projection, grid: tuple[int, int] | None = None
+    features: Sequence[Tensor],
+    projection: Projection,
+    grid: tuple[int, int] | None = None,
+    neighbourhood: int = 1,
 ) -> Tensor:
     """Projected embeddings Πx_ij of every position (PaDiM §3.1 and JL report, eq. 6).
 
     Equals: bring every layer to the grid (nearest neighbour up, average down), concatenate on
-    channels to x (B,C,H,W), multiply by Π.
+    channels to x (B,C,H,W), average over the neighbourhood, multiply by Π.
 
     Args:
         features: the layers' maps (B,C_l,H_l,W_l).
         projection: Π with C = Σ C_l.
         grid: (H, W); None takes the largest layer's.
+        neighbourhood: see `add_up`.
 
     Returns:
         (B,P,D) float32, positions row by row.
@@ -103,7 +116,7 @@ def embed(
     torch.Size([2, 16, 2])
     """
     grid = grid or finest_grid([f.shape[-2:] for f in features])
-    return add_up(project(features, projection, grid), grid, projection.dim)
+    return add_up(project(features, projection, grid), grid, projection.dim, neighbourhood)
 
 
 def _add_upsampled(out: Tensor, layer: Tensor) -> None:

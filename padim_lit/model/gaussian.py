@@ -7,59 +7,62 @@ from torch import Tensor
 
 from padim_lit.errors import InputError
 from padim_lit.model.moments import Moments, covariance
+from padim_lit.model.ridge import Ridge
 from padim_lit.model.triangular import Triangle, blocks, invert_lower
 
-# Positions are factored in blocks of about this many float64 numbers: it bounds what the fit
+# Gaussians are factored in blocks of about this many float64 numbers: it bounds what the fit
 # needs beyond its state.
 BLOCK_NUMBERS = 2**22
 
 
 def whiten(
-    moments: Moments, eps: float, rows: Tensor | None = None, factor: float = 1.0
+    moments: Moments, ridge: Ridge, rows: Tensor | None = None, factor: float = 1.0
 ) -> Triangle:
-    """Whitening factors W_ij = L_ij⁻¹ with Σ_ij + εI = L_ij L_ijᵀ (eq. 4 and 9), lower triangular.
+    """Whitening factors W = L⁻¹ with Σ + εI = L Lᵀ (eq. 4 and 9), lower triangular.
 
     Factored in float64, because the features' spread over ε reaches 10⁵; inverted in the
     scatter's dtype, because a triangle's condition is only the root of that.
 
     Args:
-        moments: of N images at P positions.
-        eps: ε ≥ 0, added to the diagonal, in squared feature units.
+        moments: of G Gaussians.
+        ridge: what is added to their covariances.
         rows: (d,) indices below D: factors of the moments of factor · x[rows] instead.
         factor: see `rows`.
 
     Returns:
-        P triangles of D (or d) rows in the scatter's dtype.
+        G triangles of D (or d) rows in the scatter's dtype.
 
     Raises:
-        InputError: fewer than 2 images, or a covariance that is not positive definite (ε too small
+        InputError: fewer than 2 patches, or a covariance that is not positive definite (ε too small
             for N ≤ D).
 
-    >>> ten = Moments(10, torch.zeros(1, 1), Triangle.of(torch.full((1, 1, 1), 27.0)))
-    >>> whiten(ten, eps=1.0).bands[0].item()  # variance 3 + 1
+    >>> scatter = Triangle.of(torch.full((1, 1, 1), 27.0))
+    >>> ten = Moments(torch.tensor([10.0]), torch.zeros(1, 1), scatter)
+    >>> whiten(ten, Ridge(eps=1.0)).bands[0].item()  # variance 3 + 1
     0.5
     """
-    positions, dim = len(moments.mean), moments.scatter.dim if rows is None else len(rows)
+    gaussians, dim = len(moments.mean), moments.scatter.dim if rows is None else len(rows)
     device, dtype = moments.scatter.device, moments.scatter.dtype
-    out = Triangle.zeros(positions, dim, device, dtype)
+    out = Triangle.zeros(gaussians, dim, device, dtype)
+    eps, prior = ridge.of(moments, rows, factor)
     step = max(1, BLOCK_NUMBERS // moments.scatter.dim**2)
     inference = torch.is_inference_mode_enabled()
 
     def work(start: int) -> bool:
         block = slice(start, start + step)
         with torch.inference_mode(inference):
-            part = Moments(moments.count, moments.mean[block], moments.scatter.at(block))
+            part = moments.at(block)
             if rows is None:
-                sigma = covariance(part, eps, symmetric=False)
+                sigma = covariance(part, eps, symmetric=False, prior=prior)
             else:
-                sigma = covariance(part, 0)[:, rows[:, None], rows] * factor**2
+                sigma = covariance(part, 0, prior=prior)[:, rows[:, None], rows] * factor**2
                 sigma.diagonal(dim1=-2, dim2=-1).add_(eps)
             lower, failed = torch.linalg.cholesky_ex(sigma)
             lower = lower.to(dtype)
             out.fill(block, invert_lower(lower))
         return bool(failed.any())
 
-    starts = range(0, positions, step)
+    starts = range(0, gaussians, step)
     if device.type == "cpu":
         # One thread a block: threads that share one small matrix spend their time waiting for
         # each other, and on a busy machine ten times as long.
@@ -71,31 +74,32 @@ def whiten(
         failures = [work(start) for start in starts]
     if any(failures):
         raise InputError(
-            f"eps={eps}: the covariance of {moments.count} images in {dim} dimensions is "
-            "singular; set eps > 0 (PaDiM uses 0.01) or use more images than dimensions"
+            f"eps={ridge.eps}: a covariance of {int(moments.counts.min())} images in {dim} "
+            "dimensions is singular; set eps > 0 (PaDiM uses 0.01) or use more images than "
+            "dimensions"
         )
     return out
 
 
-def scoring_bytes(positions: int, dim: int) -> int:
+def scoring_bytes(gaussians: int, dim: int) -> int:
     """Bytes of what scoring needs beside backbone and Π: means and packed triangles in float32.
 
-    >>> scoring_bytes(positions=784, dim=100) / 2**20  # 15.4 MiB
+    >>> scoring_bytes(gaussians=784, dim=100) / 2**20  # 15.4 MiB
     15.40...
     """
-    return 4 * positions * (dim + dim * (dim + 1) // 2)
+    return 4 * gaussians * (dim + dim * (dim + 1) // 2)
 
 
 def mahalanobis(x: Tensor, mean: Tensor, whitening: Triangle) -> Tensor:
     """Distances M = ‖W(x−μ)‖ = sqrt((x−μ)ᵀ Σ⁻¹ (x−μ)) (eq. 5 and 10), not squared.
 
     Args:
-        x: (B,P,D).
-        mean: (P,D).
-        whitening: P triangles of D rows.
+        x: (B,G,D), a patch for each Gaussian.
+        mean: (G,D).
+        whitening: G triangles of D rows.
 
     Returns:
-        (B,P).
+        (B,G).
 
     >>> half = Triangle.of(torch.full((1, 1, 1), 0.5))  # a standard deviation of 2
     >>> mahalanobis(torch.full((1, 1, 1), 7.0), torch.ones(1, 1), half).item()

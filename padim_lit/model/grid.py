@@ -44,3 +44,12 @@ def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | str | None) -> tup
     # The longer side gets `grid` positions, the shorter keeps the aspect.
     scale = grid / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def require_neighbourhood(side: int) -> None:
+    """Raise InputError unless `side` is odd and above 0.
+
+    >>> require_neighbourhood(3)
+    """
+    if side < 1 or side % 2 == 0:
+        raise InputError(f"neighbourhood={side}: must be odd, as in 3 (1: each position alone)")

@@ -1,14 +1,23 @@
 """Projections that choose their directions from good images before the fit."""
 
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy import linalg
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
 
-from padim_lit.errors import InputError
-from padim_lit.model.projection import Projection, gaussian_rows
+from padim_lit.errors import InputError, require_finite
+from padim_lit.model.projection import Identity, Projection, gaussian_rows
+
+if TYPE_CHECKING:
+    from padim_lit.model.detector import Detector
+
+
+log = logging.getLogger(__name__)
 
 
 class Learned(Projection):
@@ -124,6 +133,63 @@ class NPCA(Learned):
         sketch = gaussian_rows(self.sketch, self.in_channels, generator) / math.sqrt(self.sketch)
         _, vectors = torch.linalg.eigh(sketch @ within.double().cpu() @ sketch.T)  # ascending
         self.matrix = (vectors[:, : self.dim].T @ sketch).float().to(self.matrix.device)
+
+
+def learn(
+    detector: "Detector",
+    batches: Callable[[int], Iterable[Mapping[str, Any]]],
+    agree: Callable[[nn.Module], None] = lambda learnt: None,
+) -> None:
+    """Let a detector choose what it learns before the fit: Π, then a mixture's centroids.
+
+    Args:
+        detector: whose projection or density says by `fit_images` that it learns.
+        batches: of so many good images: ``image`` (B,3,h,w), and where they are known ``path``.
+        agree: called with what has learnt, for ranks that have to learn the same.
+
+    Raises:
+        InputError: fewer than two images, or features that are not finite.
+
+    >>> from padim_lit import Backbone, Detector
+    >>> backbone = Backbone('test_resnet', weights='random')
+    >>> fisher = Fisher(backbone.embedding_dim, dim=8)
+    >>> detector = Detector(backbone, fisher, (64, 64))
+    >>> learn(detector, lambda images: [{'image': torch.rand(4, 3, 64, 64)}])
+    >>> fisher.matrix.any().item()
+    True
+    """
+    projection, density = detector.projection, detector.density
+    device = projection.matrix.device
+
+    def embeddings(images: int, through: Projection) -> Iterator[Tensor]:
+        for batch in batches(images):
+            x = detector.embed(batch["image"].to(device), through)
+            require_finite(x, batch)
+            yield detector.anomaly_map.counted(x)
+
+    if projection.fit_images:
+        every = Identity(projection.in_channels).to(device)
+        projection.learn(*patch_statistics(embeddings(projection.fit_images, every)))
+        agree(projection)
+    if density.fit_images:
+        patches = [x.flatten(0, 1) for x in embeddings(density.fit_images, projection)]
+        density.learn(torch.cat(patches))
+        agree(density)
+
+
+def warm_up(loader: DataLoader, images: int) -> DataLoader:
+    """Batches of so many of a loader's images, evenly spread; each rank sees the same ones.
+
+    No more at once than the loader has: that may have been halved for want of memory.
+
+    >>> len(warm_up(DataLoader(torch.zeros(300, 3)), images=100))
+    100
+    """
+    dataset = loader.dataset
+    part = Subset(dataset, evenly_spaced(len(dataset), images))
+    log.info("%d good images are looked at before the fit", len(part))
+    size = min(8, loader.batch_size or 8)
+    return DataLoader(part, batch_size=size, collate_fn=loader.collate_fn)
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:

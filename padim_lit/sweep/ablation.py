@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +17,12 @@ from padim_lit.errors import InputError, require_finite
 from padim_lit.metrics import METRICS, ImageMetrics, PixelMetrics
 from padim_lit.model.anomaly_map import AnomalyMap, image_score
 from padim_lit.model.backbone import Backbone
+from padim_lit.model.density import Density
 from padim_lit.model.gaussian import scoring_bytes
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
-from padim_lit.sweep.one_pass import CHUNK, FeatureStore, Plan, fit_and_score, plan
+from padim_lit.model.ridge import Ridge
+from padim_lit.sweep.one_pass import CHUNK, FeatureStore, Plan, RunTimes, fit_and_score, plan
 from padim_lit.sweep.run_store import RunResult
 from padim_lit.system.console import progress
 
@@ -92,7 +94,8 @@ class Ablation:
         backbone: the feature extractor, on the device to work on.
         data: an `AnomalyData`: its size, its loaders and their items.
         folder: scratch space for the feature maps, removed by `close`.
-        grid, eps, sigma, image_score: as in `PaDiM`.
+        grid, sigma, image_score, neighbourhood: as in `PaDiM`.
+        density, ridge: see `padim_lit.sweep.one_pass.fit_and_score`.
         resamples: R, how often the test images are resampled for intervals; 0 for none.
 
     Attributes:
@@ -106,14 +109,17 @@ class Ablation:
         data: Any,
         folder: Path,
         grid: int | str | None,
-        eps: float,
         sigma: float,
+        density: Callable[[int, int], Density],
+        ridge: Ridge,
         image_score: str = "max",
+        neighbourhood: int = 1,
         resamples: int = 0,
     ):
         shapes = backbone.grids(data.image_shape)
         self.grid = resolve_grid(shapes, grid)
-        self.eps, self.image_score, self.resamples = eps, image_score, resamples
+        self.density, self.ridge = density, ridge
+        self.image_score, self.resamples = image_score, resamples
         self.device = backbone.pixel_mean.device
         self.anomaly_map = AnomalyMap(self.grid, data.image_shape, sigma).to(self.device)
         self.folder = folder / "features"
@@ -124,7 +130,9 @@ class Ablation:
         kept: list[dict[str, Tensor]] = []
         try:
             self.train, self.test = (
-                FeatureStore(self.folder / name, len(items), layers, self.grid, self.device)
+                FeatureStore(
+                    self.folder / name, len(items), layers, self.grid, self.device, neighbourhood
+                )
                 for name, items in (("train", data.train_items), ("test", data.test_items))
             )
             train, test = data.train_dataloader(), data.test_dataloader()
@@ -168,9 +176,7 @@ class Ablation:
         has the backbone's time in it, nor projecting the test images: see `benchmarks/speed.py`
         for what a run of its own takes.
         """
-        distances, times = fit_and_score(
-            projection, run.dims, self.train, self.test, self.eps, bands, advance
-        )
+        distances, times = self.score(projection, run.dims, bands, advance)
         positions, images = math.prod(self.grid), self.train.images + self.test.images
         result = RunResult()
         for d, distance in distances.items():
@@ -180,7 +186,7 @@ class Ablation:
                 {
                     **{"proj": run.proj, "dim": d, "seed": run.seed},
                     **{key: metrics[key.removeprefix("test/")] for key in METRICS},
-                    "state_bytes": scoring_bytes(positions, d),
+                    "state_bytes": scoring_bytes(self.density(d, 0).gaussians(positions), d),
                     "fit/seconds": times.fit + times.factor[d],
                     "score/seconds": times.score[d],
                     "score/ms_per_image": 1000 * times.score[d] / len(distance),
@@ -192,6 +198,17 @@ class Ablation:
             if resampled is not None:
                 result.resamples[name] = resampled.float().numpy()
         return result
+
+    def score(
+        self,
+        projection: Projection,
+        dims: Sequence[int],
+        bands: Sequence[range],
+        advance: Callable[[], None] = lambda: None,
+    ) -> tuple[dict[int, Tensor], RunTimes]:
+        """See `padim_lit.sweep.one_pass.fit_and_score`."""
+        how = self.train, self.test, self.density, self.ridge, bands, advance
+        return fit_and_score(projection, dims, *how)
 
     def judge(self, distances: Tensor) -> tuple[dict[str, Any], Tensor, Tensor | None]:
         """Metrics, image scores (N,) and resampled AUROCs (2,R) from distances (N,P)."""

@@ -16,6 +16,7 @@ from padim_lit.errors import InputError
 from padim_lit.model.gaussian import mahalanobis, whiten
 from padim_lit.model.moments import Moments, init, update
 from padim_lit.model.projection import Projection
+from padim_lit.model.ridge import Ridge
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 PAIRS = 10_000
@@ -41,14 +42,14 @@ class Patches:
             raise InputError(f"{len(self.test)} test image: distances between two need 2")
 
 
-def full_distances(patches: Patches, eps: float) -> Tensor:
+def full_distances(patches: Patches, ridge: Ridge) -> Tensor:
     """M_C (N',P): Mahalanobis distances of the test patches in all C channels."""
     state = _fit(patches.train)
-    return mahalanobis(patches.test, state.mean, whiten(state, eps))
+    return mahalanobis(patches.test, state.mean, whiten(state, ridge))
 
 
 def measure(
-    projection: Projection, dims: list[int], patches: Patches, full: Tensor, eps: float
+    projection: Projection, dims: list[int], patches: Patches, full: Tensor, ridge: Ridge
 ) -> Iterator[dict[str, Any]]:
     """Rows of distortion.json for one projection, a `quantity` each for every d ≤ D.
 
@@ -61,7 +62,7 @@ def measure(
         dims: each at most ``projection.dim``.
         patches: of training and test images.
         full: M_C, from `full_distances`.
-        eps: ε of both distances.
+        ridge: of both distances.
     """
     matrix = projection.matrix
     train, test = patches.train @ matrix.T, patches.test @ matrix.T
@@ -73,7 +74,7 @@ def measure(
         rows, factor = projection.nested(d)
         x = test[..., rows] * factor
         mean = state.mean[:, rows] * factor
-        distance = mahalanobis(x, mean, whiten(state, eps, rows, factor))
+        distance = mahalanobis(x, mean, whiten(state, ridge, rows, factor))
         ratios = {
             "norm": x.square().sum(-1) / lengths,
             "pair": (x[first] - x[second]).square().sum(-1) / apart,

@@ -1,9 +1,10 @@
 """A whole sweep over projections, dimensions and seeds from one pass over the images.
 
-The backbone runs once; its feature maps go to disk. A run is one projection and seed: it is fitted
-at the largest D, and its moments contain those of every smaller d (`Projection.nested`). Positions
-are worked through in bands of grid rows, so that memory stays below a limit whatever D is. Results
-equal those of separate runs on the same split.
+The backbone runs once; its feature maps go to disk. A run is one projection and seed. With one
+Gaussian a position it is fitted at the largest D, and its moments contain those of every smaller d
+(`Projection.nested`); positions are worked through in bands of grid rows, so that memory stays
+below a limit whatever D is. A mixture's patches are assigned anew at each d. Results equal those of
+separate runs on the same split; a mixture's up to what rounding does to its centroids.
 """
 
 import errno
@@ -11,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from padim_lit.errors import InputError
+from padim_lit.model.density import Density
 from padim_lit.model.embedding import embed
 from padim_lit.model.gaussian import mahalanobis, whiten
 from padim_lit.model.learned import evenly_spaced, patch_statistics
 from padim_lit.model.moments import init, update
 from padim_lit.model.projection import Identity, Projection
+from padim_lit.model.ridge import Ridge
 from padim_lit.system.memory import readable
 
 # Images that are embedded at once.
@@ -40,6 +43,7 @@ class FeatureStore:
         layers: (C_l, H_l, W_l) of each layer, as stored.
         grid: (H, W) of the embedding. Finer layers are averaged down to it before they are stored.
         device: of the embeddings.
+        neighbourhood: see `padim_lit.model.embedding.add_up`.
     """
 
     def __init__(
@@ -49,7 +53,9 @@ class FeatureStore:
         layers: Sequence[tuple[int, int, int]],
         grid: tuple[int, int],
         device: torch.device,
+        neighbourhood: int = 1,
     ):
+        self.neighbourhood = neighbourhood
         folder.mkdir(parents=True)
         self.grid, self.images, self.device, self.filled = grid, images, device, 0
         self.maps = []
@@ -74,13 +80,17 @@ class FeatureStore:
     def embedding(self, projection: Projection, images: slice | list[int], rows: range) -> Tensor:
         """Projected embeddings (B, rows·W, D) of some images, in a band of grid rows."""
         height, width = self.grid
+        # The neighbours beyond the band, in whole rows of every layer.
+        halo = -(-(self.neighbourhood // 2) // (self.row_step or 1)) * self.row_step
+        above, below = max(0, rows.start - halo), min(height, rows.stop + halo)
         maps = []
         for stored in self.maps:
             step = height // stored.shape[1]
-            part = stored[images, rows.start // step : -(-rows.stop // step)]
+            part = stored[images, above // step : -(-below // step)]
             layer = torch.from_numpy(np.ascontiguousarray(part)).to(self.device)
             maps.append(layer.permute(0, 3, 1, 2))
-        return embed(maps, projection, (len(rows), width))
+        x = embed(maps, projection, (below - above, width), self.neighbourhood)
+        return x[:, (rows.start - above) * width : (rows.stop - above) * width]
 
     @property
     def row_step(self) -> int:
@@ -167,7 +177,8 @@ def fit_and_score(
     dims: Iterable[int],
     train: FeatureStore,
     test: FeatureStore,
-    eps: float,
+    density: Callable[[int, int], Density],
+    ridge: Ridge,
     bands: Sequence[range],
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[dict[int, Tensor], RunTimes]:
@@ -177,7 +188,8 @@ def fit_and_score(
         projection: drawn at the largest d.
         dims: each at most ``projection.dim``.
         train, test: feature maps.
-        eps: ε.
+        density: of D and the seed.
+        ridge: ε and its unit; what shrinks is the density's.
         bands: from `plan`.
         advance: called after each band, for a progress bar.
     """
@@ -191,6 +203,14 @@ def fit_and_score(
         projection.learn(*patch_statistics(batches))
     distances = {d: torch.empty(test.images, height * width) for d in dims}
     times = RunTimes(0.0, dict.fromkeys(distances, 0.0), dict.fromkeys(distances, 0.0))
+    densities = {d: density(d, projection.seed).to(train.device) for d in distances}
+    ridges = {d: replace(ridge, shrinkage=one.shrinkage) for d, one in densities.items()}
+    if not all(one.per_position for one in densities.values()):
+        for d, one in densities.items():
+            _score_all(projection, one, train, test, ridges[d], distances[d], times)
+        for _ in bands:
+            advance()
+        return distances, times
     for band in bands:
         positions = slice(band.start * width, band.stop * width)
         start = time.perf_counter()
@@ -204,7 +224,7 @@ def fit_and_score(
             rows = rows.to(train.device)
             mean = state.mean[:, rows] * factor
             start = time.perf_counter()
-            whitening = whiten(state, eps, rows, factor)
+            whitening = whiten(state, ridges[d], rows, factor)
             times.factor[d] += time.perf_counter() - start
             start = time.perf_counter()
             for images in range(0, test.images, CHUNK):
@@ -213,3 +233,35 @@ def fit_and_score(
             times.score[d] += time.perf_counter() - start
         advance()
     return distances, times
+
+
+def _score_all(
+    projection: Projection,
+    density: Density,
+    train: FeatureStore,
+    test: FeatureStore,
+    ridge: Ridge,
+    out: Tensor,
+    times: RunTimes,
+) -> None:
+    """Distances (N_test,P) into `out` where patches of all positions share their Gaussians."""
+    d, whole = density.dim, range(train.grid[0])
+    rows, factor = projection.nested(d)
+    rows = rows.to(train.device)
+    start = time.perf_counter()
+    if density.fit_images:
+        chosen = evenly_spaced(train.images, density.fit_images)
+        patches = [train.embedding(projection, [i], whole)[0, :, rows] * factor for i in chosen]
+        density.learn(torch.cat(patches))
+    state = density.empty(len(out[0]), train.device)
+    for x in train.embeddings(projection, whole):
+        state = density.update(state, x[..., rows] * factor)
+    times.fit += time.perf_counter() - start
+    start = time.perf_counter()
+    whitening = whiten(state, ridge)
+    times.factor[d] += time.perf_counter() - start
+    start = time.perf_counter()
+    for i, x in enumerate(test.embeddings(projection, whole)):
+        found, _ = density.nearest(x[..., rows] * factor, state.mean, whitening)
+        out[i * CHUNK : (i + 1) * CHUNK] = found.cpu()
+    times.score[d] += time.perf_counter() - start

@@ -14,11 +14,11 @@ from padim_lit.report.page import assemble, to_script
 from padim_lit.report.text import count
 from padim_lit.system.atomic import write_text
 from padim_lit.system.command_line import Parser, run, say
-from padim_lit.viewer.content import MEGABYTES, PICTURES, build
+from padim_lit.viewer.content import MEGABYTES, PICTURES, SCORED_PICTURES, build
 from padim_lit.viewer.curves import draw_curves
 from padim_lit.viewer.table import run_table
 
-SCRIPTS = ("elements.js", "maps.js", "threshold.js", "viewer.js")
+SCRIPTS = ("elements.js", "maps.js", "threshold.js", "scored.js", "viewer.js")
 FILTERS = ("data", "backbone", "proj", "dim", "seed")
 
 
@@ -52,7 +52,9 @@ def main(words: Sequence[str] | None = None) -> None:
         "--out", type=Path, help="the file to write; viewer.html in the first FOLDER"
     )
     parser.add_argument(
-        "--pictures", type=int, default=PICTURES, help="of a run, at most (%(default)s)"
+        "--pictures",
+        type=int,
+        help=f"of a run, at most ({PICTURES}; {SCORED_PICTURES} of scored images)",
     )
     parser.add_argument(
         "--megabytes",
@@ -65,7 +67,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _write(given: argparse.Namespace) -> None:
-    if given.pictures < 0:
+    if given.pictures is not None and given.pictures < 0:
         raise InputError(f"--pictures {given.pictures}: a number of pictures; 0 for none")
     if not 0 < given.megabytes < math.inf:
         raise InputError(f"--megabytes {given.megabytes}: must be above 0")
@@ -74,9 +76,10 @@ def _write(given: argparse.Namespace) -> None:
         raise InputError(f"--out {out} is a folder; give the name of a file, such as viewer.html")
     content = build(given.folders, given.pictures, given.megabytes, say)
     write_text(out, render(content))
-    pictures = sum(len(run["pictures"]["items"]) for run in content["runs"] if run["pictures"])
+    every = [*content["runs"], *content["scored"]]
+    pictures = sum(len(run["pictures"]["items"]) for run in every if run["pictures"])
     skipped = f", {len(content['skipped'])} skipped" if content["skipped"] else ""
-    print(f"runs    {len(content['runs'])}{skipped}, {pictures} pictures")
+    print(f"runs    {len(every)}{skipped}, {pictures} pictures")
     if left := content["left"]:
         print(f"left    {left} pictures out, see --pictures and --megabytes")
     print(f"viewer  {out.resolve()}")

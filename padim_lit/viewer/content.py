@@ -1,8 +1,8 @@
-"""What the page shows, as plain containers: runs, what they share, notes, pictures."""
+"""What the page shows, as plain containers: fits, what they share, scored images, pictures."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from matplotlib import colormaps
@@ -12,10 +12,11 @@ from padim_lit.metrics import METRICS
 from padim_lit.version import __version__
 from padim_lit.viewer.pictures import encode_pictures
 from padim_lit.viewer.runs import Run, find_runs, read_run
+from padim_lit.viewer.scored import describe, read_pictures, read_scored, short_names
 from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 
-#: Pictures of a run, and bytes of the whole file, where the command does not say.
-PICTURES, MEGABYTES = 24, 30.0
+#: Pictures of a run and of a folder of scored images, and the whole file's size, by default.
+PICTURES, SCORED_PICTURES, MEGABYTES = 24, 200, 30.0
 #: What makes two runs on the same data with the same backbone different experiments.
 SETTINGS = (
     *("layers", "weights", "embedding_dim", "grid", "eps", "sigma", "image_score"),
@@ -25,49 +26,61 @@ SETTINGS = (
 
 def build(
     paths: Sequence[str | os.PathLike],
-    pictures: int = PICTURES,
+    pictures: int | None = None,
     megabytes: float = MEGABYTES,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """The content of a page over every run in or below `paths`.
+    """The content of a page over every run and all scored images in or below `paths`.
 
     Args:
-        pictures: of a run at most.
+        pictures: of a folder at most; None: `PICTURES`, `SCORED_PICTURES`.
         megabytes: about what the file takes at most; pictures are left out to stay below.
         say: is told each run that cannot be read and is skipped.
 
     Raises:
         InputError: no run is there, or none can be read.
     """
-    folders = find_runs(paths)
+    fits, predicted = find_runs(paths)
+    folders = [*fits, *predicted]
     # What names of runs start from: of one run, the folder around it.
     root = Path(os.path.commonpath([folder.resolve() for folder in folders]))
     root = root.parent if len(folders) == 1 else root
     runs: list[dict[str, Any]] = []
+    scored: list[dict[str, Any]] = []
     images: dict[tuple, int] = {}
     groups: dict[tuple, int] = {}
     skipped: list[str] = []
     # Pictures share what tables leave: 100 bytes an image's name and score, at most.
     left, used = 1e6 * megabytes - 300_000, 0
     for at, folder in enumerate(folders):
+        is_fit, name = at < len(fits), os.path.relpath(folder, root)
+        most = (PICTURES if is_fit else SCORED_PICTURES) if pictures is None else pictures
         try:
-            run = read_run(folder)
+            if is_fit:
+                run = read_run(folder)
+                described = _describe(run, name, images, groups)
+                entries, unread = run.pictures, 0
+            else:
+                found = read_scored(folder)
+                described = describe(found, name)
+                entries, unread = read_pictures(found, most)
         except InputError as error:
             skipped.append(str(error))
             say(f"skipped: {error}")
             continue
-        described = _describe(run, os.path.relpath(folder, root), images, groups)
-        used += 20 * len(run.images.path if run.images else ())
+        used += (20 if is_fit else 200) * len(described["scores"] or ())
         share = max(0, int((left - used) / (len(folders) - at)))
-        shown = run.pictures and encode_pictures(run.pictures, pictures, share)
-        items = shown["items"] if shown else []
-        used += sum(len(item["image"]) + len(item["map"]) for item in items)
-        runs.append({**described, "pictures": shown or None})
-    if not runs:
+        shown = entries and encode_pictures(entries, most, share)
+        if shown:
+            shown["left"] += unread
+            used += sum(len(item["image"]) + len(item["map"]) for item in shown["items"])
+        (runs if is_fit else scored).append({**described, "pictures": shown or None})
+    if not runs and not scored:
         count = f"; {len(skipped)} runs, none can be read" if len(skipped) > 1 else ""
         raise InputError(f"{skipped[0]}{count}")
     return {
         "runs": runs,
+        "scored": scored,
         "images": [_images(key) for key in images],
         "groups": _labels(list(groups)),
         # Of a map from low to high, 256 times six hexadecimal digits.
@@ -75,7 +88,7 @@ def build(
         "found": FOUND,
         "truth": TRUTH,
         "skipped": skipped,
-        "left": sum(run["pictures"]["left"] for run in runs if run["pictures"]),
+        "left": sum(run["pictures"]["left"] for run in [*runs, *scored] if run["pictures"]),
         "asked": {"pictures": pictures, "megabytes": megabytes},
         "root": str(root),
         "version": __version__,
@@ -131,14 +144,15 @@ def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _images(key: tuple) -> dict[str, Any]:
     """The test images that runs share: names below their common folder, kinds, labels."""
     paths, kind, label, planted = zip(*key, strict=True) if key else ((),) * 4
-    try:
-        common = os.path.commonpath([PurePath(path).parent for path in paths])
-    except ValueError:  # none, or absolute and relative ones
-        common = ""
-    names = [os.path.relpath(path, common) if common else path for path in paths]
     kinds = list(dict.fromkeys(kind))
     of = [kinds.index(name) for name in kind]
-    return {"names": names, "kinds": kinds, "kind": of, "label": label, "planted": planted}
+    return {
+        "names": short_names(paths),
+        "kinds": kinds,
+        "kind": of,
+        "label": label,
+        "planted": planted,
+    }
 
 
 def _labels(groups: Sequence[tuple]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from padim_lit.visualization.gallery import ROLES, GalleryEntry
+from padim_lit.visualization.gallery import ROLES, SCORED, GalleryEntry
 from padim_lit.visualization.panels import common_scale
 
 #: Steps of a distance in the page, over the range of a run's maps: twelve bits.
@@ -32,7 +32,8 @@ def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) ->
     height, width = maps[0].shape
     every = -(-max(height, width) // SIDE)
     # By rank first, so that a part of them still holds every role.
-    order = sorted(pictures, key=lambda p: (p.rank, ROLES.index(p.role), p.index))
+    roles = [*ROLES, SCORED]
+    order = sorted(pictures, key=lambda p: (p.rank, roles.index(p.role), p.index))
     items: list[dict[str, Any]] = []
     used = 0
     for picture in order[:most]:
@@ -41,7 +42,7 @@ def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) ->
         truth = picture.truth is not None and bool(picture.truth.any())
         if truth:
             values += (LEVELS + 1) * picture.truth[kept]
-        shown = ("role", "rank", "kind", "label", "score", "planted")
+        shown = ("role", "rank", "index", "kind", "label", "score", "planted")
         item = {name: getattr(picture, name) for name in shown}
         item |= {"name": PurePath(picture.path).name, "image": _jpeg(picture.image[kept])}
         item |= {"map": pack(values.astype(np.uint16)), "truth": truth}
@@ -49,7 +50,7 @@ def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) ->
         if used > budget:
             break
         items.append(item)
-    items.sort(key=lambda item: (ROLES.index(item["role"]), item["planted"], item["rank"]))
+    items.sort(key=lambda item: (roles.index(item["role"]), item["planted"], item["rank"]))
     return {
         **{"low": low, "step": step, "scale": common_scale(maps), "every": every},
         **{"height": -(-height // every), "width": -(-width // every)},

@@ -32,25 +32,30 @@ class Run:
     pictures: list[GalleryEntry] | None
 
 
-def find_runs(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """Every folder with a metrics.json in or below `paths`, in natural order, each once.
+def find_runs(paths: Iterable[str | os.PathLike]) -> tuple[list[Path], list[Path]]:
+    """Every folder in or below `paths` with what mode=fit left, and with what mode=predict left.
+
+    Both in natural order, each once.
 
     Raises:
         InputError: a path is no folder, or none has a run.
     """
-    found: dict[Path, Path] = {}
+    names = ("metrics.json", "predictions.jsonl")
+    found: tuple[dict[Path, Path], ...] = {}, {}
     paths = [Path(path) for path in paths]
     for path in paths:
         if not path.is_dir():
             raise InputError(f"{path} is no folder; give folders of results, such as outputs/")
-        for file in sorted(path.rglob("metrics.json"), key=natural):
-            found.setdefault(file.parent.resolve(), file.parent)
-    if not found:
+        for name, folders in zip(names, found, strict=True):
+            for file in sorted(path.rglob(name), key=natural):
+                folders.setdefault(file.parent.resolve(), file.parent)
+    if not any(found):
         raise InputError(
-            f"no run (metrics.json) in {', '.join(map(str, paths))}; make one with "
-            "`python run.py`, or give another folder"
+            f"no run (metrics.json or predictions.jsonl) in {', '.join(map(str, paths))}; make one "
+            "with `python run.py`, or give another folder"
         )
-    return list(found.values())
+    fits, scored = (list(folders.values()) for folders in found)
+    return fits, scored
 
 
 def read_run(folder: Path) -> Run:

@@ -12,6 +12,8 @@ from torch import Tensor
 Role = Literal["hit", "miss", "false_alarm"]
 #: In the order of a report.
 ROLES: tuple[Role, ...] = get_args(Role)
+#: The role of an image whose label nobody knows, which is then `UNKNOWN`.
+SCORED, UNKNOWN = "scored", -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class GalleryEntry:
         planted: the defect was planted, so that the image does not count in the image metrics.
     """
 
-    role: Role
+    role: Role | Literal["scored"]
     rank: int
     index: int
     path: str

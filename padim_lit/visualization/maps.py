@@ -12,7 +12,7 @@ import numpy as np
 from padim_lit.analysis.result_files import BROKEN_ARCHIVE, load_arrays, require
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_bytes
-from padim_lit.visualization.gallery import ROLES, GalleryEntry
+from padim_lit.visualization.gallery import ROLES, SCORED, GalleryEntry
 
 #: Of the file's layout.
 VERSION = 2
@@ -28,17 +28,21 @@ ARRAYS = {"image": np.uint8, "truth": np.bool_, "map": np.uint16}
 
 
 def write_maps(path: str | os.PathLike, pictures: Sequence[GalleryEntry]) -> Path | None:
-    """Write K pictures of one size as arrays, compressed; none writes nothing.
-
-    ``image`` uint8 (K,h,w,3); ``truth`` bool (K,h,w); ``map`` uint16 (K,h,w), a distance being
-    ``low + step · map``; ``about``, a JSON text with these two and what is said of each picture.
-    Sixteen bits over the range of the maps are finer than half-precision floats.
+    """Write what `maps_file` gives; no picture writes nothing.
 
     Raises:
         InputError: the file cannot be written.
     """
-    if not pictures:
-        return None
+    return write_bytes(path, maps_file(pictures)) if pictures else None
+
+
+def maps_file(pictures: Sequence[GalleryEntry]) -> bytes:
+    """K pictures of one size, at least one, as arrays of a compressed npz.
+
+    ``image`` uint8 (K,h,w,3); ``truth`` bool (K,h,w); ``map`` uint16 (K,h,w), a distance being
+    ``low + step · map``; ``about``, a JSON text with these two and what is said of each picture.
+    Sixteen bits over the range of the maps are finer than half-precision floats.
+    """
     maps = np.stack([picture.map for picture in pictures]).astype(np.float64)
     low = float(maps.min())
     step = max(float(maps.max()) - low, 1e-6) / LEVELS
@@ -55,7 +59,7 @@ def write_maps(path: str | os.PathLike, pictures: Sequence[GalleryEntry]) -> Pat
         truth=np.stack([blank if p.truth is None else p.truth for p in pictures]),
         map=np.rint((maps - low) / step).astype(np.uint16),
     )
-    return write_bytes(path, file.getvalue())
+    return file.getvalue()
 
 
 def read_maps(path: str | os.PathLike) -> list[GalleryEntry]:
@@ -88,7 +92,7 @@ def _pictures(
             raise ValueError(f"{name} is {array.dtype} {array.shape}")
     for number, one in enumerate(said, 1):
         require(one, f"picture {number}", TEXTS, WHOLE)
-        if one["role"] not in ROLES:
+        if one["role"] not in (*ROLES, SCORED):
             raise ValueError(f"an unknown role, {one['role']}")
     if not np.isfinite([low, step, *(one["score"] for one in said)]).all() or step <= 0:
         raise ValueError("no finite scale or scores")

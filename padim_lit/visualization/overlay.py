@@ -1,74 +1,121 @@
 """One picture beside its heat map, as PNG, drawn without a figure: fast, for a stream."""
 
 import io
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
 from padim_lit.deploy.explanation import Explanation
+from padim_lit.deploy.predictor import Prediction
+from padim_lit.deploy.regions import View, spread
 from padim_lit.visualization.palette import FOUND
 from padim_lit.visualization.panels import overlay
 
-# White pixels between two pictures, and for a line of text below them.
-GAP, LINE = 4, 16
+#: White pixels between two pictures, and pixels of the longer side of one.
+GAP, SIDE = 4, 2048
+# Of a picture's width: the height of letters, with a smallest, and the width of outlines.
+LETTERS, SMALLEST, LINES = 1 / 60, 11, 1 / 500
+# Pillow's own has no "×" and few names.
+FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
 def side_by_side(
-    image: np.ndarray,
-    map: np.ndarray,
+    picture: np.ndarray,
+    found: Prediction,
     scale: tuple[float, float],
     threshold: float | None,
+    caption: str,
     explanation: Explanation | None = None,
 ) -> bytes:
-    """PNG of the picture and of its map laid over it, with the contour at `threshold`.
+    """PNG of the picture and of its map laid over it, with the outlines of regions and a caption.
 
-    With an explanation also each layer's share of the map, which add up to it, and boxes around
-    the positions that matter most.
+    What the model did not see stays grey. With an explanation also each layer's share of the map,
+    which add up to it, and boxes around the positions that matter most.
 
     Args:
-        image: (h,w,3) uint8.
-        map: (h,w) distances.
+        picture: (h,w,3) uint8, of any size; the whole of it, upright.
+        found: what it got.
         scale: (low, high) distance of the colours.
-        threshold: of the contour; None draws none.
+        threshold: of the outlines; None draws none.
+        caption: what stands below.
         explanation: of this image's score.
     """
-    heat = overlay(image, map, scale)
+    (height, width), view = picture.shape[:2], found.view
+    line = max(1, round(LINES * width))
+    font = ImageFont.truetype(str(FONT), max(SMALLEST, round(LETTERS * width)))
+    heat = _heat(picture, found.map, view, scale)
     if threshold is not None:
-        heat[contour(map >= threshold)] = ImageColor.getrgb(FOUND)
-    pictures, texts = [image, heat], ["", ""]
+        inside = spread(found.map, view, (height, width)) >= threshold
+        heat[contour(inside, line)] = ImageColor.getrgb(FOUND)
+    pictures, texts = [picture, heat], []
     if explanation is not None:
-        pictures[0] = boxed(image, explanation)
-        pictures += [overlay(image, part, explanation.scale) for part in explanation.layer_maps]
-        high = f"colours of layers up to {explanation.scale[1]:.1f}"
-        texts = ["the positions that matter", f"score {explanation.score:.2f}; {high}"]
+        pictures[0] = boxed(picture, explanation, view, found.map.shape, line)
+        layers = explanation.layer_maps
+        pictures += [_heat(picture, part, view, explanation.scale) for part in layers]
+        texts = ["the positions that matter", f"layers: up to {explanation.scale[1]:.1f}"]
         texts += [f"{name}: {share:.0%}" for name, share in explanation.layers.items()]
-    height, step = image.shape[0], image.shape[1] + GAP
-    size = (len(pictures) * step - GAP, height + LINE * (explanation is not None))
-    canvas = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(11)
-    for i, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
-        canvas.paste(Image.fromarray(picture), (i * step, 0))
-        # The font has no "×".
-        draw.text((i * step + 2, height + 1), text.replace("×", "x"), fill="black", font=font)
+    step, row = width + GAP, round(1.4 * font.size)
+    wide = max(len(pictures) * step - GAP, round(font.getlength(caption)) + 4)
+    canvas = Image.new("RGB", (wide, height + row * (1 + bool(texts))), "white")
+    draw = ImageDraw.Draw(canvas)
+    for i, one in enumerate(pictures):
+        canvas.paste(Image.fromarray(one), (i * step, 0))
+    for i, text in enumerate(texts):
+        draw.text((i * step + 2, height), text, fill="black", font=font)
+    draw.text((2, canvas.height - row), caption, fill="black", font=font)
     png = io.BytesIO()
-    canvas.save(png, "PNG", compress_level=4)
+    canvas.save(png, "PNG", compress_level=1)
     return png.getvalue()
 
 
-def boxed(image: np.ndarray, explanation: Explanation) -> np.ndarray:
-    """The picture (h,w,3) with a box around each position that the explanation names."""
-    drawn = Image.fromarray(image)
+def caption_of(found: Prediction, name: str, scale: tuple[float, float]) -> str:
+    """Name, score, threshold and what follows, and the distances of the colours, in a line."""
+    said = {True: ": defective", False: ": good", None: ""}[found.is_anomalous]
+    threshold = "no threshold" if found.threshold is None else f"threshold {found.threshold:.2f}"
+    colours = "colours {:.1f} to {:.1f}".format(*scale)
+    return f"{name}  |  score {found.score:.2f}, {threshold}{said}  |  {colours}"
+
+
+def _heat(
+    picture: np.ndarray, map: np.ndarray, view: View, scale: tuple[float, float]
+) -> np.ndarray:
+    """(h,w,3) uint8: the map over the grey picture, which stays grey where nothing was seen."""
+    map = spread(map, view, picture.shape[:2])
+    unseen = np.isnan(map)
+    map[unseen] = scale[0]
+    heat = overlay(picture, map, scale)
+    heat[unseen] = picture[unseen].mean(axis=1, keepdims=True) / 2
+    return heat
+
+
+def boxed(
+    image: np.ndarray,
+    explanation: Explanation,
+    view: View | None = None,
+    shape: tuple[int, int] | None = None,
+    width: int = 1,
+) -> np.ndarray:
+    """The picture (h,w,3) with a box around each position that the explanation names.
+
+    `view` and the `shape` of what the model saw say where that is in the picture; None: all of it.
+    """
+    drawn, size = Image.fromarray(image), image.shape[:2]
+    shape, (h, w) = shape or size, size
+    view = view or View(size, (0, 0, w, h))
     draw = ImageDraw.Draw(drawn)
     for position in explanation.positions:
-        left, top, right, bottom = position.box
-        draw.rectangle((left, top, right - 1, bottom - 1), outline=FOUND)
+        corners = np.rint(view.place(np.reshape(position.box, (2, 2)), shape, size))
+        corners[1] -= 1
+        draw.rectangle(corners.flatten().tolist(), outline=FOUND, width=width)
     return np.asarray(drawn)
 
 
-def contour(region: np.ndarray) -> np.ndarray:
-    """The pixels (h,w) of a region with one of their four neighbours outside of it."""
-    return region & ~binary_erosion(region)
+def contour(region: np.ndarray, width: int = 1) -> np.ndarray:
+    """The pixels (h,w) of a region within `width` of what is outside of it."""
+    return region & ~binary_erosion(region, iterations=width)
 
 
 def colours(maxima: np.ndarray | None, threshold: float | None) -> tuple[float, float] | None:

@@ -45,6 +45,7 @@ def print_summary(
     results: Mapping[str, Any],
     paths: Mapping[str, str | Path],
     notes: Sequence[str],
+    choices: Table | None = None,
     *,
     console: Console | None = None,
 ) -> None:
@@ -53,20 +54,21 @@ def print_summary(
     Args:
         results: the content of metrics.json; a metric that is None says why under ``NAME_why``.
         paths: what each file is, and its path; printed whole.
+        choices: what other thresholds would do.
         notes: sentences such as "Pixel metrics count planted defects only.".
         console: where to print; standard output if None.
     """
     console = console or Console()
     console.print()
-    print_table(_metrics(results), console)
-    console.print()
-    print_table(_run(results), console)
-    if notes:
-        console.print()
+    for table in (_metrics(results), choices, _run(results)):
+        if table is not None:
+            print_table(table, console)
+            console.print()
     for note in notes:
         print_line(f"Note: {note}", console)
     if paths:
-        console.print()
+        if notes:
+            console.print()
         print_facts(*paths.items(), console=console)
 
 

@@ -13,7 +13,8 @@ def fit_on_embeddings(detector: Detector, x: Tensor) -> None:
     state = detector.empty_state()
     means = torch.zeros_like(state.layer_means)
     means[0] = x.mean(dim=0)
-    detector.set_state(state.update(x, means, None))
+    moments = detector.density.update(state.moments, x)
+    detector.set_state(state.update(moments, means, len(x), None))
 
 
 def fit_on_images(detector: Detector, images: Tensor, batch: int = 7) -> None:

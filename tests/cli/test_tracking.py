@@ -17,12 +17,51 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import OmegaConf
 
-from padim_lit.cli.tracking import finish, log_run, wandb_logger
+from padim_lit.cli import tracking
+from padim_lit.cli.tracking import finish, log_run, mlflow_logger, wandb_logger
 from padim_lit.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 # wandb and tensorboard warn about their own dependencies when they are imported.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+# --- MLflow ----------------------------------------------------------------------------------
+
+
+def test_mlflow_gets_everything_as_files(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ALLOW_FILE_STORE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    content = run_content()
+    logger = mlflow_logger(tmp_path, run_name="resnet18-jl-100-0")
+    log_run(logger, **content)
+    finish(logger, failed=False)
+    (run,) = (path.parent for path in (tmp_path / "mlflow").glob("*/*/artifacts"))
+    assert "resnet18-jl-100-0" in (run / "tags" / "mlflow.runName").read_text()
+    assert (run / "params" / "dim").read_text() == str(content["config"]["dim"])
+    _, value, _ = (run / "metrics" / "test" / "image_auroc").read_text().split()
+    assert float(value) == content["results"]["test/image_auroc"]
+    assert json.loads((run / "artifacts" / "metrics.json").read_text()) == content["results"]
+    with (run / "artifacts" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == ["data/img0.png", "data/img1.png"]
+    assert len(list((run / "artifacts" / "heatmaps").iterdir())) == len(content["pictures"])
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_without_mlflow_one_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "MLFlowLogger", _raise(ModuleNotFoundError("mlflow")))
+    with pytest.raises(InputError, match=r"pip install 'padim_lit\[mlflow\]'"):
+        mlflow_logger(tmp_path, tracking_uri="http://127.0.0.1:9")
+
+
+def _raise(error):
+    def fail(*args):
+        raise error
+
+    return fail
 
 
 # --- Weights & Biases ------------------------------------------------------------------------

@@ -6,9 +6,10 @@ import torch
 from _helpers.trees import build_tree
 from lightning.pytorch import Trainer
 
-from padim_lit import Backbone, InputError, PaDiM
+from padim_lit import Backbone, InputError, PaDiM, PerPosition
 from padim_lit.data import Folder
 from padim_lit.model.projection import PROJECTIONS
+from padim_lit.model.ridge import Ridge
 from padim_lit.sweep.ablation import Ablation, ProjectionRun, Sweep
 from padim_lit.sweep.one_pass import plan
 
@@ -42,8 +43,9 @@ def make(data, backbone, folder, grid):
             data,
             folder,
             grid,
-            eps=0.01,
-            sigma=4.0,
+            4.0,
+            PerPosition,
+            Ridge(0.01),
             resamples=50,
         )
 

@@ -241,7 +241,7 @@ def test_what_cannot_be_read_is_one_line(capsys, tmp_path):
     for words, code, said in (
         ([], 2, "the following arguments are required: FOLDER"),
         ([tmp_path / "nowhere"], 1, "is no folder"),
-        ([tmp_path / "empty"], 1, "no run (metrics.json) in"),
+        ([tmp_path / "empty"], 1, "no run (metrics.json or predictions.jsonl) in"),
         ([broken("a", "metrics.json", "{")], 1, "metrics.json cannot be read"),
         ([broken("b", "metrics.json", "[" * 100_000)], 1, "metrics.json cannot be read"),
         ([broken("c", "metrics.json", "[1]")], 1, "no JSON object"),

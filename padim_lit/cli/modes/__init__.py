@@ -20,7 +20,7 @@ class Mode(NamedTuple):
 
     settings: str
     result: str
-    names: tuple[str, ...] = ("model.ckpt",)
+    names: tuple[str, ...] = ("model.ckpt", "model_card.md")
     run: str = "run"
 
     def settings_class(self) -> type:
@@ -36,18 +36,22 @@ class Mode(NamedTuple):
         return import_module(f"{__package__}.{self.settings.rpartition('.')[0]}")
 
 
-_FIT = ("model.ckpt", "heatmaps", "predictions.csv", "config.yaml", "csv", "tensorboard")
+_FIT = (
+    *("model.ckpt", "model_card.md", "heatmaps", "predictions.csv", "config.yaml"),
+    *("csv", "tensorboard", "mlflow"),
+)
 _ABLATION = ("sweep.csv", "scores.csv", "scores.npz", "resamples.npz", "runs", "features")
 _DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")
-_PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps")
+_PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps", "masks", "maps")
 MODES = {
     "fit": Mode("fit.Fit", "metrics.json", _FIT),
-    "predict": Mode("predict.Predict", "predict.json", _PREDICT),
+    "predict": Mode("predict.Predict", "predict.json", (*_PREDICT, "coco.json")),
     "calibrate": Mode("calibrate.Calibrate", "calibrate.json"),
     "merge": Mode("update.Merge", "merge.json", run="run_merge"),
     "update": Mode("update.Update", "update.json"),
     "remove": Mode("update.Remove", "remove.json", run="run_remove"),
     "export": Mode("export.Export", "export.json", ()),  # its output is checked there
+    "serve": Mode("serve.Serve", "serve.json", ()),
     "ablation": Mode("ablation.Ablation", "rows.json", _ABLATION),
     "figure4": Mode("figure4.Figure4", "figure4.json", ("figure4.png", "features")),
     "distortion": Mode("distortion.Distortion", "distortion.json", _DISTORTION),

@@ -79,7 +79,7 @@ def run(settings: Ablation, folder: Path) -> None:
             "trainer.devices and trainer.precision"
         )
     data = make_data(settings, settings.size)
-    require_regular(settings.eps, max(sweep.dims), data)
+    require_regular(settings, max(sweep.dims), data)
     require_sigma(settings.sigma, data)
     backbone = make_backbone(settings)
     device = trainer.strategy.root_device

@@ -1,8 +1,10 @@
 """mode=calibrate: a threshold for a model.ckpt from good images, new ones or those it holds."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from padim_lit import digests
 from padim_lit.cli.build import device_of
@@ -12,9 +14,10 @@ from padim_lit.cli.good_images import (
     finish,
     good_images,
     load_full,
-    over_images,
 )
-from padim_lit.deploy.calibration import RATE, calibrate, describe, measure
+from padim_lit.deploy.calibration import RATE, calibrate, describe
+from padim_lit.deploy.left_out import Measured, measure, measure_training
+from padim_lit.deploy.over_images import Loop, over_images
 from padim_lit.errors import InputError
 
 
@@ -34,8 +37,9 @@ def run(settings: Calibrate, folder: Path) -> None:
     """Score the good images of ``settings.images`` or ``settings.data`` with ``settings.ckpt``.
 
     Images that the checkpoint holds, which their content tells, are left out of it one at a time;
-    all others count as they are, each picture once. The fit stays what it is: model.ckpt has other
-    thresholds alone.
+    all others count as they are, each picture once. Where it has learnt from those held (Π, a
+    mixture's centroids), it has to learn again without them: that takes all of them; else the
+    others count alone. The fit stays what it is: model.ckpt has other thresholds alone.
 
     Raises:
         InputError: no such file, an image that cannot be read, or nobody can tell which images
@@ -51,32 +55,44 @@ def run(settings: Calibrate, folder: Path) -> None:
     dataset, what = good_images(settings, detector)
     held = set(digests.keys(images))
     device = device_of(settings.trainer)
+    loop = Loop(device, settings.batch_size, settings.num_workers)
     left = Counter[str]()
-    found, _ = over_images(
-        detector, dataset,
-        lambda batches: measure(detector, each_once(batches, left), device, held),
-        device, settings.batch_size, settings.num_workers, "calibrate",
-    )  # fmt: skip
     rate = settings.false_alarm_rate or (detector.calibration or {}).get("false_alarm_rate", RATE)
+    learners = [one for one in (detector.projection, detector.density) if one.fit_images]
+
+    def work(batches: Iterable[dict[str, Any]]) -> Measured:
+        new = each_once(batches, left, held if learners else frozenset())
+        return measure(detector, new, device, held)
+
+    found = over_images(detector, dataset, work, loop, "calibrate")
+    if left["known"] and not len(found.scores):
+        if left["known"] != detector.count:
+            names = " and ".join(one.name for one in learners)
+            raise InputError(
+                f"{what}: {names} has learnt from images that the checkpoint holds, and these are "
+                f"{left['known']} of its {detector.count}; give all of them, or good images that "
+                "it does not hold"
+            )
+        found = measure_training(detector, dataset, left.pop("known"), loop)
     detector.calibration = known = calibrate(found, rate)
     facts = {
         "ckpt": settings.ckpt,
         "data": what,
         "images": len(found.scores),
-        "repeated": left.total(),
+        "repeated": left["repeated"],
         "unseen": found.unseen,
         **{key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")},
     }
-    once = f"; {left.total()} more are the same picture as one of them, and do not count"
-    scored = f"{len(found.scores)} images of {what}{once if left else ''}"
+    once = f"; {left['repeated']} more are the same picture as one of them, and do not count"
+    scored = f"{len(found.scores)} images of {what}{once if left['repeated'] else ''}"
     said = [("scored", scored), ("result", describe(known))]
     if twice := digests.repeats(images):
         note = f"the fit holds {twice} images more than once; those score too low as one copy stays"
         said.append(("note", note))
-    if detector.projection.fit_images and found.unseen < len(found.scores):
+    if left["known"]:
         note = (
-            f"proj={detector.projection.name} has learnt its mixtures of channels from some of "
-            "these images, so they score a little low; new good images tell better"
+            f"{left['known']} images are in the fit, which has learnt from them: they do not count "
+            "here"
         )
         said.append(("note", note))
     finish(detector, folder, "calibrate", facts, *said)

@@ -15,6 +15,7 @@ from padim_lit.model.embedding import embed
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.learned import evenly_spaced
 from padim_lit.model.projection import PROJECTIONS, Identity
+from padim_lit.model.ridge import Ridge
 from padim_lit.report.figures import distortion, files
 from padim_lit.sweep.ablation import Sweep
 from padim_lit.sweep.distortion import Patches, full_distances, measure
@@ -55,7 +56,7 @@ def run(settings: Distortion, folder: Path) -> None:
     sweep = Sweep(settings.projs, settings.dims, settings.seeds)
     device = device_of(settings.trainer)
     data = make_data(settings, settings.size)
-    require_regular(settings.eps, max(sweep.dims), data)
+    require_regular(settings, max(sweep.dims), data)
     backbone = make_backbone(settings)
     runs = sweep.runs(backbone.embedding_dim)
     drawn = [(run.draw(backbone.embedding_dim), list(run.dims)) for run in runs]
@@ -66,11 +67,12 @@ def run(settings: Distortion, folder: Path) -> None:
         train = bar.track(data.train_dataloader(), description="backbone, training images")
         test = bar.track(data.test_dataloader(), description="backbone, test images")
         patches = Patches(*(_collect(backbone, images, grid, places) for images in (train, test)))
-        full = full_distances(patches, settings.eps)
+        ridge = Ridge(settings.eps, settings.eps_unit)
+        full = full_distances(patches, ridge)
         rows = [
             row
             for run in bar.track(drawn, description="projections")
-            for row in measure(*run, patches, full, settings.eps)
+            for row in measure(*run, patches, full, ridge)
         ]
     paths = [write_csv(folder / "distortion.csv", [*rows[0], "spearman"], rows)]
     title = f"{data.name}, {backbone.name}, {len(places)} positions"

@@ -23,7 +23,6 @@ from padim_lit.cli.settings import Memory, OneDim, Projs, Scoring
 from padim_lit.data.items import GOOD, Item, ItemDataset
 from padim_lit.errors import InputError
 from padim_lit.sweep.ablation import Ablation, Sweep
-from padim_lit.sweep.one_pass import fit_and_score
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import MISSING, print_line, print_table
 from padim_lit.visualization.figure4 import Example, Method, draw
@@ -59,7 +58,7 @@ def run(settings: Figure4, folder: Path) -> None:
     """
     device = device_of(settings.trainer)
     data = make_data(settings, settings.size)
-    require_regular(settings.eps, settings.dim, data)
+    require_regular(settings, settings.dim, data)
     require_sigma(settings.sigma, data)
     if not any(item.label and item.count_pixel for item in data.test_items):
         raise InputError(
@@ -75,9 +74,7 @@ def run(settings: Figure4, folder: Path) -> None:
         bands = ablation.plan(max(p.dim for p in drawn), settings.max_memory_gb).bands
         chosen: list[int] = []
         for run, projection in zip(runs, drawn, strict=True):
-            found, _ = fit_and_score(
-                projection, run.dims, ablation.train, ablation.test, settings.eps, bands
-            )
+            found, _ = ablation.score(projection, run.dims, bands)
             (distances,) = found.values()
             metrics, scores, _ = ablation.judge(distances)
             if metrics["pixel_auroc"] is None:

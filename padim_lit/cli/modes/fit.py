@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,9 +25,11 @@ from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.explanation import explain
+from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.predictor import Seen
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
+from padim_lit.model.region_of_interest import share
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.memory import peak_bytes, reset_peak
@@ -50,7 +53,8 @@ class Fit(OneDim, Scoring):
         ckpt: model.ckpt of an earlier run: test it instead of fitting
         calibration: training images at most that a threshold is chosen from; 0: none
         false_alarm_rate: share of good images that the threshold calls defective; null: 0.01
-        proj_from: model.ckpt whose learnt projection is taken over, so that mode=merge can add both
+        learnt_from: model.ckpt whose projection and centroids are taken over, for mode=merge to add
+        roi: mask of what counts, white, of the images' size; or corners [[x,y],...]; null: all
     """
 
     imported: ClassVar[tuple[str, ...]] = ()
@@ -60,7 +64,8 @@ class Fit(OneDim, Scoring):
     ckpt: str | None = None
     calibration: int = 500
     false_alarm_rate: float | None = None
-    proj_from: str | None = None
+    learnt_from: str | None = None
+    roi: Any = None
 
 
 def run(settings: Fit, folder: Path) -> dict[str, Any]:
@@ -157,9 +162,11 @@ class _Work:
             "state_bytes": detector.state_bytes,
             "precision": self.trainer.precision,
             **facts_of(detector),
+            "roi_share": share(detector.anomaly_map),
             "layers": detector.backbone.layers,
             "embedding_dim": detector.backbone.embedding_dim,
             **{f"proj/{key}": value for key, value in detector.projection.options.items()},
+            **{f"density/{key}": value for key, value in detector.density.options.items()},
             **thresholds.at_threshold(settings.false_alarm_rate, data, detector, scores),
             **data.size,
             "data": data.name,
@@ -170,20 +177,16 @@ class _Work:
 
     def fit(self) -> float:
         """Fit, choose a threshold, write model.ckpt; the seconds that the fit alone took."""
-        settings, detector = self.settings, self.model.detector
+        detector = self.model.detector
         seconds = self.timed("fit", lambda trainer: trainer.fit(self.model, self.data))
         if detector.whitening is None:
             raise InputError(
                 "nothing was fitted: trainer.max_epochs must be 1, and limits on batches above 0"
             )
         detector.provenance["precision"] = self.trainer.precision
-        if self.trainer.is_global_zero:
-            thresholds.choose_threshold(
-                self.data, detector, self.trainer, settings.calibration, settings.false_alarm_rate
-            )
         self.trainer.strategy.checkpoint_io = _WholeFile()
         self.trainer.save_checkpoint(self.folder / "model.ckpt")
-        return seconds
+        return seconds - self.model.threshold_seconds
 
     def timed(self, what: str, work: Callable[[Trainer], Any]) -> float:
         """Do `work`, anew with half the batch where the GPU's memory runs out; the seconds.
@@ -232,6 +235,9 @@ class _Work:
         # Hydra's own copy under .hydra/ keeps its interpolations.
         text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
+        if not settings.ckpt:
+            bad = Counter(p.kind for p in sorted(predictions) if p.label)
+            write_text(folder / "model_card.md", model_card(detector, results, bad))
         # Last: a folder with metrics.json is complete.
         write_json(folder / "metrics.json", results)
         paths = {
@@ -241,7 +247,8 @@ class _Work:
             "checkpoint": Path(settings.ckpt or folder / "model.ckpt"),
             "config": folder / "config.yaml",
         }
-        print_summary(results, paths, [*results["notes"], *thresholds.notes_on(results)])
+        notes = [*results["notes"], *thresholds.notes_on(results)]
+        print_summary(results, paths, notes, thresholds.table_of_choices(results))
 
 
 def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
@@ -251,6 +258,11 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
     if detector.projection.name == "identity" and settings.dim != detector.projection.dim:
         dim = detector.projection.dim
         notes.append(f"proj=identity keeps all {dim} channels; dim is not used.")
+    if (part := share(detector.anomaly_map)) < 1:
+        notes.append(
+            f"Region of interest: {part:.1%} of what the model sees counts; the rest counts "
+            "neither for scores nor for thresholds and metrics."
+        )
     return notes
 
 

@@ -9,19 +9,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
+
 from padim_lit.cli.build import device_of
 from padim_lit.cli.settings import OnDevice
 from padim_lit.data.files import find_images, typed_path
+from padim_lit.deploy.coco import read_lines, to_coco
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import DECISIONS, ScoredFiles, Version
 from padim_lit.deploy.predictor import Prediction, Predictor, Seen, load
+from padim_lit.deploy.regions import DIGITS, map_file, mask_file, spread
 from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import print_facts, progress
 from padim_lit.system.versions import made_with
-from padim_lit.visualization.overlay import colours, side_by_side
+from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry
+from padim_lit.visualization.maps import maps_file
+from padim_lit.visualization.overlay import SIDE, caption_of, colours, side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +38,13 @@ NAMED = 5
 PATIENCE = 10
 # Seconds between two looks at a folder, at most.
 LOOK = 0.5
-# Pattern of the digits that end a picture's name, see `_file_name`.
+# Pattern of the digits that end a file's name, see `_stem`.
 DIGEST = "[0-9a-f]" * 10
+# Of an image's line: the key that names a file, the file's folder and its suffix.
+FILES = {
+    **{"picture": ("heatmaps", ".png"), "viewer": ("heatmaps", ".npz")},
+    **{"mask": ("masks", ".png"), "map": ("maps", ".tif")},
+}
 
 
 @dataclass
@@ -46,6 +57,9 @@ class Predict(OnDevice):
         threshold: score from which an image is called defective; null: the checkpoint's
         false_alarm_rate: share of good images called defective; null: the checkpoint's
         overlays: pictures with heat maps: of anomalous images | all | none
+        masks: true: each image's mask of regions, a PNG of its own size
+        maps: true: each image's raw map, a 32-bit TIFF of its own size; NaN: not seen
+        coco: true: all regions in one COCO JSON
         explain: true: which layers and positions make each score
         watch: true: images is a folder; score what is put there, each file once, until Ctrl-C
         watch_settle: seconds that a file must not have changed
@@ -58,6 +72,9 @@ class Predict(OnDevice):
     threshold: float | None = None
     false_alarm_rate: float | None = None
     overlays: str = "anomalous"
+    masks: bool = False
+    maps: bool = False
+    coco: bool = False
     explain: bool = False
     watch: bool = False
     watch_settle: float = 1.0
@@ -102,7 +119,16 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     start = time.perf_counter()
     # What the lines of one folder have in common.
     ckpt = Version.of(Path(settings.ckpt).expanduser().resolve())
-    model = {"ckpt": asdict(ckpt), "threshold": predictor.threshold}
+    known = predictor.calibration
+    model = {
+        "ckpt": asdict(ckpt),
+        "source": settings.images,
+        **{"threshold": predictor.threshold, "map_threshold": predictor.map_threshold},
+        "threshold_source": predictor.threshold_source,
+        "image_score": predictor.detector.image_score,
+        # Of what drift is measured against; the viewer has no checkpoint.
+        "good_scores": None if known is None else known["scores"].tolist(),
+    }
     with closing(ScoredFiles(folder, model, settings.watch)) as scored:
         work = _Work(settings, folder, predictor, scored)
         before = scored.counts.total()
@@ -126,6 +152,8 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "source": settings.images,
         **made_with(device),
     }
+    if settings.coco:
+        write_json(folder / "coco.json", to_coco(read_lines(folder / "predictions.jsonl")))
     write_json(folder / "predict.json", results)
     _print(results, scored.counts.total() - before, folder)
     if not settings.watch and not results["images"]:
@@ -143,16 +171,21 @@ class _Work:
         self, settings: Predict, folder: Path, predictor: Predictor, scored: ScoredFiles
     ) -> None:
         self.settings, self.predictor, self.scored = settings, predictor, scored
-        self.heatmaps = folder / "heatmaps"
+        self.folder = folder
         self.unreadable: list[str] = []
         known = predictor.calibration
         maxima = None if known is None else known["map_maxima"].numpy()
         self.scale = colours(maxima, predictor.map_threshold)
+        self.side = SIDE if settings.overlays != "none" else 0
         if settings.overlays == "anomalous" and predictor.threshold is None:
             log.warning("%s; no decisions, and no pictures", predictor.threshold_source)
+        if (settings.masks or settings.coco) and predictor.map_threshold is None:
+            log.warning("%s: no regions, and masks are empty", predictor.threshold_source)
         if not settings.watch:  # those of an earlier run are of other images
-            for picture in self.heatmaps.glob(f"*-{DIGEST}.png"):
-                picture.unlink()
+            for name, suffix in FILES.values():
+                for picture in (folder / name).glob(f"*-{DIGEST}{suffix}"):
+                    picture.unlink()
+            (folder / "coco.json").unlink(missing_ok=True)
 
     def score(self, files: list[Path]) -> None:
         """Score each of the files."""
@@ -163,7 +196,7 @@ class _Work:
                 self.refuse(_version(path), error)
                 bar.advance(task)
 
-            for seen, prediction in self.predictor.stream_seen(files, refuse):
+            for seen, prediction in self.predictor.stream_seen(files, refuse, self.side):
                 self.keep(_version(seen.path), seen, prediction)
                 bar.advance(task)
 
@@ -191,7 +224,7 @@ class _Work:
     def try_one(self, version: Version, rest: float) -> str | None:
         """What to say of a file at rest since `rest` seconds; None if it was left for later."""
         try:
-            seen = self.predictor.see(Path(version.path))
+            seen = self.predictor.see(Path(version.path), self.side)
         except InputError as error:
             if rest < PATIENCE * self.settings.watch_settle:
                 return None  # maybe somebody still writes it
@@ -205,17 +238,49 @@ class _Work:
 
     def keep(self, version: Version, seen: Seen, found: Prediction) -> None:
         """Write what an image got, its lines last."""
-        wanted = self.settings.overlays
-        detector = self.predictor.detector
-        why = explain(detector, seen.tensor()) if self.settings.explain else None
+        settings, detector = self.settings, self.predictor.detector
+        threshold = self.predictor.map_threshold
+        (height, width), regions = found.view.size, found.regions
+        more: dict[str, Any] = {"width": width, "height": height}
+        more["regions"] = None if regions is None else [region.numbers() for region in regions]
+        why = explain(detector, seen.tensor()) if settings.explain else None
+        if why is not None:
+            more |= why.numbers()
+            for position in more["positions"]:  # in the picture's pixels, as regions are
+                corners = np.reshape(position["box"], (2, 2))
+                there = found.view.place(corners, found.map.shape).flatten()
+                position["box"] = there.round(DIGITS).tolist()
+        wanted = settings.overlays
         if wanted == "all" or (wanted == "anomalous" and found.is_anomalous):
             low, high = float(found.map.min()), float(found.map.max())
             scale = self.scale or (low, max(high, low + 1e-6))
-            png = side_by_side(seen.values, found.map, scale, self.predictor.map_threshold, why)
-            write_bytes(self.heatmaps / _file_name(version.path), png)
-        told = None if why is None else why.numbers()
+            caption = caption_of(found, PurePath(version.path).name, scale)
+            picture = np.asarray(seen.picture)
+            more |= self.write(
+                "picture", version, side_by_side(picture, found, scale, threshold, caption, why)
+            )
+            small = GalleryEntry(
+                **{"role": SCORED, "rank": 1, "index": 0, "kind": SCORED, "label": UNKNOWN},
+                **{"path": version.path, "score": found.score, "truth": None, "map": found.map},
+                image=seen.values,
+            )
+            more |= self.write("viewer", version, maps_file([small]))
+        if settings.masks or settings.maps:
+            whole = spread(found.map, found.view)
+            if settings.maps:
+                more |= self.write("map", version, map_file(whole))
+            if settings.masks:
+                mask = np.zeros_like(whole) if threshold is None else whole >= threshold
+                more |= self.write("mask", version, mask_file(mask))
         numbers = (found.score, found.p_value, found.is_anomalous, found.threshold)
-        self.scored.add(version, *numbers, told)
+        self.scored.add(version, *numbers, more)
+
+    def write(self, what: str, version: Version, content: bytes) -> dict[str, str]:
+        """Write one of an image's files; its key and name in the image's line."""
+        folder, suffix = FILES[what]
+        name = f"{folder}/{_stem(version.path)}{suffix}"
+        write_bytes(self.folder / name, content)
+        return {what: name}
 
     def refuse(self, version: Version, error: InputError) -> None:
         """Write that a file cannot be used."""
@@ -232,11 +297,11 @@ def _version(path: str | Path) -> Version:
         return Version(str(path), 0, 0)
 
 
-def _file_name(path: str) -> str:
+def _stem(path: str) -> str:
     # The digest tells files of one name in different folders apart.
     stem = re.sub(r"[^\w.-]+", "-", PurePath(path).stem)[:60]
     digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:10]
-    return f"{stem}-{digest}.png"
+    return f"{stem}-{digest}"
 
 
 def _count(count: int, what: str) -> str:
@@ -255,6 +320,7 @@ def _print(results: dict[str, Any], new: int, folder: Path) -> None:
         facts.append(("skipped", f"{files} that cannot be read, such as"))
         facts += [("", line) for line in results["unreadable_first"]]
     facts.append(("decided", f"by {results['threshold_source']}"))
-    names = ("predictions.csv", "predictions.jsonl", "heatmaps", "predict.json")
+    names = ["predictions.csv", "predictions.jsonl", "coco.json", "predict.json"]
+    names += dict.fromkeys(name for name, _ in FILES.values())
     facts += [("written", folder / name) for name in names if (folder / name).exists()]
     print_facts(*facts)

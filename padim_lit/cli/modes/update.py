@@ -20,10 +20,10 @@ from padim_lit.cli.good_images import (
     finish,
     good_images,
     load_full,
-    over_images,
 )
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, remove_images, require_alike
+from padim_lit.deploy.over_images import Loop, over_images
 from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION, Detector
 from padim_lit.model.fit_state import FitState
@@ -156,9 +156,8 @@ def _gather(
     def work(batches: Iterable[dict[str, Any]]) -> FitState:
         return _moments(detector, each_once(batches, left, known) if skip else batches)
 
-    device = device_of(settings.trainer)
-    how = device, settings.batch_size, settings.num_workers, settings.mode
-    state, _ = over_images(detector, dataset, work, *how)
+    loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
+    state = over_images(detector, dataset, work, loop, settings.mode)
     return detector, state, left, what
 
 

@@ -22,7 +22,7 @@ function countWrong(run, threshold) {
 
 /** Lowest and highest value of the slider: all scores and marks, and a little more. */
 function sliderRange(run) {
-  const values = [...run.thresholds.map((t) => t.value), ...(run.scores || [])];
+  const values = [...run.thresholds.map((t) => t.value), ...(run.scores || []), ...(run.good || [])];
   const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
   const air = (high - low) * 0.02 || 1;
   return [low - air, high + air];
@@ -42,7 +42,7 @@ function drawSetting(run, [low, high], set) {
   });
   document.querySelector(".marks").replaceChildren(...marks.map((button, i) => el("li", {}, button, ` ${run.thresholds[i].how}`)));
   byId("unmarked").hidden = run.thresholds.some((t) => t.id === "free");
-  byId("unmarked").textContent = `No threshold without test images: ${run.no_threshold || "the run has none"}.`;
+  byId("unmarked").textContent = run.order ? `${run.no_threshold}.` : `No threshold without test images: ${run.no_threshold || "the run has none"}.`;
   return (threshold) => {
     slider.value = String(Math.round((STEPS * (threshold - low)) / (high - low)));
     slider.setAttribute("aria-valuetext", brief(threshold, 4));
@@ -51,16 +51,25 @@ function drawSetting(run, [low, high], set) {
   };
 }
 
-/** Good images upwards, defective ones downwards, over the slider's range; returns the line's mover. */
+/** Good images upwards, others downwards, over the slider's range; returns the line's mover. */
 function drawHistogram(run, [low, high]) {
   const place = byId("histogram"), bins = 80;
   place.replaceChildren();
   if (!run.scores) return () => {};
-  const { label, planted } = content.images[run.images], bars = [0, 1, 2].map(() => new Array(bins).fill(0));
-  run.scores.forEach((score, i) => (bars[planted[i] ? 2 : label[i]][Math.min(bins - 1, Math.floor((bins * (score - low)) / (high - low)))] += 1));
-  const most = Math.max(1, ...bars[0], ...bars[1].map((n, i) => n + bars[2][i]));
-  const box = (at, from, n, down, name) => (n ? svg("rect", { class: name, x: (1000 * at) / bins + 0.5, width: 1000 / bins - 1, height: (48 * n) / most, y: down ? 50 + (48 * from) / most : 50 - (48 * n) / most }) : null);
-  const drawing = svg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", role: "img", "aria-label": "Histogram of image scores: good images upwards, defective ones downwards" },
+  const bars = [0, 1, 2].map(() => new Array(bins).fill(0));
+  const add = (score, which) => (bars[which][Math.min(bins - 1, Math.floor((bins * (score - low)) / (high - low)))] += 1);
+  if (run.order) {
+    run.good.forEach((score) => add(score, 0));
+    run.scores.forEach((score) => add(score, 1));
+  } else {
+    const { label, planted } = content.images[run.images];
+    run.scores.forEach((score, i) => add(score, planted[i] ? 2 : label[i]));
+  }
+  const sides = [Math.max(1, ...bars[0]), Math.max(1, ...bars[1].map((n, i) => n + bars[2][i]))];
+  // Of one set of test images counts compare; the fit's good images are another number than those scored.
+  const [up, under] = run.order ? sides : sides.fill(Math.max(...sides));
+  const box = (at, from, n, down, name) => (n ? svg("rect", { class: name, x: (1000 * at) / bins + 0.5, width: 1000 / bins - 1, height: (48 * n) / (down ? under : up), y: down ? 50 + (48 * from) / under : 50 - (48 * n) / up }) : null);
+  const drawing = svg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", role: "img", "aria-label": `Histogram of image scores: good images upwards, ${run.order ? "those scored" : "defective ones"} downwards` },
     ...bars[0].map((n, i) => box(i, 0, n, false, "good")), ...bars[1].map((n, i) => box(i, 0, n, true, "bad")), ...bars[2].map((n, i) => box(i, bars[1][i], n, true, "planted")),
     svg("line", { class: "zero", x1: 0, x2: 1000, y1: 50, y2: 50 }),
     ...run.thresholds.map((t) => { const x = (1000 * (t.value - low)) / (high - low); return svg("line", { class: `at mark-${t.id}`, x1: x, x2: x, y1: 0, y2: 100 }); }));
@@ -71,7 +80,7 @@ function drawHistogram(run, [low, high]) {
     node.style.left = `${(100 * (t.value - low)) / (high - low)}%`;
     return node;
   });
-  const keys = [["good", "good images"], ["bad", "defective images"], ...(bars[2].some(Boolean) ? [["planted", "images with planted defects"]] : [])];
+  const keys = run.order ? [["good", `${run.good.length} known good images`], ["bad", `${run.scores.length} images scored`]] : [["good", "good images"], ["bad", "defective images"], ...(bars[2].some(Boolean) ? [["planted", "images with planted defects"]] : [])];
   place.append(el("div", { class: "legend" }, ...keys.map(([name, text]) => el("span", {}, svg("svg", { class: "swatch", viewBox: "0 0 34 14", "aria-hidden": "true" }, svg("rect", { class: name, width: 34, height: 14 })), `${text} by score`))),
     el("div", { class: "letters" }, ...letters), drawing);
   return (threshold) => {

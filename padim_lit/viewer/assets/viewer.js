@@ -3,23 +3,26 @@
 
 const content = JSON.parse(document.getElementById("content").textContent);
 const byId = (id) => document.getElementById(id);
-const now = { run: null, threshold: 0, ready: [], large: null, drawing: 0, move: [] };
+const all = [...content.runs, ...content.scored]; // in the order of the select
+const now = { run: null, threshold: 0, ready: [], large: null, drawing: 0, move: [], picked: [] };
 
 /** Opens a run: slider at the checkpoint's threshold, else at the best F1, else in the middle. */
 async function open(index, jump = true) {
-  const run = content.runs[index], range = sliderRange(run), usable = Number.isFinite(range[0]);
+  const run = all[index], range = sliderRange(run), usable = Number.isFinite(range[0]);
   Object.assign(now, { run, ready: [], large: null });
   byId("chosen").querySelector("select").value = String(index);
-  byId("about").textContent = [`${run.data}, ${run.backbone}, ${run.proj}, D = ${run.dim}, seed ${run.seed}`,
+  byId("about").textContent = [run.order ? `${run.source}, scored by mode=predict: labels are not known` : `${run.data}, ${run.backbone}, ${run.proj}, D = ${run.dim}, seed ${run.seed}`,
     run.image_score && run.image_score !== "max" ? `The image score is ${run.image_score}, not the map's maximum: the same threshold marks other pixels than it calls images` : ""].filter(Boolean).join(". ");
   byId("notes").replaceChildren(...run.notes.map((note) => el("li", {}, note)));
   byId("threshold").hidden = !usable;
   byId("large").hidden = true;
   byId("gallery").replaceChildren();
   byId("view").hidden = !run.pictures?.items.length;
+  byId("scored").hidden = !run.order || !usable;
+  byId("view").elements.which.parentElement.hidden = byId("view").querySelector(".truth").hidden = Boolean(run.order);
   byId("sampled").textContent = sampled(run);
   if (usable) {
-    now.move = [drawSetting(run, range, change), drawHistogram(run, range)];
+    now.move = [drawSetting(run, range, change), drawHistogram(run, range), ...(run.order ? [drawDrift(run, range)] : [])];
     change((run.thresholds[0] || { value: (range[0] + range[1]) / 2 }).value);
   } else byId("sampled").textContent += " It has no predictions.csv either: nothing can be counted.";
   if (jump) {
@@ -34,16 +37,19 @@ async function open(index, jump = true) {
 }
 
 function sampled(run) {
+  if (run.order && !run.pictures) return "No pictures: mode=predict keeps those of images called defective (overlays=all: of all).";
   if (!run.pictures) return "This run has no heatmaps/maps.npz: its maps cannot be coloured here; heatmaps/ may have them as PNG.";
   const { items, left, every, step } = run.pictures;
-  return `${count(items.length, "picture")} of ${items.length + left} that the run kept: the highest- and lowest-scoring defects and the highest-scoring good images, not a sample; the counts are over all test images. `
+  const which = run.order ? "of the images called defective when they were scored (overlays=all: of all), highest scores first" : "the highest- and lowest-scoring defects and the highest-scoring good images, not a sample; the counts are over all test images";
+  return `${count(items.length, "picture")} of ${items.length + left} that the run kept: ${which}. `
     + `${left ? `${left} left out to keep this file small. ` : ""}Distances are exact to ±${brief(step / 2)}.${every > 1 ? ` Every ${every}th pixel along each side is shown.` : ""}`;
 }
 
 function change(threshold) {
   if (threshold !== null) now.threshold = threshold;
   now.move.forEach((move) => move(now.threshold));
-  const said = drawCounts(now.run, now.threshold);
+  const said = now.run.order ? drawScored(now.run, now.threshold) : drawCounts(now.run, now.threshold);
+  if (now.run.order) byId("counts").hidden = byId("uncounted").hidden = true;
   byId("said").textContent = said && `Threshold ${brief(now.threshold, 4)}: ${said}`;
   if (!now.drawing) now.drawing = requestAnimationFrame(() => { now.drawing = 0; recolour(); });
 }
@@ -51,6 +57,7 @@ function change(threshold) {
 /** What the threshold calls an image, and whether that is wrong. */
 function verdictOf({ score, label }) {
   const called = score >= now.threshold;
+  if (now.run.order) return { wrong: called, text: word(called) };
   return { wrong: called !== Boolean(label), text: label ? (called ? "hit" : "miss") : called ? "false alarm" : "called good" };
 }
 
@@ -59,7 +66,7 @@ function drawGallery() {
   byId("gallery").replaceChildren(...run.pictures.items.map((item, i) => {
     const button = el("button", { type: "button", "aria-label": `${item.kind} ${item.name}, larger` }, el("canvas"));
     button.addEventListener("click", () => enlarge(i));
-    return el("figure", { "data-index": i }, button, el("figcaption", {}, el("span", { class: "badge" }), el("span", { class: "what" }, ` ${item.kind}${item.planted && !item.kind.startsWith("planted") ? " (planted)" : ""}, ${item.score.toFixed(2)}`), el("span", { class: "source" })));
+    return el("figure", { "data-index": i }, button, el("figcaption", {}, el("span", { class: "badge" }), el("span", { class: "what" }, ` ${run.order ? run.names[item.index] : item.kind}${item.planted && !item.kind.startsWith("planted") ? " (planted)" : ""}, ${item.score.toFixed(2)}`), el("span", { class: "source" })));
   }));
   recolour();
 }
@@ -74,11 +81,14 @@ function recolour() {
     figure.dataset.marked = marked;
     figure.querySelector(".source").textContent = ` ${((100 * marked) / (pictures.width * pictures.height)).toFixed(1)} % marked`;
   };
-  [...byId("gallery").children].forEach((figure, i) => {
-    const item = pictures.items[i];
-    figure.hidden = !["all", item.role, verdictOf(item).wrong && "wrong"].includes(which.value);
+  const figures = [...byId("gallery").children], place = new Map(now.picked.map((index, at) => [index, at]));
+  figures.forEach((figure) => {
+    const i = Number(figure.dataset.index), item = pictures.items[i];
+    figure.hidden = now.run.order ? !place.has(item.index) : !["all", item.role, verdictOf(item).wrong && "wrong"].includes(which.value);
     if (!figure.hidden) paint(figure, i, "canvas");
   });
+  // As the list has them.
+  if (now.run.order) byId("gallery").append(...figures.sort((a, b) => place.get(pictures.items[a.dataset.index].index) - place.get(pictures.items[b.dataset.index].index)));
   if (now.large !== null) paint(byId("large"), now.large, "canvas.map");
 }
 
@@ -86,9 +96,9 @@ function enlarge(index) {
   const { pictures } = now.run, item = pictures.items[index], place = byId("large"), plain = el("canvas"), close = el("button", { type: "button" }, "close");
   now.large = index;
   drawTruth(drawImage(plain, now.ready[index], pictures), now.ready[index], pictures);
-  const truth = item.truth ? `; dashed: ${item.planted ? "planted" : "true"} defect` : item.label ? "; no pixel truth is known" : "";
+  const truth = now.run.order ? "" : item.truth ? `; dashed: ${item.planted ? "planted" : "true"} defect` : item.label ? "; no pixel truth is known" : "";
   place.replaceChildren(
-    el("p", {}, el("span", { class: "badge" }), ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${byId("view").elements.which.querySelector(`[value=${item.role}]`).text}${item.planted ? ". Its defect is planted." : "."} `, close),
+    el("p", {}, el("span", { class: "badge" }), now.run.order ? ` ${now.run.paths[item.index]}, score ${item.score.toFixed(2)}. Regions at ${brief(now.run.map_threshold ?? NaN, 4)}, in its own pixels: ${regionsOf(now.run, item.index).join("; ") || "none"} ` : ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${byId("view").elements.which.querySelector(`[value=${item.role}]`).text}${item.planted ? ". Its defect is planted." : "."} `, close),
     el("figure", {}, plain, el("figcaption", {}, `image${truth}`)),
     el("figure", {}, el("canvas", { class: "map" }), el("figcaption", {}, "map over the image; blue: at or above the threshold.", el("span", { class: "source" }))));
   const shut = () => {
@@ -122,9 +132,11 @@ rows.forEach((row, i) => {
   row.cells[0].append(button);
 });
 document.querySelectorAll("form").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
-byId("filters").addEventListener("input", filter);
-byId("filters").addEventListener("reset", () => setTimeout(filter));
+byId("filters")?.addEventListener("input", filter);
+byId("filters")?.addEventListener("reset", () => setTimeout(filter));
+byId("pick").addEventListener("input", () => change(null));
+byId("export").addEventListener("click", () => save("decisions.csv", toCsv(now.run, now.threshold)));
 byId("chosen").addEventListener("change", (event) => open(Number(event.target.value), false));
 byId("view").addEventListener("input", recolour);
-filter();
-open(Math.max(0, content.runs.findIndex((run) => run.pictures)), false);
+if (content.runs.length) filter();
+open(Math.max(0, all.findIndex((run) => run.pictures)), false);

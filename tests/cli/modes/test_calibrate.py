@@ -99,6 +99,22 @@ def test_an_update_takes_the_threshold_and_this_brings_it_back(here, zygote, cal
     ), decided.err
 
 
+def test_what_has_learnt_from_images_is_judged_by_others_or_learns_again(here, zygote, calibrated):
+    fisher = [*TINY, RATE, "proj=fisher", "hydra.run.dir=fisher"]
+    assert zygote.run(fisher, here).code == 0
+    fitted = load_detector(here / "fisher/model.ckpt").calibration
+    again, _ = calibrated("data/train", "fisher_again", ckpt="fisher/model.ckpt")
+    torch.testing.assert_close(again["scores"], fitted["scores"], rtol=1e-4, atol=0)
+    both, result = calibrated("both", "fisher_both", ckpt="fisher/model.ckpt")
+    assert both["unseen"] == len(both["scores"]) == FRESH
+    assert f"{HELD} images are in the fit, which has learnt from them" in result.out
+    (here / "some").mkdir()
+    shutil.copy(next((here / "data/train/good").iterdir()), here / "some")
+    args = ["mode=calibrate", "ckpt=fisher/model.ckpt", "images=some", "trainer=cpu"]
+    result = zygote.run([*args, "hydra.run.dir=fisher_some"], here)
+    assert result.code == 1 and f"1 of its {HELD}; give all of them" in result.err
+
+
 @pytest.mark.parametrize(
     ("args", "line"),
     [

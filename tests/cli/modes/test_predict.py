@@ -1,6 +1,7 @@
 """mode=predict: lines as they come, bad files skipped; a watched folder, killed and continued."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -19,8 +20,11 @@ from PIL import Image
 import padim_lit
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import ScoredFiles, Version
+from padim_lit.deploy.predictor import Prediction
+from padim_lit.deploy.regions import View, find
 from padim_lit.errors import InputError
-from padim_lit.visualization.overlay import GAP, colours, contour, side_by_side
+from padim_lit.viewer.content import build
+from padim_lit.visualization.overlay import GAP, caption_of, colours, contour, side_by_side
 
 PREDICT = ["mode=predict", "ckpt=run/model.ckpt", "trainer=cpu"]
 
@@ -43,6 +47,11 @@ def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
+def pixels(file: Path) -> np.ndarray:
+    with Image.open(file) as image:
+        return np.asarray(image)
+
+
 def predict(zygote, here: Path, name: str, *args: str):
     return zygote.run([*PREDICT, f"hydra.run.dir={name}", *args], here)
 
@@ -58,6 +67,12 @@ def test_the_fit_says_what_its_threshold_does(here):
     high = [row for row in table if float(row["score"]) >= found["threshold"]]
     assert found["test/false_alarms"] == sum(row["label"] == "0" for row in high)
     assert found["test/misses"] == 3 - sum(row["label"] == "1" for row in high)
+    assert found["threshold_largest"] >= found["threshold"]
+    for one in found["threshold_choices"]:
+        above = [row for row in table if float(row["score"]) >= one["threshold"]]
+        assert one["false_alarms"] == sum(row["label"] == "0" for row in above)
+        assert one["misses"] == 3 - sum(row["label"] == "1" for row in above)
+        assert one["enough_images"] == (one["false_alarm_rate"] * 25 >= 1)
 
 
 def test_a_fit_without_calibration_has_no_threshold(zygote, here):
@@ -100,11 +115,11 @@ def test_scores_are_explained(zygote, here):
         found = model.explain(here / line["path"])
         assert found.layers == pytest.approx(line["layers"], abs=1e-6)
         assert line["positions"][0]["row"] == found.positions[0].row
-    widths = {}
+    sizes = {}
     for name in ("why", "plain"):
-        with Image.open(next((here / name / "heatmaps").glob("*.png"))) as picture:
-            widths[name] = picture.width
-    assert widths["why"] > 2 * widths["plain"]
+        with Image.open(here / name / lines(here / name)[0]["picture"]) as picture:
+            sizes[name] = picture.size
+    assert sizes["why"][1] > sizes["plain"][1]  # a line more
 
 
 @pytest.mark.parametrize("wrong", ["calibration=-1", "false_alarm_rate=1.5"])
@@ -131,15 +146,56 @@ def test_every_image_gets_its_line_and_the_defective_their_picture(zygote, here)
     # 000.png is there twice, in good/ and in crack/.
     pictures = sorted((folder / "heatmaps").glob("*.png"))
     assert len(pictures) == 7
-    with Image.open(pictures[0]) as picture:
-        assert picture.size == (2 * 64 + GAP, 64)
+    with Image.open(pictures[0]) as picture, Image.open(here / table[0]["path"]) as photo:
+        assert picture.height > photo.height and picture.width >= 2 * photo.width + GAP
     summary = json.loads((folder / "predict.json").read_text())
     assert summary["images"] == 7 == summary["good"] + summary["anomalous"]
     assert f"{summary['good']} good" in result.out and "each scored as if left out" in result.out
+    (scored,) = build([folder])["scored"]
+    assert scored["paths"] == [row["path"] for row in table] and len(scored["good"]) == 24
+    assert {item["index"] for item in scored["pictures"]["items"]} == set(range(7))
     # A second run starts anew, and its pictures are those of the defective alone.
     assert predict(zygote, here, "all", "images=data/test").code == 0
     assert len(rows(folder)) == 7
     assert len(list((folder / "heatmaps").glob("*.png"))) == summary["anomalous"]
+
+
+def test_regions_are_data_for_the_next_program(zygote, here):
+    save_image(here / "odd" / "a" / "é.png", size=(70, 41), seed=3)
+    save_image(here / "odd" / "b" / "b.png", size=(33, 90), seed=4)
+    level = json.loads((here / "run" / "metrics.json").read_text())["threshold_map"]
+    args = ["images=odd", "masks=true", "maps=true", "coco=true", f"threshold={0.9 * level}"]
+    result = predict(zygote, here, "found", *args)
+    assert result.code == 0, result.err
+    folder = here / "found"
+    model = padim_lit.load(here / "run" / "model.ckpt", device="cpu", threshold=0.9 * level)
+    found = json.loads((folder / "coco.json").read_text())
+    assert [i["file_name"] for i in found["images"]] == ["a/é.png", "b/b.png"]
+    assert Path(found["info"]["root"]) == here / "odd"
+    regions = 0
+    for line, image in zip(lines(folder), found["images"], strict=True):
+        size = pixels(here / line["path"]).shape[::-1]
+        assert size == (line["width"], line["height"]) == (image["width"], image["height"])
+        map, mask = pixels(folder / line["map"]), pixels(folder / line["mask"])
+        assert map.shape == mask.shape == size[::-1] and map.dtype == np.float32
+        assert np.nanmax(map) <= line["score"] and np.isnan(map[0, 0])  # cut off by the crop
+        assert np.array_equal(mask, 255 * (map >= line["threshold"]))
+        mine = [a for a in found["annotations"] if a["image_id"] == image["id"]]
+        assert len(mine) == len(line["regions"]) == len(model(here / line["path"]).regions)
+        for region, one in zip(line["regions"], mine, strict=True):
+            xs, ys = one["segmentation"][0][::2], one["segmentation"][0][1::2]
+            x, y, w, h = one["bbox"]
+            assert [x, y, x + w, y + h] == pytest.approx([min(xs), min(ys), max(xs), max(ys)])
+            assert [x, y] == region["box"][:2] and one["score"] == region["peak"]
+            assert 0 <= x < x + w <= size[0] and 0 <= y < y + h <= size[1]
+            assert one["category_id"] == found["categories"][0]["id"] and one["iscrowd"] == 0
+        assert sum(a["area"] for a in mine) == pytest.approx((mask > 0).sum(), rel=0.2, abs=15)
+        regions += len(mine)
+    assert regions > 1 and len({a["id"] for a in found["annotations"]}) == regions
+    # A second run leaves nothing of the first one.
+    assert predict(zygote, here, "found", "images=odd/a").code == 0
+    assert not list((folder / "masks").iterdir()) and not list((folder / "maps").iterdir())
+    assert not (folder / "coco.json").exists()
 
 
 def test_a_bad_file_is_skipped_and_counted(zygote, here, tmp_path):
@@ -324,11 +380,15 @@ def test_an_overlay_shows_the_contour(tmp_path):
     map[2:6, 2:6] = 2
     ring = contour(map >= 1)
     assert ring.sum() == 12 and not ring[3:5, 3:5].any()
-    image = np.full((8, 8, 3), 100, np.uint8)
-    file = tmp_path / "x.png"
-    file.write_bytes(side_by_side(image, map, (0, 2), 1.0))
-    with Image.open(file) as picture:
-        pixels = np.asarray(picture)
-    assert pixels.shape == (8, 16 + GAP, 3)
-    assert (pixels[:, :8] == 100).all() and (pixels[2, 8 + GAP + 2] == (0x56, 0xB4, 0xE9)).all()
+    view = View((40, 40), (8, 8, 24, 24))  # the picture is half its size
+    found = Prediction(2.0, None, True, map, 1.0, None, find(map, 1.0, view), view)
+    image = np.full((20, 20, 3), 100, np.uint8)
+    caption = caption_of(found, "Prüf ×.png", (0, 2))
+    assert caption == "Prüf ×.png  |  score 2.00, threshold 1.00: defective  |  colours 0.0 to 2.0"
+    drawn = pixels(io.BytesIO(side_by_side(image, found, (0, 2), 1.0, caption)))
+    assert drawn.shape[0] > 30 and drawn.shape[1] > 300  # as wide as the caption
+    heat = drawn[:20, 20 + GAP :][:, :20]
+    assert (drawn[:20, :20] == 100).all() and (heat[6, 8] == (0x56, 0xB4, 0xE9)).all()
+    grey = (heat == 50).all(axis=2)  # what was not seen
+    assert grey.sum() == 400 - 64 and not grey[4:12, 4:12].any()
     assert colours(np.array([2.0, 4.0]), 4.0) == (1.5, 6.0) and colours(None, None) is None

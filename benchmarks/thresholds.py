@@ -1,0 +1,154 @@
+"""How often the printed false-alarm interval is true, over random splits of good images.
+
+python -m benchmarks thresholds --screw DATA/mvtec_ad/screw --tiles DATA/magnetic_tile
+
+Of each data set N good images are drawn, fitted and given a threshold as a fit does it; all others
+(at most --fresh) are scored. "Inside" is the share of splits in which the number of these above the
+threshold lies in the interval, as finely as their number M tells it: from floor(low M) to
+ceil(high M). The backbone runs once over all images.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from padim_lit import Backbone, Detector
+from padim_lit.data import ELPV
+from padim_lit.data.datasets.mtd import _tiles
+from padim_lit.data.items import Item, ItemDataset
+from padim_lit.data.transform import ResizeCrop
+from padim_lit.deploy.calibration import calibrate
+from padim_lit.deploy.left_out import measure, measure_training, remembering
+from padim_lit.deploy.over_images import Loop
+from padim_lit.model.learned import evenly_spaced, learn
+from padim_lit.model.projection import PROJECTIONS
+
+RATES = (0.01, 0.05, 0.1)
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--screw", type=Path, help="MVTec AD's category")
+    parser.add_argument("--tiles", type=Path, help="Magnetic Tile's folder")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20, 40, 60, 100, 300])
+    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--fresh", type=int, default=300)
+    parser.add_argument("--proj", default="fisher")
+    parser.add_argument("--layers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--dim", type=int, default=50)
+    parser.add_argument("--grid", type=int, default=14)
+    args = parser.parse_args()
+    backbone = Backbone("tf_efficientnet_lite0", args.layers, feature_location="expansion").eval()
+    print(f"proj={args.proj}, D = {args.dim} of C = {backbone.embedding_dim} channels")
+    table = Table()
+    for column in ("good images of", "N", "learnt again", *(f"{rate:.0%}" for rate in RATES)):
+        table.add_column(column, justify="right")
+    start = time.perf_counter()
+    for name, paths, groups, look in data_sets(args.screw, args.tiles):
+        known = looked_at(backbone, paths, look, args.grid)
+        for count in args.sizes:
+            found = {True: [], False: []}
+            for seed in range(args.splits):
+                train, fresh = split(len(paths), count, seed, groups)
+                detector = fitted(known, train, args)
+                scores = score(detector, fresh[: args.fresh])
+                loop = Loop(CPU, 32)
+                true = measure_training(detector, numbered(train), 500, loop)
+                plain = measure(detector, batches(train))
+                for again, good in ((True, true), (False, plain)):
+                    found[again].append([judged(calibrate(good, r), scores) for r in RATES])
+            for again, rows in found.items():
+                cells = []
+                for each in zip(*rows, strict=True):
+                    alarms, inside, supported = (np.mean(x) for x in zip(*each, strict=True))
+                    cells.append(f"{supported:.1%}: {alarms:.1%}, {inside:.0%}")
+                table.add_row(name, str(count), "yes" if again else "no", *cells)
+                print(
+                    name, count, again, *cells, f"{time.perf_counter() - start:.0f} s", flush=True
+                )
+    Console(width=110).print(table)
+
+
+def data_sets(screw: Path | None, tiles: Path | None):
+    """Name, paths, groups that stay together, and how an image is looked at."""
+    if screw:
+        paths = sorted(screw.glob("train/good/*")) + sorted(screw.glob("test/good/*"))
+        yield "screw", paths, None, ResizeCrop(256, 224)
+    if tiles:
+        paths = sorted((tiles / "MT_Free/Imgs").glob("*.jpg"))
+        yield "Magnetic Tile", paths, None, ResizeCrop(224, None)
+        groups = _tiles([path.stem for path in paths])
+        yield "Magnetic Tile, whole tiles", paths, groups, ResizeCrop(224, None)
+    data = ELPV(planted=False)
+    items = [*data.train_items, *(item for item in data.test_items if not item.label)]
+    yield "ELPV, mono", [item.path for item in items], None, ResizeCrop(256, 224)
+
+
+def looked_at(backbone: Backbone, paths: Sequence[Path], look: ResizeCrop, grid: int) -> Backbone:
+    """The backbone, whose images are now the numbers of `paths`."""
+    kept = []
+    for batch in DataLoader(ItemDataset([Item(path) for path in paths], look), 32):
+        with torch.no_grad():
+            kept.append([F.adaptive_avg_pool2d(x, grid) for x in backbone(batch["image"])])
+    return remembering(backbone, [torch.cat(layers) for layers in zip(*kept, strict=True)])
+
+
+def split(total: int, count: int, seed: int, groups: Sequence | None) -> tuple[list, list]:
+    """`count` numbers to fit, in order, and the others, at random; groups are not split."""
+    order = np.random.default_rng(seed).permutation(total).tolist()
+    if groups is None:
+        return sorted(order[:count]), order[count:]
+    names = list(dict.fromkeys(groups[i] for i in order))
+    members = {name: [i for i in order if groups[i] == name] for name in names}
+    train: list[int] = []
+    while len(train) < count:
+        train += members[names.pop(0)]
+    return sorted(train[:count]), [i for i in order if groups[i] in set(names)]
+
+
+def numbered(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
+    return [{"image": torch.tensor(number)} for number in numbers]
+
+
+def batches(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
+    return [{"image": part} for part in torch.tensor(numbers).split(32)]
+
+
+def fitted(backbone: Backbone, train: Sequence[int], args: argparse.Namespace) -> Detector:
+    projection = PROJECTIONS[args.proj](backbone.embedding_dim, args.dim)
+    detector = Detector(backbone, projection, grid=args.grid)
+    learn(detector, lambda images: batches([train[i] for i in evenly_spaced(len(train), images)]))
+    state = detector.empty_state()
+    for batch in batches(train):
+        state = detector.update_state(state, batch)
+    detector.set_state(state)
+    return detector
+
+
+def score(detector: Detector, numbers: Sequence[int]) -> np.ndarray:
+    with torch.no_grad():
+        return torch.cat([detector(b["image"])[0] for b in batches(numbers)]).numpy()
+
+
+def judged(known: dict, fresh: np.ndarray) -> tuple[float, bool, float]:
+    """The share of fresh images that alarm, whether the interval holds, and the rate it is for."""
+    alarms, total = int((fresh >= known["threshold"]).sum()), len(fresh)
+    low, high = known["interval"]
+    inside = math.floor(low * total) <= alarms <= math.ceil(high * total)
+    rate = max(known["false_alarm_rate"], 1 / (len(known["scores"]) + 1))
+    return alarms / total, inside, rate
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""What good images score under fits that do not know them, at no cost of images.
+
+Held-out images would be missing from the fit. Instead each training image is scored by the
+Gaussians of all the *others*, which follow in closed form from those of all (`leave_one_out`). What
+is learnt before the fit (fisher's and npca's Π) has seen training images as well, and those score
+too low under it: where enough others remain, these alone are scored; elsewhere Π is learnt again
+without them (`cross_fit`). Leaving out one photo of a part leaves its near-duplicates in.
+"""
+
+import logging
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy, deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from padim_lit import digests
+from padim_lit.deploy.over_images import Loop, over_images
+from padim_lit.errors import InputError, require_finite
+from padim_lit.model.anomaly_map import image_score
+from padim_lit.model.backbone import Backbone
+from padim_lit.model.detector import Detector
+from padim_lit.model.gaussian import whiten
+from padim_lit.model.learned import evenly_spaced, learn
+from padim_lit.model.merging import subtract
+from padim_lit.system.memory import available_bytes
+
+log = logging.getLogger(__name__)
+
+# Smallest 1 − h whose rounding is bearable, see `leave_one_out`.
+SMALLEST = 1e-4
+# Parts that the images are dealt into where Π is learnt again without them. Chosen on ELPV's
+# polycrystalline cells, see docs/method.md.
+FOLDS = 5
+# Images that Π has not learnt from are scored alone where there are at least so many.
+UNSEEN = 99
+
+
+def leave_one_out(distances: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Distances of training images under the Gaussians of the other N − 1 images.
+
+    With y = x − μ and d² = yᵀΣ⁻¹y, leaving x out moves the mean to x − μ' = y N/(N−1) and the
+    scatter to S' = S − N/(N−1) yyᵀ, so by Sherman and Morrison (1950)
+
+        d'² = (N/(N−1))² · (N−2)/(N−1) · d² / (1 − h),   h = N d²/(N−1)².
+
+    This is exact for ε' = ε (N−1)/(N−2). With ε itself a distance is between 1 and
+    sqrt((N−1)/(N−2)) times as large: 0.16 % at most for N = 320.
+
+    A rounding error δ of d² becomes δ/(1 − h), large where N ≤ D and ε small: there h is nearly 1.
+    1 − h is kept above 10⁻⁴, where float32 features and factors move a distance by up to 1 %
+    (tests/deploy/test_calibration.py); what lies below comes out too small, and such an image is
+    marked unreliable.
+
+    Args:
+        distances: (B,P) of images that are in the moments, not squared.
+        count: N, at least 3.
+
+    Returns:
+        (B,P) in `distances`' dtype, and (B,) bool: all of an image's distances are reliable.
+
+    Raises:
+        InputError: fewer than 3 images.
+
+    >>> distances, reliable = leave_one_out(torch.tensor([[2.0, 3.0]]), count=100)
+    >>> [round(d, 3) for d in distances[0].tolist()], reliable.item()
+    ([2.052, 3.164], True)
+    """
+    if count < 3:
+        raise InputError(f"{count} training images: to leave one out takes at least 3")
+    square = distances.double().square()
+    left = 1 - square * (count / (count - 1) ** 2)
+    reliable = (left >= SMALLEST).all(dim=1)
+    factor = (count / (count - 1)) ** 2 * (count - 2) / (count - 1)
+    return (square * factor / left.clamp(min=SMALLEST)).sqrt().to(distances.dtype), reliable
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What good images score under Gaussians that do not know them.
+
+    Attributes:
+        scores: (K,).
+        maxima: of the maps (K,).
+        unreliable: of how many images both are lower bounds, see `leave_one_out`.
+        unseen: how many images were not in the moments.
+    """
+
+    scores: Tensor
+    maxima: Tensor
+    unreliable: int = 0
+    unseen: int = 0
+
+
+@torch.inference_mode()
+def measure(
+    detector: Detector,
+    batches: Iterable[Mapping[str, Any]],
+    device: torch.device | str = "cpu",
+    held: Collection[bytes] | None = None,
+) -> Measured:
+    """Scores of good images, those in the moments left out of them one at a time.
+
+    Args:
+        detector: fitted, on `device`.
+        batches: ``image`` (B,3,h,w); ``path``, which names them in messages.
+        device: where to compute.
+        held: keys of the digests in the moments, see `padim_lit.digests.keys`; where there are
+            any, batches need ``digest`` too. None where all images are in the moments.
+
+    Raises:
+        InputError: fewer than 3 images in the moments, or a score that is not finite.
+
+    >>> found = measure(detector, [{"image": torch.rand(4, 3, 64, 64), "path": list("abcd")}])
+    >>> found.scores.shape, found.unseen
+    (torch.Size([4]), 0)
+    """
+    scores, maxima, unreliable, unseen = [], [], 0, 0
+    for batch in batches:
+        images = batch["image"].to(device)
+        distances = plain = detector.distances(images)
+        reliable = torch.ones(len(images), dtype=torch.bool, device=plain.device)
+        if detector.density.per_position:
+            distances, reliable = leave_one_out(plain, detector.count)
+        elif held is None or held:
+            distances = torch.cat([_without(detector, image) for image in images.split(1)])
+        if held is not None:
+            known = digests.keys(batch["digest"]) if held else [b""] * len(images)
+            inside = torch.tensor([key in held for key in known])
+            inside = inside.to(distances.device)
+            distances = torch.where(inside.unsqueeze(1), distances, plain)
+            reliable = reliable | ~inside
+            unseen += int((~inside).sum())
+        # Whatever the backbone was computed in, as `Detector.forward` has it.
+        with torch.autocast(distances.device.type, enabled=False):
+            maps = detector.anomaly_map(distances)
+        counted = detector.anomaly_map.counted(distances)
+        found = image_score(counted, maps, detector.image_score)
+        require_finite(found, batch)
+        scores.append(found.float().cpu())
+        maxima.append(maps.flatten(1).amax(dim=1).float().cpu())
+        unreliable += int((~reliable).sum())
+    if not scores:
+        return Measured(torch.empty(0), torch.empty(0))
+    return Measured(torch.cat(scores), torch.cat(maxima), unreliable, unseen)
+
+
+def _without(detector: Detector, image: Tensor) -> Tensor:
+    """Distances (1,P) of an image (1,3,h,w) of the fit under a fit without it.
+
+    Its patches are spread over many components, so there is no short formula: it is subtracted.
+    """
+    state, part = detector.require_state(), detector.empty_state()
+    gone = detector.update_state(part, {"image": image})
+    rest = subtract(state.moments, gone.moments)
+    x, whitening = detector.embed(image), whiten(rest, detector.ridge)
+    with torch.autocast(x.device.type, enabled=False):
+        return detector.density.nearest(x, rest.mean, whitening)[0]
+
+
+@torch.no_grad()
+def cross_fit(
+    detector: Detector,
+    batches: Iterable[Mapping[str, Any]],
+    device: torch.device | str = "cpu",
+    scored: Sequence[int] | None = None,
+) -> Measured:
+    """Scores of training images under fits that have learnt nothing from them, not even Π.
+
+    The images are dealt into folds. For each, Π is learnt from as many images of the other folds
+    as at the fit, the Gaussians are fitted on all images under that Π, and those of the fold are
+    scored, each left out of them. A new image is scored by a Π from all folds, so Π's from fewer
+    err on the safe side, if at all.
+
+    The backbone runs once: its feature maps are held in memory meanwhile.
+
+    Args:
+        detector: fitted, on `device`, and left as it is.
+        batches: ``image`` (B,3,h,w) of all N training images, in the order of the fit.
+        device: where to compute.
+        scored: numbers of the images to score; None: all.
+
+    Raises:
+        InputError: fewer than 3 images.
+
+    >>> from padim_lit import Fisher
+    >>> fisher = Fisher(detector.backbone.embedding_dim, dim=4)
+    >>> other = Detector(detector.backbone, fisher, image_shape=(64, 64))
+    >>> cross_fit(other, [{"image": torch.rand(6, 3, 64, 64)}]).scores.shape
+    torch.Size([6])
+    """
+    kept, size = [], 1
+    for batch in batches:
+        kept.append([layer.cpu() for layer in detector.backbone(batch["image"].to(device))])
+        size = max(size, len(batch["image"]))
+    maps = [torch.cat(layers) for layers in zip(*kept, strict=True)]
+    count = len(maps[0])
+    known = remembering(detector.backbone, maps)
+
+    def numbered(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
+        return [{"image": part.to(device)} for part in torch.tensor(numbers).split(size)]
+
+    scored, found = range(count) if scored is None else scored, []
+    for fold in (scored[i::FOLDS] for i in range(min(FOLDS, len(scored)))):
+        held = set(fold)
+        others = [i for i in range(count) if i not in held]
+        other = _blank(detector, known)
+        learn(other, lambda n: numbered([others[i] for i in evenly_spaced(len(others), n)]))  # noqa: B023
+        state, closed = other.empty_state(), other.density.per_position
+        # Left out one at a time where that is a formula, else all together.
+        for batch in numbered(range(count) if closed else others):
+            state = other.update_state(state, batch)
+        other.set_state(state)
+        found.append(measure(other, numbered(fold), device, None if closed else ()))
+    scores, maxima = (torch.cat([getattr(f, k) for f in found]) for k in ("scores", "maxima"))
+    return Measured(scores, maxima, sum(f.unreliable for f in found))
+
+
+def remembering(backbone: Backbone, maps: Sequence[Tensor]) -> Backbone:
+    """A backbone whose images are their numbers (B,): their feature maps are known already.
+
+    Args:
+        maps: of all N images, each layer's (N,C,h,w).
+
+    >>> maps = detector.backbone(torch.rand(5, 3, 64, 64))
+    >>> known = remembering(detector.backbone, maps)
+    >>> torch.equal(known(torch.tensor([4, 0]))[0], maps[0][[4, 0]])
+    True
+    """
+    known = copy(backbone)
+    known.forward = lambda which: [x[which.cpu()].to(which.device) for x in maps]  # type: ignore
+    known.require_images = lambda *_: None  # type: ignore
+    known.grids = lambda image_shape: [tuple(x.shape[2:]) for x in maps]  # type: ignore
+    return known
+
+
+def _blank(detector: Detector, backbone: Backbone) -> Detector:
+    """Another detector of the same spec on `backbone`, with a Π of its own and no Gaussians."""
+    spec = detector.spec()
+    for part in ("backbone", "proj", "dim", "seed", "proj_options", "density_options"):
+        del spec[part]
+    projection, spec["density"] = deepcopy(detector.projection), deepcopy(detector.density)
+    other = Detector(backbone, projection, **spec).to(projection.matrix.device)
+    other.anomaly_map = detector.anomaly_map  # with its region of interest
+    return other
+
+
+def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Loop) -> Measured:
+    """What training images score under fits that do not know them, in the cheapest way that is so.
+
+    Args:
+        detector: fitted on all of `dataset`, in its order.
+        dataset: samples with ``image``, and where they are known ``path``.
+        images: that are scored, at most.
+
+    >>> samples = [{"image": torch.rand(3, 64, 64)}] * 6
+    >>> measure_training(detector, samples, 4, Loop(torch.device("cpu"), 8)).scores.shape
+    threshold ...
+    torch.Size([4])
+    """
+    learners = [one for one in (detector.projection, detector.density) if one.fit_images]
+    count, learnt = len(dataset), max((one.fit_images for one in learners), default=0)
+    seen = set(evenly_spaced(count, learnt))
+    unseen = [i for i in range(count) if i not in seen]
+    if detector.density.per_position and (not learnt or len(unseen) >= UNSEEN):
+        part = Subset(dataset, [unseen[i] for i in evenly_spaced(len(unseen), images)])
+        work = partial(measure, detector, device=loop.device)
+    else:
+        log.info(
+            "%s learnt from images that set the threshold: %d fits more, each without those that "
+            "it scores",
+            *(" and ".join(one.name for one in learners) or detector.density.name, FOLDS),
+        )
+        kept = min(count, _that_fit(detector))
+        part = Subset(dataset, evenly_spaced(count, kept))
+        scored = evenly_spaced(kept, images)
+        work = partial(cross_fit, detector, device=loop.device, scored=scored)
+    return over_images(detector, part, work, loop, "threshold")
+
+
+def _that_fit(detector: Detector) -> int:
+    """Of how many images the feature maps fit into half of the memory that is free."""
+    shapes = detector.backbone.grids(detector.image_shape)
+    numbers = sum(c * h * w for c, (h, w) in zip(detector.backbone.channels, shapes, strict=True))
+    free = available_bytes(torch.device("cpu"))
+    return sys.maxsize if free is None else free // (2 * 4 * numbers)

@@ -1,0 +1,123 @@
+"""What stands beside a checkpoint for whoever meets it later: data, decision, tests, limits."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from padim_lit.checkpoint.state import facts_of
+from padim_lit.deploy.calibration import describe
+from padim_lit.model.detector import Detector
+from padim_lit.model.region_of_interest import share
+from padim_lit.version import __version__
+
+#: Of a test: what is shown of metrics.json.
+METRICS = {
+    "test/image_auroc": "image AUROC (a defective image scores above a good one; 0.5: a coin)",
+    "test/image_ap": "image AP",
+    "test/pixel_auroc": "pixel AUROC",
+    "test/pixel_aupro": "pixel AUPRO",
+}
+
+
+def model_card(
+    detector: Detector,
+    tested: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, int] | None = None,
+) -> str:
+    """Markdown on a fitted detector.
+
+    Args:
+        detector: fitted.
+        tested: the content of metrics.json of its test; None where it was not tested.
+        kinds: of the test's defects, and how many images have each, where they are known.
+
+    >>> model_card(detector).splitlines()[0]
+    '# padim_lit model: data unknown'
+    """
+    provenance, facts = detector.provenance, facts_of(detector)
+    (h, w), data = detector.image_shape, provenance.get("data", "data unknown")
+    crop, part = provenance.get("crop_size"), share(detector.anomaly_map)
+    size = f"resized to {provenance.get('image_size', f'{h}×{w}')}"
+    seen = f"{h}×{w} pixels, {size}{f', centre crop {crop}' if crop else ''}"
+    model = {
+        **{
+            "fitted on": f"{detector.count} good images of {provenance.get('data', 'unknown data')}"
+        },
+        "split": provenance.get("split"),
+        "sees": seen,
+        "counts": f"{part:.1%} of that, by roi" if part < 1 else None,
+        "backbone": f"{facts['backbone']}, weights {facts['weights']}",
+        "projection": f"{facts['proj']} to {facts['dim']} numbers (D), seed {facts['seed']}",
+        "patches": "×".join(map(str, facts["grid"])),
+        "settings": ", ".join(f"{key} {facts[key]}" for key in ("eps", "sigma", "image_score")),
+        "since then": ", ".join(
+            f"mode={one.get('mode')} ({one.get('images')} images)"
+            for one in provenance.get("history", [])
+            if isinstance(one, dict)
+        ),
+        "made by": f"padim_lit {__version__}",
+    }
+    known = detector.calibration
+    decision = (
+        "It has no threshold; mode=calibrate sets one from good images."
+        if known is None
+        else f"By {describe(known)}."
+    )
+    parts = [
+        f"# padim_lit model: {data}",
+        "Finds what differs from good images of one part, taken in the same way.",
+        "## Model\n\n" + _table(model.items()),
+        f"## Decision\n\n{decision}",
+        f"## Test\n\n{_test(tested, kinds)}",
+        "## Not tested\n\n" + "\n".join(f"- {line}" for line in _limits(detector, tested, kinds)),
+    ]
+    if tested and tested.get("notes"):
+        parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in tested["notes"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _test(tested: Mapping[str, Any] | None, kinds: Mapping[str, int] | None) -> str:
+    if not tested:
+        return "It was not tested."
+    good, bad = tested["data/test_good"], tested["data/test_defective"]
+    lines = [f"On {good} good and {bad} defective images of {tested['data']}."]
+    if kinds:
+        lines[0] += f" Kinds: {', '.join(f'{kind} ({count})' for kind, count in kinds.items())}."
+    if tested.get("test/false_alarms") is not None:
+        alarms, misses = tested["test/false_alarms"], tested["test/misses"]
+        lines.append(
+            f"At the threshold {alarms} of {good} good images are called defective, and {misses} "
+            f"of {bad} defective ones are missed."
+        )
+    found = {name: tested.get(key) for key, name in METRICS.items()}
+    rows = [(name, f"{value:.4f}") for name, value in found.items() if value is not None]
+    return "\n\n".join([*lines, *([_table(rows)] if rows else [])])
+
+
+def _limits(
+    detector: Detector, tested: Mapping[str, Any] | None, kinds: Mapping[str, int] | None
+) -> Iterable[str]:
+    yield "Other parts, cameras, lenses, light and positions than those of the images above."
+    if not tested:
+        yield "Any defect, and any good image that was not in the fit."
+    elif not tested["data/test_defective"]:
+        yield "Any defect: the test set has none."
+    elif kinds:
+        yield "Other kinds of defects than those above."
+    if tested and tested.get("data/test_planted"):
+        yield "Real defects' places: pixel metrics count planted, synthetic defects."
+    if share(detector.anomaly_map) < 1:
+        yield "What lies outside of the region of interest: it does not count."
+    if detector.provenance.get("crop_size"):
+        yield "What lies outside the centre crop: it is not seen."
+    if detector.backbone.source.startswith("random"):
+        yield "Anything: the backbone's weights are random."
+
+
+def _table(rows: Iterable[tuple[str, Any]]) -> str:
+    lines = [f"| {key} | {_cell(value)} |" for key, value in rows if value not in (None, "")]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _cell(value: Any) -> str:
+    # A folder's name may hold what would end the cell.
+    return " ".join(str(value).split()).replace("|", "\\|")

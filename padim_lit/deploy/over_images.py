@@ -1,0 +1,69 @@
+"""Work over all images of a data set, in batches as large as a GPU's memory allows."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from padim_lit.model.detector import Detector
+from padim_lit.system.console import progress
+from padim_lit.system.cores import default_workers
+from padim_lit.system.resource_errors import halving
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Where images are scored, and how they come there.
+
+    Attributes:
+        device: to compute on.
+        batch_size: at most; where memory runs out all is done anew with half of it.
+        num_workers: loader processes; None chooses from the number of cores.
+        collate_fn: a DataLoader's.
+    """
+
+    device: torch.device
+    batch_size: int
+    num_workers: int | None = 0
+    collate_fn: Callable[[list[Any]], Any] | None = None
+
+    @classmethod
+    def like(cls, loader: DataLoader, device: torch.device) -> "Loop":
+        """As a loader reads its images; where it has batches of its own kind, 8 at once."""
+        return cls(device, loader.batch_size or 8, loader.num_workers, loader.collate_fn)
+
+
+def over_images(
+    detector: Detector,
+    dataset: Dataset,
+    work: Callable[[Iterable[dict[str, Any]]], T],
+    loop: Loop,
+    what: str,
+) -> T:
+    """``work(batches)`` with the detector on the loop's device.
+
+    Args:
+        detector: on the CPU afterwards.
+        what: names the work.
+
+    >>> images = [{"image": torch.rand(3, 64, 64)}] * 5
+    >>> count = lambda batches: [len(batch["image"]) for batch in batches]
+    >>> over_images(detector, images, count, Loop(torch.device("cpu"), 2), "count")
+    count ...
+    [2, 2, 1]
+    """
+    workers = default_workers() if loop.num_workers is None else loop.num_workers
+
+    def attempt(size: int) -> T:
+        loader = DataLoader(dataset, size, num_workers=workers, collate_fn=loop.collate_fn)
+        with progress() as bar:
+            return work(bar.track(loader, description=what))
+
+    detector.to(loop.device)
+    found, _ = halving(loop.batch_size, attempt, what)
+    detector.to("cpu")
+    return found

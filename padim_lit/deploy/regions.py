@@ -1,0 +1,203 @@
+"""Defects as data: connected regions of a map, in the pixels of the picture as it was taken.
+
+A model sees a resized and cropped copy. A `View` says where that copy lies in the picture, so that
+outlines, masks and maps come out in the picture's own pixels. These are those of the upright
+picture, turned as its EXIF tag says, as viewers show it. Between the centres of the pixels that the
+model saw, a map is interpolated linearly.
+"""
+
+import io
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from contourpy import FillType, contour_generator
+from PIL import Image
+from scipy import ndimage
+
+#: Digits of a coordinate and of a distance in files.
+DIGITS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where what the model sees lies in the picture.
+
+    Attributes:
+        size: (h, w) of the upright picture in its own pixels.
+        box: (left, top, right, bottom) of what is seen, in these pixels; they need not be whole.
+    """
+
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+    def place(
+        self, points: Any, shape: tuple[int, int], picture: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """Points (N,2) as x, y of a map (h, w) in pixels of the picture, or as it is scaled to."""
+        (h, w), (left, top, right, bottom) = shape, self.box
+        there = np.multiply(points, ((right - left) / w, (bottom - top) / h))
+        there += np.array((left, top))
+        return there if picture is None else there * np.divide(picture, self.size)[::-1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """A connected part of a map at or above a threshold, in pixels of the picture.
+
+    x runs to the right and y downwards from the picture's upper left corner, so that its first
+    pixel covers 0 to 1 on both.
+
+    Attributes:
+        box: (left, top, right, bottom).
+        polygon: (N,2) corners (x, y) of the outer outline, the last joined to the first.
+        area: in pixels, holes not counted.
+        peak, mean: highest and mean Mahalanobis distance, of the pixels that the model saw.
+        peak_at: (x, y) of the highest.
+        at_border: it touches the border of what was seen, or of the region of interest; the defect
+            may go on beyond.
+    """
+
+    box: tuple[float, float, float, float]
+    polygon: np.ndarray
+    area: float
+    peak: float
+    mean: float
+    peak_at: tuple[float, float]
+    at_border: bool
+
+    def numbers(self) -> dict[str, Any]:
+        """All of it as primitives, for JSON."""
+
+        def short(values: Any) -> list[Any]:
+            return np.round(np.asarray(values, np.float64), DIGITS).tolist()
+
+        return {
+            **{"box": short(self.box), "polygon": short(self.polygon), "area": short(self.area)},
+            **{"peak": self.peak, "mean": self.mean, "peak_at": short(self.peak_at)},
+            "at_border": self.at_border,
+        }
+
+
+def find(
+    map: np.ndarray, threshold: float | None, view: View, roi: np.ndarray | None = None
+) -> list[Region] | None:
+    """The regions of a map, highest peak first; None without a threshold.
+
+    Pixels at or above the threshold that share a side are one region.
+
+    Args:
+        map: (h,w) distances of what was seen.
+        threshold: of the map.
+        view: where that lies in the picture.
+        roi: (h,w) bool, the part of it that counts; None: all.
+
+    >>> map = np.zeros((4, 4), np.float32)
+    >>> map[1, 2:] = 2
+    >>> (region,) = find(map, 1.0, View((80, 40), (0, 0, 40, 80)))
+    >>> region.numbers()["box"], region.area, region.at_border
+    ([20.0, 20.0, 40.0, 40.0], 350.0, True)
+    """
+    if threshold is None:
+        return None
+    values = map.astype(np.float64)
+    labels, _ = ndimage.label(values >= threshold)
+    edge = ~ndimage.binary_erosion(np.ones(map.shape, bool) if roi is None else roi)
+    # Pixels at the edge reach to the border, half a pixel beyond their centres.
+    framed = [np.pad(array, 1, "edge") for array in (values, labels)]
+    (h, w), (left, top, right, bottom) = map.shape, view.box
+    centres = [np.array([0, *np.arange(n) + 0.5, n]) for n in (h, w)]
+    pixel = (right - left) / w * (bottom - top) / h
+    found = []
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
+        mine = labels[rows, columns] == number
+        distances = values[rows, columns][mine]
+        row, column = np.argwhere(mine)[distances.argmax()] + (rows.start, columns.start)
+        # With a pixel around it, between which and its own the outline runs.
+        around = slice(rows.start, rows.stop + 2), slice(columns.start, columns.stop + 2)
+        near, whose = (array[around] for array in framed)
+        near = np.where((near >= threshold) & (whose != number), near.min(), near)
+        y, x = (n[s] for n, s in zip(centres, around, strict=True))
+        ring, area = _outline(x, y, near, threshold)
+        corners = view.place(ring, (h, w))
+        peak_at = view.place((column + 0.5, row + 0.5), (h, w))
+        found.append(
+            Region(
+                (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()),
+                corners,
+                area * pixel,
+                float(distances.max()),
+                float(distances.mean()),
+                tuple(peak_at.tolist()),
+                bool((mine & edge[rows, columns]).any()),
+            )
+        )
+    return sorted(found, key=lambda region: -region.peak)
+
+
+def spread(map: np.ndarray, view: View, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """A map (h,w) over the whole picture, float32 (H,W); NaN where the model saw nothing.
+
+    Args:
+        map: of what was seen.
+        view: where that lies in the picture.
+        shape: (H, W) to which the picture is scaled; None: its own size.
+
+    >>> spread(np.array([[1.0, 3.0]], np.float32), View((1, 6), (1, 0, 5, 1)))
+    array([[nan, 1. , 1.5, 2.5, 3. , nan]], dtype=float32)
+    """
+    shape = shape or view.size
+    zoom = np.array(shape) / view.size
+    left, top, right, bottom = view.box
+    start, end = np.array([top, left]) * zoom, np.array([bottom, right]) * zoom
+    step = np.array(map.shape) / (end - start)  # pixels of the map for one of the result
+    offset = (0.5 - start) * step - 0.5
+    out = ndimage.affine_transform(map, step, offset, shape, np.float32, order=1, mode="nearest")
+    for axis in (0, 1):
+        middle = np.arange(shape[axis]) + 0.5
+        unseen = (middle < start[axis]) | (middle > end[axis])
+        out[(unseen, slice(None)) if axis == 0 else (slice(None), unseen)] = np.nan
+    return out
+
+
+def mask_file(mask: np.ndarray) -> bytes:
+    """PNG of a mask (h,w) bool, 255 where it is True.
+
+    >>> mask_file(np.eye(4, dtype=bool))[:4]
+    b'\\x89PNG'
+    """
+    return _encoded(Image.fromarray(mask.astype(np.uint8) * 255), "PNG", compress_level=1)
+
+
+def map_file(map: np.ndarray) -> bytes:
+    """TIFF of a map (h,w) in 32-bit floats, deflated.
+
+    >>> map_file(np.eye(4, dtype=np.float32))[:2]
+    b'II'
+    """
+    return _encoded(Image.fromarray(map), "TIFF", compression="tiff_adobe_deflate")
+
+
+def _encoded(image: Image.Image, format: str, **how: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **how)
+    return file.getvalue()
+
+
+def _outline(
+    x: np.ndarray, y: np.ndarray, values: np.ndarray, threshold: float
+) -> tuple[np.ndarray, float]:
+    """The outer outline (N,2) of the one region of values (h,w) at x (w,), y (h,), and its area."""
+    # Above the level is inside, and so is what equals the threshold.
+    level = np.nextafter(threshold, -np.inf)
+    lines = contour_generator(x, y, values, fill_type=FillType.OuterOffset)
+    (points,), (ends,) = lines.filled(level, np.inf)
+    rings = [points[a : b - 1] for a, b in pairwise(ends)]
+    outer, *holes = map(_area, rings)
+    return rings[0], outer - sum(holes)
+
+
+def _area(ring: np.ndarray) -> float:
+    x, y = ring.T
+    return abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2

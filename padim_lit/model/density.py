@@ -1,0 +1,126 @@
+"""Densities: which Gaussian a patch belongs to, and how far it is from the nearest that it may be.
+
+To add one: subclass `Density`, give it a `name` (which registers it), implement what is abstract,
+and add ``conf/density/NAME.yaml`` with its ``_target_``.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from padim_lit.model.embedding import ProjectedLayer
+from padim_lit.model.gaussian import mahalanobis
+from padim_lit.model.moments import Moments, init, update
+from padim_lit.model.triangular import Triangle
+
+#: Every subclass of `Density` by its name, where its module has been imported.
+DENSITIES: dict[str, type["Density"]] = {}
+#: The layers' shares → the embeddings that they add up to: (B,P,D).
+AddUp = Callable[[Sequence[ProjectedLayer]], Tensor]
+
+
+class Density(nn.Module):
+    """Base: G Gaussians and a rule that assigns patches to them, so that a fit stays a sum.
+
+    Args:
+        dim: D.
+        seed: the only source of randomness.
+        shrinkage: ν, how many patches the covariance pooled over all Gaussians weighs in each one's
+            own.
+
+    >>> DENSITIES['mixture'](dim=8, components=64).gaussians(positions=784)
+    64
+    """
+
+    name: ClassVar[str]
+    #: Whether Gaussian p is position p's.
+    per_position: ClassVar[bool] = False
+    #: Good images that `learn` wants to see before the fit; 0 where nothing is learnt.
+    fit_images: int = 0
+    #: Arguments beyond D and the seed, as primitives.
+    options: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            DENSITIES[cls.name] = cls
+
+    def __init__(self, dim: int, seed: int = 0, shrinkage: float = 0.0):
+        super().__init__()
+        self.dim, self.seed, self.shrinkage = dim, seed, float(shrinkage)
+        self.options = {**getattr(self, "options", {}), "shrinkage": self.shrinkage}
+
+    @abstractmethod
+    def gaussians(self, positions: int) -> int:
+        """G, with P positions."""
+
+    def empty(self, positions: int, device: torch.device | str) -> Moments:
+        """Moments of no patch."""
+        return init(self.gaussians(positions), self.dim, device)
+
+    def learn(self, x: Tensor) -> None:
+        """Choose the rule from patches (n,D) of good images, before the fit."""
+        raise NotImplementedError(f"density={self.name} learns nothing before the fit")
+
+    def adopt(self, other: "Density") -> None:
+        """Take what another one has learnt, so that moments of both add up."""
+        self.load_state_dict(other.state_dict())
+        self.fit_images = 0
+
+    @abstractmethod
+    def update(self, moments: Moments, x: Tensor) -> Moments:
+        """The moments with embeddings (B,P,D) too; their scatter is changed in place."""
+
+    @abstractmethod
+    def gather(
+        self, moments: Moments, layers: Sequence[ProjectedLayer], add_up: AddUp
+    ) -> tuple[Moments, Tensor]:
+        """As `update`, and each layer's share of the batch's means (L,G,D).
+
+        Args:
+            moments: their scatter is changed in place.
+            layers: of the batch; their values may be changed.
+            add_up: see `AddUp`.
+        """
+
+    @abstractmethod
+    def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
+        """Mahalanobis distances, not squared, and to which Gaussian they are: both (B,P).
+
+        Args:
+            x: (B,P,D).
+            mean: (G,D).
+            whitening: G triangles of D rows.
+        """
+
+
+class PerPosition(Density):
+    """One Gaussian a position, as PaDiM has it: for parts that always lie the same way.
+
+    >>> PerPosition(dim=8).gaussians(positions=784)
+    784
+    """
+
+    name = "position"
+    per_position = True
+
+    def gaussians(self, positions: int) -> int:
+        return positions
+
+    def update(self, moments: Moments, x: Tensor) -> Moments:
+        return update(moments, x)
+
+    def gather(
+        self, moments: Moments, layers: Sequence[ProjectedLayer], add_up: AddUp
+    ) -> tuple[Moments, Tensor]:
+        # Averaged on each layer's own grid, which is smaller.
+        means = [layer.values.mean(dim=0, keepdim=True) for layer in layers]
+        shares = [add_up([ProjectedLayer(m, x.dims)]) for m, x in zip(means, layers, strict=True)]
+        return update(moments, add_up(layers)), torch.cat(shares)
+
+    def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
+        distances = mahalanobis(x, mean, whitening)
+        return distances, torch.arange(len(mean), device=x.device).expand_as(distances)

@@ -1,0 +1,227 @@
+"""A mixture of Gaussians over all patches, wherever they lie."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from padim_lit.errors import InputError
+from padim_lit.model.density import AddUp, Density
+from padim_lit.model.embedding import ProjectedLayer
+from padim_lit.model.moments import Moments, update_groups
+from padim_lit.model.triangular import Triangle
+
+# Rows of the whitening factors that rule most components out, see `Mixture.nearest`. Fewer rule out
+# fewer; more cost more.
+BOUND_ROWS = 32
+# What float32 may move a squared distance by, relatively.
+ROUNDING = 1e-4
+# Patches, and components, that a step takes at once: its scratch stays in a CPU's cache.
+PATCHES, COMPONENTS = 1024, 32
+# Of k-means: patches that it sees, rounds at most.
+SAMPLE, ROUNDS = 50_000, 25
+
+
+class Mixture(Density):
+    """K Gaussians over the patches of all positions: for parts that lie as they fall.
+
+    A patch belongs to the centroid nearest to it in the space that is white for good patches; the
+    centroids are learnt once (k-means), so that a fit is a sum. Its distance is the smallest of
+    those to the K Gaussians, d² = min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k).
+
+    Args:
+        dim: D.
+        seed: draws the first centroids.
+        components: K.
+        fit_images: number of good images to learn the centroids from, spread evenly over the
+            training set.
+        shrinkage: ν, patches that the pooled covariance weighs in each component's own; None takes
+            D, as many as a covariance needs to be of full rank.
+
+    Raises:
+        InputError: K below 1, fewer than 2 images, or ν of 0 or less.
+
+    >>> mixture = Mixture(dim=2, components=3)
+    >>> mixture.learn(torch.rand(500, 2))
+    >>> mixture.assign(torch.rand(10, 2)).shape
+    torch.Size([10])
+    """
+
+    name = "mixture"
+    centroids: Tensor
+    white: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        seed: int = 0,
+        components: int = 256,
+        fit_images: int = 100,
+        shrinkage: float | None = None,
+    ):
+        if components < 1:
+            raise InputError(f"density.components={components}: must be at least 1")
+        if fit_images < 2:
+            raise InputError(f"density.fit_images={fit_images}: must be at least 2 images")
+        shrinkage = float(dim) if shrinkage is None else shrinkage
+        if not 0 < shrinkage < math.inf:
+            raise InputError(
+                f"density.shrinkage={shrinkage}: must be above 0 patches, because a component may "
+                "have fewer than it has dimensions (default: D)"
+            )
+        self.components, self.fit_images = components, fit_images
+        self.options = {"components": components, "fit_images": fit_images}
+        super().__init__(dim, seed, shrinkage)
+        self.register_buffer("centroids", torch.zeros(components, dim))
+        #: W with W Σ Wᵀ = I for the covariance Σ of all good patches.
+        self.register_buffer("white", torch.eye(dim))
+
+    def gaussians(self, positions: int) -> int:
+        return self.components
+
+    def empty(self, positions: int, device: torch.device | str) -> Moments:
+        # A component that never gets a patch lies where its centroid does.
+        moments = super().empty(positions, device)
+        return Moments(moments.counts, self.centroids.double().to(device), moments.scatter)
+
+    @torch.no_grad()
+    def learn(self, x: Tensor) -> None:
+        """K-means with k-means++ on patches (n,D), n at least K.
+
+        Raises:
+            InputError: fewer patches.
+        """
+        if len(x) < self.components:
+            raise InputError(
+                f"density.components={self.components}: the {len(x)} patches that the centroids "
+                "are learnt from are fewer; use fewer components"
+            )
+        generator = torch.Generator().manual_seed(self.seed)
+        x = x.double().cpu()
+        if len(x) > SAMPLE:
+            x = x[torch.randperm(len(x), generator=generator)[:SAMPLE]]
+        sigma = torch.cov(x.T).view(self.dim, self.dim)
+        # A dimension that never varies would be infinitely important.
+        least = max(1e-6 * float(sigma.diagonal().mean()), torch.finfo(torch.float32).tiny)
+        sigma.diagonal().add_(least)
+        white = torch.linalg.inv(torch.linalg.cholesky(sigma))
+        found = k_means((x @ white.T).float(), self.components, generator)
+        self.white = white.float().to(self.white.device)
+        self.centroids = torch.linalg.solve(white, found.double().T).T.float().to(self.white.device)
+
+    def assign(self, x: Tensor) -> Tensor:
+        """The component of each patch (n,D): (n,)."""
+        centroids = self.centroids @ self.white.T
+        return torch.cat([_closest(part @ self.white.T, centroids) for part in x.split(PATCHES)])
+
+    def update(self, moments: Moments, x: Tensor) -> Moments:
+        x = x.flatten(0, 1)
+        return self._update(moments, x, self.assign(x))
+
+    def _update(self, moments: Moments, x: Tensor, owner: Tensor) -> Moments:
+        sizes = owner.bincount(minlength=self.components)
+        return update_groups(moments, x[owner.argsort(stable=True)], sizes)
+
+    def gather(
+        self, moments: Moments, layers: Sequence[ProjectedLayer], add_up: AddUp
+    ) -> tuple[Moments, Tensor]:
+        shares = torch.stack([add_up([layer]).flatten(0, 1) for layer in layers])  # (L,n,D)
+        x = shares.sum(dim=0)
+        owner = self.assign(x)
+        sums = shares.new_zeros(len(layers), self.components, self.dim)
+        sizes = owner.bincount(minlength=self.components).clamp(min=1)
+        means = sums.index_add_(1, owner, shares) / sizes.unsqueeze(1)
+        return self._update(moments, x, owner), means
+
+    def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
+        """See `Density.nearest`; exact, though few components are computed.
+
+        A factor is triangular, so its first r rows see the first r dimensions alone, and what they
+        give is a lower bound: ‖W(x−μ)‖² ≥ ‖(W(x−μ))_1..r‖². A component whose bound is above a
+        distance already found cannot be the nearest.
+        """
+        found = [self._nearest(part, mean.float(), whitening) for part in
+                 x.flatten(0, 1).split(PATCHES)]  # fmt: skip
+        squares, owner = (torch.cat(part) for part in zip(*found, strict=True))
+        return squares.sqrt_().view(x.shape[:2]), owner.view(x.shape[:2])
+
+    def _nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
+        centre = mean.mean(dim=0)  # so that Wx − Wμ does not cancel
+        x, mean = x - centre, mean - centre
+        bounds = _leading_squares(x, mean, whitening)  # (K,n)
+        first = bounds.argmin(dim=0)
+        order = first.argsort(stable=True)
+        squares = torch.empty_like(x[:, 0])
+        squares[order] = _squares(x, mean, whitening, first[order], order)
+        # The first guess is computed, and is among those that are left: it needs no second look.
+        left = bounds <= squares * (1 + ROUNDING)
+        left[first, torch.arange(len(x), device=x.device)] = False
+        component, patch = left.nonzero(as_tuple=True)  # component by component
+        others = _squares(x, mean, whitening, component, patch)
+        squares.scatter_reduce_(0, patch, others, "amin")
+        better = others == squares[patch]
+        owner = first.clone()
+        owner[patch[better]] = component[better]
+        return squares, owner
+
+
+def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Centroids (K,D) of x (n,D): k-means++ (Arthur and Vassilvitskii 2007), then Lloyd's rounds.
+
+    >>> x = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
+    >>> k_means(x, 2, torch.Generator().manual_seed(0)).sort(dim=0).values.flatten().tolist()
+    [0.05..., 5.05...]
+    """
+    chosen = [x[torch.randint(len(x), (), generator=generator)]]
+    far = (x - chosen[0]).square().sum(dim=1)
+    for _ in range(count - 1):
+        # Where all that is left lies on a centroid, any will do.
+        weights = far if far.any() else torch.ones_like(far)
+        chosen.append(x[torch.multinomial(weights, 1, generator=generator)[0]])
+        torch.minimum(far, (x - chosen[-1]).square().sum(dim=1), out=far)
+    centroids = torch.stack(chosen)
+    owner = None
+    for _ in range(ROUNDS):
+        now = _closest(x, centroids)
+        if owner is not None and torch.equal(now, owner):
+            break
+        owner, sizes = now, now.bincount(minlength=count).unsqueeze(1)
+        sums = torch.zeros_like(centroids).index_add_(0, now, x)
+        centroids = torch.where(sizes > 0, sums / sizes.clamp(min=1), centroids)
+    return centroids
+
+
+def _closest(x: Tensor, centroids: Tensor) -> Tensor:
+    """Index of the nearest centroid of each x (n,D)."""
+    # ‖x−c‖² without ‖x‖², which is the same for all.
+    return torch.addmm(centroids.square().sum(dim=1), x, centroids.T, alpha=-2).argmin(dim=1)
+
+
+def _leading_squares(x: Tensor, mean: Tensor, whitening: Triangle) -> Tensor:
+    """‖(W(x−μ))_1..r‖² of every component and patch, (K,n)."""
+    rows = min(BOUND_ROWS, whitening.bands[0].shape[1])
+    bounds = x.new_empty(len(mean), len(x))
+    for start in range(0, len(mean), COMPONENTS):
+        some = slice(start, start + COMPONENTS)
+        factor = whitening.bands[0][some, :rows, :rows]  # (k,r,r)
+        offset = torch.bmm(factor, mean[some, :rows, None]).flatten()
+        z = torch.addmm(offset, x[:, :rows], factor.flatten(0, 1).T, beta=-1)
+        torch.sum(z.square_().unflatten(1, (-1, rows)), dim=2, out=bounds[some].T)
+    return bounds
+
+
+def _squares(
+    x: Tensor, mean: Tensor, whitening: Triangle, component: Tensor, patch: Tensor
+) -> Tensor:
+    """‖W_k(x_p−μ_k)‖² of pairs (k,p), which come component by component."""
+    deviation = x[patch] - mean[component]
+    squares = torch.empty_like(deviation)
+    stop = 0
+    for k, size in enumerate(component.bincount().tolist()):
+        start, stop = stop, stop + size
+        if size:
+            for rows, band in whitening:
+                part = deviation[start:stop, : rows.stop]
+                torch.mm(part, band[k].T, out=squares[start:stop, rows])
+    return squares.square_().sum(dim=1)

@@ -1,0 +1,72 @@
+"""What keeps a covariance away from a singular one: ε, and the covariance of all patches."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from padim_lit.errors import InputError
+from padim_lit.model.moments import Moments
+from padim_lit.model.triangular import Triangle
+
+#: Units of ε, see `Ridge`.
+EPS_UNITS = ("feature", "variance")
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """How covariances are kept away from singular ones.
+
+    Attributes:
+        eps: ε ≥ 0, added to every diagonal (eq. 4).
+        unit: of ε: "feature", squared feature units as in PaDiM, or "variance": times the mean
+            variance within a Gaussian, so that it means the same for every backbone.
+        shrinkage: ν ≥ 0 patches that the `pooled` covariance weighs in each Gaussian's own.
+
+    Raises:
+        InputError: negative or infinite, or another unit.
+
+    >>> from padim_lit.model.moments import init, update
+    >>> moments = update(init(4, 2), torch.rand(9, 4, 2))
+    >>> eps, prior = Ridge(eps=0.1, unit="variance").of(moments)
+    >>> 0 < eps < 0.1, prior
+    (True, None)
+    """
+
+    eps: float = 0.01
+    unit: str = "feature"
+    shrinkage: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps < math.inf:
+            raise InputError(f"eps={self.eps}: must be finite and 0 or more (PaDiM uses 0.01)")
+        if self.unit not in EPS_UNITS:
+            raise InputError(f"eps_unit={self.unit}: unknown; allowed: {', '.join(EPS_UNITS)}")
+        if not 0 <= self.shrinkage < math.inf:
+            raise InputError(f"shrinkage={self.shrinkage}: must be finite and 0 or more patches")
+
+    def of(
+        self, moments: Moments, rows: Tensor | None = None, factor: float = 1.0
+    ) -> tuple[float, tuple[Tensor, float] | None]:
+        """ε in squared feature units and the prior, as `covariance` takes them; see `whiten`."""
+        if self.unit == "feature" and not self.shrinkage:
+            return self.eps, None
+        common, eps = pooled(moments), self.eps
+        if self.unit == "variance":
+            variances = common.diagonal() if rows is None else common.diagonal()[rows] * factor**2
+            eps *= float(variances.mean())
+        return eps, (common, self.shrinkage) if self.shrinkage else None
+
+
+def pooled(moments: Moments) -> Tensor:
+    """Covariance around each Gaussian's own mean, over all of them: ΣS/(Σn−G), (D,D) float64.
+
+    >>> from padim_lit.model.moments import init, update
+    >>> pooled(update(init(9, 2), torch.rand(5, 9, 2))).shape
+    torch.Size([2, 2])
+    """
+    used = (moments.counts > 0).sum()
+    total = Triangle(tuple(b.sum(dim=0, keepdim=True, dtype=torch.float64)
+                           for b in moments.scatter.bands))  # fmt: skip
+    return total.square(symmetric=True)[0] / (moments.counts.sum() - used).clamp(min=1)

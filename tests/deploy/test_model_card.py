@@ -1,0 +1,48 @@
+"""The card beside a checkpoint: what the model is, decides, was tested on, and was not."""
+
+import json
+from pathlib import Path
+
+import pytest
+from _helpers.cli import TINY
+from _helpers.trees import build_tree, save_image
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory, zygote) -> Path:
+    folder = tmp_path_factory.mktemp("here")
+    build_tree(folder / "data", train=24, test={"good": 4, "crack": 3, "hole|x": 2})
+    result = zygote.run([*TINY, "false_alarm_rate=0.2"], folder)
+    assert result.code == 0, result.err
+    return folder
+
+
+def test_a_fit_says_what_it_was_tested_on_and_what_not(here):
+    card = (here / "run" / "model_card.md").read_text()
+    found = json.loads((here / "run" / "metrics.json").read_text())
+    assert card.startswith("# padim_lit model: folder/data\n")
+    assert "| fitted on | 24 good images of folder/data |" in card
+    assert "64×64 pixels, resized to 64, centre crop 64" in card
+    assert f"By threshold {found['threshold']:.4g}, which about 20.00% of good images" in card
+    assert "On 4 good and 5 defective images of folder/data. Kinds: crack (3), hole|x (2)." in card
+    assert f"At the threshold {found['test/false_alarms']} of 4 good images are called" in card
+    assert f"| {found['test/image_auroc']:.4f} |" in card and "pixel" in card
+    limits = card.partition("## Not tested")[2]
+    assert "Other kinds of defects" in limits and "outside the centre crop" in limits
+    assert "weights are random" in limits
+
+
+def test_a_changed_model_was_not_tested(zygote, here):
+    for n in range(3):
+        save_image(here / "more" / f"{n}.png", seed=90 + n)
+    args = ["mode=update", "ckpt=run/model.ckpt", "images=more", "trainer=cpu"]
+    result = zygote.run([*args, "hydra.run.dir=new"], here)
+    assert result.code == 0, result.err
+    card = (here / "new" / "model_card.md").read_text()
+    assert "27 good images" in card and "mode=update (3 images)" in card
+    assert "no threshold; mode=calibrate" in card and "It was not tested." in card
+    assert "Any defect" in card
+    # A run that only loads a model leaves that model's card alone.
+    args = [*TINY, "ckpt=run/model.ckpt", "hydra.run.dir=again"]
+    assert zygote.run(args, here).code == 0
+    assert not (here / "again" / "model_card.md").exists()

@@ -1,0 +1,114 @@
+"""A model over HTTP: the predictor's numbers, limits, reasons in a line, no path from outside."""
+
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from _helpers.cli import TINY
+from _helpers.fits import fitted_detector
+from _helpers.trees import build_tree
+from PIL import Image
+
+from padim_lit import Predictor
+from padim_lit.deploy.server import make_app
+
+testclient = pytest.importorskip("fastapi.testclient")
+LIMIT = 100_000
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(fitted_detector(), image_size=[64, 64], threshold=3.0, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def client(predictor):
+    with testclient.TestClient(make_app(predictor, "# a card ×", LIMIT)) as client:
+        yield client
+
+
+def picture(kind: str = "PNG", seed: int = 0, size: tuple[int, int] = (60, 90)) -> bytes:
+    values = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
+def test_an_image_gets_the_predictors_numbers(client, predictor, tmp_path, kind):
+    (tmp_path / "a").write_bytes(content := picture(kind))
+    found, there = predictor(tmp_path / "a"), client.post("/predict", content=content)
+    assert there.status_code == 200
+    said = there.json()
+    assert said["score"] == found.score and said["decision"] == "anomalous"
+    assert (said["width"], said["height"], said["threshold"]) == (90, 60, 3.0)
+    assert said["regions"] == json.loads(json.dumps([r.numbers() for r in found.regions])) != []
+
+
+def test_requests_at_once_do_not_mix(client):
+    contents = [picture(seed=n) for n in range(8)]
+    alone = [client.post("/predict", content=content).json() for content in contents]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda c: client.post("/predict", content=c).json(), contents))
+    assert together == alone and len({found["score"] for found in alone}) == 8
+
+
+def test_what_is_no_image_is_one_line(client):
+    bomb = io.BytesIO()
+    Image.new("1", (30_000, 30_000)).save(bomb, "PNG")
+    whole = picture()
+    gif = io.BytesIO()
+    Image.new("L", (8, 8)).save(gif, "GIF")
+    for content, said in (
+        (b"", "cannot read"), (b"/etc/passwd", "cannot read"), (whole[:500], "cannot read"),
+        (gif.getvalue(), "cannot read"), (bomb.getvalue()[:LIMIT], "900000000 pixels"),
+    ):  # fmt: skip
+        answer = client.post("/predict", content=content)
+        assert answer.status_code == 422, content[:20]
+        assert said in answer.json()["detail"] and "\n" not in answer.json()["detail"]
+
+
+def test_a_larger_body_is_refused_before_its_end(client):
+    read = []
+
+    def endless():
+        for n in range(1000):
+            read.append(n)
+            yield bytes(10_000)
+
+    answer = client.post("/predict", content=endless())
+    assert answer.status_code == 413 and str(LIMIT) in answer.json()["detail"]
+    assert client.post("/predict", content=bytes(LIMIT + 1)).status_code == 413
+
+
+def test_health_card_and_nothing_else(client):
+    assert client.get("/health").json()["threshold"] == 3.0
+    card = client.get("/card")
+    assert card.text == "# a card ×" and card.headers["content-type"].startswith("text/markdown")
+    for path in ("/", "/docs", "/redoc", "/model.ckpt", "/../etc/passwd", "/card/../model.ckpt"):
+        assert client.get(path).status_code == 404
+    assert client.get("/predict").status_code == 405
+    assert client.get("/predict?images=/etc/passwd").status_code == 405
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory, zygote):
+    folder = tmp_path_factory.mktemp("here")
+    build_tree(folder / "data", train=3, test={"good": 1, "crack": 1})
+    assert zygote.run(TINY, folder).code == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["port=0"], "port=0"), (["max_mb=0"], "max_mb=0"), (["ckpt=null"], "ckpt="),
+        (["ckpt=none.ckpt"], "none.ckpt"), (["host=256.1.1.1"], "cannot be listened at"),
+    ],
+)  # fmt: skip
+def test_wrong_keys_are_one_line(zygote, here, wrong, said):
+    args = ["mode=serve", "ckpt=run/model.ckpt", "trainer=cpu", "hydra.run.dir=served"]
+    result = zygote.run([*args, *wrong], here)
+    assert result.code == 1 and said in result.err and len(result.err.strip().splitlines()) == 1

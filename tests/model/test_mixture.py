@@ -1,0 +1,195 @@
+"""A mixture against a naive float64 reference, and that its fit is a sum."""
+
+import pytest
+import torch
+
+from padim_lit import JL, Backbone, Detector, InputError, Mixture
+from padim_lit.checkpoint.state import load_detector, save_detector, slim_state
+from padim_lit.deploy.explanation import explain
+from padim_lit.deploy.graph import Graph
+from padim_lit.model.mixture import k_means
+
+K, D = 12, 40  # more dimensions than rows that rule components out
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return Backbone("test_resnet", weights="random")
+
+
+def images(n, seed=0):
+    return torch.rand(n, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+
+
+def learnt(backbone, components=K, **how):
+    mixture = Mixture(D, components=components, **how)
+    jl = JL(backbone.embedding_dim, D)
+    detector = Detector(backbone, jl, (64, 64), mixture, neighbourhood=3)
+    mixture.learn(detector.embed(images(10)).flatten(0, 1))
+    return detector.eval()
+
+
+def state(detector, batch, split=4):
+    digests = (batch.flatten(1)[:, :16] * 255).byte()
+    found = detector.empty_state()
+    for x, digest in zip(batch.split(split), digests.split(split), strict=True):
+        found = detector.update_state(found, {"image": x, "digest": digest})
+    return found
+
+
+@pytest.fixture(scope="module")
+def fitted(backbone):
+    detector = learnt(backbone)
+    detector.set_state(state(detector, images(10)))
+    return detector
+
+
+def naive(detector, train, test, weight=D, eps=0.01):
+    """Distances (B,P) in float64, each step written out: no sums, no factors, no bounds."""
+    x = detector.embed(train).flatten(0, 1).double()
+    white, centroids = detector.density.white.double(), detector.density.centroids.double()
+    near = torch.cdist(x @ white.T, centroids @ white.T).argmin(dim=1)
+    groups = [x[near == k] for k in range(len(centroids))]
+    own = [len(g) * torch.cov(g.T, correction=0) if len(g) else torch.zeros(D, D).double()
+           for g in groups]  # fmt: skip
+    pooled = sum(own) / (len(x) - sum(len(g) > 0 for g in groups))
+    y, squares = detector.embed(test).flatten(0, 1).double(), []
+    for k, group in enumerate(groups):
+        mean = group.mean(dim=0) if len(group) else centroids[k]
+        sigma = (own[k] + weight * pooled) / (max(len(group) - 1, 0) + weight)
+        sigma += eps * torch.eye(D)
+        squares.append(((y - mean) @ torch.linalg.inv(sigma) * (y - mean)).sum(dim=1))
+    return torch.stack(squares).amin(dim=0).sqrt().view(len(test), -1)
+
+
+def test_distances_match_a_naive_reference_in_float64(fitted):
+    test = images(5, seed=1)
+    torch.testing.assert_close(
+        fitted.distances(test).double(), naive(fitted, images(10), test), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_an_empty_component_is_the_pooled_covariance_around_its_centroid(backbone):
+    detector = learnt(backbone)
+    detector.density.centroids[3] += 100  # no patch comes near
+    train = images(10)
+    detector.set_state(state(detector, train))
+    assert detector.fit_state.moments.counts[3] == 0
+    torch.testing.assert_close(
+        detector.distances(train).double(), naive(detector, train, train), rtol=1e-4, atol=1e-4
+    )
+    found = detector.density.nearest(
+        detector.density.centroids[3].view(1, 1, D), detector.mean, detector.whitening
+    )
+    assert found[0] < 1e-2 and found[1] == 3
+
+
+def test_more_components_than_a_covariance_needs_patches(backbone):
+    detector = learnt(backbone, components=500)
+    detector.set_state(state(detector, images(10)))
+    assert detector.fit_state.moments.counts.max() < D
+    assert detector.distances(images(3, seed=1)).isfinite().all()
+
+
+def test_a_patch_and_its_gaussian(fitted):
+    x = fitted.embed(images(3, seed=2))
+    distances, owner = fitted.density.nearest(x, fitted.mean, fitted.whitening)
+    factors = fitted.whitening.square(symmetric=False)[owner]
+    z = torch.einsum("bpde,bpe->bpd", factors, x - fitted.mean[owner].float())
+    torch.testing.assert_close(z.norm(dim=2), distances, rtol=1e-4, atol=1e-4)
+
+
+def test_a_fit_is_a_sum(backbone):
+    detector, batch = learnt(backbone), images(10)
+    whole = state(detector, batch)
+    for other in (state(detector, batch, split=1), state(detector, batch.flip(0), split=3)):
+        same(other, whole)
+    first, second = state(detector, batch[:6]), state(detector, batch[6:])
+    same(first.merge(second), whole)
+    same(whole.subtract(second, first.digests), first)
+
+
+def same(ours, theirs):
+    assert ours.count == theirs.count
+    assert torch.equal(ours.moments.counts, theirs.moments.counts)
+    used = theirs.moments.counts > 0
+    torch.testing.assert_close(ours.moments.mean[used], theirs.moments.mean[used], rtol=1e-5,
+                               atol=1e-6)  # fmt: skip
+    scatters = (one.moments.scatter.square(True)[used] for one in (ours, theirs))
+    torch.testing.assert_close(*scatters, rtol=1e-3, atol=1e-4)
+    means = (one.layer_means[:, used] for one in (ours, theirs))
+    torch.testing.assert_close(*means, rtol=1e-4, atol=1e-5)
+
+
+def test_layer_means_add_up_to_the_means(fitted):
+    used = fitted.fit_state.moments.counts > 0
+    total = fitted.layer_means.sum(dim=0)[used].double()
+    torch.testing.assert_close(total, fitted.mean[used], rtol=1e-4, atol=1e-5)
+
+
+def test_the_explanation_adds_up_to_score_and_map(fitted):
+    image = images(1, seed=3)
+    score, maps = fitted(image)
+    why = explain(fitted, image[0])
+    assert why.score == pytest.approx(float(score), rel=1e-4)
+    assert sum(why.layers.values()) == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(torch.from_numpy(why.layer_maps).sum(0), maps[0], rtol=1e-3,
+                               atol=1e-3)  # fmt: skip
+
+
+def test_a_graph_computes_all_components_and_finds_the_same(fitted):
+    test = images(3, seed=4)
+    for ours, theirs in zip(Graph(fitted)(test), fitted(test), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("slim", [False, True])
+def test_a_checkpoint_keeps_it(fitted, tmp_path, slim):
+    save_detector(fitted, tmp_path / "model.ckpt", slim_state(fitted) if slim else None)
+    other, test = load_detector(tmp_path / "model.ckpt"), images(2, seed=5)
+    assert torch.equal(other(test)[0], fitted(test)[0])
+    assert other.spec() == fitted.spec()
+    if not slim:
+        same(other.fit_state, fitted.fit_state)
+
+
+def test_centroids_depend_on_the_seed_and_on_nothing_else():
+    x = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
+    found = []
+    for seed in (0, 0, 1):
+        mixture = Mixture(5, seed, components=7)
+        mixture.learn(x)
+        found.append(mixture.centroids)
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_k_means_finds_what_lies_apart():
+    centres = 100 * torch.eye(6)
+    noise = torch.randn(50, 6, 6, generator=torch.Generator().manual_seed(0))
+    found = k_means((centres + noise).flatten(0, 1), 6, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found[found.argmax(dim=1).argsort()], centres, rtol=0, atol=1)
+
+
+def test_patches_that_are_all_alike_are_no_special_case(backbone):
+    detector = learnt(backbone)
+    detector.density.learn(torch.ones(100, D))
+    detector.set_state(state(detector, images(1).expand(4, -1, -1, -1)))
+    assert detector.distances(images(2)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"components": 0}, r"density.components=0: must be at least 1"),
+        ({"fit_images": 1}, r"density.fit_images=1: must be at least 2"),
+        ({"shrinkage": 0.0}, r"density.shrinkage=0.0: must be above 0"),
+    ],
+)
+def test_what_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        Mixture(D, **options)
+
+
+def test_fewer_patches_than_components_are_refused():
+    with pytest.raises(InputError, match=r"components=12: the 5 patches .* are fewer"):
+        Mixture(D, components=12).learn(torch.rand(5, D))

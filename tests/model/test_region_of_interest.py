@@ -1,0 +1,53 @@
+"""A map of a region of interest against float64, and what lies outside counts for nothing."""
+
+import pytest
+import torch
+
+from padim_lit.errors import InputError
+from padim_lit.model.anomaly_map import AnomalyMap, image_score
+from padim_lit.model.region_of_interest import RestrictedMap, weights
+
+
+def restricted(sigma: float = 2.0) -> tuple[RestrictedMap, torch.Tensor]:
+    roi = torch.zeros(32, 48, dtype=torch.bool)
+    roi[3:17, 5:29] = True
+    roi[10:20, 20:40] = True
+    return RestrictedMap(AnomalyMap((8, 12), (32, 48), sigma), roi), roi
+
+
+def test_a_region_of_interest_is_blurred_with_itself_alone():
+    maps, roi = restricted()
+    distances = torch.rand(3, 96, generator=torch.Generator().manual_seed(0)) + 1
+    found = maps(distances)
+    # A mean over the positions that count, in float64, one after the other.
+    plain = AnomalyMap((8, 12), (32, 48), 2.0)
+    inside = roi.reshape(8, 4, 12, 4).any(dim=3).any(dim=1).flatten()
+    assert torch.equal(maps.inside.bool(), inside) and 0 < inside.sum() < 96
+    weighted, reached = (
+        torch.einsum(
+            "hi,bij,wj->bhw", plain.rows.double(), x.reshape(-1, 8, 12), plain.columns.double()
+        )
+        for x in (distances.double() * inside, inside[None].double())
+    )
+    expected = torch.where(roi, weighted / reached.clamp(min=1e-12), 0)
+    assert torch.allclose(found.double(), expected, atol=1e-5)
+    # So no edge of the region is darker.
+    assert torch.allclose(maps(torch.ones(1, 96))[0][roi], torch.ones(int(roi.sum())), atol=1e-5)
+    row, column = divmod(int(found[1].argmax()), 48)
+    assert torch.allclose((weights(maps, row, column) * distances[1]).sum(), found[1].max())
+
+
+def test_nothing_outside_of_a_region_of_interest_counts():
+    maps, roi = restricted()
+    distances = torch.rand(2, 96, generator=torch.Generator().manual_seed(1))
+    other = torch.where(maps.inside.bool(), distances, 1000.0)
+    assert torch.equal(maps(distances), maps(other)) and not maps(other)[:, ~roi].any()
+    for how in ("max", "topk"):
+        first, second = (image_score(maps.counted(d), maps(d), how) for d in (distances, other))
+        assert torch.equal(first, second) and first.max() < 2
+
+
+@pytest.mark.parametrize("wrong", [torch.ones(32, 47, dtype=bool), torch.zeros(32, 48, dtype=bool)])
+def test_a_wrong_region_of_interest_is_one_line(wrong):
+    with pytest.raises(InputError, match="region of interest"):
+        RestrictedMap(AnomalyMap((8, 12), (32, 48)), wrong)

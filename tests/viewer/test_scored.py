@@ -1,0 +1,175 @@
+"""The page over what mode=predict left: list, counts, drift, pictures and decisions as a file."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _helpers.browser import texts
+
+from padim_lit.errors import InputError
+from padim_lit.system.atomic import write_json
+from padim_lit.viewer.__main__ import main, render
+from padim_lit.viewer.content import build
+from padim_lit.viewer.scored import read_scored
+from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry
+from padim_lit.visualization.maps import write_maps
+
+SIDE, COUNT, THRESHOLD = 16, 30, 12.0
+EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
+
+
+def write_scored(folder: Path, first: str = '=1,"ü"') -> Path:
+    """30 images, scores 5 to 19.5 in turn, the oldest last; those from 12 on have pictures."""
+    (folder / "heatmaps").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    scores = (5 + 0.5 * rng.permutation(COUNT)).tolist()
+    lines = []
+    for i, score in enumerate(scores):
+        path = f"in/{i:02}.png" if i else f"in/{first}.png"
+        region = {"box": [1, 2, 5, 8], "area": 2 * score, "peak": score}
+        line = {"path": path, "size": 9, "mtime_ns": 10**18 - i, "score": score, "p_value": 0.25}
+        line |= {"width": 64, "height": 32, "regions": [region] if score >= THRESHOLD else []}
+        if score >= THRESHOLD:
+            map = rng.uniform(1, score, (SIDE, SIDE)).astype(np.float32)
+            map[3, 4] = score
+            image = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+            shown = GalleryEntry(SCORED, 1, 0, path, SCORED, UNKNOWN, score, image, None, map)
+            write_maps(folder / "heatmaps" / f"{i}.npz", [shown])
+            line["viewer"] = f"heatmaps/{i}.npz"
+        lines.append(json.dumps(line))
+    lines.append(json.dumps({"path": "in/bad.png", "size": 1, "mtime_ns": 3, "error": "broken"}))
+    (folder / "predictions.jsonl").write_text("\n".join(lines) + '\n{"path": "in/half')
+    good = np.linspace(6, 11, 100).tolist()
+    model = {"source": "in", "threshold": THRESHOLD, "map_threshold": THRESHOLD}
+    model |= {"threshold_source": "threshold 12, given", "image_score": "max", "good_scores": good}
+    write_json(folder / "model.json", model)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_scored(tmp_path_factory.mktemp("predicted") / "run")
+
+
+@pytest.fixture
+def view(opened, folder, tmp_path):
+    main([str(folder), "--out", str(tmp_path / "v.html")])
+    page = opened((tmp_path / "v.html").as_uri())
+    page.js(
+        "new Promise((done) => { const look = () => document.querySelector("
+        "'#gallery [data-marked]') ? done() : setTimeout(look, 10); look(); })"
+    )
+    return page
+
+
+def choose(view, selector: str, value: object) -> None:
+    view.js(
+        f"(() => {{ const e = document.querySelector({json.dumps(selector)}); "
+        f"e.value = {json.dumps(str(value))}; for (const name of ['input', 'change']) "
+        "e.dispatchEvent(new Event(name, {bubbles: true})); })()"
+    )
+    view.js("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+
+def listed(view) -> list[str]:
+    return view.js(
+        "[...document.querySelectorAll('#list tbody tr')].map(r => r.cells[1].textContent)"
+    )
+
+
+def shown(view) -> list[str]:
+    return [
+        text.split(",")[-1].split()[0]
+        for text in texts(view, "#gallery figure:not([hidden]) .what")
+    ]
+
+
+def test_the_list_sorts_filters_and_counts_at_any_threshold(view, folder):
+    scores = [line["score"] for line in read_scored(folder).lines]
+    high = sorted(scores, reverse=True)
+    assert listed(view) == [f"{score:.2f}" for score in high]
+    defective = [f"{score:.2f}" for score in high if score >= THRESHOLD]
+    assert shown(view) == defective and len(defective) == 16
+    (tally,) = texts(view, "#tally")
+    assert tally.startswith("16 of 30 images called defective at 12 (53.3 %); 0.0 % of the 100")
+    assert tally.endswith("1 file could not be read.")
+    choose(view, "input[name=exact]", 9)
+    assert texts(view, "#tally")[0].startswith("22 of 30 images called defective at 9 (73.3 %); 40")
+    choose(view, "#pick [name=decision]", 0)
+    assert listed(view) == [f"{score:.2f}" for score in high if score < 9] and shown(view) == []
+    choose(view, "#pick [name=decision]", "")
+    choose(view, "#pick [name=order]", "low")
+    assert listed(view) == [f"{score:.2f}" for score in high[::-1]]
+    assert shown(view) == defective[::-1]
+    choose(view, "#pick [name=order]", "time")  # the first line's file is the newest
+    assert listed(view) == [f"{score:.2f}" for score in scores]
+    choose(view, "#pick [name=text]", "07.PNG")
+    assert listed(view) == [f"{scores[7]:.2f}"]
+    assert view.complaints() == []
+
+
+def test_a_picture_opens_with_its_regions(view, folder):
+    view.js("document.querySelector('#list .open').click()")
+    (said,) = texts(view, "#large p")
+    assert "score 19.50" in said and "x 1 to 5, y 2 to 8, area 39, peak 19.50" in said
+    assert texts(view, "#large .badge") == ["defective"]
+    choose(view, "input[name=exact]", 30)
+    assert texts(view, "#large .badge") == ["good"]
+    hidden = "[...document.querySelectorAll('#counts, #uncounted')].every(e => !e.offsetHeight)"
+    assert view.js(hidden)
+    assert view.complaints() == []
+
+
+def test_drift_is_told_against_the_good_images_of_the_fit(view, folder):
+    scores = [line["score"] for line in read_scored(folder).lines][::-1]  # oldest first
+    first, last = (np.sort(part)[2] for part in (scores[:5], scores[-5:]))
+    (said,) = texts(view, "#drift p")
+    assert f"first 5: {first:.2f}, of the last 5: {last:.2f}" in said
+    good = np.linspace(6, 11, 100)
+    shares = [round(100 * np.mean(good < value)) for value in (first, last)]
+    assert f"above {shares[0]} % and {shares[1]} % of the known good images" in said
+
+
+def test_decisions_are_exported_at_the_threshold(view, folder):
+    choose(view, "input[name=exact]", 15)
+    text = view.js("toCsv(now.run, now.threshold)")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    lines = read_scored(folder).lines
+    assert [float(row["score"]) for row in rows] == [line["score"] for line in lines]
+    assert rows[0]["path"] == 'in/=1,"ü".png' and rows[0]["p_value"] == "0.25"
+    assert sum(row["decision"] == "anomalous" for row in rows) == 10
+    risky = "toCsv({paths: ['=a.png'], scores: [1], p: [null]}, 2)"
+    assert view.js(risky).splitlines()[1] == '"./=a.png",1,,good,2'
+    saved = (
+        "(() => { let found; const before = URL.createObjectURL; URL.createObjectURL = (blob) => "
+        "{ found = blob; return before.call(URL, blob); }; "
+        "document.querySelector('#export').click(); return found.text(); })()"
+    )
+    assert view.js(saved) == text
+    assert view.complaints() == []
+
+
+def test_names_are_text_and_broken_folders_are_one_line(opened, tmp_path):
+    write_scored(tmp_path / "evil", EVIL.replace("/", "|"))
+    (tmp_path / "v.html").write_text(render(build([tmp_path])))
+    page = opened((tmp_path / "v.html").as_uri())
+    page.js("document.querySelector('#list .open').click()")
+    assert page.js("document.title") == "padim_lit: runs and heat maps"
+    assert page.js("document.querySelectorAll('img').length") == 0
+    assert EVIL.replace("/", "|") in "".join(texts(page, "#list"))
+    for name, text in (
+        ("model.json", "[]"), ("model.json", "{}"), ("model.json", '{"source": 1}'),
+        ("predictions.jsonl", "{}\n"), ("predictions.jsonl", "[\n"),
+        ("predictions.jsonl", '{"path": "a", "mtime_ns": 1, "score": "x", "p_value": null}\n'),
+        ("heatmaps/5.npz", "PK"),
+    ):  # fmt: skip
+        broken = write_scored(tmp_path / str(hash((name, text))))
+        (broken / name).write_text(text)
+        for file in (broken / "heatmaps").glob("*.npz") if "npz" in name else ():
+            file.write_text(text)
+        with pytest.raises(InputError, match=r"json|npz") as caught:
+            build([broken])
+        assert "\n" not in str(caught.value)
