@@ -11,9 +11,7 @@ import math
 import os
 import re
 import shlex
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,14 +34,10 @@ MEASURED = re.compile(
 )
 #: Of kinds whose images do not count in the image metrics, where the data plant defects.
 PLANTED = "planted_"
-BROKEN_ARCHIVE = (
-    *(OSError, ValueError, LookupError, TypeError, EOFError, AttributeError),
-    *(NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error),
-)
+#: What comes of arrays that are not as they were written.
+BROKEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 #: Bytes of an npz file's arrays at most; a small file may claim any number.
 MOST_BYTES = 2**31
-#: Of kinds whose images do not count in the image metrics, where the data plant defects.
-PLANTED = "planted_"
 #: Columns of predictions.csv.
 PREDICTIONS = ("path", "kind", "label", "score")
 #: Arrays of scores.npz that are not scores, and the kinds of their elements.

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.result_files import BROKEN_ARCHIVE, load_arrays
+from padim_lit.analysis.result_files import BROKEN, load_arrays
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import remove_remnants, write_bytes
 
@@ -66,7 +66,7 @@ class RunStore:
             for key, array in saved.items():
                 kind, _, configuration = key.partition("/")
                 getattr(result, kind)[configuration] = array  # of an unknown kind an AttributeError
-        except BROKEN_ARCHIVE as error:
+        except BROKEN as error:
             raise InputError(f"{path} cannot be read ({error}); remove it") from error
         return result
 

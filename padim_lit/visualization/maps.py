@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.result_files import BROKEN_ARCHIVE, load_arrays, require
+from padim_lit.analysis.result_files import BROKEN, load_arrays, require
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_bytes
 from padim_lit.visualization.gallery import ROLES, SCORED, GalleryEntry
@@ -71,7 +71,7 @@ def read_maps(path: str | os.PathLike) -> list[GalleryEntry]:
     file = load_arrays(Path(path), LIMIT)
     try:
         return _pictures(json.loads(file["about"].item()), **{name: file[name] for name in ARRAYS})
-    except (*BROKEN_ARCHIVE, RecursionError) as error:
+    except BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"{path} cannot be read ({reason}); remove it, or run mode=fit again"
