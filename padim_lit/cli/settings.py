@@ -34,7 +34,7 @@ LOWEST = {
     **{"resamples": 0, "rows": 1, "positions": 1},
 }
 #: The highest of those that something is made of one by one; of the others what a machine counts.
-HIGHEST = {"batch_size": 2**20, "num_workers": 1024}
+HIGHEST = {"batch_size": 2**20, "num_workers": 1024, "dim": 2**16}
 CHECKS: dict[str, Callable[[Any], None]] = {
     "seed": require_seed,
     "eps": Ridge,
@@ -48,7 +48,10 @@ CHECKS: dict[str, Callable[[Any], None]] = {
 
 @dataclass
 class Settings:
-    """What every mode has; the modules that these two name are imported before a checkpoint is.
+    """What every mode has; the modules that the groups name are imported before a checkpoint is.
+
+    Args:
+        own: packages of yours whose classes a config may name: own=[mine], typed, not in a file
 
     Raises:
         InputError: a value that no mode allows; a mode adds its own checks.
@@ -61,6 +64,7 @@ class Settings:
     backbone: Any = MISSING
     proj: Any = MISSING
     density: Any = MISSING
+    own: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for key, lowest in LOWEST.items():

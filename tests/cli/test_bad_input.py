@@ -124,6 +124,7 @@ CONFIG = [
     Case("unknown key of proj", "proj=sparse proj.foo=1", ("unknown key proj.foo", "density")),
     Case("unknown key of trainer", "trainer.foo=1", ("trainer.foo", "+trainer.foo=1")),
     Case("unknown key of trainer added", "+trainer.foo=1", ("trainer:", "'foo'")),
+    Case("what optimisers have", "+trainer.gradient_clip_val=1", ("trainer: Automatic gradient",)),
     Case("unknown layer", "backbone.layers=[1,9]",
          ("no layer 9", "1 (layer1, 64 channels, stride 4)", "4 (layer4")),
     Case("no layers", "backbone.layers=[]", ("layers=[]", "1 (layer1")),
