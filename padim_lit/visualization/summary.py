@@ -63,7 +63,8 @@ def print_summary(
     """
     console = console or Console()
     console.print()
-    for table in (_metrics(results), choices, _run(results)):
+    tested = any(results.get(f"data/test_{what}", 1) for what in ("good", "defective", "planted"))
+    for table in (_metrics(results) if tested else None, choices, _run(results)):
         if table is not None:
             print_table(table, console)
             console.print()
@@ -92,6 +93,8 @@ def _run(results: Mapping[str, Any]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     known = {key: value for key, value in results.items() if value is not None}
+    if known.get("test/images") == 0:
+        known = {key: value for key, value in known.items() if not key.startswith("data/test_")}
     if not known.get("data/test_planted"):  # 0 where nothing is planted at all: not worth a word
         known.pop("data/test_planted", None)
     if isinstance(known.get("grid"), list | tuple):
