@@ -1,6 +1,6 @@
 """An architecture of one's own: what timm knows, padim_lit knows.
 
-python run.py --config-dir examples/conf backbone=plain_cnn backbone.weights=FILE
+python run.py --config-dir examples/conf own=[examples] backbone=plain_cnn backbone.weights=FILE
 """
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model

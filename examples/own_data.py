@@ -1,6 +1,6 @@
 """A dataset of one's own: one folder of pictures, and a CSV that says which are defective.
 
-python run.py --config-dir examples/conf data=table data.root=DIR data.table=labels.csv
+python run.py --config-dir examples/conf own=[examples] data=table data.root=DIR data.table=FILE
 """
 
 import csv

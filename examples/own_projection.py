@@ -1,7 +1,7 @@
 """A projection of one's own: each channel goes to one dimension, with a random sign.
 
-python run.py --config-dir examples/conf proj=hash dim=50
-python run.py --config-dir examples/conf -m proj=jl,hash dim=50,100 seed=0,1,2
+python run.py --config-dir examples/conf own=[examples] proj=hash dim=50
+python run.py --config-dir examples/conf own=[examples] -m proj=jl,hash dim=50,100 seed=0,1,2
 """
 
 import torch

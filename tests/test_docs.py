@@ -10,6 +10,8 @@ from _helpers.cli import ROOT, environment
 from hydra import compose, initialize_config_dir
 
 from padim_lit.cli import config
+from padim_lit.cli.instantiate import allow
+from padim_lit.cli.overrides import own_packages
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 # Their packages may not be there, or what follows is no list of settings.
@@ -63,5 +65,6 @@ def test_commands_name_settings_that_exist(page, monkeypatch):
                 continue
             # Of a sweep the first job.
             words = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in words]
+            allow(own_packages(words))
             typed = [word for word in words if "=" in word and not word.startswith("hydra.")]
             compose("config", overrides=[*typed, own] if "--config-dir" in words else typed)

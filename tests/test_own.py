@@ -7,7 +7,7 @@ import pytest
 from _helpers.cli import ROOT, TINY, TINY_SWEEP
 from _helpers.trees import build_tree
 
-OWN = ["--config-dir", str(ROOT / "examples" / "conf")]
+OWN = ["--config-dir", str(ROOT / "examples" / "conf"), "own=[examples]"]
 PATH = {"PYTHONPATH": str(ROOT)}
 
 
@@ -55,7 +55,9 @@ def test_their_checkpoint_comes_back_where_they_are_imported(zygote, here):
 
 
 def test_a_module_that_is_not_there_is_one_line(zygote, here):
-    result = zygote.run([*TINY, "proj._target_=nowhere.Thing", "hydra.run.dir=x"], here)
+    result = zygote.run(
+        [*TINY, "own=[nowhere]", "proj._target_=nowhere.Thing", "hydra.run.dir=x"], here
+    )
     assert result.code == 1 and "proj._target_=nowhere.Thing" in result.err
     assert len(result.err.strip().splitlines()) == 1
 
@@ -162,7 +164,7 @@ def outside(tmp_path_factory):
 
 
 def run_outside(zygote, outside, *args: str):
-    words = ["--config-dir", "conf", *RUN, *args]
+    words = ["--config-dir", "conf", "own=[my_proj,my_data,my_net]", *RUN, *args]
     return zygote.run(words, outside, {"PYTHONPATH": str(outside)})
 
 

@@ -11,9 +11,7 @@ import math
 import os
 import re
 import shlex
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,12 +34,10 @@ MEASURED = re.compile(
 )
 #: Of kinds whose images do not count in the image metrics, where the data plant defects.
 PLANTED = "planted_"
-BROKEN_ARCHIVE = (
-    *(OSError, ValueError, LookupError, TypeError, EOFError, AttributeError),
-    *(NotImplementedError, zipfile.BadZipFile, zlib.error, struct.error),
-)
-#: Of kinds whose images do not count in the image metrics, where the data plant defects.
-PLANTED = "planted_"
+#: What comes of arrays that are not as they were written.
+BROKEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+#: Bytes of an npz file's arrays at most; a small file may claim any number.
+MOST_BYTES = 2**31
 #: Columns of predictions.csv.
 PREDICTIONS = ("path", "kind", "label", "score", "p_value", "decision")
 #: Arrays of scores.npz that are not scores, and the kinds of their elements.
@@ -224,12 +220,12 @@ def typed_command(folder: Path) -> str:
     """
     run, many = folder / ".hydra" / "overrides.yaml", folder / "multirun.yaml"
     if run.exists():
-        return shlex.join(["python", "run.py", *map(str, load(run, list))])
+        return shlex.join(["python", "run.py", *words(run, load(run, list))])
     if not many.exists():
         return ""
     try:
         typed = load(many, dict)["hydra"]["overrides"]["task"]
-        return shlex.join(["python", "run.py", "-m", *map(str, typed)])
+        return shlex.join(["python", "run.py", "-m", *words(many, typed)])
     except (TypeError, KeyError) as error:
         raise unreadable(many, "no list of hydra.overrides.task") from error
 
@@ -273,10 +269,15 @@ def require(
     """
     kinds = {
         "a text": (texts, lambda value: isinstance(value, str) and value),
-        "a whole number": (whole, lambda value: type(value) is int),
+        # Whole numbers as NumPy and pandas hold them: JSON knows no limit.
+        "a whole number": (whole, lambda value: type(value) is int and abs(value) < 2**63),
         "a finite number": (
             numbers,
-            lambda value: value is None or (type(value) in (int, float) and math.isfinite(value)),
+            lambda value: (
+                value is None
+                or (type(value) is float and math.isfinite(value))
+                or (type(value) is int and abs(value) < 2**63)
+            ),
         ),
     }
     if not isinstance(row, dict):
@@ -285,6 +286,25 @@ def require(
         for key in keys:
             if not fits(value := row.get(key)):
                 raise InputError(f"{where}: {key}={value!r} must be {kind}; run the job again")
+
+
+def load_arrays(file: Path, most: int = MOST_BYTES) -> dict[str, np.ndarray]:
+    """The arrays of an npz file; no pickle in it is loaded.
+
+    Raises:
+        InputError: the file cannot be read, or holds more than `most` bytes.
+    """
+    try:
+        with file.open("rb") as opened:  # here, because NumPy leaves a broken one open
+            with zipfile.ZipFile(opened) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+            if size > most:
+                raise ValueError(f"{size} bytes unpacked, at most {most} are read")
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as content:
+                return {key: content[key] for key in content.files}
+    except Exception as error:  # what a broken file makes NumPy and zipfile raise is no closed list
+        raise unreadable(file, error) from error
 
 
 def unreadable(file: Path, error: Exception | str) -> InputError:
@@ -305,7 +325,7 @@ def _is_job(folder: Path) -> bool:
 def _read_job(folder: Path) -> list[Job]:
     overrides = {}
     if (file := folder / ".hydra" / "overrides.yaml").exists():
-        overrides = dict(_override(str(text)) for text in load(file, list))
+        overrides = dict(map(_override, words(file, load(file, list))))
     if (file := folder / FAILED).exists():
         error = str(load(file, dict).get("error", "no reason recorded"))
         return [Job(folder.name, "failed", overrides, error=error)]
@@ -318,6 +338,13 @@ def _read_job(folder: Path) -> list[Job]:
     return [Job(folder.name, status, overrides)]
 
 
+def words(file: Path, content: Any) -> list[str]:
+    """A list of texts; of anything else, `str` may make gigabytes, where YAML repeats by name."""
+    if not isinstance(content, list) or not all(isinstance(text, str) for text in content):
+        raise unreadable(file, "no list of texts")
+    return content
+
+
 def _override(text: str) -> tuple[str, str]:
     key, _, value = text.partition("=")
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
@@ -327,12 +354,7 @@ def _override(text: str) -> tuple[str, str]:
 
 def _arrays(file: Path, dimensions: int) -> dict[str, np.ndarray]:
     """The arrays of an npz file, all of one shape."""
-    try:
-        # Opened here, because NumPy leaves a broken one open.
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
-            arrays = {key: content[key] for key in content.files}
-    except BROKEN_ARCHIVE as error:
-        raise unreadable(file, error) from error
+    arrays = load_arrays(file)
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) > 1 or any(len(shape) != dimensions for shape in shapes):
         raise unreadable(file, f"its arrays are of shapes {sorted(shapes)}")

@@ -15,9 +15,11 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
+from padim_lit.cli import environment
 from padim_lit.cli.help import help_text
-from padim_lit.cli.instantiate import require_targets
+from padim_lit.cli.instantiate import allow, require_targets
 from padim_lit.cli.modes import mode_of
+from padim_lit.cli.overrides import own_packages
 from padim_lit.cli.schema import load, schema
 from padim_lit.cli.settings import Settings
 from padim_lit.errors import InputError
@@ -68,6 +70,7 @@ def register() -> None:
     """Make Hydra know ``class/`` and the text of ``--help``."""
     for plugin in (ClassSource, ClassSearchPath):
         Plugins.instance().register(plugin)
+    environment.register()
     OmegaConf.register_new_resolver("padim_lit.help", help_text, replace=True)
 
 
@@ -86,6 +89,7 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
         OmegaConfBaseException: a key that is not known, not set, or of another type.
     """
     plain = OmegaConf.to_container(config)
+    allow(own_packages(typed := list(typed)))  # a launcher's process has not seen the command line
     require_targets(plain)
     kind = mode_of(plain.get("mode")).settings_class()
     for key in (word.lstrip("+~").partition("=")[0] for word in typed):

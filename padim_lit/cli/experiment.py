@@ -1,6 +1,7 @@
 """One run or job from a config: quiet the frameworks, pick the mode, keep a sweep going."""
 
 import logging
+import os
 import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,7 @@ from padim_lit.analysis.result_files import collect, left_behind
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.cli.build import alone, content_of
 from padim_lit.cli.config import settings_of
+from padim_lit.cli.environment import as_asked
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import mode_of
 from padim_lit.cli.overrides import read_overrides
@@ -49,6 +51,7 @@ def main(config: DictConfig) -> None:
     """Hydra's task: one run, or one job of a sweep."""
     keep_freed_memory()  # here, because launchers run each job in a process of its own
     hydra = HydraConfig.get()
+    os.chdir(hydra.runtime.cwd)  # paths are from where they were typed, whatever hydra.job.chdir is
     folder = Path(hydra.runtime.output_dir)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     never_fail_to_print()
@@ -75,7 +78,7 @@ def run_job(config: DictConfig, folder: Path) -> None:
         settings = settings_of(config, hydra.overrides.task)
         result = mode_of(settings.mode).result
         with _held(settings, folder, jobs.DONE, jobs.FAILED):
-            job = jobs.describe(asdict(settings), content=content_of(settings))
+            job = jobs.describe(as_asked(asdict(settings)), content=content_of(settings))
             if jobs.is_done(folder, result, job):
                 print(
                     f"Job {folder.name}: done already, skipped; to run it anew delete {folder} or "

@@ -1,7 +1,8 @@
 """Objects from `_target_`s, and which targets a config may name."""
 
+import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pkgutil import resolve_name
 from typing import Any
 
@@ -10,22 +11,40 @@ from hydra.utils import instantiate as hydra_instantiate
 
 from padim_lit.errors import InputError
 
+#: Packages of which a config may name classes, and the module whose functions make loggers.
+_ALLOWED, _LOGGERS = {"padim_lit", "lightning"}, "padim_lit.cli.tracking"
+_own: set[str] = set()
+
+
+def allow(packages: Iterable[str]) -> None:
+    """Let configs name what is in these packages too; typed by the user, never read in a file."""
+    _own.update(packages)
+
 
 def require_target(target: str, key: str = "") -> None:
-    """Raise InputError for a ``_target_`` that is no name, or one of Python's standard library.
+    """Raise InputError for a ``_target_`` that a config may not name.
 
-    Own data sets, projections and backbones are named by `_target_`, so any package may be. A
-    config is no script all the same: os.system, subprocess.run or builtins.eval have no place in
-    one. This is no sandbox: whoever writes the command line can run what is installed.
+    Classes of padim_lit and lightning, and what is in packages that `allow` was told of, may be:
+    with any function, torch.load say, a config from elsewhere could do anything. Nothing of another
+    package is imported to find out.
     """
     given = f"{key or 'config'}: _target_={target}"
     if not all(map(str.isidentifier, target.split("."))):
         raise InputError(f"{given} is no name; give PACKAGE.MODULE.CLASS")
-    if _is_standard(target):
+    package = target.partition(".")[0]
+    if package in sys.stdlib_module_names or package not in _ALLOWED | _own:
         raise InputError(
-            f"{given} is of Python's standard library; allowed are classes of padim_lit, "
-            "lightning and your own packages"
+            f"{given}: a config names classes of padim_lit and lightning alone; if it is a package "
+            f"of yours, add own=[{package}] to the command line"
         )
+    try:
+        found = resolve_name(target)
+    except Exception:  # the instantiation says what is wrong with it
+        return
+    home = str(getattr(found, "__module__", None))
+    known = home.partition(".")[0] in (_own if package in _own else _ALLOWED)
+    if not known or not (inspect.isclass(found) or home == _LOGGERS or package in _own):
+        raise InputError(f"{given} is no class of {package} itself; name one")
 
 
 def require_targets(node: Any, key: str = "") -> None:
@@ -38,17 +57,6 @@ def require_targets(node: Any, key: str = "") -> None:
     elif isinstance(node, list):
         for part in node:
             require_targets(part, key)
-
-
-def _is_standard(target: str) -> bool:
-    """Whether the name, or what it leads to by way of another package, is of Python itself."""
-    if target.partition(".")[0] in sys.stdlib_module_names:
-        return True
-    try:
-        found = resolve_name(target)
-    except Exception:  # the instantiation says what is wrong with it
-        return False
-    return str(getattr(found, "__module__", None)).partition(".")[0] in sys.stdlib_module_names
 
 
 def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from padim_lit.cli import config, experiment, messages, overrides
+from padim_lit.cli.instantiate import allow
 from padim_lit.errors import InputError
 from padim_lit.sweep import folders, launchers
 from padim_lit.system.console import never_fail_to_print
@@ -47,6 +48,7 @@ def prepare(words: list[str]) -> list[str]:
         return words
     words = overrides.as_typed(words)
     typed = overrides.read_overrides([word for word in words if folders.is_override(word)])
+    allow(overrides.own_packages(words))
     overrides.refuse_null_groups(typed, config.CONF)
     return folders.with_folders(overrides.from_here(words), typed)
 

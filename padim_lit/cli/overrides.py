@@ -1,5 +1,6 @@
 """The KEY=VALUEs of a command line, read before Hydra does."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -96,6 +97,16 @@ def read_overrides(words: Sequence[str]) -> list[Override]:
                 and not all(isinstance(v, str | QuotedString) for v in values),
             )
         )
+    return found
+
+
+def own_packages(words: Sequence[str]) -> list[str]:
+    """The packages in own=[…] of a command line."""
+    found = []
+    for word in words:
+        key, _, text = word.lstrip("+").partition("=")
+        if key == "own":
+            found += re.findall(r"[^][,\s'\"]+", text)
     return found
 
 

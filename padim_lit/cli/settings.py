@@ -33,6 +33,8 @@ LOWEST = {
     **{"batch_size": 1, "num_workers": 0, "full_check": 0, "dim": 1, "calibration": 0},
     **{"resamples": 0, "rows": 1, "positions": 1},
 }
+#: The highest of those that something is made of one by one; of the others what a machine counts.
+HIGHEST = {"batch_size": 2**20, "num_workers": 1024, "dim": 2**16}
 CHECKS: dict[str, Callable[[Any], None]] = {
     "seed": require_seed,
     "eps": Ridge,
@@ -46,7 +48,10 @@ CHECKS: dict[str, Callable[[Any], None]] = {
 
 @dataclass
 class Settings:
-    """What every mode has; the modules that these two name are imported before a checkpoint is.
+    """What every mode has; the modules that the groups name are imported before a checkpoint is.
+
+    Args:
+        own: packages of yours whose classes a config may name: own=[mine], typed, not in a file
 
     Raises:
         InputError: a value that no mode allows; a mode adds its own checks.
@@ -59,11 +64,16 @@ class Settings:
     backbone: Any = MISSING
     proj: Any = MISSING
     density: Any = MISSING
+    own: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for key, lowest in LOWEST.items():
-            if (value := getattr(self, key, None)) is not None and value < lowest:
+            if (value := getattr(self, key, None)) is None:
+                continue
+            if value < lowest:
                 raise InputError(f"{key}={value}: must be at least {lowest}")
+            if value > (highest := HIGHEST.get(key, 2**31)):
+                raise InputError(f"{key}={value}: must be at most {highest}")
         for key, check in CHECKS.items():
             if (value := getattr(self, key, None)) is not None:
                 check(value)

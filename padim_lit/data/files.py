@@ -119,23 +119,25 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
     parts = pattern.relative_to(pattern.anchor).parts
     if parts[-1] == "**":
         parts += ("*",)
-    plain, linked = [(Path(pattern.anchor or "."), parts, "")], []
+    start = Path(pattern.anchor or ".")
+    # A folder's real path goes along: to find it takes a look at each folder above.
+    plain, linked = [(start, os.path.realpath(start), parts, "")], []
     seen: set[tuple[str, int]] = set()
     listed: set[str] = set()
     left = Counter[str]()
     written = cache(written_by_runs)  # for this walk alone: a run may begin at any time
     while plain or linked:
         # Links come last, so that what is there both ways has its own path.
-        folder, parts, top = plain.pop() if plain else linked.pop(0)
-        (head, *rest), real = parts, os.path.realpath(folder)
+        folder, real, parts, top = plain.pop() if plain else linked.pop(0)
+        head, *rest = parts
         if (real, len(parts)) in seen:
             continue
         seen.add((real, len(parts)))
         if head == "**":
             top = top or real
-            plain.append((folder, rest, ""))
+            plain.append((folder, real, rest, ""))
         elif rest and os.path.lexists(folder / head):
-            plain.append((folder / head, rest, ""))
+            plain.append((folder / head, os.path.realpath(folder / head), rest, ""))
             continue
         for entry in _entries(folder, strict):
             path, link = folder / entry.name, entry.is_symlink()
@@ -144,24 +146,23 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
                     left["files and folders that runs wrote, left out"] += 1
                 continue
             later = linked if link else plain
+            there = os.path.realpath(path) if link else os.path.join(real, entry.name)  # noqa: PTH118
             if head == "**":
                 if entry.name.startswith(".") or not entry.is_dir():
                     continue
-                if link and Path(top).is_relative_to(os.path.realpath(path)):
+                if link and Path(top).is_relative_to(there):
                     left["links that lead back, not followed"] += 1
                 else:
-                    later.append((path, parts, top))
+                    later.append((path, there, parts, top))
             elif not _matches(entry.name, head) or entry.is_dir() != bool(rest):
                 continue
             elif rest:
-                later.append((path, rest, ""))
+                later.append((path, there, rest, ""))
+            elif there in listed:
+                left["links to files that are listed already"] += 1
             else:
-                file = os.path.realpath(path) if link else f"{real}/{entry.name}"
-                if file in listed:
-                    left["links to files that are listed already"] += 1
-                else:
-                    listed.add(file)
-                    yield path
+                listed.add(there)
+                yield path
     if left and strict:
         log.info("%s: %s", pattern, ", ".join(f"{n} {what}" for what, n in left.items()))
 

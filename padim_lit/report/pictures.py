@@ -2,15 +2,14 @@
 
 import base64
 import io
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
 
+from padim_lit.analysis.result_files import load, words
 from padim_lit.errors import InputError
 
 #: File → what it shows.
@@ -61,22 +60,16 @@ def embed(files: Sequence[tuple[Path, str]], budget: int = BUDGET) -> tuple[list
 
 def about(folder: Path) -> str:
     """What a run was, in a few words: from its own record, else what was typed, else its name."""
-    try:
-        records = [folder / f"{name}.json" for name in ("metrics", "figure4", "distortion")]
-        for file in filter(Path.exists, records):
-            found = json.loads(file.read_text(encoding="utf-8"))
-            seed = None if found.get("seed") is None else f"seed {found['seed']}"
-            dim = None if found.get("dim") is None else f"D = {found['dim']}"
-            parts = [found.get("data"), found.get("backbone"), found.get("proj"), dim, seed]
-            if known := ", ".join(str(part) for part in parts if part):
-                return known
-        if (file := folder / ".hydra" / "overrides.yaml").exists():
-            typed: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-            if isinstance(typed, list) and typed:
-                return " ".join(map(str, typed))
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file} cannot be read ({reason}); remove it") from error
+    records = [folder / f"{name}.json" for name in ("metrics", "figure4", "distortion")]
+    for file in filter(Path.exists, records):
+        found = load(file, dict)
+        seed = None if found.get("seed") is None else f"seed {found['seed']}"
+        dim = None if found.get("dim") is None else f"D = {found['dim']}"
+        parts = [found.get("data"), found.get("backbone"), found.get("proj"), dim, seed]
+        if known := ", ".join(part for part in parts if isinstance(part, str)):
+            return known
+    if (file := folder / ".hydra" / "overrides.yaml").exists() and (typed := load(file, list)):
+        return " ".join(words(file, typed))
     return folder.name
 
 

@@ -40,7 +40,7 @@ def is_done(folder: Path, result: str, job: dict[str, Any]) -> bool:
         return False
     try:
         return json.loads((folder / DONE).read_text(encoding="utf-8")) == job
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.result_files import BROKEN_ARCHIVE
+from padim_lit.analysis.result_files import BROKEN, load_arrays
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import remove_remnants, write_bytes
 
@@ -56,20 +56,17 @@ class RunStore:
     def load(self, name: str, dims: Sequence[int]) -> RunResult | None:
         """The run `name`, or None where it was not finished with just these `dims`."""
         path = self.folder / f"{name}.npz"
-        try:
-            # Opened here, because NumPy leaves a broken one open.
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-                rows = json.loads(saved["rows"].item())
-                if [row["dim"] for row in rows] != list(dims):
-                    return None
-                result = RunResult(rows)
-                for key in filter("rows".__ne__, saved.files):
-                    kind, _, configuration = key.partition("/")
-                    getattr(result, kind)[configuration] = saved[key]
-        # An array of an unknown kind is an AttributeError.
-        except FileNotFoundError:
+        if not path.exists():
             return None
-        except BROKEN_ARCHIVE as error:
+        saved = load_arrays(path)
+        try:
+            result = RunResult(json.loads(saved.pop("rows").item()))
+            if [row["dim"] for row in result.rows] != list(dims):
+                return None
+            for key, array in saved.items():
+                kind, _, configuration = key.partition("/")
+                getattr(result, kind)[configuration] = array  # of an unknown kind an AttributeError
+        except BROKEN as error:
             raise InputError(f"{path} cannot be read ({error}); remove it") from error
         return result
 

@@ -3,14 +3,13 @@
 import io
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.result_files import BROKEN_ARCHIVE, require
+from padim_lit.analysis.result_files import BROKEN, load_arrays, require
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_bytes
 from padim_lit.visualization.gallery import ROLES, SCORED, GalleryEntry
@@ -69,15 +68,10 @@ def read_maps(path: str | os.PathLike) -> list[GalleryEntry]:
     Raises:
         InputError: the file is none of ours, cut off, or larger than `LIMIT`.
     """
+    file = load_arrays(Path(path), LIMIT)
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > LIMIT:
-            raise ValueError(f"{size} bytes unpacked, at most {LIMIT} are read")
-        with np.load(path, allow_pickle=False) as file:
-            about, arrays = json.loads(file["about"].item()), {name: file[name] for name in ARRAYS}
-        return _pictures(about, **arrays)
-    except (*BROKEN_ARCHIVE, MemoryError, RuntimeError, SyntaxError) as error:
+        return _pictures(json.loads(file["about"].item()), **{name: file[name] for name in ARRAYS})
+    except BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"{path} cannot be read ({reason}); remove it, or run mode=fit again"

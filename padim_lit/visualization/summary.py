@@ -31,6 +31,9 @@ RUN = {
         "{data/test_planted} good ones again, with planted defects",
     ),
     "patches": ("{grid}",),
+    "resolution": (
+        "a patch is {patch} pixels of a photo; defects much smaller may be lost (image_size, grid)",
+    ),
     "projection": (
         *("{proj}", "{dim} numbers per patch (D)", "made from {embedding_dim} channels (C)"),
     ),
@@ -96,6 +99,8 @@ def _run(results: Mapping[str, Any]) -> Table:
         known.pop("data/test_planted", None)
     if isinstance(known.get("grid"), list | tuple):
         known["grid"] = f"{' x '.join(map(str, known['grid']))} on each image"
+    if isinstance(known.get("patch_pixels"), list | tuple):
+        known["patch"] = " x ".join(f"{side:g}" for side in known["patch_pixels"])
     for stage in ("fit", "test"):
         seconds, images = known.get(f"{stage}/seconds"), known.get(f"{stage}/images")
         if seconds is not None and images is not None:

@@ -2,13 +2,14 @@
 
 import json
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
 import yaml
 from _helpers.sweeps import editing, write_rows
 
-from padim_lit.analysis.result_files import read_distortion
+from padim_lit.analysis.result_files import load_arrays, read_distortion
 from padim_lit.analysis.sweep_results import join_parts, labels, read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json
@@ -228,6 +229,8 @@ def test_parts_of_one_experiment_are_joined_and_others_are_not(tmp_path):
         (lambda r: r.append(r[0]), "row 9: subset-50-1 is there twice"),
         (lambda r: r[2].pop("proj"), "row 3: proj=None must be a text"),
         (lambda r: r[0].update(dim=50.5), r"row 1: dim=50\.5 must be a whole number"),
+        (lambda r: r[0].update(dim=10**30), r"row 1: dim=1000.* must be a whole number"),
+        (lambda r: r[0].update(state_bytes=10**400), "row 1: state_bytes=1.* must be a finite"),
         (lambda r: r[0].update(dim=0), "row 1: dim=0 is below 1"),
         (lambda r: r[0].pop("test/image_auroc"), "row 1: no test/image_auroc"),
         (lambda r: r.insert(0, "text"), "row 1 is no JSON object"),
@@ -265,6 +268,16 @@ def test_broken_companions_are_named(tmp_path):
     (sweep,) = read_sweeps([tmp_path])
     with pytest.raises(InputError, match="cannot be read"):
         sweep.resamples("jl", 50, "test/image_auroc")
+    broken = (b"{'descr': '<f8', 'shape': (2, 3", f"{{'shape': (2, {'9' * 5000}), }}".encode())
+    for header in broken:
+        with zipfile.ZipFile(tmp_path / "resamples.npz", "w") as archive:
+            head = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+            archive.writestr("jl-50-0.npy", head + header)
+        (sweep,) = read_sweeps([tmp_path])
+        with pytest.raises(InputError, match="cannot be read"):
+            sweep.resamples("jl", 50, "test/image_auroc")
+    with pytest.raises(InputError, match="bytes unpacked, at most 9 are read"):
+        load_arrays(tmp_path / "resamples.npz", most=9)
     (tmp_path / "resamples.npz").write_bytes(pickle.dumps({"a": 1}))
     (sweep,) = read_sweeps([tmp_path])
     with pytest.raises(InputError, match="cannot be read"):
@@ -279,9 +292,11 @@ def test_broken_companions_are_named(tmp_path):
     (sweep,) = read_sweeps([tmp_path])
     with pytest.raises(InputError, match=r"scores\.npz cannot be read \(its arrays are of shapes"):
         _ = sweep.scores
-    (tmp_path / ".hydra" / "overrides.yaml").write_text("a: [")
-    with pytest.raises(InputError, match=r"overrides\.yaml cannot be read"):
-        read_sweeps([tmp_path])
+    swells = "- &a [x]\n- &b [*a, *a]\n- [*b, *b]\n"  # nine more lines of this kind are gigabytes
+    for text in ("a: [", swells, "[" * 9999):
+        (tmp_path / ".hydra" / "overrides.yaml").write_text(text)
+        with pytest.raises(InputError, match=r"overrides\.yaml cannot be read"):
+            read_sweeps([tmp_path])
 
 
 def test_folders_that_hold_nothing_are_refused(tmp_path):

@@ -290,6 +290,20 @@ def test_a_task_of_a_slurm_allocation_may_be_a_run_of_its_own(first, zygote, her
     assert predict.code == 0 and "scored" in predict.out, predict.err
 
 
+@pytest.mark.parametrize("many", [[], ["-m"]])
+def test_paths_are_from_where_they_were_typed(zygote, here, many):
+    folder = "chdir/0" if many else "chdir"
+    place = "hydra.sweep.dir=chdir" if many else "hydra.run.dir=chdir"
+    limits = ["+trainer.limit_train_batches=1", "batch_size=4"]
+    result = zygote.run([*many, *TINY, *limits, "hydra.job.chdir=true", place], here)
+    assert result.code == 0, result.err
+    metrics = json.loads((here / folder / "metrics.json").read_text())
+    said = f"Only 4 of {metrics['data/train_images']} images were learnt from"
+    assert any(said in note for note in metrics["notes"])
+    if many:
+        assert (here / "chdir" / "sweep.csv").read_text().count("done") == 1
+
+
 # --- Help ------------------------------------------------------------------------------------
 
 

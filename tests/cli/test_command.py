@@ -88,6 +88,6 @@ def test_help_and_a_folder_of_ones_own(command, tmp_path):
     (tmp_path / "my_proj.py").write_text(
         "import padim_lit\nclass Mine(padim_lit.JL):\n    name = 'mine'\n"
     )
-    words = ["--config-dir", "mine", "proj=mine", "--cfg", "job"]
+    words = ["--config-dir", "mine", "own=[my_proj]", "proj=mine", "--cfg", "job"]
     out = call(command, *words, cwd=tmp_path, PYTHONPATH=os.fspath(tmp_path))
     assert "_target_: my_proj.Mine" in out

@@ -16,7 +16,9 @@ from _helpers.fuzzing import Harmful
 from _helpers.trees import build_tree
 
 from padim_lit import Backbone, InputError
+from padim_lit.cli import instantiate
 from padim_lit.cli.instantiate import require_targets
+from padim_lit.cli.overrides import own_packages
 from padim_lit.data.cache import PictureCache
 from padim_lit.data.items import Item
 from padim_lit.data.transform import ResizeCrop
@@ -130,9 +132,16 @@ def test_nan_in_a_weights_file_is_named(tmp_path):
         "proj._target_=padim_lit.model.weights.os.system",
         "+data.more={_target_:os.system,command:'touch harmed'}",
         "logger={_target_:os.system,command:'touch harmed'}",
+        "proj._target_=torch.load",
+        "data={_target_:torch.hub.load,repo_or_dir:x,model:y}",
+        "backbone._target_=numpy.load",
+        "backbone._target_=joblib.load",
+        "proj._target_=padim_lit.model.weights.torch.load",
+        "proj._target_=padim_lit.system.atomic.write_text",
+        "+trainer.plugins=[{_target_:lightning.fabric.utilities.cloud_io._load,path_or_url:x}]",
     ],
 )
-def test_a_config_calls_nothing_of_the_standard_library(zygote, tmp_path, override):
+def test_a_config_calls_nothing_but_what_it_may_name(zygote, tmp_path, override):
     build_tree(tmp_path / "data")
     result = zygote.run([*TINY, override], tmp_path)
     assert result.code == 1 and "Traceback" not in result.out + result.err, result.err
@@ -140,7 +149,36 @@ def test_a_config_calls_nothing_of_the_standard_library(zygote, tmp_path, overri
     assert not (tmp_path / "harmed").exists() and not list(tmp_path.rglob("metrics.json"))
 
 
-def test_own_packages_may_be_named():
-    require_targets({"_target_": "my_package.data.Parts", "more": [{"_target_": "padim_lit.x.Y"}]})
+def test_own_packages_are_named_where_the_user_types_them(monkeypatch):
+    monkeypatch.setattr(instantiate, "_own", set())
+    mine = {"_target_": "my_package.data.Parts", "more": [{"_target_": "padim_lit.x.Y"}]}
+    with pytest.raises(InputError, match=r"add own=\[my_package\] to the command line"):
+        require_targets(mine)
+    instantiate.allow(own_packages(["dim=3", "own=[my_package,'other']"]))
+    require_targets(mine)
     with pytest.raises(InputError, match=r"a\.b: _target_=os\.system"):
         require_targets({"b": {"_target_": "os.system"}}, "a")
+
+
+def test_a_file_does_not_say_what_may_be_named(zygote, tmp_path):
+    build_tree(tmp_path / "data")
+    (tmp_path / "conf" / "proj").mkdir(parents=True)
+    (tmp_path / "conf" / "proj" / "bad.yaml").write_text("_target_: torch.load\nf: x\n")
+    (tmp_path / "conf" / "experiment").mkdir()
+    (tmp_path / "conf" / "experiment" / "bad.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /proj: bad\nown: [torch]\n"
+    )
+    words = [word for word in TINY if not word.startswith("proj=")]
+    result = zygote.run(["--config-dir", "conf", "experiment=bad", *words], tmp_path)
+    assert result.code == 1 and "_target_=torch.load: a config names" in result.err, result.err
+
+
+def test_what_comes_from_the_environment_is_used_and_not_written(zygote, tmp_path):
+    build_tree(tmp_path / "data-s3cret-token")
+    words = [word for word in TINY if not word.startswith(("data.root", "hydra"))]
+    words = ["-m", *words, "data.root=data-${oc.env:TOKEN}", "hydra.sweep.dir=sweep"]
+    result = zygote.run(words, tmp_path, {"TOKEN": "s3cret-token"})
+    assert result.code == 0, result.err
+    for name in ("config.yaml", "job.json"):
+        text = (tmp_path / "sweep" / "0" / name).read_text()
+        assert "s3cret" not in text and "data-${oc.env:TOKEN}" in text

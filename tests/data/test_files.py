@@ -119,6 +119,17 @@ def test_a_home_is_expanded_where_it_was_typed_and_nowhere_else(here, tmp_path, 
     assert typed_path("x/~") == Path("x/~")
 
 
+def test_a_tree_of_any_depth_is_walked_in_one_go(here, monkeypatch):
+    folder = here
+    for _ in range(200):
+        folder = folder / "d"
+    save_image(folder / "a.png")
+    asked, real = [], os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: asked.append(path) or real(path))
+    assert len(names(".")) == len(names("**/*.png")) == 1
+    assert len(asked) < 10, "each takes a look at every folder above"
+
+
 @pytest.mark.parametrize("given", ["nowhere", "nowhere/*.png", "*.png", ".", "**/*.png"])
 def test_no_image_is_one_line(given):
     with pytest.raises(InputError, match="no image there; give a file, a folder or a quoted") as e:

@@ -36,7 +36,7 @@ JOBLIB = needs("hydra_joblib_launcher", "joblib")
 SLURM = needs("hydra_submitit_launcher", "slurm")
 RAY = needs("hydra_ray_launcher", "ray")
 SWEEP = ["-m", *(a for a in TINY if not a.startswith(("data", "hydra"))), "num_workers=1"]
-DEADLY = ["data=folder", "data._target_=_helpers.deadly.DeadlyFolder"]
+DEADLY = ["own=[_helpers]", "data=folder", "data._target_=_helpers.deadly.DeadlyFolder"]
 
 
 @pytest.fixture(scope="module")

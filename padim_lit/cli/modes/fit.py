@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import MISSING
 
 from padim_lit import digests
@@ -21,9 +22,11 @@ from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import thresholds
 from padim_lit.cli.build import load_model, make_data, make_logger, make_model, make_trainer
+from padim_lit.cli.environment import as_asked
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
+from padim_lit.data.images import read_size
 from padim_lit.deploy.calibration import recalibrate
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.model_card import model_card
@@ -157,6 +160,14 @@ class _Work:
         # Where none is deployed, the pixels' own of the test set, if truth is known.
         metrics["map_threshold"] = metrics.get("pixel_threshold", metrics.get("image_threshold"))
         scores = self.recorder.predictions
+        parts = [("tested", len(scores), len(data.test_items))]
+        if not settings.ckpt:
+            parts.insert(0, ("learnt from", detector.count, len(data.train_items)))
+        notes += [
+            f"Only {seen} of {there} images were {what}: a key of trainer sets a limit."
+            for what, seen, there in parts
+            if seen < there
+        ]
         return {
             **{f"test/{name}": value for name, value in metrics.items()},
             **{f"test/{name}_why": reason for name, reason in why.items()},
@@ -170,6 +181,7 @@ class _Work:
             "precision": self.trainer.precision,
             **facts_of(detector),
             "roi_share": share(detector.anomaly_map),
+            "patch_pixels": _patch_pixels(data, detector),
             "layers": detector.backbone.layers,
             "embedding_dim": detector.backbone.embedding_dim,
             **{f"proj/{key}": value for key, value in detector.projection.options.items()},
@@ -241,7 +253,7 @@ class _Work:
         write_predictions(folder / "predictions.csv", predictions, known)
         log_run(
             self.logger,
-            config=asdict(settings),
+            config=(config := as_asked(asdict(settings))),
             results=results,
             predictions=predictions,
             pictures=pictures,
@@ -249,7 +261,7 @@ class _Work:
             calibration=known,
         )
         # Hydra's own copy under .hydra/ keeps its interpolations.
-        text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
         if not settings.ckpt:
             bad = Counter(p.kind for p in sorted(predictions) if p.label)
@@ -296,6 +308,13 @@ def _repeated(detector: Detector) -> list[str]:
     return [said] if twice else []
 
 
+def _patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:
+    """Height and width of a patch in pixels of the first training image: what is told apart."""
+    left, top, right, bottom = data.resize_crop.seen(*read_size(Path(data.train_items[0].path)))
+    rows, columns = detector.map_grid
+    return [round((bottom - top) / rows, 1), round((right - left) / columns, 1)]
+
+
 def _headline(data: AnomalyData, detector: Detector) -> str:
     height, width = detector.map_grid
     return (
@@ -324,5 +343,7 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
+    except MisconfigurationException as error:
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
     if trainer.interrupted:  # it would let the run go on with half the images
         raise KeyboardInterrupt

@@ -79,7 +79,7 @@ def _split(folder: Path, category: str) -> tuple[Path, dict[str, Any]]:
         )
     try:
         return chosen[0], json.loads(chosen[0].read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{chosen[0]} cannot be read ({error}); unpack it again") from error
 
 
