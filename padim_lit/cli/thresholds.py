@@ -97,10 +97,11 @@ def table_of_choices(results: Mapping[str, Any]) -> Table | None:
     table = Table(title="Other thresholds: set false_alarm_rate", title_justify="left")
     for name in ("false_alarm_rate", "threshold", "false alarms", "missed"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
     for one in choices:
         rate = one["false_alarm_rate"]
         wrong = (f"{one['false_alarms']} of {good}", f"{one['misses']} of {bad}")
-        few = "" if one["enough_images"] else f"takes {needed(rate)} images"
-        table.add_row(f"{rate:g}", f"{one['threshold']:.4g}", *wrong, few)
+        few = [] if one["enough_images"] else [f"takes {needed(rate)} images"]
+        if few and len(table.columns) == 4:
+            table.add_column("", overflow="fold")
+        table.add_row(f"{rate:g}", f"{one['threshold']:.4g}", *wrong, *few)
     return table

@@ -199,10 +199,10 @@ def test_predictions_are_a_table_in_dataset_order(two_runs):
     for file in wandb_files(two_runs[0]):
         (table,) = (file.parent / "files").glob("media/table/predictions_*.table.json")
         assert json.loads(table.read_text()) == {
-            "columns": ["path", "kind", "label", "score"],
+            "columns": ["path", "kind", "label", "score", "p_value", "decision"],
             "data": [
-                ["data/img0.png", "planted_spot", 1, 9.0],
-                ["data/img1.png", "good", 0, 10.0],
+                ["data/img0.png", "planted_spot", 1, 9.0, None, ""],
+                ["data/img1.png", "good", 0, 10.0, None, ""],
             ],
         }
 
