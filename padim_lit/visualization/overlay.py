@@ -53,10 +53,10 @@ def side_by_side(
     pictures, texts = [picture, heat], []
     if explanation is not None:
         pictures[0] = boxed(picture, explanation, view, found.map.shape, line)
-        layers = explanation.layer_maps
-        pictures += [_heat(picture, part, view, explanation.scale) for part in layers]
-        texts = ["the positions that matter", f"layers: up to {explanation.scale[1]:.1f}"]
-        texts += [f"{name}: {share:.0%}" for name, share in explanation.layers.items()]
+        layers = explanation.layer_scale(scale)
+        pictures += [_heat(picture, part, view, layers) for part in explanation.layer_maps]
+        texts = ["the positions that matter", "layers: {:.1f} to {:.1f}".format(*layers)]
+        texts += explanation.captions
     step, row = width + GAP, round(1.4 * font.size)
     wide = max(len(pictures) * step - GAP, round(font.getlength(caption)) + 4)
     canvas = Image.new("RGB", (wide, height + row * (1 + bool(texts))), "white")
