@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_pil_image
 
+import padim_lit
 from padim_lit import JL, NPCA, Backbone, Fisher, InputError, PaDiM, Subset
 from padim_lit.model.detector import Detector
 
@@ -299,6 +300,13 @@ def test_the_docs_library_example_runs(tmp_path):
     )
     assert out.returncode == 0, out.stderr
     assert "test/image_auroc" in out.stdout
+    # Nothing is trained; Lightning's summary must not say that a frozen backbone were.
+    trained = re.search(
+        r"^(\S+) +Trainable params|Trainable params: (\S+)", out.stdout + out.stderr
+    )
+    assert trained is None or set(trained.groups()) <= {"0", None}
+    found = padim_lit.load(tmp_path / "model.ckpt")(next(folder.glob("*.png")))
+    assert found.is_anomalous is not None and found.p_value is not None
 
 
 def test_a_strategy_that_shards_is_refused(monkeypatch):

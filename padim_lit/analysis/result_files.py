@@ -39,7 +39,7 @@ BROKEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 #: Bytes of an npz file's arrays at most; a small file may claim any number.
 MOST_BYTES = 2**31
 #: Columns of predictions.csv.
-PREDICTIONS = ("path", "kind", "label", "score")
+PREDICTIONS = ("path", "kind", "label", "score", "p_value", "decision")
 #: Arrays of scores.npz that are not scores, and the kinds of their elements.
 IMAGES = {"path": "U", "kind": "U", "label": "iu", "count_image": "b"}
 
@@ -165,7 +165,7 @@ def read_predictions(file: Path, plants: bool) -> Scores:
             lines = csv.reader(opened, strict=True)
             if tuple(next(lines, ())) != PREDICTIONS:
                 raise ValueError(f"line 1 must be {','.join(PREDICTIONS)}")
-            for path, kind, label, score in lines:
+            for path, kind, label, score, *_ in lines:
                 if label not in ("0", "1") or not math.isfinite(float(score)):
                     raise ValueError(f"line {lines.line_num}: label={label}, score={score}")
                 rows.append((path, kind, int(label), float(score)))

@@ -48,11 +48,17 @@ GPU = ("auto", "gpu", "cuda")
 SHOWN = ("eps", "eps_unit", "neighbourhood", "sigma", "image_score")
 
 
-def make_data(settings: WithData, size: dict[str, Any]) -> AnomalyData:
-    """The data set, at the sizes in `size`; where a key is missing at its own."""
+def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> AnomalyData:
+    """The data set, at the sizes in `size`; where a key is missing at its own.
+
+    Raises InputError where it has no test images and `test` needs them.
+    """
     with reading(settings.picture_cache, settings.picture_cache_gb, settings.full_check):
         how = {"batch_size": settings.batch_size, "num_workers": settings.num_workers}
-        return instantiate(settings.data, **size, **how)
+        data = instantiate(settings.data, **size, **how)
+    if test:
+        data.require_test()
+    return data
 
 
 def content_of(settings: Settings) -> dict[str, str]:

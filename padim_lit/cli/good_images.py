@@ -73,7 +73,7 @@ def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]
         return ItemDataset(items, ResizeCrop(*look.values())), f"images={settings.images}"
     if getattr(settings, "data", None) is None:
         settings.require("images", f"{IMAGES}, or name the data, as in data=folder data.root=DIR")
-    data = make_data(settings, look)
+    data = make_data(settings, look, test=False)
     return data.train_dataloader().dataset, data.name
 
 

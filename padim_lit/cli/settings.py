@@ -140,8 +140,8 @@ class Embedding(WithData):
     """Modes that fit anew.
 
     Args:
-        image_size: shorter side in pixels before the crop, without one both; auto: mostly 256
-        crop_size: centre crop in pixels; null keeps all; auto: what the data set needs, mostly 224
+        image_size: shorter side in pixels before the crop, without one both; auto: the data's
+        crop_size: centre crop in pixels; null keeps all; auto: null for folder, else mostly 224
         grid: patch positions along the longer side; auto: the second finest layer's; null: finest
         eps: ε on every covariance's diagonal
         eps_unit: of ε: feature (squared feature units, as in PaDiM) or variance (times the mean)

@@ -57,7 +57,7 @@ def _wrong(
     threshold: float | None, good: list[float], bad: list[float], where: str = ""
 ) -> dict[str, Any]:
     names = (f"{where}false_alarms", f"{where}misses")
-    if threshold is None:
+    if threshold is None or not good + bad:
         return dict.fromkeys(names)
     counts = (sum(s >= threshold for s in good), sum(s < threshold for s in bad))
     return dict(zip(names, counts, strict=True))
@@ -72,10 +72,12 @@ def notes_on(results: Mapping[str, Any]) -> list[str]:
     good, bad = results["data/test_good"], results["data/test_defective"]
     alarms, misses = results["test/false_alarms"], results["test/misses"]
     said = results["threshold_said"]
+    note = f"{said[0].upper()}{said[1:]}. An image that scores as high is called defective."
+    if alarms is None:
+        return [note]
     notes = [
-        f"{said[0].upper()}{said[1:]}. An image that scores as high is called defective. On the "
-        f"test set that is {alarms} of {good} good images, and {misses} of {bad} defective ones "
-        "are missed."
+        f"{note} On the test set that is {alarms} of {good} good images, and {misses} of {bad} "
+        "defective ones are missed."
     ]
     if results["threshold_contradicted"]:
         notes.append(
@@ -95,10 +97,11 @@ def table_of_choices(results: Mapping[str, Any]) -> Table | None:
     table = Table(title="Other thresholds: set false_alarm_rate", title_justify="left")
     for name in ("false_alarm_rate", "threshold", "false alarms", "missed"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
     for one in choices:
         rate = one["false_alarm_rate"]
         wrong = (f"{one['false_alarms']} of {good}", f"{one['misses']} of {bad}")
-        few = "" if one["enough_images"] else f"takes {needed(rate)} images"
-        table.add_row(f"{rate:g}", f"{one['threshold']:.4g}", *wrong, few)
+        few = [] if one["enough_images"] else [f"takes {needed(rate)} images"]
+        if few and len(table.columns) == 4:
+            table.add_column("", overflow="fold")
+        table.add_row(f"{rate:g}", f"{one['threshold']:.4g}", *wrong, *few)
     return table

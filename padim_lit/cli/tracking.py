@@ -116,6 +116,7 @@ def log_run(
     predictions: Sequence[TestScore],
     pictures: Sequence[GalleryEntry],
     threshold: float | None,
+    calibration: dict[str, Any] | None = None,
 ) -> None:
     """Log a finished run as far as its logger can hold it; None logs nothing.
 
@@ -128,6 +129,7 @@ def log_run(
         pictures: from ``Gallery.pictures``.
         threshold: Mahalanobis distance from which a pixel is predicted defective; None where no
             threshold could be chosen, then there are no prediction masks.
+        calibration: the detector's, for p-values and decisions.
     """
     if logger is None:
         return
@@ -153,7 +155,8 @@ def log_run(
 
     run = logger.experiment
     run.config.update(dict(config), allow_val_change=True)
-    table = wandb.Table(columns=list(PREDICTIONS), data=list(map(list, table_of(predictions))))
+    rows = list(map(list, table_of(predictions, calibration)))
+    table = wandb.Table(columns=list(PREDICTIONS), data=rows)
     content = {**numbers, "predictions": table}
     if pictures:
         content["pictures"] = [_wandb_image(wandb, picture, threshold) for picture in pictures]

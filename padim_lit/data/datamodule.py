@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from padim_lit.data.cache import PictureCache, digest_of, stamp
 from padim_lit.data.check import look_at
+from padim_lit.data.images import read_size
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
 from padim_lit.data.repeats import judge_repeats
 from padim_lit.data.transform import ResizeCrop, Size
@@ -25,6 +26,9 @@ from padim_lit.system.cores import default_workers
 Primitive = str | int | float | bool | None
 
 log = logging.getLogger(__name__)
+
+# Training images, at most, whose sizes say how much a crop leaves out.
+LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ class Split:
     Attributes:
         name: short name of the data ("mvtec/screw").
         train: healthy items.
-        test: healthy and defective items; none defective is allowed.
+        test: healthy and defective items; none defective is allowed, and with `test_optional`
+            none at all.
         provenance: what else to record about the data and its split, flat JSON primitives.
         notes: sentences that a run must print and record.
     """
@@ -147,9 +152,12 @@ class AnomalyData(LightningDataModule):
         image_shape: (h, w) of every image in a batch.
         size: image_size and crop_size as they were given, for the provenance of a fit.
 
-    Raises InputError for fewer than two different training images, no test image, an image that
-    cannot be read, a mask of another size, and sizes or counts out of range.
+    Raises InputError for fewer than two different training images, no test image unless that is
+    allowed, an image that cannot be read, a mask of another size, and sizes or counts out of range.
     """
+
+    #: Whether good images to learn from are enough.
+    test_optional: ClassVar[bool] = False
 
     image_size: Size = 256
     crop_size: Size | None = 224
@@ -172,16 +180,19 @@ class AnomalyData(LightningDataModule):
         self.reading = _reading.get()
         split = self.read()
         self.name = split.name
-        _require_enough(split.name, len(split.train), len(split.test))
+        _require_enough(split.name, len(split.train))
+        self.test_items = list(split.test)
+        if not self.test_optional:
+            self.require_test()
         if not self.reading.look:
-            self.train_items, self.test_items = list(split.train), list(split.test)
+            self.train_items = list(split.train)
             return
         items, states, pictures = look_at(
             [*split.train, *split.test], self.resize_crop, self._read_fully(split)
         )
         train, self.test_items = items[: len(split.train)], items[len(split.train) :]
         self.train_items, repeats, said = judge_repeats(train, self.test_items, pictures)
-        _require_enough(split.name, len(self.train_items), len(split.test), " different")
+        _require_enough(split.name, len(self.train_items), " different")
         counts = {
             "train_images": len(self.train_items),
             "test_good": sum(i.label == 0 and i.count_image for i in split.test),
@@ -194,7 +205,7 @@ class AnomalyData(LightningDataModule):
             if states[state, True]:
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
-        self.notes = [*split.notes, *said, *_notes(counts)]
+        self.notes = [*split.notes, *said, *self._out_of_sight(), *_notes(counts)]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -217,6 +228,28 @@ class AnomalyData(LightningDataModule):
         return self._loader(self.test_items)
 
     predict_dataloader = test_dataloader
+
+    def _out_of_sight(self) -> list[str]:
+        """A note where the crop leaves out a part of the images."""
+        every = -(-len(self.train_items) // LOOKED_AT)
+        sizes = {read_size(item.path) for item in self.train_items[::every]}
+        shares = []
+        for height, width in sizes:
+            left, top, right, bottom = self.resize_crop.seen(height, width)
+            shares.append(((right - left) * (bottom - top) / (height * width), height, width))
+        share, height, width = min(shares)
+        if share > 0.999:
+            return []
+        least = "" if len(sizes) == 1 else "as little as "
+        return [
+            f"The model sees {least}{share:.0%} of an image, the centre ({width}×{height} pixels, "
+            f"image_size={self.image_size}, crop_size={self.crop_size}); crop_size=null sees all."
+        ]
+
+    def require_test(self) -> None:
+        """Raise InputError where there is no test image."""
+        if not self.test_items:
+            raise InputError(f"{self.name} has no test images; add healthy or defective ones")
 
     def _read_fully(self, split: Split) -> Any:
         """What decodes the images for a first look; None where there are too many for that."""
@@ -246,17 +279,20 @@ class AnomalyData(LightningDataModule):
         )
 
 
-def _require_enough(name: str, train: int, test: int, kind: str = "") -> None:
+def _require_enough(name: str, train: int, kind: str = "") -> None:
     if train < 2:
         raise InputError(
             f"{name} has {train}{kind} training image(s); a covariance needs at least 2, "
             "in practice hundreds; add healthy images to the training set"
         )
-    if not test:
-        raise InputError(f"{name} has no test images; add healthy or defective ones")
 
 
 def _notes(counts: dict[str, int]) -> list[str]:
+    if not any(counts[key] for key in ("test_good", "test_defective", "test_planted")):
+        return [
+            "No test images: what is found and missed was not measured, and there are no heat "
+            "maps. The fit and the threshold need good images alone."
+        ]
     notes = [
         f"No {what} test images: image AUROC cannot be computed."
         for what, key in (("healthy", "test_good"), ("defective", "test_defective"))

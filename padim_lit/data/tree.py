@@ -83,7 +83,11 @@ def good_folders(folder: Path) -> list[Path]:
 
 
 def read_tree(
-    root: Path, *, masks_required: bool, layout: Layout = Layout()
+    root: Path,
+    *,
+    masks_required: bool,
+    layout: Layout = Layout(),
+    test_required: bool = True,
 ) -> tuple[list[Item], list[Item], list[str]]:
     """Train and test items of one tree, and what to say about its files.
 
@@ -96,12 +100,16 @@ def read_tree(
         root: folder that holds train/, test/ and perhaps ground_truth/.
         masks_required: whether every kind of defect must have its ground_truth/KIND.
         layout: other names for these folders.
+        test_required: whether there must be a folder of test images.
 
     Raises InputError for missing or empty folders, missing, ambiguous or orphaned masks, and
     images where none are read.
     """
     train = [Item(path) for folder in good_folders(root / "train") for path in images(folder)]
     tests, truths = root / layout.test, root / layout.truth
+    if not test_required and not tests.exists():
+        _refuse_stray(root / "train")
+        return train, [], []
     kinds = [kind for kind in subfolders(tests) if tests / kind != truths]
     if not kinds:
         raise InputError(f"no test images: {tests} has no folder {GOOD} or KIND; add one")

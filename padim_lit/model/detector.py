@@ -173,7 +173,8 @@ class Detector(nn.Module):
         layers = self.project(batch["image"])
         for layer in layers:
             require_finite(layer.values, batch)
-        moments, means = self.density.gather(state.moments, layers, self.add_up)
+        count = (lambda x: x) if self.density.per_position else self.anomaly_map.counted
+        moments, means = self.density.gather(state.moments, layers, lambda x: count(self.add_up(x)))
         return state.update(moments, means, len(batch["image"]), batch.get("digest"))
 
     def distances(self, images: Tensor) -> Tensor:

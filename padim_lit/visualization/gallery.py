@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Role = Literal["hit", "miss", "false_alarm"]
+Role = Literal["highest_defect", "lowest_defect", "highest_good"]
 #: In the order of a report.
 ROLES: tuple[Role, ...] = get_args(Role)
 #: The role of an image whose label nobody knows, which is then `UNKNOWN`.
@@ -21,8 +21,8 @@ class GalleryEntry:
     """One test image with its truth and its anomaly map, on the CPU.
 
     Attributes:
-        role: "hit" (defective, among the highest scores), "miss" (defective, among the lowest)
-            or "false_alarm" (good, among the highest); where a threshold lies plays no part.
+        role: "highest_defect" (defective, among the highest scores), "lowest_defect" (among the
+            lowest) or "highest_good" (good, among the highest), wherever a threshold lies.
         rank: 1 for the clearest of its role, counted apart with and without pixel truth.
         index: position in the test set.
         path, kind, label: as in the batch; label 0 good, 1 defective.
@@ -91,16 +91,20 @@ class Gallery:
                 self._keep(picture)
 
     def pictures(self) -> list[GalleryEntry]:
-        """All pictures in the order of a report, by role: hits, misses, false alarms; best first.
+        """All pictures in the order of a report, by role, the clearest of each first.
 
-        Where there are fewer than 2k defective images, the upper half are hits and the rest
-        misses, so that none is both.
+        Where there are fewer than 2k defective images, the upper half are the highest and the
+        others the lowest, so that none is both.
         """
         chosen: dict[Role, list[GalleryEntry]] = {role: [] for role in ROLES}
         for truth in (False, True):
             shelves = {role: self._kept.get((role, truth), []) for role in ROLES}
-            defective = len({p.index for p in shelves["hit"] + shelves["miss"]})
-            most = {"hit": (defective + 1) // 2, "miss": defective // 2, "false_alarm": self.k}
+            defective = len({p.index for p in shelves["highest_defect"] + shelves["lowest_defect"]})
+            most = {
+                "highest_defect": (defective + 1) // 2,
+                "lowest_defect": defective // 2,
+                "highest_good": self.k,
+            }
             for role, shelf in shelves.items():
                 chosen[role] += [replace(p, rank=i) for i, p in enumerate(shelf[: most[role]], 1)]
         return [picture for pictures in chosen.values() for picture in pictures]
@@ -113,7 +117,7 @@ class Gallery:
 
 
 def _place(role: Role, score: float, index: int) -> tuple[float, int]:
-    return (score if role == "miss" else -score, index)
+    return (score if role == "lowest_defect" else -score, index)
 
 
 def _place_of(picture: GalleryEntry) -> tuple[float, int]:

@@ -25,9 +25,9 @@ from padim_lit.visualization.panels import (
 )
 
 NAMES = {
-    "hit": "Highest-scoring defects",
-    "miss": "Lowest-scoring defects",
-    "false_alarm": "Highest-scoring good",
+    "highest_defect": "Highest-scoring defects",
+    "lowest_defect": "Lowest-scoring defects",
+    "highest_good": "Highest-scoring good",
 }
 
 
@@ -36,37 +36,38 @@ class Look:
     """What all figures of a run have in common.
 
     Attributes:
-        threshold: Mahalanobis distance of the map's outline, chosen on the test set; None draws
-            none.
-        image_threshold: from which an image counts as defective (that of F1-max, chosen on the
-            test set); None calls none hit or miss.
+        threshold: Mahalanobis distance of the map's outline; None draws none.
+        image_threshold: from which an image is called defective; None calls none found or missed.
         scale: (low, high) Mahalanobis distance of the colours.
         title: what the run was, in a few words.
+        source: where the thresholds are from, in a few words.
     """
 
     threshold: float | None
     image_threshold: float | None
     scale: tuple[float, float]
     title: str
+    source: str = "Thresholds chosen on the test set, hence optimistic"
 
     def sheet(self, width: float, height: float, pictures: Sequence[GalleryEntry]) -> Figure:
         """A figure with what stands below all of them: the thresholds and what outlines mean."""
         figure = Figure((width, height), dpi=100)  # not pyplot, which would keep it
         values = {"map": self.threshold, "image": self.image_threshold}
-        known = [f"{name} threshold {v:.2f}" for name, v in values.items() if v is not None]
+        known = [f"{name} {v:.2f}" for name, v in values.items() if v is not None]
         note = "No threshold could be chosen: the test set lacks good or defective images."
         if known:
-            note = f"Chosen on the test set, hence optimistic: {', '.join(known)}."
+            note = f"{self.source}: {', '.join(known)}."
         write(figure, 0.1, 0.19, note, fontsize=9, va="center")
         legend(figure, pictures, self.threshold)
         return figure
 
     def called(self, picture: GalleryEntry) -> str | None:
-        """What the image threshold makes of it; None for a good image below or without one."""
+        """What the image threshold makes of it; None without one."""
         if self.image_threshold is None:
             return None
-        names = {(True, 1): "Hit", (True, 0): "False alarm", (False, 1): "Miss"}
-        return names.get((picture.score >= self.image_threshold, picture.label))
+        if picture.score >= self.image_threshold:
+            return "found" if picture.label else "false alarm"
+        return "missed" if picture.label else "called good"
 
 
 def save_heatmaps(
@@ -88,7 +89,7 @@ def save_heatmaps(
     """
     folder, paths = Path(folder), []
     for picture, why in zip(pictures, explanations or [None] * len(pictures), strict=True):
-        path = folder / _file_name(picture)
+        path = folder / _file_name(picture, look.called(picture))
         if path in paths:
             path = folder / f"{picture.index}_{path.name}"
         paths.append(write_bytes(path, to_png(draw_one(picture, look, why))))
@@ -136,10 +137,9 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
     heading = (
         f"{NAMES[picture.role]}, no. {picture.rank}: {picture.kind}, score {picture.score:.2f}"
     )
-    if look.image_threshold is not None:
+    if called := look.called(picture):
         where = "at or above" if picture.score >= look.image_threshold else "below"
-        called = look.called(picture)
-        heading += f" ({f'{called}: ' if called else ''}{where} the image threshold)"
+        heading += f" ({called}: {where} the threshold)"
     write(figure, 0.1, height - 0.27, heading, fontsize=12, fontweight="bold", va="center")
     detail = f"{PurePath(picture.path).name}   |   {look.title}"
     write(figure, 0.1, height - 0.56, detail, fontsize=9, va="center")
@@ -203,7 +203,7 @@ def remove_heatmaps(folder: Path) -> None:
             path.unlink()
 
 
-def _file_name(picture: GalleryEntry) -> str:
+def _file_name(picture: GalleryEntry, called: str | None) -> str:
     parts = (f"{picture.role}-{picture.rank}", picture.kind, PurePath(picture.path).stem[:60])
-    safe = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
-    return f"{safe}_{picture.score:.2f}.png"
+    parts += (f"{picture.score:.2f}", *([called] if called else []))
+    return "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts) + ".png"

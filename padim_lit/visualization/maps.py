@@ -15,7 +15,7 @@ from padim_lit.system.atomic import write_bytes
 from padim_lit.visualization.gallery import ROLES, SCORED, GalleryEntry
 
 #: Of the file's layout.
-VERSION = 2
+VERSION = 3
 #: Steps of a stored distance between the lowest and the highest of all maps.
 LEVELS = 2**16 - 1
 #: Bytes that a file may hold unpacked; 24 pictures of 2048 × 2048 pixels hold 600 MB.

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from padim_lit.analysis.result_files import PREDICTIONS
+from padim_lit.deploy.calibration import p_value
+from padim_lit.deploy.prediction_log import DECISIONS
 from padim_lit.system.atomic import write_csv
 
 
@@ -36,16 +38,34 @@ def predictions_of(batch: Mapping[str, Any], score: Tensor) -> list[TestScore]:
     return [TestScore(*row) for row in rows]
 
 
-def table_of(predictions: Iterable[TestScore]) -> list[tuple]:
-    """``(path, kind, label, score)`` in the order of the test set."""
-    return [row[: len(PREDICTIONS)] for row in sorted(predictions, key=lambda row: row.index)]
+def table_of(predictions: Iterable[TestScore], known: dict[str, Any] | None = None) -> list[tuple]:
+    """Rows of `PREDICTIONS` in the order of the test set.
+
+    Args:
+        known: the detector's ``calibration``; without one there is no p-value, and without its
+            threshold no decision.
+    """
+    good = None if known is None else known["scores"].cpu().numpy()
+    threshold = None if known is None else known["threshold"]
+    return [
+        (
+            *(row.path, row.kind, row.label, row.score),
+            None if good is None else p_value(row.score, good),
+            DECISIONS[None if threshold is None else row.score >= threshold],
+        )
+        for row in sorted(predictions, key=lambda row: row.index)
+    ]
 
 
-def write_predictions(path: str | os.PathLike, predictions: Iterable[TestScore]) -> Path:
-    """Write ``path,kind,label,score`` in the order of the test set, scores exact.
+def write_predictions(
+    path: str | os.PathLike,
+    predictions: Iterable[TestScore],
+    known: dict[str, Any] | None = None,
+) -> Path:
+    """Write `table_of` as CSV, scores exact.
 
     Raises:
         InputError: the file cannot be written.
     """
-    rows = (dict(zip(PREDICTIONS, row, strict=True)) for row in table_of(predictions))
+    rows = (dict(zip(PREDICTIONS, row, strict=True)) for row in table_of(predictions, known))
     return write_csv(path, PREDICTIONS, rows)

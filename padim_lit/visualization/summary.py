@@ -31,6 +31,9 @@ RUN = {
         "{data/test_planted} good ones again, with planted defects",
     ),
     "patches": ("{grid}",),
+    "resolution": (
+        "a patch is {patch} pixels of a photo; defects much smaller may be lost (image_size, grid)",
+    ),
     "projection": (
         *("{proj}", "{dim} numbers per patch (D)", "made from {embedding_dim} channels (C)"),
     ),
@@ -60,7 +63,8 @@ def print_summary(
     """
     console = console or Console()
     console.print()
-    for table in (_metrics(results), choices, _run(results)):
+    tested = any(results.get(f"data/test_{what}", 1) for what in ("good", "defective", "planted"))
+    for table in (_metrics(results) if tested else None, choices, _run(results)):
         if table is not None:
             print_table(table, console)
             console.print()
@@ -89,10 +93,14 @@ def _run(results: Mapping[str, Any]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     known = {key: value for key, value in results.items() if value is not None}
+    if known.get("test/images") == 0:
+        known = {key: value for key, value in known.items() if not key.startswith("data/test_")}
     if not known.get("data/test_planted"):  # 0 where nothing is planted at all: not worth a word
         known.pop("data/test_planted", None)
     if isinstance(known.get("grid"), list | tuple):
         known["grid"] = f"{' x '.join(map(str, known['grid']))} on each image"
+    if isinstance(known.get("patch_pixels"), list | tuple):
+        known["patch"] = " x ".join(f"{side:g}" for side in known["patch_pixels"])
     for stage in ("fit", "test"):
         seconds, images = known.get(f"{stage}/seconds"), known.get(f"{stage}/images")
         if seconds is not None and images is not None:

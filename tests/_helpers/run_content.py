@@ -24,7 +24,7 @@ def pictures():
             np.linspace(0, 9 + i, SIZE * SIZE, dtype=np.float32).reshape(SIZE, SIZE),
         )
         for i, (role, kind, label, known) in enumerate(
-            [("hit", "planted_spot", 1, truth), ("false_alarm", "good", 0, None)]
+            [("highest_defect", "planted_spot", 1, truth), ("highest_good", "good", 0, None)]
         )
     ]  # fmt: skip
 

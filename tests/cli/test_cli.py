@@ -112,7 +112,10 @@ def test_heat_maps_can_be_looked_at(first, here):
             low, high = picture.convert("L").getextrema()
         assert low < high
     names = " ".join(path.name for path in pictures)
-    assert all(word in names for word in ("overview", "hit-1", "miss-1", "false_alarm-1"))
+    assert all(
+        word in names
+        for word in ("overview", "highest_defect-1", "lowest_defect-1", "highest_good-1")
+    )
 
 
 def test_the_config_is_written_without_interpolations(first, here):

@@ -1,5 +1,7 @@
 """Runs leave what is not theirs, do not read what they wrote, and do not write at the same time."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ from _helpers.cli import TINY, TINY_SWEEP
 from _helpers.outcome import require_one_clear_line
 from _helpers.trees import build_tree, save_image
 
+import padim_lit
 from padim_lit.system.atomic import run_folder, written_by_runs
 
 PREDICT = ["mode=predict", "ckpt=run/model.ckpt", "trainer=cpu", "images=data/test"]
@@ -86,14 +89,16 @@ def test_a_picture_of_the_users_in_a_runs_heatmaps_stays(zygote, here):
     assert zygote.run(words, here).code == 0
     made = sorted(p.name for p in (here / "pictures" / "heatmaps").iterdir())
     save_image(here / "pictures" / "heatmaps" / "mine.png")
-    assert len(made) == 5 and zygote.run([*words, "overlays=none"], here).code == 0
+    assert len(made) == 2 * 5 and zygote.run([*words, "overlays=none"], here).code == 0
     assert [p.name for p in (here / "pictures" / "heatmaps").iterdir()] == ["mine.png"]
 
 
 def test_a_refit_takes_an_earlier_runs_results_away(zygote, here):
     words = [*TINY, "hydra.run.dir=refit"]
     assert zygote.run(words, here).code == 0
-    (here / "refit" / "heatmaps" / "hit-1_gone_000_9.99.png").write_bytes(b"of an earlier run")
+    (here / "refit" / "heatmaps" / "highest_defect-1_gone_000_9.99.png").write_bytes(
+        b"of an earlier run"
+    )
     (here / "before.py").write_text(
         "import os, signal, sys\n"
         "def hook(event, args):\n"
@@ -118,7 +123,7 @@ def test_watch_does_not_score_what_runs_write(zygote, here, where):
         assert result.code == 0, result.err
         found = (watched / where / "predictions.csv").read_text().splitlines()
         assert len(found) == 1 + count, found
-        assert len(list((watched / where / "heatmaps").iterdir())) == count
+        assert len(list((watched / where / "heatmaps").glob("*.png"))) == count
         save_image(watched / "b.png", seed=1)
 
 
@@ -147,3 +152,19 @@ def test_a_folder_that_another_run_holds_is_refused(zygote, here, mode):
         result = zygote.run([*words, "hydra.run.dir=run"], here)
     require_one_clear_line(result, ("another run is writing", "run"))
     assert (here / "run" / "model.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize("root", ["good_parts", "good_parts/train/good"])
+def test_good_images_alone_give_a_model_that_decides(zygote, here, root):
+    build_tree(here / "good_parts", train=12, test={"good": 1})
+    shutil.rmtree(here / "good_parts" / "test")
+    words = [*TINY, f"data.root={root}", "false_alarm_rate=0.2", "hydra.run.dir=good_alone"]
+    result = zygote.run(words, here)
+    assert result.code == 0, result.err
+    assert "No test images: what is found and missed was not measured" in result.out
+    assert "AUROC" not in result.out and "tested on" not in result.out
+    metrics = json.loads((here / "good_alone/metrics.json").read_text())
+    assert metrics["test/image_auroc"] is None is metrics["test/misses"]
+    assert metrics["test/image_auroc_why"] == "there are no test images"
+    found = padim_lit.load(here / "good_alone/model.ckpt")(here / "data/test/crack/000.png")
+    assert found.threshold == metrics["threshold"] and found.is_anomalous is not None

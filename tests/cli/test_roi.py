@@ -39,6 +39,7 @@ def test_the_checkpoint_holds_it_and_scores_with_it(zygote, here):
     files = sorted((here / "data" / "test").rglob("*.png"))
     results = json.loads((here / "run" / "metrics.json").read_text())
     assert results["roi_share"] == pytest.approx(roi.mean())
+    assert results["patch_pixels"] == [4, 4]  # 8 × 8 patches on the middle 32 × 32 of 40 × 32
     for found in model(files):
         assert not found.map[~roi].any() and found.map[roi].all()
         assert found.score == found.map.max()

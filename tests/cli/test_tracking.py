@@ -199,10 +199,10 @@ def test_predictions_are_a_table_in_dataset_order(two_runs):
     for file in wandb_files(two_runs[0]):
         (table,) = (file.parent / "files").glob("media/table/predictions_*.table.json")
         assert json.loads(table.read_text()) == {
-            "columns": ["path", "kind", "label", "score"],
+            "columns": ["path", "kind", "label", "score", "p_value", "decision"],
             "data": [
-                ["data/img0.png", "planted_spot", 1, 9.0],
-                ["data/img1.png", "good", 0, 10.0],
+                ["data/img0.png", "planted_spot", 1, 9.0, None, ""],
+                ["data/img1.png", "good", 0, 10.0, None, ""],
             ],
         }
 
@@ -222,7 +222,7 @@ def test_pictures_have_truth_and_prediction_masks_and_heat_maps(two_runs):
         assert any(np.array_equal(mask > 0, predicted) for mask in found) == (masks == 3)
         logged = values(of(records(file), "history")[0].item)
         assert logged["pictures/_type"] == "images/separated"
-        assert logged["pictures/captions"][0] == "hit 1: planted_spot img0, score 9.00"
+        assert logged["pictures/captions"][0] == "highest_defect 1: planted_spot img0, score 9.00"
 
 
 def test_an_unused_logger_leaves_no_run(two_runs):
@@ -279,9 +279,9 @@ def test_tensorboard_gets_numbers_and_pictures(tmp_path):
     events = EventAccumulator(str(tmp_path / "tb")).Reload()
     assert {"test/image_auroc", "fit/images"} <= set(events.Tags()["scalars"])
     assert events.Scalars("test/image_auroc")[0].value == 0.875
-    tags = {"hit/1_planted_spot_img0", "false_alarm/1_good_img1"}
+    tags = {"highest_defect/1_planted_spot_img0", "highest_good/1_good_img1"}
     assert set(events.Tags()["images"]) == tags
-    shown = events.Images("hit/1_planted_spot_img0")[0]
+    shown = events.Images("highest_defect/1_planted_spot_img0")[0]
     assert (shown.width, shown.height) == (3 * SIZE, SIZE)
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from padim_lit.data.split import derived_seed, hold_out
 from padim_lit.errors import InputError
 
 SMALL = {"image_size": 32, "crop_size": 24, "batch_size": 3, "num_workers": 0}
+
+
+def said(data) -> list[str]:
+    """The notes, but for the one on the crop."""
+    return [note for note in data.notes if not note.startswith("The model sees")]
 
 
 @dataclass(eq=False)
@@ -183,7 +189,7 @@ def test_derived_seeds_are_fixed_for_all_time():
 
 def test_mvtec_counts_labels_and_record(tmp_path):
     data = mvtec(mvtec_tree(tmp_path, test={"good": 2, "crack": 3, "scratch": 1}))
-    assert data.name == "mvtec/screw" and data.image_shape == (24, 24) and data.notes == []
+    assert data.name == "mvtec/screw" and data.image_shape == (24, 24) and said(data) == []
     assert data.provenance["train_images"] == 4
     assert data.provenance["test_good"] == 2 and data.provenance["test_defective"] == 4
     assert data.provenance["split"].startswith("official")
@@ -213,7 +219,7 @@ def test_folder_accepts_both_mask_names_and_any_image_extension(tmp_path):
     save_mask(root / "ground_truth/crack/001.TIF")
     data = Folder(root, **SMALL)
     assert data.name == "folder/parts"
-    assert all(column(data.test_dataloader(), "count_pixel")) and data.notes == []
+    assert all(column(data.test_dataloader(), "count_pixel")) and said(data) == []
     assert all(
         m.any()
         for m, label in zip(
@@ -265,10 +271,38 @@ def test_folders_of_good_images_are_known_by_their_names_in_any_case(tmp_path, n
     assert f"test/{name} was taken for good images, by its name." in data.notes
 
 
+def test_what_a_crop_leaves_out_is_said_and_own_folders_have_none(tmp_path):
+    root = build_tree(tmp_path, train=4)
+    (crop,) = set(Folder(root, **SMALL).notes) - set(said(Folder(root, **SMALL)))
+    # 32 of 40 columns remain after the resize to 40×32, then 24 × 24 of these.
+    assert crop.startswith("The model sees 45% of an image, the centre (40×32 pixels")
+    save_image(root / "train/good/long.png", (400, 32), seed=9)
+    data = Folder(root, **SMALL)
+    assert any(
+        "sees as little as 4% of an image, the centre (400×32" in note for note in data.notes
+    )
+    whole = Folder(root)
+    assert whole.image_shape == (224, 224) and whole.resize_crop.crop is None
+    assert said(whole) == whole.notes
+
+
+def test_good_images_alone_need_no_test_folder(tmp_path):
+    root = build_tree(tmp_path / "parts", train=4)
+    (root / "logo.png").write_bytes((root / "train/good/000.png").read_bytes())  # is not read
+    assert len(Folder(root).train_items) == 4 and Folder(root).test_items
+    shutil.rmtree(root / "test")
+    for folder in (root, root / "train/good"):
+        data = Folder(folder)
+        assert len(data.train_items) == 4 and data.test_items == []
+        assert any(note.startswith("No test images") for note in data.notes)
+        with pytest.raises(InputError, match="has no test images"):
+            data.require_test()
+
+
 def test_masks_of_no_image_are_counted_and_named(tmp_path):
     root = build_tree(tmp_path)
     save_mask(root / "ground_truth/crack/007_mask.png")
-    (note,) = Folder(root, **SMALL).notes
+    (note,) = said(Folder(root, **SMALL))
     assert "belong to no image in test/crack: 1, such as 007_mask.png" in note
 
 
@@ -286,7 +320,7 @@ def test_mask_outside_the_crop_is_counted_and_said(tmp_path):
     save_mask(root / "screw/ground_truth/crack/001_mask.png", box=(0, 0, 3, 3))
     data = mvtec(root)
     assert data.provenance["masks_lost"] == 1 and "planted_masks_lost" not in data.provenance
-    (note,) = data.notes
+    (note,) = said(data)
     assert note.startswith("Defective test images") and "crop_size=null" in note
     whole = mvtec(root, crop_size=None)
     assert whole.provenance["masks_lost"] == 0 and whole.notes == []

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from padim_lit import JL, Backbone, Detector
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import AnomalyMap, image_score
+from padim_lit.model.mixture import Mixture
 from padim_lit.model.region_of_interest import RestrictedMap, weights
 
 
@@ -51,3 +53,20 @@ def test_nothing_outside_of_a_region_of_interest_counts():
 def test_a_wrong_region_of_interest_is_one_line(wrong):
     with pytest.raises(InputError, match="region of interest"):
         RestrictedMap(AnomalyMap((8, 12), (32, 48)), wrong)
+
+
+def test_a_mixture_is_made_of_patches_inside_alone():
+    backbone = Backbone("test_resnet", weights="random")
+    projection = JL(backbone.embedding_dim, 4)
+    detectors = [Detector(backbone, projection, (64, 64), Mixture(4, components=3)) for _ in "ab"]
+    roi = torch.zeros(64, 64, dtype=torch.bool)
+    roi[:32, :24] = True
+    detectors[1].anomaly_map = RestrictedMap(detectors[1].anomaly_map, roi)
+    patches = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+    counts = []
+    for detector in detectors:
+        detector.density.learn(patches)
+        state = detector.update_state(detector.empty_state(), {"image": torch.rand(5, 3, 64, 64)})
+        counts.append(int(state.moments.counts.sum()))
+    places = len(detectors[1].anomaly_map.places)
+    assert counts == [5 * detectors[0].positions, 5 * places] and 0 < places < 64

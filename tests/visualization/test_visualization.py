@@ -18,6 +18,8 @@ from PIL import Image
 from rich.console import Console
 
 from padim_lit.analysis.result_files import collect
+from padim_lit.deploy.calibration import calibrate
+from padim_lit.deploy.left_out import Measured
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
 from padim_lit.sweep.job_table import print_sweep_table, write_sweep_csv
@@ -31,6 +33,7 @@ from padim_lit.visualization.predictions import predictions_of, write_prediction
 from padim_lit.visualization.summary import MEANING, print_summary
 
 H, W = 24, 32
+CALLED = ("found", "missed", "false alarm", "called good")
 LOOK = Look(6.0, None, (0.0, 12.0), "t")
 
 
@@ -77,7 +80,7 @@ def picture(**changes):
     truth = np.zeros((H, W), bool)
     truth[4:10, 6:12] = True
     values = {
-        "role": "hit", "rank": 1, "index": 7, "path": "a/b/cell 7.png", "kind": "crack",
+        "role": "highest_defect", "rank": 1, "index": 7, "path": "a/b/cell 7.png", "kind": "crack",
         "label": 1, "score": 12.3456, "image": np.full((H, W, 3), 90, np.uint8), "truth": truth,
         "map": np.linspace(0, 12.3456, H * W, dtype=np.float32).reshape(H, W),
     }  # fmt: skip
@@ -150,9 +153,11 @@ def test_predictions_are_in_dataset_order_and_scores_keep_every_bit(tmp_path):
     kinds = ["good", "crack", "planted_spot"]
     batch, score, map = batch_of(scores, kinds=kinds, known=[True] * 3)
     batch, score, _ = part(batch, score, map, [2, 0, 1])
-    path = write_predictions(tmp_path / "predictions.csv", predictions_of(batch, score))
+    known = calibrate(Measured(torch.arange(1.0, 20), torch.arange(1.0, 20)), 0.1)
+    path = write_predictions(tmp_path / "predictions.csv", predictions_of(batch, score), known)
     header, *rows = table(path)
-    assert header == ["path", "kind", "label", "score"]
+    assert header == ["path", "kind", "label", "score", "p_value", "decision"]
+    assert [row[4:] for row in rows] == [["1.0", "good"], ["1.0", "good"], ["0.05", "anomalous"]]
     assert [row[0] for row in rows] == [f"folder/img{i}.png" for i in range(3)]
     assert [row[1] for row in rows] == kinds
     assert [row[2] for row in rows] == ["0", "1", "1"]
@@ -165,6 +170,7 @@ def test_predictions_survive_odd_file_names(tmp_path):
     rows = [Score(name, "good", 0, 1.0, i) for i, name in enumerate(names)]
     path = write_predictions(tmp_path / "p.csv", rows)
     assert [row[0] for row in table(path)[1:]] == names
+    assert {tuple(row[4:]) for row in table(path)[1:]} == {("", "")}, "without a calibration"
 
 
 # --- gallery ---------------------------------------------------------------------------------
@@ -177,8 +183,9 @@ def test_gallery_picks_the_clearest_hits_worst_misses_and_worst_alarms():
     gallery.add(*batch_of(scores, kinds=kinds, known=[True] * 8))
     found = [(p.role, p.rank, p.score) for p in gallery.pictures()]
     assert found == [
-        ("hit", 1, 9.0), ("hit", 2, 8.0), ("miss", 1, 1.0), ("miss", 2, 2.0),
-        ("false_alarm", 1, 6.0), ("false_alarm", 2, 4.0),
+        ("highest_defect", 1, 9.0), ("highest_defect", 2, 8.0),
+        ("lowest_defect", 1, 1.0), ("lowest_defect", 2, 2.0),
+        ("highest_good", 1, 6.0), ("highest_good", 2, 4.0),
     ]  # fmt: skip
     first = gallery.pictures()[0]
     assert first.image.shape == (H, W, 3) and first.image.dtype == np.uint8
@@ -203,9 +210,9 @@ def test_gallery_shows_planted_and_real_defects_apart():
         key = (p.role, p.kind, p.truth is None)
         counts[key] = counts.get(key, 0) + 1
     assert counts == {
-        ("hit", "crack", True): 4, ("hit", "planted_spot", False): 4,
-        ("miss", "crack", True): 4, ("miss", "planted_spot", False): 4,
-        ("false_alarm", "good", True): 4,
+        ("highest_defect", "crack", True): 4, ("highest_defect", "planted_spot", False): 4,
+        ("lowest_defect", "crack", True): 4, ("lowest_defect", "planted_spot", False): 4,
+        ("highest_good", "good", True): 4,
     }  # fmt: skip
 
 
@@ -256,7 +263,7 @@ def test_no_defect_is_both_hit_and_miss(count, hits, misses):
     scores = [float(i) for i in range(count)]
     gallery.add(*batch_of(scores, kinds=["crack"] * count, known=[True] * count))
     roles = [p.role for p in gallery.pictures()]
-    assert (roles.count("hit"), roles.count("miss")) == (hits, misses)
+    assert (roles.count("highest_defect"), roles.count("lowest_defect")) == (hits, misses)
     indices = [p.index for p in gallery.pictures()]
     assert len(indices) == len(set(indices))
 
@@ -285,16 +292,18 @@ def drawn(pictured, threshold, scale=(0.0, 12.0), image_threshold=None):
 def test_saved_files_carry_role_rank_kind_stem_and_score(tmp_path):
     two = [
         picture(),
-        picture(role="false_alarm", kind="good", label=0, truth=None, path="x/$a$ [b].jpg"),
+        picture(role="highest_good", kind="good", label=0, truth=None, path="x/$a$ [b].jpg"),
         picture(index=8, truth=None),  # the same name again
     ]
     paths = save_heatmaps(tmp_path / "heatmaps", two, Look(6.0, None, (0.0, 12.0), "run $x$"))
     assert [path.name for path in paths] == [
-        "hit-1_crack_cell-7_12.35.png",
-        "false_alarm-1_good_-a-b-_12.35.png",
-        "8_hit-1_crack_cell-7_12.35.png",
+        "highest_defect-1_crack_cell-7_12.35.png",
+        "highest_good-1_good_-a-b-_12.35.png",
+        "8_highest_defect-1_crack_cell-7_12.35.png",
         "overview.png",
     ]
+    decided = save_heatmaps(tmp_path / "decided", two[:2], Look(6.0, 12.0, (0.0, 12.0), "t"))
+    assert [path.stem.split("_")[-1] for path in decided] == ["found", "false-alarm", "overview"]
     assert sorted(p.name for p in (tmp_path / "heatmaps").iterdir()) == sorted(
         path.name for path in paths
     )
@@ -316,52 +325,54 @@ def test_unwritable_heatmap_folder_is_an_input_error(tmp_path):
 
 
 def test_caption_states_place_kind_score_and_where_the_thresholds_are_from():
-    words = texts(drawn(picture(role="miss", rank=3), 5.0, image_threshold=20.0)[0])
+    words = texts(drawn(picture(role="lowest_defect", rank=3), 5.0, image_threshold=20.0)[0])
     for part_of in (
-        "Lowest-scoring defects, no. 3: crack, score 12.35 (Miss: below the image threshold)",
+        "Lowest-scoring defects, no. 3: crack, score 12.35 (missed: below the threshold)",
         "cell 7.png", "a title",
-        "Chosen on the test set, hence optimistic: map threshold 5.00, image threshold 20.00.",
+        "Thresholds chosen on the test set, hence optimistic: map 5.00, image 20.00.",
     ):  # fmt: skip
         assert part_of in words
     words = texts(drawn(picture(), None)[0])
     assert "No threshold could be chosen: the test set lacks good or defective images." in words
-    assert "image threshold" not in words and "optimistic" not in words
+    assert "the threshold" not in words and "optimistic" not in words
+    deployed = Look(5.0, 20.0, (0.0, 12.0), "a title", "Thresholds for 1.00% false alarms")
+    assert "for 1.00% false alarms: map 5.00, image 20.00." in texts(draw_one(picture(), deployed))
 
 
 @pytest.mark.parametrize(
     ("role", "image_threshold", "said"),
     [
-        ("hit", 12.0, "(Hit: at or above the image threshold)"),
-        ("hit", 12.3456, "(Hit: at or above the image threshold)"),
-        ("hit", 13.0, "(Miss: below the image threshold)"),
-        ("miss", 12.0, "(Hit: at or above the image threshold)"),
-        ("miss", 13.0, "(Miss: below the image threshold)"),
-        ("false_alarm", 12.0, "(False alarm: at or above the image threshold)"),
-        ("false_alarm", 13.0, "(below the image threshold)"),
-        ("hit", None, None), ("miss", None, None), ("false_alarm", None, None),
+        ("highest_defect", 12.0, "(found: at or above the threshold)"),
+        ("highest_defect", 12.3456, "(found: at or above the threshold)"),
+        ("highest_defect", 13.0, "(missed: below the threshold)"),
+        ("lowest_defect", 12.0, "(found: at or above the threshold)"),
+        ("lowest_defect", 13.0, "(missed: below the threshold)"),
+        ("highest_good", 12.0, "(false alarm: at or above the threshold)"),
+        ("highest_good", 13.0, "(called good: below the threshold)"),
+        ("highest_defect", None, None), ("lowest_defect", None, None), ("highest_good", None, None),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("map_threshold", [None, 6.0, 20.0])
 def test_only_the_image_threshold_makes_a_hit_miss_or_alarm(
     role, image_threshold, said, map_threshold
 ):
-    good = {"kind": "good", "label": 0, "truth": None} if role == "false_alarm" else {}
+    good = {"kind": "good", "label": 0, "truth": None} if role == "highest_good" else {}
     pictured = picture(role=role, **good)
     look = Look(map_threshold, image_threshold, (0.0, 12.0), "a title")
     for draw, what in ((draw_one, pictured), (draw_all, [pictured])):
         words = texts(draw(what, look))
-        called = {word for word in ("Hit", "Miss", "False alarm") if word in words}
-        assert called == {word for word in ("Hit", "Miss", "False alarm") if said and word in said}
+        called = {word for word in CALLED if word in words}
+        assert called == {word for word in CALLED if said and word in said}
     assert said is None or said in texts(draw_one(pictured, look))
 
 
 def test_shelves_are_named_by_what_they_hold():
     pictures = [
         picture(),
-        picture(role="miss", truth=None),
-        picture(role="miss", kind="planted_by_hand"),
-        picture(role="miss", planted=True),
-        picture(role="false_alarm", kind="good", label=0),
+        picture(role="lowest_defect", truth=None),
+        picture(role="lowest_defect", kind="planted_by_hand"),
+        picture(role="lowest_defect", planted=True),
+        picture(role="highest_good", kind="good", label=0),
     ]
     words = [text.get_text() for text in draw_all(pictures, LOOK).texts]
     assert [word.replace("\n", " ") for word in words if "-scoring" in word] == [
@@ -435,7 +446,9 @@ def test_long_pictures_and_every_role_fit_on_the_sheet(tmp_path):
         "map": np.ones((96, 24), np.float32),
         "truth": None,
     }
-    pictures = [picture(**tall, role=role) for role in ("hit", "miss", "false_alarm")]
+    pictures = [
+        picture(**tall, role=role) for role in ("highest_defect", "lowest_defect", "highest_good")
+    ]
     paths = save_heatmaps(tmp_path, pictures, Look(0.5, None, (0.0, 2.0), "t"))
     with Image.open(paths[-1]) as sheet:
         assert max(sheet.size) < 2500
@@ -456,6 +469,7 @@ RESULTS = {
     "fit/seconds": 10.0, "fit/images": 352, "test/seconds": 0.0, "test/images": 785,
     "peak_memory_bytes": 3 * 2**29, "backbone": "tf_efficientnet_lite0", "weights": "pretrained",
     "embedding_dim": 1056, "proj": "jl", "dim": 100, "eps": 0.01, "seed": 7, "grid": [56, 56],
+    "patch_pixels": [8.0, 12.5],
     "data": "elpv/mono", "data/train_images": 352, "data/test_planted": 236, "notes": ["n"],
 }  # fmt: skip
 
@@ -486,7 +500,8 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
     for fact in (
         "tf_efficientnet_lite0, weights pretrained",
         "jl, 100 numbers per patch (D), made from 1056 channels (C)",
-        "56 x 56 on each image", "352 images in 10.0 s, 35.2 per second", "785 images in 0.0 s",
+        "56 x 56 on each image", "a patch is 8 x 12.5 pixels of a photo;", 
+        "352 images in 10.0 s, 35.2 per second", "785 images in 0.0 s",
         "1.50 GiB",
         "elpv/mono", "236 good ones again, with planted defects", "eps 0.01, seed 7",
     ):  # fmt: skip

@@ -26,6 +26,8 @@ from padim_lit.cli.environment import as_asked
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
+from padim_lit.data.images import read_size
+from padim_lit.deploy.calibration import recalibrate
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.predictor import Seen
@@ -42,7 +44,7 @@ from padim_lit.visualization.heatmaps import Look, remove_heatmaps, save_heatmap
 from padim_lit.visualization.maps import write_maps
 from padim_lit.visualization.panels import common_scale
 from padim_lit.visualization.predictions import TestScore, predictions_of, write_predictions
-from padim_lit.visualization.summary import print_summary
+from padim_lit.visualization.summary import MEANING, print_summary
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
     failed = True
     try:
         # The cheap checks come first: data, then weights, then the trainer.
-        data = make_data(settings, settings.size)
+        data = make_data(settings, settings.size, test=bool(settings.ckpt))
         model = load_model(settings, data) if settings.ckpt else make_model(settings, data)
         logger = make_logger(settings.logger)
         work = _Work(settings, data, model, logger, folder)
@@ -99,11 +101,12 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
 class Recorder(Callback):
     """Keeps each test image's prediction, and the few pictures worth looking at."""
 
-    predictions: list[TestScore]
-    gallery: Gallery
+    def __init__(self) -> None:
+        self.predictions: list[TestScore] = []
+        self.gallery = Gallery()
 
     def on_test_start(self, trainer: Trainer, pl_module: PaDiM) -> None:
-        # Here, because a test that ran out of memory starts anew.
+        # A test that ran out of memory starts anew.
         self.predictions, self.gallery = [], Gallery()
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
@@ -146,10 +149,15 @@ class _Work:
         if not settings.ckpt:
             fit_seconds = self.fit()
             notes += _repeated(detector)
-        test_seconds = self.timed("test", lambda t: t.test(self.model, data, verbose=False))
-        metrics = dict(self.model.results)
+        test_seconds = None
+        names = [name.removeprefix("test/") for name in MEANING]
+        metrics: dict[str, Any] = dict.fromkeys(names)
+        metrics["why"] = dict.fromkeys(names, "there are no test images")
+        if data.test_items:
+            test_seconds = self.timed("test", lambda t: t.test(self.model, data, verbose=False))
+            metrics = dict(self.model.results)
         why = metrics.pop("why")
-        # Contours need one threshold: the pixels' where truth is known.
+        # Where none is deployed, the pixels' own of the test set, if truth is known.
         metrics["map_threshold"] = metrics.get("pixel_threshold", metrics.get("image_threshold"))
         scores = self.recorder.predictions
         parts = [("tested", len(scores), len(data.test_items))]
@@ -167,12 +175,13 @@ class _Work:
             "fit/images": detector.count,
             "test/seconds": test_seconds,
             "test/images": len(scores),
-            "test/seconds_per_image": test_seconds / max(len(scores), 1),
+            "test/seconds_per_image": test_seconds and test_seconds / max(len(scores), 1),
             "peak_memory_bytes": peak_bytes(device),
             "state_bytes": detector.state_bytes,
             "precision": self.trainer.precision,
             **facts_of(detector),
             "roi_share": share(detector.anomaly_map),
+            "patch_pixels": _patch_pixels(data, detector),
             "layers": detector.backbone.layers,
             "embedding_dim": detector.backbone.embedding_dim,
             **{f"proj/{key}": value for key, value in detector.projection.options.items()},
@@ -223,24 +232,33 @@ class _Work:
         """Write all that a run leaves beside its checkpoint, metrics.json last; print the most."""
         settings, detector, folder = self.settings, self.model.detector, self.folder
         predictions, pictures = self.recorder.predictions, self.recorder.gallery.pictures()
-        threshold = results["test/map_threshold"]
         scale = common_scale([picture.map for picture in pictures])
         title = "{data}, {backbone}, {proj} to {dim}".format(**results)
+        known = detector.calibration
+        look = Look(
+            results["test/map_threshold"], results.get("test/image_threshold"), scale, title
+        )
+        if known is not None:
+            known = recalibrate(known, settings.false_alarm_rate)
+            if known["threshold"] is not None:  # what the checkpoint decides by
+                source = f"Thresholds for {known['false_alarm_rate']:.2%} false alarms"
+                look = Look(known["map_threshold"], known["threshold"], scale, title, source)
         heatmaps = save_heatmaps(
             folder / "heatmaps",
             pictures,
-            Look(threshold, results.get("test/image_threshold"), scale, title),
+            look,
             [explain(detector, Seen(one.image).tensor()) for one in pictures],
         )
         write_maps(folder / "heatmaps" / "maps.npz", pictures)
-        write_predictions(folder / "predictions.csv", predictions)
+        write_predictions(folder / "predictions.csv", predictions, known)
         log_run(
             self.logger,
             config=(config := as_asked(asdict(settings))),
             results=results,
             predictions=predictions,
             pictures=pictures,
-            threshold=threshold,
+            threshold=look.threshold,
+            calibration=known,
         )
         # Hydra's own copy under .hydra/ keeps its interpolations.
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
@@ -253,7 +271,7 @@ class _Work:
         paths = {
             "metrics": folder / "metrics.json",
             "predictions": folder / "predictions.csv",
-            "heat maps": heatmaps[-1] if heatmaps else folder,
+            **({"heat maps": heatmaps[-1]} if heatmaps else {}),
             "checkpoint": Path(settings.ckpt or folder / "model.ckpt"),
             "config": folder / "config.yaml",
         }
@@ -288,6 +306,13 @@ def _repeated(detector: Detector) -> list[str]:
         "threshold is too low; a larger full_check finds them first."
     )
     return [said] if twice else []
+
+
+def _patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:
+    """Height and width of a patch in pixels of the first training image: what is told apart."""
+    left, top, right, bottom = data.resize_crop.seen(*read_size(Path(data.train_items[0].path)))
+    rows, columns = detector.map_grid
+    return [round((bottom - top) / rows, 1), round((right - left) / columns, 1)]
 
 
 def _headline(data: AnomalyData, detector: Detector) -> str:

@@ -1,48 +1,61 @@
-"""Your own images in the layout train/good, test/KIND, ground_truth/KIND."""
+"""Your own images: train/good, test/KIND, ground_truth/KIND, or good ones alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from padim_lit.data.datamodule import AnomalyData, Split
-from padim_lit.data.files import subfolders
-from padim_lit.data.items import GOOD
+from padim_lit.data.files import is_image, list_images, subfolders
+from padim_lit.data.items import GOOD, Item
+from padim_lit.data.transform import Size
 from padim_lit.data.tree import is_good, read_tree, resolve_root
 from padim_lit.errors import InputError
 
 
 @dataclass(eq=False)
 class Folder(AnomalyData):
-    """A folder of your own images, with or without masks.
+    """A folder of your own images, with or without masks, with or without test images.
 
     Args:
-        root: folder with train/good, test/KIND ("good" and any others) and, optionally,
-            ground_truth/KIND with one mask an image; ~ is expanded.
+        root: folder with train/good, optionally test/KIND ("good" and any others) and
+            ground_truth/KIND with one mask an image; or a folder of good images; ~ is expanded.
+        image_size, crop_size: see AnomalyData; without a crop nothing of an image is out of sight.
 
     Raises InputError for a missing root, missing or empty folders, missing or ambiguous masks,
     and what AnomalyData raises.
     """
 
+    test_optional: ClassVar[bool] = True
+
     root: str | Path
+    image_size: Size = field(default=224, kw_only=True)
+    crop_size: Size | None = field(default=None, kw_only=True)
 
     def read(self) -> Split:
-        folder = resolve_root(self.root, "train/good and test/KIND")
-        if not _has_training_images(folder):
-            raise InputError(
-                f"data.root={self.root} has no train/good; it must hold train/good and test/KIND; "
-                f"{_advice(folder)}"
-            )
-        train, test, notes = read_tree(folder, masks_required=False)
+        folder = resolve_root(self.root, "train/good and test/KIND, or good images alone")
+        train, test, notes = self._found(folder)
         for part in ("train", "test"):
             for name in subfolders(folder / part):
                 if is_good(name) and name != GOOD:
                     notes.append(f"{part}/{name} was taken for good images, by its name.")
         unknown = sorted({item.kind for item in test if item.label and not item.count_pixel})
-        if not any(item.count_pixel for item in test):
+        if test and not any(item.count_pixel for item in test):
             notes.append("No ground_truth folder: pixel metrics cannot be computed.")
         elif unknown:
             notes.append(f"No masks for {', '.join(unknown)}: not counted in pixel metrics.")
         about = {"split": "train and test as found in the folder", "split_seed": None}
         return Split(f"folder/{folder.resolve().name}", train, test, about, notes)
+
+    def _found(self, folder: Path) -> tuple[list[Item], list[Item], list[str]]:
+        """Train and test items, and what to say about the files."""
+        if _has_training_images(folder):
+            return read_tree(folder, masks_required=False, test_required=False)
+        if any(path.is_file() and is_image(path) for path in folder.iterdir()):
+            return [Item(path) for path in list_images(folder)], [], []
+        raise InputError(
+            f"data.root={self.root} has no train/good; it must hold train/good and test/KIND, or "
+            f"good images alone; {_advice(folder)}"
+        )
 
 
 def _has_training_images(folder: Path) -> bool:
