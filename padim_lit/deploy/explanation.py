@@ -56,9 +56,19 @@ class Explanation:
     layer_maps: np.ndarray
 
     @property
-    def scale(self) -> tuple[float, float]:
-        """(low, high) of one colour scale for all layer maps, which are parts of distances."""
-        return 0.0, max(float(self.layer_maps.max()), 1e-6)
+    def captions(self) -> list[str]:
+        """Each layer's name and what it adds to the score; below 0 it says so in words."""
+        return [
+            f"{name}: {share:.0%} of the score" if share >= 0 else f"{name}: speaks against it"
+            for name, share in self.layers.items()
+        ]
+
+    def layer_scale(self, scale: tuple[float, float]) -> tuple[float, float]:
+        """(low, high) of one colour scale for all layer maps beside a map drawn with `scale`.
+
+        What looks sound on the map looks sound in its parts: at an even share of its low end.
+        """
+        return scale[0] / len(self.layer_maps), scale[1]
 
     def numbers(self) -> dict[str, Any]:
         """Shares of layers and positions as primitives."""

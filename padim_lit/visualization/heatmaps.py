@@ -121,11 +121,11 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
     ]
     axes = [figure.add_subplot(grid[0, i]) for i in range(4)]
     if why is not None:
-        name = f"positions that matter; layers: 0 to {why.scale[1]:.1f}"
+        scale = why.layer_scale(look.scale)
+        name = "positions that matter; layers: {:.1f} to {:.1f}".format(*scale)
         shown.append((boxed(picture.image, why), name))
-        for part, (name, share) in zip(why.layer_maps, why.layers.items(), strict=True):
-            heat = overlay(picture.image, part, why.scale)
-            shown.append((heat, f"{name}: {share:.0%} of the score"))
+        for part, name in zip(why.layer_maps, why.captions, strict=True):
+            shown.append((overlay(picture.image, part, scale), name))
         axes += [figure.add_subplot(grid[1, i]) for i in range(len(why.layers) + 1)]
     for place, (image, name) in zip(axes, shown, strict=True):
         show(place, image, name)

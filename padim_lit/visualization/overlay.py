@@ -53,11 +53,11 @@ def side_by_side(
     pictures, texts = [picture, heat], []
     if explanation is not None:
         pictures[0] = boxed(picture, explanation, view, found.map.shape, line)
+        layers = explanation.layer_scale(scale)
         for part in explanation.layer_maps:
-            whole = spread(part, view, (height, width))
-            pictures.append(_heat(picture, whole, explanation.scale))
-        texts = ["the positions that matter", f"layers: up to {explanation.scale[1]:.1f}"]
-        texts += [f"{name}: {share:.0%}" for name, share in explanation.layers.items()]
+            pictures.append(_heat(picture, spread(part, view, (height, width)), layers))
+        texts = ["the positions that matter", "layers: {:.1f} to {:.1f}".format(*layers)]
+        texts += explanation.captions
     step, row = width + GAP, round(1.4 * font.size)
     wide = max(len(pictures) * step - GAP, round(font.getlength(caption)) + 4)
     canvas = Image.new("RGB", (wide, height + row * (1 + bool(texts))), "white")

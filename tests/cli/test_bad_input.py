@@ -64,8 +64,6 @@ DATA = [
          lambda data: shutil.rmtree(data / "train")),
     Case("test folder empty", "", ("no test images: data/test", "add one"),
          lambda data: (shutil.rmtree(data / "test"), (data / "test").mkdir())),
-    Case("sweep without test images", "experiment=ablation", ("folder/data has no test images",),
-         lambda data: shutil.rmtree(data / "test")),
     Case("one training image", "", ("1 training image", "at least 2"),
          lambda data: keep(data / "train" / "good", 1)),
     Case("train image of zero bytes", "", ("0 bytes", "data/train/good/002.png", REPLACE),

@@ -168,3 +168,5 @@ def test_good_images_alone_give_a_model_that_decides(zygote, here, root):
     assert metrics["test/image_auroc_why"] == "there are no test images"
     found = padim_lit.load(here / "good_alone/model.ckpt")(here / "data/test/crack/000.png")
     assert found.threshold == metrics["threshold"] and found.is_anomalous is not None
+    sweep = zygote.run([*TINY_SWEEP, *ABLATION, f"data.root={root}", "hydra.run.dir=sweep"], here)
+    require_one_clear_line(sweep, ("has no test images",))

@@ -5,7 +5,7 @@ import torch
 
 from padim_lit import JL, Backbone, Identity, Subset
 from padim_lit.checkpoint.state import load_detector, save_detector
-from padim_lit.deploy.explanation import explain
+from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.model.gaussian import whiten
@@ -136,3 +136,13 @@ def test_against_float64():
     maps = model.anomaly_map(squares.sqrt().float()[None])[0]
     assert explain(model, image[0]).score == pytest.approx(float(maps.max()), rel=1e-4)
     assert whiten(moments, Ridge(0.1)).dim == 12
+
+
+def test_layers_are_coloured_beside_the_map_and_told_in_words():
+    maps = torch.zeros(3, 4, 4).numpy()
+    why = Explanation(9.0, {"layer 1": 0.7, "layer 2": 0.4, "layer 3": -0.1}, [], maps)
+    assert why.captions == [
+        "layer 1: 70% of the score", "layer 2: 40% of the score", "layer 3: speaks against it",
+    ]  # fmt: skip
+    # A sound background of 6 on the map is 2 in each of three layers: the scale's dark end.
+    assert why.layer_scale((6.0, 20.0)) == (2.0, 20.0)

@@ -241,7 +241,7 @@ class _Work:
         if known is not None:
             known = recalibrate(known, settings.false_alarm_rate)
             if known["threshold"] is not None:  # what the checkpoint decides by
-                source = f"Thresholds for {known['false_alarm_rate']:.2%} false alarms"
+                source = "Thresholds of the checkpoint, from good images alone"
                 look = Look(known["map_threshold"], known["threshold"], scale, title, source)
         heatmaps = save_heatmaps(
             folder / "heatmaps",
