@@ -43,8 +43,8 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
     wrong = differences(theirs, ours) or differences(looks[1], looks[0])
     if wrong:
         raise InputError(f"{names[1]} is of another config than {names[0]}: {wrong}")
-    rois = [d.anomaly_map.roi for d in (first, second)]
-    if rois != [None, None] and (None in rois or not torch.equal(*rois)):
+    roi, other = first.anomaly_map.roi, second.anomaly_map.roi
+    if (roi is not other) if roi is None or other is None else not torch.equal(roi, other):
         raise InputError(f"{names[1]} has another roi than {names[0]}; fit both with the same")
     if first.backbone.source_sha256 != second.backbone.source_sha256:
         raise InputError(

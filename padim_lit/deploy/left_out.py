@@ -123,19 +123,20 @@ def measure(
     scores, maxima, unreliable, unseen = [], [], 0, 0
     for batch in batches:
         images = batch["image"].to(device)
-        distances = plain = detector.distances(images)
-        reliable = torch.ones(len(images), dtype=torch.bool, device=plain.device)
-        if detector.density.per_position:
-            distances, reliable = leave_one_out(plain, detector.count)
-        elif held is None or held:
-            distances = torch.cat([_without(detector, image) for image in images.split(1)])
-        if held is not None:
-            known = digests.keys(batch["digest"]) if held else [b""] * len(images)
-            inside = torch.tensor([key in held for key in known])
-            inside = inside.to(distances.device)
-            distances = torch.where(inside.unsqueeze(1), distances, plain)
-            reliable = reliable | ~inside
-            unseen += int((~inside).sum())
+        known = [held is None] * len(images)
+        if held:
+            known = [key in held for key in digests.keys(batch["digest"])]
+        inside = torch.tensor(known, device=device)
+        distances, reliable = detector.distances(images), ~inside
+        if not detector.density.per_position:
+            for i in inside.nonzero().flatten().tolist():
+                distances[i : i + 1] = _without(detector, images[i : i + 1])
+            reliable = torch.ones_like(inside)  # a refit, not a formula
+        elif inside.any():
+            left_out, trusted = leave_one_out(distances, detector.count)
+            distances = torch.where(inside.unsqueeze(1), left_out, distances)
+            reliable = reliable | trusted
+        unseen += int((~inside).sum()) if held is not None else 0
         # Whatever the backbone was computed in, as `Detector.forward` has it.
         with torch.autocast(distances.device.type, enabled=False):
             maps = detector.anomaly_map(distances)

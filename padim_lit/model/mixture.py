@@ -14,7 +14,7 @@ from padim_lit.model.triangular import Triangle
 
 # Rows of the whitening factors that rule most components out, see `Mixture.nearest`. Fewer rule out
 # fewer; more cost more.
-BOUND_ROWS = 32
+BOUND_ROWS = 48
 # What float32 may move a squared distance by, relatively.
 ROUNDING = 1e-4
 # Patches, and components, that a step takes at once: its scratch stays in a CPU's cache.

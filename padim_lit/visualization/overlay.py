@@ -46,15 +46,17 @@ def side_by_side(
     (height, width), view = picture.shape[:2], found.view
     line = max(1, round(LINES * width))
     font = ImageFont.truetype(str(FONT), max(SMALLEST, round(LETTERS * width)))
-    heat = _heat(picture, found.map, view, scale)
+    whole = spread(found.map, view, (height, width))
+    heat = _heat(picture, whole, scale)
     if threshold is not None:
-        inside = spread(found.map, view, (height, width)) >= threshold
-        heat[contour(inside, line)] = ImageColor.getrgb(FOUND)
+        heat[contour(whole >= threshold, line)] = ImageColor.getrgb(FOUND)
     pictures, texts = [picture, heat], []
     if explanation is not None:
         pictures[0] = boxed(picture, explanation, view, found.map.shape, line)
         layers = explanation.layer_scale(scale)
-        pictures += [_heat(picture, part, view, layers) for part in explanation.layer_maps]
+        for part in explanation.layer_maps:
+            whole = spread(part, view, (height, width))
+            pictures.append(_heat(picture, whole, layers))
         texts = ["the positions that matter", "layers: {:.1f} to {:.1f}".format(*layers)]
         texts += explanation.captions
     step, row = width + GAP, round(1.4 * font.size)
@@ -79,14 +81,10 @@ def caption_of(found: Prediction, name: str, scale: tuple[float, float]) -> str:
     return f"{name}  |  score {found.score:.2f}, {threshold}{said}  |  {colours}"
 
 
-def _heat(
-    picture: np.ndarray, map: np.ndarray, view: View, scale: tuple[float, float]
-) -> np.ndarray:
-    """(h,w,3) uint8: the map over the grey picture, which stays grey where nothing was seen."""
-    map = spread(map, view, picture.shape[:2])
+def _heat(picture: np.ndarray, map: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """(h,w,3) uint8: the map over the grey picture, which stays grey where it is NaN, not seen."""
     unseen = np.isnan(map)
-    map[unseen] = scale[0]
-    heat = overlay(picture, map, scale)
+    heat = overlay(picture, np.where(unseen, scale[0], map), scale)
     heat[unseen] = picture[unseen].mean(axis=1, keepdims=True) / 2
     return heat
 

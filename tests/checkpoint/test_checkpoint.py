@@ -54,6 +54,23 @@ def test_a_small_file_cannot_ask_for_large_images(saved, tmp_path, monkeypatch, 
         load_detector(tmp_path / "a.ckpt")
 
 
+@pytest.mark.parametrize(
+    "roi",
+    [
+        torch.ones(64, 65, dtype=torch.bool),
+        torch.ones(64, 64),
+        torch.zeros(64, 64, dtype=torch.bool),
+        [[True]],
+    ],
+)
+def test_a_strange_region_of_interest_is_refused(saved, tmp_path, roi):
+    content = torch.load(saved, weights_only=True)
+    content[KEY]["roi"] = roi
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match=r"a\.ckpt.*roi"):
+        load_detector(tmp_path / "a.ckpt")
+
+
 class Harmful:
     def __reduce__(self):
         return Path.touch, (Path("harmed"),)

@@ -37,6 +37,7 @@ KINDS = {
     "jl": ["proj=jl", "dim=8"],
     "subset": ["proj=subset", "dim=9", "image_score=topk", "grid=null"],
     "fisher": ["proj=fisher", "dim=70", "proj.fit_images=3", "grid=5"],
+    "mixture": ["proj=jl", "dim=9", "density=mixture", "density.components=40", "neighbourhood=3"],
 }
 
 
@@ -58,7 +59,7 @@ def export(here):
 
     def export(kind: str, *args: str) -> dict:
         given = OmegaConf.from_dotlist([f"ckpt={kind}/model.ckpt", *args])
-        settings = mode.Export(backbone={}, proj={}, **OmegaConf.to_container(given))
+        settings = mode.Export(backbone={}, proj={}, density={}, **OmegaConf.to_container(given))
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(here)
             mode.run(settings, here / "out")

@@ -1,6 +1,7 @@
 """Scores of left-out images against refits without them, of the Gaussians and of what is learnt."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from _helpers.fits import fit_on_images
 from hypothesis import given
 from hypothesis import strategies as st
 
-from padim_lit import JL, NPCA, Backbone, Detector, Fisher, InputError
+from padim_lit import JL, NPCA, Backbone, Detector, Fisher, InputError, Mixture
 from padim_lit.deploy.calibration import choose
 from padim_lit.deploy.left_out import (
     FOLDS,
@@ -198,3 +199,34 @@ def test_without_the_memory_for_all_feature_maps_fewer_images_are_taken(detector
     monkeypatch.setattr("padim_lit.deploy.left_out.available_bytes", lambda device: 2 * 7 * one)
     samples = [{"image": image} for image in data]
     assert len(measure_training(model, samples, 500, Loop(torch.device("cpu"), 4)).scores) == 7
+
+
+def test_an_image_of_a_mixture_is_left_out_by_a_fit_without_it():
+    backbone = Backbone("test_resnet", weights="random")
+    model = Detector(backbone, JL(backbone.embedding_dim, 6), (64, 64), Mixture(6, components=4))
+    images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    model.density.learn(model.embed(images).flatten(0, 1))
+    fit_on_images(model.eval(), images)
+    found = measure(model, [{"image": images}])
+    for i in range(8):
+        other = deepcopy(model)
+        fit_on_images(other, torch.cat([images[:i], images[i + 1 :]]))
+        assert float(other(images[i : i + 1])[0]) == pytest.approx(float(found.scores[i]), rel=1e-4)
+    assert found.unreliable == 0
+
+
+def test_folds_of_a_mixture_learn_their_own_centroids():
+    backbone = Backbone("test_resnet", weights="random")
+    density = Mixture(6, components=4, fit_images=6)
+    model = Detector(backbone, JL(backbone.embedding_dim, 6), (64, 64), density).eval()
+    images = torch.rand(10, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = cross_fit(model, [{"image": images}])
+    for fold in range(FOLDS):
+        held = list(range(fold, 10, FOLDS))
+        others = [i for i in range(10) if i not in held]
+        other = deepcopy(model)
+        chosen = [others[i] for i in evenly_spaced(len(others), 6)]
+        learn(other, lambda n, chosen=chosen: [{"image": images[chosen]}])
+        fit_on_images(other, images[others])
+        scores = other(images[held])[0]
+        torch.testing.assert_close(found.scores[2 * fold : 2 * fold + 2], scores, rtol=1e-3, atol=0)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from _helpers.ranks import all_ranks
 
 from padim_lit import JL, Backbone, Detector, InputError, Mixture
 from padim_lit.checkpoint.state import load_detector, save_detector, slim_state
@@ -107,6 +108,13 @@ def test_a_fit_is_a_sum(backbone):
     first, second = state(detector, batch[:6]), state(detector, batch[6:])
     same(first.merge(second), whole)
     same(whole.subtract(second, first.digests), first)
+
+
+def test_the_ranks_of_a_fit_add_theirs(backbone):
+    detector, batch = learnt(backbone), images(10)
+    parts = [state(detector, part) for part in batch.split([3, 7])]
+    for found in all_ranks(parts, lambda mine, total, gather: mine.reduce(total, gather)):
+        same(found, state(detector, batch))
 
 
 def same(ours, theirs):

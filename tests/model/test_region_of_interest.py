@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from _helpers.fits import fitted_detector
 
 from padim_lit import JL, Backbone, Detector
+from padim_lit.deploy.graph import Graph
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import AnomalyMap, image_score
 from padim_lit.model.mixture import Mixture
@@ -70,3 +72,17 @@ def test_a_mixture_is_made_of_patches_inside_alone():
         counts.append(int(state.moments.counts.sum()))
     places = len(detectors[1].anomaly_map.places)
     assert counts == [5 * detectors[0].positions, 5 * places] and 0 < places < 64
+
+
+@pytest.mark.parametrize("how", ["max", "topk"])
+def test_an_exported_graph_has_it_too(how):
+    detector = fitted_detector()
+    detector.image_score = how
+    roi = torch.zeros(64, 64, dtype=torch.bool)
+    roi[10:40, 20:60] = True
+    detector.anomaly_map = RestrictedMap(detector.anomaly_map, roi)
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    score, maps = detector(images)
+    found, drawn = Graph(detector)(images)
+    assert torch.allclose(found, score, rtol=1e-5) and torch.allclose(drawn, maps, rtol=1e-4)
+    assert not drawn[:, ~roi].any() and drawn[:, roi].all()

@@ -1,13 +1,16 @@
 """One pass over the images gives what separate runs give."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from _helpers.trees import build_tree
 from lightning.pytorch import Trainer
 
-from padim_lit import Backbone, InputError, PaDiM, PerPosition
+from padim_lit import Backbone, InputError, Mixture, PaDiM, PerPosition
 from padim_lit.data import Folder
+from padim_lit.model.gaussian import scoring_bytes
 from padim_lit.model.projection import PROJECTIONS
 from padim_lit.model.ridge import Ridge
 from padim_lit.sweep.ablation import Ablation, ProjectionRun, Sweep
@@ -36,7 +39,7 @@ def ablation(request, data, backbone, tmp_path):
     made.close()
 
 
-def make(data, backbone, folder, grid):
+def make(data, backbone, folder, grid, density=PerPosition, neighbourhood=1):
     with torch.inference_mode():
         return Ablation(
             backbone,
@@ -44,15 +47,17 @@ def make(data, backbone, folder, grid):
             folder,
             grid,
             4.0,
-            PerPosition,
+            density,
             Ridge(0.01),
+            neighbourhood=neighbourhood,
             resamples=50,
         )
 
 
-def separate_run(data, backbone, name, dim, seed, grid):
+def separate_run(data, backbone, name, dim, seed, grid, density=PerPosition, **how):
     projection = PROJECTIONS[name](backbone.embedding_dim, dim, seed)
-    model = PaDiM(backbone, projection, data.image_shape, grid=grid)
+    density = density(dim, seed)
+    model = PaDiM(backbone, projection, data.image_shape, density, grid=grid, **how)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -85,6 +90,33 @@ def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
         torch.testing.assert_close(ours, expected, rtol=tolerance, atol=0)
         for metric in ("image_auroc", "image_ap", "image_f1max", "pixel_auroc"):
             assert row[f"test/{metric}"] == pytest.approx(results[metric], abs=1e-5), metric
+
+
+def test_neighbours_beyond_a_band_count(data, backbone, tmp_path):
+    made = make(data, backbone, tmp_path, None, neighbourhood=3)
+    with torch.inference_mode():
+        run = ProjectionRun("jl", 1, (8,))
+        bands = [range(r, r + 4) for r in range(0, 16, 4)]
+        found = made.measure(run, run.draw(backbone.embedding_dim), bands, lambda: None)
+    made.close()
+    _, expected = separate_run(data, backbone, "jl", 8, 1, 16, neighbourhood=3)
+    torch.testing.assert_close(
+        torch.from_numpy(found.scores["jl-8-1"]), expected, rtol=1e-4, atol=0
+    )
+
+
+def test_a_mixture_equals_separate_runs(data, backbone, tmp_path):
+    density = partial(Mixture, components=5)
+    made = make(data, backbone, tmp_path, 8, density)
+    with torch.inference_mode():
+        run = ProjectionRun("jl", 1, (4, 8))
+        found = made.measure(run, run.draw(backbone.embedding_dim), [range(8)], lambda: None)
+    made.close()
+    for row in found.rows:
+        assert row["state_bytes"] == scoring_bytes(5, row["dim"])
+        _, expected = separate_run(data, backbone, "jl", row["dim"], 1, 8, density)
+        ours = torch.from_numpy(found.scores[f"jl-{row['dim']}-1"])
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=0)
 
 
 def test_resampled_aurocs_scatter_around_the_measured_one(ablation, backbone):

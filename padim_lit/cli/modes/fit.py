@@ -1,6 +1,7 @@
 """mode=fit: build → fit (or load a checkpoint) → test → report."""
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ from padim_lit.deploy.predictor import Seen
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.model.region_of_interest import share
+from padim_lit.model.ridge import pooled
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.memory import peak_bytes, reset_peak
@@ -47,6 +49,9 @@ from padim_lit.visualization.predictions import TestScore, predictions_of, write
 from padim_lit.visualization.summary import MEANING, print_summary
 
 log = logging.getLogger(__name__)
+
+# Of the variance within a Gaussian: below, ε changes nothing; above all of it, little else counts.
+LEAST_EPS = 1e-3
 
 
 @dataclass
@@ -148,6 +153,7 @@ class _Work:
         fit_seconds = None
         if not settings.ckpt:
             fit_seconds = self.fit()
+            notes += _strange_eps(detector)
             notes += _repeated(detector)
         test_seconds = None
         names = [name.removeprefix("test/") for name in MEANING]
@@ -292,6 +298,19 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
             "neither for scores nor for thresholds and metrics."
         )
     return notes
+
+
+def _strange_eps(detector: Detector) -> list[str]:
+    """What to say of an absolute ε that is nothing, or everything, for these features."""
+    within = float(pooled(detector.require_state().moments).diagonal().mean())
+    ratio = detector.ridge.eps / within if within else math.inf
+    if detector.ridge.unit != "feature" or not detector.ridge.eps or LEAST_EPS <= ratio <= 1:
+        return []
+    kind = "too small to steady the covariances" if ratio < 1 else "larger than it, so it decides"
+    return [
+        f"eps={detector.ridge.eps:g} is {ratio:.2g} times the mean variance of these features, "
+        f"{kind}; eps=0.1 eps_unit=variance means the same for every backbone."
+    ]
 
 
 def _repeated(detector: Detector) -> list[str]:

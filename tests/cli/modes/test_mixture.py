@@ -1,0 +1,100 @@
+"""density=mixture through every mode that the Gaussian per position goes through."""
+
+import json
+
+import pytest
+import torch
+from _helpers.cli import TINY
+from _helpers.trees import build_tree
+
+from padim_lit.checkpoint.state import load_detector
+
+MIXTURE = ["density=mixture", "density.components=6", "neighbourhood=3", "image_score=topk"]
+IMAGES = 12
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory, zygote):
+    here = tmp_path_factory.mktemp("mixture")
+    build_tree(here / "data", train=IMAGES, test={"good": 3, "crack": 3})
+    run(zygote, here, *TINY, *MIXTURE)
+    return here
+
+
+def run(zygote, here, *args, code=0):
+    done = zygote.run(list(args), here)
+    assert done.code == code, done.err
+    return done
+
+
+def load(path):
+    return load_detector(path)
+
+
+def test_a_run_says_what_it_was_and_sets_a_threshold(here):
+    metrics = json.loads((here / "run/metrics.json").read_text())
+    assert metrics["density"] == "mixture" and metrics["density/components"] == 6
+    assert metrics["neighbourhood"] == 3
+    known = load(here / "run/model.ckpt").calibration
+    assert len(known["scores"]) == IMAGES and known["threshold"] > 0
+
+
+def test_predict_gives_the_scores_of_the_test(here, zygote):
+    run(zygote, here, "mode=predict", "ckpt=run/model.ckpt", "images=data/test", "trainer=cpu",
+        "hydra.run.dir=scored")  # fmt: skip
+    lines = map(json.loads, (here / "scored/predictions.jsonl").read_text().splitlines())
+    ours = sorted(line["score"] for line in lines)
+    rows = (here / "run/predictions.csv").read_text().splitlines()
+    column = rows[0].split(",").index("score")
+    theirs = sorted(float(row.split(",")[column]) for row in rows[1:])
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_images_are_removed_and_come_back(here, zygote):
+    some = "images=data/train/good/00[0-4].png"
+    run(zygote, here, "mode=remove", "ckpt=run/model.ckpt", some, "trainer=cpu",
+        "hydra.run.dir=removed")  # fmt: skip
+    assert load(here / "removed/model.ckpt").count < IMAGES
+    run(zygote, here, "mode=update", "ckpt=removed/model.ckpt", some, "trainer=cpu",
+        "hydra.run.dir=back")  # fmt: skip
+    ours, theirs = (load(here / name / "model.ckpt") for name in ("back", "run"))
+    assert torch.equal(ours.fit_state.moments.counts, theirs.fit_state.moments.counts)
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-3, atol=1e-3)
+
+
+def test_fits_that_share_their_centroids_add_up(here, zygote):
+    build_tree(here / "more", train=IMAGES + 5, test={"good": 1, "crack": 1})
+    for file in sorted((here / "more/train/good").iterdir())[:IMAGES]:
+        file.unlink()
+    more = [*TINY, *MIXTURE, "data.root=more", "hydra.run.dir=other"]
+    run(zygote, here, *more)
+    both = ["mode=merge", "ckpts=[run/model.ckpt,other/model.ckpt]", "hydra.run.dir=both"]
+    assert "learnt another density=mixture" in run(zygote, here, *both, code=1).err
+    run(zygote, here, *more, "learnt_from=run/model.ckpt")
+    run(zygote, here, *both)
+    assert load(here / "both/model.ckpt").count == IMAGES + 5
+
+
+def test_new_good_images_calibrate_it(here, zygote):
+    run(zygote, here, "mode=calibrate", "ckpt=run/model.ckpt", "images=data/test/good",
+        "false_alarm_rate=0.3", "trainer=cpu", "hydra.run.dir=calibrated")  # fmt: skip
+    known = load(here / "calibrated/model.ckpt").calibration
+    assert known["unseen"] == 3 and known["threshold"] > 0
+
+
+def test_a_checkpoint_of_it_is_tested_again(here, zygote):
+    run(zygote, here, *TINY, *MIXTURE, "ckpt=run/model.ckpt", "hydra.run.dir=again")
+    ours, theirs = (json.loads((here / f / "metrics.json").read_text()) for f in ("again", "run"))
+    assert ours["test/image_auroc"] == theirs["test/image_auroc"]
+    other = [*TINY, *MIXTURE, "density.components=7", "ckpt=run/model.ckpt", "hydra.run.dir=no"]
+    assert "components is 6 there and 7 here" in run(zygote, here, *other, code=1).err
+
+
+@pytest.mark.parametrize(
+    ("eps", "said"),
+    [("eps=1e-9", "too small"), ("eps=1e6", "larger than it"), ("eps=0.1 eps_unit=variance", None)],
+)
+def test_an_eps_that_these_features_make_strange_is_said(here, zygote, eps, said):
+    done = run(zygote, here, *TINY, *eps.split(), "calibration=0", "hydra.run.dir=eps")
+    assert (said in done.out) if said else ("times the mean variance" not in done.out)
