@@ -101,7 +101,7 @@ def _run(settings: Settings, folder: Path) -> None:
     """The mode's `run`; what the machine did to it becomes one line too."""
     try:
         mode_of(settings.mode).runner()(settings, folder)
-    except (OSError, RuntimeError, MemoryError) as error:
+    except (OSError, RuntimeError, MemoryError, *resource_errors.NOT_FACTORED) as error:
         reason = resource_errors.error_line(error, folder)
         if reason is None:
             raise

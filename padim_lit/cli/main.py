@@ -20,6 +20,7 @@ from padim_lit.cli.instantiate import allow
 from padim_lit.errors import InputError
 from padim_lit.sweep import folders, launchers
 from padim_lit.system.console import never_fail_to_print
+from padim_lit.system.orphans import end_with_parent
 
 
 @contextmanager
@@ -64,6 +65,8 @@ def main() -> None:
         with one_line_errors(debugging):
             experiment.main(cfg)
 
+    if "LOCAL_RANK" in os.environ:  # a further rank, or one of torchrun's
+        end_with_parent()
     # Without this, Hydra reports its errors in its own way, on several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     never_fail_to_print()

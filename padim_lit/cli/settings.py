@@ -74,6 +74,9 @@ class Settings:
                 raise InputError(f"{key}={value}: must be at least {lowest}")
             if value > (highest := HIGHEST.get(key, 2**31)):
                 raise InputError(f"{key}={value}: must be at most {highest}")
+        for dim in getattr(self, "dims", ()):
+            if dim > HIGHEST["dim"]:
+                raise InputError(f"dims: {dim} must be at most {HIGHEST['dim']}")
         for key, check in CHECKS.items():
             if (value := getattr(self, key, None)) is not None:
                 check(value)

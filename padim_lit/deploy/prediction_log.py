@@ -13,7 +13,7 @@ from typing import Any
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import atomically, harmless, write_json, write_text, writing
 
-COLUMNS = ("path", "score", "p_value", "decision")
+COLUMNS = ("path", "score", "p_value", "decision", "picture")
 DECISIONS = {True: "anomalous", False: "good", None: ""}
 
 
@@ -56,7 +56,7 @@ class ScoredFiles:
     >>> log.add(Version("a.png", 10, 0), 4.5, 0.01, True, 3.0)
     >>> log.close()
     >>> (folder / "predictions.csv").read_text().splitlines()
-    ['path,score,p_value,decision', 'a.png,4.5,0.01,anomalous']
+    ['path,score,p_value,decision,picture', 'a.png,4.5,0.01,anomalous,']
     """
 
     def __init__(self, folder: Path, model: dict[str, Any], resume: bool) -> None:
@@ -91,8 +91,9 @@ class ScoredFiles:
         `more` are further keys of the JSON line, such as regions and what the score is made of.
         """
         decision = DECISIONS[is_anomalous]
-        self._write(1, _csv_line((version.path, score, p_value, decision)))
         found = {"score": score, "p_value": p_value, "decision": decision, "threshold": threshold}
+        row = {"path": version.path, **found, **(more or {})}
+        self._write(1, _csv_line([row.get(column) for column in COLUMNS]))
         self._line(version, **found, **(more or {}))
         self.counts[decision] += 1
 
@@ -143,8 +144,9 @@ class ScoredFiles:
                         self.counts["unreadable"] += 1
                         continue
                     self.counts[row["decision"]] += 1
-                    table.write(_csv_line([row[c] for c in COLUMNS]))
-                except (ValueError, KeyError, TypeError) as error:
+                    cells = [row[column] for column in COLUMNS[:-1]]
+                    table.write(_csv_line([*cells, row.get(COLUMNS[-1])]))
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise InputError(
                         f"{self.json}, line {number} is not as it was written; delete the folder "
                         "to score all again"

@@ -95,7 +95,13 @@ class Fisher(Learned):
         noise = within + self.shrinkage * within.diagonal().mean() * torch.eye(len(within))
         # By ascending γ, and vᵀ·noise·v = 1.
         best = [self.in_channels - self.dim, self.in_channels - 1]
-        _, vectors = linalg.eigh(between.numpy(), noise.numpy(), subset_by_index=best)
+        try:
+            _, vectors = linalg.eigh(between.numpy(), noise.numpy(), subset_by_index=best)
+        except linalg.LinAlgError:
+            raise InputError(
+                "proj=fisher learns from what varies between images at a position, and these are "
+                "alike; use images that differ, or proj=jl"
+            ) from None
         rows = torch.from_numpy(vectors).T.flip(0) * math.sqrt(0.01 / 0.3)
         self.matrix = rows.float().to(self.matrix.device)
 

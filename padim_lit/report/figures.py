@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from padim_lit.metrics import METRICS
 from padim_lit.visualization.distortion import QUANTITIES, over_seeds
 from padim_lit.visualization.palette import line_style, order
+from padim_lit.visualization.panels import drawable
 
 #: Metrics that are drawn, as `content` names them; the others are in tables.
 DRAWN = ("image_auroc", "pixel_auroc")
@@ -261,7 +262,7 @@ def _figure(
 
 def _title(axes: Axes, label: str) -> None:
     # A name may hold "$" pairs, which matplotlib would set as mathematics.
-    axes.set_title(label, loc="left", fontsize=9, fontweight="bold", parse_math=False)
+    axes.set_title(drawable(label), loc="left", fontsize=9, fontweight="bold", parse_math=False)
 
 
 def _end_at_one(axes: Axes, ticks: int) -> None:

@@ -4,6 +4,8 @@ import multiprocessing
 import re
 import traceback
 
+from padim_lit.system.orphans import end_with_parent
+
 PLUGIN = re.compile(r"^hydra_plugins\.hydra_(joblib|submitit|ray)_launcher\b")
 _ERROR = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
 LINES = 4  # of a message that has many
@@ -15,9 +17,10 @@ def allow_loaders() -> None:
     """Let this process start a loader's processes as any other does.
 
     In joblib's workers Python's way to start a process is joblib's own, of which PyTorch's loaders
-    know nothing.
+    know nothing. They end with the sweep that started them, too.
     """
     if multiprocessing.get_start_method(allow_none=True) == "loky":
+        end_with_parent()
         multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,9 @@ _HOST_MEMORY = re.compile(r"DefaultCPUAllocator|[Cc]annot allocate memory|std::b
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (is killed by signal|exited)")
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS}
 _DISK = re.compile(r"PytorchStreamWriter failed|unexpected pos|No space left on device")
+
+#: What linear algebra raises where statistics degenerate.
+NOT_FACTORED = (torch.linalg.LinAlgError, np.linalg.LinAlgError)
 
 
 def error_line(error: BaseException, folder: Path | None = None) -> str | None:
@@ -42,6 +46,11 @@ def error_line(error: BaseException, folder: Path | None = None) -> str | None:
         return (
             f"a process that reads images has ended ({text[:160]}); it may have run out of memory: "
             "set fewer num_workers, or num_workers=0"
+        )
+    if isinstance(error, NOT_FACTORED):
+        return (
+            f"the images' statistics cannot be factored ({text[:160]}); set a larger eps or a "
+            "smaller dim, or use more images, and such that differ"
         )
     full = isinstance(error, OSError) and error.errno in _FULL
     if full or (isinstance(error, RuntimeError) and _DISK.search(text)):

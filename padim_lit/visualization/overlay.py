@@ -55,8 +55,7 @@ def side_by_side(
         pictures[0] = boxed(picture, explanation, view, found.map.shape, line)
         layers = explanation.layer_scale(scale)
         for part in explanation.layer_maps:
-            whole = spread(part, view, (height, width))
-            pictures.append(_heat(picture, whole, layers))
+            pictures.append(_heat(picture, spread(part, view, (height, width)), layers))
         texts = ["the positions that matter", "layers: {:.1f} to {:.1f}".format(*layers)]
         texts += explanation.captions
     step, row = width + GAP, round(1.4 * font.size)

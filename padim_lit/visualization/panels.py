@@ -107,7 +107,12 @@ def write(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
     """Write at `x`, `y` inches from the lower left corner."""
     # A name on disk may hold "$" pairs, which matplotlib would set as mathematics.
     width, height = figure.get_size_inches()
-    figure.text(x / width, y / height, text, parse_math=False, **style)
+    figure.text(x / width, y / height, drawable(text), parse_math=False, **style)
+
+
+def drawable(text: str) -> str:
+    """`text` with "?" for what no font has, such as bytes of a name that are no UTF-8."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
 
 
 def inches(shape: tuple[int, int], side: float) -> float:

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from _helpers.cli import TINY, TINY_SWEEP, Result
@@ -185,6 +186,11 @@ def test_prediction_halves_and_remembers():
         in_parts(model, images, 2)
     most = 9
     assert in_parts(model, images, 16)[2] == 16
+
+
+@pytest.mark.parametrize("kind", [torch.linalg.LinAlgError, np.linalg.LinAlgError])
+def test_what_cannot_be_factored_is_one_line(kind):
+    assert "set a larger eps or a smaller dim" in error_line(kind("eigh: no\nconvergence"))
 
 
 def test_other_errors_are_no_reason_to_halve():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 from rich.console import Console
@@ -26,7 +27,7 @@ from padim_lit.system.atomic import write_bytes, write_csv, write_json, write_te
 from padim_lit.visualization.gallery import Gallery, GalleryEntry
 from padim_lit.visualization.heatmaps import Look, draw_all, draw_one, save_heatmaps
 from padim_lit.visualization.palette import FOUND, TRUTH
-from padim_lit.visualization.panels import common_scale, overlay, to_png
+from padim_lit.visualization.panels import common_scale, overlay, to_png, write
 from padim_lit.visualization.predictions import TestScore as Score  # pytest would collect it
 from padim_lit.visualization.predictions import predictions_of, write_predictions
 from padim_lit.visualization.summary import MEANING, print_summary
@@ -619,3 +620,10 @@ def test_broken_sweeps_are_one_line(tmp_path):
     (tmp_path / "0" / "metrics.json").write_text("[]")
     with pytest.raises(InputError, match="no JSON object"):
         collect(tmp_path)
+
+
+def test_any_name_can_be_drawn():
+    figure = Figure(figsize=(1, 1))
+    write(figure, 0, 0, "caf\udce9 $\\bad$ \x00\x1b a\nb")
+    assert figure.texts[0].get_text() == "caf? $\\bad$ ?? a\nb"
+    assert to_png(figure).startswith(b"\x89PNG")

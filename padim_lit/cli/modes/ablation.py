@@ -32,6 +32,7 @@ from padim_lit.sweep.ablation import ProjectionRun, Sweep
 from padim_lit.sweep.job_table import print_sweep_table
 from padim_lit.sweep.jobs import describe
 from padim_lit.sweep.run_store import RunResult, RunStore
+from padim_lit.system import resource_errors
 from padim_lit.system.atomic import write_bytes, write_csv, write_json
 from padim_lit.system.console import print_facts, progress
 
@@ -39,7 +40,10 @@ log = logging.getLogger(__name__)
 
 
 #: Of one run, which do not take the others with it; an own projection may not nest.
-FAILURES = (InputError, MemoryError, torch.OutOfMemoryError, NotImplementedError)
+FAILURES = (
+    *(InputError, MemoryError, torch.OutOfMemoryError, NotImplementedError),
+    *resource_errors.NOT_FACTORED,
+)
 
 
 @dataclass

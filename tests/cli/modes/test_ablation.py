@@ -113,6 +113,23 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(here, zygote):
     assert {(r["proj"], r["dim"]) for r in found} == {("jl", "3"), ("jl", "500")}
 
 
+def test_statistics_that_cannot_be_factored_end_one_run_alone(here, zygote):
+    (here / "before.py").write_text(
+        "import torch\n"
+        "from padim_lit.sweep.ablation import Ablation\n"
+        "whole = Ablation.measure\n"
+        "def measure(self, run, *more):\n"
+        "    if run.proj == 'subset':\n"
+        "        raise torch.linalg.LinAlgError('eigh: failed to converge')\n"
+        "    return whole(self, run, *more)\n"
+        "Ablation.measure = measure\n"
+    )
+    fault = {"BEFORE_RUN": str(here / "before.py")}
+    out = zygote.run([*ABLATION, "hydra.run.dir=degenerate"], here, fault)
+    assert out.code == 1 and "error: 2 of 4 runs failed" in out.err.strip().splitlines()[-1]
+    assert {r["proj"] for r in rows(here / "degenerate" / "sweep.csv")} == {"jl"}
+
+
 def test_several_datasets_are_one_multirun(here, zygote):
     args = [a for a in ABLATION if not a.startswith("data.root=")]
     out = zygote.run(["-m", *args, "data.root=data,more", "hydra.sweep.dir=many"], here)

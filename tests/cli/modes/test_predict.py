@@ -353,7 +353,7 @@ def test_files_rest_before_they_are_found(tmp_path):
 def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
     model, version = {"ckpt": "a"}, Version("x,\n\udcff.png", 1, 2)
     first = ScoredFiles(tmp_path, model, resume=True)
-    first.add(version, 1.5, 0.1, True, 1.0)
+    first.add(version, 1.5, 0.1, True, 1.0, {"picture": "heatmaps/x.png"})
     first.add_error(Version("b.png", 3, 4), "broken")
     first.close()
     whole, table = (tmp_path / f"predictions.{x}" for x in ("jsonl", "csv"))
@@ -366,7 +366,7 @@ def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
         assert len(again.done) == content[:cut].count(b"\n") == again.counts.total()
         assert whole.read_bytes() == content[: content[:cut].rfind(b"\n") + 1]
         assert table.read_bytes() == (
-            cells if version in again.done else b"path,score,p_value,decision\n"
+            cells if version in again.done else b"path,score,p_value,decision,picture\n"
         )
     whole.write_bytes(b"{}\n")
     with pytest.raises(InputError, match="line 1"):

@@ -1,0 +1,23 @@
+"""Processes of one run end with the one that started them."""
+
+import os
+import signal
+import threading
+import time
+
+_LOOK = 1.0  # seconds
+
+
+def end_with_parent() -> None:
+    """From now on, let this process be killed within a second once its parent is gone.
+
+    A rank or a sweep's worker would compute on for minutes, until it next spoke with the others.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os.kill(os.getpid(), signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+
+    threading.Thread(target=watch, name="end_with_parent", daemon=True).start()
