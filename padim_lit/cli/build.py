@@ -146,8 +146,8 @@ def require_regular(settings: Embedding, dim: int, data: AnomalyData) -> None:
     shrinks = "shrinkage" in settings.density and settings.density["shrinkage"] != 0
     if settings.eps == 0 and images <= dim and not shrinks:
         raise InputError(
-            f"eps=0 with {images} training images and dim={dim}: every covariance would be "
-            "singular; set eps > 0 (PaDiM uses 0.01)"
+            f"eps={settings.eps} with {images} training images and dim={dim}: every covariance "
+            "would be singular; set eps > 0 (PaDiM uses 0.01)"
         )
 
 

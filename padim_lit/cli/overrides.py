@@ -12,6 +12,9 @@ from hydra.errors import OverrideParseException
 from padim_lit.errors import InputError
 from padim_lit.sweep.folders import Override, is_override
 
+#: Words that ask for a sweep; table1's YAML sets hydra.mode.
+MANY = ("-m", "--multirun", "experiment=table1")
+
 
 def as_typed(words: Sequence[str]) -> list[str]:
     """The command line with quotes around values of which Hydra would make another text, or none.
@@ -25,7 +28,7 @@ def as_typed(words: Sequence[str]) -> list[str]:
     >>> as_typed(["data.root=2024_01_15", "ckpt=a b/run#3", "dim=1_0"])
     ['data.root="2024_01_15"', 'ckpt="a b/run#3"', 'dim="1_0"']
     """
-    many = any(w in ("-m", "--multirun") or w.lower() == "hydra.mode=multirun" for w in words)
+    many = any(w in MANY or w.lower() == "hydra.mode=multirun" for w in words)
     return [_kept(word, many) if is_override(word) else word for word in words]
 
 

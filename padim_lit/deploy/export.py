@@ -27,7 +27,7 @@ PRECISIONS = ("fp32", "fp16")
 METADATA = "padim_lit"
 # What fp16 rounds: nearly all bytes. Means and Π stay in float32, because they are small and their
 # rounding would move every position.
-ROUNDED = ("whitening", "backbone.net.")
+ROUNDED = ("distances.whitening", "backbone.net.")
 # The version that most runtimes read among those that the exporter writes without conversion.
 OPSET = 18
 # Protocol buffers, of which ONNX is made, end at 2 GiB.

@@ -40,7 +40,9 @@ class Ridge:
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps < math.inf:
-            raise InputError(f"eps={self.eps}: must be finite and 0 or more (PaDiM uses 0.01)")
+            raise InputError(
+                f"eps={self.eps}: must be finite, 0 or more; set eps > 0 (PaDiM uses 0.01)"
+            )
         if self.unit not in EPS_UNITS:
             raise InputError(f"eps_unit={self.unit}: unknown; allowed: {', '.join(EPS_UNITS)}")
         if not 0 <= self.shrinkage < math.inf:

@@ -194,11 +194,12 @@ def _remove_remnant(path: Path) -> None:
     lock = path / _LOCK if path.is_dir() else path
     young = time.time() - path.stat().st_mtime < _FOREIGN_AGE
     ours = _NAME.fullmatch(path.name)["machine"] == _machine()  # type: ignore[index]
+    # Asked once: it may go and come again, held by its writer this time.
+    locked, handle = lock.exists(), None
     # A folder without its lock may be one that is just being made.
-    if young and not (ours and fcntl is not None and lock.exists()):
+    if young and not (ours and fcntl is not None and locked):
         return
-    handle = None
-    if lock.exists() and (handle := _lock(lock, sure=young)) is None:
+    if locked and (handle := _lock(lock, sure=young)) is None:
         return
     try:
         if path.is_dir():

@@ -58,7 +58,7 @@ def test_a_multirun_of_fits_is_read_from_their_predictions(folder):
     scores, sweep = ablation.scores, folder / "multirun"
     for seed in (0, 1):
         rows = [
-            {"path": p, "kind": k, "label": n, "score": s}
+            {"path": p, "kind": k, "label": n, "score": s, "p_value": None, "decision": None}
             for p, k, n, s in zip(
                 scores.path, scores.kind, scores.label, scores.scores[f"jl-10-{seed}"], strict=True
             )

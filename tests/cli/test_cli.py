@@ -19,7 +19,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from padim_lit.cli.modes import MODES
 from padim_lit.cli.schema import meanings
 
-GROUPS = {"mode", "backbone", "proj", "data", "trainer", "logger"}
+GROUPS = {"mode", "backbone", "proj", "density", "data", "trainer", "logger"}
 METRICS = [
     "test/image_auroc", "test/image_ap", "test/image_f1max",
     "test/pixel_auroc", "test/pixel_ap", "test/pixel_aupro",

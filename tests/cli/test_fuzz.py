@@ -77,7 +77,9 @@ def detector() -> Detector:
         made = Detector(backbone, JL(backbone.embedding_dim, 3), (SIDE, SIDE))
         x, known = torch.rand(9, made.positions, 3), torch.randint(256, (9, 16)).byte()
         means = torch.zeros(2, made.positions, 3)
-        made.set_state(made.empty_state().update(x, means, known))
+        state = made.empty_state()
+        moments = made.density.update(state.moments, x)
+        made.set_state(state.update(moments, means, len(x), known))
     scores = torch.linspace(1, 2, 30)
     made.calibration = calibrate(Measured(scores, scores), 0.1)
     made.provenance = {

@@ -6,6 +6,7 @@ from _helpers.ranks import all_ranks
 
 from padim_lit.errors import InputError
 from padim_lit.model.fit_state import FitState
+from padim_lit.model.moments import init, update
 
 P, D, L, N = 5, 4, 2, 24
 SHARES = torch.tensor([0.25, 0.75])[:, None, None]
@@ -17,10 +18,14 @@ def images(seed=0):
     return x, torch.randint(256, (N, 16), generator=generator).byte()
 
 
+def with_batch(state, x, digests):
+    return state.update(update(state.moments, x), SHARES * x.mean(dim=0), len(x), digests)
+
+
 def fit(x, digests, size):
-    state = FitState.empty(P, D, L)
+    state = FitState.empty(init(P, D), L)
     for part, known in zip(x.split(size), digests.split(size), strict=True):
-        state = state.update(part, SHARES * part.mean(dim=0), known)
+        state = with_batch(state, part, known)
     return state
 
 
@@ -55,14 +60,14 @@ def test_two_states_add_and_one_is_taken_away_again():
     whole = first.merge(second)
     assert_same(whole, x, digests)
     assert_same(whole.subtract(second, digests[:9]), x[:9], digests[:9])
-    assert_same(FitState.empty(P, D, L).merge(first), x[:9], digests[:9])
+    assert_same(FitState.empty(init(P, D), L).merge(first), x[:9], digests[:9])
 
 
 @pytest.mark.parametrize("split", [(12, 12), (1, 23), (0, 24), (7, 0, 17)])
 def test_ranks_add_up(split):
     x, digests = images()
     parts = zip(x.split(split), digests.split(split), strict=True)
-    states = [fit(a, b, 5) if len(a) else FitState.empty(P, D, L) for a, b in parts]
+    states = [fit(a, b, 5) if len(a) else FitState.empty(init(P, D), L) for a, b in parts]
     for state in all_ranks(states, lambda state, total, gather: state.reduce(total, gather)):
         assert_same(state, x, digests)
 
@@ -70,13 +75,19 @@ def test_ranks_add_up(split):
 def test_images_that_nobody_named_make_the_whole_unknown():
     x, digests = images()
     named = fit(x, digests, 5)
-    unnamed = FitState.empty(P, D, L).update(x, SHARES * x.mean(dim=0), None)
+    unnamed = with_batch(FitState.empty(init(P, D), L), x, None)
     assert unnamed.digests is None
     assert named.merge(unnamed).digests is None and unnamed.merge(named).digests is None
 
 
+def test_too_few_do_not_stay():
+    x, digests = images()
+    with pytest.raises(InputError, match="cannot remove 23 of 24 images"):
+        fit(x, digests, 5).subtract(fit(x[:23], digests[:23], 5), digests[23:])
+
+
 def test_other_shapes_do_not_add():
     x = torch.cat([images()[0]] * 2, dim=2)
-    other = FitState.empty(P, 2 * D, L).update(x, SHARES * x.mean(dim=0), None)
+    other = with_batch(FitState.empty(init(P, 2 * D), L), x, None)
     with pytest.raises(InputError, match="do not combine"):
         fit(*images(), 5).merge(other)

@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 
 from padim_lit.errors import InputError
 from padim_lit.model.projection import JL, Identity, Subset
+from padim_lit.model.ridge import Ridge
 from padim_lit.sweep.distortion import Patches, full_distances, measure
 
 C = 40
@@ -38,8 +39,8 @@ def by_quantity(rows, dim):
 
 
 def test_identity_changes_nothing(patches):
-    full = full_distances(patches, 0.01)
-    rows = list(measure(Identity(C), [C], patches, full, 0.01))
+    full = full_distances(patches, Ridge())
+    rows = list(measure(Identity(C), [C], patches, full, Ridge()))
     for row in rows:
         assert row["mean"] == pytest.approx(1, abs=1e-5) and row["sd"] < 1e-5
     assert by_quantity(rows, C)["distance"]["spearman"] == pytest.approx(1)
@@ -47,9 +48,9 @@ def test_identity_changes_nothing(patches):
 
 def test_ratios_equal_numpys(patches):
     eps, dims = 0.01, [6, 20]
-    full = full_distances(patches, eps)
+    full = full_distances(patches, Ridge(eps))
     projection = JL(C, 20, seed=3)
-    rows = list(measure(projection, dims, patches, full, eps))
+    rows = list(measure(projection, dims, patches, full, Ridge(eps)))
     train, test = patches.train.double().numpy(), patches.test.double().numpy()
 
     def distances(a, b):
@@ -74,9 +75,9 @@ def test_ratios_equal_numpys(patches):
 
 
 def test_jl_keeps_squared_lengths_as_theory_says(patches):
-    full = full_distances(patches, 0.01)
+    full = full_distances(patches, Ridge())
     means = [
-        by_quantity(measure(JL(C, 25, seed), [25], patches, full, 0.01), 25)["pair"]["mean"]
+        by_quantity(measure(JL(C, 25, seed), [25], patches, full, Ridge()), 25)["pair"]["mean"]
         for seed in range(60)
     ]
     # Of one pair the ratio is χ²_25/25; pairs of one draw are not independent.
@@ -84,9 +85,9 @@ def test_jl_keeps_squared_lengths_as_theory_says(patches):
 
 
 def test_subset_shrinks_lengths_by_its_share(patches):
-    full = full_distances(patches, 0.01)
+    full = full_distances(patches, Ridge())
     ratios = [
-        by_quantity(measure(Subset(C, 10, seed), [10], patches, full, 0.01), 10)["norm"]["mean"]
+        by_quantity(measure(Subset(C, 10, seed), [10], patches, full, Ridge()), 10)["norm"]["mean"]
         for seed in range(60)
     ]
     assert np.mean(ratios) == pytest.approx(0.25, abs=0.03)
