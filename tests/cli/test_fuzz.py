@@ -45,7 +45,7 @@ from padim_lit.sweep import folders, jobs
 from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system.atomic import write_json
 
-COUNT = int(os.environ.get("PADIM_FUZZ", 500))
+COUNT = int(os.environ.get("PADIM_FUZZ", 300))
 SEED = int(os.environ.get("PADIM_FUZZ_SEED", 0))
 #: Shares of the kinds of cases.
 SHARES = {"images": 0.4, "checkpoints": 0.3, "configs": 0.1, "tables": 0.2}

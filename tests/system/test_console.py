@@ -65,8 +65,9 @@ def test_a_pipe_that_nobody_reads_ends_nothing(tmp_path):
     assert b"Error" not in result.stderr
 
 
+# Two stand for all here, a wide one and the narrowest: the short test above takes each.
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", ["gbk", "ascii"])
 def test_a_fit_and_a_watch_in_any_encoding(tmp_path, encoding):
     build_tree(tmp_path / "data", train=6, test={"good": 2, "crack": 3})
     save_image(tmp_path / "inbox" / "缺陷.png")
