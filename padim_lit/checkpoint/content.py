@@ -20,8 +20,8 @@ MOST_PIXELS = 2**26
 PIXEL_BYTES = 100
 # Pixels between two positions of a backbone's own grid, along a side; 32 is what any here has.
 MOST_STRIDE = 64
-# What a fitted model has.
-NEEDED = ("mean", "layer_means", "scatter", "patches", "whitening", "digests", "calibration")
+# What a fitted model's state holds, too.
+_FITTED = ("mean", "layer_means", "scatter", "patches", "whitening", "digests", "calibration")
 # What buffers count in, beside floats: BatchNorm's batches, or indices of a projection.
 _COUNTS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -80,7 +80,7 @@ def _require_positions(spec: dict[str, Any], positions: int) -> None:
 
 
 def _require_gaussians(state: dict[str, Any], dim: int, file_bytes: int) -> None:
-    for key in NEEDED:
+    for key in _FITTED:
         _require(key in state, f"{key} missing")
     mean, images = state["mean"], state["digests"]
     wide = (torch.float32, torch.float64)

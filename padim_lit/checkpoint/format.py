@@ -94,10 +94,10 @@ def state_of(content: Any) -> dict[str, Any]:
 
     Keys: ``version``; ``spec``, the arguments of `Detector`; ``provenance``, what was fitted (data,
     preprocessing), primitives; ``count``, N, 0 before a fit; ``roi``, the region of interest (h,w)
-    bool, or None. After one also ``mean`` (P,D),
-    ``layer_means`` (L,P,D), ``whitening`` and ``scatter``, the bands of a `Triangle`, or packed; a
-    slim checkpoint has the first alone; ``digests`` (N,16) of the images, or None where they are
-    unknown; ``calibration``, see `padim_lit.deploy.calibration`, or None.
+    bool, or None. After one also ``mean`` (G,D), ``layer_means`` (L,G,D), ``whitening`` and
+    ``scatter``, the bands of a `Triangle`, or packed, and ``patches`` (G,), the moments' counts; a
+    slim checkpoint has no scatter and no counts; ``digests`` (N,16) of the images, or None where
+    they are unknown; ``calibration``, see `padim_lit.deploy.calibration`, or None.
 
     Raises:
         InputError: not a checkpoint of padim_lit, or of another version.

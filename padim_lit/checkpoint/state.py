@@ -100,8 +100,9 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
     if state["scatter"] is not None:  # of a slim checkpoint it is
         scatter = _triangle(state["scatter"], symmetric=True)
         moments = Moments(state["patches"], detector.mean, scatter)
-        known = detector.count, moments, detector.layer_means, state["digests"]
-        detector.fit_state = FitState(*known)
+        detector.fit_state = FitState(
+            detector.count, moments, detector.layer_means, state["digests"]
+        )
 
 
 @checkpoint.explained

@@ -139,9 +139,8 @@ def log_run(
     if not isinstance(logger, WandbLogger):
         logger.log_metrics(numbers, step=0)
         if isinstance(logger, MLFlowLogger):
-            _log_mlflow(
-                logger, config, results, predictions, list(zip(pictures, heats, strict=True))
-            )
+            shown = list(zip(pictures, heats, strict=True))
+            _log_mlflow(logger, config, results, predictions, shown, calibration)
         if isinstance(logger, TensorBoardLogger):
             for p, heat in zip(pictures, heats, strict=True):
                 # Grey where the truth is unknown: black would claim that there is no defect.
@@ -176,12 +175,15 @@ def _log_mlflow(
     results: Mapping[str, Any],
     predictions: Sequence[TestScore],
     pictures: Iterable[tuple[GalleryEntry, np.ndarray]],
+    calibration: dict[str, Any] | None,
 ) -> None:
     logger.log_hyperparams(dict(config))
     client, run = logger.experiment, logger.run_id
     client.log_dict(run, dict(results), "metrics.json")
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([PREDICTIONS, *table_of(predictions)])
+    csv.writer(text, lineterminator="\n").writerows(
+        [PREDICTIONS, *table_of(predictions, calibration)]
+    )
     client.log_text(run, text.getvalue(), "predictions.csv")
     for p, heat in pictures:
         name = f"{p.role}-{p.rank}_{p.kind}_{PurePath(p.path).stem}{'_planted' * p.planted}"

@@ -104,11 +104,12 @@ def explain(detector: Detector, image: Tensor) -> Explanation:
     features = detector.backbone(image[None].to(means.device))
     layers = project(features, detector.projection, detector.map_grid)
     shares = torch.cat([detector.add_up([layer]) for layer in layers])  # (L,P,D)
-    x = shares.sum(dim=0, keepdim=True)
-    owner = detector.density.nearest(x, detector.mean, whitening)[1][0]
-    parts = shares - means[:, owner]
+    x, factors = shares.sum(dim=0, keepdim=True), whitening
+    if not detector.density.per_position:  # else they are each position's own already
+        owner = detector.density.nearest(x, detector.mean, whitening)[1][0]
+        means, factors = means[:, owner], whitening.map(lambda band: band[owner])
+    parts = shares - means
     # W y_l of every layer, so that y_lᵀΣ⁻¹y = (W y_l)ᵀ(W y).
-    factors = whitening.map(lambda band: band[owner])
     white = factors.times(parts.transpose(0, 1).contiguous())  # (P,L,D)
     total = white.sum(dim=1, keepdim=True)
     distances = total.square().sum(dim=2).sqrt()[:, 0]

@@ -2,9 +2,10 @@
 
 Held-out images would be missing from the fit. Instead each training image is scored by the
 Gaussians of all the *others*, which follow in closed form from those of all (`leave_one_out`). What
-is learnt before the fit (fisher's and npca's Π) has seen training images as well, and those score
-too low under it: where enough others remain, these alone are scored; elsewhere Π is learnt again
-without them (`cross_fit`). Leaving out one photo of a part leaves its near-duplicates in.
+is learnt before the fit (fisher's and npca's Π, a mixture's centroids) has seen training images as
+well, and those score too low under it: where enough others remain, these alone are scored;
+elsewhere it is learnt again without them (`cross_fit`). A mixture has no closed form: its folds are
+left out whole. Leaving out one photo of a part leaves its near-duplicates in.
 """
 
 import logging
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 # Smallest 1 − h whose rounding is bearable, see `leave_one_out`.
 SMALLEST = 1e-4
 # Parts that the images are dealt into where Π is learnt again without them. Chosen on ELPV's
-# polycrystalline cells, see docs/method.md.
+# polycrystalline cells, see docs/thresholds.md.
 FOLDS = 5
 # Images that Π has not learnt from are scored alone where there are at least so many.
 UNSEEN = 99
@@ -54,7 +55,7 @@ def leave_one_out(distances: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     A rounding error δ of d² becomes δ/(1 − h), large where N ≤ D and ε small: there h is nearly 1.
     1 − h is kept above 10⁻⁴, where float32 features and factors move a distance by up to 1 %
-    (tests/deploy/test_calibration.py); what lies below comes out too small, and such an image is
+    (tests/deploy/test_left_out.py); what lies below comes out too small, and such an image is
     marked unreliable.
 
     Args:
@@ -122,15 +123,15 @@ def measure(
     """
     scores, maxima, unreliable, unseen = [], [], 0, 0
     for batch in batches:
-        images = batch["image"].to(device)
-        known = [held is None] * len(images)
+        x = detector.embed(batch["image"].to(device))
+        known = [held is None] * len(x)
         if held:
             known = [key in held for key in digests.keys(batch["digest"])]
         inside = torch.tensor(known, device=device)
-        distances, reliable = detector.distances(images), ~inside
+        distances, reliable = detector.distances_of(x), ~inside
         if not detector.density.per_position:
             for i in inside.nonzero().flatten().tolist():
-                distances[i : i + 1] = _without(detector, images[i : i + 1])
+                distances[i : i + 1] = _without(detector, x[i : i + 1])
             reliable = torch.ones_like(inside)  # a refit, not a formula
         elif inside.any():
             left_out, trusted = leave_one_out(distances, detector.count)
@@ -151,15 +152,15 @@ def measure(
     return Measured(torch.cat(scores), torch.cat(maxima), unreliable, unseen)
 
 
-def _without(detector: Detector, image: Tensor) -> Tensor:
-    """Distances (1,P) of an image (1,3,h,w) of the fit under a fit without it.
+def _without(detector: Detector, x: Tensor) -> Tensor:
+    """Distances (1,P) of the embeddings (1,P,D) of an image of the fit under a fit without it.
 
     Its patches are spread over many components, so there is no short formula: it is subtracted.
     """
-    state, part = detector.require_state(), detector.empty_state()
-    gone = detector.update_state(part, {"image": image})
-    rest = subtract(state.moments, gone.moments)
-    x, whitening = detector.embed(image), whiten(rest, detector.ridge)
+    none, counted = detector.empty_state().moments, detector.anomaly_map.counted(x)
+    gone = detector.density.update(none, counted)
+    rest = subtract(detector.require_state().moments, gone)
+    whitening = whiten(rest, detector.ridge)
     with torch.autocast(x.device.type, enabled=False):
         return detector.density.nearest(x, rest.mean, whitening)[0]
 
@@ -175,7 +176,8 @@ def cross_fit(
 
     The images are dealt into folds. For each, Π is learnt from as many images of the other folds
     as at the fit, the Gaussians are fitted on all images under that Π, and those of the fold are
-    scored, each left out of them. A new image is scored by a Π from all folds, so Π's from fewer
+    scored, each left out of them; a mixture learns its centroids, too, and is fitted on the other
+    folds alone. A new image is scored by a Π from all folds, so Π's from fewer
     err on the safe side, if at all.
 
     The backbone runs once: its feature maps are held in memory meanwhile.

@@ -9,6 +9,8 @@ from padim_lit.model.detector import Detector
 from padim_lit.model.region_of_interest import share
 from padim_lit.version import __version__
 
+#: Of a model: what is shown of `facts_of`.
+SETTINGS = ("density", "neighbourhood", "eps", "eps_unit", "sigma", "image_score")
 #: Of a test: what is shown of metrics.json.
 METRICS = {
     "test/image_auroc": "image AUROC (a defective image scores above a good one; 0.5: a coin)",
@@ -48,7 +50,7 @@ def model_card(
         "backbone": f"{facts['backbone']}, weights {facts['weights']}",
         "projection": f"{facts['proj']} to {facts['dim']} numbers (D), seed {facts['seed']}",
         "patches": "×".join(map(str, facts["grid"])),
-        "settings": ", ".join(f"{key} {facts[key]}" for key in ("eps", "sigma", "image_score")),
+        "settings": ", ".join(f"{key} {facts[key]}" for key in SETTINGS),
         "since then": ", ".join(
             f"mode={one.get('mode')} ({one.get('images')} images)"
             for one in provenance.get("history", [])

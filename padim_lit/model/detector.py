@@ -151,8 +151,7 @@ class Detector(nn.Module):
 
     def add_up(self, layers: Sequence[ProjectedLayer], dim: int | None = None) -> Tensor:
         """The layers' shares → the embeddings (B,P,D) that they add up to."""
-        dim = dim or self.projection.dim
-        return add_up(layers, self.map_grid, dim, self.neighbourhood)
+        return add_up(layers, self.map_grid, dim or self.projection.dim, self.neighbourhood)
 
     def empty_state(self) -> FitState:
         """A fit of no image, for `update_state`, where the module is."""
@@ -179,8 +178,11 @@ class Detector(nn.Module):
 
     def distances(self, images: Tensor) -> Tensor:
         """(B,3,h,w) images in [0, 1] → (B,P) Mahalanobis distances, not squared."""
-        x = self.embed(images)
-        with torch.autocast(images.device.type, enabled=False):
+        return self.distances_of(self.embed(images))
+
+    def distances_of(self, x: Tensor) -> Tensor:
+        """(B,P,D) embeddings → (B,P) Mahalanobis distances, not squared."""
+        with torch.autocast(x.device.type, enabled=False):
             return self.density.nearest(x, self.mean, self.require_fitted())[0]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,7 @@ def whiten(
 
     def work(start: int) -> bool:
         block = slice(start, start + step)
-        with torch.inference_mode(inference):
+        with torch.inference_mode(inference), torch.autocast(device.type, enabled=False):
             part = moments.at(block)
             if rows is None:
                 sigma = covariance(part, eps, symmetric=False, prior=prior)

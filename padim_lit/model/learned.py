@@ -234,7 +234,8 @@ def patch_statistics(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
                 squares = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
             shifted = x - origin
             total += shifted
-            squares += shifted.T @ shifted
+            with torch.autocast(x.device.type, enabled=False):
+                squares += shifted.T @ shifted
             count += 1
     if count < 2:
         raise InputError(f"a projection that learns needs at least 2 training images, not {count}")

@@ -106,14 +106,17 @@ class Mixture(Density):
         least = max(1e-6 * float(sigma.diagonal().mean()), torch.finfo(torch.float32).tiny)
         sigma.diagonal().add_(least)
         white = torch.linalg.inv(torch.linalg.cholesky(sigma))
-        found = k_means((x @ white.T).float(), self.components, generator)
+        with torch.autocast("cpu", enabled=False):
+            found = k_means((x @ white.T).float(), self.components, generator)
         self.white = white.float().to(self.white.device)
         self.centroids = torch.linalg.solve(white, found.double().T).T.float().to(self.white.device)
 
     def assign(self, x: Tensor) -> Tensor:
-        """The component of each patch (n,D): (n,)."""
-        centroids = self.centroids @ self.white.T
-        return torch.cat([_closest(part @ self.white.T, centroids) for part in x.split(PATCHES)])
+        """The component of each patch (n,D): (n,), the same under any autocast."""
+        with torch.autocast(x.device.type, enabled=False):
+            white = self.white.T
+            centroids = self.centroids @ white
+            return torch.cat([_closest(part @ white, centroids) for part in x.split(PATCHES)])
 
     def update(self, moments: Moments, x: Tensor) -> Moments:
         x = x.flatten(0, 1)
@@ -127,7 +130,7 @@ class Mixture(Density):
         self, moments: Moments, layers: Sequence[ProjectedLayer], add_up: AddUp
     ) -> tuple[Moments, Tensor]:
         shares = torch.stack([add_up([layer]).flatten(0, 1) for layer in layers])  # (L,n,D)
-        x = shares.sum(dim=0)
+        x = add_up(layers).flatten(0, 1)  # as `Detector.embed` has it, to the last bit
         owner = self.assign(x)
         sums = shares.new_zeros(len(layers), self.components, self.dim)
         sizes = owner.bincount(minlength=self.components).clamp(min=1)

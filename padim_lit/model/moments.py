@@ -40,10 +40,7 @@ class Moments:
 
 
 def init(
-    gaussians: int,
-    dim: int,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    gaussians: int, dim: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Moments:
     """Moments of no patch; `dtype` is the scatter's.
 

@@ -172,9 +172,9 @@ class Ablation:
         """Rows of metrics, image scores and resampled AUROCs of one run, for each d.
 
         ``fit/seconds`` is the moments' time at the run's largest D, which serves all of its dims,
-        plus this d's factor; ``score/seconds`` this d's distances of all test images. Neither
-        has the backbone's time in it, nor projecting the test images: see `benchmarks/speed.py`
-        for what a run of its own takes.
+        plus this d's factor; a mixture's is this d's own. ``score/seconds`` is this d's distances
+        of all test images. Neither has the backbone's time in it, nor projecting the test images:
+        see `benchmarks/speed.py` for what a run of its own takes.
         """
         distances, times = self.score(projection, run.dims, bands, advance)
         positions, images = math.prod(self.grid), self.train.images + self.test.images

@@ -165,7 +165,7 @@ def plan(store: FeatureStore, dim: int, limit: float) -> Plan:
 
 @dataclass
 class RunTimes:
-    """Seconds that a run took, summed over the bands; `factor` and `score` by d."""
+    """Seconds that a run took, summed over the bands: `fit` for all d, the others by d."""
 
     fit: float
     factor: dict[int, float]
@@ -256,12 +256,10 @@ def _score_all(
     state = density.empty(len(out[0]), train.device)
     for x in train.embeddings(projection, whole):
         state = density.update(state, x[..., rows] * factor)
-    times.fit += time.perf_counter() - start
-    start = time.perf_counter()
     whitening = whiten(state, ridge)
-    times.factor[d] += time.perf_counter() - start
-    start = time.perf_counter()
+    times.factor[d] += time.perf_counter() - start  # all of it is this d's own
     for i, x in enumerate(test.embeddings(projection, whole)):
+        start = time.perf_counter()
         found, _ = density.nearest(x[..., rows] * factor, state.mean, whitening)
         out[i * CHUNK : (i + 1) * CHUNK] = found.cpu()
-    times.score[d] += time.perf_counter() - start
+        times.score[d] += time.perf_counter() - start

@@ -37,7 +37,11 @@ RUN = {
     "projection": (
         *("{proj}", "{dim} numbers per patch (D)", "made from {embedding_dim} channels (C)"),
     ),
-    "settings": ("eps {eps}", "seed {seed}"),
+    "density": ("{density}", "{density/components} Gaussians for all positions together"),
+    "settings": (
+        *("eps {eps}", "eps_unit {eps_unit}", "neighbourhood {neighbourhood}"),
+        *("image_score {image_score}", "seed {seed}"),
+    ),
     "fit": ("{fit}",),
     "test": ("{test}",),
     "peak memory": ("{memory}",),

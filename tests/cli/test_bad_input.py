@@ -90,6 +90,7 @@ DATA = [
          ("cells='foo'", "mono, poly, all")),
 ]  # fmt: skip
 
+UNKNOWN = ("unknown key foo", "eps, eps_unit, neighbourhood, sigma, image_score, dim")
 CONFIG = [
     Case("dim > C, subset", "proj=subset dim=449", ("dim=449", "C=448", "proj=subset", "proj=jl")),
     Case("dim > C, orthogonal", "proj=orthogonal dim=449", ("dim=449", "C=448", "dim≤448")),
@@ -117,8 +118,8 @@ CONFIG = [
     Case("a key of another mode", "format=onnx", ("format is no key of mode=fit", "mode=export")),
     Case("one that is added", "+watch=true", ("watch is no key of mode=fit", "mode=predict")),
     Case("unknown logger", "logger=comet", ("logger/comet", "csv, mlflow, none, tensorboard")),
-    Case("unknown key", "foo=1", ("unknown key foo", "sigma, image_score, dim")),
-    Case("unknown key added", "+foo=1", ("unknown key foo", "sigma, image_score, dim")),
+    Case("unknown key", "foo=1", UNKNOWN),
+    Case("unknown key added", "+foo=1", UNKNOWN),
     Case("unknown key of data", "data.foo=1", ("unknown key data.foo", "root")),
     Case("unknown key of data added", "+data.foo=1", ("unknown key data.foo", "root")),
     Case("unknown key of proj", "proj=sparse proj.foo=1", ("unknown key proj.foo", "density")),

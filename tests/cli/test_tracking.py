@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from _helpers.run_content import SIZE, pictures, run_content
 from _helpers.wandb_log import of, records, values
 from hydra.utils import instantiate
@@ -19,6 +20,8 @@ from omegaconf import OmegaConf
 
 from padim_lit.cli import tracking
 from padim_lit.cli.tracking import finish, log_run, mlflow_logger, wandb_logger
+from padim_lit.deploy.calibration import calibrate
+from padim_lit.deploy.left_out import Measured
 from padim_lit.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,9 +37,9 @@ def test_mlflow_gets_everything_as_files(tmp_path, monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ALLOW_FILE_STORE"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    content = run_content()
+    content, scores = run_content(), torch.linspace(1, 3, 199)
     logger = mlflow_logger(tmp_path, run_name="resnet18-jl-100-0")
-    log_run(logger, **content)
+    log_run(logger, **content, calibration=calibrate(Measured(scores, scores)))
     finish(logger, failed=False)
     (run,) = (path.parent for path in (tmp_path / "mlflow").glob("*/*/artifacts"))
     assert "resnet18-jl-100-0" in (run / "tags" / "mlflow.runName").read_text()
@@ -47,6 +50,7 @@ def test_mlflow_gets_everything_as_files(tmp_path, monkeypatch):
     with (run / "artifacts" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == ["data/img0.png", "data/img1.png"]
+    assert all(float(row["p_value"]) > 0 and row["decision"] for row in rows)
     assert len(list((run / "artifacts" / "heatmaps").iterdir())) == len(content["pictures"])
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 

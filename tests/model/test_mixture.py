@@ -129,6 +129,14 @@ def same(ours, theirs):
     torch.testing.assert_close(*means, rtol=1e-4, atol=1e-5)
 
 
+def test_no_autocast_moves_a_patch_to_another_component(fitted):
+    x = fitted.embed(images(8, seed=6)).flatten(0, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, rounded = fitted.density.assign(x), x @ fitted.density.white.T
+    assert rounded.dtype == torch.bfloat16
+    assert torch.equal(found, fitted.density.assign(x))
+
+
 def test_layer_means_add_up_to_the_means(fitted):
     used = fitted.fit_state.moments.counts > 0
     total = fitted.layer_means.sum(dim=0)[used].double()
