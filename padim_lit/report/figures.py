@@ -37,7 +37,7 @@ COSTS = {
 }
 REFERENCE, FITTED = "identity (all C channels)", "eq. 15 fitted to jl, with its band"
 #: Of the report's Figure 3: what its curve is claimed to do.
-STEEP, WORK = "the report: steep from 50 to 200", "the report: jl at 150 does the work of this"
+STEEP, WORK = "steep, says the report", "reached by jl at 150, says it"
 EQ15, PREDICTED, ENDS = "eq. 15 fitted up to D = 200", "its prediction beyond", "where it ends"
 BEHIND = (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK)
 
@@ -300,7 +300,9 @@ def _legend(figure: Figure, note: str) -> None:
             order(name),
         ),
     )
-    columns = max(1, min(len(names), round(0.6 * figure.get_figwidth())))
+    # About 15 letters an inch, ten of them for the line in front of a name.
+    fit = round(15 * figure.get_figwidth() / (10 + max(map(len, names))))
+    columns = max(1, min(len(names), fit))
     legend = figure.legend(
         [entries[name] for name in names], names, loc="outside lower center", ncols=columns,
         frameon=False, title=note, title_fontsize=8, handlelength=3.2,
