@@ -77,8 +77,7 @@ class Detector(nn.Module):
         image_score: str = "max",
     ):
         super().__init__()
-        density = density or PerPosition(projection.dim)
-        self.ridge = Ridge(eps, eps_unit)
+        density, self.ridge = density or PerPosition(projection.dim), Ridge(eps, eps_unit)
         require_neighbourhood(neighbourhood)
         if projection.in_channels != backbone.embedding_dim:
             raise InputError(
