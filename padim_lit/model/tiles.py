@@ -55,6 +55,10 @@ def layout(
 
     Raises:
         InputError: h or w is no multiple of its tiles times the strides.
+
+    >>> rows, columns = layout((896, 448), (4, 1), (4, 8, 16))
+    >>> len(rows), columns
+    (4, [Span(start=0, stop=448, first=0, last=448)])
     """
     step = math.lcm(*strides)
     near = [max(1, round(s / (n * step))) * n * step for s, n in zip(shape, tiles, strict=True)]
@@ -86,6 +90,11 @@ def by_tiles(
 
     Raises:
         InputError: see `layout`; maps of other sizes.
+
+    >>> from torch.nn import functional as F
+    >>> features = lambda x: [F.avg_pool2d(x, 4), F.avg_pool2d(x, 8)]
+    >>> [tuple(maps.shape) for maps in by_tiles(features, torch.rand(1, 3, 64, 96), (2, 3), (4, 8))]
+    [(1, 3, 16, 24), (1, 3, 8, 12)]
     """
     rows, columns = layout(images.shape[-2:], tiles, strides)
     joined: list[list[Tensor]] = [[] for _ in strides]
