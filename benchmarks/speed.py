@@ -34,6 +34,7 @@ BACKBONES = {
         "feature_location": "expansion",
     },
     "wide_resnet50": {"model": "wide_resnet50_2.tv_in1k", "layers": [1, 2, 3]},
+    "resnet50v2": {"model": "resnet50v2", "layers": [1, 2, 3]},
     "resnet18": {"model": "resnet18.tv_in1k", "layers": [1, 2, 3]},
 }
 
