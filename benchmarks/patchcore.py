@@ -55,13 +55,13 @@ def main() -> None:
         return
     settings = settings_of(words)
     data = make_data(settings, settings.size)
-    table = Results(data, arguments.json)
+    table = Results({**data.facts, "backbone": settings.backbone["name"]}, arguments.json)
     for images in arguments.images or [len(data.train_items)]:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             write_images(folder, data, images)
             ours = [sys.executable, "-m", "benchmarks", "patchcore", *words, "--folder", scratch]
-            said = [word for word in words if not word.startswith("data")]
+            said = [word for word in words if not word.startswith(("data", "backbone.weights"))]
             table.add(measure(ours, folder, data, who=" ".join(["padim_lit", *said])))
             for coreset in arguments.coresets if arguments.anomalib else ():
                 write_backbone(folder, settings, arguments.layers, coreset)
@@ -165,23 +165,26 @@ def judged(data: AnomalyData, scores: Tensor, maps: Tensor) -> dict[str, float |
 class Results:
     """Rows, and their file, which is written after each."""
 
-    def __init__(self, data: AnomalyData, path: Path | None):
-        self.path, self.facts, self.rows = path, data.facts, []
+    def __init__(self, facts: dict[str, Any], path: Path | None):
+        self.path, self.facts, self.rows = path, facts, []
         if path and path.exists():
             known = json.loads(path.read_text())
-            if known["data"] != self.facts:
-                sys.exit(f"error: {path} is about other data: {known['data']}; give another --json")
+            if known["facts"] != facts:
+                sys.exit(
+                    f"error: {path} is about other data: {known['facts']}; give another --json"
+                )
             self.rows = known["rows"]
 
     def add(self, row: dict[str, Any]) -> None:
         key = row["who"], row["images"]
         self.rows = [old for old in self.rows if (old["who"], old["images"]) != key] + [row]
         if self.path:
-            content = {"data": self.facts, "rows": self.rows}
+            content = {"facts": self.facts, "rows": self.rows}
             self.path.write_text(json.dumps(content, indent=1) + "\n")
 
     def show(self) -> None:
-        table = Table(title=f"{self.facts['data']}; ÷ is over the bare backbone")
+        what = f"{self.facts['data']}, {self.facts['backbone']}"
+        table = Table(title=f"{what}; times are one core's, ÷ is over the bare backbone")
         columns = ("", "N", "image AUROC", "pixel AUROC", "AUPRO", "state", "fit s", "fit ÷")
         for column in (*columns, "score ÷ batch 1", "batch 8", "peak of the fit"):
             table.add_column(column, justify="right")

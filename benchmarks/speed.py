@@ -44,7 +44,7 @@ BACKBONES = {
     },
     "efficientnet_lite0_blocks": {"model": "tf_efficientnet_lite0", "layers": [1, 2, 3]},
     "wide_resnet50": {"model": "wide_resnet50_2.tv_in1k", "layers": [1, 2, 3]},
-    "resnet50": {"model": "resnet50.tv_in1k", "layers": [1, 2, 3]},
+    "resnet50v2": {"model": "resnet50v2", "layers": [1, 2, 3]},
     "resnet18": {"model": "resnet18.tv_in1k", "layers": [1, 2, 3]},
 }
 # Good images that the state is made of before anything is timed; a mixture's centroids too.
