@@ -185,15 +185,17 @@ class Results:
     def show(self) -> None:
         what = f"{self.facts['data']}, {self.facts['backbone']}"
         table = Table(title=f"{what}; times are one core's, ÷ is over the bare backbone")
-        columns = ("", "N", "image AUROC", "pixel AUROC", "AUPRO", "state", "fit s", "fit ÷")
-        for column in (*columns, "score ÷ batch 1", "batch 8", "peak of the fit"):
+        columns = ("", "N", "image AUROC", "pixel AUROC", "AUPRO", "state", "fit s", "÷")
+        score = ("score ms, batch 1", "÷", "batch 8", "÷")
+        for column in (*columns, *score, "peak of the fit"):
             table.add_column(column, justify="right")
         for row in sorted(self.rows, key=lambda row: (row["images"], row["who"])):
             aurocs = (row[name] for name in ("image_auroc", "pixel_auroc", "pixel_aupro"))
+            score = [(row[f"score_ms_{b}"], row[f"score_ratio_{b}"]) for b in (1, 8)]
             table.add_row(
                 row["who"], str(row["images"]), *("–" if a is None else f"{a:.3f}" for a in aurocs),
                 readable(row["bytes"]), f"{row['fit_s']:.1f}", f"{row['fit_ratio']:.2f}",
-                *(f"{row[f'score_ratio_{size}']:.2f}" for size in (1, 8)),
+                *(cell for ms, ratio in score for cell in (f"{ms:.0f}", f"{ratio:.2f}")),
                 readable(row["peak_bytes"]),
             )  # fmt: skip
         Console(width=150).print(table)
