@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from padim_lit.deploy.predictor import Prediction, Predictor, load
     from padim_lit.errors import InputError
     from padim_lit.model.backbone import Backbone
+    from padim_lit.model.both import Both
     from padim_lit.model.density import Density, PerPosition
     from padim_lit.model.detector import Detector
     from padim_lit.model.learned import NPCA, Fisher
@@ -20,6 +21,7 @@ __all__ = [
     "JL",
     "NPCA",
     "Backbone",
+    "Both",
     "Density",
     "Detector",
     "Fisher",
@@ -42,6 +44,7 @@ _FILES = {
     "errors": ("InputError",),
     "deploy.predictor": ("Prediction", "Predictor", "load"),
     "model.backbone": ("Backbone",),
+    "model.both": ("Both",),
     "model.density": ("Density", "PerPosition"),
     "model.detector": ("Detector",),
     "model.learned": ("NPCA", "Fisher"),

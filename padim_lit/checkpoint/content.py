@@ -74,7 +74,7 @@ def _require_memory(image_shape: Sequence[int]) -> None:
 
 def _require_positions(spec: dict[str, Any], positions: int) -> None:
     # A grid of the user's own may be as coarse as it likes; a mixture has no position.
-    if spec["density"] == "position" and not _is_int(spec["grid"]):
+    if spec["density"] in ("position", "both") and not _is_int(spec["grid"]):
         pixels = math.prod(spec["image_shape"])
         _require(pixels <= positions * MOST_STRIDE**2, "spec: image_shape beside so few positions")
 

@@ -4,7 +4,7 @@ Moments add and subtract (Chan, Golub and LeVeque 1979), so the result is the de
 on all (remaining) images gives, up to rounding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -157,7 +157,12 @@ def remove_images(detector: Detector, state: FitState, what: str) -> Safety:
             "more often than it holds them); give those that it was fitted on, unchanged"
         )
     rest = whole.subtract(state, left)
-    safety = _safety(whole.moments, rest.moments, detector.ridge)
+    safety = Safety(0.0, 0)
+    for part, some in detector.density.parts(detector.positions):
+        ridge = replace(detector.ridge, shrinkage=part.shrinkage)
+        found = _safety(whole.moments.at(some), rest.moments.at(some), ridge)
+        error, negative = max(safety.error, found.error), safety.negative + found.negative
+        safety = Safety(error, negative)
     if safety.negative:
         raise InputError(
             f"{what}: at {safety.negative} positions rounding is larger than what would be left; "

@@ -47,15 +47,19 @@ class Graph(nn.Module):
         self.backbone, self.projection = detector.backbone, detector.projection
         self.anomaly_map, self.grid = detector.anomaly_map, detector.map_grid
         self.add_up = detector.add_up
-        kind = OfPositions if detector.density.per_position else OfComponents
-        self.distances = kind(detector.mean.float(), whitening)
+        mean = detector.mean.float()
+        self.parts = nn.ModuleList(
+            (OfPositions if density.per_position else OfComponents)(mean[some], whitening.at(some))
+            for density, some in detector.density.parts(detector.positions)
+        )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Images → score (B,), map (B,h,w) and, with a threshold, decision (B,) bool."""
         if self.preprocess:
             image = image.permute(0, 3, 1, 2).float() / 255
         layers = project(self.backbone(image), self, self.grid)
-        distances = self.distances(self.add_up(layers))
+        x = self.add_up(layers)
+        distances = torch.stack([part(x) for part in self.parts]).mean(dim=0)
         maps = self.anomaly_map(distances)
         score = image_score(self.anomaly_map.counted(distances), maps, self.how)
         if self.threshold is None:

@@ -1,11 +1,11 @@
 """What good images score under fits that do not know them, at no cost of images.
 
 Held-out images would be missing from the fit. Instead each training image is scored by the
-Gaussians of all the *others*, which follow in closed form from those of all (`leave_one_out`). What
-is learnt before the fit (fisher's and npca's Π, a mixture's centroids) has seen training images as
-well, and those score too low under it: where enough others remain, these alone are scored;
-elsewhere it is learnt again without them (`cross_fit`). A mixture has no closed form: its folds are
-left out whole. Leaving out one photo of a part leaves its near-duplicates in.
+Gaussians of all the *others*: a position's distance follows in closed form from that to those of
+all (`leave_one_out`), from a mixture's sums the image is subtracted. What is learnt before the fit
+(fisher's and npca's Π, a mixture's centroids) has seen training images as well, and those score too
+low under it: where enough others remain, these alone are scored; elsewhere it is learnt again
+without them (`cross_fit`). Leaving out one photo of a part leaves its near-duplicates in.
 """
 
 import logging
@@ -25,10 +25,11 @@ from padim_lit.deploy.over_images import Loop, over_images
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
+from padim_lit.model.density import Density
 from padim_lit.model.detector import Detector
-from padim_lit.model.gaussian import whiten
 from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.model.merging import subtract
+from padim_lit.model.moments import Moments
 from padim_lit.system.memory import available_bytes
 
 log = logging.getLogger(__name__)
@@ -129,14 +130,9 @@ def measure(
             known = [key in held for key in digests.keys(batch["digest"])]
         inside = torch.tensor(known, device=device)
         distances, reliable = detector.distances_of(x), ~inside
-        if not detector.density.per_position:
-            for i in inside.nonzero().flatten().tolist():
-                distances[i : i + 1] = _without(detector, x[i : i + 1])
-            reliable = torch.ones_like(inside)  # a refit, not a formula
-        elif inside.any():
-            left_out, trusted = leave_one_out(distances, detector.count)
-            distances = torch.where(inside.unsqueeze(1), left_out, distances)
-            reliable = reliable | trusted
+        if inside.any():
+            distances[inside], trusted = _left_out(detector, x[inside])
+            reliable[inside] = trusted
         unseen += int((~inside).sum()) if held is not None else 0
         # Whatever the backbone was computed in, as `Detector.forward` has it.
         with torch.autocast(distances.device.type, enabled=False):
@@ -152,17 +148,32 @@ def measure(
     return Measured(torch.cat(scores), torch.cat(maxima), unreliable, unseen)
 
 
-def _without(detector: Detector, x: Tensor) -> Tensor:
-    """Distances (1,P) of the embeddings (1,P,D) of an image of the fit under a fit without it.
+def _left_out(detector: Detector, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances (B,P) of embeddings (B,P,D) of images of the fit under fits without them.
 
-    Its patches are spread over many components, so there is no short formula: it is subtracted.
+    With (B,) bool: all of an image's distances are reliable.
     """
-    none, counted = detector.empty_state().moments, detector.anomaly_map.counted(x)
-    gone = detector.density.update(none, counted)
-    rest = subtract(detector.require_state().moments, gone)
-    whitening = whiten(rest, detector.ridge)
+    moments, whitening = detector.require_state().moments, detector.require_fitted()
+    found, reliable = [], torch.ones(len(x), dtype=torch.bool, device=x.device)
     with torch.autocast(x.device.type, enabled=False):
-        return detector.density.nearest(x, rest.mean, whitening)[0]
+        for part, some in detector.density.parts(detector.positions):
+            if part.per_position:
+                inside, _ = part.nearest(x, detector.mean[some], whitening.at(some))
+                distances, reliable = leave_one_out(inside, detector.count)
+            else:
+                # Its patches are spread over many components, so there is no short formula: each
+                # image is subtracted.
+                ones = [_without(detector, part, moments.at(some), one) for one in x.split(1)]
+                distances = torch.cat(ones)
+            found.append(distances)
+    return torch.stack(found).mean(dim=0), reliable
+
+
+def _without(detector: Detector, density: Density, moments: Moments, x: Tensor) -> Tensor:
+    none = density.empty(detector.positions, x.device)
+    rest = subtract(moments, density.update(none, detector.anomaly_map.counted(x)))
+    whitening = density.whiten(rest, detector.ridge)
+    return density.nearest(x, rest.mean, whitening)[0]
 
 
 @torch.no_grad()
@@ -174,11 +185,10 @@ def cross_fit(
 ) -> Measured:
     """Scores of training images under fits that have learnt nothing from them, not even Π.
 
-    The images are dealt into folds. For each, Π is learnt from as many images of the other folds
-    as at the fit, the Gaussians are fitted on all images under that Π, and those of the fold are
-    scored, each left out of them; a mixture learns its centroids, too, and is fitted on the other
-    folds alone. A new image is scored by a Π from all folds, so Π's from fewer
-    err on the safe side, if at all.
+    The images are dealt into folds. For each, Π and centroids are learnt from as many images of the
+    other folds as at the fit, the Gaussians are fitted on all images under them, and those of the
+    fold are scored, each left out of them. A new image is scored by a Π from all folds, so Π's from
+    fewer err on the safe side, if at all.
 
     The backbone runs once: its feature maps are held in memory meanwhile.
 
@@ -214,12 +224,11 @@ def cross_fit(
         others = [i for i in range(count) if i not in held]
         other = _blank(detector, known)
         learn(other, lambda n: numbered([others[i] for i in evenly_spaced(len(others), n)]))  # noqa: B023
-        state, closed = other.empty_state(), other.density.per_position
-        # Left out one at a time where that is a formula, else all together.
-        for batch in numbered(range(count) if closed else others):
+        state = other.empty_state()
+        for batch in numbered(range(count)):
             state = other.update_state(state, batch)
         other.set_state(state)
-        found.append(measure(other, numbered(fold), device, None if closed else ()))
+        found.append(measure(other, numbered(fold), device))
     scores, maxima = (torch.cat([getattr(f, k) for f in found]) for k in ("scores", "maxima"))
     return Measured(scores, maxima, sum(f.unreliable for f in found))
 
@@ -270,14 +279,15 @@ def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Lo
     count, learnt = len(dataset), max((one.fit_images for one in learners), default=0)
     seen = set(evenly_spaced(count, learnt))
     unseen = [i for i in range(count) if i not in seen]
-    if detector.density.per_position and (not learnt or len(unseen) >= UNSEEN):
+    if not learnt or len(unseen) >= UNSEEN:
         part = Subset(dataset, [unseen[i] for i in evenly_spaced(len(unseen), images)])
         work = partial(measure, detector, device=loop.device)
     else:
         log.info(
             "%s learnt from images that set the threshold: %d fits more, each without those that "
             "it scores",
-            *(" and ".join(one.name for one in learners) or detector.density.name, FOLDS),
+            " and ".join(one.name for one in learners),
+            FOLDS,
         )
         kept = min(count, _that_fit(detector))
         part = Subset(dataset, evenly_spaced(count, kept))

@@ -1,5 +1,6 @@
 """The method: backbone, projection, embedding, moments, Gaussians, anomaly map."""
 
 # So that every projection and density has registered its name wherever a checkpoint is read.
+from padim_lit.model import both as both
 from padim_lit.model import learned as learned
 from padim_lit.model import mixture as mixture

@@ -6,20 +6,24 @@ and add ``conf/density/NAME.yaml`` with its ``_target_``.
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from padim_lit.model.embedding import ProjectedLayer
-from padim_lit.model.gaussian import mahalanobis
+from padim_lit.model.gaussian import mahalanobis, whiten
 from padim_lit.model.moments import Moments, init, update
+from padim_lit.model.ridge import Ridge
 from padim_lit.model.triangular import Triangle
 
 #: Every subclass of `Density` by its name, where its module has been imported.
 DENSITIES: dict[str, type["Density"]] = {}
 #: The layers' shares → the embeddings that they add up to: (B,P,D).
 AddUp = Callable[[Sequence[ProjectedLayer]], Tensor]
+#: (B,P,...) → of those positions that count, (B,p,...).
+Counted = Callable[[Tensor], Tensor]
 
 
 class Density(nn.Module):
@@ -57,6 +61,10 @@ class Density(nn.Module):
     def gaussians(self, positions: int) -> int:
         """G, with P positions."""
 
+    def parts(self, positions: int) -> list[tuple["Density", slice]]:
+        """Densities whose distances are averaged, and which of the G Gaussians are whose."""
+        return [(self, slice(None))]
+
     def empty(self, positions: int, device: torch.device | str) -> Moments:
         """Moments of no patch."""
         return init(self.gaussians(positions), self.dim, device)
@@ -74,17 +82,26 @@ class Density(nn.Module):
     def update(self, moments: Moments, x: Tensor) -> Moments:
         """The moments with embeddings (B,P,D) too; their scatter is changed in place."""
 
+    def shares(self, layers: Sequence[ProjectedLayer], add_up: AddUp) -> Tensor:
+        """Each layer's part in the embeddings, (L,B,P,D), or averaged over images (L,1,P,D)."""
+        return torch.stack([add_up([layer]) for layer in layers])
+
     @abstractmethod
     def gather(
-        self, moments: Moments, layers: Sequence[ProjectedLayer], add_up: AddUp
+        self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
     ) -> tuple[Moments, Tensor]:
         """As `update`, and each layer's share of the batch's means (L,G,D).
 
         Args:
             moments: their scatter is changed in place.
-            layers: of the batch; their values may be changed.
-            add_up: see `AddUp`.
+            x: (B,P,D).
+            shares: see `shares`.
+            counted: see `Counted`.
         """
+
+    def whiten(self, moments: Moments, ridge: Ridge) -> Triangle:
+        """The factors that `nearest` takes, see `padim_lit.model.gaussian.whiten`."""
+        return whiten(moments, replace(ridge, shrinkage=self.shrinkage))
 
     @abstractmethod
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
@@ -113,13 +130,15 @@ class PerPosition(Density):
     def update(self, moments: Moments, x: Tensor) -> Moments:
         return update(moments, x)
 
-    def gather(
-        self, moments: Moments, layers: Sequence[ProjectedLayer], add_up: AddUp
-    ) -> tuple[Moments, Tensor]:
+    def shares(self, layers: Sequence[ProjectedLayer], add_up: AddUp) -> Tensor:
         # Averaged on each layer's own grid, which is smaller.
-        means = [layer.values.mean(dim=0, keepdim=True) for layer in layers]
-        shares = [add_up([ProjectedLayer(m, x.dims)]) for m, x in zip(means, layers, strict=True)]
-        return update(moments, add_up(layers)), torch.cat(shares)
+        means = [ProjectedLayer(x.values.mean(dim=0, keepdim=True), x.dims) for x in layers]
+        return super().shares(means, add_up)
+
+    def gather(
+        self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
+    ) -> tuple[Moments, Tensor]:
+        return update(moments, x), shares.mean(dim=1)
 
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
         distances = mahalanobis(x, mean, whitening)

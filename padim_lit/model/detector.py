@@ -12,7 +12,7 @@ from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density, PerPosition
 from padim_lit.model.embedding import ProjectedLayer, add_up, project
 from padim_lit.model.fit_state import FitState
-from padim_lit.model.gaussian import scoring_bytes, whiten
+from padim_lit.model.gaussian import scoring_bytes
 from padim_lit.model.grid import require_neighbourhood, resolve_grid
 from padim_lit.model.projection import Projection
 from padim_lit.model.ridge import Ridge
@@ -77,8 +77,7 @@ class Detector(nn.Module):
         image_score: str = "max",
     ):
         super().__init__()
-        density = density or PerPosition(projection.dim)
-        self.ridge = Ridge(eps, eps_unit, density.shrinkage)
+        density, self.ridge = density or PerPosition(projection.dim), Ridge(eps, eps_unit)
         require_neighbourhood(neighbourhood)
         if projection.in_channels != backbone.embedding_dim:
             raise InputError(
@@ -169,11 +168,10 @@ class Detector(nn.Module):
         Raises:
             InputError: features that are not finite; it names the image.
         """
-        layers = self.project(batch["image"])
-        for layer in layers:
+        for layer in (layers := self.project(batch["image"])):
             require_finite(layer.values, batch)
-        count = (lambda x: x) if self.density.per_position else self.anomaly_map.counted
-        moments, means = self.density.gather(state.moments, layers, lambda x: count(self.add_up(x)))
+        shares, x = self.density.shares(layers, self.add_up), self.add_up(layers)
+        moments, means = self.density.gather(state.moments, x, shares, self.anomaly_map.counted)
         return state.update(moments, means, len(batch["image"]), batch.get("digest"))
 
     def distances(self, images: Tensor) -> Tensor:
@@ -202,7 +200,10 @@ class Detector(nn.Module):
             raise InputError(
                 f"{state.count} training image: a covariance needs at least 2; add good images"
             )
-        self.mean, self.whitening = state.moments.mean, whiten(state.moments, self.ridge)
+        self.mean, self.whitening = (
+            state.moments.mean,
+            self.density.whiten(state.moments, self.ridge),
+        )
         self.layer_means, self.count = state.layer_means, state.count
         self.fit_state, self.calibration = state, None
 

@@ -1,14 +1,12 @@
 """A mixture of Gaussians over all patches, wherever they lie."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
-from padim_lit.model.density import AddUp, Density
-from padim_lit.model.embedding import ProjectedLayer
+from padim_lit.model.density import Counted, Density
 from padim_lit.model.moments import Moments, update_groups
 from padim_lit.model.triangular import Triangle
 
@@ -127,12 +125,12 @@ class Mixture(Density):
         return update_groups(moments, x[owner.argsort(stable=True)], sizes)
 
     def gather(
-        self, moments: Moments, layers: Sequence[ProjectedLayer], add_up: AddUp
+        self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
     ) -> tuple[Moments, Tensor]:
-        shares = torch.stack([add_up([layer]).flatten(0, 1) for layer in layers])  # (L,n,D)
-        x = add_up(layers).flatten(0, 1)  # as `Detector.embed` has it, to the last bit
+        x = counted(x).flatten(0, 1)
+        shares = torch.stack([counted(share).flatten(0, 1) for share in shares])  # (L,n,D)
         owner = self.assign(x)
-        sums = shares.new_zeros(len(layers), self.components, self.dim)
+        sums = shares.new_zeros(len(shares), self.components, self.dim)
         sizes = owner.bincount(minlength=self.components).clamp(min=1)
         means = sums.index_add_(1, owner, shares) / sizes.unsqueeze(1)
         return self._update(moments, x, owner), means

@@ -11,7 +11,7 @@ import errno
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -201,16 +201,39 @@ def fit_and_score(
         chosen = evenly_spaced(train.images, projection.fit_images)
         batches = (train.embedding(every, [i], range(height)) for i in chosen)
         projection.learn(*patch_statistics(batches))
-    distances = {d: torch.empty(test.images, height * width) for d in dims}
-    times = RunTimes(0.0, dict.fromkeys(distances, 0.0), dict.fromkeys(distances, 0.0))
-    densities = {d: density(d, projection.seed).to(train.device) for d in distances}
-    ridges = {d: replace(ridge, shrinkage=one.shrinkage) for d, one in densities.items()}
-    if not all(one.per_position for one in densities.values()):
-        for d, one in densities.items():
-            _score_all(projection, one, train, test, ridges[d], distances[d], times)
+    times = RunTimes(0.0, dict.fromkeys(dims, 0.0), dict.fromkeys(dims, 0.0))
+    densities = {d: density(d, projection.seed).to(train.device) for d in times.factor}
+    parts = {d: one.parts(height * width) for d, one in densities.items()}
+    how, found = (train, test, ridge, times), []
+    for of_dims in zip(*parts.values(), strict=True):
+        some = {d: part for d, (part, _) in zip(parts, of_dims, strict=True)}
+        out = {d: torch.empty(test.images, height * width) for d in parts}
+        if all(part.per_position for part in some.values()):
+            _score_positions(projection, some, *how, out, bands, advance)
+        else:
+            for d, part in some.items():
+                _score_all(projection, part, *how, out[d])
+        found.append(out)
+    if not any(part.per_position for part, _ in of_dims):
         for _ in bands:
             advance()
-        return distances, times
+    return {d: torch.stack([out[d] for out in found]).mean(dim=0) for d in parts}, times
+
+
+def _score_positions(
+    projection: Projection,
+    densities: Mapping[int, Density],
+    train: FeatureStore,
+    test: FeatureStore,
+    ridge: Ridge,
+    times: RunTimes,
+    distances: Mapping[int, Tensor],
+    bands: Sequence[range],
+    advance: Callable[[], None],
+) -> None:
+    """Distances (N_test,P) of every d into `distances`, where each position has its Gaussian."""
+    width = train.grid[1]
+    ridges = {d: replace(ridge, shrinkage=one.shrinkage) for d, one in densities.items()}
     for band in bands:
         positions = slice(band.start * width, band.stop * width)
         start = time.perf_counter()
@@ -232,7 +255,6 @@ def fit_and_score(
                 out[images : images + CHUNK, positions] = mahalanobis(x, mean, whitening).cpu()
             times.score[d] += time.perf_counter() - start
         advance()
-    return distances, times
 
 
 def _score_all(
@@ -241,8 +263,8 @@ def _score_all(
     train: FeatureStore,
     test: FeatureStore,
     ridge: Ridge,
-    out: Tensor,
     times: RunTimes,
+    out: Tensor,
 ) -> None:
     """Distances (N_test,P) into `out` where patches of all positions share their Gaussians."""
     d, whole = density.dim, range(train.grid[0])
@@ -256,7 +278,7 @@ def _score_all(
     state = density.empty(len(out[0]), train.device)
     for x in train.embeddings(projection, whole):
         state = density.update(state, x[..., rows] * factor)
-    whitening = whiten(state, ridge)
+    whitening = density.whiten(state, ridge)
     times.factor[d] += time.perf_counter() - start  # all of it is this d's own
     for i, x in enumerate(test.embeddings(projection, whole)):
         start = time.perf_counter()

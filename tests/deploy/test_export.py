@@ -37,7 +37,7 @@ KINDS = {
     "jl": ["proj=jl", "dim=8"],
     "subset": ["proj=subset", "dim=9", "image_score=topk", "grid=null"],
     "fisher": ["proj=fisher", "dim=70", "proj.fit_images=3", "grid=5"],
-    "mixture": ["proj=jl", "dim=9", "density=mixture", "density.components=40", "neighbourhood=3"],
+    "both": ["proj=jl", "dim=9", "density=both", "density.components=40", "neighbourhood=3"],
 }
 
 

@@ -9,7 +9,7 @@ from _helpers.fits import fit_on_images
 from hypothesis import given
 from hypothesis import strategies as st
 
-from padim_lit import JL, NPCA, Backbone, Detector, Fisher, InputError, Mixture
+from padim_lit import JL, NPCA, Backbone, Both, Detector, Fisher, InputError, Mixture
 from padim_lit.deploy.calibration import choose
 from padim_lit.deploy.left_out import (
     FOLDS,
@@ -201,9 +201,10 @@ def test_without_the_memory_for_all_feature_maps_fewer_images_are_taken(detector
     assert len(measure_training(model, samples, 500, Loop(torch.device("cpu"), 4)).scores) == 7
 
 
-def test_an_image_of_a_mixture_is_left_out_by_a_fit_without_it():
+@pytest.mark.parametrize("kind", [Mixture, Both])
+def test_an_image_of_a_mixture_is_left_out_by_a_fit_without_it(kind):
     backbone = Backbone("test_resnet", weights="random")
-    model = Detector(backbone, JL(backbone.embedding_dim, 6), (64, 64), Mixture(6, components=4))
+    model = Detector(backbone, JL(backbone.embedding_dim, 6), (64, 64), kind(6, components=4))
     images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     model.density.learn(model.embed(images).flatten(0, 1))
     fit_on_images(model.eval(), images)
@@ -211,8 +212,9 @@ def test_an_image_of_a_mixture_is_left_out_by_a_fit_without_it():
     for i in range(8):
         other = deepcopy(model)
         fit_on_images(other, torch.cat([images[:i], images[i + 1 :]]))
-        assert float(other(images[i : i + 1])[0]) == pytest.approx(float(found.scores[i]), rel=1e-4)
-    assert found.unreliable == 0
+        # A position's formula is exact for another ε, see `leave_one_out`.
+        expected = pytest.approx(float(found.scores[i]), rel=1e-4 if kind is Mixture else 0.05)
+        assert float(other(images[i : i + 1])[0]) == expected
 
 
 def test_folds_of_a_mixture_learn_their_own_centroids():
@@ -221,12 +223,12 @@ def test_folds_of_a_mixture_learn_their_own_centroids():
     model = Detector(backbone, JL(backbone.embedding_dim, 6), (64, 64), density).eval()
     images = torch.rand(10, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     found = cross_fit(model, [{"image": images}])
-    for fold in range(FOLDS):
-        held = list(range(fold, 10, FOLDS))
-        others = [i for i in range(10) if i not in held]
+    for i in range(10):
+        fold, place = i % FOLDS, i // FOLDS
+        others = [k for k in range(10) if k % FOLDS != fold]
         other = deepcopy(model)
-        chosen = [others[i] for i in evenly_spaced(len(others), 6)]
+        chosen = [others[k] for k in evenly_spaced(len(others), 6)]
         learn(other, lambda n, chosen=chosen: [{"image": images[chosen]}])
-        fit_on_images(other, images[others])
-        scores = other(images[held])[0]
-        torch.testing.assert_close(found.scores[2 * fold : 2 * fold + 2], scores, rtol=1e-3, atol=0)
+        fit_on_images(other, torch.cat([images[:i], images[i + 1 :]]))
+        score = float(other(images[i : i + 1])[0])
+        assert float(found.scores[2 * fold + place]) == pytest.approx(score, rel=1e-3)

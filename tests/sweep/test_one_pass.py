@@ -8,7 +8,7 @@ import torch
 from _helpers.trees import build_tree
 from lightning.pytorch import Trainer
 
-from padim_lit import Backbone, InputError, Mixture, PaDiM, PerPosition
+from padim_lit import Backbone, Both, InputError, PaDiM, PerPosition
 from padim_lit.data import Folder
 from padim_lit.model.gaussian import scoring_bytes
 from padim_lit.model.projection import PROJECTIONS
@@ -105,15 +105,15 @@ def test_neighbours_beyond_a_band_count(data, backbone, tmp_path):
     )
 
 
-def test_a_mixture_equals_separate_runs(data, backbone, tmp_path):
-    density = partial(Mixture, components=5)
+def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(data, backbone, tmp_path):
+    density = partial(Both, components=5)
     made = make(data, backbone, tmp_path, 8, density)
     with torch.inference_mode():
         run = ProjectionRun("jl", 1, (4, 8))
         found = made.measure(run, run.draw(backbone.embedding_dim), [range(8)], lambda: None)
     made.close()
     for row in found.rows:
-        assert row["state_bytes"] == scoring_bytes(5, row["dim"])
+        assert row["state_bytes"] == scoring_bytes(64 + 5, row["dim"])
         _, expected = separate_run(data, backbone, "jl", row["dim"], 1, 8, density)
         ours = torch.from_numpy(found.scores[f"jl-{row['dim']}-1"])
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=0)

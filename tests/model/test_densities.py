@@ -1,10 +1,10 @@
-"""A mixture against a naive float64 reference, and that its fit is a sum."""
+"""Mixtures, alone and beside a Gaussian a position: a float64 reference; their fit is a sum."""
 
 import pytest
 import torch
 from _helpers.ranks import all_ranks
 
-from padim_lit import JL, Backbone, Detector, InputError, Mixture
+from padim_lit import JL, Backbone, Both, Detector, InputError, Mixture
 from padim_lit.checkpoint.state import load_detector, save_detector, slim_state
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.graph import Graph
@@ -22,12 +22,16 @@ def images(n, seed=0):
     return torch.rand(n, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
 
 
-def learnt(backbone, components=K, **how):
-    mixture = Mixture(D, components=components, **how)
+def learnt(backbone, components=K, kind=Mixture):
+    density = kind(D, components=components)
     jl = JL(backbone.embedding_dim, D)
-    detector = Detector(backbone, jl, (64, 64), mixture, neighbourhood=3)
-    mixture.learn(detector.embed(images(10)).flatten(0, 1))
+    detector = Detector(backbone, jl, (64, 64), density, neighbourhood=3)
+    density.learn(detector.embed(images(10)).flatten(0, 1))
     return detector.eval()
+
+
+def mixture(detector):
+    return getattr(detector.density, "mixture", detector.density)
 
 
 def state(detector, batch, split=4):
@@ -38,9 +42,9 @@ def state(detector, batch, split=4):
     return found
 
 
-@pytest.fixture(scope="module")
-def fitted(backbone):
-    detector = learnt(backbone)
+@pytest.fixture(scope="module", params=[Mixture, Both])
+def fitted(backbone, request):
+    detector = learnt(backbone, kind=request.param)
     detector.set_state(state(detector, images(10)))
     return detector
 
@@ -48,7 +52,7 @@ def fitted(backbone):
 def naive(detector, train, test, weight=D, eps=0.01):
     """Distances (B,P) in float64, each step written out: no sums, no factors, no bounds."""
     x = detector.embed(train).flatten(0, 1).double()
-    white, centroids = detector.density.white.double(), detector.density.centroids.double()
+    white, centroids = mixture(detector).white.double(), mixture(detector).centroids.double()
     near = torch.cdist(x @ white.T, centroids @ white.T).argmin(dim=1)
     groups = [x[near == k] for k in range(len(centroids))]
     own = [len(g) * torch.cov(g.T, correction=0) if len(g) else torch.zeros(D, D).double()
@@ -60,7 +64,16 @@ def naive(detector, train, test, weight=D, eps=0.01):
         sigma = (own[k] + weight * pooled) / (max(len(group) - 1, 0) + weight)
         sigma += eps * torch.eye(D)
         squares.append(((y - mean) @ torch.linalg.inv(sigma) * (y - mean)).sum(dim=1))
-    return torch.stack(squares).amin(dim=0).sqrt().view(len(test), -1)
+    distances = torch.stack(squares).amin(dim=0).sqrt().view(len(test), -1)
+    if detector.density.name == "both":
+        at_place = []
+        both = (detector.embed(batch).double().unbind(1) for batch in (train, test))
+        for x, y in zip(*both, strict=True):
+            inverse = torch.linalg.inv(torch.cov(x.T) + eps * torch.eye(D))
+            y = y - x.mean(dim=0)
+            at_place.append((y @ inverse * y).sum(dim=1).sqrt())
+        distances = (distances + torch.stack(at_place, dim=1)) / 2
+    return distances
 
 
 def test_distances_match_a_naive_reference_in_float64(fitted):
@@ -92,7 +105,9 @@ def test_more_components_than_a_covariance_needs_patches(backbone):
     assert detector.distances(images(3, seed=1)).isfinite().all()
 
 
-def test_a_patch_and_its_gaussian(fitted):
+def test_a_patch_and_its_gaussian(backbone):
+    fitted = learnt(backbone)
+    fitted.set_state(state(fitted, images(10)))
     x = fitted.embed(images(3, seed=2))
     distances, owner = fitted.density.nearest(x, fitted.mean, fitted.whitening)
     factors = fitted.whitening.square(symmetric=False)[owner]
@@ -100,8 +115,9 @@ def test_a_patch_and_its_gaussian(fitted):
     torch.testing.assert_close(z.norm(dim=2), distances, rtol=1e-4, atol=1e-4)
 
 
-def test_a_fit_is_a_sum(backbone):
-    detector, batch = learnt(backbone), images(10)
+@pytest.mark.parametrize("kind", [Mixture, Both])
+def test_a_fit_is_a_sum(backbone, kind):
+    detector, batch = learnt(backbone, kind=kind), images(10)
     whole = state(detector, batch)
     for other in (state(detector, batch, split=1), state(detector, batch.flip(0), split=3)):
         same(other, whole)
@@ -111,7 +127,7 @@ def test_a_fit_is_a_sum(backbone):
 
 
 def test_the_ranks_of_a_fit_add_theirs(backbone):
-    detector, batch = learnt(backbone), images(10)
+    detector, batch = learnt(backbone, kind=Both), images(10)
     parts = [state(detector, part) for part in batch.split([3, 7])]
     for found in all_ranks(parts, lambda mine, total, gather: mine.reduce(total, gather)):
         same(found, state(detector, batch))
@@ -132,9 +148,9 @@ def same(ours, theirs):
 def test_no_autocast_moves_a_patch_to_another_component(fitted):
     x = fitted.embed(images(8, seed=6)).flatten(0, 1)
     with torch.autocast("cpu", torch.bfloat16):
-        found, rounded = fitted.density.assign(x), x @ fitted.density.white.T
+        found, rounded = mixture(fitted).assign(x), x @ mixture(fitted).white.T
     assert rounded.dtype == torch.bfloat16
-    assert torch.equal(found, fitted.density.assign(x))
+    assert torch.equal(found, mixture(fitted).assign(x))
 
 
 def test_layer_means_add_up_to_the_means(fitted):

@@ -1,4 +1,4 @@
-"""density=mixture through every mode that the Gaussian per position goes through."""
+"""A mixture, beside a Gaussian a position, through every mode that the latter goes through."""
 
 import json
 
@@ -9,15 +9,15 @@ from _helpers.trees import build_tree
 
 from padim_lit.checkpoint.state import load_detector
 
-MIXTURE = ["density=mixture", "density.components=6", "neighbourhood=3", "image_score=topk"]
+BOTH = ["density=both", "density.components=6", "neighbourhood=3", "image_score=topk"]
 IMAGES = 12
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory, zygote):
-    here = tmp_path_factory.mktemp("mixture")
+    here = tmp_path_factory.mktemp("both")
     build_tree(here / "data", train=IMAGES, test={"good": 3, "crack": 3})
-    run(zygote, here, *TINY, *MIXTURE)
+    run(zygote, here, *TINY, *BOTH)
     return here
 
 
@@ -33,7 +33,7 @@ def load(path):
 
 def test_a_run_says_what_it_was_and_sets_a_threshold(here):
     metrics = json.loads((here / "run/metrics.json").read_text())
-    assert metrics["density"] == "mixture" and metrics["density/components"] == 6
+    assert metrics["density"] == "both" and metrics["density/components"] == 6
     assert metrics["neighbourhood"] == 3
     known = load(here / "run/model.ckpt").calibration
     assert len(known["scores"]) == IMAGES and known["threshold"] > 0
@@ -67,12 +67,12 @@ def test_fits_that_share_their_centroids_add_up(here, zygote):
     build_tree(here / "more", train=IMAGES + 5, test={"good": 1, "crack": 1})
     for file in sorted((here / "more/train/good").iterdir())[:IMAGES]:
         file.unlink()
-    more = [*TINY, *MIXTURE, "data.root=more", "hydra.run.dir=other"]
+    more = [*TINY, *BOTH, "data.root=more", "hydra.run.dir=other"]
     run(zygote, here, *more)
-    both = ["mode=merge", "ckpts=[run/model.ckpt,other/model.ckpt]", "hydra.run.dir=both"]
-    assert "learnt another density=mixture" in run(zygote, here, *both, code=1).err
+    merge = ["mode=merge", "ckpts=[run/model.ckpt,other/model.ckpt]", "hydra.run.dir=both"]
+    assert "learnt another density=both" in run(zygote, here, *merge, code=1).err
     run(zygote, here, *more, "learnt_from=run/model.ckpt")
-    run(zygote, here, *both)
+    run(zygote, here, *merge)
     assert load(here / "both/model.ckpt").count == IMAGES + 5
 
 
@@ -84,10 +84,10 @@ def test_new_good_images_calibrate_it(here, zygote):
 
 
 def test_a_checkpoint_of_it_is_tested_again(here, zygote):
-    run(zygote, here, *TINY, *MIXTURE, "ckpt=run/model.ckpt", "hydra.run.dir=again")
+    run(zygote, here, *TINY, *BOTH, "ckpt=run/model.ckpt", "hydra.run.dir=again")
     ours, theirs = (json.loads((here / f / "metrics.json").read_text()) for f in ("again", "run"))
     assert ours["test/image_auroc"] == theirs["test/image_auroc"]
-    other = [*TINY, *MIXTURE, "density.components=7", "ckpt=run/model.ckpt", "hydra.run.dir=no"]
+    other = [*TINY, *BOTH, "density.components=7", "ckpt=run/model.ckpt", "hydra.run.dir=no"]
     assert "components is 6 there and 7 here" in run(zygote, here, *other, code=1).err
 
 

@@ -1,0 +1,90 @@
+"""A Gaussian a position and a mixture over all positions, side by side."""
+
+import torch
+from torch import Tensor
+
+from padim_lit.model.density import Counted, Density, PerPosition
+from padim_lit.model.mixture import Mixture
+from padim_lit.model.moments import Moments
+from padim_lit.model.ridge import Ridge
+from padim_lit.model.triangular import Triangle
+
+
+class Both(Density):
+    """A Gaussian a position and a mixture, the distances to both averaged.
+
+    Is the patch unlike good ones at its place, M_position, and is it unlike good ones anywhere,
+    M_mixture? Where parts lie the same way the first asks more sharply, where they lie as they
+    fall the second; M = (M_position + M_mixture)/2 is near the better of the two without being
+    told which. Both are distances in standard deviations, so they need no weights.
+
+    Args:
+        dim: D.
+        seed, components, fit_images, shrinkage: of the `Mixture`.
+
+    Raises:
+        InputError: as `Mixture`.
+
+    >>> Both(dim=8, components=64).gaussians(positions=784)
+    848
+    """
+
+    name = "both"
+
+    def __init__(
+        self,
+        dim: int,
+        seed: int = 0,
+        components: int = 64,
+        fit_images: int = 100,
+        shrinkage: float | None = None,
+    ):
+        super().__init__(dim, seed)
+        self.position = PerPosition(dim, seed)
+        self.mixture = Mixture(dim, seed, components, fit_images, shrinkage)
+        self.options, self.fit_images = self.mixture.options, self.mixture.fit_images
+
+    def gaussians(self, positions: int) -> int:
+        return positions + self.mixture.components
+
+    def parts(self, positions: int) -> list[tuple[Density, slice]]:
+        return [(self.position, slice(positions)), (self.mixture, slice(positions, None))]
+
+    def empty(self, positions: int, device: torch.device | str) -> Moments:
+        moments = super().empty(positions, device)
+        moments.mean[positions:] = self.mixture.centroids
+        return moments
+
+    def learn(self, x: Tensor) -> None:
+        self.mixture.learn(x)
+
+    def update(self, moments: Moments, x: Tensor) -> Moments:
+        parts = self.parts(x.shape[1])
+        return _joined([part.update(moments.at(some), x) for part, some in parts], moments.scatter)
+
+    def gather(
+        self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
+    ) -> tuple[Moments, Tensor]:
+        found = [
+            part.gather(moments.at(some), x, shares, counted)
+            for part, some in self.parts(x.shape[1])
+        ]
+        means = torch.cat([means for _, means in found], dim=1)
+        return _joined([one for one, _ in found], moments.scatter), means
+
+    def whiten(self, moments: Moments, ridge: Ridge) -> Triangle:
+        parts = self.parts(len(moments.mean) - self.mixture.components)
+        found = [part.whiten(moments.at(some), ridge) for part, some in parts]
+        return Triangle(tuple(map(torch.cat, zip(*(one.bands for one in found), strict=True))))
+
+    def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
+        found = [
+            part.nearest(x, mean[some], whitening.at(some)) for part, some in self.parts(x.shape[1])
+        ]
+        return torch.stack([distances for distances, _ in found]).mean(dim=0), found[0][1]
+
+
+def _joined(parts: list[Moments], scatter: Triangle) -> Moments:
+    """Of the parts' Gaussians; `scatter` holds them all already."""
+    counts, mean = (torch.cat([getattr(m, k) for m in parts]) for k in ("counts", "mean"))
+    return Moments(counts, mean, scatter)
