@@ -30,10 +30,9 @@ from padim_lit import JL, Backbone
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
-from padim_lit.model.density import Density, PerPosition
+from padim_lit.density import DENSITIES
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced, learn
-from padim_lit.model.mixture import Mixture
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 
 BACKBONES = {
@@ -89,7 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=320, help="N that share the factoring")
     parser.add_argument("--side", type=int, default=224, help="image side in pixels")
     parser.add_argument("--grid", type=int, default=None)
-    parser.add_argument("--density", default="position", choices=("position", "mixture"))
+    parser.add_argument("--density", default="position", choices=DENSITIES)
     parser.add_argument("--components", type=int, default=256, help="K of the mixture")
     parser.add_argument("--neighbourhood", type=int, default=1)
     parser.add_argument("--weights", default="random", help="or pretrained, or a file")
@@ -119,8 +118,8 @@ def measure(
     """One row: seconds an image of backbone, fit and score, and the peak in bytes."""
     extractor = Backbone(**BACKBONES[backbone], weights=weights)
     projection = JL(extractor.embedding_dim, dim)
-    mixed = density == "mixture"
-    gaussians: Density = Mixture(dim, components=components) if mixed else PerPosition(dim)
+    options = {} if density == "position" else {"components": components}
+    gaussians = DENSITIES[density](dim, **options)
     detector = Detector(
         extractor, projection, (side, side), gaussians, grid=grid, neighbourhood=neighbourhood
     ).to(device)
@@ -166,7 +165,7 @@ def measure(
         "images": images,
         "grid": list(detector.map_grid),
         "density": density,
-        "components": components if mixed else None,
+        **options,
         "neighbourhood": neighbourhood,
         "weights": extractor.source,
         "real_images": source is not None,
