@@ -202,7 +202,7 @@ def clock(device: torch.device) -> float:
 def report(rows: list[dict]) -> None:
     first = rows[0]
     table = Table(
-        title=f"batch {first['batch']}, {first['device']}, {torch.get_num_threads()} threads; "
+        title=f"density={first['density']}, batch {first['batch']}, {first['device']}, {torch.get_num_threads()} threads; "
         f"factoring and learning spread over {first['images']} images"
     )
     for column in (
