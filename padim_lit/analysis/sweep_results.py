@@ -297,8 +297,9 @@ def mean_and_sd(values: Sequence[float | None], digits: int) -> str:
     if not known:
         return MISSING
     text = f"{np.mean(known):.{digits}f}"
-    if len(known) > 1 and np.ptp(known) > 0:  # a deterministic method has no spread
-        text += f" ±{np.std(known, ddof=1):.{digits}f}"
+    sd = f"{np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else "0"
+    if float(sd):  # a deterministic method has no spread but rounding
+        text += f" ±{sd}"
     return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)})"
 
 
