@@ -234,13 +234,11 @@ def _score_positions(
     """Distances (N_test,P) of every d into `distances`, where each position has its Gaussian."""
     width = train.grid[1]
     ridges = {d: replace(ridge, shrinkage=one.shrinkage) for d, one in densities.items()}
-    if ridge.unit == "variance" and len(bands) > 1:
-        # One ε for all bands, whatever the memory: it takes a pass of its own.
-        within = _mean_variances(projection, train, bands)
-        for d in densities:
-            rows, factor = projection.nested(d)
-            eps = ridge.eps * float(within[rows.to(within.device)].mean()) * factor**2
-            ridges[d] = replace(ridges[d], eps=eps, unit="feature")
+    if len(bands) > 1 and any(r.unit == "variance" or r.shrinkage for r in ridges.values()):
+        # Of all bands, or results would depend on the memory; it takes a pass of its own.
+        within = [len(band) * patch_statistics(train.embeddings(projection, band))[0]
+                  for band in bands]  # fmt: skip
+        ridges = {d: replace(r, common=sum(within) / train.grid[0]) for d, r in ridges.items()}
     for band in bands:
         positions = slice(band.start * width, band.stop * width)
         start = time.perf_counter()
@@ -262,20 +260,6 @@ def _score_positions(
                 out[images : images + CHUNK, positions] = mahalanobis(x, mean, whitening).cpu()
             times.score[d] += time.perf_counter() - start
         advance()
-
-
-def _mean_variances(projection: Projection, train: FeatureStore, bands: Sequence[range]) -> Tensor:
-    """Variance within a position (D,), the mean over the positions of all bands, float64."""
-    total = torch.zeros(projection.dim, dtype=torch.float64, device=train.device)
-    for band in bands:
-        origin = train.embedding(projection, slice(0, 1), band)
-        sums = squares = torch.zeros_like(origin[0], dtype=torch.float64)
-        for x in train.embeddings(projection, band):
-            shifted = x - origin  # or the sums would cancel
-            sums = sums + shifted.sum(dim=0, dtype=torch.float64)
-            squares = squares + shifted.square().sum(dim=0, dtype=torch.float64)
-        total += ((squares - sums.square() / train.images) / (train.images - 1)).sum(dim=0)
-    return total / math.prod(train.grid)
 
 
 def _score_all(

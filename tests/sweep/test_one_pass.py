@@ -105,8 +105,10 @@ def test_neighbours_beyond_a_band_count(data, backbone, tmp_path):
     )
 
 
-def test_a_relative_eps_is_one_number_whatever_the_bands(ablation, backbone):
+@pytest.mark.parametrize("shrinkage", [0.0, 4.0])
+def test_what_all_positions_share_does_not_depend_on_the_bands(ablation, backbone, shrinkage):
     ablation.ridge = Ridge(0.1, "variance")
+    ablation.density = partial(PerPosition, shrinkage=shrinkage)
     height = ablation.grid[0]
     bands = [range(r, r + 4) for r in range(0, height, 4)]
     run = ProjectionRun("jl", 1, (4, 8))
