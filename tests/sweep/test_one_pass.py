@@ -107,6 +107,22 @@ def test_neighbours_beyond_a_band_count(data, backbone, tmp_path):
     )
 
 
+@pytest.mark.parametrize("shrinkage", [0.0, 4.0])
+def test_what_all_positions_share_does_not_depend_on_the_bands(ablation, backbone, shrinkage):
+    ablation.ridge = Ridge(0.1, "variance")
+    ablation.density = partial(PerPosition, shrinkage=shrinkage)
+    height = ablation.grid[0]
+    bands = [range(r, r + 4) for r in range(0, height, 4)]
+    run = ProjectionRun("jl", 1, (4, 8))
+    with torch.inference_mode():
+        whole, parts = (
+            ablation.score(run.draw(backbone.embedding_dim), run.dims, ranges)[0]
+            for ranges in ([range(height)], bands)
+        )
+    for d in run.dims:
+        torch.testing.assert_close(parts[d], whole[d], rtol=1e-4, atol=0)
+
+
 def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(data, backbone, tmp_path):
     density = partial(Both, components=5)
     made = make(data, backbone, tmp_path, 8, density)
