@@ -188,7 +188,7 @@ class Results:
         columns = ("", "N", "image AUROC", "pixel AUROC", "AUPRO", "state", "fit s", "÷")
         score = ("score ms, batch 1", "÷", "batch 8", "÷")
         for column in (*columns, *score, "peak of the fit"):
-            table.add_column(column, justify="right")
+            table.add_column(column, justify="right", overflow="fold")
         for row in sorted(self.rows, key=lambda row: (row["images"], row["who"])):
             aurocs = (row[name] for name in ("image_auroc", "pixel_auroc", "pixel_aupro"))
             score = [(row[f"score_ms_{b}"], row[f"score_ratio_{b}"]) for b in (1, 8)]
