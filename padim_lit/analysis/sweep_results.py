@@ -35,8 +35,8 @@ from padim_lit.system.console import MISSING
 RESAMPLED = {"test/image_auroc": 0, "test/pixel_auroc": 1}
 #: Constants that make two sweeps on the same data different experiments.
 SETTINGS = (
-    *("split_seed", "weights", "embedding_dim", "grid", "eps", "sigma"),
-    *("image_score", "image_size", "crop_size"),
+    *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),
+    *("eps", "eps_unit", "sigma", "image_score", "image_size", "crop_size"),
 )
 IDENTITY = ("proj", "dim", "seed")
 # What differs from job to job without making it another experiment.
@@ -297,8 +297,9 @@ def mean_and_sd(values: Sequence[float | None], digits: int) -> str:
     if not known:
         return MISSING
     text = f"{np.mean(known):.{digits}f}"
-    if len(known) > 1 and np.ptp(known) > 0:  # a deterministic method has no spread
-        text += f" ±{np.std(known, ddof=1):.{digits}f}"
+    sd = f"{np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else "0"
+    if float(sd):  # a deterministic method has no spread but rounding
+        text += f" ±{sd}"
     return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)})"
 
 

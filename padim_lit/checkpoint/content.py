@@ -201,6 +201,7 @@ _BACKBONE = {
     "mean": lambda v: isinstance(v, list) and all(map(_is_number, v)),
     "std": lambda v: isinstance(v, list) and all(map(_is_number, v)),
     "img_size": lambda v: v is None or _is_shape(v),
+    "tiles": _is_shape,
 }
 _SPEC = {
     "proj": _is_text,

@@ -31,6 +31,7 @@ from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import Projection
 from padim_lit.model.region_of_interest import RestrictedMap
 from padim_lit.model.ridge import Ridge
+from padim_lit.model.tiles import as_tiles
 from padim_lit.model.weights import architecture
 from padim_lit.padim import PaDiM
 from padim_lit.sweep.ablation import Ablation
@@ -78,7 +79,7 @@ def content_of(settings: Settings) -> dict[str, str]:
 
 
 def make_backbone(settings: Embedding) -> Backbone:
-    return instantiate(settings.backbone, seed=settings.seed)
+    return instantiate(settings.backbone, seed=settings.seed, tiles=settings.tiles)
 
 
 def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
@@ -180,7 +181,7 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     saved, provenance = state["spec"], state["provenance"]
     backbone = settings.backbone
     given: dict[str, Any] = {
-        "backbone": _given_backbone(backbone),
+        "backbone": {**_given_backbone(backbone), "tiles": as_tiles(settings.tiles)},
         **_given("proj", settings.proj),
         **_given("density", settings.density),
         "image_shape": list(data.image_shape),

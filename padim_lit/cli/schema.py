@@ -18,7 +18,7 @@ from padim_lit.errors import InputError
 #: Arguments that no config gives, because a run has them from elsewhere.
 FROM_THE_RUN = (
     *("image_size", "crop_size", "batch_size", "num_workers"),
-    *("in_channels", "dim", "seed", "state"),
+    *("in_channels", "dim", "seed", "state", "tiles"),
 )
 _PLAIN = (bool, int, float, str)
 

@@ -21,6 +21,7 @@ from padim_lit.model.detector import Detector
 from padim_lit.model.grid import require_neighbourhood
 from padim_lit.model.projection import require_seed
 from padim_lit.model.ridge import Ridge
+from padim_lit.model.tiles import as_tiles
 
 
 def _require_threshold(threshold: float) -> None:
@@ -41,6 +42,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "eps_unit": lambda unit: Ridge(unit=unit),
     "neighbourhood": require_neighbourhood,
     "image_score": require_image_score,
+    "tiles": as_tiles,
     "threshold": _require_threshold,
     "false_alarm_rate": require_rate,
 }
@@ -142,6 +144,7 @@ class Embedding(WithData):
     Args:
         image_size: shorter side in pixels before the crop, without one both; auto: the data's
         crop_size: centre crop in pixels; null keeps all; auto: null for folder, else mostly 224
+        tiles: of a large image, run one by one: a number a side, or [rows,columns]
         grid: patch positions along the longer side; auto: the second finest layer's; null: finest
         eps: ε on every covariance's diagonal
         eps_unit: of ε: feature (squared feature units, as in PaDiM) or variance (times the mean)
@@ -152,6 +155,7 @@ class Embedding(WithData):
     data: Any = MISSING
     image_size: Any = "auto"  # int, [h, w] or auto
     crop_size: Any = "auto"  # int, [h, w], null or auto
+    tiles: Any = 1  # int or [rows, columns]
     grid: Any = default_of(Detector, "grid")  # noqa: RUF009 - a constant
     eps: float = default_of(Detector, "eps")
     eps_unit: str = default_of(Detector, "eps_unit")

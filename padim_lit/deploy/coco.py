@@ -1,9 +1,8 @@
 """What mode=predict found as COCO JSON, which annotation tools and pycocotools read."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from padim_lit.deploy.regions import DIGITS
@@ -11,26 +10,8 @@ from padim_lit.deploy.regions import DIGITS
 CATEGORY = {"id": 1, "name": "defect", "supercategory": "defect"}
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The scored images of a predictions.jsonl, each file's last line alone.
-
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "predictions.jsonl"
-    >>> _ = file.write_text('{"path": "a.png", "score": 1}\\n{"path": "b.png", "error": ""}\\n')
-    >>> read_lines(file)
-    [{'path': 'a.png', 'score': 1}]
-    """
-    found = {}
-    with file.open("rb") as lines:
-        for line in lines:
-            row = json.loads(line)
-            if "error" not in row:
-                found[row["path"]] = row
-    return list(found.values())
-
-
 def to_coco(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """COCO's dict of images, one category and an annotation for each region.
+    """COCO's dict of the scored images in `lines`, one category and an annotation a region.
 
     File names are relative to the folder that all images lie in, ``info["root"]``. A segmentation
     is the outer outline, whose holes COCO's polygons cannot have; ``area`` leaves them out.
@@ -44,7 +25,7 @@ def to_coco(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     >>> found["annotations"][0]["bbox"], found["annotations"][0]["segmentation"]
     ([1, 2, 3, 6], [[1, 2, 4, 2, 4, 8]])
     """
-    lines = list(lines)
+    lines = [line for line in lines if "error" not in line]
     # Absolute, but with the links that were typed.
     folders = [PurePath(os.path.abspath(line["path"])).parent for line in lines]  # noqa: PTH100
     root = os.path.commonpath(folders) if folders else "."

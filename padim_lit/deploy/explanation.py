@@ -140,7 +140,9 @@ def _weights(detector: Detector, distances: Tensor, map: Tensor) -> Tensor:
     if detector.image_score == "max":
         peak = int(map.argmax())
         return weights(detector.anomaly_map, *divmod(peak, map.shape[1]))
-    counted = detector.anomaly_map.counted(torch.arange(len(distances))[None])[0]
+    counted = detector.anomaly_map.counted(
+        torch.arange(len(distances), device=distances.device)[None]
+    )[0]
     count = top_count(len(counted))
     found = torch.zeros_like(distances)
     found[counted[distances[counted].topk(count).indices]] = 1 / count

@@ -154,6 +154,19 @@ class ScoredFiles:
         os.truncate(self.json, end)
 
 
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The lines of a predictions.jsonl, of each image the last; one without an end is being made.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "predictions.jsonl"
+    >>> _ = file.write_text('{"path": "a.png", "score": 1}\\n{"path": "a.png", "score": 2}\\n{"')
+    >>> read_lines(file)
+    [{'path': 'a.png', 'score': 2}]
+    """
+    rows = map(json.loads, file.read_bytes().split(b"\n")[:-1])
+    return list({row["path"]: row for row in rows}.values())
+
+
 def _require_same(about: Path, model: dict[str, Any]) -> None:
     try:
         there = json.loads(about.read_text())

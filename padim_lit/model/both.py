@@ -36,7 +36,7 @@ class Both(Density):
         dim: int,
         seed: int = 0,
         components: int = 64,
-        fit_images: int = 100,
+        fit_images: int = 64,
         shrinkage: float | None = None,
     ):
         super().__init__(dim, seed)

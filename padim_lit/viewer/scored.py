@@ -1,6 +1,5 @@
 """Read what mode=predict left in a folder, or has left so far, and describe it for the page."""
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from padim_lit.analysis.result_files import load, require, unreadable
+from padim_lit.deploy.prediction_log import read_lines
 from padim_lit.errors import InputError
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.maps import read_maps
@@ -44,15 +44,11 @@ def read_scored(folder: Path) -> Scored:
     good = model.get("good_scores")
     if good is not None and not (isinstance(good, list) and all(map(_is_number, good))):
         raise InputError(f"{about}: good_scores must be numbers; run the job again")
-    rows: dict[str, dict[str, Any]] = {}
     try:
-        # The line that is just being written has no end yet.
-        for line in file.read_bytes().split(b"\n")[:-1]:
-            row = json.loads(line)
-            rows[row["path"]] = row if "error" in row else _checked(row)
+        rows = read_lines(file)
+        lines = [_checked(row) for row in rows if "error" not in row]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise unreadable(file, error) from error
-    lines = [row for row in rows.values() if "error" not in row]
     return Scored(folder, model, lines, len(rows) - len(lines))
 
 

@@ -1,9 +1,7 @@
 """One picture beside its heat map, as PNG, drawn without a figure: fast, for a stream."""
 
 import io
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
@@ -12,14 +10,12 @@ from padim_lit.deploy.explanation import Explanation
 from padim_lit.deploy.predictor import Prediction
 from padim_lit.deploy.regions import View, spread
 from padim_lit.visualization.palette import FOUND
-from padim_lit.visualization.panels import overlay
+from padim_lit.visualization.panels import FONT, drawable, overlay
 
 #: White pixels between two pictures, and pixels of the longer side of one.
 GAP, SIDE = 4, 2048
 # Of a picture's width: the height of letters, with a smallest, and the width of outlines.
 LETTERS, SMALLEST, LINES = 1 / 60, 11, 1 / 500
-# Pillow's own has no "×" and few names.
-FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
 def side_by_side(
@@ -77,7 +73,7 @@ def caption_of(found: Prediction, name: str, scale: tuple[float, float]) -> str:
     said = {True: ": defective", False: ": good", None: ""}[found.is_anomalous]
     threshold = "no threshold" if found.threshold is None else f"threshold {found.threshold:.2f}"
     colours = "colours {:.1f} to {:.1f}".format(*scale)
-    return f"{name}  |  score {found.score:.2f}, {threshold}{said}  |  {colours}"
+    return f"{drawable(name)}  |  score {found.score:.2f}, {threshold}{said}  |  {colours}"
 
 
 def _heat(picture: np.ndarray, map: np.ndarray, scale: tuple[float, float]) -> np.ndarray:

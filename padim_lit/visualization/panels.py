@@ -2,14 +2,18 @@
 
 import io
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
@@ -17,6 +21,8 @@ from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 
 OPACITY = 0.6
+#: What all text in pictures is set in: matplotlib brings it along.
+FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
 def common_scale(maps: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -41,7 +47,7 @@ def show(axes: Axes, image: np.ndarray, name: str, size: float = 10) -> None:
     """Show an image, grey (h, w) or RGB (h, w, 3) uint8, with its name above and no ticks."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     # A fixed y spares matplotlib the search for a free place, a quarter of the drawing time.
-    axes.set_title(name, fontsize=size, pad=4, y=1.0)
+    axes.set_title(drawable(name), fontsize=size, pad=4, y=1.0, parse_math=False)
     axes.set_axis_off()
     axes.autoscale(False)  # an outline at the border must not shrink the image
 
@@ -111,8 +117,18 @@ def write(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
 
 
 def drawable(text: str) -> str:
-    """`text` with "?" for what no font has, such as bytes of a name that are no UTF-8."""
-    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
+    r"""`text` with escapes for what the font has no letter for: a box would name no file.
+
+    >>> drawable("Prüfteil 部品")
+    'Prüfteil \\u90e8\\u54c1'
+    """
+    known = _letters()
+    return "".join(c if ord(c) in known or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+@cache
+def _letters() -> frozenset[int]:
+    return frozenset(FT2Font(str(FONT)).get_charmap())
 
 
 def inches(shape: tuple[int, int], side: float) -> float:

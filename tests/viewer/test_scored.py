@@ -133,6 +133,17 @@ def test_drift_is_told_against_the_good_images_of_the_fit(view, folder):
     assert f"above {shares[0]} % and {shares[1]} % of the known good images" in said
 
 
+def test_every_axis_has_ticks(view, folder):
+    for chart in ("#histogram", "#drift"):
+        for axis in (".ticks.upright span", ".ticks:not(.upright) span"):
+            assert len({float(text) for text in texts(view, f"{chart} {axis}")}) >= 3
+    at = "parseFloat([...document.querySelectorAll('#histogram .ticks:not(.upright) span')]"
+    place = view.js(f"{at}.at(-1).style.left)")
+    low, high = (view.js(f"sliderRange(content.scored[0])[{i}]") for i in (0, 1))
+    last = float(texts(view, "#histogram .ticks:not(.upright) span")[-1])
+    assert place == pytest.approx(100 * (last - low) / (high - low), abs=0.01)
+
+
 def test_decisions_are_exported_at_the_threshold(view, folder):
     choose(view, "input[name=exact]", 15)
     text = view.js("toCsv(now.run, now.threshold)")

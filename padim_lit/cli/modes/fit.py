@@ -44,6 +44,7 @@ from padim_lit.system.versions import made_with
 from padim_lit.visualization.gallery import Gallery
 from padim_lit.visualization.heatmaps import Look, remove_heatmaps, save_heatmaps
 from padim_lit.visualization.maps import write_maps
+from padim_lit.visualization.overlay import colours
 from padim_lit.visualization.panels import common_scale
 from padim_lit.visualization.predictions import TestScore, predictions_of, write_predictions
 from padim_lit.visualization.summary import MEANING, print_summary
@@ -238,17 +239,18 @@ class _Work:
         """Write all that a run leaves beside its checkpoint, metrics.json last; print the most."""
         settings, detector, folder = self.settings, self.model.detector, self.folder
         predictions, pictures = self.recorder.predictions, self.recorder.gallery.pictures()
-        scale = common_scale([picture.map for picture in pictures])
         title = "{data}, {backbone}, {proj} to {dim}".format(**results)
         known = detector.calibration
-        look = Look(
-            results["test/map_threshold"], results.get("test/image_threshold"), scale, title
-        )
+        thresholds_of_test = results["test/map_threshold"], results.get("test/image_threshold")
+        look = Look(*thresholds_of_test, common_scale([p.map for p in pictures]), title)
         if known is not None:
             known = recalibrate(known, settings.false_alarm_rate)
             if known["threshold"] is not None:  # what the checkpoint decides by
                 source = "Thresholds of the checkpoint, from good images alone"
-                look = Look(known["map_threshold"], known["threshold"], scale, title, source)
+                scale = colours(known["map_maxima"].numpy(), known["map_threshold"])  # as predict
+                look = Look(
+                    known["map_threshold"], known["threshold"], scale or look.scale, title, source
+                )
         heatmaps = save_heatmaps(
             folder / "heatmaps",
             pictures,

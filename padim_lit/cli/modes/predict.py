@@ -14,10 +14,10 @@ import numpy as np
 from padim_lit.cli.build import device_of
 from padim_lit.cli.settings import OnDevice
 from padim_lit.data.files import find_images, typed_path
-from padim_lit.deploy.coco import read_lines, to_coco
+from padim_lit.deploy.coco import to_coco
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
-from padim_lit.deploy.prediction_log import DECISIONS, ScoredFiles, Version
+from padim_lit.deploy.prediction_log import DECISIONS, ScoredFiles, Version, read_lines
 from padim_lit.deploy.predictor import Prediction, Predictor, Seen, load
 from padim_lit.deploy.regions import DIGITS, map_file, mask_file, spread
 from padim_lit.errors import InputError

@@ -59,10 +59,11 @@ function drawDrift(run, [low, high]) {
   const line = svg("line", { class: "now", x1: 0, x2: 1000 });
   place.append(
     el("div", { class: "legend" }, ...[["dot", "an image"], ["running", `median of the last ${span}`], ...(good.length ? [["band", `90 % of the ${good.length} known good images`]] : []), ["now", "threshold"]].map(([name, text]) => el("span", { class: `line ${name}` }, text))),
-    svg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", role: "img", "aria-label": "Scores by the time of the image files" },
+    el("div", { class: "plot" }, svg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", role: "img", "aria-label": "Scores by the time of the image files" },
       good.length ? svg("rect", { class: "band", x: 0, width: 1000, y: band[1], height: Math.max(0, band[0] - band[1]) }) : null,
       good.length ? svg("line", { class: "middle", x1: 0, x2: 1000, y1: band[2], y2: band[2] }) : null,
-      svg("path", { class: "dot", d: scores.map((score, at) => `M${x(at)} ${y(score)}h0`).join("") }), svg("path", { class: "running", d: running }), line));
+      svg("path", { class: "dot", d: scores.map((score, at) => `M${x(at)} ${y(score)}h0`).join("") }), svg("path", { class: "running", d: running }), line), ticks(low, high, y, { upright: true })),
+    ticks(1, n, (at) => x(at - 1) / 10, { whole: true }));
   const share = (value) => Math.round((100 * good.filter((score) => score < value).length) / good.length);
   const half = Math.min(span, n >> 1), [first, last] = [median(0, half), median(n - half, n)];
   place.append(el("p", { class: "note" }, `Scores by the time of the image files, oldest to the left. Median of the first ${half}: ${first.toFixed(2)}, of the last ${half}: ${last.toFixed(2)}`

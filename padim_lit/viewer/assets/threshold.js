@@ -80,9 +80,11 @@ function drawHistogram(run, [low, high]) {
     node.style.left = `${(100 * (t.value - low)) / (high - low)}%`;
     return node;
   });
+  const counts = { upright: true, whole: true };
   const keys = run.order ? [["good", `${run.good.length} known good images`], ["bad", `${run.scores.length} images scored`]] : [["good", "good images"], ["bad", "defective images"], ...(bars[2].some(Boolean) ? [["planted", "images with planted defects"]] : [])];
   place.append(el("div", { class: "legend" }, ...keys.map(([name, text]) => el("span", {}, svg("svg", { class: "swatch", viewBox: "0 0 34 14", "aria-hidden": "true" }, svg("rect", { class: name, width: 34, height: 14 })), `${text} by score`))),
-    el("div", { class: "letters" }, ...letters), drawing);
+    el("div", { class: "letters" }, ...letters), el("div", { class: "plot" }, drawing, ticks(0, up, (n) => 50 - (48 * n) / up, counts), ticks(1, under, (n) => 50 + (48 * n) / under, counts)),
+    ticks(low, high, (score) => (100 * (score - low)) / (high - low)));
   return (threshold) => {
     const x = Math.max(0, Math.min(1000, (1000 * (threshold - low)) / (high - low)));
     line.setAttribute("x1", x);
