@@ -1,13 +1,13 @@
 """Ours beside anomalib's PatchCore: same images, same frozen backbone, same metrics.
 
-    python -m benchmarks patchcore --anomalib ENV/bin/python --json out.json data=mvtec \
-        data.root=DIR data.category=screw
+    python -m benchmarks patchcore data=mvtec data.root=DIR data.category=screw \
+        --anomalib ENV/bin/python --json out.json
 
 ENV is a virtual environment with `pip install anomalib==2.7.0`. KEY=VALUEs are those of ``run.py``
 and say what ours is; PatchCore takes their data, images' size and backbone, whose block outputs of
-`--layers` it reads. Each contestant runs in a process of its own (`contest`), on one core.
-Its raw scores and maps are judged here. Rows that the file has already and that were not asked for
-stay, so that a new default needs no second coreset: without --anomalib only ours is measured.
+`--layers` it reads. Each contestant runs in a process of its own (`contest`), on one core, and its
+raw scores and maps are judged here. Rows that the file has already stay where this call does not
+measure them anew: without --anomalib it measures ours alone, and no coreset is chosen again.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from benchmarks.contest import FIT, batches, take_part
 from padim_lit.cli import config
 from padim_lit.cli.build import make_data, make_model
 from padim_lit.cli.instantiate import instantiate
+from padim_lit.cli.main import one_line_errors
 from padim_lit.cli.settings import Settings
 from padim_lit.data import AnomalyData
 from padim_lit.metrics import METRICS, ImageMetrics, PixelMetrics
@@ -202,4 +203,5 @@ class Results:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors(debugging=False):
+        main()
