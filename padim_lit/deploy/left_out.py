@@ -166,7 +166,7 @@ def _left_out(detector: Detector, x: Tensor) -> tuple[Tensor, Tensor]:
                 ones = [_without(detector, part, moments.at(some), one) for one in x.split(1)]
                 distances = torch.cat(ones)
             found.append(distances)
-    return torch.stack(found).mean(dim=0), reliable
+    return torch.stack(found).amin(dim=0), reliable
 
 
 def _without(detector: Detector, density: Density, moments: Moments, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A Gaussian a position and a mixture over all positions, side by side."""
+"""A Gaussian a position and a mixture over all positions together."""
 
 import torch
 from torch import Tensor
@@ -11,12 +11,12 @@ from padim_lit.model.triangular import Triangle
 
 
 class Both(Density):
-    """A Gaussian a position and a mixture, the distances to both averaged.
+    """A Gaussian a position and a mixture: a patch belongs to the nearest of its place's and the K.
 
-    Is the patch unlike good ones at its place, M_position, and is it unlike good ones anywhere,
-    M_mixture? Where parts lie the same way the first asks more sharply, where they lie as they
-    fall the second; M = (M_position + M_mixture)/2 is near the better of the two without being
-    told which. Both are distances in standard deviations, so they need no weights.
+    d² = min((x−μ_p)ᵀ Σ_p⁻¹ (x−μ_p), min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k)): a patch is as good ones are if
+    it is like those at its place, or like those of a kind that is found anywhere. Where parts lie
+    the same way the first knows good patches better, where they lie as they fall, or are few, the
+    second; nobody has to say which.
 
     Args:
         dim: D.

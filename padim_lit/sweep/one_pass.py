@@ -217,7 +217,7 @@ def fit_and_score(
     if not any(part.per_position for part, _ in of_dims):
         for _ in bands:
             advance()
-    return {d: torch.stack([out[d] for out in found]).mean(dim=0) for d in parts}, times
+    return {d: torch.stack([out[d] for out in found]).amin(dim=0) for d in parts}, times
 
 
 def _score_positions(

@@ -25,7 +25,7 @@ def images(n, seed=0):
 def learnt(backbone, components=K, kind=Mixture):
     density = kind(D, components=components)
     jl = JL(backbone.embedding_dim, D)
-    detector = Detector(backbone, jl, (64, 64), density, neighbourhood=3)
+    detector = Detector(backbone, jl, (64, 64), density, eps_unit="feature")
     density.learn(detector.embed(images(10)).flatten(0, 1))
     return detector.eval()
 
@@ -72,7 +72,7 @@ def naive(detector, train, test, weight=D, eps=0.01):
             inverse = torch.linalg.inv(torch.cov(x.T) + eps * torch.eye(D))
             y = y - x.mean(dim=0)
             at_place.append((y @ inverse * y).sum(dim=1).sqrt())
-        distances = (distances + torch.stack(at_place, dim=1)) / 2
+        distances = torch.minimum(distances, torch.stack(at_place, dim=1))
     return distances
 
 
