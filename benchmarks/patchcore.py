@@ -168,15 +168,19 @@ class Results:
 
     def __init__(self, facts: dict[str, Any], path: Path | None):
         self.path, self.facts, self.rows = path, facts, []
-        if path and path.exists():
-            known = json.loads(path.read_text())
-            if known["facts"] != facts:
-                sys.exit(
-                    f"error: {path} is about other data: {known['facts']}; give another --json"
-                )
-            self.rows = known["rows"]
+        self.read()
+
+    def read(self) -> None:
+        if not self.path or not self.path.exists():
+            return
+        known = json.loads(self.path.read_text())
+        if known["facts"] != self.facts:
+            about = f"{self.path} is about other data: {known['facts']}"
+            sys.exit(f"error: {about}; give another --json")
+        self.rows = known["rows"]
 
     def add(self, row: dict[str, Any]) -> None:
+        self.read()  # hours may have passed, and another call may have added its own
         key = row["who"], row["images"]
         self.rows = [old for old in self.rows if (old["who"], old["images"]) != key] + [row]
         if self.path:
