@@ -203,8 +203,7 @@ def report(rows: list[dict]) -> None:
     first = rows[0]
     table = Table(
         title=f"density={first['density']}, batch {first['batch']}, {first['device']}, "
-        f"{torch.get_num_threads()} threads; "
-        f"factoring and learning spread over {first['images']} images"
+        f"{torch.get_num_threads()} threads; factoring, learning over {first['images']} images"
     )
     for column in (
         *("backbone", "D", "grid", "backbone ms", "fit ÷ backbone", "score ÷ backbone"),

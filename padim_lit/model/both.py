@@ -20,7 +20,10 @@ class Both(Density):
 
     Args:
         dim: D.
-        seed, components, fit_images, shrinkage: of the `Mixture`.
+        seed, components, fit_images: of the `Mixture`.
+        shrinkage: ν, patches that the covariance pooled over all positions weighs in each one's
+            own, and the one pooled over all components likewise; None takes D/2. Without it few
+            images make a position's distances too large to be anyone's nearest.
 
     Raises:
         InputError: as `Mixture`.
@@ -39,9 +42,9 @@ class Both(Density):
         fit_images: int = 64,
         shrinkage: float | None = None,
     ):
-        super().__init__(dim, seed)
-        self.position = PerPosition(dim, seed)
-        self.mixture = Mixture(dim, seed, components, fit_images, shrinkage)
+        super().__init__(dim, seed, dim / 2 if shrinkage is None else shrinkage)
+        self.position = PerPosition(dim, seed, self.shrinkage)
+        self.mixture = Mixture(dim, seed, components, fit_images, self.shrinkage)
         self.options, self.fit_images = self.mixture.options, self.mixture.fit_images
 
     def gaussians(self, positions: int) -> int:
@@ -78,10 +81,12 @@ class Both(Density):
         return Triangle(tuple(map(torch.cat, zip(*(one.bands for one in found), strict=True))))
 
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
-        found = [
-            part.nearest(x, mean[some], whitening.at(some)) for part, some in self.parts(x.shape[1])
-        ]
-        return torch.stack([distances for distances, _ in found]).mean(dim=0), found[0][1]
+        positions = x.shape[1]
+        (place, at_place), (kind, of_kind) = (
+            part.nearest(x, mean[some], whitening.at(some)) for part, some in self.parts(positions)
+        )
+        owner = torch.where(place <= kind, at_place, of_kind + positions)
+        return torch.minimum(place, kind), owner
 
 
 def _joined(parts: list[Moments], scatter: Triangle) -> Moments:

@@ -212,7 +212,7 @@ def test_an_image_of_a_mixture_is_left_out_by_a_fit_without_it(kind):
     for i in range(8):
         other = deepcopy(model)
         fit_on_images(other, torch.cat([images[:i], images[i + 1 :]]))
-        # A position's formula is exact for another ε, see `leave_one_out`.
+        # A position's formula is exact for another ε and the same pooled covariance.
         expected = pytest.approx(float(found.scores[i]), rel=1e-4 if kind is Mixture else 0.05)
         assert float(other(images[i : i + 1])[0]) == expected
 
