@@ -1,13 +1,13 @@
 """Ours beside anomalib's PatchCore: same images, same frozen backbone, same metrics.
 
-    python -m benchmarks patchcore --anomalib ENV/bin/python --json out.json data=mvtec \
-        data.root=DIR data.category=screw
+    python -m benchmarks patchcore data=mvtec data.root=DIR data.category=screw \
+        --anomalib ENV/bin/python --json out.json
 
 ENV is a virtual environment with `pip install anomalib==2.7.0`. KEY=VALUEs are those of ``run.py``
 and say what ours is; PatchCore takes their data, images' size and backbone, whose block outputs of
-`--layers` it reads. Each contestant runs in a process of its own (`contest`), on one core.
-Its raw scores and maps are judged here. Rows that the file has already and that were not asked for
-stay, so that a new default needs no second coreset: without --anomalib only ours is measured.
+`--layers` it reads. Each contestant runs in a process of its own (`contest`), on one core, and its
+raw scores and maps are judged here. Rows that the file has already stay where this call does not
+measure them anew: without --anomalib it measures ours alone, and no coreset is chosen again.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from benchmarks.contest import FIT, batches, take_part
 from padim_lit.cli import config
 from padim_lit.cli.build import make_data, make_model
 from padim_lit.cli.instantiate import instantiate
+from padim_lit.cli.main import one_line_errors
 from padim_lit.cli.settings import Settings
 from padim_lit.data import AnomalyData
 from padim_lit.metrics import METRICS, ImageMetrics, PixelMetrics
@@ -167,15 +168,19 @@ class Results:
 
     def __init__(self, facts: dict[str, Any], path: Path | None):
         self.path, self.facts, self.rows = path, facts, []
-        if path and path.exists():
-            known = json.loads(path.read_text())
-            if known["facts"] != facts:
-                sys.exit(
-                    f"error: {path} is about other data: {known['facts']}; give another --json"
-                )
-            self.rows = known["rows"]
+        self.read()
+
+    def read(self) -> None:
+        if not self.path or not self.path.exists():
+            return
+        known = json.loads(self.path.read_text())
+        if known["facts"] != self.facts:
+            about = f"{self.path} is about other data: {known['facts']}"
+            sys.exit(f"error: {about}; give another --json")
+        self.rows = known["rows"]
 
     def add(self, row: dict[str, Any]) -> None:
+        self.read()  # hours may have passed, and another call may have added its own
         key = row["who"], row["images"]
         self.rows = [old for old in self.rows if (old["who"], old["images"]) != key] + [row]
         if self.path:
@@ -188,7 +193,7 @@ class Results:
         columns = ("", "N", "image AUROC", "pixel AUROC", "AUPRO", "state", "fit s", "÷")
         score = ("score ms, batch 1", "÷", "batch 8", "÷")
         for column in (*columns, *score, "peak of the fit"):
-            table.add_column(column, justify="right")
+            table.add_column(column, justify="right", overflow="fold")
         for row in sorted(self.rows, key=lambda row: (row["images"], row["who"])):
             aurocs = (row[name] for name in ("image_auroc", "pixel_auroc", "pixel_aupro"))
             score = [(row[f"score_ms_{b}"], row[f"score_ratio_{b}"]) for b in (1, 8)]
@@ -202,4 +207,5 @@ class Results:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors(debugging=False):
+        main()

@@ -7,7 +7,10 @@ are not there are refused by Hydra before anything runs.
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import hydra._internal.hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
@@ -17,11 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from padim_lit.cli import environment
 from padim_lit.cli.help import help_text
-from padim_lit.cli.instantiate import allow, require_targets
+from padim_lit.cli.instantiate import allow, require_hydras, require_targets
 from padim_lit.cli.modes import mode_of
 from padim_lit.cli.overrides import own_packages
 from padim_lit.cli.schema import load, schema
-from padim_lit.cli.settings import Settings
+from padim_lit.cli.settings import Embedding, Settings
 from padim_lit.errors import InputError
 
 _PACKAGE = Path(__file__).parents[1]
@@ -59,6 +62,15 @@ class ClassSource(ConfigSource):
         return []
 
 
+class CheckedLoader(ConfigLoaderImpl):
+    """Hydra's own, which makes nothing of a ``hydra`` section that names strange classes."""
+
+    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+        config = super().load_configuration(*args, **kwargs)
+        require_hydras(OmegaConf.to_container(config.hydra, resolve=False))
+        return config
+
+
 class ClassSearchPath(SearchPathPlugin):
     """Makes Hydra ask `ClassSource`."""
 
@@ -67,9 +79,10 @@ class ClassSearchPath(SearchPathPlugin):
 
 
 def register() -> None:
-    """Make Hydra know ``class/`` and the text of ``--help``."""
+    """Make Hydra know ``class/`` and the text of ``--help``, and look before it instantiates."""
     for plugin in (ClassSource, ClassSearchPath):
         Plugins.instance().register(plugin)
+    hydra._internal.hydra.ConfigLoaderImpl = CheckedLoader
     environment.register()
     OmegaConf.register_new_resolver("padim_lit.help", help_text, replace=True)
 
@@ -92,10 +105,15 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
     allow(own_packages(typed := list(typed)))  # a launcher's process has not seen the command line
     require_targets(plain)
     kind = mode_of(plain.get("mode")).settings_class()
-    for key in (word.lstrip("+~").partition("=")[0] for word in typed):
+    for key, _, value in (word.lstrip("+~").partition("=") for word in typed):
         group, dot, _ = key.partition(".")
         if dot and group in kind.imported:
             raise InputError(f"{key}: mode={kind.mode} reads no key of {group}; leave it out")
+        # A mode that scores with a checkpoint needs the modules of groups that it does not read.
+        unread = group in kind.imported and issubclass(kind, Embedding)
+        if unread and value not in map(str, plain.get("projs") or ()):
+            some = f"give projs=[{value}]" if group == "proj" else "leave it out"
+            raise InputError(f"{key}={value}: mode={kind.mode} does not use it; {some}")
     full = OmegaConf.merge(OmegaConf.structured(kind), plain)
     for group in GROUPS:
         node = full.get(group)

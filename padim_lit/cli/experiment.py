@@ -136,7 +136,15 @@ class SweepReport(HydraCallback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         SweepReport.began = True
         typed = read_overrides(list(config.hydra.overrides.task))
-        jobs.begin_sweep(Path(config.hydra.sweep.dir), folder_name(typed))
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            jobs.begin_sweep(folder, folder_name(typed))
+        except InputError as error:
+            reason = getattr(error.__cause__, "strerror", None) or one_line(error)
+            sys.exit(
+                f"error: the sweep folder {folder} cannot be made ({reason}); set hydra.sweep.dir "
+                "to one that can"
+            )
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)

@@ -1,6 +1,7 @@
 """Objects from `_target_`s, and which targets a config may name."""
 
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pkgutil import resolve_name
@@ -13,6 +14,12 @@ from padim_lit.errors import InputError
 
 #: Packages of which a config may name classes, and the module whose functions make loggers.
 _ALLOWED, _LOGGERS = {"padim_lit", "lightning"}, "padim_lit.cli.tracking"
+# What Hydra makes of its own section.
+_HYDRAS = re.compile(
+    r"(hydra\.experimental|hydra\._internal\.core_plugins|hydra_plugins)\.[\w.]+"
+    r"|padim_lit\.cli\.experiment\.SweepReport"
+    r"|(logging\.(handlers\.)?|colorlog\.)\w*(Handler|Formatter|Filter)"
+)
 _own: set[str] = set()
 
 
@@ -57,6 +64,19 @@ def require_targets(node: Any, key: str = "") -> None:
     elif isinstance(node, list):
         for part in node:
             require_targets(part, key)
+
+
+def require_hydras(node: Any, key: str = "hydra") -> None:
+    """As `require_targets`, for Hydra's own section, of which it makes plugins and loggers."""
+    for name, part in node.items() if isinstance(node, dict) else enumerate(node):
+        if name in ("_target_", "class", "()") and isinstance(part, str):
+            if not _HYDRAS.fullmatch(part) and part.partition(".")[0] not in _own:
+                raise InputError(
+                    f"{key}.{name}={part}: Hydra's section names its own callbacks, launchers and "
+                    "loggers alone; if it is a package of yours, add own=[PACKAGE]"
+                )
+        elif isinstance(part, dict | list):
+            require_hydras(part, f"{key}.{name}")
 
 
 def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:

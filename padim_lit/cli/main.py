@@ -7,8 +7,10 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import hydra
 from hydra.errors import HydraException
@@ -22,6 +24,16 @@ from padim_lit.sweep import folders, launchers
 from padim_lit.system.console import never_fail_to_print
 from padim_lit.system.orphans import end_with_parent
 
+# Seconds; more than a further rank takes to end with the first, see `end_with_parent`.
+_PATIENCE = 2.0
+
+
+def leave(line: str) -> NoReturn:
+    """End with one line on stderr, in all: what failed in every rank is the first one's to say."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(_PATIENCE)
+    sys.exit(f"error: {line}")
+
 
 @contextmanager
 def one_line_errors(debugging: bool) -> Iterator[None]:
@@ -31,7 +43,7 @@ def one_line_errors(debugging: bool) -> Iterator[None]:
     except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
         if debugging:
             raise
-        sys.exit(f"error: {messages.one_line(error)}")
+        leave(messages.one_line(error))
     except KeyboardInterrupt:
         if experiment.SweepReport.began:
             again = "the same command again does the jobs that are missing"
@@ -40,7 +52,7 @@ def one_line_errors(debugging: bool) -> Iterator[None]:
     except Exception as error:
         if debugging or not (reason := launchers.error_line(error)):
             raise
-        sys.exit(f"error: {reason}")
+        leave(reason)
 
 
 def prepare(words: list[str]) -> list[str]:
@@ -75,10 +87,12 @@ def main() -> None:
         sys.argv[1:] = prepare(sys.argv[1:])
         try:
             task()
-        except OSError as error:
-            if isinstance(error, HydraException) or not error.filename:
+        except (OSError, ValueError) as error:
+            # Where the folder is there already, it is the log file that logging cannot open.
+            cause = error if isinstance(error, OSError | InputError) else error.__cause__
+            if isinstance(cause, HydraException) or not getattr(cause, "filename", None):
                 raise
             raise InputError(
-                f"the run folder {error.filename} cannot be made ({error.strerror}); "
+                f"the run folder: {cause.filename} cannot be made ({cause.strerror}); "
                 "set hydra.run.dir (with -m: hydra.sweep.dir) to one that can"
             ) from error

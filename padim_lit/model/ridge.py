@@ -60,6 +60,11 @@ class Ridge:
         if self.unit == "variance":
             variances = common.diagonal() if rows is None else common.diagonal()[rows] * factor**2
             eps *= float(variances.mean())
+            if self.eps and not eps:
+                raise InputError(
+                    "the good images do not vary at all, so eps_unit=variance leaves ε at 0; give "
+                    "more than copies of one image, or use eps_unit=feature"
+                )
         return eps, (common, self.shrinkage) if self.shrinkage else None
 
 

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 _HOST_MEMORY = re.compile(r"DefaultCPUAllocator|[Cc]annot allocate memory|std::bad_alloc")
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (is killed by signal|exited)")
+# Of gloo, and of NCCL.
+_PEER = re.compile(r"gloo.*(closed by peer|reset by peer|timed out)|remote process exited", re.I)
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS}
 _DISK = re.compile(r"PytorchStreamWriter failed|unexpected pos|No space left on device")
 
@@ -47,6 +49,8 @@ def error_line(error: BaseException, folder: Path | None = None) -> str | None:
             f"a process that reads images has ended ({text[:160]}); it may have run out of memory: "
             "set fewer num_workers, or num_workers=0"
         )
+    if isinstance(error, RuntimeError) and _PEER.search(text):
+        return "another process of this run has ended; its own line says why, if it had the time"
     if isinstance(error, NOT_FACTORED):
         return (
             f"the images' statistics cannot be factored ({text[:160]}); set a larger eps or a "

@@ -184,6 +184,9 @@ CONFIG = [
     Case("output below a file", "hydra.run.dir=file/run",
          ("file/run cannot be made", "hydra.run.dir"),
          lambda data: (data.parent / "file").write_text("")),
+    Case("a folder that no file can be made in", "hydra.run.dir=full",
+         ("full/run.log cannot be made", "hydra.run.dir"),
+         lambda data: (data.parent / "full" / "run.log").mkdir(parents=True)),
 ]  # fmt: skip
 
 
@@ -263,6 +266,8 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
         ("mode=export ckpt=a threshold=inf", ("threshold=inf", "finite")),
         ("mode=merge ckpts=[a,b] repeats=maybe", ("repeats=maybe", "refuse, count")),
         ("experiment=ablation data=folder data.root=b eps=nan", ("eps=nan", "0 or more")),
+        ("experiment=distortion data=folder density=mixture", ("density=mixture", "leave it out")),
+        ("experiment=ablation data=folder proj=npca", ("proj=npca", "give projs=[npca]")),
         ("experiment=figure4 data=folder data.root=b rows=0", ("rows=0", "at least 1")),
     ],
 )

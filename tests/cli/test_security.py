@@ -139,6 +139,8 @@ def test_nan_in_a_weights_file_is_named(tmp_path):
         "proj._target_=padim_lit.model.weights.torch.load",
         "proj._target_=padim_lit.system.atomic.write_text",
         "+trainer.plugins=[{_target_:lightning.fabric.utilities.cloud_io._load,path_or_url:x}]",
+        "+hydra.callbacks.x._target_=os.getcwd",
+        "hydra.job_logging.handlers.console.class=os.system",
     ],
 )
 def test_a_config_calls_nothing_but_what_it_may_name(zygote, tmp_path, override):

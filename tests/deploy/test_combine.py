@@ -130,11 +130,14 @@ def test_what_cannot_be_is_one_line(here, zygote, args, words):
 
 def test_learnt_projections_merge_only_when_one_was_taken_over(here, zygote):
     args = [a for a in TINY if not a.startswith(("data.root", "hydra.run.dir", "proj="))]
-    fits = (("a", "fa", ""), ("b", "fb", ""), ("b", "fc", "learnt_from=fa/model.ckpt"))
+    learnt = "learnt_from=fa/model.ckpt"
+    fits = (("a", "fa", ""), ("b", "fb", ""), ("b", "fc", learnt), ("a", "fd", learnt))
     for data, name, extra in fits:
         run = [*args, "proj=fisher", f"data.root={data}", f"hydra.run.dir={name}", *extra.split()]
         result = zygote.run(run, here)
         assert result.code == 0, result.err
+        known = "that the fit of learnt_from knows, too" in " ".join(result.out.split())
+        assert known == (name == "fd")  # whose threshold is too low
     assert not torch.equal(load(here, "fa").projection.matrix, load(here, "fb").projection.matrix)
     apart = zygote.run(["mode=merge", "ckpts=[fa/model.ckpt,fb/model.ckpt]"], here)
     assert apart.code == 1 and "learnt_from=fa/model.ckpt" in apart.err

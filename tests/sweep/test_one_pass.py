@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from _helpers.paper import paper
 from _helpers.trees import build_tree
 from lightning.pytorch import Trainer
 
@@ -57,7 +58,8 @@ def make(data, backbone, folder, grid, density=PerPosition, neighbourhood=1):
 def separate_run(data, backbone, name, dim, seed, grid, density=PerPosition, **how):
     projection = PROJECTIONS[name](backbone.embedding_dim, dim, seed)
     density = density(dim, seed)
-    model = PaDiM(backbone, projection, data.image_shape, density, grid=grid, **how)
+    how = paper(dim, grid=grid, **how) | {"density": density}
+    model = PaDiM(backbone, projection, data.image_shape, **how)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,

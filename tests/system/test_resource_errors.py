@@ -10,7 +10,9 @@ import torch
 from _helpers.cli import TINY, TINY_SWEEP, Result
 from _helpers.trees import build_tree
 
+from padim_lit.cli.main import leave
 from padim_lit.errors import InputError
+from padim_lit.system.orphans import _LOOK
 from padim_lit.system.resource_errors import error_line, halving, in_parts
 
 # Runs in the child before run.py does: the backbone takes at most so many images at once.
@@ -269,6 +271,17 @@ def test_a_disk_that_fills_while_a_file_is_written(faulty, here, mode):
     result = faulty(SMALL_FILES.format(most=most), *WRITERS[mode])
     one_line(result, "cannot be written", "run")
     whole_files(here / "run")
+
+
+def test_a_rank_that_lost_another_leaves_the_word_to_that_one(monkeypatch):
+    text = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"
+    assert "another process of this run has ended" in error_line(RuntimeError(text))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    with pytest.raises(SystemExit, match="error: a line"):
+        leave("a line")
+    assert sum(waited) > _LOOK  # by then this process has ended with the first, if that ends
 
 
 @pytest.mark.parametrize("mode", ["fit", "predict", "export"])

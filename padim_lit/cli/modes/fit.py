@@ -155,6 +155,7 @@ class _Work:
         if not settings.ckpt:
             fit_seconds = self.fit()
             notes += _strange_eps(detector)
+            notes += _taught(settings.learnt_from, detector)
             notes += _repeated(detector)
         test_seconds = None
         names = [name.removeprefix("test/") for name in MEANING]
@@ -313,6 +314,21 @@ def _strange_eps(detector: Detector) -> list[str]:
         f"eps={detector.ridge.eps:g} is {ratio:.2g} times the mean variance of these features, "
         f"{kind}; eps_unit=variance, the default, means the same for every backbone."
     ]
+
+
+def _taught(path: str | None, detector: Detector) -> list[str]:
+    """What to say of images that what was learnt elsewhere has seen there."""
+    if path is None:
+        return []
+    known, mine = checkpoint_format.read(path)[checkpoint_format.KEY]["digests"], detector.fit_state
+    if known is None or mine is None or mine.digests is None:
+        return []
+    seen = digests.shared(known, mine.digests)
+    said = (
+        f"Training images that the fit of learnt_from knows, too: {seen}. What it learnt may be of "
+        "them, and the threshold is too low then; mode=calibrate sets it from other images."
+    )
+    return [said] if seen else []
 
 
 def _repeated(detector: Detector) -> list[str]:
