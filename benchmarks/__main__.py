@@ -6,6 +6,7 @@ import sys
 NAMES = {
     "speed": "fit and score over the backbone's forward pass alone, and peak memory",
     "peers": "the same for PaDiM as usually written and for anomalib",
+    "patchcore": "detection, size and time beside anomalib's PatchCore, on real images",
     "scaling": "how cost grows with images, dimensions, positions and batch",
     "sweep": "one pass over the images against separate runs",
     "metrics": "pixel AUROC, AP and AUPRO of large maps",

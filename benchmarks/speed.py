@@ -2,10 +2,13 @@
 
     python -m benchmarks speed                      # both backbones, D = 100, 150 and 550
     python -m benchmarks speed --backbones wide_resnet50 --dims 150 --batch 1 --json out.json
+    python -m benchmarks speed --density mixture --neighbourhood 3 --dims 100 --batch 8 \
+        --weights pretrained --source DIR
 
-Random weights and random images serve: time does not depend on them. The three things that are
-compared (backbone, fit step, score step) take turns on the same batch, and medians are reported,
-so that a busy machine slows all of them alike. Each row runs in a process of its own, so that its
+Random weights and random images serve: time does not depend on them, except with a mixture, whose
+search ends sooner the more alike the images are: give it `--source`. The three things that are
+compared (backbone, fit step, score step) take turns on the same batch, and medians are reported, so
+that a busy machine slows all of them alike. Each row runs in a process of its own, so that its
 peak memory is its own.
 """
 
@@ -24,7 +27,12 @@ from rich.console import Console
 from rich.table import Table
 
 from padim_lit import JL, Backbone
+from padim_lit.data.files import find_images
+from padim_lit.data.items import Item, ItemDataset
+from padim_lit.data.transform import ResizeCrop
+from padim_lit.density import DENSITIES
 from padim_lit.model.detector import Detector
+from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 
 BACKBONES = {
@@ -33,9 +41,13 @@ BACKBONES = {
         "layers": [1, 2, 3],
         "feature_location": "expansion",
     },
+    "efficientnet_lite0_blocks": {"model": "tf_efficientnet_lite0", "layers": [1, 2, 3]},
     "wide_resnet50": {"model": "wide_resnet50_2.tv_in1k", "layers": [1, 2, 3]},
+    "resnet50v2": {"model": "resnet50v2", "layers": [1, 2, 3]},
     "resnet18": {"model": "resnet18.tv_in1k", "layers": [1, 2, 3]},
 }
+# Good images that the state is made of before anything is timed; a mixture's centroids too.
+FITTED = 100
 
 
 def main() -> None:
@@ -46,16 +58,9 @@ def main() -> None:
     rows = []
     for name in arguments.backbones:
         for dim in arguments.dims:
-            row = {
-                "backbone": name,
-                "dim": dim,
-                "batch": arguments.batch,
-                "images": arguments.images,
-                "side": arguments.side,
-                "grid": arguments.grid,
-                "repeats": arguments.repeats,
-                "device": arguments.device,
-            }
+            row = {**vars(arguments), "backbone": name, "dim": dim}
+            for key in ("backbones", "dims", "json", "row"):
+                del row[key]
             print(f"{name}, D = {dim} ...", file=sys.stderr)
             out = subprocess.run(
                 [sys.executable, __file__, "--row", json.dumps(row)],
@@ -76,12 +81,18 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES)[:2], choices=BACKBONES)
+    both = ["efficientnet_lite0", "wide_resnet50"]
+    parser.add_argument("--backbones", nargs="+", default=both, choices=BACKBONES)
     parser.add_argument("--dims", nargs="+", type=int, default=[100, 150, 550])
     parser.add_argument("--batch", type=int, default=32, help="as in conf/config.yaml")
     parser.add_argument("--images", type=int, default=320, help="N that share the factoring")
     parser.add_argument("--side", type=int, default=224, help="image side in pixels")
     parser.add_argument("--grid", type=int, default=None)
+    parser.add_argument("--density", default="position", choices=DENSITIES)
+    parser.add_argument("--components", type=int, default=256, help="K of the mixture")
+    parser.add_argument("--neighbourhood", type=int, default=1)
+    parser.add_argument("--weights", default="random", help="or pretrained, or a file")
+    parser.add_argument("--source", help="folder of good images")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
@@ -96,28 +107,40 @@ def measure(
     images: int,
     side: int,
     grid: int | None,
+    density: str,
+    components: int,
+    neighbourhood: int,
+    weights: str,
+    source: str | None,
     repeats: int,
     device: str,
 ) -> dict:
     """One row: seconds an image of backbone, fit and score, and the peak in bytes."""
-    extractor = Backbone(**BACKBONES[backbone], weights="random")
+    extractor = Backbone(**BACKBONES[backbone], weights=weights)
     projection = JL(extractor.embedding_dim, dim)
-    detector = Detector(extractor, projection, image_shape=(side, side), grid=grid).to(device)
+    options = {} if density == "position" else {"components": components}
+    gaussians = DENSITIES[density](dim, **options)
+    detector = Detector(
+        extractor, projection, (side, side), gaussians, grid=grid, neighbourhood=neighbourhood
+    ).to(device)
     where = torch.device(device)
-    x = torch.rand(batch, 3, side, side, device=where)
+    fitted, x = pictures(source, side, FITTED + batch).to(where).tensor_split([FITTED])
     keep_freed_memory()  # as run.py does
     with torch.inference_mode():
         reset_peak(where)
         detector.backbone(x)
         bare_peak = peak_bytes(where)
+        start = clock(where)
+        learn(detector, lambda images: [{"image": part} for part in fitted[:images].split(8)])
+        learning = clock(where) - start
         state = detector.empty_state()
+        for part in fitted.split(batch):
+            state = detector.update_state(state, {"image": part})
 
         def fit_step() -> None:
             nonlocal state
             state = detector.update_state(state, {"image": x})
 
-        for _ in range(2):  # warm up, and fill the state
-            fit_step()
         start = clock(where)
         detector.set_state(state)
         factor = clock(where) - start
@@ -134,17 +157,23 @@ def measure(
                 step()
                 seconds[name].append((clock(where) - start) / batch)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    fit = median["fit"] + factor / images
+    fit = median["fit"] + (learning + factor) / images
     return {
         "backbone": backbone,
         "dim": dim,
         "batch": batch,
         "images": images,
         "grid": list(detector.map_grid),
+        "density": density,
+        **options,
+        "neighbourhood": neighbourhood,
+        "weights": extractor.source,
+        "real_images": source is not None,
         "device": device,
         "backbone_ms": 1e3 * median["backbone"],
         "fit_ms": 1e3 * fit,
         "score_ms": 1e3 * median["score"],
+        "learning_s": learning,
         "factor_s": factor,
         "fit_ratio": fit / median["backbone"],
         "score_ratio": median["score"] / median["backbone"],
@@ -152,6 +181,16 @@ def measure(
         "peak_bytes": peak_bytes(where),
         "backbone_peak_bytes": bare_peak,
     }
+
+
+def pictures(source: str | None, side: int, count: int) -> torch.Tensor:
+    """(N,3,h,w) in [0, 1]: of a folder, evenly spread, again from its first on where it ends."""
+    if source is None:
+        return torch.rand(count, 3, side, side)
+    files = find_images(source)
+    chosen = [files[i] for i in evenly_spaced(len(files), count)]
+    seen = ItemDataset([Item(path) for path in chosen], ResizeCrop(side, None))
+    return torch.stack([seen[i % len(seen)]["image"] for i in range(count)])
 
 
 def clock(device: torch.device) -> float:
@@ -163,8 +202,8 @@ def clock(device: torch.device) -> float:
 def report(rows: list[dict]) -> None:
     first = rows[0]
     table = Table(
-        title=f"batch {first['batch']}, {first['device']}, {torch.get_num_threads()} threads; "
-        f"factoring spread over {first['images']} images"
+        title=f"density={first['density']}, batch {first['batch']}, {first['device']}, "
+        f"{torch.get_num_threads()} threads; factoring, learning over {first['images']} images"
     )
     for column in (
         *("backbone", "D", "grid", "backbone ms", "fit ÷ backbone", "score ÷ backbone"),

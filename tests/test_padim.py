@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from _helpers.paper import paper
 from lightning.pytorch import Trainer
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -64,7 +65,8 @@ def trainer(tmp_path, **kwargs):
 def make(projection=JL, dim=10, grid=None, **kwargs):
     backbone = Backbone("resnet18", weights="random")
     projection = projection(backbone.embedding_dim, dim, seed=0)
-    return PaDiM(backbone, projection, image_shape=(64, 64), grid=grid, **kwargs)
+    how = paper(projection.dim, grid=grid, **kwargs)
+    return PaDiM(backbone, projection, image_shape=(64, 64), **how)
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +329,9 @@ def test_a_strategy_that_shards_is_refused(monkeypatch):
 )
 def test_images_of_another_kind_than_the_model_is_made_for_are_refused(images, words):
     backbone = Backbone("test_resnet", weights="random")
-    detector = Detector(backbone, JL(backbone.embedding_dim, dim=4), image_shape=(64, 64))
+    detector = Detector(
+        backbone, JL(backbone.embedding_dim, dim=4), image_shape=(64, 64), **paper(4)
+    )
     with pytest.raises(InputError, match=words):
         detector.update_state(detector.empty_state(), {"image": images})
     detector.set_state(

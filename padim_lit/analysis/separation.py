@@ -7,6 +7,7 @@ has scores of proj=identity (before the projection) and of another projection (a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -125,7 +126,7 @@ def separations(folder: SweepFolder) -> dict[tuple[str, int], list[Separation]]:
         InputError: the folder holds no image scores, or none of proj=identity.
     """
     scores = folder.scores
-    if scores is None or BEFORE not in folder.projs:
+    if scores is None or BEFORE not in folder.projs or len(folder.projs) < 2:
         raise InputError(
             f"{folder.path} lacks scores.npz or proj={BEFORE}; run experiment=ablation "
             f"projs=[{BEFORE},jl] and give its folder"
@@ -141,24 +142,35 @@ def separations(folder: SweepFolder) -> dict[tuple[str, int], list[Separation]]:
     return found
 
 
+def mean_separations(folder: SweepFolder) -> list[dict[str, Any]]:
+    """A row for each projection and D, means over seeds; "q" is ε²D (eq. 14).
+
+    Raises:
+        InputError: see `separations`.
+    """
+    return [
+        {"proj": proj, "dim": dim, "before": seeds[0].auroc, "k": seeds[0].k.tolist()}
+        | {name: fmean(getattr(one, name) for one in seeds) for name in MEASURED}
+        | {"q": fmean(one.epsilon**2 * dim for one in seeds)}
+        for (proj, dim), seeds in separations(folder).items()
+    ]
+
+
 def separation_table(folder: SweepFolder) -> Table:
     """A row for each projection and D, means over seeds."""
-    found = separations(folder)
-    first = next(iter(found.values()))[0]
-    quartiles = ", ".join(f"{value:.3f}" for value in first.k)
+    rows = mean_separations(folder)
+    quartiles = ", ".join(f"{value:.3f}" for value in rows[0]["k"])
     table = Table(
         title=f"{folder.data}, eps={folder.constants.get('eps'):g}\nbefore the projection: "
-        f"{first.auroc:.3f} of pairs right, k {quartiles}",
+        f"{rows[0]['before']:.3f} of pairs right, k {quartiles}",
         title_justify="left", box=box.SIMPLE, collapse_padding=True, show_edge=False,
     )  # fmt: skip
     first_columns, columns = list(MEASURED.values())[:2], list(MEASURED.values())[2:]
     for name in ("proj", "D", *first_columns, "ε²D", *columns):
         table.add_column(name, justify="left" if name == "proj" else "right", no_wrap=True)
-    for (proj, dim), seeds in found.items():
-        mean = {name: fmean(getattr(one, name) for one in seeds) for name in MEASURED}
-        cells = [f"{value:.3f}" for value in mean.values()]
-        constant = fmean(one.epsilon**2 * dim for one in seeds)
-        table.add_row(proj, str(dim), *cells[:2], f"{constant:.2f}", *cells[2:])
+    for row in rows:
+        cells = [f"{row[name]:.3f}" for name in MEASURED]
+        table.add_row(row["proj"], str(row["dim"]), *cells[:2], f"{row['q']:.2f}", *cells[2:])
     return table
 
 

@@ -35,8 +35,8 @@ from padim_lit.system.console import MISSING
 RESAMPLED = {"test/image_auroc": 0, "test/pixel_auroc": 1}
 #: Constants that make two sweeps on the same data different experiments.
 SETTINGS = (
-    *("split_seed", "weights", "embedding_dim", "grid", "eps", "sigma"),
-    *("image_score", "image_size", "crop_size"),
+    *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),
+    *("eps", "eps_unit", "sigma", "image_score", "image_size", "crop_size"),
 )
 IDENTITY = ("proj", "dim", "seed")
 # What differs from job to job without making it another experiment.

@@ -83,9 +83,9 @@ def explain(detector: Detector, image: Tensor) -> Explanation:
     """Split the score of one image over layers and positions.
 
     With y = x − μ = Σ_l y_l the sum over the layers l, a squared distance is
-    M² = yᵀΣ⁻¹y = Σ_l y_lᵀΣ⁻¹y, so layer l has M_l = y_lᵀΣ⁻¹y / M of the distance M; where M is
-    the mean of two, so is M_l. The map is linear in the distances, and a score is one of its values
-    ("max") or a mean of distances ("topk"): a weighted sum Σ_p w_p M_p = Σ_p Σ_l w_p M_lp.
+    M² = yᵀΣ⁻¹y = Σ_l y_lᵀΣ⁻¹y, so layer l has M_l = y_lᵀΣ⁻¹y / M of the distance M. The map is
+    linear in the distances, and a score is one of its values ("max") or a mean of distances
+    ("topk"): a weighted sum Σ_p w_p M_p = Σ_p Σ_l w_p M_lp.
 
     Args:
         detector: fitted.
@@ -104,19 +104,16 @@ def explain(detector: Detector, image: Tensor) -> Explanation:
     features = detector.backbone(image[None].to(means.device))
     layers = project(features, detector.projection, detector.map_grid)
     shares = torch.cat([detector.add_up([layer]) for layer in layers])  # (L,P,D)
-    x, split = shares.sum(dim=0, keepdim=True), []
-    for density, some in detector.density.parts(detector.positions):
-        mean, factors, by_layer = detector.mean[some], whitening.at(some), means[:, some]
-        if not density.per_position:  # else they are each position's own already
-            owner = density.nearest(x, mean, factors)[1][0]
-            by_layer, factors = by_layer[:, owner], factors.map(lambda band: band[owner])  # noqa: B023
-        # W y_l of every layer, so that y_lᵀΣ⁻¹y = (W y_l)ᵀ(W y).
-        white = factors.times((shares - by_layer).transpose(0, 1).contiguous())  # (P,L,D)
-        total = white.sum(dim=1, keepdim=True)
-        norm = total.square().sum(dim=2).sqrt()[:, 0]
-        split.append((white * total).sum(dim=2).T / norm.clamp(min=1e-30))
-    by_layer = torch.stack(split).mean(dim=0)  # (L,P)
-    distances = by_layer.sum(dim=0)
+    x, factors = shares.sum(dim=0, keepdim=True), whitening
+    if not detector.density.per_position:  # else they are each position's own already
+        owner = detector.density.nearest(x, detector.mean, whitening)[1][0]
+        means, factors = means[:, owner], whitening.map(lambda band: band[owner])
+    parts = shares - means
+    # W y_l of every layer, so that y_lᵀΣ⁻¹y = (W y_l)ᵀ(W y).
+    white = factors.times(parts.transpose(0, 1).contiguous())  # (P,L,D)
+    total = white.sum(dim=1, keepdim=True)
+    distances = total.square().sum(dim=2).sqrt()[:, 0]
+    by_layer = (white * total).sum(dim=2).T / distances.clamp(min=1e-30)  # (L,P)
 
     maps = detector.anomaly_map(by_layer)
     by_position = _weights(detector, distances, maps.sum(dim=0))

@@ -59,7 +59,7 @@ class Graph(nn.Module):
             image = image.permute(0, 3, 1, 2).float() / 255
         layers = project(self.backbone(image), self, self.grid)
         x = self.add_up(layers)
-        distances = torch.stack([part(x) for part in self.parts]).mean(dim=0)
+        distances = torch.stack([part(x) for part in self.parts]).amin(dim=0)
         maps = self.anomaly_map(distances)
         score = image_score(self.anomaly_map.counted(distances), maps, self.how)
         if self.threshold is None:

@@ -44,16 +44,16 @@ FOLDS = 5
 UNSEEN = 99
 
 
-def leave_one_out(distances: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def leave_one_out(distances: Tensor, count: int, shrinkage: float = 0.0) -> tuple[Tensor, Tensor]:
     """Distances of training images under the Gaussians of the other N − 1 images.
 
     With y = x − μ and d² = yᵀΣ⁻¹y, leaving x out moves the mean to x − μ' = y N/(N−1) and the
-    scatter to S' = S − N/(N−1) yyᵀ, so by Sherman and Morrison (1950)
+    scatter to S' = S − N/(N−1) yyᵀ, so by Sherman and Morrison (1950), with m = N−1+ν
 
-        d'² = (N/(N−1))² · (N−2)/(N−1) · d² / (1 − h),   h = N d²/(N−1)².
+        d'² = (N/(N−1))² · (m−1)/m · d² / (1 − h),   h = N/(N−1) · d²/m.
 
-    This is exact for ε' = ε (N−1)/(N−2). With ε itself a distance is between 1 and
-    sqrt((N−1)/(N−2)) times as large: 0.16 % at most for N = 320.
+    This is exact for ε' = ε m/(m−1) and the same pooled covariance. With ε itself a distance is
+    between 1 and sqrt(m/(m−1)) times as large: 0.16 % at most for N = 320.
 
     A rounding error δ of d² becomes δ/(1 − h), large where N ≤ D and ε small: there h is nearly 1.
     1 − h is kept above 10⁻⁴, where float32 features and factors move a distance by up to 1 %
@@ -63,6 +63,7 @@ def leave_one_out(distances: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Args:
         distances: (B,P) of images that are in the moments, not squared.
         count: N, at least 3.
+        shrinkage: ν, see `padim_lit.model.ridge.Ridge`.
 
     Returns:
         (B,P) in `distances`' dtype, and (B,) bool: all of an image's distances are reliable.
@@ -76,10 +77,11 @@ def leave_one_out(distances: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     if count < 3:
         raise InputError(f"{count} training images: to leave one out takes at least 3")
-    square = distances.double().square()
-    left = 1 - square * (count / (count - 1) ** 2)
+    square, moved = distances.double().square(), count / (count - 1)
+    freedom = count - 1 + shrinkage
+    left = 1 - square * (moved / freedom)
     reliable = (left >= SMALLEST).all(dim=1)
-    factor = (count / (count - 1)) ** 2 * (count - 2) / (count - 1)
+    factor = moved**2 * (freedom - 1) / freedom
     return (square * factor / left.clamp(min=SMALLEST)).sqrt().to(distances.dtype), reliable
 
 
@@ -160,14 +162,14 @@ def _left_out(detector: Detector, x: Tensor) -> tuple[Tensor, Tensor]:
         for part, some in detector.density.parts(detector.positions):
             if part.per_position:
                 inside, _ = part.nearest(x, detector.mean[some], whitening.at(some))
-                distances, reliable = leave_one_out(inside, detector.count)
+                distances, reliable = leave_one_out(inside, detector.count, part.shrinkage)
             else:
                 # Its patches are spread over many components, so there is no short formula: each
                 # image is subtracted.
                 ones = [_without(detector, part, moments.at(some), one) for one in x.split(1)]
                 distances = torch.cat(ones)
             found.append(distances)
-    return torch.stack(found).mean(dim=0), reliable
+    return torch.stack(found).amin(dim=0), reliable
 
 
 def _without(detector: Detector, density: Density, moments: Moments, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A Gaussian a position and a mixture over all positions, side by side."""
+"""A Gaussian a position and a mixture over all positions together."""
 
 import torch
 from torch import Tensor
@@ -11,16 +11,19 @@ from padim_lit.model.triangular import Triangle
 
 
 class Both(Density):
-    """A Gaussian a position and a mixture, the distances to both averaged.
+    """A Gaussian a position and a mixture: a patch belongs to the nearest of its place's and the K.
 
-    Is the patch unlike good ones at its place, M_position, and is it unlike good ones anywhere,
-    M_mixture? Where parts lie the same way the first asks more sharply, where they lie as they
-    fall the second; M = (M_position + M_mixture)/2 is near the better of the two without being
-    told which. Both are distances in standard deviations, so they need no weights.
+    d² = min((x−μ_p)ᵀ Σ_p⁻¹ (x−μ_p), min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k)): a patch is as good ones are if
+    it is like those at its place, or like those of a kind that is found anywhere. Where parts lie
+    the same way the first knows good patches better, where they lie as they fall, or are few, the
+    second; nobody has to say which.
 
     Args:
         dim: D.
-        seed, components, fit_images, shrinkage: of the `Mixture`.
+        seed, components, fit_images: of the `Mixture`.
+        shrinkage: ν, patches that the covariance pooled over all positions weighs in each one's
+            own, and the one pooled over all components likewise; None takes D/2. Without it few
+            images make a position's distances too large to be anyone's nearest.
 
     Raises:
         InputError: as `Mixture`.
@@ -36,12 +39,12 @@ class Both(Density):
         dim: int,
         seed: int = 0,
         components: int = 64,
-        fit_images: int = 100,
+        fit_images: int = 64,
         shrinkage: float | None = None,
     ):
-        super().__init__(dim, seed)
-        self.position = PerPosition(dim, seed)
-        self.mixture = Mixture(dim, seed, components, fit_images, shrinkage)
+        super().__init__(dim, seed, dim / 2 if shrinkage is None else shrinkage)
+        self.position = PerPosition(dim, seed, self.shrinkage)
+        self.mixture = Mixture(dim, seed, components, fit_images, self.shrinkage)
         self.options, self.fit_images = self.mixture.options, self.mixture.fit_images
 
     def gaussians(self, positions: int) -> int:
@@ -78,10 +81,12 @@ class Both(Density):
         return Triangle(tuple(map(torch.cat, zip(*(one.bands for one in found), strict=True))))
 
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
-        found = [
-            part.nearest(x, mean[some], whitening.at(some)) for part, some in self.parts(x.shape[1])
-        ]
-        return torch.stack([distances for distances, _ in found]).mean(dim=0), found[0][1]
+        positions = x.shape[1]
+        (place, at_place), (kind, of_kind) = (
+            part.nearest(x, mean[some], whitening.at(some)) for part, some in self.parts(positions)
+        )
+        owner = torch.where(place <= kind, at_place, of_kind + positions)
+        return torch.minimum(place, kind), owner
 
 
 def _joined(parts: list[Moments], scatter: Triangle) -> Moments:

@@ -62,7 +62,7 @@ class Density(nn.Module):
         """G, with P positions."""
 
     def parts(self, positions: int) -> list[tuple["Density", slice]]:
-        """Densities whose distances are averaged, and which of the G Gaussians are whose."""
+        """Densities of which the nearest Gaussian counts, and which of the G are whose."""
         return [(self, slice(None))]
 
     def empty(self, positions: int, device: torch.device | str) -> Moments:

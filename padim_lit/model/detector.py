@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import AnomalyMap, image_score, require_image_score
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.density import Density, PerPosition
+from padim_lit.model.both import Both
+from padim_lit.model.density import Density
 from padim_lit.model.embedding import ProjectedLayer, add_up, project
 from padim_lit.model.fit_state import FitState
 from padim_lit.model.gaussian import scoring_bytes
@@ -29,7 +30,8 @@ class Detector(nn.Module):
         backbone: frozen feature extractor with C channels.
         projection: Π from C to D.
         image_shape: (h, w) of the images in pixels.
-        density: which Gaussians; None takes one a position.
+        density: which Gaussians; None takes `Both`. PaDiM's own is `PerPosition`, with eps=0.01,
+            eps_unit="feature", neighbourhood=1, image_score="max".
         eps: ε ≥ 0 added to every covariance's diagonal (eq. 4), in `eps_unit`.
         eps_unit: "feature" (squared, as in PaDiM) or "variance", see `Ridge`.
         neighbourhood: each patch is the mean of so many positions a side, see `add_up`.
@@ -50,9 +52,9 @@ class Detector(nn.Module):
     Raises:
         InputError: arguments that do not fit each other.
 
-    >>> from padim_lit import JL
-    >>> backbone = Backbone('test_resnet', weights='random')
-    >>> detector = Detector(backbone, JL(backbone.embedding_dim, dim=8), image_shape=(64, 64))
+    >>> from padim_lit import JL, PerPosition
+    >>> backbone, density = Backbone('test_resnet', weights='random'), PerPosition(dim=8)
+    >>> detector = Detector(backbone, JL(backbone.embedding_dim, dim=8), (64, 64), density)
     >>> state = detector.update_state(detector.empty_state(), {'image': torch.rand(4, 3, 64, 64)})
     >>> detector.set_state(state)
     >>> score, maps = detector(torch.rand(2, 3, 64, 64))
@@ -70,14 +72,14 @@ class Detector(nn.Module):
         image_shape: tuple[int, int] = (224, 224),
         density: Density | None = None,
         eps: float = 0.01,
-        eps_unit: str = "feature",
-        neighbourhood: int = 1,
+        eps_unit: str = "variance",
+        neighbourhood: int = 3,
         grid: int | str | None = "auto",
         sigma: float = 4.0,
-        image_score: str = "max",
+        image_score: str = "topk",
     ):
         super().__init__()
-        density, self.ridge = density or PerPosition(projection.dim), Ridge(eps, eps_unit)
+        density, self.ridge = density or Both(projection.dim, projection.seed), Ridge(eps, eps_unit)
         require_neighbourhood(neighbourhood)
         if projection.in_channels != backbone.embedding_dim:
             raise InputError(

@@ -60,8 +60,9 @@ class Fisher(Learned):
     the covariances within and between positions (Fisher 1936; λ as in regularised discriminant
     analysis). Nothing is random: every seed gives the same Π.
 
-    The rows are scaled so that ε = 0.01 weighs as 0.3 of the variance within a position, which
-    pulls every position's covariance towards the pooled one.
+    The rows are scaled so that ε = 0.01 squared feature units weighs as 0.3 of the variance within
+    a position, which pulls every position's covariance towards the pooled one. With ε relative to
+    that variance, take 0.1: good images that the fit does not know are likeliest there.
 
     Args:
         shrinkage: λ > 0, of the mean variance within a position, added to each channel's.

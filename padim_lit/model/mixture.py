@@ -54,8 +54,8 @@ class Mixture(Density):
         self,
         dim: int,
         seed: int = 0,
-        components: int = 256,
-        fit_images: int = 100,
+        components: int = 64,
+        fit_images: int = 64,
         shrinkage: float | None = None,
     ):
         if components < 1:
@@ -79,6 +79,8 @@ class Mixture(Density):
         return self.components
 
     def empty(self, positions: int, device: torch.device | str) -> Moments:
+        if not self.centroids.any():
+            raise InputError(f"density={self.name}: has no centroids; learn them before the fit")
         # A component that never gets a patch lies where its centroid does.
         moments = super().empty(positions, device)
         return Moments(moments.counts, self.centroids.double().to(device), moments.scatter)

@@ -23,6 +23,7 @@ class Ridge:
         unit: of ε: "feature", squared feature units as in PaDiM, or "variance": times the mean
             variance within a Gaussian, so that it means the same for every backbone.
         shrinkage: ν ≥ 0 patches that the `pooled` covariance weighs in each Gaussian's own.
+        common: `pooled` of all Gaussians, for moments that hold some of them; None: of the moments.
 
     Raises:
         InputError: negative or infinite, or another unit.
@@ -37,6 +38,7 @@ class Ridge:
     eps: float = 0.01
     unit: str = "feature"
     shrinkage: float = 0.0
+    common: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps < math.inf:
@@ -54,10 +56,15 @@ class Ridge:
         """ε in squared feature units and the prior, as `covariance` takes them; see `whiten`."""
         if self.unit == "feature" and not self.shrinkage:
             return self.eps, None
-        common, eps = pooled(moments), self.eps
+        common, eps = pooled(moments) if self.common is None else self.common, self.eps
         if self.unit == "variance":
             variances = common.diagonal() if rows is None else common.diagonal()[rows] * factor**2
             eps *= float(variances.mean())
+            if self.eps and not eps:
+                raise InputError(
+                    "the good images do not vary at all, so eps_unit=variance leaves ε at 0; give "
+                    "more than copies of one image, or use eps_unit=feature"
+                )
         return eps, (common, self.shrinkage) if self.shrinkage else None
 
 

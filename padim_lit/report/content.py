@@ -10,7 +10,9 @@ import numpy as np
 
 from padim_lit.analysis.claims import LEVEL, judge
 from padim_lit.analysis.curve import fit_performance
+from padim_lit.analysis.missed import missed
 from padim_lit.analysis.published import CATEGORIES, MEAN, averages, published
+from padim_lit.analysis.separation import BEFORE, mean_separations
 from padim_lit.analysis.sweep_results import (
     RESAMPLED,
     SETTINGS,
@@ -50,6 +52,11 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
         "projs": sorted({p for s in joined for p in s.projs}, key=order),
         "sweeps": [_sweep(s, name) for s, name in zip(joined, names, strict=True)],
         "table": [*_table(joined), *_mean_rows(joined)],
+        "separations": [
+            found | {"sweep": name}
+            for s, name in zip(joined, names, strict=True)
+            for found in _separations(s)
+        ],
         "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
         "warnings": warnings(joined, names),
     }
@@ -117,6 +124,7 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
                     "values": {k: v.tolist() for k, v in values.items()},
                     "mean": {k: float(v.mean()) for k, v in values.items()},
                     "sd": {k: _sd(v) for k, v in values.items()},
+                    "missed": asdict(found) if (found := missed(sweep, proj, dim)) else None,
                 }
             )
     return {
@@ -142,6 +150,16 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
             and (fit := _fit(sweep, "jl", f"test/{metric}", PREDICTED_FROM))
         ],
     }
+
+
+def _separations(sweep: SweepFolder) -> list[dict[str, Any]]:
+    """p, k and ε of eq. 11 to 13, where they can be measured."""
+    if BEFORE not in sweep.projs:
+        return []
+    try:
+        return mean_separations(sweep)
+    except InputError:  # no scores were kept, or no pair is in the right order
+        return []
 
 
 def _fit(

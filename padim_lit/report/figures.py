@@ -36,7 +36,10 @@ COSTS = {
     "total_ms": "backbone + scoring (ms/image)",
 }
 REFERENCE, FITTED = "identity (all C channels)", "eq. 15 fitted to jl, with its band"
+#: Of the report's Figure 3: what its curve is claimed to do.
+STEEP, WORK = "steep, says the report", "reached by jl at 150, says it"
 EQ15, PREDICTED, ENDS = "eq. 15 fitted up to D = 200", "its prediction beyond", "where it ends"
+BEHIND = (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK)
 
 
 def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
@@ -72,7 +75,7 @@ def files(
 
 
 def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Figure | None:
-    """The metric against D: a panel a data set, mean and ± sd over seeds, jl's fit of eq. 15."""
+    """The report's Figure 3: the metric against D, mean and ± sd over seeds, and its claims."""
 
     def panel(axes: Axes, sweep: Mapping[str, Any]) -> None:
         for proj, found in _by_proj(sweep, metric).items():
@@ -94,11 +97,24 @@ def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Fig
                 for edge in ("low", "high"):
                     axes.plot(fit["x"], fit[edge], "k:", linewidth=0.5)
                 axes.set_ylim(heights)
+        _mark_claims(axes, {(c["proj"], c["dim"]): c["mean"][metric] for c in
+                            sweep["configurations"]})  # fmt: skip
         axes.set_xlim(left=0)
         axes.set_xlabel("dimensions D")
 
     shown = [s for s in sweeps if len(dims_of(s, metric)) > 1]
     return _panels(shown, metric, panel, "mean and ± standard deviation over seeds", **size)
+
+
+def _mark_claims(axes: Axes, means: Mapping[tuple[str, int], float | None]) -> None:
+    """Where the report's claims on jl could be seen, if they were measured."""
+    if None not in (means.get(("jl", 50)), means.get(("jl", 200))):
+        axes.axvspan(50, 200, color=GRID, alpha=0.6, linewidth=0, zorder=0, label=STEEP)
+    few, many = means.get(("jl", 150)), means.get(("subset", 550))
+    if None not in (few, many):
+        axes.plot([150, 550], [many, many], color="black", linewidth=0.8, linestyle=(0, (5, 3)),
+                  label=WORK)  # fmt: skip
+        axes.plot([150, 150], sorted([few, many]), color="black", linewidth=0.8)
 
 
 def prediction(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
@@ -278,9 +294,15 @@ def _legend(figure: Figure, note: str) -> None:
         entries |= dict(zip(names, handles, strict=True))
     # What is drawn once, behind the projections.
     names = sorted(
-        entries, key=lambda name: (name in (FITTED, REFERENCE, EQ15, PREDICTED, ENDS), order(name))
+        entries,
+        key=lambda name: (
+            name in (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK),
+            order(name),
+        ),
     )
-    columns = max(1, min(len(names), round(0.6 * figure.get_figwidth())))
+    # About 15 letters an inch, ten of them for the line in front of a name.
+    fit = round(15 * figure.get_figwidth() / (10 + max(map(len, names))))
+    columns = max(1, min(len(names), fit))
     legend = figure.legend(
         [entries[name] for name in names], names, loc="outside lower center", ncols=columns,
         frameon=False, title=note, title_fontsize=8, handlelength=3.2,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from padim_lit.analysis.missed import RATE
 from padim_lit.analysis.published import DIM, contradictions
 from padim_lit.metrics import METRICS
 from padim_lit.report import tables
@@ -49,7 +50,10 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         contradictions=contradictions(),
         fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
         predictions={m: tables.fits(sweeps, m, "predictions") for m in DRAWN},
+        separation=tables.separations(content["separations"]),
         numbers=tables.numbers(sweeps),
+        missed=[m for s in sweeps for c in s["configurations"] if (m := c["missed"])],
+        rate=RATE,
         dagger=any(tables.planted(s["constants"], "pixel_auroc") for s in sweeps),
         evidence=tables.evidence,
         settings=tables.settings,

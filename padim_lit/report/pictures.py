@@ -14,7 +14,7 @@ from padim_lit.errors import InputError
 
 #: File → what it shows.
 PICTURES = {
-    "figure4.png": "The same test images under each projection: image, truth, heat maps, masks.",
+    "figure4.png": "Figure 4: the same test images under each projection: truth, heat maps, masks.",
     "heatmaps/overview.png": "Highest- and lowest-scoring defects, highest-scoring good images.",
 }
 WIDTH, QUALITY = 1400, 88

@@ -11,6 +11,7 @@ from padim_lit.analysis.published import (
     averages,
     published,
 )
+from padim_lit.analysis.separation import MEASURED
 from padim_lit.metrics import METRICS
 from padim_lit.report.figures import DRAWN
 from padim_lit.report.text import brief, interval, known, number, share, size, spread
@@ -70,6 +71,7 @@ def answer(sweeps: Sequence[Mapping[str, Any]], all_projections: bool) -> Table:
                 Cell(f"{c['proj']}, D = {c['dim']:,}"),
                 Cell(*_mean(c, "image_auroc"), best=all_projections and c is chosen[0]),
                 Cell(*_mean(c, "pixel_auroc", planted(sweep["constants"], "pixel_auroc"))),
+                _missed(c["missed"]),
                 _cost(c, "state_bytes", size),
                 _cost(c, "score/ms_per_image", brief),
                 _cost(c, "total_ms", brief),
@@ -79,7 +81,8 @@ def answer(sweeps: Sequence[Mapping[str, Any]], all_projections: bool) -> Table:
     return Table(
         "Each projection at its best D" if all_projections else "The best method of each data set",
         [
-            *("data", "method", *(METRICS[f"test/{m}"] for m in DRAWN), "model's state"),
+            *("data", "method", *(METRICS[f"test/{m}"] for m in DRAWN)),
+            *("defects missed, with false alarms", "model's state"),
             *("scoring, ms/image", "with backbone, ms/image"),
         ],
         rows,
@@ -199,6 +202,23 @@ def fits(sweeps: Sequence[Mapping[str, Any]], metric: str, of: str = "fits") -> 
     return Table(caption, names, rows, frozenset(names[:2])) if rows else None
 
 
+def separations(found: Sequence[Mapping[str, Any]]) -> Table | None:
+    """p, k and ε of the report's eq. 11 to 13 as measured on image scores."""
+    rows = [
+        [
+            *(Cell(row["sweep"]), Cell(row["proj"]), Cell(f"{row['dim']:,}", row["dim"])),
+            *(Cell(share(row["before"]), row["before"]), Cell(", ".join(map(share, row["k"])))),
+            *(Cell(brief(row[name]), row[name]) for name in ("scale", "epsilon", "q")),
+            *(Cell(share(row[name]), row[name]) for name in list(MEASURED)[2:]),
+        ]
+        for row in found
+    ]
+    names = ["data", "projection", "D", "AUROC before", "k, quartiles", "d/D", "ε", "ε²D"]
+    names += [*list(MEASURED.values())[2:-1], "AUROC after"]
+    words = frozenset({"data", "projection", "k, quartiles"})
+    return Table("p, k and ε, measured", names, rows, words) if rows else None
+
+
 def evidence(claim: Mapping[str, Any]) -> Table:
     """A column for whatever any comparison has, intervals in the cells of their values."""
     rows = claim["evidence"]
@@ -256,6 +276,14 @@ def _mean(
 
 def _cost(c: Mapping[str, Any], key: str, text: Any) -> Cell:
     return Cell(text(c["mean"][key]), c["mean"][key])
+
+
+def _missed(found: Mapping[str, Any] | None) -> Cell:
+    if not found:
+        return Cell(MISSING)
+    misses, alarms = (brief(found[key]) for key in ("misses", "alarms"))
+    text = f"{misses} of {found['defective']:,}, {alarms} of {found['good']:,}"
+    return Cell(text + " ‡" * found["own"], found["misses"] / found["defective"])
 
 
 def _difference(found: Mapping[str, Any] | None, reach: float) -> Cell:

@@ -217,7 +217,7 @@ def fit_and_score(
     if not any(part.per_position for part, _ in of_dims):
         for _ in bands:
             advance()
-    return {d: torch.stack([out[d] for out in found]).mean(dim=0) for d in parts}, times
+    return {d: torch.stack([out[d] for out in found]).amin(dim=0) for d in parts}, times
 
 
 def _score_positions(
@@ -234,6 +234,11 @@ def _score_positions(
     """Distances (N_test,P) of every d into `distances`, where each position has its Gaussian."""
     width = train.grid[1]
     ridges = {d: replace(ridge, shrinkage=one.shrinkage) for d, one in densities.items()}
+    if len(bands) > 1 and any(r.unit == "variance" or r.shrinkage for r in ridges.values()):
+        # Of all bands, or results would depend on the memory; it takes a pass of its own.
+        within = [len(band) * patch_statistics(train.embeddings(projection, band))[0]
+                  for band in bands]  # fmt: skip
+        ridges = {d: replace(r, common=sum(within) / train.grid[0]) for d, r in ridges.items()}
     for band in bands:
         positions = slice(band.start * width, band.stop * width)
         start = time.perf_counter()

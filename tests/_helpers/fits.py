@@ -3,6 +3,7 @@
 from functools import cache
 
 import torch
+from _helpers.paper import paper
 from torch import Tensor
 
 from padim_lit import JL, Backbone, Detector
@@ -29,7 +30,7 @@ def fit_on_images(detector: Detector, images: Tensor, batch: int = 7) -> None:
 def fitted_detector() -> Detector:
     """A small one for images of 64×64 pixels."""
     backbone = Backbone("test_resnet", weights="random")
-    detector = Detector(backbone, JL(backbone.embedding_dim, 8), image_shape=(64, 64))
+    detector = Detector(backbone, JL(backbone.embedding_dim, 8), image_shape=(64, 64), **paper(8))
     images = torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     fit_on_images(detector, images)
     return detector.eval()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from _helpers.fits import fit_on_embeddings, fit_on_images
+from _helpers.paper import paper
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from padim_lit.model.projection import PROJECTIONS
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     backbone = Backbone("resnet18", weights="random")
-    detector = Detector(backbone, JL(backbone.embedding_dim, 3), (64, 64))
+    detector = Detector(backbone, JL(backbone.embedding_dim, 3), (64, 64), **paper(3))
     fit_on_embeddings(detector, torch.rand(5, detector.positions, 3))
     path = tmp_path_factory.mktemp("saved") / "model.ckpt"
     save_detector(detector, path)
@@ -138,7 +139,7 @@ def test_whole_numbers_of_an_own_projection_come_back(tmp_path, monkeypatch):
 
     monkeypatch.setitem(PROJECTIONS, "indexed", Indexed)
     backbone = Backbone("resnet18", [1, 2, 3], weights="random")
-    model = Detector(backbone, Indexed(backbone.embedding_dim, 4), image_shape=(32, 32))
+    model = Detector(backbone, Indexed(backbone.embedding_dim, 4), image_shape=(32, 32), **paper(4))
     images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     fit_on_images(model, images)
     save_detector(model, tmp_path / "own.ckpt")

@@ -20,6 +20,7 @@ import pytest
 import torch
 from _helpers import fuzzing
 from _helpers.fuzzing import Case, outcome
+from _helpers.paper import paper
 from _helpers.sweeps import write_scores
 from _helpers.trees import build_tree
 from hydra import compose, initialize_config_dir
@@ -74,7 +75,7 @@ def detector() -> Detector:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         backbone = Backbone("test_resnet", layers=[1, 2], weights="random")
-        made = Detector(backbone, JL(backbone.embedding_dim, 3), (SIDE, SIDE))
+        made = Detector(backbone, JL(backbone.embedding_dim, 3), (SIDE, SIDE), **paper(3))
         x, known = torch.rand(9, made.positions, 3), torch.randint(256, (9, 16)).byte()
         means = torch.zeros(2, made.positions, 3)
         state = made.empty_state()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from _helpers.paper import paper
 
 from padim_lit import JL, Backbone, Identity, Subset
 from padim_lit.checkpoint.state import load_detector, save_detector
@@ -25,7 +26,7 @@ def _images(count, seed):
 
 def _fitted(kind=JL, dim=12, **options):
     backbone = _backbone()
-    model = Detector(backbone, kind(backbone.embedding_dim, dim), SHAPE, **options)
+    model = Detector(backbone, kind(backbone.embedding_dim, dim), SHAPE, **paper(dim, **options))
     model.set_state(_state(model, _images(20, 1)))
     return model
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from _helpers.cli import ROOT, TINY, environment
 from _helpers.fits import fit_on_images
+from _helpers.paper import paper
 from _helpers.trees import build_tree, save_image
 from omegaconf import OmegaConf
 
@@ -315,7 +316,9 @@ def test_a_graph_that_differs_is_not_written(export, tmp_path, monkeypatch):
 def tiny_detector(fitted=True, grid="auto", proj="jl", dim=5, shape=(64, 48)) -> Detector:
     backbone = Backbone("resnet18", [1, 2, 3], weights="random")
     projection = PROJECTIONS[proj](backbone.embedding_dim, dim)
-    detector = Detector(backbone, projection, image_shape=shape, grid=grid, eps=0.1)
+    detector = Detector(
+        backbone, projection, image_shape=shape, **paper(projection.dim, grid=grid, eps=0.1)
+    )
     if fitted:
         images = torch.rand(4, 3, *shape, generator=torch.Generator().manual_seed(0))
         fit_on_images(detector, images)
@@ -384,7 +387,9 @@ def test_differences_and_times_are_what_they_say():
 def test_networks_that_are_no_plain_cnns(model, side, tmp_path):
     backbone = Backbone(model, weights="random")
     projection = PROJECTIONS["jl"](backbone.embedding_dim, 6)
-    detector = Detector(backbone, projection, image_shape=(side, side)).eval()
+    detector = Detector(
+        backbone, projection, image_shape=(side, side), **paper(projection.dim)
+    ).eval()
     images = torch.rand(8, 3, side, side, generator=torch.Generator().manual_seed(0))
     fit_on_images(detector, images)
     export_onnx(detector, tmp_path / "model.onnx", "fp32", False, {"threshold": None})

@@ -6,6 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 from _helpers.fits import fit_on_images
+from _helpers.paper import paper
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,7 +103,9 @@ def test_leaving_out_never_lowers_a_distance_and_keeps_the_order(values, count):
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     backbone = Backbone("resnet18", [1, 2, 3], weights="random")
-    model = Detector(backbone, JL(backbone.embedding_dim, 4), image_shape=(32, 32), sigma=1.0)
+    model = Detector(
+        backbone, JL(backbone.embedding_dim, 4), image_shape=(32, 32), **paper(4, sigma=1.0)
+    )
     return model.eval()
 
 
@@ -144,7 +147,9 @@ def test_a_backbone_in_bf16_does_not_round_the_scores(detector):
 def learnt(backbone: Backbone, kind: type, images: torch.Tensor, fit_images: int) -> Detector:
     """Fitted on `images`, its projection on as many of them as it wants, as a fit does it."""
     projection = kind(backbone.embedding_dim, 4, fit_images=fit_images)
-    model = Detector(backbone, projection, image_shape=(32, 32), sigma=1.0).eval()
+    model = Detector(
+        backbone, projection, image_shape=(32, 32), **paper(projection.dim, sigma=1.0)
+    ).eval()
     learn(model, lambda n: [{"image": images[evenly_spaced(len(images), n)]}])
     fit(model, images)
     return model
@@ -212,7 +217,7 @@ def test_an_image_of_a_mixture_is_left_out_by_a_fit_without_it(kind):
     for i in range(8):
         other = deepcopy(model)
         fit_on_images(other, torch.cat([images[:i], images[i + 1 :]]))
-        # A position's formula is exact for another ε, see `leave_one_out`.
+        # A position's formula is exact for another ε and the same pooled covariance.
         expected = pytest.approx(float(found.scores[i]), rel=1e-4 if kind is Mixture else 0.05)
         assert float(other(images[i : i + 1])[0]) == expected
 

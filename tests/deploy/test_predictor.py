@@ -12,6 +12,7 @@ import pytest
 import torch
 from _helpers.cli import TINY, environment
 from _helpers.fits import fit_on_images
+from _helpers.paper import paper
 from _helpers.trees import build_tree
 from PIL import Image
 
@@ -107,7 +108,7 @@ LOCATIONS = [
 @pytest.mark.parametrize(("model", "location"), LOCATIONS)
 def test_threads_share_a_predictor(model, location, one_thread):
     backbone = Backbone(model, weights="random", feature_location=location)
-    detector = Detector(backbone, JL(backbone.embedding_dim, 4), (64, 64), eps=1.0)
+    detector = Detector(backbone, JL(backbone.embedding_dim, 4), (64, 64), **paper(4, eps=1.0))
     images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     fit_on_images(detector, images)
     shared = Predictor(detector, image_size=[64, 64], device="cpu")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from _helpers.fits import fit_on_images
+from _helpers.paper import paper
 from PIL import Image
 from scipy import ndimage
 
@@ -114,7 +115,7 @@ def test_a_map_over_the_picture_is_empty_where_nothing_was_seen():
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     backbone = Backbone("test_resnet", weights="random")
-    detector = Detector(backbone, JL(backbone.embedding_dim, 8), (64, 48))
+    detector = Detector(backbone, JL(backbone.embedding_dim, 8), (64, 48), **paper(8))
     images = np.random.default_rng(0).uniform(0.4, 0.6, (12, 3, 64, 48)).astype(np.float32)
     fit_on_images(detector, torch.from_numpy(images))
     return Predictor(detector, image_size=[80, 60], crop_size=[64, 48], threshold=8.0, device="cpu")

@@ -31,13 +31,27 @@ def backbone():
 @pytest.mark.parametrize("eps", [0.01, 1e-30])
 @pytest.mark.parametrize(
     ("proj", "density"),
-    [("fisher", "position"), ("npca", "position"), ("jl", "position"), ("fisher", "mixture")],
+    [
+        ("fisher", "position"),
+        ("npca", "position"),
+        ("jl", "position"),
+        ("fisher", "mixture"),
+        ("jl", "both"),
+    ],
 )
 @pytest.mark.parametrize("kind", ["two", "alike", "half", "constant"])
 def test_a_fit_or_one_line(backbone, kind, proj, density, eps):
     projection = PROJECTIONS[proj](backbone.embedding_dim, 4)
-    gaussians = DENSITIES[density](4, **({"components": 4} if density == "mixture" else {}))
-    model = PaDiM(backbone, projection, density=gaussians, image_shape=(32, 32), eps=eps)
+    gaussians = DENSITIES[density](4, **({} if density == "position" else {"components": 4}))
+    model = PaDiM(
+        backbone,
+        projection,
+        density=gaussians,
+        image_shape=(32, 32),
+        eps=eps,
+        eps_unit="variance" if density == "both" else "feature",
+        neighbourhood=1,
+    )
     quiet = {"enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, **quiet
@@ -47,5 +61,5 @@ def test_a_fit_or_one_line(backbone, kind, proj, density, eps):
         scores, _ = model.detector.eval()(torch.rand(2, 3, 32, 32))
         assert scores.isfinite().all()
     except InputError as error:
-        nothing_varies = proj == "fisher" and kind in ("alike", "constant")
+        nothing_varies = (proj == "fisher" or density == "both") and kind in ("alike", "constant")
         assert (eps < 0.01 or nothing_varies) and "\n" not in str(error)

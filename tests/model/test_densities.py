@@ -25,7 +25,7 @@ def images(n, seed=0):
 def learnt(backbone, components=K, kind=Mixture):
     density = kind(D, components=components)
     jl = JL(backbone.embedding_dim, D)
-    detector = Detector(backbone, jl, (64, 64), density, neighbourhood=3)
+    detector = Detector(backbone, jl, (64, 64), density, eps_unit="feature")
     density.learn(detector.embed(images(10)).flatten(0, 1))
     return detector.eval()
 
@@ -49,8 +49,9 @@ def fitted(backbone, request):
     return detector
 
 
-def naive(detector, train, test, weight=D, eps=0.01):
+def naive(detector, train, test, eps=0.01):
     """Distances (B,P) in float64, each step written out: no sums, no factors, no bounds."""
+    weight = D / 2 if detector.density.name == "both" else D
     x = detector.embed(train).flatten(0, 1).double()
     white, centroids = mixture(detector).white.double(), mixture(detector).centroids.double()
     near = torch.cdist(x @ white.T, centroids @ white.T).argmin(dim=1)
@@ -69,10 +70,12 @@ def naive(detector, train, test, weight=D, eps=0.01):
         at_place = []
         both = (detector.embed(batch).double().unbind(1) for batch in (train, test))
         for x, y in zip(*both, strict=True):
-            inverse = torch.linalg.inv(torch.cov(x.T) + eps * torch.eye(D))
-            y = y - x.mean(dim=0)
-            at_place.append((y @ inverse * y).sum(dim=1).sqrt())
-        distances = (distances + torch.stack(at_place, dim=1)) / 2
+            at_place.append((y - x.mean(dim=0), (len(x) - 1) * torch.cov(x.T)))
+        pooled = sum(scatter for _, scatter in at_place) / (len(at_place) * (len(x) - 1))
+        for p, (y, scatter) in enumerate(at_place):
+            sigma = (scatter + weight * pooled) / (len(x) - 1 + weight) + eps * torch.eye(D)
+            squares = (y @ torch.linalg.inv(sigma) * y).sum(dim=1)
+            distances[:, p] = torch.minimum(distances[:, p], squares.sqrt())
     return distances
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from _helpers.cli import TINY_SWEEP
 from _helpers.fits import fit_on_images
+from _helpers.paper import paper
 from _helpers.trees import build_tree
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
@@ -115,7 +116,7 @@ def test_without_a_file_one_line_says_what_to_give():
 @pytest.fixture(scope="module")
 def fitted():
     backbone = Backbone("resnet50v2", [1, 2, 3], "random")
-    detector = Detector(backbone, JL(1792, 12), image_shape=(64, 48))
+    detector = Detector(backbone, JL(1792, 12), image_shape=(64, 48), **paper(12))
     images = torch.rand(20, 3, 64, 48, generator=torch.Generator().manual_seed(1))
     fit_on_images(detector, images)
     return detector.eval()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from _helpers.fits import fit_on_images
+from _helpers.paper import paper
 
 from padim_lit import JL, Backbone, Detector, InputError
 from padim_lit.checkpoint.state import load_detector, save_detector
@@ -27,7 +28,7 @@ def backbone(tiles=TILES, model="test_resnet", **options) -> Backbone:
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     net = backbone()
-    made = Detector(net, JL(net.embedding_dim, 8), SHAPE)
+    made = Detector(net, JL(net.embedding_dim, 8), SHAPE, **paper(8))
     fit_on_images(made, images(12))
     return made.eval()
 

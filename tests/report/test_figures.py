@@ -48,7 +48,7 @@ def test_curves_draw_means_bands_identity_and_the_fit(content):
     (axes,) = [a for a in figure.axes if a.get_title(loc="left")]  # elpv has one D: no curve
     assert axes.get_title(loc="left") == "mvtec/screw, tf_efficientnet_lite0"
     found = lines(axes)
-    assert list(found) == ["jl", "subset", figures.REFERENCE, figures.FITTED]
+    assert list(found) == ["jl", "subset", figures.REFERENCE, figures.FITTED, figures.WORK]
     means = {
         (c["proj"], c["dim"]): c["mean"]["image_auroc"]
         for c in content["sweeps"][0]["configurations"]
@@ -57,6 +57,10 @@ def test_curves_draw_means_bands_identity_and_the_fit(content):
         assert [(proj, int(x)) for x, _ in found[proj]] == [k for k in means if k[0] == proj]
         assert found[proj][:, 1].tolist() == [v for k, v in means.items() if k[0] == proj]
     assert found[figures.REFERENCE][0, 1] == means["identity", 1056]
+    # The report's two claims: the selection that jl at 150 replaces, and where it is steep.
+    assert found[figures.WORK].tolist() == [[x, means["subset", 550]] for x in (150, 550)]
+    (steep,) = axes.patches
+    assert (steep.get_label(), steep.get_x(), steep.get_width()) == (figures.STEEP, 50, 150)
     assert len(axes.collections) == 2
     assert axes.get_ylabel() == "image AUROC"
     assert axes.get_xlabel() == "dimensions D"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _helpers.browser import texts
-from _helpers.sweeps import editing, write_distortion, write_sweep
+from _helpers.sweeps import editing, write_distortion, write_scores, write_sweep
 from PIL import Image
 
 from padim_lit.analysis.bootstrap import paired_difference
@@ -132,6 +132,43 @@ def test_three_dimensions_are_too_few_for_eq15(tmp_path):
     assert {f["why"] for f in fits} == {"3 dimensions: a fit of eq. 15 needs at least 4"}
 
 
+def test_missed_defects_are_those_below_a_threshold(tmp_path):
+    good, bad = np.linspace(1, 2, 40), np.linspace(1.5, 3, 20)
+    scores = np.empty(80)
+    scores[::2], scores[1::2] = good, np.concatenate([bad, bad])
+    folder = write_sweep(tmp_path / "s", projs=("jl", "identity"), dims=(50,), seeds=(0, 1))
+    halved = np.where(np.arange(80) % 2, 0.8, 0.5) * scores  # good ones move away: fewer missed
+    write_scores(
+        folder, [f"{i}.png" for i in range(80)],
+        {"identity-1056-0": scores, "jl-50-0": scores, "jl-50-1": halved},
+    )  # fmt: skip
+    content = build([tmp_path])
+    found = {c["proj"]: c["missed"] for c in content["sweeps"][0]["configurations"]}
+    # 5 % of 40 are two that may alarm: the threshold lies just above the third highest.
+    top = np.sort(good)[-3]
+    misses = 2 * np.array([(bad <= top).sum(), (0.8 * bad <= 0.5 * top).sum()])
+    assert found["identity"] == {
+        "misses": misses[0], "defective": 40, "alarms": 2, "good": 40, "own": False,
+    }  # fmt: skip
+    assert found["jl"]["misses"] == misses.mean() < misses[0]
+    assert f"{misses[0]} of 40, 2 of 40" in rendered(content)
+    # p, k and ε of the same scores: nothing is distorted by seed 0, and seed 1 keeps all in order.
+    (row,) = content["separations"]
+    assert (row["proj"], row["dim"]) == ("jl", 50)
+    right = (bad[:, None] > good).mean()
+    assert row["before"] == pytest.approx(right) and row["y_measured"] == 1
+    assert "p, k and ε, measured" in rendered(content)
+
+
+def test_a_run_that_set_its_threshold_is_judged_by_it(tmp_path):
+    folder = write_sweep(tmp_path, projs=("jl",), dims=(50,), seeds=(0, 1))
+    with editing(folder) as rows:
+        for row, misses in zip(rows, (3, 4), strict=True):
+            row |= {"test/misses": misses, "test/false_alarms": 1}
+    (found,) = (c["missed"] for c in build([tmp_path])["sweeps"][0]["configurations"])
+    assert (found["misses"], found["alarms"], found["own"]) == (3.5, 1, True)
+
+
 def test_warnings_name_their_sweeps(content):
     said = "\n".join(content["warnings"])
     assert "Random backbone weights in mvtec/screw, wide_resnet50:" in said
@@ -213,7 +250,7 @@ def test_numbers_that_are_not_finite_become_null():
 
 def test_pictures_are_found_captioned_and_shrunk(content):
     first, second = content["pictures"]
-    assert first["shows"].startswith("The same test images")
+    assert first["shows"].startswith("Figure 4: the same test images")
     assert "data=mvtec/screw" in first["of"]
     assert second["of"] == "elpv/mono, b0, jl, D = 100, seed 0"
     assert all(p["src"].startswith("data:image/") for p in content["pictures"])

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from _helpers.paper import paper
 from _helpers.trees import build_tree
 from lightning.pytorch import Trainer
 
@@ -57,7 +58,8 @@ def make(data, backbone, folder, grid, density=PerPosition, neighbourhood=1):
 def separate_run(data, backbone, name, dim, seed, grid, density=PerPosition, **how):
     projection = PROJECTIONS[name](backbone.embedding_dim, dim, seed)
     density = density(dim, seed)
-    model = PaDiM(backbone, projection, data.image_shape, density, grid=grid, **how)
+    how = paper(dim, grid=grid, **how) | {"density": density}
+    model = PaDiM(backbone, projection, data.image_shape, **how)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -103,6 +105,22 @@ def test_neighbours_beyond_a_band_count(data, backbone, tmp_path):
     torch.testing.assert_close(
         torch.from_numpy(found.scores["jl-8-1"]), expected, rtol=1e-4, atol=0
     )
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 4.0])
+def test_what_all_positions_share_does_not_depend_on_the_bands(ablation, backbone, shrinkage):
+    ablation.ridge = Ridge(0.1, "variance")
+    ablation.density = partial(PerPosition, shrinkage=shrinkage)
+    height = ablation.grid[0]
+    bands = [range(r, r + 4) for r in range(0, height, 4)]
+    run = ProjectionRun("jl", 1, (4, 8))
+    with torch.inference_mode():
+        whole, parts = (
+            ablation.score(run.draw(backbone.embedding_dim), run.dims, ranges)[0]
+            for ranges in ([range(height)], bands)
+        )
+    for d in run.dims:
+        torch.testing.assert_close(parts[d], whole[d], rtol=1e-4, atol=0)
 
 
 def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(data, backbone, tmp_path):

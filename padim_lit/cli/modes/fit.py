@@ -312,7 +312,7 @@ def _strange_eps(detector: Detector) -> list[str]:
     kind = "too small to steady the covariances" if ratio < 1 else "larger than it, so it decides"
     return [
         f"eps={detector.ridge.eps:g} is {ratio:.2g} times the mean variance of these features, "
-        f"{kind}; eps=0.1 eps_unit=variance means the same for every backbone."
+        f"{kind}; eps_unit=variance, the default, means the same for every backbone."
     ]
 
 

@@ -1,0 +1,88 @@
+"""One contestant of `patchcore`: fits, is timed and scores, in a process of its own.
+
+Runs in the environment of any contestant: it needs torch, NumPy and nothing else.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from padim_lit.system.memory import peak_bytes, reset_peak
+
+CPU = torch.device("cpu")
+#: Images at once: of the fit, as in conf/config.yaml, and of the test set.
+FIT, SCORE = 32, 8
+TURNS = 5
+# Of the training images, that the backbone alone is timed with.
+LOOK = 64
+
+
+class Contestant(Protocol):
+    def bare(self, images: Tensor) -> object:
+        """The backbone's forward pass and nothing else."""
+
+    def fit(self, pixels: np.ndarray) -> dict[str, Any]:
+        """Fit to (N,h,w,3) pixels; what it wants told, ``extra_seconds`` to add to its time."""
+
+    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,3,h,w) images in [0, 1] → raw scores (B,) and maps (B,h,w)."""
+
+    def nbytes(self) -> int:
+        """Of what scoring needs beside the backbone."""
+
+
+def batches(pixels: np.ndarray, size: int) -> Iterator[Tensor]:
+    """(N,h,w,3) uint8 → (B,3,h,w) float32 in [0, 1], as the data modules make them."""
+    for start in range(0, len(pixels), size):
+        part = pixels[start : start + size].astype(np.float32) / 255
+        yield torch.from_numpy(part).permute(0, 3, 1, 2).contiguous()
+
+
+def take_part(contestant: Contestant, folder: Path) -> None:
+    """Fit to ``train.npy``, score ``test.npy``; write ``found.npz`` and ``row.json``.
+
+    Times are the processor's, because others may be using it, over those of the bare backbone,
+    which takes turns.
+    """
+    train, test = (np.load(folder / f"{name}.npy") for name in ("train", "test"))
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for images in batches(train[:LOOK], FIT):
+                contestant.bare(images)
+
+    bare()
+    reset_peak(CPU)
+    before, (fit, told), after = (
+        seconds(bare),
+        seconds(lambda: contestant.fit(train)),
+        seconds(bare),
+    )
+    fit += told.pop("extra_seconds", 0.0)
+    peak, alone = peak_bytes(CPU), (before[0] + after[0]) / 2 / len(train[:LOOK])
+    row = {"backbone_ms": 1e3 * alone, "fit_s": fit, "fit_ratio": fit / alone / len(train), **told}
+    with torch.inference_mode():
+        for size in (1, 8):
+            images = next(batches(test, size))
+            steps = contestant.bare, contestant.score
+            turns = [[seconds(step, images)[0] for step in steps] for _ in range(TURNS)]
+            bare_s, score_s = (statistics.median(spent) for spent in zip(*turns, strict=True))
+            row[f"score_ms_{size}"] = 1e3 * score_s / size
+            row[f"score_ratio_{size}"] = score_s / bare_s
+        scores, maps = zip(*(contestant.score(x) for x in batches(test, SCORE)), strict=True)
+    np.savez(folder / "found.npz", scores=torch.cat(scores), maps=torch.cat(maps))
+    row |= {"bytes": contestant.nbytes(), "peak_bytes": peak, "torch": torch.__version__}
+    (folder / "row.json").write_text(json.dumps(row))
+
+
+def seconds(work: Callable[..., Any], *given: Any) -> tuple[float, Any]:
+    start = time.process_time()
+    done = work(*given)
+    return time.process_time() - start, done

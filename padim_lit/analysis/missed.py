@@ -1,0 +1,54 @@
+"""What is missed at a threshold: the number that decides whether a detector is of use."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from padim_lit.analysis.sweep_results import SweepFolder
+
+#: Share of the good test images that may be called defective where a sweep sets no threshold.
+RATE = 0.05
+
+
+@dataclass(frozen=True)
+class Missed:
+    """Defective test images below a threshold and good ones above it, means over seeds.
+
+    Attributes:
+        misses, defective: how many are missed, of how many.
+        alarms, good: the same of good images that are called defective.
+        own: whether the threshold is the run's own, set before it saw the test images.
+    """
+
+    misses: float
+    defective: int
+    alarms: float
+    good: int
+    own: bool
+
+
+def missed(sweep: SweepFolder, proj: str, dim: int) -> Missed | None:
+    """At the threshold of the runs; an ablation sets none, so there `RATE` of the good ones alarm.
+
+    None where the sweep kept no image scores, or has no good or no defective images.
+    """
+    if (scores := sweep.scores) is None:
+        return None
+    good, bad = (scores.count_image & (scores.label == label) for label in (0, 1))
+    if not good.any() or not bad.any():
+        return None
+    keys = [f"{proj}-{dim}-{seed}" for seed in sweep.seeds_of(proj, dim)]
+    counts = [sweep.points(proj, dim, f"test/{name}") for name in ("misses", "false_alarms")]
+    own = bool(np.isfinite(counts).all())
+    if not own:
+        if not set(keys) <= scores.scores.keys():
+            return None
+        allowed = int(RATE * good.sum())
+        values = [scores.scores[key] for key in keys]
+        # Defective is what scores above the highest good image that must not alarm.
+        tops = [np.sort(score[good])[-1 - allowed] for score in values]
+        pairs = list(zip(values, tops, strict=True))
+        counts = [[(s[bad] <= top).sum() for s, top in pairs],
+                  [(s[good] > top).sum() for s, top in pairs]]  # fmt: skip
+    misses, alarms = (float(np.mean(count)) for count in counts)
+    return Missed(misses, int(bad.sum()), alarms, int(good.sum()), own)
