@@ -60,7 +60,7 @@ def _keys_of_modes(names: list[str]) -> str:
 
 
 def _keys_of_group(group: str, node: DictConfig) -> str:
-    about = meanings(load(node._target_, group))
+    about = {"name": "what tables call it"} | meanings(load(node._target_, group))
     text = f"\nKeys of {group}, {node._target_}\n\n"
     for key, value in OmegaConf.to_container(node, resolve=False).items():
         if key != "_target_":

@@ -74,7 +74,8 @@ def meanings(found: Any) -> dict[str, str]:
     """One line an argument, from the ``Args:`` of a docstring or those of its base classes."""
     lines: dict[str, str] = {}
     for one in getattr(found, "__mro__", (found,)):
-        for name, text in _arguments(one.__dict__.get("__doc__") or "").items():
+        docs = one.__doc__, getattr(vars(one).get("__init__"), "__doc__", None)
+        for name, text in [pair for doc in docs for pair in _arguments(doc or "").items()]:
             if not lines.get(name) or lines[name].startswith("see "):
                 lines[name] = text
     return lines

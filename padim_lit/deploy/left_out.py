@@ -30,6 +30,7 @@ from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.model.merging import subtract
 from padim_lit.model.moments import Moments
+from padim_lit.system.console import tracked
 from padim_lit.system.memory import available_bytes
 
 log = logging.getLogger(__name__)
@@ -207,6 +208,7 @@ def cross_fit(
     >>> fisher = Fisher(detector.backbone.embedding_dim, dim=4)
     >>> other = Detector(detector.backbone, fisher, image_shape=(64, 64))
     >>> cross_fit(other, [{"image": torch.rand(6, 3, 64, 64)}]).scores.shape
+    threshold, each time learnt anew ...
     torch.Size([6])
     """
     kept, size = [], 1
@@ -221,7 +223,8 @@ def cross_fit(
         return [{"image": part.to(device)} for part in torch.tensor(numbers).split(size)]
 
     scored, found = range(count) if scored is None else scored, []
-    for fold in (scored[i::FOLDS] for i in range(min(FOLDS, len(scored)))):
+    folds = [scored[i::FOLDS] for i in range(min(FOLDS, len(scored)))]
+    for fold in tracked(folds, "threshold, each time learnt anew"):
         held = set(fold)
         others = [i for i in range(count) if i not in held]
         other = _blank(detector, known)

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from padim_lit.model.detector import Detector
-from padim_lit.system.console import progress
+from padim_lit.system.console import tracked
 from padim_lit.system.cores import default_workers
 from padim_lit.system.resource_errors import halving
 
@@ -60,8 +60,7 @@ def over_images(
 
     def attempt(size: int) -> T:
         loader = DataLoader(dataset, size, num_workers=workers, collate_fn=loop.collate_fn)
-        with progress() as bar:
-            return work(bar.track(loader, description=what))
+        return work(tracked(loader, what))
 
     detector.to(loop.device)
     found, _ = halving(loop.batch_size, attempt, what)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.projection import Identity, Projection, gaussian_rows
+from padim_lit.system.console import tracked
 
 if TYPE_CHECKING:
     from padim_lit.model.detector import Detector
@@ -64,7 +65,7 @@ class Fisher(Learned):
     that variance, take 0.1: good images that the fit does not know are likeliest there.
 
     Args:
-        shrinkage: λ > 0.
+        shrinkage: λ > 0, of the mean variance within a position, added to each channel's.
         fit_images: see `Learned`.
 
     >>> fisher = Fisher(in_channels=4, dim=2)
@@ -184,19 +185,21 @@ def learn(
         agree(density)
 
 
-def warm_up(loader: DataLoader, images: int) -> DataLoader:
+def warm_up(loader: DataLoader, images: int) -> Iterator[Any]:
     """Batches of so many of a loader's images, evenly spread; each rank sees the same ones.
 
     No more at once than the loader has: that may have been halved for want of memory.
 
-    >>> len(warm_up(DataLoader(torch.zeros(300, 3)), images=100))
+    >>> sum(len(batch) for batch in warm_up(DataLoader(torch.zeros(300, 3)), images=100))
+    before the fit ...
     100
     """
     dataset = loader.dataset
     part = Subset(dataset, evenly_spaced(len(dataset), images))
     log.info("%d good images are looked at before the fit", len(part))
     size = min(8, loader.batch_size or 8)
-    return DataLoader(part, batch_size=size, collate_fn=loader.collate_fn)
+    batches = DataLoader(part, batch_size=size, collate_fn=loader.collate_fn)
+    yield from tracked(batches, "before the fit")
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:

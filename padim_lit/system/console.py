@@ -3,15 +3,17 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+T = TypeVar("T")
 
 MISSING = "—"
 
@@ -90,7 +92,15 @@ def print_facts(*facts: tuple[str, Any], console: Console | None = None) -> None
 
 
 def progress() -> Progress:
-    """A progress bar with counts and the time that is left."""
+    """A progress bar with counts and the time that is left; of several ranks the first one's."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        TimeRemainingColumn(),
+        disable=os.environ.get("LOCAL_RANK", "0") != "0",
     )
+
+
+def tracked(steps: Iterable[T], what: str) -> Iterator[T]:
+    """The steps, one by one, with a progress bar that is called `what`."""
+    with progress() as bar:
+        yield from bar.track(steps, description=what)

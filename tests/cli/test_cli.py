@@ -326,5 +326,8 @@ def test_help_explains_every_key_and_says_whose_it_is(zygote, here):
     assert "format=onnx" in section and "watch=" not in section
     one = zygote.run(["mode=predict", "--help"], here).out
     assert "watch=false" in one and "format=onnx" not in one and "dim=" not in one
-    one = zygote.run(["data=mvtec", "--help"], here).out
+    one = zygote.run(["data=mvtec", "logger=mlflow", "--help"], here).out
+    # A key's text stands beside it, or below where it is long.
+    keys = re.findall(r"^  [a-z]+\.\S+=\S*(?: +\S.*| *\n {26}\S.*|.*)", one, re.MULTILINE)
+    assert len(keys) > 25 and [key for key in keys if len(key.split(None, 1)) < 2] == []
     assert "data.category=???" in one and "the name of a folder in root" in one
