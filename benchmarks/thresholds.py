@@ -54,9 +54,7 @@ def main() -> None:
     parser.add_argument("--grid", type=int, default=14)
     args = parser.parse_args()
     backbone = Backbone("tf_efficientnet_lite0", args.layers, feature_location="bottleneck").eval()
-    print(
-        f"density={args.density}, proj={args.proj}, D = {args.dim}, {backbone.embedding_dim} channels"
-    )
+    print(f"density={args.density}, proj={args.proj}, D = {args.dim}, C = {backbone.embedding_dim}")
     table = Table()
     for column in ("good images of", "N", "learnt again", *(f"{rate:.0%}" for rate in RATES)):
         table.add_column(column, justify="right")
