@@ -28,7 +28,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.naive import Naive
-from padim_lit import Backbone, Detector, Subset
+from padim_lit import Backbone, Detector, PerPosition, Subset
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 
 MODELS = {"resnet18": "resnet18.tv_in1k", "wide_resnet50": "wide_resnet50_2.tv_in1k"}
@@ -90,7 +90,9 @@ class Ours:
     """Moments while the images pass, factors at the end."""
 
     def __init__(self, backbone: Backbone, projection: Subset, side: int, grid: int | str | None):
-        self.detector = Detector(backbone, projection, (side, side), grid=grid)
+        density = PerPosition(projection.dim)
+        how = {"eps": 0.01, "eps_unit": "feature", "neighbourhood": 1, "image_score": "max"}
+        self.detector = Detector(backbone, projection, (side, side), density, grid=grid, **how)
 
     def start(self) -> None:
         self.state = self.detector.empty_state()

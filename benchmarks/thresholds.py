@@ -31,6 +31,7 @@ from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.calibration import LEVEL, calibrate
 from padim_lit.deploy.left_out import measure, measure_training, remembering
 from padim_lit.deploy.over_images import Loop
+from padim_lit.model.density import DENSITIES
 from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.model.projection import PROJECTIONS
 
@@ -46,13 +47,14 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[20, 40, 60, 100, 300])
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--fresh", type=int, default=300)
-    parser.add_argument("--proj", default="fisher")
+    parser.add_argument("--proj", default="jl")
+    parser.add_argument("--density", default="both", choices=DENSITIES)
     parser.add_argument("--layers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--dim", type=int, default=50)
     parser.add_argument("--grid", type=int, default=14)
     args = parser.parse_args()
-    backbone = Backbone("tf_efficientnet_lite0", args.layers, feature_location="expansion").eval()
-    print(f"proj={args.proj}, D = {args.dim} of C = {backbone.embedding_dim} channels")
+    backbone = Backbone("tf_efficientnet_lite0", args.layers, feature_location="bottleneck").eval()
+    print(f"density={args.density}, proj={args.proj}, D = {args.dim}, C = {backbone.embedding_dim}")
     table = Table()
     for column in ("good images of", "N", "learnt again", *(f"{rate:.0%}" for rate in RATES)):
         table.add_column(column, justify="right")
@@ -129,7 +131,8 @@ def batches(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
 
 def fitted(backbone: Backbone, train: Sequence[int], args: argparse.Namespace) -> Detector:
     projection = PROJECTIONS[args.proj](backbone.embedding_dim, args.dim)
-    detector = Detector(backbone, projection, grid=args.grid)
+    density = DENSITIES[args.density](args.dim)
+    detector = Detector(backbone, projection, density=density, grid=args.grid)
     learn(detector, lambda images: batches([train[i] for i in evenly_spaced(len(train), images)]))
     state = detector.empty_state()
     for batch in batches(train):

@@ -37,7 +37,7 @@ COSTS = {
 }
 REFERENCE, FITTED = "identity (all C channels)", "eq. 15 fitted to jl, with its band"
 #: Of the report's Figure 3: what its curve is claimed to do.
-STEEP, WORK = "steep, says the report", "reached by jl at 150, says it"
+STEEP, WORK = "steep (the report)", "reached by jl at 150 (the report)"
 EQ15, PREDICTED, ENDS = "eq. 15 fitted up to D = 200", "its prediction beyond", "where it ends"
 BEHIND = (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK)
 
