@@ -208,7 +208,7 @@ def test_pictures_stay_within_number_and_budget_with_every_role():
 
 def test_a_fit_leaves_maps_and_the_viewer_reads_them(zygote, tmp_path):
     build_tree(tmp_path / "data", train=4, test={"good": 2, "crack": 2})
-    result = zygote.run(TINY, tmp_path)
+    result = zygote.run([*TINY, "image_score=max"], tmp_path)
     assert result.code == 0, result.err
     pictures = read_maps(tmp_path / "run" / "heatmaps" / "maps.npz")
     assert {p.path for p in pictures} == set(read_run(tmp_path / "run").images.path)
