@@ -14,8 +14,8 @@ import padim_lit
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.deploy.calibration import recalibrate
 
-# A score is its map's peak, and positions have Gaussians of their own, whatever lies elsewhere.
-TINY = [*ANY, "image_score=max", "density=position"]
+# PaDiM's own: a score is its map's peak, and a position's Gaussian knows nothing of the others.
+TINY = [*ANY, "image_score=max", "density=position", "neighbourhood=1", "eps_unit=feature"]
 POLYGON = "roi=[[4,2],[30,2],[30,28],[4,28]]"
 
 
