@@ -200,10 +200,8 @@ class Detector(nn.Module):
             raise InputError(
                 f"{state.count} training image: a covariance needs at least 2; add good images"
             )
-        self.mean, self.whitening = (
-            state.moments.mean,
-            self.density.whiten(state.moments, self.ridge),
-        )
+        self.whitening = self.density.whiten(state.moments, self.ridge)
+        self.mean = state.moments.mean
         self.layer_means, self.count = state.layer_means, state.count
         self.fit_state, self.calibration = state, None
 

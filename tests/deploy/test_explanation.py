@@ -26,7 +26,8 @@ def _images(count, seed):
 
 def _fitted(kind=JL, dim=12, **options):
     backbone = _backbone()
-    model = Detector(backbone, kind(backbone.embedding_dim, dim), SHAPE, **paper(dim, **options))
+    projection = kind(backbone.embedding_dim, dim)
+    model = Detector(backbone, projection, SHAPE, **paper(projection.dim, **options))
     model.set_state(_state(model, _images(20, 1)))
     return model
 
