@@ -79,7 +79,9 @@ def content_of(settings: Settings) -> dict[str, str]:
 
 
 def make_backbone(settings: Embedding) -> Backbone:
-    return instantiate(settings.backbone, seed=settings.seed, tiles=settings.tiles)
+    # A backbone of one's own need not know of tiles.
+    tiles = {} if as_tiles(settings.tiles) == [1, 1] else {"tiles": settings.tiles}
+    return instantiate(settings.backbone, seed=settings.seed, **tiles)
 
 
 def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:

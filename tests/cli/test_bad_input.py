@@ -252,7 +252,10 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
         ("mode=predict data=elpv", ("data is no key", "mode=calibrate")),
         ("mode=merge trainer=cpu", ("trainer is no key", "mode=predict")),
         ("mode=export batch_size=3", ("batch_size is no key of mode=export", "mode=predict")),
-        ("mode=predict density.fit_images=3 ckpt=a images=b", ("density.fit_images", "reads no key")),
+        (
+            "mode=predict density.fit_images=3 ckpt=a images=b",
+            ("density.fit_images", "reads no key"),
+        ),
         ("mode=predict ckpt=a images=b threshold=nan", ("threshold=nan", "finite")),
         ("mode=predict ckpt=a images=b false_alarm_rate=2", ("false_alarm_rate=2", "between")),
         ("mode=predict ckpt=a images=b overlays=nonsense", ("overlays=nonsense", "anomalous")),

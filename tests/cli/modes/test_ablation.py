@@ -9,7 +9,7 @@ from _helpers.cli import TINY
 from _helpers.trees import build_tree
 
 ABLATION = [
-    *(a for a in TINY if not a.startswith(("dim=", "logger="))),
+    *(a for a in TINY if not a.startswith(("proj=", "dim=", "logger="))),
     "experiment=ablation",
     "projs=[subset,jl]",
     "dims=[3,6]",
