@@ -128,8 +128,8 @@ def test_the_config_is_written_without_interpolations(first, here):
 def test_the_checkpoint_opens_without_pickle(first, here):
     state = torch.load(here / "first" / "model.ckpt", weights_only=True)["padim_lit"]
     assert state["count"] == 5 and state["spec"]["dim"] == 8
-    assert state["mean"].shape == (64, 8)
-    assert [band.shape for band in state["scatter"]] == [(64, 8, 8)]
+    assert state["mean"].shape == (128, 8)  # 64 positions, 64 components
+    assert [band.shape for band in state["scatter"]] == [(128, 8, 8)]
     assert not list((here / "first").rglob("*.part"))
 
 

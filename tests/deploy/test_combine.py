@@ -26,7 +26,7 @@ def here(tmp_path_factory, zygote):
                 file.unlink()
     for name in ("all", "a", "b"):
         args = [a for a in TINY if not a.startswith(("data.root", "hydra.run.dir"))]
-        run = [*args, f"data.root={name}", f"hydra.run.dir={name}_run"]
+        run = [*args, "density=position", f"data.root={name}", f"hydra.run.dir={name}_run"]
         result = zygote.run(run, here)
         assert result.code == 0, result.err
     return here

@@ -27,7 +27,7 @@ def here(tmp_path_factory, zygote) -> Path:
     """data/ and run/model.ckpt, with a threshold for 20 % false alarms."""
     folder = tmp_path_factory.mktemp("here")
     build_tree(folder / "data", train=24, test={"good": 4, "crack": 3})
-    result = zygote.run([*TINY, "image_size=[72,80]", "false_alarm_rate=0.2"], folder)
+    result = zygote.run([*TINY, "image_score=max", "image_size=[72,80]", "false_alarm_rate=0.2"], folder)
     assert result.code == 0, result.err
     return folder
 

@@ -144,7 +144,7 @@ from padim_lit import JL, Backbone, Detector
 from padim_lit.checkpoint.state import load_detector, save_detector
 if len(sys.argv) == 1:
     backbone = Backbone("hf-hub:own/net")
-    detector = Detector(backbone, JL(backbone.embedding_dim, 4), image_shape=(64, 64), **paper(4))
+    detector = Detector(backbone, JL(backbone.embedding_dim, 4), image_shape=(64, 64))
     save_detector(detector, "model.ckpt")
 else:
     backbone = load_detector("model.ckpt").backbone

@@ -18,7 +18,7 @@ from padim_lit.sweep.distortion import Patches, full_distances, measure
 
 C = 40
 DISTORTION = [
-    *(a for a in TINY if not a.startswith(("logger=", "dim="))),
+    *(a for a in TINY if not a.startswith(("logger=", "dim=", "proj="))),
     "experiment=distortion",
     "dims=[4,12]",
     "seeds=[0,1]",

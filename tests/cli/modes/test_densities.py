@@ -93,7 +93,11 @@ def test_a_checkpoint_of_it_is_tested_again(here, zygote):
 
 @pytest.mark.parametrize(
     ("eps", "said"),
-    [("eps=1e-9", "too small"), ("eps=1e6", "larger than it"), ("eps=0.1 eps_unit=variance", None)],
+    [
+        ("eps=1e-9 eps_unit=feature", "too small"),
+        ("eps=1e6 eps_unit=feature", "larger than it"),
+        ("eps=0.1", None),
+    ],
 )
 def test_an_eps_that_these_features_make_strange_is_said(here, zygote, eps, said):
     done = run(zygote, here, *TINY, *eps.split(), "calibration=0", "hydra.run.dir=eps")

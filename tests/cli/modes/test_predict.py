@@ -33,7 +33,7 @@ PREDICT = ["mode=predict", "ckpt=run/model.ckpt", "trainer=cpu"]
 def here(tmp_path_factory, zygote) -> Path:
     folder = tmp_path_factory.mktemp("here")
     build_tree(folder / "data", train=24, test={"good": 4, "crack": 3})
-    result = zygote.run([*TINY, "false_alarm_rate=0.2"], folder)
+    result = zygote.run([*TINY, "image_score=max", "false_alarm_rate=0.2"], folder)
     assert result.code == 0, result.err
     return folder
 
