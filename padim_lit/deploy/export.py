@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ PRECISIONS = ("fp32", "fp16")
 METADATA = "padim_lit"
 # What fp16 rounds: nearly all bytes. Means and Π stay in float32, because they are small and their
 # rounding would move every position.
-ROUNDED = ("distances.whitening", "backbone.net.")
+ROUNDED = re.compile(r"parts\.\d+\.whitening|backbone\.net\.")
 # The version that most runtimes read among those that the exporter writes without conversion.
 OPSET = 18
 # Protocol buffers, of which ONNX is made, end at 2 GiB.
@@ -206,7 +207,7 @@ def _require_finite(rounded: Tensor) -> None:
 
 
 def _rounds(name: str, ndim: int) -> bool:
-    return name.startswith(ROUNDED) and ndim > 1
+    return ROUNDED.match(name) is not None and ndim > 1
 
 
 def _exported(graph: Graph, detector: Detector) -> Any:
@@ -271,6 +272,6 @@ def _halve(model: Any, onnx: Any) -> None:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     # What the exporter noted of these names' types is no longer so.
-    kept = [v for v in model.graph.value_info if not v.name.startswith(ROUNDED)]
+    kept = [v for v in model.graph.value_info if not ROUNDED.match(v.name)]
     del model.graph.value_info[:]
     model.graph.value_info.extend(kept)

@@ -82,11 +82,8 @@ class Detector(nn.Module):
         density, self.ridge = density or Both(projection.dim, projection.seed), Ridge(eps, eps_unit)
         require_neighbourhood(neighbourhood)
         if projection.in_channels != backbone.embedding_dim:
-            wanted, given = (
-                projection.in_channels,
-                f"{backbone.name} gives {backbone.embedding_dim}",
-            )
-            raise InputError(f"the projection takes C={wanted} channels but backbone {given}")
+            wanted, given = projection.in_channels, backbone.embedding_dim
+            raise InputError(f"the projection takes C={wanted}, {backbone.name} gives {given}")
         require_image_score(image_score)
         self.backbone, self.projection, self.density = backbone, projection, density
         h, w = image_shape

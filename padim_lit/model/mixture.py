@@ -19,6 +19,8 @@ ROUNDING = 1e-4
 PATCHES, COMPONENTS = 1024, 32
 # Of k-means: patches that it sees, rounds at most.
 SAMPLE, ROUNDS = 50_000, 25
+# Patches that a component should have on the average, of those that it is learnt from.
+LEAST = 8
 
 
 class Mixture(Density):
@@ -87,16 +89,10 @@ class Mixture(Density):
 
     @torch.no_grad()
     def learn(self, x: Tensor) -> None:
-        """K-means with k-means++ on patches (n,D), n at least K.
+        """K-means with k-means++ on patches (n,D).
 
-        Raises:
-            InputError: fewer patches.
+        Where there are few, some centroids are the same, so that a component has some patches.
         """
-        if len(x) < self.components:
-            raise InputError(
-                f"density.components={self.components}: the {len(x)} patches that the centroids "
-                "are learnt from are fewer; use fewer components"
-            )
         generator = torch.Generator().manual_seed(self.seed)
         x = x.double().cpu()
         if len(x) > SAMPLE:
@@ -107,7 +103,9 @@ class Mixture(Density):
         sigma.diagonal().add_(least)
         white = torch.linalg.inv(torch.linalg.cholesky(sigma))
         with torch.autocast("cpu", enabled=False):
-            found = k_means((x @ white.T).float(), self.components, generator)
+            count = min(self.components, max(1, len(x) // LEAST))
+            found = k_means((x @ white.T).float(), count, generator)
+            found = found[torch.arange(self.components) % count]
         self.white = white.float().to(self.white.device)
         self.centroids = torch.linalg.solve(white, found.double().T).T.float().to(self.white.device)
 

@@ -148,7 +148,13 @@ def test_learnt_projections_merge_only_when_one_was_taken_over(here, zygote):
 
 def test_features_in_bf16_do_not_add_to_others(here, zygote):
     args = [a for a in TINY if not a.startswith(("data.root", "hydra.run.dir"))]
-    half = [*args, "data.root=a", "trainer.precision=bf16-mixed", "hydra.run.dir=half"]
+    half = [
+        *args,
+        "density=position",
+        "data.root=a",
+        "trainer.precision=bf16-mixed",
+        "hydra.run.dir=half",
+    ]
     result = zygote.run(half, here)
     assert result.code == 0, result.err
     assert load(here, "half").precision == "bf16-mixed"

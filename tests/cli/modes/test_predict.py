@@ -26,6 +26,7 @@ from padim_lit.errors import InputError
 from padim_lit.viewer.content import build
 from padim_lit.visualization.overlay import GAP, caption_of, colours, contour, side_by_side
 
+FIT = [*TINY, "image_score=max"]
 PREDICT = ["mode=predict", "ckpt=run/model.ckpt", "trainer=cpu"]
 
 
@@ -33,7 +34,7 @@ PREDICT = ["mode=predict", "ckpt=run/model.ckpt", "trainer=cpu"]
 def here(tmp_path_factory, zygote) -> Path:
     folder = tmp_path_factory.mktemp("here")
     build_tree(folder / "data", train=24, test={"good": 4, "crack": 3})
-    result = zygote.run([*TINY, "image_score=max", "false_alarm_rate=0.2"], folder)
+    result = zygote.run([*FIT, "false_alarm_rate=0.2"], folder)
     assert result.code == 0, result.err
     return folder
 
@@ -76,7 +77,7 @@ def test_the_fit_says_what_its_threshold_does(here):
 
 
 def test_a_fit_without_calibration_has_no_threshold(zygote, here):
-    result = zygote.run([*TINY, "hydra.run.dir=bare", "calibration=0"], here)
+    result = zygote.run([*FIT, "hydra.run.dir=bare", "calibration=0"], here)
     assert result.code == 0, result.err
     assert "threshold" not in json.loads((here / "bare" / "metrics.json").read_text())
     bare, run = (rows(here / name) for name in ("bare", "run"))
@@ -93,7 +94,7 @@ def test_a_fit_without_calibration_has_no_threshold(zygote, here):
 
 
 def test_an_old_checkpoint_gets_another_rate_from_its_scores(zygote, here):
-    args = [*TINY, "ckpt=run/model.ckpt", "hydra.run.dir=again", "false_alarm_rate=0.5"]
+    args = [*FIT, "ckpt=run/model.ckpt", "hydra.run.dir=again", "false_alarm_rate=0.5"]
     assert zygote.run(args, here).code == 0
     first, again = (
         json.loads((here / name / "metrics.json").read_text()) for name in ("run", "again")
@@ -124,7 +125,7 @@ def test_scores_are_explained(zygote, here):
 
 @pytest.mark.parametrize("wrong", ["calibration=-1", "false_alarm_rate=1.5"])
 def test_wrong_keys_of_a_fit(zygote, here, wrong):
-    result = zygote.run([*TINY, wrong, "hydra.run.dir=wrong"], here)
+    result = zygote.run([*FIT, wrong, "hydra.run.dir=wrong"], here)
     assert result.code == 1 and wrong.split("=")[0] in result.err
     assert len(result.err.strip().splitlines()) == 1
 
