@@ -234,7 +234,7 @@ def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path, content):
 
 def test_bad_arguments():
     backbone = Backbone("resnet18", weights="random")
-    with pytest.raises(InputError, match="takes C=447 channels but backbone resnet18 gives 448"):
+    with pytest.raises(InputError, match="takes C=447, resnet18 gives 448"):
         PaDiM(backbone, JL(447, 10))
     with pytest.raises(InputError, match="eps=-1"):
         PaDiM(backbone, JL(448, 10), eps=-1)
