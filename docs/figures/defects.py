@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 import padim_lit
-from padim_lit.visualization.overlay import caption_of, colours, side_by_side
+from padim_lit.visualization.overlay import colours, side_by_side
 
 GAP, COLOURS, SIDE = 8, 256, 150
 
@@ -21,7 +21,8 @@ def row(ckpt: str, files: list[str]) -> list[Image.Image]:
     pictures = []
     for file in files:
         ((seen, found),) = predictor.stream_seen([file], picture=SIDE)
-        caption = caption_of(found, Path(file).parent.name, scale)
+        verdict = "defective" if found.is_anomalous else "good"
+        caption = f"score {found.score:.1f}, threshold {predictor.threshold:.1f}: {verdict}"
         picture = np.asarray(seen.picture)
         png = side_by_side(picture, found, scale, predictor.map_threshold, caption)
         pictures.append(Image.open(BytesIO(png)))
