@@ -40,6 +40,8 @@ SMALLEST = 1e-4
 # Parts that the images are dealt into where Π is learnt again without them. Chosen on ELPV's
 # polycrystalline cells, see docs/thresholds.md.
 FOLDS = 5
+# Images from which on each moves the pooled covariance too little to matter.
+FORMULA = 100
 # Images that Π has not learnt from are scored alone where there are at least so many.
 UNSEEN = 99
 
@@ -160,12 +162,12 @@ def _left_out(detector: Detector, x: Tensor) -> tuple[Tensor, Tensor]:
     found, reliable = [], torch.ones(len(x), dtype=torch.bool, device=x.device)
     with torch.autocast(x.device.type, enabled=False):
         for part, some in detector.density.parts(detector.positions):
-            if part.per_position:
+            if part.per_position and not (part.shrinkage and detector.count < FORMULA):
                 inside, _ = part.nearest(x, detector.mean[some], whitening.at(some))
                 distances, reliable = leave_one_out(inside, detector.count, part.shrinkage)
             else:
-                # Its patches are spread over many components, so there is no short formula: each
-                # image is subtracted.
+                # A mixture's patches are spread over many components, so there is no short formula,
+                # and of few images each moves the pooled covariance: it is subtracted.
                 ones = [_without(detector, part, moments.at(some), one) for one in x.split(1)]
                 distances = torch.cat(ones)
             found.append(distances)
@@ -174,7 +176,8 @@ def _left_out(detector: Detector, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _without(detector: Detector, density: Density, moments: Moments, x: Tensor) -> Tensor:
     none = density.empty(detector.positions, x.device)
-    rest = subtract(moments, density.update(none, detector.anomaly_map.counted(x)))
+    patches = x if density.per_position else detector.anomaly_map.counted(x)
+    rest = subtract(moments, density.update(none, patches))
     whitening = density.whiten(rest, detector.ridge)
     return density.nearest(x, rest.mean, whitening)[0]
 
