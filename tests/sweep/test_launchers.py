@@ -96,7 +96,6 @@ def test_a_launcher_that_is_not_installed_names_its_extra(name, extra):
     ("preset", "reason"),
     [
         pytest.param(["processes"], "TerminatedWorkerError", marks=JOBLIB),
-        pytest.param(["slurm_local"], "UncompletedJobError", marks=SLURM),
         pytest.param(
             ["ray_local", "hydra.launcher.ray.init.num_cpus=2"], "WorkerCrashedError", marks=RAY
         ),
@@ -145,6 +144,17 @@ def test_jobs_that_were_killed_or_failed_are_done_by_the_same_command(
     with (sweep / "sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["done"] * 3
+
+
+class TestSlurm:
+    """Apart from the others, so that two processes of tests share the waiting."""
+
+    @pytest.mark.slow
+    @SLURM
+    def test_jobs_that_were_killed_or_failed_are_done_by_the_same_command(self, tree, tmp_path):
+        test_jobs_that_were_killed_or_failed_are_done_by_the_same_command(
+            tree, tmp_path, ["slurm_local"], "UncompletedJobError"
+        )
 
 
 @JOBLIB
