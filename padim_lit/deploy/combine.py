@@ -4,7 +4,7 @@ Moments add and subtract (Chan, Golub and LeVeque 1979), so the result is the de
 on all (remaining) images gives, up to rounding.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -159,7 +159,7 @@ def remove_images(detector: Detector, state: FitState, what: str) -> Safety:
     rest = whole.subtract(state, left)
     safety = Safety(0.0, 0)
     for part, some in detector.density.parts(detector.positions):
-        ridge = replace(detector.ridge, shrinkage=part.shrinkage)
+        ridge = part.shrinking(detector.ridge)
         found = _safety(whole.moments.at(some), rest.moments.at(some), ridge)
         error, negative = max(safety.error, found.error), safety.negative + found.negative
         safety = Safety(error, negative)

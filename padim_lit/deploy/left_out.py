@@ -134,10 +134,11 @@ def measure(
         if held:
             known = [key in held for key in digests.keys(batch["digest"])]
         inside = torch.tensor(known, device=device)
-        distances, reliable = detector.distances_of(x), ~inside
+        distances, reliable = x.new_empty(x.shape[:2]), ~inside
         if inside.any():
-            distances[inside], trusted = _left_out(detector, x[inside])
-            reliable[inside] = trusted
+            distances[inside], reliable[inside] = _left_out(detector, x[inside])
+        if not inside.all():
+            distances[~inside] = detector.distances_of(x[~inside])
         unseen += int((~inside).sum()) if held is not None else 0
         # Whatever the backbone was computed in, as `Detector.forward` has it.
         with torch.autocast(distances.device.type, enabled=False):

@@ -99,9 +99,13 @@ class Density(nn.Module):
             counted: see `Counted`.
         """
 
+    def shrinking(self, ridge: Ridge) -> Ridge:
+        """`ridge` with this density's ν."""
+        return replace(ridge, shrinkage=self.shrinkage)
+
     def whiten(self, moments: Moments, ridge: Ridge) -> Triangle:
         """The factors that `nearest` takes, see `padim_lit.model.gaussian.whiten`."""
-        return whiten(moments, replace(ridge, shrinkage=self.shrinkage))
+        return whiten(moments, self.shrinking(ridge))
 
     @abstractmethod
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:

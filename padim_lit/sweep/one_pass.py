@@ -233,7 +233,7 @@ def _score_positions(
 ) -> None:
     """Distances (N_test,P) of every d into `distances`, where each position has its Gaussian."""
     width = train.grid[1]
-    ridges = {d: replace(ridge, shrinkage=one.shrinkage) for d, one in densities.items()}
+    ridges = {d: one.shrinking(ridge) for d, one in densities.items()}
     if len(bands) > 1 and any(r.unit == "variance" or r.shrinkage for r in ridges.values()):
         # Of all bands, or results would depend on the memory; it takes a pass of its own.
         within = [len(band) * patch_statistics(train.embeddings(projection, band))[0]
