@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from padim_lit.data import AnomalyData, reading
+from padim_lit.data import AnomalyData
 from padim_lit.data.cache import PictureCache
 from padim_lit.data.datamodule import Split
 from padim_lit.data.items import Item, ItemDataset, prepare
@@ -160,8 +160,8 @@ def construct(folder: Path, count: int, side: int) -> dict:
         times = []
         for _ in range(3):
             start = time.perf_counter()
-            with reading(full_check=full_check):
-                Generated(Split("tiny", train, test), image_size=64, crop_size=None, num_workers=0)
+            how = {"image_size": 64, "crop_size": None, "num_workers": 0, "full_check": full_check}
+            Generated(Split("tiny", train, test), **how)
             times.append(time.perf_counter() - start)
         found[f"{name}_seconds"] = statistics.median(times)
     return found

@@ -20,7 +20,7 @@ from padim_lit.cli.instantiate import instantiate, require_targets
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.roi import read_roi
 from padim_lit.cli.settings import Embedding, Scoring, Settings, WithData
-from padim_lit.data import AnomalyData, reading
+from padim_lit.data import AnomalyData
 from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.files import typed_path
 from padim_lit.errors import InputError
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 SHARDING = ("fsdp", "deepspeed", "model_parallel")
 #: Values of trainer.accelerator that may mean a GPU of CUDA's.
 GPU = ("auto", "gpu", "cuda")
+#: Settings that say how a data set's files are read.
+READING = ("batch_size", "num_workers", "picture_cache", "picture_cache_gb", "full_check")
 #: Settings of a detector that stand beside a sweep's results.
 SHOWN = ("eps", "eps_unit", "neighbourhood", "sigma", "image_score")
 
@@ -54,9 +56,7 @@ def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> An
 
     Raises InputError where it has no test images and `test` needs them.
     """
-    with reading(settings.picture_cache, settings.picture_cache_gb, settings.full_check):
-        how = {"batch_size": settings.batch_size, "num_workers": settings.num_workers}
-        data = instantiate(settings.data, **size, **how)
+    data = instantiate(settings.data, **size, **{key: getattr(settings, key) for key in READING})
     if test:
         data.require_test()
     return data
@@ -67,8 +67,7 @@ def content_of(settings: Settings) -> dict[str, str]:
     found = {}
     if getattr(settings, "data", None) is not None:
         size = getattr(settings, "size", {})
-        with reading(look=False):
-            found["data"] = instantiate(settings.data, **size).content()
+        found["data"] = instantiate(settings.data, **size, look=False).content()
     names = {key: getattr(settings, key, None) for key in ("ckpt", "learnt_from")}
     if isinstance(settings.backbone, dict):
         names["weights"] = settings.backbone.get("weights")

@@ -17,7 +17,8 @@ from padim_lit.errors import InputError
 
 #: Arguments that no config gives, because a run has them from elsewhere.
 FROM_THE_RUN = (
-    *("image_size", "crop_size", "batch_size", "num_workers"),
+    *("image_size", "crop_size", "batch_size", "num_workers", "look"),
+    *("picture_cache", "picture_cache_gb", "full_check"),
     *("in_channels", "dim", "seed", "state", "tiles"),
 )
 _PLAIN = (bool, int, float, str)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 
 from padim_lit.cli.schema import default_of
-from padim_lit.data.datamodule import AnomalyData, Reading, reading
+from padim_lit.data.datamodule import AnomalyData
 from padim_lit.deploy.calibration import require_rate
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import require_image_score
@@ -132,9 +132,9 @@ class WithData(Loading):
 
     data: Any = None
     seed: int = 0
-    full_check: int = Reading.full_check
+    full_check: int = default_of(AnomalyData, "full_check")
     picture_cache: str | None = None
-    picture_cache_gb: float = default_of(reading, "picture_cache_gb")
+    picture_cache_gb: float = default_of(AnomalyData, "picture_cache_gb")
 
 
 @dataclass

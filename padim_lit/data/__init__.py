@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from padim_lit.data.datamodule import AnomalyData, Split, reading
+    from padim_lit.data.datamodule import AnomalyData, Split
     from padim_lit.data.datasets.elpv import ELPV
     from padim_lit.data.datasets.folder import Folder
     from padim_lit.data.datasets.mtd import MagneticTile
@@ -26,11 +26,10 @@ __all__ = [
     "RealIAD",
     "Split",
     "VisA",
-    "reading",
 ]
 
 _FILES = {
-    "datamodule": ("AnomalyData", "Split", "reading"),
+    "datamodule": ("AnomalyData", "Split"),
     "datasets.elpv": ("ELPV",),
     "datasets.folder": ("Folder",),
     "datasets.mtd": ("MagneticTile",),

@@ -4,10 +4,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -29,51 +28,6 @@ log = logging.getLogger(__name__)
 
 # Training images, at most, whose sizes say how much a crop leaves out.
 LOOKED_AT = 100
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How datamodules read their files; the same for every family, so no family repeats it.
-
-    Attributes:
-        cache: keeps decoded and resized pictures between runs; None decodes each time.
-        full_check: up to so many images, training and test, all are decoded at construction.
-            Beyond, only their headers are read (masks and planted defects are decoded still).
-        look: False: the files are listed and nothing else, for `AnomalyData.content` alone.
-    """
-
-    cache: PictureCache | None = None
-    full_check: int = 2000
-    look: bool = True
-
-
-_reading = ContextVar("reading", default=Reading())  # noqa: B039 - frozen
-
-
-@contextmanager
-def reading(
-    picture_cache: str | None = None,
-    picture_cache_gb: float = 20.0,
-    full_check: int = Reading.full_check,
-    look: bool = True,
-) -> Iterator[Reading]:
-    """Datamodules constructed inside read their files this way.
-
-    Args:
-        picture_cache: folder of a `PictureCache`, made if missing; ~ is expanded. None: no cache.
-        picture_cache_gb: how large it may become, in 10⁹ bytes.
-        full_check, look: see `Reading`.
-
-    Raises InputError for a folder that cannot be written and numbers out of range.
-    """
-    require_count("full_check", full_check, lowest=0)
-    cache = None if picture_cache is None else PictureCache(picture_cache, picture_cache_gb)
-    how = Reading(cache, full_check, look)
-    token = _reading.set(how)
-    try:
-        yield how
-    finally:
-        _reading.reset(token)
 
 
 class RankBatches(Sampler[list[int]]):
@@ -133,9 +87,9 @@ class AnomalyData(LightningDataModule):
     told, and whose `read` says what there is.
 
     Every file is looked at once here, so that a bad one stops the run before anything is fitted.
-    Up to `Reading.full_check` images that means decoding all of them; beyond, only headers are
-    read, and a file that is broken further on stops the run when its turn comes. The same picture
-    twice is found, see `padim_lit.data.repeats`.
+    Up to `full_check` images that means decoding all of them; beyond, only headers are read (masks
+    and planted defects are decoded still), and a file that is broken further on stops the run when
+    its turn comes. The same picture twice is found, see `padim_lit.data.repeats`.
 
     No loader shuffles or drops a batch: running moments do not depend on the order, and results
     are bitwise the same for any number of workers, with a picture cache or without.
@@ -145,6 +99,10 @@ class AnomalyData(LightningDataModule):
         crop_size: int, [h, w] or None (keep all).
         batch_size: images in a batch.
         num_workers: loader processes; None chooses from the number of cores.
+        picture_cache: folder of a `PictureCache`, made if missing; ~ is expanded. None: no cache.
+        picture_cache_gb: how large it may become, in 10⁹ bytes.
+        full_check: up to so many images, training and test, all are decoded here.
+        look: False: the files are listed and nothing else, for `content` alone.
 
     Attributes:
         name, provenance, notes: as in `Split`, completed with what was found here.
@@ -153,7 +111,8 @@ class AnomalyData(LightningDataModule):
         size: image_size and crop_size as they were given, for the provenance of a fit.
 
     Raises InputError for fewer than two different training images, no test image unless that is
-    allowed, an image that cannot be read, a mask of another size, and sizes or counts out of range.
+    allowed, an image that cannot be read, a mask of another size, sizes or counts out of range, and
+    a cache that cannot be written.
     """
 
     #: Whether good images to learn from are enough.
@@ -163,6 +122,10 @@ class AnomalyData(LightningDataModule):
     crop_size: Size | None = 224
     batch_size: int = 32
     num_workers: int | None = None
+    picture_cache: str | Path | None = None
+    picture_cache_gb: float = 20.0
+    full_check: int = 2000
+    look: bool = True
 
     def read(self) -> Split:
         """The items of this data set, without a look into the files."""
@@ -170,21 +133,22 @@ class AnomalyData(LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
-        require_count("batch_size", self.batch_size, lowest=1)
         if self.num_workers is None:
             self.num_workers = default_workers()
-        require_count("num_workers", self.num_workers, lowest=0)
+        for name, lowest in (("batch_size", 1), ("num_workers", 0), ("full_check", 0)):
+            require_count(name, getattr(self, name), lowest)
+        folder, most = self.picture_cache, self.picture_cache_gb
+        self.cache = None if folder is None else PictureCache(folder, most)
         self.resize_crop = ResizeCrop(self.image_size, self.crop_size)
         self.image_shape = self.resize_crop.output_shape
         self.size = {"image_size": self.image_size, "crop_size": self.crop_size}
-        self.reading = _reading.get()
         split = self.read()
         self.name = split.name
         _require_enough(split.name, len(split.train))
         self.test_items = list(split.test)
         if not self.test_optional:
             self.require_test()
-        if not self.reading.look:
+        if not self.look:
             self.train_items = list(split.train)
             return
         items, states, pictures = look_at(
@@ -253,16 +217,15 @@ class AnomalyData(LightningDataModule):
 
     def _read_fully(self, split: Split) -> Any:
         """What decodes the images for a first look; None where there are too many for that."""
-        cache, limit = self.reading.cache, self.reading.full_check
-        if cache is not None:
-            cache.require_room(self.image_shape)
-            log.info("%s", cache.describe())
-        if len(split.train) + len(split.test) <= limit:
-            return cache or prepare
+        if self.cache is not None:
+            self.cache.require_room(self.image_shape)
+            log.info("%s", self.cache.describe())
+        if len(split.train) + len(split.test) <= self.full_check:
+            return self.cache or prepare
         log.info(
             "%s has more than full_check=%d images: only their headers are checked before the "
             "fit; an image that is broken further on stops the run when it is read.",
-            *(split.name, limit),
+            *(split.name, self.full_check),
         )
         return None
 
@@ -272,7 +235,7 @@ class AnomalyData(LightningDataModule):
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
             batches = {"batch_sampler": RankBatches(len(items), rank, world, self.batch_size)}
         return DataLoader(
-            ItemDataset(items, self.resize_crop, self.reading.cache or prepare),
+            ItemDataset(items, self.resize_crop, self.cache or prepare),
             **batches,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),

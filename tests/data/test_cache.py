@@ -14,7 +14,7 @@ from _helpers.outcome import leftovers, require_one_clear_line, truncate
 from _helpers.trees import build_tree, save_image, save_mask
 from PIL import Image
 
-from padim_lit.data import ELPV, Folder, cache, items, reading
+from padim_lit.data import ELPV, Folder, cache, items
 from padim_lit.data.cache import PictureCache
 from padim_lit.data.check import state_of_header
 from padim_lit.data.items import Item, MaskState, prepare
@@ -116,18 +116,12 @@ def test_pictures_are_bitwise_the_same_the_first_and_the_second_time(tmp_path, m
 def test_batches_are_bitwise_the_same_with_a_cache(tree, tmp_path, workers):
     plain = Folder(tree, **SMALL)
     for _ in range(2):
-        with reading(tmp_path / "cache"):
-            cached = Folder(tree, **{**SMALL, "num_workers": workers})
+        more = {"num_workers": workers, "picture_cache": tmp_path / "cache"}
+        cached = Folder(tree, **{**SMALL, **more})
         assert cached.provenance == plain.provenance and cached.notes == plain.notes
         assert cached.test_items == plain.test_items
         for loader in ("train_dataloader", "test_dataloader"):
             assert same_batches(getattr(plain, loader)(), getattr(cached, loader)())
-
-
-def test_the_cache_is_used_by_what_is_constructed_inside_only(tree, tmp_path):
-    with reading(tmp_path / "cache", full_check=3) as how:
-        assert Folder(tree, **SMALL).reading is how
-    assert Folder(tree, **SMALL).reading.cache is None
 
 
 # which entry -----------------------------------------------------------------------------------
@@ -333,8 +327,8 @@ def test_several_processes_at_once_see_only_whole_pictures(tmp_path):
     ],
 )
 def test_limits_that_make_no_sense(tree, tmp_path, options, words):
-    with pytest.raises(InputError, match=words), reading(tmp_path / "cache", **options):
-        Folder(tree, **SMALL)
+    with pytest.raises(InputError, match=words):
+        Folder(tree, **SMALL, picture_cache=tmp_path / "cache", **options)
 
 
 def test_a_cache_below_a_file_is_refused(tmp_path):
@@ -347,8 +341,8 @@ def test_bad_files_have_the_same_errors_with_a_cache(tree, tmp_path):
     truncate(tree / "test" / "crack" / "001.png")
     with pytest.raises(InputError) as plain:
         Folder(tree, **SMALL)
-    with pytest.raises(InputError) as cached, reading(tmp_path / "cache"):
-        Folder(tree, **SMALL)
+    with pytest.raises(InputError) as cached:
+        Folder(tree, **SMALL, picture_cache=tmp_path / "cache")
     assert str(plain.value) == str(cached.value)
 
 
@@ -370,17 +364,15 @@ def test_beyond_the_limit_no_image_without_a_mask_is_decoded(tree, monkeypatch, 
     plain = Folder(tree, **SMALL)
     assert "headers" not in caplog.text
     monkeypatch.setattr(items, "read_image", lambda path: pytest.fail(f"decoded {path}"))
-    with reading(full_check=8):
-        data = Folder(tree, **SMALL)
+    data = Folder(tree, **SMALL, full_check=8)
     assert data.test_items == plain.test_items and data.provenance == plain.provenance
     assert "more than full_check=8 images" in caplog.text
-    with pytest.raises(pytest.fail.Exception), reading(full_check=9):
-        Folder(tree, **SMALL)
+    with pytest.raises(pytest.fail.Exception):
+        Folder(tree, **SMALL, full_check=9)
 
 
 def test_planted_defects_are_judged_beyond_the_limit_too():
-    with reading(full_check=0):
-        data = ELPV(num_workers=0)
+    data = ELPV(num_workers=0, full_check=0)
     whole = ELPV(num_workers=0)
     assert data.provenance == whole.provenance and data.test_items == whole.test_items
 
@@ -388,14 +380,14 @@ def test_planted_defects_are_judged_beyond_the_limit_too():
 @pytest.mark.parametrize("content", [b"", b"no image"])
 def test_files_without_a_header_are_found_beyond_the_limit(tree, content):
     (tree / "train" / "good" / "002.png").write_bytes(content)
-    with pytest.raises(InputError, match=r"002\.png"), reading(full_check=0):
-        Folder(tree, **SMALL)
+    with pytest.raises(InputError, match=r"002\.png"):
+        Folder(tree, **SMALL, full_check=0)
 
 
 def test_a_mask_of_another_size_is_found_beyond_the_limit(tree):
     save_mask(tree / "ground_truth" / "crack" / "001_mask.png", (32, 40))
-    with pytest.raises(InputError, match="both must have one size"), reading(full_check=0):
-        Folder(tree, **SMALL)
+    with pytest.raises(InputError, match="both must have one size"):
+        Folder(tree, **SMALL, full_check=0)
 
 
 # the command line ------------------------------------------------------------------------------

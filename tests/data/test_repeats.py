@@ -8,7 +8,7 @@ import pytest
 from _helpers.trees import build_tree, save_image
 from PIL import Image
 
-from padim_lit.data import Folder, reading
+from padim_lit.data import Folder
 from padim_lit.data.repeats import same_files
 
 SMALL = {"image_size": 32, "crop_size": None, "num_workers": 0}
@@ -19,35 +19,35 @@ def counts(data) -> dict[str, int]:
     return {key: data.provenance[key] for key in keys if key in data.provenance}
 
 
-@pytest.fixture(params=[2000, 0], ids=["decoded", "headers alone"])
-def full_check(request):
-    with reading(full_check=request.param):
-        yield request.param
+full_checks = pytest.mark.parametrize("full_check", [2000, 0], ids=["decoded", "headers alone"])
 
 
+@full_checks
 def test_without_repeats_nothing_is_said(tmp_path, full_check):
-    data = Folder(build_tree(tmp_path), **SMALL)
+    data = Folder(build_tree(tmp_path), **SMALL, full_check=full_check)
     assert counts(data) == {} and data.notes == []
 
 
+@full_checks
 def test_a_training_set_that_is_there_twice_is_fitted_once(tmp_path, full_check):
     root = build_tree(tmp_path, train=6)
-    once = Folder(root, **SMALL).train_items
+    once = Folder(root, **SMALL, full_check=full_check).train_items
     for path in (root / "train/good").glob("*.png"):
         shutil.copy(path, path.with_name(f"z{path.name}"))
-    data = Folder(root, **SMALL)
+    data = Folder(root, **SMALL, full_check=full_check)
     assert data.train_items == once and data.provenance["train_images"] == 6
     assert counts(data) == {"train_repeats": 6}
     (note,) = data.notes
     assert "same picture as another one: 6, such as" in note and "z000.png" in note
 
 
+@full_checks
 def test_images_in_train_and_test_and_under_two_labels(tmp_path, full_check):
     root = build_tree(tmp_path)
     shutil.copy(root / "train/good/000.png", root / "test/good/x.png")
     shutil.copy(root / "train/good/001.png", root / "test/good/y.png")
     shutil.copy(root / "test/good/001.png", root / "test/crack/002.png")
-    data = Folder(root, **SMALL)
+    data = Folder(root, **SMALL, full_check=full_check)
     assert counts(data) == {"test_repeats": 1, "test_in_train": 2, "good_and_defective": 1}
     assert len(data.train_items) == 4 and len(data.test_items) == 7 and len(data.notes) == 3
     assert any("One of the labels is wrong" in n and "crack/002.png" in n for n in data.notes)
@@ -63,8 +63,8 @@ def test_links_and_a_cache_change_nothing(tmp_path):
     root = build_tree(tmp_path / "data")
     (root / "train/good/x.png").symlink_to("000.png")
     for _ in range(2):
-        with reading(tmp_path / "cache"):
-            assert counts(Folder(root, **SMALL)) == {"train_repeats": 1}
+        data = Folder(root, **SMALL, picture_cache=tmp_path / "cache")
+        assert counts(data) == {"train_repeats": 1}
 
 
 def test_files_of_the_same_bytes(tmp_path):
