@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,8 +20,7 @@ MOST_PIXELS = 2**26
 PIXEL_BYTES = 100
 # Pixels between two positions of a backbone's own grid, along a side; 32 is what any here has.
 MOST_STRIDE = 64
-# What a fitted model's state holds, too.
-_FITTED = ("mean", "layer_means", "scatter", "patches", "whitening", "digests", "calibration")
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # What buffers count in, beside floats: BatchNorm's batches, or indices of a projection.
 _COUNTS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -35,30 +34,45 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
         file_bytes: the file's size. No tensor may be larger: a tensor of stride 0 takes nothing
             in a file and any amount of memory afterwards.
     """
-    _require_spec(state["spec"])
-    _require(isinstance(state["provenance"], dict), "provenance")
-    _require_provenance(state["provenance"])
-    weights = content["state_dict"]
-    _require(isinstance(weights, dict), "state_dict")
-    for name, tensor in weights.items():
-        _require(isinstance(name, str) and isinstance(tensor, Tensor), f"state_dict: {name}")
-        _require(tensor.is_floating_point() or tensor.dtype in _COUNTS, f"{name}: {tensor.dtype}")
+
+    def require(name: str, tensor: Any, shape: Sequence[int] | None, *dtypes: torch.dtype) -> None:
+        _require(isinstance(tensor, Tensor) and tensor.dtype in dtypes, name)
+        _require(shape is None or tuple(tensor.shape) == tuple(shape), name)
         require_numbers(name, tensor, file_bytes)
-    dim = state["spec"]["dim"]
-    matrix = weights.get("projection.matrix")
-    _require(
-        matrix is not None and matrix.ndim == 2 and len(matrix) == dim, "projection.matrix missing"
-    )
+
+    spec, weights = state["spec"], content["state_dict"]
+    _require_keys("spec", spec, _SPEC)
+    _require_provenance(state["provenance"])
+    _require(isinstance(weights, dict) and all(map(_is_text, weights)), "state_dict")
+    for name, tensor in weights.items():
+        require(name, tensor, None, *_FLOATS, *_COUNTS)
+    dim, matrix = spec["dim"], weights.get("projection.matrix")
+    right = matrix is not None and matrix.ndim == 2 and len(matrix) == dim
+    _require(right, "projection.matrix missing")
     _require(_is_int(state["count"]) and state["count"] >= 0, "count")
     if (roi := state["roi"]) is not None:
-        right = isinstance(roi, Tensor) and roi.dtype == torch.bool
-        _require(right and list(roi.shape) == list(state["spec"]["image_shape"]), "roi")
-        require_numbers("roi", roi, file_bytes)
+        require("roi", roi, spec["image_shape"], torch.bool)
         _require(bool(roi.any()), "roi is empty")
-    _require_memory(state["spec"]["image_shape"])
-    if state["count"]:
-        _require_gaussians(state, dim, file_bytes)
-        _require_positions(state["spec"], len(state["mean"]))
+    _require_memory(spec["image_shape"])
+    if not state["count"]:
+        return
+    for key in ("mean", "layer_means", "scatter", "patches", "whitening", "digests", "calibration"):
+        _require(key in state, f"{key} missing")
+    require("mean", mean := state["mean"], None, torch.float32, torch.float64)
+    _require(mean.ndim == 2 and mean.shape[1] == dim, "mean")
+    positions = len(mean)
+    shape = (len(spec["backbone"]["layers"]), positions, dim)
+    require("layer_means", state["layer_means"], shape, *_FLOATS)
+    _require_triangle("whitening", state["whitening"], positions, dim, require)
+    if state["scatter"] is not None:  # of a slim checkpoint it is
+        _require_triangle("scatter", state["scatter"], positions, dim, require)
+        require("patches", state["patches"], (positions,), torch.float64)
+        _require(bool((state["patches"] >= 0).all()), "patches")
+    if state["digests"] is not None:
+        require("digests", state["digests"], (state["count"], BYTES), torch.uint8)
+    if state["calibration"] is not None:
+        _require_calibration(state["calibration"])
+    _require_positions(spec, positions)
 
 
 def _require_memory(image_shape: Sequence[int]) -> None:
@@ -79,91 +93,46 @@ def _require_positions(spec: dict[str, Any], positions: int) -> None:
         _require(pixels <= positions * MOST_STRIDE**2, "spec: image_shape beside so few positions")
 
 
-def _require_gaussians(state: dict[str, Any], dim: int, file_bytes: int) -> None:
-    for key in _FITTED:
-        _require(key in state, f"{key} missing")
-    mean, images = state["mean"], state["digests"]
-    wide = (torch.float32, torch.float64)
-    _require(_floats(mean, 2) and mean.shape[1] == dim and mean.dtype in wide, "mean")
-    require_numbers("mean", mean, file_bytes)
-    layers = state["layer_means"]
-    shape = (len(state["spec"]["backbone"]["layers"]), len(mean), dim)
-    _require(_floats(layers, 3) and layers.shape == shape, "layer_means")
-    require_numbers("layer_means", layers, file_bytes)
-    for key in ("whitening", "scatter"):
-        saved = state[key]
-        if key == "scatter" and saved is None:  # of a slim checkpoint
-            continue
-        _require_triangle(key, saved, len(mean), dim)
-        for band in [saved] if isinstance(saved, Tensor) else saved:
-            require_numbers(key, band, file_bytes)
-    if state["scatter"] is not None:
-        counts = state["patches"]
-        right = _floats(counts, 1) and counts.dtype == torch.float64 and len(counts) == len(mean)
-        _require(right and bool((counts >= 0).all()), "patches")
-        require_numbers("patches", counts, file_bytes)
-    if images is not None:
-        right = isinstance(images, Tensor) and images.dtype == torch.uint8
-        _require(right and images.shape == (state["count"], BYTES), "digests")
-    if state["calibration"] is not None:
-        _require_calibration(state["calibration"])
-
-
-def _require_triangle(key: str, saved: Any, positions: int, dim: int) -> None:
+def _require_triangle(key: str, saved: Any, positions: int, dim: int, require: Callable) -> None:
     if isinstance(saved, Tensor):  # packed
-        packed = (positions, dim * (dim + 1) // 2)
-        _require(_floats(saved, 2) and saved.shape == packed, key)
+        require(key, saved, (positions, dim * (dim + 1) // 2), *_FLOATS)
         return
-    _require(isinstance(saved, list | tuple) and len(saved) > 0, key)
+    _require(isinstance(saved, list | tuple), key)
     start = 0
     for band in saved:
-        _require(_floats(band, 3) and band.dtype == torch.float32, key)
+        _require(isinstance(band, Tensor) and band.ndim == 3 and band.shape[2] > start, key)
         stop = band.shape[2]
-        _require(band.shape == (positions, stop - start, stop) and stop > start, key)
+        require(key, band, (positions, stop - start, stop), torch.float32)
         start = stop
     _require(start == dim, key)
 
 
 def _require_calibration(calibration: Any) -> None:
-    _require(isinstance(calibration, dict), "calibration")
+    _require_keys("calibration", calibration, _CALIBRATION)
     for key in ("scores", "map_maxima"):
-        values = calibration.get(key)
-        _require(_floats(values, 1), f"calibration: {key}")
+        values = calibration[key]
         require_numbers(f"calibration: {key}", values)
         _require(bool((values[1:] >= values[:-1]).all()), f"calibration: {key} is not sorted")
-    rate = calibration.get("false_alarm_rate")
-    _require(_is_number(rate) and 0 < rate < 1, "calibration: false_alarm_rate")
-    for key in ("threshold", "map_threshold"):
-        value = calibration.get(key)
-        _require(key in calibration and (value is None or _is_number(value)), f"calibration: {key}")
-    for key in ("unreliable", "unseen"):
-        _require(_is_int(calibration.get(key)), f"calibration: {key}")
-    if calibration["threshold"] is None:
-        return
-    interval = calibration.get("interval")
-    pair = isinstance(interval, list | tuple) and len(interval) == 2
-    _require(pair and all(map(_is_number, interval)), "calibration: interval")
-    _require(isinstance(calibration.get("method"), str), "calibration: method")
-    _require(_is_number(calibration.get("level")), "calibration: level")
+    if calibration["threshold"] is not None:
+        for key in ("interval", "method"):
+            _require(calibration[key] is not None, f"calibration: {key}")
 
 
-def _require_spec(spec: Any) -> None:
-    _require(isinstance(spec, dict), "spec")
-    backbone = spec.get("backbone")
-    _require(isinstance(backbone, dict), "spec: backbone")
-    _require_keys("spec: backbone", backbone, _BACKBONE)
-    _require_keys("spec", {k: v for k, v in spec.items() if k != "backbone"}, _SPEC)
-
-
-def _require_keys(where: str, found: dict, rules: dict[str, Callable[[Any], bool]]) -> None:
+def _require_keys(where: str, found: Any, rules: Mapping[str, Any]) -> None:
+    """Raise InputError unless `found` is a dict of just these keys, with what their rules allow."""
+    _require(isinstance(found, dict), where)
     strange = [key for key in found if key not in rules]
     _require(not strange, f"{where}: unknown {strange[:1]}")
     for key, rule in rules.items():
-        _require(key in found and rule(found[key]), f"{where}: {key}")
+        if isinstance(rule, dict):
+            _require_keys(f"{where}: {key}", found.get(key), rule)
+        else:
+            _require(key in found and rule(found[key]), f"{where}: {key}")
 
 
-def _require_provenance(provenance: dict[str, Any]) -> None:
-    _require(all(isinstance(key, str) for key in provenance), "provenance")
+def _require_provenance(provenance: Any) -> None:
+    right = isinstance(provenance, dict) and all(map(_is_text, provenance))
+    _require(right, "provenance")
     for key in ("image_size", "crop_size"):
         value = provenance.get(key)
         _require(value is None or _is_int(value) or _is_shape(value), f"provenance: {key}")
@@ -187,29 +156,42 @@ def _is_shape(value: Any) -> bool:
     return pair and min(value) > 0 and value[0] * value[1] <= MOST_PIXELS
 
 
-def _floats(value: Any, dims: int) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim == dims
+def _is_row(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim == 1
+
+
+def _is_options(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value))
+
+
+def _list_of(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and all(map(rule, value))
+
+
+def _optional(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or rule(value)
 
 
 _BACKBONE = {
     # No place to fetch from, as timm's hf-hub:… and local-dir:… are.
     "model": lambda v: _is_text(v) and re.fullmatch(r"[\w.-]+", v) is not None,
-    "layers": lambda v: isinstance(v, list) and all(map(_is_int, v)),
+    "layers": _list_of(_is_int),
     "weights": _is_text,
-    "feature_location": lambda v: v is None or _is_text(v),
+    "feature_location": _optional(_is_text),
     "name": _is_text,
-    "mean": lambda v: isinstance(v, list) and all(map(_is_number, v)),
-    "std": lambda v: isinstance(v, list) and all(map(_is_number, v)),
-    "img_size": lambda v: v is None or _is_shape(v),
+    "mean": _list_of(_is_number),
+    "std": _list_of(_is_number),
+    "img_size": _optional(_is_shape),
     "tiles": _is_shape,
 }
 _SPEC = {
+    "backbone": _BACKBONE,
     "proj": _is_text,
     "dim": lambda v: _is_int(v) and v > 0,
     "seed": lambda v: _is_int(v) and 0 <= v < 2**32,
-    "proj_options": lambda v: isinstance(v, dict) and all(map(_is_text, v)),
+    "proj_options": _is_options,
     "density": _is_text,
-    "density_options": lambda v: isinstance(v, dict) and all(map(_is_text, v)),
+    "density_options": _is_options,
     "eps": lambda v: _is_number(v) and v >= 0,
     "eps_unit": _is_text,
     "neighbourhood": lambda v: _is_int(v) and v > 0,
@@ -217,4 +199,17 @@ _SPEC = {
     "image_shape": _is_shape,
     "sigma": lambda v: _is_number(v) and v >= 0,
     "image_score": _is_text,
+}
+_CALIBRATION = {
+    "scores": _is_row,
+    "map_maxima": _is_row,
+    "unreliable": _is_int,
+    "unseen": _is_int,
+    "false_alarm_rate": lambda v: _is_number(v) and 0 < v < 1,
+    "threshold": _optional(_is_number),
+    "map_threshold": _optional(_is_number),
+    "method": _optional(_is_text),
+    "interval": _optional(lambda v: _list_of(_is_number)(v) and len(v) == 2),
+    "level": _is_number,
+    "why": _optional(_is_text),
 }

@@ -19,12 +19,12 @@ from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.instantiate import instantiate, require_targets
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.roi import read_roi
-from padim_lit.cli.settings import Embedding, Scoring, Settings, WithData
+from padim_lit.cli.settings import Deciding, Embedding, Scoring, Settings, WithData
 from padim_lit.data import AnomalyData
 from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.files import typed_path
+from padim_lit.deploy.predictor import Predictor, load
 from padim_lit.errors import InputError
-from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
 from padim_lit.model.grid import resolve_grid
@@ -152,11 +152,6 @@ def require_regular(settings: Embedding, dim: int, data: AnomalyData) -> None:
         )
 
 
-def require_sigma(sigma: float, data: AnomalyData) -> None:
-    """Raise InputError for a σ that the images do not allow, before the backbone runs."""
-    AnomalyMap((1, 1), data.image_shape, sigma)
-
-
 def facts(
     settings: Embedding, data: AnomalyData, backbone: Backbone, device: torch.device
 ) -> dict[str, Any]:
@@ -226,6 +221,17 @@ def _given_backbone(backbone: dict[str, Any]) -> dict[str, Any]:
         if backbone.get(key) is not None:
             given[key] = sorted(backbone[key]) if key == "layers" else list(backbone[key])
     return given
+
+
+def make_predictor(settings: Deciding, device: torch.device) -> Predictor:
+    """The checkpoint's; on the CPU each image is a batch of its own."""
+    return load(
+        settings.ckpt,
+        device=device,
+        batch_size=1 if device.type == "cpu" else settings.batch_size,
+        threshold=settings.threshold,
+        false_alarm_rate=settings.false_alarm_rate,
+    )
 
 
 def make_logger(node: dict[str, Any]) -> Logger | None:

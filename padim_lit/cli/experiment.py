@@ -20,13 +20,13 @@ from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.cli.build import alone, content_of
 from padim_lit.cli.config import settings_of
 from padim_lit.cli.environment import as_asked
+from padim_lit.cli.folders import folder_name
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import mode_of
 from padim_lit.cli.overrides import read_overrides
 from padim_lit.cli.settings import Settings
 from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers
-from padim_lit.sweep.folders import folder_name
 from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.system import resource_errors
 from padim_lit.system.atomic import HeldElsewhere, run_folder

@@ -17,10 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from padim_lit.cli import config, experiment, messages, overrides
+from padim_lit.cli import config, experiment, folders, messages, overrides
 from padim_lit.cli.instantiate import allow
 from padim_lit.errors import InputError
-from padim_lit.sweep import folders, launchers
+from padim_lit.sweep import launchers
 from padim_lit.system.console import never_fail_to_print
 from padim_lit.system.orphans import end_with_parent
 

@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
 
+from padim_lit.cli.folders import is_override
 from padim_lit.errors import InputError
-from padim_lit.sweep.folders import Override, is_override
 
 #: Words that ask for a sweep; table1's YAML sets hydra.mode.
 MANY = ("-m", "--multirun", "experiment=table1")
@@ -85,22 +85,7 @@ def read_overrides(words: Sequence[str]) -> list[Override]:
     Raises:
         OverrideParseException: a word is none.
     """
-    found = []
-    for override in OverridesParser.create().parse_overrides(list(words)):
-        swept = override.is_sweep_override()
-        value = override.value()
-        values = getattr(value, "list", [value]) if swept else [value]
-        found.append(
-            Override(
-                override.key_or_group,
-                override.input_line.partition("=")[2],
-                override.input_line,
-                swept,
-                null=not override.is_delete()
-                and not all(isinstance(v, str | QuotedString) for v in values),
-            )
-        )
-    return found
+    return OverridesParser.create().parse_overrides(list(words))
 
 
 def own_packages(words: Sequence[str]) -> list[str]:
@@ -120,10 +105,14 @@ def refuse_null_groups(overrides: Sequence[Override], conf: Path) -> None:
         InputError: the group and its options.
     """
     for override in overrides:
-        if override.null and (conf / override.key).is_dir():
-            options = sorted(file.stem for file in (conf / override.key).glob("*.yaml"))
+        group = override.key_or_group
+        if override.is_delete() or not (conf / group).is_dir():
+            continue
+        values = getattr(override.value(), "list", [override.value()])
+        if not all(isinstance(value, str | QuotedString) for value in values):
+            options = sorted(file.stem for file in (conf / group).glob("*.yaml"))
             raise InputError(
-                f"{override.text}: {override.key} is no value but a file of conf/{override.key}; "
+                f"{override.input_line}: {group} is no value but a file of conf/{group}; "
                 f"leave it out, or choose {', '.join(options)}"
             )
 

@@ -32,10 +32,12 @@ def _require_threshold(threshold: float) -> None:
 #: The lowest value of keys that are whole numbers, and what else is checked of a key that is set.
 LOWEST = {
     **{"batch_size": 1, "num_workers": 0, "full_check": 0, "dim": 1, "calibration": 0},
-    **{"resamples": 0, "rows": 1, "positions": 1},
+    **{"resamples": 0, "rows": 1, "positions": 1, "port": 1},
 }
 #: The highest of those that something is made of one by one; of the others what a machine counts.
-HIGHEST = {"batch_size": 2**20, "num_workers": 1024, "dim": 2**16}
+HIGHEST = {"batch_size": 2**20, "num_workers": 1024, "dim": 2**16, "port": 65535}
+#: Numbers that must be above 0, and their units.
+POSITIVE = {"max_mb": "megabytes", "watch_settle": "seconds", "watch_idle": "seconds"}
 CHECKS: dict[str, Callable[[Any], None]] = {
     "seed": require_seed,
     "eps": Ridge,
@@ -76,6 +78,9 @@ class Settings:
                 raise InputError(f"{key}={value}: must be at least {lowest}")
             if value > (highest := HIGHEST.get(key, 2**31)):
                 raise InputError(f"{key}={value}: must be at most {highest}")
+        for key, unit in POSITIVE.items():
+            if (value := getattr(self, key, None)) is not None and not value > 0:
+                raise InputError(f"{key}={value}: must be above 0, in {unit}")
         for dim in getattr(self, "dims", ()):
             if dim > HIGHEST["dim"]:
                 raise InputError(f"dims: {dim} must be at most {HIGHEST['dim']}")
@@ -106,6 +111,25 @@ class OnDevice(Settings):
 
     trainer: Any = MISSING
     batch_size: int = default_of(AnomalyData, "batch_size")
+
+
+@dataclass
+class Deciding(OnDevice):
+    """Modes that score with a fitted model.
+
+    Args:
+        ckpt: model.ckpt of an earlier run
+        threshold: score from which an image is called defective; null: the checkpoint's
+        false_alarm_rate: share of good images called defective; null: the checkpoint's
+    """
+
+    ckpt: str | None = None
+    threshold: float | None = None
+    false_alarm_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("ckpt", "model.ckpt of an earlier run")
 
 
 @dataclass

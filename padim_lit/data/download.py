@@ -1,12 +1,13 @@
 """One file over HTTP, by pooch: checked, and there only when complete."""
 
-import contextlib
 import hashlib
 import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from urllib.parse import urljoin, urlsplit
 from tqdm import tqdm
 
 from padim_lit.errors import InputError
+from padim_lit.system.atomic import lock as hold
+from padim_lit.system.atomic import release
 from padim_lit.version import __version__
 
 TIMEOUT = 60.0  # seconds without a byte
+_LOOK = 0.2  # seconds between two looks at a lock
 
 
 def fetch(url: str, folder: Path, sha256: str | None = None, timeout: float = TIMEOUT) -> Path:
@@ -117,19 +121,12 @@ def _innermost(error: BaseException) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
-@contextlib.contextmanager
+@contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Only one process at a time gets past this; the others wait. Does nothing without fcntl."""
+    """Only one process at a time gets past this; the others wait. Does nothing without locks."""
+    while (handle := hold(lock, os.O_CREAT)) is None:
+        time.sleep(_LOOK)
     try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        # Some network folders know no locks; two downloads at once are rare enough there.
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        release(handle)

@@ -22,7 +22,7 @@ from padim_lit.model.gaussian import scoring_bytes
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
 from padim_lit.model.ridge import Ridge
-from padim_lit.sweep.one_pass import CHUNK, FeatureStore, Plan, RunTimes, fit_and_score, plan
+from padim_lit.sweep.one_pass import CHUNK, FeatureStore, OnePass, Plan, plan
 from padim_lit.sweep.run_store import RunResult
 from padim_lit.system.console import progress
 
@@ -95,10 +95,11 @@ class Ablation:
         data: an `AnomalyData`: its size, its loaders and their items.
         folder: scratch space for the feature maps, removed by `close`.
         grid, sigma, image_score, neighbourhood: as in `PaDiM`.
-        density, ridge: see `padim_lit.sweep.one_pass.fit_and_score`.
+        density, ridge: see `padim_lit.sweep.one_pass.OnePass`.
         resamples: R, how often the test images are resampled for intervals; 0 for none.
 
     Attributes:
+        one_pass: the feature maps.
         truth: ``label`` (N,), ``mask`` (N,h,w), ``count_image`` and ``count_pixel`` (N,) of the
             test images, in the loader's order.
     """
@@ -118,7 +119,6 @@ class Ablation:
     ):
         shapes = backbone.grids(data.image_shape)
         self.grid = resolve_grid(shapes, grid)
-        self.density, self.ridge = density, ridge
         self.image_score, self.resamples = image_score, resamples
         self.device = backbone.pixel_mean.device
         self.anomaly_map = AnomalyMap(self.grid, data.image_shape, sigma).to(self.device)
@@ -129,18 +129,19 @@ class Ablation:
         self.backbone_seconds = 0.0
         kept: list[dict[str, Tensor]] = []
         try:
-            self.train, self.test = (
+            stores = [
                 FeatureStore(
                     self.folder / name, len(items), layers, self.grid, self.device, neighbourhood
                 )
                 for name, items in (("train", data.train_items), ("test", data.test_items))
-            )
+            ]
+            self.one_pass = OnePass(*stores, density, ridge)
             train, test = data.train_dataloader(), data.test_dataloader()
             with progress() as bar:
                 for batch in bar.track(train, description="backbone, training images"):
-                    self.train.add(self._features(backbone, batch))
+                    self.one_pass.train.add(self._features(backbone, batch))
                 for batch in bar.track(test, description="backbone, test images"):
-                    self.test.add(self._features(backbone, batch))
+                    self.one_pass.test.add(self._features(backbone, batch))
                     kept.append({name: batch[name] for name in TRUTH})
         except BaseException:
             self.close()
@@ -164,7 +165,7 @@ class Ablation:
 
     def plan(self, dim: int, max_memory_gb: float) -> Plan:
         """Bands of positions for runs fitted at D = `dim`."""
-        return plan(self.test, dim, max_memory_gb * 1e9)
+        return plan(self.one_pass.test, dim, max_memory_gb * 1e9)
 
     def measure(
         self, run: ProjectionRun, projection: Projection, bands: Sequence[range], advance: Any
@@ -176,8 +177,9 @@ class Ablation:
         of all test images. Neither has the backbone's time in it, nor projecting the test images:
         see `benchmarks/speed.py` for what a run of its own takes.
         """
-        distances, times = self.score(projection, run.dims, bands, advance)
-        positions, images = math.prod(self.grid), self.train.images + self.test.images
+        one_pass, positions = self.one_pass, math.prod(self.grid)
+        distances, times = one_pass.score(projection, run.dims, bands, advance)
+        images = one_pass.train.images + one_pass.test.images
         result = RunResult()
         for d, distance in distances.items():
             metrics, score, resampled = self.judge(distance)
@@ -186,7 +188,7 @@ class Ablation:
                 {
                     **{"proj": run.proj, "dim": d, "seed": run.seed},
                     **{key: metrics[key.removeprefix("test/")] for key in METRICS},
-                    "state_bytes": scoring_bytes(self.density(d, 0).gaussians(positions), d),
+                    "state_bytes": scoring_bytes(one_pass.density(d, 0).gaussians(positions), d),
                     "fit/seconds": times.fit + times.factor[d],
                     "score/seconds": times.score[d],
                     "score/ms_per_image": 1000 * times.score[d] / len(distance),
@@ -198,17 +200,6 @@ class Ablation:
             if resampled is not None:
                 result.resamples[name] = resampled.float().numpy()
         return result
-
-    def score(
-        self,
-        projection: Projection,
-        dims: Sequence[int],
-        bands: Sequence[range],
-        advance: Callable[[], None] = lambda: None,
-    ) -> tuple[dict[int, Tensor], RunTimes]:
-        """See `padim_lit.sweep.one_pass.fit_and_score`."""
-        how = self.train, self.test, self.density, self.ridge, bands, advance
-        return fit_and_score(projection, dims, *how)
 
     def judge(self, distances: Tensor) -> tuple[dict[str, Any], Tensor, Tensor | None]:
         """Metrics, image scores (N,) and resampled AUROCs (2,R) from distances (N,P)."""

@@ -4,17 +4,12 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from padim_lit.errors import InputError
+from padim_lit.system.atomic import lock
 
-try:
-    from fcntl import LOCK_EX, LOCK_NB, lockf
-except ImportError:  # Windows
-    lockf = None
-
-#: The locks that this process holds until it ends, by the index of their GPU.
-_HELD: dict[int, IO] = {}
+#: The GPU of this process, once it has one.
+_mine: list[int] = []
 
 
 def visible(count: int, environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -36,21 +31,14 @@ def claim(names: Sequence[str], folder: Path | None = None) -> int:
     Raises:
         InputError: other processes hold them all.
     """
-    if _HELD:
-        return next(iter(_HELD))
-    if lockf is None:
-        return 0
-    folder = folder or Path(tempfile.gettempdir()) / f"padim_lit-gpus-{os.getuid()}"
+    if _mine:
+        return _mine[0]
+    user = os.getuid() if hasattr(os, "getuid") else "0"  # Windows: a folder for each user anyway
+    folder = folder or Path(tempfile.gettempdir()) / f"padim_lit-gpus-{user}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for index, name in enumerate(names):
-        # POSIX's locks, which a loader's process does not inherit.
-        file = (folder / f"{name.replace('/', '-')}.lock").open("w")
-        try:
-            lockf(file, LOCK_EX | LOCK_NB)
-        except OSError:
-            file.close()
-        else:
-            _HELD[index] = file
+        if lock(folder / f"{name.replace('/', '-')}.lock", os.O_CREAT) is not None:
+            _mine.append(index)
             return index
     raise InputError(
         f"all {len(names)} GPUs ({', '.join(names)}) are held by other jobs; run at most "

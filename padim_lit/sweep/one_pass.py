@@ -172,121 +172,119 @@ class RunTimes:
     score: dict[int, float]
 
 
-def fit_and_score(
-    projection: Projection,
-    dims: Iterable[int],
-    train: FeatureStore,
-    test: FeatureStore,
-    density: Callable[[int, int], Density],
-    ridge: Ridge,
-    bands: Sequence[range],
-    advance: Callable[[], None] = lambda: None,
-) -> tuple[dict[int, Tensor], RunTimes]:
-    """Mahalanobis distances (N_test,P) of every d, on the CPU, and what they took.
+@dataclass(frozen=True)
+class OnePass:
+    """Feature maps of one data set, and what Gaussians any projection of them is scored by.
 
-    Args:
-        projection: drawn at the largest d.
-        dims: each at most ``projection.dim``.
+    Attributes:
         train, test: feature maps.
         density: of D and the seed.
         ridge: ε and its unit; what shrinks is the density's.
-        bands: from `plan`.
-        advance: called after each band, for a progress bar.
     """
-    projection = projection.to(train.device)
-    height, width = train.grid
-    if projection.fit_images:
-        every = Identity(projection.in_channels).to(train.device)
-        # The same images as a run of its own would choose.
-        chosen = evenly_spaced(train.images, projection.fit_images)
-        batches = (train.embedding(every, [i], range(height)) for i in chosen)
-        projection.learn(*patch_statistics(batches))
-    times = RunTimes(0.0, dict.fromkeys(dims, 0.0), dict.fromkeys(dims, 0.0))
-    densities = {d: density(d, projection.seed).to(train.device) for d in times.factor}
-    parts = {d: one.parts(height * width) for d, one in densities.items()}
-    how, found = (train, test, ridge, times), []
-    for of_dims in zip(*parts.values(), strict=True):
-        some = {d: part for d, (part, _) in zip(parts, of_dims, strict=True)}
-        out = {d: torch.empty(test.images, height * width) for d in parts}
-        if all(part.per_position for part in some.values()):
-            _score_positions(projection, some, *how, out, bands, advance)
-        else:
-            for d, part in some.items():
-                _score_all(projection, part, *how, out[d])
-        found.append(out)
-    if not any(part.per_position for part, _ in of_dims):
-        for _ in bands:
+
+    train: FeatureStore
+    test: FeatureStore
+    density: Callable[[int, int], Density]
+    ridge: Ridge
+
+    def score(
+        self,
+        projection: Projection,
+        dims: Iterable[int],
+        bands: Sequence[range],
+        advance: Callable[[], None] = lambda: None,
+    ) -> tuple[dict[int, Tensor], RunTimes]:
+        """Mahalanobis distances (N_test,P) of every d, on the CPU, and what they took.
+
+        Args:
+            projection: drawn at the largest d.
+            dims: each at most ``projection.dim``.
+            bands: from `plan`.
+            advance: called after each band, for a progress bar.
+        """
+        train, test = self.train, self.test
+        projection = projection.to(train.device)
+        height, width = train.grid
+        if projection.fit_images:
+            every = Identity(projection.in_channels).to(train.device)
+            # The same images as a run of its own would choose.
+            chosen = evenly_spaced(train.images, projection.fit_images)
+            batches = (train.embedding(every, [i], range(height)) for i in chosen)
+            projection.learn(*patch_statistics(batches))
+        times = RunTimes(0.0, dict.fromkeys(dims, 0.0), dict.fromkeys(dims, 0.0))
+        densities = {d: self.density(d, projection.seed).to(train.device) for d in times.factor}
+        parts = {d: one.parts(height * width) for d, one in densities.items()}
+        found = []
+        for of_dims in zip(*parts.values(), strict=True):
+            some = {d: part for d, (part, _) in zip(parts, of_dims, strict=True)}
+            out = {d: torch.empty(test.images, height * width) for d in parts}
+            if all(part.per_position for part in some.values()):
+                self._positions(projection, some, bands, times, out, advance)
+            else:
+                for d, part in some.items():
+                    self._all(projection, part, times, out[d])
+            found.append(out)
+        if not any(part.per_position for part, _ in of_dims):
+            for _ in bands:
+                advance()
+        return {d: torch.stack([out[d] for out in found]).amin(dim=0) for d in parts}, times
+
+    def _positions(
+        self,
+        projection: Projection,
+        densities: Mapping[int, Density],
+        bands: Sequence[range],
+        times: RunTimes,
+        distances: Mapping[int, Tensor],
+        advance: Callable[[], None],
+    ) -> None:
+        """Distances (N_test,P) of every d into `distances`: a Gaussian a position."""
+        train, test, width = self.train, self.test, self.train.grid[1]
+        ridges = {d: one.shrinking(self.ridge) for d, one in densities.items()}
+        if len(bands) > 1 and any(r.unit == "variance" or r.shrinkage for r in ridges.values()):
+            # Of all bands, or results would depend on the memory; it takes a pass of its own.
+            within = [len(band) * patch_statistics(train.embeddings(projection, band))[0]
+                      for band in bands]  # fmt: skip
+            ridges = {d: replace(r, common=sum(within) / train.grid[0]) for d, r in ridges.items()}
+        for band in bands:
+            positions = slice(band.start * width, band.stop * width)
+            start = time.perf_counter()
+            state = init(len(band) * width, projection.dim, train.device)
+            for x in train.embeddings(projection, band):
+                state = update(state, x)
+            times.fit += time.perf_counter() - start
+            embedded = torch.cat(list(test.embeddings(projection, band)))
+            for d, out in distances.items():
+                rows, factor = projection.nested(d)
+                rows = rows.to(train.device)
+                mean = state.mean[:, rows] * factor
+                start = time.perf_counter()
+                whitening = whiten(state, ridges[d], rows, factor)
+                times.factor[d] += time.perf_counter() - start
+                start = time.perf_counter()
+                for images in range(0, test.images, CHUNK):
+                    x = embedded[images : images + CHUNK, :, rows] * factor
+                    out[images : images + CHUNK, positions] = mahalanobis(x, mean, whitening).cpu()
+                times.score[d] += time.perf_counter() - start
             advance()
-    return {d: torch.stack([out[d] for out in found]).amin(dim=0) for d in parts}, times
 
-
-def _score_positions(
-    projection: Projection,
-    densities: Mapping[int, Density],
-    train: FeatureStore,
-    test: FeatureStore,
-    ridge: Ridge,
-    times: RunTimes,
-    distances: Mapping[int, Tensor],
-    bands: Sequence[range],
-    advance: Callable[[], None],
-) -> None:
-    """Distances (N_test,P) of every d into `distances`, where each position has its Gaussian."""
-    width = train.grid[1]
-    ridges = {d: one.shrinking(ridge) for d, one in densities.items()}
-    if len(bands) > 1 and any(r.unit == "variance" or r.shrinkage for r in ridges.values()):
-        # Of all bands, or results would depend on the memory; it takes a pass of its own.
-        within = [len(band) * patch_statistics(train.embeddings(projection, band))[0]
-                  for band in bands]  # fmt: skip
-        ridges = {d: replace(r, common=sum(within) / train.grid[0]) for d, r in ridges.items()}
-    for band in bands:
-        positions = slice(band.start * width, band.stop * width)
+    def _all(self, projection: Projection, density: Density, times: RunTimes, out: Tensor) -> None:
+        """Distances (N_test,P) into `out` where patches of all positions share their Gaussians."""
+        train, d, whole = self.train, density.dim, range(self.train.grid[0])
+        rows, factor = projection.nested(d)
+        rows = rows.to(train.device)
         start = time.perf_counter()
-        state = init(len(band) * width, projection.dim, train.device)
-        for x in train.embeddings(projection, band):
-            state = update(state, x)
-        times.fit += time.perf_counter() - start
-        embedded = torch.cat(list(test.embeddings(projection, band)))
-        for d, out in distances.items():
-            rows, factor = projection.nested(d)
-            rows = rows.to(train.device)
-            mean = state.mean[:, rows] * factor
+        if density.fit_images:
+            chosen = evenly_spaced(train.images, density.fit_images)
+            patches = [train.embedding(projection, [i], whole)[0, :, rows] * factor for i in chosen]
+            density.learn(torch.cat(patches))
+        state = density.empty(len(out[0]), train.device)
+        for x in train.embeddings(projection, whole):
+            state = density.update(state, x[..., rows] * factor)
+        whitening = density.whiten(state, self.ridge)
+        times.factor[d] += time.perf_counter() - start  # all of it is this d's own
+        for i, x in enumerate(self.test.embeddings(projection, whole)):
             start = time.perf_counter()
-            whitening = whiten(state, ridges[d], rows, factor)
-            times.factor[d] += time.perf_counter() - start
-            start = time.perf_counter()
-            for images in range(0, test.images, CHUNK):
-                x = embedded[images : images + CHUNK, :, rows] * factor
-                out[images : images + CHUNK, positions] = mahalanobis(x, mean, whitening).cpu()
+            found, _ = density.nearest(x[..., rows] * factor, state.mean, whitening)
+            out[i * CHUNK : (i + 1) * CHUNK] = found.cpu()
             times.score[d] += time.perf_counter() - start
-        advance()
-
-
-def _score_all(
-    projection: Projection,
-    density: Density,
-    train: FeatureStore,
-    test: FeatureStore,
-    ridge: Ridge,
-    times: RunTimes,
-    out: Tensor,
-) -> None:
-    """Distances (N_test,P) into `out` where patches of all positions share their Gaussians."""
-    d, whole = density.dim, range(train.grid[0])
-    rows, factor = projection.nested(d)
-    rows = rows.to(train.device)
-    start = time.perf_counter()
-    if density.fit_images:
-        chosen = evenly_spaced(train.images, density.fit_images)
-        patches = [train.embedding(projection, [i], whole)[0, :, rows] * factor for i in chosen]
-        density.learn(torch.cat(patches))
-    state = density.empty(len(out[0]), train.device)
-    for x in train.embeddings(projection, whole):
-        state = density.update(state, x[..., rows] * factor)
-    whitening = density.whiten(state, ridge)
-    times.factor[d] += time.perf_counter() - start  # all of it is this d's own
-    for i, x in enumerate(test.embeddings(projection, whole)):
-        start = time.perf_counter()
-        found, _ = density.nearest(x[..., rows] * factor, state.mean, whitening)
-        out[i * CHUNK : (i + 1) * CHUNK] = found.cpu()
-        times.score[d] += time.perf_counter() - start

@@ -110,7 +110,7 @@ def atomically(path: str | os.PathLike) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-            _release(handle)
+            release(handle)
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def private_folder(beside: str | os.PathLike) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            _release(handle)
+            release(handle)
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
     marker = folder / _MARKER
     with writing(folder):
         marker.parent.mkdir(parents=True, exist_ok=True)
-        handle = _lock(marker, os.O_CREAT)
+        handle = lock(marker, os.O_CREAT)
     if handle is None:
         raise HeldElsewhere(
             f"{folder}: another run is writing into it; wait for its end, or give another "
@@ -169,7 +169,7 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
             remove_remnants(path)
         yield
     finally:
-        _release(handle)
+        release(handle)
 
 
 def written_by_runs(folder: Path) -> set[str]:
@@ -191,15 +191,15 @@ def remove_remnants(folder: Path) -> None:
 def _remove_remnant(path: Path) -> None:
     if path.is_symlink():
         return
-    lock = path / _LOCK if path.is_dir() else path
+    held = path / _LOCK if path.is_dir() else path
     young = time.time() - path.stat().st_mtime < _FOREIGN_AGE
     ours = _NAME.fullmatch(path.name)["machine"] == _machine()  # type: ignore[index]
     # Asked once: it may go and come again, held by its writer this time.
-    locked, handle = lock.exists(), None
+    locked, handle = held.exists(), None
     # A folder without its lock may be one that is just being made.
     if young and not (ours and fcntl is not None and locked):
         return
-    if locked and (handle := _lock(lock, sure=young)) is None:
+    if locked and (handle := lock(held, sure=young)) is None:
         return
     try:
         if path.is_dir():
@@ -207,7 +207,7 @@ def _remove_remnant(path: Path) -> None:
         else:
             path.unlink()
     finally:
-        _release(handle)
+        release(handle)
 
 
 @cache
@@ -229,7 +229,7 @@ def _private(where: Path, folder: bool = False) -> tuple[Path, int | None]:
         if folder:
             path.mkdir()
         try:
-            handle = _lock(path / _LOCK if folder else path, os.O_CREAT | os.O_EXCL)
+            handle = lock(path / _LOCK if folder else path, os.O_CREAT | os.O_EXCL)
         except FileNotFoundError:
             if not where.exists():
                 raise
@@ -239,15 +239,16 @@ def _private(where: Path, folder: bool = False) -> tuple[Path, int | None]:
                 path.rmdir() if folder else path.unlink()
             raise
         if fcntl is None and not folder:  # an open file cannot be renamed there
-            _release(handle)
+            release(handle)
             return path, None
         if handle is not None:  # else that process holds it, to remove it
             return path, handle
 
 
-def _lock(path: Path, flags: int = 0, sure: bool = False) -> int | None:
+def lock(path: Path, flags: int = 0, sure: bool = False) -> int | None:
     """A locked descriptor of the file, opened with `flags`; None where somebody else holds it.
 
+    It is held until `release` or the end of this process, however it ends; no child inherits it.
     Where locks do not work the descriptor comes without one, or, to be `sure`, None.
     """
     while True:
@@ -258,19 +259,20 @@ def _lock(path: Path, flags: int = 0, sure: bool = False) -> int | None:
                 raise OSError
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _release(handle)
+            release(handle)
             return None
         except OSError:  # locks do not work here
             if sure:
-                _release(handle)
+                release(handle)
                 return None
             return handle
         if os.fstat(handle).st_nlink:
             return handle
-        _release(handle)  # it was removed before it was locked
+        release(handle)  # it was removed before it was locked
 
 
-def _release(handle: int | None) -> None:
+def release(handle: int | None) -> None:
+    """Give back what `lock` gave."""
     if handle in _held:
         _held.discard(handle)
         if fcntl is not None:

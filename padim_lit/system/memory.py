@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 
-_STATUS = Path("/proc/self/status")
-
 
 def keep_freed_memory(limit: int = 2**30) -> bool:
     """Let this process keep up to `limit` freed bytes instead of giving them back each time.
@@ -34,13 +32,17 @@ def available_bytes(device: torch.device) -> int | None:
         # What PyTorch keeps of freed blocks is counted as used by the driver.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
+    told = _told("/proc/meminfo", "MemAvailable")
+    return None if told is None else min([told, *_within_group()])
+
+
+def _told(file: str, name: str) -> int | None:
+    """Bytes that a file of Linux gives for a name; None where there is none."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        found = re.search(rf"^{name}:\s*(\d+) kB", Path(file).read_text(), re.MULTILINE)
     except OSError:
         return None
-    kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    found = [int(kilobytes[0]) * 1024] if kilobytes else []
-    return min([*found, *_within_group()], default=None)
+    return int(found[1]) * 1024 if found else None
 
 
 def _within_group(group: Path = Path("/sys/fs/cgroup")) -> list[int]:
@@ -71,11 +73,8 @@ def peak_bytes(device: torch.device) -> int | None:
     """Most bytes in use since `reset_peak`: of the GPU, or resident bytes of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if _STATUS.exists():
-        lines = _STATUS.read_text().splitlines()
-        peak = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-        if peak:
-            return int(peak[0]) * 1024
+    if (peak := _told("/proc/self/status", "VmHWM")) is not None:
+        return peak
     try:
         import resource  # absent on Windows
     except ImportError:

@@ -98,12 +98,10 @@ def in_parts(
     def work(count: int) -> list[tuple[Tensor, Tensor]]:
         return [model(part) for part in images.split(count)]
 
-    if len(images) <= size:  # as it came: a copy of all would be for nothing
-        found, used = halving(len(images), work, "prediction")
-        size = used if used < len(images) else size
-    else:
-        found, size = halving(size, work, "prediction")
-    if len(found) == 1:
+    first = min(size, len(images))
+    found, used = halving(first, work, "prediction")
+    size = size if used == first else used
+    if len(found) == 1:  # as it came: a copy of all would be for nothing
         return *found[0], size
     scores, maps = zip(*found, strict=True)
     return torch.cat(scores), torch.cat(maps), size

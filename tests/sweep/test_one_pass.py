@@ -116,7 +116,7 @@ def test_what_all_positions_share_does_not_depend_on_the_bands(ablation, backbon
     run = ProjectionRun("jl", 1, (4, 8))
     with torch.inference_mode():
         whole, parts = (
-            ablation.score(run.draw(backbone.embedding_dim), run.dims, ranges)[0]
+            ablation.one_pass.score(run.draw(backbone.embedding_dim), run.dims, ranges)[0]
             for ranges in ([range(height)], bands)
         )
     for d in run.dims:
@@ -174,15 +174,15 @@ def test_bad_sweeps_are_one_line(projs, dims, seeds, message):
 
 
 def test_less_memory_means_more_bands_that_cover_the_grid_once(ablation):
-    whole = plan(ablation.test, 20, limit=1e12)
+    whole = plan(ablation.one_pass.test, 20, limit=1e12)
     assert len(whole.bands) == 1
-    tight = plan(ablation.test, 20, limit=whole.bytes / 2)
+    tight = plan(ablation.one_pass.test, 20, limit=whole.bytes / 2)
     assert len(tight.bands) >= 2
     assert tight.bytes <= whole.bytes / 2
     covered = [row for band in tight.bands for row in band]
     assert covered == list(range(ablation.grid[0]))
     with pytest.raises(InputError, match=r"max_memory_gb=.*needs .*; allow more"):
-        plan(ablation.test, 20, limit=1000)
+        plan(ablation.one_pass.test, 20, limit=1000)
 
 
 def test_the_feature_maps_are_removed(data, backbone, tmp_path):
@@ -194,7 +194,7 @@ def test_the_feature_maps_are_removed(data, backbone, tmp_path):
 
 def test_stored_maps_are_the_backbones(ablation, data, backbone):
     batch = next(iter(data.test_dataloader()))
-    for stored, layer in zip(ablation.test.maps, backbone(batch["image"]), strict=True):
+    for stored, layer in zip(ablation.one_pass.test.maps, backbone(batch["image"]), strict=True):
         if layer.shape[-1] == stored.shape[2]:
             np.testing.assert_allclose(
                 stored[:4], layer.permute(0, 2, 3, 1).numpy()[:4], rtol=1e-5, atol=1e-6

@@ -14,13 +14,14 @@ from types import SimpleNamespace
 import pytest
 from _helpers.cli import ROOT, TINY, TINY_SWEEP, environment, run_plain
 from _helpers.trees import build_tree
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from padim_lit.cli.folders import folder_name, with_folders
 from padim_lit.cli.modes.fit import _interruptible
 from padim_lit.cli.overrides import read_overrides
-from padim_lit.sweep.folders import Override, folder_name, with_folders
 
 SWEEP = ["-m", *TINY]
 
@@ -63,7 +64,8 @@ def test_what_changes_no_result_changes_no_name():
     )
 )
 def test_any_name_is_a_plain_folder(keys):
-    overrides = [Override(k, v, f"{k}={v}") for k, v in keys.items()]
+    change, element = OverrideType.CHANGE, ValueType.ELEMENT
+    overrides = [Override(change, k, element, v, input_line=f"{k}={v}") for k, v in keys.items()]
     found = folder_name(overrides)
     assert re.fullmatch(r"[A-Za-z0-9._-]{0,200}", found) and found[:1] not in (".", "-")
     assert folder_name(overrides[::-1]) == found

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import logging
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,6 @@ from padim_lit.cli.build import (
     make_data,
     make_trainer,
     require_regular,
-    require_sigma,
 )
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.settings import Comparing, Memory, Scoring
@@ -84,7 +84,6 @@ def run(settings: Ablation, folder: Path) -> None:
         )
     data = make_data(settings, settings.size)
     require_regular(settings, max(sweep.dims), data)
-    require_sigma(settings.sigma, data)
     backbone = make_backbone(settings)
     device = trainer.strategy.root_device
 
@@ -124,9 +123,8 @@ def _measure(
     folder: Path,
 ) -> tuple[dict[ProjectionRun, RunResult], dict[ProjectionRun, str]]:
     """Results of the runs, each kept as soon as it is there, and why others failed."""
-    ablation = make_ablation(settings, data, backbone, folder, settings.resamples)
     done, failed = {}, {}
-    try:
+    with closing(make_ablation(settings, data, backbone, folder, settings.resamples)) as ablation:
         how = ablation.plan(max(p.dim for p in drawn.values()), settings.max_memory_gb)
         log.info("%s; %s", data.name, how.describe(len(drawn), max(len(run.dims) for run in drawn)))
         with progress() as bar:
@@ -140,8 +138,6 @@ def _measure(
                     log.error("%s failed: %s", run, failed[run])
                 else:
                     store.save(run.name, done[run])
-    finally:
-        ablation.close()
     return done, failed
 
 

@@ -1,5 +1,6 @@
 """mode=figure4: the same test images under two or more projections, in one picture."""
 
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -17,7 +18,6 @@ from padim_lit.cli.build import (
     make_backbone,
     make_data,
     require_regular,
-    require_sigma,
 )
 from padim_lit.cli.settings import Memory, OneDim, Projs, Scoring
 from padim_lit.data.items import GOOD, Item, ItemDataset
@@ -59,7 +59,6 @@ def run(settings: Figure4, folder: Path) -> None:
     device = device_of(settings.trainer)
     data = make_data(settings, settings.size)
     require_regular(settings, settings.dim, data)
-    require_sigma(settings.sigma, data)
     if not any(item.label and item.count_pixel for item in data.test_items):
         raise InputError(
             f"{data.name} has no test image with a known mask, so there is no truth to draw; "
@@ -68,13 +67,12 @@ def run(settings: Figure4, folder: Path) -> None:
     backbone = make_backbone(settings).to(device)
     runs = Sweep(settings.projs, [settings.dim], [settings.seed]).runs(backbone.embedding_dim)
     drawn = [run.draw(backbone.embedding_dim) for run in runs]
-    ablation = make_ablation(settings, data, backbone, folder)
-    try:
+    with closing(make_ablation(settings, data, backbone, folder)) as ablation:
         methods, maps = [], []
         bands = ablation.plan(max(p.dim for p in drawn), settings.max_memory_gb).bands
         chosen: list[int] = []
         for run, projection in zip(runs, drawn, strict=True):
-            found, _ = ablation.score(projection, run.dims, bands)
+            found, _ = ablation.one_pass.score(projection, run.dims, bands)
             (distances,) = found.values()
             metrics, scores, _ = ablation.judge(distances)
             if metrics["pixel_auroc"] is None:
@@ -85,8 +83,6 @@ def run(settings: Figure4, folder: Path) -> None:
             values = {key: metrics[key] for key in METRICS}
             methods.append(Method(run.proj, run.dims[0], scores[chosen].tolist(), **values))
             maps.append(ablation.anomaly_map(distances[chosen].to(ablation.device)).cpu())
-    finally:
-        ablation.close()
     samples = ItemDataset(data.test_items, data.resize_crop)
     examples = [
         Example.of(samples[i], data.test_items[i], [m[row].numpy() for m in maps])

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.cli.build import device_of
-from padim_lit.cli.settings import OnDevice
+from padim_lit.cli.build import device_of, make_predictor
+from padim_lit.cli.settings import Deciding
 from padim_lit.data.files import find_images, typed_path
 from padim_lit.deploy.coco import to_coco
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import DECISIONS, ScoredFiles, Version, read_lines
-from padim_lit.deploy.predictor import Prediction, Predictor, Seen, load
+from padim_lit.deploy.predictor import Prediction, Predictor, Seen
 from padim_lit.deploy.regions import DIGITS, map_file, mask_file, spread
 from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION
@@ -48,14 +48,11 @@ FILES = {
 
 
 @dataclass
-class Predict(OnDevice):
+class Predict(Deciding):
     """Scores, decisions and heat maps of images without labels.
 
     Args:
-        ckpt: model.ckpt of an earlier run
         images: one, a folder or a quoted pattern
-        threshold: score from which an image is called defective; null: the checkpoint's
-        false_alarm_rate: share of good images called defective; null: the checkpoint's
         overlays: pictures with heat maps: of anomalous images | all | none
         masks: true: each image's mask of regions, a PNG of its own size
         maps: true: each image's raw map, a 32-bit TIFF of its own size; NaN: not seen
@@ -67,10 +64,7 @@ class Predict(OnDevice):
     """
 
     mode: str = "predict"
-    ckpt: str | None = None
     images: str | None = None
-    threshold: float | None = None
-    false_alarm_rate: float | None = None
     overlays: str = "anomalous"
     masks: bool = False
     maps: bool = False
@@ -82,14 +76,10 @@ class Predict(OnDevice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("ckpt", "model.ckpt of an earlier run")
         self.require("images", "FILE, FOLDER or PATTERN")
         self.require_choice("overlays", OVERLAYS)
         if self.watch and not Path(self.images).expanduser().is_dir():
             raise InputError(f"images={self.images}: watch=true takes an existing folder")
-        for key in ("watch_settle", "watch_idle"):
-            if (value := getattr(self, key)) is not None and not value > 0:
-                raise InputError(f"{key}={value}: must be above 0, in seconds")
 
 
 def run(settings: Predict, folder: Path) -> dict[str, Any]:
@@ -103,13 +93,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     """
     files = [] if settings.watch else find_images(settings.images)
     device = device_of(settings.trainer)
-    predictor = load(
-        settings.ckpt,
-        device=device,
-        batch_size=1 if device.type == "cpu" else settings.batch_size,
-        threshold=settings.threshold,
-        false_alarm_rate=settings.false_alarm_rate,
-    )
+    predictor = make_predictor(settings, device)
     if (precision := predictor.detector.precision) != FULL_PRECISION:
         log.warning(
             "ckpt=%s was fitted with trainer.precision=%s and scores in %s here: scores differ by "

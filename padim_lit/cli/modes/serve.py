@@ -4,10 +4,9 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from padim_lit.cli.build import device_of
-from padim_lit.cli.settings import OnDevice
+from padim_lit.cli.build import device_of, make_predictor
+from padim_lit.cli.settings import Deciding
 from padim_lit.deploy.model_card import model_card
-from padim_lit.deploy.predictor import load
 from padim_lit.deploy.server import make_app
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json
@@ -19,33 +18,19 @@ AT_ONCE = 32
 
 
 @dataclass
-class Serve(OnDevice):
+class Serve(Deciding):
     """A model over HTTP: POST an image to /predict.
 
     Args:
-        ckpt: model.ckpt of an earlier run
-        threshold: score from which an image is called defective; null: the checkpoint's
-        false_alarm_rate: share of good images called defective; null: the checkpoint's
         host: address to listen at; 0.0.0.0: all of this machine's
         port: to listen at
         max_mb: of an image that is sent, megabytes
     """
 
     mode: str = "serve"
-    ckpt: str | None = None
-    threshold: float | None = None
-    false_alarm_rate: float | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     max_mb: float = 32.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("ckpt", "model.ckpt of an earlier run")
-        if not 0 < self.port < 65536:
-            raise InputError(f"port={self.port}: must be 1 to 65535")
-        if not self.max_mb > 0:
-            raise InputError(f"max_mb={self.max_mb}: must be above 0")
 
 
 def run(settings: Serve, folder: Path) -> None:
@@ -55,12 +40,7 @@ def run(settings: Serve, folder: Path) -> None:
         InputError: a config or checkpoint that cannot be used, or an address that is taken.
     """
     device = device_of(settings.trainer)
-    predictor = load(
-        settings.ckpt,
-        device=device,
-        threshold=settings.threshold,
-        false_alarm_rate=settings.false_alarm_rate,
-    )
+    predictor = make_predictor(settings, device)
     card = Path(settings.ckpt).expanduser().with_name("model_card.md")
     text = card.read_text("utf-8") if card.is_file() else model_card(predictor.detector)
     app = make_app(predictor, text, int(1e6 * settings.max_mb))

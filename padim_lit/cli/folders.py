@@ -4,39 +4,15 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-#: Keys that say how a result is computed and not which: they change no folder and no result.
-RESULT_NEUTRAL_KEYS = (
-    "num_workers",
-    "full_check",
-    "picture_cache",
-    "picture_cache_gb",
-    "max_memory_gb",
-)
+from hydra.core.override_parser.types import Override
+
+from padim_lit.sweep.jobs import RESULT_NEUTRAL_KEYS
+
 CONFIG_PATH = ("--config-path", "-cp")
 # Characters of the readable part; with the hash far below a file name's 255 bytes.
 SLUG = 60
 DIGITS = 10
-
-
-@dataclass(frozen=True)
-class Override:
-    """One KEY=VALUE of a command line.
-
-    Attributes:
-        key: without "+" or "~".
-        value: as typed.
-        text: the whole word as typed.
-        swept: a multirun makes jobs of its values.
-        null: it is null or no text (a number, a list), or one of its values is.
-    """
-
-    key: str
-    value: str
-    text: str
-    swept: bool = False
-    null: bool = False
 
 
 def is_override(word: str) -> bool:
@@ -51,7 +27,7 @@ def with_folders(words: Sequence[str], overrides: Sequence[Override]) -> list[st
     than fit is asked for; one that is there already stays. A plain run keeps its folder of day
     and time.
     """
-    given = {override.key for override in overrides}
+    given = {override.key_or_group for override in overrides}
     added = []
     if "hydra.sweep.dir" not in given:
         added.append(f"hydra.sweep.dir=multirun/{folder_name(overrides) or 'sweep'}")
@@ -73,37 +49,39 @@ def folder_name(overrides: Sequence[Override]) -> str:
     last counts, as for Hydra. Swept keys do keep their order, because it numbers the jobs. The name
     holds letters, digits and "._-" alone. Empty without overrides.
     """
-    last = {
-        o.key: o
-        for o in overrides
-        if not _is_hydras(o) and (o.swept or o.key not in RESULT_NEUTRAL_KEYS)
-    }
+    last = {o.key_or_group: o for o in overrides if not _is_hydras(o)}
+    last = {k: o for k, o in last.items() if o.is_sweep_override() or k not in RESULT_NEUTRAL_KEYS}
     if not last:
         return ""
-    swept = [o for o in last.values() if o.swept]
-    rest = sorted((o for o in last.values() if not o.swept), key=lambda o: o.key)
-    typed = json.dumps([[o.text for o in swept], [o.text for o in rest]])
+    swept = [o for o in last.values() if o.is_sweep_override()]
+    rest = [last[key] for key in sorted(last) if not last[key].is_sweep_override()]
+    typed = json.dumps([[o.input_line for o in swept], [o.input_line for o in rest]])
     digest = hashlib.sha256(typed.encode()).hexdigest()[:DIGITS]
-    words = [_words(o) for o in (*swept, *rest) if o.key not in ("experiment", "mode")]
+    words = [_words(o) for o in (*swept, *rest) if o.key_or_group not in ("experiment", "mode")]
     readable = "_".join(word for word in words if word)[:SLUG].strip("._-")
     return "-".join(part for part in (_experiment(overrides), readable, digest) if part)
 
 
 def _experiment(overrides: Sequence[Override]) -> str:
-    found = {o.key: _plain(o.value)[:SLUG] for o in overrides if o.key in ("experiment", "mode")}
-    mode = found.get("mode", "")
-    return found.get("experiment") or ("" if mode == "fit" else mode)
+    typed = {o.key_or_group: _plain(_value(o))[:SLUG] for o in overrides}
+    mode = typed.get("mode", "")
+    return typed.get("experiment") or ("" if mode == "fit" else mode)
 
 
 def _is_hydras(override: Override) -> bool:
-    return re.split(r"[./]", override.key)[0] == "hydra"
+    return re.split(r"[./]", override.key_or_group)[0] == "hydra"
 
 
 def _words(override: Override) -> str:
-    value = override.value
-    if not override.swept and "/" in value:
+    key, value = override.key_or_group.rpartition(".")[2], _value(override)
+    if not override.is_sweep_override() and "/" in value:
         value = value.rstrip("/'\"").rpartition("/")[2]  # of a path the last name tells most
-    return "-".join(w for w in (_plain(override.key.rpartition(".")[2]), _plain(value)) if w)
+    return "-".join(word for word in (_plain(key), _plain(value)) if word)
+
+
+def _value(override: Override) -> str:
+    """As typed."""
+    return override.input_line.partition("=")[2]
 
 
 def _plain(text: str) -> str:
