@@ -4,7 +4,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -136,12 +136,21 @@ def log_run(
     numbers = {key: value for key, value in results.items() if type(value) in (int, float)}
     scale = common_scale([picture.map for picture in pictures])
     heats = [overlay(picture.image, picture.map, scale) for picture in pictures]
+    rows = list(map(list, table_of(predictions, calibration)))
     if not isinstance(logger, WandbLogger):
         logger.log_metrics(numbers, step=0)
         if isinstance(logger, MLFlowLogger):
-            shown = list(zip(pictures, heats, strict=True))
-            _log_mlflow(logger, config, results, predictions, shown, calibration)
-        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(dict(config))
+            client, run = logger.experiment, logger.run_id
+            client.log_dict(run, dict(results), "metrics.json")
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([PREDICTIONS, *rows])
+            client.log_text(run, text.getvalue(), "predictions.csv")
+            for p, heat in zip(pictures, heats, strict=True):
+                name = f"{p.role}-{p.rank}_{p.kind}_{PurePath(p.path).stem}{'_planted' * p.planted}"
+                name = re.sub(r"[^\w.-]+", "-", name)
+                client.log_image(run, np.concatenate((p.image, heat), 1), f"heatmaps/{name}.png")
+        elif isinstance(logger, TensorBoardLogger):
             for p, heat in zip(pictures, heats, strict=True):
                 # Grey where the truth is unknown: black would claim that there is no defect.
                 shade = np.full(p.map.shape, 128) if p.truth is None else p.truth * 255
@@ -154,7 +163,6 @@ def log_run(
 
     run = logger.experiment
     run.config.update(dict(config), allow_val_change=True)
-    rows = list(map(list, table_of(predictions, calibration)))
     table = wandb.Table(columns=list(PREDICTIONS), data=rows)
     content = {**numbers, "predictions": table}
     if pictures:
@@ -167,31 +175,6 @@ def log_run(
     # Strings and nulls have no chart, so history cannot hold them; numbers are there already, but
     # an explicit summary does not depend on what was logged last.
     run.summary.update(dict(results))
-
-
-def _log_mlflow(
-    logger: MLFlowLogger,
-    config: Mapping[str, Any],
-    results: Mapping[str, Any],
-    predictions: Sequence[TestScore],
-    pictures: Iterable[tuple[GalleryEntry, np.ndarray]],
-    calibration: dict[str, Any] | None,
-) -> None:
-    logger.log_hyperparams(dict(config))
-    client, run = logger.experiment, logger.run_id
-    client.log_dict(run, dict(results), "metrics.json")
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        [PREDICTIONS, *table_of(predictions, calibration)]
-    )
-    client.log_text(run, text.getvalue(), "predictions.csv")
-    for p, heat in pictures:
-        name = f"{p.role}-{p.rank}_{p.kind}_{PurePath(p.path).stem}{'_planted' * p.planted}"
-        client.log_image(run, np.concatenate((p.image, heat), 1), f"heatmaps/{_safe(name)}.png")
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name)
 
 
 @rank_zero_only

@@ -75,7 +75,7 @@ class PictureCache:
             digests = [self._indexed(stamp) for stamp in stamps]
             if all(digests) and (found := self._read(_key(item, digests, resize_crop))):
                 return found
-            digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+            digests = [digest_of(stamp) for stamp in stamps]
         except OSError:
             return prepare(item, resize_crop)  # says what is wrong with the file
         key = _key(item, digests, resize_crop)
@@ -177,8 +177,11 @@ def stamp(path: Path) -> str:
 @cache
 def digest_of(stamp: str) -> str:
     """sha256 of a file, read once in a process for each `stamp` that it has."""
+    known = hashlib.sha256()
     with open(json.loads(stamp)[0], "rb") as file:  # noqa: PTH123 - surrogates pass
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(1 << 20):
+            known.update(part)
+    return known.hexdigest()
 
 
 def _key(item: Item, digests: list[str], resize_crop: ResizeCrop) -> str:

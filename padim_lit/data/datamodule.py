@@ -14,10 +14,9 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from padim_lit.data.cache import PictureCache, digest_of, stamp
-from padim_lit.data.check import look_at
+from padim_lit.data.check import judge_repeats, look_at
 from padim_lit.data.images import read_size
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
-from padim_lit.data.repeats import judge_repeats
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.errors import InputError
 from padim_lit.system.cores import default_workers
@@ -89,7 +88,7 @@ class AnomalyData(LightningDataModule):
     Every file is looked at once here, so that a bad one stops the run before anything is fitted.
     Up to `full_check` images that means decoding all of them; beyond, only headers are read (masks
     and planted defects are decoded still), and a file that is broken further on stops the run when
-    its turn comes. The same picture twice is found, see `padim_lit.data.repeats`.
+    its turn comes. The same picture twice is found, see `padim_lit.data.check`.
 
     No loader shuffles or drops a batch: running moments do not depend on the order, and results
     are bitwise the same for any number of workers, with a picture cache or without.

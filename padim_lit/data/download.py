@@ -79,13 +79,6 @@ def fetch(url: str, folder: Path, sha256: str | None = None, timeout: float = TI
     return Path(found)
 
 
-def sha256_of(file: Path) -> str:
-    """sha256 of a file in hex."""
-    import pooch
-
-    return pooch.file_hash(str(file))
-
-
 def _require_archive(folder: Path, response: Any, **_: Any) -> None:
     """InputError for an answer that is no archive, or none that fits on the disk."""
     if problem := _problem(folder, response):

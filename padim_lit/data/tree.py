@@ -1,6 +1,7 @@
 """The folder layout that MVTec AD made common: train/good, test/KIND, ground_truth/KIND."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +42,16 @@ def resolve_category(root: str | Path, category: str, what: str) -> Path:
     """
     folder = resolve_root(root, what)
     found = [name for name in subfolders(folder) if (folder / name / "train").is_dir()]
-    if category not in found:
-        where = ", ".join(found) if found else "none"
-        hint = "; set data.root to its parent" if (folder / "train").is_dir() else ""
-        raise InputError(f"unknown category {category!r} in {folder}; found: {where}{hint}")
+    hint = "; set data.root to its parent" if (folder / "train").is_dir() else ""
+    require_category(category, folder, found, hint)
     return folder / category
+
+
+def require_category(category: str, where: Path, found: Iterable[str], hint: str = "") -> None:
+    """Raise InputError unless `category` is one of those `found` there."""
+    if category not in (known := sorted(found)):
+        listed = ", ".join(known) or "none"
+        raise InputError(f"unknown category {category!r} in {where}; found: {listed}{hint}")
 
 
 @dataclass(frozen=True)

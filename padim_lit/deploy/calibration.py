@@ -8,7 +8,7 @@ training images raises the scores of good parts: no threshold from yesterday's i
 import logging
 import math
 from collections.abc import Sized
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ def require_rate(rate: float) -> None:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Scores from `value` on are called defective; None where none could be chosen, and `why`.
+    """Scores from `threshold` on are called defective; None where none could be chosen, and `why`.
 
     Attributes:
         method: "empirical" (the order statistic that the rate asks for), "largest" (of all scores,
@@ -47,7 +47,7 @@ class Threshold:
         interval: of the true false-alarm rate, at `LEVEL`; None without a threshold.
     """
 
-    value: float | None
+    threshold: float | None
     method: str | None
     interval: tuple[float, float] | None
     why: str | None = None
@@ -71,10 +71,10 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
         InputError: another rate.
 
     >>> found = choose(np.linspace(1, 3, 199), rate=0.01)
-    >>> found.method, round(found.value, 2), [round(x, 3) for x in found.interval]
+    >>> found.method, round(found.threshold, 2), [round(x, 3) for x in found.interval]
     ('empirical', 2.99, [0.001, 0.028])
     >>> found = choose(np.linspace(1, 3, 60), rate=0.01)
-    >>> found.method, round(found.value, 2), [round(x, 3) for x in found.interval]
+    >>> found.method, round(found.threshold, 2), [round(x, 3) for x in found.interval]
     ('largest', 3.0, [0.0, 0.06])
     """
     require_rate(rate)
@@ -120,12 +120,9 @@ def calibrate(measured: Measured, rate: float = RATE) -> dict[str, Any]:
         "unreliable": unreliable,
         "unseen": measured.unseen,
         "false_alarm_rate": float(rate),
-        "threshold": image.value,
-        "map_threshold": pixel.value,
-        "method": image.method,
-        "interval": None if image.interval is None else list(image.interval),
+        "map_threshold": pixel.threshold,
         "level": LEVEL,
-        "why": image.why,
+        **asdict(image),
     }
 
 

@@ -4,6 +4,7 @@ Moments add and subtract (Chan, Golub and LeVeque 1979), so the result is the de
 on all (remaining) images gives, up to rounding.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -157,12 +158,12 @@ def remove_images(detector: Detector, state: FitState, what: str) -> Safety:
             "more often than it holds them); give those that it was fitted on, unchanged"
         )
     rest = whole.subtract(state, left)
-    safety = Safety(0.0, 0)
+    found: list[tuple[float, int]] = []
     for part, some in detector.density.parts(detector.positions):
         ridge = part.shrinking(detector.ridge)
-        found = _safety(whole.moments.at(some), rest.moments.at(some), ridge)
-        error, negative = max(safety.error, found.error), safety.negative + found.negative
-        safety = Safety(error, negative)
+        found += _safety(whole.moments.at(some), rest.moments.at(some), ridge)
+    errors, negatives = zip(*found, strict=True)
+    safety = Safety(max(errors), sum(negatives))
     if safety.negative:
         raise InputError(
             f"{what}: at {safety.negative} positions rounding is larger than what would be left; "
@@ -172,9 +173,9 @@ def remove_images(detector: Detector, state: FitState, what: str) -> Safety:
     return safety
 
 
-def _safety(whole: Moments, rest: Moments, ridge: Ridge) -> Safety:
+def _safety(whole: Moments, rest: Moments, ridge: Ridge) -> Iterator[tuple[float, int]]:
+    """Each block's `Safety`."""
     unit = torch.finfo(whole.scatter.dtype).eps
-    error, negative = 0.0, 0
     eps, prior = ridge.of(rest)
     weight = 0.0 if prior is None else prior[1]
     for start in range(0, len(whole.mean), BLOCK):
@@ -186,6 +187,5 @@ def _safety(whole: Moments, rest: Moments, ridge: Ridge) -> Safety:
         # The trace bounds the norm, and with it what one rounding of the whole moves.
         rounding = unit * scale * before.diagonal(dim1=1, dim2=2).sum(dim=1)
         smallest = torch.linalg.eigvalsh(after)[:, 0]
-        negative += int((smallest < -rounding - eps / 2).sum())
-        error = max(error, float((rounding / (smallest.clamp(min=0) + eps)).max()))
-    return Safety(error, negative)
+        error = float((rounding / (smallest.clamp(min=0) + eps)).max())
+        yield error, int((smallest < -rounding - eps / 2).sum())

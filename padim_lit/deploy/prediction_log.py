@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from padim_lit.errors import InputError
-from padim_lit.system.atomic import atomically, harmless, write_json, write_text, writing
+from padim_lit.system.atomic import harmless, write_json, write_text, writing
 
 COLUMNS = ("path", "score", "p_value", "decision", "picture")
 DECISIONS = {True: "anomalous", False: "good", None: ""}
@@ -123,13 +123,8 @@ class ScoredFiles:
 
     def _take_up(self) -> None:
         """Read what is there, cut off an incomplete end, and write the CSV anew from it."""
-        end = 0
-        with (
-            self.json.open("rb") as lines,
-            atomically(self.csv) as temporary,
-            temporary.open("w", encoding="utf-8", errors="surrogateescape") as table,
-        ):
-            table.write(_csv_line(COLUMNS))
+        end, table = 0, [_csv_line(COLUMNS)]
+        with self.json.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n"):
                     break
@@ -145,12 +140,13 @@ class ScoredFiles:
                         continue
                     self.counts[row["decision"]] += 1
                     cells = [row[column] for column in COLUMNS[:-1]]
-                    table.write(_csv_line([*cells, row.get(COLUMNS[-1])]))
+                    table.append(_csv_line([*cells, row.get(COLUMNS[-1])]))
                 except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise InputError(
                         f"{self.json}, line {number} is not as it was written; delete the folder "
                         "to score all again"
                     ) from error
+        write_text(self.csv, "".join(table))
         os.truncate(self.json, end)
 
 

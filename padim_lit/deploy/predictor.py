@@ -331,16 +331,15 @@ class Predictor:
                 f"false_alarm_rate={rate}: the checkpoint holds no scores of good images; give it "
                 "some with run.py mode=calibrate images=GOOD_IMAGES, or give threshold=SCORE"
             )
-        self.calibration = known = None if known is None else recalibrate(known, rate)
-        self._good = None if known is None else known["scores"].cpu().numpy()
-        self.threshold = self.map_threshold = None
-        if known is not None:
-            self.threshold, self.map_threshold = known["threshold"], known["map_threshold"]
+        self.calibration = self._good = self.threshold = self.map_threshold = None
         self.threshold_source = (
             "no threshold: the checkpoint is not calibrated (mode=calibrate does it)"
-            if known is None
-            else describe(known)
         )
+        if known is not None:
+            self.calibration = known = recalibrate(known, rate)
+            self._good = known["scores"].cpu().numpy()
+            self.threshold, self.map_threshold = known["threshold"], known["map_threshold"]
+            self.threshold_source = describe(known)
         if threshold is not None:
             if not math.isfinite(threshold):
                 raise InputError(f"threshold={threshold}: must be a finite score")

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -30,13 +29,12 @@ def write_sweep_csv(sweep_dir: str | os.PathLike) -> Path:
     return write_csv(Path(sweep_dir) / "sweep.csv", columns, rows)
 
 
-def print_sweep_table(jobs: Sequence[Job], *, console: Console | None = None) -> None:
+def print_sweep_table(jobs: Sequence[Job]) -> None:
     """Print mean ± standard deviation (n-1) over seeds for each combination of the overrides.
 
     Overrides that all jobs share are named once above; metrics that are null in every job are
     left out; jobs that failed or did not finish are listed below.
     """
-    console = console or Console()
     done = [job for job in jobs if job.status == "done"]
     keys = [key for key in _keys(job.overrides for job in jobs) if key != "seed"]
     shared = [key for key in keys if len({job.overrides.get(key) for job in jobs}) == 1]
@@ -61,23 +59,22 @@ def print_sweep_table(jobs: Sequence[Job], *, console: Console | None = None) ->
         cells += [mean_and_sd([job.results.get(key) for job in group], 4) for key in metrics]
         table.add_row(*map(Text, cells))
 
-    console.print()
+    print()
     if shared:
         constant = ", ".join(f"{key}={jobs[0].overrides[key]}" for key in shared)
-        print_line(f"All jobs: {constant}", console)
+        print_line(f"All jobs: {constant}")
     if done:
-        print_table(table, console)
-    print_failures(jobs, console=console)
+        print_table(table)
+    print_failures(jobs)
 
 
-def print_failures(jobs: Sequence[Job], *, console: Console | None = None) -> None:
+def print_failures(jobs: Sequence[Job]) -> None:
     """Print a line for each job that failed or did not finish: what was typed, and why."""
-    console = console or Console()
     for job in jobs:
         if job.status != "done":
             typed = " ".join(f"{key}={value}" for key, value in job.overrides.items())
             why = f": {job.error}" if job.error else ""
-            print_line(f"Job {job.name} {job.status} ({typed}){why}", console)
+            print_line(f"Job {job.name} {job.status} ({typed}){why}")
 
 
 def _row(job: Job) -> dict[str, Any]:

@@ -101,16 +101,9 @@ def atomically(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         InputError: the folder or the file cannot be written.
     """
-    path = Path(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary, handle = _private(path.parent)
-        try:
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-            release(handle)
+    with _beside(Path(path)) as temporary:
+        yield temporary
+        temporary.replace(path)
 
 
 @contextmanager
@@ -122,15 +115,21 @@ def private_folder(beside: str | os.PathLike) -> Iterator[Path]:
     Raises:
         InputError: it cannot be made or written.
     """
-    beside = Path(beside)
-    with writing(beside):
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        remove_remnants(beside.parent)
-        folder, handle = _private(beside.parent, folder=True)
+    remove_remnants(Path(beside).parent)
+    with _beside(Path(beside), folder=True) as folder:
+        yield folder
+
+
+@contextmanager
+def _beside(path: Path, folder: bool = False) -> Iterator[Path]:
+    """A locked file or folder beside `path`, gone after the block; see `_private`."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, handle = _private(path.parent, folder)
         try:
-            yield folder
+            yield temporary
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(temporary)
             release(handle)
 
 
@@ -202,12 +201,16 @@ def _remove_remnant(path: Path) -> None:
     if locked and (handle := lock(held, sure=young)) is None:
         return
     try:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        _remove(path)
     finally:
         release(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @cache

@@ -64,8 +64,9 @@ def never_fail_to_print() -> None:
             setattr(sys, name, _Shown(stream))
 
 
-def print_table(table: Table, console: Console) -> None:
+def print_table(table: Table, console: Console | None = None) -> None:
     """Print ``table``; where no terminal limits the width, as wide as it needs, at least 80."""
+    console = console or Console()
     limit = console.width
     if not console.is_terminal:
         unlimited = console.options.update(width=10_000)
@@ -76,16 +77,16 @@ def print_table(table: Table, console: Console) -> None:
         console.width = limit
 
 
-def print_line(text: str | Text, console: Console) -> None:
+def print_line(text: str | Text, console: Console | None = None) -> None:
     """Print one line whole, leaving a terminal to wrap it, so that a path can be copied."""
     # Text, because rich would read "[a]" in a path as markup.
     line = text if isinstance(text, Text) else Text(text)
-    console.print(line, soft_wrap=True, highlight=False)
+    (console or Console()).print(line, soft_wrap=True, highlight=False)
 
 
 def print_facts(*facts: tuple[str, Any], console: Console | None = None) -> None:
     """Print a line for each name and what there is to say of it; a path is shown in full."""
-    console, wide = console or Console(), max(7, *(len(name) for name, _ in facts))
+    wide = max(7, *(len(name) for name, _ in facts))
     for name, fact in facts:
         text = str(fact.resolve() if isinstance(fact, Path) else fact)
         print_line(Text.assemble((f"{name:<{wide}}  ", "bold"), text), console)

@@ -33,7 +33,7 @@ from padim_lit import JL, Backbone, Detector, InputError
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.checkpoint.format import read
 from padim_lit.checkpoint.state import save_detector
-from padim_lit.cli import config
+from padim_lit.cli import config, folders
 from padim_lit.cli.build import make_data, make_model
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes.fit import Fit
@@ -42,7 +42,7 @@ from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.calibration import Measured, calibrate
 from padim_lit.deploy.prediction_log import ScoredFiles, Version
-from padim_lit.sweep import folders, jobs
+from padim_lit.sweep import jobs
 from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system.atomic import write_json
 

@@ -28,7 +28,7 @@ def test_empirical_threshold_is_the_order_statistic_with_its_beta_interval():
     chosen = choose(scores, 0.01)
     assert chosen.method == "empirical"
     # k = ⌈200 · 0.99⌉ = 198: that score is still good, whatever is higher is not.
-    assert 198 < chosen.value < 198.001 and not np.float32(198) >= chosen.value
+    assert 198 < chosen.threshold < 198.001 and not np.float32(198) >= chosen.threshold
     law = beta(2, 198)
     assert chosen.interval == pytest.approx(law.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
 
@@ -40,7 +40,7 @@ def test_decisions_and_p_values_agree(total, rate, seed):
     chosen = choose(rng.permutation(scores), rate)
     if chosen.method == "empirical":
         for score in (*scores[-5:], scores[0], scores[-1] + 1):
-            assert (score >= chosen.value) == (p_value(score, scores) <= rate + 1e-9)
+            assert (score >= chosen.threshold) == (p_value(score, scores) <= rate + 1e-9)
 
 
 def test_p_value_counts_itself_and_ties():
@@ -54,7 +54,7 @@ def test_the_interval_holds_the_true_rate_as_often_as_it_says(total, rate):
     rng, rates, covered = np.random.default_rng(3), [], 0
     for _ in range(400):
         chosen = choose(rng.exponential(size=total), rate)
-        rates.append(math.exp(-chosen.value))
+        rates.append(math.exp(-chosen.threshold))
         covered += chosen.interval[0] <= rates[-1] <= chosen.interval[1]
     mean = max(rate, 1 / (total + 1))
     assert 0.6 * mean < np.mean(rates) < 1.1 * mean
@@ -66,7 +66,7 @@ def test_few_images_give_their_largest_score_and_say_which_rate_they_carry():
     chosen = choose(scores, 0.01)
     assert chosen.method == "largest"
     # Just above what was seen, however far a tail might go on.
-    assert chosen.value == np.nextafter(scores.max(), np.float32(np.inf))
+    assert chosen.threshold == np.nextafter(scores.max(), np.float32(np.inf))
     assert chosen.interval == pytest.approx(beta(1, 60).ppf([0.025, 0.975]))
     said = describe(calibrate(Measured(*2 * [torch.tensor(scores)]), 0.01))
     assert "about 1.64% of good images" in said and "1.00% takes 99 good images" in said
@@ -76,7 +76,7 @@ def test_few_images_give_their_largest_score_and_say_which_rate_they_carry():
 
 def test_no_image_gives_no_threshold():
     chosen = choose(np.empty(0), 0.01)
-    assert (chosen.value, chosen.method, chosen.interval) == (None, None, None) and chosen.why
+    assert (chosen.threshold, chosen.method, chosen.interval) == (None, None, None) and chosen.why
 
 
 @pytest.mark.parametrize(

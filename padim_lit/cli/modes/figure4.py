@@ -6,7 +6,6 @@ from itertools import zip_longest
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -24,7 +23,7 @@ from padim_lit.data.items import GOOD, Item, ItemDataset
 from padim_lit.errors import InputError
 from padim_lit.sweep.ablation import Ablation, Sweep
 from padim_lit.system.atomic import write_bytes, write_json
-from padim_lit.system.console import MISSING, print_line, print_table
+from padim_lit.system.console import MISSING, print_facts, print_table
 from padim_lit.visualization.figure4 import Example, Method, draw
 from padim_lit.visualization.panels import to_png
 
@@ -139,7 +138,6 @@ def _f1(ablation: Ablation, distances: Tensor, threshold: float) -> float:
 
 
 def _print(methods: list[Method], notes: list[str], path: Path) -> None:
-    console = Console()
     table = Table(title="Each projection at its best threshold for pixels", title_justify="left")
     for name in ("proj", "dim", *METRICS):
         table.add_column(name.replace("_", " "), justify="left" if name == "proj" else "right")
@@ -147,7 +145,5 @@ def _print(methods: list[Method], notes: list[str], path: Path) -> None:
         values = [getattr(method, key) for key in METRICS]
         cells = [MISSING if value is None else f"{value:.4f}" for value in values]
         table.add_row(Text(method.proj), str(method.dim), *cells)
-    print_table(table, console)
-    for note in notes:
-        print_line(f"Note: {note}", console)
-    print_line(f"\nfigure  {path.resolve()}", console)
+    print_table(table)
+    print_facts(*(("note", note) for note in notes), ("figure", path))

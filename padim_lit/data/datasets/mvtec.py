@@ -8,9 +8,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from padim_lit.data.archive import BadArchive, unpack
+from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.datamodule import Split
 from padim_lit.data.datasets.mvtec_like import MVTecLike
-from padim_lit.data.download import alone, fetch, sha256_of
+from padim_lit.data.download import alone, fetch
 from padim_lit.data.files import typed_path
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json, writing
@@ -134,7 +135,7 @@ def _download(root: Path, category: str, url: str, sha256: str | None) -> None:
     shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was killed here
     source = {
         "url": url,
-        "sha256": sha256_of(archive),
+        "sha256": digest_of(stamp(archive)),
         "checked": sha256 is not None,
         "licence": LICENCE,
         "bytes": archive.stat().st_size,

@@ -8,7 +8,7 @@ from typing import Any
 from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.files import subfolders
 from padim_lit.data.items import Item
-from padim_lit.data.tree import inside, resolve_root
+from padim_lit.data.tree import inside, require_category, resolve_root
 from padim_lit.errors import InputError
 
 # The files lie in the archive's folder, or in one of the same name inside it.
@@ -69,18 +69,14 @@ class RealIAD(AnomalyData):
 
 
 def _split(folder: Path, category: str) -> tuple[Path, dict[str, Any]]:
-    found = [file for name in SPLITS for file in sorted((folder / name).glob("*.json"))]
-    chosen = [file for file in found if file.stem == category]
-    if not chosen:
-        known = ", ".join(sorted({file.stem for file in found})) or "none"
-        raise InputError(
-            f"unknown category {category!r}: no {category}.json in {folder / SPLITS[0]}; found: "
-            f"{known}"
-        )
+    files = [file for name in reversed(SPLITS) for file in (folder / name).glob("*.json")]
+    found = {file.stem: file for file in files}
+    require_category(category, folder / SPLITS[0], found)
+    file = found[category]
     try:
-        return chosen[0], json.loads(chosen[0].read_text(encoding="utf-8"))
+        return file, json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{chosen[0]} cannot be read ({error}); unpack it again") from error
+        raise InputError(f"{file} cannot be read ({error}); unpack it again") from error
 
 
 def _item(folder: Path, entry: dict[str, Any], normal: str, file: Path, tested: bool) -> Item:

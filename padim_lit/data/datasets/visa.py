@@ -6,7 +6,7 @@ from pathlib import Path
 
 from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.items import Item
-from padim_lit.data.tree import inside, resolve_root
+from padim_lit.data.tree import inside, require_category, resolve_root
 from padim_lit.errors import InputError
 
 SPLIT = Path("split_csv") / "1cls.csv"
@@ -39,11 +39,7 @@ class VisA(AnomalyData):
             if row["object"] == self.category:
                 item = _item(folder, row, f"{folder / SPLIT}, line {line}")
                 (train if row["split"] == "train" else test).append(item)
-        if self.category not in objects:
-            raise InputError(
-                f"unknown category {self.category!r} in {folder / SPLIT}; found: "
-                f"{', '.join(sorted(objects)) or 'none'}"
-            )
+        require_category(self.category, folder / SPLIT, objects)
         # By path, so that the order of the rows does not matter.
         train, test = (sorted(part, key=lambda item: item.path) for part in objects[self.category])
         about = {"split": "the authors' one-class split, 1cls.csv", "split_seed": None}

@@ -9,7 +9,7 @@ from _helpers.trees import build_tree, save_image
 from PIL import Image
 
 from padim_lit.data import Folder
-from padim_lit.data.repeats import same_files
+from padim_lit.data.check import same_files
 
 SMALL = {"image_size": 32, "crop_size": None, "num_workers": 0}
 
