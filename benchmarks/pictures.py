@@ -153,8 +153,8 @@ def construct(folder: Path, count: int, side: int) -> dict:
     for n in range(count):
         path = folder / f"{n:06}.png"
         Image.fromarray(np.roll(pixels, n)).save(path)
-        items.append(Item(path, "crack", mask, count_pixel=True) if n % 10 == 0 else Item(path))
-    train, test = [i for i in items if i.mask is None][: count // 2], items[: count // 2]
+        items.append(Item(path, "crack", (mask,), count_pixel=True) if n % 10 == 0 else Item(path))
+    train, test = [i for i in items if not i.masks][: count // 2], items[: count // 2]
     found = {"images": len(train) + len(test), "side": side}
     for name, full_check in (("decode", 10**9), ("headers", 0)):
         times = []

@@ -9,14 +9,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate as hydra_instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from padim_lit.checkpoint.format import KEY, differences, read
 from padim_lit.checkpoint.state import load_detector
-from padim_lit.cli.instantiate import instantiate, require_targets
+from padim_lit.cli.instantiate import instantiate
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.roi import read_roi
 from padim_lit.cli.settings import Deciding, Embedding, Scoring, Settings, WithData
@@ -269,11 +268,9 @@ def make_trainer(
     if "SLURM_NTASKS" in os.environ and alone(node):
         # The allocation may have several tasks, and this process is one of its own.
         node.setdefault("plugins", [LightningEnvironment()])
-    require_targets(node, "trainer")
     try:
-        trainer = hydra_instantiate(
+        trainer = instantiate(
             node,
-            _convert_="all",
             logger=logger or False,
             callbacks=list(callbacks),
             default_root_dir=hydra.runtime.output_dir,

@@ -25,7 +25,7 @@ def state_of_header(item: Item, resize_crop: ResizeCrop) -> MaskState | None:
     """The state of an item's mask, from the image's header: what is broken behind is not found."""
     if item.plant_seed is None:
         size = read_size(item.path)
-        if item.mask is None:
+        if not item.masks:
             return None
         mask = item.load_mask()
         if mask.shape == size:

@@ -27,8 +27,7 @@ class Item:
     Attributes:
         path: image file.
         kind: "good", or the kind of defect ("crack", "planted_crack", ...).
-        mask: mask file, several whose union is the truth, or None where all is good, unknown or
-            planted.
+        masks: mask files, whose union is the truth; none where all is good, unknown or planted.
         mask_threshold: a mask's value above it is a defect; None: see `read_mask`.
         plant_seed: seed of the defect to plant (its form follows from `kind`), or None.
         count_image: counts in image metrics (False for planted defects).
@@ -37,7 +36,7 @@ class Item:
 
     path: Path
     kind: str = GOOD
-    mask: Path | tuple[Path, ...] | None = None
+    masks: tuple[Path, ...] = ()
     mask_threshold: int | None = None
     plant_seed: int | None = None
     count_image: bool = True
@@ -57,7 +56,7 @@ class Item:
         if self.plant_seed is not None:
             planted, mask = plant(np.asarray(image), self.kind, self.plant_seed)
             return Image.fromarray(planted), mask
-        if self.mask is None:
+        if not self.masks:
             return image, np.zeros((image.height, image.width), dtype=bool)
         mask = self.load_mask()
         if mask.shape != (image.height, image.width):
@@ -66,13 +65,6 @@ class Item:
                 f"{self.path} is {image.width}x{image.height}; both must have one size"
             )
         return image, mask
-
-    @property
-    def masks(self) -> tuple[Path, ...]:
-        """The mask files, none or more."""
-        if self.mask is None:
-            return ()
-        return self.mask if isinstance(self.mask, tuple) else (self.mask,)
 
     def load_mask(self) -> np.ndarray:
         """The (h, w) bool mask of an item that has one.
@@ -122,7 +114,7 @@ def prepare(item: Item, resize_crop: ResizeCrop) -> PreparedImage:
 
 def mask_state(item: Item, mask: np.ndarray, resize_crop: ResizeCrop) -> MaskState | None:
     """The state of an item's native (h', w') mask; None for an item without one."""
-    if item.mask is None and item.plant_seed is None:
+    if not item.masks and item.plant_seed is None:
         return None
     if not mask.any():
         return MaskState.EMPTY

@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from padim_lit.errors import InputError
 from padim_lit.system.atomic import harmless, write_json, write_text, writing
 
 COLUMNS = ("path", "score", "p_value", "decision", "picture")
-DECISIONS = {True: "anomalous", False: "good", None: ""}
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class ScoredFiles:
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> log = ScoredFiles(folder, {"threshold": 3.0}, resume=False)
-    >>> log.add(Version("a.png", 10, 0), 4.5, 0.01, True, 3.0)
+    >>> log.add(Version("a.png", 10, 0), {"score": 4.5, "p_value": 0.01, "decision": "anomalous"})
     >>> log.close()
     >>> (folder / "predictions.csv").read_text().splitlines()
     ['path,score,p_value,decision,picture', 'a.png,4.5,0.01,anomalous,']
@@ -77,40 +76,22 @@ class ScoredFiles:
             # Unbuffered: what is written is there, whatever becomes of this process.
             self._files = [path.open("ab", buffering=0) for path in (self.json, self.csv)]
 
-    def add(
-        self,
-        version: Version,
-        score: float,
-        p_value: float | None,
-        is_anomalous: bool | None,
-        threshold: float | None,
-        more: dict[str, Any] | None = None,
-    ) -> None:
+    def add(self, version: Version, content: dict[str, Any]) -> None:
         """Write an image's lines, the CSV's first: the other says that it is done.
 
-        `more` are further keys of the JSON line, such as regions and what the score is made of.
+        `content` is `Prediction.numbers` and more, or, of a file that cannot be used, its "error".
         """
-        decision = DECISIONS[is_anomalous]
-        found = {"score": score, "p_value": p_value, "decision": decision, "threshold": threshold}
-        row = {"path": version.path, **found, **(more or {})}
-        self._write(1, _csv_line([row.get(column) for column in COLUMNS]))
-        self._line(version, **found, **(more or {}))
-        self.counts[decision] += 1
-
-    def add_error(self, version: Version, error: str) -> None:
-        """Write that a file cannot be used, and why."""
-        self._line(version, error=error)
-        self.counts["unreadable"] += 1
+        if "error" not in content:
+            row = {"path": version.path, **content}
+            self._write(1, _csv_line([row.get(column) for column in COLUMNS]))
+        self._write(0, json.dumps({**asdict(version), **content}) + "\n")
+        if self._resume:
+            self.done.add(version)
+        self.counts[content.get("decision", "unreadable")] += 1
 
     def close(self) -> None:
         for file in self._files:
             file.close()
-
-    def _line(self, version: Version, **content: Any) -> None:
-        line = {"path": version.path, "size": version.size, "mtime_ns": version.mtime_ns, **content}
-        self._write(0, json.dumps(line) + "\n")
-        if self._resume:
-            self.done.add(version)
 
     def _write(self, file: int, line: str) -> None:
         # One call a line, so that no signal comes between its parts.
@@ -135,12 +116,10 @@ class ScoredFiles:
                     if version in self.done:
                         raise ValueError(f"{version.path} is there twice")
                     self.done.add(version)
-                    if "error" in row:
-                        self.counts["unreadable"] += 1
-                        continue
-                    self.counts[row["decision"]] += 1
-                    cells = [row[column] for column in COLUMNS[:-1]]
-                    table.append(_csv_line([*cells, row.get(COLUMNS[-1])]))
+                    if "error" not in row:
+                        cells = [row[column] for column in COLUMNS[:-1]]
+                        table.append(_csv_line([*cells, row.get(COLUMNS[-1])]))
+                    self.counts[row.get("decision", "unreadable")] += 1
                 except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise InputError(
                         f"{self.json}, line {number} is not as it was written; delete the folder "

@@ -28,6 +28,8 @@ from padim_lit.system.resource_errors import in_parts
 
 #: Images of a batch on a GPU, and what are decoded ahead at most.
 BATCH, AHEAD = 16, 8
+#: What files say of ``is_anomalous``.
+DECISIONS = {True: "anomalous", False: "good", None: ""}
 _LOOK = ("image_size", "crop_size")
 
 
@@ -56,6 +58,16 @@ class Prediction:
     path: str | None
     regions: list[Region] | None
     view: View
+
+    def numbers(self) -> dict[str, Any]:
+        """All but the map as primitives, for JSON; width and height are the picture's."""
+        height, width = self.view.size
+        regions = None if self.regions is None else [region.numbers() for region in self.regions]
+        return {
+            **{"score": self.score, "p_value": self.p_value},
+            **{"decision": DECISIONS[self.is_anomalous], "threshold": self.threshold},
+            **{"width": width, "height": height, "regions": regions},
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)

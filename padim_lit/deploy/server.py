@@ -7,7 +7,6 @@ import threading
 from typing import Any
 
 from padim_lit.data.images import read_bytes
-from padim_lit.deploy.prediction_log import DECISIONS
 from padim_lit.deploy.predictor import Predictor
 from padim_lit.errors import InputError
 from padim_lit.version import __version__
@@ -51,14 +50,7 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
 
     def score(content: bytes) -> dict[str, Any]:
         with one:
-            found = predictor(read_bytes(content))
-        height, width = found.view.size
-        regions = found.regions
-        return {
-            **{"score": found.score, "p_value": found.p_value, "threshold": found.threshold},
-            **{"decision": DECISIONS[found.is_anomalous], "width": width, "height": height},
-            "regions": None if regions is None else [region.numbers() for region in regions],
-        }
+            return predictor(read_bytes(content)).numbers()
 
     @app.get("/health")
     def health() -> dict[str, Any]:

@@ -294,7 +294,9 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
 
     first = ScoredFiles(folder / "scored", model, resume=False)
     for n in range(6):
-        first.add(Version(f"{n}.png", n, n), n / 7, 0.5, n > 3, 1.0)
+        decision = "anomalous" if n > 3 else "good"
+        found = {"score": n / 7, "p_value": 0.5, "decision": decision, "threshold": 1.0}
+        first.add(Version(f"{n}.png", n, n), found)
     first.close()
 
     def swept() -> None:

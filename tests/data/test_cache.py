@@ -87,8 +87,8 @@ def every_kind_of_item(folder: Path) -> list[Item]:
     return [
         Item(path),
         Item(folder / "b.jpg"),
-        Item(path, "crack", mask=crack, count_pixel=True),
-        *(Item(path, "crack", mask=m) for m in masks.values()),
+        Item(path, "crack", masks=(crack,), count_pixel=True),
+        *(Item(path, "crack", masks=(m,)) for m in masks.values()),
         Item(path, "planted_spot", plant_seed=3, count_pixel=True),
         Item(path, "planted_crack", plant_seed=3, count_pixel=True),
         Item(path, "planted_crack", plant_seed=4, count_pixel=True),
@@ -139,7 +139,7 @@ def test_copies_of_a_file_share_an_entry_and_need_no_decoding(tmp_path, monkeypa
 
 
 def test_a_known_file_is_not_even_read(tmp_path, monkeypatch):
-    item = Item(save_image(tmp_path / "a.png"), "crack", mask=save_mask(tmp_path / "m.png"))
+    item = Item(save_image(tmp_path / "a.png"), "crack", masks=(save_mask(tmp_path / "m.png"),))
     read = PictureCache(tmp_path / "cache", LIMIT)
     made = read(item, VIEW)
 
@@ -151,17 +151,17 @@ def test_a_known_file_is_not_even_read(tmp_path, monkeypatch):
     plain = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda p: (opened.append(p), plain(p))[1])
     assert equal(read(item, VIEW), made)
-    assert item.path not in opened and item.mask not in opened
+    assert item.path not in opened and item.masks[0] not in opened
 
 
 @pytest.mark.parametrize("change", ["image", "mask"])
 @pytest.mark.parametrize("keeps_mtime", [False, True])
 def test_a_changed_file_is_decoded_anew(tmp_path, change, keeps_mtime):
-    item = Item(save_image(tmp_path / "a.bmp"), "crack", mask=save_mask(tmp_path / "m.bmp"))
+    item = Item(save_image(tmp_path / "a.bmp"), "crack", masks=(save_mask(tmp_path / "m.bmp"),))
     read = PictureCache(tmp_path / "cache", LIMIT)
     before = read(item, VIEW)
     time.sleep(0.02)  # more than a tick of the file system
-    path = item.path if change == "image" else item.mask
+    path = item.path if change == "image" else item.masks[0]
     size, times = path.stat().st_size, path.stat()
     if change == "image":
         save_image(path, seed=9)
@@ -219,7 +219,7 @@ def test_the_view_the_plant_and_the_code_are_part_of_the_key(tmp_path, monkeypat
 @pytest.mark.parametrize("state", ["with a mask", "without"])
 def test_every_damaged_bit_or_byte_is_noticed_and_made_good(tmp_path, state):
     mask = save_mask(tmp_path / "m.png") if state == "with a mask" else None
-    item = Item(save_image(tmp_path / "a.png"), "crack", mask=mask)
+    item = Item(save_image(tmp_path / "a.png"), "crack", masks=(mask,))
     read = PictureCache(tmp_path / "cache", LIMIT)
     made = read(item, VIEW)
     (entry,) = entries(tmp_path / "cache")
@@ -354,7 +354,7 @@ def test_headers_give_the_states_that_decoding_gives(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     turned.save(tmp_path / "t.jpg", exif=exif)
-    standing = Item(tmp_path / "t.jpg", "crack", mask=save_mask(tmp_path / "s.png", (20, 40)))
+    standing = Item(tmp_path / "t.jpg", "crack", masks=(save_mask(tmp_path / "s.png", (20, 40)),))
     for item in [*every_kind_of_item(tmp_path), standing]:
         assert state_of_header(item, VIEW) == prepare(item, VIEW).state
 

@@ -343,7 +343,7 @@ def test_planted_defects_outside_the_crop_are_not_called_defective_images(tmp_pa
     monkeypatch.setattr("padim_lit.data.items.plant", in_the_corner)
     train = [Item(save_image(tmp_path / f"{n}.png", seed=n)) for n in range(3)]
     planted = Item(train[0].path, "planted_spot", plant_seed=0, count_image=False, count_pixel=True)
-    lost = Item(train[0].path, "crack", mask=save_mask(tmp_path / "m.png", box=(0, 0, 3, 3)))
+    lost = Item(train[0].path, "crack", masks=(save_mask(tmp_path / "m.png", box=(0, 0, 3, 3)),))
     data = Given(Split("x", train, [train[1], planted, planted, lost]), **SMALL)
     assert (data.provenance["masks_lost"], data.provenance["planted_masks_lost"]) == (1, 2)
     assert "planted_masks_empty" not in data.provenance and data.provenance["masks_empty"] == 0

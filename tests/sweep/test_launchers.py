@@ -355,7 +355,7 @@ def test_a_job_of_a_sweep_takes_its_own_of_several_gpus(monkeypatch, mode, gpus,
         mode=build.RunMode[mode], runtime=SimpleNamespace(output_dir="."), sweep=None
     )
     monkeypatch.setattr(build, "HydraConfig", SimpleNamespace(get=lambda: hydra))
-    monkeypatch.setattr(build, "hydra_instantiate", trainer)
+    monkeypatch.setattr(build, "instantiate", trainer)
     monkeypatch.setattr(build, "claim", lambda names: 2)
     monkeypatch.setattr(build.torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(build.torch.cuda, "is_available", lambda: True)

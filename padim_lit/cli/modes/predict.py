@@ -17,8 +17,8 @@ from padim_lit.data.files import find_images, typed_path
 from padim_lit.deploy.coco import to_coco
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
-from padim_lit.deploy.prediction_log import DECISIONS, ScoredFiles, Version, read_lines
-from padim_lit.deploy.predictor import Prediction, Predictor, Seen
+from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
+from padim_lit.deploy.predictor import DECISIONS, Prediction, Predictor, Seen
 from padim_lit.deploy.regions import DIGITS, map_file, mask_file, spread
 from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION
@@ -224,9 +224,7 @@ class _Work:
         """Write what an image got, its lines last."""
         settings, detector = self.settings, self.predictor.detector
         threshold = self.predictor.map_threshold
-        (height, width), regions = found.view.size, found.regions
-        more: dict[str, Any] = {"width": width, "height": height}
-        more["regions"] = None if regions is None else [region.numbers() for region in regions]
+        more = found.numbers()
         why = explain(detector, seen.tensor()) if settings.explain else None
         if why is not None:
             more |= why.numbers()
@@ -256,8 +254,7 @@ class _Work:
             if settings.masks:
                 mask = np.zeros_like(whole) if threshold is None else whole >= threshold
                 more |= self.write("mask", version, mask_file(mask))
-        numbers = (found.score, found.p_value, found.is_anomalous, found.threshold)
-        self.scored.add(version, *numbers, more)
+        self.scored.add(version, more)
 
     def write(self, what: str, version: Version, content: bytes) -> dict[str, str]:
         """Write one of an image's files; its key and name in the image's line."""
@@ -271,7 +268,7 @@ class _Work:
         log.warning("skipped: %s", error)
         if len(self.unreadable) < NAMED:
             self.unreadable.append(str(error))
-        self.scored.add_error(version, str(error))
+        self.scored.add(version, {"error": str(error)})
 
 
 def _version(path: str | Path) -> Version:

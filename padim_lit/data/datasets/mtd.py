@@ -86,7 +86,7 @@ def _defective(path: Path, kind: str) -> Item:
     if not mask.is_file():
         raise InputError(f"no mask for {path}: {mask.name} must lie beside it; add it")
     # Once JPEGs: around each defect are levels that are none of it.
-    return Item(path, kind, mask, SOFT_THRESHOLD, count_pixel=True)
+    return Item(path, kind, (mask,), SOFT_THRESHOLD, count_pixel=True)
 
 
 def _tiles(names: list[str]) -> list[int | str]:

@@ -84,4 +84,4 @@ def _item(folder: Path, entry: dict[str, Any], normal: str, file: Path, tested: 
     if entry["anomaly_class"] == normal:
         return Item(path, count_pixel=tested)
     mask = inside(folder, entry["mask_path"], str(file))
-    return Item(path, entry["anomaly_class"], mask, mask_threshold=0, count_pixel=tested)
+    return Item(path, entry["anomaly_class"], (mask,), mask_threshold=0, count_pixel=tested)

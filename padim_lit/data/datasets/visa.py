@@ -74,4 +74,4 @@ def _item(folder: Path, row: dict[str, str], where: str) -> Item:
     if row["split"] == "train":
         raise InputError(f"{where}: a defective image in the training set; it must be normal")
     mask = inside(folder, row["mask"], where)
-    return Item(path, "anomaly", mask, mask_threshold=0, count_pixel=True)
+    return Item(path, "anomaly", (mask,), mask_threshold=0, count_pixel=True)
