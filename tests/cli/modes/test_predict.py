@@ -354,8 +354,9 @@ def test_files_rest_before_they_are_found(tmp_path):
 def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
     model, version = {"ckpt": "a"}, Version("x,\n\udcff.png", 1, 2)
     first = ScoredFiles(tmp_path, model, resume=True)
-    first.add(version, 1.5, 0.1, True, 1.0, {"picture": "heatmaps/x.png"})
-    first.add_error(Version("b.png", 3, 4), "broken")
+    found = {"score": 1.5, "p_value": 0.1, "decision": "anomalous", "threshold": 1.0}
+    first.add(version, {**found, "picture": "heatmaps/x.png"})
+    first.add(Version("b.png", 3, 4), {"error": "broken"})
     first.close()
     whole, table = (tmp_path / f"predictions.{x}" for x in ("jsonl", "csv"))
     content, cells = whole.read_bytes(), table.read_bytes()
