@@ -3,13 +3,7 @@
 import re
 from dataclasses import fields, is_dataclass
 
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    InstantiationException,
-    MissingConfigException,
-    OverrideParseException,
-)
+from hydra import errors
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from padim_lit.cli.modes import MODES
@@ -21,17 +15,17 @@ UNSET = re.compile(
 )
 
 
-def error_line(error: HydraException | OmegaConfBaseException) -> str:
+def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
     """One line for a config that Hydra or OmegaConf refuses: what was given, what to do."""
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
-    if isinstance(error, MissingConfigException):
+    if isinstance(error, errors.MissingConfigException):
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         if group == "hydra/launcher" and name in EXTRAS:
             return f"this hydra/launcher needs a package more; pip install -e '.[{EXTRAS[name]}]'"
         if error.options:
             return f"no {error.missing_cfg_file}; allowed: {', '.join(error.options)}"
-    if isinstance(error, OverrideParseException):
+    if isinstance(error, errors.OverrideParseException):
         return (
             f"{error.override!r}: {first}; write KEY=VALUE, in quotes where the shell "
             "would part it, as in 'data.root=MY DATA'"
@@ -42,7 +36,7 @@ def error_line(error: HydraException | OmegaConfBaseException) -> str:
     if unset := UNSET.search(first):
         key = unset[1] or unset[2]
         return f"{key} is not set; give {key}=VALUE"
-    cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
+    cause = error.__cause__ if isinstance(error, errors.ConfigCompositionException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         if is_dataclass(cause.object_type):
             return _unknown(cause.full_key, cause.object_type)
@@ -77,9 +71,9 @@ def _readers(key: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """What went wrong, on one line, without the framework's wrapping around our own errors."""
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+    if isinstance(error, errors.InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, errors.HydraException | OmegaConfBaseException):
         return error_line(error)
     text = str(error).strip() or type(error).__name__
     if "Original Traceback" in text:  # raised in a loader's process: its last line is the message

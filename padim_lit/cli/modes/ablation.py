@@ -14,14 +14,7 @@ import numpy as np
 import torch
 
 from padim_lit.analysis.result_files import as_job
-from padim_lit.cli.build import (
-    facts,
-    make_ablation,
-    make_backbone,
-    make_data,
-    make_trainer,
-    require_regular,
-)
+from padim_lit.cli import build
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.settings import Comparing, Memory, Scoring
 from padim_lit.data import AnomalyData
@@ -76,15 +69,15 @@ def run(settings: Ablation, folder: Path) -> None:
             everything that could be written has been.
     """
     sweep = Sweep(settings.projs, settings.dims, settings.seeds)
-    trainer = make_trainer(settings.trainer)
+    trainer = build.make_trainer(settings.trainer)
     if trainer.world_size > 1 or trainer.precision != "32-true":
         raise InputError(
             "an ablation fits everything anew on one device in 32-true: leave out "
             "trainer.devices and trainer.precision"
         )
-    data = make_data(settings, settings.size)
-    require_regular(settings, max(sweep.dims), data)
-    backbone = make_backbone(settings)
+    data = build.make_data(settings, settings.size)
+    build.require_regular(settings, max(sweep.dims), data)
+    backbone = build.make_backbone(settings)
     device = trainer.strategy.root_device
 
     runs = sweep.runs(backbone.embedding_dim)
@@ -107,7 +100,7 @@ def run(settings: Ablation, folder: Path) -> None:
         done, failed = done | found, failed | errors
     if not done:
         raise InputError(_failures(failed, len(runs)))
-    constants = facts(settings, data, backbone, device)
+    constants = build.facts(settings, data, backbone, device)
     results = [_for_all_seeds(done[run], run, sweep) for run in runs if run in done]
     _write([copy for copies in results for copy in copies], constants, data, folder)
     if failed:
@@ -124,7 +117,8 @@ def _measure(
 ) -> tuple[dict[ProjectionRun, RunResult], dict[ProjectionRun, str]]:
     """Results of the runs, each kept as soon as it is there, and why others failed."""
     done, failed = {}, {}
-    with closing(make_ablation(settings, data, backbone, folder, settings.resamples)) as ablation:
+    made = build.make_ablation(settings, data, backbone, folder, settings.resamples)
+    with closing(made) as ablation:
         how = ablation.plan(max(p.dim for p in drawn.values()), settings.max_memory_gb)
         log.info("%s; %s", data.name, how.describe(len(drawn), max(len(run.dims) for run in drawn)))
         with progress() as bar:

@@ -10,14 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from padim_lit.cli.build import (
-    device_of,
-    facts,
-    make_ablation,
-    make_backbone,
-    make_data,
-    require_regular,
-)
+from padim_lit.cli import build
 from padim_lit.cli.settings import Memory, OneDim, Projs, Scoring
 from padim_lit.data.items import GOOD, Item, ItemDataset
 from padim_lit.errors import InputError
@@ -55,18 +48,18 @@ def run(settings: Figure4, folder: Path) -> None:
     Raises:
         InputError: a config, file or image that cannot be used; no pixel truth to draw.
     """
-    device = device_of(settings.trainer)
-    data = make_data(settings, settings.size)
-    require_regular(settings, settings.dim, data)
+    device = build.device_of(settings.trainer)
+    data = build.make_data(settings, settings.size)
+    build.require_regular(settings, settings.dim, data)
     if not any(item.label and item.count_pixel for item in data.test_items):
         raise InputError(
             f"{data.name} has no test image with a known mask, so there is no truth to draw; "
             "choose data with masks"
         )
-    backbone = make_backbone(settings).to(device)
+    backbone = build.make_backbone(settings).to(device)
     runs = Sweep(settings.projs, [settings.dim], [settings.seed]).runs(backbone.embedding_dim)
     drawn = [run.draw(backbone.embedding_dim) for run in runs]
-    with closing(make_ablation(settings, data, backbone, folder)) as ablation:
+    with closing(build.make_ablation(settings, data, backbone, folder)) as ablation:
         methods, maps = [], []
         bands = ablation.plan(max(p.dim for p in drawn), settings.max_memory_gb).bands
         chosen: list[int] = []
@@ -91,7 +84,7 @@ def run(settings: Figure4, folder: Path) -> None:
     if backbone.source.startswith("random"):
         notes.append("The backbone's weights are random: the maps say nothing about detection.")
     what = {
-        **facts(settings, data, backbone, device),
+        **build.facts(settings, data, backbone, device),
         "seed": settings.seed,
         "chosen": f"per kind the median image score under {settings.projs[0]}, kinds in turn",
         "notes": notes,
