@@ -1,6 +1,7 @@
 """The one exception that a user's input can cause."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +13,24 @@ class InputError(ValueError):
     The message is one line: what was given, what is allowed, what to do. The command line prints
     it without a traceback and exits with status 1.
     """
+
+
+@contextmanager
+def refusing(what: str, todo: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of these kinds in the block into an InputError: what is wrong (why); what to do.
+
+    >>> with refusing("a.txt cannot be written", "make room", OSError):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: a.txt cannot be written (No space left on device); make room
+    """
+    try:
+        yield
+    except InputError:  # says it already, and is a ValueError
+        raise
+    except kinds as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(f"{what} ({why or type(error).__name__}); {todo}") from error
 
 
 def require_finite(values: Tensor, batch: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from omegaconf import MISSING
 
 from padim_lit.cli.instantiate import require_target
-from padim_lit.errors import InputError
+from padim_lit.errors import refusing
 
 #: Arguments that no config gives, because a run has them from elsewhere.
 FROM_THE_RUN = (
@@ -36,13 +36,9 @@ def load(target: str, key: str = "") -> Any:
         InputError: it cannot be imported, or a config may not name it.
     """
     require_target(target, key)
-    try:
+    what = f"{f'{key}.' if key else ''}_target_={target}: cannot be imported"
+    with refusing(what, "name module.Class, and put its folder on PYTHONPATH", Exception):
         return resolve_name(target)
-    except Exception as error:
-        raise InputError(
-            f"{f'{key}.' if key else ''}_target_={target}: cannot be imported "
-            f"({' '.join(str(error).split())}); name module.Class, and put its folder on PYTHONPATH"
-        ) from error
 
 
 @cache

@@ -2,13 +2,14 @@
 
 import io
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 
 T = TypeVar("T")
 
@@ -50,17 +51,10 @@ def read_bytes(content: bytes, name: str = "the request's body") -> Image.Image:
     return _decoded(io.BytesIO(content), name, lambda image: _eight_bit(_upright(image), name))
 
 
-def as_rgb(image: Image.Image, name: str = "in memory") -> Image.Image:
-    """`image` as `read_image` gives it from a file; `name` is for messages.
-
-    Raises InputError as `read_image` does.
-    """
-    try:
-        return _eight_bit(_upright(image), name)
-    except InputError:
-        raise
-    except Exception as error:  # it is decoded only now
-        raise InputError(f"image {name} cannot be decoded ({_reason(error)}); replace it") from None
+def as_rgb(image: Image.Image) -> Image.Image:
+    """`image`, in memory, as `read_image` gives it from a file; raises as that does."""
+    with refusing("image in memory cannot be decoded", "replace it", Exception):
+        return _eight_bit(_upright(image), "in memory")
 
 
 def from_array(values: np.ndarray) -> Image.Image:
@@ -163,6 +157,12 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if how is None else image.transpose(how)
 
 
+def _reading(path: Path | str) -> AbstractContextManager[None]:
+    # A decoder may raise anything; it is this file's problem alone.
+    what = f"cannot read {path} as PNG, JPEG, TIFF or BMP"
+    return refusing(what, "replace or remove it", Exception)
+
+
 def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
     """What `use` makes of the opened image; the file is closed afterwards."""
     if path.is_symlink() and not path.exists():
@@ -171,39 +171,20 @@ def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
         raise InputError(f"no such image file: {path}; check the path")
     if path.stat().st_size == 0:
         raise InputError(f"image file is empty (0 bytes): {path}; replace or remove it")
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    with file:
+    with _reading(path), path.open("rb") as file:
         return _decoded(file, path, use)
 
 
 def _decoded(file: IO[bytes], path: Path | str, use: Callable[[Image.Image], T]) -> T:
-    try:
-        # An open file, not its name: by name Pillow (13.0) maps uncompressed TIFFs into memory with
-        # the sides swapped where the orientation tag turns them, which scrambles the pixels.
-        with Image.open(file, formats=_FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise InputError(
-                    f"image {path} has {image.width}×{image.height} pixels; allowed are "
-                    f"{MOST_PIXELS // 10**6} million; make it smaller, or cut it"
-                )
-            return use(image)
-    except InputError:
-        raise
-    except Exception as error:  # a decoder may raise anything; it is this file's problem alone
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path | str, error: Exception) -> InputError:
-    return InputError(
-        f"cannot read {path} as PNG, JPEG, TIFF or BMP ({_reason(error)}); replace or remove it"
-    )
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    # An open file, not its name: by name Pillow (13.0) maps uncompressed TIFFs into memory with the
+    # sides swapped where the orientation tag turns them, which scrambles the pixels.
+    with _reading(path), Image.open(file, formats=_FORMATS) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise InputError(
+                f"image {path} has {image.width}×{image.height} pixels; allowed are "
+                f"{MOST_PIXELS // 10**6} million; make it smaller, or cut it"
+            )
+        return use(image)
 
 
 def _integers(image: Image.Image, path: Path | str) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from padim_lit.analysis.result_files import BROKEN, load_arrays
-from padim_lit.errors import InputError
+from padim_lit.errors import refusing
 from padim_lit.system.atomic import remove_remnants, write_bytes
 
 
@@ -59,15 +59,13 @@ class RunStore:
         if not path.exists():
             return None
         saved = load_arrays(path)
-        try:
+        with refusing(f"{path} cannot be read", "remove it", *BROKEN):
             result = RunResult(json.loads(saved.pop("rows").item()))
             if [row["dim"] for row in result.rows] != list(dims):
                 return None
             for key, array in saved.items():
                 kind, _, configuration = key.partition("/")
                 getattr(result, kind)[configuration] = array  # of an unknown kind an AttributeError
-        except BROKEN as error:
-            raise InputError(f"{path} cannot be read ({error}); remove it") from error
         return result
 
     def save(self, name: str, result: RunResult) -> None:

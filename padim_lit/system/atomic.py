@@ -26,13 +26,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 
 try:
     import fcntl
@@ -64,8 +64,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> AbstractContextManager[None]:
     """Turn an OSError of the block into one line that names `path`.
 
     >>> with writing(Path("a.txt")):
@@ -73,13 +72,8 @@ def writing(path: Path) -> Iterator[None]:
     Traceback (most recent call last):
     padim_lit.errors.InputError: a.txt cannot be written (No space left on device); choose a ...
     """
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}); "
-            "choose a writable folder with enough space"
-        ) from error
+    todo = "choose a writable folder with enough space"
+    return refusing(f"{path} cannot be written", todo, OSError)
 
 
 @contextmanager

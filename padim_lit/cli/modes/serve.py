@@ -8,7 +8,7 @@ from padim_lit.cli.build import device_of, make_predictor
 from padim_lit.cli.settings import Deciding
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.server import make_app
-from padim_lit.errors import InputError
+from padim_lit.errors import refusing
 from padim_lit.system.atomic import write_json
 from padim_lit.system.console import print_facts
 from padim_lit.system.versions import made_with
@@ -46,13 +46,9 @@ def run(settings: Serve, folder: Path) -> None:
     app = make_app(predictor, text, int(1e6 * settings.max_mb))
     import uvicorn
 
-    try:
+    what = f"host={settings.host}, port={settings.port}: cannot be listened at"
+    with refusing(what, "choose another port", OSError):
         listener = socket.create_server((settings.host, settings.port))
-    except OSError as error:
-        raise InputError(
-            f"host={settings.host}, port={settings.port}: cannot be listened at "
-            f"({error.strerror or error}); choose another port"
-        ) from error
     address = f"http://{settings.host}:{settings.port}"
     facts = {"ckpt": settings.ckpt, "address": address, "threshold": predictor.threshold}
     write_json(folder / "serve.json", {**facts, **made_with(device)})

@@ -9,7 +9,7 @@ from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.files import subfolders
 from padim_lit.data.items import Item
 from padim_lit.data.tree import inside, require_category, resolve_root
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 
 # The files lie in the archive's folder, or in one of the same name inside it.
 SPLITS = ("realiad_jsons", "realiad_jsons/realiad_jsons")
@@ -73,10 +73,9 @@ def _split(folder: Path, category: str) -> tuple[Path, dict[str, Any]]:
     found = {file.stem: file for file in files}
     require_category(category, folder / SPLITS[0], found)
     file = found[category]
-    try:
+    kinds = (OSError, ValueError, RecursionError)
+    with refusing(f"{file} cannot be read", "unpack it again", *kinds):
         return file, json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} cannot be read ({error}); unpack it again") from error
 
 
 def _item(folder: Path, entry: dict[str, Any], normal: str, file: Path, tested: bool) -> Item:

@@ -7,7 +7,7 @@ from pathlib import Path
 from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.items import Item
 from padim_lit.data.tree import inside, require_category, resolve_root
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 
 SPLIT = Path("split_csv") / "1cls.csv"
 COLUMNS = ("object", "split", "label", "image", "mask")
@@ -47,19 +47,16 @@ class VisA(AnomalyData):
 
 
 def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.DictReader(text)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{file} has no column {missing[0]}; it needs {', '.join(COLUMNS)}"
-                )
-            return [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{file} cannot be read ({error}); set data.root to the folder that holds split_csv"
-        ) from error
+    todo = "set data.root to the folder that holds split_csv"
+    with (
+        refusing(f"{file} cannot be read", todo, OSError, UnicodeDecodeError, csv.Error),
+        file.open(newline="", encoding="utf-8-sig") as text,
+    ):
+        reader = csv.DictReader(text)
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(f"{file} has no column {missing[0]}; it needs {', '.join(COLUMNS)}")
+        return [(reader.line_num, row) for row in reader]
 
 
 def _item(folder: Path, row: dict[str, str], where: str) -> Item:
