@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import tempfile
 import time
 from contextlib import suppress
 from functools import cache
@@ -23,7 +24,7 @@ from PIL import features
 from padim_lit.data.files import typed_path
 from padim_lit.data.items import Item, MaskState, PreparedImage, prepare
 from padim_lit.data.transform import ResizeCrop
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import remove_remnants, write_bytes
 
 log = logging.getLogger(__name__)
@@ -57,15 +58,11 @@ class PictureCache:
         self.folder = typed_path(folder).absolute()
         self.limit = round(limit_gb * 1e9)
         self.writes = True
-        try:
-            write_bytes(self.folder / "index" / "probe", b"").unlink(missing_ok=True)
-            (self.folder / "pictures").mkdir(exist_ok=True)
-        except (OSError, InputError) as error:
-            reason = getattr(error.__cause__ or error, "strerror", None) or error
-            raise InputError(
-                f"picture_cache={folder} cannot be written ({reason}); choose a writable folder, "
-                "or null for none"
-            ) from error
+        what = f"picture_cache={folder} cannot be written"
+        with refusing(what, "choose a writable folder, or null for none", OSError):
+            for name in ("index", "pictures"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=self.folder / name).close()
 
     def __call__(self, item: Item, resize_crop: ResizeCrop) -> PreparedImage:
         """The picture of `item`; raises InputError as `prepare` does."""
