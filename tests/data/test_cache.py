@@ -218,8 +218,8 @@ def test_the_view_the_plant_and_the_code_are_part_of_the_key(tmp_path, monkeypat
 
 @pytest.mark.parametrize("state", ["with a mask", "without"])
 def test_every_damaged_bit_or_byte_is_noticed_and_made_good(tmp_path, state):
-    mask = save_mask(tmp_path / "m.png") if state == "with a mask" else None
-    item = Item(save_image(tmp_path / "a.png"), "crack", masks=(mask,))
+    masks = (save_mask(tmp_path / "m.png"),) if state == "with a mask" else ()
+    item = Item(save_image(tmp_path / "a.png"), "crack", masks=masks)
     read = PictureCache(tmp_path / "cache", LIMIT)
     made = read(item, VIEW)
     (entry,) = entries(tmp_path / "cache")

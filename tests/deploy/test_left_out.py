@@ -85,7 +85,7 @@ def test_what_rounding_has_lost_is_told_and_gives_no_threshold():
     )
     assert not reliable.any() and found.isfinite().all()
     chosen = choose(found.amax(dim=1).numpy(), 0.2, unreliable=40)
-    assert chosen.value is None and "rounding" in chosen.why
+    assert chosen.threshold is None and "rounding" in chosen.why
 
 
 def test_two_images_cannot_be_left_out():
