@@ -1,6 +1,6 @@
 """The one exception that a user's input can cause."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,12 @@ class InputError(ValueError):
     The message is one line: what was given, what is allowed, what to do. The command line prints
     it without a traceback and exits with status 1.
     """
+
+
+def require_choice(key: str, value: Any, allowed: Iterable[str]) -> None:
+    """Raise InputError unless the value of a key is one of those allowed."""
+    if value not in allowed:
+        raise InputError(f"{key}={value}: unknown; allowed: {', '.join(allowed)}")
 
 
 @contextmanager

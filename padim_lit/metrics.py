@@ -155,7 +155,8 @@ class PixelMetrics(Metric):
             return _undefined(names, f"{what} are not told apart; change eps")
         found, alarms = bad.cumsum(0), good.cumsum(0)  # at or above each bin
         called = found + alarms
-        best = int((found / (called + bads)).argmax())
+        f1 = 2 * found / (called + bads)
+        best = int(f1.argmax())
         precision = found.div(called).mul_(bad).sum() / bads
         # Trapezoids below the curve: a bin's pixels are ranked as tied.
         auroc = (good * (found - bad / 2)).sum() / (goods * bads)
@@ -168,6 +169,7 @@ class PixelMetrics(Metric):
             "pixel_aupro": _area_up_to(
                 torch.cat([start, alarms.div_(goods)]), torch.cat([start, overlap]), FPR_LIMIT
             ),
+            "pixel_f1max": float(f1[best]),
             "pixel_threshold": float(histogram.bin_edge(filled[best])),
             "why": {},
         }

@@ -49,7 +49,7 @@ def test_pixel_metrics_match_scikit_learn_on_raw_distances(dim):
     assert ours["pixel_ap"] == pytest.approx(average_precision_score(truth, score), abs=5e-5)
     f1 = f1_score(truth, score >= ours["pixel_threshold"])
     others = [f1_score(truth, score >= t) for t in np.quantile(score, np.linspace(0.9, 0.999, 40))]
-    assert f1 >= max(others) - 1e-4
+    assert f1 >= max(others) - 1e-4 and ours["pixel_f1max"] == pytest.approx(f1, abs=1e-12)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.7, 3.0])

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, require_choice
 
 
 class AnomalyMap(nn.Module):
@@ -64,8 +64,7 @@ def require_image_score(how: str) -> None:
 
     >>> require_image_score('topk')
     """
-    if how not in IMAGE_SCORES:
-        raise InputError(f"image_score={how}: unknown; allowed: {', '.join(IMAGE_SCORES)}")
+    require_choice("image_score", how, IMAGE_SCORES)
 
 
 def image_score(distances: Tensor, anomaly_map: Tensor, how: str = "max") -> Tensor:

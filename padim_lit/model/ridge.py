@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, require_choice
 from padim_lit.model.moments import Moments
 from padim_lit.model.triangular import Triangle
 
@@ -45,8 +45,7 @@ class Ridge:
             raise InputError(
                 f"eps={self.eps}: must be finite, 0 or more; set eps > 0 (PaDiM uses 0.01)"
             )
-        if self.unit not in EPS_UNITS:
-            raise InputError(f"eps_unit={self.unit}: unknown; allowed: {', '.join(EPS_UNITS)}")
+        require_choice("eps_unit", self.unit, EPS_UNITS)
         if not 0 <= self.shrinkage < math.inf:
             raise InputError(f"shrinkage={self.shrinkage}: must be finite and 0 or more patches")
 

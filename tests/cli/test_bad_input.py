@@ -87,7 +87,7 @@ DATA = [
          lambda data: (data / "ground_truth" / "crack" / "001_mask.png").unlink()),
     Case("no Magnetic Tile", "data=mtd", ("no MT_Free in data", "set data.root")),
     Case("unknown kind of ELPV cells", "~data.root data=elpv data.cells=foo",
-         ("cells='foo'", "mono, poly, all")),
+         ("data.cells=foo", "mono, poly, all")),
 ]  # fmt: skip
 
 UNKNOWN = ("unknown key foo", "eps, eps_unit, neighbourhood, sigma, image_score, dim")

@@ -675,7 +675,7 @@ def _crop(tmp):
         (_tile_without_free, ["MT_Free", "MT_Crack, MT_Uneven"]),
         (_tile_without_mask, ["exp1_num_1.jpg", "exp1_num_1.png"]),
         (_tile_split_too_large, ["31 of 30"]),
-        (_unknown_cells, ["'thin'", "mono, poly, all"]),
+        (_unknown_cells, ["cells=thin", "mono, poly, all"]),
         (_batch_size, ["batch_size=0"]),
         (_workers, ["num_workers=-1"]),
         (_crop, ["crop_size=33", "image_size=32"]),

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from padim_lit.errors import InputError
+from padim_lit.errors import require_choice
 
 
 class Mode(NamedTuple):
@@ -64,6 +64,5 @@ def mode_of(name: str) -> Mode:
     Raises:
         InputError: there is none.
     """
-    if name not in MODES:
-        raise InputError(f"mode={name}: unknown; allowed: {', '.join(MODES)}")
+    require_choice("mode", name, MODES)
     return MODES[name]

@@ -14,7 +14,7 @@ from padim_lit.cli import build
 from padim_lit.cli.settings import Memory, OneDim, Projs, Scoring
 from padim_lit.data.items import GOOD, Item, ItemDataset
 from padim_lit.errors import InputError
-from padim_lit.sweep.ablation import Ablation, Sweep
+from padim_lit.sweep.ablation import Sweep
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import MISSING, print_facts, print_table
 from padim_lit.visualization.figure4 import Example, Method, draw
@@ -69,7 +69,6 @@ def run(settings: Figure4, folder: Path) -> None:
             metrics, scores, _ = ablation.judge(distances)
             if metrics["pixel_auroc"] is None:
                 raise InputError(f"experiment=figure4: {metrics['why']['pixel_auroc']}")
-            metrics["pixel_f1max"] = _f1(ablation, distances, metrics["pixel_threshold"])
             # By the first method's scores, for all of them.
             chosen = chosen or choose(data.test_items, scores, settings.rows)
             values = {key: metrics[key] for key in METRICS}
@@ -117,17 +116,6 @@ def choose(items: list[Item], scores: Tensor, count: int) -> list[int]:
     turns = [i for turn in zip_longest(*queues.values()) for i in turn if i is not None]
     # Sorting keeps the order within a kind.
     return sorted(turns[: count - len(good)], key=lambda i: items[i].kind) + good
-
-
-def _f1(ablation: Ablation, distances: Tensor, threshold: float) -> float:
-    """F1 over all pixels whose truth is known, where the map reaches `threshold`."""
-    hits = found = true = 0
-    for index in ablation.truth.count_pixel.nonzero()[:, 0].split(64):
-        over = ablation.anomaly_map(distances[index].to(ablation.device)).cpu() >= threshold
-        mask = ablation.truth.mask[index]
-        hits += int((over & mask).sum())
-        found, true = found + int(over.sum()), true + int(mask.sum())
-    return 2 * hits / (found + true)
 
 
 def _print(methods: list[Method], notes: list[str], path: Path) -> None:

@@ -9,7 +9,7 @@ from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.items import Item
 from padim_lit.data.planted import KINDS
 from padim_lit.data.split import derived_seed, hold_out
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, require_choice
 
 _CELLS = ("mono", "poly", "all")
 _TRAIN_SHARE = 0.6
@@ -38,8 +38,7 @@ class ELPV(AnomalyData):
     split_seed: int = 0
 
     def read(self) -> Split:
-        if self.cells not in _CELLS:
-            raise InputError(f"cells={self.cells!r} is unknown; allowed: {', '.join(_CELLS)}")
+        require_choice("data.cells", self.cells, _CELLS)
         chosen = [cell for cell in _read_labels() if self.cells in ("all", cell.type)]
         healthy = [cell for cell in chosen if cell.probability == 0]
         broken = [cell for cell in chosen if cell.probability == 1]

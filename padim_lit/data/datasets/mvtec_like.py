@@ -7,7 +7,7 @@ from typing import ClassVar
 from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.items import Item
 from padim_lit.data.tree import Layout, good_folders, images, read_tree, resolve_category
-from padim_lit.errors import InputError
+from padim_lit.errors import require_choice
 
 VALIDATION = ("unused", "train")
 
@@ -71,10 +71,7 @@ class WithValidation(MVTecLike):
     validation: str = "unused"
 
     def read(self) -> Split:
-        if self.validation not in VALIDATION:
-            raise InputError(
-                f"data.validation={self.validation}: unknown; allowed: {', '.join(VALIDATION)}"
-            )
+        require_choice("data.validation", self.validation, VALIDATION)
         split = super().read()
         split.provenance["validation"] = self.validation
         return split
