@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from lightning.pytorch.utilities import rank_zero_only
 
 from padim_lit.analysis.result_files import PREDICTIONS
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.panels import common_scale, overlay
 from padim_lit.visualization.predictions import TestScore, table_of
@@ -44,13 +44,9 @@ def wandb_logger(
     if offline:
         # wandb reports its use to its server when the process ends, even in offline mode.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    try:
+    what = "logger=wandb needs the package wandb, which is not installed"
+    with refusing(what, "run `pip install 'padim_lit[wandb]'` or choose logger=csv", ImportError):
         import wandb
-    except ImportError as error:
-        raise InputError(
-            "logger=wandb needs the package wandb, which is not installed; "
-            "run `pip install 'padim_lit[wandb]'` or choose logger=csv"
-        ) from error
     if wandb.run is not None:
         # Lightning would silently write into the open run.
         raise InputError(
@@ -98,13 +94,9 @@ def mlflow_logger(
         # A database would need sqlalchemy, and one file for many jobs of a sweep.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         uri = (Path(save_dir) / "mlflow").absolute().as_uri()
-    try:
+    what = "logger=mlflow needs the package mlflow-skinny or mlflow, which is not installed"
+    with refusing(what, "run `pip install 'padim_lit[mlflow]'` or choose logger=csv", ImportError):
         return MLFlowLogger(experiment_name, run_name, uri)
-    except ImportError as error:
-        raise InputError(
-            "logger=mlflow needs the package mlflow-skinny or mlflow, which is not installed; "
-            "run `pip install 'padim_lit[mlflow]'` or choose logger=csv"
-        ) from error
 
 
 @rank_zero_only

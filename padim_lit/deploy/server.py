@@ -8,7 +8,7 @@ from typing import Any
 
 from padim_lit.data.images import read_bytes
 from padim_lit.deploy.predictor import Predictor
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.version import __version__
 
 #: What a body may be, for clients that ask.
@@ -35,14 +35,11 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     >>> sorted(app.openapi()["paths"])
     ['/card', '/health', '/predict']
     """
-    try:
+    what = "mode=serve needs FastAPI, which is not installed"
+    with refusing(what, "run `pip install 'padim_lit[serve]'`", ImportError):
         from fastapi import FastAPI, HTTPException, Request
         from fastapi.concurrency import run_in_threadpool
         from fastapi.responses import PlainTextResponse
-    except ImportError as error:
-        raise InputError(
-            "mode=serve needs FastAPI, which is not installed; run `pip install 'padim_lit[serve]'`"
-        ) from error
 
     # Its pages on the interface would load scripts from elsewhere.
     app = FastAPI(title="padim_lit", version=__version__, docs_url=None, redoc_url=None)
