@@ -127,7 +127,7 @@ def measure(
     >>> found.scores.shape, found.unseen
     (torch.Size([4]), 0)
     """
-    scores, maxima, unreliable, unseen = [], [], 0, 0
+    scores, maxima, unreliable, unseen = [torch.empty(0)], [torch.empty(0)], 0, 0
     for batch in batches:
         x = detector.embed(batch["image"].to(device))
         known = [held is None] * len(x)
@@ -149,8 +149,6 @@ def measure(
         scores.append(found.float().cpu())
         maxima.append(maps.flatten(1).amax(dim=1).float().cpu())
         unreliable += int((~reliable).sum())
-    if not scores:
-        return Measured(torch.empty(0), torch.empty(0))
     return Measured(torch.cat(scores), torch.cat(maxima), unreliable, unseen)
 
 

@@ -104,11 +104,12 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     # What the lines of one folder have in common.
     ckpt = Version.of(Path(settings.ckpt).expanduser().resolve())
     known = predictor.calibration
+    keys = ("threshold", "threshold_source", "map_threshold")
+    decides = {key: getattr(predictor, key) for key in keys}
     model = {
         "ckpt": asdict(ckpt),
         "source": settings.images,
-        **{"threshold": predictor.threshold, "map_threshold": predictor.map_threshold},
-        "threshold_source": predictor.threshold_source,
+        **decides,
         "image_score": predictor.detector.image_score,
         # Of what drift is measured against; the viewer has no checkpoint.
         "good_scores": None if known is None else known["scores"].tolist(),
@@ -129,9 +130,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "unreadable": scored.counts["unreadable"],
         "unreadable_first": work.unreadable,
         "seconds": seconds,
-        "threshold": predictor.threshold,
-        "threshold_source": predictor.threshold_source,
-        "map_threshold": predictor.map_threshold,
+        **decides,
         "ckpt": settings.ckpt,
         "source": settings.images,
         **made_with(device),
