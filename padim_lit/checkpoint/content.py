@@ -58,7 +58,8 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
         return
     for key in ("mean", "layer_means", "scatter", "patches", "whitening", "digests", "calibration"):
         _require(key in state, f"{key} missing")
-    require("mean", mean := state["mean"], None, torch.float32, torch.float64)
+    mean = state["mean"]
+    require("mean", mean, None, torch.float32, torch.float64)
     _require(mean.ndim == 2 and mean.shape[1] == dim, "mean")
     positions = len(mean)
     shape = (len(spec["backbone"]["layers"]), positions, dim)
