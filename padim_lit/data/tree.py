@@ -63,12 +63,14 @@ class Layout:
         truth: folder of the masks, a subfolder a kind.
         mask_threshold: a mask's value above it is a defect; None: see `read_mask`.
         folders: a folder of masks an image, whose union is the truth, instead of one file.
+        complete: there must be test images, and masks of every kind of defect among them.
     """
 
     test: str = "test"
     truth: str = "ground_truth"
     mask_threshold: int | None = None
     folders: bool = False
+    complete: bool = True
 
 
 def is_good(name: str) -> bool:
@@ -88,13 +90,7 @@ def good_folders(folder: Path) -> list[Path]:
     return good
 
 
-def read_tree(
-    root: Path,
-    *,
-    masks_required: bool,
-    layout: Layout = Layout(),
-    test_required: bool = True,
-) -> tuple[list[Item], list[Item], list[str]]:
+def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[str]]:
     """Train and test items of one tree, and what to say about its files.
 
     Folders named as in GOOD_NAMES, in any case, hold good images. Where ground_truth/KIND exists,
@@ -104,16 +100,14 @@ def read_tree(
 
     Args:
         root: folder that holds train/, test/ and perhaps ground_truth/.
-        masks_required: whether every kind of defect must have its ground_truth/KIND.
-        layout: other names for these folders.
-        test_required: whether there must be a folder of test images.
+        layout: other names for these folders, and whether all must be there.
 
     Raises InputError for missing or empty folders, missing, ambiguous or orphaned masks, and
     images where none are read.
     """
     train = [Item(path) for folder in good_folders(root / "train") for path in images(folder)]
     tests, truths = root / layout.test, root / layout.truth
-    if not test_required and not tests.exists():
+    if not layout.complete and not tests.exists():
         _refuse_stray(root / "train")
         return train, [], []
     kinds = [kind for kind in subfolders(tests) if tests / kind != truths]
@@ -145,7 +139,7 @@ def read_tree(
                     f"Masks in {layout.truth}/{kind} that belong to no image in "
                     f"{layout.test}/{kind}: {len(unused)}, such as {unused[0]}."
                 )
-        elif masks_required:
+        elif layout.complete:
             raise InputError(
                 f"no masks for {layout.test}/{kind}: {truths / kind} is missing; add it"
             )

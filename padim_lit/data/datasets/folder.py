@@ -8,7 +8,7 @@ from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.files import is_image, list_images, subfolders
 from padim_lit.data.items import GOOD, Item
 from padim_lit.data.transform import Size
-from padim_lit.data.tree import is_good, read_tree, resolve_root
+from padim_lit.data.tree import Layout, is_good, read_tree, resolve_root
 from padim_lit.errors import InputError
 
 
@@ -49,7 +49,7 @@ class Folder(AnomalyData):
     def _found(self, folder: Path) -> tuple[list[Item], list[Item], list[str]]:
         """Train and test items, and what to say about the files."""
         if _has_training_images(folder):
-            return read_tree(folder, masks_required=False, test_required=False)
+            return read_tree(folder, Layout(complete=False))
         if any(path.is_file() and is_image(path) for path in folder.iterdir()):
             return [Item(path) for path in list_images(folder)], [], []
         raise InputError(

@@ -36,7 +36,7 @@ class MVTecLike(AnomalyData):
 
     def read(self) -> Split:
         folder = resolve_category(self.root, self.category, self.family)
-        train, test, notes = read_tree(folder, masks_required=True, layout=self.layout)
+        train, test, notes = read_tree(folder, self.layout)
         train += [Item(path) for path in self.more_good(folder)]
         where = "" if self.layout.test == "test" else f", tested on {self.layout.test}"
         about = {"split": f"official {self.family} split{where}", "split_seed": None}
