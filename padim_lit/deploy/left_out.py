@@ -108,15 +108,13 @@ class Measured:
 def measure(
     detector: Detector,
     batches: Iterable[Mapping[str, Any]],
-    device: torch.device | str = "cpu",
     held: Collection[bytes] | None = None,
 ) -> Measured:
     """Scores of good images, those in the moments left out of them one at a time.
 
     Args:
-        detector: fitted, on `device`.
+        detector: fitted; where it is, is computed.
         batches: ``image`` (B,3,h,w); ``path``, which names them in messages.
-        device: where to compute.
         held: keys of the digests in the moments, see `padim_lit.digests.keys`; where there are
             any, batches need ``digest`` too. None where all images are in the moments.
 
@@ -127,6 +125,7 @@ def measure(
     >>> found.scores.shape, found.unseen
     (torch.Size([4]), 0)
     """
+    device = detector.projection.matrix.device
     scores, maxima, unreliable, unseen = [torch.empty(0)], [torch.empty(0)], 0, 0
     for batch in batches:
         x = detector.embed(batch["image"].to(device))
@@ -185,7 +184,6 @@ def _without(detector: Detector, density: Density, moments: Moments, x: Tensor) 
 def cross_fit(
     detector: Detector,
     batches: Iterable[Mapping[str, Any]],
-    device: torch.device | str = "cpu",
     scored: Sequence[int] | None = None,
 ) -> Measured:
     """Scores of training images under fits that have learnt nothing from them, not even Π.
@@ -198,9 +196,8 @@ def cross_fit(
     The backbone runs once: its feature maps are held in memory meanwhile.
 
     Args:
-        detector: fitted, on `device`, and left as it is.
+        detector: fitted, and left as it is; where it is, is computed.
         batches: ``image`` (B,3,h,w) of all N training images, in the order of the fit.
-        device: where to compute.
         scored: numbers of the images to score; None: all.
 
     Raises:
@@ -213,7 +210,7 @@ def cross_fit(
     threshold, each time learnt anew ...
     torch.Size([6])
     """
-    kept, size = [], 1
+    kept, size, device = [], 1, detector.projection.matrix.device
     for batch in batches:
         kept.append([layer.cpu() for layer in detector.backbone(batch["image"].to(device))])
         size = max(size, len(batch["image"]))
@@ -235,7 +232,7 @@ def cross_fit(
         for batch in numbered(range(count)):
             state = other.update_state(state, batch)
         other.set_state(state)
-        found.append(measure(other, numbered(fold), device))
+        found.append(measure(other, numbered(fold)))
     scores, maxima = (torch.cat([getattr(f, k) for f in found]) for k in ("scores", "maxima"))
     return Measured(scores, maxima, sum(f.unreliable for f in found))
 
@@ -288,7 +285,7 @@ def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Lo
     unseen = [i for i in range(count) if i not in seen]
     if not learnt or len(unseen) >= UNSEEN:
         part = Subset(dataset, [unseen[i] for i in evenly_spaced(len(unseen), images)])
-        work = partial(measure, detector, device=loop.device)
+        work = partial(measure, detector)
     else:
         log.info(
             "%s learnt from images that set the threshold: %d fits more, each without those that "
@@ -299,7 +296,7 @@ def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Lo
         kept = min(count, _that_fit(detector))
         part = Subset(dataset, evenly_spaced(count, kept))
         scored = evenly_spaced(kept, images)
-        work = partial(cross_fit, detector, device=loop.device, scored=scored)
+        work = partial(cross_fit, detector, scored=scored)
     return over_images(detector, part, work, loop, "threshold")
 
 

@@ -54,15 +54,14 @@ def run(settings: Calibrate, folder: Path) -> None:
         )
     dataset, what = good_images(settings, detector)
     held = set(digests.keys(images))
-    device = device_of(settings.trainer)
-    loop = Loop(device, settings.batch_size, settings.num_workers)
+    loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
     left = Counter[str]()
     rate = settings.false_alarm_rate or (detector.calibration or {}).get("false_alarm_rate", RATE)
     learners = [one for one in (detector.projection, detector.density) if one.fit_images]
 
     def work(batches: Iterable[dict[str, Any]]) -> Measured:
         new = each_once(batches, left, held if learners else frozenset())
-        return measure(detector, new, device, held)
+        return measure(detector, new, held)
 
     found = over_images(detector, dataset, work, loop, "calibrate")
     if left["known"] and not len(found.scores):
