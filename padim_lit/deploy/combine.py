@@ -5,7 +5,6 @@ on all (remaining) images gives, up to rounding.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -109,27 +108,18 @@ def require_new(held: Tensor | None, images: Tensor | None, what: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Safety:
-    """How far rounding may have moved what is left after a removal.
-
-    Attributes:
-        error: largest bound over the positions on the relative error of a squared distance: the
-            scatter's rounding over the smallest variance that is left, ε included.
-        negative: positions whose covariance has a variance below ε by more than rounding allows.
-    """
-
-    error: float
-    negative: int
-
-
-def remove_images(detector: Detector, state: FitState, what: str) -> Safety:
+def remove_images(detector: Detector, state: FitState, what: str) -> float:
     """Let `detector` no longer hold these images.
 
     Args:
         detector: fitted, with its state; changed.
         state: of the images to remove, embedded as the detector does.
         what: names them in messages.
+
+    Returns:
+        How far rounding may have moved what is left: the largest bound over the positions on the
+        relative error of a squared distance, which is the scatter's rounding over the smallest
+        variance that is left, ε included.
 
     Raises:
         InputError: an image is not held, fewer than 2 would stay, or rounding has spoilt what
@@ -139,10 +129,8 @@ def remove_images(detector: Detector, state: FitState, what: str) -> Safety:
     >>> detector.set_state(detector.update_state(detector.empty_state(), batch))
     >>> part = {name: values[:1] for name, values in batch.items()}
     >>> gone = detector.update_state(detector.empty_state(), part)
-    >>> remove_images(detector, gone, 'bad images').negative
-    0
-    >>> detector.count
-    3
+    >>> remove_images(detector, gone, 'bad images') < 1e-3, detector.count
+    (True, 3)
     """
     whole, gone = detector.require_state(), state.digests
     if whole.digests is None or gone is None:
@@ -161,20 +149,19 @@ def remove_images(detector: Detector, state: FitState, what: str) -> Safety:
     found: list[tuple[float, int]] = []
     for part, some in detector.density.parts(detector.positions):
         ridge = part.shrinking(detector.ridge)
-        found += _safety(whole.moments.at(some), rest.moments.at(some), ridge)
+        found += _rounding(whole.moments.at(some), rest.moments.at(some), ridge)
     errors, negatives = zip(*found, strict=True)
-    safety = Safety(max(errors), sum(negatives))
-    if safety.negative:
+    if any(negatives):
         raise InputError(
-            f"{what}: at {safety.negative} positions rounding is larger than what would be left; "
+            f"{what}: at {sum(negatives)} positions rounding is larger than what would be left; "
             "fit again without these images"
         )
     detector.set_state(rest)
-    return safety
+    return max(errors)
 
 
-def _safety(whole: Moments, rest: Moments, ridge: Ridge) -> Iterator[tuple[float, int]]:
-    """Each block's `Safety`."""
+def _rounding(whole: Moments, rest: Moments, ridge: Ridge) -> Iterator[tuple[float, int]]:
+    """For each block the bound, and how many positions have a variance too far below ε."""
     unit = torch.finfo(whole.scatter.dtype).eps
     eps, prior = ridge.of(rest)
     weight = 0.0 if prior is None else prior[1]

@@ -6,6 +6,7 @@ import json
 import pickle
 import struct
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
-from rich.console import Console
 
 from padim_lit.analysis.result_files import collect
 from padim_lit.deploy.calibration import calibrate
@@ -475,8 +475,8 @@ RESULTS = {
 
 
 def printed(function, *arguments):
-    text = io.StringIO()
-    function(*arguments, console=Console(file=text, width=80))
+    with redirect_stdout(io.StringIO()) as text:
+        function(*arguments)
     return text.getvalue()
 
 

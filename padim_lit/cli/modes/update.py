@@ -127,9 +127,9 @@ def run_remove(settings: Remove, folder: Path) -> None:
         InputError: an image that cannot be read or is not there, or too little would be left.
     """
     detector, state, _, what = _gather(settings)
-    safety = remove_images(detector, state, what)
-    facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "error": safety.error}
-    exact = f"to {safety.error:.1e} of a squared distance, against a fit on these alone"
+    error = remove_images(detector, state, what)
+    facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "error": error}
+    exact = f"to {error:.1e} of a squared distance, against a fit on these alone"
     said = [("removed", f"{state.count} images; {detector.count} are left"), ("exact", exact)]
     if detector.projection.fit_images:
         note = "keeps the mixtures of channels that it learnt, perhaps from these images too"
