@@ -90,9 +90,10 @@ def main() -> None:
         except (OSError, ValueError) as error:
             # Where the folder is there already, it is the log file that logging cannot open.
             cause = error if isinstance(error, OSError | InputError) else error.__cause__
-            if isinstance(cause, HydraException) or not getattr(cause, "filename", None):
+            if not isinstance(cause, OSError):
                 raise
             raise InputError(
-                f"the run folder: {cause.filename} cannot be made ({cause.strerror}); "
-                "set hydra.run.dir (with -m: hydra.sweep.dir) to one that can"
+                f"the run folder: {cause.filename or 'a file in it'} cannot be made "
+                f"({cause.strerror or cause}); set hydra.run.dir (with -m: hydra.sweep.dir) to one "
+                "that can"
             ) from error
