@@ -22,7 +22,7 @@ from padim_lit.cli.instantiate import allow
 from padim_lit.errors import InputError
 from padim_lit.sweep import folders, launchers
 from padim_lit.system.console import never_fail_to_print
-from padim_lit.system.orphans import end_with_parent
+from padim_lit.system.orphans import be_parent, end_with_parent
 
 # Seconds; more than a further rank takes to end with the first, see `end_with_parent`.
 _PATIENCE = 2.0
@@ -79,6 +79,8 @@ def main() -> None:
 
     if "LOCAL_RANK" in os.environ:  # a further rank, or one of torchrun's
         end_with_parent()
+    else:
+        be_parent()
     # Without this, Hydra reports its errors in its own way, on several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     never_fail_to_print()
@@ -90,7 +92,7 @@ def main() -> None:
         except (OSError, ValueError) as error:
             # Where the folder is there already, it is the log file that logging cannot open.
             cause = error if isinstance(error, OSError | InputError) else error.__cause__
-            if not isinstance(cause, OSError):
+            if isinstance(cause, HydraException) or not isinstance(cause, OSError):
                 raise
             raise InputError(
                 f"the run folder: {cause.filename or 'a file in it'} cannot be made "
