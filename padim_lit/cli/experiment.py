@@ -42,6 +42,7 @@ QUIET = (
     ".*in eval mode at the start of training.*",
     ".*does not have many workers.*",
     ".*LeafSpec.*is deprecated.*",
+    ".*Experiment logs directory .* exists.*",  # an earlier run's, whose results go too
     ".*Glyph .* missing from font.*",  # a box in a picture's title
     ".*could be decompression bomb.*",  # what is too large is refused by name
 )
