@@ -361,14 +361,14 @@ def _patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:
 
 def _headline(data: AnomalyData, detector: Detector) -> str:
     height, width = detector.map_grid
-    kinds = Counter(item.kind for item in data.test_items)
-    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    kinds = Counter(item.kind for item in data.test_items if item.label)
+    bad = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     return (
         f"{data.name}: {data.provenance['train_images']} good images to learn from, "
-        f"{len(data.test_items)} to test{listed and f' ({listed})'}. Each is seen as "
-        f"{height}×{width} patches; {detector.backbone.name} ({detector.backbone.source}) describes a patch by "
-        f"{detector.backbone.embedding_dim} channels (C), proj={detector.projection.name} turns "
-        f"these into {detector.projection.dim} numbers (D)"
+        f"{len(data.test_items)} to test{bad and f' (defective: {bad})'}. Each is seen as "
+        f"{height}×{width} patches; {detector.backbone.name} ({detector.backbone.source}) "
+        f"describes a patch by {detector.backbone.embedding_dim} channels (C), "
+        f"proj={detector.projection.name} turns these into {detector.projection.dim} numbers (D)"
     )
 
 
