@@ -249,7 +249,7 @@ def make_trainer(
     node: dict[str, Any], logger: Logger | None = None, *callbacks: Callback
 ) -> Trainer:
     node = dict(node)
-    if node.get("max_epochs") != 1:
+    if repr(node.get("max_epochs")) != "1":  # nor 1.0, which Lightning takes, and then fails
         raise InputError(
             f"trainer.max_epochs={node.get('max_epochs')}: PaDiM fits in one pass over "
             "the images; leave it at 1"
