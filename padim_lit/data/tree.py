@@ -109,7 +109,7 @@ def read_tree(
     tests, truths = root / layout.test, root / layout.truth
     for folder in (root / "train", tests):
         _refuse_stray(folder)
-    if not (test_required or tests.exists() or subfolders(truths)):
+    if not test_required and not tests.exists():
         return train, [], []
     kinds = [kind for kind in subfolders(tests) if tests / kind != truths]
     if not kinds:
