@@ -161,9 +161,9 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
                     left["links that lead back, not followed"] += 1
                 else:
                     later.append((path, there, parts, top))
-            elif entry.name != head and not fnmatchcase(entry.name, head):
-                continue
-            elif entry.is_dir() != bool(rest):
+            elif (
+                entry.name != head and not fnmatchcase(entry.name, head)
+            ) or entry.is_dir() != bool(rest):
                 continue
             elif rest:
                 later.append((path, there, rest, ""))
