@@ -149,6 +149,7 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
                     left["files and folders that runs wrote, left out"] += 1
                 continue
             later = linked if link else plain
+            named = entry.name == head or fnmatchcase(entry.name, head)
             there = os.path.realpath(path) if link else os.path.join(real, entry.name)  # noqa: PTH118
             if entry.name.startswith(".") and not head.startswith("."):
                 if entry.is_dir() if head == "**" else looks_like_image(path):
@@ -161,9 +162,7 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
                     left["links that lead back, not followed"] += 1
                 else:
                     later.append((path, there, parts, top))
-            elif (
-                entry.name != head and not fnmatchcase(entry.name, head)
-            ) or entry.is_dir() != bool(rest):
+            elif not named or entry.is_dir() != bool(rest):
                 continue
             elif rest:
                 later.append((path, there, rest, ""))
