@@ -72,9 +72,9 @@ class FileSource(FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         file = Path(self.path) / self._normalize_file_name(config_path)
         try:
-            if file.is_file() and "*" in (text := file.read_text("utf-8")):
-                if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-                    raise yaml.YAMLError("an alias, *NAME: write out what it stands for")
+            text = file.read_text("utf-8") if file.is_file() else ""
+            if "*" in text and any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)):
+                raise yaml.YAMLError("an alias, *NAME: write out what it stands for")
             return super().load_config(config_path)
         except (UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
