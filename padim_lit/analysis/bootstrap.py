@@ -259,6 +259,13 @@ def spread_ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Spread:
     return Spread(ratio, low, high, level, min(n, m))
 
 
+def side(found: Difference | Spread, border: float = 0) -> int | None:
+    """1 or −1 where the interval lies above or below `border`, 0 where it holds it; None: none."""
+    if found.low is None or found.high is None:
+        return None
+    return (found.low > border) - (found.high < border)
+
+
 def _finite(points: ArrayLike) -> np.ndarray:
     points = np.asarray(points, dtype=np.float64)
     return points[np.isfinite(points)]

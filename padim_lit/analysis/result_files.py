@@ -230,6 +230,17 @@ def typed_command(folder: Path) -> str:
         raise unreadable(many, "no list of hydra.overrides.task") from error
 
 
+def finite(value: Any) -> Any:
+    """`value` with every number that is not finite made None, down to the last list."""
+    if isinstance(value, dict):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def natural(path: str | os.PathLike) -> list[tuple[int, int, str]]:
     """A key that sorts "2" before "10"."""
     # Numbers and words carry a rank of their own: Python does not compare int with str.

@@ -146,14 +146,19 @@ class SweepFolder:
         return np.stack([values[RESAMPLED[metric]] for values in kept]).astype(np.float64)
 
     def difference(
-        self, a: tuple[str, int], b: tuple[str, int], metric: str, level: float = 0.95
+        self,
+        a: tuple[str, int],
+        b: tuple[str, int],
+        metric: str,
+        level: float = 0.95,
+        seeds: Sequence[int] | None = None,
     ) -> Difference:
-        """`paired_difference` a − b of two (projection, D) over the seeds that both have.
+        """`paired_difference` a − b of two (projection, D) over `seeds`; None: all that both have.
 
         Raises:
             InputError: they have no seed in common.
         """
-        seeds = self.shared_seeds(a, b)
+        seeds = seeds or self.shared_seeds(a, b)
         if not seeds:
             raise InputError(f"{self.path}: {a[0]} at {a[1]} and {b[0]} at {b[1]} share no seed")
         points = [self.points(*x, metric, seeds) for x in (a, b)]

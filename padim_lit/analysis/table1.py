@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from padim_lit.analysis.bootstrap import Difference
+from padim_lit.analysis.bootstrap import Difference, side
 from padim_lit.analysis.published import (
     CATEGORIES,
     MEAN,
@@ -146,9 +146,6 @@ _COLUMNS = (
 )
 
 
-_SIGNS = {"+": 1, "-": -1, "0": 0}
-
-
 def _order(category: str) -> tuple[int, str]:
     known = category in CATEGORIES
     return (CATEGORIES.index(category) if known else len(CATEGORIES), category)
@@ -173,7 +170,7 @@ def _line(row: Row) -> dict[str, Any]:
         values = (
             *(None if np.isnan(x) else x for x in (*spreads.flatten().tolist(), found.mean)),
             # A number: a lone + or - is what spreadsheets take for a formula.
-            *(found.low, found.high, _SIGNS.get(_sign(found))),
+            *(found.low, found.high, side(found)),
             # Without a measured metric there is nothing to win.
             None if np.isnan(found.mean) else found.wins,
             *(padim, *(report or (None, None)), anomalib),
@@ -193,7 +190,7 @@ def _cells(row: Row, metric: str, sources: Iterable[str]) -> list[str]:
         *(mean_and_sd(100 * values, 2) for values in points),
         MISSING if np.isnan(found.mean) else f"{100 * found.mean:+.2f}",
         MISSING if found.low is None else f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
-        _sign(found) or MISSING,
+        {1: "+", -1: "-", 0: "0", None: MISSING}[side(found)],
         *(_published(row.published[source].get(metric)) for source in sources),
     ]
 
@@ -206,12 +203,6 @@ def _published(value: float | tuple[float, float] | None) -> str:
 def _sd(points: np.ndarray) -> np.ndarray:
     """Standard deviation over seeds (n − 1), (2,); NaN for one seed."""
     return points.std(axis=1, ddof=1) if points.shape[1] > 1 else np.full(2, np.nan)
-
-
-def _sign(found: Difference) -> str:
-    if found.low is None or found.high is None:
-        return ""
-    return "+" if found.low > 0 else "-" if found.high < 0 else "0"
 
 
 def _short(metric: str) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.sweep_results import NoSweepError, read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.report import figures
-from padim_lit.report.content import describe, finite
+from padim_lit.report.content import describe
 from padim_lit.report.distortions import read_distortions
 from padim_lit.report.html import render
 from padim_lit.report.pictures import PICTURES, embed, find

@@ -12,6 +12,7 @@ from padim_lit.analysis.claims import LEVEL, judge
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.missed import missed
 from padim_lit.analysis.published import CATEGORIES, MEAN, averages, published
+from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.separation import BEFORE, mean_separations
 from padim_lit.analysis.sweep_results import (
     RESAMPLED,
@@ -97,17 +98,6 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
             "itself, hence optimistic. AUROC, AP and AUPRO have no threshold."
         )
     return found
-
-
-def finite(value: Any) -> Any:
-    """`value` with every number that is not finite made None, down to the last list."""
-    if isinstance(value, dict):
-        return {key: finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from padim_lit.system.console import MISSING
 APART = ("grid", "eps", "image_score", "crop_size", "split_seed")
 #: Of evidence: titles that are no words, and columns that say nothing new.
 TITLES = {"sweep": "data", "dim": "D", "q_over_k2": "q/k²"}
-HIDDEN = {"data", "backbone", "folder", "level", "low", "high", "border", "other_dim"}
+HIDDEN = {"level", "low", "high"}
 
 
 @dataclass(frozen=True)
