@@ -80,6 +80,24 @@ class Job:
         return self.name.partition("/")[0]
 
 
+def find(paths: Iterable[str | os.PathLike], *names: str) -> list[Path]:
+    """Every file of one of the names in or below the folders `paths`, each once, "2" before "10".
+
+    A name may have a folder in front, "heatmaps/overview.png".
+
+    Raises:
+        InputError: a path is no folder.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise InputError(f"{path} is no folder; give folders of results, such as outputs/")
+        files = [file for name in names for file in path.rglob(name) if file.is_file()]
+        for file in sorted(files, key=natural):
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
 def collect(sweep_dir: str | os.PathLike) -> list[Job]:
     """Read the job folders in ``sweep_dir``, "2" before "10".
 

@@ -125,8 +125,8 @@ def separations(folder: SweepFolder) -> dict[tuple[str, int], list[Separation]]:
     Raises:
         InputError: the folder holds no image scores, or none of proj=identity.
     """
-    scores = folder.scores
-    if scores is None or BEFORE not in folder.projs or len(folder.projs) < 2:
+    both = BEFORE in folder.projs and len(folder.projs) > 1
+    if not both or (scores := folder.scores) is None:
         raise InputError(
             f"{folder.path} lacks scores.npz or proj={BEFORE}; run experiment=ablation "
             f"projs=[{BEFORE},jl] and give its folder"

@@ -19,7 +19,7 @@ from padim_lit.analysis.result_files import (
     MEASURED,
     Scores,
     collect,
-    natural,
+    find,
     read_predictions,
     read_resamples,
     read_results,
@@ -220,14 +220,9 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
         NoSweepError: no sweep is found.
         InputError: a path is no folder, or a file cannot be read.
     """
-    files: dict[Path, Path] = {}
-    paths = [Path(path) for path in paths]
-    for path in paths:
-        if not path.is_dir():
-            raise InputError(f"{path} is no folder; give folders that hold a sweep")
-        for file in sorted([*path.rglob("rows.json"), *path.rglob("multirun.yaml")], key=natural):
-            files.setdefault(file.resolve(), file)
-    sweeps = [sweep for file in files.values() for sweep in _read_sweep(file)]
+    paths = list(paths)
+    files = find(paths, "rows.json", "multirun.yaml")
+    sweeps = [sweep for file in files for sweep in _read_sweep(file)]
     if not sweeps:
         raise NoSweepError(
             f"no sweep with a finished job in {', '.join(map(str, paths))}; "
@@ -283,14 +278,14 @@ def mean_of(sweeps: Sequence[SweepFolder]) -> SweepFolder:
     return mean
 
 
-def labels(folders: Sequence[SweepFolder]) -> list[str]:
+def labels(folders: Sequence[SweepFolder], settings: Sequence[str] = SETTINGS) -> list[str]:
     """A name for each: data and backbone, and whatever else tells it from the others."""
     names = [f"{folder.data}, {folder.backbone}" for folder in folders]
     out = []
     for name, folder in zip(names, folders, strict=True):
         alike = [f for n, f in zip(names, folders, strict=True) if n == name]
-        differing = [k for k in SETTINGS if len({str(f.constants.get(k)) for f in alike}) > 1]
-        more = [f"{key}={folder.constants.get(key)}" for key in differing]
+        differing = [key for key in settings if not all(_same(f, folder, key) for f in alike)]
+        more = [f"{key.removeprefix('data/')}={folder.constants.get(key)}" for key in differing]
         same = [f for f in alike if all(_same(f, folder, key) for key in differing)]
         out.append(", ".join([name, *more, *([str(folder.path)] if len(same) > 1 else [])]))
     return out
@@ -333,19 +328,19 @@ def _shared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _read_sweep(file: Path) -> Iterator[SweepFolder]:
+    rows: dict[str, dict[str, Any]] = {}
+    typed: set[str] = set()
     if file.name == "rows.json":
         rows = {f"{file}, row {n}": row for n, row in enumerate(read_results(file), 1)}
-        typed: set[str] = set()
         if not rows:
             raise InputError(f"{file} holds no row; run the ablation again")
     else:
         # An ablation among the jobs ("3/jl/100/0") is read from its own folder.
         jobs = [j for j in collect(file.parent) if j.results and j.name == j.folder]
-        # What a run found outranks what was typed: data=mvtec is mvtec/screw there.
-        rows = {
-            str(file.parent / job.name / "metrics.json"): _alike({**job.overrides, **job.results})
-            for job in jobs
-        }
+        for job in jobs:
+            where = str(file.parent / job.name / "metrics.json")
+            # What a run found outranks what was typed: data=mvtec is mvtec/screw there.
+            rows[where] = as_ablation({**job.overrides, **job.results})
         typed = {key for job in jobs for key in job.overrides}
     apart = sorted({"data", "backbone", *SETTINGS, *typed} - set(IDENTITY))
     apart = [key for key in apart if not INCIDENTAL.match(key)]
@@ -368,8 +363,9 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
         yield SweepFolder(file.parent, measured, constants, typed_command(file.parent))
 
 
-def _alike(row: dict[str, Any]) -> dict[str, Any]:
+def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a fit as an ablation writes it."""
+    row = dict(row)
     if isinstance(grid := row.get("grid"), list):
         row["grid"] = "x".join(map(str, grid))
     # Each fit of a multirun draws its own, by its seed.

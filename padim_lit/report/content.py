@@ -1,7 +1,7 @@
 """What a report shows, as one plain dict: points, fits of eq. 15, differences, verdicts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -13,7 +13,7 @@ from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.missed import missed
 from padim_lit.analysis.published import CATEGORIES, MEAN, averages, published
 from padim_lit.analysis.result_files import finite
-from padim_lit.analysis.separation import BEFORE, mean_separations
+from padim_lit.analysis.separation import mean_separations
 from padim_lit.analysis.sweep_results import (
     RESAMPLED,
     SETTINGS,
@@ -52,7 +52,7 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
         "version": __version__,
         "projs": sorted({p for s in joined for p in s.projs}, key=order),
         "sweeps": [_sweep(s, name) for s, name in zip(joined, names, strict=True)],
-        "table": [*_table(joined), *_mean_rows(joined)],
+        "table": _table(joined),
         "separations": [
             found | {"sweep": name}
             for s, name in zip(joined, names, strict=True)
@@ -66,7 +66,7 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
 
 def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
     """Sentences on what a reader must know before believing a number."""
-    found = []
+    found, kept = [], next(iter(RESAMPLED))
 
     def those(sentence: str, chosen: Sequence[bool]) -> None:
         if any(chosen):
@@ -85,7 +85,7 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
     those("One seed in {}: nothing is known of other draws.", [len(s.seeds) == 1 for s in sweeps])
     those(
         "No resamples in {}: differences have no interval.",
-        [all(_kept(s, row.proj, row.dim) is None for row in s.rows) for s in sweeps],
+        [all(s.resamples(r.proj, r.dim, kept) is None for r in s.rows) for s in sweeps],
     )
     those(
         "Timed apart: the parts of {} saw different backbone times, so their latencies compare "
@@ -144,11 +144,9 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
 
 def _separations(sweep: SweepFolder) -> list[dict[str, Any]]:
     """p, k and ε of eq. 11 to 13, where they can be measured."""
-    if BEFORE not in sweep.projs:
-        return []
     try:
         return mean_separations(sweep)
-    except InputError:  # no scores were kept, or no pair is in the right order
+    except InputError:  # no scores were kept, none before the projection, or no pair is right
         return []
 
 
@@ -174,9 +172,7 @@ def _fit(
     places = np.linspace(x.min(), max(x.min(), min(end, fit.limit)), CURVE_POINTS)
     lower, upper = fit.band(places, LEVEL)
     return found | {
-        **{key: float(getattr(fit, key)) for key in ("p", "limit", "rmse", "r_squared")},
-        "points": fit.points,
-        "outside": fit.outside,
+        **{key: getattr(fit, key) for key in ("p", "limit", "rmse", "r_squared", "points")},
         "identifiable": fit.identifiable,
         **{
             name: np.round(np.asarray(values, float), 6).tolist()
@@ -186,66 +182,49 @@ def _fit(
 
 
 def _table(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
+    """A row for each D of every sweep, then of the means, and what others published of it."""
+    alone = [
+        (sweep, [category(sweep)] if _is_mvtec(sweep) else [""], {"sweep": i, "data": sweep.data})
+        for i, sweep in enumerate(sweeps)
+    ]
     return [
-        row
-        | {"sweep": index, "data": sweep.data, "backbone": sweep.backbone}
-        | _published(sweep.backbone, row["dim"], [category(sweep)] if _is_mvtec(sweep) else [""])
-        for index, sweep in enumerate(sweeps)
-        for row in _rows(sweep)
+        {"dim": dim, "backbone": source.backbone, "cells": _cells(source, dim), **about}
+        | published(source.backbone, dim, names)
+        for source, names, about in [*alone, *_means(sweeps)]
+        for dim in source.dims
     ]
 
 
-def _mean_rows(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
+def _means(
+    sweeps: Sequence[SweepFolder],
+) -> Iterator[tuple[SweepFolder, list[str], dict[str, Any]]]:
     """Means over MVTec's categories (textures, objects, all) of one backbone and settings."""
     groups: dict[tuple[str, ...], list[SweepFolder]] = {}
     for sweep in filter(_is_mvtec, sweeps):
         key = (sweep.backbone, *(str(sweep.constants.get(k)) for k in SETTINGS))
         groups.setdefault(key, []).append(sweep)
-    rows = []
     for members in groups.values():
         by_name = {category(s): s for s in members}
-        if len(by_name) < len(members):
-            continue
-        for mean, names in averages(list(by_name)).items():
-            over, backbone = [by_name[name] for name in names], members[0].backbone
-            name = f"mean of {len(over)} MVTec {'categories' if mean == MEAN else mean}"
-            of = {"sweep": None, "of": [sweeps.index(s) for s in over], "data": name}
-            of["backbone"] = backbone
-            rows += [
-                row | of | _published(backbone, row["dim"], names) for row in _rows(mean_of(over))
-            ]
-    return rows
+        if len(by_name) == len(members):
+            for mean, names in averages(list(by_name)).items():
+                what = "categories" if mean == MEAN else mean
+                about = {"sweep": None, "data": f"mean of {len(names)} MVTec {what}"}
+                yield mean_of([by_name[name] for name in names]), names, about
 
 
-def _published(backbone: str, dim: int, categories: Sequence[str]) -> dict[str, Any]:
-    """By source ("padim", "report", "anomalib") and metric."""
-    return {
-        source: {_short(metric): value for metric, value in known.items()}
-        for source, known in published(backbone, dim, categories).items()
-    }
-
-
-def _rows(source: SweepFolder) -> list[dict[str, Any]]:
-    """A row for each D: by metric and projection, mean, sd, seeds and the difference to `BASE`."""
-    rows = []
-    for dim in sorted({d for proj in source.projs for d in source.dims_of(proj)}):
-        cells: dict[str, Any] = {}
-        for metric in METRICS:
-            by_proj = cells[_short(metric)] = {}
-            for proj in source.projs:
-                if seeds := source.seeds_of(proj, dim):
-                    y = source.points(proj, dim, metric, seeds)
-                    by_proj[proj] = {"mean": float(y.mean()), "sd": _sd(y), "seeds": len(seeds)}
-                    pair = (proj, dim), (BASE, dim)
-                    if proj != BASE and source.shared_seeds(*pair):
-                        found = source.difference(*pair, metric, LEVEL)
-                        by_proj[proj]["difference"] = asdict(found)
-        rows.append({"dim": dim, "cells": cells})
-    return rows
-
-
-def _kept(sweep: SweepFolder, proj: str, dim: int) -> np.ndarray | None:
-    return sweep.resamples(proj, dim, next(iter(RESAMPLED)))
+def _cells(source: SweepFolder, dim: int) -> dict[str, dict[str, Any]]:
+    """By metric and projection: mean, sd, seeds and the difference to `BASE`."""
+    cells: dict[str, Any] = {_short(metric): {} for metric in METRICS}
+    for metric in METRICS:
+        for proj in source.projs:
+            if seeds := source.seeds_of(proj, dim):
+                y = source.points(proj, dim, metric)
+                cell = {"mean": float(y.mean()), "sd": _sd(y), "seeds": len(seeds)}
+                pair = (proj, dim), (BASE, dim)
+                if proj != BASE and source.shared_seeds(*pair):
+                    cell["difference"] = asdict(source.difference(*pair, metric, LEVEL))
+                cells[_short(metric)][proj] = cell
+    return cells
 
 
 def _timed_apart(sweep: SweepFolder) -> bool:

@@ -39,6 +39,7 @@ REFERENCE, FITTED = "identity (all C channels)", "eq. 15 fitted to jl, with its 
 #: Of the report's Figure 3: what its curve is claimed to do.
 STEEP, WORK = "steep (the report)", "reached by jl at 150 (the report)"
 EQ15, PREDICTED, ENDS = "eq. 15 fitted up to D = 200", "its prediction beyond", "where it ends"
+#: What is drawn once is named behind the projections.
 BEHIND = (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK)
 
 
@@ -79,28 +80,20 @@ def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Fig
 
     def panel(axes: Axes, sweep: Mapping[str, Any]) -> None:
         for proj, found in _by_proj(sweep, metric).items():
-            style = _style(proj)
-            mean = np.array([c["mean"][metric] for c in found], float)
-            sd = np.array([c["sd"][metric] or 0 for c in found], float)
             if proj == "identity":
-                axes.axhline(mean[-1], color=style["color"], linestyle=(0, (1, 2)), label=REFERENCE)
-                continue
-            dims = [c["dim"] for c in found]
-            axes.fill_between(
-                dims, mean - sd, mean + sd, color=style["color"], alpha=0.16, linewidth=0
-            )
-            axes.plot(dims, mean, label=proj, **style)
-        for fit in sweep["fits"]:
-            if fit["proj"] == "jl" and fit["metric"] == metric and "x" in fit:
-                heights = axes.get_ylim()
-                axes.plot(fit["x"], fit["y"], "k:", linewidth=1.1, label=FITTED)
-                for edge in ("low", "high"):
-                    axes.plot(fit["x"], fit[edge], "k:", linewidth=0.5)
-                axes.set_ylim(heights)
+                height, colour = found[-1]["mean"][metric], line_style(proj)["color"]
+                axes.axhline(height, color=colour, linestyle=(0, (1, 2)), label=REFERENCE)
+            else:
+                _mean_and_sd(axes, found, metric)
+        if fit := _fit_of_jl(sweep["fits"], metric):
+            heights = axes.get_ylim()
+            axes.plot(fit["x"], fit["y"], "k:", linewidth=1.1, label=FITTED)
+            for edge in ("low", "high"):
+                axes.plot(fit["x"], fit[edge], "k:", linewidth=0.5)
+            axes.set_ylim(heights)
         _mark_claims(axes, {(c["proj"], c["dim"]): c["mean"][metric] for c in
                             sweep["configurations"]})  # fmt: skip
-        axes.set_xlim(left=0)
-        axes.set_xlabel("dimensions D")
+        _against_dimensions(axes)
 
     shown = [s for s in sweeps if len(dims_of(s, metric)) > 1]
     return _panels(shown, metric, panel, "mean and ± standard deviation over seeds", **size)
@@ -120,29 +113,39 @@ def _mark_claims(axes: Axes, means: Mapping[tuple[str, int], float | None]) -> N
 def prediction(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
     """The report's Figure 2: eq. 15, fitted to jl's first points, beside jl as it was measured."""
 
-    def predicted(sweep: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        found = (f for f in sweep["predictions"] if f["metric"] == metric and "x" in f)
-        return next(found, None)
-
     def panel(axes: Axes, sweep: Mapping[str, Any]) -> None:
-        measured, fit = _by_proj(sweep, metric)["jl"], predicted(sweep)
-        mean = np.array([c["mean"][metric] for c in measured], float)
-        sd = np.array([c["sd"][metric] or 0 for c in measured], float)
-        dims = [c["dim"] for c in measured]
-        style = _style("jl")
-        axes.fill_between(dims, mean - sd, mean + sd, color=style["color"], alpha=0.16, linewidth=0)
-        axes.plot(dims, mean, label="jl", **style)
+        measured, fit = _by_proj(sweep, metric)["jl"], _fit_of_jl(sweep["predictions"], metric)
+        _mean_and_sd(axes, measured, metric)
         last = max(c["dim"] for c in measured[: fit["points"]])
         x, y = np.array(fit["x"]), np.array(fit["y"])
         for part, line, label in ((x <= last, "-", EQ15), (x >= last, "--", PREDICTED)):
             axes.plot(x[part], y[part], f"k{line}", linewidth=1.2, label=label)
-        if fit["limit"] < dims[-1]:
+        if fit["limit"] < measured[-1]["dim"]:
             axes.plot(x[-1:], y[-1:], "kx", label=ENDS, clip_on=False)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("dimensions D")
+        _against_dimensions(axes)
 
-    shown = [s for s in sweeps if predicted(s)]
+    shown = [s for s in sweeps if _fit_of_jl(s["predictions"], metric)]
     return _panels(shown, metric, panel, "mean and ± standard deviation over seeds")
+
+
+def _mean_and_sd(axes: Axes, found: Sequence[Mapping[str, Any]], metric: str) -> None:
+    """A projection's line over its D, and the band of its standard deviation."""
+    proj, dims = found[0]["proj"], [c["dim"] for c in found]
+    mean = np.array([c["mean"][metric] for c in found], float)
+    sd = np.array([c["sd"][metric] or 0 for c in found], float)
+    style = _style(proj)
+    axes.fill_between(dims, mean - sd, mean + sd, color=style["color"], alpha=0.16, linewidth=0)
+    axes.plot(dims, mean, label=proj, **style)
+
+
+def _fit_of_jl(fits: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any] | None:
+    known = (f for f in fits if f["proj"] == "jl" and f["metric"] == metric and "x" in f)
+    return next(known, None)
+
+
+def _against_dimensions(axes: Axes) -> None:
+    axes.set_xlim(left=0)
+    axes.set_xlabel("dimensions D")
 
 
 def pareto(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
@@ -229,8 +232,7 @@ def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
                 _end_at_one(axes, 6)
             else:
                 axes.axhline(1, color="black", linewidth=0.8)
-            axes.set_xlim(left=0)
-            axes.set_xlabel("dimensions D")
+            _against_dimensions(axes)
             axes.set_ylabel(f"Spearman, {quantity}" if last else QUANTITIES[quantity])
         _title(line[0], found["label"])
     _legend(figure, "median; bands hold 50 % and 90 %; means over seeds")
@@ -292,14 +294,7 @@ def _legend(figure: Figure, note: str) -> None:
     for axes in figure.axes:
         handles, names = axes.get_legend_handles_labels()
         entries |= dict(zip(names, handles, strict=True))
-    # What is drawn once, behind the projections.
-    names = sorted(
-        entries,
-        key=lambda name: (
-            name in (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK),
-            order(name),
-        ),
-    )
+    names = sorted(entries, key=lambda name: (name in BEHIND, order(name)))
     # About 15 letters an inch, ten of them for the line in front of a name.
     fit = round(15 * figure.get_figwidth() / (10 + max(map(len, names))))
     columns = max(1, min(len(names), fit))

@@ -137,9 +137,9 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
 
 def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
     """The rows of Table 1 for which others published an AUROC, with what they published."""
-    base = content["base"]
-    rows = [r for r in content["table"] if any(r[s].get(metric) for s in SOURCES)]
-    sources = [s for s in SOURCES if any(r[s].get(metric) for r in rows)]
+    base, key = content["base"], f"test/{metric}"
+    rows = [r for r in content["table"] if any(key in r[s] for s in SOURCES)]
+    sources = [s for s in SOURCES if any(key in r[s] for r in rows)]
     lines: dict[bool, list[list[Cell]]] = {False: [], True: []}
     for row in rows:
         cells = {proj: row["cells"][metric].get(proj) for proj in (base, "jl")}
@@ -149,11 +149,11 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
             for c in cells.values()
         ]
         line.append(_difference((cells["jl"] or {}).get("difference"), reach=0))
-        line += [_published(row[source].get(metric)) for source in sources]
+        line += [_published(row[source].get(key)) for source in sources]
         lines[row["sweep"] is None].append(line)
     columns = ["data", "backbone", "D", base, "jl", f"jl − {base}"]
     columns += [SOURCES[s] + f", {base} → jl" * (s == "report") for s in sources]
-    caption = f"{METRICS[f'test/{metric}']} beside what others published"
+    caption = f"{METRICS[key]} beside what others published"
     words = frozenset({"data", "backbone"})
     return Table(caption, columns, lines[False], words, lines[True]) if rows else None
 
