@@ -14,18 +14,17 @@ Dimensions are compared as claimed and never replaced by the nearest ones that w
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from padim_lit.analysis.bootstrap import (
-    Difference,
-    Spread,
+    LEVEL,
+    Estimate,
     paired_difference,
     seed_sd,
-    side,
     spread_ratio,
 )
 from padim_lit.analysis.curve import fit_performance
@@ -33,7 +32,6 @@ from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.sweep_results import RESAMPLED, SweepFolder, join_parts, labels
 from padim_lit.errors import InputError
 
-LEVEL = 0.95
 #: An AUROC this much lower still counts as "as good" (claims 150-for-550 and challenger).
 MARGIN = 0.005
 #: A gain below this counts as flat (claim steep-then-flat).
@@ -175,11 +173,10 @@ def _versus(
     comparison = f"{a[0]} at {a[1]} − {b[0]} at {b[1]}"
     row = {"case": "open", "part": part, "metric": metric, "comparison": comparison, "dim": a[1]}
     if not (seeds := sweep.shared_seeds(a, b)):
-        empty = Difference(math.nan, None, None, LEVEL, 0, 0, "no seed in common")
-        return row | _numbers(empty)
+        return row | _numbers(Estimate(math.nan, None, None, 0, why="no seed in common"))
     for name, x in (("a", a), ("b", b)):
         row[name] = sweep.points(*x, metric, seeds).mean()
-    found = sweep.difference(a, b, metric, LEVEL)
+    found = sweep.difference(a, b, metric)
     if len(seeds) > 1:
         row["case"] = _beyond(found, border)
     return row | _numbers(found)
@@ -201,12 +198,13 @@ def _savings(sweep: SweepFolder) -> list[Row]:
     ):
         one, many = (sum(sweep.points(*x, c, seeds) for c in columns) for x in (FEWER, MANY))
         ratios = many / one
-        row = {"case": _side(np.median(ratios) >= claimed * (1 - TOLERANCE)), "part": part}
-        row |= {"ratio": np.median(ratios), "low": ratios.min(), "high": ratios.max()}
+        middle = np.median(ratios)
+        row = {"case": _side(middle >= claimed * (1 - TOLERANCE)), "part": part}
+        row["ratio"] = {"value": middle, "low": ratios.min(), "high": ratios.max()}
         row |= {"claimed": claimed, "seeds": len(seeds)}
         row |= {"jl_150": np.median(one), "subset_550": np.median(many)}
         row["columns"] = " + ".join(columns)
-        if np.isnan(row["ratio"]):
+        if np.isnan(middle):
             # Half a ratio says nothing.
             row |= {"case": "open", "jl_150": None, "subset_550": None}
             row["why"] = f"no {' or '.join(columns)} in sweep.csv"
@@ -224,13 +222,13 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
     seeds = _require(sweep, *places)
     found = []
     for metric in RESAMPLED:
-        early = sweep.difference(middle, low, metric, LEVEL, seeds)
-        late = sweep.difference(high, middle, metric, LEVEL, seeds)
+        early = sweep.difference(middle, low, metric, seeds)
+        late = sweep.difference(high, middle, metric, seeds)
         y = [sweep.points(*x, metric, seeds) for x in places]
         r = [sweep.resamples(*x, metric, seeds) for x in places]
         kept = all(values is not None for values in r)
         gains = [((at[1] - at[0]) / 150, (at[2] - at[1]) / 350) for at in (y, *[r] * kept)]
-        bend = paired_difference(*gains[0], *(gains[1] if kept else (None, None)), LEVEL)
+        bend = paired_difference(*gains[0], *(gains[1] if kept else (None, None)))
         case = "open"
         if early.low is not None and late.low is not None and len(seeds) > 1:
             if early.low > 0 and bend.low > 0 and late.high < FLAT:
@@ -240,8 +238,7 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
         row = {"case": case, "part": _short(metric), "metric": metric}
         row["comparison"] = "jl: gain 50 → 200 against 200 → 550, per dimension"
         row |= _numbers(bend)
-        for word, gained in (("early", early), ("late", late)):
-            row |= _interval(f"{word}_gain", gained.mean, gained, f"{word}_")
+        row |= {"early_gain": _interval(early), "late_gain": _interval(late)}
         found.append(row)
     return found
 
@@ -297,13 +294,11 @@ def _seed_spread(sweep: SweepFolder) -> list[Row]:
     for metric in RESAMPLED:
         for d in dims:
             points = {proj: sweep.points(proj, d, metric) for proj in ("subset", "jl")}
-            ratio = spread_ratio(points["subset"], points["jl"], LEVEL)
+            ratio = spread_ratio(points["subset"], points["jl"])
             row = {"case": _beyond(ratio, 1), "part": f"D = {d}, {_short(metric)}"}
             row |= {"metric": metric, "dim": d, "comparison": f"sd of subset / sd of jl at {d}"}
-            row |= _interval("ratio", ratio.value, ratio) | {"seeds": ratio.seeds}
-            for proj, y in points.items():
-                sd = seed_sd(y, LEVEL)
-                row |= _interval(f"{proj}_sd", sd.value, sd, f"{proj}_")
+            row |= {"ratio": _interval(ratio), "seeds": ratio.seeds}
+            row |= {f"{proj}_sd": _interval(seed_sd(y)) for proj, y in points.items()}
             found.append(row)
     return found
 
@@ -336,7 +331,8 @@ def _by_data(evidence: list[Row]) -> tuple[str, str]:
     for name in dict.fromkeys(row["sweep"] for row in evidence):
         mine = [row for row in evidence if row["sweep"] == name]
         cases = [row["case"] for row in mine]
-        if all(r["low"] is not None and r["low"] > -MARGIN and r["seeds"] > 1 for r in mine):
+        lows = [row["difference"]["low"] for row in mine if row["seeds"] > 1]
+        if len(lows) == len(mine) and all(low is not None and low > -MARGIN for low in lows):
             states[name] = "better" if cases.count("yes") > len(mine) / 2 else "as good"
         else:
             states[name] = "worse" if "no" in cases else "open"
@@ -365,23 +361,21 @@ def _when(evidence: list[Row]) -> str:
     return f"the data is {'; '.join(words)}"
 
 
-def _beyond(found: Difference | Spread, border: float) -> str:
-    return {1: "yes", -1: "no"}.get(side(found, border), "open")
+def _beyond(found: Estimate, border: float) -> str:
+    return {1: "yes", -1: "no"}.get(found.side(border), "open")
 
 
 def _side(true: bool) -> str:
     return "yes" if true else "no"
 
 
-def _numbers(difference: Difference) -> dict[str, Any]:
-    numbers = asdict(difference)
-    return {"difference": numbers.pop("mean"), **numbers}
+def _numbers(found: Estimate) -> Row:
+    about = {"seeds": found.seeds, "wins": found.wins, "why": found.why}
+    return {"difference": _interval(found), **about}
 
 
-def _interval(
-    name: str, value: float, found: Difference | Spread, prefix: str = ""
-) -> dict[str, Any]:
-    return {name: value, f"{prefix}low": found.low, f"{prefix}high": found.high}
+def _interval(found: Estimate) -> dict[str, float | None]:
+    return {"value": found.value, "low": found.low, "high": found.high}
 
 
 def _shared_dims(

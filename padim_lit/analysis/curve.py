@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 from scipy.stats import t
 
+from padim_lit.analysis.bootstrap import LEVEL
 from padim_lit.errors import InputError
 
 # Above this standard deviation of ln(q/k²) the data do not say where the curve ends.
@@ -45,7 +46,7 @@ class Fit:
         """Whether the points say where the curve ends; on a flat curve p and limit trade off."""
         return bool(np.sqrt(self.covariance[1, 1]) < IDENTIFIABLE)
 
-    def band(self, x: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    def band(self, x: ArrayLike, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
         """Pointwise confidence band of the curve (delta method, Student's t)."""
         x = np.asarray(x, float)
         gradient = _gradient(x, self.p, math.log(self.limit))

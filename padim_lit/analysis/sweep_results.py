@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.bootstrap import Difference, paired_difference
+from padim_lit.analysis.bootstrap import Estimate, paired_difference
 from padim_lit.analysis.result_files import (
     MEASURED,
     Scores,
@@ -150,9 +150,8 @@ class SweepFolder:
         a: tuple[str, int],
         b: tuple[str, int],
         metric: str,
-        level: float = 0.95,
         seeds: Sequence[int] | None = None,
-    ) -> Difference:
+    ) -> Estimate:
         """`paired_difference` a − b of two (projection, D) over `seeds`; None: all that both have.
 
         Raises:
@@ -164,7 +163,7 @@ class SweepFolder:
         points = [self.points(*x, metric, seeds) for x in (a, b)]
         kept = metric in RESAMPLED
         resamples = [self.resamples(*x, metric, seeds) if kept else None for x in (a, b)]
-        return paired_difference(*points, *resamples, level)
+        return paired_difference(*points, *resamples)
 
     @cached_property
     def scores(self) -> Scores | None:

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from padim_lit.analysis.bootstrap import Difference, side
+from padim_lit.analysis.bootstrap import Estimate
 from padim_lit.analysis.published import (
     CATEGORIES,
     MEAN,
@@ -55,7 +55,7 @@ class Row:
     categories: int
     seeds: list[int]
     points: dict[str, np.ndarray]
-    differences: dict[str, Difference]
+    differences: dict[str, Estimate]
     published: Known
 
 
@@ -168,11 +168,11 @@ def _line(row: Row) -> dict[str, Any]:
         padim, report, anomalib = (row.published[source].get(metric) for source in SOURCES)
         spreads = np.stack([row.points[metric].mean(axis=1), _sd(row.points[metric])], axis=1)
         values = (
-            *(None if np.isnan(x) else x for x in (*spreads.flatten().tolist(), found.mean)),
+            *(None if np.isnan(x) else x for x in (*spreads.flatten().tolist(), found.value)),
             # A number: a lone + or - is what spreadsheets take for a formula.
-            *(found.low, found.high, side(found)),
+            *(found.low, found.high, found.side()),
             # Without a measured metric there is nothing to win.
-            None if np.isnan(found.mean) else found.wins,
+            None if np.isnan(found.value) else found.wins,
             *(padim, *(report or (None, None)), anomalib),
         )
         names = [f"{_short(metric)}/{name}" for name in _COLUMNS]
@@ -188,9 +188,9 @@ def _cells(row: Row, metric: str, sources: Iterable[str]) -> list[str]:
     return [
         *(names.get(row.category, row.category), str(len(row.seeds))),
         *(mean_and_sd(100 * values, 2) for values in points),
-        MISSING if np.isnan(found.mean) else f"{100 * found.mean:+.2f}",
+        MISSING if np.isnan(found.value) else f"{100 * found.value:+.2f}",
         MISSING if found.low is None else f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
-        {1: "+", -1: "-", 0: "0", None: MISSING}[side(found)],
+        {1: "+", -1: "-", 0: "0", None: MISSING}[found.side()],
         *(_published(row.published[source].get(metric)) for source in sources),
     ]
 

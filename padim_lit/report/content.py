@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.claims import LEVEL, judge
+from padim_lit.analysis.bootstrap import LEVEL
+from padim_lit.analysis.claims import judge
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.missed import missed
 from padim_lit.analysis.published import CATEGORIES, MEAN, averages, published
@@ -170,7 +171,7 @@ def _fit(
     end = x.max() if most == math.inf else dims[-1]
     # Beyond its limit eq. 15 claims nothing.
     places = np.linspace(x.min(), max(x.min(), min(end, fit.limit)), CURVE_POINTS)
-    lower, upper = fit.band(places, LEVEL)
+    lower, upper = fit.band(places)
     return found | {
         **{key: getattr(fit, key) for key in ("p", "limit", "rmse", "r_squared", "points")},
         "identifiable": fit.identifiable,
@@ -222,7 +223,7 @@ def _cells(source: SweepFolder, dim: int) -> dict[str, dict[str, Any]]:
                 cell = {"mean": float(y.mean()), "sd": _sd(y), "seeds": len(seeds)}
                 pair = (proj, dim), (BASE, dim)
                 if proj != BASE and source.shared_seeds(*pair):
-                    cell["difference"] = asdict(source.difference(*pair, metric, LEVEL))
+                    cell["difference"] = asdict(source.difference(*pair, metric))
                 cells[_short(metric)][proj] = cell
     return cells
 

@@ -1,6 +1,6 @@
 """The report's tables: what stands in each cell, and what it sorts by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +19,8 @@ from padim_lit.system.console import MISSING
 
 #: Settings that tell sweeps of the same data and backbone apart.
 APART = ("grid", "eps", "image_score", "crop_size", "split_seed")
-#: Of evidence: titles that are no words, and columns that say nothing new.
+#: Of evidence: titles that are no words.
 TITLES = {"sweep": "data", "dim": "D", "q_over_k2": "q/k²"}
-HIDDEN = {"level", "low", "high"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
     settings = [key for key in APART if _differs(sweeps, key)]
     backbones = sorted({r["backbone"] for r in rows})
     found = [r["cells"][metric].get(versus, {}).get("difference") for r in rows]
-    reach = max((abs(d[k] or 0) for d in found if d for k in ("low", "high")), default=0)
+    reach = _reach(found)
     lines: dict[bool, list[list[Cell]]] = {False: [], True: []}
     for row, difference in zip(rows, found, strict=True):
         cells, sweep = row["cells"][metric], row["sweep"]
@@ -222,16 +221,15 @@ def separations(found: Sequence[Mapping[str, Any]]) -> Table | None:
 def evidence(claim: Mapping[str, Any]) -> Table:
     """A column for whatever any comparison has, intervals in the cells of their values."""
     rows = claim["evidence"]
-    filled = {k for row in rows for k, v in row.items() if v not in (None, "")}
-    names = [k for k in dict.fromkeys(k for row in rows for k in row) if k in filled - HIDDEN]
-    names = [k for k in names if not k.endswith(("_low", "_high"))]
+    names = list(dict.fromkeys(k for row in rows for k in row))
+    names = [k for k in names if any(_value(row.get(k)) not in (None, "") for row in rows)]
     if "metric" in names and "part" in names:
         names.remove("part")
-    reach = max((abs(row.get(k) or 0) for row in rows for k in ("low", "high")), default=0)
-    lines = [[_fact(row, name, reach) for name in names] for row in rows]
-    titles = [TITLES.get(name, name.replace("_", " ")) for name in names]
-    words = {t for t, n in zip(titles, names, strict=True) if any(_is_text(r, n) for r in rows)}
-    return Table(f"Evidence: {len(rows)} comparisons", titles, lines, frozenset(words))
+    reach = _reach(row.get("difference") for row in rows)
+    lines = [[_fact(row.get(k), reach * (k == "difference")) for k in names] for row in rows]
+    titles = {k: TITLES.get(k, k.replace("_", " ")) for k in names}
+    words = frozenset(titles[k] for k in names if any(isinstance(r.get(k), str) for r in rows))
+    return Table(f"Evidence: {len(rows)} comparisons", list(titles.values()), lines, words)
 
 
 def numbers(sweeps: Sequence[Mapping[str, Any]]) -> Table:
@@ -287,10 +285,10 @@ def _missed(found: Mapping[str, Any] | None) -> Cell:
 
 
 def _difference(found: Mapping[str, Any] | None, reach: float) -> Cell:
-    if not found or not known(found["mean"]):
+    if not found or not known(found["value"]):
         return Cell(MISSING)
-    text = interval(found["mean"], found["low"], found["high"])
-    return Cell(text, found["mean"], line=_line(found["mean"], found["low"], found["high"], reach))
+    text = interval(found["value"], found["low"], found["high"])
+    return Cell(text, found["value"], line=_line(found, reach))
 
 
 def _published(value: Any) -> Cell:
@@ -299,27 +297,31 @@ def _published(value: Any) -> Cell:
     return Cell(share(value), value)
 
 
-def _line(mean: float, low: Any, high: Any, reach: float) -> tuple[float, float, float] | None:
-    if not (known(low) and known(high) and reach > 0):
+def _reach(found: Iterable[Mapping[str, Any] | None]) -> float:
+    """Of the longest interval's ends."""
+    return max((abs(d[k] or 0) for d in found if d for k in ("low", "high")), default=0)
+
+
+def _line(found: Mapping[str, Any], reach: float) -> tuple[float, float, float] | None:
+    ends = [found[name] for name in ("low", "value", "high")]
+    if not all(map(known, ends)) or reach <= 0:
         return None
-    return tuple(max(-1.0, min(1.0, v / reach)) for v in (low, mean, high))
+    return tuple(max(-1.0, min(1.0, v / reach)) for v in ends)
 
 
-def _fact(row: Mapping[str, Any], name: str, reach: float) -> Cell:
-    value = row.get(name)
-    if not known(value):
+def _value(fact: Any) -> Any:
+    """What an interval is around; anything else is itself."""
+    return fact["value"] if isinstance(fact, Mapping) else fact
+
+
+def _fact(fact: Any, reach: float) -> Cell:
+    if not known(value := _value(fact)):
         text = MISSING if value is None else str(value)
         return Cell(METRICS.get(text, text))
-    stem = "" if name in ("difference", "ratio") else name.removesuffix("_gain").removesuffix("_sd")
-    low, high = (row.get(f"{stem}_{end}" if stem else end) for end in ("low", "high"))
-    if stem == name or not (known(low) and known(high)):
+    if value is fact or not (known(fact["low"]) and known(fact["high"])):
         return Cell(number(value), value)
-    line = _line(value, low, high, reach) if name == "difference" else None
-    return Cell(f"{number(value)} [{number(low)}, {number(high)}]", value, line=line)
-
-
-def _is_text(row: Mapping[str, Any], name: str) -> bool:
-    return isinstance(row.get(name), str)
+    text = f"{number(value)} [{number(fact['low'])}, {number(fact['high'])}]"
+    return Cell(text, value, line=_line(fact, reach))
 
 
 def _differs(sweeps: Sequence[Mapping[str, Any]], key: str) -> bool:

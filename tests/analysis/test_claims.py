@@ -74,15 +74,15 @@ def test_a_world_in_which_all_is_true(tmp_path):
     rows = found["same-d-image"].evidence
     assert len(rows) == 2 * len(DIMS)
     for row in rows:
-        assert row["difference"] == pytest.approx(0.2)
-        assert 0 < row["low"] < 0.2 < row["high"]
+        assert row["difference"]["value"] == pytest.approx(0.2)
+        assert 0 < row["difference"]["low"] < 0.2 < row["difference"]["high"]
         assert (row["seeds"], row["wins"], row["case"]) == (6, 6, "yes")
         assert row["metric"] == "test/image_auroc"
     assert {row["sweep"] for row in rows} == {"screw, wide_resnet50", "elpv, wide_resnet50"}
     # 16 intervals, and the reader is told what that means.
     assert "16 intervals" in found["same-d-image"].reason
     assert "about 0.8 of them" in found["same-d-image"].reason
-    assert found["seed-spread"].evidence[0]["ratio"] == pytest.approx(20)
+    assert found["seed-spread"].evidence[0]["ratio"]["value"] == pytest.approx(20)
 
 
 def test_a_world_in_which_nothing_is_true(tmp_path):
@@ -100,8 +100,8 @@ def test_a_world_in_which_nothing_is_true(tmp_path):
     # Memory is arithmetic; time is what was made equal here.
     assert savings.verdict == "holds when the data is mvtec/screw, wide_resnet50 (memory)"
     by_part = {row["part"]: row for row in savings.evidence}
-    assert by_part["memory"]["ratio"] == pytest.approx(550 * 2208 / (150 * 608))
-    assert by_part["scoring alone"]["ratio"] == 1
+    assert by_part["memory"]["ratio"]["value"] == pytest.approx(550 * 2208 / (150 * 608))
+    assert by_part["scoring alone"]["ratio"]["value"] == 1
     assert all(row["case"] == "no" for row in found["same-d-image"].evidence)
 
 
@@ -131,7 +131,7 @@ def test_image_and_pixel_are_separate_verdicts(tmp_path):
     assert found["same-d-image"].verdict == "holds"
     assert found["same-d-pixel"].verdict == "not measured precisely enough"
     assert "undefined for at least one seed" in found["same-d-pixel"].reason
-    assert found["same-d-pixel"].evidence[0]["difference"] is None
+    assert found["same-d-pixel"].evidence[0]["difference"]["value"] is None
 
 
 def test_missing_dimensions_are_named_and_never_replaced(tmp_path):
@@ -171,7 +171,7 @@ def test_too_little_is_not_called_a_result(tmp_path, changed):
     for key in ("same-d-image", "150-for-550", "steep-then-flat", "challenger"):
         assert found[key].kind == "not measured", key
         assert {row["case"] for row in found[key].evidence} == {"open"}
-        assert found[key].evidence[0]["difference"] is not None
+        assert found[key].evidence[0]["difference"]["value"] is not None
     whys = {"keep": "no resamples", "seeds": "one seed says nothing", "images": "0 against"}
     for key in ("same-d-image", "steep-then-flat"):
         assert whys[next(iter(changed))] in found[key].reason
@@ -198,9 +198,9 @@ def test_a_late_gain_above_a_hundredth_is_not_flat(tmp_path):
     found = verdicts(tmp_path)["steep-then-flat"]
     assert found.verdict == "does not hold"
     row = found.evidence[0]
-    assert row["early_gain"] == pytest.approx(0.15)
-    assert row["late_gain"] == pytest.approx(0.035)
-    assert row["difference"] == pytest.approx(0.15 / 150 - 0.035 / 350)
+    assert row["early_gain"]["value"] == pytest.approx(0.15)
+    assert row["late_gain"]["value"] == pytest.approx(0.035)
+    assert row["difference"]["value"] == pytest.approx(0.15 / 150 - 0.035 / 350)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_three_times_is_met_from_twenty_percent_below(tmp_path, ratio, case):
     sweep(tmp_path, dims=(150, 550), ms=ms)
     rows = {row["part"]: row for row in verdicts(tmp_path)["savings"].evidence}
     alone, whole = rows["scoring alone"], rows["backbone + scoring"]
-    assert (alone["case"], alone["ratio"]) == (case, pytest.approx(ratio))
-    assert whole["ratio"] == pytest.approx((1 + ratio) / 2)
+    assert (alone["case"], alone["ratio"]["value"]) == (case, pytest.approx(ratio))
+    assert whole["ratio"]["value"] == pytest.approx((1 + ratio) / 2)
 
 
 def test_eq15_has_to_beat_no_change_and_the_spread(tmp_path):
@@ -307,7 +307,7 @@ def test_times_that_were_not_written_are_missed(tmp_path):
             del row["backbone/ms_per_image"]
     found = verdicts(tmp_path)["savings"]
     row = next(row for row in found.evidence if row["part"] == "backbone + scoring")
-    assert (row["case"], row["ratio"]) == ("open", None)
+    assert (row["case"], row["ratio"]["value"]) == ("open", None)
     assert "no backbone/ms_per_image" in found.reason
     assert found.kind == "holds when"
 

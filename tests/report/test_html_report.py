@@ -94,8 +94,8 @@ def test_means_spreads_and_differences_are_those_of_the_sweep(folders, content):
     (row,) = [r for r in content["table"] if (r["sweep"], r["dim"]) == (0, 100)]
     found = row["cells"]["image_auroc"]["jl"]["difference"]
     expected = sweep.difference(("jl", 100), ("subset", 100), "test/image_auroc")
-    assert (found["mean"], found["low"], found["high"]) == pytest.approx(
-        (expected.mean, expected.low, expected.high)
+    assert (found["value"], found["low"], found["high"]) == pytest.approx(
+        (expected.value, expected.low, expected.high)
     )
     aupro = row["cells"]["pixel_aupro"]["jl"]["difference"]
     assert aupro["low"] is None
@@ -225,8 +225,8 @@ def test_published_numbers_stand_beside_the_same_backbone_and_dimension(tmp_path
     )
     expected = paired_difference(points, 0 * points, resampled, 0 * resampled)
     found = mean["cells"]["pixel_auroc"]["jl"]["difference"]
-    assert (found["mean"], found["low"], found["high"]) == pytest.approx(
-        (expected.mean, expected.low, expected.high)
+    assert (found["value"], found["low"], found["high"]) == pytest.approx(
+        (expected.value, expected.low, expected.high)
     )
 
 
