@@ -11,34 +11,32 @@ from padim_lit.report.text import brief, share, size
 from padim_lit.system.console import MISSING
 
 SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
-COUNTED = ("false alarms", "missed")  # among good and among defective images
-WORDS = ("run", "data", "backbone", "proj", "notes")
 
 
 def run_table(content: Mapping[str, Any], notes: Sequence[str]) -> Table:
     """A row a run, in the order of `content`; `notes` are numbered from 1."""
-    metrics = [METRICS[f"test/{metric}"] for metric in SHOWN]
     dagger = any(run["planted_pixels"] for run in content["runs"])
     return Table(
         "Test metrics; false alarms and missed images at the checkpoint's threshold, chosen "
         f"without test images{'; †: planted defects' * dagger}",
-        [*WORDS[:4], "dim", "seed", *metrics, *COUNTED, "state", "ms/image", "notes"],
         [_row(run, content["images"], notes) for run in content["runs"]],
-        frozenset(WORDS),
     )
 
 
-def _row(run: Mapping[str, Any], images: Sequence[Any], notes: Sequence[str]) -> list[Cell]:
-    row = [Cell(run["name"]), Cell(run["data"]), Cell(run["backbone"]), Cell(run["proj"])]
-    row += [Cell(str(run[key]), run[key]) for key in ("dim", "seed")]
+def _row(run: Mapping[str, Any], images: Sequence[Any], notes: Sequence[str]) -> dict[str, Cell]:
+    row = {"run": Cell(run["name"])}
+    row |= {key: Cell(run[key]) for key in ("data", "backbone", "proj")}
+    row |= {key: Cell(str(run[key]), run[key]) for key in ("dim", "seed")}
     for metric in SHOWN:
         value = run["metrics"][metric]
         planted = " †" * (value is not None and run["planted_pixels"] and "pixel" in metric)
-        row.append(Cell(share(value, 4) + planted, value))
-    row += [_wrong(run, images, label) for label in (0, 1)]
+        row[METRICS[f"test/{metric}"]] = Cell(share(value, 4) + planted, value)
+    row["false alarms"], row["missed"] = (_wrong(run, images, label) for label in (0, 1))
     seconds = run["seconds"] and 1000 * run["seconds"]
-    row += [Cell(size(run["state_bytes"]), run["state_bytes"]), Cell(brief(seconds), seconds)]
-    return [*row, Cell(", ".join(str(i) for i, n in enumerate(notes, 1) if n in run["notes"]))]
+    row["state"] = Cell(size(run["state_bytes"]), run["state_bytes"])
+    row["ms/image"] = Cell(brief(seconds), seconds)
+    row["notes"] = Cell(", ".join(str(i) for i, n in enumerate(notes, 1) if n in run["notes"]))
+    return row
 
 
 def _wrong(run: Mapping[str, Any], images: Sequence[Any], label: int) -> Cell:
