@@ -6,21 +6,23 @@ import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
+from padim_lit.model.bounds import LowerBounds
 from padim_lit.model.density import Counted, Density
 from padim_lit.model.moments import Moments, update_groups
 from padim_lit.model.triangular import Triangle
 
-# Rows of the whitening factors that rule most components out, see `Mixture.nearest`. Fewer rule out
-# fewer; more cost more.
-BOUND_ROWS = 48
 # What float32 may move a squared distance by, relatively.
 ROUNDING = 1e-4
-# Patches, and components, that a step takes at once: its scratch stays in a CPU's cache.
-PATCHES, COMPONENTS = 1024, 32
+# Up to this D a component's factor is multiplied whole: a call for each of its bands costs more.
+WHOLE_DIM = 128
+# Patches that a step takes at once: its scratch stays in a CPU's cache.
+PATCHES = 1024
 # Of k-means: patches that it sees, rounds at most.
 SAMPLE, ROUNDS = 50_000, 25
 # Patches that a component should have on the average, of those that it is learnt from.
 LEAST = 8
+# Rows of the components' factors, and those rows: (K, rows, columns up to their end).
+Factors = list[tuple[slice, Tensor]]
 
 
 class Mixture(Density):
@@ -138,33 +140,19 @@ class Mixture(Density):
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
         """See `Density.nearest`; exact, though few components are computed.
 
-        A factor is triangular, so its first r rows see the first r dimensions alone, and what they
-        give is a lower bound: ‖W(x−μ)‖² ≥ ‖(W(x−μ))_1..r‖². A component whose bound is above a
-        distance already found cannot be the nearest.
+        A component whose lower bound is above a distance already found cannot be the nearest.
         """
-        found = [self._nearest(part, mean.float(), whitening) for part in
+        mean = mean.float()
+        centre = mean.mean(dim=0)  # so that Wx − Wμ does not cancel
+        mean = mean - centre
+        bounds = LowerBounds(mean, whitening, self.white)
+        factors: Factors = list(whitening)
+        if self.dim <= WHOLE_DIM:
+            factors = [(slice(self.dim), whitening.square(symmetric=False))]
+        found = [_nearest(part - centre, mean, bounds, factors) for part in
                  x.flatten(0, 1).split(PATCHES)]  # fmt: skip
         squares, owner = (torch.cat(part) for part in zip(*found, strict=True))
         return squares.sqrt_().view(x.shape[:2]), owner.view(x.shape[:2])
-
-    def _nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
-        centre = mean.mean(dim=0)  # so that Wx − Wμ does not cancel
-        x, mean = x - centre, mean - centre
-        bounds = _leading_squares(x, mean, whitening)  # (K,n)
-        first = bounds.argmin(dim=0)
-        order = first.argsort(stable=True)
-        squares = torch.empty_like(x[:, 0])
-        squares[order] = _squares(x, mean, whitening, first[order], order)
-        # The first guess is computed, and is among those that are left: it needs no second look.
-        left = bounds <= squares * (1 + ROUNDING)
-        left[first, torch.arange(len(x), device=x.device)] = False
-        component, patch = left.nonzero(as_tuple=True)  # component by component
-        others = _squares(x, mean, whitening, component, patch)
-        squares.scatter_reduce_(0, patch, others, "amin")
-        better = others == squares[patch]
-        owner = first.clone()
-        owner[patch[better]] = component[better]
-        return squares, owner
 
 
 def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -199,22 +187,28 @@ def _closest(x: Tensor, centroids: Tensor) -> Tensor:
     return torch.addmm(centroids.square().sum(dim=1), x, centroids.T, alpha=-2).argmin(dim=1)
 
 
-def _leading_squares(x: Tensor, mean: Tensor, whitening: Triangle) -> Tensor:
-    """‖(W(x−μ))_1..r‖² of every component and patch, (K,n)."""
-    rows = min(BOUND_ROWS, whitening.bands[0].shape[1])
-    bounds = x.new_empty(len(mean), len(x))
-    for start in range(0, len(mean), COMPONENTS):
-        some = slice(start, start + COMPONENTS)
-        factor = whitening.bands[0][some, :rows, :rows]  # (k,r,r)
-        offset = torch.bmm(factor, mean[some, :rows, None]).flatten()
-        z = torch.addmm(offset, x[:, :rows], factor.flatten(0, 1).T, beta=-1)
-        torch.sum(z.square_().unflatten(1, (-1, rows)), dim=2, out=bounds[some].T)
-    return bounds
+def _nearest(
+    x: Tensor, mean: Tensor, lower_bounds: LowerBounds, factors: Factors
+) -> tuple[Tensor, Tensor]:
+    """Smallest squared distances of patches (n,D), and whose they are."""
+    bounds = lower_bounds(x)  # (K,n)
+    first = bounds.argmin(dim=0)
+    order = first.argsort(stable=True)
+    squares = torch.empty_like(x[:, 0])
+    squares[order] = _squares(x, mean, factors, first[order], order)
+    # The first guess is computed, and is among those that are left: it needs no second look.
+    left = bounds <= squares * (1 + ROUNDING)
+    left[first, torch.arange(len(x), device=x.device)] = False
+    component, patch = left.nonzero(as_tuple=True)  # component by component
+    others = _squares(x, mean, factors, component, patch)
+    squares.scatter_reduce_(0, patch, others, "amin")
+    better = others == squares[patch]
+    owner = first.clone()
+    owner[patch[better]] = component[better]
+    return squares, owner
 
 
-def _squares(
-    x: Tensor, mean: Tensor, whitening: Triangle, component: Tensor, patch: Tensor
-) -> Tensor:
+def _squares(x: Tensor, mean: Tensor, factors: Factors, component: Tensor, patch: Tensor) -> Tensor:
     """‖W_k(x_p−μ_k)‖² of pairs (k,p), which come component by component."""
     deviation = x[patch] - mean[component]
     squares = torch.empty_like(deviation)
@@ -222,7 +216,7 @@ def _squares(
     for k, size in enumerate(component.bincount().tolist()):
         start, stop = stop, stop + size
         if size:
-            for rows, band in whitening:
+            for rows, band in factors:
                 part = deviation[start:stop, : rows.stop]
                 torch.mm(part, band[k].T, out=squares[start:stop, rows])
     return squares.square_().sum(dim=1)
