@@ -87,7 +87,6 @@ class PixelHistograms:
         # For good and for defective pixels: per image, the used bins and the pixels in each.
         self._entries: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [])
         self._outside = self._pixels = self._stored = 0
-        self._dense: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self._entries[0])
@@ -102,7 +101,6 @@ class PixelHistograms:
             raise InputError(
                 f"maps {tuple(maps.shape)} and masks {tuple(masks.shape)}: must have one shape"
             )
-        self._dense = None
         for image, mask in zip(maps, masks.bool(), strict=True):
             bins = distance_bins(image)
             self._outside += int(((bins == 0) | (bins == BINS - 1)).sum())
@@ -130,9 +128,7 @@ class PixelHistograms:
         _require_images(len(self), counts)
         if self._outside > OUTSIDE_LIMIT * self._pixels:
             return torch.full((len(counts),), math.nan, dtype=torch.float64)
-        if self._dense is None:
-            self._dense = self._merge()
-        good, bad = self._dense
+        good, bad = self._merge()
         weight = counts.double().cpu()
         return _auroc(weight @ good, weight[:, self.labels] @ bad)
 

@@ -69,9 +69,7 @@ def kinds_table(folder: SweepFolder) -> Table:
 def main(words: Sequence[str] | None = None) -> None:
     """Print a table for each ablation in or below the folders; one line for an error."""
     parser = Parser("padim_lit.analysis.kinds", "Image AUROC of each kind of defect.")
-    parser.add_argument(
-        "folders", nargs="+", metavar="SWEEP_DIR", help="folders with ablations, at any depth"
-    )
+    parser.take_folders("SWEEP_DIR", "ablations")
     given = parser.parse_args(words)
     run(lambda: _print(given.folders))
 

@@ -50,9 +50,7 @@ def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
 def main(words: Sequence[str] | None = None) -> None:
     """Write the report and its figures, and print where they are; one line for an error."""
     parser = Parser("padim_lit.report", "Turn sweeps into one HTML file.")
-    parser.add_argument(
-        "folders", nargs="+", metavar="SWEEP_DIR", help="folders with sweeps, at any depth"
-    )
+    parser.take_folders("SWEEP_DIR", "sweeps")
     parser.add_argument(
         "--out",
         type=Path,
