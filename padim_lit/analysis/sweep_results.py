@@ -173,6 +173,12 @@ class SweepFolder:
             return None
         return replace(parts[0], scores={k: v for part in parts for k, v in part.scores.items()})
 
+    def image_scores(self, proj: str, dim: int) -> np.ndarray | None:
+        """Of all N test images, (S,N) by rising seed; None where they were not kept."""
+        known = {} if self.scores is None else self.scores.scores
+        kept = [known.get(row.key) for row in self._select(proj, dim, None)]
+        return None if any(values is None for values in kept) else np.stack(kept)
+
     def _fits_scores(self) -> list[Scores]:
         files = {row.key: row.folder / "predictions.csv" for row in self.rows if row.folder}
         if not all(file.exists() for file in files.values()):
