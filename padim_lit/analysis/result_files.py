@@ -296,25 +296,26 @@ def require(
     Raises:
         InputError: a value is of another type; it names `where`.
     """
-    kinds = {
-        "a text": (texts, lambda value: isinstance(value, str) and value),
-        # Whole numbers as NumPy and pandas hold them: JSON knows no limit.
-        "a whole number": (whole, lambda value: type(value) is int and abs(value) < 2**63),
-        "a finite number": (
-            numbers,
-            lambda value: (
-                value is None
-                or (type(value) is float and math.isfinite(value))
-                or (type(value) is int and abs(value) < 2**63)
-            ),
-        ),
-    }
     if not isinstance(row, dict):
         raise InputError(f"{where} is no JSON object; run the job again")
-    for kind, (keys, fits) in kinds.items():
+    kinds = {"a text": _is_text, "a whole number": _is_whole, "a finite number": _may_be_number}
+    for (kind, fits), keys in zip(kinds.items(), (texts, whole, numbers), strict=True):
         for key in keys:
             if not fits(value := row.get(key)):
                 raise InputError(f"{where}: {key}={value!r} must be {kind}; run the job again")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_whole(value: Any) -> bool:
+    # As NumPy and pandas hold them: JSON knows no limit.
+    return type(value) is int and abs(value) < 2**63
+
+
+def _may_be_number(value: Any) -> bool:
+    return value is None or _is_whole(value) or (type(value) is float and math.isfinite(value))
 
 
 def load_arrays(file: Path, most: int = MOST_BYTES) -> dict[str, np.ndarray]:

@@ -85,6 +85,11 @@ def compare(folders: Iterable[str | os.PathLike]) -> list[Row]:
     return rows
 
 
+def short(metric: str) -> str:
+    """Its name in files and on pages: "image_auroc" of "test/image_auroc"."""
+    return metric.removeprefix("test/")
+
+
 def category(sweep: SweepFolder) -> str:
     """The last part of the data's name: "screw" of "mvtec/screw"."""
     return sweep.data.rpartition("/")[2]
@@ -98,7 +103,7 @@ def write_table1(folder: str | os.PathLike, rows: Sequence[Row]) -> Path:
     """
     identity = ["category", "backbone", "proj", "dim", "categories", "seeds"]
     lines = [_line(row) for row in rows]
-    columns = [*identity, *(f"{_short(m)}/{name}" for m in RESAMPLED for name in _COLUMNS)]
+    columns = [*identity, *(f"{short(m)}/{name}" for m in RESAMPLED for name in _COLUMNS)]
     return write_csv(Path(folder) / "table1.csv", columns, lines)
 
 
@@ -175,7 +180,7 @@ def _line(row: Row) -> dict[str, Any]:
             None if np.isnan(found.value) else found.wins,
             *(padim, *(report or (None, None)), anomalib),
         )
-        names = [f"{_short(metric)}/{name}" for name in _COLUMNS]
+        names = [f"{short(metric)}/{name}" for name in _COLUMNS]
         line |= dict(zip(names, values, strict=True))
     return line
 
@@ -203,10 +208,6 @@ def _published(value: float | tuple[float, float] | None) -> str:
 def _sd(points: np.ndarray) -> np.ndarray:
     """Standard deviation over seeds (n − 1), (2,); NaN for one seed."""
     return points.std(axis=1, ddof=1) if points.shape[1] > 1 else np.full(2, np.nan)
-
-
-def _short(metric: str) -> str:
-    return metric.removeprefix("test/")
 
 
 def _notes(beside: bool) -> list[str]:

@@ -23,7 +23,7 @@ from padim_lit.analysis.sweep_results import (
     labels,
     mean_of,
 )
-from padim_lit.analysis.table1 import BASE, category
+from padim_lit.analysis.table1 import BASE, category, short
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
 from padim_lit.report.figures import DRAWN
@@ -105,7 +105,7 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
     configurations = []
     for proj in sweep.projs:
         for dim in sweep.dims_of(proj):
-            values = {_short(m): sweep.points(proj, dim, m) for m in (*METRICS, *COSTS)}
+            values = {short(m): sweep.points(proj, dim, m) for m in (*METRICS, *COSTS)}
             values["total_ms"] = values["score/ms_per_image"] + values["backbone/ms_per_image"]
             configurations.append(
                 {
@@ -158,7 +158,7 @@ def _fit(
 
     The curve goes on to the largest D that was measured, as far as eq. 15 claims anything.
     """
-    found: dict[str, Any] = {"proj": proj, "metric": _short(metric)}
+    found: dict[str, Any] = {"proj": proj, "metric": short(metric)}
     dims = sweep.dims_of(proj)
     measured = [(d, float(sweep.points(proj, d, metric).mean())) for d in dims if d <= most]
     x, y = np.array([m for m in measured if math.isfinite(m[1])], float).reshape(-1, 2).T
@@ -215,7 +215,7 @@ def _means(
 
 def _cells(source: SweepFolder, dim: int) -> dict[str, dict[str, Any]]:
     """By metric and projection: mean, sd, seeds and the difference to `BASE`."""
-    cells: dict[str, Any] = {_short(metric): {} for metric in METRICS}
+    cells: dict[str, Any] = {short(metric): {} for metric in METRICS}
     for metric in METRICS:
         for proj in source.projs:
             if seeds := source.seeds_of(proj, dim):
@@ -224,7 +224,7 @@ def _cells(source: SweepFolder, dim: int) -> dict[str, dict[str, Any]]:
                 pair = (proj, dim), (BASE, dim)
                 if proj != BASE and source.shared_seeds(*pair):
                     cell["difference"] = asdict(source.difference(*pair, metric))
-                cells[_short(metric)][proj] = cell
+                cells[short(metric)][proj] = cell
     return cells
 
 
@@ -240,7 +240,3 @@ def _sd(values: np.ndarray) -> float:
 
 def _is_mvtec(sweep: SweepFolder) -> bool:
     return sweep.data.startswith("mvtec/") and category(sweep) in CATEGORIES
-
-
-def _short(metric: str) -> str:
-    return metric.removeprefix("test/")

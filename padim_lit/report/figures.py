@@ -239,6 +239,11 @@ def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
     return figure
 
 
+def planted(constants: Mapping[str, Any], metric: str) -> bool:
+    """Whether a metric counts defects that were painted on good images."""
+    return "pixel" in metric and "planted" in str(constants.get("pixel_truth"))
+
+
 def dims_of(sweep: Mapping[str, Any], metric: str) -> list[int]:
     """The D at which the metric was measured, but for identity's C."""
     known = [c for c in sweep["configurations"] if c["mean"][metric] is not None]
@@ -320,8 +325,7 @@ def _by_proj(sweep: Mapping[str, Any], metric: str) -> dict[str, list[Mapping[st
 
 
 def _named(sweep: Mapping[str, Any], metric: str) -> str:
-    planted = "planted" in str(sweep["constants"].get("pixel_truth"))
-    return METRICS[f"test/{metric}"] + (", planted" if planted and "pixel" in metric else "")
+    return METRICS[f"test/{metric}"] + ", planted" * planted(sweep["constants"], metric)
 
 
 def _round_steps(low: float, high: float) -> list[float]:

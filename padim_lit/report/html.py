@@ -7,7 +7,7 @@ from padim_lit.analysis.missed import RATE
 from padim_lit.analysis.published import DIM, contradictions
 from padim_lit.metrics import METRICS
 from padim_lit.report import tables
-from padim_lit.report.figures import DRAWN
+from padim_lit.report.figures import DRAWN, planted
 from padim_lit.report.page import assemble, inline
 from padim_lit.report.text import count
 
@@ -42,22 +42,17 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         facts=_facts(sweeps, content["projs"]),
         tally=_tally(content["claims"]),
         metrics={m: METRICS[f"test/{m}"] for m in DRAWN if any(t and m == n for n, t in table1)},
-        answer=tables.answer(sweeps, False),
-        answer_all=tables.answer(sweeps, True),
         table1=[(metric, table) for metric, table in table1 if table],
         beside={m: t for m in DRAWN if (t := tables.beside_published(content, m))},
         report_tables=[tables.report_table(backbone) for backbone in DIM],
         contradictions=contradictions(),
         fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
         predictions={m: tables.fits(sweeps, m, "predictions") for m in DRAWN},
-        separation=tables.separations(content["separations"]),
-        numbers=tables.numbers(sweeps),
         missed=[m for s in sweeps for c in s["configurations"] if (m := c["missed"])],
         rate=RATE,
-        dagger=any(tables.planted(s["constants"], "pixel_auroc") for s in sweeps),
-        evidence=tables.evidence,
-        settings=tables.settings,
+        dagger=any(planted(s["constants"], "pixel_auroc") for s in sweeps),
         figures=_inline(figures),
+        tables=tables,
     )
 
 

@@ -13,6 +13,7 @@ from padim_lit.analysis.published import (
 )
 from padim_lit.analysis.separation import MEASURED
 from padim_lit.metrics import METRICS
+from padim_lit.report.figures import planted
 from padim_lit.report.text import brief, interval, known, number, share, size, spread
 from padim_lit.system.console import MISSING
 
@@ -249,11 +250,6 @@ def settings(constants: Mapping[str, Any]) -> Table:
 def _means(rows: Sequence[Mapping[str, Any]]) -> int:
     """How many of Table 1's rows are means over others; they are the last ones."""
     return sum(row["sweep"] is None for row in rows)
-
-
-def planted(constants: Mapping[str, Any], metric: str) -> bool:
-    """Whether a metric counts defects that were painted on good images."""
-    return "pixel" in metric and "planted" in str(constants.get("pixel_truth"))
 
 
 def _count(n: int) -> Cell:
