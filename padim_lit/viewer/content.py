@@ -118,6 +118,11 @@ def _describe(
         "metrics": {metric.removeprefix("test/"): metrics.get(metric) for metric in METRICS},
         "state_bytes": metrics.get("state_bytes"),
         "seconds": metrics.get("test/seconds_per_image"),
+        # At the checkpoint's threshold: how many, of how many.
+        "wrong": {
+            "false alarms": [metrics.get("test/false_alarms"), metrics.get("data/test_good")],
+            "missed": [metrics.get("test/misses"), metrics.get("data/test_defective")],
+        },
         "thresholds": _thresholds(metrics),
         "no_threshold": str(metrics.get("threshold_why") or ""),
         "image_score": str(metrics.get("image_score") or ""),
