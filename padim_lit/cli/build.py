@@ -22,7 +22,7 @@ from padim_lit.cli.roi import read_roi
 from padim_lit.cli.settings import Embedding, Scoring, Settings, WithData
 from padim_lit.data import AnomalyData, reading
 from padim_lit.data.cache import digest_of, stamp
-from padim_lit.data.files import typed_path
+from padim_lit.data.files import find_images, typed_path
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
@@ -63,18 +63,23 @@ def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> An
 
 
 def content_of(settings: Settings) -> dict[str, str]:
-    """Digests of the files that the settings name: images and masks, checkpoints, weights."""
+    """Digests of the files that the settings name: images and masks, checkpoints, weights, …"""
     found = {}
     if getattr(settings, "data", None) is not None:
         size = getattr(settings, "size", {})
         with reading(look=False):
             found["data"] = instantiate(settings.data, **size).content()
-    names = {key: getattr(settings, key, None) for key in ("ckpt", "learnt_from")}
+    values = vars(settings)
     if isinstance(settings.backbone, dict):
-        names["weights"] = settings.backbone.get("weights")
-    for key, name in names.items():
-        if name is not None and (path := typed_path(name)).is_file():
-            found[key] = digest_of(stamp(path))
+        values = {**values, "weights": settings.backbone.get("weights")}
+    for key in ("ckpt", "ckpts", "learnt_from", "weights", "roi", "images"):
+        given = values.get(key)
+        for name in given if isinstance(given, list) else [given]:
+            if not isinstance(name, str):
+                continue
+            for file in find_images(name) if key == "images" else [typed_path(name)]:
+                if file.is_file():  # what is missing is the mode's to judge
+                    found[f"{key}: {file}"] = digest_of(stamp(file))
     return found
 
 
@@ -244,7 +249,7 @@ def make_trainer(
     node: dict[str, Any], logger: Logger | None = None, *callbacks: Callback
 ) -> Trainer:
     node = dict(node)
-    if node.get("max_epochs") != 1:
+    if repr(node.get("max_epochs")) != "1":  # nor 1.0, which Lightning takes, and then fails
         raise InputError(
             f"trainer.max_epochs={node.get('max_epochs')}: PaDiM fits in one pass over "
             "the images; leave it at 1"

@@ -21,7 +21,7 @@ from padim_lit.cli.build import alone, content_of
 from padim_lit.cli.config import settings_of
 from padim_lit.cli.environment import as_asked
 from padim_lit.cli.messages import one_line
-from padim_lit.cli.modes import mode_of
+from padim_lit.cli.modes import MODES, mode_of
 from padim_lit.cli.overrides import read_overrides
 from padim_lit.cli.settings import Settings
 from padim_lit.errors import InputError
@@ -42,6 +42,7 @@ QUIET = (
     ".*in eval mode at the start of training.*",
     ".*does not have many workers.*",
     ".*LeafSpec.*is deprecated.*",
+    ".*Experiment logs directory .* exists.*",  # an earlier run's, whose results go too
     ".*Glyph .* missing from font.*",  # a box in a picture's title
     ".*could be decompression bomb.*",  # what is too large is refused by name
 )
@@ -117,6 +118,14 @@ def _held(settings: Settings, folder: Path, *more: str) -> AbstractContextManage
     # A checkpoint that is changed in place was named by the user.
     in_place = given and Path(given).expanduser().absolute() == folder / "model.ckpt"
     names = [name for name in mode.names if not (in_place and name == "model.ckpt")]
+    for other in MODES.values():
+        # What that mode wrote would be neither its result nor this one's.
+        shared = [n for n in names if n in other.names and n != "model_card.md"]
+        if shared and other is not mode and (folder / other.result).exists():
+            raise InputError(
+                f"{folder} holds another mode's results ({other.result}), and mode={settings.mode} "
+                f"would write into them ({', '.join(shared)}); give another hydra.run.dir"
+            )
     return run_folder(folder, [mode.result, *names, *more])
 
 

@@ -22,7 +22,7 @@ from padim_lit.cli.instantiate import allow
 from padim_lit.errors import InputError
 from padim_lit.sweep import folders, launchers
 from padim_lit.system.console import never_fail_to_print
-from padim_lit.system.orphans import end_with_parent
+from padim_lit.system.orphans import be_parent, end_with_parent
 
 # Seconds; more than a further rank takes to end with the first, see `end_with_parent`.
 _PATIENCE = 2.0
@@ -79,6 +79,8 @@ def main() -> None:
 
     if "LOCAL_RANK" in os.environ:  # a further rank, or one of torchrun's
         end_with_parent()
+    else:
+        be_parent()
     # Without this, Hydra reports its errors in its own way, on several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     never_fail_to_print()
@@ -90,9 +92,10 @@ def main() -> None:
         except (OSError, ValueError) as error:
             # Where the folder is there already, it is the log file that logging cannot open.
             cause = error if isinstance(error, OSError | InputError) else error.__cause__
-            if isinstance(cause, HydraException) or not getattr(cause, "filename", None):
+            if isinstance(cause, HydraException) or not isinstance(cause, OSError):
                 raise
             raise InputError(
-                f"the run folder: {cause.filename} cannot be made ({cause.strerror}); "
-                "set hydra.run.dir (with -m: hydra.sweep.dir) to one that can"
+                f"the run folder: {cause.filename or 'a file in it'} cannot be made "
+                f"({cause.strerror or cause}); set hydra.run.dir (with -m: hydra.sweep.dir) to one "
+                "that can"
             ) from error

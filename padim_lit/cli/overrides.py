@@ -49,7 +49,11 @@ def _kept(word: str, many: bool) -> str:
         parts = ",".join(map(one, (text[1:-1] if listed else text).split(",")))
         return f"{key}=[{parts}]" if listed else f"{key}={parts}"
     if not override.is_sweep_override():
-        return f"{key}={one(text)}"
+        value, parts = override.value(), text[1:-1].split(",")
+        if isinstance(value, list) and len(value) == len(parts):
+            return f"{key}=[{','.join(map(one, parts))}]"
+        blanks = isinstance(value, str) and value == text.strip() != text  # part of a name
+        return f"{key}={_quoted(text) if blanks else one(text)}"
     if not many:
         raise InputError(
             f"{word}: several values; add -m for a run with each, or, if it is one text with a "

@@ -75,6 +75,9 @@ def list_images(folder: Path) -> list[Path]:
         )
     files = [p for p in entries if p.is_file()]
     _refuse_unread(files, folder)
+    hidden = [e for e in _entries(folder) if e.name[0] == "." and looks_like_image(Path(e.name))]
+    if hidden:
+        log.info("%s: hidden images, left out: %d", folder, len(hidden))
     return [p for p in files if is_image(p)]
 
 
@@ -146,15 +149,20 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
                     left["files and folders that runs wrote, left out"] += 1
                 continue
             later = linked if link else plain
+            named = entry.name == head or fnmatchcase(entry.name, head)
             there = os.path.realpath(path) if link else os.path.join(real, entry.name)  # noqa: PTH118
+            if entry.name.startswith(".") and not head.startswith("."):
+                if entry.is_dir() if head == "**" else looks_like_image(path):
+                    left["hidden images and folders, left out"] += 1
+                continue
             if head == "**":
-                if entry.name.startswith(".") or not entry.is_dir():
+                if not entry.is_dir():
                     continue
                 if link and Path(top).is_relative_to(there):
                     left["links that lead back, not followed"] += 1
                 else:
                     later.append((path, there, parts, top))
-            elif not _matches(entry.name, head) or entry.is_dir() != bool(rest):
+            elif not named or entry.is_dir() != bool(rest):
                 continue
             elif rest:
                 later.append((path, there, rest, ""))
@@ -165,11 +173,6 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
                 yield path
     if left and strict:
         log.info("%s: %s", pattern, ", ".join(f"{n} {what}" for what, n in left.items()))
-
-
-def _matches(name: str, part: str) -> bool:
-    hidden = name.startswith(".") and not part.startswith(".")
-    return name == part or (fnmatchcase(name, part) and not hidden)
 
 
 def _entries(folder: Path, strict: bool = True) -> list[os.DirEntry]:

@@ -103,16 +103,23 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
             MOST_CLASSES levels, which may be classes of defects; above SOFT_THRESHOLD in one of
             more, whose edges are soft (resized, or a JPEG).
 
-    Raises InputError as `read_image` does; with None also for a mask of many levels of which most
-    are low: neither reading fits it, and many classes (instances, say) would be lost.
+    Raises InputError as `read_image` does; with None also for a mask of several levels without 0,
+    and for one of many levels of which most are low: neither reading fits it, and many classes
+    (instances, say) would be lost.
     """
     values = _use(path, lambda image: _levels(_upright(image), path))
     if threshold is not None:
         return _above(values, threshold)
-    if np.count_nonzero(np.bincount(values.ravel())[1:]) <= MOST_CLASSES:
+    levels = np.count_nonzero(np.bincount(values.ravel())[1:])
+    if 1 < levels <= MOST_CLASSES and values.all():
+        raise InputError(
+            f"mask {path} has {levels} grey levels and no background, which is 0; write it as 0 "
+            "and 255"
+        )
+    if levels <= MOST_CLASSES:
         return values > 0
     mask = _above(values, SOFT_THRESHOLD)
-    if 2 * np.count_nonzero(mask) < np.count_nonzero(values):
+    if 2 * np.count_nonzero(mask) <= np.count_nonzero(values):
         raise InputError(
             f"mask {path} has more than {MOST_CLASSES} grey levels, most of them at or below "
             f"{SOFT_THRESHOLD}; it may hold classes or soft edges; write it as 0 and 255"
@@ -124,7 +131,13 @@ def _levels(image: Image.Image, path: Path) -> np.ndarray:
     """(h, w) uint8 or uint16: the brightest channel of each pixel."""
     if image.mode.startswith("I"):
         return _integers(image, path).astype(np.uint16)
-    return np.asarray(_rgb(image, path)).max(axis=2)
+    levels = np.asarray(_rgb(image, path)).max(axis=2)
+    if image.mode == "P" and "transparency" not in image.info:
+        classes = np.asarray(image)
+        background = levels[classes == 0]
+        if background.size and not background.any():  # so what is black too, is a class
+            levels = np.maximum(levels, classes > 0)
+    return levels
 
 
 def _above(values: np.ndarray, threshold: int) -> np.ndarray:

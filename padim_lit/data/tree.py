@@ -107,14 +107,13 @@ def read_tree(
     """
     train = [Item(path) for folder in good_folders(root / "train") for path in images(folder)]
     tests, truths = root / layout.test, root / layout.truth
+    for folder in (root / "train", tests):
+        _refuse_stray(folder)
     if not test_required and not tests.exists():
-        _refuse_stray(root / "train")
         return train, [], []
     kinds = [kind for kind in subfolders(tests) if tests / kind != truths]
     if not kinds:
         raise InputError(f"no test images: {tests} has no folder {GOOD} or KIND; add one")
-    for folder in (root / "train", tests):
-        _refuse_stray(folder)
     notes = []
     truth = subfolders(truths)
     orphans = sorted(name for name in set(truth) - set(kinds) if not is_good(name))
@@ -150,6 +149,8 @@ def read_tree(
 
 def _refuse_stray(folder: Path) -> None:
     """InputError for images in `train` and `test` themselves, and in train/bad."""
+    if not folder.is_dir():
+        return
     stray = [path for path in walk(folder / "*") if looks_like_image(path)]
     if folder.name == "train":
         bad = [folder / name for name in subfolders(folder) if not is_good(name)]

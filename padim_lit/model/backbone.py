@@ -213,6 +213,7 @@ def _create(model: str, options: dict[str, Any], **kwargs: Any) -> Any:
     except (
         AssertionError,
         AttributeError,
+        LookupError,
         NotImplementedError,
         RuntimeError,
         TypeError,

@@ -6,6 +6,12 @@ import threading
 import time
 
 _LOOK = 1.0  # seconds
+_MAIN = "PADIM_LIT_MAIN"
+
+
+def be_parent() -> None:
+    """Let processes that this one starts know whom they end with, were it gone before they look."""
+    os.environ[_MAIN] = str(os.getpid())
 
 
 def end_with_parent() -> None:
@@ -13,7 +19,7 @@ def end_with_parent() -> None:
 
     A rank or a sweep's worker would compute on for minutes, until it next spoke with the others.
     """
-    parent = os.getppid()
+    parent = int(os.environ.get(_MAIN) or os.getppid())
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -73,7 +73,8 @@ def caption_of(found: Prediction, name: str, scale: tuple[float, float]) -> str:
     said = {True: ": defective", False: ": good", None: ""}[found.is_anomalous]
     threshold = "no threshold" if found.threshold is None else f"threshold {found.threshold:.2f}"
     colours = "colours {:.1f} to {:.1f}".format(*scale)
-    return f"{drawable(name)}  |  score {found.score:.2f}, {threshold}{said}  |  {colours}"
+    name = drawable(name).replace("\n", r"\n")  # Pillow draws one line
+    return f"{name}  |  score {found.score:.2f}, {threshold}{said}  |  {colours}"
 
 
 def _heat(picture: np.ndarray, map: np.ndarray, scale: tuple[float, float]) -> np.ndarray:

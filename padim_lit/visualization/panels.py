@@ -123,7 +123,8 @@ def drawable(text: str) -> str:
     'Prüfteil \\u90e8\\u54c1'
     """
     known = _letters()
-    return "".join(c if ord(c) in known or c == "\n" else ascii(c)[1:-1] for c in text)
+    shown = (c == "\n" or (c.isprintable() and ord(c) in known) for c in text)
+    return "".join(c if plain else ascii(c)[1:-1] for c, plain in zip(text, shown, strict=True))
 
 
 @cache

@@ -179,6 +179,7 @@ CONFIG = [
          ("trainer.precision=bf16-true", "32-true or bf16-mixed")),
     Case("unknown precision", "trainer.precision=foo", ("trainer:", "'foo'", "32-true")),
     Case("no epoch", "trainer.max_epochs=0", ("trainer.max_epochs=0", "one pass")),
+    Case("no whole epoch", "trainer.max_epochs=1e0", ("trainer.max_epochs=1.0", "one pass")),
     Case("no batch", "+trainer.limit_train_batches=0", ("nothing was fitted", "batches")),
     Case("W&B online without a key", "logger=wandb logger.offline=false",
          ("no W&B API key", "logger.offline=true")),

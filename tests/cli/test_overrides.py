@@ -23,7 +23,7 @@ def read(word: str, *more: str):
     [
         *("2024_01_15", "12.30", "1e3", "1_0", "007", "true", "False", "a b", "ü/ß é", "数据/x"),
         *("R&D", "run#3", "epoch=0.ckpt", "~/data", "a[7].png", "**/*.png", "{a}", "(1)", "k:v"),
-        *("it's", 'a"b', "100%", "[7", "C:\\x", "x" * 300),
+        *("it's", 'a"b', "100%", "[7", "C:\\x", "x" * 300, " lead", "trail "),
     ],
 )
 def test_a_text_stays_what_it_is(text):
@@ -36,6 +36,7 @@ def test_numbers_lists_and_what_is_quoted_stay_too():
     words = ["dim=100", "eps=0.01", "watch=True", "dims=[50,100]", "seed=null", "x=${y}", "~ckpt"]
     words += ["trainer.x=1e-3", "logger.offline=false", "hydra.verbose=true", "data.root='a b'"]
     assert as_typed([*words, "--cfg", "job"]) == [*words, "--cfg", "job"]
+    assert read("ckpts=[1e3,2_0/a,b c]") == ["1e3", "2_0/a", "b c"]
     assert read("ckpts=[run#3/a.ckpt,数/b.ckpt]") == ["run#3/a.ckpt", "数/b.ckpt"]
 
 

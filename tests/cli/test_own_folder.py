@@ -93,6 +93,23 @@ def test_a_picture_of_the_users_in_a_runs_heatmaps_stays(zygote, here):
     assert [p.name for p in (here / "pictures" / "heatmaps").iterdir()] == ["mine.png"]
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ([*PREDICT, "images=more"], ["metrics.json", "predictions.csv, heatmaps"]),
+        ([*TINY, "ckpt=other.ckpt"], ["run/model.ckpt", "ckpt=other.ckpt"]),
+        (["mode=merge", "ckpts=[run/model.ckpt,run/model.ckpt]", "repeats=count"], ["model.ckpt"]),
+    ],
+)
+def test_results_of_two_modes_are_not_mixed(zygote, here, words, names):
+    before = content(here / "run")
+    shutil.copy(here / "run" / "model.ckpt", here / "other.ckpt")
+    require_one_clear_line(zygote.run([*words, "hydra.run.dir=run"], here), names)
+    after = content(here / "run")
+    changed = {path for path in before | after if before.get(path) != after.get(path)}
+    assert all(path.name == "run.log" or ".hydra" in path.parts for path in changed)
+
+
 def test_a_refit_takes_an_earlier_runs_results_away(zygote, here):
     words = [*TINY, "hydra.run.dir=refit"]
     assert zygote.run(words, here).code == 0

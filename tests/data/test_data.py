@@ -288,8 +288,11 @@ def test_what_a_crop_leaves_out_is_said_and_own_folders_have_none(tmp_path):
 
 def test_good_images_alone_need_no_test_folder(tmp_path):
     root = build_tree(tmp_path / "parts", train=4)
-    (root / "logo.png").write_bytes((root / "train/good/000.png").read_bytes())  # is not read
+    for name in ("logo.png", "val/a.png"):  # are not read
+        save_image(root / name, seed=7)
     assert len(Folder(root).train_items) == 4 and Folder(root).test_items
+    left = f"Images beside train and test, not read: 2, such as {root / 'logo.png'}."
+    assert left in Folder(root).notes
     shutil.rmtree(root / "test")
     for folder in (root, root / "train/good"):
         data = Folder(folder)
@@ -561,6 +564,22 @@ def _folder_root_is_train_by_another_name(tmp):
     Folder((build_tree(tmp) / "train").rename(tmp / "healthy"), **SMALL)
 
 
+def _layout_in_capitals(tmp):
+    root = build_tree(tmp)
+    for name in ("train", "test"):
+        (root / name).rename(root / f"{name}_")
+        (root / f"{name}_").rename(root / name.title())
+    Folder(root)
+
+
+def _images_in_test_alone(tmp):
+    root = build_tree(tmp)
+    shutil.rmtree(root / "test")
+    for name in "ab":
+        save_image(root / f"test/{name}.png")
+    Folder(root)
+
+
 def _good_beside_bad(tmp):
     save_image(tmp / "good/0.png")
     save_image(tmp / "bad/0.png")
@@ -664,6 +683,8 @@ def _crop(tmp):
         # The parent has no train/good either: it must be moved there.
         (_folder_root_is_train_by_another_name, ["/healthy has no train/good", "good to train/"]),
         (_folder_root_is_too_high, ["has no train/good; it must hold", "set it to ", "/parts"]),
+        (_layout_in_capitals, ["found there: Test, Train", "train/good", "in small letters"]),
+        (_images_in_test_alone, ["2 image(s) in", "belong in train/good, all others in test/KIND"]),
         (_good_beside_bad, ["found there: bad, good", "to train/good", "and bad below test"]),
         (_images_beside_good, ["1 image(s)", "train/bad/x.png", "train/good"]),
         (_images_directly_in_test, ["1 image(s)", "test/x.png", "test/KIND"]),

@@ -7,7 +7,7 @@ import pytest
 from _helpers.trees import save_image
 from PIL import Image
 
-from padim_lit.data.files import find_images, typed_path, walk
+from padim_lit.data.files import find_images, list_images, typed_path, walk
 from padim_lit.errors import InputError
 
 
@@ -84,11 +84,15 @@ def test_images_of_formats_that_are_not_read_are_named(here):
 def test_other_files_are_counted_by_suffix(here, caplog):
     caplog.set_level("INFO")
     save_image(here / "a.png")
-    for name in ("b.txt", "sub/c.TXT", "README", ".hidden", ".git/d.png"):
+    for name in ("b.txt", "sub/c.TXT", "README", ".hidden", ".git/d.png", "sub/.e.png"):
         (here / name).parent.mkdir(exist_ok=True)
         (here / name).touch()
     assert names(".") == ["a.png"]
     assert "1 images; other files, left out: 2 .txt, 1 without suffix" in caplog.text
+    assert "**: 2 hidden images and folders, left out" in caplog.text
+    save_image(here / ".f.png")
+    assert [path.name for path in list_images(here)] == ["a.png"]
+    assert f"{here}: hidden images, left out: 1" in caplog.text
 
 
 def test_links_to_images_that_are_gone_are_listed_and_to_folders_refused(here):
@@ -105,7 +109,7 @@ def test_what_exists_by_its_very_name_is_no_pattern(here, name):
     for given in (name, f"{name}/a.png", f"{name}/*.png", f"{name}/**", f"./{name}/?.png"):
         assert names(given) == [f"{name}/a.png"]
     save_image(here / f"{name}.png")
-    assert names(f"{name}.png") == [f"{name}.png"]
+    assert names(f"{name}.png") == names(f"**/{name}.png") == [f"{name}.png"]
 
 
 def test_a_home_is_expanded_where_it_was_typed_and_nowhere_else(here, tmp_path, monkeypatch):

@@ -238,6 +238,14 @@ def test_a_mask_with_soft_edges_is_cut_in_the_middle(tmp_path, bits):
     assert read_mask(tmp_path / "m.png", threshold=0)[0].tolist() == (ramp > 0).tolist()
 
 
+def test_a_mask_of_classes_without_background_is_refused(tmp_path):
+    Image.fromarray(np.array([[1, 1, 2]], dtype=np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(InputError, match=r"m.png has 2 grey levels and no background"):
+        read_mask(tmp_path / "m.png")
+    Image.fromarray(np.array([[9, 9, 9]], dtype=np.uint8)).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").all()
+
+
 @pytest.mark.parametrize("classes", [20, 150])
 def test_a_mask_of_many_classes_is_refused_rather_than_cut(tmp_path, classes):
     # Twice as much area for the low ones: cutting would lose most of the defects.
@@ -252,6 +260,10 @@ def test_classes_in_a_palette_count_by_colour(tmp_path):
     classes = Image.fromarray(np.array([[0, 1, 2, 8]], dtype=np.uint8)).convert("P")
     palette = np.zeros((256, 3), np.uint8)
     palette[[1, 2, 8]] = [[128, 0, 0], [0, 128, 0], [64, 0, 0]]  # as in PASCAL VOC
+    classes.putpalette(palette.tobytes())
+    classes.save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [[False, True, True, True]]
+    palette[2] = 0  # a class in the background's colour
     classes.putpalette(palette.tobytes())
     classes.save(tmp_path / "m.png")
     assert read_mask(tmp_path / "m.png").tolist() == [[False, True, True, True]]

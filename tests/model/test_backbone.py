@@ -141,6 +141,7 @@ def test_no_pickle_in_a_weights_file_is_executed(tmp_path):
         ({"model": "resnet18", "layers": [1, 1]}, r"layers=\[1, 1\] is empty or repeats"),
         ({"model": "vit_tiny_patch16_224", "layers": [12]}, r"no layer 12; .* 0 to 11"),
         ({"model": "resnet18", "feature_location": "expansion"}, "no features_only extractor"),
+        ({"model": "efficientnet_lite0", "feature_location": ""}, "no features_only extractor"),
         ({"model": "resnet18", "weights": "nowhere.pth"}, "nowhere.pth: no such file"),
     ],
 )

@@ -201,6 +201,23 @@ def test_what_lies_in_the_files_decides_and_not_their_names(zygote, here):
         assert skipped(zygote.run(args, here).out) == ["0"], name
 
 
+def test_what_lies_in_files_that_other_keys_name_decides_too(zygote, here):
+    fit, scored = [*SWEEP, "seed=0", "roi=roi.png"], here / "data" / "test" / "good"
+    with Image.open(scored / "000.png") as image:
+        whole = Image.new("L", image.size, 255)
+    whole.save(here / "roi.png")
+    assert zygote.run(fit, here).code == 0
+    whole.crop((-9, 0, whole.width - 9, whole.height)).save(here / "roi.png")
+    assert skipped(zygote.run(fit, here).out) == []
+    assert skipped(zygote.run(fit, here).out) == ["0"]
+    ckpt = next(here.glob("multirun/*/0/model.ckpt"))
+    predict = ["-m", "mode=predict", f"ckpt={ckpt}", f"images={scored}", "trainer=cpu"]
+    assert zygote.run(predict, here).code == 0
+    shutil.copy(scored / "000.png", scored / "more.png")
+    assert skipped(zygote.run(predict, here).out) == []
+    assert skipped(zygote.run(predict, here).out) == ["0"]
+
+
 def test_jobs_of_another_sweep_in_the_same_folder_do_not_count(zygote, here):
     args = [*SWEEP, "hydra.sweep.dir=sweep"]
     assert zygote.run([*args, "seed=0,1,2"], here).code == 0

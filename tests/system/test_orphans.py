@@ -8,10 +8,12 @@ import time
 import pytest
 
 SCRIPT = """
-import os, time
-from padim_lit.system.orphans import end_with_parent
+import os, sys, time
+from padim_lit.system.orphans import be_parent, end_with_parent
+be_parent()
 child = os.fork()
 if not child:
+    time.sleep(float(sys.argv[1]))
     end_with_parent()
     time.sleep(60)
 print(child, flush=True)
@@ -21,10 +23,13 @@ os._exit(0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_child_ends_with_its_parent():
-    with subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True) as run:
+@pytest.mark.parametrize("late", ["0", "0.5"])  # after its parent's end
+def test_a_child_ends_with_its_parent(late):
+    command = [sys.executable, "-c", SCRIPT, late]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         child = int(run.stdout.readline())
         run.wait()
+        time.sleep(float(late))
         end = time.monotonic() + 10
         while time.monotonic() < end and _runs(child):
             time.sleep(0.05)

@@ -27,6 +27,7 @@ from padim_lit.cli.environment import as_asked
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
+from padim_lit.data.files import typed_path
 from padim_lit.data.images import read_size
 from padim_lit.deploy.calibration import recalibrate
 from padim_lit.deploy.explanation import explain
@@ -89,6 +90,12 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
     """
     logger = None
     failed = True
+    old = folder / "model.ckpt"
+    if settings.ckpt and old.exists() and not old.samefile(typed_path(settings.ckpt)):
+        raise InputError(
+            f"{old} is of another fit than ckpt={settings.ckpt}, whose metrics would lie beside "
+            "it; give another hydra.run.dir"
+        )
     try:
         # The cheap checks come first: data, then weights, then the trainer.
         data = make_data(settings, settings.size, test=bool(settings.ckpt))
@@ -354,12 +361,14 @@ def _patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:
 
 def _headline(data: AnomalyData, detector: Detector) -> str:
     height, width = detector.map_grid
+    kinds = Counter(item.kind for item in data.test_items if item.label)
+    bad = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     return (
         f"{data.name}: {data.provenance['train_images']} good images to learn from, "
-        f"{len(data.test_items)} to test. Each is seen as {height}×{width} patches; "
-        f"{detector.backbone.name} ({detector.backbone.source}) describes a patch by "
-        f"{detector.backbone.embedding_dim} channels (C), proj={detector.projection.name} turns "
-        f"these into {detector.projection.dim} numbers (D)"
+        f"{len(data.test_items)} to test{bad and f' (defective: {bad})'}. Each is seen as "
+        f"{height}×{width} patches; {detector.backbone.name} ({detector.backbone.source}) "
+        f"describes a patch by {detector.backbone.embedding_dim} channels (C), "
+        f"proj={detector.projection.name} turns these into {detector.projection.dim} numbers (D)"
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from padim_lit.data.datamodule import AnomalyData, Split
-from padim_lit.data.files import is_image, list_images, subfolders
+from padim_lit.data.files import is_image, list_images, looks_like_image, subfolders, walk
 from padim_lit.data.items import GOOD, Item
 from padim_lit.data.transform import Size
 from padim_lit.data.tree import is_good, read_tree, resolve_root
@@ -49,7 +49,8 @@ class Folder(AnomalyData):
     def _found(self, folder: Path) -> tuple[list[Item], list[Item], list[str]]:
         """Train and test items, and what to say about the files."""
         if _has_training_images(folder):
-            return read_tree(folder, masks_required=False, test_required=False)
+            train, test, notes = read_tree(folder, masks_required=False, test_required=False)
+            return train, test, notes + _unread(folder, [*train, *test])
         if any(path.is_file() and is_image(path) for path in folder.iterdir()):
             return [Item(path) for path in list_images(folder)], [], []
         raise InputError(
@@ -62,6 +63,17 @@ def _has_training_images(folder: Path) -> bool:
     return any(map(is_good, subfolders(folder / "train")))
 
 
+def _unread(folder: Path, items: list[Item]) -> list[str]:
+    """What to say of images beside train and test, of which `read_tree` knows nothing."""
+    known = ("train", "test", "ground_truth")
+    found = filter(looks_like_image, walk(folder / "**"))
+    if left := [path for path in found if path.relative_to(folder).parts[0] not in known]:
+        read = {item.path.resolve() for item in items}
+        left = [path for path in left if path.resolve() not in read]
+    said = f"Images beside train and test, not read: {len(left)}, such as {min(left, default='')}."
+    return [said] if left else []
+
+
 def _advice(folder: Path) -> str:
     """What to do with a folder that has no train/good."""
     parent, found = folder.absolute().parent, subfolders(folder)
@@ -70,13 +82,14 @@ def _advice(folder: Path) -> str:
     below = [folder / name for name in found if _has_training_images(folder / name)]
     if below:
         return f"set it to {below[0]}"
-    here = f"found there: {', '.join(found) or 'no folder'}"
     good = next((name for name in found if is_good(name)), None)
-    if good is None:
-        return f"{here}; set it to such a folder"
     others = [name for name in found if name != good]
-    bad = f", and {', '.join(others)} below test" if others else ""
+    first, bad = "good images to learn from go", "defective ones below test"
+    if good is not None:
+        first = f"move most of {good}"
+        bad = f"{', '.join(others)} below test" if others else "defective ones below test"
     return (
-        f"{here}; move most of {good} to train/good, the rest to test/good{bad}: the fit sees good "
-        "images only, and the test needs good ones that it has not seen"
+        f"found there: {', '.join(found) or 'no folder'}; {first} to train/good, others to "
+        f"test/good, and {bad} (names of folders in small letters): the fit sees good images only, "
+        "and the test needs good ones that it has not seen"
     )

@@ -387,6 +387,9 @@ def test_an_overlay_shows_the_contour(tmp_path):
     caption = caption_of(found, "Prüf ×.png", (0, 2))
     assert caption == "Prüf ×.png  |  score 2.00, threshold 1.00: defective  |  colours 0.0 to 2.0"
     assert caption_of(found, "部.png", (0, 2)).startswith("\\u90e8.png  |")  # no font has it
+    odd = caption_of(found, "a\nb\x85\u2029\udce4\u202e.png", (0, 2))
+    assert odd.startswith(r"a\nb\x85\u2029\udce4\u202e.png  |")
+    assert side_by_side(image, found, (0, 2), 1.0, odd)
     drawn = pixels(io.BytesIO(side_by_side(image, found, (0, 2), 1.0, caption)))
     assert drawn.shape[0] > 30 and drawn.shape[1] > 300  # as wide as the caption
     heat = drawn[:20, 20 + GAP :][:, :20]
