@@ -72,7 +72,7 @@ class SweepFolder:
         rows: its configurations, in the file's order.
         constants: keys that all rows share (data, backbone, weights, grid, ...).
         command: what was typed, or "" where the folder does not say.
-        parts: the folders that its files lie in: `path`, and more after `join_parts`.
+        parts: the folders that its files lie in; more than one after `join_parts`.
     """
 
     path: Path
@@ -201,7 +201,7 @@ class SweepFolder:
         return {key: value for file in files for key, value in read_resamples(file).items()}
 
     def _files(self, name: str) -> list[Path]:
-        return [p / name for p in self.parts or (self.path,) if (p / name).exists()]
+        return [part / name for part in self.parts if (part / name).exists()]
 
     def _select(self, proj: str, dim: int, seeds: Sequence[int] | None) -> list[Row]:
         found = self.seeds_of(proj, dim)
@@ -252,7 +252,7 @@ def join_parts(folders: Sequence[SweepFolder]) -> list[SweepFolder]:
                     other.rows + folder.rows,
                     _shared([other.constants, folder.constants]),
                     "\n".join(commands),
-                    (*(other.parts or (other.path,)), *(folder.parts or (folder.path,))),
+                    other.parts + folder.parts,
                 )
                 break
         else:
@@ -365,7 +365,8 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
             for key, value in _shared(contents).items()
             if key not in IDENTITY and not INCIDENTAL.match(key)
         }
-        yield SweepFolder(file.parent, measured, constants, typed_command(file.parent))
+        where = file.parent
+        yield SweepFolder(where, measured, constants, typed_command(where), (where,))
 
 
 def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:

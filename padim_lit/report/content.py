@@ -26,7 +26,7 @@ from padim_lit.analysis.sweep_results import (
 from padim_lit.analysis.table1 import BASE, category, short
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
-from padim_lit.report.figures import DRAWN
+from padim_lit.report.figures import DRAWN, planted
 from padim_lit.version import __version__
 from padim_lit.visualization.palette import order
 
@@ -67,32 +67,23 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
 
 def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
     """Sentences on what a reader must know before believing a number."""
-    found, kept = [], next(iter(RESAMPLED))
-
-    def those(sentence: str, chosen: Sequence[bool]) -> None:
+    kept = next(iter(RESAMPLED))
+    checks = {
+        "Random backbone weights in {}: memory and time are real, detection says nothing.":
+            [str(s.constants.get("weights")).startswith("random") for s in sweeps],
+        "Planted (synthetic) defects in {}: pixel metrics count defects that were painted on good "
+        "images, image metrics real ones.": [planted(s.constants, "pixel") for s in sweeps],
+        "One seed in {}: nothing is known of other draws.": [len(s.seeds) == 1 for s in sweeps],
+        "No resamples in {}: differences have no interval.":
+            [all(s.resamples(r.proj, r.dim, kept) is None for r in s.rows) for s in sweeps],
+        "Timed apart: the parts of {} saw different backbone times, so their latencies compare "
+        "loosely.": [_timed_apart(s) for s in sweeps],
+    }  # fmt: skip
+    found = []
+    for sentence, chosen in checks.items():
         if any(chosen):
             which = "; ".join(n for n, yes in zip(names, chosen, strict=True) if yes)
             found.append(sentence.format("all sweeps" if all(chosen) else which))
-
-    those(
-        "Random backbone weights in {}: memory and time are real, detection says nothing.",
-        [str(s.constants.get("weights")).startswith("random") for s in sweeps],
-    )
-    those(
-        "Planted (synthetic) defects in {}: pixel metrics count defects that were painted on good "
-        "images, image metrics real ones.",
-        ["planted" in str(s.constants.get("pixel_truth")) for s in sweeps],
-    )
-    those("One seed in {}: nothing is known of other draws.", [len(s.seeds) == 1 for s in sweeps])
-    those(
-        "No resamples in {}: differences have no interval.",
-        [all(s.resamples(r.proj, r.dim, kept) is None for r in s.rows) for s in sweeps],
-    )
-    those(
-        "Timed apart: the parts of {} saw different backbone times, so their latencies compare "
-        "loosely.",
-        [_timed_apart(s) for s in sweeps],
-    )
     if any("test/image_f1max" in s.metrics for s in sweeps):
         found.append(
             "Thresholds (F1-max, and outlines in the pictures) are the best ones on the test set "

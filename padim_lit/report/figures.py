@@ -43,21 +43,6 @@ EQ15, PREDICTED, ENDS = "eq. 15 fitted up to D = 200", "its prediction beyond", 
 BEHIND = (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK)
 
 
-def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
-    """File name → content: each figure in both formats, for image and for pixel AUROC.
-
-    A figure of which nothing was measured is left out.
-    """
-    sweeps = content["sweeps"]
-    drawn: dict[str, bytes] = {}
-    for metric in DRAWN:
-        suffix = "" if metric == DRAWN[0] else "_pixel"
-        drawings = {"curves": curves, "prediction": prediction, "pareto": pareto, "spread": spread}
-        for name, figure in drawings.items():
-            drawn |= files(f"{name}{suffix}", lambda f=figure, m=metric: f(sweeps, m))
-    return drawn | files("distortion", lambda: distortion(content["distortions"]))
-
-
 def files(
     name: str, figure: Callable[[], Figure | None], kinds: Sequence[str] = ("png", "svg")
 ) -> dict[str, bytes]:
@@ -338,3 +323,29 @@ def _round_steps(low: float, high: float) -> list[float]:
     if len(found) < 2:
         found = [float(v) for v in MaxNLocator(4).tick_values(low, high) if low <= v <= high]
     return found
+
+
+#: Drawn for each metric: how, and what each shows of it.
+FIGURES = {
+    "curves": (curves, "{} against D"),
+    "prediction": (prediction, "{} that eq. 15 predicts, and as measured"),
+    "pareto": (pareto, "{} against what it costs"),
+    "spread": (spread, "{} of each seed"),
+}
+
+
+def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
+    """File name → content: each figure in both formats, for image and for pixel AUROC.
+
+    A figure of which nothing was measured is left out.
+    """
+    sweeps, drawn = content["sweeps"], {}
+    for metric in DRAWN:
+        for name, (figure, _) in FIGURES.items():
+            drawn |= files(stem(name, metric), lambda f=figure, m=metric: f(sweeps, m))
+    return drawn | files("distortion", lambda: distortion(content["distortions"]))
+
+
+def stem(name: str, metric: str) -> str:
+    """Of a figure's files."""
+    return name if metric == DRAWN[0] else f"{name}_pixel"
