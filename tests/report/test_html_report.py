@@ -64,9 +64,19 @@ def content(folders) -> dict:
 
 
 @pytest.fixture(scope="module")
-def page(content, tmp_path_factory) -> str:
+def drawn(content) -> dict[str, bytes]:
+    return figures.draw(content)
+
+
+@pytest.fixture(scope="module")
+def html(content, drawn) -> str:
+    return render(content, drawn)
+
+
+@pytest.fixture(scope="module")
+def page(html, tmp_path_factory) -> str:
     """The address of the rendered report."""
-    return write(tmp_path_factory.mktemp("page"), rendered(content))
+    return write(tmp_path_factory.mktemp("page"), html)
 
 
 def rendered(content: dict) -> str:
@@ -115,7 +125,7 @@ def test_eq15_is_fitted_to_means_and_says_why_not(content):
     assert content["sweeps"][2]["fits"] == []
 
 
-def test_figure_2_predicts_from_the_points_up_to_200(content):
+def test_figure_2_predicts_from_the_points_up_to_200(content, drawn):
     shown = content["sweeps"][0]
     (image, _) = shown["predictions"]
     y = [c["mean"]["image_auroc"] for c in shown["configurations"] if c["proj"] == "jl"]
@@ -124,7 +134,7 @@ def test_figure_2_predicts_from_the_points_up_to_200(content):
     assert image["x"][-1] == pytest.approx(min(550, fit.limit))
     assert image["y"] == pytest.approx(fit(image["x"]), abs=1e-5)
     assert content["sweeps"][2]["predictions"] == []  # one D
-    assert {"prediction.svg", "prediction_pixel.png"} <= set(figures.draw(content))
+    assert {"prediction.svg", "prediction_pixel.png"} <= set(drawn)
 
 
 def test_three_dimensions_are_too_few_for_eq15(tmp_path):
@@ -404,9 +414,8 @@ def test_claims_that_were_not_measured_are_folded(opened, page, content):
     assert len(texts(view, "#claims .badge")) == len(kinds)
 
 
-def test_figures_are_the_files_in_the_colours_of_the_page(opened, page, content):
+def test_figures_are_the_files_in_the_colours_of_the_page(opened, page, drawn):
     view = opened(page)
-    drawn = figures.draw(content)
     shown = view.js("[...document.querySelectorAll('.chart svg')].map(e => e.ariaLabel)")
     assert len(shown) == sum(name.endswith("svg") for name in drawn)
     assert view.js(
@@ -473,8 +482,7 @@ def test_a_deterministic_method_has_no_spread(opened, tmp_path):
     assert any("±" in text for text in texts(view, "#table1 td"))
 
 
-def test_a_broken_page_is_noticed(opened, content, tmp_path):
-    html = rendered(content)
+def test_a_broken_page_is_noticed(opened, html, tmp_path):
     # The policy refuses whatever is not this page's own, and that is noticed.
     for bad in (
         "<script>1</script>", '<img src="https://127.0.0.1:9/x">', '<p style="color: red">x</p>',
@@ -483,9 +491,9 @@ def test_a_broken_page_is_noticed(opened, content, tmp_path):
         assert "Content Security Policy" in "\n".join(view.complaints()), bad
 
 
-def test_without_scripts_all_is_there(opened, content, tmp_path):
-    html = re.sub(r"<script>.*?</script>", "", rendered(content), flags=re.DOTALL)
-    view = opened(write(tmp_path, html))
+def test_without_scripts_all_is_there(opened, html, tmp_path):
+    without = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+    view = opened(write(tmp_path, without))
     assert texts(view, "#table1 table tbody tr")
     view.js("document.querySelector('#pick-pixel_auroc').click()")
     assert view.js("document.querySelector('.chart.of-pixel_auroc').offsetHeight") > 0
