@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra._internal.hydra
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
@@ -62,6 +65,22 @@ class ClassSource(ConfigSource):
         return []
 
 
+class FileSource(FileConfigSource):
+    """Hydra's own for files. What cannot be read is one line, and so are aliases, by which a small
+    file takes all memory."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        file = Path(self.path) / self._normalize_file_name(config_path)
+        try:
+            text = file.read_text("utf-8") if file.is_file() else ""
+            if "*" in text and any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)):
+                raise yaml.YAMLError("an alias, *NAME: write out what it stands for")
+            return super().load_config(config_path)
+        except (UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{file} cannot be read as YAML ({reason}); correct it") from error
+
+
 class CheckedLoader(ConfigLoaderImpl):
     """Hydra's own, which makes nothing of a ``hydra`` section that names strange classes."""
 
@@ -82,6 +101,7 @@ def register() -> None:
     """Make Hydra know ``class/`` and the text of ``--help``, and look before it instantiates."""
     for plugin in (ClassSource, ClassSearchPath):
         Plugins.instance().register(plugin)
+    SourcesRegistry.instance().types[FileSource.scheme()] = FileSource
     hydra._internal.hydra.ConfigLoaderImpl = CheckedLoader
     environment.register()
     OmegaConf.register_new_resolver("padim_lit.help", help_text, replace=True)
@@ -104,6 +124,12 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
     plain = OmegaConf.to_container(config)
     allow(own_packages(typed := list(typed)))  # a launcher's process has not seen the command line
     require_targets(plain)
+    for key in (*GROUPS, "trainer", "logger"):
+        if not isinstance(given := plain.get(key), dict) and given not in (None, "???"):
+            raise InputError(
+                f"{key}={given}: a saved config knows no files of conf/{key}; set its keys one by "
+                f"one, as in {key}.NAME=VALUE, or leave --config-path out"
+            )
     kind = mode_of(plain.get("mode")).settings_class()
     for key, _, value in (word.lstrip("+~").partition("=") for word in typed):
         group, dot, _ = key.partition(".")

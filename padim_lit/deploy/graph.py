@@ -87,14 +87,18 @@ class Scores(nn.Module):
 def first_step(preprocess: bool) -> nn.Module:
     """What makes images in [0, 1] of what a graph is given: uint8 to `preprocess`, or such images.
 
-    >>> first_step(True)(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8)).shape
-    torch.Size([1, 3, 2, 2])
+    >>> first_step(preprocess=True)
+    Pixels()
     """
     return Pixels() if preprocess else nn.Identity()
 
 
 class Pixels(nn.Module):
-    """uint8 (B,h,w,3) RGB → float32 (B,3,h,w) in [0, 1]."""
+    """uint8 (B,h,w,3) RGB → float32 (B,3,h,w) in [0, 1].
+
+    >>> Pixels()(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8)).max().item()
+    1.0
+    """
 
     def forward(self, pixels: Tensor) -> Tensor:
         return pixels.permute(0, 3, 1, 2).float() / 255

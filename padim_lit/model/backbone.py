@@ -126,7 +126,7 @@ class Backbone(nn.Module):
         Returns:
             One (B,C_l,H_l,W_l) per layer, in the order of `layers`.
         """
-        x = (images - self.pixel_mean) / self.pixel_std
+        x = (images.float() - self.pixel_mean) / self.pixel_std
         if self.tiles == [1, 1]:
             return self._features(x)
         return by_tiles(self._features, x, self.tiles, self.strides)
@@ -144,8 +144,12 @@ class Backbone(nn.Module):
                 f"images are {given} pixels of {images.dtype}, and this model takes {made} in "
                 "[0, 1]; give PaDiM(..., image_shape=(h, w)), or the data image_size and crop_size"
             )
-        if (high := float(images.max())) > 1.001:
-            raise InputError(f"images have values up to {high:g}; the model takes RGB in [0, 1]")
+        low, high = map(float, images.aminmax())
+        if low < -0.001 or high > 1.001:
+            raise InputError(
+                f"images have values from {low:g} to {high:g}; the model takes RGB in [0, 1] and "
+                "normalises it itself"
+            )
 
     def grids(self, image_shape: tuple[int, int]) -> list[tuple[int, int]]:
         """(H_l, W_l) of each layer for images of (h, w) pixels, by running one blank image.
@@ -154,7 +158,7 @@ class Backbone(nn.Module):
             InputError: the model refuses this size (some transformers have a fixed one).
         """
         device = self.pixel_mean.device
-        height, width = image_shape
+        height, width = _pair(image_shape, "image_shape", 2**16)
         if self.tiles != [1, 1]:
             (row, *_), (column, *_) = layout(image_shape, self.tiles, self.strides)
             height, width = row.stop, column.stop
@@ -200,10 +204,10 @@ def _colours(key: str, values: Sequence[float]) -> list[float]:
     return found
 
 
-def _pair(size: int | Sequence[int]) -> list[int]:
+def _pair(size: int | Sequence[int], key: str = "backbone.img_size", most: int = 4096) -> list[int]:
     pair = [size, size] if isinstance(size, int) else list(size)
-    if len(pair) != 2 or not all(isinstance(side, int) and 0 < side <= 4096 for side in pair):
-        raise InputError(f"backbone.img_size={size}: must be [h,w] in pixels, at most 4096")
+    if len(pair) != 2 or not all(isinstance(side, int) and 0 < side <= most for side in pair):
+        raise InputError(f"{key}={size}: must be [h,w] in pixels, at most {most}")
     return pair
 
 

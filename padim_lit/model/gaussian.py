@@ -74,9 +74,9 @@ def whiten(
         failures = [work(start) for start in starts]
     if any(failures):
         raise InputError(
-            f"eps={ridge.eps}: a covariance of {int(moments.counts.min())} images in {dim} "
-            "dimensions is singular; set eps > 0 (PaDiM uses 0.01) or use more images than "
-            "dimensions"
+            f"eps={ridge.eps} with eps_unit={ridge.unit}: a covariance in {dim} dimensions is too "
+            "near a singular one; set a larger eps or a smaller dim, or use more images, and such "
+            "that differ"
         )
     return out
 

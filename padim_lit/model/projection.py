@@ -23,6 +23,8 @@ def require_seed(seed: int) -> None:
         raise InputError(f"seed={seed}: must be between 0 and {2**32 - 1}")
 
 
+#: Of D; a random map may have more rows than channels, but one number would take all memory.
+MOST_DIM = 2**16
 #: Every subclass of `Projection` by its name, where its module has been imported.
 PROJECTIONS: dict[str, type["Projection"]] = {}
 
@@ -36,7 +38,7 @@ class Projection(nn.Module):
         seed: the only source of randomness.
 
     Raises:
-        InputError: D < 1, or D > C where rows are taken or orthonormal.
+        InputError: D < 1 or above MOST_DIM, or D > C where rows are taken or orthonormal.
 
     >>> PROJECTIONS['jl'](in_channels=1056, dim=100).matrix.shape
     torch.Size([100, 1056])
@@ -62,8 +64,11 @@ class Projection(nn.Module):
 
     def __init__(self, in_channels: int, dim: int, seed: int = 0):
         super().__init__()
-        if dim < 1:
-            raise InputError(f"dim={dim}: must be at least 1 (the backbone gives C={in_channels})")
+        if not 1 <= dim <= MOST_DIM:
+            raise InputError(
+                f"dim={dim}: must be at least 1 and at most {MOST_DIM} (the backbone gives "
+                f"C={in_channels})"
+            )
         if self.bounded and dim > in_channels:
             raise InputError(
                 f"dim={dim} exceeds the backbone's C={in_channels} channels, which proj={self.name}"

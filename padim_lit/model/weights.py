@@ -242,9 +242,11 @@ def _from_file(
         ) from error
     if hasattr(net, "from_file"):
         state = net.from_file(state)
-    state = {key: tensor for key, tensor in state.items() if not _is_head(key, config)}
     expected = net.state_dict()
     needed = [k for k in expected if not _is_head(k, config) and not k.endswith(_UNUSED)]
+    parts = {key.partition(".")[0] for key in needed}  # other modules are heads
+    state = _alone(state, needed, path)
+    state = {k: v for k, v in state.items() if "." not in k or k.partition(".")[0] in parts}
     wrong = [k for k in needed if getattr(state.get(k), "shape", None) != expected[k].shape]
     extra = [k for k in state if k not in expected]
     if wrong or extra:
@@ -256,10 +258,24 @@ def _from_file(
     try:
         for name, tensor in state.items():
             require_numbers(name, tensor)
-    except InputError as error:
+    except (InputError, RuntimeError) as error:  # of tensors without content the second
         raise InputError(f"backbone.weights={path}: {error}") from None
     net.load_state_dict(state, strict=False)
     return net.state_dict(), f"file {path.name}"
+
+
+def _alone(state: dict[str, Any], needed: list[str], path: Path) -> dict[str, Any]:
+    """The tensors of the backbone in a larger model, such as a LightningModule's ``model.…``."""
+    prefixes = [key.removesuffix(needed[0]) for key in state if key.endswith(needed[0])]
+    found = {prefix: sum(prefix + key in state for key in needed) for prefix in prefixes}
+    best = [prefix for prefix in found if found[prefix] == max(found.values())]
+    if len(best) > 1 and "" not in best:
+        raise InputError(
+            f"backbone.weights={path}: holds several networks of this kind ({', '.join(best)}); "
+            "save the one that you mean"
+        )
+    prefix = "" if "" in best or not best else best[0]
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 _UNUSED = "num_batches_tracked"  # of a batch norm that learns; some files leave it out

@@ -274,10 +274,33 @@ def test_the_config_of_a_run_runs_again(first, zygote, here, option):
     assert here_too.err.splitlines()[-1].startswith("error:") and "dim" in here_too.err
 
 
-def test_a_config_of_a_run_with_a_key_that_is_none(first, zygote, here):
-    options = ["--config-path", "first", "--config-name", "config", "+format=onnx"]
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("+format=onnx", "format is no key of mode=fit"),
+        ("logger=tensorboard", "logger=tensorboard: a saved config knows no files of conf/logger"),
+    ],
+)
+def test_a_config_of_a_run_with_a_word_that_it_does_not_take(first, zygote, here, word, message):
+    options = ["--config-path", "first", "--config-name", "config", word]
     result = zygote.run([*options, "hydra.run.dir=none"], here)
-    assert result.code == 1 and "format is no key of mode=fit" in result.err
+    assert result.code == 1 and message in result.err and "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"a: [1", "expected ',' or ']'"),
+        (b"a: \xff", "invalid start byte"),
+        (b"a: " + b"[" * 3000, "recursion"),
+        (b"a: &a [1]\nb: [*a, *a]", "an alias"),
+    ],
+)
+def test_a_config_that_is_no_yaml_is_one_line(zygote, tmp_path, text, reason):
+    (tmp_path / "odd.yaml").write_bytes(text)
+    result = zygote.run(["--config-path", ".", "--config-name", "odd"], tmp_path)
+    assert result.code == 1 and len(result.err.splitlines()) == 1
+    assert "odd.yaml cannot be read as YAML" in result.err and reason in result.err
 
 
 def test_a_task_of_a_slurm_allocation_may_be_a_run_of_its_own(first, zygote, here):

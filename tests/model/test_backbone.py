@@ -228,6 +228,16 @@ def test_a_normalisation_or_size_that_cannot_be_is_refused(key, value):
         Backbone("resnet18", weights="random", **{key: value})
 
 
+def test_images_are_checked_whoever_gives_them():
+    backbone = Backbone("resnet18", weights="random")
+    for shape in [(64,), (64, 0), "64", (64.5, 64)]:
+        with pytest.raises(InputError, match=r"image_shape=.*must be"):
+            backbone.grids(shape)
+    with pytest.raises(InputError, match=r"values from -1 to .*normalises it itself"):
+        backbone.require_images(IMAGES[..., :64, :64] * 0 - 1, (64, 64))
+    assert torch.equal(backbone(IMAGES.double())[0], backbone(IMAGES)[0])
+
+
 def hub(code: str, endpoint: str, home: Path) -> subprocess.CompletedProcess:
     """Run `code` in a process of its own, because the hub's client reads its address on import."""
     clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}

@@ -86,7 +86,7 @@ def test_factors_of_some_scaled_dimensions_are_those_of_a_fit_on_them():
 
 def test_a_singular_covariance_is_refused_with_advice():
     _, state = fitted(5, 2, 10)
-    with pytest.raises(InputError, match=r"eps=0.*singular; set eps > 0"):
+    with pytest.raises(InputError, match=r"eps=0.*singular one; set a larger eps"):
         whiten(state, Ridge(0.0))
 
 

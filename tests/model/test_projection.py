@@ -143,8 +143,8 @@ def test_jl_and_sparse_may_exceed_c():
     assert Sparse(8, 20).matrix.shape == (20, 8)
 
 
-@pytest.mark.parametrize("dim", [0, -3])
-def test_dim_below_one_is_refused(dim):
+@pytest.mark.parametrize("dim", [0, -3, 10**30])
+def test_a_dim_that_cannot_be_is_refused(dim):
     with pytest.raises(InputError, match=f"dim={dim}: must be at least 1"):
         JL(C, dim)
 

@@ -78,6 +78,19 @@ def test_the_classifier_of_a_file_may_be_another_or_none(model, classes, tmp_pat
         assert torch.equal(tensor, theirs[name.removeprefix("model.")]), name
 
 
+def test_a_backbone_in_a_larger_model_with_a_head_of_any_name(tmp_path):
+    state = timm.create_model("resnet18", num_classes=0).state_dict()
+    tuned = {f"net.body.{key}": tensor for key, tensor in state.items()}
+    tuned |= {"net.classifier.weight": torch.zeros(2, 512), "net.body.last.0.bias": torch.zeros(2)}
+    torch.save({"state_dict": tuned, "epoch": 3}, tmp_path / "tuned.ckpt")
+    backbone = Backbone("resnet18", weights=str(tmp_path / "tuned.ckpt"))
+    assert torch.equal(backbone.net.state_dict()["conv1.weight"], state["conv1.weight"])
+    both = tuned | {f"ema.{key}": tensor for key, tensor in state.items()}
+    torch.save(both, tmp_path / "both.pth")
+    with pytest.raises(InputError, match=r"holds several networks of this kind \(net.body., ema."):
+        Backbone("resnet18", weights=str(tmp_path / "both.pth"))
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
