@@ -85,7 +85,7 @@ class Predict(OnDevice):
         self.require("ckpt", "model.ckpt of an earlier run")
         self.require("images", "FILE, FOLDER or PATTERN")
         self.require_choice("overlays", OVERLAYS)
-        if self.watch and not Path(self.images).expanduser().is_dir():
+        if self.watch and not typed_path(self.images).is_dir():
             raise InputError(f"images={self.images}: watch=true takes an existing folder")
         for key in ("watch_settle", "watch_idle"):
             if (value := getattr(self, key)) is not None and not value > 0:
@@ -118,7 +118,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         )
     start = time.perf_counter()
     # What the lines of one folder have in common.
-    ckpt = Version.of(Path(settings.ckpt).expanduser().resolve())
+    ckpt = Version.of(typed_path(settings.ckpt).resolve())
     known = predictor.calibration
     model = {
         "ckpt": asdict(ckpt),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from padim_lit.cli.build import device_of
 from padim_lit.cli.settings import OnDevice
+from padim_lit.data.files import typed_path
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.predictor import load
 from padim_lit.deploy.server import make_app
@@ -61,7 +62,7 @@ def run(settings: Serve, folder: Path) -> None:
         threshold=settings.threshold,
         false_alarm_rate=settings.false_alarm_rate,
     )
-    card = Path(settings.ckpt).expanduser().with_name("model_card.md")
+    card = typed_path(settings.ckpt).with_name("model_card.md")
     text = card.read_text("utf-8") if card.is_file() else model_card(predictor.detector)
     app = make_app(predictor, text, int(1e6 * settings.max_mb))
     import uvicorn
