@@ -30,7 +30,7 @@ from padim_lit import JL, Backbone
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
-from padim_lit.density import DENSITIES
+from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak

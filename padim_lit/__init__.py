@@ -5,40 +5,26 @@ from typing import TYPE_CHECKING, Any
 
 from padim_lit.version import __version__
 
-if TYPE_CHECKING:
-    from padim_lit.deploy.predictor import Prediction, Predictor, load
-    from padim_lit.errors import InputError
-    from padim_lit.model.backbone import Backbone
-    from padim_lit.model.both import Both
-    from padim_lit.model.density import Density, PerPosition
-    from padim_lit.model.detector import Detector
-    from padim_lit.model.learned import NPCA, Fisher
-    from padim_lit.model.mixture import Mixture
-    from padim_lit.model.projection import JL, Identity, Orthogonal, Projection, Sparse, Subset
-    from padim_lit.padim import PaDiM
-
-__all__ = [
-    "JL",
-    "NPCA",
-    "Backbone",
-    "Both",
-    "Density",
-    "Detector",
-    "Fisher",
-    "Identity",
-    "InputError",
-    "Mixture",
-    "Orthogonal",
-    "PaDiM",
-    "PerPosition",
-    "Prediction",
-    "Predictor",
-    "Projection",
-    "Sparse",
-    "Subset",
-    "__version__",
-    "load",
-]
+if TYPE_CHECKING:  # `as` itself: to be imported from here
+    from padim_lit.deploy.predictor import Prediction as Prediction
+    from padim_lit.deploy.predictor import Predictor as Predictor
+    from padim_lit.deploy.predictor import load as load
+    from padim_lit.errors import InputError as InputError
+    from padim_lit.model.backbone import Backbone as Backbone
+    from padim_lit.model.both import Both as Both
+    from padim_lit.model.density import Density as Density
+    from padim_lit.model.density import PerPosition as PerPosition
+    from padim_lit.model.detector import Detector as Detector
+    from padim_lit.model.learned import NPCA as NPCA
+    from padim_lit.model.learned import Fisher as Fisher
+    from padim_lit.model.mixture import Mixture as Mixture
+    from padim_lit.model.projection import JL as JL
+    from padim_lit.model.projection import Identity as Identity
+    from padim_lit.model.projection import Orthogonal as Orthogonal
+    from padim_lit.model.projection import Projection as Projection
+    from padim_lit.model.projection import Sparse as Sparse
+    from padim_lit.model.projection import Subset as Subset
+    from padim_lit.padim import PaDiM as PaDiM
 
 _FILES = {
     "errors": ("InputError",),
@@ -53,6 +39,7 @@ _FILES = {
     "padim": ("PaDiM",),
 }
 _HOME = {name: file for file, names in _FILES.items() for name in names}
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,8 @@ from padim_lit.metrics import OUTSIDE_LIMIT
 FINE_SHIFT = 4
 MAX_ENTRIES = 8_000_000
 MERGED_BINS = 2048
+#: Of the intervals.
+LEVEL = 0.95
 #: Share of undefined replicates from which no interval is given.
 NAN_LIMIT = 0.05
 
@@ -85,7 +87,6 @@ class PixelHistograms:
         # For good and for defective pixels: per image, the used bins and the pixels in each.
         self._entries: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [])
         self._outside = self._pixels = self._stored = 0
-        self._dense: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self._entries[0])
@@ -100,7 +101,6 @@ class PixelHistograms:
             raise InputError(
                 f"maps {tuple(maps.shape)} and masks {tuple(masks.shape)}: must have one shape"
             )
-        self._dense = None
         for image, mask in zip(maps, masks.bool(), strict=True):
             bins = distance_bins(image)
             self._outside += int(((bins == 0) | (bins == BINS - 1)).sum())
@@ -128,9 +128,7 @@ class PixelHistograms:
         _require_images(len(self), counts)
         if self._outside > OUTSIDE_LIMIT * self._pixels:
             return torch.full((len(counts),), math.nan, dtype=torch.float64)
-        if self._dense is None:
-            self._dense = self._merge()
-        good, bad = self._dense
+        good, bad = self._merge()
         weight = counts.double().cpu()
         return _auroc(weight @ good, weight[:, self.labels] @ bad)
 
@@ -154,16 +152,21 @@ class PixelHistograms:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Mean of a − b over paired seeds, its interval, and the seeds in which a > b."""
+class Estimate:
+    """A mean difference, a standard deviation over seeds or a ratio of two, with its interval."""
 
-    mean: float
+    value: float
     low: float | None
     high: float | None
-    level: float
-    seeds: int  # with 1, the interval holds for this one draw: only images were resampled
-    wins: int
+    seeds: int  # with 1, a difference's interval is of this one draw: only images were resampled
+    wins: int = 0  # of a difference a − b, the seeds in which a > b
     why: str = ""  # why there is no interval
+
+    def side(self, border: float = 0) -> int | None:
+        """1 or −1 where the interval lies above or below, 0 where it holds it; None without one."""
+        if self.low is None or self.high is None:
+            return None
+        return (self.low > border) - (self.high < border)
 
 
 def paired_difference(
@@ -171,9 +174,9 @@ def paired_difference(
     b: ArrayLike,
     a_resamples: ArrayLike | None,
     b_resamples: ArrayLike | None,
-    level: float = 0.95,
+    level: float = LEVEL,
     seed: int = 0,
-) -> Difference:
+) -> Estimate:
     """Mean of a − b over seeds, with a percentile interval over test images and seeds together.
 
     `a` and `b` (S,) hold the same seeds in the same order, `a_resamples` and `b_resamples` (S, R)
@@ -196,8 +199,8 @@ def paired_difference(
     points = a - b
     mean, wins, seeds = float(points.mean()), int((points > 0).sum()), len(points)
 
-    def without(why: str) -> Difference:
-        return Difference(mean, None, None, level, seeds, wins, why)
+    def without(why: str) -> Estimate:
+        return Estimate(mean, None, None, seeds, wins, why)
 
     if a_resamples is None or b_resamples is None:
         return without("no resamples of the test images were kept")
@@ -218,34 +221,23 @@ def paired_difference(
         widen = t.isf(tail, seeds - 1) / norm.isf(tail) * math.sqrt(seeds / (seeds - 1))
         total = total + widen * (points[drawn].mean(axis=1) - mean)
     low, high = np.quantile(total, [tail, 1 - tail])
-    return Difference(mean, float(low), float(high), level, seeds, wins)
+    return Estimate(mean, float(low), float(high), seeds, wins)
 
 
-@dataclass(frozen=True)
-class Spread:
-    """A standard deviation over seeds, or a ratio of two, with its interval."""
-
-    value: float
-    low: float | None
-    high: float | None
-    level: float
-    seeds: int
-
-
-def seed_sd(points: ArrayLike, level: float = 0.95) -> Spread:
+def seed_sd(points: ArrayLike, level: float = LEVEL) -> Estimate:
     """Standard deviation of `points` (S,) over seeds (n − 1), with the χ² interval.
 
     It holds for this test set and for draws that are about normal; with S < 2 all is undefined.
     """
     points = _finite(points)
     if (n := len(points)) < 2:
-        return Spread(math.nan, None, None, level, n)
+        return Estimate(math.nan, None, None, n)
     sd, tail = float(points.std(ddof=1)), (1 - level) / 2
     low, high = (sd * math.sqrt((n - 1) / chi2.ppf(q, n - 1)) for q in (1 - tail, tail))
-    return Spread(sd, low, high, level, n)
+    return Estimate(sd, low, high, n)
 
 
-def spread_ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Spread:
+def spread_ratio(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
     """Ratio of the standard deviations of `a` (S,) and `b` (T,) over seeds, with the F interval.
 
     The two are taken as independent and about normal. No interval where b does not vary.
@@ -253,10 +245,10 @@ def spread_ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Spread:
     a, b = _finite(a), _finite(b)
     n, m = len(a), len(b)
     if min(n, m) < 2 or not (below := b.std(ddof=1)):
-        return Spread(math.nan, None, None, level, min(n, m))
+        return Estimate(math.nan, None, None, min(n, m))
     ratio, tail = float(a.std(ddof=1) / below), (1 - level) / 2
     low, high = (ratio / math.sqrt(f.ppf(q, n - 1, m - 1)) for q in (1 - tail, tail))
-    return Spread(ratio, low, high, level, min(n, m))
+    return Estimate(ratio, low, high, min(n, m))
 
 
 def _finite(points: ArrayLike) -> np.ndarray:

@@ -14,23 +14,24 @@ Dimensions are compared as claimed and never replaced by the nearest ones that w
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from padim_lit.analysis.bootstrap import (
-    Difference,
-    Spread,
+    LEVEL,
+    Estimate,
     paired_difference,
     seed_sd,
     spread_ratio,
 )
 from padim_lit.analysis.curve import fit_performance
+from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.sweep_results import RESAMPLED, SweepFolder, join_parts, labels
 from padim_lit.errors import InputError
 
-LEVEL = 0.95
 #: An AUROC this much lower still counts as "as good" (claims 150-for-550 and challenger).
 MARGIN = 0.005
 #: A gain below this counts as flat (claim steep-then-flat).
@@ -38,6 +39,8 @@ FLAT = 0.01
 #: "About 10×" and "3×" are met from 20 % below; more saving than claimed meets them too.
 MEMORY_RATIO, TIME_RATIO, TOLERANCE = 10, 3, 0.2
 SEEDS = "seeds=[0,1,2,3,4]"
+#: The projection that claim "challenger" sets against jl.
+CHALLENGER = "fisher"
 IMPRECISE = "not measured precisely enough"
 
 #: A projection and D.
@@ -45,13 +48,30 @@ Configuration = tuple[str, int]
 FEWER, MANY = ("jl", 150), ("subset", 550)
 
 
+Row = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Claim:
-    """One sentence that can be true or false, and where it stands."""
+    """One sentence that can be true or false, where it stands, and how it is judged.
+
+    Attributes:
+        wanted: what would have to be run.
+        cases: a flat row for each case in a sweep: "case" ("yes", "no" or "open"), "part" (what is
+            compared, as in "D = 100") and its numbers.
+        by_data: whether `_by_data` decides and not `_by_case`.
+        detection: whether random weights make it meaningless, as they do all but memory and time.
+        chance: whether the cases have intervals, which miss the truth now and then.
+    """
 
     key: str
     sentence: str
     source: str
+    wanted: str
+    cases: Callable[[SweepFolder], list[Row]]
+    by_data: bool = False
+    detection: bool = True
+    chance: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,14 +79,14 @@ class Verdict:
     """What was found: "holds", "does not hold", "holds when ..." or "not measured ...".
 
     Attributes:
-        evidence: a flat row for each case; its `case` is "yes", "no" or "open".
+        evidence: the rows of all cases; numbers that are not finite are None.
         command: what measured it, one line per sweep; what would measure it where nothing did.
     """
 
     claim: Claim
     verdict: str
     reason: str
-    evidence: list[dict[str, Any]]
+    evidence: list[Row]
     command: str
 
     @property
@@ -76,95 +96,93 @@ class Verdict:
         return next(kind for kind in kinds if self.verdict.startswith(kind))
 
 
-class Case(NamedTuple):
-    """One comparison: "yes", "no" or "open", what is compared ("D = 100"), and its numbers."""
-
-    case: str
-    part: str
-    numbers: dict[str, Any]
-
-
 class _Lacking(Exception):
     """What a sweep would need for a claim."""
 
 
-class _Test(NamedTuple):
-    """How a claim is judged: its cases in a sweep, and what would have to be run for them.
+def judge(folders: Sequence[SweepFolder]) -> list[Verdict]:
+    """A verdict for every claim, in the order of `CLAIMS`.
 
-    Attributes:
-        detection: whether random weights make it meaningless, as they do all but memory and time.
-        chance: whether the cases have intervals, which miss the truth now and then.
-        by_data: whether the challenger's rule decides (`_by_data`), which `cases` then takes too.
+    Args:
+        folders: sweeps; parts of one experiment are joined (`join_parts`).
     """
-
-    claim: Claim
-    cases: Callable[..., list[Case]]
-    wanted: str
-    detection: bool = True
-    chance: bool = True
-    by_data: bool = False
+    folders = join_parts(folders)
+    return [_verdict(claim, folders) for claim in CLAIMS.values()]
 
 
-_TESTS: list[_Test] = []
+def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
+    evidence: list[Row] = []
+    missing: list[str] = []
+    commands: dict[str, None] = {}
+    for sweep, name in zip(folders, labels(folders), strict=True):
+        try:
+            if claim.detection and str(sweep.constants.get("weights")).startswith("random"):
+                raise _Lacking("has random backbone weights, which say nothing about detection")
+            for row in claim.cases(sweep):
+                if row.get("seeds") == 1 and row["case"] == "open" and not row.get("why"):
+                    row["why"] = "one seed says nothing of other draws"
+                evidence.append(finite({"case": row["case"], "sweep": name, **row}))
+            commands[sweep.command] = None
+        except _Lacking as error:
+            missing.append(f"{name} {error}")
+    if not evidence:
+        reason = f"Not measured: {'; '.join(missing) or 'no sweep was given'}."
+        command = f"python run.py experiment=ablation {claim.wanted} {SEEDS}"
+        return Verdict(claim, "not measured", reason, [], command)
+    verdict, reason = (_by_data if claim.by_data else _by_case)(evidence)
+    if (n := len(evidence)) > 1 and claim.chance:
+        reason += (
+            f" The {n} intervals are at {LEVEL:.0%} each and not corrected for their number: "
+            f"about {n * (1 - LEVEL):.1f} of them would miss the truth by chance."
+        )
+    if missing:
+        reason += f" Left out: {'; '.join(missing)}."
+    whys = dict.fromkeys(r["why"] for r in evidence if r["case"] == "open" and r.get("why"))
+    if whys:
+        reason += f" Open because: {'; '.join(whys)}."
+    return Verdict(claim, verdict, reason, evidence, "\n".join(filter(None, commands)))
 
 
-def _claim(key: str, sentence: str, source: str, wanted: str, **how: bool) -> Callable:
-    """Make a function the test of a claim: what it returns are the claim's cases in a sweep."""
-
-    def register(cases: Callable[..., list[Case]]) -> Callable[..., list[Case]]:
-        _TESTS.append(_Test(Claim(key, sentence, source), cases, wanted, **how))
-        return cases
-
-    return register
-
-
-@_claim(
-    "same-d-image",
-    "At the same D, a JL projection beats channel selection in image AUROC.",
-    "JL report, Table 1",
-    "projs=[subset,jl] dims=[50,100,150]",
-)
-def _same_d_image(sweep: SweepFolder) -> list[Case]:
-    return _same_d(sweep, "test/image_auroc")
-
-
-@_claim(
-    "same-d-pixel",
-    "At the same D, a JL projection beats channel selection in pixel AUROC.",
-    "JL report, Table 1",
-    "projs=[subset,jl] dims=[50,100,150]",
-)
-def _same_d_pixel(sweep: SweepFolder) -> list[Case]:
-    return _same_d(sweep, "test/pixel_auroc")
-
-
-def _same_d(sweep: SweepFolder, metric: str) -> list[Case]:
+def _same_d(sweep: SweepFolder, metric: str) -> list[Row]:
     """Yes where jl − subset lies above 0 at one D, no where below; every shared D."""
     dims = _shared_dims(sweep, "jl", "subset", "needs jl and subset at the same D")
     return [_versus(sweep, ("jl", d), ("subset", d), metric, 0, f"D = {d}") for d in dims]
 
 
-@_claim(
-    "150-for-550",
-    f"150 JL dimensions do the work of 550 selected channels (AUROC lower by less than {MARGIN}).",
-    "JL report",
-    "projs=[subset,jl] dims=[150,550]",
-)
-def _fewer(sweep: SweepFolder) -> list[Case]:
+def _fewer(sweep: SweepFolder) -> list[Row]:
     """Yes where jl at 150 − subset at 550 lies above −`MARGIN`, no where below it."""
     _require(sweep, FEWER, MANY)
     return [_versus(sweep, FEWER, MANY, m, -MARGIN, _short(m)) for m in RESAMPLED]
 
 
-@_claim(
-    "savings",
-    "150 JL dimensions instead of 550 channels save about 10× memory and 3× inference time.",
-    "JL report",
-    "projs=[subset,jl] dims=[150,550]",
-    detection=False,
-    chance=False,
-)
-def _savings(sweep: SweepFolder) -> list[Case]:
+def _challenger(sweep: SweepFolder) -> list[Row]:
+    """Yes where challenger − jl lies above 0, no where below; both metrics, shared D ≤ 100."""
+    lacking = f"needs jl and {CHALLENGER} at the same D ≤ 100"
+    dims = _shared_dims(sweep, "jl", CHALLENGER, lacking, most=100)
+    return [
+        _versus(sweep, (CHALLENGER, d), ("jl", d), m, 0, f"D = {d}, {_short(m)}")
+        for m in RESAMPLED
+        for d in dims
+    ]
+
+
+def _versus(
+    sweep: SweepFolder, a: Configuration, b: Configuration, metric: str, border: float, part: str
+) -> Row:
+    """Whether a − b lies above `border`, over paired seeds."""
+    comparison = f"{a[0]} at {a[1]} − {b[0]} at {b[1]}"
+    row = {"case": "open", "part": part, "metric": metric, "comparison": comparison, "dim": a[1]}
+    if not (seeds := sweep.shared_seeds(a, b)):
+        return row | _numbers(Estimate(math.nan, None, None, 0, why="no seed in common"))
+    for name, x in (("a", a), ("b", b)):
+        row[name] = sweep.points(*x, metric, seeds).mean()
+    found = sweep.difference(a, b, metric)
+    if len(seeds) > 1:
+        row["case"] = _beyond(found, border)
+    return row | _numbers(found)
+
+
+def _savings(sweep: SweepFolder) -> list[Row]:
     """Yes where subset at 550 costs at least 0.8 × the claimed ratio of jl at 150.
 
     Memory is `state_bytes`; time counts scoring alone and, as a case of its own, with the backbone.
@@ -180,78 +198,52 @@ def _savings(sweep: SweepFolder) -> list[Case]:
     ):
         one, many = (sum(sweep.points(*x, c, seeds) for c in columns) for x in (FEWER, MANY))
         ratios = many / one
-        numbers = {
-            "ratio": _known(float(np.median(ratios))),
-            "low": _known(float(ratios.min())),
-            "high": _known(float(ratios.max())),
-            "claimed": claimed,
-            "seeds": len(seeds),
-            "jl_150": _known(float(np.median(one))),
-            "subset_550": _known(float(np.median(many))),
-            "columns": " + ".join(columns),
-        }
-        if numbers["ratio"] is None:
+        middle = np.median(ratios)
+        row = {"case": _side(middle >= claimed * (1 - TOLERANCE)), "part": part}
+        row["ratio"] = {"value": middle, "low": ratios.min(), "high": ratios.max()}
+        row |= {"claimed": claimed, "seeds": len(seeds)}
+        row |= {"jl_150": np.median(one), "subset_550": np.median(many)}
+        row["columns"] = " + ".join(columns)
+        if np.isnan(middle):
             # Half a ratio says nothing.
-            why = f"no {' or '.join(columns)} in sweep.csv"
-            numbers |= {"jl_150": None, "subset_550": None, "why": why}
-        enough = numbers["ratio"] is not None and numbers["ratio"] >= claimed * (1 - TOLERANCE)
-        found.append(Case("open" if "why" in numbers else _side(enough), part, numbers))
+            row |= {"case": "open", "jl_150": None, "subset_550": None}
+            row["why"] = f"no {' or '.join(columns)} in sweep.csv"
+        found.append(row)
     return found
 
 
-@_claim(
-    "steep-then-flat",
-    "JL's detection rises steeply from 50 to 200 dimensions and then flattens.",
-    "JL report, Figure 3",
-    "projs=[jl] dims=[50,200,550]",
-)
-def _steep_then_flat(sweep: SweepFolder) -> list[Case]:
+def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
     """Of jl: yes where all three intervals agree, no where one contradicts.
 
     The gain 50 → 200 lies above 0; per dimension it exceeds that of 200 → 550; and the gain
     200 → 550 lies below `FLAT`.
     """
-    points = [("jl", d) for d in (50, 200, 550)]
-    seeds = _require(sweep, *points)
-    return [_bend(sweep, metric, points, seeds) for metric in RESAMPLED]
+    low, middle, high = places = [("jl", d) for d in (50, 200, 550)]
+    seeds = _require(sweep, *places)
+    found = []
+    for metric in RESAMPLED:
+        early = sweep.difference(middle, low, metric, seeds)
+        late = sweep.difference(high, middle, metric, seeds)
+        y = [sweep.points(*x, metric, seeds) for x in places]
+        r = [sweep.resamples(*x, metric, seeds) for x in places]
+        kept = all(values is not None for values in r)
+        gains = [((at[1] - at[0]) / 150, (at[2] - at[1]) / 350) for at in (y, *[r] * kept)]
+        bend = paired_difference(*gains[0], *(gains[1] if kept else (None, None)))
+        case = "open"
+        if early.low is not None and late.low is not None and len(seeds) > 1:
+            if early.low > 0 and bend.low > 0 and late.high < FLAT:
+                case = "yes"
+            elif early.high <= 0 or bend.high <= 0 or late.low >= FLAT:
+                case = "no"
+        row = {"case": case, "part": _short(metric), "metric": metric}
+        row["comparison"] = "jl: gain 50 → 200 against 200 → 550, per dimension"
+        row |= _numbers(bend)
+        row |= {"early_gain": _interval(early), "late_gain": _interval(late)}
+        found.append(row)
+    return found
 
 
-def _bend(
-    sweep: SweepFolder, metric: str, configurations: list[Configuration], seeds: list[int]
-) -> Case:
-    y = [sweep.points(*x, metric, seeds) for x in configurations]
-    r = [sweep.resamples(*x, metric, seeds) for x in configurations]
-    kept = all(values is not None for values in r)
-
-    def difference(gains: Callable[[list[Any]], tuple[Any, Any]]) -> Difference:
-        a, b = gains(y)
-        a_resamples, b_resamples = gains(r) if kept else (None, None)
-        return paired_difference(a, b, a_resamples, b_resamples, LEVEL)
-
-    early = difference(lambda at: (at[1] - at[0], np.zeros_like(at[0])))
-    late = difference(lambda at: (at[2] - at[1], np.zeros_like(at[0])))
-    bend = difference(lambda at: ((at[1] - at[0]) / 150, (at[2] - at[1]) / 350))
-    case = "open"
-    if early.low is not None and late.low is not None and len(seeds) > 1:
-        if early.low > 0 and bend.low > 0 and late.high < FLAT:
-            case = "yes"
-        elif early.high <= 0 or bend.high <= 0 or late.low >= FLAT:
-            case = "no"
-    comparison = "jl: gain 50 → 200 against 200 → 550, per dimension"
-    numbers = {"metric": metric, "comparison": comparison, **_numbers(bend)}
-    for word, gained in (("early", early), ("late", late)):
-        numbers |= _interval(f"{word}_gain", gained.mean, gained, f"{word}_")
-    return Case(case, _short(metric), numbers)
-
-
-@_claim(
-    "eq15",
-    "y(x) = 2pk/(√(q/x) + k) + 1 − p, fitted up to D = 200, predicts AUROC beyond.",
-    "JL report, eq. 15 and Figure 2",
-    "projs=[jl] dims=[50,100,150,200,300,400,550]",
-    chance=False,
-)
-def _eq15(sweep: SweepFolder) -> list[Case]:
+def _eq15(sweep: SweepFolder) -> list[Row]:
     """Of jl: yes where eq. 15 misses by less than the spread and than "as at 200" does.
 
     Eq. 15 is fitted to the seeds' means at D ≤ 200, 200 among them, at four D or more. Its root
@@ -268,41 +260,33 @@ def _eq15(sweep: SweepFolder) -> list[Case]:
     return [_predict(sweep, metric, below, beyond) for metric in RESAMPLED]
 
 
-def _predict(sweep: SweepFolder, metric: str, below: list[int], beyond: list[int]) -> Case:
-    dims, part = below + beyond, _short(metric)
-    seeds = sweep.shared_seeds(*(("jl", d) for d in dims))
-    y = {d: sweep.points("jl", d, metric, seeds) for d in dims}
-    numbers: dict[str, Any] = {"metric": metric, "fitted": _list(below), "predicted": _list(beyond)}
-    numbers["seeds"] = len(seeds)
+def _predict(sweep: SweepFolder, metric: str, below: list[int], beyond: list[int]) -> Row:
+    seeds = sweep.shared_seeds(*(("jl", d) for d in below + beyond))
+    y = {d: sweep.points("jl", d, metric, seeds) for d in below + beyond}
+    row: Row = {"case": "open", "part": _short(metric), "metric": metric, "fitted": _list(below)}
+    row |= {"predicted": _list(beyond), "seeds": len(seeds)}
     if len(seeds) < 2 or not np.isfinite(list(y.values())).all():
-        why = "fewer than two seeds at all D, or an undefined metric"
-        return Case("open", part, numbers | {"why": why})
+        return row | {"why": "fewer than two seeds at all D, or an undefined metric"}
     try:
         fit = fit_performance(np.array(below, float), np.array([y[d].mean() for d in below]))
     except InputError as error:
-        return Case("open", part, numbers | {"why": str(error)})
+        return row | {"why": str(error)}
 
     def rmse(guess: Any) -> float:
         return float(np.sqrt(np.mean((guess - np.array([y[d].mean() for d in beyond])) ** 2)))
 
     sd, unchanged = float(np.sqrt(np.mean([y[d].var(ddof=1) for d in beyond]))), rmse(y[200].mean())
     # Of q and k only q/k² shapes the curve (divide eq. 15's fraction by k); it is where y meets 1.
-    numbers |= {"rmse": None, "rmse_as_at_200": unchanged, "sd_over_seeds": sd}
-    numbers |= {"p": float(fit.p), "q_over_k2": _known(fit.limit)}
+    row |= {"rmse": None, "rmse_as_at_200": unchanged, "sd_over_seeds": sd}
+    row |= {"p": float(fit.p), "q_over_k2": fit.limit}
     if not max(beyond) < fit.limit:
         ends = f"eq. 15 as fitted ends at D = q/k² = {fit.limit:.0f}, so it predicts nothing beyond"
-        return Case("no", part, numbers | {"why": ends})
-    numbers["rmse"] = rmse(fit(np.array(beyond, float)))
-    return Case(_side(numbers["rmse"] <= sd and numbers["rmse"] < unchanged), part, numbers)
+        return row | {"case": "no", "why": ends}
+    row["rmse"] = rmse(fit(np.array(beyond, float)))
+    return row | {"case": _side(row["rmse"] <= sd and row["rmse"] < unchanged)}
 
 
-@_claim(
-    "seed-spread",
-    "A random selection's AUROC varies more from seed to seed than a JL projection's.",
-    "issue 3",
-    "projs=[subset,jl] dims=[50,100]",
-)
-def _seed_spread(sweep: SweepFolder) -> list[Case]:
+def _seed_spread(sweep: SweepFolder) -> list[Row]:
     """Yes where the ratio of the sds over seeds, subset's to jl's, lies above 1."""
     lacking = "needs jl and subset at the same D with two seeds or more"
     dims = _shared_dims(sweep, "jl", "subset", lacking, seeds=2)
@@ -310,94 +294,16 @@ def _seed_spread(sweep: SweepFolder) -> list[Case]:
     for metric in RESAMPLED:
         for d in dims:
             points = {proj: sweep.points(proj, d, metric) for proj in ("subset", "jl")}
-            ratio = spread_ratio(points["subset"], points["jl"], LEVEL)
-            comparison = f"sd of subset / sd of jl at {d}"
-            numbers = {"metric": metric, "dim": d, "comparison": comparison}
-            numbers |= _interval("ratio", ratio.value, ratio)
-            numbers |= {"level": LEVEL, "seeds": ratio.seeds}
-            for proj, y in points.items():
-                sd = seed_sd(y, LEVEL)
-                numbers |= _interval(f"{proj}_sd", sd.value, sd, f"{proj}_")
-            found.append(Case(_beyond(ratio, 1), f"D = {d}, {_short(metric)}", numbers))
+            ratio = spread_ratio(points["subset"], points["jl"])
+            row = {"case": _beyond(ratio, 1), "part": f"D = {d}, {_short(metric)}"}
+            row |= {"metric": metric, "dim": d, "comparison": f"sd of subset / sd of jl at {d}"}
+            row |= {"ratio": _interval(ratio), "seeds": ratio.seeds}
+            row |= {f"{proj}_sd": _interval(seed_sd(y)) for proj, y in points.items()}
+            found.append(row)
     return found
 
 
-@_claim(
-    "challenger",
-    "Up to D = 100, {challenger} is at least as good as JL on every dataset "
-    f"(AUROC lower by less than {MARGIN}) and better on most.",
-    "issue 3",
-    "projs=[jl,{challenger}] dims=[50,100]",
-    by_data=True,
-)
-def _challenger(sweep: SweepFolder, challenger: str) -> list[Case]:
-    """Yes where challenger − jl lies above 0, no where below; both metrics, shared D ≤ 100."""
-    lacking = f"needs jl and {challenger} at the same D ≤ 100"
-    dims = _shared_dims(sweep, "jl", challenger, lacking, most=100)
-    return [
-        _versus(sweep, (challenger, d), ("jl", d), m, 0, f"D = {d}, {_short(m)}")
-        for m in RESAMPLED
-        for d in dims
-    ]
-
-
-CLAIMS = {test.claim.key: test.claim for test in _TESTS}
-
-
-def judge(folders: Sequence[SweepFolder], challenger: str = "fisher") -> list[Verdict]:
-    """A verdict for every claim, in the order of `CLAIMS`.
-
-    Args:
-        folders: sweeps; parts of one experiment are joined (`join_parts`).
-        challenger: the projection that claim "challenger" sets against jl.
-    """
-    folders = join_parts(folders)
-    return [_verdict(test, folders, challenger) for test in _TESTS]
-
-
-def _verdict(test: _Test, folders: Sequence[SweepFolder], challenger: str) -> Verdict:
-    claim = replace(test.claim, sentence=test.claim.sentence.format(challenger=challenger))
-    against = [challenger] if test.by_data else []
-    evidence: list[dict[str, Any]] = []
-    missing: list[str] = []
-    commands: dict[str, None] = {}
-    for sweep, name in zip(folders, labels(folders), strict=True):
-        try:
-            if test.detection and str(sweep.constants.get("weights")).startswith("random"):
-                raise _Lacking("has random backbone weights, which say nothing about detection")
-            evidence += [_evidence(sweep, name, case) for case in test.cases(sweep, *against)]
-            commands[sweep.command] = None
-        except _Lacking as error:
-            missing.append(f"{name} {error}")
-    if not evidence:
-        reason = f"Not measured: {'; '.join(missing) or 'no sweep was given'}."
-        wanted = test.wanted.format(challenger=challenger)
-        command = f"python run.py experiment=ablation {wanted} {SEEDS}"
-        return Verdict(claim, "not measured", reason, [], command)
-    verdict, reason = _by_data(evidence, *against) if test.by_data else _by_case(evidence)
-    if (n := len(evidence)) > 1 and test.chance:
-        reason += (
-            f" The {n} intervals are at {LEVEL:.0%} each and not corrected for their number: "
-            f"about {n * (1 - LEVEL):.1f} of them would miss the truth by chance."
-        )
-    if missing:
-        reason += f" Left out: {'; '.join(missing)}."
-    whys = dict.fromkeys(r["why"] for r in evidence if r["case"] == "open" and r.get("why"))
-    if whys:
-        reason += f" Open because: {'; '.join(whys)}."
-    return Verdict(claim, verdict, reason, evidence, "\n".join(filter(None, commands)))
-
-
-def _evidence(sweep: SweepFolder, name: str, found: Case) -> dict[str, Any]:
-    case, part, numbers = found
-    row = {"case": case, "sweep": name, "data": sweep.data, "backbone": sweep.backbone}
-    row |= {"part": part, **numbers}
-    if row.get("seeds") == 1 and case == "open" and not row.get("why"):
-        row["why"] = "one seed says nothing of other draws"
-    return row | {"folder": str(sweep.path)}
-
-
-def _by_case(evidence: list[dict[str, Any]]) -> tuple[str, str]:
+def _by_case(evidence: list[Row]) -> tuple[str, str]:
     """Verdict and reason by the module's rule."""
     cases = [row["case"] for row in evidence]
     count = {side: cases.count(side) for side in ("yes", "no", "open")}
@@ -413,7 +319,7 @@ def _by_case(evidence: list[dict[str, Any]]) -> tuple[str, str]:
     )
 
 
-def _by_data(evidence: list[dict[str, Any]], challenger: str) -> tuple[str, str]:
+def _by_data(evidence: list[Row]) -> tuple[str, str]:
     """Verdict and reason of the claim that is judged by dataset.
 
     A sweep is *as good* if every difference lies above −`MARGIN`, *better* if moreover most lie
@@ -425,7 +331,8 @@ def _by_data(evidence: list[dict[str, Any]], challenger: str) -> tuple[str, str]
     for name in dict.fromkeys(row["sweep"] for row in evidence):
         mine = [row for row in evidence if row["sweep"] == name]
         cases = [row["case"] for row in mine]
-        if all(r["low"] is not None and r["low"] > -MARGIN and r["seeds"] > 1 for r in mine):
+        lows = [row["difference"]["low"] for row in mine if row["seeds"] > 1]
+        if len(lows) == len(mine) and all(low is not None and low > -MARGIN for low in lows):
             states[name] = "better" if cases.count("yes") > len(mine) / 2 else "as good"
         else:
             states[name] = "worse" if "no" in cases else "open"
@@ -440,10 +347,10 @@ def _by_data(evidence: list[dict[str, Any]], challenger: str) -> tuple[str, str]
     else:
         verdict = "does not hold" if held or "worse" in found else IMPRECISE
     counts = ", ".join(f"{found.count(s)} {s}" for s in ("better", "as good", "worse", "open"))
-    return verdict, f"{challenger} against jl by dataset: {counts}, of {len(states)}."
+    return verdict, f"{CHALLENGER} against jl by dataset: {counts}, of {len(states)}."
 
 
-def _when(evidence: list[dict[str, Any]]) -> str:
+def _when(evidence: list[Row]) -> str:
     """The cases that are yes, by data: "the data is a (D = 50, 100); b (all compared)"."""
     words = []
     for name in dict.fromkeys(row["sweep"] for row in evidence if row["case"] == "yes"):
@@ -454,50 +361,21 @@ def _when(evidence: list[dict[str, Any]]) -> str:
     return f"the data is {'; '.join(words)}"
 
 
-def _versus(
-    sweep: SweepFolder, a: Configuration, b: Configuration, metric: str, border: float, part: str
-) -> Case:
-    """Whether a − b lies above `border`, over paired seeds."""
-    numbers: dict[str, Any] = {
-        "metric": metric,
-        "comparison": f"{a[0]} at {a[1]} − {b[0]} at {b[1]}",
-        "dim": a[1],
-        "other_dim": b[1],
-        "border": border,
-    }
-    if not (seeds := sweep.shared_seeds(a, b)):
-        empty = Difference(math.nan, None, None, LEVEL, 0, 0, "no seed in common")
-        return Case("open", part, numbers | _numbers(empty))
-    for name, x in (("a", a), ("b", b)):
-        numbers[name] = _known(float(sweep.points(*x, metric, seeds).mean()))
-    found = sweep.difference(a, b, metric, LEVEL)
-    case = _beyond(found, border) if len(seeds) > 1 else "open"
-    return Case(case, part, numbers | _numbers(found))
-
-
-def _beyond(found: Difference | Spread, border: float) -> str:
-    if found.low is None or found.high is None:
-        return "open"
-    return "yes" if found.low > border else "no" if found.high < border else "open"
+def _beyond(found: Estimate, border: float) -> str:
+    return {1: "yes", -1: "no"}.get(found.side(border), "open")
 
 
 def _side(true: bool) -> str:
     return "yes" if true else "no"
 
 
-def _numbers(difference: Difference) -> dict[str, Any]:
-    numbers = asdict(difference)
-    return {"difference": _known(numbers.pop("mean")), **numbers}
+def _numbers(found: Estimate) -> Row:
+    about = {"seeds": found.seeds, "wins": found.wins, "why": found.why}
+    return {"difference": _interval(found), **about}
 
 
-def _interval(
-    name: str, value: float, found: Difference | Spread, prefix: str = ""
-) -> dict[str, Any]:
-    return {name: _known(value), f"{prefix}low": found.low, f"{prefix}high": found.high}
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _interval(found: Estimate) -> dict[str, float | None]:
+    return {"value": found.value, "low": found.low, "high": found.high}
 
 
 def _shared_dims(
@@ -530,3 +408,70 @@ def _short(metric: str) -> str:
 
 def _list(values: Sequence[int]) -> str:
     return ", ".join(map(str, values)) or "none"
+
+
+_CLAIMS = (
+    Claim(
+        "same-d-image",
+        "At the same D, a JL projection beats channel selection in image AUROC.",
+        "JL report, Table 1",
+        "projs=[subset,jl] dims=[50,100,150]",
+        partial(_same_d, metric="test/image_auroc"),
+    ),
+    Claim(
+        "same-d-pixel",
+        "At the same D, a JL projection beats channel selection in pixel AUROC.",
+        "JL report, Table 1",
+        "projs=[subset,jl] dims=[50,100,150]",
+        partial(_same_d, metric="test/pixel_auroc"),
+    ),
+    Claim(
+        "150-for-550",
+        "150 JL dimensions do the work of 550 selected channels "
+        f"(AUROC lower by less than {MARGIN}).",
+        "JL report",
+        "projs=[subset,jl] dims=[150,550]",
+        _fewer,
+    ),
+    Claim(
+        "savings",
+        "150 JL dimensions instead of 550 channels save about 10× memory and 3× inference time.",
+        "JL report",
+        "projs=[subset,jl] dims=[150,550]",
+        _savings,
+        detection=False,
+        chance=False,
+    ),
+    Claim(
+        "steep-then-flat",
+        "JL's detection rises steeply from 50 to 200 dimensions and then flattens.",
+        "JL report, Figure 3",
+        "projs=[jl] dims=[50,200,550]",
+        _steep_then_flat,
+    ),
+    Claim(
+        "eq15",
+        "y(x) = 2pk/(√(q/x) + k) + 1 − p, fitted up to D = 200, predicts AUROC beyond.",
+        "JL report, eq. 15 and Figure 2",
+        "projs=[jl] dims=[50,100,150,200,300,400,550]",
+        _eq15,
+        chance=False,
+    ),
+    Claim(
+        "seed-spread",
+        "A random selection's AUROC varies more from seed to seed than a JL projection's.",
+        "issue 3",
+        "projs=[subset,jl] dims=[50,100]",
+        _seed_spread,
+    ),
+    Claim(
+        "challenger",
+        f"Up to D = 100, {CHALLENGER} is at least as good as JL on every dataset "
+        f"(AUROC lower by less than {MARGIN}) and better on most.",
+        "issue 3",
+        f"projs=[jl,{CHALLENGER}] dims=[50,100]",
+        _challenger,
+        by_data=True,
+    ),
+)
+CLAIMS = {claim.key: claim for claim in _CLAIMS}

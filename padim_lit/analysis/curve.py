@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 from scipy.stats import t
 
+from padim_lit.analysis.bootstrap import LEVEL
 from padim_lit.errors import InputError
 
 # Above this standard deviation of ln(q/k²) the data do not say where the curve ends.
@@ -24,11 +25,9 @@ class Fit:
     Attributes:
         p: the share of detection that the projection can cost.
         limit: q/k², the dimension at which y = 1: the upper end of the domain.
-        covariance: (2,2) of p and ln(limit); from the residuals, or from `sd` where it was given.
+        covariance: (2,2) of p and ln(limit), from the residuals.
         rmse, r_squared: of the fit.
         points: how many were fitted.
-        outside: how many of them lie beyond `limit`, where eq. 15 claims nothing.
-        dof: points less 2.
     """
 
     p: float
@@ -37,8 +36,6 @@ class Fit:
     rmse: float
     r_squared: float
     points: int
-    outside: int
-    dof: int
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
         """y at x, also beyond the domain, as the formula goes on."""
@@ -49,40 +46,34 @@ class Fit:
         """Whether the points say where the curve ends; on a flat curve p and limit trade off."""
         return bool(np.sqrt(self.covariance[1, 1]) < IDENTIFIABLE)
 
-    def band(self, x: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    def band(self, x: ArrayLike, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
         """Pointwise confidence band of the curve (delta method, Student's t)."""
         x = np.asarray(x, float)
         gradient = _gradient(x, self.p, math.log(self.limit))
         variance = np.einsum("...i,ij,...j->...", gradient, self.covariance, gradient)
-        half = t.ppf((1 + level) / 2, self.dof) * np.sqrt(np.maximum(variance, 0))
+        half = t.ppf((1 + level) / 2, self.points - 2) * np.sqrt(np.maximum(variance, 0))
         return self(x) - half, self(x) + half
 
 
-def fit_performance(x: ArrayLike, y: ArrayLike, sd: ArrayLike | None = None) -> Fit:
-    """Least squares of eq. 15 through the points (x, y).
-
-    Args:
-        x: dimensions.
-        y: detection performance, such as AUROC.
-        sd: standard deviation of each y, as weights; then the covariance comes from them.
+def fit_performance(x: ArrayLike, y: ArrayLike) -> Fit:
+    """Least squares of eq. 15 through the points (x, y): dimensions and detection, such as AUROC.
 
     Raises:
         InputError: fewer than four different dimensions, or points that cannot be used.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
-    weight = np.ones_like(y) if sd is None else 1 / np.asarray(sd, float)
-    if x.shape != y.shape or weight.shape != y.shape or x.ndim != 1:
+    if x.shape != y.shape or x.ndim != 1:
         raise InputError(f"x {x.shape}, y {y.shape}: give one value of each for every point")
-    if not (np.isfinite(x) & np.isfinite(y) & np.isfinite(weight) & (x > 0)).all():
-        raise InputError("points to fit must be finite, dimensions and sd above 0")
+    if not (np.isfinite(x) & np.isfinite(y) & (x > 0)).all():
+        raise InputError("points to fit must be finite, dimensions above 0")
     if len(np.unique(x)) < 4:
         raise InputError(f"{len(np.unique(x))} dimensions: a fit of eq. 15 needs at least 4")
 
     def residuals(parameters: np.ndarray) -> np.ndarray:
-        return weight * (_curve(x, *parameters) - y)
+        return _curve(x, *parameters) - y
 
     def jacobian(parameters: np.ndarray) -> np.ndarray:
-        return weight[:, None] * _gradient(x, *parameters)
+        return _gradient(x, *parameters)
 
     # Several starts, because a flat stretch has local minima; the same ones each time.
     middle = math.log(np.median(x))
@@ -92,7 +83,7 @@ def fit_performance(x: ArrayLike, y: ArrayLike, sd: ArrayLike | None = None) -> 
     best = min(found, key=lambda result: result.cost)
     p, log_limit = best.x
     error = _curve(x, p, log_limit) - y
-    scale = 1.0 if sd is not None else 2 * best.cost / (len(x) - 2)
+    scale = 2 * best.cost / (len(x) - 2)
     total = ((y - y.mean()) ** 2).sum()
     return Fit(
         p=float(p),
@@ -101,8 +92,6 @@ def fit_performance(x: ArrayLike, y: ArrayLike, sd: ArrayLike | None = None) -> 
         rmse=float(np.sqrt((error**2).mean())),
         r_squared=float(1 - (error**2).sum() / total) if total > 0 else math.nan,
         points=len(x),
-        outside=int((x >= math.exp(log_limit)).sum()),
-        dof=len(x) - 2,
     )
 
 

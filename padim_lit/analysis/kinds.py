@@ -27,25 +27,23 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.nda
     Raises:
         InputError: the folder holds no image scores.
     """
-    scores = folder.scores
-    if scores is None:
-        raise InputError(f"{folder.path} has neither scores.npz nor its jobs' predictions.csv")
-    kinds, counted = np.array(scores.kind), scores.count_image
+    measured = [(proj, dim) for proj in folder.projs for dim in folder.dims_of(proj)]
+    by_seed = {key: folder.image_scores(*key) for key in measured}
+    if (images := folder.scores) is None or any(values is None for values in by_seed.values()):
+        raise InputError(
+            f"{folder.path} has neither scores.npz nor its jobs' predictions.csv with all "
+            "configurations; run the ablation again"
+        )
+    kinds, counted = np.array(images.kind), images.count_image
     found: dict[str, dict[tuple[str, int], np.ndarray]] = {}
     for kind in sorted(set(kinds[counted]) - {GOOD}):
         chosen = counted & ((kinds == kind) | (kinds == GOOD))
-        labels = torch.from_numpy(scores.label[chosen])
-        once = torch.ones(1, int(chosen.sum()))
+        labels, once = torch.from_numpy(images.label[chosen]), torch.ones(1, int(chosen.sum()))
         found[kind] = {
-            (proj, dim): np.array(
-                [
-                    image_auroc(torch.from_numpy(scores.scores[name][chosen]), labels, once).item()
-                    for seed in folder.seeds_of(proj, dim)
-                    for name in [f"{proj}-{dim}-{seed}"]
-                ]
+            key: np.array(
+                [image_auroc(torch.from_numpy(s[chosen]), labels, once).item() for s in v]
             )
-            for proj in folder.projs
-            for dim in folder.dims_of(proj)
+            for key, v in by_seed.items()
         }
     return found
 
@@ -59,19 +57,16 @@ def kinds_table(folder: SweepFolder) -> Table:
     table.add_column("dim", justify="right")
     for kind in found:
         table.add_column(Text(f"{kind}\n{(kinds == kind).sum()} images"), justify="right")
-    for proj in folder.projs:
-        for dim in folder.dims_of(proj):
-            cells = [mean_and_sd(found[kind][proj, dim], 3) for kind in found]
-            table.add_row(Text(proj), str(dim), *cells)
+    for proj, dim in next(iter(found.values()), ()):
+        cells = [mean_and_sd(by_key[proj, dim], 3) for by_key in found.values()]
+        table.add_row(Text(proj), str(dim), *cells)
     return table
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Print a table for each ablation in or below the folders; one line for an error."""
     parser = Parser("padim_lit.analysis.kinds", "Image AUROC of each kind of defect.")
-    parser.add_argument(
-        "folders", nargs="+", metavar="SWEEP_DIR", help="folders with ablations, at any depth"
-    )
+    parser.take_folders("SWEEP_DIR", "ablations")
     given = parser.parse_args(words)
     run(lambda: _print(given.folders))
 

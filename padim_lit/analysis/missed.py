@@ -37,18 +37,13 @@ def missed(sweep: SweepFolder, proj: str, dim: int) -> Missed | None:
     good, bad = (scores.count_image & (scores.label == label) for label in (0, 1))
     if not good.any() or not bad.any():
         return None
-    keys = [f"{proj}-{dim}-{seed}" for seed in sweep.seeds_of(proj, dim)]
     counts = [sweep.points(proj, dim, f"test/{name}") for name in ("misses", "false_alarms")]
     own = bool(np.isfinite(counts).all())
     if not own:
-        if not set(keys) <= scores.scores.keys():
+        if (values := sweep.image_scores(proj, dim)) is None:
             return None
-        allowed = int(RATE * good.sum())
-        values = [scores.scores[key] for key in keys]
         # Defective is what scores above the highest good image that must not alarm.
-        tops = [np.sort(score[good])[-1 - allowed] for score in values]
-        pairs = list(zip(values, tops, strict=True))
-        counts = [[(s[bad] <= top).sum() for s, top in pairs],
-                  [(s[good] > top).sum() for s, top in pairs]]  # fmt: skip
+        tops = np.sort(values[:, good])[:, -1 - int(RATE * good.sum()), None]
+        counts = [(values[:, bad] <= tops).sum(axis=1), (values[:, good] > tops).sum(axis=1)]
     misses, alarms = (float(np.mean(count)) for count in counts)
     return Missed(misses, int(bad.sum()), alarms, int(good.sum()), own)

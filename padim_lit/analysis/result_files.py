@@ -80,6 +80,24 @@ class Job:
         return self.name.partition("/")[0]
 
 
+def find(paths: Iterable[str | os.PathLike], *names: str) -> list[Path]:
+    """Every file of one of the names in or below the folders `paths`, each once, "2" before "10".
+
+    A name may have a folder in front, "heatmaps/overview.png".
+
+    Raises:
+        InputError: a path is no folder.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise InputError(f"{path} is no folder; give folders of results, such as outputs/")
+        files = [file for name in names for file in path.rglob(name) if file.is_file()]
+        for file in sorted(files, key=natural):
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
 def collect(sweep_dir: str | os.PathLike) -> list[Job]:
     """Read the job folders in ``sweep_dir``, "2" before "10".
 
@@ -230,6 +248,17 @@ def typed_command(folder: Path) -> str:
         raise unreadable(many, "no list of hydra.overrides.task") from error
 
 
+def finite(value: Any) -> Any:
+    """`value` with every number that is not finite made None, down to the last list."""
+    if isinstance(value, dict):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def natural(path: str | os.PathLike) -> list[tuple[int, int, str]]:
     """A key that sorts "2" before "10"."""
     # Numbers and words carry a rank of their own: Python does not compare int with str.
@@ -267,25 +296,26 @@ def require(
     Raises:
         InputError: a value is of another type; it names `where`.
     """
-    kinds = {
-        "a text": (texts, lambda value: isinstance(value, str) and value),
-        # Whole numbers as NumPy and pandas hold them: JSON knows no limit.
-        "a whole number": (whole, lambda value: type(value) is int and abs(value) < 2**63),
-        "a finite number": (
-            numbers,
-            lambda value: (
-                value is None
-                or (type(value) is float and math.isfinite(value))
-                or (type(value) is int and abs(value) < 2**63)
-            ),
-        ),
-    }
     if not isinstance(row, dict):
         raise InputError(f"{where} is no JSON object; run the job again")
-    for kind, (keys, fits) in kinds.items():
+    kinds = {"a text": _is_text, "a whole number": _is_whole, "a finite number": _may_be_number}
+    for (kind, fits), keys in zip(kinds.items(), (texts, whole, numbers), strict=True):
         for key in keys:
             if not fits(value := row.get(key)):
                 raise InputError(f"{where}: {key}={value!r} must be {kind}; run the job again")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_whole(value: Any) -> bool:
+    # As NumPy and pandas hold them: JSON knows no limit.
+    return type(value) is int and abs(value) < 2**63
+
+
+def _may_be_number(value: Any) -> bool:
+    return value is None or _is_whole(value) or (type(value) is float and math.isfinite(value))
 
 
 def load_arrays(file: Path, most: int = MOST_BYTES) -> dict[str, np.ndarray]:

@@ -119,40 +119,32 @@ def _right(k: np.ndarray) -> float:
     return float((k > 0).mean() + (k == 0).mean() / 2)
 
 
-def separations(folder: SweepFolder) -> dict[tuple[str, int], list[Separation]]:
-    """By (projection, D), one for each seed; image scores are the distances.
+def mean_separations(folder: SweepFolder) -> list[dict[str, Any]]:
+    """A row for each projection and D, means over seeds; "q" is ε²D (eq. 14).
+
+    Image scores are the distances.
 
     Raises:
         InputError: the folder holds no image scores, or none of proj=identity.
     """
-    scores = folder.scores
-    if scores is None or BEFORE not in folder.projs or len(folder.projs) < 2:
+    both = BEFORE in folder.projs and len(folder.projs) > 1
+    if not both or (scores := folder.scores) is None:
         raise InputError(
             f"{folder.path} lacks scores.npz or proj={BEFORE}; run experiment=ablation "
             f"projs=[{BEFORE},jl] and give its folder"
         )
-    (row,) = [row for row in folder.rows if row.proj == BEFORE][:1]
-    good, defective = (scores.count_image & (scores.label == label) for label in (0, 1))
+    before = next(row for row in folder.rows if row.proj == BEFORE)
+    kinds = [scores.count_image & (scores.label == label) for label in (0, 1)]
     found: dict[tuple[str, int], list[Separation]] = {}
-    for other in folder.rows:
-        if other.proj != BEFORE:
-            pair = [scores.scores[key][which] for key in (row.key, other.key) for which in
-                    (good, defective)]  # fmt: skip
-            found.setdefault((other.proj, other.dim), []).append(separation(*pair))
-    return found
-
-
-def mean_separations(folder: SweepFolder) -> list[dict[str, Any]]:
-    """A row for each projection and D, means over seeds; "q" is ε²D (eq. 14).
-
-    Raises:
-        InputError: see `separations`.
-    """
+    for row in folder.rows:
+        if row.proj != BEFORE:
+            distances = [scores.scores[r.key][kind] for r in (before, row) for kind in kinds]
+            found.setdefault((row.proj, row.dim), []).append(separation(*distances))
     return [
         {"proj": proj, "dim": dim, "before": seeds[0].auroc, "k": seeds[0].k.tolist()}
         | {name: fmean(getattr(one, name) for one in seeds) for name in MEASURED}
         | {"q": fmean(one.epsilon**2 * dim for one in seeds)}
-        for (proj, dim), seeds in separations(folder).items()
+        for (proj, dim), seeds in found.items()
     ]
 
 
@@ -177,9 +169,7 @@ def separation_table(folder: SweepFolder) -> Table:
 def main(words: Sequence[str] | None = None) -> None:
     """Print a table for each ablation in or below the folders; one line for an error."""
     parser = Parser("padim_lit.analysis.separation", "p, k and ε of the JL report, measured.")
-    parser.add_argument(
-        "folders", nargs="+", metavar="SWEEP_DIR", help="folders with ablations, at any depth"
-    )
+    parser.take_folders("SWEEP_DIR", "ablations")
     given = parser.parse_args(words)
     run(lambda: _print(given.folders))
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.bootstrap import Difference, paired_difference
+from padim_lit.analysis.bootstrap import Estimate, paired_difference
 from padim_lit.analysis.result_files import (
     MEASURED,
     Scores,
     collect,
-    natural,
+    find,
     read_predictions,
     read_resamples,
     read_results,
@@ -72,7 +72,7 @@ class SweepFolder:
         rows: its configurations, in the file's order.
         constants: keys that all rows share (data, backbone, weights, grid, ...).
         command: what was typed, or "" where the folder does not say.
-        parts: the folders that its files lie in: `path`, and more after `join_parts`.
+        parts: the folders that its files lie in; more than one after `join_parts`.
     """
 
     path: Path
@@ -146,20 +146,24 @@ class SweepFolder:
         return np.stack([values[RESAMPLED[metric]] for values in kept]).astype(np.float64)
 
     def difference(
-        self, a: tuple[str, int], b: tuple[str, int], metric: str, level: float = 0.95
-    ) -> Difference:
-        """`paired_difference` a − b of two (projection, D) over the seeds that both have.
+        self,
+        a: tuple[str, int],
+        b: tuple[str, int],
+        metric: str,
+        seeds: Sequence[int] | None = None,
+    ) -> Estimate:
+        """`paired_difference` a − b of two (projection, D) over `seeds`; None: all that both have.
 
         Raises:
             InputError: they have no seed in common.
         """
-        seeds = self.shared_seeds(a, b)
+        seeds = seeds or self.shared_seeds(a, b)
         if not seeds:
             raise InputError(f"{self.path}: {a[0]} at {a[1]} and {b[0]} at {b[1]} share no seed")
         points = [self.points(*x, metric, seeds) for x in (a, b)]
         kept = metric in RESAMPLED
         resamples = [self.resamples(*x, metric, seeds) if kept else None for x in (a, b)]
-        return paired_difference(*points, *resamples, level)
+        return paired_difference(*points, *resamples)
 
     @cached_property
     def scores(self) -> Scores | None:
@@ -168,6 +172,12 @@ class SweepFolder:
         if not parts:
             return None
         return replace(parts[0], scores={k: v for part in parts for k, v in part.scores.items()})
+
+    def image_scores(self, proj: str, dim: int) -> np.ndarray | None:
+        """Of all N test images, (S,N) by rising seed; None where they were not kept."""
+        known = {} if self.scores is None else self.scores.scores
+        kept = [known.get(row.key) for row in self._select(proj, dim, None)]
+        return None if any(values is None for values in kept) else np.stack(kept)
 
     def _fits_scores(self) -> list[Scores]:
         files = {row.key: row.folder / "predictions.csv" for row in self.rows if row.folder}
@@ -191,7 +201,7 @@ class SweepFolder:
         return {key: value for file in files for key, value in read_resamples(file).items()}
 
     def _files(self, name: str) -> list[Path]:
-        return [p / name for p in self.parts or (self.path,) if (p / name).exists()]
+        return [part / name for part in self.parts if (part / name).exists()]
 
     def _select(self, proj: str, dim: int, seeds: Sequence[int] | None) -> list[Row]:
         found = self.seeds_of(proj, dim)
@@ -215,14 +225,9 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
         NoSweepError: no sweep is found.
         InputError: a path is no folder, or a file cannot be read.
     """
-    files: dict[Path, Path] = {}
-    paths = [Path(path) for path in paths]
-    for path in paths:
-        if not path.is_dir():
-            raise InputError(f"{path} is no folder; give folders that hold a sweep")
-        for file in sorted([*path.rglob("rows.json"), *path.rglob("multirun.yaml")], key=natural):
-            files.setdefault(file.resolve(), file)
-    sweeps = [sweep for file in files.values() for sweep in _read_sweep(file)]
+    paths = list(paths)
+    files = find(paths, "rows.json", "multirun.yaml")
+    sweeps = [sweep for file in files for sweep in _read_sweep(file)]
     if not sweeps:
         raise NoSweepError(
             f"no sweep with a finished job in {', '.join(map(str, paths))}; "
@@ -247,7 +252,7 @@ def join_parts(folders: Sequence[SweepFolder]) -> list[SweepFolder]:
                     other.rows + folder.rows,
                     _shared([other.constants, folder.constants]),
                     "\n".join(commands),
-                    (*(other.parts or (other.path,)), *(folder.parts or (folder.path,))),
+                    other.parts + folder.parts,
                 )
                 break
         else:
@@ -278,14 +283,14 @@ def mean_of(sweeps: Sequence[SweepFolder]) -> SweepFolder:
     return mean
 
 
-def labels(folders: Sequence[SweepFolder]) -> list[str]:
+def labels(folders: Sequence[SweepFolder], settings: Sequence[str] = SETTINGS) -> list[str]:
     """A name for each: data and backbone, and whatever else tells it from the others."""
     names = [f"{folder.data}, {folder.backbone}" for folder in folders]
     out = []
     for name, folder in zip(names, folders, strict=True):
         alike = [f for n, f in zip(names, folders, strict=True) if n == name]
-        differing = [k for k in SETTINGS if len({str(f.constants.get(k)) for f in alike}) > 1]
-        more = [f"{key}={folder.constants.get(key)}" for key in differing]
+        differing = [key for key in settings if not all(_same(f, folder, key) for f in alike)]
+        more = [f"{key.removeprefix('data/')}={folder.constants.get(key)}" for key in differing]
         same = [f for f in alike if all(_same(f, folder, key) for key in differing)]
         out.append(", ".join([name, *more, *([str(folder.path)] if len(same) > 1 else [])]))
     return out
@@ -328,19 +333,19 @@ def _shared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _read_sweep(file: Path) -> Iterator[SweepFolder]:
+    rows: dict[str, dict[str, Any]] = {}
+    typed: set[str] = set()
     if file.name == "rows.json":
         rows = {f"{file}, row {n}": row for n, row in enumerate(read_results(file), 1)}
-        typed: set[str] = set()
         if not rows:
             raise InputError(f"{file} holds no row; run the ablation again")
     else:
         # An ablation among the jobs ("3/jl/100/0") is read from its own folder.
         jobs = [j for j in collect(file.parent) if j.results and j.name == j.folder]
-        # What a run found outranks what was typed: data=mvtec is mvtec/screw there.
-        rows = {
-            str(file.parent / job.name / "metrics.json"): _alike({**job.overrides, **job.results})
-            for job in jobs
-        }
+        for job in jobs:
+            where = str(file.parent / job.name / "metrics.json")
+            # What a run found outranks what was typed: data=mvtec is mvtec/screw there.
+            rows[where] = as_ablation({**job.overrides, **job.results})
         typed = {key for job in jobs for key in job.overrides}
     apart = sorted({"data", "backbone", *SETTINGS, *typed} - set(IDENTITY))
     apart = [key for key in apart if not INCIDENTAL.match(key)]
@@ -360,11 +365,13 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
             for key, value in _shared(contents).items()
             if key not in IDENTITY and not INCIDENTAL.match(key)
         }
-        yield SweepFolder(file.parent, measured, constants, typed_command(file.parent))
+        where = file.parent
+        yield SweepFolder(where, measured, constants, typed_command(where), (where,))
 
 
-def _alike(row: dict[str, Any]) -> dict[str, Any]:
+def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a fit as an ablation writes it."""
+    row = dict(row)
     if isinstance(grid := row.get("grid"), list):
         row["grid"] = "x".join(map(str, grid))
     # Each fit of a multirun draws its own, by its seed.

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from padim_lit.analysis.bootstrap import Difference
+from padim_lit.analysis.bootstrap import Estimate
 from padim_lit.analysis.published import (
     CATEGORIES,
     MEAN,
@@ -55,7 +55,7 @@ class Row:
     categories: int
     seeds: list[int]
     points: dict[str, np.ndarray]
-    differences: dict[str, Difference]
+    differences: dict[str, Estimate]
     published: Known
 
 
@@ -85,6 +85,11 @@ def compare(folders: Iterable[str | os.PathLike]) -> list[Row]:
     return rows
 
 
+def short(metric: str) -> str:
+    """Its name in files and on pages: "image_auroc" of "test/image_auroc"."""
+    return metric.removeprefix("test/")
+
+
 def category(sweep: SweepFolder) -> str:
     """The last part of the data's name: "screw" of "mvtec/screw"."""
     return sweep.data.rpartition("/")[2]
@@ -98,7 +103,7 @@ def write_table1(folder: str | os.PathLike, rows: Sequence[Row]) -> Path:
     """
     identity = ["category", "backbone", "proj", "dim", "categories", "seeds"]
     lines = [_line(row) for row in rows]
-    columns = [*identity, *(f"{_short(m)}/{name}" for m in RESAMPLED for name in _COLUMNS)]
+    columns = [*identity, *(f"{short(m)}/{name}" for m in RESAMPLED for name in _COLUMNS)]
     return write_csv(Path(folder) / "table1.csv", columns, lines)
 
 
@@ -146,9 +151,6 @@ _COLUMNS = (
 )
 
 
-_SIGNS = {"+": 1, "-": -1, "0": 0}
-
-
 def _order(category: str) -> tuple[int, str]:
     known = category in CATEGORIES
     return (CATEGORIES.index(category) if known else len(CATEGORIES), category)
@@ -171,14 +173,14 @@ def _line(row: Row) -> dict[str, Any]:
         padim, report, anomalib = (row.published[source].get(metric) for source in SOURCES)
         spreads = np.stack([row.points[metric].mean(axis=1), _sd(row.points[metric])], axis=1)
         values = (
-            *(None if np.isnan(x) else x for x in (*spreads.flatten().tolist(), found.mean)),
+            *(None if np.isnan(x) else x for x in (*spreads.flatten().tolist(), found.value)),
             # A number: a lone + or - is what spreadsheets take for a formula.
-            *(found.low, found.high, _SIGNS.get(_sign(found))),
+            *(found.low, found.high, found.side()),
             # Without a measured metric there is nothing to win.
-            None if np.isnan(found.mean) else found.wins,
+            None if np.isnan(found.value) else found.wins,
             *(padim, *(report or (None, None)), anomalib),
         )
-        names = [f"{_short(metric)}/{name}" for name in _COLUMNS]
+        names = [f"{short(metric)}/{name}" for name in _COLUMNS]
         line |= dict(zip(names, values, strict=True))
     return line
 
@@ -191,9 +193,9 @@ def _cells(row: Row, metric: str, sources: Iterable[str]) -> list[str]:
     return [
         *(names.get(row.category, row.category), str(len(row.seeds))),
         *(mean_and_sd(100 * values, 2) for values in points),
-        MISSING if np.isnan(found.mean) else f"{100 * found.mean:+.2f}",
+        MISSING if np.isnan(found.value) else f"{100 * found.value:+.2f}",
         MISSING if found.low is None else f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
-        _sign(found) or MISSING,
+        {1: "+", -1: "-", 0: "0", None: MISSING}[found.side()],
         *(_published(row.published[source].get(metric)) for source in sources),
     ]
 
@@ -206,16 +208,6 @@ def _published(value: float | tuple[float, float] | None) -> str:
 def _sd(points: np.ndarray) -> np.ndarray:
     """Standard deviation over seeds (n − 1), (2,); NaN for one seed."""
     return points.std(axis=1, ddof=1) if points.shape[1] > 1 else np.full(2, np.nan)
-
-
-def _sign(found: Difference) -> str:
-    if found.low is None or found.high is None:
-        return ""
-    return "+" if found.low > 0 else "-" if found.high < 0 else "0"
-
-
-def _short(metric: str) -> str:
-    return metric.removeprefix("test/")
 
 
 def _notes(beside: bool) -> list[str]:

@@ -67,14 +67,19 @@ def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]
 
     They look as those that the checkpoint was fitted on.
     """
-    look = {key: detector.provenance[key] for key in LOOK}
     if settings.images is not None:
-        items = [Item(path) for path in find_images(settings.images)]
-        return ItemDataset(items, ResizeCrop(*look.values())), f"images={settings.images}"
+        return images_of(settings.images, detector), f"images={settings.images}"
     if getattr(settings, "data", None) is None:
         settings.require("images", f"{IMAGES}, or name the data, as in data=folder data.root=DIR")
+    look = {key: detector.provenance[key] for key in LOOK}
     data = make_data(settings, look, test=False)
     return data.train_dataloader().dataset, data.name
+
+
+def images_of(given: str, detector: Detector) -> ItemDataset:
+    """The images of a FILE, FOLDER or PATTERN, as `detector` sees them."""
+    look = (detector.provenance[key] for key in LOOK)
+    return ItemDataset([Item(path) for path in find_images(given)], ResizeCrop(*look))
 
 
 def each_once(

@@ -4,7 +4,9 @@ Moments add and subtract (Chan, Golub and LeVeque 1979), so the result is the de
 on all (remaining) images gives, up to rounding.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +23,19 @@ from padim_lit.model.ridge import Ridge
 REPEATS = ("refuse", "skip", "count")
 # Positions whose covariance is made at once.
 BLOCK = 64
+
+
+@torch.inference_mode()
+def gather(detector: Detector, batches: Iterable[dict[str, Any]]) -> FitState:
+    """The sums over the images of `batches`, on the CPU; what the detector holds does not change.
+
+    >>> gather(detector, [{"image": torch.rand(3, 3, 64, 64)}]).count
+    3
+    """
+    device, state = detector.mean.device, detector.empty_state()
+    for batch in batches:
+        state = detector.update_state(state, batch | {"image": batch["image"].to(device)})
+    return state.map(Tensor.cpu)
 
 
 def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> None:

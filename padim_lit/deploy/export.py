@@ -1,12 +1,7 @@
 """Write a fitted detector for other runtimes (ONNX, OpenVINO), or slim for torch itself."""
 
 import json
-import logging
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -16,21 +11,21 @@ from torch import Tensor
 
 from padim_lit.checkpoint.state import facts_of, save_detector, slim_state
 from padim_lit.data.transform import ResizeCrop
-from padim_lit.deploy.graph import Graph, names
+from padim_lit.deploy.graph import Graph, example, names
+from padim_lit.deploy.int8 import Int8Backbone
+from padim_lit.deploy.onnx_graph import joined, require, to_onnx
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.version import __version__
 
 #: format=NAME → the suffixes of its files, the one to open first.
 FORMATS = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "torch": (".ckpt",)}
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 #: The key under which a file's metadata lie, as JSON.
 METADATA = "padim_lit"
 # What fp16 rounds: nearly all bytes. Means and Π stay in float32, because they are small and their
 # rounding would move every position.
-ROUNDED = re.compile(r"parts\.\d+\.whitening|backbone\.net\.")
-# The version that most runtimes read among those that the exporter writes without conversion.
-OPSET = 18
+ROUNDED = re.compile(r"scores\.parts\.\d+\.whitening|backbone\.net\.")
 # Protocol buffers, of which ONNX is made, end at 2 GiB.
 ONNX_BYTES = 2**31 - 2**20
 
@@ -77,7 +72,7 @@ def export_onnx(
     Args:
         detector: fitted, on the CPU.
         path: of the file.
-        precision: "fp32" or "fp16".
+        precision: "fp32", "fp16", or "int8" for a detector of `padim_lit.deploy.int8`.
         preprocess: see `Graph`.
         about: of `metadata`; its threshold makes the decision.
 
@@ -98,7 +93,7 @@ def _onnx_content(
     onnx, _ = require("onnx", "onnx", "onnxscript")
     graph = Graph(detector, about["threshold"], preprocess).eval()
     require_room(graph, precision)
-    model = _exported(graph, detector)
+    model = _exported(graph, detector, preprocess)
     for node in model.graph.node:  # the exporter's notes name this machine's paths
         del node.metadata_props[:]
     if precision == "fp16":
@@ -165,21 +160,6 @@ def exported(path: Path) -> bool:
         return any(METADATA.encode() in last + part for last, part in pairwise(chain([b""], parts)))
 
 
-def require(format: str, *packages: str) -> list[Any]:
-    """The imported packages; InputError where one is not installed.
-
-    >>> [package.__name__ for package in require("torch", "json")]
-    ['json']
-    """
-    try:
-        return [import_module(name) for name in packages]
-    except ImportError as error:
-        raise InputError(
-            f"format={format} needs {error.name}, which is not installed; pip install -e "
-            "'.[export]', or use format=torch"
-        ) from None
-
-
 def require_room(graph: Graph, precision: str) -> None:
     """Raise InputError where an ONNX file of this graph would be beyond its limit.
 
@@ -210,50 +190,15 @@ def _rounds(name: str, ndim: int) -> bool:
     return ROUNDED.match(name) is not None and ndim > 1
 
 
-def _exported(graph: Graph, detector: Detector) -> Any:
-    """The exporter's ModelProto."""
-    height, width = detector.image_shape
-    image = torch.zeros(2, 3, height, width)  # two, because it would take one for a constant
-    if graph.preprocess:
-        image = image.byte().permute(0, 2, 3, 1).contiguous()
-    for name in ("onnx_ir", "onnxscript"):  # they count each step of theirs
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        with torch.no_grad(), warnings.catch_warnings(), _attention_in_steps(graph):
-            warnings.simplefilter("ignore")  # of its own insides
-            program = torch.onnx.export(
-                graph,
-                (image,),
-                dynamo=True,  # the older exporter is deprecated since torch 2.9
-                input_names=["image"],
-                output_names=list(names(graph.threshold)),
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                opset_version=OPSET,
-                verbose=False,
-            )
-    except Exception as error:  # the exporter raises many kinds
-        first: BaseException = error
-        while first.__cause__ is not None:  # the outer ones only say in which step it was
-            first = first.__cause__
-        reason = (str(first).strip() or type(first).__name__).splitlines()[0][:200]
-        raise InputError(
-            f"backbone {detector.backbone.name} cannot be exported by torch {torch.__version__} "
-            f"({reason}); use a newer torch (2.11 was seen working, 2.6 was not), or format=torch"
-        ) from error
-    return program.model_proto
-
-
-@contextmanager
-def _attention_in_steps(graph: Graph) -> Iterator[None]:
-    """timm's attention as products and a softmax: ONNX has the fused one for four axes alone."""
-    fused = [module for module in graph.modules() if getattr(module, "fused_attn", False)]
-    try:
-        for module in fused:
-            module.fused_attn = False
-        yield
-    finally:
-        for module in fused:
-            module.fused_attn = True
+def _exported(graph: Graph, detector: Detector, preprocess: bool) -> Any:
+    """The graph as a ModelProto; INT8 convolutions are one already, and what follows is joined."""
+    outputs, name = list(names(graph.scores.threshold)), detector.backbone.name
+    if isinstance(backbone := detector.backbone, Int8Backbone):
+        maps = [output.name for output in backbone.graph.graph.output]
+        features = tuple(backbone(torch.zeros(2, 3, *detector.image_shape)))
+        return joined(backbone.graph, to_onnx(graph.scores, features, maps, outputs, name))
+    image = example(detector, preprocess)
+    return to_onnx(graph, (image,), ["image"], outputs, name)
 
 
 def _halve(model: Any, onnx: Any) -> None:

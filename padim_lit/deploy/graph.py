@@ -42,9 +42,26 @@ class Graph(nn.Module):
         self, detector: Detector, threshold: float | None = None, preprocess: bool = False
     ):
         super().__init__()
+        self.image, self.backbone = first_step(preprocess), detector.backbone
+        self.scores = Scores(detector, threshold)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Images → score (B,), map (B,h,w) and, with a threshold, decision (B,) bool."""
+        return self.scores(*self.backbone(self.image(image)))
+
+
+class Scores(nn.Module):
+    """The part of a `Graph` after the backbone: its maps, (B,C_l,H_l,W_l) each, in.
+
+    >>> Scores(detector)(*detector.backbone(torch.rand(2, 3, 64, 64)))[0].shape
+    torch.Size([2])
+    """
+
+    def __init__(self, detector: Detector, threshold: float | None = None):
+        super().__init__()
         whitening = detector.require_fitted()
-        self.threshold, self.preprocess, self.how = threshold, preprocess, detector.image_score
-        self.backbone, self.projection = detector.backbone, detector.projection
+        self.threshold, self.how = threshold, detector.image_score
+        self.projection = detector.projection
         self.anomaly_map, self.grid = detector.anomaly_map, detector.map_grid
         self.add_up = detector.add_up
         mean = detector.mean.float()
@@ -53,12 +70,8 @@ class Graph(nn.Module):
             for density, some in detector.density.parts(detector.positions)
         )
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Images → score (B,), map (B,h,w) and, with a threshold, decision (B,) bool."""
-        if self.preprocess:
-            image = image.permute(0, 3, 1, 2).float() / 255
-        layers = project(self.backbone(image), self, self.grid)
-        x = self.add_up(layers)
+    def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
+        x = self.add_up(project(features, self, self.grid))
         distances = torch.stack([part(x) for part in self.parts]).amin(dim=0)
         maps = self.anomaly_map(distances)
         score = image_score(self.anomaly_map.counted(distances), maps, self.how)
@@ -69,6 +82,22 @@ class Graph(nn.Module):
     def project_layer(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         """As any projection's: a product with its columns."""
         return Projection.project_layer(self.projection, features, start)
+
+
+def first_step(preprocess: bool) -> nn.Module:
+    """What makes images in [0, 1] of what a graph is given: uint8 to `preprocess`, or such images.
+
+    >>> first_step(True)(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8)).shape
+    torch.Size([1, 3, 2, 2])
+    """
+    return Pixels() if preprocess else nn.Identity()
+
+
+class Pixels(nn.Module):
+    """uint8 (B,h,w,3) RGB → float32 (B,3,h,w) in [0, 1]."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels.permute(0, 3, 1, 2).float() / 255
 
 
 class OfPositions(nn.Module):
@@ -128,6 +157,18 @@ class OfComponents(nn.Module):
             squares = (z * z).unflatten(2, (-1, self.dim)).sum(dim=3).amin(dim=2)
             least = squares if least is None else torch.minimum(least, squares)
         return least.sqrt()
+
+
+def example(detector: Detector, preprocess: bool) -> Tensor:
+    """What a graph of `detector` takes: two images, because an exporter takes one for a constant.
+
+    >>> example(detector, preprocess=True).shape
+    torch.Size([2, 64, 64, 3])
+    """
+    h, w = detector.image_shape
+    if preprocess:
+        return torch.zeros(2, h, w, 3, dtype=torch.uint8)
+    return torch.zeros(2, 3, h, w)
 
 
 def names(threshold: float | None) -> Iterable[str]:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from padim_lit.checkpoint.state import load_detector
-from padim_lit.deploy.export import require
 from padim_lit.deploy.graph import OUTPUTS
+from padim_lit.deploy.onnx_graph import require
 from padim_lit.model.detector import Detector
 
 #: float32 (B,3,h,w) or uint8 (B,h,w,3) → outputs by name.

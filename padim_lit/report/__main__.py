@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from padim_lit.analysis.result_files import find, read_distortion
 from padim_lit.analysis.sweep_results import NoSweepError, read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.report import figures
-from padim_lit.report.content import describe, finite
-from padim_lit.report.distortions import read_distortions
+from padim_lit.report.content import describe
 from padim_lit.report.html import render
-from padim_lit.report.pictures import PICTURES, embed, find
+from padim_lit.report.pictures import PICTURES, about, embed
 from padim_lit.system.atomic import write_bytes, write_text
 from padim_lit.system.command_line import Parser, run, say
 
@@ -24,10 +24,11 @@ def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
         InputError: none is there, or a file cannot be read.
     """
     pictures = [(file, shows) for name, shows in PICTURES.items() for file in find(paths, name)]
+    distortions = find(paths, "distortion.json")
     try:
         sweeps = read_sweeps(paths)
     except NoSweepError:
-        if not pictures and not find(paths, "distortion.json"):
+        if not pictures and not distortions:
             raise
         sweeps = []
     configurations = sum(len(sweep.rows) for sweep in sweeps)
@@ -39,16 +40,17 @@ def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
     content["warnings"] += left
     content["command"] = f"python -m padim_lit.report {shlex.join(map(str, paths))}"
     names = {s.path.resolve(): f"{s.data}, {s.backbone}" for s in sweeps}
-    content["distortions"] = finite(read_distortions(paths, names))
+    content["distortions"] = [
+        {"label": names.get(f.parent.resolve()) or about(f.parent), "rows": read_distortion(f)}
+        for f in distortions
+    ]
     return content
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Write the report and its figures, and print where they are; one line for an error."""
     parser = Parser("padim_lit.report", "Turn sweeps into one HTML file.")
-    parser.add_argument(
-        "folders", nargs="+", metavar="SWEEP_DIR", help="folders with sweeps, at any depth"
-    )
+    parser.take_folders("SWEEP_DIR", "sweeps")
     parser.add_argument(
         "--out",
         type=Path,

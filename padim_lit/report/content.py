@@ -1,18 +1,20 @@
 """What a report shows, as one plain dict: points, fits of eq. 15, differences, verdicts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.claims import LEVEL, judge
+from padim_lit.analysis.bootstrap import LEVEL
+from padim_lit.analysis.claims import judge
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.missed import missed
 from padim_lit.analysis.published import CATEGORIES, MEAN, averages, published
-from padim_lit.analysis.separation import BEFORE, mean_separations
+from padim_lit.analysis.result_files import finite
+from padim_lit.analysis.separation import mean_separations
 from padim_lit.analysis.sweep_results import (
     RESAMPLED,
     SETTINGS,
@@ -21,10 +23,10 @@ from padim_lit.analysis.sweep_results import (
     labels,
     mean_of,
 )
-from padim_lit.analysis.table1 import BASE, category
+from padim_lit.analysis.table1 import BASE, category, short
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
-from padim_lit.report.figures import DRAWN
+from padim_lit.report.figures import DRAWN, planted
 from padim_lit.version import __version__
 from padim_lit.visualization.palette import order
 
@@ -51,7 +53,7 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
         "version": __version__,
         "projs": sorted({p for s in joined for p in s.projs}, key=order),
         "sweeps": [_sweep(s, name) for s, name in zip(joined, names, strict=True)],
-        "table": [*_table(joined), *_mean_rows(joined)],
+        "table": _table(joined),
         "separations": [
             found | {"sweep": name}
             for s, name in zip(joined, names, strict=True)
@@ -65,32 +67,23 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
 
 def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
     """Sentences on what a reader must know before believing a number."""
+    kept = next(iter(RESAMPLED))
+    checks = {
+        "Random backbone weights in {}: memory and time are real, detection says nothing.":
+            [str(s.constants.get("weights")).startswith("random") for s in sweeps],
+        "Planted (synthetic) defects in {}: pixel metrics count defects that were painted on good "
+        "images, image metrics real ones.": [planted(s.constants, "pixel") for s in sweeps],
+        "One seed in {}: nothing is known of other draws.": [len(s.seeds) == 1 for s in sweeps],
+        "No resamples in {}: differences have no interval.":
+            [all(s.resamples(r.proj, r.dim, kept) is None for r in s.rows) for s in sweeps],
+        "Timed apart: the parts of {} saw different backbone times, so their latencies compare "
+        "loosely.": [_timed_apart(s) for s in sweeps],
+    }  # fmt: skip
     found = []
-
-    def those(sentence: str, chosen: Sequence[bool]) -> None:
+    for sentence, chosen in checks.items():
         if any(chosen):
             which = "; ".join(n for n, yes in zip(names, chosen, strict=True) if yes)
             found.append(sentence.format("all sweeps" if all(chosen) else which))
-
-    those(
-        "Random backbone weights in {}: memory and time are real, detection says nothing.",
-        [str(s.constants.get("weights")).startswith("random") for s in sweeps],
-    )
-    those(
-        "Planted (synthetic) defects in {}: pixel metrics count defects that were painted on good "
-        "images, image metrics real ones.",
-        ["planted" in str(s.constants.get("pixel_truth")) for s in sweeps],
-    )
-    those("One seed in {}: nothing is known of other draws.", [len(s.seeds) == 1 for s in sweeps])
-    those(
-        "No resamples in {}: differences have no interval.",
-        [all(_kept(s, row.proj, row.dim) is None for row in s.rows) for s in sweeps],
-    )
-    those(
-        "Timed apart: the parts of {} saw different backbone times, so their latencies compare "
-        "loosely.",
-        [_timed_apart(s) for s in sweeps],
-    )
     if any("test/image_f1max" in s.metrics for s in sweeps):
         found.append(
             "Thresholds (F1-max, and outlines in the pictures) are the best ones on the test set "
@@ -99,22 +92,11 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
     return found
 
 
-def finite(value: Any) -> Any:
-    """`value` with every number that is not finite made None, down to the last list."""
-    if isinstance(value, dict):
-        return {key: finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
     configurations = []
     for proj in sweep.projs:
         for dim in sweep.dims_of(proj):
-            values = {_short(m): sweep.points(proj, dim, m) for m in (*METRICS, *COSTS)}
+            values = {short(m): sweep.points(proj, dim, m) for m in (*METRICS, *COSTS)}
             values["total_ms"] = values["score/ms_per_image"] + values["backbone/ms_per_image"]
             configurations.append(
                 {
@@ -154,11 +136,9 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
 
 def _separations(sweep: SweepFolder) -> list[dict[str, Any]]:
     """p, k and ε of eq. 11 to 13, where they can be measured."""
-    if BEFORE not in sweep.projs:
-        return []
     try:
         return mean_separations(sweep)
-    except InputError:  # no scores were kept, or no pair is in the right order
+    except InputError:  # no scores were kept, none before the projection, or no pair is right
         return []
 
 
@@ -169,7 +149,7 @@ def _fit(
 
     The curve goes on to the largest D that was measured, as far as eq. 15 claims anything.
     """
-    found: dict[str, Any] = {"proj": proj, "metric": _short(metric)}
+    found: dict[str, Any] = {"proj": proj, "metric": short(metric)}
     dims = sweep.dims_of(proj)
     measured = [(d, float(sweep.points(proj, d, metric).mean())) for d in dims if d <= most]
     x, y = np.array([m for m in measured if math.isfinite(m[1])], float).reshape(-1, 2).T
@@ -182,11 +162,9 @@ def _fit(
     end = x.max() if most == math.inf else dims[-1]
     # Beyond its limit eq. 15 claims nothing.
     places = np.linspace(x.min(), max(x.min(), min(end, fit.limit)), CURVE_POINTS)
-    lower, upper = fit.band(places, LEVEL)
+    lower, upper = fit.band(places)
     return found | {
-        **{key: float(getattr(fit, key)) for key in ("p", "limit", "rmse", "r_squared")},
-        "points": fit.points,
-        "outside": fit.outside,
+        **{key: getattr(fit, key) for key in ("p", "limit", "rmse", "r_squared", "points")},
         "identifiable": fit.identifiable,
         **{
             name: np.round(np.asarray(values, float), 6).tolist()
@@ -196,66 +174,49 @@ def _fit(
 
 
 def _table(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
+    """A row for each D of every sweep, then of the means, and what others published of it."""
+    alone = [
+        (sweep, [category(sweep)] if _is_mvtec(sweep) else [""], {"sweep": i, "data": sweep.data})
+        for i, sweep in enumerate(sweeps)
+    ]
     return [
-        row
-        | {"sweep": index, "data": sweep.data, "backbone": sweep.backbone}
-        | _published(sweep.backbone, row["dim"], [category(sweep)] if _is_mvtec(sweep) else [""])
-        for index, sweep in enumerate(sweeps)
-        for row in _rows(sweep)
+        {"dim": dim, "backbone": source.backbone, "cells": _cells(source, dim), **about}
+        | published(source.backbone, dim, names)
+        for source, names, about in [*alone, *_means(sweeps)]
+        for dim in source.dims
     ]
 
 
-def _mean_rows(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
+def _means(
+    sweeps: Sequence[SweepFolder],
+) -> Iterator[tuple[SweepFolder, list[str], dict[str, Any]]]:
     """Means over MVTec's categories (textures, objects, all) of one backbone and settings."""
     groups: dict[tuple[str, ...], list[SweepFolder]] = {}
     for sweep in filter(_is_mvtec, sweeps):
         key = (sweep.backbone, *(str(sweep.constants.get(k)) for k in SETTINGS))
         groups.setdefault(key, []).append(sweep)
-    rows = []
     for members in groups.values():
         by_name = {category(s): s for s in members}
-        if len(by_name) < len(members):
-            continue
-        for mean, names in averages(list(by_name)).items():
-            over, backbone = [by_name[name] for name in names], members[0].backbone
-            name = f"mean of {len(over)} MVTec {'categories' if mean == MEAN else mean}"
-            of = {"sweep": None, "of": [sweeps.index(s) for s in over], "data": name}
-            of["backbone"] = backbone
-            rows += [
-                row | of | _published(backbone, row["dim"], names) for row in _rows(mean_of(over))
-            ]
-    return rows
+        if len(by_name) == len(members):
+            for mean, names in averages(list(by_name)).items():
+                what = "categories" if mean == MEAN else mean
+                about = {"sweep": None, "data": f"mean of {len(names)} MVTec {what}"}
+                yield mean_of([by_name[name] for name in names]), names, about
 
 
-def _published(backbone: str, dim: int, categories: Sequence[str]) -> dict[str, Any]:
-    """By source ("padim", "report", "anomalib") and metric."""
-    return {
-        source: {_short(metric): value for metric, value in known.items()}
-        for source, known in published(backbone, dim, categories).items()
-    }
-
-
-def _rows(source: SweepFolder) -> list[dict[str, Any]]:
-    """A row for each D: by metric and projection, mean, sd, seeds and the difference to `BASE`."""
-    rows = []
-    for dim in sorted({d for proj in source.projs for d in source.dims_of(proj)}):
-        cells: dict[str, Any] = {}
-        for metric in METRICS:
-            by_proj = cells[_short(metric)] = {}
-            for proj in source.projs:
-                if seeds := source.seeds_of(proj, dim):
-                    y = source.points(proj, dim, metric, seeds)
-                    by_proj[proj] = {"mean": float(y.mean()), "sd": _sd(y), "seeds": len(seeds)}
-                    pair = (proj, dim), (BASE, dim)
-                    if proj != BASE and source.shared_seeds(*pair):
-                        found = source.difference(*pair, metric, LEVEL)
-                        by_proj[proj]["difference"] = asdict(found)
-        rows.append({"dim": dim, "cells": cells})
-    return rows
-
-
-def _kept(sweep: SweepFolder, proj: str, dim: int) -> np.ndarray | None:
-    return sweep.resamples(proj, dim, next(iter(RESAMPLED)))
+def _cells(source: SweepFolder, dim: int) -> dict[str, dict[str, Any]]:
+    """By metric and projection: mean, sd, seeds and the difference to `BASE`."""
+    cells: dict[str, Any] = {short(metric): {} for metric in METRICS}
+    for metric in METRICS:
+        for proj in source.projs:
+            if seeds := source.seeds_of(proj, dim):
+                y = source.points(proj, dim, metric)
+                cell = {"mean": float(y.mean()), "sd": _sd(y), "seeds": len(seeds)}
+                pair = (proj, dim), (BASE, dim)
+                if proj != BASE and source.shared_seeds(*pair):
+                    cell["difference"] = asdict(source.difference(*pair, metric))
+                cells[short(metric)][proj] = cell
+    return cells
 
 
 def _timed_apart(sweep: SweepFolder) -> bool:
@@ -270,7 +231,3 @@ def _sd(values: np.ndarray) -> float:
 
 def _is_mvtec(sweep: SweepFolder) -> bool:
     return sweep.data.startswith("mvtec/") and category(sweep) in CATEGORIES
-
-
-def _short(metric: str) -> str:
-    return metric.removeprefix("test/")

@@ -39,22 +39,8 @@ REFERENCE, FITTED = "identity (all C channels)", "eq. 15 fitted to jl, with its 
 #: Of the report's Figure 3: what its curve is claimed to do.
 STEEP, WORK = "steep (the report)", "reached by jl at 150 (the report)"
 EQ15, PREDICTED, ENDS = "eq. 15 fitted up to D = 200", "its prediction beyond", "where it ends"
+#: What is drawn once is named behind the projections.
 BEHIND = (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK)
-
-
-def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
-    """File name → content: each figure in both formats, for image and for pixel AUROC.
-
-    A figure of which nothing was measured is left out.
-    """
-    sweeps = content["sweeps"]
-    drawn: dict[str, bytes] = {}
-    for metric in DRAWN:
-        suffix = "" if metric == DRAWN[0] else "_pixel"
-        drawings = {"curves": curves, "prediction": prediction, "pareto": pareto, "spread": spread}
-        for name, figure in drawings.items():
-            drawn |= files(f"{name}{suffix}", lambda f=figure, m=metric: f(sweeps, m))
-    return drawn | files("distortion", lambda: distortion(content["distortions"]))
 
 
 def files(
@@ -79,28 +65,20 @@ def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Fig
 
     def panel(axes: Axes, sweep: Mapping[str, Any]) -> None:
         for proj, found in _by_proj(sweep, metric).items():
-            style = _style(proj)
-            mean = np.array([c["mean"][metric] for c in found], float)
-            sd = np.array([c["sd"][metric] or 0 for c in found], float)
             if proj == "identity":
-                axes.axhline(mean[-1], color=style["color"], linestyle=(0, (1, 2)), label=REFERENCE)
-                continue
-            dims = [c["dim"] for c in found]
-            axes.fill_between(
-                dims, mean - sd, mean + sd, color=style["color"], alpha=0.16, linewidth=0
-            )
-            axes.plot(dims, mean, label=proj, **style)
-        for fit in sweep["fits"]:
-            if fit["proj"] == "jl" and fit["metric"] == metric and "x" in fit:
-                heights = axes.get_ylim()
-                axes.plot(fit["x"], fit["y"], "k:", linewidth=1.1, label=FITTED)
-                for edge in ("low", "high"):
-                    axes.plot(fit["x"], fit[edge], "k:", linewidth=0.5)
-                axes.set_ylim(heights)
+                height, colour = found[-1]["mean"][metric], line_style(proj)["color"]
+                axes.axhline(height, color=colour, linestyle=(0, (1, 2)), label=REFERENCE)
+            else:
+                _mean_and_sd(axes, found, metric)
+        if fit := _fit_of_jl(sweep["fits"], metric):
+            heights = axes.get_ylim()
+            axes.plot(fit["x"], fit["y"], "k:", linewidth=1.1, label=FITTED)
+            for edge in ("low", "high"):
+                axes.plot(fit["x"], fit[edge], "k:", linewidth=0.5)
+            axes.set_ylim(heights)
         _mark_claims(axes, {(c["proj"], c["dim"]): c["mean"][metric] for c in
                             sweep["configurations"]})  # fmt: skip
-        axes.set_xlim(left=0)
-        axes.set_xlabel("dimensions D")
+        _against_dimensions(axes)
 
     shown = [s for s in sweeps if len(dims_of(s, metric)) > 1]
     return _panels(shown, metric, panel, "mean and ± standard deviation over seeds", **size)
@@ -120,29 +98,39 @@ def _mark_claims(axes: Axes, means: Mapping[tuple[str, int], float | None]) -> N
 def prediction(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
     """The report's Figure 2: eq. 15, fitted to jl's first points, beside jl as it was measured."""
 
-    def predicted(sweep: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        found = (f for f in sweep["predictions"] if f["metric"] == metric and "x" in f)
-        return next(found, None)
-
     def panel(axes: Axes, sweep: Mapping[str, Any]) -> None:
-        measured, fit = _by_proj(sweep, metric)["jl"], predicted(sweep)
-        mean = np.array([c["mean"][metric] for c in measured], float)
-        sd = np.array([c["sd"][metric] or 0 for c in measured], float)
-        dims = [c["dim"] for c in measured]
-        style = _style("jl")
-        axes.fill_between(dims, mean - sd, mean + sd, color=style["color"], alpha=0.16, linewidth=0)
-        axes.plot(dims, mean, label="jl", **style)
+        measured, fit = _by_proj(sweep, metric)["jl"], _fit_of_jl(sweep["predictions"], metric)
+        _mean_and_sd(axes, measured, metric)
         last = max(c["dim"] for c in measured[: fit["points"]])
         x, y = np.array(fit["x"]), np.array(fit["y"])
         for part, line, label in ((x <= last, "-", EQ15), (x >= last, "--", PREDICTED)):
             axes.plot(x[part], y[part], f"k{line}", linewidth=1.2, label=label)
-        if fit["limit"] < dims[-1]:
+        if fit["limit"] < measured[-1]["dim"]:
             axes.plot(x[-1:], y[-1:], "kx", label=ENDS, clip_on=False)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("dimensions D")
+        _against_dimensions(axes)
 
-    shown = [s for s in sweeps if predicted(s)]
+    shown = [s for s in sweeps if _fit_of_jl(s["predictions"], metric)]
     return _panels(shown, metric, panel, "mean and ± standard deviation over seeds")
+
+
+def _mean_and_sd(axes: Axes, found: Sequence[Mapping[str, Any]], metric: str) -> None:
+    """A projection's line over its D, and the band of its standard deviation."""
+    proj, dims = found[0]["proj"], [c["dim"] for c in found]
+    mean = np.array([c["mean"][metric] for c in found], float)
+    sd = np.array([c["sd"][metric] or 0 for c in found], float)
+    style = _style(proj)
+    axes.fill_between(dims, mean - sd, mean + sd, color=style["color"], alpha=0.16, linewidth=0)
+    axes.plot(dims, mean, label=proj, **style)
+
+
+def _fit_of_jl(fits: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any] | None:
+    known = (f for f in fits if f["proj"] == "jl" and f["metric"] == metric and "x" in f)
+    return next(known, None)
+
+
+def _against_dimensions(axes: Axes) -> None:
+    axes.set_xlim(left=0)
+    axes.set_xlabel("dimensions D")
 
 
 def pareto(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
@@ -229,12 +217,16 @@ def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
                 _end_at_one(axes, 6)
             else:
                 axes.axhline(1, color="black", linewidth=0.8)
-            axes.set_xlim(left=0)
-            axes.set_xlabel("dimensions D")
+            _against_dimensions(axes)
             axes.set_ylabel(f"Spearman, {quantity}" if last else QUANTITIES[quantity])
         _title(line[0], found["label"])
     _legend(figure, "median; bands hold 50 % and 90 %; means over seeds")
     return figure
+
+
+def planted(constants: Mapping[str, Any], metric: str) -> bool:
+    """Whether a metric counts defects that were painted on good images."""
+    return "pixel" in metric and "planted" in str(constants.get("pixel_truth"))
 
 
 def dims_of(sweep: Mapping[str, Any], metric: str) -> list[int]:
@@ -292,14 +284,7 @@ def _legend(figure: Figure, note: str) -> None:
     for axes in figure.axes:
         handles, names = axes.get_legend_handles_labels()
         entries |= dict(zip(names, handles, strict=True))
-    # What is drawn once, behind the projections.
-    names = sorted(
-        entries,
-        key=lambda name: (
-            name in (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK),
-            order(name),
-        ),
-    )
+    names = sorted(entries, key=lambda name: (name in BEHIND, order(name)))
     # About 15 letters an inch, ten of them for the line in front of a name.
     fit = round(15 * figure.get_figwidth() / (10 + max(map(len, names))))
     columns = max(1, min(len(names), fit))
@@ -325,8 +310,7 @@ def _by_proj(sweep: Mapping[str, Any], metric: str) -> dict[str, list[Mapping[st
 
 
 def _named(sweep: Mapping[str, Any], metric: str) -> str:
-    planted = "planted" in str(sweep["constants"].get("pixel_truth"))
-    return METRICS[f"test/{metric}"] + (", planted" if planted and "pixel" in metric else "")
+    return METRICS[f"test/{metric}"] + ", planted" * planted(sweep["constants"], metric)
 
 
 def _round_steps(low: float, high: float) -> list[float]:
@@ -339,3 +323,29 @@ def _round_steps(low: float, high: float) -> list[float]:
     if len(found) < 2:
         found = [float(v) for v in MaxNLocator(4).tick_values(low, high) if low <= v <= high]
     return found
+
+
+#: Drawn for each metric: how, and what each shows of it.
+FIGURES = {
+    "curves": (curves, "{} against D"),
+    "prediction": (prediction, "{} that eq. 15 predicts, and as measured"),
+    "pareto": (pareto, "{} against what it costs"),
+    "spread": (spread, "{} of each seed"),
+}
+
+
+def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
+    """File name → content: each figure in both formats, for image and for pixel AUROC.
+
+    A figure of which nothing was measured is left out.
+    """
+    sweeps, drawn = content["sweeps"], {}
+    for metric in DRAWN:
+        for name, (figure, _) in FIGURES.items():
+            drawn |= files(stem(name, metric), lambda f=figure, m=metric: f(sweeps, m))
+    return drawn | files("distortion", lambda: distortion(content["distortions"]))
+
+
+def stem(name: str, metric: str) -> str:
+    """Of a figure's files."""
+    return name if metric == DRAWN[0] else f"{name}_pixel"

@@ -1,25 +1,20 @@
 """The report's page from its content and its figures."""
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from padim_lit.analysis.missed import RATE
 from padim_lit.analysis.published import DIM, contradictions
 from padim_lit.metrics import METRICS
 from padim_lit.report import tables
-from padim_lit.report.figures import DRAWN
+from padim_lit.report.figures import DRAWN, FIGURES, planted, stem
 from padim_lit.report.page import assemble, inline
 from padim_lit.report.text import count
 
 TITLE = "PaDiM with random projections: what was measured"
 #: Metrics of Table 1, and the metric that is chosen where each is shown.
 PRINTED = {m: m for m in DRAWN} | {"pixel_aupro": "pixel_auroc"}
-NAMES = {
-    "curves": "{} against D",
-    "prediction": "{} that eq. 15 predicts, and as measured",
-    "pareto": "{} against what it costs",
-    "spread": "{} of each seed",
-}
 TALLY = {
     "holds": ("holds", "hold"),
     "holds when": ("holds under conditions", "hold under conditions"),
@@ -42,32 +37,26 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         facts=_facts(sweeps, content["projs"]),
         tally=_tally(content["claims"]),
         metrics={m: METRICS[f"test/{m}"] for m in DRAWN if any(t and m == n for n, t in table1)},
-        answer=tables.answer(sweeps, False),
-        answer_all=tables.answer(sweeps, True),
         table1=[(metric, table) for metric, table in table1 if table],
         beside={m: t for m in DRAWN if (t := tables.beside_published(content, m))},
         report_tables=[tables.report_table(backbone) for backbone in DIM],
         contradictions=contradictions(),
         fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
         predictions={m: tables.fits(sweeps, m, "predictions") for m in DRAWN},
-        separation=tables.separations(content["separations"]),
-        numbers=tables.numbers(sweeps),
         missed=[m for s in sweeps for c in s["configurations"] if (m := c["missed"])],
         rate=RATE,
-        dagger=any(tables.planted(s["constants"], "pixel_auroc") for s in sweeps),
-        evidence=tables.evidence,
-        settings=tables.settings,
+        dagger=any(planted(s["constants"], "pixel_auroc") for s in sweeps),
         figures=_inline(figures),
+        tables=tables,
     )
 
 
 def _inline(figures: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
     """Figure → metric → SVG."""
-    found: dict[str, dict[str, str]] = {name: {} for name in NAMES}
-    for name, what in NAMES.items():
-        for metric, suffix in zip(DRAWN, ("", "_pixel"), strict=True):
-            if svg := figures.get(f"{name}{suffix}.svg"):
-                found[name][metric] = inline(svg, what.format(METRICS[f"test/{metric}"]))
+    found: dict[str, dict[str, str]] = {name: {} for name in FIGURES}
+    for (name, (_, what)), metric in product(FIGURES.items(), DRAWN):
+        if svg := figures.get(f"{stem(name, metric)}.svg"):
+            found[name][metric] = inline(svg, what.format(METRICS[f"test/{metric}"]))
     svg = figures.get("distortion.svg")
     found["distortion"] = {"all": inline(svg, "Distortion against D")} if svg else {}
     return found

@@ -2,8 +2,7 @@
 
 import base64
 import io
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,6 @@ PICTURES = {
 WIDTH, QUALITY = 1400, 88
 #: Bytes of all pictures together, base64 as they are embedded.
 BUDGET = 11_000_000
-
-
-def find(paths: Iterable[str | os.PathLike], name: str) -> list[Path]:
-    """Every file of that name in or below the folders `paths`, each once.
-
-    `name` may have a folder in front, "heatmaps/overview.png".
-    """
-    last = Path(name).name
-    found: dict[Path, Path] = {}
-    for path in paths:
-        for file in sorted(Path(path).rglob(last)):
-            if file.as_posix().endswith(f"/{name}") and file.is_file():
-                found.setdefault(file.resolve(), file)
-    return list(found.values())
 
 
 def embed(files: Sequence[tuple[Path, str]], budget: int = BUDGET) -> tuple[list[dict], list[str]]:

@@ -1,7 +1,7 @@
 """The report's tables: what stands in each cell, and what it sorts by."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from padim_lit.analysis.published import (
@@ -13,15 +13,14 @@ from padim_lit.analysis.published import (
 )
 from padim_lit.analysis.separation import MEASURED
 from padim_lit.metrics import METRICS
-from padim_lit.report.figures import DRAWN
+from padim_lit.report.figures import planted
 from padim_lit.report.text import brief, interval, known, number, share, size, spread
 from padim_lit.system.console import MISSING
 
 #: Settings that tell sweeps of the same data and backbone apart.
 APART = ("grid", "eps", "image_score", "crop_size", "split_seed")
-#: Of evidence: titles that are no words, and columns that say nothing new.
+#: Of evidence: titles that are no words.
 TITLES = {"sweep": "data", "dim": "D", "q_over_k2": "q/k²"}
-HIDDEN = {"data", "backbone", "folder", "level", "low", "high", "border", "other_dim"}
 
 
 @dataclass(frozen=True)
@@ -39,55 +38,55 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns with `words` are aligned to the left and sort as texts.
+    """Rows of cells by their column's name; all have the same columns.
 
-    `mean` are rows at the end, however the others are sorted.
+    The last `means` rows stay last, however the others are sorted.
     """
 
     caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    words: frozenset[str] = field(default=frozenset())
-    mean: Sequence[Sequence[Cell]] = ()
+    rows: Sequence[Mapping[str, Cell]]
+    means: int = 0
+
+    @property
+    def words(self) -> set[str]:
+        """Columns without a number: they are aligned to the left and sort as texts."""
+        shown = [(name, cell) for row in self.rows for name, cell in row.items()]
+        said = {name for name, cell in shown if cell.text != MISSING}
+        return said - {name for name, cell in shown if cell.value is not None}
 
 
-def best(sweep: Mapping[str, Any], metric: str = "image_auroc") -> list[Mapping[str, Any]]:
+def best(sweep: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Each projection at its best D, the best projection first."""
     found: dict[str, Mapping[str, Any]] = {}
-    ordered = [c for c in sweep["configurations"] if known(c["mean"][metric])]
-    for c in sorted(ordered, key=lambda c: -c["mean"][metric]):
+    measured = [c for c in sweep["configurations"] if known(c["mean"]["image_auroc"])]
+    for c in sorted(measured, key=lambda c: -c["mean"]["image_auroc"]):
         found.setdefault(c["proj"], c)
     return list(found.values())
 
 
 def answer(sweeps: Sequence[Mapping[str, Any]], all_projections: bool) -> Table:
     """How good the best method of each data set is and what it costs; or every projection."""
+    caption = "The best method of each data set"
+    if all_projections:
+        caption = "Each projection at its best D"
     rows = []
     for sweep in sweeps:
         chosen = best(sweep)
+        daggered = planted(sweep["constants"], "pixel_auroc")
         rows += [
-            [
-                Cell(sweep["label"]),
-                Cell(f"{c['proj']}, D = {c['dim']:,}"),
-                Cell(*_mean(c, "image_auroc"), best=all_projections and c is chosen[0]),
-                Cell(*_mean(c, "pixel_auroc", planted(sweep["constants"], "pixel_auroc"))),
-                _missed(c["missed"]),
-                _cost(c, "state_bytes", size),
-                _cost(c, "score/ms_per_image", brief),
-                _cost(c, "total_ms", brief),
-            ]
+            {
+                "data": Cell(sweep["label"]),
+                "method": Cell(f"{c['proj']}, D = {c['dim']:,}"),
+                "image AUROC": _mean(c, "image_auroc", best=all_projections and c is chosen[0]),
+                "pixel AUROC": _mean(c, "pixel_auroc", daggered),
+                "defects missed, with false alarms": _missed(c["missed"]),
+                "model's state": _cost(c, "state_bytes", size),
+                "scoring, ms/image": _cost(c, "score/ms_per_image", brief),
+                "with backbone, ms/image": _cost(c, "total_ms", brief),
+            }
             for c in (chosen if all_projections else chosen[:1])
         ]
-    return Table(
-        "Each projection at its best D" if all_projections else "The best method of each data set",
-        [
-            *("data", "method", *(METRICS[f"test/{m}"] for m in DRAWN)),
-            *("defects missed, with false alarms", "model's state"),
-            *("scoring, ms/image", "with backbone, ms/image"),
-        ],
-        rows,
-        frozenset({"data", "method"}),
-    )
+    return Table(caption, rows)
 
 
 def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
@@ -102,83 +101,71 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
     others = [p for p in projs if p != base]
     versus = ("jl" if "jl" in others else others[0]) if base in projs and others else None
     # What is compared stands beside its difference.
-    projs = [p for p in (base, versus) if p in projs] + [
-        p for p in projs if p not in (base, versus)
-    ]
+    projs.sort(key=lambda proj: (proj != base, proj != versus))
     settings = [key for key in APART if _differs(sweeps, key)]
     backbones = sorted({r["backbone"] for r in rows})
-    found = [r["cells"][metric].get(versus, {}).get("difference") for r in rows]
-    reach = max((abs(d[k] or 0) for d in found if d for k in ("low", "high")), default=0)
-    lines: dict[bool, list[list[Cell]]] = {False: [], True: []}
-    for row, difference in zip(rows, found, strict=True):
+    reach = _reach(r["cells"][metric].get(versus, {}).get("difference") for r in rows)
+    lines = []
+    for row in rows:
         cells, sweep = row["cells"][metric], row["sweep"]
         constants = {} if sweep is None else sweeps[sweep]["constants"]
         top = max(c["mean"] for c in cells.values() if known(c["mean"]))
         seeds = sorted({c["seeds"] for c in cells.values()})
-        line = [Cell(row["data"] + (" (planted)" if planted(constants, metric) else ""))]
-        line += [Cell(row["backbone"])] * (len(backbones) > 1)
-        line += [Cell(str(constants.get(key, MISSING))) for key in settings]
-        line += [Cell(f"{row['dim']:,}", row["dim"]), Cell("–".join(map(str, seeds)), seeds[0])]
+        line = {"data": Cell(row["data"] + " (planted)" * planted(constants, metric))}
+        if len(backbones) > 1:
+            line["backbone"] = Cell(row["backbone"])
+        line |= {key: Cell(str(constants.get(key, MISSING))) for key in settings}
+        line |= {"D": _count(row["dim"]), "seeds": Cell("–".join(map(str, seeds)), seeds[0])}
         for proj in projs:
             c = cells.get(proj, {"mean": None, "sd": None})
             is_best = len(cells) > 1 and c["mean"] == top
-            line.append(Cell(spread(c["mean"], c["sd"]), c["mean"], is_best))
+            line[proj] = Cell(spread(c["mean"], c["sd"]), c["mean"], is_best)
             if proj == versus:
-                line.append(_difference(difference, reach))
-        lines[sweep is None].append(line)
-    columns = ["data", *["backbone"] * (len(backbones) > 1), *settings, "D", "seeds"]
-    for proj in projs:
-        columns += [proj, f"{proj} − {base}"] if proj == versus else [proj]
+                line[f"{proj} − {base}"] = _difference(c.get("difference"), reach)
+        lines.append(line)
     caption = f"Table 1: {METRICS[f'test/{metric}']}"
     if len(backbones) == 1:
         caption += f", {backbones[0]}"
-    return Table(caption, columns, lines[False], frozenset({"data", "backbone"}), lines[True])
+    return Table(caption, lines, _means(rows))
 
 
 def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
     """The rows of Table 1 for which others published an AUROC, with what they published."""
-    base = content["base"]
-    rows = [r for r in content["table"] if any(r[s].get(metric) for s in SOURCES)]
-    sources = [s for s in SOURCES if any(r[s].get(metric) for r in rows)]
-    lines: dict[bool, list[list[Cell]]] = {False: [], True: []}
+    base, key = content["base"], f"test/{metric}"
+    rows = [r for r in content["table"] if any(key in r[s] for s in SOURCES)]
+    sources = [s for s in SOURCES if any(key in r[s] for r in rows)]
+    lines = []
     for row in rows:
-        cells = {proj: row["cells"][metric].get(proj) for proj in (base, "jl")}
-        line = [Cell(row["data"]), Cell(row["backbone"]), Cell(f"{row['dim']:,}", row["dim"])]
-        line += [
-            Cell(spread(c["mean"], c["sd"]), c["mean"]) if c else Cell(MISSING)
-            for c in cells.values()
-        ]
-        line.append(_difference((cells["jl"] or {}).get("difference"), reach=0))
-        line += [_published(row[source].get(metric)) for source in sources]
-        lines[row["sweep"] is None].append(line)
-    columns = ["data", "backbone", "D", base, "jl", f"jl − {base}"]
-    columns += [SOURCES[s] + f", {base} → jl" * (s == "report") for s in sources]
-    caption = f"{METRICS[f'test/{metric}']} beside what others published"
-    words = frozenset({"data", "backbone"})
-    return Table(caption, columns, lines[False], words, lines[True]) if rows else None
+        line = {"data": Cell(row["data"]), "backbone": Cell(row["backbone"])}
+        line["D"] = _count(row["dim"])
+        for proj in (base, "jl"):
+            c = row["cells"][metric].get(proj)
+            line[proj] = Cell(spread(c["mean"], c["sd"]), c["mean"]) if c else Cell(MISSING)
+        jl = row["cells"][metric].get("jl", {})
+        line[f"jl − {base}"] = _difference(jl.get("difference"), reach=0)
+        for source in sources:
+            name = SOURCES[source] + f", {base} → jl" * (source == "report")
+            line[name] = _published(row[source].get(key))
+        lines.append(line)
+    caption = f"{METRICS[key]} beside what others published"
+    return Table(caption, lines, _means(rows)) if rows else None
 
 
 def report_table(backbone: str) -> Table:
     """The JL report's Table 1 of one backbone, whole, with its averages and anomalib's numbers."""
-
-    def line(name: str, over: Sequence[str]) -> list[Cell]:
-        known = published(backbone, DIM[backbone], over)
+    over = {name: [name] for name in CATEGORIES}
+    means = averages(CATEGORIES)
+    over |= {f"{name} ({len(names)})": names for name, names in means.items()}
+    rows = []
+    for name, names in over.items():
+        known = published(backbone, DIM[backbone], names)
         selection, jl = known["report"]["test/pixel_auroc"]
-        values = [selection, jl, *known["anomalib"].values()]
-        cells = [Cell(share(value), value) for value in values]
-        gain = Cell(share(jl - selection, sign=True), jl - selection)
-        return [Cell(name), *cells[:2], gain, *cells[2:]]
-
-    return Table(
-        f"{backbone}, D = {DIM[backbone]}",
-        [
-            *("category", "JL report: PaDiM, pixel", "JL report: JL, pixel", "its gain"),
-            *("anomalib: image", "anomalib: pixel"),
-        ],
-        [line(name, [name]) for name in CATEGORIES],
-        frozenset({"category"}),
-        [line(f"{name} ({len(over)})", over) for name, over in averages(CATEGORIES).items()],
-    )
+        image, pixel = known["anomalib"].values()
+        values = {"JL report: PaDiM, pixel": selection, "JL report: JL, pixel": jl}
+        values |= {"its gain": jl - selection, "anomalib: image": image, "anomalib: pixel": pixel}
+        cells = {k: Cell(share(v, sign=k == "its gain"), v) for k, v in values.items()}
+        rows.append({"category": Cell(name), **cells})
+    return Table(f"{backbone}, D = {DIM[backbone]}", rows, len(means))
 
 
 def fits(sweeps: Sequence[Mapping[str, Any]], metric: str, of: str = "fits") -> Table | None:
@@ -187,91 +174,94 @@ def fits(sweeps: Sequence[Mapping[str, Any]], metric: str, of: str = "fits") -> 
     `of` is "fits", to all D, or "predictions", of jl to the smaller ones.
     """
     rows = []
-    for sweep in sweeps:
-        for fit in sweep[of]:
-            if fit["metric"] != metric:
-                continue
-            line = [Cell(sweep["label"]), Cell(fit["proj"] + _reason(fit))]
-            values = [fit.get(key) for key in ("points", "p", "limit", "rmse", "r_squared")]
-            line += [Cell(number(v), v) if known(v) else Cell(MISSING) for v in values]
-            if known(values[2]) and not fit["identifiable"]:
-                line[4] = Cell(f"not determined ({brief(values[2])})", values[2])
-            rows.append(line)
-    names = ["data", "projection", "points", "p", "q/k²", "RMSE", "R²"]
+    columns = {"points": "points", "p": "p", "limit": "q/k²", "rmse": "RMSE", "r_squared": "R²"}
+    for sweep, fit in [(s, f) for s in sweeps for f in s[of] if f["metric"] == metric]:
+        why = f": {fit['why']}" if "why" in fit else ""
+        row = {"data": Cell(sweep["label"]), "projection": Cell(fit["proj"] + why)}
+        row |= {name: _fact(fit.get(key), reach=0) for key, name in columns.items()}
+        if known(limit := fit.get("limit")) and not fit["identifiable"]:
+            row["q/k²"] = Cell(f"not determined ({brief(limit)})", limit)
+        rows.append(row)
     caption = f"Least-squares fits of eq. 15 to the means over seeds, {METRICS[f'test/{metric}']}"
-    return Table(caption, names, rows, frozenset(names[:2])) if rows else None
+    return Table(caption, rows) if rows else None
 
 
 def separations(found: Sequence[Mapping[str, Any]]) -> Table | None:
     """p, k and ε of the report's eq. 11 to 13 as measured on image scores."""
+    briefly = {"scale": "d/D", "epsilon": "ε", "q": "ε²D"}
+    shares = MEASURED | {"auroc_after": "AUROC after"}
     rows = [
-        [
-            *(Cell(row["sweep"]), Cell(row["proj"]), Cell(f"{row['dim']:,}", row["dim"])),
-            *(Cell(share(row["before"]), row["before"]), Cell(", ".join(map(share, row["k"])))),
-            *(Cell(brief(row[name]), row[name]) for name in ("scale", "epsilon", "q")),
-            *(Cell(share(row[name]), row[name]) for name in list(MEASURED)[2:]),
-        ]
+        {
+            "data": Cell(row["sweep"]),
+            "projection": Cell(row["proj"]),
+            "D": _count(row["dim"]),
+            "AUROC before": Cell(share(row["before"]), row["before"]),
+            "k, quartiles": Cell(", ".join(map(share, row["k"]))),
+            **{title: Cell(brief(row[key]), row[key]) for key, title in briefly.items()},
+            **{t: Cell(share(row[k]), row[k]) for k, t in shares.items() if k not in briefly},
+        }
         for row in found
     ]
-    names = ["data", "projection", "D", "AUROC before", "k, quartiles", "d/D", "ε", "ε²D"]
-    names += [*list(MEASURED.values())[2:-1], "AUROC after"]
-    words = frozenset({"data", "projection", "k, quartiles"})
-    return Table("p, k and ε, measured", names, rows, words) if rows else None
+    return Table("p, k and ε, measured", rows) if rows else None
 
 
 def evidence(claim: Mapping[str, Any]) -> Table:
     """A column for whatever any comparison has, intervals in the cells of their values."""
     rows = claim["evidence"]
-    filled = {k for row in rows for k, v in row.items() if v not in (None, "")}
-    names = [k for k in dict.fromkeys(k for row in rows for k in row) if k in filled - HIDDEN]
-    names = [k for k in names if not k.endswith(("_low", "_high"))]
+    names = list(dict.fromkeys(k for row in rows for k in row))
+    names = [k for k in names if any(_value(row.get(k)) not in (None, "") for row in rows)]
     if "metric" in names and "part" in names:
         names.remove("part")
-    reach = max((abs(row.get(k) or 0) for row in rows for k in ("low", "high")), default=0)
-    lines = [[_fact(row, name, reach) for name in names] for row in rows]
-    titles = [TITLES.get(name, name.replace("_", " ")) for name in names]
-    words = {t for t, n in zip(titles, names, strict=True) if any(_is_text(r, n) for r in rows)}
-    return Table(f"Evidence: {len(rows)} comparisons", titles, lines, frozenset(words))
+    titles = {k: TITLES.get(k, k.replace("_", " ")) for k in names}
+    reach = _reach(row.get("difference") for row in rows)
+    lines = [
+        {title: _fact(row.get(k), reach * (k == "difference")) for k, title in titles.items()}
+        for row in rows
+    ]
+    return Table(f"Evidence: {len(rows)} comparisons", lines)
 
 
 def numbers(sweeps: Sequence[Mapping[str, Any]]) -> Table:
     """Every configuration: all metrics, and what it costs."""
     every = [(s["label"], c) for s in sweeps for c in s["configurations"]]
-    metrics = [
-        m for m in (k.removeprefix("test/") for k in METRICS)
-        if any(known(c["mean"][m]) for _, c in every)
-    ]  # fmt: skip
+    names = {key.removeprefix("test/"): name for key, name in METRICS.items()}
+    names = {m: name for m, name in names.items() if any(known(c["mean"][m]) for _, c in every)}
     rows = [
-        [
-            *(Cell(label), Cell(c["proj"]), Cell(f"{c['dim']:,}", c["dim"])),
-            Cell(str(len(c["seeds"])), len(c["seeds"])),
-            *(Cell(*_mean(c, m, digits=4)) for m in metrics),
-            _cost(c, "state_bytes", size),
-            *(_cost(c, k, brief) for k in ("score/ms_per_image", "backbone/ms_per_image")),
-        ]
+        {
+            "data": Cell(label),
+            "projection": Cell(c["proj"]),
+            "D": _count(c["dim"]),
+            "seeds": _count(len(c["seeds"])),
+            **{name: _mean(c, m, digits=4) for m, name in names.items()},
+            "state": _cost(c, "state_bytes", size),
+            "scoring, ms/image": _cost(c, "score/ms_per_image", brief),
+            "backbone, ms/image": _cost(c, "backbone/ms_per_image", brief),
+        }
         for label, c in every
     ]
-    names = ["data", "projection", "D", "seeds", *(METRICS[f"test/{m}"] for m in metrics)]
-    names += ["state", "scoring, ms/image", "backbone, ms/image"]
-    caption = "Every configuration: mean ± standard deviation over seeds"
-    return Table(caption, names, rows, frozenset(names[:2]))
+    return Table("Every configuration: mean ± standard deviation over seeds", rows)
 
 
 def settings(constants: Mapping[str, Any]) -> Table:
-    rows = [[Cell(str(key)), Cell(str(value))] for key, value in constants.items()]
-    return Table("Settings and versions", ["key", "value"], rows, frozenset({"key", "value"}))
+    rows = [{"key": Cell(str(k)), "value": Cell(str(v))} for k, v in constants.items()]
+    return Table("Settings and versions", rows)
 
 
-def planted(constants: Mapping[str, Any], metric: str) -> bool:
-    """Whether a metric counts defects that were painted on good images."""
-    return "pixel" in metric and "planted" in str(constants.get("pixel_truth"))
+def _means(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many of Table 1's rows are means over others; they are the last ones."""
+    return sum(row["sweep"] is None for row in rows)
+
+
+def _count(n: int) -> Cell:
+    return Cell(f"{n:,}", n)
 
 
 def _mean(
-    c: Mapping[str, Any], metric: str, daggered: bool = False, digits: int = 3
-) -> tuple[str, float | None]:
+    c: Mapping[str, Any], metric: str, daggered: bool = False, digits: int = 3, best: bool = False
+) -> Cell:
     mean = c["mean"][metric]
-    return spread(mean, c["sd"][metric], digits) + " †" * (daggered and known(mean)), mean
+    text = spread(mean, c["sd"][metric], digits) + " †" * (daggered and known(mean))
+    return Cell(text, mean, best)
 
 
 def _cost(c: Mapping[str, Any], key: str, text: Any) -> Cell:
@@ -287,10 +277,10 @@ def _missed(found: Mapping[str, Any] | None) -> Cell:
 
 
 def _difference(found: Mapping[str, Any] | None, reach: float) -> Cell:
-    if not found or not known(found["mean"]):
+    if not found or not known(found["value"]):
         return Cell(MISSING)
-    text = interval(found["mean"], found["low"], found["high"])
-    return Cell(text, found["mean"], line=_line(found["mean"], found["low"], found["high"], reach))
+    text = interval(found["value"], found["low"], found["high"])
+    return Cell(text, found["value"], line=_line(found, reach))
 
 
 def _published(value: Any) -> Cell:
@@ -299,27 +289,31 @@ def _published(value: Any) -> Cell:
     return Cell(share(value), value)
 
 
-def _line(mean: float, low: Any, high: Any, reach: float) -> tuple[float, float, float] | None:
-    if not (known(low) and known(high) and reach > 0):
+def _reach(found: Iterable[Mapping[str, Any] | None]) -> float:
+    """Of the longest interval's ends."""
+    return max((abs(d[k] or 0) for d in found if d for k in ("low", "high")), default=0)
+
+
+def _line(found: Mapping[str, Any], reach: float) -> tuple[float, float, float] | None:
+    ends = [found[name] for name in ("low", "value", "high")]
+    if not all(map(known, ends)) or reach <= 0:
         return None
-    return tuple(max(-1.0, min(1.0, v / reach)) for v in (low, mean, high))
+    return tuple(max(-1.0, min(1.0, v / reach)) for v in ends)
 
 
-def _fact(row: Mapping[str, Any], name: str, reach: float) -> Cell:
-    value = row.get(name)
-    if not known(value):
+def _value(fact: Any) -> Any:
+    """What an interval is around; anything else is itself."""
+    return fact["value"] if isinstance(fact, Mapping) else fact
+
+
+def _fact(fact: Any, reach: float) -> Cell:
+    if not known(value := _value(fact)):
         text = MISSING if value is None else str(value)
         return Cell(METRICS.get(text, text))
-    stem = "" if name in ("difference", "ratio") else name.removesuffix("_gain").removesuffix("_sd")
-    low, high = (row.get(f"{stem}_{end}" if stem else end) for end in ("low", "high"))
-    if stem == name or not (known(low) and known(high)):
+    if value is fact or not (known(fact["low"]) and known(fact["high"])):
         return Cell(number(value), value)
-    line = _line(value, low, high, reach) if name == "difference" else None
-    return Cell(f"{number(value)} [{number(low)}, {number(high)}]", value, line=line)
-
-
-def _is_text(row: Mapping[str, Any], name: str) -> bool:
-    return isinstance(row.get(name), str)
+    text = f"{number(value)} [{number(fact['low'])}, {number(fact['high'])}]"
+    return Cell(text, value, line=_line(fact, reach))
 
 
 def _differs(sweeps: Sequence[Mapping[str, Any]], key: str) -> bool:
@@ -328,7 +322,3 @@ def _differs(sweeps: Sequence[Mapping[str, Any]], key: str) -> bool:
     for s in sweeps:
         found.setdefault((s["data"], s["backbone"]), set()).add(str(s["constants"].get(key)))
     return any(len(values) > 1 for values in found.values())
-
-
-def _reason(fit: Mapping[str, Any]) -> str:
-    return f": {fit['why']}" if "why" in fit else ""

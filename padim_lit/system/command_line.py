@@ -14,6 +14,11 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, module: str, description: str | None):
         super().__init__(prog=f"python -m {module}", description=description)
 
+    def take_folders(self, name: str, what: str) -> None:
+        """Its first argument: one folder or more, called `name`."""
+        help = f"folders with {what}, at any depth"
+        self.add_argument("folders", nargs="+", metavar=name, help=help)
+
     def error(self, message: str) -> NoReturn:
         # argparse would print its usage on a line of its own.
         usage = " ".join(self.format_usage().removeprefix("usage: ").split())

@@ -45,9 +45,7 @@ def render(content: Mapping[str, Any]) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     """Write the page and print where it is; one line for an error."""
     parser = Parser("padim_lit.viewer", "Make one page over the runs in some folders.")
-    parser.add_argument(
-        "folders", nargs="+", metavar="FOLDER", help="folders with runs, at any depth"
-    )
+    parser.take_folders("FOLDER", "runs")
     parser.add_argument(
         "--out", type=Path, help="the file to write; viewer.html in the first FOLDER"
     )

@@ -7,21 +7,20 @@ from typing import Any
 
 from matplotlib import colormaps
 
+from padim_lit.analysis.result_files import find
+from padim_lit.analysis.sweep_results import SETTINGS, SweepFolder, as_ablation, labels
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
 from padim_lit.version import __version__
 from padim_lit.viewer.pictures import encode_pictures
-from padim_lit.viewer.runs import Run, find_runs, read_run
+from padim_lit.viewer.runs import Run, read_run
 from padim_lit.viewer.scored import describe, read_pictures, read_scored, short_names
 from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 
 #: Pictures of a run and of a folder of scored images, and the whole file's size, by default.
 PICTURES, SCORED_PICTURES, MEGABYTES = 24, 200, 30.0
 #: What makes two runs on the same data with the same backbone different experiments.
-SETTINGS = (
-    *("layers", "weights", "embedding_dim", "grid", "eps", "sigma", "image_score"),
-    *("image_size", "crop_size", "data/train_images", "data/pixel_truth"),
-)
+APART = (*SETTINGS, "layers", "data/train_images", "data/pixel_truth")
 
 
 def build(
@@ -40,8 +39,13 @@ def build(
     Raises:
         InputError: no run is there, or none can be read.
     """
-    fits, predicted = find_runs(paths)
-    folders = [*fits, *predicted]
+    fits = [file.parent for file in find(paths, "metrics.json")]
+    folders = [*fits, *(file.parent for file in find(paths, "predictions.jsonl"))]
+    if not folders:
+        raise InputError(
+            f"no run (metrics.json or predictions.jsonl) in {', '.join(map(str, paths))}; make one "
+            "with `python run.py`, or give another folder"
+        )
     # What names of runs start from: of one run, the folder around it.
     root = Path(os.path.commonpath([folder.resolve() for folder in folders]))
     root = root.parent if len(folders) == 1 else root
@@ -82,7 +86,7 @@ def build(
         "runs": runs,
         "scored": scored,
         "images": [_images(key) for key in images],
-        "groups": _labels(list(groups)),
+        "groups": labels([SweepFolder(root, (), dict(key)) for key in groups], APART),
         # Of a map from low to high, 256 times six hexadecimal digits.
         "colours": colormaps[DISTANCES](range(256), bytes=True)[:, :3].tobytes().hex(),
         "found": FOUND,
@@ -99,10 +103,8 @@ def _describe(
     run: Run, name: str, images: dict[tuple, int], groups: dict[tuple, int]
 ) -> dict[str, Any]:
     metrics, shown = run.metrics, run.images
-    settings = {key: str(metrics.get(key)) for key in SETTINGS}
-    if settings["weights"].startswith("random"):
-        settings["weights"] = "random"  # their seed is the run's
-    group = (metrics["data"], metrics["backbone"], tuple(settings.items()))
+    settings = as_ablation(metrics)
+    group = tuple((key, str(settings.get(key))) for key in ("data", "backbone", *APART))
     key = None
     if shown:
         planted = (~shown.count_image).tolist()
@@ -116,6 +118,11 @@ def _describe(
         "metrics": {metric.removeprefix("test/"): metrics.get(metric) for metric in METRICS},
         "state_bytes": metrics.get("state_bytes"),
         "seconds": metrics.get("test/seconds_per_image"),
+        # At the checkpoint's threshold: how many, of how many.
+        "wrong": {
+            "false alarms": [metrics.get("test/false_alarms"), metrics.get("data/test_good")],
+            "missed": [metrics.get("test/misses"), metrics.get("data/test_defective")],
+        },
         "thresholds": _thresholds(metrics),
         "no_threshold": str(metrics.get("threshold_why") or ""),
         "image_score": str(metrics.get("image_score") or ""),
@@ -155,14 +162,3 @@ def _images(key: tuple) -> dict[str, Any]:
         "label": label,
         "planted": planted,
     }
-
-
-def _labels(groups: Sequence[tuple]) -> list[str]:
-    """A name for each: data and backbone, and the settings that tell it from its like."""
-    labels = []
-    for data, backbone, settings in groups:
-        alike = [dict(s) for d, b, s in groups if (d, b) == (data, backbone)]
-        apart = [k for k, v in settings if any(other[k] != v for other in alike)]
-        named = [f"{k.removeprefix('data/')}={dict(settings)[k]}" for k in apart]
-        labels.append(", ".join([data, backbone, *named]))
-    return labels

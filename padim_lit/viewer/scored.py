@@ -10,6 +10,7 @@ from typing import Any
 from padim_lit.analysis.result_files import load, require, unreadable
 from padim_lit.deploy.prediction_log import read_lines
 from padim_lit.errors import InputError
+from padim_lit.report.text import known
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.maps import read_maps
 
@@ -42,7 +43,7 @@ def read_scored(folder: Path) -> Scored:
     require(model, about, ("source", "threshold_source", "image_score"))
     require(model, about, numbers=("threshold", "map_threshold"))
     good = model.get("good_scores")
-    if good is not None and not (isinstance(good, list) and all(map(_is_number, good))):
+    if good is not None and not (isinstance(good, list) and all(map(known, good))):
         raise InputError(f"{about}: good_scores must be numbers; run the job again")
     try:
         rows = read_lines(file)
@@ -54,7 +55,7 @@ def read_scored(folder: Path) -> Scored:
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:
     require(row, f"the line of {row['path']}", ("path",), ("mtime_ns",))
-    if not _is_number(row["score"]) or not _is_number(row["p_value"] or 0):
+    if not known(row["score"]) or not known(row["p_value"] or 0):
         raise ValueError(f"{row['path']} has no score")
     regions = [
         [*map(float, r["box"]), float(r["area"]), float(r["peak"])] for r in row["regions"] or ()
@@ -70,13 +71,13 @@ def read_pictures(scored: Scored, most: int) -> tuple[list[GalleryEntry], int]:
     Raises:
         InputError: one of their files cannot be read.
     """
-    known = [i for i, line in enumerate(scored.lines) if isinstance(line.get("viewer"), str)]
-    known.sort(key=lambda i: -scored.lines[i]["score"])
+    shown = [i for i, line in enumerate(scored.lines) if isinstance(line.get("viewer"), str)]
+    shown.sort(key=lambda i: -scored.lines[i]["score"])
     found = []
-    for rank, index in enumerate(known[:most], 1):
+    for rank, index in enumerate(shown[:most], 1):
         file = scored.folder / "heatmaps" / PurePath(scored.lines[index]["viewer"]).name
         found += [replace(one, rank=rank, index=index) for one in read_maps(file)[:1]]
-    return found, len(known) - len(found)
+    return found, len(shown) - len(found)
 
 
 def describe(scored: Scored, name: str) -> dict[str, Any]:
@@ -114,7 +115,3 @@ def short_names(paths: Sequence[str]) -> list[str]:
     except ValueError:  # none, or absolute and relative ones
         common = ""
     return [os.path.relpath(path, common) if common else path for path in paths]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

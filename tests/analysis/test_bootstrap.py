@@ -220,9 +220,9 @@ def test_95_percent_intervals_cover_the_true_difference(seeds, spread_over_seeds
 def test_swapping_mirrors_and_the_mean_is_the_points():
     (a, b, x, y), _ = simulate(4, np.random.default_rng(0))
     one, other = paired_difference(a, b, x, y), paired_difference(b, a, y, x)
-    assert one.mean == pytest.approx((a - b).mean())
-    assert one.low < one.mean < one.high
-    assert (one.mean, one.low, one.high) == pytest.approx((-other.mean, -other.high, -other.low))
+    assert one.value == pytest.approx((a - b).mean())
+    assert one.low < one.value < one.high
+    assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
     assert one.wins == (a > b).sum()
     assert one.wins + other.wins == one.seeds == 4
     assert one == paired_difference(a, b, x, y)
@@ -231,7 +231,7 @@ def test_swapping_mirrors_and_the_mean_is_the_points():
 def test_a_method_equals_itself_and_pairing_narrows():
     (a, b, x, y), _ = simulate(3, np.random.default_rng(1))
     same = paired_difference(a, a, x, x)
-    assert (same.mean, same.low, same.high, same.wins) == (0, 0, 0, 0)
+    assert (same.value, same.low, same.high, same.wins) == (0, 0, 0, 0)
     paired = paired_difference(a, b, x, y)
     shuffled = y[:, np.random.default_rng(2).permutation(y.shape[1])]
     apart = paired_difference(a[:1], b[:1], x[:1], shuffled[:1])
@@ -256,12 +256,12 @@ def test_few_undefined_resamples_are_dropped_and_many_leave_no_interval():
     many = paired_difference(a, b, x, y)
     assert many.low is many.high is None
     assert "12 of 200 resamples" in many.why
-    assert many.mean == some.mean
+    assert many.value == some.value
     none = paired_difference(a, b, None, y)
     assert none.low is None
     assert "no resamples" in none.why
     undefined = paired_difference([np.nan, 1], b, x[:, 12:], y[:, 12:])
-    assert math.isnan(undefined.mean)
+    assert math.isnan(undefined.value)
     assert "undefined for at least one seed" in undefined.why
 
 

@@ -54,9 +54,9 @@ def sweep(folder, truth=curve, projs=("subset", "jl", "fisher"), dims=DIMS, seed
     write_rows(folder, rows, resamples if keep else None, **more)
 
 
-def verdicts(path, **kwargs):
-    found = {v.claim.key: v for v in judge(read_sweeps([path]), **kwargs)}
-    # A report embeds the evidence as strict JSON.
+def verdicts(path):
+    found = {v.claim.key: v for v in judge(read_sweeps([path]))}
+    # Plain values, and no NaN.
     json.dumps([v.evidence for v in found.values()], allow_nan=False)
     return found
 
@@ -74,15 +74,15 @@ def test_a_world_in_which_all_is_true(tmp_path):
     rows = found["same-d-image"].evidence
     assert len(rows) == 2 * len(DIMS)
     for row in rows:
-        assert row["difference"] == pytest.approx(0.2)
-        assert 0 < row["low"] < 0.2 < row["high"]
+        assert row["difference"]["value"] == pytest.approx(0.2)
+        assert 0 < row["difference"]["low"] < 0.2 < row["difference"]["high"]
         assert (row["seeds"], row["wins"], row["case"]) == (6, 6, "yes")
         assert row["metric"] == "test/image_auroc"
-    assert {row["data"] for row in rows} == {"screw", "elpv"}
+    assert {row["sweep"] for row in rows} == {"screw, wide_resnet50", "elpv, wide_resnet50"}
     # 16 intervals, and the reader is told what that means.
     assert "16 intervals" in found["same-d-image"].reason
     assert "about 0.8 of them" in found["same-d-image"].reason
-    assert found["seed-spread"].evidence[0]["ratio"] == pytest.approx(20)
+    assert found["seed-spread"].evidence[0]["ratio"]["value"] == pytest.approx(20)
 
 
 def test_a_world_in_which_nothing_is_true(tmp_path):
@@ -100,8 +100,8 @@ def test_a_world_in_which_nothing_is_true(tmp_path):
     # Memory is arithmetic; time is what was made equal here.
     assert savings.verdict == "holds when the data is mvtec/screw, wide_resnet50 (memory)"
     by_part = {row["part"]: row for row in savings.evidence}
-    assert by_part["memory"]["ratio"] == pytest.approx(550 * 2208 / (150 * 608))
-    assert by_part["scoring alone"]["ratio"] == 1
+    assert by_part["memory"]["ratio"]["value"] == pytest.approx(550 * 2208 / (150 * 608))
+    assert by_part["scoring alone"]["ratio"]["value"] == 1
     assert all(row["case"] == "no" for row in found["same-d-image"].evidence)
 
 
@@ -131,7 +131,7 @@ def test_image_and_pixel_are_separate_verdicts(tmp_path):
     assert found["same-d-image"].verdict == "holds"
     assert found["same-d-pixel"].verdict == "not measured precisely enough"
     assert "undefined for at least one seed" in found["same-d-pixel"].reason
-    assert found["same-d-pixel"].evidence[0]["difference"] is None
+    assert found["same-d-pixel"].evidence[0]["difference"]["value"] is None
 
 
 def test_missing_dimensions_are_named_and_never_replaced(tmp_path):
@@ -155,7 +155,7 @@ def test_what_one_sweep_lacks_does_not_silence_another(tmp_path):
     found = verdicts(tmp_path)["150-for-550"]
     assert found.verdict == "holds"
     assert "Left out: elpv, wide_resnet50 needs subset at 550." in found.reason
-    assert {row["data"] for row in found.evidence} == {"screw"}
+    assert {row["sweep"] for row in found.evidence} == {"screw, wide_resnet50"}
 
 
 def test_parts_of_a_sweep_are_read_as_one(tmp_path):
@@ -171,7 +171,7 @@ def test_too_little_is_not_called_a_result(tmp_path, changed):
     for key in ("same-d-image", "150-for-550", "steep-then-flat", "challenger"):
         assert found[key].kind == "not measured", key
         assert {row["case"] for row in found[key].evidence} == {"open"}
-        assert found[key].evidence[0]["difference"] is not None
+        assert found[key].evidence[0]["difference"]["value"] is not None
     whys = {"keep": "no resamples", "seeds": "one seed says nothing", "images": "0 against"}
     for key in ("same-d-image", "steep-then-flat"):
         assert whys[next(iter(changed))] in found[key].reason
@@ -198,9 +198,9 @@ def test_a_late_gain_above_a_hundredth_is_not_flat(tmp_path):
     found = verdicts(tmp_path)["steep-then-flat"]
     assert found.verdict == "does not hold"
     row = found.evidence[0]
-    assert row["early_gain"] == pytest.approx(0.15)
-    assert row["late_gain"] == pytest.approx(0.035)
-    assert row["difference"] == pytest.approx(0.15 / 150 - 0.035 / 350)
+    assert row["early_gain"]["value"] == pytest.approx(0.15)
+    assert row["late_gain"]["value"] == pytest.approx(0.035)
+    assert row["difference"]["value"] == pytest.approx(0.15 / 150 - 0.035 / 350)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_three_times_is_met_from_twenty_percent_below(tmp_path, ratio, case):
     sweep(tmp_path, dims=(150, 550), ms=ms)
     rows = {row["part"]: row for row in verdicts(tmp_path)["savings"].evidence}
     alone, whole = rows["scoring alone"], rows["backbone + scoring"]
-    assert (alone["case"], alone["ratio"]) == (case, pytest.approx(ratio))
-    assert whole["ratio"] == pytest.approx((1 + ratio) / 2)
+    assert (alone["case"], alone["ratio"]["value"]) == (case, pytest.approx(ratio))
+    assert whole["ratio"]["value"] == pytest.approx((1 + ratio) / 2)
 
 
 def test_eq15_has_to_beat_no_change_and_the_spread(tmp_path):
@@ -235,7 +235,7 @@ def test_eq15_has_to_beat_no_change_and_the_spread(tmp_path):
     sweep(tmp_path / "flat", bump, data="flat")
     found = verdicts(tmp_path)["eq15"]
     true, flat = found.evidence[2], found.evidence[0]
-    assert (true["data"], flat["data"]) == ("true", "flat")
+    assert [row["sweep"].split(",")[0] for row in (true, flat)] == ["true", "flat"]
     assert true["rmse"] < 1e-4 < true["rmse_as_at_200"]
     assert (true["p"], true["q_over_k2"]) == pytest.approx((0.03, 4 / 0.05**2), rel=1e-2)
     assert true["sd_over_seeds"] == pytest.approx(SPREAD["jl"] * math.sqrt(6 / 5))
@@ -287,8 +287,6 @@ def test_the_challenger_is_judged_by_dataset(tmp_path):
         shutil.rmtree(tmp_path / name)
     found = verdicts(tmp_path)["challenger"]  # better on one of three is not most
     assert found.verdict == "holds when the data is screw, wide_resnet50"
-    other = verdicts(tmp_path, challenger="subset")["challenger"]
-    assert "subset is at least as good" in other.claim.sentence
 
 
 def test_the_challenger_is_judged_up_to_100(tmp_path):
@@ -309,7 +307,7 @@ def test_times_that_were_not_written_are_missed(tmp_path):
             del row["backbone/ms_per_image"]
     found = verdicts(tmp_path)["savings"]
     row = next(row for row in found.evidence if row["part"] == "backbone + scoring")
-    assert (row["case"], row["ratio"]) == ("open", None)
+    assert (row["case"], row["ratio"]["value"]) == ("open", None)
     assert "no backbone/ms_per_image" in found.reason
     assert found.kind == "holds when"
 
@@ -323,7 +321,7 @@ def test_random_weights_say_nothing_about_detection(tmp_path):
     sweep(tmp_path / "trained", data="elpv")
     found = verdicts(tmp_path)["same-d-image"]
     assert found.verdict == "holds"
-    assert {row["data"] for row in found.evidence} == {"elpv"}
+    assert {row["sweep"] for row in found.evidence} == {"elpv, wide_resnet50"}
     assert "Left out: mvtec/screw, wide_resnet50 has random backbone weights" in found.reason
 
 

@@ -155,7 +155,7 @@ def test_a_row_has_the_means_the_paired_interval_and_the_published(tmp_path):
         expected = paired_difference(a, b, ra, rb)
         for name, value in {
             "subset": b.mean(), "subset_sd": b.std(ddof=1), "proj": a.mean(),
-            "proj_sd": a.std(ddof=1), "difference": expected.mean, "low": expected.low,
+            "proj_sd": a.std(ddof=1), "difference": expected.value, "low": expected.low,
             "high": expected.high, "wins": 3,
         }.items():  # fmt: skip
             assert float(line[f"{metric}/{name}"]) == pytest.approx(value, abs=1e-9)
@@ -206,7 +206,7 @@ def test_the_mean_is_over_categories_in_the_papers_order(tmp_path):
         expected = np.mean([row.points[metric] for row in parts], axis=0)
         np.testing.assert_allclose(mean.points[metric], expected, rtol=1e-12)
         each = [row.differences[metric] for row in parts]
-        assert found.mean == pytest.approx(np.mean([d.mean for d in each]))
+        assert found.value == pytest.approx(np.mean([d.value for d in each]))
         # Categories err apart: their mean is surer than they are.
         assert found.high - found.low < np.mean([d.high - d.low for d in each])
     assert not any(mean.published.values())  # nobody knows "own"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import openvino
 import pytest
 import torch
@@ -138,6 +139,27 @@ def test_fp16_is_smaller_and_says_by_how_much_it_differs(here, export, format):
     assert 1e-6 < report["score_difference"] <= 2e-2
 
 
+def test_int8_convolutions_have_gaussians_of_their_own(here, export, capsys):
+    file = here / "int8.onnx"
+    report = export(
+        *("both", "precision=int8", "good=data/train/good", "images=data/test"),
+        *(f"output={file}", "preprocess=true"),
+    )
+    assert report["score_difference"] < 1e-4 and report["train_images"] == 6
+    # The features moved, the Gaussians with them: what is good and what is not has not changed.
+    assert report["rank_correlation"] > 0.8 and report["agreement_images"] == 5
+    assert abs(report["image_auroc"] - report["ckpt_image_auroc"]) <= 0.2
+    assert "rank correlation" in capsys.readouterr().out
+    moved = expected(here, "both", pictures(5))[0]
+    found = open_onnx(file, 1)(pictures(5))
+    assert np.abs(found["score"] / moved - 1).max() > 1e-5
+    # Rounded are the convolutions behind the stem, which sees the finest maps.
+    nodes = onnx.load(file).graph.node
+    weights = {n.output[0] for n in nodes if n.op_type == "DequantizeLinear"}
+    rounded = [n.input[1] in weights for n in nodes if n.op_type == "Conv"]
+    assert sum(rounded) > len(rounded) / 2 and not rounded[0]
+
+
 def test_files_say_what_they_are(here, zygote):
     result = zygote.run(["mode=export", "ckpt=jl/model.ckpt", "hydra.run.dir=said"], here)
     assert result.code == 0 and not result.err, result.err
@@ -258,7 +280,11 @@ def test_calibrated_threshold_makes_the_decision(here, export, capsys):
     ("args", "words"),
     [
         (["format=tflite"], ["format=tflite", "onnx, openvino, torch"]),
-        (["precision=int8"], ["precision=int8", "fp32, fp16"]),
+        (["precision=int4"], ["precision=int4", "fp32, fp16, int8"]),
+        (["precision=int8"], ["good=", "good images"]),
+        (["precision=int8", "good=data", "format=torch"], ["precision=int8", "format=onnx"]),
+        (["precision=int8", "good=twice"], ["good=twice", "1 images are the same picture"]),
+        (["good=data"], ["good=data", "precision=int8 alone"]),
         (["ckpt=null"], ["give ckpt=", "model.ckpt"]),
         (["ckpt=nowhere.ckpt"], ["nowhere.ckpt", "no such file"]),
         (["ckpt=data/test/good/999.png"], ["not a readable checkpoint"]),
@@ -276,6 +302,9 @@ def test_refusals_are_one_line(here, export, args, words):
     torch.save({"state_dict": {}}, here / "foreign.ckpt")
     (here / "data/data.yaml").write_text("")
     save_detector(tiny_detector(fitted=False), here / "unfitted.ckpt")
+    (here / "twice").mkdir(exist_ok=True)
+    for i, seed in enumerate([1, 1, 2]):
+        save_image(here / f"twice/{i}.png", seed=seed)
     before = sorted(p.name for p in here.iterdir())
     with pytest.raises(InputError) as error:
         export("jl", *args)

@@ -57,6 +57,9 @@ def write_run(folder: Path, proj="jl", dim=100, seed=0, maps=True, path="img", *
         "test/seconds_per_image": 0.1, "state_bytes": 16_000_000, "threshold": 12.5,
         "threshold_rate": 0.01, "data": "elpv/mono", "backbone": "b0", "weights": "ImageNet",
         "proj": proj, "dim": dim, "seed": seed, "image_score": "max", "data/test_planted": 10,
+        "data/test_good": 40, "data/test_defective": 30,
+        "test/false_alarms": sum(score >= 12.5 for score in scores[:40]),
+        "test/misses": sum(score < 12.5 for score in scores[40:70]),
         "data/pixel_truth": "planted defects", "notes": ["Pixel metrics count planted defects."],
         **more,
     }  # fmt: skip
@@ -92,7 +95,8 @@ def runs(tmp_path_factory) -> Path:
     write_run(folder / "1", "jl", 100)
     write_run(folder / "2", "jl", 100, seed=1)
     write_run(folder / "10", "subset", 50, weights="random (seed 0)", notes=["Random weights."])
-    write_run(folder / "11", "fisher", 100, maps=False, threshold=None, threshold_why="too few")
+    without = {"threshold": None, "test/false_alarms": None, "test/misses": None}
+    write_run(folder / "11", "fisher", 100, maps=False, threshold_why="too few", **without)
     (folder / "12").mkdir()
     (folder / "12" / "metrics.json").write_text('{"data": "elpv/mono", "dim": NaN}')
     return folder
@@ -299,7 +303,10 @@ def test_runs_are_grouped_by_settings_and_weights(runs):
 def test_the_slider_recounts_all_images_and_recolours_the_maps(opened, page, runs):
     view = opened(page)
     content = build([runs])
-    assert counted(view) == expected(runs / "0", 12.5)  # the checkpoint's threshold comes first
+    counts = expected(runs / "0", 12.5)
+    assert counted(view) == counts  # the checkpoint's threshold comes first
+    row = texts(view, "#table tbody tr:first-child td")
+    assert {f"{counts['alarms']} of 40", f"{counts['misses']} of 30"} <= set(row)
     pictures = content["runs"][0]["pictures"]
     shown = {p.role + str(p.rank): p for p in read_maps(runs / "0" / "heatmaps" / "maps.npz")}
 

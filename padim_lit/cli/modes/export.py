@@ -1,6 +1,7 @@
 """mode=export: write a checkpoint for another runtime, compare both, time both."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata as packages
 from pathlib import Path
@@ -8,25 +9,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from padim_lit.checkpoint.state import load_detector
+from padim_lit.cli.good_images import images_of
 from padim_lit.cli.settings import Settings
 from padim_lit.data.files import find_images, typed_path
 from padim_lit.data.images import read_image
 from padim_lit.data.transform import ResizeCrop
+from padim_lit.data.tree import is_good
 from padim_lit.deploy.export import (
     FORMATS,
     PRECISIONS,
     WRITERS,
     exported,
     metadata,
-    require,
 )
+from padim_lit.deploy.int8 import as_given, int8
+from padim_lit.deploy.onnx_graph import require
 from padim_lit.deploy.runtimes import RUNTIMES, Run, largest_difference, milliseconds, run_detector
 from padim_lit.errors import InputError
+from padim_lit.metrics import ImageMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import private_folder, write_json
-from padim_lit.system.console import print_facts
+from padim_lit.system.console import print_facts, tracked
 from padim_lit.system.versions import made_with
 
 #: Largest relative difference to the checkpoint's scores, and to any pixel of its maps, that is
@@ -34,6 +40,8 @@ from padim_lit.system.versions import made_with
 TOLERANCES = {
     "fp32": {"score_difference": 1e-4, "map_difference": 1e-4},
     "fp16": {"score_difference": 2e-2, "map_difference": 1e-1},
+    # To the Gaussians that were fitted on onnxruntime's INT8 convolutions: others round otherwise.
+    "int8": {"score_difference": 2e-2, "map_difference": 1e-1},
 }
 #: What must be installed for format=NAME.
 NEEDS = {
@@ -52,11 +60,12 @@ class Export(Settings):
     Args:
         ckpt: model.ckpt of an earlier run
         format: onnx | openvino | torch: a slim checkpoint
-        precision: fp32 | fp16: half the size
+        precision: fp32 | fp16: half the size | int8: convolutions, with Gaussians fitted anew
         preprocess: true: the graph takes uint8 (B,h,w,3) instead of float32 (B,3,h,w) in [0, 1]
         output: file to write; null: model.onnx, model.xml or slim.ckpt in the run's folder
         threshold: score from which an image is called defective; null: the checkpoint's
         images: to compare both on: one, a folder or a quoted pattern; null: random ones
+        good: precision=int8: good images for its Gaussians and threshold, best those of the fit
     """
 
     mode: str = "export"
@@ -67,6 +76,7 @@ class Export(Settings):
     output: str | None = None
     threshold: float | None = None
     images: str | None = None
+    good: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,6 +87,12 @@ class Export(Settings):
             raise InputError(
                 "preprocess=true: a checkpoint has no graph to put it in; leave it out"
             )
+        if self.precision == "int8":
+            if self.format == "torch":
+                raise InputError("precision=int8: a checkpoint is not rounded so; use format=onnx")
+            self.require("good", "good images, best those of the fit: FOLDER or PATTERN")
+        elif self.good is not None:
+            raise InputError(f"good={self.good}: is of precision=int8 alone; leave it out")
 
 
 def run(settings: Export, folder: Path) -> dict[str, Any]:
@@ -93,8 +109,12 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     source, target = typed_path(settings.ckpt), _target(settings, folder)
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"output={target} is the checkpoint itself; give another file")
-    detector = load_detector(settings.ckpt)
+    detector = given = load_detector(settings.ckpt)
     detector.require_fitted()
+    if settings.precision == "int8":
+        _require_look(given, "good", settings.good)
+        images = images_of(settings.good, given)
+        detector = int8(given, images, settings.preprocess, f"good={settings.good}")
     notes, threshold = [], settings.threshold
     if threshold is None and (threshold := (detector.calibration or {}).get("threshold")) is None:
         notes.append(
@@ -110,6 +130,8 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         takes_pixels = settings.preprocess and settings.format != "torch"
         found = _compare(ours, theirs, pixels, takes_pixels, threshold)
         _require_close(found, settings)
+        if detector is not given and settings.images is not None:
+            found |= _agreement(given, theirs, settings, threshold)
         plain = _floats(pixels[:1])
         first = pixels[:1] if takes_pixels else plain
         times = milliseconds([lambda: ours(plain), lambda: theirs(first)], ROUNDS, SECONDS)
@@ -174,15 +196,18 @@ def _pixels(images: str | None, detector: Detector) -> np.ndarray:
     if images is None:
         shape = (IMAGES, height, width, 3)
         return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    if "image_size" not in detector.provenance:
-        raise InputError(
-            f"images={images}: the checkpoint does not say how its images were resized; leave it "
-            "out to compare on random ones"
-        )
+    _require_look(detector, "images", images)
     files = find_images(images)
     look = ResizeCrop(detector.provenance["image_size"], detector.provenance["crop_size"])
     chosen = files[:: max(1, len(files) // IMAGES)][:IMAGES]
     return np.stack([np.asarray(look.image(read_image(file))) for file in chosen])
+
+
+def _require_look(detector: Detector, key: str, given: str | None) -> None:
+    if "image_size" not in detector.provenance:
+        raise InputError(
+            f"{key}={given}: the checkpoint does not say how its images were resized; leave it out"
+        )
 
 
 def _floats(pixels: np.ndarray) -> np.ndarray:
@@ -205,15 +230,59 @@ def _compare(
     return found
 
 
+def _agreement(
+    given: Detector, theirs: Run, settings: Export, threshold: float | None
+) -> dict[str, Any]:
+    """How far the file's scores of all of ``images`` agree with the checkpoint's.
+
+    In folders named as good ones are good images, in all others defective ones.
+    """
+    dataset = images_of(settings.images, given)
+    scores, ours = [], run_detector(given)
+    for sample in tracked(dataset, "compare"):
+        image = sample["image"][None]
+        pair = ours(as_given(image, False)), theirs(as_given(image, settings.preprocess))
+        scores.append([float(outputs["score"][0]) for outputs in pair])
+    before, after = torch.tensor(scores).T
+    found: dict[str, Any] = {
+        "agreement_images": len(scores),
+        "rank_correlation": float(spearmanr(before, after).statistic),
+    }
+    labels = torch.tensor([not is_good(item.path.parent.name) for item in dataset.items])
+    for key, values in (("ckpt_image_auroc", before), ("image_auroc", after)):
+        metric = ImageMetrics()
+        metric.update(values, labels)
+        found[key] = metric.compute()["image_auroc"]
+    old = (given.calibration or {}).get("threshold")
+    if threshold is not None and old is not None:
+        found["other_decisions"] = int(((before >= old) != (after >= threshold)).sum())
+    return found
+
+
 def _require_close(found: dict[str, float], settings: Export) -> None:
     for name, allowed in TOLERANCES[settings.precision].items():
         if not found[name] <= allowed:
-            better = "precision=fp32" if settings.precision == "fp16" else "format=torch"
+            better = "format=torch" if settings.precision == "fp32" else "precision=fp32"
             raise InputError(
                 f"format={settings.format} gives a {name.removesuffix('_difference')} that differs "
                 f"from the checkpoint's by {found[name]:.1e}, allowed is {allowed:.0e}; nothing "
                 f"was written; use {better}"
             )
+
+
+def _said_of_agreement(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if "rank_correlation" not in results:
+        return
+    said = f"rank correlation {results['rank_correlation']:.4f}"
+    if "other_decisions" in results:
+        said += f", {results['other_decisions']} other decisions"
+    yield "agree", f"{said}, on {results['agreement_images']} images"
+    if results["image_auroc"] is not None:
+        before, after = results["ckpt_image_auroc"], results["image_auroc"]
+        yield (
+            "AUROC",
+            f"{before:.4f} in the checkpoint, {after:.4f} in INT8 ({after - before:+.4f})",
+        )
 
 
 def _print(results: dict[str, Any]) -> None:
@@ -229,6 +298,7 @@ def _print(results: dict[str, Any]) -> None:
         ("timed", f"in batches of 1, median, {results['threads']} threads each"),
         ("differ", f"by {score:.1e} in a score and {pixel:.1e} in a map at most, relatively"),
         ("compared", f"on {results['compared']}"),
+        *_said_of_agreement(results),
         *(("note", note) for note in results["notes"]),
         *(("written", file) for file in files),
     )

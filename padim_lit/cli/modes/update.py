@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from padim_lit import digests
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.build import device_of
@@ -22,7 +19,7 @@ from padim_lit.cli.good_images import (
     load_full,
 )
 from padim_lit.cli.settings import Settings
-from padim_lit.deploy.combine import REPEATS, add_images, remove_images, require_alike
+from padim_lit.deploy.combine import REPEATS, add_images, gather, remove_images, require_alike
 from padim_lit.deploy.over_images import Loop, over_images
 from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION, Detector
@@ -154,16 +151,8 @@ def _gather(
     known, left = frozenset(digests.keys(held)) if skip else frozenset(), Counter[str]()
 
     def work(batches: Iterable[dict[str, Any]]) -> FitState:
-        return _moments(detector, each_once(batches, left, known) if skip else batches)
+        return gather(detector, each_once(batches, left, known) if skip else batches)
 
     loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
     state = over_images(detector, dataset, work, loop, settings.mode)
     return detector, state, left, what
-
-
-@torch.inference_mode()
-def _moments(detector: Detector, batches: Iterable[dict[str, Any]]) -> FitState:
-    device, state = detector.mean.device, detector.empty_state()
-    for batch in batches:
-        state = detector.update_state(state, batch | {"image": batch["image"].to(device)})
-    return state.map(Tensor.cpu)

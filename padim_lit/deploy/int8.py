@@ -1,0 +1,172 @@
+"""A fitted detector whose convolutions are INT8.
+
+Rounding to eight bits moves features by more than good patches vary, so that Gaussians of the
+unrounded network call good parts defective. They are fitted anew, on what the rounded one gives.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from padim_lit import digests
+from padim_lit.deploy.calibration import set_threshold
+from padim_lit.deploy.combine import gather
+from padim_lit.deploy.graph import example, first_step
+from padim_lit.deploy.onnx_graph import require, to_onnx
+from padim_lit.deploy.over_images import Loop, over_images
+from padim_lit.errors import InputError
+from padim_lit.model.backbone import Backbone
+from padim_lit.model.detector import Detector
+from padim_lit.model.learned import evenly_spaced
+from padim_lit.model.tiles import layout
+
+# Good images that the ranges of the activations are taken of.
+RANGE_IMAGES = 64
+# Convolutions with maps finer than this stride stay in float32: few weights, seen by all others.
+FINEST = 4
+
+
+class Int8Backbone(Backbone):
+    """A backbone whose maps an ONNX graph with INT8 convolutions gives, computed by onnxruntime.
+
+    Args:
+        backbone: the one that it stands for.
+        graph: a ModelProto, ``image`` in, a map for each layer out.
+        pixels: whether ``image`` is uint8 (B,h,w,3) instead of float32 (B,3,h,w) in [0, 1].
+        threads: that onnxruntime uses.
+
+    >>> Int8Backbone(detector.backbone, graph, pixels=False, threads=1)  # doctest: +SKIP
+    """
+
+    def __init__(self, backbone: Backbone, graph: Any, pixels: bool, threads: int):
+        nn.Module.__init__(self)
+        self.__dict__.update(copy(backbone).__dict__)  # it shares the layers, and all that is known
+        (onnxruntime,) = require("onnx", "onnxruntime")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.graph, self.pixels = graph, pixels
+        self.session = onnxruntime.InferenceSession(
+            graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = self.session.run(None, {"image": as_given(images, self.pixels)})
+        return [torch.from_numpy(m) for m in maps]
+
+
+def as_given(images: Tensor, pixels: bool) -> np.ndarray:
+    """Images (B,3,h,w) in [0, 1], or as the pixels uint8 (B,h,w,3) that they were made of.
+
+    >>> as_given(torch.ones(1, 3, 2, 2), pixels=True)[0, 0, 0].tolist()
+    [255, 255, 255]
+    """
+    if pixels:
+        images = (images * 255).round().byte().permute(0, 2, 3, 1)
+    return np.ascontiguousarray(images.numpy())
+
+
+def int8(detector: Detector, dataset: Dataset, preprocess: bool, what: str) -> Detector:
+    """`detector` with INT8 convolutions, its Gaussians and its threshold from good images anew.
+
+    Projection and centroids are kept.
+
+    Args:
+        detector: fitted, on the CPU; it stays what it is.
+        dataset: good images: samples with ``image``, ``digest`` and ``path``.
+        preprocess: see `padim_lit.deploy.graph.Graph`.
+        what: to call the images.
+
+    Raises:
+        InputError: too few images, the same one twice, or no convolution to round.
+
+    >>> int8(detector, good_images, False, "images")  # doctest: +SKIP
+    """
+    backbone, threads = detector.backbone, torch.get_num_threads()
+    count = len(dataset)  # type: ignore[arg-type]
+    some = [dataset[i]["image"][None] for i in evenly_spaced(count, RANGE_IMAGES)]
+    given = [{"image": as_given(image, preprocess)} for image in some]
+    maps = [f"map{i}" for i in range(len(backbone.layers))]
+    whole, image = nn.Sequential(first_step(preprocess), backbone), example(detector, preprocess)
+    graph = to_onnx(whole, (image,), ["image"], maps, backbone.name)
+    rounded = Int8Backbone(backbone, _round(graph, given, detector), preprocess, threads)
+
+    found = copy(detector)
+    found._modules = {**detector._modules, "backbone": rounded}
+    found._buffers = dict(detector._buffers)
+    loop = Loop(torch.device("cpu"), 8)
+    state = over_images(found, dataset, lambda batches: gather(found, batches), loop, "int8")
+    if twice := digests.repeats(state.digests):
+        raise InputError(f"{what}: {twice} images are the same picture as another; give each once")
+    found.set_state(state)
+    rate = (detector.calibration or {}).get("false_alarm_rate")
+    set_threshold(found, dataset, count if detector.calibration else 0, rate, loop)
+    return found
+
+
+def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detector) -> Any:
+    """A ModelProto with INT8 weights for its convolutions, one scale a channel.
+
+    Args:
+        graph: a ModelProto.
+        images: what it is given, one by one: the ranges of its maps are taken of them.
+        detector: of the graph.
+    """
+    onnx, quantization = require("onnx", "onnx", "onnxruntime.quantization")
+    graph = onnx.shape_inference.infer_shapes(graph)
+    heights = {
+        value.name: value.type.tensor_type.shape.dim[2].dim_value
+        for value in (*graph.graph.value_info, *graph.graph.output)
+        if len(value.type.tensor_type.shape.dim) == 4
+    }
+    convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
+    backbone, height = detector.backbone, detector.image_shape[0]
+    if backbone.tiles != [1, 1]:
+        (tile, *_), _ = layout(detector.image_shape, backbone.tiles, backbone.strides)
+        height = tile.stop
+    fine = [node.name for node in convolutions if FINEST * heights[node.output[0]] > height]
+    if len(fine) == len(convolutions):
+        raise InputError(
+            f"precision=int8: backbone {backbone.name} has no convolutions at stride "
+            f"{FINEST} or more to round; use precision=fp16"
+        )
+    reader = iter(images)
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(reader, None)
+
+    with TemporaryDirectory() as folder, _quiet():
+        quantization.quantize_static(
+            graph,
+            path := Path(folder) / "int8.onnx",
+            Reader(),
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=fine,
+            per_channel=True,
+            # Seven bits: products of eight overflow on processors without VNNI.
+            reduce_range=True,
+            weight_type=quantization.QuantType.QInt8,
+            # Maps are rounded where a convolution reads them, and what the detector reads is not.
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Conv"]},
+        )
+        return onnx.load(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without onnxruntime's advice to prepare the graph, which the exporter has done."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
