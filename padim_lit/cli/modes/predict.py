@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import re
 import time
 from contextlib import closing
@@ -88,8 +89,13 @@ class Predict(OnDevice):
         if self.watch and not typed_path(self.images).is_dir():
             raise InputError(f"images={self.images}: watch=true takes an existing folder")
         for key in ("watch_settle", "watch_idle"):
-            if (value := getattr(self, key)) is not None and not value > 0:
-                raise InputError(f"{key}={value}: must be above 0, in seconds")
+            value, default = getattr(self, key), getattr(Predict, key)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{key}={value}: must be finite and above 0, in seconds")
+            if value != default and not self.watch:
+                raise InputError(
+                    f"{key}={value}: is of watch=true alone; leave it out, or add that"
+                )
 
 
 def run(settings: Predict, folder: Path) -> dict[str, Any]:
