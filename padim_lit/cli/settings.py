@@ -29,6 +29,11 @@ def _require_threshold(threshold: float) -> None:
         raise InputError(f"threshold={threshold}: must be a finite score")
 
 
+def _require_memory(gb: float) -> None:
+    if not 0 < gb < math.inf:
+        raise InputError(f"max_memory_gb={gb}: must be above 0 and finite")
+
+
 #: The lowest value of keys that are whole numbers, and what else is checked of a key that is set.
 LOWEST = {
     **{"batch_size": 1, "num_workers": 0, "full_check": 0, "dim": 1, "calibration": 0},
@@ -45,6 +50,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "tiles": as_tiles,
     "threshold": _require_threshold,
     "false_alarm_rate": require_rate,
+    "max_memory_gb": _require_memory,
 }
 
 
