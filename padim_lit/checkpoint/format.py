@@ -1,5 +1,6 @@
 """What a checkpoint holds beside Lightning's own keys, read without executing any pickle."""
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -28,7 +29,7 @@ def read(path: str | Path) -> dict[str, Any]:
         InputError: no such file, not readable, damaged in a single bit, not a checkpoint of
             padim_lit, of a newer one, or with NaN or infinity in it.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # noqa: PTH111 - of a text: ./~/a is below a folder ~
     if not path.is_file():
         raise InputError(f"ckpt={path}: no such file; give the model.ckpt of an earlier run")
     try:

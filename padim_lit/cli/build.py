@@ -70,12 +70,12 @@ def content_of(settings: Settings) -> dict[str, str]:
     values = vars(settings)
     if isinstance(settings.backbone, dict):
         values = {**values, "weights": settings.backbone.get("weights")}
-    for key in ("ckpt", "ckpts", "learnt_from", "weights", "roi", "images"):
+    for key in ("ckpt", "ckpts", "learnt_from", "weights", "roi", "images", "good"):
         given = values.get(key)
         for name in given if isinstance(given, list) else [given]:
             if not isinstance(name, str):
                 continue
-            for file in find_images(name) if key == "images" else [typed_path(name)]:
+            for file in find_images(name) if key in ("images", "good") else [typed_path(name)]:
                 if file.is_file():  # what is missing is the mode's to judge
                     found[f"{key}: {file}"] = digest_of(stamp(file))
     return found

@@ -25,6 +25,7 @@ from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import MODES, mode_of
 from padim_lit.cli.overrides import read_overrides
 from padim_lit.cli.settings import Settings
+from padim_lit.data.files import typed_path
 from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers
 from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
@@ -116,7 +117,7 @@ def _held(settings: Settings, folder: Path, *more: str) -> AbstractContextManage
         return nullcontext()
     mode, given = mode_of(settings.mode), getattr(settings, "ckpt", None)
     # A checkpoint that is changed in place was named by the user.
-    in_place = given and Path(given).expanduser().absolute() == folder / "model.ckpt"
+    in_place = given and typed_path(given).absolute() == folder / "model.ckpt"
     names = [name for name in mode.names if not (in_place and name == "model.ckpt")]
     for other in MODES.values():
         # What that mode wrote would be neither its result nor this one's.

@@ -48,6 +48,11 @@ class GoodImages(Loading):
 class GoodImagesOrData(WithData, GoodImages):
     """Those that take the training images of a data set too, by data=NAME."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.images is not None and self.data is not None:
+            raise InputError(f"images={self.images} and data: give one of the two")
+
 
 def load_full(settings: GoodImages) -> Detector:
     """The checkpoint ``settings.ckpt`` with its moments; InputError where it has none."""

@@ -37,7 +37,10 @@ LOWEST = {
 #: The highest of those that something is made of one by one; of the others what a machine counts.
 HIGHEST = {"batch_size": 2**20, "num_workers": 1024, "dim": MOST_DIM, "port": 65535}
 #: Numbers that must be above 0, and their units.
-POSITIVE = {"max_mb": "megabytes", "watch_settle": "seconds", "watch_idle": "seconds"}
+POSITIVE = {
+    **{"max_mb": "megabytes", "watch_settle": "seconds", "watch_idle": "seconds"},
+    "max_memory_gb": "gigabytes",
+}
 CHECKS: dict[str, Callable[[Any], None]] = {
     "seed": require_seed,
     "eps": Ridge,
@@ -79,8 +82,8 @@ class Settings:
             if value > (highest := HIGHEST.get(key, 2**31)):
                 raise InputError(f"{key}={value}: must be at most {highest}")
         for key, unit in POSITIVE.items():
-            if (value := getattr(self, key, None)) is not None and not value > 0:
-                raise InputError(f"{key}={value}: must be above 0, in {unit}")
+            if (value := getattr(self, key, None)) is not None and not 0 < value < math.inf:
+                raise InputError(f"{key}={value}: must be above 0 and finite, in {unit}")
         for dim in getattr(self, "dims", ()):
             if dim > HIGHEST["dim"]:
                 raise InputError(f"dims: {dim} must be at most {HIGHEST['dim']}")

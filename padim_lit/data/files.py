@@ -67,7 +67,7 @@ def list_images(folder: Path) -> list[Path]:
     empty list is no error here.
     """
     entries = _visible(folder)
-    below = [p for sub in entries if sub.is_dir() for p in walk(sub / "**") if looks_like_image(p)]
+    below = [p for p in walk(folder / "**") if p.parent != folder and looks_like_image(p)]
     if below:
         raise InputError(
             f"{len(below)} image(s) lie in folders below {folder}, such as {below[0]}, where they "
@@ -75,9 +75,6 @@ def list_images(folder: Path) -> list[Path]:
         )
     files = [p for p in entries if p.is_file()]
     _refuse_unread(files, folder)
-    hidden = [e for e in _entries(folder) if e.name[0] == "." and looks_like_image(Path(e.name))]
-    if hidden:
-        log.info("%s: hidden images, left out: %d", folder, len(hidden))
     return [p for p in files if is_image(p)]
 
 

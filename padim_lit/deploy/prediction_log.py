@@ -99,8 +99,9 @@ class ScoredFiles:
         with writing(self.json.parent):
             if out.write(content) != len(content):
                 raise OSError(errno.ENOSPC, "no space left")
-            if not os.fstat(out.fileno()).st_nlink:
-                raise OSError(errno.ENOENT, "it was removed meanwhile")
+            path = (self.json, self.csv)[file]
+            if not (path.exists() and os.path.samestat(path.stat(), os.fstat(out.fileno()))):
+                raise OSError(errno.ENOENT, "it was removed or moved meanwhile")
 
     def _take_up(self) -> None:
         """Read what is there, cut off an incomplete end, and write the CSV anew from it."""

@@ -1,6 +1,7 @@
 """Files that are no checkpoint, or only half of one, are refused in one line."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,15 @@ def test_what_was_saved_scores_the_same(saved):
     one, other = (load_detector(saved) for _ in range(2))
     images = torch.rand(2, 3, 64, 64)
     assert one.count == 5 and torch.equal(one(images)[1], other(images)[1])
+
+
+def test_a_home_is_expanded_as_it_was_typed(saved, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for folder, typed in (("~", "./~/a.ckpt"), ("home", "~/b.ckpt")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(saved, tmp_path / folder / typed[-6:])
+        assert load_detector(typed).count == 5
 
 
 @pytest.mark.parametrize("name", ["hf-hub:owner/model", "local-dir:/tmp/model", "a/b", ""])

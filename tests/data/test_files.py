@@ -9,6 +9,7 @@ from PIL import Image
 
 from padim_lit.data.files import find_images, list_images, typed_path, walk
 from padim_lit.errors import InputError
+from padim_lit.system.atomic import run_folder
 
 
 @pytest.fixture(autouse=True)
@@ -91,8 +92,10 @@ def test_other_files_are_counted_by_suffix(here, caplog):
     assert "1 images; other files, left out: 2 .txt, 1 without suffix" in caplog.text
     assert "**: 2 hidden images and folders, left out" in caplog.text
     save_image(here / ".f.png")
+    with run_folder(here, ["heatmaps"]):
+        save_image(here / "heatmaps" / "g.png")  # a run's own is no image below
     assert [path.name for path in list_images(here)] == ["a.png"]
-    assert f"{here}: hidden images, left out: 1" in caplog.text
+    assert f"{here}/**: 4 hidden images and folders, left out" in caplog.text
 
 
 def test_links_to_images_that_are_gone_are_listed_and_to_folders_refused(here):

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.good_images import images_of
 from padim_lit.cli.settings import Settings
-from padim_lit.data.files import find_images
+from padim_lit.data.files import find_images, typed_path
 from padim_lit.data.images import read_image
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.data.tree import is_good
@@ -106,10 +106,10 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
             that does not give the checkpoint's scores.
     """
     require(settings.format, *NEEDS[settings.format])
-    source, target = Path(settings.ckpt).expanduser(), _target(settings, folder)
+    source, target = typed_path(settings.ckpt), _target(settings, folder)
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"output={target} is the checkpoint itself; give another file")
-    detector = given = load_detector(source)
+    detector = given = load_detector(settings.ckpt)
     detector.require_fitted()
     if settings.precision == "int8":
         _require_look(given, "good", settings.good)
@@ -165,7 +165,7 @@ def _target(settings: Export, folder: Path) -> Path:
     if settings.output is None:
         name = "slim" if settings.format == "torch" else "model"
         return folder / f"{name}{suffix}"
-    target = Path(settings.output).expanduser()
+    target = typed_path(settings.output)
     if target.suffix != suffix or target.is_dir():
         raise InputError(
             f"output={settings.output}: format={settings.format} writes a file NAME{suffix}; "

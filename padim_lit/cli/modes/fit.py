@@ -90,8 +90,8 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
     """
     logger = None
     failed = True
-    old = folder / "model.ckpt"
-    if settings.ckpt and old.exists() and not old.samefile(typed_path(settings.ckpt)):
+    old, given = folder / "model.ckpt", typed_path(settings.ckpt or "")
+    if settings.ckpt and old.exists() and given.exists() and not old.samefile(given):
         raise InputError(
             f"{old} is of another fit than ckpt={settings.ckpt}, whose metrics would lie beside "
             "it; give another hydra.run.dir"

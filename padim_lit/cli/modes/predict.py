@@ -78,8 +78,13 @@ class Predict(Deciding):
         super().__post_init__()
         self.require("images", "FILE, FOLDER or PATTERN")
         self.require_choice("overlays", OVERLAYS)
-        if self.watch and not Path(self.images).expanduser().is_dir():
+        if self.watch and not typed_path(self.images).is_dir():
             raise InputError(f"images={self.images}: watch=true takes an existing folder")
+        for key in ("watch_settle", "watch_idle"):
+            if (value := getattr(self, key)) != getattr(Predict, key) and not self.watch:
+                raise InputError(
+                    f"{key}={value}: is of watch=true alone; leave it out, or add that"
+                )
 
 
 def run(settings: Predict, folder: Path) -> dict[str, Any]:
@@ -102,7 +107,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         )
     start = time.perf_counter()
     # What the lines of one folder have in common.
-    ckpt = Version.of(Path(settings.ckpt).expanduser().resolve())
+    ckpt = Version.of(typed_path(settings.ckpt).resolve())
     known = predictor.calibration
     keys = ("threshold", "threshold_source", "map_threshold")
     decides = {key: getattr(predictor, key) for key in keys}

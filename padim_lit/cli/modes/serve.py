@@ -6,6 +6,7 @@ from pathlib import Path
 
 from padim_lit.cli.build import device_of, make_predictor
 from padim_lit.cli.settings import Deciding
+from padim_lit.data.files import typed_path
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.server import make_app
 from padim_lit.errors import refusing
@@ -41,7 +42,7 @@ def run(settings: Serve, folder: Path) -> None:
     """
     device = device_of(settings.trainer)
     predictor = make_predictor(settings, device)
-    card = Path(settings.ckpt).expanduser().with_name("model_card.md")
+    card = typed_path(settings.ckpt).with_name("model_card.md")
     text = card.read_text("utf-8") if card.is_file() else model_card(predictor.detector)
     app = make_app(predictor, text, int(1e6 * settings.max_mb))
     import uvicorn

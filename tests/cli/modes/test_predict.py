@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,6 +231,8 @@ def test_a_bad_file_is_skipped_and_counted(zygote, here, tmp_path):
         "false_alarm_rate=0",
         "watch_settle=0",
         "watch_idle=-1",
+        "watch_settle=inf",
+        "watch_idle=3",  # without watch=true
     ],
 )
 def test_wrong_keys_are_one_line(zygote, here, wrong):
@@ -349,6 +352,15 @@ def test_files_rest_before_they_are_found(tmp_path):
     assert watcher.rested() == [] and watcher.waiting == 0
     path.unlink()
     assert watcher.rested() == []
+
+
+@pytest.mark.parametrize("gone", [shutil.rmtree, lambda path: path.rename(f"{path}-moved")])
+def test_a_folder_that_goes_meanwhile_is_no_place_for_scores(tmp_path, gone):
+    log = ScoredFiles(tmp_path / "run", {}, resume=False)
+    gone(tmp_path / "run")
+    with pytest.raises(InputError, match="removed or moved meanwhile"):
+        log.add(Version("a.png", 1, 0), 1.0, None, None, None)
+    log.close()
 
 
 def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
