@@ -4,7 +4,8 @@ import logging
 import os
 import sys
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -110,24 +111,28 @@ def _run(settings: Settings, folder: Path) -> None:
         raise InputError(reason) from error
 
 
-def _held(settings: Settings, folder: Path, *more: str) -> AbstractContextManager[None]:
+@contextmanager
+def _held(settings: Settings, folder: Path, *more: str) -> Iterator[None]:
     """The run's folder, held for what the mode writes; further ranks share the first one's."""
     # Its rank comes from the environment; a task of an allocation may be a run of its own.
     if rank_zero_only.rank and not alone(getattr(settings, "trainer", None)):
-        return nullcontext()
+        yield
+        return
     mode, given = mode_of(settings.mode), getattr(settings, "ckpt", None)
     # A checkpoint that is changed in place was named by the user.
     in_place = given and typed_path(given).absolute() == folder / "model.ckpt"
     names = [name for name in mode.names if not (in_place and name == "model.ckpt")]
-    for other in MODES.values():
-        # What that mode wrote would be neither its result nor this one's.
-        shared = [n for n in names if n in other.names and n != "model_card.md"]
-        if shared and other is not mode and (folder / other.result).exists():
-            raise InputError(
-                f"{folder} holds another mode's results ({other.result}), and mode={settings.mode} "
-                f"would write into them ({', '.join(shared)}); give another hydra.run.dir"
-            )
-    return run_folder(folder, [mode.result, *names, *more])
+    with run_folder(folder, [mode.result, *names, *more]):
+        for other in MODES.values():
+            # What that mode wrote would be neither its result nor this one's.
+            shared = [n for n in names if n in other.names and n != "model_card.md"]
+            if shared and other is not mode and (folder / other.result).exists():
+                raise InputError(
+                    f"{folder} holds another mode's results ({other.result}), and "
+                    f"mode={settings.mode} would write into them ({', '.join(shared)}); give "
+                    "another hydra.run.dir"
+                )
+        yield
 
 
 class SweepReport(HydraCallback):
