@@ -232,7 +232,6 @@ def test_a_bad_file_is_skipped_and_counted(zygote, here, tmp_path):
         "watch_settle=0",
         "watch_idle=-1",
         "watch_settle=inf",
-        "watch_idle=3",  # without watch=true
     ],
 )
 def test_wrong_keys_are_one_line(zygote, here, wrong):
