@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import math
 import re
 import time
 from contextlib import closing
@@ -81,9 +80,6 @@ class Predict(Deciding):
         self.require_choice("overlays", OVERLAYS)
         if self.watch and not typed_path(self.images).is_dir():
             raise InputError(f"images={self.images}: watch=true takes an existing folder")
-        for key in ("watch_settle", "watch_idle"):
-            if (value := getattr(self, key)) is not None and not 0 < value < math.inf:
-                raise InputError(f"{key}={value}: must be finite and above 0, in seconds")
 
 
 def run(settings: Predict, folder: Path) -> dict[str, Any]:
