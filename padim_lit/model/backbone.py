@@ -88,6 +88,8 @@ class Backbone(nn.Module):
         self.img_size = None if size is None else _pair(size)
         self.options = _size_options(self.model, self.feature_location, self.img_size)
         self.layers = _select_layers(self.model, layers, self.options)
+        if state is not None:
+            _require_state(self.model, self.layers, self.options, state)
         self.net = _feature_net(self.model, self.layers, self.options, full_state)
         if state is not None:
             self.net.load_state_dict(state)
@@ -249,7 +251,11 @@ def _size_options(
 
 
 def _select_layers(model: str, layers: Sequence[int] | None, options: dict[str, Any]) -> list[int]:
-    default = _create(model, options, pretrained=False)
+    try:
+        with torch.device("meta"):
+            default = _create(model, options, pretrained=False)
+    except InputError:  # a model that cannot be made without memory
+        default = _create(model, options, pretrained=False)
     info = default.feature_info.get_dicts()
     strides = [d["reduction"] for d in info]
     blocks = _transformer_blocks(default, strides)
@@ -276,6 +282,20 @@ def _transformer_blocks(net: Any, strides: list[int]) -> int:
     """Number of blocks of a one-stride model, whose default shows only the last few; else 0."""
     blocks = getattr(getattr(net, "model", None), "blocks", None)
     return len(blocks) if blocks is not None and len(set(strides)) == 1 else 0
+
+
+def _require_state(
+    model: str, layers: list[int], options: dict[str, Any], state: dict[str, Tensor]
+) -> None:
+    """Raise RuntimeError where a state is another model's, before any memory is taken for it."""
+    try:
+        with torch.device("meta"):
+            net = _feature_net(model, layers, options, None)
+    except InputError:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nothing is copied, which is what is wanted
+        net.load_state_dict(state)
 
 
 def _feature_net(

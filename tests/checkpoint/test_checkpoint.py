@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from _helpers.fits import fit_on_embeddings, fit_on_images
 from _helpers.paper import paper
@@ -62,6 +63,28 @@ def test_a_small_file_cannot_ask_for_large_images(saved, tmp_path, monkeypatch, 
     room = 4 * 2**30 if grid == 1 else 2**40
     monkeypatch.setattr(checks, "available_bytes", lambda _: room)
     with pytest.raises(InputError, match=r"8192×8192 pixels, which take|image_shape beside so few"):
+        load_detector(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"backbone": {"model": "resnet50"}}, "Missing key"),
+        ({"density": "mixture", "density_options": {"components": 10**9}}, "components"),
+    ],
+)
+def test_a_small_file_cannot_ask_for_a_large_model(saved, tmp_path, monkeypatch, spec, reason):
+    def without_memory(*args, **kwargs):
+        assert torch.get_default_device().type == "meta"
+        return make(*args, **kwargs)
+
+    content = torch.load(saved, weights_only=True)
+    found = content[KEY]["spec"]
+    found |= {**spec, "backbone": found["backbone"] | spec.get("backbone", {})}
+    torch.save(content, tmp_path / "a.ckpt")
+    make = timm.create_model
+    monkeypatch.setattr("timm.create_model", without_memory)
+    with pytest.raises(InputError, match=reason):
         load_detector(tmp_path / "a.ckpt")
 
 
