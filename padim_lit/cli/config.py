@@ -13,7 +13,6 @@ import hydra._internal.hydra
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
@@ -65,20 +64,21 @@ class ClassSource(ConfigSource):
         return []
 
 
-class FileSource(FileConfigSource):
+_load_file = FileConfigSource.load_config
+
+
+def load_file(self: FileConfigSource, config_path: str) -> ConfigResult:
     """Hydra's own for files. What cannot be read is one line, and so are aliases, by which a small
     file takes all memory."""
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        file = Path(self.path) / self._normalize_file_name(config_path)
-        try:
-            text = file.read_text("utf-8") if file.is_file() else ""
-            if "*" in text and any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)):
-                raise yaml.YAMLError("an alias, *NAME: write out what it stands for")
-            return super().load_config(config_path)
-        except (UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{file} cannot be read as YAML ({reason}); correct it") from error
+    file = Path(self.path) / self._normalize_file_name(config_path)
+    try:
+        text = file.read_text("utf-8") if file.is_file() else ""
+        if "*" in text and any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)):
+            raise yaml.YAMLError("an alias, *NAME: write out what it stands for")
+        return _load_file(self, config_path)
+    except (UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file} cannot be read as YAML ({reason}); correct it") from error
 
 
 class CheckedLoader(ConfigLoaderImpl):
@@ -101,7 +101,8 @@ def register() -> None:
     """Make Hydra know ``class/`` and the text of ``--help``, and look before it instantiates."""
     for plugin in (ClassSource, ClassSearchPath):
         Plugins.instance().register(plugin)
-    SourcesRegistry.instance().types[FileSource.scheme()] = FileSource
+    # Not a class of ours in its place: a launcher's processes would find two for files.
+    FileConfigSource.load_config = load_file  # type: ignore[method-assign]
     hydra._internal.hydra.ConfigLoaderImpl = CheckedLoader
     environment.register()
     OmegaConf.register_new_resolver("padim_lit.help", help_text, replace=True)

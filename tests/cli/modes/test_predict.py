@@ -358,7 +358,7 @@ def test_a_folder_that_goes_meanwhile_is_no_place_for_scores(tmp_path, gone):
     log = ScoredFiles(tmp_path / "run", {}, resume=False)
     gone(tmp_path / "run")
     with pytest.raises(InputError, match="removed or moved meanwhile"):
-        log.add(Version("a.png", 1, 0), 1.0, None, None, None)
+        log.add(Version("a.png", 1, 0), {"score": 1.0})
     log.close()
 
 
