@@ -12,7 +12,7 @@ from typing import Any
 import hydra._internal.hydra
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
@@ -64,21 +64,28 @@ class ClassSource(ConfigSource):
         return []
 
 
-_load_file = FileConfigSource.load_config
+def check_files() -> None:
+    """Hydra's reading of files: what cannot be read is one line, and so are aliases, by which a
+    small file takes all memory."""
+    # Its registered class itself, not one of ours in its place: a launcher's processes, which
+    # register theirs, would find two for files.
+    kind = SourcesRegistry.instance().resolve("file")
+    load = kind.load_config
+    if load.__module__ == __name__:
+        return
 
+    def load_checked(self: Any, config_path: str) -> ConfigResult:
+        file = Path(self.path) / self._normalize_file_name(config_path)
+        try:
+            text = file.read_text("utf-8") if file.is_file() else ""
+            if "*" in text and any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)):
+                raise yaml.YAMLError("an alias, *NAME: write out what it stands for")
+            return load(self, config_path)
+        except (UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{file} cannot be read as YAML ({reason}); correct it") from error
 
-def load_file(self: FileConfigSource, config_path: str) -> ConfigResult:
-    """Hydra's own for files. What cannot be read is one line, and so are aliases, by which a small
-    file takes all memory."""
-    file = Path(self.path) / self._normalize_file_name(config_path)
-    try:
-        text = file.read_text("utf-8") if file.is_file() else ""
-        if "*" in text and any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)):
-            raise yaml.YAMLError("an alias, *NAME: write out what it stands for")
-        return _load_file(self, config_path)
-    except (UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file} cannot be read as YAML ({reason}); correct it") from error
+    kind.load_config = load_checked  # type: ignore[method-assign]
 
 
 class CheckedLoader(ConfigLoaderImpl):
@@ -101,8 +108,7 @@ def register() -> None:
     """Make Hydra know ``class/`` and the text of ``--help``, and look before it instantiates."""
     for plugin in (ClassSource, ClassSearchPath):
         Plugins.instance().register(plugin)
-    # Not a class of ours in its place: a launcher's processes would find two for files.
-    FileConfigSource.load_config = load_file  # type: ignore[method-assign]
+    check_files()
     hydra._internal.hydra.ConfigLoaderImpl = CheckedLoader
     environment.register()
     OmegaConf.register_new_resolver("padim_lit.help", help_text, replace=True)
