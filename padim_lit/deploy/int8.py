@@ -1,7 +1,7 @@
 """A fitted detector whose convolutions are INT8.
 
-Rounding to eight bits moves features by more than good patches vary, so that Gaussians of the
-unrounded network call good parts defective. They are fitted anew, on what the rounded one gives.
+Rounding to eight bits moves features, and a distance divides by how little good patches vary. So
+the Gaussians are fitted anew, on what the rounded network gives.
 """
 
 import logging
