@@ -26,7 +26,6 @@ from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import MODES, mode_of
 from padim_lit.cli.overrides import read_overrides
 from padim_lit.cli.settings import Settings
-from padim_lit.data.files import typed_path
 from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers
 from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
@@ -34,6 +33,7 @@ from padim_lit.system import resource_errors
 from padim_lit.system.atomic import HeldElsewhere, run_folder
 from padim_lit.system.console import never_fail_to_print, print_facts
 from padim_lit.system.memory import keep_freed_memory
+from padim_lit.system.paths import typed_path
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def _held(settings: Settings, folder: Path, *more: str) -> Iterator[None]:
     # A checkpoint that is changed in place was named by the user.
     in_place = given and typed_path(given).absolute() == folder / "model.ckpt"
     names = [name for name in mode.names if not (in_place and name == "model.ckpt")]
-    with run_folder(folder, [mode.result, *names, *more]):
+    with run_folder(folder, []):  # what is refused here has laid claim to no name
         for other in MODES.values():
             # What that mode wrote would be neither its result nor this one's.
             shared = [n for n in names if n in other.names and n != "model_card.md"]
@@ -132,6 +132,7 @@ def _held(settings: Settings, folder: Path, *more: str) -> Iterator[None]:
                     f"mode={settings.mode} would write into them ({', '.join(shared)}); give "
                     "another hydra.run.dir"
                 )
+    with run_folder(folder, [mode.result, *names, *more]):
         yield
 
 

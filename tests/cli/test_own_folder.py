@@ -102,12 +102,14 @@ def test_a_picture_of_the_users_in_a_runs_heatmaps_stays(zygote, here):
     ],
 )
 def test_results_of_two_modes_are_not_mixed(zygote, here, words, names):
-    before = content(here / "run")
+    before, claimed = content(here / "run"), written_by_runs(here / "run")
     shutil.copy(here / "run" / "model.ckpt", here / "other.ckpt")
     require_one_clear_line(zygote.run([*words, "hydra.run.dir=run"], here), names)
     after = content(here / "run")
     changed = {path for path in before | after if before.get(path) != after.get(path)}
     assert all(path.name == "run.log" or ".hydra" in path.parts for path in changed)
+    # A file of a name that was refused would be the user's own.
+    assert written_by_runs(here / "run") == claimed
 
 
 def test_a_refit_takes_an_earlier_runs_results_away(zygote, here):
