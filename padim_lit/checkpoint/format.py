@@ -1,6 +1,5 @@
 """What a checkpoint holds beside Lightning's own keys, read without executing any pickle."""
 
-import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 from padim_lit.checkpoint.content import require_content
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import atomically
+from padim_lit.system.paths import typed_path
 from padim_lit.system.torch_file import damage
 
 #: Layout of what is written; no other is read.
@@ -29,7 +29,7 @@ def read(path: str | Path) -> dict[str, Any]:
         InputError: no such file, not readable, damaged in a single bit, not a checkpoint of
             padim_lit, of a newer one, or with NaN or infinity in it.
     """
-    path = Path(os.path.expanduser(path))  # noqa: PTH111 - of a text: ./~/a is below a folder ~
+    path = typed_path(path)
     if not path.is_file():
         raise InputError(f"ckpt={path}: no such file; give the model.ckpt of an earlier run")
     try:

@@ -21,7 +21,7 @@ from padim_lit.cli.roi import read_roi
 from padim_lit.cli.settings import Deciding, Embedding, Scoring, Settings, WithData
 from padim_lit.data import AnomalyData
 from padim_lit.data.cache import digest_of, stamp
-from padim_lit.data.files import find_images, typed_path
+from padim_lit.data.files import find_images
 from padim_lit.deploy.predictor import Predictor, load
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
@@ -35,6 +35,7 @@ from padim_lit.model.weights import architecture
 from padim_lit.padim import PaDiM
 from padim_lit.sweep.ablation import Ablation
 from padim_lit.sweep.gpus import claim, visible
+from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import made_with
 
 if TYPE_CHECKING:

@@ -59,12 +59,17 @@ def load_full(settings: GoodImages) -> Detector:
     settings.require("ckpt", "model.ckpt of an earlier run")
     detector = load_detector(settings.ckpt)
     detector.require_state()
+    require_look(detector, settings.ckpt)
+    return detector
+
+
+def require_look(detector: Detector, ckpt: str | None) -> None:
+    """Raise InputError where a checkpoint does not say how its images were resized."""
     if not all(key in detector.provenance for key in LOOK):
         raise InputError(
-            f"ckpt={settings.ckpt} does not say how its images were resized (a plain Trainer's); "
+            f"ckpt={ckpt} does not say how its images were resized (a plain Trainer's); "
             "fit with run.py, or set model.provenance before trainer.save_checkpoint"
         )
-    return detector
 
 
 def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]:

@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from padim_lit.data import AnomalyData
-from padim_lit.data.files import typed_path
 from padim_lit.data.images import read_image, read_mask
 from padim_lit.errors import InputError
+from padim_lit.system.paths import typed_path
 
 # How much the sides' ratios of mask and images may differ.
 TOLERANCE = 0.01

@@ -21,11 +21,11 @@ import numpy as np
 import PIL
 from PIL import features
 
-from padim_lit.data.files import typed_path
 from padim_lit.data.items import Item, MaskState, PreparedImage, prepare
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import remove_remnants, write_bytes
+from padim_lit.system.paths import typed_path
 
 log = logging.getLogger(__name__)
 

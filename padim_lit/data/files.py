@@ -14,6 +14,7 @@ from pathlib import Path
 from padim_lit.data.images import EXTENSIONS
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import written_by_runs
+from padim_lit.system.paths import typed_path
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +24,6 @@ _UNREAD = frozenset({
     ".jfif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl", ".nef", ".pbm", ".pgm", ".pnm", ".ppm",
     ".psd", ".raw", ".svg", ".tga", ".webp",
 })  # fmt: skip
-
-
-def typed_path(given: str | os.PathLike) -> Path:
-    """A path as the user typed it, ~ expanded; paths that were found must not come here."""
-    return Path(os.path.expanduser(given))  # noqa: PTH111 - Path's raises for ~NOBODY
 
 
 def find_images(given: str) -> list[Path]:

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from padim_lit.data.files import list_images, looks_like_image, subfolders, typed_path, walk
+from padim_lit.data.files import list_images, looks_like_image, subfolders, walk
 from padim_lit.data.images import EXTENSIONS
 from padim_lit.data.items import GOOD, Item
 from padim_lit.errors import InputError
+from padim_lit.system.paths import typed_path
 
 #: Names of folders of good images, in any case.
 GOOD_NAMES = (GOOD, "ok", "normal")

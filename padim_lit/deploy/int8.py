@@ -27,7 +27,6 @@ from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced
-from padim_lit.model.tiles import layout
 
 # Good images that the ranges of the activations are taken of.
 RANGE_IMAGES = 64
@@ -128,10 +127,8 @@ def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detect
         if len(value.type.tensor_type.shape.dim) == 4
     }
     convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
-    backbone, height = detector.backbone, detector.image_shape[0]
-    if backbone.tiles != [1, 1]:
-        (tile, *_), _ = layout(detector.image_shape, backbone.tiles, backbone.strides)
-        height = tile.stop
+    backbone = detector.backbone
+    height, _ = backbone.net_shape(detector.image_shape)
     fine = [node.name for node in convolutions if FINEST * heights[node.output[0]] > height]
     if len(fine) == len(convolutions):
         raise InputError(

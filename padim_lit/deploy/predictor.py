@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from padim_lit.checkpoint.state import load_detector
-from padim_lit.data.files import typed_path
 from padim_lit.data.images import as_rgb, from_array, read_image
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.deploy.calibration import describe, p_value, recalibrate
@@ -24,6 +23,7 @@ from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.deploy.regions import Region, View, find
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
+from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import in_parts
 
 #: Images of a batch on a GPU, and what are decoded ahead at most.

@@ -153,6 +153,14 @@ class Backbone(nn.Module):
                 "normalises it itself"
             )
 
+    def net_shape(self, image_shape: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of what the net sees at once: an image of `image_shape`, or one of its tiles."""
+        height, width = _pair(image_shape, "image_shape", 2**16)
+        if self.tiles == [1, 1]:
+            return height, width
+        (row, *_), (column, *_) = layout(image_shape, self.tiles, self.strides)
+        return row.stop, column.stop
+
     def grids(self, image_shape: tuple[int, int]) -> list[tuple[int, int]]:
         """(H_l, W_l) of each layer for images of (h, w) pixels, by running one blank image.
 
@@ -160,10 +168,7 @@ class Backbone(nn.Module):
             InputError: the model refuses this size (some transformers have a fixed one).
         """
         device = self.pixel_mean.device
-        height, width = _pair(image_shape, "image_shape", 2**16)
-        if self.tiles != [1, 1]:
-            (row, *_), (column, *_) = layout(image_shape, self.tiles, self.strides)
-            height, width = row.stop, column.stop
+        height, width = self.net_shape(image_shape)
         try:
             maps = self(torch.zeros(1, 3, *image_shape, device=device))
         except (AssertionError, RuntimeError, ValueError) as error:

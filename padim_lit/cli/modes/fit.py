@@ -27,7 +27,6 @@ from padim_lit.cli.environment import as_asked
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
-from padim_lit.data.files import typed_path
 from padim_lit.data.images import read_size
 from padim_lit.deploy.calibration import recalibrate
 from padim_lit.deploy.explanation import explain
@@ -40,6 +39,7 @@ from padim_lit.model.ridge import pooled
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.memory import peak_bytes, reset_peak
+from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import halving
 from padim_lit.system.versions import made_with
 from padim_lit.visualization.gallery import Gallery

@@ -13,7 +13,7 @@ import numpy as np
 
 from padim_lit.cli.build import device_of, make_predictor
 from padim_lit.cli.settings import Deciding
-from padim_lit.data.files import find_images, typed_path
+from padim_lit.data.files import find_images
 from padim_lit.deploy.coco import to_coco
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
@@ -24,6 +24,7 @@ from padim_lit.errors import InputError
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import print_facts, progress
+from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import made_with
 from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry
 from padim_lit.visualization.maps import maps_file

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from padim_lit.cli.build import device_of, make_predictor
 from padim_lit.cli.settings import Deciding
-from padim_lit.data.files import typed_path
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.server import make_app
 from padim_lit.errors import refusing
 from padim_lit.system.atomic import write_json
 from padim_lit.system.console import print_facts
+from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import made_with
 
 #: Requests at once; more are told to come later (503).

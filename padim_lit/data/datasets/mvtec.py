@@ -12,9 +12,9 @@ from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.datamodule import Split
 from padim_lit.data.datasets.mvtec_like import MVTecLike
 from padim_lit.data.download import alone, fetch
-from padim_lit.data.files import typed_path
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json, writing
+from padim_lit.system.paths import typed_path
 
 log = logging.getLogger(__name__)
 
