@@ -205,11 +205,7 @@ def read_scores(file: Path) -> Scores:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    arrays = _arrays(file, dimensions=1)
-    kinds = dict.fromkeys(arrays, "f") | IMAGES
-    for key, kind in kinds.items():
-        if key not in arrays or arrays[key].dtype.kind not in kind:
-            raise InputError(f"{file}: no {key}, or of another type; run the ablation again")
+    arrays = _arrays(file, 1, IMAGES)
     path, kind, label, counted = (arrays.pop(key) for key in IMAGES)
     return Scores(path.tolist(), kind.tolist(), label, counted, arrays)
 
@@ -220,13 +216,9 @@ def read_resamples(file: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    arrays = _arrays(file, dimensions=2)
-    for key, array in arrays.items():
-        if len(array) != 2 or array.dtype.kind != "f":
-            raise InputError(
-                f"{file}: {key} has shape {array.shape} and type {array.dtype}; all must be floats "
-                "of one shape (2, R); run the ablation again"
-            )
+    arrays = _arrays(file, 2, {})
+    if any(len(array) != 2 for array in arrays.values()):
+        raise unreadable(file, "its arrays must be of one shape (2, R)")
     return arrays
 
 
@@ -382,10 +374,13 @@ def _override(text: str) -> tuple[str, str]:
     return key.lstrip("+"), value
 
 
-def _arrays(file: Path, dimensions: int) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, all of one shape."""
+def _arrays(file: Path, dimensions: int, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, all of one shape: floats, and those named in `kinds`."""
     arrays = load_arrays(file)
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) > 1 or any(len(shape) != dimensions for shape in shapes):
         raise unreadable(file, f"its arrays are of shapes {sorted(shapes)}")
+    for key, kind in {**dict.fromkeys(arrays, "f"), **kinds}.items():
+        if key not in arrays or arrays[key].dtype.kind not in kind:
+            raise unreadable(file, f"no {key}, or of another type")
     return arrays

@@ -247,19 +247,21 @@ def _size_options(
     if img_size is not None:
         return {**options, "img_size": tuple(img_size)}
     dynamic = {**options, "dynamic_img_size": True}
+    return options if _sketch(model, dynamic) is None else dynamic
+
+
+def _sketch(model: str, options: dict[str, Any], **kwargs: Any) -> Any:
+    """The extractor without memory for its weights; None where it cannot be made so, or at all."""
     try:
-        with torch.device("meta"):  # no weights are drawn: this asks only whether timm knows it
-            _create(model, dynamic, pretrained=False)
+        with torch.device("meta"):
+            return _create(model, options, pretrained=False, **kwargs)
     except InputError:
-        return options
-    return dynamic
+        return None
 
 
 def _select_layers(model: str, layers: Sequence[int] | None, options: dict[str, Any]) -> list[int]:
-    try:
-        with torch.device("meta"):
-            default = _create(model, options, pretrained=False)
-    except InputError:  # a model that cannot be made without memory
+    default = _sketch(model, options)
+    if default is None:  # it cannot be made without memory
         default = _create(model, options, pretrained=False)
     info = default.feature_info.get_dicts()
     strides = [d["reduction"] for d in info]

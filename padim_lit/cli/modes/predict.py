@@ -20,7 +20,7 @@ from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
 from padim_lit.deploy.predictor import DECISIONS, Prediction, Predictor, Seen
 from padim_lit.deploy.regions import DIGITS, map_file, mask_file, spread
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, require_choice
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import print_facts, progress
@@ -78,7 +78,7 @@ class Predict(Deciding):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("images", "FILE, FOLDER or PATTERN")
-        self.require_choice("overlays", OVERLAYS)
+        require_choice("overlays", self.overlays, OVERLAYS)
         if self.watch and not typed_path(self.images).is_dir():
             raise InputError(f"images={self.images}: watch=true takes an existing folder")
 
