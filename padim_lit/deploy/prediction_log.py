@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import harmless, write_json, write_text, writing
 
 COLUMNS = ("path", "score", "p_value", "decision", "picture")
@@ -111,7 +111,9 @@ class ScoredFiles:
                 if not line.endswith(b"\n"):
                     break
                 end += len(line)
-                try:
+                what = f"{self.json}, line {number} is not as it was written"
+                kinds = ValueError, KeyError, TypeError, RecursionError
+                with refusing(what, "delete the folder to score all again", *kinds):
                     row = json.loads(line)
                     version = Version(row["path"], row["size"], row["mtime_ns"])
                     if version in self.done:
@@ -121,11 +123,6 @@ class ScoredFiles:
                         cells = [row[column] for column in COLUMNS[:-1]]
                         table.append(_csv_line([*cells, row.get(COLUMNS[-1])]))
                     self.counts[row.get("decision", "unreadable")] += 1
-                except (ValueError, KeyError, TypeError, RecursionError) as error:
-                    raise InputError(
-                        f"{self.json}, line {number} is not as it was written; delete the folder "
-                        "to score all again"
-                    ) from error
         write_text(self.csv, "".join(table))
         os.truncate(self.json, end)
 

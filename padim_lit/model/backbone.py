@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.model.tiles import as_tiles, by_tiles, layout
 from padim_lit.model.weights import architecture, fingerprint, load_weights, registered, timm
 
@@ -169,15 +169,13 @@ class Backbone(nn.Module):
         """
         device = self.pixel_mean.device
         height, width = self.net_shape(image_shape)
-        try:
+        what = f"backbone {self.name} cannot take images of {height}×{width} pixels"
+        todo = (
+            "set image_size and crop_size to what it was made for, or try "
+            f"backbone.img_size=[{height},{width}]"
+        )
+        with refusing(what, todo, AssertionError, RuntimeError, ValueError):
             maps = self(torch.zeros(1, 3, *image_shape, device=device))
-        except (AssertionError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-            raise InputError(
-                f"backbone {self.name} cannot take images of {height}×{width} pixels "
-                f"({reason.rstrip('.')}); set image_size and crop_size to what it was made for, or "
-                f"try backbone.img_size=[{height},{width}]"
-            ) from error
         if [m.shape[1] for m in maps] != self.channels:
             raise InputError(
                 f"backbone {self.name} gives other channels than the {self.channels} that timm "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from padim_lit.analysis.result_files import BROKEN, load_arrays, require
-from padim_lit.errors import InputError
+from padim_lit.errors import refusing
 from padim_lit.system.atomic import write_bytes
 from padim_lit.visualization.gallery import ROLES, SCORED, GalleryEntry
 
@@ -69,17 +69,17 @@ def read_maps(path: str | os.PathLike) -> list[GalleryEntry]:
         InputError: the file is none of ours, cut off, or larger than `LIMIT`.
     """
     file = load_arrays(Path(path), LIMIT)
-    try:
-        return _pictures(json.loads(file["about"].item()), **{name: file[name] for name in ARRAYS})
-    except BROKEN as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{path} cannot be read ({reason}); remove it, or run mode=fit again"
-        ) from error
+    with refusing(f"{path} cannot be read", "remove it, or run mode=fit again", *BROKEN):
+        about, arrays = json.loads(file["about"].item()), {name: file[name] for name in ARRAYS}
+        return _pictures(path, about, **arrays)
 
 
 def _pictures(
-    about: dict[str, Any], image: np.ndarray, truth: np.ndarray, map: np.ndarray
+    path: str | os.PathLike,
+    about: dict[str, Any],
+    image: np.ndarray,
+    truth: np.ndarray,
+    map: np.ndarray,
 ) -> list[GalleryEntry]:
     if about["version"] != VERSION:
         raise ValueError(f"version {about['version']}, known is {VERSION}")
@@ -91,7 +91,7 @@ def _pictures(
         if array.dtype != ARRAYS[name] or array.shape != shape or len(shape) != 3 or 0 in shape:
             raise ValueError(f"{name} is {array.dtype} {array.shape}")
     for number, one in enumerate(said, 1):
-        require(one, f"picture {number}", TEXTS, WHOLE)
+        require(one, f"{path} cannot be read: picture {number}", TEXTS, WHOLE)
         if one["role"] not in (*ROLES, SCORED):
             raise ValueError(f"an unknown role, {one['role']}")
     if not np.isfinite([low, step, *(one["score"] for one in said)]).all() or step <= 0:
