@@ -13,8 +13,8 @@ from padim_lit.model.triangular import Triangle
 
 #: What the graph returns, in order; without a threshold the last one is left out.
 OUTPUTS = ("score", "map", "decision")
-# Components of a mixture whose distances are computed at once.
-AT_ONCE = 32
+# Components of a mixture whose distances are computed at once: what is written stays in a cache.
+AT_ONCE = 8
 
 
 class Graph(nn.Module):
@@ -143,24 +143,30 @@ class OfComponents(nn.Module):
 
     def __init__(self, mean: Tensor, whitening: Triangle):
         super().__init__()
-        self.count, self.dim = mean.shape
+        self.steps = range(0, len(mean), AT_ONCE)
         self.register_buffer("centre", mean.mean(dim=0))  # so that Wx − Wμ does not cancel
-        square = whitening.square(symmetric=False, dtype=torch.float32)  # (K,D,D)
-        offset = (square @ (mean - self.centre).unsqueeze(2)).flatten()
-        self.steps = -(-self.count // AT_ONCE)
-        for i in range(self.steps):
-            some = slice(i * AT_ONCE, (i + 1) * AT_ONCE)
-            self.register_buffer(f"whitening{i}", square[some].flatten(0, 1).T.contiguous())
-            self.register_buffer(f"offset{i}", offset.view(self.count, -1)[some].flatten())
+        mean = (mean - self.centre).unsqueeze(2)
+        self.rows = [rows for rows, _ in whitening]
+        for i, (rows, band) in enumerate(whitening):
+            band = band.float()
+            offset = band @ mean[:, : rows.stop]
+            for k in self.steps:
+                some, name = slice(k, k + AT_ONCE), f"{i}_{k}"
+                matrix = torch.cat([-offset[some], band[some]], dim=2)  # (k,r,1+e)
+                self.register_buffer(f"whitening{name}", matrix.flatten(0, 1).T.contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x - self.centre
-        least = None
-        for i in range(self.steps):
-            z = x @ getattr(self, f"whitening{i}") - getattr(self, f"offset{i}")  # (B,P,k·D)
-            squares = (z * z).unflatten(2, (-1, self.dim)).sum(dim=3).amin(dim=2)
-            least = squares if least is None else torch.minimum(least, squares)
-        return least.sqrt()
+        x = torch.cat([torch.ones_like(x[..., :1]), x - self.centre], dim=2)
+        found = [self._squares(x, k).amin(dim=2) for k in self.steps]
+        return torch.stack(found).amin(dim=0).sqrt()
+
+    def _squares(self, x: Tensor, k: int) -> Tensor:
+        """(B,P,D) → ‖W(x−μ)‖² of the components from the k-th on, (B,P,some)."""
+        squares: Tensor | float = 0.0
+        for i, rows in enumerate(self.rows):
+            z = x[..., : rows.stop + 1] @ getattr(self, f"whitening{i}_{k}")  # (B,P,some·r)
+            squares = squares + (z * z).unflatten(2, (-1, rows.stop - rows.start)).sum(dim=3)
+        return squares
 
 
 def example(detector: Detector, preprocess: bool) -> Tensor:
