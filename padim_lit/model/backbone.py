@@ -217,24 +217,12 @@ def _pair(size: int | Sequence[int], key: str = "backbone.img_size", most: int =
 
 
 def _create(model: str, options: dict[str, Any], **kwargs: Any) -> Any:
-    try:
+    given = ", ".join(f"{key}={value}" for key, value in options.items()) or "no options"
+    what = f"backbone {model}: timm offers no features_only extractor for it with {given}"
+    own = "leave img_size out and give images of the size that it was made for"
+    kinds = AttributeError, LookupError, TypeError, ValueError, AssertionError, RuntimeError
+    with refusing(what, own if "img_size" in options else "take another model", *kinds):
         return timm.create_model(model, features_only=True, **options, **kwargs)
-    except (
-        AssertionError,
-        AttributeError,
-        LookupError,
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        given = ", ".join(f"{key}={value}" for key, value in options.items()) or "no options"
-        reason = " ".join(str(error).split())[:200] or "no reason given"
-        own = "; leave img_size out and give images of the size that it was made for"
-        raise InputError(
-            f"backbone {model}: timm offers no features_only extractor for it with {given} "
-            f"({reason}){own if 'img_size' in options else ''}"
-        ) from error
 
 
 def _size_options(
