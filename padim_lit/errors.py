@@ -1,6 +1,6 @@
 """The one exception that a user's input can cause."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,19 @@ def require_choice(key: str, value: Any, allowed: Iterable[str]) -> None:
     """Raise InputError unless the value of a key is one of those allowed."""
     if value not in allowed:
         raise InputError(f"{key}={value}: unknown; allowed: {', '.join(allowed)}")
+
+
+def as_pair(key: str, value: Any, most: int) -> list[int]:
+    """[h, w] of a whole number for both, or of two; InputError for anything else.
+
+    >>> as_pair("tiles", 4, most=64)
+    [4, 4]
+    """
+    sides = isinstance(value, Sequence) and not isinstance(value, str)
+    pair = list(value) if sides else [value, value]
+    if len(pair) != 2 or not all(type(side) is int and 1 <= side <= most for side in pair):
+        raise InputError(f"{key}={value}: must be a whole number or two, [h,w], from 1 to {most}")
+    return pair
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from padim_lit.errors import InputError, refusing
+from padim_lit.errors import InputError, as_pair, refusing
 from padim_lit.model.tiles import as_tiles, by_tiles, layout
 from padim_lit.model.weights import architecture, fingerprint, load_weights, registered, timm
 
@@ -85,7 +85,7 @@ class Backbone(nn.Module):
         self.std = _colours("std", std or config["std"])
         self.tiles = as_tiles(tiles)
         size = img_size or config.get("img_size")
-        self.img_size = None if size is None else _pair(size)
+        self.img_size = None if size is None else as_pair("backbone.img_size", size, 4096)
         self.options = _size_options(self.model, self.feature_location, self.img_size)
         self.layers = _select_layers(self.model, layers, self.options)
         if state is not None:
@@ -155,7 +155,7 @@ class Backbone(nn.Module):
 
     def net_shape(self, image_shape: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of what the net sees at once: an image of `image_shape`, or one of its tiles."""
-        height, width = _pair(image_shape, "image_shape", 2**16)
+        height, width = as_pair("image_shape", image_shape, 2**16)
         if self.tiles == [1, 1]:
             return height, width
         (row, *_), (column, *_) = layout(image_shape, self.tiles, self.strides)
@@ -207,13 +207,6 @@ def _colours(key: str, values: Sequence[float]) -> list[float]:
             f"backbone.{key}={found}: must be three numbers, for red, green and blue in [0, 1]"
         )
     return found
-
-
-def _pair(size: int | Sequence[int], key: str = "backbone.img_size", most: int = 4096) -> list[int]:
-    pair = [size, size] if isinstance(size, int) else list(size)
-    if len(pair) != 2 or not all(isinstance(side, int) and 0 < side <= most for side in pair):
-        raise InputError(f"{key}={size}: must be [h,w] in pixels, at most {most}")
-    return pair
 
 
 def _create(model: str, options: dict[str, Any], **kwargs: Any) -> Any:
