@@ -163,7 +163,7 @@ CONFIG = [
     Case("sigma no number", "sigma=nan", ("sigma=nan", "between 0 (no blur) and")),
     Case("crop larger than the image", "crop_size=65",
          ("crop_size=65", "image_size=64", "lower crop_size or raise image_size")),
-    Case("crop no pair", "crop_size=[64]", ("crop_size=[64]", "[h, w]")),
+    Case("crop no pair", "crop_size=[64]", ("crop_size=[64]", "[h,w]")),
     Case("image_size 0", "image_size=0", ("image_size=0", "whole number")),
     Case("image_size a word", "image_size=abc", ("image_size=abc", "whole number")),
     Case("grid 0", "grid=0", ("grid=0", "between 1 and", "16×16", "grid=null")),
