@@ -38,7 +38,7 @@ class Both(Density):
         self,
         dim: int,
         seed: int = 0,
-        components: int = 64,
+        components: int = 256,
         fit_images: int = 64,
         shrinkage: float | None = None,
     ):
