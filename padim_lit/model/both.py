@@ -83,10 +83,10 @@ class Both(Density):
 
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
         positions = x.shape[1]
-        (position, here), (mixture, kinds) = self.parts(positions)
-        place, at_place = position.nearest(x, mean[here], whitening.at(here))
+        (_, here), (_, kinds) = self.parts(positions)
+        place, at_place = self.position.nearest(x, mean[here], whitening.at(here))
         search = kept(
-            self, mean, whitening, lambda: mixture.search(mean[kinds], whitening.at(kinds))
+            self, mean, whitening, lambda: self.mixture.search(mean[kinds], whitening.at(kinds))
         )
         kind, of_kind = search(x, at_most=place)
         owner = torch.where(place <= kind, at_place, of_kind + positions)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from padim_lit.errors import InputError
 from padim_lit.model.density import Counted, Density
-from padim_lit.model.moments import Moments, update_groups
+from padim_lit.model.moments import Moments
 from padim_lit.model.search import Search, kept
 from padim_lit.model.triangular import Triangle
 
@@ -137,6 +137,36 @@ class Mixture(Density):
 
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
         return kept(self, mean, whitening, lambda: self.search(mean, whitening))(x)
+
+
+def update_groups(moments: Moments, x: Tensor, sizes: Tensor) -> Moments:
+    """Add to each Gaussian patches of its own. The scatter is changed in place.
+
+    As `padim_lit.model.moments.update`, one group after the other only where their sizes matter:
+    a step on each of some hundred groups costs as much as the arithmetic.
+
+    Args:
+        x: (n,D), finite, the first Gaussian's patches first.
+        sizes: (G,) how many patches are whose; they add up to n.
+
+    >>> from padim_lit.model.moments import init
+    >>> update_groups(init(2, 3), torch.rand(5, 3), torch.tensor([4, 1])).counts.tolist()
+    [4.0, 1.0]
+    """
+    x, used, centred = x.to(moments.scatter.dtype), sizes > 0, []
+    rounded, left = x.new_zeros(2, *moments.mean.shape)
+    for part, mean, rest in zip(x.split(sizes.tolist()), rounded, left, strict=True):
+        if len(part):
+            torch.mean(part, dim=0, out=mean)
+            centred.append(part - mean)
+            torch.mean(centred[-1], dim=0, out=rest)
+    delta = torch.where(used.unsqueeze(1), rounded.double() + left - moments.mean, 0.0)
+    share = (sizes / (moments.counts + sizes).clamp(min=1)).unsqueeze(1)
+    last = (delta * (moments.counts.unsqueeze(1) * share).sqrt()).to(x.dtype)
+    for g, part in zip(used.nonzero().flatten().tolist(), centred, strict=True):
+        rows = torch.cat([part, last[g, None]])
+        moments.scatter.at(slice(g, g + 1)).add_products(rows[None])
+    return Moments(moments.counts + sizes, moments.mean + delta * share, moments.scatter)
 
 
 def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:

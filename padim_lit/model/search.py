@@ -73,7 +73,8 @@ class Search:
             bounds[first, patch[order]] = torch.inf  # is computed
 
         def left() -> tuple[Tensor, Tensor]:
-            return (bounds <= limit * (1 + ROUNDING)).nonzero(as_tuple=True)
+            component, patch = (bounds <= limit * (1 + ROUNDING)).nonzero(as_tuple=True)
+            return component, patch
 
         bounds = _of_parts(self.coarse, x)
         if at_most is None:
