@@ -1,5 +1,3 @@
 """Where users' own backbones find theirs: see `padim_lit.model.backbone`."""
 
-from padim_lit.model.backbone import Backbone
-
-__all__ = ["Backbone"]
+from padim_lit.model.backbone import Backbone as Backbone

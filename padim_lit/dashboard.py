@@ -7,9 +7,10 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.system.command_line import Parser, run
 
 TIMEOUT = 15.0  # seconds
@@ -38,16 +39,12 @@ def build(entity: str, project: str, name: str = NAME) -> Any:
         InputError: wandb-workspaces is not installed.
     """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # to W&B's server, at the import
-    try:
-        with warnings.catch_warnings():
-            # It declares validators in pydantic's older way.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            import wandb_workspaces.reports.v2 as wr
-            import wandb_workspaces.workspaces as ws
-    except ImportError as error:
-        raise InputError(
-            f"the dashboard needs the package wandb-workspaces, which is not installed; {INSTALL}"
-        ) from error
+    what = "the dashboard needs the package wandb-workspaces, which is not installed"
+    with refusing(what, INSTALL, ImportError), warnings.catch_warnings():
+        # It declares validators in pydantic's older way.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.workspaces as ws
 
     small = wr.Layout(w=12, h=8)
 
@@ -136,8 +133,10 @@ def save(workspace: Any) -> str:
     os.environ.setdefault("WANDB_SILENT", "true")  # or it adds its own lines
     import wandb
 
-    target = f"{workspace.entity}/{workspace.project}"
-    try:
+    what = f"the workspace cannot be saved in {workspace.entity}/{workspace.project}"
+    todo = "check the network, `wandb login` and ENTITY/PROJECT, or look at it with --dry-run"
+    # wandb's own errors, and what an answer without the view that was asked for raises.
+    with refusing(what, todo, wandb.Error, ValueError, KeyError, TypeError, OSError):
         if not wandb.login(prompt=False, verify=False):
             raise InputError(
                 "there is no W&B API key; run `wandb login`, set WANDB_API_KEY, or give --dry-run"
@@ -145,29 +144,16 @@ def save(workspace: Any) -> str:
         _require_server(wandb.setup().settings.base_url)
         workspace.save()
         return workspace.url
-    except InputError:
-        raise
-    # wandb's own errors, and what an answer without the view that was asked for raises.
-    except (wandb.Error, ValueError, KeyError, TypeError, OSError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"the workspace cannot be saved in {target} ({reason}); check the network, "
-            "`wandb login` and ENTITY/PROJECT, or look at it with --dry-run"
-        ) from error
 
 
 def _require_server(url: str) -> None:
     # Asked here, because wandb's service retries for minutes, even after the program's end.
-    try:
+    todo = "check the network and WANDB_BASE_URL, or give --dry-run"
+    with (
+        refusing(f"{url} cannot be reached", todo, OSError, ValueError),
+        suppress(urllib.error.HTTPError),  # an answer of any kind
+    ):
         urllib.request.urlopen(url, timeout=TIMEOUT).close()
-    except urllib.error.HTTPError:
-        pass  # an answer of any kind
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(getattr(error, "reason", error)).split())
-        raise InputError(
-            f"{url} cannot be reached ({reason}); check the network and WANDB_BASE_URL, or give "
-            "--dry-run"
-        ) from error
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """The one exception that a user's input can cause."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,19 @@ def require_choice(key: str, value: Any, allowed: Iterable[str]) -> None:
         raise InputError(f"{key}={value}: unknown; allowed: {', '.join(allowed)}")
 
 
+def as_pair(key: str, value: Any, most: int) -> list[int]:
+    """[h, w] of a whole number for both, or of two; InputError for anything else.
+
+    >>> as_pair("tiles", 4, most=64)
+    [4, 4]
+    """
+    sides = isinstance(value, Sequence) and not isinstance(value, str)
+    pair = list(value) if sides else [value, value]
+    if len(pair) != 2 or not all(type(side) is int and 1 <= side <= most for side in pair):
+        raise InputError(f"{key}={value}: must be a whole number or two, [h,w], from 1 to {most}")
+    return pair
+
+
 @contextmanager
 def refusing(what: str, todo: str, *kinds: type[Exception]) -> Iterator[None]:
     """Turn errors of these kinds in the block into an InputError: what is wrong (why); what to do.
@@ -35,7 +48,7 @@ def refusing(what: str, todo: str, *kinds: type[Exception]) -> Iterator[None]:
     except InputError:  # says it already, and is a ValueError
         raise
     except kinds as error:
-        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise InputError(f"{what} ({why or type(error).__name__}); {todo}") from error
 
 

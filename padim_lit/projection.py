@@ -1,25 +1,12 @@
 """Where users' own projections find their base: see `padim_lit.model.projection`."""
 
-from padim_lit.model.learned import NPCA, Fisher, Learned
-from padim_lit.model.projection import (
-    JL,
-    PROJECTIONS,
-    Identity,
-    Orthogonal,
-    Projection,
-    Sparse,
-    Subset,
-)
-
-__all__ = [
-    "JL",
-    "NPCA",
-    "PROJECTIONS",
-    "Fisher",
-    "Identity",
-    "Learned",
-    "Orthogonal",
-    "Projection",
-    "Sparse",
-    "Subset",
-]
+from padim_lit.model.learned import NPCA as NPCA
+from padim_lit.model.learned import Fisher as Fisher
+from padim_lit.model.learned import Learned as Learned
+from padim_lit.model.projection import JL as JL
+from padim_lit.model.projection import PROJECTIONS as PROJECTIONS
+from padim_lit.model.projection import Identity as Identity
+from padim_lit.model.projection import Orthogonal as Orthogonal
+from padim_lit.model.projection import Projection as Projection
+from padim_lit.model.projection import Sparse as Sparse
+from padim_lit.model.projection import Subset as Subset

@@ -60,7 +60,7 @@ def imports_of(path: Path, text: str) -> Iterator[str]:
 
 def arrows() -> Iterator[tuple[Path, str, str]]:
     """File, its room, and another room that it imports."""
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyi")]):
         for name in imports_of(path, path.read_text()):
             top, *rest = name.split(".")
             if top == "padim_lit" and (other := rest[0] if rest else "__init__") != room_of(path):

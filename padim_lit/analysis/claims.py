@@ -411,19 +411,15 @@ def _list(values: Sequence[int]) -> str:
 
 
 _CLAIMS = (
-    Claim(
-        "same-d-image",
-        "At the same D, a JL projection beats channel selection in image AUROC.",
-        "JL report, Table 1",
-        "projs=[subset,jl] dims=[50,100,150]",
-        partial(_same_d, metric="test/image_auroc"),
-    ),
-    Claim(
-        "same-d-pixel",
-        "At the same D, a JL projection beats channel selection in pixel AUROC.",
-        "JL report, Table 1",
-        "projs=[subset,jl] dims=[50,100,150]",
-        partial(_same_d, metric="test/pixel_auroc"),
+    *(
+        Claim(
+            f"same-d-{what}",
+            f"At the same D, a JL projection beats channel selection in {what} AUROC.",
+            "JL report, Table 1",
+            "projs=[subset,jl] dims=[50,100,150]",
+            partial(_same_d, metric=f"test/{what}_auroc"),
+        )
+        for what in ("image", "pixel")
     ),
     Claim(
         "150-for-550",

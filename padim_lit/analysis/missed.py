@@ -1,6 +1,6 @@
 """What is missed at a threshold: the number that decides whether a detector is of use."""
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,27 +10,16 @@ from padim_lit.analysis.sweep_results import SweepFolder
 RATE = 0.05
 
 
-@dataclass(frozen=True)
-class Missed:
+def missed(sweep: SweepFolder, proj: str, dim: int) -> dict[str, Any] | None:
     """Defective test images below a threshold and good ones above it, means over seeds.
 
-    Attributes:
-        misses, defective: how many are missed, of how many.
-        alarms, good: the same of good images that are called defective.
-        own: whether the threshold is the run's own, set before it saw the test images.
-    """
+    The threshold is that of the runs; an ablation sets none, so there `RATE` of the good ones
+    alarm.
 
-    misses: float
-    defective: int
-    alarms: float
-    good: int
-    own: bool
-
-
-def missed(sweep: SweepFolder, proj: str, dim: int) -> Missed | None:
-    """At the threshold of the runs; an ablation sets none, so there `RATE` of the good ones alarm.
-
-    None where the sweep kept no image scores, or has no good or no defective images.
+    Returns:
+        misses, defective: how many are missed, of how many; alarms, good: the same of good images
+        that are called defective; own: whether the threshold is the runs' own, set before they saw
+        the test images. None where the sweep kept no image scores, or lacks good or defective ones.
     """
     if (scores := sweep.scores) is None:
         return None
@@ -46,4 +35,5 @@ def missed(sweep: SweepFolder, proj: str, dim: int) -> Missed | None:
         tops = np.sort(values[:, good])[:, -1 - int(RATE * good.sum()), None]
         counts = [(values[:, bad] <= tops).sum(axis=1), (values[:, good] > tops).sum(axis=1)]
     misses, alarms = (float(np.mean(count)) for count in counts)
-    return Missed(misses, int(bad.sum()), alarms, int(good.sum()), own)
+    count = {"defective": int(bad.sum()), "good": int(good.sum())}
+    return {"misses": misses, "alarms": alarms, **count, "own": own}

@@ -13,6 +13,7 @@ import re
 import shlex
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 
 #: Written last of all: what the job was. A folder without it is half-finished.
 DONE = "job.json"
@@ -177,18 +178,16 @@ def read_predictions(file: Path, plants: bool) -> Scores:
         InputError: the file cannot be read, or holds something else.
     """
     rows = []
-    try:
-        # A file name on disk need not be valid UTF-8.
-        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
-            lines = csv.reader(opened, strict=True)
-            if tuple(next(lines, ())) != PREDICTIONS:
-                raise ValueError(f"line 1 must be {','.join(PREDICTIONS)}")
-            for path, kind, label, score, *_ in lines:
-                if label not in ("0", "1") or not math.isfinite(float(score)):
-                    raise ValueError(f"line {lines.line_num}: label={label}, score={score}")
-                rows.append((path, kind, int(label), float(score)))
-    except (OSError, ValueError, csv.Error) as error:
-        raise unreadable(file, error) from error
+    # A file name on disk need not be valid UTF-8.
+    how = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    with reading(file, OSError, ValueError, csv.Error), file.open(**how) as opened:
+        lines = csv.reader(opened, strict=True)
+        if tuple(next(lines, ())) != PREDICTIONS:
+            raise ValueError(f"line 1 must be {','.join(PREDICTIONS)}")
+        for path, kind, label, score, *_ in lines:
+            if label not in ("0", "1") or not math.isfinite(float(score)):
+                raise ValueError(f"line {lines.line_num}: label={label}, score={score}")
+            rows.append((path, kind, int(label), float(score)))
     path, kind, label, score = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [])
     return Scores(
         path,
@@ -205,11 +204,7 @@ def read_scores(file: Path) -> Scores:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    arrays = _arrays(file, dimensions=1)
-    kinds = dict.fromkeys(arrays, "f") | IMAGES
-    for key, kind in kinds.items():
-        if key not in arrays or arrays[key].dtype.kind not in kind:
-            raise InputError(f"{file}: no {key}, or of another type; run the ablation again")
+    arrays = _arrays(file, 1, IMAGES)
     path, kind, label, counted = (arrays.pop(key) for key in IMAGES)
     return Scores(path.tolist(), kind.tolist(), label, counted, arrays)
 
@@ -220,13 +215,10 @@ def read_resamples(file: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    arrays = _arrays(file, dimensions=2)
-    for key, array in arrays.items():
-        if len(array) != 2 or array.dtype.kind != "f":
-            raise InputError(
-                f"{file}: {key} has shape {array.shape} and type {array.dtype}; all must be floats "
-                "of one shape (2, R); run the ablation again"
-            )
+    arrays = _arrays(file, 2, {})
+    with reading(file, ValueError):
+        if any(len(array) != 2 for array in arrays.values()):
+            raise ValueError("its arrays must be of one shape (2, R)")
     return arrays
 
 
@@ -241,11 +233,9 @@ def typed_command(folder: Path) -> str:
         return shlex.join(["python", "run.py", *words(run, load(run, list))])
     if not many.exists():
         return ""
-    try:
+    with reading(many, TypeError, KeyError):
         typed = load(many, dict)["hydra"]["overrides"]["task"]
         return shlex.join(["python", "run.py", "-m", *words(many, typed)])
-    except (TypeError, KeyError) as error:
-        raise unreadable(many, "no list of hydra.overrides.task") from error
 
 
 def finite(value: Any) -> Any:
@@ -272,16 +262,14 @@ def load(file: Path, kind: type) -> Any:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    try:
+    # RecursionError: nested deeper than Python's stack.
+    with reading(file, OSError, ValueError, RecursionError, yaml.YAMLError):
         text = file.read_text(encoding="utf-8")
         content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    # RecursionError: nested deeper than Python's stack.
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise unreadable(file, error) from error
-    if not isinstance(content, kind):
-        what = {dict: "object", list: "list"}[kind]
-        raise unreadable(file, f"no {file.suffix[1:].upper()} {what}")
-    return content
+        if not isinstance(content, kind):
+            what = {dict: "object", list: "list"}[kind]
+            raise ValueError(f"no {file.suffix[1:].upper()} {what}")
+        return content
 
 
 def require(
@@ -324,22 +312,21 @@ def load_arrays(file: Path, most: int = MOST_BYTES) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file cannot be read, or holds more than `most` bytes.
     """
-    try:
-        with file.open("rb") as opened:  # here, because NumPy leaves a broken one open
-            with zipfile.ZipFile(opened) as archive:
-                size = sum(entry.file_size for entry in archive.infolist())
-            if size > most:
-                raise ValueError(f"{size} bytes unpacked, at most {most} are read")
-            opened.seek(0)
-            with np.load(opened, allow_pickle=False) as content:
-                return {key: content[key] for key in content.files}
-    except Exception as error:  # what a broken file makes NumPy and zipfile raise is no closed list
-        raise unreadable(file, error) from error
+    # What a broken file makes NumPy and zipfile raise is no closed list.
+    with reading(file, Exception), file.open("rb") as opened:  # NumPy leaves a broken one open
+        with zipfile.ZipFile(opened) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > most:
+            raise ValueError(f"{size} bytes unpacked, at most {most} are read")
+        opened.seek(0)
+        with np.load(opened, allow_pickle=False) as content:
+            return {key: content[key] for key in content.files}
 
 
-def unreadable(file: Path, error: Exception | str) -> InputError:
-    reason = " ".join(str(error).split())
-    return InputError(f"{file} cannot be read ({reason}); run the job again, or remove its folder")
+def reading(file: Path, *kinds: type[Exception]) -> AbstractContextManager[None]:
+    """Turn errors of the block into one line that names `file`."""
+    todo = "run the job again, or remove its folder"
+    return refusing(f"{file} cannot be read", todo, *kinds)
 
 
 def _job_folders(sweep_dir: Path) -> list[Path]:
@@ -370,9 +357,10 @@ def _read_job(folder: Path) -> list[Job]:
 
 def words(file: Path, content: Any) -> list[str]:
     """A list of texts; of anything else, `str` may make gigabytes, where YAML repeats by name."""
-    if not isinstance(content, list) or not all(isinstance(text, str) for text in content):
-        raise unreadable(file, "no list of texts")
-    return content
+    with reading(file, ValueError):
+        if not isinstance(content, list) or not all(isinstance(text, str) for text in content):
+            raise ValueError("no list of texts")
+        return content
 
 
 def _override(text: str) -> tuple[str, str]:
@@ -382,10 +370,14 @@ def _override(text: str) -> tuple[str, str]:
     return key.lstrip("+"), value
 
 
-def _arrays(file: Path, dimensions: int) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, all of one shape."""
+def _arrays(file: Path, dimensions: int, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, all of one shape: floats, and those named in `kinds`."""
     arrays = load_arrays(file)
     shapes = {array.shape for array in arrays.values()}
-    if len(shapes) > 1 or any(len(shape) != dimensions for shape in shapes):
-        raise unreadable(file, f"its arrays are of shapes {sorted(shapes)}")
+    with reading(file, ValueError):
+        if len(shapes) > 1 or any(len(shape) != dimensions for shape in shapes):
+            raise ValueError(f"its arrays are of shapes {sorted(shapes)}")
+        for key, kind in {**dict.fromkeys(arrays, "f"), **kinds}.items():
+            if key not in arrays or arrays[key].dtype.kind not in kind:
+                raise ValueError(f"no {key}, or of another type")
     return arrays

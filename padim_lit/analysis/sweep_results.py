@@ -133,15 +133,13 @@ class SweepFolder:
     def resamples(
         self, proj: str, dim: int, metric: str, seeds: Sequence[int] | None = None
     ) -> np.ndarray | None:
-        """An AUROC on R resamples of the test images, (S, R) as `points`; None where not kept.
+        """A metric on R resamples of the test images, (S, R) as `points`; None where not kept.
 
         Raises:
-            InputError: a configuration was not measured, or the metric is never resampled.
+            InputError: a configuration was not measured.
         """
-        if metric not in RESAMPLED:
-            raise InputError(f"metric={metric}: resampled are {', '.join(RESAMPLED)}")
         kept = [self._resamples.get(row.key) for row in self._select(proj, dim, seeds)]
-        if any(values is None for values in kept):
+        if metric not in RESAMPLED or any(values is None for values in kept):
             return None
         return np.stack([values[RESAMPLED[metric]] for values in kept]).astype(np.float64)
 
@@ -161,8 +159,7 @@ class SweepFolder:
         if not seeds:
             raise InputError(f"{self.path}: {a[0]} at {a[1]} and {b[0]} at {b[1]} share no seed")
         points = [self.points(*x, metric, seeds) for x in (a, b)]
-        kept = metric in RESAMPLED
-        resamples = [self.resamples(*x, metric, seeds) if kept else None for x in (a, b)]
+        resamples = [self.resamples(*x, metric, seeds) for x in (a, b)]
         return paired_difference(*points, *resamples)
 
     @cached_property

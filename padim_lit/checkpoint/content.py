@@ -67,9 +67,12 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
     positions = len(mean)
     shape = (len(spec["backbone"]["layers"]), positions, dim)
     require("layer_means", state["layer_means"], shape, *_FLOATS)
-    _require_triangle("whitening", state["whitening"], positions, dim, require)
+    if isinstance(state["whitening"], Tensor):  # packed
+        require("whitening", state["whitening"], (positions, dim * (dim + 1) // 2), *_FLOATS)
+    else:
+        _require_bands("whitening", state["whitening"], positions, dim, require)
     if state["scatter"] is not None:  # of a slim checkpoint it is
-        _require_triangle("scatter", state["scatter"], positions, dim, require)
+        _require_bands("scatter", state["scatter"], positions, dim, require)
         require("patches", state["patches"], (positions,), torch.float64)
         _require(bool((state["patches"] >= 0).all()), "patches")
     if state["digests"] is not None:
@@ -97,10 +100,7 @@ def _require_positions(spec: dict[str, Any], positions: int) -> None:
         _require(pixels <= positions * MOST_STRIDE**2, "spec: image_shape beside so few positions")
 
 
-def _require_triangle(key: str, saved: Any, positions: int, dim: int, require: Callable) -> None:
-    if isinstance(saved, Tensor):  # packed
-        require(key, saved, (positions, dim * (dim + 1) // 2), *_FLOATS)
-        return
+def _require_bands(key: str, saved: Any, positions: int, dim: int, require: Callable) -> None:
     _require(isinstance(saved, list | tuple), key)
     start = 0
     for band in saved:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from padim_lit.checkpoint.content import require_content
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import atomically
 from padim_lit.system.paths import typed_path
 from padim_lit.system.torch_file import damage
@@ -58,19 +58,14 @@ def explained(load: Callable) -> Callable:
 
     @wraps(load)
     def wrapped(path: str | Path, *args: Any, **kwargs: Any) -> Any:
+        what = f"ckpt={path}: no model can be built from it"
         try:
-            return load(path, *args, **kwargs)
+            with refusing(what, "give the model.ckpt of a finished run", Exception):
+                return load(path, *args, **kwargs)
         except InputError as error:
             if str(path) in str(error):
                 raise
             raise InputError(f"ckpt={path}: {error}") from None
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
-                AssertionError, NotImplementedError, MemoryError) as error:  # fmt: skip
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(
-                f"ckpt={path}: no model can be built from it ({reason}); give the model.ckpt of a "
-                "finished run"
-            ) from error
 
     return wrapped
 

@@ -96,10 +96,11 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
         return
     detector.count, detector.mean = state["count"], state["mean"]
     detector.layer_means, detector.calibration = state["layer_means"], state["calibration"]
-    detector.whitening = _triangle(state["whitening"], symmetric=False)
-    if state["scatter"] is not None:  # of a slim checkpoint it is
-        scatter = _triangle(state["scatter"], symmetric=True)
-        moments = Moments(state["patches"], detector.mean, scatter)
+    saved = state["whitening"]  # bands, or packed in a slim checkpoint, which has no scatter
+    packed = isinstance(saved, Tensor)
+    detector.whitening = Triangle.unpack(saved.float()) if packed else Triangle(tuple(saved))
+    if state["scatter"] is not None:
+        moments = Moments(state["patches"], detector.mean, Triangle(tuple(state["scatter"])))
         detector.fit_state = FitState(
             detector.count, moments, detector.layer_means, state["digests"]
         )
@@ -133,10 +134,3 @@ def load_detector(path: str | Path, map_location: Any = "cpu") -> Detector:
     detector.load_state_dict(weights)
     restore(detector, state)
     return detector.eval().to(map_location)
-
-
-def _triangle(saved: Tensor | list[Tensor], symmetric: bool) -> Triangle:
-    """Of bands, or packed as slim checkpoints have it."""
-    if isinstance(saved, Tensor):
-        return Triangle.unpack(saved.float(), symmetric)
-    return Triangle(tuple(saved))

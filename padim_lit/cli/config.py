@@ -27,7 +27,7 @@ from padim_lit.cli.modes import mode_of
 from padim_lit.cli.overrides import own_packages
 from padim_lit.cli.schema import load, schema
 from padim_lit.cli.settings import Embedding, Settings
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 
 _PACKAGE = Path(__file__).parents[1]
 #: The YAML files: part of an installed package, beside it in a checkout.
@@ -76,14 +76,12 @@ def check_files() -> None:
 
     def load_checked(self: Any, config_path: str) -> ConfigResult:
         file = Path(self.path) / self._normalize_file_name(config_path)
-        try:
+        kinds = UnicodeDecodeError, RecursionError, yaml.YAMLError
+        with refusing(f"{file} cannot be read as YAML", "correct it", *kinds):
             text = file.read_text("utf-8") if file.is_file() else ""
             if "*" in text and any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)):
                 raise yaml.YAMLError("an alias, *NAME: write out what it stands for")
             return load(self, config_path)
-        except (UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{file} cannot be read as YAML ({reason}); correct it") from error
 
     kind.load_config = load_checked  # type: ignore[method-assign]
 

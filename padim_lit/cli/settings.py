@@ -96,13 +96,6 @@ class Settings:
         if getattr(self, key) is None:
             raise InputError(f"mode={self.mode}: give {key}={what}")
 
-    def require_choice(self, key: str, allowed: tuple[str, ...]) -> None:
-        """Raise InputError for a value that is not one of those allowed."""
-        if (value := getattr(self, key)) not in allowed:
-            raise InputError(
-                f"{key}={value}: unknown; allowed with mode={self.mode}: {', '.join(allowed)}"
-            )
-
 
 @dataclass
 class OnDevice(Settings):

@@ -2,12 +2,8 @@
 
 import hashlib
 import logging
-import os
 import re
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,19 +12,16 @@ from urllib.parse import urljoin, urlsplit
 from tqdm import tqdm
 
 from padim_lit.errors import InputError
-from padim_lit.system.atomic import lock as hold
-from padim_lit.system.atomic import release
 from padim_lit.version import __version__
 
 TIMEOUT = 60.0  # seconds without a byte
-_LOOK = 0.2  # seconds between two looks at a lock
 
 
 def fetch(url: str, folder: Path, sha256: str | None = None, timeout: float = TIMEOUT) -> Path:
     """Load `url` into `folder` and return the file, which appears whole or not at all.
 
     The file of an earlier call with the same `url` is taken as it is, if it has `sha256`. All else
-    in `folder` is removed, which must be ours alone: see `alone`.
+    in `folder` is removed, which must be ours alone, under a lock.
 
     Args:
         url: http or https.
@@ -112,14 +105,3 @@ def _innermost(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     return getattr(error, "strerror", None) or " ".join(str(error).split())
-
-
-@contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Only one process at a time gets past this; the others wait. Does nothing without locks."""
-    while (handle := hold(lock, os.O_CREAT)) is None:
-        time.sleep(_LOOK)
-    try:
-        yield
-    finally:
-        release(handle)

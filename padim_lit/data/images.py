@@ -226,7 +226,8 @@ def _refuse_floats(mode: str, path: Path | str) -> None:
 
 def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
     _refuse_floats(image.mode, path)
-    try:
+    what = f"image {path} has the colour mode {image.mode}, which cannot become RGB"
+    with refusing(what, "save it as grey or RGB", ValueError):
         # has_transparency_data covers the tRNS chunk of palette, grey and RGB files, which
         # converting straight to RGB would drop (with a warning from Pillow for palettes).
         if image.has_transparency_data:
@@ -234,8 +235,3 @@ def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
             black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
             return Image.alpha_composite(black, rgba).convert("RGB")
         return image.convert("RGB")
-    except ValueError:
-        raise InputError(
-            f"image {path} has the colour mode {image.mode}, which cannot become RGB; "
-            "save it as grey or RGB"
-        ) from None

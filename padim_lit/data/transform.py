@@ -7,7 +7,7 @@ from dataclasses import InitVar, dataclass, field
 import numpy as np
 from PIL import Image
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, as_pair
 
 Size = int | Sequence[int]
 #: Pixels of what a model sees, and of a resized image before its crop.
@@ -105,14 +105,9 @@ class ResizeCrop:
 
 
 def _pair(name: str, size: Size) -> tuple[int, int]:
-    values = (size, size) if not isinstance(size, Sequence) or isinstance(size, str) else size
-    positive = [isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in values]
-    if len(positive) != 2 or not all(positive):
-        raise InputError(
-            f"{name}={size} is not a size; it must be a positive integer or [h, w] of two"
-        )
-    if values[0] * values[1] > MOST_PIXELS:
+    height, width = as_pair(name, size, MOST_PIXELS)
+    if height * width > MOST_PIXELS:
         raise InputError(
             f"{name}={size}: too large; allowed are {MOST_PIXELS} pixels, as in 8192×8192"
         )
-    return int(values[0]), int(values[1])
+    return height, width

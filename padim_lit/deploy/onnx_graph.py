@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 
 # The version that most runtimes read among those that the exporter writes without conversion.
 OPSET = 18
@@ -22,13 +22,9 @@ def require(format: str, *packages: str) -> list[Any]:
     >>> [package.__name__ for package in require("torch", "json")]
     ['json']
     """
-    try:
+    what = f"format={format} needs {', '.join(packages)}, which are not all installed"
+    with refusing(what, "pip install -e '.[export]', or use format=torch", ImportError):
         return [import_module(name) for name in packages]
-    except ImportError as error:
-        raise InputError(
-            f"format={format} needs {error.name}, which is not installed; pip install -e "
-            "'.[export]', or use format=torch"
-        ) from None
 
 
 def to_onnx(

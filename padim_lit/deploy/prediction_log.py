@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import harmless, write_json, write_text, writing
 
 COLUMNS = ("path", "score", "p_value", "decision", "picture")
@@ -105,27 +105,21 @@ class ScoredFiles:
 
     def _take_up(self) -> None:
         """Read what is there, cut off an incomplete end, and write the CSV anew from it."""
-        end, table = 0, [_csv_line(COLUMNS)]
-        with self.json.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                end += len(line)
-                try:
-                    row = json.loads(line)
-                    version = Version(row["path"], row["size"], row["mtime_ns"])
-                    if version in self.done:
-                        raise ValueError(f"{version.path} is there twice")
-                    self.done.add(version)
-                    if "error" not in row:
-                        cells = [row[column] for column in COLUMNS[:-1]]
-                        table.append(_csv_line([*cells, row.get(COLUMNS[-1])]))
-                    self.counts[row.get("decision", "unreadable")] += 1
-                except (ValueError, KeyError, TypeError, RecursionError) as error:
-                    raise InputError(
-                        f"{self.json}, line {number} is not as it was written; delete the folder "
-                        "to score all again"
-                    ) from error
+        content, table = self.json.read_bytes(), [_csv_line(COLUMNS)]
+        end = content.rfind(b"\n") + 1
+        kinds = ValueError, KeyError, TypeError, RecursionError
+        for number, line in enumerate(content[:end].split(b"\n")[:-1], start=1):
+            what = f"{self.json}, line {number} is not as it was written"
+            with refusing(what, "delete the folder to score all again", *kinds):
+                row = json.loads(line)
+                version = Version(row["path"], row["size"], row["mtime_ns"])
+                if version in self.done:
+                    raise ValueError(f"{version.path} is there twice")
+                self.done.add(version)
+                if "error" not in row:
+                    cells = [row[column] for column in COLUMNS[:-1]]
+                    table.append(_csv_line([*cells, row.get(COLUMNS[-1])]))
+                self.counts[row.get("decision", "unreadable")] += 1
         write_text(self.csv, "".join(table))
         os.truncate(self.json, end)
 

@@ -21,7 +21,7 @@ from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.deploy.calibration import describe, p_value, recalibrate
 from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.deploy.regions import Region, View, find
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.model.detector import Detector
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import in_parts
@@ -411,10 +411,8 @@ def _sizes(
 
 
 def _device(device: str | torch.device | None) -> torch.device:
-    try:
+    kinds = RuntimeError, AssertionError, NotImplementedError
+    with refusing(f"device={device}: not to be had", "use cpu", *kinds):
         found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device={device}: not to be had ({reason}); use cpu") from None
-    return found
+        return found

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, as_pair, refusing
 from padim_lit.model.tiles import as_tiles, by_tiles, layout
 from padim_lit.model.weights import architecture, fingerprint, load_weights, registered, timm
 
@@ -85,7 +85,7 @@ class Backbone(nn.Module):
         self.std = _colours("std", std or config["std"])
         self.tiles = as_tiles(tiles)
         size = img_size or config.get("img_size")
-        self.img_size = None if size is None else _pair(size)
+        self.img_size = None if size is None else as_pair("backbone.img_size", size, 4096)
         self.options = _size_options(self.model, self.feature_location, self.img_size)
         self.layers = _select_layers(self.model, layers, self.options)
         if state is not None:
@@ -155,7 +155,7 @@ class Backbone(nn.Module):
 
     def net_shape(self, image_shape: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of what the net sees at once: an image of `image_shape`, or one of its tiles."""
-        height, width = _pair(image_shape, "image_shape", 2**16)
+        height, width = as_pair("image_shape", image_shape, 2**16)
         if self.tiles == [1, 1]:
             return height, width
         (row, *_), (column, *_) = layout(image_shape, self.tiles, self.strides)
@@ -169,15 +169,13 @@ class Backbone(nn.Module):
         """
         device = self.pixel_mean.device
         height, width = self.net_shape(image_shape)
-        try:
+        what = f"backbone {self.name} cannot take images of {height}×{width} pixels"
+        todo = (
+            "set image_size and crop_size to what it was made for, or try "
+            f"backbone.img_size=[{height},{width}]"
+        )
+        with refusing(what, todo, AssertionError, RuntimeError, ValueError):
             maps = self(torch.zeros(1, 3, *image_shape, device=device))
-        except (AssertionError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-            raise InputError(
-                f"backbone {self.name} cannot take images of {height}×{width} pixels "
-                f"({reason.rstrip('.')}); set image_size and crop_size to what it was made for, or "
-                f"try backbone.img_size=[{height},{width}]"
-            ) from error
         if [m.shape[1] for m in maps] != self.channels:
             raise InputError(
                 f"backbone {self.name} gives other channels than the {self.channels} that timm "
@@ -211,32 +209,13 @@ def _colours(key: str, values: Sequence[float]) -> list[float]:
     return found
 
 
-def _pair(size: int | Sequence[int], key: str = "backbone.img_size", most: int = 4096) -> list[int]:
-    pair = [size, size] if isinstance(size, int) else list(size)
-    if len(pair) != 2 or not all(isinstance(side, int) and 0 < side <= most for side in pair):
-        raise InputError(f"{key}={size}: must be [h,w] in pixels, at most {most}")
-    return pair
-
-
 def _create(model: str, options: dict[str, Any], **kwargs: Any) -> Any:
-    try:
+    given = ", ".join(f"{key}={value}" for key, value in options.items()) or "no options"
+    what = f"backbone {model}: timm offers no features_only extractor for it with {given}"
+    own = "leave img_size out and give images of the size that it was made for"
+    kinds = AttributeError, LookupError, TypeError, ValueError, AssertionError, RuntimeError
+    with refusing(what, own if "img_size" in options else "take another model", *kinds):
         return timm.create_model(model, features_only=True, **options, **kwargs)
-    except (
-        AssertionError,
-        AttributeError,
-        LookupError,
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        given = ", ".join(f"{key}={value}" for key, value in options.items()) or "no options"
-        reason = " ".join(str(error).split())[:200] or "no reason given"
-        own = "; leave img_size out and give images of the size that it was made for"
-        raise InputError(
-            f"backbone {model}: timm offers no features_only extractor for it with {given} "
-            f"({reason}){own if 'img_size' in options else ''}"
-        ) from error
 
 
 def _size_options(
@@ -247,19 +226,21 @@ def _size_options(
     if img_size is not None:
         return {**options, "img_size": tuple(img_size)}
     dynamic = {**options, "dynamic_img_size": True}
+    return options if _sketch(model, dynamic) is None else dynamic
+
+
+def _sketch(model: str, options: dict[str, Any], **kwargs: Any) -> Any:
+    """The extractor without memory for its weights; None where it cannot be made so, or at all."""
     try:
-        with torch.device("meta"):  # no weights are drawn: this asks only whether timm knows it
-            _create(model, dynamic, pretrained=False)
+        with torch.device("meta"):
+            return _create(model, options, pretrained=False, **kwargs)
     except InputError:
-        return options
-    return dynamic
+        return None
 
 
 def _select_layers(model: str, layers: Sequence[int] | None, options: dict[str, Any]) -> list[int]:
-    try:
-        with torch.device("meta"):
-            default = _create(model, options, pretrained=False)
-    except InputError:  # a model that cannot be made without memory
+    default = _sketch(model, options)
+    if default is None:  # it cannot be made without memory
         default = _create(model, options, pretrained=False)
     info = default.feature_info.get_dicts()
     strides = [d["reduction"] for d in info]

@@ -10,7 +10,7 @@ from scipy import linalg
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from padim_lit.errors import InputError, require_finite
+from padim_lit.errors import InputError, refusing, require_finite
 from padim_lit.model.projection import Identity, Projection, gaussian_rows
 from padim_lit.system.console import tracked
 
@@ -97,13 +97,9 @@ class Fisher(Learned):
         noise = within + self.shrinkage * within.diagonal().mean() * torch.eye(len(within))
         # By ascending γ, and vᵀ·noise·v = 1.
         best = [self.in_channels - self.dim, self.in_channels - 1]
-        try:
+        what = "proj=fisher learns from what varies between images, and these are alike"
+        with refusing(what, "use images that differ, or proj=jl", linalg.LinAlgError):
             _, vectors = linalg.eigh(between.numpy(), noise.numpy(), subset_by_index=best)
-        except linalg.LinAlgError:
-            raise InputError(
-                "proj=fisher learns from what varies between images at a position, and these are "
-                "alike; use images that differ, or proj=jl"
-            ) from None
         rows = torch.from_numpy(vectors).T.flip(0) * math.sqrt(0.01 / 0.3)
         self.matrix = rows.float().to(self.matrix.device)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, as_pair
 
 #: What a tile shows of its neighbours on each side, in pixels at least.
 MARGIN = 32
@@ -119,10 +119,7 @@ def as_tiles(tiles: int | Sequence[int]) -> list[int]:
     >>> as_tiles(4)
     [4, 4]
     """
-    pair = [tiles, tiles] if isinstance(tiles, int) else list(tiles or ())
-    if len(pair) != 2 or not all(type(n) is int and 1 <= n <= MOST for n in pair):
-        raise InputError(f"tiles={tiles}: must be a number from 1 to {MOST}, or [rows,columns]")
-    return pair
+    return as_pair("tiles", tiles, MOST)
 
 
 def _require_strides(maps: list[Tensor], height: int, strides: Sequence[int]) -> None:

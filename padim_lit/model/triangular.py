@@ -53,17 +53,14 @@ class Triangle:
         return cls(tuple(square[:, a:b, :b].contiguous() for a, b in pairwise(edges)))
 
     @classmethod
-    def unpack(cls, packed: Tensor, symmetric: bool) -> "Triangle":
-        """The inverse of `pack`; above the diagonal mirrored if `symmetric`, else zero."""
-        dim = int((2 * packed.shape[1]) ** 0.5)
+    def unpack(cls, packed: Tensor) -> "Triangle":
+        """The inverse of a factor's `pack`: zero above the diagonal."""
+        dim, start = int((2 * packed.shape[1]) ** 0.5), 0
         triangle = cls.zeros(packed.shape[0], dim, packed.device, packed.dtype)
         for rows, band in triangle:
-            for i, row in enumerate(range(rows.start, rows.stop)):
-                start = row * (row + 1) // 2
-                band[:, i, : row + 1] = packed[:, start : start + row + 1]
-            if symmetric:
-                block = band[:, :, rows]
-                block += block.tril(-1).mT
+            row, column = _below(rows)
+            band[:, row, column] = packed[:, start : start + len(row)]
+            start += len(row)
         return triangle
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
@@ -116,17 +113,11 @@ class Triangle:
 
     def pack(self, dtype: torch.dtype | None = None) -> Tensor:
         """Without anything above the diagonal, row by row: (P, D(D+1)/2), a copy."""
-        packed = torch.empty(
-            self.positions,
-            self.dim * (self.dim + 1) // 2,
-            dtype=dtype or self.dtype,
-            device=self.device,
-        )
+        kept = []
         for rows, band in self:
-            for i, row in enumerate(range(rows.start, rows.stop)):
-                start = row * (row + 1) // 2
-                packed[:, start : start + row + 1] = band[:, i, : row + 1]
-        return packed
+            row, column = _below(rows)
+            kept.append(band[:, row, column].to(dtype or self.dtype))
+        return torch.cat(kept, dim=1)
 
     def add_products(self, x: Tensor, weight: float = 1.0) -> None:
         """Add weight · Σ_b x_b x_bᵀ in place, x (P,B,D)."""
@@ -191,6 +182,11 @@ def triangle_bytes(positions: int, dim: int, itemsize: int = 4) -> int:
     23520000
     """
     return positions * itemsize * sum((b - a) * b for a, b in pairwise(_edges(dim)))
+
+
+def _below(rows: slice) -> Tensor:
+    """Rows and columns of a band's numbers up to the diagonal, row by row."""
+    return torch.tril_indices(rows.stop - rows.start, rows.stop, offset=rows.start)
 
 
 def _edges(dim: int) -> Sequence[int]:

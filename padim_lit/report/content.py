@@ -106,7 +106,7 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
                     "values": {k: v.tolist() for k, v in values.items()},
                     "mean": {k: float(v.mean()) for k, v in values.items()},
                     "sd": {k: _sd(v) for k, v in values.items()},
-                    "missed": asdict(found) if (found := missed(sweep, proj, dim)) else None,
+                    "missed": missed(sweep, proj, dim),
                 }
             )
     return {

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from padim_lit.analysis.result_files import load, words
-from padim_lit.errors import InputError
+from padim_lit.errors import refusing
 
 #: File → what it shows.
 PICTURES = {
@@ -63,12 +63,11 @@ def _run_folder(file: Path) -> Path:
 
 
 def _encode(file: Path, share: float) -> dict[str, Any]:
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
     # A picture of absurd size is an error of its own in Pillow.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file} cannot be read as a picture ({error}); remove it") from error
+    kinds = OSError, ValueError, SyntaxError, Image.DecompressionBombError
+    what = f"{file} cannot be read as a picture"
+    with refusing(what, "remove it", *kinds), Image.open(file) as opened:
+        image = opened.convert("RGB")
     for width in (WIDTH, 1000, 700):
         smaller = image
         if image.width > width:

@@ -5,7 +5,8 @@ within one file system, under ``.padim_lit-MACHINE-RANDOM.tmp``: 8 and 16 hexade
 anew for every write, so that no two writers (threads, processes, containers, hosts) share a name.
 
 **Locks.** Its writer holds an exclusive `flock` on it until it is renamed. The kernel gives the
-lock back when the writer dies, however that happens; containers on one host see each other's.
+lock back when the writer dies, however that happens; containers on one host see each other's. A
+folder that is not finished lies beside such a file, under its name and ``.d``, and goes with it.
 
 **Remnants.** `remove_remnants` looks at what lies directly in one folder and has such a name,
 nothing else. It removes what this machine wrote and nobody holds. What another machine wrote (over
@@ -40,7 +41,6 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _NAME = re.compile(r"\.padim_lit-(?P<machine>[0-9a-f]{8})-[0-9a-f]{16}\.tmp")
-_LOCK = "lock"  # of a temporary folder, in it: a folder itself cannot be locked over NFS
 _FOREIGN_AGE = 24 * 3600.0  # seconds
 _MARKER = Path(".hydra") / "padim_lit"
 
@@ -110,16 +110,18 @@ def private_folder(beside: str | os.PathLike) -> Iterator[Path]:
         InputError: it cannot be made or written.
     """
     remove_remnants(Path(beside).parent)
-    with _beside(Path(beside), folder=True) as folder:
+    with _beside(Path(beside)) as temporary:
+        folder = _folder_of(temporary)
+        folder.mkdir()
         yield folder
 
 
 @contextmanager
-def _beside(path: Path, folder: bool = False) -> Iterator[Path]:
-    """A locked file or folder beside `path`, gone after the block; see `_private`."""
+def _beside(path: Path) -> Iterator[Path]:
+    """A locked file beside `path`, gone after the block; see `_private`."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary, handle = _private(path.parent, folder)
+        temporary, handle = _private(path.parent)
         try:
             yield temporary
         finally:
@@ -184,15 +186,11 @@ def remove_remnants(folder: Path) -> None:
 def _remove_remnant(path: Path) -> None:
     if path.is_symlink():
         return
-    held = path / _LOCK if path.is_dir() else path
     young = time.time() - path.stat().st_mtime < _FOREIGN_AGE
     ours = _NAME.fullmatch(path.name)["machine"] == _machine()  # type: ignore[index]
-    # Asked once: it may go and come again, held by its writer this time.
-    locked, handle = held.exists(), None
-    # A folder without its lock may be one that is just being made.
-    if young and not (ours and fcntl is not None and locked):
+    if young and not (ours and fcntl is not None):
         return
-    if locked and (handle := lock(held, sure=young)) is None:
+    if (handle := lock(path, sure=young)) is None:
         return
     try:
         _remove(path)
@@ -200,11 +198,13 @@ def _remove_remnant(path: Path) -> None:
         release(handle)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def _folder_of(temporary: Path) -> Path:
+    return temporary.with_name(f"{temporary.name}.d")
+
+
+def _remove(temporary: Path) -> None:
+    shutil.rmtree(_folder_of(temporary), ignore_errors=True)
+    temporary.unlink(missing_ok=True)
 
 
 @cache
@@ -219,23 +219,12 @@ def _machine() -> str:
     return sha256(known.encode()).hexdigest()[:8]
 
 
-def _private(where: Path, folder: bool = False) -> tuple[Path, int | None]:
-    """A new file or folder under a lock."""
+def _private(where: Path) -> tuple[Path, int | None]:
+    """A new file under a lock."""
     while True:
         path = where / f".padim_lit-{_machine()}-{secrets.token_hex(8)}.tmp"
-        if folder:
-            path.mkdir()
-        try:
-            handle = lock(path / _LOCK if folder else path, os.O_CREAT | os.O_EXCL)
-        except FileNotFoundError:
-            if not where.exists():
-                raise
-            continue  # `remove_remnants` of another process took the empty folder
-        except OSError:
-            with suppress(OSError):
-                path.rmdir() if folder else path.unlink()
-            raise
-        if fcntl is None and not folder:  # an open file cannot be renamed there
+        handle = lock(path, os.O_CREAT | os.O_EXCL)
+        if fcntl is None:  # an open file cannot be renamed there
             release(handle)
             return path, None
         if handle is not None:  # else that process holds it, to remove it

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from padim_lit.analysis.result_files import load, require, unreadable
+from padim_lit.analysis.result_files import BROKEN, load, reading, require
 from padim_lit.deploy.prediction_log import read_lines
 from padim_lit.errors import InputError
 from padim_lit.report.text import known
@@ -45,16 +45,14 @@ def read_scored(folder: Path) -> Scored:
     good = model.get("good_scores")
     if good is not None and not (isinstance(good, list) and all(map(known, good))):
         raise InputError(f"{about}: good_scores must be numbers; run the job again")
-    try:
+    with reading(file, OSError, *BROKEN):
         rows = read_lines(file)
-        lines = [_checked(row) for row in rows if "error" not in row]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise unreadable(file, error) from error
+        lines = [_checked(row, file) for row in rows if "error" not in row]
     return Scored(folder, model, lines, len(rows) - len(lines))
 
 
-def _checked(row: dict[str, Any]) -> dict[str, Any]:
-    require(row, f"the line of {row['path']}", ("path",), ("mtime_ns",))
+def _checked(row: dict[str, Any], file: Path) -> dict[str, Any]:
+    require(row, f"{file}, the line of {row['path']}", ("path",), ("mtime_ns",))
     if not known(row["score"]) or not known(row["p_value"] or 0):
         raise ValueError(f"{row['path']} has no score")
     regions = [

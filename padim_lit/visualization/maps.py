@@ -1,29 +1,27 @@
 """The pictures of a gallery as numbers, ``maps.npz``, for pages that colour the maps anew."""
 
 import io
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.result_files import BROKEN, load_arrays, require
-from padim_lit.errors import InputError
+from padim_lit.analysis.result_files import BROKEN, load_arrays
+from padim_lit.errors import refusing
 from padim_lit.system.atomic import write_bytes
 from padim_lit.visualization.gallery import ROLES, SCORED, GalleryEntry
 
-#: Of the file's layout.
-VERSION = 3
 #: Steps of a stored distance between the lowest and the highest of all maps.
 LEVELS = 2**16 - 1
 #: Bytes that a file may hold unpacked; 24 pictures of 2048 × 2048 pixels hold 600 MB.
 LIMIT = 2**30
-TEXTS, WHOLE = ("role", "path", "kind"), ("rank", "index", "label")
-#: A picture's attributes that are no arrays.
-SAID = (*TEXTS, *WHOLE, "score", "planted")
-#: The arrays' types.
+#: A picture's attributes that are one value each, and the kinds of their arrays.
+SAID = {
+    **{"role": "U", "path": "U", "kind": "U", "rank": "i", "index": "i", "label": "i"},
+    **{"score": "f", "planted": "b"},
+}
+#: The types of the others.
 ARRAYS = {"image": np.uint8, "truth": np.bool_, "map": np.uint16}
 
 
@@ -39,23 +37,22 @@ def write_maps(path: str | os.PathLike, pictures: Sequence[GalleryEntry]) -> Pat
 def maps_file(pictures: Sequence[GalleryEntry]) -> bytes:
     """K pictures of one size, at least one, as arrays of a compressed npz.
 
-    ``image`` uint8 (K,h,w,3); ``truth`` bool (K,h,w); ``map`` uint16 (K,h,w), a distance being
-    ``low + step · map``; ``about``, a JSON text with these two and what is said of each picture.
-    Sixteen bits over the range of the maps are finer than half-precision floats.
+    ``image`` uint8 (K,h,w,3); ``truth`` bool (K,h,w), ``known`` (K,) whether it is; ``map`` uint16
+    (K,h,w), a distance being ``low + step · map`` with ``scale`` (2,) for the two; and an array
+    (K,) for each of `SAID`. Sixteen bits over the range of the maps are finer than half-precision
+    floats.
     """
     maps = np.stack([picture.map for picture in pictures]).astype(np.float64)
     low = float(maps.min())
     step = max(float(maps.max()) - low, 1e-6) / LEVELS
     blank = np.zeros(maps.shape[1:], bool)
-    said = [
-        {"known": p.truth is not None, **{name: getattr(p, name) for name in SAID}}
-        for p in pictures
-    ]
     file = io.BytesIO()
     np.savez_compressed(
         file,
-        about=np.array(json.dumps({"version": VERSION, "low": low, "step": step, "said": said})),
+        **{name: np.array([getattr(p, name) for p in pictures]) for name in SAID},
+        scale=np.array([low, step]),
         image=np.stack([picture.image for picture in pictures]),
+        known=np.array([p.truth is not None for p in pictures]),
         truth=np.stack([blank if p.truth is None else p.truth for p in pictures]),
         map=np.rint((maps - low) / step).astype(np.uint16),
     )
@@ -69,39 +66,31 @@ def read_maps(path: str | os.PathLike) -> list[GalleryEntry]:
         InputError: the file is none of ours, cut off, or larger than `LIMIT`.
     """
     file = load_arrays(Path(path), LIMIT)
-    try:
-        return _pictures(json.loads(file["about"].item()), **{name: file[name] for name in ARRAYS})
-    except BROKEN as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{path} cannot be read ({reason}); remove it, or run mode=fit again"
-        ) from error
+    with refusing(f"{path} cannot be read", "remove it, or run mode=fit again", *BROKEN):
+        return _pictures(file)
 
 
-def _pictures(
-    about: dict[str, Any], image: np.ndarray, truth: np.ndarray, map: np.ndarray
-) -> list[GalleryEntry]:
-    if about["version"] != VERSION:
-        raise ValueError(f"version {about['version']}, known is {VERSION}")
-    low, step, said = about["low"], about["step"], about["said"]
-    shape = (len(said), *map.shape[1:])
-    if image.shape[-1:] != (3,):
-        raise ValueError(f"image is {image.shape}")
-    for name, array in {"image": image[..., 0], "truth": truth, "map": map}.items():
-        if array.dtype != ARRAYS[name] or array.shape != shape or len(shape) != 3 or 0 in shape:
-            raise ValueError(f"{name} is {array.dtype} {array.shape}")
-    for number, one in enumerate(said, 1):
-        require(one, f"picture {number}", TEXTS, WHOLE)
-        if one["role"] not in (*ROLES, SCORED):
-            raise ValueError(f"an unknown role, {one['role']}")
-    if not np.isfinite([low, step, *(one["score"] for one in said)]).all() or step <= 0:
+def _pictures(file: dict[str, np.ndarray]) -> list[GalleryEntry]:
+    count, *shape = file["map"].shape
+    for name, kind in ARRAYS.items():
+        wanted = (count, *shape, 3) if name == "image" else (count, *shape)
+        if file[name].dtype != kind or file[name].shape != wanted or len(shape) != 2 or 0 in shape:
+            raise ValueError(f"{name} is {file[name].dtype} {file[name].shape}")
+    for name, kind in {**SAID, "known": "b"}.items():
+        if file[name].dtype.kind != kind or file[name].shape != (count,):
+            raise ValueError(f"{name} is {file[name].dtype} {file[name].shape}")
+    low, step = file["scale"].astype(np.float64).tolist()
+    if not np.isfinite([low, step, *file["score"]]).all() or step <= 0:
         raise ValueError("no finite scale or scores")
+    if strange := {*file["role"].tolist()} - {*ROLES, SCORED}:
+        raise ValueError(f"an unknown role, {strange.pop()}")
+    said = {name: file[name].tolist() for name in SAID}
     return [
         GalleryEntry(
-            image=image[i],
-            truth=truth[i] if one["known"] else None,
-            map=(low + step * map[i]).astype(np.float32),
-            **{name: one[name] for name in SAID},
+            image=file["image"][i],
+            truth=file["truth"][i] if file["known"][i] else None,
+            map=(low + step * file["map"][i]).astype(np.float32),
+            **{name: values[i] for name, values in said.items()},
         )
-        for i, one in enumerate(said)
+        for i in range(count)
     ]

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from padim_lit.metrics import METRICS
 from padim_lit.system.console import MISSING, print_facts, print_line, print_table
+from padim_lit.system.memory import readable
 
 # Short enough for a terminal of 80 columns.
 MEANING = {
@@ -110,10 +111,8 @@ def _run(results: Mapping[str, Any]) -> Table:
         if seconds is not None and images is not None:
             pace = f", {images / seconds:.1f} per second" if seconds > 0 else ""
             known[stage] = f"{images} images in {seconds:.1f} s{pace}"
-    if (count := known.get("peak_memory_bytes")) is not None:
-        known["memory"] = (
-            f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.2f} GiB"
-        )
+    if "peak_memory_bytes" in known:
+        known["memory"] = readable(known["peak_memory_bytes"])
     for name, parts in RUN.items():
         said = []
         for part in parts:

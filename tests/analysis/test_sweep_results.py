@@ -79,8 +79,7 @@ def test_a_difference_pairs_the_seeds_that_both_have(tmp_path):
         sweep.points("jl", 100, "test/image_auroc")
     with pytest.raises(InputError, match="dim=50, seed 3 was not measured"):
         sweep.points("jl", 50, "test/image_auroc", [3])
-    with pytest.raises(InputError, match="resampled are test/image_auroc"):
-        sweep.resamples("jl", 50, "test/image_ap")
+    assert sweep.resamples("jl", 50, "test/image_ap") is None
 
 
 def test_resamples_may_be_missing(tmp_path):
@@ -262,7 +261,7 @@ def test_broken_companions_are_named(tmp_path):
     rows = configurations()
     write_rows(tmp_path, rows, {"jl-50-0": np.zeros((3, 7))})
     (sweep,) = read_sweeps([tmp_path])
-    with pytest.raises(InputError, match=r"resamples\.npz: jl-50-0 has shape \(3, 7\)"):
+    with pytest.raises(InputError, match=r"resamples\.npz cannot be read \(.*one shape \(2, R\)"):
         sweep.resamples("jl", 50, "test/image_auroc")
     np.savez(tmp_path / "resamples.npz", **{"jl-50-0": np.array([{}, None])})
     (sweep,) = read_sweeps([tmp_path])
@@ -286,7 +285,7 @@ def test_broken_companions_are_named(tmp_path):
         good = {"path": ["a", "b"], "kind": ["x", "y"], "label": [0, 1], "count_image": [True] * 2}
         np.savez(tmp_path / "scores.npz", **good | {"jl-50-0": [0.5, 1.5]} | changed)
         (sweep,) = read_sweeps([tmp_path])
-        with pytest.raises(InputError, match=rf"scores\.npz: no {next(iter(changed))}, or of"):
+        with pytest.raises(InputError, match=rf"scores\.npz .*\(no {next(iter(changed))}, or of"):
             _ = sweep.scores
     np.savez(tmp_path / "scores.npz", **good | {"jl-50-0": [0.5]})
     (sweep,) = read_sweeps([tmp_path])

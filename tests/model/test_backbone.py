@@ -1,10 +1,5 @@
 """Feature extraction, layers, and the ways to get weights."""
 
-import http.server
-import os
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -236,73 +231,3 @@ def test_images_are_checked_whoever_gives_them():
     with pytest.raises(InputError, match=r"values from -1 to .*normalises it itself"):
         backbone.require_images(IMAGES[..., :64, :64] * 0 - 1, (64, 64))
     assert torch.equal(backbone(IMAGES.double())[0], backbone(IMAGES)[0])
-
-
-def hub(code: str, endpoint: str, home: Path) -> subprocess.CompletedProcess:
-    """Run `code` in a process of its own, because the hub's client reads its address on import."""
-    clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    env = {**clean, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120
-    )
-
-
-LOAD = (
-    "from padim_lit.model.weights import *\n"
-    "state, source = load_weights('resnet18.tv_in1k', 'pretrained', 0)\n"
-    "print(source, fingerprint(state))"
-)
-
-
-def test_pretrained_weights_are_downloaded_and_then_cached(tmp_path):
-    state, _ = load_weights("resnet18", "random", 5)
-    save_file(state, tmp_path / "model.safetensors")
-    content = (tmp_path / "model.safetensors").read_bytes()
-    asked = []
-
-    class Hub(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.reply(body=False)
-
-        def do_GET(self):
-            self.reply(body=True)
-
-        def reply(self, body):
-            asked.append((self.command, self.path))
-            found = self.path.endswith("/resolve/main/model.safetensors")
-            self.send_response(200 if found else 404)
-            self.send_header("X-Repo-Commit", "0" * 40)
-            self.send_header("ETag", '"abc"')
-            self.send_header("Content-Length", str(len(content) if found else 0))
-            self.end_headers()
-            if found and body:
-                self.wfile.write(content)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    try:
-        first = hub(LOAD, endpoint, tmp_path / "home")
-        assert first.returncode == 0, first.stderr
-        expected = f"pretrained, timm timm/resnet18.tv_in1k {fingerprint(state)}"
-        assert first.stdout.strip() == expected
-        assert ("GET", "/timm/resnet18.tv_in1k/resolve/main/model.safetensors") in asked
-    finally:
-        server.shutdown()
-        server.server_close()
-    second = hub(LOAD, endpoint, tmp_path / "home")
-    assert second.returncode == 0, second.stderr
-    assert second.stdout == first.stdout
-
-
-def test_weights_that_cannot_be_had_name_the_three_ways_out(tmp_path):
-    # A port that nothing listens on: refused at once, so no retries are waited for.
-    out = hub(LOAD, "http://127.0.0.1:9", tmp_path)
-    assert out.returncode != 0
-    error = out.stderr.strip().splitlines()[-1]
-    for way in ("connect to", "backbone.weights=FILE", "backbone=efficientnet_lite0"):
-        assert way in error
-    assert "random" in error

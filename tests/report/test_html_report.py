@@ -1,10 +1,7 @@
 """The HTML report: what is in it, what it refuses, and what a browser makes of it."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -293,15 +290,13 @@ def test_a_picture_is_found_once_and_only_in_its_place(tmp_path):
 # ------------------------------------------------------------------ command line
 
 
-def test_command_line(folders, tmp_path):
+def test_command_line(folders, drawn, tmp_path, monkeypatch, capsys):
     out = tmp_path / "made" / "r.html"
-    done = subprocess.run(
-        [sys.executable, "-m", "padim_lit.report", str(folders), "--out", str(out)],
-        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"report   {out}"
-    assert "3 sweeps" in done.stderr
+    monkeypatch.setattr(figures, "draw", lambda content: drawn)  # which takes seconds
+    main([str(folders), "--out", str(out)])
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == f"report   {out}"
+    assert "3 sweeps" in said.err
     assert out.stat().st_size < 15_000_000
     made = {file.name for file in (tmp_path / "made" / "r_figures").iterdir()}
     assert {"curves.png", "curves.svg", "pareto.png", "spread.svg", "distortion.png"} <= made

@@ -75,12 +75,13 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize("how", ["file", "folder"])
 def test_a_living_writers_remnant_stays_and_a_killed_ones_goes(tmp_path, writer, how):
     process = writer(how, tmp_path / "a.bin")
-    (name,) = names(tmp_path)
+    name, *folder = there = names(tmp_path)
     assert re.fullmatch(r"\.padim_lit-[0-9a-f]{8}-[0-9a-f]{16}\.tmp", name)
+    assert folder == [f"{name}.d"] * (how == "folder")
     remove_remnants(tmp_path)
-    assert names(tmp_path) == [name]
+    assert names(tmp_path) == there
     kill(process)
-    assert names(tmp_path) == [name]
+    assert names(tmp_path) == there
     remove_remnants(tmp_path)
     assert names(tmp_path) == []
 
@@ -88,16 +89,14 @@ def test_a_living_writers_remnant_stays_and_a_killed_ones_goes(tmp_path, writer,
 @pytest.mark.parametrize("folder", [False, True])
 def test_what_another_machine_writes_goes_a_day_after_its_last_change(tmp_path, folder):
     other = tmp_path / f".padim_lit-{'0' * 8}-{'1' * 16}.tmp"
+    other.touch()
     if folder:
-        other.mkdir()
-        (other / "lock").touch()
-    else:
-        other.touch()
+        other.with_name(f"{other.name}.d").mkdir()
     for hours, left in ((1, True), (23, True), (25, False)):
         then = time.time() - 3600 * hours
         os.utime(other, (then, then))
         remove_remnants(tmp_path)
-        assert other.exists() == left, hours
+        assert len(names(tmp_path)) == left * (1 + folder), hours
 
 
 def test_where_locks_do_not_work_age_alone_decides(tmp_path, monkeypatch):

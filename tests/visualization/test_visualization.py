@@ -502,7 +502,7 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
         "jl, 100 numbers per patch (D), made from 1056 channels (C)",
         "56 x 56 on each image", "a patch is 8 x 12.5 pixels of a photo;", 
         "352 images in 10.0 s, 35.2 per second", "785 images in 0.0 s",
-        "1.50 GiB",
+        "1.5 GiB",
         "elpv/mono", "236 good ones again, with planted defects", "eps 0.01, seed 7",
     ):  # fmt: skip
         assert fact in text

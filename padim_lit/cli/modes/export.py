@@ -25,7 +25,7 @@ from padim_lit.deploy.export import (
 from padim_lit.deploy.int8 import as_given, int8
 from padim_lit.deploy.onnx_graph import require
 from padim_lit.deploy.runtimes import RUNTIMES, Run, largest_difference, milliseconds, run_detector
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, require_choice
 from padim_lit.metrics import ImageMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import private_folder, write_json
@@ -79,8 +79,8 @@ class Export(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("ckpt", "model.ckpt of an earlier run")
-        self.require_choice("format", tuple(FORMATS))
-        self.require_choice("precision", PRECISIONS)
+        require_choice("format", self.format, FORMATS)
+        require_choice("precision", self.precision, PRECISIONS)
         if self.preprocess and self.format == "torch":
             raise InputError(
                 "preprocess=true: a checkpoint has no graph to put it in; leave it out"

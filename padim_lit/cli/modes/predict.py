@@ -20,8 +20,9 @@ from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
 from padim_lit.deploy.predictor import DECISIONS, Prediction, Predictor, Seen
 from padim_lit.deploy.regions import DIGITS, map_file, mask_file, spread
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, require_choice
 from padim_lit.model.detector import FULL_PRECISION
+from padim_lit.report.text import count
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import print_facts, progress
 from padim_lit.system.paths import typed_path
@@ -78,7 +79,7 @@ class Predict(Deciding):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("images", "FILE, FOLDER or PATTERN")
-        self.require_choice("overlays", OVERLAYS)
+        require_choice("overlays", self.overlays, OVERLAYS)
         if self.watch and not typed_path(self.images).is_dir():
             raise InputError(f"images={self.images}: watch=true takes an existing folder")
 
@@ -285,19 +286,15 @@ def _stem(path: str) -> str:
     return f"{stem}-{digest}"
 
 
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def _print(results: dict[str, Any], new: int, folder: Path) -> None:
     said = {"anomalous": "called defective", "good": "good", "undecided": "without a decision"}
     decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
-    facts = [("scored", f"{_count(results['images'], 'image')}{decided and f': {decided}'}")]
+    facts = [("scored", f"{count(results['images'], 'image')}{decided and f': {decided}'}")]
     if results["seconds"] > 0 and new:
         pace = f"{new / results['seconds']:.1f} per second"
-        facts.append(("took", f"{results['seconds']:.1f} s for {_count(new, 'image')}, {pace}"))
+        facts.append(("took", f"{results['seconds']:.1f} s for {count(new, 'image')}, {pace}"))
     if results["unreadable"]:
-        files = _count(results["unreadable"], "file")
+        files = count(results["unreadable"], "file")
         facts.append(("skipped", f"{files} that cannot be read, such as"))
         facts += [("", line) for line in results["unreadable_first"]]
     facts.append(("decided", f"by {results['threshold_source']}"))

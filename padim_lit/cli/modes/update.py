@@ -21,7 +21,7 @@ from padim_lit.cli.good_images import (
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, gather, remove_images, require_alike
 from padim_lit.deploy.over_images import Loop, over_images
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, require_choice
 from padim_lit.model.detector import FULL_PRECISION, Detector
 from padim_lit.model.fit_state import FitState
 
@@ -42,7 +42,7 @@ class Merge(Settings):
     def __post_init__(self) -> None:
         if len(self.ckpts or []) < 2:
             raise InputError(f"ckpts={self.ckpts}: give two or more, as in ckpts=[a.ckpt,b.ckpt]")
-        self.require_choice("repeats", ("refuse", "count"))
+        require_choice("repeats", self.repeats, ("refuse", "count"))
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Update(GoodImagesOrData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_choice("repeats", REPEATS)
+        require_choice("repeats", self.repeats, REPEATS)
 
 
 @dataclass

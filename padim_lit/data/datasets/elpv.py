@@ -9,7 +9,7 @@ from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.items import Item
 from padim_lit.data.planted import KINDS
 from padim_lit.data.split import derived_seed, hold_out
-from padim_lit.errors import InputError, require_choice
+from padim_lit.errors import refusing, require_choice
 
 _CELLS = ("mono", "poly", "all")
 _TRAIN_SHARE = 0.6
@@ -71,13 +71,10 @@ class _Cell(NamedTuple):
 
 
 def _read_labels() -> list[_Cell]:
-    try:
+    what, todo = "data=elpv needs the package elpv-dataset", "pip install elpv-dataset"
+    with refusing(what, todo, ModuleNotFoundError, FileNotFoundError):
         folder = Path(str(importlib.resources.files("elpv_dataset"))) / "data"
         rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines()]
-    except (ModuleNotFoundError, FileNotFoundError):
-        raise InputError(
-            "data=elpv needs the package elpv-dataset; install it with: pip install elpv-dataset"
-        ) from None
     return [_Cell(folder / name, float(p), kind) for name, p, kind in filter(None, rows)]
 
 

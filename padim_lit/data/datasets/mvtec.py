@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from filelock import FileLock
+
 from padim_lit.data.archive import BadArchive, unpack
 from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.datamodule import Split
 from padim_lit.data.datasets.mvtec_like import MVTecLike
-from padim_lit.data.download import alone, fetch
+from padim_lit.data.download import fetch
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json, writing
 from padim_lit.system.paths import typed_path
@@ -111,7 +113,7 @@ def provide(root: Path, category: str, url: str | None = None, sha256: str | Non
         raise InputError(f"data.sha256={sha256!r} is no sha256; give its 64 hexadecimal digits")
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-        with alone(root / ".download.lock"):
+        with FileLock(root / ".download.lock"):
             # Another process may have been here while this one waited.
             if not (root / category / "train").is_dir():
                 _download(root, category, url, sha256)

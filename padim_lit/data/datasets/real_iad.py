@@ -45,18 +45,14 @@ class RealIAD(AnomalyData):
                 "data.root"
             )
         file, split = _split(folder, self.category)
-        try:
+        what = f"{file} is no split of Real-IAD"
+        with refusing(what, "it needs meta, train and test", KeyError, TypeError, AttributeError):
             meta = split["meta"]
             place, normal = pictures / meta["prefix"], meta["normal_class"]
             train, test = (
                 [_item(place, entry, normal, file, tested) for entry in split[part]]
                 for part, tested in (("train", False), ("test", True))
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{file} is no split of Real-IAD ({type(error).__name__}: {error}); it needs meta, "
-                "train and test"
-            ) from error
         bad = next((item for item in train if item.label), None)
         if bad:
             raise InputError(f"{file}: {bad.path} is defective but in train; use realiad_jsons")

@@ -1,0 +1,12 @@
+from .datamodule import AnomalyData as AnomalyData
+from .datamodule import Split as Split
+from .datasets.elpv import ELPV as ELPV
+from .datasets.folder import Folder as Folder
+from .datasets.mtd import MagneticTile as MagneticTile
+from .datasets.mvtec import MVTec as MVTec
+from .datasets.mvtec_like import BTAD as BTAD
+from .datasets.mvtec_like import MPDD as MPDD
+from .datasets.mvtec_like import MVTecAD2 as MVTecAD2
+from .datasets.mvtec_like import MVTecLOCO as MVTecLOCO
+from .datasets.real_iad import RealIAD as RealIAD
+from .datasets.visa import VisA as VisA
