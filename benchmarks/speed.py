@@ -2,7 +2,8 @@
 
     python -m benchmarks speed                      # both backbones, D = 100, 150 and 550
     python -m benchmarks speed --backbones wide_resnet50 --dims 150 --batch 1 --json out.json
-    python -m benchmarks speed --density mixture --neighbourhood 3 --dims 100 --batch 8 \
+    python -m benchmarks speed --density both --components 256 --neighbourhood 3 --dims 100 \
+        --batch 1 --grid 28 --backbones efficientnet_lite0_blocks resnet50v2 \
         --weights pretrained --source DIR
 
 Random weights and random images serve: time does not depend on them, except with a mixture, whose
@@ -43,6 +44,7 @@ BACKBONES = {
     },
     "efficientnet_lite0_blocks": {"model": "tf_efficientnet_lite0", "layers": [1, 2, 3]},
     "wide_resnet50": {"model": "wide_resnet50_2.tv_in1k", "layers": [1, 2, 3]},
+    "resnet50": {"model": "resnet50.tv_in1k", "layers": [1, 2, 3]},
     "resnet50v2": {"model": "resnet50v2", "layers": [1, 2, 3]},
     "resnet18": {"model": "resnet18.tv_in1k", "layers": [1, 2, 3]},
 }

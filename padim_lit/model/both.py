@@ -7,6 +7,7 @@ from padim_lit.model.density import Counted, Density, PerPosition
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
 from padim_lit.model.ridge import Ridge
+from padim_lit.model.search import kept
 from padim_lit.model.triangular import Triangle
 
 
@@ -82,9 +83,12 @@ class Both(Density):
 
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
         positions = x.shape[1]
-        (place, at_place), (kind, of_kind) = (
-            part.nearest(x, mean[some], whitening.at(some)) for part, some in self.parts(positions)
+        (_, here), (_, kinds) = self.parts(positions)
+        place, at_place = self.position.nearest(x, mean[here], whitening.at(here))
+        search = kept(
+            self, mean, whitening, lambda: self.mixture.search(mean[kinds], whitening.at(kinds))
         )
+        kind, of_kind = search(x, at_most=place)
         owner = torch.where(place <= kind, at_place, of_kind + positions)
         return torch.minimum(place, kind), owner
 

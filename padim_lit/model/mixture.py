@@ -6,23 +6,17 @@ import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
-from padim_lit.model.bounds import LowerBounds
 from padim_lit.model.density import Counted, Density
-from padim_lit.model.moments import Moments, update_groups
+from padim_lit.model.moments import Moments
+from padim_lit.model.search import Search, kept
 from padim_lit.model.triangular import Triangle
 
-# What float32 may move a squared distance by, relatively.
-ROUNDING = 1e-4
-# Up to this D a component's factor is multiplied whole: a call for each of its bands costs more.
-WHOLE_DIM = 128
-# Patches that a step takes at once: its scratch stays in a CPU's cache.
+# Patches that are assigned at once: their scratch stays in a CPU's cache.
 PATCHES = 1024
 # Of k-means: patches that it sees, rounds at most.
 SAMPLE, ROUNDS = 50_000, 25
 # Patches that a component should have on the average, of those that it is learnt from.
 LEAST = 8
-# Rows of the components' factors, and those rows: (K, rows, columns up to their end).
-Factors = list[tuple[slice, Tensor]]
 
 
 class Mixture(Density):
@@ -137,22 +131,42 @@ class Mixture(Density):
         means = sums.index_add_(1, owner, shares) / sizes.unsqueeze(1)
         return self._update(moments, x, owner), means
 
-    def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
-        """See `Density.nearest`; exact, though few components are computed.
+    def search(self, mean: Tensor, whitening: Triangle) -> Search:
+        """What finds the nearest of these K Gaussians."""
+        return Search(mean, whitening, self.white)
 
-        A component whose lower bound is above a distance already found cannot be the nearest.
-        """
-        mean = mean.float()
-        centre = mean.mean(dim=0)  # so that Wx − Wμ does not cancel
-        mean = mean - centre
-        bounds = LowerBounds(mean, whitening, self.white)
-        factors: Factors = list(whitening)
-        if self.dim <= WHOLE_DIM:
-            factors = [(slice(self.dim), whitening.square(symmetric=False))]
-        found = [_nearest(part - centre, mean, bounds, factors) for part in
-                 x.flatten(0, 1).split(PATCHES)]  # fmt: skip
-        squares, owner = (torch.cat(part) for part in zip(*found, strict=True))
-        return squares.sqrt_().view(x.shape[:2]), owner.view(x.shape[:2])
+    def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
+        return kept(self, mean, whitening, lambda: self.search(mean, whitening))(x)
+
+
+def update_groups(moments: Moments, x: Tensor, sizes: Tensor) -> Moments:
+    """Add to each Gaussian patches of its own. The scatter is changed in place.
+
+    As `padim_lit.model.moments.update`, one group after the other only where their sizes matter:
+    a step on each of some hundred groups costs as much as the arithmetic.
+
+    Args:
+        x: (n,D), finite, the first Gaussian's patches first.
+        sizes: (G,) how many patches are whose; they add up to n.
+
+    >>> from padim_lit.model.moments import init
+    >>> update_groups(init(2, 3), torch.rand(5, 3), torch.tensor([4, 1])).counts.tolist()
+    [4.0, 1.0]
+    """
+    x, used, centred = x.to(moments.scatter.dtype), sizes > 0, []
+    rounded, left = x.new_zeros(2, *moments.mean.shape)
+    for part, mean, rest in zip(x.split(sizes.tolist()), rounded, left, strict=True):
+        if len(part):
+            torch.mean(part, dim=0, out=mean)
+            centred.append(part - mean)
+            torch.mean(centred[-1], dim=0, out=rest)
+    delta = torch.where(used.unsqueeze(1), rounded.double() + left - moments.mean, 0.0)
+    share = (sizes / (moments.counts + sizes).clamp(min=1)).unsqueeze(1)
+    last = (delta * (moments.counts.unsqueeze(1) * share).sqrt()).to(x.dtype)
+    for g, part in zip(used.nonzero().flatten().tolist(), centred, strict=True):
+        rows = torch.cat([part, last[g, None]])
+        moments.scatter.at(slice(g, g + 1)).add_products(rows[None])
+    return Moments(moments.counts + sizes, moments.mean + delta * share, moments.scatter)
 
 
 def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -191,38 +205,3 @@ def _closest(x: Tensor, centroids: Tensor) -> Tensor:
     """Index of the nearest centroid of each x (n,D)."""
     # ‖x−c‖² without ‖x‖², which is the same for all.
     return torch.addmm(centroids.square().sum(dim=1), x, centroids.T, alpha=-2).argmin(dim=1)
-
-
-def _nearest(
-    x: Tensor, mean: Tensor, lower_bounds: LowerBounds, factors: Factors
-) -> tuple[Tensor, Tensor]:
-    """Smallest squared distances of patches (n,D), and whose they are."""
-    bounds = lower_bounds(x)  # (K,n)
-    first = bounds.argmin(dim=0)
-    order = first.argsort(stable=True)
-    squares = torch.empty_like(x[:, 0])
-    squares[order] = _squares(x, mean, factors, first[order], order)
-    # The first guess is computed, and is among those that are left: it needs no second look.
-    left = bounds <= squares * (1 + ROUNDING)
-    left[first, torch.arange(len(x), device=x.device)] = False
-    component, patch = left.nonzero(as_tuple=True)  # component by component
-    others = _squares(x, mean, factors, component, patch)
-    squares.scatter_reduce_(0, patch, others, "amin")
-    better = others == squares[patch]
-    owner = first.clone()
-    owner[patch[better]] = component[better]
-    return squares, owner
-
-
-def _squares(x: Tensor, mean: Tensor, factors: Factors, component: Tensor, patch: Tensor) -> Tensor:
-    """‖W_k(x_p−μ_k)‖² of pairs (k,p), which come component by component."""
-    deviation = x[patch] - mean[component]
-    squares = torch.empty_like(deviation)
-    stop = 0
-    for k, size in enumerate(component.bincount().tolist()):
-        start, stop = stop, stop + size
-        if size:
-            for rows, band in factors:
-                part = deviation[start:stop, : rows.stop]
-                torch.mm(part, band[k].T, out=squares[start:stop, rows])
-    return squares.square_().sum(dim=1)

@@ -78,24 +78,6 @@ def update(moments: Moments, x: Tensor) -> Moments:
     return Moments(counts, mean, moments.scatter)
 
 
-def update_groups(moments: Moments, x: Tensor, sizes: Tensor) -> Moments:
-    """Add to each Gaussian patches of its own. The scatter is changed in place.
-
-    Args:
-        x: (n,D), finite, the first Gaussian's patches first.
-        sizes: (G,) how many patches are whose; they add up to n.
-
-    >>> update_groups(init(2, 3), torch.rand(5, 3), torch.tensor([4, 1])).counts.tolist()
-    [4.0, 1.0]
-    """
-    x, mean = x.to(moments.scatter.dtype), moments.mean.clone()
-    for g, part in enumerate(x.split(sizes.tolist())):
-        if len(part):
-            one = slice(g, g + 1)
-            mean[one] = _add(moments.at(one), part[None])
-    return Moments(moments.counts + sizes, mean, moments.scatter)
-
-
 def _add(moments: Moments, x: Tensor) -> Tensor:
     """Add x (G,B,D) to the scatter, in place; the new mean."""
     batch = x.shape[1]

@@ -21,7 +21,7 @@ SCRATCH_NUMBERS = 2**20
 SOLVE_DIM = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Triangle:
     """P lower triangles of D rows; band i, (P, e−s, e), holds the rows s to e and columns 0 to e.
 

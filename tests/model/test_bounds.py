@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from padim_lit.model.bounds import ROWS, LowerBounds
-from padim_lit.model.mixture import WHOLE_DIM, Mixture
+from padim_lit.model.bounds import LowerBounds
+from padim_lit.model.search import COARSE, FINE, WHOLE_DIM, Search
 from padim_lit.model.triangular import Triangle
 
 K, N = 12, 300
@@ -28,26 +28,37 @@ def distances(x, mean, factor):
     return (deviation @ factor.double().mT).square().sum(dim=2)
 
 
-@pytest.mark.parametrize("dim", [1, 7, ROWS, 100, WHOLE_DIM + 10])
+def along(basis, x, mean, factor):
+    """`distances` as seen along the directions of `basis` (r,D)."""
+    basis, sigma = basis.double(), torch.linalg.inv(factor.double())
+    precision = torch.linalg.inv(basis @ sigma @ sigma.mT @ basis.T)
+    y = x.double() @ basis.T - (mean.double() @ basis.T).unsqueeze(1)
+    return (y @ precision * y).sum(dim=2)
+
+
+@pytest.mark.parametrize("dim", [1, 7, COARSE, 100, WHOLE_DIM + 10])
 @pytest.mark.parametrize("scales", [0, 4])
-def test_a_bound_is_never_above_its_distance_and_uses_its_rows(dim, scales):
+def test_a_bound_is_never_above_its_distance_and_uses_its_directions(dim, scales):
     x, mean, factor, white = gaussians(dim, scales)
-    whitening = Triangle.of(factor)
-    rows = min(ROWS, whitening.bands[0].shape[1])
-    bounds = LowerBounds(mean, whitening, white)(x).double()
-    assert (bounds <= distances(x, mean, factor)).all()
-    leading = distances(x[:, :rows], mean[:, :rows], factor[:, :rows, :rows])
-    assert (bounds <= leading).all()
-    assert (leading - bounds).median() < 1e-2 * leading.median()
+    fine = LowerBounds.of(mean, Triangle.of(factor), white, FINE)
+    for bounds in (fine, fine.leading(COARSE)):
+        found, seen = bounds(x).double(), along(bounds.basis, x, mean, factor)
+        assert (found <= distances(x, mean, factor)).all()
+        assert (found <= seen * (1 + 1e-6)).all()
+        assert (seen - found).median() < 1e-2 * seen.median()
 
 
 @pytest.mark.parametrize("dim", [7, 100, WHOLE_DIM + 10])
-@pytest.mark.parametrize("apart", [0.1, 3.0])
-def test_the_nearest_is_exact(dim, apart):
+@pytest.mark.parametrize("apart", [0.1, 3.0])  # 0.1: most patches are left many components
+@pytest.mark.parametrize("limited", [False, True])
+def test_the_nearest_is_exact(dim, apart, limited):
     x, mean, factor, white = gaussians(dim, 2, apart)
-    mixture = Mixture(dim, components=K)
-    mixture.white = white
-    found, owner = mixture.nearest(x[None], mean, Triangle.of(factor))
     expected, whose = distances(x, mean, factor).min(dim=0)
-    torch.testing.assert_close(found[0].double(), expected.sqrt(), rtol=1e-5, atol=0)
-    assert (owner[0] == whose).all()
+    expected = expected.sqrt()
+    at_most = expected * torch.linspace(0.5, 3, N) if limited else torch.full((N,), torch.inf)
+    search = Search(mean, Triangle.of(factor), white)
+    found, owner = search(x[None], at_most[None].float() if limited else None)
+    below = expected < at_most
+    assert below.all() or (limited and below.any() and (found[0] >= expected * (1 - 1e-5)).all())
+    torch.testing.assert_close(found[0].double()[below], expected[below], rtol=1e-5, atol=0)
+    assert (owner[0] == whose)[below].all()
