@@ -14,7 +14,7 @@ from padim_lit.data import MVTec
 @pytest.mark.parametrize(
     ("location", "kind", "dim", "how", "image", "pixel"),
     [
-        ("bottleneck", JL, 100, {}, 0.943, 0.988),
+        ("bottleneck", JL, 100, {}, 0.958, 0.988),
         ("expansion", Fisher, 50, paper(50), 0.803, 0.969),
     ],
     ids=["default", "PaDiM"],
@@ -25,6 +25,7 @@ def test_screws_are_judged_as_well_as_measured_before(
     data = MVTec(real_data / "mvtec_ad", "screw")
     backbone = Backbone("tf_efficientnet_lite0", [1, 2, 3], feature_location=location)
     model = PaDiM(backbone, kind(backbone.embedding_dim, dim, seed=0), grid=28, **how)
+    model.calibration = 0  # the threshold takes longer than all else, and is not looked at here
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,

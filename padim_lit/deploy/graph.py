@@ -13,8 +13,8 @@ from padim_lit.model.triangular import Triangle
 
 #: What the graph returns, in order; without a threshold the last one is left out.
 OUTPUTS = ("score", "map", "decision")
-# Components of a mixture whose distances are computed at once: what is written stays in a cache.
-AT_ONCE = 8
+# Numbers of a patch that a mixture's step writes: a thousand patches of them stay in a cache.
+AT_ONCE = 800
 
 
 class Graph(nn.Module):
@@ -143,7 +143,8 @@ class OfComponents(nn.Module):
 
     def __init__(self, mean: Tensor, whitening: Triangle):
         super().__init__()
-        self.steps = range(0, len(mean), AT_ONCE)
+        at_once = max(1, AT_ONCE // mean.shape[1])
+        self.steps = range(0, len(mean), at_once)
         self.register_buffer("centre", mean.mean(dim=0))  # so that Wx − Wμ does not cancel
         mean = (mean - self.centre).unsqueeze(2)
         self.rows = [rows for rows, _ in whitening]
@@ -151,7 +152,7 @@ class OfComponents(nn.Module):
             band = band.float()
             offset = band @ mean[:, : rows.stop]
             for k in self.steps:
-                some, name = slice(k, k + AT_ONCE), f"{i}_{k}"
+                some, name = slice(k, k + at_once), f"{i}_{k}"
                 matrix = torch.cat([-offset[some], band[some]], dim=2)  # (k,r,1+e)
                 self.register_buffer(f"whitening{name}", matrix.flatten(0, 1).T.contiguous())
 

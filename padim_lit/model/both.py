@@ -7,7 +7,7 @@ from padim_lit.model.density import Counted, Density, PerPosition
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
 from padim_lit.model.ridge import Ridge
-from padim_lit.model.search import kept
+from padim_lit.model.search import Search, kept
 from padim_lit.model.triangular import Triangle
 
 
@@ -85,9 +85,11 @@ class Both(Density):
         positions = x.shape[1]
         (_, here), (_, kinds) = self.parts(positions)
         place, at_place = self.position.nearest(x, mean[here], whitening.at(here))
-        search = kept(
-            self, mean, whitening, lambda: self.mixture.search(mean[kinds], whitening.at(kinds))
-        )
+
+        def make(once: bool) -> Search:
+            return self.mixture.search(mean[kinds], whitening.at(kinds), once)
+
+        search = kept(self, mean, whitening, make)
         kind, of_kind = search(x, at_most=place)
         owner = torch.where(place <= kind, at_place, of_kind + positions)
         return torch.minimum(place, kind), owner

@@ -60,6 +60,20 @@ class LowerBounds:
         offset = factor @ (mean.double() @ basis.T).unsqueeze(2)
         return cls(basis.float(), torch.cat([factor, -offset], dim=2))
 
+    @classmethod
+    def of_first(cls, mean: Tensor, whitening: Triangle, white: Tensor, rows: int) -> "LowerBounds":
+        """Along the first `rows` dimensions: further below, but made at once.
+
+        A factor is triangular, so its first rows see the first dimensions alone: they are F.
+        """
+        rows = min(rows, whitening.bands[0].shape[1])
+        some = slice(rows)
+        basis = torch.zeros(rows, whitening.dim, device=mean.device)
+        basis[:, some] = white[some, some]
+        factor = whitening.bands[0][:, some, some] @ torch.linalg.inv(white[some, some])
+        offset = factor @ (mean @ basis.T).unsqueeze(2)
+        return cls(basis, torch.cat([factor, -offset], dim=2))
+
     def leading(self, rows: int) -> "LowerBounds":
         """Along the first of the directions alone: cheaper, and further below."""
         rows = min(rows, len(self.basis))

@@ -131,12 +131,12 @@ class Mixture(Density):
         means = sums.index_add_(1, owner, shares) / sizes.unsqueeze(1)
         return self._update(moments, x, owner), means
 
-    def search(self, mean: Tensor, whitening: Triangle) -> Search:
+    def search(self, mean: Tensor, whitening: Triangle, once: bool = False) -> Search:
         """What finds the nearest of these K Gaussians."""
-        return Search(mean, whitening, self.white)
+        return Search(mean, whitening, self.white, once)
 
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
-        return kept(self, mean, whitening, lambda: self.search(mean, whitening))(x)
+        return kept(self, mean, whitening, lambda once: self.search(mean, whitening, once))(x)
 
 
 def update_groups(moments: Moments, x: Tensor, sizes: Tensor) -> Moments:

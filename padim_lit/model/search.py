@@ -33,17 +33,21 @@ class Search:
         mean: (K,D).
         whitening: K triangles of D rows.
         white: see `LowerBounds.of`.
+        once: prepare no more than a single call is worth.
 
     >>> mean, whitening = torch.tensor([[0.0], [5.0]]), Triangle.of(torch.ones(2, 1, 1))
     >>> Search(mean, whitening, white=torch.eye(1))(torch.tensor([[[3.0], [1.0]]]))
     (tensor([[2., 1.]]), tensor([[1, 0]]))
     """
 
-    def __init__(self, mean: Tensor, whitening: Triangle, white: Tensor):
+    def __init__(self, mean: Tensor, whitening: Triangle, white: Tensor, once: bool = False):
         self.centre = mean.float().mean(dim=0)  # so that Wx − Wμ does not cancel
         self.mean = mean.float() - self.centre
-        self.fine = LowerBounds.of(self.mean, whitening, white, FINE)
-        self.coarse = self.fine.leading(COARSE)
+        if once:
+            self.fine = self.coarse = LowerBounds.of_first(self.mean, whitening, white, COARSE)
+        else:
+            self.fine = LowerBounds.of(self.mean, whitening, white, FINE)
+            self.coarse = self.fine.leading(COARSE)
         factors = list(whitening)
         if whitening.dim <= WHOLE_DIM:
             factors = [(slice(whitening.dim), whitening.square(symmetric=False))]
@@ -81,7 +85,7 @@ class Search:
             compute_first(torch.arange(len(x), device=x.device))
         component, patch = left()
         many = (patch.bincount(minlength=len(x)) > MANY * len(self.mean)).nonzero()[:, 0]
-        if len(many):
+        if len(many) and self.fine is not self.coarse:
             bounds[:, many] = _of_parts(self.fine, x[many])
             compute_first(many)
             component, patch = left()
@@ -109,19 +113,33 @@ def _of_parts(bounds: LowerBounds, x: Tensor) -> Tensor:
     return torch.cat([bounds(part) for part in x.split(PATCHES)], dim=1)
 
 
-# Factors: the density, the means and how often they were changed in place, and the search.
-_KEPT: WeakKeyDictionary[Triangle, tuple[Any, Tensor, list[int], Search]] = WeakKeyDictionary()
+# Factors: the density, the means and how often they were changed in place, the search, and whether
+# it is for a single call.
+_KEPT: WeakKeyDictionary[Triangle, tuple[Any, Tensor, list[int], Search, bool]] = (
+    WeakKeyDictionary()
+)
 
 
-def kept(density: Any, mean: Tensor, whitening: Triangle, make: Callable[[], Search]) -> Search:
+def kept(density: Any, mean: Tensor, whitening: Triangle, make: Callable[[bool], Search]) -> Search:
     """The search of these Gaussians, from the last time if neither they nor their factors changed.
 
-    It is forgotten with the factors, is in no checkpoint, and a copy or another device has other
-    factors.
+    It is prepared in earnest when it is asked for again: a fit without one image scores that image
+    alone. It is forgotten with the factors, is in no checkpoint, and a copy or another device has
+    other factors.
+
+    Args:
+        density, mean, whitening: whose search.
+        make: makes one, for a single call if it is given True.
+
+    >>> mean, whitening = torch.zeros(1, 1), Triangle.of(torch.ones(1, 1, 1))
+    >>> found = [kept(None, mean, whitening, lambda once: once) for _ in range(3)]
+    >>> found
+    [True, False, False]
     """
     tensors = (mean, *whitening.bands)
     changes = [t._version for t in tensors if not t.is_inference()]  # those may not be changed
     found = _KEPT.get(whitening)
-    if not found or found[0] is not density or found[1] is not mean or found[2] != changes:
-        found = _KEPT[whitening] = (density, mean, changes, make())
+    new = not found or found[0] is not density or found[1] is not mean or found[2] != changes
+    if new or found[4]:
+        found = _KEPT[whitening] = (density, mean, changes, make(new), new)
     return found[3]
