@@ -1,5 +1,6 @@
 """Detectors that are fitted without a Trainer."""
 
+from copy import deepcopy
 from functools import cache
 
 import torch
@@ -26,9 +27,13 @@ def fit_on_images(detector: Detector, images: Tensor, batch: int = 7) -> None:
     detector.set_state(state)
 
 
-@cache
 def fitted_detector() -> Detector:
-    """A small one for images of 64×64 pixels."""
+    """A small one for images of 64×64 pixels, the caller's own."""
+    return deepcopy(_fitted())
+
+
+@cache
+def _fitted() -> Detector:
     backbone = Backbone("test_resnet", weights="random")
     detector = Detector(backbone, JL(backbone.embedding_dim, 8), image_shape=(64, 64), **paper(8))
     images = torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from padim_lit.checkpoint.format import read
 
-KILLS = int(os.environ.get("PADIM_KILLS", 8))
+KILLS = int(os.environ.get("PADIM_KILLS", 4))
 SEED = int(os.environ.get("PADIM_KILLS_SEED", 0))
 
 # After so many seconds, from a process beside it, so that nothing in this one can be in the way.

@@ -14,6 +14,7 @@ import torch
 from _helpers.cli import ROOT, TINY, environment
 from _helpers.fits import fit_on_images
 from _helpers.paper import paper
+from _helpers.rare import rare
 from _helpers.trees import build_tree, save_image
 from omegaconf import OmegaConf
 
@@ -410,7 +411,7 @@ def test_differences_and_times_are_what_they_say():
     [
         ("hiera_tiny_224", 224),  # attention with five axes
         ("mambaout_femto", 192),  # channels last, as many as there are rows
-        ("vit_small_patch14_dinov2", 224),  # made for 518 pixels
+        pytest.param("vit_small_patch14_dinov2", 224, marks=rare),  # made for 518 pixels
     ],
 )
 def test_networks_that_are_no_plain_cnns(model, side, tmp_path):

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 from _helpers.cli import ROOT, TINY, Result, environment, run_plain
+from _helpers.rare import rare
 from _helpers.trees import build_tree
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
@@ -153,7 +154,7 @@ def test_jobs_that_were_killed_or_failed_are_done_by_the_same_command(
 class TestSlurm:
     """Apart from the others, so that two processes of tests share the waiting."""
 
-    @pytest.mark.slow
+    @rare
     @SLURM
     def test_jobs_that_were_killed_or_failed_are_done_by_the_same_command(
         self, zygote, tree, tmp_path
