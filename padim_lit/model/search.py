@@ -43,8 +43,9 @@ class Search:
     def __init__(self, mean: Tensor, whitening: Triangle, white: Tensor, once: bool = False):
         self.centre = mean.float().mean(dim=0)  # so that Wx − Wμ does not cancel
         self.mean = mean.float() - self.centre
+        self.fine: LowerBounds | None
         if once:
-            self.fine = self.coarse = LowerBounds.of_first(self.mean, whitening, white, COARSE)
+            self.coarse, self.fine = LowerBounds.of_first(self.mean, whitening, white, COARSE), None
         else:
             self.fine = LowerBounds.of(self.mean, whitening, white, FINE)
             self.coarse = self.fine.leading(COARSE)
@@ -84,11 +85,12 @@ class Search:
         if at_most is None:
             compute_first(torch.arange(len(x), device=x.device))
         component, patch = left()
-        many = (patch.bincount(minlength=len(x)) > MANY * len(self.mean)).nonzero()[:, 0]
-        if len(many) and self.fine is not self.coarse:
-            bounds[:, many] = _of_parts(self.fine, x[many])
-            compute_first(many)
-            component, patch = left()
+        if self.fine is not None:
+            many = (patch.bincount(minlength=len(x)) > MANY * len(self.mean)).nonzero()[:, 0]
+            if len(many):
+                bounds[:, many] = _of_parts(self.fine, x[many])
+                compute_first(many)
+                component, patch = left()
         compute(component, patch)
         return squares.sqrt_().view(shape), owner.view(shape)
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -293,7 +295,10 @@ def test_a_picture_is_found_once_and_only_in_its_place(tmp_path):
 def test_command_line(folders, drawn, tmp_path, monkeypatch, capsys):
     out = tmp_path / "made" / "r.html"
     monkeypatch.setattr(figures, "draw", lambda content: drawn)  # which takes seconds
-    main([str(folders), "--out", str(out)])
+    # As `python -m padim_lit.report` does.
+    monkeypatch.setattr(sys, "argv", ["report", str(folders), "--out", str(out)])
+    monkeypatch.delitem(sys.modules, "padim_lit.report.__main__")  # which is imported above
+    runpy.run_module("padim_lit.report", run_name="__main__")
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == f"report   {out}"
     assert "3 sweeps" in said.err
