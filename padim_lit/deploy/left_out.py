@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy, deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,8 @@ from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.model.merging import subtract
 from padim_lit.model.moments import Moments
+from padim_lit.model.ridge import Ridge, pooled
+from padim_lit.model.triangular import Triangle
 from padim_lit.system.console import tracked
 from padim_lit.system.memory import available_bytes
 
@@ -166,18 +168,40 @@ def _left_out(detector: Detector, x: Tensor) -> tuple[Tensor, Tensor]:
             else:
                 # A mixture's patches are spread over many components, so there is no short formula,
                 # and of few images each moves the pooled covariance: it is subtracted.
-                ones = [_without(detector, part, moments.at(some), one) for one in x.split(1)]
-                distances = torch.cat(ones)
+                those, ridge = moments.at(some), detector.ridge
+                factors = None if detector.count < FORMULA else whitening.at(some)
+                if factors:
+                    ridge = replace(ridge, common=pooled(those))
+                how = (detector, part, those, ridge, factors)
+                distances = torch.cat([_without(*how, one) for one in x.split(1)])
             found.append(distances)
     return torch.stack(found).amin(dim=0), reliable
 
 
-def _without(detector: Detector, density: Density, moments: Moments, x: Tensor) -> Tensor:
-    none = density.empty(detector.positions, x.device)
+def _without(
+    detector: Detector,
+    density: Density,
+    moments: Moments,
+    ridge: Ridge,
+    whitening: Triangle | None,
+    x: Tensor,
+) -> Tensor:
+    """Distances (1,P) of an image (1,P,D) under a part's Gaussians without it.
+
+    Args:
+        whitening: factors with it, for the Gaussians that have no patch of it; None: all anew.
+    """
     patches = x if density.per_position else detector.anomaly_map.counted(x)
-    rest = subtract(moments, density.update(none, patches))
-    whitening = density.whiten(rest, detector.ridge)
-    return density.nearest(x, rest.mean, whitening)[0]
+    image = density.update(density.empty(detector.positions, x.device), patches)
+    rest = subtract(moments, image)
+    if whitening is None:
+        factors = density.whiten(rest, ridge)
+    else:
+        changed, factors = image.counts > 0, whitening.map(torch.clone)
+        anew = density.whiten(rest.at(changed), ridge)
+        for band, new in zip(factors.bands, anew.bands, strict=True):
+            band[changed] = new
+    return density.nearest(x, rest.mean, factors)[0]
 
 
 @torch.no_grad()

@@ -34,8 +34,8 @@ class Moments:
         """Each tensor changed."""
         return Moments(change(self.counts), change(self.mean), self.scatter.map(change))
 
-    def at(self, some: slice) -> "Moments":
-        """Some of the Gaussians: views, not copies."""
+    def at(self, some: slice | Tensor) -> "Moments":
+        """Some of the Gaussians: of a slice views, not copies."""
         return Moments(self.counts[some], self.mean[some], self.scatter.at(some))
 
 

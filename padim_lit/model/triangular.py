@@ -92,8 +92,8 @@ class Triangle:
         """Each band changed."""
         return Triangle(tuple(change(band) for band in self.bands))
 
-    def at(self, positions: slice) -> "Triangle":
-        """Some positions: views, not copies."""
+    def at(self, positions: slice | Tensor) -> "Triangle":
+        """Some positions: of a slice views, not copies."""
         return self.map(lambda band: band[positions])
 
     def square(self, symmetric: bool, dtype: torch.dtype | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,8 +24,9 @@ from padim_lit.deploy.left_out import (
 from padim_lit.deploy.over_images import Loop
 from padim_lit.model.gaussian import mahalanobis, whiten
 from padim_lit.model.learned import evenly_spaced, learn
-from padim_lit.model.moments import init, update
-from padim_lit.model.ridge import Ridge
+from padim_lit.model.merging import subtract
+from padim_lit.model.moments import covariance, init, update
+from padim_lit.model.ridge import Ridge, pooled
 
 
 def features(count: int, dim: int, positions: int = 3, decades: float = 4, top: float = 1e3):
@@ -207,7 +209,8 @@ def test_without_the_memory_for_all_feature_maps_fewer_images_are_taken(detector
 
 
 @pytest.mark.parametrize(
-    ("kind", "formula", "error"), [(Mixture, 0, 1e-4), (Both, 100, 1e-4), (Both, 0, 0.05)]
+    ("kind", "formula", "error"),
+    [(Mixture, 100, 1e-4), (Mixture, 0, 0.05), (Both, 100, 1e-4), (Both, 0, 0.05)],
 )
 def test_an_image_of_a_mixture_is_left_out_by_a_fit_without_it(kind, formula, error, monkeypatch):
     monkeypatch.setattr("padim_lit.deploy.left_out.FORMULA", formula)
@@ -220,9 +223,34 @@ def test_an_image_of_a_mixture_is_left_out_by_a_fit_without_it(kind, formula, er
     for i in range(8):
         other = deepcopy(model)
         fit_on_images(other, torch.cat([images[:i], images[i + 1 :]]))
-        # A position's formula is exact for another ε and the same pooled covariance.
+        # Of many images, one does not change ε and the pooled covariance.
         expected = pytest.approx(float(found.scores[i]), rel=error)
         assert float(other(images[i : i + 1])[0]) == expected
+
+
+def test_of_many_images_only_gaussians_with_patches_of_the_one_are_factored_anew(monkeypatch):
+    monkeypatch.setattr("padim_lit.deploy.left_out.FORMULA", 0)
+    backbone = Backbone("test_resnet", weights="random")
+    density = Mixture(6, components=60)
+    model = Detector(backbone, JL(backbone.embedding_dim, 6), (64, 64), density, image_score="max")
+    images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    x = model.embed(images)
+    density.learn(x.flatten(0, 1))
+    fit_on_images(model.eval(), images)
+    moments = model.require_state().moments
+    ridge = replace(model.ridge, common=pooled(moments))
+    found = measure(model, [{"image": images}]).maxima
+    for i in range(8):
+        image = density.update(density.empty(model.positions, "cpu"), x[i : i + 1])
+        assert 0 < (image.counts > 0).sum() < 60
+        rest = subtract(moments, image)
+        eps, prior = density.shrinking(ridge).of(rest)
+        sigma = covariance(rest, eps, prior=prior)
+        away = x[i, :, None].double() - rest.mean
+        squares = torch.einsum("pkd,kde,pke->pk", away, torch.linalg.inv(sigma), away)
+        distances = squares.amin(dim=1).sqrt().float()
+        expected = model.anomaly_map(distances[None]).max()
+        torch.testing.assert_close(found[i], expected, rtol=1e-4, atol=0)
 
 
 def test_folds_of_a_mixture_learn_their_own_centroids():
