@@ -158,50 +158,58 @@ def _left_out(detector: Detector, x: Tensor) -> tuple[Tensor, Tensor]:
 
     With (B,) bool: all of an image's distances are reliable.
     """
-    moments, whitening = detector.require_state().moments, detector.require_fitted()
-    found, reliable = [], torch.ones(len(x), dtype=torch.bool, device=x.device)
+    density, moments = detector.density, detector.require_state().moments
+    reliable = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    few = detector.count < FORMULA and bool(density.shrinkage)
+    whitening, found = None if few else detector.require_fitted(), []
     with torch.autocast(x.device.type, enabled=False):
-        for part, some in detector.density.parts(detector.positions):
-            if part.per_position and not (part.shrinkage and detector.count < FORMULA):
+        if whitening is None:
+            return _subtracted(detector, density, moments, detector.ridge, x), reliable
+        parts = density.parts(detector.positions)
+        for (part, some), scale in zip(parts, density.scales_in(whitening), strict=True):
+            if part.per_position:
                 inside, _ = part.nearest(x, detector.mean[some], whitening.at(some))
-                distances, reliable = leave_one_out(inside, detector.count, part.shrinkage)
+                distances, reliable = leave_one_out(inside / scale, detector.count, part.shrinkage)
+                distances *= scale
             else:
-                # A mixture's patches are spread over many components, so there is no short formula,
-                # and of few images each moves the pooled covariance: it is subtracted.
-                those, ridge = moments.at(some), detector.ridge
-                factors = None if detector.count < FORMULA else whitening.at(some)
-                if factors:
-                    ridge = replace(ridge, common=pooled(those))
-                how = (detector, part, those, ridge, factors)
-                distances = torch.cat([_without(*how, one) for one in x.split(1)])
+                those = moments.at(some)
+                ridge = replace(detector.ridge, common=pooled(those))
+                distances = _subtracted(detector, part, those, ridge, x, whitening.at(some))
             found.append(distances)
     return torch.stack(found).amin(dim=0), reliable
 
 
-def _without(
+def _subtracted(
     detector: Detector,
     density: Density,
     moments: Moments,
     ridge: Ridge,
-    whitening: Triangle | None,
     x: Tensor,
+    whitening: Triangle | None = None,
 ) -> Tensor:
-    """Distances (1,P) of an image (1,P,D) under a part's Gaussians without it.
+    """Distances (B,P) of images (B,P,D), each under the Gaussians of `moments` without it.
+
+    Patches of an image are spread over many components, so there is no short formula.
 
     Args:
-        whitening: factors with it, for the Gaussians that have no patch of it; None: all anew.
+        density: the detector's, or a part of it.
+        whitening: factors with the images, for the Gaussians that have no patch of it; None: all
+            are factored anew.
     """
-    patches = x if density.per_position else detector.anomaly_map.counted(x)
-    image = density.update(density.empty(detector.positions, x.device), patches)
-    rest = subtract(moments, image)
-    if whitening is None:
-        factors = density.whiten(rest, ridge)
-    else:
-        changed, factors = image.counts > 0, whitening.map(torch.clone)
-        anew = density.whiten(rest.at(changed), ridge)
-        for band, new in zip(factors.bands, anew.bands, strict=True):
-            band[changed] = new
-    return density.nearest(x, rest.mean, factors)[0]
+    found = []
+    for one in x.split(1):
+        empty = density.empty(detector.positions, x.device)
+        image, _ = density.gather(empty, one, one[None], detector.anomaly_map.counted)
+        rest = subtract(moments, image)
+        if whitening is None:
+            factors = density.whiten(rest, ridge)
+        else:
+            changed, factors = image.counts > 0, whitening.map(torch.clone)
+            anew = density.whiten(rest.at(changed), ridge)
+            for band, new in zip(factors.bands, anew.bands, strict=True):
+                band[changed] = new
+        found.append(density.nearest(one, rest.mean, factors)[0])
+    return torch.cat(found)
 
 
 @torch.no_grad()

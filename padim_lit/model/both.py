@@ -1,9 +1,13 @@
 """A Gaussian a position and a mixture over all positions together."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from padim_lit.model.density import Counted, Density, PerPosition
+from padim_lit.model.gaussian import log_det
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
 from padim_lit.model.ridge import Ridge
@@ -14,10 +18,16 @@ from padim_lit.model.triangular import Triangle
 class Both(Density):
     """A Gaussian a position and a mixture: a patch belongs to the nearest of its place's and the K.
 
-    d² = min((x−μ_p)ᵀ Σ_p⁻¹ (x−μ_p), min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k)): a patch is as good ones are if
-    it is like those at its place, or like those of a kind that is found anywhere. Where parts lie
-    the same way the first knows good patches better, where they lie as they fall, or are few, the
-    second; nobody has to say which.
+    d² = min(c² (x−μ_p)ᵀ Σ_p⁻¹ (x−μ_p), min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k)): a patch is as good ones are
+    if it is like those at its place, or like those of a kind that is found anywhere. Where parts
+    lie the same way the first knows good patches better, where they lie as they fall, or are few,
+    the second; nobody has to say which.
+
+    Wide Gaussians call everything near. Where parts lie as they fall, a place sees all kinds of
+    patches, and where images are few, its covariance is mostly the pooled one: both make its
+    Gaussian wider than a kind's. So its distances count c times, c⁴ = (|Σ_p| / |Σ_k|)^(1/D) with
+    the geometric means of the determinants over places and over kinds, which goes half of the way
+    to distances of Gaussians of one volume.
 
     Args:
         dim: D.
@@ -76,10 +86,28 @@ class Both(Density):
         means = torch.cat([means for _, means in found], dim=1)
         return _joined([one for one, _ in found], moments.scatter), means
 
+    def scales(self, log_dets: Sequence[float]) -> list[float]:
+        places, kinds = log_dets
+        return [math.exp((places - kinds) / (4 * self.dim)), 1.0]
+
+    def scales_in(self, whitening: Triangle) -> list[float]:
+        places, kinds = self._log_dets(whitening)
+        # A scale of c takes 2D log c off the places' log |Σ|: half of the difference, half is left.
+        return [math.exp((places - kinds) / (2 * self.dim)), 1.0]
+
+    def _log_dets(self, whitening: Triangle) -> list[float]:
+        parts = self.parts(whitening.positions - self.mixture.components)
+        return [float(log_det(whitening.at(some)).mean()) for _, some in parts]
+
     def whiten(self, moments: Moments, ridge: Ridge) -> Triangle:
         parts = self.parts(len(moments.mean) - self.mixture.components)
         found = [part.whiten(moments.at(some), ridge) for part, some in parts]
-        return Triangle(tuple(map(torch.cat, zip(*(one.bands for one in found), strict=True))))
+        bands = zip(*(one.bands for one in found), strict=True)
+        whitening = Triangle(tuple(map(torch.cat, bands)))
+        for (_, some), scale in zip(parts, self.scales(self._log_dets(whitening)), strict=True):
+            for band in whitening.at(some).bands:
+                band.mul_(scale)
+        return whitening
 
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
         positions = x.shape[1]

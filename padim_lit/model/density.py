@@ -65,6 +65,18 @@ class Density(nn.Module):
         """Densities of which the nearest Gaussian counts, and which of the G are whose."""
         return [(self, slice(None))]
 
+    def scales(self, log_dets: Sequence[float]) -> list[float]:
+        """What the distances to each part's Gaussians are multiplied by: here by nothing.
+
+        Args:
+            log_dets: mean log |Σ| of each part's Gaussians.
+        """
+        return [1.0] * len(log_dets)
+
+    def scales_in(self, whitening: Triangle) -> list[float]:
+        """The `scales` that `whiten` has put into these factors."""
+        return [1.0]
+
     def empty(self, positions: int, device: torch.device | str) -> Moments:
         """Moments of no patch."""
         return init(self.gaussians(positions), self.dim, device)

@@ -81,6 +81,16 @@ def whiten(
     return out
 
 
+def log_det(whitening: Triangle) -> Tensor:
+    """log |Σ + εI| = −2 Σ_i log W_ii of each of G Gaussians, from its factor: (G,) float64.
+
+    >>> log_det(Triangle.of(torch.full((1, 1, 1), 0.5))).exp().item()  # a variance of 4
+    4.0
+    """
+    diagonals = [band[:, :, rows].diagonal(dim1=1, dim2=2) for rows, band in whitening]
+    return -2 * torch.cat(diagonals, dim=1).double().log().sum(dim=1)
+
+
 def scoring_bytes(gaussians: int, dim: int) -> int:
     """Bytes of what scoring needs beside backbone and Π: means and packed triangles in float32.
 

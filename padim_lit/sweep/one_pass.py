@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from padim_lit.errors import InputError
 from padim_lit.model.density import Density
 from padim_lit.model.embedding import embed
-from padim_lit.model.gaussian import mahalanobis, whiten
+from padim_lit.model.gaussian import log_det, mahalanobis, whiten
 from padim_lit.model.learned import evenly_spaced, patch_statistics
 from padim_lit.model.moments import init, update
 from padim_lit.model.projection import Identity, Projection
@@ -214,20 +214,29 @@ class OnePass:
         times = RunTimes(0.0, dict.fromkeys(dims, 0.0), dict.fromkeys(dims, 0.0))
         densities = {d: self.density(d, projection.seed).to(train.device) for d in times.factor}
         parts = {d: one.parts(height * width) for d, one in densities.items()}
-        found = []
+        found: dict[int, list[Tensor]] = {d: [] for d in parts}
+        log_dets: dict[int, list[float]] = {d: [] for d in parts}
         for of_dims in zip(*parts.values(), strict=True):
             some = {d: part for d, (part, _) in zip(parts, of_dims, strict=True)}
             out = {d: torch.empty(test.images, height * width) for d in parts}
             if all(part.per_position for part in some.values()):
-                self._positions(projection, some, bands, times, out, advance)
+                volumes = self._positions(projection, some, bands, times, out, advance)
             else:
-                for d, part in some.items():
-                    self._all(projection, part, times, out[d])
-            found.append(out)
+                volumes = {
+                    d: self._all(projection, part, times, out[d]) for d, part in some.items()
+                }
+            for d in parts:
+                found[d].append(out[d])
+                log_dets[d].append(volumes[d])
         if not any(part.per_position for part, _ in of_dims):
             for _ in bands:
                 advance()
-        return {d: torch.stack([out[d] for out in found]).amin(dim=0) for d in parts}, times
+        nearest = {}
+        for d, distances in found.items():
+            scales = densities[d].scales(log_dets[d])
+            scaled = [one.mul_(scale) for one, scale in zip(distances, scales, strict=True)]
+            nearest[d] = torch.stack(scaled).amin(dim=0)
+        return nearest, times
 
     def _positions(
         self,
@@ -237,8 +246,11 @@ class OnePass:
         times: RunTimes,
         distances: Mapping[int, Tensor],
         advance: Callable[[], None],
-    ) -> None:
-        """Distances (N_test,P) of every d into `distances`: a Gaussian a position."""
+    ) -> dict[int, float]:
+        """Distances (N_test,P) of every d into `distances`: a Gaussian a position.
+
+        With the Gaussians' mean log |Σ|.
+        """
         train, test, width = self.train, self.test, self.train.grid[1]
         ridges = {d: one.shrinking(self.ridge) for d, one in densities.items()}
         if len(bands) > 1 and any(r.unit == "variance" or r.shrinkage for r in ridges.values()):
@@ -246,6 +258,7 @@ class OnePass:
             within = [len(band) * patch_statistics(train.embeddings(projection, band))[0]
                       for band in bands]  # fmt: skip
             ridges = {d: replace(r, common=sum(within) / train.grid[0]) for d, r in ridges.items()}
+        volumes = dict.fromkeys(densities, 0.0)
         for band in bands:
             positions = slice(band.start * width, band.stop * width)
             start = time.perf_counter()
@@ -261,15 +274,20 @@ class OnePass:
                 start = time.perf_counter()
                 whitening = whiten(state, ridges[d], rows, factor)
                 times.factor[d] += time.perf_counter() - start
+                volumes[d] += float(log_det(whitening).sum()) / (width * train.grid[0])
                 start = time.perf_counter()
                 for images in range(0, test.images, CHUNK):
                     x = embedded[images : images + CHUNK, :, rows] * factor
                     out[images : images + CHUNK, positions] = mahalanobis(x, mean, whitening).cpu()
                 times.score[d] += time.perf_counter() - start
             advance()
+        return volumes
 
-    def _all(self, projection: Projection, density: Density, times: RunTimes, out: Tensor) -> None:
-        """Distances (N_test,P) into `out` where patches of all positions share their Gaussians."""
+    def _all(self, projection: Projection, density: Density, times: RunTimes, out: Tensor) -> float:
+        """Distances (N_test,P) into `out` where patches of all positions share their Gaussians.
+
+        With these Gaussians' mean log |Σ|.
+        """
         train, d, whole = self.train, density.dim, range(self.train.grid[0])
         rows, factor = projection.nested(d)
         rows = rows.to(train.device)
@@ -288,3 +306,4 @@ class OnePass:
             found, _ = density.nearest(x[..., rows] * factor, state.mean, whitening)
             out[i * CHUNK : (i + 1) * CHUNK] = found.cpu()
             times.score[d] += time.perf_counter() - start
+        return float(log_det(whitening).mean())

@@ -59,11 +59,12 @@ def naive(detector, train, test, eps=0.01):
     own = [len(g) * torch.cov(g.T, correction=0) if len(g) else torch.zeros(D, D).double()
            for g in groups]  # fmt: skip
     pooled = sum(own) / (len(x) - sum(len(g) > 0 for g in groups))
-    y, squares = detector.embed(test).flatten(0, 1).double(), []
+    y, squares, kinds = detector.embed(test).flatten(0, 1).double(), [], []
     for k, group in enumerate(groups):
         mean = group.mean(dim=0) if len(group) else centroids[k]
         sigma = (own[k] + weight * pooled) / (max(len(group) - 1, 0) + weight)
         sigma += eps * torch.eye(D)
+        kinds.append(torch.logdet(sigma))
         squares.append(((y - mean) @ torch.linalg.inv(sigma) * (y - mean)).sum(dim=1))
     distances = torch.stack(squares).amin(dim=0).sqrt().view(len(test), -1)
     if detector.density.name == "both":
@@ -72,10 +73,14 @@ def naive(detector, train, test, eps=0.01):
         for x, y in zip(*both, strict=True):
             at_place.append((y - x.mean(dim=0), (len(x) - 1) * torch.cov(x.T)))
         pooled = sum(scatter for _, scatter in at_place) / (len(at_place) * (len(x) - 1))
-        for p, (y, scatter) in enumerate(at_place):
+        squares, places = [], []
+        for y, scatter in at_place:
             sigma = (scatter + weight * pooled) / (len(x) - 1 + weight) + eps * torch.eye(D)
-            squares = (y @ torch.linalg.inv(sigma) * y).sum(dim=1)
-            distances[:, p] = torch.minimum(distances[:, p], squares.sqrt())
+            places.append(torch.logdet(sigma))
+            squares.append((y @ torch.linalg.inv(sigma) * y).sum(dim=1))
+        volume = (sum(places) / len(places) - sum(kinds) / len(kinds)) / D
+        at_place = torch.stack(squares, dim=1).sqrt() * (volume / 4).exp()
+        distances = torch.minimum(distances, at_place)
     return distances
 
 
