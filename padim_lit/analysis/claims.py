@@ -456,7 +456,7 @@ _CLAIMS = (
     Claim(
         "seed-spread",
         "A random selection's AUROC varies more from seed to seed than a JL projection's.",
-        "issue 3",
+        "padim_lit",
         "projs=[subset,jl] dims=[50,100]",
         _seed_spread,
     ),
@@ -464,7 +464,7 @@ _CLAIMS = (
         "challenger",
         f"Up to D = 100, {CHALLENGER} is at least as good as JL on every dataset "
         f"(AUROC lower by less than {MARGIN}) and better on most.",
-        "issue 3",
+        "padim_lit",
         f"projs=[jl,{CHALLENGER}] dims=[50,100]",
         _challenger,
         by_data=True,
