@@ -8,6 +8,7 @@ from padim_lit import JL, Backbone, Both, Detector, InputError, Mixture
 from padim_lit.checkpoint.state import load_detector, save_detector, slim_state
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.graph import Graph
+from padim_lit.model.gaussian import log_det
 from padim_lit.model.mixture import k_means
 
 K, D = 12, 40  # more dimensions than rows that rule components out
@@ -89,6 +90,19 @@ def test_distances_match_a_naive_reference_in_float64(fitted):
     torch.testing.assert_close(
         fitted.distances(test).double(), naive(fitted, images(10), test), rtol=1e-4, atol=1e-4
     )
+
+
+def test_a_place_goes_half_of_the_way_to_the_volume_of_a_kind(backbone):
+    detector = learnt(backbone, kind=Both)
+    detector.set_state(state(detector, images(10)))
+    parts = detector.density.parts(detector.positions)
+    moments, ridge = detector.fit_state.moments, detector.ridge
+    own = [float(log_det(part.whiten(moments.at(some), ridge)).mean()) for part, some in parts]
+    place, kind = (float(log_det(detector.whitening.at(some)).mean()) for _, some in parts)
+    assert kind == pytest.approx(own[1]) and place == pytest.approx(sum(own) / 2)
+    assert abs(own[0] - own[1]) > 0.1  # or nothing would be seen
+    expected = pytest.approx(detector.density.scales(own), rel=1e-5)
+    assert detector.density.scales_in(detector.whitening) == expected
 
 
 def test_an_empty_component_is_the_pooled_covariance_around_its_centroid(backbone):
