@@ -228,7 +228,7 @@ class OnePass:
             for d in parts:
                 found[d].append(out[d])
                 log_dets[d].append(volumes[d])
-        if not any(part.per_position for part, _ in of_dims):
+        if not any(part.per_position for some in parts.values() for part, _ in some):
             for _ in bands:
                 advance()
         nearest = {}
