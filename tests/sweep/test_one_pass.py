@@ -128,7 +128,7 @@ def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(data, backb
     made = make(data, backbone, tmp_path, 8, density)
     with torch.inference_mode():
         run, steps = ProjectionRun("jl", 1, (4, 8)), []
-        bands = [range(5), range(5, 8)]
+        bands = [range(4), range(4, 8)]
         found = made.measure(
             run, run.draw(backbone.embedding_dim), bands, lambda: steps.append("done")
         )
