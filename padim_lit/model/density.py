@@ -69,7 +69,7 @@ class Density(nn.Module):
         """What the distances to each part's Gaussians are multiplied by: here by nothing.
 
         Args:
-            log_dets: mean log |Σ| of each part's Gaussians.
+            log_dets: mean log det Σ of each part's Gaussians.
         """
         return [1.0] * len(log_dets)
 

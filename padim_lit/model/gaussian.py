@@ -82,7 +82,7 @@ def whiten(
 
 
 def log_det(whitening: Triangle) -> Tensor:
-    """log |Σ + εI| = −2 Σ_i log W_ii of each of G Gaussians, from its factor: (G,) float64.
+    """log det(Σ + εI) = −2 Σ_i log W_ii of each of G Gaussians, from its factor: (G,) float64.
 
     >>> log_det(Triangle.of(torch.full((1, 1, 1), 0.5))).exp().item()  # a variance of 4
     4.0

@@ -249,7 +249,7 @@ class OnePass:
     ) -> dict[int, float]:
         """Distances (N_test,P) of every d into `distances`: a Gaussian a position.
 
-        With the Gaussians' mean log |Σ|.
+        With the Gaussians' mean log det Σ.
         """
         train, test, width = self.train, self.test, self.train.grid[1]
         ridges = {d: one.shrinking(self.ridge) for d, one in densities.items()}
@@ -286,7 +286,7 @@ class OnePass:
     def _all(self, projection: Projection, density: Density, times: RunTimes, out: Tensor) -> float:
         """Distances (N_test,P) into `out` where patches of all positions share their Gaussians.
 
-        With these Gaussians' mean log |Σ|.
+        With these Gaussians' mean log det Σ.
         """
         train, d, whole = self.train, density.dim, range(self.train.grid[0])
         rows, factor = projection.nested(d)
