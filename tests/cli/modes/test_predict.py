@@ -282,6 +282,8 @@ def start(here: Path, name: str) -> subprocess.Popen:
         [sys.executable, str(ROOT / "run.py"), *PREDICT, *watch(), f"hydra.run.dir={name}"],
         cwd=here, env=environment(here), text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        # A shell's background job, as CI may be, hands on that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 
