@@ -25,9 +25,9 @@ class Both(Density):
 
     Wide Gaussians call everything near. Where parts lie as they fall, a place sees all kinds of
     patches, and where images are few, its covariance is mostly the pooled one: both make its
-    Gaussian wider than a kind's. So its distances count c times, c⁴ = (det Σ_p / det Σ_k)^(1/D) with
-    the geometric means of the determinants over places and over kinds, which goes half of the way
-    to distances of Gaussians of one volume.
+    Gaussian wider than a kind's. So its distances count c times, c⁴ = (det Σ_p / det Σ_k)^(1/D)
+    with the geometric means of the determinants over places and over kinds, which goes half of the
+    way to distances of Gaussians of one volume.
 
     Args:
         dim: D.
@@ -92,7 +92,7 @@ class Both(Density):
 
     def scales_in(self, whitening: Triangle) -> list[float]:
         places, kinds = self._log_dets(whitening)
-        # A scale of c takes 2D log c off the places' log det Σ: half of the difference, half is left.
+        # A scale of c takes 2D log c off the places' log det Σ: half of the difference is left.
         return [math.exp((places - kinds) / (2 * self.dim)), 1.0]
 
     def _log_dets(self, whitening: Triangle) -> list[float]:
