@@ -157,6 +157,16 @@ def require_regular(settings: Embedding, dim: int, data: AnomalyData) -> None:
         )
 
 
+def notes_on(data: AnomalyData, weights: str, numbers: str = "metrics") -> list[str]:
+    """What must be said beside `numbers`: on the data, and where the backbone's weights are random.
+
+    Args:
+        weights: their source, as `Backbone` has it.
+    """
+    random = f"The backbone's weights are random: the {numbers} say nothing about detection."
+    return [*data.notes, *[random] * weights.startswith("random")]
+
+
 def facts(
     settings: Embedding, data: AnomalyData, backbone: Backbone, device: torch.device
 ) -> dict[str, Any]:

@@ -181,11 +181,8 @@ def _write(
     images = [dict(zip(columns, line, strict=True)) for line in lines]
     write_csv(folder / "scores.csv", list(columns), images)
     print_sweep_table([as_job(row, "", {}) for row in rows])
-    notes = list(data.notes)
-    if str(constants["weights"]).startswith("random"):
-        notes.append("The backbone's weights are random: the metrics say nothing about detection.")
     print_facts(
-        *(("note", note) for note in notes),
+        *(("note", note) for note in build.notes_on(data, constants["weights"])),
         ("sweep", path),
         ("scores", path.with_name("scores.csv")),
     )

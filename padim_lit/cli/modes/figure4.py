@@ -79,9 +79,7 @@ def run(settings: Figure4, folder: Path) -> None:
         Example.of(samples[i], data.test_items[i], [m[row].numpy() for m in maps])
         for row, i in enumerate(chosen)
     ]
-    notes = list(data.notes)
-    if backbone.source.startswith("random"):
-        notes.append("The backbone's weights are random: the maps say nothing about detection.")
+    notes = build.notes_on(data, backbone.source, "maps")
     what = {
         **build.facts(settings, data, backbone, device),
         "seed": settings.seed,

@@ -22,7 +22,14 @@ from padim_lit import digests
 from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import thresholds
-from padim_lit.cli.build import load_model, make_data, make_logger, make_model, make_trainer
+from padim_lit.cli.build import (
+    load_model,
+    make_data,
+    make_logger,
+    make_model,
+    make_trainer,
+    notes_on,
+)
 from padim_lit.cli.environment import as_asked
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
@@ -296,9 +303,7 @@ class _Work:
 
 
 def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
-    notes = list(data.notes)
-    if detector.backbone.source.startswith("random"):
-        notes.append("The backbone's weights are random: the metrics say nothing about detection.")
+    notes = notes_on(data, detector.backbone.source)
     if detector.projection.name == "identity" and settings.dim != detector.projection.dim:
         dim = detector.projection.dim
         notes.append(f"proj=identity keeps all {dim} channels; dim is not used.")
