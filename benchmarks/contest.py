@@ -16,7 +16,6 @@ from torch import Tensor
 
 from padim_lit.system.memory import peak_bytes, reset_peak
 
-CPU = torch.device("cpu")
 #: Images at once: of the fit, as in conf/config.yaml, and of the test set.
 FIT, SCORE = 32, 8
 TURNS = 5
@@ -25,6 +24,9 @@ LOOK = 64
 
 
 class Contestant(Protocol):
+    #: Where it computes, and where it wants images.
+    device: torch.device
+
     def bare(self, images: Tensor) -> object:
         """The backbone's forward pass and nothing else."""
 
@@ -38,51 +40,64 @@ class Contestant(Protocol):
         """Of what scoring needs beside the backbone."""
 
 
-def batches(pixels: np.ndarray, size: int) -> Iterator[Tensor]:
+def batches(pixels: np.ndarray, size: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
     """(N,h,w,3) uint8 → (B,3,h,w) float32 in [0, 1], as the data modules make them."""
     for start in range(0, len(pixels), size):
         part = pixels[start : start + size].astype(np.float32) / 255
-        yield torch.from_numpy(part).permute(0, 3, 1, 2).contiguous()
+        yield torch.from_numpy(part).permute(0, 3, 1, 2).contiguous().to(device)
 
 
 def take_part(contestant: Contestant, folder: Path) -> None:
     """Fit to ``train.npy``, score ``test.npy``; write ``found.npz`` and ``row.json``.
 
-    Times are the processor's, because others may be using it, over those of the bare backbone,
-    which takes turns.
+    Times are over those of the bare backbone, which takes turns: see `seconds`.
     """
+    device = contestant.device
     train, test = (np.load(folder / f"{name}.npy") for name in ("train", "test"))
 
     def bare() -> None:
         with torch.inference_mode():
-            for images in batches(train[:LOOK], FIT):
+            for images in batches(train[:LOOK], FIT, device):
                 contestant.bare(images)
 
     bare()
-    reset_peak(CPU)
+    reset_peak(device)
     before, (fit, told), after = (
-        seconds(bare),
-        seconds(lambda: contestant.fit(train)),
-        seconds(bare),
+        seconds(device, bare),
+        seconds(device, lambda: contestant.fit(train)),
+        seconds(device, bare),
     )
     fit += told.pop("extra_seconds", 0.0)
-    peak, alone = peak_bytes(CPU), (before[0] + after[0]) / 2 / len(train[:LOOK])
+    peak, alone = peak_bytes(device), (before[0] + after[0]) / 2 / len(train[:LOOK])
     row = {"backbone_ms": 1e3 * alone, "fit_s": fit, "fit_ratio": fit / alone / len(train), **told}
     with torch.inference_mode():
         for size in (1, 8):
-            images = next(batches(test, size))
+            images = next(batches(test, size, device))
             steps = contestant.bare, contestant.score
-            turns = [[seconds(step, images)[0] for step in steps] for _ in range(TURNS)]
+            contestant.score(images)  # what is prepared once
+            turns = [[seconds(device, step, images)[0] for step in steps] for _ in range(TURNS)]
             bare_s, score_s = (statistics.median(spent) for spent in zip(*turns, strict=True))
             row[f"score_ms_{size}"] = 1e3 * score_s / size
             row[f"score_ratio_{size}"] = score_s / bare_s
-        scores, maps = zip(*(contestant.score(x) for x in batches(test, SCORE)), strict=True)
-    np.savez(folder / "found.npz", scores=torch.cat(scores), maps=torch.cat(maps))
+        found = [contestant.score(x) for x in batches(test, SCORE, device)]
+    scores, maps = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+    np.savez(folder / "found.npz", scores=scores, maps=maps)
     row |= {"bytes": contestant.nbytes(), "peak_bytes": peak, "torch": torch.__version__}
+    if device.type == "cuda":
+        row["device"] = torch.cuda.get_device_name(device)
     (folder / "row.json").write_text(json.dumps(row))
 
 
-def seconds(work: Callable[..., Any], *given: Any) -> tuple[float, Any]:
-    start = time.process_time()
+def seconds(device: torch.device, work: Callable[..., Any], *given: Any) -> tuple[float, Any]:
+    """What it took: on a CPU its processor time, because others may be using it too."""
+    start = clock(device)
     done = work(*given)
-    return time.process_time() - start, done
+    return clock(device) - start, done
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, all that was given to a GPU done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()

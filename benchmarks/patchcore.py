@@ -48,11 +48,14 @@ def main() -> None:
     parser.add_argument("--coresets", type=float, nargs="*", default=[0.01, 0.1])
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 3], help="of PatchCore")
     parser.add_argument("--images", type=int, nargs="+", help="to fit to; all by default")
+    parser.add_argument(
+        "--device", default="cpu", help='of both: "cuda"; keep its rows in a file of their own'
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments, words = parser.parse_known_args()
     if arguments.folder:
-        take_part(Ours(words), arguments.folder)
+        take_part(Ours(words, arguments.device), arguments.folder)
         return
     settings = settings_of(words)
     data = make_data(settings, settings.size)
@@ -61,11 +64,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             write_images(folder, data, images)
-            ours = [sys.executable, "-m", "benchmarks", "patchcore", *words, "--folder", scratch]
+            ours = [sys.executable, "-m", "benchmarks", "patchcore", *words, "--folder", scratch,
+                    "--device", arguments.device]  # fmt: skip
             said = [word for word in words if not word.startswith(("data", "backbone.weights"))]
             table.add(measure(ours, folder, data, who=" ".join(["padim_lit", *said])))
             for coreset in arguments.coresets if arguments.anomalib else ():
-                write_backbone(folder, settings, arguments.layers, coreset)
+                write_backbone(folder, settings, arguments.layers, coreset, arguments.device)
                 theirs = [str(arguments.anomalib), "-m", "benchmarks.anomalib_patchcore", scratch]
                 table.add(measure(theirs, folder, data, who=f"PatchCore {100 * coreset:g} %"))
     table.show()
@@ -81,22 +85,24 @@ def settings_of(words: list[str]) -> Settings:
 class Ours:
     """As ``run.py`` fits it, less the threshold, which PatchCore has none of."""
 
-    def __init__(self, words: list[str]):
+    def __init__(self, words: list[str], device: str):
         keep_freed_memory()  # as run.py does
         settings = settings_of(words)
         self.model = make_model(settings, make_data(settings, settings.size))
         self.model.calibration = 0
-        self.detector = self.model.detector
+        self.detector, self.device = self.model.detector, torch.device(device)
+        self.model.to(self.device)
 
     def bare(self, images: Tensor) -> Any:
         return self.detector.backbone(images)
 
     def fit(self, pixels: np.ndarray) -> dict[str, Any]:
         trainer = Trainer(
-            max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False,
+            max_epochs=1, accelerator=self.device.type, devices=1, logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         trainer.fit(self.model, DataLoader(Pixels(pixels), FIT))
+        self.model.to(self.device)
         spec = self.detector.spec()
         return {key: spec[key] for key in ("proj", "dim", "density", "neighbourhood")}
 
@@ -127,20 +133,23 @@ def write_images(folder: Path, data: AnomalyData, images: int) -> None:
         np.save(folder / f"{name}.npy", torch.stack(pixels).numpy())
 
 
-def write_backbone(folder: Path, settings: Settings, layers: list[int], coreset: float) -> None:
+def write_backbone(
+    folder: Path, settings: Settings, layers: list[int], coreset: float, device: str
+) -> None:
     """What `anomalib_patchcore` reads: timm's state dict, mean and std of the colours, layers."""
     node = {**settings.backbone, "layers": layers, "feature_location": None}
     backbone = instantiate(node, seed=settings.seed)
     colours = {"mean": backbone.pixel_mean, "std": backbone.pixel_std}
     torch.save(backbone.net.state_dict() | colours, folder / "backbone.pt")
-    about = {"model": backbone.model, "layers": layers, "coreset": coreset}
+    about = {"model": backbone.model, "layers": layers, "coreset": coreset, "device": device}
     (folder / "about.json").write_text(json.dumps(about))
 
 
 def measure(command: list[str], folder: Path, data: AnomalyData, who: str) -> dict[str, Any]:
     """A contestant's row: what it says of itself, and how its scores and maps are judged."""
     print(f"{who} ...", file=sys.stderr)
-    alone = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    alone = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(command, env=alone, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{done.stderr}\nerror: {who} failed")
@@ -189,7 +198,8 @@ class Results:
 
     def show(self) -> None:
         what = f"{self.facts['data']}, {self.facts['backbone']}"
-        table = Table(title=f"{what}; times are one core's, ÷ is over the bare backbone")
+        whose = next((r["device"] + "'s" for r in self.rows if "device" in r), "one core's")
+        table = Table(title=f"{what}; times are {whose}, ÷ is over the bare backbone")
         columns = ("", "N", "image AUROC", "pixel AUROC", "AUPRO", "state", "fit s", "÷")
         score = ("score ms, batch 1", "÷", "batch 8", "÷")
         for column in (*columns, *score, "peak of the fit"):
@@ -200,7 +210,7 @@ class Results:
             table.add_row(
                 row["who"], str(row["images"]), *("–" if a is None else f"{a:.3f}" for a in aurocs),
                 readable(row["bytes"]), f"{row['fit_s']:.1f}", f"{row['fit_ratio']:.2f}",
-                *(cell for ms, ratio in score for cell in (f"{ms:.0f}", f"{ratio:.2f}")),
+                *(cell for ms, ratio in score for cell in (f"{ms:.1f}", f"{ratio:.2f}")),
                 readable(row["peak_bytes"]),
             )  # fmt: skip
         Console(width=150).print(table)

@@ -35,6 +35,7 @@ from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
+from padim_lit.system.versions import device_name
 
 BACKBONES = {
     "efficientnet_lite0": {
@@ -75,7 +76,7 @@ def main() -> None:
     if arguments.json:
         machine = {
             "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
+            "device": device_name(torch.device(arguments.device)),
             "torch": torch.__version__,
         }
         arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")

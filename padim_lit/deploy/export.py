@@ -25,7 +25,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 METADATA = "padim_lit"
 # What fp16 rounds: nearly all bytes. Means and Π stay in float32, because they are small and their
 # rounding would move every position.
-ROUNDED = re.compile(r"scores\.parts\.\d+\.whitening|backbone\.net\.")
+ROUNDED = re.compile(r"scores\.parts\.\d+\.(nearest\.)?whitening|backbone\.net\.")
 # Protocol buffers, of which ONNX is made, end at 2 GiB.
 ONNX_BYTES = 2**31 - 2**20
 

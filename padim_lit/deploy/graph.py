@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.detector import Detector
 from padim_lit.model.embedding import project
+from padim_lit.model.exhaustive import Exhaustive
 from padim_lit.model.projection import Projection
 from padim_lit.model.triangular import Triangle
 
@@ -132,42 +133,17 @@ class OfPositions(nn.Module):
 class OfComponents(nn.Module):
     """(B,P,D) → min_k ‖W_k(x−μ_k)‖ (B,P) over the K components of a mixture.
 
-    All of them are computed, a few at a time: which could be left out depends on the values, and a
-    graph is the same for all.
-
     >>> OfComponents(detector.mean.float(), detector.whitening)(torch.zeros(1, 9, 8)).shape
     torch.Size([1, 9])
     """
 
-    centre: Tensor
-
     def __init__(self, mean: Tensor, whitening: Triangle):
         super().__init__()
-        at_once = max(1, AT_ONCE // mean.shape[1])
-        self.steps = range(0, len(mean), at_once)
-        self.register_buffer("centre", mean.mean(dim=0))  # so that Wx − Wμ does not cancel
-        mean = (mean - self.centre).unsqueeze(2)
-        self.rows = [rows for rows, _ in whitening]
-        for i, (rows, band) in enumerate(whitening):
-            band = band.float()
-            offset = band @ mean[:, : rows.stop]
-            for k in self.steps:
-                some, name = slice(k, k + at_once), f"{i}_{k}"
-                matrix = torch.cat([-offset[some], band[some]], dim=2)  # (k,r,1+e)
-                self.register_buffer(f"whitening{name}", matrix.flatten(0, 1).T.contiguous())
+        self.nearest = Exhaustive(mean, whitening)
+        self.at_once = max(1, AT_ONCE // mean.shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.cat([torch.ones_like(x[..., :1]), x - self.centre], dim=2)
-        found = [self._squares(x, k).amin(dim=2) for k in self.steps]
-        return torch.stack(found).amin(dim=0).sqrt()
-
-    def _squares(self, x: Tensor, k: int) -> Tensor:
-        """(B,P,D) → ‖W(x−μ)‖² of the components from the k-th on, (B,P,some)."""
-        squares: Tensor | float = 0.0
-        for i, rows in enumerate(self.rows):
-            z = x[..., : rows.stop + 1] @ getattr(self, f"whitening{i}_{k}")  # (B,P,some·r)
-            squares = squares + (z * z).unflatten(2, (-1, rows.stop - rows.start)).sum(dim=3)
-        return squares
+        return self.nearest(x, at_once=self.at_once)[0]
 
 
 def example(detector: Detector, preprocess: bool) -> Tensor:

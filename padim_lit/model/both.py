@@ -11,7 +11,7 @@ from padim_lit.model.gaussian import log_det
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
 from padim_lit.model.ridge import Ridge
-from padim_lit.model.search import Search, kept
+from padim_lit.model.search import Finder, kept
 from padim_lit.model.triangular import Triangle
 
 
@@ -114,7 +114,7 @@ class Both(Density):
         (_, here), (_, kinds) = self.parts(positions)
         place, at_place = self.position.nearest(x, mean[here], whitening.at(here))
 
-        def make(once: bool) -> Search:
+        def make(once: bool) -> Finder:
             return self.mixture.search(mean[kinds], whitening.at(kinds), once)
 
         search = kept(self, mean, whitening, make)

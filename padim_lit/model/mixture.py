@@ -7,8 +7,10 @@ from torch import Tensor
 
 from padim_lit.errors import InputError
 from padim_lit.model.density import Counted, Density
+from padim_lit.model.exhaustive import Exhaustive
+from padim_lit.model.groups import Groups
 from padim_lit.model.moments import Moments
-from padim_lit.model.search import Search, kept
+from padim_lit.model.search import Finder, Search, kept
 from padim_lit.model.triangular import Triangle
 
 # Patches that are assigned at once: their scratch stays in a CPU's cache.
@@ -89,19 +91,19 @@ class Mixture(Density):
 
         Where there are few, some centroids are the same, so that a component has some patches.
         """
-        generator = torch.Generator().manual_seed(self.seed)
-        x = x.double().cpu()
+        generator = torch.Generator().manual_seed(self.seed)  # the same draws on every device
         if len(x) > SAMPLE:
-            x = x[torch.randperm(len(x), generator=generator)[:SAMPLE]]
+            x = x[torch.randperm(len(x), generator=generator)[:SAMPLE].to(x.device)]
+        x = x.double()
         sigma = torch.cov(x.T).view(self.dim, self.dim)
         # A dimension that never varies would be infinitely important.
         least = max(1e-6 * float(sigma.diagonal().mean()), torch.finfo(torch.float32).tiny)
         sigma.diagonal().add_(least)
         white = torch.linalg.inv(torch.linalg.cholesky(sigma))
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             count = min(self.components, max(1, len(x) // LEAST))
             found = k_means((x @ white.T).float(), count, generator)
-            found = found[torch.arange(self.components) % count]
+            found = found[torch.arange(self.components, device=x.device) % count]
         self.white = white.float().to(self.white.device)
         self.centroids = torch.linalg.solve(white, found.double().T).T.float().to(self.white.device)
 
@@ -110,63 +112,30 @@ class Mixture(Density):
         with torch.autocast(x.device.type, enabled=False):
             white = self.white.T
             centroids = self.centroids @ white
-            return torch.cat([_closest(part @ white, centroids) for part in x.split(PATCHES)])
+            parts = x.split(PATCHES) if x.device.type == "cpu" else [x]
+            return torch.cat([_closest(part @ white, centroids) for part in parts])
 
     def update(self, moments: Moments, x: Tensor) -> Moments:
         x = x.flatten(0, 1)
-        return self._update(moments, x, self.assign(x))
-
-    def _update(self, moments: Moments, x: Tensor, owner: Tensor) -> Moments:
-        sizes = owner.bincount(minlength=self.components)
-        return update_groups(moments, x[owner.argsort(stable=True)], sizes)
+        return Groups(self.assign(x), self.components).update(moments, x)
 
     def gather(
         self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
     ) -> tuple[Moments, Tensor]:
         x = counted(x).flatten(0, 1)
         shares = torch.stack([counted(share).flatten(0, 1) for share in shares])  # (L,n,D)
-        owner = self.assign(x)
-        sums = shares.new_zeros(len(shares), self.components, self.dim)
-        sizes = owner.bincount(minlength=self.components).clamp(min=1)
-        means = sums.index_add_(1, owner, shares) / sizes.unsqueeze(1)
-        return self._update(moments, x, owner), means
+        groups = Groups(self.assign(x), self.components)
+        means = groups.sums(shares) / groups.sizes.clamp(min=1).unsqueeze(1)
+        return groups.update(moments, x), means
 
-    def search(self, mean: Tensor, whitening: Triangle, once: bool = False) -> Search:
-        """What finds the nearest of these K Gaussians."""
+    def search(self, mean: Tensor, whitening: Triangle, once: bool = False) -> Finder:
+        """What finds the nearest of these K Gaussians, see `Search`."""
+        if mean.device.type != "cpu":
+            return Exhaustive(mean, whitening)
         return Search(mean, whitening, self.white, once)
 
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
         return kept(self, mean, whitening, lambda once: self.search(mean, whitening, once))(x)
-
-
-def update_groups(moments: Moments, x: Tensor, sizes: Tensor) -> Moments:
-    """Add to each Gaussian patches of its own. The scatter is changed in place.
-
-    As `padim_lit.model.moments.update`, one group after the other only where their sizes matter:
-    a step on each of some hundred groups costs as much as the arithmetic.
-
-    Args:
-        x: (n,D), finite, the first Gaussian's patches first.
-        sizes: (G,) how many patches are whose; they add up to n.
-
-    >>> from padim_lit.model.moments import init
-    >>> update_groups(init(2, 3), torch.rand(5, 3), torch.tensor([4, 1])).counts.tolist()
-    [4.0, 1.0]
-    """
-    x, used, centred = x.to(moments.scatter.dtype), sizes > 0, []
-    rounded, left = x.new_zeros(2, *moments.mean.shape)
-    for part, mean, rest in zip(x.split(sizes.tolist()), rounded, left, strict=True):
-        if len(part):
-            torch.mean(part, dim=0, out=mean)
-            centred.append(part - mean)
-            torch.mean(centred[-1], dim=0, out=rest)
-    delta = torch.where(used.unsqueeze(1), rounded.double() + left - moments.mean, 0.0)
-    share = (sizes / (moments.counts + sizes).clamp(min=1)).unsqueeze(1)
-    last = (delta * (moments.counts.unsqueeze(1) * share).sqrt()).to(x.dtype)
-    for g, part in zip(used.nonzero().flatten().tolist(), centred, strict=True):
-        rows = torch.cat([part, last[g, None]])
-        moments.scatter.at(slice(g, g + 1)).add_products(rows[None])
-    return Moments(moments.counts + sizes, moments.mean + delta * share, moments.scatter)
 
 
 def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -188,16 +157,16 @@ def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
         far = torch.minimum(far, squares.clamp_(min=0))
         # Where all that is left lies on a centroid, any will do.
         weights = far if far.any() else torch.ones_like(far)
-        chosen.append(int(torch.multinomial(weights, 1, generator=generator)))
+        chosen.append(int(torch.multinomial(weights.cpu(), 1, generator=generator)))
     centroids = x[chosen]
     owner = None
     for _ in range(ROUNDS):
         now = _closest(x, centroids)
         if owner is not None and torch.equal(now, owner):
             break
-        owner, sizes = now, now.bincount(minlength=count).unsqueeze(1)
-        sums = torch.zeros_like(centroids).index_add_(0, now, x)
-        centroids = torch.where(sizes > 0, sums / sizes.clamp(min=1), centroids)
+        owner, groups = now, Groups(now, count)
+        sizes = groups.sizes.unsqueeze(1)
+        centroids = torch.where(sizes > 0, groups.sums(x) / sizes.clamp(min=1), centroids)
     return centroids + centre
 
 

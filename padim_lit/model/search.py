@@ -1,13 +1,14 @@
-"""The nearest of a mixture's Gaussians, exactly, though few distances are computed."""
+"""The nearest of a mixture's Gaussians, exactly, though few distances are computed: on a CPU."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from padim_lit.model.bounds import LowerBounds
+from padim_lit.model.exhaustive import Exhaustive
 from padim_lit.model.triangular import Triangle
 
 # Directions of the bounds that all patches are given, and of those for patches that they leave
@@ -115,14 +116,16 @@ def _of_parts(bounds: LowerBounds, x: Tensor) -> Tensor:
     return torch.cat([bounds(part) for part in x.split(PATCHES)], dim=1)
 
 
+#: What finds the nearest of K Gaussians.
+Finder: TypeAlias = Search | Exhaustive
 # Factors: the density, the means and how often they were changed in place, the search, and whether
 # it is for a single call.
-_KEPT: WeakKeyDictionary[Triangle, tuple[Any, Tensor, list[int], Search, bool]] = (
+_KEPT: WeakKeyDictionary[Triangle, tuple[Any, Tensor, list[int], Finder, bool]] = (
     WeakKeyDictionary()
 )
 
 
-def kept(density: Any, mean: Tensor, whitening: Triangle, make: Callable[[bool], Search]) -> Search:
+def kept(density: Any, mean: Tensor, whitening: Triangle, make: Callable[[bool], Finder]) -> Finder:
     """The search of these Gaussians, from the last time if neither they nor their factors changed.
 
     It is prepared in earnest when it is asked for again: a fit without one image scores that image

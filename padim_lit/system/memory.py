@@ -61,7 +61,8 @@ def _within_group(group: Path = Path("/sys/fs/cgroup")) -> list[int]:
 
 def reset_peak(device: torch.device) -> None:
     """Start a new measurement, so that a job of a sweep does not report an earlier one's peak."""
-    if device.type == "cuda":
+    # Before anything is on the GPU there is no peak, and resetting it fails.
+    if device.type == "cuda" and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats(device)
     try:
         Path("/proc/self/clear_refs").write_text("5")

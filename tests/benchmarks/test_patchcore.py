@@ -27,7 +27,7 @@ def test_ours_scores_and_is_judged_as_a_run(words, tmp_path):
     settings = patchcore.settings_of(words)
     data = patchcore.make_data(settings, settings.size)
     patchcore.write_images(tmp_path, data, images=6)
-    ours = patchcore.Ours(words)
+    ours = patchcore.Ours(words, "cpu")
     contest.take_part(ours, tmp_path)
     row = json.loads((tmp_path / "row.json").read_text())
     assert (row["proj"], row["dim"]) == ("jl", 8) and row["fit_ratio"] > 0
@@ -49,7 +49,7 @@ def test_fewer_images_are_fitted_on_where_asked(words, tmp_path):
 
 def test_their_extractor_takes_our_weights_and_gives_our_block_outputs(tmp_path):
     settings = patchcore.settings_of(["data=elpv", "backbone.weights=random"])
-    patchcore.write_backbone(tmp_path, settings, layers=[2, 3], coreset=0.1)
+    patchcore.write_backbone(tmp_path, settings, layers=[2, 3], coreset=0.1, device="cpu")
     weights = torch.load(tmp_path / "backbone.pt", weights_only=True)
     mean, std = weights.pop("mean"), weights.pop("std")
     kwargs = {"features_only": True, "exportable": True, "out_indices": [2, 3]}

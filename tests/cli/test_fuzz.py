@@ -164,7 +164,7 @@ def same(a: object, b: object) -> bool:
 
 def checkpoint_cases(whole: bytes, folder: Path, count: int) -> Iterator[Case]:
     random, path = Random(SEED), folder / "broken.ckpt"
-    content = torch.load(BytesIO(whole), weights_only=True)
+    content = torch.load(BytesIO(whole), weights_only=True, map_location="cpu")
     marker, pixels = folder / "harmed", np.zeros((SIDE, SIDE, 3), np.uint8)
 
     def unchanged() -> None:

@@ -62,3 +62,13 @@ def test_memory_is_told_in_bytes():
         assert peak_bytes(cpu) - before > 0.5 * 2**28
     assert available_bytes(cpu) is None or available_bytes(cpu) > 0
     assert (readable(3 * 2**30), readable(5 * 2**20)) == ("3.0 GiB", "5.0 MiB")
+
+
+def test_a_gpu_that_nothing_has_used_yet_has_no_peak():
+    """A run measures from before its first tensor is there."""
+    code = (
+        "import torch; from padim_lit.system.memory import peak_bytes, reset_peak; "
+        "gpu = torch.device('cuda', 0); reset_peak(gpu); print(peak_bytes(gpu))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "0\n", done.stderr

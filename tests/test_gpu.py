@@ -1,0 +1,139 @@
+"""On a GPU: what the CPU gives, and the same again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from _helpers.fits import fit_on_images
+from _helpers.trees import build_tree
+
+import padim_lit
+from padim_lit import JL, Backbone, Both, Detector, Fisher, Mixture, PerPosition
+from padim_lit.checkpoint.state import load_detector, save_detector
+from padim_lit.deploy.explanation import explain
+from padim_lit.deploy.left_out import measure
+from padim_lit.model.learned import learn
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+K, D = 12, 20
+# Of float32 sums in another order; the backbone's convolutions are in float32 here.
+CLOSE = {"rtol": 1e-3, "atol": 1e-3}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_tf32():
+    allowed, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    yield
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def images(n, seed=0):
+    return torch.rand(n, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+
+
+def fitted(kind, device, learnt_from=None, projection=JL):
+    """A detector fitted on `device`, with what another one has learnt before its fit."""
+    backbone, options = Backbone("test_resnet", weights="random"), {}
+    if kind is not PerPosition:
+        options["components"] = K
+    made = Detector(
+        backbone, projection(backbone.embedding_dim, D), (64, 64), kind(D, **options)
+    ).to(device)
+    if learnt_from is not None:
+        made.density.adopt(learnt_from.density)
+        made.projection.adopt(learnt_from.projection.matrix)
+    with torch.inference_mode():
+        learn(made, lambda n: [{"image": images(20).to(device)}])
+        fit_on_images(made, images(20).to(device))
+    return made.eval()
+
+
+@pytest.fixture(scope="module", params=[PerPosition, Mixture, Both])
+def pair(request):
+    """The same fit on the CPU and on the GPU."""
+    on_cpu = fitted(request.param, "cpu")
+    return on_cpu, fitted(request.param, "cuda", on_cpu)
+
+
+def test_scores_and_maps_are_the_cpus(pair):
+    on_cpu, on_gpu = pair
+    x = images(5, seed=1)
+    for one, other in zip(on_cpu(x), on_gpu(x.cuda()), strict=True):
+        torch.testing.assert_close(other.cpu(), one, **CLOSE)
+
+
+def test_moments_are_the_cpus(pair):
+    on_cpu, on_gpu = (one.fit_state for one in pair)
+    torch.testing.assert_close(on_gpu.moments.counts.cpu(), on_cpu.moments.counts)
+    torch.testing.assert_close(on_gpu.moments.mean.cpu(), on_cpu.moments.mean, **CLOSE)
+    torch.testing.assert_close(on_gpu.layer_means.cpu(), on_cpu.layer_means, **CLOSE)
+    scatters = (one.moments.scatter.square(symmetric=True).cpu() for one in (on_gpu, on_cpu))
+    torch.testing.assert_close(*scatters, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", [PerPosition, Mixture, Both])
+def test_a_second_fit_is_the_same_to_the_bit(kind):
+    one, other = fitted(kind, "cuda"), fitted(kind, "cuda")
+    x = images(5, seed=1).cuda()
+    assert all(map(torch.equal, one(x), other(x)))
+
+
+def test_fisher_learns_there(pair):
+    if not isinstance(pair[0].density, PerPosition):
+        pytest.skip("one density says it")
+    matrices = (fitted(PerPosition, where, None, Fisher).projection.matrix.cpu() for where in
+                ("cpu", "cuda"))  # fmt: skip
+    spans = [torch.linalg.qr(m.T.double()).Q for m in matrices]
+    torch.testing.assert_close(spans[0] @ spans[0].T, spans[1] @ spans[1].T, **CLOSE)
+
+
+def test_thresholds_come_from_the_same_scores(pair):
+    measured = []
+    for one, device in zip(pair, ("cpu", "cuda"), strict=True):
+        batch = {"image": images(20).to(device), "path": [str(i) for i in range(20)]}
+        measured.append(measure(one, [batch]))
+    torch.testing.assert_close(measured[1].scores, measured[0].scores, **CLOSE)
+
+
+def test_an_explanation_is_the_cpus(pair):
+    x = images(1, seed=1)
+    one, other = (explain(detector, x[0].to(detector.mean.device)) for detector in pair)
+    assert other.score == pytest.approx(one.score, rel=1e-3)
+    np.testing.assert_allclose(other.layer_maps, one.layer_maps, rtol=1e-2, atol=1e-2)
+
+
+def test_a_file_made_there_scores_on_a_cpu(pair, tmp_path):
+    _, on_gpu = pair
+    save_detector(on_gpu, tmp_path / "model.ckpt")
+    x = images(5, seed=1)
+    found = load_detector(tmp_path / "model.ckpt")(x)[0]
+    torch.testing.assert_close(found, on_gpu(x.cuda())[0].cpu(), **CLOSE)
+    predictor = padim_lit.load(tmp_path / "model.ckpt", device="cuda", image_size=64)
+    score = predictor(x[0].permute(1, 2, 0).numpy()).score
+    assert score == pytest.approx(float(found[0]), rel=1e-3)
+
+
+ABLATION = ["-m", "experiment=ablation", "dims=[8]", "seeds=[0]"]
+
+
+@pytest.mark.parametrize("words", [["dim=8"], ABLATION], ids=["fit", "ablation"])
+def test_the_command_runs_there(tmp_path, words):
+    build_tree(tmp_path / "parts", train=9, test={"good": 5, "crack": 4})
+    command = [
+        *(sys.executable, "run.py", *words, "backbone=resnet18"),
+        *("backbone.weights=random", "data=folder", f"data.root={tmp_path / 'parts'}"),
+        *("image_size=64", "density.components=8", f"hydra.run.dir={tmp_path / 'out'}"),
+        *(f"hydra.sweep.dir={tmp_path / 'out'}", "hydra.sweep.subdir=job"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if words != ABLATION:
+        metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        assert metrics["device"] == torch.cuda.get_device_name()
+        assert metrics["peak_memory_bytes"] > 0
