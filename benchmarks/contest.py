@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from padim_lit.system import clock as system_clock
 from padim_lit.system.memory import peak_bytes, reset_peak
 
 #: Images at once: of the fit, as in conf/config.yaml, and of the test set.
@@ -96,8 +97,5 @@ def seconds(device: torch.device, work: Callable[..., Any], *given: Any) -> tupl
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, all that was given to a GPU done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
+    """Seconds: the processor's, or a GPU's, all that was given to it done."""
+    return time.process_time() if device.type == "cpu" else system_clock.clock(device)

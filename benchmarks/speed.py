@@ -19,7 +19,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from padim_lit.data.transform import ResizeCrop
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced, learn
+from padim_lit.system.clock import clock
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 from padim_lit.system.versions import device_name
 
@@ -194,12 +194,6 @@ def pictures(source: str | None, side: int, count: int) -> torch.Tensor:
     chosen = [files[i] for i in evenly_spaced(len(files), count)]
     seen = ItemDataset([Item(path) for path in chosen], ResizeCrop(side, None))
     return torch.stack([seen[i % len(seen)]["image"] for i in range(count)])
-
-
-def clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def report(rows: list[dict]) -> None:

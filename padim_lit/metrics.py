@@ -63,7 +63,8 @@ class ImageMetrics(Metric):
         names = ("image_auroc", "image_ap", "image_f1max")
         if not len(self.scores):
             return _undefined(names, "no test image counts for the image metrics")
-        scores, labels = dim_zero_cat(self.scores), dim_zero_cat(self.labels)
+        # On the CPU: few numbers, and a GPU has no cumulative sum that is the same every time.
+        scores, labels = dim_zero_cat(self.scores).cpu(), dim_zero_cat(self.labels).cpu()
         if labels.all() or not labels.any():
             missing = "good" if labels.any() else "defective"
             return _undefined(names, f"no {missing} image in the test set")
@@ -131,7 +132,10 @@ class PixelMetrics(Metric):
         regions, count = ndimage.label(mask.cpu().numpy(), structure=[[1] * 3] * 3)
         region = torch.from_numpy(regions).to(bins.device)[mask].long()
         weight = 1 / torch.bincount(region, minlength=count + 1).double()
-        self.bad_by_region.index_add_(0, bins, weight[region])
+        if bins.device.type == "cpu":
+            self.bad_by_region.index_add_(0, bins, weight[region])
+        else:  # where index_add_ adds in any order, and two runs would differ in the last digits
+            self.bad_by_region.index_put_((bins.long(),), weight[region], accumulate=True)
         self.regions += count
 
     def compute(self) -> dict[str, Any]:

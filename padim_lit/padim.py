@@ -188,8 +188,8 @@ class PaDiM(LightningModule):
     def _agree(self, learnt: nn.Module) -> None:
         # Where ranks round differently, moments of different Π would be summed without a word.
         if self.trainer.world_size > 1:
-            for name, mine in learnt.named_buffers():
-                setattr(learnt, name, self.trainer.strategy.broadcast(mine.cpu()).to(self.device))
+            for mine in learnt.buffers():
+                mine.copy_(self.trainer.strategy.broadcast(mine.cpu()))
 
     def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(tensor, reduce_op="sum")

@@ -14,8 +14,8 @@ from _helpers.trees import build_tree
 import padim_lit
 from padim_lit import JL, Backbone, Both, Detector, Fisher, Mixture, PerPosition
 from padim_lit.checkpoint.state import load_detector, save_detector
+from padim_lit.deploy import left_out
 from padim_lit.deploy.explanation import explain
-from padim_lit.deploy.left_out import measure
 from padim_lit.model.learned import learn
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +84,19 @@ def test_a_second_fit_is_the_same_to_the_bit(kind):
     assert all(map(torch.equal, one(x), other(x)))
 
 
+def test_centroids_of_what_lies_apart_are_the_cpus():
+    generator = torch.Generator().manual_seed(0)
+    centres = 20 * torch.randn(K, D, generator=generator)
+    x = (centres[:, None] + torch.randn(K, 50, D, generator=generator)).flatten(0, 1)
+    found = []
+    for device in ("cpu", "cuda"):
+        density = Mixture(D, components=K).to(device)
+        density.learn(x.to(device))
+        found.append(density.centroids.cpu())
+    near = torch.cdist(*found).min(dim=1)
+    assert sorted(near.indices.tolist()) == list(range(K)) and near.values.max() < 1e-2
+
+
 def test_fisher_learns_there(pair):
     if not isinstance(pair[0].density, PerPosition):
         pytest.skip("one density says it")
@@ -93,11 +106,13 @@ def test_fisher_learns_there(pair):
     torch.testing.assert_close(spans[0] @ spans[0].T, spans[1] @ spans[1].T, **CLOSE)
 
 
-def test_thresholds_come_from_the_same_scores(pair):
+@pytest.mark.parametrize("formula", [100, 3], ids=["few images", "many"])
+def test_thresholds_come_from_the_same_scores(pair, formula, monkeypatch):
+    monkeypatch.setattr(left_out, "FORMULA", formula)
     measured = []
     for one, device in zip(pair, ("cpu", "cuda"), strict=True):
         batch = {"image": images(20).to(device), "path": [str(i) for i in range(20)]}
-        measured.append(measure(one, [batch]))
+        measured.append(left_out.measure(one, [batch]))
     torch.testing.assert_close(measured[1].scores, measured[0].scores, **CLOSE)
 
 
@@ -119,10 +134,11 @@ def test_a_file_made_there_scores_on_a_cpu(pair, tmp_path):
     assert score == pytest.approx(float(found[0]), rel=1e-3)
 
 
+FIT = ["dim=8"]
 ABLATION = ["-m", "experiment=ablation", "dims=[8]", "seeds=[0]"]
 
 
-@pytest.mark.parametrize("words", [["dim=8"], ABLATION], ids=["fit", "ablation"])
+@pytest.mark.parametrize("words", [FIT, ABLATION], ids=["fit", "ablation"])
 def test_the_command_runs_there(tmp_path, words):
     build_tree(tmp_path / "parts", train=9, test={"good": 5, "crack": 4})
     command = [
@@ -133,7 +149,10 @@ def test_the_command_runs_there(tmp_path, words):
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    if words != ABLATION:
-        metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-        assert metrics["device"] == torch.cuda.get_device_name()
-        assert metrics["peak_memory_bytes"] > 0
+    made = {}
+    for path in (tmp_path / "out").rglob("*.json"):
+        if path.name in ("metrics.json", "rows.json"):
+            made[path.name] = path.read_text()
+    assert made and all(torch.cuda.get_device_name() in text for text in made.values())
+    if words == FIT:
+        assert json.loads(made["metrics.json"])["peak_memory_bytes"] > 0

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_pil_image
 
 import padim_lit
-from padim_lit import JL, NPCA, Backbone, Fisher, InputError, PaDiM, Subset
+from padim_lit import JL, NPCA, Backbone, Both, Fisher, InputError, PaDiM, Subset
 from padim_lit.model.detector import Detector
 
 ROOT = Path(__file__).parents[1]
@@ -340,3 +340,20 @@ def test_images_of_another_kind_than_the_model_is_made_for_are_refused(images, w
     if images.shape[-2:] != (64, 64):
         with pytest.raises(InputError, match=words):
             detector(images)
+
+
+@pytest.mark.parametrize("kind", [Fisher, Both])
+def test_ranks_take_all_that_the_first_has_learnt(monkeypatch, kind):
+    """Where they round differently, they would sum moments of different Gaussians."""
+    backbone = Backbone("test_resnet", weights="random")
+    model = PaDiM(backbone, JL(backbone.embedding_dim, 8), image_shape=(64, 64))
+    learnt = Fisher(backbone.embedding_dim, 8) if kind is Fisher else Both(8, components=3)
+    firsts = {name: torch.randn_like(mine) for name, mine in learnt.named_buffers()}
+    sent = iter(firsts.values())
+    strategy = SimpleNamespace(broadcast=lambda mine: next(sent))
+    monkeypatch.setattr(PaDiM, "trainer", SimpleNamespace(world_size=2, strategy=strategy))
+    model._agree(learnt)
+    for name, value in learnt.state_dict().items():
+        assert torch.equal(value, firsts[name]), name
+    part = learnt.mixture.centroids if kind is Both else learnt.matrix
+    assert torch.equal(part, next(iter(firsts.values())))

@@ -65,9 +65,10 @@ class Scores(nn.Module):
         self.projection = detector.projection
         self.anomaly_map, self.grid = detector.anomaly_map, detector.map_grid
         self.add_up = detector.add_up
-        mean = detector.mean.float()
         self.parts = nn.ModuleList(
-            (OfPositions if density.per_position else OfComponents)(mean[some], whitening.at(some))
+            (OfPositions if density.per_position else OfComponents)(
+                detector.mean[some], whitening.at(some)
+            )
             for density, some in detector.density.parts(detector.positions)
         )
 
@@ -116,7 +117,7 @@ class OfPositions(nn.Module):
 
     def __init__(self, mean: Tensor, whitening: Triangle):
         super().__init__()
-        self.register_buffer("mean", mean.unsqueeze(2))  # (P,D,1)
+        self.register_buffer("mean", mean.float().unsqueeze(2))  # (P,D,1)
         self.stops = [rows.stop for rows, _ in whitening]
         for i, band in enumerate(whitening.bands):
             self.register_buffer(f"whitening{i}", band.float())

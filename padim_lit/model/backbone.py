@@ -146,7 +146,7 @@ class Backbone(nn.Module):
                 f"images are {given} pixels of {images.dtype}, and this model takes {made} in "
                 "[0, 1]; give PaDiM(..., image_shape=(h, w)), or the data image_size and crop_size"
             )
-        low, high = map(float, images.aminmax())
+        low, high = torch.stack(images.aminmax()).tolist()  # one wait for a GPU
         if low < -0.001 or high > 1.001:
             raise InputError(
                 f"images have values from {low:g} to {high:g}; the model takes RGB in [0, 1] and "

@@ -13,7 +13,7 @@ class Exhaustive(nn.Module):
     """Patches → the nearest of K Gaussians: d² = min_k ‖W_k(x−μ_k)‖² (eq. 5 and 10).
 
     Which components could be left out depends on the values. A graph is the same for all values,
-    and a GPU computes all sooner than it tells the CPU which are left (`search` does that there).
+    and a GPU computes all sooner than it would say which are left, as `Search` finds on a CPU.
 
     Args:
         mean: (K,D).
@@ -28,10 +28,10 @@ class Exhaustive(nn.Module):
 
     def __init__(self, mean: Tensor, whitening: Triangle):
         super().__init__()
-        mean = mean.float()
         self.components, self.dim = mean.shape
-        self.register_buffer("centre", mean.mean(dim=0))  # so that Wx − Wμ does not cancel
-        mean = (mean - self.centre).unsqueeze(2)
+        # So that Wx − Wμ does not cancel.
+        self.register_buffer("centre", mean.double().mean(dim=0).float())
+        mean = (mean.double() - self.centre).float().unsqueeze(2)
         self.rows = [rows for rows, _ in whitening]
         for i, (rows, band) in enumerate(whitening):
             band = band.float()

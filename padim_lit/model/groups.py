@@ -8,9 +8,9 @@ from torch import Tensor
 from padim_lit.model.moments import Moments
 from padim_lit.model.triangular import Triangle
 
-# Where all groups take a step together: patches of each, times what a group has on the average, and
-# steps at most, if one group has nearly all.
-AT_ONCE, MOST_STEPS = 2, 8
+# Where all groups take a step together: patches of each, times what a group has on the average; if
+# one group has nearly all, more of them, in about so many steps; but no more than so many patches.
+AT_ONCE, STEPS, PATCHES = 2, 8, 2**20
 
 
 class Groups:
@@ -44,7 +44,7 @@ class Groups:
         """(G,L) patches in `order` that each group takes in a step; n, which is none's, after."""
         stops = self.sizes.cumsum(0).unsqueeze(1)
         most, average = int(self.sizes.max()), self.count // len(self.sizes)
-        step = max(1, AT_ONCE * average, -(-most // MOST_STEPS))
+        step = max(1, AT_ONCE * average, min(-(-most // STEPS), PATCHES // len(self.sizes)))
         steps = []
         for start in range(0, most, step):
             taken = torch.arange(start, start + step, device=stops.device)
@@ -57,7 +57,9 @@ class Groups:
         if not self.together:
             total = x.new_zeros(*x.shape[:-2], len(self.sizes), x.shape[-1])
             return total.index_add_(-2, self.owner, x)
-        return self._added(x[..., self.order, :])
+        if x.ndim > 2:  # one after the other, which bounds the memory
+            return torch.stack([self.sums(one) for one in x])
+        return self._added(x[self.order])
 
     def update(self, moments: Moments, x: Tensor) -> Moments:
         """Moments of G Gaussians with their patches too. The scatter is changed in place.
@@ -111,13 +113,12 @@ class Groups:
             scatter.add_products(padded[rows])
 
     def _added(self, x: Tensor) -> Tensor:
-        padded = _with_none(x)
-        total = x.new_zeros(*x.shape[:-2], len(self.sizes), x.shape[-1])
+        padded, total = _with_none(x), x.new_zeros(len(self.sizes), x.shape[1])
         for rows in self.steps:
-            total += padded[..., rows, :].sum(dim=-2)
+            total += padded[rows].sum(dim=1)
         return total
 
 
 def _with_none(x: Tensor) -> Tensor:
-    """x (…,n,D) with a patch of zeros behind."""
-    return torch.cat([x, torch.zeros_like(x[..., :1, :])], dim=-2)
+    """x (n,D) with a patch of zeros behind."""
+    return torch.cat([x, x.new_zeros(1, x.shape[1])])

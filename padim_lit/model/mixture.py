@@ -91,7 +91,7 @@ class Mixture(Density):
 
         Where there are few, some centroids are the same, so that a component has some patches.
         """
-        generator = torch.Generator().manual_seed(self.seed)  # the same draws on every device
+        generator = torch.Generator().manual_seed(self.seed)  # on the CPU everywhere
         if len(x) > SAMPLE:
             x = x[torch.randperm(len(x), generator=generator)[:SAMPLE].to(x.device)]
         x = x.double()

@@ -42,8 +42,8 @@ class Search:
     """
 
     def __init__(self, mean: Tensor, whitening: Triangle, white: Tensor, once: bool = False):
-        self.centre = mean.float().mean(dim=0)  # so that Wx − Wμ does not cancel
-        self.mean = mean.float() - self.centre
+        self.centre = mean.double().mean(dim=0).float()  # so that Wx − Wμ does not cancel
+        self.mean = (mean.double() - self.centre).float()
         self.fine: LowerBounds | None
         if once:
             self.coarse, self.fine = LowerBounds.of_first(self.mean, whitening, white, COARSE), None

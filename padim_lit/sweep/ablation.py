@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
 from padim_lit.model.ridge import Ridge
 from padim_lit.sweep.one_pass import CHUNK, FeatureStore, OnePass, Plan, plan
 from padim_lit.sweep.run_store import RunResult
+from padim_lit.system.clock import clock
 from padim_lit.system.console import progress
 
 #: What an ablation keeps of the test batches.
@@ -154,13 +154,11 @@ class Ablation:
 
     def _features(self, backbone: Backbone, batch: dict[str, Any]) -> list[Tensor]:
         images = batch["image"].to(self.device)
-        start = time.perf_counter()
+        start = clock(self.device)
         features = backbone(images)
         for layer in features:
             require_finite(layer, batch)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.backbone_seconds += time.perf_counter() - start
+        self.backbone_seconds += clock(self.device) - start
         return features
 
     def plan(self, dim: int, max_memory_gb: float) -> Plan:

@@ -10,7 +10,6 @@ separate runs on the same split; a mixture's up to what rounding does to its cen
 import errno
 import math
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from padim_lit.model.learned import evenly_spaced, patch_statistics
 from padim_lit.model.moments import init, update
 from padim_lit.model.projection import Identity, Projection
 from padim_lit.model.ridge import Ridge
+from padim_lit.system.clock import clock
 from padim_lit.system.memory import readable
 
 # Images that are embedded at once.
@@ -261,25 +261,25 @@ class OnePass:
         volumes = dict.fromkeys(densities, 0.0)
         for band in bands:
             positions = slice(band.start * width, band.stop * width)
-            start = time.perf_counter()
+            start = clock(train.device)
             state = init(len(band) * width, projection.dim, train.device)
             for x in train.embeddings(projection, band):
                 state = update(state, x)
-            times.fit += time.perf_counter() - start
+            times.fit += clock(train.device) - start
             embedded = torch.cat(list(test.embeddings(projection, band)))
             for d, out in distances.items():
                 rows, factor = projection.nested(d)
                 rows = rows.to(train.device)
                 mean = state.mean[:, rows] * factor
-                start = time.perf_counter()
+                start = clock(train.device)
                 whitening = whiten(state, ridges[d], rows, factor)
-                times.factor[d] += time.perf_counter() - start
+                times.factor[d] += clock(train.device) - start
                 volumes[d] += float(log_det(whitening).sum()) / (width * train.grid[0])
-                start = time.perf_counter()
+                start = clock(train.device)
                 for images in range(0, test.images, CHUNK):
                     x = embedded[images : images + CHUNK, :, rows] * factor
                     out[images : images + CHUNK, positions] = mahalanobis(x, mean, whitening).cpu()
-                times.score[d] += time.perf_counter() - start
+                times.score[d] += clock(train.device) - start
             advance()
         return volumes
 
@@ -291,7 +291,7 @@ class OnePass:
         train, d, whole = self.train, density.dim, range(self.train.grid[0])
         rows, factor = projection.nested(d)
         rows = rows.to(train.device)
-        start = time.perf_counter()
+        start = clock(train.device)
         if density.fit_images:
             chosen = evenly_spaced(train.images, density.fit_images)
             patches = [train.embedding(projection, [i], whole)[0, :, rows] * factor for i in chosen]
@@ -300,10 +300,10 @@ class OnePass:
         for x in train.embeddings(projection, whole):
             state = density.update(state, x[..., rows] * factor)
         whitening = density.whiten(state, self.ridge)
-        times.factor[d] += time.perf_counter() - start  # all of it is this d's own
+        times.factor[d] += clock(train.device) - start  # all of it is this d's own
         for i, x in enumerate(self.test.embeddings(projection, whole)):
-            start = time.perf_counter()
+            start = clock(train.device)
             found, _ = density.nearest(x[..., rows] * factor, state.mean, whitening)
             out[i * CHUNK : (i + 1) * CHUNK] = found.cpu()
-            times.score[d] += time.perf_counter() - start
+            times.score[d] += clock(train.device) - start
         return float(log_det(whitening).mean())
