@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from padim_lit.cli.build import device_of, facts, make_backbone, make_data, require_regular
+from padim_lit.cli.build import (
+    device_of,
+    facts,
+    make_backbone,
+    make_data,
+    notes_on,
+    require_regular,
+)
 from padim_lit.cli.settings import Comparing, Embedding
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
@@ -79,7 +86,8 @@ def run(settings: Distortion, folder: Path) -> None:
     pictures = files("distortion", lambda: distortion([{"label": title, "rows": rows}]))
     paths += [write_bytes(folder / name, picture) for name, picture in pictures.items()]
     print_distortion(rows)
-    print_facts(*(("written", path) for path in paths))
+    notes = notes_on(data, backbone.source, "distances")
+    print_facts(*(("note", note) for note in notes), *(("written", path) for path in paths))
     about = facts(settings, data, backbone, device)
     counts = {"test_images": len(data.test_items), "positions": len(places)}
     # Last: with distortion.json the folder is complete.
