@@ -38,7 +38,10 @@ RUN = {
     "projection": (
         *("{proj}", "{dim} numbers per patch (D)", "made from {embedding_dim} channels (C)"),
     ),
-    "density": ("{density}", "{density/components} Gaussians for all positions together"),
+    "density": (
+        *("{density}", "{places} for each patch position"),
+        "{density/components} Gaussians for all positions together",
+    ),
     "settings": (
         *("eps {eps}", "eps_unit {eps_unit}", "neighbourhood {neighbourhood}"),
         *("image_score {image_score}", "seed {seed}"),
@@ -104,6 +107,8 @@ def _run(results: Mapping[str, Any]) -> Table:
         known.pop("data/test_planted", None)
     if isinstance(known.get("grid"), list | tuple):
         known["grid"] = f"{' x '.join(map(str, known['grid']))} on each image"
+    if known.get("density") in ("position", "both"):
+        known["places"] = "a Gaussian"
     if isinstance(known.get("patch_pixels"), list | tuple):
         known["patch"] = " x ".join(f"{side:g}" for side in known["patch_pixels"])
     for stage in ("fit", "test"):

@@ -508,6 +508,23 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
         assert fact in text
 
 
+@pytest.mark.parametrize(
+    ("density", "said"),
+    [
+        ("position", "position, a Gaussian for each patch position"),
+        ("mixture", "mixture, 64 Gaussians for all positions together"),
+        (
+            "both",
+            "both, a Gaussian for each patch position, 64 Gaussians for all positions together",
+        ),
+    ],
+)
+def test_summary_says_which_gaussians_there_are(density, said):
+    known = {"density": density} | ({} if density == "position" else {"density/components": 64})
+    text = " ".join(printed(print_summary, RESULTS | known, {}, []).split())
+    assert f"density │ {said}" in text
+
+
 def test_summary_prints_what_it_has_when_results_are_few():
     text = printed(print_summary, {"test/image_auroc": None, "data/test_planted": 0}, {}, [])
     assert text.count("—") == 6
