@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from padim_lit.checkpoint.format import KEY, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
-from padim_lit.data.datamodule import AnomalyData
+from padim_lit.data.datamodule import AnomalyData, require_each_once
 from padim_lit.deploy.calibration import set_threshold
 from padim_lit.deploy.over_images import Loop
 from padim_lit.errors import InputError, require_finite
@@ -76,6 +76,8 @@ class PaDiM(LightningModule):
                 f"trainer.strategy={type(strategy).__name__}: it shards what is trained, and here "
                 "nothing is; the backbone and the moments are whole on every rank; use trainer=ddp"
             )
+        if getattr(strategy, "_start_method", "popen") != "popen":
+            raise InputError("ranks that are forked or spawned take the fit with them; use ddp")
         if self.trainer.precision.endswith("true") and self.trainer.precision != "32-true":
             raise InputError(
                 f"trainer.precision={self.trainer.precision}: would round the moments; use 32-true "
@@ -91,7 +93,8 @@ class PaDiM(LightningModule):
         self.detector.reset()
         self._state = None
         # Moments and factors, before hours of images are read in vain.
-        need, have = self.detector.fit_bytes, available_bytes(self.device)
+        ranks = self.trainer.num_devices if self.device.type == "cpu" else 1
+        need, have = ranks * self.detector.fit_bytes, available_bytes(self.device)
         if have is not None and need > have:
             height, width = self.detector.map_grid
             raise InputError(
@@ -102,6 +105,7 @@ class PaDiM(LightningModule):
 
     @torch.no_grad()
     def on_train_start(self) -> None:
+        require_each_once(self.trainer.train_dataloader)
         with self.trainer.precision_plugin.forward_context():
             learn(self.detector, partial(warm_up, self.trainer.train_dataloader), self._agree)
 
@@ -147,6 +151,7 @@ class PaDiM(LightningModule):
         return {"score": score, "map": maps}
 
     def on_test_start(self) -> None:
+        require_each_once(self.trainer.test_dataloaders)
         self.detector.require_fitted()
 
     def on_predict_start(self) -> None:
@@ -161,7 +166,7 @@ class PaDiM(LightningModule):
         why = {**image.pop("why"), **pixel.pop("why")}
         self.results = {**image, **pixel, "why": why}
         numbers = {f"test/{k}": v for k, v in {**image, **pixel}.items() if v is not None}
-        self.log_dict(numbers, sync_dist=self.trainer.world_size > 1)
+        self.log_dict(numbers, sync_dist=True)
 
     # Checkpoints: the detector's, so that every way of writing one gives the same file
 

@@ -13,12 +13,14 @@ import pytest
 import torch
 from _helpers.paper import paper
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.transforms.functional import to_pil_image
 
 import padim_lit
 from padim_lit import JL, NPCA, Backbone, Both, Fisher, InputError, PaDiM, Subset
+from padim_lit.data.datamodule import require_each_once
 from padim_lit.model.detector import Detector
 
 ROOT = Path(__file__).parents[1]
@@ -357,3 +359,24 @@ def test_ranks_take_all_that_the_first_has_learnt(monkeypatch, kind):
         assert torch.equal(value, firsts[name]), name
     part = learnt.mixture.centroids if kind is Both else learnt.matrix
     assert torch.equal(part, next(iter(firsts.values())))
+
+
+def test_a_sampler_that_repeats_images_is_refused():
+    """Lightning's own, for ranks that are to have as many images each."""
+    samples = list(range(7))
+    for ranks, repeats in ((2, True), (7, False)):
+        loader = DataLoader(samples, sampler=DistributedSampler(samples, ranks, rank=0))
+        if repeats:
+            with pytest.raises(InputError, match="7 images on 2 ranks: Lightning repeats some"):
+                require_each_once(loader)
+        else:
+            require_each_once(loader)
+
+
+def test_processes_that_take_the_fit_with_them_are_refused(tmp_path):
+    backbone = Backbone("test_resnet", weights="random")
+    model = PaDiM(backbone, JL(backbone.embedding_dim, 8), image_shape=(64, 64))
+    strategy = DDPStrategy(start_method="spawn")
+    model._trainer = SimpleNamespace(strategy=strategy, precision="32-true")
+    with pytest.raises(InputError, match="take the fit with them"):
+        model.setup("fit")

@@ -275,6 +275,11 @@ def make_trainer(
             f"trainer.strategy={strategy}: it shards what is trained, and here nothing is; "
             "backbone and moments are whole on every rank; use trainer=ddp"
         )
+    if strategy.endswith(("_spawn", "_fork", "_notebook")):
+        raise InputError(
+            f"trainer.strategy={strategy}: its processes take the fit with them when they end; use "
+            "trainer=ddp"
+        )
     hydra = HydraConfig.get()
     if node.get("accelerator") == "auto" and not torch.cuda.is_available():
         node["accelerator"] = "cpu"  # Apple's GPUs have no float64, which the moments' mean needs

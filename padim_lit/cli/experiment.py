@@ -57,6 +57,8 @@ def main(config: DictConfig) -> None:
     os.chdir(hydra.runtime.cwd)  # paths are from where they were typed, whatever hydra.job.chdir is
     folder = Path(hydra.runtime.output_dir)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # what the first rank says is enough
+        logging.getLogger("padim_lit").setLevel(logging.WARNING)
     never_fail_to_print()
     for message in QUIET:
         warnings.filterwarnings("ignore", message)

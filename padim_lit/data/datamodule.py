@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from padim_lit.data.cache import PictureCache, digest_of, stamp
 from padim_lit.data.check import judge_repeats, look_at
@@ -76,6 +76,20 @@ class Split:
     test: Sequence[Item]
     provenance: dict[str, Primitive] = field(default_factory=dict)
     notes: Sequence[str] = ()
+
+
+def require_each_once(loader: Any) -> None:
+    """Raise InputError where images are repeated so that every rank has as many.
+
+    >>> require_each_once(DataLoader(range(3)))
+    """
+    sampler = getattr(loader, "sampler", None)
+    if isinstance(sampler, DistributedSampler) and sampler.total_size > len(sampler.dataset):
+        raise InputError(
+            f"{len(sampler.dataset)} images on {sampler.num_replicas} ranks: Lightning repeats some"
+            ", and they would count twice; use AnomalyData, or "
+            "Trainer(use_distributed_sampler=False) with a sampler of your own"
+        )
 
 
 @dataclass(eq=False, kw_only=True)
@@ -237,7 +251,9 @@ class AnomalyData(LightningDataModule):
             ItemDataset(items, self.resize_crop, self.cache or prepare),
             **batches,
             num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
+            # Where nothing runs on a GPU it would take memory there all the same.
+            pin_memory=self.trainer is not None
+            and self.trainer.strategy.root_device.type == "cuda",
         )
 
 

@@ -119,11 +119,20 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
 
 
 class Recorder(Callback):
-    """Keeps each test image's prediction, and the few pictures worth looking at."""
+    """Keeps each test image's prediction, and the few pictures worth looking at.
+
+    Attributes:
+        started: when work began, further ranks being there.
+    """
+
+    started: float
 
     def __init__(self) -> None:
         self.predictions: list[TestScore] = []
         self.gallery = Gallery()
+
+    def setup(self, trainer: Trainer, pl_module: PaDiM, stage: str) -> None:
+        self.started = time.perf_counter()
 
     def on_test_start(self, trainer: Trainer, pl_module: PaDiM) -> None:
         # A test that ran out of memory starts anew.
@@ -157,7 +166,14 @@ class _Work:
     def fit_and_test(self) -> dict[str, Any]:
         """The content of metrics.json."""
         settings, data, detector = self.settings, self.data, self.model.detector
-        device = self.trainer.strategy.root_device
+        device, ranks = self.trainer.strategy.root_device, self.trainer.world_size
+        tested = [("test", data.test_items)] if data.test_items else []
+        for what, items in [*tested, *([] if settings.ckpt else [("training", data.train_items)])]:
+            if len(items) < ranks:  # before hours of fitting
+                raise InputError(
+                    f"{len(items)} {what} image(s) cannot be spread over {ranks} devices; lower "
+                    "trainer.devices"
+                )
         reset_peak(device)
         notes = _notes(settings, data, detector)
         if self.trainer.is_global_zero:
@@ -230,12 +246,12 @@ class _Work:
         return seconds - self.model.threshold_seconds
 
     def timed(self, what: str, work: Callable[[Trainer], Any]) -> float:
-        """Do `work`, anew with half the batch where the GPU's memory runs out; the seconds.
+        """Do `work`, anew with half the batch where the GPU's memory runs out; the last's seconds.
 
         Each attempt has a Trainer of its own, because one that failed keeps its old loaders.
         Several ranks would have to agree on a size: they stop instead.
         """
-        start, first = time.perf_counter(), self.data.batch_size
+        first = self.data.batch_size
 
         def attempt(size: int) -> None:
             if size != first:
@@ -248,7 +264,7 @@ class _Work:
             attempt(first)
         else:
             halving(first, attempt, what)
-        return time.perf_counter() - start
+        return time.perf_counter() - self.recorder.started
 
     def report(self, results: dict[str, Any]) -> None:
         """Write all that a run leaves beside its checkpoint, metrics.json last; print the most."""
