@@ -96,7 +96,7 @@ def test_a_launcher_that_is_not_installed_names_its_extra(name, extra):
 @pytest.mark.parametrize(
     ("preset", "reason"),
     [
-        pytest.param(["processes"], "TerminatedWorkerError", marks=JOBLIB),
+        pytest.param(["processes"], "TerminatedWorkerError", marks=[JOBLIB, rare]),
         pytest.param(
             ["ray_local", "hydra.launcher.ray.init.num_cpus=2"], "WorkerCrashedError", marks=RAY
         ),
