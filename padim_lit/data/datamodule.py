@@ -29,6 +29,17 @@ log = logging.getLogger(__name__)
 LOOKED_AT = 100
 
 
+def require_one_each(images: int, ranks: int) -> None:
+    """Raise InputError for fewer images than ranks.
+
+    >>> require_one_each(images=7, ranks=2)
+    """
+    if images < ranks:
+        raise InputError(
+            f"{images} image(s) cannot be spread over {ranks} devices; lower trainer.devices"
+        )
+
+
 class RankBatches(Sampler[list[int]]):
     """Batches of this rank's indices rank, rank + world, ...; as many batches on every rank.
 
@@ -40,10 +51,7 @@ class RankBatches(Sampler[list[int]]):
     """
 
     def __init__(self, length: int, rank: int, world: int, batch_size: int) -> None:
-        if length < world:
-            raise InputError(
-                f"{length} image(s) cannot be spread over {world} devices; lower trainer.devices"
-            )
+        require_one_each(length, world)
         indices = range(rank, length, world)
         # Ranks differ by at most one image. Where that one would need a batch of its own which
         # others could not fill, batches grow by one instead.

@@ -34,6 +34,7 @@ from padim_lit.cli.environment import as_asked
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
+from padim_lit.data.datamodule import require_one_each
 from padim_lit.data.images import read_size
 from padim_lit.deploy.calibration import recalibrate
 from padim_lit.deploy.explanation import explain
@@ -166,14 +167,9 @@ class _Work:
     def fit_and_test(self) -> dict[str, Any]:
         """The content of metrics.json."""
         settings, data, detector = self.settings, self.data, self.model.detector
-        device, ranks = self.trainer.strategy.root_device, self.trainer.world_size
-        tested = [("test", data.test_items)] if data.test_items else []
-        for what, items in [*tested, *([] if settings.ckpt else [("training", data.train_items)])]:
-            if len(items) < ranks:  # before hours of fitting
-                raise InputError(
-                    f"{len(items)} {what} image(s) cannot be spread over {ranks} devices; lower "
-                    "trainer.devices"
-                )
+        device = self.trainer.strategy.root_device
+        if data.test_items:  # now, and not after hours of fitting
+            require_one_each(len(data.test_items), self.trainer.world_size)
         reset_peak(device)
         notes = _notes(settings, data, detector)
         if self.trainer.is_global_zero:
