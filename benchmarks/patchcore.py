@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from benchmarks.contest import FIT, batches, take_part
+from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import config
 from padim_lit.cli.build import make_data, make_model
 from padim_lit.cli.instantiate import instantiate
@@ -103,8 +104,8 @@ class Ours:
         )  # fmt: skip
         trainer.fit(self.model, DataLoader(Pixels(pixels), FIT))
         self.model.to(self.device)
-        spec = self.detector.spec()
-        return {key: spec[key] for key in ("proj", "dim", "density", "neighbourhood")}
+        known = facts_of(self.detector)
+        return {key: known[key] for key in ("proj", "dim", "density", "neighbourhood", "rotations")}
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.detector(images)

@@ -11,7 +11,9 @@ The backbone runs once over all images.
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,7 @@ from padim_lit.deploy.over_images import Loop
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.model.projection import PROJECTIONS
+from padim_lit.model.rotations import turned
 
 RATES = (0.01, 0.05, 0.1)
 TAIL = (1 - LEVEL) / 2
@@ -52,15 +55,19 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--dim", type=int, default=50)
     parser.add_argument("--grid", type=int, default=14)
+    parser.add_argument("--rotations", type=int, default=1)
     args = parser.parse_args()
     backbone = Backbone("tf_efficientnet_lite0", args.layers, feature_location="bottleneck").eval()
-    print(f"density={args.density}, proj={args.proj}, D = {args.dim}, C = {backbone.embedding_dim}")
+    print(
+        f"density={args.density}, proj={args.proj}, D = {args.dim}, C = {backbone.embedding_dim}, "
+        f"rotations={args.rotations}"
+    )
     table = Table()
     for column in ("good images of", "N", "learnt again", *(f"{rate:.0%}" for rate in RATES)):
         table.add_column(column, justify="right")
     start = time.perf_counter()
     for name, paths, groups, look in data_sets(args.screw, args.tiles):
-        known = looked_at(backbone, paths, look, args.grid)
+        known = looked_at(backbone, paths, look, args)
         for count in args.sizes:
             found = {True: [], False: []}
             for seed in range(args.splits):
@@ -99,13 +106,17 @@ def data_sets(screw: Path | None, tiles: Path | None):
     yield "ELPV, mono", [item.path for item in items], None, ResizeCrop(256, 224)
 
 
-def looked_at(backbone: Backbone, paths: Sequence[Path], look: ResizeCrop, grid: int) -> Backbone:
-    """The backbone, whose images are now the numbers of `paths`."""
-    kept = []
-    for batch in DataLoader(ItemDataset([Item(path) for path in paths], look), 32):
-        with torch.no_grad():
-            kept.append([F.adaptive_avg_pool2d(x, grid) for x in backbone(batch["image"])])
-    return remembering(backbone, [torch.cat(layers) for layers in zip(*kept, strict=True)])
+def looked_at(
+    backbone: Backbone, paths: Sequence[Path], look: ResizeCrop, args: argparse.Namespace
+) -> tuple[Backbone, Callable]:
+    """The backbone, whose images are now the numbers of `paths`, and how these are turned."""
+    coarse = copy(backbone)
+    coarse.forward = lambda x: [F.adaptive_avg_pool2d(y, args.grid) for y in backbone(x)]
+    images = DataLoader(ItemDataset([Item(path) for path in paths], look), 32)
+    ways = partial(turned, rotations=args.rotations)
+    with torch.no_grad():
+        known, _, ways = remembering(coarse, (batch["image"] for batch in images), ways)
+    return known, ways
 
 
 def split(total: int, count: int, seed: int, groups: Sequence | None) -> tuple[list, list]:
@@ -129,10 +140,15 @@ def batches(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
     return [{"image": part} for part in torch.tensor(numbers).split(32)]
 
 
-def fitted(backbone: Backbone, train: Sequence[int], args: argparse.Namespace) -> Detector:
+def fitted(
+    known: tuple[Backbone, Callable], train: Sequence[int], args: argparse.Namespace
+) -> Detector:
+    backbone, ways = known
     projection = PROJECTIONS[args.proj](backbone.embedding_dim, args.dim)
     density = DENSITIES[args.density](args.dim)
-    detector = Detector(backbone, projection, density=density, grid=args.grid)
+    how = {"grid": args.grid, "rotations": args.rotations}
+    detector = Detector(backbone, projection, density=density, **how)
+    detector.turned = ways
     learn(detector, lambda images: batches([train[i] for i in evenly_spaced(len(train), images)]))
     state = detector.empty_state()
     for batch in batches(train):

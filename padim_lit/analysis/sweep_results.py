@@ -36,7 +36,7 @@ RESAMPLED = {"test/image_auroc": 0, "test/pixel_auroc": 1}
 #: Constants that make two sweeps on the same data different experiments.
 SETTINGS = (
     *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),
-    *("eps", "eps_unit", "sigma", "image_score", "image_size", "crop_size"),
+    *("rotations", "eps", "eps_unit", "sigma", "image_score", "image_size", "crop_size"),
 )
 IDENTITY = ("proj", "dim", "seed")
 # What differs from job to job without making it another experiment.

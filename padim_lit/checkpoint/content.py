@@ -199,6 +199,7 @@ _SPEC = {
     "eps": lambda v: _is_number(v) and v >= 0,
     "eps_unit": _is_text,
     "neighbourhood": lambda v: _is_int(v) and v > 0,
+    "rotations": lambda v: _is_int(v) and v > 0,
     "grid": lambda v: v is None or v == "auto" or _is_int(v),
     "image_shape": _is_shape,
     "sigma": lambda v: _is_number(v) and v >= 0,

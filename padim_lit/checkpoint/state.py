@@ -24,7 +24,7 @@ def full_state(detector: Detector) -> dict[str, Any]:
     """What lies under `padim_lit.checkpoint.format.KEY` beside the state dict."""
     state: dict[str, Any] = {
         "version": checkpoint.VERSION,
-        "spec": detector.spec(),
+        "spec": spec_of(detector),
         "provenance": detector.provenance,
         "count": detector.count,
         "roi": detector.anomaly_map.roi,
@@ -46,23 +46,39 @@ def full_state(detector: Detector) -> dict[str, Any]:
     return state
 
 
-def facts_of(detector: Detector) -> dict[str, Any]:
-    """What a result says of a detector, by flat names: what it is, not how it was called."""
-    backbone, projection = detector.backbone, detector.projection
+def spec_of(detector: Detector) -> dict[str, Any]:
+    """The arguments that a detector was made with, as primitives."""
+    projection, density = detector.projection, detector.density
     return {
-        "backbone": backbone.name,
-        "weights": backbone.source,
-        "weights_sha256": backbone.source_sha256,
+        "backbone": detector.backbone.spec(),
         "proj": projection.name,
         "dim": projection.dim,
         "seed": projection.seed,
-        "density": detector.density.name,
+        "proj_options": projection.options,
+        "density": density.name,
+        "density_options": density.options,
         "eps": detector.ridge.eps,
         "eps_unit": detector.ridge.unit,
         "neighbourhood": detector.neighbourhood,
-        "grid": list(detector.map_grid),
+        "rotations": detector.rotations,
+        "grid": detector.grid,
+        "image_shape": list(detector.image_shape),
         "sigma": detector.sigma,
         "image_score": detector.image_score,
+    }
+
+
+def facts_of(detector: Detector) -> dict[str, Any]:
+    """What a result says of a detector, by flat names: what it is, not how it was called."""
+    backbone, known = detector.backbone, spec_of(detector)
+    for key in ("proj_options", "density_options", "image_shape"):
+        del known[key]
+    return {
+        **known,
+        "backbone": backbone.name,
+        "weights": backbone.source,
+        "weights_sha256": backbone.source_sha256,
+        "grid": list(detector.map_grid),
     }
 
 
@@ -85,8 +101,8 @@ def save_detector(detector: Detector, path: Path, state: dict[str, Any] | None =
 
 def restore(detector: Detector, state: dict[str, Any]) -> None:
     """Take what `full_state` gave; InputError where it is another config's."""
-    if state["spec"] != detector.spec():
-        wrong = checkpoint.differences(state["spec"], detector.spec())
+    if state["spec"] != spec_of(detector):
+        wrong = checkpoint.differences(state["spec"], spec_of(detector))
         raise InputError(f"checkpoint of another config: {wrong}")
     detector.reset()
     detector.provenance = state["provenance"]

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from padim_lit.checkpoint.format import KEY, differences, read
-from padim_lit.checkpoint.state import load_detector
+from padim_lit.checkpoint.state import load_detector, spec_of
 from padim_lit.cli.instantiate import instantiate
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.roi import read_roi
@@ -48,7 +48,7 @@ GPU = ("auto", "gpu", "cuda")
 #: Settings that say how a data set's files are read.
 READING = ("batch_size", "num_workers", "picture_cache", "picture_cache_gb", "full_check")
 #: Settings of a detector that stand beside a sweep's results.
-SHOWN = ("eps", "eps_unit", "neighbourhood", "sigma", "image_score")
+SHOWN = ("eps", "eps_unit", "neighbourhood", "rotations", "sigma", "image_score")
 
 
 def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> AnomalyData:
@@ -91,6 +91,11 @@ def make_backbone(settings: Embedding) -> Backbone:
 def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     # Before the backbone, whose weights may have to be fetched.
     require_regular(settings, settings.dim, data)
+    if settings.roi is not None and settings.rotations > 1:
+        raise InputError(
+            f"roi={settings.roi} lies still, and rotations={settings.rotations} turns what it "
+            "shows; give one of the two"
+        )
     backbone = make_backbone(settings)
     projection = instantiate(
         _nameless(settings.proj),
@@ -126,7 +131,7 @@ def _adopt(projection: Projection, density: Density, path: str, backbone: Backbo
     other = load_detector(path)
     asked = {"proj": projection.name, "dim": projection.dim, "proj_options": projection.options}
     asked |= {"density": density.name, "density_options": density.options}
-    wrong = differences(other.spec(), asked)
+    wrong = differences(spec_of(other), asked)
     if wrong or other.backbone.source_sha256 != backbone.source_sha256:
         raise InputError(
             f"learnt_from={path} is of another config: {wrong or 'other backbone weights'}; give "
@@ -143,7 +148,7 @@ def make_ablation(
     return Ablation(
         backbone, data, folder, settings.grid, settings.sigma, make_density(settings),
         Ridge(settings.eps, settings.eps_unit), settings.image_score, settings.neighbourhood,
-        resamples,
+        settings.rotations, resamples,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from padim_lit.model.detector import Detector
 from padim_lit.model.grid import require_neighbourhood
 from padim_lit.model.projection import MOST_DIM, require_seed
 from padim_lit.model.ridge import Ridge
+from padim_lit.model.rotations import require_rotations
 from padim_lit.model.tiles import as_tiles
 
 
@@ -46,6 +47,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "eps": Ridge,
     "eps_unit": lambda unit: Ridge(unit=unit),
     "neighbourhood": require_neighbourhood,
+    "rotations": require_rotations,
     "image_score": require_image_score,
     "tiles": as_tiles,
     "threshold": _require_threshold,
@@ -193,6 +195,7 @@ class Scoring(Embedding):
 
     Args:
         neighbourhood: each patch is the mean of so many positions a side; 1: itself alone
+        rotations: good images count in so many directions, for few that lie any way; 1: as they are
         sigma: blur of the anomaly map in pixels
         image_score: max of the map, or topk: mean of the top 2 % of the patch distances
     """
@@ -200,6 +203,7 @@ class Scoring(Embedding):
     imported: ClassVar[tuple[str, ...]] = ("proj",)
 
     neighbourhood: int = default_of(Detector, "neighbourhood")
+    rotations: int = default_of(Detector, "rotations")
     sigma: float = default_of(Detector, "sigma")
     image_score: str = default_of(Detector, "image_score")
 

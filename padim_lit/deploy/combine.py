@@ -12,6 +12,7 @@ from torch import Tensor
 
 from padim_lit import digests
 from padim_lit.checkpoint.format import differences
+from padim_lit.checkpoint.state import spec_of
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
@@ -45,7 +46,7 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
 
     >>> require_alike(detector, detector, ('a.ckpt', 'b.ckpt'))
     """
-    ours, theirs = first.spec(), second.spec()
+    ours, theirs = spec_of(first), spec_of(second)
     for spec in (ours, theirs):  # how weights and backbone are called does not matter
         spec["backbone"] = {
             k: v for k, v in spec["backbone"].items() if k not in ("weights", "name")

@@ -10,10 +10,11 @@ without them (`cross_fit`). Leaving out one photo of a part leaves its near-dupl
 
 import logging
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from padim_lit import digests
+from padim_lit.checkpoint.state import spec_of
 from padim_lit.deploy.over_images import Loop, over_images
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
@@ -37,6 +39,8 @@ from padim_lit.system.memory import available_bytes
 
 log = logging.getLogger(__name__)
 
+#: Images (B,…) → the same in each direction.
+Turned = Callable[[Tensor], Iterable[Tensor]]
 # Smallest 1 − h whose rounding is bearable, see `leave_one_out`.
 SMALLEST = 1e-4
 # Parts that the images are dealt into where Π is learnt again without them. Chosen on ELPV's
@@ -130,14 +134,20 @@ def measure(
     device = detector.projection.matrix.device
     scores, maxima, unreliable, unseen = [torch.empty(0)], [torch.empty(0)], 0, 0
     for batch in batches:
-        x = detector.embed(batch["image"].to(device))
+        images = batch["image"].to(device)
+        x = detector.embed(images)
         known = [held is None] * len(x)
         if held:
             known = [key in held for key in digests.keys(batch["digest"])]
         inside = torch.tensor(known, device=device)
         distances, reliable = x.new_empty(x.shape[:2]), ~inside
         if inside.any():
-            distances[inside], reliable[inside] = _left_out(detector, x[inside])
+            # A fit holds an image in all directions.
+            held_as = x[inside, None]
+            if detector.rotations > 1:
+                ways = detector.turned(images[inside])
+                held_as = torch.stack([detector.embed(one) for one in ways], dim=1)
+            distances[inside], reliable[inside] = _left_out(detector, held_as)
         if not inside.all():
             distances[~inside] = detector.distances_of(x[~inside])
         unseen += int((~inside).sum()) if held is not None else 0
@@ -153,18 +163,22 @@ def measure(
     return Measured(torch.cat(scores), torch.cat(maxima), unreliable, unseen)
 
 
-def _left_out(detector: Detector, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances (B,P) of embeddings (B,P,D) of images of the fit under fits without them.
+def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances (B,P) of images of the fit under fits without them.
 
     With (B,) bool: all of an image's distances are reliable.
+
+    Args:
+        held: (B,V,P,D) their embeddings in all directions, the one that is scored first.
     """
-    density, moments = detector.density, detector.require_state().moments
+    density, moments, x = detector.density, detector.require_state().moments, held[:, 0]
     reliable = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    few = detector.count < FORMULA and bool(density.shrinkage)
-    whitening, found = None if few else detector.require_fitted(), []
+    # The formula leaves out one patch of a position, and images pull the pooled covariance.
+    anew = detector.rotations > 1 or (detector.count < FORMULA and bool(density.shrinkage))
+    whitening, found = None if anew else detector.require_fitted(), []
     with torch.autocast(x.device.type, enabled=False):
         if whitening is None:
-            return _subtracted(detector, density, moments, detector.ridge, x), reliable
+            return _subtracted(detector, density, moments, detector.ridge, held), reliable
         parts = density.parts(detector.positions)
         for (part, some), scale in zip(parts, density.scales_in(whitening), strict=True):
             if part.per_position:
@@ -174,7 +188,7 @@ def _left_out(detector: Detector, x: Tensor) -> tuple[Tensor, Tensor]:
             else:
                 those = moments.at(some)
                 ridge = replace(detector.ridge, common=pooled(those))
-                distances = _subtracted(detector, part, those, ridge, x, whitening.at(some))
+                distances = _subtracted(detector, part, those, ridge, held, whitening.at(some))
             found.append(distances)
     return torch.stack(found).amin(dim=0), reliable
 
@@ -184,21 +198,22 @@ def _subtracted(
     density: Density,
     moments: Moments,
     ridge: Ridge,
-    x: Tensor,
+    held: Tensor,
     whitening: Triangle | None = None,
 ) -> Tensor:
-    """Distances (B,P) of images (B,P,D), each under the Gaussians of `moments` without it.
+    """Distances (B,P) of images, each under the Gaussians of `moments` without it.
 
     Patches of an image are spread over many components, so there is no short formula.
 
     Args:
         density: the detector's, or a part of it.
+        held: see `_left_out`.
         whitening: factors with the images, for the Gaussians that have no patch of it; None: all
             are factored anew.
     """
     found = []
-    for one in x.split(1):
-        empty = density.empty(detector.positions, x.device)
+    for one in held:
+        empty = density.empty(detector.positions, one.device)
         image, _ = density.gather(empty, one, one[None], detector.anomaly_map.counted)
         rest = subtract(moments, image)
         if whitening is None:
@@ -208,7 +223,7 @@ def _subtracted(
             anew = density.whiten(rest.at(changed), ridge)
             for band, new in zip(factors.bands, anew.bands, strict=True):
                 band[changed] = new
-        found.append(density.nearest(one, rest.mean, factors)[0])
+        found.append(density.nearest(one[:1], rest.mean, factors)[0])
     return torch.cat(found)
 
 
@@ -242,16 +257,17 @@ def cross_fit(
     threshold, each time learnt anew ...
     torch.Size([6])
     """
-    kept, size, device = [], 1, detector.projection.matrix.device
-    for batch in batches:
-        kept.append([layer.cpu() for layer in detector.backbone(batch["image"].to(device))])
-        size = max(size, len(batch["image"]))
-    maps = [torch.cat(layers) for layers in zip(*kept, strict=True)]
-    count = len(maps[0])
-    known = remembering(detector.backbone, maps)
+    device, sizes = detector.projection.matrix.device, [1]
+
+    def seen() -> Iterator[Tensor]:
+        for batch in batches:
+            sizes.append(len(batch["image"]))
+            yield batch["image"].to(device)
+
+    known, count, ways = remembering(detector.backbone, seen(), detector.turned)
 
     def numbered(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
-        return [{"image": part.to(device)} for part in torch.tensor(numbers).split(size)]
+        return [{"image": part.to(device)} for part in torch.tensor(numbers).split(max(sizes))]
 
     scored, found = range(count) if scored is None else scored, []
     folds = [scored[i::FOLDS] for i in range(min(FOLDS, len(scored)))]
@@ -259,6 +275,7 @@ def cross_fit(
         held = set(fold)
         others = [i for i in range(count) if i not in held]
         other = _blank(detector, known)
+        other.turned = ways
         learn(other, lambda n: numbered([others[i] for i in evenly_spaced(len(others), n)]))  # noqa: B023
         state = other.empty_state()
         for batch in numbered(range(count)):
@@ -269,27 +286,41 @@ def cross_fit(
     return Measured(scores, maxima, sum(f.unreliable for f in found))
 
 
-def remembering(backbone: Backbone, maps: Sequence[Tensor]) -> Backbone:
-    """A backbone whose images are their numbers (B,): their feature maps are known already.
+def remembering(
+    backbone: Backbone, batches: Iterable[Tensor], turned: Turned
+) -> tuple[Backbone, int, Turned]:
+    """A backbone whose images are their numbers (B,): it has seen them, in all directions.
 
     Args:
-        maps: of all N images, each layer's (N,C,h,w).
+        batches: of images (B,3,h,w).
+        turned: images → the same in each direction.
 
-    >>> maps = detector.backbone(torch.rand(5, 3, 64, 64))
-    >>> known = remembering(detector.backbone, maps)
-    >>> torch.equal(known(torch.tensor([4, 0]))[0], maps[0][[4, 0]])
-    True
+    Returns:
+        The backbone, N, and what stands for `turned` where images are numbers.
+
+    >>> images = torch.rand(5, 3, 64, 64)
+    >>> both_ways = lambda images: [images, images.flip(-1, -2)]
+    >>> known, count, ways = remembering(detector.backbone, images.split(2), both_ways)
+    >>> upside_down = list(ways(torch.tensor([4, 0])))[1]
+    >>> maps = detector.backbone(images[[4, 0]].flip(-1, -2))
+    >>> count, torch.allclose(known(upside_down)[0], maps[0], rtol=1e-3)
+    (5, True)
     """
+    seen = [[[m.cpu() for m in backbone(one)] for one in turned(images)] for images in batches]
+    ways = len(seen[0])
+    # All images in one direction, then in the next.
+    maps = [torch.cat(m) for m in zip(*chain(*zip(*seen, strict=True)), strict=True)]
+    count = len(maps[0]) // ways
     known = copy(backbone)
     known.forward = lambda which: [x[which.cpu()].to(which.device) for x in maps]  # type: ignore
     known.require_images = lambda *_: None  # type: ignore
     known.grids = lambda image_shape: [tuple(x.shape[2:]) for x in maps]  # type: ignore
-    return known
+    return known, count, lambda numbers: (numbers + count * way for way in range(ways))
 
 
 def _blank(detector: Detector, backbone: Backbone) -> Detector:
     """Another detector of the same spec on `backbone`, with a Π of its own and no Gaussians."""
-    spec = detector.spec()
+    spec = spec_of(detector)
     for part in ("backbone", "proj", "dim", "seed", "proj_options", "density_options"):
         del spec[part]
     projection, spec["density"] = deepcopy(detector.projection), deepcopy(detector.density)
@@ -337,4 +368,4 @@ def _that_fit(detector: Detector) -> int:
     shapes = detector.backbone.grids(detector.image_shape)
     numbers = sum(c * h * w for c, (h, w) in zip(detector.backbone.channels, shapes, strict=True))
     free = available_bytes(torch.device("cpu"))
-    return sys.maxsize if free is None else free // (2 * 4 * numbers)
+    return sys.maxsize if free is None else free // (2 * 4 * numbers * detector.rotations)

@@ -10,7 +10,7 @@ from padim_lit.model.region_of_interest import share
 from padim_lit.version import __version__
 
 #: Of a model: what is shown of `facts_of`.
-SETTINGS = ("density", "neighbourhood", "eps", "eps_unit", "sigma", "image_score")
+SETTINGS = ("density", "neighbourhood", "rotations", "eps", "eps_unit", "sigma", "image_score")
 #: Of a test: what is shown of metrics.json.
 METRICS = {
     "test/image_auroc": "image AUROC (a defective image scores above a good one; 0.5: a coin)",

@@ -1,6 +1,7 @@
 """What scores images: backbone, projection, Gaussians, anomaly map."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from padim_lit.model.gaussian import scoring_bytes
 from padim_lit.model.grid import require_neighbourhood, resolve_grid
 from padim_lit.model.projection import Projection
 from padim_lit.model.ridge import Ridge
+from padim_lit.model.rotations import require_rotations, turned
 from padim_lit.model.triangular import Triangle, triangle_bytes
 
 #: Of the backbone, as Lightning names it; `Detector.precision` says what a fit used.
@@ -35,6 +37,7 @@ class Detector(nn.Module):
         eps: ε ≥ 0 added to every covariance's diagonal (eq. 4), in `eps_unit`.
         eps_unit: "feature" (squared, as in PaDiM) or "variance", see `Ridge`.
         neighbourhood: each patch is the mean of so many positions a side, see `add_up`.
+        rotations: V, directions that each image is fitted in, see `turned`.
         grid: positions along the longer side; features are averaged down to it. "auto" takes the
             second finest layer's grid, None the finest layer's.
         sigma: σ of the map's blur, in pixels.
@@ -74,6 +77,7 @@ class Detector(nn.Module):
         eps: float = 0.01,
         eps_unit: str = "variance",
         neighbourhood: int = 3,
+        rotations: int = 1,
         grid: int | str | None = "auto",
         sigma: float = 4.0,
         image_score: str = "topk",
@@ -81,14 +85,16 @@ class Detector(nn.Module):
         super().__init__()
         density, self.ridge = density or Both(projection.dim, projection.seed), Ridge(eps, eps_unit)
         require_neighbourhood(neighbourhood)
+        require_rotations(rotations)
         if projection.in_channels != backbone.embedding_dim:
             wanted, given = projection.in_channels, backbone.embedding_dim
             raise InputError(f"the projection takes C={wanted}, {backbone.name} gives {given}")
         require_image_score(image_score)
         self.backbone, self.projection, self.density = backbone, projection, density
         h, w = image_shape
-        self.image_shape, self.neighbourhood = (h, w), neighbourhood
+        self.image_shape, self.neighbourhood, self.rotations = (h, w), neighbourhood, rotations
         self.grid, self.sigma, self.image_score = grid, sigma, image_score
+        self.turned = partial(turned, rotations=rotations)
         self.map_grid = resolve_grid(backbone.grids(self.image_shape), grid)
         self.anomaly_map = AnomalyMap(self.map_grid, self.image_shape, sigma)
         # No buffer: DDP would broadcast them before every step.
@@ -168,11 +174,14 @@ class Detector(nn.Module):
         Raises:
             InputError: features that are not finite; it names the image.
         """
-        for layer in (layers := self.project(batch["image"])):
-            require_finite(layer.values, batch)
-        shares, x = self.density.shares(layers, self.add_up), self.add_up(layers)
-        moments, means = self.density.gather(state.moments, x, shares, self.anomaly_map.counted)
-        return state.update(moments, means, len(batch["image"]), batch.get("digest"))
+        for images in self.turned(batch["image"]):
+            for layer in (layers := self.project(images)):
+                require_finite(layer.values, batch)
+            shares, x = self.density.shares(layers, self.add_up), self.add_up(layers)
+            state = state.update(
+                *self.density.gather(state.moments, x, shares, self.anomaly_map.counted)
+            )
+        return state.holding(len(batch["image"]), batch.get("digest"))
 
     def distances(self, images: Tensor) -> Tensor:
         """(B,3,h,w) images in [0, 1] → (B,P) Mahalanobis distances, not squared."""
@@ -226,22 +235,3 @@ class Detector(nn.Module):
                 "moments to merge, update or remove from; give the full model.ckpt"
             )
         return self.fit_state
-
-    def spec(self) -> dict[str, Any]:
-        """What was fitted, as primitives: backbone, projection, density, ε, grid, shape, σ."""
-        return {
-            "backbone": self.backbone.spec(),
-            "proj": self.projection.name,
-            "dim": self.projection.dim,
-            "seed": self.projection.seed,
-            "proj_options": self.projection.options,
-            "density": self.density.name,
-            "density_options": self.density.options,
-            "eps": self.ridge.eps,
-            "eps_unit": self.ridge.unit,
-            "neighbourhood": self.neighbourhood,
-            "grid": self.grid,
-            "image_shape": list(self.image_shape),
-            "sigma": self.sigma,
-            "image_score": self.image_score,
-        }

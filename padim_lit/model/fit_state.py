@@ -29,7 +29,7 @@ class FitState:
     >>> from padim_lit.model.moments import init, update
     >>> moments = update(init(4, 2), torch.rand(8, 4, 2))
     >>> empty = FitState.empty(init(4, 2), layers=1)
-    >>> state = empty.update(moments, torch.rand(1, 4, 2), count=8, digests=None)
+    >>> state = empty.update(moments, torch.rand(1, 4, 2)).holding(count=8, digests=None)
     >>> state.merge(state).count
     16
     """
@@ -50,22 +50,22 @@ class FitState:
         means = change(self.layer_means)
         return FitState(self.count, self.moments.map(change), means, self.digests)
 
-    def update(
-        self, moments: Moments, layer_means: Tensor, count: int, digests: Tensor | None
-    ) -> "FitState":
-        """With a batch more.
+    def update(self, moments: Moments, layer_means: Tensor) -> "FitState":
+        """With the patches of a batch more.
 
         Args:
             moments: with the batch.
             layer_means: (L,G,D), of the batch alone.
-            count: its images.
-            digests: (B,16), or None.
         """
+        means = _mean(self, layer_means, moments)
+        return FitState(self.count, moments, means, self.digests)
+
+    def holding(self, count: int, digests: Tensor | None) -> "FitState":
+        """With so many images more, whose patches are in; their digests (B,16), if known."""
         known = None
         if digests is not None and self.digests is not None:
             known = torch.cat([self.digests, digests.cpu()])
-        means = _mean(self, layer_means, moments)
-        return FitState(self.count + count, moments, means, known)
+        return FitState(self.count + count, self.moments, self.layer_means, known)
 
     def merge(self, other: "FitState") -> "FitState":
         """Of both sets of images; new tensors. InputError where the shapes differ."""

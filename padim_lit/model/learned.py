@@ -167,9 +167,10 @@ def learn(
 
     def embeddings(images: int, through: Projection) -> Iterator[Tensor]:
         for batch in batches(images):
-            x = detector.embed(batch["image"].to(device), through)
+            turned = detector.turned(batch["image"].to(device))
+            x = torch.stack([detector.embed(one, through) for one in turned], dim=1)
             require_finite(x, batch)
-            yield detector.anomaly_map.counted(x)
+            yield detector.anomaly_map.counted(x.flatten(0, 1))
 
     if projection.fit_images:
         every = Identity(projection.in_channels).to(device)

@@ -21,6 +21,7 @@ from padim_lit.model.gaussian import scoring_bytes
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
 from padim_lit.model.ridge import Ridge
+from padim_lit.model.rotations import turned
 from padim_lit.sweep.one_pass import CHUNK, FeatureStore, OnePass, Plan, plan
 from padim_lit.sweep.run_store import RunResult
 from padim_lit.system.clock import clock
@@ -94,7 +95,7 @@ class Ablation:
         backbone: the feature extractor, on the device to work on.
         data: an `AnomalyData`: its size, its loaders and their items.
         folder: scratch space for the feature maps, removed by `close`.
-        grid, sigma, image_score, neighbourhood: as in `PaDiM`.
+        grid, sigma, image_score, neighbourhood, rotations: as in `PaDiM`.
         density, ridge: see `padim_lit.sweep.one_pass.OnePass`.
         resamples: R, how often the test images are resampled for intervals; 0 for none.
 
@@ -115,6 +116,7 @@ class Ablation:
         ridge: Ridge,
         image_score: str = "max",
         neighbourhood: int = 1,
+        rotations: int = 1,
         resamples: int = 0,
     ):
         shapes = backbone.grids(data.image_shape)
@@ -129,19 +131,17 @@ class Ablation:
         self.backbone_seconds = 0.0
         kept: list[dict[str, Tensor]] = []
         try:
-            stores = [
-                FeatureStore(
-                    self.folder / name, len(items), layers, self.grid, self.device, neighbourhood
-                )
-                for name, items in (("train", data.train_items), ("test", data.test_items))
-            ]
-            self.one_pass = OnePass(*stores, density, ridge)
-            train, test = data.train_dataloader(), data.test_dataloader()
+            kept_as = layers, self.grid, self.device, neighbourhood
+            maps = len(data.train_items) * rotations, len(data.test_items)
+            train = FeatureStore(self.folder / "train", maps[0], *kept_as)
+            test = FeatureStore(self.folder / "test", maps[1], *kept_as)
+            self.one_pass = OnePass(train, test, density, ridge, rotations)
+            images, others = data.train_dataloader(), data.test_dataloader()
             with progress() as bar:
-                for batch in bar.track(train, description="backbone, training images"):
-                    self.one_pass.train.add(self._features(backbone, batch))
-                for batch in bar.track(test, description="backbone, test images"):
-                    self.one_pass.test.add(self._features(backbone, batch))
+                for batch in bar.track(images, description="backbone, training images"):
+                    train.add(self._features(backbone, batch, rotations))
+                for batch in bar.track(others, description="backbone, test images"):
+                    test.add(self._features(backbone, batch))
                     kept.append({name: batch[name] for name in TRUTH})
         except BaseException:
             self.close()
@@ -152,14 +152,17 @@ class Ablation:
         draws = resamples and len(images)
         self.drawn_images = resample_counts(images, resamples) if draws else None
 
-    def _features(self, backbone: Backbone, batch: dict[str, Any]) -> list[Tensor]:
-        images = batch["image"].to(self.device)
+    def _features(
+        self, backbone: Backbone, batch: dict[str, Any], rotations: int = 1
+    ) -> list[Tensor]:
+        """Maps (B·V,C_l,H_l,W_l) of each layer, an image's V directions in a row."""
         start = clock(self.device)
-        features = backbone(images)
+        found = [backbone(images) for images in turned(batch["image"].to(self.device), rotations)]
+        features = [torch.stack(layer, dim=1) for layer in zip(*found, strict=True)]
         for layer in features:
             require_finite(layer, batch)
         self.backbone_seconds += clock(self.device) - start
-        return features
+        return [layer.flatten(0, 1) for layer in features]
 
     def plan(self, dim: int, max_memory_gb: float) -> Plan:
         """Bands of positions for runs fitted at D = `dim`."""

@@ -180,12 +180,14 @@ class OnePass:
         train, test: feature maps.
         density: of D and the seed.
         ridge: ε and its unit; what shrinks is the density's.
+        rotations: V; of `train`, so many maps in a row are one image's, in all its directions.
     """
 
     train: FeatureStore
     test: FeatureStore
     density: Callable[[int, int], Density]
     ridge: Ridge
+    rotations: int = 1
 
     def score(
         self,
@@ -207,8 +209,7 @@ class OnePass:
         height, width = train.grid
         if projection.fit_images:
             every = Identity(projection.in_channels).to(train.device)
-            # The same images as a run of its own would choose.
-            chosen = evenly_spaced(train.images, projection.fit_images)
+            chosen = self._chosen(projection.fit_images)
             batches = (train.embedding(every, [i], range(height)) for i in chosen)
             projection.learn(*patch_statistics(batches))
         times = RunTimes(0.0, dict.fromkeys(dims, 0.0), dict.fromkeys(dims, 0.0))
@@ -237,6 +238,12 @@ class OnePass:
             scaled = [one.mul_(scale) for one, scale in zip(distances, scales, strict=True)]
             nearest[d] = torch.stack(scaled).amin(dim=0)
         return nearest, times
+
+    def _chosen(self, images: int) -> list[int]:
+        """The same as a run of its own would learn from, in all directions."""
+        turns = range(self.rotations)
+        numbers = evenly_spaced(self.train.images // len(turns), images)
+        return [i * len(turns) + turn for i in numbers for turn in turns]
 
     def _positions(
         self,
@@ -293,7 +300,7 @@ class OnePass:
         rows = rows.to(train.device)
         start = clock(train.device)
         if density.fit_images:
-            chosen = evenly_spaced(train.images, density.fit_images)
+            chosen = self._chosen(density.fit_images)
             patches = [train.embedding(projection, [i], whole)[0, :, rows] * factor for i in chosen]
             density.learn(torch.cat(patches))
         state = density.empty(len(out[0]), train.device)

@@ -44,6 +44,7 @@ RUN = {
     ),
     "settings": (
         *("eps {eps}", "eps_unit {eps_unit}", "neighbourhood {neighbourhood}"),
+        "rotations {rotations}",
         *("image_score {image_score}", "seed {seed}"),
     ),
     "fit": ("{fit}",),

@@ -90,12 +90,13 @@ DATA = [
          ("data.cells=foo", "mono, poly, all")),
 ]  # fmt: skip
 
-UNKNOWN = ("unknown key foo", "eps, eps_unit, neighbourhood, sigma, image_score, dim")
+UNKNOWN = ("unknown key foo", "eps, eps_unit, neighbourhood, rotations, sigma, image_score, dim")
 CONFIG = [
     Case("dim > C, subset", "proj=subset dim=449", ("dim=449", "C=448", "proj=subset", "proj=jl")),
     Case("dim > C, orthogonal", "proj=orthogonal dim=449", ("dim=449", "C=448", "dim≤448")),
     Case("dim 0", "dim=0", ("dim=0", "at least 1")),
     Case("dim negative", "dim=-3", ("dim=-3", "at least 1")),
+    Case("no direction", "rotations=0", ("rotations=0", "from 1", "to 36")),
     Case("dim a word", "dim=abc", ("dim=abc", "Integer")),
     Case("dim a fraction", "dim=1.5", ("dim=1.5", "Integer")),
     Case("dim null", "dim=null", ("dim=null", "not Optional")),

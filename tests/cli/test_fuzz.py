@@ -80,7 +80,7 @@ def detector() -> Detector:
         means = torch.zeros(2, made.positions, 3)
         state = made.empty_state()
         moments = made.density.update(state.moments, x)
-        made.set_state(state.update(moments, means, len(x), known))
+        made.set_state(state.update(moments, means).holding(len(x), known))
     scores = torch.linspace(1, 2, 30)
     made.calibration = calibrate(Measured(scores, scores), 0.1)
     made.provenance = {

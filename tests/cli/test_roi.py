@@ -85,8 +85,9 @@ def test_a_polygon_is_the_same_and_a_test_takes_the_checkpoints(zygote, here):
         ("roi=[[1,2],[3,4]]", "three or more corners"),
         ("roi=[[0,0],[1,0],[1,1]]", "nothing of it is seen"),
         ("roi=3", "three or more corners"),
+        ("roi=roi.png rotations=4", "give one of the two"),
     ],
 )
 def test_wrong_regions_are_one_line(zygote, here, wrong, said):
-    result = zygote.run([*TINY, wrong, "hydra.run.dir=wrong"], here)
+    result = zygote.run([*TINY, *wrong.split(), "hydra.run.dir=wrong"], here)
     assert result.code == 1 and said in result.err and len(result.err.strip().splitlines()) == 1

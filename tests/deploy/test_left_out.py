@@ -11,7 +11,17 @@ from _helpers.paper import paper
 from hypothesis import given
 from hypothesis import strategies as st
 
-from padim_lit import JL, NPCA, Backbone, Both, Detector, Fisher, InputError, Mixture
+from padim_lit import (
+    JL,
+    NPCA,
+    Backbone,
+    Both,
+    Detector,
+    Fisher,
+    InputError,
+    Mixture,
+    PerPosition,
+)  # fmt: skip
 from padim_lit.deploy.calibration import choose
 from padim_lit.deploy.left_out import (
     FOLDS,
@@ -209,15 +219,24 @@ def test_without_the_memory_for_all_feature_maps_fewer_images_are_taken(detector
 
 
 @pytest.mark.parametrize(
-    ("kind", "formula", "error"),
-    [(Mixture, 100, 1e-4), (Mixture, 0, 0.05), (Both, 100, 1e-4), (Both, 0, 0.05)],
+    ("density", "formula", "error", "rotations"),
+    [
+        (Mixture(6, components=4), 100, 1e-4, 1),
+        (Mixture(6, components=4), 0, 0.05, 1),
+        (Both(6, components=4), 100, 1e-4, 1),
+        (Both(6, components=4), 0, 0.05, 1),
+        (Both(6, components=4), 0, 1e-4, 3),
+        (PerPosition(6), 0, 1e-4, 4),
+    ],
+    ids=lambda value: getattr(value, "name", None),
 )
-def test_an_image_of_a_mixture_is_left_out_by_a_fit_without_it(kind, formula, error, monkeypatch):
+def test_an_image_is_left_out_by_a_fit_without_it(density, formula, error, rotations, monkeypatch):
     monkeypatch.setattr("padim_lit.deploy.left_out.FORMULA", formula)
     backbone = Backbone("test_resnet", weights="random")
-    model = Detector(backbone, JL(backbone.embedding_dim, 6), (64, 64), kind(6, components=4))
+    projection = JL(backbone.embedding_dim, 6)
+    model = Detector(backbone, projection, (64, 64), deepcopy(density), rotations=rotations)
     images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    model.density.learn(model.embed(images).flatten(0, 1))
+    learn(model, lambda _: [{"image": images}])
     fit_on_images(model.eval(), images)
     found = measure(model, [{"image": images}])
     for i in range(8):
@@ -253,10 +272,11 @@ def test_of_many_images_only_gaussians_with_patches_of_the_one_are_factored_anew
         torch.testing.assert_close(found[i], expected, rtol=1e-4, atol=0)
 
 
-def test_folds_of_a_mixture_learn_their_own_centroids():
+@pytest.mark.parametrize("rotations", [1, 2])
+def test_folds_of_a_mixture_learn_their_own_centroids(rotations):
     backbone = Backbone("test_resnet", weights="random")
-    density = Mixture(6, components=4, fit_images=6)
-    model = Detector(backbone, JL(backbone.embedding_dim, 6), (64, 64), density).eval()
+    density, projection = Mixture(6, components=4, fit_images=6), JL(backbone.embedding_dim, 6)
+    model = Detector(backbone, projection, (64, 64), density, rotations=rotations).eval()
     images = torch.rand(10, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     found = cross_fit(model, [{"image": images}])
     for i in range(10):

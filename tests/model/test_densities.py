@@ -5,7 +5,7 @@ import torch
 from _helpers.ranks import all_ranks
 
 from padim_lit import JL, Backbone, Both, Detector, InputError, Mixture
-from padim_lit.checkpoint.state import load_detector, save_detector, slim_state
+from padim_lit.checkpoint.state import load_detector, save_detector, slim_state, spec_of
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.graph import Graph
 from padim_lit.model.gaussian import log_det
@@ -202,7 +202,7 @@ def test_a_checkpoint_keeps_it(fitted, tmp_path, slim):
     save_detector(fitted, tmp_path / "model.ckpt", slim_state(fitted) if slim else None)
     other, test = load_detector(tmp_path / "model.ckpt"), images(2, seed=5)
     assert torch.equal(other(test)[0], fitted(test)[0])
-    assert other.spec() == fitted.spec()
+    assert spec_of(other) == spec_of(fitted)
     if not slim:
         same(other.fit_state, fitted.fit_state)
 

@@ -19,7 +19,8 @@ def images(seed=0):
 
 
 def with_batch(state, x, digests):
-    return state.update(update(state.moments, x), SHARES * x.mean(dim=0), len(x), digests)
+    state = state.update(update(state.moments, x), SHARES * x.mean(dim=0))
+    return state.holding(len(x), digests)
 
 
 def fit(x, digests, size):

@@ -40,7 +40,7 @@ def ablation(request, data, backbone, tmp_path):
     made.close()
 
 
-def make(data, backbone, folder, grid, density=PerPosition, neighbourhood=1):
+def make(data, backbone, folder, grid, density=PerPosition, **how):
     with torch.inference_mode():
         return Ablation(
             backbone,
@@ -50,8 +50,8 @@ def make(data, backbone, folder, grid, density=PerPosition, neighbourhood=1):
             4.0,
             density,
             Ridge(0.01),
-            neighbourhood=neighbourhood,
             resamples=50,
+            **how,
         )
 
 
@@ -123,9 +123,12 @@ def test_what_all_positions_share_does_not_depend_on_the_bands(ablation, backbon
         torch.testing.assert_close(parts[d], whole[d], rtol=1e-4, atol=0)
 
 
-def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(data, backbone, tmp_path):
-    density = partial(Both, components=5)
-    made = make(data, backbone, tmp_path, 8, density)
+@pytest.mark.parametrize("rotations", [1, 3])
+def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(
+    data, backbone, tmp_path, rotations
+):
+    density = partial(Both, components=5, fit_images=6)
+    made = make(data, backbone, tmp_path, 8, density, rotations=rotations)
     with torch.inference_mode():
         run, steps = ProjectionRun("jl", 1, (4, 8)), []
         bands = [range(4), range(4, 8)]
@@ -136,7 +139,9 @@ def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(data, backb
     assert len(steps) == len(bands)
     for row in found.rows:
         assert row["state_bytes"] == scoring_bytes(64 + 5, row["dim"])
-        _, expected = separate_run(data, backbone, "jl", row["dim"], 1, 8, density)
+        _, expected = separate_run(
+            data, backbone, "jl", row["dim"], 1, 8, density, rotations=rotations
+        )
         ours = torch.from_numpy(found.scores[f"jl-{row['dim']}-1"])
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0)
 

@@ -60,6 +60,8 @@ from padim_lit.visualization.summary import MEANING, print_summary
 
 log = logging.getLogger(__name__)
 
+# Good images below which turning them is worth a word.
+FEW = 100
 # Of the variance within a Gaussian: below, ε changes nothing; above all of it, little else counts.
 LEAST_EPS = 1e-3
 
@@ -323,6 +325,12 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
         notes.append(
             f"Region of interest: {part:.1%} of what the model sees counts; the rest counts "
             "neither for scores nor for thresholds and metrics."
+        )
+    images = data.provenance["train_images"]
+    if not settings.ckpt and detector.rotations == 1 and images < FEW:
+        notes.append(
+            f"{images} good images are few. If parts may lie in any direction, rotations=8 lets "
+            "each count in eight, and more is found."
         )
     return notes
 

@@ -1,4 +1,4 @@
-"""A mixture, beside a Gaussian a position, through every mode that the latter goes through."""
+"""A mixture, beside a Gaussian a position, of images that are turned, through every mode."""
 
 import json
 
@@ -9,7 +9,13 @@ from _helpers.trees import build_tree
 
 from padim_lit.checkpoint.state import load_detector
 
-BOTH = ["density=both", "density.components=6", "neighbourhood=3", "image_score=topk"]
+BOTH = [
+    "density=both",
+    "density.components=6",
+    "neighbourhood=3",
+    "rotations=2",
+    "image_score=topk",
+]
 IMAGES = 12
 
 
@@ -17,7 +23,8 @@ IMAGES = 12
 def here(tmp_path_factory, zygote):
     here = tmp_path_factory.mktemp("both")
     build_tree(here / "data", train=IMAGES, test={"good": 3, "crack": 3})
-    run(zygote, here, *TINY, *BOTH)
+    done = run(zygote, here, *TINY, *BOTH)
+    assert "rotations 2" in done.out and "are few" not in done.out
     return here
 
 
@@ -34,7 +41,7 @@ def load(path):
 def test_a_run_says_what_it_was_and_sets_a_threshold(here):
     metrics = json.loads((here / "run/metrics.json").read_text())
     assert metrics["density"] == "both" and metrics["density/components"] == 6
-    assert metrics["neighbourhood"] == 3
+    assert (metrics["neighbourhood"], metrics["rotations"]) == (3, 2)
     known = load(here / "run/model.ckpt").calibration
     assert len(known["scores"]) == IMAGES and known["threshold"] > 0
 

@@ -1,0 +1,56 @@
+"""Good images in further directions: for parts that may lie any way, of which there are few."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from padim_lit.errors import InputError
+
+#: Directions at most: one every ten degrees.
+MOST = 36
+
+
+def require_rotations(rotations: int) -> None:
+    """Raise InputError unless there are so many directions.
+
+    >>> require_rotations(8)
+    """
+    if not 1 <= rotations <= MOST:
+        raise InputError(
+            f"rotations={rotations}: must be from 1 (as the images are) to {MOST}, as in 8 for "
+            "every 45 degrees"
+        )
+
+
+def turned(images: Tensor, rotations: int) -> Iterator[Tensor]:
+    """Images (B,3,h,w) turned by 0, 1, …, V−1 of V parts of a full turn, each (B,3,h,w).
+
+    Quarter turns of a square move pixels and change none. Other turns interpolate between pixels,
+    and mirror the image where a corner would show what lies beyond its border.
+
+    Args:
+        images: what is turned about its centre.
+        rotations: V.
+
+    >>> image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    >>> [one.flatten().tolist() for one in turned(image, 2)]
+    [[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]]
+    """
+    height, width = images.shape[-2:]
+    for part in range(rotations):
+        quarters, between = divmod(4 * part, rotations)
+        if not between and (height == width or quarters % 2 == 0):
+            yield images.rot90(quarters, (-2, -1))
+            continue
+        angle = 2 * math.pi * part / rotations
+        cos, sin, aspect = math.cos(angle), math.sin(angle), height / width
+        # In units of half a side, which differ where the image is no square.
+        turn = torch.tensor([[cos, -sin * aspect, 0.0], [sin / aspect, cos, 0.0]])
+        grid = F.affine_grid(
+            turn.expand(len(images), 2, 3).to(images), list(images.shape), align_corners=False
+        )
+        found = F.grid_sample(images, grid, "bicubic", "reflection", align_corners=False)
+        yield found.clamp(0, 1)
