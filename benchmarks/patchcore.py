@@ -5,9 +5,10 @@
 
 ENV is a virtual environment with `pip install anomalib==2.7.0`. KEY=VALUEs are those of ``run.py``
 and say what ours is; PatchCore takes their data, images' size and backbone, whose block outputs of
-`--layers` it reads. Each contestant runs in a process of its own (`contest`), on one core, and its
-raw scores and maps are judged here. Rows that the file has already stay where this call does not
-measure them anew: without --anomalib it measures ours alone, and no coreset is chosen again.
+`--layers` it reads, and with ``rotations=8`` their images in all eight directions. Each contestant
+runs in a process of its own (`contest`), on one core, and its raw scores and maps are judged here.
+Rows that the file has already stay where this call does not measure them anew: without --anomalib
+it measures ours alone, and no coreset is chosen again.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from padim_lit.cli.settings import Settings
 from padim_lit.data import AnomalyData
 from padim_lit.metrics import METRICS, ImageMetrics, PixelMetrics
 from padim_lit.model.learned import evenly_spaced
+from padim_lit.model.rotations import turned
 from padim_lit.system.memory import keep_freed_memory, readable
 
 ROOT = Path(__file__).parents[1]
@@ -68,11 +70,14 @@ def main() -> None:
             ours = [sys.executable, "-m", "benchmarks", "patchcore", *words, "--folder", scratch,
                     "--device", arguments.device]  # fmt: skip
             said = [word for word in words if not word.startswith(("data", "backbone.weights"))]
-            table.add(measure(ours, folder, data, who=" ".join(["padim_lit", *said])))
+            table.add(measure(ours, folder, data, images, who=" ".join(["padim_lit", *said])))
+            if (rotations := settings.rotations) > 1:  # ours has turned them itself
+                turn_images(folder, rotations)
             for coreset in arguments.coresets if arguments.anomalib else ():
                 write_backbone(folder, settings, arguments.layers, coreset, arguments.device)
                 theirs = [str(arguments.anomalib), "-m", "benchmarks.anomalib_patchcore", scratch]
-                table.add(measure(theirs, folder, data, who=f"PatchCore {100 * coreset:g} %"))
+                who = f"PatchCore {100 * coreset:g} %" + f" rotations={rotations}" * (rotations > 1)
+                table.add(measure(theirs, folder, data, images, who))
     table.show()
 
 
@@ -134,6 +139,15 @@ def write_images(folder: Path, data: AnomalyData, images: int) -> None:
         np.save(folder / f"{name}.npy", torch.stack(pixels).numpy())
 
 
+def turn_images(folder: Path, rotations: int) -> None:
+    """Each image of ``train.npy`` in all directions."""
+    pixels, found = np.load(folder / "train.npy"), []
+    for images in batches(pixels, FIT):
+        ways = torch.stack(list(turned(images, rotations)), dim=1).flatten(0, 1)
+        found.append((255 * ways).round().byte().permute(0, 2, 3, 1).numpy())
+    np.save(folder / "train.npy", np.concatenate(found))
+
+
 def write_backbone(
     folder: Path, settings: Settings, layers: list[int], coreset: float, device: str
 ) -> None:
@@ -146,7 +160,9 @@ def write_backbone(
     (folder / "about.json").write_text(json.dumps(about))
 
 
-def measure(command: list[str], folder: Path, data: AnomalyData, who: str) -> dict[str, Any]:
+def measure(
+    command: list[str], folder: Path, data: AnomalyData, images: int, who: str
+) -> dict[str, Any]:
     """A contestant's row: what it says of itself, and how its scores and maps are judged."""
     print(f"{who} ...", file=sys.stderr)
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -157,7 +173,6 @@ def measure(command: list[str], folder: Path, data: AnomalyData, who: str) -> di
     with np.load(folder / "found.npz") as found:
         scores, maps = (torch.from_numpy(found[name]) for name in ("scores", "maps"))
     row = json.loads((folder / "row.json").read_text())
-    images = len(np.load(folder / "train.npy", mmap_mode="r"))
     return {"who": who, "images": images, **judged(data, scores, maps), **row}
 
 

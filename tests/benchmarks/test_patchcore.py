@@ -47,6 +47,16 @@ def test_fewer_images_are_fitted_on_where_asked(words, tmp_path):
     assert torch.equal(next(contest.batches(pixels, 3)), expected)
 
 
+def test_they_get_images_in_all_directions_where_ours_turns_them(words, tmp_path):
+    settings = patchcore.settings_of(words)
+    patchcore.write_images(tmp_path, patchcore.make_data(settings, settings.size), images=3)
+    before = np.load(tmp_path / "train.npy")
+    patchcore.turn_images(tmp_path, rotations=4)
+    after = np.load(tmp_path / "train.npy").reshape(3, 4, 64, 64, 3)
+    for quarters in range(4):
+        assert np.array_equal(after[:, quarters], np.rot90(before, quarters, axes=(1, 2)))
+
+
 def test_their_extractor_takes_our_weights_and_gives_our_block_outputs(tmp_path):
     settings = patchcore.settings_of(["data=elpv", "backbone.weights=random"])
     patchcore.write_backbone(tmp_path, settings, layers=[2, 3], coreset=0.1, device="cpu")
