@@ -52,45 +52,58 @@ FORMULA = 100
 UNSEEN = 99
 
 
-def leave_one_out(distances: Tensor, count: int, shrinkage: float = 0.0) -> tuple[Tensor, Tensor]:
+def leave_one_out(products: Tensor, count: int, shrinkage: float = 0.0) -> tuple[Tensor, Tensor]:
     """Distances of training images under the Gaussians of the other N − 1 images.
 
-    With y = x − μ and d² = yᵀΣ⁻¹y, leaving x out moves the mean to x − μ' = y N/(N−1) and the
-    scatter to S' = S − N/(N−1) yyᵀ, so by Sherman and Morrison (1950), with m = N−1+ν
+    An image has V patches at a position, one in each direction; y_v = x_v − μ. Without them, with
+    n = NV, r = n − V, s = Σ y_v and m = n−1+ν, the mean moves to x_0 − μ' = y_0 + s/r, and the
+    scatter to S' = S − Σ y_v y_vᵀ − ssᵀ/r. With q and the rows of A those vectors, whitened, that
+    is A = (z_1; …; z_V; Σ z_v/√r), by Sherman, Morrison and Woodbury (1950)
 
-        d'² = (N/(N−1))² · (m−1)/m · d² / (1 − h),   h = N/(N−1) · d²/m.
+        d'² = (m−V)/m · (‖q‖² + (Aq)ᵀ (mI − AAᵀ)⁻¹ Aq),
 
-    This is exact for ε' = ε m/(m−1) and the same pooled covariance. With ε itself a distance is
-    between 1 and sqrt(m/(m−1)) times as large: 0.16 % at most for N = 320.
+    which takes nothing but the products z_vᵀz_w. For V = 1 it is (N/(N−1))² (m−1)/m · d²/(1 − h)
+    with h = N/(N−1) · d²/m.
 
-    A rounding error δ of d² becomes δ/(1 − h), large where N ≤ D and ε small: there h is nearly 1.
-    1 − h is kept above 10⁻⁴, where float32 features and factors move a distance by up to 1 %
-    (tests/deploy/test_left_out.py); what lies below comes out too small, and such an image is
-    marked unreliable.
+    This is exact for ε' = ε m/(m−V) and the same pooled covariance. With ε itself a distance is
+    between 1 and sqrt(m/(m−V)) times as large: 0.16 % at most for N = 320.
+
+    A rounding error δ of d² becomes δ/(1 − h), large where N ≤ D and ε small: there h, the largest
+    eigenvalue of AAᵀ/m, is nearly 1. 1 − h is kept above 10⁻⁴, where float32 features and factors
+    move a distance by up to 1 % (tests/deploy/test_left_out.py); what lies below comes out too
+    small, and such an image is marked unreliable.
 
     Args:
-        distances: (B,P) of images that are in the moments, not squared.
+        products: (B,P,V,V) y_vᵀΣ⁻¹y_w of images that are in the moments; the first is scored.
         count: N, at least 3.
         shrinkage: ν, see `padim_lit.model.ridge.Ridge`.
 
     Returns:
-        (B,P) in `distances`' dtype, and (B,) bool: all of an image's distances are reliable.
+        (B,P) distances, not squared, in `products`' dtype, and (B,) bool: all of an image's are
+        reliable.
 
     Raises:
         InputError: fewer than 3 images.
 
-    >>> distances, reliable = leave_one_out(torch.tensor([[2.0, 3.0]]), count=100)
+    >>> squares = torch.tensor([[2.0, 3.0]]).square()
+    >>> distances, reliable = leave_one_out(squares[..., None, None], count=100)
     >>> [round(d, 3) for d in distances[0].tolist()], reliable.item()
     ([2.052, 3.164], True)
     """
     if count < 3:
         raise InputError(f"{count} training images: to leave one out takes at least 3")
-    square, moved = distances.double().square(), count / (count - 1)
-    freedom = count - 1 + shrinkage
-    left = 1 - square * (moved / freedom)
-    reliable = (left >= SMALLEST).all(dim=1)
-    factor = moved**2 * (freedom - 1) / freedom
-    return (square * factor / left.clamp(min=SMALLEST)).sqrt().to(distances.dtype), reliable
+    z, ways = products.double(), products.shape[-1]
+    rest, freedom = (count - 1) * ways, count * ways - 1 + shrinkage
+    one = torch.eye(ways, dtype=z.dtype, device=z.device)
+    rows = torch.cat([one, torch.full_like(one[:1], rest**-0.5)])  # A is rows · (z_1; …; z_V)
+    query = one[0] + 1 / rest
+    moved = rows @ (z @ query).unsqueeze(-1)
+    values, vectors = torch.linalg.eigh(rows @ z @ rows.T / freedom)
+    left = 1 - values
+    reliable = (left >= SMALLEST).flatten(1).all(dim=1)
+    along = (vectors.mT @ moved).squeeze(-1).square() / left.clamp(min=SMALLEST)
+    squares = (z @ query) @ query + along.sum(dim=-1) / freedom
+    return (squares * ((freedom - ways) / freedom)).sqrt().to(products.dtype), reliable
 
 
 @dataclass(frozen=True)
@@ -173,17 +186,18 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
     """
     density, moments, x = detector.density, detector.require_state().moments, held[:, 0]
     reliable = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    # The formula leaves out one patch of a position, and images pull the pooled covariance.
-    anew = detector.rotations > 1 or (detector.count < FORMULA and bool(density.shrinkage))
-    whitening, found = None if anew else detector.require_fitted(), []
+    few = detector.count < FORMULA and bool(density.shrinkage)
+    whitening, found = None if few else detector.require_fitted(), []
     with torch.autocast(x.device.type, enabled=False):
         if whitening is None:
             return _subtracted(detector, density, moments, detector.ridge, held), reliable
         parts = density.parts(detector.positions)
         for (part, some), scale in zip(parts, density.scales_in(whitening), strict=True):
             if part.per_position:
-                inside, _ = part.nearest(x, detector.mean[some], whitening.at(some))
-                distances, reliable = leave_one_out(inside / scale, detector.count, part.shrinkage)
+                y = (held - detector.mean[some].float()).movedim(2, 0)  # (P,B,V,D)
+                z = whitening.at(some).times(y.flatten(1, 2)).view(y.shape) / scale
+                products = (z @ z.mT).transpose(0, 1)
+                distances, reliable = leave_one_out(products, detector.count, part.shrinkage)
                 distances *= scale
             else:
                 those = moments.at(some)
