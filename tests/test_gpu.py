@@ -37,14 +37,15 @@ def images(n, seed=0):
     return torch.rand(n, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
 
 
-def fitted(kind, device, learnt_from=None, projection=JL):
+def fitted(kind, device, learnt_from=None, projection=JL, rotations=1):
     """A detector fitted on `device`, with what another one has learnt before its fit."""
     backbone, options = Backbone("test_resnet", weights="random"), {}
     if kind is not PerPosition:
         options["components"] = K
     made = Detector(
-        backbone, projection(backbone.embedding_dim, D), (64, 64), kind(D, **options)
-    ).to(device)
+        backbone, projection(backbone.embedding_dim, D), (64, 64), kind(D, **options),
+        rotations=rotations,
+    ).to(device)  # fmt: skip
     if learnt_from is not None:
         made.density.adopt(learnt_from.density)
         made.projection.adopt(learnt_from.projection.matrix)
@@ -54,11 +55,16 @@ def fitted(kind, device, learnt_from=None, projection=JL):
     return made.eval()
 
 
-@pytest.fixture(scope="module", params=[PerPosition, Mixture, Both])
+@pytest.fixture(
+    scope="module",
+    params=[(PerPosition, 1), (Mixture, 1), (Both, 1), (Both, 3)],
+    ids=lambda param: f"{param[0].name}-{param[1]}",
+)
 def pair(request):
     """The same fit on the CPU and on the GPU."""
-    on_cpu = fitted(request.param, "cpu")
-    return on_cpu, fitted(request.param, "cuda", on_cpu)
+    kind, rotations = request.param
+    on_cpu = fitted(kind, "cpu", rotations=rotations)
+    return on_cpu, fitted(kind, "cuda", on_cpu, rotations=rotations)
 
 
 def test_scores_and_maps_are_the_cpus(pair):
