@@ -51,7 +51,6 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
         "HF_ENDPOINT": "http://127.0.0.1:9",  # the discard port: nothing answers
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
         **extra,
     }
 
