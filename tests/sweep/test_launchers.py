@@ -165,28 +165,18 @@ class TestSlurm:
 
 
 @JOBLIB
-def test_ctrl_c_ends_the_worker_processes_too(tree, tmp_path):
+def test_ctrl_c_ends_the_worker_processes_too(zygote, tree, tmp_path):
     shutil.copytree(tree, tmp_path / "data")
     (tmp_path / "data" / "endless").touch()
     args = [*SWEEP, *DEADLY, "data.root=data", "seed=0,1,2", "hydra/launcher=processes"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *args],
-        cwd=tmp_path, env=environment(tmp_path, PYTHONPATH=str(ROOT / "tests")),
-        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    try:
+    with zygote.start(args, tmp_path, {"PYTHONPATH": str(ROOT / "tests")}) as process:
         end = time.monotonic() + 90
         while not list(tmp_path.glob("multirun/*/1/run.log")):
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    assert process.returncode == 130
+        code, _, err, _ = process.wait(30)
+    assert code == 130
     assert "the same command again" in err and "error:" not in err
     assert not list(tmp_path.glob("multirun/*/*/failed.json"))
     with pytest.raises(ProcessLookupError):  # soon nobody is left of the group
