@@ -169,11 +169,17 @@ class Running:
 def _serve() -> None:
     """The zygote's side: one JSON order a line in, one exit status or process a line out."""
     sys.path[0] = str(ROOT)  # as for a script that lies there
-    from padim_lit.cli import main  # noqa: F401 - for its imports
+    from hydra import compose, initialize_config_dir
+
+    from padim_lit.cli import config, main  # noqa: F401 - for its imports
     from padim_lit.cli.modes import MODES
 
     for mode in MODES.values():
         mode.settings_class()
+    # Hydra looks for its plugins, and its parser is slow at what it sees for the first time.
+    config.register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(config.CONF)):
+        compose("config", TINY)
     gc.freeze()  # a collection in a child would copy every page that it looks at
     print("0", flush=True)
     for line in sys.stdin:
