@@ -74,13 +74,18 @@ def run_plain(args: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Result:
 
 
 class Zygote:
-    """One process that has imported everything and forks a child for each command."""
+    """One process that has imported everything and forks a child for each command.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    Commands are ``PYTHON SCRIPT ARGS``, by default those of run.py.
+    """
+
+    def __init__(
+        self, folder: Path, script: Path = ROOT / "run.py", python: str | Path = sys.executable
+    ):
+        self.folder, self.script = folder, script
         self._numbers = itertools.count()
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).resolve())],
+            [str(python), str(Path(__file__).resolve()), str(script)],
             cwd=folder, env=environment(folder), text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
@@ -99,12 +104,12 @@ class Zygote:
         args: Sequence[str],
         cwd: Path,
         env: Mapping[str, str] | None = None,
-        script: Path = ROOT / "run.py",
+        script: Path | None = None,
     ) -> "Running":
         """The same without waiting for its end; `script` may be another one."""
         name = self.folder / str(next(self._numbers))
         files = [str(name.with_suffix(suffix)) for suffix in (".out", ".err")]
-        argv = [str(script), *args]
+        argv = [str(script or self.script), *args]
         order = {"argv": argv, "cwd": str(cwd), "env": dict(env or {}), "files": files}
         return Running(self, " ".join(argv), files, self.ask(order, TIMEOUT))
 
@@ -168,7 +173,7 @@ class Running:
 
 def _serve() -> None:
     """The zygote's side: one JSON order a line in, one exit status or process a line out."""
-    sys.path[0] = str(ROOT)  # as for a script that lies there
+    sys.path[0] = str(Path(sys.argv[1]).parent)  # as for the script itself
     from hydra import compose, initialize_config_dir
 
     from padim_lit.cli import config, main  # noqa: F401 - for its imports

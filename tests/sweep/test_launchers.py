@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import textwrap
 import time
@@ -259,7 +258,7 @@ for i in range(int(re.search(r"--array=0-(\\d+)", script)[1]) + 1):
 
 @SLURM
 @pytest.mark.slow
-def test_slurm_gets_an_array_of_jobs_with_a_gpu_each(tree, tmp_path):
+def test_slurm_gets_an_array_of_jobs_with_a_gpu_each(zygote, tree, tmp_path):
     shutil.copytree(tree, tmp_path / "data")
     commands = {
         "sbatch": f"#!{sys.executable}\n{SBATCH}",
@@ -271,7 +270,8 @@ def test_slurm_gets_an_array_of_jobs_with_a_gpu_each(tree, tmp_path):
         (tmp_path / name).chmod(0o755)
     args = [*SWEEP, "data=folder", "data.root=data", "proj=subset", "dim=8,449"]
     preset = ["hydra/launcher=slurm", "hydra.launcher.partition=p1"]
-    result = launch([*args, *preset], tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    result = zygote.run([*args, *preset], tmp_path, path)
     assert result.code == 1, result.err
     assert result.err.splitlines()[-1].startswith("error: 1 of 2 jobs failed")
     asked = (tmp_path / "sbatch.txt").read_text()
@@ -315,13 +315,11 @@ print(a, b, c, d, sep=",")
 """
 
 
-def test_a_process_keeps_one_gpu_of_its_own_until_it_ends(tmp_path):
-    found = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CLAIMS],
-        cwd=tmp_path, env=environment(tmp_path, PYTHONPATH=str(ROOT)),
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert found.stdout.strip() == "0,1,all held,0", found.stderr
+def test_a_process_keeps_one_gpu_of_its_own_until_it_ends(zygote, tmp_path):
+    (tmp_path / "claims.py").write_text(CLAIMS)
+    with zygote.start([], tmp_path, script=tmp_path / "claims.py") as claims:
+        found = claims.wait()
+    assert found.out.strip() == "0,1,all held,0", found.err
 
 
 def test_gpus_have_one_name_for_all_processes():
