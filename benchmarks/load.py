@@ -103,6 +103,8 @@ def _watch(folder: Path, ckpt: Path, links: Path, total: int) -> list[dict[str, 
                 }
             )
             last = now
+    if file is not None:
+        file.close()
     if process.wait():
         sys.exit(f"error: mode=predict ended with status {process.returncode}")
     return rows

@@ -1,6 +1,5 @@
 """PaDiM as a library: a plain Trainer, checkpoints, and the numbers against a naive float64 fit."""
 
-import os
 import re
 import subprocess
 import sys
@@ -283,7 +282,7 @@ def test_a_state_that_does_not_fit_is_refused_before_the_first_image(tmp_path, m
         trainer(tmp_path).fit(make(dim=400), batches(4))
 
 
-def test_the_docs_library_example_runs(tmp_path):
+def test_the_docs_library_example_runs(zygote, tmp_path):
     page = (ROOT / "docs" / "library.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     (code,) = [block for block in blocks if "trainer.fit(" in block]
@@ -294,20 +293,13 @@ def test_the_docs_library_example_runs(tmp_path):
             folder = tmp_path / "my_parts" / kind
             folder.mkdir(parents=True, exist_ok=True)
             to_pil_image(sample["image"]).save(folder / sample["path"])
-    out = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=280,
-    )
-    assert out.returncode == 0, out.stderr
-    assert "test/image_auroc" in out.stdout
+    (tmp_path / "example.py").write_text(code)
+    with zygote.start([], tmp_path, script=tmp_path / "example.py") as example:
+        out = example.wait()
+    assert out.code == 0, out.err
+    assert "test/image_auroc" in out.out
     # Nothing is trained; Lightning's summary must not say that a frozen backbone were.
-    trained = re.search(
-        r"^(\S+) +Trainable params|Trainable params: (\S+)", out.stdout + out.stderr
-    )
+    trained = re.search(r"^(\S+) +Trainable params|Trainable params: (\S+)", out.out + out.err)
     assert trained is None or set(trained.groups()) <= {"0", None}
     found = padim_lit.load(tmp_path / "model.ckpt")(next(folder.glob("*.png")))
     assert found.is_anomalous is not None and found.p_value is not None

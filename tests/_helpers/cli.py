@@ -7,6 +7,7 @@ because OpenMP's threads do not survive a fork.
 
 import atexit
 import gc
+import itertools
 import json
 import os
 import runpy
@@ -51,7 +52,6 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
         "HF_ENDPOINT": "http://127.0.0.1:9",  # the discard port: nothing answers
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
         **extra,
     }
 
@@ -74,12 +74,18 @@ def run_plain(args: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Result:
 
 
 class Zygote:
-    """One process that has imported everything and forks a child for each command."""
+    """One process that has imported everything and forks a child for each command.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    Commands are ``PYTHON SCRIPT ARGS``, by default those of run.py.
+    """
+
+    def __init__(
+        self, folder: Path, script: Path = ROOT / "run.py", python: str | Path = sys.executable
+    ):
+        self.folder, self.script = folder, script
+        self._numbers = itertools.count()
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).resolve())],
+            [str(python), str(Path(__file__).resolve()), str(script)],
             cwd=folder, env=environment(folder), text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
@@ -90,17 +96,27 @@ class Zygote:
 
         A fit's pictures are blank unless `env` has ``PICTURES``.
         """
-        files = [str(self.folder / name) for name in ("stdout", "stderr")]
-        order = {"args": list(args), "cwd": str(cwd), "env": dict(env or {}), "files": files}
-        start = time.monotonic()
+        with self.start(args, cwd, env) as command:
+            return command.wait()
+
+    def start(
+        self,
+        args: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        script: Path | None = None,
+    ) -> "Running":
+        """The same without waiting for its end; `script` may be another one."""
+        name = self.folder / str(next(self._numbers))
+        files = [str(name.with_suffix(suffix)) for suffix in (".out", ".err")]
+        argv = [str(script or self.script), *args]
+        order = {"argv": argv, "cwd": str(cwd), "env": dict(env or {}), "files": files}
+        return Running(self, " ".join(argv), files, self.ask(order, TIMEOUT))
+
+    def ask(self, order: dict, timeout: float) -> int | None:
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
-        code = self._answer(TIMEOUT + 10)
-        seconds = time.monotonic() - start
-        out, err = (Path(file).read_text(errors="replace") for file in files)
-        if code is None:
-            raise TimeoutError(f"run.py {' '.join(args)}: no end after {TIMEOUT} s\n{out}\n{err}")
-        return Result(code, out, err, seconds)
+        return self._answer(timeout)
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -121,35 +137,78 @@ class Zygote:
         return json.loads(line)
 
 
+class Running:
+    """A command that a zygote has started; `pid` is its process group too."""
+
+    def __init__(self, zygote: Zygote, words: str, files: list[str], pid: int):
+        self.pid, self.start = pid, time.monotonic()
+        self._zygote, self._words, self._files = zygote, words, [Path(file) for file in files]
+        self._code: int | None = None
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """No process of the group goes on, and no file stays."""
+        if self.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)  # further ranks and loaders too
+            self.poll(TIMEOUT)
+        for file in self._files:
+            file.unlink(missing_ok=True)
+
+    def poll(self, seconds: float = 0.0) -> int | None:
+        """The exit status, or None where it has not ended within `seconds`."""
+        if self._code is None:
+            order = {"wait": self.pid, "seconds": seconds}
+            self._code = self._zygote.ask(order, seconds + 10)
+        return self._code
+
+    def wait(self, seconds: float = TIMEOUT) -> Result:
+        code = self.poll(seconds)
+        out, err = (file.read_text(errors="replace") for file in self._files)
+        if code is None:
+            raise TimeoutError(f"{self._words}: no end after {seconds} s\n{out}\n{err}")
+        return Result(code, out, err, time.monotonic() - self.start)
+
+
 def _serve() -> None:
-    """The zygote's side: one JSON order a line in, one exit status a line out."""
-    sys.path[0] = str(ROOT)  # as for a script that lies there
-    from padim_lit.cli import main  # noqa: F401 - for its imports
+    """The zygote's side: one JSON order a line in, one exit status or process a line out."""
+    sys.path[0] = str(Path(sys.argv[1]).parent)  # as for the script itself
+    from hydra import compose, initialize_config_dir
+
+    from padim_lit.cli import config, main  # noqa: F401 - for its imports
     from padim_lit.cli.modes import MODES
 
     for mode in MODES.values():
         mode.settings_class()
+    # Hydra looks for its plugins, and its parser is slow at what it sees for the first time.
+    config.register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(config.CONF)):
+        compose("config", TINY)
     gc.freeze()  # a collection in a child would copy every page that it looks at
     print("0", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
-        child = os.fork()
-        if child == 0:
+        if "wait" in order:
+            print(json.dumps(_exit_status(order["wait"], order["seconds"])), flush=True)
+        elif os.fork() == 0:
             _become_run(order)
-        print(json.dumps(_exit_status(child)), flush=True)
 
 
 def _become_run(order: dict) -> NoReturn:
     # Those of the zygote's imports would remove what the next child needs (a temporary folder).
     atexit._clear()
-    os.setsid()  # so that a timeout can end its loader processes too
+    os.setsid()  # so that its loader processes can be ended too
+    print(os.getpid(), flush=True)
+    # A test in a shell's background would hand down that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(order["cwd"])
     os.environ.update(order["env"])
     sys.path[1:1] = [p for p in order["env"].get("PYTHONPATH", "").split(os.pathsep) if p]
     files = [os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in order["files"]]
     for source, target in zip((os.open(os.devnull, os.O_RDONLY), *files), (0, 1, 2), strict=True):
         os.dup2(source, target)
-    sys.argv = [str(ROOT / "run.py"), *order["args"]]
+    sys.argv = order["argv"]
     code = 0
     try:
         if "PICTURES" not in order["env"]:
@@ -182,17 +241,16 @@ def _blank_pictures() -> None:
     heatmaps.draw_one = heatmaps.draw_all = lambda *_: Figure((1, 1), dpi=10)
 
 
-def _exit_status(child: int) -> int | None:
-    """The child's status, or None where it had to be killed."""
-    end = time.monotonic() + TIMEOUT
-    while time.monotonic() < end:
+def _exit_status(child: int, seconds: float) -> int | None:
+    """The child's status, or None where it has not ended in time."""
+    end = time.monotonic() + seconds
+    while True:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= end:
+            return None
         time.sleep(0.01)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
 
 
 if __name__ == "__main__":

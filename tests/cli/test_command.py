@@ -1,16 +1,16 @@
 """The command padim-lit: a wheel, installed where no checkout is, fits and predicts."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _helpers.cli import ROOT, TINY, environment
+from _helpers.cli import ROOT, TINY, Result, Zygote, environment
 from _helpers.trees import build_tree
 
 pytestmark = pytest.mark.slow
@@ -62,6 +62,14 @@ def command(wheel, tmp_path_factory) -> Path:
     return scripts / "padim-lit"
 
 
+@pytest.fixture(scope="module")
+def installed(command, tmp_path_factory) -> Iterator[Zygote]:
+    """Forks of the command in its own venv."""
+    running = Zygote(tmp_path_factory.mktemp("installed"), command, command.parent / "python")
+    yield running
+    running.close()
+
+
 def test_the_wheel_holds_every_file_of_the_package_and_of_conf(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     package = [p for p in (ROOT / "padim_lit").rglob("*") if p.is_file()]
@@ -70,17 +78,22 @@ def test_the_wheel_holds_every_file_of_the_package_and_of_conf(wheel):
     assert files <= names
 
 
-def test_it_fits_and_predicts_without_a_checkout(command, tmp_path):
+def done(result: Result) -> str:
+    assert result.code == 0, result.err
+    return result.out
+
+
+def test_it_fits_and_predicts_without_a_checkout(command, installed, tmp_path):
     build_tree(tmp_path / "data", train=5, test={"good": 2, "crack": 2})
     call(command, *TINY, cwd=tmp_path)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["fit/images"] == 5
-    call(command, "mode=predict", "ckpt=run/model.ckpt", "images=data/test", "trainer=cpu",
-         "hydra.run.dir=told", cwd=tmp_path)  # fmt: skip
+    predict = ["mode=predict", "ckpt=run/model.ckpt", "images=data/test", "trainer=cpu"]
+    done(installed.run([*predict, "hydra.run.dir=told"], tmp_path))
     assert json.loads((tmp_path / "told" / "predict.json").read_text())["images"] == 4
 
 
-def test_help_and_a_folder_of_ones_own(command, tmp_path):
-    assert "Keys of mode=export" in call(command, "--help", cwd=tmp_path)
+def test_help_and_a_folder_of_ones_own(installed, tmp_path):
+    assert "Keys of mode=export" in done(installed.run(["--help"], tmp_path))
     (tmp_path / "mine" / "proj").mkdir(parents=True)
     (tmp_path / "mine" / "proj" / "mine.yaml").write_text(
         "defaults:\n  - /class/my_proj.Mine@_here_\n"
@@ -89,5 +102,5 @@ def test_help_and_a_folder_of_ones_own(command, tmp_path):
         "import padim_lit\nclass Mine(padim_lit.JL):\n    name = 'mine'\n"
     )
     words = ["--config-dir", "mine", "own=[my_proj]", "proj=mine", "--cfg", "job"]
-    out = call(command, *words, cwd=tmp_path, PYTHONPATH=os.fspath(tmp_path))
+    out = done(installed.run(words, tmp_path, {"PYTHONPATH": str(tmp_path)}))
     assert "_target_: my_proj.Mine" in out

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from _helpers.cli import TINY, environment, run_plain
+from _helpers.cli import TINY
 from _helpers.trees import build_tree
 
 DEVICES = ("one", "two")
@@ -27,7 +27,7 @@ def folders(tmp_path_factory, zygote) -> dict[str, Path]:
     assert one.code == 0, one.err
     # Lightning starts the second rank by repeating the command line.
     ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "hydra.run.dir=two"]
-    two = run_plain([*args, *ddp], here, environment(here))
+    two = zygote.run([*args, *ddp], here)
     assert two.code == 0, two.err
     assert two.out.count("Test metrics") == 1, "one rank reports"
     return {name: here / name for name in DEVICES}

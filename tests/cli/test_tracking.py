@@ -147,7 +147,6 @@ def two_runs(tmp_path_factory):
         "HOME": str(base / "home"),
         "TMPDIR": str(base / "tmp"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
         "WANDB_BASE_URL": network.url,
         "HTTP_PROXY": network.url,

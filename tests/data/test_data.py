@@ -415,7 +415,8 @@ def test_elpv_plants_on_each_held_out_healthy_cell_once_and_on_no_training_cell(
 
 
 def test_elpv_split_follows_its_seed(elpv):
-    same, other = (ELPV(planted=False, split_seed=s, num_workers=0) for s in (0, 1))
+    how = {"planted": False, "num_workers": 0, "full_check": 0}
+    same, other = (ELPV(split_seed=s, **how) for s in (0, 1))
     assert same.train_items == elpv.train_items != other.train_items
     assert len(other.train_items) == 352
     assert not any(i.count_pixel for i in same.test_items)

@@ -3,8 +3,6 @@
 import hashlib
 import io
 import json
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -13,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from _helpers.cli import ROOT, Zygote, environment
+from _helpers.cli import Zygote
 from _helpers.server import command, packed
 from _helpers.trees import build_tree
 
@@ -77,23 +75,24 @@ def test_a_transfer_that_broke_leaves_nothing_and_works_the_next_time(server, tm
     assert fetch(server.url(), tmp_path / "d").read_bytes() == server.content
 
 
-def test_what_a_killed_process_left_is_removed_and_no_file_has_the_final_name(server, tmp_path):
+def test_what_a_killed_process_left_is_removed_and_no_file_has_the_final_name(
+    zygote, server, tmp_path
+):
     server.content = bytes(range(256)) * 20_000
     server.cut, server.stalls = 3_000_000, True
+    script, folder = tmp_path / "fetch.py", tmp_path / "d"
     code = "import sys; from pathlib import Path; from padim_lit.data.download import fetch; "
-    code += "fetch(sys.argv[1], Path(sys.argv[2]))"
-    command = [sys.executable, "-c", code, server.url(), str(tmp_path)]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(tmp_path))
-    end = time.monotonic() + 120
-    while not any(p.stat().st_size for p in tmp_path.iterdir()) and time.monotonic() < end:
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    (left,) = tmp_path.iterdir()
+    script.write_text(code + "fetch(sys.argv[1], Path(sys.argv[2]))")
+    folder.mkdir()
+    with zygote.start([server.url(), str(folder)], tmp_path, script=script):
+        end = time.monotonic() + 120
+        while not any(p.stat().st_size for p in folder.iterdir()) and time.monotonic() < end:
+            time.sleep(0.05)
+    (left,) = folder.iterdir()  # by what was killed
     assert not left.name.endswith("tiny.tar.xz")
     server.cut, server.stalls = None, False
-    found = fetch(server.url(), tmp_path)
-    assert found.read_bytes() == server.content and names(tmp_path) == [found.name]
+    found = fetch(server.url(), folder)
+    assert found.read_bytes() == server.content and names(folder) == [found.name]
 
 
 def test_wrong_bytes_are_removed_and_their_checksum_said(server, tmp_path):

@@ -21,13 +21,19 @@ SCREW = 783  # among ImageNet's classes
 MODELS = "resnet18", "levit_128", "vit_tiny_patch16_224"
 
 
-def hub(code, endpoint, home, *args):
+def hub(code, endpoint, here):
     """Run `code` in a process of its own, because the hub's client reads its address on import."""
     clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    env = {**clean, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    env = {
+        **clean,
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(here / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+    }
     return subprocess.run(
-        [sys.executable, "-c", code, *args], env=env, capture_output=True, text=True, timeout=120
-    )
+        [sys.executable, "-c", code],
+        cwd=here, env=env, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("lite", PYPI_WEIGHTS)
@@ -158,7 +164,7 @@ def repository(tmp_path_factory):
 
 MAKE = """
 import sys, torch
-from padim_lit import JL, Backbone, Detector
+from padim_lit import JL, Backbone, Detector, InputError
 from padim_lit.checkpoint.state import load_detector, save_detector
 if len(sys.argv) == 1:
     known = Backbone("resnet18.tv_in1k")
@@ -170,31 +176,7 @@ else:
     backbone = load_detector("model.ckpt").backbone
 print(backbone.name, backbone.model, backbone.mean, backbone.source_sha256, backbone.source)
 """
-
-
-def test_a_model_of_the_hub_is_read_back_without_the_hub(repository, tmp_path, monkeypatch):
-    endpoint, folder = repository
-    monkeypatch.chdir(tmp_path)
-    made = hub(MAKE, endpoint, tmp_path / "home")
-    assert made.returncode == 0, made.stderr
-    own, timms = (
-        Backbone("resnet18", weights=str(folder / f"{name}.safetensors")).source_sha256
-        for name in ("model", "timm")
-    )
-    expected = [
-        f"pretrained, timm timm/resnet18.tv_in1k {timms}",
-        f"hf-hub:own/net resnet18 [0.1, 0.2, 0.3] {own} pretrained, timm own/net",
-    ]
-    assert made.stdout.splitlines() == expected
-    # From the cache, and from the checkpoint where there is no cache either.
-    again = hub(MAKE, "http://127.0.0.1:9", tmp_path / "home")
-    assert again.stdout == made.stdout, again.stderr
-    read = hub(MAKE, "http://127.0.0.1:9", tmp_path / "empty", "read")
-    assert read.stdout.splitlines() == expected[1:], read.stderr
-
-
 REFUSED = """
-from padim_lit import Backbone, InputError
 for name in ("nothing", "variant"):
     try:
         Backbone(f"hf-hub:own/{name}")
@@ -203,8 +185,37 @@ for name in ("nothing", "variant"):
 """
 
 
-def test_what_is_no_model_of_timm_on_the_hub_is_one_line(repository, tmp_path):
-    nothing, variant = hub(REFUSED, repository[0], tmp_path).stdout.splitlines()
+@pytest.fixture(scope="module")
+def made(repository, tmp_path_factory):
+    """A folder with model.ckpt and a cache in home/, and what was printed."""
+    here = tmp_path_factory.mktemp("made")
+    made = hub(MAKE + REFUSED, repository[0], here)
+    assert made.returncode == 0, made.stderr
+    return here, made.stdout.splitlines()
+
+
+def test_a_model_of_the_hub_is_read_back_without_the_hub(repository, made, zygote):
+    own, timms = (
+        Backbone("resnet18", weights=str(repository[1] / f"{name}.safetensors")).source_sha256
+        for name in ("model", "timm")
+    )
+    expected = [
+        f"pretrained, timm timm/resnet18.tv_in1k {timms}",
+        f"hf-hub:own/net resnet18 [0.1, 0.2, 0.3] {own} pretrained, timm own/net",
+    ]
+    here, printed = made
+    assert printed[:2] == expected
+    # From the cache, and from the checkpoint where there is no cache either.
+    again = hub(MAKE, "http://127.0.0.1:9", here)
+    assert again.stdout.splitlines() == expected, again.stderr
+    (here / "read.py").write_text(MAKE)
+    with zygote.start(["read"], here, script=here / "read.py") as reading:
+        read = reading.wait()
+    assert read.out.splitlines() == expected[1:], read.err
+
+
+def test_what_is_no_model_of_timm_on_the_hub_is_one_line(made):
+    nothing, variant = made[1][2:]
     assert "config.json of hf-hub:own/nothing cannot be had" in nothing
     assert "variant of resnet18 (its config.json sets output_stride)" in variant
 

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import textwrap
 import time
@@ -165,28 +164,18 @@ class TestSlurm:
 
 
 @JOBLIB
-def test_ctrl_c_ends_the_worker_processes_too(tree, tmp_path):
+def test_ctrl_c_ends_the_worker_processes_too(zygote, tree, tmp_path):
     shutil.copytree(tree, tmp_path / "data")
     (tmp_path / "data" / "endless").touch()
     args = [*SWEEP, *DEADLY, "data.root=data", "seed=0,1,2", "hydra/launcher=processes"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *args],
-        cwd=tmp_path, env=environment(tmp_path, PYTHONPATH=str(ROOT / "tests")),
-        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    try:
+    with zygote.start(args, tmp_path, {"PYTHONPATH": str(ROOT / "tests")}) as process:
         end = time.monotonic() + 90
         while not list(tmp_path.glob("multirun/*/1/run.log")):
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    assert process.returncode == 130
+        code, _, err, _ = process.wait(30)
+    assert code == 130
     assert "the same command again" in err and "error:" not in err
     assert not list(tmp_path.glob("multirun/*/*/failed.json"))
     with pytest.raises(ProcessLookupError):  # soon nobody is left of the group
@@ -269,7 +258,7 @@ for i in range(int(re.search(r"--array=0-(\\d+)", script)[1]) + 1):
 
 @SLURM
 @pytest.mark.slow
-def test_slurm_gets_an_array_of_jobs_with_a_gpu_each(tree, tmp_path):
+def test_slurm_gets_an_array_of_jobs_with_a_gpu_each(zygote, tree, tmp_path):
     shutil.copytree(tree, tmp_path / "data")
     commands = {
         "sbatch": f"#!{sys.executable}\n{SBATCH}",
@@ -281,7 +270,8 @@ def test_slurm_gets_an_array_of_jobs_with_a_gpu_each(tree, tmp_path):
         (tmp_path / name).chmod(0o755)
     args = [*SWEEP, "data=folder", "data.root=data", "proj=subset", "dim=8,449"]
     preset = ["hydra/launcher=slurm", "hydra.launcher.partition=p1"]
-    result = launch([*args, *preset], tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    result = zygote.run([*args, *preset], tmp_path, path)
     assert result.code == 1, result.err
     assert result.err.splitlines()[-1].startswith("error: 1 of 2 jobs failed")
     asked = (tmp_path / "sbatch.txt").read_text()
@@ -325,13 +315,11 @@ print(a, b, c, d, sep=",")
 """
 
 
-def test_a_process_keeps_one_gpu_of_its_own_until_it_ends(tmp_path):
-    found = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CLAIMS],
-        cwd=tmp_path, env=environment(tmp_path, PYTHONPATH=str(ROOT)),
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert found.stdout.strip() == "0,1,all held,0", found.stderr
+def test_a_process_keeps_one_gpu_of_its_own_until_it_ends(zygote, tmp_path):
+    (tmp_path / "claims.py").write_text(CLAIMS)
+    with zygote.start([], tmp_path, script=tmp_path / "claims.py") as claims:
+        found = claims.wait()
+    assert found.out.strip() == "0,1,all held,0", found.err
 
 
 def test_gpus_have_one_name_for_all_processes():

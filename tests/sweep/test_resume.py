@@ -5,14 +5,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from _helpers.cli import ROOT, TINY, TINY_SWEEP, environment, run_plain
+from _helpers.cli import TINY, TINY_SWEEP
 from _helpers.trees import build_tree
 from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from hypothesis import given
@@ -246,35 +245,24 @@ def test_ablations_are_skipped_too(zygote, here):
 # --- Killed ------------------------------------------------------------------------------------
 
 
-def end_in_job_1(args: list[str], here: Path, number: int) -> int:
+def end_in_job_1(zygote, args: list[str], here: Path, number: int) -> int:
     """Start a sweep, send the signal when its second job has begun; the exit status."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *args],
-        cwd=here, env=environment(here), start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        # A test that runs in a shell's background would hand down that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    try:
+    with zygote.start(args, here) as process:
         end = time.monotonic() + 60
         while not list(here.glob("multirun/*/1/run.log")):
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.02)
         os.killpg(process.pid, number)
-        return process.wait(30)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        return process.wait(30).code
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_where_it_was(here):
+def test_a_killed_sweep_goes_on_where_it_was(zygote, here):
     args = [*SWEEP, "seed=0,1,2,3"]
-    assert end_in_job_1(args, here, signal.SIGKILL) == -signal.SIGKILL
+    assert end_in_job_1(zygote, args, here, signal.SIGKILL) == -signal.SIGKILL
     before = ages(the_sweep(here))
     assert "0" in before and not {"2", "3"} & set(before)
-    result = run_plain(args, here, environment(here))
+    result = zygote.run(args, here)
     assert result.code == 0, result.err
     again = skipped(result.out)
     assert again in (["0"], ["0", "1"])  # two where the kill came just too late
@@ -285,7 +273,7 @@ def test_a_killed_sweep_goes_on_where_it_was(here):
 
 def test_ctrl_c_ends_the_sweep_and_the_same_command_goes_on(zygote, here):
     args = [*SWEEP, "seed=0,1,2,3"]
-    assert end_in_job_1(args, here, signal.SIGINT) == 130
+    assert end_in_job_1(zygote, args, here, signal.SIGINT) == 130
     sweep = the_sweep(here)
     assert not list(sweep.glob("*/failed.json")) and not {"2", "3"} & set(ages(sweep))
     result = zygote.run(args, here)

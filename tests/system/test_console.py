@@ -65,20 +65,25 @@ def test_a_pipe_that_nobody_reads_ends_nothing(tmp_path):
     assert b"Error" not in result.stderr
 
 
+# What PYTHONIOENCODING makes of a process, for one that has begun.
+ASCII = """
+import sys
+sys.stdout.reconfigure(encoding="ascii", errors="strict")
+sys.stderr.reconfigure(encoding="ascii", errors="backslashreplace")
+"""
+
+
 # The narrowest stands for all here: the short test above takes each.
 @pytest.mark.slow
-def test_a_fit_and_a_watch_in_any_encoding(tmp_path):
+def test_a_fit_and_a_watch_in_any_encoding(zygote, tmp_path):
     build_tree(tmp_path / "data", train=6, test={"good": 2, "crack": 3})
     save_image(tmp_path / "inbox" / "缺陷.png")
-    env = environment(tmp_path, PYTHONIOENCODING="ascii")
+    (tmp_path / "ascii.py").write_text(ASCII)
     watch = ["mode=predict", "ckpt=run/model.ckpt", "images=inbox", "watch=true", "watch_idle=1",
              "watch_settle=0.1", "trainer=cpu", "hydra.run.dir=watched"]  # fmt: skip
     for words in (TINY, watch):
-        result = subprocess.run(
-            [sys.executable, str(ROOT / "run.py"), *words],
-            cwd=tmp_path, env=env, capture_output=True, timeout=200,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        assert b"UnicodeEncodeError" not in result.stderr
+        result = zygote.run(words, tmp_path, {"BEFORE_RUN": str(tmp_path / "ascii.py")})
+        assert result.code == 0, result.err
+        assert "UnicodeEncodeError" not in result.err and result.out.isascii()
     assert (tmp_path / "run" / "metrics.json").exists()
     assert "缺陷.png" in (tmp_path / "watched" / "predictions.csv").read_text("utf-8")

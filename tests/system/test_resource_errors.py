@@ -83,9 +83,10 @@ sys.addaudithook(hook)
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory, zygote) -> Path:
-    """data/ and a fit of it in fitted/."""
+    """data/ and a fit of it in fitted/; few/ has an image of a kind."""
     here = tmp_path_factory.mktemp("faults")
     build_tree(here / "data", train=6, test={"good": 2, "crack": 3})
+    build_tree(here / "few", train=6, test={"good": 1, "crack": 1})
     fitted = zygote.run([*TINY, "hydra.run.dir=fitted", "calibration=6"], here)
     assert fitted.code == 0, fitted.err
     return here
@@ -232,10 +233,11 @@ def test_a_loader_that_is_killed_is_one_line(faulty, here):
 
 # --- Disk --------------------------------------------------------------------------------------
 
+# Of few images, because each picture is a file that a run of its own cannot write.
 WRITERS = {
-    "fit": TINY,
-    "test": [*TINY, "ckpt=fitted/model.ckpt"],
-    "predict": ["mode=predict", "ckpt=fitted/model.ckpt", "images=data/test/crack",
+    "fit": [*TINY, "data.root=few"],
+    "test": [*TINY, "data.root=few", "ckpt=fitted/model.ckpt"],
+    "predict": ["mode=predict", "ckpt=fitted/model.ckpt", "images=few/test/crack",
                 "trainer=cpu", "overlays=all", "hydra.run.dir=run"],
     "update": ["mode=update", "ckpt=fitted/model.ckpt", "images=data/test/crack",
                "trainer=cpu", "hydra.run.dir=run"],

@@ -103,14 +103,14 @@ def test_what_no_seed_changes_has_a_row_for_every_seed(here):
 
 
 def test_a_run_that_fails_does_not_take_the_others_with_it(here, zygote):
-    # resnet18 has 448 channels.
-    out = zygote.run([*ABLATION, "dims=[3,500]", "hydra.run.dir=failing"], here)
+    # resnet18 has 448 channels; few positions, because each has a large covariance.
+    out = zygote.run([*ABLATION, "dims=[3,449]", "grid=4", "hydra.run.dir=failing"], here)
     assert out.code == 1
     (line,) = out.err.strip().splitlines()[-1:]
     which = "subset with seed 0, subset with seed 1"
-    assert line.startswith(f"error: 2 of 4 runs failed; {which}: dim=500 exceeds")
+    assert line.startswith(f"error: 2 of 4 runs failed; {which}: dim=449 exceeds")
     found = rows(here / "failing" / "sweep.csv")
-    assert {(r["proj"], r["dim"]) for r in found} == {("jl", "3"), ("jl", "500")}
+    assert {(r["proj"], r["dim"]) for r in found} == {("jl", "3"), ("jl", "449")}
 
 
 def test_statistics_that_cannot_be_factored_end_one_run_alone(here, zygote):

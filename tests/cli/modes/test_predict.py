@@ -6,15 +6,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from _helpers.cli import ROOT, TIMEOUT, TINY, environment
+from _helpers.cli import TIMEOUT, TINY, Running
 from _helpers.trees import build_tree, save_image
 from PIL import Image
 
@@ -277,20 +275,10 @@ def test_half_written_files_are_waited_for(zygote, here, tmp_path):
     assert {line["size"] for line in found if "slow" in line["path"]} == {len(whole)}
 
 
-def start(here: Path, name: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *PREDICT, *watch(), f"hydra.run.dir={name}"],
-        cwd=here, env=environment(here), text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        # A shell's background job, as CI may be, hands on that SIGINT is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-
-
-def wait_for(file: Path, count: int, process: subprocess.Popen) -> None:
+def wait_for(file: Path, count: int, process: Running) -> None:
     end = time.monotonic() + TIMEOUT
     while not (file.exists() and file.read_bytes().count(b"\n") >= count):
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, process.wait()
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -299,20 +287,21 @@ def test_kill_and_ctrl_c_lose_nothing_and_score_nothing_twice(zygote, here):
     inbox, file = here / "inbox", here / "line" / "predictions.jsonl"
     for n in range(40):
         save_image(inbox / f"{n:03}.png", seed=n)
-    process = start(here, "line")
-    wait_for(file, 5, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    line = [*PREDICT, *watch(), "hydra.run.dir=line"]
+    with zygote.start(line, here) as process:
+        wait_for(file, 5, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait().code == -signal.SIGKILL
     before = file.read_bytes()
     assert before.count(b"\n") < 40
     with file.open("ab") as end:  # as if it had been killed in the middle of a line
         end.write(b'{"path": "inbox/039.p')
     save_image(inbox / "new.png", seed=99)
-    process = start(here, "line")
-    wait_for(file, 41, process)
-    os.killpg(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 0, out
+    with zygote.start(line, here) as process:
+        wait_for(file, 41, process)
+        os.killpg(process.pid, signal.SIGINT)
+        code, out, err, _ = process.wait()
+    assert code == 0, err
     assert "scored   41 images" in out and "stopped" in out
     assert file.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
     names = [Path(line["path"]).name for line in lines(here / "line")]
