@@ -173,7 +173,8 @@ def measure(
     with np.load(folder / "found.npz") as found:
         scores, maps = (torch.from_numpy(found[name]) for name in ("scores", "maps"))
     row = json.loads((folder / "row.json").read_text())
-    return {"who": who, "images": images, **judged(data, scores, maps), **row}
+    ratio = {"fit_ratio": 1e3 * row["fit_s"] / row["backbone_ms"] / images}  # turned or not
+    return {"who": who, "images": images, **judged(data, scores, maps), **row, **ratio}
 
 
 def judged(data: AnomalyData, scores: Tensor, maps: Tensor) -> dict[str, float | None]:

@@ -155,7 +155,8 @@ def make_ablation(
 def require_regular(settings: Embedding, dim: int, data: AnomalyData) -> None:
     """Raise InputError where every covariance would be singular."""
     images = data.provenance["train_images"]
-    if settings.eps == 0 and images <= dim and not make_density(settings)(dim, 0).shrinkage:
+    patches = images * getattr(settings, "rotations", 1)
+    if settings.eps == 0 and patches <= dim and not make_density(settings)(dim, 0).shrinkage:
         raise InputError(
             f"eps={settings.eps} with {images} training images and dim={dim}: every covariance "
             "would be singular; set eps > 0 (PaDiM uses 0.01)"

@@ -102,7 +102,7 @@ def leave_one_out(products: Tensor, count: int, shrinkage: float = 0.0) -> tuple
     left = 1 - values
     reliable = (left >= SMALLEST).flatten(1).all(dim=1)
     along = (vectors.mT @ moved).squeeze(-1).square() / left.clamp(min=SMALLEST)
-    squares = (z @ query) @ query + along.sum(dim=-1) / freedom
+    squares = ((z @ query) @ query).clamp(min=0) + along.sum(dim=-1) / freedom
     return (squares * ((freedom - ways) / freedom)).sqrt().to(products.dtype), reliable
 
 
@@ -148,21 +148,17 @@ def measure(
     scores, maxima, unreliable, unseen = [torch.empty(0)], [torch.empty(0)], 0, 0
     for batch in batches:
         images = batch["image"].to(device)
-        x = detector.embed(images)
-        known = [held is None] * len(x)
+        known = [held is None] * len(images)
         if held:
             known = [key in held for key in digests.keys(batch["digest"])]
         inside = torch.tensor(known, device=device)
-        distances, reliable = x.new_empty(x.shape[:2]), ~inside
+        distances, reliable = torch.empty(len(images), detector.positions, device=device), ~inside
         if inside.any():
             # A fit holds an image in all directions.
-            held_as = x[inside, None]
-            if detector.rotations > 1:
-                ways = detector.turned(images[inside])
-                held_as = torch.stack([detector.embed(one) for one in ways], dim=1)
-            distances[inside], reliable[inside] = _left_out(detector, held_as)
+            ways = [detector.embed(one) for one in detector.turned(images[inside])]
+            distances[inside], reliable[inside] = _left_out(detector, torch.stack(ways, dim=1))
         if not inside.all():
-            distances[~inside] = detector.distances_of(x[~inside])
+            distances[~inside] = detector.distances(images[~inside])
         unseen += int((~inside).sum()) if held is not None else 0
         # Whatever the backbone was computed in, as `Detector.forward` has it.
         with torch.autocast(distances.device.type, enabled=False):
@@ -320,11 +316,13 @@ def remembering(
     >>> count, torch.allclose(known(upside_down)[0], maps[0], rtol=1e-3)
     (5, True)
     """
-    seen = [[[m.cpu() for m in backbone(one)] for one in turned(images)] for images in batches]
-    ways = len(seen[0])
+    seen: dict[int, list[list[Tensor]]] = {}
+    for images in batches:
+        for way, one in enumerate(turned(images)):
+            seen.setdefault(way, []).append([layer.cpu() for layer in backbone(one)])
     # All images in one direction, then in the next.
-    maps = [torch.cat(m) for m in zip(*chain(*zip(*seen, strict=True)), strict=True)]
-    count = len(maps[0]) // ways
+    maps = [torch.cat(m) for m in zip(*chain(*seen.values()), strict=True)]
+    ways, count = len(seen), len(maps[0]) // len(seen)
     known = copy(backbone)
     known.forward = lambda which: [x[which.cpu()].to(which.device) for x in maps]  # type: ignore
     known.require_images = lambda *_: None  # type: ignore
@@ -371,6 +369,12 @@ def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Lo
             FOLDS,
         )
         kept = min(count, _that_fit(detector))
+        if kept < count:
+            log.warning(
+                "memory holds the feature maps of %d of %d good images in %d direction(s): these "
+                "alone set the threshold",
+                *(kept, count, detector.rotations),
+            )
         part = Subset(dataset, evenly_spaced(count, kept))
         scored = evenly_spaced(kept, images)
         work = partial(cross_fit, detector, scored=scored)

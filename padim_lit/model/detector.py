@@ -50,6 +50,7 @@ class Detector(nn.Module):
         fit_state: the sums that they were made of, to which images can be added; None before a
             fit and in slim checkpoints.
         calibration: what held-out good images score; None where it was not measured.
+        turned: images → the same in each of the V directions.
         provenance: primitives on what was fitted (data, preprocessing, seed).
 
     Raises:

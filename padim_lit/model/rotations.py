@@ -40,7 +40,8 @@ def turned(images: Tensor, rotations: int) -> Iterator[Tensor]:
     [[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]]
     """
     height, width = images.shape[-2:]
-    for part in range(rotations):
+    yield images
+    for part in range(1, rotations):
         quarters, between = divmod(4 * part, rotations)
         if not between and (height == width or quarters % 2 == 0):
             yield images.rot90(quarters, (-2, -1))
@@ -48,9 +49,9 @@ def turned(images: Tensor, rotations: int) -> Iterator[Tensor]:
         angle = 2 * math.pi * part / rotations
         cos, sin, aspect = math.cos(angle), math.sin(angle), height / width
         # In units of half a side, which differ where the image is no square.
-        turn = torch.tensor([[cos, -sin * aspect, 0.0], [sin / aspect, cos, 0.0]])
-        grid = F.affine_grid(
-            turn.expand(len(images), 2, 3).to(images), list(images.shape), align_corners=False
-        )
-        found = F.grid_sample(images, grid, "bicubic", "reflection", align_corners=False)
+        turn = torch.tensor([[cos, -sin * aspect, 0.0], [sin / aspect, cos, 0.0]]).to(images)
+        # Rounded to bf16, places would be off by almost a pixel.
+        with torch.autocast(images.device.type, enabled=False):
+            grid = F.affine_grid(turn.expand(len(images), 2, 3), list(images.shape), False)
+            found = F.grid_sample(images, grid, "bicubic", "reflection", False)
         yield found.clamp(0, 1)

@@ -156,8 +156,9 @@ class Ablation:
         self, backbone: Backbone, batch: dict[str, Any], rotations: int = 1
     ) -> list[Tensor]:
         """Maps (B·V,C_l,H_l,W_l) of each layer, an image's V directions in a row."""
+        ways = list(turned(batch["image"].to(self.device), rotations))
         start = clock(self.device)
-        found = [backbone(images) for images in turned(batch["image"].to(self.device), rotations)]
+        found = [backbone(images) for images in ways]
         features = [torch.stack(layer, dim=1) for layer in zip(*found, strict=True)]
         for layer in features:
             require_finite(layer, batch)

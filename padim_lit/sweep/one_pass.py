@@ -118,7 +118,7 @@ def _reserve(path: Path, size: int) -> None:
             return
         raise InputError(
             f"{path} cannot be written ({error.strerror}), which needs {readable(size)} for feature"
-            " maps; free some, or set a coarser grid"
+            " maps; free some, or set a coarser grid or fewer rotations"
         ) from error
 
 
@@ -241,9 +241,9 @@ class OnePass:
 
     def _chosen(self, images: int) -> list[int]:
         """The same as a run of its own would learn from, in all directions."""
-        turns = range(self.rotations)
-        numbers = evenly_spaced(self.train.images // len(turns), images)
-        return [i * len(turns) + turn for i in numbers for turn in turns]
+        turns = self.rotations
+        numbers = evenly_spaced(self.train.images // turns, images)
+        return [i * turns + turn for i in numbers for turn in range(turns)]
 
     def _positions(
         self,

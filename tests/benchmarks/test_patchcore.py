@@ -30,7 +30,7 @@ def test_ours_scores_and_is_judged_as_a_run(words, tmp_path):
     ours = patchcore.Ours(words, "cpu")
     contest.take_part(ours, tmp_path)
     row = json.loads((tmp_path / "row.json").read_text())
-    assert (row["proj"], row["dim"]) == ("jl", 8) and row["fit_ratio"] > 0
+    assert (row["proj"], row["dim"]) == ("jl", 8) and row["fit_s"] > 0
     found = {name: torch.from_numpy(a) for name, a in np.load(tmp_path / "found.npz").items()}
     Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).test(ours.model, data)
     for name, value in patchcore.judged(data, **found).items():

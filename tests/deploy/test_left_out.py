@@ -226,13 +226,16 @@ def test_images_that_nothing_was_learnt_from_are_scored_alone_where_they_suffice
         torch.testing.assert_close(found.scores, plain.scores, rtol=1e-5, atol=0)
 
 
-def test_without_the_memory_for_all_feature_maps_fewer_images_are_taken(detector, monkeypatch):
+def test_without_the_memory_for_all_feature_maps_fewer_images_are_taken(
+    detector, monkeypatch, caplog
+):
     data = torch.rand(12, 3, 32, 32)
     model = learnt(detector.backbone, Fisher, data, 6)
     one = 4 * sum(x.numel() for x in detector.backbone(data[:1]))
     monkeypatch.setattr("padim_lit.deploy.left_out.available_bytes", lambda device: 2 * 7 * one)
     samples = [{"image": image} for image in data]
     assert len(measure_training(model, samples, 500, Loop(torch.device("cpu"), 4)).scores) == 7
+    assert "the feature maps of 7 of 12 good images in 1 direction(s)" in caplog.text
 
 
 @pytest.mark.parametrize(

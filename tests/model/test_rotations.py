@@ -85,3 +85,10 @@ def test_a_fit_counts_an_image_once_and_its_patches_in_every_direction():
     model.set_state(state)
     plain.set_state(expected)
     torch.testing.assert_close(model(images)[0], plain(images)[0], rtol=1e-4, atol=0)
+
+
+def test_what_is_turned_does_not_depend_on_the_backbones_precision():
+    image = smooth(64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = list(turned(image, 8))
+    assert all(map(torch.equal, found, turned(image, 8)))

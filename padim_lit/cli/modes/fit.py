@@ -62,6 +62,8 @@ log = logging.getLogger(__name__)
 
 # Good images below which turning them is worth a word.
 FEW = 100
+# How much longer one side of a patch must be than the other before it is.
+SQUEEZED = 0.05
 # Of the variance within a Gaussian: below, ε changes nothing; above all of it, little else counts.
 LEAST_EPS = 1e-3
 
@@ -327,10 +329,16 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
             "neither for scores nor for thresholds and metrics."
         )
     images = data.provenance["train_images"]
-    if not settings.ckpt and detector.rotations == 1 and images < FEW:
+    if not settings.ckpt and not settings.roi and detector.rotations == 1 and images < FEW:
         notes.append(
-            f"{images} good images are few. If parts may lie in any direction, rotations=8 lets "
-            "each count in eight, and more is found."
+            f"{images} good images are few. If parts may lie in any direction, and none is "
+            "defective for lying turned, try rotations=8: each counts in eight directions."
+        )
+    height, width = _patch_pixels(data, detector)
+    if detector.rotations > 2 and abs(height / width - 1) > SQUEEZED:
+        notes.append(
+            f"Photos are squeezed (a patch is {height:g} x {width:g} of their pixels), so turned "
+            "ones are distorted; give image_size=[h,w] in the photos' proportions."
         )
     return notes
 

@@ -46,6 +46,14 @@ def test_a_run_says_what_it_was_and_sets_a_threshold(here):
     assert len(known["scores"]) == IMAGES and known["threshold"] > 0
 
 
+def test_photos_that_are_squeezed_before_they_are_turned_are_told(here, zygote):
+    whole = ["crop_size=null", "rotations=4", "calibration=0", "hydra.run.dir=squeezed"]
+    done = run(zygote, here, *(word for word in TINY if "crop_size" not in word), *whole)
+    assert "Photos are squeezed (a patch is 4 x 5 of their pixels)" in done.out
+    metrics = json.loads((here / "run/metrics.json").read_text())
+    assert not any("squeezed" in note for note in metrics["notes"])
+
+
 def test_predict_gives_the_scores_of_the_test(here, zygote):
     run(zygote, here, "mode=predict", "ckpt=run/model.ckpt", "images=data/test", "trainer=cpu",
         "hydra.run.dir=scored")  # fmt: skip
