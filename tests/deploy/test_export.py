@@ -16,7 +16,6 @@ import torch
 from _helpers.cli import ROOT, TINY, environment
 from _helpers.fits import fit_on_images
 from _helpers.paper import paper
-from _helpers.rare import rare
 from _helpers.trees import build_tree, save_image
 from omegaconf import OmegaConf
 
@@ -417,7 +416,7 @@ def test_differences_and_times_are_what_they_say():
     [
         ("hiera_tiny_224", 224, None),  # attention with five axes
         ("mambaout_femto", 192, [0, 1]),  # channels last, as many as there are rows
-        pytest.param("vit_small_patch14_dinov2", 224, None, marks=rare),  # made for 518 pixels
+        ("vit_small_patch14_dinov2", 224, None),  # made for 518 pixels
     ],
 )
 def test_networks_that_are_no_plain_cnns(model, side, layers, tmp_path):

@@ -15,7 +15,6 @@ from types import SimpleNamespace
 
 import pytest
 from _helpers.cli import ROOT, TINY, Result, environment, run_plain
-from _helpers.rare import rare
 from _helpers.trees import build_tree
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
@@ -95,7 +94,7 @@ def test_a_launcher_that_is_not_installed_names_its_extra(name, extra):
 @pytest.mark.parametrize(
     ("preset", "reason"),
     [
-        pytest.param(["processes"], "TerminatedWorkerError", marks=[JOBLIB, rare]),
+        pytest.param(["processes"], "TerminatedWorkerError", marks=JOBLIB),
         pytest.param(
             ["ray_local", "hydra.launcher.ray.init.num_cpus=2"], "WorkerCrashedError", marks=RAY
         ),
@@ -153,8 +152,8 @@ def test_jobs_that_were_killed_or_failed_are_done_by_the_same_command(
 class TestSlurm:
     """Apart from the others, so that two processes of tests share the waiting."""
 
-    @rare
     @SLURM
+    @pytest.mark.slow
     def test_jobs_that_were_killed_or_failed_are_done_by_the_same_command(
         self, zygote, tree, tmp_path
     ):
