@@ -13,7 +13,7 @@ DEVICES = ("one", "two")
 
 
 # Π and centroids are learnt, which ranks must agree on, and there are both kinds of Gaussians.
-LEARNING = ["proj=fisher", "density=both", "density.components=3"]
+LEARNING = ["proj=fisher", "density=both", "density.components=3", "rotations=2"]
 
 
 @pytest.fixture(scope="module")
