@@ -163,18 +163,27 @@ def write_backbone(
 def measure(
     command: list[str], folder: Path, data: AnomalyData, images: int, who: str
 ) -> dict[str, Any]:
-    """A contestant's row: what it says of itself, and how its scores and maps are judged."""
+    """A contestant's row, from a process of its own."""
     print(f"{who} ...", file=sys.stderr)
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(command, env=alone, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{done.stderr}\nerror: {who} failed")
+    return {"who": who, "images": images, **row_of(folder, data, images)}
+
+
+def row_of(folder: Path, data: AnomalyData, images: int) -> dict[str, Any]:
+    """What a contestant has left in `folder`, and how its scores and maps are judged.
+
+    Args:
+        images: photos that it was fitted to, turned or not.
+    """
     with np.load(folder / "found.npz") as found:
         scores, maps = (torch.from_numpy(found[name]) for name in ("scores", "maps"))
     row = json.loads((folder / "row.json").read_text())
-    ratio = {"fit_ratio": 1e3 * row["fit_s"] / row["backbone_ms"] / images}  # turned or not
-    return {"who": who, "images": images, **judged(data, scores, maps), **row, **ratio}
+    ratio = {"fit_ratio": 1e3 * row["fit_s"] / row["backbone_ms"] / images}
+    return {**judged(data, scores, maps), **row, **ratio}
 
 
 def judged(data: AnomalyData, scores: Tensor, maps: Tensor) -> dict[str, float | None]:

@@ -155,8 +155,8 @@ def measure(
         distances, reliable = torch.empty(len(images), detector.positions, device=device), ~inside
         if inside.any():
             # A fit holds an image in all directions.
-            ways = [detector.embed(one) for one in detector.turned(images[inside])]
-            distances[inside], reliable[inside] = _left_out(detector, torch.stack(ways, dim=1))
+            x = detector.embed_turned(images[inside])
+            distances[inside], reliable[inside] = _left_out(detector, x)
         if not inside.all():
             distances[~inside] = detector.distances(images[~inside])
         unseen += int((~inside).sum()) if held is not None else 0

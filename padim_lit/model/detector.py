@@ -155,6 +155,10 @@ class Detector(nn.Module):
         """(B,3,h,w) images → (B,P,D) projected embeddings."""
         return self.add_up(self.project(images, projection), (projection or self.projection).dim)
 
+    def embed_turned(self, images: Tensor, projection: Projection | None = None) -> Tensor:
+        """(B,3,h,w) images → (B,V,P,D), their embeddings in all directions."""
+        return torch.stack([self.embed(one, projection) for one in self.turned(images)], dim=1)
+
     def add_up(self, layers: Sequence[ProjectedLayer], dim: int | None = None) -> Tensor:
         """The layers' shares → the embeddings (B,P,D) that they add up to."""
         return add_up(layers, self.map_grid, dim or self.projection.dim, self.neighbourhood)

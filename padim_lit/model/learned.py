@@ -167,8 +167,7 @@ def learn(
 
     def embeddings(images: int, through: Projection) -> Iterator[Tensor]:
         for batch in batches(images):
-            turned = detector.turned(batch["image"].to(device))
-            x = torch.stack([detector.embed(one, through) for one in turned], dim=1)
+            x = detector.embed_turned(batch["image"].to(device), through)
             require_finite(x, batch)
             yield detector.anomaly_map.counted(x.flatten(0, 1))
 

@@ -4,6 +4,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -159,11 +160,10 @@ class Ablation:
         ways = list(turned(batch["image"].to(self.device), rotations))
         start = clock(self.device)
         found = [backbone(images) for images in ways]
-        features = [torch.stack(layer, dim=1) for layer in zip(*found, strict=True)]
-        for layer in features:
+        for layer in chain(*found):
             require_finite(layer, batch)
         self.backbone_seconds += clock(self.device) - start
-        return [layer.flatten(0, 1) for layer in features]
+        return [torch.stack(layer, dim=1).flatten(0, 1) for layer in zip(*found, strict=True)]
 
     def plan(self, dim: int, max_memory_gb: float) -> Plan:
         """Bands of positions for runs fitted at D = `dim`."""

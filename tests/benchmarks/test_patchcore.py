@@ -1,7 +1,5 @@
 """The comparison with PatchCore: ours is what a run measures, theirs gets our weights."""
 
-import json
-
 import numpy as np
 import pytest
 import timm
@@ -29,8 +27,9 @@ def test_ours_scores_and_is_judged_as_a_run(words, tmp_path):
     patchcore.write_images(tmp_path, data, images=6)
     ours = patchcore.Ours(words, "cpu")
     contest.take_part(ours, tmp_path)
-    row = json.loads((tmp_path / "row.json").read_text())
-    assert (row["proj"], row["dim"]) == ("jl", 8) and row["fit_s"] > 0
+    row = patchcore.row_of(tmp_path, data, images=6)
+    assert (row["proj"], row["dim"]) == ("jl", 8) and row["fit_ratio"] > 0
+    assert row["fit_ratio"] == 2 * patchcore.row_of(tmp_path, data, images=12)["fit_ratio"]
     found = {name: torch.from_numpy(a) for name, a in np.load(tmp_path / "found.npz").items()}
     Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).test(ours.model, data)
     for name, value in patchcore.judged(data, **found).items():

@@ -21,7 +21,7 @@ from padim_lit import (
     InputError,
     Mixture,
     PerPosition,
-)  # fmt: skip
+)
 from padim_lit.deploy.calibration import choose
 from padim_lit.deploy.left_out import (
     FOLDS,
