@@ -42,6 +42,8 @@ class Density(nn.Module):
     name: ClassVar[str]
     #: Whether Gaussian p is position p's.
     per_position: ClassVar[bool] = False
+    #: False where every seed gives the same Gaussians.
+    seeded: ClassVar[bool] = True
     #: Good images that `learn` wants to see before the fit; 0 where nothing is learnt.
     fit_images: int = 0
     #: Arguments beyond D and the seed, as primitives.
@@ -139,6 +141,7 @@ class PerPosition(Density):
 
     name = "position"
     per_position = True
+    seeded = False
 
     def gaussians(self, positions: int) -> int:
         return positions

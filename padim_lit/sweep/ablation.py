@@ -56,25 +56,39 @@ class Sweep:
         if min(self.dims) < 1:
             raise InputError(f"dims={list(self.dims)}: each must be at least 1")
 
-    def runs(self, channels: int) -> list["ProjectionRun"]:
-        """One run for each projection and seed, for those that no seed changes one in all."""
+    def runs(self, channels: int, drawn: bool = False) -> list["ProjectionRun"]:
+        """One run for each projection and seed; one for all seeds where none changes anything.
+
+        Args:
+            channels: C.
+            drawn: whether a seed draws more than the projection, as it does a mixture's centroids.
+        """
         runs = []
         for name in self.projs:
             kind = PROJECTIONS[name]
             # identity has one dimension, C.
             dims = [channels] if name == "identity" else sorted(self.dims)
-            for seed in self.seeds if kind.seeded else self.seeds[:1]:
-                runs.append(ProjectionRun(name, seed, tuple(dims)))
+            alone = [(seed,) for seed in self.seeds]
+            for seeds in alone if kind.seeded or drawn else [tuple(self.seeds)]:
+                runs.append(ProjectionRun(name, seeds, tuple(dims)))
         return runs
 
 
 @dataclass(frozen=True)
 class ProjectionRun:
-    """A projection and seed, fitted once at the largest of its dimensions."""
+    """A projection and seed, fitted once at the largest of its dimensions.
+
+    Attributes:
+        seeds: all of which give what the first one gives.
+    """
 
     proj: str
-    seed: int
+    seeds: tuple[int, ...]
     dims: tuple[int, ...]
+
+    @property
+    def seed(self) -> int:
+        return self.seeds[0]
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from padim_lit import JL, Backbone, Both, Detector, InputError, Mixture
 from padim_lit.checkpoint.state import load_detector, save_detector, slim_state, spec_of
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.graph import Graph
+from padim_lit.model.density import DENSITIES
 from padim_lit.model.gaussian import log_det
 from padim_lit.model.mixture import k_means
 
@@ -215,6 +216,20 @@ def test_centroids_depend_on_the_seed_and_on_nothing_else():
         mixture.learn(x)
         found.append(mixture.centroids)
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("kind", DENSITIES.values())
+def test_a_density_says_whether_its_seed_draws_anything(kind):
+    x = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
+
+    def learnt(seed):
+        density = kind(4, seed)
+        if density.fit_images:
+            density.learn(x)
+        return density.empty(6, "cpu").mean
+
+    assert torch.equal(learnt(4), learnt(4))
+    assert torch.equal(learnt(4), learnt(5)) != kind.seeded
 
 
 def test_k_means_finds_what_lies_apart():

@@ -82,7 +82,7 @@ def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
     rows_a_band = {16: 4, 8: 8}[grid]  # four bands on the finest grid, one on the coarser
     ranges = [range(r, r + rows_a_band) for r in range(0, grid, rows_a_band)]
     with torch.inference_mode():
-        run = ProjectionRun(name, 1, tuple(DIMS))
+        run = ProjectionRun(name, (1,), tuple(DIMS))
         found = ablation.measure(run, run.draw(backbone.embedding_dim), ranges, lambda: None)
     assert [row["dim"] for row in found.rows] == DIMS
     for row in found.rows:
@@ -98,7 +98,7 @@ def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
 def test_neighbours_beyond_a_band_count(data, backbone, tmp_path):
     made = make(data, backbone, tmp_path, None, neighbourhood=3)
     with torch.inference_mode():
-        run = ProjectionRun("jl", 1, (8,))
+        run = ProjectionRun("jl", (1,), (8,))
         bands = [range(r, r + 4) for r in range(0, 16, 4)]
         found = made.measure(run, run.draw(backbone.embedding_dim), bands, lambda: None)
     made.close()
@@ -114,7 +114,7 @@ def test_what_all_positions_share_does_not_depend_on_the_bands(ablation, backbon
     ablation.density = partial(PerPosition, shrinkage=shrinkage)
     height = ablation.grid[0]
     bands = [range(r, r + 4) for r in range(0, height, 4)]
-    run = ProjectionRun("jl", 1, (4, 8))
+    run = ProjectionRun("jl", (1,), (4, 8))
     with torch.inference_mode():
         whole, parts = (
             ablation.one_pass.score(run.draw(backbone.embedding_dim), run.dims, ranges)[0]
@@ -131,7 +131,7 @@ def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(
     density = partial(Both, components=5, fit_images=6)
     made = make(data, backbone, tmp_path, 8, density, rotations=rotations)
     with torch.inference_mode():
-        run, steps = ProjectionRun("jl", 1, (4, 8)), []
+        run, steps = ProjectionRun("jl", (1,), (4, 8)), []
         bands = [range(4), range(4, 8)]
         found = made.measure(
             run, run.draw(backbone.embedding_dim), bands, lambda: steps.append("done")
@@ -151,7 +151,7 @@ def test_resampled_aurocs_scatter_around_the_measured_one(ablation, backbone):
     ranges = [range(ablation.grid[0])]
     with torch.inference_mode():
         for proj in ("jl", "subset"):
-            run = ProjectionRun(proj, 0, (4,))
+            run = ProjectionRun(proj, (0,), (4,))
             found = ablation.measure(run, run.draw(backbone.embedding_dim), ranges, lambda: None)
             (row,), (resampled,) = found.rows, found.resamples.values()
             assert resampled.shape == (2, 50)
@@ -162,10 +162,19 @@ def test_resampled_aurocs_scatter_around_the_measured_one(ablation, backbone):
 
 def test_what_no_seed_changes_is_one_run():
     assert Sweep(["identity", "fisher", "jl"], [8, 4], [0, 1]).runs(16) == [
-        ProjectionRun("identity", 0, (16,)),
-        ProjectionRun("fisher", 0, (4, 8)),
-        ProjectionRun("jl", 0, (4, 8)),
-        ProjectionRun("jl", 1, (4, 8)),
+        ProjectionRun("identity", (0, 1), (16,)),
+        ProjectionRun("fisher", (0, 1), (4, 8)),
+        ProjectionRun("jl", (0,), (4, 8)),
+        ProjectionRun("jl", (1,), (4, 8)),
+    ]
+
+
+def test_a_seed_that_draws_centroids_is_a_run_for_every_projection():
+    assert Sweep(["identity", "fisher"], [8, 4], [0, 1]).runs(16, drawn=True) == [
+        ProjectionRun("identity", (0,), (16,)),
+        ProjectionRun("identity", (1,), (16,)),
+        ProjectionRun("fisher", (0,), (4, 8)),
+        ProjectionRun("fisher", (1,), (4, 8)),
     ]
 
 

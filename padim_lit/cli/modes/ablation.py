@@ -20,7 +20,7 @@ from padim_lit.cli.settings import Comparing, Memory, Scoring
 from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.projection import PROJECTIONS, Projection
+from padim_lit.model.projection import Projection
 from padim_lit.sweep.ablation import ProjectionRun, Sweep
 from padim_lit.sweep.job_table import print_sweep_table
 from padim_lit.sweep.jobs import describe
@@ -80,7 +80,8 @@ def run(settings: Ablation, folder: Path) -> None:
     backbone = build.make_backbone(settings)
     device = trainer.strategy.root_device
 
-    runs = sweep.runs(backbone.embedding_dim)
+    density = build.make_density(settings)(max(sweep.dims), 0)
+    runs = sweep.runs(backbone.embedding_dim, density.seeded)
     store = RunStore(folder, _fingerprint(settings, data, backbone))
     if store.stale:
         log.info("%s holds results of other settings or images; they are removed", folder)
@@ -101,7 +102,7 @@ def run(settings: Ablation, folder: Path) -> None:
     if not done:
         raise InputError(_failures(failed, len(runs)))
     constants = build.facts(settings, data, backbone, device)
-    results = [_for_all_seeds(done[run], run, sweep) for run in runs if run in done]
+    results = [_for_all_seeds(done[run], run) for run in runs if run in done]
     _write([copy for copies in results for copy in copies], constants, data, folder)
     if failed:
         raise InputError(_failures(failed, len(runs)))
@@ -142,12 +143,10 @@ def _fingerprint(settings: Ablation, data: AnomalyData, backbone: Backbone) -> s
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _for_all_seeds(result: RunResult, run: ProjectionRun, sweep: Sweep) -> list[RunResult]:
-    """`result`, repeated for every seed where none changes anything, so that seeds pair."""
-    if PROJECTIONS[run.proj].seeded:
-        return [result]
+def _for_all_seeds(result: RunResult, run: ProjectionRun) -> list[RunResult]:
+    """`result` once for each seed that gives it, so that seeds pair."""
     found = []
-    for seed in sweep.seeds:
+    for seed in run.seeds:
         scores, resamples = (
             {f"{name.rpartition('-')[0]}-{seed}": array for name, array in arrays.items()}
             for arrays in (result.scores, result.resamples)

@@ -55,7 +55,7 @@ def test_it_writes_a_row_a_configuration_and_equals_a_run(here, zygote):
 
 
 def test_the_same_command_runs_only_the_runs_that_are_missing(here, zygote):
-    args = [*ABLATION, "projs=[subset,jl,fisher]", "hydra.run.dir=again"]
+    args = [*ABLATION, "projs=[subset,jl,fisher]", "density=position", "hydra.run.dir=again"]
     first = zygote.run(args, here)
     assert first.code == 0, first.err
     before = {name: (here / "again" / name).read_bytes() for name in ("sweep.csv", "scores.csv")}
@@ -100,6 +100,23 @@ def test_what_no_seed_changes_has_a_row_for_every_seed(here):
     with np.load(here / "again" / "resamples.npz", allow_pickle=False) as saved:
         assert len(saved.files) == 12
         assert saved["jl-3-0"].shape == (2, 1000) and saved["jl-3-0"].dtype == np.float32
+
+
+def test_a_learnt_projection_has_a_run_for_every_draw_of_centroids(here, zygote):
+    # seed=1 draws the backbone's weights, for all of the ablation's seeds.
+    how = ["seed=1", "density=mixture", "density.components=4"]
+    args = [*ABLATION, "projs=[fisher]", "dims=[3]", *how]
+    out = zygote.run([*args, "hydra.run.dir=centroids"], here)
+    assert out.code == 0, out.err
+    found = rows(here / "centroids" / "sweep.csv")
+    assert [r["seed"] for r in found] == ["0", "1"]
+    scores = rows(here / "centroids" / "scores.csv")
+    assert [r["fisher-3-0"] for r in scores] != [r["fisher-3-1"] for r in scores]
+    alone = [*TINY, "proj=fisher", "dim=3", *how]
+    single = zygote.run([*alone, "hydra.run.dir=centroids_of_1"], here)
+    assert single.code == 0, single.err
+    predicted = [float(r["score"]) for r in rows(here / "centroids_of_1" / "predictions.csv")]
+    assert [float(r["fisher-3-1"]) for r in scores] == pytest.approx(predicted, rel=1e-4)
 
 
 def test_a_run_that_fails_does_not_take_the_others_with_it(here, zygote):
