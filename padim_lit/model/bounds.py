@@ -3,88 +3,130 @@
 import torch
 from torch import Tensor
 
+from padim_lit.model.pairs import Pairs
 from padim_lit.model.triangular import Triangle, blocks
 
+# Directions of the bounds of all components, and of the tighter ones of those that are left.
+COARSE, FINE = 32, 64
+# Directions that these are chosen among, and components by which those are, evenly spread.
+SPAN, ASKED = 128, 32
+# The share of the components that a component must be told apart from: those near it.
+NEAR = 1 / 4
 # What float32 may move a bound by, relative to the largest that its terms can be.
 ROUNDING = 1e-5
-# Components that the directions are chosen by, evenly spread: any directions give bounds.
-ASKED = 32
 
 
 class LowerBounds:
-    """Patches (n,D) → squared distances to K Gaussians that are never too large, (K,n).
+    """Patches → squared distances to K Gaussians that are never too large.
 
     Seen along r directions alone, y = Bx, a patch is at most as far: (x−μ)ᵀ Σ⁻¹ (x−μ) ≥
-    (y−Bμ)ᵀ (BΣBᵀ)⁻¹ (y−Bμ) = ‖F(y−Bμ)‖². That is a quadratic form Σ q_ij v_i v_j of v, y with a 1
-    behind: the products v_i v_j are made once for all K, and one matrix product with the K forms
-    gives all bounds.
+    (y−Bμ)ᵀ (BΣBᵀ)⁻¹ (y−Bμ) = ‖F(y−Bμ)‖². F is lower triangular, so its first rows give the bound
+    along the first directions, and each further row adds to it.
+
+    Along the first few it is computed for all K at once: it is a quadratic form Σ q_ij v_i v_j of
+    v, y with a 1 behind, so the products v_i v_j are made once, and one matrix product with the K
+    forms gives all bounds.
 
     Args:
         basis: B (r,D).
-        factor: F and −FBμ behind it, (K,r,r+1), lower triangular but for its last column.
+        factor: F (K,r,r).
+        mean: Bμ (K,r).
 
     >>> mean, whitening = torch.tensor([[0.0], [5.0]]), Triangle.of(torch.ones(2, 1, 1))
-    >>> bounds = LowerBounds.of(mean, whitening, white=torch.eye(1), rows=1)
-    >>> bounds(torch.tensor([[3.0]])).round().tolist()
+    >>> bounds = LowerBounds.of(mean, whitening, white=torch.eye(1))
+    >>> bounds(bounds.along(torch.tensor([[3.0]]))).round().tolist()
     [[9.0], [4.0]]
     """
 
-    def __init__(self, basis: Tensor, factor: Tensor):
-        self.basis, self.factor, form = basis, factor, factor.mT @ factor
+    def __init__(self, basis: Tensor, factor: Tensor, mean: Tensor):
+        first = factor[:, :COARSE, :COARSE]
+        form = torch.cat([first, -first @ mean[:, :COARSE].unsqueeze(2)], dim=2)
+        form = form.mT @ form
         i, j = torch.triu_indices(*form.shape[1:], device=form.device)
         self.weights = (form[:, i, j] * torch.where(i == j, 1.0, 2.0)).float()
         self.slack = ROUNDING * form.flatten(1).norm(dim=1).float()
+        self.basis, further = basis.float(), factor[:, COARSE:].float()
+        self.further = Pairs(mean.float(), [further] if further.shape[1] else [])
 
     @classmethod
-    def of(cls, mean: Tensor, whitening: Triangle, white: Tensor, rows: int) -> "LowerBounds":
-        """Along the `rows` directions in which patches differ most against the components.
+    def of(cls, mean: Tensor, whitening: Triangle, white: Tensor) -> "LowerBounds":
+        """Along the directions that tell the patches of near components apart.
 
         Args:
             mean: (K,D).
             whitening: K triangles of D rows.
             white: (D,D) lower triangular, makes good patches white. So is y: no direction's scale
                 drowns another's, and rounding stays small.
-            rows: r; D where that is less.
         """
         white, dim = white.double(), whitening.dim
+        # Where D is large, those alone in which good patches differ most against some components.
         some = whitening.at(slice(None, None, -(-len(mean) // ASKED))).square(symmetric=False)
         against = some.flatten(0, 1).double() @ torch.linalg.inv(white)
-        directions = torch.linalg.eigh(against.T @ against).eigenvectors.flip(1)[:, :rows]
-        basis = directions.T @ white
-        factors = []
+        span = _leading(against.T @ against, SPAN) @ white
+        covariances = []
         for few in blocks(len(mean), dim * dim, mean.device):
             factor = whitening.at(few).square(symmetric=False, dtype=torch.float64)
-            spread = torch.linalg.solve_triangular(factor, basis, upper=False, left=False)
-            factors.append(torch.linalg.inv(torch.linalg.cholesky(spread @ spread.mT)))
-        factor = torch.cat(factors)
-        offset = factor @ (mean.double() @ basis.T).unsqueeze(2)
-        return cls(basis.float(), torch.cat([factor, -offset], dim=2))
+            spread = torch.linalg.solve_triangular(factor, span, upper=False, left=False)
+            covariances.append(spread @ spread.mT)
+        sigma, mean = torch.cat(covariances), mean.double() @ span.T
+        chosen = _telling_apart(mean, sigma)
+        factor = torch.linalg.inv(torch.linalg.cholesky(chosen @ sigma @ chosen.T))
+        return cls(chosen @ span, factor, mean @ chosen.T)
 
     @classmethod
-    def of_first(cls, mean: Tensor, whitening: Triangle, white: Tensor, rows: int) -> "LowerBounds":
-        """Along the first `rows` dimensions: further below, but made at once.
+    def of_first(cls, mean: Tensor, whitening: Triangle, white: Tensor) -> "LowerBounds":
+        """Along the first dimensions: further below, but made at once.
 
         A factor is triangular, so its first rows see the first dimensions alone: they are F.
         """
-        rows = min(rows, whitening.bands[0].shape[1])
-        some = slice(rows)
-        basis = torch.zeros(rows, whitening.dim, device=mean.device)
+        some = slice(min(FINE, whitening.bands[0].shape[1]))
+        basis = torch.zeros(some.stop, whitening.dim, device=mean.device)
         basis[:, some] = white[some, some]
         factor = whitening.bands[0][:, some, some] @ torch.linalg.inv(white[some, some])
-        offset = factor @ (mean @ basis.T).unsqueeze(2)
-        return cls(basis, torch.cat([factor, -offset], dim=2))
+        return cls(basis, factor, mean @ basis.T)
 
-    def leading(self, rows: int) -> "LowerBounds":
-        """Along the first of the directions alone: cheaper, and further below."""
-        rows = min(rows, len(self.basis))
-        factor = torch.cat([self.factor[:, :rows, :rows], self.factor[:, :rows, -1:]], dim=2)
-        return LowerBounds(self.basis[:rows], factor)
+    def along(self, x: Tensor) -> Tensor:
+        """y (n,r) of patches (n,D)."""
+        return x @ self.basis.T
 
-    def __call__(self, x: Tensor) -> Tensor:
-        v = torch.cat([self.basis @ x.T, x.new_ones(1, len(x))])  # (r+1,n)
-        products, stop = x.new_empty(self.weights.shape[1], len(x)), 0
+    def __call__(self, y: Tensor) -> Tensor:
+        """Bounds (K,n) along the first directions."""
+        v = torch.cat([y[:, :COARSE].T, y.new_ones(1, len(y))])
+        products, stop = y.new_empty(self.weights.shape[1], len(y)), 0
         for i in range(len(v)):
             start, stop = stop, stop + len(v) - i
             torch.mul(v[i], v[i:], out=products[start:stop])
         slack = torch.outer(self.slack, v.square().sum(dim=0))
         return torch.addmm(slack, self.weights, products, beta=-1)
+
+
+def _leading(matrix: Tensor, rows: int) -> Tensor:
+    """Eigenvectors of the largest eigenvalues, as rows, the largest first."""
+    return torch.linalg.eigh(matrix).eigenvectors.flip(1)[:, :rows].T
+
+
+def _telling_apart(mean: Tensor, sigma: Tensor) -> Tensor:
+    """Directions (r,q) along which patches of near components are far from a component.
+
+    With P = Σ⁻¹ and A_k = E (x−μ_k)(x−μ_k)ᵀ over patches of the components near k, those are
+    tr(P_k A_k) from it on average. Directions are eigenvectors of Σ_k (P_k A_k + A_k P_k) /
+    tr(P_k A_k): a component that is far from all others asks for no more than the others.
+
+    Args:
+        mean: (K,q).
+        sigma: (K,q,q).
+    """
+    count = max(1, int(NEAR * len(mean)))
+    precision = torch.linalg.inv(sigma)
+    square = mean.unsqueeze(2) * mean.unsqueeze(1)
+    moment = sigma + square
+    pulled = (precision @ mean.unsqueeze(2)).squeeze(2)
+    far = precision.flatten(1) @ moment.flatten(1).T - 2 * pulled @ mean.T
+    far += (pulled * mean).sum(dim=1, keepdim=True)
+    far.fill_diagonal_(torch.inf)
+    distance, near = far.topk(count, dim=1, largest=False)
+    weight = torch.zeros_like(far).scatter_(1, near, 1 / count)
+    cross = (weight @ mean).unsqueeze(2) * mean.unsqueeze(1)
+    around = (weight @ moment.flatten(1)).view_as(sigma) - cross - cross.mT + square
+    found = (precision @ around / distance.mean(dim=1)[:, None, None]).sum(dim=0)
+    return _leading(found + found.T, FINE)

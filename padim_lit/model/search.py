@@ -9,26 +9,23 @@ from torch import Tensor
 
 from padim_lit.model.bounds import LowerBounds
 from padim_lit.model.exhaustive import Exhaustive
+from padim_lit.model.pairs import Pairs
 from padim_lit.model.triangular import Triangle
 
-# Directions of the bounds that all patches are given, and of those for patches that they leave
-# more than this share of the components.
-COARSE, FINE, MANY = 48, 64, 1 / 8
 # What float32 may move a squared distance by, relatively.
 ROUNDING = 1e-4
 # Up to this D a component's factor is multiplied whole: a call for each of its bands costs more.
 WHOLE_DIM = 128
-# Patches that are given bounds at once, and pairs of which distances are computed at once: their
-# scratch stays in a CPU's cache.
-PATCHES, PAIRS = 1024, 2**14
+# Patches that are given bounds at once: their scratch stays in a CPU's cache.
+PATCHES = 1024
 
 
 class Search:
     """Patches → the nearest of K Gaussians: d² = min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k).
 
     A component whose lower bound is above a distance already found cannot be the nearest. Bounds
-    of all components are cheap; where they leave many, tighter ones are computed, and then the
-    distances of those that are left, component by component.
+    of all components are cheap; of those that they leave tighter ones are computed, and then the
+    distances of those that are still left.
 
     Args:
         mean: (K,D).
@@ -44,16 +41,11 @@ class Search:
     def __init__(self, mean: Tensor, whitening: Triangle, white: Tensor, once: bool = False):
         self.centre = mean.double().mean(dim=0).float()  # so that Wx − Wμ does not cancel
         self.mean = (mean.double() - self.centre).float()
-        self.fine: LowerBounds | None
-        if once:
-            self.coarse, self.fine = LowerBounds.of_first(self.mean, whitening, white, COARSE), None
-        else:
-            self.fine = LowerBounds.of(self.mean, whitening, white, FINE)
-            self.coarse = self.fine.leading(COARSE)
-        factors = list(whitening)
-        if whitening.dim <= WHOLE_DIM:
-            factors = [(slice(whitening.dim), whitening.square(symmetric=False))]
-        self.factors = [(rows, band.mT.unbind()) for rows, band in factors]
+        bounds = LowerBounds.of_first if once else LowerBounds.of
+        self.bounds = bounds(self.mean, whitening, white)
+        whole = whitening.dim <= WHOLE_DIM
+        bands = [whitening.square(symmetric=False)] if whole else whitening.bands
+        self.squares = Pairs(self.mean, bands)
 
     def __call__(self, x: Tensor, at_most: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Distances, not squared, of (B,P,D), and to which component they are: both (B,P).
@@ -67,53 +59,23 @@ class Search:
         limit = squares.clone() if at_most is None else at_most.flatten().square()
 
         def compute(component: Tensor, patch: Tensor) -> None:
-            found = self._squares(x, component, patch)
+            found = self.squares(x, component, patch)
             squares.scatter_reduce_(0, patch, found, "amin")
             better = found == squares[patch]
             owner[patch[better]] = component[better]
             torch.minimum(limit, squares, out=limit)
 
-        def compute_first(patch: Tensor) -> None:
-            first, order = bounds[:, patch].min(dim=0).indices.sort(stable=True)
-            compute(first, patch[order])
-            bounds[first, patch[order]] = torch.inf  # is computed
-
-        def left() -> tuple[Tensor, Tensor]:
-            component, patch = (bounds <= limit * (1 + ROUNDING)).nonzero(as_tuple=True)
-            return component, patch
-
-        bounds = _of_parts(self.coarse, x)
+        y = self.bounds.along(x)
+        bounds = torch.cat([self.bounds(part) for part in y.split(PATCHES)], dim=1)
         if at_most is None:
-            compute_first(torch.arange(len(x), device=x.device))
-        component, patch = left()
-        if self.fine is not None:
-            many = (patch.bincount(minlength=len(x)) > MANY * len(self.mean)).nonzero()[:, 0]
-            if len(many):
-                bounds[:, many] = _of_parts(self.fine, x[many])
-                compute_first(many)
-                component, patch = left()
-        compute(component, patch)
+            first, patch = bounds.min(dim=0).indices.sort(stable=True)
+            compute(first, patch)
+            bounds[first, patch] = torch.inf  # is computed
+        component, patch = (bounds <= limit * (1 + ROUNDING)).nonzero(as_tuple=True)
+        tighter = bounds[component, patch] + self.bounds.further(y, component, patch)
+        left = (tighter <= limit[patch] * (1 + ROUNDING)).nonzero()[:, 0]
+        compute(component[left], patch[left])
         return squares.sqrt_().view(shape), owner.view(shape)
-
-    def _squares(self, x: Tensor, component: Tensor, patch: Tensor) -> Tensor:
-        """‖W_k(x_p−μ_k)‖² of pairs (k,p), which come component by component."""
-        squares = x.new_empty(len(patch))
-        pairs = zip(component.split(PAIRS), patch.split(PAIRS), squares.split(PAIRS), strict=True)
-        for k, p, out in pairs:
-            deviation = x.index_select(0, p).sub_(self.mean.index_select(0, k))
-            white = torch.empty_like(deviation)
-            sizes = k.bincount(minlength=len(self.mean)).tolist()
-            for rows, factors in self.factors:
-                parts = (deviation[:, : rows.stop].split(sizes), white[:, rows].split(sizes))
-                for part, factor, result in zip(parts[0], factors, parts[1], strict=True):
-                    if len(part):
-                        torch.mm(part, factor, out=result)
-            torch.sum(white.square_(), dim=1, out=out)
-        return squares
-
-
-def _of_parts(bounds: LowerBounds, x: Tensor) -> Tensor:
-    return torch.cat([bounds(part) for part in x.split(PATCHES)], dim=1)
 
 
 #: What finds the nearest of K Gaussians.

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from padim_lit.model.bounds import LowerBounds
-from padim_lit.model.search import COARSE, FINE, WHOLE_DIM, Search
+from padim_lit.model.bounds import COARSE, FINE, SPAN, LowerBounds
+from padim_lit.model.pairs import PAIRS, Pairs
+from padim_lit.model.search import WHOLE_DIM, Search
 from padim_lit.model.triangular import Triangle
 
 K, N = 12, 300
@@ -36,27 +37,65 @@ def along(basis, x, mean, factor):
     return (y @ precision * y).sum(dim=2)
 
 
-@pytest.mark.parametrize("dim", [1, 7, COARSE, 100, WHOLE_DIM + 10])
+def every_pair():
+    """All components with all patches, component by component."""
+    return torch.arange(K).repeat_interleave(N), torch.arange(N).repeat(K)
+
+
+@pytest.mark.parametrize("dim", [1, 7, COARSE, FINE, 100, SPAN + 10])
 @pytest.mark.parametrize("scales", [0, 4])
-def test_a_bound_is_never_above_its_distance_and_uses_its_directions(dim, scales):
+@pytest.mark.parametrize("make", [LowerBounds.of, LowerBounds.of_first])
+def test_a_bound_is_never_above_its_distance_and_uses_its_directions(dim, scales, make):
     x, mean, factor, white = gaussians(dim, scales)
-    fine = LowerBounds.of(mean, Triangle.of(factor), white, FINE)
-    for bounds in (fine, fine.leading(COARSE)):
-        found, seen = bounds(x).double(), along(bounds.basis, x, mean, factor)
-        assert (found <= distances(x, mean, factor)).all()
-        assert (found <= seen * (1 + 1e-6)).all()
+    bounds = make(mean, Triangle.of(factor), white)
+    rows = len(bounds.basis)
+    assert min(dim, COARSE) <= rows <= min(dim, FINE)
+    y = bounds.along(x)
+    coarse = bounds(y).double()
+    tighter = coarse + bounds.further(y, *every_pair()).view(K, N)
+    exact = distances(x, mean, factor)
+    assert (tighter <= exact * (1 + 1e-5)).all()
+    for found, some in ((coarse, bounds.basis[:COARSE]), (tighter, bounds.basis)):
+        seen = along(some, x, mean, factor)
+        assert (found <= seen * (1 + 1e-5)).all()
         assert (seen - found).median() < 1e-2 * seen.median()
+
+
+def test_the_first_directions_are_those_that_tell_near_components_apart():
+    # Ten dimensions in which components differ in place, among many in which none does.
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.zeros(K, 100)
+    places = torch.randperm(100, generator=generator)[:10]
+    mean[:, places] = 10 * torch.randn(K, 10, generator=generator)
+    bounds = LowerBounds.of(mean, Triangle.of(torch.eye(100).expand(K, -1, -1)), torch.eye(100))
+    found = bounds.basis[:10, places].square().sum()
+    assert found == pytest.approx(10, abs=1e-3)
+
+
+def test_pairs_are_what_a_sum_in_float64_finds():
+    x, mean, factor, _ = gaussians(40, 1)
+    component, patch = every_pair()
+    some = torch.rand(K * N, generator=torch.Generator().manual_seed(0)) < 0.5
+    some &= component != 3  # one has none
+    component, patch = (ids[some].repeat_interleave(12) for ids in (component, patch))
+    assert len(component) > PAIRS
+    expected = distances(x, mean, factor)[component, patch]
+    for bands in ([factor], list(Triangle.of(factor).bands), [factor[:, :15, :15], factor[:, 15:]]):
+        found = Pairs(mean, bands)(x, component, patch)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
+    assert not Pairs(mean, [])(x, component, patch).any()
 
 
 @pytest.mark.parametrize("dim", [7, 100, WHOLE_DIM + 10])
 @pytest.mark.parametrize("apart", [0.1, 3.0])  # 0.1: most patches are left many components
 @pytest.mark.parametrize("limited", [False, True])
-def test_the_nearest_is_exact(dim, apart, limited):
+@pytest.mark.parametrize("once", [False, True])
+def test_the_nearest_is_exact(dim, apart, limited, once):
     x, mean, factor, white = gaussians(dim, 2, apart)
     expected, whose = distances(x, mean, factor).min(dim=0)
     expected = expected.sqrt()
     at_most = expected * torch.linspace(0.5, 3, N) if limited else torch.full((N,), torch.inf)
-    search = Search(mean, Triangle.of(factor), white)
+    search = Search(mean, Triangle.of(factor), white, once)
     found, owner = search(x[None], at_most[None].float() if limited else None)
     below = expected < at_most
     assert below.all() or (limited and below.any() and (found[0] >= expected * (1 - 1e-5)).all())
