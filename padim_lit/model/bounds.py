@@ -45,8 +45,9 @@ class LowerBounds:
         i, j = torch.triu_indices(*form.shape[1:], device=form.device)
         self.weights = (form[:, i, j] * torch.where(i == j, 1.0, 2.0)).float()
         self.slack = ROUNDING * form.flatten(1).norm(dim=1).float()
-        self.basis, further = basis.float(), factor[:, COARSE:].float()
-        self.further = Pairs(mean.float(), [further] if further.shape[1] else [])
+        self.basis, rest = basis.float(), factor[:, COARSE:]
+        self.rest = Pairs(mean.float(), [rest.float()] if rest.shape[1] else [])
+        self.rest_slack = ROUNDING * (rest @ rest.mT).flatten(1).norm(dim=1).float()
 
     @classmethod
     def of(cls, mean: Tensor, whitening: Triangle, white: Tensor) -> "LowerBounds":
@@ -98,6 +99,11 @@ class LowerBounds:
             torch.mul(v[i], v[i:], out=products[start:stop])
         slack = torch.outer(self.slack, v.square().sum(dim=0))
         return torch.addmm(slack, self.weights, products, beta=-1)
+
+    def further(self, y: Tensor, component: Tensor, patch: Tensor) -> Tensor:
+        """What the further directions add to the bounds of pairs, see `Pairs`: (m,)."""
+        slack = self.rest_slack[component] * y.square().sum(dim=1)[patch]
+        return self.rest(y, component, patch).sub_(slack)
 
 
 def _leading(matrix: Tensor, rows: int) -> Tensor:

@@ -72,6 +72,18 @@ def test_the_first_directions_are_those_that_tell_near_components_apart():
     assert found == pytest.approx(10, abs=1e-3)
 
 
+@pytest.mark.parametrize("dim", [COARSE, FINE])
+def test_no_rounding_lifts_a_bound_above_its_distance(dim):
+    # As tight as they can be, and components a thousand standard deviations apart.
+    x, mean, factor, _ = gaussians(dim, scales=4, apart=1000.0)
+    x, mean = x - mean.mean(dim=0), mean - mean.mean(dim=0)
+    white = torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T.double()))).float()
+    bounds = LowerBounds.of(mean, Triangle.of(factor), white)
+    y = bounds.along(x)
+    tighter = bounds(y) + bounds.further(y, *every_pair()).view(K, N)
+    assert (tighter <= distances(x, mean, factor)).all()
+
+
 def test_pairs_are_what_a_sum_in_float64_finds():
     x, mean, factor, _ = gaussians(40, 1)
     component, patch = every_pair()
