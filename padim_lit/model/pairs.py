@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Pairs of which distances are computed at once: their scratch stays in a CPU's cache.
-PAIRS = 2**14
+# Numbers of the pairs that are computed at once: with what is made of them they stay in the cache
+# that a core has for itself.
+NUMBERS = 2**18
 
 
 class Pairs:
@@ -27,18 +28,15 @@ class Pairs:
 
     def __call__(self, x: Tensor, component: Tensor, patch: Tensor) -> Tensor:
         """Squares (m,) of x (n,D); the m pairs come component by component."""
-        squares = x.new_zeros(len(patch))
-        parts = zip(component.split(PAIRS), patch.split(PAIRS), squares.split(PAIRS), strict=True)
-        for k, p, out in parts if self.bands else ():
+        squares, pairs = x.new_zeros(len(patch)), max(1, NUMBERS // x.shape[1])
+        chunks = zip(component.split(pairs), patch.split(pairs), squares.split(pairs), strict=True)
+        for k, p, out in chunks if self.bands else ():
             deviation = x.index_select(0, p).sub_(self.mean.index_select(0, k))
-            sizes = k.bincount(minlength=len(self.mean)).tolist()
+            present, sizes = (ids.tolist() for ids in k.unique_consecutive(return_counts=True))
             for rows, columns, factors in self.bands:
                 white = x.new_empty(len(p), rows)
-                few = zip(
-                    deviation[:, :columns].split(sizes), factors, white.split(sizes), strict=True
-                )
-                for part, factor, result in few:
-                    if len(part):
-                        torch.mm(part, factor, out=result)
+                parts = deviation[:, :columns].split(sizes), white.split(sizes)
+                for one, part, result in zip(present, *parts, strict=True):
+                    torch.mm(part, factors[one], out=result)
                 out += white.square_().sum(dim=1)
         return squares

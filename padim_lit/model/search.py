@@ -16,6 +16,9 @@ from padim_lit.model.triangular import Triangle
 ROUNDING = 1e-4
 # Up to this D a component's factor is multiplied whole: a call for each of its bands costs more.
 WHOLE_DIM = 128
+# The share of all pairs that must be left for one distance of each patch to be computed first: it
+# rules out others.
+MANY = 1 / 8
 # Patches that are given bounds at once: their scratch stays in a CPU's cache.
 PATCHES = 1024
 
@@ -25,7 +28,8 @@ class Search:
 
     A component whose lower bound is above a distance already found cannot be the nearest. Bounds
     of all components are cheap; of those that they leave tighter ones are computed, and then the
-    distances of those that are still left.
+    distances of those that are still left. Where they leave many, the distance to the component
+    with the least bound comes first.
 
     Args:
         mean: (K,D).
@@ -67,14 +71,16 @@ class Search:
 
         y = self.bounds.along(x)
         bounds = torch.cat([self.bounds(part) for part in y.split(PATCHES)], dim=1)
-        if at_most is None:
+        left = bounds <= limit * (1 + ROUNDING)
+        if left.count_nonzero() > MANY * left.numel():
             first, patch = bounds.min(dim=0).indices.sort(stable=True)
             compute(first, patch)
             bounds[first, patch] = torch.inf  # is computed
-        component, patch = (bounds <= limit * (1 + ROUNDING)).nonzero(as_tuple=True)
+            left = bounds <= limit * (1 + ROUNDING)
+        component, patch = left.nonzero(as_tuple=True)
         tighter = bounds[component, patch] + self.bounds.further(y, component, patch)
-        left = (tighter <= limit[patch] * (1 + ROUNDING)).nonzero()[:, 0]
-        compute(component[left], patch[left])
+        near = (tighter <= limit[patch] * (1 + ROUNDING)).nonzero()[:, 0]
+        compute(component[near], patch[near])
         return squares.sqrt_().view(shape), owner.view(shape)
 
 
