@@ -146,7 +146,7 @@ class WithData(Loading):
     """Modes that take a data set.
 
     Args:
-        seed: draws the projection, the data's split and planted defects
+        seed: draws the projection, centroids, the data's split and planted defects
         full_check: decode all images first, up to this many; beyond, read their headers
         picture_cache: folder that keeps decoded, resized pictures for later runs
         picture_cache_gb: it grows no further than this
@@ -236,7 +236,7 @@ class Comparing(Projs):
 
     Args:
         dims: dimensions that each projects to
-        seeds: draw the projections; seed draws the data's split, which all of them share
+        seeds: draw projections and centroids; seed draws the data's split, which they all share
     """
 
     dims: list[int] = field(default_factory=lambda: [50, 100, 150])

@@ -8,7 +8,7 @@ from padim_lit.model.triangular import Triangle, blocks
 
 # Directions of the bounds of all components, and of the tighter ones of those that are left.
 COARSE, FINE = 32, 64
-# Directions that these are chosen among, and components by which those are, evenly spread.
+# They are chosen among so many, which some components choose, evenly spread.
 SPAN, ASKED = 128, 32
 # The share of the components that a component must be told apart from: those near it.
 NEAR = 1 / 4
@@ -48,6 +48,7 @@ class LowerBounds:
         self.basis, rest = basis.float(), factor[:, COARSE:]
         self.rest = Pairs(mean.float(), [rest.float()] if rest.shape[1] else [])
         self.rest_slack = ROUNDING * (rest @ rest.mT).flatten(1).norm(dim=1).float()
+        self.length = mean.square().sum(dim=1).float()
 
     @classmethod
     def of(cls, mean: Tensor, whitening: Triangle, white: Tensor) -> "LowerBounds":
@@ -60,7 +61,7 @@ class LowerBounds:
                 drowns another's, and rounding stays small.
         """
         white, dim = white.double(), whitening.dim
-        # Where D is large, those alone in which good patches differ most against some components.
+        # If D is above SPAN: those alone in which good patches differ most against some components.
         some = whitening.at(slice(None, None, -(-len(mean) // ASKED))).square(symmetric=False)
         against = some.flatten(0, 1).double() @ torch.linalg.inv(white)
         span = _leading(against.T @ against, SPAN) @ white
@@ -69,10 +70,10 @@ class LowerBounds:
             factor = whitening.at(few).square(symmetric=False, dtype=torch.float64)
             spread = torch.linalg.solve_triangular(factor, span, upper=False, left=False)
             covariances.append(spread @ spread.mT)
-        sigma, mean = torch.cat(covariances), mean.double() @ span.T
-        chosen = _telling_apart(mean, sigma)
+        sigma, centres = torch.cat(covariances), mean.double() @ span.T
+        chosen = _telling_apart(centres, sigma)
         factor = torch.linalg.inv(torch.linalg.cholesky(chosen @ sigma @ chosen.T))
-        return cls(chosen @ span, factor, mean @ chosen.T)
+        return cls(chosen @ span, factor, centres @ chosen.T)
 
     @classmethod
     def of_first(cls, mean: Tensor, whitening: Triangle, white: Tensor) -> "LowerBounds":
@@ -102,8 +103,8 @@ class LowerBounds:
 
     def further(self, y: Tensor, component: Tensor, patch: Tensor) -> Tensor:
         """What the further directions add to the bounds of pairs, see `Pairs`: (m,)."""
-        slack = self.rest_slack[component] * y.square().sum(dim=1)[patch]
-        return self.rest(y, component, patch).sub_(slack)
+        length = y.square().sum(dim=1)[patch] + self.length[component]
+        return self.rest(y, component, patch).sub_(self.rest_slack[component] * length)
 
 
 def _leading(matrix: Tensor, rows: int) -> Tensor:
@@ -112,27 +113,29 @@ def _leading(matrix: Tensor, rows: int) -> Tensor:
 
 
 def _telling_apart(mean: Tensor, sigma: Tensor) -> Tensor:
-    """Directions (r,q) along which patches of near components are far from a component.
+    """Directions (r,q), r ≤ FINE, along which patches of near components are far from a component.
 
-    With P = Σ⁻¹ and A_k = E (x−μ_k)(x−μ_k)ᵀ over patches of the components near k, those are
-    tr(P_k A_k) from it on average. Directions are eigenvectors of Σ_k (P_k A_k + A_k P_k) /
+    With P = Σ⁻¹ and A_k = E (x−μ_k)(x−μ_k)ᵀ over patches x of the components near k, tr(P_k A_k) is
+    their mean squared distance from it. Directions are eigenvectors of Σ_k (P_k A_k + A_k P_k) /
     tr(P_k A_k): a component that is far from all others asks for no more than the others.
 
     Args:
-        mean: (K,q).
-        sigma: (K,q,q).
+        mean: (K,q), along the q directions that these are chosen among.
+        sigma: (K,q,q), covariances.
     """
     count = max(1, int(NEAR * len(mean)))
     precision = torch.linalg.inv(sigma)
-    square = mean.unsqueeze(2) * mean.unsqueeze(1)
-    moment = sigma + square
+    moment = sigma + mean.unsqueeze(2) * mean.unsqueeze(1)
     pulled = (precision @ mean.unsqueeze(2)).squeeze(2)
     far = precision.flatten(1) @ moment.flatten(1).T - 2 * pulled @ mean.T
     far += (pulled * mean).sum(dim=1, keepdim=True)
     far.fill_diagonal_(torch.inf)
     distance, near = far.topk(count, dim=1, largest=False)
     weight = torch.zeros_like(far).scatter_(1, near, 1 / count)
-    cross = (weight @ mean).unsqueeze(2) * mean.unsqueeze(1)
-    around = (weight @ moment.flatten(1)).view_as(sigma) - cross - cross.mT + square
-    found = (precision @ around / distance.mean(dim=1)[:, None, None]).sum(dim=0)
+    found = torch.zeros_like(sigma[0])
+    for few in blocks(len(mean), sigma[0].numel(), mean.device):
+        here, there = mean[few].unsqueeze(2), (weight[few] @ mean).unsqueeze(2)
+        around = (weight[few] @ moment.flatten(1)).view_as(sigma[few])
+        around += here @ (here - there).mT - there @ here.mT
+        found += (precision[few] @ around / distance[few].mean(dim=1)[:, None, None]).sum(dim=0)
     return _leading(found + found.T, FINE)

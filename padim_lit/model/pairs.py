@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Numbers of the pairs that are computed at once: with what is made of them they stay in the cache
-# that a core has for itself.
+# Numbers of the pairs that are computed at once: about what the cache holds that a core has for
+# itself.
 NUMBERS = 2**18
 
 
@@ -27,10 +27,17 @@ class Pairs:
         self.bands = [(band.shape[1], band.shape[2], band.mT.unbind()) for band in bands]
 
     def __call__(self, x: Tensor, component: Tensor, patch: Tensor) -> Tensor:
-        """Squares (m,) of x (n,D); the m pairs come component by component."""
+        """Squares (m,) of x (n,D).
+
+        Args:
+            x: (n,D).
+            component, patch: (m,) the pairs, component by component.
+        """
         squares, pairs = x.new_zeros(len(patch)), max(1, NUMBERS // x.shape[1])
+        if not self.bands:
+            return squares
         chunks = zip(component.split(pairs), patch.split(pairs), squares.split(pairs), strict=True)
-        for k, p, out in chunks if self.bands else ():
+        for k, p, out in chunks:
             deviation = x.index_select(0, p).sub_(self.mean.index_select(0, k))
             present, sizes = (ids.tolist() for ids in k.unique_consecutive(return_counts=True))
             for rows, columns, factors in self.bands:

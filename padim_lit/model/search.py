@@ -16,20 +16,21 @@ from padim_lit.model.triangular import Triangle
 ROUNDING = 1e-4
 # Up to this D a component's factor is multiplied whole: a call for each of its bands costs more.
 WHOLE_DIM = 128
-# The share of all pairs that must be left for one distance of each patch to be computed first: it
-# rules out others.
+# A patch that the first bounds leave more than this share of the components has one distance
+# computed before the tighter bounds.
 MANY = 1 / 8
-# Patches that are given bounds at once: their scratch stays in a CPU's cache.
-PATCHES = 1024
+# Patches that are given bounds at once: their scratch stays in a CPU's cache. And patches that are
+# searched at once: pairs of all of them with all components would need memory.
+PATCHES, AT_ONCE = 2**10, 2**13
 
 
 class Search:
     """Patches → the nearest of K Gaussians: d² = min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k).
 
-    A component whose lower bound is above a distance already found cannot be the nearest. Bounds
-    of all components are cheap; of those that they leave tighter ones are computed, and then the
-    distances of those that are still left. Where they leave many, the distance to the component
-    with the least bound comes first.
+    A component whose lower bound is above a distance already found cannot be the nearest. First
+    come cheap bounds of all components. Where they leave a patch many, the distance to the one with
+    the least bound is computed, which rules out others. Those that are left get tighter bounds, and
+    those that these leave, distances.
 
     Args:
         mean: (K,D).
@@ -59,21 +60,30 @@ class Search:
             at_most: (B,P) only nearer ones are looked for; elsewhere the distance may be inf.
         """
         shape, x = x.shape[:2], x.flatten(0, 1) - self.centre
-        squares, owner = x.new_full(x.shape[:1], torch.inf), x.new_zeros(len(x), dtype=torch.long)
-        limit = squares.clone() if at_most is None else at_most.flatten().square()
+        limit = x.new_full(shape, torch.inf) if at_most is None else at_most.square()
+        parts = zip(x.split(AT_ONCE), limit.flatten().split(AT_ONCE), strict=True)
+        squares, owner = map(torch.cat, zip(*(self._nearest(*part) for part in parts), strict=True))
+        return squares.sqrt_().view(shape), owner.view(shape)
+
+    def _nearest(self, x: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared distances and components of centred patches (n,D), nearer than √limit (n,)."""
+        squares, owner = torch.full_like(limit, torch.inf), x.new_zeros(len(x), dtype=torch.long)
 
         def compute(component: Tensor, patch: Tensor) -> None:
+            nonlocal limit
             found = self.squares(x, component, patch)
             squares.scatter_reduce_(0, patch, found, "amin")
             better = found == squares[patch]
             owner[patch[better]] = component[better]
-            torch.minimum(limit, squares, out=limit)
+            limit = torch.minimum(limit, squares)
 
         y = self.bounds.along(x)
         bounds = torch.cat([self.bounds(part) for part in y.split(PATCHES)], dim=1)
         left = bounds <= limit * (1 + ROUNDING)
-        if left.count_nonzero() > MANY * left.numel():
-            first, patch = bounds.min(dim=0).indices.sort(stable=True)
+        many = (left.sum(dim=0) > MANY * len(left)).nonzero()[:, 0]
+        if len(many):
+            first, order = bounds[:, many].min(dim=0).indices.sort(stable=True)
+            patch = many[order]
             compute(first, patch)
             bounds[first, patch] = torch.inf  # is computed
             left = bounds <= limit * (1 + ROUNDING)
@@ -81,7 +91,7 @@ class Search:
         tighter = bounds[component, patch] + self.bounds.further(y, component, patch)
         near = (tighter <= limit[patch] * (1 + ROUNDING)).nonzero()[:, 0]
         compute(component[near], patch[near])
-        return squares.sqrt_().view(shape), owner.view(shape)
+        return squares, owner
 
 
 #: What finds the nearest of K Gaussians.

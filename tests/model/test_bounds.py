@@ -11,16 +11,22 @@ from padim_lit.model.triangular import Triangle
 K, N = 12, 300
 
 
-def gaussians(dim, scales, apart=3.0):
-    """Means, factors and patches of components that are up to `scales` times apart in size."""
+def gaussians(dim, scales, apart=3.0, count=K):
+    """Patches, means and factors of components whose dimensions are up to 10^scales apart in size.
+
+    And what makes the patches white.
+    """
     generator = torch.Generator().manual_seed(dim)
     size = torch.logspace(0, scales, dim)[torch.randperm(dim, generator=generator)]
-    mean = apart * size * torch.randn(K, dim, generator=generator)
-    factor = torch.randn(K, dim, dim, generator=generator).tril() / dim**0.5
+    mean = apart * size * torch.randn(count, dim, generator=generator)
+    factor = torch.randn(count, dim, dim, generator=generator).tril() / dim**0.5
     factor.diagonal(dim1=1, dim2=2).abs_().add_(1)
-    owner = torch.randint(K, (N,), generator=generator)
+    owner = torch.randint(count, (N,), generator=generator)
     x = mean[owner] + size * torch.randn(N, dim, generator=generator)
-    return x, mean, factor / size, torch.diag(1 / size)
+    covariance = torch.cov(x.T.double()).view(dim, dim)
+    covariance.diagonal().mul_(1 + 1e-6)
+    white = torch.linalg.inv(torch.linalg.cholesky(covariance)).float()
+    return x, mean, factor / size, white
 
 
 def distances(x, mean, factor):
@@ -48,8 +54,10 @@ def every_pair():
 def test_a_bound_is_never_above_its_distance_and_uses_its_directions(dim, scales, make):
     x, mean, factor, white = gaussians(dim, scales)
     bounds = make(mean, Triangle.of(factor), white)
-    rows = len(bounds.basis)
-    assert min(dim, COARSE) <= rows <= min(dim, FINE)
+    if make == LowerBounds.of:
+        assert len(bounds.basis) == min(dim, FINE)
+    else:  # along the first band of a factor
+        assert min(dim, COARSE) <= len(bounds.basis) <= min(dim, FINE)
     y = bounds.along(x)
     coarse = bounds(y).double()
     tighter = coarse + bounds.further(y, *every_pair()).view(K, N)
@@ -73,12 +81,13 @@ def test_the_first_directions_are_those_that_tell_near_components_apart():
 
 
 @pytest.mark.parametrize("dim", [COARSE, FINE])
-def test_no_rounding_lifts_a_bound_above_its_distance(dim):
+@pytest.mark.parametrize("make", [LowerBounds.of, LowerBounds.of_first])
+def test_no_rounding_lifts_a_bound_above_its_distance(dim, make):
     # As tight as they can be, and components a thousand standard deviations apart.
-    x, mean, factor, _ = gaussians(dim, scales=4, apart=1000.0)
+    x, mean, factor, white = gaussians(dim, scales=4, apart=1000.0)
     x, mean = x - mean.mean(dim=0), mean - mean.mean(dim=0)
-    white = torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T.double()))).float()
-    bounds = LowerBounds.of(mean, Triangle.of(factor), white)
+    x[: N // 2] *= 1e-3  # half of the patches lie far from all
+    bounds = make(mean, Triangle.of(factor), white)
     y = bounds.along(x)
     tighter = bounds(y) + bounds.further(y, *every_pair()).view(K, N)
     assert (tighter <= distances(x, mean, factor)).all()
@@ -102,8 +111,9 @@ def test_pairs_are_what_a_sum_in_float64_finds():
 @pytest.mark.parametrize("apart", [0.1, 3.0, 20.0])  # many components are left, some, few
 @pytest.mark.parametrize("limited", [False, True])
 @pytest.mark.parametrize("once", [False, True])
-def test_the_nearest_is_exact(dim, apart, limited, once):
-    x, mean, factor, white = gaussians(dim, 2, apart)
+@pytest.mark.parametrize("count", [1, 2, K])
+def test_the_nearest_is_exact(dim, apart, limited, once, count):
+    x, mean, factor, white = gaussians(dim, 2, apart, count)
     expected, whose = distances(x, mean, factor).min(dim=0)
     expected = expected.sqrt()
     at_most = expected * torch.linspace(0.5, 3, N) if limited else torch.full((N,), torch.inf)
@@ -113,3 +123,40 @@ def test_the_nearest_is_exact(dim, apart, limited, once):
     assert below.all() or (limited and below.any() and (found[0] >= expected * (1 - 1e-5)).all())
     torch.testing.assert_close(found[0].double()[below], expected[below], rtol=1e-5, atol=0)
     assert (owner[0] == whose)[below].all()
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_it_does_not_matter_how_many_patches_are_searched_at_once(limited, monkeypatch):
+    x, mean, factor, white = gaussians(50, 1)
+    search = Search(mean, Triangle.of(factor), white)
+    at_most = distances(x, mean, factor).amin(dim=0).sqrt().float()[None] * 1.1 if limited else None
+    whole, owner = search(x[None], at_most)
+    monkeypatch.setattr("padim_lit.model.search.AT_ONCE", 7)
+    found, whose = search(x[None], at_most)
+    torch.testing.assert_close(found, whole)
+    assert torch.equal(whose, owner)
+
+
+@pytest.mark.parametrize("apart", [0.5, 20.0])
+@pytest.mark.parametrize("limited", [False, True])
+def test_few_distances_are_computed(apart, limited):
+    x, mean, factor, white = gaussians(60, 1, apart)
+    search, computed = Search(mean, Triangle.of(factor), white), []
+    at_most = distances(x, mean, factor).amin(dim=0).sqrt().float()[None] * 5 if limited else None
+    every = search.squares
+
+    def counting(x, component, patch):
+        computed.append(len(patch))
+        return every(x, component, patch)
+
+    search.squares = counting
+    search(x[None], at_most)
+    # Each patch's nearest and hardly any more: all directions are seen, and the first distance
+    # rules out others.
+    assert N <= sum(computed) < 2 * N
+
+
+def test_no_patch_is_none():
+    _, mean, factor, white = gaussians(10, 1)
+    found, owner = Search(mean, Triangle.of(factor), white)(torch.empty(0, 4, 10))
+    assert found.shape == owner.shape == (0, 4)

@@ -12,7 +12,7 @@ from padim_lit.model.density import DENSITIES
 from padim_lit.model.gaussian import log_det
 from padim_lit.model.mixture import k_means
 
-K, D = 12, 40  # more dimensions than rows that rule components out
+K, D = 12, 40  # more dimensions than the first bounds see
 
 
 @pytest.fixture(scope="module")
