@@ -56,12 +56,12 @@ class Sweep:
         if min(self.dims) < 1:
             raise InputError(f"dims={list(self.dims)}: each must be at least 1")
 
-    def runs(self, channels: int, drawn: bool = False) -> list["ProjectionRun"]:
+    def runs(self, channels: int, seeded: bool = False) -> list["ProjectionRun"]:
         """One run for each projection and seed; one for all seeds where none changes anything.
 
         Args:
             channels: C.
-            drawn: whether a seed draws more than the projection, as it does a mixture's centroids.
+            seeded: whether a seed draws more than the projection, as it does a mixture's centroids.
         """
         runs = []
         for name in self.projs:
@@ -69,7 +69,7 @@ class Sweep:
             # identity has one dimension, C.
             dims = [channels] if name == "identity" else sorted(self.dims)
             alone = [(seed,) for seed in self.seeds]
-            for seeds in alone if kind.seeded or drawn else [tuple(self.seeds)]:
+            for seeds in alone if kind.seeded or seeded else [tuple(self.seeds)]:
                 runs.append(ProjectionRun(name, seeds, tuple(dims)))
         return runs
 

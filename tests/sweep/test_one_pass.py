@@ -170,7 +170,7 @@ def test_what_no_seed_changes_is_one_run():
 
 
 def test_a_seed_that_draws_centroids_is_a_run_for_every_projection():
-    assert Sweep(["identity", "fisher"], [8, 4], [0, 1]).runs(16, drawn=True) == [
+    assert Sweep(["identity", "fisher"], [8, 4], [0, 1]).runs(16, seeded=True) == [
         ProjectionRun("identity", (0,), (16,)),
         ProjectionRun("identity", (1,), (16,)),
         ProjectionRun("fisher", (0,), (4, 8)),
