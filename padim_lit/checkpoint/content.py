@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from padim_lit.checkpoint.rounding import SCALE
 from padim_lit.digests import BYTES
 from padim_lit.errors import InputError
 from padim_lit.system.memory import available_bytes, readable
@@ -67,8 +68,12 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
     positions = len(mean)
     shape = (len(spec["backbone"]["layers"]), positions, dim)
     require("layer_means", state["layer_means"], shape, *_FLOATS)
-    if isinstance(state["whitening"], Tensor):  # packed
-        require("whitening", state["whitening"], (positions, dim * (dim + 1) // 2), *_FLOATS)
+    if isinstance(whitening := state["whitening"], Tensor):  # packed
+        eight = whitening.dtype == torch.int8
+        allowed = (torch.int8,) if eight else _FLOATS
+        require("whitening", whitening, (positions, dim * (dim + 1) // 2), *allowed)
+        if eight:
+            require("scales", state.get("scales"), (positions, dim), SCALE)
     else:
         _require_bands("whitening", state["whitening"], positions, dim, require)
     if state["scatter"] is not None:  # of a slim checkpoint it is

@@ -92,7 +92,8 @@ def state_of(content: Any) -> dict[str, Any]:
     preprocessing), primitives; ``count``, N, 0 before a fit; ``roi``, the region of interest (h,w)
     bool, or None. After one also ``mean`` (G,D), ``layer_means`` (L,G,D), ``whitening`` and
     ``scatter``, the bands of a `Triangle`, or packed, and ``patches`` (G,), the moments' counts; a
-    slim checkpoint has no scatter and no counts; ``digests`` (N,16) of the images, or None where
+    slim checkpoint has no scatter and no counts, and where its whitening is int8 the ``scales`` of
+    `padim_lit.checkpoint.rounding.to_int8`; ``digests`` (N,16) of the images, or None where
     they are unknown; ``calibration``, see `padim_lit.deploy.calibration`, or None.
 
     Raises:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from padim_lit import digests
 from padim_lit.checkpoint import format as checkpoint
+from padim_lit.checkpoint.rounding import from_int8, to_int8
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import DENSITIES
@@ -85,12 +86,20 @@ def facts_of(detector: Detector) -> dict[str, Any]:
 def slim_state(detector: Detector, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """`full_state` for scoring alone: no scatter, no digests, whitening packed, in `dtype`.
 
+    Args:
+        detector: fitted.
+        dtype: floating, or int8, see `to_int8`; beside that the mean's double precision is lost.
+
     Raises:
         InputError: not fitted.
     """
-    packed = detector.require_fitted().pack(dtype)
-    nothing = dict.fromkeys(("scatter", "patches", "digests"))
-    return full_state(detector) | nothing | {"whitening": packed}
+    eight, whitening = dtype == torch.int8, detector.require_fitted()
+    state = full_state(detector) | dict.fromkeys(("scatter", "patches", "digests"))
+    state["whitening"] = packed = whitening.pack(None if eight else dtype)
+    if eight:
+        state["whitening"], state["scales"] = to_int8(packed)
+        state["mean"] = detector.mean.float()
+    return state
 
 
 def save_detector(detector: Detector, path: Path, state: dict[str, Any] | None = None) -> None:
@@ -113,8 +122,12 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
     detector.count, detector.mean = state["count"], state["mean"]
     detector.layer_means, detector.calibration = state["layer_means"], state["calibration"]
     saved = state["whitening"]  # bands, or packed in a slim checkpoint, which has no scatter
-    packed = isinstance(saved, Tensor)
-    detector.whitening = Triangle.unpack(saved.float()) if packed else Triangle(tuple(saved))
+    if isinstance(saved, Tensor):
+        eight = saved.dtype == torch.int8
+        packed = from_int8(saved, state["scales"]) if eight else saved.float()
+        detector.whitening = Triangle.unpack(packed)
+    else:
+        detector.whitening = Triangle(tuple(saved))
     if state["scatter"] is not None:
         moments = Moments(state["patches"], detector.mean, Triangle(tuple(state["scatter"])))
         detector.fit_state = FitState(

@@ -20,7 +20,8 @@ from padim_lit.version import __version__
 
 #: format=NAME → the suffixes of its files, the one to open first.
 FORMATS = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "torch": (".ckpt",)}
-PRECISIONS = ("fp32", "fp16", "int8")
+#: precision=NAME → what a slim checkpoint's whitening is stored in.
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
 #: The key under which a file's metadata lie, as JSON.
 METADATA = "padim_lit"
 # What fp16 rounds: nearly all bytes. Means and Π stay in float32, because they are small and their
@@ -126,7 +127,8 @@ def export_torch(
 ) -> None:
     """Write a slim checkpoint: no scatter and no image digests, whitening as packed triangles.
 
-    fp16 rounds the whitening alone. `about` is recorded in it; it preprocesses as any checkpoint.
+    fp16 and int8 round the whitening, int8 also the double-precision mean to float32. `about` is
+    recorded in it; it preprocesses as any checkpoint.
 
     Raises:
         InputError: a number is beyond fp16.
@@ -137,7 +139,7 @@ def export_torch(
     >>> exported(path)
     True
     """
-    state = slim_state(detector, torch.float16 if precision == "fp16" else torch.float32)
+    state = slim_state(detector, DTYPES[precision])
     _require_finite(state["whitening"])
     state["exported"] = about
     save_detector(detector, path, state)

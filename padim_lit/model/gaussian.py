@@ -1,13 +1,12 @@
 """From moments to Mahalanobis distances: factor once, then score with one batched product."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
 from padim_lit.model.moments import Moments, covariance
 from padim_lit.model.ridge import Ridge
+from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import Triangle, blocks, invert_lower
 
 # Gaussians are factored in blocks of about this many float64 numbers: it bounds what the fit
@@ -46,32 +45,26 @@ def whiten(
     out = Triangle.zeros(gaussians, dim, device, dtype)
     eps, prior = ridge.of(moments, rows, factor)
     step = max(1, BLOCK_NUMBERS // moments.scatter.dim**2)
-    inference = torch.is_inference_mode_enabled()
 
     def work(start: int) -> bool:
         block = slice(start, start + step)
-        with torch.inference_mode(inference), torch.autocast(device.type, enabled=False):
-            part = moments.at(block)
-            if rows is None:
-                sigma = covariance(part, eps, symmetric=False, prior=prior)
-            else:
-                sigma = covariance(part, 0, prior=prior)[:, rows[:, None], rows] * factor**2
-                sigma.diagonal(dim1=-2, dim2=-1).add_(eps)
-            lower, failed = torch.linalg.cholesky_ex(sigma)
-            lower = lower.to(dtype)
-            out.fill(block, invert_lower(lower))
+        part = moments.at(block)
+        if rows is None:
+            sigma = covariance(part, eps, symmetric=False, prior=prior)
+        else:
+            sigma = covariance(part, 0, prior=prior)[:, rows[:, None], rows] * factor**2
+            sigma.diagonal(dim1=-2, dim2=-1).add_(eps)
+        lower, failed = torch.linalg.cholesky_ex(sigma)
+        lower = lower.to(dtype)
+        out.fill(block, invert_lower(lower))
         return bool(failed.any())
 
     starts = range(0, gaussians, step)
     if device.type == "cpu":
-        # One thread a block: threads that share one small matrix spend their time waiting for
-        # each other, and on a busy machine ten times as long.
-        with ThreadPoolExecutor(
-            torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            failures = list(pool.map(work, starts))
+        failures = on_one_thread_each(work, starts)
     else:
-        failures = [work(start) for start in starts]
+        with torch.autocast(device.type, enabled=False):
+            failures = [work(start) for start in starts]
     if any(failures):
         raise InputError(
             f"eps={ridge.eps} with eps_unit={ridge.unit}: a covariance in {dim} dimensions is too "

@@ -10,6 +10,7 @@ from torch import Tensor
 from padim_lit.model.bounds import LowerBounds
 from padim_lit.model.exhaustive import Exhaustive
 from padim_lit.model.pairs import Pairs
+from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import Triangle
 
 # What float32 may move a squared distance by, relatively.
@@ -19,9 +20,9 @@ WHOLE_DIM = 128
 # A patch that the first bounds leave more than this share of the components has one distance
 # computed before the tighter bounds.
 MANY = 1 / 8
-# Patches that are given bounds at once: their scratch stays in a CPU's cache. And patches that are
-# searched at once: pairs of all of them with all components would need memory.
-PATCHES, AT_ONCE = 2**10, 2**13
+# Patches that are given bounds at once: their scratch stays in a CPU's cache. And patches that a
+# thread searches at once: as few as are worth one, and as many as its pairs have memory for.
+PATCHES, LEAST, AT_ONCE = 2**10, 2**8, 2**13
 
 
 class Search:
@@ -61,8 +62,11 @@ class Search:
         """
         shape, x = x.shape[:2], x.flatten(0, 1) - self.centre
         limit = x.new_full(shape, torch.inf) if at_most is None else at_most.square()
-        parts = zip(x.split(AT_ONCE), limit.flatten().split(AT_ONCE), strict=True)
-        squares, owner = map(torch.cat, zip(*(self._nearest(*part) for part in parts), strict=True))
+        # A step on so few patches takes less time than it takes to wake the other threads for it.
+        step = min(AT_ONCE, max(LEAST, -(-len(x) // torch.get_num_threads())))
+        parts = list(zip(x.split(step), limit.flatten().split(step), strict=True))
+        found = on_one_thread_each(lambda part: self._nearest(*part), parts)
+        squares, owner = map(torch.cat, zip(*found, strict=True))
         return squares.sqrt_().view(shape), owner.view(shape)
 
     def _nearest(self, x: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:

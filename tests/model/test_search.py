@@ -104,3 +104,15 @@ def test_it_is_forgotten_with_the_fit(detector, prepared):
     detector.reset()
     gc.collect()
     assert not prepared
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_patches_may_be_shared_by_threads(detector, monkeypatch, threads):
+    monkeypatch.setattr("padim_lit.model.search.LEAST", 8)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            check(detector)
+    finally:
+        torch.set_num_threads(before)

@@ -16,8 +16,8 @@ from padim_lit.cli.good_images import images_of, require_look
 from padim_lit.cli.settings import Settings
 from padim_lit.data.tree import is_good
 from padim_lit.deploy.export import (
+    DTYPES,
     FORMATS,
-    PRECISIONS,
     WRITERS,
     exported,
     metadata,
@@ -38,7 +38,8 @@ from padim_lit.system.versions import made_with
 TOLERANCES = {
     "fp32": {"score_difference": 1e-4, "map_difference": 1e-4},
     "fp16": {"score_difference": 2e-2, "map_difference": 1e-1},
-    # To the Gaussians that were fitted on onnxruntime's INT8 convolutions: others round otherwise.
+    # In graphs to the Gaussians that were fitted on onnxruntime's INT8 convolutions: others round
+    # otherwise.
     "int8": {"score_difference": 2e-2, "map_difference": 1e-1},
 }
 #: What must be installed for format=NAME.
@@ -58,12 +59,12 @@ class Export(Settings):
     Args:
         ckpt: model.ckpt of an earlier run
         format: onnx | openvino | torch: a slim checkpoint
-        precision: fp32 | fp16: half the size | int8: convolutions, with Gaussians fitted anew
+        precision: fp32 | fp16: half the size | int8: torch: less still; graphs: the convolutions
         preprocess: true: the graph takes uint8 (B,h,w,3) instead of float32 (B,3,h,w) in [0, 1]
         output: file to write; null: model.onnx, model.xml or slim.ckpt in the run's folder
         threshold: score from which an image is called defective; null: the checkpoint's
         images: to compare both on: one, a folder or a quoted pattern; null: random ones
-        good: precision=int8: good images for its Gaussians and threshold, best those of the fit
+        good: int8 graphs: good images for their Gaussians and threshold, best those of the fit
     """
 
     mode: str = "export"
@@ -80,17 +81,22 @@ class Export(Settings):
         super().__post_init__()
         self.require("ckpt", "model.ckpt of an earlier run")
         require_choice("format", self.format, FORMATS)
-        require_choice("precision", self.precision, PRECISIONS)
+        require_choice("precision", self.precision, DTYPES)
         if self.preprocess and self.format == "torch":
             raise InputError(
                 "preprocess=true: a checkpoint has no graph to put it in; leave it out"
             )
-        if self.precision == "int8":
-            if self.format == "torch":
-                raise InputError("precision=int8: a checkpoint is not rounded so; use format=onnx")
+        if self.refits:
             self.require("good", "good images, best those of the fit: FOLDER or PATTERN")
         elif self.good is not None:
-            raise InputError(f"good={self.good}: is of precision=int8 alone; leave it out")
+            raise InputError(
+                f"good={self.good}: is of graphs with precision=int8 alone; leave it out"
+            )
+
+    @property
+    def refits(self) -> bool:
+        """Whether Gaussians are fitted anew, because rounded convolutions give other features."""
+        return self.precision == "int8" and self.format != "torch"
 
 
 def run(settings: Export, folder: Path) -> dict[str, Any]:
@@ -111,7 +117,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     detector.require_fitted()
     if settings.images or settings.good:
         require_look(given, settings.ckpt)
-    if settings.precision == "int8":
+    if settings.refits:
         images = images_of(settings.good, given)
         detector = int8(given, images, settings.preprocess, f"good={settings.good}")
     notes, threshold = [], settings.threshold
@@ -129,7 +135,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         takes_pixels = settings.preprocess and settings.format != "torch"
         found = _compare(ours, theirs, pixels, takes_pixels, threshold)
         _require_close(found, settings)
-        if detector is not given and settings.images is not None:
+        if settings.precision == "int8" and settings.images is not None:
             found |= _agreement(given, theirs, settings, threshold)
         plain = _floats(pixels[:1])
         first = pixels[:1] if takes_pixels else plain
