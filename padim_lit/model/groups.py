@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from padim_lit.model.moments import Moments
+from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import Triangle
 
 # Where all groups take a step together: patches of each, times what a group has on the average; if
@@ -96,9 +97,16 @@ class Groups:
         return centred, rounded, left
 
     def _add(self, scatter: Triangle, centred: Tensor, last: Tensor) -> None:
-        for g, part in enumerate(centred.split(self.sizes.tolist())):
-            if len(part):
-                scatter.at(slice(g, g + 1)).add_products(torch.cat([part, last[g, None]])[None])
+        parts = centred.split(self.sizes.tolist())
+
+        def add(groups: range) -> None:
+            for g in groups:
+                if len(parts[g]):
+                    rows = torch.cat([parts[g], last[g, None]])
+                    scatter.at(slice(g, g + 1)).add_products(rows[None])
+
+        threads = torch.get_num_threads()
+        on_one_thread_each(add, [range(i, len(parts), threads) for i in range(threads)])
 
     def _centred_together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sizes = self.sizes.clamp(min=1).unsqueeze(1)

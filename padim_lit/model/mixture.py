@@ -11,6 +11,7 @@ from padim_lit.model.exhaustive import Exhaustive
 from padim_lit.model.groups import Groups
 from padim_lit.model.moments import Moments
 from padim_lit.model.search import Finder, Search, kept
+from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import Triangle
 
 # Patches that are assigned at once: their scratch stays in a CPU's cache.
@@ -112,8 +113,10 @@ class Mixture(Density):
         with torch.autocast(x.device.type, enabled=False):
             white = self.white.T
             centroids = self.centroids @ white
-            parts = x.split(PATCHES) if x.device.type == "cpu" else [x]
-            return torch.cat([_closest(part @ white, centroids) for part in parts])
+            if x.device.type != "cpu":
+                return _closest(x @ white, centroids)
+            parts = x.split(PATCHES)
+            return torch.cat(on_one_thread_each(lambda p: _closest(p @ white, centroids), parts))
 
     def update(self, moments: Moments, x: Tensor) -> Moments:
         x = x.flatten(0, 1)

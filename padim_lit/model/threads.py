@@ -34,6 +34,6 @@ def on_one_thread_each(work: Callable[[Part], Found], parts: Sequence[Part]) -> 
     if threads == 1:
         return [alone(part) for part in parts]
     with ThreadPoolExecutor(
-        min(threads, len(parts)), initializer=torch.set_num_threads, initargs=(1,)
+        max(1, min(threads, len(parts))), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
         return list(pool.map(alone, parts))

@@ -56,3 +56,18 @@ def test_sums_are_those_of_each_group(together):
     expected = torch.stack([x[:, owner == g].double().sum(dim=1) for g in range(G)], dim=1)
     found = Groups(owner, G, together).sums(x)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_number_of_threads_changes_nothing():
+    generator = torch.Generator().manual_seed(0)
+    x, owner = torch.randn(500, 7, generator=generator), torch.randint(9, (500,), generator=generator)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 20):
+            torch.set_num_threads(threads)
+            found.append(Groups(owner, 10).update(init(10, 7), x))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert torch.equal(other.scatter.bands[0], found[0].scatter.bands[0])
+        assert torch.equal(other.mean, found[0].mean)

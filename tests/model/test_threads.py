@@ -29,6 +29,11 @@ def test_work_is_done_as_the_caller_would(threads, mode):
         torch.set_num_threads(before)
 
 
+def test_nothing_to_do_is_done(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert on_one_thread_each(lambda part: part, []) == []
+
+
 def test_an_error_is_the_callers(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     with pytest.raises(ZeroDivisionError):
