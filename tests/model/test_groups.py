@@ -60,7 +60,10 @@ def test_sums_are_those_of_each_group(together):
 
 def test_the_number_of_threads_changes_nothing():
     generator = torch.Generator().manual_seed(0)
-    x, owner = torch.randn(500, 7, generator=generator), torch.randint(9, (500,), generator=generator)
+    x, owner = (
+        torch.randn(500, 7, generator=generator),
+        torch.randint(9, (500,), generator=generator),
+    )
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 20):
