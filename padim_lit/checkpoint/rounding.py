@@ -11,10 +11,11 @@ SCALE = torch.bfloat16
 
 
 def to_int8(packed: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row of each triangle as integers times a scale of its own, so at most 1/254 off.
+    """Each row of each triangle as integers times a scale of its own.
 
-    A row of W is one of the numbers whose squares add up to a distance, and rows differ by
-    orders of magnitude: one scale for all would round the small ones away.
+    So a number is off by at most 1/254 of the largest in its row. A row of W is one of the numbers
+    whose squares add up to a distance, and rows differ by orders of magnitude: one scale for all
+    would round the small ones away.
 
     Args:
         packed: P triangles of D rows, (P, D(D+1)/2), see `Triangle.pack`.
