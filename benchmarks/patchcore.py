@@ -29,6 +29,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from benchmarks.bare import bare
 from benchmarks.contest import FIT, batches, take_part
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import config
@@ -98,9 +99,10 @@ class Ours:
         self.model.calibration = 0
         self.detector, self.device = self.model.detector, torch.device(device)
         self.model.to(self.device)
+        self.alone = bare(self.detector.backbone)
 
     def bare(self, images: Tensor) -> Any:
-        return self.detector.backbone(images)
+        return self.alone(images)
 
     def fit(self, pixels: np.ndarray) -> dict[str, Any]:
         trainer = Trainer(

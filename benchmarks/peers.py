@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.bare import bare
 from benchmarks.naive import Naive
 from padim_lit import Backbone, Detector, PerPosition, Subset
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
@@ -193,9 +194,11 @@ def measure(
     if contestant.startswith("ours"):
         keep_freed_memory()  # as run.py does; the peers run as they are
     torch.manual_seed(0)
-    bare = Backbone(MODELS[backbone], [1, 2, 3], weights="random")
-    projection = Subset(bare.embedding_dim, dim)
-    one = globals()["contestant"](contestant, bare, projection, side)
+    extractor = Backbone(MODELS[backbone], [1, 2, 3], weights="random")
+    alone = bare(extractor)
+    projection = Subset(extractor.embedding_dim, dim)
+    given = extractor if contestant.startswith("ours") else alone
+    one = globals()["contestant"](contestant, given, projection, side)
     batches = [torch.rand(batch, 3, side, side) for _ in range(-(-images // batch))]
     count = batch * len(batches)
     reset_peak(CPU)
@@ -207,9 +210,9 @@ def measure(
         found.setdefault(name, []).append((time.perf_counter() - start) / per)
 
     with torch.inference_mode():
-        bare(batches[0])
+        alone(batches[0])
         for _ in range(max(2, repeats // 2)):
-            turn("backbone", lambda: [bare(x) for x in batches], count)
+            turn("backbone", lambda: [alone(x) for x in batches], count)
             one.start()
             turn("collect", lambda: [one.collect(x) for x in batches], count)
             turn("gaussian", one.fit, 1)
@@ -217,11 +220,11 @@ def measure(
             x = torch.rand(size, 3, side, side)
             one.score(x)
             for _ in range(2 * repeats):
-                turn(f"backbone-{size}", lambda x=x: bare(x), size)
+                turn(f"backbone-{size}", lambda x=x: alone(x), size)
                 turn(f"score-{size}", lambda x=x: one.score(x), size)
         agreement = None
         if contestant == "naive":  # the same embeddings through both, at the same grid
-            ours = Ours(bare, projection, side, None)
+            ours = Ours(alone, projection, side, None)
             ours.start()
             for x in batches:
                 ours.collect(x)

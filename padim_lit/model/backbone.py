@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError, as_pair, refusing
+from padim_lit.model.folding import fold, fold_pair
 from padim_lit.model.tiles import as_tiles, by_tiles, layout
 from padim_lit.model.weights import architecture, fingerprint, load_weights, registered, timm
 
@@ -108,6 +109,9 @@ class Backbone(nn.Module):
         # Twice as fast on a CPU and faster on tensor cores; values are unchanged.
         self.net.to(memory_format=torch.channels_last)
         self.eval()
+        height, width = self.img_size or config["input_size"][-2:]
+        self._folded = fold(self.net, (height, width))
+        self.register_load_state_dict_post_hook(_fold_again)
 
     @property
     def embedding_dim(self) -> int:
@@ -128,7 +132,7 @@ class Backbone(nn.Module):
         Returns:
             One (B,C_l,H_l,W_l) per layer, in the order of `layers`.
         """
-        x = (images.float() - self.pixel_mean) / self.pixel_std
+        x = (images.float() - self.pixel_mean).div_(self.pixel_std)
         if self.tiles == [1, 1]:
             return self._features(x)
         return by_tiles(self._features, x, self.tiles, self.strides)
@@ -196,6 +200,12 @@ class Backbone(nn.Module):
             "img_size": self.img_size,
             "tiles": self.tiles,
         }
+
+
+def _fold_again(backbone: Backbone, _: object) -> None:
+    """The batch norms of weights that were loaded into it."""
+    for pair in backbone._folded:
+        fold_pair(*pair)
 
 
 def _colours(key: str, values: Sequence[float]) -> list[float]:

@@ -202,7 +202,9 @@ def test_a_graph_computes_all_components_and_finds_the_same(fitted):
 def test_a_checkpoint_keeps_it(fitted, tmp_path, slim):
     save_detector(fitted, tmp_path / "model.ckpt", slim_state(fitted) if slim else None)
     other, test = load_detector(tmp_path / "model.ckpt"), images(2, seed=5)
-    assert torch.equal(other(test)[0], fitted(test)[0])
+    assert torch.equal(other.embed(test), fitted.embed(test))
+    # A product's last bit depends on where in memory its factors lie.
+    torch.testing.assert_close(other(test)[0], fitted(test)[0], rtol=1e-6, atol=0)
     assert spec_of(other) == spec_of(fitted)
     if not slim:
         same(other.fit_state, fitted.fit_state)
