@@ -67,7 +67,7 @@ def main() -> None:
                 del row[key]
             print(f"{name}, D = {dim} ...", file=sys.stderr)
             out = subprocess.run(
-                [sys.executable, __file__, "--row", json.dumps(row)],
+                [sys.executable, "-m", "benchmarks", "speed", "--row", json.dumps(row)],
                 check=True,
                 stdout=subprocess.PIPE,
                 text=True,
