@@ -8,7 +8,7 @@ from torch import Tensor
 
 from padim_lit.errors import InputError, require_choice
 from padim_lit.model.moments import Moments
-from padim_lit.model.triangular import Triangle
+from padim_lit.model.triangular import Triangle, blocks
 
 #: Units of ε, see `Ridge`.
 EPS_UNITS = ("feature", "variance")
@@ -74,7 +74,10 @@ def pooled(moments: Moments) -> Tensor:
     >>> pooled(update(init(9, 2), torch.rand(5, 9, 2))).shape
     torch.Size([2, 2])
     """
-    used = (moments.counts > 0).sum()
-    total = Triangle(tuple(b.sum(dim=0, keepdim=True, dtype=torch.float64)
-                           for b in moments.scatter.bands))  # fmt: skip
+    used, scatter = (moments.counts > 0).sum(), moments.scatter
+    total = Triangle.zeros(1, scatter.dim, scatter.device, torch.float64)
+    # A sum in float64 copies what it sums, so a few at a time.
+    for block in blocks(len(moments.mean), scatter.dim**2, scatter.device):
+        for one, band in zip(total.bands, scatter.at(block).bands, strict=True):
+            one += band.sum(dim=0, keepdim=True, dtype=torch.float64)
     return total.square(symmetric=True)[0] / (moments.counts.sum() - used).clamp(min=1)
