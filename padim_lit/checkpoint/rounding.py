@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from padim_lit.model.triangular import Triangle
+
 #: The largest of the integers, of either sign.
 LARGEST = 127
 #: Of the scales: float32's range in half of its bits. What they are rounded by costs nothing,
@@ -37,16 +39,17 @@ def to_int8(packed: Tensor) -> tuple[Tensor, Tensor]:
     return integers, scales
 
 
-def from_int8(integers: Tensor, scales: Tensor) -> Tensor:
-    """The packed triangles that `to_int8` rounded, in float32.
+def from_int8(integers: Tensor, scales: Tensor) -> Triangle:
+    """The triangles that `to_int8` rounded, in float32.
 
-    >>> from_int8(torch.tensor([[100, -1, 0]]).to(torch.int8), torch.tensor([[0.5, 2.0]])).tolist()
+    >>> rounded = from_int8(torch.tensor([[100, -1, 0]]).to(torch.int8), torch.tensor([[0.5, 2.0]]))
+    >>> rounded.pack().tolist()
     [[50.0, -2.0, 0.0]]
     """
-    packed = integers.float()
-    for row, scale in zip(_rows(packed), scales.float().unbind(dim=1), strict=True):
-        row.mul_(scale.unsqueeze(1))
-    return packed
+    triangle = Triangle.unpack(integers, torch.float32)
+    for rows, band in triangle:
+        band *= scales[:, rows].unsqueeze(2).to(band.dtype)
+    return triangle
 
 
 def _rows(packed: Tensor) -> tuple[Tensor, ...]:

@@ -124,8 +124,9 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
     saved = state["whitening"]  # bands, or packed in a slim checkpoint, which has no scatter
     if isinstance(saved, Tensor):
         eight = saved.dtype == torch.int8
-        packed = from_int8(saved, state["scales"]) if eight else saved.float()
-        detector.whitening = Triangle.unpack(packed)
+        detector.whitening = (
+            from_int8(saved, state["scales"]) if eight else Triangle.unpack(saved, torch.float32)
+        )
     else:
         detector.whitening = Triangle(tuple(saved))
     if state["scatter"] is not None:

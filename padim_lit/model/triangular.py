@@ -53,13 +53,13 @@ class Triangle:
         return cls(tuple(square[:, a:b, :b].contiguous() for a, b in pairwise(edges)))
 
     @classmethod
-    def unpack(cls, packed: Tensor) -> "Triangle":
+    def unpack(cls, packed: Tensor, dtype: torch.dtype | None = None) -> "Triangle":
         """The inverse of a factor's `pack`: zero above the diagonal."""
         dim, start = int((2 * packed.shape[1]) ** 0.5), 0
-        triangle = cls.zeros(packed.shape[0], dim, packed.device, packed.dtype)
+        triangle = cls.zeros(packed.shape[0], dim, packed.device, dtype or packed.dtype)
         for rows, band in triangle:
             row, column = _below(rows)
-            band[:, row, column] = packed[:, start : start + len(row)]
+            band[:, row, column] = packed[:, start : start + len(row)].to(band.dtype)
             start += len(row)
         return triangle
 
