@@ -6,7 +6,7 @@ from padim_lit.model.backbone import Backbone
 from padim_lit.model.folding import unfold
 
 
-def bare(backbone: Backbone) -> Backbone:
+def as_timm_runs_it(backbone: Backbone) -> Backbone:
     """A copy whose batch norms run by themselves: to fold them is a part of what is compared."""
     alone = copy.deepcopy(backbone)
     unfold(alone.net)

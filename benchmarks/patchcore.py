@@ -29,7 +29,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from benchmarks.bare import bare
+from benchmarks.bare import as_timm_runs_it
 from benchmarks.contest import FIT, batches, take_part
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import config
@@ -99,7 +99,7 @@ class Ours:
         self.model.calibration = 0
         self.detector, self.device = self.model.detector, torch.device(device)
         self.model.to(self.device)
-        self.alone = bare(self.detector.backbone)
+        self.alone = as_timm_runs_it(self.detector.backbone)
 
     def bare(self, images: Tensor) -> Any:
         return self.alone(images)

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.bare import bare
+from benchmarks.bare import as_timm_runs_it
 from benchmarks.naive import Naive
 from padim_lit import Backbone, Detector, PerPosition, Subset
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
@@ -195,7 +195,7 @@ def measure(
         keep_freed_memory()  # as run.py does; the peers run as they are
     torch.manual_seed(0)
     extractor = Backbone(MODELS[backbone], [1, 2, 3], weights="random")
-    alone = bare(extractor)
+    alone = as_timm_runs_it(extractor)
     projection = Subset(extractor.embedding_dim, dim)
     given = extractor if contestant.startswith("ours") else alone
     one = globals()["contestant"](contestant, given, projection, side)

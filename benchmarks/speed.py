@@ -26,7 +26,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.bare import bare
+from benchmarks.bare import as_timm_runs_it
 from padim_lit import JL, Backbone
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
@@ -128,7 +128,7 @@ def measure(
         extractor, projection, (side, side), gaussians, grid=grid, neighbourhood=neighbourhood
     ).to(device)
     where = torch.device(device)
-    alone = bare(detector.backbone)
+    alone = as_timm_runs_it(detector.backbone)
     fitted, x = pictures(source, side, FITTED + batch).to(where).tensor_split([FITTED])
     keep_freed_memory()  # as run.py does
     with torch.inference_mode():

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError, as_pair, refusing
-from padim_lit.model.folding import fold, fold_pair
+from padim_lit.model.folding import fold
 from padim_lit.model.tiles import as_tiles, by_tiles, layout
 from padim_lit.model.weights import architecture, fingerprint, load_weights, registered, timm
 
 # Where timm reads features with hooks, these gather in one dictionary for all threads.
 _ONE_AT_A_TIME = threading.Lock()
+# timm makes these so only when it is asked for weights, and a checkpoint brings its own.
+_AS_TRAINED: dict[str, dict[str, Any]] = {"fbnetc_100": {"bn_eps": 1e-3}}
 
 
 class Backbone(nn.Module):
@@ -110,8 +112,7 @@ class Backbone(nn.Module):
         self.net.to(memory_format=torch.channels_last)
         self.eval()
         height, width = self.img_size or config["input_size"][-2:]
-        self._folded = fold(self.net, (height, width))
-        self.register_load_state_dict_post_hook(_fold_again)
+        fold(self.net, (height, width))
 
     @property
     def embedding_dim(self) -> int:
@@ -202,12 +203,6 @@ class Backbone(nn.Module):
         }
 
 
-def _fold_again(backbone: Backbone, _: object) -> None:
-    """The batch norms of weights that were loaded into it."""
-    for pair in backbone._folded:
-        fold_pair(*pair)
-
-
 def _colours(key: str, values: Sequence[float]) -> list[float]:
     """Red, green and blue."""
     found = [float(value) for value in values]
@@ -232,7 +227,9 @@ def _size_options(
     model: str, feature_location: str | None, img_size: list[int] | None
 ) -> dict[str, Any]:
     """What timm makes the model with: for one size, for any, or for the one it has."""
-    options = {} if feature_location is None else {"feature_location": feature_location}
+    options = dict(_AS_TRAINED.get(model.partition(".")[0], {}))
+    if feature_location is not None:
+        options["feature_location"] = feature_location
     if img_size is not None:
         return {**options, "img_size": tuple(img_size)}
     dynamic = {**options, "dynamic_img_size": True}

@@ -203,6 +203,8 @@ def test_a_checkpoint_keeps_it(fitted, tmp_path, slim):
     save_detector(fitted, tmp_path / "model.ckpt", slim_state(fitted) if slim else None)
     other, test = load_detector(tmp_path / "model.ckpt"), images(2, seed=5)
     assert torch.equal(other.embed(test), fitted.embed(test))
+    assert torch.equal(other.mean, fitted.mean)
+    assert all(map(torch.equal, other.whitening.bands, fitted.whitening.bands))
     # A product's last bit depends on where in memory its factors lie.
     torch.testing.assert_close(other(test)[0], fitted(test)[0], rtol=1e-6, atol=0)
     assert spec_of(other) == spec_of(fitted)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from padim_lit import Backbone
-from padim_lit.model.folding import _LEFT_OUT, fold, unfold
+from padim_lit.errors import InputError
+from padim_lit.model.folding import _LEFT_OUT, _pairs, fold, unfold
 
 SIDE = 64
 
@@ -33,19 +34,19 @@ def left_out(net: nn.Module) -> int:
 class Chain(nn.Module):
     """A convolution, a batch norm, and what reads between them or uses them again."""
 
-    def __init__(self, between: bool = False, again: bool = False):
+    def __init__(self, how: str = ""):
         super().__init__()
         self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
-        self.between, self.again = between, again
+        self.how = how
 
     def forward(self, x):
         found = self.conv(x)
         y = self.norm(found)
-        if self.between:
-            y = y + found
-        if self.again:
+        if self.how == "between":
+            y = torch.cat([y, found])
+        if self.how == "again":
             y = self.norm(self.conv(y))
-        return [y]
+        return [y, found] if self.how == "returned" else [y]
 
 
 @pytest.mark.parametrize(
@@ -92,18 +93,26 @@ def test_the_state_dict_stays_and_unfolding_gives_the_old_features_to_the_bit():
     assert left_out(net) == 0 and not any("folded" in name for name, _ in net.named_buffers())
 
 
-@pytest.mark.parametrize("how", ["between", "again"])
-def test_what_is_read_elsewhere_or_used_twice_stays(how):
-    net = trained(Chain(**{how: True}))
-    images = torch.rand(1, 3, SIDE, SIDE)
+@pytest.mark.parametrize("how", ["between", "again", "returned"])
+@pytest.mark.parametrize("new", [False, True])
+def test_what_is_read_elsewhere_or_used_twice_stays(how, new):
+    """New batch norms do next to nothing, so that features would tell nothing."""
+    net, images = Chain(how), torch.rand(1, 3, SIDE, SIDE)
+    net = net.eval() if new else trained(net)
     with torch.no_grad():
-        (expected,) = net(images)
+        expected = net(images)
         fold(net, (SIDE, SIDE))
         assert left_out(net) == 0
-        assert torch.equal(net(images)[0], expected)
-        alone = trained(Chain())
-        fold(alone, (SIDE, SIDE))
-    assert left_out(alone) == 1
+        assert all(map(torch.equal, net(images), expected))
+        other = trained(Chain(how))
+        net.load_state_dict(other.state_dict())
+        assert all(map(torch.equal, net(images), other(images)))
+
+
+def test_where_nothing_else_reads_it_is_folded():
+    net = trained(Chain())
+    fold(net, (SIDE, SIDE))
+    assert left_out(net) == 1
 
 
 @pytest.mark.parametrize("hooked", ["conv", "norm"])
@@ -130,9 +139,10 @@ def test_a_convolution_of_another_kind_stays():
             return self._conv_forward(x, 2 * self.weight, self.bias)
 
     net = trained(Chain())
+    image = torch.rand(1, 3, SIDE, SIDE)
+    assert len(_pairs(net, image)[0]) == 1
     net.conv = Doubled(3, 3, 3, padding=1)
-    fold(net, (SIDE, SIDE))
-    assert left_out(net) == 0
+    assert len(_pairs(net, image)[0]) == 0
 
 
 def test_a_large_convolution_of_a_small_map_stays():
@@ -155,14 +165,38 @@ def test_a_backbone_is_folded_and_its_weights_are_known_as_before():
     assert all(map(torch.equal, again(images), backbone(images)))
 
 
-def test_weights_that_are_loaded_later_are_folded_too():
+@pytest.mark.parametrize("inner", [False, True])
+def test_weights_that_are_loaded_later_are_folded_too(inner):
     backbone, other = (
         Backbone("test_resnet", layers=[1, 2], weights="random", seed=seed) for seed in (0, 1)
     )
     images = torch.rand(1, 3, SIDE, SIDE)
     copied = copy.deepcopy(backbone)
-    copied.load_state_dict(trained(other).state_dict())
+    if inner:
+        copied.net.load_state_dict(trained(other).net.state_dict())
+    else:
+        copied.load_state_dict(trained(other).state_dict())
     unfold(other.net)
     for ours, theirs in zip(copied(images), other(images), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert left_out(copied.net) == left_out(backbone.net) > 0
+
+
+def test_a_size_that_the_network_refuses_folds_nothing_and_is_one_line_later():
+    backbone = Backbone("maxvit_rmlp_pico_rw_256", weights="random", img_size=[100, 100])
+    assert left_out(backbone.net) == 0
+    with pytest.raises(InputError, match="cannot take images of 100×100 pixels"):
+        backbone.grids((100, 100))
+
+
+@pytest.mark.parametrize("model", ["coatnet_nano_rw_224", "fbnetc_100"])
+def test_a_backbone_made_of_its_state_has_its_features(model):
+    """Of fbnetc_100 timm takes another epsilon where weights are given."""
+    backbone = Backbone(model, layers=[0, 1], weights="random")
+    trained(backbone.net)
+    again = Backbone(**backbone.spec(), state=backbone.net.state_dict())
+    backbone.load_state_dict(backbone.state_dict())
+    images = torch.rand(1, 3, 224, 224)
+    for ours, theirs in zip(again(images), backbone(images), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert left_out(again.net) > 0
