@@ -73,6 +73,15 @@ def test_efficientnet_b5_config_is_what_its_yaml_says():
     assert backbone.channels == [240, 384, 1056]
 
 
+def test_other_families_with_a_choice_of_location_keep_all_their_stages():
+    backbone = Backbone("hrnet_w18_small", weights="random", feature_location="incre")
+    assert [tuple(m.shape[1:]) for m in backbone(torch.rand(1, 3, 64, 64))] == [
+        (128, 16, 16),
+        (256, 8, 8),
+        (512, 4, 4),
+    ]
+
+
 def test_normalisation_is_the_models_own():
     assert lite0(weights="random").pixel_mean.flatten().tolist() == [0.5] * 3
     mean = Backbone("resnet18.tv_in1k", weights="random").pixel_mean.flatten()
