@@ -149,7 +149,6 @@ def _pairs(net: nn.Module, image: Tensor) -> tuple[list[tuple[Any, Any]], list[T
     pairs = []
 
     def made(conv: Any, inputs: tuple, output: Any) -> None:
-        calls[conv] += 1
         if conv.weight.numel() <= output.numel():
             output.made_by = conv
 
@@ -176,11 +175,7 @@ def _pairs(net: nn.Module, image: Tensor) -> tuple[list[tuple[Any, Any]], list[T
         for hook in hooks:
             hook.remove()
     readers.take(features)
-    alone = [
-        (conv, norm)
-        for conv, norm in pairs
-        if calls[conv] == calls[norm] == readers.count[conv] == 1
-    ]
+    alone = [(conv, norm) for conv, norm in pairs if calls[norm] == readers.count[conv] == 1]
     return alone, features
 
 
