@@ -23,11 +23,8 @@ class _Conv2d(nn.Conv2d):
 
 class _Conv2dSame(timm.layers.Conv2dSame):
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.folded_weight, self.folded_bias
-        x = timm.layers.pad_same(x, weight.shape[-2:], self.stride, self.dilation)
-        return nn.functional.conv2d(
-            x, weight, bias, self.stride, (0, 0), self.dilation, self.groups
-        )
+        x = timm.layers.pad_same(x, self.kernel_size, self.stride, self.dilation)
+        return self._conv_forward(x, self.folded_weight, self.folded_bias)
 
 
 class _Norm(nn.BatchNorm2d):

@@ -93,7 +93,8 @@ def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
         torch.testing.assert_close(ours, expected, rtol=tolerance, atol=0)
         for metric in ("image_auroc", "image_ap", "image_f1max", "pixel_auroc"):
             # Pixels whose distances differ by less than rounding change places.
-            assert row[f"test/{metric}"] == pytest.approx(results[metric], abs=5e-5), metric
+            within = 2e-5 if metric == "pixel_auroc" else 1e-5
+            assert row[f"test/{metric}"] == pytest.approx(results[metric], abs=within), metric
 
 
 def test_neighbours_beyond_a_band_count(data, backbone, tmp_path):
