@@ -93,7 +93,7 @@ def test_a_second_fit_is_the_same_to_the_bit(kind):
 def test_centroids_of_what_lies_apart_are_the_cpus():
     generator = torch.Generator().manual_seed(0)
     centres = 20 * torch.randn(K, D, generator=generator)
-    x = (centres[:, None] + torch.randn(K, 50, D, generator=generator)).flatten(0, 1)
+    x = centres[:, None] + torch.randn(K, 50, D, generator=generator)
     found = []
     for device in ("cpu", "cuda"):
         density = Mixture(D, components=K).to(device)

@@ -15,7 +15,7 @@ from padim_lit.system.paths import typed_path
 from padim_lit.system.torch_file import damage
 
 #: Layout of what is written; no other is read.
-VERSION = 2
+VERSION = 3
 #: The key of a Lightning checkpoint under which it lies.
 KEY = "padim_lit"
 #: What it holds in every checkpoint.

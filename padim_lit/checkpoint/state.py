@@ -76,6 +76,7 @@ def facts_of(detector: Detector) -> dict[str, Any]:
         del known[key]
     return {
         **known,
+        **detector.density.learnt,
         "backbone": backbone.name,
         "weights": backbone.source,
         "weights_sha256": backbone.source_sha256,

@@ -83,8 +83,9 @@ def explain(detector: Detector, image: Tensor) -> Explanation:
     """Split the score of one image over layers and positions.
 
     With y = x − μ = Σ_l y_l the sum over the layers l, a squared distance is
-    M² = yᵀΣ⁻¹y = Σ_l y_lᵀΣ⁻¹y, so layer l has M_l = y_lᵀΣ⁻¹y / M of the distance M. The map is
-    linear in the distances, and a score is one of its values ("max") or a mean of distances
+    M² = yᵀΣ⁻¹y = Σ_l y_lᵀΣ⁻¹y, so layer l has M_l = y_lᵀΣ⁻¹y / M of the distance M. Where a
+    patch's distance is a weighted sum of two (`Density.terms`), so is a layer's share of it. The
+    map is linear in the distances, and a score is one of its values ("max") or a mean of distances
     ("topk"): a weighted sum Σ_p w_p M_p = Σ_p Σ_l w_p M_lp.
 
     Args:
@@ -104,16 +105,16 @@ def explain(detector: Detector, image: Tensor) -> Explanation:
     features = detector.backbone(image[None].to(means.device))
     layers = project(features, detector.projection, detector.map_grid)
     shares = torch.cat([detector.add_up([layer]) for layer in layers])  # (L,P,D)
-    x, factors = shares.sum(dim=0, keepdim=True), whitening
-    if not detector.density.per_position:  # else they are each position's own already
-        owner = detector.density.nearest(x, detector.mean, whitening)[1][0]
-        means, factors = means[:, owner], whitening.map(lambda band: band[owner])
-    parts = shares - means
-    # W y_l of every layer, so that y_lᵀΣ⁻¹y = (W y_l)ᵀ(W y).
-    white = factors.times(parts.transpose(0, 1).contiguous())  # (P,L,D)
-    total = white.sum(dim=1, keepdim=True)
-    distances = total.square().sum(dim=2).sqrt()[:, 0]
-    by_layer = (white * total).sum(dim=2).T / distances.clamp(min=1e-30)  # (L,P)
+    x = shares.sum(dim=0, keepdim=True)
+    by_layer, distances = torch.zeros_like(shares[..., 0]), torch.zeros_like(x[0, :, 0])
+    for weight, owner in detector.density.terms(x, detector.mean, whitening):
+        parts = shares - means[:, owner]
+        # W y_l of every layer, so that y_lᵀΣ⁻¹y = (W y_l)ᵀ(W y).
+        white = whitening.at(owner).times(parts.transpose(0, 1).contiguous())  # (P,L,D)
+        total = white.sum(dim=1, keepdim=True)
+        distance = total.square().sum(dim=2).sqrt()[:, 0]
+        by_layer += weight * (white * total).sum(dim=2).T / distance.clamp(min=1e-30)  # (L,P)
+        distances += weight * distance
 
     maps = detector.anomaly_map(by_layer)
     by_position = _weights(detector, distances, maps.sum(dim=0))

@@ -62,7 +62,7 @@ class Scores(nn.Module):
         super().__init__()
         whitening = detector.require_fitted()
         self.threshold, self.how = threshold, detector.image_score
-        self.projection = detector.projection
+        self.projection, self.combine = detector.projection, detector.density.combine
         self.anomaly_map, self.grid = detector.anomaly_map, detector.map_grid
         self.add_up = detector.add_up
         self.parts = nn.ModuleList(
@@ -74,7 +74,7 @@ class Scores(nn.Module):
 
     def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
         x = self.add_up(project(features, self, self.grid))
-        distances = torch.stack([part(x) for part in self.parts]).amin(dim=0)
+        distances = self.combine([part(x) for part in self.parts])
         maps = self.anomaly_map(distances)
         score = image_score(self.anomaly_map.counted(distances), maps, self.how)
         if self.threshold is None:

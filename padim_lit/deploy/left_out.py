@@ -200,7 +200,7 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                 ridge = replace(detector.ridge, common=pooled(those))
                 distances = _subtracted(detector, part, those, ridge, held, whitening.at(some))
             found.append(distances)
-    return torch.stack(found).amin(dim=0), reliable
+    return density.combine(found), reliable
 
 
 def _subtracted(

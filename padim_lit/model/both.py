@@ -8,26 +8,39 @@ from torch import Tensor
 
 from padim_lit.model.density import Counted, Density, PerPosition
 from padim_lit.model.gaussian import log_det
+from padim_lit.model.groups import Groups
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.search import Finder, kept
 from padim_lit.model.triangular import Triangle
 
+# What a place's own distance weighs at most where a kind is nearer, and the standard deviations
+# of log variances up to which it does and from which on it weighs nothing.
+HEARD, ALIKE, APART = 0.5, 0.16, 0.2
+# Of the variance of all good patches, added to a kind's where those are measured.
+EPS = 0.01
+
 
 class Both(Density):
-    """A Gaussian a position and a mixture: a patch belongs to the nearest of its place's and the K.
+    """A Gaussian a position and a mixture: a patch is measured against its place's and the K.
 
-    d² = min(c² (x−μ_p)ᵀ Σ_p⁻¹ (x−μ_p), min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k)): a patch is as good ones are
-    if it is like those at its place, or like those of a kind that is found anywhere. Where parts
-    lie the same way the first knows good patches better, where they lie as they fall, or are few,
-    the second; nobody has to say which.
+    d = (1−w) min(c·p, k) + w c·p, with p the distance to the place's Gaussian and k that to the
+    nearest of the K: a patch is as good ones are if it is like those at its place, or, as far as
+    1−w goes, like those of a kind that is found anywhere. Where parts lie the same way the first
+    knows good patches better, where they lie as they fall, or are few, the second; nobody has to
+    say which.
 
     Wide Gaussians call everything near. Where parts lie as they fall, a place sees all kinds of
     patches, and where images are few, its covariance is mostly the pooled one: both make its
     Gaussian wider than a kind's. So its distances count c times, c⁴ = (det Σ_p / det Σ_k)^(1/D)
     with the geometric means of the determinants over places and over kinds, which goes half of the
     way to distances of Gaussians of one volume.
+
+    A place's distance is worth hearing where one Gaussian can hold what is found there. It cannot
+    where now a kind that varies much is found there, now one that hardly varies: the part, and what
+    it lies on. So w is `HEARD` where kinds at a place vary alike, and 0 where they do not; it is
+    learnt with the kinds, see `learn`.
 
     Args:
         dim: D.
@@ -44,6 +57,7 @@ class Both(Density):
     """
 
     name = "both"
+    place_weight: Tensor
 
     def __init__(
         self,
@@ -57,6 +71,11 @@ class Both(Density):
         self.position = PerPosition(dim, seed, self.shrinkage)
         self.mixture = Mixture(dim, seed, components, fit_images, self.shrinkage)
         self.options, self.fit_images = self.mixture.options, self.mixture.fit_images
+        self.register_buffer("place_weight", torch.tensor(0.0))
+
+    @property
+    def learnt(self) -> dict[str, float]:
+        return {"place_weight": round(float(self.place_weight), 3)}
 
     def gaussians(self, positions: int) -> int:
         return positions + self.mixture.components
@@ -69,8 +88,24 @@ class Both(Density):
         moments.mean[positions:] = self.mixture.centroids
         return moments
 
+    @torch.no_grad()
     def learn(self, x: Tensor) -> None:
+        """The kinds (k-means), and w from how differently those found at one place vary.
+
+        Where all good patches together are white, log det Σ_k / D is a kind's mean log variance.
+        Its standard deviation over the patches at a place, all places together, says how
+        differently: up to `ALIKE` w is `HEARD`, from `APART` on 0, between them it falls linearly.
+        """
         self.mixture.learn(x)
+        x, shape = x.flatten(0, 1), x.shape[:2]
+        kinds = Groups(self.mixture.assign(x), self.mixture.components)
+        with torch.autocast(x.device.type, enabled=False):
+            white = x @ self.mixture.white.T
+        moments = kinds.update(super().empty(0, x.device), white)
+        variance = log_det(self.mixture.whiten(moments, Ridge(EPS))) / self.dim
+        spread = variance[kinds.owner].view(shape).var(dim=0, correction=0).mean().sqrt()
+        weight = HEARD * ((APART - spread) / (APART - ALIKE)).clamp(0, 1)
+        self.place_weight = weight.to(self.place_weight)
 
     def update(self, moments: Moments, x: Tensor) -> Moments:
         parts = self.parts(x.shape[1])
@@ -85,6 +120,11 @@ class Both(Density):
         ]
         means = torch.cat([means for _, means in found], dim=1)
         return _joined([one for one, _ in found], moments.scatter), means
+
+    def combine(self, distances: Sequence[Tensor]) -> Tensor:
+        place, kind = distances
+        nearest = torch.minimum(place, kind)
+        return nearest + self.place_weight.to(nearest.device) * (place - nearest)
 
     def scales(self, log_dets: Sequence[float]) -> list[float]:
         places, kinds = log_dets
@@ -120,7 +160,14 @@ class Both(Density):
         search = kept(self, mean, whitening, make)
         kind, of_kind = search(x, at_most=place)
         owner = torch.where(place <= kind, at_place, of_kind + positions)
-        return torch.minimum(place, kind), owner
+        return self.combine([place, kind]), owner
+
+    def terms(
+        self, x: Tensor, mean: Tensor, whitening: Triangle
+    ) -> list[tuple[float, slice | Tensor]]:
+        ((_, nearest),), weight = super().terms(x, mean, whitening), float(self.place_weight)
+        both = [(1 - weight, nearest), (weight, slice(x.shape[1]))]
+        return both if weight else both[:1]
 
 
 def _joined(parts: list[Moments], scatter: Triangle) -> Moments:

@@ -59,6 +59,11 @@ class Density(nn.Module):
         self.dim, self.seed, self.shrinkage = dim, seed, float(shrinkage)
         self.options = {**getattr(self, "options", {}), "shrinkage": self.shrinkage}
 
+    @property
+    def learnt(self) -> dict[str, float]:
+        """What a result records of what `learn` has found, by name."""
+        return {}
+
     @abstractmethod
     def gaussians(self, positions: int) -> int:
         """G, with P positions."""
@@ -79,12 +84,17 @@ class Density(nn.Module):
         """The `scales` that `whiten` has put into these factors."""
         return [1.0]
 
+    def combine(self, distances: Sequence[Tensor]) -> Tensor:
+        """Each part's scaled distances, all of one shape → what counts as the patches' own."""
+        (only,) = distances
+        return only
+
     def empty(self, positions: int, device: torch.device | str) -> Moments:
         """Moments of no patch."""
         return init(self.gaussians(positions), self.dim, device)
 
     def learn(self, x: Tensor) -> None:
-        """Choose the rule from patches (n,D) of good images, before the fit."""
+        """Choose the rule from the patches (B,P,D) of good images that count, before the fit."""
         raise NotImplementedError(f"density={self.name} learns nothing before the fit")
 
     def adopt(self, other: "Density") -> None:
@@ -123,13 +133,23 @@ class Density(nn.Module):
 
     @abstractmethod
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
-        """Mahalanobis distances, not squared, and to which Gaussian they are: both (B,P).
+        """Mahalanobis distances, not squared, and which Gaussian is nearest: both (B,P).
 
         Args:
             x: (B,P,D).
             mean: (G,D).
             whitening: G triangles of D rows.
         """
+
+    def terms(
+        self, x: Tensor, mean: Tensor, whitening: Triangle
+    ) -> list[tuple[float, slice | Tensor]]:
+        """Weights, and each patch's Gaussian (P,): so weighted, distances add up to `nearest`'s.
+
+        Args:
+            x: (1,P,D); the others as `nearest` takes them.
+        """
+        return [(1.0, self.nearest(x, mean, whitening)[1][0])]
 
 
 class PerPosition(Density):
@@ -162,3 +182,8 @@ class PerPosition(Density):
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
         distances = mahalanobis(x, mean, whitening)
         return distances, torch.arange(len(mean), device=x.device).expand_as(distances)
+
+    def terms(
+        self, x: Tensor, mean: Tensor, whitening: Triangle
+    ) -> list[tuple[float, slice | Tensor]]:
+        return [(1.0, slice(None))]  # a view of the factors, where indices would copy them

@@ -176,8 +176,8 @@ def learn(
         projection.learn(*patch_statistics(embeddings(projection.fit_images, every)))
         agree(projection)
     if density.fit_images:
-        patches = [x.flatten(0, 1) for x in embeddings(density.fit_images, projection)]
-        density.learn(torch.cat(patches))
+        patches = torch.cat(list(embeddings(density.fit_images, projection)))
+        density.learn(patches)
         agree(density)
 
 

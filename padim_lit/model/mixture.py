@@ -42,7 +42,7 @@ class Mixture(Density):
         InputError: K below 1, fewer than 2 images, or ν of 0 or less.
 
     >>> mixture = Mixture(dim=2, components=3)
-    >>> mixture.learn(torch.rand(500, 2))
+    >>> mixture.learn(torch.rand(5, 100, 2))
     >>> mixture.assign(torch.rand(10, 2)).shape
     torch.Size([10])
     """
@@ -88,11 +88,12 @@ class Mixture(Density):
 
     @torch.no_grad()
     def learn(self, x: Tensor) -> None:
-        """K-means with k-means++ on patches (n,D).
+        """K-means with k-means++ on patches (B,P,D).
 
         Where there are few, some centroids are the same, so that a component has some patches.
         """
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU everywhere
+        x = x.flatten(0, 1)
         if len(x) > SAMPLE:
             x = x[torch.randperm(len(x), generator=generator)[:SAMPLE].to(x.device)]
         x = x.double()

@@ -214,6 +214,11 @@ class OnePass:
             projection.learn(*patch_statistics(batches))
         times = RunTimes(0.0, dict.fromkeys(dims, 0.0), dict.fromkeys(dims, 0.0))
         densities = {d: self.density(d, projection.seed).to(train.device) for d in times.factor}
+        for d, one in densities.items():
+            if one.fit_images:
+                start = clock(train.device)
+                one.learn(self._patches(projection, d, one.fit_images))
+                times.factor[d] += clock(train.device) - start
         parts = {d: one.parts(height * width) for d, one in densities.items()}
         found: dict[int, list[Tensor]] = {d: [] for d in parts}
         log_dets: dict[int, list[float]] = {d: [] for d in parts}
@@ -236,7 +241,7 @@ class OnePass:
         for d, distances in found.items():
             scales = densities[d].scales(log_dets[d])
             scaled = [one.mul_(scale) for one, scale in zip(distances, scales, strict=True)]
-            nearest[d] = torch.stack(scaled).amin(dim=0)
+            nearest[d] = densities[d].combine(scaled)
         return nearest, times
 
     def _chosen(self, images: int) -> list[int]:
@@ -244,6 +249,13 @@ class OnePass:
         turns = self.rotations
         numbers = evenly_spaced(self.train.images // turns, images)
         return [i * turns + turn for i in numbers for turn in range(turns)]
+
+    def _patches(self, projection: Projection, dim: int, images: int) -> Tensor:
+        """Those that a run of its own would learn from: (n,P,d)."""
+        train, (rows, factor) = self.train, projection.nested(dim)
+        whole, rows = range(train.grid[0]), rows.to(train.device)
+        chosen = (train.embedding(projection, [i], whole) for i in self._chosen(images))
+        return torch.cat([x[..., rows] * factor for x in chosen])
 
     def _positions(
         self,
@@ -299,10 +311,6 @@ class OnePass:
         rows, factor = projection.nested(d)
         rows = rows.to(train.device)
         start = clock(train.device)
-        if density.fit_images:
-            chosen = self._chosen(density.fit_images)
-            patches = [train.embedding(projection, [i], whole)[0, :, rows] * factor for i in chosen]
-            density.learn(torch.cat(patches))
         state = density.empty(len(out[0]), train.device)
         for x in train.embeddings(projection, whole):
             state = density.update(state, x[..., rows] * factor)

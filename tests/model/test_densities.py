@@ -28,7 +28,7 @@ def learnt(backbone, components=K, kind=Mixture):
     density = kind(D, components=components)
     jl = JL(backbone.embedding_dim, D)
     detector = Detector(backbone, jl, (64, 64), density, eps_unit="feature")
-    density.learn(detector.embed(images(10)).flatten(0, 1))
+    density.learn(detector.embed(images(10)))
     return detector.eval()
 
 
@@ -82,8 +82,54 @@ def naive(detector, train, test, eps=0.01):
             squares.append((y @ torch.linalg.inv(sigma) * y).sum(dim=1))
         volume = (sum(places) / len(places) - sum(kinds) / len(kinds)) / D
         at_place = torch.stack(squares, dim=1).sqrt() * (volume / 4).exp()
-        distances = torch.minimum(distances, at_place)
+        w = heard(detector.density, detector.embed(train))
+        distances = (1 - w) * torch.minimum(distances, at_place) + w * at_place
     return distances
+
+
+def heard(density, x):
+    """w of `Both`, in float64 and step by step, from how differently kinds at a place vary."""
+    d, mixture = x.shape[2], density.mixture
+    white, centroids = mixture.white.double(), mixture.centroids.double()
+    z = x.double() @ white.T
+    near = torch.cdist(z.flatten(0, 1), centroids @ white.T).argmin(dim=1)
+    groups = [z.flatten(0, 1)[near == k] for k in range(len(centroids))]
+    scatters = [len(g) * torch.cov(g.T, correction=0) if len(g) else torch.zeros(d, d).double()
+                for g in groups]  # fmt: skip
+    pooled = sum(scatters) / (len(near) - sum(len(g) > 0 for g in groups))
+    variance = []
+    for group, scatter in zip(groups, scatters, strict=True):
+        sigma = (scatter + d / 2 * pooled) / (max(len(group) - 1, 0) + d / 2)
+        variance.append(torch.logdet(sigma + 0.01 * torch.eye(d)) / d)
+    found = torch.stack(variance)[near].view(x.shape[:2])
+    spread = float((found - found.mean(dim=0)).square().mean().sqrt())
+    return min(0.5, max(0.0, 0.5 * (0.2 - spread) / 0.04))
+
+
+def at_places(widths, dim=5):
+    """Patches (B,P,D) of two kinds that lie apart: `widths` (B,P) are their standard deviations."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(*widths.shape, dim, generator=generator) * widths.unsqueeze(2)
+    return x + 20 * (widths > 1).unsqueeze(2)
+
+
+@pytest.mark.parametrize("width", [1.01, 1.2, 1.5])
+def test_a_place_is_heard_where_kinds_there_vary_alike(width):
+    generator = torch.Generator().manual_seed(1)
+    thrown = 1 + (width - 1) * torch.randint(0, 2, (40, 30), generator=generator)
+    found = []
+    for widths in (thrown, thrown[:1].expand(40, -1)):  # as they fall, and each at its place
+        density, x = Both(5, components=2), at_places(widths)
+        density.learn(x)
+        found.append(float(density.place_weight))
+        assert found[-1] == pytest.approx(heard(density, x), abs=1e-4)
+        # Neither the order of images and places nor what a patch is measured in changes it.
+        again = Both(5, components=2)
+        again.learn(7 * x.flip(0, 1) @ torch.linalg.qr(torch.randn(5, 5)).Q)
+        assert float(again.place_weight) == pytest.approx(found[-1], abs=1e-3)
+    assert found[1] == 0.5
+    expected = {1.01: 0.5, 1.2: pytest.approx(0.25, abs=0.2), 1.5: 0}
+    assert found[0] == expected[width]
 
 
 def test_distances_match_a_naive_reference_in_float64(fitted):
@@ -213,7 +259,7 @@ def test_a_checkpoint_keeps_it(fitted, tmp_path, slim):
 
 
 def test_centroids_depend_on_the_seed_and_on_nothing_else():
-    x = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(10, 40, 5, generator=torch.Generator().manual_seed(0))
     found = []
     for seed in (0, 0, 1):
         mixture = Mixture(5, seed, components=7)
@@ -224,7 +270,7 @@ def test_centroids_depend_on_the_seed_and_on_nothing_else():
 
 @pytest.mark.parametrize("kind", DENSITIES.values())
 def test_a_density_says_whether_its_seed_draws_anything(kind):
-    x = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(10, 40, 4, generator=torch.Generator().manual_seed(0))
 
     def learnt(seed):
         density = kind(4, seed)
@@ -245,7 +291,7 @@ def test_k_means_finds_what_lies_apart():
 
 def test_patches_that_are_all_alike_are_no_special_case(backbone):
     detector = learnt(backbone)
-    detector.density.learn(torch.ones(100, D))
+    detector.density.learn(torch.ones(4, 25, D))
     detector.set_state(state(detector, images(1).expand(4, -1, -1, -1)))
     assert detector.distances(images(2)).isfinite().all()
 
@@ -265,5 +311,5 @@ def test_what_is_refused(options, message):
 
 def test_few_patches_make_fewer_components():
     mixture = Mixture(D, components=12)
-    mixture.learn(torch.rand(40, D, generator=torch.Generator().manual_seed(0)))
+    mixture.learn(torch.rand(4, 10, D, generator=torch.Generator().manual_seed(0)))
     assert len(mixture.centroids) == 12 and len(mixture.centroids.unique(dim=0)) == 5

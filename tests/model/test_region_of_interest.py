@@ -64,7 +64,7 @@ def test_a_mixture_is_made_of_patches_inside_alone():
     roi = torch.zeros(64, 64, dtype=torch.bool)
     roi[:32, :24] = True
     detectors[1].anomaly_map = RestrictedMap(detectors[1].anomaly_map, roi)
-    patches = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+    patches = torch.randn(4, 25, 4, generator=torch.Generator().manual_seed(0))
     counts = []
     for detector in detectors:
         detector.density.learn(patches)
