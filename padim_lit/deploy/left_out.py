@@ -287,6 +287,8 @@ def cross_fit(
         other = _blank(detector, known)
         other.turned = ways
         learn(other, lambda n: numbered([others[i] for i in evenly_spaced(len(others), n)]))  # noqa: B023
+        for name, value in detector.density.learnt.items():
+            getattr(other.density, name).fill_(value)  # or scores would be another formula's
         state = other.empty_state()
         for batch in numbered(range(count)):
             state = other.update_state(state, batch)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from padim_lit.model.density import Counted, Density, PerPosition
-from padim_lit.model.gaussian import log_det
+from padim_lit.model.gaussian import log_det, whiten
 from padim_lit.model.groups import Groups
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
@@ -17,19 +17,21 @@ from padim_lit.model.triangular import Triangle
 
 # What a place's own distance weighs at most where a kind is nearer, and the standard deviations
 # of log variances up to which it does and from which on it weighs nothing.
-HEARD, ALIKE, APART = 0.5, 0.16, 0.2
+HEARD, ALIKE, APART = 0.5, 0.15, 0.17
 # Of the variance of all good patches, added to a kind's where those are measured.
 EPS = 0.01
+# Images whose patches are measured at once.
+IMAGES = 16
 
 
 class Both(Density):
     """A Gaussian a position and a mixture: a patch is measured against its place's and the K.
 
-    d = (1−w) min(c·p, k) + w c·p, with p the distance to the place's Gaussian and k that to the
-    nearest of the K: a patch is as good ones are if it is like those at its place, or, as far as
-    1−w goes, like those of a kind that is found anywhere. Where parts lie the same way the first
-    knows good patches better, where they lie as they fall, or are few, the second; nobody has to
-    say which.
+    With d_p the distance to the place's Gaussian, d_k that to the nearest of the K, and two numbers
+    c and w, d = (1−w) min(c d_p, d_k) + w c d_p: a patch is as good ones are if it is like those at
+    its place, or, as far as 1−w goes, like those of a kind that is found anywhere. Where parts lie
+    the same way the first knows good patches better, where they lie as they fall, or are few, the
+    second; nobody has to say which.
 
     Wide Gaussians call everything near. Where parts lie as they fall, a place sees all kinds of
     patches, and where images are few, its covariance is mostly the pooled one: both make its
@@ -75,7 +77,7 @@ class Both(Density):
 
     @property
     def learnt(self) -> dict[str, float]:
-        return {"place_weight": round(float(self.place_weight), 3)}
+        return {"place_weight": float(self.place_weight)}
 
     def gaussians(self, positions: int) -> int:
         return positions + self.mixture.components
@@ -92,18 +94,27 @@ class Both(Density):
     def learn(self, x: Tensor) -> None:
         """The kinds (k-means), and w from how differently those found at one place vary.
 
-        Where all good patches together are white, log det Σ_k / D is a kind's mean log variance.
-        Its standard deviation over the patches at a place, all places together, says how
-        differently: up to `ALIKE` w is `HEARD`, from `APART` on 0, between them it falls linearly.
+        In coordinates in which all good patches together are white, log det Σ_k / D is a kind's
+        mean log variance. Its standard deviation over the patches at a place, all places together,
+        says how differently: up to `ALIKE` w is `HEARD`, from `APART` on 0, between them it falls
+        linearly. Where a kind has fewer than D patches on the average, Σ_k is mostly the pooled
+        covariance and says nothing: w is 0.
         """
         self.mixture.learn(x)
-        x, shape = x.flatten(0, 1), x.shape[:2]
-        kinds = Groups(self.mixture.assign(x), self.mixture.components)
-        with torch.autocast(x.device.type, enabled=False):
-            white = x @ self.mixture.white.T
-        moments = kinds.update(super().empty(0, x.device), white)
-        variance = log_det(self.mixture.whiten(moments, Ridge(EPS))) / self.dim
-        spread = variance[kinds.owner].view(shape).var(dim=0, correction=0).mean().sqrt()
+        self.place_weight = torch.zeros_like(self.place_weight)
+        if x.shape[:2].numel() < self.dim * self.mixture.components:
+            return
+        moments, owners, white = super().empty(0, x.device), [], self.mixture.white
+        x = x.to(white.dtype)
+        centre = x.mean(dim=(0, 1), dtype=torch.float64).to(white.dtype)
+        for images in x.split(IMAGES):
+            kinds = Groups(self.mixture.assign(images.flatten(0, 1)), self.mixture.components)
+            owners.append(kinds.owner.view(images.shape[:2]))
+            with torch.autocast(x.device.type, enabled=False):
+                moments = kinds.update(moments, (images - centre).flatten(0, 1) @ white.T)
+        factors = whiten(moments, Ridge(EPS, shrinkage=self.dim / 2))
+        found = (log_det(factors) / self.dim)[torch.cat(owners)]
+        spread = found.var(dim=0, correction=0).mean().sqrt()
         weight = HEARD * ((APART - spread) / (APART - ALIKE)).clamp(0, 1)
         self.place_weight = weight.to(self.place_weight)
 

@@ -1,4 +1,4 @@
-"""Densities: which Gaussian a patch belongs to, and how far it is from the nearest that it may be.
+"""Densities: which Gaussian a patch belongs to, and how far it is from those that it may be.
 
 To add one: subclass `Density`, give it a `name` (which registers it), implement what is abstract,
 and add ``conf/density/NAME.yaml`` with its ``_target_``.
@@ -61,7 +61,7 @@ class Density(nn.Module):
 
     @property
     def learnt(self) -> dict[str, float]:
-        """What a result records of what `learn` has found, by name."""
+        """Buffers of one number that `learn` sets, by name: a result records them."""
         return {}
 
     @abstractmethod
@@ -69,7 +69,7 @@ class Density(nn.Module):
         """G, with P positions."""
 
     def parts(self, positions: int) -> list[tuple["Density", slice]]:
-        """Densities of which the nearest Gaussian counts, and which of the G are whose."""
+        """Densities of which each has a nearest Gaussian, and which of the G are whose."""
         return [(self, slice(None))]
 
     def scales(self, log_dets: Sequence[float]) -> list[float]:
@@ -133,7 +133,9 @@ class Density(nn.Module):
 
     @abstractmethod
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
-        """Mahalanobis distances, not squared, and which Gaussian is nearest: both (B,P).
+        """Distances of patches, not squared, and which Gaussian is nearest: both (B,P).
+
+        A distance is the Mahalanobis distance to that Gaussian, or what `terms` says.
 
         Args:
             x: (B,P,D).

@@ -144,7 +144,7 @@ def learn(
     batches: Callable[[int], Iterable[Mapping[str, Any]]],
     agree: Callable[[nn.Module], None] = lambda learnt: None,
 ) -> None:
-    """Let a detector choose what it learns before the fit: Π, then a mixture's centroids.
+    """Let a detector choose what it learns before the fit: Π, then what its density learns.
 
     Args:
         detector: whose projection or density says by `fit_images` that it learns.

@@ -44,9 +44,12 @@ def state(detector, batch, split=4):
     return found
 
 
-@pytest.fixture(scope="module", params=[Mixture, Both])
+@pytest.fixture(scope="module", params=["Mixture", "Both", "Both 0.0", "Both 0.2"])
 def fitted(backbone, request):
-    detector = learnt(backbone, kind=request.param)
+    kind, *weight = request.param.split()
+    detector = learnt(backbone, kind={"Mixture": Mixture, "Both": Both}[kind])
+    for w in weight:
+        detector.density.place_weight.fill_(float(w))
     detector.set_state(state(detector, images(10)))
     return detector
 
@@ -82,7 +85,7 @@ def naive(detector, train, test, eps=0.01):
             squares.append((y @ torch.linalg.inv(sigma) * y).sum(dim=1))
         volume = (sum(places) / len(places) - sum(kinds) / len(kinds)) / D
         at_place = torch.stack(squares, dim=1).sqrt() * (volume / 4).exp()
-        w = heard(detector.density, detector.embed(train))
+        w = float(detector.density.place_weight)
         distances = (1 - w) * torch.minimum(distances, at_place) + w * at_place
     return distances
 
@@ -103,7 +106,7 @@ def heard(density, x):
         variance.append(torch.logdet(sigma + 0.01 * torch.eye(d)) / d)
     found = torch.stack(variance)[near].view(x.shape[:2])
     spread = float((found - found.mean(dim=0)).square().mean().sqrt())
-    return min(0.5, max(0.0, 0.5 * (0.2 - spread) / 0.04))
+    return min(0.5, max(0.0, 0.5 * (0.17 - spread) / 0.02))
 
 
 def at_places(widths, dim=5):
@@ -113,7 +116,7 @@ def at_places(widths, dim=5):
     return x + 20 * (widths > 1).unsqueeze(2)
 
 
-@pytest.mark.parametrize("width", [1.01, 1.2, 1.5])
+@pytest.mark.parametrize("width", [1.01, 1.185, 1.5])
 def test_a_place_is_heard_where_kinds_there_vary_alike(width):
     generator = torch.Generator().manual_seed(1)
     thrown = 1 + (width - 1) * torch.randint(0, 2, (40, 30), generator=generator)
@@ -128,8 +131,29 @@ def test_a_place_is_heard_where_kinds_there_vary_alike(width):
         again.learn(7 * x.flip(0, 1) @ torch.linalg.qr(torch.randn(5, 5)).Q)
         assert float(again.place_weight) == pytest.approx(found[-1], abs=1e-3)
     assert found[1] == 0.5
-    expected = {1.01: 0.5, 1.2: pytest.approx(0.25, abs=0.2), 1.5: 0}
+    expected = {1.01: 0.5, 1.185: pytest.approx(0.25, abs=0.2), 1.5: 0}
     assert found[0] == expected[width]
+
+
+def test_few_patches_tell_nothing_and_no_place_is_heard():
+    x = torch.randn(20, 10, 5, generator=torch.Generator().manual_seed(0))
+    found = []
+    for components in (40, 41):  # 5 patches each, as many as there are dimensions, and fewer
+        density = Both(5, components=components)
+        density.place_weight.fill_(0.4)  # of another time
+        density.learn(x)
+        found.append(float(density.place_weight))
+    assert found[0] > 0 == found[1]
+
+
+def test_what_else_shrinks_does_not_change_whether_a_place_is_heard():
+    x = at_places(1 + 0.185 * torch.randint(0, 2, (40, 30), generator=torch.manual_seed(1)))
+    found = []
+    for shrinkage in (None, 1000.0):
+        density = Both(5, components=2, shrinkage=shrinkage)
+        density.learn(x.double())
+        found.append(float(density.place_weight))
+    assert found[0] == found[1] and 0 < found[0] < 0.5
 
 
 def test_distances_match_a_naive_reference_in_float64(fitted):
@@ -289,9 +313,11 @@ def test_k_means_finds_what_lies_apart():
     torch.testing.assert_close(found[found.argmax(dim=1).argsort()], centres, rtol=0, atol=1)
 
 
-def test_patches_that_are_all_alike_are_no_special_case(backbone):
-    detector = learnt(backbone)
-    detector.density.learn(torch.ones(4, 25, D))
+@pytest.mark.parametrize("kind", [Mixture, Both])
+def test_patches_that_are_all_alike_are_no_special_case(backbone, kind):
+    detector = learnt(backbone, kind=kind)
+    one = torch.rand(D, generator=torch.Generator().manual_seed(0))
+    detector.density.learn(one.expand(20, 25, D))
     detector.set_state(state(detector, images(1).expand(4, -1, -1, -1)))
     assert detector.distances(images(2)).isfinite().all()
 
