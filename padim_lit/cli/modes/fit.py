@@ -76,7 +76,7 @@ class Fit(OneDim, Scoring):
         ckpt: model.ckpt of an earlier run: test it instead of fitting
         calibration: training images at most that a threshold is chosen from; 0: none
         false_alarm_rate: share of good images that the threshold calls defective; null: 0.01
-        learnt_from: model.ckpt whose learnt projection and kinds are taken over, for mode=merge to add
+        learnt_from: model.ckpt whose learnt projection and kinds are taken, for mode=merge to add
         roi: mask of what counts, white, of the images' size; or corners [[x,y],...]; null: all
     """
 
