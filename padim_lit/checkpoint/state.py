@@ -76,7 +76,7 @@ def facts_of(detector: Detector) -> dict[str, Any]:
         del known[key]
     return {
         **known,
-        **detector.density.learnt,
+        **{name: round(value, 3) for name, value in detector.density.learnt.items()},
         "backbone": backbone.name,
         "weights": backbone.source,
         "weights_sha256": backbone.source_sha256,

@@ -51,7 +51,7 @@ def model_card(
         "projection": f"{facts['proj']} to {facts['dim']} numbers (D), seed {facts['seed']}",
         "patches": "×".join(map(str, facts["grid"])),
         "settings": ", ".join(f"{key} {facts[key]}" for key in SETTINGS),
-        "learnt": ", ".join(f"{key} {value:.3g}" for key, value in detector.density.learnt.items()),
+        "learnt": ", ".join(f"{key} {facts[key]}" for key in detector.density.learnt),
         "since then": ", ".join(
             f"mode={one.get('mode')} ({one.get('images')} images)"
             for one in provenance.get("history", [])
