@@ -40,10 +40,8 @@ RUN = {
     ),
     "density": (
         *("{density}", "{places} for each patch position"),
-        *(
-            "{density/components} Gaussians for all positions together",
-            "place_weight {place_weight}",
-        ),
+        "{density/components} Gaussians for all positions together",
+        "place_weight {place_weight}",
     ),
     "settings": (
         *("eps {eps}", "eps_unit {eps_unit}", "neighbourhood {neighbourhood}"),
