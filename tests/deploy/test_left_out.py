@@ -244,7 +244,7 @@ def test_without_the_memory_for_all_feature_maps_fewer_images_are_taken(
         (Mixture(6, components=4), 100, 1e-4, 1),
         (Mixture(6, components=4), 0, 0.05, 1),
         (Both(6, components=4), 100, 1e-4, 1),
-        (Both(6, components=4), 0, 0.08, 1),  # of 8 images, √(7/6) from places' ε alone
+        (Both(6, components=4), 0, 0.065, 1),  # with ν = 3, √(10/9) from the places' ε alone
         (Both(6, components=4), 0, 0.05, 3),
         (PerPosition(6), 0, 0.02, 4),
         (Both(6, components=4), 100, 1e-4, 3),
@@ -308,9 +308,8 @@ def test_folds_of_a_mixture_learn_their_own_centroids(kind, rotations):
         other = deepcopy(model)
         chosen = [others[k] for k in evenly_spaced(len(others), 6)]
         learn(other, lambda n, chosen=chosen: [{"image": images[chosen]}])
-        other.density.load_state_dict(
-            {k: v for k, v in density.state_dict().items() if k in density.learnt}, strict=False
-        )
+        for value in density.learnt:
+            getattr(other.density, value).fill_(0.3)
         fit_on_images(other, torch.cat([images[:i], images[i + 1 :]]))
         score = float(other(images[i : i + 1])[0])
         assert float(found.scores[2 * fold + place]) == pytest.approx(score, rel=1e-3)
