@@ -29,7 +29,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from benchmarks.bare import as_timm_runs_it
+from benchmarks.bare import as_timm_makes_it, as_timm_runs_it
 from benchmarks.contest import FIT, batches, take_part
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import config
@@ -157,7 +157,8 @@ def write_backbone(
     node = {**settings.backbone, "layers": layers, "feature_location": None}
     backbone = instantiate(node, seed=settings.seed)
     colours = {"mean": backbone.pixel_mean, "std": backbone.pixel_std}
-    torch.save(backbone.net.state_dict() | colours, folder / "backbone.pt")
+    # anomalib's extractor has all stages too.
+    torch.save(as_timm_makes_it(backbone).net.state_dict() | colours, folder / "backbone.pt")
     about = {"model": backbone.model, "layers": layers, "coreset": coreset, "device": device}
     (folder / "about.json").write_text(json.dumps(about))
 

@@ -318,8 +318,9 @@ def _feature_net(
                 )
         finally:
             builder.setLevel(level)
-    if "feature_location" in options and hasattr(net, "blocks"):
-        # EfficientNets run their last stages even when nobody asked for them.
-        last = max(int(d["module"].split(".")[1]) for d in net.feature_info.get_dicts())
+    if isinstance(getattr(net, "blocks", None), nn.Sequential):
+        # EfficientNets and MobileNets run their last stages even when nobody asked for them.
+        modules = [info["module"].split(".") for info in net.feature_info.get_dicts()]
+        last = max((int(part[1]) for part in modules if part[0] == "blocks"), default=-1)
         del net.blocks[last + 1 :]
     return net

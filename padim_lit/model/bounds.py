@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from padim_lit.model.onednn import product, product_of_columns
 from padim_lit.model.pairs import Pairs
 from padim_lit.model.triangular import Triangle, blocks
 
@@ -12,6 +13,8 @@ COARSE, FINE = 32, 64
 SPAN, ASKED = 128, 32
 # The share of the components that a component must be told apart from: those near it.
 NEAR = 1 / 4
+# Numbers of scratch for bounds of all components: they stay in a CPU's cache.
+SCRATCH = 2**19
 # What float32 may move a bound by, relative to the largest that its terms can be.
 ROUNDING = 1e-5
 
@@ -23,9 +26,10 @@ class LowerBounds:
     (y−Bμ)ᵀ (BΣBᵀ)⁻¹ (y−Bμ) = ‖F(y−Bμ)‖². F is lower triangular, so its first rows give the bound
     along the first directions, and each further row adds to it.
 
-    Along the first few it is computed for all K at once: it is a quadratic form Σ q_ij v_i v_j of
-    v, y with a 1 behind, so the products v_i v_j are made once, and one matrix product with the K
-    forms gives all bounds.
+    Of all K at once it is computed as a quadratic form Σ q_ij v_i v_j of v, y with a 1 behind: the
+    products v_i v_j are made once, and one matrix product with the K forms gives all bounds. That
+    costs little along the first few directions. Along all of them it costs less than `further` does
+    where many components are left.
 
     Args:
         basis: B (r,D).
@@ -39,12 +43,8 @@ class LowerBounds:
     """
 
     def __init__(self, basis: Tensor, factor: Tensor, mean: Tensor):
-        first = factor[:, :COARSE, :COARSE]
-        form = torch.cat([first, -first @ mean[:, :COARSE].unsqueeze(2)], dim=2)
-        form = form.mT @ form
-        i, j = torch.triu_indices(*form.shape[1:], device=form.device)
-        self.weights = (form[:, i, j] * torch.where(i == j, 1.0, 2.0)).float()
-        self.slack = ROUNDING * form.flatten(1).norm(dim=1).float()
+        rows = sorted({min(COARSE, len(basis)), len(basis)})
+        self.forms = [_forms(factor[:, :r, :r], mean[:, :r]) for r in rows]
         self.basis, rest = basis.float(), factor[:, COARSE:]
         self.rest = Pairs(mean.float(), [rest.float()] if rest.shape[1] else [])
         self.rest_slack = ROUNDING * (rest @ rest.mT).flatten(1).norm(dim=1).float()
@@ -89,22 +89,38 @@ class LowerBounds:
 
     def along(self, x: Tensor) -> Tensor:
         """y (n,r) of patches (n,D)."""
-        return x @ self.basis.T
+        return product(x, self.basis)
 
-    def __call__(self, y: Tensor) -> Tensor:
-        """Bounds (K,n) along the first directions."""
-        v = torch.cat([y[:, :COARSE].T, y.new_ones(1, len(y))])
-        products, stop = y.new_empty(self.weights.shape[1], len(y)), 0
-        for i in range(len(v)):
-            start, stop = stop, stop + len(v) - i
-            torch.mul(v[i], v[i:], out=products[start:stop])
-        slack = torch.outer(self.slack, v.square().sum(dim=0))
-        return torch.addmm(slack, self.weights, products, beta=-1)
+    def __call__(self, y: Tensor, fine: bool = False) -> Tensor:
+        """Bounds (K,n) along the first directions, or along all."""
+        forms = self.forms[-1 if fine else 0]
+        found = [_products(part, forms) for part in y.split(max(1, SCRATCH // forms.shape[1]))]
+        return torch.cat(found, dim=1)
 
     def further(self, y: Tensor, component: Tensor, patch: Tensor) -> Tensor:
         """What the further directions add to the bounds of pairs, see `Pairs`: (m,)."""
         length = y.square().sum(dim=1)[patch] + self.length[component]
         return self.rest(y, component, patch).sub_(self.rest_slack[component] * length)
+
+
+def _forms(factor: Tensor, mean: Tensor) -> Tensor:
+    """Quadratic forms of v that are ‖F(y−Bμ)‖² less what rounding may be, of i ≤ j: (K,q)."""
+    form = torch.cat([factor, -factor @ mean.unsqueeze(2)], dim=2)
+    form = form.mT @ form
+    form.diagonal(dim1=1, dim2=2).sub_(ROUNDING * form.flatten(1).norm(dim=1, keepdim=True))
+    i, j = torch.triu_indices(*form.shape[1:], device=form.device)
+    return (form[:, i, j] * torch.where(i == j, 1.0, 2.0)).float()
+
+
+def _products(y: Tensor, forms: Tensor) -> Tensor:
+    """What the forms (K,q) are for y, as many directions of it (n,r) as they have: (K,n)."""
+    directions = int((2 * forms.shape[1]) ** 0.5) - 1
+    v = torch.cat([y[:, :directions].T, y.new_ones(1, len(y))])
+    products, stop = y.new_empty(forms.shape[1], len(y)), 0
+    for i in range(len(v)):
+        start, stop = stop, stop + len(v) - i
+        torch.mul(v[i], v[i:], out=products[start:stop])
+    return product_of_columns(forms, products)
 
 
 def _leading(matrix: Tensor, rows: int) -> Tensor:

@@ -13,18 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
+from padim_lit.model.convolution import HOLDERS, quicken, slow
 from padim_lit.model.weights import timm
-
-
-class _Conv2d(nn.Conv2d):
-    def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.folded_weight, self.folded_bias)
-
-
-class _Conv2dSame(timm.layers.Conv2dSame):
-    def forward(self, x: Tensor) -> Tensor:
-        x = timm.layers.pad_same(x, self.kernel_size, self.stride, self.dilation)
-        return self._conv_forward(x, self.folded_weight, self.folded_bias)
 
 
 class _Norm(nn.BatchNorm2d):
@@ -38,16 +28,16 @@ class _NormAct(timm.layers.BatchNormAct2d):
 
 
 # A subclass of these may compute something else, so it stays as it is.
-_FOLDED: dict[type, type] = {nn.Conv2d: _Conv2d, timm.layers.Conv2dSame: _Conv2dSame}
 _LEFT_OUT: dict[type, type] = {nn.BatchNorm2d: _Norm, timm.layers.BatchNormAct2d: _NormAct}
-_UNFOLDED = {new: old for old, new in (_FOLDED | _LEFT_OUT).items()}
+_UNFOLDED = {new: old for old, new in _LEFT_OUT.items()}
 
 
 def fold(net: nn.Module, shape: tuple[int, int]) -> None:
     """Fold the batch norms of a network in eval mode, in place; `unfold` takes it back.
 
-    A batch norm is folded if it alone takes what a convolution gives, which is seen by running an
-    image. Its state dict stays as it is, and its features but for rounding; where they do not,
+    Its convolutions become those of `padim_lit.model.convolution`, which can hold a batch norm. One
+    is folded if it alone takes what a convolution gives, which is seen by running an image. The
+    network's state dict stays as it is, and its features but for rounding; where they do not,
     nothing is folded. Weights that are loaded later are folded too, those changed in place are not
     seen. A folded convolution has its weights twice, so it needs to have fewer of them than numbers
     in what it gives for that image: these need not be gone through again.
@@ -61,6 +51,7 @@ def fold(net: nn.Module, shape: tuple[int, int]) -> None:
     >>> type(net.bn1).__name__, any('folded' in name for name in net.state_dict())
     ('_Norm', False)
     """
+    quicken(net)
     if not any(type(module) in _LEFT_OUT for module in net.modules()):
         return
     random = torch.Generator().manual_seed(0)
@@ -72,18 +63,18 @@ def fold(net: nn.Module, shape: tuple[int, int]) -> None:
         except (AssertionError, RuntimeError, ValueError):
             return
         for conv, norm in pairs:
-            conv.__class__, norm.__class__ = _FOLDED[type(conv)], _LEFT_OUT[type(norm)]
-            conv.norm = (norm,)  # a tuple, so that it is no part of the convolution
+            conv.norm, norm.__class__ = (norm,), _LEFT_OUT[type(norm)]
         _compute(net)
         same = all(_close(*two) for two in zip(before, net(image), strict=True))
     if same:
         net.register_load_state_dict_post_hook(_compute)
     else:
         unfold(net)
+        quicken(net)
 
 
 def unfold(net: nn.Module) -> None:
-    """Let every batch norm of a network run by itself again.
+    """Let every batch norm and every convolution of a network run as timm runs it again.
 
     >>> net = timm.create_model('test_resnet', features_only=True).eval()
     >>> fold(net, (64, 64))
@@ -92,16 +83,16 @@ def unfold(net: nn.Module) -> None:
     ('BatchNorm2d', False)
     """
     for module in net.modules():
-        if type(module) in _UNFOLDED:
-            module.__class__ = _UNFOLDED[type(module)]
-            if isinstance(module, nn.Conv2d):
-                del module.folded_weight, module.folded_bias, module.norm
+        module.__class__ = _UNFOLDED.get(type(module), type(module))
+        if isinstance(module, HOLDERS) and module.norm:
+            del module.folded_weight, module.folded_bias, module.norm
+    slow(net)
 
 
 def _compute(net: nn.Module, _: object = None) -> None:
     """The weights that folded convolutions multiply with."""
     for conv in net.modules():
-        if type(conv) not in _FOLDED.values():
+        if not isinstance(conv, HOLDERS) or not conv.norm:
             continue
         (norm,) = conv.norm
         with torch.no_grad():
@@ -158,7 +149,7 @@ def _pairs(net: nn.Module, image: Tensor) -> tuple[list[tuple[Any, Any]], list[T
     hooks = [
         module.register_forward_hook(made)
         for module in net.modules()
-        if type(module) in _FOLDED and not module._forward_hooks
+        if isinstance(module, HOLDERS) and not module._forward_hooks
     ]
     hooks += [
         module.register_forward_pre_hook(taken)

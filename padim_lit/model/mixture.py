@@ -10,6 +10,7 @@ from padim_lit.model.density import Counted, Density
 from padim_lit.model.exhaustive import Exhaustive
 from padim_lit.model.groups import Groups
 from padim_lit.model.moments import Moments
+from padim_lit.model.onednn import product
 from padim_lit.model.search import Finder, Search, kept
 from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import Triangle
@@ -112,12 +113,7 @@ class Mixture(Density):
     def assign(self, x: Tensor) -> Tensor:
         """The component of each patch (n,D): (n,), the same under any autocast."""
         with torch.autocast(x.device.type, enabled=False):
-            white = self.white.T
-            centroids = self.centroids @ white
-            if x.device.type != "cpu":
-                return _closest(x @ white, centroids)
-            parts = x.split(PATCHES)
-            return torch.cat(on_one_thread_each(lambda p: _closest(p @ white, centroids), parts))
+            return _closest(x, self.centroids @ self.white.T, self.white)
 
     def update(self, moments: Moments, x: Tensor) -> Moments:
         x = x.flatten(0, 1)
@@ -174,7 +170,15 @@ def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return centroids + centre
 
 
-def _closest(x: Tensor, centroids: Tensor) -> Tensor:
-    """Index of the nearest centroid of each x (n,D)."""
+def _closest(x: Tensor, centroids: Tensor, white: Tensor | None = None) -> Tensor:
+    """Index of the nearest centroid (K,D) of each x (n,D), or of W x."""
     # ‖x−c‖² without ‖x‖², which is the same for all.
-    return torch.addmm(centroids.square().sum(dim=1), x, centroids.T, alpha=-2).argmin(dim=1)
+    weight, bias = -2 * centroids, centroids.square().sum(dim=1)
+
+    def closest(x: Tensor) -> Tensor:
+        x = x if white is None else product(x, white)
+        return product(x, weight, bias).argmin(dim=1)
+
+    if x.device.type != "cpu":
+        return closest(x)
+    return torch.cat(on_one_thread_each(closest, x.split(PATCHES)))

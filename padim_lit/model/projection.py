@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError
+from padim_lit.model.onednn import pointwise
 
 
 def require_seed(seed: int) -> None:
@@ -127,9 +128,8 @@ class Projection(nn.Module):
         columns = self.matrix[:, start : start + features.shape[1]]
         if features.is_cuda:  # where a convolution may round to TF32
             projected = features.permute(0, 2, 3, 1) @ columns.T
-        else:  # oneDNN's convolution is twice as fast as the product
-            projected = nn.functional.conv2d(features, columns[:, :, None, None])
-            projected = projected.permute(0, 2, 3, 1)
+        else:
+            projected = pointwise(features, columns[:, :, None, None]).permute(0, 2, 3, 1)
         return projected, slice(0, self.dim)
 
     def extra_repr(self) -> str:

@@ -17,21 +17,21 @@ from padim_lit.model.triangular import Triangle
 ROUNDING = 1e-4
 # Up to this D a component's factor is multiplied whole: a call for each of its bands costs more.
 WHOLE_DIM = 128
-# A patch that the first bounds leave more than this share of the components has one distance
-# computed before the tighter bounds.
-MANY = 1 / 8
-# Patches that are given bounds at once: their scratch stays in a CPU's cache. And patches that a
-# thread searches at once: as few as are worth one, and as many as its pairs have memory for.
-PATCHES, LEAST, AT_ONCE = 2**10, 2**8, 2**13
+# A patch that the first bounds leave more than this share of the components gets tighter bounds of
+# all, and has one distance computed before the others.
+MANY = 3 / 8
+# Patches that a thread searches at once: as few as are worth one, and as many as its pairs have
+# memory for.
+LEAST, AT_ONCE = 2**8, 2**13
 
 
 class Search:
     """Patches → the nearest of K Gaussians: d² = min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k).
 
     A component whose lower bound is above a distance already found cannot be the nearest. First
-    come cheap bounds of all components. Where they leave a patch many, the distance to the one with
-    the least bound is computed, which rules out others. Those that are left get tighter bounds, and
-    those that these leave, distances.
+    come cheap bounds of all components. Where they leave a patch few, those get tighter bounds.
+    Where they leave it many, all get tighter bounds, and the distance to the one with the least is
+    computed, which rules out others. Those that are left then, get distances.
 
     Args:
         mean: (K,D).
@@ -82,18 +82,20 @@ class Search:
             limit = torch.minimum(limit, squares)
 
         y = self.bounds.along(x)
-        bounds = torch.cat([self.bounds(part) for part in y.split(PATCHES)], dim=1)
+        bounds = self.bounds(y)
         left = bounds <= limit * (1 + ROUNDING)
-        many = (left.sum(dim=0) > MANY * len(left)).nonzero()[:, 0]
-        if len(many):
-            first, order = bounds[:, many].min(dim=0).indices.sort(stable=True)
-            patch = many[order]
-            compute(first, patch)
-            bounds[first, patch] = torch.inf  # is computed
-            left = bounds <= limit * (1 + ROUNDING)
+        many = left.sum(dim=0) > MANY * len(left)
+        if (patch := many.nonzero()[:, 0]).numel():
+            tighter = self.bounds(y[patch], fine=True)
+            first, order = tighter.min(dim=0).indices.sort(stable=True)
+            compute(first, patch[order])
+            tighter[first, order] = torch.inf  # is computed
+            left[:, patch] = tighter <= limit[patch] * (1 + ROUNDING)
         component, patch = left.nonzero(as_tuple=True)
-        tighter = bounds[component, patch] + self.bounds.further(y, component, patch)
-        near = (tighter <= limit[patch] * (1 + ROUNDING)).nonzero()[:, 0]
+        near = many[patch]
+        few = (~near).nonzero()[:, 0]
+        k, p = component[few], patch[few]
+        near[few] = bounds[k, p] + self.bounds.further(y, k, p) <= limit[p] * (1 + ROUNDING)
         compute(component[near], patch[near])
         return squares, owner
 

@@ -44,8 +44,25 @@ def test_packaged_weights_are_imagenets_not_noise():
     assert len(state) == 296
 
 
-def test_stages_that_nobody_asked_for_are_not_run():
-    assert len(lite0().net.blocks) == 5
+@pytest.mark.parametrize(
+    ("model", "location"),
+    [
+        *(("tf_efficientnet_lite0", where) for where in (None, "bottleneck", "expansion")),
+        *(("mobilenetv3_small_050", where) for where in (None, "bottleneck")),
+    ],
+)
+@pytest.mark.parametrize("layers", [[0], [1, 2], [1, 2, 3, 4]])
+def test_stages_that_nobody_asked_for_are_not_run(model, location, layers):
+    options = {} if location is None else {"feature_location": location}
+    whole = timm.create_model(model, features_only=True, out_indices=layers, **options).eval()
+    backbone = Backbone(model, layers=layers, weights="random", feature_location=location)
+    assert (len(backbone.net.blocks) < len(whole.blocks)) == (max(layers) < 4)
+    whole.load_state_dict(backbone.net.state_dict(), strict=False)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = whole((images - backbone.pixel_mean) / backbone.pixel_std)
+    for found, wanted in zip(backbone(images), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+"""A network's convolutions on a CPU, in less time: the same features but for rounding."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from padim_lit.model.onednn import on_cpu, pointwise
+from padim_lit.model.weights import timm
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution with weights of its own, or those that `padim_lit.model.folding` gave it.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Conv2d(3, 2, 1))
+    >>> quicken(net)
+    >>> type(net[0]) is Conv2d, net(torch.rand(1, 3, 4, 4)).shape
+    (True, torch.Size([1, 2, 4, 4]))
+    """
+
+    #: The batch norm that is folded into it, in a tuple, so that it is no part of it.
+    norm: tuple[nn.Module, ...] = ()
+    folded_weight: Tensor
+    folded_bias: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = _weights(self)
+        alone = self.stride == (1, 1) and self.padding == (0, 0) and self.groups == 1
+        if alone and self.kernel_size == (1, 1):
+            return pointwise(x, weight, bias)
+        return self._conv_forward(x, weight, bias)
+
+
+class Conv2dSame(timm.layers.Conv2dSame):
+    """TensorFlow's: rows and columns of zeros are added, at times one more behind than before.
+
+    Adding them copies the whole map. A kernel with a row and a column of zeros before its own lets
+    a convolution add as many on both sides, and it adds them without a copy. Where each channel has
+    a kernel of its own the larger one costs less than the copy.
+
+    >>> import torch
+    >>> net = nn.Sequential(timm.layers.Conv2dSame(2, 2, 3, stride=2, groups=2))
+    >>> quicken(net)
+    >>> type(net[0]) is Conv2dSame, net(torch.rand(1, 2, 4, 4)).shape
+    (True, torch.Size([1, 2, 2, 2]))
+    """
+
+    norm: tuple[nn.Module, ...] = ()
+    folded_weight: Tensor
+    folded_bias: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = _weights(self)
+        if on_cpu(x) and self.groups == self.in_channels and self.dilation == (1, 1):
+            sizes = zip(x.shape[-2:], self.kernel_size, self.stride, strict=True)
+            added = [timm.layers.get_same_padding(*size, 1) for size in sizes]
+            more = [total % 2 for total in added]  # zeros that are added behind alone
+            weight = F.pad(weight, (more[1], 0, more[0], 0))
+            sides = [-(-total // 2) for total in added]
+            return F.conv2d(x, weight, bias, self.stride, sides, 1, self.groups)
+        x = timm.layers.pad_same(x, self.kernel_size, self.stride, self.dilation)
+        return self._conv_forward(x, weight, bias)
+
+
+# A subclass of these may compute something else, so it stays as it is.
+_QUICK: dict[type, type] = {nn.Conv2d: Conv2d, timm.layers.Conv2dSame: Conv2dSame}
+#: What a batch norm can be folded into.
+HOLDERS = Conv2d, Conv2dSame
+_SLOW = {new: old for old, new in _QUICK.items()}
+
+
+def quicken(net: nn.Module) -> None:
+    """Let the convolutions of a network take the quickest way, in place; `slow` takes it back.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 3, 1))
+    >>> quicken(net)
+    >>> type(net[0]).__module__
+    'padim_lit.model.convolution'
+    """
+    _change(net, _QUICK)
+
+
+def slow(net: nn.Module) -> None:
+    """Let every convolution of a network run as PyTorch and timm run it.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 3, 1))
+    >>> quicken(net)
+    >>> slow(net)
+    >>> type(net[0]).__module__
+    'torch.nn.modules.conv'
+    """
+    _change(net, _SLOW)
+
+
+def _change(net: nn.Module, classes: dict[type, type]) -> None:
+    for module in net.modules():
+        module.__class__ = classes.get(type(module), type(module))
+
+
+def _weights(conv: Conv2d | Conv2dSame) -> tuple[Tensor, Tensor | None]:
+    return (conv.folded_weight, conv.folded_bias) if conv.norm else (conv.weight, conv.bias)

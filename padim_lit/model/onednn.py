@@ -1,0 +1,62 @@
+"""Products by oneDNN on a CPU, where PyTorch would take a library half as fast.
+
+PyTorch multiplies matrices with MKL, and 1×1 convolutions too if it has one thread and few images.
+MKL gives processors that are not Intel's registers of half the width that theirs have (AVX2 in
+place of AVX-512); oneDNN, which PyTorch's other convolutions run on, gives all they have.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_WIDE = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+def on_cpu(x: Tensor) -> bool:
+    """Whether x is computed with in float32 on a CPU, now: not written into a graph.
+
+    >>> on_cpu(torch.ones(1)), on_cpu(torch.ones(1).double())
+    (True, False)
+    """
+    return (
+        type(x) is Tensor  # those that a graph is made with are of other kinds
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolution of x (B,C,h,w) with a kernel (D,C,1,1) and a bias (D,): (B,D,h,w).
+
+    >>> pointwise(torch.ones(1, 2, 1, 1), torch.ones(3, 2, 1, 1), torch.zeros(3)).flatten().tolist()
+    [2.0, 2.0, 2.0]
+    """
+    if _WIDE and on_cpu(x) and torch.backends.mkldnn.enabled:
+        return torch.mkldnn_convolution(x, weight, bias, (0, 0), (1, 1), (1, 1), 1)
+    return F.conv2d(x, weight, bias)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b of x (n,D), W (m,D) and b (m,): (n,m).
+
+    >>> product(torch.ones(1, 2), torch.ones(3, 2), torch.zeros(3)).tolist()
+    [[2.0, 2.0, 2.0]]
+    """
+    if x.device.type != "cpu" or not len(x):  # where a convolution may round to TF32
+        return F.linear(x, weight, bias)
+    rows = x[None, :, None].permute(0, 3, 1, 2)  # one image, its pixels are the rows
+    return pointwise(rows, weight[:, :, None, None], bias).permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def product_of_columns(weight: Tensor, x: Tensor) -> Tensor:
+    """W x of W (m,D) and x (D,n): (m,n).
+
+    >>> product_of_columns(torch.ones(3, 2), torch.ones(2, 1)).tolist()
+    [[2.0], [2.0], [2.0]]
+    """
+    if x.device.type != "cpu" or not x.numel():
+        return weight @ x
+    return pointwise(x[None, :, :, None], weight[:, :, None, None])[0, :, :, 0]

@@ -1,0 +1,65 @@
+"""Products by oneDNN are those of float64 but for rounding, and stay out of graphs and autocast."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from padim_lit.model import onednn
+from padim_lit.model.onednn import pointwise, product, product_of_columns
+
+
+@pytest.fixture(params=[True, False], ids=["wide", "narrow"])
+def wide(request, monkeypatch):
+    """Registers that oneDNN alone would use, whatever this processor has; or none."""
+    monkeypatch.setattr(onednn, "_WIDE", request.param)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 300])
+@pytest.mark.parametrize("dims", [(1, 1), (1, 3), (7, 1), (64, 32), (100, 256)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_products_are_those_of_float64(wide, rows, dims, threads, request):
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (
+        torch.randn(*shape, generator=generator)
+        for shape in ((rows, dims[0]), dims[::-1], dims[1:])
+    )
+    expected = x.double() @ weight.double().T
+    for found, wanted in (
+        (product(x, weight), expected),
+        (product(x[:, :], weight, bias), expected + bias),
+        (product_of_columns(weight, x.T).T, expected),
+        (product_of_columns(weight, x.T.contiguous()).T, expected),
+    ):
+        assert found.shape == wanted.shape
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions_are_left_to_pytorch(wide, dtype):
+    x, weight = torch.rand(3, 4, dtype=dtype), torch.rand(2, 4, dtype=dtype)
+    assert torch.equal(product(x, weight), product(x, weight).to(dtype))
+    torch.testing.assert_close(product(x, weight), x @ weight.T)
+
+
+def test_autocast_rounds_as_it_does_elsewhere(wide):
+    x, weight = torch.rand(1, 4, 2, 2), torch.rand(3, 4, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert pointwise(x, weight).dtype == torch.bfloat16
+    assert pointwise(x, weight).dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+def test_a_graph_holds_a_plain_convolution(wide):
+    class Layer(nn.Module):
+        def forward(self, x, weight):
+            return pointwise(x, weight)
+
+    given = torch.rand(1, 4, 2, 2), torch.rand(3, 4, 1, 1)
+    exported = str(torch.export.export(Layer(), given))
+    traced = str(torch.jit.trace(Layer(), given, check_trace=False).graph)
+    for graph in (exported, traced):
+        assert "conv" in graph and "mkldnn" not in graph
