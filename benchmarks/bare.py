@@ -28,6 +28,8 @@ def as_timm_makes_it(backbone: Backbone) -> Backbone:
     whole.net = timm.create_model(
         backbone.model, features_only=True, out_indices=backbone.layers, **backbone.options
     )
-    whole.net.load_state_dict(backbone.net.state_dict(), strict=False)
-    whole.net.to(memory_format=torch.channels_last).eval()
+    missing, unexpected = whole.net.load_state_dict(backbone.net.state_dict(), strict=False)
+    if unexpected or not all(name.startswith("blocks.") for name in missing):
+        raise RuntimeError(f"{backbone.name} is another network: {unexpected + missing}")
+    whole.net.to(backbone.pixel_mean.device, memory_format=torch.channels_last).eval()
     return whole

@@ -15,6 +15,9 @@ SPAN, ASKED = 128, 32
 NEAR = 1 / 4
 # Numbers of scratch for bounds of all components: they stay in a CPU's cache.
 SCRATCH = 2**19
+# Patches that a product takes are made a multiple of these: oneDNN keeps what it compiles for each
+# number.
+EVEN = 32
 # What float32 may move a bound by, relative to the largest that its terms can be.
 ROUNDING = 1e-5
 
@@ -115,12 +118,13 @@ def _forms(factor: Tensor, mean: Tensor) -> Tensor:
 def _products(y: Tensor, forms: Tensor) -> Tensor:
     """What the forms (K,q) are for y, as many directions of it (n,r) as they have: (K,n)."""
     directions = int((2 * forms.shape[1]) ** 0.5) - 1
-    v = torch.cat([y[:, :directions].T, y.new_ones(1, len(y))])
-    products, stop = y.new_empty(forms.shape[1], len(y)), 0
+    v = y.new_zeros(directions + 1, -(-len(y) // EVEN) * EVEN)
+    v[:directions, : len(y)], v[directions] = y[:, :directions].T, 1
+    products, stop = y.new_empty(forms.shape[1], v.shape[1]), 0
     for i in range(len(v)):
         start, stop = stop, stop + len(v) - i
         torch.mul(v[i], v[i:], out=products[start:stop])
-    return product_of_columns(forms, products)
+    return product_of_columns(forms, products)[:, : len(y)]
 
 
 def _leading(matrix: Tensor, rows: int) -> Tensor:

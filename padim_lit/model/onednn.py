@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_WIDE = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+_WIDE = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith(
+    "AVX512"
+)
 
 
 def on_cpu(x: Tensor) -> bool:
@@ -34,7 +36,9 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> pointwise(torch.ones(1, 2, 1, 1), torch.ones(3, 2, 1, 1), torch.zeros(3)).flatten().tolist()
     [2.0, 2.0, 2.0]
     """
-    if _WIDE and on_cpu(x) and torch.backends.mkldnn.enabled:
+    alike = x.dim() == 4 and weight.dtype == x.dtype  # what else there is, PyTorch knows
+    if _WIDE and torch.backends.mkldnn.enabled and alike and on_cpu(x):
+        bias = None if bias is None else bias.contiguous()  # it is read as if it were
         return torch.mkldnn_convolution(x, weight, bias, (0, 0), (1, 1), (1, 1), 1)
     return F.conv2d(x, weight, bias)
 
@@ -45,7 +49,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> product(torch.ones(1, 2), torch.ones(3, 2), torch.zeros(3)).tolist()
     [[2.0, 2.0, 2.0]]
     """
-    if x.device.type != "cpu" or not len(x):  # where a convolution may round to TF32
+    # A GPU's convolution may round to TF32, and none takes an image without pixels.
+    if x.device.type != "cpu" or not len(x):
         return F.linear(x, weight, bias)
     rows = x[None, :, None].permute(0, 3, 1, 2)  # one image, its pixels are the rows
     return pointwise(rows, weight[:, :, None, None], bias).permute(0, 2, 3, 1).flatten(0, 2)

@@ -204,6 +204,7 @@ class Ablation:
                 {
                     **{"proj": run.proj, "dim": d, "seed": run.seed},
                     **{key: metrics[key.removeprefix("test/")] for key in METRICS},
+                    **times.learnt[d],
                     "state_bytes": scoring_bytes(one_pass.density(d, 0).gaussians(positions), d),
                     "fit/seconds": times.fit + times.factor[d],
                     "score/seconds": times.score[d],

@@ -11,7 +11,7 @@ import errno
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -165,11 +165,15 @@ def plan(store: FeatureStore, dim: int, limit: float) -> Plan:
 
 @dataclass
 class RunTimes:
-    """Seconds that a run took, summed over the bands: `fit` for all d, the others by d."""
+    """Seconds that a run took, summed over the bands: `fit` for all d, the others by d.
+
+    And the numbers that its densities have learnt.
+    """
 
     fit: float
     factor: dict[int, float]
     score: dict[int, float]
+    learnt: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -219,6 +223,7 @@ class OnePass:
                 start = clock(train.device)
                 one.learn(self._patches(projection, d, one.fit_images))
                 times.factor[d] += clock(train.device) - start
+            times.learnt[d] = one.learnt
         parts = {d: one.parts(height * width) for d, one in densities.items()}
         found: dict[int, list[Tensor]] = {d: [] for d in parts}
         log_dets: dict[int, list[float]] = {d: [] for d in parts}

@@ -61,9 +61,11 @@ def test_a_bound_is_never_above_its_distance_and_uses_its_directions(dim, scales
     y = bounds.along(x)
     coarse = bounds(y).double()
     tighter = coarse + bounds.further(y, *every_pair()).view(K, N)
+    fine = bounds(y, fine=True).double()
     exact = distances(x, mean, factor)
-    assert (coarse <= exact).all() and (tighter <= exact).all()
-    for found, some in ((coarse, bounds.basis[:COARSE]), (tighter, bounds.basis)):
+    assert all((found <= exact).all() for found in (coarse, tighter, fine))
+    of = (coarse, bounds.basis[:COARSE]), (tighter, bounds.basis), (fine, bounds.basis)
+    for found, some in of:
         seen = along(some, x, mean, factor)
         assert (found <= seen * (1 + 1e-6)).all()
         assert (seen - found).median() < 1e-2 * seen.median()
@@ -80,6 +82,23 @@ def test_the_first_directions_are_those_that_tell_near_components_apart():
     assert found == pytest.approx(10, abs=1e-3)
 
 
+def test_products_are_made_of_few_numbers_of_patches(monkeypatch):
+    """What oneDNN compiles for each number it keeps."""
+    x, mean, factor, white = gaussians(40, 1)
+    bounds, widths = LowerBounds.of(mean, Triangle.of(factor), white), set()
+
+    def counting(weight, columns):
+        widths.add(columns.shape[1])
+        return weight @ columns
+
+    monkeypatch.setattr("padim_lit.model.bounds.product_of_columns", counting)
+    y = bounds.along(x)
+    whole = bounds(y, fine=True)
+    for count in range(N):
+        torch.testing.assert_close(bounds(y[:count], fine=True), whole[:, :count])
+    assert len(widths) <= -(-N // 32) + 1
+
+
 @pytest.mark.parametrize("dim", [COARSE, FINE])
 @pytest.mark.parametrize("make", [LowerBounds.of, LowerBounds.of_first])
 def test_no_rounding_lifts_a_bound_above_its_distance(dim, make):
@@ -90,7 +109,8 @@ def test_no_rounding_lifts_a_bound_above_its_distance(dim, make):
     bounds = make(mean, Triangle.of(factor), white)
     y = bounds.along(x)
     tighter = bounds(y) + bounds.further(y, *every_pair()).view(K, N)
-    assert (tighter <= distances(x, mean, factor)).all()
+    for found in (tighter, bounds(y, fine=True)):
+        assert (found <= distances(x, mean, factor)).all()
 
 
 def test_pairs_are_what_a_sum_in_float64_finds():

@@ -13,6 +13,8 @@ from padim_lit.model.onednn import pointwise, product, product_of_columns
 @pytest.fixture(params=[True, False], ids=["wide", "narrow"])
 def wide(request, monkeypatch):
     """Registers that oneDNN alone would use, whatever this processor has; or none."""
+    if request.param and not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch was built without oneDNN")
     monkeypatch.setattr(onednn, "_WIDE", request.param)
 
 
@@ -31,6 +33,8 @@ def test_products_are_those_of_float64(wide, rows, dims, threads, request):
     for found, wanted in (
         (product(x, weight), expected),
         (product(x[:, :], weight, bias), expected + bias),
+        (product(x, weight, bias.repeat_interleave(2)[::2]), expected + bias),
+        (product(x, weight, bias[:1].expand(len(bias))), expected + bias[:1]),
         (product_of_columns(weight, x.T).T, expected),
         (product_of_columns(weight, x.T.contiguous()).T, expected),
     ):
@@ -41,8 +45,15 @@ def test_products_are_those_of_float64(wide, rows, dims, threads, request):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_precisions_are_left_to_pytorch(wide, dtype):
     x, weight = torch.rand(3, 4, dtype=dtype), torch.rand(2, 4, dtype=dtype)
-    assert torch.equal(product(x, weight), product(x, weight).to(dtype))
+    assert product(x, weight).dtype == dtype
     torch.testing.assert_close(product(x, weight), x @ weight.T)
+
+
+def test_what_pytorch_refuses_or_takes_besides_stays(wide):
+    image, kernel = torch.rand(4, 2, 2), torch.rand(3, 4, 1, 1)
+    assert pointwise(image, kernel).shape == (3, 2, 2)
+    with pytest.raises(RuntimeError):
+        pointwise(image[None], kernel.bfloat16())
 
 
 def test_autocast_rounds_as_it_does_elsewhere(wide):

@@ -73,7 +73,7 @@ def separate_run(data, backbone, name, dim, seed, grid, density=PerPosition, **h
     trainer.test(model, data, verbose=False)
     with torch.no_grad():
         scores = torch.cat([model(batch["image"])[0] for batch in data.test_dataloader()])
-    return model.results, scores
+    return model.results | model.detector.density.learnt, scores
 
 
 @pytest.mark.parametrize("name", ["subset", "jl", "orthogonal", "sparse", "fisher", "npca"])
@@ -143,9 +143,11 @@ def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(
     assert len(steps) == len(bands)
     for row in found.rows:
         assert row["state_bytes"] == scoring_bytes(64 + 5, row["dim"])
-        _, expected = separate_run(
+        results, expected = separate_run(
             data, backbone, "jl", row["dim"], 1, 8, density, rotations=rotations
         )
+        assert row["place_weight"] == pytest.approx(results["place_weight"], rel=1e-4)
+        assert row["place_weight"] > 0
         ours = torch.from_numpy(found.scores[f"jl-{row['dim']}-1"])
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0)
 
