@@ -24,7 +24,7 @@ def as_timm_makes_it(backbone: Backbone) -> Backbone:
 
     Those stages have random weights.
     """
-    whole = as_timm_runs_it(backbone)
+    whole = copy.deepcopy(backbone)
     whole.net = timm.create_model(
         backbone.model, features_only=True, out_indices=backbone.layers, **backbone.options
     )

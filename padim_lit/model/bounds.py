@@ -47,7 +47,7 @@ class LowerBounds:
 
     def __init__(self, basis: Tensor, factor: Tensor, mean: Tensor):
         rows = sorted({min(COARSE, len(basis)), len(basis)})
-        self.forms = [_forms(factor[:, :r, :r], mean[:, :r]) for r in rows]
+        self.forms = [(r, _forms(factor[:, :r, :r], mean[:, :r])) for r in rows]
         self.basis, rest = basis.float(), factor[:, COARSE:]
         self.rest = Pairs(mean.float(), [rest.float()] if rest.shape[1] else [])
         self.rest_slack = ROUNDING * (rest @ rest.mT).flatten(1).norm(dim=1).float()
@@ -96,8 +96,10 @@ class LowerBounds:
 
     def __call__(self, y: Tensor, fine: bool = False) -> Tensor:
         """Bounds (K,n) along the first directions, or along all."""
-        forms = self.forms[-1 if fine else 0]
-        found = [_products(part, forms) for part in y.split(max(1, SCRATCH // forms.shape[1]))]
+        rows, forms = self.forms[-1 if fine else 0]
+        found = [
+            _products(part, forms) for part in y[:, :rows].split(max(1, SCRATCH // forms.shape[1]))
+        ]
         return torch.cat(found, dim=1)
 
     def further(self, y: Tensor, component: Tensor, patch: Tensor) -> Tensor:
@@ -116,10 +118,9 @@ def _forms(factor: Tensor, mean: Tensor) -> Tensor:
 
 
 def _products(y: Tensor, forms: Tensor) -> Tensor:
-    """What the forms (K,q) are for y, as many directions of it (n,r) as they have: (K,n)."""
-    directions = int((2 * forms.shape[1]) ** 0.5) - 1
-    v = y.new_zeros(directions + 1, -(-len(y) // EVEN) * EVEN)
-    v[:directions, : len(y)], v[directions] = y[:, :directions].T, 1
+    """What the forms (K,q) of r directions are for y (n,r): (K,n)."""
+    v = y.new_zeros(y.shape[1] + 1, -(-len(y) // EVEN) * EVEN)
+    v[:-1, : len(y)], v[-1] = y.T, 1
     products, stop = y.new_empty(forms.shape[1], v.shape[1]), 0
     for i in range(len(v)):
         start, stop = stop, stop + len(v) - i

@@ -7,7 +7,28 @@ from padim_lit.model.onednn import on_cpu, pointwise
 from padim_lit.model.weights import timm
 
 
-class Conv2d(nn.Conv2d):
+class Foldable:
+    """A convolution that multiplies with its own weights, or has a batch norm in them.
+
+    >>> conv = Conv2d(3, 2, 1)
+    >>> conv.factors[0] is conv.weight
+    True
+    """
+
+    #: The batch norm that is folded into it, in a tuple, so that it is no part of it.
+    norm: tuple[nn.Module, ...] = ()
+    weight: Tensor
+    bias: Tensor | None
+    folded_weight: Tensor
+    folded_bias: Tensor
+
+    @property
+    def factors(self) -> tuple[Tensor, Tensor | None]:
+        """What it multiplies with and adds."""
+        return (self.folded_weight, self.folded_bias) if self.norm else (self.weight, self.bias)
+
+
+class Conv2d(Foldable, nn.Conv2d):
     """A convolution with weights of its own, or those that `padim_lit.model.folding` gave it.
 
     >>> import torch
@@ -17,20 +38,15 @@ class Conv2d(nn.Conv2d):
     (True, torch.Size([1, 2, 4, 4]))
     """
 
-    #: The batch norm that is folded into it, in a tuple, so that it is no part of it.
-    norm: tuple[nn.Module, ...] = ()
-    folded_weight: Tensor
-    folded_bias: Tensor
-
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = _weights(self)
+        weight, bias = self.factors
         alone = self.stride == (1, 1) and self.padding == (0, 0) and self.groups == 1
         if alone and self.kernel_size == (1, 1):
             return pointwise(x, weight, bias)
         return self._conv_forward(x, weight, bias)
 
 
-class Conv2dSame(timm.layers.Conv2dSame):
+class Conv2dSame(Foldable, timm.layers.Conv2dSame):
     """TensorFlow's: rows and columns of zeros are added, at times one more behind than before.
 
     Adding them copies the whole map. A kernel with a row and a column of zeros before its own lets
@@ -44,12 +60,8 @@ class Conv2dSame(timm.layers.Conv2dSame):
     (True, torch.Size([1, 2, 2, 2]))
     """
 
-    norm: tuple[nn.Module, ...] = ()
-    folded_weight: Tensor
-    folded_bias: Tensor
-
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = _weights(self)
+        weight, bias = self.factors
         if on_cpu(x) and self.groups == self.in_channels and self.dilation == (1, 1):
             sizes = zip(x.shape[-2:], self.kernel_size, self.stride, strict=True)
             added = [timm.layers.get_same_padding(*size, 1) for size in sizes]
@@ -63,8 +75,6 @@ class Conv2dSame(timm.layers.Conv2dSame):
 
 # A subclass of these may compute something else, so it stays as it is.
 _QUICK: dict[type, type] = {nn.Conv2d: Conv2d, timm.layers.Conv2dSame: Conv2dSame}
-#: What a batch norm can be folded into.
-HOLDERS = Conv2d, Conv2dSame
 _SLOW = {new: old for old, new in _QUICK.items()}
 
 
@@ -94,7 +104,3 @@ def slow(net: nn.Module) -> None:
 def _change(net: nn.Module, classes: dict[type, type]) -> None:
     for module in net.modules():
         module.__class__ = classes.get(type(module), type(module))
-
-
-def _weights(conv: Conv2d | Conv2dSame) -> tuple[Tensor, Tensor | None]:
-    return (conv.folded_weight, conv.folded_bias) if conv.norm else (conv.weight, conv.bias)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
-from padim_lit.model.convolution import HOLDERS, quicken, slow
+from padim_lit.model.convolution import Foldable, quicken, slow
 from padim_lit.model.weights import timm
 
 
@@ -84,7 +84,7 @@ def unfold(net: nn.Module) -> None:
     """
     for module in net.modules():
         module.__class__ = _UNFOLDED.get(type(module), type(module))
-        if isinstance(module, HOLDERS) and module.norm:
+        if isinstance(module, Foldable) and module.norm:
             del module.folded_weight, module.folded_bias, module.norm
     slow(net)
 
@@ -92,7 +92,7 @@ def unfold(net: nn.Module) -> None:
 def _compute(net: nn.Module, _: object = None) -> None:
     """The weights that folded convolutions multiply with."""
     for conv in net.modules():
-        if not isinstance(conv, HOLDERS) or not conv.norm:
+        if not isinstance(conv, Foldable) or not conv.norm:
             continue
         (norm,) = conv.norm
         with torch.no_grad():
@@ -149,7 +149,7 @@ def _pairs(net: nn.Module, image: Tensor) -> tuple[list[tuple[Any, Any]], list[T
     hooks = [
         module.register_forward_hook(made)
         for module in net.modules()
-        if isinstance(module, HOLDERS) and not module._forward_hooks
+        if isinstance(module, Foldable) and not module._forward_hooks
     ]
     hooks += [
         module.register_forward_pre_hook(taken)
