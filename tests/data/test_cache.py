@@ -371,6 +371,7 @@ def test_beyond_the_limit_no_image_without_a_mask_is_decoded(tree, monkeypatch, 
         Folder(tree, **SMALL, full_check=9)
 
 
+@pytest.mark.slow
 def test_planted_defects_are_judged_beyond_the_limit_too():
     data = ELPV(num_workers=0, full_check=0)
     whole = ELPV(num_workers=0)

@@ -148,7 +148,7 @@ def test_pixels_go_in_as_they_are_and_openvino_agrees(here, export, capsys):
         assert found["decision"].tolist() == (score >= 20).tolist()
 
 
-@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize("format", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_fp16_is_smaller_and_says_by_how_much_it_differs(here, export, format):
     report = export("fisher", f"format={format}", "precision=fp16")
     assert report["bytes"] == sum(Path(f).stat().st_size for f in report["files"])
@@ -157,6 +157,7 @@ def test_fp16_is_smaller_and_says_by_how_much_it_differs(here, export, format):
     assert 1e-6 < report["score_difference"] <= 2e-2
 
 
+@pytest.mark.slow
 def test_int8_convolutions_have_gaussians_of_their_own(here, export, capsys):
     file = here / "int8.onnx"
     report = export(

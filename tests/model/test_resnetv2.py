@@ -134,6 +134,7 @@ def test_a_checkpoint_rebuilds_it(fitted, tmp_path):
     assert sum(explanation.layers.values()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_it_is_exported_to_onnx(fitted, tmp_path):
     images = torch.rand(2, 3, 64, 48)
     export_onnx(fitted, tmp_path / "model.onnx", "fp32", False, {"threshold": None})

@@ -162,6 +162,7 @@ class TestSlurm:
         )
 
 
+@pytest.mark.slow
 @JOBLIB
 def test_ctrl_c_ends_the_worker_processes_too(zygote, tree, tmp_path):
     shutil.copytree(tree, tmp_path / "data")

@@ -186,6 +186,7 @@ def exchange(file: Path, other: Path) -> None:
     os.utime(file, ns=times)
 
 
+@pytest.mark.slow
 def test_what_lies_in_the_files_decides_and_not_their_names(zygote, here):
     args = [*SWEEP, "seed=0"]
     assert zygote.run(args, here).code == 0
