@@ -373,7 +373,9 @@ def test_graph_is_the_detector_on_any_grid(grid, proj):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("proj", "grid"), [("jl", 11), ("subset", 5)])
+@pytest.mark.parametrize(
+    ("proj", "grid"), [("jl", 11), pytest.param("subset", 5, marks=pytest.mark.slow)]
+)
 def test_onnx_is_the_detector_where_pooling_does_not_divide(tmp_path, proj, grid):
     detector, file = tiny_detector(grid=grid, proj=proj), tmp_path / "odd.onnx"
     export_onnx(detector, file, "fp32", False, metadata(detector, None, "fp32", False))

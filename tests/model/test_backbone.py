@@ -191,7 +191,10 @@ def test_a_size_that_the_model_refuses_is_one_line(model, shape):
     [
         ("vit_small_patch14_dinov2", (224, 196), {}, (16, 14)),  # made for 518
         ("swin_tiny_patch4_window7_224", (256, 192), {}, (64, 48)),
-        ("beit_base_patch16_224", (256, 192), {"img_size": [256, 192]}, (16, 12)),
+        pytest.param(
+            *("beit_base_patch16_224", (256, 192), {"img_size": [256, 192]}, (16, 12)),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_transformers_at_other_sizes_than_their_own(model, shape, options, grid):

@@ -165,6 +165,7 @@ def test_a_job_that_failed_for_its_data_succeeds_when_it_is_mended(zygote, here)
     assert not (the_sweep(here) / "1" / "failed.json").exists()
 
 
+@pytest.mark.slow
 def test_another_config_in_the_same_folder_is_run_and_overwrites(zygote, here):
     args = [*SWEEP, "dim=4,8", "hydra.sweep.dir=sweep"]
     assert zygote.run(args, here).code == 0
@@ -203,6 +204,7 @@ def test_what_lies_in_the_files_decides_and_not_their_names(zygote, here):
         assert skipped(zygote.run(args, here).out) == ["0"], name
 
 
+@pytest.mark.slow
 def test_what_lies_in_files_that_other_keys_name_decides_too(zygote, here):
     fit, scored = [*SWEEP, "seed=0", "roi=roi.png"], here / "data" / "test" / "good"
     with Image.open(scored / "000.png") as image:
