@@ -153,7 +153,8 @@ def spread(map: np.ndarray, view: View, shape: tuple[int, int] | None = None) ->
     start, end = np.array([top, left]) * zoom, np.array([bottom, right]) * zoom
     step = np.array(map.shape) / (end - start)  # pixels of the map for one of the result
     offset = (0.5 - start) * step - 0.5
-    out = ndimage.affine_transform(map, step, offset, shape, np.float32, order=1, mode="nearest")
+    matrix = np.diag(step)  # SciPy before 1.16 warns of anything that it reads from a vector
+    out = ndimage.affine_transform(map, matrix, offset, shape, np.float32, order=1, mode="nearest")
     for axis in (0, 1):
         middle = np.arange(shape[axis]) + 0.5
         unseen = (middle < start[axis]) | (middle > end[axis])

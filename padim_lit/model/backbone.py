@@ -232,8 +232,11 @@ def _size_options(
         options["feature_location"] = feature_location
     if img_size is not None:
         return {**options, "img_size": tuple(img_size)}
-    dynamic = {**options, "dynamic_img_size": True}
-    return options if _sketch(model, dynamic) is None else dynamic
+    # Swins first: before timm 1.0.31 they take dynamic_img_size too, and do not do what it says.
+    for any_size in ({"strict_img_size": False}, {"dynamic_img_size": True}):
+        if _sketch(model, options | any_size) is not None:
+            return options | any_size
+    return options
 
 
 def _sketch(model: str, options: dict[str, Any], **kwargs: Any) -> Any:
