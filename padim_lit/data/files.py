@@ -5,7 +5,7 @@ No image is left out, and none is listed twice, without a word.
 
 import logging
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cache
@@ -116,19 +116,23 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
     if parts[-1] == "**":
         parts += ("*",)
     start = Path(pattern.anchor or ".")
-    # A folder's real path goes along: to find it takes a look at each folder above.
-    plain, linked = [(start, os.path.realpath(start), parts, "")], []
+    # A real path goes along: to find it takes a look at each folder above. No parts: it is a file.
+    plain, linked = [(start, os.path.realpath(start), parts, "")], deque()
     seen: set[tuple[str, int]] = set()
-    listed: set[str] = set()
     left = Counter[str]()
     written = cache(written_by_runs)  # for this walk alone: a run may begin at any time
     while plain or linked:
         # Links come last, so that what is there both ways has its own path.
-        folder, real, parts, top = plain.pop() if plain else linked.pop(0)
-        head, *rest = parts
+        folder, real, parts, top = plain.pop() if plain else linked.popleft()
         if (real, len(parts)) in seen:
+            if not parts:
+                left["links to files that are listed already"] += 1
             continue
         seen.add((real, len(parts)))
+        if not parts:
+            yield folder
+            continue
+        head, *rest = parts
         if head == "**":
             top = top or real
             plain.append((folder, real, rest, ""))
@@ -142,28 +146,23 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
                     left["files and folders that runs wrote, left out"] += 1
                 continue
             later = linked if link else plain
+            # The entry itself raises for a link to itself.
+            holds = os.path.isdir(path) if link else entry.is_dir()  # noqa: PTH112
             named = entry.name == head or fnmatchcase(entry.name, head)
             there = os.path.realpath(path) if link else os.path.join(real, entry.name)  # noqa: PTH118
             if entry.name.startswith(".") and not head.startswith("."):
-                if entry.is_dir() if head == "**" else looks_like_image(path):
+                if holds if head == "**" else looks_like_image(path):
                     left["hidden images and folders, left out"] += 1
                 continue
             if head == "**":
-                if not entry.is_dir():
+                if not holds:
                     continue
                 if link and Path(top).is_relative_to(there):
                     left["links that lead back, not followed"] += 1
                 else:
                     later.append((path, there, parts, top))
-            elif not named or entry.is_dir() != bool(rest):
-                continue
-            elif rest:
+            elif named and holds == bool(rest):
                 later.append((path, there, rest, ""))
-            elif there in listed:
-                left["links to files that are listed already"] += 1
-            else:
-                listed.add(there)
-                yield path
     if left and strict:
         log.info("%s: %s", pattern, ", ".join(f"{n} {what}" for what, n in left.items()))
 

@@ -73,6 +73,21 @@ def test_a_file_and_its_links_are_one_image(here, caplog):
     assert names("c.png") == ["c.png"]  # named itself
 
 
+def test_a_file_goes_by_its_own_name_though_a_link_lies_deeper(here):
+    save_image(here / "z.png")
+    (here / "sub").mkdir()
+    (here / "sub" / "a.png").symlink_to("../z.png")
+    assert names(".") == names("**/*.png") == ["z.png"]
+
+
+def test_a_link_to_itself_leads_nowhere(here):
+    save_image(here / "a.png")
+    (here / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"1 link\(s\) in \. lead nowhere, such as loop"):
+        find_images(".")
+    assert names("*.png") == ["a.png"]
+
+
 def test_images_of_formats_that_are_not_read_are_named(here):
     save_image(here / "a.png")
     Image.new("L", (4, 4)).save(here / "b.webp")
