@@ -77,24 +77,23 @@ class ResizeCrop:
             return 0.0, 0.0, float(w), float(h)
         rows, columns = self._resized(h, w)
         y, x = h / rows, w / columns
-        (top, left), (crop_h, crop_w) = self._corner(rows, columns), self.crop
-        return left * x, top * y, (left + crop_w) * x, (top + crop_h) * y
+        left, top, right, bottom = self._cut(rows, columns)
+        return left * x, top * y, right * x, bottom * y
 
     def _apply(self, image: Image.Image, filter: Image.Resampling) -> Image.Image:
         h, w = self._resized(image.height, image.width)
         if self.crop is None:
             return image.resize((w, h), filter)
-        (top, left), (crop_h, crop_w) = self._corner(h, w), self.crop
-        bottom, right = top + crop_h, left + crop_w
         if h * w <= MOST_PIXELS:
-            return image.resize((w, h), filter).crop((left, top, right, bottom))
+            return image.resize((w, h), filter).crop(self._cut(h, w))
         # The crop alone: of a scan line of 60000×1 pixels the rest would be 4·10⁹. It equals the
         # other way up to rounding alone, so ordinary images go that way.
-        x, y = image.width / w, image.height / h
-        return image.resize((crop_w, crop_h), filter, (left * x, top * y, right * x, bottom * y))
+        return image.resize(self.crop[::-1], filter, self.seen(image.height, image.width))
 
-    def _corner(self, h: int, w: int) -> tuple[int, int]:
-        return round((h - self.crop[0]) / 2), round((w - self.crop[1]) / 2)
+    def _cut(self, h: int, w: int) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of the crop in a resized (h, w) image."""
+        top, left = round((h - self.crop[0]) / 2), round((w - self.crop[1]) / 2)
+        return left, top, left + self.crop[1], top + self.crop[0]
 
     def _resized(self, h: int, w: int) -> tuple[int, int]:
         if not isinstance(self.resize, int):
