@@ -1,7 +1,7 @@
 """What a checkpoint holds beside Lightning's own keys, read without executing any pickle."""
 
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from padim_lit.checkpoint.content import require_content
-from padim_lit.errors import InputError, refusing
+from padim_lit.errors import InputError
 from padim_lit.system.atomic import atomically
 from padim_lit.system.paths import typed_path
 from padim_lit.system.torch_file import damage
@@ -30,44 +30,37 @@ def read(path: str | Path) -> dict[str, Any]:
             padim_lit, of a newer one, or with NaN or infinity in it.
     """
     path = typed_path(path)
-    if not path.is_file():
-        raise InputError(f"ckpt={path}: no such file; give the model.ckpt of an earlier run")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign file fails in as many ways as there are formats
-        raise InputError(
-            f"ckpt={path}: not a readable checkpoint ({type(error).__name__}); give the model.ckpt "
-            "of a finished run"
-        ) from error
-    if (reason := damage(path, content)) is not None:
-        raise InputError(
-            f"ckpt={path}: damaged since it was written ({reason}); copy it again, or fit again"
-        )
-    try:
+    with naming(path):
+        if not path.is_file():
+            raise InputError("no such file; give the model.ckpt of an earlier run")
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a foreign file fails in as many ways as there are formats
+            raise InputError(
+                f"not a readable checkpoint ({type(error).__name__}); give the model.ckpt of a "
+                "finished run"
+            ) from error
+        if (reason := damage(path, content)) is not None:
+            raise InputError(
+                f"damaged since it was written ({reason}); copy it again, or fit again"
+            )
         require_content(content, state_of(content), path.stat().st_size)
-    except InputError as error:
-        raise InputError(f"ckpt={path}: {error}") from None
     return content
 
 
-def explained(load: Callable) -> Callable:
-    """Decorator of ``load(path, …)``: what is refused while a model is built names the file.
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """What is refused in the block names the checkpoint.
 
-    A checkpoint of a strange make passes `read` and fails where its tensors meet the backbone.
+    >>> with naming("a.ckpt"):
+    ...     raise InputError("not fitted")
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: ckpt=a.ckpt: not fitted
     """
-
-    @wraps(load)
-    def wrapped(path: str | Path, *args: Any, **kwargs: Any) -> Any:
-        what = f"ckpt={path}: no model can be built from it"
-        try:
-            with refusing(what, "give the model.ckpt of a finished run", Exception):
-                return load(path, *args, **kwargs)
-        except InputError as error:
-            if str(path) in str(error):
-                raise
-            raise InputError(f"ckpt={path}: {error}") from None
-
-    return wrapped
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"ckpt={path}: {error}") from error.__cause__
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

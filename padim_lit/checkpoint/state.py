@@ -10,7 +10,7 @@ from torch import Tensor
 from padim_lit import digests
 from padim_lit.checkpoint import format as checkpoint
 from padim_lit.checkpoint.rounding import from_int8, to_int8
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
@@ -137,14 +137,19 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
         )
 
 
-@checkpoint.explained
 def load_detector(path: str | Path, map_location: Any = "cpu") -> Detector:
     """Rebuild a fitted detector from its file alone; no download, and no pickle is executed.
 
     Raises:
         InputError: no such file, not a checkpoint of padim_lit, or of another version.
     """
-    content = checkpoint.read(path)
+    content, todo = checkpoint.read(path), "give the model.ckpt of a finished run"
+    # One of a strange make passes `read` and fails where its tensors meet the backbone.
+    with checkpoint.naming(path), refusing("no model can be built from it", todo, Exception):
+        return _built(content).to(map_location)
+
+
+def _built(content: dict[str, Any]) -> Detector:
     weights, state = content["state_dict"], content[checkpoint.KEY]
     spec = dict(state["spec"])
     net = checkpoint.submodule_state(weights, "backbone.net.")
@@ -155,7 +160,7 @@ def load_detector(path: str | Path, map_location: Any = "cpu") -> Detector:
         name, options = spec.pop(key), spec.pop(f"{key}_options")
         if name not in known:
             raise InputError(
-                f"{path}: made with {key}={name}, which is not known here; import the module that "
+                f"made with {key}={name}, which is not known here; import the module that "
                 f"defines it first (known: {', '.join(known)})"
             )
         found.append(partial(known[name], **options))
@@ -164,4 +169,4 @@ def load_detector(path: str | Path, map_location: Any = "cpu") -> Detector:
     detector = Detector(backbone, projection, density=density(dim, seed), **spec)
     detector.load_state_dict(weights)
     restore(detector, state)
-    return detector.eval().to(map_location)
+    return detector.eval()

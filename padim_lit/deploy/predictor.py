@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from padim_lit.checkpoint.format import naming
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.data.images import as_rgb, from_array, read_image
 from padim_lit.data.transform import ResizeCrop, Size
@@ -382,12 +383,10 @@ def load(
     """
     detector = load_detector(ckpt)
     detector.fit_state = None  # as large as the factors, and not needed to score
-    try:
+    with naming(ckpt):
         return Predictor(
             detector, image_size, crop_size, device, batch_size, threshold, false_alarm_rate
         )
-    except InputError as error:
-        raise InputError(f"ckpt={ckpt}: {error}") from None
 
 
 def _sizes(

@@ -120,6 +120,13 @@ def test_no_pickle_is_executed(tmp_path, monkeypatch):
     assert not Path("harmed").exists()
 
 
+def test_a_path_from_home_is_named_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(InputError) as error:
+        load_detector("~/a.ckpt")
+    assert str(error.value).startswith(f"ckpt={tmp_path}/a.ckpt: no such file")
+
+
 @pytest.mark.parametrize(
     "content",
     [{}, [], {"state_dict": {}}, {"state_dict": {}, KEY: {}}, {KEY: {"version": 1}}, 7],
