@@ -23,13 +23,12 @@ def resolve_root(root: str | Path, what: str) -> Path:
     return path
 
 
-def inside(root: Path, path: str, where: str) -> Path:
-    """The file `path` below `root`, as the split file `where` names it.
+def inside(root: Path, path: str | None, where: str) -> Path:
+    """The file `path` below `root`, as the split file `where` names it; None: it names none.
 
     Raises InputError where there is no such file, or where it would lie outside `root`.
     """
-    file = root / path
-    if not path or not file.resolve().is_relative_to(root.resolve()):
+    if not path or not (file := root / path).resolve().is_relative_to(root.resolve()):
         raise InputError(f"{where}: {path!r} must name a file below {root}")
     if not file.is_file():
         raise InputError(f"{where}: no such file: {file}; unpack the data again")

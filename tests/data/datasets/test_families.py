@@ -215,6 +215,7 @@ def edit(file, old, new):
         ("Masks/Anomaly/000.png", "Masks/Anomaly/777.png", "no such file"),
         ("candle/Data/Images/Anomaly/000.JPG", "../../etc/passwd", "must name a file below"),
         (",candle/Data/Masks/Anomaly/000.png", ",", "'' must name a file below"),
+        (",candle/Data/Masks/Anomaly/000.png", "", "line 6: None must name a file below"),
     ],
 )
 def test_visas_split_file_is_checked(tmp_path, old, new, message):
