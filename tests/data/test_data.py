@@ -712,6 +712,12 @@ def test_bad_input_is_one_clear_line(tmp_path, cause, parts):
         assert part in message
 
 
+def test_a_folder_of_images_in_a_format_that_is_not_read_says_so(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.webp")
+    with pytest.raises(InputError, match=r"a format that is not read, such as a\.webp"):
+        Folder(tmp_path)
+
+
 def test_missing_elpv_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "elpv_dataset", None)
     with pytest.raises(InputError, match="pip install elpv-dataset"):

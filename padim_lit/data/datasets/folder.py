@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from padim_lit.data.datamodule import AnomalyData, Split
-from padim_lit.data.files import is_image, list_images, looks_like_image, subfolders, walk
+from padim_lit.data.files import list_images, looks_like_image, subfolders, walk
 from padim_lit.data.items import GOOD, Item
 from padim_lit.data.transform import Size
 from padim_lit.data.tree import Layout, is_good, read_tree, resolve_root
@@ -51,7 +51,7 @@ class Folder(AnomalyData):
         if _has_training_images(folder):
             train, test, notes = read_tree(folder, Layout(complete=False))
             return train, test, notes + _unread(folder, [*train, *test])
-        if any(path.is_file() and is_image(path) for path in folder.iterdir()):
+        if any(path.is_file() and looks_like_image(path) for path in folder.iterdir()):
             return [Item(path) for path in list_images(folder)], [], []
         raise InputError(
             f"data.root={self.root} has no train/good; it must hold train/good and test/KIND, or "
