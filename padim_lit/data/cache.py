@@ -87,7 +87,7 @@ class PictureCache:
     def describe(self) -> str:
         """One line: where the cache is and how large."""
         count, size = 0, 0
-        for bucket in (self.folder / "pictures").iterdir():
+        for bucket in (self.folder / "pictures").glob("??"):  # no file of a file manager
             remove_remnants(bucket)
             sizes = _sizes(bucket)
             count, size = count + len(sizes), size + sum(sizes)
