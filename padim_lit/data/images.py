@@ -201,8 +201,13 @@ def _decoded(file: IO[bytes], path: Path | str, use: Callable[[Image.Image], T])
 
 
 def _integers(image: Image.Image, path: Path | str) -> np.ndarray:
-    """(h, w) int64 values of a 16- or 32-bit integer image, checked to lie in 0..65535."""
+    """(h, w) int64 values of a 16- or 32-bit integer image, checked to lie in 0..65535.
+
+    The value that a PNG calls transparent is black.
+    """
     values = np.asarray(image).astype(np.int64)
+    if (clear := image.info.get("transparency")) is not None:
+        values[values == clear] = 0
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low < 0 or high > 65535:
         raise InputError(

@@ -108,6 +108,13 @@ def test_transparency_is_composited_over_black(tmp_path):
     assert np.abs(result[2] - np.array([100, 50, 25])).max() <= 1
 
 
+def test_transparency_of_one_grey_level_in_16_bit_is_black_too(tmp_path):
+    values = Image.fromarray(np.array([[65535, 32768]], np.uint16))
+    values.save(tmp_path / "a.png", transparency=65535)
+    assert pixels(tmp_path / "a.png")[0, :, 0].tolist() == [0, 128]
+    assert read_mask(tmp_path / "a.png").tolist() == [[False, True]]
+
+
 def test_palette_with_and_without_transparency(tmp_path):
     palette = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8)).convert("P")
     palette.putpalette([10, 20, 30, 200, 100, 50, 0, 255, 0])
