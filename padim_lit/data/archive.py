@@ -8,7 +8,7 @@ import os
 import shutil
 import tarfile
 import zlib
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import BinaryIO
 
 from padim_lit.errors import InputError
@@ -26,8 +26,8 @@ def unpack(archive: Path, folder: Path, limit: int = LIMIT) -> None:
     """Unpack a tar archive (xz, gzip, bzip2 or none) into `folder`, which must be new.
 
     Only plain files and folders below `folder` are let through: the "data" filter of Python's
-    tarfile, and before it our own refusal of links, devices, absolute paths and "..". A folder that
-    could not be filled is removed.
+    tarfile sees to the paths, and before it links and devices are refused. After an error it is the
+    caller's to remove `folder`.
 
     Args:
         archive: the tar file.
@@ -43,14 +43,6 @@ def unpack(archive: Path, folder: Path, limit: int = LIMIT) -> None:
             f"unpack {archive} by hand"
         )
     folder.mkdir()
-    try:
-        _unpack(archive, folder, limit)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _unpack(archive: Path, folder: Path, limit: int) -> None:
     room = shutil.disk_usage(folder).free - _RESERVE
     total = 0
     try:
@@ -60,12 +52,15 @@ def _unpack(archive: Path, folder: Path, limit: int) -> None:
             tarfile.open(fileobj=(bounded := _Bounded(stream, archive)), mode="r:") as tar,
         ):
             for member in tar:
-                _require_harmless(archive, member)
+                if not (member.isfile() or member.isdir()):
+                    raise BadArchive(
+                        f"{archive} holds a link or a device ({member.name!r}); refused"
+                    )
                 total += member.size
                 if total > limit:
                     raise BadArchive(
                         f"{archive} unpacks to more than {limit / 1e9:g} GB, which no archive of "
-                        "images should; nothing was unpacked"
+                        "images should; refused"
                     )
                 if total > room:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder.parent)
@@ -78,7 +73,7 @@ def _unpack(archive: Path, folder: Path, limit: int) -> None:
         if getattr(error, "errno", None) is not None:
             raise  # gzip and bz2 report broken data as an OSError without a number
         raise BadArchive(
-            f"{archive} is no complete tar archive ({' '.join(str(error).split())}); "
+            f"{archive} cannot be unpacked as a tar archive ({' '.join(str(error).split())}); "
             "nothing was unpacked"
         ) from error
 
@@ -106,9 +101,7 @@ class _Bounded:
 
     def read(self, size: int) -> bytes:
         if size > _HELPING:
-            raise BadArchive(
-                f"{self.archive} has a header of {size} bytes; refused, and nothing was unpacked"
-            )
+            raise BadArchive(f"{self.archive} has a header of {size} bytes; refused")
         self.last = self.stream.read(size)
         return self.last
 
@@ -119,16 +112,3 @@ def _drain(stream: BinaryIO, limit: int) -> None:
         if not stream.read(1 << 20):
             return
     raise tarfile.ReadError("it goes on behind its end")
-
-
-def _require_harmless(archive: Path, member: tarfile.TarInfo) -> None:
-    name = member.name
-    if not (member.isfile() or member.isdir()):
-        what = "a link" if member.issym() or member.islnk() else "no plain file"
-    elif PureWindowsPath(name).anchor:  # a drive, or a slash of either kind
-        what = "an absolute path"
-    elif ".." in PureWindowsPath(name).parts:
-        what = "a path out of its folder"
-    else:
-        return
-    raise BadArchive(f"{archive} holds {what} ({name!r}); refused, and nothing was unpacked")

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 import threading
 import time
@@ -195,14 +196,11 @@ def evil(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int =
 
 
 EVIL = {
-    "parent": (evil("tiny/../../x"), "out of its folder"),
-    "backslashes": (evil("..\\x"), "out of its folder"),
-    "absolute": (evil("/tmp/x"), "absolute"),
-    "drive": (evil("C:/x"), "absolute"),
-    "link out": (evil("tiny/x", tarfile.SYMTYPE, "../.."), "a link"),
-    "hard link": (evil("tiny/x", tarfile.LNKTYPE, "tiny/train/good/0.png"), "a link"),
-    "device": (evil("tiny/x", tarfile.CHRTYPE), "no plain file"),
-    "pipe": (evil("tiny/x", tarfile.FIFOTYPE), "no plain file"),
+    "parent": (evil("tiny/../../x"), "outside the destination"),
+    "link out": (evil("tiny/x", tarfile.SYMTYPE, "../.."), "a link or a device .'tiny/x'"),
+    "hard link": (evil("tiny/x", tarfile.LNKTYPE, "tiny/train/good/0.png"), "a link or a device"),
+    "device": (evil("tiny/x", tarfile.CHRTYPE), "a link or a device"),
+    "pipe": (evil("tiny/x", tarfile.FIFOTYPE), "a link or a device"),
     "long name": (evil("tiny/x", tarfile.GNUTYPE_LONGNAME, size=2_000_000), "a header of 2000"),
     "attributes": (evil("tiny/x", tarfile.XHDTYPE, size=2_000_000), "a header of 2000"),
     "huge": (evil("tiny/x", size=200_000), "more than 0.0001 GB"),
@@ -210,24 +208,32 @@ EVIL = {
 
 
 @pytest.mark.parametrize("case", EVIL)
-def test_evil_archives_leave_nothing(tmp_path, case):
+def test_evil_archives_are_refused_before_their_evil(tmp_path, case):
     content, word = EVIL[case]
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(BadArchive, match=word):
         unpack(tmp_path / "a", tmp_path / "out", limit=100_000)
-    assert names(tmp_path) == ["a"]
+    assert names(tmp_path) == ["a", "out"]
+    assert [p.name for p in (tmp_path / "out").rglob("*") if not p.is_dir()] == ["0.png"]
+
+
+def test_what_an_absolute_path_names_lies_in_the_folder(tmp_path):
+    (tmp_path / "a").write_bytes(evil(f"{tmp_path}/x"))
+    unpack(tmp_path / "a", tmp_path / "out")
+    assert names(tmp_path) == ["a", "out"]
+    assert (tmp_path / "out" / tmp_path.relative_to("/") / "x").is_file()
 
 
 @pytest.mark.parametrize("mode", ["w:xz", "w:gz", "w:bz2", "w"])
-def test_archives_cut_off_or_damaged_leave_nothing(tmp_path, mode):
+def test_archives_cut_off_or_damaged_are_noticed(tmp_path, mode):
     content = packed(build_tree(tmp_path / "tree"), mode=mode)
     (tmp_path / "a").write_bytes(content)
     unpack(tmp_path / "a", tmp_path / "out")
     assert len(list((tmp_path / "out/tiny").rglob("*.png"))) == 4 + 5 + 3
     for part in (content[: len(content) // 2], b"", b"no archive", content[:100]):
         (tmp_path / "a").write_bytes(part)
-        one_line(lambda: unpack(tmp_path / "a", tmp_path / "new"), "no complete tar archive")
-        assert not (tmp_path / "new").exists()
+        one_line(lambda: unpack(tmp_path / "a", tmp_path / "new"), "cannot be unpacked")
+        shutil.rmtree(tmp_path / "new")
 
 
 @pytest.mark.parametrize("mode", ["w:xz", "w:gz", "w:bz2"])
@@ -239,15 +245,16 @@ def test_damage_anywhere_in_a_compressed_archive_is_noticed(tmp_path, mode):
         (tmp_path / "a").write_bytes(damaged + content[start + 20 :])
         with pytest.raises(BadArchive):
             unpack(tmp_path / "a", tmp_path / "out")
-        assert not (tmp_path / "out").exists()
+        shutil.rmtree(tmp_path / "out")
 
 
 def test_a_plain_archive_cut_off_between_two_files_is_noticed(tmp_path):
     content = packed(build_tree(tmp_path / "tree"), mode="w").rstrip(b"\0")
     for end in range(512, len(content), 512):
         (tmp_path / "a").write_bytes(content[:end])
-        with pytest.raises(BadArchive, match="no complete tar archive"):
+        with pytest.raises(BadArchive, match="cannot be unpacked"):
             unpack(tmp_path / "a", tmp_path / "out")
+        shutil.rmtree(tmp_path / "out")
 
 
 # MVTec AD --------------------------------------------------------------------------------------
@@ -297,7 +304,7 @@ def test_an_archive_without_the_category_says_what_it_holds(server, archive, tmp
 
 def test_an_evil_archive_from_the_net_leaves_nothing(server, tmp_path):
     server.content = EVIL["parent"][0]
-    one_line(lambda: provide(tmp_path / "root", "tiny", server.url()), "out of its folder")
+    one_line(lambda: provide(tmp_path / "root", "tiny", server.url()), "outside the destination")
     assert names(tmp_path) == ["root"] and names(tmp_path / "root") == [
         ".download",
         ".download.lock",
