@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, DistributedSampler, Sampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 from padim_lit.data.cache import PictureCache, digest_of, stamp
 from padim_lit.data.check import judge_repeats, look_at
@@ -40,7 +40,7 @@ def require_one_each(images: int, ranks: int) -> None:
         )
 
 
-class RankBatches(Sampler[list[int]]):
+def rank_batches(length: int, rank: int, world: int, batch_size: int) -> list[list[int]]:
     """Batches of this rank's indices rank, rank + world, ...; as many batches on every rank.
 
     Every index is on exactly one rank and none repeated: torch's DistributedSampler pads with
@@ -49,21 +49,13 @@ class RankBatches(Sampler[list[int]]):
 
     Raises InputError for fewer images than ranks.
     """
-
-    def __init__(self, length: int, rank: int, world: int, batch_size: int) -> None:
-        require_one_each(length, world)
-        indices = range(rank, length, world)
-        # Ranks differ by at most one image. Where that one would need a batch of its own which
-        # others could not fill, batches grow by one instead.
-        count = min(-(-length // (world * batch_size)), length // world)
-        edges = [len(indices) * k // count for k in range(count + 1)]
-        self.batches = [list(indices[i:j]) for i, j in pairwise(edges)]
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+    require_one_each(length, world)
+    indices = range(rank, length, world)
+    # Ranks differ by at most one image. Where that one would need a batch of its own which others
+    # could not fill, batches grow by one instead.
+    count = min(-(-length // (world * batch_size)), length // world)
+    edges = [len(indices) * k // count for k in range(count + 1)]
+    return [list(indices[i:j]) for i, j in pairwise(edges)]
 
 
 @dataclass(frozen=True)
@@ -157,7 +149,8 @@ class AnomalyData(LightningDataModule):
         if self.num_workers is None:
             self.num_workers = default_workers()
         for name, lowest in (("batch_size", 1), ("num_workers", 0), ("full_check", 0)):
-            require_count(name, getattr(self, name), lowest)
+            if type(value := getattr(self, name)) is not int or value < lowest:
+                raise InputError(f"{name}={value} must be an integer of at least {lowest}")
         folder, most = self.picture_cache, self.picture_cache_gb
         self.cache = None if folder is None else PictureCache(folder, most)
         self.resize_crop = ResizeCrop(self.image_size, self.crop_size)
@@ -254,7 +247,7 @@ class AnomalyData(LightningDataModule):
         batches: dict[str, Any] = {"batch_size": self.batch_size}
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-            batches = {"batch_sampler": RankBatches(len(items), rank, world, self.batch_size)}
+            batches = {"batch_sampler": rank_batches(len(items), rank, world, self.batch_size)}
         return DataLoader(
             ItemDataset(items, self.resize_crop, self.cache or prepare),
             **batches,
@@ -305,9 +298,3 @@ _MASKS = {
         "They do not count in the pixel metrics; a larger image_size keeps them.",
     ),
 }
-
-
-def require_count(name: str, value: int, lowest: int) -> None:
-    """Raise InputError unless the key `name` is a whole number from `lowest` on."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-        raise InputError(f"{name}={value} must be an integer of at least {lowest}")

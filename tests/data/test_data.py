@@ -13,7 +13,7 @@ from _helpers.trees import build_magnetic_tile, build_tree, save_image, save_mas
 from PIL import Image
 
 from padim_lit.data import ELPV, AnomalyData, Folder, MagneticTile, MVTec
-from padim_lit.data.datamodule import RankBatches, Split, default_workers
+from padim_lit.data.datamodule import Split, default_workers, rank_batches
 from padim_lit.data.items import Item
 from padim_lit.data.split import derived_seed, hold_out
 from padim_lit.errors import InputError
@@ -128,7 +128,7 @@ def test_default_workers_leave_two_cores_to_the_backbone(monkeypatch):
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 @pytest.mark.parametrize("length", [7, 12])
 def test_ranks_cover_each_index_once_in_as_many_batches(length, world, batch_size):
-    ranks = [list(RankBatches(length, rank, world, batch_size)) for rank in range(world)]
+    ranks = [rank_batches(length, rank, world, batch_size) for rank in range(world)]
     assert sorted(i for batches in ranks for batch in batches for i in batch) == list(range(length))
     assert len({len(batches) for batches in ranks}) == 1
     assert all(0 < len(batch) <= batch_size + 1 for batches in ranks for batch in batches)
@@ -136,7 +136,7 @@ def test_ranks_cover_each_index_once_in_as_many_batches(length, world, batch_siz
 
 def test_fewer_images_than_ranks_are_refused():
     with pytest.raises(InputError, match=r"1 image\(s\) cannot be spread over 2 devices"):
-        RankBatches(1, 0, 2, 32)
+        rank_batches(1, 0, 2, 32)
 
 
 def test_rank_batches_are_used_once_torch_distributed_is_initialised(tmp_path, monkeypatch):
