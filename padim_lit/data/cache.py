@@ -29,6 +29,8 @@ from padim_lit.system.paths import typed_path
 
 log = logging.getLogger(__name__)
 
+Stamp = tuple[str, int, int, int]
+
 _BUCKETS = 256
 _FRAME = 1000  # bytes of an npz file beside its arrays, and more
 _STATES = (None, *MaskState)
@@ -136,46 +138,43 @@ class PictureCache:
     def _entry(self, key: str) -> Path:
         return self.folder / "pictures" / key[:2] / f"{key[2:]}.npz"
 
-    def _indexed(self, stamp: str) -> str | None:
+    def _indexed(self, stamp: Stamp) -> str | None:
         try:
             digest = self._indexed_at(stamp).read_text("ascii")
         except (OSError, UnicodeDecodeError):
             return None
         return digest if len(digest) == 64 else None
 
-    def _index(self, stamps: list[str], digests: list[str]) -> None:
+    def _index(self, stamps: list[Stamp], digests: list[str]) -> None:
         for stamp, digest in zip(stamps, digests, strict=True):
-            changed = max(json.loads(stamp)[2:]) / 1e9
-            if self.writes and time.time() - changed > _SETTLED:
+            if self.writes and time.time() - max(stamp[2:]) / 1e9 > _SETTLED:
                 path = self._indexed_at(stamp)
                 with suppress(InputError):  # without it the file is read again, and that is all
                     write_bytes(path, digest.encode())
 
-    def _indexed_at(self, stamp: str) -> Path:
-        name = hashlib.sha256(stamp.encode("utf-8", "surrogateescape")).hexdigest()
+    def _indexed_at(self, stamp: Stamp) -> Path:
+        name = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
         return self.folder / "index" / name[:2] / name[2:]
 
-    def _unchanged(self, files: list[Path], stamps: list[str]) -> bool:
+    def _unchanged(self, files: list[Path], stamps: list[Stamp]) -> bool:
         try:
             return [stamp(path) for path in files] == stamps
         except OSError:
             return False
 
 
-def stamp(path: Path) -> str:
-    """JSON of path, size and times in ns; ctime changes where a tool sets the mtime back."""
+def stamp(path: Path) -> Stamp:
+    """Path, size and times in ns; ctime changes where a tool sets the mtime back."""
     found = path.stat()
     path = os.path.abspath(path)  # noqa: PTH100 - far faster than resolving links
-    return json.dumps(
-        [path, found.st_size, found.st_mtime_ns, found.st_ctime_ns], ensure_ascii=False
-    )
+    return path, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @cache
-def digest_of(stamp: str) -> str:
+def digest_of(stamp: Stamp) -> str:
     """sha256 of a file, read once in a process for each `stamp` that it has."""
     known = hashlib.sha256()
-    with open(json.loads(stamp)[0], "rb") as file:  # noqa: PTH123 - surrogates pass
+    with Path(stamp[0]).open("rb") as file:
         while part := file.read(1 << 20):
             known.update(part)
     return known.hexdigest()
