@@ -11,7 +11,7 @@ from torch import Tensor
 
 from padim_lit.checkpoint.state import facts_of, save_detector, slim_state
 from padim_lit.data.transform import ResizeCrop
-from padim_lit.deploy.graph import Graph, example, names
+from padim_lit.deploy.graph import OUTPUTS, Graph, example
 from padim_lit.deploy.int8 import Int8Backbone
 from padim_lit.deploy.onnx_graph import joined, require, to_onnx
 from padim_lit.errors import InputError
@@ -62,9 +62,7 @@ def metadata(
     }
 
 
-def export_onnx(
-    detector: Detector, path: Path, precision: str, preprocess: bool, about: dict[str, Any]
-) -> None:
+def export_onnx(detector: Detector, path: Path, about: dict[str, Any]) -> None:
     """Write one ONNX graph: ``image`` in, ``score``, ``map`` and, with a threshold, ``decision``.
 
     The batch is free. Whitening is a batched product over the positions. fp16 stores the whitening
@@ -73,31 +71,28 @@ def export_onnx(
     Args:
         detector: fitted, on the CPU.
         path: of the file.
-        precision: "fp32", "fp16", or "int8" for a detector of `padim_lit.deploy.int8`.
-        preprocess: see `Graph`.
-        about: of `metadata`; its threshold makes the decision.
+        about: of `metadata`; its threshold makes the decision. Its precision is "fp32", "fp16", or
+            "int8" for a detector of `padim_lit.deploy.int8`; for preprocess see `Graph`.
 
     Raises:
         InputError: a package is missing, the backbone cannot be exported, a number is beyond fp16,
             or the file would be beyond 2 GiB.
 
     >>> about = metadata(detector, None, "fp32", False)
-    >>> export_onnx(detector, Path("model.onnx"), "fp32", False, about)  # doctest: +SKIP
+    >>> export_onnx(detector, Path("model.onnx"), about)  # doctest: +SKIP
     """
-    path.write_bytes(_onnx_content(detector, precision, preprocess, about))
+    path.write_bytes(_onnx_content(detector, about))
 
 
-def _onnx_content(
-    detector: Detector, precision: str, preprocess: bool, about: dict[str, Any]
-) -> bytes:
+def _onnx_content(detector: Detector, about: dict[str, Any]) -> bytes:
     """What `export_onnx` writes."""
     onnx, _ = require("onnx", "onnx", "onnxscript")
-    graph = Graph(detector, about["threshold"], preprocess).eval()
-    require_room(graph, precision)
-    model = _exported(graph, detector, preprocess)
+    graph = Graph(detector, about["threshold"], about["preprocess"]).eval()
+    require_room(graph, about["precision"])
+    model = _exported(graph, detector, about)
     for node in model.graph.node:  # the exporter's notes name this machine's paths
         del node.metadata_props[:]
-    if precision == "fp16":
+    if about["precision"] == "fp16":
         _halve(model, onnx)
     onnx.helper.set_model_props(model, {METADATA: json.dumps(about)})
     model.producer_name, model.producer_version = "padim_lit", __version__
@@ -105,26 +100,21 @@ def _onnx_content(
     return model.SerializeToString()
 
 
-def export_openvino(
-    detector: Detector, path: Path, precision: str, preprocess: bool, about: dict[str, Any]
-) -> None:
+def export_openvino(detector: Detector, path: Path, about: dict[str, Any]) -> None:
     """Write OpenVINO's .xml, and .bin beside it; arguments and errors as `export_onnx`.
 
     >>> about = metadata(detector, None, "fp32", False)
-    >>> export_openvino(detector, Path("model.xml"), "fp32", False, about)  # doctest: +SKIP
+    >>> export_openvino(detector, Path("model.xml"), about)  # doctest: +SKIP
     """
     # read_model, not convert_model, which reports each call to a server.
     openvino, *_ = require("openvino", "openvino", "onnx", "onnxscript")
     # fp16 is rounded by then; OpenVINO's own compression would take the means too.
-    content = _onnx_content(detector, precision, preprocess, about)
-    model = openvino.Core().read_model(content)
+    model = openvino.Core().read_model(_onnx_content(detector, about))
     model.set_rt_info(json.dumps(about), [METADATA])
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def export_torch(
-    detector: Detector, path: Path, precision: str, preprocess: bool, about: dict[str, Any]
-) -> None:
+def export_torch(detector: Detector, path: Path, about: dict[str, Any]) -> None:
     """Write a slim checkpoint: no scatter and no image digests, whitening as packed triangles.
 
     fp16 and int8 round the whitening, int8 also the double-precision mean to float32. `about` is
@@ -135,11 +125,11 @@ def export_torch(
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "slim.ckpt"
-    >>> export_torch(detector, path, "fp16", False, metadata(detector, None, "fp16", False))
+    >>> export_torch(detector, path, metadata(detector, None, "fp16", False))
     >>> exported(path)
     True
     """
-    state = slim_state(detector, DTYPES[precision])
+    state = slim_state(detector, DTYPES[about["precision"]])
     _require_finite(state["whitening"])
     state["exported"] = about
     save_detector(detector, path, state)
@@ -192,14 +182,15 @@ def _rounds(name: str, ndim: int) -> bool:
     return ROUNDED.match(name) is not None and ndim > 1
 
 
-def _exported(graph: Graph, detector: Detector, preprocess: bool) -> Any:
+def _exported(graph: Graph, detector: Detector, about: dict[str, Any]) -> Any:
     """The graph as a ModelProto; INT8 convolutions are one already, and what follows is joined."""
-    outputs, name = list(names(graph.scores.threshold)), detector.backbone.name
+    outputs = list(OUTPUTS if about["threshold"] is not None else OUTPUTS[:-1])
+    name = detector.backbone.name
     if isinstance(backbone := detector.backbone, Int8Backbone):
         maps = [output.name for output in backbone.graph.graph.output]
         features = tuple(backbone(torch.zeros(2, 3, *detector.image_shape)))
         return joined(backbone.graph, to_onnx(graph.scores, features, maps, outputs, name))
-    image = example(detector, preprocess)
+    image = example(detector, about["preprocess"])
     return to_onnx(graph, (image,), ["image"], outputs, name)
 
 

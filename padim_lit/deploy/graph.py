@@ -1,7 +1,5 @@
 """A fitted detector as one plain graph: image in, score, map and decision out."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
@@ -157,12 +155,3 @@ def example(detector: Detector, preprocess: bool) -> Tensor:
     if preprocess:
         return torch.zeros(2, h, w, 3, dtype=torch.uint8)
     return torch.zeros(2, 3, h, w)
-
-
-def names(threshold: float | None) -> Iterable[str]:
-    """Those of `OUTPUTS` that a graph with this threshold has.
-
-    >>> list(names(None))
-    ['score', 'map']
-    """
-    return OUTPUTS if threshold is not None else OUTPUTS[:-1]

@@ -378,7 +378,7 @@ def test_graph_is_the_detector_on_any_grid(grid, proj):
 )
 def test_onnx_is_the_detector_where_pooling_does_not_divide(tmp_path, proj, grid):
     detector, file = tiny_detector(grid=grid, proj=proj), tmp_path / "odd.onnx"
-    export_onnx(detector, file, "fp32", False, metadata(detector, None, "fp32", False))
+    export_onnx(detector, file, metadata(detector, None, "fp32", False))
     for batch in (1, 3):
         images = torch.rand(batch, 3, 64, 48, generator=torch.Generator().manual_seed(batch))
         found = open_onnx(file, 1)(images.numpy())
@@ -394,7 +394,7 @@ def test_whitening_beyond_fp16_is_refused(tmp_path):
     about = metadata(detector, None, "fp16", False)
     for write in (export_onnx, export_torch):
         with pytest.raises(InputError, match="beyond 65504"):
-            write(detector, tmp_path / "x", "fp16", False, about)
+            write(detector, tmp_path / "x", about)
 
 
 def test_graph_beyond_the_limit_of_onnx_is_refused(monkeypatch):
@@ -431,7 +431,7 @@ def test_networks_that_are_no_plain_cnns(model, side, layers, tmp_path):
     ).eval()
     images = torch.rand(8, 3, side, side, generator=torch.Generator().manual_seed(0))
     fit_on_images(detector, images)
-    export_onnx(detector, tmp_path / "model.onnx", "fp32", False, {"threshold": None})
+    export_onnx(detector, tmp_path / "model.onnx", metadata(detector, None, "fp32", False))
     found = open_onnx(tmp_path / "model.onnx", 1)(images[:3].numpy())
     with torch.inference_mode():
         score, maps = detector(images[:3])

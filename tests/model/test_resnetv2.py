@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from padim_lit import JL, Backbone, Detector, InputError, Predictor
 from padim_lit.checkpoint.state import load_detector, save_detector, spec_of
-from padim_lit.deploy.export import export_onnx
+from padim_lit.deploy.export import export_onnx, metadata
 from padim_lit.deploy.runtimes import largest_difference, open_onnx, run_detector
 from padim_lit.model.resnetv2 import ResNetV2
 
@@ -137,7 +137,7 @@ def test_a_checkpoint_rebuilds_it(fitted, tmp_path):
 @pytest.mark.slow
 def test_it_is_exported_to_onnx(fitted, tmp_path):
     images = torch.rand(2, 3, 64, 48)
-    export_onnx(fitted, tmp_path / "model.onnx", "fp32", False, {"threshold": None})
+    export_onnx(fitted, tmp_path / "model.onnx", metadata(fitted, None, "fp32", False))
     found = open_onnx(tmp_path / "model.onnx", 1)(images.numpy())
     for name, expected in run_detector(fitted)(images.numpy()).items():
         assert largest_difference(found[name], expected) < 1e-4

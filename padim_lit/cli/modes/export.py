@@ -129,7 +129,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     pixels = _pixels(settings.images, detector)
     with private_folder(target) as folder_beside:
         part = folder_beside / target.name
-        WRITERS[settings.format](detector, part, settings.precision, settings.preprocess, about)
+        WRITERS[settings.format](detector, part, about)
         threads = torch.get_num_threads()
         ours, theirs = run_detector(detector), RUNTIMES[settings.format](part, threads)
         takes_pixels = settings.preprocess and settings.format != "torch"
