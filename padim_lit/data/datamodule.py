@@ -220,8 +220,9 @@ class AnomalyData(LightningDataModule):
             return []
         least = "" if len(sizes) == 1 else "as little as "
         return [
-            f"The model sees {least}{share:.0%} of an image, the centre ({width}×{height} pixels, "
-            f"image_size={self.image_size}, crop_size={self.crop_size}); crop_size=null sees all."
+            f"The model sees {least}{share:.0%} of an image ({width}×{height} pixels): its centre, "
+            f"by image_size={self.image_size} and crop_size={self.crop_size}; crop_size=null sees "
+            "all."
         ]
 
     def require_test(self) -> None:

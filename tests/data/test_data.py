@@ -275,12 +275,10 @@ def test_what_a_crop_leaves_out_is_said_and_own_folders_have_none(tmp_path):
     root = build_tree(tmp_path, train=4)
     (crop,) = set(Folder(root, **SMALL).notes) - set(said(Folder(root, **SMALL)))
     # 32 of 40 columns remain after the resize to 40×32, then 24 × 24 of these.
-    assert crop.startswith("The model sees 45% of an image, the centre (40×32 pixels")
+    assert crop.startswith("The model sees 45% of an image (40×32 pixels): its centre")
     save_image(root / "train/good/long.png", (400, 32), seed=9)
     data = Folder(root, **SMALL)
-    assert any(
-        "sees as little as 4% of an image, the centre (400×32" in note for note in data.notes
-    )
+    assert any("sees as little as 4% of an image (400×32 pixels)" in note for note in data.notes)
     whole = Folder(root)
     assert whole.image_shape == (224, 224) and whole.resize_crop.crop is None
     assert said(whole) == whole.notes
