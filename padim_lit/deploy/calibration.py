@@ -92,13 +92,10 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
     low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
     low, high = (float(betaincinv(total + 1 - k, k, p)) for p in (low, high))
     method = "empirical" if k == wanted else "largest"
-    return Threshold(_above(scores[k - 1]), method, (low, high))
-
-
-def _above(score: float) -> float:
     # An image is called defective at or above the threshold, and one that equals the order
     # statistic must not be.
-    return float(np.nextafter(np.float32(score), np.float32(np.inf)))
+    above = float(np.nextafter(scores[k - 1], np.float32(np.inf)))
+    return Threshold(above, method, (low, high))
 
 
 def calibrate(measured: Measured, rate: float = RATE) -> dict[str, Any]:

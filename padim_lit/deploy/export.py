@@ -2,7 +2,7 @@
 
 import json
 import re
-from itertools import chain, pairwise
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +144,10 @@ def exported(path: Path) -> bool:
     >>> exported(Path("missing.onnx"))
     False
     """
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:  # nothing cannot be mapped
         return False
-    with path.open("rb") as file:
-        parts = iter(lambda: file.read(2**24), b"")
-        # With the end of the part before, so that no name is cut in two.
-        return any(METADATA.encode() in last + part for last, part in pairwise(chain([b""], parts)))
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return content.find(METADATA.encode()) >= 0
 
 
 def require_room(graph: Graph, precision: str) -> None:

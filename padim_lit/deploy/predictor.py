@@ -76,22 +76,22 @@ class Seen:
     """What the model sees of one image.
 
     Attributes:
-        values: (h,w,3) uint8, or (3,h,w) float32 in [0, 1] as given.
+        values: (h,w,3) uint8, or float32 in [0, 1] as given.
         path: of the image.
         view: where that lies in the picture; None: it is all of it.
         picture: the picture itself, upright RGB, made smaller where asked for; None: not kept.
     """
 
-    values: np.ndarray | Tensor
+    values: np.ndarray
     path: str | None = None
     view: View | None = None
     picture: Image.Image | None = None
 
     def tensor(self) -> Tensor:
         """(3,h,w) float32 in [0, 1]."""
-        if isinstance(self.values, Tensor):
-            return self.values
-        floats = self.values.astype(np.float32) / 255
+        floats = self.values.astype(np.float32)
+        if self.values.dtype == np.uint8:
+            floats /= 255
         return torch.from_numpy(floats).permute(2, 0, 1).contiguous()
 
 
@@ -287,8 +287,7 @@ class Predictor:
                 f"the model sees, {(*self.image_shape, 3)} from 0 to 1, resized and cropped "
                 "already; give pictures as uint8"
             )
-        values = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
-        return Seen(torch.from_numpy(values))
+        return Seen(image.astype(np.float32))
 
     def _read(
         self,
