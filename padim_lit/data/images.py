@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -166,7 +166,9 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()
     if inverted:  # and, as all TIFFs, turned by Pillow already
         return Image.fromarray(65535 - np.asarray(image).astype(np.uint16))
-    how = _UPRIGHT.get(image.getexif().get(_ORIENTATION))
+    how = None
+    with suppress(Exception):  # of tags that cannot be read; the pixels are whole
+        how = _UPRIGHT.get(image.getexif().get(_ORIENTATION))
     return image if how is None else image.transpose(how)
 
 

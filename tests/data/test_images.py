@@ -115,6 +115,12 @@ def test_transparency_of_one_grey_level_in_16_bit_is_black_too(tmp_path):
     assert read_mask(tmp_path / "a.png").tolist() == [[False, True]]
 
 
+def test_tags_that_cannot_be_read_turn_nothing(tmp_path):
+    for name in ("a.png", "a.jpg"):
+        Image.new("RGB", (9, 4), 7).save(tmp_path / name, exif=b"Exif\0\0no tags at all")
+        assert read_image(tmp_path / name).size == (9, 4)
+
+
 def test_palette_with_and_without_transparency(tmp_path):
     palette = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8)).convert("P")
     palette.putpalette([10, 20, 30, 200, 100, 50, 0, 255, 0])
