@@ -15,6 +15,8 @@ from padim_lit.errors import InputError
 
 LIMIT = 32 * 10**9  # bytes; MVTec AD has 5.3·10⁹
 _HELPING = 10**6  # bytes; names and attributes of a file fit in many times
+#: Of an OSError: gzip and bz2 report broken data without a number; names may contradict each other.
+_ITS_OWN = (None, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 _RESERVE = 10**8  # bytes of the disk that stay free
 
 
@@ -70,8 +72,8 @@ def unpack(archive: Path, folder: Path, limit: int = LIMIT) -> None:
                 raise tarfile.ReadError("it ends in the middle")
             _drain(stream, limit)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
-        if getattr(error, "errno", None) is not None:
-            raise  # gzip and bz2 report broken data as an OSError without a number
+        if getattr(error, "errno", None) not in _ITS_OWN:
+            raise
         raise BadArchive(
             f"{archive} cannot be unpacked as a tar archive ({' '.join(str(error).split())}); "
             "nothing was unpacked"

@@ -203,6 +203,9 @@ EVIL = {
     "pipe": (evil("tiny/x", tarfile.FIFOTYPE), "a link or a device"),
     "long name": (evil("tiny/x", tarfile.GNUTYPE_LONGNAME, size=2_000_000), "a header of 2000"),
     "attributes": (evil("tiny/x", tarfile.XHDTYPE, size=2_000_000), "a header of 2000"),
+    "file as folder": (evil("tiny/train/good/0.png/x"), "cannot be unpacked"),
+    "folder as file": (evil("tiny/train"), "cannot be unpacked"),
+    "long part": (evil("x" * 300), "cannot be unpacked"),
     "huge": (evil("tiny/x", size=200_000), "more than 0.0001 GB"),
 }
 
