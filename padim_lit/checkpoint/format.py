@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from padim_lit.checkpoint.content import require_content
 from padim_lit.errors import InputError
@@ -119,8 +118,3 @@ def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") 
         elif there != here:
             found.append(f"{prefix}{key} is {there} there and {here} here")
     return ", ".join(f for f in found if f)
-
-
-def submodule_state(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors of one submodule of a state dict."""
-    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}

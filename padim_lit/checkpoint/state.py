@@ -152,7 +152,8 @@ def load_detector(path: str | Path, map_location: Any = "cpu") -> Detector:
 def _built(content: dict[str, Any]) -> Detector:
     weights, state = content["state_dict"], content[checkpoint.KEY]
     spec = dict(state["spec"])
-    net = checkpoint.submodule_state(weights, "backbone.net.")
+    within = "backbone.net."
+    net = {k.removeprefix(within): v for k, v in weights.items() if k.startswith(within)}
     backbone = Backbone(**spec.pop("backbone"), state=net)
     dim, seed = spec.pop("dim"), spec.pop("seed")
     found = []

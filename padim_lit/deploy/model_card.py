@@ -33,17 +33,15 @@ def model_card(
         kinds: of the test's defects, and how many images have each, where they are known.
 
     >>> model_card(detector).splitlines()[0]
-    '# padim_lit model: data unknown'
+    '# padim_lit model: unknown data'
     """
     provenance, facts = detector.provenance, facts_of(detector)
-    (h, w), data = detector.image_shape, provenance.get("data", "data unknown")
+    (h, w), data = detector.image_shape, provenance.get("data", "unknown data")
     crop, part = provenance.get("crop_size"), share(detector.anomaly_map)
     size = f"resized to {provenance.get('image_size', f'{h}×{w}')}"
     seen = f"{h}×{w} pixels, {size}{f', centre crop {crop}' if crop else ''}"
     model = {
-        **{
-            "fitted on": f"{detector.count} good images of {provenance.get('data', 'unknown data')}"
-        },
+        "fitted on": f"{detector.count} good images of {data}",
         "split": provenance.get("split"),
         "sees": seen,
         "counts": f"{part:.1%} of that, by roi" if part < 1 else None,
