@@ -8,7 +8,7 @@ from pathlib import Path
 from padim_lit.data.files import list_images, looks_like_image, subfolders, walk
 from padim_lit.data.images import EXTENSIONS
 from padim_lit.data.items import GOOD, Item
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.system.paths import typed_path
 
 #: Names of folders of good images, in any case.
@@ -28,10 +28,12 @@ def inside(root: Path, path: str | None, where: str) -> Path:
 
     Raises InputError where there is no such file, or where it would lie outside `root`.
     """
-    if not path or not (file := root / path).resolve().is_relative_to(root.resolve()):
-        raise InputError(f"{where}: {path!r} must name a file below {root}")
-    if not file.is_file():
-        raise InputError(f"{where}: no such file: {file}; unpack the data again")
+    what = f"{where}: {str(path)[:200]!r} names no file"
+    with refusing(what, "unpack the data again", OSError, ValueError):
+        if not path or not (file := root / path).resolve().is_relative_to(root.resolve()):
+            raise InputError(f"{where}: {path!r} must name a file below {root}")
+        if not file.is_file():
+            raise InputError(f"{where}: no such file: {file}; unpack the data again")
     return file
 
 
