@@ -44,7 +44,9 @@ class Fit:
     @property
     def identifiable(self) -> bool:
         """Whether the points say where the curve ends; on a flat curve p and limit trade off."""
-        return bool(np.sqrt(self.covariance[1, 1]) < IDENTIFIABLE)
+        # Points that are all alike have no R², and at 1 they are met by p = 0 and any limit.
+        varies = not math.isnan(self.r_squared)
+        return bool(varies and np.sqrt(self.covariance[1, 1]) < IDENTIFIABLE)
 
     def band(self, x: ArrayLike, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
         """Pointwise confidence band of the curve (delta method, Student's t)."""
@@ -85,12 +87,14 @@ def fit_performance(x: ArrayLike, y: ArrayLike) -> Fit:
     error = _curve(x, p, log_limit) - y
     scale = 2 * best.cost / (len(x) - 2)
     total = ((y - y.mean()) ** 2).sum()
+    # Not of JᵀJ: squared, what a flat curve hardly depends on would be taken for 0, hence known.
+    inverse = np.linalg.pinv(best.jac)
     return Fit(
         p=float(p),
         limit=math.exp(log_limit),
-        covariance=scale * np.linalg.pinv(best.jac.T @ best.jac),
+        covariance=scale * (inverse @ inverse.T),
         rmse=float(np.sqrt((error**2).mean())),
-        r_squared=float(1 - (error**2).sum() / total) if total > 0 else math.nan,
+        r_squared=float(1 - (error**2).sum() / total) if np.ptp(y) else math.nan,
         points=len(x),
     )
 

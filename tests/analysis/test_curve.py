@@ -39,6 +39,14 @@ def test_a_flat_curve_is_called_unidentifiable():
     np.testing.assert_allclose(fit(DIMS), 0.95, atol=5e-3)
 
 
+@pytest.mark.parametrize("lowered", [[], [2], [3], [4]])
+def test_a_saturated_curve_is_called_unidentifiable(lowered):
+    """Flat at 1 or nearly so, where p is nearly 0 and any q/k² does."""
+    y = np.ones(5)
+    y[lowered] = 0.999
+    assert not fit_performance(DIMS[:5], y).identifiable
+
+
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
