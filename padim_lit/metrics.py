@@ -199,9 +199,10 @@ def _f1max(scores: Tensor, labels: Tensor) -> tuple[float, float]:
 
 def _area_up_to(x: Tensor, y: Tensor, limit: float) -> float:
     """Area under y(x) for x ≤ limit (linear between points), divided by limit."""
-    inside = x < limit
-    end = float(np.interp(limit, x.numpy(), y.numpy()))
-    x, y = (torch.cat([v[inside], v.new_tensor([w])]) for v, w in ((x, limit), (y, end)))
+    # Up to the first point that is not below: where several lie at the limit, y rises there alone.
+    x, y = (v[: int((x < limit).sum()) + 1].clone() for v in (x, y))
+    y[-1] = np.interp(limit, x.numpy(), y.numpy())
+    x[-1] = limit
     return float(torch.trapezoid(y, x) / limit)
 
 

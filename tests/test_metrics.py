@@ -60,6 +60,15 @@ def test_aupro_matches_the_definition(shift):
     assert metric.compute()["pixel_aupro"] == pytest.approx(naive_aupro(maps, mask), abs=1e-4)
 
 
+def test_what_is_found_at_the_limit_itself_is_no_area():
+    """3 of 10 good pixels alarm before the second half of the defect does."""
+    mask = torch.arange(14).reshape(1, 1, 14) >= 10
+    metric = PixelMetrics()
+    metric.update(torch.tensor([[[9.0, 9, 9, 1, 1, 1, 1, 1, 1, 1, 9, 9, 5, 5]]]), mask)
+    # One trapezoid from (0, 0) to (0.3, 0.5).
+    assert metric.compute()["pixel_aupro"] == pytest.approx(0.25)
+
+
 def test_aupro_counts_diagonal_neighbours_as_one_region():
     mask = torch.zeros(1, 8, 8, dtype=torch.bool)
     mask[0, 1, 1] = mask[0, 2, 2] = mask[0, 6, 6] = True
