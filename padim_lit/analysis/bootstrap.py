@@ -232,7 +232,7 @@ def seed_sd(points: ArrayLike, level: float = LEVEL) -> Estimate:
     points = _finite(points)
     if (n := len(points)) < 2:
         return Estimate(math.nan, None, None, n)
-    sd, tail = float(points.std(ddof=1)), (1 - level) / 2
+    sd, tail = _sd(points), (1 - level) / 2
     low, high = (sd * math.sqrt((n - 1) / chi2.ppf(q, n - 1)) for q in (1 - tail, tail))
     return Estimate(sd, low, high, n)
 
@@ -244,9 +244,10 @@ def spread_ratio(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
     """
     a, b = _finite(a), _finite(b)
     n, m = len(a), len(b)
-    if min(n, m) < 2 or not (below := b.std(ddof=1)):
-        return Estimate(math.nan, None, None, min(n, m))
-    ratio, tail = float(a.std(ddof=1) / below), (1 - level) / 2
+    if min(n, m) < 2 or not (below := _sd(b)):
+        why = "one seed has no spread" if min(n, m) < 2 else "nothing varies over seeds"
+        return Estimate(math.nan, None, None, min(n, m), why=why)
+    ratio, tail = _sd(a) / below, (1 - level) / 2
     low, high = (ratio / math.sqrt(f.ppf(q, n - 1, m - 1)) for q in (1 - tail, tail))
     return Estimate(ratio, low, high, min(n, m))
 
@@ -254,6 +255,11 @@ def spread_ratio(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
 def _finite(points: ArrayLike) -> np.ndarray:
     points = np.asarray(points, dtype=np.float64)
     return points[np.isfinite(points)]
+
+
+def _sd(points: np.ndarray) -> float:
+    """Standard deviation (n − 1); 0 of equal points, whose mean may be rounded."""
+    return float(points.std(ddof=1)) if np.ptp(points) else 0.0
 
 
 def _auroc(good: Tensor, bad: Tensor) -> Tensor:

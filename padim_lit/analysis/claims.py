@@ -297,7 +297,7 @@ def _seed_spread(sweep: SweepFolder) -> list[Row]:
             ratio = spread_ratio(points["subset"], points["jl"])
             row = {"case": _beyond(ratio, 1), "part": f"D = {d}, {_short(metric)}"}
             row |= {"metric": metric, "dim": d, "comparison": f"sd of subset / sd of jl at {d}"}
-            row |= {"ratio": _interval(ratio), "seeds": ratio.seeds}
+            row |= {"ratio": _interval(ratio), "seeds": ratio.seeds, "why": ratio.why}
             row |= {f"{proj}_sd": _interval(seed_sd(y)) for proj, y in points.items()}
             found.append(row)
     return found

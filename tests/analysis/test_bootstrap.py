@@ -312,4 +312,7 @@ def test_one_seed_has_no_spread():
     assert math.isnan(seed_sd([0.8]).value)
     assert seed_sd([0.8, np.nan]).low is None
     assert spread_ratio([0.8, 0.9], [0.9, 0.9]).low is None
+    # Of these NumPy makes 1.4e-16, because their mean is rounded.
+    assert seed_sd([0.97] * 3).value == 0
+    assert spread_ratio([0.8, 0.9, 0.85], [0.97] * 3).low is None
     assert spread_ratio([0.8], [0.9, 0.8]).high is None
