@@ -272,8 +272,8 @@ def mean_of(sweeps: Sequence[SweepFolder]) -> SweepFolder:
         values = {name: [part.measured.get(name) for part in same] for name in row.measured}
         means = {name: None if None in v else sum(v) / n for name, v in values.items()}
         rows.append(replace(row, measured=means))
-        found = [sweep._resamples.get(row.key) for sweep in sweeps]
-        if len({None if r is None else r.shape for r in found} | {None}) == 2:
+        found = [sweep._resamples[row.key] for sweep in sweeps if row.key in sweep._resamples]
+        if len(found) == n and len({r.shape for r in found}) == 1:
             kept[row.key] = sum(r.astype(np.float64) / n for r in found)
     mean = SweepFolder(first.path, tuple(rows), _shared([s.constants for s in sweeps]))
     mean.__dict__["_resamples"] = kept  # in place of a file's

@@ -246,6 +246,15 @@ def test_settings_apart_are_not_averaged(tmp_path):
     assert not [r for r in describe(read_sweeps([tmp_path]))["table"] if r["sweep"] is None]
 
 
+def test_a_mean_over_sweeps_of_which_one_kept_no_resamples_has_no_interval(tmp_path):
+    for name, resamples in (("screw", 50), ("tile", 0)):
+        write_sweep(tmp_path / name, f"mvtec/{name}", dims=(50,), resamples=resamples)
+    *_, mean = describe(read_sweeps([tmp_path]))["table"]
+    jl = mean["cells"]["image_auroc"]["jl"]
+    assert mean["data"].startswith("mean of 2") and jl["mean"] is not None
+    assert jl["difference"]["value"] is not None and jl["difference"]["low"] is None
+
+
 def test_numbers_that_are_not_finite_become_null():
     assert finite({"a": [np.nan, np.inf, 1.5], "b": np.float64("nan"), "c": (np.int64(2),)}) == {
         "a": [None, None, 1.5], "b": None, "c": [2],
