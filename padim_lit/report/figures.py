@@ -136,8 +136,9 @@ def _against_dimensions(axes: Axes) -> None:
 def pareto(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
     """The metric against what it costs: state, scoring time, time with the backbone."""
     shown = [s for s in sweeps if len(dims_of(s, metric)) > 1]
-    costs = [c for c in COSTS if any(k["mean"][c] for s in shown for k in s["configurations"])]
-    if not shown or not costs:
+    drawn = [c for s in shown for found in _by_proj(s, metric).values() for c in found]
+    costs = [cost for cost in COSTS if any(c["mean"][cost] for c in drawn)]
+    if not costs:
         return None
     figure, grid = _figure(len(shown), len(costs))
     for row, sweep in zip(grid, shown, strict=True):

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from _helpers.sweeps import write_distortion, write_sweep
+from _helpers.sweeps import editing, write_distortion, write_sweep
 from PIL import Image
 
 from padim_lit.analysis.sweep_results import read_sweeps
@@ -102,6 +102,20 @@ def test_what_was_not_measured_is_not_drawn(tmp_path):
     write_sweep(tmp_path, dims=(50,), seeds=(0,))
     content = describe(read_sweeps([tmp_path])) | {"distortions": []}
     assert figures.draw(content) == {}
+
+
+def test_costs_of_what_has_no_metric_are_not_drawn(tmp_path):
+    write_sweep(tmp_path, dims=(50, 100, 200))
+    with editing(tmp_path) as rows:
+        for row in rows:
+            if row["dim"] == 200:
+                row["test/pixel_auroc"] = None
+            else:
+                for cost in ("state_bytes", "score/ms_per_image", "backbone/ms_per_image"):
+                    del row[cost]
+    sweeps = describe(read_sweeps([tmp_path]))["sweeps"]
+    assert figures.pareto(sweeps, "pixel_auroc") is None
+    assert figures.pareto(sweeps, "image_auroc") is not None
 
 
 @pytest.mark.parametrize(("low", "high"), [(40, 110), (0.7, 260), (2, 4000), (41, 43), (1, 1e9)])
