@@ -130,7 +130,7 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
         command = f"python run.py experiment=ablation {claim.wanted} {SEEDS}"
         return Verdict(claim, "not measured", reason, [], command)
     verdict, reason = (_by_data if claim.by_data else _by_case)(evidence)
-    if (n := len(evidence)) > 1 and claim.chance:
+    if claim.chance and (n := sum(map(_intervals, evidence))) > 1:
         reason += (
             f" The {n} intervals are at {LEVEL:.0%} each and not corrected for their number: "
             f"about {n * (1 - LEVEL):.1f} of them would miss the truth by chance."
@@ -367,6 +367,12 @@ def _beyond(found: Estimate, border: float) -> str:
 
 def _side(true: bool) -> str:
     return "yes" if true else "no"
+
+
+def _intervals(row: Row) -> int:
+    """How many intervals decide a case."""
+    judged = (row.get(k) for k in ("difference", "early_gain", "late_gain", "ratio"))
+    return sum(found is not None and found["low"] is not None for found in judged)
 
 
 def _numbers(found: Estimate) -> Row:

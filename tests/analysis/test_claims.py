@@ -175,6 +175,10 @@ def test_too_little_is_not_called_a_result(tmp_path, changed):
     whys = {"keep": "no resamples", "seeds": "one seed says nothing", "images": "0 against"}
     for key in ("same-d-image", "steep-then-flat"):
         assert whys[next(iter(changed))] in found[key].reason
+    # Nothing is said of intervals that there are none of.
+    counted = {"keep": "", "seeds": " The 8 intervals are", "images": " The 8 intervals are"}
+    assert counted[next(iter(changed))] in found["same-d-image"].reason
+    assert ("intervals are at" in found["same-d-image"].reason) == ("keep" not in changed)
 
 
 @pytest.mark.parametrize(
