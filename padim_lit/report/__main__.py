@@ -13,6 +13,7 @@ from padim_lit.report import figures
 from padim_lit.report.content import describe
 from padim_lit.report.html import render
 from padim_lit.report.pictures import PICTURES, about, embed
+from padim_lit.report.text import count
 from padim_lit.system.atomic import write_bytes, write_text
 from padim_lit.system.command_line import Parser, run, say
 
@@ -31,11 +32,12 @@ def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
         if not pictures and not distortions:
             raise
         sweeps = []
-    configurations = sum(len(sweep.rows) for sweep in sweeps)
-    say(f"{len(sweeps)} sweeps, {configurations} configurations: fits, intervals, verdicts ...")
+    rows = sum(len(sweep.rows) for sweep in sweeps)
+    found = f"{count(len(sweeps), 'sweep')}, {count(rows, 'configuration')}"
+    say(f"{found}: fits, intervals, verdicts ...")
     content = describe(sweeps)
     if pictures:
-        say(f"{len(pictures)} pictures ...")
+        say(f"{count(len(pictures), 'picture')} ...")
     content["pictures"], left = embed(pictures)
     content["warnings"] += left
     content["command"] = f"python -m padim_lit.report {shlex.join(map(str, paths))}"
