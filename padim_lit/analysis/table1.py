@@ -24,10 +24,12 @@ from padim_lit.analysis.published import (
 from padim_lit.analysis.sweep_results import (
     RESAMPLED,
     SweepFolder,
+    join_parts,
     mean_and_sd,
     mean_of,
     read_sweeps,
 )
+from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
 from padim_lit.system.atomic import write_csv
 from padim_lit.system.console import MISSING, print_line, print_table
@@ -40,7 +42,8 @@ class Row:
     """One line of the table: `proj` against `BASE` at D = `dim`, over the seeds that both have.
 
     Attributes:
-        category: MVTec's name; or of a mean over those measured: "textures", "objects", `MEAN`.
+        category: as `category` names it; or of a mean over those measured: "textures", "objects",
+            `MEAN`.
         categories: how many went in.
         seeds: those shared.
         points: by metric, "test/image_auroc" and "test/pixel_auroc", of `BASE` and `proj`, (2,S).
@@ -63,17 +66,22 @@ def compare(folders: Iterable[str | os.PathLike]) -> list[Row]:
     """Rows by backbone, projection and D: MVTec's categories, textures first, then their means.
 
     Raises:
-        InputError: a folder's files cannot be read.
+        InputError: a folder's files cannot be read, or two sweeps measured the same.
     """
     folders = list(folders)
-    sweeps = read_sweeps(folders) if folders else []
+    sweeps = join_parts(read_sweeps(folders)) if folders else []
     groups: dict[tuple[str, str, int], dict[str, SweepFolder]] = {}
     for sweep in sweeps:
         for proj in sweep.projs:
             for dim in sweep.dims_of(proj):
                 if proj != BASE and sweep.shared_seeds((BASE, dim), (proj, dim)):
                     group = groups.setdefault((sweep.backbone, proj, dim), {})
-                    group[category(sweep)] = sweep
+                    if (other := group.setdefault(category(sweep), sweep)) is not sweep:
+                        raise InputError(
+                            f"{other.path} and {sweep.path} both measured {proj} at D = {dim} on "
+                            f"{sweep.data}, {sweep.backbone}, and Table 1 has one line for it; "
+                            "python -m padim_lit.report shows both"
+                        )
     rows = []
     for (_, proj, dim), measured in groups.items():
         names = sorted(measured, key=_order)
@@ -91,8 +99,8 @@ def short(metric: str) -> str:
 
 
 def category(sweep: SweepFolder) -> str:
-    """The last part of the data's name: "screw" of "mvtec/screw"."""
-    return sweep.data.rpartition("/")[2]
+    """MVTec's name, "screw" of "mvtec/screw"; of other data all, such as "folder/screw"."""
+    return sweep.data.removeprefix("mvtec/")
 
 
 def write_table1(folder: str | os.PathLike, rows: Sequence[Row]) -> Path:

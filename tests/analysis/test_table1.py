@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from _helpers.cli import ROOT
+from _helpers.sweeps import editing, write_sweep
 from _helpers.trees import build_tree
 from rich.console import Console
 
@@ -31,6 +32,7 @@ from padim_lit.analysis.published import (
     report_mean,
 )
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
+from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json
 
 SEEDS = (0, 1, 2)
@@ -196,6 +198,31 @@ def test_another_dimension_or_backbone_has_nothing_published_beside_it(tmp_path)
         ("efficientnet_lite0", {}),
     ]  # fmt: skip
     assert "JL report" not in text(rows[::2]) and "anomalib" not in text(rows[::2])
+
+
+def test_a_folder_of_ones_own_is_no_category_of_mvtec(tmp_path):
+    own = sweep(tmp_path / "own", "screw")
+    with editing(own) as rows:
+        for row in rows:
+            row["data"] = "folder/screw"
+    rows = compare([own, sweep(tmp_path / "mvtec", "screw")])
+    assert [row.category for row in rows] == ["screw", "folder/screw", MEAN]
+    assert [bool(row.published["report"]) for row in rows] == [True, False, False]
+
+
+def test_what_two_sweeps_measured_is_refused_and_never_one_of_them_taken(tmp_path):
+    for name, eps in (("0", 0.01), ("1", 0.1)):
+        with editing(sweep(tmp_path / name, "screw")) as rows:
+            for row in rows:
+                row["eps"] = eps
+    with pytest.raises(InputError, match=r"0 and .*1 both measured jl at D = 550 on mvtec/screw"):
+        compare([tmp_path])
+
+
+def test_seeds_that_were_run_apart_are_one_line(tmp_path):
+    for name, seeds in (("0", (0, 1)), ("1", (2,))):
+        write_sweep(tmp_path / name, "mvtec/screw", ("subset", "jl"), (50,), seeds)
+    assert [row.seeds for row in compare([tmp_path])] == [[0, 1, 2]]
 
 
 def test_the_mean_is_over_categories_in_the_papers_order(tmp_path):
