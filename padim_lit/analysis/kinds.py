@@ -7,9 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from padim_lit.analysis.bootstrap import image_auroc
 from padim_lit.analysis.sweep_results import SweepFolder, mean_and_sd, read_sweeps
@@ -56,10 +54,10 @@ def kinds_table(folder: SweepFolder) -> Table:
     table.add_column("proj")
     table.add_column("dim", justify="right")
     for kind in found:
-        table.add_column(Text(f"{kind}\n{(kinds == kind).sum()} images"), justify="right")
+        table.add_column(f"{kind}\n{(kinds == kind).sum()} images", justify="right")
     for proj, dim in next(iter(found.values()), ()):
         cells = [mean_and_sd(by_key[proj, dim], 3) for by_key in found.values()]
-        table.add_row(Text(proj), str(dim), *cells)
+        table.add_row(proj, str(dim), *cells)
     return table
 
 
@@ -73,7 +71,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _print(folders: Sequence[str]) -> None:
     for sweep in read_sweeps(folders):
-        print_table(kinds_table(sweep), Console())
+        print_table(kinds_table(sweep))
 
 
 if __name__ == "__main__":

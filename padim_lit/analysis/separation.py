@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from padim_lit.analysis.sweep_results import SweepFolder, read_sweeps
@@ -175,14 +174,12 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _print(folders: Sequence[str]) -> None:
-    console = Console()
     for sweep in read_sweeps(folders):
-        print_table(separation_table(sweep), console)
+        print_table(separation_table(sweep))
     print_line(
         "k: quartiles of the relative gap of right pairs. d/D: median scale, divided out. ε: "
         f"d/D of {1 - DELTA:.0%} of the items is within 1 ± ε. p: share of right pairs with k < ε. "
-        "r: of these, the share still right. y: of all right pairs, the share still right.",
-        console,
+        "r: of these, the share still right. y: of all right pairs, the share still right."
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from padim_lit.analysis.bootstrap import Estimate
@@ -115,20 +114,19 @@ def write_table1(folder: str | os.PathLike, rows: Sequence[Row]) -> Path:
     return write_csv(Path(folder) / "table1.csv", columns, lines)
 
 
-def print_table1(rows: Sequence[Row], *, console: Console | None = None) -> None:
+def print_table1(rows: Sequence[Row]) -> None:
     """Print, in percent, a table for each backbone, projection, D and AUROC; 100 columns wide."""
-    console = console or Console()
     groups: dict[tuple[str, str, int], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.backbone, row.proj, row.dim), []).append(row)
     for group in groups.values():
         for metric in RESAMPLED:
-            console.print()
-            print_table(_table(group, metric), console)
+            print()
+            print_table(_table(group, metric))
     if not rows:
-        print_line(f"Nothing to compare: no job measured {BASE} and another projection.", console)
+        print_line(f"Nothing to compare: no job measured {BASE} and another projection.")
     for note in _notes(any(known for row in rows for known in row.published.values())):
-        print_line(note, console)
+        print_line(note)
 
 
 def _table(rows: Sequence[Row], metric: str) -> Table:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from padim_lit.analysis.result_files import Job, collect
 from padim_lit.analysis.sweep_results import mean_and_sd
@@ -49,7 +48,7 @@ def print_sweep_table(jobs: Sequence[Job]) -> None:
         title="Sweep: mean ± standard deviation over seeds; 1 is perfect", title_justify="left"
     )
     for key in varied:
-        table.add_column(Text(key), overflow="fold")
+        table.add_column(key, overflow="fold")
     table.add_column("runs", justify="right", no_wrap=True)
     for key in metrics:
         table.add_column(METRICS[key].replace(" ", "\n"), justify="right")
@@ -57,7 +56,7 @@ def print_sweep_table(jobs: Sequence[Job]) -> None:
         cells = [MISSING if value is None else value for value in values]
         cells.append(str(len(group)))
         cells += [mean_and_sd([job.results.get(key) for job in group], 4) for key in metrics]
-        table.add_row(*map(Text, cells))
+        table.add_row(*cells)
 
     print()
     if shared:

@@ -64,32 +64,32 @@ def never_fail_to_print() -> None:
             setattr(sys, name, _Shown(stream))
 
 
-def print_table(table: Table, console: Console | None = None) -> None:
+def print_table(table: Table) -> None:
     """Print ``table``; where no terminal limits the width, as wide as it needs, at least 80."""
-    console = console or Console()
-    limit = console.width
+    console = _console()
     if not console.is_terminal:
         unlimited = console.options.update(width=10_000)
-        console.width = max(80, limit, console.measure(table, options=unlimited).maximum)
-    try:
-        console.print(table)
-    finally:
-        console.width = limit
+        wanted = console.measure(table, options=unlimited).maximum
+        console.width = max(80, console.width, wanted)
+    console.print(table)
 
 
-def print_line(text: str | Text, console: Console | None = None) -> None:
+def print_line(text: str | Text) -> None:
     """Print one line whole, leaving a terminal to wrap it, so that a path can be copied."""
-    # Text, because rich would read "[a]" in a path as markup.
-    line = text if isinstance(text, Text) else Text(text)
-    (console or Console()).print(line, soft_wrap=True, highlight=False)
+    _console().print(text, soft_wrap=True, highlight=False)
 
 
-def print_facts(*facts: tuple[str, Any], console: Console | None = None) -> None:
+def print_facts(*facts: tuple[str, Any]) -> None:
     """Print a line for each name and what there is to say of it; a path is shown in full."""
     wide = max(7, *(len(name) for name, _ in facts))
     for name, fact in facts:
         text = str(fact.resolve() if isinstance(fact, Path) else fact)
-        print_line(Text.assemble((f"{name:<{wide}}  ", "bold"), text), console)
+        print_line(Text.assemble((f"{name:<{wide}}  ", "bold"), text))
+
+
+def _console() -> Console:
+    # rich would read "[a]" in a name or a path as markup, and ":a:" as a picture.
+    return Console(markup=False, emoji=False)
 
 
 def progress() -> Progress:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from padim_lit.system.console import print_table
@@ -30,7 +29,7 @@ def over_seeds(
     return dims, columns
 
 
-def print_distortion(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+def print_distortion(rows: Sequence[Mapping[str, Any]]) -> None:
     """A line for each projection and D: how far lengths and distances are kept."""
     table = Table(
         title="1 is no distortion: median of the patches (5 % to 95 %), means over seeds",
@@ -46,4 +45,4 @@ def print_distortion(rows: Sequence[Mapping[str, Any]], console: Console | None 
                 for _, q in found
             ]
             table.add_row(proj, str(dim), *cells, f"{found[-1][1]['spearman'][at]:.3f}")
-    print_table(table, console or Console())
+    print_table(table)

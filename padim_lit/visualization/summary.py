@@ -5,9 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from padim_lit.metrics import METRICS
 from padim_lit.system.console import MISSING, print_facts, print_line, print_table
@@ -59,8 +57,6 @@ def print_summary(
     paths: Mapping[str, str | Path],
     notes: Sequence[str],
     choices: Table | None = None,
-    *,
-    console: Console | None = None,
 ) -> None:
     """Print what a run found, what it was, what to know when reading it, and where the files are.
 
@@ -69,21 +65,19 @@ def print_summary(
         paths: what each file is, and its path; printed whole.
         choices: what other thresholds would do.
         notes: sentences such as "Pixel metrics count planted defects only.".
-        console: where to print; standard output if None.
     """
-    console = console or Console()
-    console.print()
+    print()
     tested = any(results.get(f"data/test_{what}", 1) for what in ("good", "defective", "planted"))
     for table in (_metrics(results) if tested else None, choices, _run(results)):
         if table is not None:
-            print_table(table, console)
-            console.print()
+            print_table(table)
+            print()
     for note in notes:
-        print_line(f"Note: {note}", console)
+        print_line(f"Note: {note}")
     if paths:
         if notes:
-            console.print()
-        print_facts(*paths.items(), console=console)
+            print()
+        print_facts(*paths.items())
 
 
 def _metrics(results: Mapping[str, Any]) -> Table:
@@ -94,7 +88,7 @@ def _metrics(results: Mapping[str, Any]) -> Table:
     for key, name in METRICS.items():
         value, why = results.get(key), results.get(f"{key}_why")
         shown = MISSING if value is None else f"{value:.4f}"
-        table.add_row(*map(Text, (name, shown, why or MEANING.get(key, ""))))
+        table.add_row(name, shown, why or MEANING.get(key, ""))
     return table
 
 
@@ -126,5 +120,5 @@ def _run(results: Mapping[str, Any]) -> Table:
             with suppress(KeyError):  # not known
                 said.append(part.format_map(known))
         if said:
-            table.add_row(name, Text(", ".join(said)))
+            table.add_row(name, ", ".join(said))
     return table

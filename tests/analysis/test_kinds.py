@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from _helpers.sweeps import editing
 from sklearn.metrics import roc_auc_score
 
 from padim_lit.analysis.kinds import auroc_by_kind, main
@@ -77,6 +78,14 @@ def test_the_table_has_a_column_for_each_kind(folder, capsys):
     main([str(folder)])
     out = capsys.readouterr().out
     assert all(word in out for word in ("parts: image AUROC by kind", "crack", "hole", "5 images"))
+
+
+def test_names_in_brackets_are_shown_as_they_are(folder, capsys):
+    with editing(folder) as rows:
+        for row in rows:
+            row["data"] = "folder/parts [old] :a: [/x]"
+    main([str(folder)])
+    assert "folder/parts [old] :a: [/x]: image AUROC" in capsys.readouterr().out
 
 
 def test_help_is_no_folder(capsys):

@@ -3,8 +3,11 @@
 import csv
 import doctest
 import json
+from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -33,6 +36,7 @@ from padim_lit.analysis.published import (
 )
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.errors import InputError
+from padim_lit.system import console
 from padim_lit.system.atomic import write_json
 
 SEEDS = (0, 1, 2)
@@ -63,10 +67,10 @@ def lines(path: Path) -> list[dict[str, str]]:
 
 
 def text(rows, width: int = 100, terminal: bool = False) -> str:
-    out = StringIO()
-    print_table1(
-        rows, console=Console(file=out, width=width, force_terminal=terminal, color_system=None)
-    )
+    size = {"width": width, "force_terminal": terminal, "color_system": None}
+    wide = partial(Console, **size)
+    with redirect_stdout(StringIO()) as out, mock.patch.object(console, "Console", wide):
+        print_table1(rows)
     return out.getvalue()
 
 

@@ -16,7 +16,6 @@ from padim_lit.system.console import never_fail_to_print, print_table, progress
 never_fail_to_print()
 logging.basicConfig(stream=sys.stdout)
 never_fail_to_print()
-from rich.console import Console
 from rich.table import Table
 table = Table("ε", "a")
 table.add_row("缺陷", "8×8 → ²")
@@ -24,7 +23,7 @@ for _ in range(2):
     print("缺陷 é \\udcff ε")
     print("缺陷 é \\udcff ε", file=sys.stderr)
     logging.getLogger("x").warning("缺陷 %s", "\\udcff")
-    print_table(table, Console())
+    print_table(table)
     with progress() as bar:
         list(bar.track(range(3), description="é缺"))
 print("done", flush=True)

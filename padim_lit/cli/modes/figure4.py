@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 from padim_lit.cli import build
@@ -123,6 +122,6 @@ def _print(methods: list[Method], notes: list[str], path: Path) -> None:
     for method in methods:
         values = [getattr(method, key) for key in METRICS]
         cells = [MISSING if value is None else f"{value:.4f}" for value in values]
-        table.add_row(Text(method.proj), str(method.dim), *cells)
+        table.add_row(method.proj, str(method.dim), *cells)
     print_table(table)
     print_facts(*(("note", note) for note in notes), ("figure", path))
