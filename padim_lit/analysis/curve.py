@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import least_squares
+from scipy.optimize import curve_fit
 from scipy.stats import t
 
 from padim_lit.analysis.bootstrap import LEVEL
@@ -71,30 +71,20 @@ def fit_performance(x: ArrayLike, y: ArrayLike) -> Fit:
     if len(np.unique(x)) < 4:
         raise InputError(f"{len(np.unique(x))} dimensions: a fit of eq. 15 needs at least 4")
 
-    def residuals(parameters: np.ndarray) -> np.ndarray:
-        return _curve(x, *parameters) - y
-
-    def jacobian(parameters: np.ndarray) -> np.ndarray:
-        return _gradient(x, *parameters)
-
     # Several starts, because a flat stretch has local minima; the same ones each time.
     middle = math.log(np.median(x))
     starts = [(p, middle + shift) for p in (0.05, 0.3, 1.0) for shift in (0.0, 3.0, 7.0)]
     bounds = ([1e-9, math.log(x.min()) - 7], [2.0, math.log(x.max()) + 21])
-    found = [least_squares(residuals, s, jacobian, bounds, xtol=1e-14, ftol=1e-14) for s in starts]
-    best = min(found, key=lambda result: result.cost)
-    p, log_limit = best.x
-    error = _curve(x, p, log_limit) - y
-    scale = 2 * best.cost / (len(x) - 2)
-    total = ((y - y.mean()) ** 2).sum()
-    # Not of JᵀJ: squared, what a flat curve hardly depends on would be taken for 0, hence known.
-    inverse = np.linalg.pinv(best.jac)
+    how = {"jac": _gradient, "bounds": bounds, "xtol": 1e-14, "ftol": 1e-14, "max_nfev": 1000}
+    found = [curve_fit(_curve, x, y, start, **how, full_output=True) for start in starts]
+    (p, log_limit), covariance, about, *_ = min(found, key=lambda one: (one[2]["fvec"] ** 2).sum())
+    squares, total = (about["fvec"] ** 2).sum(), ((y - y.mean()) ** 2).sum()
     return Fit(
         p=float(p),
         limit=math.exp(log_limit),
-        covariance=scale * (inverse @ inverse.T),
-        rmse=float(np.sqrt((error**2).mean())),
-        r_squared=float(1 - (error**2).sum() / total) if np.ptp(y) else math.nan,
+        covariance=covariance,
+        rmse=math.sqrt(squares / len(x)),
+        r_squared=float(1 - squares / total) if np.ptp(y) else math.nan,
         points=len(x),
     )
 
