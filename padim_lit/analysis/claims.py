@@ -31,6 +31,7 @@ from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.sweep_results import RESAMPLED, SweepFolder, join_parts, labels
 from padim_lit.errors import InputError
+from padim_lit.metrics import METRICS
 
 #: An AUROC this much lower still counts as "as good" (claims 150-for-550 and challenger).
 MARGIN = 0.005
@@ -152,7 +153,7 @@ def _same_d(sweep: SweepFolder, metric: str) -> list[Row]:
 def _fewer(sweep: SweepFolder) -> list[Row]:
     """Yes where jl at 150 − subset at 550 lies above −`MARGIN`, no where below it."""
     _require(sweep, FEWER, MANY)
-    return [_versus(sweep, FEWER, MANY, m, -MARGIN, _short(m)) for m in RESAMPLED]
+    return [_versus(sweep, FEWER, MANY, m, -MARGIN, METRICS[m]) for m in RESAMPLED]
 
 
 def _challenger(sweep: SweepFolder) -> list[Row]:
@@ -160,7 +161,7 @@ def _challenger(sweep: SweepFolder) -> list[Row]:
     lacking = f"needs jl and {CHALLENGER} at the same D ≤ 100"
     dims = _shared_dims(sweep, "jl", CHALLENGER, lacking, most=100)
     return [
-        _versus(sweep, (CHALLENGER, d), ("jl", d), m, 0, f"D = {d}, {_short(m)}")
+        _versus(sweep, (CHALLENGER, d), ("jl", d), m, 0, f"D = {d}, {METRICS[m]}")
         for m in RESAMPLED
         for d in dims
     ]
@@ -235,7 +236,7 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
                 case = "yes"
             elif early.high <= 0 or bend.high <= 0 or late.low >= FLAT:
                 case = "no"
-        row = {"case": case, "part": _short(metric), "metric": metric}
+        row = {"case": case, "part": METRICS[metric], "metric": metric}
         row["comparison"] = "jl: gain 50 → 200 against 200 → 550, per dimension"
         row |= _numbers(bend)
         row |= {"early_gain": _interval(early), "late_gain": _interval(late)}
@@ -263,7 +264,7 @@ def _eq15(sweep: SweepFolder) -> list[Row]:
 def _predict(sweep: SweepFolder, metric: str, below: list[int], beyond: list[int]) -> Row:
     seeds = sweep.shared_seeds(*(("jl", d) for d in below + beyond))
     y = {d: sweep.points("jl", d, metric, seeds) for d in below + beyond}
-    row: Row = {"case": "open", "part": _short(metric), "metric": metric, "fitted": _list(below)}
+    row: Row = {"case": "open", "part": METRICS[metric], "metric": metric, "fitted": _list(below)}
     row |= {"predicted": _list(beyond), "seeds": len(seeds)}
     if len(seeds) < 2 or not np.isfinite(list(y.values())).all():
         return row | {"why": "fewer than two seeds at all D, or an undefined metric"}
@@ -295,7 +296,7 @@ def _seed_spread(sweep: SweepFolder) -> list[Row]:
         for d in dims:
             points = {proj: sweep.points(proj, d, metric) for proj in ("subset", "jl")}
             ratio = spread_ratio(points["subset"], points["jl"])
-            row = {"case": _beyond(ratio, 1), "part": f"D = {d}, {_short(metric)}"}
+            row = {"case": _beyond(ratio, 1), "part": f"D = {d}, {METRICS[metric]}"}
             row |= {"metric": metric, "dim": d, "comparison": f"sd of subset / sd of jl at {d}"}
             row |= {"ratio": _interval(ratio), "seeds": ratio.seeds, "why": ratio.why}
             row |= {f"{proj}_sd": _interval(seed_sd(y)) for proj, y in points.items()}
@@ -406,10 +407,6 @@ def _require(sweep: SweepFolder, *needed: Configuration) -> list[int]:
     if not (seeds := sweep.shared_seeds(*needed)):
         raise _Lacking("needs a seed that all of its D share")
     return seeds
-
-
-def _short(metric: str) -> str:
-    return metric.removeprefix("test/").replace("_auroc", " AUROC")
 
 
 def _list(values: Sequence[int]) -> str:
