@@ -122,22 +122,14 @@ class SweepFolder:
     def points(
         self, proj: str, dim: int, metric: str, seeds: Sequence[int] | None = None
     ) -> np.ndarray:
-        """What was measured, (S,) by rising seed or by `seeds`; NaN where it is undefined.
-
-        Raises:
-            InputError: a configuration was not measured.
-        """
+        """What was measured, (S,) by rising seed or by `seeds`; NaN where it is undefined."""
         values = [row.measured.get(metric) for row in self._select(proj, dim, seeds)]
         return np.array([np.nan if value is None else value for value in values], dtype=float)
 
     def resamples(
         self, proj: str, dim: int, metric: str, seeds: Sequence[int] | None = None
     ) -> np.ndarray | None:
-        """A metric on R resamples of the test images, (S, R) as `points`; None where not kept.
-
-        Raises:
-            InputError: a configuration was not measured.
-        """
+        """A metric on R resamples of the test images, (S, R) as `points`; None where not kept."""
         kept = [self._resamples.get(row.key) for row in self._select(proj, dim, seeds)]
         if metric not in RESAMPLED or any(values is None for values in kept):
             return None
@@ -152,12 +144,9 @@ class SweepFolder:
     ) -> Estimate:
         """`paired_difference` a − b of two (projection, D) over `seeds`; None: all that both have.
 
-        Raises:
-            InputError: they have no seed in common.
+        There must be one.
         """
         seeds = seeds or self.shared_seeds(a, b)
-        if not seeds:
-            raise InputError(f"{self.path}: {a[0]} at {a[1]} and {b[0]} at {b[1]} share no seed")
         points = [self.points(*x, metric, seeds) for x in (a, b)]
         resamples = [self.resamples(*x, metric, seeds) for x in (a, b)]
         return paired_difference(*points, *resamples)
@@ -173,7 +162,7 @@ class SweepFolder:
     def image_scores(self, proj: str, dim: int) -> np.ndarray | None:
         """Of all N test images, (S,N) by rising seed; None where they were not kept."""
         known = {} if self.scores is None else self.scores.scores
-        kept = [known.get(row.key) for row in self._select(proj, dim, None)]
+        kept = [known.get(row.key) for row in self._select(proj, dim)]
         return None if any(values is None for values in kept) else np.stack(kept)
 
     def _fits_scores(self) -> list[Scores]:
@@ -200,16 +189,9 @@ class SweepFolder:
     def _files(self, name: str) -> list[Path]:
         return [part / name for part in self.parts if (part / name).exists()]
 
-    def _select(self, proj: str, dim: int, seeds: Sequence[int] | None) -> list[Row]:
-        found = self.seeds_of(proj, dim)
-        missing = [seed for seed in seeds or [] if seed not in found]
-        if not found or missing:
-            seed = f", seed {missing[0]}" if missing else ""
-            raise InputError(
-                f"{self.path}: proj={proj} at dim={dim}{seed} was not measured; measured are "
-                f"{', '.join(self.projs)} at {', '.join(map(str, self.dims))}"
-            )
-        return [self._by_key[proj, dim, seed] for seed in (found if seeds is None else seeds)]
+    def _select(self, proj: str, dim: int, seeds: Sequence[int] | None = None) -> list[Row]:
+        seeds = self.seeds_of(proj, dim) if seeds is None else seeds
+        return [self._by_key[proj, dim, seed] for seed in seeds]
 
 
 def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
