@@ -12,7 +12,6 @@ from rich.table import Table
 from padim_lit.analysis.bootstrap import image_auroc
 from padim_lit.analysis.sweep_results import SweepFolder, mean_and_sd, read_sweeps
 from padim_lit.data.items import GOOD
-from padim_lit.errors import InputError
 from padim_lit.system.command_line import Parser, run
 from padim_lit.system.console import print_table
 
@@ -25,13 +24,7 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.nda
     Raises:
         InputError: the folder holds no image scores.
     """
-    measured = [(proj, dim) for proj in folder.projs for dim in folder.dims_of(proj)]
-    by_seed = {key: folder.image_scores(*key) for key in measured}
-    if (images := folder.scores) is None or any(values is None for values in by_seed.values()):
-        raise InputError(
-            f"{folder.path} has neither scores.npz nor its jobs' predictions.csv with all "
-            "configurations; run the ablation again"
-        )
+    by_seed, images = folder.all_image_scores(), folder.scores
     kinds, counted = np.array(images.kind), images.count_image
     found: dict[str, dict[tuple[str, int], np.ndarray]] = {}
     for kind in sorted(set(kinds[counted]) - {GOOD}):

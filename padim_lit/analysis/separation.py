@@ -124,27 +124,25 @@ def mean_separations(folder: SweepFolder) -> list[dict[str, Any]]:
     Image scores are the distances.
 
     Raises:
-        InputError: the folder holds no image scores, or none of proj=identity.
+        InputError: the folder holds no image scores, or none of proj=identity or of another.
     """
-    both = BEFORE in folder.projs and len(folder.projs) > 1
-    if not both or (scores := folder.scores) is None:
+    if not {BEFORE} < {*folder.projs}:
         raise InputError(
-            f"{folder.path} lacks scores.npz or proj={BEFORE}; run experiment=ablation "
+            f"{folder.path} lacks proj={BEFORE} or another; run experiment=ablation "
             f"projs=[{BEFORE},jl] and give its folder"
         )
-    before = next(row for row in folder.rows if row.proj == BEFORE)
-    kinds = [scores.count_image & (scores.label == label) for label in (0, 1)]
-    found: dict[tuple[str, int], list[Separation]] = {}
-    for row in folder.rows:
-        if row.proj != BEFORE:
-            distances = [scores.scores[r.key][kind] for r in (before, row) for kind in kinds]
-            found.setdefault((row.proj, row.dim), []).append(separation(*distances))
-    return [
-        {"proj": proj, "dim": dim, "before": seeds[0].auroc, "k": seeds[0].k.tolist()}
-        | {name: fmean(getattr(one, name) for one in seeds) for name in MEASURED}
-        | {"q": fmean(one.epsilon**2 * dim for one in seeds)}
-        for (proj, dim), seeds in found.items()
-    ]
+    by_seed, images = folder.all_image_scores(), folder.scores
+    kinds = [images.count_image & (images.label == label) for label in (0, 1)]
+    before = next(scores[0] for (proj, _), scores in by_seed.items() if proj == BEFORE)
+    rows = []
+    for (proj, dim), scores in by_seed.items():
+        if proj == BEFORE:
+            continue
+        seeds = [separation(*(x[kind] for x in (before, one) for kind in kinds)) for one in scores]
+        row = {"proj": proj, "dim": dim, "before": seeds[0].auroc, "k": seeds[0].k.tolist()}
+        row |= {name: fmean(getattr(one, name) for one in seeds) for name in MEASURED}
+        rows.append(row | {"q": fmean(one.epsilon**2 * dim for one in seeds)})
+    return rows
 
 
 def separation_table(folder: SweepFolder) -> Table:
@@ -152,7 +150,7 @@ def separation_table(folder: SweepFolder) -> Table:
     rows = mean_separations(folder)
     quartiles = ", ".join(f"{value:.3f}" for value in rows[0]["k"])
     table = Table(
-        title=f"{folder.data}, eps={folder.constants.get('eps'):g}\nbefore the projection: "
+        title=f"{folder.data}, eps={folder.constants.get('eps')}\nbefore the projection: "
         f"{rows[0]['before']:.3f} of pairs right, k {quartiles}",
         title_justify="left", box=box.SIMPLE, collapse_padding=True, show_edge=False,
     )  # fmt: skip

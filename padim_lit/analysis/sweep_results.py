@@ -165,6 +165,21 @@ class SweepFolder:
         kept = [known.get(row.key) for row in self._select(proj, dim)]
         return None if any(values is None for values in kept) else np.stack(kept)
 
+    def all_image_scores(self) -> dict[tuple[str, int], np.ndarray]:
+        """`image_scores` of every (projection, D), by rising D.
+
+        Raises:
+            InputError: those of one were not kept.
+        """
+        keys = [(proj, dim) for proj in self.projs for dim in self.dims_of(proj)]
+        found = {key: self.image_scores(*key) for key in keys}
+        if any(values is None for values in found.values()):
+            raise InputError(
+                f"{self.path} has neither scores.npz nor its jobs' predictions.csv with all "
+                "configurations; run the ablation again"
+            )
+        return found
+
     def _fits_scores(self) -> list[Scores]:
         files = {row.key: row.folder / "predictions.csv" for row in self.rows if row.folder}
         if not all(file.exists() for file in files.values()):

@@ -105,6 +105,15 @@ def test_without_the_original_distances_one_line_says_what_to_run(tmp_path):
         main([str(tmp_path)])
 
 
+def test_scores_that_lack_a_configuration_are_one_line(tmp_path):
+    """As an ablation leaves them that was killed between two files of a folder used before."""
+    rows = [{"proj": proj, "dim": dim, "seed": 0} for proj, dim in (("identity", 99), ("jl", 50))]
+    write_rows(tmp_path, rows, eps=None)
+    write_scores(tmp_path, [f"{i}.png" for i in range(12)], {"identity-99-0": range(1, 13)})
+    with pytest.raises(SystemExit, match=r"^error: .*scores\.npz[^\n]*$"):
+        main([str(tmp_path)])
+
+
 def test_examples_run():
     found = doctest.testmod(module)
     assert found.attempted and not found.failed
