@@ -1,14 +1,15 @@
 """How exact the fast paths are: moments against float64 NumPy, metrics against scikit-learn.
 
-python benchmarks/accuracy.py          # needs scikit-learn (pip install -e ".[test]")
+python -m benchmarks accuracy          # needs scikit-learn (pip install -e ".[test]")
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from benchmarks.rows import show
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.moments import init, update
 
@@ -16,16 +17,15 @@ IMAGES, POSITIONS, DIM = 320, 16, 100
 
 
 def main() -> None:
-    console = Console(width=100)
-    console.print(moments())
-    console.print(metrics())
+    title = f"running moments, N = {IMAGES}, D = {DIM}: largest relative error"
+    show(("mean / std", "batch", "order", "mean", "covariance"), moments(), title, width=100)
+    title = "metrics on raw Mahalanobis distances: difference from scikit-learn"
+    columns = ("D", "image AUROC", "image AP", "pixel AUROC", "pixel AP")
+    show(columns, metrics(), title, width=100)
 
 
-def moments() -> Table:
+def moments() -> Iterator[tuple[str, ...]]:
     """Largest relative error (Frobenius norm, over positions) for batch sizes and orders."""
-    table = Table(title=f"running moments, N = {IMAGES}, D = {DIM}: largest relative error")
-    for column in ("mean / std", "batch", "order", "mean", "covariance"):
-        table.add_column(column, justify="right")
     for offset in (1, 30, 1000):
         x = images(offset)
         mean = x.double().numpy().mean(axis=0)
@@ -39,14 +39,13 @@ def moments() -> Table:
                 for part in rows.split(batch):
                     state = update(state, part)
                 ours = state.scatter.square(symmetric=True).double().numpy() / (IMAGES - 1)
-                table.add_row(
+                yield (
                     str(offset),
                     str(batch),
                     order,
                     f"{relative(state.mean.numpy()[..., None], mean[..., None]):.1e}",
                     f"{relative(ours, covariance):.1e}",
                 )
-    return table
 
 
 def images(offset: float) -> torch.Tensor:
@@ -62,11 +61,8 @@ def relative(ours: np.ndarray, expected: np.ndarray) -> float:
     return float((norm(ours - expected, axis=(1, 2)) / norm(expected, axis=(1, 2))).max())
 
 
-def metrics() -> Table:
+def metrics() -> Iterator[tuple[str, ...]]:
     """Differences from scikit-learn on raw distances: chi-distributed with D degrees of freedom."""
-    table = Table(title="metrics on raw Mahalanobis distances: difference from scikit-learn")
-    for column in ("D", "image AUROC", "image AP", "pixel AUROC", "pixel AP"):
-        table.add_column(column, justify="right")
     for dim in (100, 550):
         generator = torch.Generator().manual_seed(dim)
         maps = torch.randn(80, 224, 224, generator=generator) / 2**0.5 + dim**0.5
@@ -80,14 +76,13 @@ def metrics() -> Table:
         pixel.update(maps, mask)
         ours = {**image.compute(), **pixel.compute()}
         truth, distance = mask.flatten().numpy(), maps.flatten().numpy()
-        table.add_row(
+        yield (
             str(dim),
             f"{abs(ours['image_auroc'] - roc_auc_score(label, score)):.1e}",
             f"{abs(ours['image_ap'] - average_precision_score(label, score)):.1e}",
             f"{abs(ours['pixel_auroc'] - roc_auc_score(truth, distance)):.1e}",
             f"{abs(ours['pixel_ap'] - average_precision_score(truth, distance)):.1e}",
         )
-    return table
 
 
 if __name__ == "__main__":

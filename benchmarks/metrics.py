@@ -5,13 +5,13 @@ python -m benchmarks metrics                    # 117 maps of 1024²
 
 import argparse
 import gc
-import json
 import statistics
 import time
 from pathlib import Path
 
 import torch
 
+from benchmarks.rows import keep
 from padim_lit.metrics import PixelMetrics
 from padim_lit.system.memory import peak_bytes, readable, reset_peak
 
@@ -58,9 +58,8 @@ def main() -> None:
         f"{arguments.maps} maps of {side}²: {median:.2f} s, {readable(beyond)} beyond the maps; "
         f"AUROC {values['pixel_auroc']:.4f}, AUPRO {values['pixel_aupro']:.4f}"
     )
-    if arguments.json:
-        row = {"maps": arguments.maps, "side": side, "seconds": median, "bytes_beyond": beyond}
-        arguments.json.write_text(json.dumps(row, indent=1) + "\n")
+    row = {"maps": arguments.maps, "side": side, "seconds": median, "bytes_beyond": beyond}
+    keep(arguments.json, row)
 
 
 if __name__ == "__main__":

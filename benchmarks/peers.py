@@ -23,12 +23,11 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from benchmarks.bare import as_timm_runs_it
 from benchmarks.naive import Naive
+from benchmarks.rows import apart, keep, show
 from padim_lit import Backbone, Detector, PerPosition, Subset
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 
@@ -56,21 +55,17 @@ def main() -> None:
         options = {k: v for k, v in vars(arguments).items() if k not in ("json", "row")}
         options = {**options, "contestant": name}
         del options["contestants"]
-        command = [sys.executable, "-m", "benchmarks", "peers", "--row", json.dumps(options)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            rows.append({"contestant": name, "failed": f"exit status {done.returncode}"})
-        else:
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
+        try:
+            rows.append(apart("peers", options))
+        except subprocess.CalledProcessError as error:
+            rows.append({"contestant": name, "failed": f"exit status {error.returncode}"})
     report(arguments, rows)
-    if arguments.json:
-        machine = {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
-        content = {"machine": machine, "rows": rows}
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    keep(arguments.json, {"machine": machine, "rows": rows})
 
 
 def parse() -> argparse.Namespace:
@@ -249,37 +244,35 @@ def measure(
 
 
 def report(arguments: argparse.Namespace, rows: list[dict]) -> None:
-    table = Table(
-        title=f"{arguments.backbone}, D = {arguments.dim}, {arguments.images} images to fit, "
-        f"{torch.get_num_threads()} threads; ÷ is over the bare backbone in the same process"
-    )
-    for column in (
+    columns = (
         *("", "backbone ms", "fit ms an image", "fit ÷", "of it Gaussian s"),
         *("score ms, batch 1", "÷", "score ms, batch 8", "÷", "factors", "peak"),
-    ):
-        table.add_column(column, justify="right")
-    for row in rows:
-        name = CONTESTANTS[row["contestant"]]
-        if "failed" in row:
-            table.add_row(name, row["failed"])
-            continue
-        seconds = row["seconds"]
-        fit = seconds["collect"] + seconds["gaussian"] / row["images"]
-        cells = [f"{1e3 * seconds['backbone']:.1f}", f"{1e3 * fit:.1f}", f"{row['fit_ratio']:.2f}"]
-        cells.append(f"{seconds['gaussian']:.1f}")
-        for size in ("1", "8"):
-            ratio = {str(k): v for k, v in row["score_ratio"].items()}[size]
-            cells += [f"{1e3 * seconds[f'score-{size}']:.1f}", f"{ratio:.2f}"]
-        cells += [readable(row["state_bytes"]), readable(row["peak_bytes"])]
-        table.add_row(f"{name} {row['version'] or ''}".strip(), *cells)
-    console = Console(width=150)
-    console.print(table)
+    )
+    title = (
+        f"{arguments.backbone}, D = {arguments.dim}, {arguments.images} images to fit, "
+        f"{torch.get_num_threads()} threads; ÷ is over the bare backbone in the same process"
+    )
+    show(columns, map(cells_of, rows), title, width=150)
     for row in rows:
         if row.get("largest_relative_difference_to_ours") is not None:
-            console.print(
+            print(
                 f"largest relative difference of a distance, ours against naive: "
                 f"{row['largest_relative_difference_to_ours']:.1e}"
             )
+
+
+def cells_of(row: dict) -> list[str]:
+    name = CONTESTANTS[row["contestant"]]
+    if "failed" in row:
+        return [name, row["failed"]]
+    seconds = row["seconds"]
+    fit = seconds["collect"] + seconds["gaussian"] / row["images"]
+    cells = [f"{1e3 * seconds['backbone']:.1f}", f"{1e3 * fit:.1f}", f"{row['fit_ratio']:.2f}"]
+    cells.append(f"{seconds['gaussian']:.1f}")
+    for size in ("1", "8"):
+        cells += [f"{1e3 * seconds[f'score-{size}']:.1f}", f"{row['score_ratio'][size]:.2f}"]
+    cells += [readable(row["state_bytes"]), readable(row["peak_bytes"])]
+    return [f"{name} {row['version'] or ''}".strip(), *cells]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ fed. Set OMP_NUM_THREADS=1.
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -24,10 +23,9 @@ import numpy as np
 import PIL
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 from torch.utils.data import DataLoader
 
+from benchmarks.rows import keep, show
 from padim_lit.data import AnomalyData
 from padim_lit.data.cache import PictureCache
 from padim_lit.data.datamodule import Split
@@ -67,8 +65,7 @@ def main() -> None:
         "construction": constructions,
     }
     report(content)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    keep(arguments.json, content)
 
 
 def parse() -> argparse.Namespace:
@@ -168,17 +165,21 @@ def construct(folder: Path, count: int, side: int) -> dict:
 
 
 def report(content: dict) -> None:
-    table = Table(
-        title=f"{content['images']} PNGs of {content['side']}², "
+    title = (
+        f"{content['images']} PNGs of {content['side']}², "
         f"{content['file_bytes'] / 1e6:.2f} MB a file, median of {content['repeats']}; "
         f"{content['cores']} cores, load {content['load_average']:.1f}"
     )
-    for column in ("workers", "way", "images/s", "× without"):
-        table.add_column(column, justify="right")
-    for row in content["rows"]:
-        rate, factor = f"{row['images_per_second']:.1f}", f"{row['speedup']:.2f}"
-        table.add_row(str(row["workers"]), row["way"], rate, factor)
-    Console(width=100).print(table)
+    cells = [
+        (
+            str(row["workers"]),
+            row["way"],
+            f"{row['images_per_second']:.1f}",
+            f"{row['speedup']:.2f}",
+        )
+        for row in content["rows"]
+    ]
+    show(("workers", "way", "images/s", "× without"), cells, title, width=100)
     for row in content["construction"]:
         print(
             f"construction, {row['images']} images of {row['side']}²: decoding all "

@@ -11,8 +11,6 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.rows import apart, keep
 from padim_lit.model.gaussian import mahalanobis, whiten
 from padim_lit.model.moments import init, update
 from padim_lit.model.ridge import Ridge
@@ -46,10 +45,7 @@ def main() -> None:
     keep_freed_memory()
     content = {"points": [], "memory": []}
     if arguments.memory:
-        for count in arguments.memory:
-            command = [sys.executable, "-m", "benchmarks", "scaling", "--row", str(count)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            content["memory"].append(json.loads(done.stdout.splitlines()[-1]))
+        content["memory"] = [apart("scaling", count) for count in arguments.memory]
         for row in content["memory"]:
             print(f"{row['images']:>6} images: peak {readable(row['peak_bytes'])}")
     else:
@@ -59,8 +55,7 @@ def main() -> None:
                 row = {"axis": axis, **size, **measure(**size, repeats=arguments.repeats)}
                 content["points"].append(row)
         report(content["points"])
-    if arguments.json:
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    keep(arguments.json, content)
 
 
 def parse() -> argparse.Namespace:

@@ -17,16 +17,14 @@ import argparse
 import json
 import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.bare import as_timm_makes_it, as_timm_runs_it
+from benchmarks.rows import apart, keep, show
 from padim_lit import JL, Backbone
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
@@ -70,21 +68,14 @@ def main() -> None:
             for key in ("backbones", "dims", "json", "row"):
                 del row[key]
             print(f"{name}, D = {dim} ...", file=sys.stderr)
-            out = subprocess.run(
-                [sys.executable, "-m", "benchmarks", "speed", "--row", json.dumps(row)],
-                check=True,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            rows.append(json.loads(out.stdout.splitlines()[-1]))
+            rows.append(apart("speed", row))
     report(rows)
-    if arguments.json:
-        machine = {
-            "processor": platform.processor() or platform.machine(),
-            "device": device_name(torch.device(arguments.device)),
-            "torch": torch.__version__,
-        }
-        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "device": device_name(torch.device(arguments.device)),
+        "torch": torch.__version__,
+    }
+    keep(arguments.json, {"machine": machine, "rows": rows})
 
 
 def parse() -> argparse.Namespace:
@@ -208,30 +199,25 @@ def pictures(source: str | None, side: int, count: int) -> torch.Tensor:
 
 def report(rows: list[dict]) -> None:
     first = rows[0]
-    table = Table(
-        title=f"density={first['density']}, batch {first['batch']}, {first['device']}, "
-        f"{torch.get_num_threads()} threads; factoring, learning over {first['images']} images"
-    )
-    for column in (
+    columns = (
         *("backbone", "D", "grid", "backbone ms", "whole ÷", "ours ÷", "fit ÷", "score ÷"),
         *("factoring s", "state", "peak"),
-    ):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(
-            row["backbone"],
-            str(row["dim"]),
-            "×".join(map(str, row["grid"])),
+    )
+    cells = [
+        [
+            *(row["backbone"], str(row["dim"]), "×".join(map(str, row["grid"]))),
             f"{row['backbone_ms']:.1f}",
-            f"{row['whole_ratio']:.2f}",
-            f"{row['ours_ratio']:.2f}",
-            f"{row['fit_ratio']:.2f}",
-            f"{row['score_ratio']:.2f}",
+            *(f"{row[f'{what}_ratio']:.2f}" for what in ("whole", "ours", "fit", "score")),
             f"{row['factor_s']:.1f}",
-            readable(row["state_bytes"]),
-            readable(row["peak_bytes"]),
-        )
-    Console(width=140).print(table)
+            *(readable(row[what]) for what in ("state_bytes", "peak_bytes")),
+        ]
+        for row in rows
+    ]
+    title = (
+        f"density={first['density']}, batch {first['batch']}, {first['device']}, "
+        f"{torch.get_num_threads()} threads; factoring, learning over {first['images']} images"
+    )
+    show(columns, cells, title)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ turns, `--repeats` times; medians. It takes minutes.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.rows import keep
 
 ROOT = Path(__file__).parents[1]
 DIMS = list(range(50, 551, 50))
@@ -55,9 +56,7 @@ def main() -> None:
         f"{separate:.0f} s in 99 runs (from {len(AT) * len(PROJS)} of them): "
         f"{separate / median['all']:.1f} × faster"
     )
-    if arguments.json:
-        content = {"seconds": median, "separate": separate, "words": words}
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    keep(arguments.json, {"seconds": median, "separate": separate, "words": words})
 
 
 def run(words: list[str]) -> float:
