@@ -115,7 +115,7 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
         "backbone": sweep.backbone,
         "path": str(sweep.path),
         "command": sweep.command,
-        "constants": {k: v for k, v in sweep.constants.items() if v is not None},
+        "constants": _constants(sweep),
         "seeds": sweep.seeds,
         "configurations": configurations,
         "fits": [
@@ -181,6 +181,7 @@ def _table(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
     ]
     return [
         {"dim": dim, "backbone": source.backbone, "cells": _cells(source, dim), **about}
+        | {"constants": _constants(source)}
         | published(source.backbone, dim, names)
         for source, names, about in [*alone, *_means(sweeps)]
         for dim in source.dims
@@ -217,6 +218,10 @@ def _cells(source: SweepFolder, dim: int) -> dict[str, dict[str, Any]]:
                     cell["difference"] = asdict(source.difference(*pair, metric))
                 cells[short(metric)][proj] = cell
     return cells
+
+
+def _constants(sweep: SweepFolder) -> dict[str, Any]:
+    return {key: value for key, value in sweep.constants.items() if value is not None}
 
 
 def _timed_apart(sweep: SweepFolder) -> bool:

@@ -12,13 +12,12 @@ from padim_lit.analysis.published import (
     published,
 )
 from padim_lit.analysis.separation import MEASURED
+from padim_lit.analysis.sweep_results import SETTINGS
 from padim_lit.metrics import METRICS
 from padim_lit.report.figures import planted
 from padim_lit.report.text import brief, interval, known, number, share, size, spread
 from padim_lit.system.console import MISSING
 
-#: Settings that tell sweeps of the same data and backbone apart.
-APART = ("grid", "eps", "image_score", "crop_size", "split_seed")
 #: Of evidence: titles that are no words.
 TITLES = {"sweep": "data", "dim": "D", "q_over_k2": "q/k²"}
 
@@ -102,13 +101,12 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
     versus = ("jl" if "jl" in others else others[0]) if base in projs and others else None
     # What is compared stands beside its difference.
     projs.sort(key=lambda proj: (proj != base, proj != versus))
-    settings = [key for key in APART if _differs(sweeps, key)]
+    settings = _differing(sweeps)
     backbones = sorted({r["backbone"] for r in rows})
     reach = _reach(r["cells"][metric].get(versus, {}).get("difference") for r in rows)
     lines = []
     for row in rows:
-        cells, sweep = row["cells"][metric], row["sweep"]
-        constants = {} if sweep is None else sweeps[sweep]["constants"]
+        cells, constants = row["cells"][metric], row["constants"]
         top = max(c["mean"] for c in cells.values() if known(c["mean"]))
         seeds = sorted({c["seeds"] for c in cells.values()})
         line = {"data": Cell(row["data"] + " (planted)" * planted(constants, metric))}
@@ -134,9 +132,11 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
     base, key = content["base"], f"test/{metric}"
     rows = [r for r in content["table"] if any(key in r[s] for s in SOURCES)]
     sources = [s for s in SOURCES if any(key in r[s] for r in rows)]
+    settings = _differing(content["sweeps"])
     lines = []
     for row in rows:
         line = {"data": Cell(row["data"]), "backbone": Cell(row["backbone"])}
+        line |= {key: Cell(str(row["constants"].get(key, MISSING))) for key in settings}
         line["D"] = _count(row["dim"])
         for proj in (base, "jl"):
             c = row["cells"][metric].get(proj)
@@ -316,9 +316,13 @@ def _fact(fact: Any, reach: float) -> Cell:
     return Cell(text, value, line=_line(fact, reach))
 
 
-def _differs(sweeps: Sequence[Mapping[str, Any]], key: str) -> bool:
-    """Whether a setting differs between sweeps of the same data and backbone."""
-    found: dict[tuple[str, str], set[str]] = {}
+def _differing(sweeps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Settings that tell sweeps of the same data and backbone apart."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for s in sweeps:
-        found.setdefault((s["data"], s["backbone"]), set()).add(str(s["constants"].get(key)))
-    return any(len(values) > 1 for values in found.values())
+        found.setdefault((s["data"], s["backbone"]), []).append(s["constants"])
+    return [
+        key
+        for key in SETTINGS
+        if any(len({str(c.get(key)) for c in g}) > 1 for g in found.values())
+    ]

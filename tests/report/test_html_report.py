@@ -24,6 +24,7 @@ from padim_lit.report.content import describe
 from padim_lit.report.html import render
 from padim_lit.report.page import to_script
 from padim_lit.report.pictures import embed
+from padim_lit.report.tables import beside_published, table_one
 from padim_lit.system.atomic import write_json
 
 ROOT = Path(__file__).parents[2]
@@ -253,6 +254,18 @@ def test_a_mean_over_sweeps_of_which_one_kept_no_resamples_has_no_interval(tmp_p
     jl = mean["cells"]["image_auroc"]["jl"]
     assert mean["data"].startswith("mean of 2") and jl["mean"] is not None
     assert jl["difference"]["value"] is not None and jl["difference"]["low"] is None
+
+
+def test_rows_of_table_1_say_which_settings_they_are_of(tmp_path):
+    for density in ("position", "both"):
+        for name in ("screw", "tile"):
+            folder = tmp_path / density / name
+            write_sweep(folder, f"mvtec/{name}", dims=(100,), density=density, backbone="resnet18")
+    content = describe(read_sweeps([tmp_path]))
+    for table in (table_one(content, "pixel_auroc"), beside_published(content, "pixel_auroc")):
+        shown = [(row["data"].text, row["density"].text) for row in table.rows]
+        assert len(shown) == 6 and len(set(shown)) == 6
+        assert [density for _, density in shown[-2:]] == ["both", "position"]
 
 
 def test_numbers_that_are_not_finite_become_null():
