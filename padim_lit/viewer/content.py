@@ -133,9 +133,9 @@ def _describe(
 
 def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The marks of the slider, each called what it is."""
-    rate = metrics.get("threshold_rate")
-    if metrics.get("threshold_method") == "largest":  # what so few images carry
-        rate = 1 / (metrics["threshold_images"] + 1)
+    rate, images = (metrics.get(f"threshold_{name}") for name in ("rate", "images"))
+    if metrics.get("threshold_method") == "largest" and images:  # what so few images carry
+        rate = 1 / (images + 1)
     wanted = "" if rate is None else f" for {100 * rate:.3g} % false alarms"
     optimistic = "chosen on the test set, hence optimistic"
     known = {

@@ -11,6 +11,8 @@ from padim_lit.visualization.maps import read_maps
 
 #: Keys of metrics.json that every run has.
 TEXTS, WHOLE = ("data", "backbone", "weights", "proj"), ("dim", "seed")
+#: Numbers of images that a run may have beside what `read_results` checks.
+COUNTS = ("data/test_good", "data/test_defective", "threshold_images")
 
 
 class Run(NamedTuple):
@@ -35,7 +37,7 @@ def read_run(folder: Path) -> Run:
     """
     file = folder / "metrics.json"
     (metrics,) = read_results(file)
-    require(metrics, file, TEXTS, WHOLE)
+    require(metrics, file, TEXTS, WHOLE, COUNTS)
     notes = metrics.setdefault("notes", [])
     if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
         raise InputError(f"{file}: notes={notes!r} must be a list of texts; run the job again")

@@ -240,6 +240,8 @@ def test_what_cannot_be_read_is_one_line(capsys, tmp_path):
         return tmp_path / name
 
     head = ",".join(PREDICTIONS)
+    known = {"data": "d", "backbone": "b", "weights": "w", "proj": "jl", "dim": 9, "seed": 0}
+    known |= {"test/false_alarms": 1, "data/test_good": "many"}
     (tmp_path / "empty").mkdir()
     good = write_run(tmp_path / "good")
     for words, code, said in (
@@ -249,6 +251,7 @@ def test_what_cannot_be_read_is_one_line(capsys, tmp_path):
         ([broken("a", "metrics.json", "{")], 1, "metrics.json cannot be read"),
         ([broken("b", "metrics.json", "[" * 100_000)], 1, "metrics.json cannot be read"),
         ([broken("c", "metrics.json", "[1]")], 1, "no JSON object"),
+        ([broken("h", "metrics.json", json.dumps(known))], 1, "data/test_good='many' must be a"),
         ([broken("d", "predictions.csv", "path\n")], 1, "line 1 must be path,kind,label,score"),
         ([broken("e", "predictions.csv", f"{head}\na,good,0,nan\n")], 1, "score=nan"),
         ([broken("f", "predictions.csv", f"{head}\na,good\n")], 1, "predictions.csv cannot be"),
@@ -263,6 +266,14 @@ def test_what_cannot_be_read_is_one_line(capsys, tmp_path):
         message = message.splitlines()[-1] if status == 1 else message
         assert (status, message.count("\n")) == (code, 0), message
         assert message.startswith("error: ") and said in message, message
+
+
+def test_a_run_that_does_not_say_how_many_images_set_its_threshold_is_shown(tmp_path):
+    run = write_run(tmp_path)
+    metrics = json.loads((run / "metrics.json").read_text()) | {"threshold": 3.0}
+    (run / "metrics.json").write_text(json.dumps(metrics | {"threshold_method": "largest"}))
+    (mark, *_) = build([run])["runs"][0]["thresholds"]
+    assert mark["how"].startswith("chosen without test images")
 
 
 def test_broken_runs_among_good_ones_are_named_and_counted(capsys, runs):
