@@ -82,7 +82,7 @@ def describe(scored: Scored, name: str) -> dict[str, Any]:
     """What the page holds of a folder; what a script reads alike of fits has the same names."""
     lines, model = scored.lines, scored.model
     paths = [line["path"] for line in lines]
-    threshold = model["threshold"]
+    threshold = model.get("threshold")
     return {
         "name": name,
         "source": model["source"],
@@ -92,10 +92,10 @@ def describe(scored: Scored, name: str) -> dict[str, Any]:
         "p": [line["p_value"] for line in lines],
         # Box, area and peak of each.
         "regions": [line["regions"] for line in lines],
-        "map_threshold": model["map_threshold"],
+        "map_threshold": model.get("map_threshold"),
         # From the first to the last by the time of their files; those of one moment as scored.
         "order": sorted(range(len(lines)), key=lambda i: lines[i]["mtime_ns"]),
-        "good": model["good_scores"] or [],
+        "good": model.get("good_scores") or [],
         "unreadable": scored.unreadable,
         "thresholds": []
         if threshold is None

@@ -184,3 +184,11 @@ def test_names_are_text_and_broken_folders_are_one_line(opened, tmp_path):
         with pytest.raises(InputError, match=r"json|npz") as caught:
             build([broken])
         assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_says_nothing_of_thresholds_has_none(tmp_path):
+    write_scored(tmp_path)
+    said = {"source": "in", "threshold_source": "no threshold", "image_score": "max"}
+    write_json(tmp_path / "model.json", said)
+    (scored,) = build([tmp_path])["scored"]
+    assert (scored["thresholds"], scored["map_threshold"], scored["good"]) == ([], None, [])
