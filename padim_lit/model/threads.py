@@ -33,7 +33,11 @@ def on_one_thread_each(work: Callable[[Part], Found], parts: Sequence[Part]) -> 
 
     if threads == 1:
         return [alone(part) for part in parts]
-    with ThreadPoolExecutor(
-        max(1, min(threads, len(parts))), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        return list(pool.map(alone, parts))
+    try:
+        with ThreadPoolExecutor(
+            max(1, min(threads, len(parts))), initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            return list(pool.map(alone, parts))
+    finally:
+        # A thread that is started later, as a server starts them, begins with what was set last.
+        torch.set_num_threads(threads)

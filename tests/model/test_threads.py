@@ -1,5 +1,8 @@
 """Work on one thread each: the caller's modes, the order, and nothing left behind."""
 
+from contextlib import suppress
+from threading import Thread
+
 import pytest
 import torch
 
@@ -38,3 +41,18 @@ def test_an_error_is_the_callers(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     with pytest.raises(ZeroDivisionError):
         on_one_thread_each(lambda part: 1 / part, [1, 0])
+
+
+@pytest.mark.parametrize("parts", [[1, 2], [1, 0]])
+def test_a_thread_that_is_started_later_has_all_threads(parts):
+    before, found = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        with suppress(ZeroDivisionError):
+            on_one_thread_each(lambda part: 1 / part, parts)
+        later = Thread(target=lambda: found.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert found == [3]
+    finally:
+        torch.set_num_threads(before)
