@@ -87,7 +87,7 @@ class Both(Density):
 
     def empty(self, positions: int, device: torch.device | str) -> Moments:
         moments = super().empty(positions, device)
-        moments.mean[positions:] = self.mixture.centroids
+        moments.mean[positions:] = self.mixture.empty(positions, device).mean
         return moments
 
     @torch.no_grad()

@@ -74,14 +74,14 @@ class Mixture(Density):
         self.options = {"components": components, "fit_images": fit_images}
         super().__init__(dim, seed, shrinkage)
         self.register_buffer("centroids", torch.zeros(components, dim))
-        #: W with W Σ Wᵀ = I for the covariance Σ of all good patches.
-        self.register_buffer("white", torch.eye(dim))
+        #: W with W Σ Wᵀ = I for the covariance Σ of all good patches; 0 until it is learnt.
+        self.register_buffer("white", torch.zeros(dim, dim))
 
     def gaussians(self, positions: int) -> int:
         return self.components
 
     def empty(self, positions: int, device: torch.device | str) -> Moments:
-        if not self.centroids.any():
+        if not self.white.any():
             raise InputError(f"density={self.name}: has no centroids; learn them before the fit")
         # A component that never gets a patch lies where its centroid does.
         moments = super().empty(positions, device)
@@ -95,6 +95,8 @@ class Mixture(Density):
         """
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU everywhere
         x = x.flatten(0, 1)
+        if len(x) < 2:
+            raise InputError(f"density={self.name}: one patch is too few to learn from; add images")
         if len(x) > SAMPLE:
             x = x[torch.randperm(len(x), generator=generator)[:SAMPLE].to(x.device)]
         x = x.double()
@@ -112,8 +114,9 @@ class Mixture(Density):
 
     def assign(self, x: Tensor) -> Tensor:
         """The component of each patch (n,D): (n,), the same under any autocast."""
+        centre = self.centroids.median(dim=0).values  # so that no difference of two norms cancels
         with torch.autocast(x.device.type, enabled=False):
-            return _closest(x, self.centroids @ self.white.T, self.white)
+            return _closest(x - centre, (self.centroids - centre) @ self.white.T, self.white)
 
     def update(self, moments: Moments, x: Tensor) -> Moments:
         x = x.flatten(0, 1)
@@ -146,7 +149,7 @@ def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
     >>> found.sort(dim=0).values.flatten().round(decimals=2).tolist()
     [0.05..., 5.05...]
     """
-    centre = x.mean(dim=0)  # so that no difference of two norms cancels
+    centre = x.mean(dim=0)  # as in `assign`
     x = x - centre
     norms = x.square().sum(dim=1)
     far = torch.full_like(norms, math.inf)

@@ -343,3 +343,26 @@ def test_few_patches_make_fewer_components():
     mixture = Mixture(D, components=12)
     mixture.learn(torch.rand(4, 10, D, generator=torch.Generator().manual_seed(0)))
     assert len(mixture.centroids) == 12 and len(mixture.centroids.unique(dim=0)) == 5
+
+
+@pytest.mark.parametrize("kind", [Mixture, Both])
+def test_what_has_learnt_nothing_fits_nothing(kind):
+    with pytest.raises(InputError, match="no centroids; learn them before the fit"):
+        kind(D, components=K).empty(6, "cpu")
+
+
+@pytest.mark.parametrize("kind", [Mixture, Both])
+def test_one_patch_is_too_few_to_learn_from(kind):
+    with pytest.raises(InputError, match="one patch is too few to learn from; add images"):
+        kind(D, components=K).learn(torch.rand(1, 1, D))
+
+
+@pytest.mark.parametrize("mean", [0.0, 1000.0])
+def test_a_mean_far_from_zero_moves_no_patch_to_another_component(mean):
+    x = mean + torch.randn(20, 100, D, generator=torch.Generator().manual_seed(0))
+    mixture = Mixture(D, components=K)
+    mixture.learn(x)
+    x, white, centroids = x.flatten(0, 1), mixture.white.double(), mixture.centroids.double()
+    squares = torch.cdist(x.double() @ white.T, centroids @ white.T).square()
+    found = squares.gather(1, mixture.assign(x)[:, None])[:, 0]
+    torch.testing.assert_close(found, squares.amin(dim=1), rtol=1e-4, atol=0)
