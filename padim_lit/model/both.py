@@ -118,10 +118,6 @@ class Both(Density):
         weight = HEARD * ((APART - spread) / (APART - ALIKE)).clamp(0, 1)
         self.place_weight = weight.to(self.place_weight)
 
-    def update(self, moments: Moments, x: Tensor) -> Moments:
-        parts = self.parts(x.shape[1])
-        return _joined([part.update(moments.at(some), x) for part, some in parts], moments.scatter)
-
     def gather(
         self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
     ) -> tuple[Moments, Tensor]:
@@ -129,8 +125,10 @@ class Both(Density):
             part.gather(moments.at(some), x, shares, counted)
             for part, some in self.parts(x.shape[1])
         ]
-        means = torch.cat([means for _, means in found], dim=1)
-        return _joined([one for one, _ in found], moments.scatter), means
+        parts, means = zip(*found, strict=True)
+        counts, mean = torch.cat([m.counts for m in parts]), torch.cat([m.mean for m in parts])
+        # The scatter holds both parts' already, which changed it in place.
+        return Moments(counts, mean, moments.scatter), torch.cat(means, dim=1)
 
     def combine(self, distances: Sequence[Tensor]) -> Tensor:
         place, kind = distances
@@ -179,9 +177,3 @@ class Both(Density):
         ((_, nearest),), weight = super().terms(x, mean, whitening), float(self.place_weight)
         both = [(1 - weight, nearest), (weight, slice(x.shape[1]))]
         return both if weight else both[:1]
-
-
-def _joined(parts: list[Moments], scatter: Triangle) -> Moments:
-    """Of the parts' Gaussians; `scatter` holds them all already."""
-    counts, mean = (torch.cat([getattr(m, k) for m in parts]) for k in ("counts", "mean"))
-    return Moments(counts, mean, scatter)

@@ -102,10 +102,6 @@ class Density(nn.Module):
         self.load_state_dict(other.state_dict())
         self.fit_images = 0
 
-    @abstractmethod
-    def update(self, moments: Moments, x: Tensor) -> Moments:
-        """The moments with embeddings (B,P,D) too; their scatter is changed in place."""
-
     def shares(self, layers: Sequence[ProjectedLayer], add_up: AddUp) -> Tensor:
         """Each layer's part in the embeddings, (L,B,P,D), or averaged over images (L,1,P,D)."""
         return torch.stack([add_up([layer]) for layer in layers])
@@ -114,11 +110,11 @@ class Density(nn.Module):
     def gather(
         self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
     ) -> tuple[Moments, Tensor]:
-        """As `update`, and each layer's share of the batch's means (L,G,D).
+        """The moments with a batch of images too, and each layer's share of its means (L,G,D).
 
         Args:
             moments: their scatter is changed in place.
-            x: (B,P,D).
+            x: their embeddings (B,P,D).
             shares: see `shares`.
             counted: see `Counted`.
         """
@@ -167,9 +163,6 @@ class PerPosition(Density):
 
     def gaussians(self, positions: int) -> int:
         return positions
-
-    def update(self, moments: Moments, x: Tensor) -> Moments:
-        return update(moments, x)
 
     def shares(self, layers: Sequence[ProjectedLayer], add_up: AddUp) -> Tensor:
         # Averaged on each layer's own grid, which is smaller.

@@ -118,10 +118,6 @@ class Mixture(Density):
         with torch.autocast(x.device.type, enabled=False):
             return _closest(x - centre, (self.centroids - centre) @ self.white.T, self.white)
 
-    def update(self, moments: Moments, x: Tensor) -> Moments:
-        x = x.flatten(0, 1)
-        return Groups(self.assign(x), self.components).update(moments, x)
-
     def gather(
         self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
     ) -> tuple[Moments, Tensor]:

@@ -318,7 +318,8 @@ class OnePass:
         start = clock(train.device)
         state = density.empty(len(out[0]), train.device)
         for x in train.embeddings(projection, whole):
-            state = density.update(state, x[..., rows] * factor)
+            x = x[..., rows] * factor
+            state, _ = density.gather(state, x, x[None], lambda every: every)
         whitening = density.whiten(state, self.ridge)
         times.factor[d] += clock(train.device) - start  # all of it is this d's own
         for i, x in enumerate(self.test.embeddings(projection, whole)):

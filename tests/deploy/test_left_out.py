@@ -281,7 +281,8 @@ def test_of_many_images_only_gaussians_with_patches_of_the_one_are_factored_anew
     ridge = replace(model.ridge, common=pooled(moments))
     found = measure(model, [{"image": images}]).maxima
     for i in range(8):
-        image = density.update(density.empty(model.positions, "cpu"), x[i : i + 1])
+        one, empty = x[i : i + 1], density.empty(model.positions, "cpu")
+        image, _ = density.gather(empty, one, one[None], lambda every: every)
         assert 0 < (image.counts > 0).sum() < 60
         rest = subtract(moments, image)
         eps, prior = density.shrinking(ridge).of(rest)
