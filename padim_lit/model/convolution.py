@@ -73,34 +73,17 @@ class Conv2dSame(Foldable, timm.layers.Conv2dSame):
         return self._conv_forward(x, weight, bias)
 
 
-# A subclass of these may compute something else, so it stays as it is.
-_QUICK: dict[type, type] = {nn.Conv2d: Conv2d, timm.layers.Conv2dSame: Conv2dSame}
-_SLOW = {new: old for old, new in _QUICK.items()}
+#: A subclass of these may compute something else, so it stays as it is.
+QUICK: dict[type, type] = {nn.Conv2d: Conv2d, timm.layers.Conv2dSame: Conv2dSame}
 
 
 def quicken(net: nn.Module) -> None:
-    """Let the convolutions of a network take the quickest way, in place; `slow` takes it back.
+    """Let the convolutions of a network take the quickest way, in place.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 3, 1))
     >>> quicken(net)
     >>> type(net[0]).__module__
     'padim_lit.model.convolution'
     """
-    _change(net, _QUICK)
-
-
-def slow(net: nn.Module) -> None:
-    """Let every convolution of a network run as PyTorch and timm run it.
-
-    >>> net = nn.Sequential(nn.Conv2d(3, 3, 1))
-    >>> quicken(net)
-    >>> slow(net)
-    >>> type(net[0]).__module__
-    'torch.nn.modules.conv'
-    """
-    _change(net, _SLOW)
-
-
-def _change(net: nn.Module, classes: dict[type, type]) -> None:
     for module in net.modules():
-        module.__class__ = classes.get(type(module), type(module))
+        module.__class__ = QUICK.get(type(module), type(module))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
-from padim_lit.model.convolution import Foldable, quicken, slow
+from padim_lit.model.convolution import QUICK, Foldable, quicken
 from padim_lit.model.weights import timm
 
 
@@ -29,7 +29,7 @@ class _NormAct(timm.layers.BatchNormAct2d):
 
 # A subclass of these may compute something else, so it stays as it is.
 _LEFT_OUT: dict[type, type] = {nn.BatchNorm2d: _Norm, timm.layers.BatchNormAct2d: _NormAct}
-_UNFOLDED = {new: old for old, new in _LEFT_OUT.items()}
+_AS_MADE = {new: old for old, new in {**_LEFT_OUT, **QUICK}.items()}
 
 
 def fold(net: nn.Module, shape: tuple[int, int]) -> None:
@@ -83,10 +83,9 @@ def unfold(net: nn.Module) -> None:
     ('BatchNorm2d', False)
     """
     for module in net.modules():
-        module.__class__ = _UNFOLDED.get(type(module), type(module))
         if isinstance(module, Foldable) and module.norm:
             del module.folded_weight, module.folded_bias, module.norm
-    slow(net)
+        module.__class__ = _AS_MADE.get(type(module), type(module))
 
 
 def _compute(net: nn.Module, _: object = None) -> None:

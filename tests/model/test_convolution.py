@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from padim_lit import Backbone
-from padim_lit.model.convolution import Conv2d, Conv2dSame, quicken, slow
+from padim_lit.model.convolution import Conv2d, Conv2dSame, quicken
+from padim_lit.model.folding import unfold
 
 SAME = timm.layers.Conv2dSame
 
@@ -57,7 +58,7 @@ def test_one_by_one(options, size):
         torch.testing.assert_close(quick, plain, rtol=1e-5, atol=1e-6)
 
 
-def test_copies_stay_quick_and_slow_gives_the_old_classes_and_features_to_the_bit():
+def test_copies_stay_quick_and_unfold_gives_the_old_classes_and_features_to_the_bit():
     backbone = Backbone("tf_efficientnet_lite0", weights="random")
     plain = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=[1, 2, 3])
     plain.load_state_dict(backbone.net.state_dict(), strict=False)
@@ -71,7 +72,7 @@ def test_copies_stay_quick_and_slow_gives_the_old_classes_and_features_to_the_bi
         quick = [one.clone() for one in net(images)]
         copied = pickle.loads(pickle.dumps(copy.deepcopy(net)))
         assert all(map(torch.equal, copied(images), quick))
-        slow(net)
+        unfold(net)
         assert all(map(torch.equal, net(images), plain(images)))
     assert [type(one) for one in net.modules()] == [type(one) for one in plain.modules()]
 
