@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from padim_lit.model.onednn import product, product_of_columns
+from padim_lit.model.onednn import product
 from padim_lit.model.pairs import Pairs
 from padim_lit.model.triangular import Triangle, blocks
 
@@ -125,7 +125,7 @@ def _products(y: Tensor, forms: Tensor) -> Tensor:
     for i in range(len(v)):
         start, stop = stop, stop + len(v) - i
         torch.mul(v[i], v[i:], out=products[start:stop])
-    return product_of_columns(forms, products)[:, : len(y)]
+    return product(products.T, forms).T[:, : len(y)]
 
 
 def _leading(matrix: Tensor, rows: int) -> Tensor:

@@ -54,14 +54,3 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
     rows = x[None, :, None].permute(0, 3, 1, 2)  # one image, its pixels are the rows
     return pointwise(rows, weight[:, :, None, None], bias).permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def product_of_columns(weight: Tensor, x: Tensor) -> Tensor:
-    """W x of W (m,D) and x (D,n): (m,n).
-
-    >>> product_of_columns(torch.ones(3, 2), torch.ones(2, 1)).tolist()
-    [[2.0], [2.0], [2.0]]
-    """
-    if x.device.type != "cpu" or not x.numel():
-        return weight @ x
-    return pointwise(x[None, :, :, None], weight[:, :, None, None])[0, :, :, 0]
