@@ -49,9 +49,10 @@ def turned(images: Tensor, rotations: int) -> Iterator[Tensor]:
         angle = 2 * math.pi * part / rotations
         cos, sin, aspect = math.cos(angle), math.sin(angle), height / width
         # In units of half a side, which differ where the image is no square.
-        turn = torch.tensor([[cos, -sin * aspect, 0.0], [sin / aspect, cos, 0.0]]).to(images)
-        # Rounded to bf16, places would be off by almost a pixel.
+        turn = [[cos, -sin * aspect, 0.0], [sin / aspect, cos, 0.0]]
+        theta = torch.tensor(turn, device=images.device).float().expand(len(images), 2, 3)
+        # Rounded to bf16, as images may be, places would be off by almost a pixel.
         with torch.autocast(images.device.type, enabled=False):
-            grid = F.affine_grid(turn.expand(len(images), 2, 3), list(images.shape), False)
-            found = F.grid_sample(images, grid, "bicubic", "reflection", False)
+            grid = F.affine_grid(theta, list(images.shape), False)
+            found = F.grid_sample(images.float(), grid, "bicubic", "reflection", False)
         yield found.clamp(0, 1)

@@ -50,6 +50,13 @@ def test_pixels_stay_between_0_and_1_and_corners_are_the_image_mirrored():
         torch.testing.assert_close(one[..., :4, :4], image[..., :4, :4])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_images_of_few_digits_are_turned_to_the_same_places(dtype):
+    rounded = smooth(64, 96).to(dtype)
+    for found, expected in zip(turned(rounded, 3), turned(rounded.float(), 3), strict=True):
+        assert torch.equal(found.float(), expected)
+
+
 @pytest.mark.parametrize("rotations", [0, -1, 37])
 def test_other_numbers_are_refused(rotations):
     with pytest.raises(InputError, match=r"from 1 .* to 36"):
