@@ -85,7 +85,7 @@ class LowerBounds:
         A factor is triangular, so its first rows see the first dimensions alone: they are F.
         """
         some = slice(min(FINE, whitening.bands[0].shape[1]))
-        basis = torch.zeros(some.stop, whitening.dim, device=mean.device)
+        basis = mean.new_zeros(some.stop, whitening.dim)
         basis[:, some] = white[some, some]
         factor = whitening.bands[0][:, some, some] @ torch.linalg.inv(white[some, some])
         return cls(basis, factor, mean @ basis.T)

@@ -42,7 +42,7 @@ class FitState:
     @classmethod
     def empty(cls, moments: Moments, layers: int) -> "FitState":
         """Of no image; `moments` are those of no patch."""
-        means = torch.zeros(layers, *moments.mean.shape, device=moments.mean.device)
+        means = moments.mean.new_zeros(layers, *moments.mean.shape, dtype=torch.float32)
         return cls(0, moments, means, torch.empty(0, 16, dtype=torch.uint8))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "FitState":

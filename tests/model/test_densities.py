@@ -1,5 +1,7 @@
 """Mixtures, alone and beside a Gaussian a position: a float64 reference; their fit is a sum."""
 
+from functools import partial
+
 import pytest
 import torch
 from _helpers.ranks import all_ranks
@@ -366,3 +368,21 @@ def test_a_mean_far_from_zero_moves_no_patch_to_another_component(mean):
     squares = torch.cdist(x.double() @ white.T, centroids @ white.T).square()
     found = squares.gather(1, mixture.assign(x)[:, None])[:, 0]
     torch.testing.assert_close(found, squares.amin(dim=1), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("kind", DENSITIES.values())
+def test_another_default_precision_changes_no_score(backbone, kind, request):
+    train, test = images(10), images(2, seed=7)
+
+    def scores():
+        detector = Detector(backbone, JL(backbone.embedding_dim, D), (64, 64), kind(D)).eval()
+        if detector.density.fit_images:
+            detector.density.learn(detector.embed(train))
+        detector.set_state(state(detector, train))
+        assert detector.layer_means.dtype == torch.float32
+        return [detector(test)[0] for _ in range(2)]  # prepared for one call, and for more
+
+    expected = scores()
+    request.addfinalizer(partial(torch.set_default_dtype, torch.get_default_dtype()))
+    torch.set_default_dtype(torch.float64)
+    assert all(map(torch.equal, scores(), expected))
