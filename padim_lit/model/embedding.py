@@ -47,9 +47,10 @@ def project(
     for layer in features:
         # Averaging before the projection keeps the product on the smaller grid.
         down = (min(layer.shape[-2], grid[0]), min(layer.shape[-1], grid[1]))
+        layer = layer.float()  # or a mean of bfloat16 numbers would be rounded to one
         if down != tuple(layer.shape[-2:]):
             layer = F.adaptive_avg_pool2d(layer, down)
-        layers.append(ProjectedLayer(*projection.project_layer(layer.float(), start)))
+        layers.append(ProjectedLayer(*projection.project_layer(layer, start)))
         start += layer.shape[1]
     return layers
 

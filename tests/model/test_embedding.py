@@ -73,6 +73,14 @@ class Sizes(TorchDispatchMode):
         return out
 
 
+def test_half_precision_features_are_averaged_in_float32():
+    features = [m.bfloat16() for m in maps((8, 8), (4, 4), (2, 2))]
+    pi = PROJECTIONS["jl"](sum(WIDTHS), 4)
+    assert torch.equal(
+        embed(features, pi, (2, 2)), embed([m.float() for m in features], pi, (2, 2))
+    )
+
+
 def test_the_full_embedding_is_never_built():
     features = maps((8, 8), (4, 4), (2, 2))
     with Sizes() as sizes:
