@@ -1,5 +1,7 @@
 """One run or job from a config: quiet the frameworks, pick the mode, keep a sweep going."""
 
+import hashlib
+import json
 import logging
 import os
 import sys
@@ -83,7 +85,12 @@ def run_job(config: DictConfig, folder: Path) -> None:
         settings = settings_of(config, hydra.overrides.task)
         result = mode_of(settings.mode).result
         with _held(settings, folder, jobs.DONE, jobs.FAILED):
-            job = jobs.describe(as_asked(asdict(settings)), content=content_of(settings))
+            keys, content = asdict(settings), content_of(settings)
+            if (written := as_asked(keys)) != keys:
+                # Its values decide about the result as typed ones do, though none is written.
+                text = json.dumps(jobs.describe(keys))
+                content["environment"] = hashlib.sha256(text.encode()).hexdigest()
+            job = jobs.describe(written, content=content)
             if jobs.is_done(folder, result, job):
                 print(
                     f"Job {folder.name}: done already, skipped; to run it anew delete {folder} or "

@@ -6,6 +6,7 @@ test_fuzz.py), weights files (test_backbone.py) and resamples (test_sweepfolder.
 """
 
 import ast
+import json
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,13 @@ def test_what_comes_from_the_environment_is_used_and_not_written(zygote, tmp_pat
     for name in ("config.yaml", "job.json"):
         text = (tmp_path / "sweep" / "0" / name).read_text()
         assert "s3cret" not in text and "data-${oc.env:TOKEN}" in text
+
+
+def test_another_value_in_the_environment_is_another_job(zygote, tmp_path):
+    build_tree(tmp_path / "data", train=4, test={"good": 2, "crack": 2})
+    words = ["-m", *TINY, "image_score=${oc.env:SCORE}", "hydra.sweep.dir=sweep"]
+    for value, skipped in (("max", False), ("max", True), ("topk", False)):
+        result = zygote.run(words, tmp_path, {"SCORE": value})
+        assert result.code == 0 and ("done already" in result.out) == skipped, result.err
+        metrics = json.loads((tmp_path / "sweep" / "0" / "metrics.json").read_text())
+        assert metrics["image_score"] == value
