@@ -157,6 +157,14 @@ def test_fp16_is_smaller_and_says_by_how_much_it_differs(here, export, format):
     assert 1e-6 < report["score_difference"] <= 2e-2
 
 
+def test_copies_of_one_image_have_no_rank(here, export):
+    for name in "ab":
+        save_image(here / "copies" / f"{name}.png", size=(90, 131), seed=7)
+    report = export("jl", "format=torch", "precision=int8", "images=copies")
+    assert report["agreement_images"] == 2 and "rank_correlation" not in report
+    assert json.loads((here / "out/export.json").read_text()) == report
+
+
 @pytest.mark.slow
 def test_int8_convolutions_have_gaussians_of_their_own(here, export, capsys):
     file = here / "int8.onnx"

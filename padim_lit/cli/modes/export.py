@@ -243,10 +243,9 @@ def _agreement(
         pair = ours(as_given(image, False)), theirs(as_given(image, settings.preprocess))
         scores.append([float(outputs["score"][0]) for outputs in pair])
     before, after = torch.tensor(scores).T
-    found: dict[str, Any] = {
-        "agreement_images": len(scores),
-        "rank_correlation": float(spearmanr(before, after).statistic),
-    }
+    found: dict[str, Any] = {"agreement_images": len(scores)}
+    if len(before.unique()) > 1 and len(after.unique()) > 1:  # copies of one image have no order
+        found["rank_correlation"] = float(spearmanr(before, after).statistic)
     labels = torch.tensor([not is_good(item.path.parent.name) for item in dataset.items])
     for key, values in (("ckpt_image_auroc", before), ("image_auroc", after)):
         metric = ImageMetrics()
@@ -270,12 +269,14 @@ def _require_close(found: dict[str, float], settings: Export) -> None:
 
 
 def _said_of_agreement(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    if "rank_correlation" not in results:
-        return
-    said = f"rank correlation {results['rank_correlation']:.4f}"
+    said = []
+    if "rank_correlation" in results:
+        said.append(f"rank correlation {results['rank_correlation']:.4f}")
     if "other_decisions" in results:
-        said += f", {results['other_decisions']} other decisions"
-    yield "agree", f"{said}, on {results['agreement_images']} images"
+        said.append(f"{results['other_decisions']} other decisions")
+    if not said:
+        return
+    yield "agree", f"{', '.join(said)}, on {results['agreement_images']} images"
     if results["image_auroc"] is not None:
         before, after = results["ckpt_image_auroc"], results["image_auroc"]
         yield (
