@@ -94,9 +94,10 @@ def run_merge(settings: Merge, folder: Path) -> None:
 
 
 def _name(detector: Detector, data: str | None) -> None:
-    names = str(detector.provenance.get("data")).split(" + ")
-    if data not in names:
-        detector.provenance = {**detector.provenance, "data": " + ".join([*names, str(data)])}
+    given = (detector.provenance.get("data"), data)
+    # Each may be of several itself.
+    names = dict.fromkeys(name for one in given for name in str(one).split(" + "))
+    detector.provenance = {**detector.provenance, "data": " + ".join(names)}
 
 
 def run(settings: Update, folder: Path) -> None:
