@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
 
-from padim_lit.cli.folders import is_override
+from padim_lit.cli.folders import CONFIG_PATH, is_override
 from padim_lit.errors import InputError
 
 #: Words that ask for a sweep; table1's YAML sets hydra.mode.
@@ -128,8 +128,8 @@ def from_here(words: Sequence[str]) -> list[str]:
         option, equals, path = word.partition("=")
         if takes_path:
             word = str(Path(word).absolute())
-        elif option == "--config-path" and equals:
+        elif option in CONFIG_PATH and equals:
             word = f"{option}={Path(path).absolute()}"
         found.append(word)
-        takes_path = word in ("--config-path", "-cp")
+        takes_path = word in CONFIG_PATH
     return found

@@ -271,6 +271,8 @@ def test_the_config_of_a_run_runs_again(first, zygote, here, option):
     expected = (here / "first" / "predictions.csv").read_text()
     assert (here / "anew" / "predictions.csv").read_text() == expected
     assert (here / "anew" / "csv").is_dir() and (here / "first" / "csv").stat().st_mtime == before
+    short = zygote.run(["-cp=first", "-cn=config", "--cfg=job"], here)
+    assert short.code == 0, short.err
     here_too = zygote.run([*option, "--config-name", "config", "dim=abc"], here)
     assert here_too.err.splitlines()[-1].startswith("error:") and "dim" in here_too.err
 
