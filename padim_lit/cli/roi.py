@@ -51,7 +51,7 @@ def _polygon(corners: Any, size: tuple[int, int]) -> np.ndarray:
         points = [(float(x), float(y)) for x, y in corners]
     except (TypeError, ValueError):
         points = []
-    if len(points) < 3:
+    if len(points) < 3 or not np.isfinite(points).all():
         raise InputError(
             f"roi={corners}: must be the file of a mask, or three or more corners, as in "
             "[[10,10],[200,10],[100,150]]"

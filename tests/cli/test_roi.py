@@ -84,6 +84,7 @@ def test_a_polygon_is_the_same_and_a_test_takes_the_checkpoints(zygote, here):
         ("roi=empty.png", "nothing of it is seen"),
         ("roi=[[1,2],[3,4]]", "three or more corners"),
         ("roi=[[0,0],[1,0],[1,1]]", "nothing of it is seen"),
+        ("roi=[[0,0],[40,0],[40,nan]]", "three or more corners"),
         ("roi=3", "three or more corners"),
         ("roi=roi.png rotations=4", "give one of the two"),
     ],
