@@ -112,3 +112,13 @@ def test_wrong_keys_are_one_line(zygote, here, wrong, said):
     args = ["mode=serve", "ckpt=run/model.ckpt", "trainer=cpu", "hydra.run.dir=served"]
     result = zygote.run([*args, *wrong], here)
     assert result.code == 1 and said in result.err and len(result.err.strip().splitlines()) == 1
+
+
+def test_a_card_with_the_name_of_a_folder_that_is_no_utf8_is_read(zygote, here):
+    (here / "named").mkdir()
+    (here / "named/model.ckpt").write_bytes((here / "run/model.ckpt").read_bytes())
+    (here / "named/model_card.md").write_bytes(b"Kinds: cr\xe4ck (2)")
+    args = ["mode=serve", "ckpt=named/model.ckpt", "trainer=cpu", "host=256.1.1.1"]
+    result = zygote.run(args, here)  # the address is looked at after the card
+    assert result.code == 1 and "cannot be listened at" in result.err
+    assert len(result.err.strip().splitlines()) == 1

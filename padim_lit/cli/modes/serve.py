@@ -43,7 +43,7 @@ def run(settings: Serve, folder: Path) -> None:
     device = device_of(settings.trainer)
     predictor = make_predictor(settings, device)
     card = typed_path(settings.ckpt).with_name("model_card.md")
-    text = card.read_text("utf-8") if card.is_file() else model_card(predictor.detector)
+    text = card.read_text("utf-8", "replace") if card.is_file() else model_card(predictor.detector)
     app = make_app(predictor, text, int(1e6 * settings.max_mb))
     import uvicorn
 
