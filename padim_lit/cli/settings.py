@@ -86,9 +86,6 @@ class Settings:
         for key, unit in POSITIVE.items():
             if (value := getattr(self, key, None)) is not None and not 0 < value < math.inf:
                 raise InputError(f"{key}={value}: must be above 0 and finite, in {unit}")
-        for dim in getattr(self, "dims", ()):
-            if dim > HIGHEST["dim"]:
-                raise InputError(f"dims: {dim} must be at most {HIGHEST['dim']}")
         for key, check in CHECKS.items():
             if (value := getattr(self, key, None)) is not None:
                 check(value)

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from padim_lit.analysis.bootstrap import PixelHistograms, image_auroc, resample_counts
-from padim_lit.errors import InputError, require_finite
+from padim_lit.errors import InputError, require_choice, require_finite
 from padim_lit.metrics import METRICS, ImageMetrics, PixelMetrics
 from padim_lit.model.anomaly_map import AnomalyMap, image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
 from padim_lit.model.gaussian import scoring_bytes
 from padim_lit.model.grid import resolve_grid
-from padim_lit.model.projection import PROJECTIONS, Projection, require_seed
+from padim_lit.model.projection import MOST_DIM, PROJECTIONS, Projection, require_seed
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import turned
 from padim_lit.sweep.one_pass import CHUNK, FeatureStore, OnePass, Plan, plan
@@ -50,11 +50,10 @@ class Sweep:
                 )
         for seed in self.seeds:
             require_seed(seed)
-        unknown = [name for name in self.projs if name not in PROJECTIONS]
-        if unknown:
-            raise InputError(f"projs: no {unknown[0]!r}; allowed: {', '.join(PROJECTIONS)}")
-        if min(self.dims) < 1:
-            raise InputError(f"dims={list(self.dims)}: each must be at least 1")
+        for name in self.projs:
+            require_choice("projs", name, PROJECTIONS)
+        if not 1 <= min(self.dims) <= max(self.dims) <= MOST_DIM:
+            raise InputError(f"dims={list(self.dims)}: each must be from 1 to {MOST_DIM}")
 
     def runs(self, channels: int, seeded: bool = False) -> list["ProjectionRun"]:
         """One run for each projection and seed; one for all seeds where none changes anything.

@@ -160,7 +160,7 @@ def test_several_datasets_are_one_multirun(here, zygote):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ("projs=[pca]", "projs: no 'pca'; allowed: subset"),
+        ("projs=[pca]", "projs=pca: unknown; allowed: subset"),
         ("dims=[]", "dims=[]: give each value once"),
         ("sigma=-1", "sigma=-1"),
         ("eps=nan", "eps=nan"),
