@@ -140,11 +140,14 @@ def set_threshold(
     if not images:
         return
     count = len(dataset) if isinstance(dataset, Sized) else 0
-    if detector.count != count or count < 3:
+    if detector.count != count:
         log.warning(
-            "no threshold: the fit took %d of %d training images; it needs all, and at least 3",
+            "no threshold: the fit took %d of %d training images, and it needs a fit of all",
             *(detector.count, count),
         )
+        return
+    if count < 3:
+        log.warning("no threshold: it needs at least 3 training images, and there are %d", count)
         return
     found = measure_training(detector, dataset, images, loop)
     detector.calibration = calibrate(found, RATE if rate is None else rate)

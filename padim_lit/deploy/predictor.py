@@ -122,7 +122,8 @@ class Predictor:
             checkpoint, and needed (crop_size may be None) only where it does not hold them.
         device: such as "cuda"; None takes a GPU where there is one.
         batch_size: images scored at once; None is 1 on the CPU and 16 elsewhere.
-        threshold: of the score; None takes the checkpoint's.
+        threshold: of the score; None takes the checkpoint's. That of the maps is moved by the
+            same factor.
         false_alarm_rate: share of good images to call defective, for a threshold from the
             checkpoint's scores of good images; None takes the checkpoint's.
 
@@ -355,9 +356,11 @@ class Predictor:
         if threshold is not None:
             if not math.isfinite(threshold):
                 raise InputError(f"threshold={threshold}: must be a finite score")
-            self.threshold = float(threshold)
             if self.detector.image_score == "max":  # then scores are values of the map
-                self.map_threshold = self.threshold
+                self.map_threshold = float(threshold)
+            elif known is not None:  # both are distances: what is called more shows more
+                self.map_threshold = known["map_threshold"] * threshold / known["threshold"]
+            self.threshold = float(threshold)
             self.threshold_source = f"threshold {threshold:.4g}, given"
 
 

@@ -236,7 +236,8 @@ class Detector(nn.Module):
         self.require_fitted()
         if self.fit_state is None:
             raise InputError(
-                "this is a slim checkpoint (mode=export format=torch): it scores, but holds no "
-                "moments to merge, update or remove from; give the full model.ckpt"
+                "this is a slim checkpoint (mode=export format=torch): it scores, but no longer "
+                "knows its images, so nothing is added, removed or calibrated; give the full "
+                "model.ckpt"
             )
         return self.fit_state

@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,15 @@ def test_decisions_and_p_values_come_from_the_training_images(here, predictor, p
     given = padim_lit.load(here / "run" / "model.ckpt", threshold=found.score, device="cpu")
     assert given(picture).is_anomalous is True
     assert given.threshold_source.endswith("given")
+
+
+def test_a_threshold_that_is_given_moves_the_regions_too(here, predictor, picture):
+    found, load = predictor(picture), partial(padim_lit.load, here / "run/model.ckpt", device="cpu")
+    for factor in (0.01, 0.8, 1.25):
+        given = load(threshold=factor * found.threshold)
+        assert given.map_threshold == pytest.approx(factor * predictor.map_threshold)
+        assert bool(given(picture).regions) == bool((found.map >= given.map_threshold).any())
+    assert load(threshold=0.01 * found.threshold)(picture).regions
 
 
 def test_a_stream_reads_no_further_than_it_must(predictor, picture):
