@@ -2,11 +2,16 @@
 
 import io
 import json
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from _helpers.cli import TINY
+from _helpers.cli import TIMEOUT, TINY
 from _helpers.fits import fitted_detector
 from _helpers.trees import build_tree
 from PIL import Image
@@ -122,3 +127,32 @@ def test_a_card_with_the_name_of_a_folder_that_is_no_utf8_is_read(zygote, here):
     result = zygote.run(args, here)  # the address is looked at after the card
     assert result.code == 1 and "cannot be listened at" in result.err
     assert len(result.err.strip().splitlines()) == 1
+
+
+@contextmanager
+def serving(zygote, here, ckpt: str = "run/model.ckpt") -> Iterator[int]:
+    """The port at which mode=serve listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    args = ["mode=serve", f"ckpt={ckpt}", "trainer=cpu", f"port={port}", "hydra.run.dir=served"]
+    with zygote.start(args, here) as process:
+        end = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), TIMEOUT).close()
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None, process.wait()
+                assert time.monotonic() < end
+                time.sleep(0.02)
+        yield port
+
+
+def test_a_card_is_that_of_its_model_alone(zygote, here):
+    card = (here / "run/model_card.md").read_text()
+    (here / "run/other.ckpt").write_bytes((here / "run/model.ckpt").read_bytes())
+    for name, own in (("model", True), ("other", False)):
+        with serving(zygote, here, f"run/{name}.ckpt") as port:
+            answer = urllib.request.urlopen(f"http://127.0.0.1:{port}/card", timeout=TIMEOUT)
+            text = answer.read().decode()
+        assert (text == card) == own and text.startswith("# padim_lit model")

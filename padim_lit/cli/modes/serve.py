@@ -42,8 +42,13 @@ def run(settings: Serve, folder: Path) -> None:
     """
     device = device_of(settings.trainer)
     predictor = make_predictor(settings, device)
-    card = typed_path(settings.ckpt).with_name("model_card.md")
-    text = card.read_text("utf-8", "replace") if card.is_file() else model_card(predictor.detector)
+    ckpt = typed_path(settings.ckpt)
+    card = ckpt.with_name("model_card.md")
+    # A run's card is about the model.ckpt beside it, not about others that came there later.
+    if ckpt.name == "model.ckpt" and card.is_file():
+        text = card.read_text("utf-8", "replace")
+    else:
+        text = model_card(predictor.detector)
     app = make_app(predictor, text, int(1e6 * settings.max_mb))
     import uvicorn
 
