@@ -46,7 +46,7 @@ def read_image(path: Path) -> Image.Image:
     return _use(path, lambda image: _eight_bit(_upright(image), path))
 
 
-def read_bytes(content: bytes, name: str = "the request's body") -> Image.Image:
+def read_bytes(content: bytes | bytearray, name: str = "the request's body") -> Image.Image:
     """A file's content as `read_image` gives it from a path; raises as that does."""
     return _decoded(io.BytesIO(content), name, lambda image: _eight_bit(_upright(image), name))
 

@@ -3,6 +3,7 @@
 What comes in is the image alone, in the body: no name, and no path that anything here would open.
 """
 
+import asyncio
 import threading
 from typing import Any
 
@@ -11,6 +12,11 @@ from padim_lit.deploy.predictor import Predictor
 from padim_lit.errors import InputError, refusing
 from padim_lit.version import __version__
 
+#: Images received, waiting or scored at once, which bounds the memory that they take: more are told
+#: to come later. Below the 40 threads that there are, so that /health and /card find one.
+AT_ONCE = 32
+#: In which a body must have come, so that who sends none does not keep others out for good.
+BODY_SECONDS = 60.0
 #: What a body may be, for clients that ask.
 _BODY = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 
@@ -21,7 +27,8 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     ``POST /predict`` takes the bytes of a PNG, JPEG, TIFF or BMP and gives score, p_value, decision
     ("anomalous", "good" or ""), threshold, width, height and regions, see
     `padim_lit.deploy.regions.Region`; 413 for a larger body, 422 for one that is no such image,
-    with the reason as "detail". ``GET /health`` and ``GET /card``, the model card in Markdown.
+    with the reason as "detail"; 503 beyond AT_ONCE requests, and 408 for a body that has not come
+    in BODY_SECONDS. ``GET /health`` and ``GET /card``, the model card in Markdown.
 
     Args:
         predictor: scores one image after the other, however many are sent at once.
@@ -37,15 +44,16 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     """
     what = "mode=serve needs FastAPI, which is not installed"
     with refusing(what, "run `pip install 'padim_lit[serve]'`", ImportError):
+        from anyio import fail_after
         from fastapi import FastAPI, HTTPException, Request
         from fastapi.concurrency import run_in_threadpool
         from fastapi.responses import PlainTextResponse
 
     # Its pages on the interface would load scripts from elsewhere.
     app = FastAPI(title="padim_lit", version=__version__, docs_url=None, redoc_url=None)
-    one = threading.Lock()
+    one, room = threading.Lock(), asyncio.Semaphore(AT_ONCE)
 
-    def score(content: bytes) -> dict[str, Any]:
+    def score(content: bytearray) -> dict[str, Any]:
         with one:
             return predictor(read_bytes(content)).numbers()
 
@@ -59,14 +67,26 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
 
     @app.post("/predict", openapi_extra={"requestBody": _BODY})
     async def predict(request: Request) -> dict[str, Any]:
+        if room.locked():
+            said = f"{AT_ONCE} images are in work already; send this one again later"
+            raise HTTPException(503, said, {"Retry-After": "1"})
+        async with room:
+            try:
+                with fail_after(BODY_SECONDS):
+                    content = await receive(request)
+                return await run_in_threadpool(score, content)
+            except TimeoutError:
+                said = f"the image has not come within {BODY_SECONDS:g} s; send it again"
+                raise HTTPException(408, said) from None
+            except InputError as error:
+                raise HTTPException(422, str(error)) from None
+
+    async def receive(request: Request) -> bytearray:
         content = bytearray()
         async for part in request.stream():
             content += part
             if len(content) > max_bytes:
                 raise HTTPException(413, f"the image is larger than {max_bytes} bytes")
-        try:
-            return await run_in_threadpool(score, bytes(content))
-        except InputError as error:
-            raise HTTPException(422, str(error)) from None
+        return content
 
     return app

@@ -1,13 +1,14 @@
 """A model over HTTP: the predictor's numbers, limits, reasons in a line, no path from outside."""
 
+import asyncio
+import http.client
 import io
 import json
 import socket
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from _helpers.trees import build_tree
 from PIL import Image
 
 from padim_lit import Predictor
-from padim_lit.deploy.server import make_app
+from padim_lit.deploy import server
+from padim_lit.deploy.server import AT_ONCE, make_app
 
 testclient = pytest.importorskip("fastapi.testclient")
 LIMIT = 100_000
@@ -148,11 +150,75 @@ def serving(zygote, here, ckpt: str = "run/model.ckpt") -> Iterator[int]:
         yield port
 
 
+def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple:
+    """Status, headers and content of the answer over a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    connection.request(method, path, body)
+    answer = connection.getresponse()
+    found = answer.status, answer.headers, answer.read()
+    connection.close()
+    return found
+
+
 def test_a_card_is_that_of_its_model_alone(zygote, here):
     card = (here / "run/model_card.md").read_text()
     (here / "run/other.ckpt").write_bytes((here / "run/model.ckpt").read_bytes())
     for name, own in (("model", True), ("other", False)):
         with serving(zygote, here, f"run/{name}.ckpt") as port:
-            answer = urllib.request.urlopen(f"http://127.0.0.1:{port}/card", timeout=TIMEOUT)
-            text = answer.read().decode()
+            text = ask(port, "GET", "/card")[2].decode()
         assert (text == card) == own and text.startswith("# padim_lit model")
+
+
+def test_requests_are_counted_and_connections_are_not(zygote, here):
+    def post(content: bytes) -> tuple:
+        return ask(port, "POST", "/predict", content)
+
+    with serving(zygote, here) as port, ExitStack() as stack, ThreadPoolExecutor(AT_ONCE) as pool:
+        for _ in range(2 * AT_ONCE):  # that say nothing
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), TIMEOUT))
+        assert ask(port, "GET", "/health")[0] == 200
+        answers = list(pool.map(post, [picture()] * AT_ONCE))
+        assert {status for status, *_ in answers} == {200}
+        with ExitStack() as slow:
+            for _ in range(AT_ONCE):  # whose images are on their way
+                one = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+                slow.enter_context(one).sendall(
+                    b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\nB"
+                )
+            wait_until(lambda: post(b"no image")[0] == 503)
+            status, headers, content = post(picture())
+            assert status == 503 and headers["Retry-After"] == "1"
+            assert f"{AT_ONCE} images are in work" in json.loads(content)["detail"]
+            assert ask(port, "GET", "/health")[0] == ask(port, "GET", "/card")[0] == 200
+        wait_until(lambda: post(picture())[0] == 200)  # they hung up
+
+
+def test_a_body_that_does_not_come_makes_room(predictor, monkeypatch):
+    monkeypatch.setattr(server, "BODY_SECONDS", 0.05)
+    sent = []
+
+    async def silence():
+        await asyncio.sleep(TIMEOUT)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/predict",
+        "headers": [],
+        "query_string": b"",
+    }
+    app = make_app(predictor, "", LIMIT)
+    for _ in range(AT_ONCE + 1):
+        asyncio.run(app(scope, silence, send))
+    assert {m["status"] for m in sent if "status" in m} == {408}
+    assert "0.05 s" in json.loads(sent[-1]["body"])["detail"]
+
+
+def wait_until(true) -> None:
+    end = time.monotonic() + TIMEOUT
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)

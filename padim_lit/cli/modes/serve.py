@@ -14,9 +14,6 @@ from padim_lit.system.console import print_facts
 from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import made_with
 
-#: Requests at once; more are told to come later (503).
-AT_ONCE = 32
-
 
 @dataclass
 class Serve(Deciding):
@@ -64,5 +61,5 @@ def run(settings: Serve, folder: Path) -> None:
         ("decides", f"by {predictor.threshold_source}"),
     )
     with listener:
-        config = uvicorn.Config(app, log_level="warning", limit_concurrency=AT_ONCE)
-        uvicorn.Server(config).run(sockets=[listener])
+        # Without its limit_concurrency, which counts idle connections: the app counts requests.
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
