@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from padim_lit.errors import InputError, refusing
 
@@ -193,13 +193,20 @@ def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
 def _decoded(file: IO[bytes], path: Path | str, use: Callable[[Image.Image], T]) -> T:
     # An open file, not its name: by name Pillow (13.0) maps uncompressed TIFFs into memory with the
     # sides swapped where the orientation tag turns them, which scrambles the pixels.
-    with _reading(path), Image.open(file, formats=_FORMATS) as image:
+    with _reading(path), _opened(file) as image:
         if image.width * image.height > MOST_PIXELS:
             raise InputError(
                 f"image {path} has {image.width}×{image.height} pixels; allowed are "
                 f"{MOST_PIXELS // 10**6} million; make it smaller, or cut it"
             )
         return use(image)
+
+
+def _opened(file: IO[bytes]) -> Image.Image:
+    try:
+        return Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError:  # whose text names the open file as Python's object
+        raise UnidentifiedImageError("its content is none of them") from None
 
 
 def _integers(image: Image.Image, path: Path | str) -> np.ndarray:

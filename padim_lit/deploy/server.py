@@ -19,6 +19,7 @@ AT_ONCE = 32
 BODY_SECONDS = 60.0
 #: What a body may be, for clients that ask.
 _BODY = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
+_SEND = "send the image's bytes, as curl --data-binary does"
 
 
 def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
@@ -67,6 +68,8 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
 
     @app.post("/predict", openapi_extra={"requestBody": _BODY})
     async def predict(request: Request) -> dict[str, Any]:
+        if request.headers.get("content-type", "").lower().startswith("multipart/"):
+            raise HTTPException(422, f"the request's body is a form, as of curl -F; {_SEND}")
         if room.locked():
             said = f"{AT_ONCE} images are in work already; send this one again later"
             raise HTTPException(503, said, {"Retry-After": "1"})
@@ -74,6 +77,8 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
             try:
                 with fail_after(BODY_SECONDS):
                     content = await receive(request)
+                if not content:
+                    raise InputError(f"the request's body is empty; {_SEND}")
                 return await run_in_threadpool(score, content)
             except TimeoutError:
                 said = f"the image has not come within {BODY_SECONDS:g} s; send it again"

@@ -193,6 +193,7 @@ def test_broken_file_is_one_line_that_names_it(tmp_path, name, read):
     with pytest.raises(InputError) as error:
         read(tmp_path / name)
     assert_one_line(error, tmp_path / name)
+    assert "<_io" not in str(error.value)
 
 
 def test_listing_ignores_hidden_and_other_files_and_the_case_of_extensions(tmp_path):

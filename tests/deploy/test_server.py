@@ -69,12 +69,17 @@ def test_what_is_no_image_is_one_line(client):
     gif = io.BytesIO()
     Image.new("L", (8, 8)).save(gif, "GIF")
     for content, said in (
-        (b"", "cannot read"), (b"/etc/passwd", "cannot read"), (whole[:500], "cannot read"),
-        (gif.getvalue(), "cannot read"), (bomb.getvalue()[:LIMIT], "900000000 pixels"),
+        (b"", "body is empty; send the image's bytes, as curl --data-binary does"),
+        (b"/etc/passwd", "PNG, JPEG, TIFF or BMP (its content is none of them)"),
+        (whole[:500], "cannot read"), (gif.getvalue(), "cannot read"),
+        (bomb.getvalue()[:LIMIT], "900000000 pixels"),
     ):  # fmt: skip
         answer = client.post("/predict", content=content)
         assert answer.status_code == 422, content[:20]
         assert said in answer.json()["detail"] and "\n" not in answer.json()["detail"]
+        assert "<" not in answer.json()["detail"]  # a Python object
+    form = client.post("/predict", files={"file": whole})
+    assert form.status_code == 422 and "curl --data-binary" in form.json()["detail"]
 
 
 def test_a_larger_body_is_refused_before_its_end(client):
