@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 
@@ -194,6 +195,15 @@ def test_broken_file_is_one_line_that_names_it(tmp_path, name, read):
         read(tmp_path / name)
     assert_one_line(error, tmp_path / name)
     assert "<_io" not in str(error.value)
+
+
+def test_what_is_there_and_no_plain_file_is_called_that(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    for name, said in (("pipe", "no plain file"), ("folder", "no plain file"), ("gone", "no such")):
+        with pytest.raises(InputError) as error:
+            read_image(tmp_path / f"{name}.png")
+        assert_one_line(error, tmp_path / name, said)
 
 
 def test_listing_ignores_hidden_and_other_files_and_the_case_of_extensions(tmp_path):
