@@ -11,7 +11,7 @@ from padim_lit.errors import InputError
 
 
 class Watcher:
-    """Finds files that are new and have not changed for a while.
+    """Finds files that are new, or written over, and have not changed for a while.
 
     Args:
         folder: with all below it, as `find_images` lists it; images of formats that are not read

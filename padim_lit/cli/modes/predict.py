@@ -60,7 +60,7 @@ class Predict(Deciding):
         maps: true: each image's raw map, a 32-bit TIFF of its own size; NaN: not seen
         coco: true: all regions in one COCO JSON
         explain: true: which layers and positions make each score
-        watch: true: images is a folder; score what is put there, each file once, until Ctrl-C
+        watch: true: images is a folder; score what comes, and again what changes, until Ctrl-C
         watch_settle: seconds that a file must not have changed
         watch_idle: seconds without a new image after which to stop; null: never
     """
@@ -260,7 +260,9 @@ class _Work:
     def write(self, what: str, version: Version, content: bytes) -> dict[str, str]:
         """Write one of an image's files; its key and name in the image's line."""
         folder, suffix = FILES[what]
-        name = f"{folder}/{_stem(version.path)}{suffix}"
+        # Watching, each version of a file keeps its own; otherwise names are the same in each run.
+        which = version if self.settings.watch else version.path
+        name = f"{folder}/{_stem(version.path, which)}{suffix}"
         write_bytes(self.folder / name, content)
         return {what: name}
 
@@ -279,10 +281,10 @@ def _version(path: str | Path) -> Version:
         return Version(str(path), 0, 0)
 
 
-def _stem(path: str) -> str:
-    # The digest tells files of one name in different folders apart.
+def _stem(path: str, which: Version | str) -> str:
+    # The digest tells files of one name in different folders apart, and what came by one path.
     stem = re.sub(r"[^\w.-]+", "-", PurePath(path).stem)[:60]
-    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+    digest = hashlib.sha256(str(which).encode("utf-8", "surrogateescape")).hexdigest()[:10]
     return f"{stem}-{digest}"
 
 

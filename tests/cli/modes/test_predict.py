@@ -320,6 +320,20 @@ def test_kill_and_ctrl_c_lose_nothing_and_score_nothing_twice(zygote, here):
     assert len(lines(here / "line")) == 42
 
 
+def test_a_file_written_over_is_another_image_with_files_of_its_own(zygote, here):
+    args = ["images=camera", "watch=true", "watch_settle=0.1", "watch_idle=0.3", "overlays=all"]
+    folder, pictures = here / "over", []
+    for n in range(2):  # the second goes on where the first ended
+        save_image(here / "camera" / "latest.png", seed=n, size=(60, 80 + n))
+        assert predict(zygote, here, "over", *args, "masks=true").code == 0
+        pictures.append((folder / lines(folder)[0]["picture"]).read_bytes())
+    first, second = lines(folder)
+    assert first["path"] == second["path"] and pictures[0] == pictures[1]
+    for key in ("picture", "viewer", "mask"):
+        assert first[key] != second[key] and (folder / second[key]).exists()
+    assert [row["picture"] for row in rows(folder)] == [first["picture"], second["picture"]]
+
+
 # --- The parts -------------------------------------------------------------------------------
 
 
