@@ -49,6 +49,7 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
         from fastapi import FastAPI, HTTPException, Request
         from fastapi.concurrency import run_in_threadpool
         from fastapi.responses import PlainTextResponse
+        from starlette.requests import ClientDisconnect
 
     # Its pages on the interface would load scripts from elsewhere.
     app = FastAPI(title="padim_lit", version=__version__, docs_url=None, redoc_url=None)
@@ -83,6 +84,8 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
             except TimeoutError:
                 said = f"the image has not come within {BODY_SECONDS:g} s; send it again"
                 raise HTTPException(408, said) from None
+            except ClientDisconnect:  # would be a traceback; nobody reads the answer
+                raise HTTPException(400, "the image has not come whole") from None
             except InputError as error:
                 raise HTTPException(422, str(error)) from None
 

@@ -4,6 +4,8 @@ import asyncio
 import http.client
 import io
 import json
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -153,6 +155,8 @@ def serving(zygote, here, ckpt: str = "run/model.ckpt") -> Iterator[int]:
                 assert time.monotonic() < end
                 time.sleep(0.02)
         yield port
+        os.killpg(process.pid, signal.SIGINT)
+        assert "Traceback" not in process.wait().err
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple:
