@@ -15,7 +15,7 @@ from padim_lit.system.command_line import Parser, run
 
 TIMEOUT = 15.0  # seconds
 NAME = "padim_lit: projections"
-INSTALL = "run `pip install 'padim_lit[wandb]'`"
+INSTALL = "run `pip install wandb wandb-workspaces`"
 #: Keys of metrics.json that mode=fit logs, and their names on axes.
 IMAGE, PIXEL = ("test/image_auroc", "image AUROC"), ("test/pixel_auroc", "pixel AUROC")
 DIM, STATE = ("dim", "dimensions D"), ("state_bytes", "state, bytes")

@@ -45,7 +45,7 @@ def wandb_logger(
         # wandb reports its use to its server when the process ends, even in offline mode.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     what = "logger=wandb needs the package wandb, which is not installed"
-    with refusing(what, "run `pip install 'padim_lit[wandb]'` or choose logger=csv", ImportError):
+    with refusing(what, "run `pip install wandb` or choose logger=csv", ImportError):
         import wandb
     if wandb.run is not None:
         # Lightning would silently write into the open run.
@@ -95,7 +95,7 @@ def mlflow_logger(
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         uri = (Path(save_dir) / "mlflow").absolute().as_uri()
     what = "logger=mlflow needs the package mlflow-skinny or mlflow, which is not installed"
-    with refusing(what, "run `pip install 'padim_lit[mlflow]'` or choose logger=csv", ImportError):
+    with refusing(what, "run `pip install mlflow-skinny` or choose logger=csv", ImportError):
         return MLFlowLogger(experiment_name, run_name, uri)
 
 

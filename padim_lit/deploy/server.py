@@ -44,7 +44,7 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     ['/card', '/health', '/predict']
     """
     what = "mode=serve needs FastAPI, which is not installed"
-    with refusing(what, "run `pip install 'padim_lit[serve]'`", ImportError):
+    with refusing(what, "run `pip install fastapi uvicorn`", ImportError):
         from anyio import fail_after
         from fastapi import FastAPI, HTTPException, Request
         from fastapi.concurrency import run_in_threadpool

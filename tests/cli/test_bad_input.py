@@ -268,7 +268,7 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
         ("mode=predict ckpt=a images=b batch_size=-1", ("batch_size=-1", "at least 1")),
         (f"mode=predict ckpt=a images=b batch_size={2**63}", (f"batch_size={2**63}", "at most")),
         ("mode=calibrate ckpt=a images=b num_workers=1025", ("num_workers=1025", "at most 1024")),
-        (f"experiment=ablation data=folder data.root=b dims=[{2**31}]", ("at most 65536",)),
+        (f"experiment=ablation data=folder data.root=b dims=[{2**31}]", ("from 1 to 65536",)),
         (f"mode=fit data.root=b data=folder dim={10**30}", (f"dim={10**30}", "at most")),
         ("mode=calibrate ckpt=a images=b num_workers=-1", ("num_workers=-1", "at least 0")),
         ("mode=update ckpt=a data=folder data.root=b seed=-1", ("seed=-1",)),

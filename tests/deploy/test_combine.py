@@ -61,9 +61,9 @@ def test_merge_equals_one_fit_on_all(here, zygote):
     )
     assert json.loads((here / "merged/merge.json").read_text())["images"] == [5, 7]
     args = ["mode=merge", "ckpts=[a_run/model.ckpt,merged/model.ckpt]", "repeats=count"]
-    result = zygote.run([*args, "hydra.run.dir=twice"], here)
+    result = zygote.run([*args, "hydra.run.dir=named_once"], here)
     assert result.code == 0, result.err
-    assert load(here, "twice").provenance["data"] == "folder/a + folder/b"
+    assert load(here, "named_once").provenance["data"] == "folder/a + folder/b"
 
 
 @pytest.mark.parametrize("source", ["data=folder data.root=b", "images=b/train"])
