@@ -25,7 +25,7 @@ from padim_lit.cli.config import settings_of
 from padim_lit.cli.environment import as_asked
 from padim_lit.cli.folders import folder_name
 from padim_lit.cli.messages import one_line
-from padim_lit.cli.modes import MODES, mode_of
+from padim_lit.cli.modes import MODES, Mode, mode_of
 from padim_lit.cli.overrides import read_overrides
 from padim_lit.cli.settings import Settings
 from padim_lit.errors import InputError
@@ -66,7 +66,7 @@ def main(config: DictConfig) -> None:
         warnings.filterwarnings("ignore", message)
     if hydra.mode != RunMode.MULTIRUN:
         settings = settings_of(config, hydra.overrides.task)
-        with _held(settings, folder):
+        with _held(settings, folder), _telling(mode_of(settings.mode), folder):
             _run(settings, folder)
         return
     launchers.allow_loaders()
@@ -143,6 +143,26 @@ def _held(settings: Settings, folder: Path, *more: str) -> Iterator[None]:
                 )
     with run_folder(folder, [mode.result, *names, *more]):
         yield
+
+
+@contextmanager
+def _telling(mode: Mode, folder: Path) -> Iterator[None]:
+    """One line after Ctrl-C, on what is there by then; none where the result is."""
+
+    def written() -> set[tuple[str, Path, int]]:
+        names = [name for name in (mode.result, *mode.names) if (folder / name).exists()]
+        found = [(name, p) for name in names for p in (folder / name, *folder.glob(f"{name}/**/*"))]
+        return {(name, path, path.stat().st_mtime_ns) for name, path in found if path.is_file()}
+
+    before = written()
+    try:
+        yield
+    except KeyboardInterrupt:
+        new = sorted({name for name, *_ in written() - before})
+        if mode.result not in new and os.environ.get("LOCAL_RANK", "0") == "0":
+            kept = f"kept in {folder}: {', '.join(new)}" if new else "nothing of this run is kept"
+            print(f"interrupted; {kept}", file=sys.stderr)
+        raise
 
 
 class SweepReport(HydraCallback):

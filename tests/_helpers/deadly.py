@@ -13,5 +13,6 @@ class DeadlyFolder(Folder):
         if (Path(self.root) / "deadly").exists():
             os.kill(os.getpid(), signal.SIGKILL)
         if (Path(self.root) / "endless").exists():
+            (Path(self.root) / "waiting").touch()
             time.sleep(100)
         return super().read()

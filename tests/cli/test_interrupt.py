@@ -1,0 +1,64 @@
+"""Ctrl-C: status 130 and at most one line, whenever it comes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from _helpers.cli import ROOT, TINY
+
+from padim_lit.cli.experiment import _telling
+from padim_lit.cli.modes import MODES
+
+# As run.py does, with Ctrl-C where torch would be imported.
+STARTING = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+runpy.run_path("run.py", run_name="__main__")
+"""
+
+
+def test_while_the_program_starts_it_is_quiet():
+    words = [sys.executable, "-c", STARTING]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+def test_a_single_run_says_that_nothing_is_kept(zygote, tmp_path):
+    (tmp_path / "data" / "train" / "good").mkdir(parents=True)
+    (tmp_path / "data" / "endless").touch()
+    deadly = ["own=[_helpers]", "data._target_=_helpers.deadly.DeadlyFolder"]
+    with zygote.start([*TINY, *deadly], tmp_path, {"PYTHONPATH": str(ROOT / "tests")}) as process:
+        end = time.monotonic() + 60
+        while not (tmp_path / "data" / "waiting").exists():
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        code, _, err, _ = process.wait(30)
+    assert (code, err) == (130, "interrupted; nothing of this run is kept\n")
+
+
+@pytest.mark.parametrize(
+    ("mode", "files", "said"),
+    [
+        ("fit", ["model.ckpt"], "interrupted; kept in {}: model.ckpt\n"),
+        ("ablation", ["runs/0/jl.npz"], "interrupted; kept in {}: runs\n"),
+        ("fit", ["model.ckpt", "metrics.json"], ""),
+    ],
+)
+def test_it_names_what_the_run_wrote(capsys, tmp_path: Path, mode, files, said):
+    (tmp_path / "predictions.csv").touch()  # an earlier run's
+    with pytest.raises(KeyboardInterrupt), _telling(MODES[mode], tmp_path):
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).touch()
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == said.format(tmp_path)
