@@ -114,7 +114,8 @@ def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") 
     for key in given:
         there, here = saved.get(key), given[key]
         if isinstance(here, dict) and isinstance(there, dict):
-            found.append(differences(there, here, f"{prefix}{key}."))
+            typed = key.removesuffix("_options")  # the group whose keys they are
+            found.append(differences(there, here, f"{prefix}{typed}."))
         elif there != here:
             found.append(f"{prefix}{key} is {there} there and {here} here")
     return ", ".join(f for f in found if f)

@@ -103,7 +103,7 @@ def test_a_checkpoint_of_it_is_tested_again(here, zygote):
     ours, theirs = (json.loads((here / f / "metrics.json").read_text()) for f in ("again", "run"))
     assert ours["test/image_auroc"] == theirs["test/image_auroc"]
     other = [*TINY, *BOTH, "density.components=7", "ckpt=run/model.ckpt", "hydra.run.dir=no"]
-    assert "components is 6 there and 7 here" in run(zygote, here, *other, code=1).err
+    assert "density.components is 6 there and 7 here" in run(zygote, here, *other, code=1).err
 
 
 @pytest.mark.parametrize(
