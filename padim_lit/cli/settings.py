@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 from padim_lit.cli.schema import default_of
 from padim_lit.data.datamodule import AnomalyData
-from padim_lit.deploy.calibration import require_rate
+from padim_lit.deploy.calibration import require_one_of, require_rate
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import require_image_score
 from padim_lit.model.detector import Detector
@@ -125,6 +125,7 @@ class Deciding(OnDevice):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("ckpt", "model.ckpt of an earlier run")
+        require_one_of(self.threshold, self.false_alarm_rate)
 
 
 @dataclass

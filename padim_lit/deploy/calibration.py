@@ -37,6 +37,18 @@ def require_rate(rate: float) -> None:
         raise InputError(f"false_alarm_rate={rate}: must be between 0 and 1, as in 0.01")
 
 
+def require_one_of(threshold: float | None, rate: float | None) -> None:
+    """Raise InputError where both say what is called defective.
+
+    >>> require_one_of(threshold=20.0, rate=None)
+    """
+    if threshold is not None and rate is not None:
+        raise InputError(
+            f"threshold={threshold:g} and false_alarm_rate={rate:g} both say which scores are "
+            "called defective; give one of them"
+        )
+
+
 @dataclass(frozen=True)
 class Threshold:
     """Scores from `threshold` on are called defective; None where none could be chosen, and `why`.

@@ -19,7 +19,7 @@ from padim_lit.checkpoint.format import naming
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.data.images import as_rgb, from_array, read_image
 from padim_lit.data.transform import ResizeCrop, Size
-from padim_lit.deploy.calibration import describe, p_value, recalibrate
+from padim_lit.deploy.calibration import describe, p_value, recalibrate, require_one_of
 from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.deploy.regions import Region, View, find
 from padim_lit.errors import InputError, refusing
@@ -125,7 +125,7 @@ class Predictor:
         threshold: of the score; None takes the checkpoint's. That of the maps is moved by the
             same factor.
         false_alarm_rate: share of good images to call defective, for a threshold from the
-            checkpoint's scores of good images; None takes the checkpoint's.
+            checkpoint's scores of good images; None takes the checkpoint's. One of the two.
 
     Attributes:
         threshold, map_threshold: of scores, and of the maps' regions; None where unknown.
@@ -339,6 +339,7 @@ class Predictor:
 
     def _set_threshold(self, threshold: float | None, rate: float | None) -> None:
         known = self.detector.calibration
+        require_one_of(threshold, rate)
         if known is None and rate is not None:
             raise InputError(
                 f"false_alarm_rate={rate}: the checkpoint holds no scores of good images; give it "
