@@ -96,11 +96,14 @@ class PaDiM(LightningModule):
         ranks = self.trainer.num_devices if self.device.type == "cpu" else 1
         need, have = ranks * self.detector.fit_bytes, available_bytes(self.device)
         if have is not None and need > have:
-            height, width = self.detector.map_grid
+            dim, (h, w) = self.detector.projection.dim, self.detector.map_grid
+            what, less = f"on a {h}×{w} grid", f"grid={max(h, w) // 2} for a quarter"
+            mixed = self.detector.density.options.get("components", 0)
+            if 2 * mixed > self.detector.gaussians:
+                what, less = f"with density.components={mixed}", "fewer of these"
             raise InputError(
-                f"dim={self.detector.projection.dim} on a {height}×{width} grid needs "
-                f"{readable(need)} for moments and factors, {readable(have)} are free on "
-                f"{self.device}; use a smaller dim, or grid={max(height, width) // 2} for a quarter"
+                f"dim={dim} {what} needs {readable(need)} for moments and factors, "
+                f"{readable(have)} are free on {self.device}; use a smaller dim, or {less}"
             )
 
     @torch.no_grad()

@@ -280,6 +280,9 @@ def test_a_state_that_does_not_fit_is_refused_before_the_first_image(tmp_path, m
     monkeypatch.setattr("padim_lit.padim.available_bytes", lambda _: 2**20)
     with pytest.raises(InputError, match=r"dim=400 on a 16×16 grid needs .* 1.0 MiB are free"):
         trainer(tmp_path).fit(make(dim=400), batches(4))
+    model = make(density=padim_lit.Mixture(dim=10, components=10**5))
+    with pytest.raises(InputError, match=r"dim=10 with density.components=100000 needs .* fewer"):
+        trainer(tmp_path).fit(model, batches(4))
 
 
 def test_the_docs_library_example_runs(zygote, tmp_path):
