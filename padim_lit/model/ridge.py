@@ -12,6 +12,8 @@ from padim_lit.model.triangular import Triangle, blocks
 
 #: Units of ε, see `Ridge`.
 EPS_UNITS = ("feature", "variance")
+#: Far more than features vary, and far less than what overflows in float32.
+MOST_EPS = 1e9
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,14 @@ class Ridge:
     """How covariances are kept away from singular ones.
 
     Attributes:
-        eps: ε ≥ 0, added to every diagonal (eq. 4).
+        eps: 0 ≤ ε ≤ 10⁹, added to every diagonal (eq. 4).
         unit: of ε: "feature", squared feature units as in PaDiM, or "variance": times the mean
             variance within a Gaussian, so that it means the same for every backbone.
         shrinkage: ν ≥ 0 patches that the `pooled` covariance weighs in each Gaussian's own.
         common: `pooled` of all Gaussians, for moments that hold some of them; None: of the moments.
 
     Raises:
-        InputError: negative or infinite, or another unit.
+        InputError: out of range, or another unit.
 
     >>> from padim_lit.model.moments import init, update
     >>> moments = update(init(4, 2), torch.rand(9, 4, 2))
@@ -41,9 +43,10 @@ class Ridge:
     common: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eps < math.inf:
+        if not 0 <= self.eps <= MOST_EPS:
             raise InputError(
-                f"eps={self.eps}: must be finite, 0 or more; set eps > 0 (PaDiM uses 0.01)"
+                f"eps={self.eps}: must be 0 or more and at most {MOST_EPS:g}; set eps > 0 (PaDiM "
+                "uses 0.01)"
             )
         require_choice("eps_unit", self.unit, EPS_UNITS)
         if not 0 <= self.shrinkage < math.inf:

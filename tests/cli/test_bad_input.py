@@ -281,6 +281,7 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
         ("experiment=ablation data=folder data.root=b max_memory_gb=nan", ("max_memory_gb=nan",)),
         ("mode=merge ckpts=[a,b] repeats=maybe", ("repeats=maybe", "refuse, count")),
         ("experiment=ablation data=folder data.root=b eps=nan", ("eps=nan", "0 or more")),
+        ("mode=fit data=folder data.root=b eps=1e300", ("eps=1e+300", "at most 1e+09")),
         ("experiment=distortion data=folder density=mixture", ("density=mixture", "leave it out")),
         ("experiment=ablation data=folder proj=npca", ("proj=npca", "give projs=[npca]")),
         ("experiment=figure4 data=folder data.root=b rows=0", ("rows=0", "at least 1")),
