@@ -44,9 +44,11 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
     if cause is error or cause is None:
         key = getattr(error, "full_key", None)
         return f"{key}: {first}" if key and key not in first else first
+    given = first.partition("override ")[2].partition(": ")[0]
+    key, _, text = given.partition("=")
+    if "is not a ListConfig, list or tuple" in str(cause):
+        return f"{given}: must be a list; write {key}=[{text}], and several as {key}=[A,B]"
     if kind := re.search(r"Cannot convert '(list|dict)' to string", str(cause)):
-        given = first.partition("override ")[2].partition(": ")[0]
-        key, _, text = given.partition("=")
         return f"{given}: a text, and no {kind[1]}; if it is one, type {key}='\"{text}\"'"
     # The exception names the override, its cause what is wrong with it.
     return f"{first}: {str(cause).splitlines()[0]}; `python run.py --help` lists the keys"
