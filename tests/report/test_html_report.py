@@ -347,11 +347,14 @@ def test_what_cannot_be_done_is_one_line(capsys, folders, tmp_path):
     damaged = write_sweep(tmp_path / "damaged", dims=(50,))
     (damaged / "figure4.png").write_bytes(b"no picture")
     (tmp_path / "file").write_text("")
+    single = picture(tmp_path / "single" / "heatmaps" / "overview.png").parents[1]
+    (single / "metrics.json").write_text("{}")
     out = tmp_path / "out.html"
     for words, code, said in (
         ([], 2, "the following arguments are required: SWEEP_DIR"),
         ([folders, "--colour"], 2, "unrecognized arguments: --colour"),
         ([tmp_path / "empty", "--out", out], 1, "no sweep with a finished job in"),
+        ([single, "--out", out], 1, "single: 1 single run and no sweep; give the folder of an"),
         ([tmp_path / "nowhere", "--out", out], 1, "is no folder"),
         ([broken, "--out", out], 1, "rows.json cannot be read"),
         ([damaged, "--out", out], 1, "figure4.png cannot be read as a picture"),
