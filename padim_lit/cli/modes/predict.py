@@ -140,7 +140,9 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     if settings.coco:
         write_json(folder / "coco.json", to_coco(read_lines(folder / "predictions.jsonl")))
     write_json(folder / "predict.json", results)
-    _print(results, scored.counts.total() - before, folder)
+    names = ["predictions.csv", "predictions.jsonl", *["coco.json"] * settings.coco, "predict.json"]
+    written = [folder / name for name in (*names, *work.folders)]
+    _print(results, scored.counts.total() - before, written)
     if not settings.watch and not results["images"]:
         raise InputError(
             f"images={settings.images}: none of {len(files)} files could be read; "
@@ -158,6 +160,7 @@ class _Work:
         self.settings, self.predictor, self.scored = settings, predictor, scored
         self.folder = folder
         self.unreadable: list[str] = []
+        self.folders: dict[str, None] = {}  # that files were written into
         known = predictor.calibration
         maxima = None if known is None else known["map_maxima"].numpy()
         self.scale = colours(maxima, predictor.map_threshold)
@@ -264,6 +267,7 @@ class _Work:
         which = version if self.settings.watch else version.path
         name = f"{folder}/{_stem(version.path, which)}{suffix}"
         write_bytes(self.folder / name, content)
+        self.folders[folder] = None
         return {what: name}
 
     def refuse(self, version: Version, error: InputError) -> None:
@@ -288,7 +292,7 @@ def _stem(path: str, which: Version | str) -> str:
     return f"{stem}-{digest}"
 
 
-def _print(results: dict[str, Any], new: int, folder: Path) -> None:
+def _print(results: dict[str, Any], new: int, written: list[Path]) -> None:
     said = {"anomalous": "called defective", "good": "good", "undecided": "without a decision"}
     decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
     facts = [("scored", f"{count(results['images'], 'image')}{decided and f': {decided}'}")]
@@ -300,7 +304,5 @@ def _print(results: dict[str, Any], new: int, folder: Path) -> None:
         facts.append(("skipped", f"{files} that cannot be read, such as"))
         facts += [("", line) for line in results["unreadable_first"]]
     facts.append(("decided", f"by {results['threshold_source']}"))
-    names = ["predictions.csv", "predictions.jsonl", "coco.json", "predict.json"]
-    names += dict.fromkeys(name for name, _ in FILES.values())
-    facts += [("written", folder / name) for name in names if (folder / name).exists()]
+    facts += [("written", path) for path in written]
     print_facts(*facts)

@@ -192,8 +192,11 @@ def test_regions_are_data_for_the_next_program(zygote, here):
         assert sum(a["area"] for a in mine) == pytest.approx((mask > 0).sum(), rel=0.2, abs=15)
         regions += len(mine)
     assert regions > 1 and len({a["id"] for a in found["annotations"]}) == regions
-    # A second run leaves nothing of the first one.
-    assert predict(zygote, here, "found", "images=odd/a").code == 0
+    # A second run leaves nothing of the first one, and names only what it wrote.
+    again = predict(zygote, here, "found", "images=odd/a")
+    assert again.code == 0
+    for name in ("masks", "maps", "coco.json"):
+        assert f"{folder / name}\n" in result.out and str(folder / name) not in again.out
     assert not list((folder / "masks").iterdir()) and not list((folder / "maps").iterdir())
     assert not (folder / "coco.json").exists()
 
