@@ -23,6 +23,7 @@ from padim_lit.deploy.calibration import describe, p_value, recalibrate, require
 from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.deploy.regions import Region, View, find
 from padim_lit.errors import InputError, refusing
+from padim_lit.model.anomaly_map import TOP_SHARE
 from padim_lit.model.detector import Detector
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import in_parts
@@ -46,8 +47,10 @@ class Prediction:
         map: (h,w) float32, distance of each pixel of what the model saw.
         threshold: of the score.
         path: where it came from; None for what was in memory.
-        regions: connected parts of the map at or above the predictor's `map_threshold`, in pixels
-            of the picture as it was given, highest peak first; None without such a threshold.
+        map_threshold: of its regions: the predictor's; or what the highest 2 % of its map reach,
+            which its score is about, where it is anomalous and all of its map lies below that.
+        regions: connected parts of the map at or above `map_threshold`, in pixels of the picture
+            as it was given, highest peak first; None without such a threshold.
         view: where the map lies in that picture.
     """
 
@@ -56,6 +59,7 @@ class Prediction:
     is_anomalous: bool | None
     map: np.ndarray
     threshold: float | None
+    map_threshold: float | None
     path: str | None
     regions: list[Region] | None
     view: View
@@ -128,7 +132,8 @@ class Predictor:
             checkpoint's scores of good images; None takes the checkpoint's. One of the two.
 
     Attributes:
-        threshold, map_threshold: of scores, and of the maps' regions; None where unknown.
+        threshold, map_threshold: of scores, and of the maps' regions, see `Prediction`; None where
+            unknown.
         threshold_source: where the threshold is from, in words.
         calibration: see `padim_lit.deploy.calibration.calibrate`; None where there is none.
 
@@ -324,16 +329,21 @@ class Predictor:
             pool.shutdown(cancel_futures=True)
 
     def _prediction(self, score: float, map: np.ndarray, seen: Seen) -> Prediction:
-        threshold, (h, w) = self.threshold, map.shape
+        threshold, at, (h, w) = self.threshold, self.map_threshold, map.shape
         view = seen.view or View((h, w), (0, 0, w, h))
+        anomalous = None if threshold is None else score >= threshold
+        if anomalous and at is not None and map.max() < at:
+            counted = map if self._roi is None else map[self._roi]
+            at = float(np.quantile(counted, 1 - TOP_SHARE, method="higher"))
         return Prediction(
             score,
             None if self._good is None else p_value(score, self._good),
-            None if threshold is None else score >= threshold,
+            anomalous,
             map,
             threshold,
+            at,
             seen.path,
-            find(map, self.map_threshold, view, self._roi),
+            find(map, at, view, self._roi),
             view,
         )
 

@@ -152,8 +152,25 @@ def test_a_threshold_that_is_given_moves_the_regions_too(here, predictor, pictur
     for factor in (0.01, 0.8, 1.25):
         given = load(threshold=factor * found.threshold)
         assert given.map_threshold == pytest.approx(factor * predictor.map_threshold)
-        assert bool(given(picture).regions) == bool((found.map >= given.map_threshold).any())
+        above = (found.map >= given.map_threshold).any() or found.score >= given.threshold
+        assert bool(given(picture).regions) == above
     assert load(threshold=0.01 * found.threshold)(picture).regions
+
+
+def test_what_is_called_defective_has_a_region(here, predictor, picture):
+    found = predictor(picture)
+    given = padim_lit.load(here / "run/model.ckpt", threshold=found.score, device="cpu")
+    given.map_threshold = 2 * float(found.map.max())
+    shown = given(picture)
+    assert shown.is_anomalous and shown.map_threshold <= shown.map.max() < given.map_threshold
+    pixels = (shown.map >= shown.map_threshold).sum()
+    assert 0.02 <= pixels / shown.map.size < 0.021
+    left, top, right, bottom = shown.view.box
+    area = (right - left) * (bottom - top) * pixels / shown.map.size
+    assert sum(region.area for region in shown.regions) == pytest.approx(area, rel=0.5)
+    given.threshold = 1.001 * found.score
+    good = given(picture)
+    assert not good.is_anomalous and not good.regions and good.map_threshold == given.map_threshold
 
 
 def test_a_stream_reads_no_further_than_it_must(predictor, picture):

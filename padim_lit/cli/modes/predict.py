@@ -227,7 +227,7 @@ class _Work:
     def keep(self, version: Version, seen: Seen, found: Prediction) -> None:
         """Write what an image got, its lines last."""
         settings, detector = self.settings, self.predictor.detector
-        threshold = self.predictor.map_threshold
+        threshold = found.map_threshold
         more = found.numbers()
         why = explain(detector, seen.tensor()) if settings.explain else None
         if why is not None:

@@ -402,7 +402,7 @@ def test_an_overlay_shows_the_contour(tmp_path):
     ring = contour(map >= 1)
     assert ring.sum() == 12 and not ring[3:5, 3:5].any()
     view = View((40, 40), (8, 8, 24, 24))  # the picture is half its size
-    found = Prediction(2.0, None, True, map, 1.0, None, find(map, 1.0, view), view)
+    found = Prediction(2.0, None, True, map, 1.0, 1.0, None, find(map, 1.0, view), view)
     image = np.full((20, 20, 3), 100, np.uint8)
     caption = caption_of(found, "Prüf ×.png", (0, 2))
     assert caption == "Prüf ×.png  |  score 2.00, threshold 1.00: defective  |  colours 0.0 to 2.0"
