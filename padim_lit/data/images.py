@@ -1,8 +1,8 @@
 """Reading images and masks from disk: every common pixel format becomes RGB or a boolean mask."""
 
 import io
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from padim_lit.errors import InputError, refusing
+from padim_lit.system.resource_errors import error_line
 
 T = TypeVar("T")
 
@@ -172,10 +173,18 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if how is None else image.transpose(how)
 
 
-def _reading(path: Path | str) -> AbstractContextManager[None]:
+@contextmanager
+def _reading(path: Path | str) -> Iterator[None]:
     # A decoder may raise anything; it is this file's problem alone.
     what = f"cannot read {path} as PNG, JPEG, TIFF or BMP"
-    return refusing(what, "replace or remove it", Exception)
+    try:
+        with refusing(what, "replace or remove it", Exception):
+            yield
+    except InputError as error:
+        # But of a loader process that was killed PyTorch tells whatever runs at that moment.
+        if isinstance(error.__cause__, RuntimeError) and error_line(error.__cause__):
+            raise error.__cause__ from None
+        raise
 
 
 def _use(path: Path, use: Callable[[Image.Image], T]) -> T:

@@ -110,10 +110,23 @@ def test_transparency_is_composited_over_black(tmp_path):
 
 
 def test_transparency_of_one_grey_level_in_16_bit_is_black_too(tmp_path):
-    values = Image.fromarray(np.array([[65535, 32768]], np.uint16))
-    values.save(tmp_path / "a.png", transparency=65535)
+    Image.fromarray(np.array([[65535, 32768]], np.uint16)).save(tmp_path / "a.png")
+    png = (tmp_path / "a.png").read_bytes()
+    at, chunk = png.index(b"IDAT") - 4, b"tRNS" + b"\xff\xff"  # Pillow 10 does not write it
+    chunk = (2).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(png[:at] + chunk + png[at:])
     assert pixels(tmp_path / "a.png")[0, :, 0].tolist() == [0, 128]
     assert read_mask(tmp_path / "a.png").tolist() == [[False, True]]
+
+
+def test_a_loader_that_is_killed_meanwhile_is_no_fault_of_the_image(tmp_path, monkeypatch):
+    def killed(*args, **kwargs):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    Image.new("L", (2, 2)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "open", killed)
+    with pytest.raises(RuntimeError, match="pid 7"):
+        read_image(tmp_path / "a.png")
 
 
 def test_tags_that_cannot_be_read_turn_nothing(tmp_path):
