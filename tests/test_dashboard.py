@@ -25,6 +25,7 @@ def panels(workspace, kind: str) -> list:
     return [panel for panel in found if type(panel).__name__ == kind]
 
 
+@pytest.mark.slow
 def test_a_real_run_logs_every_key_that_a_panel_reads(zygote, tmp_path, workspace):
     build_tree(tmp_path / "data", train=4, test={"good": 2, "crack": 2})
     result = zygote.run([*TINY, "logger=wandb"], tmp_path)

@@ -285,6 +285,7 @@ def test_a_state_that_does_not_fit_is_refused_before_the_first_image(tmp_path, m
         trainer(tmp_path).fit(model, batches(4))
 
 
+@pytest.mark.slow
 def test_the_docs_library_example_runs(zygote, tmp_path):
     page = (ROOT / "docs" / "library.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)

@@ -61,6 +61,7 @@ def test_a_folder_with_a_users_own_files_is_refused(zygote, here, words, names):
     assert left <= {"run.log"}
 
 
+@pytest.mark.slow
 def test_the_same_run_again_and_exports_again_are_no_reason(zygote, here):
     for words in (PREDICT, [*PREDICT, "overlays=all"], [*EXPORT, "output=out/slim.ckpt"]):
         for _ in range(2):

@@ -41,6 +41,7 @@ def wandb_file(folder: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_single_run_has_a_name_and_no_group(zygote, here):
     result = zygote.run([*TINY, "logger=wandb", "hydra.run.dir=single"], here)
     assert result.code == 0, result.err

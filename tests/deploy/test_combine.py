@@ -132,6 +132,7 @@ def test_what_cannot_be_is_one_line(here, zygote, args, words):
     assert not (here / "bad/model.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_learnt_projections_merge_only_when_one_was_taken_over(here, zygote):
     args = [a for a in TINY if not a.startswith(("data.root", "hydra.run.dir", "proj="))]
     learnt = "learnt_from=fa/model.ckpt"

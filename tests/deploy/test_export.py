@@ -131,6 +131,7 @@ def test_onnx_gives_the_scores_of_the_checkpoint(here, exported, kind, batch):
         assert sorted(found["decision"]) == [False, True, True]
 
 
+@pytest.mark.slow
 def test_pixels_go_in_as_they_are_and_openvino_agrees(here, export, capsys):
     export("fisher", "format=openvino", "preprocess=true", "threshold=20")
     printed = capsys.readouterr().out

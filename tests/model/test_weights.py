@@ -194,6 +194,7 @@ def made(repository, tmp_path_factory):
     return here, made.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_read_back_without_the_hub(repository, made, zygote):
     own, timms = (
         Backbone("resnet18", weights=str(repository[1] / f"{name}.safetensors")).source_sha256

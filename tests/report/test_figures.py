@@ -29,6 +29,7 @@ def lines(axes) -> dict[str, np.ndarray]:
     return {line.get_label(): np.array(line.get_xydata()) for line in drawn}
 
 
+@pytest.mark.slow
 def test_every_figure_is_png_and_svg_of_the_width_of_a_page(content):
     drawn = figures.draw(content)
     names = ("curves", "prediction", "pareto", "spread")

@@ -222,6 +222,7 @@ def test_what_lies_in_files_that_other_keys_name_decides_too(zygote, here):
     assert skipped(zygote.run(predict, here).out) == ["0"]
 
 
+@pytest.mark.slow
 def test_jobs_of_another_sweep_in_the_same_folder_do_not_count(zygote, here):
     args = [*SWEEP, "hydra.sweep.dir=sweep"]
     assert zygote.run([*args, "seed=0,1,2"], here).code == 0

@@ -249,6 +249,7 @@ def watch(*args: str) -> list[str]:
     return ["images=inbox", "watch=true", "watch_settle=0.2", "overlays=none", *args]
 
 
+@pytest.mark.slow
 def test_half_written_files_are_waited_for(zygote, here, tmp_path):
     inbox = tmp_path / "inbox"
     whole = save_image(tmp_path / "whole.png", size=(200, 200)).read_bytes()
