@@ -46,9 +46,9 @@ class Prediction:
         is_anomalous: ``score >= threshold``; None without a threshold.
         map: (h,w) float32, distance of each pixel of what the model saw.
         threshold: of the score.
-        path: where it came from; None for what was in memory.
         map_threshold: of its regions: the predictor's; or what the highest 2 % of its map reach,
             which its score is about, where it is anomalous and all of its map lies below that.
+        path: where it came from; None for what was in memory.
         regions: connected parts of the map at or above `map_threshold`, in pixels of the picture
             as it was given, highest peak first; None without such a threshold.
         view: where the map lies in that picture.

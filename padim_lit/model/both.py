@@ -86,8 +86,9 @@ class Both(Density):
         return [(self.position, slice(positions)), (self.mixture, slice(positions, None))]
 
     def empty(self, positions: int, device: torch.device | str) -> Moments:
+        self.mixture.require_learnt()
         moments = super().empty(positions, device)
-        moments.mean[positions:] = self.mixture.empty(positions, device).mean
+        moments.mean[positions:] = self.mixture.centroids
         return moments
 
     @torch.no_grad()
