@@ -225,7 +225,7 @@ def _subtracted(
     for one in held:
         empty = density.empty(detector.positions, one.device)
         image, _ = density.gather(empty, one, one[None], detector.anomaly_map.counted)
-        rest = subtract(moments, image)
+        rest = subtract(moments, image, empty.mean)
         if whitening is None:
             factors = density.whiten(rest, ridge)
         else:

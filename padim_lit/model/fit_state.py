@@ -76,8 +76,11 @@ class FitState:
         means = _mean(self, other.layer_means, moments)
         return FitState(self.count + other.count, moments, means, known)
 
-    def subtract(self, part: "FitState", left: Tensor) -> "FitState":
+    def subtract(self, part: "FitState", left: Tensor, empty: Tensor) -> "FitState":
         """Without the images of `part`; `left` are the digests of those that stay.
+
+        Args:
+            empty: see `padim_lit.model.merging.subtract`.
 
         Raises:
             InputError: other shapes, or fewer than 2 images would stay.
@@ -87,7 +90,7 @@ class FitState:
             raise InputError(
                 f"cannot remove {part.count} of {self.count} images: at least 2 must stay"
             )
-        moments = merging.subtract(self.moments, part.moments)
+        moments = merging.subtract(self.moments, part.moments, empty)
         return FitState(count, moments, _mean(self, part.layer_means, moments), left)
 
     def reduce(
@@ -110,5 +113,5 @@ class FitState:
 def _mean(state: FitState, means: Tensor, moments: Moments) -> Tensor:
     """The layers' means where the counts become those of `moments`; where fewer, taken away."""
     share = (moments.counts - state.moments.counts) / moments.counts.clamp(min=1)
-    share = share * (moments.counts > 0)
-    return state.layer_means + (means - state.layer_means) * share.unsqueeze(1).float()
+    found = state.layer_means + (means - state.layer_means) * share.unsqueeze(1).float()
+    return found * (moments.counts > 0).unsqueeze(1)

@@ -36,18 +36,21 @@ def merge(a: Moments, b: Moments) -> Moments:
     return Moments(counts, a.mean + delta * share.unsqueeze(1), scatter)
 
 
-def subtract(whole: Moments, part: Moments) -> Moments:
+def subtract(whole: Moments, part: Moments, empty: Tensor) -> Moments:
     """Moments of the patches of `whole` without those of `part`; new tensors.
 
     The inverse of `merge`. Rounding of the whole stays, so it is relatively less exact the more
     is taken away.
+
+    Args:
+        empty: (G,D), the means of Gaussians without patches.
 
     Raises:
         InputError: other shapes, or a Gaussian would have fewer than none.
 
     >>> from padim_lit.model.moments import init, update
     >>> one = update(init(4, 2), torch.rand(3, 4, 2))
-    >>> subtract(merge(one, one), one).counts.tolist()
+    >>> subtract(merge(one, one), one, empty=init(4, 2).mean).counts.tolist()
     [3.0, 3.0, 3.0, 3.0]
     """
     _check_alike(whole, part)
@@ -55,7 +58,7 @@ def subtract(whole: Moments, part: Moments) -> Moments:
     if (left < 0).any():
         raise InputError("what is to be removed holds more patches of a kind than there are")
     total = whole.mean * whole.counts.unsqueeze(1) - part.mean * part.counts.unsqueeze(1)
-    mean = torch.where(left.unsqueeze(1) > 0, total / left.unsqueeze(1), whole.mean)
+    mean = torch.where(left.unsqueeze(1) > 0, total / left.unsqueeze(1), empty)
     pairs = zip(whole.scatter.bands, part.scatter.bands, strict=True)
     scatter = Triangle(tuple(x - y for x, y in pairs))
     _add_outer(scatter, part.mean - mean, -part.counts * left / whole.counts.clamp(min=1))

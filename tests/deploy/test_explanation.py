@@ -109,7 +109,7 @@ def test_layer_means_merge_and_subtract():
     whole = _state(model, images)
     first, second = _state(model, images[:9]), _state(model, images[9:])
     torch.testing.assert_close(first.merge(second).layer_means, whole.layer_means)
-    rest = whole.subtract(first, None)
+    rest = whole.subtract(first, None, model.mean)
     torch.testing.assert_close(rest.layer_means, second.layer_means, rtol=1e-4, atol=1e-5)
 
 

@@ -284,7 +284,7 @@ def test_of_many_images_only_gaussians_with_patches_of_the_one_are_factored_anew
         one, empty = x[i : i + 1], density.empty(model.positions, "cpu")
         image, _ = density.gather(empty, one, one[None], lambda every: every)
         assert 0 < (image.counts > 0).sum() < 60
-        rest = subtract(moments, image)
+        rest = subtract(moments, image, empty.mean)
         eps, prior = density.shrinking(ridge).of(rest)
         sigma = covariance(rest, eps, prior=prior)
         away = x[i, :, None].double() - rest.mean

@@ -9,6 +9,7 @@ from padim_lit.model.fit_state import FitState
 from padim_lit.model.moments import init, update
 
 P, D, L, N = 5, 4, 2, 24
+EMPTY = torch.zeros(P, D, dtype=torch.float64)
 SHARES = torch.tensor([0.25, 0.75])[:, None, None]
 
 
@@ -60,7 +61,7 @@ def test_two_states_add_and_one_is_taken_away_again():
     first, second = fit(x[:9], digests[:9], 4), fit(x[9:], digests[9:], 4)
     whole = first.merge(second)
     assert_same(whole, x, digests)
-    assert_same(whole.subtract(second, digests[:9]), x[:9], digests[:9])
+    assert_same(whole.subtract(second, digests[:9], EMPTY), x[:9], digests[:9])
     assert_same(FitState.empty(init(P, D), L).merge(first), x[:9], digests[:9])
 
 
@@ -84,7 +85,7 @@ def test_images_that_nobody_named_make_the_whole_unknown():
 def test_too_few_do_not_stay():
     x, digests = images()
     with pytest.raises(InputError, match="cannot remove 23 of 24 images"):
-        fit(x, digests, 5).subtract(fit(x[:23], digests[:23], 5), digests[23:])
+        fit(x, digests, 5).subtract(fit(x[:23], digests[:23], 5), digests[23:], EMPTY)
 
 
 def test_other_shapes_do_not_add():

@@ -14,6 +14,7 @@ from padim_lit.model.moments import Moments, init, update
 from padim_lit.model.triangular import Triangle
 
 P, D = 5, 6
+EMPTY = torch.zeros(P, D, dtype=torch.float64)
 
 
 def images(n, offset=0.0, seed=0):
@@ -115,7 +116,7 @@ def test_merge_with_nothing_and_in_either_order():
 
 def test_subtract_undoes_merge():
     x = images(100, 1e3)
-    left = subtract(fit([x]), fit([x[:30]]))
+    left = subtract(fit([x]), fit([x[:30]]), EMPTY)
     assert left.counts.tolist() == [70] * P
     assert max(error(left, x[30:])) < 2e-6
 
@@ -123,13 +124,13 @@ def test_subtract_undoes_merge():
 def test_subtract_refuses_what_is_not_there():
     x = images(10)
     with pytest.raises(InputError, match="more patches of a kind than there are"):
-        subtract(fit([x[:9]]), fit([x]))
+        subtract(fit([x[:9]]), fit([x]), EMPTY)
 
 
 def test_subtract_leaves_nothing_of_what_is_gone():
     x = images(10, 1e3)
-    left = subtract(fit([x]), fit([x.flip(0)]))
-    assert not left.counts.any()
+    left = subtract(fit([x]), fit([x.flip(0)]), EMPTY)
+    assert not left.counts.any() and torch.equal(left.mean, EMPTY)
     assert not any(band.any() for band in left.scatter.bands)
     assert max(error(update(left, x), x)) < 1e-6
 
