@@ -101,7 +101,7 @@ def explain(detector: Detector, image: Tensor) -> Explanation:
     >>> round(sum(why.layers.values()), 4)
     1.0
     """
-    whitening, means = detector.require_fitted(), detector.layer_means
+    whitening, means = detector.require_fitted(), _layer_means(detector)
     features = detector.backbone(image[None].to(means.device))
     layers = project(features, detector.projection, detector.map_grid)
     shares = torch.cat([detector.add_up([layer]) for layer in layers])  # (L,P,D)
@@ -131,6 +131,16 @@ def explain(detector: Detector, image: Tensor) -> Explanation:
         _positions(detector, distances, parts_of_score / score.clamp(min=1e-30)),
         maps.float().cpu().numpy(),
     )
+
+
+def _layer_means(detector: Detector) -> Tensor:
+    """Each layer's share of the means (L,G,D), also of a component that has no patches."""
+    means, mean = detector.layer_means.clone(), detector.mean.float()
+    used = means.any(dim=2).any(dim=0)
+    # It lies at its centroid; the shares there are about those of the nearest mean of patches.
+    near = torch.cdist(mean[~used], mean[used]).argmin(dim=1)
+    means[:, ~used] = means[:, used][:, near]
+    return means + (mean - means.sum(dim=0)) / len(means)
 
 
 def _weights(detector: Detector, distances: Tensor, map: Tensor) -> Tensor:
