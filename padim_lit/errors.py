@@ -52,6 +52,21 @@ def refusing(what: str, todo: str, *kinds: type[Exception]) -> Iterator[None]:
         raise InputError(f"{what} ({why or type(error).__name__}); {todo}") from error
 
 
+def require_tensors(batch: Any, *keys: str) -> None:
+    """Raise InputError unless a batch is a dict with a tensor under each of these keys.
+
+    >>> require_tensors([Tensor()], "image")
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: a batch of the loader is a list without image; it must ...
+    """
+    given = batch if isinstance(batch, Mapping) else {}
+    if missing := [key for key in keys if not isinstance(given.get(key), Tensor)]:
+        raise InputError(
+            f"a batch of the loader is a {type(batch).__name__} without {', '.join(missing)}; it "
+            "must be a dict of tensors, see help(padim_lit.PaDiM); a collate_fn can make it"
+        )
+
+
 def require_finite(values: Tensor, batch: Mapping[str, Any]) -> None:
     """Raise InputError for the first image whose values (B,…) hold a NaN or an infinity.
 

@@ -2,7 +2,6 @@
 
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +11,10 @@ from torch import Tensor, nn
 
 from padim_lit.checkpoint.format import KEY, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
-from padim_lit.data.datamodule import AnomalyData, require_each_once
+from padim_lit.data.datamodule import AnomalyData, require_each_once, require_loader
 from padim_lit.deploy.calibration import set_threshold
 from padim_lit.deploy.over_images import Loop
-from padim_lit.errors import InputError, require_finite
+from padim_lit.errors import InputError, require_finite, require_tensors
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
@@ -108,6 +107,7 @@ class PaDiM(LightningModule):
 
     @torch.no_grad()
     def on_train_start(self) -> None:
+        require_loader(self.trainer.train_dataloader)
         require_each_once(self.trainer.train_dataloader)
         with self.trainer.precision_plugin.forward_context():
             learn(self.detector, partial(warm_up, self.trainer.train_dataloader), self._agree)
@@ -143,13 +143,15 @@ class PaDiM(LightningModule):
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         output = self.predict_step(batch, batch_idx)
         require_finite(output["score"], batch)
-        images, pixels = batch["count_image"], batch["count_pixel"]
+        require_tensors(batch, "label", "mask", "count_image", "count_pixel")
+        images, pixels = (batch[f"count_{one}"].bool() for one in ("image", "pixel"))
         self.image_metrics.update(output["score"][images], batch["label"][images])
         roi = self.detector.anomaly_map.roi
-        self.pixel_metrics.update(output["map"][pixels], batch["mask"][pixels], roi)
+        self.pixel_metrics.update(output["map"][pixels], batch["mask"][pixels].bool(), roi)
         return output
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        require_tensors(batch, "image")
         score, maps = self(batch["image"])
         return {"score": score, "map": maps}
 
@@ -186,11 +188,11 @@ class PaDiM(LightningModule):
         restore(self.detector, state_of(checkpoint))
 
     @classmethod
-    def load_from_checkpoint(cls, path: str | Path, map_location: Any = "cpu") -> "PaDiM":
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu") -> "PaDiM":
         """Rebuild a fitted model from its file alone, see `padim_lit.checkpoint.load_detector`."""
         model = cls.__new__(cls)
         LightningModule.__init__(model)
-        model._hold(load_detector(path))
+        model._hold(load_detector(checkpoint_path))
         return model.eval().to(map_location)
 
     def _agree(self, learnt: nn.Module) -> None:

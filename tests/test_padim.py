@@ -14,7 +14,7 @@ from _helpers.paper import paper
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 from torchvision.transforms.functional import to_pil_image
 
 import padim_lit
@@ -323,6 +323,7 @@ def test_a_strategy_that_shards_is_refused(monkeypatch):
         (torch.rand(2, 3, 96, 64), "96×64 pixels .* takes 64×64"),
         (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "of torch.uint8"),
         (torch.rand(2, 3, 64, 64) * 255, r"takes RGB in \[0, 1\]"),
+        (torch.rand(3, 64, 64), "a batch of RGB images"),  # would count as three
     ],
 )
 def test_images_of_another_kind_than_the_model_is_made_for_are_refused(images, words):
@@ -356,6 +357,63 @@ def test_ranks_take_all_that_the_first_has_learnt(monkeypatch, kind):
     name, part = ("mixture.centroids", learnt.mixture.centroids) if kind is Both else (
         "matrix", learnt.matrix)  # fmt: skip
     assert torch.equal(part, firsts[name])
+
+
+IMAGES = [{"image": sample["image"]} for sample in batches(4).dataset]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(IMAGES)
+
+
+def small(**kwargs):
+    backbone = Backbone("test_resnet", weights="random")
+    return PaDiM(backbone, JL(backbone.embedding_dim, dim=4), image_shape=(64, 64), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("loader", "words"),
+    [
+        (
+            DataLoader([(one["image"], 0) for one in IMAGES], 2),
+            "a list without image; it must be a",
+        ),
+        ([DataLoader(IMAGES, 2)] * 2, "come from a list; give one DataLoader"),
+        (DataLoader(Stream(), 2), "Stream gives no image by its number"),
+    ],
+)
+def test_a_loader_of_another_kind_is_one_line(tmp_path, loader, words):
+    with pytest.raises(InputError, match=words):
+        trainer(tmp_path).fit(small(), loader)
+
+
+def test_a_stream_of_images_is_fitted_without_a_threshold(tmp_path, caplog):
+    model = small(**paper(4))
+    with caplog.at_level("WARNING", "padim_lit"):
+        trainer(tmp_path).fit(model, DataLoader(Stream(), 2))
+    assert model.detector.count == 4 and "needs a Dataset with __len__" in caplog.text
+
+
+def test_flags_and_masks_may_be_numbers(tmp_path, fitted):
+    """They would be taken for indices, and other images' scores counted without a word."""
+    loader = batches(12, seed=1, bad=(3, 8))
+    for i, sample in enumerate(loader.dataset):
+        sample |= {"count_image": 1, "count_pixel": int(i != 3), "mask": sample["mask"].float()}
+    run = trainer(tmp_path)
+    run.test(fitted, loader, verbose=False)
+    found, truth = dict(fitted.results), batches(12, seed=1, bad=(3, 8))
+    truth.dataset[3]["count_pixel"] = False
+    run.test(fitted, truth, verbose=False)
+    assert found == fitted.results
+    with pytest.raises(InputError, match="a dict without label, mask, count_image, count_pixel"):
+        run.test(fitted, DataLoader(IMAGES), verbose=False)
+
+
+def test_several_loaders_are_predicted(tmp_path, fitted):
+    one = batches(2)
+    both = trainer(tmp_path).predict(fitted, [one, one])
+    assert torch.equal(both[0][0]["score"], both[1][0]["score"])
 
 
 def test_a_sampler_that_repeats_images_is_refused():

@@ -78,6 +78,17 @@ class Split:
     notes: Sequence[str] = ()
 
 
+def require_loader(loader: Any) -> None:
+    """Raise InputError for several loaders, or one of another kind.
+
+    >>> require_loader(DataLoader(range(3)))
+    """
+    if not isinstance(loader, DataLoader):
+        raise InputError(
+            f"the images to learn from come from a {type(loader).__name__}; give one DataLoader"
+        )
+
+
 def require_each_once(loader: Any) -> None:
     """Raise InputError where images are repeated so that every rank has as many.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import bdtr, betaincinv
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from padim_lit.deploy.left_out import Measured, measure_training
 from padim_lit.deploy.over_images import Loop
@@ -151,7 +151,10 @@ def set_threshold(
     """
     if not images:
         return
-    count = len(dataset) if isinstance(dataset, Sized) else 0
+    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
+        log.warning("no threshold: it needs a Dataset with __len__ and __getitem__")
+        return
+    count = len(dataset)
     if detector.count != count:
         log.warning(
             "no threshold: the fit took %d of %d training images, and it needs a fit of all",

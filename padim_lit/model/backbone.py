@@ -144,9 +144,13 @@ class Backbone(nn.Module):
         return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last else maps
 
     def require_images(self, images: Tensor, image_shape: tuple[int, int]) -> None:
-        """Raise InputError unless `images` are of that shape (h, w), with values in [0, 1]."""
-        if images.shape[-2:] != image_shape or not images.is_floating_point():
-            given, made = ("×".join(map(str, s)) for s in (images.shape[-2:], image_shape))
+        """Raise InputError unless `images` are (B,3,h,w) of that shape, with values in [0, 1]."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise InputError(
+                f"images are of shape {tuple(images.shape)}; give a batch of RGB images, (B,3,h,w)"
+            )
+        if images.shape[2:] != image_shape or not images.is_floating_point():
+            given, made = ("×".join(map(str, s)) for s in (images.shape[2:], image_shape))
             raise InputError(
                 f"images are {given} pixels of {images.dtype}, and this model takes {made} in "
                 "[0, 1]; give PaDiM(..., image_shape=(h, w)), or the data image_size and crop_size"

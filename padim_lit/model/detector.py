@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from padim_lit.errors import InputError, require_finite
+from padim_lit.errors import InputError, require_finite, require_tensors
 from padim_lit.model.anomaly_map import AnomalyMap, image_score, require_image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.both import Both
@@ -179,6 +179,7 @@ class Detector(nn.Module):
         Raises:
             InputError: features that are not finite; it names the image.
         """
+        require_tensors(batch, "image")
         for images in self.turned(batch["image"]):
             for layer in (layers := self.project(images)):
                 require_finite(layer.values, batch)

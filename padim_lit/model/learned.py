@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from scipy import linalg
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from padim_lit.errors import InputError, refusing, require_finite
+from padim_lit.errors import InputError, refusing, require_finite, require_tensors
 from padim_lit.model.projection import Identity, Projection, gaussian_rows
 from padim_lit.system.console import tracked
 
@@ -167,6 +167,7 @@ def learn(
 
     def embeddings(images: int, through: Projection) -> Iterator[Tensor]:
         for batch in batches(images):
+            require_tensors(batch, "image")
             x = detector.embed_turned(batch["image"].to(device), through)
             require_finite(x, batch)
             yield detector.anomaly_map.counted(x.flatten(0, 1))
@@ -191,6 +192,11 @@ def warm_up(loader: DataLoader, images: int) -> Iterator[Any]:
     100
     """
     dataset = loader.dataset
+    if isinstance(dataset, IterableDataset):
+        raise InputError(
+            f"a {type(dataset).__name__} gives no image by its number, and what learns looks at "
+            "some before the fit; use a Dataset with __getitem__, or PerPosition and a JL or Subset"
+        )
     part = Subset(dataset, evenly_spaced(len(dataset), images))
     log.info("%d good images are looked at before the fit", len(part))
     size = min(8, loader.batch_size or 8)
