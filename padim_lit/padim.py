@@ -86,8 +86,15 @@ class PaDiM(LightningModule):
         self.detector.requires_grad_(isinstance(strategy, DDPStrategy))
 
     def on_fit_start(self) -> None:
+        if self.trainer.fit_loop.skip:
+            raise InputError("nothing was fitted: no epoch or batches are left; use a new Trainer")
         if isinstance(data := self.trainer.datamodule, AnomalyData):
             self.detector.provenance |= data.facts
+
+    @torch.no_grad()
+    def on_train_start(self) -> None:
+        require_loader(self.trainer.train_dataloader)
+        require_each_once(self.trainer.train_dataloader)
         # What an earlier fit left, or an attempt that ran out of memory, takes room no more.
         self.detector.reset()
         self._state = None
@@ -104,11 +111,6 @@ class PaDiM(LightningModule):
                 f"dim={dim} {what} needs {readable(need)} for moments and factors, "
                 f"{readable(have)} are free on {self.device}; use a smaller dim, or {less}"
             )
-
-    @torch.no_grad()
-    def on_train_start(self) -> None:
-        require_loader(self.trainer.train_dataloader)
-        require_each_once(self.trainer.train_dataloader)
         with self.trainer.precision_plugin.forward_context():
             learn(self.detector, partial(warm_up, self.trainer.train_dataloader), self._agree)
 
@@ -125,10 +127,10 @@ class PaDiM(LightningModule):
         if self.trainer.world_size > 1:
             state = state.reduce(self._sum_over_ranks, self._gather_objects)
         self.detector.set_state(state)
-
-    def on_train_end(self) -> None:
+        self.trainer.should_stop = True  # a second pass would gather the same
+        # Now, and not at the fit's end: what callbacks save by then has a threshold.
         start, loader = time.perf_counter(), self.trainer.train_dataloader
-        if self.trainer.is_global_zero and self.detector.whitening is not None:
+        if self.trainer.is_global_zero:
             how = self.calibration, self.false_alarm_rate, Loop.like(loader, self.device)
             with self.trainer.precision_plugin.forward_context():
                 set_threshold(self.detector, loader.dataset, *how)

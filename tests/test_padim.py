@@ -12,6 +12,7 @@ import pytest
 import torch
 from _helpers.paper import paper
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
@@ -408,6 +409,31 @@ def test_flags_and_masks_may_be_numbers(tmp_path, fitted):
     assert found == fitted.results
     with pytest.raises(InputError, match="a dict without label, mask, count_image, count_pixel"):
         run.test(fitted, DataLoader(IMAGES), verbose=False)
+
+
+def test_a_trainer_without_a_limit_makes_one_pass(tmp_path):
+    run = Trainer(accelerator="cpu", max_epochs=-1, default_root_dir=tmp_path, barebones=True)
+    run.fit(model := small(**paper(4)), DataLoader(IMAGES, 2))
+    assert run.current_epoch == 1 and model.detector.count == 4
+
+
+def test_a_fit_that_would_do_nothing_keeps_the_one_before(tmp_path):
+    model, run = small(**paper(4)), trainer(tmp_path)
+    run.fit(model, DataLoader(IMAGES, 2))
+    with pytest.raises(InputError, match="no epoch or batches are left; use a new Trainer"):
+        run.fit(model, DataLoader(IMAGES[:3], 2))
+    assert model.detector.count == 4
+
+
+def test_what_lightning_saves_at_the_end_has_the_threshold(tmp_path):
+    saver = ModelCheckpoint(tmp_path, save_last=True)
+    run = Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, callbacks=[saver],
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    run.fit(small(**paper(4)), DataLoader(IMAGES, 2))
+    saved = PaDiM.load_from_checkpoint(checkpoint_path=tmp_path / "last.ckpt").detector
+    assert saved.calibration["threshold"]
 
 
 def test_several_loaders_are_predicted(tmp_path, fitted):

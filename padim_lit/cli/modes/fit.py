@@ -234,13 +234,8 @@ class _Work:
 
     def fit(self) -> float:
         """Fit, choose a threshold, write model.ckpt; the seconds that the fit alone took."""
-        detector = self.model.detector
         seconds = self.timed("fit", lambda trainer: trainer.fit(self.model, self.data))
-        if detector.whitening is None:
-            raise InputError(
-                "nothing was fitted: trainer.max_epochs must be 1, and limits on batches above 0"
-            )
-        detector.provenance["precision"] = self.trainer.precision
+        self.model.detector.provenance["precision"] = self.trainer.precision
         self.trainer.strategy.checkpoint_io = _WholeFile()
         self.trainer.save_checkpoint(self.folder / "model.ckpt")
         return seconds - self.model.threshold_seconds
