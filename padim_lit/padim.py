@@ -88,6 +88,7 @@ class PaDiM(LightningModule):
     def on_fit_start(self) -> None:
         if self.trainer.fit_loop.skip:
             raise InputError("nothing was fitted: no epoch or batches are left; use a new Trainer")
+        self.detector.provenance["precision"] = self.trainer.precision
         if isinstance(data := self.trainer.datamodule, AnomalyData):
             self.detector.provenance |= data.facts
 

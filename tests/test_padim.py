@@ -308,6 +308,9 @@ def test_the_docs_library_example_runs(zygote, tmp_path):
     assert trained is None or set(trained.groups()) <= {"0", None}
     found = padim_lit.load(tmp_path / "model.ckpt")(next(folder.glob("*.png")))
     assert found.is_anomalous is not None and found.p_value is not None
+    # The command tests it too, though a fit in Python notes less.
+    with zygote.start(["ckpt=model.ckpt", "data=folder", "data.root=my_parts"], tmp_path) as test:
+        assert (again := test.wait()).code == 0, again.err
 
 
 def test_a_strategy_that_shards_is_refused(monkeypatch):
@@ -425,15 +428,15 @@ def test_a_fit_that_would_do_nothing_keeps_the_one_before(tmp_path):
     assert model.detector.count == 4
 
 
-def test_what_lightning_saves_at_the_end_has_the_threshold(tmp_path):
+def test_what_lightning_saves_at_the_end_has_the_threshold_and_the_precision(tmp_path):
     saver = ModelCheckpoint(tmp_path, save_last=True)
     run = Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, callbacks=[saver],
+        accelerator="cpu", max_epochs=1, logger=False, precision="bf16-mixed", callbacks=[saver],
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     run.fit(small(**paper(4)), DataLoader(IMAGES, 2))
     saved = PaDiM.load_from_checkpoint(checkpoint_path=tmp_path / "last.ckpt").detector
-    assert saved.calibration["threshold"]
+    assert saved.calibration["threshold"] and saved.precision == "bf16-mixed"
 
 
 def test_several_loaders_are_predicted(tmp_path, fitted):

@@ -207,13 +207,13 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     if given["proj"] != "identity":
         given["dim"] = settings.dim
     wrong = differences(saved, given)
-    if provenance:  # a checkpoint of a plain Trainer has none: its preprocessing is the caller's
-        asked = {**data.size, "weights": backbone.get("weights")}
-        known = str(provenance.get("data")).split(" + ")  # several after mode=merge
-        if data.name in known and "split_seed" in data.provenance:
-            # Another split would test on images that the checkpoint was fitted on.
-            asked["split_seed"] = data.provenance["split_seed"]
-        wrong = wrong or differences(provenance, asked)
+    asked = {**data.size, "weights": backbone.get("weights")}
+    known = str(provenance.get("data")).split(" + ")  # several after mode=merge
+    if data.name in known and "split_seed" in data.provenance:
+        # Another split would test on images that the checkpoint was fitted on.
+        asked["split_seed"] = data.provenance["split_seed"]
+    # A fit in Python notes less: what it does not know is the caller's.
+    wrong = wrong or differences(provenance, {k: asked[k] for k in asked if k in provenance})
     if wrong:
         raise InputError(f"ckpt={settings.ckpt} is of another config: {wrong}; give the same keys")
     model = PaDiM.load_from_checkpoint(settings.ckpt)

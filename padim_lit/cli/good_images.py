@@ -68,7 +68,8 @@ def require_look(detector: Detector, ckpt: str | None) -> None:
     if not all(key in detector.provenance for key in LOOK):
         raise InputError(
             f"ckpt={ckpt} does not say how its images were resized (a plain Trainer's); "
-            "fit with run.py, or set model.provenance before trainer.save_checkpoint"
+            "fit with run.py, or set model.detector.provenance, {'image_size': …, 'crop_size': …}, "
+            "before trainer.save_checkpoint"
         )
 
 

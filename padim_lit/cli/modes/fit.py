@@ -235,7 +235,6 @@ class _Work:
     def fit(self) -> float:
         """Fit, choose a threshold, write model.ckpt; the seconds that the fit alone took."""
         seconds = self.timed("fit", lambda trainer: trainer.fit(self.model, self.data))
-        self.model.detector.provenance["precision"] = self.trainer.precision
         self.trainer.strategy.checkpoint_io = _WholeFile()
         self.trainer.save_checkpoint(self.folder / "model.ckpt")
         return seconds - self.model.threshold_seconds
