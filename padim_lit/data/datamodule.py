@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from padim_lit.data.cache import PictureCache, digest_of, stamp
 from padim_lit.data.check import judge_repeats, look_at
-from padim_lit.data.images import read_size
+from padim_lit.data.images import highest_value, read_size
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.errors import InputError
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # Training images, at most, whose sizes say how much a crop leaves out.
 LOOKED_AT = 100
+# Training images whose brightness is looked at: they are decoded for it.
+DECODED = 5
 
 
 def require_one_each(images: int, ranks: int) -> None:
@@ -194,7 +196,9 @@ class AnomalyData(LightningDataModule):
             if states[state, True]:
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
-        self.notes = [*split.notes, *said, *self._out_of_sight(), *_notes(counts)]
+        self.notes = [
+            *split.notes, *said, *self._out_of_sight(), *self._nearly_black(), *_notes(counts)
+        ]  # fmt: skip
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -231,10 +235,25 @@ class AnomalyData(LightningDataModule):
             return []
         least = "" if len(sizes) == 1 else "as little as "
         return [
-            f"The model sees {least}{share:.0%} of an image ({width}×{height} pixels): its centre, "
-            f"by image_size={self.image_size} and crop_size={self.crop_size}; crop_size=null sees "
-            "all."
+            f"The model sees {least}{share:.0%} of an image ({width}×{height} pixels): "
+            f"its centre, by image_size={self.image_size} and crop_size={self.crop_size}; "
+            "crop_size=null sees all."
         ]
+
+    def _nearly_black(self) -> list[str]:
+        """A note, shown now too, where images use a sixteenth of their range: 12 bits of 16."""
+        every = -(-len(self.train_items) // DECODED)
+        paths = [item.path for item in self.train_items[::every]]
+        value, most = max(map(highest_value, paths), key=lambda found: found[0] / found[1])
+        if 16 * value > most:
+            return []
+        note = (
+            f"Training images are nearly black: the highest value in {len(paths)} of them is "
+            f"{value}, where {most} is white, so that little is seen of them. If the camera gives "
+            "10 or 12 bits, stretch these first, in all images; or give it more light."
+        )
+        log.warning("%s", note)
+        return [note]
 
     def require_test(self) -> None:
         """Raise InputError where there is no test image."""

@@ -102,7 +102,7 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
     and for one of many levels of which most are low: neither reading fits it, and many classes
     (instances, say) would be lost.
     """
-    values = _use(path, lambda image: _levels(_upright(image), path))
+    values = _levels_of(path)
     if threshold is not None:
         return _above(values, threshold)
     levels = np.count_nonzero(np.bincount(values.ravel())[1:])
@@ -120,6 +120,19 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
             f"{SOFT_THRESHOLD}; it may hold classes or soft edges; write it as 0 and 255"
         )
     return mask
+
+
+def highest_value(path: Path) -> tuple[int, int]:
+    """The highest value of the image at `path`, and the highest that its type has: 255 or 65535.
+
+    Raises InputError as `read_image` does.
+    """
+    values = _levels_of(path)
+    return int(values.max()), int(np.iinfo(values.dtype).max)
+
+
+def _levels_of(path: Path) -> np.ndarray:
+    return _use(path, lambda image: _levels(_upright(image), path))
 
 
 def _levels(image: Image.Image, path: Path) -> np.ndarray:

@@ -284,6 +284,20 @@ def test_what_a_crop_leaves_out_is_said_and_own_folders_have_none(tmp_path):
     assert said(whole) == whole.notes
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_images_of_a_few_bits_in_more_are_told_of(tmp_path, caplog, bits):
+    root = build_tree(tmp_path)
+    for n, path in enumerate(sorted((root / "train/good").iterdir())):
+        values = np.random.default_rng(n).integers(0, 2**bits, (32, 40), dtype=np.uint16)
+        values[0, 0] = 2**bits - 1
+        Image.fromarray(values if bits > 8 else values.astype(np.uint8)).save(path)
+    said = [note for note in Folder(root, **SMALL).notes if "nearly black" in note]
+    assert [record.getMessage() for record in caplog.records] == said
+    assert (len(said) == 1) == (bits == 12)
+    if said:
+        assert "in 4 of them is 4095, where 65535 is white" in said[0] and "stretch" in said[0]
+
+
 def test_good_images_alone_need_no_test_folder(tmp_path):
     root = build_tree(tmp_path / "parts", train=4)
     for name in ("logo.png", "val/a.png"):  # are not read
