@@ -172,7 +172,7 @@ def _masks(
     for place in [folder / name for name in subfolders(folder)] if folders else [folder]:
         for mask in list_images(place):
             by_name[place.name if folders else mask.stem].append(mask)
-    masks = []
+    masks, first = [], dict[str, Path]()
     for path in paths:
         found = by_name[path.stem] + by_name[f"{path.stem}_mask"]
         if not found or (len(found) > 1 and not folders):
@@ -183,6 +183,11 @@ def _masks(
                 need = f"{folder / name} must hold at least one; add it"
             raise InputError(f"{problem} for {path}: {need}")
         masks.append(tuple(found))
+        if (other := first.setdefault(path.stem, path)) != path:
+            raise InputError(
+                f"{other} and {path} would share the mask {found[0]}; rename one of them, and give "
+                "each a mask of its own"
+            )
     used = {mask for found in masks for mask in found}
     unused = [mask for found in by_name.values() for mask in found if mask not in used]
     return masks, sorted(str(mask.relative_to(folder)) for mask in unused)
