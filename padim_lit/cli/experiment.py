@@ -35,7 +35,6 @@ from padim_lit.system import resource_errors
 from padim_lit.system.atomic import HeldElsewhere, run_folder
 from padim_lit.system.console import never_fail_to_print, print_facts
 from padim_lit.system.memory import keep_freed_memory
-from padim_lit.system.paths import typed_path
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +126,10 @@ def _held(settings: Settings, folder: Path, *more: str) -> Iterator[None]:
     if rank_zero_only.rank and not alone(getattr(settings, "trainer", None)):
         yield
         return
-    mode, given = mode_of(settings.mode), getattr(settings, "ckpt", None)
-    # A checkpoint that is changed in place was named by the user.
-    in_place = given and typed_path(given).absolute() == folder / "model.ckpt"
-    names = [name for name in mode.names if not (in_place and name == "model.ckpt")]
+    mode = mode_of(settings.mode)
+    # A fit writes none where it tests one.
+    tests = settings.mode == "fit" and getattr(settings, "ckpt", None)
+    names = [name for name in mode.names if not (tests and name == "model.ckpt")]
     with run_folder(folder, []):  # what is refused here has laid claim to no name
         for other in MODES.values():
             # What that mode wrote would be neither its result nor this one's.

@@ -132,6 +132,13 @@ def test_what_cannot_be_is_one_line(here, zygote, args, words):
     assert not (here / "bad/model.ckpt").exists()
 
 
+def test_a_changed_model_does_not_lie_beside_the_metrics_of_the_old_one(here, zygote):
+    args = ["mode=update", "ckpt=a_run/model.ckpt", "images=b/train", "trainer=cpu"]
+    result = zygote.run([*args, "hydra.run.dir=a_run"], here)
+    assert result.code == 1 and "another mode's results (metrics.json)" in result.err, result.err
+    assert load(here, "a_run").count == 5
+
+
 @pytest.mark.slow
 def test_learnt_projections_merge_only_when_one_was_taken_over(here, zygote):
     args = [a for a in TINY if not a.startswith(("data.root", "hydra.run.dir", "proj="))]
