@@ -133,7 +133,7 @@ class Predictor:
 
     Attributes:
         threshold, map_threshold: of scores, and of the maps' regions, see `Prediction`; None where
-            unknown.
+            unknown. To set the first moves the second, as the argument does.
         threshold_source: where the threshold is from, in words.
         calibration: see `padim_lit.deploy.calibration.calibrate`; None where there is none.
 
@@ -176,6 +176,14 @@ class Predictor:
         if self.batch_size < 1:
             raise InputError(f"batch_size={batch_size}: must be at least 1")
         self._set_threshold(threshold, false_alarm_rate)
+
+    @property
+    def threshold(self) -> float | None:
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float | None) -> None:
+        self._set_threshold(value, None)
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -350,28 +358,28 @@ class Predictor:
     def _set_threshold(self, threshold: float | None, rate: float | None) -> None:
         known = self.detector.calibration
         require_one_of(threshold, rate)
+        if threshold is not None and not math.isfinite(threshold):
+            raise InputError(f"threshold={threshold}: must be a finite score")
         if known is None and rate is not None:
             raise InputError(
                 f"false_alarm_rate={rate}: the checkpoint holds no scores of good images; give it "
                 "some with run.py mode=calibrate images=GOOD_IMAGES, or give threshold=SCORE"
             )
-        self.calibration = self._good = self.threshold = self.map_threshold = None
+        self.calibration = self._good = self._threshold = self.map_threshold = None
         self.threshold_source = (
             "no threshold: the checkpoint is not calibrated (mode=calibrate does it)"
         )
         if known is not None:
             self.calibration = known = recalibrate(known, rate)
             self._good = known["scores"].cpu().numpy()
-            self.threshold, self.map_threshold = known["threshold"], known["map_threshold"]
+            self._threshold, self.map_threshold = known["threshold"], known["map_threshold"]
             self.threshold_source = describe(known)
         if threshold is not None:
-            if not math.isfinite(threshold):
-                raise InputError(f"threshold={threshold}: must be a finite score")
             if self.detector.image_score == "max":  # then scores are values of the map
                 self.map_threshold = float(threshold)
             elif known is not None:  # both are distances: what is called more shows more
                 self.map_threshold = known["map_threshold"] * threshold / known["threshold"]
-            self.threshold = float(threshold)
+            self._threshold = float(threshold)
             self.threshold_source = f"threshold {threshold:.4g}, given"
 
 

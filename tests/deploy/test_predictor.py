@@ -149,11 +149,17 @@ def test_decisions_and_p_values_come_from_the_training_images(here, predictor, p
 
 def test_a_threshold_that_is_given_moves_the_regions_too(here, predictor, picture):
     found, load = predictor(picture), partial(padim_lit.load, here / "run/model.ckpt", device="cpu")
+    later = load()
     for factor in (0.01, 0.8, 1.25):
         given = load(threshold=factor * found.threshold)
         assert given.map_threshold == pytest.approx(factor * predictor.map_threshold)
         above = (found.map >= given.map_threshold).any() or found.score >= given.threshold
         assert bool(given(picture).regions) == above
+        later.threshold = given.threshold
+        assert later.map_threshold == given.map_threshold
+        with pytest.raises(InputError, match="nan"):
+            later.threshold = float("nan")
+        assert (later.threshold, later.map_threshold) == (given.threshold, given.map_threshold)
     assert load(threshold=0.01 * found.threshold)(picture).regions
 
 
@@ -168,7 +174,7 @@ def test_what_is_called_defective_has_a_region(here, predictor, picture):
     left, top, right, bottom = shown.view.box
     area = (right - left) * (bottom - top) * pixels / shown.map.size
     assert sum(region.area for region in shown.regions) == pytest.approx(area, rel=0.5)
-    given.threshold = 1.001 * found.score
+    given.threshold, given.map_threshold = 1.001 * found.score, given.map_threshold
     good = given(picture)
     assert not good.is_anomalous and not good.regions and good.map_threshold == given.map_threshold
 
