@@ -20,6 +20,7 @@ from _helpers.trees import build_tree
 from PIL import Image
 
 from padim_lit import Predictor
+from padim_lit.cli.modes import serve
 from padim_lit.deploy import server
 from padim_lit.deploy.server import AT_ONCE, make_app
 
@@ -224,6 +225,24 @@ def test_a_body_that_does_not_come_makes_room(predictor, monkeypatch):
         asyncio.run(app(scope, silence, send))
     assert {m["status"] for m in sent if "status" in m} == {408}
     assert "0.05 s" in json.loads(sent[-1]["body"])["detail"]
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /pred"])
+def test_a_connection_that_asks_nothing_is_closed(predictor, monkeypatch, begun):
+    monkeypatch.setattr(serve, "BODY_SECONDS", 0.02)
+    running = serve.make_server(make_app(predictor, "", LIMIT))
+
+    async def wait(listener):
+        serving = asyncio.create_task(running.serve(sockets=[listener]))
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(begun)
+        assert await asyncio.wait_for(reader.read(), TIMEOUT) == b""
+        writer.close()
+        running.should_exit = True
+        await serving
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asyncio.run(wait(listener))
 
 
 def wait_until(true) -> None:

@@ -3,11 +3,12 @@
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from padim_lit.cli.build import device_of, make_predictor
 from padim_lit.cli.settings import Deciding
 from padim_lit.deploy.model_card import model_card
-from padim_lit.deploy.server import make_app
+from padim_lit.deploy.server import BODY_SECONDS, make_app
 from padim_lit.errors import refusing
 from padim_lit.system.atomic import write_json
 from padim_lit.system.console import print_facts
@@ -46,8 +47,7 @@ def run(settings: Serve, folder: Path) -> None:
         text = card.read_text("utf-8", "replace")
     else:
         text = model_card(predictor.detector)
-    app = make_app(predictor, text, int(1e6 * settings.max_mb))
-    import uvicorn
+    server = make_server(make_app(predictor, text, int(1e6 * settings.max_mb)))
 
     what = f"host={settings.host}, port={settings.port}: cannot be listened at"
     with refusing(what, "choose another port", OSError):
@@ -61,5 +61,18 @@ def run(settings: Serve, folder: Path) -> None:
         ("decides", f"by {predictor.threshold_source}"),
     )
     with listener:
-        # Without its limit_concurrency, which counts idle connections: the app counts requests.
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+        server.run(sockets=[listener])
+
+
+def make_server(app: Any) -> Any:
+    """A uvicorn server, which closes connections on which no request begins in BODY_SECONDS."""
+    import uvicorn
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    class Protocol(AutoHTTPProtocol):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            self.loop.call_later(BODY_SECONDS, lambda: self.cycle or transport.close())
+
+    # Without its limit_concurrency, which counts idle connections: the app counts requests.
+    return uvicorn.Server(uvicorn.Config(app, http=Protocol, log_level="warning"))
