@@ -19,6 +19,7 @@ from padim_lit.data.images import highest_value, read_size
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.errors import InputError
+from padim_lit.system.console import percent
 from padim_lit.system.cores import default_workers
 
 Primitive = str | int | float | bool | None
@@ -235,7 +236,7 @@ class AnomalyData(LightningDataModule):
             return []
         least = "" if len(sizes) == 1 else "as little as "
         return [
-            f"The model sees {least}{share:.0%} of an image ({width}×{height} pixels): "
+            f"The model sees {least}{percent(share)} of an image ({width}×{height} pixels): "
             f"its centre, by image_size={self.image_size} and crop_size={self.crop_size}; "
             "crop_size=null sees all."
         ]

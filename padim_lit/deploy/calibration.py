@@ -19,6 +19,7 @@ from padim_lit.deploy.left_out import Measured, measure_training
 from padim_lit.deploy.over_images import Loop
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
+from padim_lit.system.console import percent
 
 log = logging.getLogger(__name__)
 
@@ -243,9 +244,10 @@ def describe(calibration: dict[str, Any]) -> str:
     few = calibration["method"] == "largest"
     said = (
         f"threshold {calibration['threshold']:.4g}, which about "
-        f"{1 / (total + 1) if few else rate:.2%} of good images reach ({low:.2%} to {high:.2%} "
+        f"{percent(1 / (total + 1) if few else rate, 2)} of good images reach "
+        f"({percent(low, 2)} to {percent(high, 2)} "
         f"with {calibration['level']:.0%} confidence), from {images}; the largest of these scores "
     )
     if not few:
         return said + f"is {float(calibration['scores'][-1]):.4g}"
-    return said + f"is the threshold, because {rate:.2%} takes {needed(rate)} good images"
+    return said + f"is the threshold, because {percent(rate, 2)} takes {needed(rate)} good images"

@@ -15,6 +15,7 @@ from padim_lit.model.anomaly_map import top_count
 from padim_lit.model.detector import Detector
 from padim_lit.model.embedding import project
 from padim_lit.model.region_of_interest import weights
+from padim_lit.system.console import percent
 
 #: Positions that are named, most important first.
 NAMED = 5
@@ -59,7 +60,7 @@ class Explanation:
     def captions(self) -> list[str]:
         """Each layer's name and what it adds to the score; below 0 it says so in words."""
         return [
-            f"{name}: {share:.0%} of the score" if share >= 0 else f"{name}: speaks against it"
+            f"{name}: {percent(share)} of the score" if share >= 0 else f"{name}: speaks against it"
             for name, share in self.layers.items()
         ]
 

@@ -7,6 +7,7 @@ from padim_lit.checkpoint.state import facts_of
 from padim_lit.deploy.calibration import describe
 from padim_lit.model.detector import Detector
 from padim_lit.model.region_of_interest import share
+from padim_lit.system.console import percent
 from padim_lit.version import __version__
 
 #: Of a model: what is shown of `facts_of`.
@@ -44,7 +45,7 @@ def model_card(
         "fitted on": f"{detector.count} good images of {data}",
         "split": provenance.get("split"),
         "sees": seen,
-        "counts": f"{part:.1%} of that, by roi" if part < 1 else None,
+        "counts": f"{percent(part, 1)} of that, by roi" if part < 1 else None,
         "backbone": f"{facts['backbone']}, weights {facts['weights']}",
         "projection": f"{facts['proj']} to {facts['dim']} numbers (D), seed {facts['seed']}",
         "patches": "×".join(map(str, facts["grid"])),

@@ -79,6 +79,18 @@ def print_line(text: str | Text) -> None:
     _console().print(text, soft_wrap=True, highlight=False)
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """`share` in percent, as 0 or 100 only where it is just that.
+
+    >>> percent(0.123), percent(1e-5, 2), percent(0.9996), percent(1)
+    ('12%', '<0.01%', '>99%', '100%')
+    """
+    text, least = f"{share:.{digits}%}", 0.01 * 0.1**digits
+    if 0 < share < 1 and float(text[:-1]) in (0, 100):
+        return f"<{least:.{digits}%}" if share < 0.5 else f">{1 - least:.{digits}%}"
+    return text
+
+
 def print_facts(*facts: tuple[str, Any]) -> None:
     """Print a line for each name and what there is to say of it; a path is shown in full."""
     wide = max(7, *(len(name) for name, _ in facts))

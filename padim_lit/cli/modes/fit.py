@@ -46,6 +46,7 @@ from padim_lit.model.region_of_interest import share
 from padim_lit.model.ridge import pooled
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
+from padim_lit.system.console import percent
 from padim_lit.system.memory import peak_bytes, reset_peak
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import halving
@@ -319,8 +320,8 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
         notes.append(f"proj=identity keeps all {dim} channels; dim is not used.")
     if (part := share(detector.anomaly_map)) < 1:
         notes.append(
-            f"Region of interest: {part:.1%} of what the model sees counts; the rest counts "
-            "neither for scores nor for thresholds and metrics."
+            f"Region of interest: {percent(part, 1)} of what the model sees counts; the rest "
+            "counts neither for scores nor for thresholds and metrics."
         )
     images = data.provenance["train_images"]
     if not settings.ckpt and not settings.roi and detector.rotations == 1 and images < FEW:
