@@ -12,11 +12,13 @@ about = json.loads(session.get_modelmeta().custom_metadata_map["padim_lit"])
 names = [output.name for output in session.get_outputs()]
 h, w = about["image_shape"]
 for path in sys.argv[2:]:
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode[0] in "IF":
+        sys.exit(f"{path}: more than 8 bits are not read here; convert it to 8 bits")
     size = about["resize"] or [h, w]  # an int is the shorter side
     if isinstance(size, int):
         size = [size * side // min(image.size) for side in (image.height, image.width)]
-    image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    image = image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
     top, left = round((size[0] - h) / 2), round((size[1] - w) / 2)
     pixels = np.asarray(image.crop((left, top, left + w, top + h)))[None]  # uint8 (1,h,w,3)
     if not about["preprocess"]:

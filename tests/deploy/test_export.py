@@ -18,6 +18,7 @@ from _helpers.fits import fit_on_images
 from _helpers.paper import paper
 from _helpers.trees import build_tree, save_image
 from omegaconf import OmegaConf
+from PIL import Image
 
 from padim_lit import InputError
 from padim_lit.checkpoint.state import full_state, load_detector, restore, save_detector
@@ -220,10 +221,12 @@ def test_example_prints_what_run_py_predicts(here, exported):
     with (here / "subset/predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     words = [str(ROOT / "examples/score_onnx.py"), str(model), *(row["path"] for row in rows)]
+    Image.fromarray(np.zeros((32, 40), np.uint16)).save(here / "deep.png")
+    words.append("deep.png")  # which the example would read as another picture than run.py
     out = subprocess.run(
         [sys.executable, *words], cwd=here, env=environment(here), capture_output=True, text=True
     )
-    assert out.returncode == 0, out.stderr
+    assert out.returncode == 1 and out.stderr.startswith("deep.png: more than 8 bits"), out.stderr
     lines = [line.rsplit(" ", 2) for line in out.stdout.splitlines()]
     assert [path for path, _, _ in lines] == [row["path"] for row in rows] and len(rows) == 5
     for (_, score, verdict), row in zip(lines, rows, strict=True):
