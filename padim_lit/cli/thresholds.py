@@ -66,7 +66,7 @@ def _wrong(
 def notes_on(results: Mapping[str, Any]) -> list[str]:
     """Sentences on `at_threshold`'s part of metrics.json."""
     if "threshold" not in results:
-        return []
+        return ["No threshold: this model decides nothing yet; mode=calibrate sets one."]
     if results["threshold"] is None:
         return [f"No threshold: {results['threshold_why']}."]
     good, bad = results["data/test_good"], results["data/test_defective"]

@@ -24,7 +24,7 @@ MEANING = {
 RUN = {
     "backbone": ("{backbone}", "weights {weights}"),
     "data": ("{data}",),
-    "learnt from": ("{data/train_images} good",),
+    "learnt from": ("{fit/images} good",),
     "tested on": (
         *("{data/test_good} good", "{data/test_defective} defective"),
         "{data/test_planted} good ones again, with planted defects",
