@@ -173,7 +173,8 @@ class _Work:
             for name, suffix in FILES.values():
                 for picture in (folder / name).glob(f"*-{DIGEST}{suffix}"):
                     picture.unlink()
-            (folder / "coco.json").unlink(missing_ok=True)
+            for name in ("coco.json", "predict.json"):
+                (folder / name).unlink(missing_ok=True)
 
     def score(self, files: list[Path]) -> None:
         """Score each of the files."""

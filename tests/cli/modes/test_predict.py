@@ -199,6 +199,11 @@ def test_regions_are_data_for_the_next_program(zygote, here):
         assert f"{folder / name}\n" in result.out and str(folder / name) not in again.out
     assert not list((folder / "masks").iterdir()) and not list((folder / "maps").iterdir())
     assert not (folder / "coco.json").exists()
+    # Nor is its summary beside what one that fails has left.
+    (folder / "masks").rmdir()
+    (folder / "masks").write_text("in the way")
+    assert predict(zygote, here, "found", "images=odd/a", "masks=true").code == 1
+    assert not (folder / "predict.json").exists()
 
 
 def test_a_bad_file_is_skipped_and_counted(zygote, here, tmp_path):
