@@ -24,7 +24,7 @@ from PIL import features
 from padim_lit.data.items import Item, MaskState, PreparedImage, prepare
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.errors import InputError, refusing
-from padim_lit.system.atomic import remove_remnants, write_bytes
+from padim_lit.system.atomic import file_bytes, remove_remnants, write_bytes
 from padim_lit.system.paths import typed_path
 
 log = logging.getLogger(__name__)
@@ -199,10 +199,8 @@ def _making() -> list[str]:
 
 def _packed(made: PreparedImage) -> bytes:
     """An npz file, whose checksums see damage to its arrays."""
-    file = io.BytesIO()
     state = np.uint8(_STATES.index(made.state))
-    np.savez(file, pixels=made.pixels, mask=np.packbits(made.mask), state=state)
-    return file.getvalue()
+    return file_bytes(np.savez, pixels=made.pixels, mask=np.packbits(made.mask), state=state)
 
 
 def _unpacked(content: bytes) -> PreparedImage:

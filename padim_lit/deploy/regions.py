@@ -6,7 +6,6 @@ picture, turned as its EXIF tag says, as viewers show it. Between the centres of
 model saw, a map is interpolated linearly.
 """
 
-import io
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,6 +14,8 @@ import numpy as np
 from contourpy import FillType, contour_generator
 from PIL import Image
 from scipy import ndimage
+
+from padim_lit.system.atomic import file_bytes
 
 #: Digits of a coordinate and of a distance in files.
 DIGITS = 2
@@ -168,7 +169,7 @@ def mask_file(mask: np.ndarray) -> bytes:
     >>> mask_file(np.eye(4, dtype=bool))[:4]
     b'\\x89PNG'
     """
-    return _encoded(Image.fromarray(mask.astype(np.uint8) * 255), "PNG", compress_level=1)
+    return file_bytes(Image.fromarray(mask.astype(np.uint8) * 255).save, "PNG", compress_level=1)
 
 
 def map_file(map: np.ndarray) -> bytes:
@@ -177,13 +178,7 @@ def map_file(map: np.ndarray) -> bytes:
     >>> map_file(np.eye(4, dtype=np.float32))[:2]
     b'II'
     """
-    return _encoded(Image.fromarray(map), "TIFF", compression="tiff_adobe_deflate")
-
-
-def _encoded(image: Image.Image, format: str, **how: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format, **how)
-    return file.getvalue()
+    return file_bytes(Image.fromarray(map).save, "TIFF", compression="tiff_adobe_deflate")
 
 
 def _outline(

@@ -1,6 +1,5 @@
 """The figures of sweeps as PNG and SVG: curves, cost, spread over seeds, distortion."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from padim_lit.metrics import METRICS
+from padim_lit.system.atomic import file_bytes
 from padim_lit.visualization.distortion import QUANTITIES, over_seeds
 from padim_lit.visualization.palette import line_style, order
 from padim_lit.visualization.panels import drawable
@@ -51,13 +51,12 @@ def files(
     with rc_context({**STYLE, "svg.hashsalt": f"padim_lit {name}"}):
         if (drawn := figure()) is None:
             return {}
-        found = {}
-        for kind in kinds:
-            out = io.BytesIO()
-            # A date in the file would make it differ from run to run.
-            drawn.savefig(out, format=kind, metadata={"Date": None} if kind == "svg" else None)
-            found[f"{name}.{kind}"] = out.getvalue()
-        return found
+        # A date in the file would make it differ from run to run.
+        about = {"svg": {"Date": None}}
+        return {
+            f"{name}.{kind}": file_bytes(drawn.savefig, format=kind, metadata=about.get(kind))
+            for kind in kinds
+        }
 
 
 def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Figure | None:

@@ -1,7 +1,6 @@
 """Find the pictures that runs left, and make them small enough to live inside one HTML file."""
 
 import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from PIL import Image
 
 from padim_lit.analysis.result_files import load, words
 from padim_lit.errors import refusing
+from padim_lit.system.atomic import file_bytes
 
 #: File → what it shows.
 PICTURES = {
@@ -81,11 +81,8 @@ def _encode(file: Path, share: float) -> dict[str, Any]:
 
 
 def _smallest(image: Image.Image) -> tuple[str, bytes]:
-    png, jpeg = io.BytesIO(), io.BytesIO()
-    image.save(png, "PNG", optimize=True)
+    png = file_bytes(image.save, "PNG", optimize=True)
     # Not optimize=True: Pillow's buffer for that is too small for noisy pictures.
-    image.save(jpeg, "JPEG", quality=QUALITY, subsampling=0)
+    jpeg = file_bytes(image.save, "JPEG", quality=QUALITY, subsampling=0)
     # Lines and letters stay crisper in PNG, so JPEG has to be worth it.
-    if len(jpeg.getvalue()) < 0.6 * len(png.getvalue()):
-        return "jpeg", jpeg.getvalue()
-    return "png", png.getvalue()
+    return ("jpeg", jpeg) if len(jpeg) < 0.6 * len(png) else ("png", png)

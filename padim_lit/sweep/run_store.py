@@ -4,7 +4,6 @@ A run is one projection and seed with all of its dimensions. Its results lie in 
 there whole or not at all.
 """
 
-import io
 import json
 import re
 import shutil
@@ -17,7 +16,7 @@ import numpy as np
 
 from padim_lit.analysis.result_files import BROKEN, load_arrays
 from padim_lit.errors import refusing
-from padim_lit.system.atomic import remove_remnants, write_bytes
+from padim_lit.system.atomic import file_bytes, remove_remnants, write_bytes
 
 
 @dataclass
@@ -72,6 +71,5 @@ class RunStore:
         """Keep a finished run."""
         kinds = {"scores": result.scores, "resamples": result.resamples}
         arrays = {f"{kind}/{key}": a for kind, found in kinds.items() for key, a in found.items()}
-        content = io.BytesIO()
-        np.savez(content, rows=np.array(json.dumps(result.rows)), **arrays)
-        write_bytes(self.folder / f"{name}.npz", content.getvalue())
+        content = file_bytes(np.savez, rows=np.array(json.dumps(result.rows)), **arrays)
+        write_bytes(self.folder / f"{name}.npz", content)

@@ -26,7 +26,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from hashlib import sha256
@@ -272,6 +272,17 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> Path:
     with atomically(path) as temporary:
         temporary.write_bytes(content)
     return Path(path)
+
+
+def file_bytes(save: Callable[..., Any], /, *args: Any, **how: Any) -> bytes:
+    """What ``save(file, ...)`` writes into an open file.
+
+    >>> file_bytes(lambda file, text: file.write(text), b"whole")
+    b'whole'
+    """
+    file = io.BytesIO()
+    save(file, *args, **how)
+    return file.getvalue()
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:

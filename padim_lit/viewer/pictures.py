@@ -1,7 +1,6 @@
 """Pictures and their maps as texts that a page can hold, small and exact enough to count on."""
 
 import base64
-import io
 import zlib
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from padim_lit.system.atomic import file_bytes
 from padim_lit.visualization.gallery import ROLES, SCORED, GalleryEntry
 from padim_lit.visualization.panels import common_scale
 
@@ -71,8 +71,6 @@ def pack(values: np.ndarray) -> str:
 
 def _jpeg(image: np.ndarray) -> str:
     grey = (image == image[..., :1]).all()
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image[..., 0] if grey else image)).save(
-        file, "JPEG", quality=QUALITY, subsampling=0
-    )
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if grey else image))
+    content = file_bytes(picture.save, "JPEG", quality=QUALITY, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"

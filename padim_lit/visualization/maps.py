@@ -1,6 +1,5 @@
 """The pictures of a gallery as numbers, ``maps.npz``, for pages that colour the maps anew."""
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 
 from padim_lit.analysis.result_files import BROKEN, load_arrays
 from padim_lit.errors import refusing
-from padim_lit.system.atomic import write_bytes
+from padim_lit.system.atomic import file_bytes, write_bytes
 from padim_lit.visualization.gallery import ROLES, SCORED, GalleryEntry
 
 #: Steps of a stored distance between the lowest and the highest of all maps.
@@ -46,9 +45,8 @@ def maps_file(pictures: Sequence[GalleryEntry]) -> bytes:
     low = float(maps.min())
     step = max(float(maps.max()) - low, 1e-6) / LEVELS
     blank = np.zeros(maps.shape[1:], bool)
-    file = io.BytesIO()
-    np.savez_compressed(
-        file,
+    return file_bytes(
+        np.savez_compressed,
         **{name: np.array([getattr(p, name) for p in pictures]) for name in SAID},
         scale=np.array([low, step]),
         image=np.stack([picture.image for picture in pictures]),
@@ -56,7 +54,6 @@ def maps_file(pictures: Sequence[GalleryEntry]) -> bytes:
         truth=np.stack([blank if p.truth is None else p.truth for p in pictures]),
         map=np.rint((maps - low) / step).astype(np.uint16),
     )
-    return file.getvalue()
 
 
 def read_maps(path: str | os.PathLike) -> list[GalleryEntry]:

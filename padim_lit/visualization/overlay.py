@@ -1,7 +1,5 @@
 """One picture beside its heat map, as PNG, drawn without a figure: fast, for a stream."""
 
-import io
-
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
@@ -9,6 +7,7 @@ from scipy.ndimage import binary_erosion
 from padim_lit.deploy.explanation import Explanation
 from padim_lit.deploy.predictor import Prediction
 from padim_lit.deploy.regions import View, spread
+from padim_lit.system.atomic import file_bytes
 from padim_lit.visualization.palette import FOUND
 from padim_lit.visualization.panels import FONT, drawable, overlay
 
@@ -63,9 +62,7 @@ def side_by_side(
     for i, text in enumerate(texts):
         draw.text((i * step + 2, height), text, fill="black", font=font)
     draw.text((2, canvas.height - row), caption, fill="black", font=font)
-    png = io.BytesIO()
-    canvas.save(png, "PNG", compress_level=1)
-    return png.getvalue()
+    return file_bytes(canvas.save, "PNG", compress_level=1)
 
 
 def caption_of(found: Prediction, name: str, scale: tuple[float, float]) -> str:

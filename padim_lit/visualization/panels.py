@@ -1,6 +1,5 @@
 """The parts that the heat-map figures share: scale, colours, outlines, colour bar, captions."""
 
-import io
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
+from padim_lit.system.atomic import file_bytes
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 
@@ -139,6 +139,4 @@ def inches(shape: tuple[int, int], side: float) -> float:
 
 
 def to_png(figure: Figure) -> bytes:
-    png = io.BytesIO()
-    figure.savefig(png, format="png", pil_kwargs={"compress_level": 4})
-    return png.getvalue()
+    return file_bytes(figure.savefig, format="png", pil_kwargs={"compress_level": 4})

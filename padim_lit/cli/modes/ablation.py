@@ -1,7 +1,6 @@
 """mode=ablation: projections × dimensions × seeds from one pass over the images."""
 
 import hashlib
-import io
 import json
 import logging
 from contextlib import closing
@@ -26,7 +25,7 @@ from padim_lit.sweep.job_table import print_sweep_table
 from padim_lit.sweep.jobs import describe
 from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system import resource_errors
-from padim_lit.system.atomic import write_bytes, write_csv, write_json
+from padim_lit.system.atomic import file_bytes, write_bytes, write_csv, write_json
 from padim_lit.system.console import print_facts, progress
 
 log = logging.getLogger(__name__)
@@ -172,9 +171,7 @@ def _write(
     resamples = {name: found for result in results for name, found in result.resamples.items()}
     for name, arrays in (("scores.npz", scores), ("resamples.npz", resamples)):
         if arrays:
-            content = io.BytesIO()
-            np.savez_compressed(content, **arrays)
-            write_bytes(folder / name, content.getvalue())
+            write_bytes(folder / name, file_bytes(np.savez_compressed, **arrays))
     columns = {**scores, "count_image": scores["count_image"].astype(int)}
     lines = zip(*(array.tolist() for array in columns.values()), strict=True)
     images = [dict(zip(columns, line, strict=True)) for line in lines]
