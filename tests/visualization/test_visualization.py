@@ -268,13 +268,6 @@ def test_no_defect_is_both_hit_and_miss(count, hits, misses):
     assert len(indices) == len(set(indices))
 
 
-def test_gallery_refuses_scores_without_an_order():
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        Gallery().add(*batch_of([1.0, float("nan")], kinds=["good"] * 2, known=[True] * 2))
-    with pytest.raises(ValueError, match="k=0"):
-        Gallery(k=0)
-
-
 # --- heat maps -------------------------------------------------------------------------------
 
 
