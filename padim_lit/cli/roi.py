@@ -42,7 +42,9 @@ def read_roi(given: Any, data: AnomalyData) -> Tensor:
         mask = _polygon(given, (width, height))
     roi = data.resize_crop.mask(mask)
     if not roi.any():
-        raise InputError(f"roi={given}: nothing of it is seen; see crop_size")
+        raise InputError(
+            f"roi={given}: nothing of it is seen; draw it larger and white, or set crop_size=null"
+        )
     return torch.from_numpy(roi.copy())
 
 
