@@ -2,6 +2,7 @@
 
 import io
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from padim_lit.deploy.calibration import (
     describe,
     p_value,
     recalibrate,
+    set_threshold,
 )
 from padim_lit.deploy.left_out import Measured
 
@@ -74,6 +76,12 @@ def test_few_images_give_their_largest_score_and_say_which_rate_they_carry():
     assert [choose(np.arange(float(n)), 0.05).method for n in (18, 19)] == ["largest", "empirical"]
 
 
+@pytest.mark.parametrize(("count", "why"), [(2, "at least 3 training images"), (3, "took 3 of 2")])
+def test_two_images_or_a_fit_of_others_give_no_threshold(caplog, count, why):
+    set_threshold(SimpleNamespace(count=count), ["an image"] * 2, 500, None, None)
+    assert why in caplog.text
+
+
 def test_no_image_gives_no_threshold():
     chosen = choose(np.empty(0), 0.01)
     assert (chosen.threshold, chosen.method, chosen.interval) == (None, None, None) and chosen.why
@@ -99,6 +107,7 @@ def test_a_rate_that_is_none(rate):
 def test_a_calibration_survives_a_checkpoint_and_another_rate():
     scores = torch.rand(150, generator=torch.Generator().manual_seed(0))
     known = calibrate(Measured(scores, scores + 1), 0.1)
+    assert known["map_threshold"] == pytest.approx(known["threshold"] + 1)  # of maps' maxima
     file = io.BytesIO()
     torch.save(known, file)
     file.seek(0)

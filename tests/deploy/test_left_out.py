@@ -36,6 +36,7 @@ from padim_lit.model.gaussian import mahalanobis, whiten
 from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.model.merging import subtract
 from padim_lit.model.moments import covariance, init, update
+from padim_lit.model.region_of_interest import RestrictedMap
 from padim_lit.model.ridge import Ridge, pooled
 
 
@@ -301,6 +302,9 @@ def test_folds_of_a_mixture_learn_their_own_centroids(kind, rotations):
     for value in density.learnt:  # but no weights: scores are compared with the model's
         getattr(density, value).fill_(0.3)
     model = Detector(backbone, projection, (64, 64), density, rotations=rotations).eval()
+    roi = torch.ones(64, 64, dtype=torch.bool)
+    roi[:, 40:] = False
+    model.anomaly_map = RestrictedMap(model.anomaly_map, roi)
     images = torch.rand(10, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     found = cross_fit(model, [{"image": images}])
     for i in range(10):

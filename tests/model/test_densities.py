@@ -13,6 +13,7 @@ from padim_lit.deploy.graph import Graph
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.gaussian import log_det
 from padim_lit.model.mixture import k_means
+from padim_lit.model.ridge import pooled
 
 K, D = 12, 40  # more dimensions than the first bounds see
 
@@ -195,6 +196,9 @@ def test_an_empty_component_is_the_pooled_covariance_around_its_centroid(backbon
         detector.density.centroids[3].view(1, 1, D), detector.mean, detector.whitening
     )
     assert found[0] < 1e-2 and found[1] == 3
+    factor = detector.whitening.square(symmetric=False)[3].double()
+    sigma = pooled(detector.fit_state.moments) + 0.01 * torch.eye(D)
+    torch.testing.assert_close(factor.T @ factor, torch.linalg.inv(sigma), rtol=1e-3, atol=1e-3)
 
 
 def test_more_components_than_a_covariance_needs_patches(backbone):
@@ -230,6 +234,7 @@ def test_a_fit_is_a_sum(backbone, kind):
 
 def test_the_ranks_of_a_fit_add_theirs(backbone):
     detector, batch = learnt(backbone, kind=Both), images(10)
+    detector.density.mixture.centroids[3] += 100  # no patch comes near, and there it stays
     parts = [state(detector, part) for part in batch.split([3, 7])]
     for found in all_ranks(parts, lambda mine, total, gather: mine.reduce(total, gather)):
         same(found, state(detector, batch))

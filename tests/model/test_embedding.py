@@ -18,11 +18,13 @@ def maps(*shapes, seed=0):
     return [torch.randn(2, c, *s, generator=generator) for c, s in zip(WIDTHS, shapes, strict=True)]
 
 
-def concatenated(features, matrix, grid):
-    """PaDiM's own way, in float64: everything to the grid, concatenate, multiply."""
+def concatenated(features, matrix, grid, side=1):
+    """PaDiM's own way, in float64: all to the grid, concatenate, average around, multiply."""
     full = [max(s) for s in zip(*(f.shape[-2:] for f in features), strict=True)]
     up = [F.interpolate(f.double(), size=full, mode="nearest") for f in features]
     x = F.adaptive_avg_pool2d(torch.cat(up, dim=1), grid or tuple(full))
+    padded = F.pad(x, [side // 2] * 4, value=torch.nan)  # nothing lies beyond the grid
+    x = padded.unfold(2, side, 1).unfold(3, side, 1).nanmean(dim=(4, 5))
     return torch.einsum("dc,bchw->bhwd", matrix.double(), x).flatten(1, 2)
 
 
@@ -37,12 +39,17 @@ def test_equals_concatenate_then_project(kind, grid):
     )
 
 
-@pytest.mark.parametrize("shapes", [((7, 5), (4, 3), (2, 2)), ((8, 4), (8, 4), (8, 4))])
-def test_sizes_that_do_not_divide_and_oblong_ones(shapes):
+@pytest.mark.parametrize("side", [1, 3, 5])
+@pytest.mark.parametrize(
+    "shapes",
+    [((7, 5), (4, 3), (2, 2)), ((8, 5), (4, 3), (2, 2)), ((8, 4), (8, 4), (8, 4))],
+)
+def test_sizes_that_do_not_divide_and_oblong_ones(shapes, side):
     features = maps(*shapes)
     projection = PROJECTIONS["jl"](sum(WIDTHS), 4)
-    expected = concatenated(features, projection.matrix, None)
-    torch.testing.assert_close(embed(features, projection).double(), expected, atol=2e-6, rtol=2e-6)
+    expected = concatenated(features, projection.matrix, None, side)
+    out = embed(features, projection, neighbourhood=side).double()
+    torch.testing.assert_close(out, expected, atol=2e-6, rtol=2e-6)
 
 
 def test_the_finest_layer_need_not_be_the_first():
@@ -99,6 +106,7 @@ def test_grid_resolution():
     assert resolve_grid([(56, 56), (28, 28)], None) == (56, 56)
     assert resolve_grid([(56, 56), (28, 28)], 28) == (28, 28)
     assert resolve_grid([(56, 28), (28, 14)], 28) == (28, 14)
+    assert resolve_grid([(5, 3)], 3) == (3, 2) and resolve_grid([(3, 5)], 3) == (2, 3)
     assert resolve_grid([(14, 14), (56, 56), (28, 28)], "auto") == (28, 28)
     assert resolve_grid([(14, 14), (14, 14)], "auto") == (14, 14)
     with pytest.raises(InputError, match="grid=fine: must be auto, null or a number"):

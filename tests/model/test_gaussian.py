@@ -72,13 +72,14 @@ def test_leading_dimensions_nest():
         )
 
 
-def test_factors_of_some_scaled_dimensions_are_those_of_a_fit_on_them():
+@pytest.mark.parametrize("ridge", [Ridge(0.01), Ridge(0.5, "variance", shrinkage=3.0)])
+def test_factors_of_some_scaled_dimensions_are_those_of_a_fit_on_them(ridge):
     x, state = fitted(60, 3, 9)
     rows = torch.tensor([0, 2, 3, 7])
     part = update(init(3, 4), x[..., rows] * 1.7)
     torch.testing.assert_close(
-        whiten(state, Ridge(0.01), rows, 1.7).pack(),
-        whiten(part, Ridge(0.01)).pack(),
+        whiten(state, ridge, rows, 1.7).pack(),
+        whiten(part, ridge).pack(),
         rtol=1e-4,
         atol=1e-4,
     )

@@ -8,6 +8,7 @@ from padim_lit import JL, Backbone, Detector
 from padim_lit.deploy.graph import Graph
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import AnomalyMap, image_score
+from padim_lit.model.learned import learn
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.region_of_interest import RestrictedMap, weights
 
@@ -57,21 +58,28 @@ def test_a_wrong_region_of_interest_is_one_line(wrong):
         RestrictedMap(AnomalyMap((8, 12), (32, 48)), wrong)
 
 
-def test_a_mixture_is_made_of_patches_inside_alone():
+def test_a_mixture_is_made_of_patches_inside_alone(monkeypatch):
+    learning, seen = Mixture.learn, []
+
+    def noted(density, x):
+        seen.append(x.shape[1])
+        learning(density, x)
+
+    monkeypatch.setattr(Mixture, "learn", noted)
     backbone = Backbone("test_resnet", weights="random")
     projection = JL(backbone.embedding_dim, 4)
     detectors = [Detector(backbone, projection, (64, 64), Mixture(4, components=3)) for _ in "ab"]
     roi = torch.zeros(64, 64, dtype=torch.bool)
     roi[:32, :24] = True
     detectors[1].anomaly_map = RestrictedMap(detectors[1].anomaly_map, roi)
-    patches = torch.randn(4, 25, 4, generator=torch.Generator().manual_seed(0))
-    counts = []
+    batch, counts = {"image": torch.rand(5, 3, 64, 64)}, []
     for detector in detectors:
-        detector.density.learn(patches)
-        state = detector.update_state(detector.empty_state(), {"image": torch.rand(5, 3, 64, 64)})
+        learn(detector, lambda _: [batch])
+        state = detector.update_state(detector.empty_state(), batch)
         counts.append(int(state.moments.counts.sum()))
     places = len(detectors[1].anomaly_map.places)
-    assert counts == [5 * detectors[0].positions, 5 * places] and 0 < places < 64
+    assert seen == [detectors[0].positions, places] and 0 < places < 64
+    assert counts == [5 * n for n in seen]
 
 
 @pytest.mark.parametrize("how", ["max", "topk"])
