@@ -72,6 +72,9 @@ def test_update_equals_one_fit_on_all(here, zygote, source):
     result = zygote.run([*args, "hydra.run.dir=updated"], here)
     assert result.code == 0, result.err
     assert_same(load(here, "updated"), load(here, "all_run"))
+    # Its scores have changed, so the old threshold is no longer one.
+    assert load(here, "a_run").calibration and load(here, "updated").calibration is None
+    assert "decides nothing yet" in result.out
 
 
 def test_what_is_there_already_is_refused_skipped_or_counted(here, zygote):

@@ -80,6 +80,9 @@ def test_images_that_nobody_named_make_the_whole_unknown():
     unnamed = with_batch(FitState.empty(init(P, D), L), x, None)
     assert unnamed.digests is None
     assert named.merge(unnamed).digests is None and unnamed.merge(named).digests is None
+    assert with_batch(unnamed, x, digests).digests is None
+    ranks = all_ranks([named, unnamed], lambda state, total, gather: state.reduce(total, gather))
+    assert [state.digests for state in ranks] == [None, None]
 
 
 def test_too_few_do_not_stay():
