@@ -133,7 +133,7 @@ def test_image_metrics_match_scikit_learn_on_raw_distances(dim):
 
 def test_f1max_does_not_split_equal_scores():
     metric = ImageMetrics()
-    metric.update(torch.tensor([5.0, 5.0, 5.0, 1.0]), torch.tensor([1, 0, 1, 0]))
+    metric.update(torch.tensor([5.0, 5.0, 5.0, 1.0]), torch.tensor([1, 1, 0, 0]))
     assert metric.compute()["image_f1max"] == pytest.approx(0.8)
 
 
@@ -155,6 +155,15 @@ def test_no_mask_gives_none_and_says_why():
     healthy = PixelMetrics()
     healthy.update(torch.rand(1, 8, 8), torch.zeros(1, 8, 8, dtype=torch.bool))
     assert healthy.compute()["why"]["pixel_auroc"] == "no defective pixel in the test set"
+
+
+@pytest.mark.parametrize("distance", [1e-9, 1e9])
+@pytest.mark.parametrize(("pixels", "told"), [(2, False), (3, True)])  # of 200
+def test_distances_that_no_bin_tells_apart_give_no_metric(distance, pixels, told):
+    metric, maps = PixelMetrics(), torch.ones(1, 10, 20)
+    maps[0, 0, :pixels] = distance
+    metric.update(maps, torch.arange(200).view(1, 10, 20) > 150)
+    assert ("not told apart" in metric.compute()["why"].get("pixel_ap", "")) is told
 
 
 def test_pixels_outside_of_a_region_of_interest_do_not_count():
