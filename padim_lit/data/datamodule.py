@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -43,7 +43,11 @@ def require_one_each(images: int, ranks: int) -> None:
         )
 
 
-def rank_batches(length: int, rank: int, world: int, batch_size: int) -> list[list[int]]:
+class Batches(list[list[int]]):
+    """A batch sampler; to predict, Lightning copies its `__dict__`, which a plain list has not."""
+
+
+def rank_batches(length: int, rank: int, world: int, batch_size: int) -> Batches:
     """Batches of this rank's indices rank, rank + world, ...; as many batches on every rank.
 
     Every index is on exactly one rank and none repeated: torch's DistributedSampler pads with
@@ -58,7 +62,7 @@ def rank_batches(length: int, rank: int, world: int, batch_size: int) -> list[li
     # could not fill, batches grow by one instead.
     count = min(-(-length // (world * batch_size)), length // world)
     edges = [len(indices) * k // count for k in range(count + 1)]
-    return [list(indices[i:j]) for i, j in pairwise(edges)]
+    return Batches(list(indices[i:j]) for i, j in pairwise(edges))
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,8 @@ def require_each_once(loader: Any) -> None:
     if isinstance(sampler, DistributedSampler) and sampler.total_size > len(sampler.dataset):
         raise InputError(
             f"{len(sampler.dataset)} images on {sampler.num_replicas} ranks: Lightning repeats some"
-            ", and they would count twice; use AnomalyData, or "
-            "Trainer(use_distributed_sampler=False) with a sampler of your own"
+            ", and they would count twice; use Trainer(use_distributed_sampler=False), with "
+            "AnomalyData or a sampler of your own"
         )
 
 
@@ -255,6 +259,16 @@ class AnomalyData(LightningDataModule):
         )
         log.warning("%s", note)
         return [note]
+
+    def require_sizes(self, provenance: Mapping[str, Any]) -> None:
+        """Raise InputError where a fit, whose provenance it is, saw its images at other sizes."""
+        if self.size.keys() <= provenance.keys():
+            known = {key: provenance[key] for key in self.size}
+            if ResizeCrop(**known) != self.resize_crop:
+                raise InputError(
+                    f"the data have {self.size}, and the model was fitted with {known}; give the "
+                    "data the same"
+                )
 
     def require_test(self) -> None:
         """Raise InputError where there is no test image."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from _helpers.trees import build_magnetic_tile, build_tree, save_image, save_mask
+from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 from PIL import Image
 
 from padim_lit.data import ELPV, AnomalyData, Folder, MagneticTile, MVTec
@@ -148,6 +149,17 @@ def test_rank_batches_are_used_once_torch_distributed_is_initialised(tmp_path, m
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
         indices.append([int(i) for i in column(data.train_dataloader(), "index")])
     assert indices == [[0, 2, 4, 6], [1, 3, 5]]
+    # As Lightning does to predict; for a list it failed.
+    assert list(_IndexBatchSamplerWrapper(data.test_dataloader().batch_sampler))
+
+
+def test_a_fit_at_other_sizes_is_told_apart(tmp_path):
+    """Images of the same shape, of which the model sees another part."""
+    data = mvtec(mvtec_tree(tmp_path))
+    data.require_sizes({})
+    data.require_sizes({"image_size": 32, "crop_size": [24, 24]})
+    with pytest.raises(InputError, match=r"was fitted with .'image_size': 48, 'crop_size': 24"):
+        data.require_sizes({"image_size": 48, "crop_size": 24})
 
 
 # split -----------------------------------------------------------------------------------------
