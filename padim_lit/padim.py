@@ -161,13 +161,13 @@ class PaDiM(LightningModule):
     def on_test_start(self) -> None:
         require_each_once(self.trainer.test_dataloaders)
         self.detector.require_fitted()
+        if isinstance(data := self.trainer.datamodule, AnomalyData):
+            data.require_sizes(self.detector.provenance)
+        self.image_metrics.reset()
+        self.pixel_metrics.reset()
 
     def on_predict_start(self) -> None:
         self.detector.require_fitted()
-
-    def on_test_epoch_start(self) -> None:
-        self.image_metrics.reset()
-        self.pixel_metrics.reset()
 
     def on_test_epoch_end(self) -> None:
         image, pixel = self.image_metrics.compute(), self.pixel_metrics.compute()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from _helpers.paper import paper
+from _helpers.trees import build_tree
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
@@ -20,6 +21,7 @@ from torchvision.transforms.functional import to_pil_image
 
 import padim_lit
 from padim_lit import JL, NPCA, Backbone, Both, Fisher, InputError, PaDiM, Subset
+from padim_lit.data import Folder
 from padim_lit.data.datamodule import require_each_once
 from padim_lit.model.detector import Detector
 
@@ -437,6 +439,15 @@ def test_what_lightning_saves_at_the_end_has_the_threshold_and_the_precision(tmp
     run.fit(small(**paper(4)), DataLoader(IMAGES, 2))
     saved = PaDiM.load_from_checkpoint(checkpoint_path=tmp_path / "last.ckpt").detector
     assert saved.calibration["threshold"] and saved.precision == "bf16-mixed"
+
+
+def test_a_test_on_data_of_other_sizes_is_refused(tmp_path, fitted, monkeypatch):
+    build_tree(tmp_path / "parts", train=2, test={"good": 1})
+    data = Folder(tmp_path / "parts", image_size=64, crop_size=64, num_workers=0)
+    known = {"image_size": 80, "crop_size": 64}
+    monkeypatch.setattr(fitted.detector, "provenance", known)
+    with pytest.raises(InputError, match=r"'image_size': 64.* was fitted with {'image_size': 80"):
+        trainer(tmp_path).test(fitted, data)
 
 
 def test_several_loaders_are_predicted(tmp_path, fitted):
