@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,12 @@ from _helpers.cli import Zygote
 from _helpers.server import server  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    until = float(os.environ.get("PADIM_LONG_TESTS_UNTIL", "inf"))  # seconds, as `time.time` counts
+    if item.get_closest_marker("slow") and time.time() > until:
+        pytest.skip("a long test, and the time for these is over")
 
 
 @pytest.fixture(autouse=True)

@@ -57,6 +57,7 @@ def test_the_checkpoint_holds_it_and_scores_with_it(zygote, here):
     assert recalibrate(known, 0.2)["threshold"] < recalibrate(whole, 0.2)["threshold"]
 
 
+@pytest.mark.slow
 def test_a_polygon_is_the_same_and_a_test_takes_the_checkpoints(zygote, here):
     result = zygote.run([*TINY, POLYGON, "hydra.run.dir=polygon"], here)
     assert result.code == 0, result.err

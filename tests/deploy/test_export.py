@@ -118,7 +118,10 @@ def exported(here, export):
 # --- Files ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.slow] * (k in {"fisher", "subset"})) for k in KINDS],
+)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_onnx_gives_the_scores_of_the_checkpoint(here, exported, kind, batch):
     file, report = exported(kind)
@@ -189,6 +192,7 @@ def test_int8_convolutions_have_gaussians_of_their_own(here, export, capsys):
     assert sum(rounded) > len(rounded) / 2 and not rounded[0]
 
 
+@pytest.mark.slow
 def test_files_say_what_they_are(here, zygote):
     result = zygote.run(["mode=export", "ckpt=jl/model.ckpt", "hydra.run.dir=said"], here)
     assert result.code == 0 and not result.err, result.err
@@ -385,11 +389,8 @@ def test_graph_is_the_detector_on_any_grid(grid, proj):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("proj", "grid"), [("jl", 11), pytest.param("subset", 5, marks=pytest.mark.slow)]
-)
-def test_onnx_is_the_detector_where_pooling_does_not_divide(tmp_path, proj, grid):
-    detector, file = tiny_detector(grid=grid, proj=proj), tmp_path / "odd.onnx"
+def test_onnx_is_the_detector_where_pooling_does_not_divide(tmp_path):
+    detector, file = tiny_detector(grid=11), tmp_path / "odd.onnx"
     export_onnx(detector, file, metadata(detector, None, "fp32", False))
     for batch in (1, 3):
         images = torch.rand(batch, 3, 64, 48, generator=torch.Generator().manual_seed(batch))

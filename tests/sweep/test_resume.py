@@ -120,6 +120,7 @@ def ages(sweep: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in sweep.glob("*/metrics.json")}
 
 
+@pytest.mark.slow
 def test_the_same_command_does_what_is_missing(zygote, here):
     args = [*SWEEP, "proj=jl,subset", "dim=4,8"]
     first = zygote.run(args, here)
