@@ -82,8 +82,8 @@ class PixelMetrics(Metric):
     """``pixel_auroc``, ``pixel_ap``, ``pixel_aupro`` from three histograms of the distances.
 
     ``update(map (B,h,w) ≥ 0, mask (B,h,w) bool)``. AUROC and AP treat the distances of one bin as
-    tied, which moves them by less than 1e-6 and 5e-5 (tests/test_metrics.py). AUPRO is the mean
-    over defect regions (8-connected parts of a mask) of the share found, against the
+    tied, which moves them by less than 1e-6 and 5e-5 (more on some hundred pixels). AUPRO is the
+    mean over defect regions (8-connected parts of a mask) of the share found, against the
     false-positive rate, up to `FPR_LIMIT` and divided by it; weighting each defective pixel by one
     over its region's size turns that mean into a histogram too.
 
