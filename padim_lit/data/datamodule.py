@@ -227,10 +227,14 @@ class AnomalyData(LightningDataModule):
 
     predict_dataloader = test_dataloader
 
+    def _some_paths(self, most: int) -> list[Path]:
+        """Of training images, evenly spread, at most so many."""
+        every = -(-len(self.train_items) // most)
+        return [item.path for item in self.train_items[::every]]
+
     def _out_of_sight(self) -> list[str]:
         """A note where the crop leaves out a part of the images."""
-        every = -(-len(self.train_items) // LOOKED_AT)
-        sizes = {read_size(item.path) for item in self.train_items[::every]}
+        sizes = set(map(read_size, self._some_paths(LOOKED_AT)))
         shares = []
         for height, width in sizes:
             left, top, right, bottom = self.resize_crop.seen(height, width)
@@ -247,8 +251,7 @@ class AnomalyData(LightningDataModule):
 
     def _nearly_black(self) -> list[str]:
         """A note, shown now too, where images use a sixteenth of their range: 12 bits of 16."""
-        every = -(-len(self.train_items) // DECODED)
-        paths = [item.path for item in self.train_items[::every]]
+        paths = self._some_paths(DECODED)
         value, most = max(map(highest_value, paths), key=lambda found: found[0] / found[1])
         if 16 * value > most:
             return []

@@ -160,7 +160,7 @@ def remove_images(detector: Detector, state: FitState, what: str) -> float:
             f"{what}: {strangers or 'some'} of {len(gone)} images are not in the checkpoint (or "
             "more often than it holds them); give those that it was fitted on, unchanged"
         )
-    rest = whole.subtract(state, left, detector.empty_state().moments.mean)
+    rest = whole.subtract(state, left, detector.density.empty_means(detector.positions))
     found: list[tuple[float, int]] = []
     for part, some in detector.density.parts(detector.positions):
         ridge = part.shrinking(detector.ridge)

@@ -10,7 +10,7 @@ from padim_lit.model.density import Counted, Density, PerPosition
 from padim_lit.model.gaussian import log_det, whiten
 from padim_lit.model.groups import Groups
 from padim_lit.model.mixture import Mixture
-from padim_lit.model.moments import Moments
+from padim_lit.model.moments import Moments, init
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.search import Finder, kept
 from padim_lit.model.triangular import Triangle
@@ -85,11 +85,9 @@ class Both(Density):
     def parts(self, positions: int) -> list[tuple[Density, slice]]:
         return [(self.position, slice(positions)), (self.mixture, slice(positions, None))]
 
-    def empty(self, positions: int, device: torch.device | str) -> Moments:
-        self.mixture.require_learnt()
-        moments = super().empty(positions, device)
-        moments.mean[positions:] = self.mixture.centroids
-        return moments
+    def empty_means(self, positions: int) -> Tensor:
+        kinds = self.mixture.empty_means(positions)
+        return torch.cat([self.position.empty_means(positions).to(kinds), kinds])
 
     @torch.no_grad()
     def learn(self, x: Tensor) -> None:
@@ -105,7 +103,8 @@ class Both(Density):
         self.place_weight = torch.zeros_like(self.place_weight)
         if x.shape[:2].numel() < self.dim * self.mixture.components:
             return
-        moments, owners, white = super().empty(0, x.device), [], self.mixture.white
+        owners, white = [], self.mixture.white
+        moments = init(self.mixture.components, self.dim, x.device)
         x = x.to(white.dtype)
         centre = x.mean(dim=(0, 1), dtype=torch.float64).to(white.dtype)
         for images in x.split(IMAGES):

@@ -91,7 +91,12 @@ class Density(nn.Module):
 
     def empty(self, positions: int, device: torch.device | str) -> Moments:
         """Moments of no patch."""
-        return init(self.gaussians(positions), self.dim, device)
+        means = self.empty_means(positions).to(device)
+        return replace(init(len(means), self.dim, device), mean=means)
+
+    def empty_means(self, positions: int) -> Tensor:
+        """(G,D) float64, where Gaussians without patches lie: at 0, or at what was learnt."""
+        return torch.zeros(self.gaussians(positions), self.dim, dtype=torch.float64)
 
     def learn(self, x: Tensor) -> None:
         """Choose the rule from the patches (B,P,D) of good images that count, before the fit."""

@@ -58,7 +58,7 @@ def subtract(whole: Moments, part: Moments, empty: Tensor) -> Moments:
     if (left < 0).any():
         raise InputError("what is to be removed holds more patches of a kind than there are")
     total = whole.mean * whole.counts.unsqueeze(1) - part.mean * part.counts.unsqueeze(1)
-    mean = torch.where(left.unsqueeze(1) > 0, total / left.unsqueeze(1), empty)
+    mean = torch.where(left.unsqueeze(1) > 0, total / left.unsqueeze(1), empty.to(total))
     pairs = zip(whole.scatter.bands, part.scatter.bands, strict=True)
     scatter = Triangle(tuple(x - y for x, y in pairs))
     _add_outer(scatter, part.mean - mean, -part.counts * left / whole.counts.clamp(min=1))

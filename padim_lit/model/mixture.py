@@ -80,16 +80,11 @@ class Mixture(Density):
     def gaussians(self, positions: int) -> int:
         return self.components
 
-    def require_learnt(self) -> None:
-        """Raise InputError where there are no centroids yet."""
+    def empty_means(self, positions: int) -> Tensor:
+        """The centroids; raises InputError where there are none yet."""
         if not self.white.any():
             raise InputError(f"density={self.name}: has no centroids; learn them before the fit")
-
-    def empty(self, positions: int, device: torch.device | str) -> Moments:
-        self.require_learnt()
-        # A component that never gets a patch lies where its centroid does.
-        moments = super().empty(positions, device)
-        return Moments(moments.counts, self.centroids.double().to(device), moments.scatter)
+        return self.centroids.double()
 
     @torch.no_grad()
     def learn(self, x: Tensor) -> None:
