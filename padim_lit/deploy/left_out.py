@@ -23,6 +23,7 @@ from torch.utils.data import Dataset, Subset
 
 from padim_lit import digests
 from padim_lit.checkpoint.state import spec_of
+from padim_lit.deploy.kinds_without import KindsWithout
 from padim_lit.deploy.over_images import Loop, over_images
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
@@ -31,9 +32,11 @@ from padim_lit.model.density import Density
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.model.merging import subtract
+from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
 from padim_lit.model.ridge import Ridge, pooled
-from padim_lit.model.triangular import Triangle
+from padim_lit.model.search import Finder, kept
+from padim_lit.model.threads import on_one_thread_each
 from padim_lit.system.console import tracked
 from padim_lit.system.memory import available_bytes
 
@@ -196,45 +199,62 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                 distances, reliable = leave_one_out(products, detector.count, part.shrinkage)
                 distances *= scale
             else:
-                those = moments.at(some)
-                ridge = replace(detector.ridge, common=pooled(those))
-                distances = _subtracted(detector, part, those, ridge, held, whitening.at(some))
+                ridge = replace(detector.ridge, common=pooled(moments.at(some)))
+                if x.device.type == "cpu" and isinstance(part, Mixture):
+                    least = found[0] if found else torch.full_like(x[..., 0], torch.inf)
+                    distances = _kinds_left_out(detector, part, some, ridge, held, least)
+                else:
+                    distances = _subtracted(detector, part, moments.at(some), ridge, held)
             found.append(distances)
     return density.combine(found), reliable
 
 
-def _subtracted(
-    detector: Detector,
-    density: Density,
-    moments: Moments,
-    ridge: Ridge,
-    held: Tensor,
-    whitening: Triangle | None = None,
+def _kinds_left_out(
+    detector: Detector, mixture: Mixture, some: slice, ridge: Ridge, held: Tensor, at_most: Tensor
 ) -> Tensor:
-    """Distances (B,P) of images, each under the Gaussians of `moments` without it.
+    """As `_subtracted`, where `some` of the detector's Gaussians are the mixture's.
 
-    Patches of an image are spread over many components, so there is no short formula.
+    Args:
+        at_most: (B,P) only nearer ones are looked for; elsewhere the distance may be inf.
+    """
+    moments, counted = detector.require_state().moments.at(some), detector.anomaly_map.counted
+    whitening = detector.require_fitted()
+
+    def make(once: bool) -> Finder:
+        return mixture.search(detector.mean[some], whitening.at(some), once)
+
+    search = kept(mixture, detector.mean, whitening, make, often=True)
+
+    def without(image: tuple[Tensor, Tensor]) -> Tensor:
+        one, limit = image
+        rest = KindsWithout(mixture, moments, ridge, search, counted(one).flatten(0, 1))
+        return rest.nearest(one[:1], limit)
+
+    # An image's steps are too small to be shared by threads.
+    images = list(zip(held, at_most.split(1), strict=True))
+    return torch.cat(on_one_thread_each(without, images))
+
+
+def _subtracted(
+    detector: Detector, density: Density, moments: Moments, ridge: Ridge, held: Tensor
+) -> Tensor:
+    """Distances (B,P) of images, each under Gaussians of `moments` that are factored without it.
 
     Args:
         density: the detector's, or a part of it.
         held: see `_left_out`.
-        whitening: factors with the images, for the Gaussians that have no patch of it; None: all
-            are factored anew.
     """
-    found = []
-    for one in held:
+
+    def without(one: Tensor) -> Tensor:
         empty = density.empty(detector.positions, one.device)
         image, _ = density.gather(empty, one, one[None], detector.anomaly_map.counted)
         rest = subtract(moments, image, empty.mean)
-        if whitening is None:
-            factors = density.whiten(rest, ridge)
-        else:
-            changed, factors = image.counts > 0, whitening.map(torch.clone)
-            anew = density.whiten(rest.at(changed), ridge)
-            for band, new in zip(factors.bands, anew.bands, strict=True):
-                band[changed] = new
-        found.append(density.nearest(one[:1], rest.mean, factors)[0])
-    return torch.cat(found)
+        return density.nearest(one[:1], rest.mean, density.whiten(rest, ridge))[0]
+
+    free = available_bytes(held.device) if held.device.type == "cpu" else 0
+    if free is not None and free < 2 * torch.get_num_threads() * detector.fit_bytes:
+        return torch.cat([without(one) for one in held])
+    return torch.cat(on_one_thread_each(without, list(held)))
 
 
 @torch.no_grad()

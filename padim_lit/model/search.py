@@ -1,6 +1,7 @@
 """The nearest of a mixture's Gaussians, exactly, though few distances are computed: on a CPU."""
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,9 @@ MANY = 3 / 8
 # Patches that a thread searches at once: as few as are worth one, and as many as its pairs have
 # memory for.
 LEAST, AT_ONCE = 2**8, 2**13
+
+#: Centred patches (n,D), and pairs of a component and a patch (m,), (m,) → squared distances (m,).
+Squares: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Search:
@@ -49,9 +53,9 @@ class Search:
         self.mean = (mean.double() - self.centre).float()
         bounds = LowerBounds.of_first if once else LowerBounds.of
         self.bounds = bounds(self.mean, whitening, white)
-        whole = whitening.dim <= WHOLE_DIM
-        bands = [whitening.square(symmetric=False)] if whole else whitening.bands
-        self.squares = Pairs(self.mean, bands)
+        self.squares: Squares = pairs(self.mean, whitening)
+        #: Lower bounds and their components → what is left of them, see `without`.
+        self.loosened: Callable[[Tensor, Tensor], Tensor] = lambda bounds, component: bounds
 
     def __call__(self, x: Tensor, at_most: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Distances, not squared, of (B,P,D), and to which component they are: both (B,P).
@@ -69,6 +73,26 @@ class Search:
         squares, owner = map(torch.cat, zip(*found, strict=True))
         return squares.sqrt_().view(shape), owner.view(shape)
 
+    def without(self, which: Tensor, share: Tensor, shift: Tensor, squares: Squares) -> "Search":
+        """The same search where some patches have left some components.
+
+        Args:
+            which: (m,) those components.
+            share, shift: (m,) such that a distance d to one has become share · (d − shift) at
+                least.
+            squares: of all components as they are now, in place of `Pairs`.
+        """
+        shares, shifts = torch.ones(len(self.mean)), torch.zeros(len(self.mean))
+        shares[which], shifts[which] = share.to(shares), shift.to(shifts)
+
+        def loosened(bounds: Tensor, component: Tensor) -> Tensor:
+            left = bounds.clamp(min=0).sqrt_() - shifts[component]
+            return (left.clamp_(min=0) * shares[component]).square_()
+
+        other = copy(self)
+        other.squares, other.loosened = squares, loosened
+        return other
+
     def _nearest(self, x: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
         """Squared distances and components of centred patches (n,D), nearer than √limit (n,)."""
         squares, owner = torch.full_like(limit, torch.inf), x.new_zeros(len(x), dtype=torch.long)
@@ -81,12 +105,12 @@ class Search:
             owner[patch[better]] = component[better]
             limit = torch.minimum(limit, squares)
 
-        y = self.bounds.along(x)
+        y, every = self.bounds.along(x), torch.arange(len(self.mean)).unsqueeze(1)
         bounds = self.bounds(y)
-        left = bounds <= limit * (1 + ROUNDING)
+        left = self.loosened(bounds, every) <= limit * (1 + ROUNDING)
         many = left.sum(dim=0) > MANY * len(left)
         if (patch := many.nonzero()[:, 0]).numel():
-            tighter = self.bounds(y[patch], fine=True)
+            tighter = self.loosened(self.bounds(y[patch], fine=True), every)
             first, order = tighter.min(dim=0).indices.sort(stable=True)
             compute(first, patch[order])
             tighter[first, order] = torch.inf  # is computed
@@ -95,9 +119,16 @@ class Search:
         near = many[patch]
         few = (~near).nonzero()[:, 0]
         k, p = component[few], patch[few]
-        near[few] = bounds[k, p] + self.bounds.further(y, k, p) <= limit[p] * (1 + ROUNDING)
+        found = self.loosened(bounds[k, p] + self.bounds.further(y, k, p), k)
+        near[few] = found <= limit[p] * (1 + ROUNDING)
         compute(component[near], patch[near])
         return squares, owner
+
+
+def pairs(mean: Tensor, whitening: Triangle) -> Pairs:
+    """Squared distances of chosen pairs, to Gaussians with means (K,D) and K triangles."""
+    whole = whitening.dim <= WHOLE_DIM
+    return Pairs(mean, [whitening.square(symmetric=False)] if whole else whitening.bands)
 
 
 #: What finds the nearest of K Gaussians.
@@ -109,7 +140,13 @@ _KEPT: WeakKeyDictionary[Triangle, tuple[Any, Tensor, list[int], Finder, bool]] 
 )
 
 
-def kept(density: Any, mean: Tensor, whitening: Triangle, make: Callable[[bool], Finder]) -> Finder:
+def kept(
+    density: Any,
+    mean: Tensor,
+    whitening: Triangle,
+    make: Callable[[bool], Finder],
+    often: bool = False,
+) -> Finder:
     """The search of these Gaussians, from the last time if neither they nor their factors changed.
 
     It is prepared in earnest when it is asked for again: a fit without one image scores that image
@@ -119,6 +156,7 @@ def kept(density: Any, mean: Tensor, whitening: Triangle, make: Callable[[bool],
     Args:
         density, mean, whitening: whose search.
         make: makes one, for a single call if it is given True.
+        often: more calls will follow, so that the first is prepared for in earnest too.
 
     >>> mean, whitening = torch.zeros(1, 1), Triangle.of(torch.ones(1, 1, 1))
     >>> found = [kept(None, mean, whitening, lambda once: once) for _ in range(3)]
@@ -130,5 +168,6 @@ def kept(density: Any, mean: Tensor, whitening: Triangle, make: Callable[[bool],
     found = _KEPT.get(whitening)
     new = not found or found[0] is not density or found[1] is not mean or found[2] != changes
     if new or found[4]:
-        found = _KEPT[whitening] = (density, mean, changes, make(new), new)
+        once = new and not often
+        found = _KEPT[whitening] = (density, mean, changes, make(once), once)
     return found[3]

@@ -269,26 +269,32 @@ def test_an_image_is_left_out_by_a_fit_without_it(density, formula, error, rotat
         assert float(other(images[i : i + 1])[0]) == expected
 
 
-def test_of_many_images_only_gaussians_with_patches_of_the_one_are_factored_anew(monkeypatch):
+@pytest.mark.parametrize(("dim", "components", "rotations"), [(6, 60, 1), (6, 60, 3), (12, 5, 1)])
+def test_of_many_images_only_gaussians_with_patches_of_the_one_are_factored_anew(
+    dim, components, rotations, monkeypatch
+):
     monkeypatch.setattr("padim_lit.deploy.left_out.FORMULA", 0)
     backbone = Backbone("test_resnet", weights="random")
-    density = Mixture(6, components=60)
-    model = Detector(backbone, JL(backbone.embedding_dim, 6), (64, 64), density, image_score="max")
+    density = Mixture(dim, components=components)
+    projection, how = (
+        JL(backbone.embedding_dim, dim),
+        {"rotations": rotations, "image_score": "max"},
+    )
+    model = Detector(backbone, projection, (64, 64), density, **how)
     images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    x = model.embed(images)
-    density.learn(x)
+    x = model.embed_turned(images)
+    density.learn(x.flatten(0, 1))
     fit_on_images(model.eval(), images)
     moments = model.require_state().moments
     ridge = replace(model.ridge, common=pooled(moments))
     found = measure(model, [{"image": images}]).maxima
     for i in range(8):
-        one, empty = x[i : i + 1], density.empty(model.positions, "cpu")
+        one, empty = x[i], density.empty(model.positions, "cpu")
         image, _ = density.gather(empty, one, one[None], lambda every: every)
-        assert 0 < (image.counts > 0).sum() < 60
         rest = subtract(moments, image, empty.mean)
         eps, prior = density.shrinking(ridge).of(rest)
         sigma = covariance(rest, eps, prior=prior)
-        away = x[i, :, None].double() - rest.mean
+        away = one[0, :, None].double() - rest.mean
         squares = torch.einsum("pkd,kde,pke->pk", away, torch.linalg.inv(sigma), away)
         distances = squares.amin(dim=1).sqrt().float()
         expected = model.anomaly_map(distances[None]).max()

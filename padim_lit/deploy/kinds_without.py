@@ -1,0 +1,103 @@
+"""The nearest of a mixture's Gaussians as they are without the patches of one image: on a CPU."""
+
+import torch
+from torch import Tensor
+
+from padim_lit.model.groups import Groups
+from padim_lit.model.mixture import Mixture
+from padim_lit.model.moments import Moments
+from padim_lit.model.ridge import Ridge
+from padim_lit.model.search import Search, pairs
+from padim_lit.model.triangular import Triangle
+
+
+class KindsWithout:
+    """K Gaussians without those patches of one image that each of them holds.
+
+    An image has patches of a third of them or more, too many to factor anew for each image. Where
+    r of n patches y = x − μ leave, with s = Σ y and m = n−1+ν, there stay
+
+        μ' = μ − s/(n−r),    S' = S − Σ y yᵀ − ssᵀ/(n−r),    m' = m − r.
+
+    S' is nowhere above S, so m'Σ' is nowhere above mΣ: a patch that was at √b or farther is now
+    at √(m'/m) · (√b − ‖W(μ'−μ)‖) or farther. So the bounds of all patches still tell which of the
+    K may be the nearest, and only these are factored.
+
+    Args:
+        mixture: says whose a patch is.
+        moments: of the K, with the image.
+        ridge: its ``common`` is that of all images.
+        search: of the K, with the image.
+        image: (n,D), the patches that leave.
+
+    Attributes:
+        rest: the search of the K without them.
+
+    >>> from padim_lit.model.moments import init
+    >>> from padim_lit.model.ridge import pooled
+    >>> mixture, x = Mixture(dim=2, components=1), torch.rand(8, 9, 2)
+    >>> mixture.learn(x)
+    >>> moments, _ = mixture.gather(init(1, 2), x, x[None], lambda x: x)
+    >>> ridge = Ridge(common=pooled(moments))
+    >>> search = mixture.search(moments.mean, mixture.whiten(moments, ridge))
+    >>> KindsWithout(mixture, moments, ridge, search, image=x[0]).nearest(x[:1]).shape
+    torch.Size([1, 9])
+    """
+
+    def __init__(
+        self, mixture: Mixture, moments: Moments, ridge: Ridge, search: Search, image: Tensor
+    ):
+        self.mixture, self.ridge, self.search = mixture, ridge, search
+        self.whole, groups = moments, Groups(mixture.assign(image), mixture.components)
+        taken, y = groups.sizes, image.double() - moments.mean[groups.owner]
+        self.gone, self.left = groups.sums(y), moments.counts - taken
+        #: Those that leave each Gaussian, from its mean on.
+        self.patches = y[groups.order].to(moments.scatter.dtype).split(taken.tolist())
+        mean = moments.mean - self.gone / self.left.clamp(min=1).unsqueeze(1)
+        self.mean = torch.where(self.left.unsqueeze(1) > 0, mean, mixture.empty_means(0))
+        self.changed = taken > 0
+        which = self.changed.nonzero()[:, 0]
+        moved = (self.mean[which] - search.centre).float()
+        shift = search.squares(moved, which, torch.arange(len(which))).sqrt()
+        before, after = (
+            (counts[which] - 1).clamp(min=0) + mixture.shrinkage
+            for counts in (moments.counts, self.left)
+        )
+        self.rest = search.without(which, (after / before).sqrt(), shift, self.squares)
+        # Row of each Gaussian among those that are factored; −1: not yet.
+        self.row = torch.full_like(taken, -1)
+        self.factors = Triangle.zeros(0, moments.scatter.dim, image.device, moments.scatter.dtype)
+        self.factored = torch.empty_like(self.mean[:0])
+
+    def nearest(self, x: Tensor, at_most: Tensor | None = None) -> Tensor:
+        """Distances (1,P) of (1,P,D) to the nearest; `at_most` as `Search` takes it."""
+        return self.rest(x, at_most)[0]
+
+    def squares(self, x: Tensor, component: Tensor, patch: Tensor) -> Tensor:
+        """As `Pairs` gives them, of centred patches."""
+        changed, squares = self.changed[component], x.new_empty(len(patch))
+        squares[~changed] = self.search.squares(x, component[~changed], patch[~changed])
+        component, patch = component[changed], patch[changed]
+        some = component.unique()
+        self._factor(some[self.row[some] < 0])
+        mean = (self.factored - self.search.centre).float()
+        squares[changed] = pairs(mean, self.factors)(x, self.row[component], patch)
+        return squares
+
+    def _factor(self, some: Tensor) -> None:
+        if not len(some):
+            return
+        left, scatter = self.left[some], self.whole.scatter.at(some)
+        last = self.gone[some] * left.clamp(min=1).rsqrt().unsqueeze(1)
+        for i, (component, row) in enumerate(
+            zip(some.tolist(), last.to(scatter.dtype), strict=True)
+        ):
+            rows = torch.cat([self.patches[component], row.unsqueeze(0)])
+            scatter.at(slice(i, i + 1)).add_products(rows.unsqueeze(0), weight=-1.0)
+        for band in scatter.bands:
+            band[left == 0] = 0  # rounding alone would stay
+        rest = Moments(left, self.mean[some], scatter)
+        bands = zip(self.factors.bands, self.mixture.whiten(rest, self.ridge).bands, strict=True)
+        self.row[some] = len(self.factored) + torch.arange(len(some))
+        self.factors = Triangle(tuple(torch.cat(both) for both in bands))
+        self.factored = torch.cat([self.factored, rest.mean])
