@@ -29,9 +29,11 @@ from padim_lit import JL, Backbone
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
+from padim_lit.digests import BYTES
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced, learn
+from padim_lit.model.seen import Seen
 from padim_lit.system.clock import clock
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 from padim_lit.system.versions import device_name
@@ -84,7 +86,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backbones", nargs="+", default=both, choices=BACKBONES)
     parser.add_argument("--dims", nargs="+", type=int, default=[100, 150, 550])
     parser.add_argument("--batch", type=int, default=32, help="as in conf/config.yaml")
-    parser.add_argument("--images", type=int, default=320, help="N that share the factoring")
+    parser.add_argument("--images", type=int, default=320, help="N: what a fit does once, over N")
     parser.add_argument("--side", type=int, default=224, help="image side in pixels")
     parser.add_argument("--grid", type=int, default=None)
     parser.add_argument("--density", default="position", choices=DENSITIES)
@@ -130,12 +132,18 @@ def measure(
         reset_peak(where)
         alone(x)
         bare_peak = peak_bytes(where)
+        # What is looked at before the fit is not computed again in it, as in `PaDiM`.
+        detector.seen = Seen.during_a_fit(where)
+        first, others = fitted.split([looked_at := detector.density.fit_images, FITTED - looked_at])
         start = clock(where)
-        learn(detector, lambda images: [{"image": part} for part in fitted[:images].split(8)])
-        learning = clock(where) - start
+        learn(detector, lambda _: numbered(first, 8))
         state = detector.empty_state()
-        for part in fitted.split(batch):
-            state = detector.update_state(state, {"image": part})
+        for part in numbered(first, batch):
+            state = detector.update_state(state, part)
+        learning = clock(where) - start
+        for part in numbered(others, batch):
+            state = detector.update_state(state, part)
+        detector.seen = Seen()
 
         def fit_step() -> None:
             nonlocal state
@@ -159,7 +167,7 @@ def measure(
                 step()
                 seconds[name].append((clock(where) - start) / batch)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    fit = median["fit"] + (learning + factor) / images
+    fit = (median["fit"] * max(0, images - looked_at) + learning + factor) / images
     return {
         "backbone": backbone,
         "dim": dim,
@@ -185,6 +193,13 @@ def measure(
         "peak_bytes": peak_bytes(where),
         "backbone_peak_bytes": bare_peak,
     }
+
+
+def numbered(images: torch.Tensor, batch: int) -> list[dict[str, torch.Tensor]]:
+    """Batches with a digest of each, which is its number."""
+    digests = torch.arange(len(images), dtype=torch.uint8).unsqueeze(1).expand(-1, BYTES)
+    parts = zip(images.split(batch), digests.split(batch), strict=True)
+    return [{"image": part, "digest": those} for part, those in parts if len(part)]
 
 
 def pictures(source: str | None, side: int, count: int) -> torch.Tensor:

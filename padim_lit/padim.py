@@ -19,7 +19,8 @@ from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
 from padim_lit.model.learned import learn, warm_up
-from padim_lit.system.memory import available_bytes, readable
+from padim_lit.model.room import require_memory
+from padim_lit.model.seen import Seen
 
 
 class PaDiM(LightningModule):
@@ -99,21 +100,12 @@ class PaDiM(LightningModule):
         # What an earlier fit left, or an attempt that ran out of memory, takes room no more.
         self.detector.reset()
         self._state = None
-        # Moments and factors, before hours of images are read in vain.
-        ranks = self.trainer.num_devices if self.device.type == "cpu" else 1
-        need, have = ranks * self.detector.fit_bytes, available_bytes(self.device)
-        if have is not None and need > have:
-            dim, (h, w) = self.detector.projection.dim, self.detector.map_grid
-            what, less = f"on a {h}×{w} grid", f"grid={max(h, w) // 2} for a quarter"
-            mixed = self.detector.density.options.get("components", 0)
-            if 2 * mixed > self.detector.gaussians:
-                what, less = f"with density.components={mixed}", "fewer of these"
-            raise InputError(
-                f"dim={dim} {what} needs {readable(need)} for moments and factors, "
-                f"{readable(have)} are free on {self.device}; use a smaller dim, or {less}"
-            )
+        require_memory(self.detector, self.device, self.trainer.num_devices)
+        self.detector.seen = Seen.during_a_fit(self.device)
         with self.trainer.precision_plugin.forward_context():
             learn(self.detector, partial(warm_up, self.trainer.train_dataloader), self._agree)
+        if not (self.calibration and self.trainer.is_global_zero):
+            self.detector.seen.close()
 
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch counts no image twice.
@@ -134,7 +126,9 @@ class PaDiM(LightningModule):
         if self.trainer.is_global_zero:
             how = self.calibration, self.false_alarm_rate, Loop.like(loader, self.device)
             with self.trainer.precision_plugin.forward_context():
+                self.detector.seen.close()
                 set_threshold(self.detector, loader.dataset, *how)
+        self.detector.seen = Seen()
         self.threshold_seconds = time.perf_counter() - start
 
     # Score

@@ -280,7 +280,7 @@ def test_mixed_precision_keeps_float32_moments(tmp_path):
 
 
 def test_a_state_that_does_not_fit_is_refused_before_the_first_image(tmp_path, monkeypatch):
-    monkeypatch.setattr("padim_lit.padim.available_bytes", lambda _: 2**20)
+    monkeypatch.setattr("padim_lit.model.room.available_bytes", lambda _: 2**20)
     with pytest.raises(InputError, match=r"dim=400 on a 16×16 grid needs .* 1.0 MiB are free"):
         trainer(tmp_path).fit(make(dim=400), batches(4))
     model = make(density=padim_lit.Mixture(dim=10, components=10**5))

@@ -158,7 +158,8 @@ def measure(
         distances, reliable = torch.empty(len(images), detector.positions, device=device), ~inside
         if inside.any():
             # A fit holds an image in all directions.
-            x = detector.embed_turned(images[inside])
+            those = {key: batch[key][inside.cpu()] for key in ("digest",) if key in batch}
+            x = detector.embed_turned({"image": images[inside], **those})
             distances[inside], reliable[inside] = _left_out(detector, x)
         if not inside.all():
             distances[~inside] = detector.distances(images[~inside])

@@ -1,8 +1,8 @@
 """What scores images: backbone, projection, Gaussians, anomaly map."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,17 @@ from padim_lit.model.both import Both
 from padim_lit.model.density import Density
 from padim_lit.model.embedding import ProjectedLayer, add_up, project
 from padim_lit.model.fit_state import FitState
-from padim_lit.model.gaussian import scoring_bytes
 from padim_lit.model.grid import require_neighbourhood, resolve_grid
 from padim_lit.model.projection import Projection
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import require_rotations, turned
-from padim_lit.model.triangular import Triangle, triangle_bytes
+from padim_lit.model.seen import Layers, Seen
+from padim_lit.model.triangular import Triangle, scoring_bytes, triangle_bytes
 
 #: Of the backbone, as Lightning names it; `Detector.precision` says what a fit used.
 FULL_PRECISION = "32-true"
+#: ``image`` (B,3,h,w), and where they are known ``digest`` (B,16) and ``path``.
+Batch: TypeAlias = Mapping[str, Any]
 
 
 class Detector(nn.Module):
@@ -51,6 +53,7 @@ class Detector(nn.Module):
             fit and in slim checkpoints.
         calibration: what held-out good images score; None where it was not measured.
         turned: images → the same in each of the V directions.
+        seen: during a fit, what it need not compute again.
         provenance: primitives on what was fitted (data, preprocessing, seed).
 
     Raises:
@@ -100,6 +103,7 @@ class Detector(nn.Module):
         self.anomaly_map = AnomalyMap(self.map_grid, self.image_shape, sigma)
         # No buffer: DDP would broadcast them before every step.
         self.fit_state: FitState | None = None
+        self.seen = Seen()
         self.count = 0
         self.calibration: dict[str, Any] | None = None
         self.provenance: dict[str, Any] = {}
@@ -143,7 +147,7 @@ class Detector(nn.Module):
         return super()._apply(change, recurse)
 
     @torch.no_grad()
-    def project(self, images: Tensor, projection: Projection | None = None) -> list[ProjectedLayer]:
+    def project(self, images: Tensor, projection: Projection | None = None) -> Layers:
         """(B,3,h,w) images → each layer's share of their embeddings, float32 under any autocast."""
         self.backbone.require_images(images, self.image_shape)
         features = self.backbone(images)
@@ -155,9 +159,17 @@ class Detector(nn.Module):
         """(B,3,h,w) images → (B,P,D) projected embeddings."""
         return self.add_up(self.project(images, projection), (projection or self.projection).dim)
 
-    def embed_turned(self, images: Tensor, projection: Projection | None = None) -> Tensor:
-        """(B,3,h,w) images → (B,V,P,D), their embeddings in all directions."""
-        return torch.stack([self.embed(one, projection) for one in self.turned(images)], dim=1)
+    def layers(self, batch: Batch, projection: Projection | None = None) -> Iterator[Layers]:
+        """A batch's images in each direction, projected; those that `seen` has are not again."""
+        digests = batch.get("digest") if projection is None else None
+        project = partial(self.project, projection=projection)
+        for way, images in enumerate(self.turned(batch["image"])):
+            yield self.seen.layers(images, digests, project, way)
+
+    def embed_turned(self, batch: Batch, projection: Projection | None = None) -> Tensor:
+        """A batch's images → (B,V,P,D), their embeddings in all directions."""
+        dim = (projection or self.projection).dim
+        return torch.stack([self.add_up(x, dim) for x in self.layers(batch, projection)], dim=1)
 
     def add_up(self, layers: Sequence[ProjectedLayer], dim: int | None = None) -> Tensor:
         """The layers' shares → the embeddings (B,P,D) that they add up to."""
@@ -169,19 +181,19 @@ class Detector(nn.Module):
         return FitState.empty(moments, len(self.backbone.layers))
 
     @torch.no_grad()
-    def update_state(self, state: FitState, batch: Mapping[str, Any]) -> FitState:
+    def update_state(self, state: FitState, batch: Batch) -> FitState:
         """`state` with the images of a batch too; use what is returned.
 
         Args:
             state: its scatter is changed in place.
-            batch: ``image`` (B,3,h,w), and where they are known ``digest`` (B,16) and ``path``.
+            batch: see `Batch`.
 
         Raises:
             InputError: features that are not finite; it names the image.
         """
         require_tensors(batch, "image")
-        for images in self.turned(batch["image"]):
-            for layer in (layers := self.project(images)):
+        for layers in self.layers(batch):
+            for layer in layers:
                 require_finite(layer.values, batch)
             shares, x = self.density.shares(layers, self.add_up), self.add_up(layers)
             state = state.update(

@@ -84,15 +84,6 @@ def log_det(whitening: Triangle) -> Tensor:
     return -2 * torch.cat(diagonals, dim=1).double().log().sum(dim=1)
 
 
-def scoring_bytes(gaussians: int, dim: int) -> int:
-    """Bytes of what scoring needs beside backbone and Π: means and packed triangles in float32.
-
-    >>> scoring_bytes(gaussians=784, dim=100) / 2**20  # 15.4 MiB
-    15.40...
-    """
-    return 4 * gaussians * (dim + dim * (dim + 1) // 2)
-
-
 def mahalanobis(x: Tensor, mean: Tensor, whitening: Triangle) -> Tensor:
     """Distances M = ‖W(x−μ)‖ = sqrt((x−μ)ᵀ Σ⁻¹ (x−μ)) (eq. 5 and 10), not squared.
 

@@ -165,10 +165,10 @@ def learn(
     projection, density = detector.projection, detector.density
     device = projection.matrix.device
 
-    def embeddings(images: int, through: Projection) -> Iterator[Tensor]:
+    def embeddings(images: int, through: Projection | None = None) -> Iterator[Tensor]:
         for batch in batches(images):
             require_tensors(batch, "image")
-            x = detector.embed_turned(batch["image"].to(device), through)
+            x = detector.embed_turned({**batch, "image": batch["image"].to(device)}, through)
             require_finite(x, batch)
             yield detector.anomaly_map.counted(x.flatten(0, 1))
 
@@ -177,7 +177,7 @@ def learn(
         projection.learn(*patch_statistics(embeddings(projection.fit_images, every)))
         agree(projection)
     if density.fit_images:
-        patches = torch.cat(list(embeddings(density.fit_images, projection)))
+        patches = torch.cat(list(embeddings(density.fit_images)))
         density.learn(patches)
         agree(density)
 

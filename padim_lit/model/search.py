@@ -126,7 +126,12 @@ class Search:
 
 
 def pairs(mean: Tensor, whitening: Triangle) -> Pairs:
-    """Squared distances of chosen pairs, to Gaussians with means (K,D) and K triangles."""
+    """Squared distances of chosen pairs, to Gaussians with means (K,D) and K triangles.
+
+    >>> squares = pairs(torch.zeros(1, 1), Triangle.of(torch.full((1, 1, 1), 3.0)))
+    >>> squares(torch.ones(1, 1), component=torch.tensor([0]), patch=torch.tensor([0]))
+    tensor([9.])
+    """
     whole = whitening.dim <= WHOLE_DIM
     return Pairs(mean, [whitening.square(symmetric=False)] if whole else whitening.bands)
 

@@ -184,6 +184,15 @@ def triangle_bytes(positions: int, dim: int, itemsize: int = 4) -> int:
     return positions * itemsize * sum((b - a) * b for a, b in pairwise(_edges(dim)))
 
 
+def scoring_bytes(gaussians: int, dim: int) -> int:
+    """Bytes of what scoring needs beside backbone and Π: means and packed triangles in float32.
+
+    >>> scoring_bytes(gaussians=784, dim=100) / 2**20  # 15.4 MiB
+    15.40...
+    """
+    return 4 * gaussians * (dim + dim * (dim + 1) // 2)
+
+
 def _below(rows: slice) -> Tensor:
     """Rows and columns of a band's numbers up to the diagonal, row by row."""
     return torch.tril_indices(rows.stop - rows.start, rows.stop, offset=rows.start)

@@ -18,11 +18,11 @@ from padim_lit.metrics import METRICS, ImageMetrics, PixelMetrics
 from padim_lit.model.anomaly_map import AnomalyMap, image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
-from padim_lit.model.gaussian import scoring_bytes
 from padim_lit.model.grid import resolve_grid
 from padim_lit.model.projection import MOST_DIM, PROJECTIONS, Projection, require_seed
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import turned
+from padim_lit.model.triangular import scoring_bytes
 from padim_lit.sweep.one_pass import CHUNK, FeatureStore, OnePass, Plan, plan
 from padim_lit.sweep.run_store import RunResult
 from padim_lit.system.clock import clock

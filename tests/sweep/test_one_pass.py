@@ -11,9 +11,9 @@ from lightning.pytorch import Trainer
 
 from padim_lit import Backbone, Both, InputError, PaDiM, PerPosition
 from padim_lit.data import Folder
-from padim_lit.model.gaussian import scoring_bytes
 from padim_lit.model.projection import PROJECTIONS
 from padim_lit.model.ridge import Ridge
+from padim_lit.model.triangular import scoring_bytes
 from padim_lit.sweep.ablation import Ablation, ProjectionRun, Sweep
 from padim_lit.sweep.one_pass import plan
 
