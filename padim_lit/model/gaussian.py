@@ -9,9 +9,9 @@ from padim_lit.model.ridge import Ridge
 from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import Triangle, blocks, invert_lower
 
-# Gaussians are factored in blocks of about this many float64 numbers: it bounds what the fit
-# needs beyond its state.
-BLOCK_NUMBERS = 2**22
+# Gaussians are factored in blocks of about so many float64 numbers: on a CPU they stay in its
+# cache, elsewhere they are enough for large steps, and bound what a fit needs beyond its state.
+CACHED_NUMBERS, BLOCK_NUMBERS = 2**18, 2**22
 
 
 def whiten(
@@ -44,7 +44,8 @@ def whiten(
     device, dtype = moments.scatter.device, moments.scatter.dtype
     out = Triangle.zeros(gaussians, dim, device, dtype)
     eps, prior = ridge.of(moments, rows, factor)
-    step = max(1, BLOCK_NUMBERS // moments.scatter.dim**2)
+    numbers = CACHED_NUMBERS if device.type == "cpu" else BLOCK_NUMBERS
+    step = max(1, numbers // moments.scatter.dim**2)
 
     def work(start: int) -> bool:
         block = slice(start, start + step)

@@ -45,7 +45,7 @@ def test_the_factor_is_lower_triangular_and_whitens():
 def test_blocks_change_nothing(monkeypatch):
     _, state = fitted(50, 7, 5)
     whole = whiten(state, Ridge(0.01))
-    monkeypatch.setattr(gaussian, "BLOCK_NUMBERS", 2 * 25)
+    monkeypatch.setattr(gaussian, "CACHED_NUMBERS", 2 * 25)
     assert torch.equal(whole.pack(), whiten(state, Ridge(0.01)).pack())
 
 
