@@ -67,6 +67,34 @@ def require_tensors(batch: Any, *keys: str) -> None:
         )
 
 
+def require_truth(batch: Any, maps: Tensor) -> None:
+    """Raise InputError unless a test batch says of each image what is true, and where it counts.
+
+    Args:
+        batch: ``label`` (B,), 0 or 1, ``mask`` (B,h,w), ``count_image`` and ``count_pixel`` (B,).
+        maps: (B,h,w).
+
+    >>> numbers = {key: Tensor([0]).long() for key in ("label", "count_image", "count_pixel")}
+    >>> require_truth({**numbers, "mask": Tensor(1, 1, 8, 8)}, Tensor(1, 8, 8))
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: a test batch's mask is (1, 1, 8, 8); it must be (1, 8, 8), ...
+    """
+    require_tensors(batch, "label", "mask", "count_image", "count_pixel")
+    for key in ("label", "mask", "count_image", "count_pixel"):
+        given, wanted = batch[key].shape, maps.shape if key == "mask" else maps.shape[:1]
+        if given != wanted:
+            raise InputError(
+                f"a test batch's {key} is {tuple(given)}; it must be {tuple(wanted)}, see "
+                "help(padim_lit.PaDiM); a collate_fn can make it"
+            )
+    label = batch["label"]
+    if label.is_floating_point() or not ((label == 0) | (label == 1)).all():
+        raise InputError(
+            f"a test batch's label holds {label.unique().tolist()} of {label.dtype}; it must be 0 "
+            "for good and 1 for defective, as whole numbers or bool"
+        )
+
+
 def require_finite(values: Tensor, batch: Mapping[str, Any]) -> None:
     """Raise InputError for the first image whose values (B,…) hold a NaN or an infinity.
 

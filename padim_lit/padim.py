@@ -14,7 +14,7 @@ from padim_lit.checkpoint.state import full_state, load_detector, restore
 from padim_lit.data.datamodule import AnomalyData, require_each_once, require_loader
 from padim_lit.deploy.calibration import set_threshold
 from padim_lit.deploy.over_images import Loop
-from padim_lit.errors import InputError, require_finite, require_tensors
+from padim_lit.errors import InputError, require_finite, require_tensors, require_truth
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
@@ -140,7 +140,7 @@ class PaDiM(LightningModule):
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         output = self.predict_step(batch, batch_idx)
         require_finite(output["score"], batch)
-        require_tensors(batch, "label", "mask", "count_image", "count_pixel")
+        require_truth(batch, output["map"])
         images, pixels = (batch[f"count_{one}"].bool() for one in ("image", "pixel"))
         self.image_metrics.update(output["score"][images], batch["label"][images])
         roi = self.detector.anomaly_map.roi

@@ -279,6 +279,25 @@ def test_mixed_precision_keeps_float32_moments(tmp_path):
     assert model.detector.mean.dtype == torch.float64
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("mask", torch.zeros(1, 64, 64), r"mask is \(4, 1, 64, 64\); it must be \(4, 64, 64\)"),
+        ("mask", torch.zeros(32, 32), r"mask is \(4, 32, 32\); it must be \(4, 64, 64\)"),
+        ("label", torch.tensor([1]), r"label is \(4, 1\); it must be \(4,\)"),
+        ("label", 1.0, r"label holds \[1.0\] of torch.float64; it must be 0 for good"),
+        ("label", 3, r"label holds \[3\] of torch.int64; it must be 0 for good"),
+        ("count_pixel", torch.tensor([True]), r"count_pixel is \(4, 1\); it must be \(4,\)"),
+    ],
+)
+def test_what_a_test_batch_must_hold_is_one_line(fitted, tmp_path, key, value, said):
+    loader = batches(4, bad=(1,))
+    for sample in loader.dataset:
+        sample[key] = value
+    with pytest.raises(InputError, match=said):
+        trainer(tmp_path).test(fitted, loader, verbose=False)
+
+
 def test_a_state_that_does_not_fit_is_refused_before_the_first_image(tmp_path, monkeypatch):
     monkeypatch.setattr("padim_lit.model.room.available_bytes", lambda _: 2**20)
     with pytest.raises(InputError, match=r"dim=400 on a 16×16 grid needs .* 1.0 MiB are free"):
