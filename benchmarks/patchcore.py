@@ -38,7 +38,6 @@ from padim_lit.cli.instantiate import instantiate
 from padim_lit.cli.main import one_line_errors
 from padim_lit.cli.settings import Settings
 from padim_lit.data import AnomalyData
-from padim_lit.digests import digest
 from padim_lit.metrics import METRICS, ImageMetrics, PixelMetrics
 from padim_lit.model.learned import evenly_spaced
 from padim_lit.model.rotations import turned
@@ -130,8 +129,7 @@ class Pixels(Dataset[dict[str, Tensor]]):
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        image = next(batches(self.pixels[index : index + 1], 1))[0]
-        return {"image": image, "digest": digest(self.pixels[index])}
+        return {"image": next(batches(self.pixels[index : index + 1], 1))[0]}
 
 
 def write_images(folder: Path, data: AnomalyData, images: int) -> None:

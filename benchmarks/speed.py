@@ -29,7 +29,6 @@ from padim_lit import JL, Backbone
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
-from padim_lit.digests import BYTES
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced, learn
@@ -138,14 +137,17 @@ def measure(
         first, others = fitted.split([looked_at := detector.density.fit_images, FITTED - looked_at])
         learnings = []
         for _ in range(LEARNT):
+            detector.reset()
             detector.seen, start = Seen.during_a_fit(where), clock(where)
-            learn(detector, lambda _: numbered(first, 8))
+            detector.seen.expect(looked_at)
+            learn(detector, lambda _: in_batches(first, 8))
+            detector.seen.expect(0)
             state = detector.empty_state()
-            for part in numbered(first, batch):
+            for part in in_batches(first, batch):
                 state = detector.update_state(state, part)
             learnings.append(clock(where) - start)
-        detector.seen, learning = Seen(), statistics.median(learnings)
-        for part in numbered(others, batch):
+        learning = statistics.median(learnings)
+        for part in in_batches(others, batch):
             state = detector.update_state(state, part)
 
         def fit_step() -> None:
@@ -198,11 +200,8 @@ def measure(
     }
 
 
-def numbered(images: torch.Tensor, batch: int) -> list[dict[str, torch.Tensor]]:
-    """Batches with a digest of each, which is its number."""
-    digests = torch.arange(len(images), dtype=torch.uint8).unsqueeze(1).expand(-1, BYTES)
-    parts = zip(images.split(batch), digests.split(batch), strict=True)
-    return [{"image": part, "digest": those} for part, those in parts if len(part)]
+def in_batches(images: torch.Tensor, batch: int) -> list[dict[str, torch.Tensor]]:
+    return [{"image": part} for part in images.split(batch) if len(part)]
 
 
 def pictures(source: str | None, side: int, count: int) -> torch.Tensor:

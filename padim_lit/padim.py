@@ -13,6 +13,7 @@ from padim_lit.checkpoint.format import KEY, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
 from padim_lit.data.datamodule import AnomalyData, require_each_once, require_loader
 from padim_lit.deploy.calibration import set_threshold
+from padim_lit.deploy.left_out import met_again
 from padim_lit.deploy.over_images import Loop
 from padim_lit.errors import InputError, require_finite, require_tensors, require_truth
 from padim_lit.metrics import ImageMetrics, PixelMetrics
@@ -101,15 +102,15 @@ class PaDiM(LightningModule):
         self.detector.reset()
         self._state = None
         require_memory(self.detector, self.device, self.trainer.num_devices)
-        self.detector.seen = Seen.during_a_fit(self.device)
+        self.detector.seen = seen = Seen.during_a_fit(self.device)
+        seen.expect(self.detector.density.fit_images)
         with self.trainer.precision_plugin.forward_context():
             learn(self.detector, partial(warm_up, self.trainer.train_dataloader), self._agree)
-        if not (self.calibration and self.trainer.is_global_zero):
-            self.detector.seen.close()
+        again = self.calibration and self.trainer.is_global_zero
+        seen.expect(met_again(self.detector, self.trainer.train_dataloader.dataset) if again else 0)
 
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch counts no image twice.
-        self.detector.reset()
         self._state = self.detector.empty_state()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -126,7 +127,7 @@ class PaDiM(LightningModule):
         if self.trainer.is_global_zero:
             how = self.calibration, self.false_alarm_rate, Loop.like(loader, self.device)
             with self.trainer.precision_plugin.forward_context():
-                self.detector.seen.close()
+                self.detector.seen.expect(0)
                 set_threshold(self.detector, loader.dataset, *how)
         self.detector.seen = Seen()
         self.threshold_seconds = time.perf_counter() - start

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from padim_lit.errors import InputError
 from padim_lit.model.groups import Groups
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
@@ -14,21 +15,25 @@ from padim_lit.model.triangular import Triangle
 class KindsWithout:
     """K Gaussians without those patches of one image that each of them holds.
 
-    An image has patches of a third of them or more, too many to factor anew for each image. Where
-    r of n patches y = x − μ leave, with s = Σ y and m = n−1+ν, there stay
+    An image has patches of a third of them (MVTec's screws, K = 256), too many to factor anew for
+    each image. Where r of n patches y = x − μ leave, with s = Σ y and m = n−1+ν, there stay
 
-        μ' = μ − s/(n−r),    S' = S − Σ y yᵀ − ssᵀ/(n−r),    m' = m − r.
+        μ' = μ − s/(n−r),    S' = S − Σ y yᵀ − ssᵀ/(n−r),    m' = m − r,
 
-    S' is nowhere above S, so m'Σ' is nowhere above mΣ: a patch that was at √b or farther is now
-    at √(m'/m) · (√b − ‖W(μ'−μ)‖) or farther. So the bounds of all patches still tell which of the
-    K may be the nearest, and only these are factored.
+    or the centroid and S' = 0 where r = n. S − S' is positive semidefinite, so mΣ − m'Σ' is, if
+    pooled covariance and ε are fixed: with W the factor of Σ⁻¹, a patch that was at √b or farther
+    is now at √(m'/m) · (√b − ‖W(μ'−μ)‖) or farther. So the bounds of all patches still tell which
+    of the K may be the nearest, and only these are factored.
 
     Args:
         mixture: says whose a patch is.
         moments: of the K, with the image.
-        ridge: its ``common`` is that of all images.
+        ridge: its ``common``, which must be given, is that of all images.
         search: of the K, with the image.
-        image: (n,D), the patches that leave.
+        image: (n,D), the patches that leave: those that count, in all directions.
+
+    Raises:
+        InputError: a Gaussian would have fewer patches than none, or none that can be factored.
 
     Attributes:
         rest: the search of the K without them.
@@ -53,6 +58,11 @@ class KindsWithout:
         self.gone, self.left = groups.sums(y), moments.counts - taken
         #: Those that leave each Gaussian, from its mean on.
         self.patches = y[groups.order].to(moments.scatter.dtype).split(taken.tolist())
+        if (self.left < 0).any():
+            raise InputError(
+                "an image that is left out is not the one that was fitted: its dataset, or a hook, "
+                "gives other pixels each time"
+            )
         mean = moments.mean - self.gone / self.left.clamp(min=1).unsqueeze(1)
         self.mean = torch.where(self.left.unsqueeze(1) > 0, mean, mixture.empty_means(0))
         self.changed = taken > 0

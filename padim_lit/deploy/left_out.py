@@ -10,16 +10,16 @@ without them (`cross_fit`). Leaving out one photo of a part leaves its near-dupl
 
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 from padim_lit import digests
 from padim_lit.checkpoint.state import spec_of
@@ -42,6 +42,7 @@ from padim_lit.system.memory import available_bytes
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 #: Images (B,…) → the same in each direction.
 Turned = Callable[[Tensor], Iterable[Tensor]]
 # Smallest 1 − h whose rounding is bearable, see `leave_one_out`.
@@ -158,8 +159,7 @@ def measure(
         distances, reliable = torch.empty(len(images), detector.positions, device=device), ~inside
         if inside.any():
             # A fit holds an image in all directions.
-            those = {key: batch[key][inside.cpu()] for key in ("digest",) if key in batch}
-            x = detector.embed_turned({"image": images[inside], **those})
+            x = detector.embed_turned(images[inside])
             distances[inside], reliable[inside] = _left_out(detector, x)
         if not inside.all():
             distances[~inside] = detector.distances(images[~inside])
@@ -213,7 +213,7 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
 def _kinds_left_out(
     detector: Detector, mixture: Mixture, some: slice, ridge: Ridge, held: Tensor, at_most: Tensor
 ) -> Tensor:
-    """As `_subtracted`, where `some` of the detector's Gaussians are the mixture's.
+    """As `_subtracted` for a mixture, whose Gaussians are `some` of the detector's.
 
     Args:
         at_most: (B,P) only nearer ones are looked for; elsewhere the distance may be inf.
@@ -224,16 +224,14 @@ def _kinds_left_out(
     def make(once: bool) -> Finder:
         return mixture.search(detector.mean[some], whitening.at(some), once)
 
-    search = kept(mixture, detector.mean, whitening, make, often=True)
+    search = kept(detector.density, detector.mean, whitening, make, often=True)
 
     def without(image: tuple[Tensor, Tensor]) -> Tensor:
         one, limit = image
         rest = KindsWithout(mixture, moments, ridge, search, counted(one).flatten(0, 1))
         return rest.nearest(one[:1], limit)
 
-    # An image's steps are too small to be shared by threads.
-    images = list(zip(held, at_most.split(1), strict=True))
-    return torch.cat(on_one_thread_each(without, images))
+    return _side_by_side(detector, without, list(zip(held, at_most.split(1), strict=True)))
 
 
 def _subtracted(
@@ -252,10 +250,20 @@ def _subtracted(
         rest = subtract(moments, image, empty.mean)
         return density.nearest(one[:1], rest.mean, density.whiten(rest, ridge))[0]
 
-    free = available_bytes(held.device) if held.device.type == "cpu" else 0
+    return _side_by_side(detector, without, list(held))
+
+
+def _side_by_side(detector: Detector, work: Callable[[T], Tensor], images: list[T]) -> Tensor:
+    """What `work` finds of each image (1,P): all (B,P).
+
+    An image's steps are too small to be shared by threads. On a CPU each has one, if there is
+    memory for moments and factors of its own.
+    """
+    device = detector.projection.matrix.device
+    free = available_bytes(device) if device.type == "cpu" else 0
     if free is not None and free < 2 * torch.get_num_threads() * detector.fit_bytes:
-        return torch.cat([without(one) for one in held])
-    return torch.cat(on_one_thread_each(without, list(held)))
+        return torch.cat([work(one) for one in images])
+    return torch.cat(on_one_thread_each(work, images))
 
 
 @torch.no_grad()
@@ -377,11 +385,9 @@ def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Lo
     threshold ...
     torch.Size([4])
     """
-    learners = [one for one in (detector.projection, detector.density) if one.fit_images]
-    count, learnt = len(dataset), max((one.fit_images for one in learners), default=0)
-    seen = set(evenly_spaced(count, learnt))
-    unseen = [i for i in range(count) if i not in seen]
-    if not learnt or len(unseen) >= UNSEEN:
+    count, learners = len(dataset), _learners(detector)
+    unseen = _unseen(detector, count)
+    if not learners or len(unseen) >= UNSEEN:
         part = Subset(dataset, [unseen[i] for i in evenly_spaced(len(unseen), images)])
         work = partial(measure, detector)
     else:
@@ -402,6 +408,29 @@ def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Lo
         scored = evenly_spaced(kept, images)
         work = partial(cross_fit, detector, scored=scored)
     return over_images(detector, part, work, loop, "threshold")
+
+
+def met_again(detector: Detector, dataset: Dataset) -> int:
+    """Of how many of `dataset` `measure_training` wants embeddings of the fit: N, or 0.
+
+    >>> met_again(detector, [None] * 6)
+    6
+    """
+    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
+        return 0
+    enough = not _learners(detector) or len(_unseen(detector, len(dataset))) >= UNSEEN
+    return len(dataset) if enough else 0
+
+
+def _learners(detector: Detector) -> list[Any]:
+    return [one for one in (detector.projection, detector.density) if one.fit_images]
+
+
+def _unseen(detector: Detector, count: int) -> list[int]:
+    """Numbers of those images that nothing was learnt from before the fit."""
+    learnt = max((one.fit_images for one in _learners(detector)), default=0)
+    seen = set(evenly_spaced(count, learnt))
+    return [i for i in range(count) if i not in seen]
 
 
 def _that_fit(detector: Detector) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,6 @@ from padim_lit.model.triangular import Triangle, scoring_bytes, triangle_bytes
 
 #: Of the backbone, as Lightning names it; `Detector.precision` says what a fit used.
 FULL_PRECISION = "32-true"
-#: ``image`` (B,3,h,w), and where they are known ``digest`` (B,16) and ``path``.
-Batch: TypeAlias = Mapping[str, Any]
 
 
 class Detector(nn.Module):
@@ -53,7 +51,7 @@ class Detector(nn.Module):
             fit and in slim checkpoints.
         calibration: what held-out good images score; None where it was not measured.
         turned: images → the same in each of the V directions.
-        seen: during a fit, what it need not compute again.
+        seen: layers that a fit will need again; `PaDiM` fills it, the fit's end empties it.
         provenance: primitives on what was fitted (data, preprocessing, seed).
 
     Raises:
@@ -159,17 +157,17 @@ class Detector(nn.Module):
         """(B,3,h,w) images → (B,P,D) projected embeddings."""
         return self.add_up(self.project(images, projection), (projection or self.projection).dim)
 
-    def layers(self, batch: Batch, projection: Projection | None = None) -> Iterator[Layers]:
-        """A batch's images in each direction, projected; those that `seen` has are not again."""
-        digests = batch.get("digest") if projection is None else None
-        project = partial(self.project, projection=projection)
-        for way, images in enumerate(self.turned(batch["image"])):
-            yield self.seen.layers(images, digests, project, way)
+    def layers(self, images: Tensor, projection: Projection | None = None) -> Iterator[Layers]:
+        """`project` in each direction; what `seen` has, is taken from it, unless Π is another."""
+        for one in self.turned(images):
+            yield (
+                self.project(one, projection) if projection else self.seen.layers(one, self.project)
+            )
 
-    def embed_turned(self, batch: Batch, projection: Projection | None = None) -> Tensor:
-        """A batch's images → (B,V,P,D), their embeddings in all directions."""
+    def embed_turned(self, images: Tensor, projection: Projection | None = None) -> Tensor:
+        """(B,3,h,w) images → (B,V,P,D), their embeddings in all directions."""
         dim = (projection or self.projection).dim
-        return torch.stack([self.add_up(x, dim) for x in self.layers(batch, projection)], dim=1)
+        return torch.stack([self.add_up(x, dim) for x in self.layers(images, projection)], dim=1)
 
     def add_up(self, layers: Sequence[ProjectedLayer], dim: int | None = None) -> Tensor:
         """The layers' shares → the embeddings (B,P,D) that they add up to."""
@@ -181,18 +179,18 @@ class Detector(nn.Module):
         return FitState.empty(moments, len(self.backbone.layers))
 
     @torch.no_grad()
-    def update_state(self, state: FitState, batch: Batch) -> FitState:
+    def update_state(self, state: FitState, batch: Mapping[str, Any]) -> FitState:
         """`state` with the images of a batch too; use what is returned.
 
         Args:
             state: its scatter is changed in place.
-            batch: see `Batch`.
+            batch: ``image`` (B,3,h,w), and where they are known ``digest`` (B,16) and ``path``.
 
         Raises:
             InputError: features that are not finite; it names the image.
         """
         require_tensors(batch, "image")
-        for layers in self.layers(batch):
+        for layers in self.layers(batch["image"]):
             for layer in layers:
                 require_finite(layer.values, batch)
             shares, x = self.density.shares(layers, self.add_up), self.add_up(layers)
@@ -235,6 +233,7 @@ class Detector(nn.Module):
     def reset(self) -> None:
         """Forget the Gaussians and what they were made of; their memory is free."""
         self.fit_state, self.whitening, self.count, self.calibration = None, None, 0, None
+        self.seen = Seen()
         for name in ("mean", "layer_means"):
             setattr(self, name, None)
 

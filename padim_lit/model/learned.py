@@ -168,7 +168,7 @@ def learn(
     def embeddings(images: int, through: Projection | None = None) -> Iterator[Tensor]:
         for batch in batches(images):
             require_tensors(batch, "image")
-            x = detector.embed_turned({**batch, "image": batch["image"].to(device)}, through)
+            x = detector.embed_turned(batch["image"].to(device), through)
             require_finite(x, batch)
             yield detector.anomaly_map.counted(x.flatten(0, 1))
 

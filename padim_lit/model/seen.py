@@ -10,80 +10,90 @@ from padim_lit.model.embedding import ProjectedLayer
 
 #: Each layer's share of some images.
 Layers: TypeAlias = list[ProjectedLayer]
-# What is held on a CPU: 380 images on a 28×28 grid at D = 100. A GPU's memory is dearer than what
-# it would compute again.
+# Bytes that are held on a CPU: of 380 images in one direction with three layers on a 28×28 grid at
+# D = 100. A GPU's memory is dearer than what it would compute again.
 ROOM = 2**28
 
 
 class Seen:
-    """Keeps images' projected layers until they are asked for again: no backbone sees them twice.
+    """Projected layers of images, kept until the same pixels are met again, which forgets them.
+
+    They are those of one Π and one backbone. Images are known by a number that their pixels give.
 
     Args:
-        room: bytes that may be held; 0: nothing is kept.
+        room: bytes that may be held.
 
-    >>> seen, digest = Seen(room=2**20), torch.zeros(1, 16, dtype=torch.uint8)
+    >>> seen = Seen(room=2**20)
+    >>> seen.expect(2)
     >>> project = lambda images: [ProjectedLayer(images.mean(dim=1).unsqueeze(3), slice(1))]
-    >>> first, again = (seen.layers(x, digest, project) for x in (torch.ones(1, 3, 2, 2), None))
-    >>> torch.equal(first[0].values, again[0].values)
+    >>> first = seen.layers(torch.ones(2, 3, 2, 2), project)
+    >>> torch.equal(first[0].values, seen.layers(torch.ones(2, 3, 2, 2), None)[0].values)
     True
     """
 
     def __init__(self, room: int = 0):
-        self.room = room
-        self.known: dict[tuple[int, bytes], Layers] = {}
+        self.most, self.held, self.images = room, 0, 0
+        self.known: dict[float, list[Layers]] = {}
+        self._weights = torch.empty(0, dtype=torch.float64)
 
     @classmethod
     def during_a_fit(cls, device: torch.device) -> "Seen":
         """With as much room as a fit on `device` has."""
         return cls(ROOM if device.type == "cpu" else 0)
 
-    def close(self) -> None:
-        """Keep no more images; those that are there are given as before."""
-        self.room = 0
+    def expect(self, images: int) -> None:
+        """Keep from now on, where so many images have room together; 0: keep no more.
 
-    def layers(
-        self,
-        images: Tensor,
-        digests: Tensor | None,
-        project: Callable[[Tensor], Layers],
-        way: int = 0,
-    ) -> Layers:
-        """Projected layers of a batch: what was kept is given and forgotten, the rest computed.
-
-        Args:
-            images: (B,3,h,w).
-            digests: (B,16) uint8, which images they are; None: all are computed.
-            project: computes them.
-            way: the direction in which the images are turned.
+        What is kept already is given as before.
         """
-        if digests is None or not (self.known or self.room):
+        self.images = images
+
+    def layers(self, images: Tensor, project: Callable[[Tensor], Layers]) -> Layers:
+        """`project` of images (B,3,h,w), called with those alone that are not known.
+
+        Those are kept, where they are expected and have room.
+        """
+        if not (self.known or (self.images and self.most)):
             return project(images)
-        keys = [(way, one.tobytes()) for one in digests.cpu().numpy()]
-        found = [self.known.pop(key, None) for key in keys]
+        keys = [self._number(image) for image in images]
+        found = [self._take(key) for key in keys]
         new = [i for i, layers in enumerate(found) if layers is None]
         everything = len(new) == len(keys)
         computed = project(images if everything else images[new]) if new else []
-        self._keep([keys[i] for i in new], computed)
+        for j, i in enumerate(new):
+            found[i] = one = [ProjectedLayer(x.values[j : j + 1], x.dims) for x in computed]
+            self._keep(keys[i], one)
         if everything:
             return computed
-        for j, i in enumerate(new):
-            found[i] = _one(computed, j)
         return [
             ProjectedLayer(torch.cat([one.values for one in same]), same[0].dims)
             for same in zip(*found, strict=True)
         ]
 
-    def _keep(self, keys: list[tuple[int, bytes]], layers: Layers) -> None:
-        for i, key in enumerate(keys):
-            one = _one(layers, i)
-            if (size := _bytes(one)) <= self.room:
-                # A copy: what is returned may be changed, and would keep the batch.
-                self.known[key] = [ProjectedLayer(x.values.clone(), x.dims) for x in one]
-                self.room -= size
+    def _number(self, image: Tensor) -> float:
+        """The same for the same pixels; others would have to lie on one plane of 150,000 axes."""
+        pixels = image.double().flatten()
+        if len(self._weights) != len(pixels):
+            generator = torch.Generator().manual_seed(0)
+            self._weights = torch.randn(len(pixels), generator=generator, dtype=torch.float64)
+        return float(pixels @ self._weights.to(pixels.device))
 
+    def _take(self, key: float) -> Layers | None:
+        if not (same := self.known.get(key)):
+            return None
+        layers = same.pop()
+        if not same:
+            del self.known[key]
+        self.held -= _bytes(layers)
+        return layers
 
-def _one(layers: Layers, image: int) -> Layers:
-    return [ProjectedLayer(x.values[image : image + 1], x.dims) for x in layers]
+    def _keep(self, key: float, layers: Layers) -> None:
+        size = _bytes(layers)
+        if self.images and self.images * size <= self.most and self.held + size <= self.most:
+            # A copy: what is returned may be changed, and would keep the batch.
+            one = [ProjectedLayer(x.values.clone(), x.dims) for x in layers]
+            self.known.setdefault(key, []).append(one)
+            self.held += size
 
 
 def _bytes(layers: Layers) -> int:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from padim_lit import InputError
 from padim_lit.deploy.kinds_without import KindsWithout
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.ridge import Ridge, pooled
@@ -30,3 +31,13 @@ def test_no_bound_is_above_a_distance(components, images):
     assert (without.rest.loosened(bounds, every) <= squares * (1 + 1e-4)).all()
     # As they were they do not hold, where the image is a half of what there was.
     assert images > 2 or not (bounds <= squares * (1 + 1e-4)).all()
+
+
+def test_an_image_that_was_not_fitted_is_one_line():
+    mixture, x = Mixture(dim=3, components=2), torch.randn(3, 10, 3)
+    mixture.learn(x)
+    moments, _ = mixture.gather(mixture.empty(10, "cpu"), x, x[None], lambda every: every)
+    ridge = Ridge(common=pooled(moments))
+    search = mixture.search(moments.mean, mixture.whiten(moments, ridge))
+    with pytest.raises(InputError, match="is not the one that was fitted"):
+        KindsWithout(mixture, moments, ridge, search, image=x[0, :1].repeat(31, 1))

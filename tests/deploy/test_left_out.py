@@ -282,7 +282,7 @@ def test_of_many_images_only_gaussians_with_patches_of_the_one_are_factored_anew
     )
     model = Detector(backbone, projection, (64, 64), density, **how)
     images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    x = model.embed_turned({"image": images})
+    x = model.embed_turned(images)
     density.learn(x.flatten(0, 1))
     fit_on_images(model.eval(), images)
     moments = model.require_state().moments

@@ -1,4 +1,4 @@
-"""No image of a fit goes through the backbone twice, and nothing else changes by that."""
+"""What a fit needs again is not computed again, and nothing else changes by that."""
 
 from contextlib import contextmanager
 
@@ -8,7 +8,6 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from padim_lit import JL, Backbone, Both, PaDiM, PerPosition
-from padim_lit.digests import digest
 from padim_lit.model.embedding import ProjectedLayer
 from padim_lit.model.seen import Seen
 
@@ -23,9 +22,7 @@ def projected(images):
 
 def some(*numbers):
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(9, 3, 4, 4, generator=generator)[list(numbers)]
-    digests = torch.tensor(numbers, dtype=torch.uint8).unsqueeze(1).expand(-1, 16)
-    return images, digests
+    return torch.rand(9, 3, 4, 4, generator=generator)[list(numbers)]
 
 
 class Counting:
@@ -37,53 +34,63 @@ class Counting:
         return projected(images)
 
 
-@pytest.mark.parametrize("batch", [(0, 1, 2), (2, 7, 0, 8, 1), (5, 6), (1,), (1, 1)])
+def expecting(images, room=2**20):
+    seen = Seen(room)
+    seen.expect(images)
+    return seen, Counting()
+
+
+@pytest.mark.parametrize("batch", [(0, 1, 2), (2, 7, 0, 8, 1), (5, 6), (1,), (1, 1), ()])
 def test_layers_are_those_that_would_be_computed(batch):
-    seen, project = Seen(room=2**20), Counting()
-    seen.layers(*some(0, 1, 2), project)
-    images, digests = some(*batch)
+    seen, project = expecting(9)
+    seen.layers(some(0, 1, 2), project)
     project.images = 0
-    found = seen.layers(images, digests, project)
-    for one, expected in zip(found, projected(images), strict=True):
+    found = seen.layers(some(*batch), project)
+    for one, expected in zip(found, projected(some(*batch)), strict=bool(batch)):
         assert torch.equal(one.values, expected.values)
         assert one.dims == expected.dims
-    known = len({0, 1, 2} & set(batch))
-    assert project.images == len(batch) - known
+    assert project.images == len(batch) - len({0, 1, 2} & set(batch))
+
+
+def test_a_pixel_makes_another_image():
+    seen, project = expecting(9)
+    images = some(0, 1)
+    seen.layers(images, project)
+    images[0, 2, 3, 3] += 1e-6
+    found = seen.layers(images, project)
+    assert project.images == 3
+    assert torch.equal(found[0].values, images.permute(0, 2, 3, 1))
+
+
+def test_copies_are_kept_each():
+    seen, project = expecting(9)
+    for _ in range(2):
+        seen.layers(some(1, 1, 1), project)
+    assert project.images == 3
+    assert seen.held == 0
 
 
 def test_what_is_given_may_be_changed():
-    seen, project = Seen(room=2**20), Counting()
-    images, digests = some(3, 4)
-    for layer in seen.layers(images, digests, project):
+    seen, project = expecting(9)
+    for layer in seen.layers(some(3, 4), project):
         layer.values.zero_()
-    found = seen.layers(images.clone(), digests, project)
+    found = seen.layers(some(3, 4), project)
     assert project.images == 2
-    assert torch.equal(found[0].values, some(3, 4)[0].permute(0, 2, 3, 1))
+    assert torch.equal(found[0].values, some(3, 4).permute(0, 2, 3, 1))
 
 
-def test_no_more_is_kept_than_there_is_room_for():
-    size = sum(layer.values.nbytes for layer in projected(some(0)[0]))
-    seen, project = Seen(room=2 * size), Counting()
-    seen.layers(*some(0, 1, 2, 3), project)
-    assert len(seen.known) == 2
-    seen.close()
-    seen.layers(*some(0, 1, 2, 3), project)
-    assert project.images == 4 + 2
-    assert not seen.known
-
-
-def test_another_direction_is_another_image():
-    seen, project = Seen(room=2**20), Counting()
-    for way in (0, 1, 0, 1):
-        seen.layers(*some(0, 1), project, way)
-    assert project.images == 4
-
-
-def test_without_digests_all_is_computed():
-    seen, project = Seen(room=2**20), Counting()
-    for _ in range(2):
-        seen.layers(some(0, 1)[0], None, project)
-    assert project.images == 4
+def test_all_that_are_expected_must_have_room_together():
+    size = sum(layer.values.nbytes for layer in projected(some(0)))
+    for images, kept in ((3, 3), (4, 0), (0, 0)):
+        seen, project = expecting(images, room=3 * size)
+        seen.layers(some(0, 1, 2, 3), project)
+        assert len(seen.known) == kept
+        assert seen.held == kept * size
+    seen, project = expecting(3, room=3 * size)
+    seen.layers(some(0, 1), project)
+    seen.expect(0)
+    seen.layers(some(0, 1, 2, 3), project)
+    assert project.images == 2 + 2
     assert not seen.known
 
 
@@ -96,19 +103,14 @@ def counted(backbone):
     hook.remove()
 
 
-def fit(tmp_path, density, rotations, known):
+def fit(tmp_path, density, rotations=1):
     torch.manual_seed(0)
     backbone = Backbone("test_resnet", weights="random")
     projection = JL(backbone.embedding_dim, 6)
     model = PaDiM(backbone, projection, (64, 64), density, rotations=rotations)
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(256, (IMAGES, 3, 64, 64), generator=generator, dtype=torch.uint8)
-    samples = [
-        {"image": image / 255, "digest": digest(image.permute(1, 2, 0).numpy())}
-        if known
-        else {"image": image / 255}
-        for image in images
-    ]
+    samples = [{"image": image / 255} for image in images]
     with counted(model.detector.backbone) as given:
         quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_checkpointing"), False)
         trainer = Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, **quiet)
@@ -123,8 +125,10 @@ def test_a_fit_gives_an_image_to_the_backbone_once(kind, rotations, tmp_path, mo
     monkeypatch.setattr("padim_lit.deploy.left_out.UNSEEN", 1)
     monkeypatch.setattr("padim_lit.deploy.left_out.FORMULA", 0)
     how = {} if kind is PerPosition else {"components": 5, "fit_images": 8}
-    known, few = fit(tmp_path, kind(6, **how), rotations, known=True)
-    plain, many = fit(tmp_path, kind(6, **how), rotations, known=False)
+    known, few = fit(tmp_path, kind(6, **how), rotations)
+    assert not known.seen.known
+    monkeypatch.setattr("padim_lit.model.seen.ROOM", 0)
+    plain, many = fit(tmp_path, kind(6, **how), rotations)
     scored, looked_at = (IMAGES, 0) if kind is PerPosition else (IMAGES - 8, 8)
     assert few == IMAGES * rotations
     assert many == (IMAGES + scored + looked_at) * rotations
@@ -132,19 +136,33 @@ def test_a_fit_gives_an_image_to_the_backbone_once(kind, rotations, tmp_path, mo
         torch.testing.assert_close(getattr(known, name), getattr(plain, name))
     scores, expected = (one.calibration["scores"] for one in (known, plain))
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=0)
-    assert not known.seen.known
 
 
-def test_without_a_threshold_only_what_is_looked_at_before_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(PaDiM, "calibration", 0)
+@pytest.mark.parametrize("calibration", [0, 500])
+def test_only_what_is_met_again_is_kept(calibration, tmp_path, monkeypatch):
+    # Either there is no threshold, or all that set it go through the backbone anew.
+    monkeypatch.setattr(PaDiM, "calibration", calibration)
     kept = []
-    monkeypatch.setattr(PaDiM, "on_train_epoch_start", spied(PaDiM.on_train_epoch_start, kept))
     monkeypatch.setattr(PaDiM, "training_step", spied(PaDiM.training_step, kept))
-    density = Both(6, components=5, fit_images=8)
-    _, given = fit(tmp_path, density, rotations=1, known=True)
-    assert given == IMAGES
+    fit(tmp_path, Both(6, components=5, fit_images=8))
     assert kept[0] == 8
     assert kept == sorted(kept, reverse=True)
+
+
+def test_a_fit_that_fails_leaves_nothing_for_the_next(tmp_path, monkeypatch):
+    density = Both(6, components=5, fit_images=8)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="lost"):
+        patch.setattr(PaDiM, "training_step", failing)
+        fit(tmp_path, density)
+    held = failing.detector
+    assert held.seen.known
+    held.reset()
+    assert not held.seen.known
+
+
+def failing(self, batch, batch_idx):
+    failing.detector = self.detector
+    raise RuntimeError("lost")
 
 
 def spied(method, kept):
