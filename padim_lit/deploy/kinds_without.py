@@ -35,9 +35,6 @@ class KindsWithout:
     Raises:
         InputError: a Gaussian would have fewer patches than none, or none that can be factored.
 
-    Attributes:
-        rest: the search of the K without them.
-
     >>> from padim_lit.model.moments import init
     >>> from padim_lit.model.ridge import pooled
     >>> mixture, x = Mixture(dim=2, components=1), torch.rand(8, 9, 2)
@@ -66,14 +63,6 @@ class KindsWithout:
         mean = moments.mean - self.gone / self.left.clamp(min=1).unsqueeze(1)
         self.mean = torch.where(self.left.unsqueeze(1) > 0, mean, mixture.empty_means(0))
         self.changed = taken > 0
-        which = self.changed.nonzero()[:, 0]
-        moved = (self.mean[which] - search.centre).float()
-        shift = search.squares(moved, which, torch.arange(len(which))).sqrt()
-        before, after = (
-            (counts[which] - 1).clamp(min=0) + mixture.shrinkage
-            for counts in (moments.counts, self.left)
-        )
-        self.rest = search.without(which, (after / before).sqrt(), shift, self.squares)
         # Row of each Gaussian among those that are factored; −1: not yet.
         self.row = torch.full_like(taken, -1)
         self.factors = Triangle.zeros(0, moments.scatter.dim, image.device, moments.scatter.dtype)
@@ -81,7 +70,18 @@ class KindsWithout:
 
     def nearest(self, x: Tensor, at_most: Tensor | None = None) -> Tensor:
         """Distances (1,P) of (1,P,D) to the nearest; `at_most` as `Search` takes it."""
-        return self.rest(x, at_most)[0]
+        return self.rest()(x, at_most)[0]
+
+    def rest(self) -> Search:
+        """The search of the K without the patches."""
+        which = self.changed.nonzero()[:, 0]
+        moved = (self.mean[which] - self.search.centre).float()
+        shift = self.search.squares(moved, which, torch.arange(len(which))).sqrt()
+        before, after = (
+            (counts[which] - 1).clamp(min=0) + self.mixture.shrinkage
+            for counts in (self.whole.counts, self.left)
+        )
+        return self.search.without(which, (after / before).sqrt(), shift, self.squares)
 
     def squares(self, x: Tensor, component: Tensor, patch: Tensor) -> Tensor:
         """As `Pairs` gives them, of centred patches."""

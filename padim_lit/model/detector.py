@@ -160,9 +160,8 @@ class Detector(nn.Module):
     def layers(self, images: Tensor, projection: Projection | None = None) -> Iterator[Layers]:
         """`project` in each direction; what `seen` has, is taken from it, unless Π is another."""
         for one in self.turned(images):
-            yield (
-                self.project(one, projection) if projection else self.seen.layers(one, self.project)
-            )
+            own = projection is None
+            yield self.seen.layers(one, self.project) if own else self.project(one, projection)
 
     def embed_turned(self, images: Tensor, projection: Projection | None = None) -> Tensor:
         """(B,3,h,w) images → (B,V,P,D), their embeddings in all directions."""

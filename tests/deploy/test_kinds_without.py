@@ -20,15 +20,15 @@ def test_no_bound_is_above_a_distance(components, images):
     moments, _ = mixture.gather(mixture.empty(40, "cpu"), x, x[None], lambda every: every)
     ridge = Ridge(common=pooled(moments))
     search = mixture.search(moments.mean, mixture.whiten(moments, ridge))
-    without = KindsWithout(mixture, moments, ridge, search, image=x[0])
+    rest = KindsWithout(mixture, moments, ridge, search, image=x[0]).rest()
 
     # Near and far patches in all directions, so also in that in which a mean moves.
     far = torch.randn(500, 3, generator=generator) * torch.logspace(-1, 2, 500).unsqueeze(1)
     pair = torch.cartesian_prod(torch.arange(components), torch.arange(500)).T
-    squares = without.rest.squares(far, *pair).view(components, 500)
+    squares = rest.squares(far, *pair).view(components, 500)
     every = torch.arange(components).unsqueeze(1)
-    bounds = without.rest.bounds(without.rest.bounds.along(far))
-    assert (without.rest.loosened(bounds, every) <= squares * (1 + 1e-4)).all()
+    bounds = rest.bounds(rest.bounds.along(far))
+    assert (rest.loosened(bounds, every) <= squares * (1 + 1e-4)).all()
     # As they were they do not hold, where the image is a half of what there was.
     assert images > 2 or not (bounds <= squares * (1 + 1e-4)).all()
 
