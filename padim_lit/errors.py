@@ -79,8 +79,9 @@ def require_truth(batch: Any, maps: Tensor) -> None:
     Traceback (most recent call last):
     padim_lit.errors.InputError: a test batch's mask is (1, 1, 8, 8); it must be (1, 8, 8), ...
     """
-    require_tensors(batch, "label", "mask", "count_image", "count_pixel")
-    for key in ("label", "mask", "count_image", "count_pixel"):
+    keys = ("label", "mask", "count_image", "count_pixel")
+    require_tensors(batch, *keys)
+    for key in keys:
         given, wanted = batch[key].shape, maps.shape if key == "mask" else maps.shape[:1]
         if given != wanted:
             raise InputError(

@@ -103,11 +103,12 @@ class PaDiM(LightningModule):
         self._state = None
         require_memory(self.detector, self.device, self.trainer.num_devices)
         self.detector.seen = seen = Seen.during_a_fit(self.device)
-        seen.expect(self.detector.density.fit_images)
+        seen.expect(self.detector.density.fit_images * self.detector.rotations)
         with self.trainer.precision_plugin.forward_context():
             learn(self.detector, partial(warm_up, self.trainer.train_dataloader), self._agree)
         again = self.calibration and self.trainer.is_global_zero
-        seen.expect(met_again(self.detector, self.trainer.train_dataloader.dataset) if again else 0)
+        data = self.trainer.train_dataloader.dataset
+        seen.expect(met_again(self.detector, data) * self.detector.rotations if again else 0)
 
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch counts no image twice.

@@ -7,15 +7,14 @@ training images raises the scores of good parts: no threshold from yesterday's i
 
 import logging
 import math
-from collections.abc import Sized
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import bdtr, betaincinv
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
-from padim_lit.deploy.left_out import Measured, measure_training
+from padim_lit.deploy.left_out import Measured, count_of, measure_training
 from padim_lit.deploy.over_images import Loop
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
@@ -152,10 +151,10 @@ def set_threshold(
     """
     if not images:
         return
-    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
+    count = count_of(dataset)
+    if count is None:
         log.warning("no threshold: it needs a Dataset with __len__ and __getitem__")
         return
-    count = len(dataset)
     if detector.count != count:
         log.warning(
             "no threshold: the fit took %d of %d training images, and it needs a fit of all",

@@ -107,7 +107,6 @@ class KindsWithout:
         for band in scatter.bands:
             band[left == 0] = 0  # rounding alone would stay
         rest = Moments(left, self.mean[some], scatter)
-        bands = zip(self.factors.bands, self.mixture.whiten(rest, self.ridge).bands, strict=True)
         self.row[some] = len(self.factored) + torch.arange(len(some))
-        self.factors = Triangle(tuple(torch.cat(both) for both in bands))
+        self.factors = Triangle.cat([self.factors, self.mixture.whiten(rest, self.ridge)])
         self.factored = torch.cat([self.factored, rest.mean])

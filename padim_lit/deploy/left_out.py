@@ -35,7 +35,6 @@ from padim_lit.model.merging import subtract
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
 from padim_lit.model.ridge import Ridge, pooled
-from padim_lit.model.search import Finder, kept
 from padim_lit.model.threads import on_one_thread_each
 from padim_lit.system.console import tracked
 from padim_lit.system.memory import available_bytes
@@ -220,11 +219,7 @@ def _kinds_left_out(
     """
     moments, counted = detector.require_state().moments.at(some), detector.anomaly_map.counted
     whitening = detector.require_fitted()
-
-    def make(once: bool) -> Finder:
-        return mixture.search(detector.mean[some], whitening.at(some), once)
-
-    search = kept(detector.density, detector.mean, whitening, make, often=True)
+    search = mixture.kept_search(detector.mean, whitening, some, often=True)
 
     def without(image: tuple[Tensor, Tensor]) -> Tensor:
         one, limit = image
@@ -385,16 +380,15 @@ def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Lo
     threshold ...
     torch.Size([4])
     """
-    count, learners = len(dataset), _learners(detector)
-    unseen = _unseen(detector, count)
-    if not learners or len(unseen) >= UNSEEN:
+    count, unseen = len(dataset), _alone(detector, len(dataset))
+    if unseen is not None:
         part = Subset(dataset, [unseen[i] for i in evenly_spaced(len(unseen), images)])
         work = partial(measure, detector)
     else:
         log.info(
             "%s learnt from images that set the threshold: %d fits more, each without those that "
             "it scores",
-            " and ".join(one.name for one in learners),
+            " and ".join(one.name for one in _learners(detector)),
             FOLDS,
         )
         kept = min(count, _that_fit(detector))
@@ -416,21 +410,31 @@ def met_again(detector: Detector, dataset: Dataset) -> int:
     >>> met_again(detector, [None] * 6)
     6
     """
+    count = count_of(dataset)
+    return 0 if count is None or _alone(detector, count) is None else count
+
+
+def count_of(dataset: Dataset) -> int | None:
+    """N of a dataset that gives each image by its number; None of one that does not.
+
+    >>> count_of([1, 2]), count_of(iter([1, 2]))
+    (2, None)
+    """
     if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
-        return 0
-    enough = not _learners(detector) or len(_unseen(detector, len(dataset))) >= UNSEEN
-    return len(dataset) if enough else 0
+        return None
+    return len(dataset)
 
 
 def _learners(detector: Detector) -> list[Any]:
     return [one for one in (detector.projection, detector.density) if one.fit_images]
 
 
-def _unseen(detector: Detector, count: int) -> list[int]:
-    """Numbers of those images that nothing was learnt from before the fit."""
+def _alone(detector: Detector, count: int) -> list[int] | None:
+    """Numbers of those of N images that nothing was learnt from, if they are enough to score."""
     learnt = max((one.fit_images for one in _learners(detector)), default=0)
     seen = set(evenly_spaced(count, learnt))
-    return [i for i in range(count) if i not in seen]
+    unseen = [i for i in range(count) if i not in seen]
+    return unseen if not learnt or len(unseen) >= UNSEEN else None
 
 
 def _that_fit(detector: Detector) -> int:

@@ -12,7 +12,6 @@ from padim_lit.model.groups import Groups
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments, init
 from padim_lit.model.ridge import Ridge
-from padim_lit.model.search import Finder, kept
 from padim_lit.model.triangular import Triangle
 
 # What a place's own distance weighs at most where a kind is nearer, and the standard deviations
@@ -151,8 +150,7 @@ class Both(Density):
     def whiten(self, moments: Moments, ridge: Ridge) -> Triangle:
         parts = self.parts(len(moments.mean) - self.mixture.components)
         found = [part.whiten(moments.at(some), ridge) for part, some in parts]
-        bands = zip(*(one.bands for one in found), strict=True)
-        whitening = Triangle(tuple(map(torch.cat, bands)))
+        whitening = Triangle.cat(found)
         for (_, some), scale in zip(parts, self.scales(self._log_dets(whitening)), strict=True):
             for band in whitening.at(some).bands:
                 band.mul_(scale)
@@ -162,11 +160,7 @@ class Both(Density):
         positions = x.shape[1]
         (_, here), (_, kinds) = self.parts(positions)
         place, at_place = self.position.nearest(x, mean[here], whitening.at(here))
-
-        def make(once: bool) -> Finder:
-            return self.mixture.search(mean[kinds], whitening.at(kinds), once)
-
-        search = kept(self, mean, whitening, make)
+        search = self.mixture.kept_search(mean, whitening, kinds)
         kind, of_kind = search(x, at_most=place)
         owner = torch.where(place <= kind, at_place, of_kind + positions)
         return self.combine([place, kind]), owner

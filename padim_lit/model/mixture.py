@@ -133,7 +133,17 @@ class Mixture(Density):
         return Search(mean, whitening, self.white, once)
 
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
-        return kept(self, mean, whitening, lambda once: self.search(mean, whitening, once))(x)
+        return self.kept_search(mean, whitening)(x)
+
+    def kept_search(
+        self, mean: Tensor, whitening: Triangle, some: slice = slice(None), often: bool = False
+    ) -> Finder:
+        """The `search` of some of these Gaussians, which are this mixture's; see `kept`."""
+
+        def make(once: bool) -> Finder:
+            return self.search(mean[some], whitening.at(some), once)
+
+        return kept(self, mean, whitening, make, often)
 
 
 def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -44,7 +44,8 @@ class Seen:
     def expect(self, images: int) -> None:
         """Keep from now on, where so many images have room together; 0: keep no more.
 
-        What is kept already is given as before.
+        An image counts once for each direction that it is turned in. What is kept already is given
+        as before.
         """
         self.images = images
 
@@ -71,7 +72,7 @@ class Seen:
         ]
 
     def _number(self, image: Tensor) -> float:
-        """The same for the same pixels; others would have to lie on one plane of 150,000 axes."""
+        """A weighted sum of the pixels, the weights random: others give another, but for chance."""
         pixels = image.double().flatten()
         if len(self._weights) != len(pixels):
             generator = torch.Generator().manual_seed(0)

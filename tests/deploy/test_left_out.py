@@ -276,10 +276,8 @@ def test_of_many_images_only_gaussians_with_patches_of_the_one_are_factored_anew
     monkeypatch.setattr("padim_lit.deploy.left_out.FORMULA", 0)
     backbone = Backbone("test_resnet", weights="random")
     density = Mixture(dim, components=components)
-    projection, how = (
-        JL(backbone.embedding_dim, dim),
-        {"rotations": rotations, "image_score": "max"},
-    )
+    projection = JL(backbone.embedding_dim, dim)
+    how = {"rotations": rotations, "image_score": "max"}
     model = Detector(backbone, projection, (64, 64), density, **how)
     images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     x = model.embed_turned(images)

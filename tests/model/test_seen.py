@@ -138,6 +138,17 @@ def test_a_fit_gives_an_image_to_the_backbone_once(kind, rotations, tmp_path, mo
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("rotations", [1, 2])
+def test_all_directions_must_have_room_together(rotations, tmp_path, monkeypatch):
+    detector, given = fit(tmp_path, PerPosition(6), rotations)
+    assert given == IMAGES * rotations
+    layers = detector.project(torch.zeros(1, 3, 64, 64))
+    size = sum(layer.values.nbytes for layer in layers)
+    monkeypatch.setattr("padim_lit.model.seen.ROOM", IMAGES * rotations * size - 1)
+    _, given = fit(tmp_path, PerPosition(6), rotations)
+    assert given == 2 * IMAGES * rotations
+
+
 @pytest.mark.parametrize("calibration", [0, 500])
 def test_only_what_is_met_again_is_kept(calibration, tmp_path, monkeypatch):
     # Either there is no threshold, or all that set it go through the backbone anew.
