@@ -22,6 +22,7 @@ from padim_lit.cli.instantiate import allow
 from padim_lit.errors import InputError
 from padim_lit.sweep import launchers
 from padim_lit.system.console import never_fail_to_print
+from padim_lit.system.interrupts import remember_interrupts
 from padim_lit.system.orphans import be_parent, end_with_parent
 
 # Seconds; more than a further rank takes to end with the first, see `end_with_parent`.
@@ -84,6 +85,7 @@ def main() -> None:
     # Without this, Hydra reports its errors in its own way, on several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     never_fail_to_print()
+    remember_interrupts()
     config.register()
     with one_line_errors(debugging):
         sys.argv[1:] = prepare(sys.argv[1:])

@@ -47,6 +47,7 @@ from padim_lit.model.ridge import pooled
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.console import percent
+from padim_lit.system.interrupts import raise_lost_interrupt
 from padim_lit.system.memory import peak_bytes, reset_peak
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import halving
@@ -421,3 +422,4 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
     if trainer.interrupted:  # it would let the run go on with half the images
         raise KeyboardInterrupt
+    raise_lost_interrupt()

@@ -1,0 +1,32 @@
+"""Ctrl-C that counts wherever it arrives."""
+
+import signal
+from types import FrameType
+
+_came = False
+
+
+def remember_interrupts() -> None:
+    """From here on Ctrl-C is remembered, besides being raised where the program stands.
+
+    Python drops what is raised in a finaliser, and some libraries catch everything: without this a
+    sweep went on to its end. A process told to ignore Ctrl-C, as in the background, goes on so.
+    """
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        global _came
+        _came = True
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, remember)
+
+
+def raise_lost_interrupt() -> None:
+    """Raise KeyboardInterrupt if there was one; for where work could still begin.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed since `remember_interrupts`.
+    """
+    if _came:
+        raise KeyboardInterrupt

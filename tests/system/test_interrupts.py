@@ -1,0 +1,50 @@
+"""Ctrl-C counts where Python would drop it, and is left alone where it is ignored."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+LOST = """
+import signal, sys
+from padim_lit.system.interrupts import raise_lost_interrupt, remember_interrupts
+
+class Finalised:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+if sys.argv[1] == "ignored":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+remember_interrupts()
+raise_lost_interrupt()  # there was none
+try:
+    Finalised()
+except KeyboardInterrupt:
+    sys.exit("raised after all")
+print("went on", flush=True)
+try:
+    raise_lost_interrupt()
+except KeyboardInterrupt:
+    print("told")
+"""
+
+
+@pytest.mark.parametrize(
+    ("disposition", "told"), [("default", "went on\ntold\n"), ("ignored", "went on\n")]
+)
+def test_an_interrupt_in_a_finaliser_is_told_before_the_next_work(disposition, told):
+    command = [sys.executable, "-c", LOST, disposition]
+    assert subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL) == told
+
+
+def test_an_interrupt_is_raised_where_the_program_stands():
+    script = """
+import signal
+from padim_lit.system.interrupts import remember_interrupts
+remember_interrupts()
+signal.raise_signal(signal.SIGINT)
+"""
+    result = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    assert result.returncode == -signal.SIGINT or result.returncode == 130
+    assert "KeyboardInterrupt" in result.stderr
