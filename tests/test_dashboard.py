@@ -97,6 +97,7 @@ def test_dry_run_prints_the_panels_and_sends_nothing(capsys, monkeypatch, worksp
     assert any("ParallelCoordinatesPlot: " in line and "state_bytes" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_no_network_is_one_line_and_ends_soon(tmp_path):
     base = "http://127.0.0.1:9"
     done = subprocess.run(

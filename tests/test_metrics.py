@@ -37,6 +37,7 @@ def naive_aupro(maps, masks, limit=0.3):
     return np.trapezoid(np.interp(grid, fpr, pro), grid) / limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [100, 550])
 def test_pixel_metrics_match_scikit_learn_on_raw_distances(dim):
     maps, mask = distances(40, dim, shift=1.0)

@@ -200,6 +200,7 @@ def test_unknown_keys_of_an_own_class_are_refused_by_name(zygote, outside, args,
     assert len(result.err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_yaml_may_name_its_class_by_target_alone(zygote, outside):
     plain = outside / "conf" / "proj" / "plain.yaml"
     plain.write_text("_target_: my_proj.Blocks\noffset: 5\n")

@@ -142,12 +142,14 @@ def test_the_backbone_is_not_trained(tmp_path):
         assert torch.equal(tensor, before[name]), name
 
 
+@pytest.mark.slow
 def test_a_coarser_grid_quarters_the_state():
     assert make(grid=8).detector.positions * 4 == make().detector.positions
     assert make(grid=8).detector.state_bytes * 4 == make().detector.state_bytes
     assert make(grid="auto").detector.map_grid == (8, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Fisher, NPCA])
 def test_what_learns_does_so_before_the_fit(tmp_path, kind):
     model = make(kind)
@@ -179,6 +181,7 @@ print("equal", model.detector.count)
 """
 
 
+@pytest.mark.slow
 def test_a_checkpoint_in_a_new_process_gives_the_same_bits(tmp_path, fitted):
     run = trainer(tmp_path)
     run.strategy.connect(fitted)

@@ -12,6 +12,7 @@ from padim_lit.errors import InputError
 DIMS = np.array([25, 50, 75, 100, 150, 200, 300, 400, 550.0])
 
 
+@pytest.mark.slow
 @given(p=st.floats(0.02, 0.9), limit=st.floats(101, 149) | st.floats(601, 20_000))
 def test_a_noiseless_curve_is_found_again(p, limit):
     k = 0.3
@@ -22,6 +23,7 @@ def test_a_noiseless_curve_is_found_again(p, limit):
     assert fit.identifiable
 
 
+@pytest.mark.slow
 def test_the_band_covers_the_truth():
     rng = np.random.default_rng(0)
     truth = performance(DIMS, 0.3, 2, 0.05)

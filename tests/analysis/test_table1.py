@@ -299,6 +299,7 @@ def here(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_one_command_makes_the_table_and_names_what_failed(zygote, here):
     args = [*COMMAND, "data.category=bolt,gear,nut", "backbone=resnet18"]
     result = zygote.run(args, here)

@@ -21,6 +21,7 @@ def words(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_ours_scores_and_is_judged_as_a_run(words, tmp_path):
     settings = patchcore.settings_of(words)
     data = patchcore.make_data(settings, settings.size)

@@ -219,6 +219,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(zygote, here, case):
     assert result.seconds < 30
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_clear_line_in_a_process_of_its_own(here):
     result = run_plain([*TINY, "data.root=nope"], here, environment(here))
     require_one_clear_line(result, ("no such folder: nope", "set data.root"))
@@ -300,6 +301,7 @@ def test_a_sweep_folder_below_a_file_is_refused(zygote, here):
     require_one_clear_line(result, ("file/sweep cannot be made", "hydra.sweep.dir"))
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_use_one_device(zygote, here):
     result = zygote.run(
         ["-m", *TINY, "dim=4,8", "trainer.devices=2", "hydra.sweep.dir=sweep"], here
@@ -338,6 +340,7 @@ def test_metrics_that_cannot_be_computed_are_null_with_a_reason(
     assert len(list((tmp_path / "run" / "heatmaps").glob("*.png"))) >= 2
 
 
+@pytest.mark.slow
 def test_odd_images_are_no_bad_input(zygote, here):
     save_image(here / "data" / "train" / "good" / "wide.png", (300, 9))
     save_image(here / "data" / "test" / "good" / "dot.png", (1, 1))

@@ -167,6 +167,7 @@ def test_a_run_can_be_repeated_bit_for_bit(first, zygote, here, workers):
     assert again(zygote, here, f"workers{workers}", f"num_workers={workers}") == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2])
 def test_the_batch_size_changes_scores_by_rounding_alone(first, zygote, here, size):
     expected = scores_of((here / "first" / "predictions.csv").read_text())
@@ -236,6 +237,7 @@ def test_a_sweep_leaves_one_table_and_prints_the_spread_over_seeds(zygote, here)
     assert str(sweep / "sweep.csv") in result.out
 
 
+@pytest.mark.slow
 def test_a_failing_job_leaves_the_others_alone_and_is_reported(zygote, here):
     sweep = here / "failing"
     result = zygote.run(["-m", *TINY, "proj=subset", "dim=449,8", f"hydra.sweep.dir={sweep}"], here)
@@ -250,6 +252,7 @@ def test_a_failing_job_leaves_the_others_alone_and_is_reported(zygote, here):
     assert {path.name for path in (sweep / "0").iterdir()} == {".hydra", "failed.json", "run.log"}
 
 
+@pytest.mark.slow
 def test_the_other_projections_run_on_a_coarser_grid(zygote, here):
     sweep, names = here / "projections", ["orthogonal", "sparse", "identity"]
     choice = f"proj={','.join(names)}"
@@ -263,6 +266,7 @@ def test_the_other_projections_run_on_a_coarser_grid(zygote, here):
         assert 0 <= metrics["test/pixel_auroc"] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [["--config-path", "first"], ["--config-path=first/.hydra"]])
 def test_the_config_of_a_run_runs_again(first, zygote, here, option):
     before = (here / "first" / "csv").stat().st_mtime
@@ -306,6 +310,7 @@ def test_a_config_that_is_no_yaml_is_one_line(zygote, tmp_path, text, reason):
     assert "odd.yaml cannot be read as YAML" in result.err and reason in result.err
 
 
+@pytest.mark.slow
 def test_a_task_of_a_slurm_allocation_may_be_a_run_of_its_own(first, zygote, here):
     task = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}
     task |= {"SLURM_NODEID": "0", "SLURM_JOB_NAME": "job", "SLURM_NODELIST": "localhost"}
@@ -340,6 +345,7 @@ def test_help_lists_groups_and_keys(zygote, here):
         assert word in result.out
 
 
+@pytest.mark.slow
 def test_help_explains_every_key_and_says_whose_it_is(zygote, here):
     out = zygote.run(["--help"], here).out
     for name, mode in MODES.items():

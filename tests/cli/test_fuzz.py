@@ -256,6 +256,7 @@ def config_cases(root: Path, count: int) -> Iterator[Case]:
             yield Case(" ".join(changed), lambda w=changed: run(whole + w), "")
 
 
+@pytest.mark.slow
 def test_configs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a picture cache is made where the config says
     root = build_tree(tmp_path / "data", train=3, test={"good": 1, "crack": 1})

@@ -85,6 +85,7 @@ def test_a_mode_says_all_that_it_writes(zygote, here, words, tmp_path):
     assert made and made <= written_by_runs(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_picture_of_the_users_in_a_runs_heatmaps_stays(zygote, here):
     words = [*PREDICT, "overlays=all", "hydra.run.dir=pictures"]
     assert zygote.run(words, here).code == 0
@@ -113,6 +114,7 @@ def test_results_of_two_modes_are_not_mixed(zygote, here, words, names):
     assert written_by_runs(here / "run") == claimed
 
 
+@pytest.mark.slow
 def test_a_refit_takes_an_earlier_runs_results_away(zygote, here):
     words = [*TINY, "hydra.run.dir=refit"]
     assert zygote.run(words, here).code == 0
@@ -131,6 +133,7 @@ def test_a_refit_takes_an_earlier_runs_results_away(zygote, here):
     assert not list((here / "refit" / "heatmaps").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [".", "below"])
 def test_watch_does_not_score_what_runs_write(zygote, here, where):
     watched = here / f"watched-{where.strip('.')}"
@@ -147,6 +150,7 @@ def test_watch_does_not_score_what_runs_write(zygote, here, where):
         save_image(watched / "b.png", seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [".", "**/*.png", "below/.."])
 def test_predict_does_not_score_what_runs_wrote_unless_that_is_named(zygote, here, images):
     there = here / f"again{images.count('*')}{len(images)}"
@@ -174,6 +178,7 @@ def test_a_folder_that_another_run_holds_is_refused(zygote, here, mode):
     assert (here / "run" / "model.ckpt").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["good_parts", "good_parts/train/good"])
 def test_good_images_alone_give_a_model_that_decides(zygote, here, root):
     build_tree(here / "good_parts", train=12, test={"good": 1})

@@ -34,6 +34,7 @@ def here(tmp_path_factory, zygote) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_checkpoint_holds_it_and_scores_with_it(zygote, here):
     model = padim_lit.load(here / "run" / "model.ckpt", device="cpu")
     roi = model.detector.anomaly_map.roi.numpy()

@@ -176,6 +176,7 @@ def test_a_file_does_not_say_what_may_be_named(zygote, tmp_path):
     assert result.code == 1 and "_target_=torch.load: a config names" in result.err, result.err
 
 
+@pytest.mark.slow
 def test_what_comes_from_the_environment_is_used_and_not_written(zygote, tmp_path):
     build_tree(tmp_path / "data-s3cret-token")
     words = [word for word in TINY if not word.startswith(("data.root", "hydra"))]
@@ -187,6 +188,7 @@ def test_what_comes_from_the_environment_is_used_and_not_written(zygote, tmp_pat
         assert "s3cret" not in text and "data-${oc.env:TOKEN}" in text
 
 
+@pytest.mark.slow
 def test_another_value_in_the_environment_is_another_job(zygote, tmp_path):
     build_tree(tmp_path / "data", train=4, test={"good": 2, "crack": 2})
     words = ["-m", *TINY, "image_score=${oc.env:SCORE}", "hydra.sweep.dir=sweep"]

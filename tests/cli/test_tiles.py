@@ -2,12 +2,14 @@
 
 import json
 
+import pytest
 from _helpers.cli import TINY
 from _helpers.trees import build_tree
 
 LARGE = [*TINY, "image_size=[192,128]", "crop_size=null"]
 
 
+@pytest.mark.slow
 def test_a_fit_by_tiles_and_its_checkpoint(zygote, tmp_path):
     build_tree(tmp_path / "data", train=6)
     result = zygote.run([*LARGE, "tiles=[3,2]"], tmp_path)

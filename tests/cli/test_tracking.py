@@ -32,6 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 # --- MLflow ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mlflow_gets_everything_as_files(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ALLOW_FILE_STORE"):

@@ -417,6 +417,7 @@ def test_a_file_broken_behind_its_header_is_one_line_beyond_the_limit(
     assert "full_check=0" in result.out
 
 
+@pytest.mark.slow
 def test_a_run_with_a_cache_gives_the_same_numbers_and_says_where_it_is(zygote, here):
     scores = []
     for run, more in enumerate(([], ["picture_cache=cache"], ["picture_cache=cache"])):

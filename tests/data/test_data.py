@@ -487,6 +487,7 @@ def test_real_screw_counts(real_data):
     assert data.provenance["train_images"] == 320 and data.provenance["masks_empty"] == 0
 
 
+@pytest.mark.slow
 def test_real_magnetic_tile_counts(real_data):
     data = MagneticTile(real_data / "magnetic_tile", num_workers=0)
     kinds = Counter(item.kind for item in data.test_items)

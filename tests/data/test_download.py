@@ -378,6 +378,7 @@ def test_the_publishers_table_is_complete():
 # the command line ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_downloads(zygote: Zygote, server, archive, tmp_path):
     server.content, server.cut = archive, len(archive) // 2
     result = zygote.run(command(server), tmp_path)

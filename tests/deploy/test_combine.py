@@ -77,6 +77,7 @@ def test_update_equals_one_fit_on_all(here, zygote, source):
     assert "decides nothing yet" in result.out
 
 
+@pytest.mark.slow
 def test_what_is_there_already_is_refused_skipped_or_counted(here, zygote):
     args = ["mode=update", "ckpt=a_run/model.ckpt", "images=all/train", "trainer=cpu"]
     refused = zygote.run([*args, "hydra.run.dir=refused"], here)
@@ -90,6 +91,7 @@ def test_what_is_there_already_is_refused_skipped_or_counted(here, zygote):
     assert counted.code == 0 and load(here, "counted").count == 17
 
 
+@pytest.mark.slow
 def test_a_picture_that_comes_twice_is_refused_or_taken_once(here, zygote):
     shutil.copytree(here / "b/train/good", here / "twice")
     for file in list((here / "twice").iterdir()):
@@ -161,6 +163,7 @@ def test_learnt_projections_merge_only_when_one_was_taken_over(here, zygote):
     assert load(here, "fm").count == IMAGES
 
 
+@pytest.mark.slow
 def test_features_in_bf16_do_not_add_to_others(here, zygote):
     args = [a for a in TINY if not a.startswith(("data.root", "hydra.run.dir"))]
     half = [

@@ -120,7 +120,7 @@ def exported(here, export):
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param(k, marks=[pytest.mark.slow] * (k in {"fisher", "subset"})) for k in KINDS],
+    [pytest.param(k, marks=[pytest.mark.slow] * (k != "both")) for k in KINDS],
 )
 @pytest.mark.parametrize("batch", [1, 3])
 def test_onnx_gives_the_scores_of_the_checkpoint(here, exported, kind, batch):
@@ -248,6 +248,7 @@ def test_example_is_short_and_needs_three_packages():
 # --- Slim checkpoints -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_slim_checkpoint_tests_as_the_full_one(here, zygote, export, precision):
     export("fisher", "format=torch", f"precision={precision}", "output=slim.ckpt")
@@ -275,6 +276,7 @@ def test_slim_checkpoint_tests_as_the_full_one(here, zygote, export, precision):
     assert metrics[0]["test/image_auroc"] == metrics[1]["test/image_auroc"]
 
 
+@pytest.mark.slow
 def test_slim_checkpoint_has_no_moments_to_change(here, zygote, export):
     export("jl", "format=torch", "output=jl_slim.ckpt")
     model = load_detector(here / "jl_slim.ckpt")
@@ -290,6 +292,7 @@ def test_slim_checkpoint_has_no_moments_to_change(here, zygote, export):
     assert again.fit_state is None and again.count == 6
 
 
+@pytest.mark.slow
 def test_calibrated_threshold_makes_the_decision(here, export, exported):
     _, report = exported("jl")  # whose decisions are above
     calibration = load_detector(here / "calibrated.ckpt").calibration
@@ -401,6 +404,7 @@ def test_onnx_is_the_detector_where_pooling_does_not_divide(tmp_path):
         np.testing.assert_allclose(found["map"], maps, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_whitening_beyond_fp16_is_refused(tmp_path):
     detector = tiny_detector(layers=[1])
     detector.whitening.bands[0].mul_(1e6)

@@ -32,6 +32,7 @@ def test_a_fit_says_what_it_was_tested_on_and_what_not(here):
     assert "weights are random" in limits
 
 
+@pytest.mark.slow
 def test_a_changed_model_was_not_tested(zygote, here):
     for n in range(3):
         save_image(here / "more" / f"{n}.png", seed=90 + n)

@@ -147,6 +147,7 @@ def test_decisions_and_p_values_come_from_the_training_images(here, predictor, p
     assert given.threshold_source.endswith("given")
 
 
+@pytest.mark.slow
 def test_a_threshold_that_is_given_moves_the_regions_too(here, predictor, picture):
     found, load = predictor(picture), partial(padim_lit.load, here / "run/model.ckpt", device="cpu")
     later = load()
@@ -239,6 +240,7 @@ def test_what_is_no_image_is_one_line(predictor, what):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_plain_trainers_checkpoint_needs_the_sizes(here, predictor, picture, tmp_path):
     bare = load_detector(here / "run" / "model.ckpt")
     bare.provenance, bare.calibration = {}, None
@@ -288,6 +290,7 @@ print(seconds, *(name for name in heavy if name in sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_it_starts_quickly_and_without_the_frameworks(here):
     seconds = []
     for _ in range(3):  # a busy machine is slow now and then

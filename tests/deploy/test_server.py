@@ -65,6 +65,7 @@ def test_requests_at_once_do_not_mix(client):
     assert together == alone and len({found["score"] for found in alone}) == 8
 
 
+@pytest.mark.slow
 def test_what_is_no_image_is_one_line(client):
     bomb = io.BytesIO()
     Image.new("1", (30_000, 30_000)).save(bomb, "PNG")
@@ -170,6 +171,7 @@ def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple:
     return found
 
 
+@pytest.mark.slow
 def test_a_card_is_that_of_its_model_alone(zygote, here):
     card = (here / "run/model_card.md").read_text()
     (here / "run/other.ckpt").write_bytes((here / "run/model.ckpt").read_bytes())
@@ -179,6 +181,7 @@ def test_a_card_is_that_of_its_model_alone(zygote, here):
         assert (text == card) == own and text.startswith("# padim_lit model")
 
 
+@pytest.mark.slow
 def test_requests_are_counted_and_connections_are_not(zygote, here):
     def post(content: bytes) -> tuple:
         return ask(port, "POST", "/predict", content)

@@ -84,6 +84,7 @@ def test_layers_and_widths(model, layers, channels):
     assert [f.shape[1] for f in backbone(images)] == channels
 
 
+@pytest.mark.slow
 def test_efficientnet_b5_config_is_what_its_yaml_says():
     backbone = Backbone(
         "tf_efficientnet_b5.aa_in1k", [1, 2, 3], weights="random", feature_location="expansion"

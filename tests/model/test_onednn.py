@@ -62,7 +62,7 @@ def test_autocast_rounds_as_it_does_elsewhere(wide):
     assert pointwise(x, weight).dtype == torch.float32
 
 
-@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*is deprecated")
 def test_a_graph_holds_a_plain_convolution(wide):
     class Layer(nn.Module):
         def forward(self, x, weight):

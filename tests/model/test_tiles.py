@@ -96,6 +96,7 @@ def test_checkpoint_and_graph_are_the_same_detector(detector, tmp_path):
             torch.testing.assert_close(found, (score, maps), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_transformer_of_one_size_takes_large_images_by_tiles():
     name, options = "vit_tiny_patch16_224", {"img_size": [SEEN, SEEN]}
     assert backbone(model=name, **options).grids(SHAPE)[0] == (16, 12)

@@ -293,6 +293,7 @@ def test_wide_pictures_are_at_most_1400_pixels(tmp_path):
     assert (shown["width"], shown["height"], left) == (1400, 350, [])
 
 
+@pytest.mark.slow
 def test_pictures_stay_within_the_budget_and_what_is_left_out_is_said(tmp_path):
     files = [(picture(tmp_path / str(i) / "figure4.png", (1500, 700), True), "") for i in range(3)]
     budget = 1_500_000
@@ -385,6 +386,7 @@ def test_a_damaged_run_beside_a_picture_is_named(tmp_path):
         build([tmp_path])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["figure4", "distortion"])
 def test_a_folder_without_sweeps_is_shown_too(opened, tmp_path, what):
     if what == "figure4":
@@ -494,6 +496,7 @@ def test_table_1_is_there_whole_with_its_contradictions(opened, page):
     assert view.complaints() == []
 
 
+@pytest.mark.slow
 def test_a_deterministic_method_has_no_spread(opened, tmp_path):
     folder = write_sweep(tmp_path / "s", "own", dims=(50, 100))
     with editing(folder) as rows:
@@ -542,6 +545,7 @@ def test_the_keyboard_opens_claims_and_sorts(opened, page, content):
     assert view.complaints() == []
 
 
+@pytest.mark.slow
 def test_names_from_the_data_are_text_and_nothing_else(opened, tmp_path):
     write_sweep(
         tmp_path / "a", EVIL, ("subset", "jl", "<b>x"), (50, 100), (0, 1), resamples=20,

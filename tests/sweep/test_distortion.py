@@ -107,6 +107,7 @@ def here(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_table_and_pictures(here, zygote):
     out = zygote.run([*DISTORTION, "projs=[subset,jl]", "hydra.run.dir=one"], here)
     assert out.code == 0, out.err

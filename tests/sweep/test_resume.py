@@ -55,6 +55,7 @@ def test_what_changes_no_result_changes_no_name():
     assert name("dim=9") != plain != name("+dim=8")
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.text(st.characters(codec="utf-8"), min_size=1, max_size=40),
@@ -144,6 +145,7 @@ def test_the_same_command_does_what_is_missing(zygote, here):
     assert skipped(third.out) == list("0123") and ages(sweep) == after
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_the_only_one_that_runs_again(zygote, here):
     args = [*SWEEP, "proj=subset", "dim=4,449,8"]
     for attempt in range(2):
@@ -156,6 +158,7 @@ def test_a_failed_job_is_the_only_one_that_runs_again(zygote, here):
     assert not (sweep / "1" / "job.json").exists() and not (sweep / "0" / "failed.json").exists()
 
 
+@pytest.mark.slow
 def test_a_job_that_failed_for_its_data_succeeds_when_it_is_mended(zygote, here):
     args = [*(a for a in SWEEP if not a.startswith("data.root")), "data.root=data,more"]
     assert zygote.run(args, here).code == 1
@@ -235,6 +238,7 @@ def test_jobs_of_another_sweep_in_the_same_folder_do_not_count(zygote, here):
     assert skipped(more.out) == ["0", "1", "2"] and "earlier sweep" not in more.out
 
 
+@pytest.mark.slow
 def test_ablations_are_skipped_too(zygote, here):
     args = [
         "-m",
@@ -276,6 +280,7 @@ def test_a_killed_sweep_goes_on_where_it_was(zygote, here):
     assert [job for job in "0123" if after[job] != before.get(job)] == list("0123")[len(again) :]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_sweep_and_the_same_command_goes_on(zygote, here):
     args = [*SWEEP, "seed=0,1,2,3"]
     assert end_in_job_1(zygote, args, here, signal.SIGINT) == 130

@@ -36,6 +36,7 @@ print(fewest)  # the fewest, because a small allocation between two batches may 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is Linux's")
 def test_kept_memory_is_not_asked_for_again():
     def fresh_pages(how):
@@ -64,6 +65,7 @@ def test_memory_is_told_in_bytes():
     assert (readable(3 * 2**30), readable(5 * 2**20)) == ("3.0 GiB", "5.0 MiB")
 
 
+@pytest.mark.slow
 def test_a_gpu_that_nothing_has_used_yet_has_no_peak():
     """A run measures from before its first tensor is there."""
     code = (

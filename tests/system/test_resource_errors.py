@@ -132,6 +132,7 @@ def scores(folder: Path) -> str:
 # --- Memory ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proj", ["jl", "fisher"])
 def test_a_gpu_that_is_too_small_gets_half_the_batch(faulty, zygote, here, proj):
     args = [*TINY, f"proj={proj}", "calibration=6", "batch_size=4"]

@@ -307,6 +307,7 @@ def test_runs_are_grouped_by_settings_and_weights(runs):
 # ------------------------------------------------------------------ browser
 
 
+@pytest.mark.slow
 def test_the_slider_recounts_all_images_and_recolours_the_maps(opened, page, runs):
     view = opened(page)
     content = build([runs])

@@ -54,6 +54,7 @@ def test_it_writes_a_row_a_configuration_and_equals_a_run(here, zygote):
     assert [float(r["jl-3-0"]) for r in scores] == pytest.approx(predicted, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_command_runs_only_the_runs_that_are_missing(here, zygote):
     args = [*ABLATION, "projs=[subset,jl,fisher]", "density=position", "hydra.run.dir=again"]
     first = zygote.run(args, here)
@@ -93,6 +94,7 @@ def test_the_same_command_runs_only_the_runs_that_are_missing(here, zygote):
     assert "done already" not in other.out + other.err
 
 
+@pytest.mark.slow  # as the test before, which it reads the results of
 def test_what_no_seed_changes_has_a_row_for_every_seed(here):
     found = [r for r in rows(here / "again" / "sweep.csv") if r["proj"] == "fisher"]
     assert [(r["dim"], r["seed"]) for r in found] == [(d, s) for s in "01" for d in "36"]
@@ -102,6 +104,7 @@ def test_what_no_seed_changes_has_a_row_for_every_seed(here):
         assert saved["jl-3-0"].shape == (2, 1000) and saved["jl-3-0"].dtype == np.float32
 
 
+@pytest.mark.slow
 def test_a_learnt_projection_has_a_run_for_every_draw_of_centroids(here, zygote):
     # seed=1 draws the backbone's weights, for all of the ablation's seeds.
     how = ["seed=1", "density=mixture", "density.components=4"]
@@ -119,6 +122,7 @@ def test_a_learnt_projection_has_a_run_for_every_draw_of_centroids(here, zygote)
     assert [float(r["fisher-3-1"]) for r in scores] == pytest.approx(predicted, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_take_the_others_with_it(here, zygote):
     # resnet18 has 448 channels; few positions, because each has a large covariance.
     out = zygote.run([*ABLATION, "dims=[3,449]", "grid=4", "hydra.run.dir=failing"], here)
@@ -130,6 +134,7 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(here, zygote):
     assert {(r["proj"], r["dim"]) for r in found} == {("jl", "3"), ("jl", "449")}
 
 
+@pytest.mark.slow
 def test_statistics_that_cannot_be_factored_end_one_run_alone(here, zygote):
     (here / "before.py").write_text(
         "import torch\n"
@@ -147,6 +152,7 @@ def test_statistics_that_cannot_be_factored_end_one_run_alone(here, zygote):
     assert {r["proj"] for r in rows(here / "degenerate" / "sweep.csv")} == {"jl"}
 
 
+@pytest.mark.slow
 def test_several_datasets_are_one_multirun(here, zygote):
     args = [a for a in ABLATION if not a.startswith("data.root=")]
     out = zygote.run(["-m", *args, "data.root=data,more", "hydra.sweep.dir=many"], here)

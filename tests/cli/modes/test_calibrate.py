@@ -61,6 +61,7 @@ def test_new_images_count_as_they_are_scored(here, calibrated):
     assert f"{FRESH} good images that the model was not fitted on" in result.out
 
 
+@pytest.mark.slow
 def test_old_and_new_images_are_told_apart_by_their_content(here, calibrated):
     parts = [calibrated(name, f"part_{i}")[0] for i, name in enumerate(("data/train", "fresh"))]
     both, result = calibrated("both", "both_run", "batch_size=4")
@@ -71,6 +72,7 @@ def test_old_and_new_images_are_told_apart_by_their_content(here, calibrated):
     assert facts["images"] == HELD + FRESH and facts["threshold"] == both["threshold"]
 
 
+@pytest.mark.slow
 def test_a_picture_that_comes_twice_counts_once(here, calibrated):
     once, _ = calibrated("fresh", "once")
     shutil.copytree(here / "fresh", here / "thrice")
@@ -82,6 +84,7 @@ def test_a_picture_that_comes_twice_counts_once(here, calibrated):
     assert f"; {2 * FRESH} more are the same picture" in result.out
 
 
+@pytest.mark.slow
 def test_an_update_takes_the_threshold_and_this_brings_it_back(here, zygote, calibrated):
     args = ["mode=update", "ckpt=run/model.ckpt", "images=fresh", "trainer=cpu"]
     result = zygote.run([*args, "hydra.run.dir=updated"], here)
@@ -100,6 +103,7 @@ def test_an_update_takes_the_threshold_and_this_brings_it_back(here, zygote, cal
     ), decided.err
 
 
+@pytest.mark.slow
 def test_what_has_learnt_from_images_is_judged_by_others_or_learns_again(here, zygote, calibrated):
     fisher = [*TINY, RATE, "proj=fisher", "hydra.run.dir=fisher"]
     assert zygote.run(fisher, here).code == 0

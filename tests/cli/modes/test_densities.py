@@ -46,6 +46,7 @@ def test_a_run_says_what_it_was_and_sets_a_threshold(here):
     assert len(known["scores"]) == IMAGES and known["threshold"] > 0
 
 
+@pytest.mark.slow
 def test_photos_that_are_squeezed_before_they_are_turned_are_told(here, zygote):
     whole = ["crop_size=null", "rotations=4", "calibration=0", "hydra.run.dir=squeezed"]
     done = run(zygote, here, *(word for word in TINY if "crop_size" not in word), *whole)
@@ -65,6 +66,7 @@ def test_predict_gives_the_scores_of_the_test(here, zygote):
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_images_are_removed_and_come_back(here, zygote):
     some = "images=data/train/good/00[0-4].png"
     run(zygote, here, "mode=remove", "ckpt=run/model.ckpt", some, "trainer=cpu",
@@ -78,6 +80,7 @@ def test_images_are_removed_and_come_back(here, zygote):
     torch.testing.assert_close(ours(images), theirs(images), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_fits_that_share_their_centroids_add_up(here, zygote):
     build_tree(here / "more", train=IMAGES + 5, test={"good": 1, "crack": 1})
     for file in sorted((here / "more/train/good").iterdir())[:IMAGES]:
@@ -91,6 +94,7 @@ def test_fits_that_share_their_centroids_add_up(here, zygote):
     assert load(here / "both/model.ckpt").count == IMAGES + 5
 
 
+@pytest.mark.slow
 def test_new_good_images_calibrate_it(here, zygote):
     run(zygote, here, "mode=calibrate", "ckpt=run/model.ckpt", "images=data/test/good",
         "false_alarm_rate=0.3", "trainer=cpu", "hydra.run.dir=calibrated")  # fmt: skip
@@ -98,6 +102,7 @@ def test_new_good_images_calibrate_it(here, zygote):
     assert known["unseen"] == 3 and known["threshold"] > 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_it_is_tested_again(here, zygote):
     run(zygote, here, *TINY, *BOTH, "ckpt=run/model.ckpt", "hydra.run.dir=again")
     ours, theirs = (json.loads((here / f / "metrics.json").read_text()) for f in ("again", "run"))

@@ -75,6 +75,7 @@ def test_the_fit_says_what_its_threshold_does(here):
         assert one["enough_images"] == (one["false_alarm_rate"] * 25 >= 1)
 
 
+@pytest.mark.slow
 def test_a_fit_without_calibration_has_no_threshold(zygote, here):
     result = zygote.run([*FIT, "hydra.run.dir=bare", "calibration=0"], here)
     assert result.code == 0 and "No threshold: this model decides" in result.out, result.err
@@ -102,6 +103,7 @@ def test_an_old_checkpoint_gets_another_rate_from_its_scores(zygote, here):
     assert again["test/image_auroc"] == first["test/image_auroc"]
 
 
+@pytest.mark.slow
 def test_scores_are_explained(zygote, here):
     args = ["images=data/test/crack", "overlays=all"]
     assert predict(zygote, here, "plain", *args).code == 0
@@ -160,6 +162,7 @@ def test_every_image_gets_its_line_and_the_defective_their_picture(zygote, here)
     assert len(list((folder / "heatmaps").glob("*.png"))) == summary["anomalous"]
 
 
+@pytest.mark.slow
 def test_regions_are_data_for_the_next_program(zygote, here):
     save_image(here / "odd" / "a" / "é.png", size=(70, 41), seed=3)
     save_image(here / "odd" / "b" / "b.png", size=(33, 90), seed=4)
@@ -292,6 +295,7 @@ def wait_for(file: Path, count: int, process: Running) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_kill_and_ctrl_c_lose_nothing_and_score_nothing_twice(zygote, here):
     inbox, file = here / "inbox", here / "line" / "predictions.jsonl"
     for n in range(40):
@@ -329,6 +333,7 @@ def test_kill_and_ctrl_c_lose_nothing_and_score_nothing_twice(zygote, here):
     assert len(lines(here / "line")) == 42
 
 
+@pytest.mark.slow
 def test_a_file_written_over_is_another_image_with_files_of_its_own(zygote, here):
     args = ["images=camera", "watch=true", "watch_settle=0.1", "watch_idle=0.3", "overlays=all"]
     folder, pictures = here / "over", []
