@@ -310,9 +310,11 @@ def cross_fit(
         others = [i for i in range(count) if i not in held]
         other = _blank(detector, known)
         other.turned = ways
-        learn(other, lambda n: numbered([others[i] for i in evenly_spaced(len(others), n)]))  # noqa: B023
-        for name, value in detector.density.learnt.items():
-            getattr(other.density, name).fill_(value)  # or scores would be another formula's
+
+        def some(images: int, rest: Sequence[int] = others) -> list[dict[str, Tensor]]:
+            return numbered([rest[i] for i in evenly_spaced(len(rest), images)])
+
+        learn(other, some, again=True)  # or scores would be another formula's
         state = other.empty_state()
         for batch in numbered(range(count)):
             state = other.update_state(state, batch)

@@ -143,6 +143,7 @@ def learn(
     detector: "Detector",
     batches: Callable[[int], Iterable[Mapping[str, Any]]],
     agree: Callable[[nn.Module], None] = lambda learnt: None,
+    again: bool = False,
 ) -> None:
     """Let a detector choose what it learns before the fit: Π, then what its density learns.
 
@@ -150,6 +151,8 @@ def learn(
         detector: whose projection or density says by `fit_images` that it learns.
         batches: of so many good images: ``image`` (B,3,h,w), and where they are known ``path``.
         agree: called with what has learnt, for ranks that have to learn the same.
+        again: keep what the density has learnt about how its parts are put together
+            (`Density.learnt`).
 
     Raises:
         InputError: fewer than two images, or features that are not finite.
@@ -176,10 +179,10 @@ def learn(
         every = Identity(projection.in_channels).to(device)
         projection.learn(*patch_statistics(embeddings(projection.fit_images, every)))
         agree(projection)
-    if density.fit_images:
-        patches = torch.cat(list(embeddings(density.fit_images)))
-        density.learn(patches)
-        agree(density)
+    for one in (part for part, _ in density.parts(detector.positions)) if again else (density,):
+        if one.fit_images:
+            one.learn(torch.cat(list(embeddings(one.fit_images))))
+            agree(one)
 
 
 def warm_up(loader: DataLoader, images: int) -> Iterator[Any]:
