@@ -452,6 +452,9 @@ def test_a_fit_that_would_do_nothing_keeps_the_one_before(tmp_path):
     assert model.detector.count == 4
 
 
+@pytest.mark.skipif(
+    "on_train_end" not in vars(ModelCheckpoint), reason="saves nothing where no step was taken"
+)
 def test_what_lightning_saves_at_the_end_has_the_threshold_and_the_precision(tmp_path):
     saver = ModelCheckpoint(tmp_path, save_last=True)
     run = Trainer(
