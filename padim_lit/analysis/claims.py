@@ -20,13 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.bootstrap import (
-    LEVEL,
-    Estimate,
-    paired_difference,
-    seed_sd,
-    spread_ratio,
-)
+from padim_lit.analysis.bootstrap import LEVEL, Estimate, paired_difference, seed_sd, spread_ratio
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.sweep_results import RESAMPLED, SweepFolder, join_parts, labels

@@ -8,13 +8,7 @@ from typing import Any
 
 from padim_lit import digests
 from padim_lit.cli.build import device_of
-from padim_lit.cli.good_images import (
-    GoodImagesOrData,
-    each_once,
-    finish,
-    good_images,
-    load_full,
-)
+from padim_lit.cli.good_images import GoodImagesOrData, each_once, finish, good_images, load_full
 from padim_lit.deploy.calibration import RATE, calibrate, describe
 from padim_lit.deploy.left_out import Measured, measure, measure_training
 from padim_lit.deploy.over_images import Loop, over_images
