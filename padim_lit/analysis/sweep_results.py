@@ -38,9 +38,8 @@ SETTINGS = (
     *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),
     *("rotations", "eps", "eps_unit", "sigma", "image_score", "image_size", "crop_size"),
 )
-IDENTITY = ("proj", "dim", "seed")
 # What differs from job to job without making it another experiment.
-INCIDENTAL = re.compile(r"^(notes|peak_memory_bytes|weights_sha256|proj/.*|test/.*)$")
+INCIDENTAL = re.compile(r"^(proj(/.*)?|dim|seed|notes|peak_memory_bytes|weights_sha256|test/.*)$")
 
 
 class NoSweepError(InputError):
@@ -341,8 +340,8 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
             # What a run found outranks what was typed: data=mvtec is mvtec/screw there.
             rows[where] = as_ablation({**job.overrides, **job.results})
         typed = {key for job in jobs for key in job.overrides}
-    apart = sorted({"data", "backbone", *SETTINGS, *typed} - set(IDENTITY))
-    apart = [key for key in apart if not INCIDENTAL.match(key)]
+    keys = sorted({"data", "backbone", *SETTINGS, *typed})
+    apart = [key for key in keys if not INCIDENTAL.match(key)]
     groups: dict[str, dict[str, tuple[Row, dict[str, Any]]]] = {}
     for where, row in rows.items():
         found = _row(row, where)
@@ -354,11 +353,7 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
         group[found.key] = found, row
     for group in groups.values():
         measured, contents = zip(*group.values(), strict=True)
-        constants = {
-            key: value
-            for key, value in _shared(contents).items()
-            if key not in IDENTITY and not INCIDENTAL.match(key)
-        }
+        constants = {k: v for k, v in _shared(contents).items() if not INCIDENTAL.match(k)}
         where = file.parent
         yield SweepFolder(where, measured, constants, typed_command(where), (where,))
 
@@ -379,6 +374,5 @@ def _row(row: Mapping[str, Any], where: str) -> Row:
         raise InputError(f"{where}: dim={row['dim']} is below 1; run the job again")
     if "test/image_auroc" not in row:
         raise InputError(f"{where}: no test/image_auroc; is it a sweep's file?")
-    return Row(
-        row["proj"], row["dim"], row["seed"], {k: v for k, v in row.items() if MEASURED.match(k)}
-    )
+    measured = {key: value for key, value in row.items() if MEASURED.match(key)}
+    return Row(row["proj"], row["dim"], row["seed"], measured)
