@@ -377,7 +377,8 @@ class Predictor:
         if threshold is not None:
             if self.detector.image_score == "max":  # then scores are values of the map
                 self.map_threshold = float(threshold)
-            elif known is not None:  # both are distances: what is called more shows more
+            elif known is not None and known["threshold"] is not None:
+                # Both are distances: what is called more shows more.
                 self.map_threshold = known["map_threshold"] * threshold / known["threshold"]
             self._threshold = float(threshold)
             self.threshold_source = f"threshold {threshold:.4g}, given"
