@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -214,8 +215,7 @@ class Predictor:
             on_error: called with an image that cannot be used, which is then left out; None raises
                 its error.
         """
-        for _, prediction in self.stream_seen(images, on_error):
-            yield prediction
+        return (prediction for _, prediction in self.stream_seen(images, on_error))
 
     def stream_seen(
         self,
@@ -224,13 +224,8 @@ class Predictor:
         picture: int = 0,
     ) -> Iterator[tuple[Seen, Prediction]]:
         """As `stream`, with what the model saw of each image; `picture` as in `see`."""
-        batch: list[Seen] = []
-        for seen in self._read(images, on_error, picture):
-            batch.append(seen)
-            if len(batch) == self.batch_size:
-                yield from zip(batch, self.score(batch), strict=True)
-                batch = []
-        if batch:
+        seen = self._read(images, on_error, picture)
+        while batch := list(islice(seen, self.batch_size)):
             yield from zip(batch, self.score(batch), strict=True)
 
     def see(self, image: Any, picture: int = 0) -> Seen:
