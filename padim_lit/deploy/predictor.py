@@ -29,6 +29,8 @@ from padim_lit.model.detector import Detector
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import in_parts
 
+#: Is given an image that cannot be used, and why; None: its error is raised.
+OnError = Callable[[Any, InputError], None] | None
 #: Images of a batch on a GPU, and what are decoded ahead at most.
 BATCH, AHEAD = 16, 8
 #: What files say of ``is_anomalous``.
@@ -203,11 +205,7 @@ class Predictor:
         found = list(self.stream(images if several else [images]))
         return found if several else found[0]
 
-    def stream(
-        self,
-        images: Iterable[Any],
-        on_error: Callable[[Any, InputError], None] | None = None,
-    ) -> Iterator[Prediction]:
+    def stream(self, images: Iterable[Any], on_error: OnError = None) -> Iterator[Prediction]:
         """Predictions one after the other, in memory that does not grow with their number.
 
         Args:
@@ -218,10 +216,7 @@ class Predictor:
         return (prediction for _, prediction in self.stream_seen(images, on_error))
 
     def stream_seen(
-        self,
-        images: Iterable[Any],
-        on_error: Callable[[Any, InputError], None] | None = None,
-        picture: int = 0,
+        self, images: Iterable[Any], on_error: OnError = None, picture: int = 0
     ) -> Iterator[tuple[Seen, Prediction]]:
         """As `stream`, with what the model saw of each image; `picture` as in `see`."""
         seen = self._read(images, on_error, picture)
@@ -298,12 +293,7 @@ class Predictor:
             )
         return Seen(image.astype(np.float32))
 
-    def _read(
-        self,
-        images: Iterable[Any],
-        on_error: Callable[[Any, InputError], None] | None,
-        picture: int,
-    ) -> Iterator[Seen]:
+    def _read(self, images: Iterable[Any], on_error: OnError, picture: int) -> Iterator[Seen]:
         # Ahead only of what is there already: a camera's next picture may be minutes away.
         ahead = AHEAD if isinstance(images, Sequence) else 0
         waiting: deque[tuple[Any, Future[Seen]]] = deque()
