@@ -41,6 +41,11 @@ SETTINGS = (
 # What differs from job to job without making it another experiment.
 INCIDENTAL = re.compile(r"^(proj(/.*)?|dim|seed|notes|peak_memory_bytes|weights_sha256|test/.*)$")
 
+#: A projection and D.
+Method = tuple[str, int]
+#: In the order that is wanted; None: all that there are.
+Seeds = Sequence[int] | None
+
 
 class NoSweepError(InputError):
     """The folders hold no sweep, though maybe something else that can be shown."""
@@ -114,33 +119,23 @@ class SweepFolder:
         """The seeds of one projection and D, rising; empty where it was not measured."""
         return sorted(seed for p, d, seed in self._by_key if (p, d) == (proj, dim))
 
-    def shared_seeds(self, *configurations: tuple[str, int]) -> list[int]:
+    def shared_seeds(self, *configurations: Method) -> list[int]:
         """The seeds that every (projection, D) has, rising."""
         return sorted(set.intersection(*(set(self.seeds_of(*x)) for x in configurations)))
 
-    def points(
-        self, proj: str, dim: int, metric: str, seeds: Sequence[int] | None = None
-    ) -> np.ndarray:
+    def points(self, proj: str, dim: int, metric: str, seeds: Seeds = None) -> np.ndarray:
         """What was measured, (S,) by rising seed or by `seeds`; NaN where it is undefined."""
         values = [row.measured.get(metric) for row in self._select(proj, dim, seeds)]
         return np.array([np.nan if value is None else value for value in values], dtype=float)
 
-    def resamples(
-        self, proj: str, dim: int, metric: str, seeds: Sequence[int] | None = None
-    ) -> np.ndarray | None:
+    def resamples(self, proj: str, dim: int, metric: str, seeds: Seeds = None) -> np.ndarray | None:
         """A metric on R resamples of the test images, (S, R) as `points`; None where not kept."""
         kept = [self._resamples.get(row.key) for row in self._select(proj, dim, seeds)]
         if metric not in RESAMPLED or any(values is None for values in kept):
             return None
         return np.stack([values[RESAMPLED[metric]] for values in kept]).astype(np.float64)
 
-    def difference(
-        self,
-        a: tuple[str, int],
-        b: tuple[str, int],
-        metric: str,
-        seeds: Sequence[int] | None = None,
-    ) -> Estimate:
+    def difference(self, a: Method, b: Method, metric: str, seeds: Seeds = None) -> Estimate:
         """`paired_difference` a − b of two (projection, D) over `seeds`; None: all that both have.
 
         There must be one.
@@ -164,7 +159,7 @@ class SweepFolder:
         kept = [known.get(row.key) for row in self._select(proj, dim)]
         return None if any(values is None for values in kept) else np.stack(kept)
 
-    def all_image_scores(self) -> dict[tuple[str, int], np.ndarray]:
+    def all_image_scores(self) -> dict[Method, np.ndarray]:
         """`image_scores` of every (projection, D), by rising D.
 
         Raises:
@@ -203,7 +198,7 @@ class SweepFolder:
     def _files(self, name: str) -> list[Path]:
         return [part / name for part in self.parts if (part / name).exists()]
 
-    def _select(self, proj: str, dim: int, seeds: Sequence[int] | None = None) -> list[Row]:
+    def _select(self, proj: str, dim: int, seeds: Seeds = None) -> list[Row]:
         seeds = self.seeds_of(proj, dim) if seeds is None else seeds
         return [self._by_key[proj, dim, seed] for seed in seeds]
 
