@@ -235,13 +235,9 @@ def join_parts(folders: Sequence[SweepFolder]) -> list[SweepFolder]:
         for i, other in enumerate(joined):
             if _is_part(folder, other):
                 commands = dict.fromkeys(c for c in (other.command, folder.command) if c)
-                joined[i] = SweepFolder(
-                    other.path,
-                    other.rows + folder.rows,
-                    _shared([other.constants, folder.constants]),
-                    "\n".join(commands),
-                    other.parts + folder.parts,
-                )
+                rows, parts = other.rows + folder.rows, other.parts + folder.parts
+                constants = _shared([other.constants, folder.constants])
+                joined[i] = SweepFolder(other.path, rows, constants, "\n".join(commands), parts)
                 break
         else:
             joined.append(folder)

@@ -328,17 +328,9 @@ class Predictor:
         if anomalous and at is not None and map.max() < at:
             counted = map if self._roi is None else map[self._roi]
             at = float(np.quantile(counted, 1 - TOP_SHARE, method="higher"))
-        return Prediction(
-            score,
-            None if self._good is None else p_value(score, self._good),
-            anomalous,
-            map,
-            threshold,
-            at,
-            seen.path,
-            find(map, at, view, self._roi),
-            view,
-        )
+        p = None if self._good is None else p_value(score, self._good)
+        regions = find(map, at, view, self._roi)
+        return Prediction(score, p, anomalous, map, threshold, at, seen.path, regions, view)
 
     def _set_threshold(self, threshold: float | None, rate: float | None) -> None:
         known = self.detector.calibration

@@ -270,12 +270,8 @@ class _Work:
                 look = Look(
                     known["map_threshold"], known["threshold"], scale or look.scale, title, source
                 )
-        heatmaps = save_heatmaps(
-            folder / "heatmaps",
-            pictures,
-            look,
-            [explain(detector, Seen(one.image).tensor()) for one in pictures],
-        )
+        why = [explain(detector, Seen(one.image).tensor()) for one in pictures]
+        heatmaps = save_heatmaps(folder / "heatmaps", pictures, look, why)
         write_maps(folder / "heatmaps" / "maps.npz", pictures)
         write_predictions(folder / "predictions.csv", predictions, known)
         log_run(
