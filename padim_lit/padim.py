@@ -188,7 +188,7 @@ class PaDiM(LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu") -> "PaDiM":
-        """Rebuild a fitted model from its file alone, see `padim_lit.checkpoint.load_detector`."""
+        """Rebuild a fitted model from its file alone; `padim_lit.checkpoint.state` does it."""
         model = cls.__new__(cls)
         LightningModule.__init__(model)
         model._hold(load_detector(checkpoint_path))

@@ -7,6 +7,10 @@ import pytest
 from _helpers.cli import ROOT, TINY, TINY_SWEEP
 from _helpers.trees import build_tree
 
+from padim_lit.cli import instantiate
+from padim_lit.cli.schema import load
+from padim_lit.errors import InputError
+
 OWN = ["--config-dir", str(ROOT / "examples" / "conf"), "own=[examples]"]
 PATH = {"PYTHONPATH": str(ROOT)}
 
@@ -60,6 +64,19 @@ def test_a_module_that_is_not_there_is_one_line(zygote, here):
     )
     assert result.code == 1 and "proj._target_=nowhere.Thing" in result.err
     assert len(result.err.strip().splitlines()) == 1
+
+
+def test_why_a_module_in_a_package_cannot_be_imported_is_said(tmp_path, monkeypatch):
+    package = tmp_path / "own_package"
+    package.mkdir()
+    (package / "parts.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(instantiate, "_own", {"own_package"})
+    with pytest.raises(InputError, match=r"parts\.Mine.*No module named 'not_installed_anywhere'"):
+        load("own_package.parts.Mine")
+    (package / "parts.py").write_text("class Other: ...\n")
+    with pytest.raises(InputError, match=r"parts\.Mine.*has no attribute 'Mine'"):
+        load("own_package.parts.Mine")
 
 
 def test_a_table_that_is_not_there_is_one_line(zygote, here):

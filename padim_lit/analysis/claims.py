@@ -20,16 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.bootstrap import (
-    LEVEL,
-    Estimate,
-    paired_difference,
-    seed_sd,
-    spread_ratio,
-)
+from padim_lit.analysis.bootstrap import LEVEL, Estimate, paired_difference, seed_sd, spread_ratio
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.result_files import finite
-from padim_lit.analysis.sweep_results import RESAMPLED, SweepFolder, join_parts, labels
+from padim_lit.analysis.sweep_results import RESAMPLED, Method, SweepFolder, join_parts, labels
 from padim_lit.errors import InputError
 from padim_lit.metrics import METRICS
 
@@ -44,8 +38,6 @@ SEEDS = "seeds=[0,1,2,3,4]"
 CHALLENGER = "fisher"
 IMPRECISE = "not measured precisely enough"
 
-#: A projection and D.
-Configuration = tuple[str, int]
 FEWER, MANY = ("jl", 150), ("subset", 550)
 
 
@@ -167,9 +159,7 @@ def _challenger(sweep: SweepFolder) -> list[Row]:
     ]
 
 
-def _versus(
-    sweep: SweepFolder, a: Configuration, b: Configuration, metric: str, border: float, part: str
-) -> Row:
+def _versus(sweep: SweepFolder, a: Method, b: Method, metric: str, border: float, part: str) -> Row:
     """Whether a − b lies above `border`, over paired seeds."""
     comparison = f"{a[0]} at {a[1]} − {b[0]} at {b[1]}"
     row = {"case": "open", "part": part, "metric": metric, "comparison": comparison, "dim": a[1]}
@@ -396,7 +386,7 @@ def _shared_dims(
     return dims
 
 
-def _require(sweep: SweepFolder, *needed: Configuration) -> list[int]:
+def _require(sweep: SweepFolder, *needed: Method) -> list[int]:
     """The seeds that all of `needed` share; says what is lacking, and where C forbids it."""
     missing = [f"{proj} at {dim}" for proj, dim in needed if not sweep.seeds_of(proj, dim)]
     if missing:

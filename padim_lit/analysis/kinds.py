@@ -10,13 +10,13 @@ import torch
 from rich.table import Table
 
 from padim_lit.analysis.bootstrap import image_auroc
-from padim_lit.analysis.sweep_results import SweepFolder, mean_and_sd, read_sweeps
+from padim_lit.analysis.sweep_results import Method, SweepFolder, mean_and_sd, read_sweeps
 from padim_lit.data.items import GOOD
 from padim_lit.system.command_line import Parser, run
 from padim_lit.system.console import print_table
 
 
-def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.ndarray]]:
+def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[Method, np.ndarray]]:
     """AUROC over seeds, (S,), of every (projection, D), by kind of defect, alphabetically.
 
     Only images that count in the image metrics take part.
@@ -26,7 +26,7 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[tuple[str, int], np.nda
     """
     by_seed, images = folder.all_image_scores(), folder.scores
     kinds, counted = np.array(images.kind), images.count_image
-    found: dict[str, dict[tuple[str, int], np.ndarray]] = {}
+    found: dict[str, dict[Method, np.ndarray]] = {}
     for kind in sorted(set(kinds[counted]) - {GOOD}):
         chosen = counted & ((kinds == kind) | (kinds == GOOD))
         labels, once = torch.from_numpy(images.label[chosen]), torch.ones(1, int(chosen.sum()))

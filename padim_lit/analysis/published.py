@@ -3,7 +3,9 @@
 No number here was measured by this project, and none stands in for one that was.
 """
 
+import csv
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -20,42 +22,22 @@ DIM = {"wide_resnet50": 550, "resnet18": 100}
 #: What the three are called in tables.
 SOURCES = {"padim": "PaDiM paper", "report": "JL report", "anomalib": "anomalib"}
 
-# fmt: off
-#: The report's Table 1: pixel AUROC in % of PaDiM (selection) and of its JL projection. The first
-#: is not the report's measurement: it repeats the paper's numbers.
-_REPORT = {
-    "wide_resnet50": (
-        (99.1, 99.2), (97.3, 97.8), (99.2, 99.4), (94.1, 95.1), (94.9, 95.2),
-        (98.3, 98.7), (96.7, 97.3), (98.5, 98.8), (98.2, 98.4), (97.2, 97.9),
-        (95.7, 96.0), (98.5, 98.8), (98.8, 99.1), (97.5, 98.0), (98.5, 98.7),
-    ),
-    "resnet18": (
-        (98.9, 99.0), (94.9, 95.2), (99.1, 99.3), (91.2, 91.2), (93.6, 93.8),
-        (98.1, 98.4), (95.8, 96.0), (98.3, 98.4), (97.7, 97.8), (96.7, 97.2),
-        (94.7, 94.9), (97.4, 97.5), (98.7, 98.9), (97.2, 97.6), (98.2, 98.3),
-    ),
-}
-#: anomalib's README of PaDiM at commit b7233686: image and pixel AUROC.
-_ANOMALIB = {
-    "wide_resnet50": (
-        (.995, .991), (.942, .970), (1.00, .993), (.974, .955), (.993, .957),
-        (.999, .985), (.878, .970), (.927, .988), (.964, .985), (.989, .982),
-        (.939, .966), (.845, .988), (.942, .991), (.976, .976), (.882, .986),
-    ),
-    "resnet18": (
-        (.945, .984), (.857, .918), (.982, .994), (.950, .934), (.976, .947),
-        (.994, .983), (.844, .965), (.901, .984), (.750, .978), (.961, .970),
-        (.863, .957), (.759, .978), (.889, .988), (.920, .968), (.780, .979),
-    ),
-}
-# fmt: on
-#: Backbone → category → pixel AUROC, (selection, JL).
-REPORT = {
-    backbone: {c: (a / 100, b / 100) for c, (a, b) in zip(CATEGORIES, rows, strict=True)}
-    for backbone, rows in _REPORT.items()
-}
-#: Backbone → category → (image AUROC, pixel AUROC).
-ANOMALIB = {b: dict(zip(CATEGORIES, rows, strict=True)) for b, rows in _ANOMALIB.items()}
+
+def _read(first: str, second: str) -> dict[str, dict[str, tuple[float, float]]]:
+    """Backbone → category → two columns of published.csv."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    with Path(__file__).with_name("published.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            pair = float(row[first]), float(row[second])
+            found.setdefault(row["backbone"], {})[row["category"]] = pair
+    return found
+
+
+#: The report's Table 1: backbone → category → pixel AUROC of PaDiM (selection) and of its JL
+#: projection. The first is not the report's measurement: it repeats the paper's numbers.
+REPORT = _read("report_padim", "report_jl")
+#: anomalib's README of PaDiM at commit b7233686: backbone → category → (image AUROC, pixel AUROC).
+ANOMALIB = _read("anomalib_image", "anomalib_pixel")
 #: Image AUROC, mean of all categories: the paper has none by category.
 PADIM_IMAGE_MEAN = {"wide_resnet50": 0.953}
 #: What the report's text and its Figure 3 call the gain of Table 1.
@@ -129,6 +111,6 @@ def contradictions() -> list[str]:
 
 
 def _mean(rows: dict[str, tuple[float, float]], categories: Iterable[str]) -> tuple[float, float]:
-    # Rounded: 0.974 is 0.974, not the nearest binary fraction of a hundredth part.
+    # Rounded: a mean of thousandths has no binary digits behind.
     first, second = np.mean([rows[c] for c in categories], axis=0).round(6).tolist()
     return first, second

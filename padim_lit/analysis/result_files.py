@@ -190,13 +190,9 @@ def read_predictions(file: Path, plants: bool) -> Scores:
                 raise ValueError(f"line {lines.line_num}: label={label}, score={score}")
             rows.append((path, kind, int(label), float(score)))
     path, kind, label, score = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [])
-    return Scores(
-        path,
-        kind,
-        np.array(label, dtype=np.int64),
-        np.array([not (plants and name.startswith(PLANTED)) for name in kind], dtype=bool),
-        {"score": np.array(score, dtype=np.float64)},
-    )
+    counted = np.array([not (plants and name.startswith(PLANTED)) for name in kind], dtype=bool)
+    scores = {"score": np.array(score, dtype=np.float64)}
+    return Scores(path, kind, np.array(label, dtype=np.int64), counted, scores)
 
 
 def read_scores(file: Path) -> Scores:

@@ -38,9 +38,13 @@ SETTINGS = (
     *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),
     *("rotations", "eps", "eps_unit", "sigma", "image_score", "image_size", "crop_size"),
 )
-IDENTITY = ("proj", "dim", "seed")
 # What differs from job to job without making it another experiment.
-INCIDENTAL = re.compile(r"^(notes|peak_memory_bytes|weights_sha256|proj/.*|test/.*)$")
+INCIDENTAL = re.compile(r"^(proj(/.*)?|dim|seed|notes|peak_memory_bytes|weights_sha256|test/.*)$")
+
+#: A projection and D.
+Method = tuple[str, int]
+#: In the order that is wanted; None: all that there are.
+Seeds = Sequence[int] | None
 
 
 class NoSweepError(InputError):
@@ -115,33 +119,23 @@ class SweepFolder:
         """The seeds of one projection and D, rising; empty where it was not measured."""
         return sorted(seed for p, d, seed in self._by_key if (p, d) == (proj, dim))
 
-    def shared_seeds(self, *configurations: tuple[str, int]) -> list[int]:
+    def shared_seeds(self, *configurations: Method) -> list[int]:
         """The seeds that every (projection, D) has, rising."""
         return sorted(set.intersection(*(set(self.seeds_of(*x)) for x in configurations)))
 
-    def points(
-        self, proj: str, dim: int, metric: str, seeds: Sequence[int] | None = None
-    ) -> np.ndarray:
+    def points(self, proj: str, dim: int, metric: str, seeds: Seeds = None) -> np.ndarray:
         """What was measured, (S,) by rising seed or by `seeds`; NaN where it is undefined."""
         values = [row.measured.get(metric) for row in self._select(proj, dim, seeds)]
         return np.array([np.nan if value is None else value for value in values], dtype=float)
 
-    def resamples(
-        self, proj: str, dim: int, metric: str, seeds: Sequence[int] | None = None
-    ) -> np.ndarray | None:
+    def resamples(self, proj: str, dim: int, metric: str, seeds: Seeds = None) -> np.ndarray | None:
         """A metric on R resamples of the test images, (S, R) as `points`; None where not kept."""
         kept = [self._resamples.get(row.key) for row in self._select(proj, dim, seeds)]
         if metric not in RESAMPLED or any(values is None for values in kept):
             return None
         return np.stack([values[RESAMPLED[metric]] for values in kept]).astype(np.float64)
 
-    def difference(
-        self,
-        a: tuple[str, int],
-        b: tuple[str, int],
-        metric: str,
-        seeds: Sequence[int] | None = None,
-    ) -> Estimate:
+    def difference(self, a: Method, b: Method, metric: str, seeds: Seeds = None) -> Estimate:
         """`paired_difference` a − b of two (projection, D) over `seeds`; None: all that both have.
 
         There must be one.
@@ -165,7 +159,7 @@ class SweepFolder:
         kept = [known.get(row.key) for row in self._select(proj, dim)]
         return None if any(values is None for values in kept) else np.stack(kept)
 
-    def all_image_scores(self) -> dict[tuple[str, int], np.ndarray]:
+    def all_image_scores(self) -> dict[Method, np.ndarray]:
         """`image_scores` of every (projection, D), by rising D.
 
         Raises:
@@ -204,7 +198,7 @@ class SweepFolder:
     def _files(self, name: str) -> list[Path]:
         return [part / name for part in self.parts if (part / name).exists()]
 
-    def _select(self, proj: str, dim: int, seeds: Sequence[int] | None = None) -> list[Row]:
+    def _select(self, proj: str, dim: int, seeds: Seeds = None) -> list[Row]:
         seeds = self.seeds_of(proj, dim) if seeds is None else seeds
         return [self._by_key[proj, dim, seed] for seed in seeds]
 
@@ -241,13 +235,9 @@ def join_parts(folders: Sequence[SweepFolder]) -> list[SweepFolder]:
         for i, other in enumerate(joined):
             if _is_part(folder, other):
                 commands = dict.fromkeys(c for c in (other.command, folder.command) if c)
-                joined[i] = SweepFolder(
-                    other.path,
-                    other.rows + folder.rows,
-                    _shared([other.constants, folder.constants]),
-                    "\n".join(commands),
-                    other.parts + folder.parts,
-                )
+                rows, parts = other.rows + folder.rows, other.parts + folder.parts
+                constants = _shared([other.constants, folder.constants])
+                joined[i] = SweepFolder(other.path, rows, constants, "\n".join(commands), parts)
                 break
         else:
             joined.append(folder)
@@ -341,8 +331,8 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
             # What a run found outranks what was typed: data=mvtec is mvtec/screw there.
             rows[where] = as_ablation({**job.overrides, **job.results})
         typed = {key for job in jobs for key in job.overrides}
-    apart = sorted({"data", "backbone", *SETTINGS, *typed} - set(IDENTITY))
-    apart = [key for key in apart if not INCIDENTAL.match(key)]
+    keys = sorted({"data", "backbone", *SETTINGS, *typed})
+    apart = [key for key in keys if not INCIDENTAL.match(key)]
     groups: dict[str, dict[str, tuple[Row, dict[str, Any]]]] = {}
     for where, row in rows.items():
         found = _row(row, where)
@@ -354,11 +344,7 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
         group[found.key] = found, row
     for group in groups.values():
         measured, contents = zip(*group.values(), strict=True)
-        constants = {
-            key: value
-            for key, value in _shared(contents).items()
-            if key not in IDENTITY and not INCIDENTAL.match(key)
-        }
+        constants = {k: v for k, v in _shared(contents).items() if not INCIDENTAL.match(k)}
         where = file.parent
         yield SweepFolder(where, measured, constants, typed_command(where), (where,))
 
@@ -379,6 +365,5 @@ def _row(row: Mapping[str, Any], where: str) -> Row:
         raise InputError(f"{where}: dim={row['dim']} is below 1; run the job again")
     if "test/image_auroc" not in row:
         raise InputError(f"{where}: no test/image_auroc; is it a sweep's file?")
-    return Row(
-        row["proj"], row["dim"], row["seed"], {k: v for k, v in row.items() if MEASURED.match(k)}
-    )
+    measured = {key: value for key, value in row.items() if MEASURED.match(key)}
+    return Row(row["proj"], row["dim"], row["seed"], measured)

@@ -1,7 +1,7 @@
 """What the modes that change a checkpoint share: the checkpoint, its good images, the new file."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.model_card import model_card
+from padim_lit.deploy.over_images import Batches
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import write_json, write_text
@@ -94,7 +95,7 @@ def images_of(given: str, detector: Detector) -> ItemDataset:
 
 
 def each_once(
-    batches: Iterable[dict[str, Any]], left: Counter[str], known: set[bytes] = frozenset()
+    batches: Batches, left: Counter[str], known: set[bytes] = frozenset()
 ) -> Iterator[dict[str, Any]]:
     """The batches without images that are `known`, or that came before; `left` counts both.
 

@@ -6,6 +6,7 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import field, make_dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -38,7 +39,12 @@ def load(target: str, key: str = "") -> Any:
     require_target(target, key)
     what = f"{f'{key}.' if key else ''}_target_={target}: cannot be imported"
     with refusing(what, "name module.Class, and put its folder on PYTHONPATH", Exception):
-        return resolve_name(target)
+        try:
+            return resolve_name(target)
+        except AttributeError:
+            # Said too of a module that fails while it is imported, which alone knows why.
+            import_module(target.rpartition(".")[0])
+            raise
 
 
 @cache

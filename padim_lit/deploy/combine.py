@@ -4,8 +4,7 @@ Moments add and subtract (Chan, Golub and LeVeque 1979), so the result is the de
 on all (remaining) images gives, up to rounding.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from padim_lit import digests
 from padim_lit.checkpoint.format import differences
 from padim_lit.checkpoint.state import spec_of
+from padim_lit.deploy.over_images import Batches
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
@@ -26,7 +26,7 @@ BLOCK = 64
 
 
 @torch.inference_mode()
-def gather(detector: Detector, batches: Iterable[dict[str, Any]]) -> FitState:
+def gather(detector: Detector, batches: Batches) -> FitState:
     """The sums over the images of `batches`, on the CPU; what the detector holds does not change.
 
     >>> gather(detector, [{"image": torch.rand(3, 3, 64, 64)}]).count

@@ -36,7 +36,7 @@ class Watcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder, self.settle, self.known, self.clock = folder, settle, known, clock
-        self._since: dict[str, tuple[Version, float]] = {}
+        self._since: dict[Version, float] = {}
 
     def rested(self) -> list[tuple[Version, float]]:
         """Files at rest with the seconds since their last change was seen, longest first.
@@ -46,16 +46,10 @@ class Watcher:
         """
         if not self.folder.is_dir():
             raise InputError(f"images={self.folder}: the folder that is watched is gone")
-        now, since = self.clock(), {}
-        for version in self._versions():
-            if self.known(version):
-                continue
-            before = self._since.get(version.path)
-            since[version.path] = (
-                before if before is not None and before[0] == version else (version, now)
-            )
-        self._since = since
-        found = [(v, now - t) for v, t in since.values() if now - t >= self.settle]
+        now = self.clock()
+        new = (version for version in self._versions() if not self.known(version))
+        self._since = {version: self._since.get(version, now) for version in new}
+        found = [(v, now - t) for v, t in self._since.items() if now - t >= self.settle]
         return sorted(found, key=lambda entry: (-entry[1], entry[0].path))
 
     @property

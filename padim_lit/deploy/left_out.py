@@ -10,7 +10,7 @@ without them (`cross_fit`). Leaving out one photo of a part leaves its near-dupl
 
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 from padim_lit import digests
 from padim_lit.checkpoint.state import spec_of
 from padim_lit.deploy.kinds_without import KindsWithout
-from padim_lit.deploy.over_images import Loop, over_images
+from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
@@ -128,9 +128,7 @@ class Measured:
 
 @torch.inference_mode()
 def measure(
-    detector: Detector,
-    batches: Iterable[Mapping[str, Any]],
-    held: Collection[bytes] | None = None,
+    detector: Detector, batches: Batches, held: Collection[bytes] | None = None
 ) -> Measured:
     """Scores of good images, those in the moments left out of them one at a time.
 
@@ -263,9 +261,7 @@ def _side_by_side(detector: Detector, work: Callable[[T], Tensor], images: list[
 
 @torch.no_grad()
 def cross_fit(
-    detector: Detector,
-    batches: Iterable[Mapping[str, Any]],
-    scored: Sequence[int] | None = None,
+    detector: Detector, batches: Batches, scored: Sequence[int] | None = None
 ) -> Measured:
     """Scores of training images under fits that have learnt nothing from them, not even Π.
 

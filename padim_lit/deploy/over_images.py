@@ -13,6 +13,8 @@ from padim_lit.system.cores import default_workers
 from padim_lit.system.resource_errors import halving
 
 T = TypeVar("T")
+#: What a loader gives: dicts of ``image`` (B,3,h,w) and more.
+Batches = Iterable[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,7 @@ class Loop:
 
 
 def over_images(
-    detector: Detector,
-    dataset: Dataset,
-    work: Callable[[Iterable[dict[str, Any]]], T],
-    loop: Loop,
-    what: str,
+    detector: Detector, dataset: Dataset, work: Callable[[Batches], T], loop: Loop, what: str
 ) -> T:
     """``work(batches)`` with the detector on the loop's device.
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from padim_lit.model.detector import Detector
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import in_parts
 
+#: Is given an image that cannot be used, and why; None: its error is raised.
+OnError = Callable[[Any, InputError], None] | None
 #: Images of a batch on a GPU, and what are decoded ahead at most.
 BATCH, AHEAD = 16, 8
 #: What files say of ``is_anomalous``.
@@ -202,11 +205,7 @@ class Predictor:
         found = list(self.stream(images if several else [images]))
         return found if several else found[0]
 
-    def stream(
-        self,
-        images: Iterable[Any],
-        on_error: Callable[[Any, InputError], None] | None = None,
-    ) -> Iterator[Prediction]:
+    def stream(self, images: Iterable[Any], on_error: OnError = None) -> Iterator[Prediction]:
         """Predictions one after the other, in memory that does not grow with their number.
 
         Args:
@@ -214,23 +213,14 @@ class Predictor:
             on_error: called with an image that cannot be used, which is then left out; None raises
                 its error.
         """
-        for _, prediction in self.stream_seen(images, on_error):
-            yield prediction
+        return (prediction for _, prediction in self.stream_seen(images, on_error))
 
     def stream_seen(
-        self,
-        images: Iterable[Any],
-        on_error: Callable[[Any, InputError], None] | None = None,
-        picture: int = 0,
+        self, images: Iterable[Any], on_error: OnError = None, picture: int = 0
     ) -> Iterator[tuple[Seen, Prediction]]:
         """As `stream`, with what the model saw of each image; `picture` as in `see`."""
-        batch: list[Seen] = []
-        for seen in self._read(images, on_error, picture):
-            batch.append(seen)
-            if len(batch) == self.batch_size:
-                yield from zip(batch, self.score(batch), strict=True)
-                batch = []
-        if batch:
+        seen = self._read(images, on_error, picture)
+        while batch := list(islice(seen, self.batch_size)):
             yield from zip(batch, self.score(batch), strict=True)
 
     def see(self, image: Any, picture: int = 0) -> Seen:
@@ -303,12 +293,7 @@ class Predictor:
             )
         return Seen(image.astype(np.float32))
 
-    def _read(
-        self,
-        images: Iterable[Any],
-        on_error: Callable[[Any, InputError], None] | None,
-        picture: int,
-    ) -> Iterator[Seen]:
+    def _read(self, images: Iterable[Any], on_error: OnError, picture: int) -> Iterator[Seen]:
         # Ahead only of what is there already: a camera's next picture may be minutes away.
         ahead = AHEAD if isinstance(images, Sequence) else 0
         waiting: deque[tuple[Any, Future[Seen]]] = deque()
@@ -343,17 +328,9 @@ class Predictor:
         if anomalous and at is not None and map.max() < at:
             counted = map if self._roi is None else map[self._roi]
             at = float(np.quantile(counted, 1 - TOP_SHARE, method="higher"))
-        return Prediction(
-            score,
-            None if self._good is None else p_value(score, self._good),
-            anomalous,
-            map,
-            threshold,
-            at,
-            seen.path,
-            find(map, at, view, self._roi),
-            view,
-        )
+        p = None if self._good is None else p_value(score, self._good)
+        regions = find(map, at, view, self._roi)
+        return Prediction(score, p, anomalous, map, threshold, at, seen.path, regions, view)
 
     def _set_threshold(self, threshold: float | None, rate: float | None) -> None:
         known = self.detector.calibration
@@ -377,7 +354,8 @@ class Predictor:
         if threshold is not None:
             if self.detector.image_score == "max":  # then scores are values of the map
                 self.map_threshold = float(threshold)
-            elif known is not None:  # both are distances: what is called more shows more
+            elif known is not None and known["threshold"] is not None:
+                # Both are distances: what is called more shows more.
                 self.map_threshold = known["map_threshold"] * threshold / known["threshold"]
             self._threshold = float(threshold)
             self.threshold_source = f"threshold {threshold:.4g}, given"

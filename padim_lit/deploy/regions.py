@@ -122,18 +122,11 @@ def find(
         y, x = (n[s] for n, s in zip(centres, around, strict=True))
         ring, area = _outline(x, y, near, threshold)
         corners = view.place(ring, (h, w))
-        peak_at = view.place((column + 0.5, row + 0.5), (h, w))
-        found.append(
-            Region(
-                (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()),
-                corners,
-                area * pixel,
-                float(distances.max()),
-                float(distances.mean()),
-                tuple(peak_at.tolist()),
-                bool((mine & edge[rows, columns]).any()),
-            )
-        )
+        box = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+        peak, mean = float(distances.max()), float(distances.mean())
+        peak_at = tuple(view.place((column + 0.5, row + 0.5), (h, w)).tolist())
+        at_border = bool((mine & edge[rows, columns]).any())
+        found.append(Region(box, corners, area * pixel, peak, mean, peak_at, at_border))
     return sorted(found, key=lambda region: -region.peak)
 
 

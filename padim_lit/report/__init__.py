@@ -1,1 +1,1 @@
-"""What a run leaves behind: predictions, heat maps, the closing table and the table of a sweep."""
+"""The HTML page and the figures of a sweep."""

@@ -46,19 +46,16 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
     """
     joined = join_parts(sweeps)
     names = labels(joined)
+    named = list(zip(joined, names, strict=True))
     content = {
         "level": LEVEL,
         "base": BASE,
         "written": date.today().isoformat(),
         "version": __version__,
         "projs": sorted({p for s in joined for p in s.projs}, key=order),
-        "sweeps": [_sweep(s, name) for s, name in zip(joined, names, strict=True)],
+        "sweeps": [_sweep(s, name) for s, name in named],
         "table": _table(joined),
-        "separations": [
-            found | {"sweep": name}
-            for s, name in zip(joined, names, strict=True)
-            for found in _separations(s)
-        ],
+        "separations": [row | {"sweep": name} for s, name in named for row in _separations(s)],
         "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
         "warnings": warnings(joined, names),
     }
@@ -109,6 +106,9 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
                     "missed": missed(sweep, proj, dim),
                 }
             )
+    fits = [_fit(sweep, proj, m) for proj in sweep.projs if proj != "identity" for m in DRAWN]
+    beyond = max(sweep.dims_of("jl"), default=0) > PREDICTED_FROM
+    predictions = [_fit(sweep, "jl", m, PREDICTED_FROM) for m in DRAWN if beyond]
     return {
         "label": name,
         "data": sweep.data,
@@ -118,19 +118,8 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
         "constants": _constants(sweep),
         "seeds": sweep.seeds,
         "configurations": configurations,
-        "fits": [
-            fit
-            for proj in sweep.projs
-            if proj != "identity"
-            for metric in DRAWN
-            if (fit := _fit(sweep, proj, f"test/{metric}"))
-        ],
-        "predictions": [
-            fit
-            for metric in DRAWN
-            if max(sweep.dims_of("jl"), default=0) > PREDICTED_FROM
-            and (fit := _fit(sweep, "jl", f"test/{metric}", PREDICTED_FROM))
-        ],
+        "fits": [fit for fit in fits if fit],
+        "predictions": [fit for fit in predictions if fit],
     }
 
 
@@ -149,9 +138,9 @@ def _fit(
 
     The curve goes on to the largest D that was measured, as far as eq. 15 claims anything.
     """
-    found: dict[str, Any] = {"proj": proj, "metric": short(metric)}
-    dims = sweep.dims_of(proj)
-    measured = [(d, float(sweep.points(proj, d, metric).mean())) for d in dims if d <= most]
+    found: dict[str, Any] = {"proj": proj, "metric": metric}
+    dims, key = sweep.dims_of(proj), f"test/{metric}"
+    measured = [(d, float(sweep.points(proj, d, key).mean())) for d in dims if d <= most]
     x, y = np.array([m for m in measured if math.isfinite(m[1])], float).reshape(-1, 2).T
     if len(x) < 2:
         return None

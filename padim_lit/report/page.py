@@ -18,10 +18,7 @@ THEMED = {
     "#ffffff": "none",
     "#000000": "currentColor",
     GRID: "var(--grid)",
-    **{
-        look[0]: f"var({palette.variable(look[0])})"
-        for look in (*palette.PROJECTIONS.values(), *palette.OTHERS)
-    },
+    **{colour: f"var({palette.variable(colour)})" for colour, *_ in palette.LOOKS},
 }
 
 

@@ -4,13 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from padim_lit.analysis.published import (
-    CATEGORIES,
-    DIM,
-    SOURCES,
-    averages,
-    published,
-)
+from padim_lit.analysis.published import CATEGORIES, DIM, SOURCES, averages, published
 from padim_lit.analysis.separation import MEASURED
 from padim_lit.analysis.sweep_results import SETTINGS
 from padim_lit.metrics import METRICS

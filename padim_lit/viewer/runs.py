@@ -43,8 +43,5 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{file}: notes={notes!r} must be a list of texts; run the job again")
     predictions, maps = folder / "predictions.csv", folder / "heatmaps" / "maps.npz"
     plants = bool(metrics.get("data/test_planted"))
-    return Run(
-        metrics,
-        read_predictions(predictions, plants) if predictions.exists() else None,
-        read_maps(maps) if maps.exists() else None,
-    )
+    images = read_predictions(predictions, plants) if predictions.exists() else None
+    return Run(metrics, images, read_maps(maps) if maps.exists() else None)

@@ -82,7 +82,8 @@ def describe(scored: Scored, name: str) -> dict[str, Any]:
     """What the page holds of a folder; what a script reads alike of fits has the same names."""
     lines, model = scored.lines, scored.model
     paths = [line["path"] for line in lines]
-    threshold = model.get("threshold")
+    used = {"id": "free", "name": "used", "how": model["threshold_source"]}
+    used["value"] = model.get("threshold")
     return {
         "name": name,
         "source": model["source"],
@@ -97,9 +98,7 @@ def describe(scored: Scored, name: str) -> dict[str, Any]:
         "order": sorted(range(len(lines)), key=lambda i: lines[i]["mtime_ns"]),
         "good": model.get("good_scores") or [],
         "unreadable": scored.unreadable,
-        "thresholds": []
-        if threshold is None
-        else [{"id": "free", "name": "used", "how": model["threshold_source"], "value": threshold}],
+        "thresholds": [] if used["value"] is None else [used],
         "no_threshold": model["threshold_source"],
         "image_score": model["image_score"],
         "notes": [],

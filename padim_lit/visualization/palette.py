@@ -16,6 +16,8 @@ PROJECTIONS = {
 }
 #: Of projections that are not ours, by their names.
 OTHERS = (("#8a6d00", "#cdb04a", "*", "-"), ("#6a3d9a", "#b593e0", "p", "-"))
+#: All of both.
+LOOKS = (*PROJECTIONS.values(), *OTHERS)
 #: Pixels at or above the threshold (and right), at or above it and wrong, and the truth.
 FOUND, FALSE, TRUTH = "#56b4e9", "#d55e00", "#f0e442"
 #: matplotlib's name for the colours of distances: even to the eye, also of colour-blind readers.
@@ -36,9 +38,8 @@ def line_style(proj: str) -> dict[str, Any]:
 
 def css() -> str:
     """The palette as CSS variables, the projections' by `variable`, lighter on dark screens."""
-    looks = [*PROJECTIONS.values(), *OTHERS]
     fixed = f"--found:{FOUND};--truth:{TRUTH};--false:{FALSE};"
-    light, dark = ("".join(f"{variable(k[0])}:{k[i]};" for k in looks) for i in (0, 1))
+    light, dark = ("".join(f"{variable(k[0])}:{k[i]};" for k in LOOKS) for i in (0, 1))
     screen = "@media screen and (prefers-color-scheme:dark)"
     return f":root{{{fixed}{light}}}{screen}{{:root{{{dark}}}}}"
 

@@ -20,7 +20,8 @@ from PIL import Image
 import padim_lit
 from padim_lit import JL, Backbone, Detector, InputError, Predictor
 from padim_lit.checkpoint.state import load_detector, save_detector
-from padim_lit.deploy.calibration import p_value
+from padim_lit.deploy.calibration import calibrate, p_value
+from padim_lit.deploy.left_out import Measured
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +163,19 @@ def test_a_threshold_that_is_given_moves_the_regions_too(here, predictor, pictur
             later.threshold = float("nan")
         assert (later.threshold, later.map_threshold) == (given.threshold, given.map_threshold)
     assert load(threshold=0.01 * found.threshold)(picture).regions
+
+
+def test_a_threshold_can_be_given_where_none_could_be_chosen(here, picture):
+    detector = load_detector(here / "run" / "model.ckpt")
+    known = detector.calibration
+    # Of scores that are all lost in rounding, as with too small an eps.
+    lost = Measured(known["scores"], known["map_maxima"], unreliable=len(known["scores"]))
+    detector.calibration, detector.image_score = calibrate(lost), "topk"
+    predictor = Predictor(detector, device="cpu", threshold=3.0)
+    found = predictor(picture)
+    assert found.threshold == 3.0 and found.is_anomalous is (found.score >= 3.0)
+    assert found.map_threshold is None and found.regions is None
+    assert Predictor(detector, device="cpu").threshold is None
 
 
 def test_what_is_called_defective_has_a_region(here, predictor, picture):

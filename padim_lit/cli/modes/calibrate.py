@@ -1,23 +1,15 @@
 """mode=calibrate: a threshold for a model.ckpt from good images, new ones or those it holds."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from padim_lit import digests
 from padim_lit.cli.build import device_of
-from padim_lit.cli.good_images import (
-    GoodImagesOrData,
-    each_once,
-    finish,
-    good_images,
-    load_full,
-)
+from padim_lit.cli.good_images import GoodImagesOrData, each_once, finish, good_images, load_full
 from padim_lit.deploy.calibration import RATE, calibrate, describe
 from padim_lit.deploy.left_out import Measured, measure, measure_training
-from padim_lit.deploy.over_images import Loop, over_images
+from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError
 
 
@@ -59,7 +51,7 @@ def run(settings: Calibrate, folder: Path) -> None:
     rate = settings.false_alarm_rate or (detector.calibration or {}).get("false_alarm_rate", RATE)
     learners = [one for one in (detector.projection, detector.density) if one.fit_images]
 
-    def work(batches: Iterable[dict[str, Any]]) -> Measured:
+    def work(batches: Batches) -> Measured:
         new = each_once(batches, left, held if learners else frozenset())
         return measure(detector, new, held)
 

@@ -7,14 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from padim_lit.cli.build import (
-    device_of,
-    facts,
-    make_backbone,
-    make_data,
-    notes_on,
-    require_regular,
-)
+from padim_lit.cli import build
 from padim_lit.cli.settings import Comparing, Embedding
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
@@ -61,10 +54,10 @@ def run(settings: Distortion, folder: Path) -> None:
         InputError: a config, file or image that cannot be used.
     """
     sweep = Sweep(settings.projs, settings.dims, settings.seeds)
-    device = device_of(settings.trainer)
-    data = make_data(settings, settings.size)
-    require_regular(settings, max(sweep.dims), data)
-    backbone = make_backbone(settings)
+    device = build.device_of(settings.trainer)
+    data = build.make_data(settings, settings.size)
+    build.require_regular(settings, max(sweep.dims), data)
+    backbone = build.make_backbone(settings)
     runs = sweep.runs(backbone.embedding_dim)
     drawn = [(run.draw(backbone.embedding_dim), list(run.dims)) for run in runs]
     backbone = backbone.to(device)
@@ -86,9 +79,9 @@ def run(settings: Distortion, folder: Path) -> None:
     pictures = files("distortion", lambda: distortion([{"label": title, "rows": rows}]))
     paths += [write_bytes(folder / name, picture) for name, picture in pictures.items()]
     print_distortion(rows)
-    notes = notes_on(data, backbone.source, "distances")
+    notes = build.notes_on(data, backbone.source, "distances")
     print_facts(*(("note", note) for note in notes), *(("written", path) for path in paths))
-    about = facts(settings, data, backbone, device)
+    about = build.facts(settings, data, backbone, device)
     counts = {"test_images": len(data.test_items), "positions": len(places)}
     # Last: with distortion.json the folder is complete.
     write_json(folder / "distortion.json", {**about, **counts, "rows": rows})

@@ -15,13 +15,7 @@ from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.good_images import images_of, require_look
 from padim_lit.cli.settings import Settings
 from padim_lit.data.tree import is_good
-from padim_lit.deploy.export import (
-    DTYPES,
-    FORMATS,
-    WRITERS,
-    exported,
-    metadata,
-)
+from padim_lit.deploy.export import DTYPES, FORMATS, WRITERS, exported, metadata
 from padim_lit.deploy.int8 import as_given, int8
 from padim_lit.deploy.onnx_graph import require
 from padim_lit.deploy.runtimes import RUNTIMES, Run, largest_difference, milliseconds, run_detector

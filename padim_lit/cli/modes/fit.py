@@ -21,15 +21,7 @@ from omegaconf import MISSING
 from padim_lit import digests
 from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.checkpoint.state import facts_of
-from padim_lit.cli import thresholds
-from padim_lit.cli.build import (
-    load_model,
-    make_data,
-    make_logger,
-    make_model,
-    make_trainer,
-    notes_on,
-)
+from padim_lit.cli import build, thresholds
 from padim_lit.cli.environment import as_asked
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
@@ -112,9 +104,10 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
         )
     try:
         # The cheap checks come first: data, then weights, then the trainer.
-        data = make_data(settings, settings.size, test=bool(settings.ckpt))
-        model = load_model(settings, data) if settings.ckpt else make_model(settings, data)
-        logger = make_logger(settings.logger)
+        data = build.make_data(settings, settings.size, test=bool(settings.ckpt))
+        get_model = build.load_model if settings.ckpt else build.make_model
+        model = get_model(settings, data)
+        logger = build.make_logger(settings.logger)
         work = _Work(settings, data, model, logger, folder)
         results = work.fit_and_test()
         if work.trainer.is_global_zero:
@@ -168,7 +161,7 @@ class _Work:
     ) -> None:
         self.settings, self.data, self.model = settings, data, model
         self.logger, self.folder, self.recorder = logger, folder, Recorder()
-        self.trainer = make_trainer(settings.trainer, logger, self.recorder)
+        self.trainer = build.make_trainer(settings.trainer, logger, self.recorder)
 
     def fit_and_test(self) -> dict[str, Any]:
         """The content of metrics.json."""
@@ -252,7 +245,7 @@ class _Work:
         def attempt(size: int) -> None:
             if size != first:
                 self.data.batch_size = size
-                self.trainer = make_trainer(self.settings.trainer, self.logger, self.recorder)
+                self.trainer = build.make_trainer(self.settings.trainer, self.logger, self.recorder)
             with _interruptible(self.trainer):
                 work(self.trainer)
 
@@ -278,12 +271,8 @@ class _Work:
                 look = Look(
                     known["map_threshold"], known["threshold"], scale or look.scale, title, source
                 )
-        heatmaps = save_heatmaps(
-            folder / "heatmaps",
-            pictures,
-            look,
-            [explain(detector, Seen(one.image).tensor()) for one in pictures],
-        )
+        why = [explain(detector, Seen(one.image).tensor()) for one in pictures]
+        heatmaps = save_heatmaps(folder / "heatmaps", pictures, look, why)
         write_maps(folder / "heatmaps" / "maps.npz", pictures)
         write_predictions(folder / "predictions.csv", predictions, known)
         log_run(
@@ -315,7 +304,7 @@ class _Work:
 
 
 def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
-    notes = notes_on(data, detector.backbone.source)
+    notes = build.notes_on(data, detector.backbone.source)
     if detector.projection.name == "identity" and settings.dim != detector.projection.dim:
         dim = detector.projection.dim
         notes.append(f"proj=identity keeps all {dim} channels; dim is not used.")

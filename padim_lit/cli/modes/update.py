@@ -1,10 +1,8 @@
 """mode=merge, update and remove: the images of checkpoints as sums, without the old images."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from padim_lit import digests
 from padim_lit.checkpoint.state import load_detector
@@ -20,7 +18,7 @@ from padim_lit.cli.good_images import (
 )
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, gather, remove_images, require_alike
-from padim_lit.deploy.over_images import Loop, over_images
+from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError, require_choice
 from padim_lit.model.detector import FULL_PRECISION, Detector
 from padim_lit.model.fit_state import FitState
@@ -151,7 +149,7 @@ def _gather(
         raise InputError(f"ckpt={settings.ckpt}: its images are not known; give repeats=count")
     known, left = frozenset(digests.keys(held)) if skip else frozenset(), Counter[str]()
 
-    def work(batches: Iterable[dict[str, Any]]) -> FitState:
+    def work(batches: Batches) -> FitState:
         return gather(detector, each_once(batches, left, known) if skip else batches)
 
     loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
