@@ -12,7 +12,8 @@ about = json.loads(session.get_modelmeta().custom_metadata_map["padim_lit"])
 names = [output.name for output in session.get_outputs()]
 h, w = about["image_shape"]
 for path in sys.argv[2:]:
-    image = ImageOps.exif_transpose(Image.open(path))
+    with open(path, "rb") as file:  # noqa: PTH123 - by its name Pillow scrambles some turned TIFFs
+        image = ImageOps.exif_transpose(Image.open(file))
     if image.mode[0] in "IF":
         sys.exit(f"{path}: more than 8 bits are not read here; convert it to 8 bits")
     size = about["resize"] or [h, w]  # an int is the shorter side

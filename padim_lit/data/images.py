@@ -165,7 +165,9 @@ def read_size(path: Path) -> tuple[int, int]:
 def _eight_bit(image: Image.Image, path: Path | str) -> Image.Image:
     if image.mode.startswith("I"):
         return Image.fromarray(_EIGHT_BIT[_integers(image, path)]).convert("RGB")
-    return _rgb(image, path)
+    found = _rgb(image, path)
+    found.info = {}  # its tags still say how it lay in the file, and it would be turned again
+    return found
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -177,7 +179,14 @@ def _upright(image: Image.Image) -> Image.Image:
     tags = getattr(image, "tag_v2", {})
     # Pillow (13.0) inverts 8-bit files of this kind, not 16-bit ones.
     inverted = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    # By name Pillow (13.0) maps uncompressed TIFFs into memory with the sides swapped where the
+    # orientation tag turns them, which scrambles the pixels.
+    name = getattr(image, "filename", "")
+    if name:
+        image.filename = ""  # type: ignore[attr-defined]
     image.load()
+    if name:
+        image.filename = name  # type: ignore[attr-defined]
     if inverted:  # and, as all TIFFs, turned by Pillow already
         return Image.fromarray(65535 - np.asarray(image).astype(np.uint16))
     how = None
@@ -215,8 +224,6 @@ def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
 
 
 def _decoded(file: IO[bytes], path: Path | str, use: Callable[[Image.Image], T]) -> T:
-    # An open file, not its name: by name Pillow (13.0) maps uncompressed TIFFs into memory with the
-    # sides swapped where the orientation tag turns them, which scrambles the pixels.
     with _reading(path), _opened(file) as image:
         if image.width * image.height > MOST_PIXELS:
             raise InputError(

@@ -7,7 +7,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from padim_lit.data.files import list_images
-from padim_lit.data.images import read_image, read_mask, read_size
+from padim_lit.data.images import as_rgb, read_bytes, read_image, read_mask, read_size
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.errors import InputError
 
@@ -170,6 +170,20 @@ def test_exif_orientation_is_applied(tmp_path, name):
     result = pixels(tmp_path / name)[:, :, 0]
     assert result.shape == (8, 24)
     assert result[4, 2] > 200 and result[4, 22] < 50
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_once_however_it_comes(tmp_path, name, orientation):
+    exif, path = Image.Exif(), tmp_path / name
+    exif[0x0112] = orientation
+    Image.fromarray(RAMP.astype(np.uint8)).save(path, exif=exif)
+    read, by_bytes = read_image(path), read_bytes(path.read_bytes())
+    with Image.open(path) as opened:
+        in_memory = as_rgb(opened)
+        assert opened.filename == str(path)
+    for one in (by_bytes, as_rgb(read), as_rgb(by_bytes), in_memory, as_rgb(in_memory)):
+        assert np.array_equal(np.asarray(one), np.asarray(read))
 
 
 def broken_files(folder):

@@ -39,16 +39,22 @@ def client(predictor):
         yield client
 
 
-def picture(kind: str = "PNG", seed: int = 0, size: tuple[int, int] = (60, 90)) -> bytes:
+def picture(
+    kind: str = "PNG", seed: int = 0, size: tuple[int, int] = (60, 90), orientation: int = 1
+) -> bytes:
     values = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(values).save(file, kind)
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(values).save(file, kind, exif=exif)
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
-def test_an_image_gets_the_predictors_numbers(client, predictor, tmp_path, kind):
-    (tmp_path / "a").write_bytes(content := picture(kind))
+@pytest.mark.parametrize(
+    ("kind", "orientation"),
+    [("PNG", 1), ("JPEG", 1), ("TIFF", 1), ("BMP", 1), ("PNG", 2), ("JPEG", 3), ("TIFF", 4)],
+)
+def test_an_image_gets_the_predictors_numbers(client, predictor, tmp_path, kind, orientation):
+    (tmp_path / "a").write_bytes(content := picture(kind, orientation=orientation))
     found, there = predictor(tmp_path / "a"), client.post("/predict", content=content)
     assert there.status_code == 200
     said = there.json()
