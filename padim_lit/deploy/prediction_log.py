@@ -70,8 +70,13 @@ class ScoredFiles:
                 _require_same(about, model)
                 self._take_up()
             else:
+                if not resume and _read(about).get("resume"):
+                    raise InputError(
+                        f"{folder} holds what watch=true has scored, and this would start anew; "
+                        "add watch=true, or give another hydra.run.dir"
+                    )
                 self.json.unlink(missing_ok=True)
-                write_json(about, model)
+                write_json(about, {**model, "resume": resume})
                 write_text(self.csv, _csv_line(COLUMNS))
             # Unbuffered: what is written is there, whatever becomes of this process.
             self._files = [path.open("ab", buffering=0) for path in (self.json, self.csv)]
@@ -137,11 +142,17 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return list({row["path"]: row for row in rows}.values())
 
 
-def _require_same(about: Path, model: dict[str, Any]) -> None:
+def _read(about: Path) -> dict[str, Any]:
     try:
         there = json.loads(about.read_text())
     except (OSError, ValueError):
-        there = None
+        return {}
+    return there if isinstance(there, dict) else {}
+
+
+def _require_same(about: Path, model: dict[str, Any]) -> None:
+    there = _read(about)
+    there.pop("resume", None)
     if there != model:
         raise InputError(
             f"{about.parent} holds scores of another model or threshold; delete it, or give "

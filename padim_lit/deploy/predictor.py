@@ -325,7 +325,7 @@ class Predictor:
         threshold, at, (h, w) = self.threshold, self.map_threshold, map.shape
         view = seen.view or View((h, w), (0, 0, w, h))
         anomalous = None if threshold is None else score >= threshold
-        if anomalous and at is not None and map.max() < at:
+        if anomalous and (at is None or map.max() < at):
             counted = map if self._roi is None else map[self._roi]
             at = float(np.quantile(counted, 1 - TOP_SHARE, method="higher"))
         p = None if self._good is None else p_value(score, self._good)

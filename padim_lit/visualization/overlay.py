@@ -99,7 +99,7 @@ def boxed(
     draw = ImageDraw.Draw(drawn)
     for position in explanation.positions:
         corners = np.rint(view.place(np.reshape(position.box, (2, 2)), shape, size))
-        corners[1] -= 1
+        corners[1] = np.maximum(corners[0], corners[1] - 1)  # of a thin picture less than a pixel
         draw.rectangle(corners.flatten().tolist(), outline=FOUND, width=width)
     return np.asarray(drawn)
 

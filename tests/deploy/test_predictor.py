@@ -174,8 +174,18 @@ def test_a_threshold_can_be_given_where_none_could_be_chosen(here, picture):
     predictor = Predictor(detector, device="cpu", threshold=3.0)
     found = predictor(picture)
     assert found.threshold == 3.0 and found.is_anomalous is (found.score >= 3.0)
-    assert found.map_threshold is None and found.regions is None
+    assert bool(found.regions) is found.is_anomalous
     assert Predictor(detector, device="cpu").threshold is None
+
+
+def test_a_model_that_is_not_calibrated_says_where_the_defect_is(here, picture):
+    detector = load_detector(here / "run" / "model.ckpt")
+    detector.calibration, detector.image_score = None, "topk"
+    score = Predictor(detector, device="cpu")(picture).score
+    below, above = (Predictor(detector, device="cpu", threshold=t) for t in (score / 2, 2 * score))
+    found, good = below(picture), above(picture)
+    assert found.is_anomalous and found.regions
+    assert not good.is_anomalous and not good.regions
 
 
 def test_what_is_called_defective_has_a_region(here, predictor, picture):

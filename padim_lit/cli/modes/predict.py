@@ -167,7 +167,7 @@ class _Work:
         self.side = SIDE if settings.overlays != "none" else 0
         if settings.overlays == "anomalous" and predictor.threshold is None:
             log.warning("%s; no decisions, and no pictures", predictor.threshold_source)
-        if (settings.masks or settings.coco) and predictor.map_threshold is None:
+        if (settings.masks or settings.coco) and predictor.threshold is None:
             log.warning("%s: no regions, and masks are empty", predictor.threshold_source)
         if not settings.watch:  # those of an earlier run are of other images
             for name, suffix in FILES.values():

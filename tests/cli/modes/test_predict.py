@@ -17,13 +17,14 @@ from _helpers.trees import build_tree, save_image
 from PIL import Image
 
 import padim_lit
+from padim_lit.deploy.explanation import Explanation, Position
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import ScoredFiles, Version
 from padim_lit.deploy.predictor import Prediction
 from padim_lit.deploy.regions import View, find
 from padim_lit.errors import InputError
 from padim_lit.viewer.content import build
-from padim_lit.visualization.overlay import GAP, caption_of, colours, contour, side_by_side
+from padim_lit.visualization.overlay import GAP, boxed, caption_of, colours, contour, side_by_side
 
 FIT = [*TINY, "image_score=max"]
 PREDICT = ["mode=predict", "ckpt=run/model.ckpt", "trainer=cpu"]
@@ -405,6 +406,24 @@ def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
         ScoredFiles(tmp_path, model, resume=True)
     with pytest.raises(InputError, match="another model"):
         ScoredFiles(tmp_path, {"ckpt": "b"}, resume=True)
+
+
+def test_what_watch_has_scored_is_not_erased_by_a_run_without(tmp_path):
+    ScoredFiles(tmp_path, {"ckpt": "a"}, resume=True).close()
+    with pytest.raises(InputError, match="add watch=true"):
+        ScoredFiles(tmp_path, {"ckpt": "a"}, resume=False)
+    ScoredFiles(tmp_path, {"ckpt": "a"}, resume=True).close()
+    for _ in range(2):
+        ScoredFiles(tmp_path / "new", {"ckpt": "a"}, resume=False).close()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (300, 4), (2, 900)])
+def test_a_thin_picture_gets_its_boxes(size):
+    where = [Position(0, 0, (0, 0, 8, 8), 3.0, 0.6), Position(7, 7, (56, 56, 64, 64), 2.0, 0.4)]
+    why = Explanation(3.0, {"layer 1": 3.0}, where, np.zeros((1, 8, 8)))
+    view = View(size, (0, 0, size[1], size[0]))
+    drawn = boxed(np.zeros((*size, 3), np.uint8), why, view, (64, 64))
+    assert drawn.shape == (*size, 3) and drawn.any()
 
 
 def test_an_overlay_shows_the_contour(tmp_path):
