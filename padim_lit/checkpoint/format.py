@@ -73,8 +73,10 @@ def write(path: Path, content: dict[str, Any]) -> None:
             # An open file, because torch would write a path's name into the content.
             with temporary.open("wb") as file:
                 torch.save(content, file)
-        except RuntimeError as error:  # torch tells of a full disk so
-            raise OSError(str(error).partition("\n")[0]) from error
+        except RuntimeError as error:  # torch tells of a full disk so, while it handles the cause
+            cause = error.__context__
+            line = str(error).partition("\n")[0]
+            raise (cause if isinstance(cause, OSError) else OSError(line)) from error
 
 
 def state_of(content: Any) -> dict[str, Any]:

@@ -148,7 +148,12 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
     full = OmegaConf.merge(OmegaConf.structured(kind), plain)
     for group in GROUPS:
         node = full.get(group)
-        if isinstance(node, DictConfig) and "_target_" in node:
+        if isinstance(node, DictConfig):
+            if node.get("_target_") is None:
+                raise InputError(
+                    f"{group}: its file names no class; write _target_: MODULE.CLASS into it, or "
+                    "defaults: [/class/MODULE.CLASS@_here_]"
+                )
             load(node._target_, group)
             # First into its place, so that an error can name the whole key.
             full[group] = OmegaConf.structured(schema(node._target_))

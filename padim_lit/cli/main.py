@@ -58,7 +58,7 @@ def one_line_errors(debugging: bool) -> Iterator[None]:
 
 def prepare(words: list[str]) -> list[str]:
     """The command line with the folders that make a sweep go on where it ended."""
-    if {"-sc", "--shell-completion"} & set(words):
+    if {"-sc", "--shell-completion", "-i", "--info"} & set(words):
         return words
     words = overrides.as_typed(words)
     typed = overrides.read_overrides([word for word in words if folders.is_override(word)])

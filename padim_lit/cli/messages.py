@@ -19,6 +19,8 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
     """One line for a config that Hydra or OmegaConf refuses: what was given, what to do."""
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
+    if first.endswith(" raised while composing config:"):
+        first = " ".join(lines[:2])
     if isinstance(error, errors.MissingConfigException):
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         if group == "hydra/launcher" and name in EXTRAS:

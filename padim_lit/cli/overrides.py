@@ -34,8 +34,10 @@ def as_typed(words: Sequence[str]) -> list[str]:
 
 def _kept(word: str, many: bool) -> str:
     key, equals, text = word.partition("=")
-    if not equals or key[0] == "~":
+    if not equals or key.startswith("~"):
         return word
+    if not key or key != key.rstrip():
+        raise InputError(f"{word!r}: write KEY=VALUE, without blanks around the =")
     if not text:  # a variable of the shell that is not set; a path would be the working directory
         raise InputError(f"{word} has no value; give one, or {key}=null for none")
     plain = _PLAIN.get(key.lstrip("+").partition(".")[0], ())

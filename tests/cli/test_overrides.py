@@ -61,3 +61,9 @@ def test_a_shell_variable_that_is_not_set_is_no_value(word):
 def test_any_text_is_read_as_it_is_or_as_a_value_that_says_the_same(text):
     found = read(f"data.root={text}")
     assert isinstance(found, list | dict) or str(found) == text or found is None
+
+
+@pytest.mark.parametrize("words", [["dim =5"], ["=x"], ["dim", "=", "5"], ["-m", "dim =5,6"]])
+def test_blanks_around_the_equals_sign_are_told(words):
+    with pytest.raises(InputError, match="without blanks around the ="):
+        as_typed(words)

@@ -176,6 +176,20 @@ def test_a_file_does_not_say_what_may_be_named(zygote, tmp_path):
     assert result.code == 1 and "_target_=torch.load: a config names" in result.err, result.err
 
 
+def test_files_of_ones_own_that_are_wrong_are_one_line_that_says_where(zygote, tmp_path):
+    build_tree(tmp_path / "data")
+    for group in ("data", "backbone", "proj", "density", "experiment"):
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        (tmp_path / "conf" / group / "mine.yaml").touch()
+    (tmp_path / "conf/experiment/mine.yaml").write_text("# @package _global_\nfoo: 3\n")
+    for group in ("data", "backbone", "proj", "density"):
+        words = [word for word in TINY if not word.startswith(group)]
+        result = zygote.run(["--config-dir", "conf", f"{group}=mine", *words], tmp_path)
+        assert result.code == 1 and f"{group}: its file names no class" in result.err, result.err
+    result = zygote.run(["--config-dir", "conf", "experiment=mine", *TINY], tmp_path)
+    assert result.code == 1 and "experiment/mine" in result.err and "'foo'" in result.err
+
+
 @pytest.mark.slow
 def test_what_comes_from_the_environment_is_used_and_not_written(zygote, tmp_path):
     build_tree(tmp_path / "data-s3cret-token")

@@ -273,6 +273,7 @@ def test_a_disk_that_fills_while_a_file_is_written(faulty, here, mode):
     most = 20_000 if mode != "ablation" else 100_000
     result = faulty(SMALL_FILES.format(most=most), *WRITERS[mode])
     one_line(result, "cannot be written", "run")
+    assert "enforce fail" not in result.err  # torch's words for it
     whole_files(here / "run")
 
 

@@ -33,7 +33,7 @@ class Distortion(Comparing, Embedding):
     """
 
     mode: str = "distortion"
-    dims: list[int] = field(default_factory=lambda: [25, 50, 100, 150, 200, 300, 400, 550])
+    dims: list[int] = field(default_factory=lambda: [25, 50, 100, 150])
     positions: int = 64
 
     def __post_init__(self) -> None:

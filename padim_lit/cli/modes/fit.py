@@ -308,6 +308,11 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
     if detector.projection.name == "identity" and settings.dim != detector.projection.dim:
         dim = detector.projection.dim
         notes.append(f"proj=identity keeps all {dim} channels; dim is not used.")
+    if (dim := detector.projection.dim) > (channels := detector.projection.in_channels):
+        notes.append(
+            f"dim={dim} is more than the {channels} channels that it is made of; proj=identity "
+            "keeps them all, in less time and memory."
+        )
     if (part := share(detector.anomaly_map)) < 1:
         notes.append(
             f"Region of interest: {percent(part, 1)} of what the model sees counts; the rest "
