@@ -181,12 +181,14 @@ def _upright(image: Image.Image) -> Image.Image:
     inverted = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     # By name Pillow (13.0) maps uncompressed TIFFs into memory with the sides swapped where the
     # orientation tag turns them, which scrambles the pixels.
-    name = getattr(image, "filename", "")
-    if name:
-        image.filename = ""  # type: ignore[attr-defined]
-    image.load()
-    if name:
-        image.filename = name  # type: ignore[attr-defined]
+    name = getattr(image, "filename", None)
+    try:
+        if name:
+            image.filename = ""  # type: ignore[attr-defined]
+        image.load()
+    finally:  # the caller's picture keeps its name, also where it is broken
+        if name:
+            image.filename = name  # type: ignore[attr-defined]
     if inverted:  # and, as all TIFFs, turned by Pillow already
         return Image.fromarray(65535 - np.asarray(image).astype(np.uint16))
     how = None

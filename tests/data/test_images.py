@@ -186,6 +186,16 @@ def test_a_picture_is_turned_once_however_it_comes(tmp_path, name, orientation):
         assert np.array_equal(np.asarray(one), np.asarray(read))
 
 
+def test_a_broken_picture_of_the_callers_keeps_its_name(tmp_path):
+    whole, path = tmp_path / "whole.tif", tmp_path / "broken.tif"
+    Image.effect_noise((200, 200), 80).save(whole)
+    path.write_bytes(whole.read_bytes()[:-20_000])
+    with Image.open(path) as opened:
+        with pytest.raises(InputError, match="cannot be decoded"):
+            as_rgb(opened)
+        assert opened.filename == str(path)
+
+
 def broken_files(folder):
     Image.effect_noise((200, 200), 80).save(folder / "whole.png")
     Image.effect_noise((200, 200), 80).save(folder / "whole.jpg")
