@@ -12,6 +12,7 @@ from padim_lit import digests
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.cli.build import make_data
 from padim_lit.cli.settings import Loading, WithData
+from padim_lit.data.check import nearly_black
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
@@ -91,7 +92,8 @@ def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]
 def images_of(given: str, detector: Detector) -> ItemDataset:
     """The images of a FILE, FOLDER or PATTERN, as `detector` sees them."""
     look = (detector.provenance[key] for key in LOOK)
-    return ItemDataset([Item(path) for path in find_images(given)], ResizeCrop(*look))
+    nearly_black(files := find_images(given))
+    return ItemDataset([Item(path) for path in files], ResizeCrop(*look))
 
 
 def each_once(

@@ -5,20 +5,28 @@ images scored leave-one-out is ruined: the copy stays in. So the fit takes each 
 Everything else is said and counted, not refused: who did not make a data set cannot mend it.
 """
 
+import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from padim_lit.data.cache import digest_of, stamp
-from padim_lit.data.images import read_size
+from padim_lit.data.images import highest_value, read_size
 from padim_lit.data.items import Item, MaskState, PreparedImage, mask_state, prepare
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.digests import digest, keys
 
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
 _SAMPLE = 1 << 12  # bytes
+# Images whose brightness is looked at: they are decoded for it.
+_DECODED = 5
 
 
 def state_of_header(item: Item, resize_crop: ResizeCrop) -> MaskState | None:
@@ -143,3 +151,26 @@ def _ends(path: Path) -> bytes:
 
 def _whole(path: Path) -> str:
     return digest_of(stamp(path))
+
+
+def nearly_black(paths: Sequence[Path]) -> list[str]:
+    """A note, shown now too, where images use a sixteenth of their range: 12 bits of 16.
+
+    Raises InputError for one that cannot be read.
+    """
+    seen = some(paths, _DECODED)
+    value, most = max(map(highest_value, seen), key=lambda found: found[0] / found[1])
+    if 16 * value > most:
+        return []
+    note = (
+        f"Good images are nearly black: the highest value in {len(seen)} of them is {value}, where "
+        f"{most} is white, so that little is seen of them. If the camera gives 10 or 12 bits, "
+        "stretch these first, in all images; or give it more light."
+    )
+    log.warning("%s", note)
+    return [note]
+
+
+def some(found: Sequence[T], most: int) -> Sequence[T]:
+    """Evenly spread, at most so many."""
+    return found[:: max(1, -(-len(found) // most))]

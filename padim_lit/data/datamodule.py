@@ -14,8 +14,8 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler
 
 from padim_lit.data.cache import PictureCache, digest_of, stamp
-from padim_lit.data.check import judge_repeats, look_at
-from padim_lit.data.images import highest_value, read_mask, read_size
+from padim_lit.data.check import judge_repeats, look_at, nearly_black, some
+from padim_lit.data.images import read_mask, read_size
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.errors import InputError
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # Training images, at most, whose sizes say how much a crop leaves out.
 LOOKED_AT = 100
-# Training images whose brightness, and masks whose share, is looked at: they are decoded for it.
+# Masks whose share is looked at: they are decoded for it.
 DECODED = 5
 # The share of an image from which on its mask looks inverted.
 MOST_DEFECTIVE = 0.75
@@ -204,7 +204,8 @@ class AnomalyData(LightningDataModule):
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
         self.notes = [
-            *split.notes, *said, *self._out_of_sight(), *self._nearly_black(),
+            *split.notes, *said, *self._out_of_sight(),
+            *nearly_black([item.path for item in self.train_items]),
             *self._inverted_masks(), *_notes(counts),
         ]  # fmt: skip
 
@@ -232,7 +233,7 @@ class AnomalyData(LightningDataModule):
 
     def _out_of_sight(self) -> list[str]:
         """A note where the crop leaves out a part of the images."""
-        sizes = {read_size(item.path) for item in _some(self.train_items, LOOKED_AT)}
+        sizes = {read_size(item.path) for item in some(self.train_items, LOOKED_AT)}
         shares = []
         for height, width in sizes:
             left, top, right, bottom = self.resize_crop.seen(height, width)
@@ -247,23 +248,9 @@ class AnomalyData(LightningDataModule):
             "crop_size=null sees all."
         ]
 
-    def _nearly_black(self) -> list[str]:
-        """A note, shown now too, where images use a sixteenth of their range: 12 bits of 16."""
-        paths = [item.path for item in _some(self.train_items, DECODED)]
-        value, most = max(map(highest_value, paths), key=lambda found: found[0] / found[1])
-        if 16 * value > most:
-            return []
-        note = (
-            f"Training images are nearly black: the highest value in {len(paths)} of them is "
-            f"{value}, where {most} is white, so that little is seen of them. If the camera gives "
-            "10 or 12 bits, stretch these first, in all images; or give it more light."
-        )
-        log.warning("%s", note)
-        return [note]
-
     def _inverted_masks(self) -> list[str]:
         """A note, shown now too, where masks call nearly all of an image a defect."""
-        masked = _some([item for item in self.test_items if item.masks and item.label], DECODED)
+        masked = some([item for item in self.test_items if item.masks and item.label], DECODED)
         shares = sorted(
             max(float(read_mask(path, item.mask_threshold).mean()) for path in item.masks)
             for item in masked
@@ -327,11 +314,6 @@ def _require_enough(name: str, train: int, kind: str = "") -> None:
             f"{name} has {train}{kind} training image(s); a covariance needs at least 2, "
             "in practice hundreds; add healthy images to the training set"
         )
-
-
-def _some(items: Sequence[Item], most: int) -> Sequence[Item]:
-    """Evenly spread, at most so many."""
-    return items[:: max(1, -(-len(items) // most))]
 
 
 def _notes(counts: dict[str, int]) -> list[str]:

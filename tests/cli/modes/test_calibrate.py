@@ -3,10 +3,12 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from _helpers.cli import TINY
 from _helpers.trees import build_tree
+from PIL import Image
 
 import padim_lit
 from padim_lit.checkpoint.state import load_detector
@@ -59,6 +61,15 @@ def test_new_images_count_as_they_are_scored(here, calibrated):
     assert known["unseen"] == FRESH
     assert known["scores"].tolist() == pytest.approx(plain, rel=1e-5)
     assert f"{FRESH} good images that the model was not fitted on" in result.out
+
+
+def test_nearly_black_images_are_told_of(here, calibrated):
+    (here / "dark").mkdir()
+    for n in range(FRESH):
+        values = np.random.default_rng(n).integers(0, 4096, (32, 40), dtype=np.uint16)
+        Image.fromarray(values).save(here / f"dark/{n}.png")
+    _, result = calibrated("dark", "dark_run")
+    assert "Good images are nearly black: the highest value in 5 of them is 4095" in result.out
 
 
 @pytest.mark.slow
