@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from padim_lit.checkpoint.format import KEY, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
-from padim_lit.data.datamodule import AnomalyData, require_each_once, require_loader
+from padim_lit.data.datamodule import AnomalyData
+from padim_lit.data.loaders import require_each_once, require_loader, require_no_hooks
 from padim_lit.deploy.calibration import set_threshold
 from padim_lit.deploy.left_out import met_again
 from padim_lit.deploy.over_images import Loop
@@ -62,7 +63,7 @@ class PaDiM(LightningModule):
         self.automatic_optimization = False
         self.image_metrics, self.pixel_metrics = ImageMetrics(), PixelMetrics()
         self.results: dict[str, Any] = {}
-        self.threshold_seconds = 0.0
+        self.threshold_seconds, self._fitted = 0.0, False
         self._state: FitState | None = None
 
     # Fit
@@ -87,17 +88,14 @@ class PaDiM(LightningModule):
         # Frozen; only DDP refuses a module without parameters to train.
         self.detector.requires_grad_(isinstance(strategy, DDPStrategy))
 
-    def on_fit_start(self) -> None:
-        if self.trainer.fit_loop.skip:
-            raise InputError("nothing was fitted: no epoch or batches are left; use a new Trainer")
+    @torch.no_grad()
+    def on_train_start(self) -> None:
+        require_loader(loader := self.trainer.train_dataloader)
+        require_each_once(loader, self.trainer.world_size)
+        require_no_hooks(self, self.trainer.datamodule)
         self.detector.provenance["precision"] = self.trainer.precision
         if isinstance(data := self.trainer.datamodule, AnomalyData):
             self.detector.provenance |= data.facts
-
-    @torch.no_grad()
-    def on_train_start(self) -> None:
-        require_loader(self.trainer.train_dataloader)
-        require_each_once(self.trainer.train_dataloader)
         # What an earlier fit left, or an attempt that ran out of memory, takes room no more.
         self.detector.reset()
         self._state = None
@@ -105,10 +103,9 @@ class PaDiM(LightningModule):
         self.detector.seen = seen = Seen.during_a_fit(self.device)
         seen.expect(self.detector.density.fit_images * self.detector.rotations)
         with self.trainer.precision_plugin.forward_context():
-            learn(self.detector, partial(warm_up, self.trainer.train_dataloader), self._agree)
+            learn(self.detector, partial(warm_up, loader), self._agree)
         again = self.calibration and self.trainer.is_global_zero
-        data = self.trainer.train_dataloader.dataset
-        seen.expect(met_again(self.detector, data) * self.detector.rotations if again else 0)
+        seen.expect(met_again(self.detector, loader.dataset) if again else 0)
 
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch counts no image twice.
@@ -131,7 +128,12 @@ class PaDiM(LightningModule):
                 self.detector.seen.expect(0)
                 set_threshold(self.detector, loader.dataset, *how)
         self.detector.seen = Seen()
-        self.threshold_seconds = time.perf_counter() - start
+        self.threshold_seconds, self._fitted = time.perf_counter() - start, True
+
+    def on_fit_end(self) -> None:
+        fitted, self._fitted = self._fitted, False
+        if not fitted:
+            raise InputError("nothing was fitted: no epoch or batches are left; use a new Trainer")
 
     # Score
 
@@ -141,7 +143,6 @@ class PaDiM(LightningModule):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         output = self.predict_step(batch, batch_idx)
-        require_finite(output["score"], batch)
         require_truth(batch, output["map"])
         images, pixels = (batch[f"count_{one}"].bool() for one in ("image", "pixel"))
         self.image_metrics.update(output["score"][images], batch["label"][images])
@@ -152,10 +153,11 @@ class PaDiM(LightningModule):
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         require_tensors(batch, "image")
         score, maps = self(batch["image"])
+        require_finite(score, batch)
         return {"score": score, "map": maps}
 
     def on_test_start(self) -> None:
-        require_each_once(self.trainer.test_dataloaders)
+        require_each_once(self.trainer.test_dataloaders, self.trainer.world_size)
         self.detector.require_fitted()
         if isinstance(data := self.trainer.datamodule, AnomalyData):
             data.require_sizes(self.detector.provenance)

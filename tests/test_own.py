@@ -86,6 +86,7 @@ def test_a_table_that_is_not_there_is_one_line(zygote, here):
     assert len(result.err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_in_one_pass_does_the_others_where_it_cannot_nest(zygote, here):
     args = [a for a in TINY_SWEEP if a not in ("data=folder", "hydra.run.dir=run")]
     args = [*OWN, *args, "data=table", "data.test_good=4", "proj=hash", "experiment=ablation"]

@@ -16,13 +16,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler
 from torchvision.transforms.functional import to_pil_image
 
 import padim_lit
 from padim_lit import JL, NPCA, Backbone, Both, Fisher, InputError, PaDiM, Subset
 from padim_lit.data import Folder
-from padim_lit.data.datamodule import require_each_once
+from padim_lit.data.loaders import require_each_once
 from padim_lit.model.detector import Detector
 
 ROOT = Path(__file__).parents[1]
@@ -444,12 +444,19 @@ def test_a_trainer_without_a_limit_makes_one_pass(tmp_path):
     assert run.current_epoch == 1 and model.detector.count == 4
 
 
+@pytest.mark.filterwarnings("ignore:Total length of")
 def test_a_fit_that_would_do_nothing_keeps_the_one_before(tmp_path):
     model, run = small(**paper(4)), trainer(tmp_path)
     run.fit(model, DataLoader(IMAGES, 2))
-    with pytest.raises(InputError, match="no epoch or batches are left; use a new Trainer"):
-        run.fit(model, DataLoader(IMAGES[:3], 2))
-    assert model.detector.count == 4
+    run.save_checkpoint(finished := tmp_path / "finished.ckpt")
+    for again, loader, more in (
+        (run, DataLoader(IMAGES[:3], 2), {}),
+        (trainer(tmp_path), DataLoader(IMAGES[:3], 8, drop_last=True), {}),
+        (trainer(tmp_path), DataLoader(IMAGES[:3], 2), {"ckpt_path": finished, **SAFE}),
+    ):
+        with pytest.raises(InputError, match="no epoch or batches are left; use a new Trainer"):
+            again.fit(model, loader, **more)
+        assert model.detector.count == 4
 
 
 @pytest.mark.skipif(
@@ -491,6 +498,54 @@ def test_a_sampler_that_repeats_images_is_refused():
                 require_each_once(loader)
         else:
             require_each_once(loader)
+
+
+def test_ranks_that_would_read_all_images_are_refused():
+    samples = list(range(7))
+    for loader in (DataLoader(samples, 2), DataLoader(samples, shuffle=True)):
+        require_each_once(loader)
+        with pytest.raises(InputError, match="each of 2 ranks would read all images"):
+            require_each_once(loader, ranks=2)
+    require_each_once(DataLoader(samples, batch_sampler=[[0, 1], [2]]), ranks=2)
+    require_each_once(DataLoader(samples, sampler=DistributedSampler(samples, 7, 0)), ranks=7)
+    with pytest.raises(InputError, match="RandomSampler with replacement gives some images twice"):
+        require_each_once(DataLoader(samples, sampler=RandomSampler(samples, replacement=True)))
+
+
+def test_hooks_that_change_the_images_of_the_fit_alone_are_refused(tmp_path):
+    class Darker(PaDiM):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return {"image": batch["image"] / 2}
+
+    backbone = Backbone("test_resnet", weights="random")
+    model = Darker(backbone, JL(backbone.embedding_dim, 8), image_shape=(64, 64))
+    with pytest.raises(InputError, match=r"Darker.on_after_batch_transfer would change the images"):
+        trainer(tmp_path).fit(model, DataLoader(IMAGES, 2))
+
+
+@pytest.mark.parametrize("how", [paper(4), {"density": Both(4, components=2)}])
+def test_the_default_dtype_changes_nothing(tmp_path, how):
+    models = []
+    for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(0)
+        model = small(**how)
+        torch.set_default_dtype(dtype)
+        try:
+            trainer(tmp_path).fit(model, DataLoader(IMAGES, 2))
+        finally:
+            torch.set_default_dtype(torch.float32)
+        models.append(model.detector)
+    assert models[0].calibration["threshold"] == models[1].calibration["threshold"]
+    assert torch.equal(models[0].mean, models[1].mean)
+
+
+def test_nan_and_batches_of_nothing_are_one_line(tmp_path, fitted):
+    with pytest.raises(InputError, match="image 1 of the batch: its features are not finite"):
+        images = torch.full((2, 3, 64, 64), 0.5)
+        images[1, 0, 3, 3] = torch.nan
+        trainer(tmp_path).predict(fitted, DataLoader([{"image": image} for image in images], 2))
+    with pytest.raises(InputError, match=r"of shape \(0, 3, 64, 64\); give a batch"):
+        fitted(torch.empty(0, 3, 64, 64))
 
 
 def test_processes_that_take_the_fit_with_them_are_refused(tmp_path):

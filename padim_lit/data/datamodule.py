@@ -5,18 +5,18 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from padim_lit.data.cache import PictureCache, digest_of, stamp
 from padim_lit.data.check import judge_repeats, look_at, nearly_black, some
 from padim_lit.data.images import read_mask, read_size
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
+from padim_lit.data.loaders import rank_batches
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.errors import InputError
 from padim_lit.system.console import percent
@@ -32,39 +32,6 @@ LOOKED_AT = 100
 DECODED = 5
 # The share of an image from which on its mask looks inverted.
 MOST_DEFECTIVE = 0.75
-
-
-def require_one_each(images: int, ranks: int) -> None:
-    """Raise InputError for fewer images than ranks.
-
-    >>> require_one_each(images=7, ranks=2)
-    """
-    if images < ranks:
-        raise InputError(
-            f"{images} image(s) cannot be spread over {ranks} devices; lower trainer.devices"
-        )
-
-
-class Batches(list[list[int]]):
-    """A batch sampler; to predict, Lightning copies its `__dict__`, which a plain list has not."""
-
-
-def rank_batches(length: int, rank: int, world: int, batch_size: int) -> Batches:
-    """Batches of this rank's indices rank, rank + world, ...; as many batches on every rank.
-
-    Every index is on exactly one rank and none repeated: torch's DistributedSampler pads with
-    repeated images, which would count them twice in the moments and in the metrics. Lightning's
-    ranks wait for each other at every training batch, so one batch more on one rank would hang.
-
-    Raises InputError for fewer images than ranks.
-    """
-    require_one_each(length, world)
-    indices = range(rank, length, world)
-    # Ranks differ by at most one image. Where that one would need a batch of its own which others
-    # could not fill, batches grow by one instead.
-    count = min(-(-length // (world * batch_size)), length // world)
-    edges = [len(indices) * k // count for k in range(count + 1)]
-    return Batches(list(indices[i:j]) for i, j in pairwise(edges))
 
 
 @dataclass(frozen=True)
@@ -85,31 +52,6 @@ class Split:
     test: Sequence[Item]
     provenance: dict[str, Primitive] = field(default_factory=dict)
     notes: Sequence[str] = ()
-
-
-def require_loader(loader: Any) -> None:
-    """Raise InputError for several loaders, or one of another kind.
-
-    >>> require_loader(DataLoader(range(3)))
-    """
-    if not isinstance(loader, DataLoader):
-        raise InputError(
-            f"the images to learn from come from a {type(loader).__name__}; give one DataLoader"
-        )
-
-
-def require_each_once(loader: Any) -> None:
-    """Raise InputError where images are repeated so that every rank has as many.
-
-    >>> require_each_once(DataLoader(range(3)))
-    """
-    sampler = getattr(loader, "sampler", None)
-    if isinstance(sampler, DistributedSampler) and sampler.total_size > len(sampler.dataset):
-        raise InputError(
-            f"{len(sampler.dataset)} images on {sampler.num_replicas} ranks: Lightning repeats some"
-            ", and they would count twice; use Trainer(use_distributed_sampler=False), with "
-            "AnomalyData or a sampler of your own"
-        )
 
 
 @dataclass(eq=False, kw_only=True)

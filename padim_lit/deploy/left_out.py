@@ -146,14 +146,16 @@ def measure(
     (torch.Size([4]), 0)
     """
     device = detector.projection.matrix.device
-    scores, maxima, unreliable, unseen = [torch.empty(0)], [torch.empty(0)], 0, 0
+    none, unreliable, unseen = torch.empty(0, dtype=torch.float32), 0, 0
+    scores, maxima = [none], [none]
     for batch in batches:
         images = batch["image"].to(device)
         known = [held is None] * len(images)
         if held:
             known = [key in held for key in digests.keys(batch["digest"])]
         inside = torch.tensor(known, device=device)
-        distances, reliable = torch.empty(len(images), detector.positions, device=device), ~inside
+        distances = inside.new_empty(len(images), detector.positions, dtype=torch.float32)
+        reliable = ~inside
         if inside.any():
             # A fit holds an image in all directions.
             x = detector.embed_turned(images[inside])
@@ -183,7 +185,8 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
     """
     density, moments, x = detector.density, detector.require_state().moments, held[:, 0]
     reliable = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    few = detector.count < FORMULA and bool(density.shrinkage)
+    shared = density.shrinkage or detector.ridge.unit == "variance"
+    few = detector.count < FORMULA and bool(shared)
     whitening, found = None if few else detector.require_fitted(), []
     with torch.autocast(x.device.type, enabled=False):
         if whitening is None:
@@ -403,13 +406,13 @@ def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Lo
 
 
 def met_again(detector: Detector, dataset: Dataset) -> int:
-    """Of how many of `dataset` `measure_training` wants embeddings of the fit: N, or 0.
+    """How many embeddings of the fit `measure_training` wants of `dataset`, one a direction.
 
     >>> met_again(detector, [None] * 6)
     6
     """
     count = count_of(dataset)
-    return 0 if count is None or _alone(detector, count) is None else count
+    return 0 if count is None or _alone(detector, count) is None else count * detector.rotations
 
 
 def count_of(dataset: Dataset) -> int | None:

@@ -145,7 +145,7 @@ class Backbone(nn.Module):
 
     def require_images(self, images: Tensor, image_shape: tuple[int, int]) -> None:
         """Raise InputError unless `images` are (B,3,h,w) of that shape, with values in [0, 1]."""
-        if images.ndim != 4 or images.shape[1] != 3:
+        if images.ndim != 4 or images.shape[1] != 3 or not len(images):
             raise InputError(
                 f"images are of shape {tuple(images.shape)}; give a batch of RGB images, (B,3,h,w)"
             )

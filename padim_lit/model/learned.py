@@ -113,7 +113,7 @@ class NPCA(Learned):
 
     Args:
         fit_images: see `Learned`.
-        sketch: width of the sketch, at least D.
+        sketch: width of the sketch, at least D; at most C count.
 
     >>> NPCA(in_channels=40, dim=2, sketch=10).matrix.any().item()  # nothing is learnt yet
     False
@@ -134,7 +134,9 @@ class NPCA(Learned):
 
     def learn(self, within: Tensor, means: Tensor) -> None:
         generator = torch.Generator().manual_seed(self.seed)
-        sketch = gaussian_rows(self.sketch, self.in_channels, generator) / math.sqrt(self.sketch)
+        # Of more rows than channels some vary not at all, whatever the images: those would be it.
+        rows = min(self.sketch, self.in_channels)
+        sketch = gaussian_rows(rows, self.in_channels, generator) / math.sqrt(rows)
         _, vectors = torch.linalg.eigh(sketch @ within.double().cpu() @ sketch.T)  # ascending
         self.matrix = (vectors[:, : self.dim].T @ sketch).float().to(self.matrix.device)
 

@@ -33,7 +33,8 @@ class Search:
     """Patches → the nearest of K Gaussians: d² = min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k).
 
     A component whose lower bound is above a distance already found cannot be the nearest. First
-    come cheap bounds of all components. Where they leave a patch few, those get tighter bounds.
+    come cheap bounds of all components, and where no distance is known yet, the one to the
+    component with the least. Where they leave a patch few components, those get tighter bounds.
     Where they leave it many, all get tighter bounds, and the distance to the one with the least is
     computed, which rules out others. Those that are left then, get distances.
 
@@ -105,16 +106,22 @@ class Search:
             owner[patch[better]] = component[better]
             limit = torch.minimum(limit, squares)
 
+        def compute_least(bounds: Tensor, patch: Tensor) -> None:
+            first, order = bounds.min(dim=0).indices.sort(stable=True)
+            compute(first, patch[order])
+            bounds[first, order] = torch.inf  # is computed
+
         y, every = self.bounds.along(x), torch.arange(len(self.mean)).unsqueeze(1)
         bounds = self.bounds(y)
-        left = self.loosened(bounds, every) <= limit * (1 + ROUNDING)
+        loose = self.loosened(bounds, every)
+        if limit.isinf().all():
+            compute_least(loose, torch.arange(len(x)))
+        left = loose <= limit * (1 + ROUNDING)
         many = left.sum(dim=0) > MANY * len(left)
         if (patch := many.nonzero()[:, 0]).numel():
             tighter = self.loosened(self.bounds(y[patch], fine=True), every)
-            first, order = tighter.min(dim=0).indices.sort(stable=True)
-            compute(first, patch[order])
-            tighter[first, order] = torch.inf  # is computed
-            left[:, patch] = tighter <= limit[patch] * (1 + ROUNDING)
+            compute_least(tighter, patch)
+            left[:, patch] &= tighter <= limit[patch] * (1 + ROUNDING)
         component, patch = left.nonzero(as_tuple=True)
         near = many[patch]
         few = (~near).nonzero()[:, 0]

@@ -256,6 +256,7 @@ def test_a_file_that_is_no_table_is_named(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_broken_companions_are_named(tmp_path):
     rows = configurations()
     write_rows(tmp_path, rows, {"jl-50-0": np.zeros((3, 7))})

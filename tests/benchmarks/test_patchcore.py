@@ -57,6 +57,7 @@ def test_they_get_images_in_all_directions_where_ours_turns_them(words, tmp_path
         assert np.array_equal(after[:, quarters], np.rot90(before, quarters, axes=(1, 2)))
 
 
+@pytest.mark.slow
 def test_their_extractor_takes_our_weights_and_gives_our_block_outputs(tmp_path):
     settings = patchcore.settings_of(["data=elpv", "backbone.weights=random"])
     patchcore.write_backbone(tmp_path, settings, layers=[2, 3], coreset=0.1, device="cpu")
@@ -93,6 +94,7 @@ def points():
     return torch.randn(500, 40, generator=generator) * torch.linspace(3, 0.1, 40)
 
 
+@pytest.mark.slow
 def test_the_quick_choice_of_a_coreset_is_the_slow_one():
     x, chosen = points(), [7]
     for _ in range(59):

@@ -35,6 +35,7 @@ def test_what_was_saved_scores_the_same(saved):
     assert one.count == 5 and torch.equal(one(images)[1], other(images)[1])
 
 
+@pytest.mark.slow
 def test_a_home_is_expanded_as_it_was_typed(saved, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)

@@ -123,6 +123,7 @@ def image_cases(detector: Detector, folder: Path, count: int) -> Iterator[Case]:
         path.unlink()
 
 
+@pytest.mark.slow
 def test_images(detector, tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # it warns of tags that it skips
@@ -200,6 +201,7 @@ def checkpoint_cases(whole: bytes, folder: Path, count: int) -> Iterator[Case]:
         assert not marker.exists(), f"checkpoint {n}: a pickle was executed"
 
 
+@pytest.mark.slow
 def test_checkpoints(whole, tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="torch")

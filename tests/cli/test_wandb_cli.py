@@ -51,6 +51,7 @@ def test_a_single_run_has_a_name_and_no_group(zygote, here):
     assert [ended.exit_code for ended in of(found, "exit")] == [0]
 
 
+@pytest.mark.slow
 def test_two_jobs_are_two_runs_of_the_sweeps_group(sweep):
     runs = [of(records(wandb_file(sweep / job)), "run")[0] for job in "01"]
     assert len({run.run_id for run in runs}) == 2
@@ -59,6 +60,7 @@ def test_two_jobs_are_two_runs_of_the_sweeps_group(sweep):
     assert len(list(sweep.rglob("*.wandb"))) == 2
 
 
+@pytest.mark.slow
 def test_each_job_has_its_config_metrics_and_exit(sweep):
     for job, dim in (("0", 4), ("1", 8)):
         found = records(wandb_file(sweep / job))
@@ -75,6 +77,7 @@ def test_each_job_has_its_config_metrics_and_exit(sweep):
         assert [ended.exit_code for ended in of(found, "exit")] == [0]
 
 
+@pytest.mark.slow
 def test_each_job_has_its_predictions_and_pictures(sweep):
     for job in "01":
         media = wandb_file(sweep / job).parent / "files" / "media"
@@ -90,6 +93,7 @@ def test_each_job_has_its_predictions_and_pictures(sweep):
         assert len(list(media.glob("images/mask/*.png"))) >= 4
 
 
+@pytest.mark.slow
 def test_a_failing_run_is_marked_failed(failing):
     result, folder = failing
     assert result.code == 1 and "error: nothing was fitted" in result.err

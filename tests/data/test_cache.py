@@ -216,6 +216,7 @@ def test_the_view_the_plant_and_the_code_are_part_of_the_key(tmp_path, monkeypat
 # damage, limits, company -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["with a mask", "without"])
 def test_every_damaged_bit_or_byte_is_noticed_and_made_good(tmp_path, state):
     masks = (save_mask(tmp_path / "m.png"),) if state == "with a mask" else ()
@@ -401,6 +402,7 @@ def here(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize(("part", "left"), [("train", []), ("test", ["model.ckpt"])])

@@ -14,8 +14,9 @@ from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 from PIL import Image
 
 from padim_lit.data import ELPV, AnomalyData, Folder, MagneticTile, MVTec
-from padim_lit.data.datamodule import Split, default_workers, rank_batches
+from padim_lit.data.datamodule import Split, default_workers
 from padim_lit.data.items import Item
+from padim_lit.data.loaders import rank_batches
 from padim_lit.data.split import derived_seed, hold_out
 from padim_lit.errors import InputError
 

@@ -104,6 +104,7 @@ def test_a_picture_that_comes_twice_is_refused_or_taken_once(here, zygote):
     assert_same(load(here, "once"), load(here, "all_run"))
 
 
+@pytest.mark.slow
 def test_remove_equals_a_fit_without_them(here, zygote):
     args = ["mode=remove", "ckpt=all_run/model.ckpt", "images=b/train", "trainer=cpu"]
     result = zygote.run([*args, "hydra.run.dir=removed"], here)

@@ -113,6 +113,7 @@ def test_layer_means_merge_and_subtract():
     torch.testing.assert_close(rest.layer_means, second.layer_means, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_keeps_them(tmp_path):
     model = _fitted()
     save_detector(model, tmp_path / "model.ckpt")

@@ -221,6 +221,7 @@ def test_images_are_those_that_are_compared(export, capsys):
     assert "on data/test\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_example_prints_what_run_py_predicts(here, exported):
     model, report = exported("subset")
     with (here / "subset/predictions.csv").open(newline="") as file:
@@ -398,6 +399,7 @@ def test_graph_is_the_detector_on_any_grid(grid, proj):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_onnx_is_the_detector_where_pooling_does_not_divide(tmp_path):
     detector, file = tiny_detector(grid=11), tmp_path / "odd.onnx"
     export_onnx(detector, file, metadata(detector, None, "fp32", False))

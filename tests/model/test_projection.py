@@ -221,6 +221,15 @@ def test_npca_keeps_the_sketchs_directions_of_least_variance(patches):
     torch.testing.assert_close(variances, torch.linalg.eigvalsh(covariance)[:5], rtol=1e-4, atol=0)
 
 
+def test_npcas_sketch_is_no_wider_than_the_channels(patches):
+    """Of more rows some do not vary at all, and what is chosen among these is rounding."""
+    wide, full = NPCA(C, 5, seed=2, sketch=10 * C), NPCA(C, 5, seed=2, sketch=C)
+    for npca in (wide, full):
+        npca.learn(*patch_statistics([patches]))
+    assert wide.matrix.norm() > 0.01
+    torch.testing.assert_close(wide.matrix, full.matrix)
+
+
 @pytest.mark.parametrize("kind", [Fisher, NPCA])
 def test_what_learns_is_nested_saved_and_loaded(patches, kind):
     large, small, loaded = kind(C, 8), kind(C, 3), kind(C, 8)

@@ -143,6 +143,7 @@ def test_it_is_exported_to_onnx(fitted, tmp_path):
         assert largest_difference(found[name], expected) < 1e-4
 
 
+@pytest.mark.slow
 def test_one_pass_over_the_images_serves_it(tmp_path, zygote):
     build_tree(tmp_path / "data", train=6, test={"good": 2, "crack": 2})
     words = [word for word in TINY_SWEEP if not word.startswith("backbone=")]

@@ -215,6 +215,7 @@ def test_a_model_of_the_hub_is_read_back_without_the_hub(repository, made, zygot
     assert read.out.splitlines() == expected[1:], read.err
 
 
+@pytest.mark.slow
 def test_what_is_no_model_of_timm_on_the_hub_is_one_line(made):
     nothing, variant = made[1][2:]
     assert "config.json of hf-hub:own/nothing cannot be had" in nothing

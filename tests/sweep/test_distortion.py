@@ -81,6 +81,7 @@ def test_ratios_equal_numpys(patches):
         assert found["norm"]["q50"] == pytest.approx(np.median(norms), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_jl_keeps_squared_lengths_as_theory_says(patches):
     full = full_distances(patches, Ridge())
     means = [
@@ -91,6 +92,7 @@ def test_jl_keeps_squared_lengths_as_theory_says(patches):
     assert np.mean(means) == pytest.approx(1, abs=4 * math.sqrt(2 / 25 / 60))
 
 
+@pytest.mark.slow
 def test_subset_shrinks_lengths_by_its_share(patches):
     full = full_distances(patches, Ridge())
     ratios = [

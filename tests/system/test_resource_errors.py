@@ -333,6 +333,7 @@ def test_nan_stops_with_the_name_of_the_image(faulty, black, mode, value):
     assert not (black / "run" / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_nan_in_a_checkpoint_stops_every_mode(zygote, here):
     content = torch.load(here / "fitted" / "model.ckpt", weights_only=True)
     content["padim_lit"]["scatter"][0][3, 0, 0] = torch.nan

@@ -26,8 +26,8 @@ from padim_lit.cli.environment import as_asked
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
-from padim_lit.data.datamodule import require_one_each
 from padim_lit.data.images import read_size
+from padim_lit.data.loaders import require_one_each
 from padim_lit.deploy.calibration import recalibrate
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.model_card import model_card

@@ -54,6 +54,7 @@ def test_images_of_the_fit_give_the_fits_own_threshold(here, calibrated):
     assert "12 good training images, each scored as if left out" in result.out
 
 
+@pytest.mark.slow
 def test_new_images_count_as_they_are_scored(here, calibrated):
     known, result = calibrated("fresh", "fresh_run")
     predictor = padim_lit.load(here / "run/model.ckpt")

@@ -111,6 +111,7 @@ def test_a_checkpoint_of_it_is_tested_again(here, zygote):
     assert "density.components is 6 there and 7 here" in run(zygote, here, *other, code=1).err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("eps", "said"),
     [

@@ -55,6 +55,7 @@ def test_pixels_are_coloured_by_what_they_are():
     assert (out[0, 3] == 70).all()
 
 
+@pytest.mark.slow
 def test_the_command_draws_and_records(here, zygote):
     out = zygote.run([*FIGURE4, "projs=[subset,jl,fisher]", "hydra.run.dir=three"], here)
     assert out.code == 0, out.err

@@ -138,6 +138,7 @@ def test_every_image_is_counted_with_its_mask(tmp_path, name):
     assert "official" in data.provenance["split"] or "authors" in data.provenance["split"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_it_runs_through_the_command_line(tmp_path, zygote, name):
     _, build, category, _ = FAMILIES[name]

@@ -1,0 +1,100 @@
+"""What a fit and its ranks ask of loaders: every image once, as the model will see it."""
+
+from itertools import pairwise
+from typing import Any
+
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+)
+
+from padim_lit.errors import InputError
+
+
+def require_one_each(images: int, ranks: int) -> None:
+    """Raise InputError for fewer images than ranks.
+
+    >>> require_one_each(images=7, ranks=2)
+    """
+    if images < ranks:
+        raise InputError(
+            f"{images} image(s) cannot be spread over {ranks} devices; lower trainer.devices"
+        )
+
+
+class Batches(list[list[int]]):
+    """A batch sampler; to predict, Lightning copies its `__dict__`, which a plain list has not."""
+
+
+def rank_batches(length: int, rank: int, world: int, batch_size: int) -> Batches:
+    """Batches of this rank's indices rank, rank + world, ...; as many batches on every rank.
+
+    Every index is on exactly one rank and none repeated: torch's DistributedSampler pads with
+    repeated images, which would count them twice in the moments and in the metrics. Lightning's
+    ranks wait for each other at every training batch, so one batch more on one rank would hang.
+
+    Raises InputError for fewer images than ranks.
+    """
+    require_one_each(length, world)
+    indices = range(rank, length, world)
+    # Ranks differ by at most one image. Where that one would need a batch of its own which others
+    # could not fill, batches grow by one instead.
+    count = min(-(-length // (world * batch_size)), length // world)
+    edges = [len(indices) * k // count for k in range(count + 1)]
+    return Batches(list(indices[i:j]) for i, j in pairwise(edges))
+
+
+def require_loader(loader: Any) -> None:
+    """Raise InputError for several loaders, or one of another kind.
+
+    >>> require_loader(DataLoader(range(3)))
+    """
+    if not isinstance(loader, DataLoader):
+        raise InputError(
+            f"the images to learn from come from a {type(loader).__name__}; give one DataLoader"
+        )
+
+
+def require_each_once(loader: Any, ranks: int = 1) -> None:
+    """Raise InputError where a sampler gives an image more than once.
+
+    >>> require_each_once(DataLoader(range(3)))
+    """
+    sampler, batches = (getattr(loader, name, None) for name in ("sampler", "batch_sampler"))
+    if isinstance(sampler, DistributedSampler) and sampler.total_size > len(sampler.dataset):
+        raise InputError(
+            f"{len(sampler.dataset)} images on {sampler.num_replicas} ranks: Lightning repeats some"
+            ", and they would count twice; use Trainer(use_distributed_sampler=False), with "
+            "AnomalyData or a sampler of your own"
+        )
+    if getattr(sampler, "replacement", False):
+        raise InputError(
+            f"a {type(sampler).__name__} with replacement gives some images twice, and they would "
+            "count twice; give each image once"
+        )
+    whole = type(sampler) in (SequentialSampler, RandomSampler)
+    if ranks > 1 and whole and type(batches) in (BatchSampler, type(None)):
+        raise InputError(
+            f"each of {ranks} ranks would read all images, and they would count {ranks} times; use "
+            "AnomalyData, or a sampler of your own that shares them out"
+        )
+
+
+def require_no_hooks(*given: Any) -> None:
+    """Raise InputError where a module or data module changes batches between loader and model.
+
+    What learns before the fit, the threshold, and all that scores later read images themselves.
+
+    >>> require_no_hooks(None)
+    """
+    for one in given:
+        for name in ("on_before_batch_transfer", "on_after_batch_transfer"):
+            if one is not None and is_overridden(name, one):
+                raise InputError(
+                    f"{type(one).__name__}.{name} would change the images of the fit alone, not "
+                    "those that are scored later; change them in the Dataset, for both"
+                )
