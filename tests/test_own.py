@@ -2,12 +2,14 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 from _helpers.cli import ROOT, TINY, TINY_SWEEP
 from _helpers.trees import build_tree
 
 from padim_lit.cli import instantiate
+from padim_lit.cli.build import own_code
 from padim_lit.cli.schema import load
 from padim_lit.errors import InputError
 
@@ -77,6 +79,21 @@ def test_why_a_module_in_a_package_cannot_be_imported_is_said(tmp_path, monkeypa
     (package / "parts.py").write_text("class Other: ...\n")
     with pytest.raises(InputError, match=r"parts\.Mine.*has no attribute 'Mine'"):
         load("own_package.parts.Mine")
+
+
+def test_a_change_of_own_code_is_a_change(tmp_path, monkeypatch):
+    (tmp_path / "changed" / "deep").mkdir(parents=True)
+    (tmp_path / "alone.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for text in ("x = 1\n", "x = 2\n"):
+        (tmp_path / "changed" / "deep" / "parts.py").write_text(text)
+        found.append(own_code(SimpleNamespace(own=["changed", "alone", "nowhere_at_all"])))
+    assert [sorted(f) for f in found] == [
+        [f"own: {tmp_path / 'alone.py'}", f"own: {tmp_path / 'changed/deep/parts.py'}"]
+    ] * 2
+    differing = {key for key in found[0] if found[0][key] != found[1][key]}
+    assert differing == {f"own: {tmp_path / 'changed/deep/parts.py'}"}
 
 
 def test_a_table_that_is_not_there_is_one_line(zygote, here):

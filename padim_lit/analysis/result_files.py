@@ -126,7 +126,8 @@ def left_behind(sweep_dir: Path) -> list[str]:
 def sweep_of(folder: Path) -> str | None:
     """Which sweep a job's or a sweep's folder is of; None where nothing says so."""
     file = folder / SWEEP
-    return file.read_text("utf-8") if file.exists() else None
+    with reading(file, OSError, ValueError):
+        return file.read_text("utf-8") if file.exists() else None
 
 
 def as_job(row: dict[str, Any], folder: str, overrides: dict[str, str]) -> Job:

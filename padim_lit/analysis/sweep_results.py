@@ -37,7 +37,10 @@ RESAMPLED = {"test/image_auroc": 0, "test/pixel_auroc": 1}
 SETTINGS = (
     *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),
     *("rotations", "eps", "eps_unit", "sigma", "image_score", "image_size", "crop_size"),
+    *("density/components", "density/fit_images", "layers", "tiles"),
 )
+#: What a fit calls data/… and an ablation without; each fit's split follows its seed.
+_OF_DATA = ("train_images", "test_good", "test_defective", "test_planted", "pixel_truth")
 # What differs from job to job without making it another experiment.
 INCIDENTAL = re.compile(r"^(proj(/.*)?|dim|seed|notes|peak_memory_bytes|weights_sha256|test/.*)$")
 
@@ -170,7 +173,8 @@ class SweepFolder:
         if any(values is None for values in found.values()):
             raise InputError(
                 f"{self.path} has neither scores.npz nor its jobs' predictions.csv with all "
-                "configurations; run the ablation again"
+                "configurations on the same test images; run it again, and where a seed splits the "
+                "data give data.split_seed=0"
             )
         return found
 
@@ -178,10 +182,12 @@ class SweepFolder:
         files = {row.key: row.folder / "predictions.csv" for row in self.rows if row.folder}
         if not all(file.exists() for file in files.values()):
             return []
-        plants, found = bool(self.constants.get("data/test_planted")), []
+        plants, found = bool(self.constants.get("test_planted")), []
         for key, file in files.items():
             new = read_predictions(file, plants)
             if found and (new.path, new.kind) != (found[0].path, found[0].kind):
+                if "data/split_seed" not in self.constants:  # each seed's own
+                    return []
                 raise InputError(f"{file}: other test images than in the other jobs' files")
             found.append(replace(new, scores={key: new.scores["score"]}))
         return found
@@ -261,7 +267,10 @@ def mean_of(sweeps: Sequence[SweepFolder]) -> SweepFolder:
         rows.append(replace(row, measured=means))
         found = [sweep._resamples[row.key] for sweep in sweeps if row.key in sweep._resamples]
         if len(found) == n and len({r.shape for r in found}) == 1:
-            kept[row.key] = sum(r.astype(np.float64) / n for r in found)
+            # Sets of as many images were resampled alike; in another order they are apart again.
+            orders = [np.random.default_rng(i).permutation(found[0].shape[1]) for i in range(n)]
+            pairs = zip(found, orders, strict=True)
+            kept[row.key] = sum(r[:, order].astype(np.float64) / n for r, order in pairs)
     mean = SweepFolder(first.path, tuple(rows), _shared([s.constants for s in sweeps]))
     mean.__dict__["_resamples"] = kept  # in place of a file's
     return mean
@@ -351,7 +360,7 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
 
 def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a fit as an ablation writes it."""
-    row = dict(row)
+    row = dict(row) | {key: row.get(f"data/{key}") for key in _OF_DATA}
     if isinstance(grid := row.get("grid"), list):
         row["grid"] = "x".join(map(str, grid))
     # Each fit of a multirun draws its own, by its seed.

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,19 @@ def content_of(settings: Settings) -> dict[str, str]:
             for file in find_images(name) if key in ("images", "good") else [typed_path(name)]:
                 if file.is_file():  # what is missing is the mode's to judge
                     found[f"{key}: {file}"] = digest_of(stamp(file))
-    return found
+    return found | own_code(settings)
+
+
+def own_code(settings: Settings) -> dict[str, str]:
+    """Digests of the Python files of the packages in ``own``."""
+    files: list[Path] = []
+    for name in settings.own:
+        spec = find_spec(name)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            files += Path(folder).rglob("*.py")
+        if spec and spec.origin and not spec.submodule_search_locations:
+            files.append(Path(spec.origin))
+    return {f"own: {file}": digest_of(stamp(file)) for file in sorted(files)}
 
 
 def make_backbone(settings: Embedding) -> Backbone:
@@ -186,10 +199,22 @@ def facts(
         "weights": backbone.source,
         "embedding_dim": backbone.embedding_dim,
         "grid": "x".join(map(str, resolve_grid(backbone.grids(data.image_shape), settings.grid))),
+        **look_of(backbone),
         **{key: getattr(settings, key) for key in SHOWN if hasattr(settings, key)},
-        **({"density": settings.density.get("name")} if isinstance(settings, Scoring) else {}),
+        **(_density_of(settings) if isinstance(settings, Scoring) else {}),
         **made_with(device),
     }
+
+
+def look_of(backbone: Backbone) -> dict[str, list[int]]:
+    """Which layers a backbone gives, and in how many tiles it sees an image."""
+    return {"layers": backbone.layers, "tiles": getattr(backbone, "tiles", [1, 1])}
+
+
+def _density_of(settings: Scoring) -> dict[str, Any]:
+    options = {key: value for key, value in _nameless(settings.density).items() if key[0] != "_"}
+    named = {f"density/{key}": value for key, value in options.items()}
+    return {"density": settings.density.get("name"), **named}
 
 
 def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:

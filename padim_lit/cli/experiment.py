@@ -98,7 +98,7 @@ def run_job(config: DictConfig, folder: Path) -> None:
                     "give another hydra.sweep.dir"
                 )
                 return
-            jobs.begin(folder, result)
+            jobs.begin(folder, *(mode.result for mode in MODES.values()))
             _run(settings, folder)
             jobs.finish(folder, job)
     except HeldElsewhere as error:  # what becomes of it is that run's to say

@@ -156,7 +156,7 @@ def plan(store: FeatureStore, dim: int, limit: float) -> Plan:
     if need > limit:
         raise InputError(
             f"max_memory_gb={limit / 1e9:g}: the smallest band of {step}×{width} positions needs "
-            f"{need / 1e9:.1f}; allow more, or use a smaller dim or grid"
+            f"{need / 1e9:.2g}; allow more, or use a smaller dim or grid"
         )
     rows = min(height, int(limit // need) * step)
     bands = [range(r, min(r + rows, height)) for r in range(0, height, rows)]

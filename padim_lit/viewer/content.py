@@ -20,7 +20,7 @@ from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 #: Pictures of a run and of a folder of scored images, and the whole file's size, by default.
 PICTURES, SCORED_PICTURES, MEGABYTES = 24, 200, 30.0
 #: What makes two runs on the same data with the same backbone different experiments.
-APART = (*SETTINGS, "layers", "data/train_images", "data/pixel_truth")
+APART = (*SETTINGS, "train_images", "pixel_truth")
 
 
 def build(

@@ -63,6 +63,7 @@ def test_a_multirun_of_fits_is_read_from_their_predictions(folder):
         ]
         write_csv(sweep / str(seed) / "predictions.csv", list(rows[0]), rows)
         run = {"proj": "jl", "dim": 10, "seed": seed, "data": "parts", "data/test_planted": 3}
+        run |= {"data/split_seed": 0, "data/pixel_truth": "planted defects"}
         write_json(sweep / str(seed) / "metrics.json", run | {"test/image_auroc": 0.5})
     (sweep / "multirun.yaml").write_text("hydra: {overrides: {task: [proj=jl]}}")
     (found,) = read_sweeps([sweep])
@@ -72,6 +73,13 @@ def test_a_multirun_of_fits_is_read_from_their_predictions(folder):
     write_csv(sweep / "1" / "predictions.csv", list(rows[0]), rows[1:])
     with pytest.raises(InputError, match="other test images"):
         auroc_by_kind(read_sweeps([sweep])[0])
+    # Where each seed splits the data anew, their images are others, and all else can be compared.
+    write_json(sweep / "1" / "metrics.json", run | {"test/image_auroc": 0.7, "data/split_seed": 1})
+    (split,) = read_sweeps([sweep])
+    assert split.scores is None and split.constants["pixel_truth"] == "planted defects"
+    assert split.points("jl", 10, "test/image_auroc").tolist() == [0.5, 0.7]
+    with pytest.raises(InputError, match=r"give data.split_seed=0"):
+        auroc_by_kind(split)
 
 
 def test_the_table_has_a_column_for_each_kind(folder, capsys):

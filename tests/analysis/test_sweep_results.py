@@ -10,7 +10,7 @@ import yaml
 from _helpers.sweeps import editing, write_rows
 
 from padim_lit.analysis.result_files import load_arrays, read_distortion
-from padim_lit.analysis.sweep_results import join_parts, labels, read_sweeps
+from padim_lit.analysis.sweep_results import join_parts, labels, mean_of, read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json
 
@@ -191,6 +191,34 @@ def test_labels_say_what_differs(tmp_path):
     assert b == "mvtec/screw, wide_resnet50, grid=56x56"
     assert c == f"elpv, wide_resnet50, {tmp_path / 'c'}"
     assert d != c
+
+
+def test_fits_of_other_kinds_and_layers_are_told_apart(tmp_path):
+    for job, (components, layers) in enumerate([(16, [1, 2]), (64, [1, 2]), (64, [1, 2, 3])]):
+        run = {"proj": "jl", "dim": 50, "seed": 0, "data": "parts", "backbone": "resnet18"}
+        run |= {"density/components": components, "layers": layers, "test/image_auroc": 0.5}
+        write_json(tmp_path / str(job) / "metrics.json", run)
+    write_multirun(tmp_path)
+    assert labels(read_sweeps([tmp_path])) == [
+        "parts, resnet18, density/components=16, layers=[1, 2]",
+        "parts, resnet18, density/components=64, layers=[1, 2]",
+        "parts, resnet18, density/components=64, layers=[1, 2, 3]",
+    ]
+
+
+def test_a_mean_over_data_sets_resamples_each_on_its_own(tmp_path):
+    """Also where two have as many test images, whose draws are the same."""
+    rows = configurations(seeds=(0,))
+    drawn = np.random.default_rng(0).normal(size=(2, 4000)).astype(np.float32)
+    kept = {f"{r['proj']}-{r['dim']}-0": drawn + r["dim"] for r in rows}
+    for data in ("a", "b", "c", "d"):
+        write_rows(tmp_path / data, rows, kept, data=data)
+    mean = mean_of(read_sweeps([tmp_path]))
+    found = mean.resamples("jl", 50, "test/image_auroc")
+    assert found.std() == pytest.approx(drawn[0].std() / 2, rel=0.05)
+    # Configurations still pair.
+    apart = mean.resamples("subset", 100, "test/image_auroc") - found
+    assert np.allclose(apart, 50, atol=1e-4)
 
 
 def test_parts_of_one_experiment_are_joined_and_others_are_not(tmp_path):

@@ -1,5 +1,6 @@
 """A sweep that was ended goes on: folders of the same name, and jobs that are skipped."""
 
+import csv
 import json
 import os
 import re
@@ -119,6 +120,16 @@ def skipped(out: str) -> list[str]:
 
 def ages(sweep: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in sweep.glob("*/metrics.json")}
+
+
+def test_another_modes_result_is_not_taken_for_a_jobs(zygote, here):
+    fits = ["-m", *TINY[:-1], "seed=1", "hydra.sweep.dir=both"]
+    sweep = ["-m", *TINY_SWEEP[:-1], "experiment=ablation", "projs=[jl]", "dims=[2]", "seeds=[3]"]
+    for args in (fits, [*sweep, "resamples=0", "hydra.sweep.dir=both"]):
+        result = zygote.run(args, here)
+        assert result.code == 0, result.err
+    with (here / "both/sweep.csv").open(newline="") as file:
+        assert [(row["dim"], row["seed"]) for row in csv.DictReader(file)] == [("2", "3")]
 
 
 @pytest.mark.slow

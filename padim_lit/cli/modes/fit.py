@@ -215,7 +215,7 @@ class _Work:
             **facts_of(detector),
             "roi_share": share(detector.anomaly_map),
             "patch_pixels": _patch_pixels(data, detector),
-            "layers": detector.backbone.layers,
+            **build.look_of(detector.backbone),
             "embedding_dim": detector.backbone.embedding_dim,
             **{f"proj/{key}": value for key, value in detector.projection.options.items()},
             **{f"density/{key}": value for key, value in detector.density.options.items()},
