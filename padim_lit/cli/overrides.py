@@ -61,8 +61,10 @@ def _kept(word: str, many: bool) -> str:
             f"{word}: several values; add -m for a run with each, or, if it is one text with a "
             f"comma, type {key}='{_quoted(text)}'"
         )
-    parts, swept = text.split(","), override.value()
+    parts, swept = [part.strip() for part in text.split(",")], override.value()
     simple = getattr(swept, "simple_form", False) and len(swept.list) == len(parts)
+    if simple and len(set(parts)) < len(parts):
+        raise InputError(f"{word}: a value is there twice, and would be run twice; give each once")
     return f"{key}={','.join(map(one, parts))}" if simple else word
 
 

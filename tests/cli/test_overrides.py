@@ -47,6 +47,9 @@ def test_commas_part_the_values_of_a_sweep_alone():
     ]  # fmt: skip
     with pytest.raises(InputError, match=r"add -m for a run .* type seed='\"0,1\"'"):
         as_typed(["seed=0,1"])
+    for word in ("seed=0,1,0", "dim=20, 20"):
+        with pytest.raises(InputError, match="a value is there twice"):
+            as_typed(["-m", word])
 
 
 @pytest.mark.parametrize("word", ["data.root=", "+images="])
