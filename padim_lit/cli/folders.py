@@ -9,6 +9,8 @@ from hydra.core.override_parser.types import Override
 
 from padim_lit.sweep.jobs import RESULT_NEUTRAL_KEYS
 
+#: Modes that compare: they keep what is done.
+COMPARE = ("ablation", "distortion", "figure4")
 CONFIG_PATH = ("--config-path", "-cp")
 # Characters of the readable part; with the hash far below a file name's 255 bytes.
 SLUG = 60
@@ -23,15 +25,15 @@ def is_override(word: str) -> bool:
 def with_folders(words: Sequence[str], overrides: Sequence[Override]) -> list[str]:
     """The command line `words` with folders for what `overrides`, its KEY=VALUEs, ask for.
 
-    Adds hydra.sweep.dir (used by multiruns), and hydra.run.dir where an experiment or a mode other
-    than fit is asked for; one that is there already stays. A plain run keeps its folder of day
-    and time.
+    Adds hydra.sweep.dir (used by multiruns), and hydra.run.dir for what the same command goes on
+    with, experiments and watch=true; one that is there already stays. All other runs keep their
+    folder of day and time, so that none takes the place of another's results.
     """
     given = {override.key_or_group for override in overrides}
     added = []
     if "hydra.sweep.dir" not in given:
         added.append(f"hydra.sweep.dir=multirun/{folder_name(overrides) or 'sweep'}")
-    if "hydra.run.dir" not in given and _experiment(overrides):
+    if "hydra.run.dir" not in given and _goes_on(overrides):
         added.append(f"hydra.run.dir=outputs/{folder_name(overrides)}")
     elif "hydra.run.dir" not in given and any(w.startswith(CONFIG_PATH) for w in words):
         # A run's own config says nothing of Hydra, whose folders are shared within a second.
@@ -66,6 +68,11 @@ def _experiment(overrides: Sequence[Override]) -> str:
     typed = {o.key_or_group: _plain(_value(o))[:SLUG] for o in overrides}
     mode = typed.get("mode", "")
     return typed.get("experiment") or ("" if mode == "fit" else mode)
+
+
+def _goes_on(overrides: Sequence[Override]) -> bool:
+    typed = {o.key_or_group: _value(o).lower() for o in overrides}
+    return "experiment" in typed or typed.get("mode") in COMPARE or typed.get("watch") == "true"
 
 
 def _is_hydras(override: Override) -> bool:

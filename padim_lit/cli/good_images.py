@@ -97,7 +97,10 @@ def images_of(given: str, detector: Detector) -> ItemDataset:
 
 
 def each_once(
-    batches: Batches, left: Counter[str], known: set[bytes] = frozenset()
+    batches: Batches,
+    left: Counter[str],
+    known: set[bytes] = frozenset(),
+    at: list[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The batches without images that are `known`, or that came before; `left` counts both.
 
@@ -105,17 +108,25 @@ def each_once(
         batches: with ``image`` (B,3,h,w), ``digest`` (B,16) and ``path``.
         left: emptied; how many were "known", and how many "repeated" an earlier one.
         known: digests of images.
+        at: emptied; the places of the known ones among all that came.
     """
-    left.clear()  # a batch too large for a GPU is begun anew
+    at = [] if at is None else at
+    at.clear()  # a batch too large for a GPU is begun anew
+    left.clear()
     seen: set[bytes] = set()
+    came = 0
     for batch in batches:
         keep = []
         for i, key in enumerate(digests.keys(batch["digest"])):
-            if key in known or key in seen:
-                left["known" if key in known else "repeated"] += 1
+            if key in seen:
+                left["repeated"] += 1
+            elif key in known:
+                left["known"] += 1
+                at.append(came + i)
             else:
                 keep.append(i)
-                seen.add(key)
+            seen.add(key)
+        came += len(batch["image"])
         if keep:
             part = {key: batch[key][keep] for key in ("image", "digest")}
             yield part | {"path": [batch["path"][i] for i in keep]}

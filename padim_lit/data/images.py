@@ -26,6 +26,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)  # (w, h) becomes (h, w)
 #: Grey levels above background up to which a mask is taken for one of classes.
 MOST_CLASSES = 16
 #: Of 255: what is a defect in a mask of more levels, whose edges are soft.
@@ -153,11 +154,19 @@ def _above(values: np.ndarray, threshold: int) -> np.ndarray:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(h, w) of the image at `path` as stored, from its header: no pixel is decoded.
+    """(h, w) of the image at `path`, upright, from its header: no pixel is decoded.
 
     Raises InputError as `read_image` does, but for what is broken behind the header.
     """
-    mode, *size = _use(path, lambda image: (image.mode, image.height, image.width))
+
+    def look(image: Image.Image) -> tuple[str, int, int]:
+        # Of a TIFF, Pillow gives the size as it will be turned; of a PNG without "exif" it would
+        # decode the pixels to look for a tag.
+        tagged = image.format != "TIFF" and "exif" in image.info
+        turned = tagged and _turn(image) in _SIDEWAYS
+        return image.mode, *(image.size if turned else image.size[::-1])
+
+    mode, *size = _use(path, look)
     _refuse_floats(mode, path)
     return tuple(size)
 
@@ -191,10 +200,15 @@ def _upright(image: Image.Image) -> Image.Image:
             image.filename = name  # type: ignore[attr-defined]
     if inverted:  # and, as all TIFFs, turned by Pillow already
         return Image.fromarray(65535 - np.asarray(image).astype(np.uint16))
-    how = None
-    with suppress(Exception):  # of tags that cannot be read; the pixels are whole
-        how = _UPRIGHT.get(image.getexif().get(_ORIENTATION))
+    how = _UPRIGHT.get(_turn(image))
     return image if how is None else image.transpose(how)
+
+
+def _turn(image: Image.Image) -> int | None:
+    """Its orientation tag."""
+    with suppress(Exception):  # of tags that cannot be read; the pixels are whole
+        return image.getexif().get(_ORIENTATION)
+    return None
 
 
 @contextmanager

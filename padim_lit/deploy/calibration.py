@@ -136,7 +136,12 @@ def calibrate(measured: Measured, rate: float = RATE) -> dict[str, Any]:
 
 
 def set_threshold(
-    detector: Detector, dataset: Dataset, images: int, rate: float | None, loop: Loop
+    detector: Detector,
+    dataset: Dataset,
+    images: int,
+    rate: float | None,
+    loop: Loop,
+    in_order: bool = True,
 ) -> None:
     """Give a fitted detector its ``calibration`` from its training images, and log what it is.
 
@@ -144,6 +149,7 @@ def set_threshold(
         dataset: all that it was fitted on, see `measure_training`.
         images: that are scored, at most; 0: none, and no threshold.
         rate: share of good images that the threshold calls defective; None: the default.
+        in_order: see `measure_training`.
 
     >>> set_threshold(detector, [], 0, None, Loop(torch.device("cpu"), 8))
     >>> detector.calibration is None
@@ -164,7 +170,7 @@ def set_threshold(
     if count < 3:
         log.warning("no threshold: it needs at least 3 training images, and there are %d", count)
         return
-    found = measure_training(detector, dataset, images, loop)
+    found = measure_training(detector, dataset, images, loop, in_order)
     detector.calibration = calibrate(found, RATE if rate is None else rate)
     log.info("%s", describe(detector.calibration))
 

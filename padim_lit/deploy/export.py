@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from padim_lit.checkpoint.format import KEY, read
 from padim_lit.checkpoint.state import facts_of, save_detector, slim_state
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.graph import OUTPUTS, Graph, example
@@ -139,12 +141,18 @@ WRITERS = {"onnx": export_onnx, "openvino": export_openvino, "torch": export_tor
 
 
 def exported(path: Path) -> bool:
-    """Whether a file is one of `WRITERS`' (or a checkpoint), by the name that they all put in.
+    """Whether a file is one of `WRITERS`', by the name that they all put in.
+
+    A checkpoint is one if it is slim: a full one holds what no export could bring back.
 
     >>> exported(Path("missing.onnx"))
     False
     """
     if not path.is_file() or not path.stat().st_size:  # nothing cannot be mapped
+        return False
+    if path.suffix == ".ckpt":
+        with suppress(InputError):
+            return "exported" in read(path)[KEY]
         return False
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         return content.find(METADATA.encode()) >= 0

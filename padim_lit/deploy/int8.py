@@ -107,7 +107,8 @@ def int8(detector: Detector, dataset: Dataset, preprocess: bool, what: str) -> D
         raise InputError(f"{what}: {twice} images are the same picture as another; give each once")
     found.set_state(state)
     rate = (detector.calibration or {}).get("false_alarm_rate")
-    set_threshold(found, dataset, count if detector.calibration else 0, rate, loop)
+    images = count if detector.calibration else 0
+    set_threshold(found, dataset, images, rate, loop, in_order=False)
     return found
 
 

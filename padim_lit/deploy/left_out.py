@@ -368,20 +368,25 @@ def _blank(detector: Detector, backbone: Backbone) -> Detector:
     return other
 
 
-def measure_training(detector: Detector, dataset: Dataset, images: int, loop: Loop) -> Measured:
+def measure_training(
+    detector: Detector, dataset: Dataset, images: int, loop: Loop, in_order: bool = True
+) -> Measured:
     """What training images score under fits that do not know them, in the cheapest way that is so.
 
     Args:
-        detector: fitted on all of `dataset`, in its order.
+        detector: fitted on all of `dataset`.
         dataset: samples with ``image``, and where they are known ``path``.
         images: that are scored, at most.
+        in_order: `dataset` is in the fit's order, which tells what was learnt from which images.
 
     >>> samples = [{"image": torch.rand(3, 64, 64)}] * 6
     >>> measure_training(detector, samples, 4, Loop(torch.device("cpu"), 8)).scores.shape
     threshold ...
     torch.Size([4])
     """
-    count, unseen = len(dataset), _alone(detector, len(dataset))
+    count, unseen = len(dataset), None
+    if in_order or not _learners(detector):
+        unseen = _alone(detector, count)
     if unseen is not None:
         part = Subset(dataset, [unseen[i] for i in evenly_spaced(len(unseen), images)])
         work = partial(measure, detector)
@@ -432,10 +437,9 @@ def _learners(detector: Detector) -> list[Any]:
 
 def _alone(detector: Detector, count: int) -> list[int] | None:
     """Numbers of those of N images that nothing was learnt from, if they are enough to score."""
-    learnt = max((one.fit_images for one in _learners(detector)), default=0)
-    seen = set(evenly_spaced(count, learnt))
+    seen = {i for one in _learners(detector) for i in evenly_spaced(count, one.fit_images)}
     unseen = [i for i in range(count) if i not in seen]
-    return unseen if not learnt or len(unseen) >= UNSEEN else None
+    return unseen if not seen or len(unseen) >= UNSEEN else None
 
 
 def _that_fit(detector: Detector) -> int:

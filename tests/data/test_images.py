@@ -387,6 +387,8 @@ def test_odd_tags_cost_one_image_at_most(tmp_path, suffix, turned):
                 assert "\n" not in str(error) and str(path) in str(error)
             else:
                 read += 1
+                if call is read_size:
+                    assert found == read_image(path).size[::-1]
                 if call is read_image:
                     assert found.size == ((8, 16) if turned == 6 else (16, 8))
     assert read > 100

@@ -110,6 +110,7 @@ def test_remove_equals_a_fit_without_them(here, zygote):
     result = zygote.run([*args, "hydra.run.dir=removed"], here)
     assert result.code == 0, result.err
     assert "removed  7 images; 5 are left" in result.out and "exact    to" in result.out
+    assert "learnt" not in result.out
     assert_same(load(here, "removed"), load(here, "a_run"), tolerance=1e-5)
 
 

@@ -289,6 +289,13 @@ def test_slim_checkpoint_has_no_moments_to_change(here, zygote, export):
     model = load_detector(here / "jl_slim.ckpt")
     with pytest.raises(InputError, match=r"slim checkpoint.*nothing is added.*full model.ckpt"):
         model.require_state()
+    # A full one holds what no export brings back, so none takes its place.
+    shutil.copy(here / "fisher/model.ckpt", here / "other.ckpt")
+    whole = (here / "other.ckpt").read_bytes()
+    over = ["mode=export", "ckpt=jl/model.ckpt", "format=torch", "output=other.ckpt"]
+    result = zygote.run([*over, "hydra.run.dir=over"], here)
+    assert result.code == 1 and "other.ckpt is there already, and no export" in result.err
+    assert (here / "other.ckpt").read_bytes() == whole
     result = zygote.run(["mode=merge", "ckpts=[jl_slim.ckpt,jl/model.ckpt]"], here)
     assert result.code == 1 and "slim checkpoint" in result.err
     # It exports as the full one does, and can be saved again.

@@ -227,6 +227,25 @@ def test_images_that_nothing_was_learnt_from_are_scored_alone_where_they_suffice
         torch.testing.assert_close(found.scores, plain.scores, rtol=1e-5, atol=0)
 
 
+def test_where_nobody_knows_what_was_learnt_from_all_learn_again(detector):
+    data = torch.rand(UNSEEN + 6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model, loop = learnt(detector.backbone, Fisher, data, 6), Loop(torch.device("cpu"), 64)
+    samples = [{"image": image} for image in data.flip(0)]
+    found = measure_training(model, samples, 500, loop, in_order=False)
+    assert len(found.scores) == len(data)
+
+
+def test_images_that_one_or_the_other_learnt_from_are_not_scored_alone(detector):
+    data = torch.rand(UNSEEN + 15, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model = learnt(detector.backbone, Fisher, data, 7)
+    model.density.fit_images = 5
+    seen = {*evenly_spaced(len(data), 7), *evenly_spaced(len(data), 5)}
+    assert len(seen) > 7
+    samples = [{"image": image} for image in data]
+    found = measure_training(model, samples, 500, Loop(torch.device("cpu"), 64))
+    assert len(found.scores) == len(data) - len(seen)
+
+
 def test_without_the_memory_for_all_feature_maps_fewer_images_are_taken(
     detector, monkeypatch, caplog
 ):

@@ -33,6 +33,20 @@ def test_a_fit_says_what_it_was_tested_on_and_what_not(here):
 
 
 @pytest.mark.slow
+def test_a_fit_that_fails_leaves_no_card_of_the_one_before(zygote, here):
+    for name in ("data", "broken"):
+        build_tree(here / name, train=24, test={"good": 4, "crack": 3})
+    photo = next((here / "broken/test/crack").iterdir())
+    photo.write_bytes(photo.read_bytes()[:-60])
+    args = [*TINY[:-1], "false_alarm_rate=0.2", "hydra.run.dir=twice"]
+    assert zygote.run(args, here).code == 0
+    assert (here / "twice/model_card.md").exists()
+    result = zygote.run([*args, "data.root=broken", "full_check=0"], here)
+    assert result.code == 1 and photo.name in result.err
+    assert not (here / "twice/model_card.md").exists()
+
+
+@pytest.mark.slow
 def test_a_changed_model_was_not_tested(zygote, here):
     for n in range(3):
         save_image(here / "more" / f"{n}.png", seed=90 + n)

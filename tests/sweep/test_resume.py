@@ -92,7 +92,10 @@ def test_folders_join_the_overrides_unless_they_are_given():
     assert found[1:] == [
         f"hydra.sweep.dir=multirun/{ablation}", f"hydra.run.dir=outputs/{ablation}",
     ]  # fmt: skip
-    assert not any("run.dir" in word for word in added("dim=8", "mode=fit"))
+    for words in (["dim=8", "mode=fit"], ["mode=predict"], ["mode=update"]):
+        assert not any("run.dir" in word for word in added(*words))
+    for words in (["mode=predict", "watch=true"], ["mode=distortion"]):
+        assert f"hydra.run.dir=outputs/{name(*words)}" in added(*words)
 
 
 # --- Jobs that are there are skipped -----------------------------------------------------------

@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch.utils.data import Subset
+
 from padim_lit import digests
 from padim_lit.cli.build import device_of
 from padim_lit.cli.good_images import GoodImagesOrData, each_once, finish, good_images, load_full
@@ -47,24 +49,26 @@ def run(settings: Calibrate, folder: Path) -> None:
     dataset, what = good_images(settings, detector)
     held = set(digests.keys(images))
     loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
-    left = Counter[str]()
+    left, known_at = Counter[str](), list[int]()
     rate = settings.false_alarm_rate or (detector.calibration or {}).get("false_alarm_rate", RATE)
     learners = [one for one in (detector.projection, detector.density) if one.fit_images]
 
     def work(batches: Batches) -> Measured:
-        new = each_once(batches, left, held if learners else frozenset())
+        new = each_once(batches, left, held if learners else frozenset(), known_at)
         return measure(detector, new, held)
 
     found = over_images(detector, dataset, work, loop, "calibrate")
     if left["known"] and not len(found.scores):
-        if left["known"] != detector.count:
+        if left["known"] != len(held):
             names = " and ".join(one.name for one in learners)
             raise InputError(
                 f"{what}: {names} has learnt from images that the checkpoint holds, and these are "
-                f"{left['known']} of its {detector.count}; give all of them, or good images that "
+                f"{left['known']} of its {len(held)}; give all of them, or good images that "
                 "it does not hold"
             )
-        found = measure_training(detector, dataset, left.pop("known"), loop)
+        # Which of them were learnt from, is not known.
+        all_of_them = Subset(dataset, known_at)
+        found = measure_training(detector, all_of_them, left.pop("known"), loop, in_order=False)
     detector.calibration = known = calibrate(found, rate)
     facts = {
         "ckpt": settings.ckpt,

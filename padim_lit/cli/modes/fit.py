@@ -173,7 +173,9 @@ class _Work:
         notes = _notes(settings, data, detector)
         if self.trainer.is_global_zero:
             # Those of an earlier run here would look like this one's, were it killed.
-            (self.folder / "metrics.json").unlink(missing_ok=True)
+            of_the_model = () if settings.ckpt else ("model_card.md",)
+            for name in ("metrics.json", "predictions.csv", *of_the_model):
+                (self.folder / name).unlink(missing_ok=True)
             remove_heatmaps(self.folder / "heatmaps")
             log.info(_headline(data, detector))
         fit_seconds = None

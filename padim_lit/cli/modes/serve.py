@@ -50,9 +50,11 @@ def run(settings: Serve, folder: Path) -> None:
     server = make_server(make_app(predictor, text, int(1e6 * settings.max_mb)))
 
     what = f"host={settings.host}, port={settings.port}: cannot be listened at"
-    with refusing(what, "choose another port", OSError):
-        listener = socket.create_server((settings.host, settings.port))
-    address = f"http://{settings.host}:{settings.port}"
+    six = ":" in settings.host
+    with refusing(what, "choose another port or host", OSError):
+        family = socket.AF_INET6 if six else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.port), family=family)
+    address = f"http://{f'[{settings.host}]' if six else settings.host}:{settings.port}"
     facts = {"ckpt": settings.ckpt, "address": address, "threshold": predictor.threshold}
     write_json(folder / "serve.json", {**facts, **made_with(device)})
     print_facts(

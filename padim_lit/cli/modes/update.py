@@ -124,12 +124,13 @@ def run_remove(settings: Remove, folder: Path) -> None:
     """
     detector, state, _, what = _gather(settings)
     error = remove_images(detector, state, what)
+    names = {"proj": detector.projection, "density": detector.density}
+    learnt = [f"{key}={one.name}" for key, one in names.items() if one.fit_images]
+    stays = f" with what {' and '.join(learnt)} learnt, perhaps from the others too"
+    stays *= bool(learnt)
     facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "error": error}
-    exact = f"to {error:.1e} of a squared distance, against a fit on these alone"
+    exact = f"to {error:.1e} of a squared distance, against a fit on these alone{stays}"
     said = [("removed", f"{state.count} images; {detector.count} are left"), ("exact", exact)]
-    if detector.projection.fit_images:
-        note = "keeps the mixtures of channels that it learnt, perhaps from these images too"
-        said.append(("note", f"proj={detector.projection.name} {note}"))
     finish(detector, folder, "remove", facts, *said)
 
 

@@ -116,6 +116,24 @@ def test_an_update_takes_the_threshold_and_this_brings_it_back(here, zygote, cal
 
 
 @pytest.mark.slow
+def test_copies_of_some_are_not_all_that_the_fit_holds(here, zygote, calibrated):
+    """Their own copies would stay in when they are left out."""
+    assert zygote.run([*TINY, RATE, "density=mixture", "hydra.run.dir=kinds"], here).code == 0
+    files = sorted((here / "data/train/good").iterdir())
+    for copy in ("a", "b"):
+        for folder, some in (("half", files[: HELD // 2]), ("twice", files)):
+            (here / folder / copy).mkdir(parents=True)
+            for file in some:
+                shutil.copy(file, here / folder / copy)
+    args = ["mode=calibrate", "ckpt=kinds/model.ckpt", "images=half", "trainer=cpu"]
+    result = zygote.run([*args, "hydra.run.dir=kinds_half"], here)
+    assert result.code == 1 and f"{HELD // 2} of its {HELD}; give all of them" in result.err
+    once, _ = calibrated("data/train", "kinds_once", ckpt="kinds/model.ckpt")
+    twice, _ = calibrated("twice", "kinds_twice", ckpt="kinds/model.ckpt")
+    assert torch.equal(once["scores"], twice["scores"]) and len(once["scores"]) == HELD
+
+
+@pytest.mark.slow
 def test_what_has_learnt_from_images_is_judged_by_others_or_learns_again(here, zygote, calibrated):
     fisher = [*TINY, RATE, "proj=fisher", "hydra.run.dir=fisher"]
     assert zygote.run(fisher, here).code == 0

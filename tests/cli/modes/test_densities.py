@@ -69,8 +69,9 @@ def test_predict_gives_the_scores_of_the_test(here, zygote):
 @pytest.mark.slow
 def test_images_are_removed_and_come_back(here, zygote):
     some = "images=data/train/good/00[0-4].png"
-    run(zygote, here, "mode=remove", "ckpt=run/model.ckpt", some, "trainer=cpu",
-        "hydra.run.dir=removed")  # fmt: skip
+    done = run(zygote, here, "mode=remove", "ckpt=run/model.ckpt", some, "trainer=cpu",
+               "hydra.run.dir=removed")  # fmt: skip
+    assert "density=both learnt, perhaps from the others too" in " ".join(done.out.split())
     assert load(here / "removed/model.ckpt").count < IMAGES
     run(zygote, here, "mode=update", "ckpt=removed/model.ckpt", some, "trainer=cpu",
         "hydra.run.dir=back")  # fmt: skip
