@@ -66,6 +66,7 @@ def test_merge_equals_one_fit_on_all(here, zygote):
     assert load(here, "named_once").provenance["data"] == "folder/a + folder/b"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["data=folder data.root=b", "images=b/train"])
 def test_update_equals_one_fit_on_all(here, zygote, source):
     args = ["mode=update", "ckpt=a_run/model.ckpt", *source.split(), "trainer=cpu"]

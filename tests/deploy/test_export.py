@@ -154,7 +154,8 @@ def test_pixels_go_in_as_they_are_and_openvino_agrees(here, export, capsys):
         assert found["decision"].tolist() == (score >= 20).tolist()
 
 
-@pytest.mark.parametrize("format", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_fp16_is_smaller_and_says_by_how_much_it_differs(here, export, format):
     report = export("fisher", f"format={format}", "precision=fp16")
     assert report["bytes"] == sum(Path(f).stat().st_size for f in report["files"])
@@ -163,6 +164,7 @@ def test_fp16_is_smaller_and_says_by_how_much_it_differs(here, export, format):
     assert 1e-6 < report["score_difference"] <= 2e-2
 
 
+@pytest.mark.slow
 def test_copies_of_one_image_have_no_rank(here, export):
     for name in "ab":
         save_image(here / "copies" / f"{name}.png", size=(90, 131), seed=7)
@@ -216,6 +218,7 @@ def test_files_say_what_they_are(here, zygote):
     assert str(ROOT).encode() not in model.SerializeToString()  # no paths of this machine
 
 
+@pytest.mark.slow
 def test_images_are_those_that_are_compared(export, capsys):
     assert export("jl", "images=data/test", "format=torch")["compared"] == "data/test"
     assert "on data/test\n" in capsys.readouterr().out
@@ -321,6 +324,7 @@ def test_calibrated_threshold_makes_the_decision(here, export, exported):
 # --- What is refused --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -370,6 +374,7 @@ def test_refusal_on_the_command_line(here, zygote):
     assert len(result.err.splitlines()) == 1, result.err
 
 
+@pytest.mark.slow
 def test_a_graph_that_differs_is_not_written(export, exported, tmp_path, monkeypatch):
     other, report = exported("subset")
     monkeypatch.setitem(mode.WRITERS, "onnx", lambda _, path, *rest: shutil.copy(other, path))

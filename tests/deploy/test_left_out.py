@@ -185,6 +185,7 @@ def learnt(backbone: Backbone, kind: type, images: torch.Tensor, fit_images: int
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Fisher, NPCA])
 def test_no_image_is_scored_by_what_was_learnt_from_it(detector, kind):
     images = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -109,6 +109,7 @@ LOCATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "location"), LOCATIONS)
 def test_threads_share_a_predictor(model, location, one_thread):
     backbone = Backbone(model, weights="random", feature_location=location)

@@ -188,6 +188,7 @@ def test_a_size_that_the_model_refuses_is_one_line(model, shape):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "shape", "options", "grid"),
     [

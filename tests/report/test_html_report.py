@@ -570,6 +570,7 @@ def test_names_from_the_data_are_text_and_nothing_else(opened, tmp_path):
     assert view.complaints() == []
 
 
+@pytest.mark.slow
 def test_missing_values_leave_gaps_and_no_errors(opened, tmp_path):
     folder = write_sweep(tmp_path / "s", "own", dims=(50, 100, 150))
     with editing(folder) as rows:
@@ -635,6 +636,7 @@ def contrast(view, selector: str) -> float:
     return (max(a, b) + 0.05) / (min(a, b) + 0.05)
 
 
+@pytest.mark.slow
 def test_paper_shows_everything_and_no_controls(opened, page):
     view = opened(page)
     view.call("Emulation.setEmulatedMedia", media="print")

@@ -125,6 +125,7 @@ def ages(sweep: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in sweep.glob("*/metrics.json")}
 
 
+@pytest.mark.slow
 def test_another_modes_result_is_not_taken_for_a_jobs(zygote, here):
     fits = ["-m", *TINY[:-1], "seed=1", "hydra.sweep.dir=both"]
     sweep = ["-m", *TINY_SWEEP[:-1], "experiment=ablation", "projs=[jl]", "dims=[2]", "seeds=[3]"]

@@ -249,12 +249,8 @@ WRITERS = {
 }  # fmt: skip
 
 
-SLOW = ("fit", "test", "ablation")  # they write ten files and more
-
-
-@pytest.mark.parametrize(
-    "mode", [pytest.param(m, marks=pytest.mark.slow) if m in SLOW else m for m in WRITERS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", WRITERS)
 def test_a_full_disk_is_one_line_that_names_where(faulty, here, mode):
     nth = 0
     while True:
