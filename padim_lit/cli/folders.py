@@ -71,8 +71,9 @@ def _experiment(overrides: Sequence[Override]) -> str:
 
 
 def _goes_on(overrides: Sequence[Override]) -> bool:
-    typed = {o.key_or_group: _value(o).lower() for o in overrides}
-    return "experiment" in typed or typed.get("mode") in COMPARE or typed.get("watch") == "true"
+    typed = {o.key_or_group: _plain(_value(o)).lower() for o in overrides}
+    watches = typed.get("watch") in ("true", "yes", "on", "y", "1")
+    return "experiment" in typed or typed.get("mode") in COMPARE or watches
 
 
 def _is_hydras(override: Override) -> bool:

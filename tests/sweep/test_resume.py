@@ -21,7 +21,7 @@ from PIL import Image
 
 from padim_lit.cli.folders import folder_name, with_folders
 from padim_lit.cli.modes.fit import _interruptible
-from padim_lit.cli.overrides import read_overrides
+from padim_lit.cli.overrides import as_typed, read_overrides
 
 SWEEP = ["-m", *TINY]
 
@@ -94,7 +94,8 @@ def test_folders_join_the_overrides_unless_they_are_given():
     ]  # fmt: skip
     for words in (["dim=8", "mode=fit"], ["mode=predict"], ["mode=update"]):
         assert not any("run.dir" in word for word in added(*words))
-    for words in (["mode=predict", "watch=true"], ["mode=distortion"]):
+    for typed in (["mode=predict", "watch=true"], ["mode=predict", "watch=1"], ["mode=distortion"]):
+        words = as_typed(typed)
         assert f"hydra.run.dir=outputs/{name(*words)}" in added(*words)
 
 
