@@ -92,7 +92,7 @@ def own_code(settings: Settings) -> dict[str, str]:
             files += Path(folder).rglob("*.py")
         if spec and spec.origin and not spec.submodule_search_locations:
             files.append(Path(spec.origin))
-    return {f"own: {file}": digest_of(stamp(file)) for file in sorted(files)}
+    return {f"own: {file}": digest_of(stamp(file)) for file in sorted(files) if file.is_file()}
 
 
 def make_backbone(settings: Embedding) -> Backbone:

@@ -98,7 +98,7 @@ def run_job(config: DictConfig, folder: Path) -> None:
                     "give another hydra.sweep.dir"
                 )
                 return
-            jobs.begin(folder, *(mode.result for mode in MODES.values()))
+            jobs.begin(folder, result)
             _run(settings, folder)
             jobs.finish(folder, job)
     except HeldElsewhere as error:  # what becomes of it is that run's to say
@@ -136,11 +136,13 @@ def _held(settings: Settings, folder: Path, *more: str) -> Iterator[None]:
         for other in MODES.values():
             # What that mode wrote would be neither its result nor this one's.
             shared = [n for n in names if n in other.names and n != "model_card.md"]
-            if shared and other is not mode and (folder / other.result).exists():
+            # In a sweep's folder it would be read as the job's.
+            if (shared or more) and other is not mode and (folder / other.result).exists():
                 raise InputError(
                     f"{folder} holds another mode's results ({other.result}), and "
-                    f"mode={settings.mode} would write into them ({', '.join(shared)}); give "
-                    "another hydra.run.dir"
+                    f"mode={settings.mode} would write into them "
+                    f"({', '.join(shared or [mode.result])}); give another "
+                    f"hydra.{'sweep' if more else 'run'}.dir"
                 )
     with run_folder(folder, [mode.result, *names, *more]):
         yield

@@ -79,8 +79,8 @@ def require_each_once(loader: Any, ranks: int = 1) -> None:
     whole = type(sampler) in (SequentialSampler, RandomSampler)
     if ranks > 1 and whole and type(batches) in (BatchSampler, type(None)):
         raise InputError(
-            f"each of {ranks} ranks would read all images, and they would count {ranks} times; use "
-            "AnomalyData, or a sampler of your own that shares them out"
+            f"each of {ranks} ranks would read all images of its Dataset, and they would count "
+            f"{ranks} times; use AnomalyData, or a sampler of your own that shares them out"
         )
 
 

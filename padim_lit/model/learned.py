@@ -120,6 +120,7 @@ class NPCA(Learned):
     """
 
     name = "npca"
+    bounded = True
 
     def __init__(
         self, in_channels: int, dim: int, seed: int = 0, fit_images: int = 100, sketch: int = 300

@@ -63,13 +63,9 @@ def join_sweep(folder: Path, job: Path) -> None:
         write_text(job / SWEEP, name)
 
 
-def begin(folder: Path, *results: str) -> None:
-    """Take away what would make the job look finished while it runs, or after it was killed.
-
-    Args:
-        results: of each mode: another one's would be read as this job's.
-    """
-    for name in (DONE, FAILED, *results):
+def begin(folder: Path, result: str) -> None:
+    """Take away what would make the job look finished while it runs, or after it was killed."""
+    for name in (DONE, FAILED, result):
         (folder / name).unlink(missing_ok=True)
 
 

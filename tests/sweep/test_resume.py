@@ -1,6 +1,5 @@
 """A sweep that was ended goes on: folders of the same name, and jobs that are skipped."""
 
-import csv
 import json
 import os
 import re
@@ -130,11 +129,11 @@ def ages(sweep: Path) -> dict[str, int]:
 def test_another_modes_result_is_not_taken_for_a_jobs(zygote, here):
     fits = ["-m", *TINY[:-1], "seed=1", "hydra.sweep.dir=both"]
     sweep = ["-m", *TINY_SWEEP[:-1], "experiment=ablation", "projs=[jl]", "dims=[2]", "seeds=[3]"]
-    for args in (fits, [*sweep, "resamples=0", "hydra.sweep.dir=both"]):
-        result = zygote.run(args, here)
-        assert result.code == 0, result.err
-    with (here / "both/sweep.csv").open(newline="") as file:
-        assert [(row["dim"], row["seed"]) for row in csv.DictReader(file)] == [("2", "3")]
+    assert zygote.run(fits, here).code == 0
+    before = (here / "both/0/metrics.json").read_text()
+    result = zygote.run([*sweep, "resamples=0", "hydra.sweep.dir=both"], here)
+    assert result.code == 1 and "give another hydra.sweep.dir" in result.out + result.err
+    assert (here / "both/0/metrics.json").read_text() == before
 
 
 @pytest.mark.slow
