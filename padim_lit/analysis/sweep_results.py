@@ -268,9 +268,8 @@ def mean_of(sweeps: Sequence[SweepFolder]) -> SweepFolder:
         found = [sweep._resamples[row.key] for sweep in sweeps if row.key in sweep._resamples]
         if len(found) == n and len({r.shape for r in found}) == 1:
             # Sets of as many images were resampled alike; in another order they are apart again.
-            orders = [np.random.default_rng(i).permutation(found[0].shape[1]) for i in range(n)]
-            pairs = zip(found, orders, strict=True)
-            kept[row.key] = sum(r[:, order].astype(np.float64) / n for r, order in pairs)
+            apart = (np.random.default_rng(i).permutation(r, axis=1) for i, r in enumerate(found))
+            kept[row.key] = sum(r.astype(np.float64) / n for r in apart)
     mean = SweepFolder(first.path, tuple(rows), _shared([s.constants for s in sweeps]))
     mean.__dict__["_resamples"] = kept  # in place of a file's
     return mean

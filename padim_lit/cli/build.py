@@ -212,8 +212,8 @@ def look_of(backbone: Backbone) -> dict[str, list[int]]:
 
 
 def _density_of(settings: Scoring) -> dict[str, Any]:
-    options = {key: value for key, value in _nameless(settings.density).items() if key[0] != "_"}
-    named = {f"density/{key}": value for key, value in options.items()}
+    options = _nameless(settings.density).items()
+    named = {f"density/{key}": value for key, value in options if key != "_target_"}
     return {"density": settings.density.get("name"), **named}
 
 

@@ -25,8 +25,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _SAMPLE = 1 << 12  # bytes
-# Images whose brightness is looked at: they are decoded for it.
-_DECODED = 5
+#: Images whose brightness, and masks whose share, is looked at: they are decoded for it.
+DECODED = 5
 
 
 def state_of_header(item: Item, resize_crop: ResizeCrop) -> MaskState | None:
@@ -158,7 +158,7 @@ def nearly_black(paths: Sequence[Path]) -> list[str]:
 
     Raises InputError for one that cannot be read.
     """
-    seen = some(paths, _DECODED)
+    seen = some(paths, DECODED)
     value, most = max(map(highest_value, seen), key=lambda found: found[0] / found[1])
     if 16 * value > most:
         return []

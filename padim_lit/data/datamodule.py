@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from padim_lit.data.cache import PictureCache, digest_of, stamp
-from padim_lit.data.check import judge_repeats, look_at, nearly_black, some
+from padim_lit.data.check import DECODED, judge_repeats, look_at, nearly_black, some
 from padim_lit.data.images import read_mask, read_size
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
 from padim_lit.data.loaders import rank_batches
@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 
 # Training images, at most, whose sizes say how much a crop leaves out.
 LOOKED_AT = 100
-# Masks whose share is looked at: they are decoded for it.
-DECODED = 5
 # The share of an image from which on its mask looks inverted.
 MOST_DEFECTIVE = 0.75
 
