@@ -24,12 +24,6 @@ from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import require_rotations
 from padim_lit.model.tiles import as_tiles
 
-
-def _require_threshold(threshold: float) -> None:
-    if not math.isfinite(threshold):
-        raise InputError(f"threshold={threshold}: must be a finite score")
-
-
 #: The lowest value of keys that are whole numbers, and what else is checked of a key that is set.
 LOWEST = {
     **{"batch_size": 1, "num_workers": 0, "full_check": 0, "dim": 1, "calibration": 0},
@@ -40,7 +34,7 @@ HIGHEST = {"batch_size": 2**20, "num_workers": 1024, "dim": MOST_DIM, "port": 65
 #: Numbers that must be above 0, and their units.
 POSITIVE = {
     **{"max_mb": "megabytes", "watch_settle": "seconds", "watch_idle": "seconds"},
-    "max_memory_gb": "gigabytes",
+    **{"max_memory_gb": "gigabytes", "threshold": "the scores' unit"},
 }
 CHECKS: dict[str, Callable[[Any], None]] = {
     "seed": require_seed,
@@ -50,7 +44,6 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "rotations": require_rotations,
     "image_score": require_image_score,
     "tiles": as_tiles,
-    "threshold": _require_threshold,
     "false_alarm_rate": require_rate,
 }
 

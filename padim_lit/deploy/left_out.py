@@ -15,7 +15,7 @@ from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
 from padim_lit.model.detector import Detector
-from padim_lit.model.learned import evenly_spaced, learn
+from padim_lit.model.learned import evenly_spaced, learn, learners
 from padim_lit.model.merging import subtract
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
@@ -385,7 +385,7 @@ def measure_training(
     torch.Size([4])
     """
     count, unseen = len(dataset), None
-    if in_order or not _learners(detector):
+    if in_order or not learners(detector):
         unseen = _alone(detector, count)
     if unseen is not None:
         part = Subset(dataset, [unseen[i] for i in evenly_spaced(len(unseen), images)])
@@ -394,7 +394,7 @@ def measure_training(
         log.info(
             "%s learnt from images that set the threshold: %d fits more, each without those that "
             "it scores",
-            " and ".join(one.name for one in _learners(detector)),
+            " and ".join(learners(detector).values()),
             FOLDS,
         )
         kept = min(count, _that_fit(detector))
@@ -431,13 +431,10 @@ def count_of(dataset: Dataset) -> int | None:
     return len(dataset)
 
 
-def _learners(detector: Detector) -> list[Any]:
-    return [one for one in (detector.projection, detector.density) if one.fit_images]
-
-
 def _alone(detector: Detector, count: int) -> list[int] | None:
     """Numbers of those of N images that nothing was learnt from, if they are enough to score."""
-    seen = {i for one in _learners(detector) for i in evenly_spaced(count, one.fit_images)}
+    parts = (detector.projection, detector.density)
+    seen = {i for one in parts for i in evenly_spaced(count, one.fit_images)}
     unseen = [i for i in range(count) if i not in seen]
     return unseen if not seen or len(unseen) >= UNSEEN else None
 

@@ -335,8 +335,8 @@ class Predictor:
     def _set_threshold(self, threshold: float | None, rate: float | None) -> None:
         known = self.detector.calibration
         require_one_of(threshold, rate)
-        if threshold is not None and not math.isfinite(threshold):
-            raise InputError(f"threshold={threshold}: must be a finite score")
+        if threshold is not None and not 0 < threshold < math.inf:
+            raise InputError(f"threshold={threshold}: must be a finite score above 0")
         if known is None and rate is not None:
             raise InputError(
                 f"false_alarm_rate={rate}: the checkpoint holds no scores of good images; give it "

@@ -188,6 +188,16 @@ def learn(
             agree(one)
 
 
+def learners(detector: "Detector") -> dict[str, str]:
+    """Names of what learns from images before the fit, by the config's key.
+
+    >>> learners(detector)
+    {}
+    """
+    parts = {"proj": detector.projection, "density": detector.density}
+    return {key: one.name for key, one in parts.items() if one.fit_images}
+
+
 def warm_up(loader: DataLoader, images: int) -> Iterator[Any]:
     """Batches of so many of a loader's images, evenly spread; each rank sees the same ones.
 

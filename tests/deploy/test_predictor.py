@@ -291,6 +291,7 @@ def test_a_plain_trainers_checkpoint_needs_the_sizes(here, predictor, picture, t
         ({"batch_size": -1}, "batch_size=-1"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"threshold": float("nan")}, "threshold=nan"),
+        ({"threshold": 0.0}, "threshold=0.0: must be a finite score above 0"),
         ({"false_alarm_rate": 2}, "false_alarm_rate=2"),
         ({"threshold": 20, "false_alarm_rate": 0.05}, "give one of them"),
         ({"device": "toaster"}, "device=toaster"),

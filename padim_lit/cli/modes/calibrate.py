@@ -13,6 +13,7 @@ from padim_lit.deploy.calibration import RATE, calibrate, describe
 from padim_lit.deploy.left_out import Measured, measure, measure_training
 from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError
+from padim_lit.model.learned import learners
 
 
 @dataclass
@@ -51,16 +52,16 @@ def run(settings: Calibrate, folder: Path) -> None:
     loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
     left, known_at = Counter[str](), list[int]()
     rate = settings.false_alarm_rate or (detector.calibration or {}).get("false_alarm_rate", RATE)
-    learners = [one for one in (detector.projection, detector.density) if one.fit_images]
+    learnt = learners(detector)
 
     def work(batches: Batches) -> Measured:
-        new = each_once(batches, left, held if learners else frozenset(), known_at)
+        new = each_once(batches, left, held if learnt else frozenset(), known_at)
         return measure(detector, new, held)
 
     found = over_images(detector, dataset, work, loop, "calibrate")
     if left["known"] and not len(found.scores):
         if left["known"] != len(held):
-            names = " and ".join(one.name for one in learners)
+            names = " and ".join(learnt.values())
             raise InputError(
                 f"{what}: {names} has learnt from images that the checkpoint holds, and these are "
                 f"{left['known']} of its {len(held)}; give all of them, or good images that "

@@ -22,6 +22,7 @@ from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError, require_choice
 from padim_lit.model.detector import FULL_PRECISION, Detector
 from padim_lit.model.fit_state import FitState
+from padim_lit.model.learned import learners
 
 
 @dataclass
@@ -124,8 +125,7 @@ def run_remove(settings: Remove, folder: Path) -> None:
     """
     detector, state, _, what = _gather(settings)
     error = remove_images(detector, state, what)
-    names = {"proj": detector.projection, "density": detector.density}
-    learnt = [f"{key}={one.name}" for key, one in names.items() if one.fit_images]
+    learnt = [f"{key}={name}" for key, name in learners(detector).items()]
     stays = f" with what {' and '.join(learnt)} learnt, perhaps from the others too"
     stays *= bool(learnt)
     facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "error": error}
