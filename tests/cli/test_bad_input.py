@@ -266,6 +266,7 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
         ("mode=predict ckpt=a images=b threshold=nan", ("threshold=nan", "finite")),
         # Scores are distances: at 0 all would be called defective, and all of what roi leaves out.
         ("mode=predict ckpt=a images=b threshold=0", ("threshold=0", "above 0")),
+        ("ckpt=a learnt_from=b", ("ckpt=a", "learnt_from=b", "give one of the two")),
         ("mode=predict ckpt=a images=b false_alarm_rate=2", ("false_alarm_rate=2", "between")),
         (
             "mode=serve ckpt=a threshold=20 false_alarm_rate=0.05",

@@ -84,6 +84,14 @@ class Fit(OneDim, Scoring):
     learnt_from: str | None = None
     roi: Any = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ckpt and self.learnt_from:
+            raise InputError(
+                f"ckpt={self.ckpt} is tested as it is and learnt_from={self.learnt_from} is for a "
+                "fit; give one of the two"
+            )
+
 
 def run(settings: Fit, folder: Path) -> dict[str, Any]:
     """Fit (or load ``settings.ckpt``), test, and write everything into `folder`.
