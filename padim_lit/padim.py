@@ -95,7 +95,7 @@ class PaDiM(LightningModule):
         require_no_hooks(self, self.trainer.datamodule)
         self.detector.provenance["precision"] = self.trainer.precision
         if isinstance(data := self.trainer.datamodule, AnomalyData):
-            self.detector.provenance |= data.facts
+            self.detector.provenance |= data.facts | {"history": [], "removed": []}
         # What an earlier fit left, or an attempt that ran out of memory, takes room no more.
         self.detector.reset()
         self._state = None

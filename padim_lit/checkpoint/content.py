@@ -23,6 +23,7 @@ PIXEL_BYTES = 100
 MOST_STRIDE = 64
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # What buffers count in, beside floats: BatchNorm's batches, or indices of a projection.
+_HEX = re.compile("([0-9a-f]{2})*")
 _COUNTS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -146,6 +147,9 @@ def _require_provenance(provenance: Any) -> None:
         value = provenance.get(key)
         _require(value is None or _is_int(value) or _is_shape(value), f"provenance: {key}")
     _require(isinstance(provenance.get("history", []), list), "provenance: history")
+    removed = provenance.get("removed", [])
+    right = isinstance(removed, list) and all(map(_is_text, removed))
+    _require(right and all(map(_HEX.fullmatch, removed)), "provenance: removed")
 
 
 def _is_int(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """What the modes that change a checkpoint share: the checkpoint, its good images, the new file."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,13 @@ def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]
     return data.train_dataloader().dataset, data.name
 
 
+def removed_from(detector: Detector) -> frozenset[bytes]:
+    """Keys of the digests of images that mode=remove took out, and that did not come back."""
+    gone = frozenset(map(bytes.fromhex, detector.provenance.get("removed", [])))
+    held = detector.require_state().digests
+    return gone if held is None else gone - set(digests.keys(held))
+
+
 def images_of(given: str, detector: Detector) -> ItemDataset:
     """The images of a FILE, FOLDER or PATTERN, as `detector` sees them."""
     look = (detector.provenance[key] for key in LOOK)
@@ -99,14 +106,15 @@ def images_of(given: str, detector: Detector) -> ItemDataset:
 def each_once(
     batches: Batches,
     left: Counter[str],
-    known: set[bytes] = frozenset(),
+    known: Collection[bytes] = frozenset(),
     at: list[int] | None = None,
+    removed: Collection[bytes] = frozenset(),
 ) -> Iterator[dict[str, Any]]:
-    """The batches without images that are `known`, or that came before; `left` counts both.
+    """The batches without images that are `known`, `removed` or came before; `left` counts them.
 
     Args:
         batches: with ``image`` (B,3,h,w), ``digest`` (B,16) and ``path``.
-        left: emptied; how many were "known", and how many "repeated" an earlier one.
+        left: emptied; how many were "known", "removed", or "repeated" an earlier one.
         known: digests of images.
         at: emptied; the places of the known ones among all that came.
     """
@@ -123,6 +131,8 @@ def each_once(
             elif key in known:
                 left["known"] += 1
                 at.append(came + i)
+            elif key in removed:
+                left["removed"] += 1
             else:
                 keep.append(i)
             seen.add(key)

@@ -76,17 +76,20 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
             )
 
 
-def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> None:
+def add_images(
+    detector: Detector, state: FitState, repeats: str, what: str, within: bool = True
+) -> None:
     """Let `detector` hold these images too.
 
     Args:
         detector: fitted, with its state; changed.
         state: of the new images, embedded as the detector does.
-        repeats: "refuse" or "count" those that are in both.
+        repeats: "refuse" or "count" those that are there twice.
         what: names the new images in messages.
+        within: an image that is twice in `state` alone is a repeated one, too.
 
     Raises:
-        InputError: an image is in both and is to be refused, or nobody can tell.
+        InputError: an image is there twice and is to be refused, or nobody can tell.
 
     >>> more = detector.update_state(detector.empty_state(), {'image': torch.rand(3, 3, 64, 64)})
     >>> before = detector.count
@@ -96,12 +99,15 @@ def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> 
     """
     ours = detector.require_state()
     if repeats != "count":
-        require_new(ours.digests, state.digests, what)
+        require_new(ours.digests, state.digests, what, within)
     detector.set_state(ours.merge(state))
 
 
-def require_new(held: Tensor | None, images: Tensor | None, what: str) -> None:
+def require_new(held: Tensor | None, images: Tensor | None, what: str, within: bool = True) -> None:
     """Raise InputError if one of `images` (N,16) is `held` (M,16) or there twice, or who knows.
+
+    Args:
+        within: look for images that are twice among `images`.
 
     >>> one, other = torch.zeros(1, 16).byte(), torch.ones(1, 16).byte()
     >>> require_new(one, other, 'new images')
@@ -111,15 +117,16 @@ def require_new(held: Tensor | None, images: Tensor | None, what: str) -> None:
             f"{what}: which images the checkpoint holds is not known (one of a plain Trainer), so "
             "repeated ones would go unnoticed; repeats=count adds them anyway"
         )
-    if twice := digests.repeats(images):
+    if within and (twice := digests.repeats(images)):
         raise InputError(
             f"{what}: {twice} of {len(images)} images are the same picture as another of them; "
             "remove them; repeats=skip takes each once (mode=update), repeats=count counts them all"
         )
     if twice := digests.shared(held, images):
         raise InputError(
-            f"{what}: {twice} of {len(images)} images are in the checkpoint already; repeats=skip "
-            "leaves them out (mode=update), repeats=count counts them twice"
+            f"{what}: {twice} of {len(images)} images are in the checkpoint already; repeats=count "
+            "counts them twice; mode=update leaves them out with repeats=skip, and mode=remove "
+            "takes them out of one"
         )
 
 

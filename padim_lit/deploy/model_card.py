@@ -41,8 +41,11 @@ def model_card(
     crop, part = provenance.get("crop_size"), share(detector.anomaly_map)
     size = f"resized to {provenance.get('image_size', f'{h}×{w}')}"
     seen = f"{h}×{w} pixels, {size}{f', centre crop {crop}' if crop else ''}"
+    since = [one for one in provenance.get("history", []) if isinstance(one, dict)]
+    changed = any(one.get("mode") in ("update", "remove") for one in since)
     model = {
-        "fitted on": f"{detector.count} good images of {data}",
+        "fitted on": f"{detector.count} good images of {data}"
+        f"{', less and more since then' if changed else ''}",
         "split": provenance.get("split"),
         "sees": seen,
         "counts": f"{percent(part, 1)} of that, by roi" if part < 1 else None,
@@ -51,11 +54,7 @@ def model_card(
         "patches": "×".join(map(str, facts["grid"])),
         "settings": ", ".join(f"{key} {facts[key]}" for key in SETTINGS),
         "learnt": ", ".join(f"{key} {facts[key]}" for key in detector.density.learnt),
-        "since then": ", ".join(
-            f"mode={one.get('mode')} ({one.get('images')} images)"
-            for one in provenance.get("history", [])
-            if isinstance(one, dict)
-        ),
+        "since then": ", ".join(f"mode={one.get('mode')} ({_count(one)} images)" for one in since),
         "made by": f"padim_lit {__version__}",
     }
     known = detector.calibration
@@ -75,6 +74,11 @@ def model_card(
     if tested and tested.get("notes"):
         parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in tested["notes"]))
     return "\n\n".join(parts) + "\n"
+
+
+def _count(step: dict[str, Any]) -> str:
+    images = step.get("images")
+    return " + ".join(map(str, images)) if isinstance(images, list) else str(images)
 
 
 def _test(tested: Mapping[str, Any] | None, kinds: Mapping[str, int] | None) -> str:

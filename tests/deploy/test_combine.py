@@ -115,6 +115,45 @@ def test_remove_equals_a_fit_without_them(here, zygote):
     assert_same(load(here, "removed"), load(here, "a_run"), tolerance=1e-5)
 
 
+@pytest.mark.slow
+def test_what_was_removed_stays_out_though_its_folder_still_holds_it(here, zygote):
+    def run(words, folder):
+        args = [*words.split(), "trainer=cpu", f"hydra.run.dir=out/{folder}"]
+        return zygote.run(args, here)
+
+    out = run("mode=remove ckpt=all_run/model.ckpt images=b/train", "out")
+    assert out.code == 0, out.err
+    rest = run("mode=calibrate ckpt=a_run/model.ckpt images=a/train", "rest")
+    whole = run("mode=calibrate ckpt=out/out/model.ckpt images=all/train", "whole")
+    assert "7 images were taken out by mode=remove: they do not count" in whole.out, whole.err
+    one, other = (load(here, f"out/{name}").calibration["threshold"] for name in ("rest", "whole"))
+    assert rest.code == 0 and one == pytest.approx(other, rel=1e-3)
+    back = "mode=update ckpt=out/out/model.ckpt images=all/train"
+    refused = run(back, "refused")
+    assert refused.code == 1 and "7 of 12 images were taken out by mode=remove" in refused.err
+    nothing = run(f"{back} repeats=skip", "nothing")
+    assert nothing.code == 1 and "all 12 images are in the checkpoint, or were" in nothing.err
+    assert run("mode=update ckpt=out/out/model.ckpt images=b/train repeats=count", "b").code == 0
+    assert_same(load(here, "out/b"), load(here, "all_run"), tolerance=1e-5)
+    again = run("mode=calibrate ckpt=out/b/model.ckpt images=all/train", "again")
+    assert "scored   12 images" in again.out and "taken out" not in again.out, again.err
+
+
+@pytest.mark.slow
+def test_merge_says_of_each_what_it_went_through_and_takes_copies_in_any_order(here, zygote):
+    args = ["mode=update", "ckpt=a_run/model.ckpt", "images=a/train", "repeats=count"]
+    assert zygote.run([*args, "trainer=cpu", "hydra.run.dir=copies"], here).code == 0
+    for order in ("copies,b_run", "b_run,copies"):
+        paths = ",".join(f"{name}/model.ckpt" for name in order.split(","))
+        merged = zygote.run(["mode=merge", f"ckpts=[{paths}]", "hydra.run.dir=order"], here)
+        assert merged.code == 0, merged.err
+        found = load(here, "order")
+        assert found.count == 17
+        assert [step["mode"] for step in found.provenance["history"]] == ["update", "merge"]
+    card = (here / "order/model_card.md").read_text()
+    assert "mode=merge (7 + 10 images)" in card and "17 good images of folder/b" in card
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -8,7 +8,14 @@ from torch.utils.data import Subset
 
 from padim_lit import digests
 from padim_lit.cli.build import device_of
-from padim_lit.cli.good_images import GoodImagesOrData, each_once, finish, good_images, load_full
+from padim_lit.cli.good_images import (
+    GoodImagesOrData,
+    each_once,
+    finish,
+    good_images,
+    load_full,
+    removed_from,
+)
 from padim_lit.deploy.calibration import RATE, calibrate, describe
 from padim_lit.deploy.left_out import Measured, measure, measure_training
 from padim_lit.deploy.over_images import Batches, Loop, over_images
@@ -52,10 +59,10 @@ def run(settings: Calibrate, folder: Path) -> None:
     loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
     left, known_at = Counter[str](), list[int]()
     rate = settings.false_alarm_rate or (detector.calibration or {}).get("false_alarm_rate", RATE)
-    learnt = learners(detector)
+    learnt, gone = learners(detector), removed_from(detector)
 
     def work(batches: Batches) -> Measured:
-        new = each_once(batches, left, held if learnt else frozenset(), known_at)
+        new = each_once(batches, left, held if learnt else frozenset(), known_at, gone)
         return measure(detector, new, held)
 
     found = over_images(detector, dataset, work, loop, "calibrate")
@@ -90,5 +97,8 @@ def run(settings: Calibrate, folder: Path) -> None:
             f"{left['known']} images are in the fit, which has learnt from them: they do not count "
             "here"
         )
+        said.append(("note", note))
+    if left["removed"]:
+        note = f"{left['removed']} images were taken out by mode=remove: they do not count here"
         said.append(("note", note))
     finish(detector, folder, "calibrate", facts, *said)

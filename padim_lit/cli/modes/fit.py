@@ -329,7 +329,10 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
             "counts neither for scores nor for thresholds and metrics."
         )
     images = data.provenance["train_images"]
-    if not settings.ckpt and not settings.roi and detector.rotations == 1 and images < FEW:
+    turned = detector.rotations > 1 or settings.roi
+    # Places are heard where parts were seen to lie the same way.
+    aligned = detector.density.learnt.get("place_weight")
+    if not settings.ckpt and not turned and not aligned and images < FEW:
         notes.append(
             f"{images} good images are few. If parts may lie in any direction, and none is "
             "defective for lying turned, try rotations=8: each counts in eight directions."

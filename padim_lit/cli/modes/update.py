@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from padim_lit import digests
 from padim_lit.checkpoint.state import load_detector
@@ -15,6 +16,7 @@ from padim_lit.cli.good_images import (
     finish,
     good_images,
     load_full,
+    removed_from,
 )
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, gather, remove_images, require_alike
@@ -85,18 +87,21 @@ def run_merge(settings: Merge, folder: Path) -> None:
         other = load_detector(path)
         state = other.require_state()
         require_alike(whole, other, (paths[0], path))
-        add_images(whole, state, settings.repeats, path)
+        add_images(whole, state, settings.repeats, path, within=False)
         counts.append(other.count)
-        _name(whole, other.provenance.get("data"))
+        _join(whole, other.provenance)
     said = f"{' + '.join(map(str, counts))} = {whole.count} images"
     finish(whole, folder, "merge", {"ckpts": paths, "images": counts}, ("merged", said))
 
 
-def _name(detector: Detector, data: str | None) -> None:
-    given = (detector.provenance.get("data"), data)
+def _join(detector: Detector, other: dict[str, Any]) -> None:
+    """Say of a detector what was true of another one's images too: names, history, what is out."""
+    ours = detector.provenance
     # Each may be of several itself.
-    names = dict.fromkeys(name for one in given for name in str(one).split(" + "))
-    detector.provenance = {**detector.provenance, "data": " + ".join(names)}
+    given = [one["data"] for one in (ours, other) if one.get("data")]
+    names = {"data": " + ".join(dict.fromkeys(" + ".join(given).split(" + ")))} if given else {}
+    lists = {key: [*ours.get(key, []), *other.get(key, [])] for key in ("history", "removed")}
+    detector.provenance = {**ours, **names, **lists}
 
 
 def run(settings: Update, folder: Path) -> None:
@@ -108,10 +113,19 @@ def run(settings: Update, folder: Path) -> None:
     skip = settings.repeats == "skip"
     detector, state, left, what = _gather(settings, skip)
     if state.count == 0:
-        raise InputError(f"{what}: all {left.total()} images are in the checkpoint already")
+        raise InputError(
+            f"{what}: all {left.total()} images are in the checkpoint, or were removed"
+        )
+    back = removed_from(detector).intersection(digests.keys(state.digests))
+    if back and settings.repeats == "refuse":
+        raise InputError(
+            f"{what}: {len(back)} of {state.count} images were taken out by mode=remove; "
+            "repeats=skip leaves them out, repeats=count adds them again"
+        )
     add_images(detector, state, "count" if skip else settings.repeats, what)
     facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "skipped": left.total()}
     words = {"known": "were there already", "repeated": "are the same picture as another one"}
+    words["removed"] = "stay out, by mode=remove"
     there = "".join(f", {left[key]} {text}" for key, text in words.items() if left[key])
     said = f"{state.count} images{there}; now {detector.count}"
     finish(detector, folder, "update", facts, ("added", said), ("data", what))
@@ -125,6 +139,7 @@ def run_remove(settings: Remove, folder: Path) -> None:
     """
     detector, state, _, what = _gather(settings)
     error = remove_images(detector, state, what)
+    _join(detector, {"removed": [key.hex() for key in digests.keys(state.digests)]})
     learnt = [f"{key}={name}" for key, name in learners(detector).items()]
     stays = f" with what {' and '.join(learnt)} learnt, perhaps from the others too"
     stays *= bool(learnt)
@@ -149,9 +164,10 @@ def _gather(
     if skip and held is None:
         raise InputError(f"ckpt={settings.ckpt}: its images are not known; give repeats=count")
     known, left = frozenset(digests.keys(held)) if skip else frozenset(), Counter[str]()
+    gone = removed_from(detector)
 
     def work(batches: Batches) -> FitState:
-        return gather(detector, each_once(batches, left, known) if skip else batches)
+        return gather(detector, each_once(batches, left, known, removed=gone) if skip else batches)
 
     loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
     state = over_images(detector, dataset, work, loop, settings.mode)

@@ -39,7 +39,7 @@ class MVTecLike(AnomalyData):
         train, test, notes = read_tree(folder, self.layout)
         train += [Item(path) for path in self.more_good(folder)]
         where = "" if self.layout.test == "test" else f", tested on {self.layout.test}"
-        about = {"split": f"official {self.family} split{where}", "split_seed": None}
+        about = {"split": f"the folders' own, as {self.family} has it{where}", "split_seed": None}
         notes = [*self.notes_of_family, *notes]
         return Split(f"{self.short}/{self.category}", train, test, about, notes)
 
