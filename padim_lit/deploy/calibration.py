@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Of intervals.
 LEVEL = 0.95
+# Good images that are named beside a threshold.
+HIGHEST = 3
 #: Share of good images that are called defective, unless asked for otherwise.
 RATE = 0.01
 
@@ -173,6 +175,23 @@ def set_threshold(
     found = measure_training(detector, dataset, images, loop, in_order)
     detector.calibration = calibrate(found, RATE if rate is None else rate)
     log.info("%s", describe(detector.calibration))
+    if found.paths:
+        log.info("%s", highest(found))
+
+
+def highest(measured: Measured) -> str:
+    """One line on the good images that look least so: a defect among them hides others.
+
+    >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]))
+    'the good images that score highest: b.png 9.5, a.png 3; one that is not good would ...'
+    """
+    scores, which = measured.scores.topk(min(HIGHEST, len(measured.scores)))
+    pairs = zip(which.tolist(), scores.tolist(), strict=True)
+    named = ", ".join(f"{measured.paths[i]} {score:.4g}" for i, score in pairs)
+    return (
+        f"the good images that score highest: {named}; one that is not good would hide defects, "
+        "and mode=remove takes it out"
+    )
 
 
 def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, Any]:

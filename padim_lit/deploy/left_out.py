@@ -118,12 +118,14 @@ class Measured:
         maxima: of the maps (K,).
         unreliable: of how many images both are lower bounds, see `leave_one_out`.
         unseen: how many images were not in the moments.
+        paths: of the K images; empty where they are not known.
     """
 
     scores: Tensor
     maxima: Tensor
     unreliable: int = 0
     unseen: int = 0
+    paths: Sequence[str] = ()
 
 
 @torch.inference_mode()
@@ -147,8 +149,9 @@ def measure(
     """
     device = detector.projection.matrix.device
     none, unreliable, unseen = torch.empty(0, dtype=torch.float32), 0, 0
-    scores, maxima = [none], [none]
+    scores, maxima, paths = [none], [none], list[str]()
     for batch in batches:
+        paths += batch.get("path", ())
         images = batch["image"].to(device)
         known = [held is None] * len(images)
         if held:
@@ -172,7 +175,7 @@ def measure(
         scores.append(found.float().cpu())
         maxima.append(maps.flatten(1).amax(dim=1).float().cpu())
         unreliable += int((~reliable).sum())
-    return Measured(torch.cat(scores), torch.cat(maxima), unreliable, unseen)
+    return Measured(torch.cat(scores), torch.cat(maxima), unreliable, unseen, paths)
 
 
 def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
@@ -290,10 +293,11 @@ def cross_fit(
     threshold, each time learnt anew ...
     torch.Size([6])
     """
-    device, sizes = detector.projection.matrix.device, [1]
+    device, sizes, paths = detector.projection.matrix.device, [1], list[str]()
 
     def seen() -> Iterator[Tensor]:
         for batch in batches:
+            paths.extend(batch.get("path", ()))
             sizes.append(len(batch["image"]))
             yield batch["image"].to(device)
 
@@ -320,7 +324,8 @@ def cross_fit(
         other.set_state(state)
         found.append(measure(other, numbered(fold)))
     scores, maxima = (torch.cat([getattr(f, k) for f in found]) for k in ("scores", "maxima"))
-    return Measured(scores, maxima, sum(f.unreliable for f in found))
+    names = [paths[i] for i in chain(*folds)] if paths else ()
+    return Measured(scores, maxima, sum(f.unreliable for f in found), paths=names)
 
 
 def remembering(

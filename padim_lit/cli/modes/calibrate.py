@@ -16,7 +16,7 @@ from padim_lit.cli.good_images import (
     load_full,
     removed_from,
 )
-from padim_lit.deploy.calibration import RATE, calibrate, describe
+from padim_lit.deploy.calibration import RATE, calibrate, describe, highest
 from padim_lit.deploy.left_out import Measured, measure, measure_training
 from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError
@@ -88,7 +88,7 @@ def run(settings: Calibrate, folder: Path) -> None:
     }
     once = f"; {left['repeated']} more are the same picture as one of them, and do not count"
     scored = f"{len(found.scores)} images of {what}{once if left['repeated'] else ''}"
-    said = [("scored", scored), ("result", describe(known))]
+    said = [("scored", scored), ("result", describe(known)), ("note", highest(found))]
     if twice := digests.repeats(images):
         note = f"the fit holds {twice} images more than once; those score too low as one copy stays"
         said.append(("note", note))
