@@ -17,6 +17,9 @@ from padim_lit.model.triangular import Triangle
 # What a place's own distance weighs at most where a kind is nearer, and the standard deviations
 # of log variances up to which it does and from which on it weighs nothing.
 HEARD, ALIKE, APART = 0.5, 0.15, 0.17
+# Patches a kind, over D, from which on its variance says anything: chosen on ELPV's cells as they
+# are, and thrown, with four backbones (docs/results.md).
+KNOWN = 2 / 3
 # Of the variance of all good patches, added to a kind's where those are measured.
 EPS = 0.01
 # Images whose patches are measured at once.
@@ -95,12 +98,12 @@ class Both(Density):
         In coordinates in which all good patches together are white, log det Σ_k / D is a kind's
         mean log variance. Its standard deviation over the patches at a place, all places together,
         says how differently: up to `ALIKE` w is `HEARD`, from `APART` on 0, between them it falls
-        linearly. Where a kind has fewer than D patches on the average, Σ_k is mostly the pooled
-        covariance and says nothing: w is 0.
+        linearly. Where a kind has fewer than ⅔ D patches on the average, too much of Σ_k is the
+        pooled covariance, and all kinds look alike: w is 0.
         """
         self.mixture.learn(x)
         self.place_weight = torch.zeros_like(self.place_weight)
-        if x.shape[:2].numel() < self.dim * self.mixture.components:
+        if x.shape[:2].numel() < KNOWN * self.dim * self.mixture.components:
             return
         owners, white = [], self.mixture.white
         moments = init(self.mixture.components, self.dim, x.device)

@@ -1,11 +1,12 @@
 """Families in MVTec AD's layout: categories with an official split and masks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.items import Item
+from padim_lit.data.transform import Size
 from padim_lit.data.tree import Layout, good_folders, images, read_tree, resolve_category
 from padim_lit.errors import require_choice
 
@@ -48,7 +49,15 @@ class MVTecLike(AnomalyData):
         return []
 
 
-class BTAD(MVTecLike):
+@dataclass(eq=False)
+class NotSquare(MVTecLike):
+    """Base: families with photos of which a square crop would leave out much."""
+
+    image_size: Size = field(default=224, kw_only=True)
+    crop_size: Size | None = field(default=None, kw_only=True)
+
+
+class BTAD(NotSquare):
     """One product, "01", "02" or "03": train/ok, test/ok, test/ko and ground_truth/ko."""
 
     family, short = "BTAD", "btad"
@@ -61,7 +70,7 @@ class MPDD(MVTecLike):
 
 
 @dataclass(eq=False)
-class WithValidation(MVTecLike):
+class WithValidation(NotSquare):
     """Base: a family with a folder validation/good.
 
     Args:

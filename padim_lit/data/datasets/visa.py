@@ -1,11 +1,12 @@
 """VisA (Zou et al., ECCV 2022) with its authors' one-class split."""
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.items import Item
+from padim_lit.data.transform import Size
 from padim_lit.data.tree import inside, require_category, resolve_root
 from padim_lit.errors import InputError, refusing
 
@@ -23,6 +24,7 @@ class VisA(AnomalyData):
     Args:
         root: folder that holds split_csv and the objects' folders; ~ is expanded.
         category: "candle", "pcb1", ...: an object of the split file.
+        image_size, crop_size: see AnomalyData; a square crop would leave out much of long photos.
 
     Raises InputError for a missing root or split file, a row that cannot be used (with its line),
     an unknown category (naming the ones found), missing files, and what AnomalyData raises.
@@ -30,6 +32,8 @@ class VisA(AnomalyData):
 
     root: str | Path
     category: str
+    image_size: Size = field(default=224, kw_only=True)
+    crop_size: Size | None = field(default=None, kw_only=True)
 
     def read(self) -> Split:
         folder = resolve_root(self.root, "VisA")

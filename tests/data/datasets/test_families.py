@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -135,7 +136,15 @@ def test_every_image_is_counted_with_its_mask(tmp_path, name):
     for item in data.test_items:
         assert item.load()[1].any() == bool(item.label)
     assert [n for n in data.notes if "LOCO" not in n] == []
-    assert "official" in data.provenance["split"] or "authors" in data.provenance["split"]
+    assert re.search("the folders' own|authors", data.provenance["split"])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_all_of_photos_that_are_not_square_is_seen(tmp_path, name):
+    family, build, category, _ = FAMILIES[name]
+    square = name in ("mpdd", "real_iad")  # PaDiM's own, for what is square
+    data = family(build(tmp_path), category, num_workers=0)
+    assert (data.image_size, data.crop_size) == ((256, 224) if square else (224, None))
 
 
 @pytest.mark.slow
