@@ -26,7 +26,7 @@ from padim_lit.model.seen import Seen
 
 
 class PaDiM(LightningModule):
-    """One Gaussian per patch position on projected CNN features, fitted in one epoch.
+    """Gaussians of good patches on projected CNN features, fitted in one epoch.
 
     The fit epoch has no optimiser: it gathers the moments, and its end factors them.
     ``test_step`` and ``predict_step`` return ``{"score": (B,), "map": (B,h,w)}``: Mahalanobis

@@ -11,7 +11,7 @@ from padim_lit.cli.modes import MODES
 from padim_lit.cli.schema import load, meanings
 
 HEAD = """
-PaDiM: learn from good images what a good part looks like, and find what is not so.
+padim_lit learns from good images what a good part looks like, and finds what differs.
 
   KEY=VALUE              sets a key
   -m KEY=A,B             makes a run for each value

@@ -126,7 +126,7 @@ class Loading(OnDevice):
     """Modes that load images by loader processes.
 
     Args:
-        num_workers: loader processes; null: chosen from the number of cores
+        num_workers: processes that read images; null: chosen from the number of cores
     """
 
     num_workers: int | None = default_of(AnomalyData, "num_workers")
@@ -140,7 +140,7 @@ class WithData(Loading):
         seed: draws the projection, centroids, the data's split and planted defects
         full_check: decode all images first, up to this many; beyond, read their headers
         picture_cache: folder that keeps decoded, resized pictures for later runs
-        picture_cache_gb: it grows no further than this
+        picture_cache_gb: largest size of that folder, in GB
     """
 
     data: Any = None
@@ -157,10 +157,10 @@ class Embedding(WithData):
     Args:
         image_size: shorter side in pixels before the crop, without one both; auto: the data's
         crop_size: centre crop in pixels; null keeps all; auto: null for folder, else mostly 224
-        tiles: of a large image, run one by one: a number a side, or [rows,columns]
+        tiles: parts a side that a large image goes through the backbone in, or [rows,columns]
         grid: patch positions along the longer side; auto: the second finest layer's; null: finest
-        eps: ε on every covariance's diagonal
-        eps_unit: of ε: feature (squared feature units, as in PaDiM) or variance (times the mean)
+        eps: ε, added to every variance, so that none is too small
+        eps_unit: of ε: variance (a share of the mean variance) or feature (absolute, as in PaDiM)
     """
 
     imported: ClassVar[tuple[str, ...]] = ("proj", "density")
@@ -186,7 +186,7 @@ class Scoring(Embedding):
 
     Args:
         neighbourhood: each patch is the mean of so many positions a side; 1: itself alone
-        rotations: good images count in so many directions, for few that lie any way; 1: as they are
+        rotations: directions each good image counts in, for few parts that lie any way; 1: one
         sigma: blur of the anomaly map in pixels
         image_score: max of the map, or topk: mean of the top 2 % of the patch distances
     """
@@ -239,7 +239,7 @@ class Memory:
     """Modes that keep moments of all images at once.
 
     Args:
-        max_memory_gb: that moments may take; more passes where it does not suffice
+        max_memory_gb: memory for the sums of all fits, in GB; if too little, more passes
     """
 
     max_memory_gb: float = 4.0

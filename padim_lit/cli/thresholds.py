@@ -94,7 +94,7 @@ def table_of_choices(results: Mapping[str, Any]) -> Table | None:
     good, bad = results["data/test_good"], results["data/test_defective"]
     if not choices or not bad:
         return None
-    table = Table(title="Other thresholds: set false_alarm_rate", title_justify="left")
+    table = Table(title="Other thresholds (choose: false_alarm_rate=…)", title_justify="left")
     for name in ("false_alarm_rate", "threshold", "false alarms", "missed"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in choices:

@@ -31,8 +31,8 @@ class Backbone(nn.Module):
             transformers) what timm itself picks, the last blocks.
         weights: ``pretrained``, ``random`` or the path of a state dict, with any classifier or
             none: it is not used.
-        feature_location: where timm offers a choice. EfficientNets: ``expansion`` reads the wide
-            tensor inside a block, ``bottleneck`` its narrow output; None leaves timm's default.
+        feature_location: of EfficientNets ``bottleneck``, a block's narrow output ("block outputs"
+            in the docs), or ``expansion``, the wide tensor inside it; None leaves timm's default.
         name: short name for tables; the model's name by default.
         mean, std: of the pixels of each colour in [0, 1], that images are normalised with; None:
             those that timm knows the weights were trained with.

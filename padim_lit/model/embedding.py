@@ -1,7 +1,7 @@
 """From feature maps to projected patch embeddings, without building the C-channel embedding.
 
 Π acts on channels and upsampling on positions, so they commute: Πx = Σ_l up(Π_l f_l). Each layer
-is projected on its own coarse grid and added into the result (DESIGN: project before upsampling).
+is projected on its own grid and added into the result (docs/method.md: project before upsampling).
 """
 
 from collections.abc import Sequence

@@ -12,7 +12,7 @@ from padim_lit.report.figures import DRAWN, FIGURES, planted, stem
 from padim_lit.report.page import assemble, inline
 from padim_lit.report.text import count
 
-TITLE = "PaDiM with random projections: what was measured"
+TITLE = "PaDiM with projections: what was measured"
 #: Metrics of Table 1, and the metric that is chosen where each is shown.
 PRINTED = {m: m for m in DRAWN} | {"pixel_aupro": "pixel_auroc"}
 TALLY = {

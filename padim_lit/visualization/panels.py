@@ -82,7 +82,7 @@ def colour_bar(
     )  # fmt: skip
     size, air, length = (7.5, 1.5, 2) if flat else (9, 4, 3.5)
     marked = threshold is not None and scale[0] < threshold < scale[1]
-    name = "Mahalanobis distance" + "; line: threshold" * marked
+    name = "distance from good parts" + "; line: threshold of the map" * marked
     bar.set_label(name, fontsize=size, labelpad=air)
     axes.tick_params(labelsize=size, length=length, pad=air)
     if marked:

@@ -14,8 +14,8 @@ from padim_lit.system.memory import readable
 # Short enough for a terminal of 80 columns.
 MEANING = {
     "test/image_auroc": "chance that a defective image scores above a good one; 0.5: a coin",
-    "test/image_ap": "average precision: few good images among the highest scores",
-    "test/image_f1max": "found defects against false alarms, at the best threshold",
+    "test/image_ap": "average precision: how few good images have the highest scores",
+    "test/image_f1max": "found defects and false alarms in balance, best threshold of this test",
     "test/pixel_auroc": "as image AUROC, for pixels of the heat maps",
     "test/pixel_ap": "as image AP, for pixels",
     "test/pixel_aupro": "share of each defect's area that is found, at few false alarms",
@@ -31,7 +31,7 @@ RUN = {
     ),
     "patches": ("{grid}",),
     "resolution": (
-        "a patch is {patch} pixels of a photo; defects much smaller may be lost (image_size, grid)",
+        "a patch is {patch} pixels of a photo; defects much smaller may be missed: set image_size",
     ),
     "projection": (
         *("{proj}", "{dim} numbers per patch (D)", "made from {embedding_dim} channels (C)"),

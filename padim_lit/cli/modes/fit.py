@@ -70,8 +70,8 @@ class Fit(OneDim, Scoring):
         ckpt: model.ckpt of an earlier run: test it instead of fitting
         calibration: training images at most that a threshold is chosen from; 0: none
         false_alarm_rate: share of good images that the threshold calls defective; null: 0.01
-        learnt_from: model.ckpt whose learnt projection and kinds are taken, for mode=merge to add
-        roi: mask of what counts, white, of the images' size; or corners [[x,y],...]; null: all
+        learnt_from: model.ckpt whose learnt parts are used again, so that mode=merge can join both
+        roi: mask as large as the images, white where it counts; or corners [[x,y],...]; null: all
     """
 
     imported: ClassVar[tuple[str, ...]] = ()
@@ -276,7 +276,7 @@ class _Work:
         if known is not None:
             known = recalibrate(known, settings.false_alarm_rate)
             if known["threshold"] is not None:  # what the checkpoint decides by
-                source = "Thresholds of the checkpoint, from good images alone"
+                source = "The model's thresholds, set from good images alone"
                 scale = colours(known["map_maxima"].numpy(), known["map_threshold"])  # as predict
                 look = Look(
                     known["map_threshold"], known["threshold"], scale or look.scale, title, source
@@ -401,7 +401,7 @@ def _headline(data: AnomalyData, detector: Detector) -> str:
     bad = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     return (
         f"{data.name}: {data.provenance['train_images']} good images to learn from, "
-        f"{len(data.test_items)} to test{bad and f' (defective: {bad})'}. Each is seen as "
+        f"{len(data.test_items)} to test{bad and f' (with defects: {bad})'}. Each is seen as "
         f"{height}×{width} patches; {detector.backbone.name} ({detector.backbone.source}) "
         f"describes a patch by {detector.backbone.embedding_dim} channels (C), "
         f"proj={detector.projection.name} turns these into {detector.projection.dim} numbers (D)"

@@ -54,13 +54,13 @@ class Predict(Deciding):
     """Scores, decisions and heat maps of images without labels.
 
     Args:
-        images: one, a folder or a quoted pattern
+        images: an image, a folder or a quoted pattern
         overlays: pictures with heat maps: of anomalous images | all | none
         masks: true: each image's mask of regions, a PNG of its own size
         maps: true: each image's raw map, a 32-bit TIFF of its own size; NaN: not seen
         coco: true: all regions in one COCO JSON
         explain: true: which layers and positions make each score
-        watch: true: images is a folder; score what comes, and again what changes, until Ctrl-C
+        watch: true: score each image that arrives or changes in the folder `images`, until Ctrl-C
         watch_settle: seconds that a file must not have changed
         watch_idle: seconds without a new image after which to stop; null: never
     """

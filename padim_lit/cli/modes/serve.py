@@ -23,7 +23,7 @@ class Serve(Deciding):
     Args:
         host: address to listen at; 0.0.0.0: all of this machine's
         port: to listen at
-        max_mb: of an image that is sent, megabytes
+        max_mb: largest image that is taken, in megabytes
     """
 
     mode: str = "serve"
