@@ -121,6 +121,8 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     model = PaDiM(backbone, projection, data.image_shape, density, **how)
     model.calibration, model.false_alarm_rate = settings.calibration, settings.false_alarm_rate
     model.detector.provenance = {**data.facts, "weights": settings.backbone.get("weights")}
+    if settings.learnt_from:
+        model.detector.provenance["learnt_from"] = settings.learnt_from
     if settings.roi is not None:
         detector = model.detector
         detector.anomaly_map = RestrictedMap(detector.anomaly_map, read_roi(settings.roi, data))

@@ -190,13 +190,17 @@ def test_a_changed_model_does_not_lie_beside_the_metrics_of_the_old_one(here, zy
 def test_learnt_projections_merge_only_when_one_was_taken_over(here, zygote):
     args = [a for a in TINY if not a.startswith(("data.root", "hydra.run.dir", "proj="))]
     learnt = "learnt_from=fa/model.ckpt"
+    chain = "learnt_from=fc/model.ckpt"  # it learnt from `a`, whose images it does not hold
     fits = (("a", "fa", ""), ("b", "fb", ""), ("b", "fc", learnt), ("a", "fd", learnt))
+    fits += (("a", "fe", chain),)
     for data, name, extra in fits:
         run = [*args, "proj=fisher", f"data.root={data}", f"hydra.run.dir={name}", *extra.split()]
         result = zygote.run(run, here)
         assert result.code == 0, result.err
         known = "that the fit of learnt_from knows, too" in " ".join(result.out.split())
         assert known == (name == "fd")  # whose threshold is too low
+        handed_on = "took over what fa/model.ckpt had learnt" in " ".join(result.out.split())
+        assert handed_on == (name == "fe")
     assert not torch.equal(load(here, "fa").projection.matrix, load(here, "fb").projection.matrix)
     apart = zygote.run(["mode=merge", "ckpts=[fa/model.ckpt,fb/model.ckpt]"], here)
     assert apart.code == 1 and "learnt_from=fa/model.ckpt" in apart.err

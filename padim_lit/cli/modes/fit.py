@@ -363,15 +363,22 @@ def _taught(path: str | None, detector: Detector) -> list[str]:
     """What to say of images that what was learnt elsewhere has seen there."""
     if path is None:
         return []
-    known, mine = checkpoint_format.read(path)[checkpoint_format.KEY]["digests"], detector.fit_state
+    other, mine = checkpoint_format.read(path)[checkpoint_format.KEY], detector.fit_state
+    known, about = other["digests"], other["provenance"]
     if known is None or mine is None or mine.digests is None:
         return []
-    seen = digests.shared(known, mine.digests)
+    gone = set(map(bytes.fromhex, about.get("removed", [])))
+    seen = digests.shared(known, mine.digests) + len(gone.intersection(digests.keys(mine.digests)))
+    then = "the threshold is too low then; mode=calibrate sets it from other images."
     said = (
         f"Training images that the fit of learnt_from knows, too: {seen}. What it learnt may be of "
-        "them, and the threshold is too low then; mode=calibrate sets it from other images."
+        f"them, and {then}"
     )
-    return [said] if seen else []
+    handed_on = (
+        f"learnt_from={path} took over what {about.get('learnt_from')} had learnt, which may be of "
+        f"these images, and {then}"
+    )
+    return [said] * bool(seen) + [handed_on] * ("learnt_from" in about)
 
 
 def _repeated(detector: Detector) -> list[str]:
