@@ -39,7 +39,7 @@ class GoodImages(Loading):
 
     Args:
         ckpt: model.ckpt of an earlier run
-        images: good images: one, a folder or a quoted pattern
+        images: good images: a photo, a folder or a quoted pattern
     """
 
     ckpt: str | None = None

@@ -138,7 +138,7 @@ class WithData(Loading):
 
     Args:
         seed: draws the projection, centroids, the data's split and planted defects
-        full_check: decode all images first, up to this many; beyond, read their headers
+        full_check: look for broken files first: decode up to this many images, else only headers
         picture_cache: folder that keeps decoded, resized pictures for later runs
         picture_cache_gb: largest size of that folder, in GB
     """
@@ -156,8 +156,8 @@ class Embedding(WithData):
 
     Args:
         image_size: shorter side in pixels before the crop, without one both; auto: the data's
-        crop_size: centre crop in pixels; null keeps all; auto: null for folder, else mostly 224
-        tiles: parts a side that a large image goes through the backbone in, or [rows,columns]
+        crop_size: centre crop in pixels; null keeps all; auto: the data's, 224 or null
+        tiles: cut a large image into so many a side for the backbone, or [rows,columns]
         grid: patch positions along the longer side; auto: the second finest layer's; null: finest
         eps: ε, added to every variance, so that none is too small
         eps_unit: of ε: variance (a share of the mean variance) or feature (absolute, as in PaDiM)
@@ -185,8 +185,8 @@ class Scoring(Embedding):
     """Modes that fit anew and test.
 
     Args:
-        neighbourhood: each patch is the mean of so many positions a side; 1: itself alone
-        rotations: directions each good image counts in, for few parts that lie any way; 1: one
+        neighbourhood: a patch is the mean of n × n patches around it; 1: itself alone
+        rotations: learn each good image turned in so many directions; for few images; 1: unturned
         sigma: blur of the anomaly map in pixels
         image_score: max of the map, or topk: mean of the top 2 % of the patch distances
     """

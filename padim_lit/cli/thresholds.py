@@ -72,7 +72,7 @@ def notes_on(results: Mapping[str, Any]) -> list[str]:
     good, bad = results["data/test_good"], results["data/test_defective"]
     alarms, misses = results["test/false_alarms"], results["test/misses"]
     said = results["threshold_said"]
-    note = f"{said[0].upper()}{said[1:]}. An image that scores as high is called defective."
+    note = f"{said[0].upper()}{said[1:]}. An image from the threshold on is called defective."
     if alarms is None:
         return [note]
     notes = [

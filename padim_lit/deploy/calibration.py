@@ -183,14 +183,14 @@ def highest(measured: Measured) -> str:
     """One line on the good images that look least so: a defect among them hides others.
 
     >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]))
-    'the good images that score highest: b.png 9.5, a.png 3; one that is not good would ...'
+    'look at the good images that score highest, ... takes it out): b.png 9.5, a.png 3'
     """
     scores, which = measured.scores.topk(min(HIGHEST, len(measured.scores)))
     pairs = zip(which.tolist(), scores.tolist(), strict=True)
     named = ", ".join(f"{measured.paths[i]} {score:.4g}" for i, score in pairs)
     return (
-        f"the good images that score highest: {named}; one that is not good would hide defects, "
-        "and mode=remove takes it out"
+        "look at the good images that score highest, as a bad one among them hides defects "
+        f"(mode=remove takes it out): {named}"
     )
 
 

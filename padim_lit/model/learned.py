@@ -214,7 +214,7 @@ def warm_up(loader: DataLoader, images: int) -> Iterator[Any]:
             "some before the fit; use a Dataset with __getitem__, or PerPosition and a JL or Subset"
         )
     part = Subset(dataset, evenly_spaced(len(dataset), images))
-    log.info("%d good images are looked at first; what is learnt from them stays", len(part))
+    log.info("%d good images are looked at first, to learn kinds or a projection", len(part))
     size = min(8, loader.batch_size or 8)
     batches = DataLoader(part, batch_size=size, collate_fn=loader.collate_fn)
     yield from tracked(batches, "before the fit")

@@ -26,7 +26,7 @@ class GalleryEntry:
         rank: 1 for the clearest of its role, counted apart with and without pixel truth.
         index: position in the test set.
         path, kind, label: as in the batch; label 0 good, 1 defective.
-        score: Mahalanobis distance, not squared; the maximum of ``map``.
+        score: Mahalanobis distance, not squared; see `image_score`.
         image: uint8 (h, w, 3).
         truth: bool (h, w), True = defect; None where the pixel truth is unknown.
         map: float32 (h, w), Mahalanobis distance.

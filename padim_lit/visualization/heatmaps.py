@@ -122,7 +122,7 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
     axes = [figure.add_subplot(grid[0, i]) for i in range(4)]
     if why is not None:
         scale = why.layer_scale(look.scale)
-        name = "positions that matter; layers: {:.1f} to {:.1f}".format(*scale)
+        name = "where the score comes from; layers: {:.1f} to {:.1f}".format(*scale)
         shown.append((boxed(picture.image, why), name))
         for part, name in zip(why.layer_maps, why.captions, strict=True):
             shown.append((overlay(picture.image, part, scale), name))

@@ -39,7 +39,7 @@ RUN = {
     "density": (
         *("{density}", "{places} for each patch position"),
         "{density/components} Gaussians for all positions together",
-        "place_weight {place_weight}",
+        "place_weight {place_weight} (0.5: aligned parts; 0: not, or too few images)",
     ),
     "settings": (
         *("eps {eps}", "eps_unit {eps_unit}", "neighbourhood {neighbourhood}"),
