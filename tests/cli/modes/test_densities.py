@@ -74,7 +74,7 @@ def test_images_are_removed_and_come_back(here, zygote):
     assert "density=both learnt, perhaps from the others too" in " ".join(done.out.split())
     assert load(here / "removed/model.ckpt").count < IMAGES
     run(zygote, here, "mode=update", "ckpt=removed/model.ckpt", some, "trainer=cpu",
-        "hydra.run.dir=back")  # fmt: skip
+        "repeats=count", "hydra.run.dir=back")  # fmt: skip
     ours, theirs = (load(here / name / "model.ckpt") for name in ("back", "run"))
     assert torch.equal(ours.fit_state.moments.counts, theirs.fit_state.moments.counts)
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
