@@ -21,9 +21,9 @@ MOST_PIXELS = 2**26
 PIXEL_BYTES = 100
 # Pixels between two positions of a backbone's own grid, along a side; 32 is what any here has.
 MOST_STRIDE = 64
+_HEX = re.compile("([0-9a-f]{2})*")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # What buffers count in, beside floats: BatchNorm's batches, or indices of a projection.
-_HEX = re.compile("([0-9a-f]{2})*")
 _COUNTS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 

@@ -89,11 +89,15 @@ def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]
     return data.train_dataloader().dataset, data.name
 
 
+def removed(provenance: dict[str, Any]) -> frozenset[bytes]:
+    """Keys of the digests of images that mode=remove took out, though some may be back."""
+    return frozenset(map(bytes.fromhex, provenance.get("removed", [])))
+
+
 def removed_from(detector: Detector) -> frozenset[bytes]:
-    """Keys of the digests of images that mode=remove took out, and that did not come back."""
-    gone = frozenset(map(bytes.fromhex, detector.provenance.get("removed", [])))
-    held = detector.require_state().digests
-    return gone if held is None else gone - set(digests.keys(held))
+    """Those of them that are not back."""
+    gone, held = removed(detector.provenance), detector.require_state().digests
+    return gone if held is None else gone.difference(digests.keys(held))
 
 
 def images_of(given: str, detector: Detector) -> ItemDataset:
@@ -108,15 +112,16 @@ def each_once(
     left: Counter[str],
     known: Collection[bytes] = frozenset(),
     at: list[int] | None = None,
-    removed: Collection[bytes] = frozenset(),
+    gone: Collection[bytes] = frozenset(),
 ) -> Iterator[dict[str, Any]]:
-    """The batches without images that are `known`, `removed` or came before; `left` counts them.
+    """The batches without images that are `known`, `gone` or came before; `left` counts them.
 
     Args:
         batches: with ``image`` (B,3,h,w), ``digest`` (B,16) and ``path``.
         left: emptied; how many were "known", "removed", or "repeated" an earlier one.
         known: digests of images.
         at: emptied; the places of the known ones among all that came.
+        gone: digests of images that are left out as well.
     """
     at = [] if at is None else at
     at.clear()  # a batch too large for a GPU is begun anew
@@ -131,7 +136,7 @@ def each_once(
             elif key in known:
                 left["known"] += 1
                 at.append(came + i)
-            elif key in removed:
+            elif key in gone:
                 left["removed"] += 1
             else:
                 keep.append(i)

@@ -248,6 +248,14 @@ class AnomalyData(LightningDataModule):
         )
 
 
+@dataclass(eq=False)
+class SeenWhole(AnomalyData):
+    """Base of data whose photos need not be square: without a crop nothing is out of sight."""
+
+    image_size: Size = field(default=224, kw_only=True)
+    crop_size: Size | None = field(default=None, kw_only=True)
+
+
 def _require_enough(name: str, train: int, kind: str = "") -> None:
     if train < 2:
         raise InputError(

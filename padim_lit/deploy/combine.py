@@ -76,20 +76,17 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
             )
 
 
-def add_images(
-    detector: Detector, state: FitState, repeats: str, what: str, within: bool = True
-) -> None:
+def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> None:
     """Let `detector` hold these images too.
 
     Args:
         detector: fitted, with its state; changed.
         state: of the new images, embedded as the detector does.
-        repeats: "refuse" or "count" those that are there twice.
+        repeats: "refuse" or "count" those that are in both.
         what: names the new images in messages.
-        within: an image that is twice in `state` alone is a repeated one, too.
 
     Raises:
-        InputError: an image is there twice and is to be refused, or nobody can tell.
+        InputError: an image is in both and is to be refused, or nobody can tell.
 
     >>> more = detector.update_state(detector.empty_state(), {'image': torch.rand(3, 3, 64, 64)})
     >>> before = detector.count
@@ -99,15 +96,12 @@ def add_images(
     """
     ours = detector.require_state()
     if repeats != "count":
-        require_new(ours.digests, state.digests, what, within)
+        require_new(ours.digests, state.digests, what)
     detector.set_state(ours.merge(state))
 
 
-def require_new(held: Tensor | None, images: Tensor | None, what: str, within: bool = True) -> None:
-    """Raise InputError if one of `images` (N,16) is `held` (M,16) or there twice, or who knows.
-
-    Args:
-        within: look for images that are twice among `images`.
+def require_new(held: Tensor | None, images: Tensor | None, what: str) -> None:
+    """Raise InputError if one of `images` (N,16) is `held` (M,16), or who knows.
 
     >>> one, other = torch.zeros(1, 16).byte(), torch.ones(1, 16).byte()
     >>> require_new(one, other, 'new images')
@@ -116,11 +110,6 @@ def require_new(held: Tensor | None, images: Tensor | None, what: str, within: b
         raise InputError(
             f"{what}: which images the checkpoint holds is not known (one of a plain Trainer), so "
             "repeated ones would go unnoticed; repeats=count adds them anyway"
-        )
-    if within and (twice := digests.repeats(images)):
-        raise InputError(
-            f"{what}: {twice} of {len(images)} images are the same picture as another of them; "
-            "remove them; repeats=skip takes each once (mode=update), repeats=count counts them all"
         )
     if twice := digests.shared(held, images):
         raise InputError(

@@ -45,7 +45,7 @@ def model_card(
     changed = any(one.get("mode") in ("update", "remove") for one in since)
     model = {
         "fitted on": f"{detector.count} good images of {data}"
-        f"{', less and more since then' if changed else ''}",
+        f"{', changed since then' if changed else ''}",
         "split": provenance.get("split"),
         "sees": seen,
         "counts": f"{percent(part, 1)} of that, by roi" if part < 1 else None,

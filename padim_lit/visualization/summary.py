@@ -15,7 +15,7 @@ from padim_lit.system.memory import readable
 MEANING = {
     "test/image_auroc": "chance that a defective image scores above a good one; 0.5: a coin",
     "test/image_ap": "average precision: how few good images have the highest scores",
-    "test/image_f1max": "found defects and false alarms in balance, best threshold of this test",
+    "test/image_f1max": "found defects, false alarms in balance; this test's best threshold",
     "test/pixel_auroc": "as image AUROC, for pixels of the heat maps",
     "test/pixel_ap": "as image AP, for pixels",
     "test/pixel_aupro": "share of each defect's area that is found, at few false alarms",

@@ -23,6 +23,7 @@ from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import build, thresholds
 from padim_lit.cli.environment import as_asked
+from padim_lit.cli.good_images import removed
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
@@ -367,8 +368,7 @@ def _taught(path: str | None, detector: Detector) -> list[str]:
     known, about = other["digests"], other["provenance"]
     if known is None or mine is None or mine.digests is None:
         return []
-    gone = set(map(bytes.fromhex, about.get("removed", [])))
-    seen = digests.shared(known, mine.digests) + len(gone.intersection(digests.keys(mine.digests)))
+    seen = len(removed(about).union(digests.keys(known)).intersection(digests.keys(mine.digests)))
     then = "the threshold is too low then; mode=calibrate sets it from other images."
     said = (
         f"Training images that the fit of learnt_from knows, too: {seen}. What it learnt may be of "

@@ -87,7 +87,7 @@ def run_merge(settings: Merge, folder: Path) -> None:
         other = load_detector(path)
         state = other.require_state()
         require_alike(whole, other, (paths[0], path))
-        add_images(whole, state, settings.repeats, path, within=False)
+        add_images(whole, state, settings.repeats, path)
         counts.append(other.count)
         _join(whole, other.provenance)
     said = f"{' + '.join(map(str, counts))} = {whole.count} images"
@@ -116,16 +116,24 @@ def run(settings: Update, folder: Path) -> None:
         raise InputError(
             f"{what}: all {left.total()} images are in the checkpoint, or were removed"
         )
-    back = removed_from(detector).intersection(digests.keys(state.digests))
-    if back and settings.repeats == "refuse":
-        raise InputError(
-            f"{what}: {len(back)} of {state.count} images were taken out by mode=remove; "
-            "repeats=skip leaves them out, repeats=count adds them again"
-        )
+    if settings.repeats == "refuse":
+        if twice := digests.repeats(state.digests):
+            raise InputError(
+                f"{what}: {twice} of {state.count} images are the same picture as another of them; "
+                "remove them; repeats=skip takes each once, repeats=count counts them all"
+            )
+        if back := removed_from(detector).intersection(digests.keys(state.digests)):
+            raise InputError(
+                f"{what}: {len(back)} of {state.count} images were taken out by mode=remove; "
+                "repeats=skip leaves them out, repeats=count adds them again"
+            )
     add_images(detector, state, "count" if skip else settings.repeats, what)
     facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "skipped": left.total()}
-    words = {"known": "were there already", "repeated": "are the same picture as another one"}
-    words["removed"] = "stay out, by mode=remove"
+    words = {
+        "known": "were there already",
+        "repeated": "are the same picture as another one",
+        "removed": "stay out, by mode=remove",
+    }
     there = "".join(f", {left[key]} {text}" for key, text in words.items() if left[key])
     said = f"{state.count} images{there}; now {detector.count}"
     finish(detector, folder, "update", facts, ("added", said), ("data", what))
@@ -167,7 +175,7 @@ def _gather(
     gone = removed_from(detector)
 
     def work(batches: Batches) -> FitState:
-        return gather(detector, each_once(batches, left, known, removed=gone) if skip else batches)
+        return gather(detector, each_once(batches, left, known, gone=gone) if skip else batches)
 
     loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
     state = over_images(detector, dataset, work, loop, settings.mode)

@@ -1,19 +1,18 @@
 """Your own images: train/good, test/KIND, ground_truth/KIND, or good ones alone."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from padim_lit.data.datamodule import AnomalyData, Split
+from padim_lit.data.datamodule import SeenWhole, Split
 from padim_lit.data.files import list_images, looks_like_image, subfolders, walk
 from padim_lit.data.items import GOOD, Item
-from padim_lit.data.transform import Size
 from padim_lit.data.tree import Layout, is_good, read_tree, resolve_root
 from padim_lit.errors import InputError
 
 
 @dataclass(eq=False)
-class Folder(AnomalyData):
+class Folder(SeenWhole):
     """A folder of your own images, with or without masks, with or without test images.
 
     Args:
@@ -28,8 +27,6 @@ class Folder(AnomalyData):
     test_optional: ClassVar[bool] = True
 
     root: str | Path
-    image_size: Size = field(default=224, kw_only=True)
-    crop_size: Size | None = field(default=None, kw_only=True)
 
     def read(self) -> Split:
         folder = resolve_root(self.root, "train/good and test/KIND, or good images alone")

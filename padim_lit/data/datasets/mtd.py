@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from padim_lit.data.datamodule import AnomalyData, Split
+from padim_lit.data.datamodule import SeenWhole, Split
 from padim_lit.data.files import list_images, subfolders
 from padim_lit.data.images import SOFT_THRESHOLD
 from padim_lit.data.items import Item
 from padim_lit.data.split import hold_out
-from padim_lit.data.transform import Size
 from padim_lit.data.tree import resolve_root
 from padim_lit.errors import InputError
 
@@ -22,7 +21,7 @@ _SAME_TILE = 200
 
 
 @dataclass(eq=False)
-class MagneticTile(AnomalyData):
+class MagneticTile(SeenWhole):
     """Magnetic Tile defects: MT_<Kind>/Imgs/<name>.jpg with the mask <name>.png beside it.
 
     The authors give no split. Here `test_good` of the 952 free images are held out, seeded, and
@@ -45,8 +44,6 @@ class MagneticTile(AnomalyData):
     split_seed: int = field(default=0, kw_only=True)
     test_good: int = field(default=150, kw_only=True)
     whole_tiles: bool = field(default=True, kw_only=True)
-    image_size: Size = field(default=224, kw_only=True)
-    crop_size: Size | None = field(default=None, kw_only=True)
 
     def read(self) -> Split:
         folder = resolve_root(self.root, "Magnetic Tile")

@@ -1,12 +1,11 @@
 """Families in MVTec AD's layout: categories with an official split and masks."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from padim_lit.data.datamodule import AnomalyData, Split
+from padim_lit.data.datamodule import AnomalyData, SeenWhole, Split
 from padim_lit.data.items import Item
-from padim_lit.data.transform import Size
 from padim_lit.data.tree import Layout, good_folders, images, read_tree, resolve_category
 from padim_lit.errors import require_choice
 
@@ -50,11 +49,8 @@ class MVTecLike(AnomalyData):
 
 
 @dataclass(eq=False)
-class NotSquare(MVTecLike):
+class NotSquare(SeenWhole, MVTecLike):
     """Base: families with photos of which a square crop would leave out much."""
-
-    image_size: Size = field(default=224, kw_only=True)
-    crop_size: Size | None = field(default=None, kw_only=True)
 
 
 class BTAD(NotSquare):

@@ -1,12 +1,11 @@
 """VisA (Zou et al., ECCV 2022) with its authors' one-class split."""
 
 import csv
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from padim_lit.data.datamodule import AnomalyData, Split
+from padim_lit.data.datamodule import SeenWhole, Split
 from padim_lit.data.items import Item
-from padim_lit.data.transform import Size
 from padim_lit.data.tree import inside, require_category, resolve_root
 from padim_lit.errors import InputError, refusing
 
@@ -15,7 +14,7 @@ COLUMNS = ("object", "split", "label", "image", "mask")
 
 
 @dataclass(eq=False)
-class VisA(AnomalyData):
+class VisA(SeenWhole):
     """One object of VisA, split as split_csv/1cls.csv says.
 
     A row names object, split (train, test), label (normal, anomaly), image and mask, the paths
@@ -32,8 +31,6 @@ class VisA(AnomalyData):
 
     root: str | Path
     category: str
-    image_size: Size = field(default=224, kw_only=True)
-    crop_size: Size | None = field(default=None, kw_only=True)
 
     def read(self) -> Split:
         folder = resolve_root(self.root, "VisA")
