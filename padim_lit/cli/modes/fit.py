@@ -190,6 +190,7 @@ class _Work:
         fit_seconds = None
         if not settings.ckpt:
             fit_seconds = self.fit()
+            notes += _few(settings, data, detector)
             notes += _strange_eps(detector)
             notes += _taught(settings.learnt_from, detector)
             notes += _repeated(detector)
@@ -329,15 +330,6 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
             f"Region of interest: {percent(part, 1)} of what the model sees counts; the rest "
             "counts neither for scores nor for thresholds and metrics."
         )
-    images = data.provenance["train_images"]
-    turned = detector.rotations > 1 or settings.roi
-    # Places are heard where parts were seen to lie the same way.
-    aligned = detector.density.learnt.get("place_weight")
-    if not settings.ckpt and not turned and not aligned and images < FEW:
-        notes.append(
-            f"{images} good images are few. If parts may lie in any direction, and none is "
-            "defective for lying turned, try rotations=8: each counts in eight directions."
-        )
     height, width = _patch_pixels(data, detector)
     if detector.rotations > 2 and abs(height / width - 1) > SQUEEZED:
         notes.append(
@@ -345,6 +337,18 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
             "ones are distorted; give image_size=[h,w] in the photos' proportions."
         )
     return notes
+
+
+def _few(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
+    """What helps where good images are few, unless parts were seen to lie the same way."""
+    images = data.provenance["train_images"]
+    turned, aligned = detector.rotations > 1, detector.density.learnt.get("place_weight")
+    if turned or settings.roi or aligned or images >= FEW:
+        return []
+    return [
+        f"{images} good images are few. If parts may lie in any direction, and none is defective "
+        "for lying turned, try rotations=8: each counts in eight directions."
+    ]
 
 
 def _strange_eps(detector: Detector) -> list[str]:

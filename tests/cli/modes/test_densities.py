@@ -55,6 +55,17 @@ def test_photos_that_are_squeezed_before_they_are_turned_are_told(here, zygote):
     assert not any("squeezed" in note for note in metrics["notes"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("components", "told"), [(1, False), (256, True)])
+def test_few_images_are_to_be_turned_unless_parts_were_seen_to_be_aligned(
+    here, zygote, components, told
+):
+    words = ["density=both", f"density.components={components}", "calibration=0"]
+    done = run(zygote, here, *TINY, *words, "hydra.run.dir=few")
+    weight = json.loads((here / "few/metrics.json").read_text())["place_weight"]
+    assert (weight == 0) == told == ("try rotations=8" in " ".join(done.out.split()))
+
+
 def test_predict_gives_the_scores_of_the_test(here, zygote):
     run(zygote, here, "mode=predict", "ckpt=run/model.ckpt", "images=data/test", "trainer=cpu",
         "hydra.run.dir=scored")  # fmt: skip
