@@ -1,5 +1,7 @@
 """From patch distances to an anomaly map at image size, and to one score an image."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
@@ -55,16 +57,9 @@ class AnomalyMap(nn.Module):
 
 #: Ways to make one score of an image's distances.
 IMAGE_SCORES = ("max", "topk")
+require_image_score = partial(require_choice, "image_score", allowed=IMAGE_SCORES)
 # Share of the patches that "topk" averages.
 TOP_SHARE = 0.02
-
-
-def require_image_score(how: str) -> None:
-    """Raise InputError unless `how` is one of `IMAGE_SCORES`.
-
-    >>> require_image_score('topk')
-    """
-    require_choice("image_score", how, IMAGE_SCORES)
 
 
 def image_score(distances: Tensor, anomaly_map: Tensor, how: str = "max") -> Tensor:

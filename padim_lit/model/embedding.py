@@ -64,8 +64,9 @@ def add_up(
         layers: of `project`; their values may be changed.
         grid: (H, W).
         dim: D.
-        neighbourhood: side s, odd: each position becomes the mean of the s×s around it, of those
-            that lie on the grid (as in PatchCore, Roth et al. 2022, §3.1).
+        neighbourhood: side s, odd: each position becomes the mean of the s×s around it (as in
+            PatchCore, Roth et al. 2022, §3.1), or √(n/s²) times that of the n that lie on the grid:
+            a mean of fewer varies more, so that borders would stand out in good images too.
 
     Returns:
         (B,P,D) float32, positions row by row.
@@ -86,8 +87,9 @@ def add_up(
         _add_upsampled(out[..., layer.dims], layer.values)
     if neighbourhood > 1:
         # A mean is linear, so it may follow Π, which leaves fewer numbers to average.
-        around = F.avg_pool2d(out.permute(0, 3, 1, 2), neighbourhood, 1, neighbourhood // 2,
-                              count_include_pad=False)  # fmt: skip
+        window = neighbourhood, 1, neighbourhood // 2  # 0 counts for what lies beyond the border
+        share = F.avg_pool2d(out.new_ones(1, 1, height, width), *window)  # n/s²
+        around = F.avg_pool2d(out.permute(0, 3, 1, 2), *window) / share.sqrt()
         out = around.permute(0, 2, 3, 1).contiguous()
     return out.view(batch, height * width, dim)
 

@@ -24,7 +24,9 @@ def concatenated(features, matrix, grid, side=1):
     up = [F.interpolate(f.double(), size=full, mode="nearest") for f in features]
     x = F.adaptive_avg_pool2d(torch.cat(up, dim=1), grid or tuple(full))
     padded = F.pad(x, [side // 2] * 4, value=torch.nan)  # nothing lies beyond the grid
-    x = padded.unfold(2, side, 1).unfold(3, side, 1).nanmean(dim=(4, 5))
+    around = padded.unfold(2, side, 1).unfold(3, side, 1)
+    share = around.isfinite().double().mean(dim=(4, 5))
+    x = around.nanmean(dim=(4, 5)) * share.sqrt()
     return torch.einsum("dc,bchw->bhwd", matrix.double(), x).flatten(1, 2)
 
 
@@ -50,6 +52,11 @@ def test_sizes_that_do_not_divide_and_oblong_ones(shapes, side):
     expected = concatenated(features, projection.matrix, None, side)
     out = embed(features, projection, neighbourhood=side).double()
     torch.testing.assert_close(out, expected, atol=2e-6, rtol=2e-6)
+
+
+def test_patches_at_the_border_vary_as_others_do():
+    x = embed([torch.randn(4000, 2, 5, 4)], Identity(2), neighbourhood=3)
+    torch.testing.assert_close(x.std(dim=0), torch.full((20, 2), 1 / 3), rtol=0.06, atol=0)
 
 
 def test_the_finest_layer_need_not_be_the_first():
