@@ -12,6 +12,8 @@ from padim_lit.visualization.predictions import TestScore
 
 #: False-alarm rates whose thresholds a run shows beside its own.
 RATES = (0.005, 0.01, 0.02, 0.05, 0.1)
+# Times the third highest score, above which the highest looks like that of a defect.
+STRANGE = 1.3
 
 
 def at_threshold(
@@ -51,6 +53,20 @@ def at_threshold(
         for each in RATES
     ]
     return found
+
+
+def strange_good(calibration: Mapping[str, Any] | None) -> list[str]:
+    """A sentence where one or two good images set the threshold that score as no other does."""
+    if not calibration or calibration["method"] != "largest" or len(calibration["scores"]) < 3:
+        return []
+    third, second, first = calibration["scores"][-3:].tolist()
+    if first <= STRANGE * third:
+        return []
+    return [
+        f"The threshold lies above a good image that scores {first:.4g}; the next are at "
+        f"{second:.4g} and {third:.4g}. Look at it, it is named above. If it shows a defect, "
+        "mode=remove takes it out; if not, false_alarm_rate=0.05 finds more defects."
+    ]
 
 
 def _wrong(

@@ -183,14 +183,14 @@ def highest(measured: Measured) -> str:
     """One line on the good images that look least so: a defect among them hides others.
 
     >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]))
-    'look at the good images that score highest, ... takes it out): b.png 9.5, a.png 3'
+    'look at the good images that score highest, ... more false alarms): b.png 9.5, a.png 3'
     """
     scores, which = measured.scores.topk(min(HIGHEST, len(measured.scores)))
     pairs = zip(which.tolist(), scores.tolist(), strict=True)
     named = ", ".join(f"{measured.paths[i]} {score:.4g}" for i, score in pairs)
     return (
         "look at the good images that score highest, as a bad one among them hides defects "
-        f"(mode=remove takes it out): {named}"
+        f"(mode=remove takes it out; without a good one there are more false alarms): {named}"
     )
 
 

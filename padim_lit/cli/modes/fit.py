@@ -194,6 +194,7 @@ class _Work:
             notes += _strange_eps(detector)
             notes += _taught(settings.learnt_from, detector)
             notes += _repeated(detector)
+            notes += thresholds.strange_good(detector.calibration)
         test_seconds = None
         names = [name.removeprefix("test/") for name in MEANING]
         metrics: dict[str, Any] = dict.fromkeys(names)
