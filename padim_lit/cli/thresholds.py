@@ -1,5 +1,6 @@
 """What the threshold of a fit makes of the test images, in metrics.json and in words."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from padim_lit.visualization.predictions import TestScore
 #: False-alarm rates whose thresholds a run shows beside its own.
 RATES = (0.005, 0.01, 0.02, 0.05, 0.1)
 # Times the third highest score, above which the highest looks like that of a defect.
-STRANGE = 1.3
+STRANGE = 1.6
 
 
 def at_threshold(
@@ -57,15 +58,17 @@ def at_threshold(
 
 def strange_good(calibration: Mapping[str, Any] | None) -> list[str]:
     """A sentence where one or two good images set the threshold that score as no other does."""
-    if not calibration or calibration["method"] != "largest" or len(calibration["scores"]) < 3:
+    if not calibration or len(calibration["scores"]) < 3:
         return []
     third, second, first = calibration["scores"][-3:].tolist()
-    if first <= STRANGE * third:
+    threshold = calibration["threshold"]
+    if threshold is None or threshold <= first or first <= STRANGE * third:
         return []
     return [
         f"The threshold lies above a good image that scores {first:.4g}; the next are at "
-        f"{second:.4g} and {third:.4g}. Look at it, it is named above. If it shows a defect, "
-        "mode=remove takes it out; if not, false_alarm_rate=0.05 finds more defects."
+        f"{second:.4g} and {third:.4g}. Look at those named above. What shows a defect, "
+        "mode=remove takes out; if all are good, mode=predict finds more with "
+        f"threshold={math.ceil(1.05 * third)}."
     ]
 
 

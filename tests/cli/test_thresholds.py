@@ -22,3 +22,9 @@ def test_where_scores_go_on_or_do_not_set_the_threshold_nothing_is_said():
     assert strange_good(calibration(9.0, 46.0)) == []
     assert strange_good(calibration(9.0, 14.0, 16.0, 18.0)) == []
     assert strange_good(calibration(*torch.linspace(9, 10, 400).tolist(), 46.0)) == []
+
+
+def test_so_it_is_where_as_many_images_as_the_rate_needs_are_there():
+    scores = torch.linspace(9, 10, 109).tolist()
+    assert "scores 46" in strange_good(calibration(*scores, 46.0))[0]
+    assert "scores 46" in strange_good(calibration(*scores[:29], 46.0, rate=0.05))[0]

@@ -173,8 +173,9 @@ class _Work:
             for name, suffix in FILES.values():
                 for picture in (folder / name).glob(f"*-{DIGEST}{suffix}"):
                     picture.unlink()
-            for name in ("coco.json", "predict.json"):
-                (folder / name).unlink(missing_ok=True)
+        # A watch writes them at its end: one that is killed must leave none of an earlier one.
+        for name in ("coco.json", "predict.json"):
+            (folder / name).unlink(missing_ok=True)
 
     def score(self, files: list[Path]) -> None:
         """Score each of the files."""
