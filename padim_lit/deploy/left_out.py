@@ -25,11 +25,13 @@ from padim_lit import digests
 from padim_lit.checkpoint.state import spec_of
 from padim_lit.deploy.kinds_without import KindsWithout
 from padim_lit.deploy.over_images import Batches, Loop, over_images
+from padim_lit.deploy.places_without import PlacesWithout
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
 from padim_lit.model.detector import Detector
+from padim_lit.model.gaussian import log_det
 from padim_lit.model.learned import evenly_spaced, learn, learners
 from padim_lit.model.merging import subtract
 from padim_lit.model.mixture import Mixture
@@ -190,11 +192,11 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
     reliable = torch.ones(len(x), dtype=torch.bool, device=x.device)
     shared = density.shrinkage or detector.ridge.unit == "variance"
     few = detector.count < FORMULA and bool(shared)
-    whitening, found = None if few else detector.require_fitted(), []
+    parts, found = density.parts(detector.positions), list[Tensor]()
     with torch.autocast(x.device.type, enabled=False):
-        if whitening is None:
-            return _subtracted(detector, density, moments, detector.ridge, held), reliable
-        parts = density.parts(detector.positions)
+        if few:
+            return _factored_anew(detector, held), reliable
+        whitening = detector.require_fitted()
         for (part, some), scale in zip(parts, density.scales_in(whitening), strict=True):
             if part.per_position:
                 y = (held - detector.mean[some].float()).movedim(2, 0)  # (P,B,V,D)
@@ -208,7 +210,8 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                     least = found[0] if found else torch.full_like(x[..., 0], torch.inf)
                     distances = _kinds_left_out(detector, part, some, ridge, held, least)
                 else:
-                    distances = _subtracted(detector, part, moments.at(some), ridge, held)
+                    of = partial(_subtracted, detector, part, moments.at(some), ridge)
+                    distances = _side_by_side(detector, lambda one, of=of: of(one)[0], list(held))
             found.append(distances)
     return density.combine(found), reliable
 
@@ -216,9 +219,10 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
 def _kinds_left_out(
     detector: Detector, mixture: Mixture, some: slice, ridge: Ridge, held: Tensor, at_most: Tensor
 ) -> Tensor:
-    """As `_subtracted` for a mixture, whose Gaussians are `some` of the detector's.
+    """Distances (B,P) under a mixture, whose Gaussians are `some` of the detector's.
 
     Args:
+        held: see `_left_out`.
         at_most: (B,P) only nearer ones are looked for; elsewhere the distance may be inf.
     """
     moments, counted = detector.require_state().moments.at(some), detector.anomaly_map.counted
@@ -233,23 +237,43 @@ def _kinds_left_out(
     return _side_by_side(detector, without, list(zip(held, at_most.split(1), strict=True)))
 
 
-def _subtracted(
-    detector: Detector, density: Density, moments: Moments, ridge: Ridge, held: Tensor
-) -> Tensor:
-    """Distances (B,P) of images, each under Gaussians of `moments` that are factored without it.
+def _factored_anew(detector: Detector, held: Tensor) -> Tensor:
+    """Distances (B,P) of few images: without each, every covariance is another one.
 
     Args:
-        density: the detector's, or a part of it.
         held: see `_left_out`.
     """
+    density, moments = detector.density, detector.require_state().moments
+    ways = list[Callable[[Tensor], tuple[Tensor, float]]]()
+    for part, some in density.parts(detector.positions):
+        if part.per_position:
+            ways.append(PlacesWithout(moments.at(some), part.shrinking(detector.ridge)))
+        else:
+            ways.append(partial(_subtracted, detector, part, moments.at(some), detector.ridge))
 
     def without(one: Tensor) -> Tensor:
-        empty = density.empty(detector.positions, one.device)
-        image, _ = density.gather(empty, one, one[None], detector.anomaly_map.counted)
-        rest = subtract(moments, image, empty.mean)
-        return density.nearest(one[:1], rest.mean, density.whiten(rest, ridge))[0]
+        distances, log_dets = zip(*(way(one) for way in ways), strict=True)
+        scales = density.scales(log_dets)
+        return density.combine([d * scale for d, scale in zip(distances, scales, strict=True)])
 
     return _side_by_side(detector, without, list(held))
+
+
+def _subtracted(
+    detector: Detector, part: Density, moments: Moments, ridge: Ridge, one: Tensor
+) -> tuple[Tensor, float]:
+    """Distances (1,P) of an image under Gaussians without it, and their mean log det Σ.
+
+    Args:
+        part: of the detector's density, or all of it.
+        moments: the part's, with the image.
+        one: (V,P,D), its embeddings in all directions, the one that is scored first.
+    """
+    empty = part.empty(detector.positions, one.device)
+    image, _ = part.gather(empty, one, one[None], detector.anomaly_map.counted)
+    rest = subtract(moments, image, empty.mean)
+    whitening = part.whiten(rest, ridge)
+    return part.nearest(one[:1], rest.mean, whitening)[0], float(log_det(whitening).mean())
 
 
 def _side_by_side(detector: Detector, work: Callable[[T], Tensor], images: list[T]) -> Tensor:

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from padim_lit.errors import InputError
 from padim_lit.model.moments import Moments, covariance
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.threads import on_one_thread_each
@@ -67,11 +66,7 @@ def whiten(
         with torch.autocast(device.type, enabled=False):
             failures = [work(start) for start in starts]
     if any(failures):
-        raise InputError(
-            f"eps={ridge.eps} with eps_unit={ridge.unit}: a covariance in {dim} dimensions is too "
-            "near a singular one; set a larger eps or a smaller dim, or use more images, and such "
-            "that differ"
-        )
+        raise ridge.too_small(dim)
     return out
 
 

@@ -69,6 +69,14 @@ class Ridge:
                 )
         return eps, (common, self.shrinkage) if self.shrinkage else None
 
+    def too_small(self, dim: int) -> InputError:
+        """The error where a covariance in `dim` dimensions is not positive definite."""
+        return InputError(
+            f"eps={self.eps} with eps_unit={self.unit}: a covariance in {dim} dimensions is too "
+            "near a singular one; set a larger eps or a smaller dim, or use more images, and such "
+            "that differ"
+        )
+
 
 def pooled(moments: Moments) -> Tensor:
     """Covariance around each Gaussian's own mean, over all of them: ΣS/(Σn−G), (D,D) float64.
@@ -77,10 +85,21 @@ def pooled(moments: Moments) -> Tensor:
     >>> pooled(update(init(9, 2), torch.rand(5, 9, 2))).shape
     torch.Size([2, 2])
     """
-    used, scatter = (moments.counts > 0).sum(), moments.scatter
+    used = (moments.counts > 0).sum()
+    return scatter_of_all(moments) / (moments.counts.sum() - used).clamp(min=1)
+
+
+def scatter_of_all(moments: Moments) -> Tensor:
+    """ΣS, around each Gaussian's own mean, (D,D) float64.
+
+    >>> from padim_lit.model.moments import init, update
+    >>> scatter_of_all(update(init(9, 2), torch.rand(5, 9, 2))).shape
+    torch.Size([2, 2])
+    """
+    scatter = moments.scatter
     total = Triangle.zeros(1, scatter.dim, scatter.device, torch.float64)
     # A sum in float64 copies what it sums, so a few at a time.
     for block in blocks(len(moments.mean), scatter.dim**2, scatter.device):
         for one, band in zip(total.bands, scatter.at(block).bands, strict=True):
             one += band.sum(dim=0, keepdim=True, dtype=torch.float64)
-    return total.square(symmetric=True)[0] / (moments.counts.sum() - used).clamp(min=1)
+    return total.square(symmetric=True)[0]
