@@ -1,6 +1,8 @@
 """Ctrl-C that counts wherever it arrives."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _came = False
@@ -30,3 +32,16 @@ def raise_lost_interrupt() -> None:
     """
     if _came:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Within, SIGTERM raises KeyboardInterrupt as Ctrl-C does.
+
+    Services and containers are ended by it, and the first process of a container would ignore it.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

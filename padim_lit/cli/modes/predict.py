@@ -25,6 +25,7 @@ from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.report.text import count
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import print_facts, progress
+from padim_lit.system.interrupts import ended_by_sigterm
 from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import made_with
 from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry
@@ -122,7 +123,8 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         if settings.watch:
             if before:
                 log.info("%d images were scored earlier and are kept", before)
-            work.watch()
+            with ended_by_sigterm():
+                work.watch()
         else:
             work.score(files)
     seconds = time.perf_counter() - start
@@ -191,7 +193,7 @@ class _Work:
                 bar.advance(task)
 
     def watch(self) -> None:
-        """Score what comes, until Ctrl-C or `watch_idle` seconds without."""
+        """Score what comes, until Ctrl-C, SIGTERM or `watch_idle` seconds without."""
         settings, done = self.settings, self.scored.done
         folder = typed_path(settings.images)
         watcher = Watcher(folder, settings.watch_settle, done.__contains__)

@@ -325,9 +325,17 @@ def test_kill_and_ctrl_c_lose_nothing_and_score_nothing_twice(zygote, here):
     )
     # A changed file is another image; the others stay as they are.
     save_image(inbox / "000.png", seed=7)
+    assert (here / "line" / "predict.json").exists()
+    with zygote.start(line, here) as process:
+        wait_for(file, 42, process)
+        # One that is killed now must leave no summary of fewer images.
+        assert not (here / "line" / "predict.json").exists()
+        os.killpg(process.pid, signal.SIGTERM)  # as services and containers are ended
+        code, out, err, _ = process.wait()
+    assert code == 0, err
+    assert "scored   42 images" in out and "stopped" in out
+    assert json.loads((here / "line" / "predict.json").read_text())["images"] == 42
     args = [*watch("watch_idle=0.6"), "hydra.run.dir=line"]
-    assert zygote.run([*PREDICT, *args], here).code == 0
-    assert len(lines(here / "line")) == 42
     # Other decisions do not mix into the same files.
     result = zygote.run([*PREDICT, *args, "threshold=3"], here)
     assert result.code == 1 and "another model or threshold" in result.err
