@@ -164,6 +164,8 @@ def _telling(mode: Mode, folder: Path) -> Iterator[None]:
         new = sorted({name for name, *_ in written() - before})
         if mode.result not in new and os.environ.get("LOCAL_RANK", "0") == "0":
             kept = f"kept in {folder}: {', '.join(new)}" if new else "nothing of this run is kept"
+            if "model.ckpt" in {name for name, *_ in before} - set(new):
+                kept += "; model.ckpt there is an earlier run's"
             print(f"interrupted; {kept}", file=sys.stderr)
         raise
 

@@ -107,7 +107,9 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
     Raises InputError for missing or empty folders, missing, ambiguous or orphaned masks, and
     images where none are read.
     """
-    train = [Item(path) for folder in good_folders(root / "train") for path in images(folder)]
+    learn = "a fit learns from them: add photos of good parts"
+    good = good_folders(root / "train")
+    train = [Item(path) for folder in good for path in images(folder, learn)]
     tests, truths = root / layout.test, root / layout.truth
     for folder in (root / "train", tests):
         _refuse_stray(folder)
@@ -193,12 +195,9 @@ def _masks(
     return masks, sorted(str(mask.relative_to(folder)) for mask in unused)
 
 
-def images(folder: Path) -> list[Path]:
+def images(folder: Path, hint: str = "add some or remove the folder") -> list[Path]:
     """The images in `folder`; InputError where there are none."""
     paths = list_images(folder)
     if not paths:
-        raise InputError(
-            f"no images in {folder}; allowed are {', '.join(EXTENSIONS)}; "
-            "add some or remove the folder"
-        )
+        raise InputError(f"no images in {folder}; allowed are {', '.join(EXTENSIONS)}; {hint}")
     return paths

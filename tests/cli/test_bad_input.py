@@ -57,7 +57,7 @@ DATA = [
     Case("kind without masks in MVTec", "data=mvtec data.category=bolt",
          ("no masks for test/crack", "bolt/ground_truth/crack"),
          lambda data: (category(data, "bolt"), shutil.rmtree(data / "bolt" / "ground_truth"))),
-    Case("train folder empty", "", ("no images in data/train/good", ".png", "add some"),
+    Case("train folder empty", "", ("no images in data/train/good", ".png", "add photos of good"),
          lambda data: keep(data / "train" / "good", 0)),
     Case("train folder missing", "",
          ("data.root=data has no train/good", "must hold train/good and test/KIND"),

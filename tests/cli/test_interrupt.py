@@ -62,3 +62,11 @@ def test_it_names_what_the_run_wrote(capsys, tmp_path: Path, mode, files, said):
             (tmp_path / file).touch()
         raise KeyboardInterrupt
     assert capsys.readouterr().err == said.format(tmp_path)
+
+
+def test_it_says_that_the_model_is_an_earlier_runs(capsys, tmp_path: Path):
+    (tmp_path / "model.ckpt").touch()
+    with pytest.raises(KeyboardInterrupt), _telling(MODES["fit"], tmp_path):
+        raise KeyboardInterrupt
+    said = "interrupted; nothing of this run is kept; model.ckpt there is an earlier run's\n"
+    assert capsys.readouterr().err == said
