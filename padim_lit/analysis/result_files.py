@@ -180,9 +180,10 @@ def read_predictions(file: Path, plants: bool) -> Scores:
         InputError: the file cannot be read, or holds something else.
     """
     rows = []
-    # A file name on disk need not be valid UTF-8.
-    how = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-    with reading(file, OSError, ValueError, csv.Error), file.open(**how) as opened:
+    with (
+        reading(file, OSError, ValueError, csv.Error),
+        file.open(encoding="utf-8", newline="") as opened,
+    ):
         lines = csv.reader(opened, strict=True)
         if tuple(next(lines, ())) != PREDICTIONS:
             raise ValueError(f"line 1 must be {','.join(PREDICTIONS)}")

@@ -100,7 +100,7 @@ class ScoredFiles:
 
     def _write(self, file: int, line: str) -> None:
         # One call a line, so that no signal comes between its parts.
-        content, out = line.encode("utf-8", "surrogateescape"), self._files[file]
+        content, out = line.encode("utf-8", "backslashreplace"), self._files[file]
         with writing(self.json.parent):
             if out.write(content) != len(content):
                 raise OSError(errno.ENOSPC, "no space left")

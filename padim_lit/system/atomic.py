@@ -287,8 +287,9 @@ def file_bytes(save: Callable[..., Any], /, *args: Any, **how: Any) -> bytes:
 
 def write_text(path: str | os.PathLike, text: str) -> Path:
     """Write ``text`` as UTF-8, line ends as given; raises as ``write_bytes`` does."""
-    # A file name on disk need not be valid UTF-8; Python carries its odd bytes as surrogates.
-    return write_bytes(path, text.encode("utf-8", "surrogateescape"))
+    # A file name on disk need not be valid UTF-8; Python carries its odd bytes as surrogates. One
+    # such name must not make all of a table unreadable: é in Latin-1 becomes \udce9.
+    return write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | os.PathLike, content: Any) -> Path:
