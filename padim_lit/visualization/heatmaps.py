@@ -52,8 +52,8 @@ class Look:
     def sheet(self, width: float, height: float, pictures: Sequence[GalleryEntry]) -> Figure:
         """A figure with what stands below all of them: the thresholds and what outlines mean."""
         figure = Figure((width, height), dpi=100)  # not pyplot, which would keep it
-        values = {"map": self.threshold, "image": self.image_threshold}
-        known = [f"{name} {v:.2f}" for name, v in values.items() if v is not None]
+        values = {"an image's score": self.image_threshold, "places on its map": self.threshold}
+        known = [f"{v:.2f} for {name}" for name, v in values.items() if v is not None]
         note = "No threshold could be chosen: the test set lacks good or defective images."
         if known:
             note = f"{self.source}: {', '.join(known)}."
@@ -181,7 +181,7 @@ def no_truth(picture: GalleryEntry) -> str | None:
     if picture.label == 0:
         return "good image:\nno defect"
     if picture.truth is None:
-        return "no pixel truth"
+        return "no mask"
     return None if picture.truth.any() else "the defect lies\noutside the crop"
 
 
@@ -190,7 +190,7 @@ def _shelf(picture: GalleryEntry) -> str:
     if picture.planted:
         return f"{name}\n(planted)"
     if picture.truth is None and picture.label:
-        return f"{name}\n(no pixel truth)"
+        return f"{name}\n(no masks)"
     return name
 
 

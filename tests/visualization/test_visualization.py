@@ -323,14 +323,18 @@ def test_caption_states_place_kind_score_and_where_the_thresholds_are_from():
     for part_of in (
         "Lowest-scoring defects, no. 3: crack, score 12.35 (missed: below the threshold)",
         "cell 7.png", "a title",
-        "Thresholds chosen on the test set, hence optimistic: map 5.00, image 20.00.",
+        "Thresholds chosen on the test set, hence optimistic: 20.00 for an image's score, 5.00 for "
+        "places on its map.",
     ):  # fmt: skip
         assert part_of in words
     words = texts(drawn(picture(), None)[0])
     assert "No threshold could be chosen: the test set lacks good or defective images." in words
     assert "the threshold" not in words and "optimistic" not in words
     deployed = Look(5.0, 20.0, (0.0, 12.0), "a title", "Thresholds for 1.00% false alarms")
-    assert "for 1.00% false alarms: map 5.00, image 20.00." in texts(draw_one(picture(), deployed))
+    words = texts(draw_one(picture(), deployed))
+    assert (
+        "for 1.00% false alarms: 20.00 for an image's score, 5.00 for places on its map." in words
+    )
 
 
 @pytest.mark.parametrize(
@@ -371,7 +375,7 @@ def test_shelves_are_named_by_what_they_hold():
     words = [text.get_text() for text in draw_all(pictures, LOOK).texts]
     assert [word.replace("\n", " ") for word in words if "-scoring" in word] == [
         "Highest-scoring defects",
-        "Lowest-scoring defects (no pixel truth)",
+        "Lowest-scoring defects (no masks)",
         "Lowest-scoring defects",
         "Lowest-scoring defects (planted)",
         "Highest-scoring good",
@@ -391,7 +395,7 @@ def test_map_and_image_threshold_reach_the_files_each_in_its_place(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"truth": None}, "no pixel truth"),
+        ({"truth": None}, "no mask"),
         ({"planted": True}, "truth (planted)"),
         ({"label": 0, "kind": "good", "truth": np.zeros((H, W), bool)}, "good image:\nno defect"),
         ({"truth": np.zeros((H, W), bool)}, "outside the crop"),

@@ -279,7 +279,7 @@ class _Work:
         if known is not None:
             known = recalibrate(known, settings.false_alarm_rate)
             if known["threshold"] is not None:  # what the checkpoint decides by
-                source = "The model's thresholds, set from good images alone"
+                source = "Thresholds, set from good images alone"
                 scale = colours(known["map_maxima"].numpy(), known["map_threshold"])  # as predict
                 look = Look(
                     known["map_threshold"], known["threshold"], scale or look.scale, title, source
