@@ -1,7 +1,5 @@
 """Send a finished run to Weights & Biases, MLflow, TensorBoard or a CSV file."""
 
-import csv
-import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.errors import InputError, refusing
+from padim_lit.system.atomic import csv_text
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.panels import common_scale, overlay
 from padim_lit.visualization.predictions import TestScore, table_of
@@ -135,9 +134,10 @@ def log_run(
             logger.log_hyperparams(dict(config))
             client, run = logger.experiment, logger.run_id
             client.log_dict(run, dict(results), "metrics.json")
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([PREDICTIONS, *rows])
-            client.log_text(run, text.getvalue(), "predictions.csv")
+            table = csv_text(
+                PREDICTIONS, (dict(zip(PREDICTIONS, row, strict=True)) for row in rows)
+            )
+            client.log_text(run, table, "predictions.csv")
             for p, heat in zip(pictures, heats, strict=True):
                 name = f"{p.role}-{p.rank}_{p.kind}_{PurePath(p.path).stem}{'_planted' * p.planted}"
                 name = re.sub(r"[^\w.-]+", "-", name)

@@ -305,9 +305,7 @@ def write_json(path: str | os.PathLike, content: Any) -> Path:
 def write_csv(
     path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> Path:
-    """Write ``rows`` under a header of ``columns``; floats round-trip, missing and None are empty.
-
-    Text that a spreadsheet would compute comes as `harmless` has it.
+    """Write `csv_text`.
 
     >>> import tempfile
     >>> path = write_csv(Path(tempfile.mkdtemp()) / "a.csv", ["x", "y"], [{"x": 0.1}, {"y": None}])
@@ -318,11 +316,25 @@ def write_csv(
         ValueError: a row has a key that is not in ``columns``.
         InputError: as ``write_bytes``.
     """
+    return write_text(path, csv_text(columns, rows))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """``rows`` under a header of ``columns``; floats round-trip, missing and None are empty.
+
+    Text that a spreadsheet would compute comes as `harmless` has it.
+
+    >>> csv_text(["path", "score"], [{"path": "=a.png", "score": 0.1}])
+    'path,score\\n./=a.png,0.1\\n'
+
+    Raises:
+        ValueError: a row has a key that is not in ``columns``.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: harmless(v, path=k == "path") for k, v in row.items()} for row in rows)
-    return write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def harmless(cell: Any, path: bool = False) -> Any:
