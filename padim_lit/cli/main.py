@@ -26,7 +26,7 @@ from padim_lit.system.interrupts import remember_interrupts
 from padim_lit.system.orphans import be_parent, end_with_parent
 
 # Seconds; more than a further rank takes to end with the first, see `end_with_parent`.
-_PATIENCE = 2.0
+_PATIENCE = 5.0
 
 
 def leave(line: str) -> NoReturn:

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 
-_LOOK = 1.0  # seconds
+_LOOK = 0.1  # seconds
 _MAIN = "PADIM_LIT_MAIN"
 
 
@@ -15,7 +15,7 @@ def be_parent() -> None:
 
 
 def end_with_parent() -> None:
-    """From now on, let this process be killed within a second once its parent is gone.
+    """From now on, let this process be killed as soon as its parent is gone.
 
     A rank or a sweep's worker would compute on for minutes, until it next spoke with the others.
     """
