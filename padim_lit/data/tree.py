@@ -107,9 +107,9 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
     Raises InputError for missing or empty folders, missing, ambiguous or orphaned masks, and
     images where none are read.
     """
-    learn = "a fit learns from them: add photos of good parts"
+    hint = "a fit learns from them: add photos of good parts"
     good = good_folders(root / "train")
-    train = [Item(path) for folder in good for path in images(folder, learn)]
+    train = [Item(path) for folder in good for path in images(folder, hint)]
     tests, truths = root / layout.test, root / layout.truth
     for folder in (root / "train", tests):
         _refuse_stray(folder)

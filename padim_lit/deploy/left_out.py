@@ -244,15 +244,15 @@ def _factored_anew(detector: Detector, held: Tensor) -> Tensor:
         held: see `_left_out`.
     """
     density, moments = detector.density, detector.require_state().moments
-    ways = list[Callable[[Tensor], tuple[Tensor, float]]]()
+    rest = list[Callable[[Tensor], tuple[Tensor, float]]]()
     for part, some in density.parts(detector.positions):
         if part.per_position:
-            ways.append(PlacesWithout(moments.at(some), part.shrinking(detector.ridge)))
+            rest.append(PlacesWithout(moments.at(some), part.shrinking(detector.ridge)))
         else:
-            ways.append(partial(_subtracted, detector, part, moments.at(some), detector.ridge))
+            rest.append(partial(_subtracted, detector, part, moments.at(some), detector.ridge))
 
     def without(one: Tensor) -> Tensor:
-        distances, log_dets = zip(*(way(one) for way in ways), strict=True)
+        distances, log_dets = zip(*(distances_of(one) for distances_of in rest), strict=True)
         scales = density.scales(log_dets)
         return density.combine([d * scale for d, scale in zip(distances, scales, strict=True)])
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from padim_lit.model.gaussian import BLOCK_NUMBERS, CACHED_NUMBERS
+from padim_lit.model.gaussian import factored_together
 from padim_lit.model.moments import Moments, covariance
 from padim_lit.model.ridge import Ridge, scatter_of_all
 
@@ -44,18 +44,16 @@ class PlacesWithout:
         moments, scatter = self.moments, self.moments.scatter
         y = (image.double() - moments.mean).transpose(0, 1)  # (P,V,D)
         left = moments.counts - len(image)
-        shift = y.sum(dim=1) / left.clamp(min=1)[:, None]
-        last = shift * left.clamp(min=1).sqrt()[:, None]
-        rows = torch.cat([y, last.unsqueeze(1)], dim=1)
+        divisor = left.clamp(min=1).unsqueeze(1)
+        shift = y.sum(dim=1) / divisor
+        rows = torch.cat([y, (shift * divisor.sqrt()).unsqueeze(1)], dim=1)
         gone = rows.flatten(0, 1)
         freedom = (left - 1).clamp(min=0).sum().clamp(min=1)
         ridge = replace(self.ridge, common=(self.total - gone.T @ gone) / freedom)
         eps, prior = ridge.of(moments)
         query, rows = y[:, 0] + shift, rows.to(scatter.dtype)
         squares, log_det = query.new_empty(len(query)), 0.0
-        numbers = CACHED_NUMBERS if image.device.type == "cpu" else BLOCK_NUMBERS
-        for block in torch.arange(len(query)).split(max(1, numbers // scatter.dim**2)):
-            some = slice(int(block[0]), int(block[-1]) + 1)
+        for some in factored_together(scatter):
             rest = Moments(left[some], moments.mean[some], scatter.at(some).map(torch.clone))
             rest.scatter.add_products(rows[some], weight=-1.0)
             sigma = covariance(rest, eps, symmetric=False, prior=prior)

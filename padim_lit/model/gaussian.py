@@ -43,11 +43,8 @@ def whiten(
     device, dtype = moments.scatter.device, moments.scatter.dtype
     out = Triangle.zeros(gaussians, dim, device, dtype)
     eps, prior = ridge.of(moments, rows, factor)
-    numbers = CACHED_NUMBERS if device.type == "cpu" else BLOCK_NUMBERS
-    step = max(1, numbers // moments.scatter.dim**2)
 
-    def work(start: int) -> bool:
-        block = slice(start, start + step)
+    def work(block: slice) -> bool:
         part = moments.at(block)
         if rows is None:
             sigma = covariance(part, eps, symmetric=False, prior=prior)
@@ -59,15 +56,26 @@ def whiten(
         out.fill(block, invert_lower(lower))
         return bool(failed.any())
 
-    starts = range(0, gaussians, step)
+    steps = factored_together(moments.scatter)
     if device.type == "cpu":
-        failures = on_one_thread_each(work, starts)
+        failures = on_one_thread_each(work, steps)
     else:
         with torch.autocast(device.type, enabled=False):
-            failures = [work(start) for start in starts]
+            failures = [work(block) for block in steps]
     if any(failures):
         raise ridge.too_small(dim)
     return out
+
+
+def factored_together(scatter: Triangle) -> list[slice]:
+    """Gaussians a few at a time: as many as one step factors.
+
+    >>> factored_together(Triangle.zeros(40, 100, "cpu", torch.float32))
+    [slice(0, 26, None), slice(26, 52, None)]
+    """
+    numbers = CACHED_NUMBERS if scatter.device.type == "cpu" else BLOCK_NUMBERS
+    step = max(1, numbers // scatter.dim**2)
+    return [slice(i, i + step) for i in range(0, scatter.positions, step)]
 
 
 def log_det(whitening: Triangle) -> Tensor:

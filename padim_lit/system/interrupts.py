@@ -1,4 +1,4 @@
-"""Ctrl-C that counts wherever it arrives."""
+"""Ctrl-C that counts wherever it arrives, and SIGTERM that counts as Ctrl-C."""
 
 import signal
 from collections.abc import Iterator

@@ -11,8 +11,11 @@ from padim_lit.model.ridge import Ridge
 
 @pytest.mark.parametrize("unit", ["feature", "variance"])
 @pytest.mark.parametrize(("images", "ways", "shrinkage"), [(9, 1, 3.0), (4, 3, 3.0), (12, 1, 0.0)])
-def test_distances_and_volume_are_those_of_the_other_images(images, ways, shrinkage, unit):
+def test_distances_and_volume_are_those_of_the_other_images(
+    images, ways, shrinkage, unit, monkeypatch
+):
     positions, dim, eps = 40, 7, 0.1
+    monkeypatch.setattr("padim_lit.model.gaussian.CACHED_NUMBERS", 3 * dim**2)  # 14 steps
     x = torch.randn(images, ways, positions, dim, dtype=torch.float64) * 3 + 5
     ridge = Ridge(eps, unit, shrinkage)
     moments = update(init(positions, dim), x.flatten(0, 1))

@@ -336,6 +336,8 @@ def test_kill_and_ctrl_c_lose_nothing_and_score_nothing_twice(zygote, here):
     assert "scored   42 images" in out and "stopped" in out
     assert json.loads((here / "line" / "predict.json").read_text())["images"] == 42
     args = [*watch("watch_idle=0.6"), "hydra.run.dir=line"]
+    assert zygote.run([*PREDICT, *args], here).code == 0
+    assert len(lines(here / "line")) == 42
     # Other decisions do not mix into the same files.
     result = zygote.run([*PREDICT, *args, "threshold=3"], here)
     assert result.code == 1 and "another model or threshold" in result.err
