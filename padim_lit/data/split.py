@@ -24,6 +24,7 @@ def hold_out(
     count: int,
     seed: int,
     groups: Sequence[Hashable] | None = None,
+    count_key: str = "number",
 ) -> tuple[list[T], list[T]]:
     """Split `values` into (kept, held out), `count` of them held out, order preserved.
 
@@ -34,6 +35,7 @@ def hold_out(
         seed: same seed, same split.
         groups: values of one group stay on the same side. Groups are taken in a random order,
             skipping those that would exceed `count`.
+        count_key: what a user sets `count` by, for the error.
 
     Raises InputError where no choice of that size was found.
     """
@@ -48,7 +50,7 @@ def hold_out(
     if len(held) != count:
         raise InputError(
             f"cannot hold out {count} of {len(values)} images with split_seed={seed} "
-            f"({len(members)} groups stay whole); choose another number or split_seed"
+            f"({len(members)} groups stay whole); choose another {count_key} or split_seed"
         )
     return (
         [value for position, value in enumerate(values) if position not in held],

@@ -132,7 +132,7 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
         if is_good(kind):
             test += [Item(path, count_pixel=bool(truth)) for path in paths]
         elif kind in truth:
-            masks, unused = _masks(paths, truths / kind, layout.folders)
+            masks, unused = _masks(paths, truths / kind, layout)
             test += [
                 Item(path, kind, mask, layout.mask_threshold, count_pixel=True)
                 for path, mask in zip(paths, masks, strict=True)
@@ -167,22 +167,24 @@ def _refuse_stray(folder: Path) -> None:
 
 
 def _masks(
-    paths: list[Path], folder: Path, folders: bool
+    paths: list[Path], folder: Path, layout: Layout
 ) -> tuple[list[tuple[Path, ...]], list[str]]:
     """The masks of each image in `paths`, and the names of masks that belong to none."""
     by_name: dict[str, list[Path]] = defaultdict(list)
-    for place in [folder / name for name in subfolders(folder)] if folders else [folder]:
+    for place in [folder / name for name in subfolders(folder)] if layout.folders else [folder]:
         for mask in list_images(place):
-            by_name[place.name if folders else mask.stem].append(mask)
+            by_name[place.name if layout.folders else mask.stem].append(mask)
     masks, first = [], dict[str, Path]()
     for path in paths:
         found = by_name[path.stem] + by_name[f"{path.stem}_mask"]
-        if not found or (len(found) > 1 and not folders):
+        if not found or (len(found) > 1 and not layout.folders):
             problem = f"{len(found)} masks" if found else "no mask"
             name = path.stem
             need = f"{folder} must have exactly one file named {name}_mask.png or {name}.png"
-            if folders:
+            if layout.folders:
                 need = f"{folder / name} must hold at least one; add it"
+            if not any(by_name.values()) and not layout.complete:
+                need += f"; {folder} has none at all: without masks, remove it"
             raise InputError(f"{problem} for {path}: {need}")
         masks.append(tuple(found))
         if (other := first.setdefault(path.stem, path)) != path:

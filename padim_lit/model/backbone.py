@@ -60,6 +60,7 @@ class Backbone(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
+    @torch.random.fork_rng(devices=())  # timm draws weights before it loads them
     def __init__(
         self,
         model: str,

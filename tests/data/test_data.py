@@ -597,6 +597,12 @@ def _folder_missing_one_mask(tmp):
     Folder(tmp, **SMALL)
 
 
+def _folder_of_no_mask(tmp):
+    for mask in (build_tree(tmp) / "ground_truth/crack").iterdir():
+        mask.unlink()
+    Folder(tmp, **SMALL)
+
+
 def _orphaned_masks(tmp):
     save_mask(build_tree(tmp) / "ground_truth/crak/001.png")
     Folder(tmp, **SMALL)
@@ -725,6 +731,7 @@ def _crop(tmp):
         (_two_masks, ["2 masks", "crack/001.png"]),
         (_one_mask_for_two, ["crack/001.jpg", "crack/001.png would share", "crack/001_mask.png"]),
         (_folder_missing_one_mask, ["no mask", "crack/002.png"]),
+        (_folder_of_no_mask, ["crack/000.png", "ground_truth/crack has none", "remove it"]),
         (_orphaned_masks, ["ground_truth/crak", "crack, good"]),
         (_folder_root_is_train, ["/train has no train/good", "test/KIND", "folder's parent"]),
         # The parent has no train/good either: it must be moved there.
@@ -742,7 +749,7 @@ def _crop(tmp):
         (_one_picture_many_times, ["1 different training image(s)", "at least 2"]),
         (_tile_without_free, ["MT_Free", "MT_Crack, MT_Uneven"]),
         (_tile_without_mask, ["exp1_num_1.jpg", "exp1_num_1.png"]),
-        (_tile_split_too_large, ["31 of 30"]),
+        (_tile_split_too_large, ["31 of 30", "data.test_good"]),
         (_unknown_cells, ["cells=thin", "mono, poly, all"]),
         (_batch_size, ["batch_size=0"]),
         (_workers, ["num_workers=-1"]),

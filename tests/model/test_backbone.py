@@ -126,6 +126,13 @@ def test_random_weights_come_from_the_seed_alone():
     assert Backbone("resnet18", weights="random", seed=4).source_sha256 != first.source_sha256
 
 
+def test_making_one_leaves_everybody_elses_random_numbers_alone():
+    before = torch.get_rng_state()
+    made = Backbone("test_resnet", weights="random", seed=4)
+    Backbone(**made.spec() | {"state": made.net.state_dict()})
+    assert torch.equal(before, torch.get_rng_state())
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_weights_from_a_file(tmp_path, suffix):
     state, _ = load_weights("resnet18", "random", 11)

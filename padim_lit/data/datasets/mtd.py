@@ -56,7 +56,9 @@ class MagneticTile(SeenWhole):
         free = _photographs(folder / "MT_Free")
         names = [path.stem for path in free]
         groups = _tiles(names) if self.whole_tiles else None
-        train, held = hold_out(free, names, self.test_good, self.split_seed, groups)
+        train, held = hold_out(
+            free, names, self.test_good, self.split_seed, groups, "data.test_good"
+        )
         test = [Item(path, count_pixel=True) for path in held]
         for name in found:
             if name != "MT_Free":
