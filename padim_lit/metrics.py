@@ -73,7 +73,7 @@ class ImageMetrics(Metric):
             "image_auroc": _exact(BinaryAUROC, scores, labels),
             "image_ap": _exact(BinaryAveragePrecision, scores, labels),
             "image_f1max": f1,
-            "image_threshold": threshold,
+            "image_f1max_threshold": threshold,
             "why": {},
         }
 
@@ -174,7 +174,7 @@ class PixelMetrics(Metric):
                 torch.cat([start, alarms.div_(goods)]), torch.cat([start, overlap]), FPR_LIMIT
             ),
             "pixel_f1max": float(f1[best]),
-            "pixel_threshold": float(histogram.bin_edge(filled[best])),
+            "pixel_f1max_threshold": float(histogram.bin_edge(filled[best])),
             "why": {},
         }
 

@@ -48,7 +48,7 @@ def test_pixel_metrics_match_scikit_learn_on_raw_distances(dim):
     truth, score = mask.flatten().numpy(), maps.flatten().numpy()
     assert ours["pixel_auroc"] == pytest.approx(roc_auc_score(truth, score), abs=1e-6)
     assert ours["pixel_ap"] == pytest.approx(average_precision_score(truth, score), abs=5e-5)
-    f1 = f1_score(truth, score >= ours["pixel_threshold"])
+    f1 = f1_score(truth, score >= ours["pixel_f1max_threshold"])
     others = [f1_score(truth, score >= t) for t in np.quantile(score, np.linspace(0.9, 0.999, 40))]
     assert f1 >= max(others) - 1e-4 and ours["pixel_f1max"] == pytest.approx(f1, abs=1e-12)
 
@@ -129,7 +129,7 @@ def test_image_metrics_match_scikit_learn_on_raw_distances(dim):
     assert ours["image_ap"] == pytest.approx(average_precision_score(label, score), abs=1e-6)
     best = max(f1_score(label, score >= t) for t in score)
     assert ours["image_f1max"] == pytest.approx(best, abs=1e-9)
-    assert f1_score(label, score >= ours["image_threshold"]) == pytest.approx(best)
+    assert f1_score(label, score >= ours["image_f1max_threshold"]) == pytest.approx(best)
 
 
 def test_f1max_does_not_split_equal_scores():
@@ -177,4 +177,5 @@ def test_pixels_outside_of_a_region_of_interest_do_not_count():
     restricted.update(maps, masks, roi)
     cut.update(maps[:, 2:14, 5:15], masks[:, 2:14, 5:15])
     assert restricted.compute() == cut.compute()
-    assert restricted.compute()["pixel_auroc"] is not None
+    inside = roc_auc_score(masks[:, roi].flatten(), maps[:, roi].flatten())
+    assert restricted.compute()["pixel_auroc"] == pytest.approx(inside, abs=1e-6)

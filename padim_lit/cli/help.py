@@ -35,9 +35,10 @@ def help_text(*, _root_: DictConfig) -> str:
         about = MODES[name].settings_class().__doc__.partition("\n")[0]
         text += _line(f"mode={name}", about.replace("`", ""))
     text += _keys_of_modes(names)
+    unread = set.intersection(*(set(MODES[name].settings_class().imported) for name in names))
     for group in ("backbone", "proj", "density", "data", "trainer", "logger"):
         node = _root_.get(group)
-        if isinstance(node, DictConfig) and node.get("_target_"):
+        if isinstance(node, DictConfig) and node.get("_target_") and group not in unread:
             text += _keys_of_group(group, node)
     return text
 

@@ -74,7 +74,9 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
     lies there with probability at most `rate` over the draw of all K + 1 (Vovk et al. 2005); for
     the K at hand that probability is Beta(K+1−k, k) distributed, which gives the interval. Where
     rate < 1/(K+1), no score is high enough: the largest is taken, k = K, which a further good image
-    exceeds with probability 1/(K+1).
+    exceeds with probability 1/(K+1). All this holds where one fit scores all K + 1. Images that are
+    left out of a fit are each scored by a slightly other one, for which no theorem is as strong
+    (Barber et al. 2021): docs/thresholds.md measures what it does.
 
     Args:
         scores: (K,) of good images that the fit does not know.

@@ -79,7 +79,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class ModelInput:
     """What the model sees of one image.
 
     Attributes:
@@ -217,13 +217,13 @@ class Predictor:
 
     def stream_seen(
         self, images: Iterable[Any], on_error: OnError = None, picture: int = 0
-    ) -> Iterator[tuple[Seen, Prediction]]:
+    ) -> Iterator[tuple[ModelInput, Prediction]]:
         """As `stream`, with what the model saw of each image; `picture` as in `see`."""
         seen = self._read(images, on_error, picture)
         while batch := list(islice(seen, self.batch_size)):
             yield from zip(batch, self.score(batch), strict=True)
 
-    def see(self, image: Any, picture: int = 0) -> Seen:
+    def see(self, image: Any, picture: int = 0) -> ModelInput:
         """What the model sees of one image; raises InputError for what is none.
 
         The picture itself is kept beside it, with at most `picture` pixels on its longer side.
@@ -251,7 +251,7 @@ class Predictor:
             return self._see_floats(image)
         return self._see_picture(from_array(image), picture)
 
-    def score(self, batch: Sequence[Seen]) -> list[Prediction]:
+    def score(self, batch: Sequence[ModelInput]) -> list[Prediction]:
         """Predictions of what `see` gave, scored as one batch."""
         with torch.inference_mode():
             images = torch.stack([seen.tensor() for seen in batch]).to(self.device)
@@ -276,14 +276,14 @@ class Predictor:
         """
         return explain(self.detector, self.see(image).tensor())
 
-    def _see_picture(self, image: Image.Image, picture: int, path: str | None = None) -> Seen:
+    def _see_picture(self, image: Image.Image, picture: int, path: str | None = None) -> ModelInput:
         size = image.height, image.width
         values, view = self.resize_crop.image(image), View(size, self.resize_crop.seen(*size))
         if picture:
             image.thumbnail((picture, picture), Image.Resampling.BILINEAR)
-        return Seen(np.asarray(values), path, view, image if picture else None)
+        return ModelInput(np.asarray(values), path, view, image if picture else None)
 
-    def _see_floats(self, image: np.ndarray) -> Seen:
+    def _see_floats(self, image: np.ndarray) -> ModelInput:
         low, high = (float(f(image)) if image.size else np.nan for f in (np.min, np.max))
         if image.shape != (*self.image_shape, 3) or not (low >= 0 and high <= 1):
             raise InputError(
@@ -291,14 +291,14 @@ class Predictor:
                 f"the model sees, {(*self.image_shape, 3)} from 0 to 1, resized and cropped "
                 "already; give pictures as uint8"
             )
-        return Seen(image.astype(np.float32))
+        return ModelInput(image.astype(np.float32))
 
-    def _read(self, images: Iterable[Any], on_error: OnError, picture: int) -> Iterator[Seen]:
+    def _read(self, images: Iterable[Any], on_error: OnError, picture: int) -> Iterator[ModelInput]:
         # Ahead only of what is there already: a camera's next picture may be minutes away.
         ahead = AHEAD if isinstance(images, Sequence) else 0
-        waiting: deque[tuple[Any, Future[Seen]]] = deque()
+        waiting: deque[tuple[Any, Future[ModelInput]]] = deque()
 
-        def first() -> Iterator[Seen]:
+        def first() -> Iterator[ModelInput]:
             image, future = waiting.popleft()
             try:
                 seen = future.result()
@@ -321,7 +321,7 @@ class Predictor:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _prediction(self, score: float, map: np.ndarray, seen: Seen) -> Prediction:
+    def _prediction(self, score: float, map: np.ndarray, seen: ModelInput) -> Prediction:
         threshold, at, (h, w) = self.threshold, self.map_threshold, map.shape
         view = seen.view or View((h, w), (0, 0, w, h))
         anomalous = None if threshold is None else score >= threshold

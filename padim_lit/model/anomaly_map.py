@@ -62,7 +62,7 @@ require_image_score = partial(require_choice, "image_score", allowed=IMAGE_SCORE
 TOP_SHARE = 0.02
 
 
-def image_score(distances: Tensor, anomaly_map: Tensor, how: str = "max") -> Tensor:
+def image_score(distances: Tensor, anomaly_map: Tensor, how: str) -> Tensor:
     """One score an image, (B,), in the distances' unit.
 
     Args:

@@ -192,10 +192,10 @@ class Detector(nn.Module):
         for layers in self.layers(batch["image"]):
             for layer in layers:
                 require_finite(layer.values, batch)
-            shares, x = self.density.shares(layers, self.add_up), self.add_up(layers)
-            state = state.update(
-                *self.density.gather(state.moments, x, shares, self.anomaly_map.counted)
-            )
+            shares = self.density.shares(layers, self.add_up)
+            x = self.add_up(layers)  # last: it may write into them
+            found = self.density.gather(state.moments, x, shares, self.anomaly_map.counted)
+            state = state.update(*found)
         return state.holding(len(batch["image"]), batch.get("digest"))
 
     def distances(self, images: Tensor) -> Tensor:

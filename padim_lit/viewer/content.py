@@ -140,8 +140,8 @@ def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     optimistic = "chosen on the test set, hence optimistic"
     known = {
         "threshold": ("free", "checkpoint", f"chosen without test images{wanted}"),
-        "test/image_threshold": ("image", "best F1", optimistic),
-        "test/pixel_threshold": ("pixel", "best pixel F1", optimistic),
+        "test/image_f1max_threshold": ("image", "best F1", optimistic),
+        "test/pixel_f1max_threshold": ("pixel", "best pixel F1", optimistic),
     }
     return [
         {"id": name, "name": title, "how": how, "value": metrics[key]}

@@ -25,7 +25,7 @@ class Method:
         proj, dim: name and D.
         scores: image scores of the examples, Mahalanobis distances.
         image_auroc, pixel_auroc: None where undefined.
-        pixel_f1max: F1 over the pixels, at `pixel_threshold`, the distance at which it is best.
+        pixel_f1max: F1 over the pixels, at `pixel_f1max_threshold`, the distance where it is best.
     """
 
     proj: str
@@ -34,7 +34,7 @@ class Method:
     image_auroc: float | None
     pixel_auroc: float | None
     pixel_f1max: float
-    pixel_threshold: float
+    pixel_f1max_threshold: float
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[s
         pictures = [example.image, example.truth.astype(np.uint8) * 255]
         for method, map, scale in zip(methods, example.maps, scales, strict=True):
             pictures.append(overlay(example.image, map, scale))
-            pictures.append(judged(example, map, method.pixel_threshold))
+            pictures.append(judged(example, map, method.pixel_f1max_threshold))
         axes = [figure.add_subplot(grid[row, column]) for column in range(columns)]
         for place, picture, head in zip(axes, pictures, heads, strict=True):
             show(place, picture, head if row == 0 else "", 9)
@@ -109,7 +109,7 @@ def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[s
         first, last = (grid[0, 2 + 2 * m + i].get_position(figure) for i in (0, 1))
         known = {"image AUROC": method.image_auroc, "pixel AUROC": method.pixel_auroc}
         line = ", ".join(f"{name} {v:.3f}" for name, v in known.items() if v is not None)
-        f1 = f"pixel F1 {method.pixel_f1max:.3f} at distances ≥ {method.pixel_threshold:.2f}"
+        f1 = f"pixel F1 {method.pixel_f1max:.3f} at distances ≥ {method.pixel_f1max_threshold:.2f}"
         for above, text, style in (
             (0.72, f"{method.proj}, D = {method.dim}", {"fontsize": 12, "fontweight": "bold"}),
             *((0.52, line, {"fontsize": 8.5}), (0.33, f1, {"fontsize": 8.5})),
@@ -118,7 +118,7 @@ def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[s
             write(figure, x, y, text, ha="center", **style)
         place = grid[rows - 1, 2 + 2 * m].get_position(figure)
         bar = (place.x0, place.y0 - 0.25 / height, place.width, 0.12 / height)
-        colour_bar(figure.add_axes(bar), scale, method.pixel_threshold, flat=True)
+        colour_bar(figure.add_axes(bar), scale, method.pixel_f1max_threshold, flat=True)
     colours = {"found": FOUND, "false alarm": FALSE, "missed": TRUTH}
     figure.legend(
         handles=[Patch(color=colour, label=name) for name, colour in colours.items()],

@@ -358,6 +358,7 @@ def test_help_explains_every_key_and_says_whose_it_is(zygote, here):
     assert "format=onnx" in section and "watch=" not in section
     one = zygote.run(["mode=predict", "--help"], here).out
     assert "watch=false" in one and "format=onnx" not in one and "dim=" not in one
+    assert "Keys of trainer" in one and "Keys of backbone" not in one  # it reads none of them
     one = zygote.run(["data=mvtec", "logger=mlflow", "--help"], here).out
     # A key's text stands beside it, or below where it is long.
     keys = re.findall(r"^  [a-z]+\.\S+=\S*(?: +\S.*| *\n {26}\S.*|.*)", one, re.MULTILINE)

@@ -36,7 +36,7 @@ def test_a_flat_map_stays_flat_and_a_map_never_leaves_its_range():
 def test_image_score_is_the_maximum_or_the_mean_of_the_top():
     distances = torch.arange(200.0).view(2, 100)
     maps = torch.tensor([[[1.0, 5.0], [2.0, 3.0]], [[7.0, 0.0], [1.0, 1.0]]])
-    assert image_score(distances, maps).tolist() == [5.0, 7.0]
+    assert image_score(distances, maps, "max").tolist() == [5.0, 7.0]
     assert image_score(distances, maps, "topk").tolist() == [98.5, 198.5]
     assert image_score(distances[:, :3], maps, "topk").tolist() == [2.0, 102.0]  # at least one
     with pytest.raises(InputError, match="image_score=mean: unknown; allowed: max, topk"):

@@ -52,8 +52,8 @@ def write_run(folder: Path, proj="jl", dim=100, seed=0, maps=True, path="img", *
     ]
     metrics = {
         "test/image_auroc": 0.9 + dim / 10000 + seed / 1000, "test/image_ap": 0.9,
-        "test/image_f1max": 0.8, "test/image_threshold": scores[45], "test/pixel_auroc": 0.97,
-        "test/pixel_ap": None, "test/pixel_aupro": 0.9, "test/pixel_threshold": 9.0,
+        "test/image_f1max": 0.8, "test/image_f1max_threshold": scores[45], "test/pixel_auroc": 0.97,
+        "test/pixel_ap": None, "test/pixel_aupro": 0.9, "test/pixel_f1max_threshold": 9.0,
         "test/seconds_per_image": 0.1, "state_bytes": 16_000_000, "threshold": 12.5,
         "threshold_rate": 0.01, "data": "elpv/mono", "backbone": "b0", "weights": "ImageNet",
         "proj": proj, "dim": dim, "seed": seed, "image_score": "max", "data/test_planted": 10,
@@ -344,7 +344,7 @@ def test_the_slider_recounts_all_images_and_recolours_the_maps(opened, page, run
 
 def test_marks_are_called_what_they_are_and_set_the_threshold_exactly(opened, page, runs):
     view = opened(page)
-    f1 = json.loads((runs / "0" / "metrics.json").read_text())["test/image_threshold"]
+    f1 = json.loads((runs / "0" / "metrics.json").read_text())["test/image_f1max_threshold"]
     said = dict(zip("ABC", texts(view, ".marks li"), strict=True))
     assert "checkpoint 12.5" in said["A"]
     assert said["A"].endswith("chosen without test images for 1 % false alarms")
@@ -437,7 +437,7 @@ def test_notes_stand_by_their_numbers_and_older_runs_say_what_they_lack(opened, 
     assert "no heatmaps/maps.npz" in texts(view, "#sampled")[0]
     assert "No threshold without test images: too few." in texts(view, "#setting p")[0]
     assert texts(view, "#gallery figure") == []
-    f1 = json.loads((runs / "11" / "metrics.json").read_text())["test/image_threshold"]
+    f1 = json.loads((runs / "11" / "metrics.json").read_text())["test/image_f1max_threshold"]
     assert counted(view) == expected(runs / "11", f1)
     view.js("document.querySelectorAll('#table .open')[3].click()")
     drawn(view)

@@ -19,7 +19,7 @@ from padim_lit.system.console import MISSING, print_facts, print_table
 from padim_lit.visualization.figure4 import Example, Method, draw
 from padim_lit.visualization.panels import to_png
 
-METRICS = ("image_auroc", "pixel_auroc", "pixel_f1max", "pixel_threshold")
+METRICS = ("image_auroc", "pixel_auroc", "pixel_f1max", "pixel_f1max_threshold")
 
 
 @dataclass

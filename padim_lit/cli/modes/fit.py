@@ -32,7 +32,7 @@ from padim_lit.data.loaders import require_one_each
 from padim_lit.deploy.calibration import recalibrate
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.model_card import model_card
-from padim_lit.deploy.predictor import Seen
+from padim_lit.deploy.predictor import ModelInput
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.model.region_of_interest import share
@@ -203,8 +203,6 @@ class _Work:
             test_seconds = self.timed("test", lambda t: t.test(self.model, data, verbose=False))
             metrics = dict(self.model.results)
         why = metrics.pop("why")
-        # Where none is deployed, the pixels' own of the test set, if truth is known.
-        metrics["map_threshold"] = metrics.get("pixel_threshold", metrics.get("image_threshold"))
         scores = self.recorder.predictions
         parts = [("tested", len(scores), len(data.test_items))]
         if not settings.ckpt:
@@ -274,8 +272,10 @@ class _Work:
         predictions, pictures = self.recorder.predictions, self.recorder.gallery.pictures()
         title = "{data}, {backbone}, {proj} to {dim}".format(**results)
         known = detector.calibration
-        thresholds_of_test = results["test/map_threshold"], results.get("test/image_threshold")
-        look = Look(*thresholds_of_test, common_scale([p.map for p in pictures]), title)
+        # Of the test set, where none is deployed; on the maps that of pixels, if truth is known.
+        image, pixel = (results.get(f"test/{one}_f1max_threshold") for one in ("image", "pixel"))
+        at = image if pixel is None else pixel
+        look = Look(at, image, common_scale([p.map for p in pictures]), title)
         if known is not None:
             known = recalibrate(known, settings.false_alarm_rate)
             if known["threshold"] is not None:  # what the checkpoint decides by
@@ -284,7 +284,7 @@ class _Work:
                 look = Look(
                     known["map_threshold"], known["threshold"], scale or look.scale, title, source
                 )
-        why = [explain(detector, Seen(one.image).tensor()) for one in pictures]
+        why = [explain(detector, ModelInput(one.image).tensor()) for one in pictures]
         heatmaps = save_heatmaps(folder / "heatmaps", pictures, look, why)
         write_maps(folder / "heatmaps" / "maps.npz", pictures)
         write_predictions(folder / "predictions.csv", predictions, known)

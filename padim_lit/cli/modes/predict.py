@@ -18,7 +18,7 @@ from padim_lit.deploy.coco import to_coco
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
-from padim_lit.deploy.predictor import DECISIONS, Prediction, Predictor, Seen
+from padim_lit.deploy.predictor import DECISIONS, ModelInput, Prediction, Predictor
 from padim_lit.deploy.regions import DIGITS, map_file, mask_file, spread
 from padim_lit.errors import InputError, require_choice
 from padim_lit.model.detector import FULL_PRECISION
@@ -228,7 +228,7 @@ class _Work:
         self.keep(version, seen, found)
         return f"{DECISIONS[found.is_anomalous] or 'undecided':<9}  {found.score:.2f}"
 
-    def keep(self, version: Version, seen: Seen, found: Prediction) -> None:
+    def keep(self, version: Version, seen: ModelInput, found: Prediction) -> None:
         """Write what an image got, its lines last."""
         settings, detector = self.settings, self.predictor.detector
         threshold = found.map_threshold
