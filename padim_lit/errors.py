@@ -34,6 +34,17 @@ def as_pair(key: str, value: Any, most: int) -> list[int]:
     return pair
 
 
+def told(error: BaseException) -> str:
+    """What an error says, on one line; of a file that may not be used, what to do.
+
+    >>> told(PermissionError(13, "Permission denied", "a.txt"))
+    'a.txt: Permission denied; check its path and rights'
+    """
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; check its path and rights"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @contextmanager
 def refusing(what: str, todo: str, *kinds: type[Exception]) -> Iterator[None]:
     """Turn errors of these kinds in the block into an InputError: what is wrong (why); what to do.

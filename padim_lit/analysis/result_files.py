@@ -88,13 +88,19 @@ def find(paths: Iterable[str | os.PathLike], *names: str) -> list[Path]:
     A name may have a folder in front, "heatmaps/overview.png".
 
     Raises:
-        InputError: a path is no folder.
+        InputError: a path is no folder, or one in it may not be read.
     """
+
+    def refuse(error: OSError) -> None:
+        if isinstance(error, PermissionError):  # what is gone by now is no error
+            raise error
+
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise InputError(f"{path} is no folder; give folders of results, such as outputs/")
-        files = [file for name in names for file in path.rglob(name) if file.is_file()]
+        tops = [Path(top) for top, _, _ in os.walk(path, onerror=refuse)]
+        files = [top / name for top in tops for name in names if (top / name).is_file()]
         for file in sorted(files, key=natural):
             found.setdefault(file.resolve(), file)
     return list(found.values())

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from padim_lit.checkpoint.content import require_content
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import atomically
 from padim_lit.system.paths import typed_path
 from padim_lit.system.torch_file import damage
@@ -21,19 +21,25 @@ KEY = "padim_lit"
 NEEDED = {"version", "spec", "provenance", "count", "roi"}
 
 
-def read(path: str | Path) -> dict[str, Any]:
+def read(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
     """A checkpoint's content, with ``content[KEY]`` of the present `VERSION`.
+
+    Args:
+        path: of the file.
+        key: that it was given by, for errors.
 
     Raises:
         InputError: no such file, not readable, damaged in a single bit, not a checkpoint of
             padim_lit, of a newer one, or with NaN or infinity in it.
     """
     path = typed_path(path)
-    with naming(path):
+    with naming(path, key), refusing("cannot be read", "check its rights", PermissionError):
         if not path.is_file():
             raise InputError("no such file; give the model.ckpt of an earlier run")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
+        except PermissionError:
+            raise
         except Exception as error:  # a foreign file fails in as many ways as there are formats
             raise InputError(
                 f"not a readable checkpoint ({type(error).__name__}); give the model.ckpt of a "
@@ -48,8 +54,8 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 @contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """What is refused in the block names the checkpoint.
+def naming(path: str | Path, key: str = "ckpt") -> Iterator[None]:
+    """What is refused in the block names the checkpoint, and the key that it was given by.
 
     >>> with naming("a.ckpt"):
     ...     raise InputError("not fitted")
@@ -59,7 +65,7 @@ def naming(path: str | Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"ckpt={path}: {error}") from error.__cause__
+        raise InputError(f"{key}={path}: {error}") from error.__cause__
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

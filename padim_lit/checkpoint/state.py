@@ -137,15 +137,20 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
         )
 
 
-def load_detector(path: str | Path, map_location: Any = "cpu") -> Detector:
+def load_detector(path: str | Path, map_location: Any = "cpu", key: str = "ckpt") -> Detector:
     """Rebuild a fitted detector from its file alone; no download, and no pickle is executed.
+
+    Args:
+        path: of the file.
+        map_location: device of the detector.
+        key: that the file was given by, for errors.
 
     Raises:
         InputError: no such file, not a checkpoint of padim_lit, or of another version.
     """
-    content, todo = checkpoint.read(path), "give the model.ckpt of a finished run"
+    content, todo = checkpoint.read(path, key), "give the model.ckpt of a finished run"
     # One of a strange make passes `read` and fails where its tensors meet the backbone.
-    with checkpoint.naming(path), refusing("no model can be built from it", todo, Exception):
+    with checkpoint.naming(path, key), refusing("no model can be built from it", todo, Exception):
         return _built(content).to(map_location)
 
 

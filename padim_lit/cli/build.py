@@ -143,7 +143,7 @@ def _nameless(node: dict[str, Any]) -> dict[str, Any]:
 
 def _adopt(projection: Projection, density: Density, path: str, backbone: Backbone) -> None:
     """Take over what a checkpoint with the same backbone and options has learnt."""
-    other = load_detector(path)
+    other = load_detector(path, key="learnt_from")
     asked = {"proj": projection.name, "dim": projection.dim, "proj_options": projection.options}
     asked |= {"density": density.name, "density_options": density.options}
     wrong = differences(spec_of(other), asked)

@@ -7,6 +7,7 @@ from hydra import errors
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from padim_lit.cli.modes import MODES
+from padim_lit.errors import told
 from padim_lit.sweep.launchers import EXTRAS
 
 #: What OmegaConf says of a key that is missing, or that another one refers to.
@@ -79,7 +80,7 @@ def one_line(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, errors.HydraException | OmegaConfBaseException):
         return error_line(error)
-    text = str(error).strip() or type(error).__name__
+    text = str(error).strip()
     if "Original Traceback" in text:  # raised in a loader's process: its last line is the message
-        text = text.splitlines()[-1].partition(": ")[2]
-    return " ".join(text.split())
+        return " ".join(text.splitlines()[-1].partition(": ")[2].split())
+    return told(error)

@@ -11,6 +11,7 @@ from hydra.errors import OverrideParseException
 
 from padim_lit.cli.folders import CONFIG_PATH, is_override
 from padim_lit.errors import InputError
+from padim_lit.system.paths import typed_path
 
 #: Words that ask for a sweep; table1's YAML sets hydra.mode.
 MANY = ("-m", "--multirun", "experiment=table1")
@@ -39,7 +40,10 @@ def _kept(word: str, many: bool) -> str:
     if not key or key != key.rstrip():
         raise InputError(f"{word!r}: write KEY=VALUE, without blanks around the =")
     if not text:  # a variable of the shell that is not set; a path would be the working directory
-        raise InputError(f"{word} has no value; give one, or {key}=null for none")
+        raise InputError(f"{word} has no value; give one, or leave it out")
+    if key in ("hydra.run.dir", "hydra.sweep.dir"):  # the shell leaves the ~ after a = alone
+        text = str(typed_path(text))
+        word = f"{key}={text}"
     plain = _PLAIN.get(key.lstrip("+").partition(".")[0], ())
     one = partial(_one, plain=() if key.endswith("dir") else plain)
     try:

@@ -211,9 +211,9 @@ def _unpacked(content: bytes) -> PreparedImage:
 
 
 def _sizes(bucket: Path) -> list[int]:
-    """Bytes of each entry in a folder."""
+    """Bytes of each entry in a folder; none of another user's that may not be read."""
     sizes = []
-    with os.scandir(bucket) as entries:
+    with suppress(PermissionError), os.scandir(bucket) as entries:
         for entry in entries:
             with suppress(FileNotFoundError):  # another process was faster
                 sizes.append(entry.stat().st_size)

@@ -227,15 +227,17 @@ def _reading(path: Path | str) -> Iterator[None]:
 
 def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
     """What `use` makes of the opened image; the file is closed afterwards."""
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path} is a link that leads nowhere; fetch its file, or remove it")
-    if not path.exists():
-        raise InputError(f"no such image file: {path}; check the path")
-    if not path.is_file():  # to open a pipe would wait for its writer
-        raise InputError(f"{path} is no plain file, but a folder, pipe or device; remove it")
-    if path.stat().st_size == 0:
-        raise InputError(f"image file is empty (0 bytes): {path}; replace or remove it")
-    with _reading(path), path.open("rb") as file:
+    with refusing(f"{path} cannot be read", "check its path and rights", OSError):
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"{path} is a link that leads nowhere; fetch its file, or remove it")
+        if not path.exists():
+            raise InputError(f"no such image file: {path}; check the path")
+        if not path.is_file():  # to open a pipe would wait for its writer
+            raise InputError(f"{path} is no plain file, but a folder, pipe or device; remove it")
+        if path.stat().st_size == 0:
+            raise InputError(f"image file is empty (0 bytes): {path}; replace or remove it")
+        file = path.open("rb")
+    with _reading(path), file:
         return _decoded(file, path, use)
 
 

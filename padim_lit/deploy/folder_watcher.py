@@ -1,5 +1,6 @@
 """A folder into which others write: which files have come to rest, polled."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -37,18 +38,22 @@ class Watcher:
     ) -> None:
         self.folder, self.settle, self.known, self.clock = folder, settle, known, clock
         self._since: dict[Version, float] = {}
+        self._looked = False
 
     def rested(self) -> list[tuple[Version, float]]:
         """Files at rest with the seconds since their last change was seen, longest first.
 
         Raises:
-            InputError: the folder is gone.
+            InputError: the folder is gone, or may not be read; at the first look one below it.
         """
         if not self.folder.is_dir():
             raise InputError(f"images={self.folder}: the folder that is watched is gone")
+        if not os.access(self.folder, os.R_OK | os.X_OK):
+            raise InputError(f"images={self.folder}: may not be read; give this user its rights")
         now = self.clock()
         new = (version for version in self._versions() if not self.known(version))
         self._since = {version: self._since.get(version, now) for version in new}
+        self._looked = True
         found = [(v, now - t) for v, t in self._since.items() if now - t >= self.settle]
         return sorted(found, key=lambda entry: (-entry[1], entry[0].path))
 
@@ -58,6 +63,6 @@ class Watcher:
         return len(self._since)
 
     def _versions(self) -> Iterator[Version]:
-        for path in filter(looks_like_image, walk(self.folder / "**", strict=False)):
+        for path in filter(looks_like_image, walk(self.folder / "**", strict=not self._looked)):
             with suppress(OSError):  # what goes between two looks is no error
                 yield Version.of(path)

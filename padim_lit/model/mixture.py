@@ -21,6 +21,8 @@ PATCHES = 1024
 SAMPLE, ROUNDS = 50_000, 25
 # Patches that a component should have on the average, of those that it is learnt from.
 LEAST = 8
+#: Components at most.
+MOST = 2**20
 
 
 class Mixture(Density):
@@ -60,8 +62,8 @@ class Mixture(Density):
         fit_images: int = 64,
         shrinkage: float | None = None,
     ):
-        if components < 1:
-            raise InputError(f"density.components={components}: must be at least 1")
+        if not 1 <= components <= MOST:
+            raise InputError(f"density.components={components}: must be from 1 to {MOST}")
         if fit_images < 2:
             raise InputError(f"density.fit_images={fit_images}: must be at least 2 images")
         shrinkage = float(dim) if shrinkage is None else shrinkage
@@ -107,9 +109,10 @@ class Mixture(Density):
         with torch.autocast(x.device.type, enabled=False):
             count = min(self.components, max(1, len(x) // LEAST))
             found = k_means((x @ white.T).float(), count, generator)
-            found = found[torch.arange(self.components, device=x.device) % count]
+        found = torch.linalg.solve(white, found.double().T).T.float()
+        found = found[torch.arange(self.components, device=x.device) % count]  # the same to the bit
         self.white = white.float().to(self.white.device)
-        self.centroids = torch.linalg.solve(white, found.double().T).T.float().to(self.white.device)
+        self.centroids = found.to(self.white.device)
 
     def assign(self, x: Tensor) -> Tensor:
         """The component of each patch (n,D): (n,), the same under any autocast."""

@@ -231,6 +231,8 @@ def _from_file(
     net = timm.create_model(model, pretrained=False)
     try:
         state = dict(load_state_dict(str(path), use_ema=False, weights_only=True))
+    except PermissionError:
+        raise
     except Exception as error:
         raise InputError(
             f"backbone.weights={path}: not a readable state dict ({type(error).__name__}); save "

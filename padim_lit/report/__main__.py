@@ -16,6 +16,7 @@ from padim_lit.report.pictures import PICTURES, about, embed
 from padim_lit.report.text import count
 from padim_lit.system.atomic import write_bytes, write_text
 from padim_lit.system.command_line import Parser, run, say
+from padim_lit.system.paths import typed_path
 
 
 def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.take_folders("SWEEP_DIR", "sweeps")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=typed_path,
         default=Path("report.html"),
         help="the file to write (%(default)s); its figures go to a folder beside it",
     )

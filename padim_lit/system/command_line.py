@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, told
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,7 +30,7 @@ def run(command: Callable[[], None]) -> None:
     try:
         command()
     except (InputError, OSError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sys.exit(f"error: {told(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from padim_lit.system.interrupts import raise_lost_interrupt
+
 T = TypeVar("T")
 
 MISSING = "—"
@@ -114,6 +116,8 @@ def progress() -> Progress:
 
 
 def tracked(steps: Iterable[T], what: str) -> Iterator[T]:
-    """The steps, one by one, with a progress bar that is called `what`."""
+    """The steps, one by one, with a progress bar that is called `what`; none after Ctrl-C."""
     with progress() as bar:
-        yield from bar.track(steps, description=what)
+        for step in bar.track(steps, description=what):
+            raise_lost_interrupt()
+            yield step

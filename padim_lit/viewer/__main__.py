@@ -14,6 +14,7 @@ from padim_lit.report.page import assemble, to_script
 from padim_lit.report.text import count
 from padim_lit.system.atomic import write_text
 from padim_lit.system.command_line import Parser, run, say
+from padim_lit.system.paths import typed_path
 from padim_lit.viewer.content import MEGABYTES, PICTURES, SCORED_PICTURES, build
 from padim_lit.viewer.curves import draw_curves
 from padim_lit.viewer.table import run_table
@@ -47,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = Parser("padim_lit.viewer", "Make one page over the runs in some folders.")
     parser.take_folders("FOLDER", "runs")
     parser.add_argument(
-        "--out", type=Path, help="the file to write; viewer.html in the first FOLDER"
+        "--out", type=typed_path, help="the file to write; viewer.html in the first FOLDER"
     )
     parser.add_argument(
         "--pictures",

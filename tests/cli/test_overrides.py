@@ -58,6 +58,13 @@ def test_a_shell_variable_that_is_not_set_is_no_value(word):
         as_typed([word])
 
 
+def test_the_home_folder_is_meant_where_results_go_too(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    words = ["hydra.run.dir=~/out", "hydra.sweep.dir=~/a b", "ckpt=~/m.ckpt"]
+    expected = ["hydra.run.dir=/home/me/out", "hydra.sweep.dir=/home/me/a b", 'ckpt="~/m.ckpt"']
+    assert as_typed(words) == expected
+
+
 @given(
     st.text(st.characters(exclude_characters=",$\\\"'", exclude_categories=("C", "Z")), min_size=1)
 )

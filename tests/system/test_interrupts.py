@@ -36,7 +36,8 @@ except KeyboardInterrupt:
 )
 def test_an_interrupt_in_a_finaliser_is_told_before_the_next_work(disposition, told):
     command = [sys.executable, "-c", LOST, disposition]
-    assert subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL) == told
+    found = subprocess.run(command, text=True, capture_output=True, check=True)
+    assert (found.stdout, found.stderr) == (told, "")
 
 
 def test_an_interrupt_is_raised_where_the_program_stands():

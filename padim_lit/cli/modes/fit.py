@@ -35,6 +35,7 @@ from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.predictor import ModelInput
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
+from padim_lit.model.mixture import Mixture
 from padim_lit.model.region_of_interest import share
 from padim_lit.model.ridge import pooled
 from padim_lit.padim import PaDiM
@@ -143,6 +144,12 @@ class Recorder(Callback):
     def setup(self, trainer: Trainer, pl_module: PaDiM, stage: str) -> None:
         self.started = time.perf_counter()
 
+    def on_train_batch_start(self, *_: Any) -> None:
+        raise_lost_interrupt()
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        raise_lost_interrupt()
+
     def on_test_start(self, trainer: Trainer, pl_module: PaDiM) -> None:
         # A test that ran out of memory starts anew.
         self.predictions, self.gallery = [], Gallery()
@@ -192,6 +199,7 @@ class _Work:
             fit_seconds = self.fit()
             notes += _few(settings, data, detector)
             notes += _strange_eps(detector)
+            notes += _few_kinds(detector)
             notes += _taught(settings.learnt_from, detector)
             notes += _repeated(detector)
             notes += thresholds.strange_good(detector.calibration)
@@ -349,6 +357,17 @@ def _few(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
     return [
         f"{images} good images are few. If parts may lie in any direction, and none is defective "
         "for lying turned, try rotations=8: each counts in eight directions."
+    ]
+
+
+def _few_kinds(detector: Detector) -> list[str]:
+    """What to say where patches were too few to learn so many components from."""
+    mixtures = [part for part in detector.density.modules() if isinstance(part, Mixture)]
+    return [
+        f"Only {found} kinds could be learnt from so few patches, of density.components="
+        f"{mixture.components}: the others are copies of them."
+        for mixture in mixtures
+        if (found := len(mixture.centroids.unique(dim=0))) < mixture.components
     ]
 
 

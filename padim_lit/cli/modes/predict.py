@@ -117,6 +117,9 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         # Of what drift is measured against; the viewer has no checkpoint.
         "good_scores": None if known is None else known["scores"].tolist(),
     }
+    # They are written at the end: a run that is killed must leave none of an earlier one.
+    for name in ("coco.json", "predict.json"):
+        (folder / name).unlink(missing_ok=True)
     with closing(ScoredFiles(folder, model, settings.watch)) as scored:
         work = _Work(settings, folder, predictor, scored)
         before = scored.counts.total()
@@ -175,9 +178,6 @@ class _Work:
             for name, suffix in FILES.values():
                 for picture in (folder / name).glob(f"*-{DIGEST}{suffix}"):
                     picture.unlink()
-        # A watch writes them at its end: one that is killed must leave none of an earlier one.
-        for name in ("coco.json", "predict.json"):
-            (folder / name).unlink(missing_ok=True)
 
     def score(self, files: list[Path]) -> None:
         """Score each of the files."""

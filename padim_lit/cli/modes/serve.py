@@ -1,6 +1,8 @@
 """mode=serve: a model over HTTP, until Ctrl-C."""
 
 import socket
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +45,12 @@ def run(settings: Serve, folder: Path) -> None:
     ckpt = typed_path(settings.ckpt)
     card = ckpt.with_name("model_card.md")
     # A run's card is about the model.ckpt beside it, not about others that came there later.
-    if ckpt.name == "model.ckpt" and card.is_file():
-        text = card.read_text("utf-8", "replace")
-    else:
-        text = model_card(predictor.detector)
-    server = make_server(make_app(predictor, text, int(1e6 * settings.max_mb)))
+    text = ""
+    if ckpt.name == "model.ckpt":
+        with suppress(OSError):
+            text = card.read_text("utf-8", "replace")
+    text = text or model_card(predictor.detector)
+    server = make_server(make_app(predictor, text, int(min(1e6 * settings.max_mb, sys.maxsize))))
 
     what = f"host={settings.host}, port={settings.port}: cannot be listened at"
     six = ":" in settings.host

@@ -1,5 +1,6 @@
 """Your own images: train/good, test/KIND, ground_truth/KIND, or good ones alone."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -65,8 +66,9 @@ def _unread(folder: Path, items: list[Item]) -> list[str]:
     known = ("train", "test", "ground_truth")
     found = filter(looks_like_image, walk(folder / "**"))
     if left := [path for path in found if path.relative_to(folder).parts[0] not in known]:
-        read = {item.path.resolve() for item in items}
-        left = [path for path in left if path.resolve() not in read]
+        # A link to itself is no error here: pathlib's own raises.
+        read = {os.path.realpath(item.path) for item in items}
+        left = [path for path in left if os.path.realpath(path) not in read]
     said = f"Images beside train and test, not read: {len(left)}, such as {min(left, default='')}."
     return [said] if left else []
 
