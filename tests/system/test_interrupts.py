@@ -7,7 +7,8 @@ import sys
 import pytest
 
 LOST = """
-import signal, sys
+import contextlib, io, signal, sys
+from padim_lit.system.console import tracked
 from padim_lit.system.interrupts import raise_lost_interrupt, remember_interrupts
 
 class Finalised:
@@ -28,11 +29,18 @@ try:
     raise_lost_interrupt()
 except KeyboardInterrupt:
     print("told")
+with contextlib.redirect_stdout(io.StringIO()):  # its bar
+    try:
+        done = list(tracked([1, 2], "work"))
+    except KeyboardInterrupt:
+        done = "nothing"
+print("done:", done)
 """
 
 
 @pytest.mark.parametrize(
-    ("disposition", "told"), [("default", "went on\ntold\n"), ("ignored", "went on\n")]
+    ("disposition", "told"),
+    [("default", "went on\ntold\ndone: nothing\n"), ("ignored", "went on\ndone: [1, 2]\n")],
 )
 def test_an_interrupt_in_a_finaliser_is_told_before_the_next_work(disposition, told):
     command = [sys.executable, "-c", LOST, disposition]
