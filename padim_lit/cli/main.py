@@ -60,6 +60,7 @@ def prepare(words: list[str]) -> list[str]:
     """The command line with the folders that make a sweep go on where it ended."""
     if {"-sc", "--shell-completion", "-i", "--info"} & set(words):
         return words
+    overrides.refuse_unknown_options(words)
     words = overrides.as_typed(words)
     typed = overrides.read_overrides([word for word in words if folders.is_override(word)])
     allow(overrides.own_packages(words))

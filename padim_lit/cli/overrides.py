@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
@@ -89,6 +91,24 @@ def _one(text: str, plain: tuple[type, ...]) -> str:
 
 def _quoted(text: str) -> str:
     return QuotedString(text, Quote.double).with_quotes()
+
+
+def refuse_unknown_options(words: Sequence[str]) -> None:
+    """InputError where Hydra would print its usage, on eight lines, or a traceback.
+
+    >>> refuse_unknown_options(["--dim=5"])
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: unrecognized arguments: --dim=5; keys are written KEY=VALUE, ...
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise InputError(f"{message}; keys are written KEY=VALUE, without dashes; see --help")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    asked = parser.parse_args(list(words))
+    if asked.multirun and asked.cfg:
+        raise InputError("--cfg prints one config, not those of a sweep; leave -m out")
 
 
 def read_overrides(words: Sequence[str]) -> list[Override]:
