@@ -98,11 +98,11 @@ def refuse_unknown_options(words: Sequence[str]) -> None:
 
     >>> refuse_unknown_options(["--dim=5"])
     Traceback (most recent call last):
-    padim_lit.errors.InputError: unrecognized arguments: --dim=5; keys are written KEY=VALUE, ...
+    padim_lit.errors.InputError: unrecognized arguments: --dim=5; give options first, ...
     """
 
     def refuse(message: str) -> NoReturn:
-        raise InputError(f"{message}; keys are written KEY=VALUE, without dashes; see --help")
+        raise InputError(f"{message}; give options first, then keys as KEY=VALUE; see --help")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
