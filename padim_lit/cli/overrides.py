@@ -98,11 +98,12 @@ def refuse_unknown_options(words: Sequence[str]) -> None:
 
     >>> refuse_unknown_options(["--dim=5"])
     Traceback (most recent call last):
-    padim_lit.errors.InputError: unrecognized arguments: --dim=5; give options first, ...
+    padim_lit.errors.InputError: unrecognized arguments: --dim=5; keys are KEY=VALUE ...
     """
 
     def refuse(message: str) -> NoReturn:
-        raise InputError(f"{message}; give options first, then keys as KEY=VALUE; see --help")
+        todo = "keys are KEY=VALUE without dashes, after all options; see --help"
+        raise InputError(f"{message}; {todo}")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
