@@ -88,7 +88,8 @@ def find(paths: Iterable[str | os.PathLike], *names: str) -> list[Path]:
     A name may have a folder in front, "heatmaps/overview.png".
 
     Raises:
-        InputError: a path is no folder, or one in it may not be read.
+        InputError: a path is no folder.
+        PermissionError: one in it may not be read.
     """
 
     def refuse(error: OSError) -> None:

@@ -33,13 +33,13 @@ def read(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
             padim_lit, of a newer one, or with NaN or infinity in it.
     """
     path = typed_path(path)
-    with naming(path, key), refusing("cannot be read", "check its rights", PermissionError):
-        if not path.is_file():
-            raise InputError("no such file; give the model.ckpt of an earlier run")
+    with naming(path, key):
+        with refusing("cannot be read", "check its rights", PermissionError):
+            if not path.is_file():
+                raise InputError("no such file; give the model.ckpt of an earlier run")
+            path.open("rb").close()
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except PermissionError:
-            raise
         except Exception as error:  # a foreign file fails in as many ways as there are formats
             raise InputError(
                 f"not a readable checkpoint ({type(error).__name__}); give the model.ckpt of a "

@@ -219,11 +219,14 @@ def _probe_hub() -> None:
 def _from_file(
     model: str, config: dict[str, Any], path: Path
 ) -> tuple[dict[str, torch.Tensor], str]:
-    if not path.is_file():
-        raise InputError(
-            f"backbone.weights={path}: no such file; allowed are pretrained, random, or the path "
-            "of a state dict"
-        )
+    what = f"backbone.weights={path}: cannot be read"
+    with refusing(what, "check its rights", PermissionError):
+        if not path.is_file():
+            raise InputError(
+                f"backbone.weights={path}: no such file; allowed are pretrained, random, or the "
+                "path of a state dict"
+            )
+        path.open("rb").close()  # safetensors would call it missing
     if zipfile.is_zipfile(path) and (reason := damage(path)) is not None:
         raise InputError(
             f"backbone.weights={path}: damaged since it was written ({reason}); copy it again"
@@ -231,8 +234,6 @@ def _from_file(
     net = timm.create_model(model, pretrained=False)
     try:
         state = dict(load_state_dict(str(path), use_ema=False, weights_only=True))
-    except PermissionError:
-        raise
     except Exception as error:
         raise InputError(
             f"backbone.weights={path}: not a readable state dict ({type(error).__name__}); save "

@@ -337,7 +337,7 @@ def test_patches_that_are_all_alike_are_no_special_case(backbone, kind):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"components": 0}, r"density.components=0: must be from 1 to"),
+        ({"components": 0}, r"density.components=0: must be from 1 to 1048576"),
         ({"fit_images": 1}, r"density.fit_images=1: must be at least 2"),
         ({"shrinkage": 0.0}, r"density.shrinkage=0.0: must be above 0"),
     ],

@@ -15,6 +15,7 @@ from padim_lit.data.cache import _sizes
 from padim_lit.data.files import list_images
 from padim_lit.data.images import read_size
 from padim_lit.deploy.folder_watcher import Watcher
+from padim_lit.model.weights import load_weights
 from padim_lit.system.atomic import run_folder
 
 
@@ -104,6 +105,16 @@ def test_a_checkpoint_is_not_called_broken(folder, inside):
     (file.parent if inside else file).chmod(0o000)
     assert without_rights(lambda: read(file, "learnt_from")) == (
         f"error: learnt_from={file}: cannot be read (Permission denied); check its rights"
+    )
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors"])
+def test_nor_are_weights(folder, name):
+    file = folder / name
+    file.write_bytes(b"PK")
+    file.chmod(0o000)
+    assert without_rights(lambda: load_weights("resnet18", str(file), 0)) == (
+        f"error: backbone.weights={file}: cannot be read (Permission denied); check its rights"
     )
 
 
