@@ -18,7 +18,7 @@ from padim_lit.model.triangular import Triangle
 # of log variances up to which it does and from which on it weighs nothing.
 HEARD, ALIKE, APART = 0.5, 0.15, 0.17
 # Patches a kind, over D, from which on its variance says anything: chosen on ELPV's cells as they
-# are, and thrown, with four backbones (docs/results.md).
+# are, and thrown, with four backbones (docs/choices.md).
 KNOWN = 2 / 3
 # Of the variance of all good patches, added to a kind's where those are measured.
 EPS = 0.01
