@@ -12,6 +12,8 @@ MANTISSA_BITS = 16
 LOWEST_EXPONENT = -10
 OCTAVES = 30
 BINS = OCTAVES << MANTISSA_BITS
+# Share of pixels in the first and last bin, which are open-ended, from which metrics would lie.
+OUTSIDE_LIMIT = 0.01
 
 
 def distance_bins(distances: Tensor) -> Tensor:

@@ -16,22 +16,11 @@ from torchmetrics.utilities import dim_zero_cat
 
 from padim_lit import distance_histogram as histogram
 
-#: What a run reports, and how tables call it.
-METRICS = {
-    "test/image_auroc": "image AUROC",
-    "test/image_ap": "image AP",
-    "test/image_f1max": "image F1-max",
-    "test/pixel_auroc": "pixel AUROC",
-    "test/pixel_ap": "pixel AP",
-    "test/pixel_aupro": "pixel AUPRO",
-}
 #: AUPRO integrates up to this false-positive rate (Bergmann et al. 2021, §5.1).
 FPR_LIMIT = 0.3
 
 CHUNK_PIXELS = 2**20
 HISTOGRAMS = {"good": torch.int64, "bad": torch.int64, "bad_by_region": torch.float64}
-# Share of pixels in the first and last bin, which are open-ended, from which metrics would lie.
-OUTSIDE_LIMIT = 0.01
 
 
 class ImageMetrics(Metric):
@@ -151,7 +140,7 @@ class PixelMetrics(Metric):
             return _undefined(names, f"no {missing} pixel in the test set")
         edges = (filled == 0) | (filled == histogram.BINS - 1)
         outside = (good[edges] + bad[edges]).sum() / (goods + bads)
-        if outside > OUTSIDE_LIMIT:
+        if outside > histogram.OUTSIDE_LIMIT:
             low, high = (histogram.LOWEST_EXPONENT + n for n in (0, histogram.OCTAVES))
             what = (
                 f"{outside:.0%} of the distances are below 2^{low} or above 2^{high}, where pixels"

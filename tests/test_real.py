@@ -8,8 +8,8 @@ from padim_lit import JL, Backbone, Fisher, PaDiM
 from padim_lit.data import MVTec
 
 
-# Of docs/results.md and docs/projections.md, to notice when they change; for PaDiM's own settings an independent
-# implementation's means over three seeds lie as close.
+# Of docs/results.md and docs/projections.md, to notice when they change; for PaDiM's own settings
+# an independent implementation's means over three seeds lie as close.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("location", "kind", "dim", "how", "image", "pixel"),

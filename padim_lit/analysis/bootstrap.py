@@ -14,9 +14,8 @@ from numpy.typing import ArrayLike
 from scipy.stats import chi2, f, norm, t
 from torch import Tensor
 
-from padim_lit.distance_histogram import BINS, distance_bins
+from padim_lit.distance_histogram import BINS, OUTSIDE_LIMIT, distance_bins
 from padim_lit.errors import InputError
-from padim_lit.metrics import OUTSIDE_LIMIT
 
 # Pixel histograms: bins kept of each octave's 65,536, entries that may be stored (8 bytes each),
 # and bins in the end. Merged bins hold equal shares of good and defective pixels, so ties alone

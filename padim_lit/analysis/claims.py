@@ -25,7 +25,7 @@ from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.sweep_results import RESAMPLED, Method, SweepFolder, join_parts, labels
 from padim_lit.errors import InputError
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 
 #: An AUROC this much lower still counts as "as good" (claims 150-for-550 and challenger).
 MARGIN = 0.005

@@ -28,7 +28,7 @@ from padim_lit.analysis.result_files import (
     typed_command,
 )
 from padim_lit.errors import InputError
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 from padim_lit.system.console import MISSING
 
 # Row of resamples.npz's (2, R) arrays that holds a metric.

@@ -29,7 +29,7 @@ from padim_lit.analysis.sweep_results import (
     read_sweeps,
 )
 from padim_lit.errors import InputError
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 from padim_lit.system.atomic import write_csv
 from padim_lit.system.console import MISSING, print_line, print_table
 

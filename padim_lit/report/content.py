@@ -25,7 +25,7 @@ from padim_lit.analysis.sweep_results import (
 )
 from padim_lit.analysis.table1 import BASE, category, short
 from padim_lit.errors import InputError
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import DRAWN, planted
 from padim_lit.version import __version__
 from padim_lit.visualization.palette import order

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 from padim_lit.system.atomic import file_bytes
 from padim_lit.visualization.distortion import QUANTITIES, over_seeds
 from padim_lit.visualization.palette import line_style, order

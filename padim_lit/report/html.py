@@ -6,7 +6,7 @@ from typing import Any
 
 from padim_lit.analysis.missed import RATE
 from padim_lit.analysis.published import DIM, contradictions
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 from padim_lit.report import tables
 from padim_lit.report.figures import DRAWN, FIGURES, planted, stem
 from padim_lit.report.page import assemble, inline

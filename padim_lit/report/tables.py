@@ -7,7 +7,7 @@ from typing import Any
 from padim_lit.analysis.published import CATEGORIES, DIM, SOURCES, averages, published
 from padim_lit.analysis.separation import MEASURED
 from padim_lit.analysis.sweep_results import SETTINGS
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import planted
 from padim_lit.report.text import brief, interval, known, number, share, size, spread
 from padim_lit.system.console import MISSING

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from padim_lit.analysis.bootstrap import PixelHistograms, image_auroc, resample_counts
 from padim_lit.errors import InputError, require_choice, require_finite
-from padim_lit.metrics import METRICS, ImageMetrics, PixelMetrics
+from padim_lit.metric_names import METRICS
+from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.anomaly_map import AnomalyMap, image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from padim_lit.analysis.result_files import Job, collect
 from padim_lit.analysis.sweep_results import mean_and_sd
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 from padim_lit.system.atomic import write_csv
 from padim_lit.system.console import MISSING, print_line, print_table
 

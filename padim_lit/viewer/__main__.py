@@ -9,7 +9,7 @@ from typing import Any
 
 from padim_lit.analysis.result_files import natural
 from padim_lit.errors import InputError
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 from padim_lit.report.page import assemble, to_script
 from padim_lit.report.text import count
 from padim_lit.system.atomic import write_text

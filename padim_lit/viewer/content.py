@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from padim_lit.analysis.result_files import find
 from padim_lit.analysis.sweep_results import SETTINGS, SweepFolder, as_ablation, labels
 from padim_lit.errors import InputError
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 from padim_lit.version import __version__
 from padim_lit.viewer.pictures import encode_pictures
 from padim_lit.viewer.runs import Run, read_run

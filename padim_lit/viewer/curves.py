@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import DRAWN, curves, files
 from padim_lit.report.page import inline
 

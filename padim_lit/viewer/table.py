@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 from padim_lit.report.tables import Cell, Table
 from padim_lit.report.text import brief, share, size
 from padim_lit.system.console import MISSING

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 from padim_lit.system.console import MISSING, print_facts, print_line, print_table
 from padim_lit.system.memory import readable
 

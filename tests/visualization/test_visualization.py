@@ -21,7 +21,7 @@ from padim_lit.analysis.result_files import collect
 from padim_lit.deploy.calibration import calibrate
 from padim_lit.deploy.left_out import Measured
 from padim_lit.errors import InputError
-from padim_lit.metrics import METRICS
+from padim_lit.metric_names import METRICS
 from padim_lit.sweep.job_table import print_sweep_table, write_sweep_csv
 from padim_lit.system.atomic import write_bytes, write_csv, write_json, write_text
 from padim_lit.visualization.gallery import Gallery, GalleryEntry
