@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -306,8 +307,10 @@ class Readers(torch.utils.data.Dataset):
             wrong += not equal(read(item, VIEW), prepare(item, VIEW))
             if rng.random() < 0.1 and (found := entries(self.folder)):
                 entry = found[rng.integers(len(found))]
-                if not entry.name.endswith(".tmp"):
-                    entry.write_bytes(entry.read_bytes()[:900])
+                # The other process takes a damaged one away at any time.
+                with suppress(FileNotFoundError):
+                    if not entry.name.endswith(".tmp"):
+                        entry.write_bytes(entry.read_bytes()[:900])
         return wrong
 
 
