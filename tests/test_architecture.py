@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -43,7 +44,12 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imports_of(path: Path, text: str) -> Iterator[str]:
+@cache
+def imports_of(path: Path, text: str) -> tuple[str, ...]:
+    return tuple(_imports(path, text))
+
+
+def _imports(path: Path, text: str) -> Iterator[str]:
     """Dotted names of the modules that a file imports, at its top or inside a function."""
     package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(text)):

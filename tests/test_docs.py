@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from _helpers.cli import ROOT, environment
+from _helpers.tables import long_table
 from hydra import compose, initialize_config_dir
 
 from padim_lit.cli import config
@@ -54,7 +55,7 @@ def commands(page):
         yield [word for word in shlex.split(line) if "…" not in word]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@long_table("page", PAGES, every=3, ids=lambda page: page.name)
 def test_commands_name_settings_that_exist(page, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)  # for examples/
     config.register()

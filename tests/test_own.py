@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from _helpers.cli import ROOT, TINY, TINY_SWEEP
+from _helpers.tables import long_table
 from _helpers.trees import build_tree
 
 from padim_lit.cli import instantiate
@@ -218,7 +219,7 @@ def test_their_keys_are_in_the_help_and_in_the_config(zygote, outside):
     assert "offset: 0" in run_outside(zygote, outside, "--cfg", "job").out
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("args", "words"),
     [
         ("proj.ofset=3", "unknown key proj.ofset; known here: name, offset"),
@@ -228,6 +229,7 @@ def test_their_keys_are_in_the_help_and_in_the_config(zygote, outside):
         ("data.root=???", "data.root is not set"),
         ("proj._target_=my_data.Pairs", "unknown key proj.name; known here: root, held_out"),
     ],
+    every=3,
 )
 def test_unknown_keys_of_an_own_class_are_refused_by_name(zygote, outside, args, words):
     result = run_outside(zygote, outside, args, "hydra.run.dir=bad")

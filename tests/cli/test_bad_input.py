@@ -11,6 +11,7 @@ import pytest
 import torch
 from _helpers.cli import TINY, environment, run_plain
 from _helpers.outcome import leftovers, require_one_clear_line, truncate
+from _helpers.tables import long_table
 from _helpers.trees import build_tree, save_image, save_mask
 
 
@@ -214,7 +215,7 @@ def here(tree, tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("case", DATA + CONFIG, ids=lambda case: case.name)
+@long_table("case", DATA + CONFIG, every=3, ids=lambda case: case.name)
 def test_bad_input_is_one_clear_line_and_leaves_nothing(zygote, here, case):
     case.change(here / "data")
     extra = case.args.split()
@@ -258,7 +259,7 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
     assert leftovers(here) == []
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("args", "words"),
     [
         ("mode=predict dim=3", ("dim is no key of mode=predict", "mode=fit, mode=figure4")),
@@ -297,6 +298,7 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
         ("experiment=ablation data=folder proj=npca", ("proj=npca", "give projs=[npca]")),
         ("experiment=figure4 data=folder data.root=b rows=0", ("rows=0", "at least 1")),
     ],
+    every=3,
 )
 def test_values_are_checked_and_keys_known_in_every_mode(zygote, tmp_path, args, words):
     result = zygote.run([*args.split(), "hydra.run.dir=run"], tmp_path)
@@ -323,13 +325,14 @@ def test_jobs_of_a_sweep_use_one_device(zygote, here):
 # --- Poor data is no bad input ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("name", "test", "masks", "null", "why"),
     [
         ("no defects", {"good": 3}, False, ("image", "pixel"), ("no defective image", "mask")),
         ("no good", {"crack": 3}, True, ("image",), ("no good image", None)),
         ("no masks", {"good": 2, "crack": 2}, False, ("pixel",), (None, "mask")),
     ],
+    every=3,
 )
 def test_metrics_that_cannot_be_computed_are_null_with_a_reason(
     zygote, tmp_path, name, test, masks, null, why

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from _helpers.cli import TINY, Result, environment, run_plain
+from _helpers.tables import long_table
 from _helpers.trees import build_tree
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
@@ -161,7 +162,7 @@ def scores_of(table):
     return {row["path"]: float(row["score"]) for row in csv.DictReader(table.splitlines())}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@long_table("workers", [0, 2], every=2)
 def test_a_run_can_be_repeated_bit_for_bit(first, zygote, here, workers):
     expected = (here / "first" / "predictions.csv").read_text()
     assert again(zygote, here, f"workers{workers}", f"num_workers={workers}") == expected
@@ -185,7 +186,7 @@ def test_a_checkpoint_reproduces_every_score_bit_for_bit(first, zygote, here):
     assert not (here / "loaded" / "model.ckpt").exists()
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("args", "words"),
     [
         ("dim=4", "dim is 8 there and 4 here"),
@@ -196,6 +197,7 @@ def test_a_checkpoint_reproduces_every_score_bit_for_bit(first, zygote, here):
         ("crop_size=32", "[32, 32] here"),
         ("backbone=efficientnet_lite0", "backbone.model is resnet18.tv_in1k there"),
     ],
+    every=3,
 )
 def test_a_checkpoint_of_another_config_is_refused(first, zygote, here, tmp_path, args, words):
     result = zygote.run(
@@ -294,7 +296,7 @@ def test_a_config_of_a_run_with_a_word_that_it_does_not_take(first, zygote, here
     assert result.code == 1 and message in result.err and "Traceback" not in result.err
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("text", "reason"),
     [
         (b"a: [1", "expected ',' or ']'"),
@@ -302,6 +304,7 @@ def test_a_config_of_a_run_with_a_word_that_it_does_not_take(first, zygote, here
         (b"a: " + b"[" * 3000, "recursion"),
         (b"a: &a [1]\nb: [*a, *a]", "an alias"),
     ],
+    every=3,
 )
 def test_a_config_that_is_no_yaml_is_one_line(zygote, tmp_path, text, reason):
     (tmp_path / "odd.yaml").write_bytes(text)
@@ -321,7 +324,7 @@ def test_a_task_of_a_slurm_allocation_may_be_a_run_of_its_own(first, zygote, her
     assert predict.code == 0 and "scored" in predict.out, predict.err
 
 
-@pytest.mark.parametrize("many", [[], ["-m"]])
+@long_table("many", [[], ["-m"]], every=2)
 def test_paths_are_from_where_they_were_typed(zygote, here, many):
     folder = "chdir/0" if many else "chdir"
     place = "hydra.sweep.dir=chdir" if many else "hydra.run.dir=chdir"

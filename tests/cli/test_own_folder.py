@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from _helpers.cli import TINY, TINY_SWEEP
 from _helpers.outcome import require_one_clear_line
+from _helpers.tables import long_table
 from _helpers.trees import build_tree, save_image
 
 import padim_lit
@@ -31,7 +32,7 @@ def content(folder: Path) -> dict[Path, bytes]:
     return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("words", "names"),
     [
         (PREDICT, ["heatmaps/mine.png"]),
@@ -44,6 +45,7 @@ def content(folder: Path) -> dict[Path, bytes]:
         (EXPORT, ["slim.ckpt"]),
         ([*EXPORT, "output=mine/other.ckpt"], ["other.ckpt"]),
     ],
+    every=3,
 )
 def test_a_folder_with_a_users_own_files_is_refused(zygote, here, words, names):
     mine = here / "mine"
@@ -69,7 +71,7 @@ def test_the_same_run_again_and_exports_again_are_no_reason(zygote, here):
             assert result.code == 0, result.err
 
 
-@pytest.mark.parametrize(
+@long_table(
     "words",
     [
         TINY,
@@ -77,6 +79,7 @@ def test_the_same_run_again_and_exports_again_are_no_reason(zygote, here):
         [*TINY_SWEEP, *ABLATION, "resamples=5"],
         ["mode=update", "ckpt=run/model.ckpt", "images=more", "trainer=cpu"],
     ],
+    every=4,
 )
 def test_a_mode_says_all_that_it_writes(zygote, here, words, tmp_path):
     result = zygote.run([*words, f"hydra.run.dir={tmp_path}"], here)
@@ -95,13 +98,14 @@ def test_a_picture_of_the_users_in_a_runs_heatmaps_stays(zygote, here):
     assert [p.name for p in (here / "pictures" / "heatmaps").iterdir()] == ["mine.png"]
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("words", "names"),
     [
         ([*PREDICT, "images=more"], ["metrics.json", "predictions.csv, heatmaps"]),
         ([*TINY, "ckpt=other.ckpt"], ["run/model.ckpt", "ckpt=other.ckpt"]),
         (["mode=merge", "ckpts=[run/model.ckpt,run/model.ckpt]", "repeats=count"], ["model.ckpt"]),
     ],
+    every=3,
 )
 def test_results_of_two_modes_are_not_mixed(zygote, here, words, names):
     before, claimed = content(here / "run"), written_by_runs(here / "run")

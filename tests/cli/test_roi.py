@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from _helpers.cli import TINY as ANY
+from _helpers.tables import long_table
 from _helpers.trees import build_tree
 from PIL import Image
 
@@ -82,7 +83,7 @@ def test_a_polygon_is_the_same_and_a_test_takes_the_checkpoints(zygote, here):
     assert result.code == 1 and "plain/model.ckpt has another roi" in result.err
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("wrong", "said"),
     [
         ("roi=none.png", "none.png"),
@@ -94,6 +95,7 @@ def test_a_polygon_is_the_same_and_a_test_takes_the_checkpoints(zygote, here):
         ("roi=3", "three or more corners"),
         ("roi=roi.png rotations=4", "give one of the two"),
     ],
+    every=3,
 )
 def test_wrong_regions_are_one_line(zygote, here, wrong, said):
     result = zygote.run([*TINY, *wrong.split(), "hydra.run.dir=wrong"], here)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from _helpers.cli import TINY
 from _helpers.fuzzing import Harmful
+from _helpers.tables import long_table
 from _helpers.trees import build_tree
 
 from padim_lit import Backbone, InputError
@@ -120,7 +121,7 @@ def test_nan_in_a_weights_file_is_named(tmp_path):
 # --- Configs -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@long_table(
     "override",
     [
         "proj._target_=os.system",
@@ -143,6 +144,7 @@ def test_nan_in_a_weights_file_is_named(tmp_path):
         "+hydra.callbacks.x._target_=os.getcwd",
         "hydra.job_logging.handlers.console.class=os.system",
     ],
+    every=3,
 )
 def test_a_config_calls_nothing_but_what_it_may_name(zygote, tmp_path, override):
     build_tree(tmp_path / "data")

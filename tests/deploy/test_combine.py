@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from _helpers.cli import TINY
+from _helpers.tables import long_table
 from _helpers.trees import build_tree
 
 from padim_lit.checkpoint.state import load_detector
@@ -154,7 +155,7 @@ def test_merge_says_of_each_what_it_went_through_and_takes_copies_in_any_order(h
     assert "mode=merge (7 + 10 images)" in card and "17 good images of folder/b" in card
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("args", "words"),
     [
         ("mode=merge ckpts=[a_run/model.ckpt]", "two or more"),
@@ -170,6 +171,7 @@ def test_merge_says_of_each_what_it_went_through_and_takes_copies_in_any_order(h
         ("mode=update ckpt=a_run/model.ckpt images=nowhere", "no image there"),
         ("mode=update ckpt=a_run/model.ckpt images=b/train repeats=twice", "refuse, skip, count"),
     ],
+    every=4,
 )
 def test_what_cannot_be_is_one_line(here, zygote, args, words):
     device = [] if "mode=merge" in args else ["trainer=cpu"]

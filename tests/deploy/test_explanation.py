@@ -3,6 +3,7 @@
 import pytest
 import torch
 from _helpers.paper import paper
+from _helpers.tables import long_table
 
 from padim_lit import JL, Backbone, Identity, Subset
 from padim_lit.checkpoint.state import load_detector, save_detector
@@ -39,7 +40,7 @@ def _state(detector, images, step=7):
     return state
 
 
-@pytest.mark.parametrize("kind", [JL, Subset])
+@long_table("kind", [JL, Subset], every=2)
 @pytest.mark.parametrize("score", ["max", "topk"])
 @pytest.mark.parametrize("grid", [None, 6])
 def test_shares_add_up_to_score_and_map(kind, score, grid):

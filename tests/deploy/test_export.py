@@ -16,6 +16,7 @@ import torch
 from _helpers.cli import ROOT, TINY, environment
 from _helpers.fits import fit_on_images
 from _helpers.paper import paper
+from _helpers.tables import long_table
 from _helpers.trees import build_tree, save_image
 from omegaconf import OmegaConf
 from PIL import Image
@@ -400,7 +401,7 @@ def tiny_detector(
     return detector.eval()
 
 
-@pytest.mark.parametrize("grid", ["auto", None, 16, 11, 5, 3, 1])
+@long_table("grid", ["auto", None, 16, 11, 5, 3, 1], every=3)
 @pytest.mark.parametrize("proj", ["jl", "subset"])
 def test_graph_is_the_detector_on_any_grid(grid, proj):
     detector = tiny_detector(grid=grid, proj=proj)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from _helpers.cli import TIMEOUT, TINY
 from _helpers.fits import fitted_detector
+from _helpers.tables import long_table
 from _helpers.trees import build_tree
 from PIL import Image
 
@@ -123,12 +124,12 @@ def here(tmp_path_factory, zygote):
     return folder
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("wrong", "said"),
     [
         (["port=0"], "port=0"), (["max_mb=0"], "max_mb=0"), (["ckpt=null"], "ckpt="),
         (["ckpt=none.ckpt"], "none.ckpt"), (["host=256.1.1.1"], "cannot be listened at"),
-    ],
+    ], every=3,
 )  # fmt: skip
 def test_wrong_keys_are_one_line(zygote, here, wrong, said):
     args = ["mode=serve", "ckpt=run/model.ckpt", "trainer=cpu", "hydra.run.dir=served"]

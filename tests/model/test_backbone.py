@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from _helpers.tables import long_table
 from safetensors.torch import save_file
 
 from padim_lit.errors import InputError
@@ -44,12 +45,13 @@ def test_packaged_weights_are_imagenets_not_noise():
     assert len(state) == 296
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("model", "location"),
     [
         *(("tf_efficientnet_lite0", where) for where in (None, "bottleneck", "expansion")),
         *(("mobilenetv3_small_050", where) for where in (None, "bottleneck")),
     ],
+    every=3,
 )
 @pytest.mark.parametrize("layers", [[0], [1, 2], [1, 2, 3, 4]])
 def test_stages_that_nobody_asked_for_are_not_run(model, location, layers):
@@ -66,7 +68,7 @@ def test_stages_that_nobody_asked_for_are_not_run(model, location, layers):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("model", "layers", "channels"),
     [
         ("resnet18.tv_in1k", [1, 2, 3], [64, 128, 256]),
@@ -76,6 +78,7 @@ def test_stages_that_nobody_asked_for_are_not_run(model, location, layers):
         ("vit_tiny_patch16_224", [2, 5], [192, 192]),
         ("swin_tiny_patch4_window7_224", None, [96, 192, 384]),  # channels last inside timm
     ],
+    every=3,
 )
 def test_layers_and_widths(model, layers, channels):
     backbone = Backbone(model, layers, weights="random")

@@ -10,6 +10,7 @@ import threading
 import pytest
 import timm
 import torch
+from _helpers.tables import long_table
 from PIL import Image
 from safetensors.torch import save_file
 from torchvision.transforms.functional import to_tensor
@@ -73,7 +74,7 @@ def test_packaged_weights_tell_a_screw_from_999_other_things(real_data, lite):
 
 
 @pytest.mark.parametrize("classes", [0, 10])
-@pytest.mark.parametrize("model", MODELS)
+@long_table("model", MODELS, every=3)
 def test_the_classifier_of_a_file_may_be_another_or_none(model, classes, tmp_path):
     net = timm.create_model(model, num_classes=classes)
     torch.save(net.state_dict(), tmp_path / "tuned.pth")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from _helpers.cli import TINY
+from _helpers.tables import long_table
 from _helpers.trees import build_tree
 from scipy.stats import spearmanr
 
@@ -126,13 +127,14 @@ def test_the_command_writes_a_table_and_pictures(here, zygote):
     assert "weights are random: the distances say nothing" in " ".join(out.out.split())
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("extra", "message"),
     [
         ("projs=[fisher]", "fisher is not drawn at random; allowed here: subset, jl"),
         ("positions=0", "positions=0: must be at least 1"),
         ("projs=[subset] dims=[500]", "dim=500 exceeds"),
     ],
+    every=3,
 )
 def test_bad_input_is_one_line(here, zygote, extra, message):
     out = zygote.run([*DISTORTION, *extra.split(), "hydra.run.dir=bad"], here)

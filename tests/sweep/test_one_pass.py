@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from _helpers.paper import paper
+from _helpers.tables import long_table
 from _helpers.trees import build_tree
 from lightning.pytorch import Trainer
 
@@ -76,7 +77,7 @@ def separate_run(data, backbone, name, dim, seed, grid, density=PerPosition, **h
     return model.results | model.detector.density.learnt, scores
 
 
-@pytest.mark.parametrize("name", ["subset", "jl", "orthogonal", "sparse", "fisher", "npca"])
+@long_table("name", ["jl", "subset", "orthogonal", "sparse", "npca", "fisher"], every=5)
 def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
     grid = ablation.grid[0]
     rows_a_band = {16: 4, 8: 8}[grid]  # four bands on the finest grid, one on the coarser
@@ -126,7 +127,7 @@ def test_what_all_positions_share_does_not_depend_on_the_bands(ablation, backbon
         torch.testing.assert_close(parts[d], whole[d], rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("rotations", [1, 3])
+@long_table("rotations", [3, 1], every=2)
 def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(
     data, backbone, tmp_path, rotations, monkeypatch
 ):

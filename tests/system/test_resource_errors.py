@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from _helpers.cli import TINY, TINY_SWEEP, Result
+from _helpers.tables import long_table
 from _helpers.trees import build_tree
 
 from padim_lit.cli.main import leave
@@ -264,7 +265,7 @@ def test_a_full_disk_is_one_line_that_names_where(faulty, here, mode):
     assert result.code == 0 and nth > 1, (nth, result.err)
 
 
-@pytest.mark.parametrize("mode", ["fit", "update", "export", "ablation"])
+@long_table("mode", ["fit", "update", "export", "ablation"], every=4)
 def test_a_disk_that_fills_while_a_file_is_written(faulty, here, mode):
     most = 20_000 if mode != "ablation" else 100_000
     result = faulty(SMALL_FILES.format(most=most), *WRITERS[mode])
@@ -319,8 +320,10 @@ NAN_MODES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("mode", "value"), [*((mode, "nan") for mode in NAN_MODES), ("fit", "inf"), ("ablation", "inf")]
+@long_table(
+    ("mode", "value"),
+    [*((mode, "nan") for mode in NAN_MODES), ("fit", "inf"), ("ablation", "inf")],
+    every=4,
 )
 def test_nan_stops_with_the_name_of_the_image(faulty, black, mode, value):
     args, name = NAN_MODES[mode]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _helpers.tables import long_table
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -337,7 +338,7 @@ def test_caption_states_place_kind_score_and_where_the_thresholds_are_from():
     )
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("role", "image_threshold", "said"),
     [
         ("highest_defect", 12.0, "(found: at or above the threshold)"),
@@ -348,7 +349,7 @@ def test_caption_states_place_kind_score_and_where_the_thresholds_are_from():
         ("highest_good", 12.0, "(false alarm: at or above the threshold)"),
         ("highest_good", 13.0, "(called good: below the threshold)"),
         ("highest_defect", None, None), ("lowest_defect", None, None), ("highest_good", None, None),
-    ],
+    ], every=3,
 )  # fmt: skip
 @pytest.mark.parametrize("map_threshold", [None, 6.0, 20.0])
 def test_only_the_image_threshold_makes_a_hit_miss_or_alarm(

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from _helpers.cli import TINY
+from _helpers.tables import long_table
 from _helpers.trees import build_tree
 
 ABLATION = [
@@ -163,7 +164,7 @@ def test_several_datasets_are_one_multirun(here, zygote):
     assert {r["data.root"] for r in found} == {"data", "more"}
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("extra", "message"),
     [
         ("projs=[pca]", "projs=pca: unknown; allowed: subset"),
@@ -176,6 +177,7 @@ def test_several_datasets_are_one_multirun(here, zygote):
         ("seeds=[18446744073709551616]", "seed=18446744073709551616: must be between 0"),
         ("max_memory_gb=0.00001", "max_memory_gb="),
     ],
+    every=3,
 )
 def test_bad_input_is_one_line_and_leaves_nothing(here, zygote, extra, message):
     out = zygote.run([*ABLATION, extra, "hydra.run.dir=bad"], here)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from _helpers.cli import TINY
+from _helpers.tables import long_table
 from _helpers.trees import build_tree
 from PIL import Image
 
@@ -150,7 +151,7 @@ def test_what_has_learnt_from_images_is_judged_by_others_or_learns_again(here, z
     assert result.code == 1 and f"1 of its {HELD}; give all of them" in result.err
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("args", "line"),
     [
         (["ckpt=null"], "mode=calibrate: give ckpt=model.ckpt"),
@@ -159,6 +160,7 @@ def test_what_has_learnt_from_images_is_judged_by_others_or_learns_again(here, z
         (["images=nowhere"], "nowhere"),
         (["ckpt=slim.ckpt"], "slim checkpoint"),
     ],
+    every=3,
 )
 def test_bad_input_is_one_line_and_writes_nothing(here, zygote, args, line):
     if args == ["ckpt=slim.ckpt"]:

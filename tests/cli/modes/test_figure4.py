@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from _helpers.cli import TINY
+from _helpers.tables import long_table
 from _helpers.trees import build_tree
 from matplotlib.colors import to_rgb
 from PIL import Image
@@ -77,7 +78,7 @@ def test_the_command_draws_and_records(here, zygote):
     assert 0 < jl["pixel_f1max"] <= 1
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("extra", "message"),
     [
         ("projs=[jl]", "give two to four"),
@@ -87,6 +88,7 @@ def test_the_command_draws_and_records(here, zygote):
         ("dim=500", "dim=500 exceeds"),
         ("eps=1e9", "experiment=figure4: "),
     ],
+    every=3,
 )
 def test_bad_input_is_one_line_and_leaves_nothing(here, zygote, extra, message):
     out = zygote.run([*FIGURE4, extra, "hydra.run.dir=bad"], here)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _helpers.cli import TIMEOUT, TINY, Running
+from _helpers.tables import long_table
 from _helpers.trees import build_tree, save_image
 from PIL import Image
 
@@ -229,7 +230,7 @@ def test_a_bad_file_is_skipped_and_counted(zygote, here, tmp_path):
     assert result.code == 1 and "none of 4 files" in result.err
 
 
-@pytest.mark.parametrize(
+@long_table(
     "wrong",
     [
         "images=null",
@@ -243,6 +244,7 @@ def test_a_bad_file_is_skipped_and_counted(zygote, here, tmp_path):
         "watch_idle=-1",
         "watch_settle=inf",
     ],
+    every=3,
 )
 def test_wrong_keys_are_one_line(zygote, here, wrong):
     result = predict(zygote, here, "wrong", "images=data/test", wrong)
