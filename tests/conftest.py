@@ -1,5 +1,7 @@
 """Fixtures that several test files share."""
 
+import atexit
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -17,6 +19,17 @@ from _helpers.cli import Zygote
 from _helpers.server import server  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure() -> None:
+    # What is imported stays: looking for cycles in it takes seconds, see padim_lit/system/start.py.
+    gc.disable()
+    atexit.register(gc.freeze)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

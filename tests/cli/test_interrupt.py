@@ -14,7 +14,7 @@ from _helpers.trees import build_tree
 from padim_lit.cli.experiment import _telling
 from padim_lit.cli.modes import MODES
 
-# As run.py does, with Ctrl-C where torch would be imported.
+# A command's beginning, with Ctrl-C where torch would be imported.
 STARTING = """
 import runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,12 +23,15 @@ class Finder:
         if name == "torch":
             signal.raise_signal(signal.SIGINT)
 sys.meta_path.insert(0, Finder())
-runpy.run_path("run.py", run_name="__main__")
-"""
+runpy."""
 
 
-def test_while_the_program_starts_it_is_quiet():
-    words = [sys.executable, "-c", STARTING]
+@pytest.mark.parametrize(
+    "command",
+    ["run_path('run.py'", "run_module('padim_lit.report'", "run_module('padim_lit.viewer'"],
+)
+def test_while_a_command_starts_it_is_quiet(command):
+    words = [sys.executable, "-c", f"{STARTING}{command}, run_name='__main__')"]
     ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 

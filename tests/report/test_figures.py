@@ -10,7 +10,7 @@ from PIL import Image
 
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.report import figures
-from padim_lit.report.__main__ import build
+from padim_lit.report.command import build
 from padim_lit.report.content import describe
 
 

@@ -19,7 +19,7 @@ from padim_lit.analysis.result_files import find, finite
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.report import figures
-from padim_lit.report.__main__ import build, main
+from padim_lit.report.command import build, main
 from padim_lit.report.content import describe
 from padim_lit.report.html import render
 from padim_lit.report.page import to_script
@@ -327,7 +327,6 @@ def test_command_line(folders, drawn, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(figures, "draw", lambda content: drawn)  # which takes seconds
     # As `python -m padim_lit.report` does.
     monkeypatch.setattr(sys, "argv", ["report", str(folders), "--out", str(out)])
-    monkeypatch.delitem(sys.modules, "padim_lit.report.__main__")  # which is imported above
     runpy.run_module("padim_lit.report", run_name="__main__")
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == f"report   {out}"

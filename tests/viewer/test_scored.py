@@ -11,7 +11,7 @@ from _helpers.browser import texts
 
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json
-from padim_lit.viewer.__main__ import main, render
+from padim_lit.viewer.command import main, render
 from padim_lit.viewer.content import build
 from padim_lit.viewer.scored import read_scored
 from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry

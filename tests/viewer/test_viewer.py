@@ -12,7 +12,7 @@ from _helpers.trees import build_tree
 from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_csv, write_json
-from padim_lit.viewer.__main__ import main, render
+from padim_lit.viewer.command import main, render
 from padim_lit.viewer.content import build
 from padim_lit.viewer.curves import as_sweep, draw_curves
 from padim_lit.viewer.pictures import encode_pictures, pack

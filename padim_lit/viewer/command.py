@@ -1,0 +1,84 @@
+"""A page over results: ``python -m padim_lit.viewer FOLDER... [--out FILE]``."""
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from padim_lit.analysis.result_files import natural
+from padim_lit.errors import InputError
+from padim_lit.metric_names import METRICS
+from padim_lit.report.page import assemble, to_script
+from padim_lit.report.text import count
+from padim_lit.system.atomic import write_text
+from padim_lit.system.command_line import Parser, run, say
+from padim_lit.system.paths import typed_path
+from padim_lit.viewer.content import MEGABYTES, PICTURES, SCORED_PICTURES, build
+from padim_lit.viewer.curves import draw_curves
+from padim_lit.viewer.table import run_table
+
+SCRIPTS = ("elements.js", "maps.js", "threshold.js", "scored.js", "viewer.js")
+FILTERS = ("data", "backbone", "proj", "dim", "seed")
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """The page; its texts reach it as text, never as markup. `content` has no NaN."""
+    runs = content["runs"]
+    users = Counter(note for run in runs for note in dict.fromkeys(run["notes"]))
+    curves = draw_curves(runs, content["groups"])
+    return assemble(
+        "viewer/viewer.html",
+        ["report/report.css", "viewer/viewer.css"],
+        ["report/page.js", *(f"viewer/{name}" for name in SCRIPTS)],
+        **content,
+        content=to_script(content),
+        count=count,
+        users=users,
+        filters={key: sorted({run[key] for run in runs}, key=natural) for key in FILTERS},
+        table_of_runs=run_table(content, list(users)),
+        curves=curves,
+        metrics={c["metric"]: METRICS[f"test/{c['metric']}"] for c in curves},
+    )
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Write the page and print where it is; one line for an error."""
+    parser = Parser("padim_lit.viewer", "Make one page over the runs in some folders.")
+    parser.take_folders("FOLDER", "runs")
+    parser.add_argument(
+        "--out", type=typed_path, help="the file to write; viewer.html in the first FOLDER"
+    )
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        help=f"of a run, at most ({PICTURES}; {SCORED_PICTURES} of scored images)",
+    )
+    parser.add_argument(
+        "--megabytes",
+        type=float,
+        default=MEGABYTES,
+        help="of the file, about; pictures are left out to stay below (%(default)g)",
+    )
+    given = parser.parse_args(words)
+    run(lambda: _write(given))
+
+
+def _write(given: argparse.Namespace) -> None:
+    if given.pictures is not None and given.pictures < 0:
+        raise InputError(f"--pictures {given.pictures}: a number of pictures; 0 for none")
+    if not 0 < given.megabytes < math.inf:
+        raise InputError(f"--megabytes {given.megabytes}: must be above 0")
+    out = given.out or Path(given.folders[0]) / "viewer.html"
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; give the name of a file, such as viewer.html")
+    content = build(given.folders, given.pictures, given.megabytes, say)
+    write_text(out, render(content))
+    every = [*content["runs"], *content["scored"]]
+    pictures = sum(len(run["pictures"]["items"]) for run in every if run["pictures"])
+    skipped = f", {len(content['skipped'])} skipped" if content["skipped"] else ""
+    print(f"runs    {len(every)}{skipped}, {pictures} pictures")
+    if left := content["left"]:
+        print(f"left    {left} pictures out, see --pictures and --megabytes")
+    print(f"viewer  {out.resolve()}")
