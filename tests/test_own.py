@@ -29,7 +29,9 @@ def here(tmp_path_factory, zygote):
         csv.writer(table).writerows([("file", "kind"), *rows])
     args = [*OWN, *TINY, "proj=hash", "backbone=plain_cnn", "backbone.weights=random"]
     args = [*[a for a in args if a != "data=folder"], "data=table", "data.test_good=4"]
-    args = [a for a in args if a not in ("proj=jl", "backbone=resnet18")]
+    args = [
+        a for a in args if a not in ("proj=jl", "backbone=resnet18", "backbone.model=test_resnet")
+    ]
     result = zygote.run(args, folder, PATH)
     assert result.code == 0, result.err
     return folder

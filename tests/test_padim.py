@@ -67,7 +67,7 @@ def trainer(tmp_path, **kwargs):
 
 
 def make(projection=JL, dim=10, grid=None, **kwargs):
-    backbone = Backbone("resnet18", weights="random")
+    backbone = Backbone("test_resnet", weights="random")
     projection = projection(backbone.embedding_dim, dim, seed=0)
     how = paper(projection.dim, grid=grid, **kwargs)
     return PaDiM(backbone, projection, image_shape=(64, 64), **how)
@@ -240,13 +240,13 @@ def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path, content):
 
 
 def test_bad_arguments():
-    backbone = Backbone("resnet18", weights="random")
-    with pytest.raises(InputError, match="takes C=447, resnet18 gives 448"):
-        PaDiM(backbone, JL(447, 10))
+    backbone = Backbone("test_resnet", weights="random")
+    with pytest.raises(InputError, match="takes C=271, test_resnet gives 272"):
+        PaDiM(backbone, JL(271, 10))
     with pytest.raises(InputError, match="eps=-1"):
-        PaDiM(backbone, JL(448, 10), eps=-1)
+        PaDiM(backbone, JL(272, 10), eps=-1)
     with pytest.raises(InputError, match="grid=57: must be between 1 and"):
-        PaDiM(backbone, JL(448, 10), grid=57)
+        PaDiM(backbone, JL(272, 10), grid=57)
 
 
 def test_scoring_before_the_fit_is_refused(tmp_path):

@@ -26,9 +26,11 @@ TIMEOUT = 120.0  # seconds a command may take; far more than it needs
 #: A run of a second on the tree that lies in data/ of the working directory.
 TINY = [
     "data=folder", "data.root=data", "backbone=resnet18", "backbone.weights=random",
-    "image_size=64", "crop_size=64", "proj=jl", "dim=8", "trainer=cpu", "logger=none",
-    "hydra.run.dir=run",
+    "backbone.model=test_resnet", "image_size=64", "crop_size=64", "proj=jl", "dim=8",
+    "trainer=cpu", "logger=none", "hydra.run.dir=run",
 ]  # fmt: skip
+#: The same with a network of the usual size, which takes four times as long.
+RESNET18 = [word for word in TINY if not word.startswith("backbone.model=")]
 #: Those that the one-pass experiments read too.
 TINY_SWEEP = [word for word in TINY if not word.startswith(("proj=", "dim=", "logger="))]
 

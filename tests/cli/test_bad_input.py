@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from _helpers.cli import TINY, environment, run_plain
+from _helpers.cli import RESNET18, environment, run_plain
 from _helpers.outcome import leftovers, require_one_clear_line, truncate
 from _helpers.tables import long_table
 from _helpers.trees import build_tree, save_image, save_mask
 
 
 class Case(NamedTuple):
-    """Arguments beside `TINY`, the words that the error must have, and what breaks the data."""
+    """Arguments beside `RESNET18`, the words that the error must have, and what breaks the data."""
 
     name: str
     args: str
@@ -219,7 +219,7 @@ def here(tree, tmp_path) -> Path:
 def test_bad_input_is_one_clear_line_and_leaves_nothing(zygote, here, case):
     case.change(here / "data")
     extra = case.args.split()
-    args = [a for a in TINY if f"~{a.partition('=')[0]}" not in extra]
+    args = [a for a in RESNET18 if f"~{a.partition('=')[0]}" not in extra]
     result = zygote.run([*args, *(a for a in extra if a[0] != "~")], here)
     require_one_clear_line(result, case.words)
     assert leftovers(here) == []
@@ -228,13 +228,13 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(zygote, here, case):
 
 @pytest.mark.slow
 def test_bad_input_is_one_clear_line_in_a_process_of_its_own(here):
-    result = run_plain([*TINY, "data.root=nope"], here, environment(here))
+    result = run_plain([*RESNET18, "data.root=nope"], here, environment(here))
     require_one_clear_line(result, ("no such folder: nope", "set data.root"))
     assert leftovers(here) == []
 
 
 def test_full_tracebacks_are_there_for_who_asks(zygote, here):
-    result = zygote.run([*TINY, "data.root=nope"], here, {"HYDRA_FULL_ERROR": "1"})
+    result = zygote.run([*RESNET18, "data.root=nope"], here, {"HYDRA_FULL_ERROR": "1"})
     assert result.code == 1 and "Traceback" in result.err
 
 
@@ -242,19 +242,19 @@ def test_full_tracebacks_are_there_for_who_asks(zygote, here):
 
 
 def test_a_sweep_with_an_unknown_option_runs_no_job(zygote, here):
-    result = zygote.run(["-m", *TINY, "proj=jl,foo", "hydra.sweep.dir=sweep"], here)
+    result = zygote.run(["-m", *RESNET18, "proj=jl,foo", "hydra.sweep.dir=sweep"], here)
     require_one_clear_line(result, ("proj/foo", "orthogonal"))
     assert leftovers(here) == []
 
 
 def test_a_sweep_over_no_option_runs_no_job(zygote, here):
-    result = zygote.run(["-m", *TINY, "proj=jl,null", "hydra.sweep.dir=sweep"], here)
+    result = zygote.run(["-m", *RESNET18, "proj=jl,null", "hydra.sweep.dir=sweep"], here)
     require_one_clear_line(result, ("proj=jl,null", "leave it out, or choose"))
     assert leftovers(here) == []
 
 
 def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
-    result = zygote.run(["-m", *TINY, "mode=foo,fit", "hydra.sweep.dir=sweep"], here)
+    result = zygote.run(["-m", *RESNET18, "mode=foo,fit", "hydra.sweep.dir=sweep"], here)
     require_one_clear_line(result, ("mode/foo", "fit"))
     assert leftovers(here) == []
 
@@ -308,14 +308,14 @@ def test_values_are_checked_and_keys_known_in_every_mode(zygote, tmp_path, args,
 
 def test_a_sweep_folder_below_a_file_is_refused(zygote, here):
     (here / "file").write_text("")
-    result = zygote.run(["-m", *TINY, "dim=4,8", "hydra.sweep.dir=file/sweep"], here)
+    result = zygote.run(["-m", *RESNET18, "dim=4,8", "hydra.sweep.dir=file/sweep"], here)
     require_one_clear_line(result, ("file/sweep cannot be made", "hydra.sweep.dir"))
 
 
 @pytest.mark.slow
 def test_jobs_of_a_sweep_use_one_device(zygote, here):
     result = zygote.run(
-        ["-m", *TINY, "dim=4,8", "trainer.devices=2", "hydra.sweep.dir=sweep"], here
+        ["-m", *RESNET18, "dim=4,8", "trainer.devices=2", "hydra.sweep.dir=sweep"], here
     )
     require_one_clear_line(result, ("2 of 2 jobs failed",))
     assert result.out.count("a sweep uses one device per job") >= 2 and "trainer=auto" in result.out
@@ -338,7 +338,7 @@ def test_metrics_that_cannot_be_computed_are_null_with_a_reason(
     zygote, tmp_path, name, test, masks, null, why
 ):
     build_tree(tmp_path / "data", train=3, test=test, masks=masks)
-    result = zygote.run(TINY, tmp_path)
+    result = zygote.run(RESNET18, tmp_path)
     assert result.code == 0, result.err
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     for part, reason in zip(("image", "pixel"), why, strict=True):
@@ -356,5 +356,5 @@ def test_metrics_that_cannot_be_computed_are_null_with_a_reason(
 def test_odd_images_are_no_bad_input(zygote, here):
     save_image(here / "data" / "train" / "good" / "wide.png", (300, 9))
     save_image(here / "data" / "test" / "good" / "dot.png", (1, 1))
-    result = zygote.run(TINY, here)
+    result = zygote.run(RESNET18, here)
     assert result.code == 0, result.err

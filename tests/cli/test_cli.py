@@ -74,7 +74,7 @@ def test_metrics_are_flat_and_complete(first, here):
     assert not any(isinstance(value, dict) for value in metrics.values())
     expected = {
         "fit/images": 5, "test/images": 9, "backbone": "resnet18", "weights": "random (seed 0)",
-        "embedding_dim": 448, "proj": "jl", "dim": 8, "eps": 0.01, "seed": 0,
+        "embedding_dim": 272, "proj": "jl", "dim": 8, "eps": 0.01, "seed": 0,
         "data": "folder/data", "version/torch": metadata.version("torch"),
     }  # fmt: skip
     assert {key: metrics[key] for key in expected} == expected
@@ -195,7 +195,7 @@ def test_a_checkpoint_reproduces_every_score_bit_for_bit(first, zygote, here):
         ("grid=8", "grid is auto there and 8 here"),
         ("backbone.layers=[1,2]", "backbone.layers is [1, 2, 3] there and [1, 2] here"),
         ("crop_size=32", "[32, 32] here"),
-        ("backbone=efficientnet_lite0", "backbone.model is resnet18.tv_in1k there"),
+        ("backbone.model=resnet18", "backbone.model is test_resnet there"),
     ],
     every=3,
 )
@@ -264,7 +264,7 @@ def test_the_other_projections_run_on_a_coarser_grid(zygote, here):
     for job, name in enumerate(names):
         metrics = metrics_of(sweep / str(job))
         assert metrics["proj"] == name and metrics["grid"] == [4, 4]
-        assert metrics["dim"] == (448 if name == "identity" else 8)
+        assert metrics["dim"] == (272 if name == "identity" else 8)
         assert 0 <= metrics["test/pixel_auroc"] <= 1
 
 

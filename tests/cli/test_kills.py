@@ -55,7 +55,7 @@ def hook(event, args):
                 os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(hook)
 """
-ABLATION = ["experiment=ablation", "projs=[jl,subset]", "dims=[2,4]", "seeds=[0]", "resamples=10"]
+ABLATION = ["experiment=ablation", "projs=[jl,sparse]", "dims=[2,4]", "seeds=[0]", "resamples=10"]
 FITTED = ["ckpt=fitted/model.ckpt", "trainer=cpu", "hydra.run.dir=run"]
 EXPORTED = ["ckpt=fitted/model.ckpt", "hydra.run.dir=run"]  # it needs no trainer
 COMMANDS = {

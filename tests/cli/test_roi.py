@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from _helpers.cli import TINY as ANY
+from _helpers.cli import RESNET18
 from _helpers.tables import long_table
 from _helpers.trees import build_tree
 from PIL import Image
@@ -20,7 +20,7 @@ from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.calibration import recalibrate
 
 # PaDiM's own: a score is its map's peak, and a position's Gaussian knows nothing of the others.
-TINY = [*ANY, "image_score=max", "density=position", "neighbourhood=1", "eps_unit=feature"]
+TINY = [*RESNET18, "image_score=max", "density=position", "neighbourhood=1", "eps_unit=feature"]
 POLYGON = "roi=[[4,2],[30,2],[30,28],[4,28]]"
 
 

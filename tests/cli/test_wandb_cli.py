@@ -67,7 +67,7 @@ def test_each_job_has_its_config_metrics_and_exit(sweep):
         metrics = json.loads((sweep / job / "metrics.json").read_text())
         config = values(item for part in of(found, "config") for item in part.update)
         assert config["dim"] == dim and config["data"]["root"] == "data"
-        assert config["backbone"]["model"] == "resnet18.tv_in1k"
+        assert config["backbone"]["model"] == "test_resnet"
         logged = values(item for part in of(found, "history") for item in part.item)
         summary = values(item for part in of(found, "summary") for item in part.update)
         for key in ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_aupro"):

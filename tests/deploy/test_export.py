@@ -161,7 +161,7 @@ def test_fp16_is_smaller_and_says_by_how_much_it_differs(here, export, format):
     report = export("fisher", f"format={format}", "precision=fp16")
     assert report["bytes"] == sum(Path(f).stat().st_size for f in report["files"])
     tensors = Graph(detector_of(here, "fisher")).state_dict().values()
-    assert report["bytes"] < 0.6 * 4 * sum(t.numel() for t in tensors)
+    assert report["bytes"] < 0.7 * 4 * sum(t.numel() for t in tensors)
     assert 1e-6 < report["score_difference"] <= 2e-2
 
 

@@ -267,7 +267,7 @@ def test_a_full_disk_is_one_line_that_names_where(faulty, here, mode):
 
 @long_table("mode", ["fit", "update", "export", "ablation"], every=4)
 def test_a_disk_that_fills_while_a_file_is_written(faulty, here, mode):
-    most = 20_000 if mode != "ablation" else 100_000
+    most = 20_000 if mode != "ablation" else 50_000
     result = faulty(SMALL_FILES.format(most=most), *WRITERS[mode])
     one_line(result, "cannot be written", "run")
     assert "enforce fail" not in result.err  # torch's words for it
