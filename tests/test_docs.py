@@ -55,7 +55,7 @@ def commands(page):
         yield [word for word in shlex.split(line) if "…" not in word]
 
 
-@long_table("page", PAGES, every=3, ids=lambda page: page.name)
+@long_table("page", PAGES, every=5, ids=lambda page: page.name)
 def test_commands_name_settings_that_exist(page, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)  # for examples/
     config.register()

@@ -215,7 +215,7 @@ def here(tree, tmp_path) -> Path:
     return tmp_path
 
 
-@long_table("case", DATA + CONFIG, every=3, ids=lambda case: case.name)
+@long_table("case", DATA + CONFIG, every=4, ids=lambda case: case.name)
 def test_bad_input_is_one_clear_line_and_leaves_nothing(zygote, here, case):
     case.change(here / "data")
     extra = case.args.split()

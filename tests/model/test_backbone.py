@@ -237,9 +237,10 @@ def test_any_size_changes_nothing_at_the_models_own():
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("model", "shape"),
     [("mambaout_femto", (192, 192)), ("mambaout_femto", (192, 256)), ("mambaout_tiny", (384, 384))],
+    every=3,
 )
 def test_channels_are_where_timm_says_also_where_the_side_equals_them(model, shape):
     backbone = Backbone(model, weights="random")

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import timm
 import torch
+from _helpers.tables import long_table
 from torch import nn
 
 from padim_lit import Backbone
@@ -50,7 +51,7 @@ class Chain(nn.Module):
         return [y, found] if self.how == "returned" else [y]
 
 
-@pytest.mark.parametrize(
+@long_table(
     ("model", "options"),
     [
         ("resnet18", {}),
@@ -60,6 +61,7 @@ class Chain(nn.Module):
         ("densenet121", {}),
         ("hrnet_w18_small", {}),
     ],
+    every=2,
 )
 def test_features_are_those_of_float64_but_for_rounding(model, options):
     """As near to the network in float64 as that network in float32 is, or nearly."""
@@ -222,7 +224,7 @@ def test_a_size_that_the_network_refuses_folds_nothing_and_is_one_line_later():
         backbone.grids((100, 100))
 
 
-@pytest.mark.parametrize("model", ["coatnet_nano_rw_224", "fbnetc_100"])
+@long_table("model", ["coatnet_nano_rw_224", "fbnetc_100"], every=2)
 def test_a_backbone_made_of_its_state_has_its_features(model):
     """Of fbnetc_100 timm takes another epsilon where weights are given."""
     backbone = Backbone(model, layers=[0, 1], weights="random")

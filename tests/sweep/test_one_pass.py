@@ -77,7 +77,7 @@ def separate_run(data, backbone, name, dim, seed, grid, density=PerPosition, **h
     return model.results | model.detector.density.learnt, scores
 
 
-@long_table("name", ["jl", "subset", "orthogonal", "sparse", "npca", "fisher"], every=5)
+@long_table("name", ["jl", "subset", "orthogonal", "sparse", "npca", "fisher"], every=6)
 def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
     grid = ablation.grid[0]
     rows_a_band = {16: 4, 8: 8}[grid]  # four bands on the finest grid, one on the coarser
