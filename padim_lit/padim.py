@@ -93,7 +93,8 @@ class PaDiM(LightningModule):
         require_loader(loader := self.trainer.train_dataloader)
         require_each_once(loader, self.trainer.world_size)
         require_no_hooks(self, self.trainer.datamodule)
-        self.detector.provenance["precision"] = self.trainer.precision
+        now = {"precision": self.trainer.precision, "learnt_elsewhere": False}
+        self.detector.provenance |= now
         if isinstance(data := self.trainer.datamodule, AnomalyData):
             self.detector.provenance |= data.facts | {"history": [], "removed": []}
         # What an earlier fit left, or an attempt that ran out of memory, takes room no more.

@@ -14,13 +14,12 @@ from numpy.typing import ArrayLike
 from rich import box
 from rich.table import Table
 
-from padim_lit.analysis.sweep_results import SweepFolder, read_sweeps
+from padim_lit.analysis.sweep_results import WHOLE, SweepFolder, read_sweeps
 from padim_lit.analysis.theory import DELTA, relative_gap, still_right
 from padim_lit.errors import InputError
 from padim_lit.system.command_line import Parser, run
 from padim_lit.system.console import print_line, print_table
 
-BEFORE = "identity"
 #: Columns of the table, by attribute.
 MEASURED = {
     "scale": "d/D",
@@ -121,25 +120,33 @@ def _right(k: np.ndarray) -> float:
 def mean_separations(folder: SweepFolder) -> list[dict[str, Any]]:
     """A row for each projection and D, means over seeds; "q" is ε²D (eq. 14).
 
-    Image scores are the distances.
+    Image scores are the distances. A seed is compared with the same seed before the projection,
+    where centroids are drawn by it too, or with the first, where there is but one.
 
     Raises:
         InputError: the folder holds no image scores, or none of proj=identity or of another.
     """
-    if not {BEFORE} < {*folder.projs}:
+    if not {WHOLE} < {*folder.projs}:
         raise InputError(
-            f"{folder.path} lacks proj={BEFORE} or another; run experiment=ablation "
-            f"projs=[{BEFORE},jl] and give its folder"
+            f"{folder.path} lacks proj={WHOLE} or another; run experiment=ablation "
+            f"projs=[{WHOLE},jl] and give its folder"
         )
     by_seed, images = folder.all_image_scores(), folder.scores
     kinds = [images.count_image & (images.label == label) for label in (0, 1)]
-    before = next(scores[0] for (proj, _), scores in by_seed.items() if proj == BEFORE)
+    whole = next(key for key in by_seed if key[0] == WHOLE)
+    before = dict(zip(folder.seeds_of(*whole), by_seed[whole], strict=True))
+    first = by_seed[whole][0]
     rows = []
     for (proj, dim), scores in by_seed.items():
-        if proj == BEFORE:
+        if proj == WHOLE:
             continue
-        seeds = [separation(*(x[kind] for x in (before, one) for kind in kinds)) for one in scores]
-        row = {"proj": proj, "dim": dim, "before": seeds[0].auroc, "k": seeds[0].k.tolist()}
+        pairs = zip(folder.seeds_of(proj, dim), scores, strict=True)
+        seeds = [
+            separation(*(x[kind] for x in (before.get(seed, first), after) for kind in kinds))
+            for seed, after in pairs
+        ]
+        k = np.mean([one.k for one in seeds], axis=0).tolist()
+        row = {"proj": proj, "dim": dim, "before": fmean(one.auroc for one in seeds), "k": k}
         row |= {name: fmean(getattr(one, name) for one in seeds) for name in MEASURED}
         rows.append(row | {"q": fmean(one.epsilon**2 * dim for one in seeds)})
     return rows

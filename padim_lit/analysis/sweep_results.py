@@ -44,6 +44,8 @@ _OF_DATA = ("train_images", "test_good", "test_defective", "test_planted", "pixe
 # What differs from job to job without making it another experiment.
 INCIDENTAL = re.compile(r"^(proj(/.*)?|dim|seed|notes|peak_memory_bytes|weights_sha256|test/.*)$")
 
+#: The projection that keeps all C channels: D is C there, whatever was typed.
+WHOLE = "identity"
 #: A projection and D.
 Method = tuple[str, int]
 #: In the order that is wanted; None: all that there are.
@@ -80,6 +82,7 @@ class SweepFolder:
         constants: keys that all rows share (data, backbone, weights, grid, ...).
         command: what was typed, or "" where the folder does not say.
         parts: the folders that its files lie in; more than one after `join_parts`.
+        typed: keys of the command line that may make it another experiment.
     """
 
     path: Path
@@ -87,6 +90,7 @@ class SweepFolder:
     constants: Mapping[str, Any]
     command: str = ""
     parts: tuple[Path, ...] = ()
+    typed: tuple[str, ...] = ()
 
     @property
     def data(self) -> str:
@@ -151,7 +155,7 @@ class SweepFolder:
     @cached_property
     def scores(self) -> Scores | None:
         """Of scores.npz, or of a multirun's fits; None where there are none."""
-        parts = [read_scores(file) for file in self._files("scores.npz")] or self._fits_scores()
+        parts = [*map(read_scores, self._files("scores.npz")), *self._fits_scores()]
         if not parts:
             return None
         return replace(parts[0], scores={k: v for part in parts for k, v in part.scores.items()})
@@ -243,7 +247,8 @@ def join_parts(folders: Sequence[SweepFolder]) -> list[SweepFolder]:
                 commands = dict.fromkeys(c for c in (other.command, folder.command) if c)
                 rows, parts = other.rows + folder.rows, other.parts + folder.parts
                 constants = _shared([other.constants, folder.constants])
-                joined[i] = SweepFolder(other.path, rows, constants, "\n".join(commands), parts)
+                command = "\n".join(commands)
+                joined[i] = SweepFolder(other.path, rows, constants, command, parts, other.typed)
                 break
         else:
             joined.append(folder)
@@ -281,10 +286,13 @@ def labels(folders: Sequence[SweepFolder], settings: Sequence[str] = SETTINGS) -
     out = []
     for name, folder in zip(names, folders, strict=True):
         alike = [f for n, f in zip(names, folders, strict=True) if n == name]
-        differing = [key for key in settings if not all(_same(f, folder, key) for f in alike)]
-        more = [f"{key.removeprefix('data/')}={folder.constants.get(key)}" for key in differing]
-        same = [f for f in alike if all(_same(f, folder, key) for key in differing)]
-        out.append(", ".join([name, *more, *([str(folder.path)] if len(same) > 1 else [])]))
+        more = []
+        for keys in (settings, folder.typed):
+            differing = [key for key in keys if not all(_same(f, folder, key) for f in alike)]
+            values = ((key.removeprefix("data/"), folder.constants.get(key)) for key in differing)
+            more += [f"{key}={value}" for key, value in values]
+            alike = [f for f in alike if all(_same(f, folder, key) for key in differing)]
+        out.append(", ".join([name, *more, *([str(folder.path)] if len(alike) > 1 else [])]))
     return out
 
 
@@ -347,6 +355,8 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
         if file.name != "rows.json":
             found = replace(found, folder=Path(where).parent)
         group = groups.setdefault(str([row.get(key) for key in apart]), {})
+        if found.key in group and found.proj == WHOLE and found.folder:
+            continue  # the same fit again, for another D that it does not have
         if found.key in group:
             raise InputError(f"{where}: {found.key} is there twice; keep one")
         group[found.key] = found, row
@@ -354,7 +364,9 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
         measured, contents = zip(*group.values(), strict=True)
         constants = {k: v for k, v in _shared(contents).items() if not INCIDENTAL.match(k)}
         where = file.parent
-        yield SweepFolder(where, measured, constants, typed_command(where), (where,))
+        yield SweepFolder(
+            where, measured, constants, typed_command(where), (where,), tuple(sorted(typed))
+        )
 
 
 def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from padim_lit import digests
 from padim_lit.checkpoint import format as checkpoint
 from padim_lit.checkpoint.rounding import from_int8, to_int8
 from padim_lit.errors import InputError, refusing
+from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
@@ -116,8 +117,11 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
         raise InputError(f"checkpoint of another config: {wrong}")
     detector.reset()
     detector.provenance = state["provenance"]
-    if state["roi"] is not None:
-        detector.anomaly_map = RestrictedMap(detector.anomaly_map, state["roi"])
+    whole, roi = AnomalyMap(detector.map_grid, detector.image_shape, detector.sigma), state["roi"]
+    whole.to(detector.anomaly_map.rows.device)
+    detector.anomaly_map = whole if roi is None else RestrictedMap(whole, roi)
+    if detector.provenance.get("learnt_elsewhere"):  # of no image that it holds
+        detector.projection.fit_images = detector.density.fit_images = 0
     if not state["count"]:
         return
     detector.count, detector.mean = state["count"], state["mean"]

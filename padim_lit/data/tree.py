@@ -174,7 +174,7 @@ def _masks(
     for place in [folder / name for name in subfolders(folder)] if layout.folders else [folder]:
         for mask in list_images(place):
             by_name[place.name if layout.folders else mask.stem].append(mask)
-    masks, first = [], dict[str, Path]()
+    masks, owner = [], dict[Path, Path]()
     for path in paths:
         found = by_name[path.stem] + by_name[f"{path.stem}_mask"]
         if not found or (len(found) > 1 and not layout.folders):
@@ -187,13 +187,13 @@ def _masks(
                 need += f"; {folder} has none at all: without masks, remove it"
             raise InputError(f"{problem} for {path}: {need}")
         masks.append(tuple(found))
-        if (other := first.setdefault(path.stem, path)) != path:
-            raise InputError(
-                f"{other} and {path} would share the mask {found[0]}; rename one of them, and give "
-                "each a mask of its own"
-            )
-    used = {mask for found in masks for mask in found}
-    unused = [mask for found in by_name.values() for mask in found if mask not in used]
+        for mask in found:
+            if (other := owner.setdefault(mask, path)) != path:
+                raise InputError(
+                    f"{other} and {path} would share the mask {mask}; rename one of them, and give "
+                    "each a mask of its own"
+                )
+    unused = [mask for found in by_name.values() for mask in found if mask not in owner]
     return masks, sorted(str(mask.relative_to(folder)) for mask in unused)
 
 

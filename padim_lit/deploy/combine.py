@@ -181,9 +181,9 @@ def _rounding(whole: Moments, rest: Moments, ridge: Ridge) -> Iterator[tuple[flo
         before, after = (
             covariance(m.at(block), 0, symmetric=False, prior=prior) for m in (whole, rest)
         )
-        scale = (whole.counts[block] - 1 + weight) / (rest.counts[block] - 1 + weight)
+        freedom, left = ((m.counts[block] - 1).clamp(min=0) + weight for m in (whole, rest))
         # The trace bounds the norm, and with it what one rounding of the whole moves.
-        rounding = unit * scale * before.diagonal(dim1=1, dim2=2).sum(dim=1)
+        rounding = unit * freedom / left * before.diagonal(dim1=1, dim2=2).sum(dim=1)
         smallest = torch.linalg.eigvalsh(after)[:, 0]
         error = float((rounding / (smallest.clamp(min=0) + eps)).max())
         yield error, int((smallest < -rounding - eps / 2).sum())

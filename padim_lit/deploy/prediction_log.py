@@ -69,6 +69,7 @@ class ScoredFiles:
             if resume and self.json.exists():
                 _require_same(about, model)
                 self._take_up()
+                write_json(about, {**model, "resume": True})  # a run that did not watch began it
             else:
                 if not resume and _read(about).get("resume"):
                     raise InputError(

@@ -74,8 +74,17 @@ class Both(Density):
         super().__init__(dim, seed, dim / 2 if shrinkage is None else shrinkage)
         self.position = PerPosition(dim, seed, self.shrinkage)
         self.mixture = Mixture(dim, seed, components, fit_images, self.shrinkage)
-        self.options, self.fit_images = self.mixture.options, self.mixture.fit_images
+        self.options = self.mixture.options
         self.register_buffer("place_weight", torch.tensor(0.0))
+
+    @property
+    def fit_images(self) -> int:
+        """The mixture's."""
+        return self.mixture.fit_images
+
+    @fit_images.setter
+    def fit_images(self, images: int) -> None:
+        self.mixture.fit_images = images
 
     @property
     def learnt(self) -> dict[str, float]:

@@ -20,7 +20,7 @@ from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 #: Pictures of a run and of a folder of scored images, and the whole file's size, by default.
 PICTURES, SCORED_PICTURES, MEGABYTES = 24, 200, 30.0
 #: What makes two runs on the same data with the same backbone different experiments.
-APART = (*SETTINGS, "train_images", "pixel_truth")
+APART = (*SETTINGS, "roi_share", "train_images", "pixel_truth")
 
 
 def build(
@@ -57,7 +57,7 @@ def build(
     # Pictures share what tables leave: 100 bytes an image's name and score, at most.
     left, used = 1e6 * megabytes - 300_000, 0
     for at, folder in enumerate(folders):
-        is_fit, name = at < len(fits), os.path.relpath(folder, root)
+        is_fit, name = at < len(fits), os.path.relpath(folder.resolve(), root)
         most = (PICTURES if is_fit else SCORED_PICTURES) if pictures is None else pictures
         try:
             if is_fit:

@@ -7,7 +7,8 @@ import pytest
 from _helpers.sweeps import write_rows, write_scores
 
 from padim_lit.analysis import separation as module
-from padim_lit.analysis.separation import main, separation
+from padim_lit.analysis.separation import main, mean_separations, separation
+from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.analysis.theory import performance_at
 from padim_lit.errors import InputError
 
@@ -97,6 +98,23 @@ def test_the_command_prints_a_table_of_a_sweep(tmp_path, capsys):
         for s in (0, 1)
     ]
     assert f"{np.mean([e.epsilon for e in expected]):.3f}" in out
+
+
+def test_a_seed_is_compared_with_the_same_seed_before(tmp_path):
+    rows = [
+        {"proj": p, "dim": d, "seed": s} for p, d in (("identity", 99), ("jl", 50)) for s in (0, 1)
+    ]
+    write_rows(tmp_path, rows)
+    rng = np.random.default_rng(0)
+    draws = [np.where(np.arange(12) % 2, 2.0, 1.0) + rng.uniform(0, 0.9, 12) for _ in range(2)]
+    # Nothing is lost by this projection: each seed's distances are what they were before it.
+    scores = {f"{p}-{d}-{s}": draws[s] for p, d in (("identity", 99), ("jl", 50)) for s in (0, 1)}
+    write_scores(tmp_path, [f"{i}.png" for i in range(12)], scores)
+    (row,) = mean_separations(read_sweeps([tmp_path])[0])
+    assert (row["epsilon"], row["p"], row["y_measured"]) == (0, 0, 1)
+    each = [separation(x[::2], x[1::2], x[::2], x[1::2]) for x in draws]
+    assert row["before"] == pytest.approx(np.mean([one.auroc for one in each]))
+    assert row["k"] == pytest.approx(np.mean([one.k for one in each], axis=0))
 
 
 def test_without_the_original_distances_one_line_says_what_to_run(tmp_path):

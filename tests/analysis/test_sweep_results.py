@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 import yaml
-from _helpers.sweeps import editing, write_rows
+from _helpers.sweeps import ROW_CONSTANTS, editing, write_rows
 
-from padim_lit.analysis.result_files import load_arrays, read_distortion
+from padim_lit.analysis.result_files import PREDICTIONS, load_arrays, read_distortion
 from padim_lit.analysis.sweep_results import join_parts, labels, mean_of, read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json
@@ -150,6 +150,34 @@ def test_a_multirun_of_fits_is_read_by_what_else_it_varied(tmp_path):
     assert screw.scores is None
 
 
+def write_job(folder, typed, proj="jl", dim=50, seed=0, scores=None):
+    """One finished fit of a multirun."""
+    run = {"proj": proj, "dim": dim, "seed": seed, "data": "parts", "backbone": "resnet18"}
+    write_json(folder / "metrics.json", run | {"test/image_auroc": 0.5})
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(typed)))
+
+
+def test_identity_for_several_dims_is_one_fit(tmp_path):
+    for job, (proj, dim) in enumerate((p, d) for p in ("identity", "jl") for d in (25, 50)):
+        kept = 176 if proj == "identity" else dim
+        write_job(tmp_path / str(job), [f"proj={proj}", f"dim={dim}"], proj, kept)
+    write_multirun(tmp_path)
+    (sweep,) = read_sweeps([tmp_path])
+    assert [row.key for row in sweep.rows] == ["identity-176-0", "jl-25-0", "jl-50-0"]
+
+
+def test_what_was_typed_tells_sweeps_of_one_folder_apart(tmp_path):
+    for job, rate in enumerate((0.01, 0.01, 0.05, 0.05)):
+        typed = [f"false_alarm_rate={rate}", "batch_size=8", f"seed={job % 2}"]
+        write_job(tmp_path / str(job), typed, seed=job % 2)
+    write_multirun(tmp_path)
+    assert labels(read_sweeps([tmp_path])) == [
+        "parts, resnet18, false_alarm_rate=0.01",
+        "parts, resnet18, false_alarm_rate=0.05",
+    ]
+
+
 def test_a_multirun_that_failed_whole_is_no_sweep(tmp_path):
     write_multirun(tmp_path)
     write_json(tmp_path / "0" / "failed.json", {"error": "full disk"})
@@ -242,6 +270,21 @@ def test_parts_of_one_experiment_are_joined_and_others_are_not(tmp_path):
     arrays["path"][0] = "zero.png"
     np.savez(tmp_path / "b" / "scores.npz", **arrays)
     assert len(join_parts(read_sweeps([tmp_path / "a", tmp_path / "b"]))) == 2
+
+
+def test_a_multirun_of_fits_joins_an_ablation_with_its_scores(tmp_path):
+    write_rows(tmp_path / "a", configurations(("jl",)))
+    run = {"proj": "jl", "dim": 550, "seed": 0, "test/image_auroc": 0.9, **ROW_CONSTANTS}
+    write_json(tmp_path / "many" / "0" / "metrics.json", run)
+    write_multirun(tmp_path / "many")
+    known = read_sweeps([tmp_path / "a"])[0].scores
+    lines = [",".join(PREDICTIONS)]
+    for path, kind, label in zip(known.path, known.kind, known.label, strict=True):
+        lines.append(",".join([path, kind, str(label), "1.5", *[""] * (len(PREDICTIONS) - 4)]))
+    (tmp_path / "many" / "0" / "predictions.csv").write_text("\n".join(lines))
+    (whole,) = join_parts(read_sweeps([tmp_path]))
+    assert {*whole.all_image_scores()} == {("jl", 50), ("jl", 100), ("jl", 550)}
+    assert set(whole.image_scores("jl", 550).flat) == {1.5}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from padim_lit import JL, Backbone, Detector, InputError
 from padim_lit.checkpoint import content as checks
 from padim_lit.checkpoint.format import KEY, differences, read
-from padim_lit.checkpoint.state import load_detector, save_detector
+from padim_lit.checkpoint.state import full_state, load_detector, restore, save_detector
 from padim_lit.model.projection import PROJECTIONS
 
 
@@ -104,6 +104,18 @@ def test_a_strange_region_of_interest_is_refused(saved, tmp_path, roi):
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match=r"a\.ckpt.*roi"):
         load_detector(tmp_path / "a.ckpt")
+
+
+def test_a_state_brings_its_own_region_of_interest_or_none(saved):
+    detector = load_detector(saved)
+    plain, images = full_state(detector), torch.rand(2, 3, 64, 64)
+    whole = detector(images)[1]
+    roi = torch.zeros(64, 64, dtype=torch.bool)
+    roi[8:40, 8:40] = True
+    restore(detector, plain | {"roi": roi})
+    assert torch.equal(detector.anomaly_map.roi, roi) and not detector(images)[1][:, ~roi].any()
+    restore(detector, plain)
+    assert detector.anomaly_map.roi is None and torch.equal(detector(images)[1], whole)
 
 
 class Harmful:

@@ -9,7 +9,10 @@ from _helpers.cli import TINY
 from _helpers.tables import long_table
 from _helpers.trees import build_tree
 
+from padim_lit import JL, Backbone, Detector, Mixture
 from padim_lit.checkpoint.state import load_detector
+from padim_lit.deploy.combine import remove_images
+from padim_lit.model.learned import learn, learners
 
 IMAGES = 12
 
@@ -208,7 +211,36 @@ def test_learnt_projections_merge_only_when_one_was_taken_over(here, zygote):
     assert apart.code == 1 and "learnt_from=fa/model.ckpt" in apart.err
     args = ["mode=merge", "ckpts=[fa/model.ckpt,fc/model.ckpt]", "hydra.run.dir=fm"]
     assert zygote.run(args, here).code == 0
-    assert load(here, "fm").count == IMAGES
+    merged = load(here, "fm")
+    assert merged.count == IMAGES and "density" in learners(merged)
+    # No image of fc taught it, so that each is judged by a fit without it, as in the fit.
+    alone = load(here, "fc")
+    assert not learners(alone) and learners(load(here, "fd")) and learners(load(here, "fe"))
+    args = ["mode=calibrate", "ckpt=fc/model.ckpt", "images=b/train", "trainer=cpu"]
+    result = zygote.run([*args, "hydra.run.dir=fr"], here)
+    assert result.code == 0 and "learnt anew" not in result.err, result.err
+    scores = [d.calibration["scores"].sort().values for d in (alone, load(here, "fr"))]
+    torch.testing.assert_close(*scores)
+
+
+def test_a_bound_is_finite_where_a_component_loses_all_its_patches():
+    """Also with ν = 1, where there is nothing left to divide by but ν."""
+    backbone = Backbone("test_resnet", weights="random")
+    density = Mixture(dim=2, components=6, fit_images=5, shrinkage=1)
+    detector = Detector(backbone, JL(backbone.embedding_dim, 2), (64, 64), density)
+    images = torch.rand(5, 3, 64, 64) / 10
+    images[4] = torch.rand(3, 64, 64).round()
+    digests = torch.arange(80, dtype=torch.uint8).view(5, 16)
+    learn(detector, lambda count: [{"image": images}])
+    fit = lambda some: detector.update_state(  # noqa: E731
+        detector.empty_state(), {"image": images[some], "digest": digests[some]}
+    )
+    detector.set_state(fit([0, 1, 2, 3, 4]))
+    odd = fit([4])
+    error = remove_images(detector, odd, "the odd one")
+    left = detector.fit_state.moments.counts
+    assert ((left == 0) & (odd.moments.counts > 0)).any()
+    assert 0 < error < 1e-3
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +193,25 @@ def test_a_model_that_says_nothing_of_thresholds_has_none(tmp_path):
     write_json(tmp_path / "model.json", said)
     (scored,) = build([tmp_path])["scored"]
     assert (scored["thresholds"], scored["map_threshold"], scored["good"]) == ([], None, [])
+
+
+def test_a_picture_that_is_not_decoded_yet_opens_nothing(view):
+    opening = "now.ready = []; enlarge(0); now.ready = ready; return now.large;"
+    assert view.js(f"((ready) => {{ {opening} }})(now.ready)") is None
+    assert view.complaints() == []
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_images_are_shown_within_seconds(opened, tmp_path):
+    write_scored(tmp_path / "run")
+    line = {"size": 9, "p_value": 0.5, "width": 64, "height": 32, "regions": []}
+    lines = (
+        json.dumps(line | {"path": f"in/{i}.png", "mtime_ns": i, "score": 5.0 + i % 7})
+        for i in range(100_000)
+    )
+    (tmp_path / "run" / "predictions.jsonl").write_text("\n".join(lines) + "\n")
+    main([str(tmp_path / "run"), "--out", str(tmp_path / "v.html")])
+    start = time.monotonic()
+    page = opened((tmp_path / "v.html").as_uri())
+    drawn = page.js("document.querySelector('#drift path.running').getAttribute('d')")
+    assert drawn.count("L") == 999 and time.monotonic() - start < 30

@@ -478,6 +478,20 @@ def test_the_curve_is_the_mean_over_seeds_and_its_spread(runs):
     assert found["jl", 50]["sd"]["image_auroc"] is None
 
 
+def test_a_seed_that_ran_twice_counts_once(runs):
+    run = build([runs])["runs"][0] | {"seed": 0}
+    scored = lambda seed, value: run | {"seed": seed, "metrics": {"image_auroc": value}}  # noqa: E731
+    runs_of_both = [scored(0, 0.5), scored(0, 0.8), scored(0, 0.9), scored(1, 0.7)]
+    (found,) = as_sweep(runs_of_both, "image_auroc")["configurations"]
+    assert found["mean"]["image_auroc"] == pytest.approx(0.8)
+
+
+def test_runs_behind_a_link_are_called_by_their_folders(runs, tmp_path):
+    (tmp_path / "outputs").symlink_to(runs)
+    names = [run["name"] for run in build([tmp_path / "outputs"])["runs"]]
+    assert names == ["0", "1", "2", "10", "11"]
+
+
 def test_a_long_folder_name_leaves_room_for_the_metrics(opened, tmp_path):
     name = "data=mvtec:screw,proj=jl,proj.dim=100,backbone=tf_efficientnet_lite0,seed=0" * 3
     write_run(tmp_path / name / "0")

@@ -196,11 +196,11 @@ class _Work:
             log.info(_headline(data, detector))
         fit_seconds = None
         if not settings.ckpt:
-            fit_seconds = self.fit()
+            fit_seconds, taught = self.fit()
             notes += _few(settings, data, detector)
             notes += _strange_eps(detector)
             notes += _few_kinds(detector)
-            notes += _taught(settings.learnt_from, detector)
+            notes += taught
             notes += _repeated(detector)
             notes += thresholds.strange_good(detector.calibration)
         test_seconds = None
@@ -246,12 +246,14 @@ class _Work:
             "notes": notes,
         }
 
-    def fit(self) -> float:
-        """Fit, choose a threshold, write model.ckpt; the seconds that the fit alone took."""
+    def fit(self) -> tuple[float, list[str]]:
+        """Fit, choose a threshold, write model.ckpt; seconds of the fit alone, and `_taught`."""
         seconds = self.timed("fit", lambda trainer: trainer.fit(self.model, self.data))
+        notes, elsewhere = _taught(self.settings.learnt_from, self.model.detector)
+        self.model.detector.provenance["learnt_elsewhere"] = elsewhere
         self.trainer.strategy.checkpoint_io = _WholeFile()
         self.trainer.save_checkpoint(self.folder / "model.ckpt")
-        return seconds - self.model.threshold_seconds
+        return seconds - self.model.threshold_seconds, notes
 
     def timed(self, what: str, work: Callable[[Trainer], Any]) -> float:
         """Do `work`, anew with half the batch where the GPU's memory runs out; the last's seconds.
@@ -384,14 +386,14 @@ def _strange_eps(detector: Detector) -> list[str]:
     ]
 
 
-def _taught(path: str | None, detector: Detector) -> list[str]:
-    """What to say of images that what was learnt elsewhere has seen there."""
+def _taught(path: str | None, detector: Detector) -> tuple[list[str], bool]:
+    """What to say of images that what was learnt elsewhere has seen there; whether it saw none."""
     if path is None:
-        return []
+        return [], False
     other, mine = checkpoint_format.read(path)[checkpoint_format.KEY], detector.fit_state
     known, about = other["digests"], other["provenance"]
     if known is None or mine is None or mine.digests is None:
-        return []
+        return [], False
     seen = len(removed(about).union(digests.keys(known)).intersection(digests.keys(mine.digests)))
     then = "the threshold is too low then; mode=calibrate sets it from other images."
     said = (
@@ -402,7 +404,8 @@ def _taught(path: str | None, detector: Detector) -> list[str]:
         f"learnt_from={path} took over what {about.get('learnt_from')} had learnt, which may be of "
         f"these images, and {then}"
     )
-    return [said] * bool(seen) + [handed_on] * ("learnt_from" in about)
+    notes = [said] * bool(seen) + [handed_on] * ("learnt_from" in about)
+    return notes, not notes
 
 
 def _repeated(detector: Detector) -> list[str]:

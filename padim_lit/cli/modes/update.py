@@ -82,7 +82,7 @@ def run_merge(settings: Merge, folder: Path) -> None:
     paths = settings.ckpts
     whole = load_detector(paths[0])
     whole.require_state()
-    counts = [whole.count]
+    counts, elsewhere = [whole.count], whole.provenance.get("learnt_elsewhere")
     for path in paths[1:]:
         other = load_detector(path)
         state = other.require_state()
@@ -90,6 +90,8 @@ def run_merge(settings: Merge, folder: Path) -> None:
         add_images(whole, state, settings.repeats, path)
         counts.append(other.count)
         _join(whole, other.provenance)
+        elsewhere = elsewhere and other.provenance.get("learnt_elsewhere")
+    whole.provenance["learnt_elsewhere"] = bool(elsewhere)
     said = f"{' + '.join(map(str, counts))} = {whole.count} images"
     finish(whole, folder, "merge", {"ckpts": paths, "images": counts}, ("merged", said))
 
@@ -128,6 +130,7 @@ def run(settings: Update, folder: Path) -> None:
                 "repeats=skip leaves them out, repeats=count adds them again"
             )
     add_images(detector, state, "count" if skip else settings.repeats, what)
+    detector.provenance["learnt_elsewhere"] = False  # it may be these that it learnt from
     facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "skipped": left.total()}
     words = {
         "known": "were there already",

@@ -93,6 +93,7 @@ function recolour() {
 }
 
 function enlarge(index) {
+  if (!now.ready[index]) return; // not decoded yet
   const { pictures } = now.run, item = pictures.items[index], place = byId("large"), plain = el("canvas"), close = el("button", { type: "button" }, "close");
   now.large = index;
   drawTruth(drawImage(plain, now.ready[index], pictures), now.ready[index], pictures);

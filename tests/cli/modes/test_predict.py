@@ -425,8 +425,10 @@ def test_what_watch_has_scored_is_not_erased_by_a_run_without(tmp_path):
     with pytest.raises(InputError, match="add watch=true"):
         ScoredFiles(tmp_path, {"ckpt": "a"}, resume=False)
     ScoredFiles(tmp_path, {"ckpt": "a"}, resume=True).close()
-    for _ in range(2):
-        ScoredFiles(tmp_path / "new", {"ckpt": "a"}, resume=False).close()
+    for resume in (False, False, True):  # the watch takes up what a run without has scored
+        ScoredFiles(tmp_path / "new", {"ckpt": "a"}, resume).close()
+    with pytest.raises(InputError, match="add watch=true"):
+        ScoredFiles(tmp_path / "new", {"ckpt": "a"}, resume=False)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (300, 4), (2, 900)])
