@@ -93,7 +93,9 @@ class PaDiM(LightningModule):
         require_loader(loader := self.trainer.train_dataloader)
         require_each_once(loader, self.trainer.world_size)
         require_no_hooks(self, self.trainer.datamodule)
-        now = {"precision": self.trainer.precision, "learnt_elsewhere": False}
+        learners = self.detector.projection, self.detector.density
+        elsewhere = any(one.options.get("fit_images") and not one.fit_images for one in learners)
+        now = {"precision": self.trainer.precision, "learnt_elsewhere": elsewhere}
         self.detector.provenance |= now
         if isinstance(data := self.trainer.datamodule, AnomalyData):
             self.detector.provenance |= data.facts | {"history": [], "removed": []}
@@ -128,6 +130,7 @@ class PaDiM(LightningModule):
             with self.trainer.precision_plugin.forward_context():
                 self.detector.seen.expect(0)
                 set_threshold(self.detector, loader.dataset, *how)
+            self.detector.to(self.device)  # it was left on the CPU, and there may be callbacks
         self.detector.seen = Seen()
         self.threshold_seconds, self._fitted = time.perf_counter() - start, True
 

@@ -16,7 +16,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+)
 from torchvision.transforms.functional import to_pil_image
 
 import padim_lit
@@ -409,11 +415,64 @@ def small(**kwargs):
         ),
         ([DataLoader(IMAGES, 2)] * 2, "come from a list; give one DataLoader"),
         (DataLoader(Stream(), 2), "Stream gives no image by its number"),
+        (DataLoader([IMAGES[0]], batch_size=None), "batch_size=None: its Dataset gives batches"),
     ],
 )
 def test_a_loader_of_another_kind_is_one_line(tmp_path, loader, words):
     with pytest.raises(InputError, match=words):
         trainer(tmp_path).fit(small(), loader)
+
+
+def test_what_is_learnt_is_of_the_images_that_a_sampler_gives(tmp_path):
+    good, other = batches(8).dataset, batches(8, seed=1).dataset
+    found = []
+    for rest in (other, [one | {"image": 1 - one["image"]} for one in other]):
+        loader = DataLoader(good + rest, 4, sampler=SubsetRandomSampler(range(8)))
+        trainer(tmp_path).fit(model := small(), loader)
+        assert model.detector.count == 8
+        found.append(model.detector.density.mixture.centroids)
+    assert torch.equal(*found)
+
+
+class Opened:
+    """Images that only a process which has opened them can read."""
+
+    handle = None
+
+    def __len__(self):
+        return len(IMAGES)
+
+    def __getitem__(self, index):
+        return self.handle[index]
+
+
+def open_it(worker):
+    dataset = torch.utils.data.get_worker_info().dataset
+    while not isinstance(dataset, Opened):  # a part of it
+        dataset = dataset.dataset
+    dataset.handle = IMAGES
+
+
+def test_what_workers_open_is_there_before_the_fit_and_after(tmp_path):
+    loader = DataLoader(Opened(), 2, num_workers=1, worker_init_fn=open_it)
+    trainer(tmp_path).fit(model := small(), loader)
+    assert model.detector.count == 4 and model.detector.calibration is not None
+
+
+def test_what_was_adopted_is_kept_in_later_fits_too(tmp_path):
+    def fisher():
+        backbone = Backbone("test_resnet", weights="random")
+        return PaDiM(backbone, Fisher(backbone.embedding_dim, 4), (64, 64), **paper(4))
+
+    trainer(tmp_path).fit(first := fisher(), batches(8))
+    second = fisher()
+    second.detector.projection.adopt(first.detector.projection.matrix)
+    for n in (1, 2):
+        (run := trainer(tmp_path)).fit(second, batches(8, seed=n))
+        run.save_checkpoint(tmp_path / "a.ckpt")
+        second = PaDiM.load_from_checkpoint(tmp_path / "a.ckpt")
+        matrices = [one.detector.projection.matrix for one in (first, second)]
+        assert torch.equal(*matrices)
 
 
 def test_a_stream_of_images_is_fitted_without_a_threshold(tmp_path, caplog):

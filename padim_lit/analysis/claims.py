@@ -13,7 +13,7 @@ Dimensions are compared as claimed and never replaced by the nearest ones that w
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -122,7 +122,8 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
         reason = f"Not measured: {'; '.join(missing) or 'no sweep was given'}."
         command = f"python run.py experiment=ablation {claim.wanted} {SEEDS}"
         return Verdict(claim, "not measured", reason, [], command)
-    verdict, reason = (_by_data if claim.by_data else _by_case)(evidence)
+    data = {name: sweep.data for sweep, name in zip(folders, labels(folders), strict=True)}
+    verdict, reason = _by_data(evidence, data) if claim.by_data else _by_case(evidence)
     if claim.chance and (n := sum(map(_intervals, evidence))) > 1:
         reason += (
             f" The {n} intervals are at {LEVEL:.0%} each and not corrected for their number: "
@@ -217,7 +218,7 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
         late = sweep.difference(high, middle, metric, seeds)
         y = [sweep.points(*x, metric, seeds) for x in places]
         r = [sweep.resamples(*x, metric, seeds) for x in places]
-        kept = all(values is not None for values in r)
+        kept = all(v is not None for v in r) and len({v.shape for v in r}) == 1
         gains = [((at[1] - at[0]) / 150, (at[2] - at[1]) / 350) for at in (y, *[r] * kept)]
         bend = paired_difference(*gains[0], *(gains[1] if kept else (None, None)))
         case = "open"
@@ -310,13 +311,14 @@ def _by_case(evidence: list[Row]) -> tuple[str, str]:
     )
 
 
-def _by_data(evidence: list[Row]) -> tuple[str, str]:
-    """Verdict and reason of the claim that is judged by dataset.
+def _by_data(evidence: list[Row], data: Mapping[str, str]) -> tuple[str, str]:
+    """Verdict and reason of the claim that is judged by dataset; `data` are the sweeps'.
 
     A sweep is *as good* if every difference lies above −`MARGIN`, *better* if moreover most lie
-    above 0, *worse* if one lies below 0. Holds if all of several are as good and more than half
-    better; holds when ... names those that are better; does not hold if none is better and one is
-    worse, or all are as good; otherwise it is not measured precisely enough.
+    above 0, *worse* if one lies below 0. A dataset is the worst of its sweeps. Holds if all of
+    several are as good and more than half better; holds when ... names the sweeps that are better;
+    does not hold if none is better and one is worse, or all are as good; otherwise it is not
+    measured precisely enough.
     """
     states: dict[str, str] = {}
     for name in dict.fromkeys(row["sweep"] for row in evidence):
@@ -327,18 +329,22 @@ def _by_data(evidence: list[Row]) -> tuple[str, str]:
             states[name] = "better" if cases.count("yes") > len(mine) / 2 else "as good"
         else:
             states[name] = "worse" if "no" in cases else "open"
-    found = list(states.values())
+    order = ("worse", "open", "as good", "better")
+    by_data: dict[str, str] = {}
+    for name, state in states.items():
+        by_data[data[name]] = min(state, by_data.get(data[name], state), key=order.index)
+    found = list(by_data.values())
     better = [name for name, state in states.items() if state == "better"]
     held = all(state in ("better", "as good") for state in found)
     # One dataset is not every dataset.
-    if held and len(better) > len(states) / 2 and len(states) > 1:
+    if held and found.count("better") > len(found) / 2 and len(found) > 1:
         verdict = "holds"
     elif better:
         verdict = f"holds when the data is {'; '.join(better)}"
     else:
         verdict = "does not hold" if held or "worse" in found else IMPRECISE
     counts = ", ".join(f"{found.count(s)} {s}" for s in ("better", "as good", "worse", "open"))
-    return verdict, f"{CHALLENGER} against jl by dataset: {counts}, of {len(states)}."
+    return verdict, f"{CHALLENGER} against jl by dataset: {counts}, of {len(found)}."
 
 
 def _when(evidence: list[Row]) -> str:

@@ -237,8 +237,8 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
 def join_parts(folders: Sequence[SweepFolder]) -> list[SweepFolder]:
     """Make one sweep of ablations that were run in parts, such as D = 550 on its own.
 
-    Parts have the same data, backbone, settings (`SETTINGS`) and test images, and no
-    configuration in common; other folders stay as they are.
+    Parts have the same data, backbone, settings (`SETTINGS`), number of training images and test
+    images, and no configuration in common; other folders stay as they are.
     """
     joined: list[SweepFolder] = []
     for folder in folders:
@@ -310,7 +310,7 @@ def mean_and_sd(values: Sequence[float | None], digits: int) -> str:
 
 def _is_part(a: SweepFolder, b: SweepFolder) -> bool:
     return (
-        all(_same(a, b, key) for key in ("data", "backbone", *SETTINGS))
+        all(_same(a, b, key) for key in ("data", "backbone", "train_images", *SETTINGS))
         and not a._by_key.keys() & b._by_key.keys()
         and a.scores is not None
         and b.scores is not None

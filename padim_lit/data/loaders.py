@@ -49,13 +49,18 @@ def rank_batches(length: int, rank: int, world: int, batch_size: int) -> Batches
 
 
 def require_loader(loader: Any) -> None:
-    """Raise InputError for several loaders, or one of another kind.
+    """Raise InputError for several loaders, or one of another kind, or without batches.
 
     >>> require_loader(DataLoader(range(3)))
     """
     if not isinstance(loader, DataLoader):
         raise InputError(
             f"the images to learn from come from a {type(loader).__name__}; give one DataLoader"
+        )
+    if loader.batch_sampler is None:
+        raise InputError(
+            "the DataLoader has batch_size=None: its Dataset gives batches, and what learns before "
+            "the fit and the threshold read images; let the Dataset give images, and set batch_size"
         )
 
 

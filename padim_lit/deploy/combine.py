@@ -25,7 +25,7 @@ REPEATS = ("refuse", "skip", "count")
 BLOCK = 64
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in inference mode nothing could be added to what it returns
 def gather(detector: Detector, batches: Batches) -> FitState:
     """The sums over the images of `batches`, on the CPU; what the detector holds does not change.
 

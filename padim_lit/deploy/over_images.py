@@ -25,18 +25,21 @@ class Loop:
         device: to compute on.
         batch_size: at most; where memory runs out all is done anew with half of it.
         num_workers: loader processes; None chooses from the number of cores.
-        collate_fn: a DataLoader's.
+        collate_fn, worker_init_fn, multiprocessing_context: a DataLoader's.
     """
 
     device: torch.device
     batch_size: int
     num_workers: int | None = 0
     collate_fn: Callable[[list[Any]], Any] | None = None
+    worker_init_fn: Callable[[int], None] | None = None
+    multiprocessing_context: Any = None
 
     @classmethod
     def like(cls, loader: DataLoader, device: torch.device) -> "Loop":
         """As a loader reads its images; where it has batches of its own kind, 8 at once."""
-        return cls(device, loader.batch_size or 8, loader.num_workers, loader.collate_fn)
+        workers = loader.worker_init_fn, loader.multiprocessing_context
+        return cls(device, loader.batch_size or 8, loader.num_workers, loader.collate_fn, *workers)
 
 
 def over_images(
@@ -57,7 +60,11 @@ def over_images(
     workers = default_workers() if loop.num_workers is None else loop.num_workers
 
     def attempt(size: int) -> T:
-        loader = DataLoader(dataset, size, num_workers=workers, collate_fn=loop.collate_fn)
+        loader = DataLoader(
+            dataset, size, num_workers=workers, collate_fn=loop.collate_fn,
+            worker_init_fn=loop.worker_init_fn,
+            multiprocessing_context=loop.multiprocessing_context,
+        )  # fmt: skip
         return work(tracked(loader, what))
 
     detector.to(loop.device)

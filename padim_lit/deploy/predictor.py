@@ -313,6 +313,9 @@ class Predictor:
         pool = ThreadPoolExecutor(2)
         try:
             for image in images:
+                # A picture is decoded when it is first used, and two at once would spoil it.
+                while isinstance(image, Image.Image) and any(image is one for one, _ in waiting):
+                    yield from first()
                 waiting.append((image, pool.submit(self.see, image, picture)))
                 if len(waiting) > ahead:
                     yield from first()
@@ -394,7 +397,7 @@ def _sizes(
     if all(key in detector.provenance for key in _LOOK):
         saved = tuple(detector.provenance[key] for key in _LOOK)
         asked = (image_size, crop_size)
-        if any(a is not None and a != s for a, s in zip(asked, saved, strict=True)):
+        if any(a is not None and _plain(a) != _plain(s) for a, s in zip(asked, saved, strict=True)):
             raise InputError(
                 f"image_size={image_size}, crop_size={crop_size}: it was fitted with "
                 f"{saved[0]}, {saved[1]}; leave them out"
@@ -406,6 +409,10 @@ def _sizes(
             "crop_size where they were cropped"
         )
     return image_size, crop_size
+
+
+def _plain(size: Size | None) -> Any:
+    return list(size) if isinstance(size, Sequence) else size
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -2,13 +2,20 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy import linalg
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
 
 from padim_lit.errors import InputError, refusing, require_finite, require_tensors
 from padim_lit.model.projection import Identity, Projection, gaussian_rows
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+# Samplers that together give all images of a data set; others may give some.
+_OF_ALL = SequentialSampler, RandomSampler, DistributedSampler
 
 
 class Learned(Projection):
@@ -199,9 +208,10 @@ def learners(detector: "Detector") -> dict[str, str]:
 
 
 def warm_up(loader: DataLoader, images: int) -> Iterator[Any]:
-    """Batches of so many of a loader's images, evenly spread; each rank sees the same ones.
+    """Batches of so many of the images that a loader gives, evenly spread over its data set.
 
-    No more at once than the loader has: that may have been halved for want of memory.
+    No more at once than the loader has: that may have been halved for want of memory. Each rank
+    sees the same ones, unless a sampler of the user's own shares them out.
 
     >>> sum(len(batch) for batch in warm_up(DataLoader(torch.zeros(300, 3)), images=100))
     before the fit ...
@@ -213,10 +223,18 @@ def warm_up(loader: DataLoader, images: int) -> Iterator[Any]:
             f"a {type(dataset).__name__} gives no image by its number, and what learns looks at "
             "some before the fit; use a Dataset with __getitem__, or PerPosition and a JL or Subset"
         )
-    part = Subset(dataset, evenly_spaced(len(dataset), images))
+    given: Sequence[int] = range(len(dataset))
+    if not isinstance(loader.sampler, _OF_ALL):
+        with torch.random.fork_rng(devices=()):  # what the fit itself draws is the same as ever
+            given = sorted(set(loader.sampler))
+    part = Subset(dataset, [given[i] for i in evenly_spaced(len(given), images)])
     log.info("%d good images are looked at first, to learn kinds or a projection", len(part))
     size = min(8, loader.batch_size or 8)
-    batches = DataLoader(part, batch_size=size, collate_fn=loader.collate_fn)
+    workers: dict[str, Any] = {}
+    if loader.worker_init_fn is not None:  # it may open what the Dataset reads
+        workers = {"num_workers": loader.num_workers, "worker_init_fn": loader.worker_init_fn}
+        workers["multiprocessing_context"] = loader.multiprocessing_context
+    batches = DataLoader(part, batch_size=size, collate_fn=loader.collate_fn, **workers)
     yield from tracked(batches, "before the fit")
 
 

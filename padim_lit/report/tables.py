@@ -103,7 +103,7 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
         cells, constants = row["cells"][metric], row["constants"]
         top = max(c["mean"] for c in cells.values() if known(c["mean"]))
         seeds = sorted({c["seeds"] for c in cells.values()})
-        line = {"data": Cell(row["data"] + " (planted)" * planted(constants, metric))}
+        line = {"data": Cell(_name(row, content) + " (planted)" * planted(constants, metric))}
         if len(backbones) > 1:
             line["backbone"] = Cell(row["backbone"])
         line |= {key: Cell(str(constants.get(key, MISSING))) for key in settings}
@@ -129,7 +129,7 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
     settings = _differing(content["sweeps"])
     lines = []
     for row in rows:
-        line = {"data": Cell(row["data"]), "backbone": Cell(row["backbone"])}
+        line = {"data": Cell(_name(row, content)), "backbone": Cell(row["backbone"])}
         line |= {key: Cell(str(row["constants"].get(key, MISSING))) for key in settings}
         line["D"] = _count(row["dim"])
         for proj in (base, "jl"):
@@ -308,6 +308,19 @@ def _fact(fact: Any, reach: float) -> Cell:
         return Cell(number(value), value)
     text = f"{number(value)} [{number(fact['low'])}, {number(fact['high'])}]"
     return Cell(text, value, line=_line(fact, reach))
+
+
+def _name(row: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """A line's data; the whole label of its sweep where settings alone do not tell two apart."""
+
+    def kind(row: Mapping[str, Any]) -> list[str]:
+        settings = [row["constants"].get(key) for key in SETTINGS]
+        return [str(value) for value in (row["data"], row["backbone"], row["dim"], *settings)]
+
+    alone = sum(kind(other) == kind(row) for other in content["table"]) == 1
+    return (
+        row["data"] if alone or row["sweep"] is None else content["sweeps"][row["sweep"]]["label"]
+    )
 
 
 def _differing(sweeps: Sequence[Mapping[str, Any]]) -> list[str]:

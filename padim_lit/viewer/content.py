@@ -52,7 +52,6 @@ def build(
     runs: list[dict[str, Any]] = []
     scored: list[dict[str, Any]] = []
     images: dict[tuple, int] = {}
-    groups: dict[tuple, int] = {}
     skipped: list[str] = []
     # Pictures share what tables leave: 100 bytes an image's name and score, at most.
     left, used = 1e6 * megabytes - 300_000, 0
@@ -62,7 +61,7 @@ def build(
         try:
             if is_fit:
                 run = read_run(folder)
-                described = _describe(run, name, images, groups)
+                described = _describe(run, name, images)
                 entries, unread = run.pictures, 0
             else:
                 found = read_scored(folder)
@@ -79,6 +78,9 @@ def build(
             shown["left"] += unread
             used += sum(len(item["image"]) + len(item["map"]) for item in shown["items"])
         (runs if is_fit else scored).append({**described, "pictures": shown or None})
+    groups = _group(runs)
+    default = f"{PICTURES} a run, {SCORED_PICTURES} of scored images"
+    asked = default if pictures is None else f"{pictures} a run"
     if not runs and not scored:
         count = f"; {len(skipped)} runs, none can be read" if len(skipped) > 1 else ""
         raise InputError(f"{skipped[0]}{count}")
@@ -86,25 +88,44 @@ def build(
         "runs": runs,
         "scored": scored,
         "images": [_images(key) for key in images],
-        "groups": labels([SweepFolder(root, (), dict(key)) for key in groups], APART),
+        "groups": labels([SweepFolder(root, (), settings) for settings in groups], APART),
         # Of a map from low to high, 256 times six hexadecimal digits.
         "colours": colormaps[DISTANCES](range(256), bytes=True)[:, :3].tobytes().hex(),
         "found": FOUND,
         "truth": TRUTH,
         "skipped": skipped,
         "left": sum(run["pictures"]["left"] for run in [*runs, *scored] if run["pictures"]),
-        "asked": {"pictures": pictures, "megabytes": megabytes},
+        "asked": {"pictures": asked, "megabytes": megabytes},
         "root": str(root),
         "version": __version__,
     }
 
 
-def _describe(
-    run: Run, name: str, images: dict[tuple, int], groups: dict[tuple, int]
-) -> dict[str, Any]:
+def _group(runs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Number the groups of `runs` ("group", in place of their settings); the settings of each.
+
+    A split that follows the seed, as it does by default, makes no group of its own. One does where
+    the same seed ran on several splits.
+    """
+    splits: dict[tuple, set[str]] = {}
+    for run in runs:
+        one = (tuple(run["group"].items()), run["proj"], run["dim"], run["seed"])
+        splits.setdefault(one, set()).add(run["split_seed"])
+    apart = {settings for (settings, *_), found in splits.items() if len(found) > 1}
+    groups: list[dict[str, str]] = []
+    for run in runs:
+        split = run.pop("split_seed")
+        if tuple(run["group"].items()) in apart:
+            run["group"] |= {"split_seed": split}
+        if run["group"] not in groups:
+            groups.append(run["group"])
+        run["group"] = groups.index(run["group"])
+    return groups
+
+
+def _describe(run: Run, name: str, images: dict[tuple, int]) -> dict[str, Any]:
     metrics, shown = run.metrics, run.images
     settings = as_ablation(metrics)
-    group = tuple((key, str(settings.get(key))) for key in ("data", "backbone", *APART))
     key = None
     if shown:
         planted = (~shown.count_image).tolist()
@@ -112,7 +133,8 @@ def _describe(
     return {
         "name": name,
         **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
-        "group": groups.setdefault(group, len(groups)),
+        "group": {key: str(settings.get(key)) for key in ("data", "backbone", *APART)},
+        "split_seed": str(metrics.get("data/split_seed")),
         "images": None if key is None else images.setdefault(key, len(images)),
         "scores": shown and shown.scores["score"].tolist(),
         "metrics": {metric.removeprefix("test/"): metrics.get(metric) for metric in METRICS},

@@ -275,6 +275,11 @@ def test_the_challenger_is_judged_by_dataset(tmp_path):
     sweep(tmp_path / "a", data="screw", **quiet)
     sweep(tmp_path / "b", data="elpv", **quiet)
     assert verdicts(tmp_path)["challenger"].verdict == "holds"
+    # Two settings on one dataset are one dataset.
+    sweep(tmp_path / "b", data="screw", eps=0.5, **quiet)
+    found = verdicts(tmp_path)["challenger"]
+    assert found.verdict.startswith("holds when the data is screw") and "of 1." in found.reason
+    sweep(tmp_path / "b", data="elpv", **quiet)
     sweep(tmp_path / "c", ties, data="tile", **quiet)
     found = verdicts(tmp_path)["challenger"]
     assert found.verdict == "holds"

@@ -264,6 +264,9 @@ def test_parts_of_one_experiment_are_joined_and_others_are_not(tmp_path):
     assert whole.resamples("subset", 550, "test/image_auroc").tolist() == [[550] * 7, [551] * 7]
     assert whole.resamples("subset", 50, "test/image_auroc").tolist() == [[50] * 7, [51] * 7]
     assert len(whole.scores.scores) == 10
+    # Other training images: no part.
+    write_rows(tmp_path / "e", configurations(("npca",)), train_images=20)
+    assert len(join_parts(read_sweeps([tmp_path / "a", tmp_path / "e"]))) == 2
     # Other test images: no part, whatever the settings say.
     with np.load(tmp_path / "b" / "scores.npz") as saved:
         arrays = dict(saved)

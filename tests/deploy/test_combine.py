@@ -11,7 +11,7 @@ from _helpers.trees import build_tree
 
 from padim_lit import JL, Backbone, Detector, Mixture
 from padim_lit.checkpoint.state import load_detector
-from padim_lit.deploy.combine import remove_images
+from padim_lit.deploy.combine import gather, remove_images
 from padim_lit.model.learned import learn, learners
 
 IMAGES = 12
@@ -237,6 +237,9 @@ def test_a_bound_is_finite_where_a_component_loses_all_its_patches():
     )
     detector.set_state(fit([0, 1, 2, 3, 4]))
     odd = fit([4])
+    gathered = gather(detector, [{"image": images[4:], "digest": digests[4:]}])
+    more = detector.update_state(gathered, {"image": images[:1], "digest": digests[:1]})
+    assert more.count == 2
     error = remove_images(detector, odd, "the odd one")
     left = detector.fit_state.moments.counts
     assert ((left == 0) & (odd.moments.counts > 0)).any()

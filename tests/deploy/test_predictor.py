@@ -205,6 +205,20 @@ def test_what_is_called_defective_has_a_region(here, predictor, picture):
     assert not good.is_anomalous and not good.regions and good.map_threshold == given.map_threshold
 
 
+def test_a_picture_may_be_there_twice(predictor, tmp_path):
+    noise = torch.randint(256, (600, 600, 3), generator=torch.Generator().manual_seed(0))
+    Image.fromarray(noise.byte().numpy()).save(tmp_path / "a.png")
+    for _ in range(3):
+        opened = Image.open(tmp_path / "a.png")
+        first, second, third = predictor([opened, opened, tmp_path / "a.png"])
+        assert first.score == second.score == third.score
+
+
+def test_sizes_of_the_fit_may_be_given_in_another_form(here):
+    made = padim_lit.load(here / "run" / "model.ckpt", device="cpu", image_size=(72, 80))
+    assert made.detector.provenance["image_size"] == [72, 80]
+
+
 def test_a_stream_reads_no_further_than_it_must(predictor, picture):
     taken = []
 

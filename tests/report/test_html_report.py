@@ -275,6 +275,29 @@ def test_rows_of_table_1_say_which_settings_they_are_of(tmp_path):
         assert [density for _, density in shown[-2:]] == ["both", "position"]
 
 
+def test_rows_of_table_1_are_told_apart_by_what_was_typed_too(tmp_path):
+    for job, split in enumerate((0, 1)):
+        run = {"proj": "jl", "dim": 50, "seed": 0, "data": "parts", "backbone": "resnet18"}
+        write_json(tmp_path / str(job) / "metrics.json", run | {"test/image_auroc": 0.5})
+        (tmp_path / str(job) / ".hydra").mkdir()
+        (tmp_path / str(job) / ".hydra" / "overrides.yaml").write_text(f"[data.split_seed={split}]")
+    (tmp_path / "multirun.yaml").write_text("hydra: {overrides: {task: ['data.split_seed=0,1']}}")
+    rows = table_one(describe(read_sweeps([tmp_path])), "image_auroc").rows
+    assert [row["data"].text for row in rows] == [
+        "parts, resnet18, data.split_seed=0", "parts, resnet18, data.split_seed=1",
+    ]  # fmt: skip
+
+
+def test_parts_with_other_numbers_of_resamples_are_compared_without_intervals(tmp_path):
+    write_sweep(tmp_path / "a", projs=("jl",), dims=(50, 100), resamples=200)
+    write_sweep(tmp_path / "b", projs=("subset",), dims=(50, 100), resamples=100)
+    content = describe(read_sweeps([tmp_path]))
+    (found,) = [one for one in content["claims"] if one["key"] == "same-d-image"]
+    assert {row["why"] for row in found["evidence"]} == {
+        "the test images were not resampled as often; give both the same resamples"
+    }
+
+
 def test_numbers_that_are_not_finite_become_null():
     assert finite({"a": [np.nan, np.inf, 1.5], "b": np.float64("nan"), "c": (np.int64(2),)}) == {
         "a": [None, None, 1.5], "b": None, "c": [2],

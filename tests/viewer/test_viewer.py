@@ -304,6 +304,17 @@ def test_runs_are_grouped_by_settings_and_weights(runs):
     assert content["images"][0]["names"][:2] == ["img0.png", "img1.png"]
 
 
+def test_a_split_of_its_own_is_a_group_where_seeds_repeat(tmp_path):
+    for job, (split, seed) in enumerate((split, seed) for split in (0, 1) for seed in (0, 1)):
+        write_run(tmp_path / str(job), seed=seed, maps=False, **{"data/split_seed": split})
+    content = build([tmp_path])
+    assert [run["group"] for run in content["runs"]] == [0, 0, 1, 1]
+    assert content["groups"] == ["elpv/mono, b0, split_seed=0", "elpv/mono, b0, split_seed=1"]
+    # As the default has it, each seed splits anew.
+    found = build([tmp_path / "0", tmp_path / "3"])
+    assert [run["group"] for run in found["runs"]] == [0, 0] and len(found["groups"]) == 1
+
+
 # ------------------------------------------------------------------ browser
 
 

@@ -40,7 +40,8 @@ function drawScored(run, threshold) {
 
 /** Boxes of an image's regions, as they were found. */
 function regionsOf(run, index) {
-  return run.regions[index].map(([left, top, right, bottom, area, peak]) => `x ${brief(left)} to ${brief(right)}, y ${brief(top)} to ${brief(bottom)}, area ${brief(area)}, peak ${peak.toFixed(2)}`);
+  const pixel = (value) => String(Math.round(10 * value) / 10);
+  return run.regions[index].map(([left, top, right, bottom, area, peak]) => `x ${pixel(left)} to ${pixel(right)}, y ${pixel(top)} to ${pixel(bottom)}, area ${pixel(area)}, peak ${peak.toFixed(2)}`);
 }
 
 const quantile = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];

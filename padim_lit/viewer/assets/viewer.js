@@ -87,8 +87,9 @@ function recolour() {
     figure.hidden = now.run.order ? !place.has(item.index) : !["all", item.role, verdictOf(item).wrong && "wrong"].includes(which.value);
     if (!figure.hidden) paint(figure, i, "canvas");
   });
-  // As the list has them.
-  if (now.run.order) byId("gallery").append(...figures.sort((a, b) => place.get(pictures.items[a.dataset.index].index) - place.get(pictures.items[b.dataset.index].index)));
+  // As the list has them, those that it has not behind.
+  const at = (figure) => place.get(pictures.items[figure.dataset.index].index) ?? now.picked.length;
+  if (now.run.order) byId("gallery").append(...figures.sort((a, b) => at(a) - at(b)));
   if (now.large !== null) paint(byId("large"), now.large, "canvas.map");
 }
 
@@ -118,8 +119,8 @@ function enlarge(index) {
 /** Shows the runs that pass all filters, in the table and among the curves. */
 function filter() {
   const { text, ...chosen } = Object.fromEntries(new FormData(byId("filters")));
-  const words = (run) => [run.name, ...Object.keys(chosen).map((key) => run[key]), ...run.notes].join(" ").toLowerCase();
-  const passing = content.runs.filter((run) => Object.entries(chosen).every(([key, value]) => !value || String(run[key]) === value) && words(run).includes(text.trim().toLowerCase()));
+  const words = (run, i) => [cells[i], ...run.notes].join(" ").toLowerCase();
+  const passing = content.runs.filter((run, i) => Object.entries(chosen).every(([key, value]) => !value || String(run[key]) === value) && words(run, i).includes(text.trim().toLowerCase()));
   rows.forEach((row, i) => (row.hidden = !passing.includes(content.runs[i])));
   byId("shown").textContent = `${passing.length} of ${count(content.runs.length, "run")}` + (content.skipped.length ? `; ${content.skipped.length} more could not be read` : "");
   // A figure belongs to a group of runs.
@@ -127,6 +128,7 @@ function filter() {
 }
 
 const rows = [...document.querySelectorAll("#table tbody tr")]; // their order now is that of the runs
+const cells = rows.map((row) => [...row.cells].map((cell) => cell.textContent).join(" "));
 rows.forEach((row, i) => {
   const button = el("button", { type: "button", class: "open", "aria-label": `Show the heat maps of ${content.runs[i].name}` }, "maps");
   button.addEventListener("click", () => open(i));
