@@ -17,11 +17,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn import functional as F
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     DistributedSampler,
     IterableDataset,
     RandomSampler,
     SubsetRandomSampler,
+    WeightedRandomSampler,
 )
 from torchvision.transforms.functional import to_pil_image
 
@@ -569,6 +571,21 @@ def test_ranks_that_would_read_all_images_are_refused():
     require_each_once(DataLoader(samples, sampler=DistributedSampler(samples, 7, 0)), ranks=7)
     with pytest.raises(InputError, match="RandomSampler with replacement gives some images twice"):
         require_each_once(DataLoader(samples, sampler=RandomSampler(samples, replacement=True)))
+    with pytest.raises(InputError, match="a RandomSampler of 14 from 7 images"):
+        require_each_once(DataLoader(samples, sampler=RandomSampler(samples, num_samples=14)))
+
+
+def test_a_sampler_within_a_batch_sampler_is_judged_too():
+    samples = list(range(7))
+
+    def within(sampler):
+        return DataLoader(samples, batch_sampler=BatchSampler(sampler, 2, drop_last=False))
+
+    with pytest.raises(InputError, match="WeightedRandomSampler with replacement"):
+        require_each_once(within(WeightedRandomSampler([1.0] * 7, 7)))
+    with pytest.raises(InputError, match="7 images on 2 ranks: Lightning repeats some"):
+        require_each_once(within(DistributedSampler(samples, 2, 0)))
+    require_each_once(within(DistributedSampler(samples, 7, 0)), ranks=7)
 
 
 def test_hooks_that_change_the_images_of_the_fit_alone_are_refused(tmp_path):

@@ -66,7 +66,9 @@ def schema(target: str) -> type:
         if name in FROM_THE_RUN or one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
             continue
         value = MISSING if one.default is one.empty else one.default
-        kind, how = _type(hints.get(name, Any)), {"default": value}
+        # Without a type, a word of the command line would be a text: false would be true.
+        plain = type(value) if type(value) in (bool, float) else Any
+        kind, how = _type(hints.get(name, plain)), {"default": value}
         if isinstance(value, list | dict | tuple):
             how = {"default_factory": lambda value=value: value}
         keys.append((name, kind, field(**how)))
@@ -102,6 +104,8 @@ def _type(hint: Any) -> Any:
         return hint
     if origin in (Union, types.UnionType):
         rest = [_type(one) for one in args if one not in (types.NoneType, Path)]
+        if set(rest) == {int, float}:
+            rest = [float]
         if len(rest) != 1 or rest[0] is Any:
             return Any
         return rest[0] | None if types.NoneType in args else rest[0]

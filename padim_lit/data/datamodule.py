@@ -133,9 +133,7 @@ class AnomalyData(LightningDataModule):
         _require_enough(split.name, len(self.train_items), " different")
         counts = {
             "train_images": len(self.train_items),
-            "test_good": sum(i.label == 0 and i.count_image for i in split.test),
-            "test_defective": sum(i.label == 1 and i.count_image for i in split.test),
-            "test_planted": sum(i.plant_seed is not None for i in split.test),
+            **count_tests(split.test),
             **repeats,
         }
         for state in _MASKS:
@@ -157,10 +155,12 @@ class AnomalyData(LightningDataModule):
     def content(self) -> str:
         """A digest of all images and masks, their labels and names: other results, another one."""
         known = hashlib.sha256()
-        for item in (*self.train_items, *self.test_items):
-            files = [digest_of(stamp(path)) for path in (item.path, *item.masks)]
-            about = item.kind, item.mask_threshold, item.plant_seed, item.count_image
-            known.update(json.dumps([str(item.path), files, about]).encode())
+        for part in (self.train_items, self.test_items):
+            known.update(f"{len(part)} images".encode())  # or one could change sides unseen
+            for item in part:
+                files = [digest_of(stamp(path)) for path in (item.path, *item.masks)]
+                about = item.kind, item.mask_threshold, item.plant_seed, item.count_image
+                known.update(json.dumps([str(item.path), files, about]).encode())
         return known.hexdigest()
 
     def train_dataloader(self) -> DataLoader:
@@ -262,6 +262,19 @@ def _require_enough(name: str, train: int, kind: str = "") -> None:
             f"{name} has {train}{kind} training image(s); a covariance needs at least 2, "
             "in practice hundreds; add healthy images to the training set"
         )
+
+
+def count_tests(items: Sequence[Item]) -> dict[str, int]:
+    """How many test images are good, defective, and planted.
+
+    >>> count_tests([])
+    {'test_good': 0, 'test_defective': 0, 'test_planted': 0}
+    """
+    return {
+        "test_good": sum(i.label == 0 and i.count_image for i in items),
+        "test_defective": sum(i.label == 1 and i.count_image for i in items),
+        "test_planted": sum(i.plant_seed is not None for i in items),
+    }
 
 
 def _notes(counts: dict[str, int]) -> list[str]:

@@ -160,9 +160,10 @@ def read_size(path: Path) -> tuple[int, int]:
     """
 
     def look(image: Image.Image) -> tuple[str, int, int]:
-        # Of a TIFF, Pillow gives the size as it will be turned; of a PNG without "exif" it would
-        # decode the pixels to look for a tag.
-        tagged = image.format != "TIFF" and "exif" in image.info
+        # Of a TIFF, Pillow gives the size as it will be turned; of a PNG without one of these it
+        # would decode the pixels to look for a tag.
+        tags = {"exif", "xmp", "XML:com.adobe.xmp"}
+        tagged = image.format != "TIFF" and not tags.isdisjoint(image.info)
         turned = tagged and _turn(image) in _SIDEWAYS
         return image.mode, *(image.size if turned else image.size[::-1])
 

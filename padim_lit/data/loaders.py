@@ -69,7 +69,9 @@ def require_each_once(loader: Any, ranks: int = 1) -> None:
 
     >>> require_each_once(DataLoader(range(3)))
     """
-    sampler, batches = (getattr(loader, name, None) for name in ("sampler", "batch_sampler"))
+    batches = getattr(loader, "batch_sampler", None)
+    # One that a batch sampler was made with is the batch sampler's alone.
+    sampler = getattr(batches, "sampler", None) or getattr(loader, "sampler", None)
     if isinstance(sampler, DistributedSampler) and sampler.total_size > len(sampler.dataset):
         raise InputError(
             f"{len(sampler.dataset)} images on {sampler.num_replicas} ranks: Lightning repeats some"
@@ -80,6 +82,11 @@ def require_each_once(loader: Any, ranks: int = 1) -> None:
         raise InputError(
             f"a {type(sampler).__name__} with replacement gives some images twice, and they would "
             "count twice; give each image once"
+        )
+    if isinstance(sampler, RandomSampler) and sampler.num_samples > len(sampler.data_source):
+        raise InputError(
+            f"a RandomSampler of {sampler.num_samples} from {len(sampler.data_source)} images gives"
+            " some twice, and they would count twice; give each image once"
         )
     whole = type(sampler) in (SequentialSampler, RandomSampler)
     if ranks > 1 and whole and type(batches) in (BatchSampler, type(None)):

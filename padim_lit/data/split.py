@@ -15,7 +15,8 @@ def derived_seed(seed: int, name: str) -> int:
     Hashing, unlike a library's random stream, is the same on every platform and version, and one
     file more or less leaves the seeds of the others as they are.
     """
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big")
+    text = f"{seed}:{name}".encode("utf-8", "surrogateescape")  # a file's name may be no UTF-8
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
 
 def hold_out(

@@ -224,9 +224,10 @@ def warm_up(loader: DataLoader, images: int) -> Iterator[Any]:
             "some before the fit; use a Dataset with __getitem__, or PerPosition and a JL or Subset"
         )
     given: Sequence[int] = range(len(dataset))
-    if not isinstance(loader.sampler, _OF_ALL):
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    if not isinstance(sampler, _OF_ALL):
         with torch.random.fork_rng(devices=()):  # what the fit itself draws is the same as ever
-            given = sorted(set(loader.sampler))
+            given = sorted(set(sampler))
     part = Subset(dataset, [given[i] for i in evenly_spaced(len(given), images)])
     log.info("%d good images are looked at first, to learn kinds or a projection", len(part))
     size = min(8, loader.batch_size or 8)

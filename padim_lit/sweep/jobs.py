@@ -12,13 +12,7 @@ from padim_lit.system.atomic import run_folder, write_json, write_text
 from padim_lit.version import __version__
 
 #: Keys that say how a result is computed and not which: they change no folder and no result.
-RESULT_NEUTRAL_KEYS = (
-    "num_workers",
-    "full_check",
-    "picture_cache",
-    "picture_cache_gb",
-    "max_memory_gb",
-)
+RESULT_NEUTRAL_KEYS = ("num_workers", "picture_cache", "picture_cache_gb", "max_memory_gb")
 
 
 def describe(

@@ -209,6 +209,18 @@ def test_a_checkpoint_of_another_config_is_refused(first, zygote, here, tmp_path
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
+@pytest.mark.slow
+def test_a_test_with_a_limit_counts_what_it_tested(zygote, here):
+    words = [*TINY, "batch_size=3", "+trainer.limit_test_batches=1", "hydra.run.dir=limited"]
+    result = zygote.run(words, here)
+    assert result.code == 0 and "Only 3 of 9 images were tested" in result.out, result.err
+    found = metrics_of(here / "limited")
+    assert found["data/test_good"] + found["data/test_defective"] == 3 == found["test/images"]
+    card = (here / "limited" / "model_card.md").read_text()
+    said = f"On {found['data/test_good']} good and {found['data/test_defective']} defective images"
+    assert said in card
+
+
 def test_scores_differ_between_seeds(first, zygote, here):
     assert again(zygote, here, "seed1", "seed=1") != (here / "first/predictions.csv").read_text()
 

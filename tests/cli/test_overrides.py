@@ -1,11 +1,17 @@
 """Text arrives as the user typed it, whatever Hydra's grammar would make of it."""
 
+import sys
+from types import ModuleType
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
+from padim_lit.cli import instantiate
 from padim_lit.cli.overrides import as_typed
+from padim_lit.cli.schema import schema
 from padim_lit.errors import InputError
 
 
@@ -77,3 +83,17 @@ def test_any_text_is_read_as_it_is_or_as_a_value_that_says_the_same(text):
 def test_blanks_around_the_equals_sign_are_told(words):
     with pytest.raises(InputError, match="without blanks around the ="):
         as_typed(words)
+
+
+def test_an_argument_without_a_type_takes_that_of_its_default(monkeypatch):
+    class Mine:
+        def __init__(self, in_channels, dim, flag=True, share=0.5, scale: int | float = 1.0):
+            pass
+
+    module = ModuleType("mine")
+    module.Mine, Mine.__module__ = Mine, "mine"
+    monkeypatch.setitem(sys.modules, "mine", module)
+    monkeypatch.setattr(instantiate, "_own", {"mine"})
+    typed = {"flag": "false", "share": ".25", "scale": "1e-3"}  # as words of a command line come
+    node = OmegaConf.merge(OmegaConf.structured(schema("mine.Mine")), typed)
+    assert (node.flag, node.share, node.scale) == (False, 0.25, 0.001)

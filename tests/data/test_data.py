@@ -166,6 +166,19 @@ def test_a_fit_at_other_sizes_is_told_apart(tmp_path):
 # split -----------------------------------------------------------------------------------------
 
 
+def test_names_that_are_no_utf8_are_held_out_too():
+    names = ["a", "caf\udce9", "b"]  # as a Latin-1 name on disk arrives
+    kept, held = hold_out(names, names, 1, seed=0)
+    assert sorted([*kept, *held]) == sorted(names) and len(held) == 1
+
+
+def test_an_image_that_changes_sides_changes_the_content(tmp_path):
+    data = Folder(build_tree(tmp_path), **SMALL)
+    before = data.content()
+    data.test_items = [data.train_items.pop(), *data.test_items]
+    assert data.content() != before
+
+
 def test_hold_out_is_a_seeded_partition_that_keeps_the_order():
     names = [f"{n:03}" for n in range(100)]
     kept, held = hold_out(names, names, 40, seed=0)

@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from padim_lit.data.files import list_images
 from padim_lit.data.images import as_rgb, read_bytes, read_image, read_mask, read_size
@@ -483,3 +484,14 @@ def test_impossible_sizes_are_one_line(image_size, crop_size, named):
     with pytest.raises(InputError) as error:
         ResizeCrop(image_size, crop_size)
     assert_one_line(error, named)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_an_orientation_in_xmp_alone_turns_the_size_too(tmp_path, name):
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    how = {"xmp": xmp.encode()}
+    if name.endswith("png"):
+        how = {"pnginfo": PngInfo()}
+        how["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp)
+    Image.new("RGB", (80, 40)).save(tmp_path / name, **how)
+    assert read_size(tmp_path / name) == read_image(tmp_path / name).size[::-1] == (80, 40)

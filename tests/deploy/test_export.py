@@ -317,12 +317,18 @@ def test_calibrated_threshold_makes_the_decision(here, export, exported):
     assert report["threshold"] == calibration["threshold"]
     assert not any("No decision" in note for note in report["notes"])
     slim = ["ckpt=calibrated.ckpt", "format=torch", "output=calibrated_slim.ckpt"]
-    assert export("jl", *slim, "threshold=4")["threshold"] == 4  # the user's word counts
+    assert export("jl", *slim)["threshold"] == report["threshold"]
     kept = load_detector(here / "calibrated_slim.ckpt").calibration
     assert kept["threshold"] == report["threshold"] and torch.equal(kept["scores"], SCORES)
 
 
 # --- What is refused --------------------------------------------------------------------------
+
+
+def test_a_slim_checkpoint_takes_no_threshold():
+    """It would be recorded, and decide nothing."""
+    with pytest.raises(InputError, match=r"threshold=4: a slim checkpoint keeps its checkpoint's"):
+        mode.Export(ckpt="model.ckpt", format="torch", threshold=4)
 
 
 @pytest.mark.slow

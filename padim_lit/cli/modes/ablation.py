@@ -83,6 +83,8 @@ def run(settings: Ablation, folder: Path) -> None:
     runs = sweep.runs(backbone.embedding_dim, density.seeded)
     store = RunStore(folder, _fingerprint(settings, data, backbone))
     if store.stale:
+        for name in ("rows.json", "sweep.csv", "scores.csv", "scores.npz", "resamples.npz"):
+            (folder / name).unlink(missing_ok=True)
         log.info("%s holds results of other settings or images; they are removed", folder)
     done = {run: found for run in runs if (found := store.load(run.name, run.dims))}
     if done:

@@ -62,6 +62,7 @@ def run(settings: Distortion, folder: Path) -> None:
     drawn = [(run.draw(backbone.embedding_dim), list(run.dims)) for run in runs]
     backbone = backbone.to(device)
     grid = resolve_grid(backbone.grids(data.image_shape), settings.grid)
+    (folder / "distortion.json").unlink(missing_ok=True)  # an earlier run's, were this interrupted
     places = evenly_spaced(grid[0] * grid[1], settings.positions)
     with progress() as bar:
         train = bar.track(data.train_dataloader(), description="backbone, training images")

@@ -56,7 +56,7 @@ class Export(Settings):
         precision: fp32 | fp16: half the size | int8: torch: less still; graphs: the convolutions
         preprocess: true: the graph takes uint8 (B,h,w,3) instead of float32 (B,3,h,w) in [0, 1]
         output: file to write; null: model.onnx, model.xml or slim.ckpt in the run's folder
-        threshold: score from which an image is called defective; null: the checkpoint's
+        threshold: of graphs: score from which an image is called defective; null: the checkpoint's
         images: to compare both on: one, a folder or a quoted pattern; null: random ones
         good: int8 graphs: good images for their Gaussians and threshold, best those of the fit
     """
@@ -79,6 +79,11 @@ class Export(Settings):
         if self.preprocess and self.format == "torch":
             raise InputError(
                 "preprocess=true: a checkpoint has no graph to put it in; leave it out"
+            )
+        if self.threshold is not None and self.format == "torch":
+            raise InputError(
+                f"threshold={self.threshold}: a slim checkpoint keeps its checkpoint's; leave it "
+                "out, and give it to mode=predict or mode=serve"
             )
         if self.refits:
             self.require("good", "good images, best those of the fit: FOLDER or PATTERN")
@@ -116,9 +121,9 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         detector = int8(given, images, settings.preprocess, f"good={settings.good}")
     notes, threshold = [], settings.threshold
     if threshold is None and (threshold := (detector.calibration or {}).get("threshold")) is None:
-        notes.append(
-            "No decision: the checkpoint holds no threshold; give threshold=SCORE to have one."
-        )
+        slim = settings.format == "torch"
+        todo = "mode=calibrate sets one" if slim else "give threshold=SCORE to have one"
+        notes.append(f"No decision: the checkpoint holds no threshold; {todo}.")
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
     pixels = _pixels(settings.images, detector)
     with private_folder(target) as folder_beside:

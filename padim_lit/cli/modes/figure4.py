@@ -58,6 +58,7 @@ def run(settings: Figure4, folder: Path) -> None:
     backbone = build.make_backbone(settings).to(device)
     runs = Sweep(settings.projs, [settings.dim], [settings.seed]).runs(backbone.embedding_dim)
     drawn = [run.draw(backbone.embedding_dim) for run in runs]
+    (folder / "figure4.json").unlink(missing_ok=True)  # an earlier run's, were this one interrupted
     with closing(build.make_ablation(settings, data, backbone, folder)) as ablation:
         methods, maps = [], []
         bands = ablation.plan(max(p.dim for p in drawn), settings.max_memory_gb).bands

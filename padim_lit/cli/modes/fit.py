@@ -27,6 +27,7 @@ from padim_lit.cli.good_images import removed
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run
 from padim_lit.data import AnomalyData
+from padim_lit.data.datamodule import count_tests
 from padim_lit.data.images import read_size
 from padim_lit.data.loaders import require_one_each
 from padim_lit.deploy.calibration import recalibrate
@@ -220,6 +221,9 @@ class _Work:
             for what, seen, there in parts
             if seen < there
         ]
+        counted = dict(data.provenance)
+        if len(scores) < len(data.test_items):  # what is found and missed is of those alone
+            counted |= count_tests([data.test_items[one.index] for one in scores])
         return {
             **{f"test/{name}": value for name, value in metrics.items()},
             **{f"test/{name}_why": reason for name, reason in why.items()},
@@ -241,7 +245,7 @@ class _Work:
             **thresholds.at_threshold(settings.false_alarm_rate, data, detector, scores),
             **data.size,
             "data": data.name,
-            **{f"data/{key}": value for key, value in data.provenance.items()},
+            **{f"data/{key}": value for key, value in counted.items()},
             **made_with(device),
             "notes": notes,
         }
@@ -319,7 +323,7 @@ class _Work:
             "metrics": folder / "metrics.json",
             "predictions": folder / "predictions.csv",
             **({"heat maps": heatmaps[-1]} if heatmaps else {}),
-            "checkpoint": Path(settings.ckpt or folder / "model.ckpt"),
+            "checkpoint": typed_path(settings.ckpt) if settings.ckpt else folder / "model.ckpt",
             "config": folder / "config.yaml",
         }
         notes = [*results["notes"], *thresholds.notes_on(results)]

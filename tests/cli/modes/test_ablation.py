@@ -124,8 +124,18 @@ def test_a_learnt_projection_has_a_run_for_every_draw_of_centroids(here, zygote)
 
 
 @pytest.mark.slow
+def test_results_of_other_settings_do_not_outlive_a_run_that_fails(here, zygote):
+    again = [*ABLATION, "dims=[3]", "grid=4", "hydra.run.dir=replaced"]
+    assert zygote.run(again, here).code == 0
+    failing = zygote.run([*again, "sigma=2", "projs=[subset]", "dims=[449]"], here)
+    assert failing.code == 1 and "they are removed" in failing.out
+    left = {path.name for path in (here / "replaced").iterdir()}
+    assert not left & {"rows.json", "sweep.csv", "scores.csv", "scores.npz", "resamples.npz"}
+
+
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_take_the_others_with_it(here, zygote):
-    # resnet18 has 448 channels; few positions, because each has a large covariance.
+    # The network has 272 channels; few positions, because each has a large covariance.
     out = zygote.run([*ABLATION, "dims=[3,449]", "grid=4", "hydra.run.dir=failing"], here)
     assert out.code == 1
     (line,) = out.err.strip().splitlines()[-1:]
