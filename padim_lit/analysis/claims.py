@@ -107,7 +107,8 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
     evidence: list[Row] = []
     missing: list[str] = []
     commands: dict[str, None] = {}
-    for sweep, name in zip(folders, labels(folders), strict=True):
+    names = labels(folders)
+    for sweep, name in zip(folders, names, strict=True):
         try:
             if claim.detection and str(sweep.constants.get("weights")).startswith("random"):
                 raise _Lacking("has random backbone weights, which say nothing about detection")
@@ -122,7 +123,7 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
         reason = f"Not measured: {'; '.join(missing) or 'no sweep was given'}."
         command = f"python run.py experiment=ablation {claim.wanted} {SEEDS}"
         return Verdict(claim, "not measured", reason, [], command)
-    data = {name: sweep.data for sweep, name in zip(folders, labels(folders), strict=True)}
+    data = {name: sweep.data for sweep, name in zip(folders, names, strict=True)}
     verdict, reason = _by_data(evidence, data) if claim.by_data else _by_case(evidence)
     if claim.chance and (n := sum(map(_intervals, evidence))) > 1:
         reason += (

@@ -396,8 +396,8 @@ def _sizes(
 ) -> tuple[Size, Size | None]:
     if all(key in detector.provenance for key in _LOOK):
         saved = tuple(detector.provenance[key] for key in _LOOK)
-        asked = (image_size, crop_size)
-        if any(a is not None and _plain(a) != _plain(s) for a, s in zip(asked, saved, strict=True)):
+        asked = [s if a is None else a for a, s in zip((image_size, crop_size), saved, strict=True)]
+        if ResizeCrop(*asked) != ResizeCrop(*saved):
             raise InputError(
                 f"image_size={image_size}, crop_size={crop_size}: it was fitted with "
                 f"{saved[0]}, {saved[1]}; leave them out"
@@ -409,10 +409,6 @@ def _sizes(
             "crop_size where they were cropped"
         )
     return image_size, crop_size
-
-
-def _plain(size: Size | None) -> Any:
-    return list(size) if isinstance(size, Sequence) else size
 
 
 def _device(device: str | torch.device | None) -> torch.device:

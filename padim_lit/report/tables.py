@@ -1,6 +1,7 @@
 """The report's tables: what stands in each cell, and what it sorts by."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +96,7 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
     versus = ("jl" if "jl" in others else others[0]) if base in projs and others else None
     # What is compared stands beside its difference.
     projs.sort(key=lambda proj: (proj != base, proj != versus))
-    settings = _differing(sweeps)
+    settings, title = _differing(sweeps), _names(content)
     backbones = sorted({r["backbone"] for r in rows})
     reach = _reach(r["cells"][metric].get(versus, {}).get("difference") for r in rows)
     lines = []
@@ -103,7 +104,7 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
         cells, constants = row["cells"][metric], row["constants"]
         top = max(c["mean"] for c in cells.values() if known(c["mean"]))
         seeds = sorted({c["seeds"] for c in cells.values()})
-        line = {"data": Cell(_name(row, content) + " (planted)" * planted(constants, metric))}
+        line = {"data": Cell(title(row) + " (planted)" * planted(constants, metric))}
         if len(backbones) > 1:
             line["backbone"] = Cell(row["backbone"])
         line |= {key: Cell(str(constants.get(key, MISSING))) for key in settings}
@@ -126,10 +127,10 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
     base, key = content["base"], f"test/{metric}"
     rows = [r for r in content["table"] if any(key in r[s] for s in SOURCES)]
     sources = [s for s in SOURCES if any(key in r[s] for r in rows)]
-    settings = _differing(content["sweeps"])
+    settings, title = _differing(content["sweeps"]), _names(content)
     lines = []
     for row in rows:
-        line = {"data": Cell(_name(row, content)), "backbone": Cell(row["backbone"])}
+        line = {"data": Cell(title(row)), "backbone": Cell(row["backbone"])}
         line |= {key: Cell(str(row["constants"].get(key, MISSING))) for key in settings}
         line["D"] = _count(row["dim"])
         for proj in (base, "jl"):
@@ -310,17 +311,21 @@ def _fact(fact: Any, reach: float) -> Cell:
     return Cell(text, value, line=_line(fact, reach))
 
 
-def _name(row: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+def _names(content: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str]:
     """A line's data; the whole label of its sweep where settings alone do not tell two apart."""
 
-    def kind(row: Mapping[str, Any]) -> list[str]:
+    def kind(row: Mapping[str, Any]) -> tuple[str, ...]:
         settings = [row["constants"].get(key) for key in SETTINGS]
-        return [str(value) for value in (row["data"], row["backbone"], row["dim"], *settings)]
+        return tuple(map(str, (row["data"], row["backbone"], row["dim"], *settings)))
 
-    alone = sum(kind(other) == kind(row) for other in content["table"]) == 1
-    return (
-        row["data"] if alone or row["sweep"] is None else content["sweeps"][row["sweep"]]["label"]
-    )
+    lines = Counter(map(kind, content["table"]))
+
+    def name(row: Mapping[str, Any]) -> str:
+        if lines[kind(row)] == 1 or row["sweep"] is None:
+            return row["data"]
+        return content["sweeps"][row["sweep"]]["label"]
+
+    return name
 
 
 def _differing(sweeps: Sequence[Mapping[str, Any]]) -> list[str]:
