@@ -1,11 +1,13 @@
 """How sure a measured AUROC is: paired differences and spreads, over test images and seeds.
 
 A method's AUROC on one test set varies for two reasons: which images were photographed and which
-matrix was drawn. Images are resampled (bootstrap, Efron 1979), good and defective ones apart;
-seeds are paired, because both methods see the same images and, by position, the same seeds.
+matrix was drawn. Images are resampled (bootstrap, Efron 1979), good and defective ones apart, and
+those of one part together; seeds are paired, because both methods see the same images and, by
+position, the same seeds.
 """
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,13 +31,19 @@ LEVEL = 0.95
 NAN_LIMIT = 0.05
 
 
-def resample_counts(labels: Tensor, resamples: int, seed: int = 0) -> Tensor:
+def resample_counts(
+    labels: Tensor, resamples: int, seed: int = 0, groups: Sequence[Hashable] | None = None
+) -> Tensor:
     """How often each image is drawn, (R, N) int64: good and defective images resampled apart.
 
     Every row sums to the number of good images over the good ones, and to that of defective ones
     over those. Equal `labels` (N,) and `seed` give equal counts, so that differences pair. Images
     that a metric leaves out are left out of `labels`: ``resample_counts(label[count_image], R)``.
     A stratum of one image cannot vary, and one of a handful says little.
+
+    Photos of one part are not independent: six of one tile say little more than one. So images of
+    one of `groups` (N,) are drawn together (the cluster bootstrap), groups with a defective image
+    apart from those without one; rows then sum to as many groups, of whatever sizes.
     """
     labels = torch.as_tensor(labels)
     if labels.ndim != 1 or not len(labels) or resamples < 1:
@@ -44,13 +52,18 @@ def resample_counts(labels: Tensor, resamples: int, seed: int = 0) -> Tensor:
             "each of at least one image, and at least one resample"
         )
     generator = torch.Generator().manual_seed(seed)
-    counts = torch.zeros(resamples, len(labels), dtype=torch.long)
-    for stratum in (labels == 0, labels != 0):
-        members = stratum.nonzero()[:, 0].cpu()
+    names = range(len(labels)) if groups is None else groups
+    number = {name: n for n, name in enumerate(dict.fromkeys(names))}
+    group = torch.tensor([number[name] for name in names])
+    defective = torch.zeros(len(number), dtype=torch.bool)
+    defective[group[(labels != 0).cpu()]] = True
+    counts = torch.zeros(resamples, len(number), dtype=torch.long)
+    for stratum in (~defective, defective):
+        members = stratum.nonzero()[:, 0]
         if n := len(members):
             drawn = torch.randint(n, (resamples, n), generator=generator)
             counts.scatter_add_(1, members[drawn], torch.ones_like(drawn))
-    return counts
+    return counts[:, group]
 
 
 def image_auroc(scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:

@@ -23,7 +23,14 @@ import numpy as np
 from padim_lit.analysis.bootstrap import LEVEL, Estimate, paired_difference, seed_sd, spread_ratio
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.result_files import finite
-from padim_lit.analysis.sweep_results import RESAMPLED, Method, SweepFolder, join_parts, labels
+from padim_lit.analysis.sweep_results import (
+    OWN_SPLIT,
+    RESAMPLED,
+    Method,
+    SweepFolder,
+    join_parts,
+    labels,
+)
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 
@@ -246,6 +253,7 @@ def _eq15(sweep: SweepFolder) -> list[Row]:
     """
     dims = sweep.dims_of("jl")
     below, beyond = [d for d in dims if d <= 200], [d for d in dims if d > 200]
+    _require_one_split(sweep)
     if 200 not in below or len(below) < 4 or not beyond:
         raise _Lacking(
             f"needs jl at D = 200, three D below and one above; measured are {_list(dims)}"
@@ -283,6 +291,7 @@ def _seed_spread(sweep: SweepFolder) -> list[Row]:
     """Yes where the ratio of the sds over seeds, subset's to jl's, lies above 1."""
     lacking = "needs jl and subset at the same D with two seeds or more"
     dims = _shared_dims(sweep, "jl", "subset", lacking, seeds=2)
+    _require_one_split(sweep)
     found = []
     for metric in RESAMPLED:
         for d in dims:
@@ -404,6 +413,13 @@ def _require(sweep: SweepFolder, *needed: Method) -> list[int]:
     if not (seeds := sweep.shared_seeds(*needed)):
         raise _Lacking("needs a seed that all of its D share")
     return seeds
+
+
+def _require_one_split(sweep: SweepFolder) -> None:
+    if sweep.constants.get("split_seed") == OWN_SPLIT:
+        raise _Lacking(
+            "drew a split for each seed, whose spread is no draw's; give data.split_seed=0"
+        )
 
 
 def _list(values: Sequence[int]) -> str:

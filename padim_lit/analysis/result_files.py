@@ -141,6 +141,8 @@ def as_job(row: dict[str, Any], folder: str, overrides: dict[str, str]) -> Job:
     """One configuration of an ablation as a job of a sweep."""
     chosen = {key: str(row.get(key)) for key in ("proj", "dim", "seed")}
     kept = {k: v for k, v in overrides.items() if k not in ("projs", "dims", "seeds")}
+    if "seed" in kept:  # which is the split's and the centroids'
+        kept["ablation's seed"] = kept["seed"]
     return Job("/".join([folder, *chosen.values()]), "done", {**kept, **chosen}, row)
 
 

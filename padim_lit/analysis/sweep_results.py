@@ -20,6 +20,7 @@ from padim_lit.analysis.result_files import (
     Scores,
     collect,
     find,
+    left_behind,
     read_predictions,
     read_resamples,
     read_results,
@@ -37,10 +38,17 @@ RESAMPLED = {"test/image_auroc": 0, "test/pixel_auroc": 1}
 SETTINGS = (
     *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),
     *("rotations", "eps", "eps_unit", "sigma", "image_score", "image_size", "crop_size"),
-    *("density/components", "density/fit_images", "layers", "tiles"),
+    *("density/components", "density/fit_images", "density/shrinkage", "layers", "tiles"),
 )
+#: What else the parts of one experiment have in common.
+_OF_PARTS = ("data", "backbone", "train_images", "test_groups", "version/padim_lit")
+#: Of fits whose seed draws the split as well.
+OWN_SPLIT = "each seed's own"
 #: What a fit calls data/… and an ablation without; each fit's split follows its seed.
-_OF_DATA = ("train_images", "test_good", "test_defective", "test_planted", "pixel_truth")
+_OF_DATA = (
+    *("train_images", "test_good", "test_defective", "test_planted", "test_groups"),
+    "pixel_truth",
+)
 # What differs from job to job without making it another experiment.
 INCIDENTAL = re.compile(r"^(proj(/.*)?|dim|seed|notes|peak_memory_bytes|weights_sha256|test/.*)$")
 
@@ -190,7 +198,7 @@ class SweepFolder:
         for key, file in files.items():
             new = read_predictions(file, plants)
             if found and (new.path, new.kind) != (found[0].path, found[0].kind):
-                if "data/split_seed" not in self.constants:  # each seed's own
+                if self.constants.get("split_seed") == OWN_SPLIT:
                     return []
                 raise InputError(f"{file}: other test images than in the other jobs' files")
             found.append(replace(new, scores={key: new.scores["score"]}))
@@ -225,7 +233,9 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
     """
     paths = list(paths)
     files = find(paths, "rows.json", "multirun.yaml")
-    sweeps = [sweep for file in files for sweep in _read_sweep(file)]
+    # Their jobs are not this sweep's, and `collect` leaves them out too.
+    old = {f.parent / n for f in files if f.name == "multirun.yaml" for n in left_behind(f.parent)}
+    sweeps = [sweep for file in files if file.parent not in old for sweep in _read_sweep(file)]
     if not sweeps:
         raise NoSweepError(
             f"no sweep with a finished job in {', '.join(map(str, paths))}; "
@@ -310,7 +320,7 @@ def mean_and_sd(values: Sequence[float | None], digits: int) -> str:
 
 def _is_part(a: SweepFolder, b: SweepFolder) -> bool:
     return (
-        all(_same(a, b, key) for key in ("data", "backbone", "train_images", *SETTINGS))
+        all(_same(a, b, key) for key in (*_OF_PARTS, *SETTINGS))
         and not a._by_key.keys() & b._by_key.keys()
         and a.scores is not None
         and b.scores is not None
@@ -363,6 +373,8 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
     for group in groups.values():
         measured, contents = zip(*group.values(), strict=True)
         constants = {k: v for k, v in _shared(contents).items() if not INCIDENTAL.match(k)}
+        if len({row.get("data/split_seed") for row in contents}) > 1:
+            constants["split_seed"] = OWN_SPLIT
         where = file.parent
         yield SweepFolder(
             where, measured, constants, typed_command(where), (where,), tuple(sorted(typed))

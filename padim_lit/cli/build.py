@@ -192,10 +192,10 @@ def facts(
     settings: Embedding, data: AnomalyData, backbone: Backbone, device: torch.device
 ) -> dict[str, Any]:
     """What the results of a sweep have in common: data, weights, settings, device, versions."""
-    counts = ("train_images", "test_good", "test_defective", "test_planted", "pixel_truth")
+    counts = ("train_images", "test_good", "test_defective", "test_planted", "test_groups")
     return {
         "data": data.name,
-        **{key: data.provenance.get(key) for key in ("split_seed", *counts)},
+        **{key: data.provenance.get(key) for key in ("split_seed", *counts, "pixel_truth")},
         **data.size,
         "backbone": backbone.name,
         "weights": backbone.source,

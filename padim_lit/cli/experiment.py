@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from padim_lit.analysis.result_files import collect, left_behind
+from padim_lit.analysis.result_files import SWEEP, collect, left_behind
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.cli.build import alone, content_of
 from padim_lit.cli.config import settings_of
@@ -187,6 +187,16 @@ class SweepReport(HydraCallback):
         SweepReport.began = True
         typed = read_overrides(list(config.hydra.overrides.task))
         folder = Path(config.hydra.sweep.dir)
+        # Here, because Hydra writes into each job's folder before the job can refuse it.
+        chosen = [o.get_value_element_as_str() for o in typed if o.key_or_group == "mode"]
+        ours = ",".join([config.mode, *chosen]).split(",")
+        others = [mode.result for name, mode in MODES.items() if name not in ours]
+        for file in (file for name in others for file in sorted(folder.glob(f"*/{name}"))):
+            if (file.parent / SWEEP).exists():
+                sys.exit(
+                    f"error: the sweep folder {folder} holds jobs of another mode ({file}); give "
+                    "another hydra.sweep.dir"
+                )
         try:
             jobs.begin_sweep(folder, folder_name(typed))
         except InputError as error:

@@ -136,6 +136,8 @@ class AnomalyData(LightningDataModule):
             **count_tests(split.test),
             **repeats,
         }
+        if any(item.group for item in self.test_items):
+            counts["test_groups"] = len({i.group or n for n, i in enumerate(self.test_items)})
         for state in _MASKS:
             counts[f"masks_{state.value}"] = states[state, False]
             if states[state, True]:
@@ -159,7 +161,8 @@ class AnomalyData(LightningDataModule):
             known.update(f"{len(part)} images".encode())  # or one could change sides unseen
             for item in part:
                 files = [digest_of(stamp(path)) for path in (item.path, *item.masks)]
-                about = item.kind, item.mask_threshold, item.plant_seed, item.count_image
+                about = [item.kind, item.mask_threshold, item.plant_seed, item.count_image]
+                about += [item.group] if item.group else []
                 known.update(json.dumps([str(item.path), files, about]).encode())
         return known.hexdigest()
 

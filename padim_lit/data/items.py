@@ -32,6 +32,8 @@ class Item:
         plant_seed: seed of the defect to plant (its form follows from `kind`), or None.
         count_image: counts in image metrics (False for planted defects).
         count_pixel: counts in pixel metrics (only where the pixel truth is known).
+        group: what is in the photo, where others of the test images show the same thing (a part
+            from several sides); intervals draw them together.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Item:
     plant_seed: int | None = None
     count_image: bool = True
     count_pixel: bool = False
+    group: str | None = None
 
     @property
     def label(self) -> int:

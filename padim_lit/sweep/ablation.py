@@ -4,7 +4,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -162,10 +162,11 @@ class Ablation:
             self.close()
             raise
         self.truth = SimpleNamespace(**{n: torch.cat([part[n] for part in kept]) for n in TRUTH})
-        images = self.truth.label[self.truth.count_image]
+        groups = [item.group or number for number, item in enumerate(data.test_items)]
         # The same for every configuration, so that differences pair.
-        draws = resamples and len(images)
-        self.drawn_images = resample_counts(images, resamples) if draws else None
+        self.drawn_images = self._draw(groups, self.truth.label, self.truth.count_image)
+        bad = self.truth.mask.flatten(1).any(1)
+        self.drawn_maps = self._draw(groups, bad, self.truth.count_pixel)
 
     def _features(
         self, backbone: Backbone, batch: dict[str, Any], rotations: int = 1
@@ -178,6 +179,12 @@ class Ablation:
             require_finite(layer, batch)
         self.backbone_seconds += clock(self.device) - start
         return [torch.stack(layer, dim=1).flatten(0, 1) for layer in zip(*found, strict=True)]
+
+    def _draw(self, groups: list[Any], labels: Tensor, counted: Tensor) -> Tensor | None:
+        """How often each of the counted images is drawn, (R,N); None where there is none."""
+        if not self.resamples or not counted.any():
+            return None
+        return resample_counts(labels[counted], self.resamples, groups=[*compress(groups, counted)])
 
     def plan(self, dim: int, max_memory_gb: float) -> Plan:
         """Bands of positions for runs fitted at D = `dim`."""
@@ -243,7 +250,7 @@ class Ablation:
         if metrics["image_auroc"] is not None:
             found[0] = image_auroc(score[counted], self.truth.label[counted], self.drawn_images)
         if metrics["pixel_auroc"] is not None:
-            found[1] = histograms.auroc(resample_counts(histograms.labels, self.resamples))
+            found[1] = histograms.auroc(self.drawn_maps)
         return metrics, score, found
 
     def close(self) -> None:

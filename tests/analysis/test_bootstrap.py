@@ -62,6 +62,30 @@ def test_resamples_depend_on_labels_and_seed_alone():
     assert not torch.equal(resample_counts(labels, 20, seed=1), first)
 
 
+def test_images_of_one_group_are_drawn_together():
+    labels = torch.tensor([0, 0, 0, 1, 0, 1, 0, 1])
+    groups = ["a", "a", "b", "c", "c", "d", 6, 7]
+    counts = resample_counts(labels, 4000, groups=groups)
+    for n, m in ((0, 1), (3, 4)):
+        assert torch.equal(counts[:, n], counts[:, m])
+    assert (counts[:, [0, 2, 6]].sum(1) == 3).all()  # a, b and 6 have no defective image
+    assert (counts[:, [3, 5, 7]].sum(1) == 3).all()
+    assert counts.double().mean(0).sub(1).abs().max() < 0.06
+    assert torch.equal(resample_counts(labels, 9, groups=range(8)), resample_counts(labels, 9))
+
+
+def test_an_interval_of_copies_is_as_wide_as_that_of_the_images_themselves():
+    """Six photos of each part say no more than one."""
+    scores, labels = randn(60) + 1, torch.arange(60) % 2
+    alone = float(image_auroc(scores, labels, resample_counts(labels, 3000)).std())
+    parts = torch.arange(60).repeat_interleave(6)
+    scores, labels = scores[parts], labels[parts]
+    drawn = resample_counts(labels, 3000, groups=parts.tolist())
+    assert float(image_auroc(scores, labels, drawn).std()) == pytest.approx(alone, rel=0.05)
+    naive = float(image_auroc(scores, labels, resample_counts(labels, 3000)).std())
+    assert naive == pytest.approx(alone / 6**0.5, rel=0.1)
+
+
 @pytest.mark.parametrize(("labels", "resamples"), [([], 5), ([0, 1], 0), ([[0, 1]], 5)])
 def test_resamples_of_nothing_are_refused(labels, resamples):
     with pytest.raises(InputError, match="give one label"):

@@ -9,7 +9,7 @@ import pytest
 from _helpers.sweeps import editing, write_rows
 
 from padim_lit.analysis.claims import CLAIMS, judge
-from padim_lit.analysis.sweep_results import read_sweeps
+from padim_lit.analysis.sweep_results import OWN_SPLIT, read_sweeps
 
 DIMS = (25, 50, 100, 150, 200, 300, 400, 550)
 SPREAD = {"subset": 0.02, "jl": 0.001, "fisher": 0.001}
@@ -147,6 +147,15 @@ def test_missing_dimensions_are_named_and_never_replaced(tmp_path):
     assert "needs jl and fisher at the same D ≤ 100" in found["challenger"].reason
     assert "dims=[150,550]" in found["150-for-550"].command
     assert found["same-d-image"].verdict == "holds"
+
+
+def test_a_spread_over_splits_is_not_taken_for_one_over_draws(tmp_path):
+    sweep(tmp_path, split_seed=OWN_SPLIT)
+    found = verdicts(tmp_path)
+    for key, claim in found.items():
+        apart = key in ("eq15", "seed-spread")
+        assert (claim.verdict == "not measured") == apart, key
+        assert ("give data.split_seed=0" in claim.reason) == apart
 
 
 def test_what_one_sweep_lacks_does_not_silence_another(tmp_path):

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from _helpers.sweeps import ROW_CONSTANTS, editing, write_rows
 
-from padim_lit.analysis.result_files import PREDICTIONS, load_arrays, read_distortion
-from padim_lit.analysis.sweep_results import join_parts, labels, mean_of, read_sweeps
+from padim_lit.analysis.result_files import PREDICTIONS, SWEEP, load_arrays, read_distortion
+from padim_lit.analysis.sweep_results import OWN_SPLIT, join_parts, labels, mean_of, read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json
 
@@ -158,6 +158,28 @@ def write_job(folder, typed, proj="jl", dim=50, seed=0, scores=None):
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(typed)))
 
 
+def test_an_ablation_that_an_earlier_sweep_left_is_not_of_this_one(tmp_path):
+    for job, sweep in enumerate(("this", "earlier")):
+        write_rows(tmp_path / str(job), configurations(), eps=job)
+        (tmp_path / str(job) / SWEEP).write_text(sweep)
+    (tmp_path / SWEEP).parent.mkdir()
+    (tmp_path / SWEEP).write_text("this")
+    write_multirun(tmp_path)
+    assert [sweep.path for sweep in read_sweeps([tmp_path])] == [tmp_path / "0"]
+
+
+def test_fits_that_each_split_the_data_anew_say_so(tmp_path):
+    for name, splits in (("own", (0, 1)), ("one", (5, 5))):
+        for seed, split in enumerate(splits):
+            run = {"proj": "jl", "dim": 50, "seed": seed, "data": name, "backbone": "resnet18"}
+            run |= {"data/split_seed": split, "test/image_auroc": 0.5}
+            write_json(tmp_path / name / str(seed) / "metrics.json", run)
+        write_multirun(tmp_path / name)
+    one, own = read_sweeps([tmp_path])
+    assert own.constants["split_seed"] == OWN_SPLIT
+    assert "split_seed" not in one.constants and len(one.rows) == len(own.rows) == 2
+
+
 def test_identity_for_several_dims_is_one_fit(tmp_path):
     for job, (proj, dim) in enumerate((p, d) for p in ("identity", "jl") for d in (25, 50)):
         kept = 176 if proj == "identity" else dim
@@ -264,6 +286,10 @@ def test_parts_of_one_experiment_are_joined_and_others_are_not(tmp_path):
     assert whole.resamples("subset", 550, "test/image_auroc").tolist() == [[550] * 7, [551] * 7]
     assert whole.resamples("subset", 50, "test/image_auroc").tolist() == [[50] * 7, [51] * 7]
     assert len(whole.scores.scores) == 10
+    # A covariance drawn to the pooled one by another weight, or another version: no part.
+    for name, other in (("f", {"density/shrinkage": 400}), ("g", {"version/padim_lit": "0.0"})):
+        write_rows(tmp_path / name, configurations(("npca",)), train_images=320, **other)
+        assert len(join_parts(read_sweeps([tmp_path / "a", tmp_path / name]))) == 2
     # Other training images: no part.
     write_rows(tmp_path / "e", configurations(("npca",)), train_images=20)
     assert len(join_parts(read_sweeps([tmp_path / "a", tmp_path / "e"]))) == 2

@@ -418,6 +418,10 @@ def test_magnetic_tile_keeps_the_shots_of_a_tile_together(tmp_path):
     assert data.provenance["train_images"] == 21 and data.provenance["test_good"] == 9
     assert data.provenance["test_defective"] == 4
     assert {i.kind for i in data.test_items} == {"good", "crack", "uneven"}
+    # Their intervals draw whole tiles.
+    tiles = {(i.group, tile(i)) for i in data.test_items if i.kind == "good"}
+    assert len(tiles) == len({group for group, _ in tiles}) == len(test)
+    assert data.provenance["test_groups"] == len({i.group for i in data.test_items})
     assert data.image_shape == (224, 224)
 
 

@@ -1,5 +1,6 @@
 """One pass over the images gives what separate runs give."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -164,6 +165,18 @@ def test_resampled_aurocs_scatter_around_the_measured_one(ablation, backbone):
             for metric, values in zip(("image_auroc", "pixel_auroc"), resampled, strict=True):
                 assert values.min() <= row[f"test/{metric}"] <= values.max()
                 assert values.std() > 0
+
+
+def test_photos_of_one_part_are_resampled_together(data, backbone, tmp_path):
+    items = data.test_items
+    try:
+        data.test_items = [replace(item, group=item.kind) for item in items]
+        made = make(data, backbone, tmp_path, 8)
+    finally:
+        data.test_items = items
+    made.close()
+    # Two parts, a good and a defective one: nothing can vary.
+    assert (made.drawn_images == 1).all() and (made.drawn_maps == 1).all()
 
 
 def test_what_no_seed_changes_is_one_run():

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -64,6 +64,8 @@ class MagneticTile(SeenWhole):
             if name != "MT_Free":
                 kind = name.removeprefix("MT_").lower()
                 test += [_defective(path, kind) for path in _photographs(folder / name)]
+        tiles = _tiles([item.path.stem for item in test])
+        test = [replace(item, group=str(tile)) for item, tile in zip(test, tiles, strict=True)]
         together = ", shots of one tile kept together" if self.whole_tiles else ""
         about = {
             "split": f"{self.test_good} of {len(free)} free images held out{together}; ours, not "

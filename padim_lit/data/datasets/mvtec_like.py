@@ -1,6 +1,6 @@
 """Families in MVTec AD's layout: categories with an official split and masks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -105,8 +105,15 @@ class MVTecLOCO(WithValidation):
 class MVTecAD2(WithValidation):
     """One category ("can", "sheet_metal", ...), tested on test_public.
 
-    test_private and test_private_mixed come without labels and are not used.
+    test_private and test_private_mixed come without labels and are not used. Images of one number
+    (000_regular, 000_overexposed) are taken to show one object in several lights.
     """
 
     family, short = "MVTec AD 2", "mvtec_ad2"
     layout = Layout(test="test_public", truth="test_public/ground_truth")
+
+    def read(self) -> Split:
+        split = super().read()
+        numbers = [f"{item.kind}/{item.path.stem.partition('_')[0]}" for item in split.test]
+        test = [replace(i, group=group) for i, group in zip(split.test, numbers, strict=True)]
+        return replace(split, test=test)

@@ -1,6 +1,7 @@
 """Real-IAD (Wang et al., CVPR 2024): 30 objects, five views each."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ class RealIAD(AnomalyData):
     """One object of Real-IAD, all views, split as realiad_jsons/CATEGORY.json says.
 
     The file has meta.prefix and meta.normal_class, and lists train and test of anomaly_class,
-    image_path and mask_path (null for good images), relative to realiad_RESOLUTION/PREFIX.
+    image_path and mask_path (null for good images), relative to realiad_RESOLUTION/PREFIX. The
+    views of one object lie in a folder of their own, S and a number.
 
     Args:
         root: folder that holds realiad_jsons and realiad_1024, realiad_512 or realiad_256.
@@ -76,7 +78,9 @@ def _split(folder: Path, category: str) -> tuple[Path, dict[str, Any]]:
 
 def _item(folder: Path, entry: dict[str, Any], normal: str, file: Path, tested: bool) -> Item:
     path = inside(folder, entry["image_path"], str(file))
+    views = str(path.parent) if re.fullmatch(r"S\d+", path.parent.name) else None
     if entry["anomaly_class"] == normal:
-        return Item(path, count_pixel=tested)
+        return Item(path, count_pixel=tested, group=views)
     mask = inside(folder, entry["mask_path"], str(file))
-    return Item(path, entry["anomaly_class"], (mask,), mask_threshold=0, count_pixel=tested)
+    kind = entry["anomaly_class"]
+    return Item(path, kind, (mask,), mask_threshold=0, count_pixel=tested, group=views)

@@ -203,6 +203,17 @@ def test_validation_images_train_when_asked_to(tmp_path, family):
         kind(tmp_path, category, validation="test", **VIEW)
 
 
+def test_what_shows_one_object_is_drawn_together(tmp_path):
+    groups = [
+        item.group for item in RealIAD(real_iad(tmp_path / "a"), "audiojack", **VIEW).test_items
+    ]
+    assert len(groups) == len(set(groups)) == 3 and all("/S000" in group for group in groups)
+    root = mvtec_ad2(tmp_path / "b")
+    save_image(root / "can/test_public/good/000_shift_1.png", seed=7)
+    items = MVTecAD2(root, "can", **VIEW).test_items
+    assert [item.group for item in items] == ["bad/000", "good/000", "good/000"]
+
+
 def test_real_iads_split_may_lie_one_folder_deeper(tmp_path):
     data = RealIAD(real_iad(tmp_path, nested=True), "audiojack", **VIEW)
     assert len(data.test_items) == 3
