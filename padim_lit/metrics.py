@@ -50,10 +50,10 @@ class ImageMetrics(Metric):
 
     def compute(self) -> dict[str, Any]:
         names = ("image_auroc", "image_ap", "image_f1max")
-        if not len(self.scores):
-            return _undefined(names, "no test image counts for the image metrics")
         # On the CPU: few numbers, and a GPU has no cumulative sum that is the same every time.
-        scores, labels = dim_zero_cat(self.scores).cpu(), dim_zero_cat(self.labels).cpu()
+        if not len(self.scores) or not len(scores := dim_zero_cat(self.scores).cpu()):
+            return _undefined(names, "no test image counts for the image metrics")
+        labels = dim_zero_cat(self.labels).cpu()
         if labels.all() or not labels.any():
             missing = "good" if labels.any() else "defective"
             return _undefined(names, f"no {missing} image in the test set")

@@ -9,10 +9,15 @@ from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
-from padim_lit.checkpoint.format import KEY, state_of
+from padim_lit.checkpoint.format import KEY, forget_arguments, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
-from padim_lit.data.datamodule import AnomalyData
-from padim_lit.data.loaders import require_each_once, require_loader, require_no_hooks
+from padim_lit.data.datamodule import AnomalyData, with_facts
+from padim_lit.data.loaders import (
+    require_as_many,
+    require_each_once,
+    require_loader,
+    require_no_hooks,
+)
 from padim_lit.deploy.calibration import set_threshold
 from padim_lit.deploy.left_out import met_again
 from padim_lit.deploy.over_images import Loop
@@ -92,13 +97,13 @@ class PaDiM(LightningModule):
     def on_train_start(self) -> None:
         require_loader(loader := self.trainer.train_dataloader)
         require_each_once(loader, self.trainer.world_size)
+        if self.trainer.world_size > 1:
+            require_as_many(self._gather_objects(self.trainer.num_training_batches))
         require_no_hooks(self, self.trainer.datamodule)
         learners = self.detector.projection, self.detector.density
         elsewhere = any(one.options.get("fit_images") and not one.fit_images for one in learners)
         now = {"precision": self.trainer.precision, "learnt_elsewhere": elsewhere}
-        self.detector.provenance |= now
-        if isinstance(data := self.trainer.datamodule, AnomalyData):
-            self.detector.provenance |= data.facts | {"history": [], "removed": []}
+        self.detector.provenance = with_facts(self.detector.provenance, self.trainer) | now
         # What an earlier fit left, or an attempt that ran out of memory, takes room no more.
         self.detector.reset()
         self._state = None
@@ -188,6 +193,7 @@ class PaDiM(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = full_state(self.detector)
+        forget_arguments(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         restore(self.detector, state_of(checkpoint))

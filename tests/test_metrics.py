@@ -147,6 +147,12 @@ def test_one_class_alone_gives_none_and_says_why(label, missing):
     assert out["why"]["image_auroc"] == f"no {missing} image in the test set"
 
 
+def test_images_that_do_not_count_are_not_called_good():
+    metric = ImageMetrics()
+    metric.update(torch.rand(0), torch.zeros(0, dtype=torch.long))
+    assert "no test image counts" in metric.compute()["why"]["image_auroc"]
+
+
 def test_no_mask_gives_none_and_says_why():
     unknown = PixelMetrics()
     unknown.update(torch.zeros(0, 8, 8), torch.zeros(0, 8, 8, dtype=torch.bool))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from _helpers.paper import paper
 from _helpers.trees import build_tree
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn import functional as F
@@ -29,8 +29,9 @@ from torchvision.transforms.functional import to_pil_image
 
 import padim_lit
 from padim_lit import JL, NPCA, Backbone, Both, Fisher, InputError, PaDiM, Subset
+from padim_lit.checkpoint.state import full_state, restore, save_detector, slim_state
 from padim_lit.data import Folder
-from padim_lit.data.loaders import require_each_once
+from padim_lit.data.loaders import require_as_many, require_each_once
 from padim_lit.model.detector import Detector
 
 ROOT = Path(__file__).parents[1]
@@ -356,8 +357,8 @@ def test_a_strategy_that_shards_is_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (torch.rand(2, 3, 96, 64), "96×64 pixels .* takes 64×64"),
-        (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "of torch.uint8"),
+        (torch.rand(2, 3, 96, 64), "96×64 pixels, .* takes 64×64"),
+        (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), r"torch.uint8; give floats in \[0, 1\]"),
         (torch.rand(2, 3, 64, 64) * 255, r"takes RGB in \[0, 1\]"),
         (torch.rand(3, 64, 64), "a batch of RGB images"),  # would count as three
     ],
@@ -631,3 +632,65 @@ def test_processes_that_take_the_fit_with_them_are_refused(tmp_path):
     model._trainer = SimpleNamespace(strategy=strategy, precision="32-true")
     with pytest.raises(InputError, match="take the fit with them"):
         model.setup("fit")
+
+
+def test_a_fit_forgets_the_facts_of_an_earlier_ones_data(tmp_path):
+    build_tree(tmp_path / "parts", train=4, test={"good": 2})
+    data = Folder(tmp_path / "parts", image_size=80, crop_size=64, num_workers=0)
+    model, run = small(**paper(4)), trainer(tmp_path)
+    model.detector.provenance = {"camera": 3}  # by hand
+    run.fit(model, data)
+    known = model.detector.provenance
+    assert (known["image_size"], known["train_images"], known["camera"]) == (80, 4, 3)
+    known["removed"] = ["00" * 16]
+    trainer(tmp_path).fit(model, DataLoader(IMAGES, 2))
+    assert not {"image_size", "crop_size", "data", "train_images"} & {*model.detector.provenance}
+    assert model.detector.provenance["camera"] == 3
+    assert model.detector.provenance["removed"] == []
+    # A Trainer remembers the data of an earlier test.
+    again = trainer(tmp_path)
+    again.test(model, data, verbose=False)
+    again.fit(model, DataLoader(IMAGES, 2))
+    assert "image_size" not in model.detector.provenance
+
+
+def test_numbers_of_numpy_and_a_data_modules_arguments_leave_a_file_that_can_be_read(tmp_path):
+    class Own(LightningDataModule):
+        def __init__(self, root):
+            super().__init__()
+            self.save_hyperparameters()
+
+        def train_dataloader(self):
+            return DataLoader(IMAGES, 2)
+
+    backbone = Backbone("test_resnet", weights="random")
+    projection = JL(backbone.embedding_dim, np.int64(4), np.int64(3))
+    how = paper(4) | {"eps": np.float64(0.01), "sigma": np.float32(4)}
+    model, run = PaDiM(backbone, projection, image_shape=(64, 64), **how), trainer(tmp_path)
+    run.fit(model, Own(tmp_path))
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    found = padim_lit.load(tmp_path / "model.ckpt", image_size=64).detector
+    assert torch.equal(found.projection.matrix, projection.matrix) and found.ridge.eps == 0.01
+
+
+def test_what_modes_write_is_a_checkpoint_for_lightning_too(tmp_path, fitted):
+    save_detector(fitted.detector, tmp_path / "slim.ckpt", slim_state(fitted.detector))
+    run, model = trainer(tmp_path), make()
+    run.test(model, batches(2), ckpt_path=tmp_path / "slim.ckpt", verbose=False, **SAFE)
+    assert model.detector.count == fitted.detector.count
+
+
+def test_what_a_checkpoint_learnt_elsewhere_holds_until_the_next_is_loaded():
+    density = Both(4, components=2)
+    elsewhere, usual = small(density=density).detector, small(density=density).detector
+    elsewhere.provenance["learnt_elsewhere"] = True
+    other = small(density=Both(4, components=2)).detector
+    for state, images in ((elsewhere, 0), (usual, density.fit_images), (elsewhere, 0)):
+        restore(other, full_state(state))
+        assert other.density.fit_images == images > -1
+
+
+def test_ranks_with_other_numbers_of_batches_are_refused():
+    with pytest.raises(InputError, match="give 3, 2 batches, and a fit would wait for ever"):
+        require_as_many([3, 2])
+    require_as_many([3, 3])

@@ -85,6 +85,13 @@ def write(path: Path, content: dict[str, Any]) -> None:
             raise (cause if isinstance(cause, OSError) else OSError(line)) from error
 
 
+def forget_arguments(content: dict[str, Any]) -> None:
+    """Take out what Lightning keeps of a user's data module: objects that `read` will not make."""
+    for key in ("hyper_parameters", "hparams_name", "hparams_type"):
+        content.pop(key, None)
+        content.pop(f"datamodule_{key}", None)
+
+
 def state_of(content: Any) -> dict[str, Any]:
     """``content[KEY]``, checked for its version.
 

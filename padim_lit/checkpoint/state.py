@@ -4,6 +4,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ def full_state(detector: Detector) -> dict[str, Any]:
     state: dict[str, Any] = {
         "version": checkpoint.VERSION,
         "spec": spec_of(detector),
-        "provenance": detector.provenance,
+        "provenance": _plain(detector.provenance),
         "count": detector.count,
         "roi": detector.anomaly_map.roi,
     }
@@ -51,7 +53,7 @@ def full_state(detector: Detector) -> dict[str, Any]:
 def spec_of(detector: Detector) -> dict[str, Any]:
     """The arguments that a detector was made with, as primitives."""
     projection, density = detector.projection, detector.density
-    return {
+    spec = {
         "backbone": detector.backbone.spec(),
         "proj": projection.name,
         "dim": projection.dim,
@@ -68,6 +70,16 @@ def spec_of(detector: Detector) -> dict[str, Any]:
         "sigma": detector.sigma,
         "image_score": detector.image_score,
     }
+    return _plain(spec)
+
+
+def _plain(value: Any) -> Any:
+    """With Python's numbers for NumPy's, which `read` would take for code."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def facts_of(detector: Detector) -> dict[str, Any]:
@@ -107,7 +119,8 @@ def slim_state(detector: Detector, dtype: torch.dtype = torch.float32) -> dict[s
 def save_detector(detector: Detector, path: Path, state: dict[str, Any] | None = None) -> None:
     """Write it for `load_detector`, whole or not at all; with `slim_state` for scoring alone."""
     content = {"state_dict": detector.state_dict(), checkpoint.KEY: state or full_state(detector)}
-    checkpoint.write(path, content)
+    # Without a version, Lightning would not take it as ckpt_path.
+    checkpoint.write(path, {"pytorch-lightning_version": lightning.__version__, **content})
 
 
 def restore(detector: Detector, state: dict[str, Any]) -> None:
@@ -120,8 +133,9 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
     whole, roi = AnomalyMap(detector.map_grid, detector.image_shape, detector.sigma), state["roi"]
     whole.to(detector.anomaly_map.rows.device)
     detector.anomaly_map = whole if roi is None else RestrictedMap(whole, roi)
-    if detector.provenance.get("learnt_elsewhere"):  # of no image that it holds
-        detector.projection.fit_images = detector.density.fit_images = 0
+    elsewhere = detector.provenance.get("learnt_elsewhere")  # of no image that it holds
+    for one in (detector.projection, detector.density):
+        one.fit_images = 0 if elsewhere else one.options.get("fit_images", 0)
     if not state["count"]:
         return
     detector.count, detector.mean = state["count"], state["mean"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from padim_lit.data.cache import PictureCache, digest_of, stamp
@@ -265,6 +265,18 @@ def _require_enough(name: str, train: int, kind: str = "") -> None:
             f"{name} has {train}{kind} training image(s); a covariance needs at least 2, "
             "in practice hundreds; add healthy images to the training set"
         )
+
+
+def with_facts(known: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
+    """What is `known` of a detector, with the facts of a fit's data in place of an earlier fit's.
+
+    Of a loader that no `AnomalyData` made there are none, even where the trainer has seen one.
+    """
+    source = getattr(trainer.fit_loop, "_data_source", None)
+    data = getattr(source, "instance", trainer.datamodule)
+    facts = data.facts if isinstance(data, AnomalyData) else {}
+    kept = {key: value for key, value in known.items() if key not in known.get("of_data", ())}
+    return kept | facts | {"of_data": list(facts), "history": [], "removed": []}
 
 
 def count_tests(items: Sequence[Item]) -> dict[str, int]:

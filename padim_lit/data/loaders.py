@@ -96,6 +96,18 @@ def require_each_once(loader: Any, ranks: int = 1) -> None:
         )
 
 
+def require_as_many(batches: list[float]) -> None:
+    """Raise InputError unless all ranks have as many: they wait for each other at every batch.
+
+    >>> require_as_many([3, 3])
+    """
+    if len(set(batches)) > 1:
+        raise InputError(
+            f"the ranks' loaders give {', '.join(map(str, batches))} batches, and a fit would wait "
+            "for ever; give every rank as many, as AnomalyData does, with other batch sizes"
+        )
+
+
 def require_no_hooks(*given: Any) -> None:
     """Raise InputError where a module or data module changes batches between loader and model.
 

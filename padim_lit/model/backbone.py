@@ -150,11 +150,15 @@ class Backbone(nn.Module):
             raise InputError(
                 f"images are of shape {tuple(images.shape)}; give a batch of RGB images, (B,3,h,w)"
             )
-        if images.shape[2:] != image_shape or not images.is_floating_point():
+        if not images.is_floating_point():
+            raise InputError(
+                f"images are {images.dtype}; give floats in [0, 1]: images.float() / 255"
+            )
+        if images.shape[2:] != image_shape:
             given, made = ("×".join(map(str, s)) for s in (images.shape[2:], image_shape))
             raise InputError(
-                f"images are {given} pixels of {images.dtype}, and this model takes {made} in "
-                "[0, 1]; give PaDiM(..., image_shape=(h, w)), or the data image_size and crop_size"
+                f"images are of {given} pixels, and this model takes {made}; give PaDiM(..., "
+                "image_shape=(h, w)), or the data image_size and crop_size"
             )
         low, high = torch.stack(images.aminmax()).tolist()  # one wait for a GPU
         if low < -0.001 or high > 1.001:

@@ -78,7 +78,7 @@ class Projection(nn.Module):
         require_seed(seed)
         self.in_channels, self.dim, self.seed = in_channels, dim, seed
         self.options = getattr(self, "options", {})
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
         # Drawn in float64 and rounded once: the same draw whatever the default dtype is.
         self.register_buffer("matrix", self.draw(generator).float())
 
