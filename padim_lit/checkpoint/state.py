@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor
@@ -119,8 +118,8 @@ def slim_state(detector: Detector, dtype: torch.dtype = torch.float32) -> dict[s
 def save_detector(detector: Detector, path: Path, state: dict[str, Any] | None = None) -> None:
     """Write it for `load_detector`, whole or not at all; with `slim_state` for scoring alone."""
     content = {"state_dict": detector.state_dict(), checkpoint.KEY: state or full_state(detector)}
-    # Without a version, Lightning would not take it as ckpt_path.
-    checkpoint.write(path, {"pytorch-lightning_version": lightning.__version__, **content})
+    # Without a version, of those that are supported the first, Lightning takes no ckpt_path.
+    checkpoint.write(path, {"pytorch-lightning_version": "2.5.0", **content})
 
 
 def restore(detector: Detector, state: dict[str, Any]) -> None:
