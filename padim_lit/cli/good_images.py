@@ -62,7 +62,14 @@ def load_full(settings: GoodImages) -> Detector:
     detector = load_detector(settings.ckpt)
     detector.require_state()
     require_look(detector, settings.ckpt)
+    keep_rate(detector)
     return detector
+
+
+def keep_rate(detector: Detector) -> None:
+    """Let mode=calibrate find the false-alarm rate where other images took the threshold."""
+    if detector.calibration is not None:
+        detector.provenance["false_alarm_rate"] = detector.calibration["false_alarm_rate"]
 
 
 def require_look(detector: Detector, ckpt: str | None) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class Watcher:
     >>> folder = Path(tempfile.mkdtemp())
     >>> watcher = Watcher(folder, settle=0, known=set().__contains__)
     >>> _ = (folder / "a.png").write_bytes(b"")
-    >>> [Path(version.path).name for version, _ in watcher.rested()], watcher.waiting
+    >>> [Path(version.path).name for version, _ in watcher.rested()], len(watcher.waiting)
     (['a.png'], 1)
     """
 
@@ -58,9 +58,9 @@ class Watcher:
         return sorted(found, key=lambda entry: (-entry[1], entry[0].path))
 
     @property
-    def waiting(self) -> int:
+    def waiting(self) -> Collection[Version]:
         """Files that are there and not known, after `rested`."""
-        return len(self._since)
+        return self._since.keys()
 
     def _versions(self) -> Iterator[Version]:
         for path in filter(looks_like_image, walk(self.folder / "**", strict=not self._looked)):

@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ class Version:
 class ScoredFiles:
     """``predictions.jsonl`` and ``predictions.csv`` in `folder`, one complete line an image.
 
-    A line of the first says all that is known: the file's version, and either score, p_value,
-    decision and threshold, or error. The second has the scored ones alone.
+    A line of the first says all that is known: the file's version, when it was scored (``at``, in
+    UTC), and either score, p_value, decision and threshold, or error. The second has the scored
+    ones alone.
 
     Args:
         folder: made if missing.
@@ -43,7 +45,7 @@ class ScoredFiles:
         resume: go on with what is there, whose incomplete last line is cut off; False starts anew.
 
     Attributes:
-        done: versions of the files that have a line; kept with `resume` alone.
+        done: of each file that has a line the last version; kept with `resume` alone.
         counts: images by decision ("anomalous", "good", ""), and "unreadable".
 
     Raises:
@@ -60,7 +62,7 @@ class ScoredFiles:
 
     def __init__(self, folder: Path, model: dict[str, Any], resume: bool) -> None:
         self.json, self.csv = folder / "predictions.jsonl", folder / "predictions.csv"
-        self.done: set[Version] = set()
+        self.done: dict[str, Version] = {}
         self._resume = resume
         self.counts: Counter[str] = Counter()
         about = folder / "model.json"
@@ -90,9 +92,10 @@ class ScoredFiles:
         if "error" not in content:
             row = {"path": version.path, **content}
             self._write(1, _csv_line([row.get(column) for column in COLUMNS]))
-        self._write(0, json.dumps({**asdict(version), **content}) + "\n")
+        at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        self._write(0, json.dumps({**asdict(version), "at": at, **content}) + "\n")
         if self._resume:
-            self.done.add(version)
+            self.done[version.path] = version
         self.counts[content.get("decision", "unreadable")] += 1
 
     def close(self) -> None:
@@ -119,9 +122,7 @@ class ScoredFiles:
             with refusing(what, "delete the folder to score all again", *kinds):
                 row = json.loads(line)
                 version = Version(row["path"], row["size"], row["mtime_ns"])
-                if version in self.done:
-                    raise ValueError(f"{version.path} is there twice")
-                self.done.add(version)
+                self.done[version.path] = version
                 if "error" not in row:
                     cells = [row[column] for column in COLUMNS[:-1]]
                     table.append(_csv_line([*cells, row.get(COLUMNS[-1])]))

@@ -176,6 +176,8 @@ class Predictor:
         self._roi = None if roi is None else roi.cpu().numpy()
         default = 1 if self.device.type == "cpu" else BATCH
         self.batch_size = default if batch_size is None else batch_size
+        # A camera's first picture is not to wait for its sixteenth.
+        self._alone = batch_size is None
         if self.batch_size < 1:
             raise InputError(f"batch_size={batch_size}: must be at least 1")
         self._set_threshold(threshold, false_alarm_rate)
@@ -219,8 +221,9 @@ class Predictor:
         self, images: Iterable[Any], on_error: OnError = None, picture: int = 0
     ) -> Iterator[tuple[ModelInput, Prediction]]:
         """As `stream`, with what the model saw of each image; `picture` as in `see`."""
-        seen = self._read(images, on_error, picture)
-        while batch := list(islice(seen, self.batch_size)):
+        seen, alone = self._read(images, on_error, picture), self._alone
+        alone = alone and not isinstance(images, Sequence | Tensor)
+        while batch := list(islice(seen, 1 if alone else self.batch_size)):
             yield from zip(batch, self.score(batch), strict=True)
 
     def see(self, image: Any, picture: int = 0) -> ModelInput:

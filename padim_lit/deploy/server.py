@@ -9,7 +9,7 @@ from typing import Any
 
 from padim_lit.data.images import read_bytes
 from padim_lit.deploy.predictor import Predictor
-from padim_lit.errors import InputError, refusing
+from padim_lit.errors import InputError, refusing, told
 from padim_lit.version import __version__
 
 #: Images received, waiting or scored at once, which bounds the memory that they take: more are told
@@ -28,8 +28,10 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     ``POST /predict`` takes the bytes of a PNG, JPEG, TIFF or BMP and gives score, p_value, decision
     ("anomalous", "good" or ""), threshold, width, height and regions, see
     `padim_lit.deploy.regions.Region`; 413 for a larger body, 422 for one that is no such image,
-    with the reason as "detail"; 503 beyond AT_ONCE requests, and 408 for a body that has not come
-    in BODY_SECONDS. ``GET /health`` and ``GET /card``, the model card in Markdown.
+    with the reason as "detail"; 503 beyond AT_ONCE requests and where the machine cannot score it,
+    as a GPU that is full, and 408 for a body that has not come in BODY_SECONDS. ``GET /health``,
+    503 after an image that could not be scored until one is, and ``GET /card``, the model card in
+    Markdown.
 
     Args:
         predictor: scores one image after the other, however many are sent at once.
@@ -54,13 +56,26 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     # Its pages on the interface would load scripts from elsewhere.
     app = FastAPI(title="padim_lit", version=__version__, docs_url=None, redoc_url=None)
     one, room = threading.Lock(), asyncio.Semaphore(AT_ONCE)
+    failed: list[str] = []  # why the last image could not be scored, though it is one
 
     def score(content: bytearray) -> dict[str, Any]:
         with one:
-            return predictor(read_bytes(content)).numbers()
+            seen = predictor.see(read_bytes(content))
+            try:
+                (found,) = predictor.score([seen])
+            except Exception as error:
+                failed[:] = [told(error)]
+                if isinstance(error, InputError):  # the machine's fault and not the image's
+                    raise HTTPException(503, told(error), {"Retry-After": "10"}) from error
+                raise
+            failed.clear()
+            return found.numbers()
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     def health() -> dict[str, Any]:
+        if failed:
+            raise HTTPException(503, f"the last image could not be scored: {failed[0]}")
         return {"status": "ok", "version": __version__, "threshold": predictor.threshold}
 
     @app.get("/card", response_class=PlainTextResponse)

@@ -219,7 +219,7 @@ def test_sizes_of_the_fit_may_be_given_in_another_form(here):
     assert made.detector.provenance["image_size"] == [72, 80]
 
 
-def test_a_stream_reads_no_further_than_it_must(predictor, picture):
+def test_a_stream_reads_no_further_than_it_must(predictor, picture, monkeypatch):
     taken = []
 
     def camera():
@@ -227,6 +227,7 @@ def test_a_stream_reads_no_further_than_it_must(predictor, picture):
             taken.append(i)
             yield picture
 
+    monkeypatch.setattr(predictor, "batch_size", 16)  # as on a GPU, where none is given
     found = list(itertools.islice(predictor.stream(camera()), 3))
     assert len(found) == 3 and len(taken) == 3
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
+import torch
 from _helpers.cli import TIMEOUT, TINY
 from _helpers.fits import fitted_detector
 from _helpers.tables import long_table
@@ -114,6 +115,31 @@ def test_health_card_and_nothing_else(client):
         assert client.get(path).status_code == 404
     assert client.get("/predict").status_code == 405
     assert client.get("/predict?images=/etc/passwd").status_code == 405
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), RuntimeError("CUDA error")])
+def test_what_the_machine_cannot_do_is_not_the_images_fault(error, monkeypatch):
+    model = Predictor(fitted_detector(), image_size=[64, 64], threshold=3.0, device="cpu")
+
+    def fails(*_):
+        raise error
+
+    whole, app = picture(), make_app(model, "", LIMIT)
+    with testclient.TestClient(app, raise_server_exceptions=False) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(model.detector, "forward", fails)
+            answer = client.post("/predict", content=whole)
+            full = isinstance(error, torch.OutOfMemoryError)
+            assert answer.status_code == (503 if full else 500)
+            assert not full or "out of GPU memory" in answer.json()["detail"]
+            ill = client.get("/health")
+            assert ill.status_code == client.head("/health").status_code == 503
+            assert "could not be scored" in ill.json()["detail"]
+            # What is no image says nothing of the machine.
+            assert client.post("/predict", content=b"none").status_code == 422
+            assert client.get("/health").status_code == 503
+        assert client.post("/predict", content=whole).status_code == 200
+        assert client.get("/health").status_code == client.head("/health").status_code == 200
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +263,10 @@ def test_a_body_that_does_not_come_makes_room(predictor, monkeypatch):
     assert "0.05 s" in json.loads(sent[-1]["body"])["detail"]
 
 
-@pytest.mark.parametrize("begun", [b"", b"POST /pred"])
+WHOLE = b"GET /card HTTP/1.1\r\nHost: here\r\n\r\n"
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /pred", WHOLE + b"POST /pred"])
 def test_a_connection_that_asks_nothing_is_closed(predictor, monkeypatch, begun):
     monkeypatch.setattr(serve, "BODY_SECONDS", 0.02)
     running = serve.make_server(make_app(predictor, "", LIMIT))
@@ -246,7 +275,8 @@ def test_a_connection_that_asks_nothing_is_closed(predictor, monkeypatch, begun)
         serving = asyncio.create_task(running.serve(sockets=[listener]))
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(begun)
-        assert await asyncio.wait_for(reader.read(), TIMEOUT) == b""
+        said = await asyncio.wait_for(reader.read(), TIMEOUT)
+        assert said.count(b"HTTP/1.1 200 OK") == begun.count(WHOLE)
         writer.close()
         running.should_exit = True
         await serving

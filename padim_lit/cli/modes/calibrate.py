@@ -58,7 +58,7 @@ def run(settings: Calibrate, folder: Path) -> None:
     held = set(digests.keys(images))
     loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
     left, known_at = Counter[str](), list[int]()
-    rate = settings.false_alarm_rate or (detector.calibration or {}).get("false_alarm_rate", RATE)
+    rate = settings.false_alarm_rate or detector.provenance.get("false_alarm_rate", RATE)
     learnt, gone = learners(detector), removed_from(detector)
 
     def work(batches: Batches) -> Measured:
@@ -77,6 +77,11 @@ def run(settings: Calibrate, folder: Path) -> None:
         # Which of them were learnt from, is not known.
         all_of_them = Subset(dataset, known_at)
         found = measure_training(detector, all_of_them, left.pop("known"), loop, in_order=False)
+    if not len(found.scores):
+        raise InputError(
+            f"{what}: all {left.total()} images were taken out by mode=remove, and do not count; "
+            "give other good images"
+        )
     detector.calibration = known = calibrate(found, rate)
     facts = {
         "ckpt": settings.ckpt,

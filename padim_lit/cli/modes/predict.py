@@ -20,13 +20,14 @@ from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
 from padim_lit.deploy.predictor import DECISIONS, ModelInput, Prediction, Predictor
 from padim_lit.deploy.regions import DIGITS, map_file, mask_file, spread
-from padim_lit.errors import InputError, require_choice
+from padim_lit.errors import InputError, require_choice, told
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.report.text import count
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import print_facts, progress
 from padim_lit.system.interrupts import ended_by_sigterm
 from padim_lit.system.paths import typed_path
+from padim_lit.system.resource_errors import passing
 from padim_lit.system.versions import made_with
 from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry
 from padim_lit.visualization.maps import maps_file
@@ -165,6 +166,7 @@ class _Work:
         self.settings, self.predictor, self.scored = settings, predictor, scored
         self.folder = folder
         self.unreadable: list[str] = []
+        self.postponed: dict[Version, InputError] = {}  # for no fault of the file's
         self.folders: dict[str, None] = {}  # that files were written into
         known = predictor.calibration
         maxima = None if known is None else known["map_maxima"].numpy()
@@ -195,21 +197,34 @@ class _Work:
     def watch(self) -> None:
         """Score what comes, until Ctrl-C, SIGTERM or `watch_idle` seconds without."""
         settings, done = self.settings, self.scored.done
-        folder = typed_path(settings.images)
-        watcher = Watcher(folder, settings.watch_settle, done.__contains__)
+        folder, idle = typed_path(settings.images), settings.watch_idle
+        watcher = Watcher(folder, settings.watch_settle, lambda v: done.get(v.path) == v)
         pause = min(LOOK, max(0.02, settings.watch_settle / 2))
+        rested = watcher.rested()  # what is wrong at the first look is no outage
         print(f"watching {settings.images}; Ctrl-C ends it", flush=True)
         try:
-            last = time.monotonic()
+            last, outage = time.monotonic(), None
             while True:
-                for version, rest in watcher.rested():
+                for version, rest in rested:
                     if line := self.try_one(version, rest):
                         last = time.monotonic()
                         print(f"{time.strftime('%H:%M:%S')}  {line}  {version.path}", flush=True)
-                idle = settings.watch_idle
-                if idle is not None and time.monotonic() - last >= idle and not watcher.waiting:
+                late = idle is not None and time.monotonic() - last >= idle
+                if late and outage is not None:
+                    raise outage
+                if late and self.postponed.keys() >= set(watcher.waiting):
+                    for version in watcher.waiting:
+                        self.refuse(version, self.postponed[version])
                     return
-                time.sleep(pause)
+                start = time.monotonic()
+                try:
+                    rested, outage = watcher.rested(), None
+                except (InputError, OSError) as error:  # a share that is away comes back
+                    if outage is None:
+                        log.warning("%s; what comes is scored when it is back", told(error))
+                    rested, outage = [], InputError(told(error))
+                # Looking through many files is to take half of the time at most.
+                time.sleep(max(pause, time.monotonic() - start))
         except KeyboardInterrupt:
             print("stopped; the same command goes on", flush=True)
 
@@ -218,12 +233,18 @@ class _Work:
         try:
             seen = self.predictor.see(Path(version.path), self.side)
         except InputError as error:
-            if rest < PATIENCE * self.settings.watch_settle:
+            if rest < PATIENCE * self.settings.watch_settle or _version(version.path) != version:
                 return None  # maybe somebody still writes it
+            if passing(error.__cause__):
+                if version not in self.postponed:
+                    log.warning("tried again later: %s", error)
+                self.postponed[version] = error
+                return None
             self.refuse(version, error)
             return "unreadable"
         if _version(version.path) != version:  # changed while it was read
             return None
+        self.postponed.pop(version, None)
         (found,) = self.predictor.score([seen])
         self.keep(version, seen, found)
         return f"{DECISIONS[found.is_anomalous] or 'undecided':<9}  {found.score:.2f}"

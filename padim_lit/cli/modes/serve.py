@@ -77,7 +77,18 @@ def make_server(app: Any) -> Any:
     class Protocol(AutoHTTPProtocol):
         def connection_made(self, transport):
             super().connection_made(transport)
-            self.loop.call_later(BODY_SECONDS, lambda: self.cycle or transport.close())
+            self.expect_request()
+
+        def data_received(self, data):
+            before = self.cycle
+            super().data_received(data)
+            # A request has begun, and its head is not whole.
+            if self.cycle is before and (before is None or before.response_complete):
+                self.expect_request()
+
+        def expect_request(self):
+            before, close = self.cycle, self.transport.close
+            self.loop.call_later(BODY_SECONDS, lambda: self.cycle is not before or close())
 
     # Without its limit_concurrency, which counts idle connections: the app counts requests.
     return uvicorn.Server(uvicorn.Config(app, http=Protocol, log_level="warning"))

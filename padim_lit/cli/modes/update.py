@@ -15,6 +15,7 @@ from padim_lit.cli.good_images import (
     each_once,
     finish,
     good_images,
+    keep_rate,
     load_full,
     removed_from,
 )
@@ -82,6 +83,7 @@ def run_merge(settings: Merge, folder: Path) -> None:
     paths = settings.ckpts
     whole = load_detector(paths[0])
     whole.require_state()
+    keep_rate(whole)
     counts, elsewhere = [whole.count], whole.provenance.get("learnt_elsewhere")
     for path in paths[1:]:
         other = load_detector(path)

@@ -117,6 +117,22 @@ def test_an_update_takes_the_threshold_and_this_brings_it_back(here, zygote, cal
 
 
 @pytest.mark.slow
+def test_images_that_were_taken_out_set_no_threshold_and_the_rate_stays(here, zygote, calibrated):
+    out = here / "out"
+    out.mkdir()
+    for file in sorted((here / "data/train").rglob("*.png"))[:3]:
+        shutil.copy(file, out)
+    args = ["mode=remove", "ckpt=run/model.ckpt", "images=out", "hydra.run.dir=less"]
+    assert zygote.run(args, here).code == 0
+    known, _ = calibrated("fresh", "less_fresh", ckpt="less/model.ckpt")
+    assert known["false_alarm_rate"] == 0.2
+    args = ["mode=calibrate", "ckpt=less_fresh/model.ckpt", "images=out", "trainer=cpu"]
+    result = zygote.run([*args, "hydra.run.dir=less_fresh"], here)
+    assert result.code == 1 and "all 3 images were taken out by mode=remove" in result.err
+    assert load_detector(here / "less_fresh/model.ckpt").calibration is not None
+
+
+@pytest.mark.slow
 def test_copies_of_some_are_not_all_that_the_fit_holds(here, zygote, calibrated):
     """Their own copies would stay in when they are left out."""
     assert zygote.run([*TINY, RATE, "density=mixture", "hydra.run.dir=kinds"], here).code == 0

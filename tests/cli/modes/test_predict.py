@@ -1,6 +1,7 @@
 """mode=predict: lines as they come, bad files skipped; a watched folder, killed and continued."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -8,16 +9,20 @@ import shutil
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from _helpers.cli import TIMEOUT, TINY, Running
 from _helpers.tables import long_table
 from _helpers.trees import build_tree, save_image
 from PIL import Image
 
 import padim_lit
+from padim_lit.cli.modes import predict as mode
+from padim_lit.deploy import predictor
 from padim_lit.deploy.explanation import Explanation, Position
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import ScoredFiles, Version
@@ -361,16 +366,71 @@ def test_a_file_written_over_is_another_image_with_files_of_its_own(zygote, here
     assert [row["picture"] for row in rows(folder)] == [first["picture"], second["picture"]]
 
 
+@pytest.mark.slow
+def test_a_folder_that_is_away_for_a_while_is_waited_for(zygote, here):
+    inbox, file = here / "share", here / "away" / "predictions.jsonl"
+    golden = [save_image(here / f"golden-{n}.png", seed=n, size=(60, 80 + n)) for n in range(2)]
+    inbox.mkdir()
+    command = [*PREDICT, *watch()[1:], "images=share", "hydra.run.dir=away"]
+    with zygote.start(command, here) as process:
+        for count, picture in enumerate((*golden, golden[0]), start=1):
+            # As it was, with its time of change: once more the picture of the first.
+            shutil.copy2(picture, inbox / "check.png")
+            wait_for(file, count, process)
+            inbox.rename(here / "unplugged")
+            time.sleep(1)
+            (here / "unplugged").rename(inbox)
+        os.killpg(process.pid, signal.SIGINT)
+        code, out, err, _ = process.wait()
+    assert code == 0, err
+    assert (
+        "scored   3 images" in out
+        and out.count("the folder that is watched is gone; what comes") == 3
+    )
+    first, second, third = lines(here / "away")
+    assert first["score"] == third["score"] != second["score"]
+    assert first["at"] < second["at"] < third["at"]
+    # Away at the first look, or for longer than is waited for new ones: an error.
+    result = predict(zygote, here, "never", *watch("images=nowhere")[1:])
+    assert result.code == 1 and "nowhere" in result.err.splitlines()[-1]
+
+
+def test_a_file_that_cannot_be_read_just_now_is_no_broken_one(here, tmp_path, monkeypatch):
+    """As on a share that is overloaded; what a folder holds when nobody waits any more is named."""
+    monkeypatch.chdir(here)
+    for name in ("once.png", "never.png"):
+        save_image(tmp_path / "inbox" / name)
+    see, tries = predictor.Predictor.see, Counter()
+
+    def trouble(self, image, picture=0):
+        tries[image.name] += 1
+        if tries[image.name] < 15 or image.name == "never.png":
+            raise InputError(f"{image}: cannot be read") from OSError(errno.EIO, "I/O error")
+        return see(self, image, picture)
+
+    monkeypatch.setattr(predictor.Predictor, "see", trouble)
+    monkeypatch.setattr(mode, "device_of", torch.device)
+    how = {"watch": True, "watch_settle": 0.01, "watch_idle": 1.0, "overlays": "none"}
+    settings = mode.Predict(
+        backbone={}, proj={}, density={}, trainer="cpu",
+        ckpt="run/model.ckpt", images=str(tmp_path / "inbox"), **how,
+    )  # fmt: skip
+    mode.run(settings, tmp_path / "scored")
+    found = {Path(line["path"]).name: line for line in lines(tmp_path / "scored")}
+    assert "score" in found["once.png"] and "error" in found["never.png"]
+    assert len(lines(tmp_path / "scored")) == 2 and tries["once.png"] == 15 < tries["never.png"]
+
+
 # --- The parts -------------------------------------------------------------------------------
 
 
 def test_files_rest_before_they_are_found(tmp_path):
     now, done = [0.0], set()
     watcher = Watcher(tmp_path, 1.0, done.__contains__, lambda: now[0])
-    assert watcher.rested() == [] and watcher.waiting == 0
+    assert watcher.rested() == [] and not watcher.waiting
     path = save_image(tmp_path / "a" / "1.png")
     (tmp_path / "a" / "note.txt").write_text("no image")
-    assert watcher.rested() == [] and watcher.waiting == 1
+    assert watcher.rested() == [] and len(watcher.waiting) == 1
     now[0] = 0.9
     path.write_bytes(path.read_bytes() + b"more")
     assert watcher.rested() == []
@@ -380,7 +440,7 @@ def test_files_rest_before_they_are_found(tmp_path):
     ((version, rest),) = watcher.rested()
     assert version == Version.of(path) and rest == pytest.approx(1.1)
     done.add(version)
-    assert watcher.rested() == [] and watcher.waiting == 0
+    assert watcher.rested() == [] and not watcher.waiting
     path.unlink()
     assert watcher.rested() == []
 
@@ -411,7 +471,7 @@ def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
         assert len(again.done) == content[:cut].count(b"\n") == again.counts.total()
         assert whole.read_bytes() == content[: content[:cut].rfind(b"\n") + 1]
         assert table.read_bytes() == (
-            cells if version in again.done else b"path,score,p_value,decision,picture\n"
+            cells if version.path in again.done else b"path,score,p_value,decision,picture\n"
         )
     whole.write_bytes(b"{}\n")
     with pytest.raises(InputError, match="line 1"):
