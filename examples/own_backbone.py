@@ -31,9 +31,16 @@ class PlainCNN(nn.Module):
         return self.head(x.mean(dim=(2, 3)))
 
 
-# How its training normalised images; input_size and the rest as timm asks for.
+# How its training normalised images, and which layer is not used; the rest as timm asks for.
 default_cfgs = generate_default_cfgs(
-    {"plain_cnn": {"input_size": (3, 224, 224), "mean": (0.5,) * 3, "std": (0.5,) * 3}}
+    {
+        "plain_cnn": {
+            "input_size": (3, 224, 224),
+            "mean": (0.5,) * 3,
+            "std": (0.5,) * 3,
+            "classifier": "head",
+        }
+    }
 )
 
 

@@ -1,15 +1,21 @@
 """A projection, a dataset and a backbone of one's own, as docs/own.md shows them."""
 
 import csv
+import inspect
 import json
+from dataclasses import fields
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from _helpers.cli import ROOT, TINY, TINY_SWEEP
 from _helpers.tables import long_table
 from _helpers.trees import build_tree
 
+from padim_lit import Backbone
 from padim_lit.cli import instantiate
+from padim_lit.cli import schema as schema_of
 from padim_lit.cli.build import own_code
 from padim_lit.cli.schema import load
 from padim_lit.errors import InputError
@@ -248,3 +254,52 @@ def test_a_yaml_may_name_its_class_by_target_alone(zygote, outside):
     assert json.loads((outside / "plain" / "metrics.json").read_text())["proj/offset"] == 5
     result = run_outside(zygote, outside, "proj=plain", "+proj.more=1", "hydra.run.dir=bad")
     assert result.code == 1 and "unknown key proj.more; known here: name, offset" in result.err
+
+
+def test_signatures_that_a_config_cannot_hold_are_left_to_the_class(monkeypatch):
+    def kind(**defaults):
+        class Own:
+            def __init__(self, depth: "Elsewhere" = 2, seed=1, tiles=4, **more):  # noqa: F821
+                pass
+
+        parameters = dict(inspect.signature(Own).parameters)
+        for name, value in defaults.items():
+            where = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            parameters[name] = inspect.Parameter(name, where, default=value)
+        del parameters["more"]
+        Own.__signature__ = inspect.Signature(list(parameters.values()))
+        monkeypatch.setattr(schema_of, "load", lambda target: Own)
+        schema_of.schema.cache_clear()
+        keys = {one.name for one in fields(schema_of.schema("my.Own"))}
+        schema_of.schema.cache_clear()
+        return keys
+
+    assert kind() == {"_target_", "depth", "seed", "tiles"}  # no run gives these to any class
+    odd = {"some": {1}, "dtype": torch.float64, "call": torch.relu}
+    assert kind(**odd, path=Path("x"), none=None) == {
+        *("_target_", "depth", "seed", "tiles", "path", "none")
+    }
+
+
+@pytest.mark.slow
+def test_a_seed_of_data_is_a_key_of_the_data(zygote, outside):
+    text = DATA.replace("    held_out: int = 2\n", "    held_out: int = 2\n    seed: int = 0\n")
+    (outside / "my_seeded.py").write_text(text)
+    (outside / "conf/data/seeded.yaml").write_text("defaults:\n  - /class/my_seeded.Pairs@_here_\n")
+    words = ["--config-dir", "conf", "own=[my_proj,my_seeded,my_net]", *RUN[1:], "data=seeded"]
+    path = {"PYTHONPATH": str(outside)}
+    result = zygote.run([*words, "data.seed=3", "--cfg", "job"], outside, path)
+    assert result.code == 0 and "seed: 3" in result.out, result.err
+
+
+@pytest.mark.slow
+def test_how_a_config_is_composed_can_be_asked_with_classes_of_ones_own(zygote, outside):
+    result = run_outside(zygote, outside, "--info", "defaults")
+    assert result.code == 0 and "my_proj.Blocks" in result.out, result.err
+
+
+def test_weights_of_an_own_architecture_may_have_another_head(tmp_path):
+    from examples.own_backbone import PlainCNN
+
+    torch.save(PlainCNN(num_classes=4).state_dict(), tmp_path / "own.pth")
+    assert Backbone("plain_cnn", weights=str(tmp_path / "own.pth")).embedding_dim == 32 + 64 + 128

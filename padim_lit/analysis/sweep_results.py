@@ -40,6 +40,8 @@ SETTINGS = (
     *("rotations", "eps", "eps_unit", "sigma", "image_score", "image_size", "crop_size"),
     *("density/components", "density/fit_images", "density/shrinkage", "layers", "tiles"),
 )
+#: By density: ν where none is given, over D.
+_SHRINKAGE = {"both": 0.5, "mixture": 1.0}
 #: What else the parts of one experiment have in common.
 _OF_PARTS = ("data", "backbone", "train_images", "test_groups", "version/padim_lit")
 #: Of fits whose seed draws the split as well.
@@ -384,6 +386,10 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
 def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a fit as an ablation writes it."""
     row = dict(row) | {key: row.get(f"data/{key}") for key in _OF_DATA}
+    # None as an ablation has it: a fit writes what that comes to at its D.
+    usual, dim = _SHRINKAGE.get(str(row.get("density"))), row.get("dim")
+    if usual and isinstance(dim, int) and row.get("density/shrinkage") == usual * dim:
+        row["density/shrinkage"] = None
     if isinstance(grid := row.get("grid"), list):
         row["grid"] = "x".join(map(str, grid))
     # Each fit of a multirun draws its own, by its seed.

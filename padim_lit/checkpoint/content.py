@@ -51,7 +51,8 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
     dim, matrix = spec["dim"], weights.get("projection.matrix")
     right = matrix is not None and matrix.ndim == 2 and len(matrix) == dim
     _require(right, "projection.matrix missing")
-    if (components := spec["density_options"].get("components")) is not None:
+    components = spec["density_options"].get("components")
+    if components is not None and spec["density"] in ("both", "mixture"):
         rows = [len(x) for name, x in weights.items() if name.endswith(".centroids") and x.ndim]
         _require(rows == [components], "density_options: components")
     _require(_is_int(state["count"]) and state["count"] >= 0, "count")

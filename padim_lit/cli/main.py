@@ -59,6 +59,7 @@ def one_line_errors(debugging: bool) -> Iterator[None]:
 def prepare(words: list[str]) -> list[str]:
     """The command line with the folders that make a sweep go on where it ended."""
     if {"-sc", "--shell-completion", "-i", "--info"} & set(words):
+        allow(overrides.own_packages(words))
         return words
     overrides.refuse_unknown_options(words)
     words = overrides.as_typed(words)

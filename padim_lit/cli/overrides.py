@@ -86,7 +86,8 @@ def _one(text: str, plain: tuple[type, ...]) -> str:
     except OverrideParseException:
         return _quoted(text)
     number = isinstance(value, int | float) and type(value) not in plain
-    return _quoted(text) if number and str(value) != text else text
+    unescaped = isinstance(value, str) and "\\\\" in text
+    return _quoted(text) if (number or unescaped) and str(value) != text else text
 
 
 def _quoted(text: str) -> str:

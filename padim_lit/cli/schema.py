@@ -4,7 +4,9 @@ import inspect
 import re
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import field, make_dataclass
+from enum import Enum
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -16,13 +18,18 @@ from omegaconf import MISSING
 from padim_lit.cli.instantiate import require_target
 from padim_lit.errors import refusing
 
-#: Arguments that no config gives, because a run has them from elsewhere.
-FROM_THE_RUN = (
-    *("image_size", "crop_size", "batch_size", "num_workers", "look"),
-    *("picture_cache", "picture_cache_gb", "full_check"),
-    *("in_channels", "dim", "seed", "state", "tiles"),
-)
+#: By base class: arguments that no config gives, because a run has them from elsewhere.
+FROM_THE_RUN = {
+    "AnomalyData": (
+        *("image_size", "crop_size", "batch_size", "num_workers", "look"),
+        *("picture_cache", "picture_cache_gb", "full_check"),
+    ),
+    "Backbone": ("seed", "state", "tiles"),
+    "Projection": ("in_channels", "dim", "seed"),
+    "Density": ("dim", "seed"),
+}
 _PLAIN = (bool, int, float, str)
+_STORABLE = (*_PLAIN, bytes, list, dict, tuple, Path, Enum)
 
 
 def default_of(call: Any, argument: str) -> Any:
@@ -61,11 +68,16 @@ def schema(target: str) -> type:
     parameters = inspect.signature(found).parameters
     if isinstance(name := getattr(found, "name", None), str) and "name" not in parameters:
         keys.append(("name", str, field(default=name)))
-    hints = get_type_hints(found.__init__ if inspect.isclass(found) else found)
+    hints: dict[str, Any] = {}
+    with suppress(NameError):  # of a type that is imported for type checkers alone
+        hints = get_type_hints(found.__init__ if inspect.isclass(found) else found)
+    bases = [base.__name__ for base in getattr(found, "__mro__", ())]
+    given = {name for base in bases for name in FROM_THE_RUN.get(base, ())}
     for name, one in parameters.items():
-        if name in FROM_THE_RUN or one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
-            continue
         value = MISSING if one.default is one.empty else one.default
+        storable = value is None or isinstance(value, _STORABLE)  # or a config cannot hold it
+        if name in given or not storable or one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
+            continue
         # Without a type, a word of the command line would be a text: false would be true.
         plain = type(value) if type(value) in (bool, float) else Any
         kind, how = _type(hints.get(name, plain)), {"default": value}

@@ -1,8 +1,10 @@
 """Send a finished run to Weights & Biases, MLflow, TensorBoard or a CSV file."""
 
+import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -11,11 +13,13 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from lightning.pytorch.utilities import rank_zero_only
 
 from padim_lit.analysis.result_files import PREDICTIONS
-from padim_lit.errors import InputError, refusing
+from padim_lit.errors import InputError, refusing, told
 from padim_lit.system.atomic import csv_text
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.panels import common_scale, overlay
 from padim_lit.visualization.predictions import TestScore, table_of
+
+log = logging.getLogger(__name__)
 
 
 def wandb_logger(
@@ -127,7 +131,11 @@ def log_run(
     numbers = {key: value for key, value in results.items() if type(value) in (int, float)}
     scale = common_scale([picture.map for picture in pictures])
     heats = [overlay(picture.image, picture.map, scale) for picture in pictures]
-    rows = list(map(list, table_of(predictions, calibration)))
+    # A name that is no UTF-8 would end MLflow's and TensorBoard's sending.
+    rows = [
+        [sendable(cell) if isinstance(cell, str) else cell for cell in row]
+        for row in table_of(predictions, calibration)
+    ]
     if not isinstance(logger, WandbLogger):
         logger.log_metrics(numbers, step=0)
         if isinstance(logger, MLFlowLogger):
@@ -140,7 +148,7 @@ def log_run(
             client.log_text(run, table, "predictions.csv")
             for p, heat in zip(pictures, heats, strict=True):
                 name = f"{p.role}-{p.rank}_{p.kind}_{PurePath(p.path).stem}{'_planted' * p.planted}"
-                name = re.sub(r"[^\w.-]+", "-", name)
+                name = re.sub(r"[^\w.-]+", "-", sendable(name))
                 client.log_image(run, np.concatenate((p.image, heat), 1), f"heatmaps/{name}.png")
         elif isinstance(logger, TensorBoardLogger):
             for p, heat in zip(pictures, heats, strict=True):
@@ -149,7 +157,7 @@ def log_run(
                 truth = np.repeat(shade.astype(np.uint8)[..., None], 3, axis=2)
                 strip = np.concatenate((p.image, truth, heat), 1)
                 tag = f"{p.role}/{p.rank}_{p.kind}_{PurePath(p.path).stem}"
-                logger.experiment.add_image(tag, strip, 0, dataformats="HWC")
+                logger.experiment.add_image(sendable(tag), strip, 0, dataformats="HWC")
         return
     import wandb
 
@@ -183,6 +191,24 @@ def finish(logger: Logger | None, failed: bool) -> None:
             wandb.finish(exit_code=int(failed))
     elif logger is not None:
         logger.finalize("failed" if failed else "success")
+
+
+def sendable(text: str) -> str:
+    """Text with the odd bytes of a file's name escaped: a UTF-8 that any tracker takes.
+
+    >>> sendable("café.png")
+    'café.png'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+@contextmanager
+def survived(what: str) -> Iterator[None]:
+    """Turn what a tracker's server, file or package fails with into a warning: the run is whole."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("logger: %s of this run could not be sent (%s)", what, told(error))
 
 
 def _require_key(wandb: Any) -> None:

@@ -130,7 +130,9 @@ def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detect
     convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
     backbone = detector.backbone
     height, _ = backbone.net_shape(detector.image_shape)
-    fine = [node.name for node in convolutions if FINEST * heights[node.output[0]] > height]
+    fine = [
+        node.name for node in convolutions if FINEST * heights.get(node.output[0], height) > height
+    ]
     if len(fine) == len(convolutions):
         raise InputError(
             f"precision=int8: backbone {backbone.name} has no convolutions at stride "

@@ -76,6 +76,13 @@ class Backbone(nn.Module):
         state: dict[str, Tensor] | None = None,
     ):
         super().__init__()
+        if any(
+            part in vars(base) for base in _own(type(self)) for part in ("forward", "_features")
+        ):
+            raise InputError(
+                f"{type(self).__name__} has a forward of its own, which no checkpoint would know: "
+                "let the net do it, as an architecture of your own that timm knows (docs/own.md)"
+            )
         self.name = name or model
         if state is None:
             full_state, self.source = load_weights(model, weights, seed)
@@ -210,6 +217,11 @@ class Backbone(nn.Module):
             "img_size": self.img_size,
             "tiles": self.tiles,
         }
+
+
+def _own(cls: type) -> list[type]:
+    """A subclass of `Backbone` and its bases below that."""
+    return [base for base in cls.__mro__ if issubclass(base, Backbone) and base is not Backbone]
 
 
 def _colours(key: str, values: Sequence[float]) -> list[float]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from padim_lit.model.embedding import ProjectedLayer
 from padim_lit.model.gaussian import mahalanobis, whiten
 from padim_lit.model.moments import Moments, init, update
+from padim_lit.model.registered import register, require_name, taken
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.triangular import Triangle
 
@@ -51,13 +52,13 @@ class Density(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        if "name" in vars(cls):
-            DENSITIES[cls.name] = cls
+        register(cls, DENSITIES, "density")
 
     def __init__(self, dim: int, seed: int = 0, shrinkage: float = 0.0):
         super().__init__()
+        require_name(self)
         self.dim, self.seed, self.shrinkage = dim, seed, float(shrinkage)
-        self.options = {**getattr(self, "options", {}), "shrinkage": self.shrinkage}
+        self.options = {**getattr(self, "options", {}), **taken(self, shrinkage=self.shrinkage)}
 
     @property
     def learnt(self) -> dict[str, float]:

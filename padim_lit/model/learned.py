@@ -19,6 +19,7 @@ from torch.utils.data import (
 
 from padim_lit.errors import InputError, refusing, require_finite, require_tensors
 from padim_lit.model.projection import Identity, Projection, gaussian_rows
+from padim_lit.model.registered import taken
 from padim_lit.system.console import tracked
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Learned(Projection):
         if fit_images < 2:
             raise InputError(f"proj.fit_images={fit_images}: must be at least 2 images")
         self.fit_images = fit_images
-        self.options = {**getattr(self, "options", {}), "fit_images": fit_images}
+        self.options = {**getattr(self, "options", {}), **taken(self, fit_images=fit_images)}
         super().__init__(in_channels, dim, seed)
 
     def draw(self, generator: torch.Generator) -> Tensor:

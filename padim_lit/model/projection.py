@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from padim_lit.errors import InputError
 from padim_lit.model.onednn import pointwise
+from padim_lit.model.registered import register, require_name
 
 
 def require_seed(seed: int) -> None:
@@ -60,11 +61,11 @@ class Projection(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        if "name" in vars(cls):
-            PROJECTIONS[cls.name] = cls
+        register(cls, PROJECTIONS, "proj")
 
     def __init__(self, in_channels: int, dim: int, seed: int = 0):
         super().__init__()
+        require_name(self)
         if not 1 <= dim <= MOST_DIM:
             raise InputError(
                 f"dim={dim}: must be at least 1 and at most {MOST_DIM} (the backbone gives "

@@ -55,6 +55,7 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
         "projs": sorted({p for s in joined for p in s.projs}, key=order),
         "sweeps": [_sweep(s, name) for s, name in named],
         "table": _table(joined),
+        "grouped": any(s.constants.get("test_groups") for s in joined),
         "separations": [row | {"sweep": name} for s, name in named for row in _separations(s)],
         "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
         "warnings": warnings(joined, names),
@@ -83,8 +84,8 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
             found.append(sentence.format("all sweeps" if all(chosen) else which))
     if any("test/image_f1max" in s.metrics for s in sweeps):
         found.append(
-            "Thresholds (F1-max, and outlines in the pictures) are the best ones on the test set "
-            "itself, hence optimistic. AUROC, AP and AUPRO have no threshold."
+            "The threshold of F1-max is the best one on the test set itself, hence optimistic. "
+            "AUROC, AP and AUPRO have no threshold."
         )
     return found
 

@@ -13,7 +13,8 @@ from padim_lit.system.atomic import file_bytes
 
 #: File → what it shows.
 PICTURES = {
-    "figure4.png": "Figure 4: the same test images under each projection: truth, heat maps, masks.",
+    "figure4.png": "Figure 4: the same test images under each projection: truth, heat maps, and "
+    "masks at the threshold that is best on the test set.",
     "heatmaps/overview.png": "Highest- and lowest-scoring defects, highest-scoring good images.",
 }
 WIDTH, QUALITY = 1400, 88

@@ -77,7 +77,10 @@ def build(
         if shown:
             shown["left"] += unread
             used += sum(len(item["image"]) + len(item["map"]) for item in shown["items"])
-        (runs if is_fit else scored).append({**described, "pictures": shown or None})
+        missing = 0 if shown else unread
+        (runs if is_fit else scored).append(
+            {**described, "pictures": shown or None, "left": missing}
+        )
     groups = _group(runs)
     default = f"{PICTURES} a run, {SCORED_PICTURES} of scored images"
     asked = default if pictures is None else f"{pictures} a run"
@@ -94,7 +97,7 @@ def build(
         "found": FOUND,
         "truth": TRUTH,
         "skipped": skipped,
-        "left": sum(run["pictures"]["left"] for run in [*runs, *scored] if run["pictures"]),
+        "left": sum((run["pictures"] or run)["left"] for run in [*runs, *scored]),
         "asked": {"pictures": asked, "megabytes": megabytes},
         "root": str(root),
         "version": __version__,

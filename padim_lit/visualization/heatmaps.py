@@ -204,6 +204,11 @@ def remove_heatmaps(folder: Path) -> None:
 
 
 def _file_name(picture: GalleryEntry, called: str | None) -> str:
-    parts = (f"{picture.role}-{picture.rank}", picture.kind, PurePath(picture.path).stem[:60])
-    parts += (f"{picture.score:.2f}", *([called] if called else []))
+    # A file's name may have 255 bytes, and a letter four.
+    kind, stem = (
+        text.encode("utf-8", "replace")[:80].decode("utf-8", "ignore")
+        for text in (picture.kind, PurePath(picture.path).stem)
+    )
+    parts = (f"{picture.role}-{picture.rank}", kind, stem, f"{picture.score:.2f}")
+    parts += (called,) if called else ()
     return "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts) + ".png"

@@ -12,6 +12,7 @@ from _helpers.sweeps import ROW_CONSTANTS, editing, write_rows
 from padim_lit.analysis.result_files import PREDICTIONS, SWEEP, load_arrays, read_distortion
 from padim_lit.analysis.sweep_results import OWN_SPLIT, join_parts, labels, mean_of, read_sweeps
 from padim_lit.errors import InputError
+from padim_lit.model.density import DENSITIES
 from padim_lit.system.atomic import write_json
 
 
@@ -178,6 +179,17 @@ def test_fits_that_each_split_the_data_anew_say_so(tmp_path):
     one, own = read_sweeps([tmp_path])
     assert own.constants["split_seed"] == OWN_SPLIT
     assert "split_seed" not in one.constants and len(one.rows) == len(own.rows) == 2
+
+
+@pytest.mark.parametrize("density", ["position", "mixture", "both"])
+def test_fits_over_several_dims_are_one_sweep_though_shrinkage_follows_d(tmp_path, density):
+    usual = {dim: DENSITIES[density](dim).shrinkage for dim in (25, 50)}
+    for job, (dim, shrinkage) in enumerate([*usual.items(), (25, 7.0)]):
+        run = {"proj": "jl", "dim": dim, "seed": 0, "data": "parts", "backbone": "resnet18"}
+        run |= {"density": density, "density/shrinkage": shrinkage, "test/image_auroc": 0.5}
+        write_json(tmp_path / str(job) / "metrics.json", run)
+    write_multirun(tmp_path)
+    assert [len(sweep.rows) for sweep in read_sweeps([tmp_path])] == [2, 1]
 
 
 def test_identity_for_several_dims_is_one_fit(tmp_path):

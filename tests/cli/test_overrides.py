@@ -30,6 +30,7 @@ def read(word: str, *more: str):
         *("2024_01_15", "12.30", "1e3", "1_0", "007", "true", "False", "a b", "ü/ß é", "数据/x"),
         *("R&D", "run#3", "epoch=0.ckpt", "~/data", "a[7].png", "**/*.png", "{a}", "(1)", "k:v"),
         *("it's", 'a"b', "100%", "[7", "C:\\x", "x" * 300, " lead", "trail "),
+        *(r"\\nas\parts", r"a\\b"),
     ],
 )
 def test_a_text_stays_what_it_is(text):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import OmegaConf
 
 from padim_lit.cli import tracking
-from padim_lit.cli.tracking import finish, log_run, mlflow_logger, wandb_logger
+from padim_lit.cli.tracking import finish, log_run, mlflow_logger, survived, wandb_logger
 from padim_lit.deploy.calibration import calibrate
 from padim_lit.deploy.left_out import Measured
 from padim_lit.errors import InputError
@@ -40,6 +41,8 @@ def test_mlflow_gets_everything_as_files(tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     content, scores = run_content(), torch.linspace(1, 3, 199)
     logger = mlflow_logger(tmp_path, run_name="resnet18-jl-100-0")
+    good, bad = content["predictions"]
+    content["predictions"] = [good._replace(path="data/caf\udce9.png"), bad]  # no UTF-8
     log_run(logger, **content, calibration=calibrate(Measured(scores, scores)))
     finish(logger, failed=False)
     (run,) = (path.parent for path in (tmp_path / "mlflow").glob("*/*/artifacts"))
@@ -50,7 +53,7 @@ def test_mlflow_gets_everything_as_files(tmp_path, monkeypatch):
     assert json.loads((run / "artifacts" / "metrics.json").read_text()) == content["results"]
     with (run / "artifacts" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["path"] for row in rows] == ["data/img0.png", "data/img1.png"]
+    assert [row["path"] for row in rows] == ["data/img0.png", "data/caf\\udce9.png"]
     assert all(float(row["p_value"]) > 0 and row["decision"] for row in rows)
     assert len(list((run / "artifacts" / "heatmaps").iterdir())) == len(content["pictures"])
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
@@ -278,15 +281,25 @@ def test_tensorboard_gets_numbers_and_pictures(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="tb", version="", default_hp_metric=False)
     logger.log_metrics({"earlier": 1.0}, step=0)
     logger.finalize("success")  # as the Trainer does before the run is reported
-    log_run(logger, **run_content())
+    content = run_content()
+    odd = replace(content["pictures"][0], path="data/caf\udce9.png")  # no UTF-8
+    log_run(logger, **content | {"pictures": [odd, *content["pictures"]]})
     finish(logger, failed=False)
     events = EventAccumulator(str(tmp_path / "tb")).Reload()
     assert {"test/image_auroc", "fit/images"} <= set(events.Tags()["scalars"])
     assert events.Scalars("test/image_auroc")[0].value == 0.875
     tags = {"highest_defect/1_planted_spot_img0", "highest_good/1_good_img1"}
+    tags.add("highest_defect/1_planted_spot_caf\\udce9")
     assert set(events.Tags()["images"]) == tags
     shown = events.Images("highest_defect/1_planted_spot_img0")[0]
     assert (shown.width, shown.height) == (3 * SIZE, SIZE)
+
+
+def test_a_tracker_that_fails_is_a_warning(caplog):
+    with survived("the results"):
+        raise ConnectionError("503\nService Unavailable")
+    (record,) = caplog.records
+    assert "the results of this run could not be sent (503 Service Unavailable)" in record.message
 
 
 def test_no_logger_logs_nothing():

@@ -184,7 +184,7 @@ def test_warnings_name_their_sweeps(content):
     said = "\n".join(content["warnings"])
     assert "Random backbone weights in mvtec/screw, wide_resnet50:" in said
     assert "Planted (synthetic) defects in elpv/mono, tf_efficientnet_lite0:" in said
-    assert "Thresholds" in said
+    assert "The threshold of F1-max is the best one on the test set" in said
     assert "One seed" not in said
     assert "No resamples" not in said
 

@@ -308,6 +308,13 @@ def test_saved_files_carry_role_rank_kind_stem_and_score(tmp_path):
             assert image.width > 900
 
 
+@pytest.mark.parametrize("letter", ["k", "数", "\udce9"])
+def test_names_of_any_length_fit_a_file_system(tmp_path, letter):
+    long = picture(kind=200 * letter, path=f"{70 * letter}.png")
+    (file, *_) = save_heatmaps(tmp_path, [long], Look(6.0, None, (0.0, 12.0), "title"))
+    assert file.exists() and len(file.name.encode()) < 255
+
+
 def test_no_pictures_write_nothing(tmp_path):
     assert save_heatmaps(tmp_path / "heatmaps", [], LOOK) == []
     assert not (tmp_path / "heatmaps").exists()

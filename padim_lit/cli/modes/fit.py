@@ -25,7 +25,7 @@ from padim_lit.cli import build, thresholds
 from padim_lit.cli.environment import as_asked
 from padim_lit.cli.good_images import removed
 from padim_lit.cli.settings import OneDim, Scoring
-from padim_lit.cli.tracking import finish, log_run
+from padim_lit.cli.tracking import finish, log_run, survived
 from padim_lit.data import AnomalyData
 from padim_lit.data.datamodule import count_tests
 from padim_lit.data.images import read_size
@@ -126,7 +126,8 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
         failed = False
         return results
     finally:
-        finish(logger, failed)
+        with survived("the end"):
+            finish(logger, failed)
 
 
 class Recorder(Callback):
@@ -302,16 +303,8 @@ class _Work:
         heatmaps = save_heatmaps(folder / "heatmaps", pictures, look, why)
         write_maps(folder / "heatmaps" / "maps.npz", pictures)
         write_predictions(folder / "predictions.csv", predictions, known)
-        log_run(
-            self.logger,
-            config=(config := as_asked(asdict(settings))),
-            results=results,
-            predictions=predictions,
-            pictures=pictures,
-            threshold=look.threshold,
-            calibration=known,
-        )
         # Hydra's own copy under .hydra/ keeps its interpolations.
+        config = as_asked(asdict(settings))
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
         if not settings.ckpt:
@@ -319,6 +312,16 @@ class _Work:
             write_text(folder / "model_card.md", model_card(detector, results, bad))
         # Last: a folder with metrics.json is complete.
         write_json(folder / "metrics.json", results)
+        with survived("the results"):
+            log_run(
+                self.logger,
+                config=config,
+                results=results,
+                predictions=predictions,
+                pictures=pictures,
+                threshold=look.threshold,
+                calibration=known,
+            )
         paths = {
             "metrics": folder / "metrics.json",
             "predictions": folder / "predictions.csv",

@@ -37,6 +37,7 @@ async function open(index, jump = true) {
 }
 
 function sampled(run) {
+  if (run.order && run.left) return "No pictures are shown here; see the top of this page.";
   if (run.order && !run.pictures) return "No pictures: mode=predict keeps those of images called defective (overlays=all: of all).";
   if (!run.pictures) return "This run has no heatmaps/maps.npz: its maps cannot be coloured here; heatmaps/ may have them as PNG.";
   const { items, left, every, step } = run.pictures;
@@ -100,7 +101,7 @@ function enlarge(index) {
   drawTruth(drawImage(plain, now.ready[index], pictures), now.ready[index], pictures);
   const truth = now.run.order ? "" : item.truth ? `; dashed: ${item.planted ? "planted" : "true"} defect` : item.label ? "; no mask is known" : "";
   place.replaceChildren(
-    el("p", {}, el("span", { class: "badge" }), now.run.order ? ` ${now.run.paths[item.index]}, score ${item.score.toFixed(2)}. Regions at ${brief(now.run.map_threshold ?? NaN, 4)}, in its own pixels: ${regionsOf(now.run, item.index).join("; ") || "none"} ` : ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${byId("view").elements.which.querySelector(`[value=${item.role}]`).text}${item.planted ? ". Its defect is planted." : "."} `, close),
+    el("p", {}, el("span", { class: "badge" }), now.run.order ? ` ${now.run.paths[item.index]}, score ${item.score.toFixed(2)}.${now.run.map_threshold == null ? "" : ` Regions at ${brief(now.run.map_threshold, 4)}, in its own pixels: ${regionsOf(now.run, item.index).join("; ") || "none"}`} ` : ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${byId("view").elements.which.querySelector(`[value=${item.role}]`).text}${item.planted ? ". Its defect is planted." : "."} `, close),
     el("figure", {}, plain, el("figcaption", {}, `image${truth}`)),
     el("figure", {}, el("canvas", { class: "map" }), el("figcaption", {}, "map over the image; blue: at or above the threshold.", el("span", { class: "source" }))));
   const shut = () => {

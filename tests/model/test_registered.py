@@ -1,0 +1,78 @@
+"""Names of one's own classes: one class each, and what a checkpoint makes them again with."""
+
+import pytest
+import torch
+from _helpers.paper import paper
+
+from padim_lit import Backbone, Both, Fisher, InputError, PerPosition, Projection
+from padim_lit.checkpoint.state import load_detector, save_detector
+from padim_lit.model.density import DENSITIES
+from padim_lit.model.detector import Detector
+from padim_lit.model.learned import learn
+from padim_lit.model.projection import JL, PROJECTIONS
+
+
+@pytest.fixture(autouse=True)
+def registries():
+    kept = [(known, dict(known)) for known in (PROJECTIONS, DENSITIES)]
+    yield
+    for known, before in kept:
+        known.clear()
+        known.update(before)
+
+
+@pytest.mark.parametrize(("base", "name"), [(Projection, "jl"), (JL, "jl"), (Both, "position")])
+def test_a_name_that_is_taken_is_refused(base, name):
+    with pytest.raises(InputError, match=f"name='{name}' is that of padim_lit.*choose another"):
+        type("Mine", (base,), {"name": name})
+    assert PROJECTIONS["jl"] is JL and DENSITIES["position"] is PerPosition
+
+
+def test_the_same_class_may_be_defined_again():
+    first, second = (type("Mine", (JL,), {"name": "mine"}) for _ in range(2))
+    assert PROJECTIONS["mine"] is second is not first
+
+
+@pytest.mark.parametrize("base", [JL, Fisher, Both, PerPosition])
+def test_a_class_that_would_be_read_as_its_base_is_refused(base):
+    nameless = type("Mine", (base,), {})
+    sizes = {"in_channels": 20, "dim": 4} if issubclass(base, Projection) else {"dim": 4}
+    with pytest.raises(InputError, match="Mine has no name of its own"):
+        nameless(**sizes)
+
+
+def test_arguments_that_a_class_does_not_take_are_not_saved(tmp_path):
+    class Wide(PerPosition):
+        name = "wide"
+
+        def __init__(self, dim, seed=0, width=2.0, components=3):
+            self.options = {"width": width, "components": components}
+            super().__init__(dim, seed)
+
+    class Plain(Fisher):
+        name = "plain"
+
+        def __init__(self, in_channels, dim, seed=0):
+            super().__init__(in_channels, dim, seed, fit_images=3)
+            self.options = {}
+
+    backbone = Backbone("test_resnet", weights="random")
+    how = paper(4) | {"density": Wide(4, width=3.0)}
+    made = Detector(backbone, Plain(backbone.embedding_dim, 4), image_shape=(64, 64), **how)
+    images = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    learn(made, lambda count: [{"image": images}])
+    made.set_state(made.update_state(made.empty_state(), {"image": images}))
+    save_detector(made, tmp_path / "own.ckpt")
+    found = load_detector(tmp_path / "own.ckpt")
+    assert type(found.density) is Wide and found.density.options["width"] == 3.0
+    assert torch.equal(found(images)[0], made.eval()(images)[0])
+
+
+def test_a_forward_that_no_checkpoint_knows_is_refused():
+    class Grey(Backbone):
+        def forward(self, images):
+            return super().forward(images.mean(1, keepdim=True).expand_as(images))
+
+    with pytest.raises(InputError, match="Grey has a forward of its own, which no checkpoint"):
+        Grey("test_resnet", weights="random")
+    type("Named", (Backbone,), {})("test_resnet", weights="random")
