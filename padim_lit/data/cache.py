@@ -88,12 +88,15 @@ class PictureCache:
 
     def describe(self) -> str:
         """One line: where the cache is and how large."""
-        count, size = 0, 0
+        buckets = []
         for bucket in (self.folder / "pictures").glob("??"):  # no file of a file manager
             remove_remnants(bucket)
-            sizes = _sizes(bucket)
-            count, size = count + len(sizes), size + sum(sizes)
-        full = size > 0.97 * self.limit
+            buckets.append(_sizes(bucket))
+        count, size = sum(map(len, buckets)), sum(map(sum, buckets))
+        # Each takes whole pictures alone, so that large ones fill no bucket to its end.
+        most = self.limit // _BUCKETS - size / max(1, count)
+        closed = sum(sum(sizes) > most for sizes in buckets)
+        full = size > 0.97 * self.limit or 2 * closed > _BUCKETS
         todo = "; full: raise picture_cache_gb or delete the folder" if full else ""
         return (
             f"picture cache {self.folder}: {count} pictures, {size / 1e9:.2f} of "

@@ -79,6 +79,7 @@ def from_array(values: np.ndarray) -> Image.Image:
     return as_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
 
 
+_LOSSY = ("JPEG", "MPO")
 #: Of each type, the shapes of a pixel that are read.
 _CHANNELS = {
     "uint8": [(), (1,), (3,), (4,)],
@@ -97,15 +98,18 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
         path: of the mask.
         threshold: what is above is a defect. None: everything above 0 in a mask of at most
             MOST_CLASSES levels, which may be classes of defects; above SOFT_THRESHOLD in one of
-            more, whose edges are soft (resized, or a JPEG).
+            more, whose edges are soft (resized), and in a JPEG that is bright anywhere, which
+            has a border of faint levels around each defect.
 
     Raises InputError as `read_image` does; with None also for a mask of several levels without 0,
-    and for one of many levels of which most are low: neither reading fits it, and many classes
-    (instances, say) would be lost.
+    and for one of many levels of which most are low, or few are high: neither reading fits it, and
+    many classes (instances, say) would be lost.
     """
-    values = _levels_of(path)
+    values, lossy = _use(path, lambda image: (_levels_of(image, path), image.format in _LOSSY))
     if threshold is not None:
         return _above(values, threshold)
+    if lossy and (bright := _above(values, SOFT_THRESHOLD)).any():
+        return bright
     levels = np.count_nonzero(np.bincount(values.ravel())[1:])
     if 1 < levels <= MOST_CLASSES and values.all():
         raise InputError(
@@ -115,10 +119,12 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
     if levels <= MOST_CLASSES:
         return values > 0
     mask = _above(values, SOFT_THRESHOLD)
-    if 2 * np.count_nonzero(mask) <= np.count_nonzero(values):
+    whole = np.count_nonzero(values > 0.9 * values.max())  # what is no edge
+    if min(2 * np.count_nonzero(mask), 5 * whole) <= np.count_nonzero(values):
         raise InputError(
             f"mask {path} has more than {MOST_CLASSES} grey levels, most of them at or below "
-            f"{SOFT_THRESHOLD}; it may hold classes or soft edges; write it as 0 and 255"
+            f"{SOFT_THRESHOLD} or few near the highest; it may hold classes or soft edges; write "
+            "it as 0 and 255"
         )
     return mask
 
@@ -128,12 +134,12 @@ def highest_value(path: Path) -> tuple[int, int]:
 
     Raises InputError as `read_image` does.
     """
-    values = _levels_of(path)
+    values = _use(path, lambda image: _levels_of(image, path))
     return int(values.max()), int(np.iinfo(values.dtype).max)
 
 
-def _levels_of(path: Path) -> np.ndarray:
-    return _use(path, lambda image: _levels(_upright(image), path))
+def _levels_of(image: Image.Image, path: Path) -> np.ndarray:
+    return _levels(_upright(image), path)
 
 
 def _levels(image: Image.Image, path: Path) -> np.ndarray:
@@ -162,7 +168,7 @@ def read_size(path: Path) -> tuple[int, int]:
     def look(image: Image.Image) -> tuple[str, int, int]:
         # Of a TIFF, Pillow gives the size as it will be turned; of a PNG without one of these it
         # would decode the pixels to look for a tag.
-        tags = {"exif", "xmp", "XML:com.adobe.xmp"}
+        tags = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
         tagged = image.format != "TIFF" and not tags.isdisjoint(image.info)
         turned = tagged and _turn(image) in _SIDEWAYS
         return image.mode, *(image.size if turned else image.size[::-1])

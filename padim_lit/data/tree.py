@@ -1,5 +1,6 @@
 """The folder layout that MVTec AD made common: train/good, test/KIND, ground_truth/KIND."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,8 +31,11 @@ def inside(root: Path, path: str | None, where: str) -> Path:
     """
     what = f"{where}: {str(path)[:200]!r} names no file"
     with refusing(what, "unpack the data again", OSError, ValueError):
-        if not path or not (file := root / path).resolve().is_relative_to(root.resolve()):
+        # By its text alone: folders and files of a data set may be links to elsewhere.
+        plain = Path(os.path.normpath(path or ".."))
+        if plain.is_absolute() or plain.parts[:1] == ("..",) or "\0" in str(plain):
             raise InputError(f"{where}: {path!r} must name a file below {root}")
+        file = root / plain
         if not file.is_file():
             raise InputError(f"{where}: no such file: {file}; unpack the data again")
     return file
@@ -111,7 +115,7 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
     good = good_folders(root / "train")
     train = [Item(path) for folder in good for path in images(folder, hint)]
     tests, truths = root / layout.test, root / layout.truth
-    for folder in (root / "train", tests):
+    for folder in (root / "train", tests, truths):
         _refuse_stray(folder)
     if not layout.complete and not tests.exists():
         return train, [], []
@@ -152,7 +156,7 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
 
 
 def _refuse_stray(folder: Path) -> None:
-    """InputError for images in `train` and `test` themselves, and in train/bad."""
+    """InputError for images in train, test and ground_truth themselves, and in train/bad."""
     if not folder.is_dir():
         return
     stray = [path for path in walk(folder / "*") if looks_like_image(path)]
@@ -162,7 +166,8 @@ def _refuse_stray(folder: Path) -> None:
     if stray:
         raise InputError(
             f"{len(stray)} image(s) in {folder} lie where none are read, such as {min(stray)}; "
-            "training images belong in train/good, all others in test/KIND; move or remove them"
+            "training images belong in train/good, all others in test/KIND, masks in "
+            "ground_truth/KIND; move or remove them"
         )
 
 

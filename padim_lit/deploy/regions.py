@@ -130,13 +130,17 @@ def find(
     return sorted(found, key=lambda region: -region.peak)
 
 
-def spread(map: np.ndarray, view: View, shape: tuple[int, int] | None = None) -> np.ndarray:
+def spread(
+    map: np.ndarray, view: View, shape: tuple[int, int] | None = None, peaks: bool = False
+) -> np.ndarray:
     """A map (h,w) over the whole picture, float32 (H,W); NaN where the model saw nothing.
 
     Args:
         map: of what was seen.
         view: where that lies in the picture.
         shape: (H, W) to which the picture is scaled; None: its own size.
+        peaks: where that is far coarser than the map, take the highest of what a pixel covers, so
+            that no region falls between its samples.
 
     >>> spread(np.array([[1.0, 3.0]], np.float32), View((1, 6), (1, 0, 5, 1)))
     array([[nan, 1. , 1.5, 2.5, 3. , nan]], dtype=float32)
@@ -147,6 +151,8 @@ def spread(map: np.ndarray, view: View, shape: tuple[int, int] | None = None) ->
     start, end = np.array([top, left]) * zoom, np.array([bottom, right]) * zoom
     step = np.array(map.shape) / (end - start)  # pixels of the map for one of the result
     offset = (0.5 - start) * step - 0.5
+    if peaks and max(step) >= 2:
+        map = ndimage.maximum_filter(map, tuple(np.maximum(step, 1).astype(int)))
     matrix = np.diag(step)  # SciPy before 1.16 warns of anything that it reads from a vector
     out = ndimage.affine_transform(map, matrix, offset, shape, np.float32, order=1, mode="nearest")
     for axis in (0, 1):

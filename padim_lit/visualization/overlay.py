@@ -41,7 +41,7 @@ def side_by_side(
     (height, width), view = picture.shape[:2], found.view
     line = max(1, round(LINES * width))
     font = ImageFont.truetype(str(FONT), max(SMALLEST, round(LETTERS * width)))
-    whole = spread(found.map, view, (height, width))
+    whole = spread(found.map, view, (height, width), peaks=True)
     heat = _heat(picture, whole, scale)
     if threshold is not None:
         heat[contour(whole >= threshold, line)] = ImageColor.getrgb(FOUND)

@@ -262,6 +262,21 @@ def test_it_never_grows_beyond_its_limit_and_says_so(tmp_path):
     assert "full: raise picture_cache_gb" in read.describe()
 
 
+def test_it_is_full_too_where_no_further_picture_fits(tmp_path):
+    """Large ones leave room in every bucket, for which they are too large."""
+    path, read = save_image(tmp_path / "a.png"), PictureCache(tmp_path / "cache", LIMIT)
+    read(Item(path), VIEW)
+    (kept,) = entries(tmp_path / "cache")
+    for bucket in range(129):
+        (other := tmp_path / "cache" / "pictures" / f"{bucket:02x}").mkdir(exist_ok=True)
+        if other != kept.parent:
+            shutil.copy(kept, other / kept.name)
+    read.limit = 256 * round(1.9 * kept.stat().st_size)
+    assert "full: raise picture_cache_gb" in read.describe()
+    read.limit = 256 * round(2.1 * kept.stat().st_size)
+    assert "full:" not in read.describe()
+
+
 def test_what_a_killed_writer_left_is_removed(tmp_path):
     item = Item(save_image(tmp_path / "a.png"))
     read = PictureCache(tmp_path / "cache", LIMIT)

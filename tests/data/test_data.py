@@ -264,6 +264,13 @@ def test_folder_without_ground_truth_has_no_pixel_truth(tmp_path):
     assert any("pixel metrics cannot be computed" in note for note in data.notes)
 
 
+def test_masks_beside_the_folders_of_their_kinds_are_told_of(tmp_path):
+    root = build_tree(tmp_path, test={"good": 1, "crack": 1})
+    (root / "ground_truth/crack/000_mask.png").rename(root / "ground_truth/000_mask.png")
+    with pytest.raises(InputError, match=r"lie where none .*masks in ground_truth/KIND"):
+        Folder(root, **SMALL)
+
+
 def test_folder_kind_without_masks_leaves_the_pixel_metrics(tmp_path):
     root = build_tree(tmp_path, test={"good": 1, "crack": 1})
     save_image(root / "test/dent/000.png")

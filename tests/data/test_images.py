@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from padim_lit.data.files import list_images
@@ -300,6 +300,29 @@ def test_a_mask_with_soft_edges_is_cut_in_the_middle(tmp_path, bits):
     assert read_mask(tmp_path / "m.png", threshold=0)[0].tolist() == (ramp > 0).tolist()
 
 
+@pytest.mark.parametrize("quality", [75, 90, 95, 100])
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+def test_a_jpegs_faint_border_is_no_defect(tmp_path, quality, kind):
+    truth = Image.new("L", (256, 256))
+    draw = ImageDraw.Draw(truth)
+    for x in range(10, 250, 60):
+        draw.ellipse((x, 20, x + 40, 60 + x // 4), fill=255)
+        draw.line((x, 200, x + 30, 240), fill=255, width=2)
+    truth.save(tmp_path / "m.jpg", kind, quality=quality)
+    found, true = read_mask(tmp_path / "m.jpg"), np.asarray(truth) > 0
+    assert (found != true).sum() < 0.1 * true.sum()
+    # As a mask of classes it is no JPEG, but nobody would know of one that is dark.
+    Image.fromarray(np.uint8(true)).save(tmp_path / "dark.jpg", kind, quality=100)
+    assert read_mask(tmp_path / "dark.jpg").sum() > 0.5 * true.sum()
+
+
+def test_a_mask_of_as_many_bright_as_dark_instances_is_refused(tmp_path):
+    values = np.repeat(np.r_[0, np.arange(40, 260, 10)], 9).astype(np.uint8)
+    Image.fromarray(values[None]).save(tmp_path / "m.png")
+    with pytest.raises(InputError, match="few near the highest; it may hold classes"):
+        read_mask(tmp_path / "m.png")
+
+
 def test_a_mask_of_classes_without_background_is_refused(tmp_path):
     Image.fromarray(np.array([[1, 1, 2]], dtype=np.uint8)).save(tmp_path / "m.png")
     with pytest.raises(InputError, match=r"m.png has 2 grey levels and no background"):
@@ -495,3 +518,13 @@ def test_an_orientation_in_xmp_alone_turns_the_size_too(tmp_path, name):
         how["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp)
     Image.new("RGB", (80, 40)).save(tmp_path / name, **how)
     assert read_size(tmp_path / name) == read_image(tmp_path / name).size[::-1] == (80, 40)
+
+
+def test_an_orientation_as_imagemagick_writes_it_turns_the_size_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    text = exif.tobytes().hex()
+    chunk = PngInfo()
+    chunk.add_text("Raw profile type exif", f"\nexif\n{len(text) // 2:8d}\n{text}\n")
+    Image.new("RGB", (80, 40)).save(tmp_path / "a.png", pnginfo=chunk)
+    assert read_size(tmp_path / "a.png") == read_image(tmp_path / "a.png").size[::-1] == (80, 40)

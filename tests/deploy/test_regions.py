@@ -112,6 +112,18 @@ def test_a_map_over_the_picture_is_empty_where_nothing_was_seen():
     assert np.abs(map[::2, ::2][both] - half[both]).max() < 0.1
 
 
+@pytest.mark.parametrize("side", [16, 24, 40, 300])
+def test_no_region_falls_between_the_pixels_of_a_small_photo(side):
+    view = View((side, side), (0, 0, side, side))
+    for seed in range(20):
+        map = blob((224, 224), seed)
+        threshold = float(np.quantile(map, 0.999))
+        assert find(map, threshold, view)
+        assert (spread(map, view, peaks=True) >= threshold).any()
+    if side == 300:
+        assert np.array_equal(spread(map, view, peaks=True), spread(map, view))
+
+
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     backbone = Backbone("test_resnet", weights="random")

@@ -276,13 +276,12 @@ class _Work:
                 image=seen.values,
             )
             more |= self.write("viewer", version, maps_file([small]))
-        if settings.masks or settings.maps:
-            whole = spread(found.map, found.view)
-            if settings.maps:
-                more |= self.write("map", version, map_file(whole))
-            if settings.masks:
-                mask = np.zeros_like(whole) if threshold is None else whole >= threshold
-                more |= self.write("mask", version, mask_file(mask))
+        if settings.maps:
+            more |= self.write("map", version, map_file(spread(found.map, found.view)))
+        if settings.masks:
+            whole = spread(found.map, found.view, peaks=True)
+            mask = np.zeros_like(whole) if threshold is None else whole >= threshold
+            more |= self.write("mask", version, mask_file(mask))
         self.scored.add(version, more)
 
     def write(self, what: str, version: Version, content: bytes) -> dict[str, str]:

@@ -38,7 +38,7 @@ class Folder(SeenWhole):
                     notes.append(f"{part}/{name} was taken for good images, by its name.")
         unknown = sorted({item.kind for item in test if item.label and not item.count_pixel})
         if test and not any(item.count_pixel for item in test):
-            notes.append("No ground_truth folder: pixel metrics cannot be computed.")
+            notes.append("No masks in ground_truth: pixel metrics cannot be computed.")
         elif unknown:
             notes.append(f"No masks for {', '.join(unknown)}: not counted in pixel metrics.")
         about = {"split": "train and test as found in the folder", "split_seed": None}
