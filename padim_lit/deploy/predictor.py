@@ -348,23 +348,22 @@ class Predictor:
                 f"false_alarm_rate={rate}: the checkpoint holds no scores of good images; give it "
                 "some with run.py mode=calibrate images=GOOD_IMAGES, or give threshold=SCORE"
             )
-        self.calibration = self._good = self._threshold = self.map_threshold = None
-        self.threshold_source = (
-            "no threshold: the checkpoint is not calibrated (mode=calibrate does it)"
-        )
+        good = own = at = None
+        source = "no threshold: the checkpoint is not calibrated (mode=calibrate does it)"
         if known is not None:
-            self.calibration = known = recalibrate(known, rate)
-            self._good = known["scores"].cpu().numpy()
-            self._threshold, self.map_threshold = known["threshold"], known["map_threshold"]
-            self.threshold_source = describe(known)
+            known = recalibrate(known, rate)
+            good, source = known["scores"].cpu().numpy(), describe(known)
+            own, at = known["threshold"], known["map_threshold"]
         if threshold is not None:
             if self.detector.image_score == "max":  # then scores are values of the map
-                self.map_threshold = float(threshold)
-            elif known is not None and known["threshold"] is not None:
+                at = float(threshold)
+            elif own is not None and at is not None:
                 # Both are distances: what is called more shows more.
-                self.map_threshold = known["map_threshold"] * threshold / known["threshold"]
-            self._threshold = float(threshold)
-            self.threshold_source = f"threshold {threshold:.4g}, given"
+                at = at * threshold / own
+            own, source = float(threshold), f"threshold {threshold:.4g}, given"
+        # At once: another thread may be scoring, and what is refused changes nothing.
+        self.calibration, self._good, self.threshold_source = known, good, source
+        self._threshold, self.map_threshold = own, at
 
 
 def load(
