@@ -200,7 +200,7 @@ class SweepFolder:
         for key, file in files.items():
             new = read_predictions(file, plants)
             if found and (new.path, new.kind) != (found[0].path, found[0].kind):
-                if self.constants.get("split_seed") == OWN_SPLIT:
+                if "data/split_seed" not in self.constants:  # maybe each seed's own
                     return []
                 raise InputError(f"{file}: other test images than in the other jobs' files")
             found.append(replace(new, scores={key: new.scores["score"]}))
@@ -388,6 +388,7 @@ def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:
     row = dict(row) | {key: row.get(f"data/{key}") for key in _OF_DATA}
     # None as an ablation has it: a fit writes what that comes to at its D.
     usual, dim = _SHRINKAGE.get(str(row.get("density"))), row.get("dim")
+    usual = None if "density.shrinkage" in row else usual  # it was typed
     if usual and isinstance(dim, int) and row.get("density/shrinkage") == usual * dim:
         row["density/shrinkage"] = None
     if isinstance(grid := row.get("grid"), list):

@@ -118,7 +118,7 @@ def slim_state(detector: Detector, dtype: torch.dtype = torch.float32) -> dict[s
 def save_detector(detector: Detector, path: Path, state: dict[str, Any] | None = None) -> None:
     """Write it for `load_detector`, whole or not at all; with `slim_state` for scoring alone."""
     content = {"state_dict": detector.state_dict(), checkpoint.KEY: state or full_state(detector)}
-    # Without a version, of those that are supported the first, Lightning takes no ckpt_path.
+    # Without a version, of those that are supported the first, Lightning tests with no ckpt_path.
     checkpoint.write(path, {"pytorch-lightning_version": "2.5.0", **content})
 
 
@@ -134,7 +134,7 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
     detector.anomaly_map = whole if roi is None else RestrictedMap(whole, roi)
     elsewhere = detector.provenance.get("learnt_elsewhere")  # of no image that it holds
     for one in (detector.projection, detector.density):
-        one.fit_images = 0 if elsewhere else one.options.get("fit_images", 0)
+        one.fit_images = 0 if elsewhere else one.fit_images or one.options.get("fit_images", 0)
     if not state["count"]:
         return
     detector.count, detector.mean = state["count"], state["mean"]

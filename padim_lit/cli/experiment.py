@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from padim_lit.analysis.result_files import SWEEP, collect, left_behind
+from padim_lit.analysis.result_files import collect, left_behind, sweep_of
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.cli.build import alone, content_of
 from padim_lit.cli.config import settings_of
@@ -192,7 +192,7 @@ class SweepReport(HydraCallback):
         ours = ",".join([config.mode, *chosen]).split(",")
         others = [mode.result for name, mode in MODES.items() if name not in ours]
         for file in (file for name in others for file in sorted(folder.glob(f"*/{name}"))):
-            if (file.parent / SWEEP).exists():
+            if sweep_of(file.parent) not in (None, folder_name(typed)):
                 sys.exit(
                     f"error: the sweep folder {folder} holds jobs of another mode ({file}); give "
                     "another hydra.sweep.dir"

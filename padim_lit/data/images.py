@@ -31,6 +31,8 @@ _SIDEWAYS = (5, 6, 7, 8)  # (w, h) becomes (h, w)
 MOST_CLASSES = 16
 #: Of 255: what is a defect in a mask of more levels, whose edges are soft.
 SOFT_THRESHOLD = 127
+#: Of 255: what lies between in a JPEG is a level of its own, and below may be of its compression.
+FAINT = 64
 #: Pixels of an image; a file of a few kB may claim any number, and each takes up to 16 bytes.
 MOST_PIXELS = 89_478_485
 
@@ -98,18 +100,19 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
         path: of the mask.
         threshold: what is above is a defect. None: everything above 0 in a mask of at most
             MOST_CLASSES levels, which may be classes of defects; above SOFT_THRESHOLD in one of
-            more, whose edges are soft (resized), and in a JPEG that is bright anywhere, which
-            has a border of faint levels around each defect.
+            more, whose edges are soft (resized), and in a bright JPEG, which has a border of
+            faint levels around each defect.
 
     Raises InputError as `read_image` does; with None also for a mask of several levels without 0,
-    and for one of many levels of which most are low, or few are high: neither reading fits it, and
-    many classes (instances, say) would be lost.
+    and for one of many levels of which most are low, or areas and not only edges: neither reading
+    fits it, and many classes (instances, say) would be lost.
     """
     values, lossy = _use(path, lambda image: (_levels_of(image, path), image.format in _LOSSY))
     if threshold is not None:
         return _above(values, threshold)
-    if lossy and (bright := _above(values, SOFT_THRESHOLD)).any():
-        return bright
+    mask = _above(values, SOFT_THRESHOLD)
+    if lossy and 2 * np.count_nonzero(mask) > np.count_nonzero(_above(values, FAINT)):
+        return mask
     levels = np.count_nonzero(np.bincount(values.ravel())[1:])
     if 1 < levels <= MOST_CLASSES and values.all():
         raise InputError(
@@ -118,13 +121,11 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
         )
     if levels <= MOST_CLASSES:
         return values > 0
-    mask = _above(values, SOFT_THRESHOLD)
-    whole = np.count_nonzero(values > 0.9 * values.max())  # what is no edge
-    if min(2 * np.count_nonzero(mask), 5 * whole) <= np.count_nonzero(values):
+    known, lost = np.count_nonzero(values), (values > 0) & ~mask
+    if 2 * np.count_nonzero(mask) <= known or 10 * np.count_nonzero(lost & _flat(values)) > known:
         raise InputError(
-            f"mask {path} has more than {MOST_CLASSES} grey levels, most of them at or below "
-            f"{SOFT_THRESHOLD} or few near the highest; it may hold classes or soft edges; write "
-            "it as 0 and 255"
+            f"mask {path} has more than {MOST_CLASSES} grey levels, and much of it is at or below "
+            f"{SOFT_THRESHOLD}; it may hold classes or soft edges; write it as 0 and 255"
         )
     return mask
 
@@ -153,6 +154,13 @@ def _levels(image: Image.Image, path: Path) -> np.ndarray:
         if background.size and not background.any():  # so what is black too, is a class
             levels = np.maximum(levels, classes > 0)
     return levels
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """Pixels that are as their four neighbours, (h, w) bool: of an area, and of no edge."""
+    wide = np.pad(values, 1, "edge")
+    beside = wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2], wide[1:-1, 2:]
+    return np.logical_and.reduce([values == one for one in beside])
 
 
 def _above(values: np.ndarray, threshold: int) -> np.ndarray:

@@ -128,7 +128,7 @@ class Predictor:
         image_size, crop_size: see `padim_lit.data.transform.ResizeCrop`. Read from the
             checkpoint, and needed (crop_size may be None) only where it does not hold them.
         device: such as "cuda"; None takes a GPU where there is one.
-        batch_size: images scored at once; None is 1 on the CPU and 16 elsewhere.
+        batch_size: images scored at once; None is 1 on the CPU and for generators, else 16.
         threshold: of the score; None takes the checkpoint's. That of the maps is moved by the
             same factor.
         false_alarm_rate: share of good images to call defective, for a threshold from the

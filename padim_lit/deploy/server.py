@@ -5,6 +5,7 @@ What comes in is the image alone, in the body: no name, and no path that anythin
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 from padim_lit.data.images import read_bytes
@@ -17,6 +18,8 @@ from padim_lit.version import __version__
 AT_ONCE = 32
 #: In which a body must have come, so that who sends none does not keep others out for good.
 BODY_SECONDS = 60.0
+#: After an image that could not be scored `/health` says so for so long, or until one is.
+ILL_SECONDS = 60.0
 #: What a body may be, for clients that ask.
 _BODY = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 _SEND = "send the image's bytes, as curl --data-binary does"
@@ -30,8 +33,8 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     `padim_lit.deploy.regions.Region`; 413 for a larger body, 422 for one that is no such image,
     with the reason as "detail"; 503 beyond AT_ONCE requests and where the machine cannot score it,
     as a GPU that is full, and 408 for a body that has not come in BODY_SECONDS. ``GET /health``,
-    503 after an image that could not be scored until one is, and ``GET /card``, the model card in
-    Markdown.
+    503 for a minute after an image that could not be scored, or until one is, and ``GET /card``,
+    the model card in Markdown.
 
     Args:
         predictor: scores one image after the other, however many are sent at once.
@@ -56,7 +59,7 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     # Its pages on the interface would load scripts from elsewhere.
     app = FastAPI(title="padim_lit", version=__version__, docs_url=None, redoc_url=None)
     one, room = threading.Lock(), asyncio.Semaphore(AT_ONCE)
-    failed: list[str] = []  # why the last image could not be scored, though it is one
+    failed: dict[float, str] = {}  # when the last image could not be scored, though it is one: why
 
     def score(content: bytearray) -> dict[str, Any]:
         with one:
@@ -64,7 +67,8 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
             try:
                 (found,) = predictor.score([seen])
             except Exception as error:
-                failed[:] = [told(error)]
+                failed.clear()
+                failed[time.monotonic()] = told(error)
                 if isinstance(error, InputError):  # the machine's fault and not the image's
                     raise HTTPException(503, told(error), {"Retry-After": "10"}) from error
                 raise
@@ -74,8 +78,10 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
     def health() -> dict[str, Any]:
-        if failed:
-            raise HTTPException(503, f"the last image could not be scored: {failed[0]}")
+        # A while later it may be well again, and who asks here first sends no image meanwhile.
+        for when, why in list(failed.items()):
+            if time.monotonic() - when < ILL_SECONDS:
+                raise HTTPException(503, f"an image could not be scored: {why}")
         return {"status": "ok", "version": __version__, "threshold": predictor.threshold}
 
     @app.get("/card", response_class=PlainTextResponse)

@@ -19,11 +19,14 @@ def register(cls: type, known: dict[str, Any], key: str) -> None:
     if "name" not in vars(cls):
         return
     name, other = vars(cls)["name"], known.get(vars(cls)["name"])
-    where = cls.__module__, cls.__qualname__
-    if other is not None and (other.__module__, other.__qualname__) != where:
+    # A script may be imported as well, and a notebook's class moved into a file.
+    modules = {cls.__module__, getattr(other, "__module__", None)}
+    moved = len(modules) == 1 or not modules.isdisjoint(("__main__", "__mp_main__"))
+    if other is not None and not (moved and other.__qualname__ == cls.__qualname__):
         raise InputError(
-            f"{'.'.join(where)}: name={name!r} is that of {other.__module__}.{other.__qualname__}, "
-            f"and {key}={name} in a checkpoint would not say which; choose another name"
+            f"{cls.__module__}.{cls.__qualname__}: name={name!r} is that of {other.__module__}."
+            f"{other.__qualname__}, and {key}={name} in a checkpoint would not say which; choose "
+            "another name"
         )
     known[name] = cls
 

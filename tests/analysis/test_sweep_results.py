@@ -190,6 +190,13 @@ def test_fits_over_several_dims_are_one_sweep_though_shrinkage_follows_d(tmp_pat
         write_json(tmp_path / str(job) / "metrics.json", run)
     write_multirun(tmp_path)
     assert [len(sweep.rows) for sweep in read_sweeps([tmp_path])] == [2, 1]
+    for job in range(2):  # typed, and at one D what it would have been anyway
+        (tmp_path / str(job) / ".hydra").mkdir()
+        typed = yaml.safe_dump(["density.shrinkage=25"])
+        (tmp_path / str(job) / ".hydra" / "overrides.yaml").write_text(typed)
+        file = tmp_path / str(job) / "metrics.json"
+        write_json(file, json.loads(file.read_text()) | {"density/shrinkage": 25.0})
+    assert [len(sweep.rows) for sweep in read_sweeps([tmp_path])] == [2, 1]
 
 
 def test_identity_for_several_dims_is_one_fit(tmp_path):

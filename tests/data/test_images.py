@@ -311,6 +311,14 @@ def test_a_jpegs_faint_border_is_no_defect(tmp_path, quality, kind):
     truth.save(tmp_path / "m.jpg", kind, quality=quality)
     found, true = read_mask(tmp_path / "m.jpg"), np.asarray(truth) > 0
     assert (found != true).sum() < 0.1 * true.sum()
+    # Two classes, of which the dark one is larger, are not made one.
+    values = np.asarray(truth).copy()
+    values[:100] = np.where(values[:100] > 0, 100, 0)
+    Image.fromarray(values).save(tmp_path / "two.jpg", kind, quality=quality)
+    try:
+        assert read_mask(tmp_path / "two.jpg").sum() > 0.9 * true.sum()
+    except InputError as error:
+        assert "write it as 0 and 255" in str(error)
     # As a mask of classes it is no JPEG, but nobody would know of one that is dark.
     Image.fromarray(np.uint8(true)).save(tmp_path / "dark.jpg", kind, quality=100)
     assert read_mask(tmp_path / "dark.jpg").sum() > 0.5 * true.sum()
@@ -318,9 +326,19 @@ def test_a_jpegs_faint_border_is_no_defect(tmp_path, quality, kind):
 
 def test_a_mask_of_as_many_bright_as_dark_instances_is_refused(tmp_path):
     values = np.repeat(np.r_[0, np.arange(40, 260, 10)], 9).astype(np.uint8)
-    Image.fromarray(values[None]).save(tmp_path / "m.png")
-    with pytest.raises(InputError, match="few near the highest; it may hold classes"):
+    Image.fromarray(np.repeat(values[None], 9, axis=0)).save(tmp_path / "m.png")
+    with pytest.raises(InputError, match="much of it is at or below 127; it may hold classes"):
         read_mask(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("width", [3, 4])
+def test_thin_scratches_with_soft_edges_are_cut_in_the_middle(tmp_path, width):
+    large = Image.new("L", (1024, 1024))
+    draw = ImageDraw.Draw(large)
+    for n in range(5):
+        draw.line((100, 150 * n + 40, 900, 110 * n + 200), fill=255, width=4 * width)
+    large.resize((256, 256), Image.Resampling.BILINEAR).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").sum() > 3 * 190 * width
 
 
 def test_a_mask_of_classes_without_background_is_refused(tmp_path):

@@ -138,6 +138,9 @@ def test_what_the_machine_cannot_do_is_not_the_images_fault(error, monkeypatch):
             # What is no image says nothing of the machine.
             assert client.post("/predict", content=b"none").status_code == 422
             assert client.get("/health").status_code == 503
+            # Who asks this first would never send an image again.
+            patch.setattr(server, "ILL_SECONDS", 0)
+            assert client.get("/health").status_code == 200
         assert client.post("/predict", content=whole).status_code == 200
         assert client.get("/health").status_code == client.head("/health").status_code == 200
 

@@ -28,9 +28,14 @@ def test_a_name_that_is_taken_is_refused(base, name):
     assert PROJECTIONS["jl"] is JL and DENSITIES["position"] is PerPosition
 
 
-def test_the_same_class_may_be_defined_again():
-    first, second = (type("Mine", (JL,), {"name": "mine"}) for _ in range(2))
+@pytest.mark.parametrize("module", [__name__, "__main__"])
+def test_the_same_class_may_be_defined_again(module):
+    first, second = (
+        type("Mine", (JL,), {"name": "mine", "__module__": where}) for where in (module, __name__)
+    )
     assert PROJECTIONS["mine"] is second is not first
+    with pytest.raises(InputError, match="choose another name"):
+        type("Other", (JL,), {"name": "mine", "__module__": "__main__"})
 
 
 @pytest.mark.parametrize("base", [JL, Fisher, Both, PerPosition])

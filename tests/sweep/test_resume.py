@@ -136,6 +136,12 @@ def test_another_modes_result_is_not_taken_for_a_jobs(zygote, here):
     require_one_clear_line(result, ("both/0/metrics.json", "give another hydra.sweep.dir"))
     assert {p: p.read_bytes() for p in (here / "both").rglob("*") if p.is_file()} == before
     assert skipped(zygote.run(fits, here).out) == ["0"]
+    # A sweep over modes goes on where it was.
+    both = ["-m", *TINY_SWEEP[:-1], "experiment=ablation,distortion", "projs=[jl]", "dims=[2]"]
+    both = [*both, "seeds=[3]", "hydra.sweep.dir=modes"]
+    for _ in range(2):
+        result = zygote.run(both, here)
+        assert "another mode" not in result.err + result.out, result.err
 
 
 @pytest.mark.slow

@@ -164,9 +164,11 @@ class _Work:
         self, settings: Predict, folder: Path, predictor: Predictor, scored: ScoredFiles
     ) -> None:
         self.settings, self.predictor, self.scored = settings, predictor, scored
+        self.patience = PATIENCE * settings.watch_settle
         self.folder = folder
         self.unreadable: list[str] = []
-        self.postponed: dict[Version, InputError] = {}  # for no fault of the file's
+        # For no fault of the file's: why, and when it was tried.
+        self.postponed: dict[Version, tuple[InputError, float]] = {}
         self.folders: dict[str, None] = {}  # that files were written into
         known = predictor.calibration
         maxima = None if known is None else known["map_maxima"].numpy()
@@ -200,10 +202,10 @@ class _Work:
         folder, idle = typed_path(settings.images), settings.watch_idle
         watcher = Watcher(folder, settings.watch_settle, lambda v: done.get(v.path) == v)
         pause = min(LOOK, max(0.02, settings.watch_settle / 2))
-        rested = watcher.rested()  # what is wrong at the first look is no outage
         print(f"watching {settings.images}; Ctrl-C ends it", flush=True)
         try:
-            last, outage = time.monotonic(), None
+            rested, outage = watcher.rested(), None  # what is wrong at the first look, is no outage
+            last = time.monotonic()
             while True:
                 for version, rest in rested:
                     if line := self.try_one(version, rest):
@@ -214,7 +216,7 @@ class _Work:
                     raise outage
                 if late and self.postponed.keys() >= set(watcher.waiting):
                     for version in watcher.waiting:
-                        self.refuse(version, self.postponed[version])
+                        self.refuse(version, self.postponed[version][0])
                     return
                 start = time.monotonic()
                 try:
@@ -230,15 +232,18 @@ class _Work:
 
     def try_one(self, version: Version, rest: float) -> str | None:
         """What to say of a file at rest since `rest` seconds; None if it was left for later."""
+        now = time.monotonic()
+        if version in self.postponed and now - self.postponed[version][1] < self.patience:
+            return None
         try:
             seen = self.predictor.see(Path(version.path), self.side)
         except InputError as error:
-            if rest < PATIENCE * self.settings.watch_settle or _version(version.path) != version:
+            if rest < self.patience or _version(version.path) != version:
                 return None  # maybe somebody still writes it
             if passing(error.__cause__):
                 if version not in self.postponed:
                     log.warning("tried again later: %s", error)
-                self.postponed[version] = error
+                self.postponed[version] = error, now
                 return None
             self.refuse(version, error)
             return "unreadable"

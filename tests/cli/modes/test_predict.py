@@ -404,7 +404,7 @@ def test_a_file_that_cannot_be_read_just_now_is_no_broken_one(here, tmp_path, mo
 
     def trouble(self, image, picture=0):
         tries[image.name] += 1
-        if tries[image.name] < 15 or image.name == "never.png":
+        if tries[image.name] < 4 or image.name == "never.png":
             raise InputError(f"{image}: cannot be read") from OSError(errno.EIO, "I/O error")
         return see(self, image, picture)
 
@@ -418,7 +418,7 @@ def test_a_file_that_cannot_be_read_just_now_is_no_broken_one(here, tmp_path, mo
     mode.run(settings, tmp_path / "scored")
     found = {Path(line["path"]).name: line for line in lines(tmp_path / "scored")}
     assert "score" in found["once.png"] and "error" in found["never.png"]
-    assert len(lines(tmp_path / "scored")) == 2 and tries["once.png"] == 15 < tries["never.png"]
+    assert len(lines(tmp_path / "scored")) == 2 and tries["once.png"] == 4 < tries["never.png"]
 
 
 # --- The parts -------------------------------------------------------------------------------
