@@ -230,8 +230,8 @@ def test_their_keys_are_in_the_help_and_in_the_config(zygote, outside):
 @long_table(
     ("args", "words"),
     [
-        ("proj.ofset=3", "unknown key proj.ofset; known here: name, offset"),
-        ("+data.heldout=3", "unknown key data.heldout; known here: root, held_out"),
+        ("proj.ofset=3", "unknown key proj.ofset; did you mean offset? known here: name, offset"),
+        ("+data.heldout=3", "unknown key data.heldout; did you mean held_out? known here: root"),
         ("++backbone.layers=[1]", "unknown key backbone.layers; known here: depth, weights"),
         ("proj.offset=x", "proj.offset=x"),
         ("data.root=???", "data.root is not set"),

@@ -27,6 +27,8 @@ MAX_ENTRIES = 8_000_000
 MERGED_BINS = 2048
 #: Of the intervals.
 LEVEL = 0.95
+#: Of an AUROC, which comes in float32.
+ROUNDING = 1e-6
 #: Share of undefined replicates from which no interval is given.
 NAN_LIMIT = 0.05
 
@@ -258,7 +260,7 @@ def spread_ratio(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
     """
     a, b = _finite(a), _finite(b)
     n, m = len(a), len(b)
-    if min(n, m) < 2 or not (below := _sd(b)):
+    if min(n, m) < 2 or not (below := _sd(b)) or not _sd(a):
         why = "one seed has no spread" if min(n, m) < 2 else "nothing varies over seeds"
         return Estimate(math.nan, None, None, min(n, m), why=why)
     ratio, tail = _sd(a) / below, (1 - level) / 2
@@ -272,8 +274,8 @@ def _finite(points: ArrayLike) -> np.ndarray:
 
 
 def _sd(points: np.ndarray) -> float:
-    """Standard deviation (n − 1); 0 of equal points, whose mean may be rounded."""
-    return float(points.std(ddof=1)) if np.ptp(points) else 0.0
+    """Standard deviation (n − 1); 0 of points that are equal but for their rounding."""
+    return float(points.std(ddof=1)) if np.ptp(points) > ROUNDING else 0.0
 
 
 def _auroc(good: Tensor, bad: Tensor) -> Tensor:

@@ -36,6 +36,8 @@ def read(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
     with naming(path, key):
         with refusing("cannot be read", "check its rights", PermissionError):
             if not path.is_file():
+                if (inside := path / "model.ckpt").is_file():
+                    raise InputError(f"a folder and no file; give {inside}")
                 raise InputError("no such file; give the model.ckpt of an earlier run")
             path.open("rb").close()
         try:

@@ -346,7 +346,11 @@ def make_trainer(
 
 def alone(node: dict[str, Any] | None) -> bool:
     """Whether the trainer that `node` describes, if there is one, has one process."""
-    return node is None or (node.get("devices") == 1 and node.get("num_nodes", 1) == 1)
+    if node is None:
+        return True
+    devices = node.get("devices")
+    one = devices == 1 or (isinstance(devices, list) and len(devices) == 1)
+    return one and node.get("num_nodes", 1) == 1
 
 
 def device_of(node: dict[str, Any]) -> torch.device:

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback as HydraCallback
 from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from padim_lit.analysis.result_files import collect, left_behind, sweep_of
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
@@ -80,9 +80,14 @@ def run_job(config: DictConfig, folder: Path) -> None:
     names it at the end, and the same command again runs it again.
     """
     raise_lost_interrupt()
+    hydra = HydraConfig.get()
+    if folder.resolve().parent != (sweep := Path(hydra.sweep.dir)).resolve():
+        raise InputError(
+            f"hydra.sweep.subdir={hydra.sweep.subdir}: {folder} is no folder directly in {sweep}, "
+            "where the sweep's table looks for jobs; choose names without /"
+        )
     try:
-        hydra = HydraConfig.get()
-        jobs.join_sweep(Path(hydra.sweep.dir), folder)
+        jobs.join_sweep(sweep, folder)
         settings = settings_of(config, hydra.overrides.task)
         result = mode_of(settings.mode).result
         with _held(settings, folder, jobs.DONE, jobs.FAILED):
@@ -125,7 +130,9 @@ def _run(settings: Settings, folder: Path) -> None:
 def _held(settings: Settings, folder: Path, *more: str) -> Iterator[None]:
     """The run's folder, held for what the mode writes; further ranks share the first one's."""
     # Its rank comes from the environment; a task of an allocation may be a run of its own.
-    if rank_zero_only.rank and not alone(getattr(settings, "trainer", None)):
+    if alone(getattr(settings, "trainer", None)):
+        rank_zero_only.rank = 0
+    if rank_zero_only.rank:
         yield
         return
     mode = mode_of(settings.mode)
@@ -188,17 +195,24 @@ class SweepReport(HydraCallback):
         typed = read_overrides(list(config.hydra.overrides.task))
         folder = Path(config.hydra.sweep.dir)
         # Here, because Hydra writes into each job's folder before the job can refuse it.
+        # What a file's sweeper.params sweep is not typed, and makes another sweep too.
+        params = config.hydra.sweeper.get("params")
+        name = folder_name(typed) + (f" {OmegaConf.to_yaml(params)}" if params else "")
         chosen = [o.get_value_element_as_str() for o in typed if o.key_or_group == "mode"]
         ours = ",".join([config.mode, *chosen]).split(",")
         others = [mode.result for name, mode in MODES.items() if name not in ours]
         for file in (file for name in others for file in sorted(folder.glob(f"*/{name}"))):
-            if sweep_of(file.parent) not in (None, folder_name(typed)):
+            if sweep_of(file.parent) not in (None, name):
                 sys.exit(
                     f"error: the sweep folder {folder} holds jobs of another mode ({file}); give "
                     "another hydra.sweep.dir"
                 )
         try:
-            jobs.begin_sweep(folder, folder_name(typed))
+            if not jobs.begin_sweep(folder, name):
+                sys.exit(
+                    f"error: another sweep is running in {folder}; wait for its end, or give "
+                    "another hydra.sweep.dir"
+                )
         except InputError as error:
             reason = getattr(error.__cause__, "strerror", None) or one_line(error)
             sys.exit(

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import NoReturn
 
 import hydra
@@ -25,6 +26,11 @@ from padim_lit.system.console import never_fail_to_print
 from padim_lit.system.interrupts import remember_interrupts
 from padim_lit.system.orphans import be_parent, end_with_parent
 
+#: Options that take the next word, whatever it looks like.
+VALUED = (
+    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
+    *("--package", "-p", "--cfg", "-c"),
+)
 # Seconds; more than a further rank takes to end with the first, see `end_with_parent`.
 _PATIENCE = 5.0
 
@@ -66,7 +72,12 @@ def prepare(words: list[str]) -> list[str]:
     typed = overrides.read_overrides([word for word in words if folders.is_override(word)])
     allow(overrides.own_packages(words))
     overrides.refuse_null_groups(typed, config.CONF)
-    return folders.with_folders(overrides.from_here(words), typed)
+    words = folders.with_folders(overrides.from_here(words), typed)
+    # Options first: Lightning adds keys at the end for further ranks, and only one block may be.
+    pairs = list(pairwise(["", *words]))
+    options = [w for before, w in pairs if before in VALUED or not folders.is_override(w)]
+    keys = [w for before, w in pairs if before not in VALUED and folders.is_override(w)]
+    return [*options, *keys]
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 
 from hydra import errors
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -62,7 +63,9 @@ def _unknown(key: str, schema: type) -> str:
     if hasattr(schema, "mode") and (readers := _readers(key)):
         return f"{key} is no key of mode={schema.mode}, but of {readers}; leave it out"
     known = [one.name for one in fields(schema) if one.name[0] != "_"]
-    return f"unknown key {key}; known here: {', '.join(known)}"
+    near = get_close_matches(key.rpartition(".")[2], known, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"unknown key {key}; {meant}known here: {', '.join(known)}"
 
 
 def _readers(key: str) -> str:

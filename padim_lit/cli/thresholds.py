@@ -27,6 +27,8 @@ def at_threshold(
     low, high = known["interval"] or (None, None)
     counted = [p for p in predictions if data.test_items[p.index].count_image]
     good = [p.score for p in counted if not p.label]
+    items = [data.test_items[p.index] for p in counted if not p.label]
+    parts = len({item.group or item.path for item in items})
     bad = [p.score for p in counted if p.label]
     found = {
         "threshold": known["threshold"],
@@ -43,7 +45,7 @@ def at_threshold(
         **_wrong(known["threshold"], good, bad, "test/"),
     }
     if (alarms := found["test/false_alarms"]) is not None and good:
-        found["threshold_contradicted"] = contradicts(known, alarms, len(good))
+        found["threshold_contradicted"] = contradicts(known, alarms, len(good), parts)
     found["threshold_choices"] = [
         {
             "false_alarm_rate": each,
@@ -94,17 +96,22 @@ def notes_on(results: Mapping[str, Any]) -> list[str]:
     note = f"{said[0].upper()}{said[1:]}. An image from the threshold on is called defective."
     if alarms is None:
         return [note]
-    notes = [
+    return [
         f"{note} On the test set that is {alarms} of {good} good images, and {misses} of {bad} "
         "defective ones are missed."
     ]
-    if results["threshold_contradicted"]:
-        notes.append(
-            f"The test set contradicts the interval: {alarms} of {good} good images are more, or "
-            "fewer, false alarms than chance explains. Its good images differ from the training "
-            "images (light, camera, parts), or some of the training images show defects."
-        )
-    return notes
+
+
+def contradiction(results: Mapping[str, Any]) -> list[str]:
+    """A sentence where the test set speaks against what is promised of the threshold."""
+    if not results.get("threshold_contradicted"):
+        return []
+    return [
+        f"The test set contradicts the interval: {results['test/false_alarms']} of "
+        f"{results['data/test_good']} good images are more, or fewer, false alarms than chance "
+        "explains. Its good images differ from the training images (light, camera, parts), or some "
+        "of the training images show defects."
+    ]
 
 
 def table_of_choices(results: Mapping[str, Any]) -> Table | None:
@@ -119,7 +126,7 @@ def table_of_choices(results: Mapping[str, Any]) -> Table | None:
     for one in choices:
         rate = one["false_alarm_rate"]
         wrong = (f"{one['false_alarms']} of {good}", f"{one['misses']} of {bad}")
-        few = [] if one["enough_images"] else [f"takes {needed(rate)} images"]
+        few = [] if one["enough_images"] else [f"needs {needed(rate)} good images"]
         if few and len(table.columns) == 4:
             table.add_column("", overflow="fold")
         table.add_row(f"{rate:g}", f"{one['threshold']:.4g}", *wrong, *few)

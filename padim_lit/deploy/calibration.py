@@ -187,12 +187,14 @@ def highest(measured: Measured) -> str:
     >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]))
     'look at the good images that score highest, ... more false alarms): b.png 9.5, a.png 3'
     """
+    fitted = measured.unseen < len(measured.scores)
+    todo = "mode=remove takes it out" if fitted else "take it away and set the threshold again"
     scores, which = measured.scores.topk(min(HIGHEST, len(measured.scores)))
     pairs = zip(which.tolist(), scores.tolist(), strict=True)
     named = ", ".join(f"{measured.paths[i]} {score:.4g}" for i, score in pairs)
     return (
         "look at the good images that score highest, as a bad one among them hides defects "
-        f"(mode=remove takes it out; without a good one there are more false alarms): {named}"
+        f"({todo}; without a good one there are more false alarms): {named}"
     )
 
 
@@ -209,18 +211,19 @@ def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, An
     return calibrate(Measured(*(calibration[key] for key in keys)), rate)
 
 
-def p_value(score: float, scores: np.ndarray) -> float:
+def p_value(score: float, scores: np.ndarray, unreliable: int = 0) -> float:
     """Share of good images that score as high: (1 + #{s_i ≥ s}) / (K + 1).
 
     Args:
         score: of the image in question.
         scores: (K,) float32 of good images, sorted.
+        unreliable: how many of them are lower bounds alone, and count as higher.
 
     >>> p_value(5.0, np.array([1, 2, 6], dtype=np.float32))
     0.5
     """
-    higher = len(scores) - np.searchsorted(scores, np.float32(score), side="left")
-    return float((1 + higher) / (1 + len(scores)))
+    higher = int(len(scores) - np.searchsorted(scores, np.float32(score), side="left"))
+    return float((1 + min(len(scores), higher + unreliable)) / (1 + len(scores)))
 
 
 def needed(rate: float) -> int:
@@ -232,11 +235,25 @@ def needed(rate: float) -> int:
     return math.ceil(round(1 / rate, 9)) - 1
 
 
-def contradicts(calibration: dict[str, Any], alarms: int, good: int) -> bool:
+def expected_rate(total: int, rate: float) -> float:
+    """The share of further good images that reach the threshold of K = `total`, see `choose`.
+
+    At most `rate`, where there are enough of them.
+
+    >>> expected_rate(199, rate=0.01), round(expected_rate(256, rate=0.01), 4)
+    (0.01, 0.0078)
+    """
+    return max(1, total + 1 - math.ceil(round((total + 1) * (1 - rate), 9))) / (total + 1)
+
+
+def contradicts(
+    calibration: dict[str, Any], alarms: int, good: int, parts: int | None = None
+) -> bool:
     """Whether so many false alarms among fresh good images speak against the printed interval.
 
     They do where a true rate at the nearer end of the interval would give as many, or as few, in
-    less than (1 − `LEVEL`)/2 of all cases.
+    less than (1 − `LEVEL`)/2 of all cases. Images of one part say little more than one of them:
+    where the good ones are of fewer `parts`, the same share of these is judged.
 
     >>> scores = torch.linspace(1, 3, 199)
     >>> contradicts(calibrate(Measured(scores, scores)), alarms=24, good=260)
@@ -245,8 +262,10 @@ def contradicts(calibration: dict[str, Any], alarms: int, good: int) -> bool:
     if calibration["interval"] is None or not good:
         return False
     low, high = calibration["interval"]
-    few, many = bdtr(alarms, good, low), 1 - bdtr(alarms - 1, good, high)
-    return bool(min(few, many if alarms else 1) < (1 - LEVEL) / 2)
+    parts = parts or good
+    share = alarms * parts / good
+    few, many = bdtr(math.ceil(share), parts, low), 1 - bdtr(math.floor(share) - 1, parts, high)
+    return bool(min(few, many if share >= 1 else 1) < (1 - LEVEL) / 2)
 
 
 def describe(calibration: dict[str, Any]) -> str:
@@ -270,7 +289,7 @@ def describe(calibration: dict[str, Any]) -> str:
     few = calibration["method"] == "largest"
     said = (
         f"threshold {calibration['threshold']:.4g}, which about "
-        f"{percent(1 / (total + 1) if few else rate, 2)} of good images reach "
+        f"{percent(expected_rate(total, rate), 2)} of good images reach "
         f"({percent(low, 2)} to {percent(high, 2)} "
         f"with {calibration['level']:.0%} confidence), from {images}; the largest of these scores "
     )

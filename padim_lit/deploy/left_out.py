@@ -9,6 +9,7 @@ without them (`cross_fit`). Leaving out one photo of a part leaves its near-dupl
 """
 
 import logging
+import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from copy import copy, deepcopy
@@ -204,6 +205,9 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                 products = (z @ z.mT).transpose(0, 1)
                 distances, reliable = leave_one_out(products, detector.count, part.shrinkage)
                 distances *= scale
+                if detector.count < FORMULA:  # with ε itself they are up to so much larger
+                    freedom = detector.count * held.shape[1] - 1 + part.shrinkage
+                    distances *= math.sqrt(freedom / (freedom - held.shape[1]))
             else:
                 ridge = replace(detector.ridge, common=pooled(moments.at(some)))
                 if x.device.type == "cpu" and isinstance(part, Mixture):
@@ -421,9 +425,9 @@ def measure_training(
         work = partial(measure, detector)
     else:
         log.info(
-            "%s learnt from images that set the threshold: %d fits more, each without those that "
-            "it scores",
-            " and ".join(learners(detector).values()),
+            "what %s learnt is of images that set the threshold, too: %d fits more, each without "
+            "those that it scores",
+            " and ".join(f"{key}={name}" for key, name in learners(detector).items()),
             FOLDS,
         )
         kept = min(count, _that_fit(detector))

@@ -334,7 +334,9 @@ class Predictor:
         if anomalous and (at is None or map.max() < at):
             counted = map if self._roi is None else map[self._roi]
             at = float(np.quantile(counted, 1 - TOP_SHARE, method="higher"))
-        p = None if self._good is None else p_value(score, self._good)
+        known, p = self.calibration, None
+        if self._good is not None and known is not None:
+            p = p_value(score, self._good, known["unreliable"])
         regions = find(map, at, view, self._roi)
         return Prediction(score, p, anomalous, map, threshold, at, seen.path, regions, view)
 

@@ -9,6 +9,7 @@ from matplotlib import colormaps
 
 from padim_lit.analysis.result_files import find
 from padim_lit.analysis.sweep_results import SETTINGS, SweepFolder, as_ablation, labels
+from padim_lit.deploy.calibration import expected_rate
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 from padim_lit.version import __version__
@@ -159,8 +160,8 @@ def _describe(run: Run, name: str, images: dict[tuple, int]) -> dict[str, Any]:
 def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The marks of the slider, each called what it is."""
     rate, images = (metrics.get(f"threshold_{name}") for name in ("rate", "images"))
-    if metrics.get("threshold_method") == "largest" and images:  # what so few images carry
-        rate = 1 / (images + 1)
+    if rate is not None and images:
+        rate = expected_rate(images, rate)
     wanted = "" if rate is None else f" for {100 * rate:.3g} % false alarms"
     optimistic = "chosen on the test set, hence optimistic"
     known = {

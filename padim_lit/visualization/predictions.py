@@ -50,7 +50,7 @@ def table_of(predictions: Iterable[TestScore], known: dict[str, Any] | None = No
     return [
         (
             *(row.path, row.kind, row.label, row.score),
-            None if good is None else p_value(row.score, good),
+            None if good is None else p_value(row.score, good, known["unreliable"]),  # type: ignore
             DECISIONS[None if threshold is None else row.score >= threshold],
         )
         for row in sorted(predictions, key=lambda row: row.index)

@@ -14,7 +14,7 @@ from padim_lit.system.memory import readable
 # Short enough for a terminal of 80 columns.
 MEANING = {
     "test/image_auroc": "chance that a defective image scores above a good one; 0.5: a coin",
-    "test/image_ap": "average precision: how few good images have the highest scores",
+    "test/image_ap": "average precision: how purely the highest scores are defects",
     "test/image_f1max": "found defects, false alarms in balance; this test's best threshold",
     "test/pixel_auroc": "as image AUROC, for pixels of the heat maps",
     "test/pixel_ap": "as image AP, for pixels",

@@ -74,6 +74,13 @@ def test_images_of_one_group_are_drawn_together():
     assert torch.equal(resample_counts(labels, 9, groups=range(8)), resample_counts(labels, 9))
 
 
+def test_rounding_is_no_spread():
+    same = np.float32(0.5) + np.array([0, 3e-8])
+    for a, b in ((same, [0.5, 0.6]), ([0.5, 0.6], same)):
+        found = spread_ratio(a, b)
+        assert found.side(1) is None and "nothing varies" in found.why
+
+
 def test_an_interval_of_copies_is_as_wide_as_that_of_the_images_themselves():
     """Six photos of each part say no more than one."""
     scores, labels = randn(60) + 1, torch.arange(60) % 2

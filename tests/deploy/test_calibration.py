@@ -18,6 +18,8 @@ from padim_lit.deploy.calibration import (
     choose,
     contradicts,
     describe,
+    expected_rate,
+    highest,
     p_value,
     recalibrate,
     set_threshold,
@@ -49,6 +51,39 @@ def test_p_value_counts_itself_and_ties():
     scores = np.array([1, 2, 2, 3], dtype=np.float32)
     found = [p_value(s, scores) for s in (0.5, 2.0, 2.5, 3.0, 9.0)]
     assert found == [1.0, 0.8, 0.4, 0.4, 0.2]
+
+
+def test_a_p_value_takes_lower_bounds_for_high_scores():
+    scores = np.array([1, 2, 2, 3], dtype=np.float32)
+    assert p_value(9.0, scores, unreliable=2) == 0.6
+    assert p_value(2.5, scores, unreliable=9) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("total", "rate", "said"),
+    [(199, 0.01, "1.00%"), (256, 0.01, "0.78%"), (37, 0.05, "2.63%"), (9, 0.01, "10.00%")],
+)
+def test_the_rate_that_is_said_is_what_the_order_statistic_gives(total, rate, said):
+    scores = torch.linspace(1, 3, total)
+    known = calibrate(Measured(scores, scores), rate)
+    assert f"which about {said} of good images reach" in describe(known)
+    k = total + 1 - round(expected_rate(total, rate) * (total + 1))
+    assert known["interval"] == pytest.approx(beta(total + 1 - k, k).ppf([0.025, 0.975]))
+
+
+def test_photos_of_one_part_contradict_no_more_than_one_of_them():
+    scores = torch.linspace(1, 3, 300)
+    known = calibrate(Measured(scores, scores), 0.05)
+    assert contradicts(known, alarms=24, good=150)
+    assert not contradicts(known, alarms=24, good=150, parts=25)
+    assert contradicts(known, alarms=60, good=150, parts=25)
+    assert not contradicts(known, alarms=0, good=24, parts=4)
+
+
+def test_what_to_do_with_a_bad_image_depends_on_whether_it_is_in_the_fit():
+    scores = torch.tensor([3.0, 9.5])
+    for unseen, todo in ((0, "mode=remove takes it out"), (2, "take it away and set")):
+        assert todo in highest(Measured(scores, scores, unseen=unseen, paths=["a.png", "b.png"]))
 
 
 @pytest.mark.parametrize(("total", "rate"), [(150, 0.01), (60, 0.01), (25, 0.05), (12, 0.3)])
@@ -115,5 +150,5 @@ def test_a_calibration_survives_a_checkpoint_and_another_rate():
     assert recalibrate(back, None)["threshold"] == known["threshold"]
     assert recalibrate(back, 0.3)["threshold"] < known["threshold"]
     assert torch.equal(back["scores"], scores.sort().values)
-    assert "about 10.00% of good images reach" in describe(back)
+    assert "about 9.93% of good images reach" in describe(back)
     assert "takes 99" in describe(calibrate(Measured(scores[:5], scores[:5])))

@@ -19,9 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from padim_lit.analysis.result_files import sweep_of
 from padim_lit.cli.folders import folder_name, with_folders
 from padim_lit.cli.modes.fit import _interruptible
 from padim_lit.cli.overrides import as_typed, read_overrides
+from padim_lit.sweep.jobs import begin_sweep
 
 SWEEP = ["-m", *TINY]
 
@@ -142,6 +144,20 @@ def test_another_modes_result_is_not_taken_for_a_jobs(zygote, here):
     for _ in range(2):
         result = zygote.run(both, here)
         assert "another mode" not in result.err + result.out, result.err
+
+
+def test_another_sweep_in_a_folder_waits_for_the_first(tmp_path):
+    assert begin_sweep(tmp_path, "one")
+    assert not begin_sweep(tmp_path, "another")
+    assert sweep_of(tmp_path) == "one"
+    assert begin_sweep(tmp_path, "one")  # the same command once more, which shares its jobs
+
+
+@pytest.mark.slow
+def test_folders_in_folders_are_refused(zygote, here):
+    """No table would find their jobs, and a sweep that failed would end well."""
+    result = zygote.run(["-m", *TINY, "dim=4,8", "hydra.sweep.subdir=a/${hydra.job.num}"], here)
+    require_one_clear_line(result, ("hydra.sweep.subdir=", "choose names without /"))
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,13 @@ from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system import resource_errors
 from padim_lit.system.atomic import file_bytes, write_bytes, write_csv, write_json
 from padim_lit.system.console import print_facts, progress
+from padim_lit.system.versions import made_with
 
 log = logging.getLogger(__name__)
 
 
 #: Of one run, which do not take the others with it; an own projection may not nest.
-FAILURES = (
-    *(InputError, MemoryError, torch.OutOfMemoryError, NotImplementedError),
-    *resource_errors.NOT_FACTORED,
-)
+FAILURES = (InputError, MemoryError, RuntimeError, *resource_errors.NOT_FACTORED)
 
 
 @dataclass
@@ -130,9 +128,17 @@ def _measure(
                 try:
                     done[run] = ablation.measure(run, projection, how.bands, advance)
                 except FAILURES as error:
-                    failed[run] = one_line(error)
+                    told = resource_errors.error_line(error)
+                    known = isinstance(error, InputError | NotImplementedError)
+                    if told is None and not known:  # no fault of this run's alone
+                        raise
+                    failed[run] = told or one_line(error)
                     log.error("%s failed: %s", run, failed[run])
                 else:
+                    # As it was measured: what is taken up later may be on another machine.
+                    where = made_with(backbone.pixel_mean.device)
+                    rows = [{**row, **where} for row in done[run].rows]
+                    done[run] = replace(done[run], rows=rows)
                     store.save(run.name, done[run])
     return done, failed
 
@@ -161,7 +167,7 @@ def _for_all_seeds(result: RunResult, run: ProjectionRun) -> list[RunResult]:
 def _write(
     results: list[RunResult], constants: dict[str, Any], data: AnomalyData, folder: Path
 ) -> None:
-    rows = [{**row, **constants} for result in results for row in result.rows]
+    rows = [{**row, **constants, **row} for result in results for row in result.rows]
     path = write_csv(folder / "sweep.csv", list(rows[0]), rows)
     items = data.test_items
     scores = {

@@ -284,6 +284,7 @@ class _Work:
     def report(self, results: dict[str, Any]) -> None:
         """Write all that a run leaves beside its checkpoint, metrics.json last; print the most."""
         settings, detector, folder = self.settings, self.model.detector, self.folder
+        results["notes"] += thresholds.contradiction(results)
         predictions, pictures = self.recorder.predictions, self.recorder.gallery.pictures()
         title = "{data}, {backbone}, {proj} to {dim}".format(**results)
         known = detector.calibration
@@ -308,7 +309,9 @@ class _Work:
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
         if not settings.ckpt:
-            bad = Counter(p.kind for p in sorted(predictions) if p.label)
+            items = self.data.test_items
+            counted = [p for p in sorted(predictions) if items[p.index].count_image]
+            bad = Counter(p.kind for p in counted if p.label)
             write_text(folder / "model_card.md", model_card(detector, results, bad))
         # Last: a folder with metrics.json is complete.
         write_json(folder / "metrics.json", results)
@@ -399,10 +402,11 @@ def _taught(path: str | None, detector: Detector) -> tuple[list[str], bool]:
         return [], False
     other, mine = checkpoint_format.read(path)[checkpoint_format.KEY], detector.fit_state
     known, about = other["digests"], other["provenance"]
-    if known is None or mine is None or mine.digests is None:
-        return [], False
-    seen = len(removed(about).union(digests.keys(known)).intersection(digests.keys(mine.digests)))
     then = "the threshold is too low then; mode=calibrate sets it from other images."
+    if known is None or mine is None or mine.digests is None:
+        which = f"Which images the fit of learnt_from={path} saw, is not known"
+        return [f"{which}: what it learnt may be of these, and {then}"], False
+    seen = len(removed(about).union(digests.keys(known)).intersection(digests.keys(mine.digests)))
     said = (
         f"Training images that the fit of learnt_from knows, too: {seen}. What it learnt may be of "
         f"them, and {then}"

@@ -148,7 +148,8 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     write_json(folder / "predict.json", results)
     names = ["predictions.csv", "predictions.jsonl", *["coco.json"] * settings.coco, "predict.json"]
     written = [folder / name for name in (*names, *work.folders)]
-    _print(results, scored.counts.total() - before, written)
+    # Watching is waiting, which is no pace.
+    _print(results, 0 if settings.watch else scored.counts.total() - before, written)
     if not settings.watch and not results["images"]:
         raise InputError(
             f"images={settings.images}: none of {len(files)} files could be read; "
