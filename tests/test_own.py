@@ -18,6 +18,7 @@ from padim_lit.cli import instantiate
 from padim_lit.cli import schema as schema_of
 from padim_lit.cli.build import own_code
 from padim_lit.cli.schema import load
+from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
 
 OWN = ["--config-dir", str(ROOT / "examples" / "conf"), "own=[examples]"]
@@ -256,6 +257,10 @@ def test_a_yaml_may_name_its_class_by_target_alone(zygote, outside):
     assert result.code == 1 and "unknown key proj.more; known here: name, offset" in result.err
 
 
+def labels(root, seed=0, image_size=256, look_back=2) -> AnomalyData:
+    """A function that makes data: what a run gives all data is no key."""
+
+
 def test_signatures_that_a_config_cannot_hold_are_left_to_the_class(monkeypatch):
     def kind(**defaults):
         class Own:
@@ -274,6 +279,11 @@ def test_signatures_that_a_config_cannot_hold_are_left_to_the_class(monkeypatch)
         schema_of.schema.cache_clear()
         return keys
 
+    monkeypatch.setattr(schema_of, "load", lambda target: labels)
+    schema_of.schema.cache_clear()
+    assert {one.name for one in fields(schema_of.schema("my.labels"))} == {
+        *("_target_", "root", "seed", "look_back")
+    }
     assert kind() == {"_target_", "depth", "seed", "tiles"}  # no run gives these to any class
     odd = {"some": {1}, "dtype": torch.float64, "call": torch.relu}
     assert kind(**odd, path=Path("x"), none=None) == {

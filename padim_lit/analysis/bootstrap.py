@@ -256,12 +256,14 @@ def seed_sd(points: ArrayLike, level: float = LEVEL) -> Estimate:
 def spread_ratio(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
     """Ratio of the standard deviations of `a` (S,) and `b` (T,) over seeds, with the F interval.
 
-    The two are taken as independent and about normal. No interval where b does not vary.
+    The two are taken as independent and about normal. No interval where one of them does not vary.
     """
     a, b = _finite(a), _finite(b)
     n, m = len(a), len(b)
     if min(n, m) < 2 or not (below := _sd(b)) or not _sd(a):
-        why = "one seed has no spread" if min(n, m) < 2 else "nothing varies over seeds"
+        why = (
+            "one seed has no spread" if min(n, m) < 2 else "one of the two does not vary over seeds"
+        )
         return Estimate(math.nan, None, None, min(n, m), why=why)
     ratio, tail = _sd(a) / below, (1 - level) / 2
     low, high = (ratio / math.sqrt(f.ppf(q, n - 1, m - 1)) for q in (1 - tail, tail))

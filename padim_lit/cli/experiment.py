@@ -81,7 +81,7 @@ def run_job(config: DictConfig, folder: Path) -> None:
     """
     raise_lost_interrupt()
     hydra = HydraConfig.get()
-    if folder.resolve().parent != (sweep := Path(hydra.sweep.dir)).resolve():
+    if folder.parent.resolve() != (sweep := Path(hydra.sweep.dir)).resolve():
         raise InputError(
             f"hydra.sweep.subdir={hydra.sweep.subdir}: {folder} is no folder directly in {sweep}, "
             "where the sweep's table looks for jobs; choose names without /"

@@ -29,7 +29,7 @@ from padim_lit.system.orphans import be_parent, end_with_parent
 #: Options that take the next word, whatever it looks like.
 VALUED = (
     *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
-    *("--package", "-p", "--cfg", "-c"),
+    *("--package", "-p", "--cfg", "-c", "--experimental-rerun"),
 )
 # Seconds; more than a further rank takes to end with the first, see `end_with_parent`.
 _PATIENCE = 5.0
@@ -67,17 +67,15 @@ def prepare(words: list[str]) -> list[str]:
     if {"-sc", "--shell-completion", "-i", "--info"} & set(words):
         allow(overrides.own_packages(words))
         return words
+    # Options first: Lightning adds keys at the end for further ranks, and only one block may be.
+    option = [word.startswith("-") or before in VALUED for before, word in pairwise(["", *words])]
+    words = [words[i] for i in sorted(range(len(words)), key=lambda i: not option[i])]
     overrides.refuse_unknown_options(words)
     words = overrides.as_typed(words)
     typed = overrides.read_overrides([word for word in words if folders.is_override(word)])
     allow(overrides.own_packages(words))
     overrides.refuse_null_groups(typed, config.CONF)
-    words = folders.with_folders(overrides.from_here(words), typed)
-    # Options first: Lightning adds keys at the end for further ranks, and only one block may be.
-    pairs = list(pairwise(["", *words]))
-    options = [w for before, w in pairs if before in VALUED or not folders.is_override(w)]
-    keys = [w for before, w in pairs if before not in VALUED and folders.is_override(w)]
-    return [*options, *keys]
+    return folders.with_folders(overrides.from_here(words), typed)
 
 
 def main() -> None:

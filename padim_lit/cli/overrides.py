@@ -107,6 +107,7 @@ def refuse_unknown_options(words: Sequence[str]) -> None:
         raise InputError(f"{message}; {todo}")
 
     parser = get_args_parser()
+    parser.allow_abbrev = False  # `prepare` knows which options take a word by their whole names
     parser.error = refuse  # type: ignore[method-assign]
     asked = parser.parse_args(list(words))
     if asked.multirun and asked.cfg:

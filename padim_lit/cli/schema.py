@@ -71,8 +71,9 @@ def schema(target: str) -> type:
     hints: dict[str, Any] = {}
     with suppress(NameError):  # of a type that is imported for type checkers alone
         hints = get_type_hints(found.__init__ if inspect.isclass(found) else found)
-    # A function does not say of which kind its result is.
-    bases = [base.__name__ for base in getattr(found, "__mro__", ())] or FROM_THE_RUN
+    # A function that does not say what it returns, may be of any kind.
+    kind = found if inspect.isclass(found) else hints.get("return")
+    bases = [base.__name__ for base in getattr(kind, "__mro__", ())] or FROM_THE_RUN
     given = {name for base in bases for name in FROM_THE_RUN.get(base, ())}
     for name, one in parameters.items():
         value = MISSING if one.default is one.empty else one.default

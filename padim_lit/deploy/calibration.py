@@ -217,13 +217,13 @@ def p_value(score: float, scores: np.ndarray, unreliable: int = 0) -> float:
     Args:
         score: of the image in question.
         scores: (K,) float32 of good images, sorted.
-        unreliable: how many of them are lower bounds alone, and count as higher.
+        unreliable: how many of them are lower bounds alone, and may be the highest.
 
     >>> p_value(5.0, np.array([1, 2, 6], dtype=np.float32))
     0.5
     """
     higher = int(len(scores) - np.searchsorted(scores, np.float32(score), side="left"))
-    return float((1 + min(len(scores), higher + unreliable)) / (1 + len(scores)))
+    return float((1 + min(len(scores), max(higher, unreliable))) / (1 + len(scores)))
 
 
 def needed(rate: float) -> int:

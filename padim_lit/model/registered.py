@@ -20,8 +20,10 @@ def register(cls: type, known: dict[str, Any], key: str) -> None:
         return
     name, other = vars(cls)["name"], known.get(vars(cls)["name"])
     # A script may be imported as well, and a notebook's class moved into a file.
-    modules = {cls.__module__, getattr(other, "__module__", None)}
-    moved = len(modules) == 1 or not modules.isdisjoint(("__main__", "__mp_main__"))
+    modules = {cls.__module__, getattr(other, "__module__", "")}
+    scripts = {"__main__", "__mp_main__"}
+    ours = any(module.startswith("padim_lit.") for module in modules)
+    moved = len(modules) == 1 or (not ours and bool(modules & scripts))
     if other is not None and not (moved and other.__qualname__ == cls.__qualname__):
         raise InputError(
             f"{cls.__module__}.{cls.__qualname__}: name={name!r} is that of {other.__module__}."

@@ -78,7 +78,7 @@ def test_rounding_is_no_spread():
     same = np.float32(0.5) + np.array([0, 3e-8])
     for a, b in ((same, [0.5, 0.6]), ([0.5, 0.6], same)):
         found = spread_ratio(a, b)
-        assert found.side(1) is None and "nothing varies" in found.why
+        assert found.side(1) is None and "does not vary over seeds" in found.why
 
 
 def test_an_interval_of_copies_is_as_wide_as_that_of_the_images_themselves():

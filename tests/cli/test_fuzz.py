@@ -293,7 +293,7 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
         folder.mkdir(exist_ok=True)
         found = ScoredFiles(folder / "scored", model, resume=True)
         found.close()
-        assert found.counts.total() == len(found.done)
+        assert found.counts.total() >= len(found.done)  # of each path the last
 
     first = ScoredFiles(folder / "scored", model, resume=False)
     for n in range(6):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from padim_lit.cli import instantiate
+from padim_lit.cli.build import alone
+from padim_lit.cli.main import prepare
 from padim_lit.cli.overrides import as_typed
 from padim_lit.cli.schema import schema
 from padim_lit.errors import InputError
@@ -59,6 +61,21 @@ def test_commas_part_the_values_of_a_sweep_alone():
             as_typed(["-m", word])
 
 
+@pytest.mark.parametrize(
+    ("typed", "first"),
+    [
+        (["dim=4", "--config-dir", "a=b", "seed=1"], ["--config-dir", "a=b", "dim=4", "seed=1"]),
+        (["dim=4", "-m", "seed=1", "-cd=x"], ["-m", "-cd=x", "dim=4", "seed=1"]),
+        (["data.root=MY", "DATA", "-m"], ["-m", "data.root=MY"]),
+    ],
+)
+def test_options_come_before_keys(typed, first):
+    """Lightning adds a key at the end for further ranks, and Hydra takes one block of them."""
+    found = prepare(typed)
+    assert found[: len(first)] == first
+    assert all("hydra." in word or word == "DATA" for word in found[len(first) :])
+
+
 @pytest.mark.parametrize("word", ["data.root=", "+images="])
 def test_a_shell_variable_that_is_not_set_is_no_value(word):
     with pytest.raises(InputError, match="has no value; give one"):
@@ -98,3 +115,9 @@ def test_an_argument_without_a_type_takes_that_of_its_default(monkeypatch):
     typed = {"flag": "false", "share": ".25", "scale": "1e-3"}  # as words of a command line come
     node = OmegaConf.merge(OmegaConf.structured(schema("mine.Mine")), typed)
     assert (node.flag, node.share, node.scale) == (False, 0.25, 0.001)
+
+
+def test_a_trainer_of_one_device_is_alone_however_it_is_typed():
+    assert all(alone({"devices": one}) for one in (1, [0], [3])) and alone(None)
+    assert not any(alone({"devices": more}) for more in (2, [0, 1], "auto", -1))
+    assert not alone({"devices": 1, "num_nodes": 2})

@@ -34,8 +34,9 @@ def test_the_same_class_may_be_defined_again(module):
         type("Mine", (JL,), {"name": "mine", "__module__": where}) for where in (module, __name__)
     )
     assert PROJECTIONS["mine"] is second is not first
-    with pytest.raises(InputError, match="choose another name"):
-        type("Other", (JL,), {"name": "mine", "__module__": "__main__"})
+    for name, taken in (("Other", "mine"), ("JL", "jl")):  # nor may a script's take ours
+        with pytest.raises(InputError, match="choose another name"):
+            type(name, (JL,), {"name": taken, "__module__": "__main__"})
 
 
 @pytest.mark.parametrize("base", [JL, Fisher, Both, PerPosition])

@@ -332,7 +332,9 @@ class _Work:
             "checkpoint": typed_path(settings.ckpt) if settings.ckpt else folder / "model.ckpt",
             "config": folder / "config.yaml",
         }
-        notes = [*results["notes"], *thresholds.notes_on(results)]
+        against = thresholds.contradiction(results)  # after what it contradicts
+        others = [note for note in results["notes"] if note not in against]
+        notes = [*others, *thresholds.notes_on(results), *against]
         print_summary(results, paths, notes, thresholds.table_of_choices(results))
 
 
