@@ -13,6 +13,7 @@ Dimensions are compared as claimed and never replaced by the nearest ones that w
 """
 
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -128,7 +129,10 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
             missing.append(f"{name} {error}")
     if not evidence:
         reason = f"Not measured: {'; '.join(missing) or 'no sweep was given'}."
-        command = f"python run.py experiment=ablation {claim.wanted} {SEEDS}"
+        # On the data of the first sweep that was given, as it was typed.
+        typed = shlex.split(folders[0].command.partition("\n")[0]) if folders else []
+        data = shlex.join(word for word in typed if word.startswith(("data=", "data.")))
+        command = f"python run.py experiment=ablation {claim.wanted} {SEEDS} {data}".rstrip()
         return Verdict(claim, "not measured", reason, [], command)
     data = {name: sweep.data for sweep, name in zip(folders, names, strict=True)}
     verdict, reason = _by_data(evidence, data) if claim.by_data else _by_case(evidence)

@@ -135,12 +135,15 @@ def test_image_and_pixel_are_separate_verdicts(tmp_path):
 
 
 def test_missing_dimensions_are_named_and_never_replaced(tmp_path):
-    sweep(tmp_path, dims=(50, 100, 149, 151, 250, 500), projs=("subset", "jl"), embedding_dim=512)
+    command = ["experiment=ablation", "data=folder", "data.root=my parts", "dims=[50]"]
+    how = {"projs": ("subset", "jl"), "embedding_dim": 512, "command": command}
+    sweep(tmp_path, dims=(50, 100, 149, 151, 250, 500), **how)
     found = verdicts(tmp_path)
     for key in ("150-for-550", "savings", "steep-then-flat", "eq15", "challenger"):
         assert found[key].verdict == "not measured", key
         assert found[key].evidence == []
         assert found[key].command.startswith("python run.py experiment=ablation projs=")
+        assert found[key].command.endswith("data=folder 'data.root=my parts'")
     assert "needs jl at 150 and subset at 550 (it has C = 512)" in found["150-for-550"].reason
     assert "needs jl at 200 and jl at 550" in found["steep-then-flat"].reason
     assert "needs jl at D = 200" in found["eq15"].reason
