@@ -332,8 +332,14 @@ def test_ctrl_c_ends_the_sweep_and_the_same_command_goes_on(zygote, here):
 
 @pytest.mark.parametrize("end", [None, SystemExit(1)])
 def test_ctrl_c_during_a_fit_is_an_interrupt_however_lightning_takes_it(end):
-    with pytest.raises(KeyboardInterrupt), _interruptible(SimpleNamespace(interrupted=True)):
-        if end:
-            raise end
-    with pytest.raises(SystemExit), _interruptible(SimpleNamespace(interrupted=False)):
+    for interrupted, terminated in ((True, False), (False, True)):
+        trainer = SimpleNamespace(interrupted=interrupted, received_sigterm=terminated)
+        if end is None or interrupted:
+            with pytest.raises(KeyboardInterrupt), _interruptible(trainer):
+                if end:
+                    raise end
+    trainer = SimpleNamespace(interrupted=False, received_sigterm=False)
+    with pytest.raises(SystemExit), _interruptible(trainer):
         sys.exit(1)
+    with _interruptible(trainer):
+        pass

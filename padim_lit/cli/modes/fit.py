@@ -474,6 +474,7 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         raise
     except MisconfigurationException as error:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
-    if trainer.interrupted:  # it would let the run go on with half the images
+    # It would let the run go on with half the images; SIGTERM it looks for at batches alone.
+    if trainer.interrupted or trainer.received_sigterm:
         raise KeyboardInterrupt
     raise_lost_interrupt()
