@@ -26,6 +26,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_WIDTH, _HEIGHT = 256, 257  # tags of a TIFF
 _SIDEWAYS = (5, 6, 7, 8)  # (w, h) becomes (h, w)
 #: Grey levels above background up to which a mask is taken for one of classes.
 MOST_CLASSES = 16
@@ -174,12 +175,14 @@ def read_size(path: Path) -> tuple[int, int]:
     """
 
     def look(image: Image.Image) -> tuple[str, int, int]:
-        # Of a TIFF, Pillow gives the size as it will be turned; of a PNG without one of these it
-        # would decode the pixels to look for a tag.
+        width, height = image.size
+        if image.format == "TIFF":  # of which newer Pillows give the size as it will be turned
+            width, height = (image.tag_v2[tag] for tag in (_WIDTH, _HEIGHT))  # type: ignore
+        # Of a PNG without one of these, Pillow would decode the pixels to look for a tag.
         tags = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
-        tagged = image.format != "TIFF" and not tags.isdisjoint(image.info)
+        tagged = image.format != "PNG" or not tags.isdisjoint(image.info)
         turned = tagged and _turn(image) in _SIDEWAYS
-        return image.mode, *(image.size if turned else image.size[::-1])
+        return image.mode, *((width, height) if turned else (height, width))
 
     mode, *size = _use(path, look)
     _refuse_floats(mode, path)

@@ -535,6 +535,8 @@ def test_an_orientation_in_xmp_alone_turns_the_size_too(tmp_path, name):
         how = {"pnginfo": PngInfo()}
         how["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp)
     Image.new("RGB", (80, 40)).save(tmp_path / name, **how)
+    if b"tiff:Orientation" not in (tmp_path / name).read_bytes():
+        pytest.skip("this Pillow writes no XMP into a JPEG")
     assert read_size(tmp_path / name) == read_image(tmp_path / name).size[::-1] == (80, 40)
 
 

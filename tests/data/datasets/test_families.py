@@ -256,7 +256,7 @@ def edit(file, old, new):
         ("candle/Data/Images/Anomaly/000.JPG", "../../etc/passwd", "must name a file below"),
         (",candle/Data/Masks/Anomaly/000.png", ",", "'' must name a file below"),
         (",candle/Data/Masks/Anomaly/000.png", "", "line 6: None must name a file below"),
-        ("Masks/Anomaly/000.png", "\0", "must name a file below"),
+        ("Masks/Anomaly/000.png", "\0", "must name a file below|contains NUL"),
         ("Masks/Anomaly/000.png", "x" * 999, "line 6: 'candle.* names no file .*too long"),
     ],
 )
