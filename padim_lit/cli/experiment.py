@@ -194,14 +194,14 @@ class SweepReport(HydraCallback):
         SweepReport.began = True
         typed = read_overrides(list(config.hydra.overrides.task))
         folder = Path(config.hydra.sweep.dir)
-        # Here, because Hydra writes into each job's folder before the job can refuse it.
         # What a file's sweeper.params sweep is not typed, and makes another sweep too.
         params = config.hydra.sweeper.get("params")
         name = folder_name(typed) + (f" {OmegaConf.to_yaml(params)}" if params else "")
         chosen = [o.get_value_element_as_str() for o in typed if o.key_or_group == "mode"]
         ours = ",".join([config.mode, *chosen]).split(",")
-        others = [mode.result for name, mode in MODES.items() if name not in ours]
-        for file in (file for name in others for file in sorted(folder.glob(f"*/{name}"))):
+        others = [mode.result for key, mode in MODES.items() if key not in ours]
+        # Here, because Hydra writes into each job's folder before the job can refuse it.
+        for file in (file for result in others for file in sorted(folder.glob(f"*/{result}"))):
             if sweep_of(file.parent) not in (None, name):
                 sys.exit(
                     f"error: the sweep folder {folder} holds jobs of another mode ({file}); give "

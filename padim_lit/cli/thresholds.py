@@ -27,8 +27,7 @@ def at_threshold(
     low, high = known["interval"] or (None, None)
     counted = [p for p in predictions if data.test_items[p.index].count_image]
     good = [p.score for p in counted if not p.label]
-    items = [data.test_items[p.index] for p in counted if not p.label]
-    parts = len({item.group or item.path for item in items})
+    parts = len({data.test_items[p.index].part for p in counted if not p.label})
     bad = [p.score for p in counted if p.label]
     found = {
         "threshold": known["threshold"],

@@ -148,7 +148,7 @@ def log_run(
             client.log_text(run, table, "predictions.csv")
             for p, heat in zip(pictures, heats, strict=True):
                 name = f"{p.role}-{p.rank}_{p.kind}_{PurePath(p.path).stem}{'_planted' * p.planted}"
-                name = re.sub(r"[^\w.-]+", "-", sendable(name))
+                name = re.sub(r"[^\w.-]+", "-", name)
                 client.log_image(run, np.concatenate((p.image, heat), 1), f"heatmaps/{name}.png")
         elif isinstance(logger, TensorBoardLogger):
             for p, heat in zip(pictures, heats, strict=True):

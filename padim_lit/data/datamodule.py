@@ -137,7 +137,7 @@ class AnomalyData(LightningDataModule):
             **repeats,
         }
         if any(item.group for item in self.test_items):
-            counts["test_groups"] = len({i.group or n for n, i in enumerate(self.test_items)})
+            counts["test_groups"] = len({item.part for item in self.test_items})
         for state in _MASKS:
             counts[f"masks_{state.value}"] = states[state, False]
             if states[state, True]:

@@ -34,6 +34,7 @@ MOST_CLASSES = 16
 SOFT_THRESHOLD = 127
 #: Of 255: what lies between in a JPEG is a level of its own, and below may be of its compression.
 FAINT = 64
+_LOSSY = ("JPEG", "MPO")
 #: Pixels of an image; a file of a few kB may claim any number, and each takes up to 16 bytes.
 MOST_PIXELS = 89_478_485
 
@@ -82,7 +83,6 @@ def from_array(values: np.ndarray) -> Image.Image:
     return as_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
 
 
-_LOSSY = ("JPEG", "MPO")
 #: Of each type, the shapes of a pixel that are read.
 _CHANNELS = {
     "uint8": [(), (1,), (3,), (4,)],

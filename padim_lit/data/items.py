@@ -50,6 +50,11 @@ class Item:
         """0 good, 1 defective."""
         return 0 if self.kind == GOOD else 1
 
+    @property
+    def part(self) -> str:
+        """A name for what it shows: its group's, or its own."""
+        return self.group or str(self.path)
+
     def load(self) -> tuple[Image.Image, np.ndarray]:
         """The RGB image and its (h, w) bool mask at native size, planted defect included.
 

@@ -97,9 +97,7 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
     scores, total = np.sort(np.asarray(scores, dtype=np.float32)), len(scores)
     if not total:
         return Threshold(None, None, None, "no good image was scored")
-    # (K+1)(1−rate) as it is meant: 0.99 · 100 is 99.00000000000001 otherwise.
-    wanted = math.ceil(round((total + 1) * (1 - rate), 9))
-    k = min(wanted, total)
+    k = min(wanted := _order(total, rate), total)
     if unreliable > total - k:
         return Threshold(
             None, None, None, f"{unreliable} of {total} leave-one-out scores are lost in rounding: "
@@ -243,7 +241,13 @@ def expected_rate(total: int, rate: float) -> float:
     >>> expected_rate(199, rate=0.01), round(expected_rate(256, rate=0.01), 4)
     (0.01, 0.0078)
     """
-    return max(1, total + 1 - math.ceil(round((total + 1) * (1 - rate), 9))) / (total + 1)
+    return (total + 1 - min(_order(total, rate), total)) / (total + 1)
+
+
+def _order(total: int, rate: float) -> int:
+    """k, which of K = `total` rising scores a rate asks for; K + 1 where they are too few."""
+    # As it is meant: 0.99 · 100 is 99.00000000000001 otherwise.
+    return math.ceil(round((total + 1) * (1 - rate), 9))
 
 
 def contradicts(

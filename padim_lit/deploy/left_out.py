@@ -9,7 +9,6 @@ without them (`cross_fit`). Leaving out one photo of a part leaves its near-dupl
 """
 
 import logging
-import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from copy import copy, deepcopy
@@ -58,7 +57,9 @@ FORMULA = 100
 UNSEEN = 99
 
 
-def leave_one_out(products: Tensor, count: int, shrinkage: float = 0.0) -> tuple[Tensor, Tensor]:
+def leave_one_out(
+    products: Tensor, count: int, shrinkage: float = 0.0, upper: bool = False
+) -> tuple[Tensor, Tensor]:
     """Distances of training images under the Gaussians of the other N − 1 images.
 
     An image has V patches at a position, one in each direction; y_v = x_v − μ. Without them, with
@@ -83,6 +84,7 @@ def leave_one_out(products: Tensor, count: int, shrinkage: float = 0.0) -> tuple
         products: (B,P,V,V) y_vᵀΣ⁻¹y_w of images that are in the moments; the first is scored.
         count: N, at least 3.
         shrinkage: ν, see `padim_lit.model.ridge.Ridge`.
+        upper: the distances sqrt(m/(m−V)) times as large: with ε itself they are never larger.
 
     Returns:
         (B,P) distances, not squared, in `products`' dtype, and (B,) bool: all of an image's are
@@ -109,7 +111,8 @@ def leave_one_out(products: Tensor, count: int, shrinkage: float = 0.0) -> tuple
     reliable = (left >= SMALLEST).flatten(1).all(dim=1)
     along = (vectors.mT @ moved).squeeze(-1).square() / left.clamp(min=SMALLEST)
     squares = ((z @ query) @ query).clamp(min=0) + along.sum(dim=-1) / freedom
-    return (squares * ((freedom - ways) / freedom)).sqrt().to(products.dtype), reliable
+    squares *= 1 if upper else (freedom - ways) / freedom
+    return squares.sqrt().to(products.dtype), reliable
 
 
 @dataclass(frozen=True)
@@ -203,11 +206,10 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                 y = (held - detector.mean[some].float()).movedim(2, 0)  # (P,B,V,D)
                 z = whitening.at(some).times(y.flatten(1, 2)).view(y.shape) / scale
                 products = (z @ z.mT).transpose(0, 1)
-                distances, reliable = leave_one_out(products, detector.count, part.shrinkage)
+                # Where it matters which of the bounds is taken, the one on the safe side.
+                how = detector.count, part.shrinkage, detector.count < FORMULA
+                distances, reliable = leave_one_out(products, *how)
                 distances *= scale
-                if detector.count < FORMULA:  # with ε itself they are up to so much larger
-                    freedom = detector.count * held.shape[1] - 1 + part.shrinkage
-                    distances *= math.sqrt(freedom / (freedom - held.shape[1]))
             else:
                 ridge = replace(detector.ridge, common=pooled(moments.at(some)))
                 if x.device.type == "cpu" and isinstance(part, Mixture):

@@ -4,6 +4,7 @@ What comes in is the image alone, in the body: no name, and no path that anythin
 """
 
 import asyncio
+import math
 import threading
 import time
 from typing import Any
@@ -59,29 +60,29 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     # Its pages on the interface would load scripts from elsewhere.
     app = FastAPI(title="padim_lit", version=__version__, docs_url=None, redoc_url=None)
     one, room = threading.Lock(), asyncio.Semaphore(AT_ONCE)
-    failed: dict[float, str] = {}  # when the last image could not be scored, though it is one: why
+    ill: tuple[float, str] | None = None  # when an image was not scored, though it is one, and why
 
     def score(content: bytearray) -> dict[str, Any]:
+        nonlocal ill
         with one:
             seen = predictor.see(read_bytes(content))
             try:
                 (found,) = predictor.score([seen])
             except Exception as error:
-                failed.clear()
-                failed[time.monotonic()] = told(error)
+                ill = time.monotonic(), told(error)
                 if isinstance(error, InputError):  # the machine's fault and not the image's
                     raise HTTPException(503, told(error), {"Retry-After": "10"}) from error
                 raise
-            failed.clear()
+            ill = None
             return found.numbers()
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
     def health() -> dict[str, Any]:
         # A while later it may be well again, and who asks here first sends no image meanwhile.
-        for when, why in list(failed.items()):
-            if time.monotonic() - when < ILL_SECONDS:
-                raise HTTPException(503, f"an image could not be scored: {why}")
+        when, why = ill or (-math.inf, "")
+        if time.monotonic() - when < ILL_SECONDS:
+            raise HTTPException(503, f"an image could not be scored: {why}")
         return {"status": "ok", "version": __version__, "threshold": predictor.threshold}
 
     @app.get("/card", response_class=PlainTextResponse)

@@ -76,9 +76,8 @@ class Backbone(nn.Module):
         state: dict[str, Tensor] | None = None,
     ):
         super().__init__()
-        if any(
-            part in vars(base) for base in _own(type(self)) for part in ("forward", "_features")
-        ):
+        own, base = ((cls.forward, cls._features) for cls in (type(self), Backbone))
+        if own != base:
             raise InputError(
                 f"{type(self).__name__} has a forward of its own, which no checkpoint would know: "
                 "let the net do it, as an architecture of your own that timm knows (docs/own.md)"
@@ -217,11 +216,6 @@ class Backbone(nn.Module):
             "img_size": self.img_size,
             "tiles": self.tiles,
         }
-
-
-def _own(cls: type) -> list[type]:
-    """A subclass of `Backbone` and its bases below that."""
-    return [base for base in cls.__mro__ if issubclass(base, Backbone) and base is not Backbone]
 
 
 def _colours(key: str, values: Sequence[float]) -> list[float]:

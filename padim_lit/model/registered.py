@@ -16,9 +16,9 @@ def register(cls: type, known: dict[str, Any], key: str) -> None:
     >>> known["mine"].__name__
     'Mine'
     """
-    if "name" not in vars(cls):
+    if (name := vars(cls).get("name")) is None:
         return
-    name, other = vars(cls)["name"], known.get(vars(cls)["name"])
+    other = known.get(name)
     # A script may be imported as well, and a notebook's class moved into a file.
     modules = {cls.__module__, getattr(other, "__module__", "")}
     scripts = {"__main__", "__mp_main__"}

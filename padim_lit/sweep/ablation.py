@@ -162,7 +162,7 @@ class Ablation:
             self.close()
             raise
         self.truth = SimpleNamespace(**{n: torch.cat([part[n] for part in kept]) for n in TRUTH})
-        groups = [item.group or number for number, item in enumerate(data.test_items)]
+        groups = [item.part for item in data.test_items]
         # The same for every configuration, so that differences pair.
         self.drawn_images = self._draw(groups, self.truth.label, self.truth.count_image)
         bad = self.truth.mask.flatten(1).any(1)
@@ -180,7 +180,7 @@ class Ablation:
         self.backbone_seconds += clock(self.device) - start
         return [torch.stack(layer, dim=1).flatten(0, 1) for layer in zip(*found, strict=True)]
 
-    def _draw(self, groups: list[Any], labels: Tensor, counted: Tensor) -> Tensor | None:
+    def _draw(self, groups: list[str], labels: Tensor, counted: Tensor) -> Tensor | None:
         """How often each of the counted images is drawn, (R,N); None where there is none."""
         if not self.resamples or not counted.any():
             return None

@@ -1,7 +1,6 @@
 """What a job of a sweep leaves to say that it is done, or why it failed."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import yaml
 
 from padim_lit.analysis.result_files import DONE, FAILED, SWEEP, sweep_of
-from padim_lit.system.atomic import lock, run_folder, write_json, write_text, writing
+from padim_lit.system.atomic import hold, run_folder, write_json, write_text
 from padim_lit.version import __version__
 
 #: Keys that say how a result is computed and not which: they change no folder and no result.
@@ -52,10 +51,7 @@ def begin_sweep(folder: Path, name: str) -> bool:
 
     The folder is held until this process ends. False where another sweep is running there.
     """
-    with writing(folder):
-        (marker := folder / ".hydra" / "padim_lit").parent.mkdir(parents=True, exist_ok=True)
-        handle = lock(marker, os.O_CREAT)
-    if handle is None and sweep_of(folder) != name:
+    if hold(folder) is None and sweep_of(folder) != name:
         return False
     write_text(folder / SWEEP, name)
     return True

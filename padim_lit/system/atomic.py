@@ -140,10 +140,7 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
         InputError: something is there under one of the names that no run has made; the folder or
             one of them cannot be written.
     """
-    marker = folder / _MARKER
-    with writing(folder):
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        handle = lock(marker, os.O_CREAT)
+    handle = hold(folder)
     if handle is None:
         raise HeldElsewhere(
             f"{folder}: another run is writing into it; wait for its end, or give another "
@@ -171,6 +168,13 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         release(handle)
+
+
+def hold(folder: Path) -> int | None:
+    """What `lock` gives of a run's or sweep's folder, made if missing; raises as `writing`."""
+    with writing(folder):
+        (marker := folder / _MARKER).parent.mkdir(parents=True, exist_ok=True)
+        return lock(marker, os.O_CREAT)
 
 
 def written_by_runs(folder: Path) -> set[str]:

@@ -284,7 +284,9 @@ class _Work:
     def report(self, results: dict[str, Any]) -> None:
         """Write all that a run leaves beside its checkpoint, metrics.json last; print the most."""
         settings, detector, folder = self.settings, self.model.detector, self.folder
-        results["notes"] += thresholds.contradiction(results)
+        against = thresholds.contradiction(results)  # said after what it contradicts
+        notes = [*results["notes"], *thresholds.notes_on(results), *against]
+        results["notes"] += against
         predictions, pictures = self.recorder.predictions, self.recorder.gallery.pictures()
         title = "{data}, {backbone}, {proj} to {dim}".format(**results)
         known = detector.calibration
@@ -332,9 +334,6 @@ class _Work:
             "checkpoint": typed_path(settings.ckpt) if settings.ckpt else folder / "model.ckpt",
             "config": folder / "config.yaml",
         }
-        against = thresholds.contradiction(results)  # after what it contradicts
-        others = [note for note in results["notes"] if note not in against]
-        notes = [*others, *thresholds.notes_on(results), *against]
         print_summary(results, paths, notes, thresholds.table_of_choices(results))
 
 
