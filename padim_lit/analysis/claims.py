@@ -13,6 +13,7 @@ Dimensions are compared as claimed and never replaced by the nearest ones that w
 """
 
 import math
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ FLAT = 0.01
 #: "About 10×" and "3×" are met from 20 % below; more saving than claimed meets them too.
 MEMORY_RATIO, TIME_RATIO, TOLERANCE = 10, 3, 0.2
 SEEDS = "seeds=[0,1,2,3,4]"
+#: Its C is above every D that a claim names; the default's is not.
+WIDE = "backbone=wide_resnet50"
 #: The projection that claim "challenger" sets against jl.
 CHALLENGER = "fisher"
 IMPRECISE = "not measured precisely enough"
@@ -131,8 +134,12 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
         reason = f"Not measured: {'; '.join(missing) or 'no sweep was given'}."
         # On the data of the first sweep that was given, as it was typed.
         typed = shlex.split(folders[0].command.partition("\n")[0]) if folders else []
-        data = shlex.join(word for word in typed if word.startswith(("data=", "data.")))
-        command = f"python run.py experiment=ablation {claim.wanted} {SEEDS} {data}".rstrip()
+        words = [word for word in typed if word.startswith(("data=", "data."))]
+        channels = [c for f in folders if (c := f.constants.get("embedding_dim")) is not None]
+        if channels and min(channels) < max(map(int, re.findall(r"\d+", claim.wanted))):
+            words.insert(0, WIDE)  # D > C cannot be run
+        more = shlex.join(words)
+        command = f"python run.py experiment=ablation {claim.wanted} {SEEDS} {more}".rstrip()
         return Verdict(claim, "not measured", reason, [], command)
     data = {name: sweep.data for sweep, name in zip(folders, names, strict=True)}
     verdict, reason = _by_data(evidence, data) if claim.by_data else _by_case(evidence)

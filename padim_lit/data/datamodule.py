@@ -26,8 +26,10 @@ Primitive = str | int | float | bool | None
 
 log = logging.getLogger(__name__)
 
-# Training images, at most, whose sizes say how much a crop leaves out.
+# Training images, at most, whose sizes say how much a crop leaves out, and how they are squeezed.
 LOOKED_AT = 100
+# Proportions of photos that differ by less are no reason for a note.
+ALIKE = 1.25
 # The share of an image from which on its mask looks inverted.
 MOST_DEFECTIVE = 0.75
 
@@ -143,8 +145,9 @@ class AnomalyData(LightningDataModule):
             if states[state, True]:
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
+        sizes = {read_size(item.path) for item in some(self.train_items, LOOKED_AT)}
         self.notes = [
-            *split.notes, *said, *self._out_of_sight(),
+            *split.notes, *said, *self._out_of_sight(sizes), *self._squeezed(sizes),
             *nearly_black([item.path for item in self.train_items]),
             *self._inverted_masks(), *_notes(counts),
         ]  # fmt: skip
@@ -174,9 +177,21 @@ class AnomalyData(LightningDataModule):
 
     predict_dataloader = test_dataloader
 
-    def _out_of_sight(self) -> list[str]:
+    def _squeezed(self, sizes: set[tuple[int, int]]) -> list[str]:
+        """A note where photos of different proportions are resized to one shape."""
+        by_shape = sorted((width / height, height, width) for height, width in sizes)
+        (tall, h, w), (wide, height, width) = by_shape[0], by_shape[-1]
+        if isinstance(self.resize_crop.resize, int) or wide < ALIKE * tall:
+            return []
+        rows, columns = self.resize_crop.resize
+        return [
+            f"Photos have different proportions, from {w}×{h} to {width}×{height} pixels, and each "
+            f"is resized to {columns}×{rows}: the same thing looks wider in one than in another. "
+            "If they show parts of one kind, cut them to the same proportions first."
+        ]
+
+    def _out_of_sight(self, sizes: set[tuple[int, int]]) -> list[str]:
         """A note where the crop leaves out a part of the images."""
-        sizes = {read_size(item.path) for item in some(self.train_items, LOOKED_AT)}
         shares = []
         for height, width in sizes:
             left, top, right, bottom = self.resize_crop.seen(height, width)

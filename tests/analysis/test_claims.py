@@ -148,7 +148,9 @@ def test_missing_dimensions_are_named_and_never_replaced(tmp_path):
     assert "needs jl at 200 and jl at 550" in found["steep-then-flat"].reason
     assert "needs jl at D = 200" in found["eq15"].reason
     assert "needs jl and fisher at the same D ≤ 100" in found["challenger"].reason
-    assert "dims=[150,550]" in found["150-for-550"].command
+    wide = "projs=[subset,jl] dims=[150,550] seeds=[0,1,2,3,4] backbone=wide_resnet50 data=folder"
+    assert wide in found["150-for-550"].command  # D = 550 cannot be made from C = 512
+    assert "backbone=" not in found["challenger"].command
     assert found["same-d-image"].verdict == "holds"
 
 
