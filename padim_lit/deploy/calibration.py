@@ -299,4 +299,5 @@ def describe(calibration: dict[str, Any]) -> str:
     )
     if not few:
         return said + f"is {float(calibration['scores'][-1]):.4g}"
-    return said + f"is the threshold, because {percent(rate, 2)} takes {needed(rate)} good images"
+    why = f"{percent(rate, 2)} takes {needed(rate)} good images"
+    return f"{said}is just below the threshold, because {why}"

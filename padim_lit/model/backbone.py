@@ -34,7 +34,7 @@ class Backbone(nn.Module):
         feature_location: of EfficientNets ``bottleneck``, a block's narrow output ("block outputs"
             in the docs), or ``expansion``, the wide tensor inside it; None leaves timm's default.
         name: short name for tables; the model's name by default.
-        mean, std: of the pixels of each colour in [0, 1], that images are normalised with; None:
+        mean, std: what images are normalised with, a number a colour for pixels in [0, 1]; None:
             those that timm knows the weights were trained with.
         img_size: (h, w) of images for a model that is made for one size, which timm then adapts;
             None: any size where timm's model can, else the one it was trained for.

@@ -48,7 +48,9 @@ class Both(Density):
 
     Args:
         dim: D.
-        seed, components, fit_images: of the `Mixture`.
+        seed: of the `Mixture`.
+        components: K, the mixture's Gaussians.
+        fit_images: good images that the mixture and ``place_weight`` are learnt from.
         shrinkage: ν, patches that the covariance pooled over all positions weighs in each one's
             own, and the one pooled over all components likewise; None takes D/2. Without it few
             images make a position's distances too large to be anyone's nearest.

@@ -27,7 +27,7 @@ class Figure4(Memory, OneDim, Projs, Scoring):
     """The same test images under two to four projections, as a picture.
 
     Args:
-        rows: of the picture
+        rows: rows of the picture
     """
 
     mode: str = "figure4"

@@ -24,7 +24,7 @@ class Serve(Deciding):
 
     Args:
         host: address to listen at; 0.0.0.0: all of this machine's
-        port: to listen at
+        port: port to listen at
         max_mb: largest image that is taken, in megabytes
     """
 

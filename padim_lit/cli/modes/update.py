@@ -52,7 +52,7 @@ class Update(GoodImagesOrData):
     """New good images join a model.ckpt, without the old ones.
 
     Args:
-        repeats: of an image that it holds, or that comes twice: refuse | skip | count (twice)
+        repeats: an image that it holds, or that comes twice: refuse | skip | count (twice)
     """
 
     mode: str = "update"
