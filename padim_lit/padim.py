@@ -125,7 +125,8 @@ class PaDiM(LightningModule):
     def on_train_epoch_end(self) -> None:
         state, self._state = self._state, None
         if self.trainer.world_size > 1:
-            state = state.reduce(self._sum_over_ranks, self._gather_objects)
+            summed = partial(self.trainer.strategy.reduce, reduce_op="sum")
+            state = state.reduce(summed, self._gather_objects)
         self.detector.set_state(state)
         self.trainer.should_stop = True  # a second pass would gather the same
         # Now, and not at the fit's end: what callbacks save by then has a threshold.
@@ -188,8 +189,10 @@ class PaDiM(LightningModule):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return self.detector.state_dict(*args, **kwargs)
 
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        return self.detector.load_state_dict(state_dict, strict, assign)
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            state_dict[f"{prefix}detector.{key[len(prefix) :]}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = full_state(self.detector)
@@ -211,9 +214,6 @@ class PaDiM(LightningModule):
         if self.trainer.world_size > 1:
             for mine in learnt.buffers():
                 mine.copy_(self.trainer.strategy.broadcast(mine.cpu()))
-
-    def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
-        return self.trainer.strategy.reduce(tensor, reduce_op="sum")
 
     def _gather_objects(self, mine: Any) -> list[Any]:
         everyone: list[Any] = [None] * self.trainer.world_size

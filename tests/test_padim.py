@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
@@ -252,6 +253,8 @@ def test_bad_arguments():
     backbone = Backbone("test_resnet", weights="random")
     with pytest.raises(InputError, match="takes C=271, test_resnet gives 272"):
         PaDiM(backbone, JL(271, 10))
+    with pytest.raises(InputError, match="density takes D=16, the projection gives 10"):
+        PaDiM(backbone, JL(272, 10), density=Both(16))
     with pytest.raises(InputError, match="eps=-1"):
         PaDiM(backbone, JL(272, 10), eps=-1)
     with pytest.raises(InputError, match="grid=57: must be between 1 and"):
@@ -376,6 +379,38 @@ def test_images_of_another_kind_than_the_model_is_made_for_are_refused(images, w
     if images.shape[-2:] != (64, 64):
         with pytest.raises(InputError, match=words):
             detector(images)
+
+
+def test_images_gathered_on_top_of_a_fit_leave_it_alone_until_they_are_set():
+    detector = make().detector
+    few, more = ({"image": torch.rand(n, 3, 64, 64)} for n in (3, 2))
+    fitted = detector.update_state(detector.empty_state(), few)
+    detector.set_state(fitted)
+    before = fitted.moments.scatter.pack().clone()
+    grown = detector.update_state(detector.fit_state, more)
+    assert torch.equal(detector.fit_state.moments.scatter.pack(), before)
+    detector.set_state(grown)
+    assert detector.count == 5
+
+
+def test_a_fit_of_another_model_is_refused_where_it_is_set_or_joined():
+    one, other = make().detector, make(grid=4).detector
+    state = one.update_state(one.empty_state(), {"image": torch.rand(3, 3, 64, 64)})
+    with pytest.raises(InputError, match=r"layers, Gaussians, dimensions\) do not combine"):
+        other.set_state(state)
+    coarse = replace(state, layer_means=state.layer_means[:1])
+    for join in (state.merge, lambda part: state.subtract(part, None, None)):
+        with pytest.raises(InputError, match="both must come from one config"):
+            join(coarse)
+
+
+def test_a_state_dict_goes_through_a_module_that_holds_the_model():
+    one, other = make(), make()
+    one.detector.projection.matrix += 1
+    whole = torch.nn.ModuleList([one]).state_dict()  # as `torch.compile` holds it
+    torch.nn.ModuleList([other]).load_state_dict(whole)
+    assert torch.equal(one.detector.projection.matrix, other.detector.projection.matrix)
+    assert one.state_dict().keys() == one.detector.state_dict().keys()
 
 
 @pytest.mark.parametrize("kind", [Fisher, Both])

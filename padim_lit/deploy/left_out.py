@@ -37,6 +37,7 @@ from padim_lit.model.merging import subtract
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
 from padim_lit.model.ridge import Ridge, pooled
+from padim_lit.model.room import fit_bytes
 from padim_lit.model.threads import on_one_thread_each
 from padim_lit.system.console import tracked
 from padim_lit.system.memory import available_bytes
@@ -290,7 +291,7 @@ def _side_by_side(detector: Detector, work: Callable[[T], Tensor], images: list[
     """
     device = detector.projection.matrix.device
     free = available_bytes(device) if device.type == "cpu" else 0
-    if free is not None and free < 2 * torch.get_num_threads() * detector.fit_bytes:
+    if free is not None and free < 2 * torch.get_num_threads() * fit_bytes(detector):
         return torch.cat([work(one) for one in images])
     return torch.cat(on_one_thread_each(work, images))
 

@@ -161,10 +161,13 @@ class Both(Density):
         parts = self.parts(whitening.positions - self.mixture.components)
         return [float(log_det(whitening.at(some)).mean()) for _, some in parts]
 
-    def whiten(self, moments: Moments, ridge: Ridge) -> Triangle:
-        parts = self.parts(len(moments.mean) - self.mixture.components)
-        found = [part.whiten(moments.at(some), ridge) for part, some in parts]
-        whitening = Triangle.cat(found)
+    def whiten(self, moments: Moments, ridge: Ridge, out: Triangle | None = None) -> Triangle:
+        scatter, parts = moments.scatter, self.parts(len(moments.mean) - self.mixture.components)
+        whitening = out or Triangle.zeros(
+            scatter.positions, scatter.dim, scatter.device, scatter.dtype
+        )
+        for part, some in parts:  # written where they belong: each copied would be twice in memory
+            part.whiten(moments.at(some), ridge, whitening.at(some))
         for (_, some), scale in zip(parts, self.scales(self._log_dets(whitening)), strict=True):
             for band in whitening.at(some).bands:
                 band.mul_(scale)

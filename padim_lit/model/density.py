@@ -129,9 +129,9 @@ class Density(nn.Module):
         """`ridge` with this density's ν."""
         return replace(ridge, shrinkage=self.shrinkage)
 
-    def whiten(self, moments: Moments, ridge: Ridge) -> Triangle:
+    def whiten(self, moments: Moments, ridge: Ridge, out: Triangle | None = None) -> Triangle:
         """The factors that `nearest` takes, see `padim_lit.model.gaussian.whiten`."""
-        return whiten(moments, self.shrinking(ridge))
+        return whiten(moments, self.shrinking(ridge), out=out)
 
     @abstractmethod
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:

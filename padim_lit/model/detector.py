@@ -19,7 +19,7 @@ from padim_lit.model.projection import Projection
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import require_rotations, turned
 from padim_lit.model.seen import Layers, Seen
-from padim_lit.model.triangular import Triangle, scoring_bytes, triangle_bytes
+from padim_lit.model.triangular import Triangle, scoring_bytes
 
 #: Of the backbone, as Lightning names it; `Detector.precision` says what a fit used.
 FULL_PRECISION = "32-true"
@@ -88,9 +88,10 @@ class Detector(nn.Module):
         density, self.ridge = density or Both(projection.dim, projection.seed), Ridge(eps, eps_unit)
         require_neighbourhood(neighbourhood)
         require_rotations(rotations)
-        if projection.in_channels != backbone.embedding_dim:
-            wanted, given = projection.in_channels, backbone.embedding_dim
+        if (wanted := projection.in_channels) != (given := backbone.embedding_dim):
             raise InputError(f"the projection takes C={wanted}, {backbone.name} gives {given}")
+        if density.dim != (dim := projection.dim):
+            raise InputError(f"the density takes D={density.dim}, the projection gives {dim}")
         require_image_score(image_score)
         self.backbone, self.projection, self.density = backbone, projection, density
         h, w = image_shape
@@ -124,12 +125,6 @@ class Detector(nn.Module):
     def state_bytes(self) -> int:
         """Bytes of what scoring needs beside backbone and Π, see `scoring_bytes`."""
         return scoring_bytes(self.gaussians, self.projection.dim)
-
-    @property
-    def fit_bytes(self) -> int:
-        """Bytes of moments and factors in memory."""
-        dim = self.projection.dim
-        return 2 * triangle_bytes(self.gaussians, dim) + 8 * self.gaussians * dim
 
     @property
     def precision(self) -> str:
@@ -182,13 +177,15 @@ class Detector(nn.Module):
         """`state` with the images of a batch too; use what is returned.
 
         Args:
-            state: its scatter is changed in place.
+            state: its scatter is changed in place, unless it is this detector's `fit_state`.
             batch: ``image`` (B,3,h,w), and where they are known ``digest`` (B,16) and ``path``.
 
         Raises:
             InputError: features that are not finite; it names the image.
         """
         require_tensors(batch, "image")
+        if state is self.fit_state:  # its Gaussians score meanwhile
+            state = state.map(Tensor.clone)
         for layers in self.layers(batch["image"]):
             for layer in layers:
                 require_finite(layer.values, batch)
@@ -218,8 +215,9 @@ class Detector(nn.Module):
         """Score with the Gaussians of this fit from now on.
 
         Raises:
-            InputError: fewer than 2 images, or a singular covariance.
+            InputError: fewer than 2 images, a state of another model, or a singular covariance.
         """
+        state.require_shape(len(self.backbone.layers), self.gaussians, self.projection.dim)
         if state.count < 2:
             raise InputError(
                 f"{state.count} training image: a covariance needs at least 2; add good images"
@@ -233,8 +231,7 @@ class Detector(nn.Module):
         """Forget the Gaussians and what they were made of; their memory is free."""
         self.fit_state, self.whitening, self.count, self.calibration = None, None, 0, None
         self.seen = Seen()
-        for name in ("mean", "layer_means"):
-            setattr(self, name, None)
+        self.mean = self.layer_means = None  # type: ignore[assignment]
 
     def require_fitted(self) -> Triangle:
         """The whitening factors; InputError unless there are Gaussians to score with."""

@@ -67,8 +67,17 @@ class FitState:
             known = torch.cat([self.digests, digests.cpu()])
         return FitState(self.count + count, self.moments, self.layer_means, known)
 
+    def require_shape(self, *shape: int) -> None:
+        """Raise InputError unless it is of so many layers, Gaussians and dimensions."""
+        if (own := tuple(self.layer_means.shape)) != shape:
+            raise InputError(
+                f"fits of {own} and {shape} (layers, Gaussians, dimensions) do not combine; both "
+                "must come from one config"
+            )
+
     def merge(self, other: "FitState") -> "FitState":
         """Of both sets of images; new tensors. InputError where the shapes differ."""
+        other.require_shape(*self.layer_means.shape)
         known = None
         if self.digests is not None and other.digests is not None:
             known = torch.cat([self.digests, other.digests])
@@ -85,6 +94,7 @@ class FitState:
         Raises:
             InputError: other shapes, or fewer than 2 images would stay.
         """
+        part.require_shape(*self.layer_means.shape)
         count = self.count - part.count
         if count < 2:
             raise InputError(

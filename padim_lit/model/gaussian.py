@@ -14,7 +14,11 @@ CACHED_NUMBERS, BLOCK_NUMBERS = 2**18, 2**22
 
 
 def whiten(
-    moments: Moments, ridge: Ridge, rows: Tensor | None = None, factor: float = 1.0
+    moments: Moments,
+    ridge: Ridge,
+    rows: Tensor | None = None,
+    factor: float = 1.0,
+    out: Triangle | None = None,
 ) -> Triangle:
     """Whitening factors W = L⁻¹ with Σ + εI = L Lᵀ (eq. 4 and 9), lower triangular.
 
@@ -24,8 +28,8 @@ def whiten(
     Args:
         moments: of G Gaussians.
         ridge: what is added to their covariances.
-        rows: (d,) indices below D: factors of the moments of factor · x[rows] instead.
-        factor: see `rows`.
+        rows, factor: (d,) indices below D: factors of the moments of factor · x[rows] instead.
+        out: of zeros, where they are written.
 
     Returns:
         G triangles of D (or d) rows in the scatter's dtype.
@@ -41,7 +45,7 @@ def whiten(
     """
     gaussians, dim = len(moments.mean), moments.scatter.dim if rows is None else len(rows)
     device, dtype = moments.scatter.device, moments.scatter.dtype
-    out = Triangle.zeros(gaussians, dim, device, dtype)
+    out = out or Triangle.zeros(gaussians, dim, device, dtype)
     eps, prior = ridge.of(moments, rows, factor)
 
     def work(block: slice) -> bool:

@@ -92,7 +92,8 @@ class Mixture(Density):
     def learn(self, x: Tensor) -> None:
         """K-means with k-means++ on patches (B,P,D).
 
-        Where there are few, some centroids are the same, so that a component has some patches.
+        Where there are few, fewer centroids are learnt, so that each has some patches; the further
+        components repeat them, and stay empty.
         """
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU everywhere
         x = x.flatten(0, 1)

@@ -4,7 +4,20 @@ import torch
 
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
+from padim_lit.model.triangular import triangle_bytes
 from padim_lit.system.memory import available_bytes, readable
+
+
+def fit_bytes(detector: Detector) -> int:
+    """Bytes of moments and factors in memory.
+
+    >>> from padim_lit import JL, Backbone
+    >>> backbone = Backbone('test_resnet', weights='random')
+    >>> fit_bytes(Detector(backbone, JL(backbone.embedding_dim, dim=8), (64, 64)))
+    184320
+    """
+    gaussians, dim = detector.gaussians, detector.projection.dim
+    return 2 * triangle_bytes(gaussians, dim) + 8 * gaussians * dim
 
 
 def require_memory(detector: Detector, device: torch.device, ranks: int) -> None:
@@ -18,7 +31,7 @@ def require_memory(detector: Detector, device: torch.device, ranks: int) -> None
     >>> detector = Detector(backbone, JL(backbone.embedding_dim, dim=8), (64, 64))
     >>> require_memory(detector, torch.device("cpu"), ranks=1)
     """
-    need = (ranks if device.type == "cpu" else 1) * detector.fit_bytes
+    need = (ranks if device.type == "cpu" else 1) * fit_bytes(detector)
     have = available_bytes(device)
     if have is None or need <= have:
         return
