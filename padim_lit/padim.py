@@ -101,9 +101,9 @@ class PaDiM(LightningModule):
             require_as_many(self._gather_objects(self.trainer.num_training_batches))
         require_no_hooks(self, self.trainer.datamodule)
         learners = self.detector.projection, self.detector.density
-        elsewhere = any(one.options.get("fit_images") and not one.fit_images for one in learners)
-        now = {"precision": self.trainer.precision, "learnt_elsewhere": elsewhere}
-        self.detector.provenance = with_facts(self.detector.provenance, self.trainer) | now
+        adopted = any(one.options.get("fit_images") and not one.fit_images for one in learners)
+        facts = {"precision": self.trainer.precision, "learnt_elsewhere": adopted}
+        self.detector.provenance = with_facts(self.detector.provenance, self.trainer) | facts
         # What an earlier fit left, or an attempt that ran out of memory, takes room no more.
         self.detector.reset()
         self._state = None
@@ -112,8 +112,8 @@ class PaDiM(LightningModule):
         seen.expect(self.detector.density.fit_images * self.detector.rotations)
         with self.trainer.precision_plugin.forward_context():
             learn(self.detector, partial(warm_up, loader), self._agree)
-        again = self.calibration and self.trainer.is_global_zero
-        seen.expect(met_again(self.detector, loader.dataset) if again else 0)
+        calibrates = self.calibration and self.trainer.is_global_zero
+        seen.expect(met_again(self.detector, loader.dataset) if calibrates else 0)
 
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch counts no image twice.
