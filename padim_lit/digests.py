@@ -5,6 +5,7 @@ under another name or in another lossless format has the same digest.
 """
 
 import hashlib
+from collections import Counter
 
 import numpy as np
 import torch
@@ -23,36 +24,31 @@ def digest(pixels: np.ndarray) -> Tensor:
 
 def ordered(digests: Tensor) -> Tensor:
     """(N,16) in lexical order, so that the order in which images came does not matter."""
-    return torch.from_numpy(np.sort(_keys(digests)).view(np.uint8).reshape(-1, BYTES).copy())
+    return _tensor(sorted(keys(digests)))
 
 
 def repeats(digests: Tensor) -> int:
     """How many images are there more often than once, not counting each first one."""
-    return len(digests) - len(np.unique(_keys(digests)))
+    return len(digests) - len(set(keys(digests)))
 
 
 def shared(a: Tensor, b: Tensor) -> int:
     """How many different images are in both."""
-    return len(np.intersect1d(_keys(a), _keys(b)))
+    return len(set(keys(a)).intersection(keys(b)))
 
 
 def without(whole: Tensor, part: Tensor) -> Tensor | None:
     """`whole` without `part`, each as often as it is there; None where `part` is not within it."""
-    kinds, counts = np.unique(_keys(whole), return_counts=True)
-    gone, times = np.unique(_keys(part), return_counts=True)
-    at = np.searchsorted(kinds, gone)
-    if (at == len(kinds)).any() or (kinds[at] != gone).any() or (counts[at] < times).any():
-        return None
-    counts[at] -= times
-    left = np.repeat(kinds, counts)
-    return torch.from_numpy(left.view(np.uint8).reshape(-1, BYTES).copy())
+    left = Counter(keys(whole))
+    left.subtract(keys(part))
+    return None if min(left.values(), default=0) < 0 else _tensor(sorted(left.elements()))
 
 
 def keys(digests: Tensor) -> list[bytes]:
-    """A hashable value for each of (N,16)."""
-    return _keys(digests).tolist()
+    """A hashable value for each of (N,16), that sorts as they do."""
+    # NumPy takes zeros off the end and `_tensor` puts them back.
+    return np.ascontiguousarray(digests.cpu().numpy()).view(f"S{BYTES}").reshape(-1).tolist()
 
 
-def _keys(digests: Tensor) -> np.ndarray:
-    """One comparable value an image."""
-    return np.ascontiguousarray(digests.cpu().numpy()).view(f"S{BYTES}").reshape(-1)
+def _tensor(keys: list[bytes]) -> Tensor:
+    return torch.from_numpy(np.array(keys, f"S{BYTES}").view(np.uint8).reshape(-1, BYTES))
