@@ -6,7 +6,6 @@ has scores of proj=identity (before the projection) and of another projection (a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,11 @@ from padim_lit.errors import InputError
 from padim_lit.system.command_line import Parser, run
 from padim_lit.system.console import print_line, print_table
 
-#: Columns of the table, by attribute.
+#: Columns of the table, by attribute; "q" is ε²D.
 MEASURED = {
     "scale": "d/D",
     "epsilon": "ε",
+    "q": "ε²D",
     "p": "p",
     "r": "r eq. 12",
     "r_measured": "r seen",
@@ -141,14 +141,14 @@ def mean_separations(folder: SweepFolder) -> list[dict[str, Any]]:
         if proj == WHOLE:
             continue
         pairs = zip(folder.seeds_of(proj, dim), scores, strict=True)
-        seeds = [
-            separation(*(x[kind] for x in (before.get(seed, first), after) for kind in kinds))
-            for seed, after in pairs
-        ]
-        k = np.mean([one.k for one in seeds], axis=0).tolist()
-        row = {"proj": proj, "dim": dim, "before": fmean(one.auroc for one in seeds), "k": k}
-        row |= {name: fmean(getattr(one, name) for one in seeds) for name in MEASURED}
-        rows.append(row | {"q": fmean(one.epsilon**2 * dim for one in seeds)})
+        seeds = []
+        for seed, after in pairs:
+            found = separation(
+                *(x[kind] for x in (before.get(seed, first), after) for kind in kinds)
+            )
+            seeds.append({**vars(found), "before": found.auroc, "q": found.epsilon**2 * dim})
+        means = {name: np.mean([one[name] for one in seeds], axis=0).tolist() for name in seeds[0]}
+        rows.append({"proj": proj, "dim": dim, **means})
     return rows
 
 
@@ -161,12 +161,11 @@ def separation_table(folder: SweepFolder) -> Table:
         f"{rows[0]['before']:.3f} of pairs right, k {quartiles}",
         title_justify="left", box=box.SIMPLE, collapse_padding=True, show_edge=False,
     )  # fmt: skip
-    first_columns, columns = list(MEASURED.values())[:2], list(MEASURED.values())[2:]
-    for name in ("proj", "D", *first_columns, "ε²D", *columns):
+    for name in ("proj", "D", *MEASURED.values()):
         table.add_column(name, justify="left" if name == "proj" else "right", no_wrap=True)
     for row in rows:
-        cells = [f"{row[name]:.3f}" for name in MEASURED]
-        table.add_row(row["proj"], str(row["dim"]), *cells[:2], f"{row['q']:.2f}", *cells[2:])
+        cells = (f"{row[name]:.{2 if name == 'q' else 3}f}" for name in MEASURED)
+        table.add_row(row["proj"], str(row["dim"]), *cells)
     return table
 
 

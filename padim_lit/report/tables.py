@@ -183,8 +183,8 @@ def fits(sweeps: Sequence[Mapping[str, Any]], metric: str, of: str = "fits") -> 
 
 def separations(found: Sequence[Mapping[str, Any]]) -> Table | None:
     """p, k and ε of the report's eq. 11 to 13 as measured on image scores."""
-    briefly = {"scale": "d/D", "epsilon": "ε", "q": "ε²D"}
-    shares = MEASURED | {"auroc_after": "AUROC after"}
+    texts = dict.fromkeys(("scale", "epsilon", "q"), brief)
+    measured = MEASURED | {"auroc_after": "AUROC after"}
     rows = [
         {
             "data": Cell(row["sweep"]),
@@ -192,8 +192,7 @@ def separations(found: Sequence[Mapping[str, Any]]) -> Table | None:
             "D": _count(row["dim"]),
             "AUROC before": Cell(share(row["before"]), row["before"]),
             "k, quartiles": Cell(", ".join(map(share, row["k"]))),
-            **{title: Cell(brief(row[key]), row[key]) for key, title in briefly.items()},
-            **{t: Cell(share(row[k]), row[k]) for k, t in shares.items() if k not in briefly},
+            **{name: Cell(texts.get(k, share)(row[k]), row[k]) for k, name in measured.items()},
         }
         for row in found
     ]
