@@ -153,14 +153,10 @@ def _fit(
     # Beyond its limit eq. 15 claims nothing.
     places = np.linspace(x.min(), max(x.min(), min(end, fit.limit)), CURVE_POINTS)
     lower, upper = fit.band(places)
-    return found | {
-        **{key: getattr(fit, key) for key in ("p", "limit", "rmse", "r_squared", "points")},
-        "identifiable": fit.identifiable,
-        **{
-            name: np.round(np.asarray(values, float), 6).tolist()
-            for name, values in {"x": places, "y": fit(places), "low": lower, "high": upper}.items()
-        },
-    }
+    drawn = {"x": places, "y": fit(places), "low": lower, "high": upper}
+    found |= {name: np.round(values, 6).tolist() for name, values in drawn.items()}
+    numbers = ("p", "limit", "rmse", "r_squared", "points", "identifiable")
+    return found | {name: getattr(fit, name) for name in numbers}
 
 
 def _table(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
