@@ -52,11 +52,8 @@ def files(
         if (drawn := figure()) is None:
             return {}
         # A date in the file would make it differ from run to run.
-        about = {"svg": {"Date": None}}
-        return {
-            f"{name}.{kind}": file_bytes(drawn.savefig, format=kind, metadata=about.get(kind))
-            for kind in kinds
-        }
+        how = {"metadata": {"Date": None}}
+        return {f"{name}.{kind}": file_bytes(drawn.savefig, format=kind, **how) for kind in kinds}
 
 
 def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Figure | None:
