@@ -70,10 +70,8 @@ def _encode(file: Path, share: float) -> dict[str, Any]:
     with refusing(what, "remove it", *kinds), Image.open(file) as opened:
         image = opened.convert("RGB")
     for width in (WIDTH, 1000, 700):
-        smaller = image
-        if image.width > width:
-            height = max(1, round(image.height * width / image.width))
-            smaller = image.resize((width, height), Image.Resampling.LANCZOS)
+        smaller = image.copy()
+        smaller.thumbnail((width, image.height), Image.Resampling.LANCZOS, reducing_gap=None)
         kind, content = _smallest(smaller)
         if 4 * len(content) / 3 <= share:
             break
