@@ -260,12 +260,10 @@ def spread_ratio(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
     """
     a, b = _finite(a), _finite(b)
     n, m = len(a), len(b)
-    if min(n, m) < 2 or not (below := _sd(b)) or not _sd(a):
-        why = (
-            "one seed has no spread" if min(n, m) < 2 else "one of the two does not vary over seeds"
-        )
+    if (alone := min(n, m) < 2) or not (_sd(a) and _sd(b)):
+        why = "one seed has no spread" if alone else "one of the two does not vary over seeds"
         return Estimate(math.nan, None, None, min(n, m), why=why)
-    ratio, tail = _sd(a) / below, (1 - level) / 2
+    ratio, tail = _sd(a) / _sd(b), (1 - level) / 2
     low, high = (ratio / math.sqrt(f.ppf(q, n - 1, m - 1)) for q in (1 - tail, tail))
     return Estimate(ratio, low, high, min(n, m))
 
