@@ -329,11 +329,8 @@ def _names(content: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str]:
 
 def _differing(sweeps: Sequence[Mapping[str, Any]]) -> list[str]:
     """Settings that tell sweeps of the same data and backbone apart."""
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for s in sweeps:
-        found.setdefault((s["data"], s["backbone"]), []).append(s["constants"])
-    return [
-        key
-        for key in SETTINGS
-        if any(len({str(c.get(key)) for c in g}) > 1 for g in found.values())
-    ]
+    names = [(s["data"], s["backbone"]) for s in sweeps]
+    values = {key: [str(s["constants"].get(key)) for s in sweeps] for key in SETTINGS}
+    # Two values under one name make more pairs than there are names.
+    pairs = {key: set(zip(names, found, strict=True)) for key, found in values.items()}
+    return [key for key in SETTINGS if len(pairs[key]) > len(set(names))]
