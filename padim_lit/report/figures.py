@@ -199,17 +199,14 @@ def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
         projs = sorted({r["proj"] for r in found["rows"]}, key=order)
         for axes, quantity in zip(line, [*quantities, *ranked], strict=True):
             last = axes is line[-1] and ranked
+            bands = () if last else (("q05", "q95", 0.13), ("q25", "q75", 0.25))
             for proj in projs:
                 style = _style(proj)
                 dims, q = over_seeds(found["rows"], proj, quantity)
-                if last:
-                    axes.plot(dims, q["spearman"], label=proj, **style)
-                    continue
-                for low, high, alpha in (("q05", "q95", 0.13), ("q25", "q75", 0.25)):
-                    axes.fill_between(
-                        dims, q[low], q[high], color=style["color"], alpha=alpha, linewidth=0
-                    )
-                axes.plot(dims, q["q50"], label=proj, **style)
+                for low, high, alpha in bands:
+                    look = {"color": style["color"], "alpha": alpha, "linewidth": 0}
+                    axes.fill_between(dims, q[low], q[high], **look)
+                axes.plot(dims, q["spearman" if last else "q50"], label=proj, **style)
             if last:
                 _end_at_one(axes, 6)
             else:
