@@ -209,6 +209,5 @@ def _file_name(picture: GalleryEntry, called: str | None) -> str:
         text.encode("utf-8", "replace")[:80].decode("utf-8", "ignore")
         for text in (picture.kind, PurePath(picture.path).stem)
     )
-    parts = (f"{picture.role}-{picture.rank}", kind, stem, f"{picture.score:.2f}")
-    parts += (called,) if called else ()
-    return "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts) + ".png"
+    parts = (f"{picture.role}-{picture.rank}", kind, stem, f"{picture.score:.2f}", called)
+    return "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts if part is not None) + ".png"
