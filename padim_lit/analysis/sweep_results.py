@@ -363,9 +363,7 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
     apart = [key for key in keys if not INCIDENTAL.match(key)]
     groups: dict[str, dict[str, tuple[Row, dict[str, Any]]]] = {}
     for where, row in rows.items():
-        found = _row(row, where)
-        if file.name != "rows.json":
-            found = replace(found, folder=Path(where).parent)
+        found = _row(row, where, None if file.name == "rows.json" else Path(where).parent)
         group = groups.setdefault(str([row.get(key) for key in apart]), {})
         if found.key in group and found.proj == WHOLE and found.folder:
             continue  # the same fit again, for another D that it does not have
@@ -377,10 +375,8 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
         constants = {k: v for k, v in _shared(contents).items() if not INCIDENTAL.match(k)}
         if len({row.get("data/split_seed") for row in contents}) > 1:
             constants["split_seed"] = OWN_SPLIT
-        where = file.parent
-        yield SweepFolder(
-            where, measured, constants, typed_command(where), (where,), tuple(sorted(typed))
-        )
+        where, command = file.parent, typed_command(file.parent)
+        yield SweepFolder(where, measured, constants, command, (where,), tuple(sorted(typed)))
 
 
 def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -398,11 +394,11 @@ def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _row(row: Mapping[str, Any], where: str) -> Row:
+def _row(row: Mapping[str, Any], where: str, folder: Path | None) -> Row:
     require(row, where, texts=["proj"], whole=["dim", "seed"])
     if row["dim"] < 1:
         raise InputError(f"{where}: dim={row['dim']} is below 1; run the job again")
     if "test/image_auroc" not in row:
         raise InputError(f"{where}: no test/image_auroc; is it a sweep's file?")
     measured = {key: value for key, value in row.items() if MEASURED.match(key)}
-    return Row(row["proj"], row["dim"], row["seed"], measured)
+    return Row(row["proj"], row["dim"], row["seed"], measured, folder)
