@@ -210,7 +210,8 @@ def _savings(sweep: SweepFolder) -> list[Row]:
         one, many = (sum(sweep.points(*x, c, seeds) for c in columns) for x in (FEWER, MANY))
         ratios = many / one
         middle = np.median(ratios)
-        row = {"case": _side(middle >= claimed * (1 - TOLERANCE)), "part": part}
+        met = middle >= claimed * (1 - TOLERANCE)
+        row = {"case": "yes" if met else "no", "part": part}
         row["ratio"] = {"value": middle, "low": ratios.min(), "high": ratios.max()}
         row |= {"claimed": claimed, "seeds": len(seeds)}
         row |= {"jl_150": np.median(one), "subset_550": np.median(many)}
@@ -295,7 +296,7 @@ def _predict(sweep: SweepFolder, metric: str, below: list[int], beyond: list[int
         ends = f"eq. 15 as fitted ends at D = q/k² = {fit.limit:.0f}, so it predicts nothing beyond"
         return row | {"case": "no", "why": ends}
     row["rmse"] = rmse(fit(np.array(beyond, float)))
-    return row | {"case": _side(row["rmse"] <= sd and row["rmse"] < unchanged)}
+    return row | {"case": "yes" if row["rmse"] <= sd and row["rmse"] < unchanged else "no"}
 
 
 def _seed_spread(sweep: SweepFolder) -> list[Row]:
@@ -381,10 +382,6 @@ def _when(evidence: list[Row]) -> str:
 
 def _beyond(found: Estimate, border: float) -> str:
     return {1: "yes", -1: "no"}.get(found.side(border), "open")
-
-
-def _side(true: bool) -> str:
-    return "yes" if true else "no"
 
 
 def _intervals(row: Row) -> int:
