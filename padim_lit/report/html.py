@@ -26,7 +26,7 @@ TALLY = {
 def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
     """The page. `figures` are those of `figures.draw`; the page holds their SVGs."""
     sweeps = content["sweeps"]
-    table1 = [(m, tables.table_one(content, name)) for name, m in PRINTED.items()]
+    table1 = [(m, t) for name, m in PRINTED.items() if (t := tables.table_one(content, name))]
     return assemble(
         "report/report.html",
         ["report/report.css"],
@@ -36,8 +36,8 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         data=list(dict.fromkeys(s["data"] for s in sweeps)),
         facts=_facts(sweeps, content["projs"]),
         tally=_tally(content["claims"]),
-        metrics={m: METRICS[f"test/{m}"] for m in DRAWN if any(t and m == n for n, t in table1)},
-        table1=[(metric, table) for metric, table in table1 if table],
+        metrics={m: METRICS[f"test/{m}"] for m in DRAWN if m in dict(table1)},
+        table1=table1,
         beside={m: t for m in DRAWN if (t := tables.beside_published(content, m))},
         report_tables=[tables.report_table(backbone) for backbone in DIM],
         contradictions=contradictions(),
