@@ -1,5 +1,6 @@
 """The report's page from its content and its figures."""
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
@@ -83,10 +84,6 @@ def _facts(sweeps: list[Mapping[str, Any]], projs: list[str]) -> dict[str, str]:
 
 
 def _tally(claims: list[Mapping[str, Any]]) -> str:
-    kinds = [c["kind"] for c in claims]
-    said = [
-        f"{kinds.count(kind)} {words[kinds.count(kind) > 1]}"
-        for kind, words in TALLY.items()
-        if kind in kinds
-    ]
+    kinds = Counter(c["kind"] for c in claims)
+    said = [f"{n} {words[n > 1]}" for kind, words in TALLY.items() if (n := kinds[kind])]
     return f"Of {count(len(claims), 'claim')}, {', '.join(said)}."
