@@ -29,7 +29,6 @@ from padim_lit.analysis.result_files import (
     typed_command,
 )
 from padim_lit.errors import InputError
-from padim_lit.metric_names import METRICS
 from padim_lit.system.console import MISSING
 
 # Row of resamples.npz's (2, R) arrays that holds a metric.
@@ -121,11 +120,6 @@ class SweepFolder:
     @property
     def seeds(self) -> list[int]:
         return sorted({row.seed for row in self.rows})
-
-    @property
-    def metrics(self) -> list[str]:
-        """Metrics that at least one row has."""
-        return [m for m in METRICS if any(r.measured.get(m) is not None for r in self.rows)]
 
     def dims_of(self, *projs: str) -> list[int]:
         """The dimensions at which every one of `projs` was measured, rising."""

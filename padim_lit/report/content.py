@@ -82,7 +82,7 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
         if any(chosen):
             which = "; ".join(n for n, yes in zip(names, chosen, strict=True) if yes)
             found.append(sentence.format("all sweeps" if all(chosen) else which))
-    if any("test/image_f1max" in s.metrics for s in sweeps):
+    if any(r.measured.get("test/image_f1max") is not None for s in sweeps for r in s.rows):
         found.append(
             "The threshold of F1-max is the best one on the test set itself, hence optimistic. "
             "AUROC, AP and AUPRO have no threshold."
