@@ -32,7 +32,7 @@ def order(proj: str) -> tuple[int, str]:
 
 def line_style(proj: str) -> dict[str, Any]:
     """matplotlib's keywords for the line of a projection."""
-    colour, _, marker, dashes = _look(proj)
+    colour, _, marker, dashes = PROJECTIONS.get(proj) or OTHERS[crc32(proj.encode()) % len(OTHERS)]
     return {"color": colour, "marker": marker, "linestyle": dashes}
 
 
@@ -47,7 +47,3 @@ def css() -> str:
 def variable(colour: str) -> str:
     """The name of the CSS variable of a projection's colour on white."""
     return f"--c-{colour.removeprefix('#')}"
-
-
-def _look(proj: str) -> tuple[str, str, str, Any]:
-    return PROJECTIONS.get(proj) or OTHERS[crc32(proj.encode()) % len(OTHERS)]
