@@ -1,6 +1,7 @@
 """What a report shows, as one plain dict: points, fits of eq. 15, differences, verdicts."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import date
@@ -54,7 +55,7 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
         "version": __version__,
         "projs": sorted({p for s in joined for p in s.projs}, key=order),
         "sweeps": [_sweep(s, name) for s, name in named],
-        "table": _table(joined),
+        "table": _table(named),
         "grouped": any(s.constants.get("test_groups") for s in joined),
         "separations": [row | {"sweep": name} for s, name in named for row in _separations(s)],
         "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
@@ -159,15 +160,22 @@ def _fit(
     return found | {name: getattr(fit, name) for name in numbers}
 
 
-def _table(sweeps: Sequence[SweepFolder]) -> list[dict[str, Any]]:
-    """A row for each D of every sweep, then of the means, and what others published of it."""
+def _table(named: Sequence[tuple[SweepFolder, str]]) -> list[dict[str, Any]]:
+    """A row for each D of every sweep, then of the means, and what others published of it.
+
+    A row is titled by its data, or by its sweep's whole label where settings alone do not tell two
+    apart.
+    """
+    sweeps = [sweep for sweep, _ in named]
+    alike = Counter((s.data, _settings(s), dim) for s in sweeps for dim in s.dims)
     alone = [
-        (sweep, [category(sweep)] if _is_mvtec(sweep) else [""], {"sweep": i, "data": sweep.data})
-        for i, sweep in enumerate(sweeps)
+        (s, [category(s)] if _is_mvtec(s) else [""], {"sweep": i, "data": s.data, "label": label})
+        for i, (s, label) in enumerate(named)
     ]
     return [
         {"dim": dim, "backbone": source.backbone, "cells": _cells(source, dim), **about}
         | {"constants": _constants(source)}
+        | {"title": about["label" if alike[about["data"], _settings(source), dim] > 1 else "data"]}
         | published(source.backbone, dim, names)
         for source, names, about in [*alone, *_means(sweeps)]
         for dim in source.dims
@@ -180,8 +188,7 @@ def _means(
     """Means over MVTec's categories (textures, objects, all) of one backbone and settings."""
     groups: dict[tuple[str, ...], list[SweepFolder]] = {}
     for sweep in filter(_is_mvtec, sweeps):
-        key = (sweep.backbone, *(str(sweep.constants.get(k)) for k in SETTINGS))
-        groups.setdefault(key, []).append(sweep)
+        groups.setdefault(_settings(sweep), []).append(sweep)
     for members in groups.values():
         by_name = {category(s): s for s in members}
         if len(by_name) == len(members):
@@ -204,6 +211,11 @@ def _cells(source: SweepFolder, dim: int) -> dict[str, dict[str, Any]]:
                     cell["difference"] = asdict(source.difference(*pair, metric))
                 cells[short(metric)][proj] = cell
     return cells
+
+
+def _settings(sweep: SweepFolder) -> tuple[str, ...]:
+    """What tells experiments on the same data apart."""
+    return tuple(str(sweep.constants.get(key)) for key in ("backbone", *SETTINGS))
 
 
 def _constants(sweep: SweepFolder) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The report's tables: what stands in each cell, and what it sorts by."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +95,7 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
     versus = ("jl" if "jl" in others else others[0]) if base in projs and others else None
     # What is compared stands beside its difference.
     projs.sort(key=lambda proj: (proj != base, proj != versus))
-    settings, title = _differing(sweeps), _names(content)
+    settings = _differing(sweeps)
     backbones = sorted({r["backbone"] for r in rows})
     reach = _reach(r["cells"][metric].get(versus, {}).get("difference") for r in rows)
     lines = []
@@ -104,7 +103,7 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
         cells, constants = row["cells"][metric], row["constants"]
         top = max(c["mean"] for c in cells.values() if known(c["mean"]))
         seeds = sorted({c["seeds"] for c in cells.values()})
-        line = {"data": Cell(title(row) + " (planted)" * planted(constants, metric))}
+        line = {"data": Cell(row["title"] + " (planted)" * planted(constants, metric))}
         if len(backbones) > 1:
             line["backbone"] = Cell(row["backbone"])
         line |= {key: Cell(str(constants.get(key, MISSING))) for key in settings}
@@ -127,10 +126,10 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
     base, key = content["base"], f"test/{metric}"
     rows = [r for r in content["table"] if any(key in r[s] for s in SOURCES)]
     sources = [s for s in SOURCES if any(key in r[s] for r in rows)]
-    settings, title = _differing(content["sweeps"]), _names(content)
+    settings = _differing(content["sweeps"])
     lines = []
     for row in rows:
-        line = {"data": Cell(title(row)), "backbone": Cell(row["backbone"])}
+        line = {"data": Cell(row["title"]), "backbone": Cell(row["backbone"])}
         line |= {key: Cell(str(row["constants"].get(key, MISSING))) for key in settings}
         line["D"] = _count(row["dim"])
         for proj in (base, "jl"):
@@ -308,23 +307,6 @@ def _fact(fact: Any, reach: float) -> Cell:
         return Cell(number(value), value)
     text = f"{number(value)} [{number(fact['low'])}, {number(fact['high'])}]"
     return Cell(text, value, line=_line(fact, reach))
-
-
-def _names(content: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str]:
-    """A line's data; the whole label of its sweep where settings alone do not tell two apart."""
-
-    def kind(row: Mapping[str, Any]) -> tuple[str, ...]:
-        settings = [row["constants"].get(key) for key in SETTINGS]
-        return tuple(map(str, (row["data"], row["backbone"], row["dim"], *settings)))
-
-    lines = Counter(map(kind, content["table"]))
-
-    def name(row: Mapping[str, Any]) -> str:
-        if lines[kind(row)] == 1 or row["sweep"] is None:
-            return row["data"]
-        return content["sweeps"][row["sweep"]]["label"]
-
-    return name
 
 
 def _differing(sweeps: Sequence[Mapping[str, Any]]) -> list[str]:
