@@ -156,13 +156,11 @@ class PixelHistograms:
             share += mass / mass.sum().clamp(min=1) / 2
         # A fine bin goes where its middle lies among all pixels, good and defective weighing alike.
         merged = ((share.cumsum(0) - share / 2) * MERGED_BINS).long().clamp(0, MERGED_BINS - 1)
-        dense = []
-        for entries in self._entries:
-            table = torch.zeros(len(self), MERGED_BINS, dtype=torch.float64)
+        good, bad = torch.zeros(2, len(self), MERGED_BINS, dtype=torch.float64)
+        for table, entries in zip((good, bad), self._entries, strict=True):
             for row, (bins, pixels) in zip(table, entries, strict=True):
                 row.index_add_(0, merged[bins.long()], pixels.double())
-            dense.append(table)
-        return dense[0], dense[1][self.labels]
+        return good, bad[self.labels]
 
 
 @dataclass(frozen=True)
