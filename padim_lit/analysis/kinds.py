@@ -31,9 +31,7 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[Method, np.ndarray]]:
         chosen = counted & ((kinds == kind) | (kinds == GOOD))
         labels, once = torch.from_numpy(images.label[chosen]), torch.ones(1, int(chosen.sum()))
         found[kind] = {
-            key: np.array(
-                [image_auroc(torch.from_numpy(s[chosen]), labels, once).item() for s in v]
-            )
+            key: np.array([image_auroc(s, labels, once).item() for s in torch.tensor(v[:, chosen])])
             for key, v in by_seed.items()
         }
     return found
