@@ -25,11 +25,10 @@ SOURCES = {"padim": "PaDiM paper", "report": "JL report", "anomalib": "anomalib"
 
 def _read(first: str, second: str) -> dict[str, dict[str, tuple[float, float]]]:
     """Backbone → category → two columns of published.csv."""
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    with Path(__file__).with_name("published.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            pair = float(row[first]), float(row[second])
-            found.setdefault(row["backbone"], {})[row["category"]] = pair
+    text = Path(__file__).with_name("published.csv").read_text(encoding="utf-8")
+    found: dict[str, dict[str, tuple[float, float]]] = {backbone: {} for backbone in DIM}
+    for row in csv.DictReader(text.splitlines()):
+        found[row["backbone"]][row["category"]] = float(row[first]), float(row[second])
     return found
 
 
