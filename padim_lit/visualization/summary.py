@@ -88,7 +88,7 @@ def _metrics(results: Mapping[str, Any]) -> Table:
     for key, name in METRICS.items():
         value, why = results.get(key), results.get(f"{key}_why")
         shown = MISSING if value is None else f"{value:.4f}"
-        table.add_row(name, shown, why or MEANING.get(key, ""))
+        table.add_row(name, shown, why or MEANING[key])
     return table
 
 
