@@ -180,11 +180,10 @@ def _images(key: tuple) -> dict[str, Any]:
     """The test images that runs share: names below their common folder, kinds, labels."""
     paths, kind, label, planted = zip(*key, strict=True) if key else ((),) * 4
     kinds = list(dict.fromkeys(kind))
-    of = [kinds.index(name) for name in kind]
     return {
         "names": short_names(paths),
         "kinds": kinds,
-        "kind": of,
+        "kind": [kinds.index(name) for name in kind],
         "label": label,
         "planted": planted,
     }
