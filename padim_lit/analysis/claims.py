@@ -242,7 +242,7 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
         gains = [((at[1] - at[0]) / 150, (at[2] - at[1]) / 350) for at in (y, *[r] * kept)]
         bend = paired_difference(*gains[0], *(gains[1] if kept else (None, None)))
         case = "open"
-        if early.low is not None and late.low is not None and len(seeds) > 1:
+        if None not in (early.low, late.low, bend.low) and len(seeds) > 1:
             if early.low > 0 and bend.low > 0 and late.high < FLAT:
                 case = "yes"
             elif early.high <= 0 or bend.high <= 0 or late.low >= FLAT:

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from padim_lit.system.console import MISSING
 
 #: Below it a standard deviation is rounding: the method is deterministic.
@@ -39,7 +41,9 @@ def brief(value: float | None) -> str:
     """Three significant digits, never in powers of ten."""
     if not known(value):
         return MISSING
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{float(f'{value:.3g}'):g}"
+    if abs(rounded := float(f"{value:.3g}")) >= 1000:
+        return f"{value:,.0f}"
+    return np.format_float_positional(rounded, trim="-")
 
 
 def size(count: float | None) -> str:
@@ -47,7 +51,7 @@ def size(count: float | None) -> str:
     if not known(count):
         return MISSING
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
+        if float(f"{count:.3g}") >= scale:  # no "1000 MB"
             return f"{brief(count / scale)} {unit}"
     return f"{count:g} B"
 
