@@ -63,6 +63,21 @@ def refusing(what: str, todo: str, *kinds: type[Exception]) -> Iterator[None]:
         raise InputError(f"{what} ({why or type(error).__name__}); {todo}") from error
 
 
+@contextmanager
+def naming(path: object, key: str = "ckpt") -> Iterator[None]:
+    """What is refused in the block names the file, and the key that it was given by.
+
+    >>> with naming("a.ckpt"):
+    ...     raise InputError("not fitted")
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: ckpt=a.ckpt: not fitted
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{key}={path}: {error}") from error.__cause__
+
+
 def require_tensors(batch: Any, *keys: str) -> None:
     """Raise InputError unless a batch is a dict with a tensor under each of these keys.
 

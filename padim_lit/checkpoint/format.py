@@ -1,14 +1,12 @@
 """What a checkpoint holds beside Lightning's own keys, read without executing any pickle."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from padim_lit.checkpoint.content import require_content
-from padim_lit.errors import InputError, refusing
+from padim_lit.errors import InputError, naming, refusing
 from padim_lit.system.atomic import atomically
 from padim_lit.system.paths import typed_path
 from padim_lit.system.torch_file import damage
@@ -53,21 +51,6 @@ def read(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
             )
         require_content(content, state_of(content), path.stat().st_size)
     return content
-
-
-@contextmanager
-def naming(path: str | Path, key: str = "ckpt") -> Iterator[None]:
-    """What is refused in the block names the checkpoint, and the key that it was given by.
-
-    >>> with naming("a.ckpt"):
-    ...     raise InputError("not fitted")
-    Traceback (most recent call last):
-    padim_lit.errors.InputError: ckpt=a.ckpt: not fitted
-    """
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{key}={path}: {error}") from error.__cause__
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from padim_lit import digests
 from padim_lit.checkpoint import format as checkpoint
 from padim_lit.checkpoint.rounding import from_int8, to_int8
-from padim_lit.errors import InputError, refusing
+from padim_lit.errors import InputError, naming, refusing
 from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import DENSITIES
@@ -167,7 +167,7 @@ def load_detector(path: str | Path, map_location: Any = "cpu", key: str = "ckpt"
     """
     content, todo = checkpoint.read(path, key), "give the model.ckpt of a finished run"
     # One of a strange make passes `read` and fails where its tensors meet the backbone.
-    with checkpoint.naming(path, key), refusing("no model can be built from it", todo, Exception):
+    with naming(path, key), refusing("no model can be built from it", todo, Exception):
         return _built(content).to(map_location)
 
 

@@ -16,14 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from padim_lit.checkpoint.format import naming
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.data.images import as_rgb, from_array, read_image
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.deploy.calibration import describe, p_value, recalibrate, require_one_of
 from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.deploy.regions import Region, View, find
-from padim_lit.errors import InputError, refusing
+from padim_lit.errors import InputError, naming, refusing
 from padim_lit.model.anomaly_map import TOP_SHARE
 from padim_lit.model.detector import Detector
 from padim_lit.system.paths import typed_path

