@@ -4,9 +4,7 @@ Rounding to eight bits moves features, and a distance divides by how little good
 the Gaussians are fitted anew, on what the rounded network gives.
 """
 
-import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +25,7 @@ from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.detector import Detector
 from padim_lit.model.learned import evenly_spaced
+from padim_lit.system.console import quiet
 
 # Good images that the ranges of the activations are taken of.
 RANGE_IMAGES = 64
@@ -144,7 +143,8 @@ def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detect
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(reader, None)
 
-    with TemporaryDirectory() as folder, _quiet():
+    # onnxruntime advises to prepare the graph, which the exporter has done.
+    with TemporaryDirectory() as folder, quiet("root"):
         quantization.quantize_static(
             graph,
             path := Path(folder) / "int8.onnx",
@@ -159,14 +159,3 @@ def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detect
             extra_options={"OpTypesToExcludeOutputQuantization": ["Conv"]},
         )
         return onnx.load(path)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without onnxruntime's advice to prepare the graph, which the exporter has done."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -1,7 +1,6 @@
 """torch modules as ONNX graphs."""
 
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError, refusing
+from padim_lit.system.console import quiet
 
 # The version that most runtimes read among those that the exporter writes without conversion.
 OPSET = 18
@@ -52,8 +52,7 @@ def to_onnx(
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} for _ in inputs)
     try:
-        with torch.no_grad(), warnings.catch_warnings(), _attention_in_steps(module):
-            warnings.simplefilter("ignore")  # of its own insides
+        with torch.no_grad(), quiet(), _attention_in_steps(module):  # warnings of its own insides
             program = torch.onnx.export(
                 module,
                 inputs,

@@ -1,9 +1,7 @@
 """Frozen feature extractor: images (B,3,h,w) → a list of feature maps (B,C_l,H_l,W_l)."""
 
-import logging
 import threading
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,6 +12,7 @@ from padim_lit.errors import InputError, as_pair, refusing
 from padim_lit.model.folding import fold
 from padim_lit.model.tiles import as_tiles, by_tiles, layout
 from padim_lit.model.weights import architecture, fingerprint, load_weights, registered, timm
+from padim_lit.system.console import quiet
 
 # Where timm reads features with hooks, these gather in one dictionary for all threads.
 _ONE_AT_A_TIME = threading.Lock()
@@ -229,13 +228,13 @@ def _colours(key: str, values: Sequence[float]) -> list[float]:
     return found
 
 
-def _create(model: str, options: dict[str, Any], **kwargs: Any) -> Any:
+def _create(model: str, options: dict[str, Any], pretrained: bool = False, **more: Any) -> Any:
     given = ", ".join(f"{key}={value}" for key, value in options.items()) or "no options"
     what = f"backbone {model}: timm offers no features_only extractor for it with {given}"
     own = "leave img_size out and give images of the size that it was made for"
     kinds = AttributeError, LookupError, TypeError, ValueError, AssertionError, RuntimeError
     with refusing(what, own if "img_size" in options else "take another model", *kinds):
-        return timm.create_model(model, features_only=True, **options, **kwargs)
+        return timm.create_model(model, pretrained, features_only=True, **options, **more)
 
 
 def _size_options(
@@ -249,24 +248,24 @@ def _size_options(
         return {**options, "img_size": tuple(img_size)}
     # Swins first: before timm 1.0.31 they take dynamic_img_size too, and do not do what it says.
     for any_size in ({"strict_img_size": False}, {"dynamic_img_size": True}):
-        if _sketch(model, options | any_size) is not None:
+        if _sketch(_create, model, options | any_size) is not None:
             return options | any_size
     return options
 
 
-def _sketch(model: str, options: dict[str, Any], **kwargs: Any) -> Any:
-    """The extractor without memory for its weights; None where it cannot be made so, or at all."""
+def _sketch(make: Callable[..., Any], *given: Any) -> Any:
+    """What `make` makes, without memory for weights; None where it cannot be made so, or at all."""
     try:
         with torch.device("meta"):
-            return _create(model, options, pretrained=False, **kwargs)
+            return make(*given)
     except InputError:
         return None
 
 
 def _select_layers(model: str, layers: Sequence[int] | None, options: dict[str, Any]) -> list[int]:
-    default = _sketch(model, options)
+    default = _sketch(_create, model, options)
     if default is None:  # it cannot be made without memory
-        default = _create(model, options, pretrained=False)
+        default = _create(model, options)
     info = default.feature_info.get_dicts()
     strides = [d["reduction"] for d in info]
     blocks = _transformer_blocks(default, strides)
@@ -299,43 +298,26 @@ def _require_state(
     model: str, layers: list[int], options: dict[str, Any], state: dict[str, Tensor]
 ) -> None:
     """Raise RuntimeError where a state is another model's, before any memory is taken for it."""
-    try:
-        with torch.device("meta"):
-            net = _feature_net(model, layers, options, None)
-    except InputError:
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nothing is copied, which is what is wanted
-        net.load_state_dict(state)
+    net = _sketch(_feature_net, model, layers, options, None)
+    if net is not None:
+        with quiet():  # nothing is copied, which is what is wanted
+            net.load_state_dict(state)
 
 
 def _feature_net(
-    model: str,
-    layers: list[int],
-    options: dict[str, Any],
-    state: dict[str, Tensor] | None,
+    model: str, layers: list[int], options: dict[str, Any], state: dict[str, Tensor] | None
 ) -> Any:
+    chosen = tuple(layers)
     if state is None:
-        net = _create(model, options, out_indices=tuple(layers), pretrained=False)
+        net = _create(model, options, out_indices=chosen)
     else:
         # timm reads these tensors in place of a download, so its own key mapping for
         # features_only applies, and position embeddings are resized to another img_size. The
-        # state was checked against the whole model before.
-        builder = logging.getLogger("timm.models._builder")
-        level = builder.level
-        builder.setLevel(logging.ERROR)  # it warns of the classifier, which is left out on purpose
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of timm's own insides, where it resizes
-                net = _create(
-                    model,
-                    options,
-                    out_indices=tuple(layers),
-                    pretrained=True,
-                    pretrained_cfg_overlay={"state_dict": state},
-                )
-        finally:
-            builder.setLevel(level)
+        # state was checked against the whole model before. timm would warn of the classifier, which
+        # is left out on purpose, and of its own insides, where it resizes.
+        with quiet("timm.models._builder"):
+            own = {"state_dict": state}
+            net = _create(model, options, True, out_indices=chosen, pretrained_cfg_overlay=own)
     if isinstance(getattr(net, "blocks", None), nn.Sequential):
         # EfficientNets and MobileNets run their last stages even when nobody asked for them.
         modules = [info["module"].split(".") for info in net.feature_info.get_dicts()]

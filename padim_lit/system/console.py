@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -104,6 +105,27 @@ def print_facts(*facts: tuple[str, Any]) -> None:
 def _console() -> Console:
     # rich would read "[a]" in a name or a path as markup, and ":a:" as a picture.
     return Console(markup=False, emoji=False)
+
+
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Without a library's warnings, and what its loggers of these names say below an error.
+
+    >>> with quiet("timm"):
+    ...     logging.getLogger("timm").isEnabledFor(logging.WARNING)
+    False
+    """
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def progress() -> Progress:
