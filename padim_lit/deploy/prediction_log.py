@@ -1,8 +1,6 @@
 """The scores that mode=predict leaves, one line for each image as it comes, and what was done."""
 
-import csv
 import errno
-import io
 import json
 import os
 from collections import Counter
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from padim_lit.errors import InputError, refusing
-from padim_lit.system.atomic import harmless, write_json, write_text, writing
+from padim_lit.system.atomic import csv_text, write_csv, write_json, writing
 
 COLUMNS = ("path", "score", "p_value", "decision", "picture")
 
@@ -68,19 +66,25 @@ class ScoredFiles:
         about = folder / "model.json"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            there = _read(about)
+            watched = there.pop("resume", False)
             if resume and self.json.exists():
-                _require_same(about, model)
+                if there != model:
+                    raise InputError(
+                        f"{folder} holds scores of another model or threshold; delete it, or give "
+                        "another hydra.run.dir"
+                    )
                 self._take_up()
                 write_json(about, {**model, "resume": True})  # a run that did not watch began it
             else:
-                if not resume and _read(about).get("resume"):
+                if not resume and watched:
                     raise InputError(
                         f"{folder} holds what watch=true has scored, and this would start anew; "
                         "add watch=true, or give another hydra.run.dir"
                     )
                 self.json.unlink(missing_ok=True)
                 write_json(about, {**model, "resume": resume})
-                write_text(self.csv, _csv_line(COLUMNS))
+                write_csv(self.csv, COLUMNS, ())
             # Unbuffered: what is written is there, whatever becomes of this process.
             self._files = [path.open("ab", buffering=0) for path in (self.json, self.csv)]
 
@@ -90,8 +94,9 @@ class ScoredFiles:
         `content` is `Prediction.numbers` and more, or, of a file that cannot be used, its "error".
         """
         if "error" not in content:
-            row = {"path": version.path, **content}
-            self._write(1, _csv_line([row.get(column) for column in COLUMNS]))
+            row = {column: content.get(column) for column in COLUMNS} | {"path": version.path}
+            _, _, line = csv_text(COLUMNS, [row]).partition("\n")  # without the header
+            self._write(1, line)
         at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         self._write(0, json.dumps({**asdict(version), "at": at, **content}) + "\n")
         if self._resume:
@@ -114,7 +119,7 @@ class ScoredFiles:
 
     def _take_up(self) -> None:
         """Read what is there, cut off an incomplete end, and write the CSV anew from it."""
-        content, table = self.json.read_bytes(), [_csv_line(COLUMNS)]
+        content, table = self.json.read_bytes(), list[dict[str, Any]]()
         end = content.rfind(b"\n") + 1
         kinds = ValueError, KeyError, TypeError, RecursionError
         for number, line in enumerate(content[:end].split(b"\n")[:-1], start=1):
@@ -124,10 +129,10 @@ class ScoredFiles:
                 version = Version(row["path"], row["size"], row["mtime_ns"])
                 self.done[version.path] = version
                 if "error" not in row:
-                    cells = [row[column] for column in COLUMNS[:-1]]
-                    table.append(_csv_line([*cells, row.get(COLUMNS[-1])]))
+                    known = {column: row[column] for column in COLUMNS if column != "picture"}
+                    table.append({**known, "picture": row.get("picture")})
                 self.counts[row.get("decision", "unreadable")] += 1
-        write_text(self.csv, "".join(table))
+        write_csv(self.csv, COLUMNS, table)
         os.truncate(self.json, end)
 
 
@@ -150,20 +155,3 @@ def _read(about: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return there if isinstance(there, dict) else {}
-
-
-def _require_same(about: Path, model: dict[str, Any]) -> None:
-    there = _read(about)
-    there.pop("resume", None)
-    if there != model:
-        raise InputError(
-            f"{about.parent} holds scores of another model or threshold; delete it, or give "
-            "another hydra.run.dir"
-        )
-
-
-def _csv_line(cells: Any) -> str:
-    text = io.StringIO()
-    path, *others = cells
-    csv.writer(text, lineterminator="\n").writerow([harmless(path, path=True), *others])
-    return text.getvalue()
