@@ -131,6 +131,7 @@ def mask_state(item: Item, mask: np.ndarray, resize_crop: ResizeCrop) -> MaskSta
     return MaskState.USABLE if resize_crop.mask(mask).any() else MaskState.VANISHED
 
 
+@dataclass(eq=False, repr=False)
 class ItemDataset(Dataset[dict[str, Any]]):
     """Map-style dataset over items.
 
@@ -141,15 +142,9 @@ class ItemDataset(Dataset[dict[str, Any]]):
     `read` makes the images: `prepare`, or a cache of what it makes.
     """
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        resize_crop: ResizeCrop,
-        read: Callable[[Item, ResizeCrop], PreparedImage] = prepare,
-    ) -> None:
-        self.items = items
-        self.resize_crop = resize_crop
-        self.read = read
+    items: Sequence[Item]
+    resize_crop: ResizeCrop
+    read: Callable[[Item, ResizeCrop], PreparedImage] = prepare
 
     def __len__(self) -> int:
         return len(self.items)

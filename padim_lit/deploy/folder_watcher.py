@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from padim_lit.data.files import looks_like_image, walk
@@ -11,6 +12,7 @@ from padim_lit.deploy.prediction_log import Version
 from padim_lit.errors import InputError
 
 
+@dataclass(eq=False)
 class Watcher:
     """Finds files that are new, or written over, and have not changed for a while.
 
@@ -29,16 +31,12 @@ class Watcher:
     (['a.png'], 1)
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        settle: float,
-        known: Callable[[Version], bool],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.folder, self.settle, self.known, self.clock = folder, settle, known, clock
-        self._since: dict[Version, float] = {}
-        self._looked = False
+    folder: Path
+    settle: float
+    known: Callable[[Version], bool]
+    clock: Callable[[], float] = time.monotonic
+    _since: dict[Version, float] = field(default_factory=dict, init=False)
+    _looked: bool = field(default=False, init=False)
 
     def rested(self) -> list[tuple[Version, float]]:
         """Files at rest with the seconds since their last change was seen, longest first.
