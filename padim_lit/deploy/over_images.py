@@ -1,7 +1,7 @@
 """Work over all images of a data set, in batches as large as a GPU's memory allows."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -25,21 +25,20 @@ class Loop:
         device: to compute on.
         batch_size: at most; where memory runs out all is done anew with half of it.
         num_workers: loader processes; None chooses from the number of cores.
-        collate_fn, worker_init_fn, multiprocessing_context: a DataLoader's.
+        options: more of a DataLoader's arguments.
     """
 
     device: torch.device
     batch_size: int
     num_workers: int | None = 0
-    collate_fn: Callable[[list[Any]], Any] | None = None
-    worker_init_fn: Callable[[int], None] | None = None
-    multiprocessing_context: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def like(cls, loader: DataLoader, device: torch.device) -> "Loop":
         """As a loader reads its images; where it has batches of its own kind, 8 at once."""
-        workers = loader.worker_init_fn, loader.multiprocessing_context
-        return cls(device, loader.batch_size or 8, loader.num_workers, loader.collate_fn, *workers)
+        keys = ("collate_fn", "worker_init_fn", "multiprocessing_context")
+        options = {key: getattr(loader, key) for key in keys}
+        return cls(device, loader.batch_size or 8, loader.num_workers, options)
 
 
 def over_images(
@@ -60,11 +59,7 @@ def over_images(
     workers = default_workers() if loop.num_workers is None else loop.num_workers
 
     def attempt(size: int) -> T:
-        loader = DataLoader(
-            dataset, size, num_workers=workers, collate_fn=loop.collate_fn,
-            worker_init_fn=loop.worker_init_fn,
-            multiprocessing_context=loop.multiprocessing_context,
-        )  # fmt: skip
+        loader = DataLoader(dataset, size, num_workers=workers, **loop.options)
         return work(tracked(loader, what))
 
     detector.to(loop.device)
