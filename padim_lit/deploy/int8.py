@@ -21,6 +21,7 @@ from padim_lit.deploy.combine import gather
 from padim_lit.deploy.graph import example, first_step
 from padim_lit.deploy.onnx_graph import require, to_onnx
 from padim_lit.deploy.over_images import Loop, over_images
+from padim_lit.deploy.runtimes import open_session
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.detector import Detector
@@ -48,13 +49,8 @@ class Int8Backbone(Backbone):
     def __init__(self, backbone: Backbone, graph: Any, pixels: bool, threads: int):
         nn.Module.__init__(self)
         self.__dict__.update(copy(backbone).__dict__)  # it shares the layers, and all that is known
-        (onnxruntime,) = require("onnx", "onnxruntime")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
         self.graph, self.pixels = graph, pixels
-        self.session = onnxruntime.InferenceSession(
-            graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self.session = open_session(graph.SerializeToString(), threads)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.session.run(None, {"image": as_given(images, self.pixels)})

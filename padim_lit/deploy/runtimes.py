@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +18,24 @@ from padim_lit.model.detector import Detector
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
+def open_session(model: str | bytes, threads: int) -> Any:
+    """onnxruntime's session on the CPU, of a file's name or of what lies in one.
+
+    >>> open_session("model.onnx", threads=1)  # doctest: +SKIP
+    """
+    (onnxruntime,) = require("onnx", "onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 def open_onnx(path: Path, threads: int) -> Run:
     """onnxruntime on the CPU.
 
     >>> run = open_onnx(Path("model.onnx"), threads=1)  # doctest: +SKIP
     >>> run(np.zeros((1, 3, 224, 224), np.float32))["score"]  # doctest: +SKIP
     """
-    (onnxruntime,) = require("onnx", "onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(str(path), threads)
     found = [output.name for output in session.get_outputs()]
     return lambda image: dict(zip(found, session.run(None, {"image": image}), strict=True))
 
