@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from padim_lit.model.convolution import QUICK, Foldable, quicken
 from padim_lit.model.weights import timm
+from padim_lit.system.torch_file import tensors_in
 
 
 class _Norm(nn.BatchNorm2d):
@@ -113,21 +114,12 @@ class _Readers(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
-        if _tensors(found):
+        if any(True for _ in tensors_in(found)):
             self.take((args, kwargs))
         return found
 
     def take(self, given: Any) -> None:
-        self.count.update(x.made_by for x in _tensors(given) if hasattr(x, "made_by"))
-
-
-def _tensors(given: Any) -> list[Any]:
-    """Those in a nest of lists, tuples and dicts."""
-    if isinstance(given, dict):
-        given = list(given.values())
-    if isinstance(given, (list, tuple)):
-        return [tensor for part in given for tensor in _tensors(part)]
-    return [given] if isinstance(given, Tensor) else []
+        self.count.update(x.made_by for x in tensors_in(given) if hasattr(x, "made_by"))
 
 
 def _pairs(net: nn.Module, image: Tensor) -> tuple[list[tuple[Any, Any]], list[Tensor]]:

@@ -51,18 +51,21 @@ def _written(records: list[zipfile.ZipInfo]) -> list[int]:
 
 def _storages(content: Any) -> dict[int, int]:
     """Address → bytes of the storages below `content` in the order in which torch numbers them."""
-    return {tensor.data_ptr(): tensor.nbytes() for tensor in _walk(content) if tensor.nbytes()}
+    found = (tensor.untyped_storage() for tensor in tensors_in(content))
+    return {storage.data_ptr(): storage.nbytes() for storage in found if storage.nbytes()}
 
 
-def _walk(content: Any) -> Iterator[Any]:
+def tensors_in(content: Any) -> Iterator[Tensor]:
+    """Those in a nest of lists, tuples and dicts.
+
+    >>> len(list(tensors_in({"a": [torch.ones(1), (torch.ones(2), 3)]})))
+    2
+    """
     if isinstance(content, Tensor):
-        yield content.untyped_storage()
-    elif isinstance(content, dict):
-        for value in content.values():
-            yield from _walk(value)
-    elif isinstance(content, list | tuple):
-        for value in content:
-            yield from _walk(value)
+        yield content
+    elif isinstance(content, dict | list | tuple):
+        for part in content.values() if isinstance(content, dict) else content:
+            yield from tensors_in(part)
 
 
 _SUMMED = 2**24  # numbers of a tensor that are looked at together
