@@ -7,6 +7,7 @@ timm has the same idea as ``resnetv2_50``, with other details and no such weight
 import re
 from collections.abc import Mapping
 
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -117,15 +118,8 @@ def _here(name: str) -> str:
 
 
 # How GluonCV normalised images in training; the rest as timm asks for.
-default_cfgs = generate_default_cfgs(
-    {
-        "resnet50v2": {
-            "input_size": (3, 224, 224),
-            "mean": (0.485, 0.456, 0.406),
-            "std": (0.229, 0.224, 0.225),
-        }
-    }
-)
+_AS_TRAINED = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
+default_cfgs = generate_default_cfgs({"resnet50v2": {"input_size": (3, 224, 224), **_AS_TRAINED}})
 
 
 @register_model
