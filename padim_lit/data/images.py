@@ -1,8 +1,8 @@
 """Reading images and masks from disk: every common pixel format becomes RGB or a boolean mask."""
 
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -49,18 +49,19 @@ def read_image(path: Path) -> Image.Image:
 
     Raises InputError for a missing, empty, truncated, unreadable or floating-point file.
     """
-    return _use(path, lambda image: _eight_bit(_upright(image), path))
+    return _use(path, lambda image: _eight_bit(image, path))
 
 
-def read_bytes(content: bytes | bytearray, name: str = "the request's body") -> Image.Image:
-    """A file's content as `read_image` gives it from a path; raises as that does."""
-    return _decoded(io.BytesIO(content), name, lambda image: _eight_bit(_upright(image), name))
+def read_bytes(content: bytes | bytearray) -> Image.Image:
+    """A request's body as `read_image` gives it from a file; raises as that does."""
+    name = "the request's body"
+    return _decoded(io.BytesIO(content), name, lambda image: _eight_bit(image, name))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """`image`, in memory, as `read_image` gives it from a file; raises as that does."""
     with refusing("image in memory cannot be decoded", "replace it", Exception):
-        return _eight_bit(_upright(image), "in memory")
+        return _eight_bit(image, "in memory")
 
 
 def from_array(values: np.ndarray) -> Image.Image:
@@ -108,7 +109,7 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
     and for one of many levels of which most are low, or areas and not only edges: neither reading
     fits it, and many classes (instances, say) would be lost.
     """
-    values, lossy = _use(path, lambda image: (_levels_of(image, path), image.format in _LOSSY))
+    values, lossy = _use(path, lambda image: (_levels(image, path), image.format in _LOSSY))
     if threshold is not None:
         return _above(values, threshold)
     mask = _above(values, SOFT_THRESHOLD)
@@ -136,16 +137,13 @@ def highest_value(path: Path) -> tuple[int, int]:
 
     Raises InputError as `read_image` does.
     """
-    values = _use(path, lambda image: _levels_of(image, path))
+    values = _use(path, lambda image: _levels(image, path))
     return int(values.max()), int(np.iinfo(values.dtype).max)
 
 
-def _levels_of(image: Image.Image, path: Path) -> np.ndarray:
-    return _levels(_upright(image), path)
-
-
 def _levels(image: Image.Image, path: Path) -> np.ndarray:
-    """(h, w) uint8 or uint16: the brightest channel of each pixel."""
+    """(h, w) uint8 or uint16: the brightest channel of each pixel, upright."""
+    image = _upright(image)
     if image.mode.startswith("I"):
         return _integers(image, path).astype(np.uint16)
     levels = np.asarray(_rgb(image, path)).max(axis=2)
@@ -190,6 +188,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def _eight_bit(image: Image.Image, path: Path | str) -> Image.Image:
+    image = _upright(image)
     if image.mode.startswith("I"):
         return Image.fromarray(_EIGHT_BIT[_integers(image, path)]).convert("RGB")
     found = _rgb(image, path)
@@ -229,20 +228,6 @@ def _turn(image: Image.Image) -> int | None:
     return None
 
 
-@contextmanager
-def _reading(path: Path | str) -> Iterator[None]:
-    # A decoder may raise anything; it is this file's problem alone.
-    what = f"cannot read {path} as PNG, JPEG, TIFF or BMP"
-    try:
-        with refusing(what, "replace or remove it", Exception):
-            yield
-    except InputError as error:
-        # But of a loader process that was killed PyTorch tells whatever runs at that moment.
-        if isinstance(error.__cause__, RuntimeError) and error_line(error.__cause__):
-            raise error.__cause__ from None
-        raise
-
-
 def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
     """What `use` makes of the opened image; the file is closed afterwards."""
     with refusing(f"{path} cannot be read", "check its path and rights", OSError):
@@ -255,18 +240,26 @@ def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
         if path.stat().st_size == 0:
             raise InputError(f"image file is empty (0 bytes): {path}; replace or remove it")
         file = path.open("rb")
-    with _reading(path), file:
+    with file:
         return _decoded(file, path, use)
 
 
 def _decoded(file: IO[bytes], path: Path | str, use: Callable[[Image.Image], T]) -> T:
-    with _reading(path), _opened(file) as image:
-        if image.width * image.height > MOST_PIXELS:
-            raise InputError(
-                f"image {path} has {image.width}×{image.height} pixels; allowed are "
-                f"{MOST_PIXELS // 10**6} million; make it smaller, or cut it"
-            )
-        return use(image)
+    what = f"cannot read {path} as PNG, JPEG, TIFF or BMP"
+    try:
+        # A decoder may raise anything; it is this file's problem alone.
+        with refusing(what, "replace or remove it", Exception), _opened(file) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise InputError(
+                    f"image {path} has {image.width}×{image.height} pixels; allowed are "
+                    f"{MOST_PIXELS // 10**6} million; make it smaller, or cut it"
+                )
+            return use(image)
+    except InputError as error:
+        # But of a loader process that was killed PyTorch tells whatever runs at that moment.
+        if isinstance(error.__cause__, RuntimeError) and error_line(error.__cause__):
+            raise error.__cause__ from None
+        raise
 
 
 def _opened(file: IO[bytes]) -> Image.Image:
