@@ -141,7 +141,7 @@ def same_files(paths: Sequence[Path]) -> list[int]:
     Sizes are compared first, then a few kilobytes, then all: files that differ are hardly read.
     """
     contents: list[Hashable] = [None] * len(paths)
-    for look in (_size, _ends, _whole):
+    for look in (_size, _ends, lambda path: digest_of(stamp(path))):
         files = Counter(contents)
         contents = [
             (known, look(path)) if files[known] > 1 else known
@@ -160,10 +160,6 @@ def _ends(path: Path) -> bytes:
         start = file.read(_SAMPLE)
         file.seek(-min(_SAMPLE, len(start)), os.SEEK_END)
         return start + file.read()
-
-
-def _whole(path: Path) -> str:
-    return digest_of(stamp(path))
 
 
 def nearly_black(paths: Sequence[Path]) -> list[str]:

@@ -7,12 +7,13 @@ import logging
 import os
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
 from padim_lit.data.images import EXTENSIONS
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import written_by_runs
 from padim_lit.system.paths import typed_path
 
@@ -168,17 +169,11 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
 
 
 def _entries(folder: Path, strict: bool = True) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except NotADirectoryError:
-        return []
-    except OSError as error:
-        if not strict:
-            return []
-        raise InputError(
-            f"{folder} cannot be read ({error.strerror or error}); check its path and rights"
-        ) from None
+    refused = refusing(f"{folder} cannot be read", "check its path and rights", OSError)
+    passed = suppress(NotADirectoryError if strict else OSError)
+    with refused, passed, os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+    return []
 
 
 def _refuse_unread(files: list[Path], where: Path | str) -> None:
