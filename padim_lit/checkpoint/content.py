@@ -21,7 +21,6 @@ MOST_PIXELS = 2**26
 PIXEL_BYTES = 100
 # Pixels between two positions of a backbone's own grid, along a side; 32 is what any here has.
 MOST_STRIDE = 64
-_HEX = re.compile("([0-9a-f]{2})*")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # What buffers count in, beside floats: BatchNorm's batches, or indices of a projection.
 _COUNTS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -45,7 +44,7 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
     spec, weights = state["spec"], content["state_dict"]
     _require_keys("spec", spec, _SPEC)
     _require_provenance(state["provenance"])
-    _require(isinstance(weights, dict) and all(map(_is_text, weights)), "state_dict")
+    _require(_is_options(weights), "state_dict")
     for name, tensor in weights.items():
         require(name, tensor, None, *_FLOATS, *_COUNTS)
     dim, matrix = spec["dim"], weights.get("projection.matrix")
@@ -86,7 +85,10 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
         require("digests", state["digests"], (state["count"], BYTES), torch.uint8)
     if state["calibration"] is not None:
         _require_calibration(state["calibration"])
-    _require_positions(spec, positions)
+    # A grid of the user's own may be as coarse as it likes; a mixture has no position.
+    if spec["density"] in ("position", "both") and not _is_int(spec["grid"]):
+        right = math.prod(spec["image_shape"]) <= positions * MOST_STRIDE**2
+        _require(right, "spec: image_shape beside so few positions")
 
 
 def _require_memory(image_shape: Sequence[int]) -> None:
@@ -98,13 +100,6 @@ def _require_memory(image_shape: Sequence[int]) -> None:
             f"its images are {h}×{w} pixels, which take at least {readable(need)} of memory, and "
             f"{readable(have)} are left; use a machine with more, or fit with smaller images"
         )
-
-
-def _require_positions(spec: dict[str, Any], positions: int) -> None:
-    # A grid of the user's own may be as coarse as it likes; a mixture has no position.
-    if spec["density"] in ("position", "both") and not _is_int(spec["grid"]):
-        pixels = math.prod(spec["image_shape"])
-        _require(pixels <= positions * MOST_STRIDE**2, "spec: image_shape beside so few positions")
 
 
 def _require_bands(key: str, saved: Any, positions: int, dim: int, require: Callable) -> None:
@@ -142,15 +137,12 @@ def _require_keys(where: str, found: Any, rules: Mapping[str, Any]) -> None:
 
 
 def _require_provenance(provenance: Any) -> None:
-    right = isinstance(provenance, dict) and all(map(_is_text, provenance))
-    _require(right, "provenance")
+    _require(_is_options(provenance), "provenance")
     for key in ("image_size", "crop_size"):
         value = provenance.get(key)
         _require(value is None or _is_int(value) or _is_shape(value), f"provenance: {key}")
     _require(isinstance(provenance.get("history", []), list), "provenance: history")
-    removed = provenance.get("removed", [])
-    right = isinstance(removed, list) and all(map(_is_text, removed))
-    _require(right and all(map(_HEX.fullmatch, removed)), "provenance: removed")
+    _require(_list_of(_is_hex)(provenance.get("removed", [])), "provenance: removed")
 
 
 def _is_int(value: Any) -> bool:
@@ -163,6 +155,10 @@ def _is_number(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_hex(value: Any) -> bool:
+    return _is_text(value) and re.fullmatch("([0-9a-f]{2})*", value) is not None
 
 
 def _is_shape(value: Any) -> bool:
