@@ -154,12 +154,11 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
         )
 
 
-def load_detector(path: str | Path, map_location: Any = "cpu", key: str = "ckpt") -> Detector:
-    """Rebuild a fitted detector from its file alone; no download, and no pickle is executed.
+def load_detector(path: str | Path, key: str = "ckpt") -> Detector:
+    """Rebuild a fitted detector on the CPU from its file; no download, and no pickle is executed.
 
     Args:
         path: of the file.
-        map_location: device of the detector.
         key: that the file was given by, for errors.
 
     Raises:
@@ -168,7 +167,7 @@ def load_detector(path: str | Path, map_location: Any = "cpu", key: str = "ckpt"
     content, todo = checkpoint.read(path, key), "give the model.ckpt of a finished run"
     # One of a strange make passes `read` and fails where its tensors meet the backbone.
     with naming(path, key), refusing("no model can be built from it", todo, Exception):
-        return _built(content).to(map_location)
+        return _built(content)
 
 
 def _built(content: dict[str, Any]) -> Detector:

@@ -180,13 +180,13 @@ def invert_lower(lower: Tensor, out: Tensor | None = None) -> Tensor:
     return out
 
 
-def triangle_bytes(positions: int, dim: int, itemsize: int = 4) -> int:
-    """Bytes of `Triangle.zeros`.
+def triangle_bytes(positions: int, dim: int) -> int:
+    """Bytes of `Triangle.zeros` in float32.
 
     >>> triangle_bytes(positions=784, dim=100)
     23520000
     """
-    return positions * itemsize * sum((b - a) * b for a, b in pairwise(_edges(dim)))
+    return 4 * positions * sum((b - a) * b for a, b in pairwise(_edges(dim)))
 
 
 def scoring_bytes(gaussians: int, dim: int) -> int:
