@@ -62,9 +62,7 @@ class FitState:
 
     def holding(self, count: int, digests: Tensor | None) -> "FitState":
         """With so many images more, whose patches are in; their digests (B,16), if known."""
-        known = None
-        if digests is not None and self.digests is not None:
-            known = torch.cat([self.digests, digests.cpu()])
+        known = _together(self.digests, None if digests is None else digests.cpu())
         return FitState(self.count + count, self.moments, self.layer_means, known)
 
     def require_shape(self, *shape: int) -> None:
@@ -78,9 +76,7 @@ class FitState:
     def merge(self, other: "FitState") -> "FitState":
         """Of both sets of images; new tensors. InputError where the shapes differ."""
         other.require_shape(*self.layer_means.shape)
-        known = None
-        if self.digests is not None and other.digests is not None:
-            known = torch.cat([self.digests, other.digests])
+        known = _together(self.digests, other.digests)
         moments = merging.merge(self.moments, other.moments)
         means = _mean(self, other.layer_means, moments)
         return FitState(self.count + other.count, moments, means, known)
@@ -116,8 +112,12 @@ class FitState:
         moments = merging.reduce(self.moments, sum_over_ranks)
         means = sum_over_ranks(mine) / moments.counts.clamp(min=1)[:, None].float()
         counts, ranks = zip(*gather((self.count, self.digests)), strict=True)
-        known = None if any(part is None for part in ranks) else torch.cat(ranks)
-        return FitState(sum(counts), moments, means, known)
+        return FitState(sum(counts), moments, means, _together(*ranks))
+
+
+def _together(*digests: Tensor | None) -> Tensor | None:
+    """(N,16) of all; None where some are unknown."""
+    return None if any(part is None for part in digests) else torch.cat(digests)
 
 
 def _mean(state: FitState, means: Tensor, moments: Moments) -> Tensor:
