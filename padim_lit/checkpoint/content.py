@@ -70,13 +70,12 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
     shape = (len(spec["backbone"]["layers"]), positions, dim)
     require("layer_means", state["layer_means"], shape, *_FLOATS)
     if isinstance(whitening := state["whitening"], Tensor):  # packed
-        eight = whitening.dtype == torch.int8
-        allowed = (torch.int8,) if eight else _FLOATS
-        require("whitening", whitening, (positions, dim * (dim + 1) // 2), *allowed)
-        if eight:
+        shape = (positions, dim * (dim + 1) // 2)
+        require("whitening", whitening, shape, torch.int8, *_FLOATS)
+        if whitening.dtype == torch.int8:
             require("scales", state.get("scales"), (positions, dim), SCALE)
     else:
-        _require_bands("whitening", state["whitening"], positions, dim, require)
+        _require_bands("whitening", whitening, positions, dim, require)
     if state["scatter"] is not None:  # of a slim checkpoint it is
         _require_bands("scatter", state["scatter"], positions, dim, require)
         require("patches", state["patches"], (positions,), torch.float64)

@@ -34,6 +34,7 @@ def full_state(detector: Detector) -> dict[str, Any]:
     }
     if detector.whitening is not None:
         known = detector.fit_state
+        held = None if known is None else known.digests
         state |= {
             "mean": detector.mean,
             "layer_means": detector.layer_means,
@@ -41,11 +42,9 @@ def full_state(detector: Detector) -> dict[str, Any]:
             "whitening": list(detector.whitening.bands),
             "scatter": None if known is None else list(known.moments.scatter.bands),
             "patches": None if known is None else known.moments.counts,
-            "digests": None,
+            "digests": None if held is None else digests.ordered(held),
             "calibration": detector.calibration,
         }
-        if known is not None and known.digests is not None:
-            state["digests"] = digests.ordered(known.digests)
     return state
 
 
@@ -139,14 +138,13 @@ def restore(detector: Detector, state: dict[str, Any]) -> None:
         return
     detector.count, detector.mean = state["count"], state["mean"]
     detector.layer_means, detector.calibration = state["layer_means"], state["calibration"]
-    saved = state["whitening"]  # bands, or packed in a slim checkpoint, which has no scatter
-    if isinstance(saved, Tensor):
-        eight = saved.dtype == torch.int8
-        detector.whitening = (
-            from_int8(saved, state["scales"]) if eight else Triangle.unpack(saved, torch.float32)
-        )
-    else:
+    saved = state["whitening"]
+    if not isinstance(saved, Tensor):
         detector.whitening = Triangle(tuple(saved))
+    elif saved.dtype == torch.int8:  # packed, in a slim checkpoint, which has no scatter
+        detector.whitening = from_int8(saved, state["scales"])
+    else:
+        detector.whitening = Triangle.unpack(saved, torch.float32)
     if state["scatter"] is not None:
         moments = Moments(state["patches"], detector.mean, Triangle(tuple(state["scatter"])))
         detector.fit_state = FitState(
