@@ -133,11 +133,7 @@ class AnomalyData(LightningDataModule):
         train, self.test_items = items[: len(split.train)], items[len(split.train) :]
         self.train_items, repeats, said = judge_repeats(train, self.test_items, pictures)
         _require_enough(split.name, len(self.train_items), " different")
-        counts = {
-            "train_images": len(self.train_items),
-            **count_tests(split.test),
-            **repeats,
-        }
+        counts = {"train_images": len(self.train_items), **count_tests(split.test), **repeats}
         if any(item.group for item in self.test_items):
             counts["test_groups"] = len({item.part for item in self.test_items})
         for state in _MASKS:

@@ -48,9 +48,7 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
     """
     ours, theirs = spec_of(first), spec_of(second)
     for spec in (ours, theirs):  # how weights and backbone are called does not matter
-        spec["backbone"] = {
-            k: v for k, v in spec["backbone"].items() if k not in ("weights", "name")
-        }
+        del spec["backbone"]["weights"], spec["backbone"]["name"]
     looks = [
         {**{k: d.provenance.get(k) for k in ("image_size", "crop_size")}, "precision": d.precision}
         for d in (first, second)

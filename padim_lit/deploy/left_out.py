@@ -172,7 +172,7 @@ def measure(
             distances[inside], reliable[inside] = _left_out(detector, x)
         if not inside.all():
             distances[~inside] = detector.distances(images[~inside])
-        unseen += int((~inside).sum()) if held is not None else 0
+        unseen += int((~inside).sum())
         # Whatever the backbone was computed in, as `Detector.forward` has it.
         with torch.autocast(distances.device.type, enabled=False):
             maps = detector.anomaly_map(distances)
