@@ -136,17 +136,13 @@ def _pairs(net: nn.Module, image: Tensor) -> tuple[list[tuple[Any, Any]], list[T
         if (conv := getattr(inputs[0], "made_by", None)) is not None:
             pairs.append((conv, norm))
 
-    # What a hook of somebody else reads between the two must stay.
-    hooks = [
-        module.register_forward_hook(made)
-        for module in net.modules()
-        if isinstance(module, Foldable) and not module._forward_hooks
-    ]
-    hooks += [
-        module.register_forward_pre_hook(taken)
-        for module in net.modules()
-        if type(module) in _LEFT_OUT and not module._forward_pre_hooks
-    ]
+    hooks = []
+    for module in net.modules():
+        # What a hook of somebody else reads between the two must stay.
+        if isinstance(module, Foldable) and not module._forward_hooks:
+            hooks.append(module.register_forward_hook(made))
+        elif type(module) in _LEFT_OUT and not module._forward_pre_hooks:
+            hooks.append(module.register_forward_pre_hook(taken))
     try:
         with _Readers() as readers:
             features = net(image)
