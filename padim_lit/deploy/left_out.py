@@ -234,7 +234,7 @@ def _kinds_left_out(
     """
     moments, counted = detector.require_state().moments.at(some), detector.anomaly_map.counted
     whitening = detector.require_fitted()
-    search = mixture.kept_search(detector.mean, whitening, some, often=True)
+    search = mixture.search(detector.mean, whitening, some, often=True)
 
     def without(image: tuple[Tensor, Tensor]) -> Tensor:
         one, limit = image
@@ -420,9 +420,8 @@ def measure_training(
     threshold ...
     torch.Size([4])
     """
-    count, unseen = len(dataset), None
-    if in_order or not learners(detector):
-        unseen = _alone(detector, count)
+    count = len(dataset)
+    unseen = _alone(detector, count) if in_order or not learners(detector) else None
     if unseen is not None:
         part = Subset(dataset, [unseen[i] for i in evenly_spaced(len(unseen), images)])
         work = partial(measure, detector)

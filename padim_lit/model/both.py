@@ -177,7 +177,7 @@ class Both(Density):
         positions = x.shape[1]
         (_, here), (_, kinds) = self.parts(positions)
         place, at_place = self.position.nearest(x, mean[here], whitening.at(here))
-        search = self.mixture.kept_search(mean, whitening, kinds)
+        search = self.mixture.search(mean, whitening, kinds)
         kind, of_kind = search(x, at_most=place)
         owner = torch.where(place <= kind, at_place, of_kind + positions)
         return self.combine([place, kind]), owner

@@ -130,22 +130,17 @@ class Mixture(Density):
         means = groups.sums(shares) / groups.sizes.clamp(min=1).unsqueeze(1)
         return groups.update(moments, x), means
 
-    def search(self, mean: Tensor, whitening: Triangle, once: bool = False) -> Finder:
-        """What finds the nearest of these K Gaussians, see `Search`."""
-        if mean.device.type != "cpu":
-            return Exhaustive(mean, whitening)
-        return Search(mean, whitening, self.white, once)
-
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
-        return self.kept_search(mean, whitening)(x)
+        return self.search(mean, whitening)(x)
 
-    def kept_search(
+    def search(
         self, mean: Tensor, whitening: Triangle, some: slice = slice(None), often: bool = False
     ) -> Finder:
-        """The `search` of some of these Gaussians, which are this mixture's; see `kept`."""
+        """What finds the nearest of some Gaussians, which are this mixture's; see `kept`."""
 
         def make(once: bool) -> Finder:
-            return self.search(mean[some], whitening.at(some), once)
+            of = mean[some], whitening.at(some)
+            return Search(*of, self.white, once) if mean.device.type == "cpu" else Exhaustive(*of)
 
         return kept(self, mean, whitening, make, often)
 

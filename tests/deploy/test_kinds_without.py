@@ -19,7 +19,7 @@ def test_no_bound_is_above_a_distance(components, images):
     mixture.learn(x)
     moments, _ = mixture.gather(mixture.empty(40, "cpu"), x, x[None], lambda every: every)
     ridge = Ridge(common=pooled(moments))
-    search = mixture.search(moments.mean, mixture.whiten(moments, ridge))
+    search = mixture.search(moments.mean, mixture.whiten(moments, ridge), often=True)
     rest = KindsWithout(mixture, moments, ridge, search, image=x[0]).rest()
 
     # Near and far patches in all directions, so also in that in which a mean moves.
@@ -38,6 +38,6 @@ def test_an_image_that_was_not_fitted_is_one_line():
     mixture.learn(x)
     moments, _ = mixture.gather(mixture.empty(10, "cpu"), x, x[None], lambda every: every)
     ridge = Ridge(common=pooled(moments))
-    search = mixture.search(moments.mean, mixture.whiten(moments, ridge))
+    search = mixture.search(moments.mean, mixture.whiten(moments, ridge), often=True)
     with pytest.raises(InputError, match="is not the one that was fitted"):
         KindsWithout(mixture, moments, ridge, search, image=x[0, :1].repeat(31, 1))
