@@ -44,7 +44,7 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
     spec, weights = state["spec"], content["state_dict"]
     _require_keys("spec", spec, _SPEC)
     _require_provenance(state["provenance"])
-    _require(_is_options(weights), "state_dict")
+    _require(_is_named(weights), "state_dict")
     for name, tensor in weights.items():
         require(name, tensor, None, *_FLOATS, *_COUNTS)
     dim, matrix = spec["dim"], weights.get("projection.matrix")
@@ -136,7 +136,7 @@ def _require_keys(where: str, found: Any, rules: Mapping[str, Any]) -> None:
 
 
 def _require_provenance(provenance: Any) -> None:
-    _require(_is_options(provenance), "provenance")
+    _require(_is_named(provenance), "provenance")
     for key in ("image_size", "crop_size"):
         value = provenance.get(key)
         _require(value is None or _is_int(value) or _is_shape(value), f"provenance: {key}")
@@ -169,7 +169,7 @@ def _is_row(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.ndim == 1
 
 
-def _is_options(value: Any) -> bool:
+def _is_named(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_text, value))
 
 
@@ -198,9 +198,9 @@ _SPEC = {
     "proj": _is_text,
     "dim": lambda v: _is_int(v) and v > 0,
     "seed": lambda v: _is_int(v) and 0 <= v < 2**32,
-    "proj_options": _is_options,
+    "proj_options": _is_named,
     "density": _is_text,
-    "density_options": _is_options,
+    "density_options": _is_named,
     "eps": lambda v: _is_number(v) and v >= 0,
     "eps_unit": _is_text,
     "neighbourhood": lambda v: _is_int(v) and v > 0,

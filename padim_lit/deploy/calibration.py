@@ -290,14 +290,13 @@ def describe(calibration: dict[str, Any]) -> str:
         images = f"{total} good images that the model was not fitted on"
     else:
         images = f"{total} good images, of which {total - unseen} are in the fit and were left out"
-    few = calibration["method"] == "largest"
     said = (
         f"threshold {calibration['threshold']:.4g}, which about "
         f"{percent(expected_rate(total, rate), 2)} of good images reach "
         f"({percent(low, 2)} to {percent(high, 2)} "
         f"with {calibration['level']:.0%} confidence), from {images}; the largest of these scores "
     )
-    if not few:
+    if calibration["method"] != "largest":
         return said + f"is {float(calibration['scores'][-1]):.4g}"
     why = f"{percent(rate, 2)} takes {needed(rate)} good images"
     return f"{said}is just below the threshold, because {why}"
