@@ -64,6 +64,8 @@ def fetch(url: str, folder: Path, sha256: str | None = None, timeout: float = TI
             f"{url} was not loaded ({_innermost(error)}); check the address and the network, and "
             "run the same command again"
         ) from error
+    except InputError:
+        raise
     except ValueError as error:  # the checksum; its message holds both
         raise InputError(
             f"{url}: {' '.join(str(error).split())} Try again, or set data.sha256 to the new one "

@@ -143,7 +143,8 @@ def test_answers_that_are_no_archive(server, tmp_path, change, words):
     server.content = b"<html>"
     for name, value in change.items():
         setattr(server, name, value)
-    one_line(lambda: fetch(server.url(), tmp_path, timeout=0.3), server.url(), *words)
+    said = one_line(lambda: fetch(server.url(), tmp_path, timeout=0.3), server.url(), *words)
+    assert "sha256" not in said  # that is what to set where the content is another
     assert names(tmp_path) == []
 
 
@@ -155,7 +156,8 @@ def test_nobody_there(tmp_path):
 def test_a_disk_that_is_too_small_is_said_before_the_transfer(server, tmp_path, monkeypatch):
     server.content = b"a" * 1000
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 1500}))
-    one_line(lambda: fetch(server.url(), tmp_path), "free", "data.root")
+    said = one_line(lambda: fetch(server.url(), tmp_path), "free", "data.root")
+    assert "sha256" not in said
     assert names(tmp_path) == []
 
 
