@@ -40,8 +40,8 @@ from padim_lit.cli.settings import Settings
 from padim_lit.data import AnomalyData
 from padim_lit.metric_names import METRICS
 from padim_lit.metrics import ImageMetrics, PixelMetrics
-from padim_lit.model.learned import evenly_spaced
 from padim_lit.model.rotations import turned
+from padim_lit.model.warm_up import evenly_spaced
 from padim_lit.system.memory import keep_freed_memory, readable
 
 ROOT = Path(__file__).parents[1]

@@ -31,8 +31,8 @@ from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
-from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.model.seen import Seen
+from padim_lit.model.warm_up import evenly_spaced, learn
 from padim_lit.system.clock import clock
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 from padim_lit.system.versions import device_name

@@ -34,9 +34,9 @@ from padim_lit.deploy.calibration import LEVEL, calibrate
 from padim_lit.deploy.left_out import measure, measure_training, remembering
 from padim_lit.deploy.over_images import Loop
 from padim_lit.model.density import DENSITIES
-from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.model.projection import PROJECTIONS
 from padim_lit.model.rotations import turned
+from padim_lit.model.warm_up import evenly_spaced, learn
 
 RATES = (0.01, 0.05, 0.1)
 TAIL = (1 - LEVEL) / 2

@@ -25,9 +25,9 @@ from padim_lit.errors import InputError, require_finite, require_tensors, requir
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
-from padim_lit.model.learned import learn, warm_up
 from padim_lit.model.room import require_memory
 from padim_lit.model.seen import Seen
+from padim_lit.model.warm_up import learn, warm_up
 
 
 class PaDiM(LightningModule):

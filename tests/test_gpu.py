@@ -16,7 +16,7 @@ from padim_lit import JL, Backbone, Both, Detector, Fisher, Mixture, PerPosition
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.deploy import left_out
 from padim_lit.deploy.explanation import explain
-from padim_lit.model.learned import learn
+from padim_lit.model.warm_up import learn
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

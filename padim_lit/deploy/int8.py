@@ -25,7 +25,7 @@ from padim_lit.deploy.runtimes import open_session
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.detector import Detector
-from padim_lit.model.learned import evenly_spaced
+from padim_lit.model.warm_up import evenly_spaced
 from padim_lit.system.console import quiet
 
 # Good images that the ranges of the activations are taken of.

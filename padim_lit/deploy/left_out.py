@@ -32,13 +32,13 @@ from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
 from padim_lit.model.detector import Detector
 from padim_lit.model.gaussian import log_det
-from padim_lit.model.learned import evenly_spaced, learn, learners
 from padim_lit.model.merging import subtract
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
 from padim_lit.model.ridge import Ridge, pooled
 from padim_lit.model.room import fit_bytes
 from padim_lit.model.threads import on_one_thread_each
+from padim_lit.model.warm_up import evenly_spaced, learn, learners
 from padim_lit.system.console import tracked
 from padim_lit.system.memory import available_bytes
 

@@ -23,10 +23,10 @@ from padim_lit.errors import InputError
 from padim_lit.model.density import Density
 from padim_lit.model.embedding import embed
 from padim_lit.model.gaussian import log_det, mahalanobis, whiten
-from padim_lit.model.learned import evenly_spaced, patch_statistics
 from padim_lit.model.moments import init, update
 from padim_lit.model.projection import Identity, Projection
 from padim_lit.model.ridge import Ridge
+from padim_lit.model.warm_up import evenly_spaced, patch_statistics
 from padim_lit.system.clock import clock
 from padim_lit.system.memory import readable
 

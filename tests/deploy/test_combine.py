@@ -12,7 +12,7 @@ from _helpers.trees import build_tree
 from padim_lit import JL, Backbone, Detector, Mixture
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.deploy.combine import gather, remove_images
-from padim_lit.model.learned import learn, learners
+from padim_lit.model.warm_up import learn, learners
 
 IMAGES = 12
 

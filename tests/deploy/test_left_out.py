@@ -33,11 +33,11 @@ from padim_lit.deploy.left_out import (
 )
 from padim_lit.deploy.over_images import Loop
 from padim_lit.model.gaussian import mahalanobis, whiten
-from padim_lit.model.learned import evenly_spaced, learn
 from padim_lit.model.merging import subtract
 from padim_lit.model.moments import covariance, init, update
 from padim_lit.model.region_of_interest import RestrictedMap
 from padim_lit.model.ridge import Ridge, pooled
+from padim_lit.model.warm_up import evenly_spaced, learn
 
 
 def features(count: int, dim: int, positions: int = 3, decades: float = 4, top: float = 1e3):

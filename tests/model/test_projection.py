@@ -8,7 +8,7 @@ import torch
 from sklearn.random_projection import SparseRandomProjection
 
 from padim_lit.errors import InputError
-from padim_lit.model.learned import NPCA, Fisher, evenly_spaced, patch_statistics
+from padim_lit.model.learned import NPCA, Fisher
 from padim_lit.model.projection import (
     JL,
     PROJECTIONS,
@@ -18,6 +18,7 @@ from padim_lit.model.projection import (
     Sparse,
     Subset,
 )
+from padim_lit.model.warm_up import evenly_spaced, patch_statistics
 
 C, D = 96, 24
 RANDOM = [JL, Orthogonal, Sparse]

@@ -8,9 +8,9 @@ from padim_lit import JL, Backbone, Detector
 from padim_lit.deploy.graph import Graph
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import AnomalyMap, image_score
-from padim_lit.model.learned import learn
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.region_of_interest import RestrictedMap, weights
+from padim_lit.model.warm_up import learn
 
 
 def restricted(sigma: float = 2.0) -> tuple[RestrictedMap, torch.Tensor]:

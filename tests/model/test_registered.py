@@ -8,8 +8,8 @@ from padim_lit import Backbone, Both, Fisher, InputError, PerPosition, Projectio
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
-from padim_lit.model.learned import learn
 from padim_lit.model.projection import JL, PROJECTIONS
+from padim_lit.model.warm_up import learn
 
 
 @pytest.fixture(autouse=True)

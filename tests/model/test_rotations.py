@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from padim_lit import JL, Backbone, Both, Detector, InputError
-from padim_lit.model.learned import learn
 from padim_lit.model.rotations import require_rotations, turned
+from padim_lit.model.warm_up import learn
 
 
 def smooth(height: int, width: int) -> torch.Tensor:

@@ -20,7 +20,7 @@ from padim_lit.deploy.calibration import RATE, calibrate, describe, highest
 from padim_lit.deploy.left_out import Measured, measure, measure_training
 from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError
-from padim_lit.model.learned import learners
+from padim_lit.model.warm_up import learners
 
 
 @dataclass

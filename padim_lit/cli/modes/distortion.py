@@ -13,9 +13,9 @@ from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.embedding import embed
 from padim_lit.model.grid import resolve_grid
-from padim_lit.model.learned import evenly_spaced
 from padim_lit.model.projection import PROJECTIONS, Identity
 from padim_lit.model.ridge import Ridge
+from padim_lit.model.warm_up import evenly_spaced
 from padim_lit.report.figures import distortion, files
 from padim_lit.sweep.ablation import Sweep
 from padim_lit.sweep.distortion import Patches, full_distances, measure

@@ -25,7 +25,7 @@ from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError, require_choice
 from padim_lit.model.detector import FULL_PRECISION, Detector
 from padim_lit.model.fit_state import FitState
-from padim_lit.model.learned import learners
+from padim_lit.model.warm_up import learners
 
 
 @dataclass

@@ -1,0 +1,163 @@
+"""What is learnt from some good images before the fit: Π, then what the density learns."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
+
+from padim_lit.errors import InputError, require_finite, require_tensors
+from padim_lit.model.projection import Identity, Projection
+from padim_lit.system.console import tracked
+
+if TYPE_CHECKING:
+    from padim_lit.model.detector import Detector
+
+
+log = logging.getLogger(__name__)
+# Samplers that together give all images of a data set; others may give some.
+_OF_ALL = SequentialSampler, RandomSampler, DistributedSampler
+
+
+def learn(
+    detector: "Detector",
+    batches: Callable[[int], Iterable[Mapping[str, Any]]],
+    agree: Callable[[nn.Module], None] = lambda learnt: None,
+    again: bool = False,
+) -> None:
+    """Let a detector choose what it learns before the fit: Π, then what its density learns.
+
+    Args:
+        detector: whose projection or density says by `fit_images` that it learns.
+        batches: of so many good images: ``image`` (B,3,h,w), and where they are known ``path``.
+        agree: called with what has learnt, for ranks that have to learn the same.
+        again: keep what the density has learnt about how its parts are put together
+            (`Density.learnt`).
+
+    Raises:
+        InputError: fewer than two images, or features that are not finite.
+
+    >>> from padim_lit import Backbone, Detector, Fisher
+    >>> backbone = Backbone('test_resnet', weights='random')
+    >>> fisher = Fisher(backbone.embedding_dim, dim=8)
+    >>> detector = Detector(backbone, fisher, (64, 64))
+    >>> learn(detector, lambda images: [{'image': torch.rand(4, 3, 64, 64)}])
+    >>> fisher.matrix.any().item()
+    True
+    """
+    projection, density = detector.projection, detector.density
+    device = projection.matrix.device
+
+    def embeddings(images: int, through: Projection | None = None) -> Iterator[Tensor]:
+        for batch in batches(images):
+            require_tensors(batch, "image")
+            x = detector.embed_turned(batch["image"].to(device), through)
+            require_finite(x, batch)
+            yield detector.anomaly_map.counted(x.flatten(0, 1))
+
+    if projection.fit_images:
+        every = Identity(projection.in_channels).to(device)
+        projection.learn(*patch_statistics(embeddings(projection.fit_images, every)))
+        agree(projection)
+    for one in (part for part, _ in density.parts(detector.positions)) if again else (density,):
+        if one.fit_images:
+            one.learn(torch.cat(list(embeddings(one.fit_images))))
+            agree(one)
+
+
+def learners(detector: "Detector") -> dict[str, str]:
+    """Names of what learns from images before the fit, by the config's key.
+
+    >>> learners(detector)
+    {}
+    """
+    parts = {"proj": detector.projection, "density": detector.density}
+    return {key: one.name for key, one in parts.items() if one.fit_images}
+
+
+def warm_up(loader: DataLoader, images: int) -> Iterator[Any]:
+    """Batches of so many of the images that a loader gives, evenly spread over its data set.
+
+    No more at once than the loader has: that may have been halved for want of memory. Each rank
+    sees the same ones, unless a sampler of the user's own shares them out.
+
+    >>> sum(len(batch) for batch in warm_up(DataLoader(torch.zeros(300, 3)), images=100))
+    before the fit ...
+    100
+    """
+    dataset = loader.dataset
+    if isinstance(dataset, IterableDataset):
+        raise InputError(
+            f"a {type(dataset).__name__} gives no image by its number, and what learns looks at "
+            "some before the fit; use a Dataset with __getitem__, or PerPosition and a JL or Subset"
+        )
+    given: Sequence[int] = range(len(dataset))
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    if not isinstance(sampler, _OF_ALL):
+        with torch.random.fork_rng(devices=()):  # what the fit itself draws is the same as ever
+            given = sorted(set(sampler))
+    part = Subset(dataset, [given[i] for i in evenly_spaced(len(given), images)])
+    log.info("%d good images are looked at first, to learn centroids or a projection", len(part))
+    size = min(8, loader.batch_size or 8)
+    workers: dict[str, Any] = {}
+    if loader.worker_init_fn is not None:  # it may open what the Dataset reads
+        workers = {"num_workers": loader.num_workers, "worker_init_fn": loader.worker_init_fn}
+        workers["multiprocessing_context"] = loader.multiprocessing_context
+    batches = DataLoader(part, batch_size=size, collate_fn=loader.collate_fn, **workers)
+    yield from tracked(batches, "before the fit")
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """`count` of the indices below `total`, evenly spread; all of them where there are fewer.
+
+    >>> evenly_spaced(10, 4)
+    [0, 2, 5, 7]
+    """
+    count = min(total, count)
+    return [i * total // count for i in range(count)]
+
+
+def patch_statistics(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Covariance within positions and their means, from embeddings (B,P,C) batch by batch.
+
+    S_w = 1/((N−1)P) Σ_n Σ_p (x_np − μ_p)(x_np − μ_p)ᵀ. Sums are taken around the first image, so
+    that they do not cancel, in float64, and image by image, so that the split into batches does
+    not matter.
+
+    Returns:
+        within (C,C) and means (P,C), float64.
+
+    Raises:
+        InputError: fewer than two images, or a value that is not finite.
+
+    >>> within, means = patch_statistics([torch.rand(3, 4, 2)])
+    >>> within.shape, means.shape
+    (torch.Size([2, 2]), torch.Size([4, 2]))
+    """
+    origin, count = None, 0
+    for batch in batches:
+        for x in batch:
+            if origin is None:
+                origin = x
+                total = torch.zeros_like(x, dtype=torch.float64)
+                squares = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+            shifted = x - origin
+            total += shifted
+            with torch.autocast(x.device.type, enabled=False):
+                squares += shifted.T @ shifted
+            count += 1
+    if count < 2:
+        raise InputError(f"a projection that learns needs at least 2 training images, not {count}")
+    within = (squares - total.T @ total / count) / ((count - 1) * len(total))
+    if not within.isfinite().all():
+        raise InputError("a training image's features are not finite; check images and weights")
+    return within, origin.double() + total / count
