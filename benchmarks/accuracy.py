@@ -38,7 +38,7 @@ def moments() -> Iterator[tuple[str, ...]]:
                 state = init(POSITIONS, DIM)
                 for part in rows.split(batch):
                     state = update(state, part)
-                ours = state.scatter.square(symmetric=True).double().numpy() / (IMAGES - 1)
+                ours = state.scatter.to_dense(symmetric=True).double().numpy() / (IMAGES - 1)
                 yield (
                     str(offset),
                     str(batch),

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rows import apart, keep
-from padim_lit.model.gaussian import mahalanobis, whiten
+from padim_lit.model.gaussian import factorize, mahalanobis
 from padim_lit.model.moments import init, update
 from padim_lit.model.ridge import Ridge
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
@@ -87,8 +87,8 @@ def measure(images: int, dim: int, positions: int, batch: int, repeats: int) -> 
     with torch.inference_mode():
         for _ in range(repeats):
             found["fit"].append(clock(fit))
-            found["factor"].append(clock(lambda: whiten(state, Ridge())))
-            factors = whiten(state, Ridge())
+            found["factor"].append(clock(lambda: factorize(state, Ridge())))
+            factors = factorize(state, Ridge())
             found["score"].append(clock(score))
     return {name: statistics.median(values) for name, values in found.items()}
 
@@ -101,7 +101,7 @@ def memory(images: int) -> dict[str, int]:
     with torch.inference_mode():
         for _ in range(math.ceil(images / len(x))):
             state = update(state, x)
-        whiten(state, Ridge())
+        factorize(state, Ridge())
     return {"images": int(state.counts[0]), "peak_bytes": peak_bytes(CPU)}
 
 

@@ -31,7 +31,7 @@ from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
-from padim_lit.model.seen import Seen
+from padim_lit.model.projection_cache import ProjectionCache
 from padim_lit.model.warm_up import evenly_spaced, learn
 from padim_lit.system.clock import clock
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
@@ -138,10 +138,10 @@ def measure(
         learnings = []
         for _ in range(LEARNT):
             detector.reset()
-            detector.seen, start = Seen.during_a_fit(where), clock(where)
-            detector.seen.expect(looked_at)
+            detector.cache, start = ProjectionCache.for_fit(where), clock(where)
+            detector.cache.keep_next(looked_at)
             learn(detector, lambda _: in_batches(first, 8))
-            detector.seen.expect(0)
+            detector.cache.keep_next(0)
             state = detector.empty_state()
             for part in in_batches(first, batch):
                 state = detector.update_state(state, part)

@@ -25,8 +25,8 @@ from padim_lit.errors import InputError, require_finite, require_tensors, requir
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
+from padim_lit.model.projection_cache import ProjectionCache
 from padim_lit.model.room import require_memory
-from padim_lit.model.seen import Seen
 from padim_lit.model.warm_up import learn, warm_up
 
 
@@ -108,12 +108,12 @@ class PaDiM(LightningModule):
         self.detector.reset()
         self._state = None
         require_memory(self.detector, self.device, self.trainer.num_devices)
-        self.detector.seen = seen = Seen.during_a_fit(self.device)
-        seen.expect(self.detector.density.fit_images * self.detector.rotations)
+        self.detector.cache = cache = ProjectionCache.for_fit(self.device)
+        cache.keep_next(self.detector.density.fit_images * self.detector.rotations)
         with self.trainer.precision_plugin.forward_context():
             learn(self.detector, partial(warm_up, loader), self._agree)
         calibrates = self.calibration and self.trainer.is_global_zero
-        seen.expect(met_again(self.detector, loader.dataset) if calibrates else 0)
+        cache.keep_next(met_again(self.detector, loader.dataset) if calibrates else 0)
 
     def on_train_epoch_start(self) -> None:
         # At the epoch's start, so that a second epoch counts no image twice.
@@ -134,10 +134,10 @@ class PaDiM(LightningModule):
         if self.trainer.is_global_zero:
             how = self.calibration, self.false_alarm_rate, Loop.like(loader, self.device)
             with self.trainer.precision_plugin.forward_context():
-                self.detector.seen.expect(0)
+                self.detector.cache.keep_next(0)
                 set_threshold(self.detector, loader.dataset, *how)
             self.detector.to(self.device)  # it was left on the CPU, and there may be callbacks
-        self.detector.seen = Seen()
+        self.detector.cache = ProjectionCache()
         self.threshold_seconds, self._fitted = time.perf_counter() - start, True
 
     def on_fit_end(self) -> None:

@@ -19,7 +19,7 @@ from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import require_image_score
 from padim_lit.model.detector import Detector
 from padim_lit.model.grid import require_neighbourhood
-from padim_lit.model.projection import MOST_DIM, require_seed
+from padim_lit.model.projection import MAX_DIM, require_seed
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import require_rotations
 from padim_lit.model.tiles import as_tiles
@@ -30,7 +30,7 @@ LOWEST = {
     **{"resamples": 0, "rows": 1, "positions": 1, "port": 1},
 }
 #: The highest of those that something is made of one by one; of the others what a machine counts.
-HIGHEST = {"batch_size": 2**20, "num_workers": 1024, "dim": MOST_DIM, "port": 65535}
+HIGHEST = {"batch_size": 2**20, "num_workers": 1024, "dim": MAX_DIM, "port": 65535}
 #: Numbers that must be above 0, and their units.
 POSITIVE = {
     **{"max_mb": "megabytes", "watch_settle": "seconds", "watch_idle": "seconds"},

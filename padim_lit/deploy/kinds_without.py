@@ -39,9 +39,9 @@ class KindsWithout:
     >>> from padim_lit.model.ridge import pooled
     >>> mixture, x = Mixture(dim=2, components=1), torch.rand(8, 9, 2)
     >>> mixture.learn(x)
-    >>> moments, _ = mixture.gather(init(1, 2), x, x[None], lambda x: x)
+    >>> moments, _ = mixture.update_moments(init(1, 2), x, x[None], lambda x: x)
     >>> ridge = Ridge(common=pooled(moments))
-    >>> search = mixture.search(moments.mean, mixture.whiten(moments, ridge))
+    >>> search = mixture.search(moments.mean, mixture.factorize(moments, ridge))
     >>> KindsWithout(mixture, moments, ridge, search, image=x[0]).nearest(x[:1]).shape
     torch.Size([1, 9])
     """
@@ -108,5 +108,5 @@ class KindsWithout:
             band[left == 0] = 0  # rounding alone would stay
         rest = Moments(left, self.mean[some], scatter)
         self.row[some] = len(self.factored) + torch.arange(len(some))
-        self.factors = Triangle.cat([self.factors, self.mixture.whiten(rest, self.ridge)])
+        self.factors = Triangle.cat([self.factors, self.mixture.factorize(rest, self.ridge)])
         self.factored = torch.cat([self.factored, rest.mean])

@@ -31,7 +31,7 @@ from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
 from padim_lit.model.detector import Detector
-from padim_lit.model.gaussian import log_det
+from padim_lit.model.gaussian import covariance_log_det
 from padim_lit.model.merging import subtract
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
@@ -277,10 +277,12 @@ def _subtracted(
         one: (V,P,D), its embeddings in all directions, the one that is scored first.
     """
     empty = part.empty(detector.positions, one.device)
-    image, _ = part.gather(empty, one, one[None], detector.anomaly_map.counted)
+    image, _ = part.update_moments(empty, one, one[None], detector.anomaly_map.counted)
     rest = subtract(moments, image, empty.mean)
-    whitening = part.whiten(rest, ridge)
-    return part.nearest(one[:1], rest.mean, whitening)[0], float(log_det(whitening).mean())
+    whitening = part.factorize(rest, ridge)
+    return part.nearest(one[:1], rest.mean, whitening)[0], float(
+        covariance_log_det(whitening).mean()
+    )
 
 
 def _side_by_side(detector: Detector, work: Callable[[T], Tensor], images: list[T]) -> Tensor:

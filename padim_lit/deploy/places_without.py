@@ -39,7 +39,7 @@ class PlacesWithout:
         """Distances (1,P) of the first of an image's patches (V,P,D), and the mean log det Σ.
 
         Raises:
-            InputError: see `padim_lit.model.gaussian.whiten`.
+            InputError: see `padim_lit.model.gaussian.factorize`.
         """
         moments, scatter = self.moments, self.moments.scatter
         y = (image.double() - moments.mean).transpose(0, 1)  # (P,V,D)

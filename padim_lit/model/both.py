@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from padim_lit.model.density import Counted, Density, PerPosition
-from padim_lit.model.gaussian import log_det, whiten
+from padim_lit.model.gaussian import covariance_log_det, factorize
 from padim_lit.model.groups import Groups
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments, init
@@ -16,14 +16,14 @@ from padim_lit.model.triangular import Triangle
 
 # What a place's own distance weighs at most where a kind is nearer, and the standard deviations
 # of log variances up to which it does and from which on it weighs nothing.
-HEARD, ALIKE, APART = 0.5, 0.15, 0.17
+MAX_PLACE_WEIGHT, SPREAD_ALIKE, SPREAD_APART = 0.5, 0.15, 0.17
 # Patches a kind, over D, from which on its variance says anything: chosen on ELPV's cells as they
 # are, and thrown, with four backbones (docs/choices.md).
-KNOWN = 2 / 3
+MIN_PATCHES_OVER_DIM = 2 / 3
 # Of the variance of all good patches, added to a kind's where those are measured.
-EPS = 0.01
+KIND_EPS = 0.01
 # Images whose patches are measured at once.
-IMAGES = 16
+IMAGES_AT_ONCE = 16
 
 
 class Both(Density):
@@ -43,8 +43,8 @@ class Both(Density):
 
     A place's distance is worth hearing where one Gaussian can hold what is found there. It cannot
     where now a kind that varies much is found there, now one that hardly varies: the part, and what
-    it lies on. So w is `HEARD` where kinds at a place vary alike, and 0 where they do not; it is
-    learnt with the kinds, see `learn`.
+    it lies on. So w is `MAX_PLACE_WEIGHT` where kinds at a place vary alike, and 0 where they do
+    not; it is learnt with the kinds, see `learn`.
 
     Args:
         dim: D.
@@ -108,34 +108,34 @@ class Both(Density):
 
         In coordinates in which all good patches together are white, log det Σ_k / D is a kind's
         mean log variance. Its standard deviation over the patches at a place, all places together,
-        says how differently: up to `ALIKE` w is `HEARD`, from `APART` on 0, between them it falls
-        linearly. Where a kind has fewer than ⅔ D patches on the average, too much of Σ_k is the
-        pooled covariance, and all kinds look alike: w is 0.
+        says how differently: up to `SPREAD_ALIKE` w is `MAX_PLACE_WEIGHT`, from `SPREAD_APART` on
+        0, between them it falls linearly. Where a kind has fewer than ⅔ D patches on the average,
+        too much of Σ_k is the pooled covariance, and all kinds look alike: w is 0.
         """
         self.mixture.learn(x)
         self.place_weight = torch.zeros_like(self.place_weight)
-        if x.shape[:2].numel() < KNOWN * self.dim * self.mixture.components:
+        if x.shape[:2].numel() < MIN_PATCHES_OVER_DIM * self.dim * self.mixture.components:
             return
         owners, white = [], self.mixture.white
         moments = init(self.mixture.components, self.dim, x.device)
         x = x.to(white.dtype)
         centre = x.mean(dim=(0, 1), dtype=torch.float64).to(white.dtype)
-        for images in x.split(IMAGES):
+        for images in x.split(IMAGES_AT_ONCE):
             kinds = Groups(self.mixture.assign(images.flatten(0, 1)), self.mixture.components)
             owners.append(kinds.owner.view(images.shape[:2]))
             with torch.autocast(x.device.type, enabled=False):
                 moments = kinds.update(moments, (images - centre).flatten(0, 1) @ white.T)
-        factors = whiten(moments, Ridge(EPS, shrinkage=self.dim / 2))
-        found = (log_det(factors) / self.dim)[torch.cat(owners)]
+        factors = factorize(moments, Ridge(KIND_EPS, shrinkage=self.dim / 2))
+        found = (covariance_log_det(factors) / self.dim)[torch.cat(owners)]
         spread = found.var(dim=0, correction=0).mean().sqrt()
-        weight = HEARD * ((APART - spread) / (APART - ALIKE)).clamp(0, 1)
-        self.place_weight = weight.to(self.place_weight)
+        alike = ((SPREAD_APART - spread) / (SPREAD_APART - SPREAD_ALIKE)).clamp(0, 1)
+        self.place_weight = (MAX_PLACE_WEIGHT * alike).to(self.place_weight)
 
-    def gather(
+    def update_moments(
         self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
     ) -> tuple[Moments, Tensor]:
         found = [
-            part.gather(moments.at(some), x, shares, counted)
+            part.update_moments(moments.at(some), x, shares, counted)
             for part, some in self.parts(x.shape[1])
         ]
         parts, means = zip(*found, strict=True)
@@ -158,16 +158,14 @@ class Both(Density):
         return [math.exp((places - kinds) / (2 * self.dim)), 1.0]
 
     def _log_dets(self, whitening: Triangle) -> list[float]:
-        parts = self.parts(whitening.positions - self.mixture.components)
-        return [float(log_det(whitening.at(some)).mean()) for _, some in parts]
+        parts = self.parts(whitening.count - self.mixture.components)
+        return [float(covariance_log_det(whitening.at(some)).mean()) for _, some in parts]
 
-    def whiten(self, moments: Moments, ridge: Ridge, out: Triangle | None = None) -> Triangle:
+    def factorize(self, moments: Moments, ridge: Ridge, out: Triangle | None = None) -> Triangle:
         scatter, parts = moments.scatter, self.parts(len(moments.mean) - self.mixture.components)
-        whitening = out or Triangle.zeros(
-            scatter.positions, scatter.dim, scatter.device, scatter.dtype
-        )
+        whitening = out or Triangle.zeros(scatter.count, scatter.dim, scatter.device, scatter.dtype)
         for part, some in parts:  # written where they belong: each copied would be twice in memory
-            part.whiten(moments.at(some), ridge, whitening.at(some))
+            part.factorize(moments.at(some), ridge, whitening.at(some))
         for (_, some), scale in zip(parts, self.scales(self._log_dets(whitening)), strict=True):
             for band in whitening.at(some).bands:
                 band.mul_(scale)

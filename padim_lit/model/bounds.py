@@ -8,18 +8,18 @@ from padim_lit.model.pairs import Pairs
 from padim_lit.model.triangular import Triangle, blocks
 
 # Directions of the bounds of all components, and of the tighter ones of those that are left.
-COARSE, FINE = 32, 64
+COARSE_DIM, FINE_DIM = 32, 64
 # They are chosen among so many, which some components choose, evenly spread.
-SPAN, ASKED = 128, 32
+SPAN_DIM, ASKED = 128, 32
 # The share of the components that a component must be told apart from: those near it.
-NEAR = 1 / 4
+NEAR_SHARE = 1 / 4
 # Numbers of scratch for bounds of all components: they stay in a CPU's cache.
-SCRATCH = 2**19
+SCRATCH_NUMBERS = 2**19
 # Patches that a product takes are made a multiple of these: oneDNN keeps what it compiles for each
 # number.
-EVEN = 32
+PATCH_MULTIPLE = 32
 # What float32 may move a bound by, relative to the largest that its terms can be.
-ROUNDING = 1e-5
+BOUND_ROUNDING = 1e-5
 
 
 class LowerBounds:
@@ -46,11 +46,11 @@ class LowerBounds:
     """
 
     def __init__(self, basis: Tensor, factor: Tensor, mean: Tensor):
-        rows = sorted({min(COARSE, len(basis)), len(basis)})
+        rows = sorted({min(COARSE_DIM, len(basis)), len(basis)})
         self.forms = [(r, _forms(factor[:, :r, :r], mean[:, :r])) for r in rows]
-        self.basis, rest = basis.float(), factor[:, COARSE:]
+        self.basis, rest = basis.float(), factor[:, COARSE_DIM:]
         self.rest = Pairs(mean.float(), [rest.float()] if rest.shape[1] else [])
-        self.rest_slack = ROUNDING * (rest @ rest.mT).flatten(1).norm(dim=1).float()
+        self.rest_slack = BOUND_ROUNDING * (rest @ rest.mT).flatten(1).norm(dim=1).float()
         self.length = mean.square().sum(dim=1).float()
 
     @classmethod
@@ -64,13 +64,13 @@ class LowerBounds:
                 drowns another's, and rounding stays small.
         """
         white, dim = white.double(), whitening.dim
-        # If D is above SPAN: those alone in which good patches differ most against some components.
-        some = whitening.at(slice(None, None, -(-len(mean) // ASKED))).square(symmetric=False)
+        # If D is above SPAN_DIM: those in which good patches differ most against some components.
+        some = whitening.at(slice(None, None, -(-len(mean) // ASKED))).to_dense(symmetric=False)
         against = some.flatten(0, 1).double() @ torch.linalg.inv(white)
-        span = _leading(against.T @ against, SPAN) @ white
+        span = _leading(against.T @ against, SPAN_DIM) @ white
         covariances = []
         for few in blocks(len(mean), dim * dim, mean.device):
-            factor = whitening.at(few).square(symmetric=False, dtype=torch.float64)
+            factor = whitening.at(few).to_dense(symmetric=False, dtype=torch.float64)
             spread = torch.linalg.solve_triangular(factor, span, upper=False, left=False)
             covariances.append(spread @ spread.mT)
         sigma, centres = torch.cat(covariances), mean.double() @ span.T
@@ -84,7 +84,7 @@ class LowerBounds:
 
         A factor is triangular, so its first rows see the first dimensions alone: they are F.
         """
-        some = slice(min(FINE, whitening.bands[0].shape[1]))
+        some = slice(min(FINE_DIM, whitening.bands[0].shape[1]))
         basis = mean.new_zeros(some.stop, whitening.dim)
         basis[:, some] = white[some, some]
         factor = whitening.bands[0][:, some, some] @ torch.linalg.inv(white[some, some])
@@ -98,7 +98,8 @@ class LowerBounds:
         """Bounds (K,n) along the first directions, or along all."""
         rows, forms = self.forms[-1 if fine else 0]
         found = [
-            _products(part, forms) for part in y[:, :rows].split(max(1, SCRATCH // forms.shape[1]))
+            _products(part, forms)
+            for part in y[:, :rows].split(max(1, SCRATCH_NUMBERS // forms.shape[1]))
         ]
         return torch.cat(found, dim=1)
 
@@ -112,14 +113,14 @@ def _forms(factor: Tensor, mean: Tensor) -> Tensor:
     """Quadratic forms of v that are ‖F(y−Bμ)‖² less what rounding may be, of i ≤ j: (K,q)."""
     form = torch.cat([factor, -factor @ mean.unsqueeze(2)], dim=2)
     form = form.mT @ form
-    form.diagonal(dim1=1, dim2=2).sub_(ROUNDING * form.flatten(1).norm(dim=1, keepdim=True))
+    form.diagonal(dim1=1, dim2=2).sub_(BOUND_ROUNDING * form.flatten(1).norm(dim=1, keepdim=True))
     i, j = torch.triu_indices(*form.shape[1:], device=form.device)
     return (form[:, i, j] * torch.where(i == j, 1.0, 2.0)).float()
 
 
 def _products(y: Tensor, forms: Tensor) -> Tensor:
     """What the forms (K,q) of r directions are for y (n,r): (K,n)."""
-    v = y.new_zeros(y.shape[1] + 1, -(-len(y) // EVEN) * EVEN)
+    v = y.new_zeros(y.shape[1] + 1, -(-len(y) // PATCH_MULTIPLE) * PATCH_MULTIPLE)
     v[:-1, : len(y)], v[-1] = y.T, 1
     products, stop = y.new_empty(forms.shape[1], v.shape[1]), 0
     for i in range(len(v)):
@@ -134,7 +135,7 @@ def _leading(matrix: Tensor, rows: int) -> Tensor:
 
 
 def _telling_apart(mean: Tensor, sigma: Tensor) -> Tensor:
-    """Directions (r,q), r ≤ FINE, along which patches of near components are far from a component.
+    """Directions (r,q), r ≤ FINE_DIM, along which near components' patches are far from each.
 
     With P = Σ⁻¹ and A_k = E (x−μ_k)(x−μ_k)ᵀ over patches x of the components near k, tr(P_k A_k) is
     their mean squared distance from it. Directions are eigenvectors of Σ_k (P_k A_k + A_k P_k) /
@@ -144,7 +145,7 @@ def _telling_apart(mean: Tensor, sigma: Tensor) -> Tensor:
         mean: (K,q), along the q directions that these are chosen among.
         sigma: (K,q,q), covariances.
     """
-    count = max(1, int(NEAR * len(mean)))
+    count = max(1, int(NEAR_SHARE * len(mean)))
     precision = torch.linalg.inv(sigma)
     moment = sigma + mean.unsqueeze(2) * mean.unsqueeze(1)
     pulled = (precision @ mean.unsqueeze(2)).squeeze(2)
@@ -159,4 +160,4 @@ def _telling_apart(mean: Tensor, sigma: Tensor) -> Tensor:
         around = (weight[few] @ moment.flatten(1)).view_as(sigma[few])
         around += here @ (here - there).mT - there @ here.mT
         found += (precision[few] @ around / distance[few].mean(dim=1)[:, None, None]).sum(dim=0)
-    return _leading(found + found.T, FINE)
+    return _leading(found + found.T, FINE_DIM)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from padim_lit.model.embedding import ProjectedLayer
-from padim_lit.model.gaussian import mahalanobis, whiten
+from padim_lit.model.gaussian import factorize, mahalanobis
 from padim_lit.model.moments import Moments, init, update
 from padim_lit.model.registered import register, require_name, taken
 from padim_lit.model.ridge import Ridge
@@ -69,27 +69,6 @@ class Density(nn.Module):
     def gaussians(self, positions: int) -> int:
         """G, with P positions."""
 
-    def parts(self, positions: int) -> list[tuple["Density", slice]]:
-        """Densities of which each has a nearest Gaussian, and which of the G are whose."""
-        return [(self, slice(None))]
-
-    def scales(self, log_dets: Sequence[float]) -> list[float]:
-        """What the distances to each part's Gaussians are multiplied by: here by nothing.
-
-        Args:
-            log_dets: mean log det Σ of each part's Gaussians.
-        """
-        return [1.0] * len(log_dets)
-
-    def scales_in(self, whitening: Triangle) -> list[float]:
-        """The `scales` that `whiten` has put into these factors."""
-        return [1.0]
-
-    def combine(self, distances: Sequence[Tensor]) -> Tensor:
-        """Each part's scaled distances, all of one shape → what counts as the patches' own."""
-        (only,) = distances
-        return only
-
     def empty(self, positions: int, device: torch.device | str) -> Moments:
         """Moments of no patch."""
         means = self.empty_means(positions).to(device)
@@ -108,12 +87,12 @@ class Density(nn.Module):
         self.load_state_dict(other.state_dict())
         self.fit_images = 0
 
-    def shares(self, layers: Sequence[ProjectedLayer], add_up: AddUp) -> Tensor:
+    def layer_embeddings(self, layers: Sequence[ProjectedLayer], add_up: AddUp) -> Tensor:
         """Each layer's part in the embeddings, (L,B,P,D), or averaged over images (L,1,P,D)."""
         return torch.stack([add_up([layer]) for layer in layers])
 
     @abstractmethod
-    def gather(
+    def update_moments(
         self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
     ) -> tuple[Moments, Tensor]:
         """The moments with a batch of images too, and each layer's share of its means (L,G,D).
@@ -121,7 +100,7 @@ class Density(nn.Module):
         Args:
             moments: their scatter is changed in place.
             x: their embeddings (B,P,D).
-            shares: see `shares`.
+            shares: see `layer_embeddings`.
             counted: see `Counted`.
         """
 
@@ -129,21 +108,45 @@ class Density(nn.Module):
         """`ridge` with this density's ν."""
         return replace(ridge, shrinkage=self.shrinkage)
 
-    def whiten(self, moments: Moments, ridge: Ridge, out: Triangle | None = None) -> Triangle:
-        """The factors that `nearest` takes, see `padim_lit.model.gaussian.whiten`."""
-        return whiten(moments, self.shrinking(ridge), out=out)
+    def factorize(self, moments: Moments, ridge: Ridge, out: Triangle | None = None) -> Triangle:
+        """The factors that `nearest` takes, see `padim_lit.model.gaussian.factorize`."""
+        return factorize(moments, self.shrinking(ridge), out=out)
 
     @abstractmethod
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
         """Distances of patches, not squared, and which Gaussian is nearest: both (B,P).
 
-        A distance is the Mahalanobis distance to that Gaussian, or what `terms` says.
+        A distance is the Mahalanobis distance to that Gaussian; in `Both` a weighted sum of two,
+        see `terms`.
 
         Args:
             x: (B,P,D).
             mean: (G,D).
             whitening: G triangles of D rows.
         """
+
+    # Of densities that are put together of several, and for leaving images out
+
+    def parts(self, positions: int) -> list[tuple["Density", slice]]:
+        """Densities of which each has a nearest Gaussian, and which of the G are whose."""
+        return [(self, slice(None))]
+
+    def scales(self, log_dets: Sequence[float]) -> list[float]:
+        """What the distances to each part's Gaussians are multiplied by: here by nothing.
+
+        Args:
+            log_dets: mean log det Σ of each part's Gaussians.
+        """
+        return [1.0] * len(log_dets)
+
+    def scales_in(self, whitening: Triangle) -> list[float]:
+        """The `scales` that `factorize` has put into these factors."""
+        return [1.0]
+
+    def combine(self, distances: Sequence[Tensor]) -> Tensor:
+        """Each part's scaled distances, all of one shape → what counts as the patches' own."""
+        (only,) = distances
+        return only
 
     def terms(
         self, x: Tensor, mean: Tensor, whitening: Triangle
@@ -170,12 +173,12 @@ class PerPosition(Density):
     def gaussians(self, positions: int) -> int:
         return positions
 
-    def shares(self, layers: Sequence[ProjectedLayer], add_up: AddUp) -> Tensor:
+    def layer_embeddings(self, layers: Sequence[ProjectedLayer], add_up: AddUp) -> Tensor:
         # Averaged on each layer's own grid, which is smaller.
         means = [ProjectedLayer(x.values.mean(dim=0, keepdim=True), x.dims) for x in layers]
-        return super().shares(means, add_up)
+        return super().layer_embeddings(means, add_up)
 
-    def gather(
+    def update_moments(
         self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
     ) -> tuple[Moments, Tensor]:
         return update(moments, x), shares.mean(dim=1)

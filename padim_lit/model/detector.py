@@ -16,9 +16,9 @@ from padim_lit.model.embedding import ProjectedLayer, add_up, project
 from padim_lit.model.fit_state import FitState
 from padim_lit.model.grid import require_neighbourhood, resolve_grid
 from padim_lit.model.projection import Projection
+from padim_lit.model.projection_cache import Layers, ProjectionCache
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import require_rotations, turned
-from padim_lit.model.seen import Layers, Seen
 from padim_lit.model.triangular import Triangle, scoring_bytes
 
 #: Of the backbone, as Lightning names it; `Detector.precision` says what a fit used.
@@ -51,7 +51,7 @@ class Detector(nn.Module):
             fit and in slim checkpoints.
         calibration: what held-out good images score; None where it was not measured.
         turned: images → the same in each of the V directions.
-        seen: layers that a fit will need again; `PaDiM` fills it, the fit's end empties it.
+        cache: layers of images that a fit meets again; on during `PaDiM`'s fit alone.
         provenance: primitives on what was fitted (data, preprocessing, seed).
 
     Raises:
@@ -102,7 +102,7 @@ class Detector(nn.Module):
         self.anomaly_map = AnomalyMap(self.map_grid, self.image_shape, sigma)
         # No buffer: DDP would broadcast them before every step.
         self.fit_state: FitState | None = None
-        self.seen = Seen()
+        self.cache = ProjectionCache()
         self.count = 0
         self.calibration: dict[str, Any] | None = None
         self.provenance: dict[str, Any] = {}
@@ -153,10 +153,10 @@ class Detector(nn.Module):
         return self.add_up(self.project(images, projection), (projection or self.projection).dim)
 
     def layers(self, images: Tensor, projection: Projection | None = None) -> Iterator[Layers]:
-        """`project` in each direction; what `seen` has, is taken from it, unless Π is another."""
+        """`project` in each direction; what `cache` has is taken from it, unless Π is another."""
         for one in self.turned(images):
             own = projection is None
-            yield self.seen.layers(one, self.project) if own else self.project(one, projection)
+            yield self.cache.layers(one, self.project) if own else self.project(one, projection)
 
     def embed_turned(self, images: Tensor, projection: Projection | None = None) -> Tensor:
         """(B,3,h,w) images → (B,V,P,D), their embeddings in all directions."""
@@ -189,9 +189,9 @@ class Detector(nn.Module):
         for layers in self.layers(batch["image"]):
             for layer in layers:
                 require_finite(layer.values, batch)
-            shares = self.density.shares(layers, self.add_up)
+            shares = self.density.layer_embeddings(layers, self.add_up)
             x = self.add_up(layers)  # last: it may write into them
-            found = self.density.gather(state.moments, x, shares, self.anomaly_map.counted)
+            found = self.density.update_moments(state.moments, x, shares, self.anomaly_map.counted)
             state = state.update(*found)
         return state.holding(len(batch["image"]), batch.get("digest"))
 
@@ -222,7 +222,7 @@ class Detector(nn.Module):
             raise InputError(
                 f"{state.count} training image: a covariance needs at least 2; add good images"
             )
-        self.whitening = self.density.whiten(state.moments, self.ridge)
+        self.whitening = self.density.factorize(state.moments, self.ridge)
         self.mean = state.moments.mean
         self.layer_means, self.count = state.layer_means, state.count
         self.fit_state, self.calibration = state, None
@@ -230,7 +230,7 @@ class Detector(nn.Module):
     def reset(self) -> None:
         """Forget the Gaussians and what they were made of; their memory is free."""
         self.fit_state, self.whitening, self.count, self.calibration = None, None, 0, None
-        self.seen = Seen()
+        self.cache = ProjectionCache()
         self.mean = self.layer_means = None  # type: ignore[assignment]
 
     def require_fitted(self) -> Triangle:

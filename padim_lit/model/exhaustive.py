@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from padim_lit.model.triangular import Triangle
 
 # Numbers that a step writes on a GPU: 256 MB of them, so that its products are large ones.
-NUMBERS = 2**26
+SCRATCH_NUMBERS = 2**26
 
 
 class Exhaustive(nn.Module):
@@ -51,7 +51,7 @@ class Exhaustive(nn.Module):
         """
         x = torch.cat([torch.ones_like(x[..., :1]), x - self.centre], dim=2)
         if at_once is None:
-            parts = x.flatten(0, 1).split(max(1, NUMBERS // (self.components * self.dim)))
+            parts = x.flatten(0, 1).split(max(1, SCRATCH_NUMBERS // (self.components * self.dim)))
             found = [self._of_all(part).min(dim=0) for part in parts]
             squares, owner = (
                 torch.cat(both).view(x.shape[:2]) for both in zip(*found, strict=True)

@@ -13,7 +13,7 @@ from padim_lit.model.triangular import Triangle, blocks, invert_lower
 CACHED_NUMBERS, BLOCK_NUMBERS = 2**18, 2**22
 
 
-def whiten(
+def factorize(
     moments: Moments,
     ridge: Ridge,
     rows: Tensor | None = None,
@@ -40,7 +40,7 @@ def whiten(
 
     >>> scatter = Triangle.of(torch.full((1, 1, 1), 27.0))
     >>> ten = Moments(torch.tensor([10.0]), torch.zeros(1, 1), scatter)
-    >>> whiten(ten, Ridge(eps=1.0)).bands[0].item()  # variance 3 + 1
+    >>> factorize(ten, Ridge(eps=1.0)).bands[0].item()  # variance 3 + 1
     0.5
     """
     gaussians, dim = len(moments.mean), moments.scatter.dim if rows is None else len(rows)
@@ -79,13 +79,13 @@ def factored_together(scatter: Triangle) -> list[slice]:
     """
     numbers = CACHED_NUMBERS if scatter.device.type == "cpu" else BLOCK_NUMBERS
     step = max(1, numbers // scatter.dim**2)
-    return [slice(i, i + step) for i in range(0, scatter.positions, step)]
+    return [slice(i, i + step) for i in range(0, scatter.count, step)]
 
 
-def log_det(whitening: Triangle) -> Tensor:
+def covariance_log_det(whitening: Triangle) -> Tensor:
     """log det(Σ + εI) = −2 Σ_i log W_ii of each of G Gaussians, from its factor: (G,) float64.
 
-    >>> log_det(Triangle.of(torch.full((1, 1, 1), 0.5))).exp().item()  # a variance of 4
+    >>> covariance_log_det(Triangle.of(torch.full((1, 1, 1), 0.5))).exp().item()  # a variance of 4
     4.0
     """
     diagonals = [band[:, :, rows].diagonal(dim1=1, dim2=2) for rows, band in whitening]

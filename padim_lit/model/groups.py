@@ -11,7 +11,7 @@ from padim_lit.model.triangular import Triangle
 
 # Where all groups take a step together: patches of each, times what a group has on the average; if
 # one group has nearly all, more of them, in about so many steps; but no more than so many patches.
-AT_ONCE, STEPS, PATCHES = 2, 8, 2**20
+OVER_AVERAGE, MAX_STEPS, MAX_PATCHES = 2, 8, 2**20
 
 
 class Groups:
@@ -45,7 +45,9 @@ class Groups:
         """(G,L) patches in `order` that each group takes in a step; n, which is none's, after."""
         stops = self.sizes.cumsum(0).unsqueeze(1)
         most, average = int(self.sizes.max()), self.count // len(self.sizes)
-        step = max(1, AT_ONCE * average, min(-(-most // STEPS), PATCHES // len(self.sizes)))
+        step = max(
+            1, OVER_AVERAGE * average, min(-(-most // MAX_STEPS), MAX_PATCHES // len(self.sizes))
+        )
         steps = []
         for start in range(0, most, step):
             taken = torch.arange(start, start + step, device=stops.device)

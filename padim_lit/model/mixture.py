@@ -16,13 +16,13 @@ from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import Triangle
 
 # Patches that are assigned at once: their scratch stays in a CPU's cache.
-PATCHES = 1024
+ASSIGN_BATCH = 1024
 # Of k-means: patches that it sees, rounds at most.
-SAMPLE, ROUNDS = 50_000, 25
+MAX_SAMPLE, MAX_ROUNDS = 50_000, 25
 # Patches that a component should have on the average, of those that it is learnt from.
-LEAST = 8
+MIN_PATCHES = 8
 #: Components at most.
-MOST = 2**20
+MAX_COMPONENTS = 2**20
 
 
 class Mixture(Density):
@@ -62,8 +62,8 @@ class Mixture(Density):
         fit_images: int = 64,
         shrinkage: float | None = None,
     ):
-        if not 1 <= components <= MOST:
-            raise InputError(f"density.components={components}: must be from 1 to {MOST}")
+        if not 1 <= components <= MAX_COMPONENTS:
+            raise InputError(f"density.components={components}: must be from 1 to {MAX_COMPONENTS}")
         if fit_images < 2:
             raise InputError(f"density.fit_images={fit_images}: must be at least 2 images")
         shrinkage = float(dim) if shrinkage is None else shrinkage
@@ -99,8 +99,8 @@ class Mixture(Density):
         x = x.flatten(0, 1)
         if len(x) < 2:
             raise InputError(f"density={self.name}: one patch is too few to learn from; add images")
-        if len(x) > SAMPLE:
-            x = x[torch.randperm(len(x), generator=generator)[:SAMPLE].to(x.device)]
+        if len(x) > MAX_SAMPLE:
+            x = x[torch.randperm(len(x), generator=generator)[:MAX_SAMPLE].to(x.device)]
         x = x.double()
         sigma = torch.cov(x.T).view(self.dim, self.dim)
         # A dimension that never varies would be infinitely important.
@@ -108,7 +108,7 @@ class Mixture(Density):
         sigma.diagonal().add_(least)
         white = torch.linalg.inv(torch.linalg.cholesky(sigma))
         with torch.autocast(x.device.type, enabled=False):
-            count = min(self.components, max(1, len(x) // LEAST))
+            count = min(self.components, max(1, len(x) // MIN_PATCHES))
             found = k_means((x @ white.T).float(), count, generator)
         found = torch.linalg.solve(white, found.double().T).T.float()
         found = found[torch.arange(self.components, device=x.device) % count]  # the same to the bit
@@ -121,7 +121,7 @@ class Mixture(Density):
         with torch.autocast(x.device.type, enabled=False):
             return _closest(x - centre, (self.centroids - centre) @ self.white.T, self.white)
 
-    def gather(
+    def update_moments(
         self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
     ) -> tuple[Moments, Tensor]:
         x = counted(x).flatten(0, 1)
@@ -167,7 +167,7 @@ def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
         chosen.append(int(torch.multinomial(weights.cpu(), 1, generator=generator)))
     centroids = x[chosen]
     owner = None
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         now = _closest(x, centroids)
         if owner is not None and torch.equal(now, owner):
             break
@@ -192,4 +192,4 @@ def _closest(x: Tensor, centroids: Tensor, white: Tensor | None = None) -> Tenso
         # PyTorch's argmin takes longer than the product, NumPy's a twentieth of that.
         return torch.from_numpy(squares(x).detach().numpy().argmin(axis=1))
 
-    return torch.cat(on_one_thread_each(closest, x.split(PATCHES)))
+    return torch.cat(on_one_thread_each(closest, x.split(ASSIGN_BATCH)))

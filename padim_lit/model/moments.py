@@ -112,7 +112,7 @@ def covariance(
     >>> covariance(update(init(1, 1), x), eps=0.5).item()
     2.5
     """
-    sigma = moments.scatter.square(symmetric, dtype=torch.float64)
+    sigma = moments.scatter.to_dense(symmetric, dtype=torch.float64)
     freedom = moments.counts - 1
     if prior is not None:
         target, weight = prior

@@ -7,7 +7,7 @@ from torch import Tensor
 
 # Numbers of the pairs that are computed at once: about what the cache holds that a core has for
 # itself.
-NUMBERS = 2**18
+SCRATCH_NUMBERS = 2**18
 
 
 class Pairs:
@@ -33,7 +33,7 @@ class Pairs:
             x: (n,D).
             component, patch: (m,) the pairs, component by component.
         """
-        squares, pairs = x.new_zeros(len(patch)), max(1, NUMBERS // x.shape[1])
+        squares, pairs = x.new_zeros(len(patch)), max(1, SCRATCH_NUMBERS // x.shape[1])
         if not self.bands:
             return squares
         chunks = zip(component.split(pairs), patch.split(pairs), squares.split(pairs), strict=True)

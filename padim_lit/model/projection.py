@@ -26,7 +26,7 @@ def require_seed(seed: int) -> None:
 
 
 #: Of D; a random map may have more rows than channels, but one number would take all memory.
-MOST_DIM = 2**16
+MAX_DIM = 2**16
 #: Every subclass of `Projection` by its name, where its module has been imported.
 PROJECTIONS: dict[str, type["Projection"]] = {}
 
@@ -40,7 +40,7 @@ class Projection(nn.Module):
         seed: the only source of randomness.
 
     Raises:
-        InputError: D < 1 or above MOST_DIM, or D > C where rows are taken or orthonormal.
+        InputError: D < 1 or above MAX_DIM, or D > C where rows are taken or orthonormal.
 
     >>> PROJECTIONS['jl'](in_channels=1056, dim=100).matrix.shape
     torch.Size([100, 1056])
@@ -66,9 +66,9 @@ class Projection(nn.Module):
     def __init__(self, in_channels: int, dim: int, seed: int = 0):
         super().__init__()
         require_name(self)
-        if not 1 <= dim <= MOST_DIM:
+        if not 1 <= dim <= MAX_DIM:
             raise InputError(
-                f"dim={dim}: must be at least 1 and at most {MOST_DIM} (the backbone gives "
+                f"dim={dim}: must be at least 1 and at most {MAX_DIM} (the backbone gives "
                 f"C={in_channels})"
             )
         if self.bounded and dim > in_channels:

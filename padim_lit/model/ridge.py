@@ -13,7 +13,7 @@ from padim_lit.model.triangular import Triangle, blocks
 #: Units of ε, see `Ridge`.
 EPS_UNITS = ("feature", "variance")
 #: Far more than features vary, and far less than what overflows in float32.
-MOST_EPS = 1e9
+MAX_EPS = 1e9
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Ridge:
     common: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eps <= MOST_EPS:
+        if not 0 <= self.eps <= MAX_EPS:
             raise InputError(
-                f"eps={self.eps}: must be 0 or more and at most {MOST_EPS:g}; set eps > 0 (PaDiM "
+                f"eps={self.eps}: must be 0 or more and at most {MAX_EPS:g}; set eps > 0 (PaDiM "
                 "uses 0.01)"
             )
         require_choice("eps_unit", self.unit, EPS_UNITS)
@@ -55,7 +55,7 @@ class Ridge:
     def of(
         self, moments: Moments, rows: Tensor | None = None, factor: float = 1.0
     ) -> tuple[float, tuple[Tensor, float] | None]:
-        """ε in squared feature units and the prior, as `covariance` takes them; see `whiten`."""
+        """ε in squared feature units and the prior, as `covariance` takes them; see `factorize`."""
         if self.unit == "feature" and not self.shrinkage:
             return self.eps, None
         common, eps = pooled(moments) if self.common is None else self.common, self.eps
@@ -102,4 +102,4 @@ def scatter_of_all(moments: Moments) -> Tensor:
     for block in blocks(len(moments.mean), scatter.dim**2, scatter.device):
         for one, band in zip(total.bands, scatter.at(block).bands, strict=True):
             one += band.sum(dim=0, keepdim=True, dtype=torch.float64)
-    return total.square(symmetric=True)[0]
+    return total.to_dense(symmetric=True)[0]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from padim_lit.errors import InputError
 
 #: Directions at most: one every ten degrees.
-MOST = 36
+MAX_ROTATIONS = 36
 
 
 def require_rotations(rotations: int) -> None:
@@ -18,10 +18,10 @@ def require_rotations(rotations: int) -> None:
 
     >>> require_rotations(8)
     """
-    if not 1 <= rotations <= MOST:
+    if not 1 <= rotations <= MAX_ROTATIONS:
         raise InputError(
-            f"rotations={rotations}: must be from 1 (as the images are) to {MOST}, as in 8 for "
-            "every 45 degrees"
+            f"rotations={rotations}: must be from 1 (as the images are) to {MAX_ROTATIONS}, as in "
+            "8 for every 45 degrees"
         )
 
 

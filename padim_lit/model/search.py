@@ -15,15 +15,15 @@ from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import Triangle
 
 # What float32 may move a squared distance by, relatively.
-ROUNDING = 1e-4
+DISTANCE_ROUNDING = 1e-4
 # Up to this D a component's factor is multiplied whole: a call for each of its bands costs more.
 WHOLE_DIM = 128
 # A patch that the first bounds leave more than this share of the components gets tighter bounds of
 # all, and has one distance computed before the others.
-MANY = 3 / 8
+MANY_SHARE = 3 / 8
 # Patches that a thread searches at once: as few as are worth one, and as many as its pairs have
 # memory for.
-LEAST, AT_ONCE = 2**8, 2**13
+MIN_PATCHES, MAX_PATCHES = 2**8, 2**13
 
 #: Centred patches (n,D), and pairs of a component and a patch (m,), (m,) → squared distances (m,).
 Squares: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -68,7 +68,7 @@ class Search:
         shape, x = x.shape[:2], x.flatten(0, 1) - self.centre
         limit = x.new_full(shape, torch.inf) if at_most is None else at_most.square()
         # A step on so few patches takes less time than it takes to wake the other threads for it.
-        step = min(AT_ONCE, max(LEAST, -(-len(x) // torch.get_num_threads())))
+        step = min(MAX_PATCHES, max(MIN_PATCHES, -(-len(x) // torch.get_num_threads())))
         parts = list(zip(x.split(step), limit.flatten().split(step), strict=True))
         found = on_one_thread_each(lambda part: self._nearest(*part), parts)
         squares, owner = map(torch.cat, zip(*found, strict=True))
@@ -116,18 +116,18 @@ class Search:
         loose = self.loosened(bounds, every)
         if limit.isinf().all():
             compute_least(loose, torch.arange(len(x)))
-        left = loose <= limit * (1 + ROUNDING)
-        many = left.sum(dim=0) > MANY * len(left)
+        left = loose <= limit * (1 + DISTANCE_ROUNDING)
+        many = left.sum(dim=0) > MANY_SHARE * len(left)
         if (patch := many.nonzero()[:, 0]).numel():
             tighter = self.loosened(self.bounds(y[patch], fine=True), every)
             compute_least(tighter, patch)
-            left[:, patch] &= tighter <= limit[patch] * (1 + ROUNDING)
+            left[:, patch] &= tighter <= limit[patch] * (1 + DISTANCE_ROUNDING)
         component, patch = left.nonzero(as_tuple=True)
         near = many[patch]
         few = (~near).nonzero()[:, 0]
         k, p = component[few], patch[few]
         found = self.loosened(bounds[k, p] + self.bounds.further(y, k, p), k)
-        near[few] = found <= limit[p] * (1 + ROUNDING)
+        near[few] = found <= limit[p] * (1 + DISTANCE_ROUNDING)
         compute(component[near], patch[near])
         return squares, owner
 
@@ -140,7 +140,7 @@ def pairs(mean: Tensor, whitening: Triangle) -> Pairs:
     tensor([9.])
     """
     whole = whitening.dim <= WHOLE_DIM
-    return Pairs(mean, [whitening.square(symmetric=False)] if whole else whitening.bands)
+    return Pairs(mean, [whitening.to_dense(symmetric=False)] if whole else whitening.bands)
 
 
 #: What finds the nearest of K Gaussians.

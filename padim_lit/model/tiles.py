@@ -11,7 +11,7 @@ from padim_lit.errors import InputError, as_pair
 
 #: What a tile shows of its neighbours on each side, in pixels at least.
 MARGIN = 32
-MOST = 64
+MAX_TILES = 64
 
 
 class Span(NamedTuple):
@@ -114,12 +114,12 @@ def as_tiles(tiles: int | Sequence[int]) -> list[int]:
     """[rows, columns] of a number for both or of the two.
 
     Raises:
-        InputError: something else, or beyond `MOST`.
+        InputError: something else, or beyond `MAX_TILES`.
 
     >>> as_tiles(4)
     [4, 4]
     """
-    return as_pair("tiles", tiles, MOST)
+    return as_pair("tiles", tiles, MAX_TILES)
 
 
 def _require_strides(maps: list[Tensor], height: int, strides: Sequence[int]) -> None:

@@ -1,7 +1,7 @@
-"""Lower triangles of all positions, stored in bands of rows: half the memory and half the work.
+"""Lower triangles of all Gaussians, stored in bands of rows: half the memory and half the work.
 
-A scatter is symmetric and a whitening factor lower triangular, so of (P,D,D) only the half below
-the diagonal matters. Cut into bands of rows, each band is a plain (P, rows, columns) tensor from
+A scatter is symmetric and a whitening factor lower triangular, so of (G,D,D) only the half below
+the diagonal matters. Cut into bands of rows, each band is a plain (G, rows, columns) tensor from
 the first column to its own last, and batched products stay batched products.
 """
 
@@ -23,7 +23,7 @@ SOLVE_DIM = 64
 
 @dataclass(frozen=True, eq=False)
 class Triangle:
-    """P lower triangles of D rows; band i, (P, e−s, e), holds the rows s to e and columns 0 to e.
+    """G lower triangles of D rows; band i, (G, e−s, e), holds the rows s to e and columns 0 to e.
 
     What lies above the diagonal inside a band is the mirror image of a symmetric matrix, and zero
     in a factor.
@@ -37,18 +37,18 @@ class Triangle:
     @classmethod
     def zeros(
         cls,
-        positions: int,
+        count: int,
         dim: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "Triangle":
-        """P triangles of nothing."""
-        shapes = [(positions, stop - start, stop) for start, stop in pairwise(_edges(dim))]
+        """G triangles of nothing."""
+        shapes = [(count, stop - start, stop) for start, stop in pairwise(_edges(dim))]
         return cls(tuple(torch.zeros(s, device=device, dtype=dtype) for s in shapes))
 
     @classmethod
     def of(cls, square: Tensor) -> "Triangle":
-        """Of lower or symmetric (P,D,D)."""
+        """Of lower or symmetric (G,D,D)."""
         edges = _edges(square.shape[-1])
         return cls(tuple(square[:, a:b, :b].contiguous() for a, b in pairwise(edges)))
 
@@ -81,8 +81,8 @@ class Triangle:
         return self.bands[-1].shape[2]
 
     @property
-    def positions(self) -> int:
-        """P."""
+    def count(self) -> int:
+        """G."""
         return self.bands[0].shape[0]
 
     @property
@@ -97,13 +97,13 @@ class Triangle:
         """Each band changed."""
         return Triangle(tuple(change(band) for band in self.bands))
 
-    def at(self, positions: slice | Tensor) -> "Triangle":
-        """Some positions: of a slice views, not copies."""
-        return self.map(lambda band: band[positions])
+    def at(self, some: slice | Tensor) -> "Triangle":
+        """Some of them: of a slice views, not copies."""
+        return self.map(lambda band: band[some])
 
-    def square(self, symmetric: bool, dtype: torch.dtype | None = None) -> Tensor:
-        """(P,D,D), a copy; above the diagonal the mirror image if `symmetric`, else zero."""
-        shape = (self.positions, self.dim, self.dim)
+    def to_dense(self, symmetric: bool, dtype: torch.dtype | None = None) -> Tensor:
+        """(G,D,D), a copy; above the diagonal the mirror image if `symmetric`, else zero."""
+        shape = (self.count, self.dim, self.dim)
         square = torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
         for rows, band in self:
             square[:, rows, : rows.stop] = band
@@ -111,13 +111,13 @@ class Triangle:
                 square[:, : rows.start, rows] = band[:, :, : rows.start].mT
         return square
 
-    def fill(self, positions: slice, square: Tensor) -> None:
-        """Write lower or symmetric (p,D,D) into some positions."""
+    def fill(self, some: slice, square: Tensor) -> None:
+        """Write lower or symmetric (g,D,D) into some of them."""
         for rows, band in self:
-            band[positions] = square[:, rows, : rows.stop]
+            band[some] = square[:, rows, : rows.stop]
 
     def pack(self, dtype: torch.dtype | None = None) -> Tensor:
-        """Without anything above the diagonal, row by row: (P, D(D+1)/2), a copy."""
+        """Without anything above the diagonal, row by row: (G, D(D+1)/2), a copy."""
         kept = []
         for rows, band in self:
             row, column = _below(rows)
@@ -125,16 +125,16 @@ class Triangle:
         return torch.cat(kept, dim=1)
 
     def add_products(self, x: Tensor, weight: float = 1.0) -> None:
-        """Add weight · Σ_b x_b x_bᵀ in place, x (P,B,D)."""
+        """Add weight · Σ_b x_b x_bᵀ in place, x (G,B,D)."""
         for rows, band in self:
             band.baddbmm_(x[..., rows].mT, x[..., : rows.stop], alpha=weight)
 
     def times(self, x: Tensor) -> Tensor:
-        """T x_b of x (P,B,D): (P,B,D)."""
+        """T x_b of x (G,B,D): (G,B,D)."""
         return torch.cat([x[..., : rows.stop] @ band.mT for rows, band in self], dim=2)
 
     def norms(self, x: Tensor) -> Tensor:
-        """‖T x_b‖ of x (P,B,D): (P,B)."""
+        """‖T x_b‖ of x (G,B,D): (G,B)."""
         # The triangle on the left: for one image that runs at the speed of reading it.
         squares = [
             torch.bmm(band, x[..., : rows.stop].mT).square_().sum(dim=1) for rows, band in self
@@ -142,8 +142,8 @@ class Triangle:
         return torch.stack(squares).sum(dim=0).sqrt_()
 
 
-def blocks(positions: int, numbers: int, device: torch.device) -> Iterator[slice]:
-    """Positions a few at a time, so that a step's scratch of `numbers` each stays in the cache.
+def blocks(count: int, numbers: int, device: torch.device) -> Iterator[slice]:
+    """Gaussians a few at a time, so that a step's scratch of `numbers` each stays in the cache.
 
     On a CPU large scratch costs more than the arithmetic on it: its pages are new each time. A GPU
     keeps its memory, and takes all at once.
@@ -151,13 +151,13 @@ def blocks(positions: int, numbers: int, device: torch.device) -> Iterator[slice
     >>> list(blocks(5, numbers=2**19, device=torch.device('cpu')))
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
-    step = max(1, SCRATCH_NUMBERS // numbers) if device.type == "cpu" else positions
-    for start in range(0, positions, step):
-        yield slice(start, min(start + step, positions))
+    step = max(1, SCRATCH_NUMBERS // numbers) if device.type == "cpu" else count
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
 
 
 def invert_lower(lower: Tensor, out: Tensor | None = None) -> Tensor:
-    """Inverse of lower triangles (P,D,D), in `out` if given, by halves: nearly all is products.
+    """Inverse of lower triangles (G,D,D), in `out` if given, by halves: nearly all is products.
 
     [[A, 0], [B, C]]⁻¹ = [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]]. A triangular solve against the identity does
     three times the arithmetic, because it does not know that half of its right side is zero.
@@ -180,13 +180,13 @@ def invert_lower(lower: Tensor, out: Tensor | None = None) -> Tensor:
     return out
 
 
-def triangle_bytes(positions: int, dim: int) -> int:
+def triangle_bytes(count: int, dim: int) -> int:
     """Bytes of `Triangle.zeros` in float32.
 
-    >>> triangle_bytes(positions=784, dim=100)
+    >>> triangle_bytes(count=784, dim=100)
     23520000
     """
-    return 4 * positions * sum((b - a) * b for a, b in pairwise(_edges(dim)))
+    return 4 * count * sum((b - a) * b for a, b in pairwise(_edges(dim)))
 
 
 def scoring_bytes(gaussians: int, dim: int) -> int:

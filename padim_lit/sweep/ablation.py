@@ -20,7 +20,7 @@ from padim_lit.model.anomaly_map import AnomalyMap, image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
 from padim_lit.model.grid import resolve_grid
-from padim_lit.model.projection import MOST_DIM, PROJECTIONS, Projection, require_seed
+from padim_lit.model.projection import MAX_DIM, PROJECTIONS, Projection, require_seed
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import turned
 from padim_lit.model.triangular import scoring_bytes
@@ -53,8 +53,8 @@ class Sweep:
             require_seed(seed)
         for name in self.projs:
             require_choice("projs", name, PROJECTIONS)
-        if not 1 <= min(self.dims) <= max(self.dims) <= MOST_DIM:
-            raise InputError(f"dims={list(self.dims)}: each must be from 1 to {MOST_DIM}")
+        if not 1 <= min(self.dims) <= max(self.dims) <= MAX_DIM:
+            raise InputError(f"dims={list(self.dims)}: each must be from 1 to {MAX_DIM}")
 
     def runs(self, channels: int, seeded: bool = False) -> list["ProjectionRun"]:
         """One run for each projection and seed; one for all seeds where none changes anything.

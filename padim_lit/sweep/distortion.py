@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from padim_lit.errors import InputError
-from padim_lit.model.gaussian import mahalanobis, whiten
+from padim_lit.model.gaussian import factorize, mahalanobis
 from padim_lit.model.moments import Moments, init, update
 from padim_lit.model.projection import Projection
 from padim_lit.model.ridge import Ridge
@@ -45,7 +45,7 @@ class Patches:
 def full_distances(patches: Patches, ridge: Ridge) -> Tensor:
     """M_C (N',P): Mahalanobis distances of the test patches in all C channels."""
     state = _fit(patches.train)
-    return mahalanobis(patches.test, state.mean, whiten(state, ridge))
+    return mahalanobis(patches.test, state.mean, factorize(state, ridge))
 
 
 def measure(
@@ -77,7 +77,7 @@ def measure(
         rows, factor = projection.nested(d)
         x = test[..., rows] * factor
         mean = state.mean[:, rows] * factor
-        distance = mahalanobis(x, mean, whiten(state, ridge, rows, factor))
+        distance = mahalanobis(x, mean, factorize(state, ridge, rows, factor))
         ratios = {
             "norm": x.square().sum(-1) / lengths,
             "pair": (x[first] - x[second]).square().sum(-1) / apart,

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from padim_lit.errors import InputError
 from padim_lit.model.density import Density
 from padim_lit.model.embedding import embed
-from padim_lit.model.gaussian import log_det, mahalanobis, whiten
+from padim_lit.model.gaussian import covariance_log_det, factorize, mahalanobis
 from padim_lit.model.moments import init, update
 from padim_lit.model.projection import Identity, Projection
 from padim_lit.model.ridge import Ridge
@@ -296,9 +296,9 @@ class OnePass:
                 rows = rows.to(train.device)
                 mean = state.mean[:, rows] * factor
                 start = clock(train.device)
-                whitening = whiten(state, ridges[d], rows, factor)
+                whitening = factorize(state, ridges[d], rows, factor)
                 times.factor[d] += clock(train.device) - start
-                volumes[d] += float(log_det(whitening).sum()) / (width * train.grid[0])
+                volumes[d] += float(covariance_log_det(whitening).sum()) / (width * train.grid[0])
                 start = clock(train.device)
                 for images in range(0, test.images, CHUNK):
                     x = embedded[images : images + CHUNK, :, rows] * factor
@@ -319,12 +319,12 @@ class OnePass:
         state = density.empty(len(out[0]), train.device)
         for x in train.embeddings(projection, whole):
             x = x[..., rows] * factor
-            state, _ = density.gather(state, x, x[None], lambda every: every)
-        whitening = density.whiten(state, self.ridge)
+            state, _ = density.update_moments(state, x, x[None], lambda every: every)
+        whitening = density.factorize(state, self.ridge)
         times.factor[d] += clock(train.device) - start  # all of it is this d's own
         for i, x in enumerate(self.test.embeddings(projection, whole)):
             start = clock(train.device)
             found, _ = density.nearest(x[..., rows] * factor, state.mean, whitening)
             out[i * CHUNK : (i + 1) * CHUNK] = found.cpu()
             times.score[d] += clock(train.device) - start
-        return float(log_det(whitening).mean())
+        return float(covariance_log_det(whitening).mean())

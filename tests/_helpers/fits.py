@@ -15,7 +15,7 @@ def fit_on_embeddings(detector: Detector, x: Tensor) -> None:
     state = detector.empty_state()
     means = torch.zeros_like(state.layer_means)
     means[0] = x.mean(dim=0)
-    moments, _ = detector.density.gather(state.moments, x, x[None], lambda every: every)
+    moments, _ = detector.density.update_moments(state.moments, x, x[None], lambda every: every)
     detector.set_state(state.update(moments, means).holding(len(x), None))
 
 

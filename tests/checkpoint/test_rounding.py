@@ -14,7 +14,7 @@ from padim_lit.model.triangular import Triangle
 def rows_of(packed):
     """Lists of rows of each triangle, by a loop of its own."""
     dim = Triangle.unpack(packed).dim
-    square = Triangle.unpack(packed).square(symmetric=False)
+    square = Triangle.unpack(packed).to_dense(symmetric=False)
     return [square[:, row, : row + 1] for row in range(dim)]
 
 

@@ -79,7 +79,7 @@ def detector() -> Detector:
         x, known = torch.rand(9, made.positions, 3), torch.randint(256, (9, 16)).byte()
         means = torch.zeros(2, made.positions, 3)
         state = made.empty_state()
-        moments, _ = made.density.gather(state.moments, x, x[None], lambda every: every)
+        moments, _ = made.density.update_moments(state.moments, x, x[None], lambda every: every)
         made.set_state(state.update(moments, means).holding(len(x), known))
     scores = torch.linspace(1, 2, 30)
     made.calibration = calibrate(Measured(scores, scores), 0.1)

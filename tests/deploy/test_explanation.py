@@ -10,7 +10,7 @@ from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
-from padim_lit.model.gaussian import whiten
+from padim_lit.model.gaussian import factorize
 from padim_lit.model.ridge import Ridge
 
 SHAPE = (64, 48)
@@ -133,13 +133,13 @@ def test_against_float64():
     model = _fitted(eps=0.1)
     image = _images(1, 7)
     moments = model.fit_state.moments
-    sigma = moments.scatter.square(True, torch.float64) / (moments.counts[0] - 1)
+    sigma = moments.scatter.to_dense(True, torch.float64) / (moments.counts[0] - 1)
     sigma += 0.1 * torch.eye(12)
     deviation = model.embed(image)[0].double() - model.mean
     squares = torch.einsum("pd,pde,pe->p", deviation, torch.linalg.inv(sigma), deviation)
     maps = model.anomaly_map(squares.sqrt().float()[None])[0]
     assert explain(model, image[0]).score == pytest.approx(float(maps.max()), rel=1e-4)
-    assert whiten(moments, Ridge(0.1)).dim == 12
+    assert factorize(moments, Ridge(0.1)).dim == 12
 
 
 def test_layers_are_coloured_beside_the_map_and_told_in_words():

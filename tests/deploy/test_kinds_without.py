@@ -17,9 +17,9 @@ def test_no_bound_is_above_a_distance(components, images):
     x = torch.randn(images, 40, 3, generator=generator)
     x[0] += 2  # its patches move the means when they leave
     mixture.learn(x)
-    moments, _ = mixture.gather(mixture.empty(40, "cpu"), x, x[None], lambda every: every)
+    moments, _ = mixture.update_moments(mixture.empty(40, "cpu"), x, x[None], lambda every: every)
     ridge = Ridge(common=pooled(moments))
-    search = mixture.search(moments.mean, mixture.whiten(moments, ridge), often=True)
+    search = mixture.search(moments.mean, mixture.factorize(moments, ridge), often=True)
     rest = KindsWithout(mixture, moments, ridge, search, image=x[0]).rest()
 
     # Near and far patches in all directions, so also in that in which a mean moves.
@@ -36,8 +36,8 @@ def test_no_bound_is_above_a_distance(components, images):
 def test_an_image_that_was_not_fitted_is_one_line():
     mixture, x = Mixture(dim=3, components=2), torch.randn(3, 10, 3)
     mixture.learn(x)
-    moments, _ = mixture.gather(mixture.empty(10, "cpu"), x, x[None], lambda every: every)
+    moments, _ = mixture.update_moments(mixture.empty(10, "cpu"), x, x[None], lambda every: every)
     ridge = Ridge(common=pooled(moments))
-    search = mixture.search(moments.mean, mixture.whiten(moments, ridge), often=True)
+    search = mixture.search(moments.mean, mixture.factorize(moments, ridge), often=True)
     with pytest.raises(InputError, match="is not the one that was fitted"):
         KindsWithout(mixture, moments, ridge, search, image=x[0, :1].repeat(31, 1))

@@ -32,7 +32,7 @@ from padim_lit.deploy.left_out import (
     measure_training,
 )
 from padim_lit.deploy.over_images import Loop
-from padim_lit.model.gaussian import mahalanobis, whiten
+from padim_lit.model.gaussian import factorize, mahalanobis
 from padim_lit.model.merging import subtract
 from padim_lit.model.moments import covariance, init, update
 from padim_lit.model.region_of_interest import RestrictedMap
@@ -100,7 +100,7 @@ def test_the_closed_form_is_the_refit_without_the_image(count, dim, ways, eps):
 def test_float32_carries_what_is_told(count, dim, top):
     x, eps = features(count, dim, top=top), 0.01
     moments = update(init(3, dim), x.float())
-    ours = mahalanobis(x.float(), moments.mean, whiten(moments, Ridge(eps)))
+    ours = mahalanobis(x.float(), moments.mean, factorize(moments, Ridge(eps)))
     found, reliable = leave_one_out(squared(ours), count)
     assert reliable.any()
     expected = refits(x.float().double(), eps * (count - 1) / (count - 2))
@@ -111,7 +111,7 @@ def test_what_rounding_has_lost_is_told_and_gives_no_threshold():
     x, eps = features(40, 100), 1e-4
     moments = update(init(3, 100), x.float())
     found, reliable = leave_one_out(
-        squared(mahalanobis(x.float(), moments.mean, whiten(moments, Ridge(eps)))), 40
+        squared(mahalanobis(x.float(), moments.mean, factorize(moments, Ridge(eps)))), 40
     )
     assert not reliable.any() and found.isfinite().all()
     chosen = choose(found.amax(dim=1).numpy(), 0.2, unreliable=40)
@@ -310,7 +310,7 @@ def test_of_many_images_only_gaussians_with_patches_of_the_one_are_factored_anew
     found = measure(model, [{"image": images}]).maxima
     for i in range(8):
         one, empty = x[i], density.empty(model.positions, "cpu")
-        image, _ = density.gather(empty, one, one[None], lambda every: every)
+        image, _ = density.update_moments(empty, one, one[None], lambda every: every)
         rest = subtract(moments, image, empty.mean)
         eps, prior = density.shrinking(ridge).of(rest)
         sigma = covariance(rest, eps, prior=prior)

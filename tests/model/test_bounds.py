@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from padim_lit.model.bounds import COARSE, FINE, SPAN, LowerBounds
-from padim_lit.model.pairs import NUMBERS, Pairs
+from padim_lit.model.bounds import COARSE_DIM, FINE_DIM, SPAN_DIM, LowerBounds
+from padim_lit.model.pairs import SCRATCH_NUMBERS, Pairs
 from padim_lit.model.search import WHOLE_DIM, Search
 from padim_lit.model.triangular import Triangle
 
@@ -48,23 +48,23 @@ def every_pair():
     return torch.arange(K).repeat_interleave(N), torch.arange(N).repeat(K)
 
 
-@pytest.mark.parametrize("dim", [1, 7, COARSE, FINE, 100, SPAN + 10])
+@pytest.mark.parametrize("dim", [1, 7, COARSE_DIM, FINE_DIM, 100, SPAN_DIM + 10])
 @pytest.mark.parametrize("scales", [0, 4])
 @pytest.mark.parametrize("make", [LowerBounds.of, LowerBounds.of_first])
 def test_a_bound_is_never_above_its_distance_and_uses_its_directions(dim, scales, make):
     x, mean, factor, white = gaussians(dim, scales)
     bounds = make(mean, Triangle.of(factor), white)
     if make == LowerBounds.of:
-        assert len(bounds.basis) == min(dim, FINE)
+        assert len(bounds.basis) == min(dim, FINE_DIM)
     else:  # along the first band of a factor
-        assert min(dim, COARSE) <= len(bounds.basis) <= min(dim, FINE)
+        assert min(dim, COARSE_DIM) <= len(bounds.basis) <= min(dim, FINE_DIM)
     y = bounds.along(x)
     coarse = bounds(y).double()
     tighter = coarse + bounds.further(y, *every_pair()).view(K, N)
     fine = bounds(y, fine=True).double()
     exact = distances(x, mean, factor)
     assert all((found <= exact).all() for found in (coarse, tighter, fine))
-    of = (coarse, bounds.basis[:COARSE]), (tighter, bounds.basis), (fine, bounds.basis)
+    of = (coarse, bounds.basis[:COARSE_DIM]), (tighter, bounds.basis), (fine, bounds.basis)
     for found, some in of:
         seen = along(some, x, mean, factor)
         assert (found <= seen * (1 + 1e-6)).all()
@@ -99,7 +99,7 @@ def test_products_are_made_of_few_numbers_of_patches(monkeypatch):
     assert len(widths) <= -(-N // 32) + 1
 
 
-@pytest.mark.parametrize("dim", [COARSE, FINE])
+@pytest.mark.parametrize("dim", [COARSE_DIM, FINE_DIM])
 @pytest.mark.parametrize("make", [LowerBounds.of, LowerBounds.of_first])
 def test_no_rounding_lifts_a_bound_above_its_distance(dim, make):
     # As tight as they can be, and components a thousand standard deviations apart.
@@ -119,7 +119,7 @@ def test_pairs_are_what_a_sum_in_float64_finds():
     some = torch.rand(K * N, generator=torch.Generator().manual_seed(0)) < 0.5
     some &= component != 3  # one has none
     component, patch = (ids[some].repeat_interleave(12) for ids in (component, patch))
-    assert len(component) * 40 > 2 * NUMBERS
+    assert len(component) * 40 > 2 * SCRATCH_NUMBERS
     expected = distances(x, mean, factor)[component, patch]
     for bands in ([factor], list(Triangle.of(factor).bands), [factor[:, :15, :15], factor[:, 15:]]):
         found = Pairs(mean, bands)(x, component, patch)
@@ -151,7 +151,7 @@ def test_it_does_not_matter_how_many_patches_are_searched_at_once(limited, monke
     search = Search(mean, Triangle.of(factor), white)
     at_most = distances(x, mean, factor).amin(dim=0).sqrt().float()[None] * 1.1 if limited else None
     whole, owner = search(x[None], at_most)
-    monkeypatch.setattr("padim_lit.model.search.AT_ONCE", 7)
+    monkeypatch.setattr("padim_lit.model.search.MAX_PATCHES", 7)
     found, whose = search(x[None], at_most)
     torch.testing.assert_close(found, whole)
     assert torch.equal(whose, owner)

@@ -11,7 +11,7 @@ from padim_lit.checkpoint.state import load_detector, save_detector, slim_state,
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.graph import Graph
 from padim_lit.model.density import DENSITIES
-from padim_lit.model.gaussian import log_det
+from padim_lit.model.gaussian import covariance_log_det
 from padim_lit.model.mixture import k_means
 from padim_lit.model.ridge import pooled
 
@@ -175,8 +175,13 @@ def test_a_place_goes_half_of_the_way_to_the_volume_of_a_kind(backbone):
     detector.set_state(state(detector, images(10)))
     parts = detector.density.parts(detector.positions)
     moments, ridge = detector.fit_state.moments, detector.ridge
-    own = [float(log_det(part.whiten(moments.at(some), ridge)).mean()) for part, some in parts]
-    place, kind = (float(log_det(detector.whitening.at(some)).mean()) for _, some in parts)
+    own = [
+        float(covariance_log_det(part.factorize(moments.at(some), ridge)).mean())
+        for part, some in parts
+    ]
+    place, kind = (
+        float(covariance_log_det(detector.whitening.at(some)).mean()) for _, some in parts
+    )
     assert kind == pytest.approx(own[1]) and place == pytest.approx(sum(own) / 2)
     assert abs(own[0] - own[1]) > 0.1  # or nothing would be seen
     expected = pytest.approx(detector.density.scales(own), rel=1e-5)
@@ -196,7 +201,7 @@ def test_an_empty_component_is_the_pooled_covariance_around_its_centroid(backbon
         detector.density.centroids[3].view(1, 1, D), detector.mean, detector.whitening
     )
     assert found[0] < 1e-2 and found[1] == 3
-    factor = detector.whitening.square(symmetric=False)[3].double()
+    factor = detector.whitening.to_dense(symmetric=False)[3].double()
     sigma = pooled(detector.fit_state.moments) + 0.01 * torch.eye(D)
     torch.testing.assert_close(factor.T @ factor, torch.linalg.inv(sigma), rtol=1e-3, atol=1e-3)
 
@@ -215,7 +220,7 @@ def test_a_patch_and_its_gaussian(backbone):
     fitted.set_state(state(fitted, images(10)))
     x = fitted.embed(images(3, seed=2))
     distances, owner = fitted.density.nearest(x, fitted.mean, fitted.whitening)
-    factors = fitted.whitening.square(symmetric=False)[owner]
+    factors = fitted.whitening.to_dense(symmetric=False)[owner]
     z = torch.einsum("bpde,bpe->bpd", factors, x - fitted.mean[owner].float())
     torch.testing.assert_close(z.norm(dim=2), distances, rtol=1e-4, atol=1e-4)
 
@@ -245,7 +250,7 @@ def same(ours, theirs):
     assert torch.equal(ours.moments.counts, theirs.moments.counts)
     used = theirs.moments.counts > 0
     torch.testing.assert_close(ours.moments.mean, theirs.moments.mean, rtol=1e-5, atol=1e-6)
-    scatters = (one.moments.scatter.square(True)[used] for one in (ours, theirs))
+    scatters = (one.moments.scatter.to_dense(True)[used] for one in (ours, theirs))
     torch.testing.assert_close(*scatters, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(ours.layer_means, theirs.layer_means, rtol=1e-4, atol=1e-5)
 

@@ -41,7 +41,7 @@ def test_it_finds_what_a_naive_one_finds(gaussians, x, at_once):
 def test_some_patches_at_a_time_are_all_of_them(gaussians, x, monkeypatch):
     finder = Exhaustive(gaussians[0], Triangle.of(gaussians[1]))
     expected = finder(x)
-    monkeypatch.setattr(exhaustive, "NUMBERS", 7 * K * D)
+    monkeypatch.setattr(exhaustive, "SCRATCH_NUMBERS", 7 * K * D)
     for found, one in zip(finder(x), expected, strict=True):
         torch.testing.assert_close(found, one)
 

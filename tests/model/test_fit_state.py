@@ -37,7 +37,7 @@ def assert_same(state, x, digests):
     mean = x.double().mean(dim=0)
     torch.testing.assert_close(state.moments.mean, mean, rtol=0, atol=1e-5)
     scatter = torch.einsum("npd,npe->pde", x - mean, x - mean)
-    ours = state.moments.scatter.square(True, torch.float64)
+    ours = state.moments.scatter.to_dense(True, torch.float64)
     torch.testing.assert_close(ours, scatter, rtol=1e-4, atol=1e-3)
     shares = SHARES.double() * mean
     torch.testing.assert_close(state.layer_means.double(), shares, rtol=1e-6, atol=1e-4)

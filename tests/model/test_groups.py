@@ -46,7 +46,7 @@ def test_moments_equal_those_of_each_group_alone(sizes, together):
     counts, means, scatter = naive(parts)
     assert torch.equal(moments.counts, counts)
     torch.testing.assert_close(moments.mean, means.double(), rtol=1e-8, atol=1e-7)
-    found = moments.scatter.square(symmetric=True, dtype=torch.float64)
+    found = moments.scatter.to_dense(symmetric=True, dtype=torch.float64)
     torch.testing.assert_close(found, scatter, rtol=1e-4, atol=1e-3)
 
 

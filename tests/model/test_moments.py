@@ -43,7 +43,7 @@ def error(state, x):
     """Largest errors over the positions, in the norm: of the mean relative to the larger of mean
     and spread, of the covariance relative to itself."""
     mean, covariance = reference(x)
-    ours = state.scatter.square(symmetric=True).double().numpy() / (
+    ours = state.scatter.to_dense(symmetric=True).double().numpy() / (
         state.counts.numpy()[:, None, None] - 1
     )
     norm = np.linalg.norm

@@ -50,7 +50,7 @@ def fit(detector, seed):
 def exact(detector, x):
     """Distances of embeddings by all Gaussians, in float64."""
     deviation = x.double().unsqueeze(2) - detector.mean
-    factor = detector.whitening.square(symmetric=False).double()
+    factor = detector.whitening.to_dense(symmetric=False).double()
     all_of_them = torch.einsum("gde,bpge->bpgd", factor, deviation).norm(dim=3)
     places = detector.gaussians - K
     found = all_of_them[..., places:].amin(dim=2)
@@ -110,7 +110,7 @@ def test_it_is_forgotten_with_the_fit(detector, prepared):
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_the_patches_may_be_shared_by_threads(detector, monkeypatch, threads):
-    monkeypatch.setattr("padim_lit.model.search.LEAST", 8)
+    monkeypatch.setattr("padim_lit.model.search.MIN_PATCHES", 8)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

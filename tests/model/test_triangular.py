@@ -18,12 +18,12 @@ def lower(dim, seed=0):
 def test_square_pack_and_unpack_are_inverse(dim):
     square = lower(dim)
     triangle = Triangle.of(square)
-    assert (triangle.positions, triangle.dim) == (P, dim)
+    assert (triangle.count, triangle.dim) == (P, dim)
     assert len(triangle.bands) <= MAX_BANDS
-    assert torch.equal(triangle.square(symmetric=False), square)
+    assert torch.equal(triangle.to_dense(symmetric=False), square)
     row, column = torch.tril_indices(dim, dim)
     assert torch.equal(triangle.pack(), square[:, row, column])
-    assert torch.equal(Triangle.unpack(triangle.pack()).square(symmetric=False), square)
+    assert torch.equal(Triangle.unpack(triangle.pack()).to_dense(symmetric=False), square)
     mirrored = square + square.tril(-1).mT
     assert torch.equal(Triangle.of(mirrored).pack(), triangle.pack())
 
@@ -33,7 +33,7 @@ def test_products_and_norms_are_those_of_the_square(dim):
     x = torch.randn(P, 5, dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     triangle = Triangle.zeros(P, dim, dtype=torch.float64)
     triangle.add_products(x, 0.5)
-    torch.testing.assert_close(triangle.square(symmetric=True), 0.5 * x.mT @ x)
+    torch.testing.assert_close(triangle.to_dense(symmetric=True), 0.5 * x.mT @ x)
     factor = lower(dim)
     expected = torch.linalg.vector_norm(x @ factor.mT, dim=2)
     torch.testing.assert_close(Triangle.of(factor).norms(x), expected)
@@ -43,8 +43,8 @@ def test_positions_are_views_and_can_be_filled():
     triangle = Triangle.zeros(P, 70, dtype=torch.float64)
     square = lower(70)
     triangle.fill(slice(1, 3), square[1:])
-    assert not triangle.at(slice(0, 1)).square(symmetric=False).any()
-    assert torch.equal(triangle.at(slice(1, 3)).square(symmetric=False), square[1:])
+    assert not triangle.at(slice(0, 1)).to_dense(symmetric=False).any()
+    assert torch.equal(triangle.at(slice(1, 3)).to_dense(symmetric=False), square[1:])
     triangle.at(slice(0, 1)).bands[0].fill_(2)
     assert (triangle.bands[0][0] == 2).all()
 

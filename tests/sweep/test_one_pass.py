@@ -132,7 +132,7 @@ def test_what_all_positions_share_does_not_depend_on_the_bands(ablation, backbon
 def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(
     data, backbone, tmp_path, rotations, monkeypatch
 ):
-    monkeypatch.setattr("padim_lit.model.both.ALIKE", 0.0)  # or any would be heard alike
+    monkeypatch.setattr("padim_lit.model.both.SPREAD_ALIKE", 0.0)  # or any would be heard alike
     density = partial(Both, components=5, fit_images=6)
     made = make(data, backbone, tmp_path, 8, density, rotations=rotations)
     with torch.inference_mode():

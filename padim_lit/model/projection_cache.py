@@ -15,7 +15,7 @@ Layers: TypeAlias = list[ProjectedLayer]
 ROOM = 2**28
 
 
-class Seen:
+class ProjectionCache:
     """Projected layers of images, kept until the same pixels are met again, which forgets them.
 
     They are those of one Π and one backbone. Images are known by a number that their pixels give.
@@ -23,11 +23,11 @@ class Seen:
     Args:
         room: bytes that may be held.
 
-    >>> seen = Seen(room=2**20)
-    >>> seen.expect(2)
+    >>> cache = ProjectionCache(room=2**20)
+    >>> cache.keep_next(2)
     >>> project = lambda images: [ProjectedLayer(images.mean(dim=1).unsqueeze(3), slice(1))]
-    >>> first = seen.layers(torch.ones(2, 3, 2, 2), project)
-    >>> torch.equal(first[0].values, seen.layers(torch.ones(2, 3, 2, 2), None)[0].values)
+    >>> first = cache.layers(torch.ones(2, 3, 2, 2), project)
+    >>> torch.equal(first[0].values, cache.layers(torch.ones(2, 3, 2, 2), None)[0].values)
     True
     """
 
@@ -37,11 +37,11 @@ class Seen:
         self._weights = torch.empty(0, dtype=torch.float64)
 
     @classmethod
-    def during_a_fit(cls, device: torch.device) -> "Seen":
+    def for_fit(cls, device: torch.device) -> "ProjectionCache":
         """With as much room as a fit on `device` has."""
         return cls(ROOM if device.type == "cpu" else 0)
 
-    def expect(self, images: int) -> None:
+    def keep_next(self, images: int) -> None:
         """Keep from now on, where so many images have room together; 0: keep no more.
 
         An image counts once for each direction that it is turned in. What is kept already is given

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from padim_lit import JL, Backbone, Both, PaDiM, PerPosition
 from padim_lit.model.embedding import ProjectedLayer
-from padim_lit.model.seen import Seen
+from padim_lit.model.projection_cache import ProjectionCache
 
 IMAGES = 12
 
@@ -35,8 +35,8 @@ class Counting:
 
 
 def expecting(images, room=2**20):
-    seen = Seen(room)
-    seen.expect(images)
+    seen = ProjectionCache(room)
+    seen.keep_next(images)
     return seen, Counting()
 
 
@@ -88,7 +88,7 @@ def test_all_that_are_expected_must_have_room_together():
         assert seen.held == kept * size
     seen, project = expecting(3, room=3 * size)
     seen.layers(some(0, 1), project)
-    seen.expect(0)
+    seen.keep_next(0)
     seen.layers(some(0, 1, 2, 3), project)
     assert project.images == 2 + 2
     assert not seen.known
@@ -126,8 +126,8 @@ def test_a_fit_gives_an_image_to_the_backbone_once(kind, rotations, tmp_path, mo
     monkeypatch.setattr("padim_lit.deploy.left_out.FORMULA", 0)
     how = {} if kind is PerPosition else {"components": 5, "fit_images": 8}
     known, few = fit(tmp_path, kind(6, **how), rotations)
-    assert not known.seen.known
-    monkeypatch.setattr("padim_lit.model.seen.ROOM", 0)
+    assert not known.cache.known
+    monkeypatch.setattr("padim_lit.model.projection_cache.ROOM", 0)
     plain, many = fit(tmp_path, kind(6, **how), rotations)
     scored, looked_at = (IMAGES, 0) if kind is PerPosition else (IMAGES - 8, 8)
     assert few == IMAGES * rotations
@@ -144,7 +144,7 @@ def test_all_directions_must_have_room_together(rotations, tmp_path, monkeypatch
     assert given == IMAGES * rotations
     layers = detector.project(torch.zeros(1, 3, 64, 64))
     size = sum(layer.values.nbytes for layer in layers)
-    monkeypatch.setattr("padim_lit.model.seen.ROOM", IMAGES * rotations * size - 1)
+    monkeypatch.setattr("padim_lit.model.projection_cache.ROOM", IMAGES * rotations * size - 1)
     _, given = fit(tmp_path, PerPosition(6), rotations)
     assert given == 2 * IMAGES * rotations
 
@@ -166,9 +166,9 @@ def test_a_fit_that_fails_leaves_nothing_for_the_next(tmp_path, monkeypatch):
         patch.setattr(PaDiM, "training_step", failing)
         fit(tmp_path, density)
     held = failing.detector
-    assert held.seen.known
+    assert held.cache.known
     held.reset()
-    assert not held.seen.known
+    assert not held.cache.known
 
 
 def failing(self, batch, batch_idx):
@@ -178,7 +178,7 @@ def failing(self, batch, batch_idx):
 
 def spied(method, kept):
     def call(self, *args):
-        kept.append(len(self.detector.seen.known))
+        kept.append(len(self.detector.cache.known))
         return method(self, *args)
 
     return call
