@@ -28,9 +28,6 @@ def made_with(device: torch.device) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """``version/NAME`` of padim_lit, Python and `PACKAGES`."""
-    versions = {f"version/{name}": metadata.version(name) for name in PACKAGES}
-    return {
-        "version/padim_lit": __version__,
-        "version/python": platform.python_version(),
-        **versions,
-    }
+    found = {"padim_lit": __version__, "python": platform.python_version()}
+    found |= {name: metadata.version(name) for name in PACKAGES}
+    return {f"version/{name}": version for name, version in found.items()}
