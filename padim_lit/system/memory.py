@@ -48,15 +48,13 @@ def _told(file: str, name: str) -> int | None:
 def _within_group(group: Path = Path("/sys/fs/cgroup")) -> list[int]:
     """Bytes that a container, or a SLURM job, may still take; none where no limit is set."""
     try:
-        most = (group / "memory.max").read_text().strip()
+        most = int((group / "memory.max").read_text())  # a ValueError: "max", there is no limit
         used = int((group / "memory.current").read_text())
         # Cached files give way.
         cached = re.search(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.M)
     except (OSError, ValueError):
         return []
-    if most == "max":
-        return []
-    return [max(0, int(most) - used + (int(cached[1]) if cached else 0))]
+    return [max(0, most - used + (int(cached[1]) if cached else 0))]
 
 
 def reset_peak(device: torch.device) -> None:
