@@ -198,7 +198,7 @@ def _remove_remnant(path: Path) -> None:
         return
     young = time.time() - path.stat().st_mtime < _FOREIGN_AGE
     ours = _NAME.fullmatch(path.name)["machine"] == _machine()  # type: ignore[index]
-    if young and not (ours and fcntl is not None):
+    if young and not ours:
         return
     if (handle := lock(path, sure=young)) is None:
         return
@@ -254,14 +254,11 @@ def lock(path: Path, flags: int = 0, sure: bool = False) -> int | None:
             if fcntl is None:
                 raise OSError
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
+            if not sure and not isinstance(error, BlockingIOError):  # locks do not work here
+                return handle
             release(handle)
             return None
-        except OSError:  # locks do not work here
-            if sure:
-                release(handle)
-                return None
-            return handle
         if os.fstat(handle).st_nlink:
             return handle
         release(handle)  # it was removed before it was locked
