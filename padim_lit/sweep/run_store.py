@@ -5,7 +5,6 @@ there whole or not at all.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,8 +45,7 @@ class RunStore:
     def __init__(self, folder: Path, fingerprint: str):
         self.root = folder / "runs"
         self.folder = self.root / fingerprint
-        old = [p for p in self.root.glob("*") if re.fullmatch("[0-9a-f]{16}", p.name)]
-        self.stale = [p for p in old if p != self.folder]
+        self.stale = [p for p in self.root.glob("[0-9a-f]" * 16) if p != self.folder]
         for path in self.stale:
             shutil.rmtree(path, ignore_errors=True)
         remove_remnants(self.folder)
