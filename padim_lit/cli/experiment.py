@@ -223,8 +223,8 @@ class SweepReport(HydraCallback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         try:
-            paths: dict[str, Any] = {"sweep": write_sweep_csv(folder)}
             found = collect(folder)
+            paths: dict[str, Any] = {"sweep": write_sweep_csv(folder, found)}
             if self.table1:
                 # A job that failed may have left an older sweep.csv.
                 done = {job.folder: None for job in found if job.status == "done"}

@@ -8,20 +8,19 @@ from typing import Any
 
 from rich.table import Table
 
-from padim_lit.analysis.result_files import Job, collect
+from padim_lit.analysis.result_files import Job
 from padim_lit.analysis.sweep_results import mean_and_sd
 from padim_lit.metric_names import METRICS
 from padim_lit.system.atomic import write_csv
 from padim_lit.system.console import MISSING, print_line, print_table
 
 
-def write_sweep_csv(sweep_dir: str | os.PathLike) -> Path:
+def write_sweep_csv(sweep_dir: str | os.PathLike, jobs: Sequence[Job]) -> Path:
     """Write ``sweep.csv`` into ``sweep_dir``: one row for each job, overrides first, then results.
 
     Raises:
-        InputError: as ``collect``, or the file cannot be written.
+        InputError: the file cannot be written.
     """
-    jobs = collect(sweep_dir)
     first = ["job", "status", *_keys(job.overrides for job in jobs), *METRICS]
     rows = [_row(job) for job in jobs]
     columns = [*first, *(key for key in _keys(rows) if key not in {*first, "error"}), "error"]

@@ -589,7 +589,7 @@ def test_jobs_are_in_natural_order_and_know_how_they_ended(sweep):
 
 
 def test_sweep_csv_has_a_row_a_job_with_overrides_and_all_metrics(sweep):
-    path = write_sweep_csv(sweep)
+    path = write_sweep_csv(sweep, collect(sweep))
     first = path.read_bytes()
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -602,7 +602,7 @@ def test_sweep_csv_has_a_row_a_job_with_overrides_and_all_metrics(sweep):
     assert rows[0]["data"] == "elpv" and rows[0]["result/data"] == "elpv/mono"
     assert rows[11]["status"] == "failed" and rows[11]["error"] == "no proj [nope], say jl"
     assert rows[12]["status"] == "unfinished" and rows[12]["proj"] == "jl"
-    assert write_sweep_csv(sweep).read_bytes() == first
+    assert write_sweep_csv(sweep, collect(sweep)).read_bytes() == first
 
 
 def test_sweep_table_gives_mean_and_sample_deviation_over_seeds(sweep):
@@ -631,7 +631,7 @@ def test_a_metric_that_some_seeds_lack_says_over_how_many_it_is(tmp_path):
 def test_a_sweep_of_failures_still_reports(tmp_path):
     job(tmp_path, "0", [], error="bad")
     assert "Job 0 failed (): bad" in printed(print_sweep_table, collect(tmp_path))
-    assert "0,failed," in write_sweep_csv(tmp_path).read_text()
+    assert "0,failed," in write_sweep_csv(tmp_path, collect(tmp_path)).read_text()
 
 
 def test_broken_sweeps_are_one_line(tmp_path):
