@@ -23,8 +23,7 @@ def is_override(word: str) -> bool:
 
 
 def with_folders(words: Sequence[str], overrides: Sequence[Override]) -> list[str]:
-    """The command line `words` with folders for what `overrides`, its KEY=VALUEs, ask for.
-
+    """The command line `words`, options first, with folders for what `overrides` there ask for.
     Adds hydra.sweep.dir (used by multiruns), and hydra.run.dir for what the same command goes on
     with, experiments and watch=true; one that is there already stays. All other runs keep their
     folder of day and time, so that none takes the place of another's results.
@@ -38,10 +37,7 @@ def with_folders(words: Sequence[str], overrides: Sequence[Override]) -> list[st
     elif "hydra.run.dir" not in given and any(w.startswith(CONFIG_PATH) for w in words):
         # A run's own config says nothing of Hydra, whose folders are shared within a second.
         added.append("hydra.run.dir=outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}")
-    # Beside the others, because an option may part them only once.
-    places = [i for i, word in enumerate(words) if is_override(word)]
-    at = places[-1] + 1 if places else len(words)
-    return [*words[:at], *added, *words[at:]]
+    return [*words, *added]
 
 
 def folder_name(overrides: Sequence[Override]) -> str:

@@ -86,7 +86,7 @@ def test_folders_join_the_overrides_unless_they_are_given():
         return with_folders(words, overrides)
 
     sweep = f"hydra.sweep.dir=multirun/{name('dim=4,8')}"
-    assert added("dim=4,8", "-m") == ["dim=4,8", sweep, "-m"]
+    assert added("-m", "dim=4,8") == ["-m", "dim=4,8", sweep]
     assert added("-m") == ["-m", "hydra.sweep.dir=multirun/sweep"]
     assert added("-m", "dim=4,8", "hydra.sweep.dir=x") == ["-m", "dim=4,8", "hydra.sweep.dir=x"]
     found = added("experiment=ablation")
