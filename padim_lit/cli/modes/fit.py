@@ -149,8 +149,7 @@ class Recorder(Callback):
     def on_train_batch_start(self, *_: Any) -> None:
         raise_lost_interrupt()
 
-    def on_test_batch_start(self, *_: Any) -> None:
-        raise_lost_interrupt()
+    on_test_batch_start = on_train_batch_start
 
     def on_test_start(self, trainer: Trainer, pl_module: PaDiM) -> None:
         # A test that ran out of memory starts anew.
@@ -199,12 +198,8 @@ class _Work:
         fit_seconds = None
         if not settings.ckpt:
             fit_seconds, taught = self.fit()
-            notes += _few(settings, data, detector)
-            notes += _strange_eps(detector)
-            notes += _few_kinds(detector)
-            notes += taught
-            notes += _repeated(detector)
-            notes += thresholds.strange_good(detector.calibration)
+            notes += _few(settings, data, detector) + _strange_eps(detector) + _few_kinds(detector)
+            notes += taught + _repeated(detector) + thresholds.strange_good(detector.calibration)
         test_seconds = None
         names = [name.removeprefix("test/") for name in MEANING]
         metrics: dict[str, Any] = dict.fromkeys(names)
