@@ -2,23 +2,22 @@
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import lock
 
-#: The GPU of this process, once it has one.
-_mine: list[int] = []
 
-
-def visible(count: int, environment: Mapping[str, str] = os.environ) -> list[str]:
+def visible(count: int, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """What to call the `count` GPUs that this process sees, so that all processes agree."""
     names = [n.strip() for n in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if n.strip()]
-    return names if len(names) == count else [str(index) for index in range(count)]
+    return tuple(names if len(names) == count else map(str, range(count)))
 
 
-def claim(names: Sequence[str], folder: Path | None = None) -> int:
+@cache
+def claim(names: tuple[str, ...], folder: Path | None = None) -> int:
     """The index of a GPU that is this process's own until it ends, however it ends.
 
     Each GPU has a file whose lock the kernel gives back with the process. A process that asks
@@ -31,14 +30,11 @@ def claim(names: Sequence[str], folder: Path | None = None) -> int:
     Raises:
         InputError: other processes hold them all.
     """
-    if _mine:
-        return _mine[0]
     user = os.getuid() if hasattr(os, "getuid") else "0"  # Windows: a folder for each user anyway
     folder = folder or Path(tempfile.gettempdir()) / f"padim_lit-gpus-{user}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for index, name in enumerate(names):
         if lock(folder / f"{name.replace('/', '-')}.lock", os.O_CREAT) is not None:
-            _mine.append(index)
             return index
     raise InputError(
         f"all {len(names)} GPUs ({', '.join(names)}) are held by other jobs; run at most "

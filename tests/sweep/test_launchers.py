@@ -295,7 +295,7 @@ def child():
     if pid:
         return pid, os.read(read, 9).decode()
     try:
-        first, again = claim(["a/0", "b"], Path("locks")), claim(["a/0", "b"], Path("locks"))
+        first, again = claim(("a/0", "b"), Path("locks")), claim(("a/0", "b"), Path("locks"))
         answer = str(first) if first == again else "changed"
         if os.fork() == 0:  # a loader's process lives on for a while
             time.sleep(1)
@@ -323,9 +323,9 @@ def test_a_process_keeps_one_gpu_of_its_own_until_it_ends(zygote, tmp_path):
 
 
 def test_gpus_have_one_name_for_all_processes():
-    assert visible(2, {}) == ["0", "1"]
-    assert visible(2, {"CUDA_VISIBLE_DEVICES": "3, 1"}) == ["3", "1"]
-    assert visible(2, {"CUDA_VISIBLE_DEVICES": "3"}) == ["0", "1"]  # set after CUDA had started
+    assert visible(2, {}) == ("0", "1")
+    assert visible(2, {"CUDA_VISIBLE_DEVICES": "3, 1"}) == ("3", "1")
+    assert visible(2, {"CUDA_VISIBLE_DEVICES": "3"}) == ("0", "1")  # set after CUDA had started
 
 
 @pytest.mark.parametrize(
