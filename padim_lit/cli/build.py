@@ -27,8 +27,8 @@ from padim_lit.deploy.predictor import Predictor, load
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
+from padim_lit.model.detector import Detector
 from padim_lit.model.grid import resolve_grid
-from padim_lit.model.projection import Projection
 from padim_lit.model.region_of_interest import RestrictedMap
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.tiles import as_tiles
@@ -115,14 +115,12 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
         in_channels=backbone.embedding_dim, dim=settings.dim, seed=settings.seed,
     )  # fmt: skip
     density = make_density(settings)(projection.dim, settings.seed)
-    if settings.learnt_from:
-        _adopt(projection, density, settings.learnt_from, backbone)
     how = {key: getattr(settings, key) for key in ("grid", *SHOWN)}
     model = PaDiM(backbone, projection, data.image_shape, density, **how)
     model.calibration, model.false_alarm_rate = settings.calibration, settings.false_alarm_rate
     model.detector.provenance = {**data.facts, "weights": settings.backbone.get("weights")}
     if settings.learnt_from:
-        model.detector.provenance["learnt_from"] = settings.learnt_from
+        _adopt(model.detector, settings.learnt_from)
     if settings.roi is not None:
         detector = model.detector
         detector.anomaly_map = RestrictedMap(detector.anomaly_map, read_roi(settings.roi, data))
@@ -141,19 +139,19 @@ def _nameless(node: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key != "name"}
 
 
-def _adopt(projection: Projection, density: Density, path: str, backbone: Backbone) -> None:
+def _adopt(detector: Detector, path: str) -> None:
     """Take over what a checkpoint with the same backbone and options has learnt."""
-    other = load_detector(path, key="learnt_from")
-    asked = {"proj": projection.name, "dim": projection.dim, "proj_options": projection.options}
-    asked |= {"density": density.name, "density_options": density.options}
-    wrong = differences(spec_of(other), asked)
-    if wrong or other.backbone.source_sha256 != backbone.source_sha256:
+    other, asked = load_detector(path, key="learnt_from"), spec_of(detector)
+    kept = ("proj", "dim", "proj_options", "density", "density_options")
+    wrong = differences(spec_of(other), {key: asked[key] for key in kept})
+    if wrong or other.backbone.source_sha256 != detector.backbone.source_sha256:
         raise InputError(
             f"learnt_from={path} is of another config: {wrong or 'other backbone weights'}; give "
             "the same keys"
         )
-    projection.adopt(other.projection.matrix)
-    density.adopt(other.density)
+    detector.projection.adopt(other.projection.matrix)
+    detector.density.adopt(other.density)
+    detector.provenance["learnt_from"] = path
 
 
 def make_ablation(
