@@ -131,13 +131,12 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         WRITERS[settings.format](detector, part, about)
         threads = torch.get_num_threads()
         ours, theirs = run_detector(detector), RUNTIMES[settings.format](part, threads)
-        takes_pixels = settings.preprocess and settings.format != "torch"
-        found = _compare(ours, theirs, pixels, takes_pixels, threshold)
+        found = _compare(ours, theirs, pixels, settings.preprocess, threshold)
         _require_close(found, settings)
         if settings.precision == "int8" and settings.images is not None:
             found |= _agreement(given, theirs, settings, threshold)
         plain = _floats(pixels[:1])
-        first = pixels[:1] if takes_pixels else plain
+        first = pixels[:1] if settings.preprocess else plain
         times = milliseconds([lambda: ours(plain), lambda: theirs(first)], ROUNDS, SECONDS)
         files = _place(part, target, settings.format)
     if detector.backbone.source.startswith("random"):
@@ -211,13 +210,13 @@ def _floats(pixels: np.ndarray) -> np.ndarray:
 
 
 def _compare(
-    ours: Run, theirs: Run, pixels: np.ndarray, takes_pixels: bool, threshold: float | None
+    ours: Run, theirs: Run, pixels: np.ndarray, preprocess: bool, threshold: float | None
 ) -> dict[str, float]:
     """Largest relative differences; infinite where a decision does not follow from its score."""
     found = {"score_difference": 0.0, "map_difference": 0.0}
     for part in filter(len, (pixels[:1], pixels[1:])):
         expected = ours(_floats(part))
-        given = theirs(part if takes_pixels else _floats(part))
+        given = theirs(part if preprocess else _floats(part))
         for key in found:
             name = key.removesuffix("_difference")
             found[key] = max(found[key], largest_difference(expected[name], given[name]))
