@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import spearmanr
+from torch import Tensor
 
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.cli.good_images import images_of, require_look
@@ -125,18 +126,17 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         todo = "mode=calibrate sets one" if slim else "give threshold=SCORE to have one"
         notes.append(f"No decision: the checkpoint holds no threshold; {todo}.")
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
-    pixels = _pixels(settings.images, detector)
+    compared = _images(settings.images, detector)
     with private_folder(target) as folder_beside:
         part = folder_beside / target.name
         WRITERS[settings.format](detector, part, about)
         threads = torch.get_num_threads()
         ours, theirs = run_detector(detector), RUNTIMES[settings.format](part, threads)
-        found = _compare(ours, theirs, pixels, settings.preprocess, threshold)
+        found = _compare(ours, theirs, compared, settings.preprocess, threshold)
         _require_close(found, settings)
         if settings.precision == "int8" and settings.images is not None:
             found |= _agreement(given, theirs, settings, threshold)
-        plain = _floats(pixels[:1])
-        first = pixels[:1] if settings.preprocess else plain
+        plain, first = (as_given(compared[:1], pixels) for pixels in (False, settings.preprocess))
         times = milliseconds([lambda: ours(plain), lambda: theirs(first)], ROUNDS, SECONDS)
         files = _place(part, target, settings.format)
     if detector.backbone.source.startswith("random"):
@@ -194,29 +194,24 @@ def _place(part: Path, target: Path, format: str) -> list[Path]:
     return files
 
 
-def _pixels(images: str | None, detector: Detector) -> np.ndarray:
-    """uint8 (B,h,w,3): a few of the user's images as the model sees them, or random ones."""
-    height, width = detector.image_shape
-    if images is None:
-        shape = (IMAGES, height, width, 3)
-        return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    dataset = images_of(images, detector)
+def _images(given: str | None, detector: Detector) -> Tensor:
+    """(B,3,h,w) in [0, 1]: a few of the user's images as the model sees them, or random ones."""
+    if given is None:
+        shape = (IMAGES, *detector.image_shape, 3)
+        pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    dataset = images_of(given, detector)
     chosen = range(0, len(dataset), max(1, len(dataset) // IMAGES))[:IMAGES]
-    return np.concatenate([as_given(dataset[i]["image"][None], pixels=True) for i in chosen])
-
-
-def _floats(pixels: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray((pixels.astype(np.float32) / 255).transpose(0, 3, 1, 2))
+    return torch.stack([dataset[i]["image"] for i in chosen])
 
 
 def _compare(
-    ours: Run, theirs: Run, pixels: np.ndarray, preprocess: bool, threshold: float | None
+    ours: Run, theirs: Run, images: Tensor, preprocess: bool, threshold: float | None
 ) -> dict[str, float]:
     """Largest relative differences; infinite where a decision does not follow from its score."""
     found = {"score_difference": 0.0, "map_difference": 0.0}
-    for part in filter(len, (pixels[:1], pixels[1:])):
-        expected = ours(_floats(part))
-        given = theirs(part if preprocess else _floats(part))
+    for part in filter(len, (images[:1], images[1:])):
+        expected, given = ours(as_given(part, False)), theirs(as_given(part, preprocess))
         for key in found:
             name = key.removesuffix("_difference")
             found[key] = max(found[key], largest_difference(expected[name], given[name]))
