@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,9 +136,8 @@ def _measure(
                     log.error("%s failed: %s", run, failed[run])
                 else:
                     # As it was measured: what is taken up later may be on another machine.
-                    where = made_with(backbone.pixel_mean.device)
-                    rows = [{**row, **where} for row in done[run].rows]
-                    done[run] = replace(done[run], rows=rows)
+                    for row in done[run].rows:
+                        row.update(made_with(backbone.pixel_mean.device))
                     store.save(run.name, done[run])
     return done, failed
 
