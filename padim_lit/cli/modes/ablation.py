@@ -144,9 +144,8 @@ def _measure(
 
 def _fingerprint(settings: Ablation, data: AnomalyData, backbone: Backbone) -> str:
     """A name for all that runs depend on: settings, version, images and weights."""
-    keys = describe(asdict(settings), without=("projs", "dims", "seeds"))
-    own = build.own_code(settings)
-    content = json.dumps([keys, data.content(), backbone.source_sha256, *([own] if own else [])])
+    keys = describe(asdict(settings), ("projs", "dims", "seeds"), build.own_code(settings))
+    content = json.dumps([keys, data.content(), backbone.source_sha256])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
