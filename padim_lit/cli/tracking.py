@@ -102,7 +102,6 @@ def mlflow_logger(
         return MLFlowLogger(experiment_name, run_name, uri)
 
 
-@rank_zero_only
 def log_run(
     logger: Logger | None,
     *,
