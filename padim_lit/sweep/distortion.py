@@ -36,8 +36,6 @@ class Patches:
     test: Tensor
 
     def __post_init__(self) -> None:
-        if len(self.train) < 2:
-            raise InputError(f"{len(self.train)} training image: a covariance needs at least 2")
         if len(self.test) < 2:
             raise InputError(f"{len(self.test)} test image: distances between two need 2")
 
