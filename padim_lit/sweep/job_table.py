@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from padim_lit.analysis.result_files import Job
 from padim_lit.analysis.sweep_results import mean_and_sd
@@ -43,19 +43,15 @@ def print_sweep_table(jobs: Sequence[Job]) -> None:
     for job in done:
         groups.setdefault(tuple(job.overrides.get(key) for key in varied), []).append(job)
 
-    table = Table(
-        title="Sweep: mean ± standard deviation over seeds; 1 is perfect", title_justify="left"
-    )
-    for key in varied:
-        table.add_column(key, overflow="fold")
-    table.add_column("runs", justify="right", no_wrap=True)
-    for key in metrics:
-        table.add_column(METRICS[key].replace(" ", "\n"), justify="right")
+    columns = [Column(key, overflow="fold") for key in varied]
+    columns += [Column("runs", justify="right", no_wrap=True)]
+    columns += [Column(METRICS[key].replace(" ", "\n"), justify="right") for key in metrics]
+    title = "Sweep: mean ± standard deviation over seeds; 1 is perfect"
+    table = Table(*columns, title=title, title_justify="left")
     for values, group in groups.items():
-        cells = [MISSING if value is None else value for value in values]
-        cells.append(str(len(group)))
-        cells += [mean_and_sd([job.results.get(key) for job in group], 4) for key in metrics]
-        table.add_row(*cells)
+        shared_by = [MISSING if value is None else value for value in values]
+        found = [mean_and_sd([job.results.get(key) for job in group], 4) for key in metrics]
+        table.add_row(*shared_by, str(len(group)), *found)
 
     print()
     if shared:
