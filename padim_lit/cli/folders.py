@@ -47,7 +47,7 @@ def folder_name(overrides: Sequence[Override]) -> str:
     last counts, as for Hydra. Swept keys do keep their order, because it numbers the jobs. The name
     holds letters, digits and "._-" alone. Empty without overrides.
     """
-    last = {o.key_or_group: o for o in overrides if not _is_hydras(o)}
+    last = {o.key_or_group: o for o in overrides if not re.match("hydra([./]|$)", o.key_or_group)}
     last = {k: o for k, o in last.items() if o.is_sweep_override() or k not in RESULT_NEUTRAL_KEYS}
     if not last:
         return ""
@@ -70,10 +70,6 @@ def _goes_on(overrides: Sequence[Override]) -> bool:
     typed = {o.key_or_group: _plain(_value(o)).lower() for o in overrides}
     watches = typed.get("watch") in ("true", "yes", "on", "y", "1")
     return "experiment" in typed or typed.get("mode") in COMPARE or watches
-
-
-def _is_hydras(override: Override) -> bool:
-    return re.split(r"[./]", override.key_or_group)[0] == "hydra"
 
 
 def _words(override: Override) -> str:
