@@ -290,7 +290,7 @@ class OnePass:
             for x in train.embeddings(projection, band):
                 state = update(state, x)
             times.fit += clock(train.device) - start
-            embedded = torch.cat(list(test.embeddings(projection, band)))
+            embedded = list(test.embeddings(projection, band))
             for d, out in distances.items():
                 rows, factor = projection.nested(d)
                 rows = rows.to(train.device)
@@ -300,9 +300,8 @@ class OnePass:
                 times.factor[d] += clock(train.device) - start
                 volumes[d] += float(covariance_log_det(whitening).sum()) / (width * train.grid[0])
                 start = clock(train.device)
-                for images in range(0, test.images, CHUNK):
-                    x = embedded[images : images + CHUNK, :, rows] * factor
-                    out[images : images + CHUNK, positions] = mahalanobis(x, mean, whitening).cpu()
+                for x, part in zip(embedded, out.split(CHUNK), strict=True):
+                    part[:, positions] = mahalanobis(x[..., rows] * factor, mean, whitening).cpu()
                 times.score[d] += clock(train.device) - start
             advance()
         return volumes
