@@ -125,12 +125,8 @@ def read_overrides(words: Sequence[str]) -> list[Override]:
 
 def own_packages(words: Sequence[str]) -> list[str]:
     """The packages in own=[…] of a command line."""
-    found = []
-    for word in words:
-        key, _, text = word.lstrip("+").partition("=")
-        if key == "own":
-            found += re.findall(r"[^][,\s'\"]+", text)
-    return found
+    pairs = [word.lstrip("+").partition("=") for word in words]
+    return re.findall(r"[^][,\s'\"]+", ",".join(text for key, _, text in pairs if key == "own"))
 
 
 def refuse_null_groups(overrides: Sequence[Override], conf: Path) -> None:
