@@ -135,25 +135,22 @@ class Recorder(Callback):
 
     Attributes:
         started: when work began, further ranks being there.
+        predictions, gallery: of the last test; empty before one, and where there is none.
     """
 
     started: float
-
-    def __init__(self) -> None:
-        self.predictions: list[TestScore] = []
-        self.gallery = Gallery()
+    predictions: list[TestScore]
+    gallery: Gallery
 
     def setup(self, trainer: Trainer, pl_module: PaDiM, stage: str) -> None:
         self.started = time.perf_counter()
+        # A test that ran out of memory starts anew.
+        self.predictions, self.gallery = [], Gallery()
 
     def on_train_batch_start(self, *_: Any) -> None:
         raise_lost_interrupt()
 
     on_test_batch_start = on_train_batch_start
-
-    def on_test_start(self, trainer: Trainer, pl_module: PaDiM) -> None:
-        # A test that ran out of memory starts anew.
-        self.predictions, self.gallery = [], Gallery()
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
         self.predictions += predictions_of(batch, outputs["score"])
