@@ -199,12 +199,11 @@ class _Work:
             notes += taught + _repeated(detector) + thresholds.strange_good(detector.calibration)
         test_seconds = None
         names = [name.removeprefix("test/") for name in MEANING]
-        metrics: dict[str, Any] = dict.fromkeys(names)
-        metrics["why"] = dict.fromkeys(names, "there are no test images")
+        metrics, why = dict.fromkeys(names), dict.fromkeys(names, "there are no test images")
         if data.test_items:
             test_seconds = self.timed("test", lambda t: t.test(self.model, data, verbose=False))
             metrics = dict(self.model.results)
-        why = metrics.pop("why")
+            why = metrics.pop("why")
         scores = self.recorder.predictions
         parts = [("tested", len(scores), len(data.test_items))]
         if not settings.ckpt:
