@@ -86,11 +86,10 @@ def content_of(settings: Settings) -> dict[str, str]:
 def own_code(settings: Settings) -> dict[str, str]:
     """Digests of the Python files of the packages in ``own``."""
     files: list[Path] = []
-    for name in settings.own:
-        spec = find_spec(name)
-        for folder in (spec and spec.submodule_search_locations) or ():
+    for spec in filter(None, map(find_spec, settings.own)):
+        for folder in spec.submodule_search_locations or ():
             files += Path(folder).rglob("*.py")
-        if spec and spec.origin and not spec.submodule_search_locations:
+        if spec.origin and not spec.submodule_search_locations:
             files.append(Path(spec.origin))
     return {f"own: {file}": digest_of(stamp(file)) for file in sorted(files) if file.is_file()}
 
