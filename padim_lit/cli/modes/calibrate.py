@@ -97,13 +97,10 @@ def run(settings: Calibrate, folder: Path) -> None:
     if twice := digests.repeats(images):
         note = f"the fit holds {twice} images more than once; those score too low as one copy stays"
         said.append(("note", note))
-    if left["known"]:
-        note = (
-            f"{left['known']} images are in the fit, which has learnt from them: they do not count "
-            "here"
-        )
-        said.append(("note", note))
-    if left["removed"]:
-        note = f"{left['removed']} images were taken out by mode=remove: they do not count here"
-        said.append(("note", note))
+    out = {
+        "known": "are in the fit, which has learnt from them",
+        "removed": "were taken out by mode=remove",
+    }
+    for key in filter(left.get, out):
+        said.append(("note", f"{left[key]} images {out[key]}: they do not count here"))
     finish(detector, folder, "calibrate", facts, *said)
