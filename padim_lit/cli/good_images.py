@@ -117,9 +117,9 @@ def images_of(given: str, detector: Detector) -> ItemDataset:
 def each_once(
     batches: Batches,
     left: Counter[str],
-    known: Collection[bytes] = frozenset(),
-    at: list[int] | None = None,
-    gone: Collection[bytes] = frozenset(),
+    known: Collection[bytes],
+    gone: Collection[bytes],
+    at: list[int],
 ) -> Iterator[dict[str, Any]]:
     """The batches without images that are `known`, `gone` or came before; `left` counts them.
 
@@ -127,10 +127,9 @@ def each_once(
         batches: with ``image`` (B,3,h,w), ``digest`` (B,16) and ``path``.
         left: emptied; how many were "known", "removed", or "repeated" an earlier one.
         known: digests of images.
-        at: emptied; the places of the known ones among all that came.
         gone: digests of images that are left out as well.
+        at: emptied; the places of the known ones among all that came.
     """
-    at = [] if at is None else at
     at.clear()  # a batch too large for a GPU is begun anew
     left.clear()
     seen: set[bytes] = set()

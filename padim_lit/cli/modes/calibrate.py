@@ -62,7 +62,7 @@ def run(settings: Calibrate, folder: Path) -> None:
     learnt, gone = learners(detector), removed_from(detector)
 
     def work(batches: Batches) -> Measured:
-        new = each_once(batches, left, held if learnt else frozenset(), known_at, gone)
+        new = each_once(batches, left, held if learnt else frozenset(), gone, known_at)
         return measure(detector, new, held)
 
     found = over_images(detector, dataset, work, loop, "calibrate")

@@ -180,7 +180,7 @@ def _gather(
     gone = removed_from(detector)
 
     def work(batches: Batches) -> FitState:
-        return gather(detector, each_once(batches, left, known, gone=gone) if skip else batches)
+        return gather(detector, each_once(batches, left, known, gone, []) if skip else batches)
 
     loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
     state = over_images(detector, dataset, work, loop, settings.mode)
