@@ -245,8 +245,9 @@ class _Work:
     def fit(self) -> tuple[float, list[str]]:
         """Fit, choose a threshold, write model.ckpt; seconds of the fit alone, and `_taught`."""
         seconds = self.timed("fit", lambda trainer: trainer.fit(self.model, self.data))
-        notes, elsewhere = _taught(self.settings.learnt_from, self.model.detector)
-        self.model.detector.provenance["learnt_elsewhere"] = elsewhere
+        path, detector = self.settings.learnt_from, self.model.detector
+        notes = _taught(path, detector)
+        detector.provenance["learnt_elsewhere"] = path is not None and not notes
         self.trainer.strategy.checkpoint_io = _WholeFile()
         self.trainer.save_checkpoint(self.folder / "model.ckpt")
         return seconds - self.model.threshold_seconds, notes
@@ -388,16 +389,16 @@ def _strange_eps(detector: Detector) -> list[str]:
     ]
 
 
-def _taught(path: str | None, detector: Detector) -> tuple[list[str], bool]:
-    """What to say of images that what was learnt elsewhere has seen there; whether it saw none."""
+def _taught(path: str | None, detector: Detector) -> list[str]:
+    """What to say of images that what was learnt elsewhere has seen, or may have seen, there."""
     if path is None:
-        return [], False
+        return []
     other, mine = checkpoint_format.read(path)[checkpoint_format.KEY], detector.fit_state
     known, about = other["digests"], other["provenance"]
     then = "the threshold is too low then; mode=calibrate sets it from other images."
     if known is None or mine is None or mine.digests is None:
         which = f"Which images the fit of learnt_from={path} saw, is not known"
-        return [f"{which}: what it learnt may be of these, and {then}"], False
+        return [f"{which}: what it learnt may be of these, and {then}"]
     seen = len(removed(about).union(digests.keys(known)).intersection(digests.keys(mine.digests)))
     said = (
         f"Training images that the fit of learnt_from knows, too: {seen}. What it learnt may be of "
@@ -407,8 +408,7 @@ def _taught(path: str | None, detector: Detector) -> tuple[list[str], bool]:
         f"learnt_from={path} took over what {about.get('learnt_from')} had learnt, which may be of "
         f"these images, and {then}"
     )
-    notes = [said] * bool(seen) + [handed_on] * ("learnt_from" in about)
-    return notes, not notes
+    return [said] * bool(seen) + [handed_on] * ("learnt_from" in about)
 
 
 def _repeated(detector: Detector) -> list[str]:
