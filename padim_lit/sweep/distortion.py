@@ -4,8 +4,7 @@ The Johnson–Lindenstrauss lemma is about lengths of difference vectors. Detect
 distances, of which it promises nothing: dividing by the spread of the good images undoes lengths.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,31 +22,25 @@ PAIRS = 10_000
 CHUNK = 64
 
 
-@dataclass(frozen=True)
-class Patches:
-    """All C channels at some positions.
+def full_distances(train: Tensor, test: Tensor, ridge: Ridge) -> Tensor:
+    """M_C (N',P): Mahalanobis distances of the test patches in all C channels.
 
-    Attributes:
-        train: (N,P,C) of the good images to fit.
-        test: (N',P,C).
+    Args:
+        train: (N,P,C) of the good images to fit, at some positions.
+        test: (N',P,C) at the same ones.
+        ridge: of the distances.
+
+    Raises:
+        InputError: a single test image.
     """
-
-    train: Tensor
-    test: Tensor
-
-    def __post_init__(self) -> None:
-        if len(self.test) < 2:
-            raise InputError(f"{len(self.test)} test image: distances between two need 2")
-
-
-def full_distances(patches: Patches, ridge: Ridge) -> Tensor:
-    """M_C (N',P): Mahalanobis distances of the test patches in all C channels."""
-    state = _fit(patches.train)
-    return mahalanobis(patches.test, state.mean, factorize(state, ridge))
+    if len(test) < 2:
+        raise InputError(f"{len(test)} test image: distances between two need 2")
+    state = _fit(train)
+    return mahalanobis(test, state.mean, factorize(state, ridge))
 
 
 def measure(
-    projection: Projection, dims: list[int], patches: Patches, full: Tensor, ridge: Ridge
+    projection: Projection, dims: list[int], whole: Sequence[Tensor], full: Tensor, ridge: Ridge
 ) -> Iterator[dict[str, Any]]:
     """Rows of distortion.json for one projection, a `quantity` each for every d ≤ D.
 
@@ -58,19 +51,18 @@ def measure(
     Args:
         projection: drawn at the largest of `dims`, not one that learns.
         dims: each at most ``projection.dim``.
-        patches: of training and test images.
-        full: M_C, from `full_distances`.
+        whole: train (N,P,C) and test (N',P,C), as in `full_distances`.
+        full: M_C, from there.
         ridge: of both distances.
 
     Raises:
         InputError: lengths of zero alone, which have no ratio.
     """
-    matrix = projection.matrix
-    train, test = patches.train @ matrix.T, patches.test @ matrix.T
+    train, test = (x @ projection.matrix.T for x in whole)
     state = _fit(train)
     first, second = _pairs(len(test))
-    lengths = patches.test.square().sum(-1)
-    apart = (patches.test[first] - patches.test[second]).square().sum(-1)
+    lengths = whole[1].square().sum(-1)
+    apart = (whole[1][first] - whole[1][second]).square().sum(-1)
     for d in dims:
         rows, factor = projection.nested(d)
         x = test[..., rows] * factor

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from padim_lit.errors import InputError
 from padim_lit.model.projection import JL, Identity, Subset
 from padim_lit.model.ridge import Ridge
-from padim_lit.sweep.distortion import Patches, full_distances, measure
+from padim_lit.sweep.distortion import full_distances, measure
 
 C = 40
 DISTORTION = [
@@ -32,7 +32,7 @@ def patches():
     generator = torch.Generator().manual_seed(0)
     scale = torch.linspace(0.2, 3, C)
     draws = torch.randn(90, 3, C, generator=generator) * scale + 5
-    return Patches(draws[:60], draws[60:])
+    return draws[:60], draws[60:]
 
 
 def by_quantity(rows, dim):
@@ -40,7 +40,7 @@ def by_quantity(rows, dim):
 
 
 def test_identity_changes_nothing(patches):
-    full = full_distances(patches, Ridge())
+    full = full_distances(*patches, Ridge())
     rows = list(measure(Identity(C), [C], patches, full, Ridge()))
     for row in rows:
         assert row["mean"] == pytest.approx(1, abs=1e-5) and row["sd"] < 1e-5
@@ -48,18 +48,19 @@ def test_identity_changes_nothing(patches):
 
 
 def test_copies_of_one_image_have_no_distances_to_compare(patches):
-    copies = Patches(patches.train, patches.test[:1].expand(3, -1, -1))
-    full = full_distances(copies, Ridge())
+    train, test = patches
+    copies = train, test[:1].expand(3, -1, -1)
+    full = full_distances(*copies, Ridge())
     with pytest.raises(InputError, match="pair: nearly all lengths are zero"):
         list(measure(JL(C, 4, 0), [4], copies, full, Ridge()))
 
 
 def test_ratios_equal_numpys(patches):
     eps, dims = 0.01, [6, 20]
-    full = full_distances(patches, Ridge(eps))
+    full = full_distances(*patches, Ridge(eps))
     projection = JL(C, 20, seed=3)
     rows = list(measure(projection, dims, patches, full, Ridge(eps)))
-    train, test = patches.train.double().numpy(), patches.test.double().numpy()
+    train, test = (x.double().numpy() for x in patches)
 
     def distances(a, b):
         out = np.empty(b.shape[:2])
@@ -84,7 +85,7 @@ def test_ratios_equal_numpys(patches):
 
 @pytest.mark.slow
 def test_jl_keeps_squared_lengths_as_theory_says(patches):
-    full = full_distances(patches, Ridge())
+    full = full_distances(*patches, Ridge())
     means = [
         by_quantity(measure(JL(C, 25, seed), [25], patches, full, Ridge()), 25)["pair"]["mean"]
         for seed in range(60)
@@ -95,7 +96,7 @@ def test_jl_keeps_squared_lengths_as_theory_says(patches):
 
 @pytest.mark.slow
 def test_subset_shrinks_lengths_by_its_share(patches):
-    full = full_distances(patches, Ridge())
+    full = full_distances(*patches, Ridge())
     ratios = [
         by_quantity(measure(Subset(C, 10, seed), [10], patches, full, Ridge()), 10)["norm"]["mean"]
         for seed in range(60)
@@ -146,4 +147,4 @@ def test_bad_input_is_one_line(here, zygote, extra, message):
 
 def test_one_test_image_is_refused():
     with pytest.raises(InputError, match="1 test image"):
-        Patches(torch.zeros(3, 2, C), torch.zeros(1, 2, C))
+        full_distances(torch.zeros(3, 2, C), torch.zeros(1, 2, C), Ridge())

@@ -18,7 +18,7 @@ from padim_lit.model.ridge import Ridge
 from padim_lit.model.warm_up import evenly_spaced
 from padim_lit.report.figures import distortion, files
 from padim_lit.sweep.ablation import Sweep
-from padim_lit.sweep.distortion import Patches, full_distances, measure
+from padim_lit.sweep.distortion import full_distances, measure
 from padim_lit.system.atomic import write_bytes, write_csv, write_json
 from padim_lit.system.console import print_facts, progress
 from padim_lit.visualization.distortion import print_distortion
@@ -67,9 +67,9 @@ def run(settings: Distortion, folder: Path) -> None:
     with progress() as bar:
         train = bar.track(data.train_dataloader(), description="backbone, training images")
         test = bar.track(data.test_dataloader(), description="backbone, test images")
-        patches = Patches(*(_collect(backbone, images, grid, places) for images in (train, test)))
+        patches = [_collect(backbone, images, grid, places) for images in (train, test)]
         ridge = Ridge(settings.eps, settings.eps_unit)
-        full = full_distances(patches, ridge)
+        full = full_distances(*patches, ridge)
         rows = [
             row
             for run in bar.track(drawn, description="projections")
