@@ -129,7 +129,7 @@ def log_run(
         return
     numbers = {key: value for key, value in results.items() if type(value) in (int, float)}
     scale = common_scale([picture.map for picture in pictures])
-    heats = [overlay(picture.image, picture.map, scale) for picture in pictures]
+    drawn = [(p, overlay(p.image, p.map, scale)) for p in pictures]
     # A name that is no UTF-8 would end MLflow's and TensorBoard's sending.
     rows = [
         [sendable(cell) if isinstance(cell, str) else cell for cell in row]
@@ -145,12 +145,12 @@ def log_run(
                 PREDICTIONS, (dict(zip(PREDICTIONS, row, strict=True)) for row in rows)
             )
             client.log_text(run, table, "predictions.csv")
-            for p, heat in zip(pictures, heats, strict=True):
+            for p, heat in drawn:
                 name = f"{p.role}-{p.rank}_{p.kind}_{PurePath(p.path).stem}{'_planted' * p.planted}"
                 name = re.sub(r"[^\w.-]+", "-", name)
                 client.log_image(run, np.concatenate((p.image, heat), 1), f"heatmaps/{name}.png")
         elif isinstance(logger, TensorBoardLogger):
-            for p, heat in zip(pictures, heats, strict=True):
+            for p, heat in drawn:
                 # Grey where the truth is unknown: black would claim that there is no defect.
                 shade = np.full(p.map.shape, 128) if p.truth is None else p.truth * 255
                 truth = np.repeat(shade.astype(np.uint8)[..., None], 3, axis=2)
@@ -166,9 +166,7 @@ def log_run(
     content = {**numbers, "predictions": table}
     if pictures:
         content["pictures"] = [_wandb_image(wandb, picture, threshold) for picture in pictures]
-        content["heatmaps"] = [
-            wandb.Image(heat, caption=_caption(p)) for p, heat in zip(pictures, heats, strict=True)
-        ]
+        content["heatmaps"] = [wandb.Image(heat, caption=_caption(p)) for p, heat in drawn]
     # Lightning makes this key the x-axis of every chart.
     run.log({**content, "trainer/global_step": 0})
     # Strings and nulls have no chart, so history cannot hold them; numbers are there already, but
