@@ -62,10 +62,10 @@ def tensors_in(content: Any) -> Iterator[Tensor]:
     2
     """
     if isinstance(content, Tensor):
-        yield content
+        yield content.untyped_storage()
     elif isinstance(content, dict | list | tuple):
-        for part in content.values() if isinstance(content, dict) else content:
-            yield from tensors_in(part)
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from _walk(value)
 
 
 _SUMMED = 2**24  # numbers of a tensor that are looked at together
