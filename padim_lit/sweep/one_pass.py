@@ -225,8 +225,7 @@ class OnePass:
                 times.factor[d] += clock(train.device) - start
             times.learnt[d] = one.learnt
         parts = {d: one.parts(height * width) for d, one in densities.items()}
-        found: dict[int, list[Tensor]] = {d: [] for d in parts}
-        log_dets: dict[int, list[float]] = {d: [] for d in parts}
+        found: dict[int, list[tuple[Tensor, float]]] = {d: [] for d in parts}
         for of_dims in zip(*parts.values(), strict=True):
             some = {d: part for d, (part, _) in zip(parts, of_dims, strict=True)}
             out = {d: torch.empty(test.images, height * width) for d in parts}
@@ -237,14 +236,14 @@ class OnePass:
                     d: self._all(projection, part, times, out[d]) for d, part in some.items()
                 }
             for d in parts:
-                found[d].append(out[d])
-                log_dets[d].append(volumes[d])
+                found[d].append((out[d], volumes[d]))
         if not any(part.per_position for some in parts.values() for part, _ in some):
             for _ in bands:
                 advance()
         nearest = {}
-        for d, distances in found.items():
-            scales = densities[d].scales(log_dets[d])
+        for d, scored in found.items():
+            distances, log_dets = zip(*scored, strict=True)
+            scales = densities[d].scales(log_dets)
             scaled = [one.mul_(scale) for one, scale in zip(distances, scales, strict=True)]
             nearest[d] = densities[d].combine(scaled)
         return nearest, times
