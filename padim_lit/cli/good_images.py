@@ -157,12 +157,8 @@ def finish(
     detector: Detector, folder: Path, what: str, facts: dict[str, Any], *said: tuple[str, Any]
 ) -> None:
     """Write model.ckpt with a line more in its history, then WHAT.json; print `said`."""
-    provenance = detector.provenance
-    detector.provenance = {
-        **provenance,
-        "train_images": detector.count,
-        "history": [*provenance.get("history", []), {"mode": what, **facts}],
-    }
+    detector.provenance["train_images"] = detector.count
+    detector.provenance.setdefault("history", []).append({"mode": what, **facts})
     save_detector(detector, path := folder / "model.ckpt")
     write_text(folder / "model_card.md", model_card(detector))
     write_json(folder / f"{what}.json", {**facts, "train_images": detector.count, **versions()})
