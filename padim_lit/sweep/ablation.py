@@ -147,9 +147,8 @@ class Ablation:
         kept: list[dict[str, Tensor]] = []
         try:
             kept_as = layers, self.grid, self.device, neighbourhood
-            maps = len(data.train_items) * rotations, len(data.test_items)
-            train = FeatureStore(self.folder / "train", maps[0], *kept_as)
-            test = FeatureStore(self.folder / "test", maps[1], *kept_as)
+            train = FeatureStore(self.folder / "train", len(data.train_items) * rotations, *kept_as)
+            test = FeatureStore(self.folder / "test", len(data.test_items), *kept_as)
             self.one_pass = OnePass(train, test, density, ridge, rotations)
             images, others = data.train_dataloader(), data.test_dataloader()
             with progress() as bar:
