@@ -1,8 +1,8 @@
 """What ``mode=NAME`` does: each file has its settings and a ``run(settings, folder)``."""
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from padim_lit.errors import require_choice
@@ -12,7 +12,7 @@ class Mode(NamedTuple):
     """Where a mode is, and what it writes.
 
     Attributes:
-        settings: FILE.CLASS of its settings, here.
+        settings: FILE:CLASS of its settings, here.
         result: the file that it writes last.
         names: what else it writes directly into the folder.
         run: the function in FILE.
@@ -25,15 +25,12 @@ class Mode(NamedTuple):
 
     def settings_class(self) -> type:
         """The dataclass of its keys."""
-        return getattr(self._module(), self.settings.rpartition(".")[2])
+        # One by one, because what one mode needs takes others seconds to import.
+        return resolve_name(f"{__package__}.{self.settings}")
 
     def runner(self) -> Callable[[Any, Path], Any]:
         """What takes the settings and the folder to write into."""
-        return getattr(self._module(), self.run)
-
-    def _module(self) -> Any:
-        # One by one, because what one mode needs takes others seconds to import.
-        return import_module(f"{__package__}.{self.settings.rpartition('.')[0]}")
+        return resolve_name(f"{__package__}.{self.settings.partition(':')[0]}:{self.run}")
 
 
 _FIT = (
@@ -44,17 +41,17 @@ _ABLATION = ("sweep.csv", "scores.csv", "scores.npz", "resamples.npz", "runs", "
 _DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")
 _PREDICT = ("predictions.csv", "predictions.jsonl", "model.json", "heatmaps", "masks", "maps")
 MODES = {
-    "fit": Mode("fit.Fit", "metrics.json", _FIT),
-    "predict": Mode("predict.Predict", "predict.json", (*_PREDICT, "coco.json")),
-    "calibrate": Mode("calibrate.Calibrate", "calibrate.json"),
-    "merge": Mode("update.Merge", "merge.json", run="run_merge"),
-    "update": Mode("update.Update", "update.json"),
-    "remove": Mode("update.Remove", "remove.json", run="run_remove"),
-    "export": Mode("export.Export", "export.json", ()),  # its output is checked there
-    "serve": Mode("serve.Serve", "serve.json", ()),
-    "ablation": Mode("ablation.Ablation", "rows.json", _ABLATION),
-    "figure4": Mode("figure4.Figure4", "figure4.json", ("figure4.png", "features")),
-    "distortion": Mode("distortion.Distortion", "distortion.json", _DISTORTION),
+    "fit": Mode("fit:Fit", "metrics.json", _FIT),
+    "predict": Mode("predict:Predict", "predict.json", (*_PREDICT, "coco.json")),
+    "calibrate": Mode("calibrate:Calibrate", "calibrate.json"),
+    "merge": Mode("update:Merge", "merge.json", run="run_merge"),
+    "update": Mode("update:Update", "update.json"),
+    "remove": Mode("update:Remove", "remove.json", run="run_remove"),
+    "export": Mode("export:Export", "export.json", ()),  # its output is checked there
+    "serve": Mode("serve:Serve", "serve.json", ()),
+    "ablation": Mode("ablation:Ablation", "rows.json", _ABLATION),
+    "figure4": Mode("figure4:Figure4", "figure4.json", ("figure4.png", "features")),
+    "distortion": Mode("distortion:Distortion", "distortion.json", _DISTORTION),
 }
 
 
