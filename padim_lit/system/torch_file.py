@@ -62,10 +62,10 @@ def tensors_in(content: Any) -> Iterator[Tensor]:
     2
     """
     if isinstance(content, Tensor):
-        yield content.untyped_storage()
+        yield content
     elif isinstance(content, dict | list | tuple):
-        for value in content.values() if isinstance(content, dict) else content:
-            yield from _walk(value)
+        for part in content.values() if isinstance(content, dict) else content:
+            yield from tensors_in(part)
 
 
 _SUMMED = 2**24  # numbers of a tensor that are looked at together
