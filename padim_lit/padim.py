@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from padim_lit.checkpoint.format import KEY, forget_arguments, state_of
@@ -18,6 +18,7 @@ from padim_lit.data.loaders import (
     require_loader,
     require_no_hooks,
 )
+from padim_lit.data.trainer import require_trainer
 from padim_lit.deploy.calibration import set_threshold
 from padim_lit.deploy.left_out import met_again
 from padim_lit.deploy.over_images import Loop
@@ -77,21 +78,13 @@ class PaDiM(LightningModule):
         return None
 
     def setup(self, stage: str) -> None:
-        strategy = self.trainer.strategy
-        if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
-            raise InputError(
-                f"trainer.strategy={type(strategy).__name__}: it shards what is trained, and here "
-                "nothing is; the backbone and the moments are whole on every rank; use trainer=ddp"
-            )
-        if getattr(strategy, "_start_method", "popen") != "popen":
-            raise InputError("ranks that are forked or spawned take the fit with them; use ddp")
-        if self.trainer.precision.endswith("true") and self.trainer.precision != "32-true":
-            raise InputError(
-                f"trainer.precision={self.trainer.precision}: would round the moments; use 32-true "
-                "or bf16-mixed (backbone in bf16, moments in float32)"
-            )
+        require_trainer(self.trainer)
         # Frozen; only DDP refuses a module without parameters to train.
-        self.detector.requires_grad_(isinstance(strategy, DDPStrategy))
+        self.detector.requires_grad_(isinstance(self.trainer.strategy, DDPStrategy))
+
+    def on_fit_start(self) -> None:
+        # A batch size finder has run an epoch of its own by now, whose end set both.
+        self.trainer.should_stop, self._fitted = False, False
 
     @torch.no_grad()
     def on_train_start(self) -> None:
@@ -132,17 +125,17 @@ class PaDiM(LightningModule):
         # Now, and not at the fit's end: what callbacks save by then has a threshold.
         start, loader = time.perf_counter(), self.trainer.train_dataloader
         if self.trainer.is_global_zero:
-            how = self.calibration, self.false_alarm_rate, Loop.like(loader, self.device)
+            loop = Loop.like(loader, self.device)
             with self.trainer.precision_plugin.forward_context():
                 self.detector.cache.keep_next(0)
-                set_threshold(self.detector, loader.dataset, *how)
+                images, rate = self.calibration, self.false_alarm_rate
+                set_threshold(self.detector, loader.dataset, images, rate, loop)
             self.detector.to(self.device)  # it was left on the CPU, and there may be callbacks
         self.detector.cache = ProjectionCache()
         self.threshold_seconds, self._fitted = time.perf_counter() - start, True
 
     def on_fit_end(self) -> None:
-        fitted, self._fitted = self._fitted, False
-        if not fitted:
+        if not self._fitted:
             raise InputError("nothing was fitted: no epoch or batches are left; use a new Trainer")
 
     # Score

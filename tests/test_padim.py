@@ -14,7 +14,7 @@ import torch
 from _helpers.paper import paper
 from _helpers.trees import build_tree
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import BatchSizeFinder, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn import functional as F
 from torch.utils.data import (
@@ -391,6 +391,28 @@ def test_images_gathered_on_top_of_a_fit_leave_it_alone_until_they_are_set():
     assert torch.equal(detector.fit_state.moments.scatter.pack(), before)
     detector.set_state(grown)
     assert detector.count == 5
+
+
+def test_what_is_gathered_in_inference_mode_can_be_added_to_outside():
+    detector = make().detector
+    with torch.inference_mode():
+        state = detector.update_state(detector.empty_state(), {"image": torch.rand(3, 3, 64, 64)})
+    detector.set_state(detector.update_state(state, {"image": torch.rand(2, 3, 64, 64)}))
+    assert detector.count == 5
+
+
+def test_a_batch_size_finder_runs_an_epoch_and_the_fit_is_whole(tmp_path):
+    class Data(LightningDataModule):
+        batch_size = 2
+
+        def train_dataloader(self):
+            return DataLoader(batches(9).dataset, self.batch_size)
+
+    model = make()
+    trainer(tmp_path, callbacks=[BatchSizeFinder(max_trials=2, steps_per_trial=1)]).fit(
+        model, Data()
+    )
+    assert model.detector.count == 9 and model.detector.calibration
 
 
 def test_a_fit_of_another_model_is_refused_where_it_is_set_or_joined():

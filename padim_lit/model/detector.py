@@ -167,11 +167,13 @@ class Detector(nn.Module):
         """The layers' shares → the embeddings (B,P,D) that they add up to."""
         return add_up(layers, self.map_grid, dim or self.projection.dim, self.neighbourhood)
 
+    @torch.inference_mode(False)
     def empty_state(self) -> FitState:
         """A fit of no image, for `update_state`, where the module is."""
         moments = self.density.empty(self.positions, self.projection.matrix.device)
         return FitState.empty(moments, len(self.backbone.layers))
 
+    @torch.inference_mode(False)  # or the sums could never be changed outside of it
     @torch.no_grad()
     def update_state(self, state: FitState, batch: Mapping[str, Any]) -> FitState:
         """`state` with the images of a batch too; use what is returned.

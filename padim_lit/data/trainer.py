@@ -1,0 +1,26 @@
+"""What a fit asks of a Lightning Trainer: nothing is trained, so not all that it offers fits."""
+
+from lightning import Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+
+from padim_lit.errors import InputError
+
+
+def require_trainer(trainer: Trainer) -> None:
+    """Raise InputError for a strategy or a precision that the sums do not survive.
+
+    >>> require_trainer(Trainer(accelerator="cpu", logger=False))
+    """
+    strategy, precision = trainer.strategy, trainer.precision
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        raise InputError(
+            f"trainer.strategy={type(strategy).__name__}: it shards what is trained, and here "
+            "nothing is; the backbone and the moments are whole on every rank; use trainer=ddp"
+        )
+    if getattr(strategy, "_start_method", "popen") != "popen":
+        raise InputError("ranks that are forked or spawned take the fit with them; use ddp")
+    if precision.endswith("true") and precision != "32-true":
+        raise InputError(
+            f"trainer.precision={precision}: would round the moments; use 32-true or bf16-mixed "
+            "(backbone in bf16, moments in float32)"
+        )
