@@ -18,7 +18,7 @@ from padim_lit.data.loaders import (
     require_loader,
     require_no_hooks,
 )
-from padim_lit.data.trainer import require_trainer
+from padim_lit.data.trainer import as_it_runs, require_trainer
 from padim_lit.deploy.calibration import set_threshold
 from padim_lit.deploy.left_out import met_again
 from padim_lit.deploy.over_images import Loop
@@ -103,7 +103,7 @@ class PaDiM(LightningModule):
         require_memory(self.detector, self.device, self.trainer.num_devices)
         self.detector.cache = cache = ProjectionCache.for_fit(self.device)
         cache.keep_next(self.detector.density.fit_images * self.detector.rotations)
-        with self.trainer.precision_plugin.forward_context():
+        with as_it_runs(self.trainer):
             learn(self.detector, partial(warm_up, loader), self._agree)
         calibrates = self.calibration and self.trainer.is_global_zero
         cache.keep_next(met_again(self.detector, loader.dataset) if calibrates else 0)
@@ -126,7 +126,7 @@ class PaDiM(LightningModule):
         start, loader = time.perf_counter(), self.trainer.train_dataloader
         if self.trainer.is_global_zero:
             loop = Loop.like(loader, self.device)
-            with self.trainer.precision_plugin.forward_context():
+            with as_it_runs(self.trainer):
                 self.detector.cache.keep_next(0)
                 images, rate = self.calibration, self.false_alarm_rate
                 set_threshold(self.detector, loader.dataset, images, rate, loop)

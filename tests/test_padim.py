@@ -751,3 +751,8 @@ def test_ranks_with_other_numbers_of_batches_are_refused():
     with pytest.raises(InputError, match="give 3, 2 batches, and a fit would wait for ever"):
         require_as_many([3, 2])
     require_as_many([3, 3])
+
+
+def test_a_trainer_without_bars_shows_none(tmp_path, capsys):
+    trainer(tmp_path).fit(make(Fisher), batches(8))
+    assert "━" not in capsys.readouterr().out

@@ -1,9 +1,27 @@
-"""What a fit asks of a Lightning Trainer: nothing is trained, so not all that it offers fits."""
+"""What a fit asks of a Lightning Trainer (nothing is trained, so not all fits), and takes from it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from padim_lit.errors import InputError
+from padim_lit.system.console import showing_bars
+
+
+@contextmanager
+def as_it_runs(trainer: Trainer) -> Iterator[None]:
+    """For what a fit does beside its epoch: the Trainer's precision, and bars if it shows any.
+
+    >>> import torch
+    >>> with as_it_runs(Trainer(accelerator="cpu", logger=False, precision="bf16-mixed")):
+    ...     torch.is_autocast_enabled("cpu")
+    True
+    """
+    bars = trainer.progress_bar_callback is not None
+    with showing_bars(bars), trainer.precision_plugin.forward_context():
+        yield
 
 
 def require_trainer(trainer: Trainer) -> None:

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,12 +129,30 @@ def quiet(*names: str) -> Iterator[None]:
                 logger.setLevel(level)
 
 
+_BARS = ContextVar("bars", default=True)
+
+
+@contextmanager
+def showing_bars(shown: bool) -> Iterator[None]:
+    """With progress bars, or without.
+
+    >>> with showing_bars(False):
+    ...     progress().disable
+    True
+    """
+    before = _BARS.set(shown)
+    try:
+        yield
+    finally:
+        _BARS.reset(before)
+
+
 def progress() -> Progress:
     """A progress bar with counts and the time that is left; of several ranks the first one's."""
     return Progress(
         *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
         TimeRemainingColumn(),
-        disable=os.environ.get("LOCAL_RANK", "0") != "0",
+        disable=not _BARS.get() or os.environ.get("LOCAL_RANK", "0") != "0",
     )
 
 
