@@ -1,4 +1,4 @@
-"""What a fit asks of a Lightning Trainer (nothing is trained, so not all fits), and takes from it."""
+"""What a fit asks of a Lightning Trainer, as nothing is trained, and what it takes from one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
