@@ -8,7 +8,7 @@ from padim_lit.model.groups import Groups
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
 from padim_lit.model.ridge import Ridge
-from padim_lit.model.search import Search, pairs
+from padim_lit.model.search import Search, squared_distances
 from padim_lit.model.triangular import Triangle
 
 
@@ -91,7 +91,7 @@ class KindsWithout:
         some = component.unique()
         self._factor(some[self.row[some] < 0])
         mean = (self.factored - self.search.centre).float()
-        squares[changed] = pairs(mean, self.factors)(x, self.row[component], patch)
+        squares[changed] = squared_distances(mean, self.factors)(x, self.row[component], patch)
         return squares
 
     def _factor(self, some: Tensor) -> None:

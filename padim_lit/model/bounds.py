@@ -51,7 +51,7 @@ class LowerBounds:
         self.basis, rest = basis.float(), factor[:, COARSE_DIM:]
         self.rest = Pairs(mean.float(), [rest.float()] if rest.shape[1] else [])
         self.rest_slack = BOUND_ROUNDING * (rest @ rest.mT).flatten(1).norm(dim=1).float()
-        self.length = mean.square().sum(dim=1).float()
+        self.squared_norms = mean.square().sum(dim=1).float()
 
     @classmethod
     def of(cls, mean: Tensor, whitening: Triangle, white: Tensor) -> "LowerBounds":
@@ -105,8 +105,8 @@ class LowerBounds:
 
     def further(self, y: Tensor, component: Tensor, patch: Tensor) -> Tensor:
         """What the further directions add to the bounds of pairs, see `Pairs`: (m,)."""
-        length = y.square().sum(dim=1)[patch] + self.length[component]
-        return self.rest(y, component, patch).sub_(self.rest_slack[component] * length)
+        squared_norms = y.square().sum(dim=1)[patch] + self.squared_norms[component]
+        return self.rest(y, component, patch).sub_(self.rest_slack[component] * squared_norms)
 
 
 def _forms(factor: Tensor, mean: Tensor) -> Tensor:

@@ -195,7 +195,7 @@ class Detector(nn.Module):
             x = self.add_up(layers)  # last: it may write into them
             found = self.density.update_moments(state.moments, x, shares, self.anomaly_map.counted)
             state = state.update(*found)
-        return state.holding(len(batch["image"]), batch.get("digest"))
+        return state.with_images(len(batch["image"]), batch.get("digest"))
 
     def distances(self, images: Tensor) -> Tensor:
         """(B,3,h,w) images in [0, 1] → (B,P) Mahalanobis distances, not squared."""

@@ -29,7 +29,7 @@ class FitState:
     >>> from padim_lit.model.moments import init, update
     >>> moments = update(init(4, 2), torch.rand(8, 4, 2))
     >>> empty = FitState.empty(init(4, 2), layers=1)
-    >>> state = empty.update(moments, torch.rand(1, 4, 2)).holding(count=8, digests=None)
+    >>> state = empty.update(moments, torch.rand(1, 4, 2)).with_images(count=8, digests=None)
     >>> state.merge(state).count
     16
     """
@@ -57,10 +57,10 @@ class FitState:
             moments: with the batch.
             layer_means: (L,G,D), of the batch alone.
         """
-        means = _mean(self, layer_means, moments)
+        means = _updated_layer_means(self, layer_means, moments)
         return FitState(self.count, moments, means, self.digests)
 
-    def holding(self, count: int, digests: Tensor | None) -> "FitState":
+    def with_images(self, count: int, digests: Tensor | None) -> "FitState":
         """With so many images more, whose patches are in; their digests (B,16), if known."""
         known = _together(self.digests, None if digests is None else digests.cpu())
         return FitState(self.count + count, self.moments, self.layer_means, known)
@@ -78,7 +78,7 @@ class FitState:
         other.require_shape(*self.layer_means.shape)
         known = _together(self.digests, other.digests)
         moments = merging.merge(self.moments, other.moments)
-        means = _mean(self, other.layer_means, moments)
+        means = _updated_layer_means(self, other.layer_means, moments)
         return FitState(self.count + other.count, moments, means, known)
 
     def subtract(self, part: "FitState", left: Tensor, empty: Tensor) -> "FitState":
@@ -97,7 +97,7 @@ class FitState:
                 f"cannot remove {part.count} of {self.count} images: at least 2 must stay"
             )
         moments = merging.subtract(self.moments, part.moments, empty)
-        return FitState(count, moments, _mean(self, part.layer_means, moments), left)
+        return FitState(count, moments, _updated_layer_means(self, part.layer_means, moments), left)
 
     def reduce(
         self, sum_over_ranks: Callable[[Tensor], Tensor], gather: Callable[[Any], list[Any]]
@@ -120,8 +120,11 @@ def _together(*digests: Tensor | None) -> Tensor | None:
     return None if any(part is None for part in digests) else torch.cat(digests)
 
 
-def _mean(state: FitState, means: Tensor, moments: Moments) -> Tensor:
-    """The layers' means where the counts become those of `moments`; where fewer, taken away."""
+def _updated_layer_means(state: FitState, means: Tensor, moments: Moments) -> Tensor:
+    """The layers' means once the counts are those of `moments`.
+
+    `means` weigh as many patches as the counts grow by, and are taken away where they shrink.
+    """
     share = (moments.counts - state.moments.counts) / moments.counts.clamp(min=1)
     found = state.layer_means + (means - state.layer_means) * share.unsqueeze(1).float()
     return found * (moments.counts > 0).unsqueeze(1)

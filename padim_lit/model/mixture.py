@@ -11,7 +11,7 @@ from padim_lit.model.exhaustive import Exhaustive
 from padim_lit.model.groups import Groups
 from padim_lit.model.moments import Moments
 from padim_lit.model.onednn import product
-from padim_lit.model.search import Finder, Search, kept
+from padim_lit.model.search import Finder, Search, cached_search
 from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import Triangle
 
@@ -136,13 +136,13 @@ class Mixture(Density):
     def search(
         self, mean: Tensor, whitening: Triangle, some: slice = slice(None), often: bool = False
     ) -> Finder:
-        """What finds the nearest of some Gaussians, which are this mixture's; see `kept`."""
+        """What finds the nearest of some of this mixture's Gaussians; see `cached_search`."""
 
         def make(once: bool) -> Finder:
             of = mean[some], whitening.at(some)
             return Search(*of, self.white, once) if mean.device.type == "cpu" else Exhaustive(*of)
 
-        return kept(self, mean, whitening, make, often)
+        return cached_search(self, mean, whitening, make, often)
 
 
 def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -54,7 +54,7 @@ class Search:
         self.mean = (mean.double() - self.centre).float()
         bounds = LowerBounds.of_first if once else LowerBounds.of
         self.bounds = bounds(self.mean, whitening, white)
-        self.squares: Squares = pairs(self.mean, whitening)
+        self.squares: Squares = squared_distances(self.mean, whitening)
         #: Lower bounds and their components → what is left of them, see `without`.
         self.loosened: Callable[[Tensor, Tensor], Tensor] = lambda bounds, component: bounds
 
@@ -132,10 +132,10 @@ class Search:
         return squares, owner
 
 
-def pairs(mean: Tensor, whitening: Triangle) -> Pairs:
+def squared_distances(mean: Tensor, whitening: Triangle) -> Pairs:
     """Squared distances of chosen pairs, to Gaussians with means (K,D) and K triangles.
 
-    >>> squares = pairs(torch.zeros(1, 1), Triangle.of(torch.full((1, 1, 1), 3.0)))
+    >>> squares = squared_distances(torch.zeros(1, 1), Triangle.of(torch.full((1, 1, 1), 3.0)))
     >>> squares(torch.ones(1, 1), component=torch.tensor([0]), patch=torch.tensor([0]))
     tensor([9.])
     """
@@ -152,7 +152,7 @@ _KEPT: WeakKeyDictionary[Triangle, tuple[Any, Tensor, list[int], Finder, bool]] 
 )
 
 
-def kept(
+def cached_search(
     density: Any,
     mean: Tensor,
     whitening: Triangle,
@@ -171,7 +171,7 @@ def kept(
         often: more calls will follow, so that the first is prepared for in earnest too.
 
     >>> mean, whitening = torch.zeros(1, 1), Triangle.of(torch.ones(1, 1, 1))
-    >>> found = [kept(None, mean, whitening, lambda once: once) for _ in range(3)]
+    >>> found = [cached_search(None, mean, whitening, lambda once: once) for _ in range(3)]
     >>> found
     [True, False, False]
     """

@@ -16,7 +16,7 @@ def fit_on_embeddings(detector: Detector, x: Tensor) -> None:
     means = torch.zeros_like(state.layer_means)
     means[0] = x.mean(dim=0)
     moments, _ = detector.density.update_moments(state.moments, x, x[None], lambda every: every)
-    detector.set_state(state.update(moments, means).holding(len(x), None))
+    detector.set_state(state.update(moments, means).with_images(len(x), None))
 
 
 def fit_on_images(detector: Detector, images: Tensor, batch: int = 7) -> None:

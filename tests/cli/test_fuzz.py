@@ -80,7 +80,7 @@ def detector() -> Detector:
         means = torch.zeros(2, made.positions, 3)
         state = made.empty_state()
         moments, _ = made.density.update_moments(state.moments, x, x[None], lambda every: every)
-        made.set_state(state.update(moments, means).holding(len(x), known))
+        made.set_state(state.update(moments, means).with_images(len(x), known))
     scores = torch.linspace(1, 2, 30)
     made.calibration = calibrate(Measured(scores, scores), 0.1)
     made.provenance = {

@@ -21,7 +21,7 @@ def images(seed=0):
 
 def with_batch(state, x, digests):
     state = state.update(update(state.moments, x), SHARES * x.mean(dim=0))
-    return state.holding(len(x), digests)
+    return state.with_images(len(x), digests)
 
 
 def fit(x, digests, size):
