@@ -53,11 +53,12 @@ def main() -> None:
     parser.add_argument("--proj", default="jl")
     parser.add_argument("--density", default="both", choices=DENSITIES)
     parser.add_argument("--layers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--location", default="bottleneck", help="or expansion: wider features")
     parser.add_argument("--dim", type=int, default=50)
     parser.add_argument("--grid", type=int, default=14)
     parser.add_argument("--rotations", type=int, default=1)
     args = parser.parse_args()
-    backbone = Backbone("tf_efficientnet_lite0", args.layers, feature_location="bottleneck").eval()
+    backbone = Backbone("tf_efficientnet_lite0", args.layers, feature_location=args.location).eval()
     print(
         f"density={args.density}, proj={args.proj}, D = {args.dim}, C = {backbone.embedding_dim}, "
         f"rotations={args.rotations}"
