@@ -428,13 +428,14 @@ def measure_training(
         part = Subset(dataset, [unseen[i] for i in evenly_spaced(len(unseen), images)])
         work = partial(measure, detector)
     else:
+        kept = min(count, _that_fit(detector))
+        scored = evenly_spaced(kept, images)
         log.info(
             "what %s learnt is of images that set the threshold, too: %d fits more, each without "
             "those that it scores",
             " and ".join(f"{key}={name}" for key, name in learners(detector).items()),
-            FOLDS,
+            min(FOLDS, len(scored)),
         )
-        kept = min(count, _that_fit(detector))
         if kept < count:
             log.warning(
                 "memory holds the feature maps of %d of %d good images in %d direction(s): these "
@@ -442,7 +443,6 @@ def measure_training(
                 *(kept, count, detector.rotations),
             )
         part = Subset(dataset, evenly_spaced(count, kept))
-        scored = evenly_spaced(kept, images)
         work = partial(cross_fit, detector, scored=scored)
     return over_images(detector, part, work, loop, "threshold")
 

@@ -214,13 +214,16 @@ def test_no_image_is_scored_by_what_was_learnt_from_it(detector, kind):
     [(12, 6, 500, 12), (12, 6, 4, 4), (UNSEEN + 6, 6, 500, UNSEEN), (UNSEEN + 6, 6, 50, 50)],
 )
 def test_images_that_nothing_was_learnt_from_are_scored_alone_where_they_suffice(
-    detector, count, fit_images, images, scored
+    detector, count, fit_images, images, scored, caplog
 ):
     data = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     model = learnt(detector.backbone, Fisher, data, fit_images)
     loop = Loop(torch.device("cpu"), 64)
-    found = measure_training(model, [{"image": image} for image in data], images, loop)
+    with caplog.at_level("INFO"):
+        found = measure_training(model, [{"image": image} for image in data], images, loop)
     assert len(found.scores) == scored
+    said = f": {min(FOLDS, scored)} fits more, each without those that it scores"
+    assert (said in caplog.text) is (count < UNSEEN)
     if count > UNSEEN:
         seen = set(evenly_spaced(count, fit_images))
         unseen = [i for i in range(count) if i not in seen]
