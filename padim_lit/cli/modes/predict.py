@@ -175,10 +175,12 @@ class _Work:
         maxima = None if known is None else known["map_maxima"].numpy()
         self.scale = colours(maxima, predictor.map_threshold)
         self.side = SIDE if settings.overlays != "none" else 0
-        if settings.overlays == "anomalous" and predictor.threshold is None:
-            log.warning("%s; no decisions, and no pictures", predictor.threshold_source)
-        if (settings.masks or settings.coco) and predictor.threshold is None:
-            log.warning("%s: no regions, and masks are empty", predictor.threshold_source)
+        if predictor.threshold is None:
+            pictures = ", no pictures" if settings.overlays == "anomalous" else ""
+            masks = ", and masks are empty" if settings.masks else ""
+            log.warning(
+                "%s; no decisions, no regions%s%s", predictor.threshold_source, pictures, masks
+            )
         if not settings.watch:  # those of an earlier run are of other images
             for name, suffix in FILES.values():
                 for picture in (folder / name).glob(f"*-{DIGEST}{suffix}"):
@@ -333,6 +335,7 @@ def _print(results: dict[str, Any], new: int, written: list[Path]) -> None:
         files = count(results["unreadable"], "file")
         facts.append(("skipped", f"{files} that cannot be read, such as"))
         facts += [("", line) for line in results["unreadable_first"]]
-    facts.append(("decided", f"by {results['threshold_source']}"))
+    if results["threshold"] is not None:  # without one a warning has said so
+        facts.append(("decided", f"by {results['threshold_source']}"))
     facts += [("written", path) for path in written]
     print_facts(*facts)
