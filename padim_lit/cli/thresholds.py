@@ -9,6 +9,7 @@ from rich.table import Table
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.calibration import contradicts, describe, needed, recalibrate
 from padim_lit.model.detector import Detector
+from padim_lit.system.console import score_text
 from padim_lit.visualization.predictions import TestScore
 
 #: False-alarm rates whose thresholds a run shows beside its own.
@@ -66,9 +67,9 @@ def strange_good(calibration: Mapping[str, Any] | None) -> list[str]:
     if threshold is None or threshold <= first or first <= STRANGE * third:
         return []
     return [
-        f"The threshold lies above a good image that scores {first:.4g}; the next are at "
-        f"{second:.4g} and {third:.4g}. Look at those named above. What shows a defect, "
-        "mode=remove takes out; if all are good, mode=predict finds more with "
+        f"The threshold lies above a good image that scores {score_text(first)}; the next are at "
+        f"{score_text(second)} and {score_text(third)}. Look at those named above. What shows a "
+        "defect, mode=remove takes out; if all are good, mode=predict finds more with "
         f"threshold={math.ceil(1.05 * third)}."
     ]
 
@@ -128,5 +129,5 @@ def table_of_choices(results: Mapping[str, Any]) -> Table | None:
         few = [] if one["enough_images"] else [f"needs {needed(rate)} good images"]
         if few and len(table.columns) == 4:
             table.add_column("", overflow="fold")
-        table.add_row(f"{rate:g}", f"{one['threshold']:.4g}", *wrong, *few)
+        table.add_row(f"{rate:g}", score_text(one["threshold"]), *wrong, *few)
     return table

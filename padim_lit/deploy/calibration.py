@@ -18,7 +18,7 @@ from padim_lit.deploy.left_out import Measured, count_of, measure_training
 from padim_lit.deploy.over_images import Loop
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
-from padim_lit.system.console import percent
+from padim_lit.system.console import percent, score_text
 
 log = logging.getLogger(__name__)
 
@@ -183,13 +183,13 @@ def highest(measured: Measured) -> str:
     """One line on the good images that look least so: a defect among them hides others.
 
     >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]))
-    'look at the good images that score highest, ... more false alarms): b.png 9.5, a.png 3'
+    'look at the good images that score highest, ... more false alarms): b.png 9.500, a.png 3.000'
     """
     fitted = measured.unseen < len(measured.scores)
     todo = "mode=remove takes it out" if fitted else "take it away and set the threshold again"
     scores, which = measured.scores.topk(min(HIGHEST, len(measured.scores)))
     pairs = zip(which.tolist(), scores.tolist(), strict=True)
-    named = ", ".join(f"{measured.paths[i]} {score:.4g}" for i, score in pairs)
+    named = ", ".join(f"{measured.paths[i]} {score_text(score)}" for i, score in pairs)
     return (
         "look at the good images that score highest, as a bad one among them hides defects "
         f"({todo}; without a good one there are more false alarms): {named}"
@@ -277,7 +277,7 @@ def describe(calibration: dict[str, Any]) -> str:
 
     >>> scores = torch.linspace(1, 3, 199)
     >>> describe(calibrate(Measured(scores, scores)))
-    'threshold 2.99, which about 1.00% of good images reach (0.12% to 2.77% with 95% ...'
+    'threshold 2.990, which about 1.00% of good images reach (0.12% to 2.77% with 95% ...'
     """
     if calibration["threshold"] is None:
         return f"no threshold: {calibration['why']}"
@@ -290,13 +290,15 @@ def describe(calibration: dict[str, Any]) -> str:
         images = f"{total} good images that the model was not fitted on"
     else:
         images = f"{total} good images, of which {total - unseen} are in the fit and were left out"
-    said = (
-        f"threshold {calibration['threshold']:.4g}, which about "
+    threshold, largest = calibration["threshold"], float(calibration["scores"][-1])
+    # Said as numbers, both would be the same.
+    end = "just below the threshold" if largest < threshold else score_text(largest)
+    if calibration["method"] == "largest":
+        end += f", because {percent(rate, 2)} takes {needed(rate)} good images"
+    return (
+        f"threshold {score_text(threshold)}, which about "
         f"{percent(expected_rate(total, rate), 2)} of good images reach "
         f"({percent(low, 2)} to {percent(high, 2)} "
         f"with {calibration['level']:.0%} confidence), from {images}; the largest of these scores "
+        f"is {end}"
     )
-    if calibration["method"] != "largest":
-        return said + f"is {float(calibration['scores'][-1]):.4g}"
-    why = f"{percent(rate, 2)} takes {needed(rate)} good images"
-    return f"{said}is just below the threshold, because {why}"

@@ -361,7 +361,7 @@ class Predictor:
             elif own is not None and at is not None:
                 # Both are distances: what is called more shows more.
                 at = at * threshold / own
-            own, source = float(threshold), f"threshold {threshold:.4g}, given"
+            own, source = float(threshold), f"threshold {threshold:g}, given"
         # At once: another thread may be scoring, and what is refused changes nothing.
         self.calibration, self._good, self.threshold_source = known, good, source
         self._threshold, self.map_threshold = own, at

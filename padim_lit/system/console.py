@@ -95,6 +95,15 @@ def percent(share: float, digits: int = 0) -> str:
     return text
 
 
+def score_text(score: float) -> str:
+    """A score or threshold in four digits, zeros at the end too, as they tell 17.00 from 16.99.
+
+    >>> score_text(16.99866), score_text(0.25), score_text(1234.0)
+    ('17.00', '0.2500', '1234')
+    """
+    return f"{score:#.4g}".removesuffix(".")
+
+
 def print_facts(*facts: tuple[str, Any]) -> None:
     """Print a line for each name and what there is to say of it; a path is shown in full."""
     wide = max(7, *(len(name) for name, _ in facts))

@@ -14,7 +14,7 @@ def calibration(*scores: float, rate: float = 0.01):
 @pytest.mark.parametrize("high", [(15.0, 46.0), (44.0, 46.0)])
 def test_one_or_two_good_images_that_score_as_no_other_are_said(high):
     (note,) = strange_good(calibration(9.0, 12.0, 14.0, *high))
-    assert "scores 46" in note and f"at {high[0]:g} and" in note and "mode=remove" in note
+    assert f"scores 46.00; the next are at {high[0]:.2f} and" in note and "mode=remove" in note
 
 
 def test_where_scores_go_on_or_do_not_set_the_threshold_nothing_is_said():
