@@ -4,7 +4,7 @@ A score is made of distances by linear steps, and Πx is a sum over the layers, 
 have exact answers: what positions and layers are given adds up to the score.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ class Explanation:
     score: float
     layers: dict[str, float]
     positions: list[Position]
-    layer_maps: np.ndarray
+    layer_maps: np.ndarray = field(repr=False)
 
     @property
     def captions(self) -> list[str]:

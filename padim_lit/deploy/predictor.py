@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -59,7 +59,7 @@ class Prediction:
     score: float
     p_value: float | None
     is_anomalous: bool | None
-    map: np.ndarray
+    map: np.ndarray = field(repr=False)
     threshold: float | None
     map_threshold: float | None
     path: str | None
@@ -88,7 +88,7 @@ class ModelInput:
         picture: the picture itself, upright RGB, made smaller where asked for; None: not kept.
     """
 
-    values: np.ndarray
+    values: np.ndarray = field(repr=False)
     path: str | None = None
     view: View | None = None
     picture: Image.Image | None = None
@@ -144,6 +144,8 @@ class Predictor:
             of range.
 
     >>> predictor = Predictor(detector, image_size=[64, 64], threshold=3.0, device="cpu")
+    >>> predictor
+    Predictor(image_shape=(64, 64), threshold=3.0, device=cpu)
     >>> found = predictor(np.zeros((480, 640, 3), np.uint8))
     >>> found.map.shape, found.is_anomalous is (found.score >= 3.0)
     ((64, 64), True)
@@ -180,6 +182,10 @@ class Predictor:
         if self.batch_size < 1:
             raise InputError(f"batch_size={batch_size}: must be at least 1")
         self._set_threshold(threshold, false_alarm_rate)
+
+    def __repr__(self) -> str:
+        facts = f"image_shape={self.image_shape}, threshold={self.threshold}, device={self.device}"
+        return f"{type(self).__name__}({facts})"
 
     @property
     def threshold(self) -> float | None:

@@ -6,7 +6,7 @@ picture, turned as its EXIF tag says, as viewers show it. Between the centres of
 model saw, a map is interpolated linearly.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -61,7 +61,7 @@ class Region:
     """
 
     box: tuple[float, float, float, float]
-    polygon: np.ndarray
+    polygon: np.ndarray = field(repr=False)
     area: float
     peak: float
     mean: float

@@ -125,6 +125,14 @@ def test_threads_share_a_predictor(model, location, one_thread):
     assert found == pytest.approx([expected[n] for n in order], rel=1e-4)
 
 
+def test_what_is_printed_is_one_line_without_the_arrays(predictor, picture):
+    found, why = predictor(picture), predictor.explain(picture)
+    assert found.regions
+    for shown in (predictor, predictor.see(picture), found, why):
+        assert "\n" not in repr(shown) and "array(" not in repr(shown)
+    assert repr(found).startswith(f"Prediction(score={found.score}, ")
+
+
 def test_one_gives_one_and_several_give_a_list(predictor, picture):
     batch = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     several = predictor(batch)
