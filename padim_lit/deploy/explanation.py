@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from padim_lit.deploy.regions import DIGITS, View
 from padim_lit.model.anomaly_map import top_count
 from padim_lit.model.detector import Detector
 from padim_lit.model.embedding import project
@@ -27,14 +28,14 @@ class Position:
 
     Attributes:
         row, column: on the grid.
-        box: (left, top, right, bottom) in pixels of what the model saw.
+        box: (left, top, right, bottom) in pixels of the picture, as those of regions.
         distance: Mahalanobis distance there, not squared.
         share: of the image's score, 0 to 1.
     """
 
     row: int
     column: int
-    box: tuple[int, int, int, int]
+    box: tuple[float, float, float, float]
     distance: float
     share: float
 
@@ -75,12 +76,15 @@ class Explanation:
         """Shares of layers and positions as primitives."""
         return {
             "layers": dict(self.layers),
-            "positions": [asdict(position) for position in self.positions],
+            "positions": [
+                asdict(position) | {"box": np.round(position.box, DIGITS).tolist()}
+                for position in self.positions
+            ],
         }
 
 
 @torch.inference_mode()
-def explain(detector: Detector, image: Tensor) -> Explanation:
+def explain(detector: Detector, image: Tensor, view: View | None = None) -> Explanation:
     """Split the score of one image over layers and positions.
 
     With y = x − μ = Σ_l y_l the sum over the layers l, a squared distance is
@@ -92,6 +96,7 @@ def explain(detector: Detector, image: Tensor) -> Explanation:
     Args:
         detector: fitted.
         image: (3,h,w) in [0, 1], as the model sees it.
+        view: where that lies in the picture; None: it is all of it.
 
     Raises:
         InputError: not fitted.
@@ -129,7 +134,7 @@ def explain(detector: Detector, image: Tensor) -> Explanation:
     return Explanation(
         float(score),
         dict(zip(names, shares.tolist(), strict=True)),
-        _positions(detector, distances, parts_of_score / score.clamp(min=1e-30)),
+        _positions(detector, distances, parts_of_score / score.clamp(min=1e-30), view),
         maps.float().cpu().numpy(),
     )
 
@@ -158,14 +163,17 @@ def _weights(detector: Detector, distances: Tensor, map: Tensor) -> Tensor:
     return found
 
 
-def _positions(detector: Detector, distances: Tensor, shares: Tensor) -> list[Position]:
+def _positions(
+    detector: Detector, distances: Tensor, shares: Tensor, view: View | None
+) -> list[Position]:
     (height, width), (h, w) = detector.map_grid, detector.image_shape
-    found = []
+    view, found = view or View((h, w), (0, 0, w, h)), []
     for place in shares.topk(min(NAMED, len(shares))).indices.tolist():
         if shares[place] <= 0:
             break
         row, column = divmod(place, width)
-        box = (column * w // width, row * h // height,
-               -(-(column + 1) * w // width), -(-(row + 1) * h // height))  # fmt: skip
+        corners = ((column * w // width, row * h // height),
+                   (-(-(column + 1) * w // width), -(-(row + 1) * h // height)))  # fmt: skip
+        box = tuple(view.place(corners, (h, w)).flatten().tolist())
         found.append(Position(row, column, box, float(distances[place]), float(shares[place])))
     return found

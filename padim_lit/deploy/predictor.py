@@ -282,7 +282,8 @@ class Predictor:
             InputError: something that is no image, or a checkpoint that does not hold the layers'
                 means.
         """
-        return explain(self.detector, self.see(image).tensor())
+        seen = self.see(image)
+        return explain(self.detector, seen.tensor(), seen.view)
 
     def _see_picture(self, image: Image.Image, picture: int, path: str | None = None) -> ModelInput:
         size = image.height, image.width

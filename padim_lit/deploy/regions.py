@@ -33,14 +33,11 @@ class View:
     size: tuple[int, int]
     box: tuple[float, float, float, float]
 
-    def place(
-        self, points: Any, shape: tuple[int, int], picture: tuple[int, int] | None = None
-    ) -> np.ndarray:
-        """Points (N,2) as x, y of a map (h, w) in pixels of the picture, or as it is scaled to."""
+    def place(self, points: Any, shape: tuple[int, int]) -> np.ndarray:
+        """Points (N,2) as x, y of a map (h, w) in pixels of the picture."""
         (h, w), (left, top, right, bottom) = shape, self.box
         there = np.multiply(points, ((right - left) / w, (bottom - top) / h))
-        there += np.array((left, top))
-        return there if picture is None else there * np.divide(picture, self.size)[::-1]
+        return there + np.array((left, top))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

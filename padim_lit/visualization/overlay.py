@@ -6,7 +6,7 @@ from scipy.ndimage import binary_erosion
 
 from padim_lit.deploy.explanation import Explanation
 from padim_lit.deploy.predictor import Prediction
-from padim_lit.deploy.regions import View, spread
+from padim_lit.deploy.regions import spread
 from padim_lit.system.atomic import file_bytes
 from padim_lit.visualization.palette import FOUND
 from padim_lit.visualization.panels import FONT, drawable, overlay
@@ -47,7 +47,7 @@ def side_by_side(
         heat[contour(whole >= threshold, line)] = ImageColor.getrgb(FOUND)
     pictures, texts = [picture, heat], []
     if explanation is not None:
-        pictures[0] = boxed(picture, explanation, view, found.map.shape, line)
+        pictures[0] = boxed(picture, explanation, view.size, line)
         layers = explanation.layer_scale(scale)
         for part in explanation.layer_maps:
             pictures.append(_heat(picture, spread(part, view, (height, width)), layers))
@@ -85,20 +85,18 @@ def _heat(picture: np.ndarray, map: np.ndarray, scale: tuple[float, float]) -> n
 def boxed(
     image: np.ndarray,
     explanation: Explanation,
-    view: View | None = None,
-    shape: tuple[int, int] | None = None,
+    size: tuple[int, int] | None = None,
     width: int = 1,
 ) -> np.ndarray:
     """The picture (h,w,3) with a box around each position that the explanation names.
 
-    `view` and the `shape` of what the model saw say where that is in the picture; None: all of it.
+    The boxes are in pixels of the picture at `size` (h, w); None: as it is.
     """
-    drawn, size = Image.fromarray(image), image.shape[:2]
-    shape, (h, w) = shape or size, size
-    view = view or View(size, (0, 0, w, h))
+    drawn = Image.fromarray(image)
+    zoom = np.divide(drawn.size, (size or image.shape[:2])[::-1])
     draw = ImageDraw.Draw(drawn)
     for position in explanation.positions:
-        corners = np.rint(view.place(np.reshape(position.box, (2, 2)), shape, size))
+        corners = np.rint(np.reshape(position.box, (2, 2)) * zoom)
         corners[1] = np.maximum(corners[0], corners[1] - 1)  # of a thin picture less than a pixel
         draw.rectangle(corners.flatten().tolist(), outline=FOUND, width=width)
     return np.asarray(drawn)

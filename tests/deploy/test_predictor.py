@@ -125,6 +125,18 @@ def test_threads_share_a_predictor(model, location, one_thread):
     assert found == pytest.approx([expected[n] for n in order], rel=1e-4)
 
 
+def test_positions_are_boxes_in_the_pictures_own_pixels(predictor, picture):
+    with Image.open(picture) as image:
+        photo = image.resize((400, 360))
+    left, top, right, bottom = predictor(photo).view.box
+    rows, columns = predictor.detector.map_grid
+    x, y = (right - left) / columns, (bottom - top) / rows
+    assert right > 64 < bottom  # what the model sees
+    for one in predictor.explain(photo).positions:
+        corner = left + one.column * x, top + one.row * y
+        assert one.box == pytest.approx((*corner, corner[0] + x, corner[1] + y))
+
+
 def test_what_is_printed_is_one_line_without_the_arrays(predictor, picture):
     found, why = predictor(picture), predictor.explain(picture)
     assert found.regions

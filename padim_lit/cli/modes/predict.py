@@ -19,7 +19,7 @@ from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
 from padim_lit.deploy.predictor import DECISIONS, ModelInput, Prediction, Predictor
-from padim_lit.deploy.regions import DIGITS, map_file, mask_file, spread
+from padim_lit.deploy.regions import map_file, mask_file, spread
 from padim_lit.errors import InputError, require_choice, told
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.report.text import count
@@ -262,13 +262,9 @@ class _Work:
         settings, detector = self.settings, self.predictor.detector
         threshold = found.map_threshold
         more = found.numbers()
-        why = explain(detector, seen.tensor()) if settings.explain else None
+        why = explain(detector, seen.tensor(), seen.view) if settings.explain else None
         if why is not None:
             more |= why.numbers()
-            for position in more["positions"]:  # in the picture's pixels, as regions are
-                corners = np.reshape(position["box"], (2, 2))
-                there = found.view.place(corners, found.map.shape).flatten()
-                position["box"] = there.round(DIGITS).tolist()
         wanted = settings.overlays
         if wanted == "all" or (wanted == "anomalous" and found.is_anomalous):
             low, high = float(found.map.min()), float(found.map.max())

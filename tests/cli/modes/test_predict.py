@@ -123,7 +123,7 @@ def test_scores_are_explained(zygote, here):
         assert sum(line["layers"].values()) == pytest.approx(1, abs=1e-5)
         found = model.explain(here / line["path"])
         assert found.layers == pytest.approx(line["layers"], abs=1e-6)
-        assert line["positions"][0]["row"] == found.positions[0].row
+        assert line["positions"] == found.numbers()["positions"]
     sizes = {}
     for name in ("why", "plain"):
         with Image.open(here / name / lines(here / name)[0]["picture"]) as picture:
@@ -495,8 +495,7 @@ def test_what_watch_has_scored_is_not_erased_by_a_run_without(tmp_path):
 def test_a_thin_picture_gets_its_boxes(size):
     where = [Position(0, 0, (0, 0, 8, 8), 3.0, 0.6), Position(7, 7, (56, 56, 64, 64), 2.0, 0.4)]
     why = Explanation(3.0, {"layer 1": 3.0}, where, np.zeros((1, 8, 8)))
-    view = View(size, (0, 0, size[1], size[0]))
-    drawn = boxed(np.zeros((*size, 3), np.uint8), why, view, (64, 64))
+    drawn = boxed(np.zeros((*size, 3), np.uint8), why, (64, 64))
     assert drawn.shape == (*size, 3) and drawn.any()
 
 
