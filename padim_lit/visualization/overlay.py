@@ -51,8 +51,9 @@ def side_by_side(
         layers = explanation.layer_scale(scale)
         for part in explanation.layer_maps:
             pictures.append(_heat(picture, spread(part, view, (height, width)), layers))
-        texts = ["the positions that matter", "layers: {:.1f} to {:.1f}".format(*layers)]
+        texts = ["the positions that matter", "map: {:.1f} to {:.1f}".format(*scale)]
         texts += explanation.captions
+        caption += ", of layers {:.1f} to {:.1f}".format(*layers)
     step, row = width + GAP, round(1.4 * font.size)
     wide = max(len(pictures) * step - GAP, round(font.getlength(caption)) + 4)
     canvas = Image.new("RGB", (wide, height + row * (1 + bool(texts))), "white")
