@@ -75,8 +75,9 @@ def from_array(values: np.ndarray) -> Image.Image:
     allowed = _CHANNELS.get(values.dtype.name, ())
     if values.ndim < 2 or values.shape[2:] not in allowed or not values.size:
         raise InputError(
-            f"an array {values.shape} of {values.dtype} is no picture; allowed are (h, w) and "
-            "(h, w, 3) in RGB order of uint8 or uint16; convert it"
+            f"an array {values.shape} of {values.dtype} is no picture; allowed are (h, w), "
+            "(h, w, 1) and (h, w, 3) in RGB order of uint8 or uint16, and (h, w, 4) of uint8; "
+            "convert it"
         )
     pixels = _EIGHT_BIT[values] if values.dtype.name == "uint16" else values
     if pixels.shape[2:] == (1,):
@@ -235,8 +236,10 @@ def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
             raise InputError(f"{path} is a link that leads nowhere; fetch its file, or remove it")
         if not path.exists():
             raise InputError(f"no such image file: {path}; check the path")
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give the image files in it")
         if not path.is_file():  # to open a pipe would wait for its writer
-            raise InputError(f"{path} is no plain file, but a folder, pipe or device; remove it")
+            raise InputError(f"{path} is no plain file, but a pipe or device; give an image file")
         if path.stat().st_size == 0:
             raise InputError(f"image file is empty (0 bytes): {path}; replace or remove it")
         file = path.open("rb")

@@ -107,12 +107,14 @@ class Predictor:
     What it takes:
         - a path (str, in which ~ is expanded, or Path) of a PNG, JPEG, TIFF or BMP file;
         - a PIL image;
-        - a uint8 or uint16 array (h,w) or (h,w,3), or tensor (3,h,w) or (B,3,h,w), which is a
-          picture in RGB order; 16 bit is scaled by its full range; also an array as Pillow makes
-          it of a file: (h,w,4) uint8 with transparency, (h,w) bool, or (h,w) int32 from 0 to 65535;
-        - a floating-point array (h,w,3) or tensor (3,h,w) or (B,3,h,w), which is what the model
-          sees: RGB in [0, 1], resized and cropped to `image_shape` already;
-        - a list or tuple of any of these.
+        - a uint8 or uint16 array (h,w), (h,w,1) or (h,w,3), or tensor (1,h,w) or (3,h,w), which is
+          a picture in RGB order; 16 bit is scaled by its full range; also what Pillow makes of a
+          file: an array (h,w,4) or tensor (4,h,w) of uint8 with transparency, an array (h,w) of
+          bool, or of int32 from 0 to 65535;
+        - a floating-point array (h,w,3) or tensor (3,h,w), which is what the model sees: RGB in
+          [0, 1], resized and cropped to `image_shape` already;
+        - a list or tuple of any of these, or a batch (B,…) of tensors; `stream` takes what gives
+          them one by one, such as a generator.
 
     Pictures are resized and cropped as the training images were. On the CPU each image is by
     default a batch of its own, so that its score depends on nothing else, bit for bit; with the
@@ -201,7 +203,7 @@ class Predictor:
         return self.detector.image_shape
 
     def __call__(self, images: Any) -> Prediction | list[Prediction]:
-        """One prediction for one image; a list for a list, a tuple or a (B,3,h,w) tensor.
+        """One prediction for one image; a list for a list, a tuple or a tensor (B,…,h,w).
 
         Raises:
             InputError: something that is no image, or a file that cannot be read.
@@ -244,14 +246,16 @@ class Predictor:
             return self._see_picture(as_rgb(image), picture)
         if not isinstance(image, np.ndarray | Tensor):
             raise InputError(
-                f"{type(image).__name__} is no image; give a path, a PIL image, an array (h,w,3) "
-                "or a tensor (3,h,w), or a list of them"
+                f"{type(image).__name__} is no image; give a path, a PIL image, an array (h,w,3), "
+                "a tensor (3,h,w) or a list of them, or a generator of them to predictor.stream"
             )
+        if image.ndim == 4:
+            raise InputError(f"{tuple(image.shape)} is a batch of images; give list(batch)")
         if isinstance(image, Tensor):
-            if image.ndim != 3 or image.shape[0] != 3:
+            if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
                 raise InputError(
-                    f"a tensor {tuple(image.shape)} is no image; allowed is (3,h,w), or (B,3,h,w) "
-                    "alone"
+                    f"a tensor {tuple(image.shape)} is no image; allowed are (1,h,w), (3,h,w), "
+                    "(4,h,w), and batches of them; permute it"
                 )
             image = image.detach().cpu().permute(1, 2, 0)
             image = (image.float() if image.is_floating_point() else image).numpy()

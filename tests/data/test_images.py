@@ -238,7 +238,7 @@ def test_broken_file_is_one_line_that_names_it(tmp_path, name, read):
 def test_what_is_there_and_no_plain_file_is_called_that(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
-    for name, said in (("pipe", "no plain file"), ("folder", "no plain file"), ("gone", "no such")):
+    for name, said in (("pipe", "no plain file"), ("folder", "is a folder"), ("gone", "no such")):
         with pytest.raises(InputError) as error:
             read_image(tmp_path / f"{name}.png")
         assert_one_line(error, tmp_path / name, said)

@@ -76,6 +76,7 @@ def test_the_same_pixels_give_the_same_score_however_they_come(predictor, pictur
     for same in (
         str(picture), Image.open(picture), grey, grey[..., None], rgb, grey.astype(np.uint16) * 257,
         rgb.astype(np.uint16) * 257, torch.from_numpy(rgb).permute(2, 0, 1), floats,
+        torch.from_numpy(grey.copy())[None],
         torch.from_numpy(floats).permute(2, 0, 1), floats.astype(np.float64),
     ):  # fmt: skip
         found = predictor(same)
@@ -100,6 +101,9 @@ def test_an_array_scores_as_the_file_that_pillow_makes_of_it(predictor, picture,
     values = np.asarray(image)
     assert values.dtype == {"RGBA": np.uint8, "1": np.bool_, "I": np.int32}[mode]
     assert predictor(values).score == predictor(file).score
+    if mode == "RGBA":
+        planes = torch.from_numpy(values.copy()).permute(2, 0, 1)
+        assert [p.score for p in predictor(planes[None])] == [predictor(file).score]
 
 
 LOCATIONS = [
@@ -298,6 +302,22 @@ def test_what_is_no_image_is_one_line(predictor, what):
     with pytest.raises(InputError) as caught:
         predictor(WRONG[what])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (".", "is a folder; give the image files in it"),
+        ((path for path in ["a.png"]), "generator is no image; give .* to predictor.stream"),
+        (np.zeros((2, 8, 8, 3), np.uint8), r"\(2, 8, 8, 3\) is a batch .*; give list\(batch\)"),
+        (np.zeros((2, 64, 64, 3), np.float32), r"give list\(batch\)"),
+        (np.zeros((8, 8, 2), np.uint8), r"\(h, w, 1\) and \(h, w, 3\) .* \(h, w, 4\) of uint8"),
+        (torch.zeros(2, 8, 8), r"allowed are \(1,h,w\), \(3,h,w\), \(4,h,w\)"),
+    ],
+)
+def test_what_is_no_image_is_told_what_to_give(predictor, given, said):
+    with pytest.raises(InputError, match=said):
+        predictor(given)
 
 
 @pytest.mark.slow
