@@ -52,10 +52,13 @@ def read_image(path: Path) -> Image.Image:
     return _use(path, lambda image: _eight_bit(image, path))
 
 
-def read_bytes(content: bytes | bytearray) -> Image.Image:
-    """A request's body as `read_image` gives it from a file; raises as that does."""
+def read_bytes(content: bytes | bytearray, todo: str) -> Image.Image:
+    """A request's body as `read_image` gives it from a file; raises as that does.
+
+    `todo`: what to do, if it cannot be decoded.
+    """
     name = "the request's body"
-    return _decoded(io.BytesIO(content), name, lambda image: _eight_bit(image, name))
+    return _decoded(io.BytesIO(content), name, lambda image: _eight_bit(image, name), todo)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -239,7 +242,7 @@ def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
         if path.is_dir():
             raise InputError(f"{path} is a folder; give the image files in it")
         if not path.is_file():  # to open a pipe would wait for its writer
-            raise InputError(f"{path} is no plain file, but a pipe or device; give an image file")
+            raise InputError(f"{path} is no plain file, but a pipe or device; remove it")
         if path.stat().st_size == 0:
             raise InputError(f"image file is empty (0 bytes): {path}; replace or remove it")
         file = path.open("rb")
@@ -247,11 +250,16 @@ def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
         return _decoded(file, path, use)
 
 
-def _decoded(file: IO[bytes], path: Path | str, use: Callable[[Image.Image], T]) -> T:
+def _decoded(
+    file: IO[bytes],
+    path: Path | str,
+    use: Callable[[Image.Image], T],
+    todo: str = "replace or remove it",
+) -> T:
     what = f"cannot read {path} as PNG, JPEG, TIFF or BMP"
     try:
         # A decoder may raise anything; it is this file's problem alone.
-        with refusing(what, "replace or remove it", Exception), _opened(file) as image:
+        with refusing(what, todo, Exception), _opened(file) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise InputError(
                     f"image {path} has {image.width}×{image.height} pixels; allowed are "

@@ -65,7 +65,7 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     def score(content: bytearray) -> dict[str, Any]:
         nonlocal ill
         with one:
-            seen = predictor.see(read_bytes(content))
+            seen = predictor.see(read_bytes(content, _SEND))
             try:
                 (found,) = predictor.score([seen])
             except Exception as error:

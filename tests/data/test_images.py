@@ -179,7 +179,7 @@ def test_a_picture_is_turned_once_however_it_comes(tmp_path, name, orientation):
     exif, path = Image.Exif(), tmp_path / name
     exif[0x0112] = orientation
     Image.fromarray(RAMP.astype(np.uint8)).save(path, exif=exif)
-    read, by_bytes = read_image(path), read_bytes(path.read_bytes())
+    read, by_bytes = read_image(path), read_bytes(path.read_bytes(), "send it")
     with Image.open(path) as opened:
         in_memory = as_rgb(opened)
         assert opened.filename == str(path)

@@ -90,8 +90,11 @@ def test_what_is_no_image_is_one_line(client):
         assert answer.status_code == 422, content[:20]
         assert said in answer.json()["detail"] and "\n" not in answer.json()["detail"]
         assert "<" not in answer.json()["detail"]  # a Python object
-    form = client.post("/predict", files={"file": whole})
-    assert form.status_code == 422 and "curl --data-binary" in form.json()["detail"]
+        assert "remove it" not in answer.json()["detail"]  # a body lies nowhere
+    curl_d = {"content": whole.replace(b"\n", b"").replace(b"\r", b"")}
+    for form in ({"files": {"file": whole}}, curl_d):
+        answer = client.post("/predict", **form)
+        assert answer.status_code == 422 and "curl --data-binary" in answer.json()["detail"]
 
 
 def test_a_larger_body_is_refused_before_its_end(client):
