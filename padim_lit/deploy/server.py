@@ -91,6 +91,11 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
 
     @app.post("/predict", openapi_extra={"requestBody": _BODY})
     async def predict(request: Request) -> dict[str, Any]:
+        if request.query_params:  # else who asks for a threshold would believe that it decides
+            names = ", ".join(request.query_params)
+            raise HTTPException(
+                422, f"no such parameter: {names}; leave it out, and start mode=serve with its keys"
+            )
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             raise HTTPException(422, f"the request's body is a form, as of curl -F; {_SEND}")
         if room.locked():

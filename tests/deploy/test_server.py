@@ -97,6 +97,12 @@ def test_what_is_no_image_is_one_line(client):
         assert answer.status_code == 422 and "curl --data-binary" in answer.json()["detail"]
 
 
+def test_a_parameter_is_not_ignored_without_a_word(client):
+    answer = client.post("/predict?threshold=3&a=1", content=picture())
+    said = "no such parameter: threshold, a; leave it out, and start mode=serve with its keys"
+    assert answer.status_code == 422 and answer.json()["detail"] == said
+
+
 def test_a_larger_body_is_refused_before_its_end(client):
     read = []
 
