@@ -7,7 +7,8 @@ import asyncio
 import math
 import threading
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from padim_lit.data.images import read_bytes
 from padim_lit.deploy.predictor import Predictor
@@ -26,16 +27,67 @@ _BODY = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"
 _SEND = "send the image's bytes, as curl --data-binary does"
 
 
+@dataclass
+class AnswerRegion:
+    """A defect's place in pixels of the picture; peak and mean are Mahalanobis distances."""
+
+    box: tuple[float, float, float, float]
+    polygon: list[tuple[float, float]]
+    area: float
+    peak: float
+    mean: float
+    peak_at: tuple[float, float]
+    at_border: bool
+
+
+@dataclass
+class Answer:
+    """What one image got; threshold and what follows from it are empty where there is none."""
+
+    score: float
+    p_value: float | None
+    decision: Literal["anomalous", "good", ""]
+    threshold: float | None
+    width: int
+    height: int
+    regions: list[AnswerRegion] | None
+
+
+@dataclass
+class Health:
+    """That it scores images, and by which threshold it decides."""
+
+    status: Literal["ok"]
+    version: str
+    threshold: float | None
+
+
+@dataclass
+class Refusal:
+    """Why there is no answer, in a line."""
+
+    detail: str
+
+
+#: What an image may get instead of an answer.
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    408: {"model": Refusal, "description": "The image has not come in time."},
+    413: {"model": Refusal, "description": "The image is too large."},
+    422: {"model": Refusal, "description": "This is no image that is read, or a parameter."},
+    503: {"model": Refusal, "description": "Not now; send it again later."},
+}
+
+
 def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     """A FastAPI application.
 
     ``POST /predict`` takes the bytes of a PNG, JPEG, TIFF or BMP and gives score, p_value, decision
     ("anomalous", "good" or ""), threshold, width, height and regions, see
-    `padim_lit.deploy.regions.Region`; 413 for a larger body, 422 for one that is no such image,
-    with the reason as "detail"; 503 beyond AT_ONCE requests and where the machine cannot score it,
-    as a GPU that is full, and 408 for a body that has not come in BODY_SECONDS. ``GET /health``,
-    503 for a minute after an image that could not be scored, or until one is, and ``GET /card``,
-    the model card in Markdown.
+    `padim_lit.deploy.regions.Region`; 413 for a larger body, 422 for one that is no such image
+    and for parameters, with the reason as "detail"; 503 beyond AT_ONCE requests and where the
+    machine cannot score it, as a GPU that is full, and 408 for a body that has not come in
+    BODY_SECONDS. ``GET /health``, 503 for a minute after an image that could not be scored, or
+    until one is, and ``GET /card``, the model card in Markdown.
 
     Args:
         predictor: scores one image after the other, however many are sent at once.
@@ -62,7 +114,7 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     one, room = threading.Lock(), asyncio.Semaphore(AT_ONCE)
     ill: tuple[float, str] | None = None  # when an image was not scored, though it is one, and why
 
-    def score(content: bytearray) -> dict[str, Any]:
+    def score(content: bytearray) -> Any:
         nonlocal ill
         with one:
             seen = predictor.see(read_bytes(content, _SEND))
@@ -77,8 +129,8 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
             return found.numbers()
 
     @app.head("/health", include_in_schema=False)
-    @app.get("/health")
-    def health() -> dict[str, Any]:
+    @app.get("/health", response_model=Health, responses={503: _REFUSED[503]})
+    def health() -> Any:
         # A while later it may be well again, and who asks here first sends no image meanwhile.
         when, why = ill or (-math.inf, "")
         if time.monotonic() - when < ILL_SECONDS:
@@ -89,8 +141,13 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     def show_card() -> PlainTextResponse:
         return PlainTextResponse(card, media_type="text/markdown; charset=utf-8")
 
-    @app.post("/predict", openapi_extra={"requestBody": _BODY})
-    async def predict(request: Request) -> dict[str, Any]:
+    @app.post(
+        "/predict",
+        response_model=Answer,
+        responses=_REFUSED,
+        openapi_extra={"requestBody": _BODY},
+    )
+    async def predict(request: Request) -> Any:
         if request.query_params:  # else who asks for a threshold would believe that it decides
             names = ", ".join(request.query_params)
             raise HTTPException(

@@ -62,7 +62,7 @@ def test_an_image_gets_the_predictors_numbers(client, predictor, tmp_path, kind,
     said = there.json()
     assert said["score"] == found.score and said["decision"] == "anomalous"
     assert (said["width"], said["height"], said["threshold"]) == (90, 60, 3.0)
-    assert said["regions"] == json.loads(json.dumps([r.numbers() for r in found.regions])) != []
+    assert said == json.loads(json.dumps(found.numbers())) and said["regions"]
 
 
 def test_requests_at_once_do_not_mix(client):
@@ -95,6 +95,19 @@ def test_what_is_no_image_is_one_line(client):
     for form in ({"files": {"file": whole}}, curl_d):
         answer = client.post("/predict", **form)
         assert answer.status_code == 422 and "curl --data-binary" in answer.json()["detail"]
+
+
+def test_the_interface_names_what_comes_back(client):
+    about = client.get("/openapi.json").json()
+    kinds = about["components"]["schemas"]
+    said = client.post("/predict", content=picture()).json()
+    for kind, one in (("Answer", said), ("AnswerRegion", said["regions"][0])):
+        assert list(kinds[kind]["properties"]) == list(one) == kinds[kind]["required"]
+    answers = about["paths"]["/predict"]["post"]["responses"]
+    assert answers.keys() == {"200", "408", "413", "422", "503"}
+    for code, kind in (("200", "Answer"), ("422", "Refusal")):
+        (content,) = answers[code]["content"].values()
+        assert content["schema"] == {"$ref": f"#/components/schemas/{kind}"}
 
 
 def test_a_parameter_is_not_ignored_without_a_word(client):
