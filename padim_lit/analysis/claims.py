@@ -7,7 +7,12 @@ the interval holds both, only one seed was drawn, or no resamples were kept). Fr
 - **holds** if all are yes,
 - **holds when ...** if some are; the cases that are yes follow,
 - **does not hold** if none is yes and some are no,
-- is **not measured** if there is no case, or all are open ("not measured precisely enough").
+- is **open** if all are, and **not measured** if there is no case.
+
+Of many intervals some miss by chance. So "some" are more of them than chance gives: where nothing
+differs, n cases have as many on that side with a probability of at most `CHANCE`, each with
+(1 − `LEVEL`)/2. Fewer count as open. (Cases of one sweep share images and seeds, so chance gives
+somewhat more than this counts.)
 
 Dimensions are compared as claimed and never replaced by the nearest ones that were measured.
 """
@@ -21,6 +26,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.stats import binom
 
 from padim_lit.analysis.bootstrap import LEVEL, Estimate, paired_difference, seed_sd, spread_ratio
 from padim_lit.analysis.curve import fit_performance
@@ -42,12 +48,14 @@ MARGIN = 0.005
 FLAT = 0.01
 #: "About 10×" and "3×" are met from 20 % below; more saving than claimed meets them too.
 MEMORY_RATIO, TIME_RATIO, TOLERANCE = 10, 3, 0.2
+#: At most as probable is what chance is not taken for.
+CHANCE = 0.05
 SEEDS = "seeds=[0,1,2,3,4]"
 #: Its C is above every D that a claim names; the default's is not.
 WIDE = "backbone=wide_resnet50"
 #: The projection that claim "challenger" sets against jl.
 CHALLENGER = "fisher"
-IMPRECISE = "not measured precisely enough"
+IMPRECISE = "open (not measured precisely enough)"
 
 FEWER, MANY = ("jl", 150), ("subset", 550)
 
@@ -80,7 +88,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found: "holds", "does not hold", "holds when ..." or "not measured ...".
+    """What was found: "holds", "does not hold", "holds when ...", "open ..." or "not measured".
 
     Attributes:
         evidence: the rows of all cases; numbers that are not finite are None.
@@ -96,7 +104,7 @@ class Verdict:
     @property
     def kind(self) -> str:
         """The verdict without its condition."""
-        kinds = ("holds when", "holds", "does not hold", "not measured")
+        kinds = ("holds when", "holds", "does not hold", "open", "not measured")
         return next(kind for kind in kinds if self.verdict.startswith(kind))
 
 
@@ -142,7 +150,10 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
         command = f"python run.py experiment=ablation {claim.wanted} {SEEDS} {more}".rstrip()
         return Verdict(claim, "not measured", reason, [], command)
     data = {name: sweep.data for sweep, name in zip(folders, names, strict=True)}
-    verdict, reason = _by_data(evidence, data) if claim.by_data else _by_case(evidence)
+    if claim.by_data:
+        verdict, reason = _by_data(evidence, data)
+    else:
+        verdict, reason = _by_case(evidence, claim.chance)
     if claim.chance and (n := sum(map(_intervals, evidence))) > 1:
         reason += (
             f" The {n} intervals are at {LEVEL:.0%} each and not corrected for their number: "
@@ -317,20 +328,33 @@ def _seed_spread(sweep: SweepFolder) -> list[Row]:
     return found
 
 
-def _by_case(evidence: list[Row]) -> tuple[str, str]:
+def _by_case(evidence: list[Row], chance: bool) -> tuple[str, str]:
     """Verdict and reason by the module's rule."""
     cases = [row["case"] for row in evidence]
     count = {side: cases.count(side) for side in ("yes", "no", "open")}
+    found = {side: _found(evidence, side, chance) for side in ("yes", "no")}
     if count["yes"] == len(cases):
         verdict = "holds"
-    elif count["yes"]:
+    elif found["yes"]:
         verdict = f"holds when {_when(evidence)}"
     else:
-        verdict = "does not hold" if count["no"] else IMPRECISE
-    return verdict, (
+        verdict = "does not hold" if found["no"] else IMPRECISE
+    reason = (
         f"{count['yes']} of {len(cases)} comparisons are for it, {count['no']} against, "
         f"{count['open']} open."
     )
+    for side, words in (("yes", "for it"), ("no", "against")):
+        if count[side] and not found[side]:
+            reason += f" {count[side]} {words} is no more than chance gives."
+    return verdict, reason
+
+
+def _found(evidence: list[Row], side: str, chance: bool) -> bool:
+    """Whether cases are on a side, and, where intervals decide, more of them than by chance."""
+    count = sum(row["case"] == side for row in evidence)
+    decided = sum(not row.get("why") for row in evidence)  # the others had no chance
+    probability = binom.sf(count - 1, decided, (1 - LEVEL) / 2)
+    return count > 0 and not (chance and probability > CHANCE)
 
 
 def _by_data(evidence: list[Row], data: Mapping[str, str]) -> tuple[str, str]:
@@ -339,8 +363,7 @@ def _by_data(evidence: list[Row], data: Mapping[str, str]) -> tuple[str, str]:
     A sweep is *as good* if every difference lies above −`MARGIN`, *better* if moreover most lie
     above 0, *worse* if one lies below 0. A dataset is the worst of its sweeps. Holds if all of
     several are as good and more than half better; holds when ... names the sweeps that are better;
-    does not hold if none is better and one is worse, or all are as good; otherwise it is not
-    measured precisely enough.
+    does not hold if none is better and one is worse, or all are as good; otherwise it is open.
     """
     states: dict[str, str] = {}
     for name in dict.fromkeys(row["sweep"] for row in evidence):

@@ -20,6 +20,7 @@ TALLY = {
     "holds": ("holds", "hold"),
     "holds when": ("holds under conditions", "hold under conditions"),
     "does not hold": ("does not hold", "do not hold"),
+    "open": ("is open", "are open"),
     "not measured": ("is not measured", "are not measured"),
 }
 

@@ -210,6 +210,15 @@ def test_one_seed_and_no_resamples_are_warned_of(tmp_path):
     assert content["sweeps"][0]["configurations"][0]["sd"]["image_auroc"] is None
 
 
+def test_what_is_open_stands_with_the_verdicts_and_is_counted_apart(tmp_path):
+    write_sweep(tmp_path, projs=("subset", "jl"), dims=(50,), seeds=[0])
+    page = rendered(build([tmp_path]))
+    assert "Of 8 claims, 2 are open, 6 are not measured." in page
+    shown, folded = page.split('id="unmeasured"')
+    assert shown.count(">open</span>") == 2 and ">open</span>" not in folded
+    assert "<summary>6 not measured</summary>" in folded
+
+
 def test_published_numbers_stand_beside_the_same_backbone_and_dimension(tmp_path):
     for i, category in enumerate(CATEGORIES):
         write_sweep(
