@@ -361,10 +361,12 @@ def _by_data(evidence: list[Row], data: Mapping[str, str]) -> tuple[str, str]:
     """Verdict and reason of the claim that is judged by dataset; `data` are the sweeps'.
 
     A sweep is *as good* if every difference lies above −`MARGIN`, *better* if moreover most lie
-    above 0, *worse* if one lies below 0. A dataset is the worst of its sweeps. Holds if all of
-    several are as good and more than half better; holds when ... names the sweeps that are better;
-    does not hold if none is better and one is worse, or all are as good; otherwise it is open.
+    above 0, *worse* if one lies below 0 and of all sweeps' differences more do than by chance. A
+    dataset is the worst of its sweeps. The claim is about every one: it holds if all of several are
+    as good and more than half better, and does not hold if one is worse. Otherwise holds when ...
+    names the sweeps that are better; without any it does not hold if all are as good, else is open.
     """
+    against = _found(evidence, "no", chance=True)
     states: dict[str, str] = {}
     for name in dict.fromkeys(row["sweep"] for row in evidence):
         mine = [row for row in evidence if row["sweep"] == name]
@@ -373,7 +375,7 @@ def _by_data(evidence: list[Row], data: Mapping[str, str]) -> tuple[str, str]:
         if len(lows) == len(mine) and all(low is not None and low > -MARGIN for low in lows):
             states[name] = "better" if cases.count("yes") > len(mine) / 2 else "as good"
         else:
-            states[name] = "worse" if "no" in cases else "open"
+            states[name] = "worse" if against and "no" in cases else "open"
     order = ("worse", "open", "as good", "better")
     by_data: dict[str, str] = {}
     for name, state in states.items():
@@ -384,12 +386,15 @@ def _by_data(evidence: list[Row], data: Mapping[str, str]) -> tuple[str, str]:
     # One dataset is not every dataset.
     if held and found.count("better") > len(found) / 2 and len(found) > 1:
         verdict = "holds"
-    elif better:
+    elif better and "worse" not in found:
         verdict = f"holds when the data is {'; '.join(better)}"
     else:
         verdict = "does not hold" if held or "worse" in found else IMPRECISE
     counts = ", ".join(f"{found.count(s)} {s}" for s in ("better", "as good", "worse", "open"))
-    return verdict, f"{CHALLENGER} against jl by dataset: {counts}, of {len(found)}."
+    reason = f"{CHALLENGER} against jl by dataset: {counts}, of {len(found)}."
+    if better and "worse" in found:
+        reason += f" Better on: {'; '.join(better)}."
+    return verdict, reason
 
 
 def _when(evidence: list[Row]) -> str:
