@@ -302,10 +302,14 @@ def _predict(sweep: SweepFolder, metric: str, below: list[int], beyond: list[int
     sd, unchanged = float(np.sqrt(np.mean([y[d].var(ddof=1) for d in beyond]))), rmse(y[200].mean())
     # Of q and k only q/k² shapes the curve (divide eq. 15's fraction by k); it is where y meets 1.
     row |= {"rmse": None, "rmse_as_at_200": unchanged, "sd_over_seeds": sd}
-    row |= {"p": float(fit.p), "q_over_k2": fit.limit}
+    row |= {"p": float(fit.p), "q_over_k2": None}
+    where = f"below D = {max(beyond)}"
+    if fit.limit_interval:
+        row["q_over_k2"] = _interval(Estimate(fit.limit, *fit.limit_interval, len(seeds)))
+        where = f"at D = q/k² = {fit.limit:.0f}"
     if not max(beyond) < fit.limit:
-        ends = f"eq. 15 as fitted ends at D = q/k² = {fit.limit:.0f}, so it predicts nothing beyond"
-        return row | {"case": "no", "why": ends}
+        why = f"eq. 15 as fitted ends {where}, so it predicts nothing beyond"
+        return row | {"case": "no", "why": why}
     row["rmse"] = rmse(fit(np.array(beyond, float)))
     return row | {"case": "yes" if row["rmse"] <= sd and row["rmse"] < unchanged else "no"}
 

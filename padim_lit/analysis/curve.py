@@ -11,8 +11,9 @@ from scipy.stats import t
 from padim_lit.analysis.bootstrap import LEVEL
 from padim_lit.errors import InputError
 
-# Above this standard deviation of ln(q/k²) the data do not say where the curve ends.
-IDENTIFIABLE = 1.0
+# Where the interval of q/k² goes beyond this factor each way, not even its order of magnitude is
+# known, and the data do not say where the curve ends.
+DETERMINED = 10
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,28 @@ class Fit:
         return _curve(np.asarray(x, float), self.p, math.log(self.limit))
 
     @property
-    def identifiable(self) -> bool:
-        """Whether the points say where the curve ends; on a flat curve p and limit trade off."""
+    def limit_interval(self) -> tuple[float, float] | None:
+        """Where the curve ends, at `LEVEL`; None where the points do not say.
+
+        On a flat curve p and limit trade off, and limit may lie at the end of what is searched.
+        """
+        half = self._t(LEVEL) * math.sqrt(self.covariance[1, 1])
         # Points that are all alike have no R², and at 1 they are met by p = 0 and any limit.
-        varies = not math.isnan(self.r_squared)
-        return bool(varies and np.sqrt(self.covariance[1, 1]) < IDENTIFIABLE)
+        if math.isnan(self.r_squared) or not half < math.log(DETERMINED):
+            return None
+        return self.limit * math.exp(-half), self.limit * math.exp(half)
 
     def band(self, x: ArrayLike, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
         """Pointwise confidence band of the curve (delta method, Student's t)."""
         x = np.asarray(x, float)
         gradient = _gradient(x, self.p, math.log(self.limit))
         variance = np.einsum("...i,ij,...j->...", gradient, self.covariance, gradient)
-        half = t.ppf((1 + level) / 2, self.points - 2) * np.sqrt(np.maximum(variance, 0))
+        half = self._t(level) * np.sqrt(np.maximum(variance, 0))
         return self(x) - half, self(x) + half
+
+    def _t(self, level: float) -> float:
+        """Student's t of what is left of the points, two parameters being fitted."""
+        return float(t.ppf((1 + level) / 2, self.points - 2))
 
 
 def fit_performance(x: ArrayLike, y: ArrayLike) -> Fit:

@@ -156,7 +156,7 @@ def _fit(
     lower, upper = fit.band(places)
     drawn = {"x": places, "y": fit(places), "low": lower, "high": upper}
     found |= {name: np.round(values, 6).tolist() for name, values in drawn.items()}
-    numbers = ("p", "limit", "rmse", "r_squared", "points", "identifiable")
+    numbers = ("p", "limit", "limit_interval", "rmse", "r_squared", "points")
     return found | {name: getattr(fit, name) for name in numbers}
 
 

@@ -173,8 +173,11 @@ def fits(sweeps: Sequence[Mapping[str, Any]], metric: str, of: str = "fits") -> 
         why = f": {fit['why']}" if "why" in fit else ""
         row = {"data": Cell(sweep["label"]), "projection": Cell(fit["proj"] + why)}
         row |= {name: _fact(fit.get(key), reach=0) for key, name in columns.items()}
-        if known(limit := fit.get("limit")) and not fit["identifiable"]:
-            row["q/k²"] = Cell(f"not determined ({brief(limit)})", limit)
+        if ends := fit.get("limit_interval"):
+            limit = {"value": fit["limit"], "low": ends[0], "high": ends[1]}
+            row["q/k²"] = _fact(limit, reach=0)
+        elif "limit" in fit:
+            row["q/k²"] = Cell("not determined")
         rows.append(row)
     caption = f"Least-squares fits of eq. 15 to the means over seeds, {METRICS[f'test/{metric}']}"
     return Table(caption, rows) if rows else None

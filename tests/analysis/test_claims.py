@@ -292,7 +292,10 @@ def test_eq15_has_to_beat_no_change_and_the_spread(tmp_path):
     true, flat = found.evidence[2], found.evidence[0]
     assert [row["sweep"].split(",")[0] for row in (true, flat)] == ["true", "flat"]
     assert true["rmse"] < 1e-4 < true["rmse_as_at_200"]
-    assert (true["p"], true["q_over_k2"]) == pytest.approx((0.03, 4 / 0.05**2), rel=1e-2)
+    ends = true["q_over_k2"]
+    assert (true["p"], ends["value"]) == pytest.approx((0.03, 4 / 0.05**2), rel=1e-2)
+    assert ends["low"] < ends["value"] < ends["high"]
+    assert flat["q_over_k2"] is None or flat["q_over_k2"]["high"] < 100 * flat["q_over_k2"]["low"]
     assert true["sd_over_seeds"] == pytest.approx(SPREAD["jl"] * math.sqrt(6 / 5))
     assert flat["rmse_as_at_200"] == pytest.approx(0, abs=1e-9)
     assert flat["case"] == "no"
@@ -311,7 +314,7 @@ def test_eq15_predicts_nothing_where_it_has_reached_1(tmp_path):
     sweep(tmp_path, truth, images=0.0)
     row = verdicts(tmp_path)["eq15"].evidence[0]
     assert (row["case"], row["rmse"]) == ("no", None)
-    assert row["q_over_k2"] == pytest.approx(300, rel=1e-2)
+    assert row["q_over_k2"]["value"] == pytest.approx(300, rel=1e-2)
     assert "ends at D = q/k²" in row["why"]
 
 

@@ -20,7 +20,8 @@ def test_a_noiseless_curve_is_found_again(p, limit):
     assert fit.p == pytest.approx(p, rel=1e-4)
     assert fit.limit == pytest.approx(limit, rel=1e-3)
     assert fit.rmse < 1e-6 and fit.r_squared == pytest.approx(1)
-    assert fit.identifiable
+    low, high = fit.limit_interval
+    assert low <= fit.limit <= high < 1.01 * low
 
 
 @pytest.mark.slow
@@ -37,7 +38,7 @@ def test_the_band_covers_the_truth():
 def test_a_flat_curve_is_called_unidentifiable():
     noise = 1e-3 * np.random.default_rng(1).standard_normal(len(DIMS))
     fit = fit_performance(DIMS, 0.95 + noise)
-    assert not fit.identifiable
+    assert fit.limit_interval is None
     np.testing.assert_allclose(fit(DIMS), 0.95, atol=5e-3)
 
 
@@ -46,7 +47,25 @@ def test_a_saturated_curve_is_called_unidentifiable(lowered):
     """Flat at 1 or nearly so, where p is nearly 0 and any q/k² does."""
     y = np.ones(5)
     y[lowered] = 0.999
-    assert not fit_performance(DIMS[:5], y).identifiable
+    assert fit_performance(DIMS[:5], y).limit_interval is None
+
+
+def test_four_points_with_a_little_noise_do_not_say_where_the_curve_ends():
+    """A standard deviation of ln(q/k²) below 1 is, times t = 4.3, a factor of up to 74."""
+    noise = 0.013 * np.array([1, -1, -1, 1])
+    fit = fit_performance(DIMS[:4], performance(DIMS[:4], 0.3, 2, 0.05) + noise)
+    assert 0.6 < np.sqrt(fit.covariance[1, 1]) < 1
+    assert fit.limit_interval is None
+
+
+@pytest.mark.slow
+def test_the_interval_covers_where_the_curve_ends():
+    rng = np.random.default_rng(0)
+    ends, noise = 2 / 0.05**2, rng.standard_normal((100, len(DIMS)))
+    fits = [fit_performance(DIMS, performance(DIMS, 0.3, 2, 0.05) + 3e-3 * row) for row in noise]
+    known = [fit.limit_interval for fit in fits if fit.limit_interval]
+    assert len(known) > 90
+    assert np.mean([low < ends < high for low, high in known]) > 0.9
 
 
 @pytest.mark.parametrize(
