@@ -200,6 +200,16 @@ def test_a_spread_over_splits_is_not_taken_for_one_over_draws(tmp_path):
         assert ("give data.split_seed=0" in claim.reason) == apart
 
 
+def test_a_spread_over_centroids_is_not_taken_for_one_over_projections(tmp_path):
+    sweep(tmp_path, density="mixture")
+    found = verdicts(tmp_path)["seed-spread"]
+    assert found.verdict == "not measured"
+    assert "whose centroids a seed draws too; give density=position" in found.reason
+    assert "density=position" in found.command
+    sweep(tmp_path, density="position")
+    assert verdicts(tmp_path)["seed-spread"].verdict == "holds"
+
+
 def test_what_one_sweep_lacks_does_not_silence_another(tmp_path):
     sweep(tmp_path / "a", dims=(150, 550), data="screw")
     sweep(tmp_path / "b", dims=(100, 150), data="elpv")
