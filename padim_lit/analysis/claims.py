@@ -53,6 +53,8 @@ CHANCE = 0.05
 SEEDS = "seeds=[0,1,2,3,4]"
 #: Its C is above every D that a claim names; the default's is not.
 WIDE = "backbone=wide_resnet50"
+#: Of what was typed: of one fit, of another mode, or of where a run lies and is logged.
+NOT_KEPT = {"-m", "mode", "proj", "dim", "seed", "hydra", "logger"}
 #: The projection that claim "challenger" sets against jl.
 CHALLENGER = "fisher"
 #: The density that no seed draws anything of; of one's own, nothing is known here.
@@ -142,15 +144,7 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
             missing.append(f"{name} {error}")
     if not evidence:
         reason = f"Not measured: {'; '.join(missing) or 'no sweep was given'}."
-        # On the data of the first sweep that was given, as it was typed.
-        typed = shlex.split(folders[0].command.partition("\n")[0]) if folders else []
-        words = [word for word in typed if word.startswith(("data=", "data."))]
-        channels = [c for f in folders if (c := f.constants.get("embedding_dim")) is not None]
-        if channels and min(channels) < max(map(int, re.findall(r"\d+", claim.wanted))):
-            words.insert(0, WIDE)  # D > C cannot be run
-        more = shlex.join(words)
-        command = f"python run.py experiment=ablation {claim.wanted} {SEEDS} {more}".rstrip()
-        return Verdict(claim, "not measured", reason, [], command)
+        return Verdict(claim, "not measured", reason, [], _wanted(claim, folders[:1]))
     data = {name: sweep.data for sweep, name in zip(folders, names, strict=True)}
     if claim.by_data:
         verdict, reason = _by_data(evidence, data)
@@ -167,6 +161,26 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
     if whys:
         reason += f" Open because: {'; '.join(whys)}."
     return Verdict(claim, verdict, reason, evidence, "\n".join(filter(None, commands)))
+
+
+def _wanted(claim: Claim, first: Sequence[SweepFolder]) -> str:
+    """What would measure it, with all that was typed for the `first` sweep, if there is one."""
+    new, typed = ["experiment=ablation", *claim.wanted.split(), SEEDS], []
+    for sweep in first:
+        channels = sweep.constants.get("embedding_dim")
+        if channels and channels < max(map(int, re.findall(r"\d+", claim.wanted))):
+            new.append(WIDE)  # D > C cannot be run
+        typed = shlex.split(sweep.command.partition("\n")[0])[2:]  # without "python run.py"
+    settled = {_group(word) for word in new} | NOT_KEPT
+    kept = [word for word in typed if _group(word) not in settled]
+    # A list of values that no bracket holds is a multirun's.
+    many = ["-m"] if any(re.search(r"=[^'\"\[({]*,", word) for word in kept) else []
+    return " ".join(["python run.py", *many, *new, *map(shlex.quote, kept)])
+
+
+def _group(word: str) -> str:
+    """What a word of the command line sets: "backbone" of backbone=… and of +backbone.weights=…."""
+    return re.split(r"[=.@]", word.lstrip("+~"))[0]
 
 
 def _same_d(sweep: SweepFolder, metric: str) -> list[Row]:

@@ -191,6 +191,34 @@ def test_missing_dimensions_are_named_and_never_replaced(tmp_path):
     assert found["same-d-image"].verdict == "holds"
 
 
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        (
+            [
+                *("experiment=ablation", "projs=[jl]", "dims=[50]", "seeds=[0]", "data=mtd"),
+                *("eps=0.1", "backbone=resnet50v2", "backbone.weights=a b", "density=mixture"),
+                *("hydra.run.dir=x", "logger=csv", "+logger.name=x", "seed=1"),
+            ],
+            "data=mtd eps=0.1 backbone=resnet50v2 'backbone.weights=a b' density=mixture",
+        ),
+        (["-m", "data=mtd,elpv", "proj=jl"], "data=mtd,elpv"),
+    ],
+)
+def test_what_would_measure_it_has_the_settings_of_the_sweep(tmp_path, command, kept):
+    sweep(tmp_path, projs=("jl",), dims=(50,), command=command, embedding_dim=1792)
+    many = "-m " if "-m" in command else ""
+    wanted = "experiment=ablation projs=[subset,jl] dims=[150,550] seeds=[0,1,2,3,4]"
+    assert verdicts(tmp_path)["savings"].command == f"python run.py {many}{wanted} {kept}"
+    # Another backbone than it has, without that one's options; another density likewise.
+    sweep(tmp_path, projs=("jl",), dims=(50,), command=command, embedding_dim=512)
+    found = verdicts(tmp_path)
+    assert f"{wanted} backbone=wide_resnet50 {kept.split()[0]}" in found["savings"].command
+    assert "resnet50v2" not in found["savings"].command
+    assert "weights" not in found["savings"].command
+    assert found["seed-spread"].command.count("density=") == 1
+
+
 def test_a_spread_over_splits_is_not_taken_for_one_over_draws(tmp_path):
     sweep(tmp_path, split_seed=OWN_SPLIT)
     found = verdicts(tmp_path)
