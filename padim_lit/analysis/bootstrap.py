@@ -29,6 +29,8 @@ MERGED_BINS = 2048
 LEVEL = 0.95
 #: Of an AUROC, which comes in float32.
 ROUNDING = 1e-6
+#: Why there is no interval.
+NO_RESAMPLES = "no resamples of the test images were kept"
 #: Share of undefined replicates from which no interval is given.
 NAN_LIMIT = 0.05
 
@@ -215,7 +217,7 @@ def paired_difference(
         return Estimate(mean, None, None, seeds, wins, why)
 
     if a_resamples is None or b_resamples is None:
-        return without("no resamples of the test images were kept")
+        return without(NO_RESAMPLES)
     if np.shape(a_resamples)[-1:] != np.shape(b_resamples)[-1:]:
         return without("the test images were not resampled as often; give both the same resamples")
     replicates = np.asarray(a_resamples, np.float64) - np.asarray(b_resamples, np.float64)

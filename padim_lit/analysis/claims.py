@@ -28,7 +28,14 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
-from padim_lit.analysis.bootstrap import LEVEL, Estimate, paired_difference, seed_sd, spread_ratio
+from padim_lit.analysis.bootstrap import (
+    LEVEL,
+    NO_RESAMPLES,
+    Estimate,
+    paired_difference,
+    seed_sd,
+    spread_ratio,
+)
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.sweep_results import (
@@ -443,7 +450,8 @@ def _intervals(row: Row) -> int:
 
 
 def _numbers(found: Estimate) -> Row:
-    about = {"seeds": found.seeds, "wins": found.wins, "why": found.why}
+    why = found.why + " (experiment=ablation keeps them)" * (found.why == NO_RESAMPLES)
+    about = {"seeds": found.seeds, "wins": found.wins, "why": why}
     return {"difference": _interval(found), **about}
 
 

@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from padim_lit.analysis.bootstrap import Estimate, paired_difference
+from padim_lit.analysis.bootstrap import (
+    Estimate,
+    image_auroc,
+    paired_difference,
+    resample_counts,
+)
 from padim_lit.analysis.result_files import (
     MEASURED,
     Scores,
@@ -33,6 +39,8 @@ from padim_lit.system.console import MISSING
 
 # Row of resamples.npz's (2, R) arrays that holds a metric.
 RESAMPLED = {"test/image_auroc": 0, "test/pixel_auroc": 1}
+#: R of a multirun's fits: as many as an ablation's default, so that the two pair.
+RESAMPLES = 1000
 #: Constants that make two sweeps on the same data different experiments.
 SETTINGS = (
     *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),
@@ -142,7 +150,9 @@ class SweepFolder:
     def resamples(self, proj: str, dim: int, metric: str, seeds: Seeds = None) -> np.ndarray | None:
         """A metric on R resamples of the test images, (S, R) as `points`; None where not kept."""
         kept = [self._resamples.get(row.key) for row in self._select(proj, dim, seeds)]
-        if metric not in RESAMPLED or any(values is None for values in kept):
+        if metric not in RESAMPLED:
+            return None
+        if any(values is None or len(values) <= RESAMPLED[metric] for values in kept):
             return None
         return np.stack([values[RESAMPLED[metric]] for values in kept]).astype(np.float64)
 
@@ -206,8 +216,31 @@ class SweepFolder:
 
     @cached_property
     def _resamples(self) -> dict[str, np.ndarray]:
-        files = self._files("resamples.npz")
-        return {key: value for file in files for key, value in read_resamples(file).items()}
+        kept = self._fits_resamples()
+        for file in self._files("resamples.npz"):
+            kept |= read_resamples(file)
+        return kept
+
+    def _fits_resamples(self) -> dict[str, np.ndarray]:
+        """Image AUROC of a multirun's fits on images drawn as an ablation draws them, (1,R).
+
+        Pixels would need the maps. Of data that show one thing in several photos there is none:
+        these are drawn together, and no file says which they are.
+        """
+        found = {}
+        for row in self.rows:
+            file = row.folder and row.folder / "predictions.csv"
+            if not file or not file.exists() or row.measured.get("test_groups"):
+                continue
+            known = read_predictions(file, bool(row.measured.get("test_planted")))
+            scores, label = (
+                torch.from_numpy(values[known.count_image])
+                for values in (known.scores["score"], known.label)
+            )
+            if len(label.unique()) == 2:
+                aurocs = image_auroc(scores, label, resample_counts(label, RESAMPLES))
+                found[row.key] = aurocs[None].numpy()
+        return found
 
     def _files(self, name: str) -> list[Path]:
         return [part / name for part in self.parts if (part / name).exists()]

@@ -66,15 +66,17 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
 
 def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
     """Sentences on what a reader must know before believing a number."""
-    kept = next(iter(RESAMPLED))
     checks = {
         "Random backbone weights in {}: memory and time are real, detection says nothing.":
             [str(s.constants.get("weights")).startswith("random") for s in sweeps],
         "Planted (synthetic) defects in {}: pixel metrics count defects that were painted on good "
         "images, image metrics real ones.": [planted(s.constants, "pixel") for s in sweeps],
         "One seed in {}: nothing is known of other draws.": [len(s.seeds) == 1 for s in sweeps],
-        "No resamples in {}: differences have no interval.":
-            [all(s.resamples(r.proj, r.dim, kept) is None for r in s.rows) for s in sweeps],
+        **{
+            f"No resamples for {METRICS[metric]} in {{}}: differences have no interval; "
+            "experiment=ablation keeps them.": [_lacks_resamples(s, metric) for s in sweeps]
+            for metric in RESAMPLED
+        },
         "Timed apart: the parts of {} saw different backbone times, so their latencies compare "
         "loosely.": [_timed_apart(s) for s in sweeps],
     }  # fmt: skip
@@ -226,6 +228,12 @@ def _timed_apart(sweep: SweepFolder) -> bool:
     # The backbone is the same for every projection: its time tells how alike the machine was.
     times = [t for row in sweep.rows if (t := row.measured.get("backbone/ms_per_image"))]
     return bool(times) and max(times) > TIMED_APART * min(times)
+
+
+def _lacks_resamples(sweep: SweepFolder, metric: str) -> bool:
+    measured = [row for row in sweep.rows if row.measured.get(metric) is not None]
+    kept = (sweep.resamples(row.proj, row.dim, metric) for row in measured)
+    return bool(measured) and all(resamples is None for resamples in kept)
 
 
 def _sd(values: np.ndarray) -> float:

@@ -261,7 +261,11 @@ def test_too_little_is_not_called_a_result(tmp_path, changed):
         assert found[key].kind == "open", key
         assert {row["case"] for row in found[key].evidence} == {"open"}
         assert found[key].evidence[0]["difference"]["value"] is not None
-    whys = {"keep": "no resamples", "seeds": "one seed says nothing", "images": "0 against"}
+    whys = {
+        "keep": "ablation keeps them",
+        "seeds": "one seed says nothing",
+        "images": "0 against",
+    }
     for key in ("same-d-image", "steep-then-flat"):
         assert whys[next(iter(changed))] in found[key].reason
     # Nothing is said of intervals that there are none of.

@@ -6,15 +6,25 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from _helpers.sweeps import ROW_CONSTANTS, editing, write_rows
+from sklearn.metrics import roc_auc_score
 
+from padim_lit.analysis.bootstrap import resample_counts
 from padim_lit.analysis.result_files import PREDICTIONS, SWEEP, load_arrays, read_distortion
-from padim_lit.analysis.sweep_results import OWN_SPLIT, join_parts, labels, mean_of, read_sweeps
+from padim_lit.analysis.sweep_results import (
+    OWN_SPLIT,
+    RESAMPLES,
+    join_parts,
+    labels,
+    mean_of,
+    read_sweeps,
+)
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 from padim_lit.model.density import DENSITIES
-from padim_lit.system.atomic import write_json
+from padim_lit.system.atomic import write_csv, write_json
 
 
 def configurations(projs=("subset", "jl"), dims=(50, 100), seeds=(0, 1)):
@@ -101,6 +111,39 @@ def write_multirun(folder, typed=("data=mvtec",)):
     folder.mkdir(parents=True, exist_ok=True)
     hydra = {"hydra": {"overrides": {"task": list(typed)}}}
     (folder / "multirun.yaml").write_text(yaml.safe_dump(hydra))
+
+
+@pytest.mark.parametrize("groups", [None, 12])
+def test_images_of_a_multiruns_fits_are_resampled_as_an_ablations(tmp_path, groups):
+    """Also where each seed has other test images; not where photos of one part belong together."""
+    write_multirun(tmp_path)
+    rng = np.random.default_rng(0)
+    kinds = [*["good"] * 12, *["crack"] * 9, *["planted_spot"] * 4]
+    label = np.array([kind != "good" for kind in kinds[:21]])
+    scores, jobs = {}, [(proj, seed) for proj in ("subset", "jl") for seed in (0, 1)]
+    for number, (proj, seed) in enumerate(jobs):
+        folder = tmp_path / str(number)
+        run = {"proj": proj, "dim": 50, "seed": seed, "data/split_seed": seed, **ROW_CONSTANTS}
+        run |= {"data/test_planted": 4, "data/test_groups": groups, "test/pixel_auroc": 0.9}
+        write_json(folder / "metrics.json", run | {"test/image_auroc": 0.5})
+        scores[proj, seed] = rng.normal(size=25)
+        rows = [
+            {"path": f"{seed}/{i}", "kind": kind, "label": int(kind != "good"), "score": score}
+            for i, (kind, score) in enumerate(zip(kinds, scores[proj, seed], strict=True))
+        ]
+        full = [row | dict.fromkeys(("p_value", "decision")) for row in rows]
+        write_csv(folder / "predictions.csv", list(PREDICTIONS), full)
+    (sweep,) = read_sweeps([tmp_path])
+    found = sweep.resamples("jl", 50, "test/image_auroc")
+    assert sweep.scores is None and sweep.resamples("jl", 50, "test/pixel_auroc") is None
+    if groups:
+        assert found is None
+        return
+    drawn = np.repeat(np.arange(21), resample_counts(torch.tensor(label), RESAMPLES)[3])
+    assert found.shape == (2, RESAMPLES)
+    expected = [roc_auc_score(label[drawn], scores["jl", seed][drawn]) for seed in (0, 1)]
+    assert found[:, 3] == pytest.approx(expected)
+    assert sweep.difference(("jl", 50), ("subset", 50), "test/image_auroc").low is not None
 
 
 def test_a_multirun_of_ablations_is_not_counted_twice(tmp_path):

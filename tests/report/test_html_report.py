@@ -206,7 +206,9 @@ def test_one_seed_and_no_resamples_are_warned_of(tmp_path):
     content = describe(read_sweeps([tmp_path]))
     said = "\n".join(content["warnings"])
     assert "One seed in all sweeps" in said
-    assert "No resamples in all sweeps" in said
+    for metric in ("image", "pixel"):
+        assert f"No resamples for {metric} AUROC in all sweeps" in said
+    assert "experiment=ablation keeps them" in said
     assert content["sweeps"][0]["configurations"][0]["sd"]["image_auroc"] is None
 
 
