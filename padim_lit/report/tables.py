@@ -267,8 +267,9 @@ def _cost(c: Mapping[str, Any], key: str, text: Any) -> Cell:
 def _missed(found: Mapping[str, Any] | None) -> Cell:
     if not found:
         return Cell(MISSING)
-    misses, alarms = (brief(found[key]) for key in ("misses", "alarms"))
-    text = f"{misses} of {found['defective']:,}, {alarms} of {found['good']:,}"
+    text = "{} of {}, {} of {}".format(
+        *(brief(found[key]) for key in ("misses", "defective", "alarms", "good"))
+    )
     return Cell(text + " ‡" * found["own"], found["misses"] / found["defective"])
 
 
