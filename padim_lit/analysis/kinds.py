@@ -10,7 +10,13 @@ import torch
 from rich.table import Table
 
 from padim_lit.analysis.bootstrap import image_auroc
-from padim_lit.analysis.sweep_results import Method, SweepFolder, mean_and_sd, read_sweeps
+from padim_lit.analysis.sweep_results import (
+    Method,
+    SweepFolder,
+    labels,
+    mean_and_sd,
+    read_sweeps,
+)
 from padim_lit.data.items import GOOD
 from padim_lit.system.command_line import Parser, run
 from padim_lit.system.console import print_table
@@ -37,11 +43,11 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[Method, np.ndarray]]:
     return found
 
 
-def kinds_table(folder: SweepFolder) -> Table:
-    """Rows: projection and D; columns: kinds; cells: mean ± sd over seeds."""
+def kinds_table(folder: SweepFolder, name: str) -> Table:
+    """Rows: projection and D; columns: kinds; cells: mean ± sd over seeds; titled by `name`."""
     found = auroc_by_kind(folder)
     kinds = np.array(folder.scores.kind)
-    table = Table(title=f"{folder.data}: image AUROC by kind", title_justify="left")
+    table = Table(title=f"image AUROC by kind\n{name}", title_justify="left")
     table.add_column("proj")
     table.add_column("dim", justify="right")
     for kind in found:
@@ -61,8 +67,9 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _print(folders: Sequence[str]) -> None:
-    for sweep in read_sweeps(folders):
-        print_table(kinds_table(sweep))
+    sweeps = read_sweeps(folders)
+    for sweep, name in zip(sweeps, labels(sweeps), strict=True):
+        print_table(kinds_table(sweep, name))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from rich import box
 from rich.table import Table
 
-from padim_lit.analysis.sweep_results import WHOLE, SweepFolder, read_sweeps
+from padim_lit.analysis.sweep_results import WHOLE, SweepFolder, labels, read_sweeps
 from padim_lit.analysis.theory import DELTA, relative_gap, still_right
 from padim_lit.errors import InputError
 from padim_lit.system.command_line import Parser, run
@@ -152,19 +152,19 @@ def mean_separations(folder: SweepFolder) -> list[dict[str, Any]]:
     return rows
 
 
-def separation_table(folder: SweepFolder) -> Table:
-    """A row for each projection and D, means over seeds."""
+def separation_table(folder: SweepFolder, name: str) -> Table:
+    """A row for each projection and D, means over seeds; titled by `name`."""
     rows = mean_separations(folder)
     quartiles = ", ".join(f"{value:.3f}" for value in rows[0]["k"])
     table = Table(
-        title=f"{folder.data}, eps={folder.constants.get('eps')}\nbefore the projection: "
+        title=f"{name}\nbefore the projection: "
         f"{rows[0]['before']:.3f} of pairs right, k {quartiles}",
         title_justify="left", box=box.SIMPLE, collapse_padding=True, show_edge=False,
     )  # fmt: skip
-    for name in ("proj", "D", *MEASURED.values()):
-        table.add_column(name, justify="left" if name == "proj" else "right", no_wrap=True)
+    for title in ("proj", "D", *MEASURED.values()):
+        table.add_column(title, justify="left" if title == "proj" else "right", no_wrap=True)
     for row in rows:
-        cells = (f"{row[name]:.{2 if name == 'q' else 3}f}" for name in MEASURED)
+        cells = (f"{row[key]:.{2 if key == 'q' else 3}f}" for key in MEASURED)
         table.add_row(row["proj"], str(row["dim"]), *cells)
     return table
 
@@ -178,8 +178,9 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _print(folders: Sequence[str]) -> None:
-    for sweep in read_sweeps(folders):
-        print_table(separation_table(sweep))
+    sweeps = read_sweeps(folders)
+    for sweep, name in zip(sweeps, labels(sweeps), strict=True):
+        print_table(separation_table(sweep, name))
     print_line(
         "k: quartiles of the relative gap of right pairs. d/D: median scale, divided out. ε: "
         f"d/D of {1 - DELTA:.0%} of the items is within 1 ± ε. p: share of right pairs with k < ε. "

@@ -1,5 +1,7 @@
 """AUROC by kind of defect."""
 
+import shutil
+
 import numpy as np
 import pytest
 from _helpers.sweeps import editing
@@ -85,7 +87,19 @@ def test_a_multirun_of_fits_is_read_from_their_predictions(folder):
 def test_the_table_has_a_column_for_each_kind(folder, capsys):
     main([str(folder)])
     out = capsys.readouterr().out
-    assert all(word in out for word in ("parts: image AUROC by kind", "crack", "hole", "5 images"))
+    words = ("image AUROC by kind", "parts, None", "crack", "hole", "5 images")
+    assert all(word in out for word in words)
+
+
+def test_tables_of_sweeps_on_the_same_data_are_told_apart(folder, capsys):
+    shutil.copytree(folder, folder / "other")
+    for place, density in ((folder, "position"), (folder / "other", "mixture")):
+        with editing(place) as rows:
+            for row in rows:
+                row["density"] = density
+    main([str(folder)])
+    out = capsys.readouterr().out
+    assert "density=position" in out and "density=mixture" in out
 
 
 def test_names_in_brackets_are_shown_as_they_are(folder, capsys):
@@ -93,7 +107,7 @@ def test_names_in_brackets_are_shown_as_they_are(folder, capsys):
         for row in rows:
             row["data"] = "folder/parts [old] :a: [/x]"
     main([str(folder)])
-    assert "folder/parts [old] :a: [/x]: image AUROC" in capsys.readouterr().out
+    assert "folder/parts [old] :a: [/x], None" in capsys.readouterr().out
 
 
 def test_help_is_no_folder(capsys):

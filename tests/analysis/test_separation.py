@@ -91,7 +91,7 @@ def test_the_command_prints_a_table_of_a_sweep(tmp_path, capsys):
     out = capsys.readouterr().out
     lines = [line.split() for line in out.splitlines()]
     assert [line[:2] for line in lines if line[:1] == ["jl"]] == [["jl", "50"], ["jl", "150"]]
-    assert "mvtec/screw, eps=0.01" in out
+    assert "mvtec/screw, wide_resnet50" in out
     assert "before the projection: 1.000 of pairs right, k 0." in out
     expected = [
         separation(base[::2], base[1::2], scores[f"jl-50-{s}"][::2], scores[f"jl-50-{s}"][1::2])
