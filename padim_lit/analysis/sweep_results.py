@@ -327,7 +327,10 @@ def labels(folders: Sequence[SweepFolder], settings: Sequence[str] = SETTINGS) -
         alike = [f for n, f in zip(names, folders, strict=True) if n == name]
         more = []
         for keys in (settings, folder.typed):
-            differing = [key for key in keys if not all(_same(f, folder, key) for f in alike)]
+            # Options of a density are said only where sweeps of that density differ in them.
+            own = [f for f in alike if _same(f, folder, "density")]
+            among = {key: own if key.startswith("density/") else alike for key in keys}
+            differing = [k for k in keys if not all(_same(f, folder, k) for f in among[k])]
             values = ((key.removeprefix("data/"), folder.constants.get(key)) for key in differing)
             more += [f"{key}={value}" for key, value in values]
             alike = [f for f in alike if all(_same(f, folder, key) for key in differing)]

@@ -306,6 +306,18 @@ def test_labels_say_what_differs(tmp_path):
     assert d != c
 
 
+def test_options_of_a_density_are_named_where_they_differ_within_it(tmp_path):
+    for name, density, components in (("a", "position", None), ("b", "both", 8), ("c", "both", 16)):
+        options = {"density/components": components, "density/shrinkage": components}
+        write_rows(tmp_path / name, configurations(), density=density, **options)
+    a, b, c = labels(read_sweeps([tmp_path]))
+    assert a == "mvtec/screw, wide_resnet50, density=position"
+    told = "mvtec/screw, wide_resnet50, density=both, density/components="
+    assert (b, c) == (f"{told}8, density/shrinkage=8", f"{told}16, density/shrinkage=16")
+    _, both = labels(read_sweeps([tmp_path / "a", tmp_path / "b"]))
+    assert both == told.partition(", density/")[0]
+
+
 def test_fits_of_other_kinds_and_layers_are_told_apart(tmp_path):
     for job, (components, layers) in enumerate([(16, [1, 2]), (64, [1, 2]), (64, [1, 2, 3])]):
         run = {"proj": "jl", "dim": 50, "seed": 0, "data": "parts", "backbone": "resnet18"}
