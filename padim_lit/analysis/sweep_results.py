@@ -159,12 +159,15 @@ class SweepFolder:
     def difference(self, a: Method, b: Method, metric: str, seeds: Seeds = None) -> Estimate:
         """`paired_difference` a − b of two (projection, D) over `seeds`; None: all that both have.
 
-        There must be one.
+        There must be one. Of two AUROCs it is within ±1, and so is its interval.
         """
         seeds = seeds or self.shared_seeds(a, b)
         points = [self.points(*x, metric, seeds) for x in (a, b)]
         resamples = [self.resamples(*x, metric, seeds) for x in (a, b)]
-        return paired_difference(*points, *resamples)
+        found = paired_difference(*points, *resamples)
+        if found.low is None or found.high is None:  # as of all that is no AUROC: no resamples
+            return found
+        return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
 
     @cached_property
     def scores(self) -> Scores | None:

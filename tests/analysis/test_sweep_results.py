@@ -146,6 +146,15 @@ def test_images_of_a_multiruns_fits_are_resampled_as_an_ablations(tmp_path, grou
     assert sweep.difference(("jl", 50), ("subset", 50), "test/image_auroc").low is not None
 
 
+def test_aurocs_differ_by_at_most_1(tmp_path):
+    rows = configurations()
+    for row in rows:
+        row["test/image_auroc"] = 0.5 + 0.4 * row["seed"] * (row["proj"] == "jl")
+    write_rows(tmp_path, rows, halves(rows, 1000))
+    found = read_sweeps([tmp_path])[0].difference(("jl", 50), ("subset", 50), "test/image_auroc")
+    assert (found.value, found.low, found.high) == (pytest.approx(0.2), -1, 1)
+
+
 def test_a_multirun_of_ablations_is_not_counted_twice(tmp_path):
     rows, many = configurations(), tmp_path / "many"
     write_multirun(many)
