@@ -198,7 +198,8 @@ def paired_difference(
     far the mean of S seeds drawn with replacement (one draw for a and b) lies from that of all;
     replicates are centred on the measured mean. The seeds' part is widened by
     t(S−1)/z · √(S/(S−1)), because a bootstrap of few draws is too narrow (Hesterberg 2015); what
-    images and seeds do together counts in both parts, so the interval errs on the wide side.
+    images and seeds do together counts in both parts. The interval is slightly narrow where only
+    seeds vary, and errs on the wide side where images vary about as much.
     With S = 1 only the test images vary: the interval then says nothing of other seeds.
 
     Linear combinations pair too: pass ``y200 − y50`` and ``y550 − y200`` to compare two gains.
