@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -136,15 +135,7 @@ class Triangle:
 
     def norms(self, x: Tensor) -> Tensor:
         """‖T x_b‖ of x (G,B,D): (G,B)."""
-        if x.shape[1] == 1 and x.device.type == "cpu" and not torch.compiler.is_compiling():
-            # NumPy does this at the speed of reading the triangle; on an Intel processor MKL's
-            # batched product takes several times as long.
-            one, total = x[:, 0].detach().numpy(), x.new_zeros(self.count)
-            for rows, band in self:
-                found = np.einsum("gij,gj->gi", band.detach().numpy(), one[:, : rows.stop])
-                total += torch.from_numpy(found).square_().sum(dim=1)
-            return total.sqrt_().unsqueeze(1)
-        # The triangle on the left: for a few images that runs at the speed of reading it.
+        # The triangle on the left: for one image that runs at the speed of reading it.
         squares = [
             torch.bmm(band, x[..., : rows.stop].mT).square_().sum(dim=1) for rows, band in self
         ]
