@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from torch import Tensor
 
@@ -173,16 +174,14 @@ def _built(content: dict[str, Any]) -> Detector:
     spec = dict(state["spec"])
     within = "backbone.net."
     net = {k.removeprefix(within): v for k, v in weights.items() if k.startswith(within)}
+    named = spec["backbone"]
+    _require_known("backbone", named["name"], timm.is_model(named["model"]))
     backbone = Backbone(**spec.pop("backbone"), state=net)
     dim, seed = spec.pop("dim"), spec.pop("seed")
     found = []
     for key, known in (("proj", PROJECTIONS), ("density", DENSITIES)):
         name, options = spec.pop(key), spec.pop(f"{key}_options")
-        if name not in known:
-            raise InputError(
-                f"made with {key}={name}, which is not known here; import the module that "
-                f"defines it first (known: {', '.join(known)})"
-            )
+        _require_known(key, name, name in known)
         found.append(partial(known[name], **options))
     projection, density = found
     projection = projection(backbone.embedding_dim, dim, seed)
@@ -190,3 +189,12 @@ def _built(content: dict[str, Any]) -> Detector:
     detector.load_state_dict(weights)
     restore(detector, state)
     return detector.eval()
+
+
+def _require_known(key: str, name: str, known: bool) -> None:
+    """Raise InputError where the checkpoint needs a class of one's own that is not imported."""
+    if not known:
+        raise InputError(
+            f"made with {key}={name}, which is not known here; on the command line name it again: "
+            f"--config-dir DIR own=[PACKAGE] {key}={name}; in Python import its module first"
+        )

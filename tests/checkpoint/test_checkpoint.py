@@ -198,3 +198,17 @@ def test_whole_numbers_of_an_own_projection_come_back(tmp_path, monkeypatch):
     save_detector(model, tmp_path / "own.ckpt")
     again = load_detector(tmp_path / "own.ckpt")
     assert again.projection.rows.tolist() == [0, 1, 2, 3] and again.projection.used.all()
+
+
+@pytest.mark.parametrize("key", ["proj", "density", "backbone"])
+def test_a_class_of_ones_own_is_to_be_named_again(saved, tmp_path, key):
+    content = torch.load(saved, weights_only=True)
+    spec = content[KEY]["spec"]
+    if key == "backbone":
+        spec["backbone"] |= {"name": "mine", "model": "mine"}
+    else:
+        spec[key] = "mine"
+    torch.save(content, tmp_path / "a.ckpt")
+    again = rf"made with {key}=mine, .* --config-dir DIR own=\[PACKAGE\] {key}=mine; in Python"
+    with pytest.raises(InputError, match=again):
+        load_detector(tmp_path / "a.ckpt")
