@@ -344,8 +344,8 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
             f"Region of interest: {percent(part, 1)} of what the model sees counts; the rest "
             "counts neither for scores nor for thresholds and metrics."
         )
-    height, width = _patch_pixels(data, detector)
-    if detector.rotations > 2 and abs(height / width - 1) > SQUEEZED:
+    if detector.rotations > 2 and _squeezed(data, detector):
+        height, width = _patch_pixels(data, detector)
         notes.append(
             f"Photos are squeezed (a patch is {height:g} x {width:g} of their pixels), so turned "
             "ones are distorted; give image_size=[h,w] in the photos' proportions."
@@ -357,11 +357,13 @@ def _few(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
     """What helps where good images are few, unless parts were seen to lie the same way."""
     images = data.provenance["train_images"]
     turned, aligned = detector.rotations > 1, detector.density.learnt.get("place_weight")
-    if turned or settings.roi or aligned or images >= FEW:
+    # A model that is to be merged has the rotations of the other.
+    if turned or settings.roi or settings.learnt_from or aligned or images >= FEW:
         return []
+    sized = " and image_size=[h,w] in their proportions" * _squeezed(data, detector)
     return [
         f"{images} good images are few. If parts may lie in any direction, and none is defective "
-        "for lying turned, try rotations=8: each counts in eight directions."
+        f"for lying turned, try rotations=8{sized}: each counts in eight directions."
     ]
 
 
@@ -430,6 +432,12 @@ def _patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:
     left, top, right, bottom = data.resize_crop.seen(*read_size(Path(data.train_items[0].path)))
     rows, columns = detector.map_grid
     return [round((bottom - top) / rows, 1), round((right - left) / columns, 1)]
+
+
+def _squeezed(data: AnomalyData, detector: Detector) -> bool:
+    """Whether photos lose their proportions, and turned ones would be distorted."""
+    height, width = _patch_pixels(data, detector)
+    return abs(height / width - 1) > SQUEEZED
 
 
 def _headline(data: AnomalyData, detector: Detector) -> str:

@@ -66,6 +66,17 @@ def test_few_images_are_to_be_turned_unless_parts_were_seen_to_be_aligned(
     assert (weight == 0) == told == ("try rotations=8" in " ".join(done.out.split()))
 
 
+@pytest.mark.slow
+def test_few_images_are_turned_where_that_can_be(here, zygote):
+    whole = ["crop_size=null", "calibration=0", "density=position", "hydra.run.dir=few_whole"]
+    done = run(zygote, here, *(word for word in TINY if "crop_size" not in word), *whole)
+    advice = "try rotations=8 and image_size=[h,w] in their proportions: each counts"
+    assert advice in " ".join(done.out.split())
+    taught = ["learnt_from=few_whole/model.ckpt", "hydra.run.dir=few_taught"]
+    done = run(zygote, here, *TINY, *whole[:-1], *taught)
+    assert "rotations=8" not in done.out, "a merge with the other model would be refused"
+
+
 def test_predict_gives_the_scores_of_the_test(here, zygote):
     run(zygote, here, "mode=predict", "ckpt=run/model.ckpt", "images=data/test", "trainer=cpu",
         "hydra.run.dir=scored")  # fmt: skip
