@@ -1,5 +1,6 @@
 """What is only shown costs no result: encodings that lack a character, pipes and disks that end."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -8,6 +9,9 @@ from pathlib import Path
 import pytest
 from _helpers.cli import ROOT, TINY, environment
 from _helpers.trees import build_tree, save_image
+from rich.table import Table
+
+from padim_lit.system.console import print_facts, print_table
 
 ENCODINGS = ("gbk", "cp932", "cp949", "latin-1", "ascii")
 SHOW = """
@@ -62,6 +66,19 @@ def test_a_pipe_that_nobody_reads_ends_nothing(tmp_path):
     os.close(writing)
     assert result.returncode == 0 and (tmp_path / "whole").exists(), result.stderr
     assert b"Error" not in result.stderr
+
+
+def test_what_is_printed_is_in_the_log_file_once(tmp_path, capsys, monkeypatch):
+    file = logging.FileHandler(tmp_path / "run.log", encoding="utf-8")
+    monkeypatch.setattr(logging.root, "handlers", [file, logging.StreamHandler(sys.stdout)])
+    table = Table("ε", "what it is")
+    table.add_row("0.01", "a %s of [bold] " + "long " * 40)
+    print_table(table)
+    print_facts(("written", tmp_path / "a%sb"))
+    file.close()
+    for text in (capsys.readouterr().out, (tmp_path / "run.log").read_text("utf-8")):
+        assert text.count("what it is") == text.count("a%sb") == 1
+        assert "a %s of [bold] " + "long " * 39 in text and "\x1b" not in text
 
 
 # What PYTHONIOENCODING makes of a process, for one that has begun.

@@ -24,7 +24,7 @@ from padim_lit.errors import InputError, require_choice, told
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.report.text import count
 from padim_lit.system.atomic import write_bytes, write_json
-from padim_lit.system.console import print_facts, progress
+from padim_lit.system.console import print_facts, print_line, progress
 from padim_lit.system.interrupts import ended_by_sigterm
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import passing
@@ -205,7 +205,7 @@ class _Work:
         folder, idle = typed_path(settings.images), settings.watch_idle
         watcher = Watcher(folder, settings.watch_settle, lambda v: done.get(v.path) == v)
         pause = min(LOOK, max(0.02, settings.watch_settle / 2))
-        print(f"watching {settings.images}; Ctrl-C ends it", flush=True)
+        print_line(f"watching {settings.images}; Ctrl-C ends it")
         try:
             rested, outage = watcher.rested(), None  # what is wrong at the first look, is no outage
             last = time.monotonic()
@@ -213,7 +213,7 @@ class _Work:
                 for version, rest in rested:
                     if line := self.try_one(version, rest):
                         last = time.monotonic()
-                        print(f"{time.strftime('%H:%M:%S')}  {line}  {version.path}", flush=True)
+                        print_line(f"{time.strftime('%H:%M:%S')}  {line}  {version.path}")
                 late = idle is not None and time.monotonic() - last >= idle
                 if late and outage is not None:
                     raise outage
@@ -231,7 +231,7 @@ class _Work:
                 # Looking through many files is to take half of the time at most.
                 time.sleep(max(pause, time.monotonic() - start))
         except KeyboardInterrupt:
-            print("stopped; the same command goes on", flush=True)
+            print_line("stopped; the same command goes on")
 
     def try_one(self, version: Version, rest: float) -> str | None:
         """What to say of a file at rest since `rest` seconds; None if it was left for later."""
