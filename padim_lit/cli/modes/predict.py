@@ -126,7 +126,9 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         before = scored.counts.total()
         if settings.watch:
             if before:
-                log.info("%d images were scored earlier and are kept", before)
+                bad = scored.counts["unreadable"]
+                skipped = f" and {bad} skipped" * bool(bad)
+                log.info("%s scored%s earlier: all stay", count(before - bad, "image"), skipped)
             with ended_by_sigterm():
                 work.watch()
         else:
@@ -328,9 +330,12 @@ def _print(results: dict[str, Any], new: int, written: list[Path]) -> None:
         pace = f"{new / results['seconds']:.1f} per second"
         facts.append(("took", f"{results['seconds']:.1f} s for {count(new, 'image')}, {pace}"))
     if results["unreadable"]:
-        files = count(results["unreadable"], "file")
-        facts.append(("skipped", f"{files} that cannot be read, such as"))
-        facts += [("", line) for line in results["unreadable_first"]]
+        files, named = count(results["unreadable"], "file"), results["unreadable_first"]
+        some = ", such as" if len(named) < results["unreadable"] else ":"
+        # An earlier watch named its own.
+        which = some if named else "; predictions.jsonl says which"
+        facts.append(("skipped", f"{files} that cannot be read{which}"))
+        facts += [("", line) for line in named]
     if results["threshold"] is not None:  # without one a warning has said so
         facts.append(("decided", f"by {results['threshold_source']}"))
     facts += [("written", path) for path in written]
