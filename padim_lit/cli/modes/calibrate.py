@@ -68,11 +68,10 @@ def run(settings: Calibrate, folder: Path) -> None:
     found = over_images(detector, dataset, work, loop, "calibrate")
     if left["known"] and not len(found.scores):
         if left["known"] != len(held):
-            names = " and ".join(learnt.values())
+            names = " and ".join(f"{key}={name}" for key, name in learnt.items())
             raise InputError(
-                f"{what}: {names} has learnt from images that the checkpoint holds, and these are "
-                f"{left['known']} of its {len(held)}; give all of them, or good images that "
-                "it does not hold"
+                f"{what} holds {left['known']} of the {len(held)} images of the fit, from which "
+                f"{names} learnt; give all of them, or good images that the fit does not hold"
             )
         # Which of them were learnt from, is not known.
         all_of_them = Subset(dataset, known_at)

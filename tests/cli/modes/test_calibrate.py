@@ -144,7 +144,7 @@ def test_copies_of_some_are_not_all_that_the_fit_holds(here, zygote, calibrated)
                 shutil.copy(file, here / folder / copy)
     args = ["mode=calibrate", "ckpt=kinds/model.ckpt", "images=half", "trainer=cpu"]
     result = zygote.run([*args, "hydra.run.dir=kinds_half"], here)
-    assert result.code == 1 and f"{HELD // 2} of its {HELD}; give all of them" in result.err
+    assert result.code == 1 and f"holds {HELD // 2} of the {HELD} images" in result.err
     once, _ = calibrated("data/train", "kinds_once", ckpt="kinds/model.ckpt")
     twice, _ = calibrated("twice", "kinds_twice", ckpt="kinds/model.ckpt")
     assert torch.equal(once["scores"], twice["scores"]) and len(once["scores"]) == HELD
@@ -164,7 +164,8 @@ def test_what_has_learnt_from_images_is_judged_by_others_or_learns_again(here, z
     shutil.copy(next((here / "data/train/good").iterdir()), here / "some")
     args = ["mode=calibrate", "ckpt=fisher/model.ckpt", "images=some", "trainer=cpu"]
     result = zygote.run([*args, "hydra.run.dir=fisher_some"], here)
-    assert result.code == 1 and f"1 of its {HELD}; give all of them" in result.err
+    said = f"images=some holds 1 of the {HELD} images of the fit, from which "
+    assert result.code == 1 and f"{said}proj=fisher and density=both learnt; give" in result.err
 
 
 @long_table(
