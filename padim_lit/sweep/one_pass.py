@@ -129,12 +129,12 @@ class Plan:
     bands: list[range]
     bytes: int
 
-    def describe(self, runs: int, dims: int) -> str:
-        """One line for the log."""
+    def describe(self, runs: int, configurations: int) -> str:
+        """One line for the log; some `runs` have fewer dimensions than others."""
         return (
-            f"{runs * dims} configurations ({runs} runs, each a projection with a seed, × {dims} "
-            f"dims); a run is fitted once, at its largest D, in {len(self.bands)} band(s) of "
-            f"positions, {readable(self.bytes)} at a time"
+            f"{configurations} configurations ({runs} runs, each a projection with a seed); a run "
+            f"is fitted once, at its largest D, in {len(self.bands)} band(s) of positions, "
+            f"{readable(self.bytes)} at a time"
         )
 
 

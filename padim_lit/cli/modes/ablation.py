@@ -120,7 +120,8 @@ def _measure(
     made = build.make_ablation(settings, data, backbone, folder, settings.resamples)
     with closing(made) as ablation:
         how = ablation.plan(max(p.dim for p in drawn.values()), settings.max_memory_gb)
-        log.info("%s; %s", data.name, how.describe(len(drawn), max(len(run.dims) for run in drawn)))
+        configurations = sum(len(run.dims) for run in drawn)
+        log.info("%s; %s", data.name, how.describe(len(drawn), configurations))
         with progress() as bar:
             task = bar.add_task("projections and seeds", total=len(drawn) * len(how.bands))
             advance = partial(bar.advance, task)

@@ -55,6 +55,14 @@ def test_it_writes_a_row_a_configuration_and_equals_a_run(here, zygote):
     assert [float(r["jl-3-0"]) for r in scores] == pytest.approx(predicted, rel=1e-4)
 
 
+def test_configurations_are_counted_where_one_projection_has_one_dimension(here, zygote):
+    few = ["grid=4", "density.components=4", "resamples=0"]  # identity keeps all channels
+    args = [*ABLATION, *few, "projs=[jl,identity]", "seeds=[0]", "hydra.run.dir=counted"]
+    result = zygote.run(args, here)
+    assert result.code == 0, result.err
+    assert "3 configurations (2 runs, each a projection with a seed)" in result.out + result.err
+
+
 @pytest.mark.slow
 def test_the_same_command_runs_only_the_runs_that_are_missing(here, zygote):
     args = [*ABLATION, "projs=[subset,jl,fisher]", "density=position", "hydra.run.dir=again"]
