@@ -192,6 +192,7 @@ def test_good_images_alone_give_a_model_that_decides(zygote, here, root):
     assert result.code == 0, result.err
     assert "No test images: what is found and missed was not measured" in result.out
     assert "AUROC" not in result.out and "tested on" not in result.out
+    assert not (here / "good_alone/predictions.csv").exists() and "predictions" not in result.out
     metrics = json.loads((here / "good_alone/metrics.json").read_text())
     assert metrics["test/image_auroc"] is None is metrics["test/misses"]
     assert metrics["test/image_auroc_why"] == "there are no test images"

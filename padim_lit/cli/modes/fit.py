@@ -297,7 +297,9 @@ class _Work:
         why = [explain(detector, ModelInput(one.image).tensor()) for one in pictures]
         heatmaps = save_heatmaps(folder / "heatmaps", pictures, look, why)
         write_maps(folder / "heatmaps" / "maps.npz", pictures)
-        write_predictions(folder / "predictions.csv", predictions, known)
+        table = folder / "predictions.csv"
+        if predictions:
+            write_predictions(table, predictions, known)
         # Hydra's own copy under .hydra/ keeps its interpolations.
         config = as_asked(asdict(settings))
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
@@ -321,7 +323,7 @@ class _Work:
             )
         paths = {
             "metrics": folder / "metrics.json",
-            "predictions": folder / "predictions.csv",
+            **({"predictions": table} if predictions else {}),
             **({"heat maps": heatmaps[-1]} if heatmaps else {}),
             "checkpoint": typed_path(settings.ckpt) if settings.ckpt else folder / "model.ckpt",
             "config": folder / "config.yaml",
