@@ -57,7 +57,10 @@ def require_category(category: str, where: Path, found: Iterable[str], hint: str
     """Raise InputError unless `category` is one of those `found` there."""
     if category not in (known := sorted(found)):
         listed = ", ".join(known) or "none"
-        raise InputError(f"unknown category {category!r} in {where}; found: {listed}{hint}")
+        what = f"unknown category {category!r} in {where}; found"
+        if not category:
+            what = f"data.category is not set; found in {where}"
+        raise InputError(f"{what}: {listed}{hint}")
 
 
 @dataclass(frozen=True)

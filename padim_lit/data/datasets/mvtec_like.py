@@ -32,7 +32,7 @@ class MVTecLike(AnomalyData):
     notes_of_family: ClassVar[tuple[str, ...]] = ()
 
     root: str | Path
-    category: str
+    category: str = ""  # whose lack is said with what there is
 
     def read(self) -> Split:
         folder = resolve_category(self.root, self.category, self.family)

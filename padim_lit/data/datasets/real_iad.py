@@ -34,7 +34,7 @@ class RealIAD(AnomalyData):
     """
 
     root: str | Path
-    category: str
+    category: str = ""  # whose lack is said with what there is
     resolution: int = 1024
 
     def read(self) -> Split:

@@ -30,7 +30,7 @@ class VisA(SeenWhole):
     """
 
     root: str | Path
-    category: str
+    category: str = ""  # whose lack is said with what there is
 
     def read(self) -> Split:
         folder = resolve_root(self.root, "VisA")
