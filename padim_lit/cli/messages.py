@@ -7,7 +7,9 @@ from difflib import get_close_matches
 from hydra import errors
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from padim_lit.cli.config import CONF
 from padim_lit.cli.modes import MODES
+from padim_lit.cli.schema import schema
 from padim_lit.errors import told
 from padim_lit.sweep.launchers import EXTRAS
 
@@ -58,22 +60,40 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
     return f"{first}: {str(cause).splitlines()[0]}; `python run.py --help` lists the keys"
 
 
-def _unknown(key: str, schema: type) -> str:
+def _unknown(key: str, kind: type) -> str:
     """A key that a mode's settings, or the class that a group is made with, do not have."""
-    if hasattr(schema, "mode") and (readers := _readers(key)):
-        return f"{key} is no key of mode={schema.mode}, but of {readers}; leave it out"
-    known = [one.name for one in fields(schema) if one.name[0] != "_"]
+    if hasattr(kind, "mode") and (readers := _readers(key)):
+        return f"{key} is no key of mode={kind.mode}, but of {readers}; leave it out"
+    group, _, name = key.partition(".")
+    options = _options(group)
+    mine = [option for option, other in options.items() if other is kind]
+    able = [option for option, other in options.items() if name in _keys(other)]
+    if mine and able:
+        return (
+            f"{key} is no key of {group}={mine[0]}, but of {group}={', '.join(able)}; choose one "
+            "of these, or leave it out"
+        )
+    known = _keys(kind)
     near = get_close_matches(key.rpartition(".")[2], known, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
     return f"unknown key {key}; {meant}known here: {', '.join(known)}"
 
 
+def _options(group: str) -> dict[str, type]:
+    """Each file of conf/`group` that makes its keys of a class, and what it makes of it."""
+    texts = {file.stem: file.read_text("utf-8") for file in sorted(CONF.glob(f"{group}/*.yaml"))}
+    named = {option: re.search(r"/class/([\w.]+)@_here_", text) for option, text in texts.items()}
+    return {option: schema(found[1]) for option, found in named.items() if found}
+
+
+def _keys(kind: type) -> list[str]:
+    return [one.name for one in fields(kind) if one.name[0] != "_"]
+
+
 def _readers(key: str) -> str:
     """The modes that have the key."""
     return ", ".join(
-        f"mode={name}"
-        for name, mode in MODES.items()
-        if key in {one.name for one in fields(mode.settings_class())}
+        f"mode={name}" for name, mode in MODES.items() if key in _keys(mode.settings_class())
     )
 
 
