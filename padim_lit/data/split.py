@@ -49,9 +49,16 @@ def hold_out(
         if len(held) + len(group) <= count:
             held.update(group)
     if len(held) != count:
+        reachable = {0}  # by some seed
+        for group in members.values():
+            reachable |= {size + len(group) for size in reachable}
+        drawn, other = "", ""
+        if count in reachable:
+            drawn, other = f" with split_seed={seed}", " or split_seed"
+        whole = f" ({len(members)} groups stay whole)" * (len(members) < len(values))
         raise InputError(
-            f"cannot hold out {count} of {len(values)} images with split_seed={seed} "
-            f"({len(members)} groups stay whole); choose another {count_key} or split_seed"
+            f"cannot hold out {count} of {len(values)} images{drawn}{whole}; choose another "
+            f"{count_key}{other}"
         )
     return (
         [value for position, value in enumerate(values) if position not in held],
