@@ -71,7 +71,7 @@ def prepare(words: list[str]) -> list[str]:
     option = [word.startswith("-") or before in VALUED for before, word in pairwise(["", *words])]
     words = [words[i] for i in sorted(range(len(words)), key=lambda i: not option[i])]
     overrides.refuse_unknown_options(words)
-    words = overrides.as_typed(words)
+    words = overrides.as_typed(overrides.as_sweep(words))
     typed = overrides.read_overrides([word for word in words if folders.is_override(word)])
     allow(overrides.own_packages(words))
     overrides.refuse_null_groups(typed, config.CONF)

@@ -15,8 +15,26 @@ from padim_lit.cli.folders import CONFIG_PATH, is_override
 from padim_lit.errors import InputError
 from padim_lit.system.paths import typed_path
 
-#: Words that ask for a sweep; table1's YAML sets hydra.mode.
-MANY = ("-m", "--multirun", "experiment=table1")
+#: The experiment that is a sweep, as its YAML says; and all words that ask for one.
+SWEEP = "experiment=table1"
+MANY = ("-m", "--multirun", SWEEP)
+
+
+def as_sweep(words: Sequence[str]) -> list[str]:
+    """The command line with --multirun where an experiment that is a sweep is to be run.
+
+    Hydra reads the mode in a config that it composes first, and where that fails it takes the
+    sweep for one run and says of another key that its values are ambiguous.
+
+    >>> as_sweep(["experiment=table1", "data.root=DIR"])
+    ['--multirun', 'experiment=table1', 'data.root=DIR']
+    >>> as_sweep(["--cfg", "job", "experiment=table1"])
+    ['--cfg', 'job', 'experiment=table1']
+    """
+    asked = get_args_parser().parse_args(list(words))
+    typed = any(word.startswith("hydra.mode=") for word in words)
+    otherwise = asked.multirun or asked.run or asked.cfg or typed
+    return ["--multirun"] * (SWEEP in words and not otherwise) + list(words)
 
 
 def as_typed(words: Sequence[str]) -> list[str]:

@@ -319,6 +319,12 @@ def test_one_command_makes_the_table_and_names_what_failed(zygote, here):
     assert lines(folder / "table1.csv") == found
 
 
+def test_a_wrong_key_is_named_though_values_are_swept(zygote, here):
+    words = ["data.category=bolt,nut", "backbone=resnet18", "sigmaa=4", "hydra.sweep.dir=wrong"]
+    result = zygote.run([*COMMAND, *words], here)
+    assert result.code == 1 and "unknown key sigmaa; did you mean sigma?" in result.err
+
+
 def test_no_job_succeeds(zygote, here):
     args = [*COMMAND, "data.category=gear", "backbone=resnet18", "hydra.sweep.dir=none"]
     result = zygote.run(args, here)
