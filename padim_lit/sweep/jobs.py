@@ -1,6 +1,7 @@
 """What a job of a sweep leaves to say that it is done, or why it failed."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from padim_lit.version import __version__
 
 #: Keys that say how a result is computed and not which: they change no folder and no result.
 RESULT_NEUTRAL_KEYS = ("num_workers", "picture_cache", "picture_cache_gb", "max_memory_gb")
+
+#: Folders that trackers make in a run's own.
+TRACKERS = ("wandb", "mlflow", "tensorboard")
 
 
 def describe(
@@ -64,9 +68,14 @@ def join_sweep(folder: Path, job: Path) -> None:
 
 
 def begin(folder: Path, result: str) -> None:
-    """Take away what would make the job look finished while it runs, or after it was killed."""
+    """Take away what would make the job look finished while it runs, or after it was killed.
+
+    With it goes what trackers wrote: sent beside the new run, the earlier one would count twice.
+    """
     for name in (DONE, FAILED, result):
         (folder / name).unlink(missing_ok=True)
+    for name in TRACKERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def finish(folder: Path, job: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from padim_lit.analysis.result_files import sweep_of
 from padim_lit.cli.folders import folder_name, with_folders
 from padim_lit.cli.modes.fit import _interruptible
 from padim_lit.cli.overrides import as_typed, read_overrides
-from padim_lit.sweep.jobs import begin_sweep
+from padim_lit.sweep.jobs import begin, begin_sweep
 
 SWEEP = ["-m", *TINY]
 
@@ -151,6 +151,14 @@ def test_another_sweep_in_a_folder_waits_for_the_first(tmp_path):
     assert not begin_sweep(tmp_path, "another")
     assert sweep_of(tmp_path) == "one"
     assert begin_sweep(tmp_path, "one")  # the same command once more, which shares its jobs
+
+
+def test_a_job_that_is_run_again_leaves_no_earlier_run_of_a_tracker(tmp_path):
+    for name in ("wandb/offline-run-1/a.wandb", "mlflow/0/meta.yaml", "tensorboard/events", "mine"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    begin(tmp_path, "metrics.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.slow
