@@ -146,8 +146,7 @@ def log_run(
             )
             client.log_text(run, table, "predictions.csv")
             for p, heat in drawn:
-                name = f"{p.role}-{p.rank}_{p.kind}_{PurePath(p.path).stem}{'_planted' * p.planted}"
-                name = re.sub(r"[^\w.-]+", "-", name)
+                name = re.sub(r"[^\w.-]+", "-", f"{p.role}-{_name(p)}{'_planted' * p.planted}")
                 client.log_image(run, np.concatenate((p.image, heat), 1), f"heatmaps/{name}.png")
         elif isinstance(logger, TensorBoardLogger):
             for p, heat in drawn:
@@ -155,8 +154,8 @@ def log_run(
                 shade = np.full(p.map.shape, 128) if p.truth is None else p.truth * 255
                 truth = np.repeat(shade.astype(np.uint8)[..., None], 3, axis=2)
                 strip = np.concatenate((p.image, truth, heat), 1)
-                tag = f"{p.role}/{p.rank}_{p.kind}_{PurePath(p.path).stem}"
-                logger.experiment.add_image(sendable(tag), strip, 0, dataformats="HWC")
+                tag = sendable(f"{p.role}/{_name(p)}")
+                logger.experiment.add_image(tag, strip, 0, dataformats="HWC")
         return
     import wandb
 
@@ -235,6 +234,12 @@ def _wandb_image(wandb: Any, picture: GalleryEntry, threshold: float | None) -> 
         if mask is not None
     }
     return wandb.Image(picture.image, caption=_caption(picture), masks=masks)
+
+
+def _name(picture: GalleryEntry) -> str:
+    # With the index, because a folder's 000.png with a mask and another's without are both first.
+    stem = PurePath(picture.path).stem
+    return f"{picture.rank}_{picture.kind}_{stem}_{picture.index}"
 
 
 def _caption(picture: GalleryEntry) -> str:

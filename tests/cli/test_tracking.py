@@ -43,6 +43,8 @@ def test_mlflow_gets_everything_as_files(tmp_path, monkeypatch):
     logger = mlflow_logger(tmp_path, run_name="resnet18-jl-100-0")
     good, bad = content["predictions"]
     content["predictions"] = [good._replace(path="data/caf\udce9.png"), bad]  # no UTF-8
+    first = content["pictures"][0]
+    content["pictures"].append(replace(first, path="other/img0.png", truth=None, index=7))
     log_run(logger, **content, calibration=calibrate(Measured(scores, scores)))
     finish(logger, failed=False)
     (run,) = (path.parent for path in (tmp_path / "mlflow").glob("*/*/artifacts"))
@@ -282,16 +284,18 @@ def test_tensorboard_gets_numbers_and_pictures(tmp_path):
     logger.log_metrics({"earlier": 1.0}, step=0)
     logger.finalize("success")  # as the Trainer does before the run is reported
     content = run_content()
-    odd = replace(content["pictures"][0], path="data/caf\udce9.png")  # no UTF-8
-    log_run(logger, **content | {"pictures": [odd, *content["pictures"]]})
+    first = content["pictures"][0]
+    odd = replace(first, path="data/caf\udce9.png")  # no UTF-8
+    unmasked = replace(first, path="other/img0.png", truth=None, index=7)
+    log_run(logger, **content | {"pictures": [odd, unmasked, *content["pictures"]]})
     finish(logger, failed=False)
     events = EventAccumulator(str(tmp_path / "tb")).Reload()
     assert {"test/image_auroc", "fit/images"} <= set(events.Tags()["scalars"])
     assert events.Scalars("test/image_auroc")[0].value == 0.875
-    tags = {"highest_defect/1_planted_spot_img0", "highest_good/1_good_img1"}
-    tags.add("highest_defect/1_planted_spot_caf\\udce9")
+    names = ("1_planted_spot_img0_0", "1_planted_spot_img0_7", "1_planted_spot_caf\\udce9_0")
+    tags = {*(f"highest_defect/{name}" for name in names), "highest_good/1_good_img1_1"}
     assert set(events.Tags()["images"]) == tags
-    shown = events.Images("highest_defect/1_planted_spot_img0")[0]
+    shown = events.Images("highest_defect/1_planted_spot_img0_0")[0]
     assert (shown.width, shown.height) == (3 * SIZE, SIZE)
 
 
