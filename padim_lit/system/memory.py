@@ -33,7 +33,7 @@ def available_bytes(device: torch.device) -> int | None:
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     told = _told("/proc/meminfo", "MemAvailable")
-    return None if told is None else min([told, *_within_group()])
+    return None if told is None else min([told, *_within_groups()])
 
 
 def _told(file: str, name: str) -> int | None:
@@ -45,16 +45,32 @@ def _told(file: str, name: str) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _within_group(group: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """Bytes that a container, or a SLURM job, may still take; none where no limit is set."""
+def _within_groups(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> list[int]:
+    """Bytes that a container, or a SLURM job, may still take; none where no limit is set.
+
+    A limit of any control group that this process is in counts (of version 2; the first has none
+    here): a container sees its own as the root, a job's lies below it.
+    """
+    try:
+        found = re.search(r"^0::/(.+)", own.read_text(), re.M)
+    except OSError:
+        found = None
+    group = root / found[1] if found else root
+    within = [one for one in (group, *group.parents) if one.is_relative_to(root)]
+    return [left for one in within if (left := _left_in(one)) is not None]
+
+
+def _left_in(group: Path) -> int | None:
     try:
         most = int((group / "memory.max").read_text())  # a ValueError: "max", there is no limit
         used = int((group / "memory.current").read_text())
         # Cached files give way.
         cached = re.search(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.M)
     except (OSError, ValueError):
-        return []
-    return [max(0, most - used + (int(cached[1]) if cached else 0))]
+        return None
+    return max(0, most - used + (int(cached[1]) if cached else 0))
 
 
 def reset_peak(device: torch.device) -> None:
