@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from padim_lit import InputError
-from padim_lit.data import AnomalyData, Split
-from padim_lit.data.items import Item
+from padim_lit.data import AnomalyData, Item, Split
 from padim_lit.data.split import hold_out
 
 

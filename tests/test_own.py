@@ -155,11 +155,10 @@ class Blocks(Projection):
 DATA = """
 from dataclasses import dataclass
 from pathlib import Path
-from padim_lit.data import AnomalyData, Split
-from padim_lit.data.items import Item
+from padim_lit.data import Item, SeenWhole, Split
 
 @dataclass(eq=False)
-class Pairs(AnomalyData):
+class Pairs(SeenWhole):
     \"\"\"Two folders.
 
     Args:

@@ -1,4 +1,5 @@
 from .datamodule import AnomalyData as AnomalyData
+from .datamodule import SeenWhole as SeenWhole
 from .datamodule import Split as Split
 from .datasets.elpv import ELPV as ELPV
 from .datasets.folder import Folder as Folder
@@ -10,3 +11,4 @@ from .datasets.mvtec_like import MVTecAD2 as MVTecAD2
 from .datasets.mvtec_like import MVTecLOCO as MVTecLOCO
 from .datasets.real_iad import RealIAD as RealIAD
 from .datasets.visa import VisA as VisA
+from .items import Item as Item
