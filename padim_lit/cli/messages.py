@@ -63,7 +63,10 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
 def _unknown(key: str, kind: type) -> str:
     """A key that a mode's settings, or the class that a group is made with, do not have."""
     if hasattr(kind, "mode") and (readers := _readers(key)):
-        return f"{key} is no key of mode={kind.mode}, but of {readers}; leave it out"
+        # As ckpts for ckpt, proj for projs; images are no image_size.
+        near = get_close_matches(key, _keys(kind), n=1, cutoff=0.85)
+        todo = f"did you mean {near[0]}?" if near else "leave it out"
+        return f"{key} is no key of mode={kind.mode}, but of {readers}; {todo}"
     group, _, name = key.partition(".")
     options = _options(group)
     mine = [option for option, other in options.items() if other is kind]
