@@ -114,7 +114,7 @@ def test_remove_equals_a_fit_without_them(here, zygote):
     args = ["mode=remove", "ckpt=all_run/model.ckpt", "images=b/train", "trainer=cpu"]
     result = zygote.run([*args, "hydra.run.dir=removed"], here)
     assert result.code == 0, result.err
-    assert "removed  7 images; 5 are left" in result.out and "exact    to" in result.out
+    assert "removed  7 images; now 5" in result.out and "exact    to" in result.out
     assert "learnt" not in result.out
     assert_same(load(here, "removed"), load(here, "a_run"), tolerance=1e-5)
 
@@ -129,7 +129,7 @@ def test_what_was_removed_stays_out_though_its_folder_still_holds_it(here, zygot
     assert out.code == 0, out.err
     rest = run("mode=calibrate ckpt=a_run/model.ckpt images=a/train", "rest")
     whole = run("mode=calibrate ckpt=out/out/model.ckpt images=all/train", "whole")
-    assert "7 images were taken out by mode=remove: they do not count" in whole.out, whole.err
+    assert "not counted: 7 images that mode=remove took out" in whole.out, whole.err
     one, other = (load(here, f"out/{name}").calibration["threshold"] for name in ("rest", "whole"))
     assert rest.code == 0 and one == pytest.approx(other, rel=1e-3)
     back = "mode=update ckpt=out/out/model.ckpt images=all/train"

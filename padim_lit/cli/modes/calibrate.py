@@ -21,6 +21,7 @@ from padim_lit.deploy.left_out import Measured, measure, measure_training
 from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError
 from padim_lit.model.warm_up import learners
+from padim_lit.report.text import count
 
 
 @dataclass
@@ -91,15 +92,15 @@ def run(settings: Calibrate, folder: Path) -> None:
         **{key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")},
     }
     once = f"; {left['repeated']} more are the same picture as one of them, and do not count"
-    scored = f"{len(found.scores)} images of {what}{once if left['repeated'] else ''}"
+    scored = f"{count(len(found.scores), 'image')} of {what}{once if left['repeated'] else ''}"
     said = [("scored", scored), ("result", describe(known)), ("note", highest(found))]
     if twice := digests.repeats(images):
         note = f"the fit holds {twice} images more than once; those score too low as one copy stays"
         said.append(("note", note))
     out = {
-        "known": "are in the fit, which has learnt from them",
-        "removed": "were taken out by mode=remove",
+        "known": "of the fit, which has learnt from these",
+        "removed": "that mode=remove took out",
     }
     for key in filter(left.get, out):
-        said.append(("note", f"{left[key]} images {out[key]}: they do not count here"))
+        said.append(("note", f"not counted: {count(left[key], 'image')} {out[key]}"))
     finish(detector, folder, "calibrate", facts, *said)

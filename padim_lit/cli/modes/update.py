@@ -26,6 +26,7 @@ from padim_lit.errors import InputError, require_choice
 from padim_lit.model.detector import FULL_PRECISION, Detector
 from padim_lit.model.fit_state import FitState
 from padim_lit.model.warm_up import learners
+from padim_lit.report.text import count
 
 
 @dataclass
@@ -140,7 +141,7 @@ def run(settings: Update, folder: Path) -> None:
         "removed": "stay out, by mode=remove",
     }
     there = "".join(f", {left[key]} {text}" for key, text in words.items() if left[key])
-    said = f"{state.count} images{there}; now {detector.count}"
+    said = f"{count(state.count, 'image')}{there}; now {detector.count}"
     finish(detector, folder, "update", facts, ("added", said), ("data", what))
 
 
@@ -158,7 +159,7 @@ def run_remove(settings: Remove, folder: Path) -> None:
     stays *= bool(learnt)
     facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "error": error}
     exact = f"to {error:.1e} of a squared distance, against a fit on these alone{stays}"
-    said = [("removed", f"{state.count} images; {detector.count} are left"), ("exact", exact)]
+    said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
     finish(detector, folder, "remove", facts, *said)
 
 

@@ -159,7 +159,7 @@ def test_what_has_learnt_from_images_is_judged_by_others_or_learns_again(here, z
     torch.testing.assert_close(again["scores"], fitted["scores"], rtol=1e-4, atol=0)
     both, result = calibrated("both", "fisher_both", ckpt="fisher/model.ckpt")
     assert both["unseen"] == len(both["scores"]) == FRESH
-    assert f"{HELD} images are in the fit, which has learnt from them" in result.out
+    assert f"not counted: {HELD} images of the fit, which has learnt from these" in result.out
     (here / "some").mkdir()
     shutil.copy(next((here / "data/train/good").iterdir()), here / "some")
     args = ["mode=calibrate", "ckpt=fisher/model.ckpt", "images=some", "trainer=cpu"]
