@@ -378,4 +378,4 @@ def test_help_explains_every_key_and_says_whose_it_is(zygote, here):
     # A key's text stands beside it, or below where it is long.
     keys = re.findall(r"^  [a-z]+\.\S+=\S*(?: +\S.*| *\n {26}\S.*|.*)", one, re.MULTILINE)
     assert len(keys) > 25 and [key for key in keys if len(key.split(None, 1)) < 2] == []
-    assert "data.category=???" in one and "the name of a folder in root" in one
+    assert "data.root=???" in one and "the name of a folder in root; none: says which" in one

@@ -41,7 +41,7 @@ class MVTec(MVTecLike):
 
     Args:
         root: folder that holds the category folders; ~ is expanded.
-        category: "screw", "bottle", ...: the name of a folder in `root`.
+        category: "screw", ...: the name of a folder in `root`; none: says which are there.
         download: fetch a category that is not in `root` (CC BY-NC-SA 4.0); see `provide`.
         url: where to fetch it from instead of the publisher's host; an archive of several
             categories will do, the whole dataset say.

@@ -18,7 +18,7 @@ class MVTecLike(AnomalyData):
 
     Args:
         root: folder that holds the category folders; ~ is expanded.
-        category: the name of a folder in `root`.
+        category: the name of a folder in `root`; none: says which are there.
 
     Raises InputError for a missing root, an unknown category (naming the ones found), missing or
     empty folders, missing masks, and what AnomalyData raises.
