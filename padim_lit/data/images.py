@@ -262,7 +262,7 @@ def _decoded(
         with refusing(what, todo, Exception), _opened(file) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise InputError(
-                    f"image {path} has {image.width}×{image.height} pixels; allowed are "
+                    f"{path} is an image of {image.width}×{image.height} pixels; allowed are "
                     f"{MOST_PIXELS // 10**6} million; make it smaller, or cut it"
                 )
             return use(image)
@@ -291,8 +291,8 @@ def _integers(image: Image.Image, path: Path | str) -> np.ndarray:
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low < 0 or high > 65535:
         raise InputError(
-            f"image {path} has integer values {low} to {high}; allowed is 16 bit, 0 to 65535; "
-            "convert it to 8 or 16 bit"
+            f"{path} is an image with integer values {low} to {high}; allowed is 16 bit, 0 to "
+            "65535; convert it to 8 or 16 bit"
         )
     return values
 
@@ -311,7 +311,7 @@ def _refuse_floats(mode: str, path: Path | str) -> None:
 
 def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
     _refuse_floats(image.mode, path)
-    what = f"image {path} has the colour mode {image.mode}, which cannot become RGB"
+    what = f"{path} is an image in the colour mode {image.mode}, which cannot become RGB"
     with refusing(what, "save it as grey or RGB", ValueError):
         # has_transparency_data covers the tRNS chunk of palette, grey and RGB files, which
         # converting straight to RGB would drop (with a warning from Pillow for palettes).

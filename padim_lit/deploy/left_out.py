@@ -431,8 +431,8 @@ def measure_training(
         kept = min(count, _that_fit(detector))
         scored = evenly_spaced(kept, images)
         log.info(
-            "what %s learnt is of images that set the threshold, too: %d fits more, each without "
-            "those that it scores",
+            "%s learnt from images that set the threshold, too: %d more fits, each of which scores "
+            "images that it did not learn from",
             " and ".join(f"{key}={name}" for key, name in learners(detector).items()),
             min(FOLDS, len(scored)),
         )

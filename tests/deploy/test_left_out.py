@@ -222,7 +222,7 @@ def test_images_that_nothing_was_learnt_from_are_scored_alone_where_they_suffice
     with caplog.at_level("INFO"):
         found = measure_training(model, [{"image": image} for image in data], images, loop)
     assert len(found.scores) == scored
-    said = f": {min(FOLDS, scored)} fits more, each without those that it scores"
+    said = f": {min(FOLDS, scored)} more fits, each of which scores images"
     assert (said in caplog.text) is (count < UNSEEN)
     if count > UNSEEN:
         seen = set(evenly_spaced(count, fit_images))

@@ -158,7 +158,7 @@ def run_remove(settings: Remove, folder: Path) -> None:
     stays = f" with what {' and '.join(learnt)} learnt, perhaps from the others too"
     stays *= bool(learnt)
     facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "error": error}
-    exact = f"to {error:.1e} of a squared distance, against a fit on these alone{stays}"
+    exact = f"scores are a fit's on the others alone, to {error:.1e} of their squares{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
     finish(detector, folder, "remove", facts, *said)
 
