@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from padim_lit.model.moments import Moments
 from padim_lit.model.projection import PROJECTIONS
 from padim_lit.model.region_of_interest import RestrictedMap
 from padim_lit.model.triangular import Triangle
+from padim_lit.model.weights import timm
 
 
 def full_state(detector: Detector) -> dict[str, Any]:
