@@ -82,9 +82,11 @@ class PaDiM(LightningModule):
         # Frozen; only DDP refuses a module without parameters to train.
         self.detector.requires_grad_(isinstance(self.trainer.strategy, DDPStrategy))
 
+        self._fitted = False
+
     def on_fit_start(self) -> None:
-        # A batch size finder has run an epoch of its own by now, whose end set both.
-        self.trainer.should_stop, self._fitted = False, False
+        if self._fitted:  # by an epoch of a batch size finder's own, whose end set both
+            self.trainer.should_stop = self._fitted = False
 
     @torch.no_grad()
     def on_train_start(self) -> None:
@@ -182,10 +184,13 @@ class PaDiM(LightningModule):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return self.detector.state_dict(*args, **kwargs)
 
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return self.detector.load_state_dict(state_dict, strict, assign)
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        # Of a module that holds this one, such as `torch.compile`'s, which goes on to the children.
         for key in [key for key in state_dict if key.startswith(prefix)]:
             state_dict[f"{prefix}detector.{key[len(prefix) :]}"] = state_dict.pop(key)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = full_state(self.detector)

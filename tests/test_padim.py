@@ -429,6 +429,9 @@ def test_a_fit_of_another_model_is_refused_where_it_is_set_or_joined():
 def test_a_state_dict_goes_through_a_module_that_holds_the_model():
     one, other = make(), make()
     one.detector.projection.matrix += 1
+    one.more = torch.nn.Linear(2, 2)  # a subclass's own, which no checkpoint holds
+    assert not one.load_state_dict(one.state_dict()).missing_keys
+    del one.more
     whole = torch.nn.ModuleList([one]).state_dict()  # as `torch.compile` holds it
     torch.nn.ModuleList([other]).load_state_dict(whole)
     assert torch.equal(one.detector.projection.matrix, other.detector.projection.matrix)

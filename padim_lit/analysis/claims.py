@@ -11,8 +11,8 @@ the interval holds both, only one seed was drawn, or no resamples were kept). Fr
 
 Of many intervals some miss by chance. So "some" are more of them than chance gives: where nothing
 differs, n cases have as many on that side with a probability of at most `CHANCE`, each with
-(1 − `LEVEL`)/2. Fewer count as open. (Cases of one sweep share images and seeds, so chance gives
-somewhat more than this counts.)
+(1 − `LEVEL`)/2. Fewer count as open, however far one lies: the evidence shows it. (Cases of one
+sweep share images and seeds, so chance gives somewhat more than this counts.)
 
 Dimensions are compared as claimed and never replaced by the nearest ones that were measured.
 """
@@ -60,8 +60,12 @@ CHANCE = 0.05
 SEEDS = "seeds=[0,1,2,3,4]"
 #: Its C is above every D that a claim names; the default's is not.
 WIDE = "backbone=wide_resnet50"
-#: Of what was typed: of one fit, of another mode, or of where a run lies and is logged.
-NOT_KEPT = {"-m", "mode", "proj", "dim", "seed", "hydra", "logger"}
+#: Of what was typed: of one fit, of another mode, of where a run lies and is logged, or what leaves
+#: out the resamples that a claim needs.
+NOT_KEPT = {
+    *("-m", "mode", "proj", "dim", "seed", "hydra", "logger", "ckpt", "learnt_from", "roi"),
+    *("calibration", "false_alarm_rate", "resamples"),
+}
 #: The projection that claim "challenger" sets against jl.
 CHALLENGER = "fisher"
 #: The density that no seed draws anything of; of one's own, nothing is known here.
@@ -178,6 +182,10 @@ def _wanted(claim: Claim, first: Sequence[SweepFolder]) -> str:
         if channels and channels < max(map(int, re.findall(r"\d+", claim.wanted))):
             new.append(WIDE)  # D > C cannot be run
         typed = shlex.split(sweep.command.partition("\n")[0])[2:]  # without "python run.py"
+        if "experiment=table1" in typed:  # an ablation with settings of its own
+            new[0] = "experiment=table1"
+        if claim.detection:  # of which random weights say nothing
+            typed = [word for word in typed if word != "backbone.weights=random"]
     settled = {_group(word) for word in new} | NOT_KEPT
     kept = [word for word in typed if _group(word) not in settled]
     # A list of values that no bracket holds is a multirun's.
@@ -187,7 +195,7 @@ def _wanted(claim: Claim, first: Sequence[SweepFolder]) -> str:
 
 def _group(word: str) -> str:
     """What a word of the command line sets: "backbone" of backbone=… and of +backbone.weights=…."""
-    return re.split(r"[=.@]", word.lstrip("+~"))[0]
+    return re.split(r"[=.@/]", word.lstrip("+~"))[0]
 
 
 def _same_d(sweep: SweepFolder, metric: str) -> list[Row]:
@@ -380,33 +388,37 @@ def _by_case(evidence: list[Row], chance: bool) -> tuple[str, str]:
     return verdict, reason
 
 
-def _found(evidence: list[Row], side: str, chance: bool) -> bool:
-    """Whether cases are on a side, and, where intervals decide, more of them than by chance."""
+def _found(evidence: list[Row], side: str, chance: bool, of: int = 1) -> bool:
+    """Whether cases are on a side, and, where intervals decide, more of them than by chance.
+
+    `of`: how many times it is asked.
+    """
     count = sum(row["case"] == side for row in evidence)
     decided = sum(not row.get("why") for row in evidence)  # the others had no chance
     probability = binom.sf(count - 1, decided, (1 - LEVEL) / 2)
-    return count > 0 and not (chance and probability > CHANCE)
+    return count > 0 and not (chance and of * probability > CHANCE)
 
 
 def _by_data(evidence: list[Row], data: Mapping[str, str]) -> tuple[str, str]:
     """Verdict and reason of the claim that is judged by dataset; `data` are the sweeps'.
 
     A sweep is *as good* if every difference lies above −`MARGIN`, *better* if moreover most lie
-    above 0, *worse* if one lies below 0 and of all sweeps' differences more do than by chance. A
+    above 0, *worse* if more lie below 0 than by chance, with as many sweeps as there are. A
     dataset is the worst of its sweeps. The claim is about every one: it holds if all of several are
     as good and more than half better, and does not hold if one is worse. Otherwise holds when ...
     names the sweeps that are better; without any it does not hold if all are as good, else is open.
     """
-    against = _found(evidence, "no", chance=True)
     states: dict[str, str] = {}
-    for name in dict.fromkeys(row["sweep"] for row in evidence):
+    names = list(dict.fromkeys(row["sweep"] for row in evidence))
+    for name in names:
         mine = [row for row in evidence if row["sweep"] == name]
+        against = _found(mine, "no", chance=True, of=len(names))
         cases = [row["case"] for row in mine]
         lows = [row["difference"]["low"] for row in mine if row["seeds"] > 1]
         if len(lows) == len(mine) and all(low is not None and low > -MARGIN for low in lows):
             states[name] = "better" if cases.count("yes") > len(mine) / 2 else "as good"
         else:
-            states[name] = "worse" if against and "no" in cases else "open"
+            states[name] = "worse" if against else "open"
     order = ("worse", "open", "as good", "better")
     by_data: dict[str, str] = {}
     for name, state in states.items():
@@ -450,7 +462,9 @@ def _intervals(row: Row) -> int:
 
 
 def _numbers(found: Estimate) -> Row:
-    why = found.why + " (experiment=ablation keeps them)" * (found.why == NO_RESAMPLES)
+    why = found.why
+    if why == NO_RESAMPLES:
+        why += " (experiment=ablation keeps them, but for resamples=0)"
     about = {"seeds": found.seeds, "wins": found.wins, "why": why}
     return {"difference": _interval(found), **about}
 

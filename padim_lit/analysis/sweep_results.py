@@ -154,7 +154,9 @@ class SweepFolder:
             return None
         if any(values is None or len(values) <= RESAMPLED[metric] for values in kept):
             return None
-        return np.stack([values[RESAMPLED[metric]] for values in kept]).astype(np.float64)
+        found = [values[RESAMPLED[metric]] for values in kept]
+        alike = len({len(values) for values in found}) == 1  # an ablation may keep fewer
+        return np.stack(found).astype(np.float64) if alike else None
 
     def difference(self, a: Method, b: Method, metric: str, seeds: Seeds = None) -> Estimate:
         """`paired_difference` a − b of two (projection, D) over `seeds`; None: all that both have.
@@ -230,7 +232,7 @@ class SweepFolder:
         Pixels would need the maps. Of data that show one thing in several photos there is none:
         these are drawn together, and no file says which they are.
         """
-        found = {}
+        found, drawn = {}, {}
         for row in self.rows:
             file = row.folder and row.folder / "predictions.csv"
             if not file or not file.exists() or row.measured.get("test_groups"):
@@ -241,7 +243,10 @@ class SweepFolder:
                 for values in (known.scores["score"], known.label)
             )
             if len(label.unique()) == 2:
-                aurocs = image_auroc(scores, label, resample_counts(label, RESAMPLES))
+                test = label.numpy().tobytes()  # most fits of a sweep have the same
+                if test not in drawn:
+                    drawn = {test: resample_counts(label, RESAMPLES)}
+                aurocs = image_auroc(scores, label, drawn[test])
                 found[row.key] = aurocs[None].numpy()
         return found
 

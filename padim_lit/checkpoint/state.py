@@ -175,7 +175,12 @@ def _built(content: dict[str, Any]) -> Detector:
     within = "backbone.net."
     net = {k.removeprefix(within): v for k, v in weights.items() if k.startswith(within)}
     named = spec["backbone"]
-    _require_known("backbone", named["name"], timm.is_model(named["model"]))
+    if not timm.is_model(model := named["model"]):
+        raise InputError(
+            f"made with the timm model {model}, which timm {timm.__version__} does not know; "
+            "update timm, or, if it is your own, name it again on the command line: --config-dir "
+            f"DIR own=[PACKAGE] backbone={named['name']}; in Python import its module first"
+        )
     backbone = Backbone(**spec.pop("backbone"), state=net)
     dim, seed = spec.pop("dim"), spec.pop("seed")
     found = []

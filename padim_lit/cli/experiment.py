@@ -33,7 +33,7 @@ from padim_lit.sweep import jobs, launchers
 from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.system import resource_errors
 from padim_lit.system.atomic import HeldElsewhere, run_folder
-from padim_lit.system.console import never_fail_to_print, print_facts
+from padim_lit.system.console import never_fail_to_print, print_facts, print_line
 from padim_lit.system.interrupts import raise_lost_interrupt
 from padim_lit.system.memory import keep_freed_memory
 
@@ -98,7 +98,7 @@ def run_job(config: DictConfig, folder: Path) -> None:
                 content["environment"] = hashlib.sha256(text.encode()).hexdigest()
             job = jobs.describe(written, content=content)
             if jobs.is_done(folder, result, job):
-                print(
+                print_line(
                     f"Job {folder.name}: done already, skipped; to run it anew delete {folder} or "
                     "give another hydra.sweep.dir"
                 )

@@ -24,6 +24,7 @@ def is_override(word: str) -> bool:
 
 def with_folders(words: Sequence[str], overrides: Sequence[Override]) -> list[str]:
     """The command line `words`, options first, with folders for what `overrides` there ask for.
+
     Adds hydra.sweep.dir (used by multiruns), and hydra.run.dir for what the same command goes on
     with, experiments and watch=true; one that is there already stays. All other runs keep their
     folder of day and time, so that none takes the place of another's results.

@@ -32,7 +32,7 @@ def as_sweep(words: Sequence[str]) -> list[str]:
     ['--cfg', 'job', 'experiment=table1']
     """
     asked = get_args_parser().parse_args(list(words))
-    typed = any(word.startswith("hydra.mode=") for word in words)
+    typed = any(word.lstrip("+").startswith("hydra.mode=") for word in words)
     otherwise = asked.multirun or asked.run or asked.cfg or typed
     return ["--multirun"] * (SWEEP in words and not otherwise) + list(words)
 

@@ -84,6 +84,7 @@ class AnomalyData(LightningDataModule):
         train_items, test_items: what is loaded.
         image_shape: (h, w) of every image in a batch.
         size: image_size and crop_size as they were given, for the provenance of a fit.
+        mixed_proportions: whether photos of different ones are resized to one shape.
 
     Raises InputError for fewer than two different training images, no test image unless that is
     allowed, an image that cannot be read, a mask of another size, sizes or counts out of range, and
@@ -142,8 +143,10 @@ class AnomalyData(LightningDataModule):
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
         sizes = {read_size(item.path) for item in some(self.train_items, LOOKED_AT)}
+        squeezed = self._squeezed(sizes)
+        self.mixed_proportions = bool(squeezed)
         self.notes = [
-            *split.notes, *said, *self._out_of_sight(sizes), *self._squeezed(sizes),
+            *split.notes, *said, *self._out_of_sight(sizes), *squeezed,
             *nearly_black([item.path for item in self.train_items]),
             *self._inverted_masks(), *_notes(counts),
         ]  # fmt: skip

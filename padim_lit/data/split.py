@@ -49,11 +49,10 @@ def hold_out(
         if len(held) + len(group) <= count:
             held.update(group)
     if len(held) != count:
-        reachable = {0}  # by some seed
+        reachable, drawn, other = 1, "", ""  # bit n: some seed holds out n
         for group in members.values():
-            reachable |= {size + len(group) for size in reachable}
-        drawn, other = "", ""
-        if count in reachable:
+            reachable |= reachable << len(group)
+        if reachable >> count & 1:
             drawn, other = f" with split_seed={seed}", " or split_seed"
         whole = f" ({len(members)} groups stay whole)" * (len(members) < len(values))
         raise InputError(

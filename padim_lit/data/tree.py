@@ -57,10 +57,12 @@ def require_category(category: str, where: Path, found: Iterable[str], hint: str
     """Raise InputError unless `category` is one of those `found` there."""
     if category not in (known := sorted(found)):
         listed = ", ".join(known) or "none"
-        what = f"unknown category {category!r} in {where}; found"
+        what = f"unknown category {category!r} in {where}; found: {listed}"
         if not category:
-            what = f"data.category is not set; found in {where}"
-        raise InputError(f"{what}: {listed}{hint}")
+            what = f"data.category is not set; give one of those in {where}: {listed}"
+        if not known and not hint:
+            hint = "; set data.root to the folder that holds the categories"
+        raise InputError(f"{what}{hint}")
 
 
 @dataclass(frozen=True)

@@ -252,13 +252,15 @@ class Predictor:
         if image.ndim == 4:
             raise InputError(f"{tuple(image.shape)} is a batch of images; give list(batch)")
         if isinstance(image, Tensor):
-            if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
+            floats = image.is_floating_point()
+            if image.ndim != 3 or image.shape[0] not in ((3,) if floats else (1, 3, 4)):
+                allowed = "(3,h,w)" if floats else "(1,h,w), (3,h,w), (4,h,w)"
                 raise InputError(
-                    f"a tensor {tuple(image.shape)} is no image; allowed are (1,h,w), (3,h,w), "
-                    "(4,h,w), and batches of them; permute it"
+                    f"a tensor {tuple(image.shape)} of {image.dtype} is no image; allowed: "
+                    f"{allowed}, and batches of them; permute it, or expand a grey one"
                 )
             image = image.detach().cpu().permute(1, 2, 0)
-            image = (image.float() if image.is_floating_point() else image).numpy()
+            image = (image.float() if floats else image).numpy()
         if image.dtype.kind == "f":
             return self._see_floats(image)
         return self._see_picture(from_array(image), picture)

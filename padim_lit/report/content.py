@@ -74,7 +74,8 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
         "One seed in {}: nothing is known of other draws.": [len(s.seeds) == 1 for s in sweeps],
         **{
             f"No resamples for {METRICS[metric]} in {{}}: differences have no interval; "
-            "experiment=ablation keeps them.": [_lacks_resamples(s, metric) for s in sweeps]
+            "experiment=ablation keeps them, but for resamples=0.":
+                [_lacks_resamples(s, metric) for s in sweeps]
             for metric in RESAMPLED
         },
         "Timed apart: the parts of {} saw different backbone times, so their latencies compare "

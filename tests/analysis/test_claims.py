@@ -203,6 +203,7 @@ def test_missing_dimensions_are_named_and_never_replaced(tmp_path):
             "data=mtd eps=0.1 backbone=resnet50v2 'backbone.weights=a b' density=mixture",
         ),
         (["-m", "data=mtd,elpv", "proj=jl"], "data=mtd,elpv"),
+        (["data=mtd", "calibration=0", "resamples=0", "hydra/launcher=x"], "data=mtd"),
     ],
 )
 def test_what_would_measure_it_has_the_settings_of_the_sweep(tmp_path, command, kept):
@@ -217,6 +218,14 @@ def test_what_would_measure_it_has_the_settings_of_the_sweep(tmp_path, command, 
     assert "resnet50v2" not in found["savings"].command
     assert "weights" not in found["savings"].command
     assert found["seed-spread"].command.count("density=") == 1
+
+
+def test_what_would_measure_it_keeps_an_experiment_and_leaves_out_random_weights(tmp_path):
+    command = ["experiment=table1", "data.root=x", "backbone.weights=random"]
+    sweep(tmp_path, projs=("jl",), dims=(50,), command=command, embedding_dim=1792)
+    found = verdicts(tmp_path)["same-d-image"].command
+    wanted = "projs=[subset,jl] dims=[50,100,150] seeds=[0,1,2,3,4]"
+    assert found == f"python run.py experiment=table1 {wanted} data.root=x"
 
 
 def test_a_spread_over_splits_is_not_taken_for_one_over_draws(tmp_path):
@@ -392,6 +401,18 @@ def test_the_challenger_is_judged_by_dataset(tmp_path):
         shutil.rmtree(tmp_path / name)
     found = verdicts(tmp_path)["challenger"]  # better on one of three is not most
     assert found.verdict == "holds when the data is screw, wide_resnet50"
+
+
+def test_a_data_set_that_is_worse_stays_so_beside_any_number_of_better_ones(tmp_path):
+    def mixed(proj, dim):
+        return 0.85 + (0.05 if dim == 100 else -0.05) * (proj == "fisher")
+
+    quiet = {"projs": ("jl", "fisher"), "dims": (50, 100), "images": 0.001}
+    sweep(tmp_path / "bad", mixed, data="bad", **quiet)
+    for i in range(4):
+        sweep(tmp_path / str(i), lambda p, d: 0.85 + 0.05 * (p == "fisher"), data=f"d{i}", **quiet)
+    found = verdicts(tmp_path)["challenger"]
+    assert found.verdict == "does not hold" and "1 worse" in found.reason
 
 
 def test_one_interval_of_many_makes_no_data_set_worse(tmp_path):

@@ -209,6 +209,6 @@ def test_a_class_of_ones_own_is_to_be_named_again(saved, tmp_path, key):
     else:
         spec[key] = "mine"
     torch.save(content, tmp_path / "a.ckpt")
-    again = rf"made with {key}=mine, .* --config-dir DIR own=\[PACKAGE\] {key}=mine; in Python"
+    again = rf"made with .*mine, .* --config-dir DIR own=\[PACKAGE\] {key}=mine; in Python"
     with pytest.raises(InputError, match=again):
         load_detector(tmp_path / "a.ckpt")

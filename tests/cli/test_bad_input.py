@@ -50,7 +50,7 @@ DATA = [
          lambda data: (data.parent / "file").write_text("")),
     Case("root not given", "~data.root data=mvtec data.category=bolt", ("data.root",)),
     Case("category not given", "data=mvtec",
-         ("data.category is not set; found in data: bolt, nut",),
+         ("data.category is not set; give one of those in data: bolt, nut",),
          lambda data: category(data, "nut", "bolt")),
     Case("unknown category", "data=mvtec data.category=screww",
          ("unknown category 'screww'", "found: bolt, nut"),

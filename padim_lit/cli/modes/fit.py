@@ -437,9 +437,9 @@ def _patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:
 
 
 def _squeezed(data: AnomalyData, detector: Detector) -> bool:
-    """Whether photos lose their proportions, and turned ones would be distorted."""
+    """Whether photos, all of the same proportions, lose them: turned ones would be distorted."""
     height, width = _patch_pixels(data, detector)
-    return abs(height / width - 1) > SQUEEZED
+    return not data.mixed_proportions and abs(height / width - 1) > SQUEEZED
 
 
 def _headline(data: AnomalyData, detector: Detector) -> str:

@@ -17,6 +17,7 @@ from padim_lit.data.datasets.mvtec_like import MVTecLike
 from padim_lit.data.download import fetch
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json, writing
+from padim_lit.system.console import print_line
 from padim_lit.system.paths import typed_path
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ def provide(root: Path, category: str, url: str | None = None, sha256: str | Non
     Raises InputError for an unknown category without `url`, a malformed `url` or `sha256`, and
     everything that goes wrong on the way.
     """
+    if not category:
+        raise InputError(f"data.category is not set; give one of MVTec AD's: {', '.join(ARCHIVES)}")
     if re.fullmatch(r"\w[\w.-]*", category) is None:
         raise InputError(f"data.category={category!r} must be the name of a folder, such as screw")
     if (root / category / "train").is_dir():
@@ -102,10 +105,9 @@ def _download(root: Path, category: str, url: str, sha256: str | None) -> None:
             f"{root / category} is there but has no train folder, so it is no category of MVTec "
             "AD; move it away to download it"
         )
-    print(
+    print_line(
         f"MVTec AD is licensed {LICENCE}: not for commercial use; credit MVTec Software GmbH. "
-        f"Terms: {PAGE}",
-        flush=True,
+        f"Terms: {PAGE}"
     )
     if sha256 is None:
         log.info("The publisher gives no checksum for %s; what arrives is recorded only.", url)
