@@ -83,10 +83,10 @@ class PixelMetrics(Metric):
     """
 
     full_state_update = False
-    good: Tensor
-    bad: Tensor
-    bad_by_region: Tensor
-    regions: Tensor
+    good: Tensor  # (BINS,) how many good pixels have a distance in each bin
+    bad: Tensor  # (BINS,) how many defective ones
+    bad_by_region: Tensor  # (BINS,) the defective ones, each as one over its region's size
+    regions: Tensor  # how many defect regions
 
     def __init__(self):
         super().__init__()
@@ -132,35 +132,35 @@ class PixelMetrics(Metric):
         # From here on the bins that hold a pixel, from the largest distance down.
         filled = (self.good + self.bad).cpu().nonzero().squeeze(1).flip(0)
         good, bad = (state.cpu()[filled].double() for state in (self.good, self.bad))
-        goods, bads = good.sum(), bad.sum()
-        if goods + bads == 0:
+        all_good, all_bad = good.sum(), bad.sum()
+        if all_good + all_bad == 0:
             return _undefined(names, "no test image has a known mask")
-        if bads == 0 or goods == 0:
-            missing = "good" if bads else "defective"
+        if all_bad == 0 or all_good == 0:
+            missing = "good" if all_bad else "defective"
             return _undefined(names, f"no {missing} pixel in the test set")
-        edges = (filled == 0) | (filled == histogram.BINS - 1)
-        outside = (good[edges] + bad[edges]).sum() / (goods + bads)
+        open_ended = (filled == 0) | (filled == histogram.BINS - 1)
+        outside = (good[open_ended] + bad[open_ended]).sum() / (all_good + all_bad)
         if outside > histogram.OUTSIDE_LIMIT:
             low, high = (histogram.LOWEST_EXPONENT + n for n in (0, histogram.OCTAVES))
             what = (
                 f"{outside:.0%} of the distances are below 2^{low} or above 2^{high}, where pixels"
             )
             return _undefined(names, f"{what} are not told apart; change eps")
-        found, alarms = bad.cumsum(0), good.cumsum(0)  # at or above each bin
+        found, alarms = bad.cumsum(0), good.cumsum(0)  # true, false positives down to each bin
         called = found + alarms
-        f1 = 2 * found / (called + bads)
+        f1 = 2 * found / (called + all_bad)
         best = int(f1.argmax())
-        precision = found.div(called).mul_(bad).sum() / bads
+        average_precision = found.div(called).mul_(bad).sum() / all_bad
         # Trapezoids below the curve: a bin's pixels are ranked as tied.
-        auroc = (good * (found - bad / 2)).sum() / (goods * bads)
+        auroc = (good * (found - bad / 2)).sum() / (all_good * all_bad)
         del good, bad, called, found  # each is as long as the bins in use
         overlap = (self.bad_by_region.cpu()[filled] / self.regions.cpu()).cumsum_(0)
         start = torch.zeros(1, dtype=torch.float64)
         return {
             "pixel_auroc": float(auroc),
-            "pixel_ap": float(precision),
+            "pixel_ap": float(average_precision),
             "pixel_aupro": _area_up_to(
-                torch.cat([start, alarms.div_(goods)]), torch.cat([start, overlap]), FPR_LIMIT
+                torch.cat([start, alarms.div_(all_good)]), torch.cat([start, overlap]), FPR_LIMIT
             ),
             "pixel_f1max": float(f1[best]),
             "pixel_f1max_threshold": float(histogram.bin_edge(filled[best])),
@@ -188,7 +188,7 @@ def _f1max(scores: Tensor, labels: Tensor) -> tuple[float, float]:
 
 def _area_up_to(x: Tensor, y: Tensor, limit: float) -> float:
     """Area under y(x) for x ≤ limit (linear between points), divided by limit."""
-    # Up to the first point that is not below: where several lie at the limit, y rises there alone.
+    # Up to the first point at or beyond the limit: more points at the limit would add no area.
     x, y = (v[: int((x < limit).sum()) + 1].clone() for v in (x, y))
     y[-1] = np.interp(limit, x.numpy(), y.numpy())
     x[-1] = limit

@@ -45,10 +45,10 @@ class PaDiM(LightningModule):
 
     Attributes:
         detector: what scores; all that is fitted and saved lies in it.
-        calibration, false_alarm_rate: what the fit's end calls `set_threshold` with.
-        threshold_seconds: what that took of the fit's time.
-        results: test metrics of the last ``trainer.test``: floats, or None with a reason in
-            ``why``.
+        calibration: training images, at most, that the fit's end sets a threshold by; 0: none.
+        false_alarm_rate: share of good images above that threshold; None: `set_threshold`'s own.
+        threshold_seconds: how much of the fit's time the threshold took.
+        results: metrics of the last ``trainer.test``: floats, or None with a reason in ``why``.
 
     >>> from padim_lit import JL, Backbone
     >>> backbone = Backbone('test_resnet', weights='random')
@@ -81,11 +81,10 @@ class PaDiM(LightningModule):
         require_trainer(self.trainer)
         # Frozen; only DDP refuses a module without parameters to train.
         self.detector.requires_grad_(isinstance(self.trainer.strategy, DDPStrategy))
-
         self._fitted = False
 
     def on_fit_start(self) -> None:
-        if self._fitted:  # by an epoch of a batch size finder's own, whose end set both
+        if self._fitted:  # a batch size finder ran an epoch of its own, whose end set both flags
             self.trainer.should_stop = self._fitted = False
 
     @torch.no_grad()
@@ -95,8 +94,9 @@ class PaDiM(LightningModule):
         if self.trainer.world_size > 1:
             require_as_many(self._gather_objects(self.trainer.num_training_batches))
         require_no_hooks(self, self.trainer.datamodule)
-        learners = self.detector.projection, self.detector.density
-        adopted = any(one.options.get("fit_images") and not one.fit_images for one in learners)
+        # `adopt` sets fit_images to 0, while the options keep how many were asked for.
+        parts = self.detector.projection, self.detector.density
+        adopted = any(part.options.get("fit_images") and not part.fit_images for part in parts)
         facts = {"precision": self.trainer.precision, "learnt_elsewhere": adopted}
         self.detector.provenance = with_facts(self.detector.provenance, self.trainer) | facts
         # What an earlier fit left, or an attempt that ran out of memory, takes room no more.
@@ -132,7 +132,7 @@ class PaDiM(LightningModule):
                 self.detector.cache.keep_next(0)
                 images, rate = self.calibration, self.false_alarm_rate
                 set_threshold(self.detector, loader.dataset, images, rate, loop)
-            self.detector.to(self.device)  # it was left on the CPU, and there may be callbacks
+            self.detector.to(self.device)  # `set_threshold` left it on the CPU; callbacks may score
         self.detector.cache = ProjectionCache()
         self.threshold_seconds, self._fitted = time.perf_counter() - start, True
 
@@ -149,10 +149,10 @@ class PaDiM(LightningModule):
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         output = self.predict_step(batch, batch_idx)
         require_truth(batch, output["map"])
-        images, pixels = (batch[f"count_{one}"].bool() for one in ("image", "pixel"))
-        self.image_metrics.update(output["score"][images], batch["label"][images])
+        by_image, by_pixel = batch["count_image"].bool(), batch["count_pixel"].bool()  # (B,)
+        self.image_metrics.update(output["score"][by_image], batch["label"][by_image])
         roi = self.detector.anomaly_map.roi
-        self.pixel_metrics.update(output["map"][pixels], batch["mask"][pixels].bool(), roi)
+        self.pixel_metrics.update(output["map"][by_pixel], batch["mask"][by_pixel].bool(), roi)
         return output
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
@@ -208,10 +208,10 @@ class PaDiM(LightningModule):
         return model.eval().to(map_location)
 
     def _agree(self, learnt: nn.Module) -> None:
-        # Where ranks round differently, moments of different Π would be summed without a word.
+        # All take rank 0's: had they rounded differently, moments of different Π would be summed.
         if self.trainer.world_size > 1:
-            for mine in learnt.buffers():
-                mine.copy_(self.trainer.strategy.broadcast(mine.cpu()))
+            for buffer in learnt.buffers():
+                buffer.copy_(self.trainer.strategy.broadcast(buffer.cpu()))
 
     def _gather_objects(self, mine: Any) -> list[Any]:
         everyone: list[Any] = [None] * self.trainer.world_size

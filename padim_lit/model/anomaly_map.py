@@ -42,8 +42,8 @@ class AnomalyMap(nn.Module):
             )
         self.grid, self.image_shape, self.sigma = tuple(grid), tuple(image_shape), sigma
         self.register_buffer("roi", None, persistent=False)
-        for name, inside, outside in zip(("rows", "columns"), grid, image_shape, strict=True):
-            matrix = _blur(outside, sigma) @ _upsample(inside, outside)
+        for name, positions, pixels in zip(("rows", "columns"), grid, image_shape, strict=True):
+            matrix = _blur(pixels, sigma) @ _upsample(positions, pixels)  # (h,H), then (w,W)
             self.register_buffer(name, matrix.float(), persistent=False)
 
     def forward(self, distances: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class AnomalyMap(nn.Module):
         return self.rows @ distances.unflatten(1, self.grid) @ self.columns.T
 
     def counted(self, distances: Tensor) -> Tensor:
-        """Those of (B,P,…) distances or features that count."""
+        """Of (B,P,…) distances or features, positions that count: here all; see `RestrictedMap`."""
         return distances
 
 
@@ -88,10 +88,10 @@ def top_count(positions: int) -> int:
     return max(1, round(TOP_SHARE * positions))
 
 
-def _upsample(inside: int, outside: int) -> Tensor:
-    """(outside, inside) weights of bilinear interpolation along one side, half-pixel centres."""
-    rows = torch.eye(inside, dtype=torch.float64)[None]
-    return F.interpolate(rows, size=outside, mode="linear", align_corners=False)[0].T
+def _upsample(positions: int, pixels: int) -> Tensor:
+    """(pixels, positions) weights of bilinear interpolation along one side, half-pixel centres."""
+    rows = torch.eye(positions, dtype=torch.float64)[None]
+    return F.interpolate(rows, size=pixels, mode="linear", align_corners=False)[0].T
 
 
 def _blur(size: int, sigma: float) -> Tensor:

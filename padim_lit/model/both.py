@@ -27,9 +27,9 @@ IMAGES_AT_ONCE = 16
 
 
 class Both(Density):
-    """A Gaussian a position and a mixture: a patch is measured against its place's and the K.
+    """P Gaussians of places (a place is a position) and K of kinds (a mixture's components).
 
-    With d_p the distance to the place's Gaussian, d_k that to the nearest of the K, and two numbers
+    With d_p the distance to the place's Gaussian, d_k that to the nearest kind's, and two numbers
     c and w, d = (1−w) min(c d_p, d_k) + w c d_p: a patch is as good ones are if it is like those at
     its place, or, as far as 1−w goes, like those of a kind that is found anywhere. Where parts lie
     the same way the first knows good patches better, where they lie as they fall, or are few, the
@@ -126,8 +126,8 @@ class Both(Density):
             with torch.autocast(x.device.type, enabled=False):
                 moments = kinds.update(moments, (images - centre).flatten(0, 1) @ white.T)
         factors = factorize(moments, Ridge(KIND_EPS, shrinkage=self.dim / 2))
-        found = (covariance_log_det(factors) / self.dim)[torch.cat(owners)]
-        spread = found.var(dim=0, correction=0).mean().sqrt()
+        widths = (covariance_log_det(factors) / self.dim)[torch.cat(owners)]  # (B,P)
+        spread = widths.var(dim=0, correction=0).mean().sqrt()  # h in docs/method.md
         alike = ((SPREAD_APART - spread) / (SPREAD_APART - SPREAD_ALIKE)).clamp(0, 1)
         self.place_weight = (MAX_PLACE_WEIGHT * alike).to(self.place_weight)
 
@@ -173,12 +173,12 @@ class Both(Density):
 
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
         positions = x.shape[1]
-        (_, here), (_, kinds) = self.parts(positions)
-        place, at_place = self.position.nearest(x, mean[here], whitening.at(here))
+        (_, places), (_, kinds) = self.parts(positions)  # c is in the places' factors already
+        to_place, place = self.position.nearest(x, mean[places], whitening.at(places))
         search = self.mixture.search(mean, whitening, kinds)
-        kind, of_kind = search(x, at_most=place)
-        owner = torch.where(place <= kind, at_place, of_kind + positions)
-        return self.combine([place, kind]), owner
+        to_kind, kind = search(x, at_most=to_place)  # may be inf where the place is nearer
+        owner = torch.where(to_place <= to_kind, place, kind + positions)
+        return self.combine([to_place, to_kind]), owner
 
     def terms(
         self, x: Tensor, mean: Tensor, whitening: Triangle

@@ -9,7 +9,7 @@ from padim_lit.model.triangular import Triangle, blocks
 
 # Directions of the bounds of all components, and of the tighter ones of those that are left.
 COARSE_DIM, FINE_DIM = 32, 64
-# They are chosen among so many, which some components choose, evenly spread.
+# They are chosen among SPAN_DIM directions, and these by ASKED of the components, evenly spread.
 SPAN_DIM, ASKED = 128, 32
 # The share of the components that a component must be told apart from: those near it.
 NEAR_SHARE = 1 / 4
@@ -64,13 +64,13 @@ class LowerBounds:
                 drowns another's, and rounding stays small.
         """
         white, dim = white.double(), whitening.dim
-        # If D is above SPAN_DIM: those in which good patches differ most against some components.
-        some = whitening.at(slice(None, None, -(-len(mean) // ASKED))).to_dense(symmetric=False)
-        against = some.flatten(0, 1).double() @ torch.linalg.inv(white)
+        # If D is above SPAN_DIM: those that weigh most in the distances to the components asked.
+        asked = whitening.at(slice(None, None, -(-len(mean) // ASKED))).to_dense(symmetric=False)
+        against = asked.flatten(0, 1).double() @ torch.linalg.inv(white)  # W_k of white patches
         span = _leading(against.T @ against, SPAN_DIM) @ white
         covariances = []
-        for few in blocks(len(mean), dim * dim, mean.device):
-            factor = whitening.at(few).to_dense(symmetric=False, dtype=torch.float64)
+        for block in blocks(len(mean), dim * dim, mean.device):
+            factor = whitening.at(block).to_dense(symmetric=False, dtype=torch.float64)
             spread = torch.linalg.solve_triangular(factor, span, upper=False, left=False)
             covariances.append(spread @ spread.mT)
         sigma, centres = torch.cat(covariances), mean.double() @ span.T
@@ -154,10 +154,10 @@ def _telling_apart(mean: Tensor, sigma: Tensor) -> Tensor:
     far.fill_diagonal_(torch.inf)
     distance, near = far.topk(count, dim=1, largest=False)
     weight = torch.zeros_like(far).scatter_(1, near, 1 / count)
-    found = torch.zeros_like(sigma[0])
-    for few in blocks(len(mean), sigma[0].numel(), mean.device):
-        here, there = mean[few].unsqueeze(2), (weight[few] @ mean).unsqueeze(2)
-        around = (weight[few] @ moment.flatten(1)).view_as(sigma[few])
-        around += here @ (here - there).mT - there @ here.mT
-        found += (precision[few] @ around / distance[few].mean(dim=1)[:, None, None]).sum(dim=0)
-    return _leading(found + found.T, FINE_DIM)
+    total = torch.zeros_like(sigma[0])  # Σ_k P_k A_k / tr(P_k A_k)
+    for ks in blocks(len(mean), sigma[0].numel(), mean.device):
+        own, near_mean = mean[ks].unsqueeze(2), (weight[ks] @ mean).unsqueeze(2)  # μ_k and E x
+        around = (weight[ks] @ moment.flatten(1)).view_as(sigma[ks])  # E xxᵀ, and then A_k
+        around += own @ (own - near_mean).mT - near_mean @ own.mT
+        total += (precision[ks] @ around / distance[ks].mean(dim=1)[:, None, None]).sum(dim=0)
+    return _leading(total + total.T, FINE_DIM)

@@ -95,11 +95,11 @@ class Density(nn.Module):
     def update_moments(
         self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
     ) -> tuple[Moments, Tensor]:
-        """The moments with a batch of images too, and each layer's share of its means (L,G,D).
+        """The moments with a batch too, and each layer's share of that batch's means (L,G,D).
 
         Args:
             moments: their scatter is changed in place.
-            x: their embeddings (B,P,D).
+            x: the batch's embeddings (B,P,D).
             shares: see `layer_embeddings`.
             counted: see `Counted`.
         """
@@ -128,7 +128,7 @@ class Density(nn.Module):
     # Of densities that are put together of several, and for leaving images out
 
     def parts(self, positions: int) -> list[tuple["Density", slice]]:
-        """Densities of which each has a nearest Gaussian, and which of the G are whose."""
+        """The densities that this one is made of, each with the slice of the G that it has."""
         return [(self, slice(None))]
 
     def scales(self, log_dets: Sequence[float]) -> list[float]:

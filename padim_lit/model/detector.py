@@ -21,7 +21,7 @@ from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import require_rotations, turned
 from padim_lit.model.triangular import Triangle, scoring_bytes
 
-#: Of the backbone, as Lightning names it; `Detector.precision` says what a fit used.
+#: The backbone's precision unless a fit used another, as Lightning names it.
 FULL_PRECISION = "32-true"
 
 
@@ -153,10 +153,10 @@ class Detector(nn.Module):
         return self.add_up(self.project(images, projection), (projection or self.projection).dim)
 
     def layers(self, images: Tensor, projection: Projection | None = None) -> Iterator[Layers]:
-        """`project` in each direction; what `cache` has is taken from it, unless Π is another."""
-        for one in self.turned(images):
-            own = projection is None
-            yield self.cache.layers(one, self.project) if own else self.project(one, projection)
+        """(B,3,h,w) images → `project` of them in each of the V directions."""
+        for view in self.turned(images):
+            own = projection is None  # of another Π the cache holds nothing
+            yield self.cache.layers(view, self.project) if own else self.project(view, projection)
 
     def embed_turned(self, images: Tensor, projection: Projection | None = None) -> Tensor:
         """(B,3,h,w) images → (B,V,P,D), their embeddings in all directions."""
@@ -192,9 +192,9 @@ class Detector(nn.Module):
             for layer in layers:
                 require_finite(layer.values, batch)
             shares = self.density.layer_embeddings(layers, self.add_up)
-            x = self.add_up(layers)  # last: it may write into them
-            found = self.density.update_moments(state.moments, x, shares, self.anomaly_map.counted)
-            state = state.update(*found)
+            x, counted = self.add_up(layers), self.anomaly_map.counted  # last: may change them
+            moments, means = self.density.update_moments(state.moments, x, shares, counted)
+            state = state.update(moments, means)
         return state.with_images(len(batch["image"]), batch.get("digest"))
 
     def distances(self, images: Tensor) -> Tensor:

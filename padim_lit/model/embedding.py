@@ -46,10 +46,10 @@ def project(
     layers, start = [], 0
     for layer in features:
         # Averaging before the projection keeps the product on the smaller grid.
-        down = (min(layer.shape[-2], grid[0]), min(layer.shape[-1], grid[1]))
-        layer = layer.float()  # or a mean of bfloat16 numbers would be rounded to one
-        if down != tuple(layer.shape[-2:]):
-            layer = F.adaptive_avg_pool2d(layer, down)
+        size = (min(layer.shape[-2], grid[0]), min(layer.shape[-1], grid[1]))
+        layer = layer.float()  # or means of bfloat16 numbers would be rounded to bfloat16
+        if size != tuple(layer.shape[-2:]):
+            layer = F.adaptive_avg_pool2d(layer, size)
         layers.append(ProjectedLayer(*projection.project_layer(layer, start)))
         start += layer.shape[1]
     return layers
@@ -87,9 +87,9 @@ def add_up(
         _add_upsampled(out[..., layer.dims], layer.values)
     if neighbourhood > 1:
         # A mean is linear, so it may follow Π, which leaves fewer numbers to average.
-        window = neighbourhood, 1, neighbourhood // 2  # 0 counts for what lies beyond the border
+        window = neighbourhood, 1, neighbourhood // 2  # side, stride, zeros beyond the border
         share = F.avg_pool2d(out.new_ones(1, 1, height, width), *window)  # n/s²
-        around = F.avg_pool2d(out.permute(0, 3, 1, 2), *window) / share.sqrt()
+        around = F.avg_pool2d(out.permute(0, 3, 1, 2), *window) / share.sqrt()  # √(n/s²) · mean
         out = around.permute(0, 2, 3, 1).contiguous()
     return out.view(batch, height * width, dim)
 

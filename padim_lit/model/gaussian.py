@@ -22,14 +22,14 @@ def factorize(
 ) -> Triangle:
     """Whitening factors W = L⁻¹ with Σ + εI = L Lᵀ (eq. 4 and 9), lower triangular.
 
-    Factored in float64, because the features' spread over ε reaches 10⁵; inverted in the
-    scatter's dtype, because a triangle's condition is only the root of that.
+    Factored in float64, because Σ's condition number, the features' spread over ε, reaches 10⁵;
+    inverted in the scatter's dtype, because that of the triangle L is only its root.
 
     Args:
         moments: of G Gaussians.
         ridge: what is added to their covariances.
-        rows, factor: (d,) indices below D: factors of the moments of factor · x[rows] instead.
-        out: of zeros, where they are written.
+        rows, factor: (d,) indices below D; the factors are then those of factor · x[rows], not x.
+        out: triangles of zeros to write the factors into; None: new ones.
 
     Returns:
         G triangles of D (or d) rows in the scatter's dtype.

@@ -9,8 +9,8 @@ from padim_lit.model.moments import Moments
 from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import Triangle
 
-# Where all groups take a step together: patches of each, times what a group has on the average; if
-# one group has nearly all, more of them, in about so many steps; but no more than so many patches.
+# Patches of a group in a common step: OVER_AVERAGE times what groups have on the average, or more,
+# if the largest would take over MAX_STEPS steps; that more is at most MAX_PATCHES over all groups.
 OVER_AVERAGE, MAX_STEPS, MAX_PATCHES = 2, 8, 2**20
 
 
@@ -42,7 +42,7 @@ class Groups:
 
     @cached_property
     def steps(self) -> list[Tensor]:
-        """(G,L) patches in `order` that each group takes in a step; n, which is none's, after."""
+        """(G,L) rows, in `order`, of each group's next L patches; n, a row of zeros, if no more."""
         stops = self.sizes.cumsum(0).unsqueeze(1)
         most, average = int(self.sizes.max()), self.count // len(self.sizes)
         step = max(

@@ -109,11 +109,11 @@ class Mixture(Density):
         white = torch.linalg.inv(torch.linalg.cholesky(sigma))
         with torch.autocast(x.device.type, enabled=False):
             count = min(self.components, max(1, len(x) // MIN_PATCHES))
-            found = k_means((x @ white.T).float(), count, generator)
-        found = torch.linalg.solve(white, found.double().T).T.float()
-        found = found[torch.arange(self.components, device=x.device) % count]  # the same to the bit
+            centroids = k_means((x @ white.T).float(), count, generator)  # of Wx
+        centroids = torch.linalg.solve(white, centroids.double().T).T.float()  # of x
+        copied = torch.arange(self.components, device=x.device) % count
         self.white = white.float().to(self.white.device)
-        self.centroids = found.to(self.white.device)
+        self.centroids = centroids[copied].to(self.white.device)  # copies are the same to the bit
 
     def assign(self, x: Tensor) -> Tensor:
         """The component of each patch (n,D): (n,), the same under any autocast."""

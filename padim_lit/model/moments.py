@@ -34,9 +34,9 @@ class Moments:
         """Each tensor changed."""
         return Moments(change(self.counts), change(self.mean), self.scatter.map(change))
 
-    def at(self, some: slice | Tensor) -> "Moments":
-        """Some of the Gaussians: of a slice views, not copies."""
-        return Moments(self.counts[some], self.mean[some], self.scatter.at(some))
+    def at(self, which: slice | Tensor) -> "Moments":
+        """Those Gaussians alone; of a slice views, so that `update` changes this scatter too."""
+        return Moments(self.counts[which], self.mean[which], self.scatter.at(which))
 
 
 def init(
@@ -81,16 +81,16 @@ def update(moments: Moments, x: Tensor) -> Moments:
 def _add(moments: Moments, x: Tensor) -> Tensor:
     """Add x (G,B,D) to the scatter, in place; the new mean."""
     batch = x.shape[1]
-    rows = x.new_empty(x.shape[0], batch + 1, x.shape[2])
-    centred = rows[:, :batch]
-    # Centring on the rounded mean adds n times the rounding's square, which is 10⁻⁸ of the
-    # scatter even where the mean is 1000 times the spread. What is left over is small, so its
-    # own mean in float32 makes the sum as exact as one in float64, at a tenth of the time.
+    rows = x.new_empty(x.shape[0], batch + 1, x.shape[2])  # y_b, then one row for δδᵀ
+    centred = rows[:, :batch]  # a view, which the subtraction fills
+    # Centring on the rounded mean adds B times the rounding's square, which is 10⁻⁸ of the
+    # scatter even where the mean is 1000 times the spread. What is centred is small: with its own
+    # mean added, float32 gives a mean as exact as float64 would, at a tenth of the time.
     rounded = x.mean(dim=1)
     torch.sub(x, rounded.unsqueeze(1), out=centred)
     delta = rounded.double() + centred.mean(dim=1) - moments.mean
-    share = (batch / (moments.counts + batch)).unsqueeze(1)
-    rows[:, batch] = delta * (moments.counts.unsqueeze(1) * share).sqrt()
+    share = (batch / (moments.counts + batch)).unsqueeze(1)  # B/(n+B)
+    rows[:, batch] = delta * (moments.counts.unsqueeze(1) * share).sqrt()  # √(nB/(n+B)) δ
     moments.scatter.add_products(rows)
     return moments.mean + delta * share
 

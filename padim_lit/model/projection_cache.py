@@ -57,18 +57,18 @@ class ProjectionCache:
         if not (self.known or (self.images and self.most)):
             return project(images)
         keys = [self._number(image) for image in images]
-        found = [self._take(key) for key in keys]
-        new = [i for i, layers in enumerate(found) if layers is None]
+        by_image = [self._take(key) for key in keys]  # layers, or None
+        new = [i for i, layers in enumerate(by_image) if layers is None]
         everything = len(new) == len(keys)
         computed = project(images if everything else images[new]) if new else []
         for j, i in enumerate(new):
-            found[i] = one = [ProjectedLayer(x.values[j : j + 1], x.dims) for x in computed]
-            self._keep(keys[i], one)
+            by_image[i] = own = [ProjectedLayer(x.values[j : j + 1], x.dims) for x in computed]
+            self._keep(keys[i], own)
         if everything:
             return computed
         return [
-            ProjectedLayer(torch.cat([one.values for one in same]), same[0].dims)
-            for same in zip(*found, strict=True)
+            ProjectedLayer(torch.cat([x.values for x in layer]), layer[0].dims)
+            for layer in zip(*by_image, strict=True)
         ]
 
     def _number(self, image: Tensor) -> float:

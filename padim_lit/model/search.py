@@ -100,9 +100,9 @@ class Search:
 
         def compute(component: Tensor, patch: Tensor) -> None:
             nonlocal limit
-            found = self.squares(x, component, patch)
-            squares.scatter_reduce_(0, patch, found, "amin")
-            better = found == squares[patch]
+            computed = self.squares(x, component, patch)
+            squares.scatter_reduce_(0, patch, computed, "amin")
+            better = computed == squares[patch]
             owner[patch[better]] = component[better]
             limit = torch.minimum(limit, squares)
 
@@ -116,19 +116,19 @@ class Search:
         loose = self.loosened(bounds, every)
         if limit.isinf().all():
             compute_least(loose, torch.arange(len(x)))
-        left = loose <= limit * (1 + DISTANCE_ROUNDING)
-        many = left.sum(dim=0) > MANY_SHARE * len(left)
+        left = loose <= limit * (1 + DISTANCE_ROUNDING)  # (K,n): components not ruled out
+        many = left.sum(dim=0) > MANY_SHARE * len(left)  # (n,): patches that have many of them
         if (patch := many.nonzero()[:, 0]).numel():
             tighter = self.loosened(self.bounds(y[patch], fine=True), every)
             compute_least(tighter, patch)
             left[:, patch] &= tighter <= limit[patch] * (1 + DISTANCE_ROUNDING)
         component, patch = left.nonzero(as_tuple=True)
-        near = many[patch]
-        few = (~near).nonzero()[:, 0]
-        k, p = component[few], patch[few]
-        found = self.loosened(bounds[k, p] + self.bounds.further(y, k, p), k)
-        near[few] = found <= limit[p] * (1 + DISTANCE_ROUNDING)
-        compute(component[near], patch[near])
+        needed = many[patch]  # (m,) pairs to compute: of patches with many, all that are left now
+        unsure = (~needed).nonzero()[:, 0]  # pairs that have no tighter bound yet
+        k, p = component[unsure], patch[unsure]
+        tighter = self.loosened(bounds[k, p] + self.bounds.further(y, k, p), k)
+        needed[unsure] = tighter <= limit[p] * (1 + DISTANCE_ROUNDING)
+        compute(component[needed], patch[needed])
         return squares, owner
 
 
@@ -145,8 +145,8 @@ def squared_distances(mean: Tensor, whitening: Triangle) -> Pairs:
 
 #: What finds the nearest of K Gaussians.
 Finder: TypeAlias = Search | Exhaustive
-# Factors: the density, the means and how often they were changed in place, the search, and whether
-# it is for a single call.
+# Whitening factors → the density, the means, how often means and factors were changed in place, the
+# search, and whether it is for a single call.
 _KEPT: WeakKeyDictionary[Triangle, tuple[Any, Tensor, list[int], Finder, bool]] = (
     WeakKeyDictionary()
 )
@@ -177,9 +177,9 @@ def cached_search(
     """
     tensors = (mean, *whitening.bands)
     changes = [t._version for t in tensors if not t.is_inference()]  # those may not be changed
-    found = _KEPT.get(whitening)
-    new = not found or found[0] is not density or found[1] is not mean or found[2] != changes
-    if new or found[4]:
+    kept = _KEPT.get(whitening)
+    new = not kept or kept[0] is not density or kept[1] is not mean or kept[2] != changes
+    if new or kept[4]:  # made for a single call, and this is the second
         once = new and not often
-        found = _KEPT[whitening] = (density, mean, changes, make(once), once)
-    return found[3]
+        kept = _KEPT[whitening] = (density, mean, changes, make(once), once)
+    return kept[3]

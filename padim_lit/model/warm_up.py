@@ -65,13 +65,13 @@ def learn(
             yield detector.anomaly_map.counted(x.flatten(0, 1))
 
     if projection.fit_images:
-        every = Identity(projection.in_channels).to(device)
-        projection.learn(*patch_statistics(embeddings(projection.fit_images, every)))
+        identity = Identity(projection.in_channels).to(device)  # Π is learnt from all C channels
+        projection.learn(*patch_statistics(embeddings(projection.fit_images, identity)))
         agree(projection)
-    for one in (part for part, _ in density.parts(detector.positions)) if again else (density,):
-        if one.fit_images:
-            one.learn(torch.cat(list(embeddings(one.fit_images))))
-            agree(one)
+    for part in (part for part, _ in density.parts(detector.positions)) if again else (density,):
+        if part.fit_images:
+            part.learn(torch.cat(list(embeddings(part.fit_images))))
+            agree(part)
 
 
 def learners(detector: "Detector") -> dict[str, str]:
@@ -106,7 +106,7 @@ def warm_up(loader: DataLoader, images: int) -> Iterator[Any]:
         with torch.random.fork_rng(devices=()):  # what the fit itself draws is the same as ever
             given = sorted(set(sampler))
     part = Subset(dataset, [given[i] for i in evenly_spaced(len(given), images)])
-    log.info("%d good images are looked at first, to learn centroids or a projection", len(part))
+    log.info("%d good images are looked at first, for kinds of patches or a projection", len(part))
     size = min(8, loader.batch_size or 8)
     workers: dict[str, Any] = {}
     if loader.worker_init_fn is not None:  # it may open what the Dataset reads
