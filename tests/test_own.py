@@ -68,7 +68,7 @@ def test_their_checkpoint_comes_back_where_they_are_imported(zygote, here):
     result = zygote.run([*args, "hydra.run.dir=q"], here, PATH)
     assert result.code == 1 and len(result.err.strip().splitlines()) == 1
     again = "--config-dir DIR own=[PACKAGE] backbone=plain_cnn; in Python import its module"
-    assert f"name it again: {again}" in result.err
+    assert f"name it again on the command line: {again}" in result.err
 
 
 def test_a_module_that_is_not_there_is_one_line(zygote, here):
