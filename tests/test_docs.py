@@ -1,18 +1,27 @@
 """The documentation builds without a warning, its links lead somewhere, its commands compose."""
 
+import json
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
+import torch
 from _helpers.cli import ROOT, environment
+from _helpers.fits import fitted_detector
 from _helpers.tables import long_table
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
+from padim_lit.checkpoint.state import save_detector
 from padim_lit.cli import config
 from padim_lit.cli.instantiate import allow
+from padim_lit.cli.modes import MODES
+from padim_lit.cli.modes.serve import Serve
 from padim_lit.cli.overrides import own_packages
+from padim_lit.deploy.calibration import RATE, Measured, calibrate
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 # Their packages may not be there, or what follows is no list of settings.
@@ -37,6 +46,80 @@ def test_links_to_files_lead_somewhere(page):
     files = [link for link in links if "://" not in link]
     missing = [link for link in files if not (page.parent / link).exists()]
     assert not missing
+
+
+def slugs(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    headings = re.findall(r"^#{1,6} +(.*)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_headings_lead_somewhere(page):
+    for file, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text()):
+        if "://" not in file:
+            assert anchor in slugs(page.parent / file if file else page), (file, anchor)
+
+
+def test_defaults_are_those_of_the_page():
+    text = (ROOT / "docs/keys.md").read_text()
+    part = text.partition("## The model and the fit")[2].partition("\n## ")[0]
+    known = {one.name: one.default for one in fields(MODES["fit"].settings_class())}
+    known["false_alarm_rate"] = RATE  # where none is given
+    seen = 0
+    for keys, defaults in re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", part, re.M):
+        for name, said in zip(re.findall(r"`([^`]+)`", keys), defaults.split(", "), strict=False):
+            if name in known and re.fullmatch(r"[\d.]+|null|auto|topk|variance", said):
+                real = "null" if known[name] is None else known[name]
+                assert said == real or float(said) == float(real), name
+                seen += 1
+    assert seen >= 15
+    assert Serve.host == "127.0.0.1"  # serve.md: at this machine alone
+
+
+def test_the_readmes_python_runs(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    detector, scores = fitted_detector(), torch.linspace(1, 2, 99)
+    detector.calibration = calibrate(Measured(scores, scores))
+    detector.provenance = {"image_size": 64, "crop_size": 64}
+    monkeypatch.chdir(tmp_path)
+    save_detector(detector, "model.ckpt")
+    Image.new("RGB", (64, 64)).save("part.png")
+    exec(code, {})
+
+
+def test_the_table_of_promises_is_what_is_computed():
+    text = (ROOT / "docs/thresholds.md").read_text()
+    row = r"^\| (\d+) \| ([\d.]+) % \| ([\d.]+) to ([\d.]+) % \| ([\d.]+) to ([\d.]+) % \|$"
+    rows = re.findall(row, text, re.M)
+    assert len(rows) == 5
+    for images, lowest, *ends in rows:
+        count = int(images)
+        scores = torch.linspace(1, 2, count)
+        rates = 1 / (count + 1), 0.05
+        found = [calibrate(Measured(scores, scores), rate)["interval"] for rate in rates]
+        assert f"{100 * rates[0]:.1f}" == lowest
+        assert [f"{100 * end:.1f}" for one in found for end in one] == ends
+
+
+def test_the_table_beside_patchcore_is_what_was_measured():
+    text = (ROOT / "docs/anomalib.md").read_text().partition("**On a GPU**")[0]
+    files = {"screw": "screw", "Magnetic Tile": "mtd", "ELPV mono": "elpv_mono"}
+    files["ELPV poly"] = "elpv_poly"
+    names = {"**ours**": "padim_lit", "ours, `density=mixture`": "padim_lit density=mixture"}
+    seen, data = 0, ""
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) != 9 or not re.fullmatch(r"\.\d{3}", cells[2]):
+            continue
+        data = files[cells[0]] if cells[0] else data
+        rows = json.loads((ROOT / f"docs/benchmarks/patchcore_{data}.json").read_text())["rows"]
+        (row,) = [one for one in rows if one["who"] == names.get(cells[1], cells[1])]
+        keys = ("image_auroc", "pixel_auroc", "pixel_aupro")
+        assert [f"{row[key]:.3f}"[1:] for key in keys] == cells[2:5], line
+        assert f"{row['bytes'] / 1e6:.1f}" == cells[5], line
+        seen += 1
+    assert seen == 12
 
 
 def test_the_readme_is_one_page_with_both_commands():

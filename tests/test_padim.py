@@ -144,14 +144,6 @@ def test_a_second_fit_starts_anew(tmp_path):
     assert torch.equal(first, model.detector.whitening.pack())
 
 
-def test_the_backbone_is_not_trained(tmp_path):
-    model = make()
-    before = {k: v.clone() for k, v in model.detector.backbone.state_dict().items()}
-    trainer(tmp_path).fit(model, batches(8))
-    for name, tensor in model.detector.backbone.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
-
-
 @pytest.mark.slow
 def test_a_coarser_grid_quarters_the_state():
     assert make(grid=8).detector.positions * 4 == make().detector.positions

@@ -8,19 +8,20 @@ from padim_lit import JL, Backbone, Fisher, PaDiM
 from padim_lit.data import MVTec
 
 
-# Of docs/results.md and docs/projections.md, to notice when they change; for PaDiM's own settings
-# an independent implementation's means over three seeds lie as close.
+# Of docs/results.md and docs/projections.md, to notice when they change: the default closer than
+# another density comes (on other processors centroids come out a little otherwise), PaDiM's own
+# settings as close as an independent implementation's means over three seeds.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("location", "kind", "dim", "how", "image", "pixel"),
+    ("location", "kind", "dim", "how", "image", "pixel", "close"),
     [
-        ("bottleneck", JL, 100, {}, 0.972, 0.990),
-        ("expansion", Fisher, 50, paper(50), 0.803, 0.969),
+        ("bottleneck", JL, 100, {}, 0.9727, 0.9905, (0.006, 0.0008)),
+        ("expansion", Fisher, 50, paper(50), 0.803, 0.969, (0.02, 0.006)),
     ],
     ids=["default", "PaDiM"],
 )
 def test_screws_are_judged_as_well_as_measured_before(
-    real_data, location, kind, dim, how, image, pixel
+    real_data, location, kind, dim, how, image, pixel, close
 ):
     data = MVTec(real_data / "mvtec_ad", "screw")
     backbone = Backbone("tf_efficientnet_lite0", [1, 2, 3], feature_location=location)
@@ -37,6 +38,6 @@ def test_screws_are_judged_as_well_as_measured_before(
     trainer.fit(model, data)
     trainer.test(model, data, verbose=False)
     assert model.detector.count == 320
-    assert model.results["image_auroc"] == pytest.approx(image, abs=0.02)
-    assert model.results["pixel_auroc"] == pytest.approx(pixel, abs=0.006)
+    assert model.results["image_auroc"] == pytest.approx(image, abs=close[0])
+    assert model.results["pixel_auroc"] == pytest.approx(pixel, abs=close[1])
     assert model.results["pixel_aupro"] > 0.8

@@ -1,12 +1,9 @@
 """p, k and ε measured on pairs, and the table that the command prints."""
 
-import doctest
-
 import numpy as np
 import pytest
 from _helpers.sweeps import write_rows, write_scores
 
-from padim_lit.analysis import separation as module
 from padim_lit.analysis.separation import main, mean_separations, separation
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.analysis.theory import performance_at
@@ -130,8 +127,3 @@ def test_scores_that_lack_a_configuration_are_one_line(tmp_path):
     write_scores(tmp_path, [f"{i}.png" for i in range(12)], {"identity-99-0": range(1, 13)})
     with pytest.raises(SystemExit, match=r"^error: .*scores\.npz[^\n]*$"):
         main([str(tmp_path)])
-
-
-def test_examples_run():
-    found = doctest.testmod(module)
-    assert found.attempted and not found.failed

@@ -1,7 +1,6 @@
 """experiment=table1: its jobs, its differences, and what stands beside them."""
 
 import csv
-import doctest
 import json
 from contextlib import redirect_stdout
 from functools import partial
@@ -17,7 +16,6 @@ from _helpers.sweeps import editing, write_sweep
 from _helpers.trees import build_tree
 from rich.console import Console
 
-from padim_lit.analysis import published as module
 from padim_lit.analysis.bootstrap import paired_difference
 from padim_lit.analysis.published import (
     ANOMALIB,
@@ -134,11 +132,6 @@ def test_anomalibs_averages():
     # Its plain selection reaches what the report calls the gain of JL.
     selection = published("wide_resnet50", 550, CATEGORIES)["anomalib"]["test/pixel_auroc"]
     assert selection == pytest.approx(report_mean("wide_resnet50")[1], abs=5e-4)
-
-
-def test_examples_run():
-    found = doctest.testmod(module)
-    assert found.attempted and not found.failed
 
 
 # --- What was measured beside it ------------------------------------------------------------------

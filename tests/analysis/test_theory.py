@@ -1,7 +1,5 @@
 """Eq. 1, 2 and 11 to 15 of the JL report, and what its lemma asks for."""
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +7,6 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 from sklearn.random_projection import johnson_lindenstrauss_min_dim
 
-from padim_lit.analysis import theory
 from padim_lit.analysis.theory import (
     distortion,
     jl_dimension,
@@ -124,8 +121,3 @@ def test_shares_are_between_0_and_1(bad):
     for function, first in ((vector_dimension, ()), (subspace_dimension, (10,))):
         with pytest.raises(InputError, match=f"^{name}="):
             function(*first, **{"epsilon": 0.1, **bad})
-
-
-def test_examples_run():
-    found = doctest.testmod(theory)
-    assert found.attempted >= 8 and not found.failed

@@ -30,6 +30,7 @@ from torch import Tensor
 
 import padim_lit
 from padim_lit import JL, Backbone, Detector, InputError
+from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.checkpoint.format import read
 from padim_lit.checkpoint.state import save_detector
@@ -44,7 +45,8 @@ from padim_lit.deploy.calibration import Measured, calibrate
 from padim_lit.deploy.prediction_log import ScoredFiles, Version
 from padim_lit.sweep import jobs
 from padim_lit.sweep.run_store import RunResult, RunStore
-from padim_lit.system.atomic import write_json
+from padim_lit.system.atomic import write_csv, write_json
+from padim_lit.viewer.runs import read_run
 
 COUNT = int(os.environ.get("PADIM_FUZZ", 300))
 SEED = int(os.environ.get("PADIM_FUZZ_SEED", 0))
@@ -329,8 +331,14 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
     (folder / "job").mkdir()
     for name in ("metrics.json", "job.json"):
         (folder / "job" / name).write_text('{"a": 1}')
+    rows = [(f"{n}.png", "good", 0, n + 0.5, 0.5, "good") for n in range(6)]
+    rows = [dict(zip(PREDICTIONS, row, strict=True)) for row in rows]
+    write_csv(folder / "run/predictions.csv", list(PREDICTIONS), rows)
+    about = {"data": "d", "backbone": "b", "weights": "w", "proj": "jl", "dim": 9, "seed": 0}
+    write_json(folder / "run/metrics.json", about)
     targets = [
         ("sweep/rows.json", swept), ("sweep/scores.npz", swept), ("sweep/resamples.npz", swept),
+        ("run/predictions.csv", lambda: read_run(folder / "run")),
         ("scored/predictions.jsonl", scored), ("scored/model.json", scored),
         ("ablation/runs/f/jl-0.npz", run_of_it), ("job/job.json", job),
     ]  # fmt: skip

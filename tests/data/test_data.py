@@ -820,7 +820,3 @@ def test_missing_elpv_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "elpv_dataset", None)
     with pytest.raises(InputError, match="pip install elpv-dataset"):
         ELPV()
-
-
-def test_all_datamodules_are_anomaly_data():
-    assert all(issubclass(c, AnomalyData) for c in (ELPV, MVTec, MagneticTile, Folder))

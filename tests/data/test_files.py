@@ -160,14 +160,6 @@ def test_no_image_is_one_line(given):
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_named(here):
-    save_image(here / "a.png")
-    (here / "secret").mkdir(mode=0)
-    with pytest.raises(InputError, match="secret cannot be read"):
-        find_images(".")
-
-
 def test_folders_that_go_meanwhile_end_no_watch(here, monkeypatch):
     save_image(here / "a.png")
     save_image(here / "sub" / "b.png")

@@ -548,3 +548,11 @@ def test_an_orientation_as_imagemagick_writes_it_turns_the_size_too(tmp_path):
     chunk.add_text("Raw profile type exif", f"\nexif\n{len(text) // 2:8d}\n{text}\n")
     Image.new("RGB", (80, 40)).save(tmp_path / "a.png", pnginfo=chunk)
     assert read_size(tmp_path / "a.png") == read_image(tmp_path / "a.png").size[::-1] == (80, 40)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+def test_of_several_pages_the_first_is_read(tmp_path, suffix):
+    first, second = Image.new("L", (9, 4), 40), Image.new("L", (9, 4), 200)
+    first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=[second])
+    assert read_image(tmp_path / f"a.{suffix}").getcolors() == [(36, (40, 40, 40))]
+    assert read_size(tmp_path / f"a.{suffix}") == (4, 9)

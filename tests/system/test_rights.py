@@ -12,7 +12,7 @@ from _helpers.trees import save_image
 from padim_lit.analysis.result_files import find
 from padim_lit.checkpoint.format import read
 from padim_lit.data.cache import _sizes
-from padim_lit.data.files import list_images
+from padim_lit.data.files import find_images, list_images
 from padim_lit.data.images import read_size
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.model.weights import load_weights
@@ -95,6 +95,11 @@ def test_any_other_file_does_so_too(folder):
     sub = below(folder, 0o644)
     said = without_rights(lambda: list_images(sub))
     assert said == f"error: {sub / 'a.png'}: Permission denied; check its path and rights"
+
+
+def test_a_folder_below_that_may_not_be_read_is_named(folder):
+    sub = below(folder, 0o000)
+    assert f"{sub} cannot be read" in without_rights(lambda: find_images(str(folder)))
 
 
 @pytest.mark.parametrize("inside", [True, False])
