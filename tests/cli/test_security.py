@@ -50,16 +50,23 @@ def name_of(node: ast.expr) -> str:
 
 def offences(source: str) -> list[str]:
     """Calls in a module that could execute what they read."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
+    found, tree, imported = [], ast.parse(source), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {one.asname: one.name for one in node.names if one.asname}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            imported |= {one.asname or one.name: f"{node.module}.{one.name}" for one in node.names}
+    for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
         name, given = name_of(node.func), {k.arg: k.value for k in node.keywords}
+        first, dot, rest = name.partition(".")
+        names = {name, imported.get(first, first) + dot + rest}  # as it is called, and what it is
         shell = given.get("shell")
-        if name in NEVER or (isinstance(shell, ast.Constant) and shell.value):
+        if names & NEVER or (isinstance(shell, ast.Constant) and shell.value):
             found.append(f"line {node.lineno}: {name}")
-        if name in ONLY_WITH:
-            key, value = ONLY_WITH[name]
+        for known in names & ONLY_WITH.keys():
+            key, value = ONLY_WITH[known]
             right = given.get(key)
             if not isinstance(right, ast.Constant) or right.value is not value:
                 found.append(f"line {node.lineno}: {name} without {key}={value}")
@@ -74,7 +81,9 @@ def test_nothing_executes_what_it_reads(path):
 @pytest.mark.parametrize(
     "line",
     ["eval(x)", "torch.load(f)", "torch.load(f, weights_only=False)", "np.load(f)",
-     "subprocess.run(x, shell=True)", "yaml.load(x)", "np.load(f, allow_pickle=True)"],
+     "subprocess.run(x, shell=True)", "yaml.load(x)", "np.load(f, allow_pickle=True)",
+     "from pickle import load as x; x(f)", "from torch import load; load(f)",
+     "import pickle as p; p.load(f)"],
 )  # fmt: skip
 def test_the_search_finds_what_it_is_for(line):
     assert len(offences(f"def f():\n    {line}")) == 1
