@@ -379,8 +379,8 @@ def _by_case(evidence: list[Row], chance: bool) -> tuple[str, str]:
     else:
         verdict = "does not hold" if found["no"] else IMPRECISE
     reason = (
-        f"{count['yes']} of {len(cases)} comparisons are for it, {count['no']} against, "
-        f"{count['open']} open."
+        f"{count['yes']} of {len(cases)} comparison{'s are' if len(cases) > 1 else ' is'} for it, "
+        f"{count['no']} against, {count['open']} open."
     )
     for side, words in (("yes", "for it"), ("no", "against")):
         if count[side] and not found[side]:

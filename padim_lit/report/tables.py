@@ -9,7 +9,7 @@ from padim_lit.analysis.separation import MEASURED
 from padim_lit.analysis.sweep_results import SETTINGS
 from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import planted
-from padim_lit.report.text import brief, interval, known, number, share, size, spread
+from padim_lit.report.text import brief, count, interval, known, number, share, size, spread
 from padim_lit.system.console import MISSING
 
 #: Of evidence: titles that are no words.
@@ -214,7 +214,7 @@ def evidence(claim: Mapping[str, Any]) -> Table:
         {title: _fact(row.get(k), reach * (k == "difference")) for k, title in titles.items()}
         for row in rows
     ]
-    return Table(f"Evidence: {len(rows)} comparisons", lines)
+    return Table(f"Evidence: {count(len(rows), 'comparison')}", lines)
 
 
 def numbers(sweeps: Sequence[Mapping[str, Any]]) -> Table:
