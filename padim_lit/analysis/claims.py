@@ -39,6 +39,7 @@ from padim_lit.analysis.bootstrap import (
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.sweep_results import (
+    KEEPER,
     OWN_SPLIT,
     RESAMPLED,
     Method,
@@ -464,7 +465,7 @@ def _intervals(row: Row) -> int:
 def _numbers(found: Estimate) -> Row:
     why = found.why
     if why == NO_RESAMPLES:
-        why += " (experiment=ablation keeps them, but for resamples=0)"
+        why += f" ({KEEPER})"
     about = {"seeds": found.seeds, "wins": found.wins, "why": why}
     return {"difference": _interval(found), **about}
 

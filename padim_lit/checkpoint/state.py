@@ -178,15 +178,19 @@ def _built(content: dict[str, Any]) -> Detector:
     if not timm.is_model(model := named["model"]):
         raise InputError(
             f"made with the timm model {model}, which timm {timm.__version__} does not know; "
-            "update timm, or, if it is your own, name it again on the command line: --config-dir "
-            f"DIR own=[PACKAGE] backbone={named['name']}; in Python import its module first"
+            "update timm, or, if it is your own, name it again on the command line: "
+            f"{_named_again('backbone', named['name'])}"
         )
     backbone = Backbone(**spec.pop("backbone"), state=net)
     dim, seed = spec.pop("dim"), spec.pop("seed")
     found = []
     for key, known in (("proj", PROJECTIONS), ("density", DENSITIES)):
         name, options = spec.pop(key), spec.pop(f"{key}_options")
-        _require_known(key, name, name in known)
+        if name not in known:
+            raise InputError(
+                f"made with {key}={name}, which is not known here; on the command line name it "
+                f"again: {_named_again(key, name)}"
+            )
         found.append(partial(known[name], **options))
     projection, density = found
     projection = projection(backbone.embedding_dim, dim, seed)
@@ -196,10 +200,6 @@ def _built(content: dict[str, Any]) -> Detector:
     return detector.eval()
 
 
-def _require_known(key: str, name: str, known: bool) -> None:
-    """Raise InputError where the checkpoint needs a class of one's own that is not imported."""
-    if not known:
-        raise InputError(
-            f"made with {key}={name}, which is not known here; on the command line name it again: "
-            f"--config-dir DIR own=[PACKAGE] {key}={name}; in Python import its module first"
-        )
+def _named_again(key: str, name: str) -> str:
+    """What to type, or to import, for a class of one's own that a checkpoint needs."""
+    return f"--config-dir DIR own=[PACKAGE] {key}={name}; in Python import its module first"

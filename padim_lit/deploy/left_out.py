@@ -280,9 +280,8 @@ def _subtracted(
     image, _ = part.update_moments(empty, one, one[None], detector.anomaly_map.counted)
     rest = subtract(moments, image, empty.mean)
     whitening = part.factorize(rest, ridge)
-    return part.nearest(one[:1], rest.mean, whitening)[0], float(
-        covariance_log_det(whitening).mean()
-    )
+    distances, _ = part.nearest(one[:1], rest.mean, whitening)
+    return distances, float(covariance_log_det(whitening).mean())
 
 
 def _side_by_side(detector: Detector, work: Callable[[T], Tensor], images: list[T]) -> Tensor:

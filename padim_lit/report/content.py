@@ -17,6 +17,7 @@ from padim_lit.analysis.published import CATEGORIES, MEAN, averages, published
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.separation import mean_separations
 from padim_lit.analysis.sweep_results import (
+    KEEPER,
     RESAMPLED,
     SETTINGS,
     SweepFolder,
@@ -74,7 +75,7 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
         "One seed in {}: nothing is known of other draws.": [len(s.seeds) == 1 for s in sweeps],
         **{
             f"No resamples for {METRICS[metric]} in {{}}: differences have no interval; "
-            "experiment=ablation keeps them, but for resamples=0.":
+            f"{KEEPER}.":
                 [_lacks_resamples(s, metric) for s in sweeps]
             for metric in RESAMPLED
         },
