@@ -12,7 +12,7 @@ async function open(index, jump = true) {
   Object.assign(now, { run, ready: [], large: null });
   byId("chosen").querySelector("select").value = String(index);
   byId("about").textContent = [run.order ? `${run.source}, scored by mode=predict: labels are not known` : `${run.data}, ${run.backbone}, ${run.proj}, D = ${run.dim}, seed ${run.seed}`,
-    run.image_score && run.image_score !== "max" ? `The image score is ${run.image_score}, not the map's maximum: the same threshold marks other pixels than it calls images` : ""].filter(Boolean).join(". ");
+    run.image_score && run.image_score !== "max" ? `An image's score is not the maximum of its map (image_score=${run.image_score}), so pixels may be at or above the threshold where the image is not` : ""].filter(Boolean).join(". ");
   byId("notes").replaceChildren(...run.notes.map((note) => el("li", {}, note)));
   byId("threshold").hidden = !usable;
   byId("large").hidden = true;
