@@ -31,7 +31,7 @@ FAILED = "failed.json"
 SWEEP = Path(".hydra") / "padim_lit_sweep"
 #: Keys of metrics.json and rows.json that hold a number, or None where it is undefined.
 MEASURED = re.compile(
-    r"^(test/(?!.*_why$).*|threshold(_rate)?|state_bytes|place_weight|.*/(\w+_)?seconds"
+    r"^(test/(?!.*_why$).*|threshold(_rate)?|state_bytes|position_weight|.*/(\w+_)?seconds"
     r"|.*/ms_per_image|test_(good|defective|planted|groups))$"
 )
 #: Of kinds whose images do not count in the image metrics, where the data plant defects.

@@ -12,7 +12,7 @@ from padim_lit.system.paths import typed_path
 from padim_lit.system.torch_file import damage
 
 #: Layout of what is written; no other is read.
-VERSION = 4
+VERSION = 5
 #: The key of a Lightning checkpoint under which it lies.
 KEY = "padim_lit"
 #: What it holds in every checkpoint.

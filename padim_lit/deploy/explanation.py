@@ -168,12 +168,12 @@ def _positions(
 ) -> list[Position]:
     (height, width), (h, w) = detector.map_grid, detector.image_shape
     view, found = view or View((h, w), (0, 0, w, h)), []
-    for place in shares.topk(min(NAMED, len(shares))).indices.tolist():
-        if shares[place] <= 0:
+    for index in shares.topk(min(NAMED, len(shares))).indices.tolist():
+        if shares[index] <= 0:
             break
-        row, column = divmod(place, width)
+        row, column = divmod(index, width)
         corners = ((column * w // width, row * h // height),
                    (-(-(column + 1) * w // width), -(-(row + 1) * h // height)))  # fmt: skip
         box = tuple(view.place(corners, (h, w)).flatten().tolist())
-        found.append(Position(row, column, box, float(distances[place]), float(shares[place])))
+        found.append(Position(row, column, box, float(distances[index]), float(shares[index])))
     return found

@@ -23,9 +23,9 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 
 from padim_lit import digests
 from padim_lit.checkpoint.state import spec_of
-from padim_lit.deploy.kinds_without import KindsWithout
+from padim_lit.deploy.components_without import ComponentsWithout
 from padim_lit.deploy.over_images import Batches, Loop, over_images
-from padim_lit.deploy.places_without import PlacesWithout
+from padim_lit.deploy.positions_without import PositionsWithout
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
@@ -215,7 +215,7 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                 ridge = replace(detector.ridge, common=pooled(moments.at(some)))
                 if x.device.type == "cpu" and isinstance(part, Mixture):
                     least = found[0] if found else torch.full_like(x[..., 0], torch.inf)
-                    distances = _kinds_left_out(detector, part, some, ridge, held, least)
+                    distances = _mixture_left_out(detector, part, some, ridge, held, least)
                 else:
                     of = partial(_subtracted, detector, part, moments.at(some), ridge)
                     distances = _side_by_side(detector, lambda one, of=of: of(one)[0], list(held))
@@ -223,7 +223,7 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
     return density.combine(found), reliable
 
 
-def _kinds_left_out(
+def _mixture_left_out(
     detector: Detector, mixture: Mixture, some: slice, ridge: Ridge, held: Tensor, at_most: Tensor
 ) -> Tensor:
     """Distances (B,P) under a mixture, whose Gaussians are `some` of the detector's.
@@ -238,7 +238,7 @@ def _kinds_left_out(
 
     def without(image: tuple[Tensor, Tensor]) -> Tensor:
         one, limit = image
-        rest = KindsWithout(mixture, moments, ridge, search, counted(one).flatten(0, 1))
+        rest = ComponentsWithout(mixture, moments, ridge, search, counted(one).flatten(0, 1))
         return rest.nearest(one[:1], limit)
 
     return _side_by_side(detector, without, list(zip(held, at_most.split(1), strict=True)))
@@ -254,7 +254,7 @@ def _factored_anew(detector: Detector, held: Tensor) -> Tensor:
     rest = list[Callable[[Tensor], tuple[Tensor, float]]]()
     for part, some in density.parts(detector.positions):
         if part.per_position:
-            rest.append(PlacesWithout(moments.at(some), part.shrinking(detector.ridge)))
+            rest.append(PositionsWithout(moments.at(some), part.shrinking(detector.ridge)))
         else:
             rest.append(partial(_subtracted, detector, part, moments.at(some), detector.ridge))
 

@@ -42,7 +42,7 @@ class Learned(Projection):
 
 
 class Fisher(Learned):
-    """The D mixtures of channels that differ most between places, least within one (Fisher's).
+    """The D mixtures of channels that differ most between positions, least within one (Fisher's).
 
     Good parts look different at different positions, so what varies between the positions' means
     is what the CNN knows about such parts; what varies around them is noise. Π's rows maximise

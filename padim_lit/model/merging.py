@@ -56,7 +56,7 @@ def subtract(whole: Moments, part: Moments, empty: Tensor) -> Moments:
     _check_alike(whole, part)
     left = whole.counts - part.counts
     if (left < 0).any():
-        raise InputError("what is to be removed holds more patches of a kind than there are")
+        raise InputError("what is to be removed holds more patches of a Gaussian than it has")
     total = whole.mean * whole.counts.unsqueeze(1) - part.mean * part.counts.unsqueeze(1)
     mean = torch.where(left.unsqueeze(1) > 0, total / left.unsqueeze(1), empty.to(total))
     pairs = zip(whole.scatter.bands, part.scatter.bands, strict=True)

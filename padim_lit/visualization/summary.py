@@ -37,9 +37,9 @@ RUN = {
         *("{proj}", "{dim} numbers per patch (D)", "made from {embedding_dim} channels (C)"),
     ),
     "density": (
-        *("{density}", "{places} for each patch position"),
+        *("{density}", "{positions} for each patch position"),
         "{density/components} Gaussians for all positions together",
-        "place_weight {place_weight} (0.5: aligned parts; 0: not, or too few images)",
+        "position_weight {position_weight} (0.5: aligned parts; 0: not, or too few images)",
     ),
     "settings": (
         *("eps {eps}", "eps_unit {eps_unit}", "neighbourhood {neighbourhood}"),
@@ -104,7 +104,7 @@ def _run(results: Mapping[str, Any]) -> Table:
     if isinstance(known.get("grid"), list | tuple):
         known["grid"] = f"{' x '.join(map(str, known['grid']))} on each image"
     if known.get("density") in ("position", "both"):
-        known["places"] = "a Gaussian"
+        known["positions"] = "a Gaussian"
     if isinstance(known.get("patch_pixels"), list | tuple):
         known["patch"] = " x ".join(f"{side:g}" for side in known["patch_pixels"])
     for stage in ("fit", "test"):

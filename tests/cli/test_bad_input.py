@@ -99,7 +99,7 @@ CONFIG = [
     Case("dim > C, orthogonal", "proj=orthogonal dim=449", ("dim=449", "C=448", "dim≤448")),
     Case("dim 0", "dim=0", ("dim=0", "at least 1")),
     Case("dim negative", "dim=-3", ("dim=-3", "at least 1")),
-    Case("more kinds than a machine holds", "density=mixture density.components=99999999999",
+    Case("more components than a machine holds", "density=mixture density.components=99999999999",
          ("density.components=99999999999", "from 1 to 1048576")),
     Case("nothing to learn from", "learnt_from=nowhere.ckpt",
          ("learnt_from=nowhere.ckpt: no such file", "model.ckpt of an earlier run")),

@@ -12,7 +12,7 @@ from _helpers.trees import build_tree
 DEVICES = ("one", "two")
 
 
-# Π and centroids are learnt, which ranks must agree on, and there are both kinds of Gaussians.
+# Π and centroids are learnt, which ranks must agree on; Gaussians are of positions and components.
 LEARNING = ["proj=fisher", "density=both", "density.components=3", "rotations=2"]
 
 

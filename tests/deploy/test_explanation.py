@@ -56,8 +56,8 @@ def test_shares_add_up_to_score_and_map(kind, score, grid):
     assert list(why.layers) == ["layer 1 (16×12)", "layer 2 (8×6)", "layer 3 (4×3)"]
     distances = model.distances(image)[0]
     for position in why.positions:
-        place = position.row * model.map_grid[1] + position.column
-        assert position.distance == pytest.approx(float(distances[place]), rel=1e-4)
+        index = position.row * model.map_grid[1] + position.column
+        assert position.distance == pytest.approx(float(distances[index]), rel=1e-4)
     shares = [position.share for position in why.positions]
     assert shares == sorted(shares, reverse=True)
     assert 0 < sum(shares) <= 1 + 1e-6

@@ -269,7 +269,7 @@ def test_without_the_memory_for_all_feature_maps_fewer_images_are_taken(
         (Mixture(6, components=4), 100, 1e-4, 1),
         (Mixture(6, components=4), 0, 0.05, 1),
         (Both(6, components=4), 100, 1e-4, 1),
-        (Both(6, components=4), 0, 0.065, 1),  # with ν = 3, √(10/9) from the places' ε alone
+        (Both(6, components=4), 0, 0.065, 1),  # with ν = 3, √(10/9) from the positions' ε alone
         (Both(6, components=4), 0, 0.05, 3),
         (PerPosition(6), 0, 0.02, 4),
         (PerPosition(6), 100, 1e-4, 1),  # its ε is of the variance of all

@@ -72,13 +72,13 @@ def test_a_bound_is_never_above_its_distance_and_uses_its_directions(dim, scales
 
 
 def test_the_first_directions_are_those_that_tell_near_components_apart():
-    # Ten dimensions in which components differ in place, among many in which none does.
+    # Ten dimensions in which components lie apart, among many in which none does.
     generator = torch.Generator().manual_seed(0)
     mean = torch.zeros(K, 100)
-    places = torch.randperm(100, generator=generator)[:10]
-    mean[:, places] = 10 * torch.randn(K, 10, generator=generator)
+    apart = torch.randperm(100, generator=generator)[:10]
+    mean[:, apart] = 10 * torch.randn(K, 10, generator=generator)
     bounds = LowerBounds.of(mean, Triangle.of(torch.eye(100).expand(K, -1, -1)), torch.eye(100))
-    found = bounds.basis[:10, places].square().sum()
+    found = bounds.basis[:10, apart].square().sum()
     assert found == pytest.approx(10, abs=1e-3)
 
 

@@ -52,7 +52,7 @@ def fitted(backbone, request):
     kind, *weight = request.param.split()
     detector = learnt(backbone, kind={"Mixture": Mixture, "Both": Both}[kind])
     for w in weight:
-        detector.density.place_weight.fill_(float(w))
+        detector.density.position_weight.fill_(float(w))
     detector.set_state(state(detector, images(10)))
     return detector
 
@@ -67,34 +67,34 @@ def naive(detector, train, test, eps=0.01):
     own = [len(g) * torch.cov(g.T, correction=0) if len(g) else torch.zeros(D, D).double()
            for g in groups]  # fmt: skip
     pooled = sum(own) / (len(x) - sum(len(g) > 0 for g in groups))
-    y, squares, kinds = detector.embed(test).flatten(0, 1).double(), [], []
+    y, squares, of_components = detector.embed(test).flatten(0, 1).double(), [], []
     for k, group in enumerate(groups):
         mean = group.mean(dim=0) if len(group) else centroids[k]
         sigma = (own[k] + weight * pooled) / (max(len(group) - 1, 0) + weight)
         sigma += eps * torch.eye(D)
-        kinds.append(torch.logdet(sigma))
+        of_components.append(torch.logdet(sigma))
         squares.append(((y - mean) @ torch.linalg.inv(sigma) * (y - mean)).sum(dim=1))
     distances = torch.stack(squares).amin(dim=0).sqrt().view(len(test), -1)
     if detector.density.name == "both":
-        at_place = []
+        at_position = []
         both = (detector.embed(batch).double().unbind(1) for batch in (train, test))
         for x, y in zip(*both, strict=True):
-            at_place.append((y - x.mean(dim=0), (len(x) - 1) * torch.cov(x.T)))
-        pooled = sum(scatter for _, scatter in at_place) / (len(at_place) * (len(x) - 1))
-        squares, places = [], []
-        for y, scatter in at_place:
+            at_position.append((y - x.mean(dim=0), (len(x) - 1) * torch.cov(x.T)))
+        pooled = sum(scatter for _, scatter in at_position) / (len(at_position) * (len(x) - 1))
+        squares, of_positions = [], []
+        for y, scatter in at_position:
             sigma = (scatter + weight * pooled) / (len(x) - 1 + weight) + eps * torch.eye(D)
-            places.append(torch.logdet(sigma))
+            of_positions.append(torch.logdet(sigma))
             squares.append((y @ torch.linalg.inv(sigma) * y).sum(dim=1))
-        volume = (sum(places) / len(places) - sum(kinds) / len(kinds)) / D
-        at_place = torch.stack(squares, dim=1).sqrt() * (volume / 4).exp()
-        w = float(detector.density.place_weight)
-        distances = (1 - w) * torch.minimum(distances, at_place) + w * at_place
+        volume = sum(of_positions) / len(of_positions) - sum(of_components) / len(of_components)
+        at_position = torch.stack(squares, dim=1).sqrt() * (volume / D / 4).exp()
+        w = float(detector.density.position_weight)
+        distances = (1 - w) * torch.minimum(distances, at_position) + w * at_position
     return distances
 
 
 def heard(density, x):
-    """w of `Both`, in float64 and step by step, from how differently kinds at a place vary."""
+    """w of `Both` in float64, step by step: from how differently components at a position vary."""
     d, mixture = x.shape[2], density.mixture
     white, centroids = mixture.white.double(), mixture.centroids.double()
     z = x.double() @ white.T
@@ -112,54 +112,54 @@ def heard(density, x):
     return min(0.5, max(0.0, 0.5 * (0.17 - spread) / 0.02))
 
 
-def at_places(widths, dim=5):
-    """Patches (B,P,D) of two kinds that lie apart: `widths` (B,P) are their standard deviations."""
+def at_positions(widths, dim=5):
+    """Patches (B,P,D) of two components that lie apart; `widths` (B,P): standard deviations."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(*widths.shape, dim, generator=generator) * widths.unsqueeze(2)
     return x + 20 * (widths > 1).unsqueeze(2)
 
 
 @pytest.mark.parametrize("width", [1.01, 1.185, 1.5])
-def test_a_place_is_heard_where_kinds_there_vary_alike(width, monkeypatch):
+def test_a_position_is_heard_where_components_there_vary_alike(width, monkeypatch):
     generator = torch.Generator().manual_seed(1)
     thrown = 1 + (width - 1) * torch.randint(0, 2, (40, 30), generator=generator)
     found = []
-    for widths in (thrown, thrown[:1].expand(40, -1)):  # as they fall, and each at its place
-        density, x = Both(5, components=2), at_places(widths)
+    for widths in (thrown, thrown[:1].expand(40, -1)):  # as they fall, and each at its position
+        density, x = Both(5, components=2), at_positions(widths)
         density.learn(x)
-        found.append(float(density.place_weight))
+        found.append(float(density.position_weight))
         assert found[-1] == pytest.approx(heard(density, x), abs=1e-4)
-        # With the same kinds neither the order of images and places nor what a patch is measured
-        # in changes it. (Other kinds may be found: k-means starts at patches that it draws.)
+        # With the same components neither the order of images and positions nor what a patch is
+        # measured in changes it. (Others may be found: k-means starts at patches that it draws.)
         again, turned = Both(5, components=2), 7 * torch.linalg.qr(torch.randn(5, 5)).Q
         again.mixture.white = density.mixture.white @ turned.inverse().T
         again.mixture.centroids = density.mixture.centroids @ turned
         monkeypatch.setattr(again.mixture, "learn", lambda x: None)
         again.learn(x.flip(0, 1) @ turned)
-        assert float(again.place_weight) == pytest.approx(found[-1], abs=1e-3)
+        assert float(again.position_weight) == pytest.approx(found[-1], abs=1e-3)
     assert found[1] == 0.5
     expected = {1.01: 0.5, 1.185: pytest.approx(0.25, abs=0.2), 1.5: 0}
     assert found[0] == expected[width]
 
 
-def test_few_patches_tell_nothing_and_no_place_is_heard():
+def test_few_patches_tell_nothing_and_no_position_is_heard():
     x = torch.randn(20, 10, 5, generator=torch.Generator().manual_seed(0))
     found = []
     for components in (59, 61):  # 3.39 patches each, more than two thirds of D = 5, and 3.28
         density = Both(5, components=components)
-        density.place_weight.fill_(0.4)  # of another time
+        density.position_weight.fill_(0.4)  # of another time
         density.learn(x)
-        found.append(float(density.place_weight))
+        found.append(float(density.position_weight))
     assert found[0] > 0 == found[1]
 
 
-def test_what_else_shrinks_does_not_change_whether_a_place_is_heard():
-    x = at_places(1 + 0.185 * torch.randint(0, 2, (40, 30), generator=torch.manual_seed(1)))
+def test_what_else_shrinks_does_not_change_whether_a_position_is_heard():
+    x = at_positions(1 + 0.185 * torch.randint(0, 2, (40, 30), generator=torch.manual_seed(1)))
     found = []
     for shrinkage in (None, 1000.0):
         density = Both(5, components=2, shrinkage=shrinkage)
         density.learn(x.double())
-        found.append(float(density.place_weight))
+        found.append(float(density.position_weight))
     assert found[0] == found[1] and 0 < found[0] < 0.5
 
 
@@ -170,7 +170,7 @@ def test_distances_match_a_naive_reference_in_float64(fitted):
     )
 
 
-def test_a_place_goes_half_of_the_way_to_the_volume_of_a_kind(backbone):
+def test_a_position_goes_half_of_the_way_to_the_volume_of_a_component(backbone):
     detector = learnt(backbone, kind=Both)
     detector.set_state(state(detector, images(10)))
     parts = detector.density.parts(detector.positions)
@@ -179,10 +179,10 @@ def test_a_place_goes_half_of_the_way_to_the_volume_of_a_kind(backbone):
         float(covariance_log_det(part.factorize(moments.at(some), ridge)).mean())
         for part, some in parts
     ]
-    place, kind = (
+    position, component = (
         float(covariance_log_det(detector.whitening.at(some)).mean()) for _, some in parts
     )
-    assert kind == pytest.approx(own[1]) and place == pytest.approx(sum(own) / 2)
+    assert component == pytest.approx(own[1]) and position == pytest.approx(sum(own) / 2)
     assert abs(own[0] - own[1]) > 0.1  # or nothing would be seen
     expected = pytest.approx(detector.density.scales(own), rel=1e-5)
     assert detector.density.scales_in(detector.whitening) == expected

@@ -123,7 +123,7 @@ def test_subtract_undoes_merge():
 
 def test_subtract_refuses_what_is_not_there():
     x = images(10)
-    with pytest.raises(InputError, match="more patches of a kind than there are"):
+    with pytest.raises(InputError, match="more patches of a Gaussian than it has"):
         subtract(fit([x[:9]]), fit([x]), EMPTY)
 
 

@@ -77,8 +77,8 @@ def test_a_mixture_is_made_of_patches_inside_alone(monkeypatch):
         learn(detector, lambda _: [batch])
         state = detector.update_state(detector.empty_state(), batch)
         counts.append(int(state.moments.counts.sum()))
-    places = len(detectors[1].anomaly_map.places)
-    assert seen == [detectors[0].positions, places] and 0 < places < 64
+    inside = len(detectors[1].anomaly_map.positions)
+    assert seen == [detectors[0].positions, inside] and 0 < inside < 64
     assert counts == [5 * n for n in seen]
 
 

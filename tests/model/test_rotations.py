@@ -77,8 +77,8 @@ def test_a_fit_counts_an_image_once_and_its_patches_in_every_direction():
     # The same by hand: each direction of an image is an image of its own.
     own = torch.stack(list(turned(images, 3)), dim=1).flatten(0, 1)
     learn(plain, lambda _: [{"image": own}])
-    kinds = model.density.mixture, plain.density.mixture
-    torch.testing.assert_close(*(kind.centroids for kind in kinds))
+    mixtures = model.density.mixture, plain.density.mixture
+    torch.testing.assert_close(*(mixture.centroids for mixture in mixtures))
     plain.density.load_state_dict(model.density.state_dict())
     state, expected = model.empty_state(), plain.empty_state()
     for batch in batches:

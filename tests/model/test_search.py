@@ -52,12 +52,12 @@ def exact(detector, x):
     deviation = x.double().unsqueeze(2) - detector.mean
     factor = detector.whitening.to_dense(symmetric=False).double()
     all_of_them = torch.einsum("gde,bpge->bpgd", factor, deviation).norm(dim=3)
-    places = detector.gaussians - K
-    found = all_of_them[..., places:].amin(dim=2)
-    if places:
-        place = all_of_them[..., :places].diagonal(dim1=1, dim2=2)
-        found = torch.minimum(found, place)
-        found += detector.density.place_weight * (place - found)
+    positions = detector.gaussians - K
+    found = all_of_them[..., positions:].amin(dim=2)
+    if positions:
+        to_position = all_of_them[..., :positions].diagonal(dim1=1, dim2=2)
+        found = torch.minimum(found, to_position)
+        found += detector.density.position_weight * (to_position - found)
     return found
 
 

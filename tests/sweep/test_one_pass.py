@@ -148,8 +148,8 @@ def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(
         results, expected = separate_run(
             data, backbone, "jl", row["dim"], 1, 8, density, rotations=rotations
         )
-        assert row["place_weight"] == pytest.approx(results["place_weight"], rel=1e-4)
-        assert row["place_weight"] > 0
+        assert row["position_weight"] == pytest.approx(results["position_weight"], rel=1e-4)
+        assert row["position_weight"] > 0
         ours = torch.from_numpy(found.scores[f"jl-{row['dim']}-1"])
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0)
 

@@ -84,7 +84,7 @@ sys.addaudithook(hook)
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory, zygote) -> Path:
-    """data/ and a fit of it in fitted/; few/ has an image of a kind."""
+    """data/ and a fit of it in fitted/; few/ has one good and one bad test image."""
     here = tmp_path_factory.mktemp("faults")
     build_tree(here / "data", train=6, test={"good": 2, "crack": 3})
     build_tree(here / "few", train=6, test={"good": 1, "crack": 1})

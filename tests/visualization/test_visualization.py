@@ -522,13 +522,13 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
         (
             "both",
             "both, a Gaussian for each patch position, 64 Gaussians for all positions together, "
-            "place_weight 0.25",
+            "position_weight 0.25",
         ),
     ],
 )
 def test_summary_says_which_gaussians_there_are(density, said):
     known = {"density": density} | ({} if density == "position" else {"density/components": 64})
-    known |= {"place_weight": 0.25} if density == "both" else {}
+    known |= {"position_weight": 0.25} if density == "both" else {}
     text = " ".join(printed(print_summary, RESULTS | known, {}, []).split())
     assert f"density │ {said}" in text
 

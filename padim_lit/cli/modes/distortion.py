@@ -63,11 +63,11 @@ def run(settings: Distortion, folder: Path) -> None:
     backbone = backbone.to(device)
     grid = resolve_grid(backbone.grids(data.image_shape), settings.grid)
     (folder / "distortion.json").unlink(missing_ok=True)  # an earlier run's, were this interrupted
-    places = evenly_spaced(grid[0] * grid[1], settings.positions)
+    chosen = evenly_spaced(grid[0] * grid[1], settings.positions)
     with progress() as bar:
         train = bar.track(data.train_dataloader(), description="backbone, training images")
         test = bar.track(data.test_dataloader(), description="backbone, test images")
-        patches = [_collect(backbone, images, grid, places) for images in (train, test)]
+        patches = [_collect(backbone, images, grid, chosen) for images in (train, test)]
         ridge = Ridge(settings.eps, settings.eps_unit)
         full = full_distances(*patches, ridge)
         rows = [
@@ -76,26 +76,26 @@ def run(settings: Distortion, folder: Path) -> None:
             for row in measure(*run, patches, full, ridge)
         ]
     paths = [write_csv(folder / "distortion.csv", [*rows[0], "spearman"], rows)]
-    title = f"{data.name}, {backbone.name}, {len(places)} positions"
+    title = f"{data.name}, {backbone.name}, {len(chosen)} positions"
     pictures = files("distortion", lambda: distortion([{"label": title, "rows": rows}]))
     paths += [write_bytes(folder / name, picture) for name, picture in pictures.items()]
     print_distortion(rows)
     notes = build.notes_on(data, backbone.source, "distances")
     print_facts(*(("note", note) for note in notes), *(("written", path) for path in paths))
     about = build.facts(settings, data, backbone, device)
-    counts = {"test_images": len(data.test_items), "positions": len(places)}
+    counts = {"test_images": len(data.test_items), "positions": len(chosen)}
     # Last: with distortion.json the folder is complete.
     write_json(folder / "distortion.json", {**about, **counts, "rows": rows})
 
 
 def _collect(
-    backbone: Backbone, loader: DataLoader, grid: tuple[int, int], places: list[int]
+    backbone: Backbone, loader: DataLoader, grid: tuple[int, int], chosen: list[int]
 ) -> Tensor:
-    """(N,P,C) at the chosen places, on the CPU."""
+    """(N,P,C) at the chosen positions, on the CPU."""
     every = Identity(backbone.embedding_dim).to(backbone.pixel_mean.device)
     kept = []
     for batch in loader:
         features = backbone(batch["image"].to(backbone.pixel_mean.device))
         for part in zip(*(layer.split(8) for layer in features), strict=True):
-            kept.append(embed(part, every, grid)[:, places].cpu())
+            kept.append(embed(part, every, grid)[:, chosen].cpu())
     return torch.cat(kept)

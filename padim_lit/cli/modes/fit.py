@@ -195,7 +195,9 @@ class _Work:
         fit_seconds = None
         if not settings.ckpt:
             fit_seconds, taught = self.fit()
-            notes += _few(settings, data, detector) + _strange_eps(detector) + _few_kinds(detector)
+            notes += (
+                _few(settings, data, detector) + _strange_eps(detector) + _few_components(detector)
+            )
             notes += taught + _repeated(detector) + thresholds.strange_good(detector.calibration)
         test_seconds = None
         names = [name.removeprefix("test/") for name in MEANING]
@@ -358,7 +360,7 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
 def _few(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
     """What helps where good images are few, unless parts were seen to lie the same way."""
     images = data.provenance["train_images"]
-    turned, aligned = detector.rotations > 1, detector.density.learnt.get("place_weight")
+    turned, aligned = detector.rotations > 1, detector.density.learnt.get("position_weight")
     # A model that is to be merged has the rotations of the other.
     if turned or settings.roi or settings.learnt_from or aligned or images >= FEW:
         return []
@@ -369,11 +371,11 @@ def _few(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
     ]
 
 
-def _few_kinds(detector: Detector) -> list[str]:
+def _few_components(detector: Detector) -> list[str]:
     """What to say where patches were too few to learn so many components from."""
     mixtures = [part for part in detector.density.modules() if isinstance(part, Mixture)]
     return [
-        f"Only {found} kinds could be learnt from so few patches, of density.components="
+        f"Only {found} components could be learnt from so few patches, of density.components="
         f"{mixture.components}: the others are copies of them."
         for mixture in mixtures
         if (found := len(mixture.centroids.unique(dim=0))) < mixture.components

@@ -135,18 +135,18 @@ def test_images_that_were_taken_out_set_no_threshold_and_the_rate_stays(here, zy
 @pytest.mark.slow
 def test_copies_of_some_are_not_all_that_the_fit_holds(here, zygote, calibrated):
     """Their own copies would stay in when they are left out."""
-    assert zygote.run([*TINY, RATE, "density=mixture", "hydra.run.dir=kinds"], here).code == 0
+    assert zygote.run([*TINY, RATE, "density=mixture", "hydra.run.dir=mixture"], here).code == 0
     files = sorted((here / "data/train/good").iterdir())
     for copy in ("a", "b"):
         for folder, some in (("half", files[: HELD // 2]), ("twice", files)):
             (here / folder / copy).mkdir(parents=True)
             for file in some:
                 shutil.copy(file, here / folder / copy)
-    args = ["mode=calibrate", "ckpt=kinds/model.ckpt", "images=half", "trainer=cpu"]
-    result = zygote.run([*args, "hydra.run.dir=kinds_half"], here)
+    args = ["mode=calibrate", "ckpt=mixture/model.ckpt", "images=half", "trainer=cpu"]
+    result = zygote.run([*args, "hydra.run.dir=mixture_half"], here)
     assert result.code == 1 and f"holds {HELD // 2} of the {HELD} images" in result.err
-    once, _ = calibrated("data/train", "kinds_once", ckpt="kinds/model.ckpt")
-    twice, _ = calibrated("twice", "kinds_twice", ckpt="kinds/model.ckpt")
+    once, _ = calibrated("data/train", "mixture_once", ckpt="mixture/model.ckpt")
+    twice, _ = calibrated("twice", "mixture_twice", ckpt="mixture/model.ckpt")
     assert torch.equal(once["scores"], twice["scores"]) and len(once["scores"]) == HELD
 
 

@@ -62,7 +62,7 @@ def test_few_images_are_to_be_turned_unless_parts_were_seen_to_be_aligned(
 ):
     words = ["density=both", f"density.components={components}", "calibration=0"]
     done = run(zygote, here, *TINY, *words, "hydra.run.dir=few")
-    weight = json.loads((here / "few/metrics.json").read_text())["place_weight"]
+    weight = json.loads((here / "few/metrics.json").read_text())["position_weight"]
     assert (weight == 0) == told == ("try rotations=8" in " ".join(done.out.split()))
 
 

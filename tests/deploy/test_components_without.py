@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from padim_lit import InputError
-from padim_lit.deploy.kinds_without import KindsWithout
+from padim_lit.deploy.components_without import ComponentsWithout
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.ridge import Ridge, pooled
 
@@ -20,7 +20,7 @@ def test_no_bound_is_above_a_distance(components, images):
     moments, _ = mixture.update_moments(mixture.empty(40, "cpu"), x, x[None], lambda every: every)
     ridge = Ridge(common=pooled(moments))
     search = mixture.search(moments.mean, mixture.factorize(moments, ridge), often=True)
-    rest = KindsWithout(mixture, moments, ridge, search, image=x[0]).rest()
+    rest = ComponentsWithout(mixture, moments, ridge, search, image=x[0]).rest()
 
     # Near and far patches in all directions, so also in that in which a mean moves.
     far = torch.randn(500, 3, generator=generator) * torch.logspace(-1, 2, 500).unsqueeze(1)
@@ -40,4 +40,4 @@ def test_an_image_that_was_not_fitted_is_one_line():
     ridge = Ridge(common=pooled(moments))
     search = mixture.search(moments.mean, mixture.factorize(moments, ridge), often=True)
     with pytest.raises(InputError, match="is not the one that was fitted"):
-        KindsWithout(mixture, moments, ridge, search, image=x[0, :1].repeat(31, 1))
+        ComponentsWithout(mixture, moments, ridge, search, image=x[0, :1].repeat(31, 1))

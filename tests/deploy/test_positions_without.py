@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from padim_lit import InputError
-from padim_lit.deploy.places_without import PlacesWithout
+from padim_lit.deploy.positions_without import PositionsWithout
 from padim_lit.model.moments import init, update
 from padim_lit.model.ridge import Ridge
 
@@ -19,7 +19,7 @@ def test_distances_and_volume_are_those_of_the_other_images(
     x = torch.randn(images, ways, positions, dim, dtype=torch.float64) * 3 + 5
     ridge = Ridge(eps, unit, shrinkage)
     moments = update(init(positions, dim), x.flatten(0, 1))
-    distances, log_det = PlacesWithout(moments, ridge)(x[0].float())
+    distances, log_det = PositionsWithout(moments, ridge)(x[0].float())
     rest = x[1:].flatten(0, 1)
     y = rest - rest.mean(dim=0)
     scatter = torch.einsum("npi,npj->pij", y, y)
@@ -37,4 +37,4 @@ def test_distances_and_volume_are_those_of_the_other_images(
 def test_a_covariance_that_is_singular_without_the_image_is_one_line():
     moments = update(init(4, 6), torch.rand(3, 4, 6))
     with pytest.raises(InputError, match="eps=0 with eps_unit=feature"):
-        PlacesWithout(moments, Ridge(eps=0))(torch.rand(1, 4, 6))
+        PositionsWithout(moments, Ridge(eps=0))(torch.rand(1, 4, 6))

@@ -10,7 +10,7 @@ from padim_lit.model.moments import Moments, covariance
 from padim_lit.model.ridge import Ridge, scatter_of_all
 
 
-class PlacesWithout:
+class PositionsWithout:
     """One Gaussian a position, of all images but one: each is factored, none is inverted.
 
     Where images are few, the pooled covariance is another one without each of them, and with it
@@ -26,8 +26,8 @@ class PlacesWithout:
 
     >>> from padim_lit.model.moments import init, update
     >>> x = torch.rand(8, 9, 2)
-    >>> places = PlacesWithout(update(init(9, 2), x), Ridge(eps=0.1, shrinkage=1.0))
-    >>> distances, log_det = places(x[:1])
+    >>> positions = PositionsWithout(update(init(9, 2), x), Ridge(eps=0.1, shrinkage=1.0))
+    >>> distances, log_det = positions(x[:1])
     >>> distances.shape
     torch.Size([1, 9])
     """

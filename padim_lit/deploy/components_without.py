@@ -12,7 +12,7 @@ from padim_lit.model.search import Search, squared_distances
 from padim_lit.model.triangular import Triangle
 
 
-class KindsWithout:
+class ComponentsWithout:
     """K Gaussians without those patches of one image that each of them holds.
 
     An image has patches of a third of them (MVTec's screws, K = 256), too many to factor anew for
@@ -42,7 +42,7 @@ class KindsWithout:
     >>> moments, _ = mixture.update_moments(init(1, 2), x, x[None], lambda x: x)
     >>> ridge = Ridge(common=pooled(moments))
     >>> search = mixture.search(moments.mean, mixture.factorize(moments, ridge))
-    >>> KindsWithout(mixture, moments, ridge, search, image=x[0]).nearest(x[:1]).shape
+    >>> ComponentsWithout(mixture, moments, ridge, search, image=x[0]).nearest(x[:1]).shape
     torch.Size([1, 9])
     """
 
