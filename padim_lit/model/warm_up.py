@@ -106,7 +106,7 @@ def warm_up(loader: DataLoader, images: int) -> Iterator[Any]:
         with torch.random.fork_rng(devices=()):  # what the fit itself draws is the same as ever
             given = sorted(set(sampler))
     part = Subset(dataset, [given[i] for i in evenly_spaced(len(given), images)])
-    log.info("%d good images are looked at first, for components or a projection", len(part))
+    log.info("%d good images are looked at first, to learn components or a projection", len(part))
     size = min(8, loader.batch_size or 8)
     workers: dict[str, Any] = {}
     if loader.worker_init_fn is not None:  # it may open what the Dataset reads
