@@ -72,7 +72,8 @@ def writing(path: Path) -> AbstractContextManager[None]:
     Traceback (most recent call last):
     padim_lit.errors.InputError: a.txt cannot be written (No space left on device); choose a ...
     """
-    todo = "choose a writable folder with enough space"
+    close = "close it where it is open, or " * (fcntl is None)  # Windows keeps what is open
+    todo = f"{close}choose a writable folder with enough space"
     return refusing(f"{path} cannot be written", todo, OSError)
 
 
@@ -97,7 +98,18 @@ def atomically(path: str | os.PathLike) -> Iterator[Path]:
     """
     with _beside(Path(path)) as temporary:
         yield temporary
-        temporary.replace(path)
+        _put(temporary, Path(path))
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Rename a file, over one that is there."""
+    # Windows refuses that while any program has either open, as scanners have for milliseconds.
+    for pause in (0.01, 0.1, 1.0) if fcntl is None else ():
+        with suppress(PermissionError):
+            temporary.replace(path)
+            return
+        time.sleep(pause)
+    temporary.replace(path)
 
 
 @contextmanager
@@ -202,6 +214,9 @@ def _remove_remnant(path: Path) -> None:
         return
     if (handle := lock(path, sure=young)) is None:
         return
+    if fcntl is None:  # an open file cannot be removed there
+        release(handle)
+        handle = None
     try:
         _remove(path)
     finally:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from _helpers import windows
 
 from padim_lit.errors import InputError
 from padim_lit.system import atomic
@@ -114,6 +115,30 @@ def test_where_locks_do_not_work_age_alone_decides(tmp_path, monkeypatch):
         assert not temporary.exists()
         temporary.write_text("whole")
     assert names(tmp_path) == ["a"]
+
+
+def test_windows_removes_an_old_remnant_though_it_keeps_open_files(tmp_path, monkeypatch):
+    windows.no_locks(monkeypatch)
+    windows.keep_open_files(monkeypatch)
+    for name in (f".padim_lit-{'0' * 8}-{'1' * 16}.tmp", "kept"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    with run_folder(tmp_path, ["a"]):
+        write_bytes(tmp_path / "a", b"new")
+    assert names(tmp_path) == [".hydra", "a", "kept"]
+
+
+def test_what_a_scanner_has_open_for_a_moment_is_replaced(tmp_path, monkeypatch):
+    windows.no_locks(monkeypatch)
+    windows.keep_open_files(monkeypatch)
+    target = write_bytes(tmp_path / "a.csv", b"old")
+    scanner = target.open("rb")
+    monkeypatch.setattr(time, "sleep", lambda _: scanner.close())
+    assert write_bytes(target, b"new").read_bytes() == b"new"
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with target.open("rb"), pytest.raises(InputError, match="close it where it is open, or"):
+        write_bytes(target, b"newer")
+    assert names(tmp_path) == ["a.csv"] and target.read_bytes() == b"new"
 
 
 def test_no_file_of_a_users_is_a_remnant(tmp_path):
