@@ -145,10 +145,13 @@ class Ablation:
         #: Of the backbone's forward passes alone, without decoding and storing.
         self.backbone_seconds = 0.0
         kept: list[dict[str, Tensor]] = []
+        self.stores: list[FeatureStore] = []
         try:
             kept_as = layers, self.grid, self.device, neighbourhood
-            train = FeatureStore(self.folder / "train", len(data.train_items) * rotations, *kept_as)
-            test = FeatureStore(self.folder / "test", len(data.test_items), *kept_as)
+            counts = {"train": len(data.train_items) * rotations, "test": len(data.test_items)}
+            for name, count in counts.items():
+                self.stores.append(FeatureStore(self.folder / name, count, *kept_as))
+            train, test = self.stores
             self.one_pass = OnePass(train, test, density, ridge, rotations)
             images, others = data.train_dataloader(), data.test_dataloader()
             with progress() as bar:
@@ -254,4 +257,6 @@ class Ablation:
 
     def close(self) -> None:
         """Remove the feature maps."""
+        for store in self.stores:
+            store.maps.clear()  # Windows removes no file that is still mapped into memory
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from _helpers import windows
 from _helpers.paper import paper
 from _helpers.tables import long_table
 from _helpers.trees import build_tree
@@ -224,7 +225,8 @@ def test_less_memory_means_more_bands_that_cover_the_grid_once(ablation):
         plan(ablation.one_pass.test, 20, limit=1000)
 
 
-def test_the_feature_maps_are_removed(data, backbone, tmp_path):
+def test_the_feature_maps_are_removed(data, backbone, tmp_path, monkeypatch):
+    windows.keep_open_files(monkeypatch)
     made = make(data, backbone, tmp_path, None)
     assert list((tmp_path / "features").rglob("*.npy"))
     made.close()
