@@ -33,7 +33,7 @@ def inside(root: Path, path: str | None, where: str) -> Path:
     with refusing(what, "unpack the data again", OSError, ValueError):
         # By its text alone: folders and files of a data set may be links to elsewhere.
         plain = Path(os.path.normpath(path or ".."))
-        if plain.is_absolute() or plain.parts[:1] == ("..",) or "\0" in str(plain):
+        if plain.anchor or plain.parts[:1] == ("..",) or "\0" in str(plain):
             raise InputError(f"{where}: {path!r} must name a file below {root}")
         file = root / plain
         if not file.is_file():

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import ntpath
+import os
 import random
 import re
+from pathlib import PureWindowsPath
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from _helpers.cli import TINY
 from _helpers.trees import build_tree, save_image, save_mask
 from PIL import Image
 
-from padim_lit.data import BTAD, MPDD, MVTecAD2, MVTecLOCO, RealIAD, VisA
+from padim_lit.data import BTAD, MPDD, MVTecAD2, MVTecLOCO, RealIAD, VisA, tree
 from padim_lit.errors import InputError
 
 VIEW = {"image_size": 32, "crop_size": None, "num_workers": 0}
@@ -295,3 +298,11 @@ def test_a_missing_mask_is_named(tmp_path):
     (tmp_path / "pushpins/ground_truth/logical_anomalies/000/001.png").unlink()
     with pytest.raises(InputError, match=r"no mask for .*000\.png: .*000 must hold at least one"):
         MVTecLOCO(tmp_path, "pushpins", **VIEW)
+
+
+@pytest.mark.parametrize("path", ["/etc/a", "C:/a", "C:a", "//server/share/a", r"..\a", r"\a"])
+def test_on_windows_too_no_table_leads_out_of_its_folder(path, monkeypatch):
+    monkeypatch.setattr(os.path, "normpath", ntpath.normpath)
+    monkeypatch.setattr(tree, "Path", PureWindowsPath)
+    with pytest.raises(InputError, match="must name a file below"):
+        tree.inside(PureWindowsPath("D:/data"), path, "split.csv")
