@@ -8,7 +8,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
-from fnmatch import fnmatchcase
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -109,7 +109,8 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
     is left out, unless the pattern names it.
 
     Args:
-        pattern: parts as in `fnmatch`, hidden names only where a part begins with a dot.
+        pattern: parts as in `fnmatch`, hidden names only where a part begins with a dot; on
+            Windows in any case, as its file systems have it.
         strict: InputError for a folder that cannot be read; False passes it over, as a watcher
             must, whose folders come and go.
     """
@@ -149,7 +150,7 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
             later = linked if link else plain
             # The entry itself raises for a link to itself.
             holds = os.path.isdir(path) if link else entry.is_dir()  # noqa: PTH112
-            named = entry.name == head or fnmatchcase(entry.name, head)
+            named = entry.name == head or fnmatch(entry.name, head)
             there = os.path.realpath(path) if link else os.path.join(real, entry.name)  # noqa: PTH118
             if entry.name.startswith(".") and not head.startswith("."):
                 if holds if head == "**" else looks_like_image(path):

@@ -1,5 +1,6 @@
 """One listing of images: complete, each file once, and nothing left out without a word."""
 
+import ntpath
 import os
 from pathlib import Path
 
@@ -129,6 +130,13 @@ def test_what_exists_by_its_very_name_is_no_pattern(here, name):
         assert names(given) == [f"{name}/a.png"]
     save_image(here / f"{name}.png")
     assert names(f"{name}.png") == names(f"**/{name}.png") == [f"{name}.png"]
+
+
+def test_on_windows_a_pattern_is_of_any_case(here, monkeypatch):
+    save_image(here / "A.PNG")
+    assert list(walk(here / "*.png")) == []
+    monkeypatch.setattr(os.path, "normcase", ntpath.normcase)
+    assert [path.name for path in walk(here / "*.png")] == ["A.PNG"]
 
 
 def test_a_home_is_expanded_where_it_was_typed_and_nowhere_else(here, tmp_path, monkeypatch):
