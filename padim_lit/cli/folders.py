@@ -75,8 +75,8 @@ def _goes_on(overrides: Sequence[Override]) -> bool:
 
 def _words(override: Override) -> str:
     key, value = override.key_or_group.rpartition(".")[2], _value(override)
-    if not override.is_sweep_override() and "/" in value:
-        value = value.rstrip("/'\"").rpartition("/")[2]  # of a path the last name tells most
+    if not override.is_sweep_override():  # of a path the last name tells most
+        value = re.split(r"[/\\]", value.rstrip("/\\'\""))[-1]
     return "-".join(word for word in (_plain(key), _plain(value)) if word)
 
 

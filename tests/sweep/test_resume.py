@@ -40,6 +40,7 @@ def test_a_name_can_be_read():
         r"proj-jl-subset_seed-0-1_data-mvtec_root-all-v2-[0-9a-f]{10}",
         name("data=mvtec", "proj=jl,subset", "data.root=/x/all_v2/", "seed=0,1"),
     )
+    assert re.fullmatch(r"root-all-v2-[0-9a-f]{10}", name(r"data.root=C:\x\all_v2"))
     assert re.fullmatch(
         r"ablation-dims-1-2-[0-9a-f]{10}", name("experiment=ablation", "dims=[1,2]")
     )
