@@ -15,7 +15,7 @@ from _helpers.paper import paper
 from _helpers.trees import build_tree
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, ModelCheckpoint
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.nn import functional as F
 from torch.utils.data import (
     BatchSampler,
@@ -676,6 +676,13 @@ def test_nan_and_batches_of_nothing_are_one_line(tmp_path, fitted):
         trainer(tmp_path).predict(fitted, DataLoader([{"image": image} for image in images], 2))
     with pytest.raises(InputError, match=r"of shape \(0, 3, 64, 64\); give a batch"):
         fitted(torch.empty(0, 3, 64, 64))
+
+
+def test_the_gpu_that_a_trainer_finds_on_a_mac_is_refused(monkeypatch):
+    apples = SimpleNamespace(strategy=SingleDeviceStrategy("mps"), precision="32-true")
+    monkeypatch.setattr(PaDiM, "trainer", apples)
+    with pytest.raises(InputError, match=r"accelerator=mps has no float64.*use cpu"):
+        make().setup("fit")
 
 
 def test_processes_that_take_the_fit_with_them_are_refused(tmp_path):

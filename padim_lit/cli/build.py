@@ -23,6 +23,7 @@ from padim_lit.cli.settings import Deciding, Embedding, Scoring, Settings, WithD
 from padim_lit.data import AnomalyData
 from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.files import find_images
+from padim_lit.data.trainer import require_float64
 from padim_lit.deploy.predictor import Predictor, load
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
@@ -330,8 +331,7 @@ def make_trainer(
         raise InputError(
             f"trainer: {one_line(error)}; choose trainer=auto, cpu, gpu or ddp, or correct its keys"
         ) from error
-    if trainer.strategy.root_device.type == "mps":
-        raise InputError("trainer.accelerator=mps has no float64, which the means need; use cpu")
+    require_float64(trainer.strategy.root_device)
     if trainer.world_size > 1 and sweep:
         # Lightning starts a process a device with this process's arguments: the whole sweep.
         raise InputError(

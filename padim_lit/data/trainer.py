@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
@@ -24,8 +25,19 @@ def as_it_runs(trainer: Trainer) -> Iterator[None]:
         yield
 
 
+def require_float64(device: torch.device) -> None:
+    """Raise InputError for a device that has none.
+
+    >>> require_float64(torch.device("mps"))
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: trainer.accelerator=mps has no float64, which the means need; ...
+    """
+    if device.type == "mps":  # Apple's GPUs
+        raise InputError("trainer.accelerator=mps has no float64, which the means need; use cpu")
+
+
 def require_trainer(trainer: Trainer) -> None:
-    """Raise InputError for a strategy or a precision that the sums do not survive.
+    """Raise InputError for a device, a strategy or a precision that the sums do not survive.
 
     >>> require_trainer(Trainer(accelerator="cpu", logger=False))
     """
@@ -37,6 +49,7 @@ def require_trainer(trainer: Trainer) -> None:
         )
     if getattr(strategy, "_start_method", "popen") != "popen":
         raise InputError("ranks that are forked or spawned take the fit with them; use ddp")
+    require_float64(strategy.root_device)
     if precision.endswith("true") and precision != "32-true":
         raise InputError(
             f"trainer.precision={precision}: would round the moments; use 32-true or bf16-mixed "

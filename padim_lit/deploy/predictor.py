@@ -428,8 +428,8 @@ def _sizes(
 
 
 def _device(device: str | torch.device | None) -> torch.device:
-    kinds = RuntimeError, AssertionError, NotImplementedError
+    kinds = RuntimeError, AssertionError, NotImplementedError, TypeError
     with refusing(f"device={device}: not to be had", "use cpu", *kinds):
         found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=found)
+        torch.empty(0, dtype=torch.float64, device=found)  # as means are; Apple's GPUs have none
         return found

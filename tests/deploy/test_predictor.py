@@ -203,6 +203,18 @@ def test_a_threshold_can_be_given_where_none_could_be_chosen(here, picture):
     assert Predictor(detector, device="cpu").threshold is None
 
 
+def test_a_device_without_float64_is_one_line(here, monkeypatch):
+    detector = load_detector(here / "run" / "model.ckpt")
+
+    def empty(*_, dtype=None, **__):
+        if dtype is torch.float64:
+            raise TypeError("the MPS framework doesn't support float64")
+
+    monkeypatch.setattr(torch, "empty", empty)
+    with pytest.raises(InputError, match=r"device=mps: not to be had .*float64\); use cpu"):
+        Predictor(detector, device="mps")
+
+
 def test_a_model_that_is_not_calibrated_says_where_the_defect_is(here, picture):
     detector = load_detector(here / "run" / "model.ckpt")
     detector.calibration, detector.image_score = None, "topk"
