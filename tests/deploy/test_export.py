@@ -13,6 +13,7 @@ import onnx
 import openvino
 import pytest
 import torch
+from _helpers import windows
 from _helpers.cli import ROOT, TINY, environment
 from _helpers.fits import fit_on_images
 from _helpers.paper import paper
@@ -138,7 +139,9 @@ def test_onnx_gives_the_scores_of_the_checkpoint(here, exported, kind, batch):
 
 
 @pytest.mark.slow
-def test_pixels_go_in_as_they_are_and_openvino_agrees(here, export, capsys):
+def test_pixels_go_in_as_they_are_and_openvino_agrees(here, export, capsys, monkeypatch):
+    windows.no_locks(monkeypatch)
+    windows.keep_open_files(monkeypatch)
     export("fisher", "format=openvino", "preprocess=true", "threshold=20")
     printed = capsys.readouterr().out
     assert "model.xml" in printed and "not: give images=" in printed

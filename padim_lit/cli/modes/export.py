@@ -140,6 +140,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         if settings.images is not None:  # noise costs torch's search for the nearest far more
             plain, first = (as_given(compared[:1], as_is) for as_is in (False, settings.preprocess))
             times = milliseconds([lambda: ours(plain), lambda: theirs(first)], ROUNDS, SECONDS)
+        theirs = None  # OpenVINO keeps its file open, which Windows would not let be moved
         files = _place(part, target, settings.format)
     if detector.backbone.source.startswith("random"):
         notes.append("The backbone's weights are random: the scores say nothing about defects.")
