@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from padim_lit.errors import InputError, told
+from padim_lit.system.console import never_fail_to_print
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,6 +28,7 @@ class Parser(argparse.ArgumentParser):
 
 def run(command: Callable[[], None]) -> None:
     """Run `command`; what a user can mend is one line and status 1, Ctrl-C is status 130."""
+    never_fail_to_print()  # a path may hold what a file or pipe of Windows' code page lacks
     try:
         command()
     except (InputError, OSError) as error:

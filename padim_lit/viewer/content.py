@@ -48,7 +48,11 @@ def build(
             "with `python run.py`, or give another folder"
         )
     # What names of runs start from: of one run, the folder around it.
-    root = Path(os.path.commonpath([folder.resolve() for folder in folders]))
+    whole = [folder.resolve() for folder in folders]
+    try:
+        root = Path(os.path.commonpath(whole))
+    except ValueError:  # Windows' have no folder in common
+        root = Path("several drives")
     root = root.parent if len(folders) == 1 else root
     runs: list[dict[str, Any]] = []
     scored: list[dict[str, Any]] = []
@@ -57,7 +61,8 @@ def build(
     # Pictures share what tables leave: 100 bytes an image's name and score, at most.
     left, used = 1e6 * megabytes - 300_000, 0
     for at, folder in enumerate(folders):
-        is_fit, name = at < len(fits), os.path.relpath(folder.resolve(), root)
+        is_fit, name = at < len(fits), whole[at]
+        name = str(name.relative_to(root) if root.anchor else name)
         most = (PICTURES if is_fit else SCORED_PICTURES) if pictures is None else pictures
         try:
             if is_fit:

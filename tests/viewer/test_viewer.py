@@ -1,12 +1,15 @@
 """The page over a results folder: what it holds and refuses, and what a browser makes of it."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from _helpers.browser import texts
-from _helpers.cli import TINY
+from _helpers.cli import ROOT, TINY, environment
 from _helpers.trees import build_tree
 
 from padim_lit.analysis.result_files import PREDICTIONS
@@ -553,3 +556,22 @@ def test_every_control_has_a_name(opened, page):
         )
         == []
     )
+
+
+def test_runs_on_two_drives_of_windows_go_by_their_whole_paths(tmp_path, monkeypatch):
+    def commonpath(paths):
+        raise ValueError("Paths don't have the same drive")
+
+    folders = [write_run(tmp_path / name, maps=False) for name in "ab"]
+    monkeypatch.setattr(os.path, "commonpath", commonpath)
+    found = build(folders)
+    assert [run["name"] for run in found["runs"]] == [str(folder) for folder in folders]
+    assert "2 runs in several drives" in render(found)
+
+
+def test_a_code_page_that_lacks_a_folders_name_ends_no_page(tmp_path):
+    write_run(tmp_path / "数据", maps=False)
+    command = [sys.executable, "-m", "padim_lit.viewer", "数据"]
+    env = environment(tmp_path, PYTHONIOENCODING="cp1252", PYTHONPATH=str(ROOT))
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=120)
+    assert result.returncode == 0 and b"??" in result.stdout and not result.stderr
