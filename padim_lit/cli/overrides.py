@@ -1,5 +1,6 @@
 """The KEY=VALUEs of a command line, read before Hydra does."""
 
+import os
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -104,7 +105,8 @@ def _one(text: str, plain: tuple[type, ...]) -> str:
     except OverrideParseException:
         return _quoted(text)
     number = isinstance(value, int | float) and type(value) not in plain
-    unescaped = isinstance(value, str) and "\\\\" in text
+    # In a path of Windows each is a separator, and none escapes what follows.
+    unescaped = isinstance(value, str) and ("\\" if os.sep == "\\" else "\\\\") in text
     return _quoted(text) if (number or unescaped) and str(value) != text else text
 
 

@@ -1,5 +1,6 @@
 """Text arrives as the user typed it, whatever Hydra's grammar would make of it."""
 
+import os
 import sys
 from types import ModuleType
 
@@ -39,6 +40,27 @@ def test_a_text_stays_what_it_is(text):
     assert str(read(f"data.root={text}")) == text
     swept = read(f"data.root={text}", "-m")
     assert str(swept[0] if isinstance(swept, list) else swept) == text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            r"C:\parts\new",
+            "C:\\parts\\",
+            "C:",
+            r"..\new\*.png",
+            r"\\nas\parts",
+            r"C:\a b\(1)",
+            r"\\?\C:\a",
+        ),
+        *(r"C:\new\ 1", r"C:\,a", r"C:\=a", r"C:\(a", r"C:\new\1_0", r"C:\数\[7]\#1"),
+    ],
+)
+def test_a_path_of_windows_keeps_its_backslashes(path, monkeypatch):
+    monkeypatch.setattr(os, "sep", "\\")
+    assert str(read(f"data.root={path}")) == path
+    assert read(r"ckpts=[C:\a\m.ckpt,D:\b c\ m.ckpt]") == [r"C:\a\m.ckpt", r"D:\b c\ m.ckpt"]
 
 
 def test_numbers_lists_and_what_is_quoted_stay_too():
