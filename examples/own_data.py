@@ -32,11 +32,11 @@ class Table(AnomalyData):
             raise InputError(
                 f"data.root={self.root}: has no {self.table}; it must hold lines file,kind"
             )
-        with (folder / self.table).open(newline="") as file:
+        with (folder / self.table).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         items = [Item(folder / row["file"], row["kind"]) for row in rows]
         good = [item for item in items if item.label == 0]
-        names = [str(item.path.relative_to(folder)) for item in good]
+        names = [item.path.relative_to(folder).as_posix() for item in good]
         train, held_out = hold_out(good, names, min(self.test_good, len(good) // 2), seed=0)
         return Split(
             f"table/{folder.name}",

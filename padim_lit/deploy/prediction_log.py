@@ -151,7 +151,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 def _read(about: Path) -> dict[str, Any]:
     try:
-        there = json.loads(about.read_text())
+        there = json.loads(about.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return there if isinstance(there, dict) else {}

@@ -74,7 +74,7 @@ def _read_labels() -> list[_Cell]:
     what, todo = "data=elpv needs the package elpv-dataset", "pip install elpv-dataset"
     with refusing(what, todo, ModuleNotFoundError, FileNotFoundError):
         folder = Path(str(importlib.resources.files("elpv_dataset"))) / "data"
-        rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines()]
+        rows = [line.split() for line in (folder / "labels.csv").read_text("utf-8").splitlines()]
     return [_Cell(folder / name, float(p), kind) for name, p, kind in filter(None, rows)]
 
 
