@@ -653,20 +653,34 @@ def test_hooks_that_change_the_images_of_the_fit_alone_are_refused(tmp_path):
         trainer(tmp_path).fit(model, DataLoader(IMAGES, 2))
 
 
-@pytest.mark.parametrize("how", [paper(4), {"density": Both(4, components=2)}])
-def test_the_default_dtype_changes_nothing(tmp_path, how):
-    models = []
-    for dtype in (torch.float32, torch.float64):
+@pytest.mark.parametrize("how", [paper, lambda dim: {"density": Both(dim, components=2)}])
+def test_the_default_dtype_and_a_callers_autocast_change_nothing(tmp_path, how):
+    thresholds, scores = set(), set()
+    for dtype in (torch.float32, torch.float64, torch.float16):
         torch.manual_seed(0)
-        model = small(**how)
         torch.set_default_dtype(dtype)
         try:
+            model = small(**how(4))
             trainer(tmp_path).fit(model, DataLoader(IMAGES, 2))
+            save_detector(model.detector, tmp_path / "model.ckpt")
+            with torch.autocast("cpu", torch.bfloat16):
+                predictor = padim_lit.load(tmp_path / "model.ckpt", device="cpu", image_size=64)
+                scores |= {predictor(IMAGES[0]["image"]).score}
+                predictor.explain(IMAGES[0]["image"])
         finally:
             torch.set_default_dtype(torch.float32)
-        models.append(model.detector)
-    assert models[0].calibration["threshold"] == models[1].calibration["threshold"]
-    assert torch.equal(models[0].mean, models[1].mean)
+        thresholds.add(model.detector.calibration["threshold"])
+    assert len(thresholds) == len(scores) == 1
+
+
+def test_a_model_stays_float32_and_its_precision_is_the_trainers(tmp_path, fitted):
+    factor = fitted.detector.whitening
+    with pytest.raises(InputError, match=r"a model cannot become torch\.float16: it is float32"):
+        fitted.half()
+    assert fitted.detector.whitening is factor
+    match = r"torch.autocast around a Trainer: .* give Trainer\(precision='bf16-mixed'\)"
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match=match):
+        trainer(tmp_path).predict(fitted, DataLoader(IMAGES, 2))
 
 
 def test_nan_and_batches_of_nothing_are_one_line(tmp_path, fitted):

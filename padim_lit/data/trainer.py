@@ -15,7 +15,6 @@ from padim_lit.system.console import showing_bars
 def as_it_runs(trainer: Trainer) -> Iterator[None]:
     """For what a fit does beside its epoch: the Trainer's precision, and bars if it shows any.
 
-    >>> import torch
     >>> with as_it_runs(Trainer(accelerator="cpu", logger=False, precision="bf16-mixed")):
     ...     torch.is_autocast_enabled("cpu")
     True
@@ -54,4 +53,9 @@ def require_trainer(trainer: Trainer) -> None:
         raise InputError(
             f"trainer.precision={precision}: would round the moments; use 32-true or bf16-mixed "
             "(backbone in bf16, moments in float32)"
+        )
+    if torch.is_autocast_enabled(strategy.root_device.type):
+        raise InputError(
+            "torch.autocast around a Trainer: no result would tell of it; leave it out, or give "
+            "Trainer(precision='bf16-mixed')"
         )

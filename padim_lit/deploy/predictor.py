@@ -267,7 +267,8 @@ class Predictor:
 
     def score(self, batch: Sequence[ModelInput]) -> list[Prediction]:
         """Predictions of what `see` gave, scored as one batch."""
-        with torch.inference_mode():
+        device = self.device.type  # a caller's autocast would round the features
+        with torch.inference_mode(), torch.autocast(device, enabled=False):
             images = torch.stack([seen.tensor() for seen in batch]).to(self.device)
             scores, maps, self.batch_size = in_parts(self.detector, images, self.batch_size)
         found = []
@@ -289,7 +290,8 @@ class Predictor:
                 means.
         """
         seen = self.see(image)
-        return explain(self.detector, seen.tensor(), seen.view)
+        with torch.autocast(self.device.type, enabled=False):
+            return explain(self.detector, seen.tensor(), seen.view)
 
     def _see_picture(self, image: Image.Image, picture: int, path: str | None = None) -> ModelInput:
         size = image.height, image.width

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError, as_pair, refusing
+from padim_lit.model.float32 import made_in_float32
 from padim_lit.model.folding import fold
 from padim_lit.model.tiles import as_tiles, by_tiles, layout
 from padim_lit.model.weights import architecture, fingerprint, load_weights, registered, timm
@@ -59,6 +60,7 @@ class Backbone(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
+    @made_in_float32()
     @torch.random.fork_rng(devices=())  # timm draws weights before it loads them
     def __init__(
         self,

@@ -77,7 +77,7 @@ class Both(Density):
         self.position = PerPosition(dim, seed, self.shrinkage)
         self.mixture = Mixture(dim, seed, components, fit_images, self.shrinkage)
         self.options = self.mixture.options
-        self.register_buffer("position_weight", torch.tensor(0.0))
+        self.register_buffer("position_weight", torch.tensor(0.0, dtype=torch.float32))
 
     @property
     def fit_images(self) -> int:

@@ -14,6 +14,7 @@ from padim_lit.model.both import Both
 from padim_lit.model.density import Density
 from padim_lit.model.embedding import ProjectedLayer, add_up, project
 from padim_lit.model.fit_state import FitState
+from padim_lit.model.float32 import require_float32
 from padim_lit.model.grid import require_neighbourhood, resolve_grid
 from padim_lit.model.projection import Projection
 from padim_lit.model.projection_cache import Layers, ProjectionCache
@@ -132,7 +133,7 @@ class Detector(nn.Module):
         return self.provenance.get("precision", FULL_PRECISION)
 
     def _apply(self, change: Any, recurse: bool = True) -> "Detector":
-        # Where the module moves, its factors and moments move; as bands they are no buffers.
+        require_float32(change)  # what moves moves factors and moments, which are no buffers
         if self.whitening is not None:
             self.whitening = self.whitening.map(change)
         if self.fit_state is not None:
@@ -225,8 +226,7 @@ class Detector(nn.Module):
                 f"{state.count} training image: a covariance needs at least 2; add good images"
             )
         self.whitening = self.density.factorize(state.moments, self.ridge)
-        self.mean = state.moments.mean
-        self.layer_means, self.count = state.layer_means, state.count
+        self.mean, self.layer_means, self.count = state.moments.mean, state.layer_means, state.count
         self.fit_state, self.calibration = state, None
 
     def reset(self) -> None:

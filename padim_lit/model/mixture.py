@@ -75,9 +75,9 @@ class Mixture(Density):
         self.components, self.fit_images = components, fit_images
         self.options = {"components": components, "fit_images": fit_images}
         super().__init__(dim, seed, shrinkage)
-        self.register_buffer("centroids", torch.zeros(components, dim))
+        self.register_buffer("centroids", torch.zeros(components, dim, dtype=torch.float32))
         #: W with W Σ Wᵀ = I for the covariance Σ of all good patches; 0 until it is learnt.
-        self.register_buffer("white", torch.zeros(dim, dim))
+        self.register_buffer("white", torch.zeros(dim, dim, dtype=torch.float32))
 
     def gaussians(self, positions: int) -> int:
         return self.components

@@ -50,7 +50,8 @@ def turned(images: Tensor, rotations: int) -> Iterator[Tensor]:
         cos, sin, aspect = math.cos(angle), math.sin(angle), height / width
         # In units of half a side, which differ where the image is no square.
         turn = [[cos, -sin * aspect, 0.0], [sin / aspect, cos, 0.0]]
-        theta = torch.tensor(turn, device=images.device).float().expand(len(images), 2, 3)
+        theta = torch.tensor(turn, device=images.device, dtype=torch.float32)
+        theta = theta.expand(len(images), 2, 3)
         # Rounded to bf16, as images may be, places would be off by almost a pixel.
         with torch.autocast(images.device.type, enabled=False):
             grid = F.affine_grid(theta, list(images.shape), False)

@@ -83,7 +83,8 @@ class Search:
                 least.
             squares: of all components as they are now, in place of `Pairs`.
         """
-        shares, shifts = torch.ones(len(self.mean)), torch.zeros(len(self.mean))
+        shares = torch.ones(len(self.mean), dtype=torch.float32)
+        shifts = torch.zeros_like(shares)
         shares[which], shifts[which] = share.to(shares), shift.to(shifts)
 
         def loosened(bounds: Tensor, component: Tensor) -> Tensor:
