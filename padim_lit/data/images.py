@@ -27,6 +27,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _WIDTH, _HEIGHT = 256, 257  # tags of a TIFF
+_PNG_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0", b"xmp\0")
 _SIDEWAYS = (5, 6, 7, 8)  # (w, h) becomes (h, w)
 #: Grey levels above background up to which a mask is taken for one of classes.
 MOST_CLASSES = 16
@@ -180,15 +181,24 @@ def read_size(path: Path) -> tuple[int, int]:
         width, height = image.size
         if image.format == "TIFF":  # of which newer Pillows give the size as it will be turned
             width, height = (image.tag_v2[tag] for tag in (_WIDTH, _HEIGHT))  # type: ignore
-        # Of a PNG without one of these, Pillow would decode the pixels to look for a tag.
-        tags = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
-        tagged = image.format != "PNG" or not tags.isdisjoint(image.info)
+        # Of a PNG without one before its pixels, Pillow would decode these to look for a tag.
+        tagged = image.format != "PNG" or _png_has_tags(image.fp)
         turned = tagged and _turn(image) in _SIDEWAYS
         return image.mode, *((width, height) if turned else (height, width))
 
     mode, *size = _use(path, look)
     _refuse_floats(mode, path)
     return tuple(size)
+
+
+def _png_has_tags(file: IO[bytes]) -> bool:
+    """Whether one of a PNG's chunks may hold its orientation, those behind its pixels too."""
+    before, at, found = file.tell(), 8, False
+    while file.seek(at) and len(head := file.read(30)) >= 12:
+        at += 12 + int.from_bytes(head[:4], "big")
+        found |= head[4:8] == b"eXIf" or head[8:].startswith(_PNG_TEXTS)
+    file.seek(before)
+    return found
 
 
 def _eight_bit(image: Image.Image, path: Path | str) -> Image.Image:

@@ -550,6 +550,17 @@ def test_an_orientation_as_imagemagick_writes_it_turns_the_size_too(tmp_path):
     assert read_size(tmp_path / "a.png") == read_image(tmp_path / "a.png").size[::-1] == (80, 40)
 
 
+def test_an_orientation_behind_a_pngs_pixels_turns_the_size_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (80, 40)).save(tmp_path / "a.png", exif=exif)
+    content = (tmp_path / "a.png").read_bytes()
+    start, pixels, end = (content.index(name) - 4 for name in (b"eXIf", b"IDAT", b"IEND"))
+    parts = content[:start], content[pixels:end], content[start:pixels], content[end:]
+    (tmp_path / "a.png").write_bytes(b"".join(parts))
+    assert read_size(tmp_path / "a.png") == read_image(tmp_path / "a.png").size[::-1] == (80, 40)
+
+
 @pytest.mark.parametrize("suffix", ["tif", "png"])
 def test_of_several_pages_the_first_is_read(tmp_path, suffix):
     first, second = Image.new("L", (9, 4), 40), Image.new("L", (9, 4), 200)
