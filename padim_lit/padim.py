@@ -127,11 +127,10 @@ class PaDiM(LightningModule):
         # Now, and not at the fit's end: what callbacks save by then has a threshold.
         start, loader = time.perf_counter(), self.trainer.train_dataloader
         if self.trainer.is_global_zero:
-            loop = Loop.like(loader, self.device)
             with as_it_runs(self.trainer):
                 self.detector.cache.keep_next(0)
-                images, rate = self.calibration, self.false_alarm_rate
-                set_threshold(self.detector, loader.dataset, images, rate, loop)
+                how = self.calibration, self.false_alarm_rate, Loop.like(loader, self.device)
+                set_threshold(self.detector, loader.dataset, *how)
             self.detector.to(self.device)  # `set_threshold` left it on the CPU; callbacks may score
         self.detector.cache = ProjectionCache()
         self.threshold_seconds, self._fitted = time.perf_counter() - start, True
@@ -146,7 +145,7 @@ class PaDiM(LightningModule):
         """(B,3,h,w) images in [0, 1] → scores (B,) and anomaly maps (B,h,w)."""
         return self.detector(images)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         output = self.predict_step(batch, batch_idx)
         require_truth(batch, output["map"])
         by_image, by_pixel = batch["count_image"].bool(), batch["count_pixel"].bool()  # (B,)
@@ -197,7 +196,7 @@ class PaDiM(LightningModule):
         forget_arguments(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        restore(self.detector, state_of(checkpoint))
+        restore(self.detector, state_of(checkpoint), checkpoint["state_dict"])
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu") -> "PaDiM":

@@ -683,6 +683,28 @@ def test_a_model_stays_float32_and_its_precision_is_the_trainers(tmp_path, fitte
         trainer(tmp_path).predict(fitted, DataLoader(IMAGES, 2))
 
 
+@pytest.mark.parametrize("how", [{"seed": 1}, {"weights_seed": 1}, {"kind": Fisher}])
+def test_a_fitted_model_takes_no_other_models_state(tmp_path, how):
+    def fitted_with(seed=0, weights_seed=0, kind=JL):
+        backbone = Backbone("test_resnet", weights="random", seed=weights_seed)
+        model = PaDiM(backbone, kind(backbone.embedding_dim, 4, seed), image_shape=(64, 64))
+        trainer(tmp_path).fit(model, DataLoader(IMAGES, 2))
+        return model
+
+    model, other = fitted_with(), fitted_with(**how)
+    before = model(IMAGES[0]["image"][None])[0]
+    model.load_state_dict(model.state_dict())
+    with pytest.raises(InputError, match="a state dict of another model"):
+        model.load_state_dict(other.state_dict())
+    assert torch.equal(model(IMAGES[0]["image"][None])[0], before)
+
+
+def test_several_loaders_to_test_with_are_refused_and_one_in_a_list_is_taken(tmp_path, fitted):
+    with pytest.raises(InputError, match="2 loaders to test with would share one result"):
+        trainer(tmp_path).test(fitted, [batches(2), batches(2)], verbose=False)
+    trainer(tmp_path).test(fitted, [batches(2)], verbose=False)
+
+
 def test_nan_and_batches_of_nothing_are_one_line(tmp_path, fitted):
     with pytest.raises(InputError, match="image 1 of the batch: its features are not finite"):
         images = torch.full((2, 3, 64, 64), 0.5)

@@ -122,12 +122,19 @@ def save_detector(detector: Detector, path: Path, state: dict[str, Any] | None =
     checkpoint.write(path, {"pytorch-lightning_version": "2.5.0", **content})
 
 
-def restore(detector: Detector, state: dict[str, Any]) -> None:
-    """Take what `full_state` gave; InputError where it is another config's."""
+def restore(
+    detector: Detector, state: dict[str, Any], weights: dict[str, Tensor] | None = None
+) -> None:
+    """Take what `full_state` gave; InputError where it is another config's.
+
+    `weights`: the state dict that it belongs to; None: the detector has it.
+    """
     if state["spec"] != spec_of(detector):
         wrong = checkpoint.differences(state["spec"], spec_of(detector))
         raise InputError(f"checkpoint of another config: {wrong}")
     detector.reset()
+    if weights is not None:  # now, as a fitted detector would refuse them
+        detector.load_state_dict(weights)
     detector.provenance = state["provenance"]
     whole, roi = AnomalyMap(detector.map_grid, detector.image_shape, detector.sigma), state["roi"]
     whole.to(detector.anomaly_map.rows.device)
@@ -195,8 +202,7 @@ def _built(content: dict[str, Any]) -> Detector:
     projection, density = found
     projection = projection(backbone.embedding_dim, dim, seed)
     detector = Detector(backbone, projection, density=density(dim, seed), **spec)
-    detector.load_state_dict(weights)
-    restore(detector, state)
+    restore(detector, state, weights)
     return detector.eval()
 
 

@@ -65,10 +65,17 @@ def require_loader(loader: Any) -> None:
 
 
 def require_each_once(loader: Any, ranks: int = 1) -> None:
-    """Raise InputError where a sampler gives an image more than once.
+    """Raise InputError for several loaders, or where a sampler gives an image more than once.
 
     >>> require_each_once(DataLoader(range(3)))
     """
+    if isinstance(loader, list | tuple | dict):
+        several = list(loader.values() if isinstance(loader, dict) else loader)
+        if len(several) > 1:
+            raise InputError(
+                f"{len(several)} loaders to test with would share one result; give one at a time"
+            )
+        (loader,) = several
     batches = getattr(loader, "batch_sampler", None)
     # One that a batch sampler was made with is the batch sampler's alone.
     sampler = getattr(batches, "sampler", None) or getattr(loader, "sampler", None)

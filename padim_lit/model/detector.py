@@ -14,13 +14,13 @@ from padim_lit.model.both import Both
 from padim_lit.model.density import Density
 from padim_lit.model.embedding import ProjectedLayer, add_up, project
 from padim_lit.model.fit_state import FitState
-from padim_lit.model.float32 import require_float32
 from padim_lit.model.grid import require_neighbourhood, resolve_grid
 from padim_lit.model.projection import Projection
 from padim_lit.model.projection_cache import Layers, ProjectionCache
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import require_rotations, turned
 from padim_lit.model.triangular import Triangle, scoring_bytes
+from padim_lit.model.unchanged import refuse_others, require_float32
 
 #: The backbone's precision unless a fit used another, as Lightning names it.
 FULL_PRECISION = "32-true"
@@ -111,6 +111,7 @@ class Detector(nn.Module):
         self.register_buffer("mean", None, persistent=False)
         self.register_buffer("layer_means", None, persistent=False)
         self.whitening: Triangle | None = None
+        self.register_load_state_dict_pre_hook(refuse_others)
 
     @property
     def positions(self) -> int:
