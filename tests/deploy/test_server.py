@@ -179,6 +179,7 @@ def here(tmp_path_factory, zygote):
     ("wrong", "said"),
     [
         (["port=0"], "port=0"), (["max_mb=0"], "max_mb=0"), (["ckpt=null"], "ckpt="),
+        (["max_mb=1e-7"], "max_mb=1e-07: is below a byte"),
         (["ckpt=none.ckpt"], "none.ckpt"), (["host=256.1.1.1"], "cannot be listened at"),
     ], every=3,
 )  # fmt: skip

@@ -11,7 +11,7 @@ from padim_lit.cli.build import device_of, make_predictor
 from padim_lit.cli.settings import Deciding
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.server import BODY_SECONDS, make_app
-from padim_lit.errors import refusing
+from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import write_json
 from padim_lit.system.console import print_facts
 from padim_lit.system.paths import typed_path
@@ -32,6 +32,11 @@ class Serve(Deciding):
     host: str = "127.0.0.1"
     port: int = 8000
     max_mb: float = 32.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_mb < 1e-6:
+            raise InputError(f"max_mb={self.max_mb}: is below a byte, and nothing could be sent")
 
 
 def run(settings: Serve, folder: Path) -> None:
