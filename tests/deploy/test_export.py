@@ -189,6 +189,8 @@ def test_int8_convolutions_have_gaussians_of_their_own(here, export, capsys):
     assert report["rank_correlation"] > 0.8 and report["agreement_images"] == 5
     assert abs(report["image_auroc"] - report["ckpt_image_auroc"]) <= 0.2
     assert "rank correlation" in capsys.readouterr().out
+    good = export("both", "precision=int8", "good=data/train/good")
+    assert good["ms"] > 0 and good["compared"] == "data/train/good"
     moved = expected(here, "both", pictures(5))[0]
     found = open_onnx(file, 1)(pictures(5))
     assert np.abs(found["score"] / moved - 1).max() > 1e-5

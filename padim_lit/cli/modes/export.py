@@ -58,7 +58,7 @@ class Export(Settings):
         preprocess: true: the graph takes uint8 (B,h,w,3) instead of float32 (B,3,h,w) in [0, 1]
         output: file to write; null: model.onnx, model.xml or slim.ckpt in the run's folder
         threshold: of graphs: score from which an image is called defective; null: the checkpoint's
-        images: to compare and time both: one, a folder or a quoted pattern; null: random, untimed
+        images: to compare and time both: one, a folder or a quoted pattern; null: good, or untimed
         good: int8 graphs: good images for their Gaussians and threshold, best those of the fit
     """
 
@@ -126,7 +126,8 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         todo = "mode=calibrate sets one" if slim else "give threshold=SCORE to have one"
         notes.append(f"No decision: the checkpoint holds no threshold; {todo}.")
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
-    compared = _images(settings.images, detector)
+    seen = settings.images or settings.good
+    compared = _images(seen, detector)
     with private_folder(target) as folder_beside:
         part = folder_beside / target.name
         WRITERS[settings.format](detector, part, about)
@@ -137,7 +138,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         if settings.precision == "int8" and settings.images is not None:
             found |= _agreement(given, theirs, settings, threshold)
         times = [None, None]
-        if settings.images is not None:  # noise costs torch's search for the nearest far more
+        if seen is not None:  # noise costs torch's search for the nearest far more
             plain, first = (as_given(compared[:1], as_is) for as_is in (False, settings.preprocess))
             times = milliseconds([lambda: ours(plain), lambda: theirs(first)], ROUNDS, SECONDS)
         theirs = None  # OpenVINO keeps its file open, which Windows would not let be moved
@@ -152,7 +153,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in files),
         "ckpt_bytes": source.stat().st_size,
         **found,
-        "compared": settings.images or "random images",
+        "compared": seen or "random images",
         "good": settings.good,
         "ms": times[1],
         "ckpt_ms": times[0],
