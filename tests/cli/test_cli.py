@@ -184,6 +184,9 @@ def test_a_checkpoint_reproduces_every_score_bit_for_bit(first, zygote, here):
     assert {key: loaded[key] for key in METRICS} == {key: fitted[key] for key in METRICS}
     assert loaded["fit/seconds"] is None and loaded["fit/images"] == 5
     assert not (here / "loaded" / "model.ckpt").exists()
+    again(zygote, here, "ignored", "ckpt=first/model.ckpt", "calibration=3")
+    assert "calibration=3 is of a fit" in str(metrics_of(here / "ignored")["notes"])
+    assert not any("calibration" in note for note in loaded["notes"])
 
 
 @long_table(

@@ -343,6 +343,11 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
             f"dim={dim} is more than the {channels} channels that it is made of; proj=identity "
             "keeps them all, in less time and memory."
         )
+    if settings.ckpt and settings.calibration != Fit.calibration:
+        notes.append(
+            f"calibration={settings.calibration} is of a fit: the threshold of ckpt="
+            f"{settings.ckpt} stays; mode=calibrate sets another."
+        )
     if (part := share(detector.anomaly_map)) < 1:
         notes.append(
             f"Region of interest: {percent(part, 1)} of what the model sees counts; the rest "
