@@ -9,12 +9,14 @@ from pathlib import Path
 
 from padim_lit import InputError
 from padim_lit.data import AnomalyData, Item, Split
+from padim_lit.data.items import GOOD
 from padim_lit.data.split import hold_out
+from padim_lit.data.tree import is_good
 
 
 @dataclass(eq=False)
 class Table(AnomalyData):
-    """Rows ``file,kind`` of a CSV; kind is "good" or any defect's name.
+    """Rows ``file,kind`` of a CSV; kind is "good", "ok", "normal" or any defect's name.
 
     Args:
         root: folder of the files.
@@ -32,9 +34,16 @@ class Table(AnomalyData):
             raise InputError(
                 f"data.root={self.root}: has no {self.table}; it must hold lines file,kind"
             )
-        with (folder / self.table).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        items = [Item(folder / row["file"], row["kind"]) for row in rows]
+        # Excel writes a mark before the first name, which utf-8-sig leaves out.
+        with (folder / self.table).open(newline="", encoding="utf-8-sig") as file:
+            rows = list(table := csv.DictReader(file))
+        if not {"file", "kind"} <= set(names := table.fieldnames or []):
+            raise InputError(
+                f"{folder / self.table}: columns are {names}; they must be file and kind, parted "
+                "by commas"
+            )
+        kinds = [GOOD if is_good(row["kind"]) else row["kind"] for row in rows]
+        items = [Item(folder / row["file"], kind) for row, kind in zip(rows, kinds, strict=True)]
         good = [item for item in items if item.label == 0]
         names = [item.path.relative_to(folder).as_posix() for item in good]
         train, held_out = hold_out(good, names, min(self.test_good, len(good) // 2), seed=0)

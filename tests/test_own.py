@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from _helpers.cli import ROOT, TINY, TINY_SWEEP
+from _helpers.outcome import require_one_clear_line
 from _helpers.tables import long_table
 from _helpers.trees import build_tree
 
@@ -112,6 +113,21 @@ def test_a_table_that_is_not_there_is_one_line(zygote, here):
     result = zygote.run([*OWN, *args, "data=table", "data.table=no.csv"], here, PATH)
     assert result.code == 1 and "no.csv" in result.err
     assert len(result.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("mark", "between"), [("\ufeff", ","), ("", ";")])
+def test_a_table_as_excel_writes_it_is_read_or_refused_in_one_line(zygote, here, mark, between):
+    text = (here / "data" / "labels.csv").read_text().replace(",good", ",OK").replace(",", between)
+    (here / "data" / "excel.csv").write_text(mark + text)
+    args = [a for a in TINY if a not in ("data=folder", "hydra.run.dir=run")]
+    args += ["data=table", "data.table=excel.csv", "data.test_good=4", "hydra.run.dir=excel"]
+    result = zygote.run([*OWN, *args], here, PATH)
+    if mark:
+        assert result.code == 0, result.err
+        found = json.loads((here / "excel" / "metrics.json").read_text())
+        assert (found["fit/images"], found["data/test_defective"]) == (8, 3)
+        return
+    require_one_clear_line(result, ("excel.csv: columns are ['file;kind']", "by commas"))
 
 
 @pytest.mark.slow
