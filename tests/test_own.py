@@ -13,11 +13,13 @@ from _helpers.cli import ROOT, TINY, TINY_SWEEP
 from _helpers.outcome import require_one_clear_line
 from _helpers.tables import long_table
 from _helpers.trees import build_tree
+from hydra.errors import InstantiationException
 
 from padim_lit import Backbone
 from padim_lit.cli import instantiate
 from padim_lit.cli import schema as schema_of
 from padim_lit.cli.build import own_code
+from padim_lit.cli.messages import one_line
 from padim_lit.cli.schema import load
 from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
@@ -128,6 +130,14 @@ def test_a_table_as_excel_writes_it_is_read_or_refused_in_one_line(zygote, here,
         assert (found["fit/images"], found["data/test_defective"]) == (8, 3)
         return
     require_one_clear_line(result, ("excel.csv: columns are ['file;kind']", "by commas"))
+
+
+def test_what_an_own_class_raises_is_named_with_its_type(tmp_path, monkeypatch):
+    (tmp_path / "raises.py").write_text("def mine():\n    return {}['file']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InstantiationException) as error:
+        instantiate.instantiate({"_target_": "raises.mine"})
+    assert one_line(error.value) == "raises.mine: KeyError: 'file'"
 
 
 @pytest.mark.slow

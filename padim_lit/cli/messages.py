@@ -10,7 +10,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from padim_lit.cli.config import CONF
 from padim_lit.cli.modes import MODES
 from padim_lit.cli.schema import schema
-from padim_lit.errors import told
+from padim_lit.errors import InputError, told
 from padim_lit.sweep.launchers import EXTRAS
 
 #: What OmegaConf says of a key that is missing, or that another one refers to.
@@ -103,7 +103,11 @@ def _readers(key: str) -> str:
 def one_line(error: BaseException) -> str:
     """What went wrong, on one line, without the framework's wrapping around our own errors."""
     if isinstance(error, errors.InstantiationException) and error.__cause__ is not None:
+        # Of a class of the user's own; what Lightning says is plain without its names.
+        made = re.match(r"Error in call to target '(?!lightning\.)([\w.]+)'", str(error))
         error = error.__cause__
+        if made and not isinstance(error, InputError | OSError | OmegaConfBaseException):
+            return f"{made[1]}: {type(error).__name__}: {told(error)}"
     if isinstance(error, errors.HydraException | OmegaConfBaseException):
         return error_line(error)
     text = str(error).strip()
