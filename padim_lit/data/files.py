@@ -57,22 +57,18 @@ def find_images(given: str) -> list[Path]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files directly in `folder`, sorted by name; hidden and other files are ignored.
+    """Image files in `folder` and all below it, sorted; hidden and other files are ignored.
+
+    Links to one file are several images here, as a store has one file for all that are alike.
 
     Raises InputError when the folder is missing or cannot be read, for images of a format that is
-    not read, links that lead nowhere, and images in folders below, which would be left out. An
-    empty list is no error here.
+    not read, and links that lead nowhere. An empty list is no error here.
     """
-    entries = _visible(folder)
-    below = [p for p in walk(folder / "**") if p.parent != folder and looks_like_image(p)]
-    if below:
-        raise InputError(
-            f"{len(below)} image(s) lie in folders below {folder}, such as {below[0]}, where they "
-            "are not read; move them up, or away"
-        )
-    files = [p for p in entries if p.is_file()]
+    _entries(folder)  # says so where it is missing
+    files = list(walk(folder / "**", once=False))
+    _refuse_dangling(files, folder)
     _refuse_unread(files, folder)
-    return [p for p in files if is_image(p)]
+    return sorted(filter(is_image, files))
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -100,7 +96,7 @@ def looks_like_image(path: Path) -> bool:
     return is_image(path) or path.suffix.lower() in _UNREAD
 
 
-def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
+def walk(pattern: Path, strict: bool = True, once: bool = True) -> Iterator[Path]:
     """Files that a pattern names, in no order, each once, by a path without links where it can be.
 
     ``**`` stands for any number of folders and, at the end, for all files in them. What exists by
@@ -113,6 +109,7 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
             Windows in any case, as its file systems have it.
         strict: InputError for a folder that cannot be read; False passes it over, as a watcher
             must, whose folders come and go.
+        once: False gives links to files that are listed already too.
     """
     parts = pattern.relative_to(pattern.anchor).parts
     if parts[-1] == "**":
@@ -126,7 +123,7 @@ def walk(pattern: Path, strict: bool = True) -> Iterator[Path]:
     while plain or linked:
         # Links come last, so that what is there both ways has its own path.
         folder, real, parts, top = plain.pop() if plain else linked.popleft()
-        if (real, len(parts)) in seen:
+        if (parts or once) and (real, len(parts)) in seen:
             if not parts:
                 left["links to files that are listed already"] += 1
             continue
@@ -182,7 +179,7 @@ def _refuse_unread(files: list[Path], where: Path | str) -> None:
     if unread:
         raise InputError(
             f"{len(unread)} image(s) in {where} have a format that is not read, such as "
-            f"{unread[0].name}; allowed are {', '.join(EXTENSIONS)}; convert or remove them"
+            f"{unread[0]}; allowed are {', '.join(EXTENSIONS)}; convert or remove them"
         )
 
 
@@ -190,6 +187,6 @@ def _refuse_dangling(entries: list[Path], where: Path | str) -> None:
     dangling = [p for p in entries if p.is_symlink() and not p.exists()]
     if dangling:
         raise InputError(
-            f"{len(dangling)} link(s) in {where} lead nowhere, such as {dangling[0].name}; fetch "
+            f"{len(dangling)} link(s) in {where} lead nowhere, such as {min(dangling)}; fetch "
             "their files (dvc pull, git annex get), or remove them"
         )

@@ -106,8 +106,9 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
 
     Folders named as in GOOD_NAMES, in any case, hold good images. Where ground_truth/KIND exists,
     every image of test/KIND needs a mask in it, named <stem> or <stem>_mask with any image
-    extension. Kinds without that folder have an unknown pixel truth; without any ground_truth
-    nothing counts in the pixel metrics.
+    extension. Images may lie in folders below, by date say, and their masks in the same ones.
+    Kinds without that folder have an unknown pixel truth; without any ground_truth nothing counts
+    in the pixel metrics.
 
     Args:
         root: folder that holds train/, test/ and perhaps ground_truth/.
@@ -141,7 +142,7 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
         if is_good(kind):
             test += [Item(path, count_pixel=bool(truth)) for path in paths]
         elif kind in truth:
-            masks, unused = _masks(paths, truths / kind, layout)
+            masks, unused = _masks(paths, tests / kind, truths / kind, layout)
             test += [
                 Item(path, kind, mask, layout.mask_threshold, count_pixel=True)
                 for path, mask in zip(paths, masks, strict=True)
@@ -177,19 +178,19 @@ def _refuse_stray(folder: Path) -> None:
 
 
 def _masks(
-    paths: list[Path], folder: Path, layout: Layout
+    paths: list[Path], images: Path, folder: Path, layout: Layout
 ) -> tuple[list[tuple[Path, ...]], list[str]]:
-    """The masks of each image in `paths`, and the names of masks that belong to none."""
+    """The masks in `folder` of each of `paths` in `images`, and names of masks that are of none."""
     by_name: dict[str, list[Path]] = defaultdict(list)
-    for place in [folder / name for name in subfolders(folder)] if layout.folders else [folder]:
-        for mask in list_images(place):
-            by_name[place.name if layout.folders else mask.stem].append(mask)
+    for mask in list_images(folder):
+        name = mask.relative_to(folder)
+        by_name[str(name.parent if layout.folders else name.with_suffix(""))].append(mask)
     masks, owner = [], dict[Path, Path]()
     for path in paths:
-        found = by_name[path.stem] + by_name[f"{path.stem}_mask"]
+        name = str(path.relative_to(images).with_suffix(""))
+        found = by_name[name] + by_name[f"{name}_mask"]
         if not found or (len(found) > 1 and not layout.folders):
             problem = f"{len(found)} masks" if found else "no mask"
-            name = path.stem
             need = f"{folder} must have exactly one file named {name}_mask.png or {name}.png"
             if layout.folders:
                 need = f"{folder / name} must hold at least one; add it"
@@ -208,7 +209,7 @@ def _masks(
 
 
 def images(folder: Path, hint: str = "add some or remove the folder") -> list[Path]:
-    """The images in `folder`; InputError where there are none."""
+    """The images in `folder` and below it; InputError where there are none."""
     paths = list_images(folder)
     if not paths:
         raise InputError(f"no images in {folder}; allowed are {', '.join(EXTENSIONS)}; {hint}")

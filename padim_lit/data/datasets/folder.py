@@ -18,7 +18,8 @@ class Folder(SeenWhole):
 
     Args:
         root: folder with train/good, optionally test/KIND ("good" and any others) and
-            ground_truth/KIND with one mask an image; or a folder of good images; ~ is expanded.
+            ground_truth/KIND with one mask an image, each with any folders below; or a folder of
+            good images; ~ is expanded.
         image_size, crop_size: see AnomalyData; without a crop nothing of an image is out of sight.
 
     Raises InputError for a missing root, missing or empty folders, missing or ambiguous masks,
@@ -50,7 +51,14 @@ class Folder(SeenWhole):
             train, test, notes = read_tree(folder, Layout(complete=False))
             return train, test, notes + _unread(folder, [*train, *test])
         if any(path.is_file() and looks_like_image(path) for path in folder.iterdir()):
-            return [Item(path) for path in list_images(folder)], [], []
+            paths = list_images(folder)
+            if below := [path for path in paths if path.parent != folder]:
+                # They may be defective: here no name says what is good.
+                raise InputError(
+                    f"{len(below)} image(s) lie in folders below {folder}, such as {below[0]}, "
+                    "beside others; move all good ones to train/good, or these away"
+                )
+            return [Item(path) for path in paths], [], []
         raise InputError(
             f"data.root={self.root} has no train/good; it must hold train/good and test/KIND, or "
             f"good images alone; {_advice(folder)}"
