@@ -19,6 +19,8 @@ from padim_lit.system.paths import typed_path
 
 log = logging.getLogger(__name__)
 
+#: What a mask's name has after its photo's, if anything; the second is KolektorSDD2's.
+MASK_ENDS = ("_mask", "_GT")
 # Not read, but surely meant as images: ignoring them would shrink a dataset unnoticed.
 _UNREAD = frozenset({
     ".apng", ".arw", ".avif", ".cr2", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".j2k",
@@ -34,8 +36,8 @@ def find_images(given: str) -> list[Path]:
     folders are left out, unless named themselves. Links that lead nowhere are listed: reading them
     says so. How many files of which other kinds lie there is logged.
 
-    Raises InputError where there is no image, for images of a format that is not read, and a
-    folder that cannot be read.
+    Raises InputError where there is no image, for images of a format that is not read, masks
+    beside photos, and a folder that cannot be read.
     """
     path = typed_path(given)
     if path.is_file():
@@ -49,6 +51,7 @@ def find_images(given: str) -> list[Path]:
             f"images={given}: no image there; give a file, a folder or a quoted pattern of "
             f"{', '.join(EXTENSIONS)}"
         )
+    refuse_masks(images, f"images={given}")
     others = Counter(p.suffix.lower() or "without suffix" for p in found if not is_image(p))
     if others:
         left = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
@@ -69,6 +72,26 @@ def list_images(folder: Path) -> list[Path]:
     _refuse_dangling(files, folder)
     _refuse_unread(files, folder)
     return sorted(filter(is_image, files))
+
+
+def refuse_masks(images: list[Path], where: Path | str) -> None:
+    """InputError where masks seem to lie beside their photos: they would be taken for photos."""
+    named: dict[str, Path] = {}
+    for path in images:
+        named.setdefault(str(path.with_suffix("")), path)
+    pairs = []
+    for path in images:
+        name = str(path.with_suffix(""))
+        ends = [end for end in ("", *MASK_ENDS) if name.endswith(end)]
+        photos = [named.get(name[: len(name) - len(end)], path) for end in ends]
+        pairs += [(path, photo) for photo in photos if photo != path]
+    if pairs:
+        one, other = sorted(pairs[0])
+        raise InputError(
+            f"{len(pairs)} image(s) in {where} look like masks beside their photos, such as {one} "
+            f"and {other.name}; masks belong in ground_truth/KIND: move them there, or, where "
+            "both are photos, rename one"
+        )
 
 
 def subfolders(folder: Path) -> list[str]:

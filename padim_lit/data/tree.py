@@ -6,7 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from padim_lit.data.files import list_images, looks_like_image, subfolders, walk
+from padim_lit.data.files import (
+    MASK_ENDS,
+    list_images,
+    looks_like_image,
+    refuse_masks,
+    subfolders,
+    walk,
+)
 from padim_lit.data.images import EXTENSIONS
 from padim_lit.data.items import GOOD, Item
 from padim_lit.errors import InputError, refusing
@@ -105,8 +112,8 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
     """Train and test items of one tree, and what to say about its files.
 
     Folders named as in GOOD_NAMES, in any case, hold good images. Where ground_truth/KIND exists,
-    every image of test/KIND needs a mask in it, named <stem> or <stem>_mask with any image
-    extension. Images may lie in folders below, by date say, and their masks in the same ones.
+    every image of test/KIND needs a mask in it, named <stem>, <stem>_mask or <stem>_GT with any
+    image extension. Images may lie in folders below, by date say, and their masks in the same ones.
     Kinds without that folder have an unknown pixel truth; without any ground_truth nothing counts
     in the pixel metrics.
 
@@ -114,8 +121,8 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
         root: folder that holds train/, test/ and perhaps ground_truth/.
         layout: other names for these folders, and whether all must be there.
 
-    Raises InputError for missing or empty folders, missing, ambiguous or orphaned masks, and
-    images where none are read.
+    Raises InputError for missing or empty folders, missing, ambiguous or orphaned masks, masks
+    among photos, and images where none are read.
     """
     hint = "a fit learns from them: add photos of good parts"
     good = good_folders(root / "train")
@@ -138,7 +145,8 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
         )
     test: list[Item] = []
     for kind in kinds:
-        paths = images(tests / kind)
+        # With masks of their own, what has none is named.
+        paths = images(tests / kind, masked=kind in truth and not is_good(kind))
         if is_good(kind):
             test += [Item(path, count_pixel=bool(truth)) for path in paths]
         elif kind in truth:
@@ -188,7 +196,7 @@ def _masks(
     masks, owner = [], dict[Path, Path]()
     for path in paths:
         name = str(path.relative_to(images).with_suffix(""))
-        found = by_name[name] + by_name[f"{name}_mask"]
+        found = [mask for end in ("", *MASK_ENDS) for mask in by_name[name + end]]
         if not found or (len(found) > 1 and not layout.folders):
             problem = f"{len(found)} masks" if found else "no mask"
             need = f"{folder} must have exactly one file named {name}_mask.png or {name}.png"
@@ -208,9 +216,16 @@ def _masks(
     return masks, sorted(str(mask.relative_to(folder)) for mask in unused)
 
 
-def images(folder: Path, hint: str = "add some or remove the folder") -> list[Path]:
-    """The images in `folder` and below it; InputError where there are none."""
+def images(
+    folder: Path, hint: str = "add some or remove the folder", masked: bool = False
+) -> list[Path]:
+    """The images in `folder` and below it.
+
+    Raises InputError where there are none, and for masks beside them, unless they are `masked`.
+    """
     paths = list_images(folder)
     if not paths:
         raise InputError(f"no images in {folder}; allowed are {', '.join(EXTENSIONS)}; {hint}")
+    if not masked:
+        refuse_masks(paths, folder)
     return paths

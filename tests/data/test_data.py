@@ -15,6 +15,7 @@ from PIL import Image
 
 from padim_lit.data import ELPV, AnomalyData, Folder, MagneticTile, MVTec
 from padim_lit.data.datamodule import Split, default_workers
+from padim_lit.data.files import find_images
 from padim_lit.data.items import Item
 from padim_lit.data.loaders import rank_batches
 from padim_lit.data.split import derived_seed, hold_out
@@ -248,10 +249,12 @@ def test_root_may_be_relative_or_start_with_a_tilde(tmp_path, monkeypatch):
     assert len(mvtec("~/sets").train_items) == 4
 
 
-def test_folder_accepts_both_mask_names_and_any_image_extension(tmp_path):
+def test_folder_accepts_all_mask_names_and_any_image_extension(tmp_path):
     root = build_tree(tmp_path / "parts", test={"good": 1, "crack": 2}, masks=False)
     save_mask(root / "ground_truth/crack/000_mask.bmp")
     save_mask(root / "ground_truth/crack/001.TIF")
+    save_image(root / "test/crack/002.png", seed=9)
+    save_mask(root / "ground_truth/crack/002_GT.png")
     data = Folder(root, **SMALL)
     assert data.name == "folder/parts"
     assert all(column(data.test_dataloader(), "count_pixel")) and said(data) == []
@@ -374,6 +377,24 @@ def test_good_images_alone_need_no_test_folder(tmp_path):
         assert any(note.startswith("No test images") for note in data.notes)
         with pytest.raises(InputError, match="has no test images"):
             data.require_test()
+
+
+@pytest.mark.parametrize("mask", ["000_mask.png", "000_GT.jpg", "000.bmp"])
+@pytest.mark.parametrize("where", ["train/good", "test/good", "test/crack", "train/good/day 1"])
+def test_masks_beside_their_photos_are_no_photos(tmp_path, mask, where):
+    root = build_tree(tmp_path, masks=False)
+    photo = save_image(root / where / "000.png", seed=9)
+    save_mask(root / where / mask)
+    said = f"1 image(s) in .* look like masks beside their photos, such as .*{where}/000.* and 000"
+    with pytest.raises(InputError, match=said.replace("(s)", r"\(s\)")) as error:
+        Folder(root, **SMALL)
+    assert "masks belong in ground_truth/KIND: move them there" in str(error.value)
+    for given in (root, root / where):
+        with pytest.raises(InputError, match="look like masks beside their photos"):
+            find_images(str(given))
+    with pytest.raises(InputError, match="look like masks beside their photos"):
+        Folder(photo.parent, **SMALL)
+    assert find_images(str(photo)) == [photo]
 
 
 @pytest.mark.parametrize("linked", [False, True])

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from padim_lit.data.datamodule import SeenWhole, Split
-from padim_lit.data.files import list_images, looks_like_image, subfolders, walk
+from padim_lit.data.files import (
+    list_images,
+    looks_like_image,
+    refuse_masks,
+    subfolders,
+    walk,
+)
 from padim_lit.data.items import GOOD, Item
 from padim_lit.data.tree import Layout, is_good, read_tree, resolve_root
 from padim_lit.errors import InputError
@@ -58,6 +64,7 @@ class Folder(SeenWhole):
                     f"{len(below)} image(s) lie in folders below {folder}, such as {below[0]}, "
                     "beside others; move all good ones to train/good, or these away"
                 )
+            refuse_masks(paths, folder)
             return [Item(path) for path in paths], [], []
         raise InputError(
             f"data.root={self.root} has no train/good; it must hold train/good and test/KIND, or "
