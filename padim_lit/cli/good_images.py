@@ -1,7 +1,7 @@
 """What the modes that change a checkpoint share: the checkpoint, its good images, the new file."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from padim_lit.data.check import nearly_black
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
+from padim_lit.data.tree import GOOD_NAMES, good_folder_of
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.over_images import Batches
 from padim_lit.errors import InputError
@@ -88,12 +89,27 @@ def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]
     They look as those that the checkpoint was fitted on.
     """
     if settings.images is not None:
-        return images_of(settings.images, detector), f"images={settings.images}"
+        given = f"images={settings.images}"
+        images = images_of(settings.images, detector)
+        if settings.mode != "remove":  # which may take defects out
+            require_good([item.path for item in images.items], given)
+        return images, given
     if getattr(settings, "data", None) is None:
         settings.require("images", f"{IMAGES}, or name the data, as in data=folder data.root=DIR")
     look = {key: detector.provenance[key] for key in LOOK}
     data = make_data(settings, look, test=False)
     return data.train_dataloader().dataset, data.name
+
+
+def require_good(paths: Sequence[Path], given: str) -> None:
+    """Raise InputError where the names of folders call some of the images good and others not."""
+    good = good_folder_of(paths)
+    others = [path for path, folder in zip(paths, good, strict=True) if folder is None]
+    if others and (named := next(filter(None, good), None)):
+        raise InputError(
+            f"{given}: {len(others)} of {len(paths)} images lie in folders not named "
+            f"{', '.join(GOOD_NAMES)}, such as {others[0]}; give good ones alone, as in {named}"
+        )
 
 
 def removed(provenance: dict[str, Any]) -> frozenset[bytes]:

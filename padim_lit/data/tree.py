@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +94,15 @@ class Layout:
 def is_good(name: str) -> bool:
     """Whether a folder of this name holds good images."""
     return name.lower() in GOOD_NAMES
+
+
+def good_folder_of(paths: Sequence[Path]) -> list[Path | None]:
+    """For each file the folder of good images that it lies in, as far as the files lie apart."""
+    shared = len(Path(os.path.commonpath([path.parent for path in paths])).parts)
+    return [
+        next((p for p in path.parents if is_good(p.name) and len(p.parts) > shared), None)
+        for path in paths
+    ]
 
 
 def good_folders(folder: Path) -> list[Path]:

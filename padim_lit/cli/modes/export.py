@@ -13,9 +13,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from padim_lit.checkpoint.state import load_detector
-from padim_lit.cli.good_images import images_of, require_look
+from padim_lit.cli.good_images import images_of, require_good, require_look
 from padim_lit.cli.settings import Settings
-from padim_lit.data.tree import is_good
+from padim_lit.data.tree import good_folder_of
 from padim_lit.deploy.export import DTYPES, FORMATS, WRITERS, exported, metadata
 from padim_lit.deploy.int8 import as_given, int8
 from padim_lit.deploy.onnx_graph import require
@@ -119,6 +119,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         require_look(given, settings.ckpt)
     if settings.refits:
         images = images_of(settings.good, given)
+        require_good([item.path for item in images.items], f"good={settings.good}")
         detector = int8(given, images, settings.preprocess, f"good={settings.good}")
     notes, threshold = [], settings.threshold
     if threshold is None and (threshold := (detector.calibration or {}).get("threshold")) is None:
@@ -243,7 +244,8 @@ def _agreement(
     found: dict[str, Any] = {"agreement_images": len(scores)}
     if len(before.unique()) > 1 and len(after.unique()) > 1:  # copies of one image have no order
         found["rank_correlation"] = float(spearmanr(before, after).statistic)
-    labels = torch.tensor([not is_good(item.path.parent.name) for item in dataset.items])
+    good = good_folder_of([item.path for item in dataset.items])
+    labels = torch.tensor([folder is None for folder in good])
     for key, values in (("ckpt_image_auroc", before), ("image_auroc", after)):
         metric = ImageMetrics()
         metric.update(values, labels)

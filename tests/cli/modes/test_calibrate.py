@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from _helpers.cli import TINY
+from _helpers.outcome import require_one_clear_line
 from _helpers.tables import long_table
 from _helpers.trees import build_tree
 from PIL import Image
@@ -188,3 +189,21 @@ def test_bad_input_is_one_line_and_writes_nothing(here, zygote, args, line):
     assert result.code == 1 and line in result.err, result.err
     assert "Traceback" not in result.err and len(result.err.strip().splitlines()) == 1
     assert not (here / "bad/model.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mode=calibrate", "images=data/test"],
+        ["mode=update", "images='data/test/*/*.png'"],
+        ["mode=export", "precision=int8", "format=onnx", "good=data/test"],
+    ],
+)
+def test_images_that_folders_call_good_and_others_are_not_taken_for_good(here, zygote, words):
+    device = [] if "mode=export" in words else ["trainer=cpu"]
+    result = zygote.run([*words, *device, "ckpt=run/model.ckpt", "hydra.run.dir=mixed"], here)
+    said = (
+        "1 of 2 images lie in folders not named good, ok, normal, such as data/test/crack/000.png"
+    )
+    require_one_clear_line(result, (said, "give good ones alone, as in data/test/good"))
+    assert not (here / "mixed/model.ckpt").exists()
