@@ -137,15 +137,21 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
     good = good_folders(root / "train")
     train = [Item(path) for folder in good for path in images(folder, hint)]
     tests, truths = root / layout.test, root / layout.truth
-    for folder in (root / "train", tests, truths):
+    for folder in (root / "train", tests):
         _refuse_stray(folder)
     if not layout.complete and not tests.exists():
         return train, [], []
     kinds = [kind for kind in subfolders(tests) if tests / kind != truths]
     if not kinds:
         raise InputError(f"no test images: {tests} has no folder {GOOD} or KIND; add one")
-    notes = []
-    truth = subfolders(truths)
+    return train, *read_kinds(root, kinds, layout)
+
+
+def read_kinds(root: Path, kinds: Sequence[str], layout: Layout) -> tuple[list[Item], list[str]]:
+    """The items of each folder of `kinds` in `layout.test`, and what to say; see `read_tree`."""
+    tests, truths = root / layout.test, root / layout.truth
+    _refuse_stray(truths)
+    notes, truth = [], subfolders(truths)
     orphans = sorted(name for name in set(truth) - set(kinds) if not is_good(name))
     if orphans:
         raise InputError(
@@ -175,7 +181,7 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
             )
         else:
             test += [Item(path, kind) for path in paths]
-    return train, test, notes
+    return test, notes
 
 
 def _refuse_stray(folder: Path) -> None:

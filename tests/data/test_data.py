@@ -20,6 +20,7 @@ from padim_lit.data.items import Item
 from padim_lit.data.loaders import rank_batches
 from padim_lit.data.split import derived_seed, hold_out
 from padim_lit.errors import InputError
+from padim_lit.system.atomic import run_folder
 
 SMALL = {"image_size": 32, "crop_size": 24, "batch_size": 3, "num_workers": 0}
 
@@ -379,6 +380,35 @@ def test_good_images_alone_need_no_test_folder(tmp_path):
             data.require_test()
 
 
+@pytest.mark.parametrize("masks", ["mask", "Masks", "ground_truth"])
+@pytest.mark.parametrize("good", ["good", "OK"])
+def test_good_and_kinds_may_lie_side_by_side(tmp_path, masks, good):
+    root = build_tree(tmp_path / "parts", train=11, test={"crack": 3, "dent": 1})
+    (root / "train/good").rename(root / good)
+    (root / "test/crack").rename(root / "crack")
+    (root / "test/dent").rename(root / "Dent")
+    (root / "ground_truth").rename(root / masks)
+    (root / masks / "dent").rename(root / masks / "good")  # as some sets have it
+    shutil.rmtree(root / "test")
+    (root / "train").rmdir()
+    (root / "notes").mkdir()
+    with run_folder(root / "outputs" / "run", ["heatmaps"]):
+        save_image(root / "outputs/run/heatmaps/0.png")
+    data, again, other = (Folder(root, **SMALL, split_seed=seed) for seed in (0, 0, 1))
+    known = {"train_images": 9, "test_good": 2, "test_defective": 4, "split_seed": 0}
+    assert known.items() <= data.provenance.items()
+    assert data.provenance["split"] == "2 of 11 good images held out; ours"
+    assert {item.kind for item in data.test_items} == {"good", "crack", "Dent"}
+    assert f"{good}: 9 to fit, 2 held out for the test; Dent, crack: defects." in data.notes
+    assert "No masks for Dent: not counted in pixel metrics." in data.notes
+    assert data.train_items == again.train_items != other.train_items
+    for name in ("crack", "Dent", masks):
+        shutil.rmtree(root / name)
+    alone = Folder(root, **SMALL)
+    assert len(alone.train_items) == 11 and not alone.test_items
+    assert f"{good}: 11 to fit." in alone.notes and alone.provenance["split_seed"] is None
+
+
 @pytest.mark.parametrize("mask", ["000_mask.png", "000_GT.jpg", "000.bmp"])
 @pytest.mark.parametrize("where", ["train/good", "test/good", "test/crack", "train/good/day 1"])
 def test_masks_beside_their_photos_are_no_photos(tmp_path, mask, where):
@@ -703,10 +733,6 @@ def _folder_root_is_train(tmp):
     Folder(build_tree(tmp) / "train", **SMALL)
 
 
-def _folder_root_is_train_by_another_name(tmp):
-    Folder((build_tree(tmp) / "train").rename(tmp / "healthy"), **SMALL)
-
-
 def _layout_in_capitals(tmp):
     root = build_tree(tmp)
     for name in ("train", "test"):
@@ -723,9 +749,21 @@ def _images_in_test_alone(tmp):
     Folder(root)
 
 
-def _good_beside_bad(tmp):
+def _good_beside_test(tmp):
     save_image(tmp / "good/0.png")
-    save_image(tmp / "bad/0.png")
+    save_image(tmp / "test/bad/0.png")
+    Folder(tmp, **SMALL)
+
+
+def _good_beside_a_whole_set(tmp):
+    save_image(tmp / "good/0.png")
+    save_image(tmp / "other/good/0.png")
+    Folder(tmp, **SMALL)
+
+
+def _several_categories(tmp):
+    for name in "abcd":
+        save_image(tmp / name / "train/good/0.png")
     Folder(tmp, **SMALL)
 
 
@@ -826,12 +864,15 @@ def _crop(tmp):
         (_folder_of_no_mask, ["crack/000.png", "ground_truth/crack has none", "remove it"]),
         (_orphaned_masks, ["ground_truth/crak", "crack, good"]),
         (_folder_root_is_train, ["/train has no train/good", "test/KIND", "folder's parent"]),
-        # The parent has no train/good either: it must be moved there.
-        (_folder_root_is_train_by_another_name, ["/healthy has no train/good", "good to train/"]),
         (_folder_root_is_too_high, ["has no train/good; it must hold", "set it to ", "/parts"]),
         (_layout_in_capitals, ["found there: Test, Train", "train/good", "in small letters"]),
         (_images_in_test_alone, ["2 image(s) in", "belong in train/good, all others in test/KIND"]),
-        (_good_beside_bad, ["found there: bad, good", "to train/good", "and bad below test"]),
+        (
+            _good_beside_test,
+            ["found there: good, test", "into train/good", "or all good ones"],
+        ),
+        (_good_beside_a_whole_set, ["has no train/good", "set it to", "/other"]),
+        (_several_categories, ["holds several: give -m data.root=/", "/a,/", "/b,/", "/c,…"]),
         (_images_beside_good, ["1 image(s)", "train/bad/x.png", "train/good"]),
         (_images_directly_in_test, ["1 image(s)", "test/x.png", "test/KIND"]),
         (_images_below_good_ones_alone, ["1 image(s)", "train/good/cam2/x.png", "train/good,"]),

@@ -1,7 +1,7 @@
-"""Your own images: train/good, test/KIND, ground_truth/KIND, or good ones alone."""
+"""Your own images: train/good, test/KIND, ground_truth/KIND; good and KIND; or good alone."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,8 +14,15 @@ from padim_lit.data.files import (
     walk,
 )
 from padim_lit.data.items import GOOD, Item
-from padim_lit.data.tree import Layout, is_good, read_tree, resolve_root
+from padim_lit.data.split import hold_out
+from padim_lit.data.tree import Layout, is_good, read_kinds, read_tree, resolve_root
 from padim_lit.errors import InputError
+
+# Of good images that lie beside defects, how many are fitted for each that is tested.
+_FITTED = 4
+# Folders below root that are named in an error.
+_NAMED = 3
+_MASKS = ("ground_truth", "mask", "masks")
 
 
 @dataclass(eq=False)
@@ -24,8 +31,10 @@ class Folder(SeenWhole):
 
     Args:
         root: folder with train/good, optionally test/KIND ("good" and any others) and
-            ground_truth/KIND with one mask an image, each with any folders below; or a folder of
-            good images; ~ is expanded.
+            ground_truth/KIND with one mask an image, each with any folders below; or with good,
+            KIND and mask/KIND side by side; or a folder of good images; ~ is expanded.
+        split_seed: same seed, same split where good and KIND lie side by side: a fifth of the
+            good images is held out for the test.
         image_size, crop_size: see AnomalyData; without a crop nothing of an image is out of sight.
 
     Raises InputError for a missing root, missing or empty folders, missing or ambiguous masks,
@@ -35,27 +44,31 @@ class Folder(SeenWhole):
     test_optional: ClassVar[bool] = True
 
     root: str | Path
+    split_seed: int = field(default=0, kw_only=True)
 
     def read(self) -> Split:
         folder = resolve_root(self.root, "train/good and test/KIND, or good images alone")
-        train, test, notes = self._found(folder)
+        train, test, notes, drawn = self._found(folder)
         for part in ("train", "test"):
             for name in subfolders(folder / part):
                 if is_good(name) and name != GOOD:
                     notes.append(f"{part}/{name} was taken for good images, by its name.")
         unknown = sorted({item.kind for item in test if item.label and not item.count_pixel})
         if test and not any(item.count_pixel for item in test):
-            notes.append("No masks in ground_truth: pixel metrics cannot be computed.")
+            notes.append("No masks: pixel metrics cannot be computed.")
         elif unknown:
             notes.append(f"No masks for {', '.join(unknown)}: not counted in pixel metrics.")
-        about = {"split": "train and test as found in the folder", "split_seed": None}
+        about = {
+            "split": drawn or "train and test as found in the folder",
+            "split_seed": self.split_seed if drawn else None,
+        }
         return Split(f"folder/{folder.resolve().name}", train, test, about, notes)
 
-    def _found(self, folder: Path) -> tuple[list[Item], list[Item], list[str]]:
-        """Train and test items, and what to say about the files."""
+    def _found(self, folder: Path) -> tuple[list[Item], list[Item], list[str], str]:
+        """Train and test items, what to say about the files, and of a split that is drawn."""
         if _has_training_images(folder):
             train, test, notes = read_tree(folder, Layout(complete=False))
-            return train, test, notes + _unread(folder, [*train, *test])
+            return train, test, notes + _unread(folder, [*train, *test]), ""
         if any(path.is_file() and looks_like_image(path) for path in folder.iterdir()):
             paths = list_images(folder)
             if below := [path for path in paths if path.parent != folder]:
@@ -65,11 +78,42 @@ class Folder(SeenWhole):
                     "beside others; move all good ones to train/good, or these away"
                 )
             refuse_masks(paths, folder)
-            return [Item(path) for path in paths], [], []
+            return [Item(path) for path in paths], [], [], ""
+        if _lie_side_by_side(folder):
+            return self._side_by_side(folder)
         raise InputError(
-            f"data.root={self.root} has no train/good; it must hold train/good and test/KIND, or "
-            f"good images alone; {_advice(folder)}"
+            f"data.root={self.root} has no train/good; it must hold train/good and test/KIND, good "
+            f"and KIND, or good images alone; {_advice(folder)}"
         )
+
+    def _side_by_side(self, folder: Path) -> tuple[list[Item], list[Item], list[str], str]:
+        """As `_found`, of good, KIND and perhaps mask/KIND."""
+        found = subfolders(folder)
+        truth = next((name for name in found if name.lower() in _MASKS), _MASKS[0])
+        others = [name for name in found if name.lower() not in _MASKS]  # and what runs write
+        kinds = [name for name in others if any(map(looks_like_image, walk(folder / name / "**")))]
+        layout = Layout(test=".", truth=truth, complete=False)
+        items, notes = read_kinds(folder, kinds, layout)
+        good, defects = ([i for i in items if i.label == label] for label in (0, 1))
+        count = len(good) // (_FITTED + 1) if defects else 0
+        names = [str(item.path.relative_to(folder)) for item in good]
+        train, held = hold_out(good, names, count, self.split_seed)
+        said = f"{', '.join(filter(is_good, kinds))}: {len(train)} to fit"
+        if defects:
+            bad = ", ".join(name for name in kinds if not is_good(name))
+            said += f", {count} held out for the test; {bad}: defects"
+        drawn = f"{count} of {len(good)} good images held out; ours" if count else ""
+        return train, [*held, *defects], [f"{said}.", *notes], drawn
+
+
+def _lie_side_by_side(folder: Path) -> bool:
+    """Whether good images lie in a folder beside those of defects, or alone; a name must say so."""
+    found = subfolders(folder)
+    others = [name for name in found if not is_good(name) and name.lower() not in _MASKS]
+    whole = any(name.lower() in ("train", "test") for name in others)
+    whole |= any(is_good(name) for other in others for name in subfolders(folder / other))
+    part = _has_training_images(folder.absolute().parent)  # train or test of a whole data set
+    return any(map(is_good, found)) and not (whole or part)
 
 
 def _has_training_images(folder: Path) -> bool:
@@ -93,17 +137,19 @@ def _advice(folder: Path) -> str:
     parent, found = folder.absolute().parent, subfolders(folder)
     if _has_training_images(parent):
         return f"set it to that folder's parent, {parent}"
-    below = [folder / name for name in found if _has_training_images(folder / name)]
+    below = [path for name in found if _is_category(path := folder / name)]
+    if len(below) > 1:
+        more = ",…" * (len(below) > _NAMED)
+        return f"it holds several: give -m data.root={','.join(map(str, below[:_NAMED]))}{more}"
     if below:
         return f"set it to {below[0]}"
-    good = next((name for name in found if is_good(name)), None)
-    others = [name for name in found if name != good]
-    first, bad = "good images to learn from go", "defective ones below test"
-    if good is not None:
-        first = f"move most of {good}"
-        bad = f"{', '.join(others)} below test" if others else "defective ones below test"
     return (
-        f"found there: {', '.join(found) or 'no folder'}; {first} to train/good, others to "
-        f"test/good, and {bad} (names of folders in small letters): the fit sees good images only, "
-        "and the test needs good ones that it has not seen"
+        f"found there: {', '.join(found) or 'no folder'}; put good images to learn from into "
+        "train/good and others into test/good and test/KIND, or all good ones into good, beside a "
+        "folder for each kind of defect (names in small letters)"
     )
+
+
+def _is_category(folder: Path) -> bool:
+    good = any(map(is_good, subfolders(folder))) and folder.name.lower() not in ("train", "test")
+    return good or _has_training_images(folder)
