@@ -25,7 +25,7 @@ MASK_ENDS = ("_mask", "_GT")
 _UNREAD = frozenset({
     ".apng", ".arw", ".avif", ".cr2", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".j2k",
     ".jfif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl", ".nef", ".pbm", ".pgm", ".pnm", ".ppm",
-    ".psd", ".raw", ".svg", ".tga", ".webp",
+    ".psd", ".raw", ".svg", ".tga",
 })  # fmt: skip
 
 

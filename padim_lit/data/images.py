@@ -14,8 +14,8 @@ from padim_lit.system.resource_errors import error_line
 
 T = TypeVar("T")
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _ORIENTATION, _PHOTOMETRIC, _WHITE_IS_ZERO = 0x0112, 262, 0
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,7 +35,7 @@ MOST_CLASSES = 16
 SOFT_THRESHOLD = 127
 #: Of 255: what lies between in a JPEG is a level of its own, and below may be of its compression.
 FAINT = 64
-_LOSSY = ("JPEG", "MPO")
+_LOSSY = ("JPEG", "MPO", "WEBP")
 #: Pixels of an image; a file of a few kB may claim any number, and each takes up to 16 bytes.
 MOST_PIXELS = 89_478_485
 
@@ -107,14 +107,14 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
         path: of the mask.
         threshold: what is above is a defect. None: everything above 0 in a mask of at most
             MOST_CLASSES levels, which may be classes of defects; above SOFT_THRESHOLD in one of
-            more, whose edges are soft (resized), and in a bright JPEG, which has a border of
-            faint levels around each defect.
+            more, whose edges are soft (resized), and in a bright JPEG or lossy WebP, which has a
+            border of faint levels around each defect.
 
     Raises InputError as `read_image` does; with None also for a mask of several levels without 0,
     and for one of many levels of which most are low, or areas and not only edges: neither reading
     fits it, and many classes (instances, say) would be lost.
     """
-    values, lossy = _use(path, lambda image: (_levels(image, path), image.format in _LOSSY))
+    values, lossy = _use(path, lambda image: (_levels(image, path), _lossy(image, path)))
     if threshold is not None:
         return _above(values, threshold)
     mask = _above(values, SOFT_THRESHOLD)
@@ -158,6 +158,12 @@ def _levels(image: Image.Image, path: Path) -> np.ndarray:
         if background.size and not background.any():  # so what is black too, is a class
             levels = np.maximum(levels, classes > 0)
     return levels
+
+
+def _lossy(image: Image.Image, path: Path) -> bool:
+    # The pixels of a WebP without loss begin with these letters.
+    whole = image.format == "WEBP" and b"VP8L" in path.read_bytes()
+    return image.format in _LOSSY and not whole
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
@@ -266,7 +272,7 @@ def _decoded(
     use: Callable[[Image.Image], T],
     todo: str = "replace or remove it",
 ) -> T:
-    what = f"cannot read {path} as PNG, JPEG, TIFF or BMP"
+    what = f"cannot read {path} as PNG, JPEG, TIFF, BMP or WebP"
     try:
         # A decoder may raise anything; it is this file's problem alone.
         with refusing(what, todo, Exception), _opened(file) as image:

@@ -105,7 +105,7 @@ class Predictor:
     """Scores pictures with a fitted detector and the preprocessing that it was fitted with.
 
     What it takes:
-        - a path (str, in which ~ is expanded, or Path) of a PNG, JPEG, TIFF or BMP file;
+        - a path (str, in which ~ is expanded, or Path) of a PNG, JPEG, TIFF, BMP or WebP file;
         - a PIL image;
         - a uint8 or uint16 array (h,w), (h,w,1) or (h,w,3), or tensor (1,h,w) or (3,h,w), which is
           a picture in RGB order; 16 bit is scaled by its full range; also what Pillow makes of a

@@ -81,8 +81,8 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
 def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     """A FastAPI application.
 
-    ``POST /predict`` takes the bytes of a PNG, JPEG, TIFF or BMP and gives score, p_value, decision
-    ("anomalous", "good" or ""), threshold, width, height and regions, see
+    ``POST /predict`` takes the bytes of a PNG, JPEG, TIFF, BMP or WebP and gives score, p_value,
+    decision ("anomalous", "good" or ""), threshold, width, height and regions, see
     `padim_lit.deploy.regions.Region`; 413 for a larger body, 422 for one that is no such image
     and for parameters, with the reason as "detail"; 503 beyond AT_ONCE requests and where the
     machine cannot score it, as a GPU that is full, and 408 for a body that has not come in

@@ -156,10 +156,14 @@ def images() -> dict[str, bytes]:
         "floats.tif": (Image.fromarray(grey.astype(np.float32)), {}),
         "rgb.bmp": (colour, {}),
         "palette.bmp": (colour.quantize(16), {}),
+        "rgb.webp": (colour, {"exif": turned, "icc_profile": profile}),
+        "rgba.webp": (colour.convert("RGBA"), {"lossless": True}),
+        "animated.webp": (colour, {"save_all": True, "append_images": [colour]}),
     }
     files = {}
     for name, (image, options) in made.items():
-        kind = {"jpg": "JPEG", "tif": "TIFF"}.get(name[-3:], name[-3:].upper())
+        end = name.rpartition(".")[2]
+        kind = {"jpg": "JPEG", "tif": "TIFF"}.get(end, end.upper())
         image.save(memory := BytesIO(), kind, **options)
         files[name] = memory.getvalue()
     return files
@@ -174,7 +178,7 @@ def image_files(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
         content, other = whole[name], random.choice(list(whole.values()))
         kind = random.random()
         if kind < 0.15:
-            name = random.choice(["bomb.png", "bomb.bmp", "bomb.tif"])
+            name = random.choice(["bomb.png", "bomb.bmp", "bomb.tif", "bomb.webp"])
             yield f"{n}-{name}", _bomb(name, random)
         elif kind < 0.35 and name.endswith("png"):
             yield f"{n}-{name}", _png_with_other_chunks(content, random)
@@ -211,6 +215,11 @@ def _bomb(name: str, random: Random) -> bytes:
         bits, packing = random.choice([(24, 0), (8, 1), (1, 0), (32, 3)])
         header = struct.pack("<IiiHHIIiiII", 40, *size, 1, bits, packing, 0, 1, 1, 0, 0)
         return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54) + header + bytes(2000)
+    if name.endswith("webp"):
+        sides = b"".join(struct.pack("<I", min(side, 2**24 - 1))[:3] for side in (w, h))
+        frame = images()["rgba.webp"][12:]
+        body = b"WEBPVP8X" + struct.pack("<II", 10, random.choice([0, 2, 16])) + sides + frame
+        return b"RIFF" + struct.pack("<I", len(body)) + body
     tags = [(256, 4, w), (257, 4, h), (258, 3, random.choice([1, 8, 16])), (259, 3,
             random.choice([1, 5, 8, 32773])), (262, 3, 1), (273, 4, 8), (277, 3, 1),
             (278, 4, random.choice([1, h])), (279, 4, random.choice([10, 2**32 - 1]))]  # fmt: skip

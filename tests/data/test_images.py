@@ -35,17 +35,18 @@ def test_8_bit_grey_is_repeated_on_three_channels(tmp_path, suffix):
     assert np.array_equal(pixels(path), np.repeat(RAMP[:, :, None], 3, axis=2))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".webp"])
 def test_rgb_channels_keep_their_order(tmp_path, suffix):
     colours = np.stack([RAMP, RAMP + 50, RAMP + 100], axis=2).astype(np.uint8)
-    Image.fromarray(colours).save(tmp_path / f"a{suffix}")
+    Image.fromarray(colours).save(tmp_path / f"a{suffix}", lossless=True)
     assert np.array_equal(pixels(tmp_path / f"a{suffix}"), colours)
 
 
-def test_jpeg_is_close_to_what_was_saved(tmp_path):
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
+def test_a_lossy_picture_is_close_to_what_was_saved(tmp_path, name):
     smooth = np.linspace(20, 220, 64 * 64).reshape(64, 64).astype(np.uint8)
-    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=98)
-    assert np.abs(pixels(tmp_path / "a.jpg")[:, :, 0].astype(int) - smooth).max() <= 4
+    Image.fromarray(smooth).save(tmp_path / name, quality=98)
+    assert np.abs(pixels(tmp_path / name)[:, :, 0].astype(int) - smooth).max() <= 4
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -160,7 +161,7 @@ def test_one_bit_image_becomes_black_and_white(tmp_path):
     assert np.array_equal(pixels(tmp_path / "a.png")[:, :, 0], (RAMP % 2) * 255)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
 def test_exif_orientation_is_applied(tmp_path, name):
     upright = np.zeros((8, 24), dtype=np.uint8)
     upright[:, :12] = 255
@@ -173,7 +174,7 @@ def test_exif_orientation_is_applied(tmp_path, name):
     assert result[4, 2] > 200 and result[4, 22] < 50
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_picture_is_turned_once_however_it_comes(tmp_path, name, orientation):
     exif, path = Image.Exif(), tmp_path / name
@@ -202,13 +203,14 @@ def broken_files(folder):
     Image.effect_noise((200, 200), 80).save(folder / "whole.jpg")
     Image.effect_noise((200, 200), 80).save(folder / "whole.bmp")
     Image.effect_noise((200, 200), 80).save(folder / "whole.tif")
-    for suffix in ("png", "jpg", "bmp", "tif"):
+    Image.effect_noise((200, 200), 80).save(folder / "whole.webp")
+    for suffix in ("png", "jpg", "bmp", "tif", "webp"):
         data = (folder / f"whole.{suffix}").read_bytes()
         (folder / f"truncated.{suffix}").write_bytes(data[: len(data) // 2])
     (folder / "empty.png").touch()
     (folder / "text.png").write_text("no image\nat all\n")
-    Image.new("L", (4, 4)).save(folder / "other.webp")
-    (folder / "other.webp").rename(folder / "webp.png")
+    Image.new("L", (4, 4)).save(folder / "other.gif")
+    (folder / "other.gif").rename(folder / "gif.png")
     (folder / "directory.png").mkdir()
 
 
@@ -219,9 +221,10 @@ def broken_files(folder):
         "truncated.jpg",
         "truncated.bmp",
         "truncated.tif",
+        "truncated.webp",
         "empty.png",
         "text.png",
-        "webp.png",
+        "gif.png",
         "directory.png",
         "missing.png",
     ],
@@ -251,7 +254,7 @@ def test_listing_ignores_hidden_and_other_files_and_the_case_of_extensions(tmp_p
     assert [p.name for p in list_images(tmp_path)] == ["a.jpeg", "b.PNG", "c.TiF", "d.bmp"]
 
 
-@pytest.mark.parametrize("suffix", [".webp", ".gif", ".jp2", ".HEIC", ".avif", ".svg"])
+@pytest.mark.parametrize("suffix", [".jxl", ".gif", ".jp2", ".HEIC", ".avif", ".svg"])
 def test_images_that_are_not_read_are_refused_and_never_dropped(tmp_path, suffix):
     for name in ("a.png", f"b{suffix}", f"c{suffix}", f".hidden{suffix}"):
         (tmp_path / name).touch()
@@ -301,7 +304,7 @@ def test_a_mask_with_soft_edges_is_cut_in_the_middle(tmp_path, bits):
 
 
 @pytest.mark.parametrize("quality", [75, 90, 95, 100])
-@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "WEBP"])
 def test_a_jpegs_faint_border_is_no_defect(tmp_path, quality, kind):
     truth = Image.new("L", (256, 256))
     draw = ImageDraw.Draw(truth)
@@ -322,6 +325,12 @@ def test_a_jpegs_faint_border_is_no_defect(tmp_path, quality, kind):
     # As a mask of classes it is no JPEG, but nobody would know of one that is dark.
     Image.fromarray(np.uint8(true)).save(tmp_path / "dark.jpg", kind, quality=100)
     assert read_mask(tmp_path / "dark.jpg").sum() > 0.5 * true.sum()
+
+
+def test_classes_in_a_webp_without_loss_are_kept(tmp_path):
+    values = np.repeat(np.array([[0, 100, 255, 255]], np.uint8), 4, axis=0)
+    Image.fromarray(values).save(tmp_path / "m.webp", lossless=True)
+    assert read_mask(tmp_path / "m.webp").tolist() == (values > 0).tolist()
 
 
 def test_a_mask_of_as_many_bright_as_dark_instances_is_refused(tmp_path):
@@ -406,7 +415,7 @@ def test_16_bit_tiffs_whose_zero_is_white_are_read_right(tmp_path):
 ODD = (0, -1, 7, 2**31, 1.5, float("nan"), "", "x", "\0", b"", b"\xff\xfe", (1, 2, 3), ("a", "b"))
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("turned", [1, 6])
 def test_odd_tags_cost_one_image_at_most(tmp_path, suffix, turned):
     # Whatever decoders make of them: the right pixels, or one line that names the file.
@@ -561,9 +570,9 @@ def test_an_orientation_behind_a_pngs_pixels_turns_the_size_too(tmp_path):
     assert read_size(tmp_path / "a.png") == read_image(tmp_path / "a.png").size[::-1] == (80, 40)
 
 
-@pytest.mark.parametrize("suffix", ["tif", "png"])
+@pytest.mark.parametrize("suffix", ["tif", "png", "webp"])
 def test_of_several_pages_the_first_is_read(tmp_path, suffix):
     first, second = Image.new("L", (9, 4), 40), Image.new("L", (9, 4), 200)
-    first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=[second])
+    first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=[second], lossless=True)
     assert read_image(tmp_path / f"a.{suffix}").getcolors() == [(36, (40, 40, 40))]
     assert read_size(tmp_path / f"a.{suffix}") == (4, 9)

@@ -82,7 +82,7 @@ def test_what_is_no_image_is_one_line(client):
     Image.new("L", (8, 8)).save(gif, "GIF")
     for content, said in (
         (b"", "body is empty; send the image's bytes, as curl --data-binary does"),
-        (b"/etc/passwd", "PNG, JPEG, TIFF or BMP (its content is none of them)"),
+        (b"/etc/passwd", "PNG, JPEG, TIFF, BMP or WebP (its content is none of them)"),
         (whole[:500], "cannot read"), (gif.getvalue(), "cannot read"),
         (bomb.getvalue()[:LIMIT], "900000000 pixels"),
     ):  # fmt: skip
