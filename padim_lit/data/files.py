@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: What a mask's name has after its photo's, if anything; the second is KolektorSDD2's.
 MASK_ENDS = ("_mask", "_GT")
+#: Folders of masks, in any case.
+MASK_FOLDERS = ("ground_truth", "mask", "masks")
 # Not read, but surely meant as images: ignoring them would shrink a dataset unnoticed.
 _UNREAD = frozenset({
     ".apng", ".arw", ".avif", ".cr2", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".j2k",
@@ -75,22 +77,25 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def refuse_masks(images: list[Path], where: Path | str) -> None:
-    """InputError where masks seem to lie beside their photos: they would be taken for photos."""
+    """InputError for what names call masks among photos: they would be taken for photos."""
     named: dict[str, Path] = {}
     for path in images:
         named.setdefault(str(path.with_suffix("")), path)
-    pairs = []
+    # In a folder that holds all of them too, they are meant.
+    shared = len(Path(os.path.commonpath([path.parent for path in images])).parts)
+    found = []
     for path in images:
         name = str(path.with_suffix(""))
         ends = [end for end in ("", *MASK_ENDS) if name.endswith(end)]
         photos = [named.get(name[: len(name) - len(end)], path) for end in ends]
-        pairs += [(path, photo) for photo in photos if photo != path]
-    if pairs:
-        one, other = sorted(pairs[0])
+        found += [sorted((path, photo)) for photo in photos if photo != path]
+        if any(part.lower() in MASK_FOLDERS for part in path.parts[shared:-1]):
+            found.append([path])
+    if found:
         raise InputError(
-            f"{len(pairs)} image(s) in {where} look like masks beside their photos, such as {one} "
-            f"and {other.name}; masks belong in ground_truth/KIND: move them there, or, where "
-            "both are photos, rename one"
+            f"{len(found)} image(s) in {where} look like masks among photos, such as "
+            f"{' and '.join(map(str, found[0]))}; masks belong in ground_truth/KIND: keep and give "
+            "photos without them, or, where these are photos, rename them"
         )
 
 

@@ -409,22 +409,29 @@ def test_good_and_kinds_may_lie_side_by_side(tmp_path, masks, good):
     assert f"{good}: 11 to fit." in alone.notes and alone.provenance["split_seed"] is None
 
 
-@pytest.mark.parametrize("mask", ["000_mask.png", "000_GT.jpg", "000.bmp"])
+@pytest.mark.parametrize("mask", ["000_mask.png", "000_GT.jpg", "000.bmp", "Mask/000.png"])
 @pytest.mark.parametrize("where", ["train/good", "test/good", "test/crack", "train/good/day 1"])
-def test_masks_beside_their_photos_are_no_photos(tmp_path, mask, where):
+def test_masks_among_photos_are_no_photos(tmp_path, mask, where):
     root = build_tree(tmp_path, masks=False)
     photo = save_image(root / where / "000.png", seed=9)
     save_mask(root / where / mask)
-    said = f"1 image(s) in .* look like masks beside their photos, such as .*{where}/000.* and 000"
-    with pytest.raises(InputError, match=said.replace("(s)", r"\(s\)")) as error:
+    pair = f"{where}/000.* and .*/000" if "/" not in mask else f"{where}/{mask};"
+    said = rf"1 image\(s\) in .* look like masks among photos, such as .*{pair}"
+    with pytest.raises(InputError, match=said) as error:
         Folder(root, **SMALL)
-    assert "masks belong in ground_truth/KIND: move them there" in str(error.value)
+    assert "masks belong in ground_truth/KIND" in str(error.value)
     for given in (root, root / where):
-        with pytest.raises(InputError, match="look like masks beside their photos"):
+        with pytest.raises(InputError, match=said):
             find_images(str(given))
-    with pytest.raises(InputError, match="look like masks beside their photos"):
-        Folder(photo.parent, **SMALL)
     assert find_images(str(photo)) == [photo]
+
+
+def test_the_masks_of_a_data_set_are_scored_where_they_are_given_alone(tmp_path):
+    root = build_tree(tmp_path)
+    with pytest.raises(InputError, match=r"3 image\(s\) in .*, such as .*ground_truth/crack/000"):
+        find_images(str(root))
+    assert len(find_images(str(root / "ground_truth"))) == 3
+    assert len(find_images(str(root / "test"))) == 5
 
 
 @pytest.mark.parametrize("linked", [False, True])

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from padim_lit.data.datamodule import SeenWhole, Split
 from padim_lit.data.files import (
+    MASK_FOLDERS,
     list_images,
     looks_like_image,
     refuse_masks,
@@ -22,7 +23,6 @@ from padim_lit.errors import InputError
 _FITTED = 4
 # Folders below root that are named in an error.
 _NAMED = 3
-_MASKS = ("ground_truth", "mask", "masks")
 
 
 @dataclass(eq=False)
@@ -89,8 +89,8 @@ class Folder(SeenWhole):
     def _side_by_side(self, folder: Path) -> tuple[list[Item], list[Item], list[str], str]:
         """As `_found`, of good, KIND and perhaps mask/KIND."""
         found = subfolders(folder)
-        truth = next((name for name in found if name.lower() in _MASKS), _MASKS[0])
-        others = [name for name in found if name.lower() not in _MASKS]  # and what runs write
+        truth = next((name for name in found if name.lower() in MASK_FOLDERS), MASK_FOLDERS[0])
+        others = [name for name in found if name.lower() not in MASK_FOLDERS]  # and what runs write
         kinds = [name for name in others if any(map(looks_like_image, walk(folder / name / "**")))]
         layout = Layout(test=".", truth=truth, complete=False)
         items, notes = read_kinds(folder, kinds, layout)
@@ -109,7 +109,7 @@ class Folder(SeenWhole):
 def _lie_side_by_side(folder: Path) -> bool:
     """Whether good images lie in a folder beside those of defects, or alone; a name must say so."""
     found = subfolders(folder)
-    others = [name for name in found if not is_good(name) and name.lower() not in _MASKS]
+    others = [name for name in found if not is_good(name) and name.lower() not in MASK_FOLDERS]
     whole = any(name.lower() in ("train", "test") for name in others)
     whole |= any(is_good(name) for other in others for name in subfolders(folder / other))
     part = _has_training_images(folder.absolute().parent)  # train or test of a whole data set
