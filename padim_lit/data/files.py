@@ -94,8 +94,8 @@ def refuse_masks(images: list[Path], where: Path | str) -> None:
     if found:
         raise InputError(
             f"{len(found)} image(s) in {where} look like masks among photos, such as "
-            f"{' and '.join(map(str, found[0]))}; masks belong in ground_truth/KIND: keep and give "
-            "photos without them, or, where these are photos, rename them"
+            f"{' and '.join(map(str, found[0]))}; masks belong in ground_truth/KIND; move them "
+            "there, give the photos alone (as '*.jpg'), or rename what is a photo"
         )
 
 
