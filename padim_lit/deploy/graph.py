@@ -1,12 +1,17 @@
 """A fitted detector as one plain graph: image in, score, map and decision out."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from padim_lit.model.anomaly_map import image_score
+from padim_lit.model.density import MEASURING, Density, PerPosition, put_together, works_as
 from padim_lit.model.detector import Detector
 from padim_lit.model.embedding import project
 from padim_lit.model.exhaustive import Exhaustive
+from padim_lit.model.mixture import Mixture
 from padim_lit.model.projection import Projection
 from padim_lit.model.triangular import Triangle
 
@@ -60,14 +65,14 @@ class Scores(nn.Module):
         super().__init__()
         whitening = detector.require_fitted()
         self.threshold, self.how = threshold, detector.image_score
-        self.projection, self.combine = detector.projection, detector.density.combine
+        density = detector.density
+        how = put_together(density, MEASURING)
+        self.projection, self.combine = detector.projection, partial(how.combine, density)
         self.anomaly_map, self.grid = detector.anomaly_map, detector.map_grid
         self.add_up = detector.add_up
         self.parts = nn.ModuleList(
-            (OfPositions if density.per_position else OfComponents)(
-                detector.mean[some], whitening.at(some)
-            )
-            for density, some in detector.density.parts(detector.positions)
+            _measuring(part)(detector.mean[some], whitening.at(some))
+            for part, some in how.parts(density, detector.positions)
         )
 
     def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
@@ -143,6 +148,36 @@ class OfComponents(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.nearest(x, at_once=self.at_once)[0]
+
+
+class OfAny(nn.Module):
+    """(B,P,D) → the distances (B,P) that a density of one's own finds, by its `nearest`.
+
+    >>> from padim_lit import PerPosition
+    >>> measured = OfAny(PerPosition(8), detector.mean, detector.whitening)
+    >>> measured(torch.zeros(1, 64, 8)).shape
+    torch.Size([1, 64])
+    """
+
+    mean: Tensor
+
+    def __init__(self, density: Density, mean: Tensor, whitening: Triangle):
+        super().__init__()
+        self.density, self.bands = density, len(whitening.bands)
+        self.register_buffer("mean", mean)
+        for i, band in enumerate(whitening.bands):
+            self.register_buffer(f"whitening{i}", band.float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        bands = tuple(getattr(self, f"whitening{i}") for i in range(self.bands))
+        return self.density.nearest(x, self.mean, Triangle(bands))[0]
+
+
+def _measuring(density: Density) -> Callable[[Tensor, Triangle], nn.Module]:
+    """What measures by this density's Gaussians, given their means and factors."""
+    if works_as(density, PerPosition, MEASURING):
+        return OfPositions
+    return OfComponents if works_as(density, Mixture, MEASURING) else partial(OfAny, density)
 
 
 def example(detector: Detector, preprocess: bool) -> Tensor:

@@ -29,7 +29,7 @@ from padim_lit.deploy.positions_without import PositionsWithout
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.density import Density
+from padim_lit.model.density import Density, PerPosition, put_together, works_as
 from padim_lit.model.detector import Detector
 from padim_lit.model.gaussian import covariance_log_det
 from padim_lit.model.merging import subtract
@@ -197,30 +197,33 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
     reliable = torch.ones(len(x), dtype=torch.bool, device=x.device)
     shared = density.shrinkage or detector.ridge.unit == "variance"
     few = detector.count < FORMULA and bool(shared)
-    parts, found = density.parts(detector.positions), list[Tensor]()
+    how, found = put_together(density), list[Tensor]()
+    parts = how.parts(density, detector.positions)
     with torch.autocast(x.device.type, enabled=False):
         if few:
             return _factored_anew(detector, held), reliable
         whitening = detector.require_fitted()
-        for (part, some), scale in zip(parts, density.scales_in(whitening), strict=True):
-            if part.per_position:
+        for (part, some), scale in zip(parts, how.scales_in(density, whitening), strict=True):
+            if works_as(part, PerPosition):
                 y = (held - detector.mean[some].float()).movedim(2, 0)  # (P,B,V,D)
                 z = whitening.at(some).times(y.flatten(1, 2)).view(y.shape) / scale
                 products = (z @ z.mT).transpose(0, 1)
                 # Where it matters which of the bounds is taken, the one on the safe side.
-                how = detector.count, part.shrinkage, detector.count < FORMULA
-                distances, reliable = leave_one_out(products, *how)
+                bounds = detector.count, part.shrinkage, detector.count < FORMULA
+                distances, reliable = leave_one_out(products, *bounds)
                 distances *= scale
             else:
-                ridge = replace(detector.ridge, common=pooled(moments.at(some)))
-                if x.device.type == "cpu" and isinstance(part, Mixture):
+                mixed, ridge = works_as(part, Mixture), detector.ridge
+                if mixed:  # one of many images hardly moves what all components share
+                    ridge = replace(ridge, common=pooled(moments.at(some)))
+                if x.device.type == "cpu" and mixed:
                     least = found[0] if found else torch.full_like(x[..., 0], torch.inf)
                     distances = _mixture_left_out(detector, part, some, ridge, held, least)
                 else:
                     of = partial(_subtracted, detector, part, moments.at(some), ridge)
                     distances = _side_by_side(detector, lambda one, of=of: of(one)[0], list(held))
             found.append(distances)
-    return density.combine(found), reliable
+    return how.combine(density, found), reliable
 
 
 def _mixture_left_out(
@@ -251,17 +254,18 @@ def _factored_anew(detector: Detector, held: Tensor) -> Tensor:
         held: see `_left_out`.
     """
     density, moments = detector.density, detector.require_state().moments
+    how = put_together(density)
     rest = list[Callable[[Tensor], tuple[Tensor, float]]]()
-    for part, some in density.parts(detector.positions):
-        if part.per_position:
+    for part, some in how.parts(density, detector.positions):
+        if works_as(part, PerPosition):
             rest.append(PositionsWithout(moments.at(some), part.shrinking(detector.ridge)))
         else:
             rest.append(partial(_subtracted, detector, part, moments.at(some), detector.ridge))
 
     def without(one: Tensor) -> Tensor:
         distances, log_dets = zip(*(distances_of(one) for distances_of in rest), strict=True)
-        scales = density.scales(log_dets)
-        return density.combine([d * scale for d, scale in zip(distances, scales, strict=True)])
+        scaled = [d * s for d, s in zip(distances, how.scales(density, log_dets), strict=True)]
+        return how.combine(density, scaled)
 
     return _side_by_side(detector, without, list(held))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from padim_lit.model.density import Counted, Density, PerPosition
+from padim_lit.model.density import MEASURING, Counted, Density, PerPosition, works_as
 from padim_lit.model.gaussian import covariance_log_det, factorize
 from padim_lit.model.groups import Groups
 from padim_lit.model.mixture import Mixture
@@ -184,5 +184,6 @@ class Both(Density):
         self, x: Tensor, mean: Tensor, whitening: Triangle
     ) -> list[tuple[float, slice | Tensor]]:
         ((_, nearest),), weight = super().terms(x, mean, whitening), float(self.position_weight)
+        weight *= works_as(self, Both, MEASURING)  # or `nearest` may know of no weight
         both = [(1 - weight, nearest), (weight, slice(x.shape[1]))]
         return both if weight else both[:1]

@@ -25,6 +25,9 @@ DENSITIES: dict[str, type["Density"]] = {}
 AddUp = Callable[[Sequence[ProjectedLayer]], Tensor]
 #: (B,P,...) → of those positions that count, (B,p,...).
 Counted = Callable[[Tensor], Tensor]
+#: Methods by which patches are measured, and by which Gaussians are gathered and factored.
+MEASURING = ("nearest", "search")
+FITTING = ("gaussians", "empty", "empty_means", "update_moments", "shrinking", "factorize")
 
 
 class Density(nn.Module):
@@ -41,8 +44,6 @@ class Density(nn.Module):
     """
 
     name: ClassVar[str]
-    #: Whether Gaussian p is position p's.
-    per_position: ClassVar[bool] = False
     #: False where every seed gives the same Gaussians.
     seeded: ClassVar[bool] = True
     #: Good images that `learn` wants to see before the fit; 0 where nothing is learnt.
@@ -167,7 +168,6 @@ class PerPosition(Density):
     """
 
     name = "position"
-    per_position = True
     seeded = False
 
     def gaussians(self, positions: int) -> int:
@@ -190,4 +190,36 @@ class PerPosition(Density):
     def terms(
         self, x: Tensor, mean: Tensor, whitening: Triangle
     ) -> list[tuple[float, slice | Tensor]]:
+        if not works_as(self, PerPosition, MEASURING):
+            return super().terms(x, mean, whitening)
         return [(1.0, slice(None))]  # a view of the factors, where indices would copy them
+
+
+def works_as(density: Density, kind: type[Density], methods: Sequence[str] = ()) -> bool:
+    """Whether what a faster path for `kind` computes is this density's too, and not just a base's.
+
+    Args:
+        methods: that the path stands for; without any, all.
+
+    >>> own = type("Own", (PerPosition,), {"nearest": lambda self, x, mean, whitening: ...})
+    >>> works_as(PerPosition(dim=8), PerPosition), works_as(own.__new__(own), PerPosition)
+    (True, False)
+    """
+    names = methods or (*MEASURING, *FITTING, "assign")
+    return isinstance(density, kind) and all(
+        getattr(type(density), name, None) is getattr(kind, name, None) for name in names
+    )
+
+
+def put_together(density: Density, methods: Sequence[str] = ()) -> type[Density]:
+    """The class whose `parts`, `scales`, `scales_in` and `combine` say how distances are made.
+
+    A density's own, or `Density`, to which it is one part, where a subclass of one that is put
+    together has `methods` of its own, see `works_as`.
+
+    >>> put_together(DENSITIES["both"](dim=8)).__name__
+    'Both'
+    """
+    kind = type(density)
+    tells = next(base for base in kind.__mro__ if "parts" in vars(base))
+    return kind if works_as(density, tells, methods) else Density

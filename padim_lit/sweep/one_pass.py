@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from padim_lit.errors import InputError
-from padim_lit.model.density import Density
+from padim_lit.model.density import Density, PerPosition, put_together, works_as
 from padim_lit.model.embedding import embed
 from padim_lit.model.gaussian import covariance_log_det, factorize, mahalanobis
 from padim_lit.model.moments import init, update
@@ -224,12 +224,13 @@ class OnePass:
                 one.learn(self._patches(projection, d, one.fit_images))
                 times.factor[d] += clock(train.device) - start
             times.learnt[d] = one.learnt
-        parts = {d: one.parts(height * width) for d, one in densities.items()}
+        how = {d: put_together(one) for d, one in densities.items()}
+        parts = {d: how[d].parts(one, height * width) for d, one in densities.items()}
         found: dict[int, list[tuple[Tensor, float]]] = {d: [] for d in parts}
         for of_dims in zip(*parts.values(), strict=True):
             some = {d: part for d, (part, _) in zip(parts, of_dims, strict=True)}
             out = {d: torch.empty(test.images, height * width) for d in parts}
-            if all(part.per_position for part in some.values()):
+            if all(works_as(part, PerPosition) for part in some.values()):
                 volumes = self._positions(projection, some, bands, times, out, advance)
             else:
                 volumes = {
@@ -237,15 +238,15 @@ class OnePass:
                 }
             for d in parts:
                 found[d].append((out[d], volumes[d]))
-        if not any(part.per_position for some in parts.values() for part, _ in some):
+        if not any(works_as(part, PerPosition) for some in parts.values() for part, _ in some):
             for _ in bands:
                 advance()
         nearest = {}
         for d, scored in found.items():
             distances, log_dets = zip(*scored, strict=True)
-            scales = densities[d].scales(log_dets)
+            scales = how[d].scales(densities[d], log_dets)
             scaled = [one.mul_(scale) for one, scale in zip(distances, scales, strict=True)]
-            nearest[d] = densities[d].combine(scaled)
+            nearest[d] = how[d].combine(densities[d], scaled)
         return nearest, times
 
     def _chosen(self, images: int) -> list[int]:
@@ -306,7 +307,7 @@ class OnePass:
         return volumes
 
     def _all(self, projection: Projection, density: Density, times: RunTimes, out: Tensor) -> float:
-        """Distances (N_test,P) into `out` where patches of all positions share their Gaussians.
+        """Distances (N_test,P) into `out` of any density, as a run of its own computes them.
 
         With these Gaussians' mean log det Σ.
         """

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from _helpers.fits import fit_on_images
+from _helpers.own_densities import own_densities
 from _helpers.paper import paper
 from hypothesis import given
 from hypothesis import strategies as st
@@ -274,6 +275,7 @@ def test_without_the_memory_for_all_feature_maps_fewer_images_are_taken(
         (PerPosition(6), 0, 0.02, 4),
         (PerPosition(6), 100, 1e-4, 1),  # its ε is of the variance of all
         (Both(6, components=4), 100, 1e-4, 3),
+        *((own(6), formula, 0.02, 1) for own in own_densities().values() for formula in (0, 100)),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from _helpers.own_densities import own_densities
 from _helpers.ranks import all_ranks
 
 from padim_lit import JL, Backbone, Both, Detector, InputError, Mixture
@@ -14,6 +15,7 @@ from padim_lit.model.density import DENSITIES
 from padim_lit.model.gaussian import covariance_log_det
 from padim_lit.model.mixture import k_means
 from padim_lit.model.ridge import pooled
+from padim_lit.model.warm_up import learn
 
 K, D = 12, 40  # more dimensions than the first bounds see
 
@@ -283,6 +285,16 @@ def test_a_graph_computes_all_components_and_finds_the_same(fitted):
     test = images(3, seed=4)
     for ours, theirs in zip(Graph(fitted)(test), fitted(test), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", own_densities())
+def test_a_graph_measures_as_an_own_density_does(backbone, name):
+    jl = JL(backbone.embedding_dim, D)
+    detector = Detector(backbone, jl, (64, 64), own_densities()[name](D)).eval()
+    learn(detector, lambda _: [{"image": images(10)}])
+    detector.set_state(state(detector, images(10)))
+    test = images(3, seed=4)
+    torch.testing.assert_close(Graph(detector)(test)[0], detector(test)[0], rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("slim", [False, True])

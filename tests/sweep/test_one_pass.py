@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from _helpers import windows
+from _helpers.own_densities import own_densities
 from _helpers.paper import paper
 from _helpers.tables import long_table
 from _helpers.trees import build_tree
@@ -152,6 +153,21 @@ def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(
         assert row["position_weight"] == pytest.approx(results["position_weight"], rel=1e-4)
         assert row["position_weight"] > 0
         ours = torch.from_numpy(found.scores[f"jl-{row['dim']}-1"])
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", own_densities())
+def test_an_own_density_is_measured_by_its_own_methods(data, backbone, tmp_path, name):
+    density, steps = own_densities()[name], []
+    made = make(data, backbone, tmp_path, 8, density)
+    with torch.inference_mode():
+        run, bands = ProjectionRun("jl", (1,), (4, 8)), [range(4), range(4, 8)]
+        found = made.measure(run, run.draw(backbone.embedding_dim), bands, lambda: steps.append(1))
+    made.close()
+    assert len(steps) == len(bands)
+    for d in run.dims:
+        _, expected = separate_run(data, backbone, "jl", d, 1, 8, density)
+        ours = torch.from_numpy(found.scores[f"jl-{d}-1"])
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0)
 
 
