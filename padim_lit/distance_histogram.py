@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from padim_lit.errors import require_order
+
 MANTISSA_BITS = 16
 LOWEST_EXPONENT = -10
 OCTAVES = 30
@@ -17,7 +19,8 @@ OUTSIDE_LIMIT = 0.01
 
 
 def distance_bins(distances: Tensor) -> Tensor:
-    """Bin in [0, `BINS`) of each distance ≥ 0, in order; int32."""
+    """Bin in [0, `BINS`) of each distance ≥ 0, in order; int32. InputError for one not finite."""
+    require_order(distances, "distances")
     bits = distances.float().contiguous().view(torch.int32)
     first = (127 + LOWEST_EXPONENT) << MANTISSA_BITS
     return ((bits >> (23 - MANTISSA_BITS)) - first).clamp(0, BINS - 1)

@@ -122,6 +122,17 @@ def require_truth(batch: Any, maps: Tensor) -> None:
         )
 
 
+def require_order(values: Tensor, what: str) -> None:
+    """Raise InputError where values hold a NaN or an infinity: no rank is right for it.
+
+    >>> require_order(Tensor([0.0, float("nan")]), "image scores")
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: image scores that are not finite have no order; look for NaN ...
+    """
+    if not values.isfinite().all():
+        raise InputError(f"{what} that are not finite have no order; look for NaN in the maps")
+
+
 def require_finite(values: Tensor, batch: Mapping[str, Any]) -> None:
     """Raise InputError for the first image whose values (B,…) hold a NaN or an infinity.
 

@@ -15,6 +15,7 @@ from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 from torchmetrics.utilities import dim_zero_cat
 
 from padim_lit import distance_histogram as histogram
+from padim_lit.errors import require_order
 
 #: AUPRO integrates up to this false-positive rate (Bergmann et al. 2021, §5.1).
 FPR_LIMIT = 0.3
@@ -41,19 +42,21 @@ class ImageMetrics(Metric):
 
     def __init__(self):
         super().__init__()
+        self.set_dtype(torch.float64)  # of what a rank without images sends the others
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("labels", [], dist_reduce_fx="cat")
 
     def update(self, score: Tensor, label: Tensor) -> None:
-        self.scores.append(score.float())
-        self.labels.append(label)
+        require_order(score, "image scores")
+        self.scores.append(score.double())
+        self.labels.append(label.double())
 
     def compute(self) -> dict[str, Any]:
         names = ("image_auroc", "image_ap", "image_f1max")
         # On the CPU: few numbers, and a GPU has no cumulative sum that is the same every time.
         if not len(self.scores) or not len(scores := dim_zero_cat(self.scores).cpu()):
             return _undefined(names, "no test image counts for the image metrics")
-        labels = dim_zero_cat(self.labels).cpu()
+        labels = dim_zero_cat(self.labels).cpu().long()
         if labels.all() or not labels.any():
             missing = "good" if labels.any() else "defective"
             return _undefined(names, f"no {missing} image in the test set")
@@ -70,9 +73,10 @@ class ImageMetrics(Metric):
 class PixelMetrics(Metric):
     """``pixel_auroc``, ``pixel_ap``, ``pixel_aupro`` from three histograms of the distances.
 
-    ``update(map (B,h,w) ≥ 0, mask (B,h,w) bool)``. AUROC and AP treat the distances of one bin as
-    tied, which moves them by less than 1e-6 and 5e-5 (more on some hundred pixels). AUPRO is the
-    mean over defect regions (8-connected parts of a mask) of the share found, against the
+    ``update(map (B,h,w) ≥ 0, mask (B,h,w), not 0 where defective)``. AUROC and AP treat distances
+    of one bin as tied, which moves them by less than 1e-6 and 5e-5 (more on some hundred pixels;
+    ten times that where all distances lie within 1 % of each other, 100 times within 0.1 %). AUPRO
+    is the mean over defect regions (8-connected parts of a mask) of the share found, against the
     false-positive rate, up to `FPR_LIMIT` and divided by it; weighting each defective pixel by one
     over its region's size turns that mean into a histogram too.
 
@@ -97,7 +101,7 @@ class PixelMetrics(Metric):
         self.reset()
 
     def update(self, anomaly_map: Tensor, mask: Tensor, roi: Tensor | None = None) -> None:
-        mask = mask if roi is None else mask & roi  # nothing outside counts
+        mask = mask.bool() if roi is None else mask.bool() & roi  # nothing outside counts
         # In chunks, because large maps' bins would outweigh the histograms.
         chunk = max(1, CHUNK_PIXELS // anomaly_map.shape[1:].numel())
         for maps, masks in zip(anomaly_map.split(chunk), mask.split(chunk), strict=True):
@@ -142,10 +146,8 @@ class PixelMetrics(Metric):
         outside = (good[open_ended] + bad[open_ended]).sum() / (all_good + all_bad)
         if outside > histogram.OUTSIDE_LIMIT:
             low, high = (histogram.LOWEST_EXPONENT + n for n in (0, histogram.OCTAVES))
-            what = (
-                f"{outside:.0%} of the distances are below 2^{low} or above 2^{high}, where pixels"
-            )
-            return _undefined(names, f"{what} are not told apart; change eps")
+            what = f"{outside:.0%} of the distances are below 2^{low} or above 2^{high}"
+            return _undefined(names, f"{what}, where pixels are not told apart; change eps")
         found, alarms = bad.cumsum(0), good.cumsum(0)  # true, false positives down to each bin
         called = found + alarms
         f1 = 2 * found / (called + all_bad)
@@ -155,13 +157,11 @@ class PixelMetrics(Metric):
         auroc = (good * (found - bad / 2)).sum() / (all_good * all_bad)
         del good, bad, called, found  # each is as long as the bins in use
         overlap = (self.bad_by_region.cpu()[filled] / self.regions.cpu()).cumsum_(0)
-        start = torch.zeros(1, dtype=torch.float64)
+        x, y = (torch.cat([v.new_zeros(1), v]) for v in (alarms.div_(all_good), overlap))
         return {
             "pixel_auroc": float(auroc),
             "pixel_ap": float(average_precision),
-            "pixel_aupro": _area_up_to(
-                torch.cat([start, alarms.div_(all_good)]), torch.cat([start, overlap]), FPR_LIMIT
-            ),
+            "pixel_aupro": _area_up_to(x, y, FPR_LIMIT),
             "pixel_f1max": float(f1[best]),
             "pixel_f1max_threshold": float(histogram.bin_edge(filled[best])),
             "why": {},

@@ -151,7 +151,7 @@ class PaDiM(LightningModule):
         by_image, by_pixel = batch["count_image"].bool(), batch["count_pixel"].bool()  # (B,)
         self.image_metrics.update(output["score"][by_image], batch["label"][by_image])
         roi = self.detector.anomaly_map.roi
-        self.pixel_metrics.update(output["map"][by_pixel], batch["mask"][by_pixel].bool(), roi)
+        self.pixel_metrics.update(output["map"][by_pixel], batch["mask"][by_pixel], roi)
         return output
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:

@@ -1,11 +1,16 @@
 """Metrics on raw distances against scikit-learn and a naive AUPRO."""
 
+import math
+from datetime import timedelta
+
 import numpy as np
 import pytest
 import torch
 from skimage.measure import label as label_regions
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
+from padim_lit import InputError
+from padim_lit.analysis.bootstrap import PixelHistograms
 from padim_lit.distance_histogram import BINS, bin_edge, distance_bins
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 
@@ -130,6 +135,59 @@ def test_image_metrics_match_scikit_learn_on_raw_distances(dim):
     best = max(f1_score(label, score >= t) for t in score)
     assert ours["image_f1max"] == pytest.approx(best, abs=1e-9)
     assert f1_score(label, score >= ours["image_f1max_threshold"]) == pytest.approx(best)
+
+
+def test_scores_in_double_precision_are_not_rounded():
+    metric = ImageMetrics()
+    score = torch.tensor([1.0, 1.0 + 1e-12, 1.0 + 2e-12], dtype=torch.float64)
+    metric.update(score, torch.tensor([0, 0, 1]))
+    found = metric.compute()
+    assert found["image_auroc"] == found["image_f1max"] == 1.0
+    assert found["image_f1max_threshold"] == float(score[2])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_has_no_rank_and_is_refused(value):
+    score, label = torch.tensor([1.0, value]), torch.tensor([0, 1])
+    maps, masks = torch.ones(1, 4, 4).index_fill(2, torch.tensor(0), value), torch.zeros(1, 4, 4)
+    for update, given, what in (
+        (ImageMetrics().update, (score, label), "image scores"),
+        (PixelMetrics().update, (maps, masks), "distances"),
+        (PixelHistograms().update, (maps, masks), "distances"),
+    ):
+        with pytest.raises(InputError, match=f"^{what} that are not finite have no order"):
+            update(*given)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32])
+def test_a_mask_of_numbers_is_a_mask(dtype):
+    maps, mask = distances(3, 100, 1.0)
+    whole, other = PixelMetrics(), PixelMetrics()
+    whole.update(maps, mask)
+    other.update(maps, mask.to(dtype))
+    assert other.compute() == whole.compute()
+    roi = maps[0] > maps[0].median()
+    for metric, masks in ((whole, mask), (other, mask.to(dtype))):
+        metric.reset()
+        metric.update(maps, masks, roi)
+    assert other.compute() == whole.compute()
+
+
+def _rank(rank, folder):
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=30)
+    )
+    metric = ImageMetrics()
+    if not rank:
+        metric.update(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 1, 1]))
+    torch.save(metric.compute(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_a_rank_without_a_test_image_knows_the_others(tmp_path):
+    torch.multiprocessing.spawn(_rank, (tmp_path,), nprocs=2)
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    assert found[0] == found[1] and found[0]["image_auroc"] == 1.0
 
 
 def test_f1max_does_not_split_equal_scores():

@@ -17,7 +17,7 @@ from scipy.stats import chi2, f, norm, t
 from torch import Tensor
 
 from padim_lit.distance_histogram import BINS, OUTSIDE_LIMIT, distance_bins
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, require_order
 
 # Pixel histograms: bins kept of each octave's 65,536, entries that may be stored (8 bytes each),
 # and bins in the end. Merged bins hold equal shares of good and defective pixels, so ties alone
@@ -76,8 +76,7 @@ def image_auroc(scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     Exact in float64, P(defective > good) + P(equal)/2; NaN where a class is not drawn.
     """
     _require_images(len(scores), counts)
-    if not torch.isfinite(scores).all():
-        raise InputError("image scores that are not finite have no order; look for NaN in the maps")
+    require_order(scores, "image scores")
     values, group = scores.double().cpu().unique(return_inverse=True)
     weight = counts.double().cpu()
     bad = (torch.as_tensor(labels).cpu() != 0).double()
