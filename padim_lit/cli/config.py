@@ -89,8 +89,11 @@ def check_files() -> None:
 class CheckedLoader(ConfigLoaderImpl):
     """Hydra's own, which makes nothing of a ``hydra`` section that names strange classes."""
 
-    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
-        config = super().load_configuration(*args, **kwargs)
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
+    ) -> DictConfig:
+        allow(own_packages(overrides))  # a launcher's process has not seen the command line
+        config = super().load_configuration(config_name, overrides, *args, **kwargs)
         require_hydras(OmegaConf.to_container(config.hydra, resolve=False))
         return config
 

@@ -44,7 +44,8 @@ def tree(tmp_path_factory) -> Path:
 
 
 def launch(args: list[str], here: Path, **extra: str) -> Result:
-    env = environment(here, PYTHONPATH=str(ROOT / "tests"), RAY_USAGE_STATS_ENABLED="0", **extra)
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"  # of the jobs' processes, too
+    env = environment(here, PYTHONPATH=path, RAY_USAGE_STATS_ENABLED="0", **extra)
     del env["OMP_NUM_THREADS"]  # the launchers are to share the cores out
     return run_plain(args, here, env)
 
@@ -85,6 +86,25 @@ def test_a_preset_is_the_plugins_launcher_with_our_values(zygote, tmp_path, name
 def test_a_launcher_that_is_not_installed_names_its_extra(name, extra):
     error = MissingConfigException("Could not load", f"hydra/launcher/{name}", ["basic"])
     assert error_line(error).endswith(f"pip install -e '.[{extra}]'")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("processes", marks=JOBLIB),
+        pytest.param("slurm_local", marks=[SLURM, pytest.mark.slow]),
+    ],
+)
+def test_own_classes_are_known_in_a_launchers_processes(tree, tmp_path, name):
+    (tmp_path / "conf/proj").mkdir(parents=True)
+    shutil.copy(ROOT / "examples/conf/proj/hash.yaml", tmp_path / "conf/proj/hash.yaml")
+    own = ["--config-dir", "conf", "own=[examples]", "proj=jl,hash", f"hydra/launcher={name}"]
+    args = [word for word in SWEEP if word != "proj=jl"]
+    result = launch([*args, "data=folder", f"data.root={tree}", *own], tmp_path)
+    assert result.code == 0, result.err
+    (sweep,) = (tmp_path / "multirun").iterdir()
+    metrics = [json.loads(file.read_text()) for file in sorted(sweep.glob("*/metrics.json"))]
+    assert [one["proj"] for one in metrics] == ["jl", "hash"]
 
 
 # --- A sweep with a job that fails and one that is killed --------------------------------------
