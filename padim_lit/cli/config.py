@@ -94,7 +94,11 @@ class CheckedLoader(ConfigLoaderImpl):
     ) -> DictConfig:
         allow(own_packages(overrides))  # a launcher's process has not seen the command line
         config = super().load_configuration(config_name, overrides, *args, **kwargs)
-        require_hydras(OmegaConf.to_container(config.hydra, resolve=False))
+        require_hydras(plain := OmegaConf.to_container(config.hydra, resolve=False))
+        swept = (plain.get("sweeper") or {}).get("params") or {}
+        if own_packages([f"{key}={value}" for key, value in swept.items()]):
+            # Hydra makes words of these, which a job would take for typed ones.
+            raise InputError("hydra.sweeper.params: own counts on the command line alone; type it")
         return config
 
 

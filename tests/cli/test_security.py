@@ -187,6 +187,15 @@ def test_a_file_does_not_say_what_may_be_named(zygote, tmp_path):
     assert result.code == 1 and "_target_=torch.load: a config names" in result.err, result.err
 
 
+def test_a_file_does_not_sweep_what_may_be_named(zygote, tmp_path):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "bad.yaml").write_text(
+        "# @package _global_\nhydra:\n  sweeper:\n    params:\n      +own: '[torch]'\n"
+    )
+    result = zygote.run(["-m", "--config-dir", "conf", "experiment=bad", *TINY], tmp_path)
+    assert result.code == 1 and "own counts on the command line alone" in result.err, result.err
+
+
 def test_files_of_ones_own_that_are_wrong_are_one_line_that_says_where(zygote, tmp_path):
     build_tree(tmp_path / "data")
     for group in ("data", "backbone", "proj", "density", "experiment"):
