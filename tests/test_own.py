@@ -248,6 +248,13 @@ def test_a_class_and_a_yaml_of_each_kind_add_them(zygote, outside):
     assert found["embedding_dim"] == 64
 
 
+def test_they_are_found_in_the_folder_that_one_stands_in(zygote, outside):
+    words = ["--config-dir", "conf", *RUN, "--cfg", "job"]
+    result = zygote.run(["own=[my_proj,my_data,my_net]", *words], outside)
+    assert result.code == 0 and "offset: 0" in result.out, result.err
+    assert zygote.run(words, outside).code == 1
+
+
 def test_their_keys_are_in_the_help_and_in_the_config(zygote, outside):
     out = run_outside(zygote, outside, "--help").out
     assert "proj.offset=0" in out and "the first of them" in out and "good ones to test" in out

@@ -4,6 +4,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -24,8 +25,14 @@ _own: set[str] = set()
 
 
 def allow(packages: Iterable[str]) -> None:
-    """Let configs name what is in these packages too; typed by the user, never read in a file."""
+    """Let configs name what is in these packages too; typed by the user, never read in a file.
+
+    They may lie in the working directory, which is searched last: no file there becomes a module
+    that we import ourselves.
+    """
     _own.update(packages)
+    if _own and (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
 
 
 def require_target(target: str, key: str = "") -> None:
