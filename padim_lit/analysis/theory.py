@@ -41,6 +41,7 @@ def vector_dimension(epsilon: float, delta: float = DELTA, vectors: int = 1) -> 
     (1581, 89)
     """
     _require_share(epsilon=epsilon, delta=delta)
+    _require_positive(vectors=vectors)
     return math.log(2 * vectors / delta) / (epsilon**2 / 4 - epsilon**3 / 6)
 
 
@@ -54,6 +55,7 @@ def subspace_dimension(d: int, epsilon: float, delta: float = DELTA) -> float:
     3201
     """
     _require_share(epsilon=epsilon, delta=delta)
+    _require_positive(d=d)
     return ((math.sqrt(d) + math.sqrt(2 * math.log(2 / delta))) / (math.sqrt(1 + epsilon) - 1)) ** 2
 
 
@@ -67,6 +69,8 @@ def promised(dimension: Callable[[float], float], m: float) -> float | None:
     least, most = 1e-6, 1 - 1e-9
     if dimension(most) > m:
         return None
+    if not m <= (limit := dimension(least)):
+        raise InputError(f"m={m:g}: must be at most {limit:.3g}, which promise ε={least:g}")
     return float(brentq(lambda epsilon: dimension(epsilon) - m, least, most))
 
 
@@ -111,7 +115,8 @@ def performance_at(epsilon: ArrayLike, p: float, k: float) -> np.ndarray:
 
     1 at ε = k and 1 − p(1−k)/(1+k) at ε = 1.
     """
-    _require_positive(p=p, k=k)
+    _require_positive(k=k)
+    _require_positive(most=1, p=p)
     return 2 * p * k / (np.asarray(epsilon, float) + k) + 1 - p
 
 
@@ -133,7 +138,7 @@ def performance(x: ArrayLike, p: float, q: float, k: float) -> np.ndarray:
     NaN outside its domain x in (q, q/k²), of which the report claims nothing.
 
     Raises:
-        InputError: p or q not above 0, or k not in (0, 1).
+        InputError: p not in (0, 1], q not above 0, or k not in (0, 1).
     """
     if not 0 < k < 1:
         raise InputError(f"k={k}: must be between 0 and 1, so that the domain (q, q/k²) exists")
@@ -142,10 +147,11 @@ def performance(x: ArrayLike, p: float, q: float, k: float) -> np.ndarray:
     return np.where((x > q) & (x < q / k**2), y, np.nan)
 
 
-def _require_positive(**values: float) -> None:
+def _require_positive(most: float = math.inf, **values: float) -> None:
     for name, value in values.items():
-        if not value > 0:
-            raise InputError(f"{name}={value}: must be above 0")
+        if not 0 < value <= most:
+            limit = f", at most {most}" if most < math.inf else ""
+            raise InputError(f"{name}={value}: must be above 0{limit}")
 
 
 def _require_share(**values: float) -> None:

@@ -40,7 +40,9 @@ def test_eq_15_claims_nothing_outside_its_domain():
     assert np.isfinite(performance([2.1, 49], 0.5, 2, 0.2)).all()
 
 
-@pytest.mark.parametrize("bad", [{"p": 0}, {"q": -1}, {"k": 1}, {"k": 0}, {"p": float("nan")}])
+@pytest.mark.parametrize(
+    "bad", [{"p": 0}, {"q": -1}, {"k": 1}, {"k": 0}, {"p": float("nan")}, {"p": 2.0}]
+)
 def test_bad_parameters_are_named(bad):
     (name,) = bad
     with pytest.raises(InputError, match=f"^{name}="):
@@ -113,6 +115,18 @@ def test_eq_11_is_wider_than_eq_1():
     for epsilon in (0.1, 0.5, 0.9):
         low, high = kept_between(1.0, epsilon)
         assert low <= np.sqrt(1 - epsilon) and np.sqrt(1 + epsilon) <= high
+
+
+def test_what_no_bound_can_take_is_named():
+    assert performance(10, p=1, q=2, k=0.2) < 1
+    for function, bad, message in (
+        (vector_dimension, {"epsilon": 0.1, "vectors": 0}, "^vectors=0: must be above 0"),
+        (subspace_dimension, {"d": -1, "epsilon": 0.5}, "^d=-1: must be above 0"),
+        (promised, {"dimension": vector_dimension, "m": 1e20}, r"^m=1e\+20: must be at most"),
+        (promised, {"dimension": vector_dimension, "m": float("nan")}, "^m=nan: must be at most"),
+    ):
+        with pytest.raises(InputError, match=message):
+            function(**bad)
 
 
 @pytest.mark.parametrize("bad", [{"epsilon": 1.0}, {"epsilon": 0}, {"delta": 1.5}])
