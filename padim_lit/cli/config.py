@@ -146,7 +146,11 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
     for key, _, value in (word.lstrip("+~").partition("=") for word in typed):
         group, dot, _ = key.partition(".")
         if dot and group in kind.imported:
-            raise InputError(f"{key}: mode={kind.mode} reads no key of {group}; leave it out")
+            other = f", or compare fits instead: -m proj={plain['proj'].get('name')} {key}=…"
+            raise InputError(
+                f"{key}: mode={kind.mode} reads no key of {group}; leave it out"
+                f"{other if group == 'proj' and plain.get('projs') else ''}"
+            )
         # A mode that scores with a checkpoint needs the modules of groups that it does not read.
         unread = group in kind.imported and issubclass(kind, Embedding)
         if unread and value not in map(str, plain.get("projs") or ()):

@@ -303,6 +303,10 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
         ("mode=fit data=folder data.root=b eps=1e300", ("eps=1e+300", "at most 1e+09")),
         ("experiment=distortion data=folder density=mixture", ("density=mixture", "leave it out")),
         ("experiment=ablation data=folder proj=npca", ("proj=npca", "give projs=[npca]")),
+        (
+            "experiment=ablation data=folder proj=npca projs=[npca,jl] proj.sketch=20",
+            ("proj.sketch: mode=ablation reads no key", "fits instead: -m proj=npca proj.sketch=…"),
+        ),
         ("experiment=figure4 data=folder data.root=b rows=0", ("rows=0", "at least 1")),
     ],
     every=3,
