@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from padim_lit.analysis.bootstrap import PixelHistograms, image_auroc, resample_counts
-from padim_lit.errors import InputError, require_choice, require_finite
+from padim_lit.errors import InputError, require_finite
 from padim_lit.metric_names import METRICS
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.anomaly_map import AnomalyMap, image_score
@@ -52,7 +52,11 @@ class Sweep:
         for seed in self.seeds:
             require_seed(seed)
         for name in self.projs:
-            require_choice("projs", name, PROJECTIONS)
+            if name not in PROJECTIONS:
+                raise InputError(
+                    f"projs={name}: unknown; allowed: {', '.join(PROJECTIONS)}; one of your own: "
+                    f"give proj={name} too"
+                )
         if not 1 <= min(self.dims) <= max(self.dims) <= MAX_DIM:
             raise InputError(f"dims={list(self.dims)}: each must be from 1 to {MAX_DIM}")
 

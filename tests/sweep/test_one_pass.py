@@ -229,6 +229,11 @@ def test_bad_sweeps_are_one_line(projs, dims, seeds, message):
         Sweep(projs, dims, seeds)
 
 
+def test_an_own_projection_that_is_not_imported_is_told_how_to_be():
+    with pytest.raises(InputError, match=r"projs=mine: unknown; .*npca; .*: give proj=mine too$"):
+        Sweep(["jl", "mine"], [4], [0])
+
+
 def test_less_memory_means_more_bands_that_cover_the_grid_once(ablation):
     whole = plan(ablation.one_pass.test, 20, limit=1e12)
     assert len(whole.bands) == 1
