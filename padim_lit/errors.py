@@ -21,6 +21,21 @@ def require_choice(key: str, value: Any, allowed: Iterable[str]) -> None:
         raise InputError(f"{key}={value}: unknown; allowed: {', '.join(allowed)}")
 
 
+def require_kinds(*given: tuple[Any, Any]) -> None:
+    """Raise InputError for the first object that is not of the class beside it; T | None: or None.
+
+    >>> require_kinds((1, int), ("jl", float | None))
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: str is no float: make it one, as docs/own.md shows
+    """
+    for one, kind in given:
+        if not isinstance(one, kind):
+            wanted = getattr(kind, "__args__", [kind])[0].__name__
+            raise InputError(
+                f"{type(one).__name__} is no {wanted}: make it one, as docs/own.md shows"
+            )
+
+
 def as_pair(key: str, value: Any, most: int) -> list[int]:
     """[h, w] of a whole number for both, or of two; InputError for anything else.
 

@@ -269,7 +269,10 @@ def test_their_keys_are_in_the_help_and_in_the_config(zygote, outside):
         ("++backbone.layers=[1]", "unknown key backbone.layers; known here: depth, weights"),
         ("proj.offset=x", "proj.offset=x"),
         ("data.root=???", "data.root is not set"),
-        ("proj._target_=my_data.Pairs", "unknown key proj.name; known here: root, held_out"),
+        (
+            "proj._target_=my_data.Pairs",
+            "proj._target_=my_data.Pairs is no Projection: make it one",
+        ),
     ],
     every=3,
 )

@@ -263,6 +263,18 @@ def test_one_training_image_is_refused(tmp_path):
         trainer(tmp_path).fit(make(), batches(1))
 
 
+def test_a_part_that_is_no_subclass_of_ours_is_one_line():
+    backbone = Backbone("test_resnet", weights="random")
+    jl, net = JL(backbone.embedding_dim, 4), torch.nn.Conv2d(3, 8, 3)
+    for parts, wanted in (
+        ((net, jl), "Backbone"),
+        ((backbone, net), "Projection"),
+        ((backbone, jl, (64, 64), net), "Density"),
+    ):
+        with pytest.raises(InputError, match=f"^Conv2d is no {wanted}: make it one, as docs/own"):
+            Detector(*parts)
+
+
 def test_an_image_that_is_not_finite_is_named(tmp_path):
     loader = batches(8)
     loader.dataset[5]["image"][0, 3, 3] = float("nan")

@@ -27,13 +27,17 @@ from padim_lit.cli.modes import mode_of
 from padim_lit.cli.overrides import own_packages
 from padim_lit.cli.schema import load, schema
 from padim_lit.cli.settings import Embedding, Settings
+from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError, refusing
+from padim_lit.model.backbone import Backbone
+from padim_lit.model.density import Density
+from padim_lit.model.projection import Projection
 
 _PACKAGE = Path(__file__).parents[1]
 #: The YAML files: part of an installed package, beside it in a checkout.
 CONF = next(c for c in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if c.is_dir())
-#: Keys of a config that hold what a class is made with.
-GROUPS = ("backbone", "proj", "density", "data")
+#: Keys of a config that hold what a class is made with, and what it must be a subclass of.
+GROUPS = {"backbone": Backbone, "proj": Projection, "density": Density, "data": AnomalyData}
 _PREFIX = "class/"
 
 
@@ -157,7 +161,7 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
             some = f"give projs=[{value}]" if group == "proj" else "leave it out"
             raise InputError(f"{key}={value}: mode={kind.mode} does not use it; {some}")
     full = OmegaConf.merge(OmegaConf.structured(kind), plain)
-    for group in GROUPS:
+    for group, base in GROUPS.items():
         node = full.get(group)
         if isinstance(node, DictConfig):
             if node.get("_target_") is None:
@@ -165,7 +169,12 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
                     f"{group}: its file names no class; write _target_: MODULE.CLASS into it, or "
                     "defaults: [/class/MODULE.CLASS@_here_]"
                 )
-            load(node._target_, group)
+            found = load(node._target_, group)
+            if isinstance(found, type) and not issubclass(found, base):
+                raise InputError(
+                    f"{group}._target_={node._target_} is no {base.__name__}: make it one, as "
+                    "docs/own.md shows"
+                )
             # First into its place, so that an error can name the whole key.
             full[group] = OmegaConf.structured(schema(node._target_))
             full[group].merge_with(plain[group])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from padim_lit.errors import InputError, require_finite, require_tensors
+from padim_lit.errors import InputError, require_finite, require_kinds, require_tensors
 from padim_lit.model.anomaly_map import AnomalyMap, image_score, require_image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.both import Both
@@ -86,6 +86,7 @@ class Detector(nn.Module):
         image_score: str = "topk",
     ):
         super().__init__()
+        require_kinds((backbone, Backbone), (projection, Projection), (density, Density | None))
         density, self.ridge = density or Both(projection.dim, projection.seed), Ridge(eps, eps_unit)
         require_neighbourhood(neighbourhood)
         require_rotations(rotations)
@@ -103,8 +104,7 @@ class Detector(nn.Module):
         self.anomaly_map = AnomalyMap(self.map_grid, self.image_shape, sigma)
         # No buffer: DDP would broadcast them before every step.
         self.fit_state: FitState | None = None
-        self.cache = ProjectionCache()
-        self.count = 0
+        self.cache, self.count = ProjectionCache(), 0
         self.calibration: dict[str, Any] | None = None
         self.provenance: dict[str, Any] = {}
         # Saved by `padim_lit.checkpoint`, not in the state dict.
