@@ -93,8 +93,9 @@ class PixelHistograms:
     masks (``maps[count_pixel]``). An image is drawn whole, with all of its pixels, because those
     of one image are not independent. Bins are heads of the distances' bit patterns, as in
     `metrics.PixelMetrics`, and are merged to `MERGED_BINS` of equal mass in the end; the AUROC is
-    within 2e-4 of the exact one (tests/analysis/test_bootstrap.py). Under 100 MB are held for
-    600 images of any size: neighbouring bins are merged early where they would need more.
+    within 2e-4 of the exact one (tests/analysis/test_bootstrap.py), unless all distances lie within
+    1 % of each other, where few bins tell them apart. Under 100 MB are held for 600 images of any
+    size: neighbouring bins are merged early where they would need more.
     """
 
     def __init__(self) -> None:
