@@ -186,11 +186,16 @@ class Backbone(nn.Module):
         """(H_l, W_l) of each layer for images of (h, w) pixels, by running one blank image.
 
         Raises:
-            InputError: the model refuses this size (some transformers have a fixed one).
+            InputError: the model refuses this size (some transformers have a fixed one), or would
+                not see all of it.
         """
         device = self.pixel_mean.device
         height, width = self.net_shape(image_shape)
         what = f"backbone {self.name} cannot take images of {height}×{width} pixels"
+        for part in self.net.modules():
+            # timm checks this only without img_size, and else cuts off what fills no patch.
+            if isinstance(part, timm.layers.PatchEmbed) and not part.dynamic_img_pad:
+                _require_whole(what, (height, width), part.patch_size)
         todo = (
             "set image_size and crop_size to what it was made for, or try "
             f"backbone.img_size=[{height},{width}]"
@@ -217,6 +222,19 @@ class Backbone(nn.Module):
             "img_size": self.img_size,
             "tiles": self.tiles,
         }
+
+
+def _require_whole(what: str, shape: tuple[int, int], patch: tuple[int, int]) -> None:
+    """Raise InputError, with the nearest sizes that do, where (h, w) is not whole patches."""
+    sides = list(zip(shape, patch, strict=True))
+    if any(side % p for side, p in sides):
+        nearest = ([max(s // p, 1) * p for s, p in sides], [-(-s // p) * p for s, p in sides])
+        lower, higher = (f"[{h},{w}]" for h, w in nearest)
+        raise InputError(
+            f"{what}: its patches are {patch[0]}×{patch[1]}, so it would not see all of them; the "
+            f"nearest that fit: image_size={lower} or {higher} with crop_size=null, and the same "
+            "as backbone.img_size if that is set"
+        )
 
 
 def _colours(key: str, values: Sequence[float]) -> list[float]:

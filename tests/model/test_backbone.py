@@ -219,6 +219,14 @@ def test_transformers_at_other_sizes_than_their_own(model, shape, options, grid)
         assert torch.equal(ours, expected)
 
 
+@pytest.mark.parametrize("options", [{}, {"img_size": [150, 170]}])
+def test_images_of_no_whole_patches_are_refused_with_sizes_that_work(options):
+    backbone = Backbone("test_vit", weights="random", **options)
+    with pytest.raises(InputError, match=r"16×16.*\[144,160\] or \[160,176\]") as caught:
+        backbone.grids((150, 170))
+    assert "try backbone.img_size" not in str(caught.value)
+
+
 def test_weights_that_timm_does_not_resize_are_one_line():
     with pytest.raises(InputError, match=r"size mismatch for pos_embed.*leave img_size out") as it:
         Backbone("hiera_tiny_224", weights="random", img_size=[256, 192])
