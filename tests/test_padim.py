@@ -14,7 +14,7 @@ import torch
 from _helpers.paper import paper
 from _helpers.trees import build_tree
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, ModelCheckpoint
+from lightning.pytorch.callbacks import BatchSizeFinder, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.nn import functional as F
 from torch.utils.data import (
@@ -584,6 +584,36 @@ def test_a_fit_that_would_do_nothing_keeps_the_one_before(tmp_path):
         with pytest.raises(InputError, match="no epoch or batches are left; use a new Trainer"):
             again.fit(model, loader, **more)
         assert model.detector.count == 4
+
+
+def test_early_stopping_is_refused_before_the_fit(tmp_path):
+    model, stopper = small(**paper(4)), EarlyStopping("image_AUROC")
+    run = trainer(tmp_path, callbacks=[stopper])
+    with pytest.raises(InputError, match=r"a fit is one pass.*leave it out"):
+        run.fit(model, DataLoader(IMAGES, 2))
+    assert model.detector.count == 0
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "warns"),
+    [
+        ([], False),  # the Trainer brings one
+        ([ModelCheckpoint(save_last=True)], False),
+        ([ModelCheckpoint(monitor="image_AUROC", mode="max")], True),
+        ([ModelCheckpoint("kept")], True),
+    ],
+)
+def test_a_model_checkpoint_that_saves_nothing_is_told(
+    tmp_path, monkeypatch, caplog, callbacks, warns
+):
+    monkeypatch.chdir(tmp_path)
+    run = Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, callbacks=callbacks,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    run.fit(small(**paper(4)), DataLoader(IMAGES, 2))
+    assert caplog.text.count("ModelCheckpoint saves nothing") == warns
+    assert not (warns and list(tmp_path.rglob("*.ckpt")))
 
 
 @pytest.mark.skipif(

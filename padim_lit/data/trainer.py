@@ -1,14 +1,19 @@
 """What a fit asks of a Lightning Trainer, as nothing is trained, and what it takes from one."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from padim_lit.errors import InputError
 from padim_lit.system.console import showing_bars
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -38,6 +43,8 @@ def require_float64(device: torch.device) -> None:
 def require_trainer(trainer: Trainer) -> None:
     """Raise InputError for a device, a strategy or a precision that the sums do not survive.
 
+    Of a fit also for EarlyStopping, and warn where a ModelCheckpoint would save nothing.
+
     >>> require_trainer(Trainer(accelerator="cpu", logger=False))
     """
     strategy, precision = trainer.strategy, trainer.precision
@@ -59,3 +66,24 @@ def require_trainer(trainer: Trainer) -> None:
             "torch.autocast around a Trainer: no result would tell of it; leave it out, or give "
             "Trainer(precision='bf16-mixed')"
         )
+    if not trainer.training:
+        return
+    if trainer.early_stopping_callbacks:
+        raise InputError(
+            "EarlyStopping has nothing to stop: a fit is one pass, without losses or metrics; "
+            "leave it out of the Trainer's callbacks, and judge by trainer.test"
+        )
+    if any(map(_chosen, trainer.checkpoint_callbacks)) and trainer.is_global_zero:
+        log.warning(
+            "ModelCheckpoint saves nothing, as a fit takes no steps and has no metrics: leave it "
+            "out, and call trainer.save_checkpoint('model.ckpt') after the fit"
+        )
+
+
+def _chosen(callback: Checkpoint) -> bool:
+    """Whether it is a ModelCheckpoint that is to save, and not the one each Trainer brings."""
+    if not isinstance(callback, ModelCheckpoint) or callback.save_last:
+        return False
+    # Its folder is set by now, to what Lightning calls it where none was given.
+    elsewhere = callback.dirpath is not None and Path(callback.dirpath).name != "checkpoints"
+    return callback.monitor is not None or callback.filename is not None or elsewhere
