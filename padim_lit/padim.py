@@ -18,11 +18,11 @@ from padim_lit.data.loaders import (
     require_loader,
     require_no_hooks,
 )
-from padim_lit.data.trainer import as_it_runs, require_trainer
+from padim_lit.data.trainer import as_it_runs, nothing_fitted, require_trainer
 from padim_lit.deploy.calibration import set_threshold
 from padim_lit.deploy.left_out import met_again
 from padim_lit.deploy.over_images import Loop
-from padim_lit.errors import InputError, require_finite, require_tensors, require_truth
+from padim_lit.errors import require_finite, require_tensors, require_truth
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
@@ -137,7 +137,7 @@ class PaDiM(LightningModule):
 
     def on_fit_end(self) -> None:
         if not self._fitted:
-            raise InputError("nothing was fitted: no epoch or batches are left; use a new Trainer")
+            raise nothing_fitted(self.trainer)
 
     # Score
 

@@ -576,12 +576,13 @@ def test_a_fit_that_would_do_nothing_keeps_the_one_before(tmp_path):
     model, run = small(**paper(4)), trainer(tmp_path)
     run.fit(model, DataLoader(IMAGES, 2))
     run.save_checkpoint(finished := tmp_path / "finished.ckpt")
-    for again, loader, more in (
-        (run, DataLoader(IMAGES[:3], 2), {}),
-        (trainer(tmp_path), DataLoader(IMAGES[:3], 8, drop_last=True), {}),
-        (trainer(tmp_path), DataLoader(IMAGES[:3], 2), {"ckpt_path": finished, **SAFE}),
+    left, done = "no epoch or batches are left; use a new Trainer", r"finished\.ckpt is done; read"
+    for again, loader, more, why in (
+        (run, DataLoader(IMAGES[:3], 2), {}, left),
+        (trainer(tmp_path), DataLoader(IMAGES[:3], 8, drop_last=True), {}, left),
+        (trainer(tmp_path), DataLoader(IMAGES[:3], 2), {"ckpt_path": finished, **SAFE}, done),
     ):
-        with pytest.raises(InputError, match="no epoch or batches are left; use a new Trainer"):
+        with pytest.raises(InputError, match=why):
             again.fit(model, loader, **more)
         assert model.detector.count == 4
 

@@ -80,6 +80,20 @@ def require_trainer(trainer: Trainer) -> None:
         )
 
 
+def nothing_fitted(trainer: Trainer) -> InputError:
+    """What to raise where a fit ended without an epoch of its own.
+
+    >>> nothing_fitted(Trainer(accelerator="cpu", logger=False))
+    InputError('nothing was fitted: no epoch or batches are left; use a new Trainer')
+    """
+    if trainer.ckpt_path is None:
+        return InputError("nothing was fitted: no epoch or batches are left; use a new Trainer")
+    return InputError(
+        f"nothing was fitted: the fit of ckpt_path={trainer.ckpt_path} is done; read it with "
+        "PaDiM.load_from_checkpoint to test it, or padim_lit.load to score images"
+    )
+
+
 def _chosen(callback: Checkpoint) -> bool:
     """Whether it is a ModelCheckpoint that is to save, and not the one each Trainer brings."""
     if not isinstance(callback, ModelCheckpoint) or callback.save_last:
