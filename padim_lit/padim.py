@@ -74,8 +74,8 @@ class PaDiM(LightningModule):
 
     # Fit
 
-    def configure_optimizers(self) -> None:
-        return None
+    def configure_optimizers(self) -> list[Any]:
+        return []  # and not None, of which Lightning would warn
 
     def setup(self, stage: str) -> None:
         require_trainer(self.trainer)

@@ -39,13 +39,10 @@ from padim_lit.system.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
-# Lightning's remarks on what is meant here: no optimiser, a backbone in eval mode, and on small
-# machines no loader processes. Its hints on devices and loggers go with them.
+# Remarks on what is meant here, as that there are no loader processes on small machines.
+# Lightning's hints on devices and loggers go with them.
 QUIET = (
-    ".*configure_optimizers. returned .None.*",
-    ".*in eval mode at the start of training.*",
     ".*does not have many workers.*",
-    ".*LeafSpec.*is deprecated.*",
     ".*Experiment logs directory .* exists.*",  # an earlier run's, whose results go too
     ".*Glyph .* missing from font.*",  # a box in a picture's title
     ".*could be decompression bomb.*",  # what is too large is refused by name

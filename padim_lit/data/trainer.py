@@ -1,6 +1,7 @@
 """What a fit asks of a Lightning Trainer, as nothing is trained, and what it takes from one."""
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,8 @@ def require_float64(device: torch.device) -> None:
 def require_trainer(trainer: Trainer) -> None:
     """Raise InputError for a device, a strategy or a precision that the sums do not survive.
 
-    Of a fit also for EarlyStopping, and warn where a ModelCheckpoint would save nothing.
+    Of a fit also for EarlyStopping, and warn where a ModelCheckpoint would save nothing. What
+    Lightning warns of by design (a frozen backbone, its own use of PyTorch) is hushed.
 
     >>> require_trainer(Trainer(accelerator="cpu", logger=False))
     """
@@ -66,8 +68,12 @@ def require_trainer(trainer: Trainer) -> None:
             "torch.autocast around a Trainer: no result would tell of it; leave it out, or give "
             "Trainer(precision='bf16-mixed')"
         )
+    # Filters are the process's: these are so narrow that they hush no other model's warning.
+    warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.utilities\._pytree$")
     if not trainer.training:
         return
+    still = sum(not module.training for module in trainer.lightning_module.modules())
+    warnings.filterwarnings("ignore", rf"Found {still} module\(s\) in eval mode at the start")
     if trainer.early_stopping_callbacks:
         raise InputError(
             "EarlyStopping has nothing to stop: a fit is one pass, without losses or metrics; "
