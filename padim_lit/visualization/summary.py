@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from padim_lit.metric_names import METRICS
-from padim_lit.system.console import MISSING, print_facts, print_line, print_table
+from padim_lit.system.console import MISSING, percent, print_facts, print_line, print_table
 from padim_lit.system.memory import readable
 
 # Short enough for a terminal of 80 columns.
@@ -39,7 +39,7 @@ RUN = {
     "density": (
         *("{density}", "{positions} for each patch position"),
         "{density/components} Gaussians for all positions together",
-        "position_weight {position_weight} (0.5: aligned parts; 0: not, or too few images)",
+        "where another is nearer a position's own counts {own} ({why})",
     ),
     "settings": (
         *("eps {eps}", "eps_unit {eps_unit}", "neighbourhood {neighbourhood}"),
@@ -105,6 +105,9 @@ def _run(results: Mapping[str, Any]) -> Table:
         known["grid"] = f"{' x '.join(map(str, known['grid']))} on each image"
     if known.get("density") in ("position", "both"):
         known["positions"] = "a Gaussian"
+    if (weight := known.get("position_weight")) is not None:
+        known["own"] = percent(weight)
+        known["why"] = "parts are aligned" if weight else "parts are not aligned, or images too few"
     if isinstance(known.get("patch_pixels"), list | tuple):
         known["patch"] = " x ".join(f"{side:g}" for side in known["patch_pixels"])
     for stage in ("fit", "test"):

@@ -522,15 +522,19 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
         (
             "both",
             "both, a Gaussian for each patch position, 64 Gaussians for all positions together, "
-            "position_weight 0.25",
+            "where another is nearer a position's own counts {own}",
         ),
     ],
 )
-def test_summary_says_which_gaussians_there_are(density, said):
+@pytest.mark.parametrize(
+    ("weight", "own"),
+    [(0.25, "25% (parts are aligned)"), (0.0, "0% (parts are not aligned, or images too few)")],
+)
+def test_summary_says_which_gaussians_there_are(density, said, weight, own):
     known = {"density": density} | ({} if density == "position" else {"density/components": 64})
-    known |= {"position_weight": 0.25} if density == "both" else {}
+    known |= {"position_weight": weight} if density == "both" else {}
     text = " ".join(printed(print_summary, RESULTS | known, {}, []).split())
-    assert f"density │ {said}" in text
+    assert f"density │ {said.format(own=own)}" in text
 
 
 def test_summary_prints_what_it_has_when_results_are_few():
