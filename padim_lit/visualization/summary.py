@@ -8,14 +8,21 @@ from typing import Any
 from rich.table import Table
 
 from padim_lit.metric_names import METRICS
-from padim_lit.system.console import MISSING, percent, print_facts, print_line, print_table
+from padim_lit.system.console import (
+    MISSING,
+    percent,
+    print_facts,
+    print_line,
+    print_table,
+    score_text,
+)
 from padim_lit.system.memory import readable
 
 # Short enough for a terminal of 80 columns.
 MEANING = {
     "test/image_auroc": "chance that a defective image scores above a good one; 0.5: a coin",
     "test/image_ap": "average precision: how purely the highest scores are defects",
-    "test/image_f1max": "found defects, false alarms in balance; this test's best threshold",
+    "test/image_f1max": "found defects, false alarms in balance, at this test's best threshold{at}",
     "test/pixel_auroc": "as image AUROC, for pixels of the heat maps",
     "test/pixel_ap": "as image AP, for pixels",
     "test/pixel_aupro": "share of each defect's area that is found, at few false alarms",
@@ -88,7 +95,9 @@ def _metrics(results: Mapping[str, Any]) -> Table:
     for key, name in METRICS.items():
         value, why = results.get(key), results.get(f"{key}_why")
         shown = MISSING if value is None else f"{value:.4f}"
-        table.add_row(name, shown, why or MEANING[key])
+        best = results.get(f"{key}_threshold")
+        at = "" if best is None else f", {score_text(best)}"
+        table.add_row(name, shown, why or MEANING[key].format(at=at))
     return table
 
 

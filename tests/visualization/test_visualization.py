@@ -470,6 +470,7 @@ def test_drawing_leaves_no_global_figures(tmp_path):
 
 RESULTS = {
     "test/image_auroc": 0.94123456, "test/image_ap": 0.95, "test/image_f1max": 0.9,
+    "test/image_f1max_threshold": 18.714,
     "test/pixel_auroc": None, "test/pixel_auroc_why": "no test image has a pixel truth [at all]",
     "test/pixel_ap": 0.0, "test/pixel_aupro": 0.5,
     "fit/seconds": 10.0, "fit/images": 352, "test/seconds": 0.0, "test/images": 785,
@@ -500,6 +501,8 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
     text = printed(print_summary, RESULTS, {}, [])
     lines = text.splitlines()
     assert any("image AUROC" in line and "0.9412" in line for line in lines)
+    (line,) = [line for line in lines if "F1-max" in line]
+    assert "0.9000" in line and "at this test's best threshold, 18.71 " in line
     why = "no test image has a pixel truth [at all]"
     assert any("pixel AUROC" in line and "—" in line and why in line for line in lines)
     assert any("pixel AP " in line and "0.0000" in line for line in lines)  # zero is no null
