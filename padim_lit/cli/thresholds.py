@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from decimal import ROUND_FLOOR, Context
+from itertools import groupby
 from typing import Any
 
 from rich.table import Table
@@ -9,7 +11,7 @@ from rich.table import Table
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.calibration import contradicts, describe, needed, recalibrate
 from padim_lit.model.detector import Detector
-from padim_lit.system.console import score_text
+from padim_lit.system.console import MISSING, score_text
 from padim_lit.visualization.predictions import TestScore
 
 #: False-alarm rates whose thresholds a run shows beside its own.
@@ -55,6 +57,17 @@ def at_threshold(
         }
         for each in RATES
     ]
+    found["threshold_by_test"] = _by_test(good, bad)
+    return found
+
+
+def _by_test(good: list[float], bad: list[float]) -> list[dict[str, Any]]:
+    """The largest thresholds that miss none of the test set's defects, and at most 5 % of them."""
+    found = []
+    for most in sorted({0, len(bad) // 20}) if bad else ():
+        # Rounded down to the digits that are shown, so that it misses no more where it is typed.
+        rounded = Context(prec=4, rounding=ROUND_FLOOR).create_decimal(sorted(bad)[most])
+        found.append({"threshold": float(rounded), **_wrong(float(rounded), good, bad)})
     return found
 
 
@@ -120,14 +133,23 @@ def table_of_choices(results: Mapping[str, Any]) -> Table | None:
     good, bad = results["data/test_good"], results["data/test_defective"]
     if not choices or not bad:
         return None
-    table = Table(title="Other thresholds (choose: false_alarm_rate=…)", title_justify="left")
+    title = "Other thresholds (choose: false_alarm_rate=…, in mode=predict also threshold=…)"
+    table = Table(title=title, title_justify="left")
     for name in ("false_alarm_rate", "threshold", "false alarms", "missed"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in choices:
-        rate = one["false_alarm_rate"]
+    table.add_column("", overflow="fold")
+
+    def add(name: str, one: Mapping[str, Any], remark: str) -> None:
         wrong = (f"{one['false_alarms']} of {good}", f"{one['misses']} of {bad}")
-        few = [] if one["enough_images"] else [f"needs {needed(rate)} good images"]
-        if few and len(table.columns) == 4:
-            table.add_column("", overflow="fold")
-        table.add_row(f"{rate:g}", score_text(one["threshold"]), *wrong, *few)
+        table.add_row(name, score_text(one["threshold"]), *wrong, remark)
+
+    # Where images are few, several rates have one threshold.
+    for _, same in groupby(choices, key=lambda one: one["threshold"]):
+        ones = list(same)
+        rates = [f"{one['false_alarm_rate']:g}" for one in (ones[0], ones[-1])]
+        few = [one["false_alarm_rate"] for one in ones if not one["enough_images"]]
+        remark = f"{few[-1]:g} needs {needed(few[-1])} good images" if few else ""
+        add(" to ".join(dict.fromkeys(rates)), ones[0], remark)
+    for one, most in zip(results["threshold_by_test"], ("none", "at most 5%"), strict=False):
+        add(MISSING, one, f"misses {most}; chosen on the test set, hence optimistic")
     return table
