@@ -109,10 +109,8 @@ def notes_on(results: Mapping[str, Any]) -> list[str]:
     note = f"{said[0].upper()}{said[1:]}. An image from the threshold on is called defective."
     if alarms is None:
         return [note]
-    return [
-        f"{note} On the test set that is {alarms} of {good} good images, and {misses} of {bad} "
-        "defective ones are missed."
-    ]
+    missed = f", and {misses} of {bad} defective ones are missed" if bad else ""
+    return [f"{note} On the test set that is {alarms} of {good} good images{missed}."]
 
 
 def contradiction(results: Mapping[str, Any]) -> list[str]:

@@ -312,8 +312,11 @@ def _notes(counts: dict[str, int]) -> list[str]:
             "No test images: what is found and missed was not measured, and there are no heat "
             "maps. The fit and the threshold need good images alone."
         ]
+    so = "image AUROC cannot be computed"
+    if not counts["test_planted"] and not counts["test_defective"]:
+        so = "only false alarms can be counted"
     notes = [
-        f"No {what} test images: image AUROC cannot be computed."
+        f"No {what} test images: {so}."
         for what, key in (("healthy", "test_good"), ("defective", "test_defective"))
         if not counts[key]
     ]

@@ -74,8 +74,10 @@ def print_summary(
         notes: sentences such as "Pixel metrics count planted defects only.".
     """
     print()
-    tested = any(results.get(f"data/test_{what}", 1) for what in ("good", "defective", "planted"))
-    for table in (_metrics(results) if tested else None, choices, _run(results)):
+    # Without defects there is no metric, and a note says it.
+    told = any(results.get(f"data/test_{what}", 1) for what in ("defective", "planted"))
+    told = told or any(results.get(key) is not None for key in METRICS)
+    for table in (_metrics(results) if told else None, choices, _run(results)):
         if table is not None:
             print_table(table)
             print()

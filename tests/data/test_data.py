@@ -277,6 +277,11 @@ def test_folder_without_ground_truth_has_no_pixel_truth(tmp_path):
     assert any("pixel metrics cannot be computed" in note for note in data.notes)
 
 
+def test_a_folder_without_defects_says_so_once(tmp_path):
+    data = Folder(build_tree(tmp_path, test={"good": 2}, masks=False), **SMALL)
+    assert said(data) == ["No defective test images: only false alarms can be counted."]
+
+
 def test_masks_beside_the_folders_of_their_kinds_are_told_of(tmp_path):
     root = build_tree(tmp_path, test={"good": 1, "crack": 1})
     (root / "ground_truth/crack/000_mask.png").rename(root / "ground_truth/000_mask.png")

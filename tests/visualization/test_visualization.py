@@ -546,6 +546,12 @@ def test_summary_prints_what_it_has_when_results_are_few():
     assert "planted" not in text
 
 
+def test_summary_has_no_metrics_where_there_are_no_defects():
+    none = {"data/test_good": 2, "data/test_defective": 0, "data/test_planted": 0}
+    assert "AUROC" not in printed(print_summary, none, {}, [])
+    assert "AUROC" in printed(print_summary, none | {"test/pixel_auroc": 0.9}, {}, [])
+
+
 def test_summary_says_what_each_metric_is():
     text = " ".join(printed(print_summary, dict.fromkeys(METRICS, 0.5), {}, []).split())
     assert set(MEANING) == set(METRICS)

@@ -54,7 +54,7 @@ class Folder(SeenWhole):
                 if is_good(name) and name != GOOD:
                     notes.append(f"{part}/{name} was taken for good images, by its name.")
         unknown = sorted({item.kind for item in test if item.label and not item.count_pixel})
-        if test and not any(item.count_pixel for item in test):
+        if unknown and not any(item.count_pixel for item in test):
             notes.append("No masks: pixel metrics cannot be computed.")
         elif unknown:
             notes.append(f"No masks for {', '.join(unknown)}: not counted in pixel metrics.")
