@@ -11,7 +11,7 @@ from rich.table import Table
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.calibration import contradicts, describe, needed, recalibrate
 from padim_lit.model.detector import Detector
-from padim_lit.system.console import MISSING, score_text
+from padim_lit.system.console import MISSING, percent, score_text
 from padim_lit.visualization.predictions import TestScore
 
 #: False-alarm rates whose thresholds a run shows beside its own.
@@ -105,8 +105,14 @@ def notes_on(results: Mapping[str, Any]) -> list[str]:
         return [f"No threshold: {results['threshold_why']}."]
     good, bad = results["data/test_good"], results["data/test_defective"]
     alarms, misses = results["test/false_alarms"], results["test/misses"]
-    said = results["threshold_said"]
-    note = f"{said[0].upper()}{said[1:]}. An image from the threshold on is called defective."
+    if results["fit/seconds"] is None:
+        note = f"T{results['threshold_said'][1:]}. An image from it on is called defective."
+    else:  # a fit has said so much when it chose the threshold
+        low, high = (percent(results[f"threshold_rate_{end}"], 2) for end in ("low", "high"))
+        note = (
+            f"An image from the threshold {score_text(results['threshold'])} on is called "
+            f"defective, as {low} to {high} of good ones are."
+        )
     if alarms is None:
         return [note]
     missed = f", and {misses} of {bad} defective ones are missed" if bad else ""

@@ -176,10 +176,10 @@ def set_threshold(
     detector.calibration = calibrate(found, RATE if rate is None else rate)
     log.info("%s", describe(detector.calibration))
     if found.paths:
-        log.info("%s", highest(found))
+        log.info("%s", highest(found, detector.calibration["threshold"]))
 
 
-def highest(measured: Measured) -> str:
+def highest(measured: Measured, threshold: float | None = None) -> str:
     """One line on the good images that look least so: a defect among them hides others.
 
     >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]))
@@ -189,11 +189,18 @@ def highest(measured: Measured) -> str:
     todo = "mode=remove takes it out" if fitted else "take it away and set the threshold again"
     scores, which = measured.scores.topk(min(HIGHEST, len(measured.scores)))
     pairs = zip(which.tolist(), scores.tolist(), strict=True)
-    named = ", ".join(f"{measured.paths[i]} {score_text(score)}" for i, score in pairs)
+    named = ", ".join(f"{measured.paths[i]} {_beside(threshold, score)}" for i, score in pairs)
     return (
         "look at the good images that score highest, as a bad one among them hides defects "
         f"({todo}; without a good one there are more false alarms): {named}"
     )
+
+
+def _beside(threshold: float | None, score: float) -> str:
+    """A score in words too where it is below the threshold and its digits do not show that."""
+    text = score_text(score)
+    same = threshold is not None and score < threshold and text == score_text(threshold)
+    return text + " (just below the threshold)" * same
 
 
 def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from padim_lit.cli.thresholds import _by_test, strange_good, table_of_choices
+from padim_lit.cli.thresholds import _by_test, notes_on, strange_good, table_of_choices
 from padim_lit.deploy.calibration import Measured, calibrate
 
 
@@ -28,6 +28,20 @@ def test_so_it_is_where_as_many_images_as_the_rate_needs_are_there():
     scores = torch.linspace(9, 10, 109).tolist()
     assert "scores 46" in strange_good(calibration(*scores, 46.0))[0]
     assert "scores 46" in strange_good(calibration(*scores[:29], 46.0, rate=0.05))[0]
+
+
+@pytest.mark.parametrize("seconds", [None, 1.5])
+def test_a_fit_does_not_say_twice_where_its_threshold_is_from(seconds):
+    results = {
+        **{"threshold": 9.5, "threshold_rate_low": 0.001, "threshold_rate_high": 0.08},
+        **{"threshold_said": "threshold 9.500, which ...", "fit/seconds": seconds},
+        **{"data/test_good": 4, "test/false_alarms": 1},
+        **{"data/test_defective": 0, "test/misses": 0},
+    }
+    (note,) = notes_on(results)
+    assert ("which ..." in note) == (seconds is None) and "9.500" in note
+    assert ("as 0.10% to 8.00% of good ones are." in note) == (seconds is not None)
+    assert note.endswith("On the test set that is 1 of 4 good images.")
 
 
 def test_thresholds_by_the_test_miss_no_more_than_they_say_in_the_digits_shown():

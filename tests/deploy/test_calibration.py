@@ -77,7 +77,11 @@ def test_a_threshold_is_said_with_all_of_its_digits():
     end = "; the largest of these scores is just below the threshold"
     assert describe(enough).startswith("threshold 17.00, ") and describe(enough).endswith(end)
     assert describe(few).endswith(f"{end}, because 1.00% takes 99 good images")
-    assert highest(Measured(scores[-1:], scores[-1:], paths=["a.png"])).endswith("a.png 17.00")
+    last = Measured(scores[-1:], scores[-1:], paths=["a.png"])
+    assert highest(last).endswith("a.png 17.00")
+    threshold = calibrate(last)["threshold"]
+    assert highest(last, threshold).endswith("a.png 17.00 (just below the threshold)")
+    assert highest(last, 16.5).endswith("a.png 17.00")
 
 
 def test_photos_of_one_part_contradict_no_more_than_one_of_them():

@@ -93,7 +93,8 @@ def run(settings: Calibrate, folder: Path) -> None:
     }
     once = f"; {left['repeated']} more are the same picture as one of them, and do not count"
     scored = f"{count(len(found.scores), 'image')} of {what}{once if left['repeated'] else ''}"
-    said = [("scored", scored), ("result", describe(known)), ("note", highest(found))]
+    named = highest(found, known["threshold"])
+    said = [("scored", scored), ("result", describe(known)), ("note", named)]
     if twice := digests.repeats(images):
         note = f"the fit holds {twice} images more than once; those score too low as one copy stays"
         said.append(("note", note))
