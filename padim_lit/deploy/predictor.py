@@ -21,7 +21,7 @@ from padim_lit.data.images import as_rgb, from_array, read_image
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.deploy.calibration import describe, p_value, recalibrate, require_one_of
 from padim_lit.deploy.explanation import Explanation, explain
-from padim_lit.deploy.regions import Region, View, find
+from padim_lit.deploy.regions import Region, View, find, spread
 from padim_lit.errors import InputError, naming, refusing
 from padim_lit.model.anomaly_map import TOP_SHARE
 from padim_lit.model.detector import Detector
@@ -65,6 +65,23 @@ class Prediction:
     path: str | None
     regions: list[Region] | None
     view: View
+
+    def full_map(self) -> np.ndarray:
+        """(H,W) float32, the map in the picture's own pixels; NaN where the model saw nothing."""
+        return spread(self.map, self.view)
+
+    def mask(self) -> np.ndarray:
+        """(H,W) bool in the picture's own pixels, True where the map reaches `map_threshold`.
+
+        Raises:
+            InputError: there is no such threshold.
+        """
+        if self.map_threshold is None:
+            raise InputError(
+                "no mask without a threshold of maps; set one with run.py mode=calibrate "
+                "images=GOOD_IMAGES"
+            )
+        return spread(self.map, self.view, peaks=True) >= self.map_threshold
 
     def numbers(self) -> dict[str, Any]:
         """All but the map as primitives, for JSON; width and height are the picture's."""
@@ -151,6 +168,8 @@ class Predictor:
     >>> found = predictor(np.zeros((480, 640, 3), np.uint8))
     >>> found.map.shape, found.is_anomalous is (found.score >= 3.0)
     ((64, 64), True)
+    >>> found.full_map().shape, found.mask().shape
+    ((480, 640), (480, 640))
     >>> [region.numbers()["box"] for region in found.regions]
     [[0.0, 0.0, 640.0, 480.0]]
     """

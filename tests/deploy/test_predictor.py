@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from padim_lit import JL, Backbone, Detector, InputError, Predictor
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.deploy.calibration import calibrate, p_value
 from padim_lit.deploy.left_out import Measured
+from padim_lit.deploy.regions import spread
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +141,20 @@ def test_positions_are_boxes_in_the_pictures_own_pixels(predictor, picture):
     for one in predictor.explain(photo).positions:
         corner = left + one.column * x, top + one.row * y
         assert one.box == pytest.approx((*corner, corner[0] + x, corner[1] + y))
+
+
+def test_maps_and_masks_are_as_large_as_the_picture(predictor, picture):
+    with Image.open(picture) as image:
+        found = predictor(image.resize((400, 360)))
+    whole, mask = found.full_map(), found.mask()
+    assert whole.shape == mask.shape == (360, 400)
+    assert whole.dtype == np.float32 and mask.dtype == bool and mask.any()
+    assert np.array_equal(whole, spread(found.map, found.view), equal_nan=True)
+    assert not mask[np.isnan(whole)].any()
+    left, top, right, bottom = found.regions[0].box
+    assert mask[int(top) : int(bottom) + 1, int(left) : int(right) + 1].any()
+    with pytest.raises(InputError, match="no mask without a threshold"):
+        replace(found, map_threshold=None).mask()
 
 
 def test_what_is_printed_is_one_line_without_the_arrays(predictor, picture):

@@ -19,7 +19,7 @@ from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
 from padim_lit.deploy.predictor import DECISIONS, ModelInput, Prediction, Predictor
-from padim_lit.deploy.regions import map_file, mask_file, spread
+from padim_lit.deploy.regions import map_file, mask_file
 from padim_lit.errors import InputError, require_choice, told
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.report.text import count
@@ -283,10 +283,9 @@ class _Work:
             )
             more |= self.write("viewer", version, maps_file([small]))
         if settings.maps:
-            more |= self.write("map", version, map_file(spread(found.map, found.view)))
+            more |= self.write("map", version, map_file(found.full_map()))
         if settings.masks:
-            whole = spread(found.map, found.view, peaks=True)
-            mask = np.zeros_like(whole) if threshold is None else whole >= threshold
+            mask = np.zeros(found.view.size, bool) if threshold is None else found.mask()
             more |= self.write("mask", version, mask_file(mask))
         self.scored.add(version, more)
 
