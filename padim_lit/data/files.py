@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from fnmatch import fnmatch
 from functools import cache
+from os import PathLike
 from pathlib import Path
 
 from padim_lit.data.images import EXTENSIONS
@@ -31,7 +32,7 @@ _UNREAD = frozenset({
 })  # fmt: skip
 
 
-def find_images(given: str) -> list[Path]:
+def find_images(given: str | PathLike) -> list[Path]:
     """The images that `given` names, sorted: a file, a folder and all below it, or a pattern.
 
     Folders behind links are followed, each real folder and file is listed once. Hidden files and

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from padim_lit.checkpoint.state import load_detector
+from padim_lit.data.files import find_images
 from padim_lit.data.images import as_rgb, from_array, read_image
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.deploy.calibration import describe, p_value, recalibrate, require_one_of
@@ -130,8 +131,9 @@ class Predictor:
           bool, or of int32 from 0 to 65535;
         - a floating-point array (h,w,3) or tensor (3,h,w), which is what the model sees: RGB in
           [0, 1], resized and cropped to `image_shape` already;
-        - a list or tuple of any of these, or a batch (B,…) of tensors; `stream` takes what gives
-          them one by one, such as a generator.
+        - a list or tuple of any of these, or a batch (B,…) of tensors; a folder, for all images in
+          and below it, or a pattern such as "new/*.png"; `stream` takes what gives images one by
+          one, such as a generator, too.
 
     Pictures are resized and cropped as the training images were. On the CPU each image is by
     default a batch of its own, so that its score depends on nothing else, bit for bit; with the
@@ -222,11 +224,13 @@ class Predictor:
         return self.detector.image_shape
 
     def __call__(self, images: Any) -> Prediction | list[Prediction]:
-        """One prediction for one image; a list for a list, a tuple or a tensor (B,…,h,w).
+        """One prediction for one image; a list for a list, a tuple, a tensor (B,…,h,w), a folder or
+        a pattern, of which the files are sorted.
 
         Raises:
             InputError: something that is no image, or a file that cannot be read.
         """
+        images = _listed(images)
         several = isinstance(images, list | tuple) or (
             isinstance(images, Tensor) and images.ndim == 4
         )
@@ -237,7 +241,7 @@ class Predictor:
         """Predictions one after the other, in memory that does not grow with their number.
 
         Args:
-            images: what `__call__` takes one by one, a generator too.
+            images: what `__call__` takes, or what gives it one by one, such as a generator.
             on_error: called with an image that cannot be used, which is then left out; None raises
                 its error.
         """
@@ -247,6 +251,8 @@ class Predictor:
         self, images: Iterable[Any], on_error: OnError = None, picture: int = 0
     ) -> Iterator[tuple[ModelInput, Prediction]]:
         """As `stream`, with what the model saw of each image; `picture` as in `see`."""
+        images = _listed(images)
+        images = [images] if isinstance(images, str | PathLike) else images
         seen, alone = self._read(images, on_error, picture), self._alone
         alone = alone and not isinstance(images, Sequence | Tensor)
         while batch := list(islice(seen, 1 if alone else self.batch_size)):
@@ -426,6 +432,14 @@ def load(
         return Predictor(
             detector, image_size, crop_size, device, batch_size, threshold, false_alarm_rate
         )
+
+
+def _listed(images: Any) -> Any:
+    """The images of a folder or a pattern; anything else as it is."""
+    if not isinstance(images, str | PathLike):
+        return images
+    path = typed_path(images)
+    return find_images(images) if path.is_dir() or "*" in path.name else images
 
 
 def _sizes(

@@ -176,6 +176,16 @@ def test_one_gives_one_and_several_give_a_list(predictor, picture):
         several[0].score = 1.0
 
 
+def test_a_folder_and_a_pattern_give_a_list_of_their_images(predictor, picture):
+    expected = [predictor(file) for file in sorted(picture.parent.glob("*.png"))]
+    assert len(expected) == 3
+    for given in (picture.parent, str(picture.parent), f"{picture.parent}/*.png"):
+        for found in (predictor(given), list(predictor.stream(given))):
+            assert [(p.path, p.score) for p in found] == [(p.path, p.score) for p in expected]
+    (alone,) = predictor.stream(str(picture))
+    assert alone.score == predictor(picture).score
+
+
 def test_decisions_and_p_values_come_from_the_training_images(here, predictor, picture):
     known = load_detector(here / "run" / "model.ckpt").calibration
     found = predictor(picture)
@@ -335,7 +345,7 @@ def test_what_is_no_image_is_one_line(predictor, what):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (".", "is a folder; give the image files in it"),
+        (str(Path(__file__).parent), "no image there; give a file, a folder or a quoted pattern"),
         ((path for path in ["a.png"]), "generator is no image; give .* to predictor.stream"),
         (np.zeros((2, 8, 8, 3), np.uint8), r"\(2, 8, 8, 3\) is a batch .*; give list\(batch\)"),
         (np.zeros((2, 64, 64, 3), np.float32), r"give list\(batch\)"),
