@@ -19,7 +19,7 @@ from padim_lit.data.loaders import (
     require_no_hooks,
 )
 from padim_lit.data.trainer import as_it_runs, nothing_fitted, require_trainer
-from padim_lit.deploy.calibration import set_threshold
+from padim_lit.deploy.calibration import outcome, set_threshold
 from padim_lit.deploy.left_out import met_again
 from padim_lit.deploy.over_images import Loop
 from padim_lit.errors import require_finite, require_tensors, require_truth
@@ -34,9 +34,9 @@ from padim_lit.model.warm_up import learn, warm_up
 class PaDiM(LightningModule):
     """Gaussians of good patches on projected CNN features, fitted in one epoch.
 
-    The fit epoch has no optimiser: it gathers the moments, and its end factors them.
-    ``test_step`` and ``predict_step`` return ``{"score": (B,), "map": (B,h,w)}``: Mahalanobis
-    distances, not squared.
+    The fit epoch has no optimiser: it gathers the moments, and its end factors them. ``test_step``
+    and ``predict_step`` return ``score`` (B,) and ``map`` (B,h,w), Mahalanobis distances, not
+    squared, the batch's ``path`` and, where there is a threshold, ``is_anomalous`` (B,).
 
     Takes `Detector`'s arguments. Batches are dicts with ``image`` (B,3,h,w) in [0, 1]; for
     ``test_step`` also ``label`` (B,), ``mask`` (B,h,w) and the flags ``count_image`` and
@@ -158,7 +158,7 @@ class PaDiM(LightningModule):
         require_tensors(batch, "image")
         score, maps = self(batch["image"])
         require_finite(score, batch)
-        return {"score": score, "map": maps}
+        return outcome(batch, score, maps, self.detector.calibration)
 
     def on_test_start(self) -> None:
         require_each_once(self.trainer.test_dataloaders, self.trainer.world_size)

@@ -640,6 +640,14 @@ def test_a_test_on_data_of_other_sizes_is_refused(tmp_path, fitted, monkeypatch)
         trainer(tmp_path).test(fitted, data)
 
 
+def test_predictions_know_their_paths_and_the_models_decision(tmp_path, fitted):
+    (found,) = trainer(tmp_path).predict(fitted, batches(4, seed=1, bad=(3,)))
+    threshold = fitted.detector.calibration["threshold"]
+    assert found["path"] == [f"{i}.png" for i in range(4)]
+    assert torch.equal(found["is_anomalous"], found["score"] >= threshold)
+    assert found["is_anomalous"][3] and found["map"].shape == (4, 64, 64)
+
+
 def test_several_loaders_are_predicted(tmp_path, fitted):
     one = batches(2)
     both = trainer(tmp_path).predict(fitted, [one, one])

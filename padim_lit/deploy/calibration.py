@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import bdtr, betaincinv
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from padim_lit.deploy.left_out import Measured, count_of, measure_training
@@ -201,6 +202,25 @@ def _beside(threshold: float | None, score: float) -> str:
     text = score_text(score)
     same = threshold is not None and score < threshold and text == score_text(threshold)
     return text + " (just below the threshold)" * same
+
+
+def outcome(
+    batch: dict[str, Any], score: Tensor, maps: Tensor, calibration: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What a batch got, as far as its paths and a threshold are known.
+
+    Args:
+        score, maps: (B,) and (B,h,w).
+
+    >>> outcome({"path": ["a.png"]}, torch.ones(1), torch.ones(1, 8, 8), {"threshold": 0.5}).keys()
+    dict_keys(['score', 'map', 'path', 'is_anomalous'])
+    """
+    found: dict[str, Any] = {"score": score, "map": maps}
+    if "path" in batch:
+        found["path"] = batch["path"]
+    if calibration is not None and calibration["threshold"] is not None:
+        found["is_anomalous"] = score >= calibration["threshold"]
+    return found
 
 
 def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, Any]:
