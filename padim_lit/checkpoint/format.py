@@ -1,7 +1,9 @@
 """What a checkpoint holds beside Lightning's own keys, read without executing any pickle."""
 
+import hashlib
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -15,12 +17,14 @@ from padim_lit.system.torch_file import damage
 VERSION = 5
 #: The key of a Lightning checkpoint under which it lies.
 KEY = "padim_lit"
+#: The key under which `read` adds which file it was, see `sha256_of`; files say so under it too.
+SHA256 = "model_sha256"
 #: What it holds in every checkpoint.
 NEEDED = {"version", "spec", "provenance", "count", "roi"}
 
 
 def read(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
-    """A checkpoint's content, with ``content[KEY]`` of the present `VERSION`.
+    """A checkpoint's content, with ``content[KEY]`` of the present `VERSION`, and its `SHA256`.
 
     Args:
         path: of the file.
@@ -37,20 +41,43 @@ def read(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
                 if (inside := path / "model.ckpt").is_file():
                     raise InputError(f"a folder and no file; give {inside}")
                 raise InputError("no such file; give the model.ckpt of an earlier run")
-            path.open("rb").close()
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a foreign file fails in as many ways as there are formats
-            raise InputError(
-                f"not a readable checkpoint ({type(error).__name__}); give the model.ckpt of a "
-                "finished run"
-            ) from error
-        if (reason := damage(path, content)) is not None:
-            raise InputError(
-                f"damaged since it was written ({reason}); copy it again, or fit again"
-            )
-        require_content(content, state_of(content), path.stat().st_size)
+            file = path.open("rb")
+        # Opened once, so that all is of one file whatever is put in its place meanwhile.
+        with file:
+            before = os.fstat(file.fileno())
+            try:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+            except Exception as error:  # a foreign file fails in as many ways as there are formats
+                raise InputError(
+                    f"not a readable checkpoint ({type(error).__name__}); give the model.ckpt of a "
+                    "finished run"
+                ) from error
+            if (reason := damage(file, content)) is not None:
+                raise InputError(
+                    f"damaged since it was written ({reason}); copy it again, or fit again"
+                )
+            require_content(content, state_of(content), before.st_size)
+            content[SHA256] = _sha256(file)
+            if os.fstat(file.fileno()).st_mtime_ns != before.st_mtime_ns:
+                raise InputError("written over while it was read; start again once it is whole")
     return content
+
+
+def sha256_of(path: Path) -> str:
+    """Which model a file is: the first 12 hex digits of its SHA-256, as ``sha256sum`` prints it.
+
+    About a second for each GB, beside the several that `read` takes for them.
+    """
+    with path.open("rb") as file:
+        return _sha256(file)
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while part := file.read(2**20):
+        digest.update(part)
+    return digest.hexdigest()[:12]
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

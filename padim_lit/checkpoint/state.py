@@ -163,6 +163,14 @@ def restore(
 def load_detector(path: str | Path, key: str = "ckpt") -> Detector:
     """Rebuild a fitted detector on the CPU from its file; no download, and no pickle is executed.
 
+    Arguments and errors as `load_identified`.
+    """
+    return load_identified(path, key)[0]
+
+
+def load_identified(path: str | Path, key: str = "ckpt") -> tuple[Detector, str]:
+    """As `load_detector`, and which file it was, see `padim_lit.checkpoint.format.sha256_of`.
+
     Args:
         path: of the file.
         key: that the file was given by, for errors.
@@ -173,7 +181,7 @@ def load_detector(path: str | Path, key: str = "ckpt") -> Detector:
     content, todo = checkpoint.read(path, key), "give the model.ckpt of a finished run"
     # One of a strange make passes `read` and fails where its tensors meet the backbone.
     with naming(path, key), refusing("no model can be built from it", todo, Exception):
-        return _built(content)
+        return _built(content), content[checkpoint.SHA256]
 
 
 def _built(content: dict[str, Any]) -> Detector:

@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from padim_lit import digests
-from padim_lit.checkpoint.state import load_detector, save_detector
+from padim_lit.checkpoint.state import load_identified, save_detector
 from padim_lit.cli.build import make_data
 from padim_lit.cli.settings import Loading, WithData
 from padim_lit.data.check import nearly_black
@@ -57,14 +57,18 @@ class GoodImagesOrData(WithData, GoodImages):
             raise InputError(f"images={self.images} and data: give one of the two")
 
 
-def load_full(settings: GoodImages) -> Detector:
-    """The checkpoint ``settings.ckpt`` with its moments; InputError where it has none."""
+def load_full(settings: GoodImages) -> tuple[Detector, dict[str, Any]]:
+    """The checkpoint ``settings.ckpt`` with its moments, and what results say of it.
+
+    Raises:
+        InputError: it has no moments.
+    """
     settings.require("ckpt", "model.ckpt of an earlier run")
-    detector = load_detector(settings.ckpt)
+    detector, sha256 = load_identified(settings.ckpt)
     detector.require_state()
     require_look(detector, settings.ckpt)
     keep_rate(detector)
-    return detector
+    return detector, {"ckpt": settings.ckpt, "model_sha256": sha256}
 
 
 def keep_rate(detector: Detector) -> None:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from padim_lit.checkpoint.state import load_detector
+from padim_lit.checkpoint.state import load_identified
 from padim_lit.data.files import find_images
 from padim_lit.data.images import as_rgb, from_array, read_image
 from padim_lit.data.transform import ResizeCrop, Size
@@ -159,6 +159,7 @@ class Predictor:
             unknown. To set the first moves the second, as the argument does.
         threshold_source: where the threshold is from, in words.
         calibration: see `padim_lit.deploy.calibration.calibrate`; None where there is none.
+        model_sha256: of the file that `load` has read, the first 12 hex digits; None of others.
 
     Raises:
         InputError: not fitted; sizes that are missing or other than the checkpoint's; arguments out
@@ -205,10 +206,12 @@ class Predictor:
         if self.batch_size < 1:
             raise InputError(f"batch_size={batch_size}: must be at least 1")
         self._set_threshold(threshold, false_alarm_rate)
+        self.model_sha256: str | None = None
 
     def __repr__(self) -> str:
         facts = f"image_shape={self.image_shape}, threshold={self.threshold}, device={self.device}"
-        return f"{type(self).__name__}({facts})"
+        which = f", model_sha256={self.model_sha256}" if self.model_sha256 else ""
+        return f"{type(self).__name__}({facts}{which})"
 
     @property
     def threshold(self) -> float | None:
@@ -426,12 +429,14 @@ def load(
     Traceback (most recent call last):
     padim_lit.errors.InputError: ckpt=missing.ckpt: no such file; give the model.ckpt of an ...
     """
-    detector = load_detector(ckpt)
+    detector, sha256 = load_identified(ckpt)
     detector.fit_state = None  # as large as the factors, and not needed to score
     with naming(ckpt):
-        return Predictor(
+        predictor = Predictor(
             detector, image_size, crop_size, device, batch_size, threshold, false_alarm_rate
         )
+    predictor.model_sha256 = sha256
+    return predictor
 
 
 def _listed(images: Any) -> Any:

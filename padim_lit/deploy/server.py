@@ -51,15 +51,17 @@ class Answer:
     width: int
     height: int
     regions: list[AnswerRegion] | None
+    model_sha256: str | None
 
 
 @dataclass
 class Health:
-    """That it scores images, and by which threshold it decides."""
+    """That it scores images, by which threshold it decides, and with which model."""
 
     status: Literal["ok"]
     version: str
     threshold: float | None
+    model_sha256: str | None
 
 
 @dataclass
@@ -82,10 +84,11 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     """A FastAPI application.
 
     ``POST /predict`` takes the bytes of a PNG, JPEG, TIFF, BMP or WebP and gives score, p_value,
-    decision ("anomalous", "good" or ""), threshold, width, height and regions, see
-    `padim_lit.deploy.regions.Region`; 413 for a larger body, 422 for one that is no such image
-    and for parameters, with the reason as "detail"; 503 beyond AT_ONCE requests and where the
-    machine cannot score it, as a GPU that is full, and 408 for a body that has not come in
+    decision ("anomalous", "good" or ""), threshold, width, height, regions, see
+    `padim_lit.deploy.regions.Region`, and model_sha256, see `Predictor`; 413 for a larger body, 422
+    for one that is no such image and for parameters, with the reason as "detail"; 503 beyond
+    AT_ONCE requests and where the machine cannot score it, as a GPU that is full, and 408 for a
+    body that has not come in
     BODY_SECONDS. ``GET /health``, 503 for a minute after an image that could not be scored, or
     until one is, and ``GET /card``, the model card in Markdown.
 
@@ -112,6 +115,7 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     # Its pages on the interface would load scripts from elsewhere.
     app = FastAPI(title="padim_lit", version=__version__, docs_url=None, redoc_url=None)
     one, room = threading.Lock(), asyncio.Semaphore(AT_ONCE)
+    which = {"model_sha256": predictor.model_sha256}
     ill: tuple[float, str] | None = None  # when an image was not scored, though it is one, and why
 
     def score(content: bytearray) -> Any:
@@ -126,7 +130,7 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
                     raise HTTPException(503, told(error), {"Retry-After": "10"}) from error
                 raise
             ill = None
-            return found.numbers()
+            return found.numbers() | which
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=Health, responses={503: _REFUSED[503]})
@@ -135,7 +139,8 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
         when, why = ill or (-math.inf, "")
         if time.monotonic() - when < ILL_SECONDS:
             raise HTTPException(503, f"an image could not be scored: {why}")
-        return {"status": "ok", "version": __version__, "threshold": predictor.threshold}
+        said = {"status": "ok", "version": __version__, "threshold": predictor.threshold}
+        return said | which
 
     @app.get("/card", response_class=PlainTextResponse)
     def show_card() -> PlainTextResponse:

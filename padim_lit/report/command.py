@@ -13,9 +13,9 @@ from padim_lit.report import figures
 from padim_lit.report.content import describe
 from padim_lit.report.html import render
 from padim_lit.report.pictures import PICTURES, about, embed
-from padim_lit.report.text import count
 from padim_lit.system.atomic import write_bytes, write_text
 from padim_lit.system.command_line import Parser, run, say
+from padim_lit.system.console import count
 from padim_lit.system.paths import typed_path
 
 

@@ -11,7 +11,7 @@ from padim_lit.metric_names import METRICS
 from padim_lit.report import tables
 from padim_lit.report.figures import DRAWN, FIGURES, planted, stem
 from padim_lit.report.page import assemble, inline
-from padim_lit.report.text import count
+from padim_lit.system.console import count
 
 TITLE = "PaDiM with projections: what was measured"
 #: Metrics of Table 1, and the metric that is chosen where each is shown.

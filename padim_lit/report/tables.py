@@ -9,8 +9,8 @@ from padim_lit.analysis.separation import MEASURED
 from padim_lit.analysis.sweep_results import SETTINGS
 from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import planted
-from padim_lit.report.text import brief, count, interval, known, number, share, size, spread
-from padim_lit.system.console import MISSING
+from padim_lit.report.text import brief, interval, known, number, share, size, spread
+from padim_lit.system.console import MISSING, count
 
 #: Of evidence: titles that are no words.
 TITLES = {"sweep": "data", "dim": "D", "q_over_k2": "q/k²"}

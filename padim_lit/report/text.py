@@ -64,7 +64,3 @@ def number(value: float) -> str:
         forms = ((1000, ",.0f"), (10, ".1f"), (1e-3, ".4f"), (0, ".2g"))
         text = format(value, next(form for least, form in forms if abs(value) >= least))
     return text.replace("-", "−")
-
-
-def count(n: int, one: str, many: str = "") -> str:
-    return f"{n:,} {one if n == 1 else many or f'{one}s'}"

@@ -1,6 +1,7 @@
-"""Time of work that a GPU may still be doing."""
+"""Time of work that a GPU may still be doing, and the time of day."""
 
 import time
+from datetime import datetime, timezone
 
 import torch
 
@@ -15,3 +16,12 @@ def clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def now(digits: str = "seconds") -> str:
+    """When it is, in UTC, as files say it; `digits` as datetime's ``timespec``.
+
+    >>> now()[10:], len(now("milliseconds")) - len(now())
+    ('T...+00:00', 4)
+    """
+    return datetime.now(timezone.utc).isoformat(timespec=digits)

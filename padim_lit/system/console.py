@@ -116,6 +116,15 @@ def score_text(score: float) -> str:
     return f"{score:#.4g}".removesuffix(".")
 
 
+def count(n: int, one: str, many: str = "") -> str:
+    """So many of something, in words.
+
+    >>> count(1, "image"), count(1200, "image"), count(2, "index", "indices")
+    ('1 image', '1,200 images', '2 indices')
+    """
+    return f"{n:,} {one if n == 1 else many or f'{one}s'}"
+
+
 def print_facts(*facts: tuple[str, Any]) -> None:
     """Print a line for each name and what there is to say of it; a path is shown in full."""
     wide = max(7, *(len(name) for name, _ in facts))

@@ -3,7 +3,7 @@
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from padim_lit.errors import InputError
 
 
-def damage(path: Path, content: Any = None) -> str | None:
+def damage(path: Path | BinaryIO, content: Any = None) -> str | None:
     """What is wrong with a file of ``torch.save``, or None: every CRC-32 in it is checked.
 
     ``torch.load`` reads past a flipped bit in a tensor, and scores would be wrong without a word.
@@ -19,7 +19,7 @@ def damage(path: Path, content: Any = None) -> str | None:
     its.
 
     Args:
-        path: of the file.
+        path: of the file, or the file itself, opened.
         content: what ``torch.load`` made of it on the CPU, no value of it touched yet.
     """
     try:

@@ -11,9 +11,9 @@ from padim_lit.analysis.result_files import natural
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 from padim_lit.report.page import assemble, to_script
-from padim_lit.report.text import count
 from padim_lit.system.atomic import write_text
 from padim_lit.system.command_line import Parser, run, say
+from padim_lit.system.console import count
 from padim_lit.system.paths import typed_path
 from padim_lit.viewer.content import MEGABYTES, PICTURES, SCORED_PICTURES, build
 from padim_lit.viewer.curves import draw_curves

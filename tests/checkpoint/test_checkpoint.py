@@ -1,5 +1,7 @@
 """Files that are no checkpoint, or only half of one, are refused in one line."""
 
+import hashlib
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -14,8 +16,14 @@ from hypothesis import strategies as st
 
 from padim_lit import JL, Backbone, Detector, InputError
 from padim_lit.checkpoint import content as checks
-from padim_lit.checkpoint.format import KEY, differences, read
-from padim_lit.checkpoint.state import full_state, load_detector, restore, save_detector
+from padim_lit.checkpoint.format import KEY, differences, read, sha256_of
+from padim_lit.checkpoint.state import (
+    full_state,
+    load_detector,
+    load_identified,
+    restore,
+    save_detector,
+)
 from padim_lit.model.projection import PROJECTIONS
 
 
@@ -35,6 +43,29 @@ def test_what_was_saved_scores_the_same(tmp_path):
     again = load_detector(tmp_path / "a.ckpt")
     assert again.count == detector.count
     assert all(map(torch.equal, again(images), detector(images)))
+
+
+def test_the_identity_is_of_the_bytes_that_were_read(saved, tmp_path, monkeypatch):
+    path, load = Path(shutil.copy(saved, tmp_path)), torch.load
+    sha256 = sha256_of(saved)
+    assert sha256 == hashlib.sha256(saved.read_bytes()).hexdigest()[:12]
+
+    def swapped(*args, **how):
+        path.rename(tmp_path / "old.ckpt")
+        path.write_bytes(b"another")
+        return load(*args, **how)
+
+    monkeypatch.setattr(torch, "load", swapped)
+    assert load_identified(path)[1] == sha256
+
+    def overwritten(file, **how):
+        os.utime(path, (1, 1))
+        return load(file, **how)
+
+    shutil.copy(saved, path)
+    monkeypatch.setattr(torch, "load", overwritten)
+    with pytest.raises(InputError, match="written over while it was read; start again"):
+        load_identified(path)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """mode=merge, update and remove: equal to one fit on the same images, and nothing counted twice."""
 
+import hashlib
 import json
 import shutil
 
@@ -63,7 +64,11 @@ def test_merge_equals_one_fit_on_all(here, zygote):
         merged.provenance["train_images"] == IMAGES
         and merged.provenance["data"] == "folder/a + folder/b"
     )
-    assert json.loads((here / "merged/merge.json").read_text())["images"] == [5, 7]
+    facts = json.loads((here / "merged/merge.json").read_text())
+    files = [(here / f"{name}_run/model.ckpt").read_bytes() for name in "ab"]
+    assert facts["images"] == [5, 7]
+    assert facts["model_sha256"] == [hashlib.sha256(file).hexdigest()[:12] for file in files]
+    assert merged.provenance["history"][-1]["model_sha256"] == facts["model_sha256"]
     args = ["mode=merge", "ckpts=[a_run/model.ckpt,merged/model.ckpt]", "repeats=count"]
     result = zygote.run([*args, "hydra.run.dir=named_once"], here)
     assert result.code == 0, result.err

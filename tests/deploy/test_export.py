@@ -24,7 +24,13 @@ from PIL import Image
 
 import padim_lit
 from padim_lit import InputError
-from padim_lit.checkpoint.state import full_state, load_detector, restore, save_detector
+from padim_lit.checkpoint.state import (
+    full_state,
+    load_detector,
+    load_identified,
+    restore,
+    save_detector,
+)
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import export as mode
 from padim_lit.deploy.calibration import Measured, calibrate
@@ -208,6 +214,7 @@ def test_files_say_what_they_are(here, zygote):
     assert "weights are random" in result.out and "No decision" in result.out
     report = json.loads((here / "said/export.json").read_text())
     expected = {
+        "model_sha256": load_identified(here / "jl/model.ckpt")[1],
         "data": "folder/data", "backbone": "resnet18", "weights": "random (seed 0)", "proj": "jl",
         "dim": 8, "eps": 0.01, "image_size": 72, "crop_size": 64, "image_shape": [64, 64],
         "resize": 72, "threshold": None, "train_images": 6, "precision": "fp32",

@@ -32,7 +32,9 @@ LIMIT = 100_000
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(fitted_detector(), image_size=[64, 64], threshold=3.0, device="cpu")
+    predictor = Predictor(fitted_detector(), image_size=[64, 64], threshold=3.0, device="cpu")
+    predictor.model_sha256 = "0123456789ab"
+    return predictor
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,8 @@ def test_an_image_gets_the_predictors_numbers(client, predictor, tmp_path, kind,
     said = there.json()
     assert said["score"] == found.score and said["decision"] == "anomalous"
     assert (said["width"], said["height"], said["threshold"]) == (90, 60, 3.0)
-    assert said == json.loads(json.dumps(found.numbers())) and said["regions"]
+    which = {"model_sha256": predictor.model_sha256}
+    assert said == json.loads(json.dumps(found.numbers() | which)) and said["regions"]
 
 
 def test_requests_at_once_do_not_mix(client):
@@ -130,7 +133,8 @@ def test_a_larger_body_is_refused_before_its_end(client):
 
 
 def test_health_card_and_nothing_else(client):
-    assert client.get("/health").json()["threshold"] == 3.0
+    said = client.get("/health").json()
+    assert (said["threshold"], said["model_sha256"]) == (3.0, "0123456789ab")
     card = client.get("/card")
     assert card.text == "# a card ×" and card.headers["content-type"].startswith("text/markdown")
     for path in ("/", "/docs", "/redoc", "/model.ckpt", "/../etc/passwd", "/card/../model.ckpt"):

@@ -21,7 +21,7 @@ from padim_lit.deploy.left_out import Measured, measure, measure_training
 from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError
 from padim_lit.model.warm_up import learners
-from padim_lit.report.text import count
+from padim_lit.system.console import count
 
 
 @dataclass
@@ -48,7 +48,7 @@ def run(settings: Calibrate, folder: Path) -> None:
         InputError: no such file, an image that cannot be read, or nobody can tell which images
             the checkpoint holds.
     """
-    detector = load_full(settings)
+    detector, parent = load_full(settings)
     images = detector.require_state().digests
     if images is None:
         raise InputError(
@@ -84,7 +84,7 @@ def run(settings: Calibrate, folder: Path) -> None:
         )
     detector.calibration = known = calibrate(found, rate)
     facts = {
-        "ckpt": settings.ckpt,
+        **parent,
         "data": what,
         "images": len(found.scores),
         "repeated": left["repeated"],

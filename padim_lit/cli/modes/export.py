@@ -12,7 +12,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from padim_lit.checkpoint.state import load_detector
+from padim_lit.checkpoint.state import load_identified
 from padim_lit.cli.good_images import images_of, require_good, require_look
 from padim_lit.cli.settings import Settings
 from padim_lit.data.tree import good_folder_of
@@ -113,7 +113,8 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     source, target = typed_path(settings.ckpt), _target(settings, folder)
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"output={target} is the checkpoint itself; give another file")
-    detector = given = load_detector(settings.ckpt)
+    given, sha256 = load_identified(settings.ckpt)
+    detector = given
     detector.require_fitted()
     if settings.images or settings.good:
         require_look(given, settings.ckpt)
@@ -127,6 +128,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         todo = "mode=calibrate sets one" if slim else "give threshold=SCORE to have one"
         notes.append(f"No decision: the checkpoint holds no threshold; {todo}.")
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
+    about["model_sha256"] = sha256
     seen = settings.images or settings.good
     compared = _images(seen, detector)
     with private_folder(target) as folder_beside:

@@ -5,7 +5,7 @@ import logging
 import re
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -22,9 +22,8 @@ from padim_lit.deploy.predictor import DECISIONS, ModelInput, Prediction, Predic
 from padim_lit.deploy.regions import map_file, mask_file
 from padim_lit.errors import InputError, require_choice, told
 from padim_lit.model.detector import FULL_PRECISION
-from padim_lit.report.text import count
 from padim_lit.system.atomic import write_bytes, write_json
-from padim_lit.system.console import print_facts, print_line, progress
+from padim_lit.system.console import count, print_facts, print_line, progress
 from padim_lit.system.interrupts import ended_by_sigterm
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import passing
@@ -106,21 +105,18 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         )
     start = time.perf_counter()
     # What the lines of one folder have in common.
-    ckpt = Version.of(typed_path(settings.ckpt).resolve())
     known = predictor.calibration
     keys = ("threshold", "threshold_source", "map_threshold")
     decides = {key: getattr(predictor, key) for key in keys}
     model = {
-        "ckpt": asdict(ckpt),
+        # Not its path and time: a copy of a model decides as the model does.
+        "model_sha256": predictor.model_sha256,
         "source": settings.images,
         **decides,
         "image_score": predictor.detector.image_score,
         # Of what drift is measured against; the viewer has no checkpoint.
         "good_scores": None if known is None else known["scores"].tolist(),
     }
-    # They are written at the end: a run that is killed must leave none of an earlier one.
-    for name in ("coco.json", "predict.json"):
-        (folder / name).unlink(missing_ok=True)
     with closing(ScoredFiles(folder, model, settings.watch)) as scored:
         work = _Work(settings, folder, predictor, scored)
         before = scored.counts.total()
@@ -142,6 +138,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "seconds": seconds,
         **decides,
         "ckpt": settings.ckpt,
+        "model_sha256": predictor.model_sha256,
         "source": settings.images,
         **made_with(device),
     }

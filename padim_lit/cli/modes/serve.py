@@ -63,7 +63,9 @@ def run(settings: Serve, folder: Path) -> None:
         family = socket.AF_INET6 if six else socket.AF_INET
         listener = socket.create_server((settings.host, settings.port), family=family)
     address = f"http://{f'[{settings.host}]' if six else settings.host}:{settings.port}"
-    facts = {"ckpt": settings.ckpt, "address": address, "threshold": predictor.threshold}
+    keys = ("threshold", "threshold_source", "model_sha256")
+    facts = {"ckpt": settings.ckpt, "address": address}
+    facts |= {key: getattr(predictor, key) for key in keys}
     write_json(folder / "serve.json", {**facts, **made_with(device)})
     print_facts(
         ("serving", f"{address}/predict, /health and /card; Ctrl-C ends it"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from padim_lit import digests
-from padim_lit.checkpoint.state import load_detector
+from padim_lit.checkpoint.state import load_identified
 from padim_lit.cli.build import device_of
 from padim_lit.cli.good_images import (
     IMAGES,
@@ -26,7 +26,7 @@ from padim_lit.errors import InputError, require_choice
 from padim_lit.model.detector import FULL_PRECISION, Detector
 from padim_lit.model.fit_state import FitState
 from padim_lit.model.warm_up import learners
-from padim_lit.report.text import count
+from padim_lit.system.console import count
 
 
 @dataclass
@@ -82,21 +82,23 @@ def run_merge(settings: Merge, folder: Path) -> None:
         InputError: checkpoints of different configs, or with images in common.
     """
     paths = settings.ckpts
-    whole = load_detector(paths[0])
+    whole, first = load_identified(paths[0])
     whole.require_state()
     keep_rate(whole)
-    counts, elsewhere = [whole.count], whole.provenance.get("learnt_elsewhere")
+    counts, sha256, elsewhere = [whole.count], [first], whole.provenance.get("learnt_elsewhere")
     for path in paths[1:]:
-        other = load_detector(path)
+        other, its = load_identified(path)
         state = other.require_state()
         require_alike(whole, other, (paths[0], path))
         add_images(whole, state, settings.repeats, path)
         counts.append(other.count)
+        sha256.append(its)
         _join(whole, other.provenance)
         elsewhere = elsewhere and other.provenance.get("learnt_elsewhere")
     whole.provenance["learnt_elsewhere"] = bool(elsewhere)
     said = f"{' + '.join(map(str, counts))} = {whole.count} images"
-    finish(whole, folder, "merge", {"ckpts": paths, "images": counts}, ("merged", said))
+    facts = {"ckpts": paths, "model_sha256": sha256, "images": counts}
+    finish(whole, folder, "merge", facts, ("merged", said))
 
 
 def _join(detector: Detector, other: dict[str, Any]) -> None:
@@ -116,7 +118,7 @@ def run(settings: Update, folder: Path) -> None:
         InputError: no such file, an image that cannot be read or is there already.
     """
     skip = settings.repeats == "skip"
-    detector, state, left, what = _gather(settings, skip)
+    detector, parent, state, left, what = _gather(settings, skip)
     if state.count == 0:
         raise InputError(
             f"{what}: all {left.total()} images are in the checkpoint, or were removed"
@@ -134,7 +136,7 @@ def run(settings: Update, folder: Path) -> None:
             )
     add_images(detector, state, "count" if skip else settings.repeats, what)
     detector.provenance["learnt_elsewhere"] = False  # it may be these that it learnt from
-    facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "skipped": left.total()}
+    facts = {**parent, "data": what, "images": state.count, "skipped": left.total()}
     words = {
         "known": "were there already",
         "repeated": "are the same picture as another one",
@@ -151,13 +153,13 @@ def run_remove(settings: Remove, folder: Path) -> None:
     Raises:
         InputError: an image that cannot be read or is not there, or too little would be left.
     """
-    detector, state, _, what = _gather(settings)
+    detector, parent, state, _, what = _gather(settings)
     error = remove_images(detector, state, what)
     _join(detector, {"removed": [key.hex() for key in digests.keys(state.digests)]})
     learnt = [f"{key}={name}" for key, name in learners(detector).items()]
     stays = f" with what {' and '.join(learnt)} learnt, perhaps from the others too"
     stays *= bool(learnt)
-    facts = {"ckpt": settings.ckpt, "data": what, "images": state.count, "error": error}
+    facts = {**parent, "data": what, "images": state.count, "error": error}
     exact = f"scores are a fit's on the others alone, to {error:.1e} of their squares{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
     finish(detector, folder, "remove", facts, *said)
@@ -165,9 +167,9 @@ def run_remove(settings: Remove, folder: Path) -> None:
 
 def _gather(
     settings: GoodImages, skip: bool = False
-) -> tuple[Detector, FitState, Counter[str], str]:
-    """The checkpoint; the sums over the images; to `skip` repeats, how many; what to call them."""
-    detector = load_full(settings)
+) -> tuple[Detector, dict[str, Any], FitState, Counter[str], str]:
+    """As `load_full`; sums over the images; to `skip` repeats, how many; what to call them."""
+    detector, parent = load_full(settings)
     if detector.precision != FULL_PRECISION:
         raise InputError(
             f"ckpt={settings.ckpt} was fitted with trainer.precision={detector.precision}: its "
@@ -185,4 +187,4 @@ def _gather(
 
     loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
     state = over_images(detector, dataset, work, loop, settings.mode)
-    return detector, state, left, what
+    return detector, parent, state, left, what
