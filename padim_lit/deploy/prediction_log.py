@@ -5,13 +5,15 @@ import json
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import csv_text, write_csv, write_json, writing
+from padim_lit.system.clock import now
 
+# What a run writes beside the lines at its end; one that is killed must leave none of another's.
+SUMMARIES = ("coco.json", "predict.json")
 COLUMNS = ("path", "score", "p_value", "decision", "picture")
 
 
@@ -35,12 +37,13 @@ class ScoredFiles:
 
     A line of the first says all that is known: the file's version, when it was scored (``at``, in
     UTC), and either score, p_value, decision and threshold, or error. The second has the scored
-    ones alone.
+    scored ones alone. What an earlier run wrote at its end goes.
 
     Args:
         folder: made if missing.
         model: what all lines depend on, primitives.
-        resume: go on with what is there, whose incomplete last line is cut off; False starts anew.
+        resume: go on with what is there, whose incomplete last line is cut off; False scores all
+            that the same `model` did anew.
 
     Attributes:
         done: of each file that has a line the last version; kept with `resume` alone.
@@ -68,20 +71,22 @@ class ScoredFiles:
             folder.mkdir(parents=True, exist_ok=True)
             there = _read(about)
             watched = there.pop("resume", False)
+            if self.json.exists() and there != model:
+                raise InputError(
+                    f"{folder} holds scores of another model, threshold or source; give another "
+                    "hydra.run.dir, or delete the folder, and with it these scores"
+                )
+            if watched and not resume:
+                raise InputError(
+                    f"{folder} holds what watch=true has scored, and this would start anew; "
+                    "add watch=true, or give another hydra.run.dir"
+                )
+            for name in SUMMARIES:
+                (folder / name).unlink(missing_ok=True)
             if resume and self.json.exists():
-                if there != model:
-                    raise InputError(
-                        f"{folder} holds scores of another model or threshold; delete it, or give "
-                        "another hydra.run.dir"
-                    )
                 self._take_up()
                 write_json(about, {**model, "resume": True})  # a run that did not watch began it
             else:
-                if not resume and watched:
-                    raise InputError(
-                        f"{folder} holds what watch=true has scored, and this would start anew; "
-                        "add watch=true, or give another hydra.run.dir"
-                    )
                 self.json.unlink(missing_ok=True)
                 write_json(about, {**model, "resume": resume})
                 write_csv(self.csv, COLUMNS, ())
@@ -97,8 +102,7 @@ class ScoredFiles:
             row = {column: content.get(column) for column in COLUMNS} | {"path": version.path}
             _, _, line = csv_text(COLUMNS, [row]).partition("\n")  # without the header
             self._write(1, line)
-        at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        self._write(0, json.dumps({**asdict(version), "at": at, **content}) + "\n")
+        self._write(0, json.dumps({**asdict(version), "at": now("milliseconds"), **content}) + "\n")
         if self._resume:
             self.done[version.path] = version
         self.counts[content.get("decision", "unreadable")] += 1

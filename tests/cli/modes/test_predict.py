@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from _helpers.trees import build_tree, save_image
 from PIL import Image
 
 import padim_lit
+from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.cli.modes import predict as mode
 from padim_lit.deploy import predictor
 from padim_lit.deploy.explanation import Explanation, Position
@@ -203,7 +205,7 @@ def test_regions_are_data_for_the_next_program(zygote, here):
         regions += len(mine)
     assert regions > 1 and len({a["id"] for a in found["annotations"]}) == regions
     # A second run leaves nothing of the first one, and names only what it wrote.
-    again = predict(zygote, here, "found", "images=odd/a")
+    again = predict(zygote, here, "found", *args[:1], args[-1])
     assert again.code == 0
     for name in ("masks", "maps", "coco.json"):
         assert f"{folder / name}\n" in result.out and str(folder / name) not in again.out
@@ -212,8 +214,60 @@ def test_regions_are_data_for_the_next_program(zygote, here):
     # Nor is its summary beside what one that fails has left.
     (folder / "masks").rmdir()
     (folder / "masks").write_text("in the way")
-    assert predict(zygote, here, "found", "images=odd/a", "masks=true").code == 1
+    assert predict(zygote, here, "found", *args[:2], args[-1]).code == 1
     assert not (folder / "predict.json").exists()
+
+
+def test_an_archive_of_another_model_threshold_or_source_is_not_wiped(zygote, here):
+    assert predict(zygote, here, "archive", "images=data/test", "coco=true").code == 0
+    folder = here / "archive"
+    names = ("predictions.jsonl", "predict.json", "coco.json", "model.json")
+    before = {name: (folder / name).read_bytes() for name in names}
+    for other in (["images=data/test/good"], ["images=data/test", "threshold=3"]):
+        result = predict(zygote, here, "archive", *other)
+        assert result.code == 1 and "give another hydra.run.dir" in result.err, result.err
+        assert before == {name: (folder / name).read_bytes() for name in names}
+    assert predict(zygote, here, "archive", "images=data/test").code == 0
+
+
+def test_a_model_is_known_by_its_content(zygote, here):
+    """Put there anew by rsync or in a container it is the same; another one at its place is not."""
+    (here / "deployed").mkdir()
+    model = shutil.copy(here / "run/model.ckpt", here / "deployed/model.ckpt")
+    args = [*watch("watch_idle=0.3"), "images=data/test", f"ckpt={model}"]
+    assert predict(zygote, here, "deploy", *args).code == 0
+    sha256 = hashlib.sha256(Path(model).read_bytes()).hexdigest()[:12]
+    for name in ("model.json", "predict.json"):
+        assert json.loads((here / "deploy" / name).read_text())["model_sha256"] == sha256
+    os.utime(model, (1, 1))
+    again = predict(zygote, here, "deploy", *args)
+    assert again.code == 0 and "7 images scored earlier: all stay" in again.out, again.err
+    moved = shutil.copy(model, here / "deployed/copy.ckpt")
+    assert predict(zygote, here, "deploy", *args, f"ckpt={moved}").code == 0
+    save_detector(load_detector(model), Path(model))  # the same fit in other bytes
+    result = predict(zygote, here, "deploy", *args)
+    assert result.code == 1 and "another model, threshold or source; give another" in result.err
+    assert "delete the folder, and with it these scores" in result.err
+
+
+def test_a_model_that_is_replaced_meanwhile_is_not_the_one_that_decided(here, monkeypatch):
+    first = shutil.copy(here / "run/model.ckpt", here / "replaced.ckpt")
+    sha256 = padim_lit.load(first, device="cpu").model_sha256
+    make = mode.make_predictor
+
+    def replaced(*args):
+        predictor = make(*args)
+        save_detector(load_detector(first), Path(first))
+        return predictor
+
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(mode, "make_predictor", replaced)
+    monkeypatch.setattr(mode, "device_of", torch.device)
+    settings = mode.Predict(
+        backbone={}, proj={}, density={}, trainer="cpu", ckpt=str(first), images="data/test/good"
+    )
+    results = mode.run(settings, here / "replaced")
+    assert results["model_sha256"] == sha256 != padim_lit.load(first, device="cpu").model_sha256
 
 
 def test_a_bad_file_is_skipped_and_counted(zygote, here, tmp_path):
@@ -359,7 +413,7 @@ def test_kill_and_ctrl_c_lose_nothing_and_score_nothing_twice(zygote, here):
     assert len(lines(here / "line")) == 42
     # Other decisions do not mix into the same files.
     result = zygote.run([*PREDICT, *args, "threshold=3"], here)
-    assert result.code == 1 and "another model or threshold" in result.err
+    assert result.code == 1 and "another model, threshold or source" in result.err
     assert len(lines(here / "line")) == 42
 
 
