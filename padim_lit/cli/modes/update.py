@@ -1,9 +1,10 @@
 """mode=merge, update and remove: the images of checkpoints as sums, without the old images."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from padim_lit import digests
 from padim_lit.checkpoint.state import load_identified
@@ -79,18 +80,23 @@ def run_merge(settings: Merge, folder: Path) -> None:
     """Merge ``ckpts`` into ``model.ckpt`` in `folder`.
 
     Raises:
-        InputError: checkpoints of different configs, or with images in common.
+        InputError: checkpoints of different configs, with images in common, or with some that
+            mode=remove took out of one of the others.
     """
     paths = settings.ckpts
     whole, first = load_identified(paths[0])
     whole.require_state()
     keep_rate(whole)
+    parts = [_Part.of(paths[0], whole)]
     counts, sha256, elsewhere = [whole.count], [first], whole.provenance.get("learnt_elsewhere")
     for path in paths[1:]:
         other, its = load_identified(path)
         state = other.require_state()
         require_alike(whole, other, (paths[0], path))
         add_images(whole, state, settings.repeats, path)
+        parts.append(_Part.of(path, other))
+        if settings.repeats == "refuse":
+            _require_out(parts)
         counts.append(other.count)
         sha256.append(its)
         _join(whole, other.provenance)
@@ -99,6 +105,34 @@ def run_merge(settings: Merge, folder: Path) -> None:
     said = f"{' + '.join(map(str, counts))} = {whole.count} images"
     facts = {"ckpts": paths, "model_sha256": sha256, "images": counts}
     finish(whole, folder, "merge", facts, ("merged", said))
+
+
+class _Part(NamedTuple):
+    """Of a model that is merged: its file, digests of what mode=remove took out and what is in."""
+
+    path: str
+    gone: frozenset[bytes]
+    held: frozenset[bytes]
+
+    @classmethod
+    def of(cls, path: str, detector: Detector) -> "_Part":
+        held = detector.require_state().digests
+        return cls(
+            path, removed_from(detector), frozenset(() if held is None else digests.keys(held))
+        )
+
+
+def _require_out(parts: Sequence[_Part]) -> None:
+    """Raise InputError where the last part brings back what one before it lost, or the reverse."""
+    *before, last = parts
+    for one in before:
+        for a, b in ((one, last), (last, one)):
+            if back := a.gone & b.held:
+                raise InputError(
+                    f"{b.path}: {len(back)} of {len(b.held)} images were taken out of {a.path} by "
+                    f"mode=remove; run mode=remove on {b.path} first, or give repeats=count to "
+                    "have them back"
+                )
 
 
 def _join(detector: Detector, other: dict[str, Any]) -> None:
