@@ -167,6 +167,19 @@ def test_merge_says_of_each_what_it_went_through_and_takes_copies_in_any_order(h
 
 
 @pytest.mark.slow
+def test_a_merge_keeps_no_rate_where_two_differ(here, zygote):
+    args = ["mode=calibrate", "ckpt=b_run/model.ckpt", "images=a/train", "trainer=cpu"]
+    rated = zygote.run([*args, "false_alarm_rate=0.2", "hydra.run.dir=rated"], here)
+    assert rated.code == 0, rated.err
+    for order, rates in (("a_run,rated", "0.01 and 0.2"), ("rated,a_run", "0.2 and 0.01")):
+        paths = ",".join(f"{name}/model.ckpt" for name in order.split(","))
+        merged = zygote.run(["mode=merge", f"ckpts=[{paths}]", "hydra.run.dir=rates"], here)
+        assert f"false_alarm_rate {rates} differ: give one to mode=calibrate" in merged.out
+        assert "false_alarm_rate" not in load(here, "rates").provenance
+    assert load(here, "merged").provenance["false_alarm_rate"] == 0.01
+
+
+@pytest.mark.slow
 def test_a_merge_does_not_bring_back_what_was_removed_from_one_of_them(here, zygote):
     """Whichever comes first."""
     (here / "bad").mkdir()

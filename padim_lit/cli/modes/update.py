@@ -1,7 +1,7 @@
 """mode=merge, update and remove: the images of checkpoints as sums, without the old images."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,56 +83,66 @@ def run_merge(settings: Merge, folder: Path) -> None:
         InputError: checkpoints of different configs, with images in common, or with some that
             mode=remove took out of one of the others.
     """
-    paths = settings.ckpts
-    whole, first = load_identified(paths[0])
-    whole.require_state()
-    keep_rate(whole)
-    parts = [_Part.of(paths[0], whole)]
-    counts, sha256, elsewhere = [whole.count], [first], whole.provenance.get("learnt_elsewhere")
-    for path in paths[1:]:
-        other, its = load_identified(path)
-        state = other.require_state()
-        require_alike(whole, other, (paths[0], path))
-        add_images(whole, state, settings.repeats, path)
-        parts.append(_Part.of(path, other))
+    whole, first = _Part.load(settings.ckpts[0])
+    parts, elsewhere = [first], whole.provenance.get("learnt_elsewhere")
+    for path in settings.ckpts[1:]:
+        other, part = _Part.load(path)
+        require_alike(whole, other, (first.path, path))
+        add_images(whole, other.require_state(), settings.repeats, path)
         if settings.repeats == "refuse":
-            _require_out(parts)
-        counts.append(other.count)
-        sha256.append(its)
+            part.require_out(parts)
+        parts.append(part)
         _join(whole, other.provenance)
         elsewhere = elsewhere and other.provenance.get("learnt_elsewhere")
     whole.provenance["learnt_elsewhere"] = bool(elsewhere)
-    said = f"{' + '.join(map(str, counts))} = {whole.count} images"
-    facts = {"ckpts": paths, "model_sha256": sha256, "images": counts}
-    finish(whole, folder, "merge", facts, ("merged", said))
+    counts, sha256 = [part.count for part in parts], [part.sha256 for part in parts]
+    said = [("merged", f"{' + '.join(map(str, counts))} = {whole.count} images")]
+    rates = list(dict.fromkeys(part.rate for part in parts if part.rate is not None))
+    whole.provenance.pop("false_alarm_rate", None)
+    if len(rates) == 1:
+        whole.provenance["false_alarm_rate"] = rates[0]
+    elif rates:  # which of them is meant, no order of the models says
+        differ = f"false_alarm_rate {' and '.join(map(str, rates))} differ"
+        said.append(("note", f"{differ}: give one to mode=calibrate"))
+    facts = {"ckpts": settings.ckpts, "model_sha256": sha256, "images": counts}
+    finish(whole, folder, "merge", facts, *said)
 
 
 class _Part(NamedTuple):
-    """Of a model that is merged: its file, digests of what mode=remove took out and what is in."""
+    """What a merge has to know of one of its models.
+
+    Attributes:
+        rate: of false alarms that were asked for; None: not known.
+        gone, held: digests of what mode=remove took out, and of what is in.
+    """
 
     path: str
+    sha256: str
+    count: int
+    rate: float | None
     gone: frozenset[bytes]
     held: frozenset[bytes]
 
     @classmethod
-    def of(cls, path: str, detector: Detector) -> "_Part":
-        held = detector.require_state().digests
-        return cls(
-            path, removed_from(detector), frozenset(() if held is None else digests.keys(held))
-        )
+    def load(cls, path: str) -> tuple[Detector, "_Part"]:
+        """The model too; raises InputError where it has no moments."""
+        detector, sha256 = load_identified(path)
+        known = detector.require_state().digests
+        keep_rate(detector)
+        rate = detector.provenance.get("false_alarm_rate")
+        held = frozenset(() if known is None else digests.keys(known))
+        return detector, cls(path, sha256, detector.count, rate, removed_from(detector), held)
 
-
-def _require_out(parts: Sequence[_Part]) -> None:
-    """Raise InputError where the last part brings back what one before it lost, or the reverse."""
-    *before, last = parts
-    for one in before:
-        for a, b in ((one, last), (last, one)):
-            if back := a.gone & b.held:
-                raise InputError(
-                    f"{b.path}: {len(back)} of {len(b.held)} images were taken out of {a.path} by "
-                    f"mode=remove; run mode=remove on {b.path} first, or give repeats=count to "
-                    "have them back"
-                )
+    def require_out(self, others: Iterable["_Part"]) -> None:
+        """Raise InputError where it holds what one of the others lost, or the reverse."""
+        for other in others:
+            for a, b in ((self, other), (other, self)):
+                if back := a.gone & b.held:
+                    raise InputError(
+                        f"{b.path}: {len(back)} of {len(b.held)} images were taken out of {a.path} "
+                        f"by mode=remove; run mode=remove on {b.path} first, or give "
+                        "repeats=count to have them back"
+                    )
 
 
 def _join(detector: Detector, other: dict[str, Any]) -> None:
