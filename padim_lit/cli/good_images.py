@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from padim_lit import digests
 from padim_lit.checkpoint.state import load_identified, save_detector
@@ -122,8 +122,9 @@ def removed(provenance: dict[str, Any]) -> frozenset[bytes]:
 
 
 def removed_from(detector: Detector) -> frozenset[bytes]:
-    """Those of them that are not back."""
-    gone, held = removed(detector.provenance), detector.require_state().digests
+    """Those of them that are not back; all, where which images it holds is not known."""
+    gone, state = removed(detector.provenance), detector.fit_state
+    held = None if state is None else state.digests
     return gone if held is None else gone.difference(digests.keys(held))
 
 
@@ -132,6 +133,22 @@ def images_of(given: str, detector: Detector) -> ItemDataset:
     look = (detector.provenance[key] for key in LOOK)
     nearly_black(files := find_images(given))
     return ItemDataset([Item(path) for path in files], ResizeCrop(*look))
+
+
+def left_in(dataset: ItemDataset, detector: Detector, what: str) -> Subset:
+    """The images without those that mode=remove took out; InputError where none is left."""
+    gone = removed_from(detector)
+    keep = [
+        i
+        for i in range(len(dataset))
+        if not gone or digests.keys(dataset[i]["digest"][None])[0] not in gone
+    ]
+    if not keep:
+        raise InputError(
+            f"{what}: all {len(dataset)} images were taken out by mode=remove, and do not count; "
+            "give other good images"
+        )
+    return Subset(dataset, keep)
 
 
 def each_once(

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from padim_lit.checkpoint.state import load_identified
-from padim_lit.cli.good_images import images_of, require_good, require_look
+from padim_lit.cli.good_images import images_of, left_in, require_good, require_look
 from padim_lit.cli.settings import Settings
 from padim_lit.data.tree import good_folder_of
 from padim_lit.deploy.export import DTYPES, FORMATS, WRITERS, exported, metadata
@@ -24,7 +24,7 @@ from padim_lit.errors import InputError, require_choice
 from padim_lit.metrics import ImageMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import private_folder, write_json
-from padim_lit.system.console import print_facts, tracked
+from padim_lit.system.console import count, print_facts, tracked
 from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import made_with
 
@@ -114,15 +114,18 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"output={target} is the checkpoint itself; give another file")
     given, sha256 = load_identified(settings.ckpt)
-    detector = given
+    detector, notes = given, list[str]()
     detector.require_fitted()
     if settings.images or settings.good:
         require_look(given, settings.ckpt)
     if settings.refits:
-        images = images_of(settings.good, given)
-        require_good([item.path for item in images.items], f"good={settings.good}")
-        detector = int8(given, images, settings.preprocess, f"good={settings.good}")
-    notes, threshold = [], settings.threshold
+        whole, what = images_of(settings.good, given), f"good={settings.good}"
+        require_good([item.path for item in whole.items], what)
+        images = left_in(whole, given, what)
+        detector = int8(given, images, settings.preprocess, what)
+        if out := len(whole) - len(images):
+            notes.append(f"Not counted: {count(out, 'image')} that mode=remove took out.")
+    threshold = settings.threshold
     if threshold is None and (threshold := (detector.calibration or {}).get("threshold")) is None:
         slim = settings.format == "torch"
         todo = "mode=calibrate sets one" if slim else "give threshold=SCORE to have one"
