@@ -41,6 +41,7 @@ from padim_lit.deploy.runtimes import largest_difference, milliseconds, open_onn
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.detector import Detector
 from padim_lit.model.projection import PROJECTIONS
+from padim_lit.system.console import score_text
 
 pytestmark = pytest.mark.skipif(
     torch.__version__.startswith("2.6."), reason="torch 2.6's ONNX exporter fails on a BatchNorm"
@@ -206,6 +207,33 @@ def test_int8_convolutions_have_gaussians_of_their_own(here, export, capsys):
     weights = {n.output[0] for n in nodes if n.op_type == "DequantizeLinear"}
     rounded = [n.input[1] in weights for n in nodes if n.op_type == "Conv"]
     assert sum(rounded) > len(rounded) / 2 and not rounded[0]
+
+
+@pytest.mark.slow
+def test_int8_says_what_became_of_the_threshold(here, export, capsys):
+    model = detector_of(here, "both")
+    model.calibration = calibrate(Measured(SCORES, SCORES, unseen=30))
+    save_detector(model, here / "fresh.ckpt")
+    args = ("both", "ckpt=fresh.ckpt", "precision=int8", "good=data/train/good")
+    file, found = here / "fresh.onnx", None
+    for threshold in (None, 7.0):
+        found = export(*args, f"output={file}", *[f"threshold={threshold}"] * bool(threshold))
+        said = capsys.readouterr().out
+        assert (
+            f"decides     by threshold {score_text(found['threshold'])} (the checkpoint's: " in said
+        )
+        assert ("set from 30 photos that were not fitted is replaced" in said) == (not threshold)
+    about = json.loads(onnx.load(file).metadata_props[0].value)
+    assert about["good"] == found["good"] == "data/train/good" and about["threshold"] == 7.0
+    assert about["data"] == "folder/data"
+
+
+def test_scores_that_do_not_agree_are_not_said_to():
+    results = {"agreement_images": 9, "image_auroc": None, "rank_correlation": 0.62}
+    ((_, said),) = mode._said_of_agreement(results)
+    assert said.startswith("hardly, below 0.9 (precision=fp16 stays closer): rank correlation 0.62")
+    ((_, said),) = mode._said_of_agreement(results | {"rank_correlation": 0.95})
+    assert said.startswith("rank correlation 0.95")
 
 
 @pytest.mark.slow

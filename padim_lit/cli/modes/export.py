@@ -24,7 +24,7 @@ from padim_lit.errors import InputError, require_choice
 from padim_lit.metrics import ImageMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import private_folder, write_json
-from padim_lit.system.console import count, print_facts, tracked
+from padim_lit.system.console import count, print_facts, score_text, tracked
 from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import made_with
 
@@ -37,6 +37,8 @@ TOLERANCES = {
     # otherwise.
     "int8": {"score_difference": 2e-2, "map_difference": 1e-1},
 }
+#: Rank correlation below which a file's scores do not agree with the checkpoint's.
+AGREE = 0.9
 #: What must be installed for format=NAME.
 NEEDS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -132,6 +134,15 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         notes.append(f"No decision: the checkpoint holds no threshold; {todo}.")
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
     about["model_sha256"] = sha256
+    old = given.calibration or {"threshold": None, "unseen": 0}
+    if settings.refits:
+        about["good"] = settings.good  # `data` is what projection and centroids are of
+        if settings.threshold is None and old["unseen"] and threshold is not None:
+            notes.append(
+                f"The threshold that mode=calibrate set from {count(old['unseen'], 'photo')} that "
+                "were not fitted is replaced by one from good=, whose images are each scored as if "
+                "left out of the fit; threshold=SCORE keeps one of your own."
+            )
     seen = settings.images or settings.good
     compared = _images(seen, detector)
     with private_folder(target) as folder_beside:
@@ -157,6 +168,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         "files": [str(file.resolve()) for file in files],
         "ckpt": str(source.resolve()),
         "bytes": sum(file.stat().st_size for file in files),
+        "ckpt_threshold": old["threshold"],
         "ckpt_bytes": source.stat().st_size,
         **found,
         "compared": seen or "random images",
@@ -280,13 +292,22 @@ def _said_of_agreement(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
         said.append(f"{results['other_decisions']} other decisions")
     if not said:
         return
-    yield "agree", f"{', '.join(said)}, on {results['agreement_images']} images"
+    hardly = results.get("rank_correlation", 1) < AGREE
+    how = f"hardly, below {AGREE} (precision=fp16 stays closer): " if hardly else ""
+    yield "agree", f"{how}{', '.join(said)}, on {results['agreement_images']} images"
     if results["image_auroc"] is not None:
         before, after = results["ckpt_image_auroc"], results["image_auroc"]
         yield (
             "AUROC",
             f"{before:.4f} in the checkpoint, {after:.4f} in INT8 ({after - before:+.4f})",
         )
+
+
+def _said_of_threshold(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    old, threshold = results["ckpt_threshold"], results["threshold"]
+    if threshold is not None:
+        before = f" (the checkpoint's: {score_text(old)})" if old not in (None, threshold) else ""
+        yield "decides", f"by threshold {score_text(threshold)}{before}"
 
 
 def _print(results: dict[str, Any]) -> None:
@@ -306,6 +327,7 @@ def _print(results: dict[str, Any]) -> None:
         ("differ", f"by {score:.1e} in a score and {pixel:.1e} in a map at most, relatively"),
         ("compared", f"on {results['compared']}"),
         *_said_of_agreement(results),
+        *_said_of_threshold(results),
         *(("note", note) for note in results["notes"]),
         *(("written", file) for file in files),
     )
