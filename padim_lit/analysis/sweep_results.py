@@ -61,7 +61,9 @@ _OF_DATA = (
     "pixel_truth",
 )
 # What differs from job to job without making it another experiment.
-INCIDENTAL = re.compile(r"^(proj(/.*)?|dim|seed|notes|peak_memory_bytes|weights_sha256|test/.*)$")
+INCIDENTAL = re.compile(
+    r"^(proj(/.*)?|dim|seed|notes|peak_memory_bytes|(weights|model)_sha256|written|test/.*)$"
+)
 
 #: The projection that keeps all C channels: D is C there, whatever was typed.
 WHOLE = "identity"

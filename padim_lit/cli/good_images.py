@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.data import Dataset, Subset
 
 from padim_lit import digests
+from padim_lit.checkpoint.format import sha256_of
 from padim_lit.checkpoint.state import load_identified, save_detector
 from padim_lit.cli.build import make_data
 from padim_lit.cli.settings import Loading, WithData
@@ -22,6 +23,7 @@ from padim_lit.deploy.over_images import Batches
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import write_json, write_text
+from padim_lit.system.clock import now
 from padim_lit.system.console import print_facts
 from padim_lit.system.versions import versions
 
@@ -197,7 +199,8 @@ def finish(
     detector.provenance["train_images"] = detector.count
     detector.provenance.setdefault("history", []).append({"mode": what, **facts})
     save_detector(detector, path := folder / "model.ckpt")
-    write_text(folder / "model_card.md", model_card(detector))
-    write_json(folder / f"{what}.json", {**facts, "train_images": detector.count, **versions()})
+    write_text(folder / "model_card.md", model_card(detector, sha256_of(path)))
+    results = {**facts, "train_images": detector.count, "written": now(), **versions()}
+    write_json(folder / f"{what}.json", results)
     undecided = [("note", NO_THRESHOLD)] if detector.calibration is None else []
     print_facts(*said, ("model", path), *undecided)

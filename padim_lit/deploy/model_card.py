@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from padim_lit.checkpoint.format import SHA256
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.deploy.calibration import describe
 from padim_lit.model.detector import Detector
 from padim_lit.model.region_of_interest import share
-from padim_lit.system.console import percent
+from padim_lit.system.clock import now
+from padim_lit.system.console import count, percent
 from padim_lit.version import __version__
 
 #: Of a model: what is shown of `facts_of`.
@@ -23,6 +25,7 @@ METRICS = {
 
 def model_card(
     detector: Detector,
+    sha256: str | None = None,
     tested: Mapping[str, Any] | None = None,
     kinds: Mapping[str, int] | None = None,
 ) -> str:
@@ -30,6 +33,7 @@ def model_card(
 
     Args:
         detector: fitted.
+        sha256: of its file, see `padim_lit.checkpoint.format.sha256_of`.
         tested: the content of metrics.json of its test; None where it was not tested.
         kinds: of the test's defects, and how many images have each, where they are known.
 
@@ -44,6 +48,7 @@ def model_card(
     since = [one for one in provenance.get("history", []) if isinstance(one, dict)]
     changed = any(one.get("mode") in ("update", "remove") for one in since)
     model = {
+        SHA256: sha256,
         "fitted on": f"{detector.count} good images of {data}"
         f"{', changed since then' if changed else ''}",
         "split": provenance.get("split"),
@@ -54,8 +59,8 @@ def model_card(
         "patches": "×".join(map(str, facts["grid"])),
         "settings": ", ".join(f"{key} {facts[key]}" for key in SETTINGS),
         "learnt": ", ".join(f"{key} {facts[key]}" for key in detector.density.learnt),
-        "since then": ", ".join(f"mode={one.get('mode')} ({_count(one)} images)" for one in since),
-        "made by": f"padim_lit {__version__}",
+        "since then": "; ".join(map(_step, since)),
+        "card written": f"{now()}, by padim_lit {__version__}",
     }
     known = detector.calibration
     decision = (
@@ -76,9 +81,27 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _count(step: dict[str, Any]) -> str:
-    images = step.get("images")
-    return " + ".join(map(str, images)) if isinstance(images, list) else str(images)
+def is_card_of(text: str, sha256: str | None) -> bool:
+    """Whether a card says that it is of that file.
+
+    >>> is_card_of(model_card(detector, "0123456789ab"), "0123456789ab")
+    True
+    >>> is_card_of(model_card(detector), None)
+    False
+    """
+    return sha256 is not None and f"| {SHA256} | {sha256} |" in text.splitlines()
+
+
+def _step(step: dict[str, Any]) -> str:
+    """``mode=update (1 image of images=new)``, after the model that a merge had it from."""
+    images, source = step.get("images"), step.get("data") or step.get("ckpts")
+    known = count(images, "image") if isinstance(images, int) else f"{_sum(images)} images"
+    within = f"{step['parent']}: " if "parent" in step else ""
+    return f"{within}mode={step.get('mode')} ({known}{f' of {_sum(source)}' if source else ''})"
+
+
+def _sum(parts: Any) -> str:
+    return " + ".join(map(str, parts)) if isinstance(parts, list) else str(parts)
 
 
 def _test(tested: Mapping[str, Any] | None, kinds: Mapping[str, int] | None) -> str:

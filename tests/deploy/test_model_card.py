@@ -7,6 +7,9 @@ import pytest
 from _helpers.cli import TINY
 from _helpers.trees import build_tree, save_image
 
+from padim_lit.checkpoint.format import sha256_of
+from padim_lit.deploy.model_card import is_card_of
+
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory, zygote) -> Path:
@@ -30,6 +33,8 @@ def test_a_fit_says_what_it_was_tested_on_and_what_not(here):
     limits = card.partition("## Not tested")[2]
     assert "Other kinds of defects" in limits and "outside the centre crop" in limits
     assert "weights are random" in limits
+    assert is_card_of(card, sha256_of(here / "run/model.ckpt"))
+    assert found["model_sha256"] == sha256_of(here / "run/model.ckpt") and found["written"]
 
 
 @pytest.mark.slow
@@ -54,7 +59,7 @@ def test_a_changed_model_was_not_tested(zygote, here):
     result = zygote.run([*args, "hydra.run.dir=new"], here)
     assert result.code == 0, result.err
     card = (here / "new" / "model_card.md").read_text()
-    assert "27 good images" in card and "mode=update (3 images)" in card
+    assert "27 good images" in card and "mode=update (3 images of images=more)" in card
     assert "no threshold; mode=calibrate" in card and "It was not tested." in card
     assert "Any defect" in card
     # A run that only loads a model leaves that model's card alone.

@@ -24,6 +24,7 @@ from padim_lit.errors import InputError, require_choice
 from padim_lit.metrics import ImageMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import private_folder, write_json
+from padim_lit.system.clock import now
 from padim_lit.system.console import count, print_facts, score_text, tracked
 from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import made_with
@@ -176,6 +177,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         "ms": times[1],
         "ckpt_ms": times[0],
         "threads": threads,
+        "written": now(),
         **made_with(torch.device("cpu")),
         **{f"version/{name}": packages.version(name) for name in NEEDS[settings.format]},
         "notes": notes,

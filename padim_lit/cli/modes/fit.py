@@ -41,6 +41,7 @@ from padim_lit.model.region_of_interest import share
 from padim_lit.model.ridge import pooled
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
+from padim_lit.system.clock import now
 from padim_lit.system.console import percent
 from padim_lit.system.interrupts import raise_lost_interrupt
 from padim_lit.system.memory import peak_bytes, reset_peak
@@ -175,6 +176,8 @@ class _Work:
     ) -> None:
         self.settings, self.data, self.model = settings, data, model
         self.logger, self.folder, self.recorder = logger, folder, Recorder()
+        given = settings.ckpt and typed_path(settings.ckpt)
+        self.tested = checkpoint_format.sha256_of(given) if given else None
         self.trainer = build.make_trainer(settings.trainer, logger, self.recorder)
 
     def fit_and_test(self) -> dict[str, Any]:
@@ -240,6 +243,7 @@ class _Work:
             **data.size,
             "data": data.name,
             **{f"data/{key}": value for key, value in counted.items()},
+            "written": now(),
             **made_with(device),
             "notes": notes,
         }
@@ -306,11 +310,16 @@ class _Work:
         config = as_asked(asdict(settings))
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
+        sha256 = self.tested or checkpoint_format.sha256_of(folder / "model.ckpt")
+        results[checkpoint_format.SHA256] = sha256
         if not settings.ckpt:
             items = self.data.test_items
             counted = [p for p in sorted(predictions) if items[p.index].count_image]
             bad = Counter(p.kind for p in counted if p.label)
-            write_text(folder / "model_card.md", model_card(detector, results, bad))
+            write_text(
+                folder / "model_card.md",
+                model_card(detector, sha256, results, bad),
+            )
         # Last: a folder with metrics.json is complete.
         write_json(folder / "metrics.json", results)
         with survived("the results"):

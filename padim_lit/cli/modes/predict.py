@@ -23,6 +23,7 @@ from padim_lit.deploy.regions import map_file, mask_file
 from padim_lit.errors import InputError, require_choice, told
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
+from padim_lit.system.clock import now
 from padim_lit.system.console import count, print_facts, print_line, progress
 from padim_lit.system.interrupts import ended_by_sigterm
 from padim_lit.system.paths import typed_path
@@ -140,6 +141,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "ckpt": settings.ckpt,
         "model_sha256": predictor.model_sha256,
         "source": settings.images,
+        "written": now(),
         **made_with(device),
     }
     if settings.coco:

@@ -129,6 +129,10 @@ class _Part(NamedTuple):
         detector, sha256 = load_identified(path)
         known = detector.require_state().digests
         keep_rate(detector)
+        # Of the merged model alone nobody could tell whose step each was.
+        steps = detector.provenance.get("history", [])
+        steps = [{"parent": path, **step} for step in steps if isinstance(step, dict)]
+        detector.provenance["history"] = steps
         rate = detector.provenance.get("false_alarm_rate")
         held = frozenset(() if known is None else digests.keys(known))
         return detector, cls(path, sha256, detector.count, rate, removed_from(detector), held)
