@@ -22,8 +22,11 @@ from _helpers.trees import build_tree
 from PIL import Image
 
 from padim_lit import Predictor
+from padim_lit.checkpoint.format import sha256_of
+from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.cli.modes import serve
 from padim_lit.deploy import server
+from padim_lit.deploy.model_card import is_card_of
 from padim_lit.deploy.server import AT_ONCE, make_app
 
 testclient = pytest.importorskip("fastapi.testclient")
@@ -204,12 +207,12 @@ def test_a_card_with_the_name_of_a_folder_that_is_no_utf8_is_read(zygote, here):
 
 
 @contextmanager
-def serving(zygote, here, ckpt: str = "run/model.ckpt") -> Iterator[int]:
+def serving(zygote, here, ckpt: str = "run/model.ckpt", *given: str) -> Iterator[int]:
     """The port at which mode=serve listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     args = ["mode=serve", f"ckpt={ckpt}", "trainer=cpu", f"port={port}", "hydra.run.dir=served"]
-    with zygote.start(args, here) as process:
+    with zygote.start([*args, *given], here) as process:
         end = time.monotonic() + TIMEOUT
         while True:
             try:
@@ -237,11 +240,23 @@ def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple:
 @pytest.mark.slow
 def test_a_card_is_that_of_its_model_alone(zygote, here):
     card = (here / "run/model_card.md").read_text()
-    (here / "run/other.ckpt").write_bytes((here / "run/model.ckpt").read_bytes())
-    for name, own in (("model", True), ("other", False)):
+    (here / "run/copy.ckpt").write_bytes((here / "run/model.ckpt").read_bytes())
+    save_detector(load_detector(here / "run/model.ckpt"), here / "run/other.ckpt")
+    for name, own in (("model", True), ("copy", True), ("other", False)):
         with serving(zygote, here, f"run/{name}.ckpt") as port:
             text = ask(port, "GET", "/card")[2].decode()
         assert (text == card) == own and text.startswith("# padim_lit model")
+        assert is_card_of(text, sha256_of(here / f"run/{name}.ckpt"))
+
+
+@pytest.mark.slow
+def test_a_card_says_by_which_threshold_it_is_served(zygote, here):
+    for given, source in (("threshold=7.0", "threshold 7, given."), ("false_alarm_rate=0.5", "")):
+        with serving(zygote, here, "run/model.ckpt", given) as port:
+            text = ask(port, "GET", "/card")[2].decode()
+            threshold = json.loads(ask(port, "GET", "/health")[2])["threshold"]
+        assert text.startswith(f"Served with {given}: {source or f'threshold {threshold:.4g}'}")
+        assert text.endswith((here / "run/model_card.md").read_text())
 
 
 @pytest.mark.slow

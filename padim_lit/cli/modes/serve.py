@@ -9,10 +9,11 @@ from typing import Any
 
 from padim_lit.cli.build import device_of, make_predictor
 from padim_lit.cli.settings import Deciding
-from padim_lit.deploy.model_card import model_card
+from padim_lit.deploy.model_card import is_card_of, model_card
 from padim_lit.deploy.server import BODY_SECONDS, make_app
 from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import write_json
+from padim_lit.system.clock import now
 from padim_lit.system.console import print_facts
 from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import made_with
@@ -47,14 +48,15 @@ def run(settings: Serve, folder: Path) -> None:
     """
     device = device_of(settings.trainer)
     predictor = make_predictor(settings, device)
-    ckpt = typed_path(settings.ckpt)
-    card = ckpt.with_name("model_card.md")
-    # A run's card is about the model.ckpt beside it, not about others that came there later.
-    text = ""
-    if ckpt.name == "model.ckpt":
-        with suppress(OSError):
-            text = card.read_text("utf-8", "replace")
-    text = text or model_card(predictor.detector)
+    sha256, text = predictor.model_sha256, ""
+    with suppress(OSError):
+        text = typed_path(settings.ckpt).with_name("model_card.md").read_text("utf-8", "replace")
+    # Beside a card may lie another model by now; of its own one it says what was tested, too.
+    text = text if is_card_of(text, sha256) else model_card(predictor.detector, sha256)
+    for key in ("threshold", "false_alarm_rate"):
+        if (given := getattr(settings, key)) is not None:
+            source = predictor.threshold_source
+            text = f"Served with {key}={given}: {source}.\n\nAbout the model itself:\n\n{text}"
     server = make_server(make_app(predictor, text, int(min(1e6 * settings.max_mb, sys.maxsize))))
 
     what = f"host={settings.host}, port={settings.port}: cannot be listened at"
@@ -66,7 +68,7 @@ def run(settings: Serve, folder: Path) -> None:
     keys = ("threshold", "threshold_source", "model_sha256")
     facts = {"ckpt": settings.ckpt, "address": address}
     facts |= {key: getattr(predictor, key) for key in keys}
-    write_json(folder / "serve.json", {**facts, **made_with(device)})
+    write_json(folder / "serve.json", {**facts, "written": now(), **made_with(device)})
     print_facts(
         ("serving", f"{address}/predict, /health and /card; Ctrl-C ends it"),
         ("try", f"curl --data-binary @part.png {address}/predict"),
