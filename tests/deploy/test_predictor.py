@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,8 @@ def test_scores_are_the_test_runs_bit_for_bit(here, one_thread):
     model = padim_lit.load(here / "run" / "model.ckpt", device="cpu", batch_size=32)
     found = model([here / row["path"] for row in rows])
     assert [p.score for p in found] == [float(row["score"]) for row in rows]
+    which = json.loads((here / "run" / "metrics.json").read_text())["model_sha256"]
+    assert repr(model).endswith(f", model_sha256={which})")
     alone = padim_lit.load(here / "run" / "model.ckpt", device="cpu")
     for row, p in zip(rows, found, strict=True):
         assert alone(here / row["path"]).score == pytest.approx(float(row["score"]), rel=1e-5)

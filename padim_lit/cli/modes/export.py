@@ -117,6 +117,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"output={target} is the checkpoint itself; give another file")
     given, sha256 = load_identified(settings.ckpt)
+    ckpt_bytes = source.stat().st_size  # now, as another may lie there when all is compared
     detector, notes = given, list[str]()
     detector.require_fitted()
     if settings.images or settings.good:
@@ -170,7 +171,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         "ckpt": str(source.resolve()),
         "bytes": sum(file.stat().st_size for file in files),
         "ckpt_threshold": old["threshold"],
-        "ckpt_bytes": source.stat().st_size,
+        "ckpt_bytes": ckpt_bytes,
         **found,
         "compared": seen or "random images",
         "good": settings.good,
@@ -291,7 +292,7 @@ def _said_of_agreement(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "rank_correlation" in results:
         said.append(f"rank correlation {results['rank_correlation']:.4f}")
     if "other_decisions" in results:
-        said.append(f"{results['other_decisions']} other decisions")
+        said.append(count(results["other_decisions"], "other decision"))
     if not said:
         return
     hardly = results.get("rank_correlation", 1) < AGREE
