@@ -78,7 +78,9 @@ COMMANDS = {
     "download": [],  # with the server's address
 }  # fmt: skip
 #: What differs between two runs that are the same.
-TIMES = re.compile(r"seconds|_ms$|^ms$|_ms_|/ms_|memory|mtime|history|images_per|^at$")
+TIMES = re.compile(
+    r"seconds|_ms$|^ms$|_ms_|/ms_|memory|mtime|history|images_per|^at$|^written$"
+)
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +157,8 @@ def content(folder: Path) -> dict[str, object]:
             with np.load(path, allow_pickle=False) as saved:
                 # The rows of a run hold times; rows.json has them without.
                 found[name] = {k: saved[k].tobytes() for k in saved.files if k != "rows"}
+        elif path.name == "model_card.md":
+            found[name] = re.sub(r"card written \| [^,]*", "", path.read_text())
         else:
             found[name] = path.read_bytes()
     return found
