@@ -78,9 +78,7 @@ COMMANDS = {
     "download": [],  # with the server's address
 }  # fmt: skip
 #: What differs between two runs that are the same.
-TIMES = re.compile(
-    r"seconds|_ms$|^ms$|_ms_|/ms_|memory|mtime|history|images_per|^at$|^written$"
-)
+TIMES = re.compile(r"seconds|_ms$|^ms$|_ms_|/ms_|memory|mtime|history|images_per|^at$|^written$")
 
 
 @pytest.fixture(scope="module")

@@ -316,10 +316,7 @@ class _Work:
             items = self.data.test_items
             counted = [p for p in sorted(predictions) if items[p.index].count_image]
             bad = Counter(p.kind for p in counted if p.label)
-            write_text(
-                folder / "model_card.md",
-                model_card(detector, sha256, results, bad),
-            )
+            write_text(folder / "model_card.md", model_card(detector, sha256, results, bad))
         # Last: a folder with metrics.json is complete.
         write_json(folder / "metrics.json", results)
         with survived("the results"):
