@@ -117,7 +117,9 @@ class Mixture(Density):
 
     def assign(self, x: Tensor) -> Tensor:
         """The component of each patch (n,D): (n,), the same under any autocast."""
-        centre = self.centroids.median(dim=0).values  # so that no difference of two norms cancels
+        # So that no difference of two norms cancels. A mean lies where good patches do: W makes
+        # much of what lies beside the directions in which they vary.
+        centre = self.centroids.double().mean(dim=0).float()
         with torch.autocast(x.device.type, enabled=False):
             return _closest(x - centre, (self.centroids - centre) @ self.white.T, self.white)
 

@@ -37,6 +37,18 @@ def learnt(backbone, components=K, kind=Mixture):
     return detector.eval()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_patches_that_span_few_of_the_dimensions_belong_to_their_nearest_centroid(seed):
+    generator = torch.Generator().manual_seed(seed)
+    draw = partial(torch.randn, generator=generator)
+    x = draw(400, 1).exp() * (draw(400, 10) @ draw(10, D)) + 100  # few of them far out
+    density = Mixture(D, components=20)
+    density.learn(x[None])
+    a, b = (one.double() @ density.white.double().T for one in (x, density.centroids))
+    exact = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
+    assert torch.equal(density.assign(x), exact)
+
+
 def mixture(detector):
     return getattr(detector.density, "mixture", detector.density)
 
