@@ -115,8 +115,7 @@ def performance_at(epsilon: ArrayLike, p: float, k: float) -> np.ndarray:
 
     1 at ε = k and 1 − p(1−k)/(1+k) at ε = 1.
     """
-    _require_positive(k=k)
-    _require_positive(most=1, p=p)
+    _require_positive(p=p, k=k)
     return 2 * p * k / (np.asarray(epsilon, float) + k) + 1 - p
 
 
@@ -138,7 +137,7 @@ def performance(x: ArrayLike, p: float, q: float, k: float) -> np.ndarray:
     NaN outside its domain x in (q, q/k²), of which the report claims nothing.
 
     Raises:
-        InputError: p not in (0, 1], q not above 0, or k not in (0, 1).
+        InputError: p or q not above 0, or k not in (0, 1).
     """
     if not 0 < k < 1:
         raise InputError(f"k={k}: must be between 0 and 1, so that the domain (q, q/k²) exists")
@@ -147,11 +146,10 @@ def performance(x: ArrayLike, p: float, q: float, k: float) -> np.ndarray:
     return np.where((x > q) & (x < q / k**2), y, np.nan)
 
 
-def _require_positive(most: float = math.inf, **values: float) -> None:
+def _require_positive(**values: float) -> None:
     for name, value in values.items():
-        if not 0 < value <= most:
-            limit = f", at most {most}" if most < math.inf else ""
-            raise InputError(f"{name}={value}: must be above 0{limit}")
+        if not value > 0:
+            raise InputError(f"{name}={value}: must be above 0")
 
 
 def _require_share(**values: float) -> None:

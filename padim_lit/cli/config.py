@@ -150,15 +150,16 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
     for key, _, value in (word.lstrip("+~").partition("=") for word in typed):
         group, dot, _ = key.partition(".")
         if dot and group in kind.imported:
-            other = f", or compare fits instead: -m proj={plain['proj'].get('name')} {key}=…"
+            other = f", or compare fits instead: -m proj=NAME {key}=…"
             raise InputError(
                 f"{key}: mode={kind.mode} reads no key of {group}; leave it out"
                 f"{other if group == 'proj' and plain.get('projs') else ''}"
             )
         # A mode that scores with a checkpoint needs the modules of groups that it does not read.
         unread = group in kind.imported and issubclass(kind, Embedding)
-        if unread and value not in map(str, plain.get("projs") or ()):
-            some = f"give projs=[{value}]" if group == "proj" else "leave it out"
+        name = plain[group].get("name") if unread else None
+        if unread and not {value, name}.intersection(map(str, plain.get("projs") or ())):
+            some = f"give projs=[{name}]" if group == "proj" else "leave it out"
             raise InputError(f"{key}={value}: mode={kind.mode} does not use it; {some}")
     full = OmegaConf.merge(OmegaConf.structured(kind), plain)
     for group, base in GROUPS.items():
@@ -177,7 +178,15 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
                 )
             # First into its place, so that an error can name the whole key.
             full[group] = OmegaConf.structured(schema(node._target_))
+            defaults = OmegaConf.to_container(full[group])
             full[group].merge_with(plain[group])
+            drawn = group in kind.imported and defaults.get("name") in (plain.get("projs") or ())
+            if drawn and (given := OmegaConf.to_container(full[group])) != defaults:
+                other = next(key for key in defaults if given[key] != defaults[key])
+                raise InputError(
+                    f"{group}.{other}={given[other]}: mode={kind.mode} draws {defaults['name']} "
+                    "with its class's defaults; change them there, or compare fits: -m proj=NAME"
+                )
     for key in sorted(OmegaConf.missing_keys(full)):
         raise InputError(f"{key} is not set; give {key}=VALUE")
     return kind(**OmegaConf.to_container(full, resolve=True))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from decimal import ROUND_FLOOR, Context
 from itertools import groupby
 from typing import Any
 
@@ -11,7 +10,7 @@ from rich.table import Table
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.calibration import contradicts, describe, needed, recalibrate
 from padim_lit.model.detector import Detector
-from padim_lit.system.console import MISSING, percent, score_text
+from padim_lit.system.console import MISSING, floored, percent, score_text
 from padim_lit.visualization.predictions import TestScore
 
 #: False-alarm rates whose thresholds a run shows beside its own.
@@ -65,9 +64,8 @@ def _by_test(good: list[float], bad: list[float]) -> list[dict[str, Any]]:
     """The largest thresholds that miss none of the test set's defects, and at most 5 % of them."""
     found = []
     for most in sorted({0, len(bad) // 20}) if bad else ():
-        # Rounded down to the digits that are shown, so that it misses no more where it is typed.
-        rounded = Context(prec=4, rounding=ROUND_FLOOR).create_decimal(sorted(bad)[most])
-        found.append({"threshold": float(rounded), **_wrong(float(rounded), good, bad)})
+        threshold = floored(sorted(bad)[most])  # as it is shown, and may be typed
+        found.append({"threshold": threshold, **_wrong(threshold, good, bad)})
     return found
 
 

@@ -102,8 +102,11 @@ def nothing_fitted(trainer: Trainer) -> InputError:
 
 def _chosen(callback: Checkpoint) -> bool:
     """Whether it is a ModelCheckpoint that is to save, and not the one each Trainer brings."""
-    if not isinstance(callback, ModelCheckpoint) or callback.save_last:
+    if not isinstance(callback, ModelCheckpoint):
+        return False
+    if callback.save_last and "on_train_end" in vars(ModelCheckpoint):  # since Lightning 2.5.6
         return False
     # Its folder is set by now, to what Lightning calls it where none was given.
     elsewhere = callback.dirpath is not None and Path(callback.dirpath).name != "checkpoints"
-    return callback.monitor is not None or callback.filename is not None or elsewhere
+    asked = callback.save_last or callback.save_weights_only or callback.save_top_k != 1
+    return asked or elsewhere or callback.monitor is not None or callback.filename is not None

@@ -29,6 +29,7 @@ from padim_lit.deploy.positions_without import PositionsWithout
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
+from padim_lit.model.both import Both
 from padim_lit.model.density import Density, PerPosition, put_together, works_as
 from padim_lit.model.detector import Detector
 from padim_lit.model.gaussian import covariance_log_det
@@ -217,7 +218,9 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                 if mixed:  # one of many images hardly moves what all components share
                     ridge = replace(ridge, common=pooled(moments.at(some)))
                 if x.device.type == "cpu" and mixed:
-                    least = found[0] if found else torch.full_like(x[..., 0], torch.inf)
+                    least = torch.full_like(x[..., 0], torch.inf)
+                    if works_as(density, Both, ("combine",)):  # which needs no larger distance
+                        least = found[0]
                     distances = _mixture_left_out(detector, part, some, ridge, held, least)
                 else:
                     of = partial(_subtracted, detector, part, moments.at(some), ridge)

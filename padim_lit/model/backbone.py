@@ -200,7 +200,7 @@ class Backbone(nn.Module):
             "set image_size and crop_size to what it was made for, or try "
             f"backbone.img_size=[{height},{width}]"
         )
-        with refusing(what, todo, AssertionError, RuntimeError, ValueError):
+        with refusing(what, todo, AssertionError, LookupError, RuntimeError, ValueError):
             maps = self(torch.zeros(1, 3, *image_shape, device=device))
         if [m.shape[1] for m in maps] != self.channels:
             raise InputError(
@@ -233,7 +233,7 @@ def _require_whole(what: str, shape: tuple[int, int], patch: tuple[int, int]) ->
         raise InputError(
             f"{what}: its patches are {patch[0]}×{patch[1]}, so it would not see all of them; the "
             f"nearest that fit: image_size={lower} or {higher} with crop_size=null, and the same "
-            "as backbone.img_size if that is set"
+            "as backbone.img_size if that is set or the model's size is fixed"
         )
 
 

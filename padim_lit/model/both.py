@@ -176,7 +176,9 @@ class Both(Density):
         (_, positions), (_, components) = self.parts(x.shape[1])  # c is in the positions' factors
         to_position, position = self.position.nearest(x, mean[positions], whitening.at(positions))
         search = self.mixture.search(mean, whitening, components)
-        to_component, component = search(x, at_most=to_position)  # may be inf where none is nearer
+        # A `combine` of one's own may count a component that is further away, too.
+        enough = to_position if type(self).combine is Both.combine else None
+        to_component, component = search(x, at_most=enough)  # inf where the position's is nearer
         owner = torch.where(to_position <= to_component, position, component + x.shape[1])
         return self.combine([to_position, to_component]), owner
 
@@ -184,6 +186,6 @@ class Both(Density):
         self, x: Tensor, mean: Tensor, whitening: Triangle
     ) -> list[tuple[float, slice | Tensor]]:
         ((_, nearest),), weight = super().terms(x, mean, whitening), float(self.position_weight)
-        weight *= works_as(self, Both, MEASURING)  # or `nearest` may know of no weight
+        weight *= works_as(self, Both, (*MEASURING, "combine"))  # or these may know of no weight
         both = [(1 - weight, nearest), (weight, slice(x.shape[1]))]
         return both if weight else both[:1]

@@ -84,7 +84,8 @@ class Fisher(Learned):
     def learn(self, within: Tensor, means: Tensor) -> None:
         within, means = within.double().cpu(), means.double().cpu()
         between = torch.cov(means.T, correction=0)
-        noise = within + self.shrinkage * within.diagonal().mean() * torch.eye(len(within)).float()
+        one = torch.eye(len(within), dtype=torch.float32)
+        noise = within + self.shrinkage * within.diagonal().mean() * one
         # By ascending γ, and vᵀ·noise·v = 1.
         best = [self.in_channels - self.dim, self.in_channels - 1]
         what = "proj=fisher learns from what varies between images, and these are alike"

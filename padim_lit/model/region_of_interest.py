@@ -30,7 +30,7 @@ class RestrictedMap(AnomalyMap):
 
     roi: Tensor
     inside: Tensor
-    positions: Tensor
+    kept: Tensor
     scale: Tensor
 
     def __init__(self, whole: AnomalyMap, roi: Tensor):
@@ -43,9 +43,9 @@ class RestrictedMap(AnomalyMap):
         roi = roi.cpu()
         inside = F.adaptive_max_pool2d(roi[None].float(), self.grid).flatten()
         reached = super().forward(inside[None])[0]
-        kept = {"roi": roi, "inside": inside, "positions": inside.nonzero().flatten()}
-        kept["scale"] = torch.where(roi, 1 / reached.clamp(min=1e-30), 0)
-        for name, tensor in kept.items():
+        buffers = {"roi": roi, "inside": inside, "kept": inside.nonzero().flatten()}
+        buffers["scale"] = torch.where(roi, 1 / reached.clamp(min=1e-30), 0)
+        for name, tensor in buffers.items():
             self.register_buffer(name, tensor, persistent=False)
         self.to(whole.rows.device)
 
@@ -53,7 +53,7 @@ class RestrictedMap(AnomalyMap):
         return super().forward(distances * self.inside) * self.scale
 
     def counted(self, distances: Tensor) -> Tensor:
-        return distances[:, self.positions]
+        return distances[:, self.kept]
 
 
 def share(map: AnomalyMap) -> float:

@@ -10,6 +10,7 @@ from rich.table import Table
 from padim_lit.metric_names import METRICS
 from padim_lit.system.console import (
     MISSING,
+    floored,
     percent,
     print_facts,
     print_line,
@@ -98,7 +99,7 @@ def _metrics(results: Mapping[str, Any]) -> Table:
         value, why = results.get(key), results.get(f"{key}_why")
         shown = MISSING if value is None else f"{value:.4f}"
         best = results.get(f"{key}_threshold")
-        at = "" if best is None else f", {score_text(best)}"
+        at = "" if best is None else f", {score_text(floored(best))}"
         table.add_row(name, shown, why or MEANING[key].format(at=at))
     return table
 
@@ -114,7 +115,7 @@ def _run(results: Mapping[str, Any]) -> Table:
         known.pop("data/test_planted", None)
     if isinstance(known.get("grid"), list | tuple):
         known["grid"] = f"{' x '.join(map(str, known['grid']))} on each image"
-    if known.get("density") in ("position", "both"):
+    if known.get("density") in ("position", "both") or "position_weight" in known:
         known["positions"] = "a Gaussian"
     if (weight := known.get("position_weight")) is not None:
         known["own"] = percent(weight)

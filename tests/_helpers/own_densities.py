@@ -41,8 +41,14 @@ def own_densities() -> dict[str, Any]:
             distances, owner = super().nearest(x, mean, whitening)
             return distances * 3, owner
 
-    for kind in (Diagonal, Largest, Halved, Tripled):
+    class Added(Both):
+        name = "own_added"
+
+        def combine(self, distances):
+            return distances[0] + distances[1]
+
+    for kind in (Diagonal, Largest, Halved, Tripled, Added):
         del DENSITIES[kind.name]
     few = {"components": 4, "fit_images": 6}
-    mixed = {kind.name: partial(kind, **few) for kind in (Halved, Tripled)}
+    mixed = {kind.name: partial(kind, **few) for kind in (Halved, Tripled, Added)}
     return {Diagonal.name: Diagonal, Largest.name: Largest, **mixed}

@@ -1,6 +1,7 @@
 """Windows' rules where it differs, as far as Linux can play them."""
 
 import os
+import pathlib
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,6 @@ def keep_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("unlink", "remove", "rename", "replace"):
         monkeypatch.setattr(os, name, kept(getattr(os, name)))
+        accessor = getattr(pathlib, "_NormalAccessor", None)  # Python 3.10's own list of them
+        if hasattr(accessor, name):
+            monkeypatch.setattr(accessor, name, staticmethod(getattr(os, name)))

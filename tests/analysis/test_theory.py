@@ -40,9 +40,7 @@ def test_eq_15_claims_nothing_outside_its_domain():
     assert np.isfinite(performance([2.1, 49], 0.5, 2, 0.2)).all()
 
 
-@pytest.mark.parametrize(
-    "bad", [{"p": 0}, {"q": -1}, {"k": 1}, {"k": 0}, {"p": float("nan")}, {"p": 2.0}]
-)
+@pytest.mark.parametrize("bad", [{"p": 0}, {"q": -1}, {"k": 1}, {"k": 0}, {"p": float("nan")}])
 def test_bad_parameters_are_named(bad):
     (name,) = bad
     with pytest.raises(InputError, match=f"^{name}="):

@@ -275,7 +275,7 @@ def test_without_the_memory_for_all_feature_maps_fewer_images_are_taken(
         (PerPosition(6), 0, 0.02, 4),
         (PerPosition(6), 100, 1e-4, 1),  # its ε is of the variance of all
         (Both(6, components=4), 100, 1e-4, 3),
-        *((own(6), formula, 0.02, 1) for own in own_densities().values() for formula in (0, 100)),
+        *((own(6), formula, 0.07, 1) for own in own_densities().values() for formula in (0, 100)),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

@@ -225,6 +225,9 @@ def test_images_of_no_whole_patches_are_refused_with_sizes_that_work(options):
     with pytest.raises(InputError, match=r"16×16.*\[144,160\] or \[160,176\]") as caught:
         backbone.grids((150, 170))
     assert "try backbone.img_size" not in str(caught.value)
+    for shape in ((144, 160), (160, 176)):
+        again = Backbone("test_vit", weights="random", **dict.fromkeys(options, shape))
+        assert again.grids(shape)[0] == (shape[0] // 16, shape[1] // 16)
 
 
 def test_weights_that_timm_does_not_resize_are_one_line():

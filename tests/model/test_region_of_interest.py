@@ -77,7 +77,7 @@ def test_a_mixture_is_made_of_patches_inside_alone(monkeypatch):
         learn(detector, lambda _: [batch])
         state = detector.update_state(detector.empty_state(), batch)
         counts.append(int(state.moments.counts.sum()))
-    inside = len(detectors[1].anomaly_map.positions)
+    inside = len(detectors[1].anomaly_map.kept)
     assert seen == [detectors[0].positions, inside] and 0 < inside < 64
     assert counts == [5 * n for n in seen]
 
