@@ -42,8 +42,12 @@ class Table(AnomalyData):
                 f"{folder / self.table}: columns are {names}; they must be file and kind, parted "
                 "by commas"
             )
-        kinds = [GOOD if is_good(row["kind"]) else row["kind"] for row in rows]
-        items = [Item(folder / row["file"], kind) for row, kind in zip(rows, kinds, strict=True)]
+        items = []
+        for row in rows:
+            file, kind = ((row[key] or "").strip() for key in ("file", "kind"))
+            if not (file and kind):
+                raise InputError(f"{folder / self.table}: a line lacks file or kind; complete it")
+            items.append(Item(folder / file, GOOD if is_good(kind) else kind))
         good = [item for item in items if item.label == 0]
         names = [item.path.relative_to(folder).as_posix() for item in good]
         train, held_out = hold_out(good, names, min(self.test_good, len(good) // 2), seed=0)

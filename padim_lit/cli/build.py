@@ -237,10 +237,15 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
     if data.name in known and "split_seed" in data.provenance:
         # Another split would test on images that the checkpoint was fitted on.
         asked["split_seed"] = data.provenance["split_seed"]
+        if len(known) == 1:  # with more images it may be another one, too
+            asked["split"] = data.provenance["split"]
     # A fit in Python notes less: what it does not know is the caller's.
     wrong = wrong or differences(provenance, {k: asked[k] for k in asked if k in provenance})
     if wrong:
-        raise InputError(f"ckpt={settings.ckpt} is of another config: {wrong}; give the same keys")
+        todo = "give the same keys"
+        if "split" in wrong and data.provenance.get("split_seed") == settings.seed:
+            todo += ", or where images came since: fit again, or put new ones into test/KIND"
+        raise InputError(f"ckpt={settings.ckpt} is of another config: {wrong}; {todo}")
     model = PaDiM.load_from_checkpoint(settings.ckpt)
     if settings.roi is not None:
         known = model.detector.anomaly_map.roi

@@ -157,7 +157,9 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
             )
         # A mode that scores with a checkpoint needs the modules of groups that it does not read.
         unread = group in kind.imported and issubclass(kind, Embedding)
-        name = plain[group].get("name") if unread else None
+        # A file of one's own need not be called as its class is.
+        target = plain[group].get("_target_") if unread else None
+        name = getattr(load(target, group), "name", value) if target else value
         if unread and not {value, name}.intersection(map(str, plain.get("projs") or ())):
             some = f"give projs=[{name}]" if group == "proj" else "leave it out"
             raise InputError(f"{key}={value}: mode={kind.mode} does not use it; {some}")

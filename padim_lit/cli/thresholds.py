@@ -104,7 +104,8 @@ def notes_on(results: Mapping[str, Any]) -> list[str]:
     good, bad = results["data/test_good"], results["data/test_defective"]
     alarms, misses = results["test/false_alarms"], results["test/misses"]
     if results["fit/seconds"] is None:
-        note = f"T{results['threshold_said'][1:]}. An image from it on is called defective."
+        said = results["threshold_said"]
+        note = f"{said[0].upper()}{said[1:]}. An image from it on is called defective."
     else:  # a fit has said so much when it chose the threshold
         low, high = (percent(results[f"threshold_rate_{end}"], 2) for end in ("low", "high"))
         note = (

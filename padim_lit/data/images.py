@@ -35,7 +35,7 @@ MOST_CLASSES = 16
 SOFT_THRESHOLD = 127
 #: Of 255: what lies between in a JPEG is a level of its own, and below may be of its compression.
 FAINT = 64
-_LOSSY = ("JPEG", "MPO", "WEBP")
+_LOSSY = ("JPEG", "MPO")
 #: Pixels of an image; a file of a few kB may claim any number, and each takes up to 16 bytes.
 MOST_PIXELS = 89_478_485
 
@@ -161,9 +161,9 @@ def _levels(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def _lossy(image: Image.Image, path: Path) -> bool:
-    # The pixels of a WebP without loss begin with these letters.
-    whole = image.format == "WEBP" and b"VP8L" in path.read_bytes()
-    return image.format in _LOSSY and not whole
+    if image.format == "WEBP":  # without loss, its pixels begin with these letters
+        return b"VP8L" not in path.read_bytes()
+    return image.format in _LOSSY
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

@@ -196,7 +196,7 @@ def _refuse_stray(folder: Path) -> None:
         raise InputError(
             f"{len(stray)} image(s) in {folder} lie where none are read, such as {min(stray)}; "
             "training images belong in train/good, all others in test/KIND, masks in "
-            "ground_truth/KIND; move or remove them"
+            "ground_truth/KIND (mask/KIND beside good); move or remove them"
         )
 
 

@@ -186,8 +186,10 @@ def highest(measured: Measured, threshold: float | None = None) -> str:
     >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]))
     'look at the good images that score highest, ... more false alarms): b.png 9.500, a.png 3.000'
     """
-    fitted = measured.unseen < len(measured.scores)
-    todo = "mode=remove takes it out" if fitted else "take it away and set the threshold again"
+    count, new = len(measured.scores), measured.unseen
+    todo = "mode=remove takes it out" if new < count else "take it away and set the threshold again"
+    if 0 < new < count:
+        todo = "mode=remove takes a fitted one out; take another away and set the threshold again"
     scores, which = measured.scores.topk(min(HIGHEST, len(measured.scores)))
     pairs = zip(which.tolist(), scores.tolist(), strict=True)
     named = ", ".join(f"{measured.paths[i]} {_beside(threshold, score)}" for i, score in pairs)

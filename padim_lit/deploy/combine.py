@@ -112,8 +112,8 @@ def require_new(held: Tensor | None, images: Tensor | None, what: str) -> None:
     if twice := digests.shared(held, images):
         raise InputError(
             f"{what}: {twice} of {len(images)} images are in the checkpoint already; repeats=count "
-            "counts them twice; mode=update leaves them out with repeats=skip, and mode=remove "
-            "takes them out of one"
+            "counts them twice; mode=update leaves them out with repeats=skip; for a merge "
+            "mode=remove takes them out of one, and repeats=count merges it then"
         )
 
 

@@ -89,7 +89,7 @@ def is_card_of(text: str, sha256: str | None) -> bool:
     >>> is_card_of(model_card(detector), None)
     False
     """
-    return sha256 is not None and f"| {SHA256} | {sha256} |" in text.splitlines()
+    return f"| {SHA256} | {sha256} |" in text.splitlines()
 
 
 def _step(step: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ class ScoredFiles:
 
     A line of the first says all that is known: the file's version, when it was scored (``at``, in
     UTC), and either score, p_value, decision and threshold, or error. The second has the scored
-    scored ones alone. What an earlier run wrote at its end goes.
+    ones alone. What an earlier run wrote at its end goes.
 
     Args:
         folder: made if missing.

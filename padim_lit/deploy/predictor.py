@@ -444,7 +444,8 @@ def _listed(images: Any) -> Any:
     if not isinstance(images, str | PathLike):
         return images
     path = typed_path(images)
-    return find_images(images) if path.is_dir() or "*" in path.name else images
+    pattern = not path.exists() and any(sign in str(path) for sign in "*?[")
+    return find_images(images) if path.is_dir() or pattern else images
 
 
 def _sizes(

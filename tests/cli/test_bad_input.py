@@ -309,7 +309,7 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
         ("experiment=ablation data=folder proj=npca", ("proj=npca", "give projs=[npca]")),
         (
             "experiment=ablation data=folder proj=npca projs=[npca,jl] proj.sketch=20",
-            ("proj.sketch: mode=ablation reads no key", "fits instead: -m proj=npca proj.sketch=…"),
+            ("proj.sketch: mode=ablation reads no key", "fits instead: -m proj=NAME proj.sketch=…"),
         ),
         ("experiment=figure4 data=folder data.root=b rows=0", ("rows=0", "at least 1")),
     ],

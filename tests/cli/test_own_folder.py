@@ -200,3 +200,16 @@ def test_good_images_alone_give_a_model_that_decides(zygote, here, root):
     assert found.threshold == metrics["threshold"] and found.is_anomalous is not None
     sweep = zygote.run([*TINY_SWEEP, *ABLATION, f"data.root={root}", "hydra.run.dir=sweep"], here)
     require_one_clear_line(sweep, ("has no test images",))
+
+
+def test_good_images_that_came_since_are_not_tested_beside_those_that_were_fitted(zygote, tmp_path):
+    for i in range(10):
+        save_image(tmp_path / "data/good" / f"{i}.png", seed=i)
+    save_image(tmp_path / "data/crack/0.png", seed=99)
+    assert zygote.run(TINY, tmp_path).code == 0
+    again = [*TINY, "ckpt=run/model.ckpt", "hydra.run.dir=again"]
+    assert zygote.run(again, tmp_path).code == 0
+    for i in range(10, 20):
+        save_image(tmp_path / "data/good" / f"{i}.png", seed=i)
+    result = zygote.run(again, tmp_path)
+    require_one_clear_line(result, ("2 of 10 good images held out", "fit again, or put new ones"))

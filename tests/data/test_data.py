@@ -773,6 +773,18 @@ def _good_beside_a_whole_set(tmp):
     Folder(tmp, **SMALL)
 
 
+def _a_photo_beside_good(tmp):
+    for name in ("good/0.png", "crack/0.png", "logo.png"):
+        save_image(tmp / name)
+    Folder(tmp, **SMALL)
+
+
+def _masks_in_two_folders(tmp):
+    for name in ("good", "crack", "ground_truth/crack", "masks/crack"):
+        save_image(tmp / name / "0.png")
+    Folder(tmp, **SMALL)
+
+
 def _several_categories(tmp):
     for name in "abcd":
         save_image(tmp / name / "train/good/0.png")
@@ -883,7 +895,9 @@ def _crop(tmp):
             _good_beside_test,
             ["found there: good, test", "into train/good", "or all good ones"],
         ),
-        (_good_beside_a_whole_set, ["has no train/good", "set it to", "/other"]),
+        (_good_beside_a_whole_set, ["has no train/good", "found there: good, other"]),
+        (_a_photo_beside_good, ["/logo.png lies beside the folders of images"]),
+        (_masks_in_two_folders, ["masks lie in ground_truth and masks; keep one"]),
         (_several_categories, ["holds several: give -m data.root=/", "/a,/", "/b,/", "/c,…"]),
         (_images_beside_good, ["1 image(s)", "train/bad/x.png", "train/good"]),
         (_images_directly_in_test, ["1 image(s)", "test/x.png", "test/KIND"]),

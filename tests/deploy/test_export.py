@@ -215,7 +215,7 @@ def test_int8_says_what_became_of_the_threshold(here, export, capsys):
     model.calibration = calibrate(Measured(SCORES, SCORES, unseen=30))
     save_detector(model, here / "fresh.ckpt")
     args = ("both", "ckpt=fresh.ckpt", "precision=int8", "good=data/train/good")
-    file, found = here / "fresh.onnx", None
+    file = here / "fresh.onnx"
     for threshold in (None, 7.0):
         found = export(*args, f"output={file}", *[f"threshold={threshold}"] * bool(threshold))
         said = capsys.readouterr().out

@@ -182,7 +182,9 @@ def test_one_gives_one_and_several_give_a_list(predictor, picture):
 def test_a_folder_and_a_pattern_give_a_list_of_their_images(predictor, picture):
     expected = [predictor(file) for file in sorted(picture.parent.glob("*.png"))]
     assert len(expected) == 3
-    for given in (picture.parent, str(picture.parent), f"{picture.parent}/*.png"):
+    above = picture.parent.parent
+    patterns = (f"{picture.parent}/*.png", f"{above}/{picture.parent.name[0]}*/00[0-9].p?g")
+    for given in (picture.parent, str(picture.parent), *patterns):
         for found in (predictor(given), list(predictor.stream(given))):
             assert [(p.path, p.score) for p in found] == [(p.path, p.score) for p in expected]
     (alone,) = predictor.stream(str(picture))

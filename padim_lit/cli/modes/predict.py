@@ -112,7 +112,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     model = {
         # Not its path and time: a copy of a model decides as the model does.
         "model_sha256": predictor.model_sha256,
-        "source": settings.images,
+        "source": str(typed_path(settings.images)),  # with and without a slash at its end
         **decides,
         "image_score": predictor.detector.image_score,
         # Of what drift is measured against; the viewer has no checkpoint.

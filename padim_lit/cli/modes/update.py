@@ -144,8 +144,8 @@ class _Part(NamedTuple):
                 if back := a.gone & b.held:
                     raise InputError(
                         f"{b.path}: {len(back)} of {len(b.held)} images were taken out of {a.path} "
-                        f"by mode=remove; run mode=remove on {b.path} first, or give "
-                        "repeats=count to have them back"
+                        f"by mode=remove; if they are bad, run mode=remove on {b.path} first; if "
+                        "they are to count, give repeats=count"
                     )
 
 

@@ -53,6 +53,12 @@ class Folder(SeenWhole):
             for name in subfolders(folder / part):
                 if is_good(name) and name != GOOD:
                     notes.append(f"{part}/{name} was taken for good images, by its name.")
+        below = [item.path for item in train if not is_good(item.path.parent.name)]
+        if below := [path for path in below if path.parent != folder]:
+            notes.append(
+                f"{len(below)} of {len(train)} good images lie in folders below, such as "
+                f"{below[0]}: all are fitted."
+            )
         unknown = sorted({item.kind for item in test if item.label and not item.count_pixel})
         if unknown and not any(item.count_pixel for item in test):
             notes.append("No masks: pixel metrics cannot be computed.")
@@ -69,7 +75,9 @@ class Folder(SeenWhole):
         if _has_training_images(folder):
             train, test, notes = read_tree(folder, Layout(complete=False))
             return train, test, notes + _unread(folder, [*train, *test]), ""
-        if any(path.is_file() and looks_like_image(path) for path in folder.iterdir()):
+        if here := [p for p in folder.iterdir() if p.is_file() and looks_like_image(p)]:
+            if _lie_side_by_side(folder):
+                raise InputError(f"{min(here)} lies beside the folders of images; move it away")
             paths = list_images(folder)
             if below := [path for path in paths if path.parent != folder]:
                 # They may be defective: here no name says what is good.
@@ -89,10 +97,12 @@ class Folder(SeenWhole):
     def _side_by_side(self, folder: Path) -> tuple[list[Item], list[Item], list[str], str]:
         """As `_found`, of good, KIND and perhaps mask/KIND."""
         found = subfolders(folder)
-        truth = next((name for name in found if name.lower() in MASK_FOLDERS), MASK_FOLDERS[0])
+        truths = [name for name in found if name.lower() in MASK_FOLDERS] or [MASK_FOLDERS[0]]
+        if len(truths) > 1:
+            raise InputError(f"{folder}: masks lie in {' and '.join(truths)}; keep one")
         others = [name for name in found if name.lower() not in MASK_FOLDERS]  # and what runs write
         kinds = [name for name in others if any(map(looks_like_image, walk(folder / name / "**")))]
-        layout = Layout(test=".", truth=truth, complete=False)
+        layout = Layout(test=".", truth=truths[0], complete=False)
         items, notes = read_kinds(folder, kinds, layout)
         good, defects = ([i for i in items if i.label == label] for label in (0, 1))
         count = len(good) // (_FITTED + 1) if defects else 0
@@ -138,6 +148,8 @@ def _advice(folder: Path) -> str:
     if _has_training_images(parent):
         return f"set it to that folder's parent, {parent}"
     below = [path for name in found if _is_category(path := folder / name)]
+    if any(map(is_good, found)):  # of which these would be parts
+        below = []
     if len(below) > 1:
         more = ",…" * (len(below) > _NAMED)
         return f"it holds several: give -m data.root={','.join(map(str, below[:_NAMED]))}{more}"

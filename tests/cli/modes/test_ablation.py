@@ -125,6 +125,16 @@ class Signs(JL):
         assert f"{done} of 2 runs are done already" in result.out + result.err
 
 
+def test_options_that_an_ablation_would_ignore_are_refused(here, zygote):
+    (here / "conf/proj").mkdir(parents=True, exist_ok=True)
+    (here / "conf/proj/mild.yaml").write_text("_target_: padim_lit.Fisher\nshrinkage: 0.5\n")
+    result = zygote.run(
+        ["--config-dir", "conf", *ABLATION, "proj=mild", "projs=[fisher]", "hydra.run.dir=x"], here
+    )
+    assert result.code == 1 and not (here / "x" / "sweep.csv").exists()
+    assert "proj.shrinkage=0.5: mode=ablation draws fisher with its class's" in result.err
+
+
 @pytest.mark.slow  # as the test before, which it reads the results of
 def test_what_no_seed_changes_has_a_row_for_every_seed(here):
     found = [r for r in rows(here / "again" / "sweep.csv") if r["proj"] == "fisher"]
