@@ -264,9 +264,18 @@ def test_their_keys_are_in_the_help_and_in_the_config(zygote, outside):
 @long_table(
     ("args", "words"),
     [
-        ("proj.ofset=3", "unknown key proj.ofset; did you mean offset? known here: name, offset"),
-        ("+data.heldout=3", "unknown key data.heldout; did you mean held_out? known here: root"),
-        ("++backbone.layers=[1]", "unknown key backbone.layers; known here: depth, weights"),
+        (
+            "proj.ofset=3",
+            "proj.ofset; did you mean proj.offset? known here: proj.name, proj.offset",
+        ),
+        (
+            "+data.heldout=3",
+            "data.heldout; did you mean data.held_out? known here: data.root",
+        ),
+        (
+            "++backbone.layers=[1]",
+            "backbone.layers; known here: backbone.depth, backbone.weights",
+        ),
         ("proj.offset=x", "proj.offset=x"),
         ("data.root=???", "data.root is not set"),
         (
@@ -290,7 +299,7 @@ def test_a_yaml_may_name_its_class_by_target_alone(zygote, outside):
     assert result.code == 0, result.err
     assert json.loads((outside / "plain" / "metrics.json").read_text())["proj/offset"] == 5
     result = run_outside(zygote, outside, "proj=plain", "+proj.more=1", "hydra.run.dir=bad")
-    assert result.code == 1 and "unknown key proj.more; known here: name, offset" in result.err
+    assert result.code == 1 and "proj.more; known here: proj.name, proj.offset" in result.err
 
 
 def labels(root, seed=0, image_size=256, look_back=2) -> AnomalyData:

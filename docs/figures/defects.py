@@ -1,4 +1,4 @@
-"""The README's picture: python docs/figures/defects.py CKPT IMAGE... CKPT IMAGE..., a row each."""
+"""Draw defects.png anew: python docs/figures/defects.py CKPT PHOTO... CKPT PHOTO..., a row each."""
 
 import sys
 from io import BytesIO
@@ -29,6 +29,8 @@ def row(ckpt: str, files: list[str]) -> list[Image.Image]:
     return pictures
 
 
+if len(sys.argv) < 3 or not sys.argv[1].endswith(".ckpt"):
+    sys.exit(__doc__)
 rows: list[tuple[str, list[str]]] = []
 for word in sys.argv[1:]:
     if word.endswith(".ckpt"):
@@ -45,4 +47,5 @@ for i, pictures in enumerate(drawn):
     for j, picture in enumerate(pictures):
         sheet.paste(picture, (j * (width + GAP), i * (height + GAP)))
 few = sheet.quantize(COLOURS, dither=Image.Dither.FLOYDSTEINBERG)
-few.save(Path(__file__).with_suffix(".png"), optimize=True)
+few.save(target := Path(__file__).with_suffix(".png"), optimize=True)
+print(target)

@@ -59,6 +59,8 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
     given = first.partition("override ")[2].partition(": ")[0]
     key, _, text = given.partition("=")
     if "is not a ListConfig, list or tuple" in str(cause):
+        if key == "ckpts":
+            return f"{given}: give two or more, as in ckpts=[a.ckpt,b.ckpt]"
         return f"{given}: must be a list; write {key}=[{text}], and several as {key}=[A,B]"
     if kind := re.search(r"Cannot convert '(list|dict)' to string", str(cause)):
         return f"{given}: a text, and no {kind[1]}; if it is one, type {key}='\"{text}\"'"
@@ -86,10 +88,11 @@ def _unknown(key: str, kind: type) -> str:
             f"{key} is no key of {group}={mine[0]}, but of {group}={', '.join(able)}; choose one "
             "of these, or leave it out"
         )
-    known = _keys(kind)
-    near = get_close_matches(key.rpartition(".")[2], known, n=1)
-    meant = f"did you mean {near[0]}? " if near else ""
-    return f"unknown key {key}; {meant}known here: {', '.join(known)}"
+    above, dot, last = key.rpartition(".")
+    near = get_close_matches(last, known := _keys(kind), n=1)
+    meant = f"did you mean {above}{dot}{near[0]}? " if near else ""
+    listed = ", ".join(f"{above}{dot}{name}" for name in known)
+    return f"unknown key {key}; {meant}known here: {listed}"
 
 
 def _options(group: str) -> dict[str, type]:

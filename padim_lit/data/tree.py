@@ -214,7 +214,10 @@ def _masks(
         found = [mask for end in ("", *MASK_ENDS) for mask in by_name[name + end]]
         if not found or (len(found) > 1 and not layout.folders):
             problem = f"{len(found)} masks" if found else "no mask"
-            need = f"{folder} must have exactly one file named {name}_mask.png or {name}.png"
+            need = (
+                f"{folder} must have exactly one file named {name}.png, {name}_mask.png or "
+                f"{name}_GT.png"
+            )
             if layout.folders:
                 need = f"{folder / name} must hold at least one; add it"
             if not any(by_name.values()) and not layout.complete:

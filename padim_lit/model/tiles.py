@@ -63,9 +63,10 @@ def layout(
     step = math.lcm(*strides)
     near = [max(1, round(s / (n * step))) * n * step for s, n in zip(shape, tiles, strict=True)]
     if near != list(shape):
+        given, todo = (str(list(sides)).replace(" ", "") for sides in (tiles, near))  # as typed
         raise InputError(
-            f"tiles={list(tiles)} of {shape[0]}×{shape[1]} pixels: each side must be a multiple of "
-            f"its tiles times {step}, the backbone's stride; set image_size={near} crop_size=null"
+            f"tiles={given} of {shape[0]}×{shape[1]} pixels: each side must be a multiple of "
+            f"its tiles times {step}, the backbone's stride; set image_size={todo} crop_size=null"
         )
     rows, columns = (spans(side, n, step) for side, n in zip(shape, tiles, strict=True))
     return rows, columns

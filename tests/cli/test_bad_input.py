@@ -301,7 +301,7 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
         ("mode=update ckpt=a images=b data=folder data.root=b", ("images=b and data", "one of")),
         ("mode=export ckpt=a threshold=inf", ("threshold=inf", "finite")),
         ("experiment=ablation data=folder data.root=b max_memory_gb=nan", ("max_memory_gb=nan",)),
-        ("mode=merge ckpts=a.ckpt", ("ckpts=a.ckpt: must be a list", "ckpts=[a.ckpt]", "[A,B]")),
+        ("mode=merge ckpts=a.ckpt", ("ckpts=a.ckpt: give two or more", "ckpts=[a.ckpt,b.ckpt]")),
         ("mode=merge ckpts=[a,b] repeats=maybe", ("repeats=maybe", "refuse, count")),
         ("experiment=ablation data=folder data.root=b eps=nan", ("eps=nan", "0 or more")),
         ("mode=fit data=folder data.root=b eps=1e300", ("eps=1e+300", "at most 1e+09")),

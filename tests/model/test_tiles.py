@@ -112,7 +112,7 @@ def test_a_transformer_of_one_size_takes_large_images_by_tiles():
         (0, "must be a whole number .*from 1 to 64"),
         (65, "must be a whole number .*from 1 to 64"),
         (None, "must be a whole number .*from 1 to 64"),
-        ([5, 3], r"256×192 pixels: .* times 16, .* set image_size=\[240, 192\]"),
+        ([5, 3], r"256×192 pixels: .* times 16, .* set image_size=\[240,192\]"),
     ],
 )
 def test_wrong_tiles_are_one_line(tiles, said):

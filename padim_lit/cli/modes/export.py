@@ -129,6 +129,11 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         detector = int8(given, images, settings.preprocess, what)
         if out := len(whole) - len(images):
             notes.append(f"Not counted: {count(out, 'image')} that mode=remove took out.")
+        if len(images) < given.count / 2:
+            notes.append(
+                f"good= holds {count(len(images), 'image')} and the fit had {given.count}: the "
+                "Gaussians are rough now; give all of the fit's."
+            )
     threshold = settings.threshold
     if threshold is None and (threshold := (detector.calibration or {}).get("threshold")) is None:
         slim = settings.format == "torch"

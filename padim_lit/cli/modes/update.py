@@ -45,7 +45,8 @@ class Merge(Settings):
 
     def __post_init__(self) -> None:
         if len(self.ckpts or []) < 2:
-            raise InputError(f"ckpts={self.ckpts}: give two or more, as in ckpts=[a.ckpt,b.ckpt]")
+            given = ",".join(self.ckpts or [])
+            raise InputError(f"ckpts=[{given}]: give two or more, as in ckpts=[a.ckpt,b.ckpt]")
         require_choice("repeats", self.repeats, ("refuse", "count"))
 
 
@@ -169,7 +170,7 @@ def run(settings: Update, folder: Path) -> None:
     detector, parent, state, left, what = _gather(settings, skip)
     if state.count == 0:
         raise InputError(
-            f"{what}: all {left.total()} images are in the checkpoint, or were removed"
+            f"{what}: nothing new: {count(left.total(), 'image')}, in the checkpoint or removed"
         )
     if settings.repeats == "refuse":
         if twice := digests.repeats(state.digests):
