@@ -23,4 +23,4 @@ def test_a_fit_by_tiles_and_its_checkpoint(zygote, tmp_path):
     tables = [(tmp_path / name / "predictions.csv").read_text() for name in ("run", "again")]
     assert tables[0] == tables[1]
     result = zygote.run([*LARGE, "tiles=5"], tmp_path)
-    assert result.code == 1 and "set image_size=[160, 160]" in result.err
+    assert result.code == 1 and "set image_size=[160,160]" in result.err
