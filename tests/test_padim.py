@@ -599,7 +599,8 @@ def test_early_stopping_is_refused_before_the_fit(tmp_path):
     ("callbacks", "warns"),
     [
         ([], False),  # the Trainer brings one
-        ([ModelCheckpoint(save_last=True)], False),
+        ([ModelCheckpoint(save_last=True)], "on_train_end" not in vars(ModelCheckpoint)),
+        ([ModelCheckpoint(save_top_k=-1, every_n_epochs=1)], True),
         ([ModelCheckpoint(monitor="image_AUROC", mode="max")], True),
         ([ModelCheckpoint("kept")], True),
     ],

@@ -47,7 +47,7 @@ RUN = {
     "density": (
         *("{density}", "{positions} for each patch position"),
         "{density/components} Gaussians for all positions together",
-        "where another is nearer a position's own counts {own} ({why})",
+        "a position's own counts {own} where another is nearer ({why})",
     ),
     "settings": (
         *("eps {eps}", "eps_unit {eps_unit}", "neighbourhood {neighbourhood}"),

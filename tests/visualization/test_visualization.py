@@ -525,13 +525,16 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
         (
             "both",
             "both, a Gaussian for each patch position, 64 Gaussians for all positions together, "
-            "where another is nearer a position's own counts {own}",
+            "a position's own counts {own}",
         ),
     ],
 )
 @pytest.mark.parametrize(
     ("weight", "own"),
-    [(0.25, "25% (parts are aligned)"), (0.0, "0% (parts are not aligned, or images too few)")],
+    [
+        (0.25, "25% where another is nearer (parts are aligned)"),
+        (0.0, "0% where another is nearer (parts are not aligned, or images too few)"),
+    ],
 )
 def test_summary_says_which_gaussians_there_are(density, said, weight, own):
     known = {"density": density} | ({} if density == "position" else {"density/components": 64})
