@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
-from padim_lit.checkpoint.format import KEY, differences, read
+from padim_lit.checkpoint.format import KEY, SHA256, differences, read
 from padim_lit.checkpoint.state import load_detector, spec_of
 from padim_lit.cli.instantiate import instantiate
 from padim_lit.cli.messages import one_line
@@ -217,9 +217,10 @@ def _density_of(settings: Scoring) -> dict[str, Any]:
     return {"density": settings.density.get("name"), **named}
 
 
-def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
-    """The checkpoint's PaDiM, after checking that the settings ask for just that one."""
-    state = read(settings.ckpt)[KEY]
+def load_model(settings: "Fit", data: AnomalyData) -> tuple[PaDiM, str]:
+    """The checkpoint's PaDiM and `SHA256`, if the settings ask for just that one."""
+    content = read(settings.ckpt)
+    state = content[KEY]
     saved, provenance = state["spec"], state["provenance"]
     backbone = settings.backbone
     given: dict[str, Any] = {
@@ -254,7 +255,7 @@ def load_model(settings: "Fit", data: AnomalyData) -> PaDiM:
                 f"ckpt={settings.ckpt} was fitted with another roi than {settings.roi}; leave it "
                 "out: the checkpoint holds its own"
             )
-    return model
+    return model, content[SHA256]
 
 
 def _given(key: str, node: dict[str, Any]) -> dict[str, Any]:

@@ -138,7 +138,6 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
         OmegaConfBaseException: a key that is not known, not set, or of another type.
     """
     plain = OmegaConf.to_container(config)
-    allow(own_packages(typed := list(typed)))  # a launcher's process has not seen the command line
     require_targets(plain)
     for key in (*GROUPS, "trainer", "logger"):
         if not isinstance(given := plain.get(key), dict) and given not in (None, "???"):

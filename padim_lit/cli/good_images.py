@@ -146,11 +146,16 @@ def left_in(dataset: ItemDataset, detector: Detector, what: str) -> Subset:
         if not gone or digests.keys(dataset[i]["digest"][None])[0] not in gone
     ]
     if not keep:
-        raise InputError(
-            f"{what}: all {len(dataset)} images were taken out by mode=remove, and do not count; "
-            "give other good images"
-        )
+        raise none_left(len(dataset), what)
     return Subset(dataset, keep)
+
+
+def none_left(count: int, what: str) -> InputError:
+    """What to raise where mode=remove took out all of so many images."""
+    return InputError(
+        f"{what}: all {count} images were taken out by mode=remove, and do not count; give other "
+        "good images"
+    )
 
 
 def each_once(

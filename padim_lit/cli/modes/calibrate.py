@@ -14,6 +14,7 @@ from padim_lit.cli.good_images import (
     finish,
     good_images,
     load_full,
+    none_left,
     removed_from,
 )
 from padim_lit.deploy.calibration import RATE, calibrate, describe, highest
@@ -78,10 +79,7 @@ def run(settings: Calibrate, folder: Path) -> None:
         all_of_them = Subset(dataset, known_at)
         found = measure_training(detector, all_of_them, left.pop("known"), loop, in_order=False)
     if not len(found.scores):
-        raise InputError(
-            f"{what}: all {left.total()} images were taken out by mode=remove, and do not count; "
-            "give other good images"
-        )
+        raise none_left(left.total(), what)
     detector.calibration = known = calibrate(found, rate)
     facts = {
         **parent,

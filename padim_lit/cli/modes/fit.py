@@ -117,10 +117,12 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
     try:
         # The cheap checks come first: data, then weights, then the trainer.
         data = build.make_data(settings, settings.size, test=bool(settings.ckpt))
-        get_model = build.load_model if settings.ckpt else build.make_model
-        model = get_model(settings, data)
+        if settings.ckpt:
+            model, tested = build.load_model(settings, data)
+        else:
+            model, tested = build.make_model(settings, data), None
         logger = build.make_logger(settings.logger)
-        work = _Work(settings, data, model, logger, folder)
+        work = _Work(settings, data, model, tested, logger, folder)
         results = work.fit_and_test()
         if work.trainer.is_global_zero:
             work.report(results)
@@ -169,15 +171,23 @@ class Recorder(Callback):
 
 
 class _Work:
-    """What one run does, with a Trainer that may be replaced on the way."""
+    """What one run does, with a Trainer that may be replaced on the way.
+
+    Args:
+        tested: which checkpoint the model was read from, if from one.
+    """
 
     def __init__(
-        self, settings: Fit, data: AnomalyData, model: PaDiM, logger: Logger | None, folder: Path
+        self,
+        settings: Fit,
+        data: AnomalyData,
+        model: PaDiM,
+        tested: str | None,
+        logger: Logger | None,
+        folder: Path,
     ) -> None:
-        self.settings, self.data, self.model = settings, data, model
+        self.settings, self.data, self.model, self.tested = settings, data, model, tested
         self.logger, self.folder, self.recorder = logger, folder, Recorder()
-        given = settings.ckpt and typed_path(settings.ckpt)
-        self.tested = checkpoint_format.sha256_of(given) if given else None
         self.trainer = build.make_trainer(settings.trainer, logger, self.recorder)
 
     def fit_and_test(self) -> dict[str, Any]:

@@ -147,9 +147,9 @@ def _advice(folder: Path) -> str:
     parent, found = folder.absolute().parent, subfolders(folder)
     if _has_training_images(parent):
         return f"set it to that folder's parent, {parent}"
-    below = [path for name in found if _is_category(path := folder / name)]
-    if any(map(is_good, found)):  # of which these would be parts
-        below = []
+    below = []
+    if not any(map(is_good, found)):  # or these would be parts of one category
+        below = [path for name in found if _is_category(path := folder / name)]
     if len(below) > 1:
         more = ",…" * (len(below) > _NAMED)
         return f"it holds several: give -m data.root={','.join(map(str, below[:_NAMED]))}{more}"
