@@ -1,17 +1,17 @@
 """What the modes that change a checkpoint share: the checkpoint, its good images, the new file."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.utils.data import Dataset, Subset
 
 from padim_lit import digests
 from padim_lit.checkpoint.format import sha256_of
 from padim_lit.checkpoint.state import load_identified, save_detector
-from padim_lit.cli.build import make_data
+from padim_lit.cli.build import device_of, make_data
 from padim_lit.cli.settings import Loading, WithData
 from padim_lit.data.check import nearly_black
 from padim_lit.data.files import find_images
@@ -19,7 +19,7 @@ from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.data.tree import GOOD_NAMES, good_folder_of
 from padim_lit.deploy.model_card import model_card
-from padim_lit.deploy.over_images import Batches
+from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import write_json, write_text
@@ -27,6 +27,7 @@ from padim_lit.system.clock import now
 from padim_lit.system.console import print_facts
 from padim_lit.system.versions import versions
 
+T = TypeVar("T")
 LOOK = ("image_size", "crop_size")
 IMAGES = "FILE, FOLDER or PATTERN"
 #: Where other images are in the moments, all scores change.
@@ -59,18 +60,71 @@ class GoodImagesOrData(WithData, GoodImages):
             raise InputError(f"images={self.images} and data: give one of the two")
 
 
-def load_full(settings: GoodImages) -> tuple[Detector, dict[str, Any]]:
-    """The checkpoint ``settings.ckpt`` with its moments, and what results say of it.
+class GivenImages:
+    """A checkpoint's model with its moments, and the good images that are given to it.
+
+    Attributes:
+        detector, mode: the model, and what is done to it.
+        parent: what results say of the checkpoint.
+        dataset, what: the images, and what to call them.
+        held: digests of the images that the model holds; None where that is not known.
+        gone: of those that mode=remove took out of it.
+        left: how many images were "known", "removed", or "repeated" an earlier one; see `over`.
+        known_at: places of the known ones among all that came.
 
     Raises:
-        InputError: it has no moments.
+        InputError: the checkpoint has no moments, or there are no such images.
     """
-    settings.require("ckpt", "model.ckpt of an earlier run")
-    detector, sha256 = load_identified(settings.ckpt)
-    detector.require_state()
-    require_look(detector, settings.ckpt)
-    keep_rate(detector)
-    return detector, {"ckpt": settings.ckpt, "model_sha256": sha256}
+
+    def __init__(self, settings: GoodImages) -> None:
+        settings.require("ckpt", "model.ckpt of an earlier run")
+        self.detector, sha256 = load_identified(settings.ckpt)
+        known = self.detector.require_state().digests
+        require_look(self.detector, settings.ckpt)
+        keep_rate(self.detector)
+        self.mode, self.parent = settings.mode, {"ckpt": settings.ckpt, "model_sha256": sha256}
+        self.dataset, self.what = good_images(settings, self.detector)
+        self.held = None if known is None else frozenset(digests.keys(known))
+        self.gone = removed_from(self.detector)
+        self.loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
+        self.left, self.known_at = Counter[str](), list[int]()
+
+    def over(
+        self, work: Callable[[Batches], T], without: Collection[bytes] | None = frozenset()
+    ) -> T:
+        """``work(batches)``, each picture once, but for `without` and `gone`; None: as they come.
+
+        Args:
+            work: gets batches with ``image`` (B,3,h,w), ``digest`` (B,16) and ``path``.
+            without: digests of "known" images.
+        """
+
+        def work_on(batches: Batches) -> T:
+            return work(batches if without is None else self._each_once(batches, without))
+
+        return over_images(self.detector, self.dataset, work_on, self.loop, self.mode)
+
+    def _each_once(self, batches: Batches, without: Collection[bytes]) -> Batches:
+        self.left, self.known_at = Counter(), []  # a batch too large for a GPU is begun anew
+        seen: set[bytes] = set()
+        came = 0
+        for batch in batches:
+            keep = []
+            for i, key in enumerate(digests.keys(batch["digest"])):
+                if key in seen:
+                    self.left["repeated"] += 1
+                elif key in without:
+                    self.left["known"] += 1
+                    self.known_at.append(came + i)
+                elif key in self.gone:
+                    self.left["removed"] += 1
+                else:
+                    keep.append(i)
+                seen.add(key)
+            came += len(batch["image"])
+            if keep:
+                part = {key: batch[key][keep] for key in ("image", "digest")}
+                yield part | {"path": [batch["path"][i] for i in keep]}
 
 
 def keep_rate(detector: Detector) -> None:
@@ -156,45 +210,6 @@ def none_left(count: int, what: str) -> InputError:
         f"{what}: all {count} images were taken out by mode=remove, and do not count; give other "
         "good images"
     )
-
-
-def each_once(
-    batches: Batches,
-    left: Counter[str],
-    known: Collection[bytes],
-    gone: Collection[bytes],
-    at: list[int],
-) -> Iterator[dict[str, Any]]:
-    """The batches without images that are `known`, `gone` or came before; `left` counts them.
-
-    Args:
-        batches: with ``image`` (B,3,h,w), ``digest`` (B,16) and ``path``.
-        left: emptied; how many were "known", "removed", or "repeated" an earlier one.
-        known: digests of images.
-        gone: digests of images that are left out as well.
-        at: emptied; the places of the known ones among all that came.
-    """
-    at.clear()  # a batch too large for a GPU is begun anew
-    left.clear()
-    seen: set[bytes] = set()
-    came = 0
-    for batch in batches:
-        keep = []
-        for i, key in enumerate(digests.keys(batch["digest"])):
-            if key in seen:
-                left["repeated"] += 1
-            elif key in known:
-                left["known"] += 1
-                at.append(came + i)
-            elif key in gone:
-                left["removed"] += 1
-            else:
-                keep.append(i)
-            seen.add(key)
-        came += len(batch["image"])
-        if keep:
-            part = {key: batch[key][keep] for key in ("image", "digest")}
-            yield part | {"path": [batch["path"][i] for i in keep]}
 
 
 def finish(

@@ -1,25 +1,14 @@
 """mode=calibrate: a threshold for a model.ckpt from good images, new ones or those it holds."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch.utils.data import Subset
 
 from padim_lit import digests
-from padim_lit.cli.build import device_of
-from padim_lit.cli.good_images import (
-    GoodImagesOrData,
-    each_once,
-    finish,
-    good_images,
-    load_full,
-    none_left,
-    removed_from,
-)
+from padim_lit.cli.good_images import GivenImages, GoodImagesOrData, finish, none_left
 from padim_lit.deploy.calibration import RATE, calibrate, describe, highest
-from padim_lit.deploy.left_out import Measured, measure, measure_training
-from padim_lit.deploy.over_images import Batches, Loop, over_images
+from padim_lit.deploy.left_out import measure, measure_training
 from padim_lit.errors import InputError
 from padim_lit.model.warm_up import learners
 from padim_lit.system.console import count
@@ -49,25 +38,18 @@ def run(settings: Calibrate, folder: Path) -> None:
         InputError: no such file, an image that cannot be read, or nobody can tell which images
             the checkpoint holds.
     """
-    detector, parent = load_full(settings)
-    images = detector.require_state().digests
-    if images is None:
+    given = GivenImages(settings)
+    detector, held, what = given.detector, given.held, given.what
+    if held is None:
         raise InputError(
             f"ckpt={settings.ckpt}: which images it holds is not known (an old checkpoint, or one "
             "of a plain Trainer), and those score too low; fit it again"
         )
-    dataset, what = good_images(settings, detector)
-    held = set(digests.keys(images))
-    loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
-    left, known_at = Counter[str](), list[int]()
     rate = settings.false_alarm_rate or detector.provenance.get("false_alarm_rate", RATE)
-    learnt, gone = learners(detector), removed_from(detector)
-
-    def work(batches: Batches) -> Measured:
-        new = each_once(batches, left, held if learnt else frozenset(), gone, known_at)
-        return measure(detector, new, held)
-
-    found = over_images(detector, dataset, work, loop, "calibrate")
+    learnt = learners(detector)
+    without = held if learnt else frozenset()
+    found = given.over(lambda batches: measure(detector, batches, held), without)
+    left = given.left
     if left["known"] and not len(found.scores):
         if left["known"] != len(held):
             names = " and ".join(f"{key}={name}" for key, name in learnt.items())
@@ -76,13 +58,13 @@ def run(settings: Calibrate, folder: Path) -> None:
                 f"{names} learnt; give all of them, or good images that the fit does not hold"
             )
         # Which of them were learnt from, is not known.
-        all_of_them = Subset(dataset, known_at)
-        found = measure_training(detector, all_of_them, left.pop("known"), loop, in_order=False)
+        images = Subset(given.dataset, given.known_at)
+        found = measure_training(detector, images, left.pop("known"), given.loop, in_order=False)
     if not len(found.scores):
         raise none_left(left.total(), what)
     detector.calibration = known = calibrate(found, rate)
     facts = {
-        **parent,
+        **given.parent,
         "data": what,
         "images": len(found.scores),
         "repeated": left["repeated"],
@@ -93,7 +75,7 @@ def run(settings: Calibrate, folder: Path) -> None:
     scored = f"{count(len(found.scores), 'image')} of {what}{once if left['repeated'] else ''}"
     named = highest(found, known["threshold"])
     said = [("scored", scored), ("result", describe(known)), ("note", named)]
-    if twice := digests.repeats(images):
+    if twice := digests.repeats(detector.require_state().digests):
         note = f"the fit holds {twice} images more than once; those score too low as one copy stays"
         said.append(("note", note))
     out = {

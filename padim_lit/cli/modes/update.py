@@ -1,28 +1,24 @@
 """mode=merge, update and remove: the images of checkpoints as sums, without the old images."""
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from padim_lit import digests
 from padim_lit.checkpoint.state import load_identified
-from padim_lit.cli.build import device_of
 from padim_lit.cli.good_images import (
     IMAGES,
+    GivenImages,
     GoodImages,
     GoodImagesOrData,
-    each_once,
     finish,
-    good_images,
     keep_rate,
-    load_full,
     removed_from,
 )
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, gather, remove_images, require_alike
-from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError, require_choice
 from padim_lit.model.detector import FULL_PRECISION, Detector
 from padim_lit.model.fit_state import FitState
@@ -167,7 +163,8 @@ def run(settings: Update, folder: Path) -> None:
         InputError: no such file, an image that cannot be read or is there already.
     """
     skip = settings.repeats == "skip"
-    detector, parent, state, left, what = _gather(settings, skip)
+    given, state = _gather(settings, skip)
+    detector, what, left = given.detector, given.what, given.left
     if state.count == 0:
         raise InputError(
             f"{what}: nothing new: {count(left.total(), 'image')}, in the checkpoint or removed"
@@ -178,14 +175,14 @@ def run(settings: Update, folder: Path) -> None:
                 f"{what}: {twice} of {state.count} images are the same picture as another of them; "
                 "remove them; repeats=skip takes each once, repeats=count counts them all"
             )
-        if back := removed_from(detector).intersection(digests.keys(state.digests)):
+        if back := given.gone.intersection(digests.keys(state.digests)):
             raise InputError(
                 f"{what}: {len(back)} of {state.count} images were taken out by mode=remove; "
                 "repeats=skip leaves them out, repeats=count adds them again"
             )
     add_images(detector, state, "count" if skip else settings.repeats, what)
     detector.provenance["learnt_elsewhere"] = False  # it may be these that it learnt from
-    facts = {**parent, "data": what, "images": state.count, "skipped": left.total()}
+    facts = {**given.parent, "data": what, "images": state.count, "skipped": left.total()}
     words = {
         "known": "were there already",
         "repeated": "are the same picture as another one",
@@ -202,38 +199,27 @@ def run_remove(settings: Remove, folder: Path) -> None:
     Raises:
         InputError: an image that cannot be read or is not there, or too little would be left.
     """
-    detector, parent, state, _, what = _gather(settings)
+    given, state = _gather(settings)
+    detector, what = given.detector, given.what
     error = remove_images(detector, state, what)
     _join(detector, {"removed": [key.hex() for key in digests.keys(state.digests)]})
     learnt = [f"{key}={name}" for key, name in learners(detector).items()]
     stays = f" with what {' and '.join(learnt)} learnt, perhaps from the others too"
     stays *= bool(learnt)
-    facts = {**parent, "data": what, "images": state.count, "error": error}
+    facts = {**given.parent, "data": what, "images": state.count, "error": error}
     exact = f"scores are a fit's on the others alone, to {error:.1e} of their squares{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
     finish(detector, folder, "remove", facts, *said)
 
 
-def _gather(
-    settings: GoodImages, skip: bool = False
-) -> tuple[Detector, dict[str, Any], FitState, Counter[str], str]:
-    """As `load_full`; sums over the images; to `skip` repeats, how many; what to call them."""
-    detector, parent = load_full(settings)
-    if detector.precision != FULL_PRECISION:
+def _gather(settings: GoodImages, skip: bool = False) -> tuple[GivenImages, FitState]:
+    """The model and images, and sums over these, but for those to `skip`."""
+    given = GivenImages(settings)
+    if (precision := given.detector.precision) != FULL_PRECISION:
         raise InputError(
-            f"ckpt={settings.ckpt} was fitted with trainer.precision={detector.precision}: its "
+            f"ckpt={settings.ckpt} was fitted with trainer.precision={precision}: its "
             f"features differ from those of mode={settings.mode}, which is in {FULL_PRECISION}"
         )
-    dataset, what = good_images(settings, detector)
-    held = detector.require_state().digests
-    if skip and held is None:
+    if skip and given.held is None:
         raise InputError(f"ckpt={settings.ckpt}: its images are not known; give repeats=count")
-    known, left = frozenset(digests.keys(held)) if skip else frozenset(), Counter[str]()
-    gone = removed_from(detector)
-
-    def work(batches: Batches) -> FitState:
-        return gather(detector, each_once(batches, left, known, gone, []) if skip else batches)
-
-    loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
-    state = over_images(detector, dataset, work, loop, settings.mode)
-    return detector, parent, state, left, what
+    return given, given.over(partial(gather, given.detector), given.held if skip else None)
