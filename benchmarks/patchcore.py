@@ -34,9 +34,9 @@ from benchmarks.contest import FIT, batches, take_part
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import config
 from padim_lit.cli.build import make_data, make_model
-from padim_lit.cli.instantiate import instantiate
 from padim_lit.cli.main import one_line_errors
 from padim_lit.cli.settings import Settings
+from padim_lit.cli.targets import instantiate
 from padim_lit.data import AnomalyData
 from padim_lit.metric_names import METRICS
 from padim_lit.metrics import ImageMetrics, PixelMetrics

@@ -17,10 +17,10 @@ from PIL import Image
 
 from padim_lit.checkpoint.state import save_detector
 from padim_lit.cli import config
-from padim_lit.cli.instantiate import allow
 from padim_lit.cli.modes import MODES
 from padim_lit.cli.modes.serve import Serve
 from padim_lit.cli.overrides import own_packages
+from padim_lit.cli.targets import allow
 from padim_lit.deploy.calibration import RATE, Measured, calibrate
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]

@@ -16,11 +16,10 @@ from _helpers.trees import build_tree
 from hydra.errors import InstantiationException
 
 from padim_lit import Backbone
-from padim_lit.cli import instantiate
-from padim_lit.cli import schema as schema_of
+from padim_lit.cli import targets
 from padim_lit.cli.build import own_code
 from padim_lit.cli.messages import one_line
-from padim_lit.cli.schema import load
+from padim_lit.cli.targets import load
 from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
 
@@ -87,7 +86,7 @@ def test_why_a_module_in_a_package_cannot_be_imported_is_said(tmp_path, monkeypa
     package.mkdir()
     (package / "parts.py").write_text("import not_installed_anywhere\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(instantiate, "_own", {"own_package"})
+    monkeypatch.setattr(targets, "_own", {"own_package"})
     with pytest.raises(InputError, match=r"parts\.Mine.*No module named 'not_installed_anywhere'"):
         load("own_package.parts.Mine")
     (package / "parts.py").write_text("class Other: ...\n")
@@ -136,7 +135,7 @@ def test_what_an_own_class_raises_is_named_with_its_type(tmp_path, monkeypatch):
     (tmp_path / "raises.py").write_text("def mine():\n    return {}['file']\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InstantiationException) as error:
-        instantiate.instantiate({"_target_": "raises.mine"})
+        targets.instantiate({"_target_": "raises.mine"})
     assert one_line(error.value) == "raises.mine: KeyError: 'file'"
 
 
@@ -318,15 +317,15 @@ def test_signatures_that_a_config_cannot_hold_are_left_to_the_class(monkeypatch)
             parameters[name] = inspect.Parameter(name, where, default=value)
         del parameters["more"]
         Own.__signature__ = inspect.Signature(list(parameters.values()))
-        monkeypatch.setattr(schema_of, "load", lambda target: Own)
-        schema_of.schema.cache_clear()
-        keys = {one.name for one in fields(schema_of.schema("my.Own"))}
-        schema_of.schema.cache_clear()
+        monkeypatch.setattr(targets, "load", lambda target: Own)
+        targets.schema.cache_clear()
+        keys = {one.name for one in fields(targets.schema("my.Own"))}
+        targets.schema.cache_clear()
         return keys
 
-    monkeypatch.setattr(schema_of, "load", lambda target: labels)
-    schema_of.schema.cache_clear()
-    assert {one.name for one in fields(schema_of.schema("my.labels"))} == {
+    monkeypatch.setattr(targets, "load", lambda target: labels)
+    targets.schema.cache_clear()
+    assert {one.name for one in fields(targets.schema("my.labels"))} == {
         *("_target_", "root", "seed", "look_back")
     }
     assert kind() == {"_target_", "depth", "seed", "tiles"}  # no run gives these to any class

@@ -16,10 +16,10 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from padim_lit.checkpoint.format import KEY, SHA256, differences, read
 from padim_lit.checkpoint.state import load_detector, spec_of
-from padim_lit.cli.instantiate import instantiate
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.roi import read_roi
 from padim_lit.cli.settings import Deciding, Embedding, Scoring, Settings, WithData
+from padim_lit.cli.targets import instantiate
 from padim_lit.data import AnomalyData
 from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.files import find_images

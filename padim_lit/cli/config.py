@@ -12,21 +12,20 @@ from typing import Any
 import hydra._internal.hydra
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.resolvers import oc
 
-from padim_lit.cli import environment
 from padim_lit.cli.help import help_text
-from padim_lit.cli.instantiate import allow, require_hydras, require_targets
 from padim_lit.cli.modes import mode_of
 from padim_lit.cli.overrides import own_packages
-from padim_lit.cli.schema import load, schema
 from padim_lit.cli.settings import Embedding, Settings
+from padim_lit.cli.targets import allow, load, require_hydras, require_targets, schema
 from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError, refusing
 from padim_lit.model.backbone import Backbone
@@ -39,9 +38,12 @@ CONF = next(c for c in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if c.is_dir
 #: Keys of a config that hold what a class is made with, and what it must be a subclass of.
 GROUPS = {"backbone": Backbone, "proj": Projection, "density": Density, "data": AnomalyData}
 _PREFIX = "class/"
+#: Values that were taken → how they were asked for.
+_taken: dict[str, str] = {}
+_SHORT = 4  # characters: what is shorter is part of other texts by chance
 
 
-class ClassSource(ConfigSource):
+class ClassSource(StructuredConfigSource):
     """Serves ``class/PACKAGE.CLASS``: a config of the class's arguments."""
 
     @staticmethod
@@ -55,17 +57,8 @@ class ClassSource(ConfigSource):
         node = OmegaConf.structured(found if ours else schema(target))
         return ConfigResult(self.provider, config_path, node, {"package": None})
 
-    def is_group(self, config_path: str) -> bool:
-        return False
-
     def is_config(self, config_path: str) -> bool:
         return config_path.startswith(_PREFIX)
-
-    def available(self) -> bool:
-        return True
-
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        return []
 
 
 def check_files() -> None:
@@ -113,13 +106,21 @@ class ClassSearchPath(SearchPathPlugin):
         search_path.prepend("padim_lit", "class://", SearchPathQuery(provider="schema"))
 
 
+def _env(name: str, *default: str | None) -> str | None:
+    """OmegaConf's own, remembered: what comes from the environment is used and never written."""
+    value = oc.env(name, *default)
+    if value and (value,) != default:
+        _taken[value] = f"${{oc.env:{name}}}"
+    return value
+
+
 def register() -> None:
     """Make Hydra know ``class/`` and the text of ``--help``, and look before it instantiates."""
     for plugin in (ClassSource, ClassSearchPath):
         Plugins.instance().register(plugin)
     check_files()
     hydra._internal.hydra.ConfigLoaderImpl = CheckedLoader
-    environment.register()
+    OmegaConf.register_new_resolver("oc.env", _env, replace=True)
     OmegaConf.register_new_resolver("padim_lit.help", help_text, replace=True)
 
 
@@ -191,3 +192,15 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
     for key in sorted(OmegaConf.missing_keys(full)):
         raise InputError(f"{key} is not set; give {key}=VALUE")
     return kind(**OmegaConf.to_container(full, resolve=True))
+
+
+def as_asked(node: Any) -> Any:
+    """Plain containers with ``${oc.env:NAME}`` again for what came from there, such as a secret."""
+    if isinstance(node, dict):
+        return {key: as_asked(part) for key, part in node.items()}
+    if isinstance(node, list | tuple):
+        return [as_asked(part) for part in node]
+    for value, asked in _taken.items():
+        if node == value or (isinstance(node, str) and len(value) >= _SHORT):
+            node = node.replace(value, asked)
+    return node

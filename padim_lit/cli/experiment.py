@@ -21,12 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 from padim_lit.analysis.result_files import collect, left_behind, sweep_of
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.cli.build import alone, content_of
-from padim_lit.cli.config import settings_of
-from padim_lit.cli.environment import as_asked
-from padim_lit.cli.folders import folder_name
+from padim_lit.cli.config import as_asked, settings_of
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import MODES, Mode, mode_of
-from padim_lit.cli.overrides import read_overrides
+from padim_lit.cli.overrides import folder_name, read_overrides
 from padim_lit.cli.settings import Settings
 from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from padim_lit.cli.modes import MODES
-from padim_lit.cli.schema import load, meanings
+from padim_lit.cli.targets import load, meanings
 
 HEAD = """
 padim_lit learns from good images what a good part looks like, and finds what differs.

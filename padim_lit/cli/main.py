@@ -18,8 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from padim_lit.cli import config, experiment, folders, messages, overrides
-from padim_lit.cli.instantiate import allow
+from padim_lit.cli import config, experiment, messages, overrides
+from padim_lit.cli.targets import allow
 from padim_lit.errors import InputError
 from padim_lit.sweep import launchers
 from padim_lit.system.console import never_fail_to_print
@@ -72,10 +72,10 @@ def prepare(words: list[str]) -> list[str]:
     words = [words[i] for i in sorted(range(len(words)), key=lambda i: not option[i])]
     overrides.refuse_unknown_options(words)
     words = overrides.as_typed(overrides.as_sweep(words))
-    typed = overrides.read_overrides([word for word in words if folders.is_override(word)])
+    typed = overrides.read_overrides([word for word in words if overrides.is_override(word)])
     allow(overrides.own_packages(words))
     overrides.refuse_null_groups(typed, config.CONF)
-    return folders.with_folders(overrides.from_here(words), typed)
+    return overrides.with_folders(overrides.from_here(words), typed)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from padim_lit.cli.config import CONF
 from padim_lit.cli.modes import MODES
-from padim_lit.cli.schema import schema
+from padim_lit.cli.targets import schema
 from padim_lit.errors import InputError, told
 from padim_lit.sweep.launchers import EXTRAS
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
-from padim_lit.cli.schema import default_of
+from padim_lit.cli.targets import default_of
 from padim_lit.data.datamodule import AnomalyData
 from padim_lit.deploy.calibration import require_one_of, require_rate
 from padim_lit.errors import InputError

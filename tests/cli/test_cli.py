@@ -18,7 +18,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from padim_lit.cli.modes import MODES
-from padim_lit.cli.schema import meanings
+from padim_lit.cli.targets import meanings
 
 GROUPS = {"mode", "backbone", "proj", "density", "data", "trainer", "logger"}
 METRICS = [

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from padim_lit.cli import instantiate
+from padim_lit.cli import targets
 from padim_lit.cli.build import alone
 from padim_lit.cli.main import prepare
 from padim_lit.cli.overrides import as_typed
-from padim_lit.cli.schema import schema
+from padim_lit.cli.targets import schema
 from padim_lit.errors import InputError
 
 
@@ -133,7 +133,7 @@ def test_an_argument_without_a_type_takes_that_of_its_default(monkeypatch):
     module = ModuleType("mine")
     module.Mine, Mine.__module__ = Mine, "mine"
     monkeypatch.setitem(sys.modules, "mine", module)
-    monkeypatch.setattr(instantiate, "_own", {"mine"})
+    monkeypatch.setattr(targets, "_own", {"mine"})
     typed = {"flag": "false", "share": ".25", "scale": "1e-3"}  # as words of a command line come
     node = OmegaConf.merge(OmegaConf.structured(schema("mine.Mine")), typed)
     assert (node.flag, node.share, node.scale) == (False, 0.25, 0.001)

@@ -18,9 +18,9 @@ from _helpers.tables import long_table
 from _helpers.trees import build_tree
 
 from padim_lit import Backbone, InputError
-from padim_lit.cli import instantiate
-from padim_lit.cli.instantiate import require_targets
+from padim_lit.cli import targets
 from padim_lit.cli.overrides import own_packages
+from padim_lit.cli.targets import require_targets
 from padim_lit.data.cache import PictureCache
 from padim_lit.data.items import Item
 from padim_lit.data.transform import ResizeCrop
@@ -164,14 +164,15 @@ def test_a_config_calls_nothing_but_what_it_may_name(zygote, tmp_path, override)
 
 
 def test_own_packages_are_named_where_the_user_types_them(monkeypatch):
-    monkeypatch.setattr(instantiate, "_own", set())
+    monkeypatch.setattr(targets, "_own", set())
     mine = {"_target_": "my_package.data.Parts", "more": [{"_target_": "padim_lit.x.Y"}]}
     with pytest.raises(InputError, match=r"add own=\[my_package\] to the command line"):
         require_targets(mine)
-    instantiate.allow(own_packages(["dim=3", "own=[my_package,'other']"]))
-    require_targets(mine)
+    targets.allow(own_packages(["dim=3", "own=[my_package,'other']"]))
+    with pytest.raises(InputError, match=r"cannot be imported \(No module named 'my_package'\)"):
+        require_targets(mine)  # it may be named, and is not there
     with pytest.raises(InputError, match=r"a\.b: _target_=os\.system"):
-        require_targets({"b": {"_target_": "os.system"}}, "a")
+        require_targets({"a": {"b": {"_target_": "os.system"}}})
 
 
 def test_a_file_does_not_say_what_may_be_named(zygote, tmp_path):

@@ -20,9 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from padim_lit.analysis.result_files import sweep_of
-from padim_lit.cli.folders import folder_name, with_folders
 from padim_lit.cli.modes.fit import _interruptible
-from padim_lit.cli.overrides import as_typed, read_overrides
+from padim_lit.cli.overrides import as_typed, folder_name, read_overrides, with_folders
 from padim_lit.sweep.jobs import begin, begin_sweep
 
 SWEEP = ["-m", *TINY]

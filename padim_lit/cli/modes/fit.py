@@ -22,7 +22,7 @@ from padim_lit import digests
 from padim_lit.checkpoint import format as checkpoint_format
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import build, thresholds
-from padim_lit.cli.environment import as_asked
+from padim_lit.cli.config import as_asked
 from padim_lit.cli.good_images import removed
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run, survived

@@ -1,9 +1,13 @@
-"""Which keys a class takes, their types, defaults and meaning: from its signature and docstring."""
+"""What a ``_target_`` names: which ones a config may, the keys that they take, objects of them.
+
+Types, defaults and meaning of the keys are from the signature and docstring of what is named.
+"""
 
 import inspect
 import re
+import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, make_dataclass
 from enum import Enum
@@ -13,11 +17,20 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import MISSING
 
-from padim_lit.cli.instantiate import require_target
-from padim_lit.errors import refusing
+from padim_lit.errors import InputError, refusing
 
+#: Packages of which a config may name classes, and the module whose functions make loggers.
+_ALLOWED, _LOGGERS = {"padim_lit", "lightning"}, "padim_lit.cli.tracking"
+# What Hydra makes of its own section.
+_HYDRAS = re.compile(
+    r"(hydra\.experimental|hydra\._internal\.core_plugins|hydra_plugins)\.[\w.]+"
+    r"|padim_lit\.cli\.experiment\.SweepReport"
+    r"|(logging\.(handlers\.)?|colorlog\.)\w*(Handler|Formatter|Filter)"
+)
 #: By base class: arguments that no config gives, because a run has them from elsewhere.
 FROM_THE_RUN = {
     "AnomalyData": (
@@ -30,28 +43,93 @@ FROM_THE_RUN = {
 }
 _PLAIN = (bool, int, float, str)
 _STORABLE = (*_PLAIN, bytes, list, dict, tuple, Path, Enum)
+_own: set[str] = set()
+
+
+def allow(packages: Iterable[str]) -> None:
+    """Let configs name what is in these packages too; typed by the user, never read in a file.
+
+    They may lie in the working directory, which is searched last: no file there becomes a module
+    that we import ourselves.
+    """
+    _own.update(packages)
+    if _own and (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+
+
+def load(target: str, key: str = "") -> Any:
+    """The class or function that a ``_target_`` names, if a config may name it.
+
+    Classes of padim_lit and lightning, and what is in packages that `allow` was told of, may be:
+    with any function, torch.load say, a config from elsewhere could do anything. Nothing of another
+    package is imported to find out.
+
+    Raises:
+        InputError: a config may not name it, or it cannot be imported.
+    """
+    given = f"{key or 'config'}: _target_={target}"
+    if not all(map(str.isidentifier, target.split("."))):
+        raise InputError(f"{given} is no name; give PACKAGE.MODULE.CLASS")
+    package = target.partition(".")[0]
+    if package in sys.stdlib_module_names or package not in _ALLOWED | _own:
+        raise InputError(
+            f"{given}: a config names classes of padim_lit and lightning alone; if it is a package "
+            f"of yours, add own=[{package}] to the command line"
+        )
+    what = f"{f'{key}.' if key else ''}_target_={target}: cannot be imported"
+    with refusing(what, "name module.Class, and put its folder on PYTHONPATH", Exception):
+        try:
+            found = resolve_name(target)
+        except AttributeError:
+            # Said too of a module that fails while it is imported, which alone knows why.
+            import_module(target.rpartition(".")[0])
+            raise
+    home = str(getattr(found, "__module__", None))
+    known = home.partition(".")[0] in (_own if package in _own else _ALLOWED)
+    if not known or not (inspect.isclass(found) or home == _LOGGERS or package in _own):
+        raise InputError(f"{given} is no class of {package} itself; name one")
+    return found
+
+
+def _named(node: Any, names: Sequence[str], key: str = "") -> Iterator[tuple[str, str, str]]:
+    """Of what has one of these names in a nest of dicts and lists: where, its name and text."""
+    for name, part in node.items() if isinstance(node, dict) else enumerate(node):
+        if name in names and part is not None:
+            yield key, name, str(part)
+        elif isinstance(part, dict | list):
+            yield from _named(part, names, f"{key}.{name}".lstrip("."))
+
+
+def require_targets(node: dict[str, Any]) -> None:
+    """Raise InputError for a config, given as plain containers, that names what it may not."""
+    for key, _, target in _named(node, ["_target_"]):
+        load(target, key)
+
+
+def require_hydras(node: dict[str, Any]) -> None:
+    """As `require_targets`, for Hydra's own section, of which it makes plugins and loggers."""
+    for key, name, part in _named(node, ["_target_", "class", "()"], "hydra"):
+        if not _HYDRAS.fullmatch(part) and part.partition(".")[0] not in _own:
+            raise InputError(
+                f"{key}.{name}={part}: Hydra's section names its own callbacks, launchers and "
+                "loggers alone; if it is a package of yours, add own=[PACKAGE]"
+            )
+
+
+def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
+    """What the node's ``_target_`` makes of its other keys and `kwargs`."""
+    # Lists arrive as lists, not as OmegaConf's, because the objects keep and save them.
+    try:
+        return hydra_instantiate(dict(node), _convert_="all", **kwargs)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise
 
 
 def default_of(call: Any, argument: str) -> Any:
     """The default of a function's or class's argument, so that it need not be written again."""
     return inspect.signature(call).parameters[argument].default
-
-
-def load(target: str, key: str = "") -> Any:
-    """The class or function that a ``_target_`` names.
-
-    Raises:
-        InputError: it cannot be imported, or a config may not name it.
-    """
-    require_target(target, key)
-    what = f"{f'{key}.' if key else ''}_target_={target}: cannot be imported"
-    with refusing(what, "name module.Class, and put its folder on PYTHONPATH", Exception):
-        try:
-            return resolve_name(target)
-        except AttributeError:
-            # Said too of a module that fails while it is imported, which alone knows why.
-            import_module(target.rpartition(".")[0])
-            raise
 
 
 @cache
