@@ -275,8 +275,9 @@ def _given_backbone(backbone: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def make_predictor(settings: Deciding, device: torch.device) -> Predictor:
-    """The checkpoint's; on the CPU each image is a batch of its own."""
+def make_predictor(settings: Deciding) -> Predictor:
+    """The checkpoint's, on the trainer's device; on the CPU each image is a batch of its own."""
+    device = device_of(settings.trainer)
     return load(
         settings.ckpt,
         device=device,

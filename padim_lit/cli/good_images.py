@@ -23,9 +23,8 @@ from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import write_json, write_text
-from padim_lit.system.clock import now
 from padim_lit.system.console import print_facts
-from padim_lit.system.versions import versions
+from padim_lit.system.versions import written_with
 
 T = TypeVar("T")
 LOOK = ("image_size", "crop_size")
@@ -220,7 +219,7 @@ def finish(
     detector.provenance.setdefault("history", []).append({"mode": what, **facts})
     save_detector(detector, path := folder / "model.ckpt")
     write_text(folder / "model_card.md", model_card(detector, sha256_of(path)))
-    results = {**facts, "train_images": detector.count, "written": now(), **versions()}
+    results = {**facts, "train_images": detector.count, **written_with()}
     write_json(folder / f"{what}.json", results)
     undecided = [("note", NO_THRESHOLD)] if detector.calibration is None else []
     print_facts(*said, ("model", path), *undecided)

@@ -5,6 +5,7 @@ from importlib import metadata
 
 import torch
 
+from padim_lit.system.clock import now
 from padim_lit.version import __version__
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "numpy", "pillow")
@@ -24,6 +25,15 @@ def made_with(device: torch.device) -> dict[str, str]:
     ['device', 'version/padim_lit', 'version/python']
     """
     return {"device": device_name(device), **versions()}
+
+
+def written_with(device: torch.device | None = None) -> dict[str, str]:
+    """When a result is written, in UTC, and with what; None where no device had a part in it.
+
+    >>> list(written_with())[:2]
+    ['written', 'version/padim_lit']
+    """
+    return {"written": now(), **(versions() if device is None else made_with(device))}
 
 
 def versions() -> dict[str, str]:

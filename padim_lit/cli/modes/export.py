@@ -24,10 +24,9 @@ from padim_lit.errors import InputError, require_choice
 from padim_lit.metrics import ImageMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import private_folder, write_json
-from padim_lit.system.clock import now
 from padim_lit.system.console import count, print_facts, score_text, tracked
 from padim_lit.system.paths import typed_path
-from padim_lit.system.versions import made_with
+from padim_lit.system.versions import written_with
 
 #: Largest relative difference to the checkpoint's scores, and to any pixel of its maps, that is
 #: written. A map's lowest values move most, and say least.
@@ -183,8 +182,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         "ms": times[1],
         "ckpt_ms": times[0],
         "threads": threads,
-        "written": now(),
-        **made_with(torch.device("cpu")),
+        **written_with(torch.device("cpu")),
         **{f"version/{name}": packages.version(name) for name in NEEDS[settings.format]},
         "notes": notes,
     }

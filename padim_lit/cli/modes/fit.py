@@ -41,13 +41,12 @@ from padim_lit.model.region_of_interest import share
 from padim_lit.model.ridge import pooled
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
-from padim_lit.system.clock import now
 from padim_lit.system.console import percent
 from padim_lit.system.interrupts import raise_lost_interrupt
 from padim_lit.system.memory import peak_bytes, reset_peak
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import halving
-from padim_lit.system.versions import made_with
+from padim_lit.system.versions import written_with
 from padim_lit.visualization.gallery import Gallery
 from padim_lit.visualization.heatmaps import Look, remove_heatmaps, save_heatmaps
 from padim_lit.visualization.maps import write_maps
@@ -253,8 +252,7 @@ class _Work:
             **data.size,
             "data": data.name,
             **{f"data/{key}": value for key, value in counted.items()},
-            "written": now(),
-            **made_with(device),
+            **written_with(device),
             "notes": notes,
         }
 

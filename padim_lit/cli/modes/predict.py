@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.cli.build import device_of, make_predictor
+from padim_lit.cli.build import make_predictor
 from padim_lit.cli.settings import Deciding
 from padim_lit.data.files import find_images
 from padim_lit.deploy.coco import to_coco
@@ -23,12 +23,11 @@ from padim_lit.deploy.regions import map_file, mask_file
 from padim_lit.errors import InputError, require_choice, told
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
-from padim_lit.system.clock import now
 from padim_lit.system.console import count, print_facts, print_line, progress
 from padim_lit.system.interrupts import ended_by_sigterm
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import passing
-from padim_lit.system.versions import made_with
+from padim_lit.system.versions import written_with
 from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry
 from padim_lit.visualization.maps import maps_file
 from padim_lit.visualization.overlay import SIDE, caption_of, colours, side_by_side
@@ -96,8 +95,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         InputError: a config or checkpoint that cannot be used, or no image that can.
     """
     files = [] if settings.watch else find_images(settings.images)
-    device = device_of(settings.trainer)
-    predictor = make_predictor(settings, device)
+    predictor = make_predictor(settings)
     if (precision := predictor.detector.precision) != FULL_PRECISION:
         log.warning(
             "ckpt=%s was fitted with trainer.precision=%s and scores in %s here: scores differ by "
@@ -141,8 +139,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "ckpt": settings.ckpt,
         "model_sha256": predictor.model_sha256,
         "source": settings.images,
-        "written": now(),
-        **made_with(device),
+        **written_with(predictor.device),
     }
     if settings.coco:
         write_json(folder / "coco.json", to_coco(read_lines(folder / "predictions.jsonl")))

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from padim_lit.cli.build import device_of, make_predictor
+from padim_lit.cli.build import make_predictor
 from padim_lit.cli.settings import Deciding
 from padim_lit.deploy.model_card import is_card_of, model_card
 from padim_lit.deploy.server import BODY_SECONDS, make_app
 from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import write_json
-from padim_lit.system.clock import now
 from padim_lit.system.console import print_facts
 from padim_lit.system.paths import typed_path
-from padim_lit.system.versions import made_with
+from padim_lit.system.versions import written_with
 
 
 @dataclass
@@ -46,8 +45,7 @@ def run(settings: Serve, folder: Path) -> None:
     Raises:
         InputError: a config or checkpoint that cannot be used, or an address that is taken.
     """
-    device = device_of(settings.trainer)
-    predictor = make_predictor(settings, device)
+    predictor = make_predictor(settings)
     sha256, text = predictor.model_sha256, ""
     with suppress(OSError):
         text = typed_path(settings.ckpt).with_name("model_card.md").read_text("utf-8", "replace")
@@ -68,7 +66,7 @@ def run(settings: Serve, folder: Path) -> None:
     keys = ("threshold", "threshold_source", "model_sha256")
     facts = {"ckpt": settings.ckpt, "address": address}
     facts |= {key: getattr(predictor, key) for key in keys}
-    write_json(folder / "serve.json", {**facts, "written": now(), **made_with(device)})
+    write_json(folder / "serve.json", {**facts, **written_with(predictor.device)})
     print_facts(
         ("serving", f"{address}/predict, /health and /card; Ctrl-C ends it"),
         ("try", f"curl --data-binary @part.png {address}/predict"),

@@ -262,7 +262,7 @@ def test_a_model_that_is_replaced_meanwhile_is_not_the_one_that_decided(here, mo
 
     monkeypatch.chdir(here)
     monkeypatch.setattr(mode, "make_predictor", replaced)
-    monkeypatch.setattr(mode, "device_of", torch.device)
+    monkeypatch.setattr("padim_lit.cli.build.device_of", torch.device)
     settings = mode.Predict(
         backbone={}, proj={}, density={}, trainer="cpu", ckpt=str(first), images="data/test/good"
     )
@@ -475,7 +475,7 @@ def test_a_file_that_cannot_be_read_just_now_is_no_broken_one(here, tmp_path, mo
         return see(self, image, picture)
 
     monkeypatch.setattr(predictor.Predictor, "see", trouble)
-    monkeypatch.setattr(mode, "device_of", torch.device)
+    monkeypatch.setattr("padim_lit.cli.build.device_of", torch.device)
     how = {"watch": True, "watch_settle": 0.01, "watch_idle": 1.0, "overlays": "none"}
     settings = mode.Predict(
         backbone={}, proj={}, density={}, trainer="cpu",
