@@ -28,7 +28,6 @@ from padim_lit.system.versions import written_with
 
 T = TypeVar("T")
 LOOK = ("image_size", "crop_size")
-IMAGES = "FILE, FOLDER or PATTERN"
 #: Where other images are in the moments, all scores change.
 NO_THRESHOLD = (
     "all scores have changed, so this model has no threshold and decides nothing yet; "
@@ -59,32 +58,48 @@ class GoodImagesOrData(WithData, GoodImages):
             raise InputError(f"images={self.images} and data: give one of the two")
 
 
-class GivenImages:
-    """A checkpoint's model with its moments, and the good images that are given to it.
+class FullModel:
+    """A checkpoint's model with its moments.
 
     Attributes:
-        detector, mode: the model, and what is done to it.
+        held: digests of the images in it; None where they are not known.
+        gone: of those that mode=remove took out of it.
+
+    Raises:
+        InputError: it has no moments.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.detector, self.sha256 = load_identified(path)
+        known, calibration = self.detector.require_state().digests, self.detector.calibration
+        self.held = None if known is None else frozenset(digests.keys(known))
+        self.gone = removed_from(self.detector)
+        # For mode=calibrate, where other images take the threshold.
+        if calibration is not None:
+            self.detector.provenance["false_alarm_rate"] = calibration["false_alarm_rate"]
+
+
+class GivenImages(FullModel):
+    """The model of ``ckpt``, and the good images that are given to it.
+
+    Attributes:
+        mode: what is done to it.
         parent: what results say of the checkpoint.
         dataset, what: the images, and what to call them.
-        held: digests of the images that the model holds; None where that is not known.
-        gone: of those that mode=remove took out of it.
-        left: how many images were "known", "removed", or "repeated" an earlier one; see `over`.
+        left: how many were "known", "removed", or "repeated" an earlier one; see `over`.
         known_at: places of the known ones among all that came.
 
     Raises:
-        InputError: the checkpoint has no moments, or there are no such images.
+        InputError: see `FullModel` and `good_images`.
     """
 
     def __init__(self, settings: GoodImages) -> None:
         settings.require("ckpt", "model.ckpt of an earlier run")
-        self.detector, sha256 = load_identified(settings.ckpt)
-        known = self.detector.require_state().digests
+        super().__init__(settings.ckpt)
         require_look(self.detector, settings.ckpt)
-        keep_rate(self.detector)
-        self.mode, self.parent = settings.mode, {"ckpt": settings.ckpt, "model_sha256": sha256}
+        self.mode, self.parent = settings.mode, {"ckpt": self.path, "model_sha256": self.sha256}
         self.dataset, self.what = good_images(settings, self.detector)
-        self.held = None if known is None else frozenset(digests.keys(known))
-        self.gone = removed_from(self.detector)
         self.loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
         self.left, self.known_at = Counter[str](), list[int]()
 
@@ -126,12 +141,6 @@ class GivenImages:
                 yield part | {"path": [batch["path"][i] for i in keep]}
 
 
-def keep_rate(detector: Detector) -> None:
-    """Let mode=calibrate find the false-alarm rate where other images took the threshold."""
-    if detector.calibration is not None:
-        detector.provenance["false_alarm_rate"] = detector.calibration["false_alarm_rate"]
-
-
 def require_look(detector: Detector, ckpt: str | None) -> None:
     """Raise InputError where a checkpoint does not say how its images were resized."""
     if not all(key in detector.provenance for key in LOOK):
@@ -154,7 +163,8 @@ def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]
             require_good([item.path for item in images.items], given)
         return images, given
     if getattr(settings, "data", None) is None:
-        settings.require("images", f"{IMAGES}, or name the data, as in data=folder data.root=DIR")
+        other = "or name the data, as in data=folder data.root=DIR"
+        settings.require("images", f"FILE, FOLDER or PATTERN, {other}")
     look = {key: detector.provenance[key] for key in LOOK}
     data = make_data(settings, look, test=False)
     return data.train_dataloader().dataset, data.name

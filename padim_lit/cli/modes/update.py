@@ -4,19 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from padim_lit import digests
-from padim_lit.checkpoint.state import load_identified
-from padim_lit.cli.good_images import (
-    IMAGES,
-    GivenImages,
-    GoodImages,
-    GoodImagesOrData,
-    finish,
-    keep_rate,
-    removed_from,
-)
+from padim_lit.cli.good_images import FullModel, GivenImages, GoodImages, GoodImagesOrData, finish
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, gather, remove_images, require_alike
 from padim_lit.errors import InputError, require_choice
@@ -70,7 +61,7 @@ class Remove(GoodImages):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("images", f"{IMAGES}, those to take out")
+        self.require("images", "FILE, FOLDER or PATTERN, those to take out")
 
 
 def run_merge(settings: Merge, folder: Path) -> None:
@@ -80,10 +71,11 @@ def run_merge(settings: Merge, folder: Path) -> None:
         InputError: checkpoints of different configs, with images in common, or with some that
             mode=remove took out of one of the others.
     """
-    whole, first = _Part.load(settings.ckpts[0])
-    parts, elsewhere = [first], whole.provenance.get("learnt_elsewhere")
+    parts = [first := _Part(settings.ckpts[0])]
+    whole, elsewhere = first.detector, first.detector.provenance.get("learnt_elsewhere")
     for path in settings.ckpts[1:]:
-        other, part = _Part.load(path)
+        part = _Part(path)
+        other = part.detector
         require_alike(whole, other, (first.path, path))
         add_images(whole, other.require_state(), settings.repeats, path)
         if settings.repeats == "refuse":
@@ -91,6 +83,7 @@ def run_merge(settings: Merge, folder: Path) -> None:
         parts.append(part)
         _join(whole, other.provenance)
         elsewhere = elsewhere and other.provenance.get("learnt_elsewhere")
+        del part.detector, other
     whole.provenance["learnt_elsewhere"] = bool(elsewhere)
     counts, sha256 = [part.count for part in parts], [part.sha256 for part in parts]
     said = [("merged", f"{' + '.join(map(str, counts))} = {whole.count} images")]
@@ -105,40 +98,26 @@ def run_merge(settings: Merge, folder: Path) -> None:
     finish(whole, folder, "merge", facts, *said)
 
 
-class _Part(NamedTuple):
-    """What a merge has to know of one of its models.
+class _Part(FullModel):
+    """What a merge has to know of one of its models, which is let go once it has joined.
 
     Attributes:
         rate: of false alarms that were asked for; None: not known.
-        gone, held: digests of what mode=remove took out, and of what is in.
     """
 
-    path: str
-    sha256: str
-    count: int
-    rate: float | None
-    gone: frozenset[bytes]
-    held: frozenset[bytes]
-
-    @classmethod
-    def load(cls, path: str) -> tuple[Detector, "_Part"]:
-        """The model too; raises InputError where it has no moments."""
-        detector, sha256 = load_identified(path)
-        known = detector.require_state().digests
-        keep_rate(detector)
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        about = self.detector.provenance
+        self.count, self.rate = self.detector.count, about.get("false_alarm_rate")
         # Of the merged model alone nobody could tell whose step each was.
-        steps = detector.provenance.get("history", [])
-        steps = [{"parent": path, **step} for step in steps if isinstance(step, dict)]
-        detector.provenance["history"] = steps
-        rate = detector.provenance.get("false_alarm_rate")
-        held = frozenset(() if known is None else digests.keys(known))
-        return detector, cls(path, sha256, detector.count, rate, removed_from(detector), held)
+        steps = [step for step in about.get("history", []) if isinstance(step, dict)]
+        about["history"] = [{"parent": path, **step} for step in steps]
 
     def require_out(self, others: Iterable["_Part"]) -> None:
         """Raise InputError where it holds what one of the others lost, or the reverse."""
         for other in others:
             for a, b in ((self, other), (other, self)):
-                if back := a.gone & b.held:
+                if back := a.gone & (b.held or set()):
                     raise InputError(
                         f"{b.path}: {len(back)} of {len(b.held)} images were taken out of {a.path} "
                         f"by mode=remove; if they are bad, run mode=remove on {b.path} first; if "
