@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -169,6 +169,7 @@ class Recorder(Callback):
             self.gallery.merge(gallery)
 
 
+@dataclass
 class _Work:
     """What one run does, with a Trainer that may be replaced on the way.
 
@@ -176,18 +177,16 @@ class _Work:
         tested: which checkpoint the model was read from, if from one.
     """
 
-    def __init__(
-        self,
-        settings: Fit,
-        data: AnomalyData,
-        model: PaDiM,
-        tested: str | None,
-        logger: Logger | None,
-        folder: Path,
-    ) -> None:
-        self.settings, self.data, self.model, self.tested = settings, data, model, tested
-        self.logger, self.folder, self.recorder = logger, folder, Recorder()
-        self.trainer = build.make_trainer(settings.trainer, logger, self.recorder)
+    settings: Fit
+    data: AnomalyData
+    model: PaDiM
+    tested: str | None
+    logger: Logger | None
+    folder: Path
+    recorder: Recorder = field(default_factory=Recorder)
+
+    def __post_init__(self) -> None:
+        self.trainer = build.make_trainer(self.settings.trainer, self.logger, self.recorder)
 
     def fit_and_test(self) -> dict[str, Any]:
         """The content of metrics.json."""
@@ -196,7 +195,7 @@ class _Work:
         if data.test_items:  # now, and not after hours of fitting
             require_one_each(len(data.test_items), self.trainer.world_size)
         reset_peak(device)
-        notes = _notes(settings, data, detector)
+        notes = list(_notes(settings, data, detector))
         if self.trainer.is_global_zero:
             # Those of an earlier run here would look like this one's, were it killed.
             of_the_model = () if settings.ckpt else ("model_card.md",)
@@ -207,10 +206,8 @@ class _Work:
         fit_seconds = None
         if not settings.ckpt:
             fit_seconds, taught = self.fit()
-            notes += (
-                _few(settings, data, detector) + _strange_eps(detector) + _few_components(detector)
-            )
-            notes += taught + _repeated(detector) + thresholds.strange_good(detector.calibration)
+            notes += [*_notes_on_fit(settings, data, detector), *taught, *_repeated(detector)]
+            notes += thresholds.strange_good(detector.calibration)
         test_seconds = None
         names = [name.removeprefix("test/") for name in MEANING]
         metrics, why = dict.fromkeys(names), dict.fromkeys(names, "there are no test images")
@@ -347,71 +344,63 @@ class _Work:
         print_summary(results, paths, notes, thresholds.table_of_choices(results))
 
 
-def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
-    notes = build.notes_on(data, detector.backbone.source)
+def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> Iterator[str]:
+    """What to say before a fit or a test."""
+    yield from build.notes_on(data, detector.backbone.source)
     if detector.projection.name == "identity" and settings.dim != detector.projection.dim:
-        dim = detector.projection.dim
-        notes.append(f"proj=identity keeps all {dim} channels; dim is not used.")
+        yield f"proj=identity keeps all {detector.projection.dim} channels; dim is not used."
     if (dim := detector.projection.dim) > (channels := detector.projection.in_channels):
-        notes.append(
+        yield (
             f"dim={dim} is more than the {channels} channels that it is made of; proj=identity "
             "keeps them all, in less time and memory."
         )
     if settings.ckpt and settings.calibration != Fit.calibration:
-        notes.append(
+        yield (
             f"calibration={settings.calibration} is of a fit: the threshold of ckpt="
             f"{settings.ckpt} stays; mode=calibrate sets another."
         )
     if (part := share(detector.anomaly_map)) < 1:
-        notes.append(
+        yield (
             f"Region of interest: {percent(part, 1)} of what the model sees counts; the rest "
             "counts neither for scores nor for thresholds and metrics."
         )
     if detector.rotations > 2 and _squeezed(data, detector):
         height, width = _patch_pixels(data, detector)
-        notes.append(
+        yield (
             f"Photos are squeezed (a patch is {height:g} x {width:g} of their pixels), so turned "
             "ones are distorted; give image_size=[h,w] in the photos' proportions."
         )
-    return notes
 
 
-def _few(settings: Fit, data: AnomalyData, detector: Detector) -> list[str]:
-    """What helps where good images are few, unless parts were seen to lie the same way."""
+def _notes_on_fit(settings: Fit, data: AnomalyData, detector: Detector) -> Iterator[str]:
+    """What to say of images, an ε and patches that the fit turned out to have."""
     images = data.provenance["train_images"]
+    # Turning helps where good images are few, unless parts were seen to lie the same way.
     turned, aligned = detector.rotations > 1, detector.density.learnt.get("position_weight")
     # A model that is to be merged has the rotations of the other.
-    if turned or settings.roi or settings.learnt_from or aligned or images >= FEW:
-        return []
-    sized = " and image_size=[h,w] in their proportions" * _squeezed(data, detector)
-    return [
-        f"{images} good images are few. If parts may lie in any direction, and none is defective "
-        f"for lying turned, try rotations=8{sized}: each counts in eight directions."
-    ]
-
-
-def _few_components(detector: Detector) -> list[str]:
-    """What to say where patches were too few to learn so many components from."""
-    mixtures = [part for part in detector.density.modules() if isinstance(part, Mixture)]
-    return [
-        f"Only {found} components could be learnt from so few patches, of density.components="
-        f"{mixture.components}: the others are copies of them."
-        for mixture in mixtures
-        if (found := len(mixture.centroids.unique(dim=0))) < mixture.components
-    ]
-
-
-def _strange_eps(detector: Detector) -> list[str]:
-    """What to say of an absolute ε that is nothing, or everything, for these features."""
-    within = float(pooled(detector.require_state().moments).diagonal().mean())
-    ratio = detector.ridge.eps / within if within else math.inf
-    if detector.ridge.unit != "feature" or not detector.ridge.eps or LEAST_EPS <= ratio <= 1:
-        return []
-    kind = "too small to steady the covariances" if ratio < 1 else "larger than it, so it decides"
-    return [
-        f"eps={detector.ridge.eps:g} is {ratio:.2g} times the mean variance of these features, "
-        f"{kind}; eps_unit=variance, the default, means the same for every backbone."
-    ]
+    if images < FEW and not (turned or settings.roi or settings.learnt_from or aligned):
+        sized = " and image_size=[h,w] in their proportions" * _squeezed(data, detector)
+        yield (
+            f"{images} good images are few. If parts may lie in any direction, and none is "
+            f"defective for lying turned, try rotations=8{sized}: each counts in eight directions."
+        )
+    # An absolute ε is nothing, or everything, for some features.
+    eps, within = detector.ridge.eps, pooled(detector.require_state().moments).diagonal().mean()
+    ratio = eps / float(within) if within else math.inf
+    if detector.ridge.unit == "feature" and eps and not LEAST_EPS <= ratio <= 1:
+        small, large = "too small to steady the covariances", "larger than it, so it decides"
+        kind = small if ratio < 1 else large
+        yield (
+            f"eps={eps:g} is {ratio:.2g} times the mean variance of these features, {kind}; "
+            "eps_unit=variance, the default, means the same for every backbone."
+        )
+    # Patches may be too few to learn so many components from.
+    for mixture in [part for part in detector.density.modules() if isinstance(part, Mixture)]:
+        if (found := len(mixture.centroids.unique(dim=0))) < mixture.components:
+            yield (
+                f"Only {found} components could be learnt from so few patches, of "
+                f"density.components={mixture.components}: the others are copies of them."
+            )
 
 
 def _taught(path: str | None, detector: Detector) -> list[str]:
