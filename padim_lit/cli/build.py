@@ -165,6 +165,18 @@ def make_ablation(
     )  # fmt: skip
 
 
+def make_compared(
+    settings: Embedding, dim: int, device: torch.device
+) -> tuple[AnomalyData, Backbone]:
+    """What projections are compared on: the data, and the backbone on `device`.
+
+    Raises InputError where every covariance would be singular at D = `dim`.
+    """
+    data = make_data(settings, settings.size)
+    require_regular(settings, dim, data)
+    return data, make_backbone(settings).to(device)
+
+
 def require_regular(settings: Embedding, dim: int, data: AnomalyData) -> None:
     """Raise InputError where every covariance would be singular."""
     images = data.provenance["train_images"]
@@ -186,9 +198,7 @@ def notes_on(data: AnomalyData, weights: str, numbers: str = "metrics") -> list[
     return [*data.notes, *[random] * weights.startswith("random")]
 
 
-def facts(
-    settings: Embedding, data: AnomalyData, backbone: Backbone, device: torch.device
-) -> dict[str, Any]:
+def facts(settings: Embedding, data: AnomalyData, backbone: Backbone) -> dict[str, Any]:
     """What the results of a sweep have in common: data, weights, settings, device, versions."""
     counts = ("train_images", "test_good", "test_defective", "test_planted", "test_groups")
     return {
@@ -202,7 +212,7 @@ def facts(
         **look_of(backbone),
         **{key: getattr(settings, key) for key in SHOWN if hasattr(settings, key)},
         **(_density_of(settings) if isinstance(settings, Scoring) else {}),
-        **made_with(device),
+        **made_with(backbone.pixel_mean.device),
     }
 
 

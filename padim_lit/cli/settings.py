@@ -23,6 +23,7 @@ from padim_lit.model.projection import MAX_DIM, require_seed
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import require_rotations
 from padim_lit.model.tiles import as_tiles
+from padim_lit.sweep.ablation import Sweep
 
 #: The lowest value of keys that are whole numbers, and what else is checked of a key that is set.
 LOWEST = {
@@ -211,7 +212,7 @@ class OneDim:
 
 
 @dataclass
-class Projs:
+class Projs(Settings):
     """Modes that compare projections in one pass over the images.
 
     Args:
@@ -232,6 +233,10 @@ class Comparing(Projs):
 
     dims: list[int] = field(default_factory=lambda: [50, 100, 150])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.sweep = Sweep(self.projs, self.dims, self.seeds)  # refuses strange ones
 
 
 @dataclass

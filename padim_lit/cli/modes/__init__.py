@@ -50,8 +50,8 @@ MODES = {
     "export": Mode("export:Export", "export.json", ()),  # its output is checked there
     "serve": Mode("serve:Serve", "serve.json", ()),
     "ablation": Mode("ablation:Ablation", "rows.json", _ABLATION),
-    "figure4": Mode("figure4:Figure4", "figure4.json", ("figure4.png", "features")),
-    "distortion": Mode("distortion:Distortion", "distortion.json", _DISTORTION),
+    "figure4": Mode("pictures:Figure4", "figure4.json", ("figure4.png", "features"), "run_figure4"),
+    "distortion": Mode("pictures:Distortion", "distortion.json", _DISTORTION, run="run_distortion"),
 }
 
 

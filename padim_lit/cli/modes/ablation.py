@@ -20,7 +20,7 @@ from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.projection import PROJECTIONS, Projection
-from padim_lit.sweep.ablation import ProjectionRun, Sweep
+from padim_lit.sweep.ablation import ProjectionRun
 from padim_lit.sweep.job_table import print_sweep_table
 from padim_lit.sweep.jobs import describe
 from padim_lit.sweep.run_store import RunResult, RunStore
@@ -49,10 +49,6 @@ class Ablation(Memory, Comparing, Scoring):
     resamples: int = 1000
     paper_dims: dict[str, int] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        Sweep(self.projs, self.dims, self.seeds)  # refuses what is unknown or there twice
-
 
 @torch.inference_mode()
 def run(settings: Ablation, folder: Path) -> None:
@@ -65,18 +61,15 @@ def run(settings: Ablation, folder: Path) -> None:
         InputError: a config, file or image that cannot be used; or a run that failed, after
             everything that could be written has been.
     """
-    sweep = Sweep(settings.projs, settings.dims, settings.seeds)
+    sweep = settings.sweep
     trainer = build.make_trainer(settings.trainer)
     if trainer.world_size > 1 or trainer.precision != "32-true":
         raise InputError(
             "an ablation fits everything anew on one device in 32-true: leave out "
             "trainer.devices and trainer.precision"
         )
-    data = build.make_data(settings, settings.size)
-    build.require_regular(settings, max(sweep.dims), data)
-    backbone = build.make_backbone(settings)
     device = trainer.strategy.root_device
-
+    data, backbone = build.make_compared(settings, max(sweep.dims), device)
     density = build.make_density(settings)(max(sweep.dims), 0)
     runs = sweep.runs(backbone.embedding_dim, density.seeded)
     store = RunStore(folder, _fingerprint(settings, data, backbone))
@@ -97,11 +90,11 @@ def run(settings: Ablation, folder: Path) -> None:
             except InputError as error:
                 failed[run] = one_line(error)
     if drawn:
-        found, errors = _measure(settings, data, backbone.to(device), drawn, store, folder)
+        found, errors = _measure(settings, data, backbone, drawn, store, folder)
         done, failed = done | found, failed | errors
     if not done:
         raise InputError(_failures(failed, len(runs)))
-    constants = build.facts(settings, data, backbone, device)
+    constants = build.facts(settings, data, backbone)
     results = [_for_all_seeds(done[run], run) for run in runs if run in done]
     _write([copy for copies in results for copy in copies], constants, data, folder)
     if failed:

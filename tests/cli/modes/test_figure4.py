@@ -12,7 +12,7 @@ from _helpers.trees import build_tree
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from padim_lit.cli.modes.figure4 import choose
+from padim_lit.cli.modes.pictures import choose
 from padim_lit.data.items import Item
 from padim_lit.visualization.figure4 import Example, judged
 from padim_lit.visualization.palette import FALSE, FOUND, TRUTH

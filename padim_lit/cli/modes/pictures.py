@@ -1,21 +1,31 @@
-"""mode=figure4: the same test images under two or more projections, in one picture."""
+"""mode=figure4 and distortion: what projections do to the same images, in a picture."""
 
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
 import torch
 from rich.table import Table
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from padim_lit.cli import build
-from padim_lit.cli.settings import Memory, OneDim, Projs, Scoring
+from padim_lit.cli.settings import Comparing, Embedding, Memory, OneDim, Projs, Scoring
 from padim_lit.data.items import GOOD, Item, ItemDataset
 from padim_lit.errors import InputError
+from padim_lit.model.backbone import Backbone
+from padim_lit.model.embedding import embed
+from padim_lit.model.grid import resolve_grid
+from padim_lit.model.projection import PROJECTIONS, Identity
+from padim_lit.model.ridge import Ridge
+from padim_lit.model.warm_up import evenly_spaced
+from padim_lit.report.figures import distortion, files
 from padim_lit.sweep.ablation import Sweep
-from padim_lit.system.atomic import write_bytes, write_json
-from padim_lit.system.console import MISSING, print_facts, print_table
+from padim_lit.sweep.distortion import full_distances, measure
+from padim_lit.system.atomic import write_bytes, write_csv, write_json
+from padim_lit.system.console import MISSING, print_facts, print_table, progress
+from padim_lit.visualization.distortion import print_distortion
 from padim_lit.visualization.figure4 import Example, Method, draw
 from padim_lit.visualization.panels import to_png
 
@@ -35,13 +45,34 @@ class Figure4(Memory, OneDim, Projs, Scoring):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        Sweep(self.projs, [self.dim], [self.seed])  # refuses what is unknown or there twice
+        self.sweep = Sweep(self.projs, [self.dim], [self.seed])  # refuses strange ones
         if not 2 <= len(self.projs) <= 4:
             raise InputError(f"projs={self.projs}: give two to four, such as [subset,jl]")
 
 
+@dataclass
+class Distortion(Comparing, Embedding):
+    """What projections do to lengths and to Mahalanobis distances of real embeddings.
+
+    Args:
+        positions: patch positions that are looked at, evenly spread over the grid
+    """
+
+    mode: str = "distortion"
+    dims: list[int] = field(default_factory=lambda: [25, 50, 100, 150])
+    positions: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        drawable = [name for name, kind in PROJECTIONS.items() if kind.drawn]
+        if other := [name for name in self.projs if name not in drawable]:
+            raise InputError(
+                f"projs: {other[0]} is not drawn at random; allowed here: {', '.join(drawable)}"
+            )
+
+
 @torch.inference_mode()
-def run(settings: Figure4, folder: Path) -> None:
+def run_figure4(settings: Figure4, folder: Path) -> None:
     """Fit every projection at one D and seed, and draw the same test images under each.
 
     Raises:
@@ -56,7 +87,7 @@ def run(settings: Figure4, folder: Path) -> None:
             "choose data with masks"
         )
     backbone = build.make_backbone(settings).to(device)
-    runs = Sweep(settings.projs, [settings.dim], [settings.seed]).runs(backbone.embedding_dim)
+    runs = settings.sweep.runs(backbone.embedding_dim)
     drawn = [run.draw(backbone.embedding_dim) for run in runs]
     (folder / "figure4.json").unlink(missing_ok=True)  # an earlier run's, were this one interrupted
     with closing(build.make_ablation(settings, data, backbone, folder)) as ablation:
@@ -81,7 +112,7 @@ def run(settings: Figure4, folder: Path) -> None:
     ]
     notes = build.notes_on(data, backbone.source, "maps")
     what = {
-        **build.facts(settings, data, backbone, device),
+        **build.facts(settings, data, backbone),
         "seed": settings.seed,
         "chosen": f"per kind the median image score under {settings.projs[0]}, kinds in turn",
         "notes": notes,
@@ -126,3 +157,55 @@ def _print(methods: list[Method], notes: list[str], path: Path) -> None:
         table.add_row(method.proj, str(method.dim), *cells)
     print_table(table)
     print_facts(*(("note", note) for note in notes), ("figure", path))
+
+
+@torch.inference_mode()
+def run_distortion(settings: Distortion, folder: Path) -> None:
+    """Measure the distortion of every projection × dimension × seed, at a sample of positions.
+
+    Raises:
+        InputError: a config, file or image that cannot be used.
+    """
+    sweep = settings.sweep
+    device = build.device_of(settings.trainer)
+    data, backbone = build.make_compared(settings, max(sweep.dims), device)
+    runs = sweep.runs(backbone.embedding_dim)
+    drawn = [(run.draw(backbone.embedding_dim), list(run.dims)) for run in runs]
+    grid = resolve_grid(backbone.grids(data.image_shape), settings.grid)
+    (folder / "distortion.json").unlink(missing_ok=True)  # an earlier run's, were this interrupted
+    chosen = evenly_spaced(grid[0] * grid[1], settings.positions)
+    with progress() as bar:
+        train = bar.track(data.train_dataloader(), description="backbone, training images")
+        test = bar.track(data.test_dataloader(), description="backbone, test images")
+        patches = [_collect(backbone, images, grid, chosen) for images in (train, test)]
+        ridge = Ridge(settings.eps, settings.eps_unit)
+        full = full_distances(*patches, ridge)
+        rows = [
+            row
+            for run in bar.track(drawn, description="projections")
+            for row in measure(*run, patches, full, ridge)
+        ]
+    paths = [write_csv(folder / "distortion.csv", [*rows[0], "spearman"], rows)]
+    title = f"{data.name}, {backbone.name}, {len(chosen)} positions"
+    pictures = files("distortion", lambda: distortion([{"label": title, "rows": rows}]))
+    paths += [write_bytes(folder / name, picture) for name, picture in pictures.items()]
+    print_distortion(rows)
+    notes = build.notes_on(data, backbone.source, "distances")
+    print_facts(*(("note", note) for note in notes), *(("written", path) for path in paths))
+    about = build.facts(settings, data, backbone)
+    counts = {"test_images": len(data.test_items), "positions": len(chosen)}
+    # Last: with distortion.json the folder is complete.
+    write_json(folder / "distortion.json", {**about, **counts, "rows": rows})
+
+
+def _collect(
+    backbone: Backbone, loader: DataLoader, grid: tuple[int, int], chosen: list[int]
+) -> Tensor:
+    """(N,P,C) at the chosen positions, on the CPU."""
+    every = Identity(backbone.embedding_dim).to(backbone.pixel_mean.device)
+    kept = []
+    for batch in loader:
+        features = backbone(batch["image"].to(backbone.pixel_mean.device))
+        for part in zip(*(layer.split(8) for layer in features), strict=True):
+            kept.append(embed(part, every, grid)[:, chosen].cpu())
+    return torch.cat(kept)
