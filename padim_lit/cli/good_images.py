@@ -103,9 +103,7 @@ class GivenImages(FullModel):
         self.loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
         self.left, self.known_at = Counter[str](), list[int]()
 
-    def over(
-        self, work: Callable[[Batches], T], without: Collection[bytes] | None = frozenset()
-    ) -> T:
+    def over(self, work: Callable[[Batches], T], without: Collection[bytes] | None) -> T:
         """``work(batches)``, each picture once, but for `without` and `gone`; None: as they come.
 
         Args:
