@@ -19,7 +19,7 @@ from padim_lit.cli.settings import Comparing, Memory, Scoring
 from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.projection import PROJECTIONS, Projection
+from padim_lit.model.projection import PROJECTIONS
 from padim_lit.sweep.ablation import ProjectionRun
 from padim_lit.sweep.job_table import print_sweep_table
 from padim_lit.sweep.jobs import describe
@@ -81,17 +81,9 @@ def run(settings: Ablation, folder: Path) -> None:
     done = {run: found for run, found in known.items() if found}
     if done:
         log.info("%d of %d runs are done already, in %s", len(done), len(runs), store.folder)
-    drawn: dict[ProjectionRun, Projection] = {}
-    failed: dict[ProjectionRun, str] = {}
-    for run in runs:
-        if run not in done:
-            try:
-                drawn[run] = run.draw(backbone.embedding_dim)
-            except InputError as error:
-                failed[run] = one_line(error)
-    if drawn:
-        found, errors = _measure(settings, data, backbone, drawn, store, folder)
-        done, failed = done | found, failed | errors
+    left = [run for run in runs if run not in done]
+    measured, failed = _measure(settings, data, backbone, left, store, folder)
+    done |= measured
     if not done:
         raise InputError(_failures(failed, len(runs)))
     constants = build.facts(settings, data, backbone)
@@ -105,12 +97,19 @@ def _measure(
     settings: Ablation,
     data: AnomalyData,
     backbone: Backbone,
-    drawn: dict[ProjectionRun, Projection],
+    runs: list[ProjectionRun],
     store: RunStore,
     folder: Path,
 ) -> tuple[dict[ProjectionRun, RunResult], dict[ProjectionRun, str]]:
     """Results of the runs, each kept as soon as it is there, and why others failed."""
-    done, failed = {}, {}
+    done, failed, drawn = {}, {}, {}
+    for run in runs:
+        try:
+            drawn[run] = run.draw(backbone.embedding_dim)
+        except InputError as error:
+            failed[run] = one_line(error)
+    if not drawn:
+        return done, failed
     made = build.make_ablation(settings, data, backbone, folder, settings.resamples)
     with closing(made) as ablation:
         how = ablation.plan(max(p.dim for p in drawn.values()), settings.max_memory_gb)
