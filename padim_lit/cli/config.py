@@ -38,7 +38,7 @@ CONF = next(c for c in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if c.is_dir
 #: Keys of a config that hold what a class is made with, and what it must be a subclass of.
 GROUPS = {"backbone": Backbone, "proj": Projection, "density": Density, "data": AnomalyData}
 _PREFIX = "class/"
-#: Values that were taken → how they were asked for.
+#: Values that were taken from the environment → how they were asked for.
 _taken: dict[str, str] = {}
 _SHORT = 4  # characters: what is shorter is part of other texts by chance
 

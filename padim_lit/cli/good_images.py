@@ -62,6 +62,8 @@ class FullModel:
     """A checkpoint's model with its moments.
 
     Attributes:
+        path, sha256: of its file.
+        detector: the model.
         held: digests of the images in it; None where they are not known.
         gone: of those that mode=remove took out of it.
 
