@@ -2,45 +2,15 @@
 
 import argparse
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from padim_lit.analysis.result_files import natural
 from padim_lit.errors import InputError
-from padim_lit.metric_names import METRICS
-from padim_lit.report.page import assemble, to_script
 from padim_lit.system.atomic import write_text
-from padim_lit.system.command_line import Parser, run, say
-from padim_lit.system.console import count
+from padim_lit.system.command_line import Parser, run
 from padim_lit.system.paths import typed_path
 from padim_lit.viewer.content import MEGABYTES, PICTURES, SCORED_PICTURES, build
-from padim_lit.viewer.curves import draw_curves
-from padim_lit.viewer.table import run_table
-
-SCRIPTS = ("elements.js", "maps.js", "threshold.js", "scored.js", "viewer.js")
-FILTERS = ("data", "backbone", "proj", "dim", "seed")
-
-
-def render(content: Mapping[str, Any]) -> str:
-    """The page; its texts reach it as text, never as markup. `content` has no NaN."""
-    runs = content["runs"]
-    users = Counter(note for run in runs for note in dict.fromkeys(run["notes"]))
-    curves = draw_curves(runs, content["groups"])
-    return assemble(
-        "viewer/viewer.html",
-        ["report/report.css", "viewer/viewer.css"],
-        ["report/page.js", *(f"viewer/{name}" for name in SCRIPTS)],
-        **content,
-        content=to_script(content),
-        count=count,
-        users=users,
-        filters={key: sorted({run[key] for run in runs}, key=natural) for key in FILTERS},
-        table_of_runs=run_table(content, list(users)),
-        curves=curves,
-        metrics={c["metric"]: METRICS[f"test/{c['metric']}"] for c in curves},
-    )
+from padim_lit.viewer.html import render
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -73,7 +43,7 @@ def _write(given: argparse.Namespace) -> None:
     out = given.out or Path(given.folders[0]) / "viewer.html"
     if out.is_dir():
         raise InputError(f"--out {out} is a folder; give the name of a file, such as viewer.html")
-    content = build(given.folders, given.pictures, given.megabytes, say)
+    content = build(given.folders, given.pictures, given.megabytes)
     write_text(out, render(content))
     every = [*content["runs"], *content["scored"]]
     pictures = sum(len(run["pictures"]["items"]) for run in every if run["pictures"])

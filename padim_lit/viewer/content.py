@@ -1,41 +1,37 @@
 """What the page shows, as plain containers: fits, what they share, scored images, pictures."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib import colormaps
 
 from padim_lit.analysis.result_files import find
-from padim_lit.analysis.sweep_results import SETTINGS, SweepFolder, as_ablation, labels
-from padim_lit.deploy.calibration import expected_rate
+from padim_lit.analysis.sweep_results import SweepFolder, labels
 from padim_lit.errors import InputError
-from padim_lit.metric_names import METRICS
+from padim_lit.system.command_line import say
 from padim_lit.version import __version__
+from padim_lit.viewer.folders import APART, describe_run, describe_scored, short_names
 from padim_lit.viewer.pictures import encode_pictures
-from padim_lit.viewer.runs import Run, read_run
-from padim_lit.viewer.scored import describe, read_pictures, read_scored, short_names
 from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 
 #: Pictures of a run and of a folder of scored images, and the whole file's size, by default.
 PICTURES, SCORED_PICTURES, MEGABYTES = 24, 200, 30.0
-#: What makes two runs on the same data with the same backbone different experiments.
-APART = (*SETTINGS, "roi_share", "train_images", "pixel_truth")
 
 
 def build(
     paths: Sequence[str | os.PathLike],
     pictures: int | None = None,
     megabytes: float = MEGABYTES,
-    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """The content of a page over every run and all scored images in or below `paths`.
+
+    Each run that cannot be read is skipped, with a line on it.
 
     Args:
         pictures: of a folder at most; None: `PICTURES`, `SCORED_PICTURES`.
         megabytes: about what the file takes at most; pictures are left out to stay below.
-        say: is told each run that cannot be read and is skipped.
 
     Raises:
         InputError: no run is there, or none can be read.
@@ -66,13 +62,9 @@ def build(
         most = (PICTURES if is_fit else SCORED_PICTURES) if pictures is None else pictures
         try:
             if is_fit:
-                run = read_run(folder)
-                described = _describe(run, name, images)
-                entries, unread = run.pictures, 0
+                described, entries, unread = *describe_run(folder, name, images), 0
             else:
-                found = read_scored(folder)
-                described = describe(found, name)
-                entries, unread = read_pictures(found, most)
+                described, entries, unread = describe_scored(folder, name, most)
         except InputError as error:
             skipped.append(str(error))
             say(f"skipped: {error}")
@@ -132,58 +124,9 @@ def _group(runs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     return groups
 
 
-def _describe(run: Run, name: str, images: dict[tuple, int]) -> dict[str, Any]:
-    metrics, shown = run.metrics, run.images
-    settings = as_ablation(metrics)
-    key = None
-    if shown:
-        planted = (~shown.count_image).tolist()
-        key = tuple(zip(shown.path, shown.kind, shown.label.tolist(), planted, strict=True))
-    return {
-        "name": name,
-        **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
-        "group": {key: str(settings.get(key)) for key in ("data", "backbone", *APART)},
-        "split_seed": str(metrics.get("data/split_seed")),
-        "images": None if key is None else images.setdefault(key, len(images)),
-        "scores": shown and shown.scores["score"].tolist(),
-        "metrics": {metric.removeprefix("test/"): metrics.get(metric) for metric in METRICS},
-        "state_bytes": metrics.get("state_bytes"),
-        "seconds": metrics.get("test/seconds_per_image"),
-        # At the checkpoint's threshold: how many, of how many.
-        "wrong": {
-            "false alarms": [metrics.get("test/false_alarms"), metrics.get("data/test_good")],
-            "missed": [metrics.get("test/misses"), metrics.get("data/test_defective")],
-        },
-        "thresholds": _thresholds(metrics),
-        "no_threshold": str(metrics.get("threshold_why") or ""),
-        "image_score": str(metrics.get("image_score") or ""),
-        "planted_pixels": "planted" in str(metrics.get("data/pixel_truth")),
-        "notes": list(metrics.get("notes", [])),
-    }
-
-
-def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The marks of the slider, each called what it is."""
-    rate, images = (metrics.get(f"threshold_{name}") for name in ("rate", "images"))
-    if rate is not None and images:
-        rate = expected_rate(images, rate)
-    wanted = "" if rate is None else f" for {100 * rate:.3g} % false alarms"
-    optimistic = "chosen on the test set, hence optimistic"
-    known = {
-        "threshold": ("free", "checkpoint", f"chosen without test images{wanted}"),
-        "test/image_f1max_threshold": ("image", "best F1", optimistic),
-        "test/pixel_f1max_threshold": ("pixel", "best pixel F1", optimistic),
-    }
-    return [
-        {"id": name, "name": title, "how": how, "value": metrics[key]}
-        for key, (name, title, how) in known.items()
-        if metrics.get(key) is not None
-    ]
-
-
 def _images(key: tuple) -> dict[str, Any]:
     """The test images that runs share: names below their common folder, kinds, labels."""
-    paths, kind, label, planted = zip(*key, strict=True) if key else ((),) * 4
+    paths, kind, label, planted = key
     kinds = list(dict.fromkeys(kind))
     return {
         "names": short_names(paths),

@@ -46,7 +46,7 @@ from padim_lit.deploy.prediction_log import ScoredFiles, Version
 from padim_lit.sweep import jobs
 from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system.atomic import write_csv, write_json
-from padim_lit.viewer.runs import read_run
+from padim_lit.viewer.folders import read_run
 
 COUNT = int(os.environ.get("PADIM_FUZZ", 300))
 SEED = int(os.environ.get("PADIM_FUZZ_SEED", 0))

@@ -15,11 +15,11 @@ from _helpers.trees import build_tree
 from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_csv, write_json
-from padim_lit.viewer.command import main, render
+from padim_lit.viewer.command import main
 from padim_lit.viewer.content import build
-from padim_lit.viewer.curves import as_sweep, draw_curves
+from padim_lit.viewer.folders import read_run
+from padim_lit.viewer.html import as_sweep, draw_curves, render
 from padim_lit.viewer.pictures import encode_pictures, pack
-from padim_lit.viewer.runs import read_run
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.maps import read_maps, write_maps
 
@@ -80,7 +80,7 @@ def write_run(folder: Path, proj="jl", dim=100, seed=0, maps=True, path="img", *
 
 def expected(run: Path, threshold: float) -> dict[str, int]:
     """False alarms, misses and planted misses, counted here."""
-    images = read_run(run).images
+    images = read_run(run)[1]
     found = {"alarms": 0, "misses": 0, "planted": 0}
     for kind, label, score in zip(images.kind, images.label, images.scores["score"], strict=True):
         called = score >= threshold
@@ -214,7 +214,7 @@ def test_a_fit_leaves_maps_and_the_viewer_reads_them(zygote, tmp_path):
     result = zygote.run([*TINY, "image_score=max"], tmp_path)
     assert result.code == 0, result.err
     pictures = read_maps(tmp_path / "run" / "heatmaps" / "maps.npz")
-    assert {p.path for p in pictures} == set(read_run(tmp_path / "run").images.path)
+    assert {p.path for p in pictures} == set(read_run(tmp_path / "run")[1].path)
     for shown in pictures:
         assert shown.map.max() == pytest.approx(shown.score, abs=1e-3)
     content = build([tmp_path])

@@ -1,0 +1,198 @@
+"""Read what mode=fit or mode=predict left in a folder, and describe it for the page."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from padim_lit.analysis.result_files import (
+    BROKEN,
+    Scores,
+    load,
+    read_predictions,
+    read_results,
+    reading,
+    require,
+)
+from padim_lit.analysis.sweep_results import SETTINGS, as_ablation
+from padim_lit.deploy.calibration import expected_rate
+from padim_lit.deploy.prediction_log import read_lines
+from padim_lit.errors import InputError
+from padim_lit.metric_names import METRICS
+from padim_lit.report.text import known
+from padim_lit.visualization.gallery import GalleryEntry
+from padim_lit.visualization.maps import read_maps
+
+#: Keys of metrics.json that every run has.
+TEXTS, WHOLE = ("data", "backbone", "weights", "proj"), ("dim", "seed")
+#: Numbers of images that a run may have beside what `read_results` checks.
+COUNTS = ("data/test_good", "data/test_defective", "threshold_images")
+#: What makes two runs on the same data with the same backbone different experiments.
+APART = (*SETTINGS, "roi_share", "train_images", "pixel_truth")
+
+
+def read_run(
+    folder: Path,
+) -> tuple[Mapping[str, Any], Scores | None, list[GalleryEntry] | None]:
+    """A finished run: its metrics, its test images and its pictures.
+
+    Of metrics.json the keys that this package reads have been checked. The images are in their
+    order, with their "score"; None without predictions.csv. The pictures are the gallery's; None
+    without heatmaps/maps.npz.
+
+    Raises:
+        InputError: a file is not what mode=fit writes; it is named.
+    """
+    file = folder / "metrics.json"
+    (metrics,) = read_results(file)
+    require(metrics, file, TEXTS, WHOLE, COUNTS)
+    notes = metrics.setdefault("notes", [])
+    if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
+        raise InputError(f"{file}: notes={notes!r} must be a list of texts; run the job again")
+    predictions, maps = folder / "predictions.csv", folder / "heatmaps" / "maps.npz"
+    plants = bool(metrics.get("data/test_planted"))
+    images = read_predictions(predictions, plants) if predictions.exists() else None
+    return metrics, images, read_maps(maps) if maps.exists() else None
+
+
+def describe_run(
+    folder: Path, name: str, images: dict[tuple, int]
+) -> tuple[dict[str, Any], list[GalleryEntry] | None]:
+    """What the page holds of a run, and its pictures.
+
+    `images` numbers the sets of test images, by their paths, kinds, labels and whether each is
+    planted: the run's is added where it is new.
+    """
+    metrics, shown, pictures = read_run(folder)
+    settings, key = as_ablation(metrics), None
+    if shown:
+        columns = shown.path, shown.kind, shown.label.tolist(), (~shown.count_image).tolist()
+        key = tuple(map(tuple, columns))
+    return {
+        "name": name,
+        **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
+        "group": {key: str(settings.get(key)) for key in ("data", "backbone", *APART)},
+        "split_seed": str(metrics.get("data/split_seed")),
+        "images": None if key is None else images.setdefault(key, len(images)),
+        "scores": shown and shown.scores["score"].tolist(),
+        "metrics": {metric.removeprefix("test/"): metrics.get(metric) for metric in METRICS},
+        "state_bytes": metrics.get("state_bytes"),
+        "seconds": metrics.get("test/seconds_per_image"),
+        # At the checkpoint's threshold: how many, of how many.
+        "wrong": {
+            "false alarms": [metrics.get("test/false_alarms"), metrics.get("data/test_good")],
+            "missed": [metrics.get("test/misses"), metrics.get("data/test_defective")],
+        },
+        "thresholds": _thresholds(metrics),
+        "no_threshold": str(metrics.get("threshold_why") or ""),
+        "image_score": str(metrics.get("image_score") or ""),
+        "planted_pixels": "planted" in str(metrics.get("data/pixel_truth")),
+        "notes": list(metrics.get("notes", [])),
+    }, pictures
+
+
+def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The marks of the slider, each called what it is."""
+    rate, images = (metrics.get(f"threshold_{name}") for name in ("rate", "images"))
+    if rate is not None and images:
+        rate = expected_rate(images, rate)
+    wanted = "" if rate is None else f" for {100 * rate:.3g} % false alarms"
+    optimistic = "chosen on the test set, hence optimistic"
+    known = {
+        "threshold": ("free", "checkpoint", f"chosen without test images{wanted}"),
+        "test/image_f1max_threshold": ("image", "best F1", optimistic),
+        "test/pixel_f1max_threshold": ("pixel", "best pixel F1", optimistic),
+    }
+    return [
+        {"id": name, "name": title, "how": how, "value": metrics[key]}
+        for key, (name, title, how) in known.items()
+        if metrics.get(key) is not None
+    ]
+
+
+def read_scored(folder: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]], int]:
+    """Images without labels and their scores: their model, their lines, how many were unreadable.
+
+    Of model.json the keys that are read here have been checked. The lines are in the order of
+    scoring, each file's last.
+
+    Raises:
+        InputError: a file is not what mode=predict writes; it is named.
+    """
+    file, about = folder / "predictions.jsonl", folder / "model.json"
+    model = load(about, dict)
+    require(model, about, ("source", "threshold_source", "image_score"))
+    require(model, about, numbers=("threshold", "map_threshold"))
+    good = model.get("good_scores")
+    if good is not None and not (isinstance(good, list) and all(map(known, good))):
+        raise InputError(f"{about}: good_scores must be numbers; run the job again")
+    with reading(file, OSError, *BROKEN):
+        rows = read_lines(file)
+        lines = [_checked(row, file) for row in rows if "error" not in row]
+    return model, lines, len(rows) - len(lines)
+
+
+def _checked(row: dict[str, Any], file: Path) -> dict[str, Any]:
+    require(row, f"{file}, the line of {row['path']}", ("path",), ("mtime_ns",))
+    if not known(row["score"]) or not known(row["p_value"] or 0):
+        raise ValueError(f"{row['path']} has no score")
+    regions = [
+        [*map(float, r["box"]), float(r["area"]), float(r["peak"])] for r in row["regions"] or ()
+    ]
+    if not all(len(region) == 6 and all(map(math.isfinite, region)) for region in regions):
+        raise ValueError(f"{row['path']}: its regions are none")
+    return row | {"regions": regions}
+
+
+def describe_scored(
+    folder: Path, name: str, most: int
+) -> tuple[dict[str, Any], list[GalleryEntry], int]:
+    """What the page holds of scored images, their pictures, and how many of these are left out.
+
+    What a script reads alike of fits has the same names. The pictures are those of the highest
+    scores, at most `most`.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    model, lines, unreadable = read_scored(folder)
+    paths = [line["path"] for line in lines]
+    used = {"id": "free", "name": "used", "how": model["threshold_source"]}
+    used["value"] = model.get("threshold")
+    described = {
+        "name": name,
+        "source": model["source"],
+        "paths": paths,
+        "names": short_names(paths),
+        "scores": [line["score"] for line in lines],
+        "p": [line["p_value"] for line in lines],
+        # Box, area and peak of each.
+        "regions": [line["regions"] for line in lines],
+        "map_threshold": model.get("map_threshold"),
+        # From the first to the last by the time of their files; those of one moment as scored.
+        "order": sorted(range(len(lines)), key=lambda i: lines[i]["mtime_ns"]),
+        "good": model.get("good_scores") or [],
+        "unreadable": unreadable,
+        "thresholds": [] if used["value"] is None else [used],
+        "no_threshold": model["threshold_source"],
+        "image_score": model["image_score"],
+        "notes": [],
+    }
+    shown = [i for i, line in enumerate(lines) if isinstance(line.get("viewer"), str)]
+    shown.sort(key=lambda i: -lines[i]["score"])
+    pictures = []
+    for rank, index in enumerate(shown[:most], 1):
+        file = folder / "heatmaps" / PurePath(lines[index]["viewer"]).name
+        pictures += [replace(one, rank=rank, index=index) for one in read_maps(file)[:1]]
+    return described, pictures, len(shown) - len(pictures)
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Names below the common folder of all."""
+    try:
+        common = os.path.commonpath([PurePath(path).parent for path in paths])
+    except ValueError:  # none, or absolute and relative ones
+        common = ""
+    return [os.path.relpath(path, common) if common else path for path in paths]

@@ -1,0 +1,106 @@
+"""The page from its content: the table of runs, the curves of groups of runs, and all the rest."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from padim_lit.analysis.result_files import natural
+from padim_lit.metric_names import METRICS
+from padim_lit.report.figures import DRAWN, curves, files
+from padim_lit.report.page import assemble, inline, to_script
+from padim_lit.report.tables import Cell, Table
+from padim_lit.report.text import brief, share, size
+from padim_lit.system.console import MISSING, count
+
+SCRIPTS = ("elements.js", "maps.js", "threshold.js", "scored.js", "viewer.js")
+FILTERS = ("data", "backbone", "proj", "dim", "seed")
+SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
+#: Inches of one figure.
+SIZE = {"width": 5.5, "height": 3.3}
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """The page; its texts reach it as text, never as markup. `content` has no NaN."""
+    runs = content["runs"]
+    users = Counter(note for run in runs for note in dict.fromkeys(run["notes"]))
+    drawn = draw_curves(runs, content["groups"])
+    return assemble(
+        "viewer/viewer.html",
+        ["report/report.css", "viewer/viewer.css"],
+        ["report/page.js", *(f"viewer/{name}" for name in SCRIPTS)],
+        **content,
+        content=to_script(content),
+        count=count,
+        users=users,
+        filters={key: sorted({run[key] for run in runs}, key=natural) for key in FILTERS},
+        table_of_runs=run_table(content, list(users)),
+        curves=drawn,
+        metrics={c["metric"]: METRICS[f"test/{c['metric']}"] for c in drawn},
+    )
+
+
+def run_table(content: Mapping[str, Any], notes: Sequence[str]) -> Table:
+    """A row a run, in the order of `content`; `notes` are numbered from 1."""
+    dagger = any(run["planted_pixels"] for run in content["runs"])
+    return Table(
+        "Test metrics; false alarms and missed images at the checkpoint's threshold, chosen "
+        f"without test images{'; †: planted defects' * dagger}",
+        [_row(run, notes) for run in content["runs"]],
+    )
+
+
+def _row(run: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Cell]:
+    row = {"run": Cell(run["name"])}
+    row |= {key: Cell(run[key]) for key in ("data", "backbone", "proj")}
+    row |= {key: Cell(str(run[key]), run[key]) for key in ("dim", "seed")}
+    for metric in SHOWN:
+        value = run["metrics"][metric]
+        planted = " †" * (value is not None and run["planted_pixels"] and "pixel" in metric)
+        row[METRICS[f"test/{metric}"]] = Cell(share(value, 4) + planted, value)
+    row |= {name: _wrong(*counts) for name, counts in run["wrong"].items()}
+    seconds = run["seconds"] and 1000 * run["seconds"]
+    row["state"] = Cell(size(run["state_bytes"]), run["state_bytes"])
+    row["ms/image"] = Cell(brief(seconds), seconds)
+    row["notes"] = Cell(", ".join(str(i) for i, n in enumerate(notes, 1) if n in run["notes"]))
+    return row
+
+
+def _wrong(wrong: int | None, images: int | None) -> Cell:
+    """How many images are on the wrong side of the checkpoint's threshold."""
+    if wrong is None or not images:
+        return Cell(MISSING)
+    return Cell(f"{wrong} of {images}", wrong / images)
+
+
+def draw_curves(runs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Group, label, metric and SVG of every group of runs (by its number) with two D or more."""
+    drawn = []
+    for metric in DRAWN:
+        for group, label in enumerate(labels):
+            mine = [r for r in runs if r["group"] == group and r["metrics"][metric] is not None]
+            sweep = as_sweep(mine, metric)
+            name = f"{group}-{metric}"
+            svg = files(name, lambda s=sweep, m=metric: curves([s], m, **SIZE), ("svg",))
+            if svg:
+                what = f"{METRICS[f'test/{metric}']} against D: {label}"
+                found = {"group": group, "label": label, "metric": metric}
+                drawn.append(found | {"drawn": inline(svg[f"{name}.svg"], what)})
+    return drawn
+
+
+def as_sweep(runs: Iterable[Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    """Runs on the same data as `figures.curves` reads a sweep: mean and sd over their seeds.
+
+    Of a seed that ran more than once the last counts.
+    """
+    runs, configurations = list(runs), []
+    for proj, dim in sorted({(run["proj"], run["dim"]) for run in runs}):
+        alike = [run for run in runs if (run["proj"], run["dim"]) == (proj, dim)]
+        mine = list({run["seed"]: run["metrics"][metric] for run in alike}.values())
+        sd = stdev(mine) if len(mine) > 1 else None
+        both = {"mean": {metric: fmean(mine)}, "sd": {metric: sd}}
+        configurations.append({"proj": proj, "dim": dim, **both})
+    planted = "planted defects" if any(run["planted_pixels"] for run in runs) else ""
+    constants = {"pixel_truth": planted}
+    return {"label": "", "configurations": configurations, "fits": [], "constants": constants}
