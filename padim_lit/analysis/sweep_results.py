@@ -126,6 +126,11 @@ class SweepFolder:
         return list(dict.fromkeys(row.proj for row in self.rows))
 
     @property
+    def methods(self) -> list[Method]:
+        """Every (projection, D), by rising D."""
+        return [(proj, dim) for proj in self.projs for dim in self.dims_of(proj)]
+
+    @property
     def dims(self) -> list[int]:
         return sorted({row.dim for row in self.rows})
 
@@ -195,8 +200,7 @@ class SweepFolder:
         Raises:
             InputError: those of one were not kept.
         """
-        keys = [(proj, dim) for proj in self.projs for dim in self.dims_of(proj)]
-        found = {key: self.image_scores(*key) for key in keys}
+        found = {method: self.image_scores(*method) for method in self.methods}
         if any(values is None for values in found.values()):
             raise InputError(
                 f"{self.path} has neither scores.npz nor its jobs' predictions.csv with all "

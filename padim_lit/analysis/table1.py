@@ -71,16 +71,15 @@ def compare(folders: Iterable[str | os.PathLike]) -> list[Row]:
     sweeps = join_parts(read_sweeps(folders)) if folders else []
     groups: dict[tuple[str, str, int], dict[str, SweepFolder]] = {}
     for sweep in sweeps:
-        for proj in sweep.projs:
-            for dim in sweep.dims_of(proj):
-                if proj != BASE and sweep.shared_seeds((BASE, dim), (proj, dim)):
-                    group = groups.setdefault((sweep.backbone, proj, dim), {})
-                    if (other := group.setdefault(category(sweep), sweep)) is not sweep:
-                        raise InputError(
-                            f"{other.path} and {sweep.path} both measured {proj} at D = {dim} on "
-                            f"{sweep.data}, {sweep.backbone}, and Table 1 has one line for it; "
-                            "python -m padim_lit.report shows both"
-                        )
+        for proj, dim in sweep.methods:
+            if proj != BASE and sweep.shared_seeds((BASE, dim), (proj, dim)):
+                group = groups.setdefault((sweep.backbone, proj, dim), {})
+                if (other := group.setdefault(category(sweep), sweep)) is not sweep:
+                    raise InputError(
+                        f"{other.path} and {sweep.path} both measured {proj} at D = {dim} on "
+                        f"{sweep.data}, {sweep.backbone}, and Table 1 has one line for it; "
+                        "python -m padim_lit.report shows both"
+                    )
     rows = []
     for (_, proj, dim), measured in groups.items():
         names = sorted(measured, key=_order)

@@ -49,14 +49,15 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
     joined = join_parts(sweeps)
     names = labels(joined)
     named = list(zip(joined, names, strict=True))
+    shown = [_sweep(sweep, name) for sweep, name in named]
     content = {
         "level": LEVEL,
         "base": BASE,
         "written": date.today().isoformat(),
         "version": __version__,
         "projs": sorted({p for s in joined for p in s.projs}, key=order),
-        "sweeps": [_sweep(s, name) for s, name in named],
-        "table": _table(named),
+        "sweeps": shown,
+        "table": _table(joined, shown),
         "grouped": any(s.constants.get("test_groups") for s in joined),
         "separations": [row | {"sweep": name} for s, name in named for row in _separations(s)],
         "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
@@ -96,22 +97,9 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
 
 
 def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
-    configurations = []
-    for proj in sweep.projs:
-        for dim in sweep.dims_of(proj):
-            values = {short(m): sweep.points(proj, dim, m) for m in (*METRICS, *COSTS)}
-            values["total_ms"] = values["score/ms_per_image"] + values["backbone/ms_per_image"]
-            configurations.append(
-                {
-                    "proj": proj,
-                    "dim": dim,
-                    "seeds": sweep.seeds_of(proj, dim),
-                    "values": {k: v.tolist() for k, v in values.items()},
-                    "mean": {k: float(v.mean()) for k, v in values.items()},
-                    "sd": {k: _sd(v) for k, v in values.items()},
-                    "missed": missed(sweep, proj, dim),
-                }
-            )
+    configurations = _configurations(sweep)
+    for found in configurations:
+        found["missed"] = missed(sweep, found["proj"], found["dim"])
     fits = [_fit(sweep, proj, m) for proj in sweep.projs if proj != "identity" for m in DRAWN]
     beyond = max(sweep.dims_of("jl"), default=0) > PREDICTED_FROM
     predictions = [_fit(sweep, "jl", m, PREDICTED_FROM) for m in DRAWN if beyond]
@@ -127,6 +115,28 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
         "fits": [fit for fit in fits if fit],
         "predictions": [fit for fit in predictions if fit],
     }
+
+
+def _configurations(sweep: SweepFolder) -> list[dict[str, Any]]:
+    """By projection and D: each seed's values, their means and spreads, differences to `BASE`."""
+    found = []
+    for proj, dim in sweep.methods:
+        values = {short(m): sweep.points(proj, dim, m) for m in (*METRICS, *COSTS)}
+        values["total_ms"] = values["score/ms_per_image"] + values["backbone/ms_per_image"]
+        pair = (proj, dim), (BASE, dim)
+        paired = METRICS if proj != BASE and sweep.shared_seeds(*pair) else ()
+        found.append(
+            {
+                "proj": proj,
+                "dim": dim,
+                "seeds": sweep.seeds_of(proj, dim),
+                "values": {k: v.tolist() for k, v in values.items()},
+                "mean": {k: float(v.mean()) for k, v in values.items()},
+                "sd": {k: _sd(v) for k, v in values.items()},
+                "difference": {short(m): asdict(sweep.difference(*pair, m)) for m in paired},
+            }
+        )
+    return found
 
 
 def _separations(sweep: SweepFolder) -> list[dict[str, Any]]:
@@ -164,26 +174,26 @@ def _fit(
     return found | {name: getattr(fit, name) for name in numbers}
 
 
-def _table(named: Sequence[tuple[SweepFolder, str]]) -> list[dict[str, Any]]:
+def _table(sweeps: Sequence[SweepFolder], shown: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each D of every sweep, then of the means, and what others published of it.
 
     A row is titled by its data, or by its sweep's whole label where settings alone do not tell two
     apart.
     """
-    sweeps = [sweep for sweep, _ in named]
     alike = Counter((s.data, _settings(s), dim) for s in sweeps for dim in s.dims)
     alone = [
-        (s, [category(s)] if _is_mvtec(s) else [""], {"sweep": i, "data": s.data, "label": label})
-        for i, (s, label) in enumerate(named)
+        (s, [category(s)] if _is_mvtec(s) else [""], {"sweep": i, "data": s.data, **one})
+        for i, (s, one) in enumerate(zip(sweeps, shown, strict=True))
     ]
-    return [
-        {"dim": dim, "backbone": source.backbone, "cells": _cells(source, dim), **about}
-        | {"constants": _constants(source)}
-        | {"title": about["label" if alike[about["data"], _settings(source), dim] > 1 else "data"]}
-        | published(source.backbone, dim, names)
-        for source, names, about in [*alone, *_means(sweeps)]
-        for dim in source.dims
-    ]
+    rows = []
+    for source, names, about in [*alone, *_means(sweeps)]:
+        for dim in source.dims:
+            title = "label" if alike[about["data"], _settings(source), dim] > 1 else "data"
+            row = {"title": about[title], "sweep": about["sweep"], "data": about["data"]}
+            row |= {"dim": dim, "backbone": source.backbone, "constants": _constants(source)}
+            row["cells"] = {c["proj"]: c for c in about["configurations"] if c["dim"] == dim}
+            rows.append(row | published(source.backbone, dim, names))
+    return rows
 
 
 def _means(
@@ -196,25 +206,11 @@ def _means(
     for members in groups.values():
         by_name = {category(s): s for s in members}
         if len(by_name) == len(members):
-            for mean, names in averages(list(by_name)).items():
-                what = "categories" if mean == MEAN else mean
+            for over, names in averages(list(by_name)).items():
+                what = "categories" if over == MEAN else over
+                mean = mean_of([by_name[name] for name in names])
                 about = {"sweep": None, "data": f"mean of {len(names)} MVTec {what}"}
-                yield mean_of([by_name[name] for name in names]), names, about
-
-
-def _cells(source: SweepFolder, dim: int) -> dict[str, dict[str, Any]]:
-    """By metric and projection: mean, sd, seeds and the difference to `BASE`."""
-    cells: dict[str, Any] = {short(metric): {} for metric in METRICS}
-    for metric in METRICS:
-        for proj in source.projs:
-            if seeds := source.seeds_of(proj, dim):
-                y = source.points(proj, dim, metric)
-                cell = {"mean": float(y.mean()), "sd": _sd(y), "seeds": len(seeds)}
-                pair = (proj, dim), (BASE, dim)
-                if proj != BASE and source.shared_seeds(*pair):
-                    cell["difference"] = asdict(source.difference(*pair, metric))
-                cells[short(metric)][proj] = cell
-    return cells
+                yield mean, names, about | {"configurations": _configurations(mean)}
 
 
 def _settings(sweep: SweepFolder) -> tuple[str, ...]:

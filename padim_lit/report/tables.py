@@ -65,13 +65,13 @@ def answer(sweeps: Sequence[Mapping[str, Any]], all_projections: bool) -> Table:
     rows = []
     for sweep in sweeps:
         chosen = best(sweep)
-        daggered = planted(sweep["constants"], "pixel_auroc")
+        mark = " †" * planted(sweep["constants"], "pixel_auroc")
         rows += [
             {
                 "data": Cell(sweep["label"]),
                 "method": Cell(f"{c['proj']}, D = {c['dim']:,}"),
                 "image AUROC": _mean(c, "image_auroc", best=all_projections and c is chosen[0]),
-                "pixel AUROC": _mean(c, "pixel_auroc", daggered),
+                "pixel AUROC": _mean(c, "pixel_auroc", mark),
                 "defects missed, with false alarms": _missed(c["missed"]),
                 "model's state": _cost(c, "state_bytes", size),
                 "scoring, ms/image": _cost(c, "score/ms_per_image", brief),
@@ -85,35 +85,34 @@ def answer(sweeps: Sequence[Mapping[str, Any]], all_projections: bool) -> Table:
 def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
     """Every data set, backbone and D: means and spreads, and the difference of jl to selection."""
     sweeps, base = content["sweeps"], content["base"]
-    rows = [
-        r for r in content["table"] if any(known(c["mean"]) for c in r["cells"][metric].values())
-    ]
+    every = content["table"]
+    rows = [r for r in every if any(known(c["mean"][metric]) for c in r["cells"].values())]
     if not rows:
         return None
-    projs = [p for p in content["projs"] if any(p in r["cells"][metric] for r in rows)]
+    projs = [p for p in content["projs"] if any(p in r["cells"] for r in rows)]
     others = [p for p in projs if p != base]
     versus = ("jl" if "jl" in others else others[0]) if base in projs and others else None
     # What is compared stands beside its difference.
     projs.sort(key=lambda proj: (proj != base, proj != versus))
     settings = _differing(sweeps)
     backbones = sorted({r["backbone"] for r in rows})
-    reach = _reach(r["cells"][metric].get(versus, {}).get("difference") for r in rows)
+    found = [c for r in rows if (c := r["cells"].get(versus))]
+    reach = _reach(c["difference"].get(metric) for c in found)
     lines = []
     for row in rows:
-        cells, constants = row["cells"][metric], row["constants"]
-        top = max(c["mean"] for c in cells.values() if known(c["mean"]))
-        seeds = sorted({c["seeds"] for c in cells.values()})
+        cells, constants = row["cells"], row["constants"]
+        means = {proj: c["mean"][metric] for proj, c in cells.items() if known(c["mean"][metric])}
+        top = max(means.values()) if len(cells) > 1 else None
+        seeds = sorted({len(c["seeds"]) for c in cells.values()})
         line = {"data": Cell(row["title"] + " (planted)" * planted(constants, metric))}
         if len(backbones) > 1:
             line["backbone"] = Cell(row["backbone"])
         line |= {key: Cell(str(constants.get(key, MISSING))) for key in settings}
         line |= {"D": _count(row["dim"]), "seeds": Cell("–".join(map(str, seeds)), seeds[0])}
         for proj in projs:
-            c = cells.get(proj, {"mean": None, "sd": None})
-            is_best = len(cells) > 1 and c["mean"] == top
-            line[proj] = Cell(spread(c["mean"], c["sd"]), c["mean"], is_best)
+            line[proj] = _mean(cells.get(proj), metric, best=means.get(proj, "") == top)
             if proj == versus:
-                line[f"{proj} − {base}"] = _difference(c.get("difference"), reach)
+                line[f"{proj} − {base}"] = _difference(cells.get(proj), metric, reach)
         lines.append(line)
     caption = f"Table 1: {METRICS[f'test/{metric}']}"
     if len(backbones) == 1:
@@ -133,10 +132,8 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
         line |= {key: Cell(str(row["constants"].get(key, MISSING))) for key in settings}
         line["D"] = _count(row["dim"])
         for proj in (base, "jl"):
-            c = row["cells"][metric].get(proj)
-            line[proj] = Cell(spread(c["mean"], c["sd"]), c["mean"]) if c else Cell(MISSING)
-        jl = row["cells"][metric].get("jl", {})
-        line[f"jl − {base}"] = _difference(jl.get("difference"), reach=0)
+            line[proj] = _mean(row["cells"].get(proj), metric)
+        line[f"jl − {base}"] = _difference(row["cells"].get("jl"), metric, reach=0)
         for source in sources:
             name = SOURCES[source] + f", {base} → jl" * (source == "report")
             line[name] = _published(row[source].get(key))
@@ -253,11 +250,13 @@ def _count(n: int) -> Cell:
 
 
 def _mean(
-    c: Mapping[str, Any], metric: str, daggered: bool = False, digits: int = 3, best: bool = False
+    c: Mapping[str, Any] | None, metric: str, mark: str = "", digits: int = 3, best: bool = False
 ) -> Cell:
+    """Of a configuration; None where it was not measured."""
+    if c is None:
+        return Cell(MISSING)
     mean = c["mean"][metric]
-    text = spread(mean, c["sd"][metric], digits) + " †" * (daggered and known(mean))
-    return Cell(text, mean, best)
+    return Cell(spread(mean, c["sd"][metric], digits) + mark * known(mean), mean, best)
 
 
 def _cost(c: Mapping[str, Any], key: str, text: Any) -> Cell:
@@ -273,7 +272,8 @@ def _missed(found: Mapping[str, Any] | None) -> Cell:
     return Cell(text + " ‡" * found["own"], found["misses"] / found["defective"])
 
 
-def _difference(found: Mapping[str, Any] | None, reach: float) -> Cell:
+def _difference(c: Mapping[str, Any] | None, metric: str, reach: float) -> Cell:
+    found = c and c["difference"].get(metric)
     if not found or not known(found["value"]):
         return Cell(MISSING)
     text = interval(found["value"], found["low"], found["high"])
