@@ -47,7 +47,6 @@ from padim_lit.analysis.sweep_results import (
     join_parts,
     labels,
 )
-from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 
 #: An AUROC this much lower still counts as "as good" (claims 150-for-550 and challenger).
@@ -323,10 +322,7 @@ def _predict(sweep: SweepFolder, metric: str, below: list[int], beyond: list[int
     row |= {"predicted": _list(beyond), "seeds": len(seeds)}
     if len(seeds) < 2 or not np.isfinite(list(y.values())).all():
         return row | {"why": "fewer than two seeds at all D, or an undefined metric"}
-    try:
-        fit = fit_performance(np.array(below, float), np.array([y[d].mean() for d in below]))
-    except InputError as error:
-        return row | {"why": str(error)}
+    fit = fit_performance(np.array(below, float), np.array([y[d].mean() for d in below]))
 
     def rmse(guess: Any) -> float:
         return float(np.sqrt(np.mean((guess - np.array([y[d].mean() for d in beyond])) ** 2)))

@@ -5,7 +5,6 @@ has scores of proj=identity (before the projection) and of another projection (a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,13 +32,15 @@ MEASURED = {
 }
 
 
-@dataclass(frozen=True)
-class Separation:
-    """Pairs of a defective and a good item before and after a projection.
+def separation(
+    good: ArrayLike, defective: ArrayLike, good_after: ArrayLike, defective_after: ArrayLike
+) -> dict[str, Any]:
+    """Measure p, k and ε from distances to the centre before, (N,) and (M,), and after projecting.
 
-    A pair is *right* where the defective item is farther from the centre.
+    A pair of a defective and a good item is *right* where the defective one is farther from the
+    centre.
 
-    Attributes:
+    Returns:
         auroc: share of pairs that are right before the projection; the report takes it for 1.
         auroc_after: the same after it, pairs that turned right among them.
         k: quartiles of the relative gap of right pairs (eq. 12), (3,).
@@ -50,33 +51,12 @@ class Separation:
         r_measured: of these, the share that is still right; NaN where none overlap.
         y: share of right pairs that eq. 13 says is still right, p·r + 1 − p.
         y_measured: the share that is.
-    """
-
-    auroc: float
-    auroc_after: float
-    k: np.ndarray
-    scale: float
-    epsilon: float
-    p: float
-    r: float
-    r_measured: float
-    y: float
-    y_measured: float
-
-
-def separation(
-    good: ArrayLike,
-    defective: ArrayLike,
-    good_after: ArrayLike,
-    defective_after: ArrayLike,
-) -> Separation:
-    """Measure p, k and ε from distances to the centre before, (N,) and (M,), and after projecting.
 
     Raises:
         InputError: distances that do not belong together, or none in the right order.
 
     >>> found = separation([1.0, 1.1], [2.0, 1.2], [0.9, 1.1], [2.0, 1.0])
-    >>> found.p, found.y_measured  # 3 of 4 pairs stay right
+    >>> found["p"], found["y_measured"]  # 3 of 4 pairs stay right
     (0.5, 0.75)
     """
     good, defective, good_after, defective_after = (
@@ -98,18 +78,18 @@ def separation(
     gaps, kept = k[right], (k_after > 0)[right]
     overlap = gaps < epsilon
     r = still_right(epsilon, gaps)
-    return Separation(
-        auroc=_right(k),
-        auroc_after=_right(k_after),
-        k=np.quantile(gaps, (0.25, 0.5, 0.75)),
-        scale=scale,
-        epsilon=epsilon,
-        p=float(overlap.mean()),
-        r=float(r[overlap].mean()) if overlap.any() else np.nan,
-        r_measured=float(kept[overlap].mean()) if overlap.any() else np.nan,
-        y=float(r.mean()),
-        y_measured=float(kept.mean()),
-    )
+    return {
+        "auroc": _right(k),
+        "auroc_after": _right(k_after),
+        "k": np.quantile(gaps, (0.25, 0.5, 0.75)),
+        "scale": scale,
+        "epsilon": epsilon,
+        "p": float(overlap.mean()),
+        "r": float(r[overlap].mean()) if overlap.any() else np.nan,
+        "r_measured": float(kept[overlap].mean()) if overlap.any() else np.nan,
+        "y": float(r.mean()),
+        "y_measured": float(kept.mean()),
+    }
 
 
 def _right(k: np.ndarray) -> float:
@@ -140,13 +120,11 @@ def mean_separations(folder: SweepFolder) -> list[dict[str, Any]]:
     for (proj, dim), scores in by_seed.items():
         if proj == WHOLE:
             continue
-        pairs = zip(folder.seeds_of(proj, dim), scores, strict=True)
         seeds = []
-        for seed, after in pairs:
-            found = separation(
-                *(x[kind] for x in (before.get(seed, first), after) for kind in kinds)
-            )
-            seeds.append({**vars(found), "before": found.auroc, "q": found.epsilon**2 * dim})
+        for seed, after in zip(folder.seeds_of(proj, dim), scores, strict=True):
+            both = before.get(seed, first), after
+            found = separation(*(x[kind] for x in both for kind in kinds))
+            seeds.append(found | {"before": found["auroc"], "q": found["epsilon"] ** 2 * dim})
         means = {name: np.mean([one[name] for one in seeds], axis=0).tolist() for name in seeds[0]}
         rows.append({"proj": proj, "dim": dim, **means})
     return rows

@@ -25,15 +25,17 @@ def test_every_pair_is_counted_as_a_loop_counts_it():
     for a, a_after in zip(defective, defective_after, strict=True):
         for b, b_after in zip(good, good_after, strict=True):
             k = (a - b) / (a + b)
-            r = 2 * k / (found.epsilon + k) if k < found.epsilon else 1
-            counted.append((k, k < found.epsilon, r, a_after > b_after))
+            r = 2 * k / (found["epsilon"] + k) if k < found["epsilon"] else 1
+            counted.append((k, k < found["epsilon"], r, a_after > b_after))
     k, overlap, r, kept = np.array(counted, float).T
-    assert found.auroc == 1
-    assert found.k[1] == pytest.approx(np.median(k))
-    assert found.p == pytest.approx(overlap.mean()) and 0 < found.p < 1
-    assert found.y == pytest.approx(r.mean()) and found.y_measured == pytest.approx(kept.mean())
-    assert found.r == pytest.approx(r[overlap == 1].mean())
-    assert found.y == pytest.approx(found.p * found.r + 1 - found.p)
+    assert found["auroc"] == 1
+    assert found["k"][1] == pytest.approx(np.median(k))
+    assert found["p"] == pytest.approx(overlap.mean()) and 0 < found["p"] < 1
+    assert found["y"] == pytest.approx(r.mean()) and found["y_measured"] == pytest.approx(
+        kept.mean()
+    )
+    assert found["r"] == pytest.approx(r[overlap == 1].mean())
+    assert found["y"] == pytest.approx(found["p"] * found["r"] + 1 - found["p"])
     # Where the intervals do not overlap, almost nothing changes places.
     assert kept[overlap == 0].mean() > 0.99
 
@@ -41,22 +43,22 @@ def test_every_pair_is_counted_as_a_loop_counts_it():
 def test_with_one_gap_it_is_eq_13():
     after = np.array([1.9, 2.1, 2.3, 2.5, 2.7, 3.0]), np.array([3.6, 2.0, 2.4, 2.8, 3.3, 3.2])
     found = separation(np.full(6, 2.0), np.full(6, 3.0), *after)
-    assert (found.p, found.k[0], found.k[2]) == (1, pytest.approx(0.2), pytest.approx(0.2))
-    assert found.y == pytest.approx(performance_at(found.epsilon, 1, 0.2))
+    assert (found["p"], found["k"][0], found["k"][2]) == (1, pytest.approx(0.2), pytest.approx(0.2))
+    assert found["y"] == pytest.approx(performance_at(found["epsilon"], 1, 0.2))
 
 
 def test_a_common_factor_changes_the_scale_alone():
     one, half = (separation(*distances(scale=scale)) for scale in (1.0, 0.5))
-    assert half.scale == pytest.approx(one.scale / 2)
+    assert half["scale"] == pytest.approx(one["scale"] / 2)
     for name in ("epsilon", "p", "r", "y", "y_measured"):
-        assert getattr(half, name) == pytest.approx(getattr(one, name))
+        assert half[name] == pytest.approx(one[name])
 
 
 def test_nothing_lost_where_nothing_is_distorted():
     good, defective, *_ = distances()
     found = separation(good, defective, good, defective)
-    assert (found.epsilon, found.p, found.y, found.y_measured) == (0, 0, 1, 1)
-    assert np.isnan(found.r)
+    assert (found["epsilon"], found["p"], found["y"], found["y_measured"]) == (0, 0, 1, 1)
+    assert np.isnan(found["r"])
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_the_command_prints_a_table_of_a_sweep(tmp_path, capsys):
         separation(base[::2], base[1::2], scores[f"jl-50-{s}"][::2], scores[f"jl-50-{s}"][1::2])
         for s in (0, 1)
     ]
-    assert f"{np.mean([e.epsilon for e in expected]):.3f}" in out
+    assert f"{np.mean([e['epsilon'] for e in expected]):.3f}" in out
 
 
 def test_a_seed_is_compared_with_the_same_seed_before(tmp_path):
@@ -110,8 +112,8 @@ def test_a_seed_is_compared_with_the_same_seed_before(tmp_path):
     (row,) = mean_separations(read_sweeps([tmp_path])[0])
     assert (row["epsilon"], row["p"], row["y_measured"]) == (0, 0, 1)
     each = [separation(x[::2], x[1::2], x[::2], x[1::2]) for x in draws]
-    assert row["before"] == pytest.approx(np.mean([one.auroc for one in each]))
-    assert row["k"] == pytest.approx(np.mean([one.k for one in each], axis=0))
+    assert row["before"] == pytest.approx(np.mean([one["auroc"] for one in each]))
+    assert row["k"] == pytest.approx(np.mean([one["k"] for one in each], axis=0))
 
 
 def test_without_the_original_distances_one_line_says_what_to_run(tmp_path):
