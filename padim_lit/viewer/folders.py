@@ -22,8 +22,7 @@ from padim_lit.deploy.prediction_log import read_lines
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 from padim_lit.report.text import known
-from padim_lit.visualization.gallery import GalleryEntry
-from padim_lit.visualization.maps import read_maps
+from padim_lit.visualization.gallery import GalleryEntry, read_maps
 
 #: Keys of metrics.json that every run has.
 TEXTS, WHOLE = ("data", "backbone", "weights", "proj"), ("dim", "seed")

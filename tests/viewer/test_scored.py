@@ -16,8 +16,7 @@ from padim_lit.viewer.command import main
 from padim_lit.viewer.content import build
 from padim_lit.viewer.folders import read_scored
 from padim_lit.viewer.html import render
-from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry
-from padim_lit.visualization.maps import write_maps
+from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry, write_maps
 
 SIDE, COUNT, THRESHOLD = 16, 30, 12.0
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"

@@ -20,8 +20,7 @@ from padim_lit.viewer.content import build
 from padim_lit.viewer.folders import read_run
 from padim_lit.viewer.html import as_sweep, draw_curves, render
 from padim_lit.viewer.pictures import encode_pictures, pack
-from padim_lit.visualization.gallery import GalleryEntry
-from padim_lit.visualization.maps import read_maps, write_maps
+from padim_lit.visualization.gallery import GalleryEntry, read_maps, write_maps
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 SIZE = 24

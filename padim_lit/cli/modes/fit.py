@@ -47,9 +47,8 @@ from padim_lit.system.memory import peak_bytes, reset_peak
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import halving
 from padim_lit.system.versions import written_with
-from padim_lit.visualization.gallery import Gallery
+from padim_lit.visualization.gallery import Gallery, write_maps
 from padim_lit.visualization.heatmaps import Look, remove_heatmaps, save_heatmaps
-from padim_lit.visualization.maps import write_maps
 from padim_lit.visualization.overlay import colours
 from padim_lit.visualization.panels import common_scale
 from padim_lit.visualization.predictions import TestScore, predictions_of, write_predictions

@@ -28,8 +28,7 @@ from padim_lit.system.interrupts import ended_by_sigterm
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import passing
 from padim_lit.system.versions import written_with
-from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry
-from padim_lit.visualization.maps import maps_file
+from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry, maps_file
 from padim_lit.visualization.overlay import SIDE, caption_of, colours, side_by_side
 
 log = logging.getLogger(__name__)
