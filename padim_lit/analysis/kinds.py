@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 
 from padim_lit.analysis.bootstrap import image_auroc
 from padim_lit.analysis.sweep_results import (
@@ -47,11 +47,10 @@ def kinds_table(folder: SweepFolder, name: str) -> Table:
     """Rows: projection and D; columns: kinds; cells: mean ± sd over seeds; titled by `name`."""
     found = auroc_by_kind(folder)
     kinds = np.array(folder.scores.kind)
-    table = Table(title=f"image AUROC by kind\n{name}", title_justify="left")
-    table.add_column("proj")
-    table.add_column("dim", justify="right")
-    for kind in found:
-        table.add_column(f"{kind}\n{(kinds == kind).sum()} images", justify="right")
+    names = ["dim", *(f"{kind}\n{(kinds == kind).sum()} images" for kind in found)]
+    columns = [Column(column, justify="right") for column in names]
+    title = f"image AUROC by kind\n{name}"
+    table = Table("proj", *columns, title=title, title_justify="left")
     for proj, dim in next(iter(found.values()), ()):
         cells = [mean_and_sd(by_key[proj, dim], 3) for by_key in found.values()]
         table.add_row(proj, str(dim), *cells)

@@ -247,14 +247,13 @@ def typed_command(folder: Path) -> str:
 
 
 def finite(value: Any) -> Any:
-    """`value` with every number that is not finite made None, down to the last list."""
-    if isinstance(value, dict):
-        return {key: finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """`value` as JSON holds it, with every number that is not finite made None.
+
+    >>> finite({"a": (np.nan, np.int64(2))})
+    {'a': [None, 2]}
+    """
+    text = json.dumps(value, default=lambda one: one.item() if hasattr(one, "item") else str(one))
+    return json.loads(text, parse_constant=lambda name: None)
 
 
 def natural(path: str | os.PathLike) -> list[tuple[int, int, str]]:
