@@ -19,9 +19,8 @@ from padim_lit.analysis.result_files import find, finite
 from padim_lit.analysis.sweep_results import read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.report import figures
-from padim_lit.report.command import build, main
+from padim_lit.report.command import build, main, render
 from padim_lit.report.content import describe
-from padim_lit.report.html import render
 from padim_lit.report.page import to_script
 from padim_lit.report.pictures import embed
 from padim_lit.report.tables import beside_published, table_one

@@ -2,8 +2,8 @@
 
 from _helpers.sweeps import editing, write_rows
 
-from padim_lit.analysis.missed import missed
 from padim_lit.analysis.sweep_results import read_sweeps
+from padim_lit.report.content import missed
 
 
 def test_runs_of_different_splits_are_counted_by_themselves(tmp_path):
