@@ -159,13 +159,11 @@ class SweepFolder:
     def resamples(self, proj: str, dim: int, metric: str, seeds: Seeds = None) -> np.ndarray | None:
         """A metric on R resamples of the test images, (S, R) as `points`; None where not kept."""
         kept = [self._resamples.get(row.key) for row in self._select(proj, dim, seeds)]
-        if metric not in RESAMPLED:
+        at = RESAMPLED.get(metric)
+        if at is None or any(values is None or len(values) <= at for values in kept):
             return None
-        if any(values is None or len(values) <= RESAMPLED[metric] for values in kept):
-            return None
-        found = [values[RESAMPLED[metric]] for values in kept]
-        alike = len({len(values) for values in found}) == 1  # an ablation may keep fewer
-        return np.stack(found).astype(np.float64) if alike else None
+        alike = len({values.shape[-1] for values in kept}) == 1  # an ablation may keep fewer
+        return np.stack([values[at] for values in kept]).astype(np.float64) if alike else None
 
     def difference(self, a: Method, b: Method, metric: str, seeds: Seeds = None) -> Estimate:
         """`paired_difference` a − b of two (projection, D) over `seeds`; None: all that both have.
