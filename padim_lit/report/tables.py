@@ -1,7 +1,8 @@
 """The report's tables: what stands in each cell, and what it sorts by."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from padim_lit.analysis.published import CATEGORIES, DIM, SOURCES, averages, published
@@ -9,7 +10,7 @@ from padim_lit.analysis.separation import MEASURED
 from padim_lit.analysis.sweep_results import SETTINGS
 from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import planted
-from padim_lit.report.text import brief, interval, known, number, share, size, spread
+from padim_lit.report.text import brief, known, number, share, size, spread
 from padim_lit.system.console import MISSING, count
 
 #: Of evidence: titles that are no words.
@@ -48,6 +49,17 @@ class Table:
         return said - {name for name, cell in shown if cell.value is not None}
 
 
+def fact(found: Any, text: Callable[[float], str] = number, reach: float = 0) -> Cell:
+    """A number as `text` writes it, or one with its interval; or whatever else was found."""
+    if not known(value := _value(found)):
+        said = MISSING if value is None else str(value)
+        return Cell(METRICS.get(said, said))
+    if value is found or not (known(found["low"]) and known(found["high"])):
+        return Cell(text(value), value)
+    said = f"{text(value)} [{text(found['low'])}, {text(found['high'])}]"
+    return Cell(said, value, line=_line(found, reach))
+
+
 def best(sweep: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Each projection at its best D, the best projection first."""
     found: dict[str, Mapping[str, Any]] = {}
@@ -73,9 +85,9 @@ def answer(sweeps: Sequence[Mapping[str, Any]], all_projections: bool) -> Table:
                 "image AUROC": _mean(c, "image_auroc", best=all_projections and c is chosen[0]),
                 "pixel AUROC": _mean(c, "pixel_auroc", mark),
                 "defects missed, with false alarms": _missed(c["missed"]),
-                "model's state": _cost(c, "state_bytes", size),
-                "scoring, ms/image": _cost(c, "score/ms_per_image", brief),
-                "with backbone, ms/image": _cost(c, "total_ms", brief),
+                "model's state": fact(c["mean"]["state_bytes"], size),
+                "scoring, ms/image": fact(c["mean"]["score/ms_per_image"], brief),
+                "with backbone, ms/image": fact(c["mean"]["total_ms"], brief),
             }
             for c in (chosen if all_projections else chosen[:1])
         ]
@@ -108,7 +120,7 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
         if len(backbones) > 1:
             line["backbone"] = Cell(row["backbone"])
         line |= {key: Cell(str(constants.get(key, MISSING))) for key in settings}
-        line |= {"D": _count(row["dim"]), "seeds": Cell("–".join(map(str, seeds)), seeds[0])}
+        line |= {"D": fact(row["dim"]), "seeds": Cell("–".join(map(str, seeds)), seeds[0])}
         for proj in projs:
             line[proj] = _mean(cells.get(proj), metric, best=means.get(proj, "") == top)
             if proj == versus:
@@ -130,10 +142,10 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
     for row in rows:
         line = {"data": Cell(row["title"]), "backbone": Cell(row["backbone"])}
         line |= {key: Cell(str(row["constants"].get(key, MISSING))) for key in settings}
-        line["D"] = _count(row["dim"])
+        line["D"] = fact(row["dim"])
         for proj in (base, "jl"):
             line[proj] = _mean(row["cells"].get(proj), metric)
-        line[f"jl − {base}"] = _difference(row["cells"].get("jl"), metric, reach=0)
+        line[f"jl − {base}"] = _difference(row["cells"].get("jl"), metric)
         for source in sources:
             name = SOURCES[source] + f", {base} → jl" * (source == "report")
             line[name] = _published(row[source].get(key))
@@ -169,10 +181,10 @@ def fits(sweeps: Sequence[Mapping[str, Any]], metric: str, of: str = "fits") -> 
     for sweep, fit in [(s, f) for s in sweeps for f in s[of] if f["metric"] == metric]:
         why = f": {fit['why']}" if "why" in fit else ""
         row = {"data": Cell(sweep["label"]), "projection": Cell(fit["proj"] + why)}
-        row |= {name: _fact(fit.get(key), reach=0) for key, name in columns.items()}
+        row |= {name: fact(fit.get(key)) for key, name in columns.items()}
         if ends := fit.get("limit_interval"):
             limit = {"value": fit["limit"], "low": ends[0], "high": ends[1]}
-            row["q/k²"] = _fact(limit, reach=0)
+            row["q/k²"] = fact(limit)
         elif "limit" in fit:
             row["q/k²"] = Cell("not determined")
         rows.append(row)
@@ -188,10 +200,10 @@ def separations(found: Sequence[Mapping[str, Any]]) -> Table | None:
         {
             "data": Cell(row["sweep"]),
             "projection": Cell(row["proj"]),
-            "D": _count(row["dim"]),
-            "AUROC before": Cell(share(row["before"]), row["before"]),
+            "D": fact(row["dim"]),
+            "AUROC before": fact(row["before"], share),
             "k, quartiles": Cell(", ".join(map(share, row["k"]))),
-            **{name: Cell(texts.get(k, share)(row[k]), row[k]) for k, name in measured.items()},
+            **{name: fact(row[k], texts.get(k, share)) for k, name in measured.items()},
         }
         for row in found
     ]
@@ -208,7 +220,7 @@ def evidence(claim: Mapping[str, Any]) -> Table:
     titles = {k: TITLES.get(k, k.replace("_", " ")) for k in names}
     reach = _reach(row.get("difference") for row in rows)
     lines = [
-        {title: _fact(row.get(k), reach * (k == "difference")) for k, title in titles.items()}
+        {title: fact(row.get(k), reach=reach * (k == "difference")) for k, title in titles.items()}
         for row in rows
     ]
     return Table(f"Evidence: {count(len(rows), 'comparison')}", lines)
@@ -223,12 +235,12 @@ def numbers(sweeps: Sequence[Mapping[str, Any]]) -> Table:
         {
             "data": Cell(label),
             "projection": Cell(c["proj"]),
-            "D": _count(c["dim"]),
-            "seeds": _count(len(c["seeds"])),
+            "D": fact(c["dim"]),
+            "seeds": fact(len(c["seeds"])),
             **{name: _mean(c, m, digits=4) for m, name in names.items()},
-            "state": _cost(c, "state_bytes", size),
-            "scoring, ms/image": _cost(c, "score/ms_per_image", brief),
-            "backbone, ms/image": _cost(c, "backbone/ms_per_image", brief),
+            "state": fact(c["mean"]["state_bytes"], size),
+            "scoring, ms/image": fact(c["mean"]["score/ms_per_image"], brief),
+            "backbone, ms/image": fact(c["mean"]["backbone/ms_per_image"], brief),
         }
         for label, c in every
     ]
@@ -245,10 +257,6 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> int:
     return sum(row["sweep"] is None for row in rows)
 
 
-def _count(n: int) -> Cell:
-    return Cell(f"{n:,}", n)
-
-
 def _mean(
     c: Mapping[str, Any] | None, metric: str, mark: str = "", digits: int = 3, best: bool = False
 ) -> Cell:
@@ -257,10 +265,6 @@ def _mean(
         return Cell(MISSING)
     mean = c["mean"][metric]
     return Cell(spread(mean, c["sd"][metric], digits) + mark * known(mean), mean, best)
-
-
-def _cost(c: Mapping[str, Any], key: str, text: Any) -> Cell:
-    return Cell(text(c["mean"][key]), c["mean"][key])
 
 
 def _missed(found: Mapping[str, Any] | None) -> Cell:
@@ -272,18 +276,14 @@ def _missed(found: Mapping[str, Any] | None) -> Cell:
     return Cell(text + " ‡" * found["own"], found["misses"] / found["defective"])
 
 
-def _difference(c: Mapping[str, Any] | None, metric: str, reach: float) -> Cell:
-    found = c and c["difference"].get(metric)
-    if not found or not known(found["value"]):
-        return Cell(MISSING)
-    text = interval(found["value"], found["low"], found["high"])
-    return Cell(text, found["value"], line=_line(found, reach))
+def _difference(c: Mapping[str, Any] | None, metric: str, reach: float = 0) -> Cell:
+    return fact(c and c["difference"].get(metric), partial(share, sign=True), reach)
 
 
 def _published(value: Any) -> Cell:
     if isinstance(value, list | tuple):  # selection → JL
         return Cell(" → ".join(map(share, value)), value[1])
-    return Cell(share(value), value)
+    return fact(value, share)
 
 
 def _reach(found: Iterable[Mapping[str, Any] | None]) -> float:
@@ -301,16 +301,6 @@ def _line(found: Mapping[str, Any], reach: float) -> tuple[float, float, float] 
 def _value(fact: Any) -> Any:
     """What an interval is around; anything else is itself."""
     return fact["value"] if isinstance(fact, Mapping) else fact
-
-
-def _fact(fact: Any, reach: float) -> Cell:
-    if not known(value := _value(fact)):
-        text = MISSING if value is None else str(value)
-        return Cell(METRICS.get(text, text))
-    if value is fact or not (known(fact["low"]) and known(fact["high"])):
-        return Cell(number(value), value)
-    text = f"{number(value)} [{number(fact['low'])}, {number(fact['high'])}]"
-    return Cell(text, value, line=_line(fact, reach))
 
 
 def _differing(sweeps: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -31,25 +31,15 @@ def spread(mean: float | None, sd: float | None, digits: int = 3) -> str:
     return share(mean, digits) + (f" ± {share(sd, digits)}" if varies else "")
 
 
-def interval(mean: float, low: float | None, high: float | None) -> str:
-    """ "+.012 [−.003, +.027]"; the mean alone without an interval."""
-    text = share(mean, sign=True)
-    return text + (f" [{share(low, sign=True)}, {share(high, sign=True)}]" if known(low) else "")
-
-
-def brief(value: float | None) -> str:
+def brief(value: float) -> str:
     """Three significant digits, never in powers of ten."""
-    if not known(value):
-        return MISSING
     if abs(rounded := float(f"{value:.3g}")) >= 1000:
         return f"{value:,.0f}"
     return np.format_float_positional(rounded, trim="-")
 
 
-def size(count: float | None) -> str:
+def size(count: float) -> str:
     """Bytes in kB, MB or GB."""
-    if not known(count):
-        return MISSING
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if float(f"{count:.3g}") >= scale:  # no "1000 MB"
             return f"{brief(count / scale)} {unit}"
