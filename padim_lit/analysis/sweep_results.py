@@ -352,6 +352,11 @@ def labels(folders: Sequence[SweepFolder], settings: Sequence[str] = SETTINGS) -
     return out
 
 
+def sd(values: np.ndarray) -> float:
+    """Standard deviation over seeds (n − 1); NaN for one seed."""
+    return float(values.std(ddof=1)) if len(values) > 1 else np.nan
+
+
 def mean_and_sd(values: Sequence[float | None], digits: int) -> str:
     """ "0.9500 ±0.0040", standard deviation n − 1; says over how many where some are undefined."""
     known = [value for value in values if value is not None and not np.isnan(value)]

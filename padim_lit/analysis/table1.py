@@ -27,6 +27,7 @@ from padim_lit.analysis.sweep_results import (
     mean_and_sd,
     mean_of,
     read_sweeps,
+    sd,
 )
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
@@ -176,9 +177,9 @@ def _line(row: Row) -> dict[str, Any]:
     line = {key: getattr(row, key) for key in keys} | {"seeds": len(row.seeds)}
     for metric, found in row.differences.items():
         padim, report, anomalib = (row.published[source].get(metric) for source in SOURCES)
-        spreads = np.stack([row.points[metric].mean(axis=1), _sd(row.points[metric])], axis=1)
+        spreads = [float(x) for points in row.points[metric] for x in (points.mean(), sd(points))]
         values = (
-            *(None if np.isnan(x) else x for x in (*spreads.flatten().tolist(), found.value)),
+            *(None if np.isnan(x) else x for x in (*spreads, found.value)),
             # A number: a lone + or - is what spreadsheets take for a formula.
             *(found.low, found.high, found.side()),
             # Without a measured metric there is nothing to win.
@@ -208,11 +209,6 @@ def _cells(row: Row, metric: str, sources: Iterable[str]) -> list[str]:
 def _published(value: float | tuple[float, float] | None) -> str:
     values = value if isinstance(value, tuple) else [] if value is None else [value]
     return "→".join(f"{100 * x:.1f}" for x in values) or MISSING
-
-
-def _sd(points: np.ndarray) -> np.ndarray:
-    """Standard deviation over seeds (n − 1), (2,); NaN for one seed."""
-    return points.std(axis=1, ddof=1) if points.shape[1] > 1 else np.full(2, np.nan)
 
 
 def _notes(beside: bool) -> list[str]:

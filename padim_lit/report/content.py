@@ -23,6 +23,7 @@ from padim_lit.analysis.sweep_results import (
     join_parts,
     labels,
     mean_of,
+    sd,
 )
 from padim_lit.analysis.table1 import BASE, category, short
 from padim_lit.errors import InputError
@@ -133,7 +134,7 @@ def _configurations(sweep: SweepFolder) -> list[dict[str, Any]]:
                 "seeds": sweep.seeds_of(proj, dim),
                 "values": {k: v.tolist() for k, v in values.items()},
                 "mean": {k: float(v.mean()) for k, v in values.items()},
-                "sd": {k: _sd(v) for k, v in values.items()},
+                "sd": {k: sd(v) for k, v in values.items()},
                 "difference": {short(m): asdict(sweep.difference(*pair, m)) for m in paired},
             }
         )
@@ -263,10 +264,6 @@ def _lacks_resamples(sweep: SweepFolder, metric: str) -> bool:
     measured = [row for row in sweep.rows if row.measured.get(metric) is not None]
     kept = (sweep.resamples(row.proj, row.dim, metric) for row in measured)
     return bool(measured) and all(resamples is None for resamples in kept)
-
-
-def _sd(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
 def _is_mvtec(sweep: SweepFolder) -> bool:
