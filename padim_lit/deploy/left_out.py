@@ -23,9 +23,8 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 
 from padim_lit import digests
 from padim_lit.checkpoint.state import spec_of
-from padim_lit.deploy.components_without import ComponentsWithout
 from padim_lit.deploy.over_images import Batches, Loop, over_images
-from padim_lit.deploy.positions_without import PositionsWithout
+from padim_lit.deploy.without_image import ComponentsWithout, PositionsWithout
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
