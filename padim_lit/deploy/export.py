@@ -15,7 +15,7 @@ from padim_lit.checkpoint.state import facts_of, save_detector, slim_state
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.graph import OUTPUTS, Graph, OfAny, example
 from padim_lit.deploy.int8 import Int8Backbone
-from padim_lit.deploy.onnx_graph import joined, require, to_onnx
+from padim_lit.deploy.runtimes import joined, require, to_onnx
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.version import __version__
@@ -87,11 +87,22 @@ def export_onnx(detector: Detector, path: Path, about: dict[str, Any]) -> None:
 
 
 def _onnx_content(detector: Detector, about: dict[str, Any]) -> bytes:
-    """What `export_onnx` writes."""
+    """What `export_onnx` writes; INT8 convolutions are a graph already, and the rest is joined."""
     onnx, _ = require("onnx", "onnx", "onnxscript")
     graph = Graph(detector, about["threshold"], about["preprocess"]).eval()
     require_room(graph, about["precision"])
-    model = _exported(graph, detector, about)
+    outputs = OUTPUTS if about["threshold"] is not None else OUTPUTS[:-1]
+    name = detector.backbone.name
+    if any(isinstance(part, OfAny) for part in graph.scores.parts):
+        name += f" with density={detector.density.name}"  # whose code the exporter has to follow
+    if isinstance(backbone := detector.backbone, Int8Backbone):
+        maps = [output.name for output in backbone.graph.graph.output]
+        features = backbone(torch.zeros(2, 3, *detector.image_shape))
+        given = dict(zip(maps, features, strict=True))
+        model = joined(backbone.graph, to_onnx(graph.scores, given, outputs, name))
+    else:
+        given = {"image": example(detector, about["preprocess"])}
+        model = to_onnx(graph, given, outputs, name)
     for node in model.graph.node:  # the exporter's notes name this machine's paths
         del node.metadata_props[:]
     if about["precision"] == "fp16":
@@ -186,20 +197,6 @@ def _require_finite(rounded: Tensor) -> None:
 
 def _rounds(name: str, ndim: int) -> bool:
     return ROUNDED.match(name) is not None and ndim > 1
-
-
-def _exported(graph: Graph, detector: Detector, about: dict[str, Any]) -> Any:
-    """The graph as a ModelProto; INT8 convolutions are one already, and what follows is joined."""
-    outputs = list(OUTPUTS if about["threshold"] is not None else OUTPUTS[:-1])
-    name = detector.backbone.name
-    if any(isinstance(part, OfAny) for part in graph.scores.parts):
-        name += f" with density={detector.density.name}"  # whose code the exporter has to follow
-    if isinstance(backbone := detector.backbone, Int8Backbone):
-        maps = [output.name for output in backbone.graph.graph.output]
-        features = tuple(backbone(torch.zeros(2, 3, *detector.image_shape)))
-        return joined(backbone.graph, to_onnx(graph.scores, features, maps, outputs, name))
-    image = example(detector, about["preprocess"])
-    return to_onnx(graph, (image,), ["image"], outputs, name)
 
 
 def _halve(model: Any, onnx: Any) -> None:

@@ -19,9 +19,8 @@ from padim_lit import digests
 from padim_lit.deploy.calibration import set_threshold
 from padim_lit.deploy.combine import gather
 from padim_lit.deploy.graph import example, first_step
-from padim_lit.deploy.onnx_graph import require, to_onnx
 from padim_lit.deploy.over_images import Loop, over_images
-from padim_lit.deploy.runtimes import open_session
+from padim_lit.deploy.runtimes import open_session, require, to_onnx
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.detector import Detector
@@ -90,7 +89,7 @@ def int8(detector: Detector, dataset: Dataset, preprocess: bool, what: str) -> D
     given = [{"image": as_given(image, preprocess)} for image in some]
     maps = [f"map{i}" for i in range(len(backbone.layers))]
     whole, image = nn.Sequential(first_step(preprocess), backbone), example(detector, preprocess)
-    graph = to_onnx(whole, (image,), ["image"], maps, backbone.name)
+    graph = to_onnx(whole, {"image": image}, maps, backbone.name)
     rounded = Int8Backbone(backbone, _round(graph, given, detector), preprocess, threads)
 
     found = copy(detector)

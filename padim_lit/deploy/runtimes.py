@@ -1,21 +1,105 @@
-"""Open an exported file with its runtime, so that what was written can be compared and timed."""
+"""Other runtimes: modules of torch as ONNX graphs; exported files opened, compared and timed."""
 
+import logging
 import statistics
-import time
-from collections.abc import Callable
+import timeit
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from padim_lit.checkpoint.state import load_detector
 from padim_lit.deploy.graph import OUTPUTS
-from padim_lit.deploy.onnx_graph import require
+from padim_lit.errors import InputError, refusing
 from padim_lit.model.detector import Detector
+from padim_lit.system.console import quiet
+
+# The version that most runtimes read among those that the exporter writes without conversion.
+OPSET = 18
+
 
 #: float32 (B,3,h,w) or uint8 (B,h,w,3) → outputs by name.
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+def require(format: str, *packages: str) -> list[Any]:
+    """The imported packages; InputError where one is not installed.
+
+    >>> [package.__name__ for package in require("torch", "json")]
+    ['json']
+    """
+    what = f"format={format} needs {', '.join(packages)}, which are not all installed"
+    with refusing(what, "pip install -e '.[export]', or use format=torch", ImportError):
+        return [import_module(name) for name in packages]
+
+
+def to_onnx(
+    module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], backbone: str
+) -> Any:
+    """A module as a ModelProto; its batch, the first axis of all inputs and outputs, is free.
+
+    Args:
+        module: takes `inputs`.
+        inputs: (B,…) by their names in the graph, B at least 2.
+        outputs: their names in the graph.
+        backbone: its name, for the line that says that it cannot be exported.
+
+    Raises:
+        InputError: torch's exporter cannot.
+
+    >>> to_onnx(nn.ReLU(), {"x": torch.zeros(2, 3)}, ["y"], "none")  # doctest: +SKIP
+    """
+    for name in ("onnx_ir", "onnxscript"):  # they count each step of theirs
+        logging.getLogger(name).setLevel(logging.WARNING)
+    batch = torch.export.Dim("batch")
+    shapes = tuple({0: batch} for _ in inputs)
+    # timm's attention, as products and a softmax: ONNX has the fused one for four axes alone.
+    fused = [part for part in module.modules() if getattr(part, "fused_attn", False)]
+    try:
+        for part in fused:
+            part.fused_attn = False
+        with torch.no_grad(), quiet():  # warnings of its own insides
+            program = torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                dynamo=True,  # the older exporter is deprecated since torch 2.9
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=shapes if len(inputs) == 1 else (shapes,),
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises many kinds
+        first: BaseException = error
+        while first.__cause__ is not None:  # the outer ones only say in which step it was
+            first = first.__cause__
+        reason = (str(first).strip() or type(first).__name__).splitlines()[0][:200]
+        raise InputError(
+            f"backbone {backbone} cannot be exported by torch {torch.__version__} "
+            f"({reason}); use a newer torch (2.11 was seen working, 2.6 was not), or format=torch"
+        ) from error
+    finally:
+        for part in fused:
+            part.fused_attn = True
+    return program.model_proto
+
+
+def joined(first: Any, second: Any) -> Any:
+    """One ModelProto of two: the outputs of the first are the inputs of the second, by name.
+
+    >>> joined(backbone, rest)  # doctest: +SKIP
+    """
+    (compose,) = require("onnx", "onnx.compose")
+    apart = [
+        compose.add_prefix(model, prefix, rename_inputs=False, rename_outputs=False)
+        for model, prefix in ((first, "backbone/"), (second, "after/"))
+    ]
+    shared = [(output.name, output.name) for output in first.graph.output]
+    return compose.merge_models(*apart, io_map=shared)
 
 
 def open_session(model: str | bytes, threads: int) -> Any:
@@ -61,15 +145,12 @@ def open_openvino(path: Path, threads: int) -> Run:
     return run
 
 
-def open_torch(path: Path, threads: int) -> Run:
-    """A checkpoint; torch's threads are the process's.
-
-    >>> run = open_torch(Path("model.ckpt"), threads=1)  # doctest: +SKIP
-    """
-    return run_detector(load_detector(path))
-
-
-RUNTIMES = {"onnx": open_onnx, "openvino": open_openvino, "torch": open_torch}
+#: format=NAME → what opens its file, with so many threads; torch's are the process's.
+RUNTIMES: dict[str, Callable[[Path, int], Run]] = {
+    "onnx": open_onnx,
+    "openvino": open_openvino,
+    "torch": lambda path, threads: run_detector(load_detector(path)),
+}
 
 
 def run_detector(detector: Detector) -> Run:
@@ -96,20 +177,18 @@ def milliseconds(calls: list[Callable[[], object]], rounds: int, seconds: float)
         rounds: at most.
         seconds: no further round starts after these, but three are made.
 
+    >>> import time
     >>> fast, slow = milliseconds([lambda: None, lambda: time.sleep(0.01)], 3, 1)
     >>> fast < 10 <= slow
     True
     """
     for call in calls:
-        call()
-        call()
+        timeit.timeit(call, number=2)
     times: list[list[float]] = [[] for _ in calls]
-    end = time.perf_counter() + seconds
-    while len(times[0]) < 3 or (len(times[0]) < rounds and time.perf_counter() < end):
+    end = timeit.default_timer() + seconds
+    while len(times[0]) < 3 or (len(times[0]) < rounds and timeit.default_timer() < end):
         for call, taken in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call()
-            taken.append(1000 * (time.perf_counter() - start))
+            taken.append(1000 * timeit.timeit(call, number=1))
     return [statistics.median(taken) for taken in times]
 
 

@@ -18,8 +18,14 @@ from padim_lit.cli.settings import Settings
 from padim_lit.data.tree import good_folder_of
 from padim_lit.deploy.export import DTYPES, FORMATS, WRITERS, exported, metadata
 from padim_lit.deploy.int8 import as_given, int8
-from padim_lit.deploy.onnx_graph import require
-from padim_lit.deploy.runtimes import RUNTIMES, Run, largest_difference, milliseconds, run_detector
+from padim_lit.deploy.runtimes import (
+    RUNTIMES,
+    Run,
+    largest_difference,
+    milliseconds,
+    require,
+    run_detector,
+)
 from padim_lit.errors import InputError, require_choice
 from padim_lit.metrics import ImageMetrics
 from padim_lit.model.detector import Detector
