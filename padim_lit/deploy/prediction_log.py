@@ -1,13 +1,16 @@
-"""The scores that mode=predict leaves, one line for each image as it comes, and what was done."""
+"""The scores that mode=predict leaves: one line for each image as it comes; of all, COCO JSON."""
 
 import errno
 import json
 import os
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from padim_lit.deploy.regions import DIGITS
 from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import csv_text, write_csv, write_json, writing
 from padim_lit.system.clock import now
@@ -15,6 +18,7 @@ from padim_lit.system.clock import now
 # What a run writes beside the lines at its end; one that is killed must leave none of another's.
 SUMMARIES = ("coco.json", "predict.json")
 COLUMNS = ("path", "score", "p_value", "decision", "picture")
+CATEGORY = {"id": 1, "name": "defect", "supercategory": "defect"}
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,11 @@ class ScoredFiles:
         self.done: dict[str, Version] = {}
         self._resume = resume
         self.counts: Counter[str] = Counter()
-        about = folder / "model.json"
+        about, there = folder / "model.json", dict[str, Any]()
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            there = _read(about)
+            with suppress(OSError, ValueError, TypeError):  # none, or not as it was written
+                there = dict(json.loads(about.read_text("utf-8")))
             watched = there.pop("resume", False)
             if self.json.exists() and there != model:
                 raise InputError(
@@ -85,11 +90,10 @@ class ScoredFiles:
                 (folder / name).unlink(missing_ok=True)
             if resume and self.json.exists():
                 self._take_up()
-                write_json(about, {**model, "resume": True})  # a run that did not watch began it
             else:
                 self.json.unlink(missing_ok=True)
-                write_json(about, {**model, "resume": resume})
                 write_csv(self.csv, COLUMNS, ())
+            write_json(about, {**model, "resume": resume})  # a run that did not watch may begin it
             # Unbuffered: what is written is there, whatever becomes of this process.
             self._files = [path.open("ab", buffering=0) for path in (self.json, self.csv)]
 
@@ -100,8 +104,7 @@ class ScoredFiles:
         """
         if "error" not in content:
             row = {column: content.get(column) for column in COLUMNS} | {"path": version.path}
-            _, _, line = csv_text(COLUMNS, [row]).partition("\n")  # without the header
-            self._write(1, line)
+            self._write(1, csv_text(COLUMNS, [row]).partition("\n")[2])  # without the header
         self._write(0, json.dumps({**asdict(version), "at": now("milliseconds"), **content}) + "\n")
         if self._resume:
             self.done[version.path] = version
@@ -153,9 +156,49 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return list({row["path"]: row for row in rows}.values())
 
 
-def _read(about: Path) -> dict[str, Any]:
-    try:
-        there = json.loads(about.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return there if isinstance(there, dict) else {}
+def to_coco(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """COCO's dict of the scored images in `lines`, one category and an annotation a region.
+
+    File names are relative to the folder that all images lie in, ``info["root"]``. A segmentation
+    is the outer outline, whose holes COCO's polygons cannot have; ``area`` leaves them out.
+    ``score`` is the region's peak.
+
+    >>> region = {"box": [1, 2, 4, 8], "polygon": [[1, 2], [4, 2], [4, 8]], "area": 9, "peak": 5.0}
+    >>> line = {"path": "in/a.png", "width": 10, "height": 20, "score": 5.0, "regions": [region]}
+    >>> found = to_coco([line])
+    >>> found["images"]
+    [{'id': 1, 'file_name': 'a.png', 'width': 10, 'height': 20, 'score': 5.0}]
+    >>> found["annotations"][0]["bbox"], found["annotations"][0]["segmentation"]
+    ([1, 2, 3, 6], [[1, 2, 4, 2, 4, 8]])
+    """
+    lines = [line for line in lines if "error" not in line]
+    # Absolute, but with the links that were typed.
+    folders = [PurePath(os.path.abspath(line["path"])).parent for line in lines]  # noqa: PTH100
+    root = os.path.commonpath(folders) if folders else "."
+    images, annotations = [], []
+    for number, line in enumerate(lines, 1):
+        name = PurePath(os.path.relpath(line["path"], root)).as_posix()
+        size = {"width": line["width"], "height": line["height"]}
+        images.append({"id": number, "file_name": name, **size, "score": line["score"]})
+        for region in line["regions"] or ():
+            left, top, right, bottom = region["box"]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": CATEGORY["id"],
+                    "bbox": [left, top, round(right - left, DIGITS), round(bottom - top, DIGITS)],
+                    "area": region["area"],
+                    "segmentation": [[value for corner in region["polygon"] for value in corner]],
+                    "iscrowd": 0,
+                    "score": region["peak"],
+                }
+            )
+    about = {"description": "regions found by padim_lit", "root": str(root)}
+    return {
+        "info": about,
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": [CATEGORY],
+    }

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from padim_lit.data.images import read_bytes
 from padim_lit.deploy.predictor import Predictor
+from padim_lit.deploy.regions import Region
 from padim_lit.errors import InputError, refusing, told
 from padim_lit.version import __version__
 
@@ -27,17 +28,11 @@ _BODY = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"
 _SEND = "send the image's bytes, as curl --data-binary does"
 
 
-@dataclass
-class AnswerRegion:
+@dataclass(frozen=True)
+class AnswerRegion(Region):
     """A defect's place in pixels of the picture; peak and mean are Mahalanobis distances."""
 
-    box: tuple[float, float, float, float]
     polygon: list[tuple[float, float]]
-    area: float
-    peak: float
-    mean: float
-    peak_at: tuple[float, float]
-    at_border: bool
 
 
 @dataclass

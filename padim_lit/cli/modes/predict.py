@@ -14,10 +14,9 @@ import numpy as np
 from padim_lit.cli.build import make_predictor
 from padim_lit.cli.settings import Deciding
 from padim_lit.data.files import find_images
-from padim_lit.deploy.coco import to_coco
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
-from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
+from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines, to_coco
 from padim_lit.deploy.predictor import DECISIONS, ModelInput, Prediction, Predictor
 from padim_lit.deploy.regions import map_file, mask_file
 from padim_lit.errors import InputError, require_choice, told
