@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from padim_lit.checkpoint.format import KEY, forget_arguments, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
 from padim_lit.data.datamodule import AnomalyData, with_facts
-from padim_lit.data.loaders import (
+from padim_lit.data.trainer import (
+    as_it_runs,
+    loader_of_fit,
+    nothing_fitted,
     require_as_many,
     require_each_once,
-    require_loader,
-    require_no_hooks,
+    require_trainer,
 )
-from padim_lit.data.trainer import as_it_runs, nothing_fitted, require_trainer
 from padim_lit.deploy.calibration import outcome, set_threshold
 from padim_lit.deploy.left_out import met_again
 from padim_lit.deploy.over_images import Loop
@@ -89,11 +90,9 @@ class PaDiM(LightningModule):
 
     @torch.no_grad()
     def on_train_start(self) -> None:
-        require_loader(loader := self.trainer.train_dataloader)
-        require_each_once(loader, self.trainer.world_size)
+        loader = loader_of_fit(self.trainer)
         if self.trainer.world_size > 1:
             require_as_many(self._gather_objects(self.trainer.num_training_batches))
-        require_no_hooks(self, self.trainer.datamodule)
         # `adopt` sets fit_images to 0, while the options keep how many were asked for.
         parts = self.detector.projection, self.detector.density
         adopted = any(part.options.get("fit_images") and not part.fit_images for part in parts)

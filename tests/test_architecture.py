@@ -20,7 +20,7 @@ PACKAGE = ROOT / "padim_lit"
 LEVELS = 8
 # Where else a framework may be imported than in a room's own extra: paths below padim_lit/.
 FRAMEWORKS = {
-    "lightning": ("padim.py", "data/datamodule.py", "data/loaders.py", "data/trainer.py", "cli/"),
+    "lightning": ("padim.py", "data/datamodule.py", "data/trainer.py", "cli/"),
     "wandb": ("dashboard.py", "cli/tracking.py"),
     "wandb_workspaces": ("dashboard.py",),
     "fastapi": ("deploy/server.py",),

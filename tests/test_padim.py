@@ -32,7 +32,7 @@ import padim_lit
 from padim_lit import JL, NPCA, Backbone, Both, Fisher, InputError, PaDiM, Subset
 from padim_lit.checkpoint.state import full_state, restore, save_detector, slim_state
 from padim_lit.data import Folder
-from padim_lit.data.loaders import require_as_many, require_each_once
+from padim_lit.data.trainer import require_as_many, require_each_once
 from padim_lit.model.detector import Detector
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ from padim_lit.data.cache import PictureCache, digest_of, stamp
 from padim_lit.data.check import DECODED, judge_repeats, look_at, nearly_black, some
 from padim_lit.data.images import read_mask, read_size
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
-from padim_lit.data.loaders import rank_batches
+from padim_lit.data.trainer import rank_batches
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.errors import InputError
 from padim_lit.system.console import percent

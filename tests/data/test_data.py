@@ -17,8 +17,8 @@ from padim_lit.data import ELPV, AnomalyData, Folder, MagneticTile, MVTec
 from padim_lit.data.datamodule import Split, default_workers
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item
-from padim_lit.data.loaders import rank_batches
 from padim_lit.data.split import derived_seed, hold_out
+from padim_lit.data.trainer import rank_batches
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import run_folder
 

@@ -17,9 +17,8 @@ from _helpers.server import command, packed
 from _helpers.trees import build_tree
 
 from padim_lit.data import MVTec
-from padim_lit.data.archive import BadArchive, unpack
 from padim_lit.data.datasets.mvtec import ARCHIVES, LICENCE, SHA256, provide
-from padim_lit.data.download import _require_archive, fetch
+from padim_lit.data.download import BadArchive, _require_archive, fetch, unpack
 from padim_lit.errors import InputError
 
 SMALL = {"image_size": 32, "crop_size": 24, "num_workers": 0}
@@ -175,7 +174,7 @@ def test_a_disk_that_fills_up_is_said(server, tmp_path, monkeypatch):
 def test_a_disk_without_room_for_the_images_is_said(server, archive, tmp_path, monkeypatch):
     server.content = archive
     with monkeypatch.context() as patch:
-        patch.setattr("padim_lit.data.archive._RESERVE", 10**18)
+        patch.setattr("padim_lit.data.download._RESERVE", 10**18)
         one_line(lambda: provide(tmp_path, "tiny", server.url()), "No space left", str(tmp_path))
     assert names(tmp_path) == [".download", ".download.lock"]
     provide(tmp_path, "tiny", server.url())

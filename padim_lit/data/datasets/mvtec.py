@@ -10,11 +10,10 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from padim_lit.data.archive import BadArchive, unpack
 from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.datamodule import Split
 from padim_lit.data.datasets.mvtec_like import MVTecLike
-from padim_lit.data.download import fetch
+from padim_lit.data.download import BadArchive, fetch, unpack
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json, writing
 from padim_lit.system.console import print_line
