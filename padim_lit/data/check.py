@@ -141,7 +141,7 @@ def same_files(paths: Sequence[Path]) -> list[int]:
     Sizes are compared first, then a few kilobytes, then all: files that differ are hardly read.
     """
     contents: list[Hashable] = [None] * len(paths)
-    for look in (_size, _ends, lambda path: digest_of(stamp(path))):
+    for look in (lambda path: path.stat().st_size, _ends, lambda path: digest_of(stamp(path))):
         files = Counter(contents)
         contents = [
             (known, look(path)) if files[known] > 1 else known
@@ -149,10 +149,6 @@ def same_files(paths: Sequence[Path]) -> list[int]:
         ]
     first: dict[Hashable, int] = {}
     return [first.setdefault(content, n) for n, content in enumerate(contents)]
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
 
 
 def _ends(path: Path) -> bytes:

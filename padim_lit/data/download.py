@@ -88,30 +88,26 @@ def fetch(url: str, folder: Path, sha256: str | None = None, timeout: float = TI
 
 def _require_archive(folder: Path, response: Any, **_: Any) -> None:
     """InputError for an answer that is no archive, or none that fits on the disk."""
-    if problem := _problem(folder, response):
-        response.close()
-        raise InputError(problem)
-
-
-def _problem(folder: Path, response: Any) -> str | None:
-    url, headers = response.url, response.headers
+    url, headers, problem = response.url, response.headers, None
+    # Twice, because images hardly compress: what comes out is as large again.
+    needed, free = 2 * int(headers.get("Content-Length", 0)), shutil.disk_usage(folder).free
+    if free < needed:
+        problem = (
+            f"{folder.parent} has {free / 1e9:.1f} GB free, but the archive and its images need "
+            f"{needed / 1e9:.1f} GB; free some or set data.root to another disk"
+        )
     if response.is_redirect:
         target = urljoin(url, headers["Location"])
         if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
-            return f"{url} redirects to {target}, without encryption; refused"
+            problem = f"{url} redirects to {target}, without encryption; refused"
     elif response.ok and "html" in headers.get("Content-Type", ""):
-        return (
+        problem = (
             f"{url} answers with a web page, not an archive; the link has probably moved; "
             "set data.url to the present one"
         )
-    # Twice, because images hardly compress: what comes out is as large again.
-    needed, free = 2 * int(headers.get("Content-Length", 0)), shutil.disk_usage(folder).free
-    if free >= needed:
-        return None
-    return (
-        f"{folder.parent} has {free / 1e9:.1f} GB free, but the archive and its images need "
-        f"{needed / 1e9:.1f} GB; free some or set data.root to another disk"
-    )
+    if problem is not None:
+        response.close()
+        raise InputError(problem)
 
 
 def _innermost(error: BaseException) -> str:

@@ -90,12 +90,8 @@ def from_array(values: np.ndarray) -> Image.Image:
 
 
 #: Of each type, the shapes of a pixel that are read.
-_CHANNELS = {
-    "uint8": [(), (1,), (3,), (4,)],
-    "uint16": [(), (1,), (3,)],
-    "bool": [()],
-    "int32": [()],
-}
+_CHANNELS = {"uint8": [(), (1,), (3,), (4,)], "uint16": [(), (1,), (3,)]}
+_CHANNELS |= {kind: [()] for kind in ("bool", "int32")}
 
 
 def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:

@@ -59,7 +59,5 @@ def hold_out(
             f"cannot hold out {count} of {len(values)} images{drawn}{whole}; choose another "
             f"{count_key}{other}"
         )
-    return (
-        [value for position, value in enumerate(values) if position not in held],
-        [value for position, value in enumerate(values) if position in held],
-    )
+    kept, out = ([v for n, v in enumerate(values) if (n in held) == side] for side in (False, True))
+    return kept, out
