@@ -3,7 +3,6 @@
 import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from padim_lit.data.datamodule import AnomalyData, Split
 from padim_lit.data.items import Item
@@ -39,17 +38,16 @@ class ELPV(AnomalyData):
 
     def read(self) -> Split:
         require_choice("data.cells", self.cells, _CELLS)
-        chosen = [cell for cell in _read_labels() if self.cells in ("all", cell.type)]
-        healthy = [cell for cell in chosen if cell.probability == 0]
-        broken = [cell for cell in chosen if cell.probability == 1]
+        chosen = [(path, p) for path, p, kind in _read_labels() if self.cells in ("all", kind)]
+        healthy, broken = ([path for path, p in chosen if p == sure] for sure in (0, 1))
         count = len(healthy) - int(_TRAIN_SHARE * len(healthy))
-        names = [cell.path.name for cell in healthy]
+        names = [path.name for path in healthy]
         train, held = hold_out(healthy, names, count, self.split_seed)
-        test = [Item(cell.path) for cell in held]
-        test += [Item(cell.path, "defective") for cell in broken]
+        test = [Item(path) for path in held]
+        test += [Item(path, "defective") for path in broken]
         note = "ELPV says which cells are defective, not where: no pixel metrics, as planted=false."
         if self.planted:
-            test += [_planted(cell.path, n, self.split_seed) for n, cell in enumerate(held)]
+            test += [_planted(path, n, self.split_seed) for n, path in enumerate(held)]
             note = (
                 "ELPV says which cells are defective, not where. So pixel metrics are about "
                 "defects that were planted on healthy cells, image metrics about real cells alone."
@@ -61,21 +59,16 @@ class ELPV(AnomalyData):
             "split_seed": self.split_seed,
             "pixel_truth": "planted defects" if self.planted else "none",
         }
-        return Split(f"elpv/{self.cells}", [Item(cell.path) for cell in train], test, about, [note])
+        return Split(f"elpv/{self.cells}", [Item(path) for path in train], test, about, [note])
 
 
-class _Cell(NamedTuple):
-    path: Path
-    probability: float
-    type: str
-
-
-def _read_labels() -> list[_Cell]:
+def _read_labels() -> list[tuple[Path, float, str]]:
+    """Of each cell its image, the probability of a defect, and whether it is mono or poly."""
     what, todo = "data=elpv needs the package elpv-dataset", "pip install elpv-dataset"
     with refusing(what, todo, ModuleNotFoundError, FileNotFoundError):
         folder = Path(str(importlib.resources.files("elpv_dataset"))) / "data"
         rows = [line.split() for line in (folder / "labels.csv").read_text("utf-8").splitlines()]
-    return [_Cell(folder / name, float(p), kind) for name, p, kind in filter(None, rows)]
+    return [(folder / name, float(p), kind) for name, p, kind in filter(None, rows)]
 
 
 def _planted(path: Path, position: int, seed: int) -> Item:

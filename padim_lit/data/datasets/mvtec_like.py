@@ -37,15 +37,10 @@ class MVTecLike(AnomalyData):
     def read(self) -> Split:
         folder = resolve_category(self.root, self.category, self.family)
         train, test, notes = read_tree(folder, self.layout)
-        train += [Item(path) for path in self.more_good(folder)]
         where = "" if self.layout.test == "test" else f", tested on {self.layout.test}"
         about = {"split": f"the folders' own, as {self.family} has it{where}", "split_seed": None}
         notes = [*self.notes_of_family, *notes]
         return Split(f"{self.short}/{self.category}", train, test, about, notes)
-
-    def more_good(self, folder: Path) -> list[Path]:
-        """Training images of the category in `folder` that are not in its train folder."""
-        return []
 
 
 @dataclass(eq=False)
@@ -79,12 +74,11 @@ class WithValidation(NotSquare):
         require_choice("data.validation", self.validation, VALIDATION)
         split = super().read()
         split.provenance["validation"] = self.validation
-        return split
-
-    def more_good(self, folder: Path) -> list[Path]:
         if self.validation == "unused":
-            return []
-        return [p for good in good_folders(folder / "validation") for p in images(good)]
+            return split
+        folder = resolve_category(self.root, self.category, self.family) / "validation"
+        more = [Item(path) for good in good_folders(folder) for path in images(good)]
+        return replace(split, train=[*split.train, *more])
 
 
 class MVTecLOCO(WithValidation):
