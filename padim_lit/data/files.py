@@ -106,14 +106,10 @@ def subfolders(folder: Path) -> list[str]:
 
     Raises InputError for links that lead nowhere.
     """
-    return [p.name for p in _visible(folder) if p.is_dir()] if folder.is_dir() else []
-
-
-def _visible(folder: Path) -> list[Path]:
-    """What lies in `folder`, sorted, without hidden names and links that lead nowhere."""
-    entries = [folder / e.name for e in _entries(folder) if not e.name.startswith(".")]
-    _refuse_dangling(entries, folder)
-    return entries
+    found = _entries(folder) if folder.is_dir() else []
+    visible = [folder / entry.name for entry in found if not entry.name.startswith(".")]
+    _refuse_dangling(visible, folder)
+    return [path.name for path in visible if path.is_dir()]
 
 
 def is_image(path: Path) -> bool:
@@ -124,6 +120,11 @@ def is_image(path: Path) -> bool:
 def looks_like_image(path: Path) -> bool:
     """As `is_image`, and for formats that are not read."""
     return is_image(path) or path.suffix.lower() in _UNREAD
+
+
+def named_images(pattern: Path, strict: bool = True) -> Iterator[Path]:
+    """Files that a pattern names as `walk` has it, and whose own names call them images."""
+    return filter(looks_like_image, walk(pattern, strict))
 
 
 def walk(pattern: Path, strict: bool = True, once: bool = True) -> Iterator[Path]:

@@ -6,14 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from padim_lit.data.files import (
-    MASK_ENDS,
-    list_images,
-    looks_like_image,
-    refuse_masks,
-    subfolders,
-    walk,
-)
+from padim_lit.data.files import MASK_ENDS, list_images, named_images, refuse_masks, subfolders
 from padim_lit.data.images import EXTENSIONS
 from padim_lit.data.items import GOOD, Item
 from padim_lit.errors import InputError, refusing
@@ -188,10 +181,10 @@ def _refuse_stray(folder: Path) -> None:
     """InputError for images in train, test and ground_truth themselves, and in train/bad."""
     if not folder.is_dir():
         return
-    stray = [path for path in walk(folder / "*") if looks_like_image(path)]
-    if folder.name == "train":
-        bad = [folder / name for name in subfolders(folder) if not is_good(name)]
-        stray += [path for sub in bad for path in walk(sub / "**") if looks_like_image(path)]
+    stray = list(named_images(folder / "*"))
+    for name in subfolders(folder) if folder.name == "train" else ():
+        if not is_good(name):
+            stray += named_images(folder / name / "**")
     if stray:
         raise InputError(
             f"{len(stray)} image(s) in {folder} lie where none are read, such as {min(stray)}; "

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from padim_lit.data.files import looks_like_image, walk
+from padim_lit.data.files import named_images
 from padim_lit.deploy.prediction_log import Version
 from padim_lit.errors import InputError
 
@@ -61,6 +61,6 @@ class Watcher:
         return self._since.keys()
 
     def _versions(self) -> Iterator[Version]:
-        for path in filter(looks_like_image, walk(self.folder / "**", strict=not self._looked)):
+        for path in named_images(self.folder / "**", strict=not self._looked):
             with suppress(OSError):  # what goes between two looks is no error
                 yield Version.of(path)

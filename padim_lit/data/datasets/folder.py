@@ -6,14 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from padim_lit.data.datamodule import SeenWhole, Split
-from padim_lit.data.files import (
-    MASK_FOLDERS,
-    list_images,
-    looks_like_image,
-    refuse_masks,
-    subfolders,
-    walk,
-)
+from padim_lit.data.files import MASK_FOLDERS, list_images, named_images, refuse_masks, subfolders
 from padim_lit.data.items import GOOD, Item
 from padim_lit.data.split import hold_out
 from padim_lit.data.tree import Layout, is_good, read_kinds, read_tree, resolve_root
@@ -75,7 +68,7 @@ class Folder(SeenWhole):
         if _has_training_images(folder):
             train, test, notes = read_tree(folder, Layout(complete=False))
             return train, test, notes + _unread(folder, [*train, *test]), ""
-        if here := [p for p in folder.iterdir() if p.is_file() and looks_like_image(p)]:
+        if here := list(named_images(folder / "*")):
             if _lie_side_by_side(folder):
                 raise InputError(f"{min(here)} lies beside the folders of images; move it away")
             paths = list_images(folder)
@@ -101,7 +94,7 @@ class Folder(SeenWhole):
         if len(truths) > 1:
             raise InputError(f"{folder}: masks lie in {' and '.join(truths)}; keep one")
         others = [name for name in found if name.lower() not in MASK_FOLDERS]  # and what runs write
-        kinds = [name for name in others if any(map(looks_like_image, walk(folder / name / "**")))]
+        kinds = [name for name in others if any(named_images(folder / name / "**"))]
         layout = Layout(test=".", truth=truths[0], complete=False)
         items, notes = read_kinds(folder, kinds, layout)
         good, defects = ([i for i in items if i.label == label] for label in (0, 1))
@@ -133,7 +126,7 @@ def _has_training_images(folder: Path) -> bool:
 def _unread(folder: Path, items: list[Item]) -> list[str]:
     """What to say of images beside train and test, of which `read_tree` knows nothing."""
     known = ("train", "test", "ground_truth")
-    found = filter(looks_like_image, walk(folder / "**"))
+    found = named_images(folder / "**")
     if left := [path for path in found if path.relative_to(folder).parts[0] not in known]:
         # A link to itself is no error here: pathlib's own raises.
         read = {os.path.realpath(item.path) for item in items}
