@@ -151,19 +151,17 @@ class PictureCache:
     def _index(self, stamps: list[Stamp], digests: list[str]) -> None:
         for stamp, digest in zip(stamps, digests, strict=True):
             if self.writes and time.time() - max(stamp[2:]) / 1e9 > _SETTLED:
-                path = self._indexed_at(stamp)
                 with suppress(InputError):  # without it the file is read again, and that is all
-                    write_bytes(path, digest.encode())
+                    write_bytes(self._indexed_at(stamp), digest.encode())
 
     def _indexed_at(self, stamp: Stamp) -> Path:
         name = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
         return self.folder / "index" / name[:2] / name[2:]
 
     def _unchanged(self, files: list[Path], stamps: list[Stamp]) -> bool:
-        try:
+        with suppress(OSError):
             return [stamp(path) for path in files] == stamps
-        except OSError:
-            return False
+        return False
 
 
 def stamp(path: Path) -> Stamp:
