@@ -23,7 +23,7 @@ from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.deploy.calibration import describe, p_value, recalibrate, require_one_of
 from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.deploy.regions import Region, View, find, spread
-from padim_lit.errors import InputError, naming, refusing
+from padim_lit.errors import InputError, naming, refusing, require_finite
 from padim_lit.model.anomaly_map import TOP_SHARE
 from padim_lit.model.detector import Detector
 from padim_lit.system.paths import typed_path
@@ -35,7 +35,6 @@ OnError = Callable[[Any, InputError], None] | None
 BATCH, AHEAD = 16, 8
 #: What files say of ``is_anomalous``.
 DECISIONS = {True: "anomalous", False: "good", None: ""}
-_LOOK = ("image_size", "crop_size")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,13 +187,7 @@ class Predictor:
         false_alarm_rate: float | None = None,
     ) -> None:
         detector.require_fitted()
-        self.resize_crop = ResizeCrop(*_sizes(detector, image_size, crop_size))
-        if self.resize_crop.output_shape != detector.image_shape:
-            raise InputError(
-                f"image_size={image_size}, crop_size={crop_size} show the model "
-                f"{self.resize_crop.output_shape} pixels, but it was fitted on "
-                f"{detector.image_shape}"
-            )
+        self.resize_crop = _resize_crop(detector, image_size, crop_size)
         self.device = _device(device)
         self.detector = detector.to(self.device).eval()
         roi = detector.anomaly_map.roi
@@ -299,14 +292,9 @@ class Predictor:
         with torch.inference_mode(), torch.autocast(device, enabled=False):
             images = torch.stack([seen.tensor() for seen in batch]).to(self.device)
             scores, maps, self.batch_size = in_parts(self.detector, images, self.batch_size)
-        found = []
-        for seen, score, map in zip(batch, scores.tolist(), maps.cpu().numpy(), strict=True):
-            if not math.isfinite(score):
-                raise InputError(
-                    f"{seen.path or 'an image'}: its score is not finite; check weights"
-                )
-            found.append(self._prediction(score, map.copy(), seen))
-        return found
+        require_finite(scores, {"path": [seen.path or "an image" for seen in batch]})
+        found = zip(scores.tolist(), maps.cpu().numpy(), batch, strict=True)
+        return [self._prediction(score, map.copy(), seen) for score, map, seen in found]
 
     def explain(self, image: Any) -> Explanation:
         """Which positions and layers make one image's score.
@@ -377,8 +365,8 @@ class Predictor:
             counted = map if self._roi is None else map[self._roi]
             at = float(np.quantile(counted, 1 - TOP_SHARE, method="higher"))
         known, p = self.calibration, None
-        if self._good is not None and known is not None:
-            p = p_value(score, self._good, known["unreliable"])
+        if known is not None:
+            p = p_value(score, known["scores"].cpu().numpy(), known["unreliable"])
         regions = find(map, at, view, self._roi)
         return Prediction(score, p, anomalous, map, threshold, at, seen.path, regions, view)
 
@@ -392,12 +380,11 @@ class Predictor:
                 f"false_alarm_rate={rate}: the checkpoint holds no scores of good images; give it "
                 "some with run.py mode=calibrate images=GOOD_IMAGES, or give threshold=SCORE"
             )
-        good = own = at = None
+        own = at = None
         source = "no threshold: the checkpoint is not calibrated (mode=calibrate does it)"
         if known is not None:
             known = recalibrate(known, rate)
-            good, source = known["scores"].cpu().numpy(), describe(known)
-            own, at = known["threshold"], known["map_threshold"]
+            own, at, source = known["threshold"], known["map_threshold"], describe(known)
         if threshold is not None:
             if self.detector.image_score == "max":  # then scores are values of the map
                 at = float(threshold)
@@ -406,7 +393,7 @@ class Predictor:
                 at = at * threshold / own
             own, source = float(threshold), f"threshold {threshold:g}, given"
         # At once: another thread may be scoring, and what is refused changes nothing.
-        self.calibration, self._good, self.threshold_source = known, good, source
+        self.calibration, self.threshold_source = known, source
         self._threshold, self.map_threshold = own, at
 
 
@@ -448,24 +435,26 @@ def _listed(images: Any) -> Any:
     return find_images(images) if path.is_dir() or pattern else images
 
 
-def _sizes(
-    detector: Detector, image_size: Size | None, crop_size: Size | None
-) -> tuple[Size, Size | None]:
-    if all(key in detector.provenance for key in _LOOK):
-        saved = tuple(detector.provenance[key] for key in _LOOK)
-        asked = [s if a is None else a for a, s in zip((image_size, crop_size), saved, strict=True)]
-        if ResizeCrop(*asked) != ResizeCrop(*saved):
-            raise InputError(
-                f"image_size={image_size}, crop_size={crop_size}: it was fitted with "
-                f"{saved[0]}, {saved[1]}; leave them out"
-            )
-        return saved
-    if image_size is None:
+def _resize_crop(detector: Detector, image_size: Size | None, crop_size: Size | None) -> ResizeCrop:
+    given = {"image_size": image_size, "crop_size": crop_size}
+    known = detector.provenance
+    saved = {key: known[key] for key in given} if given.keys() <= known.keys() else {}
+    asked = given | {key: size for key, size in saved.items() if given[key] is None}
+    if asked["image_size"] is None:
         raise InputError(
             "it does not say how its images were resized (a plain Trainer's); give image_size, and "
             "crop_size where they were cropped"
         )
-    return image_size, crop_size
+    found, what = ResizeCrop(**asked), f"image_size={image_size}, crop_size={crop_size}"
+    if saved and found != ResizeCrop(**saved):
+        were = ", ".join(map(str, saved.values()))
+        raise InputError(f"{what}: it was fitted with {were}; leave them out")
+    if found.output_shape != detector.image_shape:
+        raise InputError(
+            f"{what} show the model {found.output_shape} pixels, but it was fitted on "
+            f"{detector.image_shape}"
+        )
+    return found
 
 
 def _device(device: str | torch.device | None) -> torch.device:
