@@ -13,8 +13,8 @@ from torch import Tensor
 from padim_lit.checkpoint.format import KEY, read
 from padim_lit.checkpoint.state import facts_of, save_detector, slim_state
 from padim_lit.data.transform import ResizeCrop
-from padim_lit.deploy.graph import OUTPUTS, Graph, OfAny, example
-from padim_lit.deploy.int8 import Int8Backbone
+from padim_lit.deploy.graph import OUTPUTS, Graph, OfAny
+from padim_lit.deploy.int8 import Int8Backbone, example
 from padim_lit.deploy.runtimes import joined, require, to_onnx
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
@@ -28,7 +28,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
 METADATA = "padim_lit"
 # What fp16 rounds: nearly all bytes. Means and Π stay in float32, because they are small and their
 # rounding would move every position.
-ROUNDED = re.compile(r"scores\.parts\.\d+\.(nearest\.)?whitening|backbone\.net\.")
+ROUNDED = re.compile(r"scores\.parts\.\d+\.whitening|backbone\.net\.")
 # Protocol buffers, of which ONNX is made, end at 2 GiB.
 ONNX_BYTES = 2**31 - 2**20
 

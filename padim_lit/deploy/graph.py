@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from padim_lit.model.anomaly_map import image_score
@@ -134,20 +133,15 @@ class OfPositions(nn.Module):
         return squares.sqrt().T
 
 
-class OfComponents(nn.Module):
+class OfComponents(Exhaustive):
     """(B,P,D) → min_k ‖W_k(x−μ_k)‖ (B,P) over the K components of a mixture.
 
     >>> OfComponents(detector.mean.float(), detector.whitening)(torch.zeros(1, 9, 8)).shape
     torch.Size([1, 9])
     """
 
-    def __init__(self, mean: Tensor, whitening: Triangle):
-        super().__init__()
-        self.nearest = Exhaustive(mean, whitening)
-        self.at_once = max(1, AT_ONCE // mean.shape[1])
-
     def forward(self, x: Tensor) -> Tensor:
-        return self.nearest(x, at_once=self.at_once)[0]
+        return super().forward(x, at_once=max(1, AT_ONCE // self.dim))[0]
 
 
 class OfAny(nn.Module):
@@ -178,15 +172,3 @@ def _measuring(density: Density) -> Callable[[Tensor, Triangle], nn.Module]:
     if works_as(density, PerPosition, MEASURING):
         return OfPositions
     return OfComponents if works_as(density, Mixture, MEASURING) else partial(OfAny, density)
-
-
-def example(detector: Detector, preprocess: bool) -> Tensor:
-    """What a graph of `detector` takes: two images, because an exporter takes one for a constant.
-
-    >>> example(detector, preprocess=True).shape
-    torch.Size([2, 64, 64, 3])
-    """
-    h, w = detector.image_shape
-    if preprocess:
-        return torch.zeros(2, h, w, 3, dtype=torch.uint8)
-    return torch.zeros(2, 3, h, w)

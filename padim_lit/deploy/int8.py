@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from padim_lit import digests
 from padim_lit.deploy.calibration import set_threshold
 from padim_lit.deploy.combine import gather
-from padim_lit.deploy.graph import example, first_step
+from padim_lit.deploy.graph import first_step
 from padim_lit.deploy.over_images import Loop, over_images
 from padim_lit.deploy.runtimes import open_session, require, to_onnx
 from padim_lit.errors import InputError
@@ -54,6 +54,15 @@ class Int8Backbone(Backbone):
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.session.run(None, {"image": as_given(images, self.pixels)})
         return [torch.from_numpy(m) for m in maps]
+
+
+def example(detector: Detector, preprocess: bool) -> Tensor:
+    """What a graph of `detector` takes: two images, because an exporter takes one for a constant.
+
+    >>> example(detector, preprocess=True).shape
+    torch.Size([2, 64, 64, 3])
+    """
+    return torch.from_numpy(as_given(torch.zeros(2, 3, *detector.image_shape), preprocess))
 
 
 def as_given(images: Tensor, pixels: bool) -> np.ndarray:

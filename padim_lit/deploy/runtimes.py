@@ -145,12 +145,15 @@ def open_openvino(path: Path, threads: int) -> Run:
     return run
 
 
-#: format=NAME → what opens its file, with so many threads; torch's are the process's.
-RUNTIMES: dict[str, Callable[[Path, int], Run]] = {
-    "onnx": open_onnx,
-    "openvino": open_openvino,
-    "torch": lambda path, threads: run_detector(load_detector(path)),
-}
+def open_torch(path: Path, threads: int) -> Run:
+    """A checkpoint; torch's threads are the process's.
+
+    >>> run = open_torch(Path("model.ckpt"), threads=1)  # doctest: +SKIP
+    """
+    return run_detector(load_detector(path))
+
+
+RUNTIMES = {"onnx": open_onnx, "openvino": open_openvino, "torch": open_torch}
 
 
 def run_detector(detector: Detector) -> Run:
