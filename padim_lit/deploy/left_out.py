@@ -195,32 +195,29 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
     """
     density, moments, x = detector.density, detector.require_state().moments, held[:, 0]
     reliable = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    shared = density.shrinkage or detector.ridge.unit == "variance"
-    few = detector.count < FORMULA and bool(shared)
-    how, found = put_together(density), list[Tensor]()
-    parts = how.parts(density, detector.positions)
+    few, how, found = detector.count < FORMULA, put_together(density), list[Tensor]()
     with torch.autocast(x.device.type, enabled=False):
-        if few:
+        if few and (density.shrinkage or detector.ridge.unit == "variance"):
             return _factored_anew(detector, held), reliable
         whitening = detector.require_fitted()
-        for (part, some), scale in zip(parts, how.scales_in(density, whitening), strict=True):
+        parts, scales = how.parts(density, detector.positions), how.scales_in(density, whitening)
+        for (part, some), scale in zip(parts, scales, strict=True):
             if works_as(part, PerPosition):
                 y = (held - detector.mean[some].float()).movedim(2, 0)  # (P,B,V,D)
                 z = whitening.at(some).times(y.flatten(1, 2)).view(y.shape) / scale
                 products = (z @ z.mT).transpose(0, 1)
                 # Where it matters which of the bounds is taken, the one on the safe side.
-                bounds = detector.count, part.shrinkage, detector.count < FORMULA
-                distances, reliable = leave_one_out(products, *bounds)
+                distances, reliable = leave_one_out(products, detector.count, part.shrinkage, few)
                 distances *= scale
             else:
                 mixed, ridge = works_as(part, Mixture), detector.ridge
                 if mixed:  # one of many images hardly moves what all components share
                     ridge = replace(ridge, common=pooled(moments.at(some)))
                 if x.device.type == "cpu" and mixed:
-                    least = torch.full_like(x[..., 0], torch.inf)
-                    if works_as(density, Both, ("combine",)):  # which needs no larger distance
-                        least = found[0]
-                    distances = _mixture_left_out(detector, part, some, ridge, held, least)
+                    # `Both` needs no distance larger than the one it has.
+                    both = works_as(density, Both, ("combine",))
+                    limits = found[0].split(1) if both else [None] * len(held)
+                    distances = _mixture_left_out(detector, part, some, ridge, held, limits)
                 else:
                     of = partial(_subtracted, detector, part, moments.at(some), ridge)
                     distances = _side_by_side(detector, lambda one, of=of: of(one)[0], list(held))
@@ -229,24 +226,25 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mixture_left_out(
-    detector: Detector, mixture: Mixture, some: slice, ridge: Ridge, held: Tensor, at_most: Tensor
+    detector: Detector, mixture: Mixture, some: slice, ridge: Ridge, held: Tensor, limits: Sequence
 ) -> Tensor:
     """Distances (B,P) under a mixture, whose Gaussians are `some` of the detector's.
 
     Args:
         held: see `_left_out`.
-        at_most: (B,P) only nearer ones are looked for; elsewhere the distance may be inf.
+        limits: (1,P) of each image: only nearer ones are looked for, elsewhere the distance may be
+            inf; or None.
     """
     moments, counted = detector.require_state().moments.at(some), detector.anomaly_map.counted
     whitening = detector.require_fitted()
     search = mixture.search(detector.mean, whitening, some, often=True)
 
-    def without(image: tuple[Tensor, Tensor]) -> Tensor:
+    def without(image: tuple[Tensor, Tensor | None]) -> Tensor:
         one, limit = image
         rest = ComponentsWithout(mixture, moments, ridge, search, counted(one).flatten(0, 1))
         return rest.nearest(one[:1], limit)
 
-    return _side_by_side(detector, without, list(zip(held, at_most.split(1), strict=True)))
+    return _side_by_side(detector, without, list(zip(held, limits, strict=True)))
 
 
 def _factored_anew(detector: Detector, held: Tensor) -> Tensor:
