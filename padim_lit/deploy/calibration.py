@@ -62,9 +62,9 @@ class Threshold:
         interval: of the true false-alarm rate, at `LEVEL`; None without a threshold.
     """
 
-    threshold: float | None
-    method: str | None
-    interval: tuple[float, float] | None
+    threshold: float | None = None
+    method: str | None = None
+    interval: tuple[float, float] | None = None
     why: str | None = None
 
 
@@ -97,13 +97,11 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
     require_rate(rate)
     scores, total = np.sort(np.asarray(scores, dtype=np.float32)), len(scores)
     if not total:
-        return Threshold(None, None, None, "no good image was scored")
+        return Threshold(why="no good image was scored")
     k = min(wanted := _order(total, rate), total)
     if unreliable > total - k:
-        return Threshold(
-            None, None, None, f"{unreliable} of {total} leave-one-out scores are lost in rounding: "
-            "eps is too small for so few images in so many dimensions",
-        )  # fmt: skip
+        lost = f"{unreliable} of {total} leave-one-out scores are lost in rounding"
+        return Threshold(why=f"{lost}: eps is too small for so few images in so many dimensions")
     low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
     low, high = (float(betaincinv(total + 1 - k, k, p)) for p in (low, high))
     method = "empirical" if k == wanted else "largest"
@@ -160,18 +158,15 @@ def set_threshold(
     """
     if not images:
         return
-    count = count_of(dataset)
+    count, why = count_of(dataset), None
     if count is None:
-        log.warning("no threshold: it needs a Dataset with __len__ and __getitem__")
-        return
-    if detector.count != count:
-        log.warning(
-            "no threshold: the fit took %d of %d training images, and it needs a fit of all",
-            *(detector.count, count),
-        )
-        return
-    if count < 3:
-        log.warning("no threshold: it needs at least 3 training images, and there are %d", count)
+        why = "it needs a Dataset with __len__ and __getitem__"
+    elif (fitted := detector.count) != count:
+        why = f"the fit took {fitted} of {count} training images, and it needs a fit of all"
+    elif count < 3:
+        why = f"it needs at least 3 training images, and there are {count}"
+    if why is not None:
+        log.warning("no threshold: %s", why)
         return
     found = measure_training(detector, dataset, images, loop, in_order)
     detector.calibration = calibrate(found, RATE if rate is None else rate)

@@ -46,15 +46,14 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
 
     >>> require_alike(detector, detector, ('a.ckpt', 'b.ckpt'))
     """
-    ours, theirs = spec_of(first), spec_of(second)
-    for spec in (ours, theirs):  # how weights and backbone are called does not matter
+    specs = []
+    for detector in (first, second):
+        spec = spec_of(detector) | {"precision": detector.precision}
+        # How weights and backbone are called does not matter.
         del spec["backbone"]["weights"], spec["backbone"]["name"]
-    looks = [
-        {**{k: d.provenance.get(k) for k in ("image_size", "crop_size")}, "precision": d.precision}
-        for d in (first, second)
-    ]
-    wrong = differences(theirs, ours) or differences(looks[1], looks[0])
-    if wrong:
+        looks = {key: detector.provenance.get(key) for key in ("image_size", "crop_size")}
+        specs.append(spec | looks)
+    if wrong := differences(specs[1], specs[0]):
         raise InputError(f"{names[1]} is of another config than {names[0]}: {wrong}")
     roi, other = first.anomaly_map.roi, second.anomaly_map.roi
     if (roi is not other) if roi is None or other is None else not torch.equal(roi, other):
@@ -94,27 +93,18 @@ def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> 
     """
     ours = detector.require_state()
     if repeats != "count":
-        require_new(ours.digests, state.digests, what)
+        if state.digests is None or ours.digests is None:
+            raise InputError(
+                f"{what}: which images the checkpoint holds is not known (one of a plain Trainer), "
+                "so repeated ones would go unnoticed; repeats=count adds them anyway"
+            )
+        if twice := digests.shared(ours.digests, state.digests):
+            raise InputError(
+                f"{what}: {twice} of {len(state.digests)} images are in the checkpoint already; "
+                "repeats=count counts them twice; mode=update leaves them out with repeats=skip; "
+                "for a merge mode=remove takes them out of one, and repeats=count merges it then"
+            )
     detector.set_state(ours.merge(state))
-
-
-def require_new(held: Tensor | None, images: Tensor | None, what: str) -> None:
-    """Raise InputError if one of `images` (N,16) is `held` (M,16), or who knows.
-
-    >>> one, other = torch.zeros(1, 16).byte(), torch.ones(1, 16).byte()
-    >>> require_new(one, other, 'new images')
-    """
-    if images is None or held is None:
-        raise InputError(
-            f"{what}: which images the checkpoint holds is not known (one of a plain Trainer), so "
-            "repeated ones would go unnoticed; repeats=count adds them anyway"
-        )
-    if twice := digests.shared(held, images):
-        raise InputError(
-            f"{what}: {twice} of {len(images)} images are in the checkpoint already; repeats=count "
-            "counts them twice; mode=update leaves them out with repeats=skip; for a merge "
-            "mode=remove takes them out of one, and repeats=count merges it then"
-        )
 
 
 def remove_images(detector: Detector, state: FitState, what: str) -> float:
