@@ -74,13 +74,10 @@ class Explanation:
 
     def numbers(self) -> dict[str, Any]:
         """Shares of layers and positions as primitives."""
-        return {
-            "layers": dict(self.layers),
-            "positions": [
-                asdict(position) | {"box": np.round(position.box, DIGITS).tolist()}
-                for position in self.positions
-            ],
-        }
+        positions = [asdict(position) for position in self.positions]
+        for position in positions:
+            position["box"] = np.round(position["box"], DIGITS).tolist()
+        return {"layers": dict(self.layers), "positions": positions}
 
 
 @torch.inference_mode()
@@ -154,9 +151,8 @@ def _weights(detector: Detector, distances: Tensor, map: Tensor) -> Tensor:
     if detector.image_score == "max":
         peak = int(map.argmax())
         return weights(detector.anomaly_map, *divmod(peak, map.shape[1]))
-    counted = detector.anomaly_map.counted(
-        torch.arange(len(distances), device=distances.device)[None]
-    )[0]
+    every = torch.arange(len(distances), device=distances.device)
+    counted = detector.anomaly_map.counted(every[None])[0]
     count = top_count(len(counted))
     found = torch.zeros_like(distances)
     found[counted[distances[counted].topk(count).indices]] = 1 / count

@@ -62,12 +62,9 @@ def model_card(
         "since then": "; ".join(map(_step, since)),
         "card written": f"{now()}, by padim_lit {__version__}",
     }
-    known = detector.calibration
-    decision = (
-        "It has no threshold; mode=calibrate sets one from good images."
-        if known is None
-        else f"By {describe(known)}."
-    )
+    decision = "It has no threshold; mode=calibrate sets one from good images."
+    if detector.calibration is not None:
+        decision = f"By {describe(detector.calibration)}."
     parts = [
         f"# padim_lit model: {data}",
         "Finds what differs from good images of one part, taken in the same way.",

@@ -194,9 +194,8 @@ def to_coco(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
                     "score": region["peak"],
                 }
             )
-    about = {"description": "regions found by padim_lit", "root": str(root)}
     return {
-        "info": about,
+        "info": {"description": "regions found by padim_lit", "root": str(root)},
         "licenses": [],
         "images": images,
         "annotations": annotations,

@@ -6,7 +6,7 @@ picture, turned as its EXIF tag says, as viewers show it. Between the centres of
 model saw, a map is interpolated linearly.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -67,15 +67,10 @@ class Region:
 
     def numbers(self) -> dict[str, Any]:
         """All of it as primitives, for JSON."""
-
-        def short(values: Any) -> list[Any]:
-            return np.round(np.asarray(values, np.float64), DIGITS).tolist()
-
-        return {
-            **{"box": short(self.box), "polygon": short(self.polygon), "area": short(self.area)},
-            **{"peak": self.peak, "mean": self.mean, "peak_at": short(self.peak_at)},
-            "at_border": self.at_border,
-        }
+        found = asdict(self)
+        for key in ("box", "polygon", "area", "peak_at"):
+            found[key] = np.round(np.asarray(found[key], np.float64), DIGITS).tolist()
+        return found
 
 
 def find(
@@ -152,10 +147,9 @@ def spread(
         map = ndimage.maximum_filter(map, tuple(np.maximum(step, 1).astype(int)))
     matrix = np.diag(step)  # SciPy before 1.16 warns of anything that it reads from a vector
     out = ndimage.affine_transform(map, matrix, offset, shape, np.float32, order=1, mode="nearest")
-    for axis in (0, 1):
-        middle = np.arange(shape[axis]) + 0.5
-        unseen = (middle < start[axis]) | (middle > end[axis])
-        out[(unseen, slice(None)) if axis == 0 else (slice(None), unseen)] = np.nan
+    for pixels, first, last in zip((out, out.T), start, end, strict=True):
+        middle = np.arange(len(pixels)) + 0.5
+        pixels[(middle < first) | (middle > last)] = np.nan
     return out
 
 
