@@ -332,10 +332,7 @@ _MASKS = {
         "an empty mask",
         "Their pixel truth is unknown, so they do not count in the pixel metrics.",
     ),
-    MaskState.LOST: (
-        "the whole mask outside the crop",
-        "crop_size=null keeps all of an image.",
-    ),
+    MaskState.LOST: ("the whole mask outside the crop", "crop_size=null keeps all of an image."),
     MaskState.VANISHED: (
         "a mask too small to survive the resize",
         "They do not count in the pixel metrics; a larger image_size keeps them.",

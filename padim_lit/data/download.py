@@ -1,4 +1,4 @@
-"""An archive of strangers: loaded by pooch, whole; unpacked without links and bombs."""
+"""Archives of strangers: loaded whole and checked, by pooch; unpacked without links and bombs."""
 
 import bz2
 import errno

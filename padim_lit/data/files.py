@@ -79,16 +79,14 @@ def list_images(folder: Path) -> list[Path]:
 
 def refuse_masks(images: list[Path], where: Path | str) -> None:
     """InputError for what names call masks among photos: they would be taken for photos."""
-    named: dict[str, Path] = {}
-    for path in images:
-        named.setdefault(str(path.with_suffix("")), path)
+    named = {str(path.with_suffix("")): path for path in reversed(images)}  # the first of a name
     # In a folder that holds all of them too, they are meant.
     shared = len(Path(os.path.commonpath([path.parent for path in images])).parts)
     found = []
     for path in images:
         name = str(path.with_suffix(""))
         ends = [end for end in ("", *MASK_ENDS) if name.endswith(end)]
-        photos = [named.get(name[: len(name) - len(end)], path) for end in ends]
+        photos = [named.get(name.removesuffix(end), path) for end in ends]
         found += [sorted((path, photo)) for photo in photos if photo != path]
         if any(part.lower() in MASK_FOLDERS for part in path.parts[shared:-1]):
             found.append([path])

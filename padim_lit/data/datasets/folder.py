@@ -68,7 +68,7 @@ class Folder(SeenWhole):
         if _has_training_images(folder):
             train, test, notes = read_tree(folder, Layout(complete=False))
             return train, test, notes + _unread(folder, [*train, *test]), ""
-        if here := list(named_images(folder / "*")):
+        if here := list(named_images(folder / "*", strict=False)):  # what is left out is said below
             if _lie_side_by_side(folder):
                 raise InputError(f"{min(here)} lies beside the folders of images; move it away")
             paths = list_images(folder)
