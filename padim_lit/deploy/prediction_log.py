@@ -95,32 +95,32 @@ class ScoredFiles:
                 write_csv(self.csv, COLUMNS, ())
             write_json(about, {**model, "resume": resume})  # a run that did not watch may begin it
             # Unbuffered: what is written is there, whatever becomes of this process.
-            self._files = [path.open("ab", buffering=0) for path in (self.json, self.csv)]
+            self._files = {path: path.open("ab", buffering=0) for path in (self.json, self.csv)}
 
     def add(self, version: Version, content: dict[str, Any]) -> None:
         """Write an image's lines, the CSV's first: the other says that it is done.
 
         `content` is `Prediction.numbers` and more, or, of a file that cannot be used, its "error".
         """
+        line = {**asdict(version), "at": now("milliseconds"), **content}
         if "error" not in content:
-            row = {column: content.get(column) for column in COLUMNS} | {"path": version.path}
-            self._write(1, csv_text(COLUMNS, [row]).partition("\n")[2])  # without the header
-        self._write(0, json.dumps({**asdict(version), "at": now("milliseconds"), **content}) + "\n")
+            row = {column: line.get(column) for column in COLUMNS}
+            self._write(self.csv, csv_text(COLUMNS, [row]).partition("\n")[2])  # without the header
+        self._write(self.json, json.dumps(line) + "\n")
         if self._resume:
             self.done[version.path] = version
         self.counts[content.get("decision", "unreadable")] += 1
 
     def close(self) -> None:
-        for file in self._files:
+        for file in self._files.values():
             file.close()
 
-    def _write(self, file: int, line: str) -> None:
+    def _write(self, path: Path, line: str) -> None:
         # One call a line, so that no signal comes between its parts.
-        content, out = line.encode("utf-8", "backslashreplace"), self._files[file]
+        content, out = line.encode("utf-8", "backslashreplace"), self._files[path]
         with writing(self.json.parent):
             if out.write(content) != len(content):
                 raise OSError(errno.ENOSPC, "no space left")
-            path = (self.json, self.csv)[file]
             if not (path.exists() and os.path.samestat(path.stat(), os.fstat(out.fileno()))):
                 raise OSError(errno.ENOENT, "it was removed or moved meanwhile")
 
@@ -132,12 +132,11 @@ class ScoredFiles:
         for number, line in enumerate(content[:end].split(b"\n")[:-1], start=1):
             what = f"{self.json}, line {number} is not as it was written"
             with refusing(what, "delete the folder to score all again", *kinds):
-                row = json.loads(line)
+                row = {"picture": None, **json.loads(line)}
                 version = Version(row["path"], row["size"], row["mtime_ns"])
                 self.done[version.path] = version
                 if "error" not in row:
-                    known = {column: row[column] for column in COLUMNS if column != "picture"}
-                    table.append({**known, "picture": row.get("picture")})
+                    table.append({column: row[column] for column in COLUMNS})
                 self.counts[row.get("decision", "unreadable")] += 1
         write_csv(self.csv, COLUMNS, table)
         os.truncate(self.json, end)

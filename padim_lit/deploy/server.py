@@ -24,7 +24,8 @@ BODY_SECONDS = 60.0
 #: After an image that could not be scored `/health` says so for so long, or until one is.
 ILL_SECONDS = 60.0
 #: What a body may be, for clients that ask.
-_BODY = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
+_IMAGE = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {"requestBody": {"content": {"image/*": _IMAGE}}}
 _SEND = "send the image's bytes, as curl --data-binary does"
 
 
@@ -141,12 +142,7 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     def show_card() -> PlainTextResponse:
         return PlainTextResponse(card, media_type="text/markdown; charset=utf-8")
 
-    @app.post(
-        "/predict",
-        response_model=Answer,
-        responses=_REFUSED,
-        openapi_extra={"requestBody": _BODY},
-    )
+    @app.post("/predict", response_model=Answer, responses=_REFUSED, openapi_extra=_BODY)
     async def predict(request: Request) -> Any:
         if request.query_params:  # else who asks for a threshold would believe that it decides
             names = ", ".join(request.query_params)
