@@ -15,6 +15,7 @@ from padim_lit.model.density import DENSITIES
 from padim_lit.model.gaussian import covariance_log_det
 from padim_lit.model.mixture import k_means
 from padim_lit.model.ridge import pooled
+from padim_lit.model.triangular import Triangle
 from padim_lit.model.warm_up import learn
 
 K, D = 12, 40  # more dimensions than the first bounds see
@@ -308,6 +309,16 @@ def test_a_graph_measures_as_an_own_density_does(backbone, name):
     detector.set_state(state(detector, images(10)))
     test = images(3, seed=4)
     torch.testing.assert_close(Graph(detector)(test)[0], detector(test)[0], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", ["own_tripled", "own_added"])
+def test_an_own_distance_is_explained_without_the_weight_that_it_does_not_know(name):
+    density, x = own_densities()[name](2), torch.rand(5, 40, 2)
+    density.learn(x)
+    density.position_weight.fill_(0.5)
+    factors = Triangle.of(torch.eye(2).repeat(density.gaussians(40), 1, 1))
+    found = density.terms(x[:1], torch.zeros(factors.count, 2), factors)
+    assert [weight for weight, _ in found] == [1.0]
 
 
 @pytest.mark.parametrize("slim", [False, True])
