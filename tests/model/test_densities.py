@@ -386,6 +386,7 @@ def test_patches_that_are_all_alike_are_no_special_case(backbone, kind):
 def test_what_is_refused(options, message):
     with pytest.raises(InputError, match=message):
         Mixture(D, **options)
+    Mixture(D, components=1, fit_images=2)  # the least of each
 
 
 def test_few_patches_make_fewer_components():

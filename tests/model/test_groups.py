@@ -74,3 +74,8 @@ def test_the_number_of_threads_changes_nothing():
     for other in found[1:]:
         assert torch.equal(other.scatter.bands[0], found[0].scatter.bands[0])
         assert torch.equal(other.mean, found[0].mean)
+
+
+def test_a_large_group_gives_the_others_no_more_room_than_twice_the_average():
+    owner = torch.arange(G).repeat_interleave(torch.tensor(SIZES["nearly all in one"]))
+    assert [len(rows.T) for rows in Groups(owner, G).steps] == [26] * 4  # of 90, 13 on the average

@@ -137,6 +137,7 @@ def test_parts_add_up_to_the_matrix_product(kind):
 def test_more_dimensions_than_channels_are_refused(kind):
     with pytest.raises(InputError, match="dim=97 exceeds the backbone's C=96"):
         kind(96, 97)
+    assert kind(96, 96).matrix.shape == (96, 96)
 
 
 def test_jl_and_sparse_may_exceed_c():
@@ -246,6 +247,7 @@ def test_what_learns_is_nested_saved_and_loaded(patches, kind):
 def test_what_learns_refuses_too_few_images(patches):
     with pytest.raises(InputError, match=r"proj.fit_images=1: must be at least 2"):
         Fisher(C, 3, fit_images=1)
+    assert Fisher(C, 3, fit_images=2).fit_images == 2
     with pytest.raises(InputError, match="at least 2 training images, not 1"):
         patch_statistics([patches[:1]])
     with pytest.raises(InputError, match="not finite"):

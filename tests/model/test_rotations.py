@@ -61,6 +61,7 @@ def test_images_of_few_digits_are_turned_to_the_same_places(dtype):
 def test_other_numbers_are_refused(rotations):
     with pytest.raises(InputError, match=r"from 1 .* to 36"):
         require_rotations(rotations)
+    require_rotations(36)
 
 
 def test_a_fit_counts_an_image_once_and_its_patches_in_every_direction():
