@@ -243,9 +243,6 @@ class Identity(Projection):
     def draw(self, generator: torch.Generator) -> Tensor:
         return torch.eye(self.in_channels, dtype=torch.float64)
 
-    def nested(self, dim: int) -> tuple[Tensor, float]:
-        return torch.arange(self.in_channels), 1.0  # it has one dimension only
-
     def project_layer(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
         return features.permute(0, 2, 3, 1), slice(start, start + features.shape[1])
 
