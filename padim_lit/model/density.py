@@ -4,6 +4,7 @@ To add one: subclass `Density`, give it a `name` (which registers it), implement
 and add ``conf/density/NAME.yaml`` with its ``_target_``.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from padim_lit.errors import InputError
 from padim_lit.model.embedding import ProjectedLayer
 from padim_lit.model.gaussian import factorize, mahalanobis
 from padim_lit.model.moments import Moments, init, update
@@ -39,6 +41,9 @@ class Density(nn.Module):
         shrinkage: ν, how many patches the covariance pooled over all Gaussians weighs in each one's
             own.
 
+    Raises:
+        InputError: ν below 0 or not finite.
+
     >>> DENSITIES['mixture'](dim=8, components=64).gaussians(positions=784)
     64
     """
@@ -58,6 +63,8 @@ class Density(nn.Module):
     def __init__(self, dim: int, seed: int = 0, shrinkage: float = 0.0):
         super().__init__()
         require_name(self)
+        if not 0 <= shrinkage < math.inf:
+            raise InputError(f"density.shrinkage={shrinkage}: must be finite and 0 or more patches")
         self.dim, self.seed, self.shrinkage = dim, seed, float(shrinkage)
         self.options = {**getattr(self, "options", {}), **taken(self, shrinkage=self.shrinkage)}
 

@@ -1,6 +1,5 @@
 """What keeps a covariance away from a singular one: ε, and the covariance of all patches."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -49,8 +48,6 @@ class Ridge:
                 "uses 0.01)"
             )
         require_choice("eps_unit", self.unit, EPS_UNITS)
-        if not 0 <= self.shrinkage < math.inf:
-            raise InputError(f"shrinkage={self.shrinkage}: must be finite and 0 or more patches")
 
     def of(
         self, moments: Moments, rows: Tensor | None = None, factor: float = 1.0

@@ -1,5 +1,6 @@
 """Mixtures, alone and beside a Gaussian a position: a float64 reference; their fit is a sum."""
 
+import math
 from functools import partial
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from _helpers.own_densities import own_densities
 from _helpers.ranks import all_ranks
 
-from padim_lit import JL, Backbone, Both, Detector, InputError, Mixture
+from padim_lit import JL, Backbone, Both, Detector, InputError, Mixture, PerPosition
 from padim_lit.checkpoint.state import load_detector, save_detector, slim_state, spec_of
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.graph import Graph
@@ -389,10 +390,25 @@ def test_what_is_refused(options, message):
     Mixture(D, components=1, fit_images=2)  # the least of each
 
 
+@pytest.mark.parametrize("shrinkage", [-1.0, math.inf, math.nan])
+def test_what_no_covariance_can_weigh_is_refused_before_the_fit(shrinkage):
+    with pytest.raises(InputError, match=f"density.shrinkage={shrinkage}: must be finite and 0"):
+        PerPosition(D, shrinkage=shrinkage)
+
+
 def test_few_patches_make_fewer_components():
     mixture = Mixture(D, components=12)
     mixture.learn(torch.rand(4, 10, D, generator=torch.Generator().manual_seed(0)))
     assert len(mixture.centroids) == 12 and len(mixture.centroids.unique(dim=0)) == 5
+
+
+def test_of_many_patches_a_sample_is_learnt_from_wherever_they_lie(monkeypatch):
+    monkeypatch.setattr("padim_lit.model.mixture.MAX_SAMPLE", 40)
+    mixture, x = Mixture(2, components=12), torch.rand(10, 40, 2)
+    x[5:] += 100
+    mixture.learn(x)
+    found = mixture.centroids.unique(dim=0)  # one for each 8 patches of the sample
+    assert len(found) == 5 and found.max() > 100 and found.min() < 1
 
 
 @pytest.mark.parametrize("kind", [Mixture, Both])
