@@ -166,6 +166,14 @@ def test_scores_are_those_of_fits_without_the_image(detector, how):
     assert (detector(images)[0] < scores).all()
 
 
+def test_images_whose_scores_are_lost_in_rounding_are_counted(detector):
+    model, images = deepcopy(detector), torch.rand(4, 3, 32, 32)  # no more of them than dimensions
+    model.ridge = Ridge(eps=1e-5)
+    fit(model, images)
+    found = measure(model, [{"image": images[:1]}, {"image": images[1:]}])
+    assert found.unreliable == 4 and found.scores.isfinite().all()
+
+
 def test_a_backbone_in_bf16_does_not_round_the_scores(detector):
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     fit(detector, images)

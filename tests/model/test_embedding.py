@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from padim_lit.errors import InputError
 from padim_lit.model.embedding import embed
-from padim_lit.model.grid import resolve_grid
+from padim_lit.model.grid import require_neighbourhood, resolve_grid
 from padim_lit.model.projection import PROJECTIONS, Identity
 
 WIDTHS = (6, 5, 9)
@@ -116,6 +116,9 @@ def test_grid_resolution():
     assert resolve_grid([(5, 3)], 3) == (3, 2) and resolve_grid([(3, 5)], 3) == (2, 3)
     assert resolve_grid([(14, 14), (56, 56), (28, 28)], "auto") == (28, 28)
     assert resolve_grid([(14, 14), (14, 14)], "auto") == (14, 14)
+    for side in (0, 2):
+        with pytest.raises(InputError, match=f"neighbourhood={side}: must be odd"):
+            require_neighbourhood(side)
     with pytest.raises(InputError, match="grid=fine: must be auto, null or a number"):
         resolve_grid([(56, 56)], "fine")
     for bad in (0, 57):
