@@ -83,6 +83,14 @@ def test_aupro_counts_diagonal_neighbours_as_one_region():
     assert int(metric.regions) == 2
 
 
+def test_four_pixels_by_hand():
+    metric = PixelMetrics()
+    metric.update(torch.tensor([[[4.0, 3.0, 2.0, 1.0]]]), torch.tensor([[[1, 0, 1, 0]]]))
+    found = metric.compute()
+    assert found["pixel_auroc"] == 3 / 4 and found["pixel_ap"] == pytest.approx((1 + 2 / 3) / 2)
+    assert (found["pixel_f1max"], found["pixel_f1max_threshold"]) == (pytest.approx(4 / 5), 2.0)
+
+
 def test_perfect_and_useless_maps():
     mask = torch.zeros(2, 32, 32, dtype=torch.bool)
     mask[:, 4:9, 4:9] = True
@@ -115,6 +123,7 @@ def test_bins_keep_the_order_and_cover_what_distances_can_be():
     assert bins.tolist() == sorted(bins.tolist())
     assert bins[0] == 0
     assert bins[-1] == BINS - 1
+    assert torch.equal(distance_bins(values.double()), bins)
     inside = values[2:-1]
     edges = bin_edge(distance_bins(inside))
     assert bool((edges <= inside).all())
@@ -228,7 +237,8 @@ def test_distances_that_no_bin_tells_apart_give_no_metric(distance, pixels, told
     metric, maps = PixelMetrics(), torch.ones(1, 10, 20)
     maps[0, 0, :pixels] = distance
     metric.update(maps, torch.arange(200).view(1, 10, 20) > 150)
-    assert ("not told apart" in metric.compute()["why"].get("pixel_ap", "")) is told
+    said = "below 2^-10 or above 2^20, where pixels are not told apart"
+    assert (said in metric.compute()["why"].get("pixel_ap", "")) is told
 
 
 def test_pixels_outside_of_a_region_of_interest_do_not_count():

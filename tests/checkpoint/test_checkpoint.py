@@ -45,6 +45,14 @@ def test_what_was_saved_scores_the_same(tmp_path):
     assert all(map(torch.equal, again(images), detector(images)))
 
 
+def test_what_was_saved_before_the_fit_comes_back_without_gaussians(tmp_path):
+    detector = fitted_detector()
+    detector.reset()
+    save_detector(detector, tmp_path / "a.ckpt")
+    again = load_detector(tmp_path / "a.ckpt")
+    assert again.count == 0 and again.whitening is again.fit_state is None
+
+
 def test_the_identity_is_of_the_bytes_that_were_read(saved, tmp_path, monkeypatch):
     path, load = Path(shutil.copy(saved, tmp_path)), torch.load
     sha256 = sha256_of(saved)
@@ -105,6 +113,7 @@ def test_a_small_file_cannot_ask_for_large_images(saved, tmp_path, monkeypatch, 
     [
         ({"backbone": {"model": "resnet50"}}, "Missing key"),
         ({"density": "mixture", "density_options": {"components": 10**9}}, "components"),
+        ({"image_shape": [8192, 8193]}, r"spec: image_shape(?! beside)"),
     ],
 )
 def test_a_small_file_cannot_ask_for_a_large_model(saved, tmp_path, monkeypatch, spec, reason):
