@@ -27,15 +27,16 @@ def fit_on_images(detector: Detector, images: Tensor, batch: int = 7) -> None:
     detector.set_state(state)
 
 
-def fitted_detector() -> Detector:
+def fitted_detector(dim: int = 8) -> Detector:
     """A small one for images of 64×64 pixels, the caller's own."""
-    return deepcopy(_fitted())
+    return deepcopy(_fitted(dim))
 
 
 @cache
-def _fitted() -> Detector:
+def _fitted(dim: int) -> Detector:
     backbone = Backbone("test_resnet", weights="random")
-    detector = Detector(backbone, JL(backbone.embedding_dim, 8), image_shape=(64, 64), **paper(8))
+    jl = JL(backbone.embedding_dim, dim)
+    detector = Detector(backbone, jl, image_shape=(64, 64), **paper(dim))
     images = torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     fit_on_images(detector, images)
     return detector.eval()

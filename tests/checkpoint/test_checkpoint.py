@@ -37,8 +37,9 @@ def saved(tmp_path_factory):
     return path
 
 
-def test_what_was_saved_scores_the_same(tmp_path):
-    detector, images = fitted_detector(), torch.rand(2, 3, 64, 64)
+@pytest.mark.parametrize("dim", [8, 70])  # rows of one band, and of two
+def test_what_was_saved_scores_the_same(tmp_path, dim):
+    detector, images = fitted_detector(dim), torch.rand(2, 3, 64, 64)
     save_detector(detector, tmp_path / "a.ckpt")
     again = load_detector(tmp_path / "a.ckpt")
     assert again.count == detector.count
