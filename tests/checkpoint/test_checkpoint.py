@@ -24,6 +24,8 @@ from padim_lit.checkpoint.state import (
     restore,
     save_detector,
 )
+from padim_lit.deploy.calibration import calibrate
+from padim_lit.deploy.left_out import Measured
 from padim_lit.model.projection import PROJECTIONS
 
 
@@ -40,9 +42,11 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize("dim", [8, 70])  # rows of one band, and of two
 def test_what_was_saved_scores_the_same(tmp_path, dim):
     detector, images = fitted_detector(dim), torch.rand(2, 3, 64, 64)
+    detector.calibration = calibrate(Measured(torch.ones(9), torch.ones(9)))  # all alike
     save_detector(detector, tmp_path / "a.ckpt")
     again = load_detector(tmp_path / "a.ckpt")
     assert again.count == detector.count
+    assert again.calibration["threshold"] == detector.calibration["threshold"]
     assert all(map(torch.equal, again(images), detector(images)))
 
 
