@@ -30,7 +30,7 @@ def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     for name in ("padim_lit", "conf"):
         shutil.copytree(ROOT / name, folder / "source" / name)
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source")
     build = "from setuptools import build_meta; build_meta.build_sdist('..')"
     call(sys.executable, "-c", build, cwd=folder / "source")
@@ -39,7 +39,9 @@ def wheel(tmp_path_factory) -> Path:
     shutil.unpack_archive(sdist, folder / "unpacked", filter="data")
     (source,) = (folder / "unpacked").iterdir()
     build = f"from setuptools import build_meta; build_meta.build_wheel({str(folder)!r})"
-    call(sys.executable, "-c", build, cwd=source)
+    # It warns of folders that setup.py does not list.
+    strict = ["-W", "error:::setuptools.command.build_py"]
+    call(sys.executable, *strict, "-c", build, cwd=source)
     (made,) = folder.glob("*.whl")
     return made
 
