@@ -11,7 +11,7 @@ from statistics import mean, stdev
 import pytest
 import torch
 import yaml
-from _helpers.cli import TINY, Result, environment, run_plain
+from _helpers.cli import ROOT, TINY, Result, environment, run_plain
 from _helpers.tables import long_table
 from _helpers.trees import build_tree
 from PIL import Image
@@ -361,6 +361,12 @@ def test_help_lists_groups_and_keys(zygote, here):
     assert result.code == 0
     for word in ("efficientnet_lite0", "wide_resnet50", "orthogonal", "mvtec", "dim=100", "eps="):
         assert word in result.out
+
+
+def test_the_package_is_the_command(zygote, here):
+    with zygote.start(["--help"], here, script=ROOT / "padim_lit" / "__main__.py") as started:
+        result = started.wait()
+    assert result.code == 0 and "wide_resnet50" in result.out, result.err
 
 
 @pytest.mark.slow
