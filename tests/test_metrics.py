@@ -6,6 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import trapezoid
 from skimage.measure import label as label_regions
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
@@ -39,7 +40,7 @@ def naive_aupro(maps, masks, limit=0.3):
     pro = np.mean([1 - np.searchsorted(r, thresholds) / len(r) for r in regions], axis=0)
     fpr, pro = np.concatenate([[0], fpr]), np.concatenate([[0], pro])
     grid = np.append(fpr[fpr < limit], limit)
-    return np.trapezoid(np.interp(grid, fpr, pro), grid) / limit
+    return trapezoid(np.interp(grid, fpr, pro), grid) / limit
 
 
 @pytest.mark.slow
