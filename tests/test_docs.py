@@ -15,6 +15,7 @@ from _helpers.tables import long_table
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from padim_lit import __version__
 from padim_lit.checkpoint.state import save_detector
 from padim_lit.cli import config
 from padim_lit.cli.modes import MODES
@@ -127,6 +128,12 @@ def test_the_readme_is_one_page_with_both_commands():
     assert 600 <= len(text.split()) <= 900
     first = next(line for line in text.splitlines() if "python -m pytest" in line)
     assert first.startswith("python3 -m venv .venv && ")  # .ci/run runs this line as it stands
+
+
+def test_one_version_is_told_everywhere():
+    first = re.search(r"^## (\S+?),?(?: |$)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert first[1] == cited[1] == __version__
 
 
 def commands(page):
