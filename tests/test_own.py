@@ -134,6 +134,7 @@ def test_a_table_as_excel_writes_it_is_read_or_refused_in_one_line(zygote, here,
 def test_what_an_own_class_raises_is_named_with_its_type(tmp_path, monkeypatch):
     (tmp_path / "raises.py").write_text("def mine():\n    return {}['file']\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(targets, "_own", {"raises"})
     with pytest.raises(InstantiationException) as error:
         targets.instantiate({"_target_": "raises.mine"})
     assert one_line(error.value) == "raises.mine: KeyError: 'file'"

@@ -22,10 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
 from padim_lit.cli.help import help_text
+from padim_lit.cli.hydra_section import require_hydras
 from padim_lit.cli.modes import mode_of
 from padim_lit.cli.overrides import own_packages
 from padim_lit.cli.settings import Embedding, Settings
-from padim_lit.cli.targets import allow, load, require_hydras, require_targets, schema
+from padim_lit.cli.targets import allow, load, require_targets, schema
 from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError, refusing
 from padim_lit.model.backbone import Backbone
@@ -91,8 +92,8 @@ class CheckedLoader(ConfigLoaderImpl):
     ) -> DictConfig:
         allow(own_packages(overrides))  # a launcher's process has not seen the command line
         config = super().load_configuration(config_name, overrides, *args, **kwargs)
-        require_hydras(plain := OmegaConf.to_container(config.hydra, resolve=False))
-        swept = (plain.get("sweeper") or {}).get("params") or {}
+        require_hydras(config)
+        swept = OmegaConf.select(config, "hydra.sweeper.params") or {}
         if own_packages([f"{key}={value}" for key, value in swept.items()]):
             # Hydra makes words of these, which a job would take for typed ones.
             raise InputError("hydra.sweeper.params: own counts on the command line alone; type it")
@@ -191,7 +192,9 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
                 )
     for key in sorted(OmegaConf.missing_keys(full)):
         raise InputError(f"{key} is not set; give {key}=VALUE")
-    return kind(**OmegaConf.to_container(full, resolve=True))
+    filled = OmegaConf.to_container(full, resolve=True)
+    require_targets(filled)  # which ${…} may have brought
+    return kind(**filled)
 
 
 def as_asked(node: Any) -> Any:

@@ -11,26 +11,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, make_dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import MISSING
 
 from padim_lit.errors import InputError, refusing
 
 #: Packages of which a config may name classes, and the module whose functions make loggers.
 _ALLOWED, _LOGGERS = {"padim_lit", "lightning"}, "padim_lit.cli.tracking"
-# What Hydra makes of its own section.
-_HYDRAS = re.compile(
-    r"(hydra\.experimental|hydra\._internal\.core_plugins|hydra_plugins)\.[\w.]+"
-    r"|padim_lit\.cli\.experiment\.SweepReport"
-    r"|(logging\.(handlers\.)?|colorlog\.)\w*(Handler|Formatter|Filter)"
-)
 #: By base class: arguments that no config gives, because a run has them from elsewhere.
 FROM_THE_RUN = {
     "AnomalyData": (
@@ -55,6 +48,11 @@ def allow(packages: Iterable[str]) -> None:
     _own.update(packages)
     if _own and (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
+
+
+def is_own(target: str) -> bool:
+    """Whether it names what is in a package that `allow` was told of."""
+    return target.partition(".")[0] in _own
 
 
 def load(target: str, key: str = "") -> Any:
@@ -91,40 +89,54 @@ def load(target: str, key: str = "") -> Any:
     return found
 
 
-def _named(node: Any, names: Sequence[str], key: str = "") -> Iterator[tuple[str, str, str]]:
+def named(node: Any, names: Sequence[str], key: str = "") -> Iterator[tuple[str, str, str]]:
     """Of what has one of these names in a nest of dicts and lists: where, its name and text."""
     for name, part in node.items() if isinstance(node, dict) else enumerate(node):
         if name in names and part is not None:
             yield key, name, str(part)
         elif isinstance(part, dict | list):
-            yield from _named(part, names, f"{key}.{name}".lstrip("."))
+            yield from named(part, names, f"{key}.{name}".lstrip("."))
 
 
 def require_targets(node: dict[str, Any]) -> None:
     """Raise InputError for a config, given as plain containers, that names what it may not."""
-    for key, _, target in _named(node, ["_target_"]):
+    for key, _, target in named(node, ["_target_"]):
         load(target, key)
 
 
-def require_hydras(node: dict[str, Any]) -> None:
-    """As `require_targets`, for Hydra's own section, of which it makes plugins and loggers."""
-    for key, name, part in _named(node, ["_target_", "class", "()"], "hydra"):
-        if not _HYDRAS.fullmatch(part) and part.partition(".")[0] not in _own:
-            raise InputError(
-                f"{key}.{name}={part}: Hydra's section names its own callbacks, launchers and "
-                "loggers alone; if it is a package of yours, add own=[PACKAGE]"
-            )
-
-
 def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
-    """What the node's ``_target_`` makes of its other keys and `kwargs`."""
-    # Lists arrive as lists, not as OmegaConf's, because the objects keep and save them.
+    """What the node's ``_target_`` makes of its other keys and `kwargs`; of nodes in it first.
+
+    Hydra's own would look for ``${…}`` in values once more, and call what these make of them.
+
+    Args:
+        node: plain containers, filled in. Beside ``_target_`` also ``_args_`` and ``_partial_``,
+            as Hydra has them.
+
+    Raises:
+        InputError: see `load`.
+        InstantiationException: caused by what the call raised.
+    """
+    return _made({**node, **kwargs})
+
+
+def _made(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_made(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    keys = {key: _made(part) for key, part in node.items() if key != "_convert_"}
+    if (target := keys.pop("_target_", None)) is None:
+        return keys
+    found, args = load(str(target)), keys.pop("_args_", ())
+    call = partial(partial, found) if keys.pop("_partial_", False) else found
     try:
-        return hydra_instantiate(dict(node), _convert_="all", **kwargs)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from None
+        return call(*args, **keys)
+    except InputError:
         raise
+    except Exception as error:
+        what = f"Error in call to target '{target}':\n{error!r}"
+        raise InstantiationException(what) from error
 
 
 def default_of(call: Any, argument: str) -> Any:

@@ -211,6 +211,49 @@ def test_files_of_ones_own_that_are_wrong_are_one_line_that_says_where(zygote, t
     assert result.code == 1 and "experiment/mine" in result.err and "'foo'" in result.err
 
 
+HARM = "{_target_: torch.save, obj: 1, f: harmed}"
+
+
+@pytest.mark.parametrize(
+    ("evil", "said"),
+    [
+        # Each writes a file where what it brings is not looked at once it is filled in.
+        (f"hydra: {{callbacks: {{a: \"${{oc.decode:'{HARM}'}}\"}}}}", "hydra.callbacks.a"),
+        (f"trainer: {{plugins: \"${{oc.decode:'[{HARM}]'}}\"}}", "trainer.plugins.0"),
+        (
+            "trainer: {evil: {x: {(): torch.save, obj: 1, f: harmed}}}\n"
+            "hydra: {job_logging: {formatters: '${trainer.evil}'}}",
+            "hydra.job_logging.formatters=${trainer.evil}",
+        ),
+        # What a text becomes is not filled in once more.
+        (f"trainer: {{plugins: ['\\${{oc.decode:\"{HARM}\"}}']}}", "plugin ${oc.decode:"),
+    ],
+)
+def test_a_file_brings_no_call_by_what_is_filled_in(zygote, tmp_path, evil, said):
+    build_tree(tmp_path / "data", train=3, test={"good": 1, "crack": 1})
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    text = f"# @package _global_\n{evil}\n"
+    (tmp_path / "conf" / "experiment" / "evil.yaml").write_text(text)
+    result = zygote.run(["--config-dir", "conf", "experiment=evil", *TINY], tmp_path)
+    assert not (tmp_path / "harmed").exists() and "Traceback" not in result.err, result.err
+    assert result.code == 1 and said in result.err, result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_a_strangers_run_folder_brings_no_call(zygote, tmp_path):
+    build_tree(tmp_path / "data", train=3, test={"good": 1, "crack": 1})
+    assert zygote.run(TINY, tmp_path).code == 0
+    config = tmp_path / "run" / "config.yaml"
+    text = config.read_text()
+    assert "\ntrainer:\n" in text
+    evil = f"\ntrainer:\n  plugins: \"${{oc.decode:'[{HARM}]'}}\"\n"
+    config.write_text(text.replace("\ntrainer:\n", evil))
+    words = ["--config-path", "run", "--config-name", "config", "hydra.run.dir=again"]
+    result = zygote.run(words, tmp_path)
+    assert result.code == 1 and "_target_=torch.save: a config names" in result.err, result.err
+    assert not (tmp_path / "harmed").exists()
+
+
 @pytest.mark.slow
 def test_what_comes_from_the_environment_is_used_and_not_written(zygote, tmp_path):
     build_tree(tmp_path / "data-s3cret-token")
