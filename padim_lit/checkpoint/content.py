@@ -21,6 +21,8 @@ MOST_PIXELS = 2**26
 PIXEL_BYTES = 100
 # Pixels between two positions of a backbone's own grid, along a side; 32 is what any here has.
 MOST_STRIDE = 64
+# Lists in lists of what a checkpoint says of its fit; a history has three.
+MOST_NESTED = 32
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # What buffers count in, beside floats: BatchNorm's batches, or indices of a projection.
 _COUNTS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -42,6 +44,8 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
         require_numbers(name, tensor, file_bytes)
 
     spec, weights = state["spec"], content["state_dict"]
+    for key in ("spec", "provenance"):
+        _require(_is_tree(state[key]), f"{key}: its lists are nested without an end")
     _require_keys("spec", spec, _SPEC)
     _require_provenance(state["provenance"])
     _require(_is_named(weights), "state_dict")
@@ -142,6 +146,26 @@ def _require_provenance(provenance: Any) -> None:
         _require(value is None or _is_int(value) or _is_shape(value), f"provenance: {key}")
     _require(isinstance(provenance.get("history", []), list), "provenance: history")
     _require(_list_of(_is_hex)(provenance.get("removed", [])), "provenance: removed")
+
+
+def _is_tree(value: Any) -> bool:
+    """Whether no list, tuple or dict is in it twice, or deep in others.
+
+    It is copied and written as a tree, and [x,x] of [x,x] of … would take no end.
+    """
+    seen: set[int] = set()
+    level = [value]
+    for _ in range(MOST_NESTED):
+        level = [part for part in level if isinstance(part, dict | list | tuple) and part]
+        if not level:
+            return True
+        new = set(map(id, level))
+        if len(new) < len(level) or new & seen:
+            return False
+        seen |= new
+        parts = (part.values() if isinstance(part, dict) else part for part in level)
+        level = [one for some in parts for one in some]
+    return False
 
 
 def _is_int(value: Any) -> bool:

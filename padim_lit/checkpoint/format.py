@@ -11,7 +11,7 @@ from padim_lit.checkpoint.content import require_content
 from padim_lit.errors import InputError, naming, refusing
 from padim_lit.system.atomic import atomically
 from padim_lit.system.paths import typed_path
-from padim_lit.system.torch_file import damage
+from padim_lit.system.torch_file import damage, foreign
 
 #: Layout of what is written; no other is read.
 VERSION = 5
@@ -46,13 +46,15 @@ def read(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
         with file:
             before = os.fstat(file.fileno())
             try:
-                content = torch.load(file, map_location="cpu", weights_only=True)
+                if (reason := foreign(file)) is None:
+                    file.seek(0)
+                    content = torch.load(file, map_location="cpu", weights_only=True)
             except Exception as error:  # a foreign file fails in as many ways as there are formats
                 raise InputError(
                     f"not a readable checkpoint ({type(error).__name__}); give the model.ckpt of a "
                     "finished run"
                 ) from error
-            if (reason := damage(file, content)) is not None:
+            if reason is not None or (reason := damage(file, content)) is not None:
                 raise InputError(
                     f"damaged since it was written ({reason}); copy it again, or fit again"
                 )

@@ -11,28 +11,45 @@ from torch import Tensor
 from padim_lit.errors import InputError
 
 
+def foreign(path: Path | BinaryIO) -> str | None:
+    """What ``torch.save`` would not have written, by the file's directory alone, or None.
+
+    To be asked before ``torch.load``, which decompresses without a limit: a small file that swells
+    is none of torch's, which stores plainly.
+
+    Raises whatever zipfile does for what has no directory.
+    """
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        if len({record.filename for record in records}) != len(records):
+            return "a record is there twice"
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            return "a record is compressed"
+        # Plainly stored and one behind the other, they lie before the directory.
+        plain = all(record.file_size == record.compress_size for record in records)
+        if not plain or sum(record.file_size for record in records) > archive.start_dir:
+            return "its records are larger than the file"
+    return None
+
+
 def damage(path: Path | BinaryIO, content: Any = None) -> str | None:
     """What is wrong with a file of ``torch.save``, or None: every CRC-32 in it is checked.
 
     ``torch.load`` reads past a flipped bit in a tensor, and scores would be wrong without a word.
-    What decompresses is refused too: torch stores plainly, and a small file that swells is none of
-    its.
 
     Args:
         path: of the file, or the file itself, opened.
         content: what ``torch.load`` made of it on the CPU, no value of it touched yet.
     """
     try:
+        if (reason := foreign(path)) is not None:
+            return reason
         with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-            if len({record.filename for record in records}) != len(records):
-                return "a record is there twice"
             # `torch.load` takes as many bytes as the pickle says and looks at no record's size: of
             # one that is too short it would read the memory behind.
-            if content is not None and _written(records) != list(_storages(content).values()):
+            written = _written(archive.infolist())
+            if content is not None and written != list(_storages(content).values()):
                 return "tensors and records differ in size"
-            if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-                return "a record is compressed"
             broken = archive.testzip()
     except Exception as error:  # zipfile raises many kinds for a damaged directory
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -56,16 +73,22 @@ def _storages(content: Any) -> dict[int, int]:
 
 
 def tensors_in(content: Any) -> Iterator[Tensor]:
-    """Those in a nest of lists, tuples and dicts.
+    """Those in a nest of lists, tuples and dicts, each of which is looked into once.
 
-    >>> len(list(tensors_in({"a": [torch.ones(1), (torch.ones(2), 3)]})))
+    >>> pair = [torch.ones(1), (torch.ones(2), 3)]
+    >>> len(list(tensors_in({"a": pair, "b": pair})))
     2
     """
-    if isinstance(content, Tensor):
-        yield content
-    elif isinstance(content, dict | list | tuple):
-        for part in content.values() if isinstance(content, dict) else content:
-            yield from tensors_in(part)
+    # A file of some kilobytes may hold [x,x] of [x,x] of …, or lists in lists without an end.
+    seen, waiting = set(), [content]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Tensor):
+            yield part
+        elif isinstance(part, dict | list | tuple) and id(part) not in seen:
+            seen.add(id(part))
+            parts = part.values() if isinstance(part, dict) else part
+            waiting += reversed(list(parts))
 
 
 _SUMMED = 2**24  # numbers of a tensor that are looked at together

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from padim_lit.checkpoint.state import (
 from padim_lit.deploy.calibration import calibrate
 from padim_lit.deploy.left_out import Measured
 from padim_lit.model.projection import PROJECTIONS
+from padim_lit.system.torch_file import tensors_in
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +165,76 @@ def test_a_state_brings_its_own_region_of_interest_or_none(saved):
     assert torch.equal(detector.anomaly_map.roi, roi) and not detector(images)[1][:, ~roi].any()
     restore(detector, plain)
     assert detector.anomaly_map.roi is None and torch.equal(detector(images)[1], whole)
+
+
+def doubled(times: int = 34) -> list:
+    """A list of two that are the same list of two, and so on: 2**times in a few bytes."""
+    found = [0]
+    for _ in range(times):
+        found = [found, found]
+    return found
+
+
+def test_lists_that_are_in_a_file_many_times_are_looked_into_once(saved, tmp_path):
+    content = torch.load(saved, weights_only=True)
+    content["of_a_callback"] = content[KEY]["more"] = doubled()
+    torch.save(content, tmp_path / "a.ckpt")
+    assert load_detector(tmp_path / "a.ckpt").count == 5
+
+
+@pytest.mark.parametrize(
+    ("key", "within", "more"),
+    [("provenance", "history", doubled(34)), ("spec", "proj_options", {"a": doubled(34)})],
+)
+def test_lists_without_an_end_in_what_a_file_says_of_itself_are_refused(
+    saved, tmp_path, key, within, more
+):
+    content = torch.load(saved, weights_only=True)
+    content[KEY][key][within] = more
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match=rf"a\.ckpt: .*{key}: its lists are nested without an"):
+        load_detector(tmp_path / "a.ckpt")
+
+
+def test_a_history_may_say_the_same_twice():
+    step = {"mode": "update", "sizes": [1, 2], "empty": ()}
+    assert checks._is_tree([dict(step), {**step, "sizes": [1, 2]}])
+    assert not checks._is_tree([step, step]) and not checks._is_tree([{"a": [step, [step]]}])
+    deep = [0]
+    for _ in range(10**5):
+        deep = [deep]
+    assert not checks._is_tree(deep) and not list(tensors_in(deep))
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_a_file_that_would_swell_is_refused_before_it_is_loaded(saved, tmp_path, monkeypatch, how):
+    with (
+        zipfile.ZipFile(saved) as old,
+        zipfile.ZipFile(tmp_path / "a.ckpt", "w", how) as new,
+    ):
+        for record in old.infolist():
+            new.writestr(record.filename, old.read(record))
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(InputError, match=r"a\.ckpt: damaged since .* \(a record is compressed\)"):
+        read(tmp_path / "a.ckpt")
+
+
+def test_records_that_lie_in_each_other_are_refused_before_they_are_loaded(
+    saved, tmp_path, monkeypatch
+):
+    whole = bytearray(saved.read_bytes())
+    with zipfile.ZipFile(saved) as archive:
+        largest = max(archive.infolist(), key=lambda record: record.file_size)
+        start = archive.start_dir
+    size = len(whole).to_bytes(4, "little")
+    at = whole.index(b"PK\x01\x02", start)
+    while not whole[at + 46 :].startswith(largest.filename.encode()):
+        at = whole.index(b"PK\x01\x02", at + 4)
+    whole[at + 20 : at + 28] = size + size
+    (tmp_path / "a.ckpt").write_bytes(whole)
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(InputError, match=r"\(its records are larger than the file\)"):
+        read(tmp_path / "a.ckpt")
 
 
 class Harmful:
