@@ -1,10 +1,14 @@
 """The one exception that a user's input can cause."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
+
+# C0 and C1: what moves a cursor, sets a window's title, or begins a line.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class InputError(ValueError):
@@ -49,6 +53,15 @@ def as_pair(key: str, value: Any, most: int) -> list[int]:
     return pair
 
 
+def visible(text: str) -> str:
+    r"""The text without what a terminal would obey; a file's name may hold it, and a line end.
+
+    >>> visible("\x1b[2J a\n.png")
+    '\\x1b[2J a\\n.png'
+    """
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def told(error: BaseException) -> str:
     """What an error says, on one line; of a file that may not be used, what to do.
 
@@ -56,8 +69,8 @@ def told(error: BaseException) -> str:
     'a.txt: Permission denied; check its path and rights'
     """
     if isinstance(error, PermissionError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; check its path and rights"
-    return " ".join(str(error).split()) or type(error).__name__
+        return visible(f"{error.filename}: {error.strerror}; check its path and rights")
+    return visible(" ".join(str(error).split())) or type(error).__name__
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from padim_lit.cli.config import CONF
 from padim_lit.cli.modes import MODES
 from padim_lit.cli.targets import schema
-from padim_lit.errors import InputError, told
+from padim_lit.errors import InputError, told, visible
 from padim_lit.sweep.launchers import EXTRAS
 
 #: What OmegaConf says of a key that is missing, or that another one refers to.
@@ -115,6 +115,10 @@ def _readers(key: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """What went wrong, on one line, without the framework's wrapping around our own errors."""
+    return visible(_without_wrapping(error))
+
+
+def _without_wrapping(error: BaseException) -> str:
     if isinstance(error, errors.InstantiationException) and error.__cause__ is not None:
         # Of a class of the user's own; what Lightning says is plain without its names.
         made = re.match(r"Error in call to target '(?!lightning\.)([\w.]+)'", str(error))

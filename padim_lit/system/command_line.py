@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from padim_lit.errors import InputError, told
+from padim_lit.errors import InputError, told, visible
 from padim_lit.system.console import never_fail_to_print
 
 
@@ -39,4 +39,4 @@ def run(command: Callable[[], None]) -> None:
 
 def say(text: str) -> None:
     """Print one line on what is being done, beside what the command prints."""
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
+    print(visible(" ".join(text.split())), file=sys.stderr, flush=True)

@@ -7,16 +7,20 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Context
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from padim_lit.errors import visible
 from padim_lit.system.interrupts import raise_lost_interrupt
 
 T = TypeVar("T")
@@ -57,10 +61,14 @@ def never_fail_to_print() -> None:
     """Let no print, table, progress bar or log line raise an error in this process.
 
     To be called at the door, and again once logging is set up. Terminals and files whose encoding
-    (gbk, cp932, latin-1, ASCII) lacks a character show "?" in its place.
+    (gbk, cp932, latin-1, ASCII) lacks a character show "?" in its place. A log line shows what a
+    terminal would obey as `visible` does.
     """
     logging.raiseExceptions = False  # else each line prints a traceback on a full disk
     handlers = [getattr(handler, "stream", None) for handler in logging.root.handlers]
+    for handler in logging.root.handlers:
+        if _make_visible not in handler.filters:
+            handler.addFilter(_make_visible)
     for stream in (sys.stdout, sys.stderr, *handlers):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -68,6 +76,31 @@ def never_fail_to_print() -> None:
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, _Shown):
             setattr(sys, name, _Shown(stream))
+
+
+def _make_visible(record: logging.LogRecord) -> bool:
+    """A filter of log lines that lets all through, with what they say on one line."""
+    if record.name != __name__:  # what was printed is so already
+        said = record.getMessage()
+        ours = record.name.startswith("padim_lit")  # others may mean several lines
+        record.msg = visible(said) if ours else "\n".join(map(visible, said.split("\n")))
+        record.args = ()
+    return True
+
+
+@dataclass
+class _Visible:
+    """What rich prints of `shown`, through `visible`; its lines and colours stay."""
+
+    shown: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for text, style, control in console.render(self.shown, options):
+            lines = text.split("\n")
+            yield Segment("\n".join(map(visible, lines)), style, control)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self.shown)
 
 
 def print_table(table: Table) -> None:
@@ -78,12 +111,17 @@ def print_table(table: Table) -> None:
             unlimited = console.options.update(width=10_000)
             wanted = console.measure(table, options=unlimited).maximum
             console.width = max(80, console.width, wanted)
-        console.print(table)
+        console.print(_Visible(table))
     _log(f"\n{logged.file.getvalue()}")  # type: ignore[attr-defined]
 
 
 def print_line(text: str | Text) -> None:
-    """Print one line whole, leaving a terminal to wrap it, so that a path can be copied."""
+    """Print one line whole, leaving a terminal to wrap it, so that a path can be copied.
+
+    >>> print_line("12:00:00  good  a.png\\n12:00:01  good  b.png")
+    12:00:00  good  a.png\\n12:00:01  good  b.png
+    """
+    text = visible(text) if isinstance(text, str) else text
     _console().print(text, soft_wrap=True, highlight=False)
     _log(str(text))
 
@@ -140,7 +178,7 @@ def print_facts(*facts: tuple[str, Any]) -> None:
     wide = max(7, *(len(name) for name, _ in facts))
     for name, fact in facts:
         text = str(fact.resolve() if isinstance(fact, Path) else fact)
-        print_line(Text.assemble((f"{name:<{wide}}  ", "bold"), text))
+        print_line(Text.assemble((f"{name:<{wide}}  ", "bold"), visible(text)))
 
 
 def _console(**options: Any) -> Console:

@@ -11,7 +11,10 @@ from _helpers.cli import ROOT, TINY, environment
 from _helpers.trees import build_tree, save_image
 from rich.table import Table
 
-from padim_lit.system.console import print_facts, print_table
+from padim_lit.cli.messages import one_line
+from padim_lit.errors import InputError, told
+from padim_lit.system.command_line import say
+from padim_lit.system.console import never_fail_to_print, print_facts, print_line, print_table
 
 ENCODINGS = ("gbk", "cp932", "cp949", "latin-1", "ascii")
 SHOW = """
@@ -79,6 +82,36 @@ def test_what_is_printed_is_in_the_log_file_once(tmp_path, capsys, monkeypatch):
     for text in (capsys.readouterr().out, (tmp_path / "run.log").read_text("utf-8")):
         assert text.count("what it is") == text.count("a%sb") == 1
         assert "a %s of [bold] " + "long " * 39 in text and "\x1b" not in text
+
+
+HOSTILE = "a\x1b]0;x\x07\x1b[2J\x9b2J\r\n12:00:00  good  b.png"
+SHOWN = r"a\x1b]0;x\x07\x1b[2J\x9b2J\r\n12:00:00  good  b.png"
+
+
+def test_a_name_does_not_command_a_terminal_or_begin_a_line(tmp_path, capsys, monkeypatch):
+    file = logging.FileHandler(tmp_path / "run.log", encoding="utf-8")
+    monkeypatch.setattr(logging.root, "handlers", [file, logging.StreamHandler(sys.stdout)])
+    never_fail_to_print()
+    never_fail_to_print()
+    table = Table("name", HOSTILE[:-9])
+    table.add_row(HOSTILE, "x")
+    print_table(table)
+    print_line(HOSTILE)
+    print_facts(("", HOSTILE), ("written", tmp_path / HOSTILE))
+    logging.getLogger("padim_lit.x").warning("skipped: %s", HOSTILE)
+    logging.getLogger("other").warning("two\nlines, %s", HOSTILE)
+    say(HOSTILE)
+    file.close()
+    for text in (*capsys.readouterr(), (tmp_path / "run.log").read_text("utf-8")):
+        assert not set(text.replace("\n", "")) & {*map(chr, range(32)), "\x7f", "\x9b"}
+    log = (tmp_path / "run.log").read_text("utf-8").splitlines()
+    assert sum(SHOWN in line for line in log) == 4
+    assert f"skipped: {SHOWN}" in log and "two" in log and r"\x9b2J\r" in log[log.index("two") + 1]
+    assert (
+        told(InputError(HOSTILE))
+        == one_line(InputError(HOSTILE))
+        == r"a\x1b]0;x\x07\x1b[2J\x9b2J 12:00:00 good b.png"
+    )
 
 
 # What PYTHONIOENCODING makes of a process, for one that has begun.
