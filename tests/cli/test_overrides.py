@@ -5,17 +5,19 @@ import sys
 from types import ModuleType
 
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from padim_lit.cli import targets
+from padim_lit.cli import start, targets
 from padim_lit.cli.build import alone
 from padim_lit.cli.main import prepare
 from padim_lit.cli.overrides import as_typed
 from padim_lit.cli.targets import schema
 from padim_lit.errors import InputError
+from padim_lit.version import __version__
 
 
 def read(word: str, *more: str):
@@ -143,3 +145,11 @@ def test_a_trainer_of_one_device_is_alone_however_it_is_typed():
     assert all(alone({"devices": one}) for one in (1, [0], [3])) and alone(None)
     assert not any(alone({"devices": more}) for more in (2, [0, 1], "auto", -1))
     assert not alone({"devices": 1, "num_nodes": 2})
+
+
+def test_the_version_is_that_of_the_program(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["padim-lit", "--version"])
+    start.main()
+    out = capsys.readouterr().out
+    assert out.startswith(f"padim_lit {__version__} (torch {torch.__version__.partition('+')[0]}")
+    assert "Hydra 1." in out and len(out.splitlines()) == 1
