@@ -137,6 +137,8 @@ CONFIG = [
     Case("unknown key", "foo=1", UNKNOWN),
     Case("unknown key added", "+foo=1", UNKNOWN),
     Case("unknown key of data", "data.foo=1", ("unknown key data.foo", "root")),
+    Case("a key of the run", "data.image_size=64", ("data.image_size; did you mean image_size?",)),
+    Case("a dim of proj", "proj=sparse proj.dim=8", ("proj.dim; did you mean dim?", "density")),
     Case("unknown key of data added", "+data.foo=1", ("unknown key data.foo", "root")),
     Case("unknown key of proj", "proj=sparse proj.foo=1", ("unknown key proj.foo", "density")),
     Case("a key of other data", "~data.root data=elpv data.root=data",
