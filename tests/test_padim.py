@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -14,7 +15,12 @@ import torch
 from _helpers.paper import paper
 from _helpers.trees import build_tree
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    EarlyStopping,
+    ModelCheckpoint,
+)
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.nn import functional as F
 from torch.utils.data import (
@@ -585,6 +591,21 @@ def test_a_fit_that_would_do_nothing_keeps_the_one_before(tmp_path):
         with pytest.raises(InputError, match=why):
             again.fit(model, loader, **more)
         assert model.detector.count == 4
+
+
+def test_a_run_leaves_the_programs_warnings_and_callbacks_as_they_were(tmp_path):
+    run, model = trainer(tmp_path), small(**paper(4))
+    filters, callbacks = list(warnings.filters), list(run.callbacks)
+
+    class Failing(Callback):
+        def on_train_start(self, *_):
+            raise RuntimeError("mine")
+
+    run.fit(model, DataLoader(IMAGES, 2))
+    run.predict(model, DataLoader(IMAGES, 2))
+    with pytest.raises(RuntimeError, match="mine"):
+        trainer(tmp_path, callbacks=[Failing()]).fit(model, DataLoader(IMAGES, 2))
+    assert warnings.filters == filters and run.callbacks == callbacks
 
 
 def test_early_stopping_is_refused_before_the_fit(tmp_path):

@@ -3,14 +3,14 @@
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, DistributedSampler
@@ -73,22 +73,42 @@ def require_trainer(trainer: Trainer) -> None:
             "torch.autocast around a Trainer: no result would tell of it; leave it out, or give "
             "Trainer(precision='bf16-mixed')"
         )
-    # Filters are the process's: these are so narrow that they hush no other model's warning.
-    warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.utilities\._pytree$")
-    if not trainer.training:
-        return
-    still = sum(not module.training for module in trainer.lightning_module.modules())
-    warnings.filterwarnings("ignore", rf"Found {still} module\(s\) in eval mode at the start")
-    if trainer.early_stopping_callbacks:
+    if trainer.training and trainer.early_stopping_callbacks:
         raise InputError(
             "EarlyStopping has nothing to stop: a fit is one pass, without losses or metrics; "
             "leave it out of the Trainer's callbacks, and judge by trainer.test"
         )
-    if any(map(_chosen, trainer.checkpoint_callbacks)) and trainer.is_global_zero:
+    chosen = any(map(_chosen, trainer.checkpoint_callbacks))
+    if trainer.training and chosen and trainer.is_global_zero:
         log.warning(
             "ModelCheckpoint saves nothing, as a fit takes no steps and has no metrics: leave it "
             "out, and call trainer.save_checkpoint('model.ckpt') after the fit"
         )
+    if trainer.state.fn is not None:  # it runs
+        trainer.callbacks.append(_Hushed(trainer))
+
+
+class _Hushed(Callback):
+    """Without what Lightning warns of by design, until the run of `trainer` ends."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        # Filters are the process's, and its program is to have its own back.
+        (filters := ExitStack()).enter_context(warnings.catch_warnings())
+        self._filters = filters
+        # So narrow that they hush no other model's warning meanwhile.
+        warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.utilities\._pytree$")
+        if trainer.training:
+            still = sum(not module.training for module in trainer.lightning_module.modules())
+            found = rf"Found {still} module\(s\) in eval mode at the start"
+            warnings.filterwarnings("ignore", found)
+
+    def teardown(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        self._filters.close()
+        # Another list, because Lightning is going through this one.
+        trainer.callbacks = [one for one in trainer.callbacks if one is not self]
+
+    def on_exception(self, trainer: Trainer, *_: Any) -> None:
+        self.teardown(trainer)
 
 
 def nothing_fitted(trainer: Trainer) -> InputError:
