@@ -151,6 +151,9 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
             )
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             raise HTTPException(422, f"the request's body is a form, as of curl -F; {_SEND}")
+        length = request.headers.get("content-length", "")
+        if length.isascii() and length.isdecimal():
+            require_small(int(length))  # before it takes a place
         if room.locked():
             said = f"{AT_ONCE} images are in work already; send this one again later"
             raise HTTPException(503, said, {"Retry-After": "1"})
@@ -164,6 +167,9 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
             except TimeoutError:
                 said = f"the image has not come within {BODY_SECONDS:g} s; send it again"
                 raise HTTPException(408, said) from None
+            except asyncio.CancelledError:  # would be a traceback; the server ends
+                said = "the server is ending; send the image again later"
+                raise HTTPException(503, said, {"Retry-After": "10"}) from None
             except ClientDisconnect:  # would be a traceback; nobody reads the answer
                 raise HTTPException(400, "the image has not come whole") from None
             except InputError as error:
@@ -173,8 +179,11 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
         content = bytearray()
         async for part in request.stream():
             content += part
-            if len(content) > max_bytes:
-                raise HTTPException(413, f"the image is larger than {max_bytes} bytes")
+            require_small(len(content))
         return content
+
+    def require_small(size: int) -> None:
+        if size > max_bytes:
+            raise HTTPException(413, f"the image is larger than {max_bytes} bytes")
 
     return app

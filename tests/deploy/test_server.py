@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import io
 import json
+import logging
 import os
 import signal
 import socket
@@ -133,6 +134,22 @@ def test_a_larger_body_is_refused_before_its_end(client):
     answer = client.post("/predict", content=endless())
     assert answer.status_code == 413 and str(LIMIT) in answer.json()["detail"]
     assert client.post("/predict", content=bytes(LIMIT + 1)).status_code == 413
+
+
+def test_a_length_above_the_limit_is_refused_at_the_head(predictor):
+    sent = []
+
+    async def silence():
+        raise AssertionError("the body is read")
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b""}
+    length = str(LIMIT + 1).encode()
+    app = make_app(predictor, "", LIMIT)
+    asyncio.run(app({**scope, "headers": [(b"content-length", length)]}, silence, send))
+    assert sent[0]["status"] == 413 and str(LIMIT) in json.loads(sent[1]["body"])["detail"]
 
 
 def test_health_card_and_nothing_else(client):
@@ -328,6 +345,33 @@ def test_a_connection_that_asks_nothing_is_closed(predictor, monkeypatch, begun)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         asyncio.run(wait(listener))
+
+
+def test_half_an_image_does_not_keep_a_server_from_its_end(predictor, monkeypatch, caplog):
+    monkeypatch.setattr(serve, "GRACE_SECONDS", 0.2)
+    running = serve.make_server(make_app(predictor, "", LIMIT))
+    logging.getLogger("uvicorn.error").addHandler(caplog.handler)
+    half = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\nB"
+
+    async def end(listener):
+        serving = asyncio.create_task(running.serve(sockets=[listener]))
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(half)
+        while not running.server_state.tasks:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        running.should_exit = True
+        await asyncio.wait_for(serving, TIMEOUT)
+        said = await reader.readuntil(b"}")
+        writer.close()
+        return said
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        said = asyncio.run(end(listener))
+    logging.getLogger("uvicorn.error").removeHandler(caplog.handler)
+    assert said.startswith(b"HTTP/1.1 503") and b"the server is ending" in said
+    (record,) = caplog.records
+    assert record.exc_info is None and "Cancel 1 running task(s)" in record.getMessage()
 
 
 def wait_until(true) -> None:

@@ -17,6 +17,10 @@ from padim_lit.system.console import print_facts
 from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import written_with
 
+#: After SIGTERM or Ctrl-C what is in work has so long: enough for the images that are taken at
+#: once, and less than the 10 after which Docker kills.
+GRACE_SECONDS = 8
+
 
 @dataclass
 class Serve(Deciding):
@@ -98,4 +102,5 @@ def make_server(app: Any) -> Any:
             self.loop.call_later(BODY_SECONDS, lambda: self.cycle is not before or close())
 
     # Without its limit_concurrency, which counts idle connections: the app counts requests.
-    return uvicorn.Server(uvicorn.Config(app, http=Protocol, log_level="warning"))
+    how = {"log_level": "warning", "timeout_graceful_shutdown": GRACE_SECONDS}
+    return uvicorn.Server(uvicorn.Config(app, http=Protocol, **how))
