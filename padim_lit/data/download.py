@@ -24,6 +24,7 @@ from padim_lit.version import __version__
 TIMEOUT = 60.0  # seconds without a byte
 LIMIT = 32 * 10**9  # bytes; MVTec AD has 5.3·10⁹
 _HELPING = 10**6  # bytes; names and attributes of a file fit in many times
+_DEPTH = 100  # folders in each other; making and removing them goes down one by one
 #: Of an OSError: gzip and bz2 report broken data without a number; names may contradict each other.
 _ITS_OWN = (None, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 _RESERVE = 10**8  # bytes of the disk that stay free
@@ -154,6 +155,11 @@ def unpack(archive: Path, folder: Path, limit: int = LIMIT) -> None:
                 if not (member.isfile() or member.isdir()):
                     raise BadArchive(
                         f"{archive} holds a link or a device ({member.name!r}); refused"
+                    )
+                if member.name.count("/") > _DEPTH:
+                    raise BadArchive(
+                        f"{archive} nests folders more than {_DEPTH} deep "
+                        f"({member.name[:60]!r}…); refused"
                     )
                 total += member.size
                 if total > limit:

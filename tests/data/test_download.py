@@ -207,6 +207,7 @@ EVIL = {
     "file as folder": (evil("tiny/train/good/0.png/x"), "cannot be unpacked"),
     "folder as file": (evil("tiny/train"), "cannot be unpacked"),
     "long part": (evil("x" * 300), "cannot be unpacked"),
+    "deep": (evil("x/" * 2000 + "y"), "nests folders more than 100 deep .'x/x/"),
     "huge": (evil("tiny/x", size=200_000), "more than 0.0001 GB"),
 }
 
