@@ -26,7 +26,7 @@ from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import MODES, Mode, mode_of
 from padim_lit.cli.overrides import folder_name, read_overrides
 from padim_lit.cli.settings import Settings
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, visible
 from padim_lit.sweep import jobs, launchers
 from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.system import resource_errors
@@ -185,10 +185,14 @@ class SweepReport(HydraCallback):
     def __init__(self, table1: bool = False) -> None:
         self.table1 = table1
 
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        _refuse_links(config, [Path(config.hydra.run.dir)])
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         SweepReport.began = True
         typed = read_overrides(list(config.hydra.overrides.task))
         folder = Path(config.hydra.sweep.dir)
+        _refuse_links(config, [path for path in sorted(folder.glob("*")) if path.is_dir()])
         # What a file's sweeper.params sweep is not typed, and makes another sweep too.
         params = config.hydra.sweeper.get("params")
         name = folder_name(typed) + (f" {OmegaConf.to_yaml(params)}" if params else "")
@@ -241,4 +245,15 @@ class SweepReport(HydraCallback):
             sys.exit(
                 f"error: {len(bad)} of {everyone} jobs failed; the lines above say why; the same "
                 "command again runs only those"
+            )
+
+
+def _refuse_links(config: DictConfig, folders: list[Path]) -> None:
+    """End where Hydra, which looks at none, would write through a link in a run's folder."""
+    files = [".hydra", *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides"))]
+    for path in (f / name for f in folders for name in (f"{config.hydra.job.name}.log", *files)):
+        if path.is_symlink():
+            sys.exit(
+                f"error: {visible(str(path))} is a link, and what it points to would be written "
+                "over; remove it, or give another hydra.run.dir (with -m: hydra.sweep.dir)"
             )
