@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -218,6 +218,14 @@ class Predictor:
     def image_shape(self) -> tuple[int, int]:
         """(h, w) of what the model sees and of maps."""
         return self.detector.image_shape
+
+    @overload
+    def __call__(self, images: Image.Image) -> Prediction: ...
+    @overload
+    def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[Prediction]: ...
+    # A path may be of a file or a folder, and a tensor a picture or several: the caller knows.
+    @overload
+    def __call__(self, images: Any) -> Prediction | Any: ...
 
     def __call__(self, images: Any) -> Prediction | list[Prediction]:
         """One prediction for one image; a list for a list, a tuple, a tensor (B,…,h,w), a folder or
