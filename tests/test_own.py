@@ -140,6 +140,16 @@ def test_what_an_own_class_raises_is_named_with_its_type(tmp_path, monkeypatch):
     assert one_line(error.value) == "raises.mine: KeyError: 'file'"
 
 
+def test_objects_are_made_within_objects_with_hydras_keys_and_nothing_is_filled_in():
+    half = {"_target_": "padim_lit.model.ridge.Ridge", "_args_": [0.5], "_convert_": "all"}
+    made = targets.instantiate({"all": [half, {**half, "_partial_": True}], "text": "${a}"}, more=3)
+    ridge, later = made["all"]
+    assert ridge.eps == later(unit="feature").eps == 0.5
+    assert (made["text"], made["more"]) == ("${a}", 3)
+    with pytest.raises(InputError, match=r"_target_=os\.getcwd: a config names classes"):
+        targets.instantiate({"all": [{"_target_": "os.getcwd"}]})
+
+
 @pytest.mark.slow
 def test_a_sweep_in_one_pass_does_the_others_where_it_cannot_nest(zygote, here):
     args = [a for a in TINY_SWEEP if a not in ("data=folder", "hydra.run.dir=run")]
