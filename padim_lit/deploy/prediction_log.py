@@ -96,17 +96,33 @@ class ScoredFiles:
             write_json(about, {**model, "resume": resume})  # a run that did not watch may begin it
             # Unbuffered: what is written is there, whatever becomes of this process.
             self._files = {path: path.open("ab", buffering=0) for path in (self.json, self.csv)}
+        # How long they are with whole images alone, and whether there may be more.
+        self._ends = {path: file.tell() for path, file in self._files.items()}
+        self._torn = False
 
     def add(self, version: Version, content: dict[str, Any]) -> None:
         """Write an image's lines, the CSV's first: the other says that it is done.
 
         `content` is `Prediction.numbers` and more, or, of a file that cannot be used, its "error".
+
+        Raises:
+            InputError: one cannot be written; neither is there, and the same call may try again.
         """
         line = {**asdict(version), "at": now("milliseconds"), **content}
-        if "error" not in content:
-            row = {column: line.get(column) for column in COLUMNS}
-            self._write(self.csv, csv_text(COLUMNS, [row]).partition("\n")[2])  # without the header
-        self._write(self.json, json.dumps(line) + "\n")
+        if self._torn:
+            self._mend()
+        try:
+            if "error" not in content:
+                row = {column: line.get(column) for column in COLUMNS}
+                # Without the header.
+                self._write(self.csv, csv_text(COLUMNS, [row]).partition("\n")[2])
+            self._write(self.json, json.dumps(line) + "\n")
+        except BaseException:
+            self._torn = True
+            with suppress(InputError):  # the next call, then
+                self._mend()
+            raise
+        self._ends = {path: file.tell() for path, file in self._files.items()}
         if self._resume:
             self.done[version.path] = version
         self.counts[content.get("decision", "unreadable")] += 1
@@ -121,8 +137,27 @@ class ScoredFiles:
         with writing(self.json.parent):
             if out.write(content) != len(content):
                 raise OSError(errno.ENOSPC, "no space left")
-            if not (path.exists() and os.path.samestat(path.stat(), os.fstat(out.fileno()))):
+            there = None
+            with suppress(FileNotFoundError, NotADirectoryError):  # a share that is away is another
+                there = path.stat()
+            if there is None or not os.path.samestat(there, os.fstat(out.fileno())):
                 raise OSError(errno.ENOENT, "it was removed or moved meanwhile")
+
+    def _mend(self) -> None:
+        """Cut off what an image that failed has left; opened anew, as a disk may have been away."""
+        with writing(self.json.parent):
+            for path, end in self._ends.items():
+                with suppress(OSError):
+                    self._files[path].close()
+                self._files[path] = file = path.open("r+b", buffering=0)  # does not make one
+                if file.seek(0, os.SEEK_END) < end:
+                    raise InputError(
+                        f"{path} has lost its last lines; give the same command again: it scores "
+                        "their images once more"
+                    )
+                file.truncate(end)
+                file.seek(end)
+        self._torn = False
 
     def _take_up(self) -> None:
         """Read what is there, cut off an incomplete end, and write the CSV anew from it."""

@@ -27,7 +27,11 @@ _DISK = re.compile(r"PytorchStreamWriter failed|unexpected pos|No space left on 
 # By name, because not every system has all of them.
 _PASSING = {
     getattr(errno, name, None)
-    for name in ("EIO", "ESTALE", "EACCES", "EPERM", "ENOMEM", "EMFILE", "ENFILE", "ETIMEDOUT")
+    for name in (
+        *("EIO", "ESTALE", "EACCES", "EPERM", "ENOMEM", "EMFILE", "ENFILE", "ETIMEDOUT"),
+        *("ENOSPC", "EDQUOT", "EROFS", "ENODEV", "ENXIO", "ENOTCONN", "EREMOTEIO"),
+        *("EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH"),
+    )
 } - {None}
 
 #: What linear algebra raises where statistics degenerate.
@@ -70,7 +74,7 @@ def error_line(error: BaseException, folder: Path | None = None) -> str | None:
 
 
 def passing(error: BaseException | None) -> bool:
-    """Whether to try again may help: a share that is away, rights that come, too many open files.
+    """Whether to try again may help: a share that is away, a full disk, rights that come.
 
     >>> passing(OSError(5, "Input/output error")), passing(OSError("truncated"))
     (True, False)

@@ -204,15 +204,26 @@ class _Work:
         print_line(f"watching {settings.images}; Ctrl-C ends it")
         try:
             rested, outage = watcher.rested(), None  # what is wrong at the first look, is no outage
-            last = time.monotonic()
+            full: InputError | None = None  # why results cannot be written
+            last = again = time.monotonic()
             while True:
-                for version, rest in rested:
-                    if line := self.try_one(version, rest):
-                        last = time.monotonic()
+                for version, rest in rested if time.monotonic() >= again else ():
+                    try:
+                        line = self.try_one(version, rest)
+                    except InputError as error:  # of writing: what is read has been dealt with
+                        if not passing(error.__cause__):
+                            raise
+                        if full is None:
+                            log.warning("%s; tried again later, and so is what comes", error)
+                            last = time.monotonic()  # an image came
+                        full, again = error, time.monotonic() + self.patience
+                        break
+                    if line:
+                        full, last = None, time.monotonic()
                         print_line(f"{time.strftime('%H:%M:%S')}  {line}  {version.path}")
                 late = idle is not None and time.monotonic() - last >= idle
-                if late and outage is not None:
-                    raise outage
+                if late and (ended := outage or full) is not None:
+                    raise ended
                 if late and self.postponed.keys() >= set(watcher.waiting):
                     for version in watcher.waiting:
                         self.refuse(version, self.postponed[version][0])
@@ -295,10 +306,10 @@ class _Work:
 
     def refuse(self, version: Version, error: InputError) -> None:
         """Write that a file cannot be used."""
+        self.scored.add(version, {"error": str(error)})
         log.warning("skipped: %s", error)
         if len(self.unreadable) < NAMED:
             self.unreadable.append(str(error))
-        self.scored.add(version, {"error": str(error)})
 
 
 def _version(path: str | Path) -> Version:
