@@ -168,23 +168,23 @@ def walk(pattern: Path, strict: bool = True, once: bool = True) -> Iterator[Path
             plain.append((folder / head, os.path.realpath(folder / head), rest, ""))
             continue
         for entry in _entries(folder, strict):
-            path, link = folder / entry.name, entry.is_symlink()
+            link = entry.is_symlink()
+            # The entry itself raises for a link to itself.
+            holds = os.path.isdir(entry.path) if link else entry.is_dir()  # noqa: PTH112
+            if head == "**" and not holds:
+                continue  # before what costs most where there are many files
             if entry.name in written(folder):
                 if head != "**":  # there too, they come once more
                     left["files and folders that runs wrote, left out"] += 1
                 continue
-            later = linked if link else plain
-            # The entry itself raises for a link to itself.
-            holds = os.path.isdir(path) if link else entry.is_dir()  # noqa: PTH112
-            named = entry.name == head or fnmatch(entry.name, head)
+            path, later = folder / entry.name, linked if link else plain
+            named = head in ("*", entry.name) or fnmatch(entry.name, head)
             there = os.path.realpath(path) if link else os.path.join(real, entry.name)  # noqa: PTH118
             if entry.name.startswith(".") and not head.startswith("."):
-                if holds if head == "**" else looks_like_image(path):
+                if head == "**" or looks_like_image(path):
                     left["hidden images and folders, left out"] += 1
                 continue
             if head == "**":
-                if not holds:
-                    continue
                 if link and Path(top).is_relative_to(there):
                     left["links that lead back, not followed"] += 1
                 else:

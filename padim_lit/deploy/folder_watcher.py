@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +16,18 @@ from padim_lit.errors import InputError
 class Watcher:
     """Finds files that are new, or written over, and have not changed for a while.
 
+    Going through the folder is to take half of the time at most: after a look that took long, the
+    next ones see only to the files that wait.
+
     Args:
         folder: with all below it, as `find_images` lists it; images of formats that are not read
             are given too, so that they are named.
         settle: seconds that a file's size and time of change must have stayed.
         known: tells versions that need no further look.
         clock: seconds.
+
+    Attributes:
+        thorough: whether the last look went through the folder.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -35,11 +41,15 @@ class Watcher:
     settle: float
     known: Callable[[Version], bool]
     clock: Callable[[], float] = time.monotonic
+    thorough: bool = field(default=False, init=False)
     _since: dict[Version, float] = field(default_factory=dict, init=False)
-    _looked: bool = field(default=False, init=False)
+    _next: float | None = field(default=None, init=False)  # when to go through the folder again
 
-    def rested(self) -> list[tuple[Version, float]]:
+    def rested(self, thorough: bool = False) -> list[tuple[Version, float]]:
         """Files at rest with the seconds since their last change was seen, longest first.
+
+        Args:
+            thorough: go through the folder in any case.
 
         Raises:
             InputError: the folder is gone, or may not be read; at the first look one below it.
@@ -48,11 +58,17 @@ class Watcher:
             raise InputError(f"images={self.folder}: the folder that is watched is gone")
         if not os.access(self.folder, os.R_OK | os.X_OK):
             raise InputError(f"images={self.folder}: may not be read; give this user its rights")
-        now = self.clock()
-        new = (version for version in self._versions() if not self.known(version))
-        self._since = {version: self._since.get(version, now) for version in new}
-        self._looked = True
-        found = [(v, now - t) for v, t in self._since.items() if now - t >= self.settle]
+        start = self.clock()
+        self.thorough = thorough or self._next is None or start >= self._next
+        there = self._paths() if self.thorough else [version.path for version in self._since]
+        new = [version for version in _versions(there) if not self.known(version)]
+        end = self.clock()
+        # At the earliest: a file was seen at some time between the two.
+        self._since = {version: self._since.get(version, end) for version in new}
+        if self.thorough:
+            self._next = end + (end - start)
+        rests = {version: max(0.0, start - since) for version, since in self._since.items()}
+        found = [(version, rest) for version, rest in rests.items() if rest >= self.settle]
         return sorted(found, key=lambda entry: (-entry[1], entry[0].path))
 
     @property
@@ -60,7 +76,11 @@ class Watcher:
         """Files that are there and not known, after `rested`."""
         return self._since.keys()
 
-    def _versions(self) -> Iterator[Version]:
-        for path in named_images(self.folder / "**", strict=not self._looked):
-            with suppress(OSError):  # what goes between two looks is no error
-                yield Version.of(path)
+    def _paths(self) -> Iterator[Path]:
+        return named_images(self.folder / "**", strict=self._next is None)
+
+
+def _versions(paths: Iterable[str | Path]) -> Iterator[Version]:
+    for path in paths:
+        with suppress(OSError):  # what goes between two looks is no error
+            yield Version.of(path)

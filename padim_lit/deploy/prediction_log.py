@@ -21,7 +21,7 @@ COLUMNS = ("path", "score", "p_value", "decision", "picture")
 CATEGORY = {"id": 1, "name": "defect", "supercategory": "defect"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Version:
     """Which content of a file is meant: its path, size in bytes and time of change."""
 
@@ -32,7 +32,7 @@ class Version:
     @classmethod
     def of(cls, path: str | Path) -> "Version":
         """As it lies there now; raises OSError."""
-        stat = Path(path).stat()
+        stat = os.stat(path)  # noqa: PTH116 - once for each file of a watched folder
         return cls(str(path), stat.st_size, stat.st_mtime_ns)
 
 
