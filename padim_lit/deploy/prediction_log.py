@@ -4,9 +4,10 @@ import errno
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -161,20 +162,24 @@ class ScoredFiles:
 
     def _take_up(self) -> None:
         """Read what is there, cut off an incomplete end, and write the CSV anew from it."""
-        content, table = self.json.read_bytes(), list[dict[str, Any]]()
-        end = content.rfind(b"\n") + 1
+        # A watch may have run for months: one line at a time is in memory.
+        write_csv(self.csv, COLUMNS, self._rows_there())
+        os.truncate(self.json, self._whole)
+
+    def _rows_there(self) -> Iterator[dict[str, Any]]:
         kinds = ValueError, KeyError, TypeError, RecursionError
-        for number, line in enumerate(content[:end].split(b"\n")[:-1], start=1):
+        self._whole = 0  # bytes of complete lines
+        for number, line in enumerate(_whole_lines(self.json), start=1):
             what = f"{self.json}, line {number} is not as it was written"
             with refusing(what, "delete the folder to score all again", *kinds):
                 row = {"picture": None, **json.loads(line)}
                 version = Version(row["path"], row["size"], row["mtime_ns"])
                 self.done[version.path] = version
-                if "error" not in row:
-                    table.append({column: row[column] for column in COLUMNS})
+                cells = {column: row[column] for column in COLUMNS if "error" not in row}
                 self.counts[row.get("decision", "unreadable")] += 1
-        write_csv(self.csv, COLUMNS, table)
-        os.truncate(self.json, end)
+            self._whole += len(line)
+            if cells:
+                yield cells
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
@@ -186,8 +191,13 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     >>> read_lines(file)
     [{'path': 'a.png', 'score': 2}]
     """
-    rows = map(json.loads, file.read_bytes().split(b"\n")[:-1])
+    rows = map(json.loads, _whole_lines(file))
     return list({row["path"]: row for row in rows}.values())
+
+
+def _whole_lines(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as lines:
+        yield from takewhile(lambda line: line.endswith(b"\n"), lines)
 
 
 def to_coco(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from unittest.mock import Mock
@@ -29,7 +30,7 @@ from padim_lit.data.files import named_images
 from padim_lit.deploy import folder_watcher, predictor
 from padim_lit.deploy.explanation import Explanation, Position
 from padim_lit.deploy.folder_watcher import Watcher
-from padim_lit.deploy.prediction_log import ScoredFiles, Version
+from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
 from padim_lit.deploy.predictor import Prediction
 from padim_lit.deploy.regions import View, find
 from padim_lit.errors import InputError
@@ -644,6 +645,22 @@ def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
         ScoredFiles(tmp_path, model, resume=True)
     with pytest.raises(InputError, match="another model"):
         ScoredFiles(tmp_path, {"ckpt": "b"}, resume=True)
+
+
+def test_a_resumed_folder_has_one_line_in_memory_at_a_time(tmp_path):
+    ScoredFiles(tmp_path, {}, resume=True).close()
+    found = {"score": 1.5, "p_value": 0.1, "decision": "good", "regions": [0] * 1000}
+    line = json.dumps({"path": "a.png", "size": 1, "mtime_ns": 2, **found}) + "\n"
+    (tmp_path / "predictions.jsonl").write_text(line * 1000)
+    tracemalloc.start()
+    try:
+        again = ScoredFiles(tmp_path, {}, resume=True)
+        read_lines(tmp_path / "predictions.jsonl")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    again.close()
+    assert again.counts["good"] == len(rows(tmp_path)) == 1000 and peak < 100 * len(line)
 
 
 def test_what_watch_has_scored_is_not_erased_by_a_run_without(tmp_path):
