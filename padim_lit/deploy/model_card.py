@@ -14,6 +14,8 @@ from padim_lit.version import __version__
 
 #: Of a model: what is shown of `facts_of`.
 SETTINGS = ("density", "neighbourhood", "rotations", "eps", "eps_unit", "sigma", "image_score")
+#: Of what changed a model: how many of the first, and of the last.
+SHOWN = 3
 #: Of a test: what is shown of metrics.json.
 METRICS = {
     "test/image_auroc": "image AUROC (a defective image scores above a good one; 0.5: a coin)",
@@ -59,7 +61,7 @@ def model_card(
         "patches": "×".join(map(str, facts["grid"])),
         "settings": ", ".join(f"{key} {facts[key]}" for key in SETTINGS),
         "learnt": ", ".join(f"{key} {facts[key]}" for key in detector.density.learnt),
-        "since then": "; ".join(map(_step, since)),
+        "since then": "; ".join(_steps(since)),
         "card written": f"{now()}, by padim_lit {__version__}",
     }
     decision = "It has no threshold; mode=calibrate sets one from good images."
@@ -87,6 +89,15 @@ def is_card_of(text: str, sha256: str | None) -> bool:
     False
     """
     return f"| {SHA256} | {sha256} |" in text.splitlines()
+
+
+def _steps(since: list[dict[str, Any]]) -> list[str]:
+    # A model that a line adds to each day must not have a card that nobody reads.
+    between = len(since) - 2 * SHOWN
+    if between <= 1:
+        return [*map(_step, since)]
+    some = f"{between} more, in the checkpoint's history"
+    return [*map(_step, since[:SHOWN]), some, *map(_step, since[-SHOWN:])]
 
 
 def _step(step: dict[str, Any]) -> str:

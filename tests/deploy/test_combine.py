@@ -148,6 +148,8 @@ def test_what_was_removed_stays_out_though_its_folder_still_holds_it(here, zygot
     nothing = run(f"{back} repeats=skip", "nothing")
     assert nothing.code == 1 and "nothing new: 12 images, in the checkpoint or" in nothing.err
     assert run("mode=update ckpt=out/out/model.ckpt images=b/train repeats=count", "b").code == 0
+    assert run("mode=remove ckpt=out/b/model.ckpt images=b/train", "gone").code == 0
+    assert len(load(here, "out/gone").provenance["removed"]) == 7  # each once
     assert_same(load(here, "out/b"), load(here, "all_run"), tolerance=1e-5)
     again = run("mode=calibrate ckpt=out/b/model.ckpt images=all/train", "again")
     assert "scored   12 images" in again.out and "taken out" not in again.out, again.err

@@ -132,6 +132,7 @@ def _join(detector: Detector, other: dict[str, Any]) -> None:
     given = [one["data"] for one in (ours, other) if one.get("data")]
     names = {"data": " + ".join(dict.fromkeys(" + ".join(given).split(" + ")))} if given else {}
     lists = {key: [*ours.get(key, []), *other.get(key, [])] for key in ("history", "removed")}
+    lists["removed"] = list(dict.fromkeys(lists["removed"]))  # it may have come back in between
     detector.provenance = {**ours, **names, **lists}
 
 
