@@ -14,8 +14,8 @@ h, w = about["image_shape"]
 for path in sys.argv[2:]:
     with open(path, "rb") as file:  # noqa: PTH123 - by its name Pillow scrambles some turned TIFFs
         image = ImageOps.exif_transpose(Image.open(file))
-    if image.mode[0] in "IF":
-        sys.exit(f"{path}: more than 8 bits are not read here; convert it to 8 bits")
+    if image.mode[0] in "IF" or image.convert("RGBA").getextrema()[3][0] < 255:
+        sys.exit(f"{path}: more than 8 bits or transparency is not read; save it as opaque 8 bits")
     size = about["resize"] or [h, w]  # an int is the shorter side
     if isinstance(size, int):
         size = [size * side // min(image.size) for side in (image.height, image.width)]

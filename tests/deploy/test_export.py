@@ -296,15 +296,28 @@ def test_example_prints_what_run_py_predicts(here, exported):
     Image.fromarray(turned).save(here / "turned.tif", exif=tags)
     found = padim_lit.load(here / "subset/model.ckpt", device="cpu")(here / "turned.tif")
     rows.append({"path": "turned.tif", "score": found.score})
+    opaque = Image.fromarray(turned).convert("RGBA")
+    opaque.save(here / "opaque.png")
+    found = padim_lit.load(here / "subset/model.ckpt", device="cpu")(here / "opaque.png")
+    rows.append({"path": "opaque.png", "score": found.score})
     words = [str(ROOT / "examples/score_onnx.py"), str(model), *(row["path"] for row in rows)]
+    # Those that the example would read as other pictures than run.py.
     Image.fromarray(np.zeros((32, 40), np.uint16)).save(here / "deep.png")
-    words.append("deep.png")  # which the example would read as another picture than run.py
-    out = subprocess.run(
-        [sys.executable, *words], cwd=here, env=environment(here), capture_output=True, text=True
-    )
-    assert out.returncode == 1 and out.stderr.startswith("deep.png: more than 8 bits"), out.stderr
+    values = np.arange(32 * 40 * 4).astype(np.uint8).reshape(32, 40, 4)
+    Image.fromarray(values).save(here / "RGBA.png")
+    Image.fromarray(values[..., :2].copy(), "LA").save(here / "LA.png")
+    palette = Image.fromarray(values[..., :3].copy()).quantize(8)
+    palette.save(here / "palette.png", transparency=3)
+    refused = ["deep.png", "RGBA.png", "LA.png", "palette.png"]
+    for path in reversed(refused):
+        paths = [path] if path != refused[0] else [*words[2:], path]
+        out = subprocess.run(
+            [sys.executable, *words[:2], *paths],
+            cwd=here, env=environment(here), capture_output=True, text=True,
+        )  # fmt: skip
+        assert out.returncode == 1 and out.stderr.startswith(f"{path}: more than 8 bits"), out
     lines = [line.rsplit(" ", 2) for line in out.stdout.splitlines()]
-    assert [path for path, _, _ in lines] == [row["path"] for row in rows] and len(rows) == 6
+    assert [path for path, _, _ in lines] == [row["path"] for row in rows] and len(rows) == 7
     for (_, score, verdict), row in zip(lines, rows, strict=True):
         assert float(score) == pytest.approx(float(row["score"]), rel=1e-4)
         assert verdict == ("defective" if float(row["score"]) >= report["threshold"] else "good")
