@@ -208,18 +208,30 @@ class SweepFolder:
         return found
 
     def _fits_scores(self) -> list[Scores]:
-        files = {row.key: row.folder / "predictions.csv" for row in self.rows if row.folder}
-        if not all(file.exists() for file in files.values()):
+        fits = [row for row in self.rows if row.folder]
+        if not all(row.key in self._predictions for row in fits):
             return []
-        plants, found = bool(self.constants.get("test_planted")), []
-        for key, file in files.items():
-            new = read_predictions(file, plants)
+        found: list[Scores] = []
+        for row in fits:
+            new = self._predictions[row.key]
             if found and (new.path, new.kind) != (found[0].path, found[0].kind):
                 if "data/split_seed" not in self.constants:  # maybe each seed's own
                     return []
-                raise InputError(f"{file}: other test images than in the other jobs' files")
-            found.append(replace(new, scores={key: new.scores["score"]}))
+                raise InputError(
+                    f"{row.folder}/predictions.csv: other test images than in the other jobs' files"
+                )
+            found.append(replace(new, scores={row.key: new.scores["score"]}))
         return found
+
+    @cached_property
+    def _predictions(self) -> dict[str, Scores]:
+        """Of a multirun's fits, by key, those that have a file; each says itself what it plants."""
+        files = [(row, row.folder / "predictions.csv") for row in self.rows if row.folder]
+        return {
+            row.key: read_predictions(file, bool(row.measured.get("test_planted")))
+            for row, file in files
+            if file.exists()
+        }
 
     @cached_property
     def _by_key(self) -> dict[tuple[str, int, int], Row]:
@@ -240,10 +252,9 @@ class SweepFolder:
         """
         found, drawn = {}, {}
         for row in self.rows:
-            file = row.folder and row.folder / "predictions.csv"
-            if not file or not file.exists() or row.measured.get("test_groups"):
+            known = self._predictions.get(row.key)
+            if known is None or row.measured.get("test_groups"):
                 continue
-            known = read_predictions(file, bool(row.measured.get("test_planted")))
             scores, label = (
                 torch.from_numpy(values[known.count_image])
                 for values in (known.scores["score"], known.label)

@@ -64,11 +64,14 @@ def test_a_multirun_of_fits_is_read_from_their_predictions(folder):
             )
         ]
         write_csv(sweep / str(seed) / "predictions.csv", list(rows[0]), rows)
-        run = {"proj": "jl", "dim": 10, "seed": seed, "data": "parts", "data/test_planted": 3}
+        # As where a fit counted otherwise: what is planted is each file's own matter.
+        run = {"proj": "jl", "dim": 10, "seed": seed, "data": "parts"}
+        run["data/test_planted"] = 3 + seed
         run |= {"data/split_seed": 0, "data/pixel_truth": "planted defects"}
         write_json(sweep / str(seed) / "metrics.json", run | {"test/image_auroc": 0.5})
     (sweep / "multirun.yaml").write_text("hydra: {overrides: {task: [proj=jl]}}")
     (found,) = read_sweeps([sweep])
+    assert found.scores.count_image.tolist() == scores.count_image.tolist()
     for kind, values in auroc_by_kind(found).items():
         assert np.array_equal(values["jl", 10], expected[kind]["jl", 10])
     assert list(auroc_by_kind(found)) == list(expected)

@@ -11,6 +11,7 @@ import yaml
 from _helpers.sweeps import ROW_CONSTANTS, editing, write_rows
 from sklearn.metrics import roc_auc_score
 
+from padim_lit.analysis import sweep_results
 from padim_lit.analysis.bootstrap import resample_counts
 from padim_lit.analysis.result_files import PREDICTIONS, SWEEP, load_arrays, read_distortion
 from padim_lit.analysis.sweep_results import (
@@ -114,7 +115,7 @@ def write_multirun(folder, typed=("data=mvtec",)):
 
 
 @pytest.mark.parametrize("groups", [None, 12])
-def test_images_of_a_multiruns_fits_are_resampled_as_an_ablations(tmp_path, groups):
+def test_images_of_a_multiruns_fits_are_resampled_as_an_ablations(tmp_path, groups, monkeypatch):
     """Also where each seed has other test images; not where photos of one part belong together."""
     write_multirun(tmp_path)
     rng = np.random.default_rng(0)
@@ -133,9 +134,16 @@ def test_images_of_a_multiruns_fits_are_resampled_as_an_ablations(tmp_path, grou
         ]
         full = [row | dict.fromkeys(("p_value", "decision")) for row in rows]
         write_csv(folder / "predictions.csv", list(PREDICTIONS), full)
-    (sweep,) = read_sweeps([tmp_path])
+    (sweep,), read = read_sweeps([tmp_path]), []
+    one = sweep_results.read_predictions
+    monkeypatch.setattr(
+        sweep_results,
+        "read_predictions",
+        lambda file, plants: read.append(file) or one(file, plants),
+    )
     found = sweep.resamples("jl", 50, "test/image_auroc")
-    assert sweep.scores is None and sweep.resamples("jl", 50, "test/pixel_auroc") is None
+    assert sweep.scores is None and len(read) == 4  # each file once
+    assert sweep.resamples("jl", 50, "test/pixel_auroc") is None
     if groups:
         assert found is None
         return
