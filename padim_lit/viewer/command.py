@@ -9,7 +9,7 @@ from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_text
 from padim_lit.system.command_line import Parser, run
 from padim_lit.system.paths import typed_path
-from padim_lit.viewer.content import MEGABYTES, PICTURES, SCORED_PICTURES, build
+from padim_lit.viewer.content import MEGABYTES, PICTURES, SCORED_PICTURES, build, counted
 from padim_lit.viewer.html import render
 
 
@@ -48,7 +48,8 @@ def _write(given: argparse.Namespace) -> None:
     every = [*content["runs"], *content["scored"]]
     pictures = sum(len(run["pictures"]["items"]) for run in every if run["pictures"])
     skipped = f", {len(content['skipped'])} skipped" if content["skipped"] else ""
-    print(f"runs    {len(every)}{skipped}, {pictures} pictures")
+    shown = counted(len(content["runs"]), len(content["scored"]))
+    print(f"shown   {shown}{skipped}, {pictures} pictures")
     if left := content["left"]:
         print(f"left    {left} pictures out, see --pictures and --megabytes")
     print(f"viewer  {out.resolve()}")

@@ -11,6 +11,7 @@ from padim_lit.analysis.result_files import find
 from padim_lit.analysis.sweep_results import SweepFolder, labels
 from padim_lit.errors import InputError
 from padim_lit.system.command_line import say
+from padim_lit.system.console import count
 from padim_lit.version import __version__
 from padim_lit.viewer.folders import APART, describe_run, describe_scored, short_names
 from padim_lit.viewer.pictures import encode_pictures
@@ -83,8 +84,8 @@ def build(
     default = f"{PICTURES} a run, {SCORED_PICTURES} of scored images"
     asked = default if pictures is None else f"{pictures} a run"
     if not runs and not scored:
-        count = f"; {len(skipped)} runs, none can be read" if len(skipped) > 1 else ""
-        raise InputError(f"{skipped[0]}{count}")
+        many = f"; {counted(len(fits), len(folders) - len(fits))}, none can be read"
+        raise InputError(f"{skipped[0]}{many * (len(skipped) > 1)}")
     return {
         "runs": runs,
         "scored": scored,
@@ -100,6 +101,16 @@ def build(
         "root": str(root),
         "version": __version__,
     }
+
+
+def counted(runs: int, scored: int) -> str:
+    """How many there are of each.
+
+    >>> counted(2, 1), counted(1, 0)
+    ('2 runs and 1 folder of scored images', '1 run')
+    """
+    fits, folders = count(runs, "run"), f"{count(scored, 'folder')} of scored images"
+    return " and ".join([*[fits] * (runs > 0 or not scored), *[folders] * (scored > 0)])
 
 
 def _group(runs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

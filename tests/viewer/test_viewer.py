@@ -246,6 +246,8 @@ def test_what_cannot_be_read_is_one_line(capsys, tmp_path):
     known |= {"test/false_alarms": 1, "data/test_good": "many"}
     (tmp_path / "empty").mkdir()
     good = write_run(tmp_path / "good")
+    (tmp_path / "scored").mkdir()
+    (tmp_path / "scored" / "predictions.jsonl").write_text("{")
     for words, code, said in (
         ([], 2, "the following arguments are required: FOLDER"),
         ([tmp_path / "nowhere"], 1, "is no folder"),
@@ -258,7 +260,12 @@ def test_what_cannot_be_read_is_one_line(capsys, tmp_path):
         ([broken("e", "predictions.csv", f"{head}\na,good,0,nan\n")], 1, "score=nan"),
         ([broken("f", "predictions.csv", f"{head}\na,good\n")], 1, "predictions.csv cannot be"),
         ([broken("g", "heatmaps/maps.npz", "PK")], 1, "maps.npz cannot be read"),
-        ([tmp_path / "a", tmp_path / "c"], 1, "2 runs, none can be read"),
+        ([tmp_path / "a", tmp_path / "c"], 1, "; 2 runs, none can be read"),
+        (
+            [tmp_path / "a", tmp_path / "scored"],
+            1,
+            "; 1 run and 1 folder of scored images, none can be read",
+        ),
         ([good, "--pictures", "-1"], 1, "--pictures -1"),
         ([good, "--megabytes", "0"], 1, "--megabytes 0"),
         ([good, "--out", tmp_path], 1, "is a folder"),
@@ -282,7 +289,7 @@ def test_broken_runs_among_good_ones_are_named_and_counted(capsys, runs):
     main([str(runs)])
     out, err = capsys.readouterr()
     assert (runs / "viewer.html").exists()
-    assert out.splitlines()[0] == "runs    5, 1 skipped, 20 pictures"
+    assert out.splitlines()[0] == "shown   5 runs, 1 skipped, 20 pictures"
     assert err.count("\n") == 1 and "12/metrics.json: backbone=None must be a text" in err
     (runs / "viewer.html").unlink()
 
