@@ -31,6 +31,10 @@ NAMES = {
 }
 
 
+#: How many times as wide as high pictures are that the overview shows below one another.
+STRIP = 4
+
+
 @dataclass(frozen=True)
 class Look:
     """What all figures of a run have in common.
@@ -147,20 +151,28 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
 
 
 def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> Figure:
-    """All pictures beside their maps, a row of them a shelf."""
+    """All pictures beside their maps, a row of them a shelf; strips over theirs, one below another.
+
+    A strip is more than `STRIP` times as wide as high, as line-scan cameras give them.
+    """
     shelves: dict[str, list[GalleryEntry]] = {}
     for picture in pictures:
         shelves.setdefault(_shelf(picture), []).append(picture)
-    columns = max(4, *(len(shelf) for shelf in shelves.values()))
-    side, gap = 1.55, 0.34
-    tall = inches(pictures[0].map.shape, side)
-    width, height = columns * (2 * side + 0.1) + 2.4, len(shelves) * (tall + gap) + 0.9
+    h, w = pictures[0].map.shape
+    strips, gap = w > STRIP * h, 0.34
+    columns, wide = max(4, *(len(shelf) for shelf in shelves.values())), 3.2
+    tall, rows = inches((h, w), 1.55), list(shelves.items())
+    if strips:
+        columns, wide = 1, 11.0
+        tall = min(2 * wide * h / w, 2.4)
+        rows = [(name if one is shelf[0] else "", [one]) for name, shelf in rows for one in shelf]
+    width, height = columns * wide + 2.4, len(rows) * (tall + gap) + 0.9
     figure = look.sheet(width, height, pictures)
     grid = figure.add_gridspec(
-        len(shelves), columns, left=1.5 / width, right=1 - 0.9 / width, bottom=0.45 / height,
+        len(rows), columns, left=1.5 / width, right=1 - 0.9 / width, bottom=0.45 / height,
         top=1 - 0.8 / height, wspace=0.03, hspace=gap / tall,
     )  # fmt: skip
-    for row, (name, shelf) in enumerate(shelves.items()):
+    for row, (name, shelf) in enumerate(rows):
         spot = grid[row, 0].get_position(figure)
         middle = height * (spot.y0 + spot.y1) / 2
         write(figure, 0.1, middle, name, fontsize=9, fontweight="bold", va="center")
@@ -168,7 +180,12 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> Figure:
             axes = figure.add_subplot(grid[row, column])
             both = (picture.image, overlay(picture.image, picture.map, look.scale))
             said = [picture.kind, f"{picture.score:.2f}", look.called(picture)]
-            show(axes, np.concatenate(both, axis=1), ", ".join(filter(None, said)), 8.5)
+            show(
+                axes,
+                np.concatenate(both, axis=0 if strips else 1),
+                ", ".join(filter(None, said)),
+                8.5,
+            )
             outline(axes, picture, look.threshold, width=0.9)
     bar = (1 - 0.78 / width, 0.45 / height, 0.16 / width, 1 - 1.25 / height)
     colour_bar(figure.add_axes(bar), look.scale, look.threshold)

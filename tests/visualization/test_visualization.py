@@ -372,6 +372,41 @@ def test_only_the_image_threshold_makes_a_hit_miss_or_alarm(
     assert said is None or said in texts(draw_one(pictured, look))
 
 
+@pytest.mark.parametrize(("shape", "room"), [((8, 128), 1.0), ((24, 32), 0.1)])
+def test_a_strip_is_as_wide_as_the_overview_allows(shape, room):
+    strip = {name: np.zeros(shape, np.float32) for name in ("map", "truth")}
+    strip["map"][2:4, 40:60] = strip["truth"][2:4, 40:60] = 9
+    image = np.zeros((*shape, 3), np.uint8)
+    pictures = [picture(**strip, image=image, index=i, rank=i + 1) for i in range(4)]
+    figure = draw_all([*pictures, picture(role="highest_good", **strip, image=image)], LOOK)
+    figure.draw_without_rendering()
+    *cells, _ = figure.axes
+    assert len(cells) == 5 and sum("-scoring" in text.get_text() for text in figure.texts) == 2
+    for axes in cells:
+        (shown,) = axes.images
+        h, w = shown.get_array().shape[:2]
+        assert (h > 1.9 * shape[0]) == (room == 1.0)  # one over the other
+        pixels = axes.get_window_extent()
+        assert pixels.width >= room * shape[
+            1
+        ] * 8 and pixels.height / pixels.width == pytest.approx(h / w)
+
+
+@pytest.mark.parametrize("draw", [draw_one, lambda one, look: draw_all([one], look)])
+@pytest.mark.parametrize("shape", [(8, 128), (24, 32), (64, 16)])
+def test_the_label_of_the_colours_fits_into_the_figure(draw, shape):
+    values = {name: np.zeros(shape, np.float32) for name in ("map", "truth")}
+    figure = draw(picture(**values, image=np.zeros((*shape, 3), np.uint8)), LOOK)
+    figure.draw_without_rendering()
+    label = figure.axes[-1].yaxis.label
+    box = label.get_window_extent()
+    assert label.get_text() in ("", "distance") or label.get_text().startswith("distance from")
+    (legend,) = figure.legends
+    assert box.y0 >= legend.get_window_extent().y1 and box.y1 <= figure.bbox.height, (
+        label.get_text()
+    )
+
+
 def test_shelves_are_named_by_what_they_hold():
     pictures = [
         picture(),
