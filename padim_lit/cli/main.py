@@ -9,11 +9,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -102,6 +103,15 @@ def main() -> None:
         sys.argv[1:] = prepare(sys.argv[1:])
         try:
             task()
+        except (HydraException, OmegaConfBaseException) as error:
+            if not {"--help", "-h"} & set(sys.argv):
+                raise
+            # Who asks for help may have a key wrong: first the help for the mode that was typed.
+            sys.argv[1:] = ["--help", *[word for word in sys.argv if word.startswith("mode=")]]
+            GlobalHydra.instance().clear()
+            with suppress(SystemExit):  # by which Hydra ends it
+                task()
+            leave(messages.one_line(error))
         except (OSError, ValueError) as error:
             # Where the folder is there already, it is the log file that logging cannot open.
             cause = error if isinstance(error, OSError | InputError) else error.__cause__
