@@ -87,7 +87,13 @@ class Ours:
 
     def __init__(self, backbone: Backbone, projection: Subset, side: int, grid: int | str | None):
         density = PerPosition(projection.dim)
-        how = {"eps": 0.01, "eps_unit": "feature", "neighbourhood": 1, "image_score": "max"}
+        how = {
+            "eps": 0.01,
+            "eps_unit": "feature",
+            "neighbourhood": 1,
+            "image_score": "max",
+            "alignment": None,
+        }
         self.detector = Detector(backbone, projection, (side, side), density, grid=grid, **how)
 
     def start(self) -> None:

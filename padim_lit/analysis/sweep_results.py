@@ -47,7 +47,8 @@ KEEPER = "experiment=ablation keeps them, but for resamples=0"
 SETTINGS = (
     *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),
     *("rotations", "eps", "eps_unit", "sigma", "image_score", "image_size", "crop_size"),
-    *("density/components", "density/fit_images", "density/shrinkage", "layers", "tiles"),
+    *("density/components", "density/fit_images", "density/shrinkage"),
+    *("alignment", "layers", "tiles"),
 )
 #: By density: ν where none is given, over D.
 _SHRINKAGE = {"both": 0.5, "mixture": 1.0}

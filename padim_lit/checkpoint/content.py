@@ -59,6 +59,9 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
         rows = [len(x) for name, x in weights.items() if name.endswith(".centroids") and x.ndim]
         _require(rows == [components], "density_options: components")
     _require(_is_int(state["count"]) and state["count"] >= 0, "count")
+    _require(_is_pair(offset := state.get("offset")), "offset")
+    sides = zip(offset, spec["image_shape"], strict=True)
+    _require(all(abs(pixels) <= side / 2 for pixels, side in sides), "offset")
     if (roi := state["roi"]) is not None:
         require("roi", roi, spec["image_shape"], torch.bool)
         _require(bool(roi.any()), "roi is empty")
@@ -184,6 +187,10 @@ def _is_hex(value: Any) -> bool:
     return _is_text(value) and re.fullmatch("([0-9a-f]{2})*", value) is not None
 
 
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))
+
+
 def _is_shape(value: Any) -> bool:
     pair = isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_int, value))
     return pair and min(value) > 0 and value[0] * value[1] <= MOST_PIXELS
@@ -233,6 +240,7 @@ _SPEC = {
     "image_shape": _is_shape,
     "sigma": lambda v: _is_number(v) and v >= 0,
     "image_score": _is_text,
+    "alignment": lambda v: v is None or v == "auto" or _is_pair(v),
 }
 _CALIBRATION = {
     "scores": _is_row,

@@ -14,7 +14,7 @@ from padim_lit.system.paths import typed_path
 from padim_lit.system.torch_file import damage, foreign
 
 #: Layout of what is written; no other is read.
-VERSION = 5
+VERSION = 6
 #: The key of a Lightning checkpoint under which it lies.
 KEY = "padim_lit"
 #: The key under which `read` adds which file it was, see `sha256_of`; files say so under it too.

@@ -31,6 +31,7 @@ def full_state(detector: Detector) -> dict[str, Any]:
         "spec": spec_of(detector),
         "provenance": _plain(detector.provenance),
         "count": detector.count,
+        "offset": list(detector.anomaly_map.offset),
         "roi": detector.anomaly_map.roi,
     }
     if detector.whitening is not None:
@@ -68,6 +69,7 @@ def spec_of(detector: Detector) -> dict[str, Any]:
         "image_shape": list(detector.image_shape),
         "sigma": detector.sigma,
         "image_score": detector.image_score,
+        "alignment": detector.alignment,
     }
     return _plain(spec)
 
@@ -93,6 +95,7 @@ def facts_of(detector: Detector) -> dict[str, Any]:
         "weights": backbone.source,
         "weights_sha256": backbone.source_sha256,
         "grid": list(detector.map_grid),
+        "map_offset": list(detector.anomaly_map.offset),
     }
 
 
@@ -136,7 +139,8 @@ def restore(
     if weights is not None:  # now, as a fitted detector would refuse them
         detector.load_state_dict(weights)
     detector.provenance = state["provenance"]
-    whole, roi = AnomalyMap(detector.map_grid, detector.image_shape, detector.sigma), state["roi"]
+    sides, roi = (detector.map_grid, detector.image_shape), state["roi"]
+    whole = AnomalyMap(*sides, detector.sigma, tuple(state["offset"]))
     whole.to(detector.anomaly_map.rows.device)
     detector.anomaly_map = whole if roi is None else RestrictedMap(whole, roi)
     elsewhere = detector.provenance.get("learnt_elsewhere")  # of no image that it holds
@@ -209,7 +213,9 @@ def _built(content: dict[str, Any]) -> Detector:
         found.append(partial(known[name], **options))
     projection, density = found
     projection = projection(backbone.embedding_dim, dim, seed)
+    alignment, spec["alignment"] = spec["alignment"], state["offset"]  # which is not measured anew
     detector = Detector(backbone, projection, density=density(dim, seed), **spec)
+    detector.alignment = alignment
     restore(detector, state, weights)
     return detector.eval()
 

@@ -50,7 +50,7 @@ GPU = ("auto", "gpu", "cuda")
 #: Settings that say how a data set's files are read.
 READING = ("batch_size", "num_workers", "picture_cache", "picture_cache_gb", "full_check")
 #: Settings of a detector that stand beside a sweep's results.
-SHOWN = ("eps", "eps_unit", "neighbourhood", "rotations", "sigma", "image_score")
+SHOWN = ("eps", "eps_unit", "neighbourhood", "rotations", "sigma", "image_score", "alignment")
 
 
 def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> AnomalyData:
@@ -161,7 +161,7 @@ def make_ablation(
     return Ablation(
         backbone, data, folder, settings.grid, settings.sigma, make_density(settings),
         Ridge(settings.eps, settings.eps_unit), settings.image_score, settings.neighbourhood,
-        settings.rotations, resamples,
+        settings.rotations, resamples, settings.alignment,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from padim_lit.cli.targets import default_of
 from padim_lit.data.datamodule import AnomalyData
 from padim_lit.deploy.calibration import require_one_of, require_rate
 from padim_lit.errors import InputError
+from padim_lit.model.alignment import require_alignment
 from padim_lit.model.anomaly_map import require_image_score
 from padim_lit.model.detector import Detector
 from padim_lit.model.grid import require_neighbourhood
@@ -44,6 +45,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "neighbourhood": require_neighbourhood,
     "rotations": require_rotations,
     "image_score": require_image_score,
+    "alignment": require_alignment,
     "tiles": as_tiles,
     "false_alarm_rate": require_rate,
 }
@@ -190,6 +192,7 @@ class Scoring(Embedding):
         rotations: learn each good image turned in so many directions; for few images; 1: unturned
         sigma: blur of the anomaly map in pixels
         image_score: max of the map, or topk: mean of the top 2 % of the patch distances
+        alignment: auto: draw the map where the backbone looks, as measured; null: not, as in PaDiM
     """
 
     imported: ClassVar[tuple[str, ...]] = ("proj",)
@@ -198,6 +201,7 @@ class Scoring(Embedding):
     rotations: int = default_of(Detector, "rotations")
     sigma: float = default_of(Detector, "sigma")
     image_score: str = default_of(Detector, "image_score")
+    alignment: Any = default_of(Detector, "alignment")  # noqa: RUF009 - a constant
 
 
 @dataclass

@@ -164,12 +164,14 @@ def _positions(
 ) -> list[Position]:
     (height, width), (h, w) = detector.map_grid, detector.image_shape
     view, found = view or View((h, w), (0, 0, w, h)), []
+    down, right = detector.anomaly_map.offset  # the map is drawn back by as much
     for index in shares.topk(min(NAMED, len(shares))).indices.tolist():
         if shares[index] <= 0:
             break
         row, column = divmod(index, width)
         corners = ((column * w // width, row * h // height),
                    (-(-(column + 1) * w // width), -(-(row + 1) * h // height)))  # fmt: skip
-        box = tuple(view.place(corners, (h, w)).flatten().tolist())
+        drawn = np.subtract(corners, (right, down)).clip(0, (w, h))
+        box = tuple(view.place(drawn, (h, w)).flatten().tolist())
         found.append(Position(row, column, box, float(distances[index]), float(shares[index])))
     return found

@@ -31,13 +31,13 @@ from padim_lit.model.backbone import Backbone
 from padim_lit.model.both import Both
 from padim_lit.model.density import Density, PerPosition, put_together, works_as
 from padim_lit.model.detector import Detector
-from padim_lit.model.gaussian import covariance_log_det
 from padim_lit.model.merging import subtract
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
 from padim_lit.model.ridge import Ridge, pooled
 from padim_lit.model.room import fit_bytes
 from padim_lit.model.threads import on_one_thread_each
+from padim_lit.model.triangular import covariance_log_det
 from padim_lit.model.warm_up import evenly_spaced, learn, learners
 from padim_lit.system.console import tracked
 from padim_lit.system.memory import available_bytes
@@ -404,6 +404,7 @@ def _blank(detector: Detector, backbone: Backbone) -> Detector:
     for part in ("backbone", "proj", "dim", "seed", "proj_options", "density_options"):
         del spec[part]
     projection, spec["density"] = deepcopy(detector.projection), deepcopy(detector.density)
+    spec["alignment"] = None  # its map is the detector's
     other = Detector(backbone, projection, **spec).to(projection.matrix.device)
     other.anomaly_map = detector.anomaly_map  # with its region of interest
     return other

@@ -131,8 +131,8 @@ class Predictor:
         - a floating-point array (h,w,3) or tensor (3,h,w), which is what the model sees: RGB in
           [0, 1], resized and cropped to `image_shape` already;
         - a list or tuple of any of these, or a batch (B,…) of tensors; a folder, for all images in
-          and below it, or a pattern such as "new/*.png"; `stream` takes what gives images one by
-          one, such as a generator, too.
+          and below it, or a pattern such as ``"new/*.png"``; `stream` takes what gives images one
+          by one, such as a generator, too.
 
     Pictures are resized and cropped as the training images were. On the CPU each image is by
     default a batch of its own, so that its score depends on nothing else, bit for bit; with the

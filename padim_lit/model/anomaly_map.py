@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from padim_lit.errors import InputError, require_choice
 
@@ -22,6 +21,7 @@ class AnomalyMap(nn.Module):
         grid: (H, W) of the distances.
         image_shape: (h, w) of the map, in pixels.
         sigma: σ of the blur in pixels; 0 leaves it out.
+        offset: pixels, down and right, by which distances would be drawn too far without it.
 
     Raises:
         InputError: σ below 0 or beyond the image.
@@ -34,16 +34,21 @@ class AnomalyMap(nn.Module):
     columns: Tensor
     roi: Tensor | None  # (h,w) bool: what counts, see `RestrictedMap`; None: all
 
-    def __init__(self, grid: tuple[int, int], image_shape: tuple[int, int], sigma: float = 4.0):
+    def __init__(
+        self, grid: tuple[int, int], image_shape: tuple[int, int], sigma: float = 4.0,
+        offset: tuple[float, float] = (0.0, 0.0),
+    ):  # fmt: skip
         super().__init__()
         if not 0 <= sigma <= max(image_shape):  # NaN fails too
             raise InputError(
                 f"sigma={sigma}: must be between 0 (no blur) and the image's side, in pixels"
             )
-        self.grid, self.image_shape, self.sigma = tuple(grid), tuple(image_shape), sigma
+        self.grid, self.image_shape = tuple(grid), tuple(image_shape)
+        self.sigma, self.offset = sigma, offset
         self.register_buffer("roi", None, persistent=False)
-        for name, positions, pixels in zip(("rows", "columns"), grid, image_shape, strict=True):
-            matrix = _blur(pixels, sigma) @ _upsample(positions, pixels)  # (h,H), then (w,W)
+        sides = zip(("rows", "columns"), image_shape, grid, offset, strict=True)
+        for name, pixels, positions, far in sides:
+            matrix = _blur(pixels, sigma) @ _upsample(positions, pixels, far)  # (h,H), then (w,W)
             self.register_buffer(name, matrix.float(), persistent=False)
 
     def forward(self, distances: Tensor) -> Tensor:
@@ -88,10 +93,11 @@ def top_count(positions: int) -> int:
     return max(1, round(TOP_SHARE * positions))
 
 
-def _upsample(positions: int, pixels: int) -> Tensor:
+def _upsample(positions: int, pixels: int, far: float) -> Tensor:
     """(pixels, positions) weights of bilinear interpolation along one side, half-pixel centres."""
-    rows = torch.eye(positions, dtype=torch.float64)[None]
-    return F.interpolate(rows, size=pixels, mode="linear", align_corners=False)[0].T
+    at = (torch.arange(pixels, dtype=torch.float64) + 0.5 + far) * positions / pixels - 0.5
+    distance = at.clamp(0, positions - 1)[:, None] - torch.arange(positions)
+    return (1 - distance.abs()).clamp(min=0)
 
 
 def _blur(size: int, sigma: float) -> Tensor:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from padim_lit.model.density import MEASURING, Counted, Density, PerPosition, works_as
-from padim_lit.model.gaussian import covariance_log_det, factorize
+from padim_lit.model.gaussian import factorize
 from padim_lit.model.groups import Groups
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments, init
 from padim_lit.model.ridge import Ridge
-from padim_lit.model.triangular import Triangle
+from padim_lit.model.triangular import Triangle, covariance_log_det
 
 # What a position's own distance weighs at most where a component is nearer, and the standard
 # deviations of log variances up to which it does and from which on it weighs nothing.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError, require_finite, require_kinds, require_tensors
+from padim_lit.model.alignment import resolve_alignment
 from padim_lit.model.anomaly_map import AnomalyMap, image_score, require_image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.both import Both
@@ -43,6 +44,7 @@ class Detector(nn.Module):
             second finest layer's grid, None the finest layer's.
         sigma: σ of the map's blur, in pixels.
         image_score: "max" or "topk", see `padim_lit.model.anomaly_map.image_score`.
+        alignment: see `padim_lit.model.alignment.resolve_alignment`; PaDiM's own is None.
 
     Attributes:
         mean, whitening: (G,D) and G triangles of D rows after a fit, else None.
@@ -84,6 +86,7 @@ class Detector(nn.Module):
         grid: int | str | None = "auto",
         sigma: float = 4.0,
         image_score: str = "topk",
+        alignment: str | Sequence[float] | None = "auto",
     ):
         super().__init__()
         require_kinds((backbone, Backbone), (projection, Projection), (density, Density | None))
@@ -99,9 +102,11 @@ class Detector(nn.Module):
         h, w = image_shape
         self.image_shape, self.neighbourhood, self.rotations = (h, w), neighbourhood, rotations
         self.grid, self.sigma, self.image_score = grid, sigma, image_score
+        self.alignment = alignment
         self.turned = partial(turned, rotations=rotations)
         self.map_grid = resolve_grid(backbone.grids(self.image_shape), grid)
-        self.anomaly_map = AnomalyMap(self.map_grid, self.image_shape, sigma)
+        offset = resolve_alignment(backbone, self.image_shape, self.map_grid, alignment)
+        self.anomaly_map = AnomalyMap(self.map_grid, self.image_shape, sigma, offset)
         # No buffer: DDP would broadcast them before every step.
         self.fit_state: FitState | None = None
         self.cache, self.count = ProjectionCache(), 0

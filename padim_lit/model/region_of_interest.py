@@ -34,14 +34,19 @@ class RestrictedMap(AnomalyMap):
     scale: Tensor
 
     def __init__(self, whole: AnomalyMap, roi: Tensor):
-        super().__init__(whole.grid, whole.image_shape, whole.sigma)
+        super().__init__(whole.grid, whole.image_shape, whole.sigma, whole.offset)
         if tuple(roi.shape) != self.image_shape or not roi.any():
             raise InputError(
                 f"a region of interest {tuple(roi.shape)} with {int(roi.sum())} pixels: must be "
                 f"{self.image_shape}, what the model sees, with at least one"
             )
         roi = roi.cpu()
-        inside = F.adaptive_max_pool2d(roi[None].float(), self.grid).flatten()
+        rows, columns = (  # where the map takes its pixels from
+            (torch.arange(side) - round(far)).clamp(0, side - 1)
+            for side, far in zip(roi.shape, self.offset, strict=True)
+        )
+        drawn = roi[rows][:, columns].float()
+        inside = F.adaptive_max_pool2d(drawn[None], self.grid).flatten()
         reached = super().forward(inside[None])[0]
         buffers = {"roi": roi, "inside": inside, "kept": inside.nonzero().flatten()}
         buffers["scale"] = torch.where(roi, 1 / reached.clamp(min=1e-30), 0)

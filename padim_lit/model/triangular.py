@@ -180,6 +180,16 @@ def invert_lower(lower: Tensor, out: Tensor | None = None) -> Tensor:
     return out
 
 
+def covariance_log_det(whitening: Triangle) -> Tensor:
+    """log det(Σ + εI) = −2 Σ_i log W_ii of each of G Gaussians, from its factor: (G,) float64.
+
+    >>> covariance_log_det(Triangle.of(torch.full((1, 1, 1), 0.5))).exp().item()  # a variance of 4
+    4.0
+    """
+    diagonals = [band[:, :, rows].diagonal(dim1=1, dim2=2) for rows, band in whitening]
+    return -2 * torch.cat(diagonals, dim=1).double().log().sum(dim=1)
+
+
 def triangle_bytes(count: int, dim: int) -> int:
     """Bytes of `Triangle.zeros` in float32.
 

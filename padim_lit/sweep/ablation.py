@@ -16,6 +16,7 @@ from padim_lit.analysis.bootstrap import PixelHistograms, image_auroc, resample_
 from padim_lit.errors import InputError, require_finite
 from padim_lit.metric_names import METRICS
 from padim_lit.metrics import ImageMetrics, PixelMetrics
+from padim_lit.model.alignment import resolve_alignment
 from padim_lit.model.anomaly_map import AnomalyMap, image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
@@ -114,7 +115,7 @@ class Ablation:
         backbone: the feature extractor, on the device to work on.
         data: an `AnomalyData`: its size, its loaders and their items.
         folder: scratch space for the feature maps, removed by `close`.
-        grid, sigma, image_score, neighbourhood, rotations: as in `PaDiM`.
+        grid, sigma, alignment, image_score, neighbourhood, rotations: as in `PaDiM`.
         density, ridge: see `padim_lit.sweep.one_pass.OnePass`.
         resamples: R, how often the test images are resampled for intervals; 0 for none.
 
@@ -137,12 +138,14 @@ class Ablation:
         neighbourhood: int = 1,
         rotations: int = 1,
         resamples: int = 0,
+        alignment: str | Sequence[float] | None = None,
     ):
         shapes = backbone.grids(data.image_shape)
         self.grid = resolve_grid(shapes, grid)
         self.image_score, self.resamples = image_score, resamples
         self.device = backbone.pixel_mean.device
-        self.anomaly_map = AnomalyMap(self.grid, data.image_shape, sigma).to(self.device)
+        offset = resolve_alignment(backbone, data.image_shape, self.grid, alignment)
+        self.anomaly_map = AnomalyMap(self.grid, data.image_shape, sigma, offset).to(self.device)
         self.folder = folder / "features"
         shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed
         layers = [(c, *s) for c, s in zip(backbone.channels, shapes, strict=True)]

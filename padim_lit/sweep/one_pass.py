@@ -22,10 +22,11 @@ from torch.nn import functional as F
 from padim_lit.errors import InputError
 from padim_lit.model.density import Density, PerPosition, put_together, works_as
 from padim_lit.model.embedding import embed
-from padim_lit.model.gaussian import covariance_log_det, factorize, mahalanobis
+from padim_lit.model.gaussian import factorize, mahalanobis
 from padim_lit.model.moments import init, update
 from padim_lit.model.projection import Identity, Projection
 from padim_lit.model.ridge import Ridge
+from padim_lit.model.triangular import covariance_log_det
 from padim_lit.model.warm_up import evenly_spaced, patch_statistics
 from padim_lit.system.clock import clock
 from padim_lit.system.memory import readable

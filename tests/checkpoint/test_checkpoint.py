@@ -19,6 +19,7 @@ from padim_lit import JL, Backbone, Detector, InputError
 from padim_lit.checkpoint import content as checks
 from padim_lit.checkpoint.format import KEY, differences, read, sha256_of
 from padim_lit.checkpoint.state import (
+    facts_of,
     full_state,
     load_detector,
     load_identified,
@@ -27,6 +28,7 @@ from padim_lit.checkpoint.state import (
 )
 from padim_lit.deploy.calibration import calibrate
 from padim_lit.deploy.left_out import Measured
+from padim_lit.model import alignment
 from padim_lit.model.projection import PROJECTIONS
 from padim_lit.system.torch_file import tensors_in
 
@@ -153,6 +155,25 @@ def test_a_strange_region_of_interest_is_refused(saved, tmp_path, roi):
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match=r"a\.ckpt.*roi"):
         load_detector(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("offset", [None, [1], [float("nan"), 0], ["a", 0], [33, 0], "auto"])
+def test_a_strange_offset_of_the_map_is_refused(saved, tmp_path, offset):
+    content = torch.load(saved, weights_only=True)
+    content[KEY]["offset"] = offset
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match=r"a\.ckpt.*offset"):
+        load_detector(tmp_path / "a.ckpt")
+
+
+def test_where_the_map_lies_is_kept_and_not_measured_anew(saved, tmp_path, monkeypatch):
+    content = torch.load(saved, weights_only=True)
+    content[KEY]["spec"]["alignment"], content[KEY]["offset"] = "auto", [3.5, -2.0]
+    torch.save(content, tmp_path / "a.ckpt")
+    monkeypatch.setattr(alignment, "_measured", None)
+    detector = load_detector(tmp_path / "a.ckpt")
+    assert detector.anomaly_map.offset == (3.5, -2.0) and detector.alignment == "auto"
+    assert facts_of(detector)["map_offset"] == [3.5, -2.0]
 
 
 def test_a_state_brings_its_own_region_of_interest_or_none(saved):

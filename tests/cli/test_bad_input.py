@@ -93,7 +93,10 @@ DATA = [
          ("data.cells=foo", "mono, poly, all")),
 ]  # fmt: skip
 
-UNKNOWN = ("unknown key foo", "eps, eps_unit, neighbourhood, rotations, sigma, image_score, dim")
+UNKNOWN = (
+    "unknown key foo",
+    "eps, eps_unit, neighbourhood, rotations, sigma, image_score, alignment, dim",
+)
 CONFIG = [
     Case("dim > C, subset", "proj=subset dim=449", ("dim=449", "C=448", "proj=subset", "proj=jl")),
     Case("dim > C, orthogonal", "proj=orthogonal dim=449", ("dim=449", "C=448", "dim≤448")),
@@ -184,6 +187,8 @@ CONFIG = [
     Case("eps no number", "eps=nan", ("eps=nan", "0 or more")),
     Case("eps infinite", "eps=inf", ("eps=inf", "0 or more")),
     Case("sigma negative", "sigma=-1", ("sigma=-1.0", "between 0 (no blur) and")),
+    Case("alignment unknown", "alignment=yes", ("alignment=yes", "auto (measured), null (none)")),
+    Case("alignment far off", "alignment=[999,0]", ("alignment=[999, 0]", "half of the image")),
     Case("sigma no number", "sigma=nan", ("sigma=nan", "between 0 (no blur) and")),
     Case("crop larger than the image", "crop_size=65",
          ("crop_size=65", "image_size=64", "lower crop_size or raise image_size")),

@@ -85,8 +85,9 @@ def test_the_position_of_a_defect_is_found():
     first = why.positions[0]
     scale = model.map_grid[0] / 16
     assert (first.row, first.column) == (int(9 * scale), int(4 * scale))
-    left, top, right, bottom = first.box
-    assert left <= 4 * 4 + 2 < right and top <= 9 * 4 + 2 < bottom
+    (left, top, right, bottom), (down, across) = first.box, model.anomaly_map.offset
+    x, y = 4 * 4 + 2 - across, 9 * 4 + 2 - down  # where the map shows it
+    assert left <= x < right and top <= y < bottom
 
 
 def test_layer_means_are_those_of_all_images():

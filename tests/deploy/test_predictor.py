@@ -141,9 +141,13 @@ def test_positions_are_boxes_in_the_pictures_own_pixels(predictor, picture):
     rows, columns = predictor.detector.map_grid
     x, y = (right - left) / columns, (bottom - top) / rows
     assert right > 64 < bottom  # what the model sees
+    (h, w), offset = predictor.detector.image_shape, predictor.detector.anomaly_map.offset
+    down, across = offset[0] * (bottom - top) / h, offset[1] * (right - left) / w
+    assert down > 0 < across
     for one in predictor.explain(photo).positions:
-        corner = left + one.column * x, top + one.row * y
-        assert one.box == pytest.approx((*corner, corner[0] + x, corner[1] + y))
+        corner = left + one.column * x - across, top + one.row * y - down
+        expected = np.array([*corner, corner[0] + x, corner[1] + y])
+        assert one.box == pytest.approx(expected.clip((left, top) * 2, (right, bottom) * 2))
 
 
 def test_maps_and_masks_are_as_large_as_the_picture(predictor, picture):

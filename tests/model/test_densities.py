@@ -13,10 +13,9 @@ from padim_lit.checkpoint.state import load_detector, save_detector, slim_state,
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.graph import Graph
 from padim_lit.model.density import DENSITIES
-from padim_lit.model.gaussian import covariance_log_det
 from padim_lit.model.mixture import k_means
 from padim_lit.model.ridge import pooled
-from padim_lit.model.triangular import Triangle
+from padim_lit.model.triangular import Triangle, covariance_log_det
 from padim_lit.model.warm_up import learn
 
 K, D = 12, 40  # more dimensions than the first bounds see

@@ -13,6 +13,7 @@ from _helpers.trees import build_tree
 
 from padim_lit.cli.main import leave
 from padim_lit.errors import InputError
+from padim_lit.model.alignment import SPOTS
 from padim_lit.system.orphans import _LOOK
 from padim_lit.system.resource_errors import error_line, halving, in_parts
 
@@ -166,7 +167,10 @@ def test_the_test_alone_can_halve(faulty, here):
 
 def test_where_one_image_is_too_much_one_line_says_so(faulty, here):
     script = SMALL_GPU.format(most=1).replace("len(images) > 1", "self.training_is_on(images)")
-    script += "Backbone.training_is_on = lambda self, images: bool(images.any())\n"
+    # The first ones measure where the map lies, on the CPU.
+    script += f"seen = range({1 + SPOTS}).__iter__()\n"
+    script += "is_on = lambda self, images: bool(images.any()) and next(seen, None) is None\n"
+    script += "Backbone.training_is_on = is_on\n"
     result = faulty(script, *TINY, "batch_size=4")
     one_line(result, "one image at a time is too much", "smaller", "trainer=cpu")
     assert not list((here / "run").glob("model*"))

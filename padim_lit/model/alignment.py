@@ -1,0 +1,117 @@
+"""How far a backbone's features lie from what they show, so that maps can be laid over it.
+
+Position (i, j) of the grid is drawn on the i-th part of the image's height and the j-th of its
+width. What the network looks at there lies elsewhere: strides, how zeros are added at the borders,
+and sides that are no multiple of the strides shift what a layer sees, the coarsest most. No formula
+knows what a trained network makes of that, so it is measured: a spot of an image is changed, and
+the features say where they see it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from padim_lit.errors import InputError
+from padim_lit.model.backbone import Backbone
+
+#: Spots that are changed, one at a time, each at another place within the coarsest layer's stride.
+SPOTS = 8
+# Side of a spot in pixels: what a photo's small defect may have.
+SPOT = 7
+
+
+def require_alignment(alignment: Any) -> None:
+    """Raise InputError unless it is "auto", None or [down,right].
+
+    >>> require_alignment([2.5, 2.5])
+    """
+    pair = isinstance(alignment, Sequence) and not isinstance(alignment, str)
+    if pair and len(alignment) == 2 and all(isinstance(n, int | float) for n in alignment):
+        return
+    if alignment not in ("auto", None):
+        raise InputError(
+            f"alignment={alignment}: must be auto (measured), null (none) or [down,right], pixels"
+        )
+
+
+def resolve_alignment(
+    backbone: Backbone,
+    image_shape: tuple[int, int],
+    grid: tuple[int, int],
+    alignment: str | Sequence[float] | None,
+) -> tuple[float, float]:
+    """(down, right): pixels by which the grid's positions are drawn too far that way.
+
+    Args:
+        backbone: the layers' features.
+        image_shape: (h, w).
+        grid: (H, W) of the embeddings.
+        alignment: "auto" measures it, None takes none, and two numbers are taken as they are.
+
+    Raises:
+        InputError: another word, or numbers beyond half of the image.
+
+    >>> backbone = Backbone('test_resnet', weights='random')
+    >>> [round(pixels) for pixels in resolve_alignment(backbone, (64, 64), (8, 8), 'auto')]
+    [1, 2]
+    """
+    require_alignment(alignment)
+    if alignment == "auto":
+        return _measured(backbone, image_shape, grid)
+    down, right = (0.0, 0.0) if alignment is None else map(float, alignment)
+    if not (abs(down) <= image_shape[0] / 2 and abs(right) <= image_shape[1] / 2):  # NaN fails too
+        raise InputError(f"alignment={alignment}: must be at most half of the image, in pixels")
+    return down, right
+
+
+@torch.no_grad()
+def _measured(
+    backbone: Backbone, image_shape: tuple[int, int], grid: tuple[int, int]
+) -> tuple[float, float]:
+    device = backbone.pixel_mean.device
+    random = torch.Generator().manual_seed(0)
+    ground = 0.25 + 0.5 * torch.rand(1, 3, *image_shape, generator=random, dtype=torch.float32)
+    before, stride = _features(backbone, ground.to(device), grid), max(backbone.strides)
+    height, width = image_shape
+    far = torch.zeros(len(before), 2, dtype=torch.float64)
+    for spot in range(SPOTS):
+        # Around the middle: near a border a layer would see what lies inside alone.
+        y, x = (
+            int(side / 2 + ((turn % SPOTS + 0.5) / SPOTS - 0.5) * stride)
+            for side, turn in ((height, spot), (width, 3 * spot + 1))
+        )
+        image = ground.clone()
+        rows, columns = (slice(max(0, at - SPOT // 2), at + SPOT // 2 + 1) for at in (y, x))
+        image[..., rows, columns] = spot % 2  # black or white: of all tried it varies least
+        after = _features(backbone, image.to(device), grid)
+        for layer, pair in enumerate(zip(before, after, strict=True)):
+            found = _centre(*pair, grid)
+            far[layer, 0] += (found[0] * height - (y + 0.5)) / SPOTS
+            far[layer, 1] += (found[1] * width - (x + 0.5)) / SPOTS
+    # Each channel counts alike, as it does in a Mahalanobis distance, whatever its scale.
+    share = torch.tensor(backbone.channels).double() / backbone.embedding_dim
+    down, right = (share @ far).nan_to_num().tolist()
+    return round(down, 1), round(right, 1)
+
+
+def _features(backbone: Backbone, image: Tensor, grid: tuple[int, int]) -> list[Tensor]:
+    """Each layer's (C_l,h,w), averaged down where it is finer than the grid, as `project` does."""
+    with torch.autocast(image.device.type, enabled=False):
+        maps = [m[0].double().cpu() for m in backbone(image)]
+    sizes = [[min(own, to) for own, to in zip(m.shape[1:], grid, strict=True)] for m in maps]
+    return [F.adaptive_avg_pool2d(m, s) for m, s in zip(maps, sizes, strict=True)]
+
+
+def _centre(before: Tensor, after: Tensor, grid: tuple[int, int]) -> tuple[float, float]:
+    """Where on the grid a layer changed, as parts of its height and its width."""
+    # Squared once more, so that the middle counts, and not the far ends of what a layer sees.
+    changed = (after - before).square().sum(dim=0).square()
+    for axis, positions in enumerate(grid):  # repeated as `add_up` does
+        own = changed.shape[axis]
+        changed = changed.index_select(axis, torch.arange(positions) * own // positions)
+    share = changed / changed.sum()
+    y, x = ((torch.arange(positions) + 0.5).double() / positions for positions in grid)
+    return float(share.sum(dim=1) @ y), float(share.sum(dim=0) @ x)
