@@ -173,4 +173,6 @@ def require_finite(values: Tensor, batch: Mapping[str, Any]) -> None:
     if not finite.all():
         bad = int((~finite).nonzero()[0])
         path = batch["path"][bad] if "path" in batch else f"image {bad} of the batch"
-        raise InputError(f"{path}: its features are not finite; check the image and the weights")
+        raise InputError(
+            f"{path}: its features or distances are not finite; check the image and the weights"
+        )

@@ -284,7 +284,7 @@ def test_a_part_that_is_no_subclass_of_ours_is_one_line():
 def test_an_image_that_is_not_finite_is_named(tmp_path):
     loader = batches(8)
     loader.dataset[5]["image"][0, 3, 3] = float("nan")
-    with pytest.raises(InputError, match=r"^5.png: its features are not finite"):
+    with pytest.raises(InputError, match=r"^5.png: its features or distances are not finite"):
         trainer(tmp_path).fit(make(), loader)
 
 
@@ -779,7 +779,7 @@ def test_several_loaders_to_test_with_are_refused_and_one_in_a_list_is_taken(tmp
 
 
 def test_nan_and_batches_of_nothing_are_one_line(tmp_path, fitted):
-    with pytest.raises(InputError, match="image 1 of the batch: its features are not finite"):
+    with pytest.raises(InputError, match="image 1 of the batch: its features or distances are not"):
         images = torch.full((2, 3, 64, 64), 0.5)
         images[1, 0, 3, 3] = torch.nan
         trainer(tmp_path).predict(fitted, DataLoader([{"image": image} for image in images], 2))

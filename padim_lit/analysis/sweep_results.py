@@ -358,7 +358,7 @@ def labels(folders: Sequence[SweepFolder], settings: Sequence[str] = SETTINGS) -
             among = {key: own if key.startswith("density/") else alike for key in keys}
             differing = [k for k in keys if not all(_same(f, folder, k) for f in among[k])]
             values = ((key.removeprefix("data/"), folder.constants.get(key)) for key in differing)
-            more += [f"{key}={value}" for key, value in values]
+            more += [f"{key}={'null' if value is None else value}" for key, value in values]
             alike = [f for f in alike if all(_same(f, folder, key) for key in differing)]
         out.append(", ".join([name, *more, *([str(folder.path)] if len(alike) > 1 else [])]))
     return out

@@ -52,7 +52,7 @@ def full_state(detector: Detector) -> dict[str, Any]:
 
 def spec_of(detector: Detector) -> dict[str, Any]:
     """The arguments that a detector was made with, as primitives."""
-    projection, density = detector.projection, detector.density
+    projection, density, aligned = detector.projection, detector.density, detector.alignment
     spec = {
         "backbone": detector.backbone.spec(),
         "proj": projection.name,
@@ -69,7 +69,7 @@ def spec_of(detector: Detector) -> dict[str, Any]:
         "image_shape": list(detector.image_shape),
         "sigma": detector.sigma,
         "image_score": detector.image_score,
-        "alignment": detector.alignment,
+        "alignment": list(aligned) if isinstance(aligned, tuple) else aligned,
     }
     return _plain(spec)
 
@@ -213,7 +213,7 @@ def _built(content: dict[str, Any]) -> Detector:
         found.append(partial(known[name], **options))
     projection, density = found
     projection = projection(backbone.embedding_dim, dim, seed)
-    alignment, spec["alignment"] = spec["alignment"], state["offset"]  # which is not measured anew
+    alignment, spec["alignment"] = spec["alignment"], None  # not measured: `restore` has the offset
     detector = Detector(backbone, projection, density=density(dim, seed), **spec)
     detector.alignment = alignment
     restore(detector, state, weights)

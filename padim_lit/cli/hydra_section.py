@@ -26,7 +26,7 @@ _HYDRAS = re.compile(
 )
 # What gives a text; a key does where a text stands there. Nothing within it is filled in first.
 _FILLED = re.compile(
-    r"\$\{(now:[\w%:. -]*|oc\.env:\w+(,[\w./ -]*)?"
+    r"\$\{(now:[\w%:. -]*|oc\.env:\w+(,[\w./ '\"-]*)?|python_version(:\w+)?|ray_pkg_version:\w+"
     r"|hydra:(?P<short>\w[\w./-]*)|(?P<key>\w[\w./-]*))\}"
 )
 
@@ -50,8 +50,9 @@ def require_hydras(config: DictConfig) -> None:
         for key, text in _filled_in(section.get(part), f"hydra.{part}"):
             if not _is_text(text, everything):
                 raise InputError(
-                    f"{key}={text}: only ${{KEY}} of a text, ${{now:…}} and ${{oc.env:NAME}} are "
-                    "filled in there; write out what it stands for"
+                    f"{key}={text}: only ${{KEY}}, ${{hydra:KEY}} of a text, ${{now:…}} and "
+                    "${oc.env:NAME} are filled in there, by their whole names; write out what it "
+                    "stands for (${oc.env:NAME} becomes a number by itself)"
                 )
 
 
@@ -87,4 +88,5 @@ def _is_text(text: str, everything: dict[str, Any], above: tuple[str, ...] = ())
                 return False
             if isinstance(node, str) and not _is_text(node, everything, (*above, key)):
                 return False
-    return "$" not in _FILLED.sub("", text)
+    # A shell's $NAME is nobody's here.
+    return not re.search(r"\$(?![A-Za-z_])", _FILLED.sub("\0", text))

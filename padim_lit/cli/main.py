@@ -106,11 +106,15 @@ def main() -> None:
         except (HydraException, OmegaConfBaseException) as error:
             if not {"--help", "-h"} & set(sys.argv):
                 raise
-            # Who asks for help may have a key wrong: first the help for the mode that was typed.
-            sys.argv[1:] = ["--help", *[word for word in sys.argv if word.startswith("mode=")]]
-            GlobalHydra.instance().clear()
-            with suppress(SystemExit):  # by which Hydra ends it
-                task()
+            # Who asks for help may have a key wrong: first the help for what else was typed.
+            typed = sys.argv[1:]
+            for kept in (("mode=", "experiment=", "data="), ("mode=",)):
+                sys.argv[1:] = ["--help", *[word for word in typed if word.startswith(kept)]]
+                GlobalHydra.instance().clear()
+                with suppress(HydraException, OmegaConfBaseException):
+                    with suppress(SystemExit):  # by which Hydra ends it
+                        task()
+                    break
             leave(messages.one_line(error))
         except (OSError, ValueError) as error:
             # Where the folder is there already, it is the log file that logging cannot open.

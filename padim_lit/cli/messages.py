@@ -91,7 +91,7 @@ def _unknown(key: str, kind: type) -> str:
     above, dot, last = key.rpartition(".")
     near = get_close_matches(last, known := _keys(kind), n=1)
     meant = f"did you mean {above}{dot}{near[0]}? " if near else ""
-    if dot and _readers(last):  # as image_size, which is of the run and not of data
+    if dot and not near and _readers(last):  # as image_size, which is of the run and not of data
         meant = f"did you mean {last}? "
     listed = ", ".join(f"{above}{dot}{name}" for name in known)
     return f"unknown key {key}; {meant}known here: {listed}"

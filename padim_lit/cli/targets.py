@@ -120,12 +120,16 @@ def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
     return _made({**node, **kwargs})
 
 
+# How Hydra's own fills in and what containers it makes: here all is filled in, and plain.
+_HYDRAS = ("_convert_", "_recursive_")
+
+
 def _made(node: Any) -> Any:
     if isinstance(node, list):
         return [_made(part) for part in node]
     if not isinstance(node, dict):
         return node
-    keys = {key: _made(part) for key, part in node.items() if key != "_convert_"}
+    keys = {key: _made(part) for key, part in node.items() if key not in _HYDRAS}
     if (target := keys.pop("_target_", None)) is None:
         return keys
     found, args = load(str(target)), keys.pop("_args_", ())

@@ -171,7 +171,8 @@ def _positions(
         row, column = divmod(index, width)
         corners = ((column * w // width, row * h // height),
                    (-(-(column + 1) * w // width), -(-(row + 1) * h // height)))  # fmt: skip
-        drawn = np.subtract(corners, (right, down)).clip(0, (w, h))
-        box = tuple(view.place(drawn, (h, w)).flatten().tolist())
+        # Those at an edge stay whole.
+        moved = np.clip((right, down), np.subtract(corners[1], (w, h)), corners[0])
+        box = tuple(view.place(np.subtract(corners, moved), (h, w)).flatten().tolist())
         found.append(Position(row, column, box, float(distances[index]), float(shares[index])))
     return found

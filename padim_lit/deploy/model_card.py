@@ -13,7 +13,10 @@ from padim_lit.system.console import count, percent
 from padim_lit.version import __version__
 
 #: Of a model: what is shown of `facts_of`.
-SETTINGS = ("density", "neighbourhood", "rotations", "eps", "eps_unit", "sigma", "image_score")
+SETTINGS = (
+    *("density", "neighbourhood", "rotations", "eps", "eps_unit", "sigma", "image_score"),
+    "alignment",
+)
 #: Of what changed a model: how many of the first, and of the last.
 SHOWN = 3
 #: Of a test: what is shown of metrics.json.

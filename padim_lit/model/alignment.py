@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 
-#: Spots that are changed, one at a time, each at another place within the coarsest layer's stride.
+#: Spots that are changed, one at a time, each at another place within the coarsest layer's stride,
+#: or within the grid's cell where that is larger.
 SPOTS = 8
 # Side of a spot in pixels: what a photo's small defect may have.
 SPOT = 7
@@ -28,10 +29,10 @@ def require_alignment(alignment: Any) -> None:
 
     >>> require_alignment([2.5, 2.5])
     """
-    pair = isinstance(alignment, Sequence) and not isinstance(alignment, str)
-    if pair and len(alignment) == 2 and all(isinstance(n, int | float) for n in alignment):
+    if alignment is None or (isinstance(alignment, str) and alignment == "auto"):
         return
-    if alignment not in ("auto", None):
+    pair = isinstance(alignment, Sequence) and not isinstance(alignment, str)
+    if not pair or len(alignment) != 2 or not all(type(n) in (int, float) for n in alignment):
         raise InputError(
             f"alignment={alignment}: must be auto (measured), null (none) or [down,right], pixels"
         )
@@ -75,34 +76,34 @@ def _measured(
     random = torch.Generator().manual_seed(0)
     ground = 0.25 + 0.5 * torch.rand(1, 3, *image_shape, generator=random, dtype=torch.float32)
     before, stride = _features(backbone, ground.to(device), grid), max(backbone.strides)
-    height, width = image_shape
     far = torch.zeros(len(before), 2, dtype=torch.float64)
     for spot in range(SPOTS):
         # Around the middle: near a border a layer would see what lies inside alone.
         y, x = (
-            int(side / 2 + ((turn % SPOTS + 0.5) / SPOTS - 0.5) * stride)
-            for side, turn in ((height, spot), (width, 3 * spot + 1))
+            int(side / 2 + ((turn % SPOTS + 0.5) / SPOTS - 0.5) * max(stride, side / positions))
+            for side, positions, turn in zip(image_shape, grid, (spot, 3 * spot + 1), strict=True)
         )
         image = ground.clone()
         rows, columns = (slice(max(0, at - SPOT // 2), at + SPOT // 2 + 1) for at in (y, x))
         image[..., rows, columns] = spot % 2  # black or white: of all tried it varies least
         after = _features(backbone, image.to(device), grid)
         for layer, pair in enumerate(zip(before, after, strict=True)):
-            found = _centre(*pair, grid)
-            far[layer, 0] += (found[0] * height - (y + 0.5)) / SPOTS
-            far[layer, 1] += (found[1] * width - (x + 0.5)) / SPOTS
+            parts = zip(_centre(*pair, grid), image_shape, (y, x), strict=True)
+            off = [part * side - (at + 0.5) for part, side, at in parts]
+            far[layer] += torch.tensor(off, dtype=torch.float64) / SPOTS
     # Each channel counts alike, as it does in a Mahalanobis distance, whatever its scale.
     share = torch.tensor(backbone.channels).double() / backbone.embedding_dim
-    down, right = (share @ far).nan_to_num().tolist()
+    down, right = (share @ far.nan_to_num()).tolist()
     return round(down, 1), round(right, 1)
 
 
 def _features(backbone: Backbone, image: Tensor, grid: tuple[int, int]) -> list[Tensor]:
     """Each layer's (C_l,h,w), averaged down where it is finer than the grid, as `project` does."""
     with torch.autocast(image.device.type, enabled=False):
-        maps = [m[0].double().cpu() for m in backbone(image)]
-    sizes = [[min(own, to) for own, to in zip(m.shape[1:], grid, strict=True)] for m in maps]
-    return [F.adaptive_avg_pool2d(m, s) for m, s in zip(maps, sizes, strict=True)]
+        maps = [m.float() for m in backbone(image)]
+    sizes = [[min(own, to) for own, to in zip(m.shape[2:], grid, strict=True)] for m in maps]
+    pooled = (F.adaptive_avg_pool2d(m, size)[0] for m, size in zip(maps, sizes, strict=True))
+    return [m.cpu().double() for m in pooled]
 
 
 def _centre(before: Tensor, after: Tensor, grid: tuple[int, int]) -> tuple[float, float]:

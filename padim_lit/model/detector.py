@@ -35,7 +35,7 @@ class Detector(nn.Module):
         projection: Π from C to D.
         image_shape: (h, w) of the images in pixels.
         density: which Gaussians; None takes `Both`. PaDiM's own is `PerPosition`, with eps=0.01,
-            eps_unit="feature", neighbourhood=1, image_score="max".
+            eps_unit="feature", neighbourhood=1, grid=None, image_score="max", alignment=None.
         eps: ε ≥ 0 added to every covariance's diagonal (eq. 4), in `eps_unit`.
         eps_unit: "feature" (squared, as in PaDiM) or "variance", see `Ridge`.
         neighbourhood: each patch is the mean of so many positions a side, see `add_up`.
@@ -44,7 +44,7 @@ class Detector(nn.Module):
             second finest layer's grid, None the finest layer's.
         sigma: σ of the map's blur, in pixels.
         image_score: "max" or "topk", see `padim_lit.model.anomaly_map.image_score`.
-        alignment: see `padim_lit.model.alignment.resolve_alignment`; PaDiM's own is None.
+        alignment: see `padim_lit.model.alignment.resolve_alignment`.
 
     Attributes:
         mean, whitening: (G,D) and G triangles of D rows after a fit, else None.

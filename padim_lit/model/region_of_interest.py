@@ -46,6 +46,10 @@ class RestrictedMap(AnomalyMap):
             for side, far in zip(roi.shape, self.offset, strict=True)
         )
         drawn = roi[rows][:, columns].float()
+        # What would be taken from beyond the image is taken from its last positions.
+        (height, width), (down, right) = roi.shape, map(round, self.offset)
+        y, x = roi.nonzero().T
+        drawn[(y + down).clamp(0, height - 1), (x + right).clamp(0, width - 1)] = 1
         inside = F.adaptive_max_pool2d(drawn[None], self.grid).flatten()
         reached = super().forward(inside[None])[0]
         buffers = {"roi": roi, "inside": inside, "kept": inside.nonzero().flatten()}

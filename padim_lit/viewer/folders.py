@@ -72,7 +72,7 @@ def describe_run(
     return {
         "name": name,
         **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
-        "group": {key: str(settings.get(key)) for key in ("data", "backbone", *APART)},
+        "group": {key: _typed(settings.get(key)) for key in ("data", "backbone", *APART)},
         "split_seed": str(metrics.get("data/split_seed")),
         "images": None if key is None else images.setdefault(key, len(images)),
         "scores": shown and shown.scores["score"].tolist(),
@@ -195,3 +195,8 @@ def short_names(paths: Sequence[str]) -> list[str]:
     except ValueError:  # none, or absolute and relative ones
         common = ""
     return [os.path.relpath(path, common) if common else path for path in paths]
+
+
+def _typed(value: Any) -> str:
+    """As it is typed on the command line."""
+    return "null" if value is None else str(value)

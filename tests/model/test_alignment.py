@@ -42,6 +42,12 @@ def test_a_coarser_grid_and_odd_layers_are_looked_at_as_the_embedding_is_made():
     assert found == pytest.approx((0, 0), abs=1)
 
 
+@pytest.mark.parametrize("grid", [4, 3, 2])
+def test_a_grid_coarser_than_the_layers_changes_little(grid):
+    found = resolve_alignment(Means([8], [(4, 0)]), (64, 64), (grid, grid), "auto")
+    assert found == pytest.approx((4, 0), abs=2)
+
+
 def test_a_layer_that_nothing_changes_has_no_offset():
     backbone = Means([8], [(0, 0)])
     backbone.__class__ = type(
@@ -81,6 +87,7 @@ def test_a_map_with_an_offset_is_the_map_moved_back():
 def test_a_region_of_interest_counts_what_is_drawn_in_it():
     roi = torch.zeros(64, 64, dtype=torch.bool)
     roi[20:23, 40:43] = True
+    roi[61:, 10:30] = roi[10:30, :3] = True  # what is drawn there may come from beyond the image
     distances = 1 + torch.rand(1, 64)
     for offset in ((0.0, 0.0), (6.0, -6.0), (-11.0, 9.0)):
         whole = AnomalyMap((8, 8), (64, 64), sigma=0, offset=offset)
@@ -92,7 +99,7 @@ def test_a_region_of_interest_counts_what_is_drawn_in_it():
         assert there[0] * 8 + there[1] in RestrictedMap(whole, roi).kept.tolist()
 
 
-@pytest.mark.parametrize("size", [160, 168])
+@pytest.mark.parametrize("size", [168, 232])
 def test_a_planted_spot_is_shown_where_it_is(size):
     backbone = Backbone(
         "tf_efficientnet_lite0", weights="pretrained", feature_location="bottleneck",
@@ -118,6 +125,5 @@ def test_a_planted_spot_is_shown_where_it_is(size):
             found.append((share.sum(1) @ pixels - y, share.sum(0) @ pixels - x))
         off.append(torch.tensor(found).mean(0).abs().max())
     unaligned, aligned = off
-    assert aligned < 3.5
-    if size % 16:
-        assert unaligned > aligned + 1
+    assert aligned < 4.5
+    assert unaligned > aligned + 1

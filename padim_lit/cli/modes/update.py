@@ -117,7 +117,7 @@ class _Part(FullModel):
         """Raise InputError where it holds what one of the others lost, or the reverse."""
         for other in others:
             for a, b in ((self, other), (other, self)):
-                if back := a.gone & (b.held or set()):
+                if back := a.gone.intersection(b.held or ()):
                     raise InputError(
                         f"{b.path}: {len(back)} of {len(b.held)} images were taken out of {a.path} "
                         f"by mode=remove; if they are bad, run mode=remove on {b.path} first; if "
