@@ -8,6 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+#: Arguments of our `Detector` that make it this, beside `PerPosition`.
+PAPER = {
+    **{"eps": 0.01, "eps_unit": "feature", "neighbourhood": 1},
+    **{"image_score": "max", "alignment": None},
+}
+
 
 class Naive:
     """Args: channels (D,) to keep; ε of eq. 4."""

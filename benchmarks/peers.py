@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.bare import as_timm_runs_it
-from benchmarks.naive import Naive
+from benchmarks.naive import PAPER, Naive
 from benchmarks.rows import apart, keep, show
 from padim_lit import Backbone, Detector, PerPosition, Subset
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
@@ -87,14 +87,7 @@ class Ours:
 
     def __init__(self, backbone: Backbone, projection: Subset, side: int, grid: int | str | None):
         density = PerPosition(projection.dim)
-        how = {
-            "eps": 0.01,
-            "eps_unit": "feature",
-            "neighbourhood": 1,
-            "image_score": "max",
-            "alignment": None,
-        }
-        self.detector = Detector(backbone, projection, (side, side), density, grid=grid, **how)
+        self.detector = Detector(backbone, projection, (side, side), density, grid=grid, **PAPER)
 
     def start(self) -> None:
         self.state = self.detector.empty_state()

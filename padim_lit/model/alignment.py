@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
+from padim_lit.model.embedding import ProjectedLayer, add_up
+from padim_lit.model.grid import average_down
 
 #: Spots that are changed, one at a time, each at another place within the coarsest layer's stride,
 #: or within the grid's cell where that is larger.
@@ -98,21 +99,16 @@ def _measured(
 
 
 def _features(backbone: Backbone, image: Tensor, grid: tuple[int, int]) -> list[Tensor]:
-    """Each layer's (C_l,h,w), averaged down where it is finer than the grid, as `project` does."""
+    """Each layer's (C_l,h,w), averaged down where it is finer than the grid."""
     with torch.autocast(image.device.type, enabled=False):
-        maps = [m.float() for m in backbone(image)]
-    sizes = [[min(own, to) for own, to in zip(m.shape[2:], grid, strict=True)] for m in maps]
-    pooled = (F.adaptive_avg_pool2d(m, size)[0] for m, size in zip(maps, sizes, strict=True))
-    return [m.cpu().double() for m in pooled]
+        return [average_down(m, grid)[0].cpu().double() for m in backbone(image)]
 
 
 def _centre(before: Tensor, after: Tensor, grid: tuple[int, int]) -> tuple[float, float]:
     """Where on the grid a layer changed, as parts of its height and its width."""
     # Squared once more, so that the middle counts, and not the far ends of what a layer sees.
     changed = (after - before).square().sum(dim=0).square()
-    for axis, positions in enumerate(grid):  # repeated as `add_up` does
-        own = changed.shape[axis]
-        changed = changed.index_select(axis, torch.arange(positions) * own // positions)
-    share = changed / changed.sum()
+    spread = add_up([ProjectedLayer(changed[None, ..., None], slice(0, 1))], grid, dim=1)
+    share = spread.view(grid) / spread.sum()
     y, x = ((torch.arange(positions) + 0.5).double() / positions for positions in grid)
     return float(share.sum(dim=1) @ y), float(share.sum(dim=0) @ x)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from padim_lit.model.grid import finest_grid
+from padim_lit.model.grid import average_down, finest_grid
 from padim_lit.model.projection import Projection
 
 
@@ -46,10 +46,7 @@ def project(
     layers, start = [], 0
     for layer in features:
         # Averaging before the projection keeps the product on the smaller grid.
-        size = (min(layer.shape[-2], grid[0]), min(layer.shape[-1], grid[1]))
-        layer = layer.float()  # or means of bfloat16 numbers would be rounded to bfloat16
-        if size != tuple(layer.shape[-2:]):
-            layer = F.adaptive_avg_pool2d(layer, size)
+        layer = average_down(layer, grid)
         layers.append(ProjectedLayer(*projection.project_layer(layer, start)))
         start += layer.shape[1]
     return layers

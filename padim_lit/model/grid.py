@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+from torch import Tensor
+from torch.nn import functional as F
+
 from padim_lit.errors import InputError
 
 
@@ -53,3 +56,14 @@ def require_neighbourhood(side: int) -> None:
     """
     if side < 1 or side % 2 == 0:
         raise InputError(f"neighbourhood={side}: must be odd, as in 3 (1: each position alone)")
+
+
+def average_down(layer: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B,C_l,H_l,W_l) in float32, averaged down to `grid` where that is coarser.
+
+    >>> average_down(torch.ones(1, 3, 8, 4), (4, 4)).shape
+    torch.Size([1, 3, 4, 4])
+    """
+    layer = layer.float()  # or means of bfloat16 numbers would be rounded to bfloat16
+    size = (min(layer.shape[-2], grid[0]), min(layer.shape[-1], grid[1]))
+    return layer if size == tuple(layer.shape[-2:]) else F.adaptive_avg_pool2d(layer, size)

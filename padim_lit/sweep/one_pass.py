@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from padim_lit.errors import InputError
 from padim_lit.model.density import Density, PerPosition, put_together, works_as
 from padim_lit.model.embedding import embed
 from padim_lit.model.gaussian import factorize, mahalanobis
+from padim_lit.model.grid import average_down
 from padim_lit.model.moments import init, update
 from padim_lit.model.projection import Identity, Projection
 from padim_lit.model.ridge import Ridge
@@ -69,7 +69,7 @@ class FeatureStore:
         """Append the maps (B,C_l,H_l,W_l) of a batch."""
         stop = self.filled + features[0].shape[0]
         for stored, layer in zip(self.maps, features, strict=True):
-            small = F.adaptive_avg_pool2d(layer.float(), stored.shape[1:3])
+            small = average_down(layer, self.grid)
             stored[self.filled : stop] = small.permute(0, 2, 3, 1).cpu().numpy()
         self.filled = stop
 

@@ -141,28 +141,25 @@ def test_a_small_file_cannot_ask_for_a_large_model(saved, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    "roi",
+    ("key", "value"),
     [
-        torch.ones(64, 65, dtype=torch.bool),
-        torch.ones(64, 64),
-        torch.zeros(64, 64, dtype=torch.bool),
-        [[True]],
+        ("roi", torch.ones(64, 65, dtype=torch.bool)),
+        ("roi", torch.ones(64, 64)),
+        ("roi", torch.zeros(64, 64, dtype=torch.bool)),
+        ("roi", [[True]]),
+        ("offset", None),
+        ("offset", [1]),
+        ("offset", [float("nan"), 0]),
+        ("offset", ["a", 0]),
+        ("offset", [33, 0]),
+        ("offset", "auto"),
     ],
 )
-def test_a_strange_region_of_interest_is_refused(saved, tmp_path, roi):
+def test_a_strange_region_of_interest_or_offset_is_refused(saved, tmp_path, key, value):
     content = torch.load(saved, weights_only=True)
-    content[KEY]["roi"] = roi
+    content[KEY][key] = value
     torch.save(content, tmp_path / "a.ckpt")
-    with pytest.raises(InputError, match=r"a\.ckpt.*roi"):
-        load_detector(tmp_path / "a.ckpt")
-
-
-@pytest.mark.parametrize("offset", [None, [1], [float("nan"), 0], ["a", 0], [33, 0], "auto"])
-def test_a_strange_offset_of_the_map_is_refused(saved, tmp_path, offset):
-    content = torch.load(saved, weights_only=True)
-    content[KEY]["offset"] = offset
-    torch.save(content, tmp_path / "a.ckpt")
-    with pytest.raises(InputError, match=r"a\.ckpt.*offset"):
+    with pytest.raises(InputError, match=rf"a\.ckpt.*{key}"):
         load_detector(tmp_path / "a.ckpt")
 
 
