@@ -51,6 +51,9 @@ class GalleryEntry:
         truth: bool (h, w), True = defect; None where the pixel truth is unknown.
         map: float32 (h, w), Mahalanobis distance.
         planted: the defect was planted, so that the image does not count in the image metrics.
+        roi: bool (h, w), what counts, shared by the pictures of a run; None: all.
+        mask_state: a `MaskState`'s value, which says why truth is None; "": there is no mask, or
+            nothing is known of it, as of pictures that `read_maps` gives.
     """
 
     role: Role | Literal["scored"]
@@ -64,6 +67,8 @@ class GalleryEntry:
     truth: np.ndarray | None
     map: np.ndarray
     planted: bool = False
+    roi: np.ndarray | None = None
+    mask_state: str = ""
 
 
 class Gallery:
@@ -78,14 +83,18 @@ class Gallery:
         self.k = k
         self._kept: dict[tuple[Role, bool], list[GalleryEntry]] = {}
 
-    def add(self, batch: Mapping[str, Any], score: Tensor, map: Tensor) -> None:
+    def add(
+        self, batch: Mapping[str, Any], score: Tensor, map: Tensor, roi: Tensor | None = None
+    ) -> None:
         """Offer a collated batch of B images.
 
         Args:
             batch: as the datamodules collate it.
             score: (B,) Mahalanobis distance of each image, finite.
             map: (B, h, w) Mahalanobis distance of each pixel.
+            roi: (h, w) bool, what of it counts; None: all.
         """
+        counts = None if roi is None else roi.cpu().numpy()
         known = batch["count_pixel"].tolist()
         rows = zip(
             batch["index"].tolist(), batch["label"].tolist(), score.tolist(), known, strict=True
@@ -95,7 +104,7 @@ class Gallery:
                 shelf = self._kept.get((role, has_truth), [])
                 # Copying every image and map off the device would be slow.
                 if len(shelf) < self.k or _place(role, value, index) < _place_of(shelf[-1]):
-                    self._keep(_picture(batch, score, map, i, role))
+                    self._keep(_picture(batch, score, map, i, role, counts))
 
     def merge(self, other: "Gallery") -> None:
         """Take in what another rank's gallery kept; an image seen by both stays one picture."""
@@ -138,7 +147,12 @@ def _place_of(picture: GalleryEntry) -> tuple[float, int]:
 
 
 def _picture(
-    batch: Mapping[str, Any], score: Tensor, map: Tensor, i: int, role: Role
+    batch: Mapping[str, Any],
+    score: Tensor,
+    map: Tensor,
+    i: int,
+    role: Role,
+    roi: np.ndarray | None,
 ) -> GalleryEntry:
     image = batch["image"][i].clamp(0, 1).mul(255).round().to(torch.uint8)
     # copy(): a view would keep the whole batch alive.
@@ -155,6 +169,8 @@ def _picture(
         truth=truth,
         map=map[i].float().cpu().numpy().copy(),
         planted=not batch["count_image"][i],
+        roi=roi,
+        mask_state=batch["mask_state"][i],
     )
 
 

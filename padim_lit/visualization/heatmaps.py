@@ -116,8 +116,8 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
     truth, truth_name, missing = picture.truth, "truth", no_truth(picture)
     if missing:
         truth = np.full((h, w), 230 / 255)
-    elif picture.planted:
-        truth_name = "truth (planted)"
+    elif picture.planted or out_of_sight(picture):
+        truth_name = f"truth ({out_of_sight(picture) or 'planted'})"
     heat = overlay(picture.image, picture.map, look.scale)
     shown = [
         *((picture.image, "image"), (np.uint8(truth * 255), truth_name)),
@@ -180,6 +180,7 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> Figure:
             axes = figure.add_subplot(grid[row, column])
             both = (picture.image, overlay(picture.image, picture.map, look.scale))
             said = [picture.kind, f"{picture.score:.2f}", look.called(picture)]
+            said.append(out_of_sight(picture))
             show(
                 axes,
                 np.concatenate(both, axis=0 if strips else 1),
@@ -200,6 +201,16 @@ def no_truth(picture: GalleryEntry) -> str | None:
     if picture.truth is None:
         return "no mask"
     return None if picture.truth.any() else "the defect lies\noutside the crop"
+
+
+def out_of_sight(picture: GalleryEntry) -> str | None:
+    """Where a defect lies that is known and that the model cannot find; None of others."""
+    truth, roi = picture.truth, picture.roi
+    if picture.label == 0 or truth is None:
+        return None
+    if not truth.any():
+        return "outside the crop"
+    return None if roi is None or (truth & roi).any() else "outside roi"
 
 
 def _shelf(picture: GalleryEntry) -> str:

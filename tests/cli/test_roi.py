@@ -9,7 +9,7 @@ import pytest
 import torch
 from _helpers.cli import RESNET18
 from _helpers.tables import long_table
-from _helpers.trees import build_tree
+from _helpers.trees import build_tree, save_mask
 from PIL import Image
 
 import padim_lit
@@ -28,6 +28,8 @@ POLYGON = "roi=[[4,2],[30,2],[30,28],[4,28]]"
 def here(tmp_path_factory, zygote) -> Path:
     folder = tmp_path_factory.mktemp("here")
     build_tree(folder / "data", train=24, test={"good": 4, "crack": 3})
+    # In what the crop shows, columns 4 to 36, and beside the region.
+    save_mask(folder / "data/ground_truth/crack/002_mask.png", box=(32, 3, 35, 7))
     mask = np.zeros((32, 40), np.uint8)  # as the images
     mask[2:29, 4:31] = 255
     Image.fromarray(mask).save(folder / "roi.png")
@@ -61,6 +63,15 @@ def test_the_checkpoint_holds_it_and_scores_with_it(zygote, here):
     whole = load_detector(here / "plain" / "model.ckpt").calibration
     assert known["scores"].mean() < whole["scores"].mean()
     assert recalibrate(known, 0.2)["threshold"] < recalibrate(whole, 0.2)["threshold"]
+
+
+def test_a_defect_outside_is_said_to_be_there(here):
+    results = json.loads((here / "run" / "metrics.json").read_text())
+    assert results["data/masks_outside_roi"] == 1 and results["data/masks_lost"] == 0
+    assert "data/planted_masks_outside_roi" not in results
+    (note,) = [note for note in results["notes"] if "outside of roi" in note]
+    assert note.startswith("Defective test images with the whole mask outside of roi: 1. ")
+    assert note in (here / "run" / "model_card.md").read_text()
 
 
 @pytest.mark.slow

@@ -57,6 +57,7 @@ def batch_of(scores, *, kinds, known, start=0):
         "index": index,
         "path": [f"folder/img{i}.png" for i in index.tolist()],
         "kind": list(kinds),
+        "mask_state": ["usable"] * n,
     }
     return batch, score, map
 
@@ -324,6 +325,20 @@ def test_unwritable_heatmap_folder_is_an_input_error(tmp_path):
     (tmp_path / "heatmaps").write_text("a file")
     with pytest.raises(InputError, match="cannot be written"):
         save_heatmaps(tmp_path / "heatmaps", [picture()], LOOK)
+
+
+def test_a_defect_that_the_model_cannot_see_is_said_to_be_there():
+    roi = torch.ones(H, W, dtype=torch.bool)
+    roi[:12] = False  # the masks are in lines 4 to 9
+    gallery = Gallery(k=1)
+    gallery.add(*batch_of([9.0], kinds=["crack"], known=[True]), roi)
+    (found,) = gallery.pictures()
+    assert np.array_equal(found.roi, roi)
+    assert "truth (outside roi)" in texts(draw_one(found, LOOK))
+    assert "crack, 9.00, outside roi" in texts(draw_all([found], LOOK))
+    lost = picture(truth=np.zeros((H, W), bool))
+    assert "crack, 12.35, outside the crop" in texts(draw_all([lost], LOOK))
+    assert "outside" not in texts(draw_all([picture(), picture(roi=~roi.numpy())], LOOK))
 
 
 def test_caption_states_place_kind_score_and_where_the_thresholds_are_from():

@@ -26,6 +26,7 @@ from padim_lit.cli.config import as_asked
 from padim_lit.cli.good_images import removed
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run, survived
+from padim_lit.cli.truths import Truths
 from padim_lit.data import AnomalyData
 from padim_lit.data.datamodule import count_tests
 from padim_lit.data.images import read_size
@@ -136,17 +137,18 @@ class Recorder(Callback):
 
     Attributes:
         started: when work began, further ranks being there.
-        predictions, gallery: of the last test; empty before one, and where there is none.
+        predictions, gallery, truths: of the last test; empty before one, and where there is none.
     """
 
     started: float
     predictions: list[TestScore]
     gallery: Gallery
+    truths: Truths
 
     def setup(self, trainer: Trainer, pl_module: PaDiM, stage: str) -> None:
         self.started = time.perf_counter()
         # A test that ran out of memory starts anew.
-        self.predictions, self.gallery = [], Gallery()
+        self.predictions, self.gallery, self.truths = [], Gallery(), Truths()
 
     def on_train_batch_start(self, *_: Any) -> None:
         raise_lost_interrupt()
@@ -155,17 +157,21 @@ class Recorder(Callback):
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
         self.predictions += predictions_of(batch, outputs["score"])
-        self.gallery.add(batch, outputs["score"], outputs["map"])
+        roi = pl_module.detector.anomaly_map.roi
+        self.gallery.add(batch, outputs["score"], outputs["map"], roi)
+        self.truths.add(batch, roi)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: PaDiM) -> None:
         if trainer.world_size == 1:
             return
         ranks: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(ranks, (self.predictions, self.gallery))
-        self.predictions = [row for rows, _ in ranks for row in rows]
-        self.gallery = ranks[0][1]
-        for _, gallery in ranks[1:]:
+        mine = self.predictions, self.gallery, self.truths
+        torch.distributed.all_gather_object(ranks, mine)
+        self.predictions = [row for rows, *_ in ranks for row in rows]
+        _, self.gallery, self.truths = ranks[0]
+        for _, gallery, truths in ranks[1:]:
             self.gallery.merge(gallery)
+            self.truths.counts |= truths.counts
 
 
 @dataclass
@@ -226,6 +232,10 @@ class _Work:
         counted = dict(data.provenance)
         if len(scores) < len(data.test_items):  # what is found and missed is of those alone
             counted |= count_tests([data.test_items[one.index] for one in scores])
+        if scores:
+            hidden, said = self.recorder.truths.facts(data.test_items)
+            counted |= hidden
+            notes += said
         return {
             **{f"test/{name}": value for name, value in metrics.items()},
             **{f"test/{name}_why": reason for name, reason in why.items()},
