@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from matplotlib.figure import Figure
 
+from padim_lit.data.items import MaskState
 from padim_lit.deploy.explanation import Explanation
 from padim_lit.system.atomic import write_bytes
 from padim_lit.visualization.gallery import GalleryEntry
@@ -31,6 +32,8 @@ NAMES = {
 }
 
 
+#: What is said of masks that tell nothing.
+USELESS = {MaskState.EMPTY.value: "empty mask", MaskState.VANISHED.value: "mask too small"}
 #: How many times as wide as high pictures are that the overview shows below one another.
 STRIP = 4
 
@@ -199,7 +202,7 @@ def no_truth(picture: GalleryEntry) -> str | None:
     if picture.label == 0:
         return "good image:\nno defect"
     if picture.truth is None:
-        return "no mask"
+        return USELESS.get(picture.mask_state, "no mask")
     return None if picture.truth.any() else "the defect lies\noutside the crop"
 
 
@@ -218,7 +221,7 @@ def _shelf(picture: GalleryEntry) -> str:
     if picture.planted:
         return f"{name}\n(planted)"
     if picture.truth is None and picture.label:
-        return f"{name}\n(no masks)"
+        return f"{name}\n({USELESS.get(picture.mask_state, 'no masks')})"
     return name
 
 

@@ -341,6 +341,23 @@ def test_a_defect_that_the_model_cannot_see_is_said_to_be_there():
     assert "outside" not in texts(draw_all([picture(), picture(roi=~roi.numpy())], LOOK))
 
 
+@pytest.mark.parametrize(
+    ("state", "shelf", "alone"),
+    [
+        ("", "(no masks)", "no mask"),
+        ("vanished", "(mask too small)", "mask too small"),
+        ("empty", "(empty mask)", "empty mask"),
+    ],
+)
+def test_masks_that_tell_nothing_are_told_from_none(state, shelf, alone):
+    batch, score, map = batch_of([9.0], kinds=["crack"], known=[False])
+    gallery = Gallery(k=1)
+    gallery.add(batch | {"mask_state": [state]}, score, map)
+    (found,) = gallery.pictures()
+    assert f"defects\n{shelf} " in texts(draw_all([found], LOOK)) + " "
+    assert f" {alone} " in texts(draw_one(found, LOOK))
+
+
 def test_caption_states_place_kind_score_and_where_the_thresholds_are_from():
     words = texts(drawn(picture(role="lowest_defect", rank=3), 5.0, image_threshold=20.0)[0])
     for part_of in (

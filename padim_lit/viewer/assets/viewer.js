@@ -99,7 +99,7 @@ function enlarge(index) {
   const { pictures } = now.run, item = pictures.items[index], place = byId("large"), plain = el("canvas"), close = el("button", { type: "button" }, "close");
   now.large = index;
   drawTruth(drawImage(plain, now.ready[index], pictures), now.ready[index], pictures);
-  const truth = now.run.order ? "" : item.truth ? `; dashed: ${item.planted ? "planted" : "true"} defect` : item.label ? "; no mask is known" : "";
+  const truth = now.run.order ? "" : item.truth ? `; dashed: ${item.planted ? "planted" : "true"} defect` : item.label ? "; no mask shows where" : "";
   place.replaceChildren(
     el("p", {}, el("span", { class: "badge" }), now.run.order ? ` ${now.run.paths[item.index]}, score ${item.score.toFixed(2)}.${now.run.map_threshold == null ? "" : ` Regions at ${brief(now.run.map_threshold, 4)}, in its own pixels: ${regionsOf(now.run, item.index).join("; ") || "none"}`} ` : ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${byId("view").elements.which.querySelector(`[value=${item.role}]`).text}${item.planted ? ". Its defect is planted." : "."} `, close),
     el("figure", {}, plain, el("figcaption", {}, `image${truth}`)),
