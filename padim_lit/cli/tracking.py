@@ -128,8 +128,8 @@ def log_run(
     if logger is None:
         return
     numbers = {key: value for key, value in results.items() if type(value) in (int, float)}
-    scale = common_scale([picture.map for picture in pictures])
-    drawn = [(p, overlay(p.image, p.map, scale)) for p in pictures]
+    scale = common_scale([picture.shown for picture in pictures])
+    drawn = [(p, overlay(p.image, p.shown, scale)) for p in pictures]
     # A name that is no UTF-8 would end MLflow's and TensorBoard's sending.
     rows = [
         [sendable(cell) if isinstance(cell, str) else cell for cell in row]

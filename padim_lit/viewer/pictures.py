@@ -23,8 +23,9 @@ QUALITY = 85
 def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) -> dict[str, Any]:
     """The clearest pictures of each role, at most `most`, within `budget` characters of base64.
 
-    A map is uint16 (h,w): a distance is ``low + step`` times its lower twelve bits, and the bit
-    above them is 1 in a defect; see `pack`. ``left`` is the number of pictures left out.
+    A map is uint16 (h,w): a distance is ``low + step`` times its lower twelve bits, the bit above
+    them is 1 in a defect, and the next one outside of roi; see `pack`. ``left`` is the number of
+    pictures left out.
     """
     maps = [picture.map for picture in pictures]
     low, high = float(min(m.min() for m in maps)), float(max(m.max() for m in maps))
@@ -42,6 +43,8 @@ def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) ->
         truth = picture.truth is not None and bool(picture.truth.any())
         if truth:
             values += (LEVELS + 1) * picture.truth[kept]
+        if picture.roi is not None:
+            values += 2 * (LEVELS + 1) * ~picture.roi[kept]
         shown = ("role", "rank", "index", "kind", "label", "score", "planted")
         item = {name: getattr(picture, name) for name in shown}
         item |= {"name": PurePath(picture.path).name, "image": _jpeg(picture.image[kept])}
@@ -52,7 +55,8 @@ def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) ->
         items.append(item)
     items.sort(key=lambda item: (roles.index(item["role"]), item["planted"], item["rank"]))
     return {
-        **{"low": low, "step": step, "scale": common_scale(maps), "every": every},
+        **{"low": low, "step": step, "scale": common_scale([p.shown for p in pictures])},
+        "every": every,
         **{"height": -(-height // every), "width": -(-width // every)},
         **{"items": items, "left": len(pictures) - len(items)},
     }

@@ -70,6 +70,11 @@ class GalleryEntry:
     roi: np.ndarray | None = None
     mask_state: str = ""
 
+    @property
+    def shown(self) -> np.ndarray:
+        """The map, float32 (h, w), NaN outside of `roi`: there it is 0, as if all was well."""
+        return self.map if self.roi is None else np.where(self.roi, self.map, np.float32(np.nan))
+
 
 class Gallery:
     """The k highest- and k lowest-scoring defects and the k highest-scoring good images so far.
@@ -187,9 +192,9 @@ def maps_file(pictures: Sequence[GalleryEntry]) -> bytes:
     """K pictures of one size, at least one, as arrays of a compressed npz.
 
     ``image`` uint8 (K,h,w,3); ``truth`` bool (K,h,w), ``known`` (K,) whether it is; ``map`` uint16
-    (K,h,w), a distance being ``low + step · map`` with ``scale`` (2,) for the two; and an array
-    (K,) for each of `SAID`. Sixteen bits over the range of the maps are finer than half-precision
-    floats.
+    (K,h,w), a distance being ``low + step · map`` with ``scale`` (2,) for the two; ``roi`` bool
+    (h,w), where there is one; and an array (K,) for each of `SAID`. Sixteen bits over the range of
+    the maps are finer than half-precision floats.
     """
     maps = np.stack([picture.map for picture in pictures]).astype(np.float64)
     low = float(maps.min())
@@ -203,6 +208,7 @@ def maps_file(pictures: Sequence[GalleryEntry]) -> bytes:
         known=np.array([p.truth is not None for p in pictures]),
         truth=np.stack([blank if p.truth is None else p.truth for p in pictures]),
         map=np.rint((maps - low) / step).astype(np.uint16),
+        **({} if pictures[0].roi is None else {"roi": pictures[0].roi}),
     )
 
 
@@ -226,6 +232,8 @@ def _pictures(file: dict[str, np.ndarray]) -> list[GalleryEntry]:
     for name, kind in {**SAID, "known": "b"}.items():
         if file[name].dtype.kind != kind or file[name].shape != (count,):
             raise ValueError(f"{name} is {file[name].dtype} {file[name].shape}")
+    if (roi := file.get("roi")) is not None and (roi.dtype != bool or roi.shape != tuple(shape)):
+        raise ValueError(f"roi is {roi.dtype} {roi.shape}")
     low, step = file["scale"].astype(np.float64).tolist()
     if not np.isfinite([low, step, *file["score"]]).all() or step <= 0:
         raise ValueError("no finite scale or scores")
@@ -237,6 +245,7 @@ def _pictures(file: dict[str, np.ndarray]) -> list[GalleryEntry]:
             image=file["image"][i],
             truth=file["truth"][i] if file["known"][i] else None,
             map=(low + step * file["map"][i]).astype(np.float32),
+            roi=roi,
             **{name: values[i] for name, values in said.items()},
         )
         for i in range(count)

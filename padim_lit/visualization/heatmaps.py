@@ -121,7 +121,7 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
         truth = np.full((h, w), 230 / 255)
     elif picture.planted or out_of_sight(picture):
         truth_name = f"truth ({out_of_sight(picture) or 'planted'})"
-    heat = overlay(picture.image, picture.map, look.scale)
+    heat = overlay(picture.image, picture.shown, look.scale)
     shown = [
         *((picture.image, "image"), (np.uint8(truth * 255), truth_name)),
         *((heat, "anomaly map over the image"), (picture.image, "outlines on the image")),
@@ -132,6 +132,7 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
         name = "where the score comes from; layers: {:.1f} to {:.1f}".format(*scale)
         shown.append((boxed(picture.image, why), name))
         for part, name in zip(why.layer_maps, why.captions, strict=True):
+            part = part if picture.roi is None else np.where(picture.roi, part, np.nan)
             shown.append((overlay(picture.image, part, scale), name))
         axes += [figure.add_subplot(grid[1, i]) for i in range(len(why.layers) + 1)]
     for place, (image, name) in zip(axes, shown, strict=True):
@@ -181,7 +182,7 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> Figure:
         write(figure, 0.1, middle, name, fontsize=9, fontweight="bold", va="center")
         for column, picture in enumerate(shelf):
             axes = figure.add_subplot(grid[row, column])
-            both = (picture.image, overlay(picture.image, picture.map, look.scale))
+            both = (picture.image, overlay(picture.image, picture.shown, look.scale))
             said = [picture.kind, f"{picture.score:.2f}", look.called(picture)]
             said.append(out_of_sight(picture))
             show(

@@ -24,11 +24,12 @@ def side_by_side(
     threshold: float | None,
     caption: str,
     explanation: Explanation | None = None,
+    roi: np.ndarray | None = None,
 ) -> bytes:
     """PNG of the picture and of its map laid over it, with the outlines of regions and a caption.
 
-    What the model did not see stays grey. With an explanation also each layer's share of the map,
-    which add up to it, and boxes around the positions that matter most.
+    What the model did not see, or does not count, stays grey. With an explanation also each
+    layer's share of the map, which add up to it, and boxes around the positions that matter most.
 
     Args:
         picture: (h,w,3) uint8, of any size; the whole of it, upright.
@@ -37,12 +38,16 @@ def side_by_side(
         threshold: of the outlines; None draws none.
         caption: what stands below.
         explanation: of this image's score.
+        roi: bool, of the map's shape, what of it counts; None: all.
     """
     (height, width), view = picture.shape[:2], found.view
     line = max(1, round(LINES * width))
     font = ImageFont.truetype(str(FONT), max(SMALLEST, round(LETTERS * width)))
     whole = spread(found.map, view, (height, width), peaks=True)
-    heat = _heat(picture, whole, scale)
+    counts = True
+    if roi is not None:
+        counts = spread(roi.astype(np.float32), view, (height, width)) >= 0.5
+    heat = overlay(picture, np.where(counts, whole, np.nan), scale)
     if threshold is not None:
         heat[contour(whole >= threshold, line)] = ImageColor.getrgb(FOUND)
     pictures, texts = [picture, heat], []
@@ -50,7 +55,8 @@ def side_by_side(
         pictures[0] = boxed(picture, explanation, view.size, line)
         layers = explanation.layer_scale(scale)
         for part in explanation.layer_maps:
-            pictures.append(_heat(picture, spread(part, view, (height, width)), layers))
+            share = np.where(counts, spread(part, view, (height, width)), np.nan)
+            pictures.append(overlay(picture, share, layers))
         texts = ["the positions that matter", "map: {:.1f} to {:.1f}".format(*scale)]
         texts += explanation.captions
         caption += ", of layers {:.1f} to {:.1f}".format(*layers)
@@ -73,14 +79,6 @@ def caption_of(found: Prediction, name: str, scale: tuple[float, float]) -> str:
     colours = "colours {:.1f} to {:.1f}".format(*scale)
     name = drawable(name).replace("\n", r"\n")  # Pillow draws one line
     return f"{name}  |  score {found.score:.2f}, {threshold}{said}  |  {colours}"
-
-
-def _heat(picture: np.ndarray, map: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
-    """(h,w,3) uint8: the map over the grey picture, which stays grey where it is NaN, not seen."""
-    unseen = np.isnan(map)
-    heat = overlay(picture, np.where(unseen, scale[0], map), scale)
-    heat[unseen] = picture[unseen].mean(axis=1, keepdims=True) / 2
-    return heat
 
 
 def boxed(

@@ -30,19 +30,26 @@ FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 def common_scale(maps: Sequence[np.ndarray]) -> tuple[float, float]:
     """The (low, high) distances of a colour scale for all `maps` (h,w): 1st, 99.8th percentile.
 
-    Percentiles, because one extreme pixel would otherwise leave every other map dark.
+    Percentiles, because one extreme pixel would otherwise leave every other map dark. NaN, which
+    does not count, has none.
     """
     if not maps:
         return 0.0, 1.0
-    low, high = np.percentile(np.stack(maps), (1, 99.8))
+    values = np.stack(maps)
+    low, high = np.percentile(values[~np.isnan(values)], (1, 99.8), overwrite_input=True)
     return float(low), float(max(high, low + 1e-6))
 
 
 def overlay(image: np.ndarray, map: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
-    """Lay a distance map (h, w) over the grey values of an image (h, w, 3); uint8 (h, w, 3)."""
-    heat = colormaps[DISTANCES](Normalize(*scale, clip=True)(map))[..., :3]
+    """Lay a distance map (h, w) over the grey values of an image (h, w, 3); uint8 (h, w, 3).
+
+    What is NaN, as what was not seen, stays grey, at half its brightness.
+    """
+    unseen = np.isnan(map)[..., None]
+    heat = colormaps[DISTANCES](Normalize(*scale, clip=True)(np.nan_to_num(map)))[..., :3]
     grey = image.mean(axis=2, keepdims=True) / 255
-    return np.rint(255 * ((1 - OPACITY) * grey + OPACITY * heat)).astype(np.uint8)
+    laid = np.where(unseen, grey / 2, (1 - OPACITY) * grey + OPACITY * heat)
+    return np.rint(255 * laid).astype(np.uint8)
 
 
 def show(axes: Axes, image: np.ndarray, name: str, size: float = 10) -> None:

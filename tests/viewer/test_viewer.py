@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,19 @@ def test_maps_come_back_to_a_65535th_of_their_range(tmp_path):
             assert getattr(a, name) == getattr(b, name), name
     assert write_maps(tmp_path / "none.npz", []) is None
     assert not (tmp_path / "none.npz").exists()
+
+
+def test_a_region_of_interest_comes_back_too(tmp_path):
+    roi = np.ones((SIZE, SIZE), bool)
+    roi[:9] = False
+    pictures = [replace(picture(rank, 1, 50.0, "crack"), roi=roi) for rank in (1, 2)]
+    found = read_maps(write_maps(tmp_path / "maps.npz", pictures))
+    assert all(np.array_equal(one.roi, roi) for one in found)
+    with np.load(tmp_path / "maps.npz") as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "maps.npz", **{**arrays, "roi": roi[:5]})
+    with pytest.raises(InputError, match="cannot be read"):
+        read_maps(tmp_path / "maps.npz")
 
 
 def test_a_pickle_in_a_npz_is_not_loaded(tmp_path):
@@ -360,6 +374,23 @@ def test_the_slider_recounts_all_images_and_recolours_the_maps(opened, page, run
     assert view.js("document.querySelector('#gallery canvas').toDataURL()") != before
     assert view.complaints() == []
     assert view.requests() == [page]
+
+
+def test_what_lies_outside_of_a_region_of_interest_stays_grey(opened, tmp_path):
+    roi = np.ones((SIZE, SIZE), bool)
+    roi[:9] = False
+    image, map = np.full((SIZE, SIZE, 3), 200, np.uint8), picture(1, 1, 20.0, "crack").map
+    map[16:], map[~roi] = 20, 0
+    given = replace(picture(1, 1, 20.0, "crack"), roi=roi, image=image, map=map, truth=None)
+    write_maps(write_run(tmp_path / "0", maps=False) / "heatmaps" / "maps.npz", [given])
+    main([str(tmp_path), "--out", str(tmp_path / "v.html")])
+    view = opened((tmp_path / "v.html").as_uri())
+    colours = view.js(
+        "(() => { const pen = document.querySelector('#gallery canvas').getContext('2d');"
+        "return [2, 40].map((y) => [...pen.getImageData(9, y, 1, 1).data]); })()"
+    )
+    assert np.abs(np.array(colours[0]) - [100, 100, 100, 255]).max() <= 2
+    assert np.ptp(colours[1][:3]) > 20
 
 
 def test_marks_are_called_what_they_are_and_set_the_threshold_exactly(opened, page, runs):

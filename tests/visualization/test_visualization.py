@@ -336,6 +336,9 @@ def test_a_defect_that_the_model_cannot_see_is_said_to_be_there():
     assert np.array_equal(found.roi, roi)
     assert "truth (outside roi)" in texts(draw_one(found, LOOK))
     assert "crack, 9.00, outside roi" in texts(draw_all([found], LOOK))
+    heat = overlay(found.image, found.shown, (0.0, 9.0))
+    assert (heat[:12] == 0).all() and heat[12:].any()  # half of its grey, which is 0
+    assert common_scale([found.shown])[0] > found.map[~roi].max()
     lost = picture(truth=np.zeros((H, W), bool))
     assert "crack, 12.35, outside the crop" in texts(draw_all([lost], LOOK))
     assert "outside" not in texts(draw_all([picture(), picture(roi=~roi.numpy())], LOOK))

@@ -305,7 +305,7 @@ class _Work:
         # Of the test set, where none is deployed; on the maps that of pixels, if truth is known.
         image, pixel = (results.get(f"test/{one}_f1max_threshold") for one in ("image", "pixel"))
         at = image if pixel is None else pixel
-        look = Look(at, image, common_scale([p.map for p in pictures]), title)
+        look = Look(at, image, common_scale([p.shown for p in pictures]), title)
         if known is not None:
             known = recalibrate(known, settings.false_alarm_rate)
             if known["threshold"] is not None:  # what the checkpoint decides by

@@ -170,6 +170,8 @@ class _Work:
         known = predictor.calibration
         maxima = None if known is None else known["map_maxima"].numpy()
         self.scale = colours(maxima, predictor.map_threshold)
+        roi = predictor.detector.anomaly_map.roi
+        self.roi = None if roi is None else roi.cpu().numpy()
         self.side = SIDE if settings.overlays != "none" else 0
         if predictor.threshold is None:
             pictures = ", no pictures" if settings.overlays == "anomalous" else ""
@@ -279,13 +281,12 @@ class _Work:
             scale = self.scale or (low, max(high, low + 1e-6))
             caption = caption_of(found, PurePath(version.path).name, scale)
             picture = np.asarray(seen.picture)
-            more |= self.write(
-                "picture", version, side_by_side(picture, found, scale, threshold, caption, why)
-            )
+            drawn = side_by_side(picture, found, scale, threshold, caption, why, self.roi)
+            more |= self.write("picture", version, drawn)
             small = GalleryEntry(
                 **{"role": SCORED, "rank": 1, "index": 0, "kind": SCORED, "label": UNKNOWN},
                 **{"path": version.path, "score": found.score, "truth": None, "map": found.map},
-                image=seen.values,
+                **{"image": seen.values, "roi": self.roi},
             )
             more |= self.write("viewer", version, maps_file([small]))
         if settings.maps:

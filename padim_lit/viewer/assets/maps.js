@@ -2,6 +2,7 @@
 // Heat maps: unpacked from text, coloured by a threshold, outlined.
 
 const ZOOM = 2;
+const GREY = 0x80000000; // black over what lies outside of roi, through which half of it is seen
 
 /** The bytes of a zlib stream in base64. */
 async function inflate(text) {
@@ -24,7 +25,7 @@ async function decode(item, { width }) {
   image.src = item.image;
   const [raw] = await Promise.all([inflate(item.map), image.decode()]);
   const values = integrate(raw, width);
-  return { image, levels: values.map((value) => value & 4095), truth: item.truth && values.map((value) => value >> 12) };
+  return { image, levels: values.map((value) => value & 4095), truth: item.truth && values.map((value) => (value >> 12) & 1), outside: values.map((value) => value >> 13) };
 }
 
 /** For every level its colour, and whether it is at or above the threshold. */
@@ -43,13 +44,13 @@ function colouring(maps, threshold, whole) {
 
 /** Draws the grey image, the map over it, and the outlines; returns the number of marked pixels. */
 function drawMap(canvas, ready, maps, { colours, marked }) {
-  const { width, height } = maps, { levels } = ready, pen = drawImage(canvas, ready, maps);
+  const { width, height } = maps, { levels, outside } = ready, pen = drawImage(canvas, ready, maps);
   const heat = el("canvas", { width, height });
   const pixels = new ImageData(width, height), whole = new Uint32Array(pixels.data.buffer);
   let count = 0;
   for (let i = 0; i < levels.length; i++) {
-    whole[i] = colours[levels[i]];
-    count += marked[levels[i]];
+    whole[i] = outside[i] ? GREY : colours[levels[i]];
+    count += outside[i] ? 0 : marked[levels[i]];
   }
   heat.getContext("2d").putImageData(pixels, 0, 0);
   pen.globalCompositeOperation = "saturation"; // of black: the image without its colours
@@ -57,7 +58,7 @@ function drawMap(canvas, ready, maps, { colours, marked }) {
   pen.globalCompositeOperation = "source-over";
   pen.drawImage(heat, 0, 0, canvas.width, canvas.height);
   drawTruth(pen, ready, maps);
-  outline(pen, (i) => marked[levels[i]], width, height, content.found, false);
+  outline(pen, (i) => !outside[i] && marked[levels[i]], width, height, content.found, false);
   return count;
 }
 

@@ -702,4 +702,8 @@ def test_an_overlay_shows_the_contour(tmp_path):
     assert (drawn[:20, :20] == 100).all() and (heat[6, 8] == (0x56, 0xB4, 0xE9)).all()
     grey = (heat == 50).all(axis=2)  # what was not seen
     assert grey.sum() == 400 - 64 and not grey[4:12, 4:12].any()
+    roi = map > 0  # columns 12 to 20 of the photo, half of them in its picture
+    drawn = pixels(io.BytesIO(side_by_side(image, found, (0, 2), 1.0, caption, roi=roi)))
+    grey = (drawn[:20, 20 + GAP :][:, :20] == 50).all(axis=2)  # nor counted
+    assert grey.sum() == 400 - 16 and not grey[6:10, 6:10].any()
     assert colours(np.array([2.0, 4.0]), 4.0) == (1.5, 6.0) and colours(None, None) is None
