@@ -84,6 +84,7 @@ class AnomalyData(LightningDataModule):
         train_items, test_items: what is loaded.
         image_shape: (h, w) of every image in a batch.
         size: image_size and crop_size as they were given, for the provenance of a fit.
+        photo_sizes: (h, w) of the training photos, or of 100 of them.
         mixed_proportions: whether photos of different ones are resized to one shape.
 
     Raises InputError for fewer than two different training images, no test image unless that is
@@ -143,6 +144,7 @@ class AnomalyData(LightningDataModule):
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
         sizes = {read_size(item.path) for item in some(self.train_items, LOOKED_AT)}
+        self.photo_sizes = sizes
         squeezed = self._squeezed(sizes)
         self.mixed_proportions = bool(squeezed)
         self.notes = [

@@ -1,10 +1,14 @@
 """tiles= on the command line: the fit, a test of its checkpoint, and what is refused."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from _helpers.cli import TINY
-from _helpers.trees import build_tree
+from _helpers.trees import build_tree, save_image
+
+from padim_lit.cli.modes.fit import _patch_pixels
+from padim_lit.data.datasets.folder import Folder
 
 LARGE = [*TINY, "image_size=[192,128]", "crop_size=null"]
 
@@ -24,3 +28,12 @@ def test_a_fit_by_tiles_and_its_checkpoint(zygote, tmp_path):
     assert tables[0] == tables[1]
     result = zygote.run([*LARGE, "tiles=5"], tmp_path)
     assert result.code == 1 and "set image_size=[160,160]" in result.err
+
+
+def test_a_patch_is_measured_in_the_photos_of_all_cameras(tmp_path):
+    build_tree(tmp_path, train=6)  # 40×32 pixels
+    save_image(tmp_path / "train/good/000.png", (30, 24), seed=7)  # first, and smallest
+    save_image(tmp_path / "train/good/003.png", (400, 240), seed=8)
+    data = Folder(tmp_path, image_size=[64, 64], crop_size=None, num_workers=0)
+    detector = SimpleNamespace(map_grid=(8, 8))
+    assert _patch_pixels(data, detector) == [[3.0, 3.8], [4.0, 5.0], [30.0, 50.0]]

@@ -29,7 +29,6 @@ from padim_lit.cli.tracking import finish, log_run, survived
 from padim_lit.cli.truths import Truths
 from padim_lit.data import AnomalyData
 from padim_lit.data.datamodule import count_tests
-from padim_lit.data.images import read_size
 from padim_lit.data.trainer import require_one_each
 from padim_lit.deploy.calibration import recalibrate
 from padim_lit.deploy.explanation import explain
@@ -221,6 +220,7 @@ class _Work:
             metrics = dict(self.model.results)
             why = metrics.pop("why")
         scores = self.recorder.predictions
+        patches = _patch_pixels(data, detector)
         parts = [("tested", len(scores), len(data.test_items))]
         if not settings.ckpt:
             parts.insert(0, ("learnt from", detector.count, len(data.train_items)))
@@ -249,7 +249,8 @@ class _Work:
             "precision": self.trainer.precision,
             **facts_of(detector),
             "roi_share": share(detector.anomaly_map),
-            "patch_pixels": _patch_pixels(data, detector),
+            "patch_pixels": patches[-1],
+            "patch_pixels_least": patches[0],
             **build.look_of(detector.backbone),
             "embedding_dim": detector.backbone.embedding_dim,
             **{f"proj/{key}": value for key, value in detector.projection.options.items()},
@@ -374,7 +375,7 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> Iterator[str
             "counts neither for scores nor for thresholds and metrics."
         )
     if detector.rotations > 2 and _squeezed(data, detector):
-        height, width = _patch_pixels(data, detector)
+        height, width = _patch_pixels(data, detector)[-1]
         yield (
             f"Photos are squeezed (a patch is {height:g} x {width:g} of their pixels), so turned "
             "ones are distorted; give image_size=[h,w] in the photos' proportions."
@@ -448,16 +449,20 @@ def _repeated(detector: Detector) -> list[str]:
     return [said] if twice else []
 
 
-def _patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:
-    """Height and width of a patch in pixels of the first training image: what is told apart."""
-    left, top, right, bottom = data.resize_crop.seen(*read_size(Path(data.train_items[0].path)))
+def _patch_pixels(data: AnomalyData, detector: Detector) -> list[list[float]]:
+    """Height and width of a patch in pixels of each photo, rising: what is told apart in it."""
     rows, columns = detector.map_grid
-    return [round((bottom - top) / rows, 1), round((right - left) / columns, 1)]
+    seen = [data.resize_crop.seen(*size) for size in data.photo_sizes]
+    patches = [
+        [round((bottom - top) / rows, 1), round((right - left) / columns, 1)]
+        for left, top, right, bottom in seen
+    ]
+    return sorted(patches, key=lambda patch: (math.prod(patch), patch))
 
 
 def _squeezed(data: AnomalyData, detector: Detector) -> bool:
     """Whether photos, all of the same proportions, lose them: turned ones would be distorted."""
-    height, width = _patch_pixels(data, detector)
+    height, width = _patch_pixels(data, detector)[-1]
     return not data.mixed_proportions and abs(height / width - 1) > SQUEEZED
 
 
