@@ -55,8 +55,9 @@ def run(settings: Calibrate, folder: Path) -> None:
         if left["known"] != len(held):
             names = " and ".join(f"{key}={name}" for key, name in learnt.items())
             raise InputError(
-                f"{what} holds {left['known']} of the {len(held)} images of the fit, from which "
-                f"{names} learnt; give all of them, or good images that the fit does not hold"
+                f"{what} holds {left['known']} of the {len(held)} images that the model holds, "
+                f"from which {names} may have learnt; give all of them, or good images that it "
+                "does not hold"
             )
         # Which of them were learnt from, is not known.
         images = Subset(given.dataset, given.known_at)
@@ -84,7 +85,7 @@ def run(settings: Calibrate, folder: Path) -> None:
         note = f"the fit holds {twice} images more than once; those score too low as one copy stays"
         said.append(("note", note))
     out = {
-        "known": "of the fit, which has learnt from these",
+        "known": "that the model holds and may have learnt from",
         "removed": "that mode=remove took out",
     }
     for key in filter(left.get, out):
