@@ -36,6 +36,11 @@ class Truths:
         found = {key: count for key, count in found.items() if count}
         return found, [_NOTES[key].format(count) for key, count in found.items()]
 
+    def in_pixel_metrics(self, items: Sequence[Item]) -> int:
+        """How many defective images, planted ones apart, have a defect that pixel metrics count."""
+        chosen = [items[index] for index, some in self.counts.items() if some]
+        return sum(item.count_pixel and item.plant_seed is None for item in chosen)
+
 
 _NOTES = {
     "masks_outside_roi": "Defective test images with the whole mask outside of roi: {}. The model "

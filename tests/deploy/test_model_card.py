@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from _helpers.cli import TINY
-from _helpers.trees import build_tree, save_image
+from _helpers.trees import build_tree, save_image, save_mask
 
 from padim_lit.checkpoint.format import sha256_of
 from padim_lit.checkpoint.state import load_detector
@@ -17,6 +17,8 @@ from padim_lit.deploy.model_card import is_card_of, model_card
 def here(tmp_path_factory, zygote) -> Path:
     folder = tmp_path_factory.mktemp("here")
     build_tree(folder / "data", train=24, test={"good": 4, "crack": 3, "hole|x": 2})
+    save_mask(folder / "data/ground_truth/crack/001_mask.png", box=None)
+    save_mask(folder / "data/ground_truth/crack/002_mask.png", box=(0, 3, 3, 9))  # beside the crop
     result = zygote.run([*TINY, "false_alarm_rate=0.2"], folder)
     assert result.code == 0, result.err
     return folder
@@ -32,6 +34,7 @@ def test_a_fit_says_what_it_was_tested_on_and_what_not(here):
     assert "On 4 good and 5 defective images of folder/data. Kinds: crack (3), hole|x (2)." in card
     assert f"At the threshold {found['test/false_alarms']} of 4 good images are called" in card
     assert f"| {found['test/image_auroc']:.4f} |" in card and "pixel" in card
+    assert f"| pixel AUPRO, of 3 of 5 defective images | {found['test/pixel_aupro']:.4f} |" in card
     limits = card.partition("## Not tested")[2]
     assert "Other kinds of defects" in limits and "outside the centre crop" in limits
     assert "weights are random" in limits

@@ -587,6 +587,14 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
         assert fact in text
 
 
+def test_summary_says_of_how_many_defective_images_the_pixel_metrics_are():
+    few = {"test/pixel_defective": 1, "data/test_defective": 4, "data/test_planted": 0}
+    text = " ".join(printed(print_summary, RESULTS | few, {}, []).split())
+    assert text.count("; of 1 of 4 defective images") == 2  # the third has no value
+    for other in ({"test/pixel_defective": 4}, {"data/test_planted": 9}):
+        assert "defective images" not in printed(print_summary, RESULTS | few | other, {}, [])
+
+
 def test_summary_says_what_a_patch_is_in_small_photos_and_in_large_ones():
     text = printed(print_summary, RESULTS | {"patch_pixels_least": [8.0, 12.5]}, {}, [])
     assert "a patch is 8 x 12.5 pixels of a photo;" in text

@@ -232,15 +232,19 @@ class _Work:
         counted = dict(data.provenance)
         if len(scores) < len(data.test_items):  # what is found and missed is of those alone
             counted |= count_tests([data.test_items[one.index] for one in scores])
+        seen = None
         if scores:
-            hidden, said = self.recorder.truths.facts(data.test_items)
+            truths = self.recorder.truths
+            hidden, said = truths.facts(data.test_items)
             counted |= hidden
             notes += said
+            seen = truths.in_pixel_metrics(data.test_items)
         return {
             **{f"test/{name}": value for name, value in metrics.items()},
             **{f"test/{name}_why": reason for name, reason in why.items()},
             "fit/seconds": fit_seconds,
             "fit/images": detector.count,
+            "test/pixel_defective": seen,
             "test/seconds": test_seconds,
             "test/images": len(scores),
             "test/seconds_per_image": test_seconds and test_seconds / max(len(scores), 1),
