@@ -173,6 +173,16 @@ def count(n: int, one: str, many: str = "") -> str:
     return f"{n:,} {one if n == 1 else many or f'{one}s'}"
 
 
+def pace(images: int, seconds: float) -> str:
+    """How fast images went by, as the larger of two numbers; both are above 0.
+
+    >>> pace(14, 2.0), pace(14, 323.0)
+    ('7.0 per second', '23.1 s an image')
+    """
+    slow = seconds > images
+    return f"{seconds / images:.1f} s an image" if slow else f"{images / seconds:.1f} per second"
+
+
 def print_facts(*facts: tuple[str, Any]) -> None:
     """Print a line for each name and what there is to say of it; a path is shown in full."""
     wide = max(7, *(len(name) for name, _ in facts))

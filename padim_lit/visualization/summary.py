@@ -11,6 +11,7 @@ from padim_lit.metric_names import METRICS
 from padim_lit.system.console import (
     MISSING,
     floored,
+    pace,
     percent,
     print_facts,
     print_line,
@@ -132,8 +133,8 @@ def _run(results: Mapping[str, Any]) -> Table:
     for stage in ("fit", "test"):
         seconds, images = known.get(f"{stage}/seconds"), known.get(f"{stage}/images")
         if seconds is not None and images is not None:
-            pace = f", {images / seconds:.1f} per second" if seconds > 0 else ""
-            known[stage] = f"{images} images in {seconds:.1f} s{pace}"
+            how_fast = f", {pace(images, seconds)}" if images and seconds > 0 else ""
+            known[stage] = f"{images} images in {seconds:.1f} s{how_fast}"
     if "peak_memory_bytes" in known:
         known["memory"] = readable(known["peak_memory_bytes"])
     for name, parts in RUN.items():

@@ -585,6 +585,8 @@ def test_summary_shows_metrics_reasons_and_what_the_run_was():
         "elpv/mono", "236 good ones again, with planted defects", "eps 0.01, seed 7",
     ):  # fmt: skip
         assert fact in text
+    slow = printed(print_summary, RESULTS | {"fit/seconds": 880.0}, {}, [])
+    assert "352 images in 880.0 s, 2.5 s an image" in slow
 
 
 def test_summary_says_of_how_many_defective_images_the_pixel_metrics_are():

@@ -22,7 +22,7 @@ from padim_lit.deploy.regions import map_file, mask_file
 from padim_lit.errors import InputError, require_choice, told
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
-from padim_lit.system.console import count, print_facts, print_line, progress
+from padim_lit.system.console import count, pace, print_facts, print_line, progress
 from padim_lit.system.interrupts import ended_by_sigterm
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import passing
@@ -333,8 +333,8 @@ def _print(results: dict[str, Any], new: int, written: list[Path]) -> None:
     decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
     facts = [("scored", f"{count(results['images'], 'image')}{decided and f': {decided}'}")]
     if results["seconds"] > 0 and new:
-        pace = f"{new / results['seconds']:.1f} per second"
-        facts.append(("took", f"{results['seconds']:.1f} s for {count(new, 'image')}, {pace}"))
+        took = f"{results['seconds']:.1f} s for {count(new, 'image')}"
+        facts.append(("took", f"{took}, {pace(new, results['seconds'])}"))
     if results["unreadable"]:
         files, named = count(results["unreadable"], "file"), results["unreadable_first"]
         some = ", such as" if len(named) < results["unreadable"] else ":"
