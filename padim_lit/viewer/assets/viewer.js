@@ -43,7 +43,7 @@ function sampled(run) {
   const { items, left, every, step } = run.pictures;
   const which = run.order ? "of the images called defective when they were scored (overlays=all: of all), highest scores first" : "the highest- and lowest-scoring defects and the highest-scoring good images, not a sample; the counts are over all test images";
   return `${count(items.length, "picture")} of ${items.length + left} that the run kept: ${which}. `
-    + `${left ? `${left} left out to keep this file small. ` : ""}Distances are exact to ±${brief(step / 2)}.${every > 1 ? ` Every ${every}th pixel along each side is shown.` : ""}`;
+    + `${left ? `${left} left out to keep this file small. ` : ""}Distances are exact to ±${brief(step / 2)}.${every > 1 ? ` One pixel in ${every} along each side is shown.` : ""}`;
 }
 
 function change(threshold) {
