@@ -393,6 +393,11 @@ def test_what_lies_outside_of_a_region_of_interest_stays_grey(opened, tmp_path):
     assert np.ptp(colours[1][:3]) > 20
 
 
+def test_pixels_that_are_left_out_are_said(opened, page):
+    said = opened(page).js("[1, 2].map((every) => sampled({ pictures: { items: [], every } }))")
+    assert "One pixel" not in said[0] and "One pixel in 2 along each side is shown." in said[1]
+
+
 def test_marks_are_called_what_they_are_and_set_the_threshold_exactly(opened, page, runs):
     view = opened(page)
     f1 = json.loads((runs / "0" / "metrics.json").read_text())["test/image_f1max_threshold"]
