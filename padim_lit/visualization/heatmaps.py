@@ -1,5 +1,6 @@
 """Save the pictures of a gallery: one PNG each, and one sheet with all of them."""
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -106,15 +107,25 @@ def save_heatmaps(
 
 
 def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) -> Figure:
-    """A picture, its truth, map and outlines; below them each layer's share, where it is known."""
+    """A picture, its truth, map and outlines; below them each layer's share, where it is known.
+
+    Of strips (see `draw_all`) each lies below the other.
+    """
     h, w = picture.map.shape
-    side, columns = 2.9, 4 if why is None else max(4, len(why.layer_maps) + 1)
-    rows, tall = 1 if why is None else 2, inches((h, w), side)
+    more = 0 if why is None else len(why.layer_maps) + 1
+    side, columns, rows = 2.9, max(4, more), 2 if more else 1
+    tall = inches((h, w), side)
+    places = [(0, i) for i in range(4)] + [(1, i) for i in range(more)]
+    if strip := w > STRIP * h:
+        side, columns, rows = 11.0, 1, 4 + more
+        tall = min(side * h / w, 1.4)
+        places = [(i, 0) for i in range(rows)]
     width, height = columns * side + 1.2, rows * (tall + 0.35) + 1.15
     figure = look.sheet(width, height, [picture])
     grid = figure.add_gridspec(
         rows, columns + 1, left=0.1 / width, right=1 - 0.75 / width, bottom=0.45 / height,
-        top=1 - 1 / height, wspace=0.05, hspace=0.35 / tall, width_ratios=(1,) * columns + (0.05,),
+        top=1 - 1 / height, wspace=0.05, hspace=0.35 / tall,
+        width_ratios=(side,) * columns + (0.15,),
     )  # fmt: skip
     truth, truth_name, missing = picture.truth, "truth", no_truth(picture)
     if missing:
@@ -126,21 +137,23 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
         *((picture.image, "image"), (np.uint8(truth * 255), truth_name)),
         *((heat, "anomaly map over the image"), (picture.image, "outlines on the image")),
     ]
-    axes = [figure.add_subplot(grid[0, i]) for i in range(4)]
+    axes = [figure.add_subplot(grid[place]) for place in places]
     if why is not None:
         scale = why.layer_scale(look.scale)
-        name = "where the score comes from; layers: {:.1f} to {:.1f}".format(*scale)
-        shown.append((boxed(picture.image, why), name))
+        name = "where it comes from; layers: {:.1f} to {:.1f}".format(*scale)
+        # A pixel of the figure wide, or it would not be drawn.
+        wide = math.ceil(max(w / side, h / tall) / figure.dpi)
+        shown.append((boxed(picture.image, why, width=wide), name))
         for part, name in zip(why.layer_maps, why.captions, strict=True):
             part = part if picture.roi is None else np.where(picture.roi, part, np.nan)
             shown.append((overlay(picture.image, part, scale), name))
-        axes += [figure.add_subplot(grid[1, i]) for i in range(len(why.layers) + 1)]
     for place, (image, name) in zip(axes, shown, strict=True):
         show(place, image, name)
     if missing:
         axes[1].text(0.5, 0.5, missing, transform=axes[1].transAxes, ha="center", va="center")
     outline(axes[3], picture, look.threshold, width=1.5)
-    colour_bar(figure.add_subplot(grid[0, -1]), look.scale, look.threshold)
+    bar = grid[:4, -1] if strip else grid[0, -1]  # beside what has its colours
+    colour_bar(figure.add_subplot(bar), look.scale, look.threshold)
 
     heading = (
         f"{NAMES[picture.role]}, no. {picture.rank}: {picture.kind}, score {picture.score:.2f}"

@@ -103,7 +103,8 @@ def colour_bar(
         tall, box, letter = axes.figure.get_size_inches()[1], axes.get_position(), 0.57 * size / 72
         room = tall - LEGEND
         name = next((name for name in names if len(name) * letter <= room), "")
-        middle = max(tall * (box.y0 + box.y1) / 2, LEGEND + len(name) * letter / 2) / tall
+        half = len(name) * letter / 2
+        middle = min(max(tall * (box.y0 + box.y1) / 2, LEGEND + half), tall - half) / tall
         at = (middle - box.y0) / box.height
         bar.set_label(name, fontsize=size, labelpad=air, y=at)
     axes.tick_params(labelsize=size, length=length, pad=air)

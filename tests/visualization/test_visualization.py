@@ -20,6 +20,7 @@ from PIL import Image
 
 from padim_lit.analysis.result_files import collect
 from padim_lit.deploy.calibration import calibrate
+from padim_lit.deploy.explanation import Explanation, Position
 from padim_lit.deploy.left_out import Measured
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
@@ -427,8 +428,34 @@ def test_a_strip_is_as_wide_as_the_overview_allows(shape, room):
         ] * 8 and pixels.height / pixels.width == pytest.approx(h / w)
 
 
-@pytest.mark.parametrize("draw", [draw_one, lambda one, look: draw_all([one], look)])
-@pytest.mark.parametrize("shape", [(8, 128), (24, 32), (64, 16)])
+def explained(one, look=LOOK):
+    parts = {"layer 1": 0.5, "layer 2": 0.3, "layer 3": 0.2}
+    h, w = one.map.shape
+    places = [Position(0, 0, (w // 4, h // 4, w // 2, h // 2), 3.0, 0.6)]
+    why = Explanation(12.0, parts, places, np.stack([one.map / 3] * 3))
+    return draw_one(one, look, why)
+
+
+@pytest.mark.parametrize(("shape", "columns"), [((512, 4096), 1), ((24, 32), 4), ((960, 40), 4)])
+@pytest.mark.parametrize("draw", [draw_one, explained])
+def test_a_picture_of_any_shape_fills_its_figure(draw, shape, columns):
+    values = {name: np.zeros(shape, np.float32) for name in ("map", "truth")}
+    figure = draw(picture(**values, image=np.full((*shape, 3), 90, np.uint8)), LOOK)
+    image = np.asarray(Image.open(io.BytesIO(to_png(figure))).convert("RGB"))
+    *cells, _ = figure.axes
+    places = [axes.get_window_extent() for axes in cells]
+    assert len({round(place.x0) for place in places}) == columns
+    for axes, place in zip(cells, places, strict=True):
+        title = axes.title.get_window_extent()
+        assert title.x0 >= 0 and title.x1 <= figure.bbox.width, axes.get_title()
+        assert columns > 1 or place.width > 0.8 * figure.bbox.width
+    if draw is explained:  # the box that names a position is seen
+        rows = slice(len(image) - int(places[4].y1), len(image) - int(places[4].y0))
+        assert near(image[rows, int(places[4].x0) : int(places[4].x1)], FOUND) > 20
+
+
+@pytest.mark.parametrize("draw", [draw_one, explained, lambda one, look: draw_all([one], look)])
+@pytest.mark.parametrize("shape", [(8, 128), (12, 32), (24, 32), (64, 16)])
 def test_the_label_of_the_colours_fits_into_the_figure(draw, shape):
     values = {name: np.zeros(shape, np.float32) for name in ("map", "truth")}
     figure = draw(picture(**values, image=np.zeros((*shape, 3), np.uint8)), LOOK)
