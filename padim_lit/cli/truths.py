@@ -44,7 +44,8 @@ class Truths:
 
 _NOTES = {
     "masks_outside_roi": "Defective test images with the whole mask outside of roi: {}. The model "
-    "does not look there, and they count as missed; draw roi larger, or take them out of the test.",
+    "does not look there, and they count as defective all the same; draw roi larger, or take them "
+    "out of the test.",
     "planted_masks_outside_roi": "Planted defects with the whole mask outside of roi: {}. The "
     "model does not look there.",
 }
