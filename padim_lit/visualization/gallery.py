@@ -51,7 +51,7 @@ class GalleryEntry:
         truth: bool (h, w), True = defect; None where the pixel truth is unknown.
         map: float32 (h, w), Mahalanobis distance.
         planted: the defect was planted, so that the image does not count in the image metrics.
-        roi: bool (h, w), what counts, shared by the pictures of a run; None: all.
+        roi: bool (h, w), what counts; None: all.
         mask_state: a `MaskState`'s value, which says why truth is None; "": there is no mask, or
             nothing is known of it, as of pictures that `read_maps` gives.
     """
