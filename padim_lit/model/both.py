@@ -11,6 +11,7 @@ from padim_lit.model.gaussian import factorize
 from padim_lit.model.groups import Groups
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments, init
+from padim_lit.model.registered import add_options
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.triangular import Triangle, covariance_log_det
 
@@ -73,10 +74,10 @@ class Both(Density):
         fit_images: int = 64,
         shrinkage: float | None = None,
     ):
+        add_options(self, components=components, fit_images=fit_images)
         super().__init__(dim, seed, dim / 2 if shrinkage is None else shrinkage)
         self.position = PerPosition(dim, seed, self.shrinkage)
         self.mixture = Mixture(dim, seed, components, fit_images, self.shrinkage)
-        self.options = self.mixture.options
         self.register_buffer("position_weight", torch.tensor(0.0, dtype=torch.float32))
 
     @property

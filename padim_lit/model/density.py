@@ -17,7 +17,7 @@ from padim_lit.errors import InputError
 from padim_lit.model.embedding import ProjectedLayer
 from padim_lit.model.gaussian import factorize, mahalanobis
 from padim_lit.model.moments import Moments, init, update
-from padim_lit.model.registered import register, require_name, taken
+from padim_lit.model.registered import add_options, register, require_name
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.triangular import Triangle
 
@@ -66,7 +66,7 @@ class Density(nn.Module):
         if not 0 <= shrinkage < math.inf:
             raise InputError(f"density.shrinkage={shrinkage}: must be finite and 0 or more patches")
         self.dim, self.seed, self.shrinkage = dim, seed, float(shrinkage)
-        self.options = {**getattr(self, "options", {}), **taken(self, shrinkage=self.shrinkage)}
+        add_options(self, shrinkage=self.shrinkage)
 
     @property
     def learnt(self) -> dict[str, float]:

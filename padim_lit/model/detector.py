@@ -18,6 +18,7 @@ from padim_lit.model.fit_state import FitState
 from padim_lit.model.grid import require_neighbourhood, resolve_grid
 from padim_lit.model.projection import Projection
 from padim_lit.model.projection_cache import Layers, ProjectionCache
+from padim_lit.model.registered import require_rebuildable
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import require_rotations, turned
 from padim_lit.model.triangular import Triangle, scoring_bytes
@@ -97,13 +98,13 @@ class Detector(nn.Module):
             raise InputError(f"the projection takes C={wanted}, {backbone.name} gives {given}")
         if density.dim != (dim := projection.dim):
             raise InputError(f"the density takes D={density.dim}, the projection gives {dim}")
+        require_rebuildable(projection, density)
         require_image_score(image_score)
         self.backbone, self.projection, self.density = backbone, projection, density
         h, w = image_shape
         self.image_shape, self.neighbourhood, self.rotations = (h, w), neighbourhood, rotations
         self.grid, self.sigma, self.image_score = grid, sigma, image_score
-        self.alignment = alignment
-        self.turned = partial(turned, rotations=rotations)
+        self.alignment, self.turned = alignment, partial(turned, rotations=rotations)
         self.map_grid = resolve_grid(backbone.grids(self.image_shape), grid)
         offset = resolve_alignment(backbone, self.image_shape, self.map_grid, alignment)
         self.anomaly_map = AnomalyMap(self.map_grid, self.image_shape, sigma, offset)
@@ -161,9 +162,8 @@ class Detector(nn.Module):
 
     def layers(self, images: Tensor, projection: Projection | None = None) -> Iterator[Layers]:
         """(B,3,h,w) images → `project` of them in each of the V directions."""
-        for view in self.turned(images):
-            own = projection is None  # of another Π the cache holds nothing
-            yield self.cache.layers(view, self.project) if own else self.project(view, projection)
+        for x in self.turned(images):  # of another Π the cache holds nothing
+            yield self.project(x, projection) if projection else self.cache.layers(x, self.project)
 
     def embed_turned(self, images: Tensor, projection: Projection | None = None) -> Tensor:
         """(B,3,h,w) images → (B,V,P,D), their embeddings in all directions."""
@@ -224,7 +224,7 @@ class Detector(nn.Module):
         """Score with the Gaussians of this fit from now on.
 
         Raises:
-            InputError: fewer than 2 images, a state of another model, or a singular covariance.
+            InputError: fewer than 2 images, a state of another shape, or a singular covariance.
         """
         state.require_shape(len(self.backbone.layers), self.gaussians, self.projection.dim)
         if state.count < 2:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from padim_lit.errors import InputError, refusing
 from padim_lit.model.projection import Projection, gaussian_rows
-from padim_lit.model.registered import taken
+from padim_lit.model.registered import add_options
 
 
 class Learned(Projection):
@@ -31,7 +31,7 @@ class Learned(Projection):
         if fit_images < 2:
             raise InputError(f"proj.fit_images={fit_images}: must be at least 2 images")
         self.fit_images = fit_images
-        self.options = {**getattr(self, "options", {}), **taken(self, fit_images=fit_images)}
+        add_options(self, fit_images=fit_images)
         super().__init__(in_channels, dim, seed)
 
     def draw(self, generator: torch.Generator) -> Tensor:
@@ -78,7 +78,8 @@ class Fisher(Learned):
     ):
         if not 0 < shrinkage < math.inf:
             raise InputError(f"proj.shrinkage={shrinkage}: must be above 0 (default 0.1)")
-        self.shrinkage, self.options = shrinkage, {"shrinkage": shrinkage}
+        self.shrinkage = shrinkage
+        add_options(self, shrinkage=shrinkage)
         super().__init__(in_channels, dim, seed, fit_images)
 
     def learn(self, within: Tensor, means: Tensor) -> None:
@@ -121,7 +122,8 @@ class NPCA(Learned):
                 f"dim={dim} exceeds proj.sketch={sketch}, out of which proj=npca chooses; use a "
                 "wider sketch or a smaller dim"
             )
-        self.sketch, self.options = sketch, {"sketch": sketch}
+        self.sketch = sketch
+        add_options(self, sketch=sketch)
         super().__init__(in_channels, dim, seed, fit_images)
 
     def learn(self, within: Tensor, means: Tensor) -> None:

@@ -11,6 +11,7 @@ from padim_lit.model.exhaustive import Exhaustive
 from padim_lit.model.groups import Groups
 from padim_lit.model.moments import Moments
 from padim_lit.model.onednn import product
+from padim_lit.model.registered import add_options
 from padim_lit.model.search import Finder, Search, cached_search
 from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import Triangle
@@ -73,7 +74,7 @@ class Mixture(Density):
                 "have fewer than it has dimensions (default: D)"
             )
         self.components, self.fit_images = components, fit_images
-        self.options = {"components": components, "fit_images": fit_images}
+        add_options(self, components=components, fit_images=fit_images)
         super().__init__(dim, seed, shrinkage)
         self.register_buffer("centroids", torch.zeros(components, dim, dtype=torch.float32))
         #: W with W Σ Wᵀ = I for the covariance Σ of all good patches; 0 until it is learnt.

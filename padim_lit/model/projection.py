@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from padim_lit.errors import InputError
 from padim_lit.model.onednn import pointwise
-from padim_lit.model.registered import register, require_name
+from padim_lit.model.registered import add_options, register, require_name
 
 
 def require_seed(seed: int) -> None:
@@ -78,7 +78,7 @@ class Projection(nn.Module):
             )
         require_seed(seed)
         self.in_channels, self.dim, self.seed = in_channels, dim, seed
-        self.options = getattr(self, "options", {})
+        add_options(self)
         generator = torch.Generator().manual_seed(int(seed))
         # Drawn in float64 and rounded once: the same draw whatever the default dtype is.
         self.register_buffer("matrix", self.draw(generator).float())
@@ -217,7 +217,7 @@ class Sparse(Projection):
         if not isinstance(density, int | float) or not 0 < density <= 1:
             raise InputError(f"proj.density={density}: must be 'auto' or a number in (0, 1]")
         self.density = float(density)
-        self.options = {"density": self.density}
+        add_options(self, density=self.density)
         super().__init__(in_channels, dim, seed)
 
     def draw(self, generator: torch.Generator) -> Tensor:

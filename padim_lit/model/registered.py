@@ -3,7 +3,10 @@
 import inspect
 from typing import Any
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
+
+#: What a projection or density is given beside its options, in the order of its arguments.
+SIZES = "in_channels", "dim", "seed"
 
 
 def register(cls: type, known: dict[str, Any], key: str) -> None:
@@ -45,12 +48,49 @@ def require_name(made: Any) -> None:
         )
 
 
-def taken(made: Any, **options: Any) -> dict[str, Any]:
-    """Those of the options that the class takes, as a checkpoint will give them.
+def add_options(made: Any, **options: Any) -> None:
+    """Put those that its class takes, as a checkpoint will give them, beside a part's `options`.
 
-    >>> taken(type("Mine", (), {"__init__": lambda self: None})(), shrinkage=1.0)
-    {}
+    >>> made = type("Mine", (), {"__init__": lambda self, width=2: None})()
+    >>> add_options(made, shrinkage=1.0, width=3)
+    >>> made.options
+    {'width': 3}
     """
     parameters = inspect.signature(type(made).__init__).parameters
     whole = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    return {key: value for key, value in options.items() if whole or key in parameters}
+    taken = {key: value for key, value in options.items() if whole or key in parameters}
+    made.options = {**getattr(made, "options", {}), **taken}
+
+
+def require_rebuildable(*parts: Any) -> None:
+    """Raise InputError unless a checkpoint can make each part again, from its options and buffers.
+
+    Args:
+        parts: projections and densities.
+
+    >>> class Scaled:
+    ...     def __init__(self, dim, seed, factor=1.0):
+    ...         self.dim, self.seed, self.factor, self.options = dim, seed, factor, {}
+    >>> require_rebuildable(Scaled(8, seed=0, factor=3.0))
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: Scaled takes factor, which its options do not hold, and a ...
+    """
+    for made in parts:
+        name, signature = type(made).__name__, inspect.signature(type(made).__init__)
+        sizes = [getattr(made, key) for key in SIZES if hasattr(made, key)]
+        what = f"a checkpoint cannot make {name} again from its options {made.options}"
+        with refusing(what, "let __init__ and self.options agree, see docs/own.md", TypeError):
+            given = signature.bind_partial(made, *sizes, **made.options).arguments
+        rest = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+        wanted = [key for key, one in signature.parameters.items() if one.kind not in rest]
+        if missing := [key for key in wanted if key not in given]:
+            raise InputError(
+                f"{name} takes {', '.join(missing)}, which its options do not hold, and a "
+                "checkpoint would forget it: add it to self.options before super().__init__"
+            )
+        kept = made.state_dict()
+        if lost := [key for key, _ in made.named_buffers() if key not in kept]:
+            raise InputError(
+                f"{name}'s buffer {', '.join(lost)} would not be in a checkpoint: register it "
+                "without persistent=False"
+            )

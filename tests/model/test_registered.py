@@ -4,11 +4,13 @@ import pytest
 import torch
 from _helpers.paper import paper
 
-from padim_lit import Backbone, Both, Fisher, InputError, PerPosition, Projection
+from padim_lit import Backbone, Both, Fisher, InputError, Mixture, PerPosition, Projection
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
-from padim_lit.model.projection import JL, PROJECTIONS
+from padim_lit.model.learned import NPCA
+from padim_lit.model.projection import JL, PROJECTIONS, Sparse
+from padim_lit.model.registered import require_rebuildable
 from padim_lit.model.warm_up import learn
 
 
@@ -72,6 +74,76 @@ def test_arguments_that_a_class_does_not_take_are_not_saved(tmp_path):
     found = load_detector(tmp_path / "own.ckpt")
     assert type(found.density) is Wide and found.density.options["width"] == 3.0
     assert torch.equal(found(images)[0], made.eval()(images)[0])
+
+
+@pytest.mark.parametrize("base", [Sparse, Fisher, NPCA, PerPosition, Mixture, Both])
+def test_a_class_on_ours_keeps_its_own_options_and_those_of_ours_that_it_takes(base):
+    takes_dim = issubclass(base, (Mixture, Both, PerPosition))
+    if takes_dim:
+
+        def __init__(self, dim, seed=0, shrinkage=3.0, own=1):
+            self.options = {"own": own}
+            base.__init__(self, dim, seed, shrinkage=shrinkage)
+
+    else:
+
+        def __init__(self, in_channels, dim, seed=0, own=1):
+            self.options = {"own": own}
+            base.__init__(self, in_channels, dim, seed)
+
+    kind = type("Mine", (base,), {"name": "mine", "__init__": __init__})
+    made = kind(8, own=5) if takes_dim else kind(20, 8, own=5)
+    require_rebuildable(made)
+    assert made.options == {"own": 5} | ({"shrinkage": 3.0} if takes_dim else {})
+
+
+def own_parts(channels):
+    """Each of a density and a projection whose checkpoint would decide otherwise, and why."""
+
+    class Scaled(PerPosition):
+        name = "scaled"
+
+        def __init__(self, dim, seed=0, shrinkage=0.0, factor=1.0):
+            super().__init__(dim, seed, shrinkage)
+            self.factor = factor
+
+    class Narrow(JL):
+        name = "narrow"
+
+        def __init__(self, in_channels, dim, seed=0):
+            self.options = {"width": 2}
+            super().__init__(in_channels, dim, seed)
+
+    class Noted(PerPosition):
+        name = "noted"
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.register_buffer("scale", torch.ones(()), persistent=False)
+
+    class Shifted(JL):
+        name = "shifted"
+
+        def __init__(self, in_channels, dim, seed=0, *, shift, **kwargs):
+            super().__init__(in_channels, dim, seed, **kwargs)
+
+    shifted = {"projection": Shifted(channels, 4, shift=1)}
+    return {
+        "Scaled takes factor, which its options do not hold": {"density": Scaled(4, factor=3.0)},
+        "make Narrow again from its options .*'width'": {"projection": Narrow(channels, 4)},
+        "Noted's buffer scale would not be in a checkpoint": {"density": Noted(4)},
+        "Shifted takes shift, which its options do not": shifted,
+    }
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_what_a_checkpoint_would_not_make_again_is_refused_before_the_fit(number):
+    backbone = Backbone("test_resnet", weights="random")
+    channels = backbone.embedding_dim
+    says, own = list(own_parts(channels).items())[number]
+    parts = {"projection": JL(channels, 4), "density": PerPosition(4)} | own
+    with pytest.raises(InputError, match=says):
+        Detector(backbone, **parts)
 
 
 def test_a_forward_that_no_checkpoint_knows_is_refused():
