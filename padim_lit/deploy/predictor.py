@@ -256,7 +256,7 @@ class Predictor:
     ) -> Iterator[tuple[ModelInput, Prediction]]:
         """As `stream`, with what the model saw of each image; `picture` as in `see`."""
         images = _listed(images)
-        images = [images] if isinstance(images, str | PathLike) else images
+        images = [images] if _is_one(images) else images
         seen, alone = self._read(images, on_error, picture), self._alone
         alone = alone and not isinstance(images, Sequence | Tensor)
         while batch := list(islice(seen, 1 if alone else self.batch_size)):
@@ -441,6 +441,13 @@ def _listed(images: Any) -> Any:
     path = typed_path(images)
     pattern = not path.exists() and any(sign in str(path) for sign in "*?[")
     return find_images(images) if path.is_dir() or pattern else images
+
+
+def _is_one(images: Any) -> bool:
+    """Whether it is one image: an array's rows are none, though a program can go through them."""
+    if isinstance(images, np.ndarray | Tensor):
+        return images.ndim in (2, 3)  # with one dimension it may hold paths
+    return isinstance(images, str | PathLike | Image.Image)
 
 
 def _resize_crop(detector: Detector, image_size: Size | None, crop_size: Size | None) -> ResizeCrop:

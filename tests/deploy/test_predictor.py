@@ -305,6 +305,24 @@ def test_a_stream_reads_no_further_than_it_must(predictor, picture, monkeypatch)
     assert len(found) == 3 and len(taken) == 3
 
 
+@pytest.mark.parametrize("form", ["array", "grey", "tensor", "picture", "floats", "path"])
+def test_a_stream_of_one_image_is_that_image(predictor, picture, form):
+    grey = np.asarray(Image.open(picture))
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    one = {
+        **{"array": rgb, "grey": grey, "tensor": torch.from_numpy(rgb).permute(2, 0, 1)},
+        **{"picture": Image.fromarray(grey), "floats": np.full((64, 64, 3), 0.5), "path": picture},
+    }[form]
+    assert [p.score for p in predictor.stream(one)] == [predictor(one).score]
+
+
+def test_a_stream_of_an_array_of_several_is_each_of_them(predictor, picture):
+    score = predictor(picture).score
+    rgb = np.repeat(np.asarray(Image.open(picture))[..., None], 3, axis=2)
+    for several in (np.stack([rgb, rgb]), np.array([str(picture)] * 2)):
+        assert [p.score for p in predictor.stream(several)] == [score, score]
+
+
 def test_a_stream_can_go_on_after_a_bad_image(predictor, picture, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(picture.read_bytes()[:200])
