@@ -1,6 +1,7 @@
 """A fitted model in memory, ``padim_lit.load(ckpt)``: pictures in, scores and decisions out."""
 
 import math
+import operator
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -193,7 +194,8 @@ class Predictor:
         roi = detector.anomaly_map.roi
         self._roi = None if roi is None else roi.cpu().numpy()
         default = 1 if self.device.type == "cpu" else BATCH
-        self.batch_size = default if batch_size is None else batch_size
+        with refusing(f"batch_size={batch_size}: no whole number", "give one, or None", TypeError):
+            self.batch_size = default if batch_size is None else operator.index(batch_size)
         # A camera's first picture is not to wait for its sixteenth.
         self._alone = batch_size is None
         if self.batch_size < 1:
@@ -379,6 +381,7 @@ class Predictor:
         return Prediction(score, p, anomalous, map, threshold, at, seen.path, regions, view)
 
     def _set_threshold(self, threshold: float | None, rate: float | None) -> None:
+        threshold, rate = _number("threshold", threshold), _number("false_alarm_rate", rate)
         known = self.detector.calibration
         require_one_of(threshold, rate)
         if threshold is not None and not 0 < threshold < math.inf:
@@ -395,11 +398,11 @@ class Predictor:
             own, at, source = known["threshold"], known["map_threshold"], describe(known)
         if threshold is not None:
             if self.detector.image_score == "max":  # then scores are values of the map
-                at = float(threshold)
+                at = threshold
             elif own is not None and at is not None:
                 # Both are distances: what is called more shows more.
                 at = at * threshold / own
-            own, source = float(threshold), f"threshold {threshold:g}, given"
+            own, source = threshold, f"threshold {threshold:g}, given"
         # At once: another thread may be scoring, and what is refused changes nothing.
         self.calibration, self.threshold_source = known, source
         self._threshold, self.map_threshold = own, at
@@ -448,6 +451,13 @@ def _is_one(images: Any) -> bool:
     if isinstance(images, np.ndarray | Tensor):
         return images.ndim in (2, 3)  # with one dimension it may hold paths
     return isinstance(images, str | PathLike | Image.Image)
+
+
+def _number(key: str, given: Any) -> float | None:
+    """A plain one for a tensor's or NumPy's, which pixels would be compared with; None as it is."""
+    kinds = TypeError, ValueError, RuntimeError
+    with refusing(f"{key}={given}: no number", "give one, or None", *kinds):
+        return None if given is None else float(given)
 
 
 def _resize_crop(detector: Detector, image_size: Size | None, crop_size: Size | None) -> ResizeCrop:

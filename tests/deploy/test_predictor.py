@@ -240,6 +240,16 @@ def test_a_threshold_can_be_given_where_none_could_be_chosen(here, picture):
     assert Predictor(detector, device="cpu").threshold is None
 
 
+@pytest.mark.parametrize("kind", [torch.tensor, np.float32, np.array])
+def test_a_threshold_may_be_any_kind_of_number(here, picture, kind):
+    load = partial(padim_lit.load, here / "run" / "model.ckpt", device="cpu")
+    expected, later = load(threshold=3.0)(picture).numbers(), load()
+    later.threshold = kind(3.0)
+    for made in (later, load(threshold=kind(3.0))):
+        assert made(picture).numbers() == expected
+    assert load(false_alarm_rate=kind(0.25)).threshold == load(false_alarm_rate=0.25).threshold
+
+
 def test_a_device_without_float64_is_one_line(here, monkeypatch):
     detector = load_detector(here / "run" / "model.ckpt")
 
@@ -418,6 +428,10 @@ def test_a_plain_trainers_checkpoint_needs_the_sizes(here, predictor, picture, t
         ({"false_alarm_rate": 2}, "false_alarm_rate=2"),
         ({"threshold": 20, "false_alarm_rate": 0.05}, "give one of them"),
         ({"device": "toaster"}, "device=toaster"),
+        ({"threshold": "high"}, "threshold=high: no number .*; give one, or None"),
+        ({"threshold": torch.ones(2)}, "no number"),
+        ({"false_alarm_rate": [0.1]}, r"false_alarm_rate=\[0.1\]: no number"),
+        ({"batch_size": 2.5}, "batch_size=2.5: no whole number .*; give one, or None"),
     ],
 )
 def test_wrong_arguments_are_one_line(here, wrong, message):
