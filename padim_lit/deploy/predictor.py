@@ -26,6 +26,7 @@ from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.deploy.regions import Region, View, find, spread
 from padim_lit.errors import InputError, naming, refusing, require_finite
 from padim_lit.model.anomaly_map import TOP_SHARE
+from padim_lit.model.backbone import ROUNDING
 from padim_lit.model.detector import Detector
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import in_parts
@@ -328,13 +329,13 @@ class Predictor:
 
     def _see_floats(self, image: np.ndarray) -> ModelInput:
         low, high = (float(f(image)) if image.size else np.nan for f in (np.min, np.max))
-        if image.shape != (*self.image_shape, 3) or not (low >= 0 and high <= 1):
+        if image.shape != (*self.image_shape, 3) or not (low >= -ROUNDING and high <= 1 + ROUNDING):
             raise InputError(
                 f"a floating-point image {image.shape} from {low:g} to {high:g}: floats are what "
                 f"the model sees, {(*self.image_shape, 3)} from 0 to 1, resized and cropped "
                 "already; give pictures as uint8"
             )
-        return ModelInput(image.astype(np.float32))
+        return ModelInput(image.astype(np.float32).clip(0, 1))
 
     def _read(self, images: Iterable[Any], on_error: OnError, picture: int) -> Iterator[ModelInput]:
         # Ahead only of what is there already: a camera's next picture may be minutes away.

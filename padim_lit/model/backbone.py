@@ -15,6 +15,8 @@ from padim_lit.model.tiles import as_tiles, by_tiles, layout
 from padim_lit.model.weights import architecture, fingerprint, load_weights, registered, timm
 from padim_lit.system.console import quiet
 
+#: How far from [0, 1] an image's values may lie, as a resize with rounding leaves them.
+ROUNDING = 0.001
 # Where timm reads features with hooks, these gather in one dictionary for all threads.
 _ONE_AT_A_TIME = threading.Lock()
 # timm makes these so only when it is asked for weights, and a checkpoint brings its own.
@@ -168,7 +170,7 @@ class Backbone(nn.Module):
                 "image_shape=(h, w)), or the data image_size and crop_size"
             )
         low, high = torch.stack(images.aminmax()).tolist()  # one wait for a GPU
-        if low < -0.001 or high > 1.001:
+        if low < -ROUNDING or high > 1 + ROUNDING:
             raise InputError(
                 f"images have values from {low:g} to {high:g}; the model takes RGB in [0, 1] and "
                 "normalises it itself"

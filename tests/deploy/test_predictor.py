@@ -91,6 +91,17 @@ def test_the_same_pixels_give_the_same_score_however_they_come(predictor, pictur
     assert first.score == first.map.max()
 
 
+def test_floats_may_leave_0_to_1_by_rounding(predictor):
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    image[:, 0, 0], image[:, 1, 1] = 1.0, 0.0
+    expected = predictor(image).score
+    image[:, 0, 0], image[:, 1, 1] = 1.0000001, -0.0009
+    assert predictor(image).score == expected
+    image[:, 1, 1] = -0.002
+    with pytest.raises(InputError, match=r"floating-point image .* from -0\.002 to 1"):
+        predictor(image)
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "1", "I"])
 def test_an_array_scores_as_the_file_that_pillow_makes_of_it(predictor, picture, tmp_path, mode):
     grey = Image.open(picture)
