@@ -23,6 +23,7 @@ from padim_lit.data.trainer import (
 from padim_lit.deploy.calibration import outcome, set_threshold
 from padim_lit.deploy.left_out import met_again
 from padim_lit.deploy.over_images import Loop
+from padim_lit.deploy.predictor import as_device
 from padim_lit.errors import require_finite, require_tensors, require_truth
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
@@ -198,12 +199,15 @@ class PaDiM(LightningModule):
         restore(self.detector, state_of(checkpoint), checkpoint["state_dict"])
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu") -> "PaDiM":
-        """Rebuild a fitted model from its file alone; `padim_lit.checkpoint.state` does it."""
+    def load_from_checkpoint(
+        cls, checkpoint_path: Any, map_location: Any = "cpu", strict=True, weights_only=True
+    ) -> "PaDiM":
+        """Rebuild a fitted model on a device; its file is always read whole, as data alone."""
+        device = "cpu" if map_location is None else as_device(map_location, "map_location")
         model = cls.__new__(cls)
         LightningModule.__init__(model)
         model._hold(load_detector(checkpoint_path))
-        return model.eval().to(map_location)
+        return model.eval().to(device)
 
     def _agree(self, learnt: nn.Module) -> None:
         # All take rank 0's: had they rounded differently, moments of different Π would be summed.

@@ -1,5 +1,6 @@
 """PaDiM as a library: a plain Trainer, checkpoints, and the numbers against a naive float64 fit."""
 
+import io
 import re
 import subprocess
 import sys
@@ -245,6 +246,21 @@ def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path, content):
     torch.save({"state_dict": {}}, path)
     with pytest.raises(InputError, match="not a padim_lit checkpoint"):
         PaDiM.load_from_checkpoint(path)
+
+
+def test_a_checkpoint_takes_lightnings_arguments_or_says_what_to_give(tmp_path, fitted):
+    run = trainer(tmp_path)
+    run.strategy.connect(fitted)
+    run.save_checkpoint(path := tmp_path / "model.ckpt")
+    for given in ({"strict": False}, {"weights_only": False}, {"map_location": None}):
+        again = PaDiM.load_from_checkpoint(path, **given)
+        assert torch.equal(again.detector.mean, fitted.detector.mean)
+    for wrong in ({"cuda:0": "cpu"}, lambda storage, location: storage, "toaster"):
+        with pytest.raises(InputError, match=r"map_location=.*: not to be had \(.*\); use cpu"):
+            PaDiM.load_from_checkpoint(path, wrong)
+    for load in (PaDiM.load_from_checkpoint, padim_lit.load):
+        with pytest.raises(InputError, match=r"read from files alone \(.*\); write it to a file"):
+            load(io.BytesIO(path.read_bytes()))
 
 
 def test_bad_arguments():

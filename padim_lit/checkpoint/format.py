@@ -34,7 +34,9 @@ def read(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
         InputError: no such file, not readable, damaged in a single bit, not a checkpoint of
             padim_lit, of a newer one, or with NaN or infinity in it.
     """
-    path = typed_path(path)
+    todo = "write it to a file, and give its path"
+    with refusing(f"{key}={path}: read from files alone", todo, TypeError):
+        path = typed_path(path)
     with naming(path, key):
         with refusing("cannot be read", "check its rights", PermissionError):
             if not path.is_file():

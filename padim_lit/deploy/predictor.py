@@ -190,7 +190,7 @@ class Predictor:
     ) -> None:
         detector.require_fitted()
         self.resize_crop = _resize_crop(detector, image_size, crop_size)
-        self.device = _device(device)
+        self.device = as_device(device)
         self.detector = detector.to(self.device).eval()
         roi = detector.anomaly_map.roi
         self._roi = None if roi is None else roi.cpu().numpy()
@@ -483,9 +483,18 @@ def _resize_crop(detector: Detector, image_size: Size | None, crop_size: Size | 
     return found
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def as_device(device: Any, key: str = "device") -> torch.device:
+    """The device of a name, such as "cuda"; None takes a GPU where there is one.
+
+    Raises:
+        InputError: it is not there, or has no float64; it names the key that it was given by.
+
+    >>> as_device({"cuda:0": "cpu"}, "map_location")
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: map_location={'cuda:0': 'cpu'}: not to be had (...); use cpu
+    """
     kinds = RuntimeError, AssertionError, NotImplementedError, TypeError
-    with refusing(f"device={device}: not to be had", "use cpu", *kinds):
+    with refusing(f"{key}={device}: not to be had", "use cpu", *kinds):
         found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, dtype=torch.float64, device=found)  # as means are; Apple's GPUs have none
         return found

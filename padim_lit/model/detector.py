@@ -228,9 +228,7 @@ class Detector(nn.Module):
         """
         state.require_shape(len(self.backbone.layers), self.gaussians, self.projection.dim)
         if state.count < 2:
-            raise InputError(
-                f"{state.count} training image: a covariance needs at least 2; add good images"
-            )
+            raise InputError(f"{state.count} image: a covariance needs at least 2; add good images")
         self.whitening = self.density.factorize(state.moments, self.ridge)
         self.mean, self.layer_means, self.count = state.moments.mean, state.layer_means, state.count
         self.fit_state, self.calibration = state, None
@@ -252,8 +250,7 @@ class Detector(nn.Module):
         self.require_fitted()
         if self.fit_state is None:
             raise InputError(
-                "this is a slim checkpoint (mode=export format=torch): it scores, but no longer "
-                "knows its images, so nothing is added, removed or calibrated; give the full "
-                "model.ckpt"
+                "a slim checkpoint (mode=export format=torch) scores, and knows no images: nothing "
+                "is added, removed or calibrated; give the full model.ckpt"
             )
         return self.fit_state
