@@ -61,7 +61,13 @@ class FitState:
         return FitState(self.count, moments, means, self.digests)
 
     def with_images(self, count: int, digests: Tensor | None) -> "FitState":
-        """With so many images more, whose patches are in; their digests (B,16), if known."""
+        """With so many images more, whose patches are in; their digests (B,16), if known.
+
+        Raises:
+            InputError: digests that no checkpoint could hold.
+        """
+        if digests is not None:
+            require_digests(digests, count)
         known = _together(self.digests, None if digests is None else digests.cpu())
         return FitState(self.count + count, self.moments, self.layer_means, known)
 
@@ -113,6 +119,22 @@ class FitState:
         means = sum_over_ranks(mine) / moments.counts.clamp(min=1)[:, None].float()
         counts, ranks = zip(*gather((self.count, self.digests)), strict=True)
         return FitState(sum(counts), moments, means, _together(*ranks))
+
+
+def require_digests(digests: Any, count: int) -> None:
+    """Raise InputError unless they are so many as `padim_lit.digests.digest` makes them.
+
+    >>> require_digests(torch.arange(3), count=3)
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: a batch's digest is torch.int64 (3,); it must be torch.uint8 ...
+    """
+    tensor = isinstance(digests, Tensor)
+    given = f"{digests.dtype} {tuple(digests.shape)}" if tensor else type(digests).__name__
+    if given != (wanted := f"torch.uint8 {(count, 16)}"):
+        raise InputError(
+            f"a batch's digest is {given}; it must be {wanted}, see padim_lit.digests.digest, or "
+            "be left out"
+        )
 
 
 def _together(*digests: Tensor | None) -> Tensor | None:

@@ -44,6 +44,22 @@ def assert_same(state, x, digests):
     assert sorted(map(tuple, state.digests.tolist())) == sorted(map(tuple, digests.tolist()))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (torch.zeros(N, 16, dtype=torch.int64), r"torch.int64 \(24, 16\)"),
+        (torch.zeros(N, 16), r"torch.float32 \(24, 16\)"),
+        (torch.zeros(N, 8, dtype=torch.uint8), r"torch.uint8 \(24, 8\)"),
+        (torch.zeros(N - 1, 16, dtype=torch.uint8), r"torch.uint8 \(23, 16\)"),
+        (["a"] * N, "list"),
+    ],
+)
+def test_digests_that_no_checkpoint_would_hold_are_refused_at_the_first_batch(wrong, said):
+    said = rf"digest is {said}.*; it must be torch.uint8 \(24, 16\), see .* or be left out"
+    with pytest.raises(InputError, match=said):
+        with_batch(FitState.empty(init(P, D), L), images()[0], wrong)
+
+
 @pytest.mark.parametrize("size", [1, 5, 7, N])
 def test_batches_do_not_matter(size):
     x, digests = images()
