@@ -177,7 +177,7 @@ class Detector(nn.Module):
     @torch.inference_mode(False)
     def empty_state(self) -> FitState:
         """A fit of no image, for `update_state`, where the module is."""
-        moments = self.density.empty(self.positions, self.projection.matrix.device)
+        moments = self.density.empty(self.positions, self.projection.require_learnt().device)
         return FitState.empty(moments, len(self.backbone.layers))
 
     @torch.inference_mode(False)  # or the sums could never be changed outside of it

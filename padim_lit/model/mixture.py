@@ -86,7 +86,10 @@ class Mixture(Density):
     def empty_means(self, positions: int) -> Tensor:
         """The centroids; raises InputError where there are none yet."""
         if not self.white.any():
-            raise InputError(f"density={self.name}: has no centroids; learn them before the fit")
+            raise InputError(
+                f"density={self.name}: has no centroids; learn them before the fit, with "
+                "padim_lit.model.warm_up.learn"
+            )
         return self.centroids.double()
 
     @torch.no_grad()

@@ -40,7 +40,8 @@ class Projection(nn.Module):
         seed: the only source of randomness.
 
     Raises:
-        InputError: D < 1 or above MAX_DIM, or D > C where rows are taken or orthonormal.
+        InputError: D < 1 or above MAX_DIM, or D > C where rows are taken or orthonormal, or a
+            `draw` that gives no (D,C).
 
     >>> PROJECTIONS['jl'](in_channels=1056, dim=100).matrix.shape
     torch.Size([100, 1056])
@@ -80,8 +81,15 @@ class Projection(nn.Module):
         self.in_channels, self.dim, self.seed = in_channels, dim, seed
         add_options(self)
         generator = torch.Generator().manual_seed(int(seed))
+        drawn: Any = self.draw(generator)
+        if not isinstance(drawn, Tensor) or drawn.shape != (dim, in_channels):
+            given = f"{type(drawn).__name__} {tuple(getattr(drawn, 'shape', ()))}"
+            raise InputError(
+                f"proj={self.name}: its draw gave a {given}; it must give a tensor (D,C), here "
+                f"{(dim, in_channels)}"
+            )
         # Drawn in float64 and rounded once: the same draw whatever the default dtype is.
-        self.register_buffer("matrix", self.draw(generator).float())
+        self.register_buffer("matrix", drawn.float())
 
     @abstractmethod
     def draw(self, generator: torch.Generator) -> Tensor:
@@ -109,6 +117,15 @@ class Projection(nn.Module):
             means: (P,C) mean of each position.
         """
         raise NotImplementedError(f"proj={self.name} does not depend on data")
+
+    def require_learnt(self) -> Tensor:
+        """Π; InputError where it is to be learnt and was not: a fit would see zeros alone."""
+        if self.fit_images and not self.matrix.any():
+            raise InputError(
+                f"proj={self.name} has learnt nothing yet, its Π is zeros; before the fit call "
+                "padim_lit.model.warm_up.learn, as a Trainer's fit does"
+            )
+        return self.matrix
 
     def adopt(self, matrix: Tensor) -> None:
         """Take another one's Π (D,C) and learn nothing, so that moments of both add up."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.random_projection import SparseRandomProjection
 
+from padim_lit import Backbone, Detector, PerPosition
 from padim_lit.errors import InputError
 from padim_lit.model.learned import NPCA, Fisher
 from padim_lit.model.projection import (
@@ -161,6 +162,32 @@ def test_a_new_projection_needs_one_class_with_one_method():
     part, rows = Mean(4, 2).project_layer(torch.ones(1, 4, 3, 1), 0)
     assert part.tolist() == [[[[1.0, 1.0]]] * 3]
     assert rows == slice(0, 2)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "said"),
+    [
+        (torch.zeros(4, 2), r"Tensor \(4, 2\)"),
+        (torch.zeros(1, 4), r"Tensor \(1, 4\)"),
+        (np.zeros((2, 4)), r"ndarray \(2, 4\)"),
+        (None, "NoneType"),
+    ],
+)
+def test_a_draw_that_gives_no_such_matrix_is_refused(drawn, said):
+    kind = type("Own", (Projection,), {"name": "own", "draw": lambda self, generator: drawn})
+    del PROJECTIONS["own"]
+    with pytest.raises(InputError, match=rf"proj=own: its draw gave a {said}.*, here \(2, 4\)"):
+        kind(4, 2)
+
+
+@pytest.mark.parametrize("kind", [Fisher, NPCA])
+def test_a_fit_before_anything_is_learnt_is_refused(kind):
+    backbone = Backbone("test_resnet", weights="random")
+    detector = Detector(backbone, kind(backbone.embedding_dim, 4), (64, 64), PerPosition(4))
+    with pytest.raises(InputError, match=f"proj={kind.name} has learnt nothing .*warm_up.learn"):
+        detector.empty_state()
+    detector.projection.adopt(torch.ones(4, backbone.embedding_dim))
+    assert detector.empty_state().count == 0
 
 
 @pytest.mark.parametrize("kind", [Subset, JL, Orthogonal, Sparse])
