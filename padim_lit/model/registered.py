@@ -1,6 +1,8 @@
 """Classes by name: what a checkpoint calls a projection or density, and makes it again with."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from padim_lit.errors import InputError, refusing
@@ -94,3 +96,24 @@ def require_rebuildable(*parts: Any) -> None:
                 f"{name}'s buffer {', '.join(lost)} would not be in a checkpoint: register it "
                 "without persistent=False"
             )
+
+
+@contextmanager
+def into_buffers(part: Any) -> Iterator[None]:
+    """Raise InputError where a part learns in the block what no checkpoint of it would hold.
+
+    Names that begin with _ are its own business.
+
+    >>> with into_buffers(part := type("Mine", (), {})()):
+    ...     part.scale = 2.0
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: Mine has learnt scale, which would not be in a checkpoint: ...
+    """
+    before = dict(vars(part))
+    yield
+    changed = [key for key, value in vars(part).items() if value is not before.get(key)]
+    if lost := [key for key in changed if not key.startswith("_")]:
+        raise InputError(
+            f"{type(part).__name__} has learnt {', '.join(lost)}, which would not be in a "
+            "checkpoint: make it a buffer, see docs/own.md"
+        )

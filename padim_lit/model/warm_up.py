@@ -17,6 +17,7 @@ from torch.utils.data import (
 
 from padim_lit.errors import InputError, require_finite, require_tensors
 from padim_lit.model.projection import Identity, Projection
+from padim_lit.model.registered import into_buffers
 from padim_lit.system.console import tracked
 
 if TYPE_CHECKING:
@@ -66,11 +67,13 @@ def learn(
 
     if projection.fit_images:
         identity = Identity(projection.in_channels).to(device)  # Π is learnt from all C channels
-        projection.learn(*patch_statistics(embeddings(projection.fit_images, identity)))
+        with into_buffers(projection):
+            projection.learn(*patch_statistics(embeddings(projection.fit_images, identity)))
         agree(projection)
     for part in (part for part, _ in density.parts(detector.positions)) if again else (density,):
         if part.fit_images:
-            part.learn(torch.cat(list(embeddings(part.fit_images))))
+            with into_buffers(part):
+                part.learn(torch.cat(list(embeddings(part.fit_images))))
             agree(part)
 
 

@@ -146,6 +146,25 @@ def test_what_a_checkpoint_would_not_make_again_is_refused_before_the_fit(number
         Detector(backbone, **parts)
 
 
+@pytest.mark.parametrize("base", [Fisher, Mixture])
+def test_what_is_learnt_and_not_kept_is_refused_before_the_fit(base):
+    def learn_more(self, *given):
+        base.learn(self, *given)
+        self.scale = float(given[0].std())
+
+    mine = type("Mine", (base,), {"name": "mine", "learn": learn_more})
+    backbone = Backbone("test_resnet", weights="random")
+    channels = backbone.embedding_dim
+    if base is Fisher:
+        parts = mine(channels, 4), (64, 64), PerPosition(4)
+    else:
+        parts = JL(channels, 4), (64, 64), mine(4, components=3)
+    images = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    made = Detector(backbone, *parts)
+    with pytest.raises(InputError, match=r"Mine has learnt scale, which .*: make it a buffer"):
+        learn(made, lambda count: [{"image": images}])
+
+
 def test_a_forward_that_no_checkpoint_knows_is_refused():
     class Grey(Backbone):
         def forward(self, images):
