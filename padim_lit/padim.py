@@ -11,15 +11,9 @@ from torch import Tensor, nn
 
 from padim_lit.checkpoint.format import KEY, forget_arguments, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
-from padim_lit.data.datamodule import AnomalyData, with_facts
-from padim_lit.data.trainer import (
-    as_it_runs,
-    loader_of_fit,
-    nothing_fitted,
-    require_as_many,
-    require_each_once,
-    require_trainer,
-)
+from padim_lit.data.datamodule import with_facts
+from padim_lit.data.loaders import require_as_many, require_each_once, require_sizes
+from padim_lit.data.trainer import as_it_runs, loader_of_fit, nothing_fitted, require_trainer
 from padim_lit.deploy.calibration import outcome, set_threshold
 from padim_lit.deploy.left_out import met_again
 from padim_lit.deploy.over_images import Loop
@@ -163,13 +157,13 @@ class PaDiM(LightningModule):
     def on_test_start(self) -> None:
         require_each_once(self.trainer.test_dataloaders, self.trainer.world_size)
         self.detector.require_fitted()
-        if isinstance(data := self.trainer.datamodule, AnomalyData):
-            data.require_sizes(self.detector.provenance)
+        require_sizes(self.trainer.test_dataloaders, self.detector.provenance)
         self.image_metrics.reset()
         self.pixel_metrics.reset()
 
     def on_predict_start(self) -> None:
         self.detector.require_fitted()
+        require_sizes(self.trainer.predict_dataloaders, self.detector.provenance)
 
     def on_test_epoch_end(self) -> None:
         image, pixel = self.image_metrics.compute(), self.pixel_metrics.compute()

@@ -39,7 +39,7 @@ import padim_lit
 from padim_lit import JL, NPCA, Backbone, Both, Fisher, InputError, PaDiM, Subset
 from padim_lit.checkpoint.state import full_state, restore, save_detector, slim_state
 from padim_lit.data import Folder
-from padim_lit.data.trainer import require_as_many, require_each_once
+from padim_lit.data.loaders import require_as_many, require_each_once
 from padim_lit.model.detector import Detector
 
 ROOT = Path(__file__).parents[1]
@@ -674,8 +674,25 @@ def test_a_test_on_data_of_other_sizes_is_refused(tmp_path, fitted, monkeypatch)
     data = Folder(tmp_path / "parts", image_size=64, crop_size=64, num_workers=0)
     known = {"image_size": 80, "crop_size": 64}
     monkeypatch.setattr(fitted.detector, "provenance", known)
-    with pytest.raises(InputError, match=r"'image_size': 64.* was fitted with {'image_size': 80"):
-        trainer(tmp_path).test(fitted, data)
+    run = trainer(tmp_path)
+    for score, images in (
+        (run.test, data),
+        (run.test, data.test_dataloader()),
+        (run.predict, data),
+        (run.predict, [data.test_dataloader()]),
+    ):
+        with pytest.raises(InputError, match=r"'image_size': 64.* fitted with {'image_size': 80"):
+            score(fitted, images)
+
+
+def test_a_loader_taken_from_a_data_module_brings_its_sizes(tmp_path):
+    build_tree(tmp_path / "parts", train=4, test={"good": 1})
+    data = Folder(tmp_path / "parts", image_size=80, crop_size=64, num_workers=0)
+    (run := trainer(tmp_path)).fit(model := small(**paper(4)), data.train_dataloader())
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    known, path = padim_lit.load(tmp_path / "model.ckpt"), data.test_items[0].path
+    (found,) = run.predict(model, data)
+    assert known(path).score == pytest.approx(float(found["score"][0]), rel=1e-4)
 
 
 def test_predictions_know_their_paths_and_the_models_decision(tmp_path, fitted):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from padim_lit.data.cache import PictureCache, digest_of, stamp
 from padim_lit.data.check import DECODED, judge_repeats, look_at, nearly_black, some
 from padim_lit.data.images import read_mask, read_size
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
-from padim_lit.data.trainer import rank_batches
+from padim_lit.data.loaders import rank_batches, sizes_of
 from padim_lit.data.transform import ResizeCrop, Size
 from padim_lit.errors import InputError
 from padim_lit.system.console import percent
@@ -223,16 +223,6 @@ class AnomalyData(LightningDataModule):
         log.warning("%s", note)
         return [note]
 
-    def require_sizes(self, provenance: Mapping[str, Any]) -> None:
-        """Raise InputError where a fit, whose provenance it is, saw its images at other sizes."""
-        if self.size.keys() <= provenance.keys():
-            known = {key: provenance[key] for key in self.size}
-            if ResizeCrop(**known) != self.resize_crop:
-                raise InputError(
-                    f"the data have {self.size}, and the model was fitted with {known}; give the "
-                    "data the same"
-                )
-
     def require_test(self) -> None:
         """Raise InputError where there is no test image."""
         if not self.test_items:
@@ -286,11 +276,12 @@ def _require_enough(name: str, train: int, kind: str = "") -> None:
 def with_facts(known: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
     """What is `known` of a detector, with the facts of a fit's data in place of an earlier fit's.
 
-    Of a loader that no `AnomalyData` made there are none, even where the trainer has seen one.
+    Of a loader that was taken from an `AnomalyData` these are its sizes, of one's own there are
+    none, even where the trainer has seen a data module.
     """
     source = getattr(trainer.fit_loop, "_data_source", None)
     data = getattr(source, "instance", trainer.datamodule)
-    facts = data.facts if isinstance(data, AnomalyData) else {}
+    facts = data.facts if isinstance(data, AnomalyData) else sizes_of(trainer.train_dataloader)
     kept = {key: value for key, value in known.items() if key not in known.get("of_data", ())}
     return kept | facts | {"of_data": list(facts), "history": [], "removed": []}
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,6 +53,13 @@ class ResizeCrop:
     def output_shape(self) -> tuple[int, int]:
         """(h, w) of every image and mask afterwards."""
         return self.crop if self.crop is not None else self.resize
+
+    @property
+    def size(self) -> dict[str, Any]:
+        """image_size and crop_size that make this one, as a checkpoint holds them."""
+        resize, crop = self.resize, self.crop
+        image_size = resize if isinstance(resize, int) else list(resize)
+        return {"image_size": image_size, "crop_size": None if crop is None else list(crop)}
 
     def image(self, image: Image.Image) -> Image.Image:
         """Resized (antialiased bilinear) and cropped image of size `output_shape`."""

@@ -12,13 +12,15 @@ import torch
 from _helpers.trees import build_magnetic_tile, build_tree, save_image, save_mask
 from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 from PIL import Image
+from torch.utils.data import DataLoader, Subset
 
 from padim_lit.data import ELPV, AnomalyData, Folder, MagneticTile, MVTec
 from padim_lit.data.datamodule import Split, default_workers
 from padim_lit.data.files import find_images
-from padim_lit.data.items import Item
+from padim_lit.data.items import Item, ItemDataset
+from padim_lit.data.loaders import rank_batches, require_sizes, sizes_of
 from padim_lit.data.split import derived_seed, hold_out
-from padim_lit.data.trainer import rank_batches
+from padim_lit.data.transform import ResizeCrop
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import run_folder
 
@@ -158,11 +160,20 @@ def test_rank_batches_are_used_once_torch_distributed_is_initialised(tmp_path, m
 
 def test_a_fit_at_other_sizes_is_told_apart(tmp_path):
     """Images of the same shape, of which the model sees another part."""
-    data = mvtec(mvtec_tree(tmp_path))
-    data.require_sizes({})
-    data.require_sizes({"image_size": 32, "crop_size": [24, 24]})
-    with pytest.raises(InputError, match=r"was fitted with .'image_size': 48, 'crop_size': 24"):
-        data.require_sizes({"image_size": 48, "crop_size": 24})
+    loader = mvtec(mvtec_tree(tmp_path)).test_dataloader()
+    for fitted_with in ({}, {"image_size": 32, "crop_size": [24, 24]}):
+        require_sizes(loader, fitted_with)
+    part = DataLoader(Subset(loader.dataset, [0]))
+    for loaders in (loader, [part], {"first": loader, "second": part}):
+        with pytest.raises(InputError, match=r"was fitted with .'image_size': 48, 'crop_size': 24"):
+            require_sizes(loaders, {"image_size": 48, "crop_size": 24})
+
+
+@pytest.mark.parametrize("given", [(64, 48), ([64, 80], [48, 40]), (64, None), ([64, 80], None)])
+def test_sizes_of_a_loader_make_the_same_transform(given):
+    transform = ResizeCrop(*given)
+    assert sizes_of(DataLoader(ItemDataset([], transform))) == transform.size
+    assert ResizeCrop(**transform.size) == transform
 
 
 # split -----------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from padim_lit.cli.tracking import finish, log_run, survived
 from padim_lit.cli.truths import Truths
 from padim_lit.data import AnomalyData
 from padim_lit.data.datamodule import count_tests
-from padim_lit.data.trainer import require_one_each
+from padim_lit.data.loaders import require_one_each
 from padim_lit.deploy.calibration import recalibrate
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.model_card import model_card

@@ -1,0 +1,132 @@
+"""What a loader gives: which images, at which sizes, and each of them once over all ranks."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from torch.utils.data import DistributedSampler, Subset
+from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
+
+from padim_lit.data.items import ItemDataset
+from padim_lit.data.transform import ResizeCrop
+from padim_lit.errors import InputError
+
+
+def require_one_each(images: int, ranks: int) -> None:
+    """Raise InputError for fewer images than ranks.
+
+    >>> require_one_each(images=7, ranks=2)
+    """
+    if images < ranks:
+        raise InputError(
+            f"{images} image(s) cannot be spread over {ranks} devices; lower trainer.devices"
+        )
+
+
+class Batches(list[list[int]]):
+    """A batch sampler; to predict, Lightning copies its `__dict__`, which a plain list has not."""
+
+
+def rank_batches(length: int, rank: int, world: int, batch_size: int) -> Batches:
+    """Batches of this rank's indices rank, rank + world, ...; as many batches on every rank.
+
+    Every index is on exactly one rank and none repeated: torch's DistributedSampler pads with
+    repeated images, which would count them twice in the moments and in the metrics. Lightning's
+    ranks wait for each other at every training batch, so one batch more on one rank would hang.
+
+    Raises InputError for fewer images than ranks.
+    """
+    require_one_each(length, world)
+    indices = range(rank, length, world)
+    # Ranks differ by at most one image. Where that one would need a batch of its own which others
+    # could not fill, batches grow by one instead.
+    count = min(-(-length // (world * batch_size)), length // world)
+    edges = [len(indices) * k // count for k in range(count + 1)]
+    return Batches(list(indices[i:j]) for i, j in pairwise(edges))
+
+
+def require_each_once(loader: Any, ranks: int = 1) -> None:
+    """Raise InputError for several loaders, or where a sampler gives an image more than once.
+
+    >>> require_each_once(torch.utils.data.DataLoader(range(3)))
+    """
+    if len(several := _each(loader)) > 1:
+        raise InputError(
+            f"{len(several)} loaders to test with would share one result; give one at a time"
+        )
+    (loader,) = several
+    batches = getattr(loader, "batch_sampler", None)
+    # One that a batch sampler was made with is the batch sampler's alone.
+    sampler = getattr(batches, "sampler", None) or getattr(loader, "sampler", None)
+    if isinstance(sampler, DistributedSampler) and sampler.total_size > len(sampler.dataset):
+        raise InputError(
+            f"{len(sampler.dataset)} images on {sampler.num_replicas} ranks: Lightning repeats some"
+            ", and they would count twice; use Trainer(use_distributed_sampler=False), with "
+            "AnomalyData or a sampler of your own"
+        )
+    if getattr(sampler, "replacement", False):
+        raise InputError(
+            f"a {type(sampler).__name__} with replacement gives some images twice, and they would "
+            "count twice; give each image once"
+        )
+    if isinstance(sampler, RandomSampler) and sampler.num_samples > len(sampler.data_source):
+        raise InputError(
+            f"a RandomSampler of {sampler.num_samples} from {len(sampler.data_source)} images gives"
+            " some twice, and they would count twice; give each image once"
+        )
+    whole = type(sampler) in (SequentialSampler, RandomSampler)
+    if ranks > 1 and whole and type(batches) in (BatchSampler, type(None)):
+        raise InputError(
+            f"each of {ranks} ranks would read all images of its Dataset, and they would count "
+            f"{ranks} times; use AnomalyData, or a sampler of your own that shares them out"
+        )
+
+
+def require_as_many(batches: list[float]) -> None:
+    """Raise InputError unless all ranks have as many: they wait for each other at every batch.
+
+    >>> require_as_many([3, 3])
+    """
+    if len(set(batches)) > 1:
+        raise InputError(
+            f"the ranks' loaders give {', '.join(map(str, batches))} batches, and a fit would wait "
+            "for ever; give every rank as many, as AnomalyData does, with other batch sizes"
+        )
+
+
+def sizes_of(loader: Any) -> dict[str, Any]:
+    """image_size and crop_size of a loader that a data module made; of another nothing is known.
+
+    >>> sizes_of(torch.utils.data.DataLoader(range(3)))
+    {}
+    """
+    dataset = getattr(loader, "dataset", None)
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset.resize_crop.size if isinstance(dataset, ItemDataset) else {}
+
+
+def require_sizes(loaders: Any, provenance: Mapping[str, Any]) -> None:
+    """Raise InputError where a fit, whose provenance it is, saw its images at other sizes.
+
+    >>> dataset = ItemDataset([], ResizeCrop(image_size=[32, 32], crop_size=None))
+    >>> loader = torch.utils.data.DataLoader(dataset)
+    >>> require_sizes(loader, {"image_size": 48, "crop_size": 24})
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: the data have {'image_size': [32, 32], 'crop_size': None}, and ...
+    """
+    for given in map(sizes_of, _each(loaders)):
+        if given and given.keys() <= provenance.keys():
+            known = {key: provenance[key] for key in given}
+            if ResizeCrop(**known).size != given:
+                raise InputError(
+                    f"the data have {given}, and the model was fitted with {known}; give the data "
+                    "the same"
+                )
+
+
+def _each(loaders: Any) -> list[Any]:
+    """One loader, or several in a list or a dict."""
+    if isinstance(loaders, dict):
+        return list(loaders.values())
+    return list(loaders) if isinstance(loaders, list | tuple) else [loaders]
