@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from padim_lit.checkpoint.format import KEY, forget_arguments, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
 from padim_lit.data.datamodule import with_facts
-from padim_lit.data.loaders import require_as_many, require_each_once, require_sizes
+from padim_lit.data.loaders import of_all_ranks, require_each_once, require_sizes
 from padim_lit.data.trainer import as_it_runs, loader_of_fit, nothing_fitted, require_trainer
 from padim_lit.deploy.calibration import outcome, set_threshold
 from padim_lit.deploy.left_out import met_again
@@ -85,9 +85,7 @@ class PaDiM(LightningModule):
 
     @torch.no_grad()
     def on_train_start(self) -> None:
-        loader = loader_of_fit(self.trainer)
-        if self.trainer.world_size > 1:
-            require_as_many(self._gather_objects(self.trainer.num_training_batches))
+        loader, numbers = loader_of_fit(self.trainer)
         # `adopt` sets fit_images to 0, while the options keep how many were asked for.
         parts = self.detector.projection, self.detector.density
         adopted = any(part.options.get("fit_images") and not part.fit_images for part in parts)
@@ -100,7 +98,7 @@ class PaDiM(LightningModule):
         self.detector.cache = cache = ProjectionCache.for_fit(self.device)
         cache.keep_next(self.detector.density.fit_images * self.detector.rotations)
         with as_it_runs(self.trainer):
-            learn(self.detector, partial(warm_up, loader), self._agree)
+            learn(self.detector, partial(warm_up, loader, numbers), self._agree)
         calibrates = self.calibration and self.trainer.is_global_zero
         cache.keep_next(met_again(self.detector, loader.dataset) if calibrates else 0)
 
@@ -115,7 +113,7 @@ class PaDiM(LightningModule):
         state, self._state = self._state, None
         if self.trainer.world_size > 1:
             summed = partial(self.trainer.strategy.reduce, reduce_op="sum")
-            state = state.reduce(summed, self._gather_objects)
+            state = state.reduce(summed, partial(of_all_ranks, ranks=self.trainer.world_size))
         self.detector.set_state(state)
         self.trainer.should_stop = True  # a second pass would gather the same
         # Now, and not at the fit's end: what callbacks save by then has a threshold.
@@ -208,8 +206,3 @@ class PaDiM(LightningModule):
         if self.trainer.world_size > 1:
             for buffer in learnt.buffers():
                 buffer.copy_(self.trainer.strategy.broadcast(buffer.cpu()))
-
-    def _gather_objects(self, mine: Any) -> list[Any]:
-        everyone: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(everyone, mine)
-        return everyone

@@ -570,6 +570,14 @@ def test_a_stream_of_images_is_fitted_without_a_threshold(tmp_path, caplog):
     with caplog.at_level("WARNING", "padim_lit"):
         trainer(tmp_path).fit(model, DataLoader(Stream(), 2))
     assert model.detector.count == 4 and "needs a Dataset with __len__" in caplog.text
+    assert "loader process" not in caplog.text
+
+
+def test_a_stream_that_workers_read_each_for_itself_is_told(tmp_path, caplog):
+    model = small(**paper(4))
+    trainer(tmp_path).fit(model, DataLoader(Stream(), 2, num_workers=2))
+    assert model.detector.count == 8
+    assert caplog.text.count("a Stream runs in 2 loader process(es) of 1 rank(s)") == 1
 
 
 def test_flags_and_masks_may_be_numbers(tmp_path, fitted):
@@ -731,8 +739,50 @@ def test_ranks_that_would_read_all_images_are_refused():
     require_each_once(DataLoader(samples, sampler=DistributedSampler(samples, 7, 0)), ranks=7)
     with pytest.raises(InputError, match="RandomSampler with replacement gives some images twice"):
         require_each_once(DataLoader(samples, sampler=RandomSampler(samples, replacement=True)))
-    with pytest.raises(InputError, match="a RandomSampler of 14 from 7 images"):
+    with pytest.raises(InputError, match=r"gives image \d of its Dataset more than once"):
         require_each_once(DataLoader(samples, sampler=RandomSampler(samples, num_samples=14)))
+
+
+class Endless:
+    """Draws of one's own: the same few images for ever, or as many as there are."""
+
+    def __init__(self, images, draws):
+        self.images, self.draws = images, draws
+
+    def __iter__(self):
+        drawn = 0
+        while self.draws is None or drawn < self.draws:
+            yield int(torch.randint(self.images, ()))
+            drawn += 1
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"sampler": [0, 1, 2, 0, 1, 2]},
+        {"batch_sampler": [[0, 1], [2, 3], [1, 2]]},
+        {"sampler": Endless(2, draws=4)},
+        {"sampler": Endless(4, draws=None)},
+    ],
+)
+def test_a_sampler_of_ones_own_that_repeats_images_is_refused(tmp_path, fitted, how):
+    run, loader = trainer(tmp_path, limit_train_batches=2), DataLoader(IMAGES, **how)
+    for use in (lambda: run.fit(small(**paper(4)), loader), lambda: run.test(fitted, loader)):
+        with pytest.raises(InputError, match=r"gives image \d of its Dataset more than once"):
+            use()
+
+
+def test_looking_at_a_sampler_changes_no_draw_and_uses_none_up():
+    samples = list(range(40))
+    loader = DataLoader(samples, 8, sampler=SubsetRandomSampler(samples[3:]))
+    torch.manual_seed(0)
+    drawn = torch.cat(list(loader)).tolist()
+    torch.manual_seed(0)
+    assert sorted(require_each_once(loader)) == samples[3:]
+    assert torch.cat(list(loader)).tolist() == drawn
+    used_up = DataLoader(samples, batch_sampler=iter([[1, 2], [3]]))
+    assert require_each_once(used_up) is None
+    assert torch.cat(list(used_up)).tolist() == [1, 2, 3]
 
 
 def test_a_sampler_within_a_batch_sampler_is_judged_too():

@@ -1,15 +1,20 @@
 """What a loader gives: which images, at which sizes, and each of them once over all ranks."""
 
-from collections.abc import Mapping
-from itertools import pairwise
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from itertools import chain, islice, pairwise
 from typing import Any
 
-from torch.utils.data import DistributedSampler, Subset
+import torch
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Subset
 from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 
 from padim_lit.data.items import ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 def require_one_each(images: int, ranks: int) -> None:
@@ -45,10 +50,28 @@ def rank_batches(length: int, rank: int, world: int, batch_size: int) -> Batches
     return Batches(list(indices[i:j]) for i, j in pairwise(edges))
 
 
-def require_each_once(loader: Any, ranks: int = 1) -> None:
-    """Raise InputError for several loaders, or where a sampler gives an image more than once.
+def of_all_ranks(mine: Any, ranks: int) -> list[Any]:
+    """What each of so many ranks has; all of them have to ask.
 
-    >>> require_each_once(torch.utils.data.DataLoader(range(3)))
+    >>> of_all_ranks("images", ranks=1)
+    ['images']
+    """
+    if ranks == 1 or not torch.distributed.is_initialized():
+        return [mine]
+    everyone: list[Any] = [None] * ranks
+    torch.distributed.all_gather_object(everyone, mine)
+    return everyone
+
+
+def require_each_once(loader: Any, ranks: int = 1) -> Sequence[Any] | None:
+    """The numbers of the images that a loader gives, with those of all other ranks.
+
+    None where they are not known. All ranks have to ask.
+
+    Raises InputError for several loaders, or where an image comes more than once.
+
+    >>> require_each_once(DataLoader(range(3)))
+    [0, 1, 2]
     """
     if len(several := _each(loader)) > 1:
         raise InputError(
@@ -69,16 +92,48 @@ def require_each_once(loader: Any, ranks: int = 1) -> None:
             f"a {type(sampler).__name__} with replacement gives some images twice, and they would "
             "count twice; give each image once"
         )
-    if isinstance(sampler, RandomSampler) and sampler.num_samples > len(sampler.data_source):
-        raise InputError(
-            f"a RandomSampler of {sampler.num_samples} from {len(sampler.data_source)} images gives"
-            " some twice, and they would count twice; give each image once"
-        )
     whole = type(sampler) in (SequentialSampler, RandomSampler)
     if ranks > 1 and whole and type(batches) in (BatchSampler, type(None)):
         raise InputError(
             f"each of {ranks} ranks would read all images of its Dataset, and they would count "
             f"{ranks} times; use AnomalyData, or a sampler of your own that shares them out"
+        )
+    _warn_of_copies(loader, ranks)
+    everyone = of_all_ranks(_drawn(loader), ranks)
+    if any(drawn is None for drawn in everyone):
+        return None
+    numbers = list(chain(*everyone))
+    twice = next((number for number, times in Counter(numbers).items() if times > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"the sampler gives image {twice} of its Dataset more than once, and it would count as "
+            "often; give each image once, over all ranks"
+        )
+    return numbers
+
+
+def _drawn(loader: Any) -> list[Any] | None:
+    """Numbers of the images that this rank's loader gives; None where that cannot be known."""
+    batches = getattr(loader, "batch_sampler", None)
+    if batches is None or not isinstance(loader, DataLoader):
+        return None
+    once = any(isinstance(s, Iterator) for s in (batches, getattr(batches, "sampler", None)))
+    if once or isinstance(loader.dataset, IterableDataset):
+        return None
+    # One image more than there are is one that was there before, though the sampler never end.
+    most = len(loader.dataset) + 1 if isinstance(loader.dataset, Sized) else None
+    with torch.random.fork_rng(devices=()):  # what is drawn afterwards is the same as ever
+        return list(islice(chain.from_iterable(batches), most))
+
+
+def _warn_of_copies(loader: Any, ranks: int) -> None:
+    """Say that each process gets all images of a Dataset without numbers, unless it shares them."""
+    dataset, workers = getattr(loader, "dataset", None), max(1, getattr(loader, "num_workers", 0))
+    if isinstance(dataset, IterableDataset) and workers * ranks > 1:
+        log.warning(
+            "a %s runs in %d loader process(es) of %d rank(s), and each image counts as often as "
+            "it comes: let it give each process other images, see torch.utils.data.get_worker_info",
+            *(type(dataset).__name__, workers, ranks),
         )
 
 
@@ -97,7 +152,7 @@ def require_as_many(batches: list[float]) -> None:
 def sizes_of(loader: Any) -> dict[str, Any]:
     """image_size and crop_size of a loader that a data module made; of another nothing is known.
 
-    >>> sizes_of(torch.utils.data.DataLoader(range(3)))
+    >>> sizes_of(DataLoader(range(3)))
     {}
     """
     dataset = getattr(loader, "dataset", None)
@@ -110,7 +165,7 @@ def require_sizes(loaders: Any, provenance: Mapping[str, Any]) -> None:
     """Raise InputError where a fit, whose provenance it is, saw its images at other sizes.
 
     >>> dataset = ItemDataset([], ResizeCrop(image_size=[32, 32], crop_size=None))
-    >>> loader = torch.utils.data.DataLoader(dataset)
+    >>> loader = DataLoader(dataset)
     >>> require_sizes(loader, {"image_size": 48, "crop_size": 24})
     Traceback (most recent call last):
     padim_lit.errors.InputError: the data have {'image_size': [32, 32], 'crop_size': None}, and ...

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
-from padim_lit.data.loaders import require_each_once
+from padim_lit.data.loaders import of_all_ranks, require_as_many, require_each_once
 from padim_lit.errors import InputError
 from padim_lit.system.console import showing_bars
 
@@ -136,11 +136,13 @@ def _chosen(callback: Checkpoint) -> bool:
     return asked or elsewhere or callback.monitor is not None or callback.filename is not None
 
 
-def loader_of_fit(trainer: Trainer) -> DataLoader:
+def loader_of_fit(trainer: Trainer) -> tuple[DataLoader, Sequence[Any] | None]:
     """The loader of a fit, which gives each image once, as the model will see it.
 
+    With the numbers of the images that all ranks' loaders give, where they are known.
+
     Raises InputError for several loaders, or one of another kind, or without batches, and where
-    images come more than once, or a hook changes them.
+    images come more than once, a hook changes them, or ranks have other numbers of batches.
     """
     loader = trainer.train_dataloader
     if not isinstance(loader, DataLoader):
@@ -152,9 +154,10 @@ def loader_of_fit(trainer: Trainer) -> DataLoader:
             "the DataLoader has batch_size=None: its Dataset gives batches, and what learns before "
             "the fit and the threshold read images; let the Dataset give images, and set batch_size"
         )
-    require_each_once(loader, trainer.world_size)
+    numbers = require_each_once(loader, trainer.world_size)
+    require_as_many(of_all_ranks(trainer.num_training_batches, trainer.world_size))
     _require_no_hooks(trainer.lightning_module, trainer.datamodule)
-    return loader
+    return loader, numbers
 
 
 def _require_no_hooks(*given: Any) -> None:

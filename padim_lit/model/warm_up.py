@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import (
-    DataLoader,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    Subset,
-)
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from padim_lit.errors import InputError, require_finite, require_tensors
 from padim_lit.model.projection import Identity, Projection
@@ -25,8 +18,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-# Samplers that together give all images of a data set; others may give some.
-_OF_ALL = SequentialSampler, RandomSampler, DistributedSampler
 
 
 def learn(
@@ -87,13 +78,19 @@ def learners(detector: "Detector") -> dict[str, str]:
     return {key: one.name for key, one in parts.items() if one.fit_images}
 
 
-def warm_up(loader: DataLoader, images: int) -> Iterator[Any]:
-    """Batches of so many of the images that a loader gives, evenly spread over its data set.
+def warm_up(loader: DataLoader, numbers: Sequence[Any] | None, images: int) -> Iterator[Any]:
+    """Batches of so many of the images that a fit is given, evenly spread over its data set.
 
-    No more at once than the loader has: that may have been halved for want of memory. Each rank
-    sees the same ones, unless a sampler of the user's own shares them out.
+    No more at once than the loader has: that may have been halved for want of memory.
 
-    >>> sum(len(batch) for batch in warm_up(DataLoader(torch.zeros(300, 3)), images=100))
+    Args:
+        loader: of the fit.
+        numbers: of the images in its data set that all ranks are given together, so that each rank
+            looks at the same ones; None: all.
+        images: how many to look at.
+
+    >>> loader = DataLoader(torch.zeros(300, 3))
+    >>> sum(len(batch) for batch in warm_up(loader, None, images=100))
     before the fit ...
     100
     """
@@ -103,11 +100,7 @@ def warm_up(loader: DataLoader, images: int) -> Iterator[Any]:
             f"a {type(dataset).__name__} gives no image by its number, and what learns looks at "
             "some before the fit; use a Dataset with __getitem__, or PerPosition and a JL or Subset"
         )
-    given: Sequence[int] = range(len(dataset))
-    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
-    if not isinstance(sampler, _OF_ALL):
-        with torch.random.fork_rng(devices=()):  # what the fit itself draws is the same as ever
-            given = sorted(set(sampler))
+    given = range(len(dataset)) if numbers is None else sorted(numbers)
     part = Subset(dataset, [given[i] for i in evenly_spaced(len(given), images)])
     log.info("%d good images are looked at first, to learn components or a projection", len(part))
     size = min(8, loader.batch_size or 8)
