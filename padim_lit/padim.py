@@ -124,6 +124,8 @@ class PaDiM(LightningModule):
                 how = self.calibration, self.false_alarm_rate, Loop.like(loader, self.device)
                 set_threshold(self.detector, loader.dataset, *how)
             self.detector.to(self.device)  # `set_threshold` left it on the CPU; callbacks may score
+        # As a rank without it would decide nothing.
+        self.detector.calibration = self.trainer.strategy.broadcast(self.detector.calibration)
         self.detector.cache = ProjectionCache()
         self.threshold_seconds, self._fitted = time.perf_counter() - start, True
 

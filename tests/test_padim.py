@@ -524,6 +524,56 @@ def test_what_is_learnt_is_of_the_images_that_a_sampler_gives(tmp_path):
     assert torch.equal(*found)
 
 
+RANKS = """
+import sys, torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+from padim_lit import Both, JL, Backbone, PaDiM
+
+images = torch.load(sys.argv[1])
+class Shared:
+    def __init__(self, ranks):
+        self.ranks = ranks
+    def __len__(self):
+        return len(images) // self.ranks
+    def __iter__(self):
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        return iter(range(rank, len(images), self.ranks))
+
+quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+def run(devices, **more):
+    return Trainer(accelerator="cpu", devices=devices, enable_model_summary=False, **quiet, **more)
+loader = DataLoader([{"image": image} for image in images], 4, sampler=Shared(2))
+backbone = Backbone("test_resnet", weights="random")
+density = Both(4, components=3)
+model = PaDiM(backbone, JL(backbone.embedding_dim, 4), (64, 64), density)
+two = run(2, strategy="ddp", use_distributed_sampler=False)
+two.fit(model, loader)
+found = two.predict(model, loader)
+detector = model.detector
+torch.save((density.mixture.centroids, detector.mean, detector.calibration["threshold"],
+    [batch["is_anomalous"] for batch in found]), f"rank{two.global_rank}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_with_a_sampler_of_ones_own_end_as_one_process_does(zygote, tmp_path):
+    samples = batches(16).dataset
+    torch.save([sample["image"] for sample in samples], tmp_path / "images.pt")
+    (tmp_path / "fit.py").write_text(RANKS)
+    here = {"PYTHONPATH": str(ROOT)}  # of the second rank, a process that Lightning starts
+    with zygote.start(["images.pt"], tmp_path, here, script=tmp_path / "fit.py") as fit:
+        assert (out := fit.wait()).code == 0, out.err
+    model = small(density=Both(4, components=3))
+    trainer(tmp_path).fit(model, DataLoader(samples, 4))
+    for rank in range(2):
+        centroids, mean, threshold, decisions = torch.load(tmp_path / f"rank{rank}.pt")
+        assert torch.equal(centroids, model.detector.density.mixture.centroids)
+        torch.testing.assert_close(mean, model.detector.mean)
+        assert threshold == pytest.approx(model.detector.calibration["threshold"], rel=1e-4)
+        assert sum(map(len, decisions)) == 8
+
+
 class Opened:
     """Images that only a process which has opened them can read."""
 
