@@ -13,8 +13,14 @@ from padim_lit.checkpoint.format import KEY, forget_arguments, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
 from padim_lit.data.datamodule import with_facts
 from padim_lit.data.loaders import of_all_ranks, require_each_once, require_sizes
-from padim_lit.data.trainer import as_it_runs, loader_of_fit, nothing_fitted, require_trainer
-from padim_lit.deploy.calibration import outcome, set_threshold
+from padim_lit.data.trainer import (
+    as_it_runs,
+    end_after_this_epoch,
+    loader_of_fit,
+    nothing_fitted,
+    require_trainer,
+)
+from padim_lit.deploy.calibration import outcome, require_asked, set_threshold
 from padim_lit.deploy.left_out import met_again
 from padim_lit.deploy.over_images import Loop
 from padim_lit.deploy.predictor import as_device
@@ -34,10 +40,10 @@ class PaDiM(LightningModule):
     and ``predict_step`` return ``score`` (B,) and ``map`` (B,h,w), Mahalanobis distances, not
     squared, the batch's ``path`` and, where there is a threshold, ``is_anomalous`` (B,).
 
-    Takes `Detector`'s arguments. Batches are dicts with ``image`` (B,3,h,w) in [0, 1]; for
-    ``test_step`` also ``label`` (B,), ``mask`` (B,h,w) and the flags ``count_image`` and
-    ``count_pixel`` (B,), which say in which metrics an image takes part. ``digest`` (B,16) uint8,
-    where it is there, says which images the moments hold.
+    Takes `Detector`'s arguments, ``calibration`` and ``false_alarm_rate``. Batches are dicts with
+    ``image`` (B,3,h,w) in [0, 1]; for ``test_step`` also ``label`` (B,), ``mask`` (B,h,w) and the
+    flags ``count_image`` and ``count_pixel`` (B,), which say in which metrics an image takes part.
+    ``digest`` (B,16) uint8, where it is there, says which images the moments hold.
 
     Attributes:
         detector: what scores; all that is fitted and saved lies in it.
@@ -57,6 +63,8 @@ class PaDiM(LightningModule):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__()
+        self.calibration = kwargs.pop("calibration", self.calibration)
+        self.false_alarm_rate = kwargs.pop("false_alarm_rate", self.false_alarm_rate)
         self._hold(Detector(*args, **kwargs))
 
     def _hold(self, detector: Detector) -> None:
@@ -75,6 +83,7 @@ class PaDiM(LightningModule):
 
     def setup(self, stage: str) -> None:
         require_trainer(self.trainer)
+        require_asked(self.calibration, self.false_alarm_rate)
         # Frozen; only DDP refuses a module without parameters to train.
         self.detector.requires_grad_(isinstance(self.trainer.strategy, DDPStrategy))
         self._fitted = False
@@ -115,7 +124,7 @@ class PaDiM(LightningModule):
             summed = partial(self.trainer.strategy.reduce, reduce_op="sum")
             state = state.reduce(summed, partial(of_all_ranks, ranks=self.trainer.world_size))
         self.detector.set_state(state)
-        self.trainer.should_stop = True  # a second pass would gather the same
+        end_after_this_epoch(self.trainer)
         # Now, and not at the fit's end: what callbacks save by then has a threshold.
         start, loader = time.perf_counter(), self.trainer.train_dataloader
         if self.trainer.is_global_zero:

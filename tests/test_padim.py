@@ -645,6 +645,54 @@ def test_flags_and_masks_may_be_numbers(tmp_path, fitted):
         run.test(fitted, DataLoader(IMAGES), verbose=False)
 
 
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"calibration": -3}, "calibration=-3: must be a whole number of at least 0"),
+        ({"calibration": True}, "calibration=True: must be a whole number"),
+        ({"calibration": 2.5}, r"calibration=2\.5: must be a whole number"),
+        ({"false_alarm_rate": 5}, "false_alarm_rate=5: must be between 0 and 1"),
+    ],
+)
+def test_what_no_threshold_can_come_from_is_refused_before_the_fit(tmp_path, how, words):
+    with pytest.raises(InputError, match=words):
+        trainer(tmp_path).fit(model := small(**paper(4), **how), DataLoader(IMAGES, 2))
+    assert model.detector.count == 0
+
+
+def test_calibration_and_rate_are_arguments_too(tmp_path):
+    class Fewer(PaDiM):
+        calibration = 3
+
+    backbone = Backbone("test_resnet", weights="random")
+    parts = backbone, JL(backbone.embedding_dim, dim=4), (64, 64)
+    for model, scored in (
+        (small(**paper(4), calibration=0), None),
+        (small(**paper(4), calibration=np.int64(4), false_alarm_rate=0.2), 4),
+        (Fewer(*parts, **paper(4)), 3),
+    ):
+        trainer(tmp_path).fit(model, DataLoader(IMAGES, 2))
+        known = model.detector.calibration
+        assert (known and len(known["scores"])) == scored
+    assert small(calibration=7, false_alarm_rate=0.2).false_alarm_rate == 0.2
+
+
+@pytest.mark.parametrize("least", [{"min_epochs": 3}, {"min_steps": 9}])
+def test_a_trainer_that_asks_for_more_makes_one_pass_too(tmp_path, least):
+    passes = []
+
+    class Counted(Callback):
+        def on_train_epoch_end(self, *_):
+            passes.append(1)
+
+    run = Trainer(
+        accelerator="cpu", max_epochs=5, callbacks=[Counted()], default_root_dir=tmp_path,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, **least,
+    )  # fmt: skip
+    run.fit(model := small(**paper(4)), DataLoader(IMAGES, 2))
+    assert len(passes) == run.current_epoch == 1 and model.detector.calibration
+
+
 def test_a_trainer_without_a_limit_makes_one_pass(tmp_path):
     run = Trainer(accelerator="cpu", max_epochs=-1, default_root_dir=tmp_path, barebones=True)
     run.fit(model := small(**paper(4)), DataLoader(IMAGES, 2))

@@ -110,6 +110,15 @@ class _Hushed(Callback):
         self.teardown(trainer)
 
 
+def end_after_this_epoch(trainer: Trainer) -> None:
+    """A second pass would gather the same, whatever min_epochs and min_steps ask for.
+
+    >>> end_after_this_epoch(Trainer(accelerator="cpu", logger=False, min_epochs=3))
+    """
+    trainer.should_stop = True
+    trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
+
+
 def nothing_fitted(trainer: Trainer) -> InputError:
     """What to raise where a fit ended without an epoch of its own.
 

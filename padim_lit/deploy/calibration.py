@@ -8,6 +8,7 @@ training images raises the scores of good parts: no threshold from yesterday's i
 import logging
 import math
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,23 @@ def require_rate(rate: float) -> None:
     """
     if not 0 < rate < 1:
         raise InputError(f"false_alarm_rate={rate}: must be between 0 and 1, as in 0.01")
+
+
+def require_asked(images: Any, rate: float | None) -> None:
+    """Raise InputError unless `set_threshold` can do with so many images and this rate.
+
+    >>> require_asked(500, None)
+    >>> require_asked(True, None)
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: calibration=True: must be a whole number of at least 0, as in ...
+    """
+    if isinstance(images, bool) or not isinstance(images, Integral) or images < 0:
+        raise InputError(
+            f"calibration={images}: must be a whole number of at least 0, as in 500: how many good "
+            "images the fit's end scores for a threshold, at most; 0: none"
+        )
+    if rate is not None:
+        require_rate(rate)
 
 
 def require_one_of(threshold: float | None, rate: float | None) -> None:
