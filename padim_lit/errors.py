@@ -121,33 +121,47 @@ def require_tensors(batch: Any, *keys: str) -> None:
         )
 
 
-def require_truth(batch: Any, maps: Tensor) -> None:
-    """Raise InputError unless a test batch says of each image what is true, and where it counts.
+def require_scored(score: Tensor, label: Tensor) -> None:
+    """Raise InputError unless each image has a score that is finite and a label, 0 or 1.
 
     Args:
-        batch: ``label`` (B,), 0 or 1, ``mask`` (B,h,w), ``count_image`` and ``count_pixel`` (B,).
-        maps: (B,h,w).
+        score, label: (B,).
 
-    >>> numbers = {key: Tensor([0]).long() for key in ("label", "count_image", "count_pixel")}
-    >>> require_truth({**numbers, "mask": Tensor(1, 1, 8, 8)}, Tensor(1, 8, 8))
+    >>> require_scored(Tensor(2, 1), Tensor(2))
     Traceback (most recent call last):
-    padim_lit.errors.InputError: a test batch's mask is (1, 1, 8, 8); it must be (1, 8, 8), ...
+    padim_lit.errors.InputError: scores (2, 1) and labels (2,): both must be (B,), one an image
     """
-    keys = ("label", "mask", "count_image", "count_pixel")
-    require_tensors(batch, *keys)
-    for key in keys:
-        given, wanted = batch[key].shape, maps.shape if key == "mask" else maps.shape[:1]
-        if given != wanted:
-            raise InputError(
-                f"a test batch's {key} is {tuple(given)}; it must be {tuple(wanted)}, see "
-                "help(padim_lit.PaDiM); a collate_fn can make it"
-            )
-    label = batch["label"]
-    if label.is_floating_point() or not ((label == 0) | (label == 1)).all():
+    if score.ndim > 1 or score.shape != label.shape:
+        shapes = f"scores {tuple(score.shape)} and labels {tuple(label.shape)}"
+        raise InputError(f"{shapes}: both must be (B,), one an image")
+    require_labels(label)
+    require_order(score, "image scores")
+
+
+def require_labels(label: Tensor, whole: bool = False) -> None:
+    """Raise InputError unless all are 0 or 1; with `whole`, as integers or bool.
+
+    >>> require_labels(Tensor([0, -1]))
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: label holds [-1.0, 0.0] of torch.float32; it must be 0 for good ...
+    """
+    if (whole and label.is_floating_point()) or not ((label == 0) | (label == 1)).all():
         raise InputError(
-            f"a test batch's label holds {label.unique().tolist()} of {label.dtype}; it must be 0 "
-            "for good and 1 for defective, as whole numbers or bool"
+            f"label holds {label.unique().tolist()} of {label.dtype}; it must be 0 for good and 1 "
+            "for defective, as whole numbers or bool"
         )
+
+
+def require_masked(maps: Tensor, mask: Tensor) -> None:
+    """Raise InputError unless both are (B,h,w).
+
+    >>> require_masked(Tensor(2, 1, 8, 8), Tensor(2, 8, 8))
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: maps (2, 1, 8, 8) and masks (2, 8, 8): both must be (B,h,w)
+    """
+    if maps.ndim != 3 or mask.shape != maps.shape:
+        shapes = f"maps {tuple(maps.shape)} and masks {tuple(mask.shape)}"
+        raise InputError(f"{shapes}: both must be (B,h,w)")
 
 
 def require_order(values: Tensor, what: str) -> None:

@@ -15,7 +15,7 @@ from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 from torchmetrics.utilities import dim_zero_cat
 
 from padim_lit import distance_histogram as histogram
-from padim_lit.errors import require_order
+from padim_lit.errors import require_masked, require_scored
 
 #: AUPRO integrates up to this false-positive rate (Bergmann et al. 2021, §5.1).
 FPR_LIMIT = 0.3
@@ -40,14 +40,14 @@ class ImageMetrics(Metric):
     scores: list[Tensor]
     labels: list[Tensor]
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.set_dtype(torch.float64)  # of what a rank without images sends the others
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("labels", [], dist_reduce_fx="cat")
 
     def update(self, score: Tensor, label: Tensor) -> None:
-        require_order(score, "image scores")
+        require_scored(score, label)
         self.scores.append(score.double())
         self.labels.append(label.double())
 
@@ -92,7 +92,7 @@ class PixelMetrics(Metric):
     bad_by_region: Tensor  # (BINS,) the defective ones, each as one over its region's size
     regions: Tensor  # how many defect regions
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         # One number each, because torchmetrics copies defaults; `reset` makes the histograms.
         for name, dtype in HISTOGRAMS.items():
@@ -101,6 +101,7 @@ class PixelMetrics(Metric):
         self.reset()
 
     def update(self, anomaly_map: Tensor, mask: Tensor, roi: Tensor | None = None) -> None:
+        require_masked(anomaly_map, mask)
         mask = mask.bool() if roi is None else mask.bool() & roi  # nothing outside counts
         # In chunks, because large maps' bins would outweigh the histograms.
         chunk = max(1, CHUNK_PIXELS // anomaly_map.shape[1:].numel())
@@ -190,8 +191,7 @@ def _area_up_to(x: Tensor, y: Tensor, limit: float) -> float:
     """Area under y(x) for x ≤ limit (linear between points), divided by limit."""
     # Up to the first point at or beyond the limit: more points at the limit would add no area.
     x, y = (v[: int((x < limit).sum()) + 1].clone() for v in (x, y))
-    y[-1] = np.interp(limit, x.numpy(), y.numpy())
-    x[-1] = limit
+    x[-1], y[-1] = limit, np.interp(limit, x.numpy(), y.numpy())
     return float(torch.trapezoid(y, x) / limit)
 
 

@@ -20,11 +20,12 @@ from padim_lit.data.trainer import (
     nothing_fitted,
     require_trainer,
 )
+from padim_lit.data.truth import truth_of
 from padim_lit.deploy.calibration import outcome, require_asked, set_threshold
 from padim_lit.deploy.left_out import met_again
 from padim_lit.deploy.over_images import Loop
 from padim_lit.deploy.predictor import as_device
-from padim_lit.errors import require_finite, require_tensors, require_truth
+from padim_lit.errors import require_finite, require_tensors
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
@@ -41,9 +42,9 @@ class PaDiM(LightningModule):
     squared, the batch's ``path`` and, where there is a threshold, ``is_anomalous`` (B,).
 
     Takes `Detector`'s arguments, ``calibration`` and ``false_alarm_rate``. Batches are dicts with
-    ``image`` (B,3,h,w) in [0, 1]; for ``test_step`` also ``label`` (B,), ``mask`` (B,h,w) and the
-    flags ``count_image`` and ``count_pixel`` (B,), which say in which metrics an image takes part.
-    ``digest`` (B,16) uint8, where it is there, says which images the moments hold.
+    ``image`` (B,3,h,w) in [0, 1]; for ``test_step`` also ``label`` (B,), and where they are known
+    ``mask`` (B,h,w) and the flags ``count_image`` and ``count_pixel`` (B,), which say in which
+    metrics an image takes part. ``digest`` (B,16) uint8 says which images the moments hold.
 
     Attributes:
         detector: what scores; all that is fitted and saved lies in it.
@@ -150,11 +151,11 @@ class PaDiM(LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         output = self.predict_step(batch, batch_idx)
-        require_truth(batch, output["map"])
-        by_image, by_pixel = batch["count_image"].bool(), batch["count_pixel"].bool()  # (B,)
-        self.image_metrics.update(output["score"][by_image], batch["label"][by_image])
+        truth = truth_of(batch, output["map"])
+        by_image, by_pixel = truth["count_image"], truth["count_pixel"]  # (B,)
+        self.image_metrics.update(output["score"][by_image], truth["label"][by_image])
         roi = self.detector.anomaly_map.roi
-        self.pixel_metrics.update(output["map"][by_pixel], batch["mask"][by_pixel], roi)
+        self.pixel_metrics.update(output["map"][by_pixel], truth["mask"][by_pixel], roi)
         return output
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:

@@ -169,6 +169,33 @@ def test_what_is_not_finite_has_no_rank_and_is_refused(value):
             update(*given)
 
 
+@pytest.mark.parametrize(
+    ("score", "label", "said"),
+    [
+        (torch.rand(50), torch.ones(10), r"scores \(50,\) and labels \(10,\): both must be \(B,\)"),
+        (torch.rand(50, 1), torch.ones(50, 1), r"scores \(50, 1\) and labels \(50, 1\)"),
+        (
+            torch.rand(2),
+            torch.tensor([-1, 1]),
+            r"label holds \[-1, 1\] of torch.int64; it must be 0",
+        ),
+        (torch.rand(2), torch.tensor([0.0, 0.5]), r"label holds \[0.0, 0.5\] of torch.float32"),
+    ],
+)
+def test_scores_and_labels_that_are_no_pairs_are_one_line(score, label, said):
+    with pytest.raises(InputError, match=said):
+        ImageMetrics().update(score, label)
+    ImageMetrics().update(torch.rand(3), torch.tensor([0.0, 1.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("maps", "masks"), [((2, 1, 8, 8), (2, 1, 8, 8)), ((2, 8, 8), (2, 4, 4)), ((8, 8), (8, 8))]
+)
+def test_maps_and_masks_of_other_shapes_are_one_line(maps, masks):
+    with pytest.raises(InputError, match=r"^maps \(.*\) and masks \(.*\): both must be \(B,h,w\)$"):
+        PixelMetrics().update(torch.rand(maps), torch.zeros(masks))
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32])
 def test_a_mask_of_numbers_is_a_mask(dtype):
     maps, mask = distances(3, 100, 1.0)

@@ -641,8 +641,24 @@ def test_flags_and_masks_may_be_numbers(tmp_path, fitted):
     truth.dataset[3]["count_pixel"] = False
     run.test(fitted, truth, verbose=False)
     assert found == fitted.results
-    with pytest.raises(InputError, match="a dict without label, mask, count_image, count_pixel"):
+    with pytest.raises(InputError, match="a dict without label;"):
         run.test(fitted, DataLoader(IMAGES), verbose=False)
+
+
+def test_labels_alone_are_enough_for_a_test(tmp_path, fitted):
+    whole, run = batches(12, seed=1, bad=(3, 8)), trainer(tmp_path)
+    run.test(fitted, whole, verbose=False)
+    known, image = dict(fitted.results), {"image", "label"}
+    for keys, masked in ((image, False), (image | {"mask"}, True)):
+        samples = [{key: one[key] for key in keys} for one in whole.dataset]
+        run.test(fitted, DataLoader(samples, 4), verbose=False)
+        found = fitted.results
+        assert found["image_auroc"] == known["image_auroc"]
+        assert found["pixel_auroc"] == (known["pixel_auroc"] if masked else None)
+        assert ("known mask" in found["why"].get("pixel_auroc", "")) is not masked
+    samples = [{key: one[key] for key in one if key != "mask"} for one in whole.dataset]
+    with pytest.raises(InputError, match="count_pixel and no mask; give its masks, or no flag"):
+        run.test(fitted, DataLoader(samples, 4), verbose=False)
 
 
 @pytest.mark.parametrize(
