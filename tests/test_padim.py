@@ -1,6 +1,7 @@
 """PaDiM as a library: a plain Trainer, checkpoints, and the numbers against a naive float64 fit."""
 
 import io
+import pickle
 import re
 import subprocess
 import sys
@@ -659,6 +660,14 @@ def test_labels_alone_are_enough_for_a_test(tmp_path, fitted):
     samples = [{key: one[key] for key in one if key != "mask"} for one in whole.dataset]
     with pytest.raises(InputError, match="count_pixel and no mask; give its masks, or no flag"):
         run.test(fitted, DataLoader(samples, 4), verbose=False)
+
+
+def test_a_model_is_no_larger_than_what_it_knows(tmp_path):
+    model = small(**paper(4))
+    assert len(pickle.dumps(model)) < 5e6
+    (run := trainer(tmp_path)).fit(model, DataLoader(IMAGES, 2))
+    run.test(model, batches(4, bad=(1,)), verbose=False)
+    assert len(pickle.dumps(model)) < 5e6
 
 
 @pytest.mark.parametrize(
