@@ -13,13 +13,7 @@ from padim_lit.checkpoint.format import KEY, forget_arguments, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
 from padim_lit.data.datamodule import with_facts
 from padim_lit.data.loaders import of_all_ranks, require_each_once, require_sizes
-from padim_lit.data.trainer import (
-    as_it_runs,
-    end_after_this_epoch,
-    loader_of_fit,
-    nothing_fitted,
-    require_trainer,
-)
+from padim_lit.data.trainer import as_it_runs, loader_of_fit, nothing_fitted, require_trainer
 from padim_lit.data.truth import truth_of
 from padim_lit.deploy.calibration import outcome, require_asked, set_threshold
 from padim_lit.deploy.left_out import met_again
@@ -124,7 +118,7 @@ class PaDiM(LightningModule):
             summed = partial(self.trainer.strategy.reduce, reduce_op="sum")
             state = state.reduce(summed, partial(of_all_ranks, ranks=self.trainer.world_size))
         self.detector.set_state(state)
-        end_after_this_epoch(self.trainer)
+        self.trainer.should_stop = True  # a second pass would gather the same
         # Now, and not at the fit's end: what callbacks save by then has a threshold.
         start, loader = time.perf_counter(), self.trainer.train_dataloader
         if self.trainer.is_global_zero:

@@ -48,8 +48,9 @@ def require_float64(device: torch.device) -> None:
 def require_trainer(trainer: Trainer) -> None:
     """Raise InputError for a device, a strategy or a precision that the sums do not survive.
 
-    Of a fit also for EarlyStopping, and warn where a ModelCheckpoint would save nothing. What
-    Lightning warns of by design (a frozen backbone, its own use of PyTorch) is hushed.
+    Of a fit also for EarlyStopping, and warn where a ModelCheckpoint would save nothing; its
+    min_epochs and min_steps are dropped. What Lightning warns of by design (a frozen backbone, its
+    own use of PyTorch) is hushed.
 
     >>> require_trainer(Trainer(accelerator="cpu", logger=False))
     """
@@ -83,6 +84,8 @@ def require_trainer(trainer: Trainer) -> None:
             "ModelCheckpoint saves nothing, as a fit takes no steps and has no metrics: leave it "
             "out, and call trainer.save_checkpoint('model.ckpt') after the fit"
         )
+    if trainer.training:  # one pass is all, whatever they ask for
+        trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
     if trainer.state.fn is not None:  # it runs
         trainer.callbacks.append(_Hushed(trainer))
 
@@ -108,15 +111,6 @@ class _Hushed(Callback):
 
     def on_exception(self, trainer: Trainer, *_: Any) -> None:
         self.teardown(trainer)
-
-
-def end_after_this_epoch(trainer: Trainer) -> None:
-    """A second pass would gather the same, whatever min_epochs and min_steps ask for.
-
-    >>> end_after_this_epoch(Trainer(accelerator="cpu", logger=False, min_epochs=3))
-    """
-    trainer.should_stop = True
-    trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
 
 
 def nothing_fitted(trainer: Trainer) -> InputError:
