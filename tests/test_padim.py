@@ -886,6 +886,7 @@ class Endless:
         {"batch_sampler": [[0, 1], [2, 3], [1, 2]]},
         {"sampler": Endless(2, draws=4)},
         {"sampler": Endless(4, draws=None)},
+        {"sampler": torch.tensor([1, 2, 1])},
     ],
 )
 def test_a_sampler_of_ones_own_that_repeats_images_is_refused(tmp_path, fitted, how):
@@ -906,6 +907,7 @@ def test_looking_at_a_sampler_changes_no_draw_and_uses_none_up():
     used_up = DataLoader(samples, batch_sampler=iter([[1, 2], [3]]))
     assert require_each_once(used_up) is None
     assert torch.cat(list(used_up)).tolist() == [1, 2, 3]
+    assert require_each_once(DataLoader(samples, sampler=[[1], [1]])) is None  # of its own kind
 
 
 def test_a_sampler_within_a_batch_sampler_is_judged_too():

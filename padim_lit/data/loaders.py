@@ -2,11 +2,12 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Sized
 from itertools import chain, islice, pairwise
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Subset
 from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 
@@ -80,7 +81,7 @@ def require_each_once(loader: Any, ranks: int = 1) -> Sequence[Any] | None:
     (loader,) = several
     batches = getattr(loader, "batch_sampler", None)
     # One that a batch sampler was made with is the batch sampler's alone.
-    sampler = getattr(batches, "sampler", None) or getattr(loader, "sampler", None)
+    sampler = getattr(batches, "sampler", getattr(loader, "sampler", None))
     if isinstance(sampler, DistributedSampler) and sampler.total_size > len(sampler.dataset):
         raise InputError(
             f"{len(sampler.dataset)} images on {sampler.num_replicas} ranks: Lightning repeats some"
@@ -123,7 +124,9 @@ def _drawn(loader: Any) -> list[Any] | None:
     # One image more than there are is one that was there before, though the sampler never end.
     most = len(loader.dataset) + 1 if isinstance(loader.dataset, Sized) else None
     with torch.random.fork_rng(devices=()):  # what is drawn afterwards is the same as ever
-        return list(islice(chain.from_iterable(batches), most))
+        drawn = list(islice(chain.from_iterable(batches), most))
+    drawn = [number.item() if isinstance(number, Tensor) else number for number in drawn]
+    return drawn if all(isinstance(number, Hashable) for number in drawn) else None
 
 
 def _warn_of_copies(loader: Any, ranks: int) -> None:
