@@ -628,7 +628,7 @@ def test_a_stream_that_workers_read_each_for_itself_is_told(tmp_path, caplog):
     model = small(**paper(4))
     trainer(tmp_path).fit(model, DataLoader(Stream(), 2, num_workers=2))
     assert model.detector.count == 8
-    assert caplog.text.count("a Stream runs in 2 loader process(es) of 1 rank(s)") == 1
+    assert caplog.text.count("a Stream is read by 2 loader process(es) of 1 rank(s)") == 1
 
 
 def test_flags_and_masks_may_be_numbers(tmp_path, fitted):

@@ -132,9 +132,11 @@ def _drawn(loader: Any) -> list[Any] | None:
 def _warn_of_copies(loader: Any, ranks: int) -> None:
     """Say that each process gets all images of a Dataset without numbers, unless it shares them."""
     dataset, workers = getattr(loader, "dataset", None), max(1, getattr(loader, "num_workers", 0))
-    if isinstance(dataset, IterableDataset) and workers * ranks > 1:
+    if not isinstance(dataset, IterableDataset) or workers * ranks == 1:
+        return
+    if ranks == 1 or torch.distributed.get_rank() == 0:  # told once
         log.warning(
-            "a %s runs in %d loader process(es) of %d rank(s), and each image counts as often as "
+            "a %s is read by %d loader process(es) of %d rank(s), and an image counts as often as "
             "it comes: let it give each process other images, see torch.utils.data.get_worker_info",
             *(type(dataset).__name__, workers, ranks),
         )
