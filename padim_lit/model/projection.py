@@ -120,7 +120,8 @@ class Projection(nn.Module):
 
     def require_learnt(self) -> Tensor:
         """Π; InputError where it is to be learnt and was not: a fit would see zeros alone."""
-        if self.fit_images and not self.matrix.any():
+        by_matrix = type(self).project_layer is Projection.project_layer  # and by nothing else
+        if self.fit_images and by_matrix and not self.matrix.any():
             raise InputError(
                 f"proj={self.name} has learnt nothing yet, its Π is zeros; before the fit call "
                 "padim_lit.model.warm_up.learn, as a Trainer's fit does"
