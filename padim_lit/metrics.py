@@ -142,7 +142,7 @@ class PixelMetrics(Metric):
             return _undefined(names, "no test image has a known mask")
         if all_bad == 0 or all_good == 0:
             missing = "good" if all_bad else "defective"
-            return _undefined(names, f"no {missing} pixel in the test set")
+            return _undefined(names, f"no {missing} pixel that counts in the test set")
         open_ended = (filled == 0) | (filled == histogram.BINS - 1)
         outside = (good[open_ended] + bad[open_ended]).sum() / (all_good + all_bad)
         if outside > histogram.OUTSIDE_LIMIT:

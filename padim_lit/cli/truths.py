@@ -37,9 +37,8 @@ class Truths:
         return found, [_NOTES[key].format(count) for key, count in found.items()]
 
     def in_pixel_metrics(self, items: Sequence[Item]) -> int:
-        """How many defective images, planted ones apart, have a defect that pixel metrics count."""
-        chosen = [items[index] for index, some in self.counts.items() if some]
-        return sum(item.count_pixel and item.plant_seed is None for item in chosen)
+        """How many images have a defect that pixel metrics count."""
+        return sum(items[index].count_pixel for index, some in self.counts.items() if some)
 
 
 _NOTES = {

@@ -6,6 +6,7 @@ from typing import Any
 from padim_lit.checkpoint.format import SHA256
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.deploy.calibration import describe
+from padim_lit.metric_names import of_defective
 from padim_lit.model.detector import Detector
 from padim_lit.model.region_of_interest import share
 from padim_lit.system.clock import now
@@ -131,12 +132,9 @@ def _test(tested: Mapping[str, Any] | None, kinds: Mapping[str, int] | None) -> 
             f"of {bad} defective ones are missed."
         )
     found = {name: tested.get(key) for key, name in METRICS.items()}
-    seen = tested.get("test/pixel_defective")
-    part = ""  # where others have no mask, or one that vanished or that the model does not see
-    if seen is not None and seen < bad and not tested.get("data/test_planted"):
-        part = f", of {seen} of {bad} defective images"
+    part = of_defective(tested)
     rows = [
-        (name + part * ("pixel" in name), f"{value:.4f}")
+        (f"{name}, {part}" if part and "pixel" in name else name, f"{value:.4f}")
         for name, value in found.items()
         if value is not None
     ]

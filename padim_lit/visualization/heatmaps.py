@@ -117,8 +117,8 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
     tall = inches((h, w), side)
     places = [(0, i) for i in range(4)] + [(1, i) for i in range(more)]
     if strip := w > STRIP * h:
-        side, columns, rows = 11.0, 1, 4 + more
-        tall = min(side * h / w, 1.4)
+        side, columns, rows = min(11.0, 2.2 * w / h), 1, 4 + more
+        tall = side * h / w
         places = [(i, 0) for i in range(rows)]
     width, height = columns * side + 1.2, rows * (tall + 0.35) + 1.15
     figure = look.sheet(width, height, [picture])
@@ -130,8 +130,8 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
     truth, truth_name, missing = picture.truth, "truth", no_truth(picture)
     if missing:
         truth = np.full((h, w), 230 / 255)
-    elif picture.planted or out_of_sight(picture):
-        truth_name = f"truth ({out_of_sight(picture) or 'planted'})"
+    elif hints := [*["planted"] * picture.planted, *filter(None, [out_of_sight(picture)])]:
+        truth_name = f"truth ({', '.join(hints)})"
     heat = overlay(picture.image, picture.shown, look.scale)
     shown = [
         *((picture.image, "image"), (np.uint8(truth * 255), truth_name)),
@@ -197,7 +197,7 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> Figure:
             axes = figure.add_subplot(grid[row, column])
             both = (picture.image, overlay(picture.image, picture.shown, look.scale))
             said = [picture.kind, f"{picture.score:.2f}", look.called(picture)]
-            said.append(out_of_sight(picture))
+            said.append(out_of_sight(picture) or USELESS.get(picture.mask_state))
             show(
                 axes,
                 np.concatenate(both, axis=0 if strips else 1),
@@ -235,7 +235,7 @@ def _shelf(picture: GalleryEntry) -> str:
     if picture.planted:
         return f"{name}\n(planted)"
     if picture.truth is None and picture.label:
-        return f"{name}\n({USELESS.get(picture.mask_state, 'no masks')})"
+        return f"{name}\n(no truth)"
     return name
 
 

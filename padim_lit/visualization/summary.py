@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from padim_lit.metric_names import METRICS
+from padim_lit.metric_names import METRICS, of_defective
 from padim_lit.system.console import (
     MISSING,
     floored,
@@ -96,16 +96,14 @@ def _metrics(results: Mapping[str, Any]) -> Table:
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("what it is, or why it is missing", overflow="fold")
-    seen, bad = results.get("test/pixel_defective"), results.get("data/test_defective")
-    part = ""  # where others have no mask, or one that vanished or that the model does not see
-    if seen is not None and seen < bad and not results.get("data/test_planted"):
-        part = f"; of {seen} of {bad} defective images"
+    part = of_defective(results)
     for key, name in METRICS.items():
         value, why = results.get(key), results.get(f"{key}_why")
         shown = MISSING if value is None else f"{value:.4f}"
         best = results.get(f"{key}_threshold")
         at = "" if best is None else f", {score_text(floored(best))}"
-        table.add_row(name, shown, why or MEANING[key].format(at=at) + part * ("pixel" in key))
+        few = f"; {part}" if part and "pixel" in key else ""
+        table.add_row(name, shown, why or MEANING[key].format(at=at) + few)
     return table
 
 

@@ -155,9 +155,9 @@ def test_predictions_are_in_dataset_order_and_scores_keep_every_bit(tmp_path):
     scores = [1 / 3, 2.0**-20 * 1.1, 12345.678]
     kinds = ["good", "crack", "planted_spot"]
     batch, score, map = batch_of(scores, kinds=kinds, known=[True] * 3)
-    batch, score, _ = part(batch, score, map, [2, 0, 1])
+    batch, score, map = part(batch, score, map, [2, 0, 1])
     known = calibrate(Measured(torch.arange(1.0, 20), torch.arange(1.0, 20)), 0.1)
-    path = write_predictions(tmp_path / "predictions.csv", predictions_of(batch, score), known)
+    path = write_predictions(tmp_path / "predictions.csv", predictions_of(batch, score, map), known)
     header, *rows = table(path)
     assert header == ["path", "kind", "label", "score", "p_value", "decision"]
     assert [row[4:] for row in rows] == [["1.0", "good"], ["1.0", "good"], ["0.05", "anomalous"]]
@@ -170,7 +170,7 @@ def test_predictions_are_in_dataset_order_and_scores_keep_every_bit(tmp_path):
 
 def test_predictions_survive_odd_file_names(tmp_path):
     names = ['a,"b".png', "two\nlines.png", "größe.png", "bad\udcff.png"]
-    rows = [Score(name, "good", 0, 1.0, i) for i, name in enumerate(names)]
+    rows = [Score(name, "good", 0, 1.0, i, 1.0) for i, name in enumerate(names)]
     path = write_predictions(tmp_path / "p.csv", rows)
     # What is no UTF-8 is shown as such, and the other rows stay readable.
     assert [row[0] for row in table(path)[1:]] == [*names[:3], r"bad\udcff.png"]
@@ -346,19 +346,20 @@ def test_a_defect_that_the_model_cannot_see_is_said_to_be_there():
 
 
 @pytest.mark.parametrize(
-    ("state", "shelf", "alone"),
+    ("state", "caption", "alone"),
     [
-        ("", "(no masks)", "no mask"),
-        ("vanished", "(mask too small)", "mask too small"),
-        ("empty", "(empty mask)", "empty mask"),
+        ("", "crack, 9.00", "no mask"),
+        ("vanished", "crack, 9.00, mask too small", "mask too small"),
+        ("empty", "crack, 9.00, empty mask", "empty mask"),
     ],
 )
-def test_masks_that_tell_nothing_are_told_from_none(state, shelf, alone):
+def test_masks_that_tell_nothing_are_told_from_none(state, caption, alone):
     batch, score, map = batch_of([9.0], kinds=["crack"], known=[False])
     gallery = Gallery(k=1)
     gallery.add(batch | {"mask_state": [state]}, score, map)
     (found,) = gallery.pictures()
-    assert f"defects\n{shelf} " in texts(draw_all([found], LOOK)) + " "
+    words = texts(draw_all([found], LOOK)) + " "
+    assert "defects\n(no truth) " in words and f" {caption} " in words
     assert f" {alone} " in texts(draw_one(found, LOOK))
 
 
@@ -436,7 +437,9 @@ def explained(one, look=LOOK):
     return draw_one(one, look, why)
 
 
-@pytest.mark.parametrize(("shape", "columns"), [((512, 4096), 1), ((24, 32), 4), ((960, 40), 4)])
+@pytest.mark.parametrize(
+    ("shape", "columns"), [((512, 4096), 1), ((64, 264), 1), ((24, 32), 4), ((960, 40), 4)]
+)
 @pytest.mark.parametrize("draw", [draw_one, explained])
 def test_a_picture_of_any_shape_fills_its_figure(draw, shape, columns):
     values = {name: np.zeros(shape, np.float32) for name in ("map", "truth")}
@@ -480,7 +483,7 @@ def test_shelves_are_named_by_what_they_hold():
     words = [text.get_text() for text in draw_all(pictures, LOOK).texts]
     assert [word.replace("\n", " ") for word in words if "-scoring" in word] == [
         "Highest-scoring defects",
-        "Lowest-scoring defects (no masks)",
+        "Lowest-scoring defects (no truth)",
         "Lowest-scoring defects",
         "Lowest-scoring defects (planted)",
         "Highest-scoring good",
@@ -620,7 +623,7 @@ def test_summary_says_of_how_many_defective_images_the_pixel_metrics_are():
     few = {"test/pixel_defective": 1, "data/test_defective": 4, "data/test_planted": 0}
     text = " ".join(printed(print_summary, RESULTS | few, {}, []).split())
     assert text.count("; of 1 of 4 defective images") == 2  # the third has no value
-    for other in ({"test/pixel_defective": 4}, {"data/test_planted": 9}):
+    for other in ({"test/pixel_defective": 4}, {"test/pixel_defective": None}):
         assert "defective images" not in printed(print_summary, RESULTS | few | other, {}, [])
 
 

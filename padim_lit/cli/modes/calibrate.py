@@ -104,5 +104,8 @@ def _against(earlier: dict[str, Any] | None, found: Measured) -> dict[str, Any]:
     said = f"{reached} of {total} reach the earlier threshold {score_text(earlier['threshold'])}"
     if reached / total > earlier["interval"][1] and contradicts(earlier, reached, total):
         said += ": camera or light may have changed, or they are no good parts"
-    names = ("earlier_threshold", "earlier_reached", "earlier_said")
-    return dict(zip(names, (earlier["threshold"], reached, said), strict=True))
+    return {
+        "earlier_threshold": earlier["threshold"],
+        "earlier_reached": reached,
+        "earlier_said": said,
+    }

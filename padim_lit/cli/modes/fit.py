@@ -155,7 +155,7 @@ class Recorder(Callback):
     on_test_batch_start = on_train_batch_start
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
-        self.predictions += predictions_of(batch, outputs["score"])
+        self.predictions += predictions_of(batch, outputs["score"], outputs["map"])
         roi = pl_module.detector.anomaly_map.roi
         self.gallery.add(batch, outputs["score"], outputs["map"], roi)
         self.truths.add(batch, roi)
@@ -238,7 +238,7 @@ class _Work:
             hidden, said = truths.facts(data.test_items)
             counted |= hidden
             notes += said
-            seen = truths.in_pixel_metrics(data.test_items)
+            seen = None if counted["test_planted"] else truths.in_pixel_metrics(data.test_items)
         return {
             **{f"test/{name}": value for name, value in metrics.items()},
             **{f"test/{name}_why": reason for name, reason in why.items()},
@@ -301,9 +301,10 @@ class _Work:
     def report(self, results: dict[str, Any]) -> None:
         """Write all that a run leaves beside its checkpoint, metrics.json last; print the most."""
         settings, detector, folder = self.settings, self.model.detector, self.folder
-        against = thresholds.contradiction(results)  # said after what it contradicts
-        notes = [*results["notes"], *thresholds.notes_on(results), *against]
-        results["notes"] += against
+        # Said after what they are about.
+        said = [*thresholds.only_on_map(results), *thresholds.contradiction(results)]
+        notes = [*results["notes"], *thresholds.notes_on(results), *said]
+        results["notes"] += said
         predictions, pictures = self.recorder.predictions, self.recorder.gallery.pictures()
         title = "{data}, {backbone}, {proj} to {dim}".format(**results)
         known = detector.calibration
