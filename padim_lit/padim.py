@@ -45,6 +45,7 @@ class PaDiM(LightningModule):
         calibration: training images, at most, that the fit's end sets a threshold by; 0: none.
         false_alarm_rate: share of good images above that threshold; None: `set_threshold`'s own.
         threshold_seconds: how much of the fit's time the threshold took.
+        image_metrics, pixel_metrics: while a test runs.
         results: metrics of the last ``trainer.test``: floats, or None with a reason in ``why``.
 
     >>> from padim_lit import JL, Backbone
@@ -77,7 +78,7 @@ class PaDiM(LightningModule):
 
     def setup(self, stage: str) -> None:
         require_trainer(self.trainer)
-        require_asked(self.calibration, self.false_alarm_rate)
+        require_asked(self.calibration or 0, self.false_alarm_rate)
         # Frozen; only DDP refuses a module without parameters to train.
         self.detector.requires_grad_(isinstance(self.trainer.strategy, DDPStrategy))
         self._fitted = False
@@ -170,11 +171,13 @@ class PaDiM(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         image, pixel = self.image_metrics.compute(), self.pixel_metrics.compute()
-        del self.image_metrics, self.pixel_metrics  # histograms of 47 MB
         why = {**image.pop("why"), **pixel.pop("why")}
         self.results = {**image, **pixel, "why": why}
         numbers = {f"test/{k}": v for k, v in {**image, **pixel}.items() if v is not None}
         self.log_dict(numbers, sync_dist=True)
+
+    def on_test_end(self) -> None:
+        del self.image_metrics, self.pixel_metrics  # histograms of 47 MB
 
     # Checkpoints: the detector's, so that every way of writing one gives the same file
 

@@ -676,7 +676,8 @@ def test_a_model_is_no_larger_than_what_it_knows(tmp_path):
         ({"calibration": -3}, "calibration=-3: must be a whole number of at least 0"),
         ({"calibration": True}, "calibration=True: must be a whole number"),
         ({"calibration": 2.5}, r"calibration=2\.5: must be a whole number"),
-        ({"false_alarm_rate": 5}, "false_alarm_rate=5: must be between 0 and 1"),
+        ({"false_alarm_rate": 5}, "false_alarm_rate=5: must be a number between 0 and 1"),
+        ({"false_alarm_rate": "0.05"}, "false_alarm_rate=0.05: must be a number between 0 and 1"),
     ],
 )
 def test_what_no_threshold_can_come_from_is_refused_before_the_fit(tmp_path, how, words):
@@ -693,6 +694,7 @@ def test_calibration_and_rate_are_arguments_too(tmp_path):
     parts = backbone, JL(backbone.embedding_dim, dim=4), (64, 64)
     for model, scored in (
         (small(**paper(4), calibration=0), None),
+        (small(**paper(4), calibration=None), None),
         (small(**paper(4), calibration=np.int64(4), false_alarm_rate=0.2), 4),
         (Fewer(*parts, **paper(4)), 3),
     ):
@@ -907,7 +909,12 @@ def test_looking_at_a_sampler_changes_no_draw_and_uses_none_up():
     used_up = DataLoader(samples, batch_sampler=iter([[1, 2], [3]]))
     assert require_each_once(used_up) is None
     assert torch.cat(list(used_up)).tolist() == [1, 2, 3]
-    assert require_each_once(DataLoader(samples, sampler=[[1], [1]])) is None  # of its own kind
+    endless = DataLoader(SimpleNamespace(), sampler=Endless(4, draws=None))  # of no length
+    slices = DataLoader(samples, batch_sampler=[slice(0, 4)])
+    pairs = DataLoader(samples, sampler=[torch.tensor([1, 7])])
+    own_kind = DataLoader(samples, sampler=[[1], [1]])
+    for unknown in (endless, slices, pairs, own_kind):
+        assert require_each_once(unknown) is None
 
 
 def test_a_sampler_within_a_batch_sampler_is_judged_too():

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import chain, islice, pairwise
 from typing import Any
 
@@ -119,13 +119,16 @@ def _drawn(loader: Any) -> list[Any] | None:
     if batches is None or not isinstance(loader, DataLoader):
         return None
     once = any(isinstance(s, Iterator) for s in (batches, getattr(batches, "sampler", None)))
-    if once or isinstance(loader.dataset, IterableDataset):
+    if once or isinstance(loader.dataset, IterableDataset) or not isinstance(loader.dataset, Sized):
         return None
     # One image more than there are is one that was there before, though the sampler never end.
-    most = len(loader.dataset) + 1 if isinstance(loader.dataset, Sized) else None
-    with torch.random.fork_rng(devices=()):  # what is drawn afterwards is the same as ever
-        drawn = list(islice(chain.from_iterable(batches), most))
-    drawn = [number.item() if isinstance(number, Tensor) else number for number in drawn]
+    most = len(loader.dataset) + 1
+    with torch.random.fork_rng(devices=()):  # what torch draws afterwards is the same as ever
+        lists = list(islice(batches, most))
+        if not all(isinstance(one, Iterable) for one in lists):  # slices, say
+            return None
+        drawn = list(islice(chain.from_iterable(lists), most))
+    drawn = [number.tolist() if isinstance(number, Tensor) else number for number in drawn]
     return drawn if all(isinstance(number, Hashable) for number in drawn) else None
 
 

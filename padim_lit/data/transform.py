@@ -57,9 +57,11 @@ class ResizeCrop:
     @property
     def size(self) -> dict[str, Any]:
         """image_size and crop_size that make this one, as a checkpoint holds them."""
-        resize, crop = self.resize, self.crop
-        image_size = resize if isinstance(resize, int) else list(resize)
-        return {"image_size": image_size, "crop_size": None if crop is None else list(crop)}
+        image_size = self.resize if isinstance(self.resize, int) else list(self.resize)
+        crop: Size | None = list(self.crop) if self.crop else None
+        if self.crop and self.crop[0] == self.crop[1]:
+            crop = self.crop[0]
+        return {"image_size": image_size, "crop_size": crop}
 
     def image(self, image: Image.Image) -> Image.Image:
         """Resized (antialiased bilinear) and cropped image of size `output_shape`."""

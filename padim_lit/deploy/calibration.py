@@ -8,7 +8,7 @@ training images raises the scores of good parts: no threshold from yesterday's i
 import logging
 import math
 from dataclasses import asdict, dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,8 @@ def require_rate(rate: float) -> None:
 
     >>> require_rate(0.01)
     """
-    if not 0 < rate < 1:
-        raise InputError(f"false_alarm_rate={rate}: must be between 0 and 1, as in 0.01")
+    if not isinstance(rate, Real) or not 0 < rate < 1:
+        raise InputError(f"false_alarm_rate={rate}: must be a number between 0 and 1, as in 0.01")
 
 
 def require_asked(images: Any, rate: float | None) -> None:

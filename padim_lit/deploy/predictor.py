@@ -449,6 +449,8 @@ def _listed(images: Any) -> Any:
 
 def _is_one(images: Any) -> bool:
     """Whether it is one image: an array's rows are none, though a program can go through them."""
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        return images.shape[2] in (1, 3, 4)  # else grey ones, (B,h,w)
     if isinstance(images, np.ndarray | Tensor):
         return images.ndim in (2, 3)  # with one dimension it may hold paths
     return isinstance(images, str | PathLike | Image.Image)
@@ -495,6 +497,7 @@ def as_device(device: Any, key: str = "device") -> torch.device:
     """
     kinds = RuntimeError, AssertionError, NotImplementedError, TypeError
     with refusing(f"{key}={device}: not to be had", "use cpu", *kinds):
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        found = torch.device(default if device is None else device)
         torch.empty(0, dtype=torch.float64, device=found)  # as means are; Apple's GPUs have none
         return found

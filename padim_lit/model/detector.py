@@ -228,7 +228,9 @@ class Detector(nn.Module):
         """
         state.require_shape(len(self.backbone.layers), self.gaussians, self.projection.dim)
         if state.count < 2:
-            raise InputError(f"{state.count} image: a covariance needs at least 2; add good images")
+            raise InputError(
+                f"{state.count} training image: a covariance needs at least 2; add good images"
+            )
         self.whitening = self.density.factorize(state.moments, self.ridge)
         self.mean, self.layer_means, self.count = state.moments.mean, state.layer_means, state.count
         self.fit_state, self.calibration = state, None

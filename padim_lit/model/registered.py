@@ -91,7 +91,8 @@ def require_rebuildable(*parts: Any) -> None:
                 "checkpoint would forget it: add it to self.options before super().__init__"
             )
         kept = made.state_dict()
-        if lost := [key for key, _ in made.named_buffers() if key not in kept]:
+        lost = [key for key, _ in made.named_buffers() if key not in kept]
+        if lost and made.fit_images:  # of the others the arguments make the same ones again
             raise InputError(
                 f"{name}'s buffer {', '.join(lost)} would not be in a checkpoint: register it "
                 "without persistent=False"
@@ -109,11 +110,14 @@ def into_buffers(part: Any) -> Iterator[None]:
     Traceback (most recent call last):
     padim_lit.errors.InputError: Mine has learnt scale, which would not be in a checkpoint: ...
     """
-    before = dict(vars(part))
+    known = "fit_images", "training"  # which `adopt` and torch set
+    before = {**vars(part), **vars(part).get("_buffers", {})}
     yield
     changed = [key for key, value in vars(part).items() if value is not before.get(key)]
-    if lost := [key for key in changed if not key.startswith("_")]:
+    lost = [key for key in changed if key not in known and not key.startswith("_")]
+    # A class that is made anew has no buffer that was registered here.
+    if lost := lost + [key for key in vars(part).get("_buffers", ()) if key not in before]:
         raise InputError(
             f"{type(part).__name__} has learnt {', '.join(lost)}, which would not be in a "
-            "checkpoint: make it a buffer, see docs/own.md"
+            "checkpoint: make it a buffer in __init__, see docs/own.md"
         )

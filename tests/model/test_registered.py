@@ -114,7 +114,7 @@ def own_parts(channels):
             self.options = {"width": 2}
             super().__init__(in_channels, dim, seed)
 
-    class Noted(PerPosition):
+    class Noted(Mixture):
         name = "noted"
 
         def __init__(self, *args, **kwargs):
@@ -146,11 +146,28 @@ def test_what_a_checkpoint_would_not_make_again_is_refused_before_the_fit(number
         Detector(backbone, **parts)
 
 
+def test_what_the_arguments_make_again_need_not_be_saved():
+    class Constant(PerPosition):
+        name = "constant"
+
+        def __init__(self, dim, seed=0, shrinkage=0.0):
+            super().__init__(dim, seed, shrinkage)
+            self.register_buffer("order", torch.arange(dim), persistent=False)
+
+    backbone = Backbone("test_resnet", weights="random")
+    Detector(backbone, JL(backbone.embedding_dim, 4), density=Constant(4))
+
+
+@pytest.mark.parametrize("buffer", [False, True])
 @pytest.mark.parametrize("base", [Fisher, Mixture])
-def test_what_is_learnt_and_not_kept_is_refused_before_the_fit(base):
+def test_what_is_learnt_and_not_kept_is_refused_before_the_fit(base, buffer):
     def learn_more(self, *given):
         base.learn(self, *given)
-        self.scale = float(given[0].std())
+        scale = given[0].std()
+        if buffer:
+            self.register_buffer("scale", scale)
+        else:
+            self.scale = float(scale)
 
     mine = type("Mine", (base,), {"name": "mine", "learn": learn_more})
     backbone = Backbone("test_resnet", weights="random")
