@@ -85,6 +85,7 @@ def test_rows_are_replaced_one_by_one_and_other_data_is_refused(tmp_path):
     slow.add({"who": "PatchCore 1 %", "images": 6, "bytes": 1})  # keeps what came in between
     rows = patchcore.Results({"data": "a"}, path).rows
     assert [(row["who"], row["bytes"]) for row in rows] == [("padim_lit", 3), ("PatchCore 1 %", 1)]
+    assert patchcore.Results({"data": "a", "since": 1}, path).rows == rows  # a fact not known then
     with pytest.raises(SystemExit, match="other data"):
         patchcore.Results({"data": "b"}, path)
 
