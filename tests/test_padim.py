@@ -885,7 +885,7 @@ class Endless:
     "how",
     [
         {"sampler": [0, 1, 2, 0, 1, 2]},
-        {"batch_sampler": [[0, 1], [2, 3], [1, 2]]},
+        {"batch_sampler": BatchSampler([0, 1, 2, 3, 1, 2], 2, drop_last=False)},
         {"sampler": Endless(2, draws=4)},
         {"sampler": Endless(4, draws=None)},
         {"sampler": torch.tensor([1, 2, 1])},
