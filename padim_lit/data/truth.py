@@ -34,7 +34,9 @@ def truth_of(batch: Any, maps: Tensor) -> dict[str, Tensor]:
     """
     require_tensors(batch, "label")
     every, masked = torch.ones(len(maps), dtype=torch.bool, device=maps.device), "mask" in batch
-    unsaid = {"count_image": every, "count_pixel": every & masked, "mask": torch.zeros_like(maps)}
+    unsaid = {"count_image": every, "count_pixel": every & masked}
+    if not masked:
+        unsaid["mask"] = torch.zeros_like(maps)
     keys = (*_FLAGS, "label", "mask")
     require_tensors(truth := {**unsaid, **batch}, *keys)
     for key in keys:

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
@@ -29,7 +28,7 @@ from padim_lit.cli.tracking import finish, log_run, survived
 from padim_lit.cli.truths import Truths
 from padim_lit.data import AnomalyData
 from padim_lit.data.datamodule import count_tests
-from padim_lit.data.loaders import require_one_each
+from padim_lit.data.loaders import of_all_ranks, require_one_each
 from padim_lit.deploy.calibration import recalibrate
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.model_card import model_card
@@ -161,11 +160,8 @@ class Recorder(Callback):
         self.truths.add(batch, roi)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: PaDiM) -> None:
-        if trainer.world_size == 1:
-            return
-        ranks: list[Any] = [None] * trainer.world_size
         mine = self.predictions, self.gallery, self.truths
-        torch.distributed.all_gather_object(ranks, mine)
+        ranks = of_all_ranks(mine, trainer.world_size)
         self.predictions = [row for rows, *_ in ranks for row in rows]
         _, self.gallery, self.truths = ranks[0]
         for _, gallery, truths in ranks[1:]:
