@@ -235,7 +235,7 @@ def _shelf(picture: GalleryEntry) -> str:
     if picture.planted:
         return f"{name}\n(planted)"
     if picture.truth is None and picture.label:
-        return f"{name}\n(no truth)"
+        return f"{name}\n(place unknown)"
     return name
 
 

@@ -359,7 +359,7 @@ def test_masks_that_tell_nothing_are_told_from_none(state, caption, alone):
     gallery.add(batch | {"mask_state": [state]}, score, map)
     (found,) = gallery.pictures()
     words = texts(draw_all([found], LOOK)) + " "
-    assert "defects\n(no truth) " in words and f" {caption} " in words
+    assert "defects\n(place unknown) " in words and f" {caption} " in words
     assert f" {alone} " in texts(draw_one(found, LOOK))
 
 
@@ -483,7 +483,7 @@ def test_shelves_are_named_by_what_they_hold():
     words = [text.get_text() for text in draw_all(pictures, LOOK).texts]
     assert [word.replace("\n", " ") for word in words if "-scoring" in word] == [
         "Highest-scoring defects",
-        "Lowest-scoring defects (no truth)",
+        "Lowest-scoring defects (place unknown)",
         "Lowest-scoring defects",
         "Lowest-scoring defects (planted)",
         "Highest-scoring good",
