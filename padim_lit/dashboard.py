@@ -1,4 +1,4 @@
-"""The W&B workspace of a sweep: ``python -m padim_lit.dashboard ENTITY/PROJECT [--dry-run]``."""
+"""The W&B workspace of a sweep: ``python -m padim_lit.dashboard ENTITY/PROJECT``."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import sys
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,7 +29,7 @@ MEDIA = {
 }
 
 
-def build(entity: str, project: str, name: str = NAME) -> Any:
+def build(entity: str, project: str) -> Any:
     """The workspace as an object of wandb-workspaces; nothing is sent and no account is asked.
 
     AUROC against D by projection, parallel coordinates, AUROC against state and latency, and the
@@ -58,10 +58,9 @@ def build(entity: str, project: str, name: str = NAME) -> Any:
         )  # fmt: skip
 
     def scatter(x: tuple[str, str], y: tuple[str, str]) -> Any:
-        costs = x is not DIM
         return wr.ScatterPlot(
             title=f"{y[1]} against {x[1]}", x=wr.SummaryMetric(x[0]), y=wr.SummaryMetric(y[0]),
-            log_x=costs, running_ymax=costs,  # what no cheaper run reaches
+            log_x=True, running_ymax=True,  # what no cheaper run reaches
             legend_template=f"${{config:{PROJ}}}, D = ${{config:dim}}, seed ${{config:seed}}",
             layout=small,
         )  # fmt: skip
@@ -75,7 +74,7 @@ def build(entity: str, project: str, name: str = NAME) -> Any:
     )
     metrics = (IMAGE, PIXEL)
     sections = {
-        "AUROC against dimension": [draw(DIM, y) for draw in (curve, scatter) for y in metrics],
+        "AUROC against dimension": [curve(DIM, y) for y in metrics],
         "Everything at once": [together],
         "What it costs": [
             *(curve(STATE, y) for y in metrics),
@@ -92,36 +91,13 @@ def build(entity: str, project: str, name: str = NAME) -> Any:
     return ws.Workspace(
         entity=entity,
         project=project,
-        name=name,
+        name=NAME,
         sections=[ws.Section(name=k, panels=v, is_open=True) for k, v in sections.items()],
         runset_settings=ws.RunsetSettings(
             order=[ws.Ordering(ws.Summary(IMAGE[0]), ascending=False)],
             pinned_columns=[f"summary:{key}" for key in PINNED],
         ),
     )
-
-
-def describe(workspace: Any) -> Iterator[str]:
-    """A line for each section and panel: its kind, its title and the keys that it reads."""
-    for section in workspace.sections:
-        yield section.name
-        for panel in section.panels:
-            keys = ", ".join(dict.fromkeys(keys_of(panel)))
-            yield f"  {type(panel).__name__}: {panel.title} ({keys})"
-
-
-def keys_of(panel: Any) -> Iterator[str]:
-    """The keys that a panel reads, those of the config as ``config:NAME``."""
-    y = getattr(panel, "y", None)
-    found = [getattr(panel, "x", None), getattr(panel, "groupby", None)]
-    found += y if isinstance(y, list) else [y]
-    found += [column.metric for column in getattr(panel, "columns", ())]
-    for key in filter(None, found):
-        name = getattr(key, "name", key)
-        yield f"config:{name}" if type(key).__name__ == "Config" else name
-    yield from getattr(panel, "media_keys", ())
-    legend = getattr(panel, "legend_template", None) or ""
-    yield from re.findall(r"\$\{(config:[\w.]+)\}", legend)
 
 
 def save(workspace: Any) -> str:
@@ -134,13 +110,11 @@ def save(workspace: Any) -> str:
     import wandb
 
     what = f"the workspace cannot be saved in {workspace.entity}/{workspace.project}"
-    todo = "check the network, `wandb login` and ENTITY/PROJECT, or look at it with --dry-run"
+    todo = "check the network, `wandb login` and ENTITY/PROJECT"
     # wandb's own errors, and what an answer without the view that was asked for raises.
     with refusing(what, todo, wandb.Error, ValueError, KeyError, TypeError, OSError):
         if not wandb.login(prompt=False, verify=False):
-            raise InputError(
-                "there is no W&B API key; run `wandb login`, set WANDB_API_KEY, or give --dry-run"
-            )
+            raise InputError("there is no W&B API key; run `wandb login`, or set WANDB_API_KEY")
         _require_server(wandb.setup().settings.base_url)
         workspace.save()
         return workspace.url
@@ -148,7 +122,7 @@ def save(workspace: Any) -> str:
 
 def _require_server(url: str) -> None:
     # Asked here, because wandb's service retries for minutes, even after the program's end.
-    todo = "check the network and WANDB_BASE_URL, or give --dry-run"
+    todo = "check the network and WANDB_BASE_URL"
     with (
         refusing(f"{url} cannot be reached", todo, OSError, ValueError),
         suppress(urllib.error.HTTPError),  # an answer of any kind
@@ -157,26 +131,17 @@ def _require_server(url: str) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Build and save the workspace, or print it; one line for an error."""
+    """Build and save the workspace; one line for an error."""
     parser = Parser("padim_lit.dashboard", "Lay out a W&B workspace for the runs of a sweep.")
     parser.add_argument("target", metavar="ENTITY/PROJECT", help="where the runs are synced to")
-    parser.add_argument("--name", default=NAME, help="of the workspace (%(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="print the panels, send nothing")
     given = parser.parse_args(words)
-    run(lambda: _make(given.target, given.name, given.dry_run))
+    run(lambda: _make(given.target))
 
 
-def _make(target: str, name: str, dry_run: bool) -> None:
+def _make(target: str) -> None:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", target):
         raise InputError(f"{target!r}: must be ENTITY/PROJECT, such as my-team/padim_lit")
-    try:
-        workspace = build(*target.split("/"), name)
-    except ValueError as error:  # a name that W&B does not take
-        raise InputError(str(error)) from error
-    if dry_run:
-        print("\n".join(describe(workspace)))
-    else:
-        print(f"workspace  {save(workspace)}")
+    print(f"workspace  {save(build(*target.split('/')))}")
 
 
 if __name__ == "__main__":
