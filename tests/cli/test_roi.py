@@ -65,15 +65,6 @@ def test_the_checkpoint_holds_it_and_scores_with_it(zygote, here):
     assert recalibrate(known, 0.2)["threshold"] < recalibrate(whole, 0.2)["threshold"]
 
 
-def test_a_defect_outside_is_said_to_be_there(here):
-    results = json.loads((here / "run" / "metrics.json").read_text())
-    assert results["data/masks_outside_roi"] == 1 and results["data/masks_lost"] == 0
-    assert "data/planted_masks_outside_roi" not in results
-    (note,) = [note for note in results["notes"] if "outside of roi" in note]
-    assert note.startswith("Defective test images with the whole mask outside of roi: 1. ")
-    assert note in (here / "run" / "model_card.md").read_text()
-
-
 @pytest.mark.slow
 def test_a_polygon_is_the_same_and_a_test_takes_the_checkpoints(zygote, here):
     result = zygote.run([*TINY, POLYGON, "hydra.run.dir=polygon"], here)

@@ -25,7 +25,6 @@ from padim_lit.cli.config import as_asked
 from padim_lit.cli.good_images import removed
 from padim_lit.cli.settings import OneDim, Scoring
 from padim_lit.cli.tracking import finish, log_run, survived
-from padim_lit.cli.truths import Truths
 from padim_lit.data import AnomalyData
 from padim_lit.data.datamodule import count_tests
 from padim_lit.data.loaders import of_all_ranks, require_one_each
@@ -135,18 +134,17 @@ class Recorder(Callback):
 
     Attributes:
         started: when work began, further ranks being there.
-        predictions, gallery, truths: of the last test; empty before one, and where there is none.
+        predictions, gallery: of the last test; empty before one, and where there is none.
     """
 
     started: float
     predictions: list[TestScore]
     gallery: Gallery
-    truths: Truths
 
     def setup(self, trainer: Trainer, pl_module: PaDiM, stage: str) -> None:
         self.started = time.perf_counter()
         # A test that ran out of memory starts anew.
-        self.predictions, self.gallery, self.truths = [], Gallery(), Truths()
+        self.predictions, self.gallery = [], Gallery()
 
     def on_train_batch_start(self, *_: Any) -> None:
         raise_lost_interrupt()
@@ -157,16 +155,13 @@ class Recorder(Callback):
         self.predictions += predictions_of(batch, outputs["score"], outputs["map"])
         roi = pl_module.detector.anomaly_map.roi
         self.gallery.add(batch, outputs["score"], outputs["map"], roi)
-        self.truths.add(batch, roi)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: PaDiM) -> None:
-        mine = self.predictions, self.gallery, self.truths
-        ranks = of_all_ranks(mine, trainer.world_size)
-        self.predictions = [row for rows, *_ in ranks for row in rows]
-        _, self.gallery, self.truths = ranks[0]
-        for _, gallery, truths in ranks[1:]:
+        ranks = of_all_ranks((self.predictions, self.gallery), trainer.world_size)
+        self.predictions = [row for rows, _ in ranks for row in rows]
+        self.gallery = ranks[0][1]
+        for _, gallery in ranks[1:]:
             self.gallery.merge(gallery)
-            self.truths.counts |= truths.counts
 
 
 @dataclass
@@ -229,12 +224,10 @@ class _Work:
         if len(scores) < len(data.test_items):  # what is found and missed is of those alone
             counted |= count_tests([data.test_items[one.index] for one in scores])
         seen = None
-        if scores:
-            truths = self.recorder.truths
-            hidden, said = truths.facts(data.test_items)
-            counted |= hidden
-            notes += said
-            seen = None if counted["test_planted"] else truths.in_pixel_metrics(data.test_items)
+        if scores and not counted["test_planted"]:
+            tested = [data.test_items[one.index] for one in scores]
+            shown = sum(item.label and item.count_pixel for item in tested)
+            seen = shown - counted["masks_lost"]
         return {
             **{f"test/{name}": value for name, value in metrics.items()},
             **{f"test/{name}_why": reason for name, reason in why.items()},
