@@ -203,7 +203,6 @@ def here(tmp_path_factory, zygote):
     ("wrong", "said"),
     [
         (["port=0"], "port=0"), (["max_mb=0"], "max_mb=0"), (["ckpt=null"], "ckpt="),
-        (["max_mb=1e-7"], "max_mb=1e-07: is below a byte"),
         (["ckpt=none.ckpt"], "none.ckpt"), (["host=256.1.1.1"], "cannot be listened at"),
     ], every=3,
 )  # fmt: skip
@@ -323,28 +322,6 @@ def test_a_body_that_does_not_come_makes_room(predictor, monkeypatch):
         asyncio.run(app(scope, silence, send))
     assert {m["status"] for m in sent if "status" in m} == {408}
     assert "0.05 s" in json.loads(sent[-1]["body"])["detail"]
-
-
-WHOLE = b"GET /card HTTP/1.1\r\nHost: here\r\n\r\n"
-
-
-@pytest.mark.parametrize("begun", [b"", b"POST /pred", WHOLE + b"POST /pred"])
-def test_a_connection_that_asks_nothing_is_closed(predictor, monkeypatch, begun):
-    monkeypatch.setattr(serve, "BODY_SECONDS", 0.02)
-    running = serve.make_server(make_app(predictor, "", LIMIT))
-
-    async def wait(listener):
-        serving = asyncio.create_task(running.serve(sockets=[listener]))
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
-        writer.write(begun)
-        said = await asyncio.wait_for(reader.read(), TIMEOUT)
-        assert said.count(b"HTTP/1.1 200 OK") == begun.count(WHOLE)
-        writer.close()
-        running.should_exit = True
-        await serving
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        asyncio.run(wait(listener))
 
 
 def test_half_an_image_does_not_keep_a_server_from_its_end(predictor, monkeypatch, caplog):

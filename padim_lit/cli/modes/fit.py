@@ -227,7 +227,7 @@ class _Work:
         if scores and not counted["test_planted"]:
             tested = [data.test_items[one.index] for one in scores]
             shown = sum(item.label and item.count_pixel for item in tested)
-            seen = shown - counted["masks_lost"]
+            seen = shown - counted.get("masks_lost", 0)
         return {
             **{f"test/{name}": value for name, value in metrics.items()},
             **{f"test/{name}_why": reason for name, reason in why.items()},

@@ -1,7 +1,6 @@
 """mode=serve: a model over HTTP, until Ctrl-C."""
 
 import socket
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 from padim_lit.cli.build import make_predictor
 from padim_lit.cli.settings import Deciding
 from padim_lit.deploy.model_card import is_card_of, model_card
-from padim_lit.deploy.server import BODY_SECONDS, make_app
-from padim_lit.errors import InputError, refusing
+from padim_lit.deploy.server import make_app
+from padim_lit.errors import refusing
 from padim_lit.system.atomic import write_json
 from padim_lit.system.console import print_facts
 from padim_lit.system.paths import typed_path
@@ -37,11 +36,6 @@ class Serve(Deciding):
     port: int = 8000
     max_mb: float = 32.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_mb < 1e-6:
-            raise InputError(f"max_mb={self.max_mb}: is below a byte, and nothing could be sent")
-
 
 def run(settings: Serve, folder: Path) -> None:
     """Serve ``settings.ckpt`` until Ctrl-C.
@@ -59,14 +53,12 @@ def run(settings: Serve, folder: Path) -> None:
         if (given := getattr(settings, key)) is not None:
             source = predictor.threshold_source
             text = f"Served with {key}={given}: {source}.\n\nAbout the model itself:\n\n{text}"
-    server = make_server(make_app(predictor, text, int(min(1e6 * settings.max_mb, sys.maxsize))))
+    server = make_server(make_app(predictor, text, int(1e6 * settings.max_mb)))
 
     what = f"host={settings.host}, port={settings.port}: cannot be listened at"
-    six = ":" in settings.host
     with refusing(what, "choose another port or host", OSError):
-        family = socket.AF_INET6 if six else socket.AF_INET
-        listener = socket.create_server((settings.host, settings.port), family=family)
-    address = f"http://{f'[{settings.host}]' if six else settings.host}:{settings.port}"
+        listener = socket.create_server((settings.host, settings.port))
+    address = f"http://{settings.host}:{settings.port}"
     keys = ("threshold", "threshold_source", "model_sha256")
     facts = {"ckpt": settings.ckpt, "address": address}
     facts |= {key: getattr(predictor, key) for key in keys}
@@ -81,26 +73,9 @@ def run(settings: Serve, folder: Path) -> None:
 
 
 def make_server(app: Any) -> Any:
-    """A uvicorn server, which closes connections on which no request begins in BODY_SECONDS."""
+    """A uvicorn server for the app."""
     import uvicorn
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
-
-    class Protocol(AutoHTTPProtocol):
-        def connection_made(self, transport):
-            super().connection_made(transport)
-            self.expect_request()
-
-        def data_received(self, data):
-            before = self.cycle
-            super().data_received(data)
-            # A request has begun, and its head is not whole.
-            if self.cycle is before and (before is None or before.response_complete):
-                self.expect_request()
-
-        def expect_request(self):
-            before, close = self.cycle, self.transport.close
-            self.loop.call_later(BODY_SECONDS, lambda: self.cycle is not before or close())
 
     # Without its limit_concurrency, which counts idle connections: the app counts requests.
     how = {"log_level": "warning", "timeout_graceful_shutdown": GRACE_SECONDS}
-    return uvicorn.Server(uvicorn.Config(app, http=Protocol, **how))
+    return uvicorn.Server(uvicorn.Config(app, **how))
