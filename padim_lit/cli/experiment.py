@@ -32,7 +32,6 @@ from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_s
 from padim_lit.system import resource_errors
 from padim_lit.system.atomic import HeldElsewhere, run_folder
 from padim_lit.system.console import never_fail_to_print, print_facts, print_line
-from padim_lit.system.interrupts import raise_lost_interrupt
 from padim_lit.system.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
@@ -74,7 +73,6 @@ def run_job(config: DictConfig, folder: Path) -> None:
     A job that fails leaves ``failed.json`` and does not take the others with it; `SweepReport`
     names it at the end, and the same command again runs it again.
     """
-    raise_lost_interrupt()
     hydra = HydraConfig.get()
     if folder.parent.resolve() != (sweep := Path(hydra.sweep.dir)).resolve():
         raise InputError(

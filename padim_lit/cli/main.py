@@ -24,7 +24,6 @@ from padim_lit.cli.targets import allow
 from padim_lit.errors import InputError
 from padim_lit.sweep import launchers
 from padim_lit.system.console import never_fail_to_print
-from padim_lit.system.interrupts import remember_interrupts
 from padim_lit.system.orphans import be_parent, end_with_parent
 
 #: Options that take the next word, whatever it looks like.
@@ -97,7 +96,6 @@ def main() -> None:
     # Without this, Hydra reports its errors in its own way, on several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     never_fail_to_print()
-    remember_interrupts()
     config.register()
     with one_line_errors(debugging):
         sys.argv[1:] = prepare(sys.argv[1:])

@@ -21,7 +21,6 @@ from rich.table import Table
 from rich.text import Text
 
 from padim_lit.errors import visible
-from padim_lit.system.interrupts import raise_lost_interrupt
 
 T = TypeVar("T")
 
@@ -245,8 +244,6 @@ def progress() -> Progress:
 
 
 def tracked(steps: Iterable[T], what: str) -> Iterator[T]:
-    """The steps, one by one, with a progress bar that is called `what`; none after Ctrl-C."""
+    """The steps, one by one, with a progress bar that is called `what`."""
     with progress() as bar:
-        for step in bar.track(steps, description=what):
-            raise_lost_interrupt()
-            yield step
+        yield from bar.track(steps, description=what)

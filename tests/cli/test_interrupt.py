@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from _helpers.cli import ROOT, TINY
-from _helpers.trees import build_tree
 
 from padim_lit.cli.experiment import _telling
 from padim_lit.cli.modes import MODES
@@ -48,19 +47,6 @@ def test_a_single_run_says_that_nothing_is_kept(zygote, tmp_path):
         os.killpg(process.pid, signal.SIGINT)
         code, _, err, _ = process.wait(30)
     assert (code, err) == (130, "interrupted; nothing of this run is kept\n")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("forks", "kept"), [(1, False), (2, False), (3, True)])
-def test_it_counts_while_a_loader_is_forked(zygote, tmp_path, forks, kept):
-    # Python drops what is raised there: the fit, the threshold or the test went on to its end.
-    build_tree(tmp_path / "data")
-    words = ["own=[_helpers]", "data._target_=_helpers.deadly.ForkedFolder", "num_workers=1"]
-    extra = {"PYTHONPATH": str(ROOT / "tests"), "FORKS": str(forks)}
-    out = zygote.run([*TINY, *words], tmp_path, extra)
-    what = f"kept in {tmp_path / 'run'}: model.ckpt" if kept else "nothing of this run is kept"
-    assert (out.code, out.err) == (130, f"interrupted; {what}\n")
-    assert not (tmp_path / "run" / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(

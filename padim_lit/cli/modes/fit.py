@@ -40,7 +40,6 @@ from padim_lit.model.ridge import pooled
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.console import percent
-from padim_lit.system.interrupts import raise_lost_interrupt
 from padim_lit.system.memory import peak_bytes, reset_peak
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import halving
@@ -145,11 +144,6 @@ class Recorder(Callback):
         self.started = time.perf_counter()
         # A test that ran out of memory starts anew.
         self.predictions, self.gallery = [], Gallery()
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        raise_lost_interrupt()
-
-    on_test_batch_start = on_train_batch_start
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
         self.predictions += predictions_of(batch, outputs["score"], outputs["map"])
@@ -495,4 +489,3 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
     # It would let the run go on with half the images; SIGTERM it looks for at batches alone.
     if trainer.interrupted or trainer.received_sigterm:
         raise KeyboardInterrupt
-    raise_lost_interrupt()

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+import signal
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from padim_lit.errors import InputError, require_choice, told
 from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import count, pace, print_facts, print_line, progress
-from padim_lit.system.interrupts import ended_by_sigterm
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import passing
 from padim_lit.system.versions import written_with
@@ -122,8 +122,9 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
                 bad = scored.counts["unreadable"]
                 skipped = f" and {bad} skipped" * bool(bad)
                 log.info("%s scored%s earlier: all stay", count(before - bad, "image"), skipped)
-            with ended_by_sigterm():
-                work.watch()
+            # Services and containers are ended by it; a container's first process would ignore it.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            work.watch()
         else:
             work.score(files)
     seconds = time.perf_counter() - start
