@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback as HydraCallback
@@ -23,7 +23,7 @@ from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.cli.build import alone, content_of
 from padim_lit.cli.config import as_asked, settings_of
 from padim_lit.cli.messages import one_line
-from padim_lit.cli.modes import MODES, Mode, mode_of
+from padim_lit.cli.modes import MODES, mode_of
 from padim_lit.cli.overrides import folder_name, read_overrides
 from padim_lit.cli.settings import Settings
 from padim_lit.errors import InputError, visible
@@ -60,7 +60,7 @@ def main(config: DictConfig) -> None:
         warnings.filterwarnings("ignore", message)
     if hydra.mode != RunMode.MULTIRUN:
         settings = settings_of(config, hydra.overrides.task)
-        with _held(settings, folder), _telling(mode_of(settings.mode), folder):
+        with _held(settings, folder):
             _run(settings, folder)
         return
     launchers.allow_loaders()
@@ -148,37 +148,12 @@ def _held(settings: Settings, folder: Path, *more: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _telling(mode: Mode, folder: Path) -> Iterator[None]:
-    """One line after Ctrl-C, on what is there by then; none where the result is."""
-
-    def written() -> set[tuple[str, Path, int]]:
-        names = [name for name in (mode.result, *mode.names) if (folder / name).exists()]
-        found = [(name, p) for name in names for p in (folder / name, *folder.glob(f"{name}/**/*"))]
-        return {(name, path, path.stat().st_mtime_ns) for name, path in found if path.is_file()}
-
-    before = written()
-    try:
-        yield
-    except KeyboardInterrupt:
-        new = sorted({name for name, *_ in written() - before})
-        if mode.result not in new and os.environ.get("LOCAL_RANK", "0") == "0":
-            kept = f"kept in {folder}: {', '.join(new)}" if new else "nothing of this run is kept"
-            if "model.ckpt" in {name for name, *_ in before} - set(new):
-                kept += "; model.ckpt there is an earlier run's"
-            print(f"interrupted; {kept}", file=sys.stderr)
-        raise
-
-
 class SweepReport(HydraCallback):
     """Writes sweep.csv and prints the table of means when a multirun ends.
 
     With `table1` it writes table1.csv and prints that table instead. Raises SystemExit where a
     job failed: Hydra turns any other exception into a warning.
     """
-
-    #: Whether this process has begun a sweep, whose jobs may run in others.
-    began: ClassVar[bool] = False
 
     def __init__(self, table1: bool = False) -> None:
         self.table1 = table1
@@ -187,7 +162,6 @@ class SweepReport(HydraCallback):
         _refuse_links(config, [Path(config.hydra.run.dir)])
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        SweepReport.began = True
         typed = read_overrides(list(config.hydra.overrides.task))
         folder = Path(config.hydra.sweep.dir)
         _refuse_links(config, [path for path in sorted(folder.glob("*")) if path.is_dir()])

@@ -52,9 +52,8 @@ def one_line_errors(debugging: bool) -> Iterator[None]:
             raise
         leave(messages.one_line(error))
     except KeyboardInterrupt:
-        if experiment.SweepReport.began:
-            again = "the same command again does the jobs that are missing"
-            print(f"interrupted; {again}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if debugging or not (reason := launchers.error_line(error)):
