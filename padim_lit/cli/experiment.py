@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from padim_lit.analysis.result_files import collect, left_behind, sweep_of
+from padim_lit.analysis.result_files import collect, left_behind
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.cli.build import alone, content_of
 from padim_lit.cli.config import as_asked, settings_of
@@ -26,7 +26,7 @@ from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import MODES, mode_of
 from padim_lit.cli.overrides import folder_name, read_overrides
 from padim_lit.cli.settings import Settings
-from padim_lit.errors import InputError, visible
+from padim_lit.errors import InputError
 from padim_lit.sweep import jobs, launchers
 from padim_lit.sweep.job_table import print_failures, print_sweep_table, write_sweep_csv
 from padim_lit.system import resource_errors
@@ -132,18 +132,15 @@ def _held(settings: Settings, folder: Path, *more: str) -> Iterator[None]:
     # A fit writes none where it tests one.
     tests = settings.mode == "fit" and getattr(settings, "ckpt", None)
     names = [name for name in mode.names if not (tests and name == "model.ckpt")]
-    with run_folder(folder, []):  # what is refused here has laid claim to no name
-        for other in MODES.values():
-            # What that mode wrote would be neither its result nor this one's.
-            shared = [n for n in names if n in other.names and n != "model_card.md"]
-            # In a sweep's folder it would be read as the job's.
-            if (shared or more) and other is not mode and (folder / other.result).exists():
-                raise InputError(
-                    f"{folder} holds another mode's results ({other.result}), and "
-                    f"mode={settings.mode} would write into them "
-                    f"({', '.join(shared or [mode.result])}); give another "
-                    f"hydra.{'sweep' if more else 'run'}.dir"
-                )
+    for other in MODES.values():
+        # What that mode wrote would be neither its result nor this one's.
+        shared = {*names}.intersection(other.names) - {"model_card.md"}
+        # In a sweep's folder it would be read as the job's.
+        if (shared or more) and other is not mode and (folder / other.result).exists():
+            raise InputError(
+                f"{folder} holds another mode's results ({other.result}); give another "
+                f"hydra.{'sweep' if more else 'run'}.dir"
+            )
     with run_folder(folder, [mode.result, *names, *more]):
         yield
 
@@ -158,26 +155,12 @@ class SweepReport(HydraCallback):
     def __init__(self, table1: bool = False) -> None:
         self.table1 = table1
 
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        _refuse_links(config, [Path(config.hydra.run.dir)])
-
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         typed = read_overrides(list(config.hydra.overrides.task))
         folder = Path(config.hydra.sweep.dir)
-        _refuse_links(config, [path for path in sorted(folder.glob("*")) if path.is_dir()])
         # What a file's sweeper.params sweep is not typed, and makes another sweep too.
         params = config.hydra.sweeper.get("params")
         name = folder_name(typed) + (f" {OmegaConf.to_yaml(params)}" if params else "")
-        chosen = [o.get_value_element_as_str() for o in typed if o.key_or_group == "mode"]
-        ours = ",".join([config.mode, *chosen]).split(",")
-        others = [mode.result for key, mode in MODES.items() if key not in ours]
-        # Here, because Hydra writes into each job's folder before the job can refuse it.
-        for file in (file for result in others for file in sorted(folder.glob(f"*/{result}"))):
-            if sweep_of(file.parent) not in (None, name):
-                sys.exit(
-                    f"error: the sweep folder {folder} holds jobs of another mode ({file}); give "
-                    "another hydra.sweep.dir"
-                )
         try:
             if not jobs.begin_sweep(folder, name):
                 sys.exit(
@@ -217,15 +200,4 @@ class SweepReport(HydraCallback):
             sys.exit(
                 f"error: {len(bad)} of {everyone} jobs failed; the lines above say why; the same "
                 "command again runs only those"
-            )
-
-
-def _refuse_links(config: DictConfig, folders: list[Path]) -> None:
-    """End where Hydra, which looks at none, would write through a link in a run's folder."""
-    files = [".hydra", *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides"))]
-    for path in (f / name for f in folders for name in (f"{config.hydra.job.name}.log", *files)):
-        if path.is_symlink():
-            sys.exit(
-                f"error: {visible(str(path))} is a link, and what it points to would be written "
-                "over; remove it, or give another hydra.run.dir (with -m: hydra.sweep.dir)"
             )

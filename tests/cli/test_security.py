@@ -254,20 +254,6 @@ def test_a_strangers_run_folder_brings_no_call(zygote, tmp_path):
     assert not (tmp_path / "harmed").exists()
 
 
-@pytest.mark.parametrize("name", ["run.log", ".hydra/config.yaml"])
-def test_a_link_in_a_runs_folder_is_not_written_through(zygote, tmp_path, name):
-    build_tree(tmp_path / "data", train=3, test={"good": 1, "crack": 1})
-    (tmp_path / "mine").write_text("mine")
-    for folder in ("run", "sweep/0"):
-        (link := tmp_path / folder / name).parent.mkdir(parents=True)
-        link.symlink_to(tmp_path / "mine")
-    for words in (TINY, ["-m", *TINY, "hydra.sweep.dir=sweep"]):
-        result = zygote.run(words, tmp_path)
-        assert result.code == 1 and f"{name} is a link" in result.err, result.err
-        assert len(result.err.strip().splitlines()) == 1
-    assert (tmp_path / "mine").read_text() == "mine"
-
-
 @pytest.mark.slow
 def test_what_comes_from_the_environment_is_used_and_not_written(zygote, tmp_path):
     build_tree(tmp_path / "data-s3cret-token")
