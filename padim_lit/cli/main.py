@@ -9,12 +9,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import NoReturn
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -100,19 +99,6 @@ def main() -> None:
         sys.argv[1:] = prepare(sys.argv[1:])
         try:
             task()
-        except (HydraException, OmegaConfBaseException) as error:
-            if not {"--help", "-h"} & set(sys.argv):
-                raise
-            # Who asks for help may have a key wrong: first the help for what else was typed.
-            typed = sys.argv[1:]
-            for kept in (("mode=", "experiment=", "data="), ("mode=",)):
-                sys.argv[1:] = ["--help", *[word for word in typed if word.startswith(kept)]]
-                GlobalHydra.instance().clear()
-                with suppress(HydraException, OmegaConfBaseException):
-                    with suppress(SystemExit):  # by which Hydra ends it
-                        task()
-                    break
-            leave(messages.one_line(error))
         except (OSError, ValueError) as error:
             # Where the folder is there already, it is the log file that logging cannot open.
             cause = error if isinstance(error, OSError | InputError) else error.__cause__

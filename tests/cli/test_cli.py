@@ -383,7 +383,6 @@ def test_help_explains_every_key_and_says_whose_it_is(zygote, here):
     wrong = zygote.run(["mode=predict", "logger=none", "dimm=3", "--help"], here)
     assert wrong.code == 1 and len(wrong.err.splitlines()) == 1 and "is no key" in wrong.err
     one = zygote.run(["mode=predict", "--help"], here).out
-    assert wrong.out == one
     assert "watch=false" in one and "format=onnx" not in one and "dim=" not in one
     assert "Keys of trainer" in one and "Keys of backbone" not in one  # it reads none of them
     one = zygote.run(["data=mvtec", "logger=mlflow", "--help"], here).out
