@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra._internal.hydra
-import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
@@ -28,7 +26,7 @@ from padim_lit.cli.overrides import own_packages
 from padim_lit.cli.settings import Embedding, Settings
 from padim_lit.cli.targets import allow, load, require_targets, schema
 from padim_lit.data import AnomalyData
-from padim_lit.errors import InputError, refusing
+from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
 from padim_lit.model.projection import Projection
@@ -60,28 +58,6 @@ class ClassSource(StructuredConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         return config_path.startswith(_PREFIX)
-
-
-def check_files() -> None:
-    """Hydra's reading of files: what cannot be read is one line, and so are aliases, by which a
-    small file takes all memory."""
-    # Its registered class itself, not one of ours in its place: a launcher's processes, which
-    # register theirs, would find two for files.
-    kind = SourcesRegistry.instance().resolve("file")
-    load = kind.load_config
-    if load.__module__ == __name__:
-        return
-
-    def load_checked(self: Any, config_path: str) -> ConfigResult:
-        file = Path(self.path) / self._normalize_file_name(config_path)
-        kinds = UnicodeDecodeError, RecursionError, yaml.YAMLError
-        with refusing(f"{file} cannot be read as YAML", "correct it", *kinds):
-            text = file.read_text("utf-8") if file.is_file() else ""
-            if "*" in text and any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)):
-                raise yaml.YAMLError("an alias, *NAME: write out what it stands for")
-            return load(self, config_path)
-
-    kind.load_config = load_checked  # type: ignore[method-assign]
 
 
 class CheckedLoader(ConfigLoaderImpl):
@@ -119,7 +95,6 @@ def register() -> None:
     """Make Hydra know ``class/`` and the text of ``--help``, and look before it instantiates."""
     for plugin in (ClassSource, ClassSearchPath):
         Plugins.instance().register(plugin)
-    check_files()
     hydra._internal.hydra.ConfigLoaderImpl = CheckedLoader
     OmegaConf.register_new_resolver("oc.env", _env, replace=True)
     OmegaConf.register_new_resolver("padim_lit.help", help_text, replace=True)

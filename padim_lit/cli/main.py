@@ -17,6 +17,7 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from padim_lit.cli import config, experiment, messages, overrides
 from padim_lit.cli.targets import allow
@@ -46,7 +47,7 @@ def one_line_errors(debugging: bool) -> Iterator[None]:
     """Turn what a user can mend into one line on stderr; `debugging` keeps tracebacks."""
     try:
         yield
-    except (InputError, HydraException, OmegaConfBaseException, OSError) as error:
+    except (InputError, HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
         if debugging:
             raise
         leave(messages.one_line(error))
