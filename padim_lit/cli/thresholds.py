@@ -44,11 +44,7 @@ def at_threshold(
         "threshold_map": known["map_threshold"],
         "threshold_contradicted": None,
         **_wrong(known["threshold"], good, bad, "test/"),
-        "test/misses_on_map": None,
     }
-    if known["threshold"] is not None and bad and detector.image_score == "topk":
-        shown = [p for p in counted if p.label and p.peak >= known["map_threshold"]]
-        found["test/misses_on_map"] = sum(p.score < known["threshold"] for p in shown)
     if (alarms := found["test/false_alarms"]) is not None and good:
         found["threshold_contradicted"] = contradicts(known, alarms, len(good), parts)
     found["threshold_choices"] = [
@@ -120,18 +116,6 @@ def notes_on(results: Mapping[str, Any]) -> list[str]:
         return [note]
     missed = f", and {misses} of {bad} defective ones are missed" if bad else ""
     return [f"{note} On the test set that is {alarms} of {good} good images{missed}."]
-
-
-def only_on_map(results: Mapping[str, Any]) -> list[str]:
-    """A sentence where most of the missed defects show on the map, as small ones do."""
-    shown, misses = results.get("test/misses_on_map"), results.get("test/misses")
-    if not shown or shown <= max(1, misses / 2):
-        return []
-    return [
-        f"{shown} of the {misses} missed ones do reach the threshold of the map, as small defects "
-        "do: a score is the mean of the highest 2 % of the patches. image_score=max decides by the "
-        "map's highest point."
-    ]
 
 
 def contradiction(results: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,6 @@ class TestScore(NamedTuple):
         label: 0 good, 1 defective.
         score: Mahalanobis distance, not squared.
         index: position in the test set.
-        peak: the highest distance of its anomaly map.
     """
 
     path: str
@@ -30,12 +29,11 @@ class TestScore(NamedTuple):
     label: int
     score: float
     index: int
-    peak: float
 
 
-def predictions_of(batch: Mapping[str, Any], score: Tensor, maps: Tensor) -> list[TestScore]:
-    """Pair a collated batch of B images with their ``score`` (B,) and maps (B,h,w), in order."""
-    numbers = (batch["label"], score, batch["index"], maps.flatten(1).amax(dim=1))
+def predictions_of(batch: Mapping[str, Any], score: Tensor) -> list[TestScore]:
+    """Pair a collated batch of B images with their ``score`` (B,), in order."""
+    numbers = (batch["label"], score, batch["index"])
     rows = zip(batch["path"], batch["kind"], *(n.tolist() for n in numbers), strict=True)
     return [TestScore(*row) for row in rows]
 

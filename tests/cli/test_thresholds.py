@@ -1,20 +1,15 @@
 """What is said of thresholds: strange good images, and what others would do."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from padim_lit.cli.thresholds import (
     _by_test,
-    at_threshold,
     notes_on,
-    only_on_map,
     strange_good,
     table_of_choices,
 )
 from padim_lit.deploy.calibration import Measured, calibrate
-from padim_lit.visualization import predictions as of_tests
 
 
 def calibration(*scores: float, rate: float = 0.01):
@@ -52,31 +47,6 @@ def test_a_fit_does_not_say_twice_where_its_threshold_is_from(seconds):
     assert ("which ..." in note) == (seconds is None) and "9.500" in note
     assert ("as 0.10% to 8.00% of good ones are." in note) == (seconds is not None)
     assert note.endswith("On the test set that is 1 of 4 good images.")
-
-
-@pytest.mark.parametrize(
-    "peaks, image_score, said",
-    [
-        ([9, 9, 9, 1], "topk", True),
-        ([9, 9, 1, 1], "topk", False),
-        ([9, 9, 9, 9], "max", False),
-    ],
-)
-def test_defects_that_only_the_map_shows_name_the_score_that_sees_them(peaks, image_score, said):
-    known = calibration(*torch.linspace(1, 5, 200).tolist())
-    scores = [2.0] * len(peaks) + [8.0, 1.0]  # four that are missed, one found, one good
-    tests = zip(scores, [*peaks, 9, 9], [1] * 5 + [0], strict=True)
-    predictions = [
-        of_tests.TestScore(f"{i}.png", "spot", label, score, i, peak)
-        for i, (score, peak, label) in enumerate(tests)
-    ]
-    items = [SimpleNamespace(count_image=True, part=i) for i in range(6)]
-    detector = SimpleNamespace(calibration=known, image_score=image_score)
-    results = at_threshold(None, SimpleNamespace(test_items=items), detector, predictions)
-    notes = only_on_map(results)
-    assert bool(notes) == said
-    if said:
-        assert notes[0].startswith("3 of the 4 missed") and "image_score=max" in notes[0]
 
 
 def test_thresholds_by_the_test_miss_no_more_than_they_say_in_the_digits_shown():

@@ -157,7 +157,7 @@ def test_predictions_are_in_dataset_order_and_scores_keep_every_bit(tmp_path):
     batch, score, map = batch_of(scores, kinds=kinds, known=[True] * 3)
     batch, score, map = part(batch, score, map, [2, 0, 1])
     known = calibrate(Measured(torch.arange(1.0, 20), torch.arange(1.0, 20)), 0.1)
-    path = write_predictions(tmp_path / "predictions.csv", predictions_of(batch, score, map), known)
+    path = write_predictions(tmp_path / "predictions.csv", predictions_of(batch, score), known)
     header, *rows = table(path)
     assert header == ["path", "kind", "label", "score", "p_value", "decision"]
     assert [row[4:] for row in rows] == [["1.0", "good"], ["1.0", "good"], ["0.05", "anomalous"]]
@@ -170,7 +170,7 @@ def test_predictions_are_in_dataset_order_and_scores_keep_every_bit(tmp_path):
 
 def test_predictions_survive_odd_file_names(tmp_path):
     names = ['a,"b".png', "two\nlines.png", "größe.png", "bad\udcff.png"]
-    rows = [Score(name, "good", 0, 1.0, i, 1.0) for i, name in enumerate(names)]
+    rows = [Score(name, "good", 0, 1.0, i) for i, name in enumerate(names)]
     path = write_predictions(tmp_path / "p.csv", rows)
     # What is no UTF-8 is shown as such, and the other rows stay readable.
     assert [row[0] for row in table(path)[1:]] == [*names[:3], r"bad\udcff.png"]

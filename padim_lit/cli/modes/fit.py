@@ -146,7 +146,7 @@ class Recorder(Callback):
         self.predictions, self.gallery = [], Gallery()
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
-        self.predictions += predictions_of(batch, outputs["score"], outputs["map"])
+        self.predictions += predictions_of(batch, outputs["score"])
         roi = pl_module.detector.anomaly_map.roi
         self.gallery.add(batch, outputs["score"], outputs["map"], roi)
 
@@ -285,7 +285,7 @@ class _Work:
         """Write all that a run leaves beside its checkpoint, metrics.json last; print the most."""
         settings, detector, folder = self.settings, self.model.detector, self.folder
         # Said after what they are about.
-        said = [*thresholds.only_on_map(results), *thresholds.contradiction(results)]
+        said = thresholds.contradiction(results)
         notes = [*results["notes"], *thresholds.notes_on(results), *said]
         results["notes"] += said
         predictions, pictures = self.recorder.predictions, self.recorder.gallery.pictures()
