@@ -10,7 +10,7 @@ from rich.table import Table
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.calibration import contradicts, describe, needed, recalibrate
 from padim_lit.model.detector import Detector
-from padim_lit.system.console import MISSING, floored, percent, score_text
+from padim_lit.system.console import percent, score_text
 from padim_lit.visualization.predictions import TestScore
 
 #: False-alarm rates whose thresholds a run shows beside its own.
@@ -56,16 +56,6 @@ def at_threshold(
         }
         for each in RATES
     ]
-    found["threshold_by_test"] = _by_test(good, bad)
-    return found
-
-
-def _by_test(good: list[float], bad: list[float]) -> list[dict[str, Any]]:
-    """The largest thresholds that miss none of the test set's defects, and at most 5 % of them."""
-    found = []
-    for most in sorted({0, len(bad) // 20}) if bad else ():
-        threshold = floored(sorted(bad)[most])  # as it is shown, and may be typed
-        found.append({"threshold": threshold, **_wrong(threshold, good, bad)})
     return found
 
 
@@ -142,17 +132,13 @@ def table_of_choices(results: Mapping[str, Any]) -> Table | None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
 
-    def add(name: str, one: Mapping[str, Any], remark: str) -> None:
-        wrong = (f"{one['false_alarms']} of {good}", f"{one['misses']} of {bad}")
-        table.add_row(name, score_text(one["threshold"]), *wrong, remark)
-
     # Where images are few, several rates have one threshold.
     for _, same in groupby(choices, key=lambda one: one["threshold"]):
         ones = list(same)
         rates = [f"{one['false_alarm_rate']:g}" for one in (ones[0], ones[-1])]
         few = [one["false_alarm_rate"] for one in ones if not one["enough_images"]]
         remark = f"{few[-1]:g} needs {needed(few[-1])} good images" if few else ""
-        add(" to ".join(dict.fromkeys(rates)), ones[0], remark)
-    for one, most in zip(results["threshold_by_test"], ("none", "at most 5%"), strict=False):
-        add(MISSING, one, f"misses {most}; chosen on the test set, hence optimistic")
+        wrong = (f"{ones[0]['false_alarms']} of {good}", f"{ones[0]['misses']} of {bad}")
+        shown = " to ".join(dict.fromkeys(rates))
+        table.add_row(shown, score_text(ones[0]["threshold"]), *wrong, remark)
     return table

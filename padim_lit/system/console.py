@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Context
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -152,15 +151,6 @@ def score_text(score: float) -> str:
     ('17.00', '0.2500', '1234')
     """
     return f"{score:#.4g}".removesuffix(".")
-
-
-def floored(score: float) -> float:
-    """A score rounded down to the digits of `score_text`: as a threshold it misses no more.
-
-    >>> floored(5.8578)
-    5.857
-    """
-    return float(Context(prec=4, rounding=ROUND_FLOOR).create_decimal(score))
 
 
 def count(n: int, one: str, many: str = "") -> str:

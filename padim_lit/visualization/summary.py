@@ -10,7 +10,6 @@ from rich.table import Table
 from padim_lit.metric_names import METRICS, of_defective
 from padim_lit.system.console import (
     MISSING,
-    floored,
     pace,
     percent,
     print_facts,
@@ -101,7 +100,7 @@ def _metrics(results: Mapping[str, Any]) -> Table:
         value, why = results.get(key), results.get(f"{key}_why")
         shown = MISSING if value is None else f"{value:.4f}"
         best = results.get(f"{key}_threshold")
-        at = "" if best is None else f", {score_text(floored(best))}"
+        at = "" if best is None else f", {score_text(best)}"
         few = f"; {part}" if part and "pixel" in key else ""
         table.add_row(name, shown, why or MEANING[key].format(at=at) + few)
     return table
