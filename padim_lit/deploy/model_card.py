@@ -109,9 +109,8 @@ def _step(step: dict[str, Any]) -> str:
     images, source = step.get("images"), step.get("data") or step.get("ckpts")
     known = count(images, "image") if isinstance(images, int) else f"{_sum(images)} images"
     within = f"{step['parent']}: " if "parent" in step else ""
-    told = f", {step['earlier_said']}" if step.get("earlier_reached") else ""
     of = f" of {_sum(source)}" if source else ""
-    return f"{within}mode={step.get('mode')} ({known}{of}{told})"
+    return f"{within}mode={step.get('mode')} ({known}{of})"
 
 
 def _sum(parts: Any) -> str:

@@ -2,17 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch.utils.data import Subset
 
-from padim_lit import digests
 from padim_lit.cli.good_images import GivenImages, GoodImagesOrData, finish, none_left
-from padim_lit.deploy.calibration import RATE, calibrate, contradicts, describe, highest
-from padim_lit.deploy.left_out import Measured, measure, measure_training
+from padim_lit.deploy.calibration import RATE, calibrate, describe, highest
+from padim_lit.deploy.left_out import measure, measure_training
 from padim_lit.errors import InputError
 from padim_lit.model.warm_up import learners
-from padim_lit.system.console import count, score_text
+from padim_lit.system.console import count
 
 
 @dataclass
@@ -64,7 +62,6 @@ def run(settings: Calibrate, folder: Path) -> None:
         found = measure_training(detector, images, left.pop("known"), given.loop, in_order=False)
     if not len(found.scores):
         raise none_left(left.total(), what)
-    against = _against(detector.calibration, found)
     detector.calibration = known = calibrate(found, rate)
     facts = {
         **given.parent,
@@ -73,17 +70,11 @@ def run(settings: Calibrate, folder: Path) -> None:
         "repeated": left["repeated"],
         "unseen": found.unseen,
         **{key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")},
-        **against,
     }
     once = f"; {left['repeated']} more are the same picture as one of them, and do not count"
     scored = f"{count(len(found.scores), 'image')} of {what}{once if left['repeated'] else ''}"
     named = highest(found, known["threshold"])
     said = [("scored", scored), ("result", describe(known)), ("note", named)]
-    if against.get("earlier_reached"):
-        said.append(("note", against["earlier_said"]))
-    if twice := digests.repeats(detector.require_state().digests):
-        note = f"the fit holds {twice} images more than once; those score too low as one copy stays"
-        said.append(("note", note))
     out = {
         "known": "that the model holds and may have learnt from",
         "removed": "that mode=remove took out",
@@ -91,21 +82,3 @@ def run(settings: Calibrate, folder: Path) -> None:
     for key in filter(left.get, out):
         said.append(("note", f"not counted: {count(left[key], 'image')} {out[key]}"))
     finish(detector, folder, "calibrate", facts, *said)
-
-
-def _against(earlier: dict[str, Any] | None, found: Measured) -> dict[str, Any]:
-    """What good images make of the threshold that they replace; nothing where there was none.
-
-    A camera that has drifted would raise it without a word, and hide defects.
-    """
-    if earlier is None or earlier["threshold"] is None:
-        return {}
-    total, reached = len(found.scores), int((found.scores >= earlier["threshold"]).sum())
-    said = f"{reached} of {total} reach the earlier threshold {score_text(earlier['threshold'])}"
-    if reached / total > earlier["interval"][1] and contradicts(earlier, reached, total):
-        said += ": camera or light may have changed, or they are no good parts"
-    return {
-        "earlier_threshold": earlier["threshold"],
-        "earlier_reached": reached,
-        "earlier_said": said,
-    }
