@@ -175,42 +175,6 @@ def test_merge_says_of_each_what_it_went_through_and_takes_copies_in_any_order(h
     assert f"| card written | {day}T" in card
 
 
-@pytest.mark.slow
-def test_a_merge_keeps_no_rate_where_two_differ(here, zygote):
-    args = ["mode=calibrate", "ckpt=b_run/model.ckpt", "images=a/train", "trainer=cpu"]
-    rated = zygote.run([*args, "false_alarm_rate=0.2", "hydra.run.dir=rated"], here)
-    assert rated.code == 0, rated.err
-    for order, rates in (("a_run,rated", "0.01 and 0.2"), ("rated,a_run", "0.2 and 0.01")):
-        paths = ",".join(f"{name}/model.ckpt" for name in order.split(","))
-        merged = zygote.run(["mode=merge", f"ckpts=[{paths}]", "hydra.run.dir=rates"], here)
-        assert f"false_alarm_rate {rates} differ: give one to mode=calibrate" in merged.out
-        assert "false_alarm_rate" not in load(here, "rates").provenance
-    assert load(here, "merged").provenance["false_alarm_rate"] == 0.01
-
-
-@pytest.mark.slow
-def test_a_merge_does_not_bring_back_what_was_removed_from_one_of_them(here, zygote):
-    """Whichever comes first."""
-    (here / "bad").mkdir()
-    shutil.copy(sorted((here / "b/train/good").iterdir())[0], here / "bad")
-    args = ["mode=update", "ckpt=a_run/model.ckpt", "images=bad", "trainer=cpu"]
-    assert zygote.run([*args, "hydra.run.dir=with_bad"], here).code == 0
-    args = ["mode=remove", "ckpt=b_run/model.ckpt", "images=bad", "trainer=cpu"]
-    assert zygote.run([*args, "hydra.run.dir=without"], here).code == 0
-    paths = ["with_bad/model.ckpt", "without/model.ckpt"]
-    for order in (paths, paths[::-1]):
-        args = ["mode=merge", f"ckpts=[{','.join(order)}]", "hydra.run.dir=back"]
-        refused = zygote.run(args, here)
-        words = "with_bad/model.ckpt: 1 of 6 images were taken out of without/model.ckpt by"
-        assert refused.code == 1 and words in refused.err, refused.err
-        assert "run mode=remove on with_bad/model.ckpt first" in refused.err
-        assert not (here / "back/model.ckpt").exists()
-    counted = zygote.run([*args, "repeats=count"], here)
-    assert counted.code == 0 and load(here, "back").count == IMAGES, counted.err
-    args = ["mode=merge", "ckpts=[a_run/model.ckpt,without/model.ckpt]", "hydra.run.dir=back"]
-    assert zygote.run(args, here).code == 0 and load(here, "back").count == IMAGES - 1
-
-
 @long_table(
     ("args", "words"),
     [

@@ -1,6 +1,5 @@
 """mode=merge, update and remove: the images of checkpoints as sums, without the old images."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,61 +67,34 @@ def run_merge(settings: Merge, folder: Path) -> None:
     """Merge ``ckpts`` into ``model.ckpt`` in `folder`.
 
     Raises:
-        InputError: checkpoints of different configs, with images in common, or with some that
-            mode=remove took out of one of the others.
+        InputError: checkpoints of different configs, or with images in common.
     """
-    parts = [first := _Part(settings.ckpts[0])]
+    parts = settings.ckpts
+    first = _part(parts[0])
     whole, elsewhere = first.detector, first.detector.provenance.get("learnt_elsewhere")
-    for path in settings.ckpts[1:]:
-        part = _Part(path)
+    counts, sha256 = [whole.count], [first.sha256]
+    for path in parts[1:]:
+        part = _part(path)
         other = part.detector
-        require_alike(whole, other, (first.path, path))
+        require_alike(whole, other, (parts[0], path))
+        counts.append(other.count)
+        sha256.append(part.sha256)
         add_images(whole, other.require_state(), settings.repeats, path)
-        if settings.repeats == "refuse":
-            part.require_out(parts)
-        parts.append(part)
         _join(whole, other.provenance)
         elsewhere = elsewhere and other.provenance.get("learnt_elsewhere")
-        del part.detector, other
+        del part, other  # before the next is read
     whole.provenance["learnt_elsewhere"] = bool(elsewhere)
-    counts, sha256 = [part.count for part in parts], [part.sha256 for part in parts]
-    said = [("merged", f"{' + '.join(map(str, counts))} = {whole.count} images")]
-    rates = list(dict.fromkeys(part.rate for part in parts if part.rate is not None))
-    whole.provenance.pop("false_alarm_rate", None)
-    if len(rates) == 1:
-        whole.provenance["false_alarm_rate"] = rates[0]
-    elif rates:  # which of them is meant, no order of the models says
-        differ = f"false_alarm_rate {' and '.join(map(str, rates))} differ"
-        said.append(("note", f"{differ}: give one to mode=calibrate"))
-    facts = {"ckpts": settings.ckpts, "model_sha256": sha256, "images": counts}
-    finish(whole, folder, "merge", facts, *said)
+    merged = f"{' + '.join(map(str, counts))} = {whole.count} images"
+    facts = {"ckpts": parts, "model_sha256": sha256, "images": counts}
+    finish(whole, folder, "merge", facts, ("merged", merged))
 
 
-class _Part(FullModel):
-    """What a merge has to know of one of its models, which is let go once it has joined.
-
-    Attributes:
-        rate: of false alarms that were asked for; None: not known.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        about = self.detector.provenance
-        self.count, self.rate = self.detector.count, about.get("false_alarm_rate")
-        # Of the merged model alone nobody could tell whose step each was.
-        steps = [step for step in about.get("history", []) if isinstance(step, dict)]
-        about["history"] = [{"parent": path, **step} for step in steps]
-
-    def require_out(self, others: Iterable["_Part"]) -> None:
-        """Raise InputError where it holds what one of the others lost, or the reverse."""
-        for other in others:
-            for a, b in ((self, other), (other, self)):
-                if back := a.gone.intersection(b.held or ()):
-                    raise InputError(
-                        f"{b.path}: {len(back)} of {len(b.held)} images were taken out of {a.path} "
-                        f"by mode=remove; if they are bad, run mode=remove on {b.path} first; if "
-                        "they are to count, give repeats=count"
-                    )
+def _part(path: str) -> FullModel:
+    """A model to merge; of the merged one alone nobody could tell whose step each was."""
+    part = FullModel(path)
+    about = part.detector.provenance
+    about["history"] = [{"parent": path, **step} for step in about.get("history", [])]
+    return part
 
 
 def _join(detector: Detector, other: dict[str, Any]) -> None:
