@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from padim_lit import digests
 from padim_lit.checkpoint.format import sha256_of
@@ -198,27 +198,6 @@ def images_of(given: str, detector: Detector) -> ItemDataset:
     look = (detector.provenance[key] for key in LOOK)
     nearly_black(files := find_images(given))
     return ItemDataset([Item(path) for path in files], ResizeCrop(*look))
-
-
-def left_in(dataset: ItemDataset, detector: Detector, what: str) -> Subset:
-    """The images without those that mode=remove took out; InputError where none is left."""
-    gone = removed_from(detector)
-    keep = [
-        i
-        for i in range(len(dataset))
-        if not gone or digests.keys(dataset[i]["digest"][None])[0] not in gone
-    ]
-    if not keep:
-        raise none_left(len(dataset), what)
-    return Subset(dataset, keep)
-
-
-def none_left(count: int, what: str) -> InputError:
-    """What to raise where mode=remove took out all of so many images."""
-    return InputError(
-        f"{what}: all {count} images were taken out by mode=remove, and do not count; give other "
-        "good images"
-    )
 
 
 def finish(

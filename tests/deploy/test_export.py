@@ -31,7 +31,6 @@ from padim_lit.checkpoint.state import (
     restore,
     save_detector,
 )
-from padim_lit.cli.good_images import images_of
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import export as mode
 from padim_lit.deploy.calibration import Measured, calibrate
@@ -234,22 +233,6 @@ def test_scores_that_do_not_agree_are_not_said_to():
     assert said.startswith("hardly, below 0.9 (precision=fp16 stays closer): rank correlation 0.62")
     ((_, said),) = mode._said_of_agreement(results | {"rank_correlation": 0.95})
     assert said.startswith("rank correlation 0.95")
-
-
-@pytest.mark.slow
-def test_int8_leaves_out_what_was_removed(here, export, capsys):
-    model, good = detector_of(here, "both"), "good=data/train/good"
-    images = images_of(str(here / good[5:]), model)
-    held = [images[i]["digest"].numpy().tobytes().hex() for i in range(6)]
-    model.provenance["removed"], model.fit_state = held[:1], None
-    save_detector(model, here / "one_out.ckpt")
-    report = export("both", "ckpt=one_out.ckpt", "precision=int8", good)
-    assert report["train_images"] == 5
-    assert "Not counted: 1 image that mode=remove took out." in capsys.readouterr().out
-    model.provenance["removed"] = held
-    save_detector(model, here / "all_out.ckpt")
-    with pytest.raises(InputError, match="all 6 images were taken out by mode=remove"):
-        export("both", "ckpt=all_out.ckpt", "precision=int8", good)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch.utils.data import Subset
 
-from padim_lit.cli.good_images import GivenImages, GoodImagesOrData, finish, none_left
+from padim_lit.cli.good_images import GivenImages, GoodImagesOrData, finish
 from padim_lit.deploy.calibration import RATE, calibrate, describe, highest
 from padim_lit.deploy.left_out import measure, measure_training
 from padim_lit.errors import InputError
@@ -61,7 +61,10 @@ def run(settings: Calibrate, folder: Path) -> None:
         images = Subset(given.dataset, given.known_at)
         found = measure_training(detector, images, left.pop("known"), given.loop, in_order=False)
     if not len(found.scores):
-        raise none_left(left.total(), what)
+        raise InputError(
+            f"{what}: all {left.total()} images were taken out by mode=remove, and do not count; "
+            "give other good images"
+        )
     detector.calibration = known = calibrate(found, rate)
     facts = {
         **given.parent,

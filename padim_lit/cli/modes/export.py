@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from padim_lit.checkpoint.state import load_identified
-from padim_lit.cli.good_images import images_of, left_in, require_good, require_look
+from padim_lit.cli.good_images import images_of, require_good, require_look
 from padim_lit.cli.settings import Settings
 from padim_lit.data.tree import good_folder_of
 from padim_lit.deploy.export import DTYPES, FORMATS, WRITERS, exported, metadata
@@ -128,12 +128,9 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     if settings.images or settings.good:
         require_look(given, settings.ckpt)
     if settings.refits:
-        whole, what = images_of(settings.good, given), f"good={settings.good}"
-        require_good([item.path for item in whole.items], what)
-        images = left_in(whole, given, what)
+        images, what = images_of(settings.good, given), f"good={settings.good}"
+        require_good([item.path for item in images.items], what)
         detector = int8(given, images, settings.preprocess, what)
-        if out := len(whole) - len(images):
-            notes.append(f"Not counted: {count(out, 'image')} that mode=remove took out.")
         if len(images) < given.count / 2:
             notes.append(
                 f"good= holds {count(len(images), 'image')} and the fit had {given.count}: the "
