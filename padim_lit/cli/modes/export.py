@@ -143,15 +143,9 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         notes.append(f"No decision: the checkpoint holds no threshold; {todo}.")
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
     about["model_sha256"] = sha256
-    old = given.calibration or {"threshold": None, "unseen": 0}
+    old = (given.calibration or {}).get("threshold")
     if settings.refits:
         about["good"] = settings.good  # `data` is what projection and centroids are of
-        if settings.threshold is None and old["unseen"] and threshold is not None:
-            notes.append(
-                f"The threshold that mode=calibrate set from {count(old['unseen'], 'photo')} that "
-                "were not fitted is replaced by one from good=, whose images are each scored as if "
-                "left out of the fit; threshold=SCORE keeps one of your own."
-            )
     seen = settings.images or settings.good
     compared = _images(seen, detector)
     with private_folder(target) as folder_beside:
@@ -177,7 +171,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         "files": [str(file.resolve()) for file in files],
         "ckpt": str(source.resolve()),
         "bytes": sum(file.stat().st_size for file in files),
-        "ckpt_threshold": old["threshold"],
+        "ckpt_threshold": old,
         "ckpt_bytes": ckpt_bytes,
         **found,
         "compared": seen or "random images",
