@@ -219,10 +219,8 @@ def test_learnt_projections_merge_only_when_one_was_taken_over(here, zygote):
         run = [*args, "proj=fisher", f"data.root={data}", f"hydra.run.dir={name}", *extra.split()]
         result = zygote.run(run, here)
         assert result.code == 0, result.err
-        known = "that the fit of learnt_from knows, too" in " ".join(result.out.split())
-        assert known == (name == "fd")  # whose threshold is too low
-        handed_on = "took over what fa/model.ckpt had learnt" in " ".join(result.out.split())
-        assert handed_on == (name == "fe")
+        known = "may have learnt from some of these images" in " ".join(result.out.split())
+        assert known == (name in ("fd", "fe"))  # whose threshold is too low
     assert not torch.equal(load(here, "fa").projection.matrix, load(here, "fb").projection.matrix)
     apart = zygote.run(["mode=merge", "ckpts=[fa/model.ckpt,fb/model.ckpt]"], here)
     assert apart.code == 1 and "learnt_from=fa/model.ckpt" in apart.err
