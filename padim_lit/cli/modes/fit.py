@@ -34,7 +34,6 @@ from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.predictor import ModelInput
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
-from padim_lit.model.mixture import Mixture
 from padim_lit.model.region_of_interest import share
 from padim_lit.model.ridge import pooled
 from padim_lit.padim import PaDiM
@@ -347,11 +346,6 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> Iterator[str
     yield from build.notes_on(data, detector.backbone.source)
     if detector.projection.name == "identity" and settings.dim != detector.projection.dim:
         yield f"proj=identity keeps all {detector.projection.dim} channels; dim is not used."
-    if (dim := detector.projection.dim) > (channels := detector.projection.in_channels):
-        yield (
-            f"dim={dim} is more than the {channels} channels that it is made of; proj=identity "
-            "keeps them all, in less time and memory."
-        )
     if settings.ckpt and settings.calibration != Fit.calibration:
         yield (
             f"calibration={settings.calibration} is of a fit: the threshold of ckpt="
@@ -392,13 +386,6 @@ def _notes_on_fit(settings: Fit, data: AnomalyData, detector: Detector) -> Itera
             f"eps={eps:g} is {ratio:.2g} times the mean variance of these features, {kind}; "
             "eps_unit=variance, the default, means the same for every backbone."
         )
-    # Patches may be too few to learn so many components from.
-    for mixture in [part for part in detector.density.modules() if isinstance(part, Mixture)]:
-        if (found := len(mixture.centroids.unique(dim=0))) < mixture.components:
-            yield (
-                f"Only {found} components could be learnt from so few patches, of "
-                f"density.components={mixture.components}: the others are copies of them."
-            )
 
 
 def _taught(path: str | None, detector: Detector) -> list[str]:
