@@ -52,8 +52,6 @@ from padim_lit.visualization.summary import MEANING, print_summary
 
 log = logging.getLogger(__name__)
 
-# Good images below which turning them is worth a word.
-FEW = 100
 # How much longer one side of a patch must be than the other before it is.
 SQUEEZED = 0.05
 # Of the variance within a Gaussian: below, ε changes nothing; above all of it, little else counts.
@@ -194,7 +192,7 @@ class _Work:
         fit_seconds = None
         if not settings.ckpt:
             fit_seconds, taught = self.fit()
-            notes += [*_notes_on_fit(settings, data, detector), *taught, *_repeated(detector)]
+            notes += [*_notes_on_fit(detector), *taught, *_repeated(detector)]
             notes += thresholds.strange_good(detector.calibration)
         test_seconds = None
         names = [name.removeprefix("test/") for name in MEANING]
@@ -356,26 +354,18 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> Iterator[str
             f"Region of interest: {percent(part, 1)} of what the model sees counts; the rest "
             "counts neither for scores nor for thresholds and metrics."
         )
-    if detector.rotations > 2 and _squeezed(data, detector):
-        height, width = _patch_pixels(data, detector)[-1]
+    # Turned ones are distorted; a half turn is none.
+    height, width = _patch_pixels(data, detector)[-1]
+    squeezed = not data.mixed_proportions and abs(height / width - 1) > SQUEEZED
+    if detector.rotations > 2 and squeezed:
         yield (
             f"Photos are squeezed (a patch is {height:g} x {width:g} of their pixels), so turned "
             "ones are distorted; give image_size=[h,w] in the photos' proportions."
         )
 
 
-def _notes_on_fit(settings: Fit, data: AnomalyData, detector: Detector) -> Iterator[str]:
-    """What to say of images, an ε and patches that the fit turned out to have."""
-    images = data.provenance["train_images"]
-    # Turning helps where good images are few, unless parts were seen to lie the same way.
-    turned, aligned = detector.rotations > 1, detector.density.learnt.get("position_weight")
-    # A model that is to be merged has the rotations of the other.
-    if images < FEW and not (turned or settings.roi or settings.learnt_from or aligned):
-        sized = " and image_size=[h,w] in their proportions" * _squeezed(data, detector)
-        yield (
-            f"{images} good images are few. If parts may lie in any direction, and none is "
-            f"defective for lying turned, try rotations=8{sized}: each counts in eight directions."
-        )
+def _notes_on_fit(detector: Detector) -> Iterator[str]:
+    """What to say of an ε beside the variance that the fit found."""
     # An absolute ε is nothing, or everything, for some features.
     eps, within = detector.ridge.eps, pooled(detector.require_state().moments).diagonal().mean()
     ratio = eps / float(within) if within else math.inf
@@ -429,12 +419,6 @@ def _patch_pixels(data: AnomalyData, detector: Detector) -> list[list[float]]:
         for left, top, right, bottom in seen
     ]
     return sorted(patches, key=lambda patch: (math.prod(patch), patch))
-
-
-def _squeezed(data: AnomalyData, detector: Detector) -> bool:
-    """Whether photos, all of the same proportions, lose them: turned ones would be distorted."""
-    height, width = _patch_pixels(data, detector)[-1]
-    return not data.mixed_proportions and abs(height / width - 1) > SQUEEZED
 
 
 def _headline(data: AnomalyData, detector: Detector) -> str:

@@ -24,7 +24,7 @@ def here(tmp_path_factory, zygote):
     here = tmp_path_factory.mktemp("both")
     build_tree(here / "data", train=IMAGES, test={"good": 3, "crack": 3})
     done = run(zygote, here, *TINY, *BOTH)
-    assert "rotations 2" in done.out and "are few" not in done.out
+    assert "rotations 2" in done.out
     return here
 
 
@@ -53,28 +53,6 @@ def test_photos_that_are_squeezed_before_they_are_turned_are_told(here, zygote):
     assert "Photos are squeezed (a patch is 4 x 5 of their pixels)" in done.out
     metrics = json.loads((here / "run/metrics.json").read_text())
     assert not any("squeezed" in note for note in metrics["notes"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("components", "told"), [(1, False), (256, True)])
-def test_few_images_are_to_be_turned_unless_parts_were_seen_to_be_aligned(
-    here, zygote, components, told
-):
-    words = ["density=both", f"density.components={components}", "calibration=0"]
-    done = run(zygote, here, *TINY, *words, "hydra.run.dir=few")
-    weight = json.loads((here / "few/metrics.json").read_text())["position_weight"]
-    assert (weight == 0) == told == ("try rotations=8" in " ".join(done.out.split()))
-
-
-@pytest.mark.slow
-def test_few_images_are_turned_where_that_can_be(here, zygote):
-    whole = ["crop_size=null", "calibration=0", "density=position", "hydra.run.dir=few_whole"]
-    done = run(zygote, here, *(word for word in TINY if "crop_size" not in word), *whole)
-    advice = "try rotations=8 and image_size=[h,w] in their proportions: each counts"
-    assert advice in " ".join(done.out.split())
-    taught = ["learnt_from=few_whole/model.ckpt", "hydra.run.dir=few_taught"]
-    done = run(zygote, here, *TINY, *whole[:-1], *taught)
-    assert "rotations=8" not in done.out, "a merge with the other model would be refused"
 
 
 def test_predict_gives_the_scores_of_the_test(here, zygote):
