@@ -24,16 +24,6 @@ _PEER = re.compile(r"gloo.*(closed by peer|reset by peer|timed out)|remote proce
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS}
 _DISK = re.compile(r"PytorchStreamWriter failed|unexpected pos|No space left on device")
 
-# By name, because not every system has all of them.
-_PASSING = {
-    getattr(errno, name, None)
-    for name in (
-        *("EIO", "ESTALE", "EACCES", "EPERM", "ENOMEM", "EMFILE", "ENFILE", "ETIMEDOUT"),
-        *("ENOSPC", "EDQUOT", "EROFS", "ENODEV", "ENXIO", "ENOTCONN", "EREMOTEIO"),
-        *("EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH"),
-    )
-} - {None}
-
 #: What linear algebra raises where statistics degenerate.
 NOT_FACTORED = (torch.linalg.LinAlgError, np.linalg.LinAlgError)
 
@@ -71,15 +61,6 @@ def error_line(error: BaseException, folder: Path | None = None) -> str | None:
         what = getattr(error, "filename", None) or (f"a file in {folder}" if folder else "a file")
         return f"{what} cannot be written ({text[:160]}); make room, or choose another folder"
     return None
-
-
-def passing(error: BaseException | None) -> bool:
-    """Whether to try again may help: a share that is away, a full disk, rights that come.
-
-    >>> passing(OSError(5, "Input/output error")), passing(OSError("truncated"))
-    (True, False)
-    """
-    return isinstance(error, OSError) and error.errno in _PASSING
 
 
 def halving(size: int, work: Callable[[int], T], what: str) -> tuple[T, int]:

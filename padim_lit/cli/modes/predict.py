@@ -25,7 +25,6 @@ from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import count, pace, print_facts, print_line, progress
 from padim_lit.system.paths import typed_path
-from padim_lit.system.resource_errors import passing
 from padim_lit.system.versions import written_with
 from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry, maps_file
 from padim_lit.visualization.overlay import SIDE, caption_of, colours, side_by_side
@@ -207,26 +206,15 @@ class _Work:
         print_line(f"watching {settings.images}; Ctrl-C ends it")
         try:
             rested, outage = watcher.rested(), None  # what is wrong at the first look, is no outage
-            full: InputError | None = None  # why results cannot be written
-            last = again = time.monotonic()
+            last = time.monotonic()
             while True:
-                for version, rest in rested if time.monotonic() >= again else ():
-                    try:
-                        line = self.try_one(version, rest)
-                    except InputError as error:  # of writing: what is read has been dealt with
-                        if not passing(error.__cause__):
-                            raise
-                        if full is None:
-                            log.warning("%s; tried again later, and so is what comes", error)
-                            last = time.monotonic()  # an image came
-                        full, again = error, time.monotonic() + self.patience
-                        break
-                    if line:
-                        full, last = None, time.monotonic()
+                for version, rest in rested:
+                    if line := self.try_one(version, rest):
+                        last = time.monotonic()
                         print_line(f"{time.strftime('%H:%M:%S')}  {line}  {version.path}")
                 late = idle is not None and time.monotonic() - last >= idle
-                if late and (ended := outage or full) is not None:
-                    raise ended
+                if late and outage is not None:
+                    raise outage
                 if late and watcher.thorough and self.postponed.keys() >= set(watcher.waiting):
                     for version in watcher.waiting:
                         self.refuse(version, self.postponed[version][0])
@@ -254,7 +242,8 @@ class _Work:
         except InputError as error:
             if rest < self.patience or _version(version.path) != version:
                 return None  # maybe somebody still writes it
-            if passing(error.__cause__):
+            # The system's own errors have a number, those of a broken image have none.
+            if getattr(error.__cause__, "errno", None) is not None:
                 if version not in self.postponed:
                     log.warning("tried again later: %s", error)
                 self.postponed[version] = error, now
