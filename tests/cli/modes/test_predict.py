@@ -13,7 +13,6 @@ import time
 import tracemalloc
 from collections import Counter
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -490,18 +489,6 @@ def watching(monkeypatch, inbox: Path, **how) -> mode.Predict:
         backbone={}, proj={}, density={}, trainer="cpu", ckpt="run/model.ckpt", images=str(inbox),
         watch=True, watch_settle=0.01, watch_idle=1.0, **how,
     )  # fmt: skip
-
-
-def test_lines_that_a_disk_lost_while_it_was_away_are_missed(tmp_path, monkeypatch):
-    log = ScoredFiles(tmp_path, {}, resume=True)
-    log.add(Version("a.png", 1, 0), {"score": 1.0, "decision": "good"})
-    os.truncate(tmp_path / "predictions.jsonl", 0)
-    with monkeypatch.context() as patch, pytest.raises(InputError, match="away"):
-        patch.setattr(log, "_write", Mock(side_effect=InputError("away")))
-        log.add(Version("b.png", 1, 0), {"score": 1.0, "decision": "good"})
-    with pytest.raises(InputError, match="lost its last lines; give the same command again"):
-        log.add(Version("b.png", 1, 0), {"score": 1.0, "decision": "good"})
-    log.close()
 
 
 # --- The parts -------------------------------------------------------------------------------
