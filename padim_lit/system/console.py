@@ -7,15 +7,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.measure import Measurement
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -59,14 +56,10 @@ def never_fail_to_print() -> None:
     """Let no print, table, progress bar or log line raise an error in this process.
 
     To be called at the door, and again once logging is set up. Terminals and files whose encoding
-    (gbk, cp932, latin-1, ASCII) lacks a character show "?" in its place. A log line shows what a
-    terminal would obey as `visible` does.
+    (gbk, cp932, latin-1, ASCII) lacks a character show "?" in its place.
     """
     logging.raiseExceptions = False  # else each line prints a traceback on a full disk
     handlers = [getattr(handler, "stream", None) for handler in logging.root.handlers]
-    for handler in logging.root.handlers:
-        if _make_visible not in handler.filters:
-            handler.addFilter(_make_visible)
     for stream in (sys.stdout, sys.stderr, *handlers):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -74,31 +67,6 @@ def never_fail_to_print() -> None:
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, _Shown):
             setattr(sys, name, _Shown(stream))
-
-
-def _make_visible(record: logging.LogRecord) -> bool:
-    """A filter of log lines that lets all through, with what they say on one line."""
-    if record.name != __name__:  # what was printed is so already
-        said = record.getMessage()
-        ours = record.name.startswith("padim_lit")  # others may mean several lines
-        record.msg = visible(said) if ours else "\n".join(map(visible, said.split("\n")))
-        record.args = ()
-    return True
-
-
-@dataclass
-class _Visible:
-    """What rich prints of `shown`, through `visible`; its lines and colours stay."""
-
-    shown: RenderableType
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        for text, style, control in console.render(self.shown, options):
-            lines = text.split("\n")
-            yield Segment("\n".join(map(visible, lines)), style, control)
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement.get(console, options, self.shown)
 
 
 def print_table(table: Table) -> None:
@@ -109,7 +77,7 @@ def print_table(table: Table) -> None:
             unlimited = console.options.update(width=10_000)
             wanted = console.measure(table, options=unlimited).maximum
             console.width = max(80, console.width, wanted)
-        console.print(_Visible(table))
+        console.print(table)
     _log(f"\n{logged.file.getvalue()}")  # type: ignore[attr-defined]
 
 
