@@ -2,7 +2,6 @@
 
 import ctypes
 import re
-import sys
 from pathlib import Path
 
 import torch
@@ -85,17 +84,13 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Most bytes in use since `reset_peak`: of the GPU, or resident bytes of this process."""
+    """Most bytes in use since `reset_peak`: of the GPU, or resident bytes of this process.
+
+    None where the system is not Linux.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if (peak := _told("/proc/self/status", "VmHWM")) is not None:
-        return peak
-    try:
-        import resource  # absent on Windows
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return _told("/proc/self/status", "VmHWM")
 
 
 def readable(count: int) -> str:
