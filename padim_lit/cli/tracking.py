@@ -41,8 +41,7 @@ def wandb_logger(
             reporting is off for the process, unless WANDB_ERROR_REPORTING says otherwise.
 
     Raises:
-        InputError: wandb is not installed; ``offline`` is False and there is no usable API key;
-            or another run is still open in this process.
+        InputError: wandb is not installed; ``offline`` is False and there is no usable API key.
     """
     if offline:
         # wandb reports its use to its server when the process ends, even in offline mode.
@@ -50,12 +49,6 @@ def wandb_logger(
     what = "logger=wandb needs the package wandb, which is not installed"
     with refusing(what, "run `pip install wandb` or choose logger=csv", ImportError):
         import wandb
-    if wandb.run is not None:
-        # Lightning would silently write into the open run.
-        raise InputError(
-            f"the W&B run {wandb.run.id} is still open in this process; "
-            "call wandb.finish() before the next run"
-        )
     if not offline:
         _require_key(wandb)
     # wandb falls back to a temporary folder where this one is missing.
@@ -209,12 +202,6 @@ def survived(what: str) -> Iterator[None]:
 
 def _require_key(wandb: Any) -> None:
     # Asked now, because wandb.init would ask or fail only when fitting starts.
-    mode = os.environ.get("WANDB_MODE", "online")
-    if mode != "online":
-        raise InputError(
-            f"logger.offline=false, but the environment says WANDB_MODE={mode}; "
-            "unset WANDB_MODE or set logger.offline=true"
-        )
     try:
         why = "" if wandb.login(prompt=False, verify=False) else "there is no W&B API key"
     except (wandb.Error, ValueError) as error:

@@ -96,10 +96,6 @@ for job, dim in enumerate((100, 50)):
             content["threshold"] = None
         log_run(logger, **content)
         if job == 1:
-            try:
-                wandb_logger(out / "open")
-            except InputError as error:
-                errors["open"] = str(error)
             raise RuntimeError("the job fails after it logged")
     except RuntimeError:
         finish(logger, failed=True)
@@ -107,14 +103,11 @@ for job, dim in enumerate((100, 50)):
         finish(logger, failed=False)
 finish(wandb_logger(out / "unused"), failed=True)
 
-for name, value in {"no key": None, "bad key": "abc", "mode": None}.items():
+for name, value in {"no key": None, "bad key": "abc"}.items():
     os.environ.pop("WANDB_API_KEY", None)
     if value:
         os.environ["WANDB_API_KEY"] = value
-    if name == "mode":
-        os.environ["WANDB_MODE"] = "disabled"
-    else:
-        assert "WANDB_MODE" not in os.environ, "the next run would inherit it"
+    assert "WANDB_MODE" not in os.environ, "the next run would inherit it"
     try:
         wandb_logger(out / "online", offline=False)
     except InputError as error:
@@ -241,16 +234,14 @@ def test_an_unused_logger_leaves_no_run(two_runs):
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        ("open", "is still open in this process"),
         ("no key", "there is no W&B API key; run `wandb login`"),
         ("bad key", "the W&B API key cannot be used"),
-        ("mode", "WANDB_MODE=disabled"),
     ],
 )
 def test_unusable_accounts_are_one_line_before_anything_is_fitted(two_runs, case, words):
     errors = json.loads((two_runs[0] / "errors.json").read_text())
     assert words in errors[case] and "\n" not in errors[case]
-    assert not (two_runs[0] / "online").exists() and not (two_runs[0] / "open").exists()
+    assert not (two_runs[0] / "online").exists()
 
 
 def test_missing_wandb_names_the_package(tmp_path, monkeypatch):
