@@ -11,12 +11,11 @@ from torch import Tensor
 from padim_lit.data import AnomalyData
 from padim_lit.data.images import read_mask, read_size
 from padim_lit.errors import InputError
-from padim_lit.system.console import percent
 from padim_lit.system.paths import typed_path
 
 log = logging.getLogger(__name__)
 
-# How much the sides' ratios of mask and images may differ, and which share of it may be cut off.
+# How much the sides' ratios of mask and images may differ.
 TOLERANCE = 0.01
 
 
@@ -53,13 +52,6 @@ def read_roi(given: Any, data: AnomalyData) -> Tensor:
     if not roi.any():
         raise InputError(
             f"roi={given}: nothing of it is seen; draw it larger and white, or set crop_size=null"
-        )
-    left, top, right, bottom = map(round, data.resize_crop.seen(*mask.shape))
-    lost = 1 - mask[top:bottom, left:right].sum() / mask.sum()
-    if lost > TOLERANCE:
-        log.warning(
-            "roi=%s: %s of it lies outside of the crop and does not count; crop_size=null sees all",
-            *(given, percent(lost)),
         )
     return torch.from_numpy(roi.copy())
 

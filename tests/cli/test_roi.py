@@ -104,22 +104,6 @@ def test_wrong_regions_are_one_line(zygote, here, wrong, said):
     assert result.code == 1 and said in result.err and len(result.err.strip().splitlines()) == 1
 
 
-def test_what_the_crop_cuts_off_is_told(tmp_path, caplog):
-    Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
-    seen = {
-        crop: SimpleNamespace(
-            train_items=[Item(tmp_path / "a.png")], resize_crop=ResizeCrop(100, crop)
-        )
-        for crop in (100, None)
-    }
-    half, inside = [[0, 0], [99, 0], [99, 99], [0, 99]], [[60, 0], [140, 0], [140, 99]]
-    for given, crop in ((half, None), (inside, 100)):
-        read_roi(given, seen[crop])
-    assert not caplog.text
-    read_roi(half, seen[100])  # which sees columns 50 to 150
-    assert "50% of it lies outside of the crop and does not count; crop_size=null" in caplog.text
-
-
 def test_training_images_of_other_sides_are_told_of(tmp_path, caplog):
     items = []
     for name, size in {"a": (40, 32), "b": (80, 64), "turned": (32, 40)}.items():
