@@ -17,11 +17,6 @@ from padim_lit.sweep.launchers import EXTRAS
 UNSET = re.compile(
     r"Missing mandatory value: (\S+)|interpolation '\${([\w.]+)}': Incompatible value 'None'"
 )
-#: What there is beside the files of a group.
-BESIDE = {
-    "mode": "a model is tested without mode=, by ckpt=model.ckpt data=NAME",
-    "backbone": "any other model of timm's: backbone=timm backbone.name=NAME",
-}
 
 
 def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
@@ -35,8 +30,7 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
         if group == "hydra/launcher" and name in EXTRAS:
             return f"this hydra/launcher needs a package more; pip install -e '.[{EXTRAS[name]}]'"
         if error.options:
-            allowed = "; ".join(filter(None, (", ".join(error.options), BESIDE.get(group))))
-            return f"no {error.missing_cfg_file}; allowed: {allowed}"
+            return f"no {error.missing_cfg_file}; allowed: {', '.join(error.options)}"
     if isinstance(error, errors.OverrideParseException):
         return (
             f"{error.override!r}: {first}; write KEY=VALUE, in quotes where the shell "
@@ -59,13 +53,9 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
     given = first.partition("override ")[2].partition(": ")[0]
     key, _, text = given.partition("=")
     if "is not a ListConfig, list or tuple" in str(cause):
-        if key == "ckpts":
-            return f"{given}: give two or more, as in ckpts=[a.ckpt,b.ckpt]"
         return f"{given}: must be a list; write {key}=[{text}], and several as {key}=[A,B]"
     if kind := re.search(r"Cannot convert '(list|dict)' to string", str(cause)):
         return f"{given}: a text, and no {kind[1]}; if it is one, type {key}='\"{text}\"'"
-    if key == "backbone.layers" and "Integer" in str(cause):
-        return f"{given}: give numbers, as in {key}=[1,2,3], for a ResNet's layer1 to layer3"
     # The exception names the override, its cause what is wrong with it.
     return f"{first}: {str(cause).splitlines()[0]}; `python run.py --help` lists the keys"
 
@@ -76,8 +66,6 @@ def _unknown(key: str, kind: type) -> str:
         # As ckpts for ckpt, proj for projs; images are no image_size.
         near = get_close_matches(key, _keys(kind), n=1, cutoff=0.85)
         todo = f"did you mean {near[0]}?" if near else "leave it out"
-        if key == "threshold" and "false_alarm_rate" in _keys(kind):
-            todo += ": false_alarm_rate=SHARE sets it here"
         return f"{key} is no key of mode={kind.mode}, but of {readers}; {todo}"
     group, _, name = key.partition(".")
     options = _options(group)
