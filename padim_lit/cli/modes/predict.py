@@ -32,8 +32,6 @@ from padim_lit.visualization.overlay import SIDE, caption_of, colours, side_by_s
 log = logging.getLogger(__name__)
 
 OVERLAYS = ("anomalous", "all", "none")
-# Unreadable files that are named at the end.
-NAMED = 5
 # A file at rest that cannot be decoded is given up after so many times watch_settle.
 PATIENCE = 10
 # Seconds between two looks at a folder, at most.
@@ -131,7 +129,6 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "images": scored.counts.total() - scored.counts["unreadable"],
         **{name or "undecided": scored.counts[name] for name in ("anomalous", "good", "")},
         "unreadable": scored.counts["unreadable"],
-        "unreadable_first": work.unreadable,
         "seconds": seconds,
         **decides,
         "ckpt": settings.ckpt,
@@ -147,10 +144,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     # Watching is waiting, which is no pace.
     _print(results, 0 if settings.watch else scored.counts.total() - before, written)
     if not settings.watch and not results["images"]:
-        raise InputError(
-            f"images={settings.images}: none of {len(files)} files could be read; "
-            f"{work.unreadable[0]}"
-        )
+        raise InputError(f"images={settings.images}: none of {len(files)} files could be read")
     return results
 
 
@@ -163,7 +157,6 @@ class _Work:
         self.settings, self.predictor, self.scored = settings, predictor, scored
         self.patience = PATIENCE * settings.watch_settle
         self.folder = folder
-        self.unreadable: list[str] = []
         # For no fault of the file's: why, and when it was tried.
         self.postponed: dict[Version, tuple[InputError, float]] = {}
         self.folders: dict[str, None] = {}  # that files were written into
@@ -300,8 +293,6 @@ class _Work:
         """Write that a file cannot be used."""
         self.scored.add(version, {"error": str(error)})
         log.warning("skipped: %s", error)
-        if len(self.unreadable) < NAMED:
-            self.unreadable.append(str(error))
 
 
 def _version(path: str | Path) -> Version:
@@ -326,12 +317,8 @@ def _print(results: dict[str, Any], new: int, written: list[Path]) -> None:
         took = f"{results['seconds']:.1f} s for {count(new, 'image')}"
         facts.append(("took", f"{took}, {pace(new, results['seconds'])}"))
     if results["unreadable"]:
-        files, named = count(results["unreadable"], "file"), results["unreadable_first"]
-        some = ", such as" if len(named) < results["unreadable"] else ":"
-        # An earlier watch named its own.
-        which = some if named else "; predictions.jsonl says which"
-        facts.append(("skipped", f"{files} that cannot be read{which}"))
-        facts += [("", line) for line in named]
+        files = count(results["unreadable"], "file")
+        facts.append(("skipped", f"{files} that cannot be read; predictions.jsonl says which"))
     if results["threshold"] is not None:  # without one a warning has said so
         facts.append(("decided", f"by {results['threshold_source']}"))
     facts += [("written", path) for path in written]
