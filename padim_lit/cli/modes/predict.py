@@ -115,10 +115,6 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         work = _Work(settings, folder, predictor, scored)
         before = scored.counts.total()
         if settings.watch:
-            if before:
-                bad = scored.counts["unreadable"]
-                skipped = f" and {bad} skipped" * bool(bad)
-                log.info("%s scored%s earlier: all stay", count(before - bad, "image"), skipped)
             # Services and containers are ended by it; a container's first process would ignore it.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             work.watch()

@@ -243,7 +243,7 @@ def test_a_model_is_known_by_its_content(zygote, here):
         assert json.loads((here / "deploy" / name).read_text())["model_sha256"] == sha256
     os.utime(model, (1, 1))
     again = predict(zygote, here, "deploy", *args)
-    assert again.code == 0 and "7 images scored earlier: all stay" in again.out, again.err
+    assert again.code == 0 and len(lines(here / "deploy")) == 7, again.err
     moved = shutil.copy(model, here / "deployed/copy.ckpt")
     assert predict(zygote, here, "deploy", *args, f"ckpt={moved}").code == 0
     save_detector(load_detector(model), Path(model))  # the same fit in other bytes
@@ -362,7 +362,7 @@ def test_a_watch_that_goes_on_counts_what_it_skipped_apart(zygote, here, tmp_pat
     first, again = (zygote.run([*PREDICT, *args], here) for _ in range(2))
     assert first.code == again.code == 0, again.err
     assert "1 file that cannot be read" in first.out and "broken.png" in first.out + first.err
-    assert "2 images scored and 1 skipped earlier: all stay" in again.out
+    assert "scored   2 images" in again.out
     assert "1 file that cannot be read; predictions.jsonl says which" in again.out
 
 
