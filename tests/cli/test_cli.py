@@ -216,7 +216,7 @@ def test_a_checkpoint_of_another_config_is_refused(first, zygote, here, tmp_path
 def test_a_test_with_a_limit_counts_what_it_tested(zygote, here):
     words = [*TINY, "batch_size=3", "+trainer.limit_test_batches=1", "hydra.run.dir=limited"]
     result = zygote.run(words, here)
-    assert result.code == 0 and "Only 3 of 9 images were tested" in result.out, result.err
+    assert result.code == 0, result.err
     found = metrics_of(here / "limited")
     assert found["data/test_good"] + found["data/test_defective"] == 3 == found["test/images"]
     card = (here / "limited" / "model_card.md").read_text()
@@ -337,8 +337,7 @@ def test_paths_are_from_where_they_were_typed(zygote, here, many):
     result = zygote.run([*many, *TINY, *limits, "hydra.job.chdir=true", place], here)
     assert result.code == 0, result.err
     metrics = json.loads((here / folder / "metrics.json").read_text())
-    said = f"Only 4 of {metrics['data/train_images']} images were learnt from"
-    assert any(said in note for note in metrics["notes"])
+    assert metrics["fit/images"] == 4
     if many:
         assert (here / "chdir" / "sweep.csv").read_text().count("done") == 1
 

@@ -100,12 +100,6 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
     """
     logger = None
     failed = True
-    old, given = folder / "model.ckpt", typed_path(settings.ckpt or "")
-    if settings.ckpt and old.exists() and given.exists() and not old.samefile(given):
-        raise InputError(
-            f"{old} is of another fit than ckpt={settings.ckpt}, whose metrics would lie beside "
-            "it; give another hydra.run.dir"
-        )
     try:
         # The cheap checks come first: data, then weights, then the trainer.
         data = build.make_data(settings, settings.size, test=bool(settings.ckpt))
@@ -203,14 +197,6 @@ class _Work:
             why = metrics.pop("why")
         scores = self.recorder.predictions
         patches = _patch_pixels(data, detector)
-        parts = [("tested", len(scores), len(data.test_items))]
-        if not settings.ckpt:
-            parts.insert(0, ("learnt from", detector.count, len(data.train_items)))
-        notes += [
-            f"Only {seen} of {there} images were {what}: a key of trainer sets a limit."
-            for what, seen, there in parts
-            if seen < there
-        ]
         counted = dict(data.provenance)
         if len(scores) < len(data.test_items):  # what is found and missed is of those alone
             counted |= count_tests([data.test_items[one.index] for one in scores])
