@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from padim_lit.analysis.result_files import PREDICTIONS
@@ -107,7 +107,7 @@ def log_run(
 ) -> None:
     """Log a finished run as far as its logger can hold it; None logs nothing.
 
-    W&B and MLflow get everything, TensorBoard the numbers and pictures, CSV the numbers.
+    W&B and MLflow get everything, TensorBoard and CSV the numbers.
 
     Args:
         config: the resolved config, plain containers.
@@ -123,7 +123,7 @@ def log_run(
     numbers = {key: value for key, value in results.items() if type(value) in (int, float)}
     scale = common_scale([picture.shown for picture in pictures])
     drawn = [(p, overlay(p.image, p.shown, scale)) for p in pictures]
-    # A name that is no UTF-8 would end MLflow's and TensorBoard's sending.
+    # A name that is no UTF-8 would end MLflow's sending.
     rows = [
         [sendable(cell) if isinstance(cell, str) else cell for cell in row]
         for row in table_of(predictions, calibration)
@@ -141,14 +141,6 @@ def log_run(
             for p, heat in drawn:
                 name = re.sub(r"[^\w.-]+", "-", f"{p.role}-{_name(p)}{'_planted' * p.planted}")
                 client.log_image(run, np.concatenate((p.image, heat), 1), f"heatmaps/{name}.png")
-        elif isinstance(logger, TensorBoardLogger):
-            for p, heat in drawn:
-                # Grey where the truth is unknown: black would claim that there is no defect.
-                shade = np.full(p.map.shape, 128) if p.truth is None else p.truth * 255
-                truth = np.repeat(shade.astype(np.uint8)[..., None], 3, axis=2)
-                strip = np.concatenate((p.image, truth, heat), 1)
-                tag = sendable(f"{p.role}/{_name(p)}")
-                logger.experiment.add_image(tag, strip, 0, dataformats="HWC")
         return
     import wandb
 
