@@ -6,7 +6,6 @@ from itertools import zip_longest
 from pathlib import Path
 
 import torch
-from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -24,7 +23,7 @@ from padim_lit.report.figures import distortion, files
 from padim_lit.sweep.ablation import Sweep
 from padim_lit.sweep.distortion import full_distances, measure
 from padim_lit.system.atomic import write_bytes, write_csv, write_json
-from padim_lit.system.console import MISSING, print_facts, print_table, progress
+from padim_lit.system.console import print_facts, progress
 from padim_lit.visualization.distortion import print_distortion
 from padim_lit.visualization.figure4 import Example, Method, draw
 from padim_lit.visualization.panels import to_png
@@ -118,7 +117,7 @@ def run_figure4(settings: Figure4, folder: Path) -> None:
         "notes": notes,
     }
     path = write_bytes(folder / "figure4.png", to_png(draw(examples, methods, what)))
-    _print(methods, notes, path)
+    print_facts(*(("note", note) for note in notes), ("figure", path))
     # Last: with figure4.json the folder is complete.
     items = [data.test_items[i] for i in chosen]
     images = [{"path": str(item.path), "kind": item.kind} for item in items]
@@ -145,18 +144,6 @@ def choose(items: list[Item], scores: Tensor, count: int) -> list[int]:
     turns = [i for turn in zip_longest(*queues.values()) for i in turn if i is not None]
     # Sorting keeps the order within a kind.
     return sorted(turns[: count - len(good)], key=lambda i: items[i].kind) + good
-
-
-def _print(methods: list[Method], notes: list[str], path: Path) -> None:
-    table = Table(title="Each projection at its best threshold for pixels", title_justify="left")
-    for name in ("proj", "dim", *METRICS):
-        table.add_column(name.replace("_", " "), justify="left" if name == "proj" else "right")
-    for method in methods:
-        values = [getattr(method, key) for key in METRICS]
-        cells = [MISSING if value is None else f"{value:.4f}" for value in values]
-        table.add_row(method.proj, str(method.dim), *cells)
-    print_table(table)
-    print_facts(*(("note", note) for note in notes), ("figure", path))
 
 
 @torch.inference_mode()
