@@ -134,7 +134,6 @@ class ScoredFiles:
 
     def _take_up(self) -> None:
         """Read what is there, cut off an incomplete end, and write the CSV anew from it."""
-        # A watch may have run for months: one line at a time is in memory.
         write_csv(self.csv, COLUMNS, self._rows_there())
         os.truncate(self.json, self._whole)
 

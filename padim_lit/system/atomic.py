@@ -31,7 +31,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from padim_lit.errors import InputError, refusing
 
@@ -327,7 +327,7 @@ def write_json(path: str | os.PathLike, content: Any) -> Path:
 def write_csv(
     path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> Path:
-    """Write `csv_text`, row by row as they come.
+    """Write `csv_text`.
 
     >>> import tempfile
     >>> path = write_csv(Path(tempfile.mkdtemp()) / "a.csv", ["x", "y"], [{"x": 0.1}, {"y": None}])
@@ -338,11 +338,7 @@ def write_csv(
         ValueError: a row has a key that is not in ``columns``.
         InputError: as ``write_bytes``.
     """
-    # Of file names that are not UTF-8 see `write_text`.
-    how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    with atomically(path) as temporary, temporary.open("w", **how) as file:
-        _write_rows(file, columns, rows)
-    return Path(path)
+    return write_text(path, csv_text(columns, rows))
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
@@ -357,14 +353,10 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
         ValueError: a row has a key that is not in ``columns``.
     """
     text = io.StringIO()
-    _write_rows(text, columns, rows)
-    return text.getvalue()
-
-
-def _write_rows(file: TextIO, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: harmless(v, path=k == "path") for k, v in row.items()} for row in rows)
+    return text.getvalue()
 
 
 def harmless(cell: Any, path: bool = False) -> Any:
