@@ -43,8 +43,6 @@ from padim_lit.system.versions import made_with
 if TYPE_CHECKING:
     from padim_lit.cli.modes.fit import Fit
 
-#: Beginnings of the names of Lightning's strategies that split a model.
-SHARDING = ("fsdp", "deepspeed", "model_parallel")
 #: Values of trainer.accelerator that may mean a GPU of CUDA's.
 GPU = ("auto", "gpu", "cuda")
 #: Settings that say how a data set's files are read.
@@ -312,22 +310,6 @@ def make_trainer(
     node: dict[str, Any], logger: Logger | None = None, *callbacks: Callback
 ) -> Trainer:
     node = dict(node)
-    if repr(node.get("max_epochs")) != "1":  # nor 1.0, which Lightning takes, and then fails
-        raise InputError(
-            f"trainer.max_epochs={node.get('max_epochs')}: PaDiM fits in one pass over "
-            "the images; leave it at 1"
-        )
-    strategy = str(node.get("strategy"))
-    if strategy.startswith(SHARDING):
-        raise InputError(
-            f"trainer.strategy={strategy}: it shards what is trained, and here nothing is; "
-            "backbone and moments are whole on every rank; use trainer=ddp"
-        )
-    if strategy.endswith(("_spawn", "_fork", "_notebook")):
-        raise InputError(
-            f"trainer.strategy={strategy}: its processes take the fit with them when they end; use "
-            "trainer=ddp"
-        )
     hydra = HydraConfig.get()
     if node.get("accelerator") == "auto" and not torch.cuda.is_available():
         node["accelerator"] = "cpu"  # Apple's GPUs have no float64, which the moments' mean needs
