@@ -140,11 +140,10 @@ def test_what_an_own_class_raises_is_named_with_its_type(tmp_path, monkeypatch):
     assert one_line(error.value) == "raises.mine: KeyError: 'file'"
 
 
-def test_objects_are_made_within_objects_with_hydras_keys_and_nothing_is_filled_in():
-    half = {"_target_": "padim_lit.model.ridge.Ridge", "_args_": [0.5], "_convert_": "all"}
-    made = targets.instantiate({"all": [half, {**half, "_partial_": True}], "text": "${a}"}, more=3)
-    ridge, later = made["all"]
-    assert ridge.eps == later(unit="feature").eps == 0.5
+def test_objects_are_made_within_objects_and_nothing_is_filled_in():
+    half = {"_target_": "padim_lit.model.ridge.Ridge", "eps": 0.5}
+    made = targets.instantiate({"all": [half], "text": "${a}"}, more=3)
+    assert made["all"][0].eps == 0.5
     assert (made["text"], made["more"]) == ("${a}", 3)
     with pytest.raises(InputError, match=r"_target_=os\.getcwd: a config names classes"):
         targets.instantiate({"all": [{"_target_": "os.getcwd"}]})

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, make_dataclass
 from enum import Enum
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
@@ -110,8 +110,7 @@ def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
     Hydra's own would look for ``${…}`` in values once more, and call what these make of them.
 
     Args:
-        node: plain containers, filled in. Beside ``_target_`` also ``_args_`` and ``_partial_``,
-            as Hydra has them.
+        node: plain containers, filled in.
 
     Raises:
         InputError: see `load`.
@@ -120,22 +119,17 @@ def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
     return _made({**node, **kwargs})
 
 
-# How Hydra's own fills in and what containers it makes: here all is filled in, and plain.
-_HYDRAS = ("_convert_", "_recursive_")
-
-
 def _made(node: Any) -> Any:
     if isinstance(node, list):
         return [_made(part) for part in node]
     if not isinstance(node, dict):
         return node
-    keys = {key: _made(part) for key, part in node.items() if key not in _HYDRAS}
+    keys = {key: _made(part) for key, part in node.items()}
     if (target := keys.pop("_target_", None)) is None:
         return keys
-    found, args = load(str(target)), keys.pop("_args_", ())
-    call = partial(partial, found) if keys.pop("_partial_", False) else found
+    found = load(str(target))
     try:
-        return call(*args, **keys)
+        return found(**keys)
     except InputError:
         raise
     except Exception as error:
