@@ -168,11 +168,7 @@ class SweepReport(HydraCallback):
                     "another hydra.sweep.dir"
                 )
         except InputError as error:
-            reason = getattr(error.__cause__, "strerror", None) or one_line(error)
-            sys.exit(
-                f"error: the sweep folder {folder} cannot be made ({reason}); set hydra.sweep.dir "
-                "to one that can"
-            )
+            sys.exit(f"error: {one_line(error)}")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)

@@ -100,13 +100,8 @@ def main() -> None:
         sys.argv[1:] = prepare(sys.argv[1:])
         try:
             task()
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             # Where the folder is there already, it is the log file that logging cannot open.
-            cause = error if isinstance(error, OSError | InputError) else error.__cause__
-            if isinstance(cause, HydraException) or not isinstance(cause, OSError):
+            if isinstance(error, InputError) or not isinstance(error.__cause__, OSError):
                 raise
-            raise InputError(
-                f"the run folder: {cause.filename or 'a file in it'} cannot be made "
-                f"({cause.strerror or cause}); set hydra.run.dir (with -m: hydra.sweep.dir) to one "
-                "that can"
-            ) from error
+            raise error.__cause__ from error
