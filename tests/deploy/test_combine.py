@@ -282,8 +282,3 @@ def test_features_in_bf16_do_not_add_to_others(here, zygote):
     ):
         result = zygote.run([*mode.split(), "hydra.run.dir=bad"], here)
         assert result.code == 1 and "bf16-mixed" in result.err, result.err
-    predict = ["mode=predict", "ckpt=half/model.ckpt", "images=b/test", "hydra.run.dir=told"]
-    result = zygote.run([*predict, "trainer=cpu"], here)
-    assert (
-        result.code == 0 and "precision=bf16-mixed and scores in 32-true" in result.err + result.out
-    )

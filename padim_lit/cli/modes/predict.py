@@ -21,7 +21,6 @@ from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines, to
 from padim_lit.deploy.predictor import DECISIONS, ModelInput, Prediction, Predictor
 from padim_lit.deploy.regions import map_file, mask_file
 from padim_lit.errors import InputError, require_choice, told
-from padim_lit.model.detector import FULL_PRECISION
 from padim_lit.system.atomic import write_bytes, write_json
 from padim_lit.system.console import count, pace, print_facts, print_line, progress
 from padim_lit.system.paths import typed_path
@@ -91,12 +90,6 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     """
     files = [] if settings.watch else find_images(settings.images)
     predictor = make_predictor(settings)
-    if (precision := predictor.detector.precision) != FULL_PRECISION:
-        log.warning(
-            "ckpt=%s was fitted with trainer.precision=%s and scores in %s here: scores differ by "
-            "some tenths of a percent",
-            *(settings.ckpt, precision, FULL_PRECISION),
-        )
     start = time.perf_counter()
     # What the lines of one folder have in common.
     known = predictor.calibration
