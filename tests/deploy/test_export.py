@@ -404,7 +404,7 @@ def test_a_slim_checkpoint_takes_no_threshold():
         (["ckpt=unfitted.ckpt"], ["no Gaussians"]),
         (["output=model.pb"], ["output=model.pb", "NAME.onnx"]),
         (["output=data/data.yaml/x.onnx"], ["cannot be written", "writable"]),
-        (["format=torch", "output=jl/model.ckpt"], ["is the checkpoint itself"]),
+        (["format=torch", "output=jl/model.ckpt"], ["is there already, and no export"]),
         (["format=torch", "preprocess=true"], ["preprocess=true", "no graph"]),
         (["threshold=.nan"], ["threshold=nan", "finite"]),
         (["images=nowhere"], ["images=nowhere", "no image"]),

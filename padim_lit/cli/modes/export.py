@@ -119,8 +119,6 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     """
     require(settings.format, *NEEDS[settings.format])
     source, target = typed_path(settings.ckpt), _target(settings, folder)
-    if target.exists() and source.exists() and target.samefile(source):
-        raise InputError(f"output={target} is the checkpoint itself; give another file")
     given, sha256 = load_identified(settings.ckpt)
     ckpt_bytes = source.stat().st_size  # now, as another may lie there when all is compared
     detector, notes = given, list[str]()
