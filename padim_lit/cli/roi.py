@@ -1,6 +1,5 @@
 """The key roi: which part of the images counts."""
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,6 @@ from padim_lit.data import AnomalyData
 from padim_lit.data.images import read_mask, read_size
 from padim_lit.errors import InputError
 from padim_lit.system.paths import typed_path
-
-log = logging.getLogger(__name__)
 
 # How much the sides' ratios of mask and images may differ.
 TOLERANCE = 0.01
@@ -30,20 +27,14 @@ def read_roi(given: Any, data: AnomalyData) -> Tensor:
     Raises:
         InputError: no mask or polygon, another shape than the images', or nothing of it is seen.
     """
-    paths = [item.path for item in data.train_items]
-    height, width = first = read_size(paths[0])
-    if others := [path for path in paths if not _alike(read_size(path), first)]:
-        log.warning(
-            "roi is drawn on %d×%d pixels; it may lie elsewhere on the %d of %d training images "
-            "that have other sides, such as %s",
-            *(width, height, len(others), len(paths), others[0]),
-        )
+    path = data.train_items[0].path
+    height, width = read_size(path)
     if isinstance(given, str):
         mask = read_mask(typed_path(given))
-        if not _alike(mask.shape, first):
-            h, w = mask.shape
+        h, w = mask.shape
+        if abs(h * width - w * height) > TOLERANCE * h * width:
             raise InputError(
-                f"roi={given} has {w}×{h} pixels, the images have {width}×{height}, as {paths[0]}; "
+                f"roi={given} has {w}×{h} pixels, the images have {width}×{height}, as {path}; "
                 "make it as large as they are"
             )
     else:
@@ -54,12 +45,6 @@ def read_roi(given: Any, data: AnomalyData) -> Tensor:
             f"roi={given}: nothing of it is seen; draw it larger and white, or set crop_size=null"
         )
     return torch.from_numpy(roi.copy())
-
-
-def _alike(size: tuple[int, ...], other: tuple[int, int]) -> bool:
-    """Both (h, w) have sides of the same ratio."""
-    (h, w), (height, width) = size, other
-    return abs(h * width - w * height) <= TOLERANCE * h * width
 
 
 def _polygon(corners: Any, size: tuple[int, int]) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +13,6 @@ from PIL import Image
 
 import padim_lit
 from padim_lit.checkpoint.state import load_detector
-from padim_lit.cli.roi import read_roi
-from padim_lit.data.items import Item
-from padim_lit.data.transform import ResizeCrop
 from padim_lit.deploy.calibration import recalibrate
 
 # PaDiM's own: a score is its map's peak, and a position's Gaussian knows nothing of the others.
@@ -102,14 +98,3 @@ def test_a_polygon_is_the_same_and_a_test_takes_the_checkpoints(zygote, here):
 def test_wrong_regions_are_one_line(zygote, here, wrong, said):
     result = zygote.run([*TINY, *wrong.split(), "hydra.run.dir=wrong"], here)
     assert result.code == 1 and said in result.err and len(result.err.strip().splitlines()) == 1
-
-
-def test_training_images_of_other_sides_are_told_of(tmp_path, caplog):
-    items = []
-    for name, size in {"a": (40, 32), "b": (80, 64), "turned": (32, 40)}.items():
-        Image.new("RGB", size).save(tmp_path / f"{name}.png")
-        items.append(Item(tmp_path / f"{name}.png"))
-    data = SimpleNamespace(train_items=items, resize_crop=ResizeCrop(64, None))
-    read_roi([[4, 2], [30, 2], [30, 28]], data)
-    assert "40×32 pixels" in caplog.text
-    assert "1 of 3 training images" in caplog.text and "turned.png" in caplog.text
