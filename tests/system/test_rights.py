@@ -16,7 +16,6 @@ from padim_lit.data.files import find_images, list_images
 from padim_lit.data.images import read_size
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.model.weights import load_weights
-from padim_lit.system.atomic import run_folder
 
 
 @pytest.fixture
@@ -51,29 +50,6 @@ def test_a_watch_looks_once_below_and_goes_on_with_what_comes_later(folder):
     assert f"{sub} cannot be read (Permission denied)" in without_rights(watcher.rested)
     watcher.rested()
     assert without_rights(watcher.rested) == "[]"
-
-
-@pytest.mark.parametrize("mode", [0o000, 0o555])
-@pytest.mark.parametrize("name", [".", "heatmaps"])
-def test_a_run_changes_nothing_where_it_cannot_write_all(folder, name, mode):
-    for made in ("heatmaps", ".hydra"):
-        (folder / made).mkdir()
-        (folder / made).chmod(0o777)
-    (folder / ".hydra" / "padim_lit").write_text("heatmaps\nmetrics.json\n")
-    (folder / ".hydra" / "padim_lit").chmod(0o666)
-    (folder / "metrics.json").write_text("{}")
-    (folder / name).chmod(mode)
-
-    def begin():
-        with run_folder(folder, ("heatmaps", "metrics.json")):
-            (folder / "metrics.json").unlink()
-
-    said = without_rights(begin)
-    (folder / name).chmod(0o777)
-    assert (said.startswith(f"error: {folder / name}") and "another hydra.run.dir" in said) or (
-        (name, mode) == (".", 0) and "cannot be written (Permission denied)" in said
-    )
-    assert (folder / "metrics.json").exists()
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o644])
