@@ -100,6 +100,12 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
     """
     logger = None
     failed = True
+    old, given = folder / "model.ckpt", typed_path(settings.ckpt or "")
+    if settings.ckpt and old.exists() and given.exists() and not old.samefile(given):
+        raise InputError(
+            f"{old} is of another fit than ckpt={settings.ckpt}, whose metrics would lie beside "
+            "it; give another hydra.run.dir"
+        )
     try:
         # The cheap checks come first: data, then weights, then the trainer.
         data = build.make_data(settings, settings.size, test=bool(settings.ckpt))
