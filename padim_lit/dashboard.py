@@ -48,11 +48,11 @@ def build(entity: str, project: str) -> Any:
 
     small = wr.Layout(w=12, h=8)
 
-    def curve(x: tuple[str, str], y: tuple[str, str]) -> Any:
-        # A run logs one row, its D and its costs among the numbers; grouped, rows join to lines.
+    def curve(y: tuple[str, str]) -> Any:
+        # A run logs one row, its D among the numbers; grouped, rows join to lines.
         return wr.LinePlot(
-            title=f"{y[1]} against {x[1]}, by projection: mean ± standard deviation",
-            x=x[0], y=[y[0]], title_x=x[1], title_y=y[1], log_x=x is STATE, layout=small,
+            title=f"{y[1]} against {DIM[1]}, by projection: mean ± standard deviation",
+            x=DIM[0], y=[y[0]], title_x=DIM[1], title_y=y[1], layout=small,
             groupby=wr.Config(PROJ), groupby_aggfunc="mean", groupby_rangefunc="stddev",
             max_runs_to_show=1000,
         )  # fmt: skip
@@ -74,12 +74,9 @@ def build(entity: str, project: str) -> Any:
     )
     metrics = (IMAGE, PIXEL)
     sections = {
-        "AUROC against dimension": [curve(DIM, y) for y in metrics],
+        "AUROC against dimension": [curve(y) for y in metrics],
         "Everything at once": [together],
-        "What it costs": [
-            *(curve(STATE, y) for y in metrics),
-            *(scatter(cost, y) for cost in (STATE, LATENCY) for y in metrics),
-        ],
+        "What it costs": [scatter(cost, y) for cost in (STATE, LATENCY) for y in metrics],
         "Heat maps": [
             wr.MediaBrowser(
                 title=title, media_keys=[key], num_columns=4, mode="gallery", gallery_axis="run",

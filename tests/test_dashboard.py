@@ -79,7 +79,6 @@ def test_the_panels_show_what_the_sweep_asks(workspace):
     curves = [(p.x, p.y, p.groupby.name) for p in panels(workspace, "LinePlot")]
     for metric in ("test/image_auroc", "test/pixel_auroc"):
         assert ("dim", [metric], "proj.name") in curves
-        assert ("state_bytes", [metric], "proj.name") in curves
     scatters = {(p.x.name, p.y.name): p for p in panels(workspace, "ScatterPlot")}
     for cost in ("state_bytes", "test/seconds_per_image"):
         assert scatters[cost, "test/image_auroc"].log_x
