@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from itertools import groupby
 from typing import Any
 
 from rich.table import Table
@@ -132,13 +131,9 @@ def table_of_choices(results: Mapping[str, Any]) -> Table | None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
 
-    # Where images are few, several rates have one threshold.
-    for _, same in groupby(choices, key=lambda one: one["threshold"]):
-        ones = list(same)
-        rates = [f"{one['false_alarm_rate']:g}" for one in (ones[0], ones[-1])]
-        few = [one["false_alarm_rate"] for one in ones if not one["enough_images"]]
-        remark = f"{few[-1]:g} needs {needed(few[-1])} good images" if few else ""
-        wrong = (f"{ones[0]['false_alarms']} of {good}", f"{ones[0]['misses']} of {bad}")
-        shown = " to ".join(dict.fromkeys(rates))
-        table.add_row(shown, score_text(ones[0]["threshold"]), *wrong, remark)
+    for one in choices:
+        rate = one["false_alarm_rate"]
+        remark = "" if one["enough_images"] else f"needs {needed(rate)} good images"
+        wrong = (f"{one['false_alarms']} of {good}", f"{one['misses']} of {bad}")
+        table.add_row(f"{rate:g}", score_text(one["threshold"]), *wrong, remark)
     return table
