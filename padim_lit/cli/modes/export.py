@@ -129,11 +129,6 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         images, what = images_of(settings.good, given), f"good={settings.good}"
         require_good([item.path for item in images.items], what)
         detector = int8(given, images, settings.preprocess, what)
-        if len(images) < given.count / 2:
-            notes.append(
-                f"good= holds {count(len(images), 'image')} and the fit had {given.count}: the "
-                "Gaussians are rough now; give all of the fit's."
-            )
     threshold = settings.threshold
     if threshold is None and (threshold := (detector.calibration or {}).get("threshold")) is None:
         slim = settings.format == "torch"
