@@ -123,10 +123,7 @@ def _run(results: Mapping[str, Any]) -> Table:
         known["own"] = percent(weight)
         known["why"] = "parts are aligned" if weight else "parts are not aligned, or images too few"
     if isinstance(known.get("patch_pixels"), list | tuple):
-        largest = known["patch_pixels"]
-        both = [known.get("patch_pixels_least", largest), largest]
-        sizes = [" x ".join(f"{side:g}" for side in patch) for patch in both]
-        known["patch"] = " to ".join(dict.fromkeys(sizes))
+        known["patch"] = " x ".join(f"{side:g}" for side in known["patch_pixels"])
     for stage in ("fit", "test"):
         seconds, images = known.get(f"{stage}/seconds"), known.get(f"{stage}/images")
         if seconds is not None and images is not None:

@@ -627,13 +627,6 @@ def test_summary_says_of_how_many_defective_images_the_pixel_metrics_are():
         assert "defective images" not in printed(print_summary, RESULTS | few | other, {}, [])
 
 
-def test_summary_says_what_a_patch_is_in_small_photos_and_in_large_ones():
-    text = printed(print_summary, RESULTS | {"patch_pixels_least": [8.0, 12.5]}, {}, [])
-    assert "a patch is 8 x 12.5 pixels of a photo;" in text
-    text = printed(print_summary, RESULTS | {"patch_pixels_least": [1.0, 1.5]}, {}, [])
-    assert "a patch is 1 x 1.5 to 8 x 12.5 pixels of a photo;" in text
-
-
 @pytest.mark.parametrize(
     ("density", "said"),
     [

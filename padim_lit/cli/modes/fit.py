@@ -202,7 +202,6 @@ class _Work:
             metrics = dict(self.model.results)
             why = metrics.pop("why")
         scores = self.recorder.predictions
-        patches = _patch_pixels(data, detector)
         counted = dict(data.provenance)
         if len(scores) < len(data.test_items):  # what is found and missed is of those alone
             counted |= count_tests([data.test_items[one.index] for one in scores])
@@ -225,8 +224,7 @@ class _Work:
             "precision": self.trainer.precision,
             **facts_of(detector),
             "roi_share": share(detector.anomaly_map),
-            "patch_pixels": patches[-1],
-            "patch_pixels_least": patches[0],
+            "patch_pixels": _patch_pixels(data, detector),
             **build.look_of(detector.backbone),
             "embedding_dim": detector.backbone.embedding_dim,
             **{f"proj/{key}": value for key, value in detector.projection.options.items()},
@@ -347,7 +345,7 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> Iterator[str
             "counts neither for scores nor for thresholds and metrics."
         )
     # Turned ones are distorted; a half turn is none.
-    height, width = _patch_pixels(data, detector)[-1]
+    height, width = _patch_pixels(data, detector)
     squeezed = not data.mixed_proportions and abs(height / width - 1) > SQUEEZED
     if detector.rotations > 2 and squeezed:
         yield (
@@ -402,15 +400,15 @@ def _repeated(detector: Detector) -> list[str]:
     return [said] if twice else []
 
 
-def _patch_pixels(data: AnomalyData, detector: Detector) -> list[list[float]]:
-    """Height and width of a patch in pixels of each photo, rising: what is told apart in it."""
+def _patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:
+    """Height and width of a patch in pixels of the largest photo: what is told apart in it."""
     rows, columns = detector.map_grid
     seen = [data.resize_crop.seen(*size) for size in data.photo_sizes]
     patches = [
         [round((bottom - top) / rows, 1), round((right - left) / columns, 1)]
         for left, top, right, bottom in seen
     ]
-    return sorted(patches, key=lambda patch: (math.prod(patch), patch))
+    return max(patches, key=lambda patch: (math.prod(patch), patch))
 
 
 def _headline(data: AnomalyData, detector: Detector) -> str:
