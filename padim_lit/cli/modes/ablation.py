@@ -26,7 +26,6 @@ from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system import resource_errors
 from padim_lit.system.atomic import file_bytes, write_bytes, write_csv, write_json
 from padim_lit.system.console import print_facts, progress
-from padim_lit.system.versions import made_with
 
 log = logging.getLogger(__name__)
 
@@ -128,9 +127,6 @@ def _measure(
                     failed[run] = told or one_line(error)
                     log.error("%s failed: %s", run, failed[run])
                 else:
-                    # As it was measured: what is taken up later may be on another machine.
-                    for row in done[run].rows:
-                        row.update(made_with(backbone.pixel_mean.device))
                     store.save(run.name, done[run])
     return done, failed
 
