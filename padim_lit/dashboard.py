@@ -2,18 +2,13 @@
 
 import os
 import re
-import sys
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from padim_lit.errors import InputError, refusing
 from padim_lit.system.command_line import Parser, run
 
-TIMEOUT = 15.0  # seconds
 NAME = "padim_lit: projections"
 INSTALL = "run `pip install wandb wandb-workspaces`"
 #: Keys of metrics.json that mode=fit logs, and their names on axes.
@@ -112,19 +107,8 @@ def save(workspace: Any) -> str:
     with refusing(what, todo, wandb.Error, ValueError, KeyError, TypeError, OSError):
         if not wandb.login(prompt=False, verify=False):
             raise InputError("there is no W&B API key; run `wandb login`, or set WANDB_API_KEY")
-        _require_server(wandb.setup().settings.base_url)
         workspace.save()
         return workspace.url
-
-
-def _require_server(url: str) -> None:
-    # Asked here, because wandb's service retries for minutes, even after the program's end.
-    todo = "check the network and WANDB_BASE_URL"
-    with (
-        refusing(f"{url} cannot be reached", todo, OSError, ValueError),
-        suppress(urllib.error.HTTPError),  # an answer of any kind
-    ):
-        urllib.request.urlopen(url, timeout=TIMEOUT).close()
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -142,10 +126,4 @@ def _make(target: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except SystemExit as end:
-        if not isinstance(end.code, str):
-            raise
-        print(end.code, file=sys.stderr, flush=True)
-        os._exit(1)  # wandb's own end waits for a service that may still be retrying
+    main()

@@ -103,15 +103,16 @@ def test_what_would_be_sent_names_the_same_keys(workspace):
 
 
 @pytest.mark.slow
-def test_no_network_is_one_line_and_ends_soon(tmp_path):
+def test_no_network_is_one_line(tmp_path):
     base = "http://127.0.0.1:9"
     done = subprocess.run(
         [sys.executable, "-m", "padim_lit.dashboard", "team/padim"], cwd=ROOT,
         env=environment(tmp_path, WANDB_BASE_URL=base, WANDB_API_KEY="0" * 40),
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=150,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"error: {base} cannot be reached")
+    assert done.stderr.startswith("error: the workspace cannot be saved in team/padim")
+    assert base in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -150,7 +151,6 @@ def test_what_wandb_answers_is_one_line(capsys, monkeypatch, workspace):
     monkeypatch.setattr(wandb, "login", lambda **_: False)
     assert "there is no W&B API key; run `wandb login`" in failure(capsys, "team/padim")[1]
     monkeypatch.setattr(wandb, "login", lambda **_: True)
-    monkeypatch.setattr(dashboard, "_require_server", lambda url: None)
     refusal = wandb.errors.CommError("entity team\nnot found")
     monkeypatch.setattr(ws.Workspace, "save", lambda self: (_ for _ in ()).throw(refusal))
     status, message = failure(capsys, "team/padim")
