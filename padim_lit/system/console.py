@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,14 +70,11 @@ def never_fail_to_print() -> None:
 
 def print_table(table: Table) -> None:
     """Print ``table``; where no terminal limits the width, as wide as it needs, at least 80."""
-    shown, logged = _console(), _console(file=StringIO(), color_system=None)
-    for console in (shown, logged):
-        if console is logged or not console.is_terminal:
-            unlimited = console.options.update(width=10_000)
-            wanted = console.measure(table, options=unlimited).maximum
-            console.width = max(80, console.width, wanted)
-        console.print(table)
-    _log(f"\n{logged.file.getvalue()}")  # type: ignore[attr-defined]
+    console = _console()
+    if not console.is_terminal:
+        unlimited = console.options.update(width=10_000)
+        console.width = max(80, console.width, console.measure(table, options=unlimited).maximum)
+    console.print(table)
 
 
 def print_line(text: str | Text) -> None:
@@ -89,15 +85,6 @@ def print_line(text: str | Text) -> None:
     """
     text = visible(text) if isinstance(text, str) else text
     _console().print(text, soft_wrap=True, highlight=False)
-    _log(str(text))
-
-
-def _log(text: str) -> None:
-    """Write what is printed into the run's log file too, and only there."""
-    record = logging.LogRecord(__name__, logging.INFO, "", 0, text, None, None)
-    for handler in logging.root.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handle(record)
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -148,9 +135,9 @@ def print_facts(*facts: tuple[str, Any]) -> None:
         print_line(Text.assemble((f"{name:<{wide}}  ", "bold"), visible(text)))
 
 
-def _console(**options: Any) -> Console:
+def _console() -> Console:
     # rich would read "[a]" in a name or a path as markup, and ":a:" as a picture.
-    return Console(markup=False, emoji=False, **options)
+    return Console(markup=False, emoji=False)
 
 
 @contextmanager

@@ -64,8 +64,6 @@ def test_predict_gives_the_scores_of_the_test(here, zygote):
     column = rows[0].split(",").index("score")
     theirs = sorted(float(row.split(",")[column]) for row in rows[1:])
     assert ours == pytest.approx(theirs, rel=1e-4)
-    assert "Test metrics: 1 is perfect" in (here / "run/run.log").read_text("utf-8")
-    assert "scored   6 images" in (here / "scored/run.log").read_text("utf-8")
 
 
 @pytest.mark.slow
