@@ -49,9 +49,8 @@ def at_threshold(
     found["threshold_choices"] = [
         {
             "false_alarm_rate": each,
-            "threshold": (other := recalibrate(known, each))["threshold"],
-            "enough_images": other["method"] == "empirical",
-            **_wrong(other["threshold"], good, bad),
+            "threshold": (other := recalibrate(known, each)["threshold"]),
+            **_wrong(other, good, bad),
         }
         for each in RATES
     ]
@@ -125,15 +124,12 @@ def table_of_choices(results: Mapping[str, Any]) -> Table | None:
     good, bad = results["data/test_good"], results["data/test_defective"]
     if not choices or not bad:
         return None
-    title = "Other thresholds (choose: false_alarm_rate=…, in mode=predict also threshold=…)"
+    title = "Other thresholds, set by false_alarm_rate=… (mode=predict: or threshold=…)"
     table = Table(title=title, title_justify="left")
-    for name in ("false_alarm_rate", "threshold", "false alarms", "missed"):
+    for name in ("false_alarm_rate", "threshold", "false alarms", "missed", "good images it takes"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
-
     for one in choices:
         rate = one["false_alarm_rate"]
-        remark = "" if one["enough_images"] else f"needs {needed(rate)} good images"
         wrong = (f"{one['false_alarms']} of {good}", f"{one['misses']} of {bad}")
-        table.add_row(f"{rate:g}", score_text(one["threshold"]), *wrong, remark)
+        table.add_row(f"{rate:g}", score_text(one["threshold"]), *wrong, str(needed(rate)))
     return table

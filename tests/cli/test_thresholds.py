@@ -48,23 +48,14 @@ def test_a_fit_does_not_say_twice_where_its_threshold_is_from(seconds):
     assert note.endswith("On the test set that is 1 of 4 good images.")
 
 
-def test_each_rate_has_a_row_which_says_how_many_images_it_needs():
-    def choice(rate, threshold, enough):
-        one = {"false_alarm_rate": rate, "threshold": threshold, "enough_images": enough}
-        return one | {"false_alarms": 0, "misses": 1}
-
+def test_each_rate_has_a_row_which_says_how_many_images_it_takes():
     choices = [
-        (0.005, 22.71, False),
-        (0.02, 22.71, False),
-        (0.05, 21.0, True),
+        {"false_alarm_rate": rate, "threshold": threshold, "false_alarms": 0, "misses": 1}
+        for rate, threshold in ((0.005, 22.71), (0.02, 22.71), (0.05, 21.0))
     ]
-    table = table_of_choices(
-        {
-            "threshold_choices": [choice(*one) for one in choices],
-            **{"data/test_good": 1, "data/test_defective": 2},
-        }
-    )
-    rates, thresholds, _, missed, remarks = (list(column.cells) for column in table.columns)
+    counts = {"data/test_good": 1, "data/test_defective": 2}
+    table = table_of_choices({"threshold_choices": choices, **counts})
+    rates, thresholds, _, missed, takes = (list(column.cells) for column in table.columns)
     assert rates == ["0.005", "0.02", "0.05"] and thresholds == ["22.71", "22.71", "21.00"]
     assert missed == ["1 of 2"] * 3
-    assert remarks == ["needs 199 good images", "needs 49 good images", ""]
+    assert takes == ["199", "49", "19"]

@@ -83,7 +83,6 @@ def test_the_fit_says_what_its_threshold_does(here):
         above = [row for row in table if float(row["score"]) >= one["threshold"]]
         assert one["false_alarms"] == sum(row["label"] == "0" for row in above)
         assert one["misses"] == 3 - sum(row["label"] == "1" for row in above)
-        assert one["enough_images"] == (one["false_alarm_rate"] * 25 >= 1)
 
 
 @pytest.mark.slow
