@@ -203,8 +203,8 @@ def paired_difference(
     With S = 1 only the test images vary: the interval then says nothing of other seeds.
 
     Linear combinations pair too: pass ``y200 − y50`` and ``y550 − y200`` to compare two gains.
-    There is no interval where resamples are None or not as many, where a point is NaN, or where
-    more than `NAN_LIMIT` of the replicates are; fewer are dropped.
+    There is no interval where resamples are None, where a point is NaN, or where more than
+    `NAN_LIMIT` of the replicates are; fewer are dropped.
     """
     if not 0 < level < 1:
         raise InputError(f"level={level}: must be between 0 and 1, such as 0.95")
@@ -219,8 +219,6 @@ def paired_difference(
 
     if a_resamples is None or b_resamples is None:
         return without(NO_RESAMPLES)
-    if np.shape(a_resamples)[-1:] != np.shape(b_resamples)[-1:]:
-        return without("the test images were not resampled as often; give both the same resamples")
     replicates = np.asarray(a_resamples, np.float64) - np.asarray(b_resamples, np.float64)
     if replicates.ndim != 2 or len(replicates) != seeds or not replicates.size:
         raise InputError(f"resamples of shape {replicates.shape}: must be ({seeds}, R)")

@@ -44,7 +44,6 @@ from padim_lit.analysis.sweep_results import (
     RESAMPLED,
     Method,
     SweepFolder,
-    join_parts,
     labels,
 )
 from padim_lit.metric_names import METRICS
@@ -128,12 +127,7 @@ class _Lacking(Exception):
 
 
 def judge(folders: Sequence[SweepFolder]) -> list[Verdict]:
-    """A verdict for every claim, in the order of `CLAIMS`.
-
-    Args:
-        folders: sweeps; parts of one experiment are joined (`join_parts`).
-    """
-    folders = join_parts(folders)
+    """A verdict for every claim on these sweeps, in the order of `CLAIMS`."""
     return [_verdict(claim, folders) for claim in CLAIMS.values()]
 
 
@@ -280,7 +274,7 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
         late = sweep.difference(high, middle, metric, seeds)
         y = [sweep.points(*x, metric, seeds) for x in places]
         r = [sweep.resamples(*x, metric, seeds) for x in places]
-        kept = all(v is not None for v in r) and len({v.shape for v in r}) == 1
+        kept = all(v is not None for v in r)
         gains = [((at[1] - at[0]) / 150, (at[2] - at[1]) / 350) for at in (y, *[r] * kept)]
         bend = paired_difference(*gains[0], *(gains[1] if kept else (None, None)))
         case = "open"

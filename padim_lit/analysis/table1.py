@@ -23,7 +23,6 @@ from padim_lit.analysis.published import (
 from padim_lit.analysis.sweep_results import (
     RESAMPLED,
     SweepFolder,
-    join_parts,
     mean_and_sd,
     mean_of,
     read_sweeps,
@@ -69,7 +68,7 @@ def compare(folders: Iterable[str | os.PathLike]) -> list[Row]:
         InputError: a folder's files cannot be read, or two sweeps measured the same.
     """
     folders = list(folders)
-    sweeps = join_parts(read_sweeps(folders)) if folders else []
+    sweeps = read_sweeps(folders) if folders else []
     groups: dict[tuple[str, str, int], dict[str, SweepFolder]] = {}
     for sweep in sweeps:
         for proj, dim in sweep.methods:

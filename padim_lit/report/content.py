@@ -20,7 +20,6 @@ from padim_lit.analysis.sweep_results import (
     RESAMPLED,
     SETTINGS,
     SweepFolder,
-    join_parts,
     labels,
     mean_of,
     sd,
@@ -33,8 +32,6 @@ from padim_lit.version import __version__
 from padim_lit.visualization.palette import order
 
 COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
-#: Backbone times of one sweep that differ by more are of a machine that was not alike.
-TIMED_APART = 1.1
 #: Share of the good test images that may be called defective where a sweep sets no threshold.
 RATE = 0.05
 #: Places of the curve of eq. 15.
@@ -46,24 +43,23 @@ PREDICTED_FROM = 200
 def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
     """All that the page and the figures show but for pictures and distortions, ready for JSON.
 
-    Numbers that are not finite are None. `sweeps` are joined as `join_parts` does.
+    Numbers that are not finite are None.
     """
-    joined = join_parts(sweeps)
-    names = labels(joined)
-    named = list(zip(joined, names, strict=True))
+    names = labels(sweeps)
+    named = list(zip(sweeps, names, strict=True))
     shown = [_sweep(sweep, name) for sweep, name in named]
     content = {
         "level": LEVEL,
         "base": BASE,
         "written": date.today().isoformat(),
         "version": __version__,
-        "projs": sorted({p for s in joined for p in s.projs}, key=order),
+        "projs": sorted({p for s in sweeps for p in s.projs}, key=order),
         "sweeps": shown,
-        "table": _table(joined, shown),
-        "grouped": any(s.constants.get("test_groups") for s in joined),
+        "table": _table(sweeps, shown),
+        "grouped": any(s.constants.get("test_groups") for s in sweeps),
         "separations": [row | {"sweep": name} for s, name in named for row in _separations(s)],
         "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
-        "warnings": warnings(joined, names),
+        "warnings": warnings(sweeps, names),
     }
     return finite(content)
 
@@ -82,8 +78,6 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
                 [_lacks_resamples(s, metric) for s in sweeps]
             for metric in RESAMPLED
         },
-        "Timed apart: the parts of {} saw different backbone times, so their latencies compare "
-        "loosely.": [_timed_apart(s) for s in sweeps],
     }  # fmt: skip
     found = []
     for sentence, chosen in checks.items():
@@ -252,12 +246,6 @@ def _settings(sweep: SweepFolder) -> tuple[str, ...]:
 
 def _constants(sweep: SweepFolder) -> dict[str, Any]:
     return {key: value for key, value in sweep.constants.items() if value is not None}
-
-
-def _timed_apart(sweep: SweepFolder) -> bool:
-    # The backbone is the same for every projection: its time tells how alike the machine was.
-    times = [t for row in sweep.rows if (t := row.measured.get("backbone/ms_per_image"))]
-    return bool(times) and max(times) > TIMED_APART * min(times)
 
 
 def _lacks_resamples(sweep: SweepFolder, metric: str) -> bool:

@@ -256,12 +256,6 @@ def test_what_one_sweep_lacks_does_not_silence_another(tmp_path):
     assert {row["sweep"] for row in found.evidence} == {"screw, wide_resnet50"}
 
 
-def test_parts_of_a_sweep_are_read_as_one(tmp_path):
-    sweep(tmp_path / "a", projs=("jl",), dims=(150,))
-    sweep(tmp_path / "b", projs=("subset",), dims=(550,))
-    assert verdicts(tmp_path)["150-for-550"].verdict == "holds"
-
-
 @pytest.mark.parametrize("changed", [{"seeds": range(1)}, {"keep": False}, {"images": 2.0}])
 def test_too_little_is_not_called_a_result(tmp_path, changed):
     sweep(tmp_path, **changed)

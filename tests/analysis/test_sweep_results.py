@@ -17,7 +17,6 @@ from padim_lit.analysis.result_files import PREDICTIONS, SWEEP, load_arrays, rea
 from padim_lit.analysis.sweep_results import (
     OWN_SPLIT,
     RESAMPLES,
-    join_parts,
     labels,
     mean_of,
     read_sweeps,
@@ -361,51 +360,6 @@ def test_a_mean_over_data_sets_resamples_each_on_its_own(tmp_path):
     # Configurations still pair.
     apart = mean.resamples("subset", 100, "test/image_auroc") - found
     assert np.allclose(apart, 50, atol=1e-4)
-
-
-def test_parts_of_one_experiment_are_joined_and_others_are_not(tmp_path):
-    rows, more = configurations(dims=(50, 100)), configurations(("subset",), (550,))
-    write_rows(tmp_path / "a", rows, halves(rows), ["dims=[50,100]"], train_images=320)
-    write_rows(tmp_path / "b", more, halves(more), ["dims=[550]"], train_images=320)
-    write_rows(tmp_path / "c", rows, halves(rows))
-    write_rows(tmp_path / "d", more, halves(more), eps=0.1)
-    joined = join_parts(read_sweeps([tmp_path]))
-    assert [len(sweep.rows) for sweep in joined] == [10, 8, 2]
-    whole = joined[0]
-    assert whole.dims == [50, 100, 550]
-    assert whole.command == "python run.py 'dims=[50,100]'\npython run.py 'dims=[550]'"
-    assert whole.constants["train_images"] == 320
-    assert whole.resamples("subset", 550, "test/image_auroc").tolist() == [[550] * 7, [551] * 7]
-    assert whole.resamples("subset", 50, "test/image_auroc").tolist() == [[50] * 7, [51] * 7]
-    assert len(whole.scores.scores) == 10
-    # A covariance drawn to the pooled one by another weight, or another version: no part.
-    for name, other in (("f", {"density/shrinkage": 400}), ("g", {"version/padim_lit": "0.0"})):
-        write_rows(tmp_path / name, configurations(("npca",)), train_images=320, **other)
-        assert len(join_parts(read_sweeps([tmp_path / "a", tmp_path / name]))) == 2
-    # Other training images: no part.
-    write_rows(tmp_path / "e", configurations(("npca",)), train_images=20)
-    assert len(join_parts(read_sweeps([tmp_path / "a", tmp_path / "e"]))) == 2
-    # Other test images: no part, whatever the settings say.
-    with np.load(tmp_path / "b" / "scores.npz") as saved:
-        arrays = dict(saved)
-    arrays["path"][0] = "zero.png"
-    np.savez(tmp_path / "b" / "scores.npz", **arrays)
-    assert len(join_parts(read_sweeps([tmp_path / "a", tmp_path / "b"]))) == 2
-
-
-def test_a_multirun_of_fits_joins_an_ablation_with_its_scores(tmp_path):
-    write_rows(tmp_path / "a", configurations(("jl",)))
-    run = {"proj": "jl", "dim": 550, "seed": 0, "test/image_auroc": 0.9, **ROW_CONSTANTS}
-    write_json(tmp_path / "many" / "0" / "metrics.json", run)
-    write_multirun(tmp_path / "many")
-    known = read_sweeps([tmp_path / "a"])[0].scores
-    lines = [",".join(PREDICTIONS)]
-    for path, kind, label in zip(known.path, known.kind, known.label, strict=True):
-        lines.append(",".join([path, kind, str(label), "1.5", *[""] * (len(PREDICTIONS) - 4)]))
-    (tmp_path / "many" / "0" / "predictions.csv").write_text("\n".join(lines))
-    (whole,) = join_parts(read_sweeps([tmp_path]))
-    assert {*whole.all_image_scores()} == {("jl", 50), ("jl", 100), ("jl", 550)}
-    assert set(whole.image_scores("jl", 550).flat) == {1.5}
 
 
 @pytest.mark.parametrize(

@@ -188,18 +188,6 @@ def test_warnings_name_their_sweeps(content):
     assert "No resamples" not in said
 
 
-def test_parts_that_were_timed_apart_are_warned_of(tmp_path):
-    write_sweep(tmp_path / "a", dims=(50,))
-    write_sweep(tmp_path / "b", dims=(100,))
-    for ms, warned in ((43.0, False), (53.0, True)):
-        with editing(tmp_path / "b") as rows:
-            for row in rows:
-                row["backbone/ms_per_image"] = ms
-        content = describe(read_sweeps([tmp_path]))
-        assert len(content["sweeps"]) == 1
-        assert ("Timed apart" in "".join(content["warnings"])) == warned
-
-
 def test_one_seed_and_no_resamples_are_warned_of(tmp_path):
     write_sweep(tmp_path, seeds=[0], resamples=0)
     content = describe(read_sweeps([tmp_path]))
@@ -297,16 +285,6 @@ def test_rows_of_table_1_are_told_apart_by_what_was_typed_too(tmp_path):
     assert [row["data"].text for row in rows] == [
         "parts, resnet18, data.split_seed=0", "parts, resnet18, data.split_seed=1",
     ]  # fmt: skip
-
-
-def test_parts_with_other_numbers_of_resamples_are_compared_without_intervals(tmp_path):
-    write_sweep(tmp_path / "a", projs=("jl",), dims=(50, 100), resamples=200)
-    write_sweep(tmp_path / "b", projs=("subset",), dims=(50, 100), resamples=100)
-    content = describe(read_sweeps([tmp_path]))
-    (found,) = [one for one in content["claims"] if one["key"] == "same-d-image"]
-    assert {row["why"] for row in found["evidence"]} == {
-        "the test images were not resampled as often; give both the same resamples"
-    }
 
 
 def test_numbers_that_are_not_finite_become_null():
