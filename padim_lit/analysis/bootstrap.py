@@ -1,4 +1,4 @@
-"""How sure a measured AUROC is: paired differences and spreads, over test images and seeds.
+"""How sure a measured difference of AUROCs is, over test images and seeds.
 
 A method's AUROC on one test set varies for two reasons: which images were photographed and which
 matrix was drawn. Images are resampled (bootstrap, Efron 1979), good and defective ones apart, and
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.stats import chi2, f, norm, t
+from scipy.stats import norm, t
 from torch import Tensor
 
 from padim_lit.distance_histogram import BINS, OUTSIDE_LIMIT, distance_bins
@@ -27,8 +27,6 @@ MAX_ENTRIES = 8_000_000
 MERGED_BINS = 2048
 #: Of the intervals.
 LEVEL = 0.95
-#: Of an AUROC, which comes in float32.
-ROUNDING = 1e-6
 #: Why there is no interval.
 NO_RESAMPLES = "no resamples of the test images were kept"
 #: Share of undefined replicates from which no interval is given.
@@ -167,7 +165,7 @@ class PixelHistograms:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean difference, a standard deviation over seeds or a ratio of two, with its interval."""
+    """A mean difference with its interval."""
 
     value: float
     low: float | None
@@ -237,44 +235,6 @@ def paired_difference(
         total = total + widen * (points[drawn].mean(axis=1) - mean)
     low, high = np.quantile(total, [tail, 1 - tail])
     return Estimate(mean, float(low), float(high), seeds, wins)
-
-
-def seed_sd(points: ArrayLike, level: float = LEVEL) -> Estimate:
-    """Standard deviation of `points` (S,) over seeds (n − 1), with the χ² interval.
-
-    It holds for this test set and for draws that are about normal; with S < 2 all is undefined.
-    """
-    points = _finite(points)
-    if (n := len(points)) < 2:
-        return Estimate(math.nan, None, None, n)
-    sd, tail = _sd(points), (1 - level) / 2
-    low, high = (sd * math.sqrt((n - 1) / chi2.ppf(q, n - 1)) for q in (1 - tail, tail))
-    return Estimate(sd, low, high, n)
-
-
-def spread_ratio(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
-    """Ratio of the standard deviations of `a` (S,) and `b` (T,) over seeds, with the F interval.
-
-    The two are taken as independent and about normal. No interval where one of them does not vary.
-    """
-    a, b = _finite(a), _finite(b)
-    n, m = len(a), len(b)
-    if (alone := min(n, m) < 2) or not (_sd(a) and _sd(b)):
-        why = "one seed has no spread" if alone else "one of the two does not vary over seeds"
-        return Estimate(math.nan, None, None, min(n, m), why=why)
-    ratio, tail = _sd(a) / _sd(b), (1 - level) / 2
-    low, high = (ratio / math.sqrt(f.ppf(q, n - 1, m - 1)) for q in (1 - tail, tail))
-    return Estimate(ratio, low, high, min(n, m))
-
-
-def _finite(points: ArrayLike) -> np.ndarray:
-    points = np.asarray(points, dtype=np.float64)
-    return points[np.isfinite(points)]
-
-
-def _sd(points: np.ndarray) -> float:
-    """Standard deviation (n − 1); 0 of points that are equal but for their rounding."""
-    return float(points.std(ddof=1)) if np.ptp(points) > ROUNDING else 0.0
 
 
 def _auroc(good: Tensor, bad: Tensor) -> Tensor:

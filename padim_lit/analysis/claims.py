@@ -33,8 +33,6 @@ from padim_lit.analysis.bootstrap import (
     NO_RESAMPLES,
     Estimate,
     paired_difference,
-    seed_sd,
-    spread_ratio,
 )
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.result_files import finite
@@ -67,8 +65,6 @@ NOT_KEPT = {
 }
 #: The projection that claim "challenger" sets against jl.
 CHALLENGER = "fisher"
-#: The density that no seed draws anything of; of one's own, nothing is known here.
-UNSEEDED = "position"
 IMPRECISE = "open (not measured precisely enough)"
 
 FEWER, MANY = ("jl", 150), ("subset", 550)
@@ -301,7 +297,10 @@ def _eq15(sweep: SweepFolder) -> list[Row]:
     """
     dims = sweep.dims_of("jl")
     below, beyond = [d for d in dims if d <= 200], [d for d in dims if d > 200]
-    _require_one_split(sweep)
+    if sweep.constants.get("split_seed") == OWN_SPLIT:
+        raise _Lacking(
+            "drew a split for each seed, whose spread is no draw's; give data.split_seed=0"
+        )
     if 200 not in below or len(below) < 4 or not beyond:
         raise _Lacking(
             f"needs jl at D = 200, three D below and one above; measured are {_list(dims)}"
@@ -334,28 +333,6 @@ def _predict(sweep: SweepFolder, metric: str, below: list[int], beyond: list[int
         return row | {"case": "no", "why": why}
     row["rmse"] = rmse(fit(np.array(beyond, float)))
     return row | {"case": "yes" if row["rmse"] <= sd and row["rmse"] < unchanged else "no"}
-
-
-def _seed_spread(sweep: SweepFolder) -> list[Row]:
-    """Yes where the ratio of the sds over seeds, subset's to jl's, lies above 1."""
-    lacking = "needs jl and subset at the same D with two seeds or more"
-    dims = _shared_dims(sweep, "jl", "subset", lacking, seeds=2)
-    _require_one_split(sweep)
-    if (density := sweep.constants.get("density") or UNSEEDED) != UNSEEDED:
-        raise _Lacking(
-            f"has density={density}, whose centroids a seed draws too; give density={UNSEEDED}"
-        )
-    found = []
-    for metric in RESAMPLED:
-        for d in dims:
-            points = {proj: sweep.points(proj, d, metric) for proj in ("subset", "jl")}
-            ratio = spread_ratio(points["subset"], points["jl"])
-            row = {"case": _beyond(ratio, 1), "part": f"D = {d}, {METRICS[metric]}"}
-            row |= {"metric": metric, "dim": d, "comparison": f"sd of subset / sd of jl at {d}"}
-            row |= {"ratio": _interval(ratio), "seeds": ratio.seeds, "why": ratio.why}
-            row |= {f"{proj}_sd": _interval(seed_sd(y)) for proj, y in points.items()}
-            found.append(row)
-    return found
 
 
 def _by_case(evidence: list[Row], chance: bool) -> tuple[str, str]:
@@ -448,7 +425,7 @@ def _beyond(found: Estimate, border: float) -> str:
 
 def _intervals(row: Row) -> int:
     """How many intervals decide a case."""
-    judged = (row.get(k) for k in ("difference", "early_gain", "late_gain", "ratio"))
+    judged = (row.get(k) for k in ("difference", "early_gain", "late_gain"))
     return sum(found is not None and found["low"] is not None for found in judged)
 
 
@@ -465,11 +442,10 @@ def _interval(found: Estimate) -> dict[str, float | None]:
 
 
 def _shared_dims(
-    sweep: SweepFolder, a: str, b: str, lacking: str, most: float = math.inf, seeds: int = 1
+    sweep: SweepFolder, a: str, b: str, lacking: str, most: float = math.inf
 ) -> list[int]:
-    """Every D up to `most` at which both were measured with at least `seeds` seeds."""
+    """Every D up to `most` at which both were measured."""
     dims = [d for d in sweep.dims_of(a, b) if d <= most]
-    dims = [d for d in dims if all(len(sweep.seeds_of(proj, d)) >= seeds for proj in (a, b))]
     if not dims:
         raise _Lacking(lacking)
     return dims
@@ -486,13 +462,6 @@ def _require(sweep: SweepFolder, *needed: Method) -> list[int]:
     if not (seeds := sweep.shared_seeds(*needed)):
         raise _Lacking("needs a seed that all of its D share")
     return seeds
-
-
-def _require_one_split(sweep: SweepFolder) -> None:
-    if sweep.constants.get("split_seed") == OWN_SPLIT:
-        raise _Lacking(
-            "drew a split for each seed, whose spread is no draw's; give data.split_seed=0"
-        )
 
 
 def _list(values: Sequence[int]) -> str:
@@ -541,13 +510,6 @@ _CLAIMS = (
         "projs=[jl] dims=[50,100,150,200,300,400,550]",
         _eq15,
         chance=False,
-    ),
-    Claim(
-        "seed-spread",
-        "A random selection's AUROC varies more from seed to seed than a JL projection's.",
-        "padim_lit",
-        f"projs=[subset,jl] dims=[50,100] density={UNSEEDED}",
-        _seed_spread,
     ),
     Claim(
         "challenger",

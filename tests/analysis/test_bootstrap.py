@@ -15,8 +15,6 @@ from padim_lit.analysis.bootstrap import (
     image_auroc,
     paired_difference,
     resample_counts,
-    seed_sd,
-    spread_ratio,
 )
 from padim_lit.errors import InputError
 
@@ -72,13 +70,6 @@ def test_images_of_one_group_are_drawn_together():
     assert (counts[:, [3, 5, 7]].sum(1) == 3).all()
     assert counts.double().mean(0).sub(1).abs().max() < 0.06
     assert torch.equal(resample_counts(labels, 9, groups=range(8)), resample_counts(labels, 9))
-
-
-def test_rounding_is_no_spread():
-    same = np.float32(0.5) + np.array([0, 3e-8])
-    for a, b in ((same, [0.5, 0.6]), ([0.5, 0.6], same)):
-        found = spread_ratio(a, b)
-        assert found.side(1) is None and "does not vary over seeds" in found.why
 
 
 def test_an_interval_of_copies_is_as_wide_as_that_of_the_images_themselves():
@@ -312,38 +303,3 @@ def test_what_does_not_pair_is_refused(shapes, message):
 def test_a_level_must_be_a_share():
     with pytest.raises(InputError, match="level=95"):
         paired_difference([0.0], [0.0], [[0.0]], [[0.0]], level=95)
-
-
-# --- spread -----------------------------------------------------------------------------------
-
-
-def test_spread_and_ratio_cover_the_truth():
-    rng = np.random.default_rng(0)
-    inside = within = 0
-    for _ in range(400):
-        a, b = rng.normal(0.8, 0.03, 5), rng.normal(0.9, 0.01, 5)
-        one, ratio = seed_sd(a), spread_ratio(a, b)
-        assert one.value == pytest.approx(np.std(a, ddof=1))
-        assert ratio.value == pytest.approx(one.value / np.std(b, ddof=1))
-        inside += one.low <= 0.03 <= one.high
-        within += ratio.low <= 3 <= ratio.high
-    assert 0.92 <= inside / 400 <= 0.98
-    assert 0.92 <= within / 400 <= 0.98
-
-
-def test_the_ratio_mirrors_and_scales():
-    a, b = np.array([0.7, 0.8, 0.75]), np.array([0.9, 0.91, 0.93])
-    one, other = spread_ratio(a, b), spread_ratio(b, a)
-    assert one.value * other.value == pytest.approx(1)
-    assert one.low * other.high == pytest.approx(1)
-    assert spread_ratio(10 * a, b).low == pytest.approx(10 * one.low)
-
-
-def test_one_seed_has_no_spread():
-    assert math.isnan(seed_sd([0.8]).value)
-    assert seed_sd([0.8, np.nan]).low is None
-    assert spread_ratio([0.8, 0.9], [0.9, 0.9]).low is None
-    # Of these NumPy makes 1.4e-16, because their mean is rounded.
-    assert seed_sd([0.97] * 3).value == 0
-    assert spread_ratio([0.8, 0.9, 0.85], [0.97] * 3).low is None
-    assert spread_ratio([0.8], [0.9, 0.8]).high is None
