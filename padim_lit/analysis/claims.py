@@ -18,8 +18,6 @@ Dimensions are compared as claimed and never replaced by the nearest ones that w
 """
 
 import math
-import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -57,12 +55,6 @@ CHANCE = 0.05
 SEEDS = "seeds=[0,1,2,3,4]"
 #: Its C is above every D that a claim names; the default's is not.
 WIDE = "backbone=wide_resnet50"
-#: Of what was typed: of one fit, of another mode, of where a run lies and is logged, or what leaves
-#: out the resamples that a claim needs.
-NOT_KEPT = {
-    *("-m", "mode", "proj", "dim", "seed", "hydra", "logger", "ckpt", "learnt_from", "roi"),
-    *("calibration", "false_alarm_rate", "resamples"),
-}
 #: The projection that claim "challenger" sets against jl.
 CHALLENGER = "fisher"
 IMPRECISE = "open (not measured precisely enough)"
@@ -145,7 +137,8 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
             missing.append(f"{name} {error}")
     if not evidence:
         reason = f"Not measured: {'; '.join(missing) or 'no sweep was given'}."
-        return Verdict(claim, "not measured", reason, [], _wanted(claim, folders[:1]))
+        wanted = f"python run.py experiment=ablation {claim.wanted} {SEEDS}"
+        return Verdict(claim, "not measured", reason, [], wanted)
     data = {name: sweep.data for sweep, name in zip(folders, names, strict=True)}
     if claim.by_data:
         verdict, reason = _by_data(evidence, data)
@@ -162,30 +155,6 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
     if whys:
         reason += f" Open because: {'; '.join(whys)}."
     return Verdict(claim, verdict, reason, evidence, "\n".join(filter(None, commands)))
-
-
-def _wanted(claim: Claim, first: Sequence[SweepFolder]) -> str:
-    """What would measure it, with all that was typed for the `first` sweep, if there is one."""
-    new, typed = ["experiment=ablation", *claim.wanted.split(), SEEDS], []
-    for sweep in first:
-        channels = sweep.constants.get("embedding_dim")
-        if channels and channels < max(map(int, re.findall(r"\d+", claim.wanted))):
-            new.append(WIDE)  # D > C cannot be run
-        typed = shlex.split(sweep.command.partition("\n")[0])[2:]  # without "python run.py"
-        if "experiment=table1" in typed:  # an ablation with settings of its own
-            new[0] = "experiment=table1"
-        if claim.detection:  # of which random weights say nothing
-            typed = [word for word in typed if word != "backbone.weights=random"]
-    settled = {_group(word) for word in new} | NOT_KEPT
-    kept = [word for word in typed if _group(word) not in settled]
-    # A list of values that no bracket holds is a multirun's.
-    many = ["-m"] if any(re.search(r"=[^'\"\[({]*,", word) for word in kept) else []
-    return " ".join(["python run.py", *many, *new, *map(shlex.quote, kept)])
-
-
-def _group(word: str) -> str:
-    """What a word of the command line sets: "backbone" of backbone=… and of +backbone.weights=…."""
-    return re.split(r"[=.@/]", word.lstrip("+~"))[0]
 
 
 def _same_d(sweep: SweepFolder, metric: str) -> list[Row]:
@@ -484,14 +453,14 @@ _CLAIMS = (
         "150 JL dimensions do the work of 550 selected channels "
         f"(AUROC lower by less than {MARGIN}).",
         "JL report",
-        "projs=[subset,jl] dims=[150,550]",
+        f"projs=[subset,jl] dims=[150,550] {WIDE}",
         _fewer,
     ),
     Claim(
         "savings",
         "150 JL dimensions instead of 550 channels save about 10× memory and 3× inference time.",
         "JL report",
-        "projs=[subset,jl] dims=[150,550]",
+        f"projs=[subset,jl] dims=[150,550] {WIDE}",
         _savings,
         detection=False,
         chance=False,
@@ -500,14 +469,14 @@ _CLAIMS = (
         "steep-then-flat",
         "JL's detection rises steeply from 50 to 200 dimensions and then flattens.",
         "JL report, Figure 3",
-        "projs=[jl] dims=[50,200,550]",
+        f"projs=[jl] dims=[50,200,550] {WIDE}",
         _steep_then_flat,
     ),
     Claim(
         "eq15",
         "y(x) = 2pk/(√(q/x) + k) + 1 − p, fitted up to D = 200, predicts AUROC beyond.",
         "JL report, eq. 15 and Figure 2",
-        "projs=[jl] dims=[50,100,150,200,300,400,550]",
+        f"projs=[jl] dims=[50,100,150,200,300,400,550] {WIDE}",
         _eq15,
         chance=False,
     ),
