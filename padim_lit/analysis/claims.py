@@ -138,11 +138,6 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
         wanted = f"python run.py experiment=ablation {claim.wanted} {SEEDS}"
         return Verdict(claim, "not measured", reason, [], wanted)
     verdict, reason = _by_case(evidence, claim.chance)
-    if claim.chance and (n := sum(map(_intervals, evidence))) > 1:
-        reason += (
-            f" The {n} intervals are at {LEVEL:.0%} each and not corrected for their number: "
-            f"about {n * (1 - LEVEL):.1f} of them would miss the truth by chance."
-        )
     if missing:
         reason += f" Left out: {'; '.join(missing)}."
     whys = dict.fromkeys(r["why"] for r in evidence if r["case"] == "open" and r.get("why"))
@@ -340,12 +335,6 @@ def _when(evidence: list[Row]) -> str:
 
 def _beyond(found: Estimate, border: float) -> str:
     return {1: "yes", -1: "no"}.get(found.side(border), "open")
-
-
-def _intervals(row: Row) -> int:
-    """How many intervals decide a case."""
-    judged = (row.get(k) for k in ("difference", "early_gain", "late_gain"))
-    return sum(found is not None and found["low"] is not None for found in judged)
 
 
 def _numbers(found: Estimate) -> Row:

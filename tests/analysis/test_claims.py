@@ -78,9 +78,6 @@ def test_a_world_in_which_all_is_true(tmp_path):
         assert (row["seeds"], row["wins"], row["case"]) == (6, 6, "yes")
         assert row["metric"] == "test/image_auroc"
     assert {row["sweep"] for row in rows} == {"screw, wide_resnet50", "elpv, wide_resnet50"}
-    # 16 intervals, and the reader is told what that means.
-    assert "16 intervals" in found["same-d-image"].reason
-    assert "about 0.8 of them" in found["same-d-image"].reason
 
 
 def test_a_world_in_which_nothing_is_true(tmp_path):
@@ -219,10 +216,6 @@ def test_too_little_is_not_called_a_result(tmp_path, changed):
     }
     for key in ("same-d-image", "steep-then-flat"):
         assert whys[next(iter(changed))] in found[key].reason
-    # Nothing is said of intervals that there are none of.
-    counted = {"keep": "", "seeds": " The 8 intervals are", "images": " The 8 intervals are"}
-    assert counted[next(iter(changed))] in found["same-d-image"].reason
-    assert ("intervals are at" in found["same-d-image"].reason) == ("keep" not in changed)
 
 
 @pytest.mark.parametrize(
