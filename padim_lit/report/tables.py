@@ -1,6 +1,6 @@
 """The report's tables: what stands in each cell, and what it sorts by."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,15 +19,11 @@ TITLES = {"sweep": "data", "dim": "D", "q_over_k2": "q/k²"}
 
 @dataclass(frozen=True)
 class Cell:
-    """What is shown, and what the column sorts by: a number, or None for what comes last.
-
-    `line` is where an interval begins, its mean and where it ends, from −1 to 1.
-    """
+    """What is shown, and what the column sorts by: a number, or None for what comes last."""
 
     text: str
     value: float | None = None
     best: bool = False
-    line: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,15 +45,14 @@ class Table:
         return said - {name for name, cell in shown if cell.value is not None}
 
 
-def fact(found: Any, text: Callable[[float], str] = number, reach: float = 0) -> Cell:
+def fact(found: Any, text: Callable[[float], str] = number) -> Cell:
     """A number as `text` writes it, or one with its interval; or whatever else was found."""
     if not known(value := _value(found)):
         said = MISSING if value is None else str(value)
         return Cell(METRICS.get(said, said))
     if value is found or not (known(found["low"]) and known(found["high"])):
         return Cell(text(value), value)
-    said = f"{text(value)} [{text(found['low'])}, {text(found['high'])}]"
-    return Cell(said, value, line=_line(found, reach))
+    return Cell(f"{text(value)} [{text(found['low'])}, {text(found['high'])}]", value)
 
 
 def best(sweep: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -108,8 +103,6 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
     projs.sort(key=lambda proj: (proj != base, proj != versus))
     settings = _differing(sweeps)
     backbones = sorted({r["backbone"] for r in rows})
-    found = [c for r in rows if (c := r["cells"].get(versus))]
-    reach = _reach(c["difference"].get(metric) for c in found)
     lines = []
     for row in rows:
         cells, constants = row["cells"], row["constants"]
@@ -124,7 +117,7 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
         for proj in projs:
             line[proj] = _mean(cells.get(proj), metric, best=means.get(proj, "") == top)
             if proj == versus:
-                line[f"{proj} − {base}"] = _difference(cells.get(proj), metric, reach)
+                line[f"{proj} − {base}"] = _difference(cells.get(proj), metric)
         lines.append(line)
     caption = f"Table 1: {METRICS[f'test/{metric}']}"
     if len(backbones) == 1:
@@ -218,11 +211,7 @@ def evidence(claim: Mapping[str, Any]) -> Table:
     if "metric" in names and "part" in names:
         names.remove("part")
     titles = {k: TITLES.get(k, k.replace("_", " ")) for k in names}
-    reach = _reach(row.get("difference") for row in rows)
-    lines = [
-        {title: fact(row.get(k), reach=reach * (k == "difference")) for k, title in titles.items()}
-        for row in rows
-    ]
+    lines = [{title: fact(row.get(k)) for k, title in titles.items()} for row in rows]
     return Table(f"Evidence: {count(len(rows), 'comparison')}", lines)
 
 
@@ -276,26 +265,14 @@ def _missed(found: Mapping[str, Any] | None) -> Cell:
     return Cell(text + " ‡" * found["own"], found["misses"] / found["defective"])
 
 
-def _difference(c: Mapping[str, Any] | None, metric: str, reach: float = 0) -> Cell:
-    return fact(c and c["difference"].get(metric), partial(share, sign=True), reach)
+def _difference(c: Mapping[str, Any] | None, metric: str) -> Cell:
+    return fact(c and c["difference"].get(metric), partial(share, sign=True))
 
 
 def _published(value: Any) -> Cell:
     if isinstance(value, list | tuple):  # selection → JL
         return Cell(" → ".join(map(share, value)), value[1])
     return fact(value, share)
-
-
-def _reach(found: Iterable[Mapping[str, Any] | None]) -> float:
-    """Of the longest interval's ends."""
-    return max((abs(d[k] or 0) for d in found if d for k in ("low", "high")), default=0)
-
-
-def _line(found: Mapping[str, Any], reach: float) -> tuple[float, float, float] | None:
-    ends = [found[name] for name in ("low", "value", "high")]
-    if not all(map(known, ends)) or reach <= 0:
-        return None
-    return tuple(max(-1.0, min(1.0, v / reach)) for v in ends)
 
 
 def _value(fact: Any) -> Any:
