@@ -2,7 +2,6 @@
 
 import os
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -26,13 +25,6 @@ from padim_lit.system.paths import typed_path
 TITLE = "PaDiM with projections: what was measured"
 #: Metrics of Table 1, and the metric that is chosen where each is shown.
 PRINTED = {m: m for m in DRAWN} | {"pixel_aupro": "pixel_auroc"}
-TALLY = {
-    "holds": ("holds", "hold"),
-    "holds when": ("holds under conditions", "hold under conditions"),
-    "does not hold": ("does not hold", "do not hold"),
-    "open": ("is open", "are open"),
-    "not measured": ("is not measured", "are not measured"),
-}
 
 
 def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
@@ -83,8 +75,6 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         **content,
         title=TITLE,
         data=list(dict.fromkeys(s["data"] for s in sweeps)),
-        facts=_facts(sweeps, content["projs"]),
-        tally=_tally(content["claims"]),
         metrics={m: METRICS[f"test/{m}"] for m in DRAWN if m in dict(table1)},
         table1=table1,
         beside={m: t for m in DRAWN if (t := tables.beside_published(content, m))},
@@ -109,32 +99,6 @@ def _inline(figures: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
     svg = figures.get("distortion.svg")
     found["distortion"] = {"all": inline(svg, "Distortion against D")} if svg else {}
     return found
-
-
-def _facts(sweeps: list[Mapping[str, Any]], projs: list[str]) -> dict[str, str]:
-    def every(key: str) -> str:
-        found = (s["constants"].get(key) for s in sweeps)
-        return ", ".join(dict.fromkeys(str(value) for value in found if value is not None))
-
-    if not sweeps:
-        return {}
-    done = sum(len(c["seeds"]) for s in sweeps for c in s["configurations"])
-    versions = {name: every(f"version/{name}") for name in ("padim_lit", "torch")}
-    return {
-        "Data": ", ".join(dict.fromkeys(s["data"] for s in sweeps)),
-        "Backbone": every("backbone"),
-        "Weights": every("weights"),
-        "Projections": ", ".join(projs),
-        "Seeds": ", ".join(map(str, sorted({seed for s in sweeps for seed in s["seeds"]}))),
-        "Configurations": f"{done:,} in {count(len(sweeps), 'sweep')}",
-        "Versions": ", ".join(f"{name} {found}" for name, found in versions.items() if found),
-    }
-
-
-def _tally(claims: list[Mapping[str, Any]]) -> str:
-    kinds = Counter(c["kind"] for c in claims)
-    said = [f"{n} {words[n > 1]}" for kind, words in TALLY.items() if (n := kinds[kind])]
-    return f"Of {count(len(claims), 'claim')}, {', '.join(said)}."
 
 
 def main(words: Sequence[str] | None = None) -> None:
