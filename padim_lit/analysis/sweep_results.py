@@ -276,8 +276,8 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
     sweeps = [sweep for file in files if file.parent not in old for sweep in _read_sweep(file)]
     if not sweeps:
         raise NoSweepError(
-            f"no sweep with a finished job in {', '.join(map(str, paths))}; "
-            "run experiment=ablation first, and give its folder"
+            f"no sweep with a finished job in {', '.join(map(str, paths))}; give the folder of an "
+            "experiment=ablation or of a sweep (-m); python -m padim_lit.viewer shows single runs"
         )
     return sweeps
 

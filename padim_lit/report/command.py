@@ -39,13 +39,7 @@ def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
         sweeps = read_sweeps(paths)
     except NoSweepError:
         if not distortions and not any(file.name == "figure4.png" for file, _ in pictures):
-            if not (runs := find(paths, "metrics.json")):
-                raise
-            raise InputError(
-                f"{', '.join(map(str, paths))}: {count(len(runs), 'single run')} and no sweep; "
-                "give the folder of an experiment=ablation or of a sweep (-m); "
-                "python -m padim_lit.viewer shows single runs"
-            ) from None
+            raise
         sweeps = []
     rows = sum(len(sweep.rows) for sweep in sweeps)
     found = f"{count(len(sweeps), 'sweep')}, {count(rows, 'configuration')}"

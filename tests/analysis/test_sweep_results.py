@@ -445,7 +445,7 @@ def test_broken_companions_are_named(tmp_path):
 
 
 def test_folders_that_hold_nothing_are_refused(tmp_path):
-    with pytest.raises(InputError, match="run experiment=ablation first"):
+    with pytest.raises(InputError, match="give the folder of an experiment=ablation"):
         read_sweeps([tmp_path])
     with pytest.raises(InputError, match="nowhere is no folder"):
         read_sweeps([tmp_path / "nowhere"])

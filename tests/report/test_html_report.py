@@ -372,7 +372,7 @@ def test_what_cannot_be_done_is_one_line(capsys, folders, tmp_path):
         ([], 2, "the following arguments are required: SWEEP_DIR"),
         ([folders, "--colour"], 2, "unrecognized arguments: --colour"),
         ([tmp_path / "empty", "--out", out], 1, "no sweep with a finished job in"),
-        ([single, "--out", out], 1, "single: 1 single run and no sweep; give the folder of an"),
+        ([single, "--out", out], 1, "single; give the folder of an experiment=ablation"),
         ([tmp_path / "nowhere", "--out", out], 1, "is no folder"),
         ([broken, "--out", out], 1, "rows.json cannot be read"),
         ([damaged, "--out", out], 1, "figure4.png cannot be read as a picture"),
