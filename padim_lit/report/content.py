@@ -16,8 +16,6 @@ from padim_lit.analysis.published import CATEGORIES, MEAN, averages, published
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.separation import mean_separations
 from padim_lit.analysis.sweep_results import (
-    KEEPER,
-    RESAMPLED,
     SETTINGS,
     SweepFolder,
     labels,
@@ -71,13 +69,6 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
             [str(s.constants.get("weights")).startswith("random") for s in sweeps],
         "Planted (synthetic) defects in {}: pixel metrics count defects that were painted on good "
         "images, image metrics real ones.": [planted(s.constants, "pixel") for s in sweeps],
-        "One seed in {}: nothing is known of other draws.": [len(s.seeds) == 1 for s in sweeps],
-        **{
-            f"No resamples for {METRICS[metric]} in {{}}: differences have no interval; "
-            f"{KEEPER}.":
-                [_lacks_resamples(s, metric) for s in sweeps]
-            for metric in RESAMPLED
-        },
     }  # fmt: skip
     found = []
     for sentence, chosen in checks.items():
@@ -246,12 +237,6 @@ def _settings(sweep: SweepFolder) -> tuple[str, ...]:
 
 def _constants(sweep: SweepFolder) -> dict[str, Any]:
     return {key: value for key, value in sweep.constants.items() if value is not None}
-
-
-def _lacks_resamples(sweep: SweepFolder, metric: str) -> bool:
-    measured = [row for row in sweep.rows if row.measured.get(metric) is not None]
-    kept = (sweep.resamples(row.proj, row.dim, metric) for row in measured)
-    return bool(measured) and all(resamples is None for resamples in kept)
 
 
 def _is_mvtec(sweep: SweepFolder) -> bool:

@@ -184,19 +184,6 @@ def test_warnings_name_their_sweeps(content):
     assert "Random backbone weights in mvtec/screw, wide_resnet50:" in said
     assert "Planted (synthetic) defects in elpv/mono, tf_efficientnet_lite0:" in said
     assert "The threshold of F1-max is the best one on the test set" in said
-    assert "One seed" not in said
-    assert "No resamples" not in said
-
-
-def test_one_seed_and_no_resamples_are_warned_of(tmp_path):
-    write_sweep(tmp_path, seeds=[0], resamples=0)
-    content = describe(read_sweeps([tmp_path]))
-    said = "\n".join(content["warnings"])
-    assert "One seed in all sweeps" in said
-    for metric in ("image", "pixel"):
-        assert f"No resamples for {metric} AUROC in all sweeps" in said
-    assert "experiment=ablation keeps them" in said
-    assert content["sweeps"][0]["configurations"][0]["sd"]["image_auroc"] is None
 
 
 def test_what_is_open_stands_with_the_verdicts_and_is_counted_apart(tmp_path):
