@@ -282,8 +282,8 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
     return sweeps
 
 
-def mean_of(sweeps: Sequence[SweepFolder]) -> SweepFolder:
-    """The mean over several sweeps of one backbone, such as MVTec's categories, as a sweep.
+def mean_of(sweeps: Sequence[SweepFolder], data: str) -> SweepFolder:
+    """The mean over sweeps of one backbone, such as MVTec's categories, as a sweep on `data`.
 
     It has the configurations that all have; the images of each are resampled on their own. A mean
     is undefined where one of its parts is.
@@ -302,7 +302,8 @@ def mean_of(sweeps: Sequence[SweepFolder]) -> SweepFolder:
             # Sets of as many images were resampled alike; in another order they are apart again.
             apart = (np.random.default_rng(i).permutation(r, axis=1) for i, r in enumerate(found))
             kept[row.key] = sum(r.astype(np.float64) / n for r in apart)
-    mean = SweepFolder(first.path, tuple(rows), _shared([s.constants for s in sweeps]))
+    constants = _shared([s.constants for s in sweeps]) | {"data": data}
+    mean = SweepFolder(first.path, tuple(rows), constants)
     mean.__dict__["_resamples"] = kept  # in place of a file's
     return mean
 

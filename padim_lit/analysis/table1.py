@@ -85,7 +85,7 @@ def compare(folders: Iterable[str | os.PathLike]) -> list[Row]:
         names = sorted(measured, key=_order)
         rows += [_row(measured[name], [name], name, proj, dim) for name in names]
         for mean, over in averages(names).items():
-            source = mean_of([measured[name] for name in over])
+            source = mean_of([measured[name] for name in over], mean)
             if source.shared_seeds((BASE, dim), (proj, dim)):
                 rows.append(_row(source, over, mean, proj, dim))
     return rows

@@ -1,7 +1,6 @@
 """What a report shows, as one plain dict: points, fits of eq. 15, differences, verdicts."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import date
@@ -192,30 +191,22 @@ def _fit(
 
 
 def _table(sweeps: Sequence[SweepFolder], shown: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each D of every sweep, then of the means, and what others published of it.
-
-    A row is titled by its data, or by its sweep's whole label where settings alone do not tell two
-    apart.
-    """
-    alike = Counter((s.data, _settings(s), dim) for s in sweeps for dim in s.dims)
-    alone = [
-        (s, [category(s)] if _is_mvtec(s) else [""], {"sweep": i, "data": s.data, **one})
-        for i, (s, one) in enumerate(zip(sweeps, shown, strict=True))
-    ]
+    """A row for each D of every sweep, then of the means, and what others published of it."""
+    means = list(_means(sweeps))
+    sources = [(s, [category(s)] if _is_mvtec(s) else [""]) for s in sweeps] + means
+    found = [one["configurations"] for one in shown] + [_configurations(mean) for mean, _ in means]
+    titles = labels([source for source, _ in sources])
     rows = []
-    for source, names, about in [*alone, *_means(sweeps)]:
+    for i, (source, names) in enumerate(sources):
         for dim in source.dims:
-            title = "label" if alike[about["data"], _settings(source), dim] > 1 else "data"
-            row = {"title": about[title], "sweep": about["sweep"], "data": about["data"]}
-            row |= {"dim": dim, "backbone": source.backbone, "constants": _constants(source)}
-            row["cells"] = {c["proj"]: c for c in about["configurations"] if c["dim"] == dim}
+            row = {"title": titles[i], "data": source.data, "dim": dim, "mean": i >= len(sweeps)}
+            row["constants"] = _constants(source)
+            row["cells"] = {c["proj"]: c for c in found[i] if c["dim"] == dim}
             rows.append(row | published(source.backbone, dim, names))
     return rows
 
 
-def _means(
-    sweeps: Sequence[SweepFolder],
-) -> Iterator[tuple[SweepFolder, list[str], dict[str, Any]]]:
+def _means(sweeps: Sequence[SweepFolder]) -> Iterator[tuple[SweepFolder, list[str]]]:
     """Means over MVTec's categories (textures, objects, all) of one backbone and settings."""
     groups: dict[tuple[str, ...], list[SweepFolder]] = {}
     for sweep in filter(_is_mvtec, sweeps):
@@ -225,9 +216,8 @@ def _means(
         if len(by_name) == len(members):
             for over, names in averages(list(by_name)).items():
                 what = "categories" if over == MEAN else over
-                mean = mean_of([by_name[name] for name in names])
-                about = {"sweep": None, "data": f"mean of {len(names)} MVTec {what}"}
-                yield mean, names, about | {"configurations": _configurations(mean)}
+                title = f"mean of {len(names)} MVTec {what}"
+                yield mean_of([by_name[name] for name in names], title), names
 
 
 def _settings(sweep: SweepFolder) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from padim_lit.analysis.published import CATEGORIES, DIM, SOURCES, averages, published
 from padim_lit.analysis.separation import MEASURED
-from padim_lit.analysis.sweep_results import SETTINGS
 from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import planted
 from padim_lit.report.text import brief, known, number, share, size, spread
@@ -81,7 +80,7 @@ def answer(sweeps: Sequence[Mapping[str, Any]]) -> Table:
 
 def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
     """Every data set, backbone and D: means and spreads, and the difference of jl to selection."""
-    sweeps, base = content["sweeps"], content["base"]
+    base = content["base"]
     every = content["table"]
     rows = [r for r in every if any(known(c["mean"][metric]) for c in r["cells"].values())]
     if not rows:
@@ -91,28 +90,21 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
     versus = ("jl" if "jl" in others else others[0]) if base in projs and others else None
     # What is compared stands beside its difference.
     projs.sort(key=lambda proj: (proj != base, proj != versus))
-    settings = _differing(sweeps)
-    backbones = sorted({r["backbone"] for r in rows})
     lines = []
     for row in rows:
-        cells, constants = row["cells"], row["constants"]
+        cells = row["cells"]
         means = {proj: c["mean"][metric] for proj, c in cells.items() if known(c["mean"][metric])}
         top = max(means.values()) if len(cells) > 1 else None
         seeds = sorted({len(c["seeds"]) for c in cells.values()})
-        line = {"data": Cell(row["title"] + " (planted)" * planted(constants, metric))}
-        if len(backbones) > 1:
-            line["backbone"] = Cell(row["backbone"])
-        line |= {key: Cell(str(constants.get(key, MISSING))) for key in settings}
+        mark = " (planted)" * planted(row["constants"], metric)
+        line = {"data": Cell(row["title"] + mark)}
         line |= {"D": fact(row["dim"]), "seeds": Cell("–".join(map(str, seeds)), seeds[0])}
         for proj in projs:
             line[proj] = _mean(cells.get(proj), metric, best=means.get(proj, "") == top)
             if proj == versus:
                 line[f"{proj} − {base}"] = _difference(cells.get(proj), metric)
         lines.append(line)
-    caption = f"Table 1: {METRICS[f'test/{metric}']}"
-    if len(backbones) == 1:
-        caption += f", {backbones[0]}"
-    return Table(caption, lines, _means(rows))
+    return Table(f"Table 1: {METRICS[f'test/{metric}']}", lines, _means(rows))
 
 
 def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
@@ -120,12 +112,9 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
     base, key = content["base"], f"test/{metric}"
     rows = [r for r in content["table"] if any(key in r[s] for s in SOURCES)]
     sources = [s for s in SOURCES if any(key in r[s] for r in rows)]
-    settings = _differing(content["sweeps"])
     lines = []
     for row in rows:
-        line = {"data": Cell(row["title"]), "backbone": Cell(row["backbone"])}
-        line |= {key: Cell(str(row["constants"].get(key, MISSING))) for key in settings}
-        line["D"] = fact(row["dim"])
+        line = {"data": Cell(row["title"]), "D": fact(row["dim"])}
         for proj in (base, "jl"):
             line[proj] = _mean(row["cells"].get(proj), metric)
         line[f"jl − {base}"] = _difference(row["cells"].get("jl"), metric)
@@ -233,7 +222,7 @@ def settings(constants: Mapping[str, Any]) -> Table:
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> int:
     """How many of Table 1's rows are means over others; they are the last ones."""
-    return sum(row["sweep"] is None for row in rows)
+    return sum(row["mean"] for row in rows)
 
 
 def _mean(
@@ -268,12 +257,3 @@ def _published(value: Any) -> Cell:
 def _value(fact: Any) -> Any:
     """What an interval is around; anything else is itself."""
     return fact["value"] if isinstance(fact, Mapping) else fact
-
-
-def _differing(sweeps: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Settings that tell sweeps of the same data and backbone apart."""
-    names = [(s["data"], s["backbone"]) for s in sweeps]
-    values = {key: [str(s["constants"].get(key)) for s in sweeps] for key in SETTINGS}
-    # Two values under one name make more pairs than there are names.
-    pairs = {key: set(zip(names, found, strict=True)) for key, found in values.items()}
-    return [key for key in SETTINGS if len(pairs[key]) > len(set(names))]

@@ -354,7 +354,7 @@ def test_a_mean_over_data_sets_resamples_each_on_its_own(tmp_path):
     kept = {f"{r['proj']}-{r['dim']}-0": drawn + r["dim"] for r in rows}
     for data in ("a", "b", "c", "d"):
         write_rows(tmp_path / data, rows, kept, data=data)
-    mean = mean_of(read_sweeps([tmp_path]))
+    mean = mean_of(read_sweeps([tmp_path]), "mean")
     found = mean.resamples("jl", 50, "test/image_auroc")
     assert found.std() == pytest.approx(drawn[0].std() / 2, rel=0.05)
     # Configurations still pair.
