@@ -31,11 +31,9 @@ SCREW = "mvtec/screw, tf_efficientnet_lite0"
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 
 
-def picture(path: Path, size: tuple[int, int] = (400, 200), noise: bool = False) -> Path:
+def picture(path: Path, size: tuple[int, int] = (400, 200)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((size[1], size[0], 3), 128, np.uint8)
-    if noise:
-        pixels = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
 
@@ -299,16 +297,11 @@ def test_wide_pictures_are_at_most_1400_pixels(tmp_path):
     assert (shown["width"], shown["height"], left) == (1400, 350, [])
 
 
-@pytest.mark.slow
 def test_pictures_stay_within_the_budget_and_what_is_left_out_is_said(tmp_path):
-    files = [(picture(tmp_path / str(i) / "figure4.png", (1500, 700), True), "") for i in range(3)]
-    budget = 1_500_000
-    shown, left = embed(files, budget)
-    assert shown
-    assert sum(len(p["src"]) for p in shown) <= budget
-    assert all(p["width"] < 1400 for p in shown)
-    shown, left = embed(files, 1000)
-    assert (shown, len(left)) == ([], 3)
+    files = [(picture(tmp_path / str(i) / "figure4.png"), "") for i in range(3)]
+    size = len(embed(files)[0][0]["src"])
+    shown, left = embed(files, 2 * size)
+    assert (len(shown), len(left)) == (2, 1)
     assert "did not fit" in left[0]
 
 
