@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from padim_lit.analysis.result_files import load, words
+from padim_lit.analysis.result_files import load
 from padim_lit.errors import refusing
 from padim_lit.system.atomic import file_bytes
 
@@ -42,17 +42,13 @@ def embed(files: Sequence[tuple[Path, str]], budget: int = BUDGET) -> tuple[list
 
 
 def about(folder: Path) -> str:
-    """What a run was, in a few words: from its own record, else what was typed, else its name."""
+    """What a run was, in a few words: from its own record, else its folder's name."""
     records = [folder / f"{name}.json" for name in ("metrics", "figure4", "distortion")]
     for file in filter(Path.exists, records):
         found = load(file, dict)
-        seed = None if found.get("seed") is None else f"seed {found['seed']}"
-        dim = None if found.get("dim") is None else f"D = {found['dim']}"
-        parts = [found.get("data"), found.get("backbone"), found.get("proj"), dim, seed]
-        if known := ", ".join(part for part in parts if isinstance(part, str)):
-            return known
-    if (file := folder / ".hydra" / "overrides.yaml").exists() and (typed := load(file, list)):
-        return " ".join(words(file, typed))
+        parts = [str(found[key]) for key in ("data", "backbone", "proj", "dim") if key in found]
+        if parts:
+            return ", ".join(parts)
     return folder.name
 
 
