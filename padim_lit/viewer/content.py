@@ -17,22 +17,15 @@ from padim_lit.viewer.folders import APART, describe_run, describe_scored, short
 from padim_lit.viewer.pictures import encode_pictures
 from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 
-#: Pictures of a run and of a folder of scored images, and the whole file's size, by default.
-PICTURES, SCORED_PICTURES, MEGABYTES = 24, 200, 30.0
+#: Pictures of a run and of a folder of scored images, and bytes of all of them, at most.
+PICTURES, SCORED_PICTURES, BYTES = 24, 200, 30_000_000
 
 
-def build(
-    paths: Sequence[str | os.PathLike],
-    pictures: int | None = None,
-    megabytes: float = MEGABYTES,
-) -> dict[str, Any]:
+def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, Any]:
     """The content of a page over every run and all scored images in or below `paths`.
 
-    Each run that cannot be read is skipped, with a line on it.
-
-    Args:
-        pictures: of a folder at most; None: `PICTURES`, `SCORED_PICTURES`.
-        megabytes: about what the file takes at most; pictures are left out to stay below.
+    Each run that cannot be read is skipped, with a line on it. Pictures take `budget` bytes at
+    most, as many for each folder.
 
     Raises:
         InputError: no run is there, or none can be read.
@@ -55,12 +48,10 @@ def build(
     scored: list[dict[str, Any]] = []
     images: dict[tuple, int] = {}
     skipped: list[str] = []
-    # Pictures share what tables leave: 100 bytes an image's name and score, at most.
-    left, used = 1e6 * megabytes - 300_000, 0
     for at, folder in enumerate(folders):
         is_fit, name = at < len(fits), whole[at]
         name = str(name.relative_to(root) if root.anchor else name)
-        most = (PICTURES if is_fit else SCORED_PICTURES) if pictures is None else pictures
+        most = PICTURES if is_fit else SCORED_PICTURES
         try:
             if is_fit:
                 described, entries, unread = *describe_run(folder, name, images), 0
@@ -70,22 +61,16 @@ def build(
             skipped.append(str(error))
             say(f"skipped: {error}")
             continue
-        used += (20 if is_fit else 200) * len(described["scores"] or ())
-        share = max(0, int((left - used) / (len(folders) - at)))
-        shown = entries and encode_pictures(entries, most, share)
+        shown = entries and encode_pictures(entries, most, budget // len(folders))
         if shown:
             shown["left"] += unread
-            used += sum(len(item["image"]) + len(item["map"]) for item in shown["items"])
         missing = 0 if shown else unread
         (runs if is_fit else scored).append(
             {**described, "pictures": shown or None, "left": missing}
         )
     groups = _group(runs)
-    default = f"{PICTURES} a run, {SCORED_PICTURES} of scored images"
-    asked = default if pictures is None else f"{pictures} a run"
     if not runs and not scored:
-        many = f"; {counted(len(fits), len(folders) - len(fits))}, none can be read"
-        raise InputError(f"{skipped[0]}{many * (len(skipped) > 1)}")
+        raise InputError(skipped[0])
     return {
         "runs": runs,
         "scored": scored,
@@ -97,7 +82,6 @@ def build(
         "truth": TRUTH,
         "skipped": skipped,
         "left": sum((run["pictures"] or run)["left"] for run in [*runs, *scored]),
-        "asked": {"pictures": asked, "megabytes": megabytes},
         "root": str(root),
         "version": __version__,
     }

@@ -274,14 +274,7 @@ def test_what_cannot_be_read_is_one_line(capsys, tmp_path):
         ([broken("e", "predictions.csv", f"{head}\na,good,0,nan\n")], 1, "score=nan"),
         ([broken("f", "predictions.csv", f"{head}\na,good\n")], 1, "predictions.csv cannot be"),
         ([broken("g", "heatmaps/maps.npz", "PK")], 1, "maps.npz cannot be read"),
-        ([tmp_path / "a", tmp_path / "c"], 1, "; 2 runs, none can be read"),
-        (
-            [tmp_path / "a", tmp_path / "scored"],
-            1,
-            "; 1 run and 1 folder of scored images, none can be read",
-        ),
-        ([good, "--pictures", "-1"], 1, "--pictures -1"),
-        ([good, "--megabytes", "0"], 1, "--megabytes 0"),
+        ([tmp_path / "a", tmp_path / "scored"], 1, "metrics.json cannot be read"),
         ([good, "--out", tmp_path], 1, "is a folder"),
         ([good, "--out", good / "metrics.json" / "x.html"], 1, "cannot be written"),
     ):
@@ -308,12 +301,14 @@ def test_broken_runs_among_good_ones_are_named_and_counted(capsys, runs):
     (runs / "viewer.html").unlink()
 
 
-def test_what_is_left_out_is_said(capsys, runs, tmp_path):
-    main([str(runs), "--out", str(tmp_path / "v.html"), "--pictures", "2"])
+def test_what_is_left_out_is_said(capsys, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("padim_lit.viewer.content.PICTURES", 2)
+    main([str(runs), "--out", str(tmp_path / "v.html")])
     assert "left    12 pictures out" in capsys.readouterr().out
-    main([str(runs), "--out", str(tmp_path / "v.html"), "--megabytes", "0.31"])
-    assert "pictures out" in capsys.readouterr().out
-    assert (tmp_path / "v.html").stat().st_size < 310_000
+    content = build([runs], budget=6 * 5000)
+    assert content["left"] > 12
+    items = [one for run in content["runs"] for one in (run["pictures"] or {}).get("items", ())]
+    assert sum(len(one["image"]) + len(one["map"]) for one in items) <= 6 * 5000
 
 
 def test_runs_are_grouped_by_settings_and_weights(runs):
