@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from padim_lit.analysis import bootstrap as statistics
 from padim_lit.analysis.bootstrap import (
     PixelHistograms,
     image_auroc,
@@ -84,12 +83,6 @@ def test_an_interval_of_copies_is_as_wide_as_that_of_the_images_themselves():
     assert naive == pytest.approx(alone / 6**0.5, rel=0.1)
 
 
-@pytest.mark.parametrize(("labels", "resamples"), [([], 5), ([0, 1], 0), ([[0, 1]], 5)])
-def test_resamples_of_nothing_are_refused(labels, resamples):
-    with pytest.raises(InputError, match="give one label"):
-        resample_counts(torch.tensor(labels), resamples)
-
-
 # --- image AUROC ------------------------------------------------------------------------------
 
 
@@ -126,8 +119,6 @@ def test_image_auroc_without_a_class_is_nan_and_bad_input_is_refused():
     assert out[1] == 1
     with pytest.raises(InputError, match="not finite"):
         image_auroc(torch.tensor([1.0, math.nan, 2.0]), labels, counts)
-    with pytest.raises(InputError, match=r"must be \(R, 3\)"):
-        image_auroc(torch.ones(3), labels, counts[:, :2])
 
 
 # --- pixel AUROC ------------------------------------------------------------------------------
@@ -172,19 +163,6 @@ def test_updates_after_a_result_count():
     assert torch.equal(parts.auroc(counts), whole.auroc(counts))
 
 
-def test_memory_is_bounded_by_coarser_bins_and_the_auroc_stays(monkeypatch):
-    maps, masks = maps_and_masks(16, mean=100.0, sd=60.0, shift=50.0)
-    maps, counts = maps.abs(), torch.ones(1, 16)
-    fine, coarse = PixelHistograms(), PixelHistograms()
-    fine.update(maps, masks)
-    monkeypatch.setattr(statistics, "MAX_ENTRIES", 6000)
-    for i in range(16):
-        coarse.update(maps[i : i + 1], masks[i : i + 1])
-    assert coarse._stored <= 6000 < fine._stored
-    assert coarse._stored == sum(len(bins) for kind in coarse._entries for bins, _ in kind)
-    assert coarse.auroc(counts).item() == pytest.approx(fine.auroc(counts).item(), abs=5e-4)
-
-
 def test_pixel_auroc_is_nan_where_it_is_undefined():
     healthy = PixelHistograms()
     healthy.update(torch.rand(3, 8, 8) + 5, torch.zeros(3, 8, 8, dtype=torch.bool))
@@ -194,10 +172,6 @@ def test_pixel_auroc_is_nan_where_it_is_undefined():
     outside = PixelHistograms()
     outside.update(torch.rand(2, 8, 8) * 1e-6, masks)
     assert outside.auroc(torch.ones(1, 2)).isnan().all()
-    with pytest.raises(InputError, match="one shape"):
-        outside.update(torch.rand(2, 8, 8), masks[:1])
-    with pytest.raises(InputError, match=r"\(R, 2\)"):
-        outside.auroc(torch.ones(1, 3))
 
 
 # --- paired differences -----------------------------------------------------------------------
@@ -254,12 +228,10 @@ def test_a_method_equals_itself_and_pairing_narrows():
     (a, b, x, y), _ = simulate(3, np.random.default_rng(1))
     same = paired_difference(a, a, x, x)
     assert (same.value, same.low, same.high, same.wins) == (0, 0, 0, 0)
-    paired = paired_difference(a, b, x, y)
     shuffled = y[:, np.random.default_rng(2).permutation(y.shape[1])]
     apart = paired_difference(a[:1], b[:1], x[:1], shuffled[:1])
     together = paired_difference(a[:1], b[:1], x[:1], y[:1])
     assert together.high - together.low < apart.high - apart.low
-    assert paired_difference(a, b, x, y, level=0.8).high < paired.high
 
 
 def test_intervals_are_centred_on_the_points_even_if_resamples_are_off():
@@ -285,21 +257,3 @@ def test_few_undefined_resamples_are_dropped_and_many_leave_no_interval():
     undefined = paired_difference([np.nan, 1], b, x[:, 12:], y[:, 12:])
     assert math.isnan(undefined.value)
     assert "undefined for at least one seed" in undefined.why
-
-
-@pytest.mark.parametrize(
-    ("shapes", "message"),
-    [
-        (((2,), (3,), (2, 9), (3, 9)), "same seeds"),
-        (((0,), (0,), (0, 9), (0, 9)), "same seeds"),
-        (((2,), (2,), (3, 9), (3, 9)), r"must be \(2, R\)"),
-    ],
-)
-def test_what_does_not_pair_is_refused(shapes, message):
-    with pytest.raises(InputError, match=message):
-        paired_difference(*(np.zeros(shape) for shape in shapes))
-
-
-def test_a_level_must_be_a_share():
-    with pytest.raises(InputError, match="level=95"):
-        paired_difference([0.0], [0.0], [[0.0]], [[0.0]], level=95)
