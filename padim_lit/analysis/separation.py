@@ -57,8 +57,6 @@ def separation(
     good, defective, good_after, defective_after = (
         np.asarray(x, float) for x in (good, defective, good_after, defective_after)
     )
-    if good.shape != good_after.shape or defective.shape != defective_after.shape:
-        raise InputError("distances before and after must be of the same items")
     before, after = np.concatenate([good, defective]), np.concatenate([good_after, defective_after])
     if good.ndim != 1 or not good.size or not defective.size or not (before > 0).all():
         raise InputError("give distances above 0 of one good and one defective item or more")

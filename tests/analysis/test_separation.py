@@ -64,7 +64,6 @@ def test_nothing_lost_where_nothing_is_distorted():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (([1], [2], [1, 2], [2]), "same items"),
         (([1], [0], [1], [1]), "above 0"),
         (([], [2], [], [2]), "one good and one defective"),
         (([2], [1], [2], [1]), "no defective item"),
