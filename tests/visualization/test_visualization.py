@@ -409,26 +409,6 @@ def test_only_the_image_threshold_makes_a_hit_miss_or_alarm(
     assert said is None or said in texts(draw_one(pictured, look))
 
 
-@pytest.mark.parametrize(("shape", "room"), [((8, 128), 1.0), ((24, 32), 0.1)])
-def test_a_strip_is_as_wide_as_the_overview_allows(shape, room):
-    strip = {name: np.zeros(shape, np.float32) for name in ("map", "truth")}
-    strip["map"][2:4, 40:60] = strip["truth"][2:4, 40:60] = 9
-    image = np.zeros((*shape, 3), np.uint8)
-    pictures = [picture(**strip, image=image, index=i, rank=i + 1) for i in range(4)]
-    figure = draw_all([*pictures, picture(role="highest_good", **strip, image=image)], LOOK)
-    figure.draw_without_rendering()
-    *cells, _ = figure.axes
-    assert len(cells) == 5 and sum("-scoring" in text.get_text() for text in figure.texts) == 2
-    for axes in cells:
-        (shown,) = axes.images
-        h, w = shown.get_array().shape[:2]
-        assert (h > 1.9 * shape[0]) == (room == 1.0)  # one over the other
-        pixels = axes.get_window_extent()
-        assert pixels.width >= room * shape[
-            1
-        ] * 8 and pixels.height / pixels.width == pytest.approx(h / w)
-
-
 def explained(one, look=LOOK):
     parts = {"layer 1": 0.5, "layer 2": 0.3, "layer 3": 0.2}
     h, w = one.map.shape
@@ -437,21 +417,17 @@ def explained(one, look=LOOK):
     return draw_one(one, look, why)
 
 
-@pytest.mark.parametrize(
-    ("shape", "columns"), [((512, 4096), 1), ((64, 264), 1), ((24, 32), 4), ((960, 40), 4)]
-)
+@pytest.mark.parametrize("shape", [(512, 4096), (64, 264), (24, 32), (960, 40)])
 @pytest.mark.parametrize("draw", [draw_one, explained])
-def test_a_picture_of_any_shape_fills_its_figure(draw, shape, columns):
+def test_a_picture_of_any_shape_is_in_its_figure(draw, shape):
     values = {name: np.zeros(shape, np.float32) for name in ("map", "truth")}
     figure = draw(picture(**values, image=np.full((*shape, 3), 90, np.uint8)), LOOK)
     image = np.asarray(Image.open(io.BytesIO(to_png(figure))).convert("RGB"))
     *cells, _ = figure.axes
     places = [axes.get_window_extent() for axes in cells]
-    assert len({round(place.x0) for place in places}) == columns
-    for axes, place in zip(cells, places, strict=True):
+    for axes in cells:
         title = axes.title.get_window_extent()
         assert title.x0 >= 0 and title.x1 <= figure.bbox.width, axes.get_title()
-        assert columns > 1 or place.width > 0.8 * figure.bbox.width
     if draw is explained:  # the box that names a position is seen
         rows = slice(len(image) - int(places[4].y1), len(image) - int(places[4].y0))
         assert near(image[rows, int(places[4].x0) : int(places[4].x1)], FOUND) > 20
