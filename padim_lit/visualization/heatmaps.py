@@ -62,7 +62,7 @@ class Look:
         known = [f"{v:.2f} for {name}" for name, v in values.items() if v is not None]
         note = "No threshold could be chosen: the test set lacks good or defective images."
         if known:
-            note = f"{self.source}: {', '.join(known)}."
+            note = f"{self.source}: {', '.join(known)}. Colours: distance from good parts."
         write(figure, 0.1, 0.19, note, fontsize=9, va="center")
         legend(figure, pictures, self.threshold)
         return figure
