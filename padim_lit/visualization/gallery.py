@@ -52,8 +52,6 @@ class GalleryEntry:
         map: float32 (h, w), Mahalanobis distance.
         planted: the defect was planted, so that the image does not count in the image metrics.
         roi: bool (h, w), what counts; None: all.
-        mask_state: a `MaskState`'s value, which says why truth is None; "": there is no mask, or
-            nothing is known of it, as of pictures that `read_maps` gives.
     """
 
     role: Role | Literal["scored"]
@@ -68,7 +66,6 @@ class GalleryEntry:
     map: np.ndarray
     planted: bool = False
     roi: np.ndarray | None = None
-    mask_state: str = ""
 
     @property
     def shown(self) -> np.ndarray:
@@ -175,7 +172,6 @@ def _picture(
         map=map[i].float().cpu().numpy().copy(),
         planted=not batch["count_image"][i],
         roi=roi,
-        mask_state=batch["mask_state"][i],
     )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path, PurePath
 import numpy as np
 from matplotlib.figure import Figure
 
-from padim_lit.data.items import MaskState
 from padim_lit.deploy.explanation import Explanation
 from padim_lit.system.atomic import write_bytes
 from padim_lit.visualization.gallery import GalleryEntry
@@ -31,10 +30,6 @@ NAMES = {
     "lowest_defect": "Lowest-scoring defects",
     "highest_good": "Highest-scoring good",
 }
-
-
-#: What is said of masks that tell nothing.
-USELESS = {MaskState.EMPTY.value: "empty mask", MaskState.VANISHED.value: "mask too small"}
 
 
 @dataclass(frozen=True)
@@ -121,8 +116,8 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
     truth, truth_name, missing = picture.truth, "truth", no_truth(picture)
     if missing:
         truth = np.full((h, w), 230 / 255)
-    elif hints := [*["planted"] * picture.planted, *filter(None, [out_of_sight(picture)])]:
-        truth_name = f"truth ({', '.join(hints)})"
+    elif picture.planted:
+        truth_name = "truth (planted)"
     heat = overlay(picture.image, picture.shown, look.scale)
     shown = [
         *((picture.image, "image"), (np.uint8(truth * 255), truth_name)),
@@ -179,7 +174,6 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> Figure:
             axes = figure.add_subplot(grid[row, column])
             both = (picture.image, overlay(picture.image, picture.shown, look.scale))
             said = [picture.kind, f"{picture.score:.2f}", look.called(picture)]
-            said.append(out_of_sight(picture) or USELESS.get(picture.mask_state))
             show(axes, np.concatenate(both, axis=1), ", ".join(filter(None, said)), 8.5)
             outline(axes, picture, look.threshold, width=0.9)
     bar = (1 - 0.78 / width, 0.45 / height, 0.16 / width, 1 - 1.25 / height)
@@ -193,18 +187,8 @@ def no_truth(picture: GalleryEntry) -> str | None:
     if picture.label == 0:
         return "good image:\nno defect"
     if picture.truth is None:
-        return USELESS.get(picture.mask_state, "no mask")
+        return "place unknown"
     return None if picture.truth.any() else "the defect lies\noutside the crop"
-
-
-def out_of_sight(picture: GalleryEntry) -> str | None:
-    """Where a defect lies that is known and that the model cannot find; None of others."""
-    truth, roi = picture.truth, picture.roi
-    if picture.label == 0 or truth is None:
-        return None
-    if not truth.any():
-        return "outside the crop"
-    return None if roi is None or (truth & roi).any() else "outside roi"
 
 
 def _shelf(picture: GalleryEntry) -> str:

@@ -58,7 +58,6 @@ def batch_of(scores, *, kinds, known, start=0):
         "index": index,
         "path": [f"folder/img{i}.png" for i in index.tolist()],
         "kind": list(kinds),
-        "mask_state": ["usable"] * n,
     }
     return batch, score, map
 
@@ -328,39 +327,16 @@ def test_unwritable_heatmap_folder_is_an_input_error(tmp_path):
         save_heatmaps(tmp_path / "heatmaps", [picture()], LOOK)
 
 
-def test_a_defect_that_the_model_cannot_see_is_said_to_be_there():
+def test_what_does_not_count_stays_grey():
     roi = torch.ones(H, W, dtype=torch.bool)
     roi[:12] = False  # the masks are in lines 4 to 9
     gallery = Gallery(k=1)
     gallery.add(*batch_of([9.0], kinds=["crack"], known=[True]), roi)
     (found,) = gallery.pictures()
     assert np.array_equal(found.roi, roi)
-    assert "truth (outside roi)" in texts(draw_one(found, LOOK))
-    assert "crack, 9.00, outside roi" in texts(draw_all([found], LOOK))
     heat = overlay(found.image, found.shown, (0.0, 9.0))
     assert (heat[:12] == 0).all() and heat[12:].any()  # half of its grey, which is 0
     assert common_scale([found.shown])[0] > found.map[~roi].max()
-    lost = picture(truth=np.zeros((H, W), bool))
-    assert "crack, 12.35, outside the crop" in texts(draw_all([lost], LOOK))
-    assert "outside" not in texts(draw_all([picture(), picture(roi=~roi.numpy())], LOOK))
-
-
-@pytest.mark.parametrize(
-    ("state", "caption", "alone"),
-    [
-        ("", "crack, 9.00", "no mask"),
-        ("vanished", "crack, 9.00, mask too small", "mask too small"),
-        ("empty", "crack, 9.00, empty mask", "empty mask"),
-    ],
-)
-def test_masks_that_tell_nothing_are_told_from_none(state, caption, alone):
-    batch, score, map = batch_of([9.0], kinds=["crack"], known=[False])
-    gallery = Gallery(k=1)
-    gallery.add(batch | {"mask_state": [state]}, score, map)
-    (found,) = gallery.pictures()
-    words = texts(draw_all([found], LOOK)) + " "
-    assert "defects\n(place unknown) " in words and f" {caption} " in words
-    assert f" {alone} " in texts(draw_one(found, LOOK))
 
 
 def test_caption_states_place_kind_score_and_where_the_thresholds_are_from():
@@ -477,7 +453,7 @@ def test_map_and_image_threshold_reach_the_files_each_in_its_place(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"truth": None}, "no mask"),
+        ({"truth": None}, "place unknown"),
         ({"planted": True}, "truth (planted)"),
         ({"label": 0, "kind": "good", "truth": np.zeros((H, W), bool)}, "good image:\nno defect"),
         ({"truth": np.zeros((H, W), bool)}, "outside the crop"),
