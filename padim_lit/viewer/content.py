@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib import colormaps
 
-from padim_lit.analysis.result_files import find
+from padim_lit.analysis.result_files import BROKEN, find, reading
 from padim_lit.analysis.sweep_results import SweepFolder, labels
 from padim_lit.errors import InputError
 from padim_lit.system.command_line import say
@@ -53,15 +53,16 @@ def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, 
         name = str(name.relative_to(root) if root.anchor else name)
         most = PICTURES if is_fit else SCORED_PICTURES
         try:
-            if is_fit:
-                described, entries, unread = *describe_run(folder, name, images), 0
-            else:
-                described, entries, unread = describe_scored(folder, name, most)
+            with reading(folder, OSError, *BROKEN):
+                if is_fit:
+                    described, entries, unread = *describe_run(folder, name, images), 0
+                else:
+                    described, entries, unread = describe_scored(folder, name, most)
+                shown = entries and encode_pictures(entries, most, budget // len(folders))
         except InputError as error:
             skipped.append(str(error))
             say(f"skipped: {error}")
             continue
-        shown = entries and encode_pictures(entries, most, budget // len(folders))
         if shown:
             shown["left"] += unread
         missing = 0 if shown else unread
