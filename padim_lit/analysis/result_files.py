@@ -42,8 +42,8 @@ BROKEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 MOST_BYTES = 2**31
 #: Columns of predictions.csv.
 PREDICTIONS = ("path", "kind", "label", "score", "p_value", "decision")
-#: Arrays of scores.npz that are not scores, and the kinds of their elements.
-IMAGES = {"path": "U", "kind": "U", "label": "iu", "count_image": "b"}
+#: Arrays of scores.npz that are not scores.
+IMAGES = ("path", "kind", "label", "count_image")
 
 
 @dataclass(frozen=True)
@@ -169,15 +169,8 @@ def read_distortion(file: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    texts, whole = ("proj", "quantity"), ("dim", "seed")
-    rows = load(file, dict).get("rows")
-    if not isinstance(rows, list):
-        raise InputError(f"{file} holds no rows; run experiment=distortion again")
-    for number, row in enumerate(rows, 1):
-        where = f"{file}, row {number}"
-        require(row, where, texts, whole)
-        require(row, where, numbers=row.keys() - {*texts, *whole})
-    return rows
+    with reading(file, KeyError):
+        return load(file, dict)["rows"]
 
 
 def read_predictions(file: Path, plants: bool) -> Scores:
@@ -212,8 +205,9 @@ def read_scores(file: Path) -> Scores:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    arrays = _arrays(file, 1, IMAGES)
-    path, kind, label, counted = (arrays.pop(key) for key in IMAGES)
+    arrays = _arrays(file)
+    with reading(file, KeyError):
+        path, kind, label, counted = (arrays.pop(key) for key in IMAGES)
     return Scores(path.tolist(), kind.tolist(), label, counted, arrays)
 
 
@@ -223,11 +217,7 @@ def read_resamples(file: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    arrays = _arrays(file, 2, {})
-    with reading(file, ValueError):
-        if any(len(array) != 2 for array in arrays.values()):
-            raise ValueError("its arrays must be of one shape (2, R)")
-    return arrays
+    return _arrays(file)
 
 
 def typed_command(folder: Path) -> str:
@@ -377,14 +367,11 @@ def _override(text: str) -> tuple[str, str]:
     return key.lstrip("+"), value
 
 
-def _arrays(file: Path, dimensions: int, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, all of one shape: floats, and those named in `kinds`."""
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, all of one shape."""
     arrays = load_arrays(file)
     shapes = {array.shape for array in arrays.values()}
     with reading(file, ValueError):
-        if len(shapes) > 1 or any(len(shape) != dimensions for shape in shapes):
+        if len(shapes) > 1:
             raise ValueError(f"its arrays are of shapes {sorted(shapes)}")
-        for key, kind in {**dict.fromkeys(arrays, "f"), **kinds}.items():
-            if key not in arrays or arrays[key].dtype.kind not in kind:
-                raise ValueError(f"no {key}, or of another type")
     return arrays

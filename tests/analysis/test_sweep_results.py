@@ -289,13 +289,8 @@ def test_a_multirun_that_failed_whole_is_no_sweep(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "holds no rows"),
-        ({"rows": [{"proj": "jl", "dim": "many", "seed": 0, "quantity": "norm"}]}, "dim='many'"),
-        ({"rows": [{"proj": "jl", "dim": 50, "seed": 0}]}, "quantity=None must be a text"),
-        (
-            {"rows": [{"proj": "jl", "dim": 50, "seed": 0, "quantity": "norm", "q01": "low"}]},
-            "row 1: q01='low' must be a finite number",
-        ),
+        ({}, "distortion.json cannot be read"),
+        ([], "no JSON object"),
     ],
 )
 def test_a_broken_distortion_is_named(tmp_path, content, message):
@@ -370,15 +365,12 @@ def test_a_mean_over_data_sets_resamples_each_on_its_own(tmp_path):
             "row 2: test/image_auroc='high'",
         ),
         (lambda r: r[1].update({"state_bytes": True}), "row 2: state_bytes=True must be a finite"),
-        (lambda r: r.append(r[0]), "row 9: subset-50-1 is there twice"),
         (lambda r: r[2].pop("proj"), "row 3: proj=None must be a text"),
         (lambda r: r[0].update(dim=50.5), r"row 1: dim=50\.5 must be a whole number"),
         (lambda r: r[0].update(dim=10**30), r"row 1: dim=1000.* must be a whole number"),
         (lambda r: r[0].update(state_bytes=10**400), "row 1: state_bytes=1.* must be a finite"),
-        (lambda r: r[0].update(dim=0), "row 1: dim=0 is below 1"),
-        (lambda r: r[0].pop("test/image_auroc"), "row 1: no test/image_auroc"),
         (lambda r: r.insert(0, "text"), "row 1 is no JSON object"),
-        (lambda r: r.clear(), r"rows\.json holds no row"),
+        (lambda r: r.clear(), "no sweep with a finished job"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path, change, message):
@@ -405,10 +397,7 @@ def test_a_file_that_is_no_table_is_named(tmp_path, content):
 @pytest.mark.slow
 def test_broken_companions_are_named(tmp_path):
     rows = configurations()
-    write_rows(tmp_path, rows, {"jl-50-0": np.zeros((3, 7))})
-    (sweep,) = read_sweeps([tmp_path])
-    with pytest.raises(InputError, match=r"resamples\.npz cannot be read \(.*one shape \(2, R\)"):
-        sweep.resamples("jl", 50, "test/image_auroc")
+    write_rows(tmp_path, rows)
     np.savez(tmp_path / "resamples.npz", **{"jl-50-0": np.array([{}, None])})
     (sweep,) = read_sweeps([tmp_path])
     with pytest.raises(InputError, match="cannot be read"):
@@ -427,12 +416,11 @@ def test_broken_companions_are_named(tmp_path):
     (sweep,) = read_sweeps([tmp_path])
     with pytest.raises(InputError, match="cannot be read"):
         sweep.resamples("jl", 50, "test/image_auroc")
-    for changed in ({"label": ["0", "1"]}, {"path": [0, 1]}, {"jl-50-0": ["a", "b"]}):
-        good = {"path": ["a", "b"], "kind": ["x", "y"], "label": [0, 1], "count_image": [True] * 2}
-        np.savez(tmp_path / "scores.npz", **good | {"jl-50-0": [0.5, 1.5]} | changed)
-        (sweep,) = read_sweeps([tmp_path])
-        with pytest.raises(InputError, match=rf"scores\.npz .*\(no {next(iter(changed))}, or of"):
-            _ = sweep.scores
+    good = {"path": ["a", "b"], "kind": ["x", "y"], "label": [0, 1], "count_image": [True] * 2}
+    np.savez(tmp_path / "scores.npz", **{"jl-50-0": [0.5, 1.5]})
+    (sweep,) = read_sweeps([tmp_path])
+    with pytest.raises(InputError, match=r"scores\.npz cannot be read"):
+        _ = sweep.scores
     np.savez(tmp_path / "scores.npz", **good | {"jl-50-0": [0.5]})
     (sweep,) = read_sweeps([tmp_path])
     with pytest.raises(InputError, match=r"scores\.npz cannot be read \(its arrays are of shapes"):
