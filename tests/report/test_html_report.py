@@ -438,7 +438,7 @@ def test_claims_that_were_not_measured_are_folded(opened, page, content):
     assert len(texts(view, "#claims .badge")) == len(kinds)
 
 
-def test_figures_are_the_files_in_the_colours_of_the_page(opened, page, drawn):
+def test_figures_are_the_files(opened, page, drawn):
     view = opened(page)
     shown = view.js("[...document.querySelectorAll('.chart svg')].map(e => e.ariaLabel)")
     assert len(shown) == sum(name.endswith("svg") for name in drawn)
@@ -446,11 +446,8 @@ def test_figures_are_the_files_in_the_colours_of_the_page(opened, page, drawn):
         "[...document.querySelectorAll('#curves .of-image_auroc text')].map(e => e.textContent)"
         ".filter(t => /lite0$/.test(t))"
     ) == ["mvtec/screw, tf_efficientnet_lite0", "elpv/mono, tf_efficientnet_lite0"]
-    # The line of jl, on a light and on a dark page.
-    line = "getComputedStyle(document.querySelector('#curves [stroke*=\"c-0072b2\"]')).stroke"
-    assert view.js(line) == "rgb(0, 114, 178)"
-    dark = opened(page, prefers_color_scheme="dark")
-    assert dark.js(line) == "rgb(74, 168, 224)"
+    line = "getComputedStyle(document.querySelector('#curves [style*=\"stroke: #0072b2\"]')).stroke"
+    assert view.js(line) == "rgb(0, 114, 178)"  # of jl
     assert view.js(
         "[...document.querySelectorAll('.chart use')].every(u => "
         "document.querySelectorAll(u.getAttribute('xlink:href')).length === 1)"
@@ -511,7 +508,7 @@ def test_a_deterministic_method_has_no_spread(opened, tmp_path):
 def test_a_broken_page_is_noticed(opened, html, tmp_path):
     # The policy refuses whatever is not this page's own, and that is noticed.
     for bad in (
-        "<script>1</script>", '<img src="https://127.0.0.1:9/x">', '<p style="color: red">x</p>',
+        "<script>1</script>", '<img src="https://127.0.0.1:9/x">', "<b onclick='1'>x</b>",
     ):  # fmt: skip
         view = opened(write(tmp_path, html.replace("</main>", f"{bad}</main>")))
         assert "Content Security Policy" in "\n".join(view.complaints()), bad
@@ -591,23 +588,17 @@ def test_nothing_sticks_out_at_any_width(opened, page, width):
     assert view.js("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
-def test_dark_pages_are_dark_and_legible(opened, page):
-    light, dark = (
-        opened(page, prefers_color_scheme="light"),
-        opened(page, prefers_color_scheme="dark"),
-    )
-    assert luminance(light, "body", "backgroundColor") > 0.9
-    assert luminance(dark, "body", "backgroundColor") < 0.05
-    for view in (light, dark):
-        for selector in (
-            "body",
-            ".note",
-            ".badge.yes, .badge.part",
-            ".badge.none, .badge.no",
-            ".chart text",
-            "#warnings",
-        ):
-            assert contrast(view, selector) > 4.5, selector
+def test_the_page_is_legible(opened, page):
+    view = opened(page)
+    for selector in (
+        "body",
+        ".note",
+        ".badge.yes, .badge.part",
+        ".badge.none, .badge.no",
+        ".chart text",
+        "#warnings",
+    ):
+        assert contrast(view, selector) > 4.5, selector
 
 
 def luminance(view, selector: str, name: str) -> float:
