@@ -9,7 +9,7 @@ from padim_lit.analysis.published import CATEGORIES, DIM, SOURCES, averages, pub
 from padim_lit.analysis.separation import MEASURED
 from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import planted
-from padim_lit.report.text import brief, known, number, share, size, spread
+from padim_lit.report.text import brief, known, share, size, spread
 from padim_lit.system.console import MISSING, count
 
 #: Of evidence: titles that are no words.
@@ -44,7 +44,7 @@ class Table:
         return said - {name for name, cell in shown if cell.value is not None}
 
 
-def fact(found: Any, text: Callable[[float], str] = number) -> Cell:
+def fact(found: Any, text: Callable[[float], str] = brief) -> Cell:
     """A number as `text` writes it, or one with its interval; or whatever else was found."""
     if not known(value := _value(found)):
         said = MISSING if value is None else str(value)
@@ -71,8 +71,8 @@ def answer(sweeps: Sequence[Mapping[str, Any]]) -> Table:
                 "pixel AUROC": _mean(best, "pixel_auroc", mark),
                 "defects missed, with false alarms": _missed(best["missed"]),
                 "model's state": fact(best["mean"]["state_bytes"], size),
-                "scoring, ms/image": fact(best["mean"]["score/ms_per_image"], brief),
-                "with backbone, ms/image": fact(best["mean"]["total_ms"], brief),
+                "scoring, ms/image": fact(best["mean"]["score/ms_per_image"]),
+                "with backbone, ms/image": fact(best["mean"]["total_ms"]),
             }
         )
     return Table("The best method of each data set", rows)
@@ -207,8 +207,8 @@ def numbers(sweeps: Sequence[Mapping[str, Any]]) -> Table:
             "seeds": fact(len(c["seeds"])),
             **{name: _mean(c, m, digits=4) for m, name in names.items()},
             "state": fact(c["mean"]["state_bytes"], size),
-            "scoring, ms/image": fact(c["mean"]["score/ms_per_image"], brief),
-            "backbone, ms/image": fact(c["mean"]["backbone/ms_per_image"], brief),
+            "scoring, ms/image": fact(c["mean"]["score/ms_per_image"]),
+            "backbone, ms/image": fact(c["mean"]["backbone/ms_per_image"]),
         }
         for label, c in every
     ]
