@@ -181,22 +181,18 @@ def read_predictions(file: Path, plants: bool) -> Scores:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    rows = []
     with (
-        reading(file, OSError, ValueError, csv.Error),
+        reading(file, OSError, csv.Error, *BROKEN),
         file.open(encoding="utf-8", newline="") as opened,
     ):
-        lines = csv.reader(opened, strict=True)
-        if tuple(next(lines, ())) != PREDICTIONS:
-            raise ValueError(f"line 1 must be {','.join(PREDICTIONS)}")
-        for path, kind, label, score, *_ in lines:
-            if label not in ("0", "1") or not math.isfinite(float(score)):
-                raise ValueError(f"line {lines.line_num}: label={label}, score={score}")
-            rows.append((path, kind, int(label), float(score)))
-    path, kind, label, score = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [])
+        rows = list(csv.DictReader(opened, strict=True))
+        path, kind = [row["path"] for row in rows], [row["kind"] for row in rows]
+        label = np.array([("0", "1").index(row["label"]) for row in rows], np.int64)
+        score = np.array([float(row["score"]) for row in rows])
+        if not np.isfinite(score).all():
+            raise ValueError("a score is not finite")
     counted = np.array([not (plants and name.startswith(PLANTED)) for name in kind], dtype=bool)
-    scores = {"score": np.array(score, dtype=np.float64)}
-    return Scores(path, kind, np.array(label, dtype=np.int64), counted, scores)
+    return Scores(path, kind, label, counted, {"score": score})
 
 
 def read_scores(file: Path) -> Scores:
