@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from padim_lit.analysis.published import DIM, contradictions
+from padim_lit.analysis.published import contradictions
 from padim_lit.analysis.result_files import find, read_distortion
 from padim_lit.analysis.sweep_results import NoSweepError, read_sweeps
 from padim_lit.errors import InputError
@@ -72,7 +72,6 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         metrics={m: METRICS[f"test/{m}"] for m in DRAWN if m in dict(table1)},
         table1=table1,
         beside={m: t for m in DRAWN if (t := tables.beside_published(content, m))},
-        report_tables=[tables.report_table(backbone) for backbone in DIM],
         contradictions=contradictions(),
         fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
         predictions={m: tables.fits(sweeps, m, "predictions") for m in DRAWN},

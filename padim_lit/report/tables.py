@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from padim_lit.analysis.published import CATEGORIES, DIM, SOURCES, averages, published
+from padim_lit.analysis.published import SOURCES
 from padim_lit.analysis.separation import MEASURED
 from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import planted
@@ -124,23 +124,6 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
         lines.append(line)
     caption = f"{METRICS[key]} beside what others published"
     return Table(caption, lines, _means(rows)) if rows else None
-
-
-def report_table(backbone: str) -> Table:
-    """The JL report's Table 1 of one backbone, whole, with its averages and anomalib's numbers."""
-    over = {name: [name] for name in CATEGORIES}
-    means = averages(CATEGORIES)
-    over |= {f"{name} ({len(names)})": names for name, names in means.items()}
-    rows = []
-    for name, names in over.items():
-        known = published(backbone, DIM[backbone], names)
-        selection, jl = known["report"]["test/pixel_auroc"]
-        image, pixel = known["anomalib"].values()
-        values = {"JL report: PaDiM, pixel": selection, "JL report: JL, pixel": jl}
-        values |= {"its gain": jl - selection, "anomalib: image": image, "anomalib: pixel": pixel}
-        cells = {k: Cell(share(v, sign=k == "its gain"), v) for k, v in values.items()}
-        rows.append({"category": Cell(name), **cells})
-    return Table(f"{backbone}, D = {DIM[backbone]}", rows, len(means))
 
 
 def fits(sweeps: Sequence[Mapping[str, Any]], metric: str, of: str = "fits") -> Table | None:
