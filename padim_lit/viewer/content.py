@@ -13,7 +13,7 @@ from padim_lit.errors import InputError
 from padim_lit.system.command_line import say
 from padim_lit.system.console import count
 from padim_lit.version import __version__
-from padim_lit.viewer.folders import APART, describe_run, describe_scored, short_names
+from padim_lit.viewer.folders import APART, describe_run, describe_scored
 from padim_lit.viewer.pictures import encode_pictures
 from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 
@@ -46,7 +46,6 @@ def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, 
     root = root.parent if len(folders) == 1 else root
     runs: list[dict[str, Any]] = []
     scored: list[dict[str, Any]] = []
-    images: dict[tuple, int] = {}
     skipped: list[str] = []
     for at, folder in enumerate(folders):
         is_fit, name = at < len(fits), whole[at]
@@ -55,7 +54,7 @@ def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, 
         try:
             with reading(folder, OSError, *BROKEN):
                 if is_fit:
-                    described, entries, unread = *describe_run(folder, name, images), 0
+                    described, entries, unread = *describe_run(folder, name), 0
                 else:
                     described, entries, unread = describe_scored(folder, name, most)
                 shown = entries and encode_pictures(entries, most, budget // len(folders))
@@ -75,7 +74,6 @@ def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, 
     return {
         "runs": runs,
         "scored": scored,
-        "images": [_images(key) for key in images],
         "groups": labels([SweepFolder(root, (), settings) for settings in groups], APART),
         # Of a map from low to high, 256 times six hexadecimal digits.
         "colours": colormaps[DISTANCES](range(256), bytes=True)[:, :3].tobytes().hex(),
@@ -118,16 +116,3 @@ def _group(runs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
             groups.append(run["group"])
         run["group"] = groups.index(run["group"])
     return groups
-
-
-def _images(key: tuple) -> dict[str, Any]:
-    """The test images that runs share: names below their common folder, kinds, labels."""
-    paths, kind, label, planted = key
-    kinds = list(dict.fromkeys(kind))
-    return {
-        "names": short_names(paths),
-        "kinds": kinds,
-        "kind": [kinds.index(name) for name in kind],
-        "label": label,
-        "planted": planted,
-    }

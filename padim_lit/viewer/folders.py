@@ -48,25 +48,16 @@ def read_run(
     return metrics, images, read_maps(maps) if maps.exists() else None
 
 
-def describe_run(
-    folder: Path, name: str, images: dict[tuple, int]
-) -> tuple[dict[str, Any], list[GalleryEntry] | None]:
-    """What the page holds of a run, and its pictures.
-
-    `images` numbers the sets of test images, by their paths, kinds, labels and whether each is
-    planted: the run's is added where it is new.
-    """
+def describe_run(folder: Path, name: str) -> tuple[dict[str, Any], list[GalleryEntry] | None]:
+    """What the page holds of a run, and its pictures."""
     metrics, shown, pictures = read_run(folder)
-    settings, key = as_ablation(metrics), None
-    if shown:
-        columns = shown.path, shown.kind, shown.label.tolist(), (~shown.count_image).tolist()
-        key = tuple(map(tuple, columns))
+    settings = as_ablation(metrics)
     return {
         "name": name,
         **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
         "group": {key: _typed(settings.get(key)) for key in ("data", "backbone", *APART)},
         "split_seed": str(metrics.get("data/split_seed")),
-        "images": None if key is None else images.setdefault(key, len(images)),
+        "images": shown and _images(shown),
         "scores": shown and shown.scores["score"].tolist(),
         "metrics": {metric.removeprefix("test/"): metrics.get(metric) for metric in METRICS},
         "state_bytes": metrics.get("state_bytes"),
@@ -82,6 +73,18 @@ def describe_run(
         "planted_pixels": "planted" in str(metrics.get("data/pixel_truth")),
         "notes": metrics.get("notes", []),
     }, pictures
+
+
+def _images(shown: Scores) -> dict[str, Any]:
+    """The test images of a run: names below their common folder, kinds, labels."""
+    kinds = list(dict.fromkeys(shown.kind))
+    return {
+        "names": short_names(shown.path),
+        "kinds": kinds,
+        "kind": [kinds.index(name) for name in shown.kind],
+        "label": shown.label.tolist(),
+        "planted": (~shown.count_image).tolist(),
+    }
 
 
 def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -308,8 +308,7 @@ def test_runs_are_grouped_by_settings_and_weights(runs):
     assert content["groups"] == [
         "elpv/mono, b0, weights=ImageNet", "elpv/mono, b0, weights=random",
     ]  # fmt: skip
-    assert len(content["images"]) == 1  # all runs share the test images
-    assert content["images"][0]["names"][:2] == ["img0.png", "img1.png"]
+    assert content["runs"][0]["images"]["names"][:2] == ["img0.png", "img1.png"]
 
 
 def test_a_split_of_its_own_is_a_group_where_seeds_repeat(tmp_path):
