@@ -50,30 +50,24 @@ class RunStore:
             shutil.rmtree(path, ignore_errors=True)
         remove_remnants(self.folder)
 
-    def load(self, name: str, dims: Sequence[int], own: str = "") -> RunResult | None:
-        """The run `name`, or None where it was not finished with just these `dims`.
-
-        Args:
-            own: of the code that its projection alone depends on; it must be the same.
-        """
+    def load(self, name: str, dims: Sequence[int]) -> RunResult | None:
+        """The run `name`, or None where it was not finished with just these `dims`."""
         path = self.folder / f"{name}.npz"
         if not path.exists():
             return None
         saved = load_arrays(path)
         with refusing(f"{path} cannot be read", "remove it", *BROKEN):
             result = RunResult(json.loads(saved.pop("rows").item()))
-            other = saved.pop("own").item() != own
-            if other or [row["dim"] for row in result.rows] != list(dims):
+            if [row["dim"] for row in result.rows] != list(dims):
                 return None
             for key, array in saved.items():
                 kind, _, configuration = key.partition("/")
                 getattr(result, kind)[configuration] = array  # of an unknown kind an AttributeError
         return result
 
-    def save(self, name: str, result: RunResult, own: str = "") -> None:
-        """Keep a finished run; for `own` see `load`."""
+    def save(self, name: str, result: RunResult) -> None:
+        """Keep a finished run."""
         kinds = {"scores": result.scores, "resamples": result.resamples}
         arrays = {f"{kind}/{key}": a for kind, found in kinds.items() for key, a in found.items()}
-        arrays |= {"rows": np.array(json.dumps(result.rows)), "own": np.array(own)}
-        content = file_bytes(np.savez, **arrays)
+        content = file_bytes(np.savez, **arrays, rows=np.array(json.dumps(result.rows)))
         write_bytes(self.folder / f"{name}.npz", content)

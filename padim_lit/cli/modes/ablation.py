@@ -19,7 +19,6 @@ from padim_lit.cli.settings import Comparing, Memory, Scoring
 from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.projection import PROJECTIONS
 from padim_lit.sweep.ablation import ProjectionRun
 from padim_lit.sweep.job_table import print_sweep_table
 from padim_lit.sweep.jobs import describe
@@ -77,7 +76,7 @@ def run(settings: Ablation, folder: Path) -> None:
         for name in ("rows.json", "sweep.csv", "scores.csv", "scores.npz", "resamples.npz"):
             (folder / name).unlink(missing_ok=True)
         log.info("%s holds results of other settings or images; they are removed", folder)
-    known = {run: store.load(run.name, run.dims, _own(run, settings)) for run in runs}
+    known = {run: store.load(run.name, run.dims) for run in runs}
     done = {run: found for run, found in known.items() if found}
     if done:
         log.info("%d of %d runs are done already, in %s", len(done), len(runs), store.folder)
@@ -132,29 +131,16 @@ def _measure(
                     # As it was measured: what is taken up later may be on another machine.
                     for row in done[run].rows:
                         row.update(made_with(backbone.pixel_mean.device))
-                    store.save(run.name, done[run], _own(run, settings))
+                    store.save(run.name, done[run])
     return done, failed
 
 
 def _fingerprint(settings: Ablation, data: AnomalyData, backbone: Backbone) -> str:
-    """A name for all that every run depends on: settings, version, images and weights.
-
-    And one's own code, where it is of more than projections; of these see `_own`.
-    """
-    parts = settings.backbone, settings.density, settings.data
-    own = any(part["_target_"].partition(".")[0] in settings.own for part in parts)
-    code = build.own_code(settings) if own else None
+    """A name for all that every run depends on: settings, version, images, weights, own code."""
+    code = build.own_code(settings)
     keys = describe(asdict(settings), ("projs", "dims", "seeds", "proj", "own"), code)
     content = json.dumps([keys, data.content(), backbone.source_sha256])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def _own(run: ProjectionRun, settings: Ablation) -> str:
-    """A digest of one's own code where the run's projection is of it; no other run knows of it."""
-    if PROJECTIONS[run.proj].__module__.partition(".")[0] not in settings.own:
-        return ""
-    code = json.dumps(build.own_code(settings), sort_keys=True)
-    return hashlib.sha256(code.encode()).hexdigest()
 
 
 def _for_all_seeds(result: RunResult, run: ProjectionRun) -> list[RunResult]:
