@@ -151,7 +151,6 @@ class Estimate:
     low: float | None
     high: float | None
     seeds: int  # with 1, a difference's interval is of this one draw: only images were resampled
-    wins: int = 0  # of a difference a − b, the seeds in which a > b
     why: str = ""  # why there is no interval
 
     def side(self, border: float = 0) -> int | None:
@@ -183,10 +182,10 @@ def paired_difference(
     `NAN_LIMIT` of the replicates are; fewer are dropped.
     """
     points = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    mean, wins, seeds = float(points.mean()), int((points > 0).sum()), len(points)
+    mean, seeds = float(points.mean()), len(points)
 
     def without(why: str) -> Estimate:
-        return Estimate(mean, None, None, seeds, wins, why)
+        return Estimate(mean, None, None, seeds, why)
 
     if a_resamples is None or b_resamples is None:
         return without(NO_RESAMPLES)
@@ -205,7 +204,7 @@ def paired_difference(
         widen = t.isf(tail, seeds - 1) / norm.isf(tail) * math.sqrt(seeds / (seeds - 1))
         total = total + widen * (points[drawn].mean(axis=1) - mean)
     low, high = np.quantile(total, [tail, 1 - tail])
-    return Estimate(mean, float(low), float(high), seeds, wins)
+    return Estimate(mean, float(low), float(high), seeds)
 
 
 def _auroc(good: Tensor, bad: Tensor) -> Tensor:

@@ -341,8 +341,7 @@ def _numbers(found: Estimate) -> Row:
     why = found.why
     if why == NO_RESAMPLES:
         why += f" ({KEEPER})"
-    about = {"seeds": found.seeds, "wins": found.wins, "why": why}
-    return {"difference": _interval(found), **about}
+    return {"difference": _interval(found), "seeds": found.seeds, "why": why}
 
 
 def _interval(found: Estimate) -> dict[str, float | None]:

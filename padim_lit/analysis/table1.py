@@ -151,7 +151,7 @@ def _table(rows: Sequence[Row], metric: str) -> Table:
 
 _COLUMNS = (
     *("subset", "subset_sd", "proj", "proj_sd"),
-    *("difference", "low", "high", "sign", "wins"),
+    *("difference", "low", "high", "sign"),
     *("padim_paper", "report_subset", "report_jl", "anomalib"),
 )
 
@@ -181,8 +181,6 @@ def _line(row: Row) -> dict[str, Any]:
             *(None if np.isnan(x) else x for x in (*spreads, found.value)),
             # A number: a lone + or - is what spreadsheets take for a formula.
             *(found.low, found.high, found.side()),
-            # Without a measured metric there is nothing to win.
-            None if np.isnan(found.value) else found.wins,
             *(padim, *(report or (None, None)), anomalib),
         )
         names = [f"{short(metric)}/{name}" for name in _COLUMNS]
