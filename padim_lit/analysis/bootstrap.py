@@ -27,7 +27,9 @@ MERGED_BINS = 2048
 #: Of the intervals.
 LEVEL = 0.95
 #: Why there is no interval.
-NO_RESAMPLES = "no resamples of the test images were kept"
+NO_RESAMPLES = (
+    "no resamples of the test images were kept (experiment=ablation does, but for resamples=0)"
+)
 #: Share of undefined replicates from which no interval is given.
 NAN_LIMIT = 0.05
 

@@ -28,14 +28,12 @@ from scipy.stats import binom
 
 from padim_lit.analysis.bootstrap import (
     LEVEL,
-    NO_RESAMPLES,
     Estimate,
     paired_difference,
 )
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.sweep_results import (
-    KEEPER,
     OWN_SPLIT,
     RESAMPLED,
     Method,
@@ -338,10 +336,7 @@ def _beyond(found: Estimate, border: float) -> str:
 
 
 def _numbers(found: Estimate) -> Row:
-    why = found.why
-    if why == NO_RESAMPLES:
-        why += f" ({KEEPER})"
-    return {"difference": _interval(found), "seeds": found.seeds, "why": why}
+    return {"difference": _interval(found), "seeds": found.seeds, "why": found.why}
 
 
 def _interval(found: Estimate) -> dict[str, float | None]:

@@ -41,8 +41,6 @@ from padim_lit.system.console import MISSING
 RESAMPLED = {"test/image_auroc": 0, "test/pixel_auroc": 1}
 #: R of a multirun's fits: as many as an ablation's default, so that the two pair.
 RESAMPLES = 1000
-#: What to run where a sweep kept no resamples.
-KEEPER = "experiment=ablation keeps them, but for resamples=0"
 #: Constants that make two sweeps on the same data different experiments.
 SETTINGS = (
     *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),

@@ -107,7 +107,7 @@ def test_means_spreads_and_differences_are_those_of_the_sweep(folders, content):
     )
     aupro = row["cells"]["jl"]["difference"]["pixel_aupro"]
     assert aupro["low"] is None
-    assert aupro["why"] == "no resamples of the test images were kept"
+    assert aupro["why"].startswith("no resamples of the test images were kept")
     assert row["cells"]["subset"]["difference"] == {}
 
 
