@@ -30,8 +30,6 @@ LEVEL = 0.95
 NO_RESAMPLES = (
     "no resamples of the test images were kept (experiment=ablation does, but for resamples=0)"
 )
-#: Share of undefined replicates from which no interval is given.
-NAN_LIMIT = 0.05
 
 
 def resample_counts(
@@ -180,8 +178,7 @@ def paired_difference(
     With S = 1 only the test images vary: the interval then says nothing of other seeds.
 
     Linear combinations pair too: pass ``y200 − y50`` and ``y550 − y200`` to compare two gains.
-    There is no interval where resamples are None, where a point is NaN, or where more than
-    `NAN_LIMIT` of the replicates are; fewer are dropped.
+    There is no interval where resamples are None, or where a point or replicate is NaN.
     """
     points = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     mean, seeds = float(points.mean()), len(points)
@@ -192,13 +189,9 @@ def paired_difference(
     if a_resamples is None or b_resamples is None:
         return without(NO_RESAMPLES)
     replicates = np.asarray(a_resamples, np.float64) - np.asarray(b_resamples, np.float64)
-    if not np.isfinite(points).all():
-        return without("the metric is undefined for at least one seed")
     images = replicates.mean(axis=0)
-    defined = np.isfinite(images)
-    if (missing := int((~defined).sum())) > NAN_LIMIT * len(images):
-        return without(f"the metric is undefined on {missing} of {len(images)} resamples")
-    images = images[defined]
+    if not (np.isfinite(points).all() and np.isfinite(images).all()):
+        return without("the metric is undefined for at least one seed or resample")
     total = mean + images - images.mean()
     tail = (1 - LEVEL) / 2
     if seeds > 1:
