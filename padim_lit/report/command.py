@@ -50,10 +50,8 @@ def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
     content["pictures"], left = embed(pictures)
     content["warnings"] += left
     content["command"] = f"python -m padim_lit.report {shlex.join(map(str, paths))}"
-    names = {s.path.resolve(): f"{s.data}, {s.backbone}" for s in sweeps}
     content["distortions"] = [
-        {"label": names.get(f.parent.resolve()) or about(f.parent), "rows": read_distortion(f)}
-        for f in distortions
+        {"label": about(file.parent), "rows": read_distortion(file)} for file in distortions
     ]
     return content
 

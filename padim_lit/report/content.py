@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -45,6 +46,10 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
     names = labels(sweeps)
     named = list(zip(sweeps, names, strict=True))
     shown = [_sweep(sweep, name) for sweep, name in named]
+    separations = []
+    for sweep, name in named:
+        with suppress(InputError):  # no scores were kept, none before the projection, or none right
+            separations += [row | {"sweep": name} for row in mean_separations(sweep)]
     content = {
         "level": LEVEL,
         "base": BASE,
@@ -54,7 +59,7 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
         "sweeps": shown,
         "table": _table(sweeps, shown),
         "grouped": any(s.constants.get("test_groups") for s in sweeps),
-        "separations": [row | {"sweep": name} for s, name in named for row in _separations(s)],
+        "separations": separations,
         "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
         "warnings": warnings(sweeps, names),
     }
@@ -153,14 +158,6 @@ def missed(sweep: SweepFolder, proj: str, dim: int) -> dict[str, Any] | None:
     names = ("misses", "alarms", "defective", "good")
     found = {name: float(np.mean(count)) for name, count in zip(names, counts, strict=True)}
     return found | {"own": own} if found["defective"] and found["good"] else None
-
-
-def _separations(sweep: SweepFolder) -> list[dict[str, Any]]:
-    """p, k and ε of eq. 11 to 13, where they can be measured."""
-    try:
-        return mean_separations(sweep)
-    except InputError:  # no scores were kept, none before the projection, or no pair is right
-        return []
 
 
 def _fit(
