@@ -354,13 +354,10 @@ def _shared_dims(
 
 
 def _require(sweep: SweepFolder, *needed: Method) -> list[int]:
-    """The seeds that all of `needed` share; says what is lacking, and where C forbids it."""
+    """The seeds that all of `needed` share; says what is lacking."""
     missing = [f"{proj} at {dim}" for proj, dim in needed if not sweep.seeds_of(proj, dim)]
     if missing:
-        channels = sweep.constants.get("embedding_dim")
-        small = isinstance(channels, int) and channels < max(dim for _, dim in needed)
-        has = f" (it has C = {channels})" if small else ""
-        raise _Lacking(f"needs {' and '.join(missing)}{has}")
+        raise _Lacking(f"needs {' and '.join(missing)}")
     if not (seeds := sweep.shared_seeds(*needed)):
         raise _Lacking("needs a seed that all of its D share")
     return seeds

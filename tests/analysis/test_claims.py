@@ -174,7 +174,7 @@ def test_missing_dimensions_are_named_and_never_replaced(tmp_path):
         assert found[key].verdict == "not measured", key
         assert found[key].evidence == []
         assert found[key].command.startswith("python run.py experiment=ablation projs=")
-    assert "needs jl at 150 and subset at 550 (it has C = 512)" in found["150-for-550"].reason
+    assert "needs jl at 150 and subset at 550" in found["150-for-550"].reason
     assert "needs jl at 200 and jl at 550" in found["steep-then-flat"].reason
     assert "needs jl at D = 200" in found["eq15"].reason
     assert "needs jl and fisher at the same D ≤ 100" in found["challenger"].reason
