@@ -6,8 +6,9 @@ from pathlib import Path
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_text
 from padim_lit.system.command_line import Parser, run
+from padim_lit.system.console import count
 from padim_lit.system.paths import typed_path
-from padim_lit.viewer.content import build, counted
+from padim_lit.viewer.content import build
 from padim_lit.viewer.html import render
 
 
@@ -30,8 +31,7 @@ def _write(folders: Sequence[str], out: Path) -> None:
     every = [*content["runs"], *content["scored"]]
     pictures = sum(len(run["pictures"]["items"]) for run in every if run["pictures"])
     skipped = f", {len(content['skipped'])} skipped" if content["skipped"] else ""
-    shown = counted(len(content["runs"]), len(content["scored"]))
-    print(f"shown   {shown}{skipped}, {pictures} pictures")
+    print(f"shown   {count(len(every), 'run')}{skipped}, {pictures} pictures")
     if left := content["left"]:
         print(f"left    {left} pictures out; a page over fewer folders has room for more")
     print(f"viewer  {out.resolve()}")

@@ -11,7 +11,6 @@ from padim_lit.analysis.result_files import BROKEN, find, reading
 from padim_lit.analysis.sweep_results import SweepFolder, labels
 from padim_lit.errors import InputError
 from padim_lit.system.command_line import say
-from padim_lit.system.console import count
 from padim_lit.version import __version__
 from padim_lit.viewer.folders import APART, describe_run, describe_scored
 from padim_lit.viewer.pictures import encode_pictures
@@ -84,16 +83,6 @@ def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, 
         "root": str(root),
         "version": __version__,
     }
-
-
-def counted(runs: int, scored: int) -> str:
-    """How many there are of each.
-
-    >>> counted(2, 1), counted(1, 0)
-    ('2 runs and 1 folder of scored images', '1 run')
-    """
-    fits, folders = count(runs, "run"), f"{count(scored, 'folder')} of scored images"
-    return " and ".join([*[fits] * (runs > 0 or not scored), *[folders] * (scored > 0)])
 
 
 def _group(runs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
