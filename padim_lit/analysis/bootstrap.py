@@ -1,4 +1,4 @@
-"""How sure a measured AUROC is: paired differences and spreads, over test images and seeds.
+"""How sure a measured difference of AUROCs is, over test images and seeds.
 
 A method's AUROC on one test set varies for two reasons: which images were photographed and which
 matrix was drawn. Images are resampled (bootstrap, Efron 1979), good and defective ones apart, and
@@ -13,26 +13,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.stats import chi2, f, norm, t
+from scipy.stats import norm, t
 from torch import Tensor
 
 from padim_lit.distance_histogram import BINS, OUTSIDE_LIMIT, distance_bins
-from padim_lit.errors import InputError, require_order
+from padim_lit.errors import require_order
 
-# Pixel histograms: bins kept of each octave's 65,536, entries that may be stored (8 bytes each),
-# and bins in the end. Merged bins hold equal shares of good and defective pixels, so ties alone
-# can move an AUROC by at most 1/(2 · MERGED_BINS) on the whole test set, whatever its scale.
+# Pixel histograms: how many neighbouring bins, as a power of two, are kept as one, and bins in the
+# end. Merged bins hold equal shares of good and defective pixels, so ties alone move an AUROC by
+# at most 1/(2 · MERGED_BINS) on the whole test set, whatever its scale.
 FINE_SHIFT = 4
-MAX_ENTRIES = 8_000_000
 MERGED_BINS = 2048
 #: Of the intervals.
 LEVEL = 0.95
-#: Of an AUROC, which comes in float32.
-ROUNDING = 1e-6
 #: Why there is no interval.
-NO_RESAMPLES = "no resamples of the test images were kept"
-#: Share of undefined replicates from which no interval is given.
-NAN_LIMIT = 0.05
+NO_RESAMPLES = (
+    "no resamples of the test images were kept (experiment=ablation does, but for resamples=0)"
+)
 
 
 def resample_counts(
@@ -49,12 +46,6 @@ def resample_counts(
     one of `groups` (N,) are drawn together (the cluster bootstrap), groups with a defective image
     apart from those without one; rows then sum to as many groups, of whatever sizes.
     """
-    labels = torch.as_tensor(labels)
-    if labels.ndim != 1 or not len(labels) or resamples < 1:
-        raise InputError(
-            f"labels of shape {tuple(labels.shape)}, resamples={resamples}: give one label for "
-            "each of at least one image, and at least one resample"
-        )
     generator = torch.Generator().manual_seed(seed)
     names = range(len(labels)) if groups is None else groups
     number = {name: n for n, name in enumerate(dict.fromkeys(names))}
@@ -75,7 +66,6 @@ def image_auroc(scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
 
     Exact in float64, P(defective > good) + P(equal)/2; NaN where a class is not drawn.
     """
-    _require_images(len(scores), counts)
     require_order(scores, "image scores")
     values, group = scores.double().cpu().unique(return_inverse=True)
     weight = counts.double().cpu()
@@ -94,15 +84,14 @@ class PixelHistograms:
     of one image are not independent. Bins are heads of the distances' bit patterns, as in
     `metrics.PixelMetrics`, and are merged to `MERGED_BINS` of equal mass in the end; the AUROC is
     within 2e-4 of the exact one (tests/analysis/test_bootstrap.py), unless all distances lie within
-    1 % of each other, where few bins tell them apart. Under 100 MB are held for 600 images of any
-    size: neighbouring bins are merged early where they would need more.
+    1 % of each other, where few bins tell them apart. About 0.1 MB are held for an image of any
+    size.
     """
 
     def __init__(self) -> None:
-        self._shift = FINE_SHIFT
         # For good and for defective pixels: per image, the used bins and the pixels in each.
         self._entries: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [])
-        self._outside = self._pixels = self._stored = 0
+        self._outside = self._pixels = 0
 
     def __len__(self) -> int:
         return len(self._entries[0])
@@ -113,27 +102,17 @@ class PixelHistograms:
         return torch.tensor([len(bins) > 0 for bins, _ in self._entries[1]], dtype=torch.bool)
 
     def update(self, maps: Tensor, masks: Tensor) -> None:
-        if maps.shape != masks.shape:
-            raise InputError(
-                f"maps {tuple(maps.shape)} and masks {tuple(masks.shape)}: must have one shape"
-            )
         for image, mask in zip(maps, masks.bool(), strict=True):
             bins = distance_bins(image)
             self._outside += int(((bins == 0) | (bins == BINS - 1)).sum())
             self._pixels += bins.numel()
-            bins = bins >> self._shift
+            bins = bins >> FINE_SHIFT
             lowest = bins.min()  # counting from here spares the empty octaves below
             total = torch.bincount((bins - lowest).flatten())
             bad = torch.bincount(bins[mask] - lowest, minlength=len(total))
             for entries, histogram in zip(self._entries, (total - bad, bad), strict=True):
                 used = histogram.nonzero()[:, 0]
                 entries.append(((used + lowest).int().cpu(), histogram[used].int().cpu()))
-                self._stored += len(used)
-        while self._stored > MAX_ENTRIES:
-            self._shift += 1
-            for entries in self._entries:
-                entries[:] = [_halve(*entry) for entry in entries]
-            self._stored = sum(len(bins) for kind in self._entries for bins, _ in kind)
 
     def auroc(self, counts: Tensor) -> Tensor:
         """Pixel AUROC with each image `counts` (R, N) times, (R,) float64.
@@ -141,7 +120,6 @@ class PixelHistograms:
         NaN where no good or no defective pixel is drawn, and everywhere when over 1 % of the
         distances lie outside the bins' range.
         """
-        _require_images(len(self), counts)
         if self._outside > OUTSIDE_LIMIT * self._pixels:
             return torch.full((len(counts),), math.nan, dtype=torch.float64)
         good, bad = self._merge()
@@ -150,7 +128,7 @@ class PixelHistograms:
 
     def _merge(self) -> tuple[Tensor, Tensor]:
         """Good pixels of all images and defective ones of those that have any, by merged bin."""
-        share = torch.zeros(BINS >> self._shift, dtype=torch.float64)
+        share = torch.zeros(BINS >> FINE_SHIFT, dtype=torch.float64)
         for entries in self._entries:
             mass = torch.zeros_like(share)
             for bins, pixels in entries:
@@ -167,13 +145,12 @@ class PixelHistograms:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean difference, a standard deviation over seeds or a ratio of two, with its interval."""
+    """A mean difference with its interval."""
 
     value: float
     low: float | None
     high: float | None
     seeds: int  # with 1, a difference's interval is of this one draw: only images were resampled
-    wins: int = 0  # of a difference a − b, the seeds in which a > b
     why: str = ""  # why there is no interval
 
     def side(self, border: float = 0) -> int | None:
@@ -188,10 +165,8 @@ def paired_difference(
     b: ArrayLike,
     a_resamples: ArrayLike | None,
     b_resamples: ArrayLike | None,
-    level: float = LEVEL,
-    seed: int = 0,
 ) -> Estimate:
-    """Mean of a − b over seeds, with a percentile interval over test images and seeds together.
+    """Mean of a − b over seeds, with the `LEVEL` interval over test images and seeds together.
 
     `a` and `b` (S,) hold the same seeds in the same order, `a_resamples` and `b_resamples` (S, R)
     the same resamples of the test images. Replicate r is the seeds' mean on resample r, plus how
@@ -203,80 +178,28 @@ def paired_difference(
     With S = 1 only the test images vary: the interval then says nothing of other seeds.
 
     Linear combinations pair too: pass ``y200 − y50`` and ``y550 − y200`` to compare two gains.
-    There is no interval where resamples are None or not as many, where a point is NaN, or where
-    more than `NAN_LIMIT` of the replicates are; fewer are dropped.
+    There is no interval where resamples are None, or where a point or replicate is NaN.
     """
-    if not 0 < level < 1:
-        raise InputError(f"level={level}: must be between 0 and 1, such as 0.95")
-    a, b = (np.asarray(x, dtype=np.float64) for x in (a, b))
-    if a.ndim != 1 or a.shape != b.shape or not len(a):
-        raise InputError(f"points of shapes {a.shape} and {b.shape}: give both for the same seeds")
-    points = a - b
-    mean, wins, seeds = float(points.mean()), int((points > 0).sum()), len(points)
+    points = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    mean, seeds = float(points.mean()), len(points)
 
     def without(why: str) -> Estimate:
-        return Estimate(mean, None, None, seeds, wins, why)
+        return Estimate(mean, None, None, seeds, why)
 
     if a_resamples is None or b_resamples is None:
         return without(NO_RESAMPLES)
-    if np.shape(a_resamples)[-1:] != np.shape(b_resamples)[-1:]:
-        return without("the test images were not resampled as often; give both the same resamples")
     replicates = np.asarray(a_resamples, np.float64) - np.asarray(b_resamples, np.float64)
-    if replicates.ndim != 2 or len(replicates) != seeds or not replicates.size:
-        raise InputError(f"resamples of shape {replicates.shape}: must be ({seeds}, R)")
-    if not np.isfinite(points).all():
-        return without("the metric is undefined for at least one seed")
     images = replicates.mean(axis=0)
-    defined = np.isfinite(images)
-    if (missing := int((~defined).sum())) > NAN_LIMIT * len(images):
-        return without(f"the metric is undefined on {missing} of {len(images)} resamples")
-    images = images[defined]
+    if not (np.isfinite(points).all() and np.isfinite(images).all()):
+        return without("the metric is undefined for at least one seed or resample")
     total = mean + images - images.mean()
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     if seeds > 1:
-        drawn = np.random.default_rng(seed).integers(seeds, size=(len(images), seeds))
+        drawn = np.random.default_rng(0).integers(seeds, size=(len(images), seeds))
         widen = t.isf(tail, seeds - 1) / norm.isf(tail) * math.sqrt(seeds / (seeds - 1))
         total = total + widen * (points[drawn].mean(axis=1) - mean)
     low, high = np.quantile(total, [tail, 1 - tail])
-    return Estimate(mean, float(low), float(high), seeds, wins)
-
-
-def seed_sd(points: ArrayLike, level: float = LEVEL) -> Estimate:
-    """Standard deviation of `points` (S,) over seeds (n − 1), with the χ² interval.
-
-    It holds for this test set and for draws that are about normal; with S < 2 all is undefined.
-    """
-    points = _finite(points)
-    if (n := len(points)) < 2:
-        return Estimate(math.nan, None, None, n)
-    sd, tail = _sd(points), (1 - level) / 2
-    low, high = (sd * math.sqrt((n - 1) / chi2.ppf(q, n - 1)) for q in (1 - tail, tail))
-    return Estimate(sd, low, high, n)
-
-
-def spread_ratio(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Estimate:
-    """Ratio of the standard deviations of `a` (S,) and `b` (T,) over seeds, with the F interval.
-
-    The two are taken as independent and about normal. No interval where one of them does not vary.
-    """
-    a, b = _finite(a), _finite(b)
-    n, m = len(a), len(b)
-    if (alone := min(n, m) < 2) or not (_sd(a) and _sd(b)):
-        why = "one seed has no spread" if alone else "one of the two does not vary over seeds"
-        return Estimate(math.nan, None, None, min(n, m), why=why)
-    ratio, tail = _sd(a) / _sd(b), (1 - level) / 2
-    low, high = (ratio / math.sqrt(f.ppf(q, n - 1, m - 1)) for q in (1 - tail, tail))
-    return Estimate(ratio, low, high, min(n, m))
-
-
-def _finite(points: ArrayLike) -> np.ndarray:
-    points = np.asarray(points, dtype=np.float64)
-    return points[np.isfinite(points)]
-
-
-def _sd(points: np.ndarray) -> float:
-    """Standard deviation (n − 1); 0 of points that are equal but for their rounding."""
-    return float(points.std(ddof=1)) if np.ptp(points) > ROUNDING else 0.0
+    return Estimate(mean, float(low), float(high), seeds)
 
 
 def _auroc(good: Tensor, bad: Tensor) -> Tensor:
@@ -284,15 +207,3 @@ def _auroc(good: Tensor, bad: Tensor) -> Tensor:
     below = good.cumsum(1) - good / 2
     # 0/0 is NaN: a class that was not drawn.
     return (bad * below).sum(1) / (good.sum(1) * bad.sum(1))
-
-
-def _halve(bins: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    used, position = (bins >> 1).unique_consecutive(return_inverse=True)
-    return used, torch.zeros_like(used).index_add_(0, position, pixels)
-
-
-def _require_images(images: int, counts: Tensor) -> None:
-    if counts.ndim != 2 or counts.shape[1] != images:
-        raise InputError(
-            f"counts of shape {tuple(counts.shape)} for {images} images: must be (R, {images})"
-        )

@@ -71,13 +71,9 @@ def fit_performance(x: ArrayLike, y: ArrayLike) -> Fit:
     """Least squares of eq. 15 through the points (x, y): dimensions and detection, such as AUROC.
 
     Raises:
-        InputError: fewer than four different dimensions, or points that cannot be used.
+        InputError: fewer than four different dimensions.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
-    if x.shape != y.shape or x.ndim != 1:
-        raise InputError(f"x {x.shape}, y {y.shape}: give one value of each for every point")
-    if not (np.isfinite(x) & np.isfinite(y) & (x > 0)).all():
-        raise InputError("points to fit must be finite, dimensions above 0")
     if len(np.unique(x)) < 4:
         raise InputError(f"{len(np.unique(x))} dimensions: a fit of eq. 15 needs at least 4")
 

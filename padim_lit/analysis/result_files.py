@@ -42,8 +42,8 @@ BROKEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 MOST_BYTES = 2**31
 #: Columns of predictions.csv.
 PREDICTIONS = ("path", "kind", "label", "score", "p_value", "decision")
-#: Arrays of scores.npz that are not scores, and the kinds of their elements.
-IMAGES = {"path": "U", "kind": "U", "label": "iu", "count_image": "b"}
+#: Arrays of scores.npz that are not scores.
+IMAGES = ("path", "kind", "label", "count_image")
 
 
 @dataclass(frozen=True)
@@ -169,15 +169,8 @@ def read_distortion(file: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    texts, whole = ("proj", "quantity"), ("dim", "seed")
-    rows = load(file, dict).get("rows")
-    if not isinstance(rows, list):
-        raise InputError(f"{file} holds no rows; run experiment=distortion again")
-    for number, row in enumerate(rows, 1):
-        where = f"{file}, row {number}"
-        require(row, where, texts, whole)
-        require(row, where, numbers=row.keys() - {*texts, *whole})
-    return rows
+    with reading(file, KeyError):
+        return load(file, dict)["rows"]
 
 
 def read_predictions(file: Path, plants: bool) -> Scores:
@@ -188,22 +181,18 @@ def read_predictions(file: Path, plants: bool) -> Scores:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    rows = []
     with (
-        reading(file, OSError, ValueError, csv.Error),
+        reading(file, OSError, csv.Error, *BROKEN),
         file.open(encoding="utf-8", newline="") as opened,
     ):
-        lines = csv.reader(opened, strict=True)
-        if tuple(next(lines, ())) != PREDICTIONS:
-            raise ValueError(f"line 1 must be {','.join(PREDICTIONS)}")
-        for path, kind, label, score, *_ in lines:
-            if label not in ("0", "1") or not math.isfinite(float(score)):
-                raise ValueError(f"line {lines.line_num}: label={label}, score={score}")
-            rows.append((path, kind, int(label), float(score)))
-    path, kind, label, score = map(list, zip(*rows, strict=True)) if rows else ([], [], [], [])
+        rows = list(csv.DictReader(opened, strict=True))
+        path, kind = [row["path"] for row in rows], [row["kind"] for row in rows]
+        label = np.array([("0", "1").index(row["label"]) for row in rows], np.int64)
+        score = np.array([float(row["score"]) for row in rows])
+        if not np.isfinite(score).all():
+            raise ValueError("a score is not finite")
     counted = np.array([not (plants and name.startswith(PLANTED)) for name in kind], dtype=bool)
-    scores = {"score": np.array(score, dtype=np.float64)}
-    return Scores(path, kind, np.array(label, dtype=np.int64), counted, scores)
+    return Scores(path, kind, label, counted, {"score": score})
 
 
 def read_scores(file: Path) -> Scores:
@@ -212,8 +201,9 @@ def read_scores(file: Path) -> Scores:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    arrays = _arrays(file, 1, IMAGES)
-    path, kind, label, counted = (arrays.pop(key) for key in IMAGES)
+    arrays = _arrays(file)
+    with reading(file, KeyError):
+        path, kind, label, counted = (arrays.pop(key) for key in IMAGES)
     return Scores(path.tolist(), kind.tolist(), label, counted, arrays)
 
 
@@ -223,11 +213,7 @@ def read_resamples(file: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    arrays = _arrays(file, 2, {})
-    with reading(file, ValueError):
-        if any(len(array) != 2 for array in arrays.values()):
-            raise ValueError("its arrays must be of one shape (2, R)")
-    return arrays
+    return _arrays(file)
 
 
 def typed_command(folder: Path) -> str:
@@ -377,14 +363,11 @@ def _override(text: str) -> tuple[str, str]:
     return key.lstrip("+"), value
 
 
-def _arrays(file: Path, dimensions: int, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, all of one shape: floats, and those named in `kinds`."""
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, all of one shape."""
     arrays = load_arrays(file)
     shapes = {array.shape for array in arrays.values()}
     with reading(file, ValueError):
-        if len(shapes) > 1 or any(len(shape) != dimensions for shape in shapes):
+        if len(shapes) > 1:
             raise ValueError(f"its arrays are of shapes {sorted(shapes)}")
-        for key, kind in {**dict.fromkeys(arrays, "f"), **kinds}.items():
-            if key not in arrays or arrays[key].dtype.kind not in kind:
-                raise ValueError(f"no {key}, or of another type")
     return arrays

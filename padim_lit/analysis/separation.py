@@ -1,22 +1,17 @@
 """p, k and ε of the JL report measured, so that eq. 11 to 13 are tested without fitting a curve.
 
-``python -m padim_lit.analysis.separation SWEEP_DIR…`` prints a table for each ablation there that
-has scores of proj=identity (before the projection) and of another projection (after it).
+The report's page has a table of it for each ablation with scores of proj=identity (before the
+projection) and of another projection (after it).
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from rich import box
-from rich.table import Table
 
-from padim_lit.analysis.sweep_results import WHOLE, SweepFolder, labels, read_sweeps
+from padim_lit.analysis.sweep_results import WHOLE, SweepFolder
 from padim_lit.analysis.theory import DELTA, relative_gap, still_right
 from padim_lit.errors import InputError
-from padim_lit.system.command_line import Parser, run
-from padim_lit.system.console import print_line, print_table
 
 #: Columns of the table, by attribute; "q" is ε²D.
 MEASURED = {
@@ -62,8 +57,6 @@ def separation(
     good, defective, good_after, defective_after = (
         np.asarray(x, float) for x in (good, defective, good_after, defective_after)
     )
-    if good.shape != good_after.shape or defective.shape != defective_after.shape:
-        raise InputError("distances before and after must be of the same items")
     before, after = np.concatenate([good, defective]), np.concatenate([good_after, defective_after])
     if good.ndim != 1 or not good.size or not defective.size or not (before > 0).all():
         raise InputError("give distances above 0 of one good and one defective item or more")
@@ -128,43 +121,3 @@ def mean_separations(folder: SweepFolder) -> list[dict[str, Any]]:
         means = {name: np.mean([one[name] for one in seeds], axis=0).tolist() for name in seeds[0]}
         rows.append({"proj": proj, "dim": dim, **means})
     return rows
-
-
-def separation_table(folder: SweepFolder, name: str) -> Table:
-    """A row for each projection and D, means over seeds; titled by `name`."""
-    rows = mean_separations(folder)
-    quartiles = ", ".join(f"{value:.3f}" for value in rows[0]["k"])
-    table = Table(
-        title=f"{name}\nbefore the projection: "
-        f"{rows[0]['before']:.3f} of pairs right, k {quartiles}",
-        title_justify="left", box=box.SIMPLE, collapse_padding=True, show_edge=False,
-    )  # fmt: skip
-    for title in ("proj", "D", *MEASURED.values()):
-        table.add_column(title, justify="left" if title == "proj" else "right", no_wrap=True)
-    for row in rows:
-        cells = (f"{row[key]:.{2 if key == 'q' else 3}f}" for key in MEASURED)
-        table.add_row(row["proj"], str(row["dim"]), *cells)
-    return table
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Print a table for each ablation in or below the folders; one line for an error."""
-    parser = Parser("padim_lit.analysis.separation", "p, k and ε of the JL report, measured.")
-    parser.take_folders("SWEEP_DIR", "ablations")
-    given = parser.parse_args(words)
-    run(lambda: _print(given.folders))
-
-
-def _print(folders: Sequence[str]) -> None:
-    sweeps = read_sweeps(folders)
-    for sweep, name in zip(sweeps, labels(sweeps), strict=True):
-        print_table(separation_table(sweep, name))
-    print_line(
-        "k: quartiles of the relative gap of right pairs. d/D: median scale, divided out. ε: "
-        f"d/D of {1 - DELTA:.0%} of the items is within 1 ± ε. p: share of right pairs with k < ε. "
-        "r: of these, the share still right. y: of all right pairs, the share still right."
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -41,8 +41,6 @@ from padim_lit.system.console import MISSING
 RESAMPLED = {"test/image_auroc": 0, "test/pixel_auroc": 1}
 #: R of a multirun's fits: as many as an ablation's default, so that the two pair.
 RESAMPLES = 1000
-#: What to run where a sweep kept no resamples.
-KEEPER = "experiment=ablation keeps them, but for resamples=0"
 #: Constants that make two sweeps on the same data different experiments.
 SETTINGS = (
     *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),
@@ -52,8 +50,6 @@ SETTINGS = (
 )
 #: By density: ν where none is given, over D.
 _SHRINKAGE = {"both": 0.5, "mixture": 1.0}
-#: What else the parts of one experiment have in common.
-_OF_PARTS = ("data", "backbone", "train_images", "test_groups", "version/padim_lit")
 #: Of fits whose seed draws the split as well.
 OWN_SPLIT = "each seed's own"
 #: What a fit calls data/… and an ablation without; each fit's split follows its seed.
@@ -103,7 +99,6 @@ class SweepFolder:
         rows: its configurations, in the file's order.
         constants: keys that all rows share (data, backbone, weights, grid, ...).
         command: what was typed, or "" where the folder does not say.
-        parts: the folders that its files lie in; more than one after `join_parts`.
         typed: keys of the command line that may make it another experiment.
     """
 
@@ -111,7 +106,6 @@ class SweepFolder:
     rows: tuple[Row, ...]
     constants: Mapping[str, Any]
     command: str = ""
-    parts: tuple[Path, ...] = ()
     typed: tuple[str, ...] = ()
 
     @property
@@ -163,8 +157,7 @@ class SweepFolder:
         at = RESAMPLED.get(metric)
         if at is None or any(values is None or len(values) <= at for values in kept):
             return None
-        alike = len({values.shape[-1] for values in kept}) == 1  # an ablation may keep fewer
-        return np.stack([values[at] for values in kept]).astype(np.float64) if alike else None
+        return np.stack([values[at] for values in kept]).astype(np.float64)
 
     def difference(self, a: Method, b: Method, metric: str, seeds: Seeds = None) -> Estimate:
         """`paired_difference` a − b of two (projection, D) over `seeds`; None: all that both have.
@@ -182,10 +175,9 @@ class SweepFolder:
     @cached_property
     def scores(self) -> Scores | None:
         """Of scores.npz, or of a multirun's fits; None where there are none."""
-        parts = [*map(read_scores, self._files("scores.npz")), *self._fits_scores()]
-        if not parts:
-            return None
-        return replace(parts[0], scores={k: v for part in parts for k, v in part.scores.items()})
+        if (file := self.path / "scores.npz").exists():
+            return read_scores(file)
+        return self._fits_scores()
 
     def image_scores(self, proj: str, dim: int) -> np.ndarray | None:
         """Of all N test images, (S,N) by rising seed; None where they were not kept."""
@@ -208,21 +200,14 @@ class SweepFolder:
             )
         return found
 
-    def _fits_scores(self) -> list[Scores]:
-        fits = [row for row in self.rows if row.folder]
-        if not all(row.key in self._predictions for row in fits):
-            return []
-        found: list[Scores] = []
-        for row in fits:
-            new = self._predictions[row.key]
-            if found and (new.path, new.kind) != (found[0].path, found[0].kind):
-                if "data/split_seed" not in self.constants:  # maybe each seed's own
-                    return []
-                raise InputError(
-                    f"{row.folder}/predictions.csv: other test images than in the other jobs' files"
-                )
-            found.append(replace(new, scores={row.key: new.scores["score"]}))
-        return found
+    def _fits_scores(self) -> Scores | None:
+        known = self._predictions
+        if not self.rows or len(known) < len(self.rows):
+            return None
+        first = next(iter(known.values()))
+        if any((one.path, one.kind) != (first.path, first.kind) for one in known.values()):
+            return None  # each seed's own split
+        return replace(first, scores={key: one.scores["score"] for key, one in known.items()})
 
     @cached_property
     def _predictions(self) -> dict[str, Scores]:
@@ -240,10 +225,9 @@ class SweepFolder:
 
     @cached_property
     def _resamples(self) -> dict[str, np.ndarray]:
-        kept = self._fits_resamples()
-        for file in self._files("resamples.npz"):
-            kept |= read_resamples(file)
-        return kept
+        if (file := self.path / "resamples.npz").exists():
+            return read_resamples(file)
+        return self._fits_resamples()
 
     def _fits_resamples(self) -> dict[str, np.ndarray]:
         """Image AUROC of a multirun's fits on images drawn as an ablation draws them, (1,R).
@@ -268,9 +252,6 @@ class SweepFolder:
                 found[row.key] = aurocs[None].numpy()
         return found
 
-    def _files(self, name: str) -> list[Path]:
-        return [part / name for part in self.parts if (part / name).exists()]
-
     def _select(self, proj: str, dim: int, seeds: Seeds = None) -> list[Row]:
         seeds = self.seeds_of(proj, dim) if seeds is None else seeds
         return [self._by_key[proj, dim, seed] for seed in seeds]
@@ -293,35 +274,14 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
     sweeps = [sweep for file in files if file.parent not in old for sweep in _read_sweep(file)]
     if not sweeps:
         raise NoSweepError(
-            f"no sweep with a finished job in {', '.join(map(str, paths))}; "
-            "run experiment=ablation first, and give its folder"
+            f"no sweep with a finished job in {', '.join(map(str, paths))}; give the folder of an "
+            "experiment=ablation or of a sweep (-m); python -m padim_lit.viewer shows single runs"
         )
     return sweeps
 
 
-def join_parts(folders: Sequence[SweepFolder]) -> list[SweepFolder]:
-    """Make one sweep of ablations that were run in parts, such as D = 550 on its own.
-
-    Parts have the same data, backbone, settings (`SETTINGS`), number of training images and test
-    images, and no configuration in common; other folders stay as they are.
-    """
-    joined: list[SweepFolder] = []
-    for folder in folders:
-        for i, other in enumerate(joined):
-            if _is_part(folder, other):
-                commands = dict.fromkeys(c for c in (other.command, folder.command) if c)
-                rows, parts = other.rows + folder.rows, other.parts + folder.parts
-                constants = _shared([other.constants, folder.constants])
-                command = "\n".join(commands)
-                joined[i] = SweepFolder(other.path, rows, constants, command, parts, other.typed)
-                break
-        else:
-            joined.append(folder)
-    return joined
-
-
-def mean_of(sweeps: Sequence[SweepFolder]) -> SweepFolder:
-    """The mean over several sweeps of one backbone, such as MVTec's categories, as a sweep.
+def mean_of(sweeps: Sequence[SweepFolder], data: str) -> SweepFolder:
+    """The mean over sweeps of one backbone, such as MVTec's categories, as a sweep on `data`.
 
     It has the configurations that all have; the images of each are resampled on their own. A mean
     is undefined where one of its parts is.
@@ -340,7 +300,8 @@ def mean_of(sweeps: Sequence[SweepFolder]) -> SweepFolder:
             # Sets of as many images were resampled alike; in another order they are apart again.
             apart = (np.random.default_rng(i).permutation(r, axis=1) for i, r in enumerate(found))
             kept[row.key] = sum(r.astype(np.float64) / n for r in apart)
-    mean = SweepFolder(first.path, tuple(rows), _shared([s.constants for s in sweeps]))
+    constants = _shared([s.constants for s in sweeps]) | {"data": data}
+    mean = SweepFolder(first.path, tuple(rows), constants)
     mean.__dict__["_resamples"] = kept  # in place of a file's
     return mean
 
@@ -381,17 +342,6 @@ def mean_and_sd(values: Sequence[float | None], digits: int) -> str:
     return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)})"
 
 
-def _is_part(a: SweepFolder, b: SweepFolder) -> bool:
-    return (
-        all(_same(a, b, key) for key in (*_OF_PARTS, *SETTINGS))
-        and not a._by_key.keys() & b._by_key.keys()
-        and a.scores is not None
-        and b.scores is not None
-        and a.scores.path == b.scores.path
-        and np.array_equal(a.scores.label, b.scores.label)
-    )
-
-
 def _same(a: SweepFolder, b: SweepFolder, key: str) -> bool:
     return str(a.constants.get(key)) == str(b.constants.get(key))
 
@@ -410,8 +360,6 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
     typed: set[str] = set()
     if file.name == "rows.json":
         rows = {f"{file}, row {n}": row for n, row in enumerate(read_results(file), 1)}
-        if not rows:
-            raise InputError(f"{file} holds no row; run the ablation again")
     else:
         # An ablation among the jobs ("3/jl/100/0") is read from its own folder.
         jobs = [j for j in collect(file.parent) if j.results and j.name == j.folder]
@@ -426,10 +374,7 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
     for where, row in rows.items():
         found = _row(row, where, None if file.name == "rows.json" else Path(where).parent)
         group = groups.setdefault(str([row.get(key) for key in apart]), {})
-        if found.key in group and found.proj == WHOLE and found.folder:
-            continue  # the same fit again, for another D that it does not have
-        if found.key in group:
-            raise InputError(f"{where}: {found.key} is there twice; keep one")
+        # Twice is the same again, as identity for another D that it does not have.
         group[found.key] = found, row
     for group in groups.values():
         measured, contents = zip(*group.values(), strict=True)
@@ -437,7 +382,7 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
         if len({row.get("data/split_seed") for row in contents}) > 1:
             constants["split_seed"] = OWN_SPLIT
         where, command = file.parent, typed_command(file.parent)
-        yield SweepFolder(where, measured, constants, command, (where,), tuple(sorted(typed)))
+        yield SweepFolder(where, measured, constants, command, tuple(sorted(typed)))
 
 
 def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -457,9 +402,5 @@ def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _row(row: Mapping[str, Any], where: str, folder: Path | None) -> Row:
     require(row, where, texts=["proj"], whole=["dim", "seed"])
-    if row["dim"] < 1:
-        raise InputError(f"{where}: dim={row['dim']} is below 1; run the job again")
-    if "test/image_auroc" not in row:
-        raise InputError(f"{where}: no test/image_auroc; is it a sweep's file?")
     measured = {key: value for key, value in row.items() if MEASURED.match(key)}
     return Row(row["proj"], row["dim"], row["seed"], measured, folder)

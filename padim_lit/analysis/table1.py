@@ -23,7 +23,6 @@ from padim_lit.analysis.published import (
 from padim_lit.analysis.sweep_results import (
     RESAMPLED,
     SweepFolder,
-    join_parts,
     mean_and_sd,
     mean_of,
     read_sweeps,
@@ -69,7 +68,7 @@ def compare(folders: Iterable[str | os.PathLike]) -> list[Row]:
         InputError: a folder's files cannot be read, or two sweeps measured the same.
     """
     folders = list(folders)
-    sweeps = join_parts(read_sweeps(folders)) if folders else []
+    sweeps = read_sweeps(folders) if folders else []
     groups: dict[tuple[str, str, int], dict[str, SweepFolder]] = {}
     for sweep in sweeps:
         for proj, dim in sweep.methods:
@@ -86,7 +85,7 @@ def compare(folders: Iterable[str | os.PathLike]) -> list[Row]:
         names = sorted(measured, key=_order)
         rows += [_row(measured[name], [name], name, proj, dim) for name in names]
         for mean, over in averages(names).items():
-            source = mean_of([measured[name] for name in over])
+            source = mean_of([measured[name] for name in over], mean)
             if source.shared_seeds((BASE, dim), (proj, dim)):
                 rows.append(_row(source, over, mean, proj, dim))
     return rows
@@ -152,7 +151,7 @@ def _table(rows: Sequence[Row], metric: str) -> Table:
 
 _COLUMNS = (
     *("subset", "subset_sd", "proj", "proj_sd"),
-    *("difference", "low", "high", "sign", "wins"),
+    *("difference", "low", "high", "sign"),
     *("padim_paper", "report_subset", "report_jl", "anomalib"),
 )
 
@@ -182,8 +181,6 @@ def _line(row: Row) -> dict[str, Any]:
             *(None if np.isnan(x) else x for x in (*spreads, found.value)),
             # A number: a lone + or - is what spreadsheets take for a formula.
             *(found.low, found.high, found.side()),
-            # Without a measured metric there is nothing to win.
-            None if np.isnan(found.value) else found.wins,
             *(padim, *(report or (None, None)), anomalib),
         )
         names = [f"{short(metric)}/{name}" for name in _COLUMNS]

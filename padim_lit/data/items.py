@@ -137,8 +137,7 @@ class ItemDataset(Dataset[dict[str, Any]]):
 
     PyTorch's default collation makes a batch of its samples: image (B,3,h,w) float32 in [0,1], mask
     (B,h,w) bool, label and index (B,) int64, digest (B,16) uint8 of the pixels, count_image and
-    count_pixel (B,) bool; path, kind and mask_state (see `MaskState`; "" without a mask) as lists
-    of str.
+    count_pixel (B,) bool; path and kind as lists of str.
 
     `read` makes the images: `prepare`, or a cache of what it makes.
     """
@@ -164,5 +163,4 @@ class ItemDataset(Dataset[dict[str, Any]]):
             "digest": digest(seen.pixels),
             "path": str(item.path),
             "kind": item.kind,
-            "mask_state": "" if seen.state is None else seen.state.value,
         }

@@ -2,13 +2,12 @@
 
 import os
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from padim_lit.analysis.published import DIM, contradictions
+from padim_lit.analysis.published import contradictions
 from padim_lit.analysis.result_files import find, read_distortion
 from padim_lit.analysis.sweep_results import NoSweepError, read_sweeps
 from padim_lit.errors import InputError
@@ -26,13 +25,6 @@ from padim_lit.system.paths import typed_path
 TITLE = "PaDiM with projections: what was measured"
 #: Metrics of Table 1, and the metric that is chosen where each is shown.
 PRINTED = {m: m for m in DRAWN} | {"pixel_aupro": "pixel_auroc"}
-TALLY = {
-    "holds": ("holds", "hold"),
-    "holds when": ("holds under conditions", "hold under conditions"),
-    "does not hold": ("does not hold", "do not hold"),
-    "open": ("is open", "are open"),
-    "not measured": ("is not measured", "are not measured"),
-}
 
 
 def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
@@ -47,13 +39,7 @@ def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
         sweeps = read_sweeps(paths)
     except NoSweepError:
         if not distortions and not any(file.name == "figure4.png" for file, _ in pictures):
-            if not (runs := find(paths, "metrics.json")):
-                raise
-            raise InputError(
-                f"{', '.join(map(str, paths))}: {count(len(runs), 'single run')} and no sweep; "
-                "give the folder of an experiment=ablation or of a sweep (-m); "
-                "python -m padim_lit.viewer shows single runs"
-            ) from None
+            raise
         sweeps = []
     rows = sum(len(sweep.rows) for sweep in sweeps)
     found = f"{count(len(sweeps), 'sweep')}, {count(rows, 'configuration')}"
@@ -64,10 +50,8 @@ def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
     content["pictures"], left = embed(pictures)
     content["warnings"] += left
     content["command"] = f"python -m padim_lit.report {shlex.join(map(str, paths))}"
-    names = {s.path.resolve(): f"{s.data}, {s.backbone}" for s in sweeps}
     content["distortions"] = [
-        {"label": names.get(f.parent.resolve()) or about(f.parent), "rows": read_distortion(f)}
-        for f in distortions
+        {"label": about(file.parent), "rows": read_distortion(file)} for file in distortions
     ]
     return content
 
@@ -83,12 +67,9 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         **content,
         title=TITLE,
         data=list(dict.fromkeys(s["data"] for s in sweeps)),
-        facts=_facts(sweeps, content["projs"]),
-        tally=_tally(content["claims"]),
         metrics={m: METRICS[f"test/{m}"] for m in DRAWN if m in dict(table1)},
         table1=table1,
         beside={m: t for m in DRAWN if (t := tables.beside_published(content, m))},
-        report_tables=[tables.report_table(backbone) for backbone in DIM],
         contradictions=contradictions(),
         fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
         predictions={m: tables.fits(sweeps, m, "predictions") for m in DRAWN},
@@ -109,32 +90,6 @@ def _inline(figures: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
     svg = figures.get("distortion.svg")
     found["distortion"] = {"all": inline(svg, "Distortion against D")} if svg else {}
     return found
-
-
-def _facts(sweeps: list[Mapping[str, Any]], projs: list[str]) -> dict[str, str]:
-    def every(key: str) -> str:
-        found = (s["constants"].get(key) for s in sweeps)
-        return ", ".join(dict.fromkeys(str(value) for value in found if value is not None))
-
-    if not sweeps:
-        return {}
-    done = sum(len(c["seeds"]) for s in sweeps for c in s["configurations"])
-    versions = {name: every(f"version/{name}") for name in ("padim_lit", "torch")}
-    return {
-        "Data": ", ".join(dict.fromkeys(s["data"] for s in sweeps)),
-        "Backbone": every("backbone"),
-        "Weights": every("weights"),
-        "Projections": ", ".join(projs),
-        "Seeds": ", ".join(map(str, sorted({seed for s in sweeps for seed in s["seeds"]}))),
-        "Configurations": f"{done:,} in {count(len(sweeps), 'sweep')}",
-        "Versions": ", ".join(f"{name} {found}" for name, found in versions.items() if found),
-    }
-
-
-def _tally(claims: list[Mapping[str, Any]]) -> str:
-    kinds = Counter(c["kind"] for c in claims)
-    said = [f"{n} {words[n > 1]}" for kind, words in TALLY.items() if (n := kinds[kind])]
-    return f"Of {count(len(claims), 'claim')}, {', '.join(said)}."
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -1,8 +1,8 @@
 """What a report shows, as one plain dict: points, fits of eq. 15, differences, verdicts."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -16,11 +16,8 @@ from padim_lit.analysis.published import CATEGORIES, MEAN, averages, published
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.separation import mean_separations
 from padim_lit.analysis.sweep_results import (
-    KEEPER,
-    RESAMPLED,
     SETTINGS,
     SweepFolder,
-    join_parts,
     labels,
     mean_of,
     sd,
@@ -33,8 +30,6 @@ from padim_lit.version import __version__
 from padim_lit.visualization.palette import order
 
 COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
-#: Backbone times of one sweep that differ by more are of a machine that was not alike.
-TIMED_APART = 1.1
 #: Share of the good test images that may be called defective where a sweep sets no threshold.
 RATE = 0.05
 #: Places of the curve of eq. 15.
@@ -46,24 +41,27 @@ PREDICTED_FROM = 200
 def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
     """All that the page and the figures show but for pictures and distortions, ready for JSON.
 
-    Numbers that are not finite are None. `sweeps` are joined as `join_parts` does.
+    Numbers that are not finite are None.
     """
-    joined = join_parts(sweeps)
-    names = labels(joined)
-    named = list(zip(joined, names, strict=True))
+    names = labels(sweeps)
+    named = list(zip(sweeps, names, strict=True))
     shown = [_sweep(sweep, name) for sweep, name in named]
+    separations = []
+    for sweep, name in named:
+        with suppress(InputError):  # no scores were kept, none before the projection, or none right
+            separations += [row | {"sweep": name} for row in mean_separations(sweep)]
     content = {
         "level": LEVEL,
         "base": BASE,
         "written": date.today().isoformat(),
         "version": __version__,
-        "projs": sorted({p for s in joined for p in s.projs}, key=order),
+        "projs": sorted({p for s in sweeps for p in s.projs}, key=order),
         "sweeps": shown,
-        "table": _table(joined, shown),
-        "grouped": any(s.constants.get("test_groups") for s in joined),
-        "separations": [row | {"sweep": name} for s, name in named for row in _separations(s)],
+        "table": _table(sweeps, shown),
+        "grouped": any(s.constants.get("test_groups") for s in sweeps),
+        "separations": separations,
         "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
-        "warnings": warnings(joined, names),
+        "warnings": warnings(sweeps, names),
     }
     return finite(content)
 
@@ -75,15 +73,6 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
             [str(s.constants.get("weights")).startswith("random") for s in sweeps],
         "Planted (synthetic) defects in {}: pixel metrics count defects that were painted on good "
         "images, image metrics real ones.": [planted(s.constants, "pixel") for s in sweeps],
-        "One seed in {}: nothing is known of other draws.": [len(s.seeds) == 1 for s in sweeps],
-        **{
-            f"No resamples for {METRICS[metric]} in {{}}: differences have no interval; "
-            f"{KEEPER}.":
-                [_lacks_resamples(s, metric) for s in sweeps]
-            for metric in RESAMPLED
-        },
-        "Timed apart: the parts of {} saw different backbone times, so their latencies compare "
-        "loosely.": [_timed_apart(s) for s in sweeps],
     }  # fmt: skip
     found = []
     for sentence, chosen in checks.items():
@@ -171,14 +160,6 @@ def missed(sweep: SweepFolder, proj: str, dim: int) -> dict[str, Any] | None:
     return found | {"own": own} if found["defective"] and found["good"] else None
 
 
-def _separations(sweep: SweepFolder) -> list[dict[str, Any]]:
-    """p, k and ε of eq. 11 to 13, where they can be measured."""
-    try:
-        return mean_separations(sweep)
-    except InputError:  # no scores were kept, none before the projection, or no pair is right
-        return []
-
-
 def _fit(
     sweep: SweepFolder, proj: str, metric: str, most: float = math.inf
 ) -> dict[str, Any] | None:
@@ -207,30 +188,22 @@ def _fit(
 
 
 def _table(sweeps: Sequence[SweepFolder], shown: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each D of every sweep, then of the means, and what others published of it.
-
-    A row is titled by its data, or by its sweep's whole label where settings alone do not tell two
-    apart.
-    """
-    alike = Counter((s.data, _settings(s), dim) for s in sweeps for dim in s.dims)
-    alone = [
-        (s, [category(s)] if _is_mvtec(s) else [""], {"sweep": i, "data": s.data, **one})
-        for i, (s, one) in enumerate(zip(sweeps, shown, strict=True))
-    ]
+    """A row for each D of every sweep, then of the means, and what others published of it."""
+    means = list(_means(sweeps))
+    sources = [(s, [category(s)] if _is_mvtec(s) else [""]) for s in sweeps] + means
+    found = [one["configurations"] for one in shown] + [_configurations(mean) for mean, _ in means]
+    titles = labels([source for source, _ in sources])
     rows = []
-    for source, names, about in [*alone, *_means(sweeps)]:
+    for i, (source, names) in enumerate(sources):
         for dim in source.dims:
-            title = "label" if alike[about["data"], _settings(source), dim] > 1 else "data"
-            row = {"title": about[title], "sweep": about["sweep"], "data": about["data"]}
-            row |= {"dim": dim, "backbone": source.backbone, "constants": _constants(source)}
-            row["cells"] = {c["proj"]: c for c in about["configurations"] if c["dim"] == dim}
+            row = {"title": titles[i], "data": source.data, "dim": dim, "mean": i >= len(sweeps)}
+            row["constants"] = _constants(source)
+            row["cells"] = {c["proj"]: c for c in found[i] if c["dim"] == dim}
             rows.append(row | published(source.backbone, dim, names))
     return rows
 
 
-def _means(
-    sweeps: Sequence[SweepFolder],
-) -> Iterator[tuple[SweepFolder, list[str], dict[str, Any]]]:
+def _means(sweeps: Sequence[SweepFolder]) -> Iterator[tuple[SweepFolder, list[str]]]:
     """Means over MVTec's categories (textures, objects, all) of one backbone and settings."""
     groups: dict[tuple[str, ...], list[SweepFolder]] = {}
     for sweep in filter(_is_mvtec, sweeps):
@@ -240,9 +213,8 @@ def _means(
         if len(by_name) == len(members):
             for over, names in averages(list(by_name)).items():
                 what = "categories" if over == MEAN else over
-                mean = mean_of([by_name[name] for name in names])
-                about = {"sweep": None, "data": f"mean of {len(names)} MVTec {what}"}
-                yield mean, names, about | {"configurations": _configurations(mean)}
+                title = f"mean of {len(names)} MVTec {what}"
+                yield mean_of([by_name[name] for name in names], title), names
 
 
 def _settings(sweep: SweepFolder) -> tuple[str, ...]:
@@ -252,18 +224,6 @@ def _settings(sweep: SweepFolder) -> tuple[str, ...]:
 
 def _constants(sweep: SweepFolder) -> dict[str, Any]:
     return {key: value for key, value in sweep.constants.items() if value is not None}
-
-
-def _timed_apart(sweep: SweepFolder) -> bool:
-    # The backbone is the same for every projection: its time tells how alike the machine was.
-    times = [t for row in sweep.rows if (t := row.measured.get("backbone/ms_per_image"))]
-    return bool(times) and max(times) > TIMED_APART * min(times)
-
-
-def _lacks_resamples(sweep: SweepFolder, metric: str) -> bool:
-    measured = [row for row in sweep.rows if row.measured.get(metric) is not None]
-    kept = (sweep.resamples(row.proj, row.dim, metric) for row in measured)
-    return bool(measured) and all(resamples is None for resamples in kept)
 
 
 def _is_mvtec(sweep: SweepFolder) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from padim_lit.analysis.result_files import load, words
+from padim_lit.analysis.result_files import load
 from padim_lit.errors import refusing
 from padim_lit.system.atomic import file_bytes
 
@@ -25,37 +25,30 @@ BUDGET = 11_000_000
 def embed(files: Sequence[tuple[Path, str]], budget: int = BUDGET) -> tuple[list[dict], list[str]]:
     """Pictures as data URIs, with captions, and sentences on those that did not fit.
 
-    Each is at most `WIDTH` pixels wide, less where all would take more than `budget` bytes; PNG or
-    JPEG, whichever is smaller. `files` are paths and what they show.
+    Each is a JPEG, at most `WIDTH` pixels wide. `files` are paths and what they show.
 
     Raises:
         InputError: a picture cannot be read.
     """
-    kept, left, used = [], [], 0
-    for at, (file, shows) in enumerate(files):
-        # What is left is shared among those that are left.
-        share = (budget - used) / (len(files) - at)
-        encoded = _encode(file, share)
-        if used + len(encoded["src"]) > budget:
+    kept, left = [], []
+    for file, shows in files:
+        encoded = _encode(file)
+        budget -= len(encoded["src"])
+        if budget < 0:
             left.append(f"{file} did not fit into the report; open it there.")
             continue
-        used += len(encoded["src"])
         kept.append({**encoded, "shows": shows, "of": about(_run_folder(file)), "path": str(file)})
     return kept, left
 
 
 def about(folder: Path) -> str:
-    """What a run was, in a few words: from its own record, else what was typed, else its name."""
+    """What a run was, in a few words: from its own record, else its folder's name."""
     records = [folder / f"{name}.json" for name in ("metrics", "figure4", "distortion")]
     for file in filter(Path.exists, records):
         found = load(file, dict)
-        seed = None if found.get("seed") is None else f"seed {found['seed']}"
-        dim = None if found.get("dim") is None else f"D = {found['dim']}"
-        parts = [found.get("data"), found.get("backbone"), found.get("proj"), dim, seed]
-        if known := ", ".join(part for part in parts if isinstance(part, str)):
-            return known
-    if (file := folder / ".hydra" / "overrides.yaml").exists() and (typed := load(file, list)):
-        return " ".join(words(file, typed))
+        parts = [str(found[key]) for key in ("data", "backbone", "proj", "dim") if key in found]
+        if parts:
+            return ", ".join(parts)
     return folder.name
 
 
@@ -63,25 +56,14 @@ def _run_folder(file: Path) -> Path:
     return file.parent.parent if file.parent.name == "heatmaps" else file.parent
 
 
-def _encode(file: Path, share: float) -> dict[str, Any]:
+def _encode(file: Path) -> dict[str, Any]:
     # A picture of absurd size is an error of its own in Pillow.
     kinds = OSError, ValueError, SyntaxError, Image.DecompressionBombError
     what = f"{file} cannot be read as a picture"
     with refusing(what, "remove it", *kinds), Image.open(file) as opened:
         image = opened.convert("RGB")
-    for width in (WIDTH, 1000, 700):
-        smaller = image.copy()
-        smaller.thumbnail((width, image.height), Image.Resampling.LANCZOS, reducing_gap=None)
-        kind, content = _smallest(smaller)
-        if 4 * len(content) / 3 <= share:
-            break
-    src = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    return {"src": src, "width": smaller.width, "height": smaller.height}
-
-
-def _smallest(image: Image.Image) -> tuple[str, bytes]:
-    png = file_bytes(image.save, "PNG", optimize=True)
+    image.thumbnail((WIDTH, image.height), Image.Resampling.LANCZOS, reducing_gap=None)
     # Not optimize=True: Pillow's buffer for that is too small for noisy pictures.
-    jpeg = file_bytes(image.save, "JPEG", quality=QUALITY, subsampling=0)
-    # Lines and letters stay crisper in PNG, so JPEG has to be worth it.
-    return ("jpeg", jpeg) if len(jpeg) < 0.6 * len(png) else ("png", png)
+    content = file_bytes(image.save, "JPEG", quality=QUALITY, subsampling=0)
+    src = f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    return {"src": src, "width": image.width, "height": image.height}

@@ -1,16 +1,15 @@
 """The report's tables: what stands in each cell, and what it sorts by."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from padim_lit.analysis.published import CATEGORIES, DIM, SOURCES, averages, published
+from padim_lit.analysis.published import SOURCES
 from padim_lit.analysis.separation import MEASURED
-from padim_lit.analysis.sweep_results import SETTINGS
 from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import planted
-from padim_lit.report.text import brief, known, number, share, size, spread
+from padim_lit.report.text import brief, known, share, size, spread
 from padim_lit.system.console import MISSING, count
 
 #: Of evidence: titles that are no words.
@@ -19,15 +18,11 @@ TITLES = {"sweep": "data", "dim": "D", "q_over_k2": "q/k²"}
 
 @dataclass(frozen=True)
 class Cell:
-    """What is shown, and what the column sorts by: a number, or None for what comes last.
-
-    `line` is where an interval begins, its mean and where it ends, from −1 to 1.
-    """
+    """What is shown, and what the column sorts by: a number, or None for what comes last."""
 
     text: str
     value: float | None = None
     best: bool = False
-    line: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,54 +44,43 @@ class Table:
         return said - {name for name, cell in shown if cell.value is not None}
 
 
-def fact(found: Any, text: Callable[[float], str] = number, reach: float = 0) -> Cell:
+def fact(found: Any, text: Callable[[float], str] = brief) -> Cell:
     """A number as `text` writes it, or one with its interval; or whatever else was found."""
     if not known(value := _value(found)):
         said = MISSING if value is None else str(value)
         return Cell(METRICS.get(said, said))
     if value is found or not (known(found["low"]) and known(found["high"])):
         return Cell(text(value), value)
-    said = f"{text(value)} [{text(found['low'])}, {text(found['high'])}]"
-    return Cell(said, value, line=_line(found, reach))
+    return Cell(f"{text(value)} [{text(found['low'])}, {text(found['high'])}]", value)
 
 
-def best(sweep: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Each projection at its best D, the best projection first."""
-    found: dict[str, Mapping[str, Any]] = {}
-    measured = [c for c in sweep["configurations"] if known(c["mean"]["image_auroc"])]
-    for c in sorted(measured, key=lambda c: -c["mean"]["image_auroc"]):
-        found.setdefault(c["proj"], c)
-    return list(found.values())
-
-
-def answer(sweeps: Sequence[Mapping[str, Any]], all_projections: bool) -> Table:
-    """How good the best method of each data set is and what it costs; or every projection."""
-    caption = "The best method of each data set"
-    if all_projections:
-        caption = "Each projection at its best D"
+def answer(sweeps: Sequence[Mapping[str, Any]]) -> Table:
+    """How good the best method of each data set is, and what it costs."""
     rows = []
     for sweep in sweeps:
-        chosen = best(sweep)
+        measured = [c for c in sweep["configurations"] if known(c["mean"]["image_auroc"])]
+        if not measured:
+            continue
+        best = max(measured, key=lambda c: c["mean"]["image_auroc"])
         mark = " †" * planted(sweep["constants"], "pixel_auroc")
-        rows += [
+        rows.append(
             {
                 "data": Cell(sweep["label"]),
-                "method": Cell(f"{c['proj']}, D = {c['dim']:,}"),
-                "image AUROC": _mean(c, "image_auroc", best=all_projections and c is chosen[0]),
-                "pixel AUROC": _mean(c, "pixel_auroc", mark),
-                "defects missed, with false alarms": _missed(c["missed"]),
-                "model's state": fact(c["mean"]["state_bytes"], size),
-                "scoring, ms/image": fact(c["mean"]["score/ms_per_image"], brief),
-                "with backbone, ms/image": fact(c["mean"]["total_ms"], brief),
+                "method": Cell(f"{best['proj']}, D = {best['dim']:,}"),
+                "image AUROC": _mean(best, "image_auroc"),
+                "pixel AUROC": _mean(best, "pixel_auroc", mark),
+                "defects missed, with false alarms": _missed(best["missed"]),
+                "model's state": fact(best["mean"]["state_bytes"], size),
+                "scoring, ms/image": fact(best["mean"]["score/ms_per_image"]),
+                "with backbone, ms/image": fact(best["mean"]["total_ms"]),
             }
-            for c in (chosen if all_projections else chosen[:1])
-        ]
-    return Table(caption, rows)
+        )
+    return Table("The best method of each data set", rows)
 
 
 def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
     """Every data set, backbone and D: means and spreads, and the difference of jl to selection."""
-    sweeps, base = content["sweeps"], content["base"]
+    base = content["base"]
     every = content["table"]
     rows = [r for r in every if any(known(c["mean"][metric]) for c in r["cells"].values())]
     if not rows:
@@ -106,30 +90,21 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
     versus = ("jl" if "jl" in others else others[0]) if base in projs and others else None
     # What is compared stands beside its difference.
     projs.sort(key=lambda proj: (proj != base, proj != versus))
-    settings = _differing(sweeps)
-    backbones = sorted({r["backbone"] for r in rows})
-    found = [c for r in rows if (c := r["cells"].get(versus))]
-    reach = _reach(c["difference"].get(metric) for c in found)
     lines = []
     for row in rows:
-        cells, constants = row["cells"], row["constants"]
+        cells = row["cells"]
         means = {proj: c["mean"][metric] for proj, c in cells.items() if known(c["mean"][metric])}
         top = max(means.values()) if len(cells) > 1 else None
         seeds = sorted({len(c["seeds"]) for c in cells.values()})
-        line = {"data": Cell(row["title"] + " (planted)" * planted(constants, metric))}
-        if len(backbones) > 1:
-            line["backbone"] = Cell(row["backbone"])
-        line |= {key: Cell(str(constants.get(key, MISSING))) for key in settings}
+        mark = " (planted)" * planted(row["constants"], metric)
+        line = {"data": Cell(row["title"] + mark)}
         line |= {"D": fact(row["dim"]), "seeds": Cell("–".join(map(str, seeds)), seeds[0])}
         for proj in projs:
             line[proj] = _mean(cells.get(proj), metric, best=means.get(proj, "") == top)
             if proj == versus:
-                line[f"{proj} − {base}"] = _difference(cells.get(proj), metric, reach)
+                line[f"{proj} − {base}"] = _difference(cells.get(proj), metric)
         lines.append(line)
-    caption = f"Table 1: {METRICS[f'test/{metric}']}"
-    if len(backbones) == 1:
-        caption += f", {backbones[0]}"
-    return Table(caption, lines, _means(rows))
+    return Table(f"Table 1: {METRICS[f'test/{metric}']}", lines, _means(rows))
 
 
 def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
@@ -137,12 +112,9 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
     base, key = content["base"], f"test/{metric}"
     rows = [r for r in content["table"] if any(key in r[s] for s in SOURCES)]
     sources = [s for s in SOURCES if any(key in r[s] for r in rows)]
-    settings = _differing(content["sweeps"])
     lines = []
     for row in rows:
-        line = {"data": Cell(row["title"]), "backbone": Cell(row["backbone"])}
-        line |= {key: Cell(str(row["constants"].get(key, MISSING))) for key in settings}
-        line["D"] = fact(row["dim"])
+        line = {"data": Cell(row["title"]), "D": fact(row["dim"])}
         for proj in (base, "jl"):
             line[proj] = _mean(row["cells"].get(proj), metric)
         line[f"jl − {base}"] = _difference(row["cells"].get("jl"), metric)
@@ -152,23 +124,6 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
         lines.append(line)
     caption = f"{METRICS[key]} beside what others published"
     return Table(caption, lines, _means(rows)) if rows else None
-
-
-def report_table(backbone: str) -> Table:
-    """The JL report's Table 1 of one backbone, whole, with its averages and anomalib's numbers."""
-    over = {name: [name] for name in CATEGORIES}
-    means = averages(CATEGORIES)
-    over |= {f"{name} ({len(names)})": names for name, names in means.items()}
-    rows = []
-    for name, names in over.items():
-        known = published(backbone, DIM[backbone], names)
-        selection, jl = known["report"]["test/pixel_auroc"]
-        image, pixel = known["anomalib"].values()
-        values = {"JL report: PaDiM, pixel": selection, "JL report: JL, pixel": jl}
-        values |= {"its gain": jl - selection, "anomalib: image": image, "anomalib: pixel": pixel}
-        cells = {k: Cell(share(v, sign=k == "its gain"), v) for k, v in values.items()}
-        rows.append({"category": Cell(name), **cells})
-    return Table(f"{backbone}, D = {DIM[backbone]}", rows, len(means))
 
 
 def fits(sweeps: Sequence[Mapping[str, Any]], metric: str, of: str = "fits") -> Table | None:
@@ -218,11 +173,7 @@ def evidence(claim: Mapping[str, Any]) -> Table:
     if "metric" in names and "part" in names:
         names.remove("part")
     titles = {k: TITLES.get(k, k.replace("_", " ")) for k in names}
-    reach = _reach(row.get("difference") for row in rows)
-    lines = [
-        {title: fact(row.get(k), reach=reach * (k == "difference")) for k, title in titles.items()}
-        for row in rows
-    ]
+    lines = [{title: fact(row.get(k)) for k, title in titles.items()} for row in rows]
     return Table(f"Evidence: {count(len(rows), 'comparison')}", lines)
 
 
@@ -239,8 +190,8 @@ def numbers(sweeps: Sequence[Mapping[str, Any]]) -> Table:
             "seeds": fact(len(c["seeds"])),
             **{name: _mean(c, m, digits=4) for m, name in names.items()},
             "state": fact(c["mean"]["state_bytes"], size),
-            "scoring, ms/image": fact(c["mean"]["score/ms_per_image"], brief),
-            "backbone, ms/image": fact(c["mean"]["backbone/ms_per_image"], brief),
+            "scoring, ms/image": fact(c["mean"]["score/ms_per_image"]),
+            "backbone, ms/image": fact(c["mean"]["backbone/ms_per_image"]),
         }
         for label, c in every
     ]
@@ -254,7 +205,7 @@ def settings(constants: Mapping[str, Any]) -> Table:
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> int:
     """How many of Table 1's rows are means over others; they are the last ones."""
-    return sum(row["sweep"] is None for row in rows)
+    return sum(row["mean"] for row in rows)
 
 
 def _mean(
@@ -276,8 +227,8 @@ def _missed(found: Mapping[str, Any] | None) -> Cell:
     return Cell(text + " ‡" * found["own"], found["misses"] / found["defective"])
 
 
-def _difference(c: Mapping[str, Any] | None, metric: str, reach: float = 0) -> Cell:
-    return fact(c and c["difference"].get(metric), partial(share, sign=True), reach)
+def _difference(c: Mapping[str, Any] | None, metric: str) -> Cell:
+    return fact(c and c["difference"].get(metric), partial(share, sign=True))
 
 
 def _published(value: Any) -> Cell:
@@ -286,27 +237,6 @@ def _published(value: Any) -> Cell:
     return fact(value, share)
 
 
-def _reach(found: Iterable[Mapping[str, Any] | None]) -> float:
-    """Of the longest interval's ends."""
-    return max((abs(d[k] or 0) for d in found if d for k in ("low", "high")), default=0)
-
-
-def _line(found: Mapping[str, Any], reach: float) -> tuple[float, float, float] | None:
-    ends = [found[name] for name in ("low", "value", "high")]
-    if not all(map(known, ends)) or reach <= 0:
-        return None
-    return tuple(max(-1.0, min(1.0, v / reach)) for v in ends)
-
-
 def _value(fact: Any) -> Any:
     """What an interval is around; anything else is itself."""
     return fact["value"] if isinstance(fact, Mapping) else fact
-
-
-def _differing(sweeps: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Settings that tell sweeps of the same data and backbone apart."""
-    names = [(s["data"], s["backbone"]) for s in sweeps]
-    values = {key: [str(s["constants"].get(key)) for s in sweeps] for key in SETTINGS}
-    # Two values under one name make more pairs than there are names.
-    pairs = {key: set(zip(names, found, strict=True)) for key, found in values.items()}
-    return [key for key in SETTINGS if len(pairs[key]) > len(set(names))]

@@ -32,25 +32,13 @@ def spread(mean: float | None, sd: float | None, digits: int = 3) -> str:
 
 
 def brief(value: float) -> str:
-    """Three significant digits, never in powers of ten."""
-    if abs(rounded := float(f"{value:.3g}")) >= 1000:
-        return f"{value:,.0f}"
-    return np.format_float_positional(rounded, trim="-")
+    """Three significant digits, never in powers of ten; from 1,000 on all of them."""
+    rounded = float(f"{value:.3g}")
+    if abs(rounded) >= 1000:
+        return f"{value:,.0f}".replace("-", "−")
+    return np.format_float_positional(rounded, trim="-").replace("-", "−")
 
 
 def size(count: float) -> str:
-    """Bytes in kB, MB or GB."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if float(f"{count:.3g}") >= scale:  # no "1000 MB"
-            return f"{brief(count / scale)} {unit}"
-    return f"{count:g} B"
-
-
-def number(value: float) -> str:
-    """A number of unknown kind: integers whole, others to four places, small ones to two digits."""
-    if float(value).is_integer():
-        text = f"{value:,.0f}"
-    else:
-        forms = ((1000, ",.0f"), (10, ".1f"), (1e-3, ".4f"), (0, ".2g"))
-        text = format(value, next(form for least, form in forms if abs(value) >= least))
-    return text.replace("-", "−")
+    """Bytes in MB."""
+    return f"{brief(count / 1e6)} MB"

@@ -54,9 +54,6 @@ def measure(
         whole: train (N,P,C) and test (N',P,C), as in `full_distances`.
         full: M_C, from there.
         ridge: of both distances.
-
-    Raises:
-        InputError: lengths of zero alone, which have no ratio.
     """
     train, test = (x @ projection.matrix.T for x in whole)
     state = _fit(train)
@@ -74,7 +71,7 @@ def measure(
             "distance": distance / full,
         }
         for quantity, values in ratios.items():
-            found = _spread(quantity, values)
+            found = _spread(values)
             if quantity == "distance":
                 ranks = spearmanr(distance.flatten().numpy(), full.flatten().numpy())
                 found["spearman"] = float(ranks.statistic)
@@ -98,14 +95,9 @@ def _pairs(images: int) -> tuple[Tensor, Tensor]:
     return first, (first + step) % images
 
 
-def _spread(quantity: str, values: Tensor) -> dict[str, float]:
+def _spread(values: Tensor) -> dict[str, float]:
     values = values.double().flatten()
     values = values[values.isfinite()]  # a length of exactly zero has no ratio
-    if len(values) < 2:
-        raise InputError(
-            f"{quantity}: nearly all lengths are zero, as those between copies of one test image "
-            "are; use test images that differ"
-        )
     at = torch.quantile(values, torch.tensor(QUANTILES, dtype=torch.float64))
     quantiles = {f"q{100 * q:02.0f}": float(v) for q, v in zip(QUANTILES, at, strict=True)}
     return {"mean": float(values.mean()), "sd": float(values.std()), **quantiles}

@@ -7,8 +7,6 @@ import traceback
 from padim_lit.system.orphans import end_with_parent
 
 PLUGIN = re.compile(r"^hydra_plugins\.hydra_(joblib|submitit|ray)_launcher\b")
-_ERROR = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
-LINES = 4  # of a message that has many
 #: The extra of pyproject.toml that brings a launcher of Hydra's.
 EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray"}
 
@@ -42,9 +40,7 @@ def error_line(error: BaseException) -> str | None:
 
 
 def _summary(error: BaseException) -> str:
-    """The head of a message, and the last error of a log or a traceback below it."""
+    """The first line of a message, and the last, which is the error at the end of a log."""
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    rest = [i for i, line in enumerate(lines) if line.startswith(("---", "Traceback"))]
-    head = lines[: min([LINES, *rest])]
-    causes = [line for line in lines[len(head) :] if _ERROR.match(line)]
-    return " ".join([f"{type(error).__name__}:", *head, *causes[-1:]]).rstrip(".:")
+    said = dict.fromkeys([*lines[:1], *lines[-1:]])
+    return ": ".join([type(error).__name__, *said]).rstrip(".:")

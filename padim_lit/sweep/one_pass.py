@@ -7,7 +7,6 @@ below a limit whatever D is. A mixture's patches are assigned anew at each d. Re
 separate runs on the same split; a mixture's up to what rounding does to its centroids.
 """
 
-import errno
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -115,8 +114,6 @@ def _reserve(path: Path, size: int) -> None:
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):  # this file system cannot
-            return
         raise InputError(
             f"{path} cannot be written ({error.strerror}), which needs {readable(size)} for feature"
             " maps; free some, or set a coarser grid or fewer rotations"

@@ -69,6 +69,5 @@ class RunStore:
         """Keep a finished run."""
         kinds = {"scores": result.scores, "resamples": result.resamples}
         arrays = {f"{kind}/{key}": a for kind, found in kinds.items() for key, a in found.items()}
-        arrays["rows"] = np.array(json.dumps(result.rows))
-        content = file_bytes(np.savez, **arrays)
+        content = file_bytes(np.savez, **arrays, rows=np.array(json.dumps(result.rows)))
         write_bytes(self.folder / f"{name}.npz", content)

@@ -1,15 +1,14 @@
 """A page over results: ``python -m padim_lit.viewer FOLDER... [--out FILE]``."""
 
-import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_text
 from padim_lit.system.command_line import Parser, run
+from padim_lit.system.console import count
 from padim_lit.system.paths import typed_path
-from padim_lit.viewer.content import MEGABYTES, PICTURES, SCORED_PICTURES, build, counted
+from padim_lit.viewer.content import build
 from padim_lit.viewer.html import render
 
 
@@ -20,36 +19,19 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=typed_path, help="the file to write; viewer.html in the first FOLDER"
     )
-    parser.add_argument(
-        "--pictures",
-        type=int,
-        help=f"of a run, at most ({PICTURES}; {SCORED_PICTURES} of scored images)",
-    )
-    parser.add_argument(
-        "--megabytes",
-        type=float,
-        default=MEGABYTES,
-        help="of the file, about; pictures are left out to stay below (%(default)g)",
-    )
     given = parser.parse_args(words)
-    run(lambda: _write(given))
+    run(lambda: _write(given.folders, given.out or Path(given.folders[0]) / "viewer.html"))
 
 
-def _write(given: argparse.Namespace) -> None:
-    if given.pictures is not None and given.pictures < 0:
-        raise InputError(f"--pictures {given.pictures}: a number of pictures; 0 for none")
-    if not 0 < given.megabytes < math.inf:
-        raise InputError(f"--megabytes {given.megabytes}: must be above 0")
-    out = given.out or Path(given.folders[0]) / "viewer.html"
+def _write(folders: Sequence[str], out: Path) -> None:
     if out.is_dir():
         raise InputError(f"--out {out} is a folder; give the name of a file, such as viewer.html")
-    content = build(given.folders, given.pictures, given.megabytes)
+    content = build(folders)
     write_text(out, render(content))
     every = [*content["runs"], *content["scored"]]
     pictures = sum(len(run["pictures"]["items"]) for run in every if run["pictures"])
     skipped = f", {len(content['skipped'])} skipped" if content["skipped"] else ""
-    shown = counted(len(content["runs"]), len(content["scored"]))
-    print(f"shown   {shown}{skipped}, {pictures} pictures")
+    print(f"shown   {count(len(every), 'run')}{skipped}, {pictures} pictures")
     if left := content["left"]:
-        print(f"left    {left} pictures out, see --pictures and --megabytes")
+        print(f"left    {left} pictures out; a page over fewer folders has room for more")
     print(f"viewer  {out.resolve()}")

@@ -7,32 +7,24 @@ from typing import Any
 
 from matplotlib import colormaps
 
-from padim_lit.analysis.result_files import find
+from padim_lit.analysis.result_files import BROKEN, find, reading
 from padim_lit.analysis.sweep_results import SweepFolder, labels
 from padim_lit.errors import InputError
 from padim_lit.system.command_line import say
-from padim_lit.system.console import count
 from padim_lit.version import __version__
-from padim_lit.viewer.folders import APART, describe_run, describe_scored, short_names
+from padim_lit.viewer.folders import APART, describe_run, describe_scored
 from padim_lit.viewer.pictures import encode_pictures
 from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 
-#: Pictures of a run and of a folder of scored images, and the whole file's size, by default.
-PICTURES, SCORED_PICTURES, MEGABYTES = 24, 200, 30.0
+#: Pictures of a run and of a folder of scored images, and bytes of all of them, at most.
+PICTURES, SCORED_PICTURES, BYTES = 24, 200, 30_000_000
 
 
-def build(
-    paths: Sequence[str | os.PathLike],
-    pictures: int | None = None,
-    megabytes: float = MEGABYTES,
-) -> dict[str, Any]:
+def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, Any]:
     """The content of a page over every run and all scored images in or below `paths`.
 
-    Each run that cannot be read is skipped, with a line on it.
-
-    Args:
-        pictures: of a folder at most; None: `PICTURES`, `SCORED_PICTURES`.
-        megabytes: about what the file takes at most; pictures are left out to stay below.
+    Each run that cannot be read is skipped, with a line on it. Pictures take `budget` bytes at
+    most, as many for each folder.
 
     Raises:
         InputError: no run is there, or none can be read.
@@ -53,43 +45,34 @@ def build(
     root = root.parent if len(folders) == 1 else root
     runs: list[dict[str, Any]] = []
     scored: list[dict[str, Any]] = []
-    images: dict[tuple, int] = {}
     skipped: list[str] = []
-    # Pictures share what tables leave: 100 bytes an image's name and score, at most.
-    left, used = 1e6 * megabytes - 300_000, 0
     for at, folder in enumerate(folders):
         is_fit, name = at < len(fits), whole[at]
         name = str(name.relative_to(root) if root.anchor else name)
-        most = (PICTURES if is_fit else SCORED_PICTURES) if pictures is None else pictures
+        most = PICTURES if is_fit else SCORED_PICTURES
         try:
-            if is_fit:
-                described, entries, unread = *describe_run(folder, name, images), 0
-            else:
-                described, entries, unread = describe_scored(folder, name, most)
+            with reading(folder, OSError, *BROKEN):
+                if is_fit:
+                    described, entries, unread = *describe_run(folder, name), 0
+                else:
+                    described, entries, unread = describe_scored(folder, name, most)
+                shown = entries and encode_pictures(entries, most, budget // len(folders))
         except InputError as error:
             skipped.append(str(error))
             say(f"skipped: {error}")
             continue
-        used += (20 if is_fit else 200) * len(described["scores"] or ())
-        share = max(0, int((left - used) / (len(folders) - at)))
-        shown = entries and encode_pictures(entries, most, share)
         if shown:
             shown["left"] += unread
-            used += sum(len(item["image"]) + len(item["map"]) for item in shown["items"])
         missing = 0 if shown else unread
         (runs if is_fit else scored).append(
             {**described, "pictures": shown or None, "left": missing}
         )
     groups = _group(runs)
-    default = f"{PICTURES} a run, {SCORED_PICTURES} of scored images"
-    asked = default if pictures is None else f"{pictures} a run"
     if not runs and not scored:
-        many = f"; {counted(len(fits), len(folders) - len(fits))}, none can be read"
-        raise InputError(f"{skipped[0]}{many * (len(skipped) > 1)}")
+        raise InputError(skipped[0])
     return {
         "runs": runs,
         "scored": scored,
-        "images": [_images(key) for key in images],
         "groups": labels([SweepFolder(root, (), settings) for settings in groups], APART),
         # Of a map from low to high, 256 times six hexadecimal digits.
         "colours": colormaps[DISTANCES](range(256), bytes=True)[:, :3].tobytes().hex(),
@@ -97,20 +80,9 @@ def build(
         "truth": TRUTH,
         "skipped": skipped,
         "left": sum((run["pictures"] or run)["left"] for run in [*runs, *scored]),
-        "asked": {"pictures": asked, "megabytes": megabytes},
         "root": str(root),
         "version": __version__,
     }
-
-
-def counted(runs: int, scored: int) -> str:
-    """How many there are of each.
-
-    >>> counted(2, 1), counted(1, 0)
-    ('2 runs and 1 folder of scored images', '1 run')
-    """
-    fits, folders = count(runs, "run"), f"{count(scored, 'folder')} of scored images"
-    return " and ".join([*[fits] * (runs > 0 or not scored), *[folders] * (scored > 0)])
 
 
 def _group(runs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
@@ -133,16 +105,3 @@ def _group(runs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
             groups.append(run["group"])
         run["group"] = groups.index(run["group"])
     return groups
-
-
-def _images(key: tuple) -> dict[str, Any]:
-    """The test images that runs share: names below their common folder, kinds, labels."""
-    paths, kind, label, planted = key
-    kinds = list(dict.fromkeys(kind))
-    return {
-        "names": short_names(paths),
-        "kinds": kinds,
-        "kind": [kinds.index(name) for name in kind],
-        "label": label,
-        "planted": planted,
-    }

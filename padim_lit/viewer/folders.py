@@ -1,6 +1,5 @@
 """Read what mode=fit or mode=predict left in a folder, and describe it for the page."""
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,20 +7,16 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from padim_lit.analysis.result_files import (
-    BROKEN,
     Scores,
     load,
     read_predictions,
     read_results,
-    reading,
     require,
 )
 from padim_lit.analysis.sweep_results import SETTINGS, as_ablation
 from padim_lit.deploy.calibration import expected_rate
 from padim_lit.deploy.prediction_log import read_lines
-from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
-from padim_lit.report.text import known
 from padim_lit.visualization.gallery import GalleryEntry, read_maps
 
 #: Keys of metrics.json that every run has.
@@ -47,34 +42,22 @@ def read_run(
     file = folder / "metrics.json"
     (metrics,) = read_results(file)
     require(metrics, file, TEXTS, WHOLE, COUNTS)
-    notes = metrics.setdefault("notes", [])
-    if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
-        raise InputError(f"{file}: notes={notes!r} must be a list of texts; run the job again")
     predictions, maps = folder / "predictions.csv", folder / "heatmaps" / "maps.npz"
     plants = bool(metrics.get("data/test_planted"))
     images = read_predictions(predictions, plants) if predictions.exists() else None
     return metrics, images, read_maps(maps) if maps.exists() else None
 
 
-def describe_run(
-    folder: Path, name: str, images: dict[tuple, int]
-) -> tuple[dict[str, Any], list[GalleryEntry] | None]:
-    """What the page holds of a run, and its pictures.
-
-    `images` numbers the sets of test images, by their paths, kinds, labels and whether each is
-    planted: the run's is added where it is new.
-    """
+def describe_run(folder: Path, name: str) -> tuple[dict[str, Any], list[GalleryEntry] | None]:
+    """What the page holds of a run, and its pictures."""
     metrics, shown, pictures = read_run(folder)
-    settings, key = as_ablation(metrics), None
-    if shown:
-        columns = shown.path, shown.kind, shown.label.tolist(), (~shown.count_image).tolist()
-        key = tuple(map(tuple, columns))
+    settings = as_ablation(metrics)
     return {
         "name": name,
         **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
         "group": {key: _typed(settings.get(key)) for key in ("data", "backbone", *APART)},
         "split_seed": str(metrics.get("data/split_seed")),
-        "images": None if key is None else images.setdefault(key, len(images)),
+        "images": shown and _images(shown),
         "scores": shown and shown.scores["score"].tolist(),
         "metrics": {metric.removeprefix("test/"): metrics.get(metric) for metric in METRICS},
         "state_bytes": metrics.get("state_bytes"),
@@ -88,8 +71,20 @@ def describe_run(
         "no_threshold": str(metrics.get("threshold_why") or ""),
         "image_score": str(metrics.get("image_score") or ""),
         "planted_pixels": "planted" in str(metrics.get("data/pixel_truth")),
-        "notes": list(metrics.get("notes", [])),
+        "notes": metrics.get("notes", []),
     }, pictures
+
+
+def _images(shown: Scores) -> dict[str, Any]:
+    """The test images of a run: names below their common folder, kinds, labels."""
+    kinds = list(dict.fromkeys(shown.kind))
+    return {
+        "names": short_names(shown.path),
+        "kinds": kinds,
+        "kind": [kinds.index(name) for name in shown.kind],
+        "label": shown.label.tolist(),
+        "planted": (~shown.count_image).tolist(),
+    }
 
 
 def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -114,35 +109,11 @@ def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def read_scored(folder: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]], int]:
     """Images without labels and their scores: their model, their lines, how many were unreadable.
 
-    Of model.json the keys that are read here have been checked. The lines are in the order of
-    scoring, each file's last.
-
-    Raises:
-        InputError: a file is not what mode=predict writes; it is named.
+    The lines are in the order of scoring, each file's last.
     """
-    file, about = folder / "predictions.jsonl", folder / "model.json"
-    model = load(about, dict)
-    require(model, about, ("source", "threshold_source", "image_score"))
-    require(model, about, numbers=("threshold", "map_threshold"))
-    good = model.get("good_scores")
-    if good is not None and not (isinstance(good, list) and all(map(known, good))):
-        raise InputError(f"{about}: good_scores must be numbers; run the job again")
-    with reading(file, OSError, *BROKEN):
-        rows = read_lines(file)
-        lines = [_checked(row, file) for row in rows if "error" not in row]
-    return model, lines, len(rows) - len(lines)
-
-
-def _checked(row: dict[str, Any], file: Path) -> dict[str, Any]:
-    require(row, f"{file}, the line of {row['path']}", ("path",), ("mtime_ns",))
-    if not known(row["score"]) or not known(row["p_value"] or 0):
-        raise ValueError(f"{row['path']} has no score")
-    regions = [
-        [*map(float, r["box"]), float(r["area"]), float(r["peak"])] for r in row["regions"] or ()
-    ]
-    if not all(len(region) == 6 and all(map(math.isfinite, region)) for region in regions):
-        raise ValueError(f"{row['path']}: its regions are none")
-    return row | {"regions": regions}
+    rows = read_lines(folder / "predictions.jsonl")
+    lines = [row for row in rows if "error" not in row]
+    return load(folder / "model.json", dict), lines, len(rows) - len(lines)
 
 
 def describe_scored(
@@ -151,10 +122,7 @@ def describe_scored(
     """What the page holds of scored images, their pictures, and how many of these are left out.
 
     What a script reads alike of fits has the same names. The pictures are those of the highest
-    scores, at most `most`.
-
-    Raises:
-        InputError: a file cannot be read.
+    scores, at most `most`. A broken file raises what reading it does.
     """
     model, lines, unreadable = read_scored(folder)
     paths = [line["path"] for line in lines]
@@ -165,10 +133,12 @@ def describe_scored(
         "source": model["source"],
         "paths": paths,
         "names": short_names(paths),
-        "scores": [line["score"] for line in lines],
+        "scores": [float(line["score"]) for line in lines],
         "p": [line["p_value"] for line in lines],
         # Box, area and peak of each.
-        "regions": [line["regions"] for line in lines],
+        "regions": [
+            [[*r["box"], r["area"], r["peak"]] for r in line["regions"] or ()] for line in lines
+        ],
         "map_threshold": model.get("map_threshold"),
         # From the first to the last by the time of their files; those of one moment as scored.
         "order": sorted(range(len(lines)), key=lambda i: lines[i]["mtime_ns"]),

@@ -10,7 +10,7 @@ from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import DRAWN, curves, files
 from padim_lit.report.page import assemble, inline, to_script
 from padim_lit.report.tables import Cell, Table, fact
-from padim_lit.report.text import brief, share, size
+from padim_lit.report.text import share, size
 from padim_lit.system.console import MISSING, count
 
 SCRIPTS = ("elements.js", "maps.js", "threshold.js", "scored.js", "viewer.js")
@@ -60,7 +60,7 @@ def _row(run: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Cell]:
         row[METRICS[f"test/{metric}"]] = Cell(share(value, 4) + planted, value)
     row |= {name: _wrong(*counts) for name, counts in run["wrong"].items()}
     seconds = run["seconds"] and 1000 * run["seconds"]
-    row |= {"state": fact(run["state_bytes"], size), "ms/image": fact(seconds, brief)}
+    row |= {"state": fact(run["state_bytes"], size), "ms/image": fact(seconds)}
     row["notes"] = Cell(", ".join(str(i) for i, n in enumerate(notes, 1) if n in run["notes"]))
     return row
 

@@ -10,7 +10,6 @@ from pathlib import Path, PurePath
 import numpy as np
 from matplotlib.figure import Figure
 
-from padim_lit.data.items import MaskState
 from padim_lit.deploy.explanation import Explanation
 from padim_lit.system.atomic import write_bytes
 from padim_lit.visualization.gallery import GalleryEntry
@@ -31,12 +30,6 @@ NAMES = {
     "lowest_defect": "Lowest-scoring defects",
     "highest_good": "Highest-scoring good",
 }
-
-
-#: What is said of masks that tell nothing.
-USELESS = {MaskState.EMPTY.value: "empty mask", MaskState.VANISHED.value: "mask too small"}
-#: How many times as wide as high pictures are that the overview shows below one another.
-STRIP = 4
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,7 @@ class Look:
         known = [f"{v:.2f} for {name}" for name, v in values.items() if v is not None]
         note = "No threshold could be chosen: the test set lacks good or defective images."
         if known:
-            note = f"{self.source}: {', '.join(known)}."
+            note = f"{self.source}: {', '.join(known)}. Colours: distance from good parts."
         write(figure, 0.1, 0.19, note, fontsize=9, va="center")
         legend(figure, pictures, self.threshold)
         return figure
@@ -107,19 +100,12 @@ def save_heatmaps(
 
 
 def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) -> Figure:
-    """A picture, its truth, map and outlines; below them each layer's share, where it is known.
-
-    Of strips (see `draw_all`) each lies below the other.
-    """
+    """A picture, its truth, map and outlines; below them each layer's share, where it is known."""
     h, w = picture.map.shape
     more = 0 if why is None else len(why.layer_maps) + 1
     side, columns, rows = 2.9, max(4, more), 2 if more else 1
     tall = inches((h, w), side)
     places = [(0, i) for i in range(4)] + [(1, i) for i in range(more)]
-    if strip := w > STRIP * h:
-        side, columns, rows = min(11.0, 2.2 * w / h), 1, 4 + more
-        tall = side * h / w
-        places = [(i, 0) for i in range(rows)]
     width, height = columns * side + 1.2, rows * (tall + 0.35) + 1.15
     figure = look.sheet(width, height, [picture])
     grid = figure.add_gridspec(
@@ -130,8 +116,8 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
     truth, truth_name, missing = picture.truth, "truth", no_truth(picture)
     if missing:
         truth = np.full((h, w), 230 / 255)
-    elif hints := [*["planted"] * picture.planted, *filter(None, [out_of_sight(picture)])]:
-        truth_name = f"truth ({', '.join(hints)})"
+    elif picture.planted:
+        truth_name = "truth (planted)"
     heat = overlay(picture.image, picture.shown, look.scale)
     shown = [
         *((picture.image, "image"), (np.uint8(truth * 255), truth_name)),
@@ -152,8 +138,8 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
     if missing:
         axes[1].text(0.5, 0.5, missing, transform=axes[1].transAxes, ha="center", va="center")
     outline(axes[3], picture, look.threshold, width=1.5)
-    bar = grid[:4, -1] if strip else grid[0, -1]  # beside what has its colours
-    colour_bar(figure.add_subplot(bar), look.scale, look.threshold)
+    # Beside what has its colours.
+    colour_bar(figure.add_subplot(grid[0, -1]), look.scale, look.threshold)
 
     heading = (
         f"{NAMES[picture.role]}, no. {picture.rank}: {picture.kind}, score {picture.score:.2f}"
@@ -168,28 +154,19 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
 
 
 def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> Figure:
-    """All pictures beside their maps, a row of them a shelf; strips over theirs, one below another.
-
-    A strip is more than `STRIP` times as wide as high, as line-scan cameras give them.
-    """
+    """All pictures beside their maps, a row of them a shelf."""
     shelves: dict[str, list[GalleryEntry]] = {}
     for picture in pictures:
         shelves.setdefault(_shelf(picture), []).append(picture)
-    h, w = pictures[0].map.shape
-    strips, gap = w > STRIP * h, 0.34
-    columns, wide = max(4, *(len(shelf) for shelf in shelves.values())), 3.2
-    tall, rows = inches((h, w), 1.55), list(shelves.items())
-    if strips:
-        columns, wide = 1, 11.0
-        tall = min(2 * wide * h / w, 2.4)
-        rows = [(name if one is shelf[0] else "", [one]) for name, shelf in rows for one in shelf]
-    width, height = columns * wide + 2.4, len(rows) * (tall + gap) + 0.9
+    columns = max(4, *(len(shelf) for shelf in shelves.values()))
+    tall, gap = inches(pictures[0].map.shape, 1.55), 0.34
+    width, height = columns * 3.2 + 2.4, len(shelves) * (tall + gap) + 0.9
     figure = look.sheet(width, height, pictures)
     grid = figure.add_gridspec(
-        len(rows), columns, left=1.5 / width, right=1 - 0.9 / width, bottom=0.45 / height,
+        len(shelves), columns, left=1.5 / width, right=1 - 0.9 / width, bottom=0.45 / height,
         top=1 - 0.8 / height, wspace=0.03, hspace=gap / tall,
     )  # fmt: skip
-    for row, (name, shelf) in enumerate(rows):
+    for row, (name, shelf) in enumerate(shelves.items()):
         spot = grid[row, 0].get_position(figure)
         middle = height * (spot.y0 + spot.y1) / 2
         write(figure, 0.1, middle, name, fontsize=9, fontweight="bold", va="center")
@@ -197,13 +174,7 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> Figure:
             axes = figure.add_subplot(grid[row, column])
             both = (picture.image, overlay(picture.image, picture.shown, look.scale))
             said = [picture.kind, f"{picture.score:.2f}", look.called(picture)]
-            said.append(out_of_sight(picture) or USELESS.get(picture.mask_state))
-            show(
-                axes,
-                np.concatenate(both, axis=0 if strips else 1),
-                ", ".join(filter(None, said)),
-                8.5,
-            )
+            show(axes, np.concatenate(both, axis=1), ", ".join(filter(None, said)), 8.5)
             outline(axes, picture, look.threshold, width=0.9)
     bar = (1 - 0.78 / width, 0.45 / height, 0.16 / width, 1 - 1.25 / height)
     colour_bar(figure.add_axes(bar), look.scale, look.threshold)
@@ -216,18 +187,8 @@ def no_truth(picture: GalleryEntry) -> str | None:
     if picture.label == 0:
         return "good image:\nno defect"
     if picture.truth is None:
-        return USELESS.get(picture.mask_state, "no mask")
+        return "place unknown"
     return None if picture.truth.any() else "the defect lies\noutside the crop"
-
-
-def out_of_sight(picture: GalleryEntry) -> str | None:
-    """Where a defect lies that is known and that the model cannot find; None of others."""
-    truth, roi = picture.truth, picture.roi
-    if picture.label == 0 or truth is None:
-        return None
-    if not truth.any():
-        return "outside the crop"
-    return None if roi is None or (truth & roi).any() else "outside roi"
 
 
 def _shelf(picture: GalleryEntry) -> str:

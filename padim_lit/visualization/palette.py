@@ -3,21 +3,19 @@
 from typing import Any
 from zlib import crc32
 
-#: Projection → colour on white, colour on black, marker and dashes; the colours of figures are from
-#: the palette of Okabe and Ito. Dashes and markers tell projections apart without colour.
+#: Projection → colour, marker and dashes; the colours are from the palette of Okabe and Ito. Dashes
+#: and markers tell projections apart without colour.
 PROJECTIONS = {
-    "jl": ("#0072b2", "#4aa8e0", "o", "-"),
-    "subset": ("#d55e00", "#f08a45", "s", (0, (5, 2))),
-    "npca": ("#009e73", "#2fc79b", "^", (0, (5, 1.5, 1, 1.5))),
-    "orthogonal": ("#e69f00", "#ffc04d", "D", (0, (1, 1.2))),
-    "sparse": ("#cc79a7", "#dd8fba", "v", (0, (8, 2))),
-    "fisher": ("#56b4e9", "#8fd0f5", "P", (0, (3, 1))),
-    "identity": ("#555555", "#b4bac2", "X", "-."),
+    "jl": ("#0072b2", "o", "-"),
+    "subset": ("#d55e00", "s", (0, (5, 2))),
+    "npca": ("#009e73", "^", (0, (5, 1.5, 1, 1.5))),
+    "orthogonal": ("#e69f00", "D", (0, (1, 1.2))),
+    "sparse": ("#cc79a7", "v", (0, (8, 2))),
+    "fisher": ("#56b4e9", "P", (0, (3, 1))),
+    "identity": ("#555555", "X", "-."),
 }
 #: Of projections that are not ours, by their names.
-OTHERS = (("#8a6d00", "#cdb04a", "*", "-"), ("#6a3d9a", "#b593e0", "p", "-"))
-#: All of both.
-LOOKS = (*PROJECTIONS.values(), *OTHERS)
+OTHERS = (("#8a6d00", "*", "-"), ("#6a3d9a", "p", "-"))
 #: Pixels at or above the threshold (and right), at or above it and wrong, and the truth.
 FOUND, FALSE, TRUTH = "#56b4e9", "#d55e00", "#f0e442"
 #: matplotlib's name for the colours of distances: even to the eye, also of colour-blind readers.
@@ -32,18 +30,10 @@ def order(proj: str) -> tuple[int, str]:
 
 def line_style(proj: str) -> dict[str, Any]:
     """matplotlib's keywords for the line of a projection."""
-    colour, _, marker, dashes = PROJECTIONS.get(proj) or OTHERS[crc32(proj.encode()) % len(OTHERS)]
+    colour, marker, dashes = PROJECTIONS.get(proj) or OTHERS[crc32(proj.encode()) % len(OTHERS)]
     return {"color": colour, "marker": marker, "linestyle": dashes}
 
 
 def css() -> str:
-    """The palette as CSS variables, the projections' by `variable`, lighter on dark screens."""
-    fixed = f"--found:{FOUND};--truth:{TRUTH};--false:{FALSE};"
-    light, dark = ("".join(f"{variable(k[0])}:{k[i]};" for k in LOOKS) for i in (0, 1))
-    screen = "@media screen and (prefers-color-scheme:dark)"
-    return f":root{{{fixed}{light}}}{screen}{{:root{{{dark}}}}}"
-
-
-def variable(colour: str) -> str:
-    """The name of the CSS variable of a projection's colour on white."""
-    return f"--c-{colour.removeprefix('#')}"
+    """The colours of regions as CSS variables."""
+    return f":root{{--found:{FOUND};--truth:{TRUTH}}}"

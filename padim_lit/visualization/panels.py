@@ -21,8 +21,6 @@ from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 
 OPACITY = 0.6
-#: Inches that the legend takes at the bottom of a figure.
-LEGEND = 0.4
 #: What all text in pictures is set in: matplotlib brings it along.
 FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
@@ -81,10 +79,7 @@ def outline(axes: Axes, picture: GalleryEntry, threshold: float | None, width: f
 def colour_bar(
     axes: Axes, scale: tuple[float, float], threshold: float | None, flat: bool = False
 ) -> None:
-    """Fill `axes` with the colours of the distances, the threshold marked; `flat` lies down.
-
-    Its label is as long as the figure has room for.
-    """
+    """Fill `axes` with the colours of the distances, the threshold marked; `flat` lies down."""
     # The bar shows the colours as they look over mid-grey, not the pure ones.
     ramp = overlay(np.full((1, 256, 3), 128, np.uint8), np.linspace(*scale, 256)[None], scale)
     colours = ScalarMappable(Normalize(*scale), ListedColormap(ramp[0] / 255))
@@ -92,23 +87,9 @@ def colour_bar(
         colours, cax=axes, orientation="horizontal" if flat else "vertical", extend="max",
         extendfrac=0.03,
     )  # fmt: skip
-    size, air, length = (7.5, 1.5, 2) if flat else (9, 4, 3.5)
-    marked = threshold is not None and scale[0] < threshold < scale[1]
-    names = ["distance from good parts; line: threshold of the map"] * marked
-    names += ["distance from good parts", "distance"]
-    if flat:
-        bar.set_label(names[0], fontsize=size, labelpad=air)
-    else:
-        # It may be longer than the bar, between the legend and the figure's upper edge.
-        tall, box, letter = axes.figure.get_size_inches()[1], axes.get_position(), 0.57 * size / 72
-        room = tall - LEGEND
-        name = next((name for name in names if len(name) * letter <= room), "")
-        half = len(name) * letter / 2
-        middle = min(max(tall * (box.y0 + box.y1) / 2, LEGEND + half), tall - half) / tall
-        at = (middle - box.y0) / box.height
-        bar.set_label(name, fontsize=size, labelpad=air, y=at)
-    axes.tick_params(labelsize=size, length=length, pad=air)
-    if marked:
+    bar.set_label("distance", fontsize=7.5 if flat else 9)
+    axes.tick_params(labelsize=7.5 if flat else 9)
+    if threshold is not None and scale[0] < threshold < scale[1]:
         line = axes.axvline if flat else axes.axhline
         line(threshold, color="black", linewidth=3.5)
         line(threshold, color=FOUND, linewidth=1.6)

@@ -9,14 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from padim_lit.analysis import bootstrap as statistics
 from padim_lit.analysis.bootstrap import (
     PixelHistograms,
     image_auroc,
     paired_difference,
     resample_counts,
-    seed_sd,
-    spread_ratio,
 )
 from padim_lit.errors import InputError
 
@@ -74,13 +71,6 @@ def test_images_of_one_group_are_drawn_together():
     assert torch.equal(resample_counts(labels, 9, groups=range(8)), resample_counts(labels, 9))
 
 
-def test_rounding_is_no_spread():
-    same = np.float32(0.5) + np.array([0, 3e-8])
-    for a, b in ((same, [0.5, 0.6]), ([0.5, 0.6], same)):
-        found = spread_ratio(a, b)
-        assert found.side(1) is None and "does not vary over seeds" in found.why
-
-
 def test_an_interval_of_copies_is_as_wide_as_that_of_the_images_themselves():
     """Six photos of each part say no more than one."""
     scores, labels = randn(60) + 1, torch.arange(60) % 2
@@ -91,12 +81,6 @@ def test_an_interval_of_copies_is_as_wide_as_that_of_the_images_themselves():
     assert float(image_auroc(scores, labels, drawn).std()) == pytest.approx(alone, rel=0.05)
     naive = float(image_auroc(scores, labels, resample_counts(labels, 3000)).std())
     assert naive == pytest.approx(alone / 6**0.5, rel=0.1)
-
-
-@pytest.mark.parametrize(("labels", "resamples"), [([], 5), ([0, 1], 0), ([[0, 1]], 5)])
-def test_resamples_of_nothing_are_refused(labels, resamples):
-    with pytest.raises(InputError, match="give one label"):
-        resample_counts(torch.tensor(labels), resamples)
 
 
 # --- image AUROC ------------------------------------------------------------------------------
@@ -135,8 +119,6 @@ def test_image_auroc_without_a_class_is_nan_and_bad_input_is_refused():
     assert out[1] == 1
     with pytest.raises(InputError, match="not finite"):
         image_auroc(torch.tensor([1.0, math.nan, 2.0]), labels, counts)
-    with pytest.raises(InputError, match=r"must be \(R, 3\)"):
-        image_auroc(torch.ones(3), labels, counts[:, :2])
 
 
 # --- pixel AUROC ------------------------------------------------------------------------------
@@ -181,19 +163,6 @@ def test_updates_after_a_result_count():
     assert torch.equal(parts.auroc(counts), whole.auroc(counts))
 
 
-def test_memory_is_bounded_by_coarser_bins_and_the_auroc_stays(monkeypatch):
-    maps, masks = maps_and_masks(16, mean=100.0, sd=60.0, shift=50.0)
-    maps, counts = maps.abs(), torch.ones(1, 16)
-    fine, coarse = PixelHistograms(), PixelHistograms()
-    fine.update(maps, masks)
-    monkeypatch.setattr(statistics, "MAX_ENTRIES", 6000)
-    for i in range(16):
-        coarse.update(maps[i : i + 1], masks[i : i + 1])
-    assert coarse._stored <= 6000 < fine._stored
-    assert coarse._stored == sum(len(bins) for kind in coarse._entries for bins, _ in kind)
-    assert coarse.auroc(counts).item() == pytest.approx(fine.auroc(counts).item(), abs=5e-4)
-
-
 def test_pixel_auroc_is_nan_where_it_is_undefined():
     healthy = PixelHistograms()
     healthy.update(torch.rand(3, 8, 8) + 5, torch.zeros(3, 8, 8, dtype=torch.bool))
@@ -203,10 +172,6 @@ def test_pixel_auroc_is_nan_where_it_is_undefined():
     outside = PixelHistograms()
     outside.update(torch.rand(2, 8, 8) * 1e-6, masks)
     assert outside.auroc(torch.ones(1, 2)).isnan().all()
-    with pytest.raises(InputError, match="one shape"):
-        outside.update(torch.rand(2, 8, 8), masks[:1])
-    with pytest.raises(InputError, match=r"\(R, 2\)"):
-        outside.auroc(torch.ones(1, 3))
 
 
 # --- paired differences -----------------------------------------------------------------------
@@ -254,21 +219,18 @@ def test_swapping_mirrors_and_the_mean_is_the_points():
     assert one.value == pytest.approx((a - b).mean())
     assert one.low < one.value < one.high
     assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
-    assert one.wins == (a > b).sum()
-    assert one.wins + other.wins == one.seeds == 4
+    assert one.seeds == other.seeds == 4
     assert one == paired_difference(a, b, x, y)
 
 
 def test_a_method_equals_itself_and_pairing_narrows():
     (a, b, x, y), _ = simulate(3, np.random.default_rng(1))
     same = paired_difference(a, a, x, x)
-    assert (same.value, same.low, same.high, same.wins) == (0, 0, 0, 0)
-    paired = paired_difference(a, b, x, y)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
     shuffled = y[:, np.random.default_rng(2).permutation(y.shape[1])]
     apart = paired_difference(a[:1], b[:1], x[:1], shuffled[:1])
     together = paired_difference(a[:1], b[:1], x[:1], y[:1])
     assert together.high - together.low < apart.high - apart.low
-    assert paired_difference(a, b, x, y, level=0.8).high < paired.high
 
 
 def test_intervals_are_centred_on_the_points_even_if_resamples_are_off():
@@ -277,73 +239,16 @@ def test_intervals_are_centred_on_the_points_even_if_resamples_are_off():
     assert (one.low, one.high) == pytest.approx((off.low, off.high))
 
 
-def test_few_undefined_resamples_are_dropped_and_many_leave_no_interval():
+def test_undefined_resamples_leave_no_interval():
     (a, b, x, y), _ = simulate(2, np.random.default_rng(4), resamples=200)
-    x[1, :10] = np.nan
-    some = paired_difference(a, b, x, y)
-    assert some.low is not None
-    assert not some.why
     x[0, 10:12] = np.nan
     many = paired_difference(a, b, x, y)
     assert many.low is many.high is None
-    assert "12 of 200 resamples" in many.why
-    assert many.value == some.value
+    assert "at least one seed or resample" in many.why
+    assert math.isfinite(many.value)
     none = paired_difference(a, b, None, y)
     assert none.low is None
     assert "no resamples" in none.why
     undefined = paired_difference([np.nan, 1], b, x[:, 12:], y[:, 12:])
     assert math.isnan(undefined.value)
     assert "undefined for at least one seed" in undefined.why
-
-
-@pytest.mark.parametrize(
-    ("shapes", "message"),
-    [
-        (((2,), (3,), (2, 9), (3, 9)), "same seeds"),
-        (((0,), (0,), (0, 9), (0, 9)), "same seeds"),
-        (((2,), (2,), (3, 9), (3, 9)), r"must be \(2, R\)"),
-    ],
-)
-def test_what_does_not_pair_is_refused(shapes, message):
-    with pytest.raises(InputError, match=message):
-        paired_difference(*(np.zeros(shape) for shape in shapes))
-
-
-def test_a_level_must_be_a_share():
-    with pytest.raises(InputError, match="level=95"):
-        paired_difference([0.0], [0.0], [[0.0]], [[0.0]], level=95)
-
-
-# --- spread -----------------------------------------------------------------------------------
-
-
-def test_spread_and_ratio_cover_the_truth():
-    rng = np.random.default_rng(0)
-    inside = within = 0
-    for _ in range(400):
-        a, b = rng.normal(0.8, 0.03, 5), rng.normal(0.9, 0.01, 5)
-        one, ratio = seed_sd(a), spread_ratio(a, b)
-        assert one.value == pytest.approx(np.std(a, ddof=1))
-        assert ratio.value == pytest.approx(one.value / np.std(b, ddof=1))
-        inside += one.low <= 0.03 <= one.high
-        within += ratio.low <= 3 <= ratio.high
-    assert 0.92 <= inside / 400 <= 0.98
-    assert 0.92 <= within / 400 <= 0.98
-
-
-def test_the_ratio_mirrors_and_scales():
-    a, b = np.array([0.7, 0.8, 0.75]), np.array([0.9, 0.91, 0.93])
-    one, other = spread_ratio(a, b), spread_ratio(b, a)
-    assert one.value * other.value == pytest.approx(1)
-    assert one.low * other.high == pytest.approx(1)
-    assert spread_ratio(10 * a, b).low == pytest.approx(10 * one.low)
-
-
-def test_one_seed_has_no_spread():
-    assert math.isnan(seed_sd([0.8]).value)
-    assert seed_sd([0.8, np.nan]).low is None
-    assert spread_ratio([0.8, 0.9], [0.9, 0.9]).low is None
-    # Of these NumPy makes 1.4e-16, because their mean is rounded.
-    assert seed_sd([0.97] * 3).value == 0
-    assert spread_ratio([0.8, 0.9, 0.85], [0.97] * 3).low is None
-    assert spread_ratio([0.8], [0.9, 0.8]).high is None

@@ -76,7 +76,7 @@ def test_a_multirun_of_fits_is_read_from_their_predictions(folder):
         assert np.array_equal(values["jl", 10], expected[kind]["jl", 10])
     assert list(auroc_by_kind(found)) == list(expected)
     write_csv(sweep / "1" / "predictions.csv", list(rows[0]), rows[1:])
-    with pytest.raises(InputError, match="other test images"):
+    with pytest.raises(InputError, match="on the same test images"):
         auroc_by_kind(read_sweeps([sweep])[0])
     # Where each seed splits the data anew, their images are others, and all else can be compared.
     write_json(sweep / "1" / "metrics.json", run | {"test/image_auroc": 0.7, "data/split_seed": 1})

@@ -17,7 +17,6 @@ from padim_lit.analysis.result_files import PREDICTIONS, SWEEP, load_arrays, rea
 from padim_lit.analysis.sweep_results import (
     OWN_SPLIT,
     RESAMPLES,
-    join_parts,
     labels,
     mean_of,
     read_sweeps,
@@ -83,7 +82,7 @@ def test_a_difference_pairs_the_seeds_that_both_have(tmp_path):
     (sweep,) = read_sweeps([tmp_path])
     found = sweep.difference(("subset", 100), ("jl", 50), "test/image_auroc")
     assert found.value == pytest.approx(0.05)
-    assert (found.seeds, found.wins) == (2, 2)
+    assert found.seeds == 2
     assert found.low == pytest.approx(0.05)
     assert sweep.seeds_of("jl", 50) == [0, 1, 2]
     assert sweep.dims_of("jl") == [50]
@@ -290,13 +289,8 @@ def test_a_multirun_that_failed_whole_is_no_sweep(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "holds no rows"),
-        ({"rows": [{"proj": "jl", "dim": "many", "seed": 0, "quantity": "norm"}]}, "dim='many'"),
-        ({"rows": [{"proj": "jl", "dim": 50, "seed": 0}]}, "quantity=None must be a text"),
-        (
-            {"rows": [{"proj": "jl", "dim": 50, "seed": 0, "quantity": "norm", "q01": "low"}]},
-            "row 1: q01='low' must be a finite number",
-        ),
+        ({}, "distortion.json cannot be read"),
+        ([], "no JSON object"),
     ],
 )
 def test_a_broken_distortion_is_named(tmp_path, content, message):
@@ -355,57 +349,12 @@ def test_a_mean_over_data_sets_resamples_each_on_its_own(tmp_path):
     kept = {f"{r['proj']}-{r['dim']}-0": drawn + r["dim"] for r in rows}
     for data in ("a", "b", "c", "d"):
         write_rows(tmp_path / data, rows, kept, data=data)
-    mean = mean_of(read_sweeps([tmp_path]))
+    mean = mean_of(read_sweeps([tmp_path]), "mean")
     found = mean.resamples("jl", 50, "test/image_auroc")
     assert found.std() == pytest.approx(drawn[0].std() / 2, rel=0.05)
     # Configurations still pair.
     apart = mean.resamples("subset", 100, "test/image_auroc") - found
     assert np.allclose(apart, 50, atol=1e-4)
-
-
-def test_parts_of_one_experiment_are_joined_and_others_are_not(tmp_path):
-    rows, more = configurations(dims=(50, 100)), configurations(("subset",), (550,))
-    write_rows(tmp_path / "a", rows, halves(rows), ["dims=[50,100]"], train_images=320)
-    write_rows(tmp_path / "b", more, halves(more), ["dims=[550]"], train_images=320)
-    write_rows(tmp_path / "c", rows, halves(rows))
-    write_rows(tmp_path / "d", more, halves(more), eps=0.1)
-    joined = join_parts(read_sweeps([tmp_path]))
-    assert [len(sweep.rows) for sweep in joined] == [10, 8, 2]
-    whole = joined[0]
-    assert whole.dims == [50, 100, 550]
-    assert whole.command == "python run.py 'dims=[50,100]'\npython run.py 'dims=[550]'"
-    assert whole.constants["train_images"] == 320
-    assert whole.resamples("subset", 550, "test/image_auroc").tolist() == [[550] * 7, [551] * 7]
-    assert whole.resamples("subset", 50, "test/image_auroc").tolist() == [[50] * 7, [51] * 7]
-    assert len(whole.scores.scores) == 10
-    # A covariance drawn to the pooled one by another weight, or another version: no part.
-    for name, other in (("f", {"density/shrinkage": 400}), ("g", {"version/padim_lit": "0.0"})):
-        write_rows(tmp_path / name, configurations(("npca",)), train_images=320, **other)
-        assert len(join_parts(read_sweeps([tmp_path / "a", tmp_path / name]))) == 2
-    # Other training images: no part.
-    write_rows(tmp_path / "e", configurations(("npca",)), train_images=20)
-    assert len(join_parts(read_sweeps([tmp_path / "a", tmp_path / "e"]))) == 2
-    # Other test images: no part, whatever the settings say.
-    with np.load(tmp_path / "b" / "scores.npz") as saved:
-        arrays = dict(saved)
-    arrays["path"][0] = "zero.png"
-    np.savez(tmp_path / "b" / "scores.npz", **arrays)
-    assert len(join_parts(read_sweeps([tmp_path / "a", tmp_path / "b"]))) == 2
-
-
-def test_a_multirun_of_fits_joins_an_ablation_with_its_scores(tmp_path):
-    write_rows(tmp_path / "a", configurations(("jl",)))
-    run = {"proj": "jl", "dim": 550, "seed": 0, "test/image_auroc": 0.9, **ROW_CONSTANTS}
-    write_json(tmp_path / "many" / "0" / "metrics.json", run)
-    write_multirun(tmp_path / "many")
-    known = read_sweeps([tmp_path / "a"])[0].scores
-    lines = [",".join(PREDICTIONS)]
-    for path, kind, label in zip(known.path, known.kind, known.label, strict=True):
-        lines.append(",".join([path, kind, str(label), "1.5", *[""] * (len(PREDICTIONS) - 4)]))
-    (tmp_path / "many" / "0" / "predictions.csv").write_text("\n".join(lines))
-    (whole,) = join_parts(read_sweeps([tmp_path]))
-    assert {*whole.all_image_scores()} == {("jl", 50), ("jl", 100), ("jl", 550)}
-    assert set(whole.image_scores("jl", 550).flat) == {1.5}
 
 
 @pytest.mark.parametrize(
@@ -416,15 +365,12 @@ def test_a_multirun_of_fits_joins_an_ablation_with_its_scores(tmp_path):
             "row 2: test/image_auroc='high'",
         ),
         (lambda r: r[1].update({"state_bytes": True}), "row 2: state_bytes=True must be a finite"),
-        (lambda r: r.append(r[0]), "row 9: subset-50-1 is there twice"),
         (lambda r: r[2].pop("proj"), "row 3: proj=None must be a text"),
         (lambda r: r[0].update(dim=50.5), r"row 1: dim=50\.5 must be a whole number"),
         (lambda r: r[0].update(dim=10**30), r"row 1: dim=1000.* must be a whole number"),
         (lambda r: r[0].update(state_bytes=10**400), "row 1: state_bytes=1.* must be a finite"),
-        (lambda r: r[0].update(dim=0), "row 1: dim=0 is below 1"),
-        (lambda r: r[0].pop("test/image_auroc"), "row 1: no test/image_auroc"),
         (lambda r: r.insert(0, "text"), "row 1 is no JSON object"),
-        (lambda r: r.clear(), r"rows\.json holds no row"),
+        (lambda r: r.clear(), "no sweep with a finished job"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path, change, message):
@@ -451,10 +397,7 @@ def test_a_file_that_is_no_table_is_named(tmp_path, content):
 @pytest.mark.slow
 def test_broken_companions_are_named(tmp_path):
     rows = configurations()
-    write_rows(tmp_path, rows, {"jl-50-0": np.zeros((3, 7))})
-    (sweep,) = read_sweeps([tmp_path])
-    with pytest.raises(InputError, match=r"resamples\.npz cannot be read \(.*one shape \(2, R\)"):
-        sweep.resamples("jl", 50, "test/image_auroc")
+    write_rows(tmp_path, rows)
     np.savez(tmp_path / "resamples.npz", **{"jl-50-0": np.array([{}, None])})
     (sweep,) = read_sweeps([tmp_path])
     with pytest.raises(InputError, match="cannot be read"):
@@ -473,12 +416,11 @@ def test_broken_companions_are_named(tmp_path):
     (sweep,) = read_sweeps([tmp_path])
     with pytest.raises(InputError, match="cannot be read"):
         sweep.resamples("jl", 50, "test/image_auroc")
-    for changed in ({"label": ["0", "1"]}, {"path": [0, 1]}, {"jl-50-0": ["a", "b"]}):
-        good = {"path": ["a", "b"], "kind": ["x", "y"], "label": [0, 1], "count_image": [True] * 2}
-        np.savez(tmp_path / "scores.npz", **good | {"jl-50-0": [0.5, 1.5]} | changed)
-        (sweep,) = read_sweeps([tmp_path])
-        with pytest.raises(InputError, match=rf"scores\.npz .*\(no {next(iter(changed))}, or of"):
-            _ = sweep.scores
+    good = {"path": ["a", "b"], "kind": ["x", "y"], "label": [0, 1], "count_image": [True] * 2}
+    np.savez(tmp_path / "scores.npz", **{"jl-50-0": [0.5, 1.5]})
+    (sweep,) = read_sweeps([tmp_path])
+    with pytest.raises(InputError, match=r"scores\.npz cannot be read"):
+        _ = sweep.scores
     np.savez(tmp_path / "scores.npz", **good | {"jl-50-0": [0.5]})
     (sweep,) = read_sweeps([tmp_path])
     with pytest.raises(InputError, match=r"scores\.npz cannot be read \(its arrays are of shapes"):
@@ -491,7 +433,7 @@ def test_broken_companions_are_named(tmp_path):
 
 
 def test_folders_that_hold_nothing_are_refused(tmp_path):
-    with pytest.raises(InputError, match="run experiment=ablation first"):
+    with pytest.raises(InputError, match="give the folder of an experiment=ablation"):
         read_sweeps([tmp_path])
     with pytest.raises(InputError, match="nowhere is no folder"):
         read_sweeps([tmp_path / "nowhere"])

@@ -40,11 +40,10 @@ def test_eq_15_claims_nothing_outside_its_domain():
     assert np.isfinite(performance([2.1, 49], 0.5, 2, 0.2)).all()
 
 
-@pytest.mark.parametrize("bad", [{"p": 0}, {"q": -1}, {"k": 1}, {"k": 0}, {"p": float("nan")}])
-def test_bad_parameters_are_named(bad):
-    (name,) = bad
-    with pytest.raises(InputError, match=f"^{name}="):
-        performance(10, **{"p": 0.5, "q": 2, "k": 0.2, **bad})
+@pytest.mark.parametrize("k", [0, 1])
+def test_eq_15_without_a_domain_is_refused(k):
+    with pytest.raises(InputError, match=f"^k={k}"):
+        performance(10, p=0.5, q=2, k=k)
 
 
 def test_q_and_k_cannot_be_told_apart():
@@ -60,8 +59,6 @@ def test_the_bound_is_scikit_learns(points, epsilon):
 
 def test_the_bound_at_ten_thousand_points():
     assert jl_dimension(10**4, 0.1) == 7894
-    with pytest.raises(InputError, match="epsilon=1"):
-        jl_dimension(10, 1)
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.3, 0.7])
@@ -113,23 +110,3 @@ def test_eq_11_is_wider_than_eq_1():
     for epsilon in (0.1, 0.5, 0.9):
         low, high = kept_between(1.0, epsilon)
         assert low <= np.sqrt(1 - epsilon) and np.sqrt(1 + epsilon) <= high
-
-
-def test_what_no_bound_can_take_is_named():
-    assert performance(10, p=1, q=2, k=0.2) < 1
-    for function, bad, message in (
-        (vector_dimension, {"epsilon": 0.1, "vectors": 0}, "^vectors=0: must be above 0"),
-        (subspace_dimension, {"d": -1, "epsilon": 0.5}, "^d=-1: must be above 0"),
-        (promised, {"dimension": vector_dimension, "m": 1e20}, r"^m=1e\+20: must be at most"),
-        (promised, {"dimension": vector_dimension, "m": float("nan")}, "^m=nan: must be at most"),
-    ):
-        with pytest.raises(InputError, match=message):
-            function(**bad)
-
-
-@pytest.mark.parametrize("bad", [{"epsilon": 1.0}, {"epsilon": 0}, {"delta": 1.5}])
-def test_shares_are_between_0_and_1(bad):
-    (name,) = bad
-    for function, first in ((vector_dimension, ()), (subspace_dimension, (10,))):
-        with pytest.raises(InputError, match=f"^{name}="):
-            function(*first, **{"epsilon": 0.1, **bad})

@@ -310,7 +310,7 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
         for sweep in read_sweeps([folder / "sweep"]):
             found, _ = sweep.scores, sweep.resamples
             for row in sweep.rows:
-                assert row.dim > 0 and isinstance(row.proj, str)
+                assert isinstance(row.dim, int) and isinstance(row.proj, str)
             assert found is None or all(len(s) == len(found.path) for s in found.scores.values())
 
     store = RunStore(folder / "ablation", "f")

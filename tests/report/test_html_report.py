@@ -27,14 +27,13 @@ from padim_lit.report.tables import beside_published, table_one
 from padim_lit.system.atomic import write_json
 
 ROOT = Path(__file__).parents[2]
+SCREW = "mvtec/screw, tf_efficientnet_lite0"
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 
 
-def picture(path: Path, size: tuple[int, int] = (400, 200), noise: bool = False) -> Path:
+def picture(path: Path, size: tuple[int, int] = (400, 200)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((size[1], size[0], 3), 128, np.uint8)
-    if noise:
-        pixels = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
 
@@ -100,7 +99,7 @@ def test_means_spreads_and_differences_are_those_of_the_sweep(folders, content):
     assert jl["sd"]["pixel_auroc"] == pytest.approx(points.std(ddof=1))
     assert jl["values"]["pixel_auroc"] == points.tolist()
     assert jl["mean"]["total_ms"] == pytest.approx(41 + jl["mean"]["score/ms_per_image"])
-    (row,) = [r for r in content["table"] if (r["sweep"], r["dim"]) == (0, 100)]
+    (row,) = [r for r in content["table"] if (r["title"], r["dim"]) == (SCREW, 100)]
     found = row["cells"]["jl"]["difference"]["image_auroc"]
     expected = sweep.difference(("jl", 100), ("subset", 100), "test/image_auroc")
     assert (found["value"], found["low"], found["high"]) == pytest.approx(
@@ -108,7 +107,7 @@ def test_means_spreads_and_differences_are_those_of_the_sweep(folders, content):
     )
     aupro = row["cells"]["jl"]["difference"]["pixel_aupro"]
     assert aupro["low"] is None
-    assert aupro["why"] == "no resamples of the test images were kept"
+    assert aupro["why"].startswith("no resamples of the test images were kept")
     assert row["cells"]["subset"]["difference"] == {}
 
 
@@ -184,40 +183,14 @@ def test_warnings_name_their_sweeps(content):
     assert "Random backbone weights in mvtec/screw, wide_resnet50:" in said
     assert "Planted (synthetic) defects in elpv/mono, tf_efficientnet_lite0:" in said
     assert "The threshold of F1-max is the best one on the test set" in said
-    assert "One seed" not in said
-    assert "No resamples" not in said
-
-
-def test_parts_that_were_timed_apart_are_warned_of(tmp_path):
-    write_sweep(tmp_path / "a", dims=(50,))
-    write_sweep(tmp_path / "b", dims=(100,))
-    for ms, warned in ((43.0, False), (53.0, True)):
-        with editing(tmp_path / "b") as rows:
-            for row in rows:
-                row["backbone/ms_per_image"] = ms
-        content = describe(read_sweeps([tmp_path]))
-        assert len(content["sweeps"]) == 1
-        assert ("Timed apart" in "".join(content["warnings"])) == warned
-
-
-def test_one_seed_and_no_resamples_are_warned_of(tmp_path):
-    write_sweep(tmp_path, seeds=[0], resamples=0)
-    content = describe(read_sweeps([tmp_path]))
-    said = "\n".join(content["warnings"])
-    assert "One seed in all sweeps" in said
-    for metric in ("image", "pixel"):
-        assert f"No resamples for {metric} AUROC in all sweeps" in said
-    assert "experiment=ablation keeps them" in said
-    assert content["sweeps"][0]["configurations"][0]["sd"]["image_auroc"] is None
 
 
 def test_what_is_open_stands_with_the_verdicts_and_is_counted_apart(tmp_path):
     write_sweep(tmp_path, projs=("subset", "jl"), dims=(50,), seeds=[0])
     page = rendered(build([tmp_path]))
-    assert "Of 8 claims, 2 are open, 6 are not measured." in page
     shown, folded = page.split('id="unmeasured"')
     assert shown.count(">open</span>") == 2 and ">open</span>" not in folded
-    assert "<summary>6 not measured</summary>" in folded
+    assert "<summary>5 not measured</summary>" in folded
 
 
 def test_published_numbers_stand_beside_the_same_backbone_and_dimension(tmp_path):
@@ -261,7 +234,7 @@ def test_settings_apart_are_not_averaged(tmp_path):
     write_sweep(tmp_path / "a", "mvtec/screw", dims=(50,))
     write_sweep(tmp_path / "b", "mvtec/grid", dims=(50,), grid="56x56")
     write_sweep(tmp_path / "c", "elpv/mono", dims=(50,))
-    assert not [r for r in describe(read_sweeps([tmp_path]))["table"] if r["sweep"] is None]
+    assert not [r for r in describe(read_sweeps([tmp_path]))["table"] if r["mean"]]
 
 
 def test_a_mean_over_sweeps_of_which_one_kept_no_resamples_has_no_interval(tmp_path):
@@ -281,9 +254,9 @@ def test_rows_of_table_1_say_which_settings_they_are_of(tmp_path):
             write_sweep(folder, f"mvtec/{name}", dims=(100,), density=density, backbone="resnet18")
     content = describe(read_sweeps([tmp_path]))
     for table in (table_one(content, "pixel_auroc"), beside_published(content, "pixel_auroc")):
-        shown = [(row["data"].text, row["density"].text) for row in table.rows]
+        shown = [row["data"].text for row in table.rows]
         assert len(shown) == 6 and len(set(shown)) == 6
-        assert [density for _, density in shown[-2:]] == ["both", "position"]
+        assert [name.split()[-1] for name in shown[-2:]] == ["density=both", "density=position"]
 
 
 def test_rows_of_table_1_are_told_apart_by_what_was_typed_too(tmp_path):
@@ -297,16 +270,6 @@ def test_rows_of_table_1_are_told_apart_by_what_was_typed_too(tmp_path):
     assert [row["data"].text for row in rows] == [
         "parts, resnet18, data.split_seed=0", "parts, resnet18, data.split_seed=1",
     ]  # fmt: skip
-
-
-def test_parts_with_other_numbers_of_resamples_are_compared_without_intervals(tmp_path):
-    write_sweep(tmp_path / "a", projs=("jl",), dims=(50, 100), resamples=200)
-    write_sweep(tmp_path / "b", projs=("subset",), dims=(50, 100), resamples=100)
-    content = describe(read_sweeps([tmp_path]))
-    (found,) = [one for one in content["claims"] if one["key"] == "same-d-image"]
-    assert {row["why"] for row in found["evidence"]} == {
-        "the test images were not resampled as often; give both the same resamples"
-    }
 
 
 def test_numbers_that_are_not_finite_become_null():
@@ -323,8 +286,8 @@ def test_numbers_that_are_not_finite_become_null():
 def test_pictures_are_found_captioned_and_shrunk(content):
     first, second = content["pictures"]
     assert first["shows"].startswith("Figure 4: the same test images")
-    assert "data=mvtec/screw" in first["of"]
-    assert second["of"] == "elpv/mono, b0, jl, D = 100, seed 0"
+    assert first["of"] == "0"
+    assert second["of"] == "elpv/mono, b0, jl, 100"
     assert all(p["src"].startswith("data:image/") for p in content["pictures"])
 
 
@@ -334,16 +297,11 @@ def test_wide_pictures_are_at_most_1400_pixels(tmp_path):
     assert (shown["width"], shown["height"], left) == (1400, 350, [])
 
 
-@pytest.mark.slow
 def test_pictures_stay_within_the_budget_and_what_is_left_out_is_said(tmp_path):
-    files = [(picture(tmp_path / str(i) / "figure4.png", (1500, 700), True), "") for i in range(3)]
-    budget = 1_500_000
-    shown, left = embed(files, budget)
-    assert shown
-    assert sum(len(p["src"]) for p in shown) <= budget
-    assert all(p["width"] < 1400 for p in shown)
-    shown, left = embed(files, 1000)
-    assert (shown, len(left)) == ([], 3)
+    files = [(picture(tmp_path / str(i) / "figure4.png"), "") for i in range(3)]
+    size = len(embed(files)[0][0]["src"])
+    shown, left = embed(files, 2 * size)
+    assert (len(shown), len(left)) == (2, 1)
     assert "did not fit" in left[0]
 
 
@@ -395,7 +353,7 @@ def test_what_cannot_be_done_is_one_line(capsys, folders, tmp_path):
         ([], 2, "the following arguments are required: SWEEP_DIR"),
         ([folders, "--colour"], 2, "unrecognized arguments: --colour"),
         ([tmp_path / "empty", "--out", out], 1, "no sweep with a finished job in"),
-        ([single, "--out", out], 1, "single: 1 single run and no sweep; give the folder of an"),
+        ([single, "--out", out], 1, "single; give the folder of an experiment=ablation"),
         ([tmp_path / "nowhere", "--out", out], 1, "is no folder"),
         ([broken, "--out", out], 1, "rows.json cannot be read"),
         ([damaged, "--out", out], 1, "figure4.png cannot be read as a picture"),
@@ -461,7 +419,6 @@ def test_the_page_answers_first_then_judges_then_draws(opened, page, content):
         f"{top['mean']['total_ms']:.3g}",
     ):  # fmt: skip
         assert text in first
-    assert view.js("document.querySelectorAll('#answer details tbody tr').length") == 4 + 2 + 2
     assert view.js("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert "experiment=ablation" in "".join(texts(view, "#reproduce pre"))
     assert view.complaints() == []
@@ -481,7 +438,7 @@ def test_claims_that_were_not_measured_are_folded(opened, page, content):
     assert len(texts(view, "#claims .badge")) == len(kinds)
 
 
-def test_figures_are_the_files_in_the_colours_of_the_page(opened, page, drawn):
+def test_figures_are_the_files(opened, page, drawn):
     view = opened(page)
     shown = view.js("[...document.querySelectorAll('.chart svg')].map(e => e.ariaLabel)")
     assert len(shown) == sum(name.endswith("svg") for name in drawn)
@@ -489,11 +446,8 @@ def test_figures_are_the_files_in_the_colours_of_the_page(opened, page, drawn):
         "[...document.querySelectorAll('#curves .of-image_auroc text')].map(e => e.textContent)"
         ".filter(t => /lite0$/.test(t))"
     ) == ["mvtec/screw, tf_efficientnet_lite0", "elpv/mono, tf_efficientnet_lite0"]
-    # The line of jl, on a light and on a dark page.
-    line = "getComputedStyle(document.querySelector('#curves [stroke*=\"c-0072b2\"]')).stroke"
-    assert view.js(line) == "rgb(0, 114, 178)"
-    dark = opened(page, prefers_color_scheme="dark")
-    assert dark.js(line) == "rgb(74, 168, 224)"
+    line = "getComputedStyle(document.querySelector('#curves [style*=\"stroke: #0072b2\"]')).stroke"
+    assert view.js(line) == "rgb(0, 114, 178)"  # of jl
     assert view.js(
         "[...document.querySelectorAll('.chart use')].every(u => "
         "document.querySelectorAll(u.getAttribute('xlink:href')).length === 1)"
@@ -513,22 +467,18 @@ def test_the_metric_shows_its_figures_and_tables(opened, page, content):
         view.js(f"document.querySelector('#pick-{metric}_auroc').click()")
         assert shown(f".chart.of-{metric}_auroc") == 4 and shown(f".chart.of-{other}_auroc") == 0
         assert shown("#table1 > div table") == tables
-    assert "elpv/mono (planted)" in texts(view, "#table1 .of-pixel_auroc tbody th")
-    (row,) = [r for r in content["table"] if (r["sweep"], r["dim"]) == (0, 100)]
+    names = texts(view, "#table1 .of-pixel_auroc tbody th")
+    assert "elpv/mono, tf_efficientnet_lite0 (planted)" in names
+    (row,) = [r for r in content["table"] if (r["title"], r["dim"]) == (SCREW, 100)]
     jl = row["cells"]["jl"]
     text = f"{jl['mean']['pixel_auroc']:.3f} ± {jl['sd']['pixel_auroc']:.3f}".replace("0.", ".")
     assert text in "\n".join(texts(view, "#table1 table tbody tr"))
 
 
-def test_table_1_is_there_whole_with_its_contradictions(opened, page):
+def test_published_numbers_and_contradictions_are_on_the_page(opened, page):
     view = opened(page)
-    view.js("document.querySelector('#report-table').open = true")
-    assert texts(view, "#report-table li") == contradictions()
-    rows = texts(view, "#report-table tbody tr")
-    assert len(rows) == 2 * (15 + 3)
-    screw, mean = rows[11].split(), rows[17].split()
-    assert screw == ["screw", ".985", ".988", "+.003", ".845", ".988"]
-    assert mean == ["mean", "(15)", ".975", ".979", "+.004", ".950", ".979"]
+    view.js("document.querySelector('#contradictions').open = true")
+    assert texts(view, "#contradictions li") == contradictions()
     view.js("document.querySelector('#pick-pixel_auroc').click()")
     shown = texts(view, "#table1 > .of-pixel_auroc tbody tr")
     (beside,) = [row for row in shown if "→" in row]
@@ -553,7 +503,7 @@ def test_a_deterministic_method_has_no_spread(opened, tmp_path):
 def test_a_broken_page_is_noticed(opened, html, tmp_path):
     # The policy refuses whatever is not this page's own, and that is noticed.
     for bad in (
-        "<script>1</script>", '<img src="https://127.0.0.1:9/x">', '<p style="color: red">x</p>',
+        "<script>1</script>", '<img src="https://127.0.0.1:9/x">', "<b onclick='1'>x</b>",
     ):  # fmt: skip
         view = opened(write(tmp_path, html.replace("</main>", f"{bad}</main>")))
         assert "Content Security Policy" in "\n".join(view.complaints()), bad
@@ -573,13 +523,13 @@ def test_the_keyboard_opens_claims_and_sorts(opened, page, content):
     view.press("Enter")
     assert view.js("document.querySelector('.verdict').open")
     assert len(texts(view, ".verdict[open] tbody tr")) == len(content["claims"][0]["evidence"])
-    head = "document.querySelector('#table1 th:nth-child(3)')"
+    head = "document.querySelector('#table1 th:nth-child(2)')"
     view.js(f"{head}.querySelector('button').focus()")
     view.press("Enter", "Enter")
     assert view.js(f"{head}.getAttribute('aria-sort')") == "descending"
     order = view.js(
         "[...document.querySelector('#table1 table').tBodies[0].rows]"
-        ".map(r => Number(r.cells[2].dataset.value))"
+        ".map(r => Number(r.cells[1].dataset.value))"
     )
     assert order == sorted(order, reverse=True) and order[0] == 1056
     assert view.complaints() == []
@@ -633,23 +583,17 @@ def test_nothing_sticks_out_at_any_width(opened, page, width):
     assert view.js("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
-def test_dark_pages_are_dark_and_legible(opened, page):
-    light, dark = (
-        opened(page, prefers_color_scheme="light"),
-        opened(page, prefers_color_scheme="dark"),
-    )
-    assert luminance(light, "body", "backgroundColor") > 0.9
-    assert luminance(dark, "body", "backgroundColor") < 0.05
-    for view in (light, dark):
-        for selector in (
-            "body",
-            ".note",
-            ".badge.yes, .badge.part",
-            ".badge.none, .badge.no",
-            ".chart text",
-            "#warnings",
-        ):
-            assert contrast(view, selector) > 4.5, selector
+def test_the_page_is_legible(opened, page):
+    view = opened(page)
+    for selector in (
+        "body",
+        ".note",
+        ".badge.yes, .badge.part",
+        ".badge.none, .badge.no",
+        ".chart text",
+        "#warnings",
+    ):
+        assert contrast(view, selector) > 4.5, selector
 
 
 def luminance(view, selector: str, name: str) -> float:
@@ -710,10 +654,3 @@ def test_distortions_are_named_and_empty_cells_are_null(tmp_path):
     row = found["rows"][0]
     assert (row["proj"], row["dim"], row["seed"], row["spearman"]) == ("subset", 25, 0, None)
     assert found["rows"][1]["spearman"] > 0
-    for broken, message in (
-        ({"dim": "many"}, r"row 1: dim='many' must be a whole number"),
-        ({"quantity": None}, r"row 1: quantity=None must be a text"),
-    ):
-        write_json(file, {**about, "rows": [rows[0] | broken, *rows[1:]]})
-        with pytest.raises(InputError, match=message):
-            build([tmp_path])

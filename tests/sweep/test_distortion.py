@@ -47,14 +47,6 @@ def test_identity_changes_nothing(patches):
     assert by_quantity(rows, C)["distance"]["spearman"] == pytest.approx(1)
 
 
-def test_copies_of_one_image_have_no_distances_to_compare(patches):
-    train, test = patches
-    copies = train, test[:1].expand(3, -1, -1)
-    full = full_distances(*copies, Ridge())
-    with pytest.raises(InputError, match="pair: nearly all lengths are zero"):
-        list(measure(JL(C, 4, 0), [4], copies, full, Ridge()))
-
-
 def test_ratios_equal_numpys(patches):
     eps, dims = 0.01, [6, 20]
     full = full_distances(*patches, Ridge(eps))

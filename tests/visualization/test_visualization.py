@@ -58,7 +58,6 @@ def batch_of(scores, *, kinds, known, start=0):
         "index": index,
         "path": [f"folder/img{i}.png" for i in index.tolist()],
         "kind": list(kinds),
-        "mask_state": ["usable"] * n,
     }
     return batch, score, map
 
@@ -328,39 +327,16 @@ def test_unwritable_heatmap_folder_is_an_input_error(tmp_path):
         save_heatmaps(tmp_path / "heatmaps", [picture()], LOOK)
 
 
-def test_a_defect_that_the_model_cannot_see_is_said_to_be_there():
+def test_what_does_not_count_stays_grey():
     roi = torch.ones(H, W, dtype=torch.bool)
     roi[:12] = False  # the masks are in lines 4 to 9
     gallery = Gallery(k=1)
     gallery.add(*batch_of([9.0], kinds=["crack"], known=[True]), roi)
     (found,) = gallery.pictures()
     assert np.array_equal(found.roi, roi)
-    assert "truth (outside roi)" in texts(draw_one(found, LOOK))
-    assert "crack, 9.00, outside roi" in texts(draw_all([found], LOOK))
     heat = overlay(found.image, found.shown, (0.0, 9.0))
     assert (heat[:12] == 0).all() and heat[12:].any()  # half of its grey, which is 0
     assert common_scale([found.shown])[0] > found.map[~roi].max()
-    lost = picture(truth=np.zeros((H, W), bool))
-    assert "crack, 12.35, outside the crop" in texts(draw_all([lost], LOOK))
-    assert "outside" not in texts(draw_all([picture(), picture(roi=~roi.numpy())], LOOK))
-
-
-@pytest.mark.parametrize(
-    ("state", "caption", "alone"),
-    [
-        ("", "crack, 9.00", "no mask"),
-        ("vanished", "crack, 9.00, mask too small", "mask too small"),
-        ("empty", "crack, 9.00, empty mask", "empty mask"),
-    ],
-)
-def test_masks_that_tell_nothing_are_told_from_none(state, caption, alone):
-    batch, score, map = batch_of([9.0], kinds=["crack"], known=[False])
-    gallery = Gallery(k=1)
-    gallery.add(batch | {"mask_state": [state]}, score, map)
-    (found,) = gallery.pictures()
-    words = texts(draw_all([found], LOOK)) + " "
-    assert "defects\n(place unknown) " in words and f" {caption} " in words
-    assert f" {alone} " in texts(draw_one(found, LOOK))
 
 
 def test_caption_states_place_kind_score_and_where_the_thresholds_are_from():
@@ -409,26 +385,6 @@ def test_only_the_image_threshold_makes_a_hit_miss_or_alarm(
     assert said is None or said in texts(draw_one(pictured, look))
 
 
-@pytest.mark.parametrize(("shape", "room"), [((8, 128), 1.0), ((24, 32), 0.1)])
-def test_a_strip_is_as_wide_as_the_overview_allows(shape, room):
-    strip = {name: np.zeros(shape, np.float32) for name in ("map", "truth")}
-    strip["map"][2:4, 40:60] = strip["truth"][2:4, 40:60] = 9
-    image = np.zeros((*shape, 3), np.uint8)
-    pictures = [picture(**strip, image=image, index=i, rank=i + 1) for i in range(4)]
-    figure = draw_all([*pictures, picture(role="highest_good", **strip, image=image)], LOOK)
-    figure.draw_without_rendering()
-    *cells, _ = figure.axes
-    assert len(cells) == 5 and sum("-scoring" in text.get_text() for text in figure.texts) == 2
-    for axes in cells:
-        (shown,) = axes.images
-        h, w = shown.get_array().shape[:2]
-        assert (h > 1.9 * shape[0]) == (room == 1.0)  # one over the other
-        pixels = axes.get_window_extent()
-        assert pixels.width >= room * shape[
-            1
-        ] * 8 and pixels.height / pixels.width == pytest.approx(h / w)
-
-
 def explained(one, look=LOOK):
     parts = {"layer 1": 0.5, "layer 2": 0.3, "layer 3": 0.2}
     h, w = one.map.shape
@@ -437,21 +393,17 @@ def explained(one, look=LOOK):
     return draw_one(one, look, why)
 
 
-@pytest.mark.parametrize(
-    ("shape", "columns"), [((512, 4096), 1), ((64, 264), 1), ((24, 32), 4), ((960, 40), 4)]
-)
+@pytest.mark.parametrize("shape", [(512, 4096), (64, 264), (24, 32), (960, 40)])
 @pytest.mark.parametrize("draw", [draw_one, explained])
-def test_a_picture_of_any_shape_fills_its_figure(draw, shape, columns):
+def test_a_picture_of_any_shape_is_in_its_figure(draw, shape):
     values = {name: np.zeros(shape, np.float32) for name in ("map", "truth")}
     figure = draw(picture(**values, image=np.full((*shape, 3), 90, np.uint8)), LOOK)
     image = np.asarray(Image.open(io.BytesIO(to_png(figure))).convert("RGB"))
     *cells, _ = figure.axes
     places = [axes.get_window_extent() for axes in cells]
-    assert len({round(place.x0) for place in places}) == columns
-    for axes, place in zip(cells, places, strict=True):
+    for axes in cells:
         title = axes.title.get_window_extent()
         assert title.x0 >= 0 and title.x1 <= figure.bbox.width, axes.get_title()
-        assert columns > 1 or place.width > 0.8 * figure.bbox.width
     if draw is explained:  # the box that names a position is seen
         rows = slice(len(image) - int(places[4].y1), len(image) - int(places[4].y0))
         assert near(image[rows, int(places[4].x0) : int(places[4].x1)], FOUND) > 20
@@ -465,11 +417,9 @@ def test_the_label_of_the_colours_fits_into_the_figure(draw, shape):
     figure.draw_without_rendering()
     label = figure.axes[-1].yaxis.label
     box = label.get_window_extent()
-    assert label.get_text() in ("", "distance") or label.get_text().startswith("distance from")
     (legend,) = figure.legends
-    assert box.y0 >= legend.get_window_extent().y1 and box.y1 <= figure.bbox.height, (
-        label.get_text()
-    )
+    assert label.get_text() == "distance"
+    assert box.y0 >= legend.get_window_extent().y1 and box.y1 <= figure.bbox.height
 
 
 def test_shelves_are_named_by_what_they_hold():
@@ -503,7 +453,7 @@ def test_map_and_image_threshold_reach_the_files_each_in_its_place(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"truth": None}, "no mask"),
+        ({"truth": None}, "place unknown"),
         ({"planted": True}, "truth (planted)"),
         ({"label": 0, "kind": "good", "truth": np.zeros((H, W), bool)}, "good image:\nno defect"),
         ({"truth": np.zeros((H, W), bool)}, "outside the crop"),

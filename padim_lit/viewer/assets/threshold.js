@@ -5,7 +5,7 @@ const STEPS = 1000, LISTED = 100;
 
 /** How many images there are, are called defective, and are on the wrong side: by their part in the metrics and by kind. */
 function countWrong(run, threshold) {
-  const { label, planted, kind, kinds } = content.images[run.images];
+  const { label, planted, kind, kinds } = run.images;
   const tally = () => ({ all: 0, called: 0, wrong: 0 });
   const parts = { alarms: tally(), misses: tally(), planted: tally() }, byKind = kinds.map(tally), wrong = [];
   run.scores.forEach((score, i) => {
@@ -62,7 +62,7 @@ function drawHistogram(run, [low, high]) {
     run.good.forEach((score) => add(score, 0));
     run.scores.forEach((score) => add(score, 1));
   } else {
-    const { label, planted } = content.images[run.images];
+    const { label, planted } = run.images;
     run.scores.forEach((score, i) => add(score, planted[i] ? 2 : label[i]));
   }
   const sides = [Math.max(1, ...bars[0]), Math.max(1, ...bars[1].map((n, i) => n + bars[2][i]))];
@@ -98,7 +98,7 @@ function drawCounts(run, threshold) {
   place.hidden = !run.scores;
   byId("uncounted").hidden = Boolean(run.scores);
   if (!run.scores) return "";
-  const { parts, byKind, wrong } = countWrong(run, threshold), images = content.images[run.images];
+  const { parts, byKind, wrong } = countWrong(run, threshold), images = run.images;
   const rate = (n, all) => (all ? `${((100 * n) / all).toFixed(1)} %` : "—");
   for (const [id, { wrong: n, all }] of Object.entries(parts)) {
     const row = place.querySelector(`[data-id=${id}]`);

@@ -103,7 +103,7 @@ def test_the_same_command_runs_only_the_runs_that_are_missing(here, zygote):
     assert "done already" not in other.out + other.err
 
 
-def test_a_change_of_own_code_does_all_again(here, zygote):
+def test_a_change_of_own_code_does_an_ablation_again(here, zygote):
     (here / "conf/proj").mkdir(parents=True)
     (here / "conf/proj/mine.yaml").write_text("_target_: my_signs.Signs\n")
     code = """
@@ -116,11 +116,11 @@ class Signs(JL):
     few = ["density=position", "grid=4", "resamples=0", "dims=[3]", "seeds=[0]"]
     args = ["--config-dir", "conf", *ABLATION, *few, "hydra.run.dir=own"]
     mine = [*args, "own=[my_signs]", "proj=mine", "projs=[jl,mine]"]
-    for factor, done in (("1.0", False), ("2.0", False), ("2.0", True)):
+    for factor, again in (("1.0", False), ("2.0", False), ("2.0", True)):
         (here / "my_signs.py").write_text(code.replace("FACTOR", factor))
         result = zygote.run(mine, here)
         assert result.code == 0, result.err
-        assert ("2 of 2 runs are done already" in result.out + result.err) == done
+        assert ("2 of 2 runs are done already" in result.out + result.err) == again
 
 
 def test_options_that_an_ablation_would_ignore_are_refused(here, zygote):
