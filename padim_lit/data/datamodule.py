@@ -75,7 +75,6 @@ class AnomalyData(LightningDataModule):
         batch_size: images in a batch.
         num_workers: loader processes; None chooses from the number of cores.
         picture_cache: folder of a `PictureCache`, made if missing; ~ is expanded. None: no cache.
-        picture_cache_gb: how large it may become, in 10⁹ bytes.
         full_check: up to so many images, training and test, all are decoded here.
         look: False: the files are listed and nothing else, for `content` alone.
 
@@ -100,7 +99,6 @@ class AnomalyData(LightningDataModule):
     batch_size: int = 32
     num_workers: int | None = None
     picture_cache: str | Path | None = None
-    picture_cache_gb: float = 20.0
     full_check: int = 2000
     look: bool = True
 
@@ -115,8 +113,8 @@ class AnomalyData(LightningDataModule):
         for name, lowest in (("batch_size", 1), ("num_workers", 0), ("full_check", 0)):
             if type(value := getattr(self, name)) is not int or value < lowest:
                 raise InputError(f"{name}={value} must be an integer of at least {lowest}")
-        folder, most = self.picture_cache, self.picture_cache_gb
-        self.cache = None if folder is None else PictureCache(folder, most)
+        folder = self.picture_cache
+        self.cache = None if folder is None else PictureCache(folder)
         self.resize_crop = ResizeCrop(self.image_size, self.crop_size)
         self.image_shape = self.resize_crop.output_shape
         self.size = {"image_size": self.image_size, "crop_size": self.crop_size}
@@ -230,9 +228,6 @@ class AnomalyData(LightningDataModule):
 
     def _read_fully(self, split: Split) -> Any:
         """What decodes the images for a first look; None where there are too many for that."""
-        if self.cache is not None:
-            self.cache.require_room(self.image_shape)
-            log.info("%s", self.cache.describe())
         if len(split.train) + len(split.test) <= self.full_check:
             return self.cache or prepare
         log.info(
