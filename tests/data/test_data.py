@@ -879,7 +879,7 @@ def _crop(tmp):
         (_one_training_image, ["1 training image", "at least 2"]),
         (_empty_kind, ["test/crack", "no images"]),
         (_no_test, ["no test images", "screw/test"]),
-        (_zero_byte_image, ["train/good/002.png", "0 bytes"]),
+        (_zero_byte_image, ["train/good/002.png", "cannot read"]),
         (_truncated_test_image, ["test/crack/001.png"]),
         (_missing_mask, ["no mask", "test/crack/001.png", "001_mask.png"]),
         (_missing_mask_folder, ["no masks", "ground_truth/crack"]),
