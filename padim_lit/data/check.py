@@ -25,7 +25,6 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_SAMPLE = 1 << 12  # bytes
 #: Images whose brightness, and masks whose share, is looked at: they are decoded for it.
 DECODED = 5
 #: Bad files that are named beside the first.
@@ -135,27 +134,17 @@ _SAYINGS = {
 }
 
 
-def same_files(paths: Sequence[Path]) -> list[int]:
-    """For each file the position of the first one with the same bytes.
+def same_files(paths: Sequence[Path]) -> list[Hashable]:
+    """For each file what is equal for files of the same bytes alone.
 
-    Sizes are compared first, then a few kilobytes, then all: files that differ are hardly read.
+    Only files of one size are read.
     """
-    contents: list[Hashable] = [None] * len(paths)
-    for look in (lambda path: path.stat().st_size, _ends, lambda path: digest_of(stamp(path))):
-        files = Counter(contents)
-        contents = [
-            (known, look(path)) if files[known] > 1 else known
-            for known, path in zip(contents, paths, strict=True)
-        ]
-    first: dict[Hashable, int] = {}
-    return [first.setdefault(content, n) for n, content in enumerate(contents)]
-
-
-def _ends(path: Path) -> bytes:
-    with path.open("rb") as file:
-        start = file.read(_SAMPLE)
-        file.seek(-min(_SAMPLE, len(start)), os.SEEK_END)
-        return start + file.read()
+    sizes = [path.stat().st_size for path in paths]
+    files = Counter(sizes)
+    return [
+        (size, digest_of(stamp(path)) if files[size] > 1 else "")
+        for size, path in zip(sizes, paths, strict=True)
+    ]
 
 
 def nearly_black(paths: Sequence[Path]) -> list[str]:
