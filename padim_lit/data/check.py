@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: Images whose brightness, and masks whose share, is looked at: they are decoded for it.
+#: Images whose brightness is looked at: they are decoded for it.
 DECODED = 5
 #: Bad files that are named beside the first.
 NAMED = 4

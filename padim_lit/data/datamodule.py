@@ -13,8 +13,8 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from padim_lit.data.cache import PictureCache, digest_of, stamp
-from padim_lit.data.check import DECODED, judge_repeats, look_at, nearly_black, some
-from padim_lit.data.images import read_mask, read_size
+from padim_lit.data.check import judge_repeats, look_at, nearly_black, some
+from padim_lit.data.images import read_size
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
 from padim_lit.data.loaders import rank_batches, sizes_of
 from padim_lit.data.transform import ResizeCrop, Size
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 LOOKED_AT = 100
 # Proportions of photos that differ by less are no reason for a note.
 ALIKE = 1.25
-# The share of an image from which on its mask looks inverted.
-MOST_DEFECTIVE = 0.75
 
 
 @dataclass(frozen=True)
@@ -147,8 +145,7 @@ class AnomalyData(LightningDataModule):
         self.mixed_proportions = bool(squeezed)
         self.notes = [
             *split.notes, *said, *self._out_of_sight(sizes), *squeezed,
-            *nearly_black([item.path for item in self.train_items]),
-            *self._inverted_masks(), *_notes(counts),
+            *nearly_black([item.path for item in self.train_items]), *_notes(counts),
         ]  # fmt: skip
 
     @property
@@ -204,22 +201,6 @@ class AnomalyData(LightningDataModule):
             f"its centre, by image_size={self.image_size} and crop_size={self.crop_size}; "
             "crop_size=null sees all."
         ]
-
-    def _inverted_masks(self) -> list[str]:
-        """A note, shown now too, where masks call nearly all of an image a defect."""
-        masked = some([item for item in self.test_items if item.masks and item.label], DECODED)
-        shares = sorted(
-            max(float(read_mask(path, item.mask_threshold).mean()) for path in item.masks)
-            for item in masked
-        )
-        if not shares or (share := shares[len(shares) // 2]) <= MOST_DEFECTIVE:
-            return []
-        note = (
-            f"Masks call {percent(share)} of an image defective (the median of {len(shares)}). "
-            "White is the defect: if they are inverted, pixel metrics mean nothing; invert them."
-        )
-        log.warning("%s", note)
-        return [note]
 
     def require_test(self) -> None:
         """Raise InputError where there is no test image."""

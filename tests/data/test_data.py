@@ -359,20 +359,6 @@ def test_images_of_a_few_bits_in_more_are_told_of(tmp_path, caplog, bits):
         assert "in 4 of them is 4095, where 65535 is white" in said[0] and "stretch" in said[0]
 
 
-@pytest.mark.parametrize("inverted", [False, True])
-def test_masks_that_look_inverted_are_told_of(tmp_path, caplog, inverted):
-    root = build_tree(tmp_path, test={"good": 2, "crack": 7})
-    for path in (root / "ground_truth/crack").iterdir():
-        mask = np.asarray(Image.open(path))
-        Image.fromarray(255 - mask if inverted else mask).save(path)
-    said = [note for note in Folder(root, **SMALL).notes if "inverted" in note]
-    assert [record.getMessage() for record in caplog.records] == said
-    assert len(said) == inverted
-    if said:
-        # A box of 9×8 pixels of 40×32.
-        assert said[0].startswith("Masks call 94% of an image defective (the median of 4).")
-
-
 def test_good_images_alone_need_no_test_folder(tmp_path):
     root = build_tree(tmp_path / "parts", train=4)
     for name in ("logo.png", "val/a.png"):  # are not read
