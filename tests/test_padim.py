@@ -29,7 +29,6 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SubsetRandomSampler,
-    WeightedRandomSampler,
 )
 from torchvision.transforms.functional import to_pil_image
 
@@ -37,7 +36,7 @@ import padim_lit
 from padim_lit import JL, NPCA, Backbone, Both, Fisher, InputError, PaDiM, Subset
 from padim_lit.checkpoint.state import full_state, restore, save_detector, slim_state
 from padim_lit.data import Folder
-from padim_lit.data.loaders import require_as_many, require_each_once
+from padim_lit.data.loaders import require_each_once
 from padim_lit.model.detector import Detector
 
 ROOT = Path(__file__).parents[1]
@@ -620,13 +619,6 @@ def test_a_stream_of_images_is_fitted_without_a_threshold(tmp_path, caplog):
     assert "loader process" not in caplog.text
 
 
-def test_a_stream_that_workers_read_each_for_itself_is_told(tmp_path, caplog):
-    model = small(**paper(4))
-    trainer(tmp_path).fit(model, DataLoader(Stream(), 2, num_workers=2))
-    assert model.detector.count == 8
-    assert caplog.text.count("a Stream is read by 2 loader process(es) of 1 rank(s)") == 1
-
-
 def test_flags_and_masks_may_be_numbers(tmp_path, fitted):
     """They would be taken for indices, and other images' scores counted without a word."""
     loader = batches(12, seed=1, bad=(3, 8))
@@ -787,18 +779,14 @@ def test_a_sampler_that_repeats_images_is_refused():
             require_each_once(loader)
 
 
-def test_ranks_that_would_read_all_images_are_refused():
+def test_what_torch_draws_twice_is_refused():
     samples = list(range(7))
-    for loader in (DataLoader(samples, 2), DataLoader(samples, shuffle=True)):
-        require_each_once(loader)
-        with pytest.raises(InputError, match="each of 2 ranks would read all images"):
-            require_each_once(loader, ranks=2)
-    require_each_once(DataLoader(samples, batch_sampler=[[0, 1], [2]]), ranks=2)
-    require_each_once(DataLoader(samples, sampler=DistributedSampler(samples, 7, 0)), ranks=7)
-    with pytest.raises(InputError, match="RandomSampler with replacement gives some images twice"):
-        require_each_once(DataLoader(samples, sampler=RandomSampler(samples, replacement=True)))
-    with pytest.raises(InputError, match=r"gives image \d of its Dataset more than once"):
-        require_each_once(DataLoader(samples, sampler=RandomSampler(samples, num_samples=14)))
+    for sampler in (
+        RandomSampler(samples, num_samples=14),
+        RandomSampler([0], replacement=True, num_samples=2),
+    ):
+        with pytest.raises(InputError, match=r"gives image \d of its Dataset more than once"):
+            require_each_once(DataLoader(samples, sampler=sampler))
 
 
 class Endless:
@@ -831,7 +819,7 @@ def test_a_sampler_of_ones_own_that_repeats_images_is_refused(tmp_path, fitted, 
             use()
 
 
-def test_looking_at_a_sampler_changes_no_draw_and_uses_none_up():
+def test_looking_at_a_sampler_changes_no_draw():
     samples = list(range(40))
     loader = DataLoader(samples, 8, sampler=SubsetRandomSampler(samples[3:]))
     torch.manual_seed(0)
@@ -839,15 +827,8 @@ def test_looking_at_a_sampler_changes_no_draw_and_uses_none_up():
     torch.manual_seed(0)
     assert sorted(require_each_once(loader)) == samples[3:]
     assert torch.cat(list(loader)).tolist() == drawn
-    used_up = DataLoader(samples, batch_sampler=iter([[1, 2], [3]]))
-    assert require_each_once(used_up) is None
-    assert torch.cat(list(used_up)).tolist() == [1, 2, 3]
     endless = DataLoader(SimpleNamespace(), sampler=Endless(4, draws=None))  # of no length
-    slices = DataLoader(samples, batch_sampler=[slice(0, 4)])
-    pairs = DataLoader(samples, sampler=[torch.tensor([1, 7])])
-    own_kind = DataLoader(samples, sampler=[[1], [1]])
-    for unknown in (endless, slices, pairs, own_kind):
-        assert require_each_once(unknown) is None
+    assert require_each_once(endless) is None
 
 
 def test_a_sampler_within_a_batch_sampler_is_judged_too():
@@ -856,8 +837,6 @@ def test_a_sampler_within_a_batch_sampler_is_judged_too():
     def within(sampler):
         return DataLoader(samples, batch_sampler=BatchSampler(sampler, 2, drop_last=False))
 
-    with pytest.raises(InputError, match="WeightedRandomSampler with replacement"):
-        require_each_once(within(WeightedRandomSampler([1.0] * 7, 7)))
     with pytest.raises(InputError, match="7 images on 2 ranks: Lightning repeats some"):
         require_each_once(within(DistributedSampler(samples, 2, 0)))
     require_each_once(within(DistributedSampler(samples, 7, 0)), ranks=7)
@@ -907,7 +886,7 @@ def test_a_fitted_model_takes_no_other_models_state(tmp_path, how):
 
 
 def test_several_loaders_to_test_with_are_refused_and_one_in_a_list_is_taken(tmp_path, fitted):
-    with pytest.raises(InputError, match="2 loaders to test with would share one result"):
+    with pytest.raises(InputError, match="2 loaders would share one result"):
         trainer(tmp_path).test(fitted, [batches(2), batches(2)], verbose=False)
     trainer(tmp_path).test(fitted, [batches(2)], verbose=False)
 
@@ -991,12 +970,6 @@ def test_what_a_checkpoint_learnt_elsewhere_holds_until_the_next_is_loaded():
     for state, images in ((elsewhere, 0), (usual, density.fit_images), (elsewhere, 0)):
         restore(other, full_state(state))
         assert other.density.fit_images == images > -1
-
-
-def test_ranks_with_other_numbers_of_batches_are_refused():
-    with pytest.raises(InputError, match="give 3, 2 batches, and a fit would wait for ever"):
-        require_as_many([3, 2])
-    require_as_many([3, 3])
 
 
 def test_a_trainer_without_bars_shows_none(tmp_path, capsys):
