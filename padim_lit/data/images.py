@@ -35,6 +35,8 @@ SOFT_THRESHOLD = 127
 #: Of 255: what lies between in a JPEG is a level of its own, and below may be of its compression.
 FAINT = 64
 _LOSSY = ("JPEG", "MPO")
+#: Pixels of an image; a file of a few kB may claim any number, and each takes up to 16 bytes.
+MOST_PIXELS = 89_478_485
 
 
 def read_image(path: Path) -> Image.Image:
@@ -234,6 +236,11 @@ def _decoded(
     try:
         # A decoder may raise anything; it is this file's problem alone.
         with refusing(what, todo, Exception), Image.open(file, formats=_FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise InputError(
+                    f"{path} is an image of {image.width}×{image.height} pixels; allowed are "
+                    f"{MOST_PIXELS // 10**6} million; make it smaller, or cut it"
+                )
             return use(image)
     except InputError as error:
         # But of a loader process that was killed PyTorch tells whatever runs at that moment.
