@@ -67,6 +67,7 @@ def require_each_once(loader: Any, ranks: int = 1) -> Sequence[Any] | None:
 
     Raises InputError for several loaders, or where an image comes more than once.
 
+    >>> from torch.utils.data import DataLoader
     >>> require_each_once(DataLoader(range(3)))
     [0, 1, 2]
     """
@@ -109,6 +110,7 @@ def _drawn(loader: Any) -> list[Any] | None:
 def sizes_of(loader: Any) -> dict[str, Any]:
     """image_size and crop_size of a loader that a data module made; of another nothing is known.
 
+    >>> from torch.utils.data import DataLoader
     >>> sizes_of(DataLoader(range(3)))
     {}
     """
@@ -121,6 +123,7 @@ def sizes_of(loader: Any) -> dict[str, Any]:
 def require_sizes(loaders: Any, provenance: Mapping[str, Any]) -> None:
     """Raise InputError where a fit, whose provenance it is, saw its images at other sizes.
 
+    >>> from torch.utils.data import DataLoader
     >>> dataset = ItemDataset([], ResizeCrop(image_size=[32, 32], crop_size=None))
     >>> loader = DataLoader(dataset)
     >>> require_sizes(loader, {"image_size": 48, "crop_size": 24})
