@@ -378,7 +378,7 @@ class Predictor:
         known, p = self.calibration, None
         if known is not None:
             p = p_value(score, known["scores"].cpu().numpy(), known["unreliable"])
-        regions = find(map, at, view, self._roi)
+        regions = find(map, at, view)
         return Prediction(score, p, anomalous, map, threshold, at, seen.path, regions, view)
 
     def _set_threshold(self, threshold: float | None, rate: float | None) -> None:
