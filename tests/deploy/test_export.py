@@ -568,5 +568,5 @@ def test_a_density_that_measures_in_its_own_way_has_no_graph():
             return super().nearest(*args, **how)
 
     detector.density = Own(detector.projection.dim)
-    with pytest.raises(InputError, match="density=own: .* use format=torch"):
+    with pytest.raises(InputError, match=r"density=own: .* use format=torch"):
         Graph(detector)
