@@ -97,9 +97,6 @@ class ScoredFiles:
             write_json(about, {**model, "resume": resume})  # a run that did not watch may begin it
             # Unbuffered: what is written is there, whatever becomes of this process.
             self._files = {path: path.open("ab", buffering=0) for path in (self.json, self.csv)}
-        # How long they are with whole images alone, and whether there may be more.
-        self._ends = {path: file.tell() for path, file in self._files.items()}
-        self._torn = False
 
     def add(self, version: Version, content: dict[str, Any]) -> None:
         """Write an image's lines, the CSV's first: the other says that it is done.
@@ -107,23 +104,14 @@ class ScoredFiles:
         `content` is `Prediction.numbers` and more, or, of a file that cannot be used, its "error".
 
         Raises:
-            InputError: one cannot be written; neither is there, and the same call may try again.
+            InputError: one cannot be written. A run with `resume` scores the image anew.
         """
         line = {**asdict(version), "at": now("milliseconds"), **content}
-        if self._torn:
-            self._mend()
-        try:
-            if "error" not in content:
-                row = {column: line.get(column) for column in COLUMNS}
-                # Without the header.
-                self._write(self.csv, csv_text(COLUMNS, [row]).partition("\n")[2])
-            self._write(self.json, json.dumps(line) + "\n")
-        except BaseException:
-            self._torn = True
-            with suppress(InputError):  # the next call, then
-                self._mend()
-            raise
-        self._ends = {path: file.tell() for path, file in self._files.items()}
+        if "error" not in content:
+            row = {column: line.get(column) for column in COLUMNS}
+            # Without the header.
+            self._write(self.csv, csv_text(COLUMNS, [row]).partition("\n")[2])
+        self._write(self.json, json.dumps(line) + "\n")
         if self._resume:
             self.done[version.path] = version
         self.counts[content.get("decision", "unreadable")] += 1
@@ -143,22 +131,6 @@ class ScoredFiles:
                 there = path.stat()
             if there is None or not os.path.samestat(there, os.fstat(out.fileno())):
                 raise OSError(errno.ENOENT, "it was removed or moved meanwhile")
-
-    def _mend(self) -> None:
-        """Cut off what an image that failed has left; opened anew, as a disk may have been away."""
-        with writing(self.json.parent):
-            for path, end in self._ends.items():
-                with suppress(OSError):
-                    self._files[path].close()
-                self._files[path] = file = path.open("r+b", buffering=0)  # does not make one
-                if file.seek(0, os.SEEK_END) < end:
-                    raise InputError(
-                        f"{path} has lost its last lines; give the same command again: it scores "
-                        "their images once more"
-                    )
-                file.truncate(end)
-                file.seek(end)
-        self._torn = False
 
     def _take_up(self) -> None:
         """Read what is there, cut off an incomplete end, and write the CSV anew from it."""

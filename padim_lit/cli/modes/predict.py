@@ -206,26 +206,15 @@ class _Work:
         print_line(f"watching {settings.images}; Ctrl-C ends it")
         try:
             rested, outage = watcher.rested(), None  # what is wrong at the first look, is no outage
-            full: InputError | None = None  # why results cannot be written
-            last = again = time.monotonic()
+            last = time.monotonic()
             while True:
-                for version, rest in rested if time.monotonic() >= again else ():
-                    try:
-                        line = self.try_one(version, rest)
-                    except InputError as error:  # of writing: what is read has been dealt with
-                        if not passing(error.__cause__):
-                            raise
-                        if full is None:
-                            log.warning("%s; tried again later, and so is what comes", error)
-                            last = time.monotonic()  # an image came
-                        full, again = error, time.monotonic() + self.patience
-                        break
-                    if line:
-                        full, last = None, time.monotonic()
+                for version, rest in rested:
+                    if line := self.try_one(version, rest):
+                        last = time.monotonic()
                         print_line(f"{time.strftime('%H:%M:%S')}  {line}  {version.path}")
                 late = idle is not None and time.monotonic() - last >= idle
-                if late and (ended := outage or full) is not None:
-                    raise ended
+                if late and outage is not None:
+                    raise outage
                 if late and self.postponed.keys() >= set(watcher.waiting):
                     for version in watcher.waiting:
                         self.refuse(version, self.postponed[version][0])

@@ -13,7 +13,6 @@ import time
 import tracemalloc
 from collections import Counter
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -33,7 +32,6 @@ from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
 from padim_lit.deploy.predictor import Prediction
 from padim_lit.deploy.regions import View, find
 from padim_lit.errors import InputError
-from padim_lit.system.atomic import writing
 from padim_lit.viewer.content import build
 from padim_lit.visualization.overlay import GAP, boxed, caption_of, colours, contour, side_by_side
 
@@ -490,73 +488,6 @@ def watching(monkeypatch, inbox: Path, **how) -> mode.Predict:
         backbone={}, proj={}, density={}, trainer="cpu", ckpt="run/model.ckpt", images=str(inbox),
         watch=True, watch_settle=0.01, watch_idle=1.0, **how,
     )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("where", "kind"),
-    [("heatmaps", "ENOSPC"), (".csv", "EIO"), (".jsonl", "EDQUOT"), (".jsonl", "ESTALE")],
-)
-def test_a_watch_whose_results_cannot_be_written_tries_again(
-    here, tmp_path, monkeypatch, caplog, where, kind
-):
-    """As on a disk that fills up: half a line is there already, and nothing of it stays."""
-    monkeypatch.chdir(here)
-    for name in ("a.png", "b.png"):
-        save_image(tmp_path / "inbox" / name)
-    (tmp_path / "inbox" / "broken.png").write_text("no picture")
-    write_bytes, write, failed = mode.write_bytes, ScoredFiles._write, []
-
-    def fail(path: Path, half) -> None:
-        if where in path.relative_to(tmp_path / "scored").as_posix() and len(failed) < 2:
-            failed.append(half())
-            with writing(path):
-                raise OSError(getattr(errno, kind), "it is full")
-
-    def picture(path, content):
-        fail(path, lambda: None)
-        return write_bytes(path, content)
-
-    def line(self, path, text):
-        fail(path, lambda: self._files[path].write(text[:9].encode()))
-        write(self, path, text)
-
-    monkeypatch.setattr(mode, "write_bytes", picture)
-    monkeypatch.setattr(ScoredFiles, "_write", line)
-    mode.run(watching(monkeypatch, tmp_path / "inbox", overlays="all"), tmp_path / "scored")
-    assert len(failed) == 2 and caplog.text.count("tried again later") == 1
-    names = sorted(Path(line["path"]).name for line in lines(tmp_path / "scored"))
-    assert names == ["a.png", "b.png", "broken.png"]
-    assert sorted(Path(row["path"]).name for row in rows(tmp_path / "scored")) == names[:2]
-
-
-def test_a_watch_whose_results_can_never_be_written_ends_when_nobody_waits(
-    here, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(here)
-    save_image(tmp_path / "inbox" / "a.png")
-    settings, tries = watching(monkeypatch, tmp_path / "inbox", overlays="none"), []
-
-    def full(self, path, text):
-        tries.append(path)
-        with writing(path):
-            raise OSError(errno.ENOSPC, "it is full")
-
-    monkeypatch.setattr(ScoredFiles, "_write", full)
-    with pytest.raises(InputError, match="it is full"):
-        mode.run(settings, tmp_path / "scored")
-    assert len(tries) > 2
-
-
-def test_lines_that_a_disk_lost_while_it_was_away_are_missed(tmp_path, monkeypatch):
-    log = ScoredFiles(tmp_path, {}, resume=True)
-    log.add(Version("a.png", 1, 0), {"score": 1.0, "decision": "good"})
-    os.truncate(tmp_path / "predictions.jsonl", 0)
-    with monkeypatch.context() as patch, pytest.raises(InputError, match="away"):
-        patch.setattr(log, "_write", Mock(side_effect=InputError("away")))
-        log.add(Version("b.png", 1, 0), {"score": 1.0, "decision": "good"})
-    with pytest.raises(InputError, match="lost its last lines; give the same command again"):
-        log.add(Version("b.png", 1, 0), {"score": 1.0, "decision": "good"})
-    log.close()
 
 
 # --- The parts -------------------------------------------------------------------------------
