@@ -77,7 +77,7 @@ def run(settings: Calibrate, folder: Path) -> None:
     }
     once = f"; {left['repeated']} more are the same picture as one of them, and do not count"
     scored = f"{count(len(found.scores), 'image')} of {what}{once if left['repeated'] else ''}"
-    named = highest(found, known["threshold"])
+    named = highest(found)
     said = [("scored", scored), ("result", describe(known)), ("note", named)]
     if against.get("earlier_reached"):
         said.append(("note", against["earlier_said"]))
