@@ -873,7 +873,7 @@ def _crop(tmp):
         (_good_beside_a_whole_set, ["has no train/good", "found there: good, other"]),
         (_a_photo_beside_good, ["/logo.png lies beside the folders of images"]),
         (_masks_in_two_folders, ["masks lie in ground_truth and masks; keep one"]),
-        (_several_categories, ["holds several: give -m data.root=/", "/a,/", "/b,/", "/c,…"]),
+        (_several_categories, ["set it to /", "/a or /", "/b or /", "/c"]),
         (_images_beside_good, ["1 image(s)", "train/bad/x.png", "train/good"]),
         (_images_directly_in_test, ["1 image(s)", "test/x.png", "test/KIND"]),
         (_images_below_good_ones_alone, ["1 image(s)", "train/good/cam2/x.png", "train/good,"]),
