@@ -102,7 +102,7 @@ def data_sets(screw: Path | None, tiles: Path | None):
         yield "Magnetic Tile", paths, None, ResizeCrop(224, None)
         groups = _tiles([path.stem for path in paths])
         yield "Magnetic Tile, whole tiles", paths, groups, ResizeCrop(224, None)
-    data = ELPV(planted=False)
+    data = ELPV()
     items = [*data.train_items, *(item for item in data.test_items if not item.label)]
     yield "ELPV, mono", [item.path for item in items], None, ResizeCrop(256, 224)
 

@@ -13,13 +13,13 @@ from padim_lit.checkpoint.format import KEY, forget_arguments, state_of
 from padim_lit.checkpoint.state import full_state, load_detector, restore
 from padim_lit.data.datamodule import with_facts
 from padim_lit.data.loaders import of_all_ranks, require_each_once, require_sizes
-from padim_lit.data.trainer import as_it_runs, loader_of_fit, nothing_fitted, require_trainer
+from padim_lit.data.trainer import as_it_runs, loader_of_fit, require_trainer
 from padim_lit.data.truth import truth_of
 from padim_lit.deploy.calibration import outcome, require_asked, set_threshold
 from padim_lit.deploy.left_out import met_again
 from padim_lit.deploy.over_images import Loop
 from padim_lit.deploy.predictor import as_device
-from padim_lit.errors import require_finite, require_tensors
+from padim_lit.errors import InputError, require_finite, require_tensors
 from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
@@ -135,7 +135,7 @@ class PaDiM(LightningModule):
 
     def on_fit_end(self) -> None:
         if not self._fitted:
-            raise nothing_fitted(self.trainer)
+            raise InputError("nothing was fitted: no epoch or batches are left; use a new Trainer")
 
     # Score
 

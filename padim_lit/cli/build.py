@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 #: Values of trainer.accelerator that may mean a GPU of CUDA's.
 GPU = ("auto", "gpu", "cuda")
 #: Settings that say how a data set's files are read.
-READING = ("batch_size", "num_workers", "picture_cache", "picture_cache_gb", "full_check")
+READING = ("batch_size", "num_workers", "picture_cache", "full_check")
 #: Settings of a detector that stand beside a sweep's results.
 SHOWN = ("eps", "eps_unit", "neighbourhood", "rotations", "sigma", "image_score", "alignment")
 

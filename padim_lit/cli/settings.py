@@ -143,14 +143,12 @@ class WithData(Loading):
         seed: draws the projection, centroids, the data's split and planted defects
         full_check: look for broken files first: decode up to this many images, else only headers
         picture_cache: folder that keeps decoded, resized pictures for later runs
-        picture_cache_gb: largest size of that folder, in GB
     """
 
     data: Any = None
     seed: int = 0
     full_check: int = default_of(AnomalyData, "full_check")
     picture_cache: str | None = None
-    picture_cache_gb: float = default_of(AnomalyData, "picture_cache_gb")
 
 
 @dataclass

@@ -28,7 +28,7 @@ _ALLOWED, _LOGGERS = {"padim_lit", "lightning"}, "padim_lit.cli.tracking"
 FROM_THE_RUN = {
     "AnomalyData": (
         *("image_size", "crop_size", "batch_size", "num_workers", "look"),
-        *("picture_cache", "picture_cache_gb", "full_check"),
+        *("picture_cache", "full_check"),
     ),
     "Backbone": ("seed", "state", "tiles"),
     "Projection": ("in_channels", "dim", "seed"),

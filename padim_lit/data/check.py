@@ -19,17 +19,13 @@ from padim_lit.data.images import highest_value, read_size
 from padim_lit.data.items import Item, MaskState, PreparedImage, mask_state, prepare
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.digests import digest, keys
-from padim_lit.errors import InputError
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_SAMPLE = 1 << 12  # bytes
-#: Images whose brightness, and masks whose share, is looked at: they are decoded for it.
+#: Images whose brightness is looked at: they are decoded for it.
 DECODED = 5
-#: Bad files that are named beside the first.
-NAMED = 4
 
 
 def state_of_header(item: Item, resize_crop: ResizeCrop) -> MaskState | None:
@@ -59,28 +55,18 @@ def look_at(
         How many masks are in each (state, planted).
         A key for each item, equal where the model sees the same.
 
-    Raises InputError for bad files, whose reason is that of the first in the order of `items`.
+    Raises InputError for a bad file, the first in the order of `items`.
     """
-    bad: dict[Path, InputError] = {}
 
     def look(item: Item) -> tuple[MaskState | None, Hashable]:
-        try:
-            if read is None:
-                return state_of_header(item, resize_crop), None
-            found = read(item, resize_crop)
-        except InputError as error:  # all that are bad are named at once
-            bad[item.path] = error
-            return None, None
+        if read is None:
+            return state_of_header(item, resize_crop), None
+        found = read(item, resize_crop)
         return found.state, keys(digest(found.pixels)[None])[0]
 
     # Pillow releases the GIL while it decodes.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         states, pictures = zip(*threads.map(look, items), strict=True)
-    if bad:
-        first, *others = dict.fromkeys(item.path for item in items if item.path in bad)
-        named = ", ".join(map(str, others[:NAMED])) + ", …" * (len(others) > NAMED)
-        more = f"; {len(others)} more cannot be used: {named}" if others else ""
-        raise InputError(f"{bad[first]}{more}") from bad[first]
     if read is None:
         pictures = same_files([item.path for item in items])
     judged, counts = [], Counter[tuple[MaskState, bool]]()
@@ -135,27 +121,17 @@ _SAYINGS = {
 }
 
 
-def same_files(paths: Sequence[Path]) -> list[int]:
-    """For each file the position of the first one with the same bytes.
+def same_files(paths: Sequence[Path]) -> list[Hashable]:
+    """For each file what is equal for files of the same bytes alone.
 
-    Sizes are compared first, then a few kilobytes, then all: files that differ are hardly read.
+    Only files of one size are read.
     """
-    contents: list[Hashable] = [None] * len(paths)
-    for look in (lambda path: path.stat().st_size, _ends, lambda path: digest_of(stamp(path))):
-        files = Counter(contents)
-        contents = [
-            (known, look(path)) if files[known] > 1 else known
-            for known, path in zip(contents, paths, strict=True)
-        ]
-    first: dict[Hashable, int] = {}
-    return [first.setdefault(content, n) for n, content in enumerate(contents)]
-
-
-def _ends(path: Path) -> bytes:
-    with path.open("rb") as file:
-        start = file.read(_SAMPLE)
-        file.seek(-min(_SAMPLE, len(start)), os.SEEK_END)
-        return start + file.read()
+    sizes = [path.stat().st_size for path in paths]
+    files = Counter(sizes)
+    return [
+        (size, digest_of(stamp(path)) if files[size] > 1 else "")
+        for size, path in zip(sizes, paths, strict=True)
+    ]
 
 
 def nearly_black(paths: Sequence[Path]) -> list[str]:

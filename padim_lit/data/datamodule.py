@@ -13,8 +13,8 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from padim_lit.data.cache import PictureCache, digest_of, stamp
-from padim_lit.data.check import DECODED, judge_repeats, look_at, nearly_black, some
-from padim_lit.data.images import read_mask, read_size
+from padim_lit.data.check import judge_repeats, look_at, nearly_black, some
+from padim_lit.data.images import read_size
 from padim_lit.data.items import Item, ItemDataset, MaskState, prepare
 from padim_lit.data.loaders import rank_batches, sizes_of
 from padim_lit.data.transform import ResizeCrop, Size
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 LOOKED_AT = 100
 # Proportions of photos that differ by less are no reason for a note.
 ALIKE = 1.25
-# The share of an image from which on its mask looks inverted.
-MOST_DEFECTIVE = 0.75
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,6 @@ class AnomalyData(LightningDataModule):
         batch_size: images in a batch.
         num_workers: loader processes; None chooses from the number of cores.
         picture_cache: folder of a `PictureCache`, made if missing; ~ is expanded. None: no cache.
-        picture_cache_gb: how large it may become, in 10⁹ bytes.
         full_check: up to so many images, training and test, all are decoded here.
         look: False: the files are listed and nothing else, for `content` alone.
 
@@ -100,7 +97,6 @@ class AnomalyData(LightningDataModule):
     batch_size: int = 32
     num_workers: int | None = None
     picture_cache: str | Path | None = None
-    picture_cache_gb: float = 20.0
     full_check: int = 2000
     look: bool = True
 
@@ -115,8 +111,8 @@ class AnomalyData(LightningDataModule):
         for name, lowest in (("batch_size", 1), ("num_workers", 0), ("full_check", 0)):
             if type(value := getattr(self, name)) is not int or value < lowest:
                 raise InputError(f"{name}={value} must be an integer of at least {lowest}")
-        folder, most = self.picture_cache, self.picture_cache_gb
-        self.cache = None if folder is None else PictureCache(folder, most)
+        folder = self.picture_cache
+        self.cache = None if folder is None else PictureCache(folder)
         self.resize_crop = ResizeCrop(self.image_size, self.crop_size)
         self.image_shape = self.resize_crop.output_shape
         self.size = {"image_size": self.image_size, "crop_size": self.crop_size}
@@ -149,8 +145,7 @@ class AnomalyData(LightningDataModule):
         self.mixed_proportions = bool(squeezed)
         self.notes = [
             *split.notes, *said, *self._out_of_sight(sizes), *squeezed,
-            *nearly_black([item.path for item in self.train_items]),
-            *self._inverted_masks(), *_notes(counts),
+            *nearly_black([item.path for item in self.train_items]), *_notes(counts),
         ]  # fmt: skip
 
     @property
@@ -207,22 +202,6 @@ class AnomalyData(LightningDataModule):
             "crop_size=null sees all."
         ]
 
-    def _inverted_masks(self) -> list[str]:
-        """A note, shown now too, where masks call nearly all of an image a defect."""
-        masked = some([item for item in self.test_items if item.masks and item.label], DECODED)
-        shares = sorted(
-            max(float(read_mask(path, item.mask_threshold).mean()) for path in item.masks)
-            for item in masked
-        )
-        if not shares or (share := shares[len(shares) // 2]) <= MOST_DEFECTIVE:
-            return []
-        note = (
-            f"Masks call {percent(share)} of an image defective (the median of {len(shares)}). "
-            "White is the defect: if they are inverted, pixel metrics mean nothing; invert them."
-        )
-        log.warning("%s", note)
-        return [note]
-
     def require_test(self) -> None:
         """Raise InputError where there is no test image."""
         if not self.test_items:
@@ -230,9 +209,6 @@ class AnomalyData(LightningDataModule):
 
     def _read_fully(self, split: Split) -> Any:
         """What decodes the images for a first look; None where there are too many for that."""
-        if self.cache is not None:
-            self.cache.require_room(self.image_shape)
-            log.info("%s", self.cache.describe())
         if len(split.train) + len(split.test) <= self.full_check:
             return self.cache or prepare
         log.info(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from padim_lit.errors import InputError, refusing
 from padim_lit.system.resource_errors import error_line
@@ -27,7 +27,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _WIDTH, _HEIGHT = 256, 257  # tags of a TIFF
-_PNG_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0", b"xmp\0")
 _SIDEWAYS = (5, 6, 7, 8)  # (w, h) becomes (h, w)
 #: Grey levels above background up to which a mask is taken for one of classes.
 MOST_CLASSES = 16
@@ -103,14 +102,14 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
         path: of the mask.
         threshold: what is above is a defect. None: everything above 0 in a mask of at most
             MOST_CLASSES levels, which may be classes of defects; above SOFT_THRESHOLD in one of
-            more, whose edges are soft (resized), and in a bright JPEG or lossy WebP, which has a
-            border of faint levels around each defect.
+            more, whose edges are soft (resized), and in a bright JPEG, which has a border of faint
+            levels around each defect.
 
     Raises InputError as `read_image` does; with None also for a mask of several levels without 0,
     and for one of many levels of which most are low, or areas and not only edges: neither reading
     fits it, and many classes (instances, say) would be lost.
     """
-    values, lossy = _use(path, lambda image: (_levels(image, path), _lossy(image, path)))
+    values, lossy = _use(path, lambda image: (_levels(image, path), image.format in _LOSSY))
     if threshold is not None:
         return _above(values, threshold)
     mask = _above(values, SOFT_THRESHOLD)
@@ -156,12 +155,6 @@ def _levels(image: Image.Image, path: Path) -> np.ndarray:
     return levels
 
 
-def _lossy(image: Image.Image, path: Path) -> bool:
-    if image.format == "WEBP":  # without loss, its pixels begin with these letters
-        return b"VP8L" not in path.read_bytes()
-    return image.format in _LOSSY
-
-
 def _flat(values: np.ndarray) -> np.ndarray:
     """Pixels that are as their four neighbours, (h, w) bool: of an area, and of no edge."""
     wide = np.pad(values, 1, "edge")
@@ -183,24 +176,13 @@ def read_size(path: Path) -> tuple[int, int]:
         width, height = image.size
         if image.format == "TIFF":  # of which newer Pillows give the size as it will be turned
             width, height = (image.tag_v2[tag] for tag in (_WIDTH, _HEIGHT))  # type: ignore
-        # Of a PNG without one before its pixels, Pillow would decode these to look for a tag.
-        tagged = image.format != "PNG" or _png_has_tags(image.fp)
-        turned = tagged and _turn(image) in _SIDEWAYS
+        # A PNG is taken as it lies: Pillow would decode its pixels to look for a tag.
+        turned = image.format != "PNG" and _turn(image) in _SIDEWAYS
         return image.mode, *((width, height) if turned else (height, width))
 
     mode, *size = _use(path, look)
     _refuse_floats(mode, path)
     return tuple(size)
-
-
-def _png_has_tags(file: IO[bytes]) -> bool:
-    """Whether one of a PNG's chunks may hold its orientation, those behind its pixels too."""
-    before, at, found = file.tell(), 8, False
-    while file.seek(at) and len(head := file.read(30)) >= 12:
-        at += 12 + int.from_bytes(head[:4], "big")
-        found |= head[4:8] == b"eXIf" or head[8:].startswith(_PNG_TEXTS)
-    file.seek(before)
-    return found
 
 
 def _eight_bit(image: Image.Image, path: Path | str) -> Image.Image:
@@ -221,16 +203,7 @@ def _upright(image: Image.Image) -> Image.Image:
     tags = getattr(image, "tag_v2", {})
     # Pillow (13.0) inverts 8-bit files of this kind, not 16-bit ones.
     inverted = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-    # By name Pillow (13.0) maps uncompressed TIFFs into memory with the sides swapped where the
-    # orientation tag turns them, which scrambles the pixels.
-    name = getattr(image, "filename", None)
-    try:
-        if name:
-            image.filename = ""  # type: ignore[attr-defined]
-        image.load()
-    finally:  # the caller's picture keeps its name, also where it is broken
-        if name:
-            image.filename = name  # type: ignore[attr-defined]
+    image.load()
     if inverted:  # and, as all TIFFs, turned by Pillow already
         return Image.fromarray(65535 - np.asarray(image).astype(np.uint16))
     how = _UPRIGHT.get(_turn(image))
@@ -246,17 +219,8 @@ def _turn(image: Image.Image) -> int | None:
 
 def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
     """What `use` makes of the opened image; the file is closed afterwards."""
-    with refusing(f"{path} cannot be read", "check its path and rights", OSError):
-        if path.is_symlink() and not path.exists():
-            raise InputError(f"{path} is a link that leads nowhere; fetch its file, or remove it")
-        if not path.exists():
-            raise InputError(f"no such image file: {path}; check the path")
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; give the image files in it")
-        if not path.is_file():  # to open a pipe would wait for its writer
-            raise InputError(f"{path} is no plain file, but a pipe or device; remove it")
-        if path.stat().st_size == 0:
-            raise InputError(f"image file is empty (0 bytes): {path}; replace or remove it")
+    todo = "check its path and rights, and where it leads if it is a link"
+    with refusing(f"{path} cannot be read", todo, OSError):
         file = path.open("rb")
     with file:
         return _decoded(file, path, use)
@@ -271,7 +235,7 @@ def _decoded(
     what = f"cannot read {path} as PNG, JPEG, TIFF, BMP or WebP"
     try:
         # A decoder may raise anything; it is this file's problem alone.
-        with refusing(what, todo, Exception), _opened(file) as image:
+        with refusing(what, todo, Exception), Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise InputError(
                     f"{path} is an image of {image.width}×{image.height} pixels; allowed are "
@@ -283,13 +247,6 @@ def _decoded(
         if isinstance(error.__cause__, RuntimeError) and error_line(error.__cause__):
             raise error.__cause__ from None
         raise
-
-
-def _opened(file: IO[bytes]) -> Image.Image:
-    try:
-        return Image.open(file, formats=_FORMATS)
-    except UnidentifiedImageError:  # whose text names the open file as Python's object
-        raise UnidentifiedImageError("its content is none of them") from None
 
 
 def _integers(image: Image.Image, path: Path | str) -> np.ndarray:

@@ -1,21 +1,17 @@
 """What a loader gives: which images, at which sizes, and each of them once over all ranks."""
 
-import logging
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from itertools import chain, islice, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Subset
-from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
+from torch.utils.data import DistributedSampler, IterableDataset, Subset
 
 from padim_lit.data.items import ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.errors import InputError
-
-log = logging.getLogger(__name__)
 
 
 def require_one_each(images: int, ranks: int) -> None:
@@ -71,13 +67,12 @@ def require_each_once(loader: Any, ranks: int = 1) -> Sequence[Any] | None:
 
     Raises InputError for several loaders, or where an image comes more than once.
 
+    >>> from torch.utils.data import DataLoader
     >>> require_each_once(DataLoader(range(3)))
     [0, 1, 2]
     """
     if len(several := _each(loader)) > 1:
-        raise InputError(
-            f"{len(several)} loaders to test with would share one result; give one at a time"
-        )
+        raise InputError(f"{len(several)} loaders would share one result; give one at a time")
     (loader,) = several
     batches = getattr(loader, "batch_sampler", None)
     # One that a batch sampler was made with is the batch sampler's alone.
@@ -88,18 +83,6 @@ def require_each_once(loader: Any, ranks: int = 1) -> Sequence[Any] | None:
             ", and they would count twice; use Trainer(use_distributed_sampler=False), with "
             "AnomalyData or a sampler of your own"
         )
-    if getattr(sampler, "replacement", False):
-        raise InputError(
-            f"a {type(sampler).__name__} with replacement gives some images twice, and they would "
-            "count twice; give each image once"
-        )
-    whole = type(sampler) in (SequentialSampler, RandomSampler)
-    if ranks > 1 and whole and type(batches) in (BatchSampler, type(None)):
-        raise InputError(
-            f"each of {ranks} ranks would read all images of its Dataset, and they would count "
-            f"{ranks} times; use AnomalyData, or a sampler of your own that shares them out"
-        )
-    _warn_of_copies(loader, ranks)
     everyone = of_all_ranks(_drawn(loader), ranks)
     if any(drawn is None for drawn in everyone):
         return None
@@ -115,51 +98,19 @@ def require_each_once(loader: Any, ranks: int = 1) -> Sequence[Any] | None:
 
 def _drawn(loader: Any) -> list[Any] | None:
     """Numbers of the images that this rank's loader gives; None where that cannot be known."""
-    batches = getattr(loader, "batch_sampler", None)
-    if batches is None or not isinstance(loader, DataLoader):
+    batches, dataset = getattr(loader, "batch_sampler", None), getattr(loader, "dataset", None)
+    if batches is None or isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
         return None
-    once = any(isinstance(s, Iterator) for s in (batches, getattr(batches, "sampler", None)))
-    if once or isinstance(loader.dataset, IterableDataset) or not isinstance(loader.dataset, Sized):
-        return None
-    # One image more than there are is one that was there before, though the sampler never end.
-    most = len(loader.dataset) + 1
     with torch.random.fork_rng(devices=()):  # what torch draws afterwards is the same as ever
-        lists = list(islice(batches, most))
-        if not all(isinstance(one, Iterable) for one in lists):  # slices, say
-            return None
-        drawn = list(islice(chain.from_iterable(lists), most))
-    drawn = [number.tolist() if isinstance(number, Tensor) else number for number in drawn]
-    return drawn if all(isinstance(number, Hashable) for number in drawn) else None
-
-
-def _warn_of_copies(loader: Any, ranks: int) -> None:
-    """Say that each process gets all images of a Dataset without numbers, unless it shares them."""
-    dataset, workers = getattr(loader, "dataset", None), max(1, getattr(loader, "num_workers", 0))
-    if not isinstance(dataset, IterableDataset) or workers * ranks == 1:
-        return
-    if ranks == 1 or torch.distributed.get_rank() == 0:  # told once
-        log.warning(
-            "a %s is read by %d loader process(es) of %d rank(s), and an image counts as often as "
-            "it comes: let it give each process other images, see torch.utils.data.get_worker_info",
-            *(type(dataset).__name__, workers, ranks),
-        )
-
-
-def require_as_many(batches: list[float]) -> None:
-    """Raise InputError unless all ranks have as many: they wait for each other at every batch.
-
-    >>> require_as_many([3, 3])
-    """
-    if len(set(batches)) > 1:
-        raise InputError(
-            f"the ranks' loaders give {', '.join(map(str, batches))} batches, and a fit would wait "
-            "for ever; give every rank as many, as AnomalyData does, with other batch sizes"
-        )
+        # One image more than there are is one that was there before, though the sampler never end.
+        drawn = list(islice(chain.from_iterable(batches), len(dataset) + 1))
+    return [number.tolist() if isinstance(number, Tensor) else number for number in drawn]
 
 
 def sizes_of(loader: Any) -> dict[str, Any]:
     """image_size and crop_size of a loader that a data module made; of another nothing is known.
 
+    >>> from torch.utils.data import DataLoader
     >>> sizes_of(DataLoader(range(3)))
     {}
     """
@@ -172,6 +123,7 @@ def sizes_of(loader: Any) -> dict[str, Any]:
 def require_sizes(loaders: Any, provenance: Mapping[str, Any]) -> None:
     """Raise InputError where a fit, whose provenance it is, saw its images at other sizes.
 
+    >>> from torch.utils.data import DataLoader
     >>> dataset = ItemDataset([], ResizeCrop(image_size=[32, 32], crop_size=None))
     >>> loader = DataLoader(dataset)
     >>> require_sizes(loader, {"image_size": 48, "crop_size": 24})

@@ -49,15 +49,9 @@ def hold_out(
         if len(held) + len(group) <= count:
             held.update(group)
     if len(held) != count:
-        reachable, drawn, other = 1, "", ""  # bit n: some seed holds out n
-        for group in members.values():
-            reachable |= reachable << len(group)
-        if reachable >> count & 1:
-            drawn, other = f" with split_seed={seed}", " or split_seed"
-        whole = f" ({len(members)} groups stay whole)" * (len(members) < len(values))
         raise InputError(
-            f"cannot hold out {count} of {len(values)} images{drawn}{whole}; choose another "
-            f"{count_key}{other}"
+            f"cannot hold out {count} of {len(values)} images in {len(members)} groups that stay "
+            f"whole; choose another {count_key} or split_seed"
         )
     kept, out = ([v for n, v in enumerate(values) if (n in held) == side] for side in (False, True))
     return kept, out

@@ -9,7 +9,7 @@ from pathlib import Path
 from padim_lit.data.files import MASK_ENDS, list_images, named_images, refuse_masks, subfolders
 from padim_lit.data.images import EXTENSIONS
 from padim_lit.data.items import GOOD, Item
-from padim_lit.errors import InputError, refusing
+from padim_lit.errors import InputError
 from padim_lit.system.paths import typed_path
 
 #: Names of folders of good images, in any case.
@@ -27,17 +27,11 @@ def resolve_root(root: str | Path, what: str) -> Path:
 def inside(root: Path, path: str | None, where: str) -> Path:
     """The file `path` below `root`, as the split file `where` names it; None: it names none.
 
-    Raises InputError where there is no such file, or where it would lie outside `root`.
+    Raises InputError where there is no such file.
     """
-    what = f"{where}: {str(path)[:200]!r} names no file"
-    with refusing(what, "unpack the data again", OSError, ValueError):
-        # By its text alone: folders and files of a data set may be links to elsewhere.
-        plain = Path(os.path.normpath(path or ".."))
-        if plain.anchor or plain.parts[:1] == ("..",) or "\0" in str(plain):
-            raise InputError(f"{where}: {path!r} must name a file below {root}")
-        file = root / plain
-        if not file.is_file():
-            raise InputError(f"{where}: no such file: {file}; unpack the data again")
+    file = root / (path or "")
+    if not file.is_file():
+        raise InputError(f"{where}: no such file: {file}; unpack the data again")
     return file
 
 
@@ -201,7 +195,7 @@ def _masks(
     for mask in list_images(folder):
         name = mask.relative_to(folder)
         by_name[str(name.parent if layout.folders else name.with_suffix(""))].append(mask)
-    masks, owner = [], dict[Path, Path]()
+    masks = []
     for path in paths:
         name = str(path.relative_to(images).with_suffix(""))
         found = [mask for end in ("", *MASK_ENDS) for mask in by_name[name + end]]
@@ -217,13 +211,8 @@ def _masks(
                 need += f"; {folder} has none at all: without masks, remove it"
             raise InputError(f"{problem} for {path}: {need}")
         masks.append(tuple(found))
-        for mask in found:
-            if (other := owner.setdefault(mask, path)) != path:
-                raise InputError(
-                    f"{other} and {path} would share the mask {mask}; rename one of them, and give "
-                    "each a mask of its own"
-                )
-    unused = [mask for found in by_name.values() for mask in found if mask not in owner]
+    used = {mask for found in masks for mask in found}
+    unused = [mask for found in by_name.values() for mask in found if mask not in used]
     return masks, sorted(str(mask.relative_to(folder)) for mask in unused)
 
 

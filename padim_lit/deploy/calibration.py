@@ -190,10 +190,10 @@ def set_threshold(
     detector.calibration = calibrate(found, RATE if rate is None else rate)
     log.info("%s", describe(detector.calibration))
     if found.paths:
-        log.info("%s", highest(found, detector.calibration["threshold"]))
+        log.info("%s", highest(found))
 
 
-def highest(measured: Measured, threshold: float | None = None) -> str:
+def highest(measured: Measured) -> str:
     """One line on the good images that look least so: a defect among them hides others.
 
     >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]))
@@ -201,22 +201,13 @@ def highest(measured: Measured, threshold: float | None = None) -> str:
     """
     count, new = len(measured.scores), measured.unseen
     todo = "mode=remove takes it out" if new < count else "take it away and set the threshold again"
-    if 0 < new < count:
-        todo = "mode=remove takes a fitted one out; take another away and set the threshold again"
     scores, which = measured.scores.topk(min(HIGHEST, len(measured.scores)))
     pairs = zip(which.tolist(), scores.tolist(), strict=True)
-    named = ", ".join(f"{measured.paths[i]} {_beside(threshold, score)}" for i, score in pairs)
+    named = ", ".join(f"{measured.paths[i]} {score_text(score)}" for i, score in pairs)
     return (
         "look at the good images that score highest, as a bad one among them hides defects "
         f"({todo}; without a good one there are more false alarms): {named}"
     )
-
-
-def _beside(threshold: float | None, score: float) -> str:
-    """A score in words too where it is below the threshold and its digits do not show that."""
-    text = score_text(score)
-    same = threshold is not None and score < threshold and text == score_text(threshold)
-    return text + " (just below the threshold)" * same
 
 
 def outcome(
@@ -332,11 +323,9 @@ def describe(calibration: dict[str, Any]) -> str:
         images = f"{total} good images that the model was not fitted on"
     else:
         images = f"{total} good images, of which {total - unseen} are in the fit and were left out"
-    threshold, largest = calibration["threshold"], float(calibration["scores"][-1])
-    # Said as numbers, both would be the same.
-    end = "just below the threshold" if largest < threshold else score_text(largest)
+    threshold, end = calibration["threshold"], score_text(float(calibration["scores"][-1]))
     if calibration["method"] == "largest":
-        end += f", because {percent(rate, 2)} takes {needed(rate)} good images"
+        end += f", just below it, because {percent(rate, 2)} takes {needed(rate)} good images"
     return (
         f"threshold {score_text(threshold)}, which about "
         f"{percent(expected_rate(total, rate), 2)} of good images reach "

@@ -13,7 +13,7 @@ from torch import Tensor
 from padim_lit.checkpoint.format import KEY, read
 from padim_lit.checkpoint.state import facts_of, save_detector, slim_state
 from padim_lit.data.transform import ResizeCrop
-from padim_lit.deploy.graph import OUTPUTS, Graph, OfAny
+from padim_lit.deploy.graph import OUTPUTS, Graph
 from padim_lit.deploy.int8 import Int8Backbone, example
 from padim_lit.deploy.runtimes import joined, require, to_onnx
 from padim_lit.errors import InputError
@@ -93,8 +93,6 @@ def _onnx_content(detector: Detector, about: dict[str, Any]) -> bytes:
     require_room(graph, about["precision"])
     outputs = OUTPUTS if about["threshold"] is not None else OUTPUTS[:-1]
     name = detector.backbone.name
-    if any(isinstance(part, OfAny) for part in graph.scores.parts):
-        name += f" with density={detector.density.name}"  # whose code the exporter has to follow
     if isinstance(backbone := detector.backbone, Int8Backbone):
         maps = [output.name for output in backbone.graph.graph.output]
         features = backbone(torch.zeros(2, 3, *detector.image_shape))

@@ -16,18 +16,12 @@ from padim_lit.errors import InputError
 class Watcher:
     """Finds files that are new, or written over, and have not changed for a while.
 
-    Going through the folder is to take half of the time at most: after a look that took long, the
-    next ones see only to the files that wait.
-
     Args:
         folder: with all below it, as `find_images` lists it; images of formats that are not read
             are given too, so that they are named.
         settle: seconds that a file's size and time of change must have stayed.
         known: tells versions that need no further look.
         clock: seconds.
-
-    Attributes:
-        thorough: whether the last look went through the folder.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -41,15 +35,10 @@ class Watcher:
     settle: float
     known: Callable[[Version], bool]
     clock: Callable[[], float] = time.monotonic
-    thorough: bool = field(default=False, init=False)
-    _since: dict[Version, float] = field(default_factory=dict, init=False)
-    _next: float | None = field(default=None, init=False)  # when to go through the folder again
+    _since: dict[Version, float] | None = field(default=None, init=False)
 
-    def rested(self, thorough: bool = False) -> list[tuple[Version, float]]:
+    def rested(self) -> list[tuple[Version, float]]:
         """Files at rest with the seconds since their last change was seen, longest first.
-
-        Args:
-            thorough: go through the folder in any case.
 
         Raises:
             InputError: the folder is gone, or may not be read; at the first look one below it.
@@ -59,14 +48,11 @@ class Watcher:
         if not os.access(self.folder, os.R_OK | os.X_OK):
             raise InputError(f"images={self.folder}: may not be read; give this user its rights")
         start = self.clock()
-        self.thorough = thorough or self._next is None or start >= self._next
-        there = self._paths() if self.thorough else [version.path for version in self._since]
+        there = named_images(self.folder / "**", strict=self._since is None)
         new = [version for version in _versions(there) if not self.known(version)]
-        end = self.clock()
+        end, before = self.clock(), self._since or {}
         # At the earliest: a file was seen at some time between the two.
-        self._since = {version: self._since.get(version, end) for version in new}
-        if self.thorough:
-            self._next = end + (end - start)
+        self._since = {version: before.get(version, end) for version in new}
         rests = {version: max(0.0, start - since) for version, since in self._since.items()}
         found = [(version, rest) for version, rest in rests.items() if rest >= self.settle]
         return sorted(found, key=lambda entry: (-entry[1], entry[0].path))
@@ -74,10 +60,7 @@ class Watcher:
     @property
     def waiting(self) -> Collection[Version]:
         """Files that are there and not known, after `rested`."""
-        return self._since.keys()
-
-    def _paths(self) -> Iterator[Path]:
-        return named_images(self.folder / "**", strict=self._next is None)
+        return (self._since or {}).keys()
 
 
 def _versions(paths: Iterable[str | Path]) -> Iterator[Version]:

@@ -1,10 +1,10 @@
 """A fitted detector as one plain graph: image in, score, map and decision out."""
 
-from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
 
+from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.density import MEASURING, Density, PerPosition, put_together, works_as
 from padim_lit.model.detector import Detector
@@ -33,7 +33,7 @@ class Graph(nn.Module):
         preprocess: take uint8 (B,h,w,3) RGB instead of float32 (B,3,h,w) in [0, 1].
 
     Raises:
-        InputError: a detector that is not fitted.
+        InputError: a detector that is not fitted, or whose density measures in a way of its own.
 
     >>> import torch
     >>> score, maps, decision = Graph(detector, threshold=3.0)(torch.rand(2, 3, 64, 64))
@@ -144,31 +144,13 @@ class OfComponents(Exhaustive):
         return super().forward(x, at_once=max(1, AT_ONCE // self.dim))[0]
 
 
-class OfAny(nn.Module):
-    """(B,P,D) → the distances (B,P) that a density of one's own finds, by its `nearest`.
-
-    >>> from padim_lit import PerPosition
-    >>> measured = OfAny(PerPosition(8), detector.mean, detector.whitening)
-    >>> measured(torch.zeros(1, 64, 8)).shape
-    torch.Size([1, 64])
-    """
-
-    mean: Tensor
-
-    def __init__(self, density: Density, mean: Tensor, whitening: Triangle):
-        super().__init__()
-        self.density, self.bands = density, len(whitening.bands)
-        self.register_buffer("mean", mean)
-        for i, band in enumerate(whitening.bands):
-            self.register_buffer(f"whitening{i}", band.float())
-
-    def forward(self, x: Tensor) -> Tensor:
-        bands = tuple(getattr(self, f"whitening{i}") for i in range(self.bands))
-        return self.density.nearest(x, self.mean, Triangle(bands))[0]
-
-
-def _measuring(density: Density) -> Callable[[Tensor, Triangle], nn.Module]:
+def _measuring(density: Density) -> type[nn.Module]:
     """What measures by this density's Gaussians, given their means and factors."""
     if works_as(density, PerPosition, MEASURING):
         return OfPositions
-    return OfComponents if works_as(density, Mixture, MEASURING) else partial(OfAny, density)
+    if works_as(density, Mixture, MEASURING):
+        return OfComponents
+    raise InputError(
+        f"density={density.name}: measures in a way of its own, of which no graph is known; use "
+        "format=torch"
+    )

@@ -10,16 +10,9 @@ from padim_lit.metric_names import of_defective
 from padim_lit.model.detector import Detector
 from padim_lit.model.region_of_interest import share
 from padim_lit.system.clock import now
-from padim_lit.system.console import count, percent
+from padim_lit.system.console import percent
 from padim_lit.version import __version__
 
-#: Of a model: what is shown of `facts_of`.
-SETTINGS = (
-    *("density", "neighbourhood", "rotations", "eps", "eps_unit", "sigma", "image_score"),
-    "alignment",
-)
-#: Of what changed a model: how many of the first, and of the last.
-SHOWN = 3
 #: Of a test: what is shown of metrics.json.
 METRICS = {
     "test/image_auroc": "image AUROC (a defective image scores above a good one; 0.5: a coin)",
@@ -51,8 +44,8 @@ def model_card(
     crop, part = provenance.get("crop_size"), share(detector.anomaly_map)
     size = f"resized to {provenance.get('image_size', f'{h}×{w}')}"
     seen = f"{h}×{w} pixels, {size}{f', centre crop {crop}' if crop else ''}"
-    since = [one for one in provenance.get("history", []) if isinstance(one, dict)]
-    changed = any(one.get("mode") in ("update", "remove") for one in since)
+    since = [one.get("mode") for one in provenance.get("history", []) if isinstance(one, dict)]
+    changed = {"update", "remove", "merge"} & {*since}
     model = {
         SHA256: sha256,
         "fitted on": f"{detector.count} good images of {data}"
@@ -63,9 +56,6 @@ def model_card(
         "backbone": f"{facts['backbone']}, weights {facts['weights']}",
         "projection": f"{facts['proj']} to {facts['dim']} numbers (D), seed {facts['seed']}",
         "patches": "×".join(map(str, facts["grid"])),
-        "settings": ", ".join(f"{key} {facts[key]}" for key in SETTINGS),
-        "learnt": ", ".join(f"{key} {facts[key]}" for key in detector.density.learnt),
-        "since then": "; ".join(_steps(since)),
         "card written": f"{now()}, by padim_lit {__version__}",
     }
     decision = "It has no threshold; mode=calibrate sets one from good images."
@@ -93,28 +83,6 @@ def is_card_of(text: str, sha256: str | None) -> bool:
     False
     """
     return f"| {SHA256} | {sha256} |" in text.splitlines()
-
-
-def _steps(since: list[dict[str, Any]]) -> list[str]:
-    # A model that a line adds to each day must not have a card that nobody reads.
-    between = len(since) - 2 * SHOWN
-    if between <= 1:
-        return [*map(_step, since)]
-    some = f"{between} more, in the checkpoint's history"
-    return [*map(_step, since[:SHOWN]), some, *map(_step, since[-SHOWN:])]
-
-
-def _step(step: dict[str, Any]) -> str:
-    """``mode=update (1 image of images=new)``, after the model that a merge had it from."""
-    images, source = step.get("images"), step.get("data") or step.get("ckpts")
-    known = count(images, "image") if isinstance(images, int) else f"{_sum(images)} images"
-    within = f"{step['parent']}: " if "parent" in step else ""
-    of = f" of {_sum(source)}" if source else ""
-    return f"{within}mode={step.get('mode')} ({known}{of})"
-
-
-def _sum(parts: Any) -> str:
-    return " + ".join(map(str, parts)) if isinstance(parts, list) else str(parts)
 
 
 def _test(tested: Mapping[str, Any] | None, kinds: Mapping[str, int] | None) -> str:

@@ -104,7 +104,7 @@ class ScoredFiles:
         `content` is `Prediction.numbers` and more, or, of a file that cannot be used, its "error".
 
         Raises:
-            InputError: one cannot be written.
+            InputError: one cannot be written. A run with `resume` scores the image anew.
         """
         line = {**asdict(version), "at": now("milliseconds"), **content}
         if "error" not in content:

@@ -1,7 +1,6 @@
 """A fitted model in memory, ``padim_lit.load(ckpt)``: pictures in, scores and decisions out."""
 
 import math
-import operator
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -195,8 +194,7 @@ class Predictor:
         roi = detector.anomaly_map.roi
         self._roi = None if roi is None else roi.cpu().numpy()
         default = 1 if self.device.type == "cpu" else BATCH
-        with refusing(f"batch_size={batch_size}: no whole number", "give one, or None", TypeError):
-            self.batch_size = default if batch_size is None else operator.index(batch_size)
+        self.batch_size = default if batch_size is None else batch_size
         # A camera's first picture is not to wait for its sixteenth.
         self._alone = batch_size is None
         if self.batch_size < 1:
@@ -378,11 +376,12 @@ class Predictor:
         known, p = self.calibration, None
         if known is not None:
             p = p_value(score, known["scores"].cpu().numpy(), known["unreliable"])
-        regions = find(map, at, view, self._roi)
+        regions = find(map, at, view)
         return Prediction(score, p, anomalous, map, threshold, at, seen.path, regions, view)
 
     def _set_threshold(self, threshold: float | None, rate: float | None) -> None:
-        threshold, rate = _number("threshold", threshold), _number("false_alarm_rate", rate)
+        # A plain number for a tensor's or NumPy's, with which pixels would be compared.
+        threshold, rate = (None if one is None else float(one) for one in (threshold, rate))
         known = self.detector.calibration
         require_one_of(threshold, rate)
         if threshold is not None and not 0 < threshold < math.inf:
@@ -454,13 +453,6 @@ def _is_one(images: Any) -> bool:
     if isinstance(images, np.ndarray | Tensor):
         return images.ndim in (2, 3)  # with one dimension it may hold paths
     return isinstance(images, str | PathLike | Image.Image)
-
-
-def _number(key: str, given: Any) -> float | None:
-    """A plain one for a tensor's or NumPy's, which pixels would be compared with; None as it is."""
-    kinds = TypeError, ValueError, RuntimeError
-    with refusing(f"{key}={given}: no number", "give one, or None", *kinds):
-        return None if given is None else float(given)
 
 
 def _resize_crop(detector: Detector, image_size: Size | None, crop_size: Size | None) -> ResizeCrop:

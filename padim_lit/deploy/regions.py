@@ -52,9 +52,6 @@ class Region:
         polygon: (N,2) corners (x, y) of the outer outline, the last joined to the first.
         area: in pixels, holes not counted.
         peak, mean: highest and mean Mahalanobis distance, of the pixels that the model saw.
-        peak_at: (x, y) of the highest.
-        at_border: it touches the border of what was seen, or of the region of interest; the defect
-            may go on beyond.
     """
 
     box: tuple[float, float, float, float]
@@ -62,20 +59,16 @@ class Region:
     area: float
     peak: float
     mean: float
-    peak_at: tuple[float, float]
-    at_border: bool
 
     def numbers(self) -> dict[str, Any]:
         """All of it as primitives, for JSON."""
         found = asdict(self)
-        for key in ("box", "polygon", "area", "peak_at"):
+        for key in ("box", "polygon", "area"):
             found[key] = np.round(np.asarray(found[key], np.float64), DIGITS).tolist()
         return found
 
 
-def find(
-    map: np.ndarray, threshold: float | None, view: View, roi: np.ndarray | None = None
-) -> list[Region] | None:
+def find(map: np.ndarray, threshold: float | None, view: View) -> list[Region] | None:
     """The regions of a map, highest peak first; None without a threshold.
 
     Pixels at or above the threshold that share a side are one region.
@@ -84,19 +77,17 @@ def find(
         map: (h,w) distances of what was seen.
         threshold: of the map.
         view: where that lies in the picture.
-        roi: (h,w) bool, the part of it that counts; None: all.
 
     >>> map = np.zeros((4, 4), np.float32)
     >>> map[1, 2:] = 2
     >>> (region,) = find(map, 1.0, View((80, 40), (0, 0, 40, 80)))
-    >>> region.numbers()["box"], region.area, region.at_border
-    ([20.0, 20.0, 40.0, 40.0], 350.0, True)
+    >>> region.numbers()["box"], region.area
+    ([20.0, 20.0, 40.0, 40.0], 350.0)
     """
     if threshold is None:
         return None
     values = map.astype(np.float64)
     labels, _ = ndimage.label(values >= threshold)
-    edge = ~ndimage.binary_erosion(np.ones(map.shape, bool) if roi is None else roi)
     # Pixels at the edge reach to the border, half a pixel beyond their centres.
     framed = [np.pad(array, 1, "edge") for array in (values, labels)]
     (h, w), (left, top, right, bottom) = map.shape, view.box
@@ -106,7 +97,6 @@ def find(
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
         mine = labels[rows, columns] == number
         distances = values[rows, columns][mine]
-        row, column = np.argwhere(mine)[distances.argmax()] + (rows.start, columns.start)
         # With a pixel around it, between which and its own the outline runs.
         around = slice(rows.start, rows.stop + 2), slice(columns.start, columns.stop + 2)
         near, whose = (array[around] for array in framed)
@@ -116,9 +106,7 @@ def find(
         corners = view.place(ring, (h, w))
         box = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
         peak, mean = float(distances.max()), float(distances.mean())
-        peak_at = tuple(view.place((column + 0.5, row + 0.5), (h, w)).tolist())
-        at_border = bool((mine & edge[rows, columns]).any())
-        found.append(Region(box, corners, area * pixel, peak, mean, peak_at, at_border))
+        found.append(Region(box, corners, area * pixel, peak, mean))
     return sorted(found, key=lambda region: -region.peak)
 
 

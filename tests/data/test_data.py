@@ -214,17 +214,10 @@ def test_hold_out_keeps_groups_whole_and_refuses_the_impossible():
     kept, held = hold_out(names, names, 18, 0, groups)
     assert len(held) == 18
     assert not {int(n) // 6 for n in kept} & {int(n) // 6 for n in held}
-    with pytest.raises(InputError, match=r"19 of 60 images \(10 groups .*another number$"):
+    with pytest.raises(InputError, match=r"19 of 60 images in 10 groups .*another number"):
         hold_out(names, names, 19, 0, groups)
-    with pytest.raises(InputError, match=r"150 of 60 images; choose another data\.test_good$"):
+    with pytest.raises(InputError, match=r"150 of 60 images .*choose another data\.test_good"):
         hold_out(names, names, 150, 0, count_key="data.test_good")
-    # 31 are 20 and 11, unless the 30 are drawn before.
-    unlike = [0] * 30 + [1] * 20 + [2] * 11
-    names = [f"{n:03}" for n in range(61)]
-    said = r"with split_seed=\d \(3 groups stay whole\); choose another number or split_seed$"
-    with pytest.raises(InputError, match=said):
-        for seed in range(10):
-            hold_out(names, names, 31, seed, unlike)
 
 
 def test_derived_seeds_are_fixed_for_all_time():
@@ -364,20 +357,6 @@ def test_images_of_a_few_bits_in_more_are_told_of(tmp_path, caplog, bits):
     assert (len(said) == 1) == (bits == 12)
     if said:
         assert "in 4 of them is 4095, where 65535 is white" in said[0] and "stretch" in said[0]
-
-
-@pytest.mark.parametrize("inverted", [False, True])
-def test_masks_that_look_inverted_are_told_of(tmp_path, caplog, inverted):
-    root = build_tree(tmp_path, test={"good": 2, "crack": 7})
-    for path in (root / "ground_truth/crack").iterdir():
-        mask = np.asarray(Image.open(path))
-        Image.fromarray(255 - mask if inverted else mask).save(path)
-    said = [note for note in Folder(root, **SMALL).notes if "inverted" in note]
-    assert [record.getMessage() for record in caplog.records] == said
-    assert len(said) == inverted
-    if said:
-        # A box of 9×8 pixels of 40×32.
-        assert said[0].startswith("Masks call 94% of an image defective (the median of 4).")
 
 
 def test_good_images_alone_need_no_test_folder(tmp_path):
@@ -549,10 +528,9 @@ def test_magnetic_tile_keeps_the_shots_of_a_tile_together(tmp_path):
 
 def test_magnetic_tile_split_follows_its_seed(tmp_path):
     root = build_magnetic_tile(tmp_path)
-    for whole_tiles in (True, False):
-        options = {"test_good": 9, "num_workers": 0, "whole_tiles": whole_tiles}
-        a, b, c = (MagneticTile(root, split_seed=s, **options).train_items for s in (0, 0, 1))
-        assert a == b != c
+    options = {"test_good": 9, "num_workers": 0}
+    a, b, c = (MagneticTile(root, split_seed=s, **options).train_items for s in (0, 0, 1))
+    assert a == b != c
 
 
 # elpv ------------------------------------------------------------------------------------------
@@ -593,12 +571,10 @@ def test_elpv_plants_on_each_held_out_healthy_cell_once_and_on_no_training_cell(
 
 
 def test_elpv_split_follows_its_seed(elpv):
-    how = {"planted": False, "num_workers": 0, "full_check": 0}
+    how = {"num_workers": 0, "full_check": 0}
     same, other = (ELPV(split_seed=s, **how) for s in (0, 1))
     assert same.train_items == elpv.train_items != other.train_items
     assert len(other.train_items) == 352
-    assert not any(i.count_pixel for i in same.test_items)
-    assert any("no pixel metrics" in note for note in same.notes)
 
 
 def test_elpv_planted_copy_differs_from_its_cell_where_the_mask_says(elpv):
@@ -723,16 +699,6 @@ def _mask_of_another_size(tmp):
 
 def _two_masks(tmp):
     save_mask(build_tree(tmp) / "ground_truth/crack/001.png")
-    Folder(tmp, **SMALL)
-
-
-def _one_mask_for_two(tmp):
-    save_image(build_tree(tmp) / "test/crack/001.jpg")
-    Folder(tmp, **SMALL)
-
-
-def _one_mask_for_two_names(tmp):
-    save_image(build_tree(tmp) / "test/crack/001_mask.png")  # a mask that lies beside its photo
     Folder(tmp, **SMALL)
 
 
@@ -887,14 +853,12 @@ def _crop(tmp):
         (_one_training_image, ["1 training image", "at least 2"]),
         (_empty_kind, ["test/crack", "no images"]),
         (_no_test, ["no test images", "screw/test"]),
-        (_zero_byte_image, ["train/good/002.png", "0 bytes"]),
+        (_zero_byte_image, ["train/good/002.png", "cannot read"]),
         (_truncated_test_image, ["test/crack/001.png"]),
         (_missing_mask, ["no mask", "test/crack/001.png", "001_mask.png"]),
         (_missing_mask_folder, ["no masks", "ground_truth/crack"]),
         (_mask_of_another_size, ["001_mask.png", "41x32", "crack/001.png", "40x32"]),
         (_two_masks, ["2 masks", "crack/001.png"]),
-        (_one_mask_for_two, ["crack/001.jpg", "crack/001.png would share", "crack/001_mask.png"]),
-        (_one_mask_for_two_names, ["crack/001_mask.png would share", "crack/001_mask.png;"]),
         (_folder_missing_one_mask, ["no mask", "crack/002.png"]),
         (_folder_of_no_mask, ["crack/000.png", "ground_truth/crack has none", "remove it"]),
         (_orphaned_masks, ["ground_truth/crak", "crack, good"]),
@@ -909,7 +873,7 @@ def _crop(tmp):
         (_good_beside_a_whole_set, ["has no train/good", "found there: good, other"]),
         (_a_photo_beside_good, ["/logo.png lies beside the folders of images"]),
         (_masks_in_two_folders, ["masks lie in ground_truth and masks; keep one"]),
-        (_several_categories, ["holds several: give -m data.root=/", "/a,/", "/b,/", "/c,…"]),
+        (_several_categories, ["set it to /", "/a or /", "/b or /", "/c"]),
         (_images_beside_good, ["1 image(s)", "train/bad/x.png", "train/good"]),
         (_images_directly_in_test, ["1 image(s)", "test/x.png", "test/KIND"]),
         (_images_below_good_ones_alone, ["1 image(s)", "train/good/cam2/x.png", "train/good,"]),

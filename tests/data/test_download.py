@@ -6,20 +6,27 @@ import json
 import shutil
 import tarfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import requests
 from _helpers.cli import Zygote
 from _helpers.server import command, packed
 from _helpers.trees import build_tree
 
-from padim_lit.data import MVTec
+from padim_lit.data import MVTec, download
 from padim_lit.data.datasets.mvtec import ARCHIVES, LICENCE, SHA256, provide
-from padim_lit.data.download import BadArchive, _require_archive, fetch, unpack
+from padim_lit.data.download import fetch, unpack
 from padim_lit.errors import InputError
+
+# requests leaves the socket of an answer that is an error to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+
 
 SMALL = {"image_size": 32, "crop_size": 24, "num_workers": 0}
 
@@ -69,36 +76,15 @@ def test_a_transfer_that_broke_leaves_nothing_and_works_the_next_time(server, tm
     server.content = bytes(range(256)) * 9000
     server.cut, server.stalls = 1_500_000, stalls
     words = ("not loaded", "timed out" if stalls else "1500000 bytes read", "again")
-    one_line(lambda: fetch(server.url(), tmp_path / "d", timeout=0.3), server.url(), *words)
+    one_line(lambda: fetch(server.url(), tmp_path / "d"), server.url(), *words)
     assert names(tmp_path / "d") == []
     server.cut, server.stalls = None, False
     assert fetch(server.url(), tmp_path / "d").read_bytes() == server.content
 
 
-def test_what_a_killed_process_left_is_removed_and_no_file_has_the_final_name(
-    zygote, server, tmp_path
-):
-    server.content = bytes(range(256)) * 20_000
-    server.cut, server.stalls = 3_000_000, True
-    script, folder = tmp_path / "fetch.py", tmp_path / "d"
-    code = "import sys; from pathlib import Path; from padim_lit.data.download import fetch; "
-    script.write_text(code + "fetch(sys.argv[1], Path(sys.argv[2]))")
-    folder.mkdir()
-    with zygote.start([server.url(), str(folder)], tmp_path, script=script):
-        end = time.monotonic() + 120
-        while not any(p.stat().st_size for p in folder.iterdir()) and time.monotonic() < end:
-            time.sleep(0.05)
-    (left,) = folder.iterdir()  # by what was killed
-    assert not left.name.endswith("tiny.tar.xz")
-    server.cut, server.stalls = None, False
-    found = fetch(server.url(), folder)
-    assert found.read_bytes() == server.content and names(folder) == [found.name]
-
-
 def test_wrong_bytes_are_removed_and_their_checksum_said(server, tmp_path):
     server.content = b"wrong"
-    found = hashlib.sha256(b"wrong").hexdigest()
-    one_line(lambda: fetch(server.url(), tmp_path, "0" * 64), found, "0" * 64, "data.sha256")
+    one_line(lambda: fetch(server.url(), tmp_path, "0" * 64), "0" * 64, "data.sha256")
     assert names(tmp_path) == []
 
 
@@ -119,45 +105,25 @@ def test_a_redirect_to_another_scheme_is_refused(server, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_redirect_that_drops_encryption_is_refused(tmp_path):
-    response = requests.Response()
-    response.url, response.status_code, response.raw = "https://a/b", 302, io.BytesIO()
-    response.headers["Location"] = "http://a/c"
-    with pytest.raises(InputError, match="http://a/c, without encryption"):
-        _require_archive(tmp_path, response)
-    response.headers["Location"] = "/c"
-    _require_archive(tmp_path, response)
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"status": 404}, ("404", "data.url")),
         ({"status": 503}, ("503",)),
-        ({"kind": "text/html; charset=utf-8"}, ("web page", "data.url")),
-        ({"silent": True}, ("not loaded (timed out)", "again")),
+        ({"silent": True}, ("was not loaded", "timed out", "again")),
     ],
 )
 def test_answers_that_are_no_archive(server, tmp_path, change, words):
     server.content = b"<html>"
     for name, value in change.items():
         setattr(server, name, value)
-    said = one_line(lambda: fetch(server.url(), tmp_path, timeout=0.3), server.url(), *words)
-    assert "sha256" not in said  # that is what to set where the content is another
+    one_line(lambda: fetch(server.url(), tmp_path), server.url(), *words)
     assert names(tmp_path) == []
 
 
 def test_nobody_there(tmp_path):
     url = "http://127.0.0.1:9/a"  # the discard port: nothing answers
-    one_line(lambda: fetch(url, tmp_path), url, "refused", "check the address")
-
-
-def test_a_disk_that_is_too_small_is_said_before_the_transfer(server, tmp_path, monkeypatch):
-    server.content = b"a" * 1000
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 1500}))
-    said = one_line(lambda: fetch(server.url(), tmp_path), "free", "data.root")
-    assert "sha256" not in said
-    assert names(tmp_path) == []
+    one_line(lambda: fetch(url, tmp_path), url, "Max retries", "check the network")
 
 
 def test_a_disk_that_fills_up_is_said(server, tmp_path, monkeypatch):
@@ -169,16 +135,6 @@ def test_a_disk_that_fills_up_is_said(server, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.move", full)
     one_line(lambda: provide(tmp_path, "tiny", server.url()), "No space left", "choose a writable")
     assert names(tmp_path / ".download") == []
-
-
-def test_a_disk_without_room_for_the_images_is_said(server, archive, tmp_path, monkeypatch):
-    server.content = archive
-    with monkeypatch.context() as patch:
-        patch.setattr("padim_lit.data.download._RESERVE", 10**18)
-        one_line(lambda: provide(tmp_path, "tiny", server.url()), "No space left", str(tmp_path))
-    assert names(tmp_path) == [".download", ".download.lock"]
-    provide(tmp_path, "tiny", server.url())
-    assert len(server.seen) == 1 and (tmp_path / "tiny").is_dir()
 
 
 # unpacking -------------------------------------------------------------------------------------
@@ -202,13 +158,9 @@ EVIL = {
     "hard link": (evil("tiny/x", tarfile.LNKTYPE, "tiny/train/good/0.png"), "a link or a device"),
     "device": (evil("tiny/x", tarfile.CHRTYPE), "a link or a device"),
     "pipe": (evil("tiny/x", tarfile.FIFOTYPE), "a link or a device"),
-    "long name": (evil("tiny/x", tarfile.GNUTYPE_LONGNAME, size=2_000_000), "a header of 2000"),
-    "attributes": (evil("tiny/x", tarfile.XHDTYPE, size=2_000_000), "a header of 2000"),
     "file as folder": (evil("tiny/train/good/0.png/x"), "cannot be unpacked"),
     "folder as file": (evil("tiny/train"), "cannot be unpacked"),
     "long part": (evil("x" * 300), "cannot be unpacked"),
-    "deep": (evil("x/" * 2000 + "y"), "nests folders more than 100 deep .'x/x/"),
-    "huge": (evil("tiny/x", size=200_000), "more than 0.0001 GB"),
 }
 
 
@@ -216,8 +168,8 @@ EVIL = {
 def test_evil_archives_are_refused_before_their_evil(tmp_path, case):
     content, word = EVIL[case]
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(BadArchive, match=word):
-        unpack(tmp_path / "a", tmp_path / "out", limit=100_000)
+    with pytest.raises(InputError, match=word):
+        unpack(tmp_path / "a", tmp_path / "out")
     assert names(tmp_path) == ["a", "out"]
     assert [p.name for p in (tmp_path / "out").rglob("*") if not p.is_dir()] == ["0.png"]
 
@@ -238,7 +190,7 @@ def test_archives_cut_off_or_damaged_are_noticed(tmp_path, mode):
     for part in (content[: len(content) // 2], b"", b"no archive", content[:100]):
         (tmp_path / "a").write_bytes(part)
         one_line(lambda: unpack(tmp_path / "a", tmp_path / "new"), "cannot be unpacked")
-        shutil.rmtree(tmp_path / "new")
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
 
 
 @pytest.mark.parametrize("mode", ["w:xz", "w:gz", "w:bz2"])
@@ -248,38 +200,21 @@ def test_damage_anywhere_in_a_compressed_archive_is_noticed(tmp_path, mode):
     for start in range(skip, len(content) - 20, len(content) // 50):
         damaged = content[:start] + bytes(b ^ 255 for b in content[start : start + 20])
         (tmp_path / "a").write_bytes(damaged + content[start + 20 :])
-        with pytest.raises(BadArchive):
+        with pytest.raises(InputError):
             unpack(tmp_path / "a", tmp_path / "out")
-        shutil.rmtree(tmp_path / "out")
-
-
-def test_a_plain_archive_cut_off_between_two_files_is_noticed(tmp_path):
-    content = packed(build_tree(tmp_path / "tree"), mode="w").rstrip(b"\0")
-    for end in range(512, len(content), 512):
-        (tmp_path / "a").write_bytes(content[:end])
-        with pytest.raises(BadArchive, match="cannot be unpacked"):
-            unpack(tmp_path / "a", tmp_path / "out")
-        shutil.rmtree(tmp_path / "out")
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
 
 # MVTec AD --------------------------------------------------------------------------------------
 
 
-def test_a_missing_category_is_fetched_and_recorded(server, archive, tmp_path, capsys, caplog):
+def test_a_missing_category_is_fetched(server, archive, tmp_path, capsys):
     server.content = archive
-    caplog.set_level("INFO")
     options = {"download": True, "url": server.url(), **SMALL}
     data = MVTec(tmp_path / "new" / "root", "tiny", **options)
     assert data.provenance["train_images"] == 4 and data.provenance["test_defective"] == 3
-    assert LICENCE in capsys.readouterr().out and "no checksum" in caplog.text
+    assert LICENCE in capsys.readouterr().out
     root = tmp_path / "new" / "root"
-    assert json.loads((root / "tiny" / "source.json").read_text()) == {
-        "url": server.url(),
-        "sha256": hashlib.sha256(archive).hexdigest(),
-        "checked": False,
-        "licence": LICENCE,
-        "bytes": len(archive),
-    }
     assert names(root) == [".download.lock", "tiny"]
 
 
@@ -319,7 +254,7 @@ def test_an_evil_archive_from_the_net_leaves_nothing(server, tmp_path):
 def test_corrupt_bytes_without_a_checksum_are_noticed_when_unpacked(server, archive, tmp_path):
     middle = len(archive) // 2
     server.content = archive[:middle] + bytes(40) + archive[middle + 40 :]
-    one_line(lambda: provide(tmp_path, "tiny", server.url()), "tiny.tar.xz", "nothing was unpacked")
+    one_line(lambda: provide(tmp_path, "tiny", server.url()), "tiny.tar.xz", "cannot be unpacked")
     assert names(tmp_path / ".download") == []
     server.content = archive
     provide(tmp_path, "tiny", server.url())
@@ -356,21 +291,6 @@ def test_two_at_once_fetch_it_once(server, archive, tmp_path):
     assert len(server.seen) == 1 and (tmp_path / "tiny" / "train").is_dir()
 
 
-@pytest.mark.parametrize(
-    ("category", "url", "sha256", "words"),
-    [
-        ("screww", None, None, ("'screww'", "bottle, cable", "data.url")),
-        ("../x", "http://127.0.0.1:9/x", None, ("'../x'", "name of a folder")),
-        ("tiny", "ftp://127.0.0.1/x", None, ("ftp://", "http://")),
-        ("tiny", "x.tar.xz", None, ("'x.tar.xz'", "https://")),
-        ("tiny", "http://127.0.0.1:9/x", "abc", ("data.sha256='abc'", "64")),
-    ],
-)
-def test_arguments_that_cannot_be_meant(tmp_path, category, url, sha256, words):
-    one_line(lambda: provide(tmp_path, category, url, sha256), *words)
-    assert names(tmp_path) == []
-
-
 def test_the_publishers_table_is_complete():
     assert len(ARCHIVES) == len(set(ARCHIVES.values())) == 15 and SHA256.keys() <= ARCHIVES.keys()
     assert len(set(SHA256.values())) == len(SHA256)
@@ -393,4 +313,3 @@ def test_a_run_that_downloads(zygote: Zygote, server, archive, tmp_path):
     assert result.code == 0, result.err
     assert LICENCE in result.out and names(tmp_path / "data") == [".download.lock", "tiny"]
     assert json.loads((tmp_path / "run/metrics.json").read_text())["data"] == "mvtec/tiny"
-    assert json.loads((tmp_path / "data/tiny/source.json").read_text())["checked"] is True

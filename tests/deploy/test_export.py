@@ -38,6 +38,7 @@ from padim_lit.deploy.export import METADATA, export_onnx, export_torch, metadat
 from padim_lit.deploy.graph import Graph
 from padim_lit.deploy.runtimes import largest_difference, milliseconds, open_onnx
 from padim_lit.model.backbone import Backbone
+from padim_lit.model.density import PerPosition
 from padim_lit.model.detector import Detector
 from padim_lit.model.projection import PROJECTIONS
 from padim_lit.system.console import score_text
@@ -537,3 +538,17 @@ def test_networks_that_are_no_plain_cnns(model, side, layers, tmp_path):
         score, maps = detector(images[:3])
     assert largest_difference(found["score"], score.numpy()) < 1e-4
     assert largest_difference(found["map"], maps.numpy()) < 1e-3
+
+
+def test_a_density_that_measures_in_its_own_way_has_no_graph():
+    detector = tiny_detector(layers=[1])
+
+    class Own(PerPosition):
+        name = "own"
+
+        def nearest(self, *args, **how):
+            return super().nearest(*args, **how)
+
+    detector.density = Own(detector.projection.dim)
+    with pytest.raises(InputError, match=r"density=own: .* use format=torch"):
+        Graph(detector)

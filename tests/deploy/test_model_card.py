@@ -1,7 +1,6 @@
 """The card beside a checkpoint: what the model is, decides, was tested on, and was not."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,7 @@ from _helpers.cli import TINY
 from _helpers.trees import build_tree, save_image, save_mask
 
 from padim_lit.checkpoint.format import sha256_of
-from padim_lit.checkpoint.state import load_detector
-from padim_lit.deploy.model_card import is_card_of, model_card
+from padim_lit.deploy.model_card import is_card_of
 
 
 @pytest.fixture(scope="module")
@@ -64,18 +62,9 @@ def test_a_changed_model_was_not_tested(zygote, here):
     result = zygote.run([*args, "hydra.run.dir=new"], here)
     assert result.code == 0, result.err
     card = (here / "new" / "model_card.md").read_text()
-    assert "27 good images" in card and "mode=update (3 images of images=more)" in card
+    assert "27 good images of folder/data, changed since then" in card
     assert "no threshold; mode=calibrate" in card and "It was not tested." in card
     assert "Any defect" in card
-    # Of one that changed each day the first and the last are told.
-    model = load_detector(here / "new/model.ckpt")
-    (step,) = model.provenance["history"]
-    for changes in (7, 400):
-        model.provenance["history"] = [{**step, "data": f"day={n}"} for n in range(changes)]
-        text = model_card(model)
-        days = [int(day) for day in re.findall(r"day=(\d+)", text)]
-        assert days == ([*range(7)] if changes == 7 else [0, 1, 2, 397, 398, 399])
-    assert "day=2); 394 more, in the checkpoint's history; mode=update" in text
     # A run that only loads a model leaves that model's card alone.
     args = [*TINY, "ckpt=run/model.ckpt", "hydra.run.dir=again"]
     assert zygote.run(args, here).code == 0

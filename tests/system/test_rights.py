@@ -11,7 +11,6 @@ from _helpers.trees import save_image
 
 from padim_lit.analysis.result_files import find
 from padim_lit.checkpoint.format import read
-from padim_lit.data.cache import _sizes
 from padim_lit.data.files import find_images, list_images
 from padim_lit.data.images import read_size
 from padim_lit.deploy.folder_watcher import Watcher
@@ -97,8 +96,3 @@ def test_nor_are_weights(folder, name):
     assert without_rights(lambda: load_weights("resnet18", str(file), 0)) == (
         f"error: backbone.weights={file}: cannot be read (Permission denied); check its rights"
     )
-
-
-def test_another_users_part_of_the_picture_cache_counts_nothing(folder):
-    sub = below(folder, 0o700 if os.geteuid() == 0 else 0o000)
-    assert without_rights(lambda: _sizes(sub)) == "[]"

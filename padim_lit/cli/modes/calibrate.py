@@ -76,7 +76,7 @@ def run(settings: Calibrate, folder: Path) -> None:
     }
     once = f"; {left['repeated']} more are the same picture as one of them, and do not count"
     scored = f"{count(len(found.scores), 'image')} of {what}{once if left['repeated'] else ''}"
-    named = highest(found, known["threshold"])
+    named = highest(found)
     said = [("scored", scored), ("result", describe(known)), ("note", named)]
     out = {
         "known": "that the model holds and may have learnt from",

@@ -197,20 +197,19 @@ class _Work:
                 late = idle is not None and time.monotonic() - last >= idle
                 if late and outage is not None:
                     raise outage
-                if late and watcher.thorough and self.postponed.keys() >= set(watcher.waiting):
+                if late and self.postponed.keys() >= set(watcher.waiting):
                     for version in watcher.waiting:
                         self.refuse(version, self.postponed[version][0])
                     return
                 start = time.monotonic()
                 try:
-                    rested, outage = watcher.rested(thorough=late), None
+                    rested, outage = watcher.rested(), None
                 except (InputError, OSError) as error:  # a share that is away comes back
                     if outage is None:
                         log.warning("%s; what comes is scored when it is back", told(error))
                     rested, outage = [], InputError(told(error))
-                # Looking is to take half of the time at most; of the whole folder the watcher sees
-                # to that, so that who waits need not.
-                time.sleep(pause if watcher.thorough else max(pause, time.monotonic() - start))
+                # Looking is to take half of the time at most.
+                time.sleep(max(pause, time.monotonic() - start))
         except KeyboardInterrupt:
             print_line("stopped; the same command goes on")
 

@@ -25,7 +25,6 @@ class ELPV(AnomalyData):
 
     Args:
         cells: "mono", "poly" or "all".
-        planted: whether to add the planted copies.
         split_seed: same seed, same split and same planted defects.
 
     Raises InputError for another `cells`, a missing elpv-dataset package, and what AnomalyData
@@ -33,7 +32,6 @@ class ELPV(AnomalyData):
     """
 
     cells: str = "mono"
-    planted: bool = True
     split_seed: int = 0
 
     def read(self) -> Split:
@@ -45,19 +43,17 @@ class ELPV(AnomalyData):
         train, held = hold_out(healthy, names, count, self.split_seed)
         test = [Item(path) for path in held]
         test += [Item(path, "defective") for path in broken]
-        note = "ELPV says which cells are defective, not where: no pixel metrics, as planted=false."
-        if self.planted:
-            test += [_planted(path, n, self.split_seed) for n, path in enumerate(held)]
-            note = (
-                "ELPV says which cells are defective, not where. So pixel metrics are about "
-                "defects that were planted on healthy cells, image metrics about real cells alone."
-            )
+        test += [_planted(path, n, self.split_seed) for n, path in enumerate(held)]
+        note = (
+            "ELPV says which cells are defective, not where. So pixel metrics are about defects "
+            "that were planted on healthy cells, image metrics about real cells alone."
+        )
         unused = len(chosen) - len(healthy) - len(broken)
         about = {
             "split": f"60 % of the cells with defect probability 0 train; the {unused} with "
             "probability 1/3 or 2/3 are unused; ours, not the authors'",
             "split_seed": self.split_seed,
-            "pixel_truth": "planted defects" if self.planted else "none",
+            "pixel_truth": "planted defects",
         }
         return Split(f"elpv/{self.cells}", [Item(path) for path in train], test, about, [note])
 

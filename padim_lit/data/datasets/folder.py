@@ -143,11 +143,8 @@ def _advice(folder: Path) -> str:
     below = []
     if not any(map(is_good, found)):  # or these would be parts of one category
         below = [path for name in found if _is_category(path := folder / name)]
-    if len(below) > 1:
-        more = ",…" * (len(below) > _NAMED)
-        return f"it holds several: give -m data.root={','.join(map(str, below[:_NAMED]))}{more}"
     if below:
-        return f"set it to {below[0]}"
+        return f"set it to {' or '.join(map(str, below[:_NAMED]))}"
     return (
         f"found there: {', '.join(found) or 'no folder'}; put good images to learn from into "
         "train/good and others into test/good and test/KIND, or all good ones into good, beside a "

@@ -25,15 +25,14 @@ class MagneticTile(SeenWhole):
     """Magnetic Tile defects: MT_<Kind>/Imgs/<name>.jpg with the mask <name>.png beside it.
 
     The authors give no split. Here `test_good` of the 952 free images are held out, seeded, and
-    all defective ones are tested. Each tile was photographed about six times; with `whole_tiles`
-    the shots of a tile stay on one side of the split, because a test image whose tile was trained
-    on is hardly new. Free images whose tile shows a defect in another shot are not excluded.
+    all defective ones are tested. Each tile was photographed about six times, and its shots stay on
+    one side of the split, because a test image whose tile was trained on is hardly new. Free images
+    whose tile shows a defect in another shot are not excluded.
 
     Args:
         root: folder that holds MT_Free, MT_Crack, ...; ~ is expanded.
         split_seed: same seed, same split.
         test_good: number of free images to hold out.
-        whole_tiles: keep the shots of one tile together (False: draw single images).
         image_size, crop_size: see AnomalyData; without a crop the ends of long tiles stay in view.
 
     Raises InputError for a missing root or MT_Free, missing masks, an impossible `test_good`, and
@@ -43,7 +42,6 @@ class MagneticTile(SeenWhole):
     root: str | Path
     split_seed: int = field(default=0, kw_only=True)
     test_good: int = field(default=150, kw_only=True)
-    whole_tiles: bool = field(default=True, kw_only=True)
 
     def read(self) -> Split:
         folder = resolve_root(self.root, "Magnetic Tile")
@@ -55,9 +53,8 @@ class MagneticTile(SeenWhole):
             )
         free = _photographs(folder / "MT_Free")
         names = [path.stem for path in free]
-        groups = _tiles(names) if self.whole_tiles else None
         train, held = hold_out(
-            free, names, self.test_good, self.split_seed, groups, "data.test_good"
+            free, names, self.test_good, self.split_seed, _tiles(names), "data.test_good"
         )
         test = [Item(path, count_pixel=True) for path in held]
         for name in found:
@@ -66,10 +63,9 @@ class MagneticTile(SeenWhole):
                 test += [_defective(path, kind) for path in _photographs(folder / name)]
         tiles = _tiles([item.path.stem for item in test])
         test = [replace(item, group=str(tile)) for item, tile in zip(test, tiles, strict=True)]
-        together = ", shots of one tile kept together" if self.whole_tiles else ""
         about = {
-            "split": f"{self.test_good} of {len(free)} free images held out{together}; ours, not "
-            "the authors'",
+            "split": f"{self.test_good} of {len(free)} free images held out, shots of one tile "
+            "kept together; ours, not the authors'",
             "split_seed": self.split_seed,
         }
         return Split("mtd", [Item(path) for path in train], test, about)

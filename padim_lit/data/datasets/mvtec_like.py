@@ -5,11 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from padim_lit.data.datamodule import AnomalyData, SeenWhole, Split
-from padim_lit.data.items import Item
-from padim_lit.data.tree import Layout, good_folders, images, read_tree, resolve_category
-from padim_lit.errors import require_choice
-
-VALIDATION = ("unused", "train")
+from padim_lit.data.tree import Layout, read_tree, resolve_category
 
 
 @dataclass(eq=False)
@@ -60,32 +56,11 @@ class MPDD(MVTecLike):
     family, short = "MPDD", "mpdd"
 
 
-@dataclass(eq=False)
-class WithValidation(NotSquare):
-    """Base: a family with a folder validation/good.
-
-    Args:
-        validation: what to do with its good images: "unused", or "train".
-    """
-
-    validation: str = "unused"
-
-    def read(self) -> Split:
-        require_choice("data.validation", self.validation, VALIDATION)
-        split = super().read()
-        split.provenance["validation"] = self.validation
-        if self.validation == "unused":
-            return split
-        folder = resolve_category(self.root, self.category, self.family) / "validation"
-        more = [Item(path) for good in good_folders(folder) for path in images(good)]
-        return replace(split, train=[*split.train, *more])
-
-
-class MVTecLOCO(WithValidation):
+class MVTecLOCO(NotSquare):
     """One category ("breakfast_box", "pushpins", ...).
 
-    ground_truth/KIND/NNN/ holds the masks of test/KIND/NNN; their union is the truth, whatever
-    their values.
+    The images of validation/good are not used. ground_truth/KIND/NNN/ holds the masks of
+    test/KIND/NNN; their union is the truth, whatever their values.
     """
 
     family, short = "MVTec LOCO", "loco"
@@ -96,11 +71,12 @@ class MVTecLOCO(WithValidation):
     )
 
 
-class MVTecAD2(WithValidation):
+class MVTecAD2(NotSquare):
     """One category ("can", "sheet_metal", ...), tested on test_public.
 
-    test_private and test_private_mixed come without labels and are not used. Images of one number
-    (000_regular, 000_overexposed) are taken to show one object in several lights.
+    validation/good is not used, nor are test_private and test_private_mixed, which come without
+    labels. Images of one number (000_regular, 000_overexposed) are taken to show one object in
+    several lights.
     """
 
     family, short = "MVTec AD 2", "mvtec_ad2"

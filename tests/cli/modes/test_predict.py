@@ -25,8 +25,7 @@ from PIL import Image
 import padim_lit
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.cli.modes import predict as mode
-from padim_lit.data.files import named_images
-from padim_lit.deploy import folder_watcher, predictor
+from padim_lit.deploy import predictor
 from padim_lit.deploy.explanation import Explanation, Position
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines
@@ -515,34 +514,6 @@ def test_files_rest_before_they_are_found(tmp_path):
     assert watcher.rested() == [] and not watcher.waiting
     path.unlink()
     assert watcher.rested() == []
-
-
-def test_after_a_long_look_only_what_waits_is_looked_at(tmp_path, monkeypatch):
-    now, done, walks = [0.0], set(), []
-
-    def slow(*args, **how):
-        walks.append(now[0])
-        yield from named_images(*args, **how)
-        now[0] += 3
-
-    monkeypatch.setattr(folder_watcher, "named_images", slow)
-    watcher = Watcher(tmp_path, 1.0, done.__contains__, lambda: now[0])
-    first, written, gone = (save_image(tmp_path / f"{n}.png") for n in range(3))
-    assert watcher.rested() == [] and watcher.thorough and len(watcher.waiting) == 3
-    gone.unlink()
-    written.write_bytes(written.read_bytes() + b"more")
-    later = save_image(tmp_path / "later.png")
-    now[0] = 4.0  # 1 s after the end of the look: when each was seen in it, nobody knows
-    ((version, rest),) = watcher.rested()
-    assert version == Version.of(first) and rest == 1.0 and walks == [0.0]
-    assert not watcher.thorough and set(watcher.waiting) == {version, Version.of(written)}
-    done.add(version)
-    now[0] = 5.5
-    assert [v for v, _ in watcher.rested()] == [Version.of(written)] and walks == [0.0]
-    now[0] = 6.0  # the look has taken half of the time
-    watcher.rested()
-    assert walks == [0.0, 6.0] and Version.of(later) in watcher.waiting
-    assert watcher.rested(thorough=True) and walks[2:] == [9.0]
 
 
 @pytest.mark.parametrize("gone", [shutil.rmtree, lambda path: path.rename(f"{path}-moved")])
