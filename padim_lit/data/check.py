@@ -19,6 +19,7 @@ from padim_lit.data.images import highest_value, read_size
 from padim_lit.data.items import Item, MaskState, PreparedImage, mask_state, prepare
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.digests import digest, keys
+from padim_lit.errors import InputError
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Images whose brightness is looked at: they are decoded for it.
 DECODED = 5
+#: Bad files that are named beside the first.
+NAMED = 4
 
 
 def state_of_header(item: Item, resize_crop: ResizeCrop) -> MaskState | None:
@@ -55,18 +58,28 @@ def look_at(
         How many masks are in each (state, planted).
         A key for each item, equal where the model sees the same.
 
-    Raises InputError for a bad file, the first in the order of `items`.
+    Raises InputError for bad files, whose reason is that of the first in the order of `items`.
     """
+    bad: dict[Path, InputError] = {}
 
     def look(item: Item) -> tuple[MaskState | None, Hashable]:
-        if read is None:
-            return state_of_header(item, resize_crop), None
-        found = read(item, resize_crop)
+        try:
+            if read is None:
+                return state_of_header(item, resize_crop), None
+            found = read(item, resize_crop)
+        except InputError as error:  # all that are bad are named at once
+            bad[item.path] = error
+            return None, None
         return found.state, keys(digest(found.pixels)[None])[0]
 
     # Pillow releases the GIL while it decodes.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         states, pictures = zip(*threads.map(look, items), strict=True)
+    if bad:
+        first, *others = dict.fromkeys(item.path for item in items if item.path in bad)
+        named = ", ".join(map(str, others[:NAMED])) + ", …" * (len(others) > NAMED)
+        more = f"; {len(others)} more cannot be used: {named}" if others else ""
+        raise InputError(f"{bad[first]}{more}") from bad[first]
     if read is None:
         pictures = same_files([item.path for item in items])
     judged, counts = [], Counter[tuple[MaskState, bool]]()

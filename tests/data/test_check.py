@@ -9,6 +9,7 @@ from PIL import Image
 
 from padim_lit.data import Folder
 from padim_lit.data.check import same_files
+from padim_lit.errors import InputError
 
 SMALL = {"image_size": 32, "crop_size": None, "num_workers": 0}
 
@@ -25,6 +26,21 @@ full_checks = pytest.mark.parametrize("full_check", [2000, 0], ids=["decoded", "
 def test_without_repeats_nothing_is_said(tmp_path, full_check):
     data = Folder(build_tree(tmp_path), **SMALL, full_check=full_check)
     assert counts(data) == {} and data.notes == []
+
+
+@pytest.mark.parametrize("broken", [1, 3, 7])
+def test_all_bad_files_are_named_at_once(tmp_path, broken):
+    root = build_tree(tmp_path, train=9)
+    files = sorted((root / "train/good").glob("*.png"))
+    for path in files[:broken]:
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(InputError) as error:
+        Folder(root, **SMALL)
+    said = str(error.value)
+    assert said.startswith(f"cannot read {files[0]}") and "\n" not in said
+    assert ("more cannot be used" in said) == (broken > 1)
+    assert broken == 1 or f"; {broken - 1} more cannot be used: {files[1]}, {files[2]}" in said
+    assert said.endswith(", …") == (broken == 7)
 
 
 @full_checks
