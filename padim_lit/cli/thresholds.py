@@ -126,7 +126,7 @@ def table_of_choices(results: Mapping[str, Any]) -> Table | None:
         return None
     title = "Other thresholds, set by false_alarm_rate=… (mode=predict: or threshold=…)"
     table = Table(title=title, title_justify="left")
-    for name in ("false_alarm_rate", "threshold", "false alarms", "missed", "good images it takes"):
+    for name in ("false_alarm_rate", "threshold", "false alarms", "missed", "good images needed"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in choices:
         rate = one["false_alarm_rate"]
