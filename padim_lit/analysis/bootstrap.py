@@ -28,7 +28,7 @@ MERGED_BINS = 2048
 LEVEL = 0.95
 #: Why there is no interval.
 NO_RESAMPLES = (
-    "no resamples of the test images were kept (experiment=ablation does, but for resamples=0)"
+    "no resamples of the test images were kept (experiment=ablation keeps them unless resamples=0)"
 )
 
 

@@ -23,7 +23,7 @@ MEASURED = {
     "r_measured": "r seen",
     "y": "y eq. 13",
     "y_measured": "y seen",
-    "auroc_after": "AUROC",
+    "auroc_after": "AUROC after",
 }
 
 

@@ -30,6 +30,8 @@ from padim_lit.version import __version__
 from padim_lit.visualization.palette import order
 
 COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
+#: Backbone times of one sweep that differ by more are of a machine that was not alike.
+TIMED_APART = 1.1
 #: Share of the good test images that may be called defective where a sweep sets no threshold.
 RATE = 0.05
 #: Places of the curve of eq. 15.
@@ -73,6 +75,8 @@ def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
             [str(s.constants.get("weights")).startswith("random") for s in sweeps],
         "Planted (synthetic) defects in {}: pixel metrics count defects that were painted on good "
         "images, image metrics real ones.": [planted(s.constants, "pixel") for s in sweeps],
+        "Timed apart: the runs of {} saw different backbone times, so their latencies compare "
+        "loosely.": [_timed_apart(s) for s in sweeps],
     }  # fmt: skip
     found = []
     for sentence, chosen in checks.items():
@@ -224,6 +228,12 @@ def _settings(sweep: SweepFolder) -> tuple[str, ...]:
 
 def _constants(sweep: SweepFolder) -> dict[str, Any]:
     return {key: value for key, value in sweep.constants.items() if value is not None}
+
+
+def _timed_apart(sweep: SweepFolder) -> bool:
+    # The backbone is the same for every projection: its time tells how alike the machine was.
+    times = [t for row in sweep.rows if (t := row.measured.get("backbone/ms_per_image"))]
+    return bool(times) and max(times) > TIMED_APART * min(times)
 
 
 def _is_mvtec(sweep: SweepFolder) -> bool:

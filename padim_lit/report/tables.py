@@ -150,7 +150,6 @@ def fits(sweeps: Sequence[Mapping[str, Any]], metric: str, of: str = "fits") -> 
 def separations(found: Sequence[Mapping[str, Any]]) -> Table | None:
     """p, k and ε of the report's eq. 11 to 13 as measured on image scores."""
     texts = dict.fromkeys(("scale", "epsilon", "q"), brief)
-    measured = MEASURED | {"auroc_after": "AUROC after"}
     rows = [
         {
             "data": Cell(row["sweep"]),
@@ -158,7 +157,7 @@ def separations(found: Sequence[Mapping[str, Any]]) -> Table | None:
             "D": fact(row["dim"]),
             "AUROC before": fact(row["before"], share),
             "k, quartiles": Cell(", ".join(map(share, row["k"]))),
-            **{name: fact(row[k], texts.get(k, share)) for k, name in measured.items()},
+            **{name: fact(row[k], texts.get(k, share)) for k, name in MEASURED.items()},
         }
         for row in found
     ]

@@ -40,7 +40,7 @@ def error_line(error: BaseException) -> str | None:
 
 
 def _summary(error: BaseException) -> str:
-    """The first line of a message, and the last, which is the error at the end of a log."""
+    """A message's first two lines, the second of SLURM's state, and its last, a log's error."""
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    said = dict.fromkeys([*lines[:1], *lines[-1:]])
+    said = dict.fromkeys([*lines[:2], *lines[-1:]])
     return ": ".join([type(error).__name__, *said]).rstrip(".:")

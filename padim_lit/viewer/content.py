@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from padim_lit.analysis.result_files import BROKEN, find, reading
 from padim_lit.analysis.sweep_results import SweepFolder, labels
 from padim_lit.errors import InputError
+from padim_lit.report.page import to_script
 from padim_lit.system.command_line import say
 from padim_lit.version import __version__
 from padim_lit.viewer.folders import APART, describe_run, describe_scored
@@ -57,6 +58,7 @@ def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, 
                 else:
                     described, entries, unread = describe_scored(folder, name, most)
                 shown = entries and encode_pictures(entries, most, budget // len(folders))
+                to_script([described, shown])  # NaN, which no page can hold, costs its folder alone
         except InputError as error:
             skipped.append(str(error))
             say(f"skipped: {error}")

@@ -71,7 +71,7 @@ def describe_run(folder: Path, name: str) -> tuple[dict[str, Any], list[GalleryE
         "no_threshold": str(metrics.get("threshold_why") or ""),
         "image_score": str(metrics.get("image_score") or ""),
         "planted_pixels": "planted" in str(metrics.get("data/pixel_truth")),
-        "notes": metrics.get("notes", []),
+        "notes": [*map(str, metrics.get("notes", []))],
     }, pictures
 
 

@@ -210,7 +210,7 @@ def test_too_little_is_not_called_a_result(tmp_path, changed):
         assert {row["case"] for row in found[key].evidence} == {"open"}
         assert found[key].evidence[0]["difference"]["value"] is not None
     whys = {
-        "keep": "experiment=ablation does",
+        "keep": "experiment=ablation keeps them",
         "seeds": "one seed says nothing",
         "images": "0 against",
     }

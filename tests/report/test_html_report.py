@@ -185,6 +185,16 @@ def test_warnings_name_their_sweeps(content):
     assert "The threshold of F1-max is the best one on the test set" in said
 
 
+def test_runs_that_were_timed_apart_are_warned_of(tmp_path):
+    """As those of an ablation that was taken up on another machine, or beside other work."""
+    write_sweep(tmp_path, dims=(50, 100))
+    assert "Timed apart" not in "".join(describe(read_sweeps([tmp_path]))["warnings"])
+    with editing(tmp_path) as rows:
+        for row in rows[::2]:
+            row["backbone/ms_per_image"] *= 1.2
+    assert "Timed apart" in "".join(describe(read_sweeps([tmp_path]))["warnings"])
+
+
 def test_what_is_open_stands_with_the_verdicts_and_is_counted_apart(tmp_path):
     write_sweep(tmp_path, projs=("subset", "jl"), dims=(50,), seeds=[0])
     page = rendered(build([tmp_path]))

@@ -229,8 +229,8 @@ def test_one_line_names_the_job_and_what_its_log_ends_with():
     """)
     assert launchers.error_line(from_launcher("submitit", RuntimeError(text))) == (
         "the submitit launcher ended early (RuntimeError: Job 7 (task: 0) with path "
-        "a/7_0_result.pkl: ModuleNotFoundError: No module named 'padim_lit'); the same command "
-        "again does the jobs that are missing"
+        "a/7_0_result.pkl: has not produced any output (state: FAILED): ModuleNotFoundError: No "
+        "module named 'padim_lit'); the same command again does the jobs that are missing"
     )
 
 

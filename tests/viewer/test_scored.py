@@ -176,6 +176,8 @@ def test_names_are_text_and_broken_folders_are_one_line(opened, tmp_path):
         ("model.json", "[]"), ("model.json", "{}"), ("model.json", '{"source": 1}'),
         ("predictions.jsonl", "{}\n"), ("predictions.jsonl", "[\n"),
         ("predictions.jsonl", '{"path": "a", "mtime_ns": 1, "score": "x", "p_value": null}\n'),
+        ("predictions.jsonl",
+         '{"path": "a", "mtime_ns": 1, "score": NaN, "p_value": null, "regions": []}\n'),
         ("heatmaps/5.npz", "PK"),
     ):  # fmt: skip
         broken = write_scored(tmp_path / str(hash((name, text))))

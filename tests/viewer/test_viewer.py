@@ -248,6 +248,7 @@ def test_what_cannot_be_read_is_one_line(capsys, tmp_path):
     head = ",".join(PREDICTIONS)
     known = {"data": "d", "backbone": "b", "weights": "w", "proj": "jl", "dim": 9, "seed": 0}
     known |= {"test/false_alarms": 1, "data/test_good": "many"}
+    fine = {"data/test_good": 41, "notes": None}
     (tmp_path / "empty").mkdir()
     good = write_run(tmp_path / "good")
     (tmp_path / "scored").mkdir()
@@ -260,6 +261,7 @@ def test_what_cannot_be_read_is_one_line(capsys, tmp_path):
         ([broken("b", "metrics.json", "[" * 100_000)], 1, "metrics.json cannot be read"),
         ([broken("c", "metrics.json", "[1]")], 1, "no JSON object"),
         ([broken("h", "metrics.json", json.dumps(known))], 1, "data/test_good='many' must be a"),
+        ([broken("i", "metrics.json", json.dumps(known | fine))], 1, "i cannot be read"),
         ([broken("d", "predictions.csv", "path\na\n")], 1, "predictions.csv cannot be read"),
         ([broken("e", "predictions.csv", f"{head}\na,good,0,nan\n")], 1, "score is not finite"),
         ([broken("f", "predictions.csv", f"{head}\na,good\n")], 1, "predictions.csv cannot be"),
