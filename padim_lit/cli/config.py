@@ -26,7 +26,7 @@ from padim_lit.cli.overrides import own_packages
 from padim_lit.cli.settings import Embedding, Settings
 from padim_lit.cli.targets import allow, load, require_targets, schema
 from padim_lit.data import AnomalyData
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
 from padim_lit.model.projection import Projection
@@ -67,7 +67,9 @@ class CheckedLoader(ConfigLoaderImpl):
         self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
     ) -> DictConfig:
         allow(own_packages(overrides))  # a launcher's process has not seen the command line
-        config = super().load_configuration(config_name, overrides, *args, **kwargs)
+        what, todo = "a config file cannot be read as YAML", "save it as UTF-8, and less nested"
+        with refusing(what, todo, UnicodeDecodeError, RecursionError):
+            config = super().load_configuration(config_name, overrides, *args, **kwargs)
         require_hydras(config)
         swept = OmegaConf.select(config, "hydra.sweeper.params") or {}
         if own_packages([f"{key}={value}" for key, value in swept.items()]):

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from padim_lit.analysis.result_files import collect, left_behind
+from padim_lit.analysis.result_files import collect, left_behind, sweep_of
 from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.cli.build import alone, content_of
 from padim_lit.cli.config import as_asked, settings_of
@@ -161,6 +161,16 @@ class SweepReport(HydraCallback):
         # What a file's sweeper.params sweep is not typed, and makes another sweep too.
         params = config.hydra.sweeper.get("params")
         name = folder_name(typed) + (f" {OmegaConf.to_yaml(params)}" if params else "")
+        chosen = [o.get_value_element_as_str() for o in typed if o.key_or_group == "mode"]
+        ours = ",".join([config.mode, *chosen]).split(",")
+        others = [mode.result for key, mode in MODES.items() if key not in ours]
+        # Here, because Hydra writes into each job's folder before the job can refuse it.
+        for file in (file for result in others for file in sorted(folder.glob(f"*/{result}"))):
+            if sweep_of(file.parent) not in (None, name):
+                sys.exit(
+                    f"error: the sweep folder {folder} holds jobs of another mode ({file}); give "
+                    "another hydra.sweep.dir"
+                )
         try:
             if not jobs.begin_sweep(folder, name):
                 sys.exit(

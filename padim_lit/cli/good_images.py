@@ -65,7 +65,7 @@ class FullModel:
         path, sha256: of its file.
         detector: the model.
         held: digests of the images in it; None where they are not known.
-        gone: of those that mode=remove took out of it, and that are not back.
+        gone: of those that mode=remove took out of it.
 
     Raises:
         InputError: it has no moments.
@@ -76,7 +76,7 @@ class FullModel:
         self.detector, self.sha256 = load_identified(path)
         known, calibration = self.detector.require_state().digests, self.detector.calibration
         self.held = None if known is None else frozenset(digests.keys(known))
-        self.gone = removed(self.detector.provenance).difference(self.held or ())
+        self.gone = removed_from(self.detector)
         # For mode=calibrate, where other images take the threshold.
         if calibration is not None:
             self.detector.provenance["false_alarm_rate"] = calibration["false_alarm_rate"]
@@ -184,6 +184,13 @@ def require_good(paths: Sequence[Path], given: str) -> None:
 def removed(provenance: dict[str, Any]) -> frozenset[bytes]:
     """Keys of the digests of images that mode=remove took out, though some may be back."""
     return frozenset(map(bytes.fromhex, provenance.get("removed", [])))
+
+
+def removed_from(detector: Detector) -> frozenset[bytes]:
+    """Those of them that are not back; all, where which images it holds is not known."""
+    state = detector.fit_state
+    held = None if state is None else state.digests
+    return removed(detector.provenance).difference([] if held is None else digests.keys(held))
 
 
 def images_of(given: str, detector: Detector) -> ItemDataset:

@@ -200,8 +200,8 @@ def _require_key(wandb: Any) -> None:
         why = f"the W&B API key cannot be used ({' '.join(str(error).split())})"
     if why:
         raise InputError(
-            f"logger.offline=false, but {why}; run `wandb login`, set WANDB_API_KEY, or set "
-            "logger.offline=true"
+            f"logger.offline=false, but {why}; run `wandb login`, set WANDB_API_KEY, unset "
+            "WANDB_MODE, or set logger.offline=true"
         )
 
 

@@ -31,8 +31,8 @@ def available_bytes(device: torch.device) -> int | None:
         # What PyTorch keeps of freed blocks is counted as used by the driver.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
-    told, left = _told("/proc/meminfo", "MemAvailable"), _left_in_container()
-    return told if left is None or told is None else min(told, left)
+    told = _told("/proc/meminfo", "MemAvailable")
+    return None if told is None else min([told, *_within_groups()])
 
 
 def _told(file: str, name: str) -> int | None:
@@ -44,11 +44,24 @@ def _told(file: str, name: str) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _left_in_container(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that a container, which sees its control group there, may still take; None: no limit.
+def _within_groups(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> list[int]:
+    """Bytes that a container, or a SLURM job, may still take; none where no limit is set.
 
-    Of control groups of version 2.
+    A limit of any control group that this process is in counts (of version 2; the first has none
+    here): a container sees its own as the root, a job's lies below it.
     """
+    try:
+        found = re.search(r"^0::/(.+)", own.read_text(), re.M)
+    except OSError:
+        found = None
+    group = root / found[1] if found else root
+    within = [one for one in (group, *group.parents) if one.is_relative_to(root)]
+    return [left for one in within if (left := _left_in(one)) is not None]
+
+
+def _left_in(group: Path) -> int | None:
     try:
         most = int((group / "memory.max").read_text())  # a ValueError: "max", there is no limit
         used = int((group / "memory.current").read_text())

@@ -22,6 +22,7 @@ class TestScore(NamedTuple):
         label: 0 good, 1 defective.
         score: Mahalanobis distance, not squared.
         index: position in the test set.
+        shown: whether pixel metrics count a defect of it.
     """
 
     path: str
@@ -29,11 +30,19 @@ class TestScore(NamedTuple):
     label: int
     score: float
     index: int
+    shown: bool
 
 
-def predictions_of(batch: Mapping[str, Any], score: Tensor) -> list[TestScore]:
-    """Pair a collated batch of B images with their ``score`` (B,), in order."""
-    numbers = (batch["label"], score, batch["index"])
+def predictions_of(
+    batch: Mapping[str, Any], score: Tensor, roi: Tensor | None = None
+) -> list[TestScore]:
+    """Pair a collated batch of B images with their ``score`` (B,), in order.
+
+    roi (h,w) bool is what counts; None: all.
+    """
+    mask = batch["mask"].bool() if roi is None else batch["mask"].bool() & roi
+    shown = mask.flatten(1).any(dim=1) & batch["count_pixel"]
+    numbers = (batch["label"], score, batch["index"], shown)
     rows = zip(batch["path"], batch["kind"], *(n.tolist() for n in numbers), strict=True)
     return [TestScore(*row) for row in rows]
 

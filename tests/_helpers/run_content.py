@@ -34,8 +34,8 @@ def run_content(threshold=5.0):
         "config": {"dim": 100, "backbone": {"name": "resnet18"}},
         "results": RESULTS,
         "predictions": [
-            TestScore("data/img1.png", "good", 0, 10.0, 1),
-            TestScore("data/img0.png", "planted_spot", 1, 9.0, 0),
+            TestScore("data/img1.png", "good", 0, 10.0, 1, False),
+            TestScore("data/img0.png", "planted_spot", 1, 9.0, 0, True),
         ],
         "pictures": pictures(),
         "threshold": threshold,

@@ -311,11 +311,20 @@ def test_a_config_of_a_run_with_a_word_that_it_does_not_take(first, zygote, here
     assert result.code == 1 and message in result.err and "Traceback" not in result.err
 
 
-def test_a_config_that_is_no_yaml_is_one_line(zygote, tmp_path):
-    (tmp_path / "odd.yaml").write_text("a: [1")
+@long_table(
+    ("text", "reason"),
+    [
+        (b"a: [1", "expected ',' or ']'"),
+        (b"# gr\xf6sse", "invalid start byte"),
+        (b"a: " + b"[" * 3000, "recursion"),
+    ],
+    every=3,
+)
+def test_a_config_that_is_no_yaml_is_one_line(zygote, tmp_path, text, reason):
+    (tmp_path / "odd.yaml").write_bytes(text)
     result = zygote.run(["--config-path", ".", "--config-name", "odd"], tmp_path)
     assert result.code == 1 and len(result.err.splitlines()) == 1
-    assert "odd.yaml" in result.err and "expected ',' or ']'" in result.err
+    assert reason in result.err
 
 
 @pytest.mark.slow

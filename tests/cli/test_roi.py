@@ -44,6 +44,7 @@ def test_the_checkpoint_holds_it_and_scores_with_it(zygote, here):
     assert roi.shape == (64, 64) and 0.3 < roi.mean() < 0.8
     files = sorted((here / "data" / "test").rglob("*.png"))
     results = json.loads((here / "run" / "metrics.json").read_text())
+    assert results["test/pixel_defective"] == 2  # the third lies beside the region
     assert results["roi_share"] == pytest.approx(roi.mean())
     assert results["patch_pixels"] == [4, 4]  # 8 × 8 patches on the middle 32 × 32 of 40 × 32
     for found in model(files):

@@ -31,6 +31,7 @@ from padim_lit.checkpoint.state import (
     restore,
     save_detector,
 )
+from padim_lit.cli.good_images import images_of
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import export as mode
 from padim_lit.deploy.calibration import Measured, calibrate
@@ -233,6 +234,16 @@ def test_scores_that_do_not_agree_are_not_said_to():
     assert said.startswith("hardly, below 0.9 (precision=fp16 stays closer): rank correlation 0.62")
     ((_, said),) = mode._said_of_agreement(results | {"rank_correlation": 0.95})
     assert said.startswith("rank correlation 0.95")
+
+
+@pytest.mark.slow
+def test_int8_refuses_what_was_removed(here, export):
+    model, good = detector_of(here, "both"), "good=data/train/good"
+    first = images_of(str(here / good[5:]), model)[0]["digest"].numpy().tobytes().hex()
+    model.provenance["removed"], model.fit_state = [first], None
+    save_detector(model, here / "one_out.ckpt")
+    with pytest.raises(InputError, match="1 of 6 images were taken out by mode=remove"):
+        export("both", "ckpt=one_out.ckpt", "precision=int8", good)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from padim_lit.system.memory import (
-    _left_in_container,
+    _within_groups,
     available_bytes,
     keep_freed_memory,
     peak_bytes,
@@ -70,13 +70,21 @@ def test_memory_is_told_in_bytes():
     assert (readable(3 * 2**30), readable(5 * 2**20)) == ("3.0 GiB", "5.0 MiB")
 
 
-def test_a_containers_limit_counts(tmp_path):
-    assert _left_in_container(tmp_path) is None
-    for name, value in (("max", 100), ("current", 90), ("stat", "anon 7\ninactive_file 5")):
-        (tmp_path / f"memory.{name}").write_text(f"{value}\n")
-    assert _left_in_container(tmp_path) == 15
-    (tmp_path / "memory.max").write_text("max\n")
-    assert _left_in_container(tmp_path) is None
+def test_the_limits_of_all_groups_that_a_process_is_in_count(tmp_path):
+    job, own = tmp_path / "system.slice/job_7", tmp_path / "own"
+    for group, most, used in ((tmp_path, "max", 90), (job.parent, 100, 40), (job, 50, 30)):
+        group.mkdir(parents=True, exist_ok=True)
+        for name, value in (("max", most), ("current", used), ("stat", "anon 7\ninactive_file 5")):
+            (group / f"memory.{name}").write_text(f"{value}\n")
+    for text, left in (
+        ("4:memory:/old\n0::/system.slice/job_7/step\n", [25, 65]),  # step has no files of its own
+        ("0::/system.slice\n", [65]),
+        ("0::/\n", []),
+    ):
+        own.write_text(text)
+        assert _within_groups(tmp_path, own) == left
+    (tmp_path / "memory.max").write_text("100\n")  # of a container
+    assert _within_groups(tmp_path, tmp_path / "missing") == [15]
 
 
 @pytest.mark.slow

@@ -169,7 +169,7 @@ def test_predictions_are_in_dataset_order_and_scores_keep_every_bit(tmp_path):
 
 def test_predictions_survive_odd_file_names(tmp_path):
     names = ['a,"b".png', "two\nlines.png", "größe.png", "bad\udcff.png"]
-    rows = [Score(name, "good", 0, 1.0, i) for i, name in enumerate(names)]
+    rows = [Score(name, "good", 0, 1.0, i, False) for i, name in enumerate(names)]
     path = write_predictions(tmp_path / "p.csv", rows)
     # What is no UTF-8 is shown as such, and the other rows stay readable.
     assert [row[0] for row in table(path)[1:]] == [*names[:3], r"bad\udcff.png"]

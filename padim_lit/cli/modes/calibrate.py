@@ -10,7 +10,7 @@ from padim_lit.deploy.calibration import RATE, calibrate, describe, highest
 from padim_lit.deploy.left_out import measure, measure_training
 from padim_lit.errors import InputError
 from padim_lit.model.warm_up import learners
-from padim_lit.system.console import count
+from padim_lit.system.console import count, score_text
 
 
 @dataclass
@@ -65,6 +65,7 @@ def run(settings: Calibrate, folder: Path) -> None:
             f"{what}: all {left.total()} images were taken out by mode=remove, and do not count; "
             "give other good images"
         )
+    earlier = (detector.calibration or {}).get("threshold")
     detector.calibration = known = calibrate(found, rate)
     facts = {
         **given.parent,
@@ -78,6 +79,8 @@ def run(settings: Calibrate, folder: Path) -> None:
     scored = f"{count(len(found.scores), 'image')} of {what}{once if left['repeated'] else ''}"
     named = highest(found)
     said = [("scored", scored), ("result", describe(known)), ("note", named)]
+    if earlier is not None:  # other light would raise it, and hide defects
+        said.insert(2, ("replaces", f"threshold {score_text(earlier)}"))
     out = {
         "known": "that the model holds and may have learnt from",
         "removed": "that mode=remove took out",

@@ -12,8 +12,9 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from padim_lit import digests
 from padim_lit.checkpoint.state import load_identified
-from padim_lit.cli.good_images import images_of, require_good, require_look
+from padim_lit.cli.good_images import images_of, removed_from, require_good, require_look
 from padim_lit.cli.settings import Settings
 from padim_lit.data.tree import good_folder_of
 from padim_lit.deploy.export import DTYPES, FORMATS, WRITERS, exported, metadata
@@ -129,6 +130,12 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         images, what = images_of(settings.good, given), f"good={settings.good}"
         require_good([item.path for item in images.items], what)
         detector = int8(given, images, settings.preprocess, what)
+        fitted = digests.keys(detector.require_state().digests)
+        if back := removed_from(given).intersection(fitted):
+            raise InputError(
+                f"{what}: {len(back)} of {len(fitted)} images were taken out by mode=remove, and "
+                "would count again; give it without them"
+            )
     threshold = settings.threshold
     if threshold is None and (threshold := (detector.calibration or {}).get("threshold")) is None:
         slim = settings.format == "torch"

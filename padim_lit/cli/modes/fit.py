@@ -143,8 +143,8 @@ class Recorder(Callback):
         self.predictions, self.gallery = [], Gallery()
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
-        self.predictions += predictions_of(batch, outputs["score"])
         roi = pl_module.detector.anomaly_map.roi
+        self.predictions += predictions_of(batch, outputs["score"], roi)
         self.gallery.add(batch, outputs["score"], outputs["map"], roi)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: PaDiM) -> None:
@@ -207,9 +207,7 @@ class _Work:
             counted |= count_tests([data.test_items[one.index] for one in scores])
         seen = None
         if scores and not counted["test_planted"]:
-            tested = [data.test_items[one.index] for one in scores]
-            shown = sum(item.label and item.count_pixel for item in tested)
-            seen = shown - counted.get("masks_lost", 0)
+            seen = sum(one.shown for one in scores)
         return {
             **{f"test/{name}": value for name, value in metrics.items()},
             **{f"test/{name}_why": reason for name, reason in why.items()},

@@ -14,6 +14,7 @@ from PIL import Image
 
 import padim_lit
 from padim_lit.checkpoint.state import load_detector
+from padim_lit.system.console import score_text
 
 HELD, FRESH = 12, 9
 RATE = "false_alarm_rate=0.2"
@@ -54,6 +55,7 @@ def test_images_of_the_fit_give_the_fits_own_threshold(here, calibrated):
     assert again["threshold"] == pytest.approx(fitted["threshold"], rel=1e-5)
     assert again["false_alarm_rate"] == 0.2, "the checkpoint's, where none is given"
     assert "12 good training images, each scored as if left out" in result.out
+    assert f"replaces  threshold {score_text(fitted['threshold'])}" in result.out
 
 
 @pytest.mark.slow
