@@ -203,7 +203,14 @@ def _upright(image: Image.Image) -> Image.Image:
     tags = getattr(image, "tag_v2", {})
     # Pillow (13.0) inverts 8-bit files of this kind, not 16-bit ones.
     inverted = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-    image.load()
+    # By name Pillow (13.0) maps uncompressed TIFFs into memory with the sides swapped where the
+    # orientation tag turns them, which scrambles the pixels.
+    name = getattr(image, "filename", "")
+    image.filename = ""  # type: ignore[attr-defined]
+    try:
+        image.load()
+    finally:  # the caller's picture keeps its name, also where it is broken
+        image.filename = name  # type: ignore[attr-defined]
     if inverted:  # and, as all TIFFs, turned by Pillow already
         return Image.fromarray(65535 - np.asarray(image).astype(np.uint16))
     how = _UPRIGHT.get(_turn(image))
