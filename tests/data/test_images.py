@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 
@@ -223,6 +224,15 @@ def test_broken_file_is_one_line_that_names_it(tmp_path, name, read):
     with pytest.raises(InputError) as error:
         read(tmp_path / name)
     assert_one_line(error, tmp_path / name)
+    assert "<_io" not in str(error.value)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for read in (read_image, read_mask, read_size):
+        with pytest.raises(InputError) as error:
+            read(tmp_path / "pipe.png")
+        assert_one_line(error, tmp_path / "pipe.png", "a folder, pipe or device")
 
 
 def test_listing_ignores_hidden_and_other_files_and_the_case_of_extensions(tmp_path):
