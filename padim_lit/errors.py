@@ -87,7 +87,7 @@ def refusing(what: str, todo: str, *kinds: type[Exception]) -> Iterator[None]:
     except InputError:  # says it already, and is a ValueError
         raise
     except kinds as error:
-        why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())[:400]
         raise InputError(f"{what} ({why or type(error).__name__}); {todo}") from error
 
 

@@ -838,6 +838,17 @@ def test_a_sampler_within_a_batch_sampler_is_judged_too():
     require_each_once(within(DistributedSampler(samples, 7, 0)), ranks=7)
 
 
+def test_hooks_that_change_the_images_of_the_fit_alone_are_refused(tmp_path):
+    class Darker(PaDiM):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return {"image": batch["image"] / 2}
+
+    backbone = Backbone("test_resnet", weights="random")
+    model = Darker(backbone, JL(backbone.embedding_dim, 8), image_shape=(64, 64))
+    with pytest.raises(InputError, match=r"Darker.on_after_batch_transfer would change the images"):
+        trainer(tmp_path).fit(model, DataLoader(IMAGES, 2))
+
+
 @pytest.mark.parametrize("how", [paper, lambda dim: {"density": Both(dim, components=2)}])
 def test_the_default_dtype_and_a_callers_autocast_change_nothing(tmp_path, how):
     thresholds, scores = set(), set()

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from padim_lit.data import AnomalyData
-from padim_lit.data.images import read_mask, read_size
+from padim_lit.data.images import read_image, read_mask
 from padim_lit.errors import InputError
 from padim_lit.system.paths import typed_path
 
@@ -28,7 +28,7 @@ def read_roi(given: Any, data: AnomalyData) -> Tensor:
         InputError: no mask or polygon, another shape than the images', or nothing of it is seen.
     """
     path = data.train_items[0].path
-    height, width = read_size(path)
+    width, height = read_image(path).size
     if isinstance(given, str):
         mask = read_mask(typed_path(given))
         h, w = mask.shape

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from padim_lit.errors import InputError, refusing
 from padim_lit.system.resource_errors import error_line
@@ -203,7 +203,14 @@ def _upright(image: Image.Image) -> Image.Image:
     tags = getattr(image, "tag_v2", {})
     # Pillow (13.0) inverts 8-bit files of this kind, not 16-bit ones.
     inverted = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-    image.load()
+    # By name Pillow (13.0) maps uncompressed TIFFs into memory with the sides swapped where the
+    # orientation tag turns them, which scrambles the pixels.
+    name = getattr(image, "filename", "")
+    image.filename = ""  # type: ignore[attr-defined]
+    try:
+        image.load()
+    finally:  # the caller's picture keeps its name, also where it is broken
+        image.filename = name  # type: ignore[attr-defined]
     if inverted:  # and, as all TIFFs, turned by Pillow already
         return Image.fromarray(65535 - np.asarray(image).astype(np.uint16))
     how = _UPRIGHT.get(_turn(image))
@@ -221,6 +228,8 @@ def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
     """What `use` makes of the opened image; the file is closed afterwards."""
     todo = "check its path and rights, and where it leads if it is a link"
     with refusing(f"{path} cannot be read", todo, OSError):
+        if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+            raise InputError(f"{path} is a folder, pipe or device; give an image file")
         file = path.open("rb")
     with file:
         return _decoded(file, path, use)
@@ -235,7 +244,7 @@ def _decoded(
     what = f"cannot read {path} as PNG, JPEG, TIFF, BMP or WebP"
     try:
         # A decoder may raise anything; it is this file's problem alone.
-        with refusing(what, todo, Exception), Image.open(file, formats=_FORMATS) as image:
+        with refusing(what, todo, Exception), _opened(file) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise InputError(
                     f"{path} is an image of {image.width}×{image.height} pixels; allowed are "
@@ -247,6 +256,13 @@ def _decoded(
         if isinstance(error.__cause__, RuntimeError) and error_line(error.__cause__):
             raise error.__cause__ from None
         raise
+
+
+def _opened(file: IO[bytes]) -> Image.Image:
+    try:
+        return Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError:  # whose text names the open file as Python's object
+        raise UnidentifiedImageError("its content is none of them") from None
 
 
 def _integers(image: Image.Image, path: Path | str) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
 from padim_lit.data.loaders import require_each_once
@@ -71,11 +72,19 @@ def loader_of_fit(trainer: Trainer) -> tuple[DataLoader, Sequence[Any] | None]:
     With the numbers of the images that all ranks' loaders give, where they are known.
 
     Raises InputError for several loaders, or one of another kind, and where images come more than
-    once.
+    once, or a hook changes them.
     """
     loader = trainer.train_dataloader
     if not isinstance(loader, DataLoader):
         raise InputError(
             f"the images to learn from come from a {type(loader).__name__}; give one DataLoader"
         )
+    # What learns before the fit, the threshold, and all that scores later read images themselves.
+    for one in filter(None, (trainer.lightning_module, trainer.datamodule)):
+        for name in ("on_before_batch_transfer", "on_after_batch_transfer"):
+            if is_overridden(name, one):
+                raise InputError(
+                    f"{type(one).__name__}.{name} would change the images of the fit alone, not "
+                    "those that are scored later; change them in the Dataset, for both"
+                )
     return loader, require_each_once(loader, trainer.world_size)

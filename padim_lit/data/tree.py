@@ -195,7 +195,7 @@ def _masks(
     for mask in list_images(folder):
         name = mask.relative_to(folder)
         by_name[str(name.parent if layout.folders else name.with_suffix(""))].append(mask)
-    masks = []
+    masks, owner = [], dict[Path, Path]()
     for path in paths:
         name = str(path.relative_to(images).with_suffix(""))
         found = [mask for end in ("", *MASK_ENDS) for mask in by_name[name + end]]
@@ -211,8 +211,13 @@ def _masks(
                 need += f"; {folder} has none at all: without masks, remove it"
             raise InputError(f"{problem} for {path}: {need}")
         masks.append(tuple(found))
-    used = {mask for found in masks for mask in found}
-    unused = [mask for found in by_name.values() for mask in found if mask not in used]
+        for mask in found:
+            if (other := owner.setdefault(mask, path)) != path:
+                raise InputError(
+                    f"{other} and {path} would share the mask {mask}; rename one of them, and give "
+                    "each a mask of its own"
+                )
+    unused = [mask for found in by_name.values() for mask in found if mask not in owner]
     return masks, sorted(str(mask.relative_to(folder)) for mask in unused)
 
 

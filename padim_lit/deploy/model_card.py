@@ -13,6 +13,11 @@ from padim_lit.system.clock import now
 from padim_lit.system.console import percent
 from padim_lit.version import __version__
 
+#: Of a model: what is shown of `facts_of`.
+SETTINGS = (
+    *("density", "neighbourhood", "rotations", "eps", "eps_unit", "sigma", "image_score"),
+    "alignment",
+)
 #: Of a test: what is shown of metrics.json.
 METRICS = {
     "test/image_auroc": "image AUROC (a defective image scores above a good one; 0.5: a coin)",
@@ -56,6 +61,8 @@ def model_card(
         "backbone": f"{facts['backbone']}, weights {facts['weights']}",
         "projection": f"{facts['proj']} to {facts['dim']} numbers (D), seed {facts['seed']}",
         "patches": "×".join(map(str, facts["grid"])),
+        "settings": ", ".join(f"{key} {facts[key]}" for key in SETTINGS),
+        "learnt": ", ".join(f"{key} {facts[key]}" for key in detector.density.learnt),
         "card written": f"{now()}, by padim_lit {__version__}",
     }
     decision = "It has no threshold; mode=calibrate sets one from good images."

@@ -124,7 +124,8 @@ class ScoredFiles:
         # One call a line, so that no signal comes between its parts.
         content, out = line.encode("utf-8", "backslashreplace"), self._files[path]
         with writing(self.json.parent):
-            if out.write(content) != len(content):
+            if (written := out.write(content)) != len(content):
+                out.truncate(out.tell() - written)  # half a line is none
                 raise OSError(errno.ENOSPC, "no space left")
             there = None
             with suppress(FileNotFoundError, NotADirectoryError):  # a share that is away is another

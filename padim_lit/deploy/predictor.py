@@ -1,6 +1,7 @@
 """A fitted model in memory, ``padim_lit.load(ckpt)``: pictures in, scores and decisions out."""
 
 import math
+import operator
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -194,7 +195,7 @@ class Predictor:
         roi = detector.anomaly_map.roi
         self._roi = None if roi is None else roi.cpu().numpy()
         default = 1 if self.device.type == "cpu" else BATCH
-        self.batch_size = default if batch_size is None else batch_size
+        self.batch_size = default if batch_size is None else operator.index(batch_size)
         # A camera's first picture is not to wait for its sixteenth.
         self._alone = batch_size is None
         if self.batch_size < 1:

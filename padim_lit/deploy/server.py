@@ -85,6 +85,9 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
             except TimeoutError:
                 said = f"the image has not come within {BODY_SECONDS:g} s; send it again"
                 raise HTTPException(408, said) from None
+            except asyncio.CancelledError:  # would be a traceback; the server ends
+                said = "the server is ending; send the image again later"
+                raise HTTPException(503, said, {"Retry-After": "10"}) from None
             except ClientDisconnect:  # would be a traceback; nobody reads the answer
                 raise HTTPException(400, "the image has not come whole") from None
             return await run_in_threadpool(score, content)

@@ -13,6 +13,8 @@ from PIL import Image
 
 import padim_lit
 from padim_lit.checkpoint.state import load_detector
+from padim_lit.cli.roi import read_roi
+from padim_lit.data import Folder
 from padim_lit.deploy.calibration import recalibrate
 
 # PaDiM's own: a score is its map's peak, and a position's Gaussian knows nothing of the others.
@@ -99,3 +101,15 @@ def test_a_polygon_is_the_same_and_a_test_takes_the_checkpoints(zygote, here):
 def test_wrong_regions_are_one_line(zygote, here, wrong, said):
     result = zygote.run([*TINY, *wrong.split(), "hydra.run.dir=wrong"], here)
     assert result.code == 1 and said in result.err and len(result.err.strip().splitlines()) == 1
+
+
+def test_a_polygon_is_in_pixels_of_a_png_as_it_is_shown(tmp_path):
+    """Its orientation tag is read too, which Pillow finds only when it decodes the pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in (build_tree(tmp_path) / "train/good").iterdir():
+        Image.effect_noise((40, 32), 80).save(path, exif=exif)
+    data = Folder(tmp_path, image_size=64, crop_size=None, num_workers=0)
+    roi = read_roi([[0, 20], [32, 20], [32, 40], [0, 40]], data)
+    h = roi.shape[0]
+    assert not roi[: h // 2 - 2].any() and roi[h // 2 + 2 :].all()

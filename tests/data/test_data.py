@@ -702,6 +702,16 @@ def _two_masks(tmp):
     Folder(tmp, **SMALL)
 
 
+def _one_mask_for_two(tmp):
+    save_image(build_tree(tmp) / "test/crack/001.jpg")
+    Folder(tmp, **SMALL)
+
+
+def _one_mask_for_two_names(tmp):
+    save_image(build_tree(tmp) / "test/crack/001_mask.png")  # a mask that lies beside its photo
+    Folder(tmp, **SMALL)
+
+
 def _folder_missing_one_mask(tmp):
     (build_tree(tmp) / "ground_truth/crack/002_mask.png").unlink()
     Folder(tmp, **SMALL)
@@ -859,6 +869,8 @@ def _crop(tmp):
         (_missing_mask_folder, ["no masks", "ground_truth/crack"]),
         (_mask_of_another_size, ["001_mask.png", "41x32", "crack/001.png", "40x32"]),
         (_two_masks, ["2 masks", "crack/001.png"]),
+        (_one_mask_for_two, ["crack/001.jpg", "crack/001.png would share", "crack/001_mask.png"]),
+        (_one_mask_for_two_names, ["crack/001_mask.png would share", "crack/001_mask.png;"]),
         (_folder_missing_one_mask, ["no mask", "crack/002.png"]),
         (_folder_of_no_mask, ["crack/000.png", "ground_truth/crack has none", "remove it"]),
         (_orphaned_masks, ["ground_truth/crak", "crack, good"]),

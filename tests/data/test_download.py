@@ -1,11 +1,13 @@
 """Downloads from a server in this process that does what the test asks of it."""
 
+import errno
 import hashlib
 import io
 import json
 import shutil
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,9 +84,28 @@ def test_a_transfer_that_broke_leaves_nothing_and_works_the_next_time(server, tm
     assert fetch(server.url(), tmp_path / "d").read_bytes() == server.content
 
 
+def test_what_a_killed_process_left_has_no_final_name(zygote, server, tmp_path):
+    server.content = bytes(range(256)) * 20_000
+    server.cut, server.stalls = 3_000_000, True
+    script, folder = tmp_path / "fetch.py", tmp_path / "d"
+    code = "import sys; from pathlib import Path; from padim_lit.data.download import fetch; "
+    script.write_text(code + "fetch(sys.argv[1], Path(sys.argv[2]))")
+    folder.mkdir()
+    with zygote.start([server.url(), str(folder)], tmp_path, script=script):
+        end = time.monotonic() + 120
+        while not any(p.stat().st_size for p in folder.iterdir()) and time.monotonic() < end:
+            time.sleep(0.05)
+    (left,) = folder.iterdir()  # by what was killed
+    assert not left.name.endswith("tiny.tar.xz")
+    server.cut, server.stalls = None, False
+    found = fetch(server.url(), folder)
+    assert found.read_bytes() == server.content
+
+
 def test_wrong_bytes_are_removed_and_their_checksum_said(server, tmp_path):
     server.content = b"wrong"
-    one_line(lambda: fetch(server.url(), tmp_path, "0" * 64), "0" * 64, "data.sha256")
+    found = hashlib.sha256(b"wrong").hexdigest()
+    one_line(lambda: fetch(server.url(), tmp_path, "0" * 64), found, "0" * 64, "data.sha256")
     assert names(tmp_path) == []
 
 
@@ -123,7 +144,7 @@ def test_answers_that_are_no_archive(server, tmp_path, change, words):
 
 def test_nobody_there(tmp_path):
     url = "http://127.0.0.1:9/a"  # the discard port: nothing answers
-    one_line(lambda: fetch(url, tmp_path), url, "Max retries", "check the network")
+    one_line(lambda: fetch(url, tmp_path), url, "refused", "check the network")
 
 
 def test_a_disk_that_fills_up_is_said(server, tmp_path, monkeypatch):
@@ -135,6 +156,21 @@ def test_a_disk_that_fills_up_is_said(server, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.move", full)
     one_line(lambda: provide(tmp_path, "tiny", server.url()), "No space left", "choose a writable")
     assert names(tmp_path / ".download") == []
+
+
+def test_a_disk_without_room_for_the_images_costs_no_second_transfer(
+    server, archive, tmp_path, monkeypatch
+):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    server.content = archive
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "extract", full)
+        one_line(lambda: provide(tmp_path, "tiny", server.url()), "No space left", "room")
+    assert names(tmp_path) == [".download", ".download.lock"]
+    provide(tmp_path, "tiny", server.url())
+    assert len(server.seen) == 1 and (tmp_path / "tiny").is_dir()
 
 
 # unpacking -------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 
@@ -180,8 +181,8 @@ def test_a_picture_is_turned_once_however_it_comes(tmp_path, name, orientation):
     Image.fromarray(RAMP.astype(np.uint8)).save(path, exif=exif)
     read, by_bytes = read_image(path), read_bytes(path.read_bytes(), "send it")
     with Image.open(path) as opened:
-        # Pillow 13.0 scrambles an uncompressed TIFF that is opened by name and lies on its side.
-        in_memory = read if name == "a.tif" else as_rgb(opened)
+        in_memory = as_rgb(opened)
+        assert opened.filename == str(path)
     for one in (by_bytes, as_rgb(read), as_rgb(by_bytes), in_memory, as_rgb(in_memory)):
         assert np.array_equal(np.asarray(one), np.asarray(read))
 
@@ -223,6 +224,15 @@ def test_broken_file_is_one_line_that_names_it(tmp_path, name, read):
     with pytest.raises(InputError) as error:
         read(tmp_path / name)
     assert_one_line(error, tmp_path / name)
+    assert "<_io" not in str(error.value)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for read in (read_image, read_mask, read_size):
+        with pytest.raises(InputError) as error:
+            read(tmp_path / "pipe.png")
+        assert_one_line(error, tmp_path / "pipe.png", "a folder, pipe or device")
 
 
 def test_listing_ignores_hidden_and_other_files_and_the_case_of_extensions(tmp_path):

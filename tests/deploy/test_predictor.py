@@ -359,7 +359,9 @@ def test_a_stream_can_go_on_after_a_bad_image(predictor, picture, tmp_path):
 def test_batches_change_scores_by_rounding_alone(here, predictor, picture):
     files = sorted((here / "data").rglob("train/good/*.png"))
     alone = [p.score for p in predictor(files)]
-    together = padim_lit.load(here / "run" / "model.ckpt", device="cpu", batch_size=7)(files)
+    together = padim_lit.load(here / "run" / "model.ckpt", device="cpu", batch_size=np.int64(7))(
+        files
+    )
     assert [p.score for p in together] == pytest.approx(alone, rel=1e-5)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import io
 import json
+import logging
 import os
 import signal
 import socket
@@ -274,24 +275,31 @@ def test_a_body_that_does_not_come_makes_room(predictor, monkeypatch):
     assert "0.05 s" in json.loads(sent[-1]["body"])["detail"]
 
 
-def test_half_an_image_does_not_keep_a_server_from_its_end(predictor, monkeypatch):
+def test_half_an_image_does_not_keep_a_server_from_its_end(predictor, monkeypatch, caplog):
     monkeypatch.setattr(serve, "GRACE_SECONDS", 0.2)
     running = serve.make_server(make_app(predictor, "", LIMIT))
+    logging.getLogger("uvicorn.error").addHandler(caplog.handler)
     half = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\nB"
 
     async def end(listener):
         serving = asyncio.create_task(running.serve(sockets=[listener]))
-        _, writer = await asyncio.open_connection(*listener.getsockname())
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(half)
         while not running.server_state.tasks:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         running.should_exit = True
         await asyncio.wait_for(serving, TIMEOUT)
+        said = await reader.readuntil(b"}")
         writer.close()
+        return said
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        asyncio.run(end(listener))
+        said = asyncio.run(end(listener))
+    logging.getLogger("uvicorn.error").removeHandler(caplog.handler)
+    assert said.startswith(b"HTTP/1.1 503") and b"the server is ending" in said
+    (record,) = caplog.records
+    assert record.exc_info is None and "Cancel 1 running task(s)" in record.getMessage()
 
 
 def wait_until(true) -> None:

@@ -1,6 +1,7 @@
 """MVTec AD (Bergmann et al., CVPR 2019), one category at a time."""
 
 import csv
+import errno
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,8 +102,10 @@ def _download(root: Path, category: str, url: str, sha256: str | None) -> None:
     try:
         unpack(archive, unpacked)
         _move(unpacked, root, category, url)
-    except InputError:
-        archive.unlink()
+    except InputError as error:
+        # A full disk is not the archive's fault: gigabytes are not loaded twice.
+        if getattr(error.__cause__, "errno", None) != errno.ENOSPC:
+            archive.unlink()
         raise
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)

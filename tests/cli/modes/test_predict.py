@@ -516,6 +516,23 @@ def test_files_rest_before_they_are_found(tmp_path):
     assert watcher.rested() == []
 
 
+def test_a_disk_that_fills_up_within_a_line_keeps_no_half_of_it(tmp_path):
+    class Full(io.FileIO):
+        def write(self, content):
+            return super().write(content[: len(content) // 2])
+
+    log = ScoredFiles(tmp_path, {}, resume=True)
+    log.add(Version("a.png", 1, 0), {"score": 1.0, "decision": "good"})
+    for path in (log.json, log.csv):
+        before = path.read_bytes()
+        log._files[path].close()
+        log._files[path] = Full(path, "a")
+        with pytest.raises(InputError, match="no space left"):
+            log._write(path, "b.png,2.0,\n")
+        assert path.read_bytes() == before
+    log.close()
+
+
 @pytest.mark.parametrize("gone", [shutil.rmtree, lambda path: path.rename(f"{path}-moved")])
 def test_a_folder_that_goes_meanwhile_is_no_place_for_scores(tmp_path, gone):
     log = ScoredFiles(tmp_path / "run", {}, resume=False)
