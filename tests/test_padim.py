@@ -35,7 +35,7 @@ import padim_lit
 from padim_lit import JL, NPCA, Backbone, Both, Fisher, InputError, PaDiM, Subset
 from padim_lit.checkpoint.state import full_state, restore, save_detector, slim_state
 from padim_lit.data import Folder
-from padim_lit.data.loaders import require_each_once
+from padim_lit.data.loaders import require_as_many, require_each_once
 from padim_lit.model.detector import Detector
 
 ROOT = Path(__file__).parents[1]
@@ -977,6 +977,12 @@ def test_what_a_checkpoint_learnt_elsewhere_holds_until_the_next_is_loaded():
     for state, images in ((elsewhere, 0), (usual, density.fit_images), (elsewhere, 0)):
         restore(other, full_state(state))
         assert other.density.fit_images == images > -1
+
+
+def test_ranks_with_other_numbers_of_batches_are_refused():
+    with pytest.raises(InputError, match="give 3, 2 batches, and a fit would wait for ever"):
+        require_as_many([3, 2])
+    require_as_many([3, 3])
 
 
 def test_a_trainer_without_bars_shows_none(tmp_path, capsys):

@@ -107,6 +107,18 @@ def _drawn(loader: Any) -> list[Any] | None:
     return [number.tolist() if isinstance(number, Tensor) else number for number in drawn]
 
 
+def require_as_many(batches: list[float]) -> None:
+    """Raise InputError unless all ranks have as many: they wait for each other at every batch.
+
+    >>> require_as_many([3, 3])
+    """
+    if len(set(batches)) > 1:
+        raise InputError(
+            f"the ranks' loaders give {', '.join(map(str, batches))} batches, and a fit would wait "
+            "for ever; give every rank as many, as AnomalyData does, with other batch sizes"
+        )
+
+
 def sizes_of(loader: Any) -> dict[str, Any]:
     """image_size and crop_size of a loader that a data module made; of another nothing is known.
 

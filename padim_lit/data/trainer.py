@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
-from padim_lit.data.loaders import require_each_once
+from padim_lit.data.loaders import of_all_ranks, require_as_many, require_each_once
 from padim_lit.errors import InputError
 from padim_lit.system.console import showing_bars
 
@@ -72,7 +72,7 @@ def loader_of_fit(trainer: Trainer) -> tuple[DataLoader, Sequence[Any] | None]:
     With the numbers of the images that all ranks' loaders give, where they are known.
 
     Raises InputError for several loaders, or one of another kind, and where images come more than
-    once, or a hook changes them.
+    once, a hook changes them, or ranks have other numbers of batches.
     """
     loader = trainer.train_dataloader
     if not isinstance(loader, DataLoader):
@@ -87,4 +87,6 @@ def loader_of_fit(trainer: Trainer) -> tuple[DataLoader, Sequence[Any] | None]:
                     f"{type(one).__name__}.{name} would change the images of the fit alone, not "
                     "those that are scored later; change them in the Dataset, for both"
                 )
-    return loader, require_each_once(loader, trainer.world_size)
+    numbers = require_each_once(loader, trainer.world_size)
+    require_as_many(of_all_ranks(trainer.num_training_batches, trainer.world_size))
+    return loader, numbers
