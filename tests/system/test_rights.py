@@ -62,8 +62,8 @@ def test_a_picture_names_itself_and_its_rights(folder):
     sub = below(folder, 0o644)
     said = without_rights(lambda: read_size(sub / "a.png"))
     assert said == (
-        f"error: {sub / 'a.png'} cannot be read (Permission denied); check its path and rights, and "
-        "where it leads if it is a link"
+        f"error: {sub / 'a.png'} cannot be read (Permission denied); check its path and rights, "
+        "and where it leads if it is a link"
     )
 
 
