@@ -19,7 +19,6 @@ class Server:
     content: bytes = b""
     cut: int | None = None  # bytes after which the connection breaks
     length: int | None = None  # what Content-Length claims
-    kind: str = "application/x-xz"
     status: int = 200
     redirect: str | None = None
     silent: bool = False
@@ -43,7 +42,7 @@ class Server:
             handler.end_headers()
             return
         handler.send_response(self.status)
-        handler.send_header("Content-Type", self.kind)
+        handler.send_header("Content-Type", "application/x-xz")
         handler.send_header("Content-Length", str(self.length or len(self.content)))
         handler.end_headers()
         handler.wfile.write(self.content[: self.cut])
