@@ -198,6 +198,7 @@ class JL(Projection):
 class Orthogonal(Projection):
     """Orthonormal rows from the Haar measure times √(C/D), so that E‖Πx‖² = ‖x‖² (JL report §3).
 
+    PaDiM with such rows is the semi-orthogonal embedding of Kim et al. (2021).
     A Mahalanobis distance depends on Π through its row space and ε alone, and the row space has
     the law of `JL`'s: the two differ in how ε weighs.
 
