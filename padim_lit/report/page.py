@@ -8,7 +8,9 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
+from padim_lit.system.atomic import file_bytes
 from padim_lit.visualization import palette
 
 
@@ -55,6 +57,13 @@ def inline(svg: bytes, description: str) -> Markup:
     text = text[text.index("<svg ") :]
     label = Markup(' role="img" aria-label="{}"').format(description)
     return Markup(text.replace("<svg", f"<svg{label}", 1))
+
+
+def jpeg(image: Image.Image, quality: int) -> str:
+    """A picture as a data URI."""
+    # Not optimize=True: Pillow's buffer for that is too small for noisy pictures.
+    content = file_bytes(image.save, "JPEG", quality=quality, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
 
 
 def _hash(text: str) -> str:
