@@ -26,9 +26,8 @@ def render(content: Mapping[str, Any]) -> str:
     users = Counter(note for run in runs for note in dict.fromkeys(run["notes"]))
     drawn = draw_curves(runs, content["groups"])
     return assemble(
-        "viewer/viewer.html",
-        ["report/report.css", "viewer/viewer.css"],
-        ["report/page.js", *(f"viewer/{name}" for name in SCRIPTS)],
+        "viewer",
+        *SCRIPTS,
         **content,
         content=to_script(content),
         count=count,
