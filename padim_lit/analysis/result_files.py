@@ -156,7 +156,8 @@ def read_results(file: Path) -> list[dict[str, Any]]:
     rows = load(file, list) if many else [load(file, dict)]
     for number, row in enumerate(rows, 1):
         where = f"{file}, row {number}" if many else file
-        require(row, where)
+        if not isinstance(row, dict):
+            raise InputError(f"{where} is no JSON object; run the job again")
         require(row, where, numbers=filter(MEASURED.match, row))
     return rows
 
@@ -201,19 +202,26 @@ def read_scores(file: Path) -> Scores:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    arrays = _arrays(file)
+    arrays = read_arrays(file)
     with reading(file, KeyError):
         path, kind, label, counted = (arrays.pop(key) for key in IMAGES)
     return Scores(path.tolist(), kind.tolist(), label, counted, arrays)
 
 
-def read_resamples(file: Path) -> dict[str, np.ndarray]:
-    """A resamples.npz: image and pixel AUROC (2,R) on resampled test images, by PROJ-DIM-SEED.
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, all of one shape.
+
+    Of a resamples.npz image and pixel AUROC (2,R) on resampled test images, by PROJ-DIM-SEED.
 
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    return _arrays(file)
+    arrays = load_arrays(file)
+    shapes = {array.shape for array in arrays.values()}
+    with reading(file, ValueError):
+        if len(shapes) > 1:
+            raise ValueError(f"its arrays are of shapes {sorted(shapes)}")
+    return arrays
 
 
 def typed_command(folder: Path) -> str:
@@ -277,8 +285,6 @@ def require(
     Raises:
         InputError: a value is of another type; it names `where`.
     """
-    if not isinstance(row, dict):
-        raise InputError(f"{where} is no JSON object; run the job again")
     kinds = {"a text": _is_text, "a whole number": _is_whole, "a finite number": _may_be_number}
     for (kind, fits), keys in zip(kinds.items(), (texts, whole, numbers), strict=True):
         for key in keys:
@@ -361,13 +367,3 @@ def _override(text: str) -> tuple[str, str]:
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]
     return key.lstrip("+"), value
-
-
-def _arrays(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, all of one shape."""
-    arrays = load_arrays(file)
-    shapes = {array.shape for array in arrays.values()}
-    with reading(file, ValueError):
-        if len(shapes) > 1:
-            raise ValueError(f"its arrays are of shapes {sorted(shapes)}")
-    return arrays
