@@ -230,14 +230,13 @@ def typed_command(folder: Path) -> str:
     Raises:
         InputError: such a file cannot be read.
     """
-    run, many = folder / ".hydra" / "overrides.yaml", folder / "multirun.yaml"
-    if run.exists():
-        return shlex.join(["python", "run.py", *words(run, load(run, list))])
-    if not many.exists():
+    if (typed := _overrides(folder)) is not None:
+        return shlex.join(["python", "run.py", *typed])
+    if not (many := folder / "multirun.yaml").exists():
         return ""
     with reading(many, TypeError, KeyError):
         typed = load(many, dict)["hydra"]["overrides"]["task"]
-        return shlex.join(["python", "run.py", "-m", *words(many, typed)])
+        return shlex.join(["python", "run.py", "-m", *_texts(many, typed)])
 
 
 def finite(value: Any) -> Any:
@@ -339,9 +338,7 @@ def _is_job(folder: Path) -> bool:
 
 
 def _read_job(folder: Path) -> list[Job]:
-    overrides = {}
-    if (file := folder / ".hydra" / "overrides.yaml").exists():
-        overrides = dict(map(_override, words(file, load(file, list))))
+    overrides = dict(map(_override, _overrides(folder) or ()))
     if (file := folder / FAILED).exists():
         error = str(load(file, dict).get("error", "no reason recorded"))
         return [Job(folder.name, "failed", overrides, error=error)]
@@ -354,7 +351,13 @@ def _read_job(folder: Path) -> list[Job]:
     return [Job(folder.name, status, overrides)]
 
 
-def words(file: Path, content: Any) -> list[str]:
+def _overrides(folder: Path) -> list[str] | None:
+    """What Hydra says was typed for the one run in `folder`; None where it says nothing."""
+    file = folder / ".hydra" / "overrides.yaml"
+    return _texts(file, load(file, list)) if file.exists() else None
+
+
+def _texts(file: Path, content: Any) -> list[str]:
     """A list of texts; of anything else, `str` may make gigabytes, where YAML repeats by name."""
     with reading(file, ValueError):
         if not isinstance(content, list) or not all(isinstance(text, str) for text in content):

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, StrMethodFormatter
 
 from padim_lit.metric_names import METRICS
 from padim_lit.system.atomic import file_bytes
@@ -146,7 +146,7 @@ def pareto(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
             if known:
                 axes.plot(*zip(*sorted(known), strict=True), label=proj, **_style(proj))
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_locator(FixedLocator(_round_steps(*axes.get_xlim())))
         # These read as numbers, not as powers.
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
         axes.minorticks_off()
@@ -300,6 +300,18 @@ def _by_proj(sweep: Mapping[str, Any], metric: str) -> dict[str, list[Mapping[st
         if configuration["mean"][metric] is not None:
             found.setdefault(configuration["proj"], []).append(configuration)
     return dict(sorted(found.items(), key=lambda item: order(item[0])))
+
+
+def _round_steps(low: float, high: float) -> list[float]:
+    """Two to six round numbers from `low` to `high`, as even as may be on a logarithmic axis."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in (range(1, 10), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        found = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
+        if len(found) <= 6:
+            break
+    if len(found) < 2:
+        found = [float(v) for v in MaxNLocator(4).tick_values(low, high) if low <= v <= high]
+    return found
 
 
 #: Drawn for each metric: how, and what each shows of it.

@@ -119,6 +119,13 @@ def test_costs_of_what_has_no_metric_are_not_drawn(tmp_path):
     assert figures.pareto(sweeps, "image_auroc") is not None
 
 
+@pytest.mark.parametrize(("low", "high"), [(40, 110), (0.7, 260), (2, 4000), (41, 43), (1, 1e9)])
+def test_steps_are_round_inside_and_few(low, high):
+    found = figures._round_steps(low, high)
+    assert all(low <= step <= high for step in found)
+    assert 2 <= len(found) <= 10
+
+
 def test_axes_of_shares_end_at_one_and_every_axis_has_ticks(tmp_path):
     write_sweep(tmp_path, projs=("subset", "jl"), ceiling=0.965, dims=(25, 50, 100))
     write_distortion(tmp_path)
