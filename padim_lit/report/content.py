@@ -35,7 +35,7 @@ PREDICTED_FROM = 200
 
 
 def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
-    """All that the page and the figures show but for pictures and distortions, ready for JSON.
+    """All that the page and the figures show but for pictures and distortions.
 
     Numbers that are not finite are None.
     """

@@ -42,7 +42,7 @@ def table1(folder: Path, jobs: Sequence[Path]) -> Path:
     """
     content = compared(read_sweeps(jobs) if jobs else [])
     _print(content)
-    columns = ["data", "backbone", "proj", "dim", "seeds"]
+    columns = ["title", "data", "backbone", "proj", "dim", "seeds"]
     columns += [f"{metric}/{name}" for metric in DRAWN for name in COLUMNS]
     lines = [
         _line(row, row["cells"][content["base"]], cell)
@@ -57,8 +57,9 @@ def _line(
     row: Mapping[str, Any], base: Mapping[str, Any], cell: Mapping[str, Any]
 ) -> dict[str, Any]:
     seeds = len({*base["seeds"]} & {*cell["seeds"]})
-    line = {"data": row["data"], "backbone": row["constants"].get("backbone")}
-    line |= {"proj": cell["proj"], "dim": cell["dim"], "seeds": seeds}
+    line = {"title": row["title"], "data": row["data"]}
+    line |= {"backbone": row["constants"].get("backbone"), "proj": cell["proj"]}
+    line |= {"dim": cell["dim"], "seeds": seeds}
     for metric in DRAWN:
         found = Estimate(**cell["difference"][metric])
         padim, report, anomalib = (row[source].get(f"test/{metric}") for source in SOURCES)
