@@ -182,16 +182,13 @@ def paired_difference(
     """
     points = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     mean, seeds = float(points.mean()), len(points)
-
-    def without(why: str) -> Estimate:
-        return Estimate(mean, None, None, seeds, why)
-
     if a_resamples is None or b_resamples is None:
-        return without(NO_RESAMPLES)
+        return Estimate(mean, None, None, seeds, NO_RESAMPLES)
     replicates = np.asarray(a_resamples, np.float64) - np.asarray(b_resamples, np.float64)
     images = replicates.mean(axis=0)
     if not (np.isfinite(points).all() and np.isfinite(images).all()):
-        return without("the metric is undefined for at least one seed or resample")
+        why = "the metric is undefined for at least one seed or resample"
+        return Estimate(mean, None, None, seeds, why)
     total = mean + images - images.mean()
     tail = (1 - LEVEL) / 2
     if seeds > 1:

@@ -18,6 +18,7 @@ Dimensions are compared as claimed and never replaced by the nearest ones that w
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,11 +27,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
-from padim_lit.analysis.bootstrap import (
-    LEVEL,
-    Estimate,
-    paired_difference,
-)
+from padim_lit.analysis.bootstrap import LEVEL, Estimate, paired_difference
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.sweep_results import (
@@ -55,8 +52,6 @@ SEEDS = "seeds=[0,1,2,3,4]"
 WIDE = "backbone=wide_resnet50"
 #: The projection that claim "challenger" sets against jl.
 CHALLENGER = "fisher"
-IMPRECISE = "open (not measured precisely enough)"
-
 FEWER, MANY = ("jl", 150), ("subset", 550)
 
 
@@ -86,24 +81,21 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found: "holds", "does not hold", "holds when ...", "open ..." or "not measured".
+    """What was found.
 
     Attributes:
+        kind: "holds", "holds when", "does not hold", "open" or "not measured".
+        when: the condition of "holds when"; "" of the others.
         evidence: the rows of all cases; numbers that are not finite are None.
         command: what measured it, one line per sweep; what would measure it where nothing did.
     """
 
     claim: Claim
-    verdict: str
+    kind: str
+    when: str
     reason: str
     evidence: list[Row]
     command: str
-
-    @property
-    def kind(self) -> str:
-        """The verdict without its condition."""
-        kinds = ("holds when", "holds", "does not hold", "open", "not measured")
-        return next(kind for kind in kinds if self.verdict.startswith(kind))
 
 
 class _Lacking(Exception):
@@ -119,8 +111,7 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
     evidence: list[Row] = []
     missing: list[str] = []
     commands: dict[str, None] = {}
-    names = labels(folders)
-    for sweep, name in zip(folders, names, strict=True):
+    for sweep, name in zip(folders, labels(folders), strict=True):
         try:
             if claim.detection and str(sweep.constants.get("weights")).startswith("random"):
                 raise _Lacking("has random backbone weights, which say nothing about detection")
@@ -134,40 +125,38 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
     if not evidence:
         reason = f"Not measured: {'; '.join(missing) or 'no sweep was given'}."
         wanted = f"python run.py experiment=ablation {claim.wanted} {SEEDS}"
-        return Verdict(claim, "not measured", reason, [], wanted)
-    verdict, reason = _by_case(evidence, claim.chance)
+        return Verdict(claim, "not measured", "", reason, [], wanted)
+    kind, reason = _by_case(evidence, claim.chance)
     if missing:
         reason += f" Left out: {'; '.join(missing)}."
     whys = dict.fromkeys(r["why"] for r in evidence if r["case"] == "open" and r.get("why"))
     if whys:
         reason += f" Open because: {'; '.join(whys)}."
-    return Verdict(claim, verdict, reason, evidence, "\n".join(filter(None, commands)))
+    when = _when(evidence) if kind == "holds when" else ""
+    return Verdict(claim, kind, when, reason, evidence, "\n".join(filter(None, commands)))
 
 
-def _same_d(sweep: SweepFolder, metric: str) -> list[Row]:
-    """Yes where jl − subset lies above 0 at one D, no where below; every shared D."""
-    dims = _shared_dims(sweep, "jl", "subset", "needs jl and subset at the same D")
-    return [_versus(sweep, ("jl", d), ("subset", d), metric, 0, f"D = {d}") for d in dims]
+def _at_same_d(
+    sweep: SweepFolder, a: str, b: str, metrics: Sequence[str], most: float = math.inf
+) -> list[Row]:
+    """Yes where a − b lies above 0 at one D, no where below; every shared D up to `most`."""
+    dims = [d for d in sweep.dims_of(a, b) if d <= most]
+    if not dims:
+        up_to = "" if most == math.inf else f" ≤ {most}"
+        raise _Lacking(f"needs {b} and {a} at the same D{up_to}")
+    of = {m: f", {METRICS[m]}" if len(metrics) > 1 else "" for m in metrics}
+    return [_versus(sweep, (a, d), (b, d), m, f"D = {d}{of[m]}") for m in metrics for d in dims]
 
 
 def _fewer(sweep: SweepFolder) -> list[Row]:
     """Yes where jl at 150 − subset at 550 lies above −`MARGIN`, no where below it."""
     _require(sweep, FEWER, MANY)
-    return [_versus(sweep, FEWER, MANY, m, -MARGIN, METRICS[m]) for m in RESAMPLED]
+    return [_versus(sweep, FEWER, MANY, m, METRICS[m], -MARGIN) for m in RESAMPLED]
 
 
-def _challenger(sweep: SweepFolder) -> list[Row]:
-    """Yes where challenger − jl lies above 0, no where below; both metrics, shared D ≤ 100."""
-    lacking = f"needs jl and {CHALLENGER} at the same D ≤ 100"
-    dims = _shared_dims(sweep, "jl", CHALLENGER, lacking, most=100)
-    return [
-        _versus(sweep, (CHALLENGER, d), ("jl", d), m, 0, f"D = {d}, {METRICS[m]}")
-        for m in RESAMPLED
-        for d in dims
-    ]
-
-
-def _versus(sweep: SweepFolder, a: Method, b: Method, metric: str, border: float, part: str) -> Row:
+def _versus(
+    sweep: SweepFolder, a: Method, b: Method, metric: str, part: str, border: float = 0
+) -> Row:
     """Whether a − b lies above `border`, over paired seeds."""
     comparison = f"{a[0]} at {a[1]} − {b[0]} at {b[1]}"
     row = {"case": "open", "part": part, "metric": metric, "comparison": comparison, "dim": a[1]}
@@ -177,7 +166,7 @@ def _versus(sweep: SweepFolder, a: Method, b: Method, metric: str, border: float
         row[name] = sweep.points(*x, metric, seeds).mean()
     found = sweep.difference(a, b, metric)
     if len(seeds) > 1:
-        row["case"] = _beyond(found, border)
+        row["case"] = {1: "yes", -1: "no"}.get(found.side(border), "open")
     return row | _numbers(found)
 
 
@@ -198,16 +187,13 @@ def _savings(sweep: SweepFolder) -> list[Row]:
         one, many = (sum(sweep.points(*x, c, seeds) for c in columns) for x in (FEWER, MANY))
         ratios = many / one
         middle = np.median(ratios)
-        met = middle >= claimed * (1 - TOLERANCE)
-        row = {"case": "yes" if met else "no", "part": part}
+        row = {"case": "yes" if middle >= claimed * (1 - TOLERANCE) else "no", "part": part}
         row["ratio"] = {"value": middle, "low": ratios.min(), "high": ratios.max()}
         row |= {"claimed": claimed, "seeds": len(seeds)}
         row |= {"jl_150": np.median(one), "subset_550": np.median(many)}
         row["columns"] = " + ".join(columns)
         if np.isnan(middle):
-            # Half a ratio says nothing.
-            row |= {"case": "open", "jl_150": None, "subset_550": None}
-            row["why"] = f"no {' or '.join(columns)} in sweep.csv"
+            row |= {"case": "open", "why": f"no {' or '.join(columns)} in sweep.csv"}
         found.append(row)
     return found
 
@@ -224,16 +210,15 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
     for metric in RESAMPLED:
         early = sweep.difference(middle, low, metric, seeds)
         late = sweep.difference(high, middle, metric, seeds)
-        y = [sweep.points(*x, metric, seeds) for x in places]
-        r = [sweep.resamples(*x, metric, seeds) for x in places]
-        kept = all(v is not None for v in r)
-        gains = [((at[1] - at[0]) / 150, (at[2] - at[1]) / 350) for at in (y, *[r] * kept)]
-        bend = paired_difference(*gains[0], *(gains[1] if kept else (None, None)))
+        points = [sweep.points(*x, metric, seeds) for x in places]
+        resamples = [sweep.resamples(*x, metric, seeds) for x in places]
+        bend = paired_difference(*_slopes(points), *_slopes(resamples))
+        sides = early.side(), bend.side(), late.side(FLAT)
         case = "open"
-        if None not in (early.low, late.low, bend.low) and len(seeds) > 1:
-            if early.low > 0 and bend.low > 0 and late.high < FLAT:
+        if len(seeds) > 1 and None not in sides:
+            if sides == (1, 1, -1):
                 case = "yes"
-            elif early.high <= 0 or bend.high <= 0 or late.low >= FLAT:
+            elif -1 in sides[:2] or sides[2] == 1:
                 case = "no"
         row = {"case": case, "part": METRICS[metric], "metric": metric}
         row["comparison"] = "jl: gain 50 → 200 against 200 → 550, per dimension"
@@ -241,6 +226,14 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
         row |= {"early_gain": _interval(early), "late_gain": _interval(late)}
         found.append(row)
     return found
+
+
+def _slopes(at: Sequence[Any]) -> tuple[Any, Any]:
+    """Gains per dimension 50 → 200 and 200 → 550; None where there are no values."""
+    if any(values is None for values in at):
+        return None, None
+    low, middle, high = at
+    return (middle - low) / 150, (high - middle) / 350
 
 
 def _eq15(sweep: SweepFolder) -> list[Row]:
@@ -280,48 +273,43 @@ def _predict(sweep: SweepFolder, metric: str, below: list[int], beyond: list[int
     # Of q and k only q/k² shapes the curve (divide eq. 15's fraction by k); it is where y meets 1.
     row |= {"rmse": None, "rmse_as_at_200": unchanged, "sd_over_seeds": sd}
     row |= {"p": float(fit.p), "q_over_k2": None}
-    where = f"below D = {max(beyond)}"
     if fit.limit_interval:
         row["q_over_k2"] = _interval(Estimate(fit.limit, *fit.limit_interval, len(seeds)))
-        where = f"at D = q/k² = {fit.limit:.0f}"
-    if not max(beyond) < fit.limit:
-        why = f"eq. 15 as fitted ends {where}, so it predicts nothing beyond"
+    if fit.limit <= max(beyond):
+        why = f"eq. 15 as fitted ends below D = {max(beyond)}, so it predicts nothing beyond"
         return row | {"case": "no", "why": why}
     row["rmse"] = rmse(fit(np.array(beyond, float)))
     return row | {"case": "yes" if row["rmse"] <= sd and row["rmse"] < unchanged else "no"}
 
 
 def _by_case(evidence: list[Row], chance: bool) -> tuple[str, str]:
-    """Verdict and reason by the module's rule."""
-    cases = [row["case"] for row in evidence]
-    count = {side: cases.count(side) for side in ("yes", "no", "open")}
-    found = {side: _found(evidence, side, chance) for side in ("yes", "no")}
-    if count["yes"] == len(cases):
-        verdict = "holds"
-    elif found["yes"]:
-        verdict = f"holds when {_when(evidence)}"
+    """Kind of verdict and reason by the module's rule."""
+    count = Counter(row["case"] for row in evidence)
+    decided = sum(not row.get("why") for row in evidence)  # the others had no chance
+    few = [
+        side
+        for side in ("yes", "no")
+        if chance and binom.sf(count[side] - 1, decided, (1 - LEVEL) / 2) > CHANCE
+    ]
+    if count["yes"] == len(evidence):
+        kind = "holds"
+    elif count["yes"] and "yes" not in few:
+        kind = "holds when"
     else:
-        verdict = "does not hold" if found["no"] else IMPRECISE
+        kind = "does not hold" if count["no"] and "no" not in few else "open"
+    are = "comparison is" if len(evidence) == 1 else "comparisons are"
     reason = (
-        f"{count['yes']} of {len(cases)} comparison{'s are' if len(cases) > 1 else ' is'} for it, "
-        f"{count['no']} against, {count['open']} open."
+        f"{count['yes']} of {len(evidence)} {are} for it, {count['no']} against, "
+        f"{count['open']} open."
     )
     for side, words in (("yes", "for it"), ("no", "against")):
-        if count[side] and not found[side]:
+        if count[side] and side in few:
             reason += f" {count[side]} {words} is no more than chance gives."
-    return verdict, reason
-
-
-def _found(evidence: list[Row], side: str, chance: bool) -> bool:
-    """Whether cases are on a side, and, where intervals decide, more of them than by chance."""
-    count = sum(row["case"] == side for row in evidence)
-    decided = sum(not row.get("why") for row in evidence)  # the others had no chance
-    probability = binom.sf(count - 1, decided, (1 - LEVEL) / 2)
-    return count > 0 and not (chance and probability > CHANCE)
+    return kind, reason
 
 
 def _when(evidence: list[Row]) -> str:
-    """The cases that are yes, by data: "the data is a (D = 50, 100); b (all compared)"."""
+    """The cases that are yes, by data: "the data is a (D = 50, D = 100); b (all compared)"."""
     words = []
     for name in dict.fromkeys(row["sweep"] for row in evidence if row["case"] == "yes"):
         mine = [row for row in evidence if row["sweep"] == name]
@@ -331,26 +319,12 @@ def _when(evidence: list[Row]) -> str:
     return f"the data is {'; '.join(words)}"
 
 
-def _beyond(found: Estimate, border: float) -> str:
-    return {1: "yes", -1: "no"}.get(found.side(border), "open")
-
-
 def _numbers(found: Estimate) -> Row:
     return {"difference": _interval(found), "seeds": found.seeds, "why": found.why}
 
 
 def _interval(found: Estimate) -> dict[str, float | None]:
     return {"value": found.value, "low": found.low, "high": found.high}
-
-
-def _shared_dims(
-    sweep: SweepFolder, a: str, b: str, lacking: str, most: float = math.inf
-) -> list[int]:
-    """Every D up to `most` at which both were measured."""
-    dims = [d for d in sweep.dims_of(a, b) if d <= most]
-    if not dims:
-        raise _Lacking(lacking)
-    return dims
 
 
 def _require(sweep: SweepFolder, *needed: Method) -> list[int]:
@@ -374,7 +348,7 @@ _CLAIMS = (
             f"At the same D, a JL projection beats channel selection in {what} AUROC.",
             "JL report, Table 1",
             "projs=[subset,jl] dims=[50,100,150]",
-            partial(_same_d, metric=f"test/{what}_auroc"),
+            partial(_at_same_d, a="jl", b="subset", metrics=[f"test/{what}_auroc"]),
         )
         for what in ("image", "pixel")
     ),
@@ -415,7 +389,7 @@ _CLAIMS = (
         f"At the same D up to 100, {CHALLENGER} beats a JL projection.",
         "padim_lit",
         f"projs=[jl,{CHALLENGER}] dims=[50,100]",
-        _challenger,
+        partial(_at_same_d, a=CHALLENGER, b="jl", metrics=list(RESAMPLED), most=100),
     ),
 )
 CLAIMS = {claim.key: claim for claim in _CLAIMS}

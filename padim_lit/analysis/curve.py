@@ -48,23 +48,23 @@ class Fit:
 
         On a flat curve p and limit trade off, and limit may lie at the end of what is searched.
         """
-        half = self._t(LEVEL) * math.sqrt(self.covariance[1, 1])
+        half = self._t() * math.sqrt(self.covariance[1, 1])
         # Points that are all alike have no R², and at 1 they are met by p = 0 and any limit.
         if math.isnan(self.r_squared) or not half < math.log(DETERMINED):
             return None
         return self.limit * math.exp(-half), self.limit * math.exp(half)
 
-    def band(self, x: ArrayLike, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-        """Pointwise confidence band of the curve (delta method, Student's t)."""
+    def band(self, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Pointwise confidence band of the curve, at `LEVEL` (delta method, Student's t)."""
         x = np.asarray(x, float)
         gradient = _gradient(x, self.p, math.log(self.limit))
         variance = np.einsum("...i,ij,...j->...", gradient, self.covariance, gradient)
-        half = self._t(level) * np.sqrt(np.maximum(variance, 0))
+        half = self._t() * np.sqrt(np.maximum(variance, 0))
         return self(x) - half, self(x) + half
 
-    def _t(self, level: float) -> float:
+    def _t(self) -> float:
         """Student's t of what is left of the points, two parameters being fitted."""
-        return float(t.ppf((1 + level) / 2, self.points - 2))
+        return float(t.ppf((1 + LEVEL) / 2, self.points - 2))
 
 
 def fit_performance(x: ArrayLike, y: ArrayLike) -> Fit:

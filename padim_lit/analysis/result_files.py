@@ -156,7 +156,8 @@ def read_results(file: Path) -> list[dict[str, Any]]:
     rows = load(file, list) if many else [load(file, dict)]
     for number, row in enumerate(rows, 1):
         where = f"{file}, row {number}" if many else file
-        require(row, where)
+        if not isinstance(row, dict):
+            raise InputError(f"{where} is no JSON object; run the job again")
         require(row, where, numbers=filter(MEASURED.match, row))
     return rows
 
@@ -201,19 +202,26 @@ def read_scores(file: Path) -> Scores:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    arrays = _arrays(file)
+    arrays = read_arrays(file)
     with reading(file, KeyError):
         path, kind, label, counted = (arrays.pop(key) for key in IMAGES)
     return Scores(path.tolist(), kind.tolist(), label, counted, arrays)
 
 
-def read_resamples(file: Path) -> dict[str, np.ndarray]:
-    """A resamples.npz: image and pixel AUROC (2,R) on resampled test images, by PROJ-DIM-SEED.
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, all of one shape.
+
+    Of a resamples.npz image and pixel AUROC (2,R) on resampled test images, by PROJ-DIM-SEED.
 
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    return _arrays(file)
+    arrays = load_arrays(file)
+    shapes = {array.shape for array in arrays.values()}
+    with reading(file, ValueError):
+        if len(shapes) > 1:
+            raise ValueError(f"its arrays are of shapes {sorted(shapes)}")
+    return arrays
 
 
 def typed_command(folder: Path) -> str:
@@ -222,14 +230,13 @@ def typed_command(folder: Path) -> str:
     Raises:
         InputError: such a file cannot be read.
     """
-    run, many = folder / ".hydra" / "overrides.yaml", folder / "multirun.yaml"
-    if run.exists():
-        return shlex.join(["python", "run.py", *words(run, load(run, list))])
-    if not many.exists():
+    if (typed := _overrides(folder)) is not None:
+        return shlex.join(["python", "run.py", *typed])
+    if not (many := folder / "multirun.yaml").exists():
         return ""
     with reading(many, TypeError, KeyError):
         typed = load(many, dict)["hydra"]["overrides"]["task"]
-        return shlex.join(["python", "run.py", "-m", *words(many, typed)])
+        return shlex.join(["python", "run.py", "-m", *_texts(many, typed)])
 
 
 def finite(value: Any) -> Any:
@@ -277,8 +284,6 @@ def require(
     Raises:
         InputError: a value is of another type; it names `where`.
     """
-    if not isinstance(row, dict):
-        raise InputError(f"{where} is no JSON object; run the job again")
     kinds = {"a text": _is_text, "a whole number": _is_whole, "a finite number": _may_be_number}
     for (kind, fits), keys in zip(kinds.items(), (texts, whole, numbers), strict=True):
         for key in keys:
@@ -333,9 +338,7 @@ def _is_job(folder: Path) -> bool:
 
 
 def _read_job(folder: Path) -> list[Job]:
-    overrides = {}
-    if (file := folder / ".hydra" / "overrides.yaml").exists():
-        overrides = dict(map(_override, words(file, load(file, list))))
+    overrides = dict(map(_override, _overrides(folder) or ()))
     if (file := folder / FAILED).exists():
         error = str(load(file, dict).get("error", "no reason recorded"))
         return [Job(folder.name, "failed", overrides, error=error)]
@@ -348,7 +351,13 @@ def _read_job(folder: Path) -> list[Job]:
     return [Job(folder.name, status, overrides)]
 
 
-def words(file: Path, content: Any) -> list[str]:
+def _overrides(folder: Path) -> list[str] | None:
+    """What Hydra says was typed for the one run in `folder`; None where it says nothing."""
+    file = folder / ".hydra" / "overrides.yaml"
+    return _texts(file, load(file, list)) if file.exists() else None
+
+
+def _texts(file: Path, content: Any) -> list[str]:
     """A list of texts; of anything else, `str` may make gigabytes, where YAML repeats by name."""
     with reading(file, ValueError):
         if not isinstance(content, list) or not all(isinstance(text, str) for text in content):
@@ -361,13 +370,3 @@ def _override(text: str) -> tuple[str, str]:
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]
     return key.lstrip("+"), value
-
-
-def _arrays(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, all of one shape."""
-    arrays = load_arrays(file)
-    shapes = {array.shape for array in arrays.values()}
-    with reading(file, ValueError):
-        if len(shapes) > 1:
-            raise ValueError(f"its arrays are of shapes {sorted(shapes)}")
-    return arrays

@@ -27,8 +27,8 @@ from padim_lit.analysis.result_files import (
     collect,
     find,
     left_behind,
+    read_arrays,
     read_predictions,
-    read_resamples,
     read_results,
     read_scores,
     require,
@@ -82,7 +82,7 @@ class Row:
     dim: int
     seed: int
     measured: Mapping[str, float | None]
-    folder: Path | None = None  # of a multirun's fit, which has its scores in predictions.csv
+    folder: Path  # of a multirun's fit, which has its scores in predictions.csv
 
     @property
     def key(self) -> str:
@@ -174,10 +174,16 @@ class SweepFolder:
 
     @cached_property
     def scores(self) -> Scores | None:
-        """Of scores.npz, or of a multirun's fits; None where there are none."""
+        """Of scores.npz, or of a multirun's fits on the same images; None where there are none."""
         if (file := self.path / "scores.npz").exists():
             return read_scores(file)
-        return self._fits_scores()
+        known = self._predictions
+        if not self.rows or len(known) < len(self.rows):
+            return None
+        first = next(iter(known.values()))
+        if any((one.path, one.kind) != (first.path, first.kind) for one in known.values()):
+            return None  # each seed's own split
+        return replace(first, scores={key: one.scores["score"] for key, one in known.items()})
 
     def image_scores(self, proj: str, dim: int) -> np.ndarray | None:
         """Of all N test images, (S,N) by rising seed; None where they were not kept."""
@@ -200,23 +206,13 @@ class SweepFolder:
             )
         return found
 
-    def _fits_scores(self) -> Scores | None:
-        known = self._predictions
-        if not self.rows or len(known) < len(self.rows):
-            return None
-        first = next(iter(known.values()))
-        if any((one.path, one.kind) != (first.path, first.kind) for one in known.values()):
-            return None  # each seed's own split
-        return replace(first, scores={key: one.scores["score"] for key, one in known.items()})
-
     @cached_property
     def _predictions(self) -> dict[str, Scores]:
         """Of a multirun's fits, by key, those that have a file; each says itself what it plants."""
-        files = [(row, row.folder / "predictions.csv") for row in self.rows if row.folder]
         return {
             row.key: read_predictions(file, bool(row.measured.get("test_planted")))
-            for row, file in files
-            if file.exists()
+            for row in self.rows
+            if (file := row.folder / "predictions.csv").exists()
         }
 
     @cached_property
@@ -226,7 +222,7 @@ class SweepFolder:
     @cached_property
     def _resamples(self) -> dict[str, np.ndarray]:
         if (file := self.path / "resamples.npz").exists():
-            return read_resamples(file)
+            return read_arrays(file)
         return self._fits_resamples()
 
     def _fits_resamples(self) -> dict[str, np.ndarray]:
@@ -235,7 +231,7 @@ class SweepFolder:
         Pixels would need the maps. Of data that show one thing in several photos there is none:
         these are drawn together, and no file says which they are.
         """
-        found, drawn = {}, {}
+        found = {}
         for row in self.rows:
             known = self._predictions.get(row.key)
             if known is None or row.measured.get("test_groups"):
@@ -245,10 +241,7 @@ class SweepFolder:
                 for values in (known.scores["score"], known.label)
             )
             if len(label.unique()) == 2:
-                test = label.numpy().tobytes()  # most fits of a sweep have the same
-                if test not in drawn:
-                    drawn = {test: resample_counts(label, RESAMPLES)}
-                aurocs = image_auroc(scores, label, drawn[test])
+                aurocs = image_auroc(scores, label, resample_counts(label, RESAMPLES))
                 found[row.key] = aurocs[None].numpy()
         return found
 
@@ -372,17 +365,19 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
     apart = [key for key in keys if not INCIDENTAL.match(key)]
     groups: dict[str, dict[str, tuple[Row, dict[str, Any]]]] = {}
     for where, row in rows.items():
-        found = _row(row, where, None if file.name == "rows.json" else Path(where).parent)
+        require(row, where, texts=["proj"], whole=["dim", "seed"])
+        measured = {key: value for key, value in row.items() if MEASURED.match(key)}
+        found = Row(row["proj"], row["dim"], row["seed"], measured, Path(where).parent)
         group = groups.setdefault(str([row.get(key) for key in apart]), {})
         # Twice is the same again, as identity for another D that it does not have.
         group[found.key] = found, row
     for group in groups.values():
-        measured, contents = zip(*group.values(), strict=True)
+        configurations, contents = zip(*group.values(), strict=True)
         constants = {k: v for k, v in _shared(contents).items() if not INCIDENTAL.match(k)}
         if len({row.get("data/split_seed") for row in contents}) > 1:
             constants["split_seed"] = OWN_SPLIT
         where, command = file.parent, typed_command(file.parent)
-        yield SweepFolder(where, measured, constants, command, tuple(sorted(typed)))
+        yield SweepFolder(where, configurations, constants, command, tuple(sorted(typed)))
 
 
 def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -398,9 +393,3 @@ def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:
     # Each fit of a multirun draws its own, by its seed.
     row["weights"] = re.sub(r"^random \(seed \d+\)$", "random", str(row.get("weights")))
     return row
-
-
-def _row(row: Mapping[str, Any], where: str, folder: Path | None) -> Row:
-    require(row, where, texts=["proj"], whole=["dim", "seed"])
-    measured = {key: value for key, value in row.items() if MEASURED.match(key)}
-    return Row(row["proj"], row["dim"], row["seed"], measured, folder)

@@ -19,7 +19,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from padim_lit.analysis.result_files import collect, left_behind, sweep_of
-from padim_lit.analysis.table1 import compare, print_table1, write_table1
 from padim_lit.cli.build import alone, content_of
 from padim_lit.cli.config import as_asked, settings_of
 from padim_lit.cli.messages import one_line
@@ -188,9 +187,9 @@ class SweepReport(HydraCallback):
             if self.table1:
                 # A job that failed may have left an older sweep.csv.
                 done = {job.folder: None for job in found if job.status == "done"}
-                rows = compare([folder / name for name in done])
-                paths["table"] = write_table1(folder, rows)
-                print_table1(rows)
+                from padim_lit.report.table1 import table1  # matplotlib, which others do without
+
+                paths["table"] = table1(folder, [folder / name for name in done])
                 print_failures(found)
             else:
                 print_sweep_table(found)

@@ -61,9 +61,7 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
     sweeps = content["sweeps"]
     table1 = [(m, t) for name, m in PRINTED.items() if (t := tables.table_one(content, name))]
     return assemble(
-        "report/report.html",
-        ["report/report.css"],
-        ["report/page.js"],
+        "report",
         **content,
         title=TITLE,
         data=list(dict.fromkeys(s["data"] for s in sweeps)),
@@ -72,7 +70,6 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         beside={m: t for m in DRAWN if (t := tables.beside_published(content, m))},
         contradictions=contradictions(),
         fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
-        predictions={m: tables.fits(sweeps, m, "predictions") for m in DRAWN},
         missed=[m for s in sweeps for c in s["configurations"] if (m := c["missed"])],
         rate=RATE,
         dagger=any(planted(s["constants"], "pixel_auroc") for s in sweeps),

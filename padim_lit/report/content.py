@@ -1,7 +1,7 @@
 """What a report shows, as one plain dict: points, fits of eq. 15, differences, verdicts."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import date
@@ -12,17 +12,11 @@ import numpy as np
 from padim_lit.analysis.bootstrap import LEVEL
 from padim_lit.analysis.claims import judge
 from padim_lit.analysis.curve import fit_performance
-from padim_lit.analysis.published import CATEGORIES, MEAN, averages, published
+from padim_lit.analysis.published import published
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.separation import mean_separations
-from padim_lit.analysis.sweep_results import (
-    SETTINGS,
-    SweepFolder,
-    labels,
-    mean_of,
-    sd,
-)
-from padim_lit.analysis.table1 import BASE, category, short
+from padim_lit.analysis.sweep_results import SweepFolder, labels, sd
+from padim_lit.analysis.table1 import BASE, short, with_means
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 from padim_lit.report.figures import DRAWN, planted
@@ -41,7 +35,7 @@ PREDICTED_FROM = 200
 
 
 def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
-    """All that the page and the figures show but for pictures and distortions, ready for JSON.
+    """All that the page and the figures show but for pictures and distortions.
 
     Numbers that are not finite are None.
     """
@@ -50,22 +44,19 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
     shown = [_sweep(sweep, name) for sweep, name in named]
     separations = []
     for sweep, name in named:
-        with suppress(InputError):  # no scores were kept, none before the projection, or none right
+        with suppress(InputError):  # no scores were kept, or none is right
             separations += [row | {"sweep": name} for row in mean_separations(sweep)]
     content = {
         "level": LEVEL,
-        "base": BASE,
         "written": date.today().isoformat(),
         "version": __version__,
-        "projs": sorted({p for s in sweeps for p in s.projs}, key=order),
         "sweeps": shown,
-        "table": _table(sweeps, shown),
         "grouped": any(s.constants.get("test_groups") for s in sweeps),
         "separations": separations,
-        "claims": [{**asdict(v), "key": v.claim.key, "kind": v.kind} for v in judge(list(sweeps))],
         "warnings": warnings(sweeps, names),
     }
-    return finite(content)
+    table = compared(sweeps, [one["configurations"] for one in shown])
+    return finite(content) | table | {"claims": judge(sweeps)}
 
 
 def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
@@ -191,39 +182,26 @@ def _fit(
     return found | {name: getattr(fit, name) for name in numbers}
 
 
-def _table(sweeps: Sequence[SweepFolder], shown: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each D of every sweep, then of the means, and what others published of it."""
-    means = list(_means(sweeps))
-    sources = [(s, [category(s)] if _is_mvtec(s) else [""]) for s in sweeps] + means
-    found = [one["configurations"] for one in shown] + [_configurations(mean) for mean, _ in means]
+def compared(
+    sweeps: Sequence[SweepFolder], configurations: Sequence[list[dict[str, Any]]] | None = None
+) -> dict[str, Any]:
+    """Table 1: a row for each D of every sweep, then of the means, and what others published.
+
+    `configurations` are those of the sweeps, where they are known.
+    """
+    sources = with_means(sweeps)
+    found = list(configurations or map(_configurations, sweeps))
+    found += [_configurations(mean) for mean, _ in sources[len(sweeps) :]]
     titles = labels([source for source, _ in sources])
     rows = []
-    for i, (source, names) in enumerate(sources):
+    for i, (source, categories) in enumerate(sources):
         for dim in source.dims:
             row = {"title": titles[i], "data": source.data, "dim": dim, "mean": i >= len(sweeps)}
             row["constants"] = _constants(source)
             row["cells"] = {c["proj"]: c for c in found[i] if c["dim"] == dim}
-            rows.append(row | published(source.backbone, dim, names))
-    return rows
-
-
-def _means(sweeps: Sequence[SweepFolder]) -> Iterator[tuple[SweepFolder, list[str]]]:
-    """Means over MVTec's categories (textures, objects, all) of one backbone and settings."""
-    groups: dict[tuple[str, ...], list[SweepFolder]] = {}
-    for sweep in filter(_is_mvtec, sweeps):
-        groups.setdefault(_settings(sweep), []).append(sweep)
-    for members in groups.values():
-        by_name = {category(s): s for s in members}
-        if len(by_name) == len(members):
-            for over, names in averages(list(by_name)).items():
-                what = "categories" if over == MEAN else over
-                title = f"mean of {len(names)} MVTec {what}"
-                yield mean_of([by_name[name] for name in names], title), names
-
-
-def _settings(sweep: SweepFolder) -> tuple[str, ...]:
-    """What tells experiments on the same data apart."""
-    return tuple(str(sweep.constants.get(key)) for key in ("backbone", *SETTINGS))
+            rows.append(row | published(source.backbone, dim, categories))
+    projs = sorted({p for s in sweeps for p in s.projs}, key=order)
+    return finite({"base": BASE, "projs": projs, "table": rows})
 
 
 def _constants(sweep: SweepFolder) -> dict[str, Any]:
@@ -234,7 +212,3 @@ def _timed_apart(sweep: SweepFolder) -> bool:
     # The backbone is the same for every projection: its time tells how alike the machine was.
     times = [t for row in sweep.rows if (t := row.measured.get("backbone/ms_per_image"))]
     return bool(times) and max(times) > TIMED_APART * min(times)
-
-
-def _is_mvtec(sweep: SweepFolder) -> bool:
-    return sweep.data.startswith("mvtec/") and category(sweep) in CATEGORIES

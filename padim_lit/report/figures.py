@@ -1,13 +1,14 @@
 """The figures of sweeps as PNG and SVG: curves, cost, spread over seeds, distortion."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, StrMethodFormatter
 
 from padim_lit.metric_names import METRICS
 from padim_lit.system.atomic import file_bytes
@@ -59,7 +60,7 @@ def files(
 def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Figure | None:
     """The report's Figure 3: the metric against D, mean and ± sd over seeds, and its claims."""
 
-    def panel(axes: Axes, sweep: Mapping[str, Any]) -> None:
+    def panel(sweep: Mapping[str, Any], axes: Axes) -> None:
         for proj, found in _by_proj(sweep, metric).items():
             if proj == "identity":
                 height, colour = found[-1]["mean"][metric], line_style(proj)["color"]
@@ -75,9 +76,10 @@ def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Fig
         _mark_claims(axes, {(c["proj"], c["dim"]): c["mean"][metric] for c in
                             sweep["configurations"]})  # fmt: skip
         _against_dimensions(axes)
+        _share_upwards(axes, sweep, metric)
 
-    shown = [s for s in sweeps if len(dims_of(s, metric)) > 1]
-    return _panels(shown, metric, panel, "mean and ± standard deviation over seeds", **size)
+    panels = [(s["label"], partial(panel, s)) for s in sweeps if len(dims_of(s, metric)) > 1]
+    return _figure(panels, "mean and ± standard deviation over seeds", **size)
 
 
 def _mark_claims(axes: Axes, means: Mapping[tuple[str, int], float | None]) -> None:
@@ -94,7 +96,7 @@ def _mark_claims(axes: Axes, means: Mapping[tuple[str, int], float | None]) -> N
 def prediction(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
     """The report's Figure 2: eq. 15, fitted to jl's first points, beside jl as it was measured."""
 
-    def panel(axes: Axes, sweep: Mapping[str, Any]) -> None:
+    def panel(sweep: Mapping[str, Any], axes: Axes) -> None:
         measured, fit = _by_proj(sweep, metric)["jl"], _fit_of_jl(sweep["predictions"], metric)
         _mean_and_sd(axes, measured, metric)
         last = max(c["dim"] for c in measured[: fit["points"]])
@@ -104,9 +106,11 @@ def prediction(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | Non
         if fit["limit"] < measured[-1]["dim"]:
             axes.plot(x[-1:], y[-1:], "kx", label=ENDS, clip_on=False)
         _against_dimensions(axes)
+        _share_upwards(axes, sweep, metric)
 
     shown = [s for s in sweeps if _fit_of_jl(s["predictions"], metric)]
-    return _panels(shown, metric, panel, "mean and ± standard deviation over seeds")
+    panels = [(s["label"], partial(panel, s)) for s in shown]
+    return _figure(panels, "mean and ± standard deviation over seeds")
 
 
 def _mean_and_sd(axes: Axes, found: Sequence[Mapping[str, Any]], metric: str) -> None:
@@ -134,36 +138,33 @@ def pareto(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
     shown = [s for s in sweeps if len(dims_of(s, metric)) > 1]
     drawn = [c for s in shown for found in _by_proj(s, metric).values() for c in found]
     costs = [cost for cost in COSTS if any(c["mean"][cost] for c in drawn)]
-    if not costs:
-        return None
-    figure, grid = _figure(len(shown), len(costs))
-    for row, sweep in zip(grid, shown, strict=True):
-        for axes, cost in zip(row, costs, strict=True):
-            unit = 1e6 if cost == "state_bytes" else 1
-            for proj, found in _by_proj(sweep, metric).items():
-                known = sorted(
-                    (c["mean"][cost] / unit, c["mean"][metric]) for c in found if c["mean"][cost]
-                )
-                if known:
-                    axes.plot(*zip(*known, strict=True), label=proj, **_style(proj))
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(FixedLocator(_round_steps(*axes.get_xlim())))
-            # These read as numbers, not as powers.
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.6g}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.minorticks_off()
-            axes.set_xlabel(COSTS[cost])
-            _end_at_one(axes, 5)
-        row[0].set_ylabel(_named(sweep, metric))
-        _title(row[0], sweep["label"])
-    _legend(figure, "one point for each D; better is up and to the left")
-    return figure
+
+    def panel(sweep: Mapping[str, Any], cost: str, axes: Axes) -> None:
+        unit = 1e6 if cost == "state_bytes" else 1
+        for proj, found in _by_proj(sweep, metric).items():
+            known = [(c["mean"][cost] / unit, c["mean"][metric]) for c in found if c["mean"][cost]]
+            if known:
+                axes.plot(*zip(*sorted(known), strict=True), label=proj, **_style(proj))
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(_round_steps(*axes.get_xlim())))
+        # These read as numbers, not as powers.
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
+        axes.minorticks_off()
+        axes.set_xlabel(COSTS[cost])
+        _share_upwards(axes, sweep, metric if cost == costs[0] else "", 5)
+
+    panels = [
+        (sweep["label"] * (cost == costs[0]), partial(panel, sweep, cost))
+        for sweep in shown
+        for cost in costs
+    ]
+    return _figure(panels, "one point for each D; better is up and to the left", len(costs))
 
 
 def spread(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
     """Every seed's metric, by D and projection."""
 
-    def panel(axes: Axes, sweep: Mapping[str, Any]) -> None:
+    def panel(sweep: Mapping[str, Any], axes: Axes) -> None:
         dims = dims_of(sweep, metric)
         by_proj = {p: f for p, f in _by_proj(sweep, metric).items() if p != "identity"}
         for at, (proj, found) in enumerate(by_proj.items()):
@@ -177,9 +178,10 @@ def spread(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
         axes.set_xlim(-0.5, len(dims) - 0.5)
         axes.set_xticks(range(len(dims)), [str(d) for d in dims])
         axes.set_xlabel("dimensions D")
+        _share_upwards(axes, sweep, metric)
 
     shown = [s for s in sweeps if dims_of(s, metric) and len(s["seeds"]) > 1]
-    return _panels(shown, metric, panel, "one dot for each seed")
+    return _figure([(s["label"], partial(panel, s)) for s in shown], "one dot for each seed")
 
 
 def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
@@ -187,35 +189,34 @@ def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
 
     `measured` are label and rows, as distortion.json holds them.
     """
-    measured = [d for d in measured if d["rows"]]
     rows = [r for d in measured for r in d["rows"]]
-    if not rows:
-        return None
-    quantities = [q for q in QUANTITIES if any(r["quantity"] == q for r in rows)]
-    known = [r["quantity"] for r in rows if r.get("spearman") is not None]
-    ranked = [q for q in reversed(QUANTITIES) if q in known][:1]
-    figure, grid = _figure(len(measured), len(quantities) + len(ranked))
-    for line, found in zip(grid, measured, strict=True):
-        projs = sorted({r["proj"] for r in found["rows"]}, key=order)
-        for axes, quantity in zip(line, [*quantities, *ranked], strict=True):
-            last = axes is line[-1] and ranked
-            bands = () if last else (("q05", "q95", 0.13), ("q25", "q75", 0.25))
-            for proj in projs:
-                style = _style(proj)
-                dims, q = over_seeds(found["rows"], proj, quantity)
-                for low, high, alpha in bands:
-                    look = {"color": style["color"], "alpha": alpha, "linewidth": 0}
-                    axes.fill_between(dims, q[low], q[high], **look)
-                axes.plot(dims, q["spearman" if last else "q50"], label=proj, **style)
-            if last:
-                _end_at_one(axes, 6)
-            else:
-                axes.axhline(1, color="black", linewidth=0.8)
-            _against_dimensions(axes)
-            axes.set_ylabel(f"Spearman, {quantity}" if last else QUANTITIES[quantity])
-        _title(line[0], found["label"])
-    _legend(figure, "median; bands hold 50 % and 90 %; means over seeds")
-    return figure
+    columns = [(q, "q50") for q in QUANTITIES if any(r["quantity"] == q for r in rows)]
+    ranked = [r["quantity"] for r in rows if r.get("spearman") is not None]
+    columns += [(q, "spearman") for q in QUANTITIES if q in ranked][-1:]
+
+    def panel(found: Mapping[str, Any], quantity: str, column: str, axes: Axes) -> None:
+        ranks = column == "spearman"
+        bands = () if ranks else (("q05", "q95", 0.13), ("q25", "q75", 0.25))
+        for proj in sorted({r["proj"] for r in found["rows"]}, key=order):
+            style = _style(proj)
+            dims, q = over_seeds(found["rows"], proj, quantity)
+            for low, high, alpha in bands:
+                look = {"color": style["color"], "alpha": alpha, "linewidth": 0}
+                axes.fill_between(dims, q[low], q[high], **look)
+            axes.plot(dims, q[column], label=proj, **style)
+        if ranks:
+            _end_at_one(axes, 6)
+        else:
+            axes.axhline(1, color="black", linewidth=0.8)
+        _against_dimensions(axes)
+        axes.set_ylabel(f"Spearman, {quantity}" if ranks else QUANTITIES[quantity])
+
+    panels = [
+        (found["label"] * (column == columns[0]), partial(panel, found, *column))
+        for found in measured
+        for column in columns
+    ]
+    return _figure(panels, "median; bands hold 50 % and 90 %; means over seeds", len(columns))
 
 
 def planted(constants: Mapping[str, Any], metric: str) -> bool:
@@ -229,42 +230,40 @@ def dims_of(sweep: Mapping[str, Any], metric: str) -> list[int]:
     return sorted({c["dim"] for c in known if c["proj"] != "identity"})
 
 
-def _panels(
-    shown: Sequence[Mapping[str, Any]],
-    metric: str,
-    panel: Callable[[Axes, Mapping[str, Any]], None],
+def _figure(
+    panels: Sequence[tuple[str, Callable[[Axes], None]]],
     note: str,
-    **size: Any,
+    columns: int = 0,
+    width: float = WIDTH,
+    height: float | None = None,
 ) -> Figure | None:
-    if not shown:
+    """A panel for each title and what draws below it; `columns` beside each other, 0: as fit."""
+    if not panels:
         return None
-    columns = min(len(shown), COLUMNS if len(shown) != 4 else 2)
-    figure, grid = _figure(-(-len(shown) // columns), columns, **size)
-    flat = [axes for row in grid for axes in row]
-    for axes, sweep in zip(flat, shown, strict=False):
-        panel(axes, sweep)
-        _title(axes, sweep["label"])
-        _end_at_one(axes, 6)
-        axes.set_ylabel(_named(sweep, metric))
-    for axes in flat[len(shown) :]:
+    columns = columns or min(len(panels), COLUMNS if len(panels) != 4 else 2)
+    rows = -(-len(panels) // columns)
+    height = height or {1: 4.6, 2: 3.6}.get(columns, 2.9)
+    # Not pyplot: its global list of figures would grow with every run of a sweep.
+    figure = Figure(figsize=(width, rows * height + 0.5), dpi=DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    flat = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, (title, draw_in) in zip(flat, panels, strict=False):
+        draw_in(axes)
+        # A name may hold "$" pairs, which matplotlib would set as mathematics.
+        how = {"loc": "left", "fontsize": 9, "fontweight": "bold", "parse_math": False}
+        axes.set_title(drawable(title), **how)
+    for axes in flat[len(panels) :]:
         axes.set_axis_off()
     _legend(figure, note)
     return figure
 
 
-def _figure(
-    rows: int, columns: int, width: float = WIDTH, height: float | None = None
-) -> tuple[Figure, list[list[Axes]]]:
-    height = height or {1: 4.6, 2: 3.6}.get(columns, 2.9)
-    # Not pyplot: its global list of figures would grow with every run of a sweep.
-    figure = Figure(figsize=(width, rows * height + 0.5), dpi=DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
-    return figure, figure.subplots(rows, columns, squeeze=False).tolist()
-
-
-def _title(axes: Axes, label: str) -> None:
-    # A name may hold "$" pairs, which matplotlib would set as mathematics.
-    axes.set_title(drawable(label), loc="left", fontsize=9, fontweight="bold", parse_math=False)
+def _share_upwards(axes: Axes, sweep: Mapping[str, Any], metric: str, ticks: int = 6) -> None:
+    """The metric's axis, named; "" for one that goes on from the panel beside it."""
+    _end_at_one(axes, ticks)
+    if metric:
+        planted_too = ", planted" * planted(sweep["constants"], metric)
+        axes.set_ylabel(METRICS[f"test/{metric}"] + planted_too)
 
 
 def _end_at_one(axes: Axes, ticks: int) -> None:
@@ -303,10 +302,6 @@ def _by_proj(sweep: Mapping[str, Any], metric: str) -> dict[str, list[Mapping[st
     return dict(sorted(found.items(), key=lambda item: order(item[0])))
 
 
-def _named(sweep: Mapping[str, Any], metric: str) -> str:
-    return METRICS[f"test/{metric}"] + ", planted" * planted(sweep["constants"], metric)
-
-
 def _round_steps(low: float, high: float) -> list[float]:
     """Two to six round numbers from `low` to `high`, as even as may be on a logarithmic axis."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
@@ -336,8 +331,8 @@ def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
     sweeps, drawn = content["sweeps"], {}
     for metric in DRAWN:
         for name, (figure, _) in FIGURES.items():
-            drawn |= files(stem(name, metric), lambda f=figure, m=metric: f(sweeps, m))
-    return drawn | files("distortion", lambda: distortion(content["distortions"]))
+            drawn |= files(stem(name, metric), partial(figure, sweeps, metric))
+    return drawn | files("distortion", partial(distortion, content["distortions"]))
 
 
 def stem(name: str, metric: str) -> str:

@@ -8,12 +8,14 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
+from padim_lit.system.atomic import file_bytes
 from padim_lit.visualization import palette
 
 
-def assemble(template: str, styles: list[str], scripts: list[str], **content: Any) -> str:
-    """The page, from a Jinja template and the texts of assets; all are ASSET or ROOM/ASSET.
+def assemble(room: str, *scripts: str, **content: Any) -> str:
+    """The page ROOM.html with ROOM.css and the scripts of a room's assets, and what all pages have.
 
     Every text of `content` is escaped unless it is Markup. A content security policy admits these
     scripts alone, by their hash, and no connection.
@@ -22,13 +24,13 @@ def assemble(template: str, styles: list[str], scripts: list[str], **content: An
         loader=FunctionLoader(asset), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    style = palette.css() + "".join(map(asset, styles))
-    script = "".join(map(asset, scripts))
+    style = palette.css() + "".join(asset(f"{one}/{one}.css") for one in sorted({"report", room}))
+    script = asset("report/page.js") + "".join(asset(f"{room}/{name}") for name in scripts)
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
     )
-    return environment.get_template(template).render(
+    return environment.get_template(f"{room}/{room}.html").render(
         policy=policy, style=Markup(style), script=Markup(script), **content
     )
 
@@ -55,6 +57,13 @@ def inline(svg: bytes, description: str) -> Markup:
     text = text[text.index("<svg ") :]
     label = Markup(' role="img" aria-label="{}"').format(description)
     return Markup(text.replace("<svg", f"<svg{label}", 1))
+
+
+def jpeg(image: Image.Image, quality: int) -> str:
+    """A picture as a data URI."""
+    # Not optimize=True: Pillow's buffer for that is too small for noisy pictures.
+    content = file_bytes(image.save, "JPEG", quality=quality, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
 
 
 def _hash(text: str) -> str:

@@ -1,6 +1,5 @@
 """Find the pictures that runs left, and make them small enough to live inside one HTML file."""
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from PIL import Image
 
 from padim_lit.analysis.result_files import load
 from padim_lit.errors import refusing
-from padim_lit.system.atomic import file_bytes
+from padim_lit.report.page import jpeg
 
 #: File → what it shows.
 PICTURES = {
@@ -37,7 +36,8 @@ def embed(files: Sequence[tuple[Path, str]], budget: int = BUDGET) -> tuple[list
         if budget < 0:
             left.append(f"{file} did not fit into the report; open it there.")
             continue
-        kept.append({**encoded, "shows": shows, "of": about(_run_folder(file)), "path": str(file)})
+        run = file.parent.parent if file.parent.name == "heatmaps" else file.parent
+        kept.append({**encoded, "shows": shows, "of": about(run), "path": str(file)})
     return kept, left
 
 
@@ -52,10 +52,6 @@ def about(folder: Path) -> str:
     return folder.name
 
 
-def _run_folder(file: Path) -> Path:
-    return file.parent.parent if file.parent.name == "heatmaps" else file.parent
-
-
 def _encode(file: Path) -> dict[str, Any]:
     # A picture of absurd size is an error of its own in Pillow.
     kinds = OSError, ValueError, SyntaxError, Image.DecompressionBombError
@@ -63,7 +59,4 @@ def _encode(file: Path) -> dict[str, Any]:
     with refusing(what, "remove it", *kinds), Image.open(file) as opened:
         image = opened.convert("RGB")
     image.thumbnail((WIDTH, image.height), Image.Resampling.LANCZOS, reducing_gap=None)
-    # Not optimize=True: Pillow's buffer for that is too small for noisy pictures.
-    content = file_bytes(image.save, "JPEG", quality=QUALITY, subsampling=0)
-    src = f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
-    return {"src": src, "width": image.width, "height": image.height}
+    return {"src": jpeg(image, QUALITY), "width": image.width, "height": image.height}

@@ -126,14 +126,11 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
     return Table(caption, lines, _means(rows)) if rows else None
 
 
-def fits(sweeps: Sequence[Mapping[str, Any]], metric: str, of: str = "fits") -> Table | None:
-    """Eq. 15 fitted to the means over seeds of every data set and projection.
-
-    `of` is "fits", to all D, or "predictions", of jl to the smaller ones.
-    """
+def fits(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Table | None:
+    """Eq. 15 fitted to the means over seeds of every data set and projection."""
     rows = []
     columns = {"points": "points", "p": "p", "limit": "q/k²", "rmse": "RMSE", "r_squared": "R²"}
-    for sweep, fit in [(s, f) for s in sweeps for f in s[of] if f["metric"] == metric]:
+    for sweep, fit in [(s, f) for s in sweeps for f in s["fits"] if f["metric"] == metric]:
         why = f": {fit['why']}" if "why" in fit else ""
         row = {"data": Cell(sweep["label"]), "projection": Cell(fit["proj"] + why)}
         row |= {name: fact(fit.get(key)) for key, name in columns.items()}
@@ -164,9 +161,8 @@ def separations(found: Sequence[Mapping[str, Any]]) -> Table | None:
     return Table("p, k and ε, measured", rows) if rows else None
 
 
-def evidence(claim: Mapping[str, Any]) -> Table:
+def evidence(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A column for whatever any comparison has, intervals in the cells of their values."""
-    rows = claim["evidence"]
     names = list(dict.fromkeys(k for row in rows for k in row))
     names = [k for k in names if any(_value(row.get(k)) not in (None, "") for row in rows)]
     if "metric" in names and "part" in names:

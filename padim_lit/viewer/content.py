@@ -13,7 +13,7 @@ from padim_lit.errors import InputError
 from padim_lit.report.page import to_script
 from padim_lit.system.command_line import say
 from padim_lit.version import __version__
-from padim_lit.viewer.folders import APART, describe_run, describe_scored
+from padim_lit.viewer.folders import APART, describe_run, describe_scored, short_names
 from padim_lit.viewer.pictures import encode_pictures
 from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 
@@ -30,80 +30,51 @@ def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, 
     Raises:
         InputError: no run is there, or none can be read.
     """
-    fits = [file.parent for file in find(paths, "metrics.json")]
-    folders = [*fits, *(file.parent for file in find(paths, "predictions.jsonl"))]
-    if not folders:
+    runs: list[dict[str, Any]] = []
+    scored: list[dict[str, Any]] = []
+    kinds = (
+        ("metrics.json", describe_run, PICTURES, runs),
+        ("predictions.jsonl", describe_scored, SCORED_PICTURES, scored),
+    )
+    found = [(file.parent, *kind) for name, *kind in kinds for file in find(paths, name)]
+    if not found:
         raise InputError(
             f"no run (metrics.json or predictions.jsonl) in {', '.join(map(str, paths))}; make one "
             "with `python run.py`, or give another folder"
         )
-    # What names of runs start from: of one run, the folder around it.
-    whole = [folder.resolve() for folder in folders]
-    try:
-        root = Path(os.path.commonpath(whole))
-    except ValueError:  # Windows' have no folder in common
-        root = Path("several drives")
-    root = root.parent if len(folders) == 1 else root
-    runs: list[dict[str, Any]] = []
-    scored: list[dict[str, Any]] = []
+    names = short_names([str(folder.resolve()) for folder, *_ in found])
     skipped: list[str] = []
-    for at, folder in enumerate(folders):
-        is_fit, name = at < len(fits), whole[at]
-        name = str(name.relative_to(root) if root.anchor else name)
-        most = PICTURES if is_fit else SCORED_PICTURES
+    for name, (folder, describe, most, shown) in zip(names, found, strict=True):
         try:
             with reading(folder, OSError, *BROKEN):
-                if is_fit:
-                    described, entries, unread = *describe_run(folder, name), 0
-                else:
-                    described, entries, unread = describe_scored(folder, name, most)
-                shown = entries and encode_pictures(entries, most, budget // len(folders))
-                to_script([described, shown])  # NaN, which no page can hold, costs its folder alone
+                described, pictures, left = describe(folder, most)
+                described |= {"name": name, "left": left, "pictures": None}
+                if pictures:
+                    drawn = encode_pictures(pictures, most, budget // len(found))
+                    described |= {"pictures": drawn, "left": left + drawn.pop("left")}
+                to_script(described)  # NaN, which no page can hold, costs its folder alone
         except InputError as error:
             skipped.append(str(error))
             say(f"skipped: {error}")
             continue
-        if shown:
-            shown["left"] += unread
-        missing = 0 if shown else unread
-        (runs if is_fit else scored).append(
-            {**described, "pictures": shown or None, "left": missing}
-        )
-    groups = _group(runs)
+        shown.append(described)
+    groups: list[dict[str, str]] = []
+    for run in runs:
+        if run["group"] not in groups:
+            groups.append(run["group"])
+        run["group"] = groups.index(run["group"])
     if not runs and not scored:
         raise InputError(skipped[0])
     return {
         "runs": runs,
         "scored": scored,
-        "groups": labels([SweepFolder(root, (), settings) for settings in groups], APART),
+        "groups": labels([SweepFolder(Path(), (), settings) for settings in groups], APART),
         # Of a map from low to high, 256 times six hexadecimal digits.
         "colours": colormaps[DISTANCES](range(256), bytes=True)[:, :3].tobytes().hex(),
         "found": FOUND,
         "truth": TRUTH,
         "skipped": skipped,
-        "left": sum((run["pictures"] or run)["left"] for run in [*runs, *scored]),
-        "root": str(root),
+        "left": sum(run["left"] for run in [*runs, *scored]),
+        "folders": ", ".join(map(str, paths)),
         "version": __version__,
     }
-
-
-def _group(runs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Number the groups of `runs` ("group", in place of their settings); the settings of each.
-
-    A split that follows the seed, as it does by default, makes no group of its own. One does where
-    the same seed ran on several splits.
-    """
-    splits: dict[tuple, set[str]] = {}
-    for run in runs:
-        one = (tuple(run["group"].items()), run["proj"], run["dim"], run["seed"])
-        splits.setdefault(one, set()).add(run["split_seed"])
-    apart = {settings for (settings, *_), found in splits.items() if len(found) > 1}
-    groups: list[dict[str, str]] = []
-    for run in runs:
-        split = run.pop("split_seed")
-        if tuple(run["group"].items()) in apart:
-            run["group"] |= {"split_seed": split}
-        if run["group"] not in groups:
-            groups.append(run["group"])
-        run["group"] = groups.index(run["group"])
-    return groups

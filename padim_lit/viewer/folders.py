@@ -27,36 +27,23 @@ COUNTS = ("data/test_good", "data/test_defective", "threshold_images")
 APART = (*SETTINGS, "roi_share", "train_images", "pixel_truth")
 
 
-def read_run(
-    folder: Path,
-) -> tuple[Mapping[str, Any], Scores | None, list[GalleryEntry] | None]:
-    """A finished run: its metrics, its test images and its pictures.
-
-    Of metrics.json the keys that this package reads have been checked. The images are in their
-    order, with their "score"; None without predictions.csv. The pictures are the gallery's; None
-    without heatmaps/maps.npz.
+def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryEntry], int]:
+    """What the page holds of a run, its pictures, and how many of these are left out: none yet.
 
     Raises:
         InputError: a file is not what mode=fit writes; it is named.
     """
-    file = folder / "metrics.json"
+    file, maps = folder / "metrics.json", folder / "heatmaps" / "maps.npz"
     (metrics,) = read_results(file)
     require(metrics, file, TEXTS, WHOLE, COUNTS)
-    predictions, maps = folder / "predictions.csv", folder / "heatmaps" / "maps.npz"
-    plants = bool(metrics.get("data/test_planted"))
-    images = read_predictions(predictions, plants) if predictions.exists() else None
-    return metrics, images, read_maps(maps) if maps.exists() else None
-
-
-def describe_run(folder: Path, name: str) -> tuple[dict[str, Any], list[GalleryEntry] | None]:
-    """What the page holds of a run, and its pictures."""
-    metrics, shown, pictures = read_run(folder)
+    shown = None
+    if (predictions := folder / "predictions.csv").exists():
+        shown = read_predictions(predictions, bool(metrics.get("data/test_planted")))
     settings = as_ablation(metrics)
-    return {
-        "name": name,
+    group = {key: settings.get(key) for key in ("data", "backbone", *APART)}
+    described = {
         **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
-        "group": {key: _typed(settings.get(key)) for key in ("data", "backbone", *APART)},
-        "split_seed": str(metrics.get("data/split_seed")),
+        "group": {key: "null" if value is None else str(value) for key, value in group.items()},
         "images": shown and _images(shown),
         "scores": shown and shown.scores["score"].tolist(),
         "metrics": {metric.removeprefix("test/"): metrics.get(metric) for metric in METRICS},
@@ -72,7 +59,8 @@ def describe_run(folder: Path, name: str) -> tuple[dict[str, Any], list[GalleryE
         "image_score": str(metrics.get("image_score") or ""),
         "planted_pixels": "planted" in str(metrics.get("data/pixel_truth")),
         "notes": [*map(str, metrics.get("notes", []))],
-    }, pictures
+    }
+    return described, read_maps(maps) if maps.exists() else [], 0
 
 
 def _images(shown: Scores) -> dict[str, Any]:
@@ -106,30 +94,18 @@ def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def read_scored(folder: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]], int]:
-    """Images without labels and their scores: their model, their lines, how many were unreadable.
-
-    The lines are in the order of scoring, each file's last.
-    """
-    rows = read_lines(folder / "predictions.jsonl")
-    lines = [row for row in rows if "error" not in row]
-    return load(folder / "model.json", dict), lines, len(rows) - len(lines)
-
-
-def describe_scored(
-    folder: Path, name: str, most: int
-) -> tuple[dict[str, Any], list[GalleryEntry], int]:
+def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryEntry], int]:
     """What the page holds of scored images, their pictures, and how many of these are left out.
 
     What a script reads alike of fits has the same names. The pictures are those of the highest
     scores, at most `most`. A broken file raises what reading it does.
     """
-    model, lines, unreadable = read_scored(folder)
+    model, rows = load(folder / "model.json", dict), read_lines(folder / "predictions.jsonl")
+    lines = [row for row in rows if "error" not in row]  # in the order of scoring
     paths = [line["path"] for line in lines]
     used = {"id": "free", "name": "used", "how": model["threshold_source"]}
     used["value"] = model.get("threshold")
     described = {
-        "name": name,
         "source": model["source"],
         "paths": paths,
         "names": short_names(paths),
@@ -143,7 +119,7 @@ def describe_scored(
         # From the first to the last by the time of their files; those of one moment as scored.
         "order": sorted(range(len(lines)), key=lambda i: lines[i]["mtime_ns"]),
         "good": model.get("good_scores") or [],
-        "unreadable": unreadable,
+        "unreadable": len(rows) - len(lines),
         "thresholds": [] if used["value"] is None else [used],
         "no_threshold": model["threshold_source"],
         "image_score": model["image_score"],
@@ -165,8 +141,3 @@ def short_names(paths: Sequence[str]) -> list[str]:
     except ValueError:  # none, or absolute and relative ones
         common = ""
     return [os.path.relpath(path, common) if common else path for path in paths]
-
-
-def _typed(value: Any) -> str:
-    """As it is typed on the command line."""
-    return "null" if value is None else str(value)

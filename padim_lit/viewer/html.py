@@ -26,9 +26,8 @@ def render(content: Mapping[str, Any]) -> str:
     users = Counter(note for run in runs for note in dict.fromkeys(run["notes"]))
     drawn = draw_curves(runs, content["groups"])
     return assemble(
-        "viewer/viewer.html",
-        ["report/report.css", "viewer/viewer.css"],
-        ["report/page.js", *(f"viewer/{name}" for name in SCRIPTS)],
+        "viewer",
+        *SCRIPTS,
         **content,
         content=to_script(content),
         count=count,
@@ -89,14 +88,10 @@ def draw_curves(runs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> lis
 
 
 def as_sweep(runs: Iterable[Mapping[str, Any]], metric: str) -> dict[str, Any]:
-    """Runs on the same data as `figures.curves` reads a sweep: mean and sd over their seeds.
-
-    Of a seed that ran more than once the last counts.
-    """
+    """Runs with the same settings as `figures.curves` reads a sweep: their means and sds."""
     runs, configurations = list(runs), []
     for proj, dim in sorted({(run["proj"], run["dim"]) for run in runs}):
-        alike = [run for run in runs if (run["proj"], run["dim"]) == (proj, dim)]
-        mine = list({run["seed"]: run["metrics"][metric] for run in alike}.values())
+        mine = [r["metrics"][metric] for r in runs if (r["proj"], r["dim"]) == (proj, dim)]
         sd = stdev(mine) if len(mine) > 1 else None
         both = {"mean": {metric: fmean(mine)}, "sd": {metric: sd}}
         configurations.append({"proj": proj, "dim": dim, **both})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from padim_lit.system.atomic import file_bytes
+from padim_lit.report.page import jpeg
 from padim_lit.visualization.gallery import ROLES, SCORED, GalleryEntry
 from padim_lit.visualization.panels import common_scale
 
@@ -75,6 +75,4 @@ def pack(values: np.ndarray) -> str:
 
 def _jpeg(image: np.ndarray) -> str:
     grey = (image == image[..., :1]).all()
-    picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if grey else image))
-    content = file_bytes(picture.save, "JPEG", quality=QUALITY, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    return jpeg(Image.fromarray(np.ascontiguousarray(image[..., 0] if grey else image)), QUALITY)

@@ -5,6 +5,7 @@
 
 import os
 from bisect import insort
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,6 +69,9 @@ class GalleryEntry:
         return self.map if self.roi is None else np.where(self.roi, self.map, np.float32(np.nan))
 
 
+Placed = tuple[tuple[float, int], GalleryEntry]
+
+
 class Gallery:
     """The k highest- and k lowest-scoring defects and the k highest-scoring good images so far.
 
@@ -78,7 +82,8 @@ class Gallery:
 
     def __init__(self, k: int = 4):
         self.k = k
-        self._kept: dict[tuple[Role, bool], list[GalleryEntry]] = {}
+        # By role and whether the truth is known: (±score, index) and picture, the clearest first.
+        self._kept: dict[tuple[Role, bool], list[Placed]] = defaultdict(list)
 
     def add(
         self, batch: Mapping[str, Any], score: Tensor, map: Tensor, roi: Tensor | None = None
@@ -98,16 +103,17 @@ class Gallery:
         )
         for i, (index, label, value, has_truth) in enumerate(rows):
             for role in ROLES[:2] if label else ROLES[2:]:
-                shelf = self._kept.get((role, has_truth), [])
+                place = (value if role == "lowest_defect" else -value, index)
+                shelf = self._kept[role, has_truth]
                 # Copying every image and map off the device would be slow.
-                if len(shelf) < self.k or _place(role, value, index) < _place_of(shelf[-1]):
-                    self._keep(_picture(batch, score, map, i, role, counts))
+                if len(shelf) < self.k or place < shelf[-1][0]:
+                    self._keep(shelf, (place, _picture(batch, score, map, i, role, counts)))
 
     def merge(self, other: "Gallery") -> None:
         """Take in what another rank's gallery kept; an image seen by both stays one picture."""
-        for shelf in other._kept.values():
-            for picture in shelf:
-                self._keep(picture)
+        for key, shelf in other._kept.items():
+            for placed in shelf:
+                self._keep(self._kept[key], placed)
 
     def pictures(self) -> list[GalleryEntry]:
         """All pictures in the order of a report, by role, the clearest of each first.
@@ -117,7 +123,7 @@ class Gallery:
         """
         chosen: dict[Role, list[GalleryEntry]] = {role: [] for role in ROLES}
         for truth in (False, True):
-            shelves = {role: self._kept.get((role, truth), []) for role in ROLES}
+            shelves = {role: [p for _, p in self._kept[role, truth]] for role in ROLES}
             defective = len({p.index for p in shelves["highest_defect"] + shelves["lowest_defect"]})
             most = {
                 "highest_defect": (defective + 1) // 2,
@@ -128,19 +134,10 @@ class Gallery:
                 chosen[role] += [replace(p, rank=i) for i, p in enumerate(shelf[: most[role]], 1)]
         return [picture for pictures in chosen.values() for picture in pictures]
 
-    def _keep(self, picture: GalleryEntry) -> None:
-        shelf = self._kept.setdefault((picture.role, picture.truth is not None), [])
-        if all(held.index != picture.index for held in shelf):
-            insort(shelf, picture, key=_place_of)
+    def _keep(self, shelf: list[Placed], placed: Placed) -> None:
+        if all(held.index != placed[1].index for _, held in shelf):
+            insort(shelf, placed)
             del shelf[self.k :]
-
-
-def _place(role: Role, score: float, index: int) -> tuple[float, int]:
-    return (score if role == "lowest_defect" else -score, index)
-
-
-def _place_of(picture: GalleryEntry) -> tuple[float, int]:
-    return _place(picture.role, picture.score, picture.index)
 
 
 def _picture(

@@ -111,10 +111,9 @@ def _run(results: Mapping[str, Any]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     known = {key: value for key, value in results.items() if value is not None}
-    if known.get("test/images") == 0:
-        known = {key: value for key, value in known.items() if not key.startswith("data/test_")}
-    if not known.get("data/test_planted"):  # 0 where nothing is planted at all: not worth a word
-        known.pop("data/test_planted", None)
+    for key in ("data/test_good", "data/test_defective", "data/test_planted"):
+        if not known.get(key):  # not worth a word
+            known.pop(key, None)
     if isinstance(known.get("grid"), list | tuple):
         known["grid"] = f"{' x '.join(map(str, known['grid']))} on each image"
     if known.get("density") in ("position", "both") or "position_weight" in known:

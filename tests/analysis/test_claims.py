@@ -65,7 +65,7 @@ def test_a_world_in_which_all_is_true(tmp_path):
     sweep(tmp_path / "b", data="elpv", command=["data=elpv"])
     found = verdicts(tmp_path)
     assert list(found) == list(CLAIMS)
-    said = {key: v.verdict for key, v in found.items()}
+    said = {key: v.kind for key, v in found.items()}
     assert said == dict.fromkeys(CLAIMS, "holds"), found
     assert all(
         v.command == "python run.py data=mvtec\npython run.py data=elpv" for v in found.values()
@@ -93,7 +93,8 @@ def test_a_world_in_which_nothing_is_true(tmp_path):
     savings = found.pop("savings")
     assert {key: v.kind for key, v in found.items()} == dict.fromkeys(found, "does not hold"), found
     # Memory is arithmetic; time is what was made equal here.
-    assert savings.verdict == "holds when the data is mvtec/screw, wide_resnet50 (memory)"
+    assert savings.kind == "holds when"
+    assert savings.when == "the data is mvtec/screw, wide_resnet50 (memory)"
     by_part = {row["part"]: row for row in savings.evidence}
     assert by_part["memory"]["ratio"]["value"] == pytest.approx(550 * 2208 / (150 * 608))
     assert by_part["scoring alone"]["ratio"]["value"] == 1
@@ -109,8 +110,8 @@ def test_what_holds_somewhere_says_where(tmp_path):
     sweep(tmp_path / "a", truth, dims=(50, 100, 150), data="screw")
     sweep(tmp_path / "b", dims=(50, 100), data="elpv")
     found = verdicts(tmp_path)["same-d-image"]
-    assert found.verdict == (
-        "holds when the data is screw, wide_resnet50 (D = 50, D = 100); "
+    assert found.when == (
+        "the data is screw, wide_resnet50 (D = 50, D = 100); "
         "elpv, wide_resnet50 (all that was compared)"
     )
     assert found.kind == "holds when"
@@ -160,8 +161,8 @@ def test_image_and_pixel_are_separate_verdicts(tmp_path):
         for row in rows:
             row["test/pixel_auroc"] = None
     found = verdicts(tmp_path)
-    assert found["same-d-image"].verdict == "holds"
-    assert found["same-d-pixel"].verdict == "open (not measured precisely enough)"
+    assert found["same-d-image"].kind == "holds"
+    assert found["same-d-pixel"].kind == "open"
     assert "undefined for at least one seed" in found["same-d-pixel"].reason
     assert found["same-d-pixel"].evidence[0]["difference"]["value"] is None
 
@@ -171,7 +172,7 @@ def test_missing_dimensions_are_named_and_never_replaced(tmp_path):
     sweep(tmp_path, dims=(50, 100, 149, 151, 250, 500), **how)
     found = verdicts(tmp_path)
     for key in ("150-for-550", "savings", "steep-then-flat", "eq15", "challenger"):
-        assert found[key].verdict == "not measured", key
+        assert found[key].kind == "not measured", key
         assert found[key].evidence == []
         assert found[key].command.startswith("python run.py experiment=ablation projs=")
     assert "needs jl at 150 and subset at 550" in found["150-for-550"].reason
@@ -181,14 +182,14 @@ def test_missing_dimensions_are_named_and_never_replaced(tmp_path):
     wide = "projs=[subset,jl] dims=[150,550] backbone=wide_resnet50 seeds=[0,1,2,3,4]"
     assert wide in found["150-for-550"].command  # D = 550 cannot be made from C = 512
     assert "backbone=" not in found["challenger"].command
-    assert found["same-d-image"].verdict == "holds"
+    assert found["same-d-image"].kind == "holds"
 
 
 def test_a_spread_over_splits_is_not_taken_for_one_over_draws(tmp_path):
     sweep(tmp_path, split_seed=OWN_SPLIT)
     found = verdicts(tmp_path)
     for key, claim in found.items():
-        assert (claim.verdict == "not measured") == (key == "eq15"), key
+        assert (claim.kind == "not measured") == (key == "eq15"), key
         assert ("give data.split_seed=0" in claim.reason) == (key == "eq15")
 
 
@@ -196,7 +197,7 @@ def test_what_one_sweep_lacks_does_not_silence_another(tmp_path):
     sweep(tmp_path / "a", dims=(150, 550), data="screw")
     sweep(tmp_path / "b", dims=(100, 150), data="elpv")
     found = verdicts(tmp_path)["150-for-550"]
-    assert found.verdict == "holds"
+    assert found.kind == "holds"
     assert "Left out: elpv, wide_resnet50 needs subset at 550." in found.reason
     assert {row["sweep"] for row in found.evidence} == {"screw, wide_resnet50"}
 
@@ -237,7 +238,7 @@ def test_a_late_gain_above_a_hundredth_is_not_flat(tmp_path):
 
     sweep(tmp_path, truth)
     found = verdicts(tmp_path)["steep-then-flat"]
-    assert found.verdict == "does not hold"
+    assert found.kind == "does not hold"
     row = found.evidence[0]
     assert row["early_gain"]["value"] == pytest.approx(0.15)
     assert row["late_gain"]["value"] == pytest.approx(0.035)
@@ -253,7 +254,7 @@ def test_steep_means_a_gain_and_one_that_later_ones_do_not_reach(tmp_path, early
         return 0.8 + early * min(dim - 50, 150) / 150 + late * max(0, dim - 200) / 350
 
     sweep(tmp_path, truth, ("jl",), (50, 200, 550), images=0.0005)
-    assert verdicts(tmp_path)["steep-then-flat"].verdict == expected
+    assert verdicts(tmp_path)["steep-then-flat"].kind == expected
 
 
 @pytest.mark.parametrize(("ratio", "case"), [(2.3, "no"), (2.5, "yes"), (9, "yes")])
@@ -301,7 +302,7 @@ def test_eq15_predicts_nothing_where_it_has_reached_1(tmp_path):
     row = verdicts(tmp_path)["eq15"].evidence[0]
     assert (row["case"], row["rmse"]) == ("no", None)
     assert row["q_over_k2"]["value"] == pytest.approx(300, rel=1e-2)
-    assert "ends at D = q/k²" in row["why"]
+    assert "ends below D = 550" in row["why"]
 
 
 def test_the_challenger_is_judged_up_to_100(tmp_path):
@@ -310,7 +311,7 @@ def test_the_challenger_is_judged_up_to_100(tmp_path):
 
     sweep(tmp_path, truth, dims=(50, 100, 150))
     found = verdicts(tmp_path)["challenger"]
-    assert found.verdict == "holds"
+    assert found.kind == "holds"
     assert {row["dim"] for row in found.evidence} == {50, 100}
 
 
@@ -329,15 +330,15 @@ def test_times_that_were_not_written_are_missed(tmp_path):
 def test_random_weights_say_nothing_about_detection(tmp_path):
     sweep(tmp_path, weights="random (seed 0)")
     found = verdicts(tmp_path)
-    assert found["savings"].verdict == "holds"
+    assert found["savings"].kind == "holds"
     assert {v.kind for k, v in found.items() if k != "savings"} == {"not measured"}
     assert "random backbone weights" in found["eq15"].reason
     sweep(tmp_path / "trained", data="elpv")
     found = verdicts(tmp_path)["same-d-image"]
-    assert found.verdict == "holds"
+    assert found.kind == "holds"
     assert {row["sweep"] for row in found.evidence} == {"elpv, wide_resnet50"}
     assert "Left out: mvtec/screw, wide_resnet50 has random backbone weights" in found.reason
 
 
 def test_nothing_at_all():
-    assert {v.verdict for v in judge([])} == {"not measured"}
+    assert {v.kind for v in judge([])} == {"not measured"}

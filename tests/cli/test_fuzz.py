@@ -46,7 +46,7 @@ from padim_lit.deploy.prediction_log import ScoredFiles, Version
 from padim_lit.sweep import jobs
 from padim_lit.sweep.run_store import RunResult, RunStore
 from padim_lit.system.atomic import write_csv, write_json
-from padim_lit.viewer.folders import read_run
+from padim_lit.viewer.folders import describe_run
 
 COUNT = int(os.environ.get("PADIM_FUZZ", 300))
 SEED = int(os.environ.get("PADIM_FUZZ_SEED", 0))
@@ -340,7 +340,7 @@ def table_cases(folder: Path, count: int) -> Iterator[Case]:
     write_json(folder / "run/metrics.json", about)
     targets = [
         ("sweep/rows.json", swept), ("sweep/scores.npz", swept), ("sweep/resamples.npz", swept),
-        ("run/predictions.csv", lambda: read_run(folder / "run")),
+        ("run/predictions.csv", lambda: describe_run(folder / "run", 1)),
         ("scored/predictions.jsonl", scored), ("scored/model.json", scored),
         ("ablation/runs/f/jl-0.npz", run_of_it), ("job/job.json", job),
     ]  # fmt: skip

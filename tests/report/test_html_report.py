@@ -437,7 +437,7 @@ def test_the_page_answers_first_then_judges_then_draws(opened, page, content):
 
 def test_claims_that_were_not_measured_are_folded(opened, page, content):
     view = opened(page)
-    kinds = [claim["kind"] for claim in content["claims"]]
+    kinds = [claim.kind for claim in content["claims"]]
     shown = view.js(
         "[...document.querySelectorAll('#claims .badge')].filter(e => e.checkVisibility())"
         ".map(e => e.textContent)"
@@ -532,7 +532,7 @@ def test_the_keyboard_opens_claims_and_sorts(opened, page, content):
     view.js("document.querySelector('.verdict summary').focus()")
     view.press("Enter")
     assert view.js("document.querySelector('.verdict').open")
-    assert len(texts(view, ".verdict[open] tbody tr")) == len(content["claims"][0]["evidence"])
+    assert len(texts(view, ".verdict[open] tbody tr")) == len(content["claims"][0].evidence)
     head = "document.querySelector('#table1 th:nth-child(2)')"
     view.js(f"{head}.querySelector('button').focus()")
     view.press("Enter", "Enter")

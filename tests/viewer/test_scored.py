@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from _helpers.browser import texts
 
+from padim_lit.deploy.prediction_log import read_lines
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_json
 from padim_lit.viewer.command import main
 from padim_lit.viewer.content import build
-from padim_lit.viewer.folders import read_scored
 from padim_lit.viewer.html import render
 from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry, write_maps
 
@@ -48,6 +48,10 @@ def write_scored(folder: Path, first: str = '=1,"ü"') -> Path:
     model |= {"threshold_source": "threshold 12, given", "image_score": "max", "good_scores": good}
     write_json(folder / "model.json", model)
     return folder
+
+
+def scored_lines(folder: Path) -> list[dict]:
+    return [line for line in read_lines(folder / "predictions.jsonl") if "error" not in line]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +93,7 @@ def shown(view) -> list[str]:
 
 
 def test_the_list_sorts_filters_and_counts_at_any_threshold(view, folder):
-    scores = [line["score"] for line in read_scored(folder)[1]]
+    scores = [line["score"] for line in scored_lines(folder)]
     high = sorted(scores, reverse=True)
     assert listed(view) == [f"{score:.2f}" for score in high]
     defective = [f"{score:.2f}" for score in high if score >= THRESHOLD]
@@ -125,7 +129,7 @@ def test_a_picture_opens_with_its_regions(view, folder):
 
 
 def test_drift_is_told_against_the_good_images_of_the_fit(view, folder):
-    scores = [line["score"] for line in read_scored(folder)[1]][::-1]  # oldest first
+    scores = [line["score"] for line in scored_lines(folder)][::-1]  # oldest first
     first, last = (np.sort(part)[2] for part in (scores[:5], scores[-5:]))
     (said,) = texts(view, "#drift p")
     assert f"first 5: {first:.2f}, of the last 5: {last:.2f}" in said
@@ -149,7 +153,7 @@ def test_decisions_are_exported_at_the_threshold(view, folder):
     choose(view, "input[name=exact]", 15)
     text = view.js("toCsv(now.run, now.threshold)")
     rows = list(csv.DictReader(io.StringIO(text)))
-    lines = read_scored(folder)[1]
+    lines = scored_lines(folder)
     assert [float(row["score"]) for row in rows] == [line["score"] for line in lines]
     assert rows[0]["path"] == 'in/=1,"ü".png' and rows[0]["p_value"] == "0.25"
     assert sum(row["decision"] == "anomalous" for row in rows) == 10

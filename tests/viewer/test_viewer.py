@@ -13,12 +13,11 @@ from _helpers.browser import texts
 from _helpers.cli import ROOT, TINY, environment
 from _helpers.trees import build_tree
 
-from padim_lit.analysis.result_files import PREDICTIONS
+from padim_lit.analysis.result_files import PREDICTIONS, read_predictions
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import write_csv, write_json
 from padim_lit.viewer.command import main
 from padim_lit.viewer.content import build
-from padim_lit.viewer.folders import read_run
 from padim_lit.viewer.html import as_sweep, draw_curves, render
 from padim_lit.viewer.pictures import encode_pictures, pack
 from padim_lit.visualization.gallery import GalleryEntry, read_maps, write_maps
@@ -80,7 +79,7 @@ def write_run(folder: Path, proj="jl", dim=100, seed=0, maps=True, path="img", *
 
 def expected(run: Path, threshold: float) -> dict[str, int]:
     """False alarms, misses and planted misses, counted here."""
-    images = read_run(run)[1]
+    images = read_predictions(run / "predictions.csv", plants=True)
     found = {"alarms": 0, "misses": 0, "planted": 0}
     for kind, label, score in zip(images.kind, images.label, images.scores["score"], strict=True):
         called = score >= threshold
@@ -217,7 +216,9 @@ def test_a_fit_leaves_maps_and_the_viewer_reads_them(zygote, tmp_path):
     result = zygote.run([*TINY, "image_score=max"], tmp_path)
     assert result.code == 0, result.err
     pictures = read_maps(tmp_path / "run" / "heatmaps" / "maps.npz")
-    assert {p.path for p in pictures} == set(read_run(tmp_path / "run")[1].path)
+    assert {p.path for p in pictures} == set(
+        read_predictions(tmp_path / "run" / "predictions.csv", plants=False).path
+    )
     for shown in pictures:
         assert shown.map.max() == pytest.approx(shown.score, abs=1e-3)
     content = build([tmp_path])
@@ -311,17 +312,6 @@ def test_runs_are_grouped_by_settings_and_weights(runs):
         "elpv/mono, b0, weights=ImageNet", "elpv/mono, b0, weights=random",
     ]  # fmt: skip
     assert content["runs"][0]["images"]["names"][:2] == ["img0.png", "img1.png"]
-
-
-def test_a_split_of_its_own_is_a_group_where_seeds_repeat(tmp_path):
-    for job, (split, seed) in enumerate((split, seed) for split in (0, 1) for seed in (0, 1)):
-        write_run(tmp_path / str(job), seed=seed, maps=False, **{"data/split_seed": split})
-    content = build([tmp_path])
-    assert [run["group"] for run in content["runs"]] == [0, 0, 1, 1]
-    assert content["groups"] == ["elpv/mono, b0, split_seed=0", "elpv/mono, b0, split_seed=1"]
-    # As the default has it, each seed splits anew.
-    found = build([tmp_path / "0", tmp_path / "3"])
-    assert [run["group"] for run in found["runs"]] == [0, 0] and len(found["groups"]) == 1
 
 
 # ------------------------------------------------------------------ browser
@@ -520,14 +510,6 @@ def test_the_curve_is_the_mean_over_seeds_and_its_spread(runs):
     assert found["jl", 50]["sd"]["image_auroc"] is None
 
 
-def test_a_seed_that_ran_twice_counts_once(runs):
-    run = build([runs])["runs"][0] | {"seed": 0}
-    scored = lambda seed, value: run | {"seed": seed, "metrics": {"image_auroc": value}}  # noqa: E731
-    runs_of_both = [scored(0, 0.5), scored(0, 0.8), scored(0, 0.9), scored(1, 0.7)]
-    (found,) = as_sweep(runs_of_both, "image_auroc")["configurations"]
-    assert found["mean"]["image_auroc"] == pytest.approx(0.8)
-
-
 def test_runs_behind_a_link_are_called_by_their_folders(runs, tmp_path):
     (tmp_path / "outputs").symlink_to(runs)
     names = [run["name"] for run in build([tmp_path / "outputs"])["runs"]]
@@ -589,7 +571,6 @@ def test_runs_on_two_drives_of_windows_go_by_their_whole_paths(tmp_path, monkeyp
     monkeypatch.setattr(os.path, "commonpath", commonpath)
     found = build(folders)
     assert [run["name"] for run in found["runs"]] == [str(folder) for folder in folders]
-    assert "2 runs in several drives" in render(found)
 
 
 def test_a_code_page_that_lacks_a_folders_name_ends_no_page(tmp_path):

@@ -37,10 +37,10 @@ async function open(index, jump = true) {
 }
 
 function sampled(run) {
-  if (run.order && run.left) return "No pictures are shown here; see the top of this page.";
+  if (run.order && run.left && !run.pictures) return "No pictures are shown here; see the top of this page.";
   if (run.order && !run.pictures) return "No pictures: mode=predict keeps those of images called defective (overlays=all: of all).";
   if (!run.pictures) return "This run has no heatmaps/maps.npz: its maps cannot be coloured here; heatmaps/ may have them as PNG.";
-  const { items, left, every, step } = run.pictures;
+  const { left } = run, { items, every, step } = run.pictures;
   const which = run.order ? "of the images called defective when they were scored (overlays=all: of all), highest scores first" : "the highest- and lowest-scoring defects and the highest-scoring good images, not a sample; the counts are over all test images";
   return `${count(items.length, "picture")} of ${items.length + left} that the run kept: ${which}. `
     + `${left ? `${left} left out to keep this file small. ` : ""}Distances are exact to ±${brief(step / 2)}.${every > 1 ? ` One pixel in ${every} along each side is shown.` : ""}`;
