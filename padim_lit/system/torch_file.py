@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
@@ -94,14 +93,8 @@ def tensors_in(content: Any) -> Iterator[Tensor]:
 _SUMMED = 2**24  # numbers of a tensor that are looked at together
 
 
-def require_numbers(name: str, tensor: Tensor, most_bytes: int | None = None) -> None:
-    """Raise InputError for a tensor with NaN or infinity in it, or one that is too large."""
-    if most_bytes is not None:
-        require_written(
-            tensor.layout == torch.strided and not tensor.is_quantized, f"{name}: layout"
-        )
-        size = tensor.numel() * tensor.element_size()
-        require_written(size <= most_bytes, f"{name} is larger than the file")
+def require_numbers(name: str, tensor: Tensor) -> None:
+    """Raise InputError for a tensor with NaN or infinity in it."""
     if not tensor.is_floating_point():
         return
     # In parts, so that what tells good from bad numbers stays small beside the tensor.
@@ -109,12 +102,3 @@ def require_numbers(name: str, tensor: Tensor, most_bytes: int | None = None) ->
     for part in tensor.split(rows) if tensor.ndim else [tensor]:
         if not part.isfinite().all():
             raise InputError(f"{name} is not finite (NaN or infinity); fit or fetch it again")
-
-
-def require_written(right: bool, what: str) -> None:
-    """Raise InputError unless `right`: `what` in a file is not as padim_lit writes it."""
-    if not right:
-        raise InputError(
-            f"its content is not what padim_lit writes ({what}); give the model.ckpt of a "
-            "finished run"
-        )
