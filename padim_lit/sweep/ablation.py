@@ -200,7 +200,7 @@ class Ablation:
         return plan(self.one_pass.test, dim, max_memory_gb * 1e9)
 
     def measure(
-        self, run: ProjectionRun, projection: Projection, bands: Sequence[range], advance: Any
+        self, run: ProjectionRun, projection: Projection, bands: Sequence[range]
     ) -> RunResult:
         """Rows of metrics, image scores and resampled AUROCs of one run, for each d.
 
@@ -210,7 +210,7 @@ class Ablation:
         see `benchmarks/speed.py` for what a run of its own takes.
         """
         one_pass, positions = self.one_pass, math.prod(self.grid)
-        distances, times = one_pass.score(projection, run.dims, bands, advance)
+        distances, times = one_pass.score(projection, run.dims, bands)
         images = one_pass.train.images + one_pass.test.images
         result = RunResult()
         for d, distance in distances.items():
