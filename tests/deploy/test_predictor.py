@@ -403,8 +403,8 @@ def test_what_is_no_image_is_one_line(predictor, what):
         (np.zeros((2, 8, 8, 3), np.uint8), r"\(2, 8, 8, 3\) is a batch .*; give list\(batch\)"),
         (np.zeros((2, 64, 64, 3), np.float32), r"give list\(batch\)"),
         (np.zeros((8, 8, 2), np.uint8), r"\(h, w, 1\) and \(h, w, 3\) .* \(h, w, 4\) of uint8"),
-        (torch.zeros(2, 8, 8).byte(), r"allowed: \(1,h,w\), \(3,h,w\), \(4,h,w\)"),
-        (torch.zeros(1, 8, 8), r"allowed: \(3,h,w\), .* or expand a grey one"),
+        (torch.zeros(2, 8, 8).byte(), r"\(8, 8, 2\) of uint8 is no picture; .* \(h, w, 3\)"),
+        (torch.zeros(1, 8, 8), r"floating-point image \(8, 8, 1\) .* \(64, 64, 3\) from 0 to 1"),
     ],
 )
 def test_what_is_no_image_is_told_what_to_give(predictor, given, said):
