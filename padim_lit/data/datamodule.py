@@ -60,9 +60,9 @@ class AnomalyData(LightningDataModule):
     told, and whose `read` says what there is.
 
     Every file is looked at once here, so that a bad one stops the run before anything is fitted.
-    Up to `full_check` images that means decoding all of them; beyond, only headers are read (masks
-    and planted defects are decoded still), and a file that is broken further on stops the run when
-    its turn comes. The same picture twice is found, see `padim_lit.data.check`.
+    Up to `full_check` images that means decoding all of them; beyond, only the headers of those
+    without a mask are read, and a file that is broken further on stops the run when its turn comes.
+    The same picture twice is found, see `padim_lit.data.check`.
 
     No loader shuffles or drops a batch: running moments do not depend on the order, and results
     are bitwise the same for any number of workers, with a picture cache or without.
@@ -212,8 +212,8 @@ class AnomalyData(LightningDataModule):
         if len(split.train) + len(split.test) <= self.full_check:
             return self.cache or prepare
         log.info(
-            "%s has more than full_check=%d images: only their headers are checked before the "
-            "fit; an image that is broken further on stops the run when it is read.",
+            "%s has more than full_check=%d images: only the headers of those without a mask are "
+            "checked before the fit; one that is broken further on stops the run when it is read.",
             *(split.name, self.full_check),
         )
         return None
