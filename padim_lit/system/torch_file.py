@@ -90,15 +90,9 @@ def tensors_in(content: Any) -> Iterator[Tensor]:
             waiting += reversed(list(parts))
 
 
-_SUMMED = 2**24  # numbers of a tensor that are looked at together
-
-
 def require_numbers(name: str, tensor: Tensor) -> None:
     """Raise InputError for a tensor with NaN or infinity in it."""
-    if not tensor.is_floating_point():
-        return
-    # In parts, so that what tells good from bad numbers stays small beside the tensor.
-    rows = max(1, _SUMMED // max(1, tensor[0].numel())) if tensor.ndim and len(tensor) else 1
-    for part in tensor.split(rows) if tensor.ndim else [tensor]:
-        if not part.isfinite().all():
-            raise InputError(f"{name} is not finite (NaN or infinity); fit or fetch it again")
+    # The least and the largest are NaN where any is, and take no room beside the tensor.
+    ends = tensor.aminmax() if tensor.is_floating_point() and tensor.numel() else ()
+    if not all(end.isfinite() for end in ends):
+        raise InputError(f"{name} is not finite (NaN or infinity); fit or fetch it again")
