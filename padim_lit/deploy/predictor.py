@@ -134,9 +134,9 @@ class Predictor:
           bool, or of int32 from 0 to 65535;
         - a floating-point array (h,w,3) or tensor (3,h,w), which is what the model sees: RGB in
           [0, 1], resized and cropped to `image_shape` already;
-        - a list or tuple of any of these, or a batch (B,…) of tensors; a folder, for all images in
-          and below it, or a pattern such as ``"new/*.png"``; `stream` takes what gives images one
-          by one, such as a generator, too.
+        - a list or tuple of any of these, or a batch of them (B,…); a folder, for all images in and
+          below it, or a pattern such as ``"new/*.png"``; `stream` takes what gives images one by
+          one, such as a generator, too.
 
     Pictures are resized and cropped as the training images were. On the CPU each image is by
     default a batch of its own, so that its score depends on nothing else, bit for bit; with the
@@ -232,16 +232,14 @@ class Predictor:
     def __call__(self, images: Any) -> Prediction | Any: ...
 
     def __call__(self, images: Any) -> Prediction | list[Prediction]:
-        """One prediction for one image; a list for a list, a tuple, a tensor (B,…,h,w), a folder or
-        a pattern, of which the files are sorted.
+        """One prediction for one image; a list for a list, a tuple, a batch (B,…) of pictures, a
+        folder or a pattern, of which the files are sorted.
 
         Raises:
             InputError: something that is no image, or a file that cannot be read.
         """
         images = _listed(images)
-        several = isinstance(images, list | tuple) or (
-            isinstance(images, Tensor) and images.ndim == 4
-        )
+        several = isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
         found = list(self.stream(images if several else [images]))
         return found if several else found[0]
 
@@ -285,8 +283,6 @@ class Predictor:
                 f"{type(image).__name__} is no image; give a path, a PIL image, an array (h,w,3), "
                 "a tensor (3,h,w) or a list of them, or a generator of them to predictor.stream"
             )
-        if image.ndim == 4:
-            raise InputError(f"{tuple(image.shape)} is a batch of images; give list(batch)")
         if isinstance(image, Tensor):
             image = image.float() if image.is_floating_point() else image
             # As an array has its channels; what else there is, is refused as one.
