@@ -42,23 +42,18 @@ def resolve_category(root: str | Path, category: str, what: str) -> Path:
     """
     folder = resolve_root(root, what)
     found = [name for name in subfolders(folder) if (folder / name / "train").is_dir()]
-    hint = "; set data.root to its parent" if (folder / "train").is_dir() else ""
-    require_category(category, folder, found, hint)
+    require_category(category, folder, found)
     return folder / category
 
 
-def require_category(
-    category: str, where: Path | str, found: Iterable[str], hint: str = ""
-) -> None:
+def require_category(category: str, where: Path | str, found: Iterable[str]) -> None:
     """Raise InputError unless `category` is one of those `found` there."""
-    if category not in (known := sorted(found)):
-        listed = ", ".join(known) or "none"
-        what = f"unknown category {category!r} in {where}; found: {listed}"
-        if not category:
-            what = f"data.category is not set; give one of those in {where}: {listed}"
-        if not known and not hint:
-            hint = "; set data.root to the folder that holds the categories"
-        raise InputError(f"{what}{hint}")
+    if category not in found:
+        said = f"unknown category {category!r}" if category else "data.category is not set"
+        raise InputError(
+            f"{said}; found in {where}: {', '.join(sorted(found)) or 'none'}; set data.category to "
+            "one of them, or data.root to the folder that holds it"
+        )
 
 
 @dataclass(frozen=True)

@@ -67,16 +67,10 @@ def provide(root: Path, category: str, url: str | None = None, sha256: str | Non
     Raises InputError for an unknown category without `url`, and everything that goes wrong on the
     way.
     """
-    if not category:
-        raise InputError(f"data.category is not set; give one of MVTec AD's: {', '.join(ARCHIVES)}")
-    if (root / category / "train").is_dir():
+    if category and (root / category / "train").is_dir():
         return
-    if url is None:
-        if category not in ARCHIVES:
-            raise InputError(
-                f"unknown category {category!r}; MVTec AD has {', '.join(ARCHIVES)}; for an "
-                "archive of your own set data.url"
-            )
+    if not category or url is None:
+        require_category(category, "MVTec AD", ARCHIVES)
         url = f"{_SHARES}/{ARCHIVES[category]}/{category}.tar.xz"
         sha256 = sha256 or SHA256.get(category)
     with writing(root):
@@ -99,7 +93,7 @@ def _download(root: Path, category: str, url: str, sha256: str | None) -> None:
         unpack(archive, unpacked)
         trains = [*unpacked.glob("*/*/train"), *unpacked.glob("*/train")]  # the top one counts
         found = {train.parent.name: train.parent for train in trains}
-        require_category(category, url, found, "; check data.url and data.category")
+        require_category(category, url, found)
         for name, folder in found.items():
             if name == category or not (root / name).exists():
                 folder.rename(root / name)

@@ -167,9 +167,7 @@ def test_an_unknown_category_and_root_name_what_is_there(tmp_path, name):
     build(tmp_path)
     with pytest.raises(InputError, match=f"unknown category 'nope'.*{category}"):
         family(tmp_path, "nope", **VIEW)
-    with pytest.raises(
-        InputError, match=f"data.category is not set; give one of those in .*{category}"
-    ):
+    with pytest.raises(InputError, match=f"data.category is not set; found in .*{category}"):
         family(tmp_path, **VIEW)
     with pytest.raises(InputError, match=r"no such folder|cannot be read|no .*realiad"):
         family(tmp_path / "missing", category, **VIEW)
