@@ -21,6 +21,7 @@ from PIL import features
 
 from padim_lit.data.items import Item, MaskState, PreparedImage, prepare
 from padim_lit.data.transform import ResizeCrop
+from padim_lit.digests import sha256_of
 from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import file_bytes, write_bytes
 from padim_lit.system.paths import typed_path
@@ -66,18 +67,14 @@ class PictureCache:
             found = prepare(item, resize_crop)
             with suppress(OSError):
                 # A file that changed in between is not what its digest says.
-                if [stamp(path) for path in files] == stamps:
+                if self.writes and [stamp(path) for path in files] == stamps:
                     self._store(entry, found)
         return found
 
     def _store(self, entry: Path, made: PreparedImage) -> None:
-        if not self.writes:
-            return
-        state = np.uint8(_STATES.index(made.state))
+        arrays = made._replace(state=np.uint8(_STATES.index(made.state)))._asdict()
         try:
-            write_bytes(
-                entry, file_bytes(np.savez, pixels=made.pixels, mask=made.mask, state=state)
-            )
+            write_bytes(entry, file_bytes(np.savez, **arrays))
         except InputError as error:
             self.writes = False
             log.warning("picture cache %s cannot be written: %s", self.folder, error)
@@ -101,11 +98,8 @@ def stamp(path: Path) -> Stamp:
 @cache
 def digest_of(stamp: Stamp) -> str:
     """sha256 of a file, read once in a process for each `stamp` that it has."""
-    known = hashlib.sha256()
     with Path(stamp[0]).open("rb") as file:
-        while part := file.read(1 << 20):
-            known.update(part)
-    return known.hexdigest()
+        return sha256_of(file)
 
 
 def _key(item: Item, digests: list[str], resize_crop: ResizeCrop) -> str:
