@@ -91,11 +91,10 @@ def refuse_masks(images: list[Path], where: Path | str) -> None:
         if any(part.lower() in MASK_FOLDERS for part in path.parts[shared:-1]):
             found.append([path])
     if found:
-        alone = " or give the photos alone (test, or '*.jpg')," * str(where).startswith("images=")
         raise InputError(
             f"{len(found)} image(s) in {where} look like masks among photos, such as "
             f"{' and '.join(map(str, found[0]))}; masks belong in ground_truth/KIND: move them "
-            f"there,{alone} or rename or remove what is a photo"
+            "there, give the photos alone, or rename what is one"
         )
 
 

@@ -123,8 +123,7 @@ def private_folder(beside: str | os.PathLike) -> Iterator[Path]:
     """
     remove_remnants(Path(beside).parent)
     with _beside(Path(beside)) as temporary:
-        folder = _folder_of(temporary)
-        folder.mkdir()
+        (folder := Path(f"{temporary}.d")).mkdir()
         yield folder
 
 
@@ -217,12 +216,8 @@ def _remove_remnant(path: Path) -> None:
         release(handle)
 
 
-def _folder_of(temporary: Path) -> Path:
-    return temporary.with_name(f"{temporary.name}.d")
-
-
 def _remove(temporary: Path) -> None:
-    shutil.rmtree(_folder_of(temporary), ignore_errors=True)
+    shutil.rmtree(f"{temporary}.d", ignore_errors=True)
     temporary.unlink(missing_ok=True)
 
 
