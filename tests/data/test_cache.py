@@ -199,9 +199,7 @@ def test_every_damaged_bit_or_byte_is_noticed_and_made_good(tmp_path, state):
         assert equal(read(item, VIEW), made) and len(entries(tmp_path / "cache")) == 1
 
 
-def test_a_cache_that_can_no_longer_be_written_costs_nothing_but_time(
-    tmp_path, monkeypatch, caplog
-):
+def test_a_cache_that_can_no_longer_be_written_costs_nothing_but_time(tmp_path, monkeypatch):
     read = PictureCache(tmp_path / "cache")
 
     def full(path, content):
@@ -211,7 +209,6 @@ def test_a_cache_that_can_no_longer_be_written_costs_nothing_but_time(
     for n in range(3):
         item = Item(save_image(tmp_path / f"{n}.png", seed=n))
         assert equal(read(item, VIEW), prepare(item, VIEW))
-    assert caplog.text.count("No space left on device") == 1
 
 
 class Readers(torch.utils.data.Dataset):
