@@ -211,7 +211,7 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                 distances *= scale
             else:
                 # `Both` needs no distance larger than the one it has.
-                both = works_as(density, Both, ("combine",))
+                both = bool(found) and works_as(density, Both, ("combine",))
                 limits = found[0].split(1) if both else [None] * len(held)
                 images = list(zip(held, limits, strict=True))
                 distances = _side_by_side(detector, _without(detector, part, some), images)
