@@ -35,17 +35,6 @@ def inside(root: Path, path: str | None, where: str) -> Path:
     return file
 
 
-def resolve_category(root: str | Path, category: str, what: str) -> Path:
-    """The folder of `category` in `root`.
-
-    Raises InputError for a missing root and an unknown category, naming the ones found.
-    """
-    folder = resolve_root(root, what)
-    found = [name for name in subfolders(folder) if (folder / name / "train").is_dir()]
-    require_category(category, folder, found)
-    return folder / category
-
-
 def require_category(category: str, where: Path | str, found: Iterable[str]) -> None:
     """Raise InputError unless `category` is one of those `found` there."""
     if category not in found:

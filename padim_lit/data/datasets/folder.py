@@ -44,8 +44,8 @@ class Folder(SeenWhole):
             for name in subfolders(folder / part):
                 if is_good(name) and name != GOOD:
                     notes.append(f"{part}/{name} was taken for good images, by its name.")
-        below = [item.path for item in train if not is_good(item.path.parent.name)]
-        if below := [path for path in below if path.parent != folder]:
+        inside = [(item.path, item.path.parent) for item in train]
+        if below := [p for p, own in inside if own != folder and not is_good(own.name)]:
             notes.append(
                 f"{len(below)} of {len(train)} good images lie in folders below, such as "
                 f"{below[0]}: all are fitted."
