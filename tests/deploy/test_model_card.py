@@ -45,7 +45,7 @@ def test_a_fit_says_what_it_was_tested_on_and_what_not(here):
 def test_a_fit_that_fails_leaves_no_card_of_the_one_before(zygote, here):
     for name in ("data", "broken"):
         build_tree(here / name, train=24, test={"good": 4, "crack": 3})
-    photo = next((here / "broken/test/crack").iterdir())
+    photo = next((here / "broken/test/good").iterdir())
     photo.write_bytes(photo.read_bytes()[:-60])
     args = [*TINY[:-1], "false_alarm_rate=0.2", "hydra.run.dir=twice"]
     assert zygote.run(args, here).code == 0
