@@ -6,6 +6,7 @@ under another name or in another lossless format has the same digest.
 
 import hashlib
 from collections import Counter
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -20,6 +21,14 @@ def digest(pixels: np.ndarray) -> Tensor:
     return torch.frombuffer(
         bytearray(hashlib.blake2b(text, digest_size=BYTES).digest()), dtype=torch.uint8
     )
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """In hex, of what is left to read of a file."""
+    found = hashlib.sha256()
+    while part := file.read(2**20):
+        found.update(part)
+    return found.hexdigest()
 
 
 def ordered(digests: Tensor) -> Tensor:

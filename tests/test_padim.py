@@ -34,7 +34,7 @@ from torchvision.transforms.functional import to_pil_image
 import padim_lit
 from padim_lit import JL, NPCA, Backbone, Both, Fisher, InputError, PaDiM, Subset
 from padim_lit.checkpoint.state import full_state, restore, save_detector, slim_state
-from padim_lit.data import Folder
+from padim_lit.data import Folder, loaders
 from padim_lit.data.loaders import require_as_many, require_each_once
 from padim_lit.model.detector import Detector
 
@@ -763,16 +763,25 @@ def test_several_loaders_are_predicted(tmp_path, fitted):
     assert torch.equal(both[0][0]["score"], both[1][0]["score"])
 
 
-def test_a_sampler_that_repeats_images_is_refused():
+@pytest.mark.parametrize("within", [False, True], ids=["a sampler", "one in a batch sampler"])
+def test_a_sampler_that_repeats_images_is_refused(monkeypatch, within):
     """Lightning's own, for ranks that are to have as many images each."""
     samples = list(range(7))
-    for ranks, repeats in ((2, True), (7, False)):
-        loader = DataLoader(samples, sampler=DistributedSampler(samples, ranks, rank=0))
-        if repeats:
-            with pytest.raises(InputError, match="7 images on 2 ranks: Lightning repeats some"):
-                require_each_once(loader)
-        else:
-            require_each_once(loader)
+
+    def loader(ranks, rank=0):
+        sampler = DistributedSampler(samples, ranks, rank)
+        if within:
+            batches = BatchSampler(sampler, 2, drop_last=False)
+            return DataLoader(samples, batch_sampler=batches)
+        return DataLoader(samples, sampler=sampler)
+
+    def of_all(mine, ranks):
+        return [loaders._drawn(loader(ranks, rank)) for rank in range(ranks)]
+
+    monkeypatch.setattr(loaders, "of_all_ranks", of_all)
+    with pytest.raises(InputError, match=r"more than once, .*use_distributed_sampler=False"):
+        require_each_once(loader(2), ranks=2)
+    assert sorted(require_each_once(loader(7), ranks=7)) == samples
 
 
 def test_what_torch_draws_twice_is_refused():
@@ -825,17 +834,6 @@ def test_looking_at_a_sampler_changes_no_draw():
     assert torch.cat(list(loader)).tolist() == drawn
     endless = DataLoader(SimpleNamespace(), sampler=Endless(4, draws=None))  # of no length
     assert require_each_once(endless) is None
-
-
-def test_a_sampler_within_a_batch_sampler_is_judged_too():
-    samples = list(range(7))
-
-    def within(sampler):
-        return DataLoader(samples, batch_sampler=BatchSampler(sampler, 2, drop_last=False))
-
-    with pytest.raises(InputError, match="7 images on 2 ranks: Lightning repeats some"):
-        require_each_once(within(DistributedSampler(samples, 2, 0)))
-    require_each_once(within(DistributedSampler(samples, 7, 0)), ranks=7)
 
 
 def test_hooks_that_change_the_images_of_the_fit_alone_are_refused(tmp_path):

@@ -1,12 +1,12 @@
 """What a checkpoint holds beside Lightning's own keys, read without executing any pickle."""
 
-import hashlib
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
+from padim_lit import digests
 from padim_lit.checkpoint.content import require_content
 from padim_lit.errors import InputError, naming, refusing
 from padim_lit.system.atomic import atomically
@@ -58,7 +58,8 @@ def read(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
                     f"damaged since it was written ({reason}); copy it again, or fit again"
                 )
             require_content(content, state_of(content), os.fstat(file.fileno()).st_size)
-            content[SHA256] = _sha256(file)
+            file.seek(0)
+            content[SHA256] = digests.sha256_of(file)[:12]
     return content
 
 
@@ -68,15 +69,7 @@ def sha256_of(path: Path) -> str:
     About a second for each GB, beside the several that `read` takes for them.
     """
     with path.open("rb") as file:
-        return _sha256(file)
-
-
-def _sha256(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    file.seek(0)
-    while part := file.read(2**20):
-        digest.update(part)
-    return digest.hexdigest()[:12]
+        return digests.sha256_of(file)[:12]
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """A fitted detector as a checkpoint's content, and back."""
 
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -202,19 +202,20 @@ def _built(content: dict[str, Any]) -> Detector:
         )
     backbone = Backbone(**spec.pop("backbone"), state=net)
     dim, seed = spec.pop("dim"), spec.pop("seed")
-    found = []
-    for key, known in (("proj", PROJECTIONS), ("density", DENSITIES)):
+
+    def made(key: str, known: Mapping[str, Any], *channels: int) -> Any:
         name, options = spec.pop(key), spec.pop(f"{key}_options")
         if name not in known:
             raise InputError(
                 f"made with {key}={name}, which is not known here; on the command line name it "
                 f"again: {_named_again(key, name)}"
             )
-        found.append(partial(known[name], **options))
-    projection, density = found
-    projection = projection(backbone.embedding_dim, dim, seed)
+        return known[name](*channels, dim, seed, **options)
+
+    projection = made("proj", PROJECTIONS, backbone.embedding_dim)
+    density = made("density", DENSITIES)
     alignment, spec["alignment"] = spec["alignment"], None  # not measured: `restore` has the offset
-    detector = Detector(backbone, projection, density=density(dim, seed), **spec)
+    detector = Detector(backbone, projection, density=density, **spec)
     detector.alignment = alignment
     restore(detector, state, weights)
     return detector.eval()

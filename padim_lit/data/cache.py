@@ -7,7 +7,6 @@ make it, so copies of a file share one entry and an entry is never out of date.
 import hashlib
 import io
 import json
-import logging
 import os
 import platform
 import tempfile
@@ -21,11 +20,10 @@ from PIL import features
 
 from padim_lit.data.items import Item, MaskState, PreparedImage, prepare
 from padim_lit.data.transform import ResizeCrop
+from padim_lit.digests import sha256_of
 from padim_lit.errors import InputError, refusing
 from padim_lit.system.atomic import file_bytes, write_bytes
 from padim_lit.system.paths import typed_path
-
-log = logging.getLogger(__name__)
 
 Stamp = tuple[str, int, int, int]
 
@@ -47,7 +45,6 @@ class PictureCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = typed_path(folder).absolute()
-        self.writes = True
         what = f"picture_cache={folder} cannot be written"
         with refusing(what, "choose a writable folder, or null for none", OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -64,23 +61,12 @@ class PictureCache:
         entry = self.folder / key[:2] / f"{key[2:]}.npz"
         if (found := _read(entry)) is None:
             found = prepare(item, resize_crop)
-            with suppress(OSError):
+            arrays = found._replace(state=np.uint8(_STATES.index(found.state)))._asdict()
+            with suppress(OSError, InputError):  # a full disk costs no run
                 # A file that changed in between is not what its digest says.
                 if [stamp(path) for path in files] == stamps:
-                    self._store(entry, found)
+                    write_bytes(entry, file_bytes(np.savez, **arrays))
         return found
-
-    def _store(self, entry: Path, made: PreparedImage) -> None:
-        if not self.writes:
-            return
-        state = np.uint8(_STATES.index(made.state))
-        try:
-            write_bytes(
-                entry, file_bytes(np.savez, pixels=made.pixels, mask=made.mask, state=state)
-            )
-        except InputError as error:
-            self.writes = False
-            log.warning("picture cache %s cannot be written: %s", self.folder, error)
 
 
 def _read(entry: Path) -> PreparedImage | None:
@@ -101,11 +87,8 @@ def stamp(path: Path) -> Stamp:
 @cache
 def digest_of(stamp: Stamp) -> str:
     """sha256 of a file, read once in a process for each `stamp` that it has."""
-    known = hashlib.sha256()
     with Path(stamp[0]).open("rb") as file:
-        while part := file.read(1 << 20):
-            known.update(part)
-    return known.hexdigest()
+        return sha256_of(file)
 
 
 def _key(item: Item, digests: list[str], resize_crop: ResizeCrop) -> str:

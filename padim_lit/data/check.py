@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.images import highest_value, read_size
-from padim_lit.data.items import Item, MaskState, PreparedImage, mask_state, prepare
+from padim_lit.data.items import Item, MaskState, PreparedImage, prepare
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.digests import digest, keys
 from padim_lit.errors import InputError
@@ -31,26 +31,13 @@ DECODED = 5
 NAMED = 4
 
 
-def state_of_header(item: Item, resize_crop: ResizeCrop) -> MaskState | None:
-    """The state of an item's mask, from the image's header: what is broken behind is not found."""
-    if item.plant_seed is None:
-        size = read_size(item.path)
-        if not item.masks:
-            return None
-        mask = item.load_mask()
-        if mask.shape == size:
-            return mask_state(item, mask, resize_crop)
-    # Another size may be a turned image, or a mistake: decoding tells.
-    return prepare(item, resize_crop).state
-
-
 def look_at(
     items: Sequence[Item], resize_crop: ResizeCrop, read: Callable[..., PreparedImage] | None
 ) -> tuple[list[Item], Counter[tuple[MaskState, bool]], Sequence[Hashable]]:
     """Look at every item once, so that bad files are found before anything is fitted.
 
-    `read` is `prepare` or a cache of what it makes; None looks at images' headers only, and takes
-    files of the same bytes for the same picture.
+    `read` is `prepare` or a cache of what it makes; None looks at the headers alone of images
+    without a mask, and takes files of the same bytes for the same picture.
 
     Returns:
         The items, but `count_pixel` only where the pixel truth is known: not where a mask is empty
@@ -64,9 +51,10 @@ def look_at(
 
     def look(item: Item) -> tuple[MaskState | None, Hashable]:
         try:
-            if read is None:
-                return state_of_header(item, resize_crop), None
-            found = read(item, resize_crop)
+            if read is None and not item.masks and item.plant_seed is None:
+                read_size(item.path)
+                return None, None
+            found = (read or prepare)(item, resize_crop)
         except InputError as error:  # all that are bad are named at once
             bad[item.path] = error
             return None, None

@@ -26,10 +26,8 @@ Primitive = str | int | float | bool | None
 
 log = logging.getLogger(__name__)
 
-# Training images, at most, whose sizes say how much a crop leaves out, and how they are squeezed.
+# Training images, at most, whose sizes say how much a crop leaves out.
 LOOKED_AT = 100
-# Proportions of photos that differ by less are no reason for a note.
-ALIKE = 1.25
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,9 @@ class AnomalyData(LightningDataModule):
     told, and whose `read` says what there is.
 
     Every file is looked at once here, so that a bad one stops the run before anything is fitted.
-    Up to `full_check` images that means decoding all of them; beyond, only headers are read (masks
-    and planted defects are decoded still), and a file that is broken further on stops the run when
-    its turn comes. The same picture twice is found, see `padim_lit.data.check`.
+    Up to `full_check` images that means decoding all of them; beyond, only the headers of those
+    without a mask are read, and a file that is broken further on stops the run when its turn comes.
+    The same picture twice is found, see `padim_lit.data.check`.
 
     No loader shuffles or drops a batch: running moments do not depend on the order, and results
     are bitwise the same for any number of workers, with a picture cache or without.
@@ -82,7 +80,6 @@ class AnomalyData(LightningDataModule):
         image_shape: (h, w) of every image in a batch.
         size: image_size and crop_size as they were given, for the provenance of a fit.
         photo_sizes: (h, w) of the training photos, or of 100 of them.
-        mixed_proportions: whether photos of different ones are resized to one shape.
 
     Raises InputError for fewer than two different training images, no test image unless that is
     allowed, an image that cannot be read, a mask of another size, sizes or counts out of range, and
@@ -125,9 +122,15 @@ class AnomalyData(LightningDataModule):
         if not self.look:
             self.train_items = list(split.train)
             return
-        items, states, pictures = look_at(
-            [*split.train, *split.test], self.resize_crop, self._read_fully(split)
-        )
+        found = [*split.train, *split.test]
+        read = (self.cache or prepare) if len(found) <= self.full_check else None
+        if read is None:
+            log.info(
+                "%s has more than full_check=%d images: only the headers of those without a mask "
+                "are checked before the fit; one that is broken further on stops the run later.",
+                *(split.name, self.full_check),
+            )
+        items, states, pictures = look_at(found, self.resize_crop, read)
         train, self.test_items = items[: len(split.train)], items[len(split.train) :]
         self.train_items, repeats, said = judge_repeats(train, self.test_items, pictures)
         _require_enough(split.name, len(self.train_items), " different")
@@ -139,13 +142,10 @@ class AnomalyData(LightningDataModule):
             if states[state, True]:
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
-        sizes = {read_size(item.path) for item in some(self.train_items, LOOKED_AT)}
-        self.photo_sizes = sizes
-        squeezed = self._squeezed(sizes)
-        self.mixed_proportions = bool(squeezed)
+        photos = [item.path for item in self.train_items]
+        self.photo_sizes = {read_size(path) for path in some(photos, LOOKED_AT)}
         self.notes = [
-            *split.notes, *said, *self._out_of_sight(sizes), *squeezed,
-            *nearly_black([item.path for item in self.train_items]), *_notes(counts),
+            *split.notes, *said, *self._out_of_sight(), *nearly_black(photos), *_notes(counts),
         ]  # fmt: skip
 
     @property
@@ -173,29 +173,16 @@ class AnomalyData(LightningDataModule):
 
     predict_dataloader = test_dataloader
 
-    def _squeezed(self, sizes: set[tuple[int, int]]) -> list[str]:
-        """A note where photos of different proportions are resized to one shape."""
-        by_shape = sorted((width / height, height, width) for height, width in sizes)
-        (tall, h, w), (wide, height, width) = by_shape[0], by_shape[-1]
-        if isinstance(self.resize_crop.resize, int) or wide < ALIKE * tall:
-            return []
-        rows, columns = self.resize_crop.resize
-        return [
-            f"Photos have different proportions, from {w}×{h} to {width}×{height} pixels, and each "
-            f"is resized to {columns}×{rows}: the same thing looks wider in one than in another. "
-            "If they show parts of one kind, cut them to the same proportions first."
-        ]
-
-    def _out_of_sight(self, sizes: set[tuple[int, int]]) -> list[str]:
+    def _out_of_sight(self) -> list[str]:
         """A note where the crop leaves out a part of the images."""
         shares = []
-        for height, width in sizes:
+        for height, width in self.photo_sizes:
             left, top, right, bottom = self.resize_crop.seen(height, width)
             shares.append(((right - left) * (bottom - top) / (height * width), height, width))
         share, height, width = min(shares)
         if share > 0.999:
             return []
-        least = "" if len(sizes) == 1 else "as little as "
+        least = "" if len(self.photo_sizes) == 1 else "as little as "
         return [
             f"The model sees {least}{percent(share)} of an image ({width}×{height} pixels): "
             f"its centre, by image_size={self.image_size} and crop_size={self.crop_size}; "
@@ -206,17 +193,6 @@ class AnomalyData(LightningDataModule):
         """Raise InputError where there is no test image."""
         if not self.test_items:
             raise InputError(f"{self.name} has no test images; add healthy or defective ones")
-
-    def _read_fully(self, split: Split) -> Any:
-        """What decodes the images for a first look; None where there are too many for that."""
-        if len(split.train) + len(split.test) <= self.full_check:
-            return self.cache or prepare
-        log.info(
-            "%s has more than full_check=%d images: only their headers are checked before the "
-            "fit; an image that is broken further on stops the run when it is read.",
-            *(split.name, self.full_check),
-        )
-        return None
 
     def _loader(self, items: Sequence[Item]) -> DataLoader:
         batches: dict[str, Any] = {"batch_size": self.batch_size}

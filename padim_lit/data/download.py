@@ -49,11 +49,8 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises InputError for what is no archive, is cut off, or holds what is not let through, and for
     a Python without the filter.
     """
-    if not hasattr(tarfile, "data_filter"):
-        raise InputError(
-            "this Python unpacks tar archives unsafely; update it to 3.10.12, 3.11.4 or later"
-        )
-    kinds = tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError
+    # A TypeError is of Python before 3.10.12 or 3.11.4, which has no filter.
+    kinds = tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, TypeError
     what = f"{archive} cannot be unpacked as a tar archive"
     todo = "check the address that it is from, and that the disk has room"
     with refusing(what, todo, *kinds), tarfile.open(archive) as tar:

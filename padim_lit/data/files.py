@@ -91,11 +91,10 @@ def refuse_masks(images: list[Path], where: Path | str) -> None:
         if any(part.lower() in MASK_FOLDERS for part in path.parts[shared:-1]):
             found.append([path])
     if found:
-        alone = " or give the photos alone (test, or '*.jpg')," * str(where).startswith("images=")
         raise InputError(
             f"{len(found)} image(s) in {where} look like masks among photos, such as "
             f"{' and '.join(map(str, found[0]))}; masks belong in ground_truth/KIND: move them "
-            f"there,{alone} or rename or remove what is a photo"
+            "there, give the photos alone, or rename what is one"
         )
 
 
@@ -161,7 +160,8 @@ def walk(pattern: Path, strict: bool = True, once: bool = True) -> Iterator[Path
             yield folder
             continue
         head, *rest = parts
-        if head == "**":
+        deep = head == "**"
+        if deep:
             top = top or real
             plain.append((folder, real, rest, ""))
         elif rest and os.path.lexists(folder / head):
@@ -171,25 +171,20 @@ def walk(pattern: Path, strict: bool = True, once: bool = True) -> Iterator[Path
             link = entry.is_symlink()
             # The entry itself raises for a link to itself.
             holds = os.path.isdir(entry.path) if link else entry.is_dir()  # noqa: PTH112
-            if head == "**" and not holds:
+            if holds != (deep or bool(rest)):
                 continue  # before what costs most where there are many files
-            if entry.name in written(folder):
-                if head != "**":  # there too, they come once more
-                    left["files and folders that runs wrote, left out"] += 1
-                continue
             path, later = folder / entry.name, linked if link else plain
-            named = head in ("*", entry.name) or fnmatch(entry.name, head)
             there = os.path.realpath(path) if link else os.path.join(real, entry.name)  # noqa: PTH118
-            if entry.name.startswith(".") and not head.startswith("."):
-                if head == "**" or looks_like_image(path):
+            if entry.name in written(folder):
+                left["files and folders that runs wrote, left out"] += 1
+            elif entry.name.startswith(".") and not head.startswith("."):
+                if deep or looks_like_image(path):
                     left["hidden images and folders, left out"] += 1
-                continue
-            if head == "**":
-                if link and Path(top).is_relative_to(there):
-                    left["links that lead back, not followed"] += 1
-                else:
-                    later.append((path, there, parts, top))
-            elif named and holds == bool(rest):
+            elif deep and link and Path(top).is_relative_to(there):
+                left["links that lead back, not followed"] += 1
+            elif deep:
+                later.append((path, there, parts, top))
+            elif entry.name == head or fnmatch(entry.name, head):
                 later.append((path, there, rest, ""))
     if left and strict:
         log.info("%s: %s", pattern, ", ".join(f"{n} {what}" for what, n in left.items()))

@@ -169,20 +169,18 @@ def _above(values: np.ndarray, threshold: int) -> np.ndarray:
 def read_size(path: Path) -> tuple[int, int]:
     """(h, w) of the image at `path`, upright, from its header: no pixel is decoded.
 
-    Raises InputError as `read_image` does, but for what is broken behind the header.
+    Raises InputError as `read_image` does, but for values and what is broken behind the header.
     """
 
-    def look(image: Image.Image) -> tuple[str, int, int]:
+    def look(image: Image.Image) -> tuple[int, int]:
         width, height = image.size
         if image.format == "TIFF":  # of which newer Pillows give the size as it will be turned
             width, height = (image.tag_v2[tag] for tag in (_WIDTH, _HEIGHT))  # type: ignore
         # A PNG is taken as it lies: Pillow would decode its pixels to look for a tag.
         turned = image.format != "PNG" and _turn(image) in _SIDEWAYS
-        return image.mode, *((width, height) if turned else (height, width))
+        return (width, height) if turned else (height, width)
 
-    mode, *size = _use(path, look)
-    _refuse_floats(mode, path)
-    return tuple(size)
+    return _use(path, look)
 
 
 def _eight_bit(image: Image.Image, path: Path | str) -> Image.Image:
@@ -286,16 +284,12 @@ def _integers(image: Image.Image, path: Path | str) -> np.ndarray:
 _EIGHT_BIT = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 
 
-def _refuse_floats(mode: str, path: Path | str) -> None:
-    if mode == "F":
+def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
+    if image.mode == "F":
         raise InputError(
             f"image {path} holds floating-point values, whose range is not defined; "
             "allowed are 8- and 16-bit integers; convert it"
         )
-
-
-def _rgb(image: Image.Image, path: Path | str) -> Image.Image:
-    _refuse_floats(image.mode, path)
     what = f"{path} is an image in the colour mode {image.mode}, which cannot become RGB"
     with refusing(what, "save it as grey or RGB", ValueError):
         # has_transparency_data covers the tRNS chunk of palette, grey and RGB files, which

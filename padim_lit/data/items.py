@@ -66,26 +66,14 @@ class Item:
             return Image.fromarray(planted), mask
         if not self.masks:
             return image, np.zeros((image.height, image.width), dtype=bool)
-        mask = self.load_mask()
-        if mask.shape != (image.height, image.width):
-            raise InputError(
-                f"mask {self.masks[0]} is {mask.shape[1]}x{mask.shape[0]} pixels but its image "
-                f"{self.path} is {image.width}x{image.height}; both must have one size"
-            )
-        return image, mask
-
-    def load_mask(self) -> np.ndarray:
-        """The (h, w) bool mask of an item that has one.
-
-        Raises InputError as `read_mask` does, and for several masks of different sizes.
-        """
         masks = [read_mask(path, self.mask_threshold) for path in self.masks]
         for path, mask in zip(self.masks, masks, strict=True):
-            if mask.shape != masks[0].shape:
+            if mask.shape != (image.height, image.width):
                 raise InputError(
-                    f"masks {self.masks[0]} and {path} of one image differ in size; replace one"
+                    f"mask {path} is {mask.shape[1]}x{mask.shape[0]} pixels but its image "
+                    f"{self.path} is {image.width}x{image.height}; both must have one size"
                 )
-        return np.logical_or.reduce(masks)
+        return image, np.logical_or.reduce(masks)
 
 
 class MaskState(Enum):
@@ -113,22 +101,18 @@ class PreparedImage(NamedTuple):
 
 def prepare(item: Item, resize_crop: ResizeCrop) -> PreparedImage:
     """Decode, resize and crop an item; raises InputError as `Item.load` does."""
-    image, mask = item.load()
-    state = mask_state(item, mask, resize_crop)
-    shape = resize_crop.output_shape
-    seen = np.zeros(shape, dtype=bool) if state is None else resize_crop.mask(mask)
-    return PreparedImage(np.asarray(resize_crop.image(image)), seen, state)
-
-
-def mask_state(item: Item, mask: np.ndarray, resize_crop: ResizeCrop) -> MaskState | None:
-    """The state of an item's native (h', w') mask; None for an item without one."""
+    image, whole = item.load()
+    pixels = np.asarray(resize_crop.image(image))
     if not item.masks and item.plant_seed is None:
-        return None
-    if not mask.any():
-        return MaskState.EMPTY
-    if not resize_crop.shows(mask):
-        return MaskState.LOST
-    return MaskState.USABLE if resize_crop.mask(mask).any() else MaskState.VANISHED
+        return PreparedImage(pixels, np.zeros(resize_crop.output_shape, dtype=bool), None)
+    mask = resize_crop.mask(whole)
+    if not whole.any():
+        state = MaskState.EMPTY
+    elif not resize_crop.shows(whole):
+        state = MaskState.LOST
+    else:
+        state = MaskState.USABLE if mask.any() else MaskState.VANISHED
+    return PreparedImage(pixels, mask, state)
 
 
 @dataclass(eq=False, repr=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DistributedSampler, IterableDataset, Subset
+from torch.utils.data import IterableDataset, Subset
 
 from padim_lit.data.items import ItemDataset
 from padim_lit.data.transform import ResizeCrop
@@ -74,15 +74,6 @@ def require_each_once(loader: Any, ranks: int = 1) -> Sequence[Any] | None:
     if len(several := _each(loader)) > 1:
         raise InputError(f"{len(several)} loaders would share one result; give one at a time")
     (loader,) = several
-    batches = getattr(loader, "batch_sampler", None)
-    # One that a batch sampler was made with is the batch sampler's alone.
-    sampler = getattr(batches, "sampler", getattr(loader, "sampler", None))
-    if isinstance(sampler, DistributedSampler) and sampler.total_size > len(sampler.dataset):
-        raise InputError(
-            f"{len(sampler.dataset)} images on {sampler.num_replicas} ranks: Lightning repeats some"
-            ", and they would count twice; use Trainer(use_distributed_sampler=False), with "
-            "AnomalyData or a sampler of your own"
-        )
     everyone = of_all_ranks(_drawn(loader), ranks)
     if any(drawn is None for drawn in everyone):
         return None
@@ -91,7 +82,8 @@ def require_each_once(loader: Any, ranks: int = 1) -> Sequence[Any] | None:
     if twice is not None:
         raise InputError(
             f"the sampler gives image {twice} of its Dataset more than once, and it would count as "
-            "often; give each image once, over all ranks"
+            "often; give each image once, over all ranks (Lightning's own sampler repeats some: "
+            "use Trainer(use_distributed_sampler=False), with AnomalyData or a sampler of yours)"
         )
     return numbers
 

@@ -11,8 +11,8 @@ from PIL import Image
 from padim_lit.errors import InputError, as_pair
 
 Size = int | Sequence[int]
-#: Pixels of what a model sees, and of a resized image before its crop.
-MOST_PIXELS = 2**26
+#: Of what a model sees, in pixels; and of a resized image before its crop.
+MOST_SIDE, MOST_PIXELS = 2**13, 2**26
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class ResizeCrop:
     crop: tuple[int, int] | None = field(init=False)
 
     def __post_init__(self, image_size: Size, crop_size: Size | None) -> None:
-        exact = _pair("image_size", image_size)
-        crop = None if crop_size is None else _pair("crop_size", crop_size)
+        exact = tuple(as_pair("image_size", image_size, MOST_SIDE))
+        crop = None if crop_size is None else tuple(as_pair("crop_size", crop_size, MOST_SIDE))
         if crop is not None and (crop[0] > exact[0] or crop[1] > exact[1]):
             raise InputError(
                 f"crop_size={crop_size} is larger than image_size={image_size}; it must fit "
@@ -111,12 +111,3 @@ class ResizeCrop:
         # The longer side is rounded down, as torchvision's Resize does in the paper's code.
         short = min(h, w)
         return self.resize * h // short, self.resize * w // short
-
-
-def _pair(name: str, size: Size) -> tuple[int, int]:
-    height, width = as_pair(name, size, MOST_PIXELS)
-    if height * width > MOST_PIXELS:
-        raise InputError(
-            f"{name}={size}: too large; allowed are {MOST_PIXELS} pixels, as in 8192×8192"
-        )
-    return height, width

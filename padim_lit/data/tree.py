@@ -35,28 +35,14 @@ def inside(root: Path, path: str | None, where: str) -> Path:
     return file
 
 
-def resolve_category(root: str | Path, category: str, what: str) -> Path:
-    """The folder of `category` in `root`.
-
-    Raises InputError for a missing root and an unknown category, naming the ones found.
-    """
-    folder = resolve_root(root, what)
-    found = [name for name in subfolders(folder) if (folder / name / "train").is_dir()]
-    hint = "; set data.root to its parent" if (folder / "train").is_dir() else ""
-    require_category(category, folder, found, hint)
-    return folder / category
-
-
-def require_category(category: str, where: Path, found: Iterable[str], hint: str = "") -> None:
+def require_category(category: str, where: Path | str, found: Iterable[str]) -> None:
     """Raise InputError unless `category` is one of those `found` there."""
-    if category not in (known := sorted(found)):
-        listed = ", ".join(known) or "none"
-        what = f"unknown category {category!r} in {where}; found: {listed}"
-        if not category:
-            what = f"data.category is not set; give one of those in {where}: {listed}"
-        if not known and not hint:
-            hint = "; set data.root to the folder that holds the categories"
-        raise InputError(f"{what}{hint}")
+    if category not in found:
+        said = f"unknown category {category!r}" if category else "data.category is not set"
+        raise InputError(
+            f"{said}; found in {where}: {', '.join(sorted(found)) or 'none'}; set data.category to "
+            "one of them, or data.root to the folder that holds it"
+        )
 
 
 @dataclass(frozen=True)
@@ -92,18 +78,6 @@ def good_folder_of(paths: Sequence[Path]) -> list[Path | None]:
     ]
 
 
-def good_folders(folder: Path) -> list[Path]:
-    """The subfolders of `folder` that hold good images; InputError where there is none."""
-    found = subfolders(folder)
-    good = [folder / name for name in found if is_good(name)]
-    if not good:
-        raise InputError(
-            f"no good images: {folder} has no folder {GOOD}; found: "
-            f"{', '.join(found) or 'no folder'}; add it"
-        )
-    return good
-
-
 def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[str]]:
     """Train and test items of one tree, and what to say about its files.
 
@@ -120,11 +94,16 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
     Raises InputError for missing or empty folders, missing, ambiguous or orphaned masks, masks
     among photos, and images where none are read.
     """
-    hint = "a fit learns from them: add photos of good parts"
-    good = good_folders(root / "train")
-    train = [Item(path) for folder in good for path in images(folder, hint)]
-    tests, truths = root / layout.test, root / layout.truth
-    for folder in (root / "train", tests):
+    trains, tests, truths = root / "train", root / layout.test, root / layout.truth
+    found = subfolders(trains)
+    good = [name for name in found if is_good(name)]
+    if not good:
+        raise InputError(
+            f"no good images: {trains} has no folder {GOOD}; found: "
+            f"{', '.join(found) or 'no folder'}; add it"
+        )
+    train = [Item(path) for name in good for path in images(trains / name)]
+    for folder in (trains, tests):
         _refuse_stray(folder)
     if not layout.complete and not tests.exists():
         return train, [], []
@@ -207,8 +186,6 @@ def _masks(
             )
             if layout.folders:
                 need = f"{folder / name} must hold at least one; add it"
-            if not any(by_name.values()) and not layout.complete:
-                need += f"; {folder} has none at all: without masks, remove it"
             raise InputError(f"{problem} for {path}: {need}")
         masks.append(tuple(found))
         for mask in found:
@@ -221,16 +198,14 @@ def _masks(
     return masks, sorted(str(mask.relative_to(folder)) for mask in unused)
 
 
-def images(
-    folder: Path, hint: str = "add some or remove the folder", masked: bool = False
-) -> list[Path]:
+def images(folder: Path, masked: bool = False) -> list[Path]:
     """The images in `folder` and below it.
 
     Raises InputError where there are none, and for masks beside them, unless they are `masked`.
     """
     paths = list_images(folder)
     if not paths:
-        raise InputError(f"no images in {folder}; allowed are {', '.join(EXTENSIONS)}; {hint}")
+        raise InputError(f"no images in {folder}; allowed are {', '.join(EXTENSIONS)}; add some")
     if not masked:
         refuse_masks(paths, folder)
     return paths

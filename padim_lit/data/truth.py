@@ -7,8 +7,6 @@ from torch import Tensor
 
 from padim_lit.errors import InputError, require_labels, require_tensors
 
-_FLAGS = ("count_image", "count_pixel")
-
 
 def truth_of(batch: Any, maps: Tensor) -> dict[str, Tensor]:
     """What a test batch says of each image: what is true, and in which metrics it counts.
@@ -34,11 +32,10 @@ def truth_of(batch: Any, maps: Tensor) -> dict[str, Tensor]:
     """
     require_tensors(batch, "label")
     every, masked = torch.ones(len(maps), dtype=torch.bool, device=maps.device), "mask" in batch
-    unsaid = {"count_image": every, "count_pixel": every & masked}
-    if not masked:
-        unsaid["mask"] = torch.zeros_like(maps)
-    keys = (*_FLAGS, "label", "mask")
-    require_tensors(truth := {**unsaid, **batch}, *keys)
+    mask = batch["mask"] if masked else torch.zeros_like(maps)
+    truth = {"count_image": every, "count_pixel": every & masked, **batch, "mask": mask}
+    keys = ("count_image", "count_pixel", "label", "mask")
+    require_tensors(truth, *keys)
     for key in keys:
         given, wanted = truth[key].shape, maps.shape if key == "mask" else maps.shape[:1]
         if given != wanted:
@@ -49,4 +46,4 @@ def truth_of(batch: Any, maps: Tensor) -> dict[str, Tensor]:
     if not masked and truth["count_pixel"].any():
         raise InputError("a test batch has count_pixel and no mask; give its masks, or no flag")
     require_labels(truth["label"], whole=True)
-    return {key: truth[key].bool() if key in _FLAGS else truth[key] for key in keys}
+    return {key: truth[key].bool() if key in keys[:2] else truth[key] for key in keys}

@@ -74,9 +74,9 @@ class Explanation:
 
     def numbers(self) -> dict[str, Any]:
         """Shares of layers and positions as primitives."""
-        positions = [asdict(position) for position in self.positions]
-        for position in positions:
-            position["box"] = np.round(position["box"], DIGITS).tolist()
+        positions = [
+            asdict(one) | {"box": np.round(one.box, DIGITS).tolist()} for one in self.positions
+        ]
         return {"layers": dict(self.layers), "positions": positions}
 
 

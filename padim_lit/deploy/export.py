@@ -3,7 +3,6 @@
 import json
 import re
 from contextlib import suppress
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -157,14 +156,13 @@ def exported(path: Path) -> bool:
     >>> exported(Path("missing.onnx"))
     False
     """
-    if not path.is_file() or not path.stat().st_size:  # nothing cannot be mapped
+    if not path.is_file():
         return False
     if path.suffix == ".ckpt":
         with suppress(InputError):
             return "exported" in read(path)[KEY]
         return False
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        return content.find(METADATA.encode()) >= 0
+    return METADATA.encode() in path.read_bytes()
 
 
 def require_room(graph: Graph, precision: str) -> None:

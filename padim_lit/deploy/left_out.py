@@ -193,7 +193,7 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         held: (B,V,P,D) their embeddings in all directions, the one that is scored first.
     """
-    density, moments, x = detector.density, detector.require_state().moments, held[:, 0]
+    density, x = detector.density, held[:, 0]
     reliable = torch.ones(len(x), dtype=torch.bool, device=x.device)
     few, how, found = detector.count < FORMULA, put_together(density), list[Tensor]()
     with torch.autocast(x.device.type, enabled=False):
@@ -210,41 +210,37 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                 distances, reliable = leave_one_out(products, detector.count, part.shrinkage, few)
                 distances *= scale
             else:
-                mixed, ridge = works_as(part, Mixture), detector.ridge
-                if mixed:  # one of many images hardly moves what all components share
-                    ridge = replace(ridge, common=pooled(moments.at(some)))
-                if x.device.type == "cpu" and mixed:
-                    # `Both` needs no distance larger than the one it has.
-                    both = works_as(density, Both, ("combine",))
-                    limits = found[0].split(1) if both else [None] * len(held)
-                    distances = _mixture_left_out(detector, part, some, ridge, held, limits)
-                else:
-                    of = partial(_subtracted, detector, part, moments.at(some), ridge)
-                    distances = _side_by_side(detector, lambda one, of=of: of(one)[0], list(held))
+                # `Both` needs no distance larger than the one it has.
+                both = bool(found) and works_as(density, Both, ("combine",))
+                limits = found[0].split(1) if both else [None] * len(held)
+                images = list(zip(held, limits, strict=True))
+                distances = _side_by_side(detector, _without(detector, part, some), images)
             found.append(distances)
     return how.combine(density, found), reliable
 
 
-def _mixture_left_out(
-    detector: Detector, mixture: Mixture, some: slice, ridge: Ridge, held: Tensor, limits: Sequence
-) -> Tensor:
-    """Distances (B,P) under a mixture, whose Gaussians are `some` of the detector's.
+def _without(
+    detector: Detector, part: Density, some: slice
+) -> Callable[[tuple[Tensor, Tensor | None]], Tensor]:
+    """What gives distances (1,P) of an image under a part's Gaussians, `some` of all, without it.
 
-    Args:
-        held: see `_left_out`.
-        limits: (1,P) of each image: only nearer ones are looked for, elsewhere the distance may be
-            inf; or None.
+    It takes the image's embeddings (V,P,D), the one that is scored first, and a limit (1,P): only
+    nearer ones are looked for, elsewhere the distance may be inf; or None.
     """
-    moments, counted = detector.require_state().moments.at(some), detector.anomaly_map.counted
-    whitening = detector.require_fitted()
-    search = mixture.search(detector.mean, whitening, some, often=True)
+    moments, ridge = detector.require_state().moments.at(some), detector.ridge
+    mixed = works_as(part, Mixture)
+    if mixed:  # one of many images hardly moves what all components share
+        ridge = replace(ridge, common=pooled(moments))
+    if not mixed or moments.mean.device.type != "cpu":
+        return lambda image: _subtracted(detector, part, moments, ridge, image[0])[0]
+    search = part.search(detector.mean, detector.require_fitted(), some, often=True)
 
     def without(image: tuple[Tensor, Tensor | None]) -> Tensor:
         one, limit = image
-        rest = ComponentsWithout(mixture, moments, ridge, search, counted(one).flatten(0, 1))
-        return rest.nearest(one[:1], limit)
+        leaving = detector.anomaly_map.counted(one).flatten(0, 1)
+        return ComponentsWithout(part, moments, ridge, search, leaving).nearest(one[:1], limit)
 
-    return _side_by_side(detector, without, list(zip(held, limits, strict=True)))
+    return without
 
 
 def _factored_anew(detector: Detector, held: Tensor) -> Tensor:

@@ -6,25 +6,12 @@ from typing import Any
 from padim_lit.checkpoint.format import SHA256
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.deploy.calibration import describe
-from padim_lit.metric_names import of_defective
+from padim_lit.metric_names import METRICS, of_defective
 from padim_lit.model.detector import Detector
 from padim_lit.model.region_of_interest import share
 from padim_lit.system.clock import now
 from padim_lit.system.console import percent
 from padim_lit.version import __version__
-
-#: Of a model: what is shown of `facts_of`.
-SETTINGS = (
-    *("density", "neighbourhood", "rotations", "eps", "eps_unit", "sigma", "image_score"),
-    "alignment",
-)
-#: Of a test: what is shown of metrics.json.
-METRICS = {
-    "test/image_auroc": "image AUROC (a defective image scores above a good one; 0.5: a coin)",
-    "test/image_ap": "image AP",
-    "test/pixel_auroc": "pixel AUROC",
-    "test/pixel_aupro": "pixel AUPRO",
-}
 
 
 def model_card(
@@ -44,11 +31,10 @@ def model_card(
     >>> model_card(detector).splitlines()[0]
     '# padim_lit model: unknown data'
     """
-    provenance, facts = detector.provenance, facts_of(detector)
-    (h, w), data = detector.image_shape, provenance.get("data", "unknown data")
+    provenance, (h, w) = detector.provenance, detector.image_shape
+    data = provenance.get("data", "unknown data")
     crop, part = provenance.get("crop_size"), share(detector.anomaly_map)
     size = f"resized to {provenance.get('image_size', f'{h}×{w}')}"
-    seen = f"{h}×{w} pixels, {size}{f', centre crop {crop}' if crop else ''}"
     since = [one.get("mode") for one in provenance.get("history", []) if isinstance(one, dict)]
     changed = {"update", "remove", "merge"} & {*since}
     model = {
@@ -56,13 +42,9 @@ def model_card(
         "fitted on": f"{detector.count} good images of {data}"
         f"{', changed since then' if changed else ''}",
         "split": provenance.get("split"),
-        "sees": seen,
+        "sees": f"{h}×{w} pixels, {size}{f', centre crop {crop}' if crop else ''}",
         "counts": f"{percent(part, 1)} of that, by roi" if part < 1 else None,
-        "backbone": f"{facts['backbone']}, weights {facts['weights']}",
-        "projection": f"{facts['proj']} to {facts['dim']} numbers (D), seed {facts['seed']}",
-        "patches": "×".join(map(str, facts["grid"])),
-        "settings": ", ".join(f"{key} {facts[key]}" for key in SETTINGS),
-        "learnt": ", ".join(f"{key} {facts[key]}" for key in detector.density.learnt),
+        **facts_of(detector),
         "card written": f"{now()}, by padim_lit {__version__}",
     }
     decision = "It has no threshold; mode=calibrate sets one from good images."
@@ -71,7 +53,7 @@ def model_card(
     parts = [
         f"# padim_lit model: {data}",
         "Finds what differs from good images of one part, taken in the same way.",
-        "## Model\n\n" + _table(model.items()),
+        "## Model\n\n" + _table(model),
         f"## Decision\n\n{decision}",
         f"## Test\n\n{_test(tested, kinds)}",
         "## Not tested\n\n" + "\n".join(f"- {line}" for line in _limits(detector, tested, kinds)),
@@ -105,14 +87,16 @@ def _test(tested: Mapping[str, Any] | None, kinds: Mapping[str, int] | None) -> 
             f"At the threshold {alarms} of {good} good images are called defective, and {misses} "
             f"of {bad} defective ones are missed."
         )
-    found = {name: tested.get(key) for key, name in METRICS.items()}
     part = of_defective(tested)
-    rows = [
-        (f"{name}, {part}" if part and "pixel" in name else name, f"{value:.4f}")
-        for name, value in found.items()
-        if value is not None
-    ]
-    return "\n\n".join([*lines, *([_table(rows)] if rows else [])])
+    found = {
+        f"{name}, {part}" if part and "pixel" in name else name: f"{tested[key]:.4f}"
+        for key, name in METRICS.items()
+        if tested.get(key) is not None
+    }
+    if found:
+        lines.append("AUROC is the chance that a defective one scores above a good one.")
+        lines.append(_table(found))
+    return "\n\n".join(lines)
 
 
 def _limits(
@@ -135,11 +119,8 @@ def _limits(
         yield "Anything: the backbone's weights are random."
 
 
-def _table(rows: Iterable[tuple[str, Any]]) -> str:
-    lines = [f"| {key} | {_cell(value)} |" for key, value in rows if value not in (None, "")]
-    return "\n".join(["| | |", "|---|---|", *lines])
-
-
-def _cell(value: Any) -> str:
+def _table(rows: Mapping[str, Any]) -> str:
     # A folder's name may hold what would end the cell.
-    return " ".join(str(value).split()).replace("|", "\\|")
+    cells = {key: " ".join(str(value).split()).replace("|", "\\|") for key, value in rows.items()}
+    lines = [f"| {key} | {cell} |" for key, cell in cells.items() if rows[key] is not None]
+    return "\n".join(["| | |", "|---|---|", *lines])

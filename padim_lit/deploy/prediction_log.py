@@ -135,23 +135,19 @@ class ScoredFiles:
 
     def _take_up(self) -> None:
         """Read what is there, cut off an incomplete end, and write the CSV anew from it."""
-        write_csv(self.csv, COLUMNS, self._rows_there())
-        os.truncate(self.json, self._whole)
-
-    def _rows_there(self) -> Iterator[dict[str, Any]]:
         kinds = ValueError, KeyError, TypeError, RecursionError
-        self._whole = 0  # bytes of complete lines
+        rows, whole = [], 0  # bytes of complete lines
         for number, line in enumerate(_whole_lines(self.json), start=1):
             what = f"{self.json}, line {number} is not as it was written"
             with refusing(what, "delete the folder to score all again", *kinds):
                 row = {"picture": None, **json.loads(line)}
-                version = Version(row["path"], row["size"], row["mtime_ns"])
-                self.done[version.path] = version
-                cells = {column: row[column] for column in COLUMNS if "error" not in row}
+                self.done[row["path"]] = Version(row["path"], row["size"], row["mtime_ns"])
+                if "error" not in row:
+                    rows.append({column: row[column] for column in COLUMNS})
                 self.counts[row.get("decision", "unreadable")] += 1
-            self._whole += len(line)
-            if cells:
-                yield cells
+            whole += len(line)
+        write_csv(self.csv, COLUMNS, rows)
+        os.truncate(self.json, whole)
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

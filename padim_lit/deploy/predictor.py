@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
 from pathlib import Path
+from threading import Lock
 from typing import Any, overload
 
 import numpy as np
@@ -35,6 +36,7 @@ from padim_lit.system.resource_errors import in_parts
 OnError = Callable[[Any, InputError], None] | None
 #: Images of a batch on a GPU, and what are decoded ahead at most.
 BATCH, AHEAD = 16, 8
+_IN_MEMORY = Lock()
 #: What files say of ``is_anomalous``.
 DECISIONS = {True: "anomalous", False: "good", None: ""}
 
@@ -132,9 +134,9 @@ class Predictor:
           bool, or of int32 from 0 to 65535;
         - a floating-point array (h,w,3) or tensor (3,h,w), which is what the model sees: RGB in
           [0, 1], resized and cropped to `image_shape` already;
-        - a list or tuple of any of these, or a batch (B,…) of tensors; a folder, for all images in
-          and below it, or a pattern such as ``"new/*.png"``; `stream` takes what gives images one
-          by one, such as a generator, too.
+        - a list or tuple of any of these, or a batch of them (B,…); a folder, for all images in and
+          below it, or a pattern such as ``"new/*.png"``; `stream` takes what gives images one by
+          one, such as a generator, too.
 
     Pictures are resized and cropped as the training images were. On the CPU each image is by
     default a batch of its own, so that its score depends on nothing else, bit for bit; with the
@@ -230,16 +232,14 @@ class Predictor:
     def __call__(self, images: Any) -> Prediction | Any: ...
 
     def __call__(self, images: Any) -> Prediction | list[Prediction]:
-        """One prediction for one image; a list for a list, a tuple, a tensor (B,…,h,w), a folder or
-        a pattern, of which the files are sorted.
+        """One prediction for one image; a list for a list, a tuple, a batch (B,…) of pictures, a
+        folder or a pattern, of which the files are sorted.
 
         Raises:
             InputError: something that is no image, or a file that cannot be read.
         """
         images = _listed(images)
-        several = isinstance(images, list | tuple) or (
-            isinstance(images, Tensor) and images.ndim == 4
-        )
+        several = isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
         found = list(self.stream(images if several else [images]))
         return found if several else found[0]
 
@@ -274,24 +274,19 @@ class Predictor:
             path = typed_path(image) if isinstance(image, str) else Path(image)
             return self._see_picture(read_image(path), picture, os.fspath(image))
         if isinstance(image, Image.Image):
-            return self._see_picture(as_rgb(image), picture)
+            # It is decoded when it is first used, and two threads at once would spoil it.
+            with _IN_MEMORY:
+                image = as_rgb(image)
+            return self._see_picture(image, picture)
         if not isinstance(image, np.ndarray | Tensor):
             raise InputError(
                 f"{type(image).__name__} is no image; give a path, a PIL image, an array (h,w,3), "
                 "a tensor (3,h,w) or a list of them, or a generator of them to predictor.stream"
             )
-        if image.ndim == 4:
-            raise InputError(f"{tuple(image.shape)} is a batch of images; give list(batch)")
         if isinstance(image, Tensor):
-            floats = image.is_floating_point()
-            if image.ndim != 3 or image.shape[0] not in ((3,) if floats else (1, 3, 4)):
-                allowed = "(3,h,w)" if floats else "(1,h,w), (3,h,w), (4,h,w)"
-                raise InputError(
-                    f"a tensor {tuple(image.shape)} of {image.dtype} is no image; allowed: "
-                    f"{allowed}, and batches of them; permute it, or expand a grey one"
-                )
-            image = image.detach().cpu().permute(1, 2, 0)
-            image = (image.float() if floats else image).numpy()
+            image = image.float() if image.is_floating_point() else image
+            # As an array has its channels; what else there is, is refused as one.
+            image = (image.permute(1, 2, 0) if image.ndim == 3 else image).numpy(force=True)
         if image.dtype.kind == "f":
             return self._see_floats(image)
         return self._see_picture(from_array(image), picture)
@@ -339,31 +334,25 @@ class Predictor:
     def _read(self, images: Iterable[Any], on_error: OnError, picture: int) -> Iterator[ModelInput]:
         # Ahead only of what is there already: a camera's next picture may be minutes away.
         ahead = AHEAD if isinstance(images, Sequence) else 0
+        coming = iter(images)
         waiting: deque[tuple[Any, Future[ModelInput]]] = deque()
-
-        def first() -> Iterator[ModelInput]:
-            image, future = waiting.popleft()
-            try:
-                seen = future.result()
-            except InputError as error:
-                if on_error is None:
-                    raise
-                on_error(image, error)
-            else:
-                yield seen
-
         # Pillow releases the GIL while it decodes.
         pool = ThreadPoolExecutor(2)
         try:
-            for image in images:
-                # A picture is decoded when it is first used, and two at once would spoil it.
-                while isinstance(image, Image.Image) and any(image is one for one, _ in waiting):
-                    yield from first()
-                waiting.append((image, pool.submit(self.see, image, picture)))
-                if len(waiting) > ahead:
-                    yield from first()
-            while waiting:
-                yield from first()
+            while True:
+                for image in islice(coming, 1 + ahead - len(waiting)):
+                    waiting.append((image, pool.submit(self.see, image, picture)))
+                if not waiting:
+                    return
+                image, future = waiting.popleft()
+                try:
+                    seen = future.result()
+                except InputError as error:
+                    if on_error is None:
+                        raise
+                    on_error(image, error)
+                else:
+                    yield seen
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -28,7 +28,7 @@ from padim_lit.model.triangular import scoring_bytes
 from padim_lit.sweep.one_pass import CHUNK, FeatureStore, OnePass, Plan, plan
 from padim_lit.sweep.run_store import RunResult
 from padim_lit.system.clock import clock
-from padim_lit.system.console import progress
+from padim_lit.system.console import tracked
 
 #: What an ablation keeps of the test batches.
 TRUTH = ("label", "mask", "count_image", "count_pixel")
@@ -154,19 +154,17 @@ class Ablation:
         kept: list[dict[str, Tensor]] = []
         self.stores: list[FeatureStore] = []
         try:
-            kept_as = layers, self.grid, self.device, neighbourhood
-            counts = {"train": len(data.train_items) * rotations, "test": len(data.test_items)}
-            for name, count in counts.items():
-                self.stores.append(FeatureStore(self.folder / name, count, *kept_as))
+            how = layers, self.grid, self.device, neighbourhood
+            images = len(data.train_items) * rotations, len(data.test_items)
+            for name, count in zip(("train", "test"), images, strict=True):
+                self.stores.append(FeatureStore(self.folder / name, count, *how))
             train, test = self.stores
             self.one_pass = OnePass(train, test, density, ridge, rotations)
-            images, others = data.train_dataloader(), data.test_dataloader()
-            with progress() as bar:
-                for batch in bar.track(images, description="backbone, training images"):
-                    train.add(self._features(backbone, batch, rotations))
-                for batch in bar.track(others, description="backbone, test images"):
-                    test.add(self._features(backbone, batch))
-                    kept.append({name: batch[name] for name in TRUTH})
+            for batch in tracked(data.train_dataloader(), "backbone, training images"):
+                train.add(self._features(backbone, batch, rotations))
+            for batch in tracked(data.test_dataloader(), "backbone, test images"):
+                test.add(self._features(backbone, batch))
+                kept.append({name: batch[name] for name in TRUTH})
         except BaseException:
             self.close()
             raise
@@ -200,7 +198,7 @@ class Ablation:
         return plan(self.one_pass.test, dim, max_memory_gb * 1e9)
 
     def measure(
-        self, run: ProjectionRun, projection: Projection, bands: Sequence[range], advance: Any
+        self, run: ProjectionRun, projection: Projection, bands: Sequence[range]
     ) -> RunResult:
         """Rows of metrics, image scores and resampled AUROCs of one run, for each d.
 
@@ -210,7 +208,7 @@ class Ablation:
         see `benchmarks/speed.py` for what a run of its own takes.
         """
         one_pass, positions = self.one_pass, math.prod(self.grid)
-        distances, times = one_pass.score(projection, run.dims, bands, advance)
+        distances, times = one_pass.score(projection, run.dims, bands)
         images = one_pass.train.images + one_pass.test.images
         result = RunResult()
         for d, distance in distances.items():

@@ -9,7 +9,7 @@ separate runs on the same split; a mixture's up to what rounding does to its cen
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, refusing
 from padim_lit.model.density import Density, PerPosition, put_together, works_as
 from padim_lit.model.embedding import embed
 from padim_lit.model.gaussian import factorize, mahalanobis
@@ -108,16 +108,11 @@ def _reserve(path: Path, size: int) -> None:
     Raises:
         InputError: there is too little.
     """
-    if not hasattr(os, "posix_fallocate"):  # not Linux
-        return
-    try:
-        with path.open("r+b") as file:
+    what = f"{path} cannot be written, which needs {readable(size)} for feature maps"
+    todo = "make room, or set a coarser grid or fewer rotations"
+    with refusing(what, todo, OSError), path.open("r+b") as file:
+        if hasattr(os, "posix_fallocate"):  # Linux
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}), which needs {readable(size)} for feature"
-            " maps; free some, or set a coarser grid or fewer rotations"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -196,7 +191,6 @@ class OnePass:
         projection: Projection,
         dims: Iterable[int],
         bands: Sequence[range],
-        advance: Callable[[], None] = lambda: None,
     ) -> tuple[dict[int, Tensor], RunTimes]:
         """Mahalanobis distances (N_test,P) of every d, on the CPU, and what they took.
 
@@ -204,9 +198,8 @@ class OnePass:
             projection: drawn at the largest d.
             dims: each at most ``projection.dim``.
             bands: from `plan`.
-            advance: called after each band, for a progress bar.
         """
-        train, test = self.train, self.test
+        train = self.train
         projection = projection.to(train.device)
         height, width = train.grid
         if projection.fit_images:
@@ -222,29 +215,20 @@ class OnePass:
                 one.learn(self._patches(projection, d, one.fit_images))
                 times.factor[d] += clock(train.device) - start
             times.learnt[d] = one.learnt
-        how = {d: put_together(one) for d, one in densities.items()}
-        parts = {d: how[d].parts(one, height * width) for d, one in densities.items()}
-        found: dict[int, list[tuple[Tensor, float]]] = {d: [] for d in parts}
-        for of_dims in zip(*parts.values(), strict=True):
-            some = {d: part for d, (part, _) in zip(parts, of_dims, strict=True)}
-            out = {d: torch.empty(test.images, height * width) for d in parts}
-            if all(works_as(part, PerPosition) for part in some.values()):
-                volumes = self._positions(projection, some, bands, times, out, advance)
-            else:
-                volumes = {
-                    d: self._all(projection, part, times, out[d]) for d, part in some.items()
-                }
-            for d in parts:
-                found[d].append((out[d], volumes[d]))
-        if not any(works_as(part, PerPosition) for some in parts.values() for part, _ in some):
-            for _ in bands:
-                advance()
+        parts = {d: put_together(one).parts(one, height * width) for d, one in densities.items()}
+        alone = [p for of in parts.values() for p, _ in of if works_as(p, PerPosition)]
+        # All of them from one pass over the bands, in this order.
+        by_position = iter(self._positions(projection, alone, bands, times))
         nearest = {}
-        for d, scored in found.items():
+        for d, one in densities.items():
+            how, scored = put_together(one), []
+            for part, _ in parts[d]:
+                mine = works_as(part, PerPosition)
+                scored.append(next(by_position) if mine else self._all(projection, part, times))
             distances, log_dets = zip(*scored, strict=True)
-            scales = how[d].scales(densities[d], log_dets)
-            scaled = [one.mul_(scale) for one, scale in zip(distances, scales, strict=True)]
-            nearest[d] = how[d].combine(densities[d], scaled)
+            scales = how.scales(one, log_dets)
+            scaled = [x.mul_(scale) for x, scale in zip(distances, scales, strict=True)]
+            nearest[d] = how.combine(one, scaled)
         return nearest, times
 
     def _chosen(self, images: int) -> list[int]:
@@ -263,65 +247,62 @@ class OnePass:
     def _positions(
         self,
         projection: Projection,
-        densities: Mapping[int, Density],
+        densities: Sequence[Density],
         bands: Sequence[range],
         times: RunTimes,
-        distances: Mapping[int, Tensor],
-        advance: Callable[[], None],
-    ) -> dict[int, float]:
-        """Distances (N_test,P) of every d into `distances`: a Gaussian a position.
-
-        With the Gaussians' mean log det Σ.
-        """
+    ) -> list[tuple[Tensor, float]]:
+        """Of each, a Gaussian a position, the distances (N_test,P) and the mean log det Σ."""
+        if not densities:
+            return []
         train, test, width = self.train, self.test, self.train.grid[1]
-        ridges = {d: one.shrinking(self.ridge) for d, one in densities.items()}
-        if len(bands) > 1 and any(r.unit == "variance" or r.shrinkage for r in ridges.values()):
+        ridges = [one.shrinking(self.ridge) for one in densities]
+        if len(bands) > 1 and any(r.unit == "variance" or r.shrinkage for r in ridges):
             # Of all bands, or results would depend on the memory; it takes a pass of its own.
             within = [len(band) * patch_statistics(train.embeddings(projection, band))[0]
                       for band in bands]  # fmt: skip
-            ridges = {d: replace(r, common=sum(within) / train.grid[0]) for d, r in ridges.items()}
-        volumes = dict.fromkeys(densities, 0.0)
+            ridges = [replace(ridge, common=sum(within) / train.grid[0]) for ridge in ridges]
+        positions = math.prod(train.grid)
+        distances = [torch.empty(test.images, positions) for _ in densities]
+        volumes = [0.0] * len(densities)
         for band in bands:
-            positions = slice(band.start * width, band.stop * width)
+            here = slice(band.start * width, band.stop * width)
             start = clock(train.device)
             state = init(len(band) * width, projection.dim, train.device)
             for x in train.embeddings(projection, band):
                 state = update(state, x)
             times.fit += clock(train.device) - start
             embedded = list(test.embeddings(projection, band))
-            for d, out in distances.items():
-                rows, factor = projection.nested(d)
+            for i, (density, ridge) in enumerate(zip(densities, ridges, strict=True)):
+                rows, factor = projection.nested(density.dim)
                 rows = rows.to(train.device)
                 mean = state.mean[:, rows] * factor
                 start = clock(train.device)
-                whitening = factorize(state, ridges[d], rows, factor)
-                times.factor[d] += clock(train.device) - start
-                volumes[d] += float(covariance_log_det(whitening).sum()) / (width * train.grid[0])
+                whitening = factorize(state, ridge, rows, factor)
+                times.factor[density.dim] += clock(train.device) - start
+                volumes[i] += float(covariance_log_det(whitening).sum()) / positions
                 start = clock(train.device)
-                for x, part in zip(embedded, out.split(CHUNK), strict=True):
-                    part[:, positions] = mahalanobis(x[..., rows] * factor, mean, whitening).cpu()
-                times.score[d] += clock(train.device) - start
-            advance()
-        return volumes
+                for x, part in zip(embedded, distances[i].split(CHUNK), strict=True):
+                    part[:, here] = mahalanobis(x[..., rows] * factor, mean, whitening).cpu()
+                times.score[density.dim] += clock(train.device) - start
+        return list(zip(distances, volumes, strict=True))
 
-    def _all(self, projection: Projection, density: Density, times: RunTimes, out: Tensor) -> float:
-        """Distances (N_test,P) into `out` of any density, as a run of its own computes them.
-
-        With these Gaussians' mean log det Σ.
-        """
+    def _all(
+        self, projection: Projection, density: Density, times: RunTimes
+    ) -> tuple[Tensor, float]:
+        """As `_positions` has it, of any density, as a run of its own computes them."""
         train, d, whole = self.train, density.dim, range(self.train.grid[0])
         rows, factor = projection.nested(d)
         rows = rows.to(train.device)
         start = clock(train.device)
-        state = density.empty(len(out[0]), train.device)
+        state = density.empty(math.prod(train.grid), train.device)
         for x in train.embeddings(projection, whole):
             x = x[..., rows] * factor
             state, _ = density.update_moments(state, x, x[None], lambda every: every)
         whitening = density.factorize(state, self.ridge)
         times.factor[d] += clock(train.device) - start  # all of it is this d's own
-        for i, x in enumerate(self.test.embeddings(projection, whole)):
+        found = []
+        for x in self.test.embeddings(projection, whole):
             start = clock(train.device)
-            found, _ = density.nearest(x[..., rows] * factor, state.mean, whitening)
-            out[i * CHUNK : (i + 1) * CHUNK] = found.cpu()
+            found.append(density.nearest(x[..., rows] * factor, state.mean, whitening)[0].cpu())
             times.score[d] += clock(train.device) - start
-        return float(covariance_log_det(whitening).mean())
+        return torch.cat(found), float(covariance_log_det(whitening).mean())

@@ -123,8 +123,7 @@ def private_folder(beside: str | os.PathLike) -> Iterator[Path]:
     """
     remove_remnants(Path(beside).parent)
     with _beside(Path(beside)) as temporary:
-        folder = _folder_of(temporary)
-        folder.mkdir()
+        (folder := Path(f"{temporary}.d")).mkdir()
         yield folder
 
 
@@ -194,19 +193,16 @@ def written_by_runs(folder: Path) -> set[str]:
 def remove_remnants(folder: Path) -> None:
     """Remove what killed writers left directly in ``folder``; the module says what that is."""
     with suppress(OSError):
-        for path in [p for p in folder.iterdir() if _NAME.fullmatch(p.name)]:
-            with suppress(OSError):
-                _remove_remnant(path)
+        for path in list(folder.iterdir()):
+            name = _NAME.fullmatch(path.name)
+            if name and not path.is_symlink():
+                with suppress(OSError):
+                    _remove_remnant(path, name["machine"] == _machine())
 
 
-def _remove_remnant(path: Path) -> None:
-    if path.is_symlink():
-        return
+def _remove_remnant(path: Path, ours: bool) -> None:
     young = time.time() - path.stat().st_mtime < _FOREIGN_AGE
-    ours = _NAME.fullmatch(path.name)["machine"] == _machine()  # type: ignore[index]
-    if young and not ours:
-        return
-    if (handle := lock(path, sure=young)) is None:
+    if (young and not ours) or (handle := lock(path, sure=young)) is None:
         return
     if fcntl is None:  # an open file cannot be removed there
         release(handle)
@@ -217,12 +213,8 @@ def _remove_remnant(path: Path) -> None:
         release(handle)
 
 
-def _folder_of(temporary: Path) -> Path:
-    return temporary.with_name(f"{temporary.name}.d")
-
-
 def _remove(temporary: Path) -> None:
-    shutil.rmtree(_folder_of(temporary), ignore_errors=True)
+    shutil.rmtree(f"{temporary}.d", ignore_errors=True)
     temporary.unlink(missing_ok=True)
 
 

@@ -108,13 +108,13 @@ def score_text(score: float) -> str:
     return f"{score:#.4g}".removesuffix(".")
 
 
-def count(n: int, one: str, many: str = "") -> str:
+def count(n: int, one: str) -> str:
     """So many of something, in words.
 
-    >>> count(1, "image"), count(1200, "image"), count(2, "index", "indices")
-    ('1 image', '1,200 images', '2 indices')
+    >>> count(1, "image"), count(1200, "image")
+    ('1 image', '1,200 images')
     """
-    return f"{n:,} {one if n == 1 else many or f'{one}s'}"
+    return f"{n:,} {one}{'' if n == 1 else 's'}"
 
 
 def pace(images: int, seconds: float) -> str:

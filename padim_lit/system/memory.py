@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -31,17 +32,16 @@ def available_bytes(device: torch.device) -> int | None:
         # What PyTorch keeps of freed blocks is counted as used by the driver.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
-    told = _told("/proc/meminfo", "MemAvailable")
-    return None if told is None else min([told, *_within_groups()])
+    free = _number(Path("/proc/meminfo"), r"^MemAvailable:\s*(\d+) kB")
+    return None if free is None else min([1024 * free, *_within_groups()])
 
 
-def _told(file: str, name: str) -> int | None:
-    """Bytes that a file of Linux gives for a name; None where there is none."""
-    try:
-        found = re.search(rf"^{name}:\s*(\d+) kB", Path(file).read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None
+def _number(file: Path, pattern: str) -> int | None:
+    """What a file of Linux says by a line of this pattern; None where it does not."""
+    with suppress(OSError):
+        if found := re.search(pattern, file.read_text(), re.MULTILINE):
+            return int(found[1])
+    return None
 
 
 def _within_groups(
@@ -52,24 +52,19 @@ def _within_groups(
     A limit of any control group that this process is in counts (of version 2; the first has none
     here): a container sees its own as the root, a job's lies below it.
     """
-    try:
-        found = re.search(r"^0::/(.+)", own.read_text(), re.M)
-    except OSError:
-        found = None
+    found = None
+    with suppress(OSError):
+        found = re.search(r"^0::/(.+)", own.read_text(), re.MULTILINE)
     group = root / found[1] if found else root
-    within = [one for one in (group, *group.parents) if one.is_relative_to(root)]
-    return [left for one in within if (left := _left_in(one)) is not None]
-
-
-def _left_in(group: Path) -> int | None:
-    try:
-        most = int((group / "memory.max").read_text())  # a ValueError: "max", there is no limit
-        used = int((group / "memory.current").read_text())
-        # Cached files give way.
-        cached = re.search(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.M)
-    except (OSError, ValueError):
-        return None
-    return max(0, most - used + (int(cached[1]) if cached else 0))
+    left = []
+    for one in [one for one in (group, *group.parents) if one.is_relative_to(root)]:
+        most = _number(one / "memory.max", r"^(\d+)$")  # "max": there is no limit
+        used = _number(one / "memory.current", r"^(\d+)$")
+        if most is not None and used is not None:
+            # Cached files give way.
+            cached = _number(one / "memory.stat", r"^inactive_file (\d+)") or 0
+            left.append(max(0, most - used + cached))
+    return left
 
 
 def reset_peak(device: torch.device) -> None:
@@ -77,10 +72,8 @@ def reset_peak(device: torch.device) -> None:
     # Before anything is on the GPU there is no peak, and resetting it fails.
     if device.type == "cuda" and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats(device)
-    try:
+    with suppress(OSError):  # not Linux, or not allowed: the peak is then the process's own
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # not Linux, or not allowed: the peak is then the process's own
-        return
 
 
 def peak_bytes(device: torch.device) -> int | None:
@@ -90,7 +83,8 @@ def peak_bytes(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _told("/proc/self/status", "VmHWM")
+    peak = _number(Path("/proc/self/status"), r"^VmHWM:\s*(\d+) kB")
+    return None if peak is None else 1024 * peak
 
 
 def readable(count: int) -> str:

@@ -336,13 +336,7 @@ def test_what_a_crop_leaves_out_is_said_and_own_folders_have_none(tmp_path):
     assert any("sees as little as 4% of an image (400×32 pixels)" in note for note in data.notes)
     whole = Folder(root)
     assert whole.image_shape == (224, 224) and whole.resize_crop.crop is None
-    (squeezed,) = whole.notes
-    assert squeezed.startswith(
-        "Photos have different proportions, from 40×32 to 400×32 pixels, and each is resized to "
-        "224×224: the same thing looks wider in one than in another."
-    )
-    save_image(root / "train/good/long.png", (48, 32), seed=9)
-    assert Folder(root).notes == []
+    assert whole.notes == []
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
@@ -872,10 +866,10 @@ def _crop(tmp):
         (_one_mask_for_two, ["crack/001.jpg", "crack/001.png would share", "crack/001_mask.png"]),
         (_one_mask_for_two_names, ["crack/001_mask.png would share", "crack/001_mask.png;"]),
         (_folder_missing_one_mask, ["no mask", "crack/002.png"]),
-        (_folder_of_no_mask, ["crack/000.png", "ground_truth/crack has none", "remove it"]),
+        (_folder_of_no_mask, ["no mask", "crack/000.png"]),
         (_orphaned_masks, ["ground_truth/crak", "crack, good"]),
-        (_folder_root_is_train, ["/train has no train/good", "test/KIND", "folder's parent"]),
-        (_folder_root_is_too_high, ["has no train/good; it must hold", "set it to ", "/parts"]),
+        (_folder_root_is_train, ["/train has no train/good", "found there: good", "test/KIND"]),
+        (_folder_root_is_too_high, ["has no train/good; found there: ", "parts", "set data.root"]),
         (_layout_in_capitals, ["found there: Test, Train", "train/good", "in small letters"]),
         (_images_in_test_alone, ["2 image(s) in", "belong in train/good, all others in test/KIND"]),
         (
@@ -885,7 +879,7 @@ def _crop(tmp):
         (_good_beside_a_whole_set, ["has no train/good", "found there: good, other"]),
         (_a_photo_beside_good, ["/logo.png lies beside the folders of images"]),
         (_masks_in_two_folders, ["masks lie in ground_truth and masks; keep one"]),
-        (_several_categories, ["set it to /", "/a or /", "/b or /", "/c"]),
+        (_several_categories, ["has no train/good; found there: a, b, c"]),
         (_images_beside_good, ["1 image(s)", "train/bad/x.png", "train/good"]),
         (_images_directly_in_test, ["1 image(s)", "test/x.png", "test/KIND"]),
         (_images_below_good_ones_alone, ["1 image(s)", "train/good/cam2/x.png", "train/good,"]),

@@ -274,7 +274,7 @@ def test_an_archive_of_several_categories_brings_all_that_are_missing(server, tm
 
 def test_an_archive_without_the_category_says_what_it_holds(server, archive, tmp_path):
     server.content = archive
-    one_line(lambda: provide(tmp_path, "screw", server.url()), "no screw/train", "in it: tiny")
+    one_line(lambda: provide(tmp_path, "screw", server.url()), "category 'screw'", ": tiny")
     assert names(tmp_path) == [".download", ".download.lock"]
 
 

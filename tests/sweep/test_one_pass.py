@@ -87,7 +87,7 @@ def test_scores_and_metrics_equal_separate_runs(ablation, data, backbone, name):
     ranges = [range(r, r + rows_a_band) for r in range(0, grid, rows_a_band)]
     with torch.inference_mode():
         run = ProjectionRun(name, (1,), tuple(DIMS))
-        found = ablation.measure(run, run.draw(backbone.embedding_dim), ranges, lambda: None)
+        found = ablation.measure(run, run.draw(backbone.embedding_dim), ranges)
     assert [row["dim"] for row in found.rows] == DIMS
     for row in found.rows:
         results, expected = separate_run(data, backbone, name, row["dim"], 1, grid)
@@ -106,7 +106,7 @@ def test_neighbours_beyond_a_band_count(data, backbone, tmp_path):
     with torch.inference_mode():
         run = ProjectionRun("jl", (1,), (8,))
         bands = [range(r, r + 4) for r in range(0, 16, 4)]
-        found = made.measure(run, run.draw(backbone.embedding_dim), bands, lambda: None)
+        found = made.measure(run, run.draw(backbone.embedding_dim), bands)
     made.close()
     _, expected = separate_run(data, backbone, "jl", 8, 1, 16, neighbourhood=3)
     torch.testing.assert_close(
@@ -138,13 +138,10 @@ def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(
     density = partial(Both, components=5, fit_images=6)
     made = make(data, backbone, tmp_path, 8, density, rotations=rotations)
     with torch.inference_mode():
-        run, steps = ProjectionRun("jl", (1,), (4, 8)), []
+        run = ProjectionRun("jl", (1,), (4, 8))
         bands = [range(4), range(4, 8)]
-        found = made.measure(
-            run, run.draw(backbone.embedding_dim), bands, lambda: steps.append("done")
-        )
+        found = made.measure(run, run.draw(backbone.embedding_dim), bands)
     made.close()
-    assert len(steps) == len(bands)
     for row in found.rows:
         assert row["state_bytes"] == scoring_bytes(64 + 5, row["dim"])
         results, expected = separate_run(
@@ -158,13 +155,12 @@ def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(
 
 @pytest.mark.parametrize("name", own_densities())
 def test_an_own_density_is_measured_by_its_own_methods(data, backbone, tmp_path, name):
-    density, steps = own_densities()[name], []
+    density = own_densities()[name]
     made = make(data, backbone, tmp_path, 8, density)
     with torch.inference_mode():
         run, bands = ProjectionRun("jl", (1,), (4, 8)), [range(4), range(4, 8)]
-        found = made.measure(run, run.draw(backbone.embedding_dim), bands, lambda: steps.append(1))
+        found = made.measure(run, run.draw(backbone.embedding_dim), bands)
     made.close()
-    assert len(steps) == len(bands)
     for d in run.dims:
         _, expected = separate_run(data, backbone, "jl", d, 1, 8, density)
         ours = torch.from_numpy(found.scores[f"jl-{d}-1"])
@@ -176,7 +172,7 @@ def test_resampled_aurocs_scatter_around_the_measured_one(ablation, backbone):
     with torch.inference_mode():
         for proj in ("jl", "subset"):
             run = ProjectionRun(proj, (0,), (4,))
-            found = ablation.measure(run, run.draw(backbone.embedding_dim), ranges, lambda: None)
+            found = ablation.measure(run, run.draw(backbone.embedding_dim), ranges)
             (row,), (resampled,) = found.rows, found.resamples.values()
             assert resampled.shape == (2, 50)
             for metric, values in zip(("image_auroc", "pixel_auroc"), resampled, strict=True):

@@ -5,7 +5,6 @@ import json
 import logging
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +113,9 @@ def _measure(
         configurations = sum(len(run.dims) for run in drawn)
         log.info("%s; %s", data.name, how.describe(len(drawn), configurations))
         with progress() as bar:
-            task = bar.add_task("projections and seeds", total=len(drawn) * len(how.bands))
-            advance = partial(bar.advance, task)
-            for run, projection in drawn.items():
+            for run, projection in bar.track(drawn.items(), description="projections and seeds"):
                 try:
-                    done[run] = ablation.measure(run, projection, how.bands, advance)
+                    done[run] = ablation.measure(run, projection, how.bands)
                 except FAILURES as error:
                     told = resource_errors.error_line(error)
                     known = isinstance(error, InputError | NotImplementedError)

@@ -2,6 +2,7 @@
 
 import importlib.resources
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 from padim_lit.data.datamodule import AnomalyData, Split
@@ -43,7 +44,9 @@ class ELPV(AnomalyData):
         train, held = hold_out(healthy, names, count, self.split_seed)
         test = [Item(path) for path in held]
         test += [Item(path, "defective") for path in broken]
-        test += [_planted(path, n, self.split_seed) for n, path in enumerate(held)]
+        for path, kind in zip(held, cycle(KINDS)):
+            planted = derived_seed(self.split_seed, f"planted:{path.name}")
+            test.append(Item(path, kind, plant_seed=planted, count_image=False, count_pixel=True))
         note = (
             "ELPV says which cells are defective, not where. So pixel metrics are about defects "
             "that were planted on healthy cells, image metrics about real cells alone."
@@ -65,13 +68,3 @@ def _read_labels() -> list[tuple[Path, float, str]]:
         folder = Path(str(importlib.resources.files("elpv_dataset"))) / "data"
         rows = [line.split() for line in (folder / "labels.csv").read_text("utf-8").splitlines()]
     return [(folder / name, float(p), kind) for name, p, kind in filter(None, rows)]
-
-
-def _planted(path: Path, position: int, seed: int) -> Item:
-    return Item(
-        path,
-        KINDS[position % len(KINDS)],
-        plant_seed=derived_seed(seed, f"planted:{path.name}"),
-        count_image=False,
-        count_pixel=True,
-    )

@@ -14,8 +14,6 @@ from padim_lit.errors import InputError
 
 # Of good images that lie beside defects, how many are fitted for each that is tested.
 _FITTED = 4
-# Folders below root that are named in an error.
-_NAMED = 3
 
 
 @dataclass(eq=False)
@@ -46,8 +44,8 @@ class Folder(SeenWhole):
             for name in subfolders(folder / part):
                 if is_good(name) and name != GOOD:
                     notes.append(f"{part}/{name} was taken for good images, by its name.")
-        below = [item.path for item in train if not is_good(item.path.parent.name)]
-        if below := [path for path in below if path.parent != folder]:
+        inside = [(item.path, item.path.parent) for item in train]
+        if below := [p for p, own in inside if own != folder and not is_good(own.name)]:
             notes.append(
                 f"{len(below)} of {len(train)} good images lie in folders below, such as "
                 f"{below[0]}: all are fitted."
@@ -83,8 +81,11 @@ class Folder(SeenWhole):
         if _lie_side_by_side(folder):
             return self._side_by_side(folder)
         raise InputError(
-            f"data.root={self.root} has no train/good; it must hold train/good and test/KIND, good "
-            f"and KIND, or good images alone; {_advice(folder)}"
+            f"data.root={self.root} has no train/good; found there: "
+            f"{', '.join(subfolders(folder)) or 'no folder'}; put good images to learn from into "
+            "train/good and others into test/good and test/KIND, or all good ones into good, "
+            "beside a folder for each kind of defect (names in small letters), or set data.root "
+            "to a folder that is so"
         )
 
     def _side_by_side(self, folder: Path) -> tuple[list[Item], list[Item], list[str], str]:
@@ -133,25 +134,3 @@ def _unread(folder: Path, items: list[Item]) -> list[str]:
         left = [path for path in left if os.path.realpath(path) not in read]
     said = f"Images beside train and test, not read: {len(left)}, such as {min(left, default='')}."
     return [said] if left else []
-
-
-def _advice(folder: Path) -> str:
-    """What to do with a folder that has no train/good."""
-    parent, found = folder.absolute().parent, subfolders(folder)
-    if _has_training_images(parent):
-        return f"set it to that folder's parent, {parent}"
-    below = []
-    if not any(map(is_good, found)):  # or these would be parts of one category
-        below = [path for name in found if _is_category(path := folder / name)]
-    if below:
-        return f"set it to {' or '.join(map(str, below[:_NAMED]))}"
-    return (
-        f"found there: {', '.join(found) or 'no folder'}; put good images to learn from into "
-        "train/good and others into test/good and test/KIND, or all good ones into good, beside a "
-        "folder for each kind of defect (names in small letters)"
-    )
-
-
-def _is_category(folder: Path) -> bool:
-    good = any(map(is_good, subfolders(folder))) and folder.name.lower() not in ("train", "test")
-    return good or _has_training_images(folder)

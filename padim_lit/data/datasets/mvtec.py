@@ -11,6 +11,7 @@ from filelock import FileLock
 from padim_lit.data.datamodule import Split
 from padim_lit.data.datasets.mvtec_like import MVTecLike
 from padim_lit.data.download import fetch, unpack
+from padim_lit.data.tree import require_category
 from padim_lit.errors import InputError
 from padim_lit.system.atomic import writing
 from padim_lit.system.console import print_line
@@ -66,16 +67,10 @@ def provide(root: Path, category: str, url: str | None = None, sha256: str | Non
     Raises InputError for an unknown category without `url`, and everything that goes wrong on the
     way.
     """
-    if not category:
-        raise InputError(f"data.category is not set; give one of MVTec AD's: {', '.join(ARCHIVES)}")
-    if (root / category / "train").is_dir():
+    if category and (root / category / "train").is_dir():
         return
-    if url is None:
-        if category not in ARCHIVES:
-            raise InputError(
-                f"unknown category {category!r}; MVTec AD has {', '.join(ARCHIVES)}; for an "
-                "archive of your own set data.url"
-            )
+    if not category or url is None:
+        require_category(category, "MVTec AD", ARCHIVES)
         url = f"{_SHARES}/{ARCHIVES[category]}/{category}.tar.xz"
         sha256 = sha256 or SHA256.get(category)
     with writing(root):
@@ -87,11 +82,6 @@ def provide(root: Path, category: str, url: str | None = None, sha256: str | Non
 
 
 def _download(root: Path, category: str, url: str, sha256: str | None) -> None:
-    if (root / category).exists():
-        raise InputError(
-            f"{root / category} is there but has no train folder, so it is no category of MVTec "
-            "AD; move it away to download it"
-        )
     print_line(
         f"MVTec AD is licensed {LICENCE}: not for commercial use; credit MVTec Software GmbH. "
         f"Terms: {PAGE}"
@@ -101,7 +91,12 @@ def _download(root: Path, category: str, url: str, sha256: str | None) -> None:
     shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was killed here
     try:
         unpack(archive, unpacked)
-        _move(unpacked, root, category, url)
+        trains = [*unpacked.glob("*/*/train"), *unpacked.glob("*/train")]  # the top one counts
+        found = {train.parent.name: train.parent for train in trains}
+        require_category(category, url, found)
+        for name, folder in found.items():
+            if name == category or not (root / name).exists():
+                folder.rename(root / name)
     except InputError as error:
         # A full disk is not the archive's fault: gigabytes are not loaded twice.
         if getattr(error.__cause__, "errno", None) != errno.ENOSPC:
@@ -110,18 +105,3 @@ def _download(root: Path, category: str, url: str, sha256: str | None) -> None:
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
     shutil.rmtree(archive.parent)
-
-
-def _move(unpacked: Path, root: Path, category: str, url: str) -> None:
-    """Rename the categories that `unpacked` holds, at its top or one folder below, into `root`."""
-    trains = [*unpacked.glob("*/*/train"), *unpacked.glob("*/train")]  # the top one counts
-    found = {train.parent.name: train.parent for train in trains}
-    if category not in found:
-        there = ", ".join(sorted(found)) or "none"
-        raise InputError(
-            f"{url} holds no {category}/train; categories in it: {there}; check data.url and "
-            "data.category"
-        )
-    for name, folder in sorted(found.items()):
-        if not (root / name).exists():
-            folder.rename(root / name)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from padim_lit.data.datamodule import AnomalyData, SeenWhole, Split
-from padim_lit.data.tree import Layout, read_tree, resolve_category
+from padim_lit.data.files import subfolders
+from padim_lit.data.tree import Layout, read_tree, require_category, resolve_root
 
 
 @dataclass(eq=False)
@@ -31,8 +32,10 @@ class MVTecLike(AnomalyData):
     category: str = ""  # whose lack is said with what there is
 
     def read(self) -> Split:
-        folder = resolve_category(self.root, self.category, self.family)
-        train, test, notes = read_tree(folder, self.layout)
+        root = resolve_root(self.root, self.family)
+        found = [name for name in subfolders(root) if (root / name / "train").is_dir()]
+        require_category(self.category, root, found)
+        train, test, notes = read_tree(root / self.category, self.layout)
         where = "" if self.layout.test == "test" else f", tested on {self.layout.test}"
         about = {"split": f"the folders' own, as {self.family} has it{where}", "split_seed": None}
         notes = [*self.notes_of_family, *notes]
