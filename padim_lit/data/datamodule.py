@@ -26,8 +26,10 @@ Primitive = str | int | float | bool | None
 
 log = logging.getLogger(__name__)
 
-# Training images, at most, whose sizes say how much a crop leaves out.
+# Training images, at most, whose sizes say how much a crop leaves out, and how they are squeezed.
 LOOKED_AT = 100
+# Proportions of photos that differ by less are no reason for a note.
+ALIKE = 1.25
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class AnomalyData(LightningDataModule):
         image_shape: (h, w) of every image in a batch.
         size: image_size and crop_size as they were given, for the provenance of a fit.
         photo_sizes: (h, w) of the training photos, or of 100 of them.
+        mixed_proportions: whether photos of different ones are resized to one shape.
 
     Raises InputError for fewer than two different training images, no test image unless that is
     allowed, an image that cannot be read, a mask of another size, sizes or counts out of range, and
@@ -122,15 +125,9 @@ class AnomalyData(LightningDataModule):
         if not self.look:
             self.train_items = list(split.train)
             return
-        found = [*split.train, *split.test]
-        read = (self.cache or prepare) if len(found) <= self.full_check else None
-        if read is None:
-            log.info(
-                "%s has more than full_check=%d images: only the headers of those without a mask "
-                "are checked before the fit; one that is broken further on stops the run later.",
-                *(split.name, self.full_check),
-            )
-        items, states, pictures = look_at(found, self.resize_crop, read)
+        items, states, pictures = look_at(
+            [*split.train, *split.test], self.resize_crop, self._read_fully(split)
+        )
         train, self.test_items = items[: len(split.train)], items[len(split.train) :]
         self.train_items, repeats, said = judge_repeats(train, self.test_items, pictures)
         _require_enough(split.name, len(self.train_items), " different")
@@ -142,10 +139,13 @@ class AnomalyData(LightningDataModule):
             if states[state, True]:
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
-        photos = [item.path for item in self.train_items]
-        self.photo_sizes = {read_size(path) for path in some(photos, LOOKED_AT)}
+        sizes = {read_size(item.path) for item in some(self.train_items, LOOKED_AT)}
+        self.photo_sizes = sizes
+        squeezed = self._squeezed(sizes)
+        self.mixed_proportions = bool(squeezed)
         self.notes = [
-            *split.notes, *said, *self._out_of_sight(), *nearly_black(photos), *_notes(counts),
+            *split.notes, *said, *self._out_of_sight(sizes), *squeezed,
+            *nearly_black([item.path for item in self.train_items]), *_notes(counts),
         ]  # fmt: skip
 
     @property
@@ -173,16 +173,29 @@ class AnomalyData(LightningDataModule):
 
     predict_dataloader = test_dataloader
 
-    def _out_of_sight(self) -> list[str]:
+    def _squeezed(self, sizes: set[tuple[int, int]]) -> list[str]:
+        """A note where photos of different proportions are resized to one shape."""
+        by_shape = sorted((width / height, height, width) for height, width in sizes)
+        (tall, h, w), (wide, height, width) = by_shape[0], by_shape[-1]
+        if isinstance(self.resize_crop.resize, int) or wide < ALIKE * tall:
+            return []
+        rows, columns = self.resize_crop.resize
+        return [
+            f"Photos have different proportions, from {w}×{h} to {width}×{height} pixels, and each "
+            f"is resized to {columns}×{rows}: the same thing looks wider in one than in another. "
+            "If they show parts of one kind, cut them to the same proportions first."
+        ]
+
+    def _out_of_sight(self, sizes: set[tuple[int, int]]) -> list[str]:
         """A note where the crop leaves out a part of the images."""
         shares = []
-        for height, width in self.photo_sizes:
+        for height, width in sizes:
             left, top, right, bottom = self.resize_crop.seen(height, width)
             shares.append(((right - left) * (bottom - top) / (height * width), height, width))
         share, height, width = min(shares)
         if share > 0.999:
             return []
-        least = "" if len(self.photo_sizes) == 1 else "as little as "
+        least = "" if len(sizes) == 1 else "as little as "
         return [
             f"The model sees {least}{percent(share)} of an image ({width}×{height} pixels): "
             f"its centre, by image_size={self.image_size} and crop_size={self.crop_size}; "
@@ -193,6 +206,17 @@ class AnomalyData(LightningDataModule):
         """Raise InputError where there is no test image."""
         if not self.test_items:
             raise InputError(f"{self.name} has no test images; add healthy or defective ones")
+
+    def _read_fully(self, split: Split) -> Any:
+        """What decodes the images for a first look; None where there are too many for that."""
+        if len(split.train) + len(split.test) <= self.full_check:
+            return self.cache or prepare
+        log.info(
+            "%s has more than full_check=%d images: only the headers of those without a mask are "
+            "checked before the fit; one that is broken further on stops the run when it is read.",
+            *(split.name, self.full_check),
+        )
+        return None
 
     def _loader(self, items: Sequence[Item]) -> DataLoader:
         batches: dict[str, Any] = {"batch_size": self.batch_size}

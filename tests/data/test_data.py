@@ -336,7 +336,13 @@ def test_what_a_crop_leaves_out_is_said_and_own_folders_have_none(tmp_path):
     assert any("sees as little as 4% of an image (400×32 pixels)" in note for note in data.notes)
     whole = Folder(root)
     assert whole.image_shape == (224, 224) and whole.resize_crop.crop is None
-    assert whole.notes == []
+    (squeezed,) = whole.notes
+    assert squeezed.startswith(
+        "Photos have different proportions, from 40×32 to 400×32 pixels, and each is resized to "
+        "224×224: the same thing looks wider in one than in another."
+    )
+    save_image(root / "train/good/long.png", (48, 32), seed=9)
+    assert Folder(root).notes == []
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])

@@ -344,7 +344,8 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> Iterator[str
         )
     # Turned ones are distorted; a half turn is none.
     height, width = _patch_pixels(data, detector)
-    if detector.rotations > 2 and abs(height / width - 1) > SQUEEZED:
+    squeezed = not data.mixed_proportions and abs(height / width - 1) > SQUEEZED
+    if detector.rotations > 2 and squeezed:
         yield (
             f"Photos are squeezed (a patch is {height:g} x {width:g} of their pixels), so turned "
             "ones are distorted; give image_size=[h,w] in the photos' proportions."
