@@ -1,15 +1,14 @@
 """Frozen feature extractor: images (B,3,h,w) → a list of feature maps (B,C_l,H_l,W_l)."""
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError, as_pair, refusing
-from padim_lit.model.float32 import made_in_float32
 from padim_lit.model.folding import fold
 from padim_lit.model.tiles import as_tiles, by_tiles, layout
 from padim_lit.model.weights import architecture, fingerprint, load_weights, registered, timm
@@ -21,6 +20,18 @@ ROUNDING = 0.001
 _ONE_AT_A_TIME = threading.Lock()
 # timm makes these so only when it is asked for weights, and a checkpoint brings its own.
 _AS_TRAINED: dict[str, dict[str, Any]] = {"fbnetc_100": {"bn_eps": 1e-3}}
+
+
+@contextmanager
+def _made_in_float32() -> Iterator[None]:
+    """Whatever the caller computes in: its default dtype or autocast would round the weights."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class Backbone(nn.Module):
@@ -62,7 +73,7 @@ class Backbone(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    @made_in_float32()
+    @_made_in_float32()
     @torch.random.fork_rng(devices=())  # timm draws weights before it loads them
     def __init__(
         self,

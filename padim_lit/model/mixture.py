@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
+from padim_lit.model.cpu import on_one_thread_each, product
 from padim_lit.model.density import Counted, Density
-from padim_lit.model.exhaustive import Exhaustive
 from padim_lit.model.groups import Groups
 from padim_lit.model.moments import Moments
-from padim_lit.model.onednn import product
 from padim_lit.model.registered import add_options
-from padim_lit.model.search import Finder, Search, cached_search
-from padim_lit.model.threads import on_one_thread_each
+from padim_lit.model.search import Exhaustive, Finder, Search, cached_search
 from padim_lit.model.triangular import Triangle
 
 # Patches that are assigned at once: their scratch stays in a CPU's cache.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError
-from padim_lit.model.onednn import pointwise
+from padim_lit.model.cpu import pointwise
 from padim_lit.model.registered import add_options, register, require_name
 
 

@@ -93,9 +93,10 @@ class Triangle:
     def device(self) -> torch.device:
         return self.bands[0].device
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Triangle":
-        """Each band changed."""
-        return Triangle(tuple(change(band) for band in self.bands))
+    def map(self, change: Callable[..., Tensor], *others: "Triangle") -> "Triangle":
+        """Each band changed, together with those of others if there are any."""
+        bands = zip(self.bands, *(other.bands for other in others), strict=True)
+        return Triangle(tuple(change(*rows) for rows in bands))
 
     def at(self, some: slice | Tensor) -> "Triangle":
         """Some of them: of a slice views, not copies."""

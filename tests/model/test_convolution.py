@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from padim_lit import Backbone
-from padim_lit.model.convolution import Conv2d, Conv2dSame, quicken
-from padim_lit.model.folding import unfold
+from padim_lit.model.folding import Conv2d, Conv2dSame, quicken, unfold
 
 SAME = timm.layers.Conv2dSame
 

@@ -11,8 +11,7 @@ from torch import nn
 
 from padim_lit import Backbone
 from padim_lit.errors import InputError
-from padim_lit.model.convolution import quicken
-from padim_lit.model.folding import _LEFT_OUT, _pairs, fold, unfold
+from padim_lit.model.folding import _LEFT_OUT, _pairs, fold, quicken, unfold
 
 SIDE = 64
 
