@@ -78,16 +78,8 @@ class Both(Density):
         super().__init__(dim, seed, dim / 2 if shrinkage is None else shrinkage)
         self.position = PerPosition(dim, seed, self.shrinkage)
         self.mixture = Mixture(dim, seed, components, fit_images, self.shrinkage)
+        self.fit_images = fit_images
         self.register_buffer("position_weight", torch.tensor(0.0, dtype=torch.float32))
-
-    @property
-    def fit_images(self) -> int:
-        """The mixture's."""
-        return self.mixture.fit_images
-
-    @fit_images.setter
-    def fit_images(self, images: int) -> None:
-        self.mixture.fit_images = images
 
     @property
     def learnt(self) -> dict[str, float]:

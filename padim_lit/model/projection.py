@@ -151,9 +151,6 @@ class Projection(nn.Module):
             projected = pointwise(features, columns[:, :, None, None]).permute(0, 2, 3, 1)
         return projected, slice(0, self.dim)
 
-    def extra_repr(self) -> str:
-        return f"C={self.in_channels}, D={self.dim}, seed={self.seed}"
-
 
 class Subset(Projection):
     """D of the C channels, drawn at random without replacement and unscaled (PaDiM §3.1, "Rd").

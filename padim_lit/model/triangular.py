@@ -5,7 +5,7 @@ the diagonal matters. Cut into bands of rows, each band is a plain (G, rows, col
 the first column to its own last, and batched products stay batched products.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -62,11 +62,6 @@ class Triangle:
             band[:, row, column] = packed[:, start : start + len(row)].to(band.dtype)
             start += len(row)
         return triangle
-
-    @classmethod
-    def cat(cls, parts: Iterable["Triangle"]) -> "Triangle":
-        """The triangles of all parts, which have the same D."""
-        return cls(tuple(map(torch.cat, zip(*(part.bands for part in parts), strict=True))))
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
         """(rows, band), from the top."""

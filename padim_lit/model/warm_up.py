@@ -46,14 +46,10 @@ def require_memory(detector: Detector, device: torch.device, ranks: int) -> None
     have = available_bytes(device)
     if have is None or need <= have:
         return
-    dim, (h, w) = detector.projection.dim, detector.map_grid
-    what, less = f"on a {h}×{w} grid", f"grid={max(h, w) // 2} for a quarter"
-    mixed = detector.density.options.get("components", 0)
-    if 2 * mixed > detector.gaussians:
-        what, less = f"with density.components={mixed}", "fewer of these"
     raise InputError(
-        f"dim={dim} {what} needs {readable(need)} for moments and factors, {readable(have)} are "
-        f"free on {device}; use a smaller dim, or {less}"
+        f"dim={detector.projection.dim} with {detector.gaussians} Gaussians needs {readable(need)} "
+        f"for moments and factors, {readable(have)} are free on {device}; use a smaller dim, or "
+        "fewer Gaussians: half of the grid's side for a quarter, or less density.components"
     )
 
 
@@ -99,7 +95,7 @@ def learn(
             projection.learn(*patch_statistics(embeddings(projection.fit_images, identity)))
         agree(projection)
     for part in (part for part, _ in density.parts(detector.positions)) if again else (density,):
-        if part.fit_images:
+        if density.fit_images and part.fit_images:
             with into_buffers(part):
                 part.learn(torch.cat(list(embeddings(part.fit_images))))
             agree(part)
