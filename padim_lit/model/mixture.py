@@ -10,7 +10,6 @@ from padim_lit.model.cpu import on_one_thread_each, product
 from padim_lit.model.density import Counted, Density
 from padim_lit.model.groups import Groups
 from padim_lit.model.moments import Moments
-from padim_lit.model.registered import add_options
 from padim_lit.model.search import Exhaustive, Finder, Search, cached_search
 from padim_lit.model.triangular import Triangle
 
@@ -72,7 +71,6 @@ class Mixture(Density):
                 "have fewer than it has dimensions (default: D)"
             )
         self.components, self.fit_images = components, fit_images
-        add_options(self, components=components, fit_images=fit_images)
         super().__init__(dim, seed, shrinkage)
         self.register_buffer("centroids", torch.zeros(components, dim, dtype=torch.float32))
         #: W with W Σ Wᵀ = I for the covariance Σ of all good patches; 0 until it is learnt.
