@@ -107,8 +107,7 @@ def learners(detector: Detector) -> dict[str, str]:
     >>> learners(detector)
     {}
     """
-    parts = {"proj": detector.projection, "density": detector.density}
-    return {key: one.name for key, one in parts.items() if one.fit_images}
+    return {one.key: one.name for one in (detector.projection, detector.density) if one.fit_images}
 
 
 def warm_up(loader: DataLoader, numbers: Sequence[Any] | None, images: int) -> Iterator[Any]:
