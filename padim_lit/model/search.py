@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from copy import copy
-from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -221,41 +220,3 @@ class Exhaustive(nn.Module):
 
 #: What finds the nearest of K Gaussians.
 Finder: TypeAlias = Search | Exhaustive
-# Whitening factors → the density, the means, how often means and factors were changed in place, the
-# search, and whether it is for a single call.
-_KEPT: WeakKeyDictionary[Triangle, tuple[Any, Tensor, list[int], Finder, bool]] = (
-    WeakKeyDictionary()
-)
-
-
-def cached_search(
-    density: Any,
-    mean: Tensor,
-    whitening: Triangle,
-    make: Callable[[bool], Finder],
-    often: bool = False,
-) -> Finder:
-    """The search of these Gaussians, from the last time if neither they nor their factors changed.
-
-    It is prepared in earnest when it is asked for again: a fit without one image scores that image
-    alone. It is forgotten with the factors, is in no checkpoint, and a copy or another device has
-    other factors.
-
-    Args:
-        density, mean, whitening: whose search.
-        make: makes one, for a single call if it is given True.
-        often: more calls will follow, so that the first is prepared for in earnest too.
-
-    >>> mean, whitening = torch.zeros(1, 1), Triangle.of(torch.ones(1, 1, 1))
-    >>> found = [cached_search(None, mean, whitening, lambda once: once) for _ in range(3)]
-    >>> found
-    [True, False, False]
-    """
-    tensors = (mean, *whitening.bands)
-    changes = [t._version for t in tensors if not t.is_inference()]  # those may not be changed
-    kept = _KEPT.get(whitening)
-    new = not kept or kept[0] is not density or kept[1] is not mean or kept[2] != changes
-    if new or kept[4]:  # made for a single call, and this is the second
-        once = new and not often
-        kept = _KEPT[whitening] = (density, mean, changes, make(once), once)
-    return kept[3]
