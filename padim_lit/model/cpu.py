@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Part = TypeVar("Part")
+Given = TypeVar("Given")
 Found = TypeVar("Found")
 
 _WIDE = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith(
@@ -63,7 +63,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return pointwise(rows, weight[:, :, None, None], bias).permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def on_one_thread_each(work: Callable[[Part], Found], parts: Sequence[Part]) -> list[Found]:
+def on_one_thread_each(work: Callable[[Given], Found], parts: Sequence[Given]) -> list[Found]:
     """`work` of each part, in their order; each on one thread, as many at once as PyTorch has.
 
     Threads that share the many small products of one part spend their time waiting for each other:
@@ -76,7 +76,7 @@ def on_one_thread_each(work: Callable[[Part], Found], parts: Sequence[Part]) -> 
     inference, threads = torch.is_inference_mode_enabled(), torch.get_num_threads()
     gradients = torch.is_grad_enabled()
 
-    def alone(part: Part) -> Found:
+    def alone(part: Given) -> Found:
         with (
             torch.inference_mode(inference),
             torch.set_grad_enabled(gradients and not inference),
