@@ -295,7 +295,8 @@ def _select_layers(model: str, layers: Sequence[int] | None, options: dict[str, 
     info = net.feature_info.get_dicts()
     blocks = len(getattr(getattr(net, "model", None), "blocks", None) or ())
     if blocks and len({d["reduction"] for d in info}) == 1:  # its info shows the last few alone
-        available, default = range(blocks), net.feature_info.out_indices
+        available: Sequence[int] = range(blocks)
+        default = net.feature_info.out_indices
         described = f"0 to {blocks - 1} (transformer blocks)"
     else:
         available = [d.get("index", i) for i, d in enumerate(info)]
