@@ -26,8 +26,9 @@ class ProjectionCache:
     >>> cache = ProjectionCache(room=2**20)
     >>> cache.keep_next(2)
     >>> project = lambda images: [ProjectedLayer(images.mean(dim=1).unsqueeze(3), slice(1))]
-    >>> first = cache.layers(torch.ones(2, 3, 2, 2), project)
-    >>> torch.equal(first[0].values, cache.layers(torch.ones(2, 3, 2, 2), None)[0].values)
+    >>> images = torch.rand(2, 3, 2, 2)
+    >>> first = cache.layers(images, project)
+    >>> torch.equal(first[0].values, cache.layers(images, None)[0].values)
     True
     """
 
