@@ -180,7 +180,7 @@ class Blocks(Projection):
     name = "blocks"
 
     def __init__(self, in_channels: int, dim: int, seed: int = 0, offset: int = 0):
-        self.offset, self.options = offset, {"offset": offset}
+        self.offset = offset
         super().__init__(in_channels, dim, seed)
 
     def draw(self, generator):

@@ -16,10 +16,9 @@ from padim_lit.cli.targets import default_of
 from padim_lit.data.datamodule import AnomalyData
 from padim_lit.deploy.calibration import require_one_of, require_rate
 from padim_lit.errors import InputError
-from padim_lit.model.alignment import require_alignment
 from padim_lit.model.anomaly_map import require_image_score
 from padim_lit.model.detector import Detector
-from padim_lit.model.grid import require_neighbourhood
+from padim_lit.model.grid import require_alignment, require_neighbourhood
 from padim_lit.model.projection import MAX_DIM, require_seed
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import require_rotations
