@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from omegaconf import MISSING
 
 from padim_lit.cli.build import make_predictor
 from padim_lit.cli.settings import Deciding
@@ -61,7 +62,7 @@ class Predict(Deciding):
     """
 
     mode: str = "predict"
-    images: str | None = None
+    images: str = MISSING
     overlays: str = "anomalous"
     masks: bool = False
     maps: bool = False
@@ -73,7 +74,6 @@ class Predict(Deciding):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("images", "FILE, FOLDER or PATTERN")
         require_choice("overlays", self.overlays, OVERLAYS)
         if self.watch and not typed_path(self.images).is_dir():
             raise InputError(f"images={self.images}: watch=true takes an existing folder")
