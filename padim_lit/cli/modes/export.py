@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import MISSING
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from padim_lit import digests
 from padim_lit.checkpoint.state import load_identified
-from padim_lit.cli.good_images import images_of, removed_from, require_good, require_look
+from padim_lit.cli.good_images import images_of, removed_from, require_good
 from padim_lit.cli.settings import Settings
 from padim_lit.data.tree import good_folder_of
 from padim_lit.deploy.export import DTYPES, FORMATS, WRITERS, exported, metadata
@@ -72,7 +73,7 @@ class Export(Settings):
     """
 
     mode: str = "export"
-    ckpt: str | None = None
+    ckpt: str = MISSING
     format: str = "onnx"
     precision: str = "fp32"
     preprocess: bool = False
@@ -83,7 +84,6 @@ class Export(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("ckpt", "model.ckpt of an earlier run")
         require_choice("format", self.format, FORMATS)
         require_choice("precision", self.precision, DTYPES)
         if self.preprocess and self.format == "torch":
@@ -95,11 +95,10 @@ class Export(Settings):
                 f"threshold={self.threshold}: a slim checkpoint keeps its checkpoint's; leave it "
                 "out, and give it to mode=predict or mode=serve"
             )
-        if self.refits:
-            self.require("good", "good images, best those of the fit: FOLDER or PATTERN")
-        elif self.good is not None:
+        if self.refits != (self.good is not None):
             raise InputError(
-                f"good={self.good}: is of graphs with precision=int8 alone; leave it out"
+                f"good={self.good}: graphs with precision=int8 need good images, best those of the "
+                "fit: good=FOLDER or PATTERN; all else takes none"
             )
 
     @property
@@ -124,8 +123,6 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     ckpt_bytes = source.stat().st_size  # now, as another may lie there when all is compared
     detector, notes = given, list[str]()
     detector.require_fitted()
-    if settings.images or settings.good:
-        require_look(given, settings.ckpt)
     if settings.refits:
         images, what = images_of(settings.good, given), f"good={settings.good}"
         require_good([item.path for item in images.items], what)
