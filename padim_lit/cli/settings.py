@@ -26,18 +26,15 @@ from padim_lit.model.rotations import require_rotations
 from padim_lit.model.tiles import as_tiles
 from padim_lit.sweep.ablation import Sweep
 
-#: Keys that are whole numbers: the lowest and the highest value, and of those of which nothing is
-#: made one by one what a machine counts.
+#: Whole numbers: the lowest and the highest, which is what a machine counts where nothing is made
+#: of each one.
 WHOLE = {
     **{"batch_size": (1, 2**20), "num_workers": (0, 1024), "dim": (1, MAX_DIM), "port": (1, 65535)},
     **dict.fromkeys(("full_check", "calibration", "resamples"), (0, 2**31)),
     **dict.fromkeys(("rows", "positions"), (1, 2**31)),
 }
-#: Numbers that must be above 0, and their units.
-POSITIVE = {
-    **{"max_mb": "megabytes", "watch_settle": "seconds", "watch_idle": "seconds"},
-    **{"max_memory_gb": "gigabytes", "threshold": "the scores' unit"},
-}
+#: Numbers that must be above 0.
+POSITIVE = ("max_mb", "watch_settle", "watch_idle", "max_memory_gb", "threshold")
 #: What else is checked.
 CHECKS: dict[str, Callable[[Any], None]] = {
     "seed": require_seed,
@@ -80,7 +77,7 @@ class Settings:
                 low, high = WHOLE[key]
                 raise InputError(f"{key}={value}: must be at least {low} and at most {high}")
             if key in POSITIVE and not 0 < value < math.inf:
-                raise InputError(f"{key}={value}: must be above 0 and finite, in {POSITIVE[key]}")
+                raise InputError(f"{key}={value}: must be above 0 and finite")
             if key in CHECKS:
                 CHECKS[key](value)
 
