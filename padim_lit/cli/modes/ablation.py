@@ -75,20 +75,21 @@ def run(settings: Ablation, folder: Path) -> None:
         for name in ("rows.json", "sweep.csv", "scores.csv", "scores.npz", "resamples.npz"):
             (folder / name).unlink(missing_ok=True)
         log.info("%s holds results of other settings or images; they are removed", folder)
-    known = {run: store.load(run.name, run.dims) for run in runs}
-    done = {run: found for run, found in known.items() if found}
+    done = {run: found for run in runs if (found := store.load(run.name, run.dims))}
     if done:
         log.info("%d of %d runs are done already, in %s", len(done), len(runs), store.folder)
     left = [run for run in runs if run not in done]
     measured, failed = _measure(settings, data, backbone, left, store, folder)
     done |= measured
-    if not done:
-        raise InputError(_failures(failed, len(runs)))
-    constants = build.facts(settings, data, backbone)
-    results = [_for_all_seeds(done[run], run) for run in runs if run in done]
-    _write([copy for copies in results for copy in copies], constants, data, folder)
+    if done:
+        results = [copy for run in runs if run in done for copy in _for_all_seeds(done[run], run)]
+        _write(results, build.facts(settings, data, backbone), data, folder)
     if failed:
-        raise InputError(_failures(failed, len(runs)))
+        reasons: dict[str, list[str]] = {}
+        for run, reason in failed.items():
+            reasons.setdefault(reason, []).append(str(run))
+        listed = "; ".join(f"{', '.join(which)}: {reason}" for reason, which in reasons.items())
+        raise InputError(f"{len(failed)} of {len(runs)} runs failed; {listed}")
 
 
 def _measure(
@@ -181,11 +182,3 @@ def _write(
     )
     # Last, and typed: what a multirun over several datasets gathers.
     write_json(folder / "rows.json", rows)
-
-
-def _failures(failed: dict[ProjectionRun, str], runs: int) -> str:
-    reasons: dict[str, list[str]] = {}
-    for run, reason in failed.items():
-        reasons.setdefault(reason, []).append(str(run))
-    listed = "; ".join(f"{', '.join(which)}: {reason}" for reason, which in reasons.items())
-    return f"{len(failed)} of {runs} runs failed; {listed}"

@@ -45,8 +45,6 @@ TOLERANCES = {
     # otherwise.
     "int8": {"score_difference": 2e-2, "map_difference": 1e-1},
 }
-#: Rank correlation below which a file's scores do not agree with the checkpoint's.
-AGREE = 0.9
 #: What must be installed for format=NAME.
 NEEDS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -135,9 +133,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
             )
     threshold = settings.threshold
     if threshold is None and (threshold := (detector.calibration or {}).get("threshold")) is None:
-        slim = settings.format == "torch"
-        todo = "mode=calibrate sets one" if slim else "give threshold=SCORE to have one"
-        notes.append(f"No decision: the checkpoint holds no threshold; {todo}.")
+        notes.append("No decision: the checkpoint holds no threshold; mode=calibrate sets one.")
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
     about["model_sha256"] = sha256
     old = (given.calibration or {}).get("threshold")
@@ -290,24 +286,12 @@ def _said_of_agreement(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
         said.append(f"rank correlation {results['rank_correlation']:.4f}")
     if "other_decisions" in results:
         said.append(count(results["other_decisions"], "other decision"))
-    if not said:
-        return
-    hardly = results.get("rank_correlation", 1) < AGREE
-    how = f"hardly, below {AGREE} (precision=fp16 stays closer): " if hardly else ""
-    yield "agree", f"{how}{', '.join(said)}, on {results['agreement_images']} images"
-    if results["image_auroc"] is not None:
+    if said:
+        yield "agree", f"{', '.join(said)}, on {results['agreement_images']} images"
+    if results.get("image_auroc") is not None:
         before, after = results["ckpt_image_auroc"], results["image_auroc"]
-        yield (
-            "AUROC",
-            f"{before:.4f} in the checkpoint, {after:.4f} in INT8 ({after - before:+.4f})",
-        )
-
-
-def _said_of_threshold(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    old, threshold = results["ckpt_threshold"], results["threshold"]
-    if threshold is not None:
-        before = f" (the checkpoint's: {score_text(old)})" if old not in (None, threshold) else ""
-        yield "decides", f"by threshold {score_text(threshold)}{before}"
+        change = f"{after:.4f} in INT8 ({after - before:+.4f})"
+        yield "AUROC", f"{before:.4f} in the checkpoint, {change}"
 
 
 def _print(results: dict[str, Any]) -> None:
@@ -320,14 +304,17 @@ def _print(results: dict[str, Any]) -> None:
     how = f"in batches of 1, median, {results['threads']} threads each"
     score, pixel = results["score_difference"], results["map_difference"]
     files = [Path(file) for file in results["files"]]
-    print_facts(
+    facts = [
         ("checkpoint", cost("ckpt_")),
         (files[0].name, f"{cost('')}, for {results['format']} in {results['precision']}"),
         ("timed", how if timed else "not: give images=GOOD_IMAGES"),
         ("differ", f"by {score:.1e} in a score and {pixel:.1e} in a map at most, relatively"),
         ("compared", f"on {results['compared']}"),
         *_said_of_agreement(results),
-        *_said_of_threshold(results),
-        *(("note", note) for note in results["notes"]),
-        *(("written", file) for file in files),
-    )
+    ]
+    if (threshold := results["threshold"]) is not None:
+        old = results["ckpt_threshold"]
+        before = f" (the checkpoint's: {score_text(old)})" if old not in (None, threshold) else ""
+        facts.append(("decides", f"by threshold {score_text(threshold)}{before}"))
+    notes = [("note", note) for note in results["notes"]]
+    print_facts(*facts, *notes, *(("written", file) for file in files))
