@@ -25,17 +25,13 @@ from padim_lit.cli.modes import mode_of
 from padim_lit.cli.overrides import own_packages
 from padim_lit.cli.settings import Embedding, Settings
 from padim_lit.cli.targets import allow, load, meanings, require_targets, schema
-from padim_lit.data import AnomalyData
 from padim_lit.errors import InputError, refusing
-from padim_lit.model.backbone import Backbone
-from padim_lit.model.density import Density
-from padim_lit.model.projection import Projection
 
 _PACKAGE = Path(__file__).parents[1]
 #: The YAML files: part of an installed package, beside it in a checkout.
 CONF = next(c for c in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if c.is_dir())
-#: Keys of a config that hold what a class is made with, and what it must be a subclass of.
-GROUPS = {"backbone": Backbone, "proj": Projection, "density": Density, "data": AnomalyData}
+#: Keys of a config that hold what a class is made with.
+GROUPS = ("backbone", "proj", "density", "data")
 _PREFIX = "class/"
 #: Values that were taken from the environment → how they were asked for.
 _taken: dict[str, str] = {}
@@ -139,7 +135,7 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
                 f"{key}={value}: mode={kind.mode} does not use it; leave it out{other}"
             )
     full = OmegaConf.merge(OmegaConf.structured(kind), plain)
-    for group, base in GROUPS.items():
+    for group in GROUPS:
         node = full.get(group)
         if isinstance(node, DictConfig):
             if node.get("_target_") is None:
@@ -147,17 +143,11 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
                     f"{group}: its file names no class; write _target_: MODULE.CLASS into it, or "
                     "defaults: [/class/MODULE.CLASS@_here_]"
                 )
-            found = load(node._target_, group)
-            if isinstance(found, type) and not issubclass(found, base):
-                raise InputError(
-                    f"{group}._target_={node._target_} is no {base.__name__}: make it one, as "
-                    "docs/own.md shows"
-                )
             # First into its place, so that an error can name the whole key.
             full[group] = OmegaConf.structured(schema(node._target_))
             defaults = OmegaConf.to_container(full[group])
             full[group].merge_with(plain[group])
-            if base is Projection and projs and OmegaConf.to_container(full[group]) != defaults:
+            if group == "proj" and projs and OmegaConf.to_container(full[group]) != defaults:
                 raise InputError(
                     f"{group}={node._target_} with other keys than its defaults: mode={kind.mode} "
                     "draws all with their class's; change them there, or compare fits: -m proj=NAME"

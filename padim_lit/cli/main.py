@@ -62,7 +62,8 @@ def one_line_errors(debugging: bool) -> Iterator[None]:
 def prepare(words: list[str]) -> tuple[Namespace, ArgumentParser]:
     """What Hydra is asked to do, with the folders that make a sweep go on where it ended."""
     asked, parser = overrides.options_of(words)
-    asked.overrides = overrides.as_typed(asked.overrides, overrides.may_sweep(asked))
+    sweep = asked.multirun or overrides.SWEEP in asked.overrides
+    asked.overrides = overrides.as_typed(asked.overrides, sweep)
     typed = overrides.read_overrides(asked.overrides)
     allow(overrides.own_packages(asked.overrides))
     overrides.refuse_null_groups(typed, config.CONF)

@@ -60,21 +60,8 @@ def options_of(words: Sequence[str]) -> tuple[Namespace, ArgumentParser]:
     # Hydra reads the mode in a config that it composes first, and where that fails it takes the
     # sweep for one run and says of another key that its values are ambiguous.
     otherwise = asked.run or asked.cfg or asked.info or asked.shell_completion
-    if SWEEP in asked.overrides and not (otherwise or _typed_mode(asked.overrides)):
-        asked.multirun = True
+    asked.multirun = asked.multirun or (SWEEP in asked.overrides and not otherwise)
     return asked, parser
-
-
-def _typed_mode(words: Sequence[str]) -> str | None:
-    """The text of hydra.mode=…, in small letters."""
-    pairs = dict(word.lstrip("+").lower().split("=", 1) for word in words if "=" in word)
-    return pairs.get("hydra.mode")
-
-
-def may_sweep(asked: Namespace) -> bool:
-    """Whether commas part values."""
-    many = asked.multirun or SWEEP in asked.overrides
-    return many or _typed_mode(asked.overrides) == "multirun"
 
 
 def as_typed(words: Sequence[str], many: bool = False) -> list[str]:

@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, make_dataclass
 from enum import Enum
@@ -89,22 +89,16 @@ def load(target: str, key: str = "") -> Any:
     return found
 
 
-def named(node: Any, names: Sequence[str], key: str = "") -> Iterator[tuple[str, str, str]]:
-    """Of what has one of these names in a nest of dicts and lists: where, its name and text."""
-    for name, part in node.items() if isinstance(node, dict) else enumerate(node):
-        if name in names and part is not None:
-            yield key, name, str(part)
-        elif isinstance(part, dict | list):
-            yield from named(part, names, f"{key}.{name}".lstrip("."))
-
-
-def require_targets(node: dict[str, Any]) -> None:
+def require_targets(node: Any, key: str = "") -> None:
     """Raise InputError for a config, given as plain containers, that names what it may not."""
-    for key, _, target in named(node, ["_target_"]):
-        load(target, key)
+    for name, part in node.items() if isinstance(node, dict) else enumerate(node):
+        if name == "_target_" and part is not None:
+            load(str(part), key)
+        elif isinstance(part, dict | list):
+            require_targets(part, f"{key}.{name}".lstrip("."))
 
 
-def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
+def instantiate(node: Any, **kwargs: Any) -> Any:
     """What the node's ``_target_`` makes of its other keys and `kwargs`; of nodes in it first.
 
     Hydra's own would look for ``${…}`` in values once more, and call what these make of them.
@@ -116,15 +110,11 @@ def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
         InputError: see `load`.
         InstantiationException: caused by what the call raised.
     """
-    return _made({**node, **kwargs})
-
-
-def _made(node: Any) -> Any:
     if isinstance(node, list):
-        return [_made(part) for part in node]
+        return [instantiate(part) for part in node]
     if not isinstance(node, dict):
         return node
-    keys = {key: _made(part) for key, part in node.items()}
+    keys = {key: instantiate(part) for key, part in node.items()} | kwargs
     if (target := keys.pop("_target_", None)) is None:
         return keys
     found = load(str(target))
