@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 from padim_lit.cli.targets import default_of
 from padim_lit.data.datamodule import AnomalyData
-from padim_lit.deploy.calibration import require_one_of, require_rate
+from padim_lit.deploy.calibration import require_rate
 from padim_lit.errors import InputError
 from padim_lit.model.alignment import require_alignment
 from padim_lit.model.anomaly_map import require_image_score
@@ -107,10 +107,6 @@ class Deciding(OnDevice):
     ckpt: str = MISSING
     threshold: float | None = None
     false_alarm_rate: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_one_of(self.threshold, self.false_alarm_rate)
 
 
 @dataclass

@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import field, make_dataclass
 from enum import Enum
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -66,22 +65,16 @@ def load(target: str, key: str = "") -> Any:
         InputError: a config may not name it, or it cannot be imported.
     """
     given = f"{key or 'config'}: _target_={target}"
-    if not all(map(str.isidentifier, target.split("."))):
-        raise InputError(f"{given} is no name; give PACKAGE.MODULE.CLASS")
     package = target.partition(".")[0]
     if package in sys.stdlib_module_names or package not in _ALLOWED | _own:
         raise InputError(
             f"{given}: a config names classes of padim_lit and lightning alone; if it is a package "
             f"of yours, add own=[{package}] to the command line"
         )
+    module, _, name = target.rpartition(".")
     what = f"{f'{key}.' if key else ''}_target_={target}: cannot be imported"
     with refusing(what, "name module.Class, and put its folder on PYTHONPATH", Exception):
-        try:
-            found = resolve_name(target)
-        except AttributeError:
-            # Said too of a module that fails while it is imported, which alone knows why.
-            import_module(target.rpartition(".")[0])
-            raise
+        found = resolve_name(f"{module}:{name}")
     home = str(getattr(found, "__module__", None))
     known = home.partition(".")[0] in (_own if package in _own else _ALLOWED)
     if not known or not (inspect.isclass(found) or home == _LOGGERS or package in _own):

@@ -289,10 +289,6 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
         ("mode=predict ckpt=a images=b threshold=0", ("threshold=0", "above 0")),
         ("ckpt=a learnt_from=b", ("ckpt=a", "learnt_from=b", "give one of the two")),
         ("mode=predict ckpt=a images=b false_alarm_rate=2", ("false_alarm_rate=2", "between")),
-        (
-            "mode=serve ckpt=a threshold=20 false_alarm_rate=0.05",
-            ("threshold=20 and false_alarm_rate=0.05", "give one of them"),
-        ),
         ("mode=predict ckpt=a images=b overlays=nonsense", ("overlays=nonsense", "anomalous")),
         ("mode=predict ckpt=a images=b batch_size=-1", ("batch_size=-1", "at least 1")),
         (f"mode=predict ckpt=a images=b batch_size={2**63}", (f"batch_size={2**63}", "at most")),

@@ -70,7 +70,7 @@ def run(settings: Ablation, folder: Path) -> None:
     data, backbone = build.make_compared(settings, max(sweep.dims), device)
     density = build.make_density(settings)(max(sweep.dims), 0)
     runs = sweep.runs(backbone.embedding_dim, density.seeded)
-    store = RunStore(folder, _fingerprint(settings, data, backbone))
+    store = RunStore(folder, _fingerprint(settings, backbone))
     if store.stale:
         for name in ("rows.json", "sweep.csv", "scores.csv", "scores.npz", "resamples.npz"):
             (folder / name).unlink(missing_ok=True)
@@ -132,12 +132,12 @@ def _measure(
     return done, failed
 
 
-def _fingerprint(settings: Ablation, data: AnomalyData, backbone: Backbone) -> str:
+def _fingerprint(settings: Ablation, backbone: Backbone) -> str:
     """A name for all that every run depends on: settings, version, own code, images and weights."""
-    code = build.own_code(settings)
-    keys = describe(asdict(settings), ("projs", "dims", "seeds", "proj", "own"), code)
-    content = json.dumps([keys, data.content(), backbone.source_sha256])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    content = build.content_of(settings)
+    keys = describe(asdict(settings), ("projs", "dims", "seeds", "proj", "own"), content)
+    text = json.dumps([keys, backbone.source_sha256])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _for_all_seeds(result: RunResult, run: ProjectionRun) -> list[RunResult]:

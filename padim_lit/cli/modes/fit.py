@@ -310,6 +310,7 @@ class _Work:
         with survived("the results"):
             log_run(
                 self.logger,
+                folder,
                 config=config,
                 results=results,
                 predictions=predictions,
