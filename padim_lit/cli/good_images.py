@@ -1,7 +1,7 @@
 """What the modes that change a checkpoint share: the checkpoint, its good images, the new file."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -101,9 +101,9 @@ class GivenImages:
             self.what = f"images={settings.images}"
             self.dataset: Dataset = images_of(settings.images, self.detector)
             if settings.mode != "remove":  # which may take defects out
-                require_good([item.path for item in self.dataset.items], self.what)
+                require_good(self.dataset, self.what)
         else:  # those to learn from, as those look that the checkpoint was fitted on
-            data = make_data(settings, look_of(self.detector), test=False)
+            data = make_data(settings, size_of(self.detector), test=False)
             self.dataset, self.what = data.train_dataloader().dataset, data.name
         self.mode = settings.mode
         self.loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
@@ -145,7 +145,7 @@ class GivenImages:
                 yield part | {"path": [batch["path"][i] for i in keep]}
 
 
-def look_of(detector: Detector) -> dict[str, Any]:
+def size_of(detector: Detector) -> dict[str, Any]:
     """How the images of its fit were resized and cropped; InputError where it does not say."""
     try:
         return {key: detector.provenance[key] for key in ("image_size", "crop_size")}
@@ -159,13 +159,14 @@ def look_of(detector: Detector) -> dict[str, Any]:
 
 def images_of(given: str, detector: Detector) -> ItemDataset:
     """The images of a FILE, FOLDER or PATTERN, as `detector` sees them."""
-    look = ResizeCrop(**look_of(detector))
+    view = ResizeCrop(**size_of(detector))
     nearly_black(files := find_images(given))
-    return ItemDataset([Item(path) for path in files], look)
+    return ItemDataset([Item(path) for path in files], view)
 
 
-def require_good(paths: Sequence[Path], given: str) -> None:
+def require_good(images: ItemDataset, given: str) -> None:
     """Raise InputError where the names of folders call some of the images good and others not."""
+    paths = [item.path for item in images.items]
     good = good_folder_of(paths)
     others = [path for path, folder in zip(paths, good, strict=True) if folder is None]
     if others and (named := next(filter(None, good), None)):

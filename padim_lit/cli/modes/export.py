@@ -123,7 +123,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     detector.require_fitted()
     if settings.refits:
         images, what = images_of(settings.good, given), f"good={settings.good}"
-        require_good([item.path for item in images.items], what)
+        require_good(images, what)
         detector = int8(given, images, settings.preprocess, what)
         fitted = digests.keys(detector.require_state().digests)
         if back := removed_from(given).intersection(fitted):
