@@ -28,13 +28,12 @@ class Merge(Settings):
     """
 
     mode: str = "merge"
-    ckpts: list[str] | None = None
+    ckpts: list[str] = MISSING
     repeats: str = "refuse"
 
     def __post_init__(self) -> None:
-        if len(self.ckpts or []) < 2:
-            given = ",".join(self.ckpts or [])
-            raise InputError(f"ckpts=[{given}]: give two or more, as in ckpts=[a.ckpt,b.ckpt]")
+        if len(self.ckpts) < 2:
+            raise InputError(f"ckpts={self.ckpts}: give two or more, as in ckpts=[a.ckpt,b.ckpt]")
         require_choice("repeats", self.repeats, ("refuse", "count"))
 
 
