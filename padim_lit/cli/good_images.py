@@ -24,10 +24,16 @@ from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import write_json, write_text
-from padim_lit.system.console import print_facts
+from padim_lit.system.console import count, print_facts
 from padim_lit.system.versions import written_with
 
 T = TypeVar("T")
+#: Why images are left out.
+LEFT = {
+    "known": "that the model holds",
+    "repeated": "that show the same picture as another one",
+    "removed": "that mode=remove took out",
+}
 #: Where other images are in the moments, all scores change.
 NO_THRESHOLD = (
     "all scores have changed, so this model has no threshold and decides nothing yet; "
@@ -121,6 +127,14 @@ class GivenImages:
             return work(batches if without is None else self._each_once(batches, without))
 
         return over_images(self.detector, self.dataset, work_on, self.loop, self.mode)
+
+    def left_out(self) -> list[tuple[str, str]]:
+        """What to say of the images that `over` left out."""
+        return [
+            ("note", f"not counted: {count(self.left[key], 'image')} {why}")
+            for key, why in LEFT.items()
+            if self.left[key]
+        ]
 
     def _each_once(self, batches: Batches, without: Collection[bytes]) -> Batches:
         self.left, self.known_at = Counter(), []  # a batch too large for a GPU is begun anew

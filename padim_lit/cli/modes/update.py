@@ -132,14 +132,8 @@ def run(settings: Update, folder: Path) -> None:
     add_images(detector, state, "count" if skip else settings.repeats, what)
     detector.provenance["learnt_elsewhere"] = False  # it may be these that it learnt from
     facts = {**given.parent, "data": what, "images": state.count, "skipped": left.total()}
-    words = {
-        "known": "were there already",
-        "repeated": "are the same picture as another one",
-        "removed": "stay out, by mode=remove",
-    }
-    there = "".join(f", {left[key]} {text}" for key, text in words.items() if left[key])
-    said = f"{count(state.count, 'image')}{there}; now {detector.count}"
-    finish(detector, folder, "update", facts, ("added", said), ("data", what))
+    said = f"{count(state.count, 'image')}; now {detector.count}"
+    finish(detector, folder, "update", facts, ("added", said), ("data", what), *given.left_out())
 
 
 def run_remove(settings: Remove, folder: Path) -> None:
