@@ -23,6 +23,12 @@ padim_lit learns from good images what a good part looks like, and finds what di
 GROUP=OPTION chooses a file of a group
 
 $APP_CONFIG_GROUPS"""
+#: What Lightning's own words would say otherwise than a run takes.
+TRAINER = {
+    "accelerator": "auto: a GPU of CUDA's where there is one, else the CPU | cpu | gpu",
+    "precision": "32-true | bf16-mixed: the backbone in bf16, all else in float32",
+    "max_epochs": "1: a fit is one pass over the images",
+}
 #: Columns of a key and its default, and of a line.
 WIDTH, LINE = 26, 100
 
@@ -64,6 +70,7 @@ def _keys_of_modes(names: list[str]) -> str:
 
 def _keys_of_group(group: str, node: DictConfig) -> str:
     about = {"name": "what tables call it"} | meanings(load(node._target_, group))
+    about |= TRAINER if group == "trainer" else {}
     text = f"\nKeys of {group}, {node._target_}\n\n"
     for key, value in OmegaConf.to_container(node, resolve=False).items():
         if key != "_target_":
