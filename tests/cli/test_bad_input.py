@@ -297,7 +297,7 @@ def test_a_sweep_over_a_mode_that_is_none_runs_no_job(zygote, here):
         (f"mode=fit data.root=b data=folder dim={10**30}", (f"dim={10**30}", "at most")),
         ("mode=calibrate ckpt=a images=b num_workers=-1", ("num_workers=-1", "at least 0")),
         ("mode=update ckpt=a data=folder data.root=b seed=-1", ("seed=-1",)),
-        ("mode=update ckpt=a images=b data=folder data.root=b", ("images=b and data", "one of")),
+        ("mode=update ckpt=a images=b data=folder data.root=b", ("give images=FILE", "not both")),
         ("mode=export ckpt=a threshold=inf", ("threshold=inf", "finite")),
         ("experiment=ablation data=folder data.root=b max_memory_gb=nan", ("max_memory_gb=nan",)),
         ("mode=merge ckpts=a.ckpt", ("ckpts=a.ckpt: must be a list; write ckpts=[a.ckpt]",)),
