@@ -8,6 +8,7 @@ from .model.density import Density as Density
 from .model.density import PerPosition as PerPosition
 from .model.detector import Detector as Detector
 from .model.learned import NPCA as NPCA
+from .model.learned import PCA as PCA
 from .model.learned import Fisher as Fisher
 from .model.mixture import Mixture as Mixture
 from .model.projection import JL as JL

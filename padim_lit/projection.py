@@ -1,6 +1,7 @@
 """Where users' own projections find their base: see `padim_lit.model.projection`."""
 
 from padim_lit.model.learned import NPCA as NPCA
+from padim_lit.model.learned import PCA as PCA
 from padim_lit.model.learned import Fisher as Fisher
 from padim_lit.model.learned import Learned as Learned
 from padim_lit.model.projection import JL as JL

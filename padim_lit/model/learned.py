@@ -93,6 +93,28 @@ class Fisher(Learned):
         self.matrix = rows.float().to(self.matrix.device)
 
 
+class PCA(Learned):
+    """The D directions of most variance over all good patches: principal components.
+
+    Args:
+        fit_images: see `Learned`.
+
+    >>> pca = PCA(in_channels=3, dim=2)
+    >>> pca.learn(within=torch.diag(torch.tensor([1.0, 2.0, 0.5])), means=torch.zeros(4, 3))
+    >>> pca.matrix.abs().argmax(dim=1).tolist()
+    [1, 0]
+    """
+
+    name = "pca"
+    bounded = True
+    seeded = False
+
+    def learn(self, within: Tensor, means: Tensor) -> None:
+        total = within.double().cpu() + torch.cov(means.double().cpu().T, correction=0)
+        _, vectors = torch.linalg.eigh(total)  # ascending
+        self.matrix = vectors.T.flip(0)[: self.dim].float().to(self.matrix.device)
+
+
 class NPCA(Learned):
     """The D directions of least variance within a position, in a JL sketch.
 

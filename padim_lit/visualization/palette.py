@@ -12,6 +12,7 @@ PROJECTIONS = {
     "orthogonal": ("#e69f00", "D", (0, (1, 1.2))),
     "sparse": ("#cc79a7", "v", (0, (8, 2))),
     "fisher": ("#56b4e9", "P", (0, (3, 1))),
+    "pca": ("#000000", "<", (0, (2, 1, 2, 4))),
     "identity": ("#555555", "X", "-."),
 }
 #: Of projections that are not ours, by their names.

@@ -114,7 +114,7 @@ CONFIG = [
     Case("dim null", "dim=null", ("dim=null", "not Optional")),
     Case("dim without value", "dim", ("'dim'", "KEY=VALUE")),
     Case("list without end", "dim=[1", ("dim=", "'[1'", "Integer")),
-    Case("unknown proj", "proj=foo", ("proj/foo", "fisher, identity, jl, npca")),
+    Case("unknown proj", "proj=foo", ("proj/foo", "fisher, identity, jl, npca, orthogonal, pca")),
     Case("unknown backbone", "backbone=vgg",
          ("backbone/vgg", "resnet50v2, timm, wide_resnet50")),
     Case("unknown data", "data=imagenet", ("data/imagenet", "btad, elpv, folder, loco", "mtd")),

@@ -9,7 +9,7 @@ from sklearn.random_projection import SparseRandomProjection
 
 from padim_lit import Backbone, Detector, PerPosition
 from padim_lit.errors import InputError
-from padim_lit.model.learned import NPCA, Fisher
+from padim_lit.model.learned import NPCA, PCA, Fisher
 from padim_lit.model.projection import (
     JL,
     PROJECTIONS,
@@ -236,6 +236,16 @@ def test_fisher_maximises_between_over_within(patches):
     torch.testing.assert_close(
         (rows @ between @ rows.T).diagonal() / scale, best, rtol=1e-5, atol=0
     )
+
+
+def test_pca_keeps_the_directions_of_most_variance_best_first(patches):
+    pca = PCA(C, 5)
+    pca.learn(*patch_statistics([patches]))
+    rows = pca.matrix.double()
+    torch.testing.assert_close(rows @ rows.T, torch.eye(5).double(), atol=1e-5, rtol=0)
+    total = torch.cov(patches.flatten(0, 1).double().T, correction=0)
+    best = torch.linalg.eigvalsh(total).flip(0)[:5]
+    torch.testing.assert_close((rows @ total @ rows.T).diagonal(), best, rtol=0.05, atol=0)
 
 
 def test_npca_keeps_the_sketchs_directions_of_least_variance(patches):
