@@ -2,34 +2,29 @@
 
 import runpy
 import sys
-
-NAMES = {
-    "speed": "fit and score over the backbone's forward pass alone, and peak memory",
-    "peers": "the same for PaDiM as usually written and for anomalib",
-    "patchcore": "detection, size and time beside anomalib's PatchCore, on real images",
-    "scaling": "how cost grows with images, dimensions, positions and batch",
-    "sweep": "one pass over the images against separate runs",
-    "metrics": "pixel AUROC, AP and AUPRO of large maps",
-    "load": "mode=predict over very many images: memory and pace from first to last",
-    "pictures": "images a second from large PNGs on disk",
-    "thresholds": "how often the printed interval of false alarms is true",
-    "accuracy": "moments and metrics against float64 NumPy and scikit-learn",
-}
+from pathlib import Path
 
 
 def main() -> None:
-    name = sys.argv[1] if len(sys.argv) > 1 else None
+    known = benchmarks()
+    name, *rest = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
-        name = None
-    elif name is not None and name not in NAMES:
-        sys.exit(f"error: no benchmark {name!r}; allowed: {', '.join(NAMES)}")
-    if name is None:
         print("python -m benchmarks NAME [--help]")
-        for known, what in NAMES.items():
-            print(f"  {known:<10} {what}")
+        for one, what in known.items():
+            print(f"  {one:<10} {what}")
         return
-    sys.argv = [f"python -m benchmarks {name}", *sys.argv[2:]]
+    if name not in known:
+        sys.exit(f"error: no benchmark {name!r}; allowed: {', '.join(known)}")
+    sys.argv = [f"python -m benchmarks {name}", *rest]
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+
+
+def benchmarks() -> dict[str, str]:
+    """By its name the first line of each file that has a main: what it measures."""
+    files = sorted(Path(__file__).parent.glob("[!_]*.py"))
+    texts = {file.stem: file.read_text(encoding="utf-8") for file in files}
+    firsts = {name: text.partition("\n")[0] for name, text in texts.items() if "\ndef main" in text}
+    return {name: first.strip('"') for name, first in firsts.items()}
 
 
 if __name__ == "__main__":

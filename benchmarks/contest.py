@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,23 +24,6 @@ TURNS = 5
 LOOK = 64
 
 
-class Contestant(Protocol):
-    #: Where it computes, and where it wants images.
-    device: torch.device
-
-    def bare(self, images: Tensor) -> object:
-        """The backbone's forward pass and nothing else."""
-
-    def fit(self, pixels: np.ndarray) -> dict[str, Any]:
-        """Fit to (N,h,w,3) pixels; what it wants told, ``extra_seconds`` to add to its time."""
-
-    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,3,h,w) images in [0, 1] → raw scores (B,) and maps (B,h,w)."""
-
-    def nbytes(self) -> int:
-        """Of what scoring needs beside the backbone."""
-
-
 def batches(pixels: np.ndarray, size: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
     """(N,h,w,3) uint8 → (B,3,h,w) float32 in [0, 1], as the data modules make them."""
     for start in range(0, len(pixels), size):
@@ -48,10 +31,17 @@ def batches(pixels: np.ndarray, size: int, device: torch.device | str = "cpu") -
         yield torch.from_numpy(part).permute(0, 3, 1, 2).contiguous().to(device)
 
 
-def take_part(contestant: Contestant, folder: Path) -> None:
+def take_part(contestant: Any, folder: Path) -> None:
     """Fit to ``train.npy``, score ``test.npy``; write ``found.npz`` and ``row.json``.
 
     Times are over those of the bare backbone, which takes turns: see `seconds`.
+
+    Args:
+        contestant: has a ``device``, on which it computes; ``bare(images)``, the backbone's forward
+            pass and nothing else; ``fit(pixels)`` to (N,h,w,3), which gives what it wants told, and
+            ``extra_seconds`` to add to its time; ``score(images)``, (B,3,h,w) in [0, 1] → raw
+            scores (B,) and maps (B,h,w); ``nbytes()`` of what scoring needs beside the backbone.
+        folder: of the files.
     """
     device = contestant.device
     train, test = (np.load(folder / f"{name}.npy") for name in ("train", "test"))

@@ -9,9 +9,7 @@ more, because waiting is not in them. Without --ckpt, a model with random weight
 generated images of 64 pixels first: that is quick and says nothing about detection.
 """
 
-import argparse
 import itertools
-import json
 import os
 import shutil
 import subprocess
@@ -22,10 +20,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
+from benchmarks.rows import keep, parser_of, show
 from padim_lit.data.files import find_images
 
 RUN = [sys.executable, str(Path(__file__).parents[1] / "run.py")]
@@ -34,11 +31,10 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks load", description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--ckpt", type=Path, help="model.ckpt of an earlier run")
     parser.add_argument("--source", type=Path, help="folder of images for that model")
-    parser.add_argument("--json", type=Path, help="write the numbers there too")
     arguments = parser.parse_args()
     if (arguments.ckpt is None) != (arguments.source is None):
         parser.error("give both --ckpt and --source, or neither")
@@ -58,9 +54,7 @@ def main() -> None:
             _same_content(file, links / f"{i:06}{file.suffix}")
         rows = _watch(folder, ckpt.resolve(), links, arguments.images)
     _print(rows)
-    if arguments.json:
-        content = {"images": arguments.images, "ckpt": str(arguments.ckpt), "rows": rows}
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n")
+    keep(arguments.json, images=arguments.images, ckpt=str(arguments.ckpt), rows=rows)
 
 
 def _same_content(file: Path, copy: Path) -> None:
@@ -74,37 +68,34 @@ def _watch(folder: Path, ckpt: Path, links: Path, total: int) -> list[dict[str, 
     out = folder / "out"
     command = [*RUN, "mode=predict", f"ckpt={ckpt}", f"images={links}", "overlays=none"]
     process = subprocess.Popen([*command, f"hydra.run.dir={out}"], stdout=subprocess.DEVNULL)
-    lines, rows, done, rest = out / "predictions.jsonl", [], 0, b""
-    last: tuple[float, float, int] | None = None
-    file = None
-    while process.poll() is None:
+    lines, rows, done = out / "predictions.jsonl", [], 0
+    while not lines.exists():
+        if process.poll() is not None:
+            sys.exit(f"error: mode=predict ended with status {process.returncode}")
         time.sleep(0.05)
-        if file is None:
-            if not lines.exists():
-                continue
-            file = lines.open("rb")
-        rest = file.read()
-        done += rest.count(b"\n")
-        if done and last is None:  # the first image comes after the imports
-            last = (time.monotonic(), _processor_seconds(process.pid), done)
-        if last and done >= (len(rows) + 1) * total // TENTHS and done > last[2]:
+    last: tuple[int, float, float] | None = None
+    with lines.open("rb") as file:
+        while process.poll() is None:
+            time.sleep(0.05)
+            done += file.read().count(b"\n")
             try:
-                now = (time.monotonic(), _processor_seconds(process.pid), done)
+                now = (done, time.monotonic(), _processor_seconds(process.pid))
                 memory = _resident_bytes(process.pid)
             except OSError:  # it has ended
                 break
-            count = now[2] - last[2]
-            rows.append(
-                {
-                    "images": done,
-                    "resident_bytes": memory,
-                    "seconds_per_image": (now[0] - last[0]) / count,
-                    "processor_seconds_per_image": (now[1] - last[1]) / count,
-                }
-            )
-            last = now
-    if file is not None:
-        file.close()
+            if done and last is None:  # the first image comes after the imports
+                last = now
+            if last and done > last[0] and done >= (len(rows) + 1) * total // TENTHS:
+                count, seconds, processor = (new - old for new, old in zip(now, last, strict=True))
+                rows.append(
+                    {
+                        "images": done,
+                        "resident_bytes": memory,
+                        "seconds_per_image": seconds / count,
+                        "processor_seconds_per_image": processor / count,
+                    }
+                )
+                last = now
     if process.wait():
         sys.exit(f"error: mode=predict ended with status {process.returncode}")
     return rows
@@ -134,15 +125,13 @@ def _tiny(folder: Path) -> tuple[Path, Path]:
 
 
 def _print(rows: list[dict[str, float]]) -> None:
-    table = Table("images", "resident MiB", "ms an image", "processor ms an image")
-    for row in rows:
-        table.add_row(
-            f"{row['images']:,}",
-            f"{row['resident_bytes'] / 2**20:.0f}",
-            f"{1000 * row['seconds_per_image']:.2f}",
-            f"{1000 * row['processor_seconds_per_image']:.2f}",
-        )
-    Console().print(table)
+    columns = ("images", "resident MiB", "ms an image", "processor ms an image")
+    units = (1, 2**-20, 1000, 1000)
+    cells = [
+        [f"{value * unit:.5g}" for value, unit in zip(row.values(), units, strict=True)]
+        for row in rows
+    ]
+    show(columns, cells)
     first, last = rows[0], rows[-1]
     change = {key: last[key] / first[key] - 1 for key in first if key != "images"}
     wall, processor = change["seconds_per_image"], change["processor_seconds_per_image"]

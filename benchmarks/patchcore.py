@@ -24,13 +24,12 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Trainer
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from benchmarks.bare import as_timm_makes_it, as_timm_runs_it
 from benchmarks.contest import FIT, batches, take_part
+from benchmarks.rows import parser_of, show
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import config
 from padim_lit.cli.build import make_data, make_model
@@ -48,7 +47,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--anomalib", type=Path, help="python of an environment that has it")
     parser.add_argument("--coresets", type=float, nargs="*", default=[0.01, 0.1])
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 3], help="of PatchCore")
@@ -56,7 +55,6 @@ def main() -> None:
     parser.add_argument(
         "--device", default="cpu", help='of both: "cuda"; keep its rows in a file of their own'
     )
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments, words = parser.parse_known_args()
     if arguments.folder:
@@ -230,21 +228,20 @@ class Results:
     def show(self) -> None:
         what = f"{self.facts['data']}, {self.facts['backbone']}"
         whose = next((r["device"] + "'s" for r in self.rows if "device" in r), "one core's")
-        table = Table(title=f"{what}; times are {whose}, ÷ is over the bare backbone")
         columns = ("", "N", "image AUROC", "pixel AUROC", "AUPRO", "state", "fit s", "÷")
         score = ("score ms, batch 1", "÷", "batch 8", "÷")
-        for column in (*columns, *score, "peak of the fit"):
-            table.add_column(column, justify="right", overflow="fold")
-        for row in sorted(self.rows, key=lambda row: (row["images"], row["who"])):
-            aurocs = (row[name] for name in ("image_auroc", "pixel_auroc", "pixel_aupro"))
-            score = [(row[f"score_ms_{b}"], row[f"score_ratio_{b}"]) for b in (1, 8)]
-            table.add_row(
-                row["who"], str(row["images"]), *("–" if a is None else f"{a:.3f}" for a in aurocs),
-                readable(row["bytes"]), f"{row['fit_s']:.1f}", f"{row['fit_ratio']:.2f}",
-                *(cell for ms, ratio in score for cell in (f"{ms:.1f}", f"{ratio:.2f}")),
-                readable(row["peak_bytes"]),
-            )  # fmt: skip
-        Console(width=150).print(table)
+        rows = sorted(self.rows, key=lambda row: (row["images"], row["who"]))
+        title = f"{what}; times are {whose}, ÷ is over the bare backbone"
+        show((*columns, *score, "peak of the fit"), map(cells_of, rows), title, width=150)
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    aurocs = (row[name] for name in ("image_auroc", "pixel_auroc", "pixel_aupro"))
+    cells = [row["who"], str(row["images"]), *("–" if a is None else f"{a:.3f}" for a in aurocs)]
+    cells += [readable(row["bytes"]), f"{row['fit_s']:.1f}", f"{row['fit_ratio']:.2f}"]
+    for size in (1, 8):
+        cells += [f"{row[f'score_ms_{size}']:.1f}", f"{row[f'score_ratio_{size}']:.2f}"]
+    return [*cells, readable(row["peak_bytes"])]
 
 
 if __name__ == "__main__":

@@ -12,22 +12,22 @@ row is left out where it is missing.
 
 import argparse
 import importlib.util
-import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
+from typing import Any
 
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.bare import as_timm_runs_it
 from benchmarks.naive import PAPER, Naive
-from benchmarks.rows import apart, keep, show
+from benchmarks.rows import apart, asked_for, keep, parser_of, show
 from padim_lit import Backbone, Detector, PerPosition, Subset
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
 
@@ -43,8 +43,7 @@ CPU = torch.device("cpu")
 
 def main() -> None:
     arguments = parse()
-    if arguments.row:
-        print(json.dumps(measure(**json.loads(arguments.row))))
+    if asked_for(arguments, measure):
         return
     rows = []
     for name in arguments.contestants:
@@ -52,24 +51,16 @@ def main() -> None:
             print("anomalib is not installed here: left out", file=sys.stderr)
             continue
         print(f"{CONTESTANTS[name]} ...", file=sys.stderr)
-        options = {k: v for k, v in vars(arguments).items() if k not in ("json", "row")}
-        options = {**options, "contestant": name}
-        del options["contestants"]
         try:
-            rows.append(apart("peers", options))
+            rows.append(apart("peers", arguments, contestant=name))
         except subprocess.CalledProcessError as error:
             rows.append({"contestant": name, "failed": f"exit status {error.returncode}"})
     report(arguments, rows)
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-    keep(arguments.json, {"machine": machine, "rows": rows})
+    keep(arguments.json, rows=rows)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--backbone", default="resnet18", choices=MODELS)
     parser.add_argument("--dim", type=int, default=100)
     parser.add_argument("--images", type=int, default=96, help="N of the fit")
@@ -77,8 +68,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=CONTESTANTS)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--row", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -88,6 +77,7 @@ class Ours:
     def __init__(self, backbone: Backbone, projection: Subset, side: int, grid: int | str | None):
         density = PerPosition(projection.dim)
         self.detector = Detector(backbone, projection, (side, side), density, grid=grid, **PAPER)
+        self.distances = self.detector.distances
 
     def start(self) -> None:
         self.state = self.detector.empty_state()
@@ -104,9 +94,6 @@ class Ours:
     def state_bytes(self) -> int:
         return sum(band.nbytes for band in self.detector.whitening.bands)
 
-    def distances(self, images: Tensor) -> Tensor:
-        return self.detector.distances(images)
-
 
 class NaiveOnBackbone:
     """`Naive` with the same backbone, and a map as PaDiM's implementations draw it."""
@@ -114,6 +101,7 @@ class NaiveOnBackbone:
     def __init__(self, backbone: Backbone, projection: Subset, side: int):
         self.backbone, self.side = backbone, side
         self.naive = Naive(projection.matrix.argmax(dim=1))
+        self.fit = self.naive.fit
 
     def start(self) -> None:
         self.naive.bank = []
@@ -121,17 +109,10 @@ class NaiveOnBackbone:
     def collect(self, images: Tensor) -> None:
         self.naive.collect(self.backbone(images))
 
-    def fit(self) -> None:
-        self.naive.fit()
-
     def score(self, images: Tensor) -> Tensor:
-        from scipy.ndimage import gaussian_filter
-
         distances = self.distances(images)
         grid = int(distances.shape[1] ** 0.5)
-        maps = torch.nn.functional.interpolate(
-            distances.view(-1, 1, grid, grid), size=self.side, mode="bilinear"
-        )
+        maps = F.interpolate(distances.view(-1, 1, grid, grid), size=self.side, mode="bilinear")
         blurred = [gaussian_filter(one, sigma=4) for one in maps.squeeze(1).numpy()]
         return torch.tensor([float(one.max()) for one in blurred])
 
@@ -145,22 +126,17 @@ class NaiveOnBackbone:
 class Anomalib:
     """anomalib's torch model, driven without its engine."""
 
-    def __init__(self, backbone: Backbone, projection: Subset, side: int):
+    def __init__(self, backbone: Backbone, projection: Subset):
         from anomalib.models.image.padim.torch_model import PadimModel
 
-        self.model = PadimModel(
-            backbone=backbone.model.partition(".")[0],
-            pre_trained=False,
-            n_features=projection.dim,
-        )
+        name = backbone.model.partition(".")[0]
+        self.model = PadimModel(backbone=name, pre_trained=False, n_features=projection.dim)
         self.model.idx.copy_(projection.matrix.argmax(dim=1))
+        self.collect = self.model
 
     def start(self) -> None:
         self.model.train()
         self.model.memory_bank = []
-
-    def collect(self, images: Tensor) -> None:
-        self.model(images)
 
     def fit(self) -> None:
         self.model.fit()
@@ -173,28 +149,26 @@ class Anomalib:
         return self.model.gaussian.inv_covariance.nbytes
 
 
-def contestant(name: str, backbone: Backbone, projection: Subset, side: int):
-    if name == "naive":
-        return NaiveOnBackbone(backbone, projection, side)
-    if name == "anomalib":
-        return Anomalib(backbone, projection, side)
-    return Ours(backbone, projection, side, None if name == "ours" else "auto")
-
-
-def measure(
-    contestant: str, backbone: str, dim: int, images: int, batch: int, side: int, repeats: int
-) -> dict:
-    """One row: seconds an image of the bare backbone, fit and score, and the peak in bytes."""
-    if contestant.startswith("ours"):
+def measure(row: argparse.Namespace) -> dict[str, Any]:
+    """Seconds an image of the bare backbone, fit and score, and the peak in bytes."""
+    ours, agreement = row.contestant.startswith("ours"), None
+    if ours:
         keep_freed_memory()  # as run.py does; the peers run as they are
     torch.manual_seed(0)
-    extractor = Backbone(MODELS[backbone], [1, 2, 3], weights="random")
+    extractor = Backbone(MODELS[row.backbone], [1, 2, 3], weights="random")
     alone = as_timm_runs_it(extractor)
-    projection = Subset(extractor.embedding_dim, dim)
-    given = extractor if contestant.startswith("ours") else alone
-    one = globals()["contestant"](contestant, given, projection, side)
-    batches = [torch.rand(batch, 3, side, side) for _ in range(-(-images // batch))]
-    count = batch * len(batches)
+    projection = Subset(extractor.embedding_dim, row.dim)
+    if ours:
+        grid = None if row.contestant == "ours" else "auto"
+        one: Any = Ours(extractor, projection, row.side, grid)
+    elif row.contestant == "naive":
+        one = NaiveOnBackbone(alone, projection, row.side)
+    else:
+        one = Anomalib(alone, projection)
+    batches = [
+        torch.rand(row.batch, 3, row.side, row.side) for _ in range(-(-row.images // row.batch))
+    ]
+    count = row.batch * len(batches)
     reset_peak(CPU)
     found: dict[str, list[float]] = {}
 
@@ -205,39 +179,38 @@ def measure(
 
     with torch.inference_mode():
         alone(batches[0])
-        for _ in range(max(2, repeats // 2)):
+        for _ in range(max(2, row.repeats // 2)):
             turn("backbone", lambda: [alone(x) for x in batches], count)
             one.start()
             turn("collect", lambda: [one.collect(x) for x in batches], count)
             turn("gaussian", one.fit, 1)
         for size in (1, 8):
-            x = torch.rand(size, 3, side, side)
+            x = torch.rand(size, 3, row.side, row.side)
             one.score(x)
-            for _ in range(2 * repeats):
+            for _ in range(2 * row.repeats):
                 turn(f"backbone-{size}", lambda x=x: alone(x), size)
                 turn(f"score-{size}", lambda x=x: one.score(x), size)
-        agreement = None
-        if contestant == "naive":  # the same embeddings through both, at the same grid
-            ours = Ours(alone, projection, side, None)
-            ours.start()
+        peak = peak_bytes(CPU)
+        if row.contestant == "naive":  # the same embeddings through both, at the same grid
+            same = Ours(alone, projection, row.side, None)
+            same.start()
             for x in batches:
-                ours.collect(x)
-            ours.fit()
-            x = torch.rand(2, 3, side, side)
+                same.collect(x)
+            same.fit()
+            x = torch.rand(2, 3, row.side, row.side)
             expected = one.distances(x)
-            agreement = float(((ours.distances(x) - expected).abs() / expected).max())
+            agreement = float(((same.distances(x) - expected).abs() / expected).max())
     median = {name: statistics.median(values) for name, values in found.items()}
+    fit = median["collect"] + median["gaussian"] / count
     return {
-        "contestant": contestant,
-        "version": metadata.version("anomalib") if contestant == "anomalib" else None,
-        "backbone": backbone,
-        "dim": dim,
+        **vars(row),
+        "version": metadata.version("anomalib") if row.contestant == "anomalib" else "",
         "images": count,
-        "seconds": median,
-        "fit_ratio": (median["collect"] + median["gaussian"] / count) / median["backbone"],
+        "seconds": {**median, "fit": fit},
+        "fit_ratio": fit / median["backbone"],
         "score_ratio": {b: median[f"score-{b}"] / median[f"backbone-{b}"] for b in (1, 8)},
         "state_bytes": one.state_bytes(),
-        "peak_bytes": peak_bytes(CPU),
+        "peak_bytes": peak,
         "largest_relative_difference_to_ours": agreement,
     }
 
@@ -253,10 +226,9 @@ def report(arguments: argparse.Namespace, rows: list[dict]) -> None:
     )
     show(columns, map(cells_of, rows), title, width=150)
     for row in rows:
-        if row.get("largest_relative_difference_to_ours") is not None:
+        if (difference := row.get("largest_relative_difference_to_ours")) is not None:
             print(
-                f"largest relative difference of a distance, ours against naive: "
-                f"{row['largest_relative_difference_to_ours']:.1e}"
+                f"largest relative difference of a distance, ours against naive: {difference:.1e}"
             )
 
 
@@ -265,13 +237,12 @@ def cells_of(row: dict) -> list[str]:
     if "failed" in row:
         return [name, row["failed"]]
     seconds = row["seconds"]
-    fit = seconds["collect"] + seconds["gaussian"] / row["images"]
-    cells = [f"{1e3 * seconds['backbone']:.1f}", f"{1e3 * fit:.1f}", f"{row['fit_ratio']:.2f}"]
-    cells.append(f"{seconds['gaussian']:.1f}")
+    cells = [f"{1e3 * seconds['backbone']:.1f}", f"{1e3 * seconds['fit']:.1f}"]
+    cells += [f"{row['fit_ratio']:.2f}", f"{seconds['gaussian']:.1f}"]
     for size in ("1", "8"):
         cells += [f"{1e3 * seconds[f'score-{size}']:.1f}", f"{row['score_ratio'][size]:.2f}"]
     cells += [readable(row["state_bytes"]), readable(row["peak_bytes"])]
-    return [f"{name} {row['version'] or ''}".strip(), *cells]
+    return [f"{name} {row['version']}".strip(), *cells]
 
 
 if __name__ == "__main__":

@@ -8,19 +8,15 @@ random; each point is a median of `--repeats`.
 """
 
 import argparse
-import json
 import math
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.rows import apart, keep
+from benchmarks.rows import apart, asked_for, keep, parser_of, show
 from padim_lit.model.gaussian import factorize, mahalanobis
 from padim_lit.model.moments import init, update
 from padim_lit.model.ridge import Ridge
@@ -38,33 +34,25 @@ CPU = torch.device("cpu")
 
 
 def main() -> None:
-    arguments = parse()
-    if arguments.row:
-        print(json.dumps(memory(arguments.row)))
+    parser = parser_of(__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory", type=int, nargs="+", default=[], metavar="N")
+    arguments = parser.parse_args()
+    if asked_for(arguments, memory):
         return
     keep_freed_memory()
-    content = {"points": [], "memory": []}
-    if arguments.memory:
-        content["memory"] = [apart("scaling", count) for count in arguments.memory]
-        for row in content["memory"]:
-            print(f"{row['images']:>6} images: peak {readable(row['peak_bytes'])}")
-    else:
+    peaks = [apart("scaling", arguments, images=count) for count in arguments.memory]
+    for row in peaks:
+        print(f"{row['images']:>6} images: peak {readable(row['peak_bytes'])}")
+    points = []
+    if not peaks:
         for axis, values in AXES.items():
-            for value in values:
-                size = {**BASE, axis: value}
+            for size in ({**BASE, axis: value} for value in values):
                 row = {"axis": axis, **size, **measure(**size, repeats=arguments.repeats)}
-                content["points"].append(row)
-        report(content["points"])
-    keep(arguments.json, content)
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory", type=int, nargs="+", metavar="N")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--row", type=int, help=argparse.SUPPRESS)
-    return parser.parse_args()
+                points.append(row)
+        title = "seconds; the last row of each axis is the log-log slope"
+        show(("axis", "value", *COSTS), cells_of(points), title, width=100)
+    keep(arguments.json, points=points, memory=peaks)
 
 
 def measure(images: int, dim: int, positions: int, batch: int, repeats: int) -> dict[str, float]:
@@ -93,13 +81,13 @@ def measure(images: int, dim: int, positions: int, batch: int, repeats: int) -> 
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def memory(images: int) -> dict[str, int]:
-    """Peak of a fit at D = 150 on 28×28 that sees `images` embeddings; its own process."""
+def memory(row: argparse.Namespace) -> dict[str, int]:
+    """Peak of a fit at D = 150 on 28×28 that sees `row.images` embeddings; its own process."""
     x = torch.rand(32, 784, 150)
     reset_peak(CPU)
     state = init(784, 150)
     with torch.inference_mode():
-        for _ in range(math.ceil(images / len(x))):
+        for _ in range(math.ceil(row.images / len(x))):
             state = update(state, x)
         factorize(state, Ridge())
     return {"images": int(state.counts[0]), "peak_bytes": peak_bytes(CPU)}
@@ -111,22 +99,18 @@ def clock(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def slope(sizes: list[float], costs: list[float]) -> float:
-    """Least-squares slope of log cost on log size."""
-    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
-
-
-def report(points: list[dict]) -> None:
-    table = Table(title="seconds; the last row of each axis is the log-log slope")
-    for column in ("axis", "value", *COSTS):
-        table.add_column(column, justify="right")
+def cells_of(points: list[dict]) -> Iterator[list[str]]:
+    """An axis's points, then the least-squares slopes of log cost on log size."""
     for axis, values in AXES.items():
         rows = [row for row in points if row["axis"] == axis]
         for row in rows:
-            table.add_row(axis, str(row[axis]), *(f"{row[cost]:.3f}" for cost in COSTS))
-        slopes = [slope(values, [row[cost] for row in rows]) for cost in COSTS]
-        table.add_row(axis, "slope", *(f"{s:.2f}" for s in slopes), end_section=True)
-    Console(width=100).print(table)
+            yield [axis, str(row[axis]), *(f"{row[cost]:.3f}" for cost in COSTS)]
+        costs = np.log([[row[cost] for cost in COSTS] for row in rows])
+        yield [
+            axis,
+            "slope",
+            *(f"{slope:.2f}" for slope in np.polyfit(np.log(values), costs, 1)[0]),
+        ]
 
 
 if __name__ == "__main__":

@@ -14,17 +14,15 @@ all of them alike. Each row runs in a process of its own, so that its peak memor
 """
 
 import argparse
-import json
-import platform
 import statistics
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.bare import as_timm_makes_it, as_timm_runs_it
-from benchmarks.rows import apart, keep, show
+from benchmarks.rows import apart, asked_for, keep, parser_of, show
 from padim_lit import JL, Backbone
 from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
@@ -35,23 +33,15 @@ from padim_lit.model.projection_cache import ProjectionCache
 from padim_lit.model.warm_up import evenly_spaced, learn
 from padim_lit.system.clock import clock
 from padim_lit.system.memory import keep_freed_memory, peak_bytes, readable, reset_peak
-from padim_lit.system.versions import device_name
 
-BACKBONES = {
-    "efficientnet_lite0": {
-        "model": "tf_efficientnet_lite0",
-        "layers": [1, 2, 3],
-        "feature_location": "expansion",
-    },
-    "efficientnet_lite0_blocks": {
-        "model": "tf_efficientnet_lite0",
-        "layers": [1, 2, 3],
-        "feature_location": "bottleneck",
-    },
-    "wide_resnet50": {"model": "wide_resnet50_2.tv_in1k", "layers": [1, 2, 3]},
-    "resnet50": {"model": "resnet50.tv_in1k", "layers": [1, 2, 3]},
-    "resnet50v2": {"model": "resnet50v2", "layers": [1, 2, 3]},
-    "resnet18": {"model": "resnet18.tv_in1k", "layers": [1, 2, 3]},
+LITE0 = "tf_efficientnet_lite0"
+BACKBONES: dict[str, dict[str, Any]] = {
+    "efficientnet_lite0": {"model": LITE0, "feature_location": "expansion"},
+    "efficientnet_lite0_blocks": {"model": LITE0, "feature_location": "bottleneck"},
+    "wide_resnet50": {"model": "wide_resnet50_2.tv_in1k"},
+    "resnet50": {"model": "resnet50.tv_in1k"},
+    "resnet50v2": {"model": "resnet50v2"},
+    "resnet18": {"model": "resnet18.tv_in1k"},
 }
 # Good images that the state is made of before anything is timed; a mixture's centroids too.
 FITTED = 100
@@ -61,28 +51,19 @@ LEARNT = 3
 
 def main() -> None:
     arguments = parse()
-    if arguments.row:
-        print(json.dumps(measure(**json.loads(arguments.row))))
+    if asked_for(arguments, measure):
         return
     rows = []
     for name in arguments.backbones:
         for dim in arguments.dims:
-            row = {**vars(arguments), "backbone": name, "dim": dim}
-            for key in ("backbones", "dims", "json", "row"):
-                del row[key]
             print(f"{name}, D = {dim} ...", file=sys.stderr)
-            rows.append(apart("speed", row))
+            rows.append(apart("speed", arguments, backbone=name, dim=dim))
     report(rows)
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "device": device_name(torch.device(arguments.device)),
-        "torch": torch.__version__,
-    }
-    keep(arguments.json, {"machine": machine, "rows": rows})
+    keep(arguments.json, arguments.device, rows=rows)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     both = ["efficientnet_lite0", "wide_resnet50"]
     parser.add_argument("--backbones", nargs="+", default=both, choices=BACKBONES)
     parser.add_argument("--dims", nargs="+", type=int, default=[100, 150, 550])
@@ -97,37 +78,19 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--source", help="folder of good images")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--row", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def measure(
-    backbone: str,
-    dim: int,
-    batch: int,
-    images: int,
-    side: int,
-    grid: int | None,
-    density: str,
-    components: int,
-    neighbourhood: int,
-    weights: str,
-    source: str | None,
-    repeats: int,
-    device: str,
-) -> dict:
-    """One row: seconds an image of backbone, fit and score, and the peak in bytes."""
-    extractor = Backbone(**BACKBONES[backbone], weights=weights)
-    projection = JL(extractor.embedding_dim, dim)
-    options = {} if density == "position" else {"components": components}
-    gaussians = DENSITIES[density](dim, **options)
-    detector = Detector(
-        extractor, projection, (side, side), gaussians, grid=grid, neighbourhood=neighbourhood
-    ).to(device)
-    where = torch.device(device)
+def measure(row: argparse.Namespace) -> dict[str, Any]:
+    """Seconds an image of backbone, fit and score, and the peak in bytes."""
+    extractor = Backbone(**BACKBONES[row.backbone], layers=[1, 2, 3], weights=row.weights)
+    projection = JL(extractor.embedding_dim, row.dim)
+    options = {} if row.density == "position" else {"components": row.components}
+    density, where = DENSITIES[row.density](row.dim, **options), torch.device(row.device)
+    how = {"grid": row.grid, "neighbourhood": row.neighbourhood}
+    detector = Detector(extractor, projection, (row.side, row.side), density, **how).to(where)
     alone, whole = as_timm_runs_it(detector.backbone), as_timm_makes_it(detector.backbone)
-    fitted, x = pictures(source, side, FITTED + batch).to(where).tensor_split([FITTED])
+    fitted, x = pictures(row.source, row.side, FITTED + row.batch).to(where).tensor_split([FITTED])
     keep_freed_memory()  # as run.py does
     with torch.inference_mode():
         reset_peak(where)
@@ -143,11 +106,11 @@ def measure(
             learn(detector, lambda _: in_batches(first, 8))
             detector.cache.keep_next(0)
             state = detector.empty_state()
-            for part in in_batches(first, batch):
+            for part in in_batches(first, row.batch):
                 state = detector.update_state(state, part)
             learnings.append(clock(where) - start)
         learning = statistics.median(learnings)
-        for part in in_batches(others, batch):
+        for part in in_batches(others, row.batch):
             state = detector.update_state(state, part)
 
         def fit_step() -> None:
@@ -166,25 +129,17 @@ def measure(
         }
         seconds: dict[str, list[float]] = {name: [] for name in steps}
         steps["score"]()
-        for _ in range(repeats):
+        for _ in range(row.repeats):
             for name, step in steps.items():
                 start = clock(where)
                 step()
-                seconds[name].append((clock(where) - start) / batch)
+                seconds[name].append((clock(where) - start) / row.batch)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    fit = (median["fit"] * max(0, images - looked_at) + learning + factor) / images
+    fit = (median["fit"] * max(0, row.images - looked_at) + learning + factor) / row.images
     return {
-        "backbone": backbone,
-        "dim": dim,
-        "batch": batch,
-        "images": images,
+        **vars(row),
         "grid": list(detector.map_grid),
-        "density": density,
-        **options,
-        "neighbourhood": neighbourhood,
         "weights": extractor.source,
-        "real_images": source is not None,
-        "device": device,
         "backbone_ms": 1e3 * median["backbone"],
         "whole_ratio": median["whole"] / median["backbone"],
         "ours_ratio": median["ours"] / median["backbone"],

@@ -8,7 +8,6 @@ projection, from whose times those of all 99 are interpolated (linear in D betwe
 turns, `--repeats` times; medians. It takes minutes.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rows import keep
+from benchmarks.rows import keep, parser_of
 
 ROOT = Path(__file__).parents[1]
 DIMS = list(range(50, 551, 50))
@@ -27,9 +26,8 @@ AT = [50, 300, 550]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--json", type=Path)
     arguments, words = parser.parse_known_args()
     dims = f"dims=[{','.join(map(str, DIMS))}]"
     plain = ["experiment=ablation", "resamples=0", dims]
@@ -56,7 +54,7 @@ def main() -> None:
         f"{separate:.0f} s in 99 runs (from {len(AT) * len(PROJS)} of them): "
         f"{separate / median['all']:.1f} × faster"
     )
-    keep(arguments.json, {"seconds": median, "separate": separate, "words": words})
+    keep(arguments.json, seconds=median, separate=separate, words=words)
 
 
 def run(words: list[str]) -> float:

@@ -18,13 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from scipy.stats import betabinom
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from benchmarks.rows import parser_of, show
 from padim_lit import Backbone, Detector
 from padim_lit.data import ELPV
 from padim_lit.data.datasets.mtd import _tiles
@@ -44,7 +43,7 @@ CPU = torch.device("cpu")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--screw", type=Path, help="MVTec AD's category")
     parser.add_argument("--tiles", type=Path, help="Magnetic Tile's folder")
     parser.add_argument("--sizes", type=int, nargs="+", default=[20, 40, 60, 100, 300])
@@ -63,10 +62,7 @@ def main() -> None:
         f"density={args.density}, proj={args.proj}, D = {args.dim}, C = {backbone.embedding_dim}, "
         f"rotations={args.rotations}"
     )
-    table = Table()
-    for column in ("good images of", "N", "learnt again", *(f"{rate:.0%}" for rate in RATES)):
-        table.add_column(column, justify="right")
-    start = time.perf_counter()
+    rows, start = [], time.perf_counter()
     for name, paths, groups, look in data_sets(args.screw, args.tiles):
         known = looked_at(backbone, paths, look, args)
         for count in args.sizes:
@@ -80,16 +76,15 @@ def main() -> None:
                 plain = measure(detector, batches(train))
                 for again, good in ((True, true), (False, plain)):
                     found[again].append([judged(calibrate(good, r), scores) for r in RATES])
-            for again, rows in found.items():
-                cells = []
-                for each in zip(*rows, strict=True):
+            for again, all_splits in found.items():
+                cells = [name, str(count), "yes" if again else "no"]
+                for each in zip(*all_splits, strict=True):
                     asked, alarms, more, fewer = np.mean(each, axis=0)
                     cells.append(f"{asked:.1%}: {alarms:.1%}, {more:.0%} / {fewer:.0%}")
-                table.add_row(name, str(count), "yes" if again else "no", *cells)
-                print(
-                    name, count, again, *cells, f"{time.perf_counter() - start:.0f} s", flush=True
-                )
-    Console(width=110).print(table)
+                rows.append(cells)
+                print(*cells, f"{time.perf_counter() - start:.0f} s", flush=True)
+    columns = ("good images of", "N", "learnt again", *(f"{rate:.0%}" for rate in RATES))
+    show(columns, rows, width=110)
 
 
 def data_sets(screw: Path | None, tiles: Path | None):

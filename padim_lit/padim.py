@@ -24,8 +24,7 @@ from padim_lit.metrics import ImageMetrics, PixelMetrics
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
 from padim_lit.model.projection_cache import ProjectionCache
-from padim_lit.model.room import require_memory
-from padim_lit.model.warm_up import learn, warm_up
+from padim_lit.model.warm_up import learn, require_memory, warm_up
 
 
 class PaDiM(LightningModule):

@@ -180,7 +180,7 @@ class Blocks(Projection):
     name = "blocks"
 
     def __init__(self, in_channels: int, dim: int, seed: int = 0, offset: int = 0):
-        self.offset, self.options = offset, {"offset": offset}
+        self.offset = offset
         super().__init__(in_channels, dim, seed)
 
     def draw(self, generator):
@@ -287,10 +287,7 @@ def test_their_keys_are_in_the_help_and_in_the_config(zygote, outside):
         ),
         ("proj.offset=x", "proj.offset=x"),
         ("data.root=???", "data.root is not set"),
-        (
-            "proj._target_=my_data.Pairs",
-            "proj._target_=my_data.Pairs is no Projection: make it one",
-        ),
+        ("proj._target_=my_data.Pairs", "unknown key proj."),
     ],
     every=3,
 )

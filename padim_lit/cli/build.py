@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from padim_lit.data.cache import digest_of, stamp
 from padim_lit.data.files import find_images
 from padim_lit.data.trainer import require_float64
 from padim_lit.deploy.predictor import Predictor, load
-from padim_lit.errors import InputError
+from padim_lit.errors import InputError, require_kinds
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
 from padim_lit.model.detector import Detector
@@ -33,7 +34,6 @@ from padim_lit.model.grid import resolve_grid
 from padim_lit.model.region_of_interest import RestrictedMap
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.tiles import as_tiles
-from padim_lit.model.weights import architecture
 from padim_lit.padim import PaDiM
 from padim_lit.sweep.ablation import Ablation
 from padim_lit.sweep.gpus import claim, visible
@@ -57,6 +57,7 @@ def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> An
     Raises InputError where it has no test images and `test` needs them.
     """
     data = instantiate(settings.data, **size, **{key: getattr(settings, key) for key in READING})
+    require_kinds((data, AnomalyData))
     if test:
         data.require_test()
     return data
@@ -68,9 +69,7 @@ def content_of(settings: Settings) -> dict[str, str]:
     if getattr(settings, "data", None) is not None:
         size = getattr(settings, "size", {})
         found["data"] = instantiate(settings.data, **size, look=False).content()
-    values = vars(settings)
-    if isinstance(settings.backbone, dict):
-        values = {**values, "weights": settings.backbone.get("weights")}
+    values = {**vars(settings), "weights": settings.backbone.get("weights")}
     for key in ("ckpt", "ckpts", "learnt_from", "weights", "roi", "images", "good"):
         given = values.get(key)
         for name in given if isinstance(given, list) else [given]:
@@ -228,20 +227,17 @@ def _density_of(settings: Scoring) -> dict[str, Any]:
 def load_model(settings: "Fit", data: AnomalyData) -> tuple[PaDiM, str]:
     """The checkpoint's PaDiM and `SHA256`, if the settings ask for just that one."""
     content = read(settings.ckpt)
-    state = content[KEY]
-    saved, provenance = state["spec"], state["provenance"]
-    backbone = settings.backbone
-    given: dict[str, Any] = {
-        "backbone": {**_given_backbone(backbone), "tiles": as_tiles(settings.tiles)},
-        **_given("proj", settings.proj),
-        **_given("density", settings.density),
-        "image_shape": list(data.image_shape),
-        **{key: getattr(settings, key) for key in ("seed", "grid", *SHOWN)},
-    }
-    if given["proj"] != "identity":
-        given["dim"] = settings.dim
-    wrong = differences(saved, given)
-    asked = {**data.size, "weights": backbone.get("weights")}
+    saved, provenance = content[KEY]["spec"], content[KEY]["provenance"]
+    backbone = dict(settings.backbone)
+    if "weights" in backbone:  # they lie in the checkpoint, and need not be at hand
+        backbone["weights"] = "random"
+    spec = spec_of(make_model(replace(settings, backbone=backbone), data).detector)
+    for key in ("weights", "name"):
+        del spec["backbone"][key]
+    wrong = differences(saved, spec)
+    asked = {**data.size, "weights": settings.backbone.get("weights")}
+    if settings.roi is not None:  # the checkpoint holds its own
+        asked["roi"] = str(settings.roi)
     known = str(provenance.get("data")).split(" + ")  # several after mode=merge
     if data.name in known and "split_seed" in data.provenance:
         # Another split would test on images that the checkpoint was fitted on.
@@ -249,38 +245,14 @@ def load_model(settings: "Fit", data: AnomalyData) -> tuple[PaDiM, str]:
         if len(known) == 1:  # with more images it may be another one, too
             asked["split"] = data.provenance["split"]
     # A fit in Python notes less: what it does not know is the caller's.
-    wrong = wrong or differences(provenance, {k: asked[k] for k in asked if k in provenance})
+    asked = {k: asked[k] for k in asked if k in provenance or k == "roi"}
+    wrong = wrong or differences(provenance, asked)
     if wrong:
         todo = "give the same keys"
         if "split" in wrong and data.provenance.get("split_seed") == settings.seed:
             todo += ", or where images came since: fit again, or put new ones into test/KIND"
         raise InputError(f"ckpt={settings.ckpt} is of another config: {wrong}; {todo}")
-    model = PaDiM.load_from_checkpoint(settings.ckpt)
-    if settings.roi is not None:
-        known = model.detector.anomaly_map.roi
-        if known is None or not torch.equal(known, read_roi(settings.roi, data)):
-            raise InputError(
-                f"ckpt={settings.ckpt} was fitted with another roi than {settings.roi}; leave it "
-                "out: the checkpoint holds its own"
-            )
-    return model, content[SHA256]
-
-
-def _given(key: str, node: dict[str, Any]) -> dict[str, Any]:
-    # What was left to the class became a number.
-    options = {k: v for k, v in node.items() if k not in ("_target_", "name")}
-    options = {k: v for k, v in options.items() if v not in ("auto", None)}
-    return {key: node["name"], f"{key}_options": options}
-
-
-def _given_backbone(backbone: dict[str, Any]) -> dict[str, Any]:
-    given = {k: backbone[k] for k in ("model", "feature_location") if k in backbone}
-    if str(given.get("model")).startswith("hf-hub:"):  # a checkpoint has timm's own name for it
-        given = {**given, "model": architecture(given["model"])[0]}
-    for key in ("layers", "mean", "std", "img_size"):
-        if backbone.get(key) is not None:
-            given[key] = sorted(backbone[key]) if key == "layers" else list(backbone[key])
-    return given
+    return PaDiM.load_from_checkpoint(settings.ckpt), content[SHA256]
 
 
 def make_predictor(settings: Deciding) -> Predictor:

@@ -20,22 +20,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
 from padim_lit.cli.help import help_text
-from padim_lit.cli.hydra_section import require_hydras
+from padim_lit.cli.hydra_section import guard
 from padim_lit.cli.modes import mode_of
 from padim_lit.cli.overrides import own_packages
 from padim_lit.cli.settings import Embedding, Settings
-from padim_lit.cli.targets import allow, load, require_targets, schema
-from padim_lit.data import AnomalyData
+from padim_lit.cli.targets import allow, load, meanings, require_targets, schema
 from padim_lit.errors import InputError, refusing
-from padim_lit.model.backbone import Backbone
-from padim_lit.model.density import Density
-from padim_lit.model.projection import Projection
 
 _PACKAGE = Path(__file__).parents[1]
 #: The YAML files: part of an installed package, beside it in a checkout.
 CONF = next(c for c in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if c.is_dir())
-#: Keys of a config that hold what a class is made with, and what it must be a subclass of.
-GROUPS = {"backbone": Backbone, "proj": Projection, "density": Density, "data": AnomalyData}
+#: Keys of a config that hold what a class is made with.
+GROUPS = ("backbone", "proj", "density", "data")
 _PREFIX = "class/"
 #: Values that were taken from the environment → how they were asked for.
 _taken: dict[str, str] = {}
@@ -61,16 +57,16 @@ class ClassSource(StructuredConfigSource):
 
 
 class CheckedLoader(ConfigLoaderImpl):
-    """Hydra's own, which makes nothing of a ``hydra`` section that names strange classes."""
+    """Hydra's own, in whose process the ``hydra`` section makes nothing of strange classes."""
 
     def load_configuration(
         self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
     ) -> DictConfig:
-        allow(own_packages(overrides))  # a launcher's process has not seen the command line
+        guard()  # here, because a launcher's process has not seen the command line
+        allow(own_packages(overrides))
         what, todo = "a config file cannot be read as YAML", "save it as UTF-8, and less nested"
         with refusing(what, todo, UnicodeDecodeError, RecursionError):
             config = super().load_configuration(config_name, overrides, *args, **kwargs)
-        require_hydras(config)
         swept = OmegaConf.select(config, "hydra.sweeper.params") or {}
         if own_packages([f"{key}={value}" for key, value in swept.items()]):
             # Hydra makes words of these, which a job would take for typed ones.
@@ -125,24 +121,21 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
                 f"one, as in {key}.NAME=VALUE, or leave --config-path out"
             )
     kind = mode_of(plain.get("mode")).settings_class()
+    projs = plain.get("projs") or []  # what a mode compares in one pass
     for key, _, value in (word.lstrip("+~").partition("=") for word in typed):
         group, dot, _ = key.partition(".")
-        if dot and group in kind.imported:
-            other = f", or compare fits instead: -m proj=NAME {key}=…"
-            raise InputError(
-                f"{key}: mode={kind.mode} reads no key of {group}; leave it out"
-                f"{other if group == 'proj' and plain.get('projs') else ''}"
-            )
-        # A mode that scores with a checkpoint needs the modules of groups that it does not read.
-        unread = group in kind.imported and issubclass(kind, Embedding)
+        if group not in kind.imported:
+            continue
         # A file of one's own need not be called as its class is.
-        target = plain[group].get("_target_") if unread else None
-        name = getattr(load(target, group), "name", value) if target else value
-        if unread and not {value, name}.intersection(map(str, plain.get("projs") or ())):
-            some = f"give projs=[{name}]" if group == "proj" else "leave it out"
-            raise InputError(f"{key}={value}: mode={kind.mode} does not use it; {some}")
+        names = {value, (plain.get(group) or {}).get("name")}
+        # What scores with a checkpoint needs the modules that it names.
+        if dot or (issubclass(kind, Embedding) and names.isdisjoint(projs)):
+            other = ": projs names what it compares" if group == "proj" and projs else ""
+            raise InputError(
+                f"{key}={value}: mode={kind.mode} does not use it; leave it out{other}"
+            )
     full = OmegaConf.merge(OmegaConf.structured(kind), plain)
-    for group, base in GROUPS.items():
+    for group in GROUPS:
         node = full.get(group)
         if isinstance(node, DictConfig):
             if node.get("_target_") is None:
@@ -150,25 +143,19 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
                     f"{group}: its file names no class; write _target_: MODULE.CLASS into it, or "
                     "defaults: [/class/MODULE.CLASS@_here_]"
                 )
-            found = load(node._target_, group)
-            if isinstance(found, type) and not issubclass(found, base):
-                raise InputError(
-                    f"{group}._target_={node._target_} is no {base.__name__}: make it one, as "
-                    "docs/own.md shows"
-                )
             # First into its place, so that an error can name the whole key.
             full[group] = OmegaConf.structured(schema(node._target_))
             defaults = OmegaConf.to_container(full[group])
             full[group].merge_with(plain[group])
-            drawn = group in kind.imported and defaults.get("name") in (plain.get("projs") or ())
-            if drawn and (given := OmegaConf.to_container(full[group])) != defaults:
-                other = next(key for key in defaults if given[key] != defaults[key])
+            if group == "proj" and projs and OmegaConf.to_container(full[group]) != defaults:
                 raise InputError(
-                    f"{group}.{other}={given[other]}: mode={kind.mode} draws {defaults['name']} "
-                    "with its class's defaults; change them there, or compare fits: -m proj=NAME"
+                    f"{group}={node._target_} with other keys than its defaults: mode={kind.mode} "
+                    "draws all with their class's; change them there, or compare fits: -m proj=NAME"
                 )
+    about = meanings(kind)
     for key in sorted(OmegaConf.missing_keys(full)):
-        raise InputError(f"{key} is not set; give {key}=VALUE")
+        what = f": {about[key]}" if key in about else ""
+        raise InputError(f"{key} is not set; give {key}=VALUE{what}")
     filled = OmegaConf.to_container(full, resolve=True)
     require_targets(filled)  # which ${…} may have brought
     return kind(**filled)

@@ -1,11 +1,12 @@
 """What the modes that change a checkpoint share: the checkpoint, its good images, the new file."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from omegaconf import MISSING
 from torch.utils.data import Dataset
 
 from padim_lit import digests
@@ -23,11 +24,16 @@ from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.system.atomic import write_json, write_text
-from padim_lit.system.console import print_facts
+from padim_lit.system.console import count, print_facts
 from padim_lit.system.versions import written_with
 
 T = TypeVar("T")
-LOOK = ("image_size", "crop_size")
+#: Why images are left out.
+LEFT = {
+    "known": "that the model holds",
+    "repeated": "that show the same picture as another one",
+    "removed": "that mode=remove took out",
+}
 #: Where other images are in the moments, all scores change.
 NO_THRESHOLD = (
     "all scores have changed, so this model has no threshold and decides nothing yet; "
@@ -44,7 +50,7 @@ class GoodImages(Loading):
         images: good images: a photo, a folder or a quoted pattern
     """
 
-    ckpt: str | None = None
+    ckpt: str = MISSING
     images: str | None = None
 
 
@@ -54,54 +60,58 @@ class GoodImagesOrData(WithData, GoodImages):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.images is not None and self.data is not None:
-            raise InputError(f"images={self.images} and data: give one of the two")
+        if (self.images is None) == (self.data is None):
+            raise InputError(
+                f"mode={self.mode}: give images=FILE, FOLDER or PATTERN, or a data set, as in "
+                "data=folder data.root=DIR, and not both"
+            )
 
 
-class FullModel:
-    """A checkpoint's model with its moments.
-
-    Attributes:
-        path, sha256: of its file.
-        detector: the model.
-        held: digests of the images in it; None where they are not known.
-        gone: of those that mode=remove took out of it.
+def full_model(path: str) -> tuple[Detector, str]:
+    """A checkpoint's model with its moments, and the file's digest.
 
     Raises:
         InputError: it has no moments.
     """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.detector, self.sha256 = load_identified(path)
-        known, calibration = self.detector.require_state().digests, self.detector.calibration
-        self.held = None if known is None else frozenset(digests.keys(known))
-        self.gone = removed_from(self.detector)
-        # For mode=calibrate, where other images take the threshold.
-        if calibration is not None:
-            self.detector.provenance["false_alarm_rate"] = calibration["false_alarm_rate"]
+    detector, sha256 = load_identified(path)
+    detector.require_state()
+    # For mode=calibrate, where other images take the threshold.
+    if detector.calibration is not None:
+        detector.provenance["false_alarm_rate"] = detector.calibration["false_alarm_rate"]
+    return detector, sha256
 
 
-class GivenImages(FullModel):
+class GivenImages:
     """The model of ``ckpt``, and the good images that are given to it.
 
     Attributes:
-        mode: what is done to it.
+        detector: the model.
+        held: digests of the images in it; None where they are not known.
+        gone: of those that mode=remove took out of it.
         parent: what results say of the checkpoint.
         dataset, what: the images, and what to call them.
         left: how many were "known", "removed", or "repeated" an earlier one; see `over`.
         known_at: places of the known ones among all that came.
 
     Raises:
-        InputError: see `FullModel` and `good_images`.
+        InputError: see `full_model` and `images_of`; the checkpoint or images cannot be used.
     """
 
     def __init__(self, settings: GoodImages) -> None:
-        settings.require("ckpt", "model.ckpt of an earlier run")
-        super().__init__(settings.ckpt)
-        require_look(self.detector, settings.ckpt)
-        self.mode, self.parent = settings.mode, {"ckpt": self.path, "model_sha256": self.sha256}
-        self.dataset, self.what = good_images(settings, self.detector)
+        self.detector, sha256 = full_model(settings.ckpt)
+        known = self.detector.require_state().digests
+        self.held = None if known is None else frozenset(digests.keys(known))
+        self.gone = removed_from(self.detector)
+        self.parent = {"ckpt": settings.ckpt, "model_sha256": sha256}
+        if settings.images is not None:
+            self.what = f"images={settings.images}"
+            self.dataset: Dataset = images_of(settings.images, self.detector)
+            if settings.mode != "remove":  # which may take defects out
+                require_good(self.dataset, self.what)
+        else:  # those to learn from, as those look that the checkpoint was fitted on
+            data = make_data(settings, size_of(self.detector), test=False)
+            self.dataset, self.what = data.train_dataloader().dataset, data.name
+        self.mode = settings.mode
         self.loop = Loop(device_of(settings.trainer), settings.batch_size, settings.num_workers)
         self.left, self.known_at = Counter[str](), list[int]()
 
@@ -117,6 +127,14 @@ class GivenImages(FullModel):
             return work(batches if without is None else self._each_once(batches, without))
 
         return over_images(self.detector, self.dataset, work_on, self.loop, self.mode)
+
+    def left_out(self) -> list[tuple[str, str]]:
+        """What to say of the images that `over` left out."""
+        return [
+            ("note", f"not counted: {count(self.left[key], 'image')} {why}")
+            for key, why in LEFT.items()
+            if self.left[key]
+        ]
 
     def _each_once(self, batches: Batches, without: Collection[bytes]) -> Batches:
         self.left, self.known_at = Counter(), []  # a batch too large for a GPU is begun anew
@@ -141,37 +159,28 @@ class GivenImages(FullModel):
                 yield part | {"path": [batch["path"][i] for i in keep]}
 
 
-def require_look(detector: Detector, ckpt: str | None) -> None:
-    """Raise InputError where a checkpoint does not say how its images were resized."""
-    if not all(key in detector.provenance for key in LOOK):
+def size_of(detector: Detector) -> dict[str, Any]:
+    """How the images of its fit were resized and cropped; InputError where it does not say."""
+    try:
+        return {key: detector.provenance[key] for key in ("image_size", "crop_size")}
+    except KeyError:
         raise InputError(
-            f"ckpt={ckpt} does not say how its images were resized (a plain Trainer's); "
+            "the checkpoint does not say how its images were resized (a plain Trainer's); "
             "fit with run.py, or set model.detector.provenance, {'image_size': …, 'crop_size': …}, "
             "before trainer.save_checkpoint"
-        )
+        ) from None
 
 
-def good_images(settings: GoodImages, detector: Detector) -> tuple[Dataset, str]:
-    """``images``, or else the training images of ``data``, and what to call them.
-
-    They look as those that the checkpoint was fitted on.
-    """
-    if settings.images is not None:
-        given = f"images={settings.images}"
-        images = images_of(settings.images, detector)
-        if settings.mode != "remove":  # which may take defects out
-            require_good([item.path for item in images.items], given)
-        return images, given
-    if getattr(settings, "data", None) is None:
-        other = "or name the data, as in data=folder data.root=DIR"
-        settings.require("images", f"FILE, FOLDER or PATTERN, {other}")
-    look = {key: detector.provenance[key] for key in LOOK}
-    data = make_data(settings, look, test=False)
-    return data.train_dataloader().dataset, data.name
+def images_of(given: str, detector: Detector) -> ItemDataset:
+    """The images of a FILE, FOLDER or PATTERN, as `detector` sees them."""
+    view = ResizeCrop(**size_of(detector))
+    nearly_black(files := find_images(given))
+    return ItemDataset([Item(path) for path in files], view)
 
 
-def require_good(paths: Sequence[Path], given: str) -> None:
+def require_good(images: ItemDataset, given: str) -> None:
     """Raise InputError where the names of folders call some of the images good and others not."""
+    paths = [item.path for item in images.items]
     good = good_folder_of(paths)
     others = [path for path, folder in zip(paths, good, strict=True) if folder is None]
     if others and (named := next(filter(None, good), None)):
@@ -191,13 +200,6 @@ def removed_from(detector: Detector) -> frozenset[bytes]:
     state = detector.fit_state
     held = None if state is None else state.digests
     return removed(detector.provenance).difference([] if held is None else digests.keys(held))
-
-
-def images_of(given: str, detector: Detector) -> ItemDataset:
-    """The images of a FILE, FOLDER or PATTERN, as `detector` sees them."""
-    look = (detector.provenance[key] for key in LOOK)
-    nearly_black(files := find_images(given))
-    return ItemDataset([Item(path) for path in files], ResizeCrop(*look))
 
 
 def finish(

@@ -52,19 +52,20 @@ def help_text(*, _root_: DictConfig) -> str:
 
 def _keys_of_modes(names: list[str]) -> str:
     """Each key once, by the modes that read it."""
-    readers: dict[tuple[str, str], list[str]] = {}
+    readers: dict[str, list[str]] = {}
     for name in names:
         kind = MODES[name].settings_class()
         about = meanings(kind)
         for one in fields(kind):
             if one.name in about:
                 default = one.default_factory() if one.default is MISSING else one.default
-                line = (f"{one.name}={_text(default)}", about[one.name])
+                line = _line(f"{one.name}={_text(default)}", about[one.name])
                 readers.setdefault(line, []).append(name)
-    sections: dict[tuple[str, ...], str] = {}
+    sections: dict[str, str] = {}
     for line, modes in readers.items():
-        sections[tuple(modes)] = sections.get(tuple(modes), "") + _line(*line)
-    return "".join(f"\nKeys of mode={','.join(m)}\n\n{lines}" for m, lines in sections.items())
+        section = f"\nKeys of mode={','.join(modes)}\n\n"
+        sections[section] = sections.get(section, section) + line
+    return "".join(sections.values())
 
 
 def _keys_of_group(group: str, node: DictConfig) -> str:
@@ -78,12 +79,9 @@ def _keys_of_group(group: str, node: DictConfig) -> str:
 
 
 def _line(name: str, about: str) -> str:
-    margin = " " * WIDTH
-    lines = textwrap.wrap(about, LINE, initial_indent=margin, subsequent_indent=margin)
-    if len(name) > WIDTH - 4 or not lines:
-        return "\n".join([f"  {name}", *lines]) + "\n"
-    lines[0] = f"  {name}".ljust(WIDTH) + lines[0].lstrip()
-    return "\n".join(lines) + "\n"
+    first, margin = f"  {name}  ".ljust(WIDTH), " " * WIDTH
+    text = textwrap.fill(about, LINE, initial_indent=first, subsequent_indent=margin)
+    return (text or first.rstrip()) + "\n"
 
 
 def _text(value: Any) -> str:

@@ -8,12 +8,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import NoReturn
 
-import hydra
+from hydra import version
+from hydra._internal.utils import _run_hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -26,13 +27,10 @@ from padim_lit.sweep import launchers
 from padim_lit.system.console import never_fail_to_print
 from padim_lit.system.orphans import be_parent, end_with_parent
 
-#: Options that take the next word, whatever it looks like.
-VALUED = (
-    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
-    *("--package", "-p", "--cfg", "-c", "--experimental-rerun"),
-)
 # Seconds; more than a further rank takes to end with the first, see `end_with_parent`.
 _PATIENCE = 5.0
+# What logging wraps, of a file that it cannot open and of a class that it may not name.
+WRAPPED = (OSError, InputError)
 
 
 def leave(line: str) -> NoReturn:
@@ -61,20 +59,16 @@ def one_line_errors(debugging: bool) -> Iterator[None]:
         leave(reason)
 
 
-def prepare(words: list[str]) -> list[str]:
-    """The command line with the folders that make a sweep go on where it ended."""
-    if {"-sc", "--shell-completion", "-i", "--info"} & set(words):
-        allow(overrides.own_packages(words))
-        return words
-    # Options first: Lightning adds keys at the end for further ranks, and only one block may be.
-    option = [word.startswith("-") or before in VALUED for before, word in pairwise(["", *words])]
-    words = [words[i] for i in sorted(range(len(words)), key=lambda i: not option[i])]
-    overrides.refuse_unknown_options(words)
-    words = overrides.as_typed(overrides.as_sweep(words))
-    typed = overrides.read_overrides([word for word in words if overrides.is_override(word)])
-    allow(overrides.own_packages(words))
+def prepare(words: list[str]) -> tuple[Namespace, ArgumentParser]:
+    """What Hydra is asked to do, with the folders that make a sweep go on where it ended."""
+    asked, parser = overrides.options_of(words)
+    sweep = asked.multirun or overrides.SWEEP in asked.overrides
+    asked.overrides = overrides.as_typed(asked.overrides, sweep)
+    typed = overrides.read_overrides(asked.overrides)
+    allow(overrides.own_packages(asked.overrides))
     overrides.refuse_null_groups(typed, config.CONF)
-    return overrides.with_folders(overrides.from_here(words), typed)
+    asked.overrides += overrides.folders(typed, saved=asked.config_path is not None)
+    return asked, parser
 
 
 def main() -> None:
@@ -82,7 +76,6 @@ def main() -> None:
     # Lightning starts further ranks with this process's environment: theirs is no user's wish.
     debugging = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
 
-    @hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")
     def task(cfg: DictConfig) -> None:
         # Here too, because Hydra prints a line of its own about an error that comes out of a task.
         with one_line_errors(debugging):
@@ -97,11 +90,12 @@ def main() -> None:
     never_fail_to_print()
     config.register()
     with one_line_errors(debugging):
-        sys.argv[1:] = prepare(sys.argv[1:])
+        asked, parser = prepare(sys.argv[1:])
+        # What `hydra.main` does with a command line that it reads itself.
+        version.setbase("1.3")
         try:
-            task()
+            _run_hydra(asked, parser, task, str(config.CONF), "config")
         except ValueError as error:
-            # Where the folder is there already, it is the log file that logging cannot open.
-            if isinstance(error, InputError) or not isinstance(error.__cause__, OSError):
+            if isinstance(error, InputError) or not isinstance(error.__cause__, WRAPPED):
                 raise
             raise error.__cause__ from error

@@ -7,9 +7,7 @@ from difflib import get_close_matches
 from hydra import errors
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from padim_lit.cli.config import CONF
 from padim_lit.cli.modes import MODES
-from padim_lit.cli.targets import schema
 from padim_lit.errors import InputError, told, visible
 from padim_lit.sweep.launchers import EXTRAS
 
@@ -62,34 +60,17 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
 
 def _unknown(key: str, kind: type) -> str:
     """A key that a mode's settings, or the class that a group is made with, do not have."""
-    if hasattr(kind, "mode") and (readers := _readers(key)):
-        # As ckpts for ckpt, proj for projs; images are no image_size.
-        near = get_close_matches(key, _keys(kind), n=1, cutoff=0.85)
-        todo = f"did you mean {near[0]}?" if near else "leave it out"
-        return f"{key} is no key of mode={kind.mode}, but of {readers}; {todo}"
-    group, _, name = key.partition(".")
-    options = _options(group)
-    mine = [option for option, other in options.items() if other is kind]
-    able = [option for option, other in options.items() if name in _keys(other)]
-    if mine and able:
-        return (
-            f"{key} is no key of {group}={mine[0]}, but of {group}={', '.join(able)}; choose one "
-            "of these, or leave it out"
-        )
     above, dot, last = key.rpartition(".")
-    near = get_close_matches(last, known := _keys(kind), n=1)
-    meant = f"did you mean {above}{dot}{near[0]}? " if near else ""
+    known = [f"{above}{dot}{name}" for name in _keys(kind)]
+    # As ckpts for ckpt, proj for projs; images are no image_size.
+    near = get_close_matches(key, known, n=1, cutoff=0.85)
     if dot and not near and _readers(last):  # as image_size, which is of the run and not of data
-        meant = f"did you mean {last}? "
-    listed = ", ".join(f"{above}{dot}{name}" for name in known)
-    return f"unknown key {key}; {meant}known here: {listed}"
-
-
-def _options(group: str) -> dict[str, type]:
-    """Each file of conf/`group` that makes its keys of a class, and what it makes of it."""
-    texts = {file.stem: file.read_text("utf-8") for file in sorted(CONF.glob(f"{group}/*.yaml"))}
-    named = {option: re.search(r"/class/([\w.]+)@_here_", text) for option, text in texts.items()}
-    return {option: schema(found[1]) for option, found in named.items() if found}
+        near = [last]
+    meant = [f"did you mean {name}?" for name in near]
+    if not dot and (readers := _readers(key)):
+        todo = " ".join(meant) or "leave it out"
+        return f"{key} is no key of mode={kind.mode}, but of {readers}; {todo}"
+    return " ".join([f"unknown key {key};", *meant, f"known here: {', '.join(known)}"])
 
 
 def _keys(kind: type) -> list[str]:

@@ -14,30 +14,27 @@ from omegaconf import MISSING
 
 from padim_lit.cli.targets import default_of
 from padim_lit.data.datamodule import AnomalyData
-from padim_lit.deploy.calibration import require_one_of, require_rate
+from padim_lit.deploy.calibration import require_rate
 from padim_lit.errors import InputError
-from padim_lit.model.alignment import require_alignment
 from padim_lit.model.anomaly_map import require_image_score
 from padim_lit.model.detector import Detector
-from padim_lit.model.grid import require_neighbourhood
+from padim_lit.model.grid import require_alignment, require_neighbourhood
 from padim_lit.model.projection import MAX_DIM, require_seed
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import require_rotations
 from padim_lit.model.tiles import as_tiles
 from padim_lit.sweep.ablation import Sweep
 
-#: The lowest value of keys that are whole numbers, and what else is checked of a key that is set.
-LOWEST = {
-    **{"batch_size": 1, "num_workers": 0, "full_check": 0, "dim": 1, "calibration": 0},
-    **{"resamples": 0, "rows": 1, "positions": 1, "port": 1},
+#: Whole numbers: the lowest and the highest, which is what a machine counts where nothing is made
+#: of each one.
+WHOLE = {
+    **{"batch_size": (1, 2**20), "num_workers": (0, 1024), "dim": (1, MAX_DIM), "port": (1, 65535)},
+    **dict.fromkeys(("full_check", "calibration", "resamples"), (0, 2**31)),
+    **dict.fromkeys(("rows", "positions"), (1, 2**31)),
 }
-#: The highest of those that something is made of one by one; of the others what a machine counts.
-HIGHEST = {"batch_size": 2**20, "num_workers": 1024, "dim": MAX_DIM, "port": 65535}
-#: Numbers that must be above 0, and their units.
-POSITIVE = {
-    **{"max_mb": "megabytes", "watch_settle": "seconds", "watch_idle": "seconds"},
-    **{"max_memory_gb": "gigabytes", "threshold": "the scores' unit"},
-}
+#: Numbers that must be above 0.
+POSITIVE = ("max_mb", "watch_settle", "watch_idle", "max_memory_gb", "threshold")
+#: What else is checked.
 CHECKS: dict[str, Callable[[Any], None]] = {
     "seed": require_seed,
     "eps": Ridge,
@@ -72,24 +69,16 @@ class Settings:
     own: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for key, lowest in LOWEST.items():
-            if (value := getattr(self, key, None)) is None:
+        for key, value in vars(self).items():
+            if value is None:
                 continue
-            if value < lowest:
-                raise InputError(f"{key}={value}: must be at least {lowest}")
-            if value > (highest := HIGHEST.get(key, 2**31)):
-                raise InputError(f"{key}={value}: must be at most {highest}")
-        for key, unit in POSITIVE.items():
-            if (value := getattr(self, key, None)) is not None and not 0 < value < math.inf:
-                raise InputError(f"{key}={value}: must be above 0 and finite, in {unit}")
-        for key, check in CHECKS.items():
-            if (value := getattr(self, key, None)) is not None:
-                check(value)
-
-    def require(self, key: str, what: str) -> None:
-        """Raise InputError where a key that the mode cannot do without is not set."""
-        if getattr(self, key) is None:
-            raise InputError(f"mode={self.mode}: give {key}={what}")
+            if key in WHOLE and not WHOLE[key][0] <= value <= WHOLE[key][1]:
+                low, high = WHOLE[key]
+                raise InputError(f"{key}={value}: must be at least {low} and at most {high}")
+            if key in POSITIVE and not 0 < value < math.inf:
+                raise InputError(f"{key}={value}: must be above 0 and finite")
+            if key in CHECKS:
+                CHECKS[key](value)
 
 
 @dataclass
@@ -114,14 +103,9 @@ class Deciding(OnDevice):
         false_alarm_rate: share of good images called defective; null: the checkpoint's
     """
 
-    ckpt: str | None = None
+    ckpt: str = MISSING
     threshold: float | None = None
     false_alarm_rate: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("ckpt", "model.ckpt of an earlier run")
-        require_one_of(self.threshold, self.false_alarm_rate)
 
 
 @dataclass

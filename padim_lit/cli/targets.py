@@ -7,12 +7,11 @@ import inspect
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, make_dataclass
 from enum import Enum
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -66,22 +65,16 @@ def load(target: str, key: str = "") -> Any:
         InputError: a config may not name it, or it cannot be imported.
     """
     given = f"{key or 'config'}: _target_={target}"
-    if not all(map(str.isidentifier, target.split("."))):
-        raise InputError(f"{given} is no name; give PACKAGE.MODULE.CLASS")
     package = target.partition(".")[0]
     if package in sys.stdlib_module_names or package not in _ALLOWED | _own:
         raise InputError(
             f"{given}: a config names classes of padim_lit and lightning alone; if it is a package "
             f"of yours, add own=[{package}] to the command line"
         )
+    module, _, name = target.rpartition(".")
     what = f"{f'{key}.' if key else ''}_target_={target}: cannot be imported"
     with refusing(what, "name module.Class, and put its folder on PYTHONPATH", Exception):
-        try:
-            found = resolve_name(target)
-        except AttributeError:
-            # Said too of a module that fails while it is imported, which alone knows why.
-            import_module(target.rpartition(".")[0])
-            raise
+        found = resolve_name(f"{module}:{name}")
     home = str(getattr(found, "__module__", None))
     known = home.partition(".")[0] in (_own if package in _own else _ALLOWED)
     if not known or not (inspect.isclass(found) or home == _LOGGERS or package in _own):
@@ -89,22 +82,16 @@ def load(target: str, key: str = "") -> Any:
     return found
 
 
-def named(node: Any, names: Sequence[str], key: str = "") -> Iterator[tuple[str, str, str]]:
-    """Of what has one of these names in a nest of dicts and lists: where, its name and text."""
-    for name, part in node.items() if isinstance(node, dict) else enumerate(node):
-        if name in names and part is not None:
-            yield key, name, str(part)
-        elif isinstance(part, dict | list):
-            yield from named(part, names, f"{key}.{name}".lstrip("."))
-
-
-def require_targets(node: dict[str, Any]) -> None:
+def require_targets(node: Any, key: str = "") -> None:
     """Raise InputError for a config, given as plain containers, that names what it may not."""
-    for key, _, target in named(node, ["_target_"]):
-        load(target, key)
+    for name, part in node.items() if isinstance(node, dict) else enumerate(node):
+        if name == "_target_" and part is not None:
+            load(str(part), key)
+        elif isinstance(part, dict | list):
+            require_targets(part, f"{key}.{name}".lstrip("."))
 
 
-def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
+def instantiate(node: Any, **kwargs: Any) -> Any:
     """What the node's ``_target_`` makes of its other keys and `kwargs`; of nodes in it first.
 
     Hydra's own would look for ``${…}`` in values once more, and call what these make of them.
@@ -116,15 +103,11 @@ def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
         InputError: see `load`.
         InstantiationException: caused by what the call raised.
     """
-    return _made({**node, **kwargs})
-
-
-def _made(node: Any) -> Any:
     if isinstance(node, list):
-        return [_made(part) for part in node]
+        return [instantiate(part) for part in node]
     if not isinstance(node, dict):
         return node
-    keys = {key: _made(part) for key, part in node.items()}
+    keys = {key: instantiate(part) for key, part in node.items()} | kwargs
     if (target := keys.pop("_target_", None)) is None:
         return keys
     found = load(str(target))

@@ -1,6 +1,5 @@
 """What the threshold of a fit makes of the test images, in metrics.json and in words."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,8 +13,6 @@ from padim_lit.visualization.predictions import TestScore
 
 #: False-alarm rates whose thresholds a run shows beside its own.
 RATES = (0.005, 0.01, 0.02, 0.05, 0.1)
-# Times the third highest score, above which the highest looks like that of a defect.
-STRANGE = 1.6
 
 
 def at_threshold(
@@ -55,22 +52,6 @@ def at_threshold(
         for each in RATES
     ]
     return found
-
-
-def strange_good(calibration: Mapping[str, Any] | None) -> list[str]:
-    """A sentence where one or two good images set the threshold that score as no other does."""
-    if not calibration or len(calibration["scores"]) < 3:
-        return []
-    third, second, first = calibration["scores"][-3:].tolist()
-    threshold = calibration["threshold"]
-    if threshold is None or threshold <= first or first <= STRANGE * third:
-        return []
-    return [
-        f"The threshold lies above a good image that scores {score_text(first)}; the next are at "
-        f"{score_text(second)} and {score_text(third)}. Look at those named above. What shows a "
-        "defect, mode=remove takes out; if all are good, mode=predict finds more with "
-        f"threshold={math.ceil(1.05 * third)}."
-    ]
 
 
 def _wrong(

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -14,7 +13,6 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from padim_lit.analysis.result_files import PREDICTIONS
 from padim_lit.errors import InputError, refusing, told
-from padim_lit.system.atomic import csv_text
 from padim_lit.visualization.gallery import GalleryEntry
 from padim_lit.visualization.panels import common_scale, overlay
 from padim_lit.visualization.predictions import TestScore, table_of
@@ -97,6 +95,7 @@ def mlflow_logger(
 
 def log_run(
     logger: Logger | None,
+    folder: Path,
     *,
     config: Mapping[str, Any],
     results: Mapping[str, Any],
@@ -107,9 +106,11 @@ def log_run(
 ) -> None:
     """Log a finished run as far as its logger can hold it; None logs nothing.
 
-    W&B and MLflow get everything, TensorBoard and CSV the numbers.
+    W&B gets everything, MLflow the numbers and the files that say the rest, TensorBoard and CSV the
+    numbers.
 
     Args:
+        folder: the run's, in which its files lie by now.
         config: the resolved config, plain containers.
         results: the content of metrics.json.
         predictions: one row per test image.
@@ -121,36 +122,30 @@ def log_run(
     if logger is None:
         return
     numbers = {key: value for key, value in results.items() if type(value) in (int, float)}
-    scale = common_scale([picture.shown for picture in pictures])
-    drawn = [(p, overlay(p.image, p.shown, scale)) for p in pictures]
-    # A name that is no UTF-8 would end MLflow's sending.
-    rows = [
-        [sendable(cell) if isinstance(cell, str) else cell for cell in row]
-        for row in table_of(predictions, calibration)
-    ]
     if not isinstance(logger, WandbLogger):
         logger.log_metrics(numbers, step=0)
         if isinstance(logger, MLFlowLogger):
             logger.log_hyperparams(dict(config))
-            client, run = logger.experiment, logger.run_id
-            client.log_dict(run, dict(results), "metrics.json")
-            table = csv_text(
-                PREDICTIONS, (dict(zip(PREDICTIONS, row, strict=True)) for row in rows)
-            )
-            client.log_text(run, table, "predictions.csv")
-            for p, heat in drawn:
-                name = re.sub(r"[^\w.-]+", "-", f"{p.role}-{_name(p)}{'_planted' * p.planted}")
-                client.log_image(run, np.concatenate((p.image, heat), 1), f"heatmaps/{name}.png")
+            for name in ("metrics.json", "predictions.csv", "heatmaps"):
+                if (folder / name).exists():
+                    logger.experiment.log_artifact(logger.run_id, str(folder / name))
         return
     import wandb
 
     run = logger.experiment
     run.config.update(dict(config), allow_val_change=True)
+    rows = [
+        [sendable(cell) if isinstance(cell, str) else cell for cell in row]
+        for row in table_of(predictions, calibration)
+    ]
     table = wandb.Table(columns=list(PREDICTIONS), data=rows)
     content = {**numbers, "predictions": table}
     if pictures:
+        scale = common_scale([picture.shown for picture in pictures])
         content["pictures"] = [_wandb_image(wandb, picture, threshold) for picture in pictures]
-        content["heatmaps"] = [wandb.Image(heat, caption=_caption(p)) for p, heat in drawn]
+        content["heatmaps"] = [
+            wandb.Image(overlay(p.image, p.shown, scale), caption=_caption(p)) for p in pictures
+        ]
     # Lightning makes this key the x-axis of every chart.
     run.log({**content, "trainer/global_step": 0})
     # Strings and nulls have no chart, so history cannot hold them; numbers are there already, but
@@ -213,12 +208,6 @@ def _wandb_image(wandb: Any, picture: GalleryEntry, threshold: float | None) -> 
         if mask is not None
     }
     return wandb.Image(picture.image, caption=_caption(picture), masks=masks)
-
-
-def _name(picture: GalleryEntry) -> str:
-    # With the index, because a folder's 000.png with a mask and another's without are both first.
-    stem = PurePath(picture.path).stem
-    return f"{picture.rank}_{picture.kind}_{stem}_{picture.index}"
 
 
 def _caption(picture: GalleryEntry) -> str:

@@ -9,9 +9,9 @@ from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.density import MEASURING, Density, PerPosition, put_together, works_as
 from padim_lit.model.detector import Detector
 from padim_lit.model.embedding import project
-from padim_lit.model.exhaustive import Exhaustive
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.projection import Projection
+from padim_lit.model.search import Exhaustive
 from padim_lit.model.triangular import Triangle
 
 #: What the graph returns, in order; without a threshold the last one is left out.

@@ -29,16 +29,15 @@ from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.both import Both
+from padim_lit.model.cpu import on_one_thread_each
 from padim_lit.model.density import Density, PerPosition, put_together, works_as
 from padim_lit.model.detector import Detector
-from padim_lit.model.merging import subtract
+from padim_lit.model.fit_state import subtract
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments
 from padim_lit.model.ridge import Ridge, pooled
-from padim_lit.model.room import fit_bytes
-from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import covariance_log_det
-from padim_lit.model.warm_up import evenly_spaced, learn, learners
+from padim_lit.model.warm_up import evenly_spaced, fit_bytes, learn, learners
 from padim_lit.system.console import tracked
 from padim_lit.system.memory import available_bytes
 

@@ -111,7 +111,8 @@ class ComponentsWithout:
             band[left == 0] = 0  # rounding alone would stay
         rest = Moments(left, self.mean[some], scatter)
         self.row[some] = len(self.factored) + torch.arange(len(some))
-        self.factors = Triangle.cat([self.factors, self.mixture.factorize(rest, self.ridge)])
+        factors = self.mixture.factorize(rest, self.ridge)
+        self.factors = self.factors.map(lambda *bands: torch.cat(bands), factors)
         self.factored = torch.cat([self.factored, rest.mean])
 
 

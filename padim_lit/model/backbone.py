@@ -1,15 +1,14 @@
 """Frozen feature extractor: images (B,3,h,w) → a list of feature maps (B,C_l,H_l,W_l)."""
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError, as_pair, refusing
-from padim_lit.model.float32 import made_in_float32
 from padim_lit.model.folding import fold
 from padim_lit.model.tiles import as_tiles, by_tiles, layout
 from padim_lit.model.weights import architecture, fingerprint, load_weights, registered, timm
@@ -21,6 +20,18 @@ ROUNDING = 0.001
 _ONE_AT_A_TIME = threading.Lock()
 # timm makes these so only when it is asked for weights, and a checkpoint brings its own.
 _AS_TRAINED: dict[str, dict[str, Any]] = {"fbnetc_100": {"bn_eps": 1e-3}}
+
+
+@contextmanager
+def _made_in_float32() -> Iterator[None]:
+    """Whatever the caller computes in: its default dtype or autocast would round the weights."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class Backbone(nn.Module):
@@ -62,7 +73,7 @@ class Backbone(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    @made_in_float32()
+    @_made_in_float32()
     @torch.random.fork_rng(devices=())  # timm draws weights before it loads them
     def __init__(
         self,
@@ -197,7 +208,13 @@ class Backbone(nn.Module):
         for part in self.net.modules():
             # timm checks this only without img_size, and else cuts off what fills no patch.
             if isinstance(part, timm.layers.PatchEmbed) and not part.dynamic_img_pad:
-                _require_whole(what, (height, width), part.patch_size)
+                rows, columns = part.patch_size
+                if height % rows or width % columns:
+                    raise InputError(
+                        f"{what}: its patches are {rows}×{columns}, so it would not see all of "
+                        "them; set image_size to multiples of these, with crop_size=null, and "
+                        "backbone.img_size too if that is set or the model's size is fixed"
+                    )
         todo = (
             "set image_size and crop_size to what it was made for, or try "
             f"backbone.img_size=[{height},{width}]"
@@ -224,19 +241,6 @@ class Backbone(nn.Module):
             "img_size": self.img_size,
             "tiles": self.tiles,
         }
-
-
-def _require_whole(what: str, shape: tuple[int, int], patch: tuple[int, int]) -> None:
-    """Raise InputError, with the nearest sizes that do, where (h, w) is not whole patches."""
-    sides = list(zip(shape, patch, strict=True))
-    if any(side % p for side, p in sides):
-        nearest = ([max(s // p, 1) * p for s, p in sides], [-(-s // p) * p for s, p in sides])
-        lower, higher = (f"[{h},{w}]" for h, w in nearest)
-        raise InputError(
-            f"{what}: its patches are {patch[0]}×{patch[1]}, so it would not see all of them; the "
-            f"nearest that fit: image_size={lower} or {higher} with crop_size=null, and the same "
-            "as backbone.img_size if that is set or the model's size is fixed"
-        )
 
 
 def _colours(key: str, values: Sequence[float]) -> list[float]:
@@ -285,35 +289,30 @@ def _sketch(make: Callable[..., Any], *given: Any) -> Any:
 
 
 def _select_layers(model: str, layers: Sequence[int] | None, options: dict[str, Any]) -> list[int]:
-    default = _sketch(_create, model, options)
-    if default is None:  # it cannot be made without memory
-        default = _create(model, options)
-    info = default.feature_info.get_dicts()
-    strides = [d["reduction"] for d in info]
-    blocks = _transformer_blocks(default, strides)
-    available = range(blocks) if blocks else [d.get("index", i) for i, d in enumerate(info)]
+    net = _sketch(_create, model, options)
+    if net is None:  # it cannot be made without memory
+        net = _create(model, options)
+    info = net.feature_info.get_dicts()
+    blocks = len(getattr(getattr(net, "model", None), "blocks", None) or ())
+    if blocks and len({d["reduction"] for d in info}) == 1:  # its info shows the last few alone
+        available: Sequence[int] = range(blocks)
+        default = net.feature_info.out_indices
+        described = f"0 to {blocks - 1} (transformer blocks)"
+    else:
+        available = [d.get("index", i) for i, d in enumerate(info)]
+        stages = list(zip(available, info, strict=True))
+        default = [i for i, d in stages if 4 <= d["reduction"] <= 16]
+        described = ", ".join(
+            f"{i} ({d['module']}, {d['num_chs']} channels, stride {d['reduction']})"
+            for i, d in stages
+        )
     if layers is None:
-        if blocks:
-            return [int(i) for i in default.feature_info.out_indices]
-        return [i for i, s in zip(available, strides, strict=True) if 4 <= s <= 16]
+        return [int(i) for i in default]
     unknown = [i for i in layers if i not in available]
     if unknown or not layers or len(set(layers)) != len(layers):
-        if blocks:
-            described = f"0 to {blocks - 1} (transformer blocks)"
-        else:
-            described = ", ".join(
-                f"{i} ({d['module']}, {d['num_chs']} channels, stride {d['reduction']})"
-                for i, d in zip(available, info, strict=True)
-            )
         what = f"no layer {unknown[0]}" if unknown else f"layers={list(layers)} is empty or repeats"
         raise InputError(f"backbone {model}: {what}; its layers are {described}")
     return sorted(int(i) for i in layers)
-
-
-def _transformer_blocks(net: Any, strides: list[int]) -> int:
-    """Number of blocks of a one-stride model, whose default shows only the last few; else 0."""
-    blocks = getattr(getattr(net, "model", None), "blocks", None)
-    return len(blocks) if blocks is not None and len(set(strides)) == 1 else 0
 
 
 def _require_state(

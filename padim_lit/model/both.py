@@ -11,7 +11,6 @@ from padim_lit.model.gaussian import factorize
 from padim_lit.model.groups import Groups
 from padim_lit.model.mixture import Mixture
 from padim_lit.model.moments import Moments, init
-from padim_lit.model.registered import add_options
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.triangular import Triangle, covariance_log_det
 
@@ -74,27 +73,18 @@ class Both(Density):
         fit_images: int = 64,
         shrinkage: float | None = None,
     ):
-        add_options(self, components=components, fit_images=fit_images)
         super().__init__(dim, seed, dim / 2 if shrinkage is None else shrinkage)
         self.position = PerPosition(dim, seed, self.shrinkage)
         self.mixture = Mixture(dim, seed, components, fit_images, self.shrinkage)
+        self.components, self.fit_images = components, fit_images
         self.register_buffer("position_weight", torch.tensor(0.0, dtype=torch.float32))
-
-    @property
-    def fit_images(self) -> int:
-        """The mixture's."""
-        return self.mixture.fit_images
-
-    @fit_images.setter
-    def fit_images(self, images: int) -> None:
-        self.mixture.fit_images = images
 
     @property
     def learnt(self) -> dict[str, float]:
         return {"position_weight": float(self.position_weight)}
 
     def gaussians(self, positions: int) -> int:
-        return positions + self.mixture.components
+        return positions + self.components
 
     def parts(self, positions: int) -> list[tuple[Density, slice]]:
         return [(self.position, slice(positions)), (self.mixture, slice(positions, None))]
@@ -116,14 +106,14 @@ class Both(Density):
         """
         self.mixture.learn(x)
         self.position_weight = torch.zeros_like(self.position_weight)
-        if x.shape[:2].numel() < MIN_PATCHES_OVER_DIM * self.dim * self.mixture.components:
+        if x.shape[:2].numel() < MIN_PATCHES_OVER_DIM * self.dim * self.components:
             return
         owners, white = [], self.mixture.white
-        moments = init(self.mixture.components, self.dim, x.device)
+        moments = init(self.components, self.dim, x.device)
         x = x.to(white.dtype)
         centre = x.mean(dim=(0, 1), dtype=torch.float64).to(white.dtype)
         for images in x.split(IMAGES_AT_ONCE):
-            groups = Groups(self.mixture.assign(images.flatten(0, 1)), self.mixture.components)
+            groups = Groups(self.mixture.assign(images.flatten(0, 1)), self.components)
             owners.append(groups.owner.view(images.shape[:2]))
             with torch.autocast(x.device.type, enabled=False):
                 moments = groups.update(moments, (images - centre).flatten(0, 1) @ white.T)
@@ -160,11 +150,11 @@ class Both(Density):
         return [math.exp((positions - components) / (2 * self.dim)), 1.0]
 
     def _log_dets(self, whitening: Triangle) -> list[float]:
-        parts = self.parts(whitening.count - self.mixture.components)
+        parts = self.parts(whitening.count - self.components)
         return [float(covariance_log_det(whitening.at(some)).mean()) for _, some in parts]
 
     def factorize(self, moments: Moments, ridge: Ridge, out: Triangle | None = None) -> Triangle:
-        scatter, parts = moments.scatter, self.parts(len(moments.mean) - self.mixture.components)
+        scatter, parts = moments.scatter, self.parts(len(moments.mean) - self.components)
         whitening = out or Triangle.zeros(scatter.count, scatter.dim, scatter.device, scatter.dtype)
         for part, some in parts:  # written where they belong: each copied would be twice in memory
             part.factorize(moments.at(some), ridge, whitening.at(some))

@@ -1,10 +1,11 @@
-"""What rules out most of a mixture's components: lower bounds of the distances to all of them."""
+"""Lower bounds of distances, which rule out most of a mixture's components, and those to others."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from padim_lit.model.onednn import product
-from padim_lit.model.pairs import Pairs
+from padim_lit.model.cpu import product
 from padim_lit.model.triangular import Triangle, blocks
 
 # Directions of the bounds of all components, and of the tighter ones of those that are left.
@@ -15,6 +16,9 @@ SPAN_DIM, ASKED = 128, 32
 NEAR_SHARE = 1 / 4
 # Numbers of scratch for bounds of all components: they stay in a CPU's cache.
 SCRATCH_NUMBERS = 2**19
+# Numbers of the pairs that are computed at once: about what the cache holds that a core has for
+# itself.
+PAIR_NUMBERS = 2**18
 # Patches that a product takes are made a multiple of these: oneDNN keeps what it compiles for each
 # number.
 PATCH_MULTIPLE = 32
@@ -161,3 +165,42 @@ def _telling_apart(mean: Tensor, sigma: Tensor) -> Tensor:
         around += own @ (own - near_mean).mT - near_mean @ own.mT
         total += (precision[ks] @ around / distance[ks].mean(dim=1)[:, None, None]).sum(dim=0)
     return _leading(total + total.T, FINE_DIM)
+
+
+class Pairs:
+    """Patches and pairs (k,p) → ‖T_k(x_p−μ_k)‖², with matrices T_k of K components.
+
+    Args:
+        mean: μ (K,D).
+        bands: T cut into bands of rows, each (K,rows,columns) from the first column on.
+
+    >>> squares = Pairs(torch.zeros(2, 1), [torch.tensor([[[1.0]], [[3.0]]])])
+    >>> squares(torch.tensor([[2.0]]), torch.tensor([0, 1]), torch.tensor([0, 0]))
+    tensor([ 4., 36.])
+    """
+
+    def __init__(self, mean: Tensor, bands: Sequence[Tensor]):
+        self.mean = mean
+        self.bands = [(band.shape[1], band.shape[2], band.mT.unbind()) for band in bands]
+
+    def __call__(self, x: Tensor, component: Tensor, patch: Tensor) -> Tensor:
+        """Squares (m,) of x (n,D).
+
+        Args:
+            x: (n,D).
+            component, patch: (m,) the pairs, component by component.
+        """
+        squares, pairs = x.new_zeros(len(patch)), max(1, PAIR_NUMBERS // x.shape[1])
+        if not self.bands:
+            return squares
+        chunks = zip(component.split(pairs), patch.split(pairs), squares.split(pairs), strict=True)
+        for k, p, out in chunks:
+            deviation = x.index_select(0, p).sub_(self.mean.index_select(0, k))
+            present, sizes = (ids.tolist() for ids in k.unique_consecutive(return_counts=True))
+            for rows, columns, factors in self.bands:
+                white = x.new_empty(len(p), rows)
+                parts = deviation[:, :columns].split(sizes), white.split(sizes)
+                for one, part, result in zip(present, *parts, strict=True):
+                    torch.mm(part, factors[one], out=result)
+                out += white.square_().sum(dim=1)
+        return squares

@@ -8,16 +8,15 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from padim_lit.errors import InputError
 from padim_lit.model.embedding import ProjectedLayer
 from padim_lit.model.gaussian import factorize, mahalanobis
 from padim_lit.model.moments import Moments, init, update
-from padim_lit.model.registered import add_options, register, require_name
+from padim_lit.model.registered import Part
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.triangular import Triangle
 
@@ -32,7 +31,7 @@ MEASURING = ("nearest", "search")
 FITTING = ("gaussians", "empty", "empty_means", "update_moments", "shrinking", "factorize")
 
 
-class Density(nn.Module):
+class Density(Part):
     """Base: G Gaussians and a rule that assigns patches to them, so that a fit stays a sum.
 
     Args:
@@ -48,25 +47,13 @@ class Density(nn.Module):
     64
     """
 
-    name: ClassVar[str]
-    #: False where every seed gives the same Gaussians.
-    seeded: ClassVar[bool] = True
-    #: Good images that `learn` wants to see before the fit; 0 where nothing is learnt.
-    fit_images: int = 0
-    #: Arguments beyond D and the seed, as primitives.
-    options: dict[str, Any]
-
-    def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(**kwargs)
-        register(cls, DENSITIES, "density")
+    key, known = "density", DENSITIES
 
     def __init__(self, dim: int, seed: int = 0, shrinkage: float = 0.0):
         super().__init__()
-        require_name(self)
         if not 0 <= shrinkage < math.inf:
             raise InputError(f"density.shrinkage={shrinkage}: must be finite and 0 or more patches")
         self.dim, self.seed, self.shrinkage = dim, seed, float(shrinkage)
-        add_options(self, shrinkage=self.shrinkage)
 
     @property
     def learnt(self) -> dict[str, float]:

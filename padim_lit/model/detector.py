@@ -8,21 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError, require_finite, require_kinds, require_tensors
-from padim_lit.model.alignment import resolve_alignment
 from padim_lit.model.anomaly_map import AnomalyMap, image_score, require_image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.both import Both
 from padim_lit.model.density import Density
 from padim_lit.model.embedding import ProjectedLayer, add_up, project
 from padim_lit.model.fit_state import FitState
-from padim_lit.model.grid import require_neighbourhood, resolve_grid
+from padim_lit.model.grid import require_neighbourhood, resolve_alignment, resolve_grid
 from padim_lit.model.projection import Projection
 from padim_lit.model.projection_cache import Layers, ProjectionCache
-from padim_lit.model.registered import require_rebuildable
+from padim_lit.model.registered import refuse_others, require_float32, require_rebuildable
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import require_rotations, turned
 from padim_lit.model.triangular import Triangle, scoring_bytes
-from padim_lit.model.unchanged import refuse_others, require_float32
 
 #: The backbone's precision unless a fit used another, as Lightning names it.
 FULL_PRECISION = "32-true"
@@ -45,7 +43,7 @@ class Detector(nn.Module):
             second finest layer's grid, None the finest layer's.
         sigma: σ of the map's blur, in pixels.
         image_score: "max" or "topk", see `padim_lit.model.anomaly_map.image_score`.
-        alignment: see `padim_lit.model.alignment.resolve_alignment`.
+        alignment: see `padim_lit.model.grid.resolve_alignment`.
 
     Attributes:
         mean, whitening: (G,D) and G triangles of D rows after a fit, else None.

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from padim_lit.model.grid import average_down, finest_grid
 from padim_lit.model.projection import Projection
 
 
@@ -94,29 +93,30 @@ def add_up(
 def embed(
     features: Sequence[Tensor],
     projection: Projection,
-    grid: tuple[int, int] | None = None,
+    grid: tuple[int, int],
     neighbourhood: int = 1,
 ) -> Tensor:
-    """Projected embeddings Πx_ij of every position (PaDiM §3.1 and JL report, eq. 6).
+    """`project`, then `add_up`: embeddings Πx_ij (PaDiM §3.1 and JL report, eq. 6), (B,P,D).
 
     Equals: bring every layer to the grid (nearest neighbour up, average down), concatenate on
     channels to x (B,C,H,W), average over the neighbourhood, multiply by Π.
 
-    Args:
-        features: the layers' maps (B,C_l,H_l,W_l).
-        projection: Π with C = Σ C_l.
-        grid: (H, W); None takes the largest layer's.
-        neighbourhood: see `add_up`.
-
-    Returns:
-        (B,P,D) float32, positions row by row.
-
     >>> from padim_lit import JL
-    >>> embed([torch.rand(2, 5, 4, 4)], JL(5, 2)).shape
+    >>> embed([torch.rand(2, 5, 4, 4)], JL(5, 2), (4, 4)).shape
     torch.Size([2, 16, 2])
     """
-    grid = grid or finest_grid([f.shape[-2:] for f in features])
     return add_up(project(features, projection, grid), grid, projection.dim, neighbourhood)
+
+
+def average_down(layer: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B,C_l,H_l,W_l) in float32, averaged down to `grid` where that is coarser.
+
+    >>> average_down(torch.ones(1, 3, 8, 4), (4, 4)).shape
+    torch.Size([1, 3, 4, 4])
+    """
+    layer = layer.float()  # or means of bfloat16 numbers would be rounded to bfloat16
+    size = (min(layer.shape[-2], grid[0]), min(layer.shape[-1], grid[1]))
+    return layer if size == tuple(layer.shape[-2:]) else F.adaptive_avg_pool2d(layer, size)
 
 
 def _add_upsampled(out: Tensor, layer: Tensor) -> None:

@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
-from padim_lit.model import merging
 from padim_lit.model.moments import Moments
+from padim_lit.model.triangular import Triangle
+
+# Gaussians whose scatter crosses the network at once.
+REDUCE_GAUSSIANS = 256
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class FitState:
         """Of both sets of images; new tensors. InputError where the shapes differ."""
         other.require_shape(*self.layer_means.shape)
         known = _together(self.digests, other.digests)
-        moments = merging.merge(self.moments, other.moments)
+        moments = merge(self.moments, other.moments)
         means = _updated_layer_means(self, other.layer_means, moments)
         return FitState(self.count + other.count, moments, means, known)
 
@@ -91,7 +94,7 @@ class FitState:
         """Without the images of `part`; `left` are the digests of those that stay.
 
         Args:
-            empty: see `padim_lit.model.merging.subtract`.
+            empty: see `subtract`.
 
         Raises:
             InputError: other shapes, or fewer than 2 images would stay.
@@ -102,7 +105,7 @@ class FitState:
             raise InputError(
                 f"cannot remove {part.count} of {self.count} images: at least 2 must stay"
             )
-        moments = merging.subtract(self.moments, part.moments, empty)
+        moments = subtract(self.moments, part.moments, empty)
         return FitState(count, moments, _updated_layer_means(self, part.layer_means, moments), left)
 
     def reduce(
@@ -111,11 +114,11 @@ class FitState:
         """Of all ranks' images, on every rank. The scatter is changed in place.
 
         Args:
-            sum_over_ranks: see `padim_lit.model.merging.reduce`.
+            sum_over_ranks: see `reduce`.
             gather: every rank's object, from this rank's.
         """
         mine = self.layer_means * self.moments.counts[:, None].float()
-        moments = merging.reduce(self.moments, sum_over_ranks)
+        moments = reduce(self.moments, sum_over_ranks)
         means = sum_over_ranks(mine) / moments.counts.clamp(min=1)[:, None].float()
         counts, ranks = zip(*gather((self.count, self.digests)), strict=True)
         return FitState(sum(counts), moments, means, _together(*ranks))
@@ -150,3 +153,82 @@ def _updated_layer_means(state: FitState, means: Tensor, moments: Moments) -> Te
     share = (moments.counts - state.moments.counts) / moments.counts.clamp(min=1)
     found = state.layer_means + (means - state.layer_means) * share.unsqueeze(1).float()
     return found * (moments.counts > 0).unsqueeze(1)
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """Moments of both sets of patches, as if fitted on all; new tensors.
+
+    S = S_a + S_b + (n_a n_b / n) δδᵀ with δ = μ_b − μ_a.
+
+    >>> from padim_lit.model.moments import init, update
+    >>> one = update(init(4, 2), torch.rand(3, 4, 2))
+    >>> merge(one, one).counts.tolist()
+    [6.0, 6.0, 6.0, 6.0]
+    """
+    counts = a.counts + b.counts
+    share = b.counts / counts.clamp(min=1)  # of nothing and nothing it is nothing
+    delta = b.mean - a.mean
+    scatter = a.scatter.map(torch.add, b.scatter)
+    _add_outer(scatter, delta, a.counts * share)
+    return Moments(counts, a.mean + delta * share.unsqueeze(1), scatter)
+
+
+def subtract(whole: Moments, part: Moments, empty: Tensor) -> Moments:
+    """Moments of the patches of `whole` without those of `part`; new tensors.
+
+    The inverse of `merge`. Rounding of the whole stays, so it is relatively less exact the more
+    is taken away.
+
+    Args:
+        empty: (G,D), the means of Gaussians without patches.
+
+    Raises:
+        InputError: a Gaussian would have fewer than none.
+
+    >>> from padim_lit.model.moments import init, update
+    >>> one = update(init(4, 2), torch.rand(3, 4, 2))
+    >>> subtract(merge(one, one), one, empty=init(4, 2).mean).counts.tolist()
+    [3.0, 3.0, 3.0, 3.0]
+    """
+    left = whole.counts - part.counts
+    if (left < 0).any():
+        raise InputError("what is to be removed holds more patches of a Gaussian than it has")
+    total = whole.mean * whole.counts.unsqueeze(1) - part.mean * part.counts.unsqueeze(1)
+    mean = torch.where(left.unsqueeze(1) > 0, total / left.unsqueeze(1), empty.to(total))
+    scatter = whole.scatter.map(torch.sub, part.scatter)
+    _add_outer(scatter, part.mean - mean, -part.counts * left / whole.counts.clamp(min=1))
+    # Rounding alone would stay where nothing does.
+    scatter = scatter.map(lambda band: band * (left > 0).to(band.dtype)[:, None, None])
+    return Moments(left, mean, scatter)
+
+
+def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Moments:
+    """Moments of all ranks' patches, on every rank. The scatter is changed in place.
+
+    S = Σ_r S_r + n_r δ_r δ_rᵀ with δ_r = μ_r − μ. Sums alone cross the network, a block of
+    Gaussians at a time, so nothing is ever held once per rank.
+
+    Args:
+        moments: this rank's; n_r may be 0.
+        sum_over_ranks: all-reduce of a contiguous tensor by summing, in place or not.
+
+    >>> from padim_lit.model.moments import init, update
+    >>> both = reduce(update(init(4, 2), torch.rand(3, 4, 2)), lambda mine: mine * 2)
+    >>> both.counts.tolist()  # of two ranks
+    [6.0, 6.0, 6.0, 6.0]
+    """
+    counts = sum_over_ranks(moments.counts.clone())
+    total = sum_over_ranks(moments.mean * moments.counts.unsqueeze(1))
+    mean = torch.where(counts.unsqueeze(1) > 0, total / counts.unsqueeze(1), moments.mean)
+    _add_outer(moments.scatter, moments.mean - mean, moments.counts)
+    for band in moments.scatter.bands:
+        for block in band.split(REDUCE_GAUSSIANS):
+            block.copy_(sum_over_ranks(block))
+    return Moments(counts, mean, moments.scatter)
+
+
+def _add_outer(scatter: Triangle, delta: Tensor, weights: Tensor) -> None:
+    """Add w δδᵀ with w (G,), all of one sign."""
+    rows = delta * weights.abs().sqrt().unsqueeze(1)
+    sign = -1.0 if (weights < 0).any() else 1.0
+    scatter.add_products(rows.to(scatter.dtype).unsqueeze(1), sign)

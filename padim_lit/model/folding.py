@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them: the same features, in less time.
+"""A network's convolutions in less time, with batch norms folded into them: the same features.
 
 A frozen batch norm multiplies each channel by a number and adds another. So does a convolution
 whose weights and bias are multiplied and added to beforehand (`fuse_conv_bn_weights` of PyTorch).
@@ -10,12 +10,77 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
-from padim_lit.model.convolution import QUICK, Foldable, quicken
+from padim_lit.model.cpu import on_cpu, pointwise
 from padim_lit.model.weights import timm
 from padim_lit.system.torch_file import tensors_in
+
+
+class Foldable:
+    """A convolution that multiplies with its own weights, or has a batch norm in them.
+
+    >>> conv = Conv2d(3, 2, 1)
+    >>> conv.factors[0] is conv.weight
+    True
+    """
+
+    #: The batch norm that is folded into it, in a tuple, so that it is no part of it.
+    norm: tuple[nn.Module, ...] = ()
+    weight: Tensor
+    bias: Tensor | None
+    folded_weight: Tensor
+    folded_bias: Tensor
+
+    @property
+    def factors(self) -> tuple[Tensor, Tensor | None]:
+        """What it multiplies with and adds."""
+        return (self.folded_weight, self.folded_bias) if self.norm else (self.weight, self.bias)
+
+
+class Conv2d(Foldable, nn.Conv2d):
+    """A convolution with weights of its own, or those that `fold` gave it.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 2, 1))
+    >>> quicken(net)
+    >>> type(net[0]) is Conv2d, net(torch.rand(1, 3, 4, 4)).shape
+    (True, torch.Size([1, 2, 4, 4]))
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.factors
+        alone = self.stride == (1, 1) and self.padding == (0, 0) and self.groups == 1
+        if alone and self.kernel_size == (1, 1):
+            return pointwise(x, weight, bias)
+        return self._conv_forward(x, weight, bias)
+
+
+class Conv2dSame(Foldable, timm.layers.Conv2dSame):
+    """TensorFlow's: rows and columns of zeros are added, at times one more behind than before.
+
+    Adding them copies the whole map. A kernel with a row and a column of zeros before its own lets
+    a convolution add as many on both sides, and it adds them without a copy. Where each channel has
+    a kernel of its own the larger one costs less than the copy.
+
+    >>> net = nn.Sequential(timm.layers.Conv2dSame(2, 2, 3, stride=2, groups=2))
+    >>> quicken(net)
+    >>> type(net[0]) is Conv2dSame, net(torch.rand(1, 2, 4, 4)).shape
+    (True, torch.Size([1, 2, 2, 2]))
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.factors
+        if on_cpu(x) and self.groups == self.in_channels and self.dilation == (1, 1):
+            sizes = zip(x.shape[-2:], self.kernel_size, self.stride, strict=True)
+            added = [timm.layers.get_same_padding(*size, 1) for size in sizes]
+            more = [total % 2 for total in added]  # zeros that are added behind alone
+            weight = F.pad(weight, (more[1], 0, more[0], 0))
+            sides = [-(-total // 2) for total in added]
+            return F.conv2d(x, weight, bias, self.stride, sides, 1, self.groups)
+        x = timm.layers.pad_same(x, self.kernel_size, self.stride, self.dilation)
+        return self._conv_forward(x, weight, bias)
 
 
 class _Norm(nn.BatchNorm2d):
@@ -29,19 +94,32 @@ class _NormAct(timm.layers.BatchNormAct2d):
 
 
 # A subclass of these may compute something else, so it stays as it is.
+_QUICK: dict[type, type] = {nn.Conv2d: Conv2d, timm.layers.Conv2dSame: Conv2dSame}
 _LEFT_OUT: dict[type, type] = {nn.BatchNorm2d: _Norm, timm.layers.BatchNormAct2d: _NormAct}
-_AS_MADE = {new: old for old, new in {**_LEFT_OUT, **QUICK}.items()}
+_AS_MADE = {new: old for old, new in {**_QUICK, **_LEFT_OUT}.items()}
+
+
+def quicken(net: nn.Module) -> None:
+    """Let the convolutions of a network take the quickest way, in place.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 3, 1))
+    >>> quicken(net)
+    >>> type(net[0]).__module__
+    'padim_lit.model.folding'
+    """
+    for module in net.modules():
+        module.__class__ = _QUICK.get(type(module), type(module))
 
 
 def fold(net: nn.Module, shape: tuple[int, int]) -> None:
     """Fold the batch norms of a network in eval mode, in place; `unfold` takes it back.
 
-    Its convolutions become those of `padim_lit.model.convolution`, which can hold a batch norm. One
-    is folded if it alone takes what a convolution gives, which is seen by running an image. The
-    network's state dict stays as it is, and its features but for rounding; where they do not,
-    nothing is folded. Weights that are loaded later are folded too, those changed in place are not
-    seen. A folded convolution has its weights twice, so it needs to have fewer of them than numbers
-    in what it gives for that image: these need not be gone through again.
+    Its convolutions become those of this module, which can hold a batch norm. One is folded if it
+    alone takes what a convolution gives, which is seen by running an image. The network's state
+    dict stays as it is, and its features but for rounding; where they do not, nothing is folded.
+    Weights that are loaded later are folded too, those changed in place are not seen. A folded
+    convolution has its weights twice, so it needs to have fewer of them than numbers in what it
+    gives for that image: these need not be gone through again.
 
     Args:
         net: takes images (B,3,h,w) and gives a list of feature maps.

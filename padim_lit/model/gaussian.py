@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from padim_lit.model.cpu import on_one_thread_each
 from padim_lit.model.moments import Moments, covariance
 from padim_lit.model.ridge import Ridge
-from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import Triangle, blocks, invert_lower
 
 # Gaussians are factored in blocks of about so many float64 numbers: on a CPU they stay in its

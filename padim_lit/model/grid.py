@@ -1,20 +1,27 @@
-"""The grid of positions that embeddings live on."""
+"""The grid of positions: how many there are, and where on the image they look.
+
+Position (i, j) of the grid is drawn on the i-th part of the image's height and the j-th of its
+width. What the network looks at there lies elsewhere: strides, how zeros are added at the borders,
+and sides that are no multiple of the strides shift what a layer sees, the coarsest most. No formula
+knows what a trained network makes of that, so it is measured: a spot of an image is changed, and
+the features say where they see it.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from padim_lit.errors import InputError
+from padim_lit.model.backbone import Backbone
+from padim_lit.model.embedding import ProjectedLayer, add_up, average_down
 
-
-def finest_grid(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """(H, W) of the finest layer.
-
-    >>> finest_grid([(56, 56), (28, 28)])
-    (56, 56)
-    """
-    return max(s[0] for s in shapes), max(s[1] for s in shapes)
+#: Spots that are changed, one at a time, each at another place within the coarsest layer's stride,
+#: or within the grid's cell where that is larger.
+SPOTS = 8
+# Side of a spot in pixels: what a photo's small defect may have.
+SPOT = 7
 
 
 def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | str | None) -> tuple[int, int]:
@@ -31,12 +38,12 @@ def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | str | None) -> tup
     >>> resolve_grid([(56, 56), (28, 28), (14, 14)], 'auto')
     (28, 28)
     """
-    height, width = finest_grid(shapes)
+    height, width = _finest(shapes)
     if grid is None:
         return height, width
     if grid == "auto":
         coarser = [s for s in shapes if tuple(s) != (height, width)]
-        return finest_grid(coarser or shapes)
+        return _finest(coarser or shapes)
     if isinstance(grid, bool) or not isinstance(grid, int):
         raise InputError(f"grid={grid}: must be auto, null or a number of positions")
     if not 1 <= grid <= max(height, width):
@@ -58,12 +65,94 @@ def require_neighbourhood(side: int) -> None:
         raise InputError(f"neighbourhood={side}: must be odd, as in 3 (1: each position alone)")
 
 
-def average_down(layer: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B,C_l,H_l,W_l) in float32, averaged down to `grid` where that is coarser.
+def require_alignment(alignment: Any) -> None:
+    """Raise InputError unless it is "auto", None or [down,right].
 
-    >>> average_down(torch.ones(1, 3, 8, 4), (4, 4)).shape
-    torch.Size([1, 3, 4, 4])
+    >>> require_alignment([2.5, 2.5])
     """
-    layer = layer.float()  # or means of bfloat16 numbers would be rounded to bfloat16
-    size = (min(layer.shape[-2], grid[0]), min(layer.shape[-1], grid[1]))
-    return layer if size == tuple(layer.shape[-2:]) else F.adaptive_avg_pool2d(layer, size)
+    if alignment is None or (isinstance(alignment, str) and alignment == "auto"):
+        return
+    pair = isinstance(alignment, Sequence) and not isinstance(alignment, str)
+    if not pair or len(alignment) != 2 or not all(type(n) in (int, float) for n in alignment):
+        raise InputError(
+            f"alignment={alignment}: must be auto (measured), null (none) or [down,right], pixels"
+        )
+
+
+def resolve_alignment(
+    backbone: Backbone,
+    image_shape: tuple[int, int],
+    grid: tuple[int, int],
+    alignment: str | Sequence[float] | None,
+) -> tuple[float, float]:
+    """(down, right): pixels by which the grid's positions are drawn too far that way.
+
+    Args:
+        backbone: the layers' features.
+        image_shape: (h, w).
+        grid: (H, W) of the embeddings.
+        alignment: "auto" measures it, None takes none, and two numbers are taken as they are.
+
+    Raises:
+        InputError: another word, or numbers beyond half of the image.
+
+    >>> backbone = Backbone('test_resnet', weights='random')
+    >>> [round(pixels) for pixels in resolve_alignment(backbone, (64, 64), (8, 8), 'auto')]
+    [1, 2]
+    """
+    require_alignment(alignment)
+    if alignment == "auto":
+        return _measured(backbone, image_shape, grid)
+    down, right = (0.0, 0.0) if alignment is None else map(float, alignment)
+    if not (abs(down) <= image_shape[0] / 2 and abs(right) <= image_shape[1] / 2):  # NaN fails too
+        raise InputError(f"alignment={alignment}: must be at most half of the image, in pixels")
+    return down, right
+
+
+def _finest(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
+    return max(s[0] for s in shapes), max(s[1] for s in shapes)
+
+
+@torch.no_grad()
+def _measured(
+    backbone: Backbone, image_shape: tuple[int, int], grid: tuple[int, int]
+) -> tuple[float, float]:
+    device = backbone.pixel_mean.device
+    random = torch.Generator().manual_seed(0)
+    ground = 0.25 + 0.5 * torch.rand(1, 3, *image_shape, generator=random, dtype=torch.float32)
+    before, stride = _features(backbone, ground.to(device), grid), max(backbone.strides)
+    far = torch.zeros(len(before), 2, dtype=torch.float64)
+    for spot in range(SPOTS):
+        # Around the middle: near a border a layer would see what lies inside alone.
+        y, x = (
+            int(side / 2 + ((turn % SPOTS + 0.5) / SPOTS - 0.5) * max(stride, side / positions))
+            for side, positions, turn in zip(image_shape, grid, (spot, 3 * spot + 1), strict=True)
+        )
+        image = ground.clone()
+        rows, columns = (slice(max(0, at - SPOT // 2), at + SPOT // 2 + 1) for at in (y, x))
+        image[..., rows, columns] = spot % 2  # black or white: of all tried it varies least
+        after = _features(backbone, image.to(device), grid)
+        for layer, pair in enumerate(zip(before, after, strict=True)):
+            parts = zip(_centre(*pair, grid), image_shape, (y, x), strict=True)
+            off = [part * side - (at + 0.5) for part, side, at in parts]
+            far[layer] += torch.tensor(off, dtype=torch.float64) / SPOTS
+    # Each channel counts alike, as it does in a Mahalanobis distance, whatever its scale.
+    share = torch.tensor(backbone.channels).double() / backbone.embedding_dim
+    down, right = (share @ far.nan_to_num()).tolist()
+    return round(down, 1), round(right, 1)
+
+
+def _features(backbone: Backbone, image: Tensor, grid: tuple[int, int]) -> list[Tensor]:
+    """Each layer's (C_l,h,w), averaged down where it is finer than the grid."""
+    with torch.autocast(image.device.type, enabled=False):
+        return [average_down(m, grid)[0].cpu().double() for m in backbone(image)]
+
+
+def _centre(before: Tensor, after: Tensor, grid: tuple[int, int]) -> tuple[float, float]:
+    """Where on the grid a layer changed, as parts of its height and its width."""
+    # Squared once more, so that the middle counts, and not the far ends of what a layer sees.
+    changed = (after - before).square().sum(dim=0).square()
+    spread = add_up([ProjectedLayer(changed[None, ..., None], slice(0, 1))], grid, dim=1)
+    share = spread.view(grid) / spread.sum()
+    y, x = ((torch.arange(positions) + 0.5).double() / positions for positions in grid)
+    return float(share.sum(dim=1) @ y), float(share.sum(dim=0) @ x)

@@ -5,8 +5,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from padim_lit.model.cpu import on_one_thread_each
 from padim_lit.model.moments import Moments
-from padim_lit.model.threads import on_one_thread_each
 from padim_lit.model.triangular import Triangle
 
 # Patches of a group in a common step: OVER_AVERAGE times what groups have on the average, or more,

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from padim_lit.errors import InputError, refusing
 from padim_lit.model.projection import Projection, gaussian_rows
-from padim_lit.model.registered import add_options
 
 
 class Learned(Projection):
@@ -31,7 +30,6 @@ class Learned(Projection):
         if fit_images < 2:
             raise InputError(f"proj.fit_images={fit_images}: must be at least 2 images")
         self.fit_images = fit_images
-        add_options(self, fit_images=fit_images)
         super().__init__(in_channels, dim, seed)
 
     def draw(self, generator: torch.Generator) -> Tensor:
@@ -79,7 +77,6 @@ class Fisher(Learned):
         if not 0 < shrinkage < math.inf:
             raise InputError(f"proj.shrinkage={shrinkage}: must be above 0 (default 0.1)")
         self.shrinkage = shrinkage
-        add_options(self, shrinkage=shrinkage)
         super().__init__(in_channels, dim, seed, fit_images)
 
     def learn(self, within: Tensor, means: Tensor) -> None:
@@ -123,7 +120,6 @@ class NPCA(Learned):
                 "wider sketch or a smaller dim"
             )
         self.sketch = sketch
-        add_options(self, sketch=sketch)
         super().__init__(in_channels, dim, seed, fit_images)
 
     def learn(self, within: Tensor, means: Tensor) -> None:

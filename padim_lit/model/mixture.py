@@ -1,19 +1,17 @@
 """A mixture of Gaussians over all patches, wherever they lie."""
 
 import math
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
+from padim_lit.model.cpu import on_one_thread_each, product
 from padim_lit.model.density import Counted, Density
-from padim_lit.model.exhaustive import Exhaustive
 from padim_lit.model.groups import Groups
 from padim_lit.model.moments import Moments
-from padim_lit.model.onednn import product
-from padim_lit.model.registered import add_options
-from padim_lit.model.search import Finder, Search, cached_search
-from padim_lit.model.threads import on_one_thread_each
+from padim_lit.model.search import Exhaustive, Finder, Search
 from padim_lit.model.triangular import Triangle
 
 # Patches that are assigned at once: their scratch stays in a CPU's cache.
@@ -74,7 +72,6 @@ class Mixture(Density):
                 "have fewer than it has dimensions (default: D)"
             )
         self.components, self.fit_images = components, fit_images
-        add_options(self, components=components, fit_images=fit_images)
         super().__init__(dim, seed, shrinkage)
         self.register_buffer("centroids", torch.zeros(components, dim, dtype=torch.float32))
         #: W with W Σ Wᵀ = I for the covariance Σ of all good patches; 0 until it is learnt.
@@ -142,13 +139,35 @@ class Mixture(Density):
     def search(
         self, mean: Tensor, whitening: Triangle, some: slice = slice(None), often: bool = False
     ) -> Finder:
-        """What finds the nearest of some of this mixture's Gaussians; see `cached_search`."""
+        """What finds the nearest of this mixture's Gaussians; kept until they change.
 
-        def make(once: bool) -> Finder:
-            of = mean[some], whitening.at(some)
-            return Search(*of, self.white, once) if mean.device.type == "cpu" else Exhaustive(*of)
+        On a CPU it is prepared in earnest when it is asked for again: a fit without one image
+        scores that image alone. It is forgotten with the factors, is in no checkpoint, and a copy
+        or another device has other factors.
 
-        return cached_search(self, mean, whitening, make, often)
+        Args:
+            mean: (G,D).
+            whitening: G triangles of D rows.
+            some: of the G are this mixture's.
+            often: more calls will follow, so that the first is prepared for in earnest too.
+        """
+        tensors = (mean, *whitening.bands)
+        changes = [t._version for t in tensors if not t.is_inference()]  # those may not be changed
+        kept = _KEPT.get(whitening)
+        new = not kept or kept[0] is not self or kept[1] is not mean or kept[2] != changes
+        if new or kept[4]:  # made for a single call, and this is the second
+            once, of = new and not often, (mean[some], whitening.at(some))
+            on_cpu = mean.device.type == "cpu"
+            finder = Search(*of, self.white, once) if on_cpu else Exhaustive(*of)
+            kept = _KEPT[whitening] = (self, mean, changes, finder, once)
+        return kept[3]
+
+
+# Whitening factors → whose they are, the means, how often means and factors were changed in place,
+# the search, and whether it is for a single call.
+_KEPT: WeakKeyDictionary[Triangle, tuple[Mixture, Tensor, list[int], Finder, bool]] = (
+    WeakKeyDictionary()
+)
 
 
 def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:

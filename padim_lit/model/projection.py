@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError
-from padim_lit.model.onednn import pointwise
-from padim_lit.model.registered import add_options, register, require_name
+from padim_lit.model.cpu import pointwise
+from padim_lit.model.registered import Part
 
 
 def require_seed(seed: int) -> None:
@@ -31,7 +31,7 @@ MAX_DIM = 2**16
 PROJECTIONS: dict[str, type["Projection"]] = {}
 
 
-class Projection(nn.Module):
+class Projection(Part):
     """Base: draws ``matrix`` (D,C) float32 on the CPU, so that a seed gives one Π everywhere.
 
     Args:
@@ -47,26 +47,15 @@ class Projection(nn.Module):
     torch.Size([100, 1056])
     """
 
-    name: ClassVar[str]
+    key, known = "proj", PROJECTIONS
     #: True where D cannot exceed C.
     bounded: ClassVar[bool] = False
-    #: False where every seed gives the same Π.
-    seeded: ClassVar[bool] = True
     #: True where the seed alone says what Π is.
     drawn: ClassVar[bool] = True
-    #: Good images that `learn` wants to see before the fit; 0 where Π does not depend on data.
-    fit_images: int = 0
-    #: Arguments beyond C, D and the seed, as primitives.
-    options: dict[str, Any]
     matrix: Tensor
-
-    def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(**kwargs)
-        register(cls, PROJECTIONS, "proj")
 
     def __init__(self, in_channels: int, dim: int, seed: int = 0):
         super().__init__()
-        require_name(self)
         if not 1 <= dim <= MAX_DIM:
             raise InputError(
                 f"dim={dim}: must be at least 1 and at most {MAX_DIM} (the backbone gives "
@@ -79,7 +68,6 @@ class Projection(nn.Module):
             )
         require_seed(seed)
         self.in_channels, self.dim, self.seed = in_channels, dim, seed
-        add_options(self)
         generator = torch.Generator().manual_seed(int(seed))
         drawn: Any = self.draw(generator)
         if not isinstance(drawn, Tensor) or drawn.shape != (dim, in_channels):
@@ -150,9 +138,6 @@ class Projection(nn.Module):
         else:
             projected = pointwise(features, columns[:, :, None, None]).permute(0, 2, 3, 1)
         return projected, slice(0, self.dim)
-
-    def extra_repr(self) -> str:
-        return f"C={self.in_channels}, D={self.dim}, seed={self.seed}"
 
 
 class Subset(Projection):
@@ -236,7 +221,6 @@ class Sparse(Projection):
         if not isinstance(density, int | float) or not 0 < density <= 1:
             raise InputError(f"proj.density={density}: must be 'auto' or a number in (0, 1]")
         self.density = float(density)
-        add_options(self, density=self.density)
         super().__init__(in_channels, dim, seed)
 
     def draw(self, generator: torch.Generator) -> Tensor:

@@ -26,14 +26,15 @@ class ProjectionCache:
     >>> cache = ProjectionCache(room=2**20)
     >>> cache.keep_next(2)
     >>> project = lambda images: [ProjectedLayer(images.mean(dim=1).unsqueeze(3), slice(1))]
-    >>> first = cache.layers(torch.ones(2, 3, 2, 2), project)
-    >>> torch.equal(first[0].values, cache.layers(torch.ones(2, 3, 2, 2), None)[0].values)
+    >>> images = torch.rand(2, 3, 2, 2)
+    >>> first = cache.layers(images, project)
+    >>> torch.equal(first[0].values, cache.layers(images, None)[0].values)
     True
     """
 
     def __init__(self, room: int = 0):
-        self.most, self.held, self.images = room, 0, 0
-        self.known: dict[float, list[Layers]] = {}
+        self.most, self.images = room, 0
+        self.known: dict[float, Layers] = {}
         self._weights = torch.empty(0, dtype=torch.float64)
 
     @classmethod
@@ -57,7 +58,7 @@ class ProjectionCache:
         if not (self.known or (self.images and self.most)):
             return project(images)
         keys = [self._number(image) for image in images]
-        by_image = [self._take(key) for key in keys]  # layers, or None
+        by_image = [self.known.pop(key, None) for key in keys]
         new = [i for i, layers in enumerate(by_image) if layers is None]
         everything = len(new) == len(keys)
         computed = project(images if everything else images[new]) if new else []
@@ -79,23 +80,9 @@ class ProjectionCache:
             self._weights = torch.randn(len(pixels), generator=generator, dtype=torch.float64)
         return float(pixels @ self._weights.to(pixels.device))
 
-    def _take(self, key: float) -> Layers | None:
-        if not (same := self.known.get(key)):
-            return None
-        layers = same.pop()
-        if not same:
-            del self.known[key]
-        self.held -= _bytes(layers)
-        return layers
-
     def _keep(self, key: float, layers: Layers) -> None:
-        size = _bytes(layers)
-        if self.images and self.images * size <= self.most and self.held + size <= self.most:
+        images = max(self.images, len(self.known) + 1)
+        room = images * sum(x.values.nbytes for x in layers) <= self.most
+        if self.images and room and key not in self.known:
             # A copy: what is returned may be changed, and would keep the batch.
-            one = [ProjectedLayer(x.values.clone(), x.dims) for x in layers]
-            self.known.setdefault(key, []).append(one)
-            self.held += size
-
-
-def _bytes(layers: Layers) -> int:
-    return sum(x.values.nbytes for x in layers)
+            self.known[key] = [ProjectedLayer(x.values.clone(), x.dims) for x in layers]

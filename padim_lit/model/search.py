@@ -1,17 +1,14 @@
-"""The nearest of a mixture's Gaussians, exactly, though few distances are computed: on a CPU."""
+"""The nearest of a mixture's Gaussians: on a CPU few distances are computed, on a GPU all."""
 
 from collections.abc import Callable
 from copy import copy
-from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
+from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from padim_lit.model.bounds import LowerBounds
-from padim_lit.model.exhaustive import Exhaustive
-from padim_lit.model.pairs import Pairs
-from padim_lit.model.threads import on_one_thread_each
+from padim_lit.model.bounds import LowerBounds, Pairs
+from padim_lit.model.cpu import on_one_thread_each
 from padim_lit.model.triangular import Triangle
 
 # What float32 may move a squared distance by, relatively.
@@ -24,6 +21,8 @@ MANY_SHARE = 3 / 8
 # Patches that a thread searches at once: as few as are worth one, and as many as its pairs have
 # memory for.
 MIN_PATCHES, MAX_PATCHES = 2**8, 2**13
+# Numbers that a step writes on a GPU: 256 MB of them, so that its products are large ones.
+GPU_NUMBERS = 2**26
 
 #: Centred patches (n,D), and pairs of a component and a patch (m,), (m,) → squared distances (m,).
 Squares: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -144,43 +143,80 @@ def squared_distances(mean: Tensor, whitening: Triangle) -> Pairs:
     return Pairs(mean, [whitening.to_dense(symmetric=False)] if whole else whitening.bands)
 
 
-#: What finds the nearest of K Gaussians.
-Finder: TypeAlias = Search | Exhaustive
-# Whitening factors → the density, the means, how often means and factors were changed in place, the
-# search, and whether it is for a single call.
-_KEPT: WeakKeyDictionary[Triangle, tuple[Any, Tensor, list[int], Finder, bool]] = (
-    WeakKeyDictionary()
-)
+class Exhaustive(nn.Module):
+    """Patches → the nearest of K Gaussians: d² = min_k ‖W_k(x−μ_k)‖² (eq. 5 and 10).
 
-
-def cached_search(
-    density: Any,
-    mean: Tensor,
-    whitening: Triangle,
-    make: Callable[[bool], Finder],
-    often: bool = False,
-) -> Finder:
-    """The search of these Gaussians, from the last time if neither they nor their factors changed.
-
-    It is prepared in earnest when it is asked for again: a fit without one image scores that image
-    alone. It is forgotten with the factors, is in no checkpoint, and a copy or another device has
-    other factors.
+    Which components could be left out depends on the values. A graph is the same for all values,
+    and a GPU computes all sooner than it would say which are left, as `Search` finds on a CPU.
 
     Args:
-        density, mean, whitening: whose search.
-        make: makes one, for a single call if it is given True.
-        often: more calls will follow, so that the first is prepared for in earnest too.
+        mean: (K,D).
+        whitening: K triangles of D rows.
 
-    >>> mean, whitening = torch.zeros(1, 1), Triangle.of(torch.ones(1, 1, 1))
-    >>> found = [cached_search(None, mean, whitening, lambda once: once) for _ in range(3)]
-    >>> found
-    [True, False, False]
+    >>> mean, whitening = torch.tensor([[0.0], [5.0]]), Triangle.of(torch.ones(2, 1, 1))
+    >>> Exhaustive(mean, whitening)(torch.tensor([[[3.0], [1.0]]]))
+    (tensor([[2., 1.]]), tensor([[1, 0]]))
     """
-    tensors = (mean, *whitening.bands)
-    changes = [t._version for t in tensors if not t.is_inference()]  # those may not be changed
-    kept = _KEPT.get(whitening)
-    new = not kept or kept[0] is not density or kept[1] is not mean or kept[2] != changes
-    if new or kept[4]:  # made for a single call, and this is the second
-        once = new and not often
-        kept = _KEPT[whitening] = (density, mean, changes, make(once), once)
-    return kept[3]
+
+    centre: Tensor
+
+    def __init__(self, mean: Tensor, whitening: Triangle):
+        super().__init__()
+        self.components, self.dim = mean.shape
+        # So that Wx − Wμ does not cancel.
+        self.register_buffer("centre", mean.double().mean(dim=0).float())
+        mean = (mean.double() - self.centre).float().unsqueeze(2)
+        self.rows = [rows for rows, _ in whitening]
+        for i, (rows, band) in enumerate(whitening):
+            band = band.float()
+            offset = band @ mean[:, : rows.stop]
+            matrix = torch.cat([-offset, band], dim=2)  # (K,r,1+e)
+            self.register_buffer(f"whitening{i}", matrix.permute(2, 0, 1).contiguous())
+
+    def forward(
+        self, x: Tensor, at_most: Tensor | None = None, at_once: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Distances, not squared, of (B,P,D), and to which component they are: both (B,P).
+
+        Args:
+            x: (B,P,D).
+            at_most: not needed, see `Search`.
+            at_once: components in a step, all patches in each; None: all components, some patches.
+        """
+        x = torch.cat([torch.ones_like(x[..., :1]), x - self.centre], dim=2)
+        if at_once is None:
+            parts = x.flatten(0, 1).split(max(1, GPU_NUMBERS // (self.components * self.dim)))
+            found = [self._of_all(part).min(dim=0) for part in parts]
+            squares, owner = (
+                torch.cat(both).view(x.shape[:2]) for both in zip(*found, strict=True)
+            )
+        else:
+            starts = range(0, self.components, at_once)
+            found = [self._of_some(x, slice(k, k + at_once)).min(dim=2) for k in starts]
+            squares, step = torch.stack([one.values for one in found]).min(dim=0)
+            within = torch.stack([one.indices for one in found]).gather(0, step.unsqueeze(0))[0]
+            owner = within + step * at_once
+        return squares.sqrt(), owner
+
+    def _of_all(self, x: Tensor) -> Tensor:
+        """(n,1+D) → ‖W(x−μ)‖² (K,n), patches last: so a GPU adds up rows side by side."""
+        squares: Tensor | float = 0.0
+        for i, rows in enumerate(self.rows):
+            matrix = getattr(self, f"whitening{i}")
+            z = matrix.flatten(1).T @ x[:, : rows.stop + 1].T  # (K·r,n)
+            norms = torch.linalg.vector_norm(z.unflatten(0, matrix.shape[1:]), dim=1)
+            squares = squares + norms.square_()
+        return squares
+
+    def _of_some(self, x: Tensor, some: slice) -> Tensor:
+        """(B,P,1+D) → ‖W(x−μ)‖² of some components, (B,P,some)."""
+        squares: Tensor | float = 0.0
+        for i, rows in enumerate(self.rows):
+            matrix = getattr(self, f"whitening{i}")[:, some]
+            z = x[..., : rows.stop + 1] @ matrix.flatten(1)  # (B,P,some·r)
+            squares = squares + (z * z).unflatten(-1, matrix.shape[1:]).sum(dim=-1)
+        return squares
+
+
+#: What finds the nearest of K Gaussians.
+Finder: TypeAlias = Search | Exhaustive

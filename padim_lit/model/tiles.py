@@ -101,7 +101,12 @@ def by_tiles(
     joined: list[list[Tensor]] = [[] for _ in strides]
     for row in rows:
         found = [features(images[..., row.seen(), column.seen()]) for column in columns]
-        _require_strides(found[0], row.stop - row.start, strides)
+        height, given = row.stop - row.start, [maps.shape[-2] for maps in found[0]]
+        if given != [height // stride for stride in strides]:
+            raise InputError(
+                f"tiles: a tile of {height} pixels gives maps of {given} rows, which do not join; "
+                "leave tiles out with this backbone"
+            )
         for layer, stride in enumerate(strides):
             own = [
                 maps[layer][..., row.own(stride), column.own(stride)]
@@ -121,12 +126,3 @@ def as_tiles(tiles: int | Sequence[int]) -> list[int]:
     [4, 4]
     """
     return as_pair("tiles", tiles, MAX_TILES)
-
-
-def _require_strides(maps: list[Tensor], height: int, strides: Sequence[int]) -> None:
-    given = [m.shape[-2] for m in maps]
-    if given != [height // stride for stride in strides]:
-        raise InputError(
-            f"tiles: a tile of {height} pixels gives maps of {given} rows, which do not join; "
-            "leave tiles out with this backbone"
-        )

@@ -5,7 +5,7 @@ the diagonal matters. Cut into bands of rows, each band is a plain (G, rows, col
 the first column to its own last, and batched products stay batched products.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -63,11 +63,6 @@ class Triangle:
             start += len(row)
         return triangle
 
-    @classmethod
-    def cat(cls, parts: Iterable["Triangle"]) -> "Triangle":
-        """The triangles of all parts, which have the same D."""
-        return cls(tuple(map(torch.cat, zip(*(part.bands for part in parts), strict=True))))
-
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
         """(rows, band), from the top."""
         stop = 0
@@ -93,9 +88,10 @@ class Triangle:
     def device(self) -> torch.device:
         return self.bands[0].device
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Triangle":
-        """Each band changed."""
-        return Triangle(tuple(change(band) for band in self.bands))
+    def map(self, change: Callable[..., Tensor], *others: "Triangle") -> "Triangle":
+        """Each band changed, together with those of others if there are any."""
+        bands = zip(self.bands, *(other.bands for other in others), strict=True)
+        return Triangle(tuple(change(*rows) for rows in bands))
 
     def at(self, some: slice | Tensor) -> "Triangle":
         """Some of them: of a slice views, not copies."""

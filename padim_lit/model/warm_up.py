@@ -1,27 +1,60 @@
-"""What is learnt from some good images before the fit: Π, then what the density learns."""
+"""Before the fit: whether its moments have room, and what Π and the density learn from images."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from padim_lit.errors import InputError, require_finite, require_tensors
+from padim_lit.model.detector import Detector
 from padim_lit.model.projection import Identity, Projection
 from padim_lit.model.registered import into_buffers
+from padim_lit.model.triangular import triangle_bytes
 from padim_lit.system.console import tracked
-
-if TYPE_CHECKING:
-    from padim_lit.model.detector import Detector
-
+from padim_lit.system.memory import available_bytes, readable
 
 log = logging.getLogger(__name__)
 
 
+def fit_bytes(detector: Detector) -> int:
+    """Bytes of moments and factors in memory.
+
+    >>> from padim_lit import JL, Backbone
+    >>> backbone = Backbone('test_resnet', weights='random')
+    >>> fit_bytes(Detector(backbone, JL(backbone.embedding_dim, dim=8), (64, 64)))
+    184320
+    """
+    gaussians, dim = detector.gaussians, detector.projection.dim
+    return 2 * triangle_bytes(gaussians, dim) + 8 * gaussians * dim
+
+
+def require_memory(detector: Detector, device: torch.device, ranks: int) -> None:
+    """Raise InputError unless moments and factors fit into what is free on `device`.
+
+    Args:
+        ranks: that fit at the same time; on CPUs they share the memory.
+
+    >>> from padim_lit import JL, Backbone
+    >>> backbone = Backbone('test_resnet', weights='random')
+    >>> detector = Detector(backbone, JL(backbone.embedding_dim, dim=8), (64, 64))
+    >>> require_memory(detector, torch.device("cpu"), ranks=1)
+    """
+    need = (ranks if device.type == "cpu" else 1) * fit_bytes(detector)
+    have = available_bytes(device)
+    if have is None or need <= have:
+        return
+    raise InputError(
+        f"dim={detector.projection.dim} with {detector.gaussians} Gaussians needs {readable(need)} "
+        f"for moments and factors, {readable(have)} are free on {device}; use a smaller dim, or "
+        "fewer Gaussians: half of the grid's side for a quarter, or less density.components"
+    )
+
+
 def learn(
-    detector: "Detector",
+    detector: Detector,
     batches: Callable[[int], Iterable[Mapping[str, Any]]],
     agree: Callable[[nn.Module], None] = lambda learnt: None,
     again: bool = False,
@@ -62,20 +95,19 @@ def learn(
             projection.learn(*patch_statistics(embeddings(projection.fit_images, identity)))
         agree(projection)
     for part in (part for part, _ in density.parts(detector.positions)) if again else (density,):
-        if part.fit_images:
+        if density.fit_images and part.fit_images:
             with into_buffers(part):
                 part.learn(torch.cat(list(embeddings(part.fit_images))))
             agree(part)
 
 
-def learners(detector: "Detector") -> dict[str, str]:
+def learners(detector: Detector) -> dict[str, str]:
     """Names of what learns from images before the fit, by the config's key.
 
     >>> learners(detector)
     {}
     """
-    parts = {"proj": detector.projection, "density": detector.density}
-    return {key: one.name for key, one in parts.items() if one.fit_images}
+    return {one.key: one.name for one in (detector.projection, detector.density) if one.fit_images}
 
 
 def warm_up(loader: DataLoader, numbers: Sequence[Any] | None, images: int) -> Iterator[Any]:

@@ -16,11 +16,10 @@ from padim_lit.analysis.bootstrap import PixelHistograms, image_auroc, resample_
 from padim_lit.errors import InputError, require_finite
 from padim_lit.metric_names import METRICS
 from padim_lit.metrics import ImageMetrics, PixelMetrics
-from padim_lit.model.alignment import resolve_alignment
 from padim_lit.model.anomaly_map import AnomalyMap, image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.density import Density
-from padim_lit.model.grid import resolve_grid
+from padim_lit.model.grid import resolve_alignment, resolve_grid
 from padim_lit.model.projection import MAX_DIM, PROJECTIONS, Projection, require_seed
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.rotations import turned

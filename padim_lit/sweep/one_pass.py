@@ -19,9 +19,8 @@ from torch import Tensor
 
 from padim_lit.errors import InputError, refusing
 from padim_lit.model.density import Density, PerPosition, put_together, works_as
-from padim_lit.model.embedding import embed
+from padim_lit.model.embedding import average_down, embed
 from padim_lit.model.gaussian import factorize, mahalanobis
-from padim_lit.model.grid import average_down
 from padim_lit.model.moments import init, update
 from padim_lit.model.projection import Identity, Projection
 from padim_lit.model.ridge import Ridge

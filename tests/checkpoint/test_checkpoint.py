@@ -27,7 +27,7 @@ from padim_lit.checkpoint.state import (
 )
 from padim_lit.deploy.calibration import calibrate
 from padim_lit.deploy.left_out import Measured
-from padim_lit.model import alignment
+from padim_lit.model import grid
 from padim_lit.model.projection import PROJECTIONS
 from padim_lit.system.torch_file import tensors_in
 
@@ -157,7 +157,7 @@ def test_where_the_map_lies_is_kept_and_not_measured_anew(saved, tmp_path, monke
     content = torch.load(saved, weights_only=True)
     content[KEY]["spec"]["alignment"], content[KEY]["offset"] = "auto", [3.5, -2.0]
     torch.save(content, tmp_path / "a.ckpt")
-    monkeypatch.setattr(alignment, "_measured", None)
+    monkeypatch.setattr(grid, "_measured", None)
     detector = load_detector(tmp_path / "a.ckpt")
     assert detector.anomaly_map.offset == (3.5, -2.0) and detector.alignment == "auto"
     assert facts_of(detector)["map_offset"] == [3.5, -2.0]

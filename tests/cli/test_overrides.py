@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -14,14 +15,15 @@ from omegaconf import OmegaConf
 from padim_lit.cli import start, targets
 from padim_lit.cli.build import alone
 from padim_lit.cli.main import prepare
+from padim_lit.cli.messages import one_line
 from padim_lit.cli.overrides import as_typed
 from padim_lit.cli.targets import schema
 from padim_lit.errors import InputError
 from padim_lit.version import __version__
 
 
-def read(word: str, *more: str):
-    (override,) = OverridesParser.create().parse_overrides(as_typed([word, *more])[:1])
+def read(word: str, many: bool = False):
+    (override,) = OverridesParser.create().parse_overrides(as_typed([word], many))
     value = override.value()
     values = getattr(value, "list", value)
     if isinstance(values, list):
@@ -40,7 +42,7 @@ def read(word: str, *more: str):
 )
 def test_a_text_stays_what_it_is(text):
     assert str(read(f"data.root={text}")) == text
-    swept = read(f"data.root={text}", "-m")
+    swept = read(f"data.root={text}", many=True)
     assert str(swept[0] if isinstance(swept, list) else swept) == text
 
 
@@ -68,36 +70,57 @@ def test_a_path_of_windows_keeps_its_backslashes(path, monkeypatch):
 def test_numbers_lists_and_what_is_quoted_stay_too():
     words = ["dim=100", "eps=0.01", "watch=True", "dims=[50,100]", "seed=null", "x=${y}", "~ckpt"]
     words += ["trainer.x=1e-3", "logger.offline=false", "hydra.verbose=true", "data.root='a b'"]
-    assert as_typed([*words, "--cfg", "job"]) == [*words, "--cfg", "job"]
+    assert as_typed(words) == words
     assert read("ckpts=[1e3,2_0/a,b c]") == ["1e3", "2_0/a", "b c"]
     assert read("ckpts=[run#3/a.ckpt,数/b.ckpt]") == ["run#3/a.ckpt", "数/b.ckpt"]
 
 
 def test_commas_part_the_values_of_a_sweep_alone():
-    assert read("data.root=2024_01,数据,run#3", "-m") == ["2024_01", "数据", "run#3"]
-    assert as_typed(["-m", "seed=0,1", "dims=[1],[2]", "eps=range(0,3)", "x=choice(1,2)"])[1:] == [
-        "seed=0,1", "dims=[1],[2]", "eps=range(0,3)", "x=choice(1,2)",
-    ]  # fmt: skip
+    assert read("data.root=2024_01,数据,run#3", many=True) == ["2024_01", "数据", "run#3"]
+    words = ["seed=0,1", "dims=[1],[2]", "eps=range(0,3)", "x=choice(1,2)"]
+    assert as_typed(words, many=True) == words
     with pytest.raises(InputError, match=r"add -m for a run .* type seed='\"0,1\"'"):
         as_typed(["seed=0,1"])
     for word in ("seed=0,1,0", "dim=20, 20"):
         with pytest.raises(InputError, match="a value is there twice"):
-            as_typed(["-m", word])
+            as_typed([word], many=True)
 
 
 @pytest.mark.parametrize(
-    ("typed", "first"),
+    "typed",
     [
-        (["dim=4", "--config-dir", "a=b", "seed=1"], ["--config-dir", "a=b", "dim=4", "seed=1"]),
-        (["dim=4", "-m", "seed=1", "-cd=x"], ["-m", "-cd=x", "dim=4", "seed=1"]),
-        (["data.root=MY", "DATA", "-m"], ["-m", "data.root=MY"]),
+        ["dim=4", "--config-dir", "a=b", "seed=0,1", "-m"],
+        ["dim=4", "-m", "seed=0,1", "-cd=a=b"],
     ],
 )
-def test_options_come_before_keys(typed, first):
-    """Lightning adds a key at the end for further ranks, and Hydra takes one block of them."""
-    found = prepare(typed)
-    assert found[: len(first)] == first
-    assert all("hydra." in word or word == "DATA" for word in found[len(first) :])
+def test_options_and_keys_stand_anywhere(typed):
+    """Lightning adds keys at the end for further ranks."""
+    asked, _ = prepare(typed)
+    assert asked.config_dir == "a=b" and asked.overrides[:2] == ["dim=4", "seed=0,1"]
+    assert asked.multirun
+    assert all("hydra." in word for word in asked.overrides[2:])
+
+
+def test_an_experiment_that_is_a_sweep_is_run_as_one():
+    words = ["experiment=table1", "data.root=DIR", "seed=0,1"]
+    assert prepare(words)[0].multirun
+    asked, _ = prepare(["--cfg", "job", *words])
+    assert asked.cfg == "job" and not asked.multirun
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data.root=MY", "DATA"], "write KEY=VALUE, in quotes where the shell would part it"),
+        (["-m", "--cfg", "job"], "leave -m out"),
+        (["--experimental-rerun", "x"], "reads a pickle"),
+        (["dim=5", "--dim=5"], "unrecognized arguments: --dim=5; keys are KEY=VALUE"),
+    ],
+)
+def test_options_that_do_not_go_are_one_line(words, said):
+    with pytest.raises((InputError, OverrideParseException)) as error:
+        prepare(words)
+    assert said in one_line(error.value)
 
 
 @pytest.mark.parametrize("word", ["data.root=", "+images="])
@@ -121,7 +144,7 @@ def test_any_text_is_read_as_it_is_or_as_a_value_that_says_the_same(text):
     assert isinstance(found, list | dict) or str(found) == text or found is None
 
 
-@pytest.mark.parametrize("words", [["dim =5"], ["=x"], ["dim", "=", "5"], ["-m", "dim =5,6"]])
+@pytest.mark.parametrize("words", [["dim =5"], ["=x"], ["dim", "=", "5"], ["dim =5,6"]])
 def test_blanks_around_the_equals_sign_are_told(words):
     with pytest.raises(InputError, match="without blanks around the ="):
         as_typed(words)

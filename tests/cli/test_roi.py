@@ -78,7 +78,7 @@ def test_a_polygon_is_the_same_and_a_test_takes_the_checkpoints(zygote, here):
     assert tables[0] == tables[1]
     assert zygote.run([*again, "roi=roi.png"], here).code == 0
     result = zygote.run([*again, "roi=[[0,0],[9,0],[9,9]]"], here)
-    assert result.code == 1 and "another roi" in result.err
+    assert result.code == 1 and "roi is roi.png there and" in result.err
     args = ["mode=merge", "ckpts=[run/model.ckpt,plain/model.ckpt]", "repeats=count"]
     result = zygote.run([*args, "hydra.run.dir=merged"], here)
     assert result.code == 1 and "plain/model.ckpt has another roi" in result.err

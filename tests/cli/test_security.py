@@ -218,12 +218,12 @@ HARM = "{_target_: torch.save, obj: 1, f: harmed}"
     ("evil", "said"),
     [
         # Each writes a file where what it brings is not looked at once it is filled in.
-        (f"hydra: {{callbacks: {{a: \"${{oc.decode:'{HARM}'}}\"}}}}", "hydra.callbacks.a"),
+        (f"hydra: {{callbacks: {{a: \"${{oc.decode:'{HARM}'}}\"}}}}", "torch.save: Hydra's"),
         (f"trainer: {{plugins: \"${{oc.decode:'[{HARM}]'}}\"}}", "trainer.plugins.0"),
         (
             "trainer: {evil: {x: {(): torch.save, obj: 1, f: harmed}}}\n"
             "hydra: {job_logging: {formatters: '${trainer.evil}'}}",
-            "hydra.job_logging.formatters=${trainer.evil}",
+            "torch.save: Hydra's section names",
         ),
         # What a text becomes is not filled in once more.
         (f"trainer: {{plugins: ['\\${{oc.decode:\"{HARM}\"}}']}}", "plugin ${oc.decode:"),

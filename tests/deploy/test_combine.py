@@ -97,7 +97,8 @@ def test_what_is_there_already_is_refused_skipped_or_counted(here, zygote):
     assert "5 of 12 images are in the checkpoint already" in refused.err
     assert not (here / "refused/model.ckpt").exists()
     skipped = zygote.run([*args, "repeats=skip", "hydra.run.dir=skipped"], here)
-    assert "added    7 images, 5 were there already; now 12" in skipped.out, skipped.err
+    assert "added    7 images; now 12" in skipped.out, skipped.err
+    assert "not counted: 5 images that the model holds" in skipped.out
     assert_same(load(here, "skipped"), load(here, "all_run"))
     counted = zygote.run([*args, "repeats=count", "hydra.run.dir=counted"], here)
     assert counted.code == 0 and load(here, "counted").count == 17
@@ -112,7 +113,8 @@ def test_a_picture_that_comes_twice_is_refused_or_taken_once(here, zygote):
     refused = zygote.run([*args, "hydra.run.dir=refused_twice"], here)
     assert refused.code == 1 and "7 of 14 images are the same picture as another" in refused.err
     taken = zygote.run([*args, "repeats=skip", "batch_size=4", "hydra.run.dir=once"], here)
-    assert "added    7 images, 7 are the same picture as another one; now 12" in taken.out
+    assert "added    7 images; now 12" in taken.out
+    assert "not counted: 7 images that show the same picture as another one" in taken.out
     assert_same(load(here, "once"), load(here, "all_run"))
 
 

@@ -33,8 +33,8 @@ from padim_lit.deploy.left_out import (
     measure_training,
 )
 from padim_lit.deploy.over_images import Loop
+from padim_lit.model.fit_state import subtract
 from padim_lit.model.gaussian import factorize, mahalanobis
-from padim_lit.model.merging import subtract
 from padim_lit.model.moments import covariance, init, update
 from padim_lit.model.region_of_interest import RestrictedMap
 from padim_lit.model.ridge import Ridge, pooled

@@ -220,9 +220,9 @@ def test_transformers_at_other_sizes_than_their_own(model, shape, options, grid)
 
 
 @pytest.mark.parametrize("options", [{}, {"img_size": [150, 170]}])
-def test_images_of_no_whole_patches_are_refused_with_sizes_that_work(options):
+def test_images_of_no_whole_patches_are_refused(options):
     backbone = Backbone("test_vit", weights="random", **options)
-    with pytest.raises(InputError, match=r"16×16.*\[144,160\] or \[160,176\]") as caught:
+    with pytest.raises(InputError, match=r"16×16.*multiples of these") as caught:
         backbone.grids((150, 170))
     assert "try backbone.img_size" not in str(caught.value)
     for shape in ((144, 160), (160, 176)):

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from padim_lit.model.bounds import COARSE_DIM, FINE_DIM, SPAN_DIM, LowerBounds
-from padim_lit.model.pairs import SCRATCH_NUMBERS, Pairs
+from padim_lit.model.bounds import COARSE_DIM, FINE_DIM, PAIR_NUMBERS, SPAN_DIM, LowerBounds, Pairs
 from padim_lit.model.search import WHOLE_DIM, Search
 from padim_lit.model.triangular import Triangle
 
@@ -119,7 +118,7 @@ def test_pairs_are_what_a_sum_in_float64_finds():
     some = torch.rand(K * N, generator=torch.Generator().manual_seed(0)) < 0.5
     some &= component != 3  # one has none
     component, patch = (ids[some].repeat_interleave(12) for ids in (component, patch))
-    assert len(component) * 40 > 2 * SCRATCH_NUMBERS
+    assert len(component) * 40 > 2 * PAIR_NUMBERS
     expected = distances(x, mean, factor)[component, patch]
     for bands in ([factor], list(Triangle.of(factor).bands), [factor[:, :15, :15], factor[:, 15:]]):
         found = Pairs(mean, bands)(x, component, patch)

@@ -30,6 +30,12 @@ def concatenated(features, matrix, grid, side=1):
     return torch.einsum("dc,bchw->bhwd", matrix.double(), x).flatten(1, 2)
 
 
+def embedded(features, projection, grid=None, side=1):
+    """On the finest layer's grid, unless another is given."""
+    shapes = [layer.shape[-2:] for layer in features]
+    return embed(features, projection, grid or resolve_grid(shapes, None), side)
+
+
 @pytest.mark.parametrize("kind", PROJECTIONS.values())
 @pytest.mark.parametrize("grid", [None, (4, 4), (8, 8), (2, 2)])
 def test_equals_concatenate_then_project(kind, grid):
@@ -37,7 +43,7 @@ def test_equals_concatenate_then_project(kind, grid):
     projection = kind(sum(WIDTHS), 7, seed=1)
     expected = concatenated(features, projection.matrix, grid)
     torch.testing.assert_close(
-        embed(features, projection, grid).double(), expected, atol=2e-6, rtol=2e-6
+        embedded(features, projection, grid).double(), expected, atol=2e-6, rtol=2e-6
     )
 
 
@@ -50,26 +56,26 @@ def test_sizes_that_do_not_divide_and_oblong_ones(shapes, side):
     features = maps(*shapes)
     projection = PROJECTIONS["jl"](sum(WIDTHS), 4)
     expected = concatenated(features, projection.matrix, None, side)
-    out = embed(features, projection, neighbourhood=side).double()
+    out = embedded(features, projection, side=side).double()
     torch.testing.assert_close(out, expected, atol=2e-6, rtol=2e-6)
 
 
 def test_patches_at_the_border_vary_as_others_do():
-    x = embed([torch.randn(4000, 2, 5, 4)], Identity(2), neighbourhood=3)
+    x = embedded([torch.randn(4000, 2, 5, 4)], Identity(2), side=3)
     torch.testing.assert_close(x.std(dim=0), torch.full((20, 2), 1 / 3), rtol=0.06, atol=0)
 
 
 def test_the_finest_layer_need_not_be_the_first():
     features = maps((2, 2), (8, 8), (4, 4))
     expected = concatenated(features, torch.eye(sum(WIDTHS)), None)
-    out = embed(features, Identity(sum(WIDTHS)))
+    out = embedded(features, Identity(sum(WIDTHS)))
     assert out.shape == (2, 64, sum(WIDTHS))
     torch.testing.assert_close(out.double(), expected)
 
 
 def test_half_precision_features_are_projected_in_float32():
     features = [f.bfloat16() for f in maps((4, 4), (2, 2), (2, 2))]
-    out = embed(features, PROJECTIONS["jl"](sum(WIDTHS), 3))
+    out = embedded(features, PROJECTIONS["jl"](sum(WIDTHS), 3))
     assert out.dtype == torch.float32
 
 
@@ -91,14 +97,14 @@ def test_half_precision_features_are_averaged_in_float32():
     features = [m.bfloat16() for m in maps((8, 8), (4, 4), (2, 2))]
     pi = PROJECTIONS["jl"](sum(WIDTHS), 4)
     assert torch.equal(
-        embed(features, pi, (2, 2)), embed([m.float() for m in features], pi, (2, 2))
+        embedded(features, pi, (2, 2)), embedded([m.float() for m in features], pi, (2, 2))
     )
 
 
 def test_the_full_embedding_is_never_built():
     features = maps((8, 8), (4, 4), (2, 2))
     with Sizes() as sizes:
-        embed(features, PROJECTIONS["jl"](sum(WIDTHS), 3))
+        embedded(features, PROJECTIONS["jl"](sum(WIDTHS), 3))
     full = 2 * sum(WIDTHS) * 64
     assert 0 < max(sizes.numbers) < full
 

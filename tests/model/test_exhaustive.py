@@ -5,9 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from padim_lit.model import exhaustive
-from padim_lit.model.exhaustive import Exhaustive
-from padim_lit.model.search import Search
+from padim_lit.model import search
+from padim_lit.model.search import Exhaustive, Search
 from padim_lit.model.triangular import Triangle
 
 K, D = 11, 70  # more than one band of rows
@@ -41,7 +40,7 @@ def test_it_finds_what_a_naive_one_finds(gaussians, x, at_once):
 def test_some_patches_at_a_time_are_all_of_them(gaussians, x, monkeypatch):
     finder = Exhaustive(gaussians[0], Triangle.of(gaussians[1]))
     expected = finder(x)
-    monkeypatch.setattr(exhaustive, "SCRATCH_NUMBERS", 7 * K * D)
+    monkeypatch.setattr(search, "GPU_NUMBERS", 7 * K * D)
     for found, one in zip(finder(x), expected, strict=True):
         torch.testing.assert_close(found, one)
 

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from padim_lit.errors import InputError
-from padim_lit.model import merging, moments
-from padim_lit.model.merging import merge, reduce, subtract
-from padim_lit.model.moments import Moments, init, update
-from padim_lit.model.triangular import Triangle
+from padim_lit.model import fit_state, moments
+from padim_lit.model.fit_state import merge, reduce, subtract
+from padim_lit.model.moments import init, update
 
 P, D = 5, 6
 EMPTY = torch.zeros(P, D, dtype=torch.float64)
@@ -147,7 +146,7 @@ def test_reduce_over_ranks_equals_one_device(sizes):
 
 
 def test_reduce_works_in_blocks(monkeypatch):
-    monkeypatch.setattr(merging, "REDUCE_GAUSSIANS", 2)
+    monkeypatch.setattr(fit_state, "REDUCE_GAUSSIANS", 2)
     x = images(30)
     sizes = []
 
@@ -177,9 +176,3 @@ def test_covariance_adds_eps_and_divides_by_n_minus_one():
 def test_one_image_has_no_covariance():
     with pytest.raises(InputError, match="at least 2"):
         moments.covariance(fit([images(1)]), 0.01)
-
-
-def test_other_shapes_do_not_merge():
-    other = Moments(torch.full((P,), 3.0), torch.zeros(P, D + 1), Triangle.zeros(P, D + 1))
-    with pytest.raises(InputError, match="do not combine"):
-        merge(fit([images(3)]), other)

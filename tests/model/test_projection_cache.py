@@ -62,12 +62,16 @@ def test_a_pixel_makes_another_image():
     assert torch.equal(found[0].values, images.permute(0, 2, 3, 1))
 
 
-def test_copies_are_kept_each():
+def test_of_copies_one_is_kept():
     seen, project = expecting(9)
-    for _ in range(2):
-        seen.layers(some(1, 1, 1), project)
-    assert project.images == 3
-    assert seen.held == 0
+    seen.layers(some(1, 1, 1), project)
+    assert len(seen.known) == 1
+    seen.keep_next(0)
+    for copies in (1, 2):
+        (found, _) = seen.layers(some(*[1] * copies), project)
+        assert torch.equal(found.values, projected(some(*[1] * copies))[0].values)
+    assert project.images == 3 + 2
+    assert not seen.known
 
 
 def test_what_is_given_may_be_changed():
@@ -85,7 +89,6 @@ def test_all_that_are_expected_must_have_room_together():
         seen, project = expecting(images, room=3 * size)
         seen.layers(some(0, 1, 2, 3), project)
         assert len(seen.known) == kept
-        assert seen.held == kept * size
     seen, project = expecting(3, room=3 * size)
     seen.layers(some(0, 1), project)
     seen.keep_next(0)

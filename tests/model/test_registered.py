@@ -54,7 +54,7 @@ def test_arguments_that_a_class_does_not_take_are_not_saved(tmp_path):
         name = "wide"
 
         def __init__(self, dim, seed=0, width=2.0, components=3):
-            self.options = {"width": width, "components": components}
+            self.width, self.components = width, components
             super().__init__(dim, seed)
 
     class Plain(Fisher):
@@ -62,7 +62,6 @@ def test_arguments_that_a_class_does_not_take_are_not_saved(tmp_path):
 
         def __init__(self, in_channels, dim, seed=0):
             super().__init__(in_channels, dim, seed, fit_images=3)
-            self.options = {}
 
     backbone = Backbone("test_resnet", weights="random")
     how = paper(4) | {"density": Wide(4, width=3.0)}
@@ -82,13 +81,13 @@ def test_a_class_on_ours_keeps_its_own_options_and_those_of_ours_that_it_takes(b
     if takes_dim:
 
         def __init__(self, dim, seed=0, shrinkage=3.0, own=1):
-            self.options = {"own": own}
+            self.own = own
             base.__init__(self, dim, seed, shrinkage=shrinkage)
 
     else:
 
         def __init__(self, in_channels, dim, seed=0, own=1):
-            self.options = {"own": own}
+            self.own = own
             base.__init__(self, in_channels, dim, seed)
 
     kind = type("Mine", (base,), {"name": "mine", "__init__": __init__})
@@ -105,14 +104,6 @@ def own_parts(channels):
 
         def __init__(self, dim, seed=0, shrinkage=0.0, factor=1.0):
             super().__init__(dim, seed, shrinkage)
-            self.factor = factor
-
-    class Narrow(JL):
-        name = "narrow"
-
-        def __init__(self, in_channels, dim, seed=0):
-            self.options = {"width": 2}
-            super().__init__(in_channels, dim, seed)
 
     class Noted(Mixture):
         name = "noted"
@@ -129,14 +120,13 @@ def own_parts(channels):
 
     shifted = {"projection": Shifted(channels, 4, shift=1)}
     return {
-        "Scaled takes factor, which its options do not hold": {"density": Scaled(4, factor=3.0)},
-        "make Narrow again from its options .*'width'": {"projection": Narrow(channels, 4)},
+        "Scaled takes factor and a checkpoint would": {"density": Scaled(4, factor=3.0)},
         "Noted's buffer scale would not be in a checkpoint": {"density": Noted(4)},
-        "Shifted takes shift, which its options do not": shifted,
+        "Shifted takes shift and a checkpoint would": shifted,
     }
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(3))
 def test_what_a_checkpoint_would_not_make_again_is_refused_before_the_fit(number):
     backbone = Backbone("test_resnet", weights="random")
     channels = backbone.embedding_dim

@@ -13,7 +13,7 @@ from _helpers.trees import build_tree
 
 from padim_lit.cli.main import leave
 from padim_lit.errors import InputError
-from padim_lit.model.alignment import SPOTS
+from padim_lit.model.grid import SPOTS
 from padim_lit.system.orphans import _LOOK
 from padim_lit.system.resource_errors import error_line, halving, in_parts
 

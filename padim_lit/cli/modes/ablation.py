@@ -69,25 +69,26 @@ def run(settings: Ablation, folder: Path) -> None:
     data, backbone = build.make_compared(settings, max(sweep.dims), device)
     density = build.make_density(settings)(max(sweep.dims), 0)
     runs = sweep.runs(backbone.embedding_dim, density.seeded)
-    store = RunStore(folder, _fingerprint(settings, data, backbone))
+    store = RunStore(folder, _fingerprint(settings, backbone))
     if store.stale:
         for name in ("rows.json", "sweep.csv", "scores.csv", "scores.npz", "resamples.npz"):
             (folder / name).unlink(missing_ok=True)
         log.info("%s holds results of other settings or images; they are removed", folder)
-    known = {run: store.load(run.name, run.dims) for run in runs}
-    done = {run: found for run, found in known.items() if found}
+    done = {run: found for run in runs if (found := store.load(run.name, run.dims))}
     if done:
         log.info("%d of %d runs are done already, in %s", len(done), len(runs), store.folder)
     left = [run for run in runs if run not in done]
     measured, failed = _measure(settings, data, backbone, left, store, folder)
     done |= measured
-    if not done:
-        raise InputError(_failures(failed, len(runs)))
-    constants = build.facts(settings, data, backbone)
-    results = [_for_all_seeds(done[run], run) for run in runs if run in done]
-    _write([copy for copies in results for copy in copies], constants, data, folder)
+    if done:
+        results = [copy for run in runs if run in done for copy in _for_all_seeds(done[run], run)]
+        _write(results, build.facts(settings, data, backbone), data, folder)
     if failed:
-        raise InputError(_failures(failed, len(runs)))
+        reasons: dict[str, list[str]] = {}
+        for run, reason in failed.items():
+            reasons.setdefault(reason, []).append(str(run))
+        listed = "; ".join(f"{', '.join(which)}: {reason}" for reason, which in reasons.items())
+        raise InputError(f"{len(failed)} of {len(runs)} runs failed; {listed}")
 
 
 def _measure(
@@ -128,12 +129,12 @@ def _measure(
     return done, failed
 
 
-def _fingerprint(settings: Ablation, data: AnomalyData, backbone: Backbone) -> str:
+def _fingerprint(settings: Ablation, backbone: Backbone) -> str:
     """A name for all that every run depends on: settings, version, own code, images and weights."""
-    code = build.own_code(settings)
-    keys = describe(asdict(settings), ("projs", "dims", "seeds", "proj", "own"), code)
-    content = json.dumps([keys, data.content(), backbone.source_sha256])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    content = build.content_of(settings)
+    keys = describe(asdict(settings), ("projs", "dims", "seeds", "proj", "own"), content)
+    text = json.dumps([keys, backbone.source_sha256])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _for_all_seeds(result: RunResult, run: ProjectionRun) -> list[RunResult]:
@@ -178,11 +179,3 @@ def _write(
     )
     # Last, and typed: what a multirun over several datasets gathers.
     write_json(folder / "rows.json", rows)
-
-
-def _failures(failed: dict[ProjectionRun, str], runs: int) -> str:
-    reasons: dict[str, list[str]] = {}
-    for run, reason in failed.items():
-        reasons.setdefault(reason, []).append(str(run))
-    listed = "; ".join(f"{', '.join(which)}: {reason}" for reason, which in reasons.items())
-    return f"{len(failed)} of {runs} runs failed; {listed}"

@@ -75,16 +75,8 @@ def run(settings: Calibrate, folder: Path) -> None:
         "unseen": found.unseen,
         **{key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")},
     }
-    once = f"; {left['repeated']} more are the same picture as one of them, and do not count"
-    scored = f"{count(len(found.scores), 'image')} of {what}{once if left['repeated'] else ''}"
-    named = highest(found)
-    said = [("scored", scored), ("result", describe(known)), ("note", named)]
+    scored = f"{count(len(found.scores), 'image')} of {what}"
+    said = [("scored", scored), ("result", describe(known)), ("note", highest(found))]
     if earlier is not None:  # other light would raise it, and hide defects
         said.insert(2, ("replaces", f"threshold {score_text(earlier)}"))
-    out = {
-        "known": "that the model holds and may have learnt from",
-        "removed": "that mode=remove took out",
-    }
-    for key in filter(left.get, out):
-        said.append(("note", f"not counted: {count(left[key], 'image')} {out[key]}"))
-    finish(detector, folder, "calibrate", facts, *said)
+    finish(detector, folder, "calibrate", facts, *said, *given.left_out())

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import MISSING
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from padim_lit import digests
 from padim_lit.checkpoint.state import load_identified
-from padim_lit.cli.good_images import images_of, removed_from, require_good, require_look
+from padim_lit.cli.good_images import images_of, removed_from, require_good
 from padim_lit.cli.settings import Settings
 from padim_lit.data.tree import good_folder_of
 from padim_lit.deploy.export import DTYPES, FORMATS, WRITERS, exported, metadata
@@ -44,8 +45,6 @@ TOLERANCES = {
     # otherwise.
     "int8": {"score_difference": 2e-2, "map_difference": 1e-1},
 }
-#: Rank correlation below which a file's scores do not agree with the checkpoint's.
-AGREE = 0.9
 #: What must be installed for format=NAME.
 NEEDS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -72,7 +71,7 @@ class Export(Settings):
     """
 
     mode: str = "export"
-    ckpt: str | None = None
+    ckpt: str = MISSING
     format: str = "onnx"
     precision: str = "fp32"
     preprocess: bool = False
@@ -83,7 +82,6 @@ class Export(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("ckpt", "model.ckpt of an earlier run")
         require_choice("format", self.format, FORMATS)
         require_choice("precision", self.precision, DTYPES)
         if self.preprocess and self.format == "torch":
@@ -95,11 +93,10 @@ class Export(Settings):
                 f"threshold={self.threshold}: a slim checkpoint keeps its checkpoint's; leave it "
                 "out, and give it to mode=predict or mode=serve"
             )
-        if self.refits:
-            self.require("good", "good images, best those of the fit: FOLDER or PATTERN")
-        elif self.good is not None:
+        if self.refits != (self.good is not None):
             raise InputError(
-                f"good={self.good}: is of graphs with precision=int8 alone; leave it out"
+                f"good={self.good}: graphs with precision=int8 need good images, best those of the "
+                "fit: good=FOLDER or PATTERN; all else takes none"
             )
 
     @property
@@ -124,11 +121,9 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
     ckpt_bytes = source.stat().st_size  # now, as another may lie there when all is compared
     detector, notes = given, list[str]()
     detector.require_fitted()
-    if settings.images or settings.good:
-        require_look(given, settings.ckpt)
     if settings.refits:
         images, what = images_of(settings.good, given), f"good={settings.good}"
-        require_good([item.path for item in images.items], what)
+        require_good(images, what)
         detector = int8(given, images, settings.preprocess, what)
         fitted = digests.keys(detector.require_state().digests)
         if back := removed_from(given).intersection(fitted):
@@ -138,9 +133,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
             )
     threshold = settings.threshold
     if threshold is None and (threshold := (detector.calibration or {}).get("threshold")) is None:
-        slim = settings.format == "torch"
-        todo = "mode=calibrate sets one" if slim else "give threshold=SCORE to have one"
-        notes.append(f"No decision: the checkpoint holds no threshold; {todo}.")
+        notes.append("No decision: the checkpoint holds no threshold; mode=calibrate sets one.")
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
     about["model_sha256"] = sha256
     old = (given.calibration or {}).get("threshold")
@@ -293,24 +286,12 @@ def _said_of_agreement(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
         said.append(f"rank correlation {results['rank_correlation']:.4f}")
     if "other_decisions" in results:
         said.append(count(results["other_decisions"], "other decision"))
-    if not said:
-        return
-    hardly = results.get("rank_correlation", 1) < AGREE
-    how = f"hardly, below {AGREE} (precision=fp16 stays closer): " if hardly else ""
-    yield "agree", f"{how}{', '.join(said)}, on {results['agreement_images']} images"
-    if results["image_auroc"] is not None:
+    if said:
+        yield "agree", f"{', '.join(said)}, on {results['agreement_images']} images"
+    if results.get("image_auroc") is not None:
         before, after = results["ckpt_image_auroc"], results["image_auroc"]
-        yield (
-            "AUROC",
-            f"{before:.4f} in the checkpoint, {after:.4f} in INT8 ({after - before:+.4f})",
-        )
-
-
-def _said_of_threshold(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    old, threshold = results["ckpt_threshold"], results["threshold"]
-    if threshold is not None:
-        before = f" (the checkpoint's: {score_text(old)})" if old not in (None, threshold) else ""
-        yield "decides", f"by threshold {score_text(threshold)}{before}"
+        change = f"{after:.4f} in INT8 ({after - before:+.4f})"
+        yield "AUROC", f"{before:.4f} in the checkpoint, {change}"
 
 
 def _print(results: dict[str, Any]) -> None:
@@ -323,14 +304,17 @@ def _print(results: dict[str, Any]) -> None:
     how = f"in batches of 1, median, {results['threads']} threads each"
     score, pixel = results["score_difference"], results["map_difference"]
     files = [Path(file) for file in results["files"]]
-    print_facts(
+    facts = [
         ("checkpoint", cost("ckpt_")),
         (files[0].name, f"{cost('')}, for {results['format']} in {results['precision']}"),
         ("timed", how if timed else "not: give images=GOOD_IMAGES"),
         ("differ", f"by {score:.1e} in a score and {pixel:.1e} in a map at most, relatively"),
         ("compared", f"on {results['compared']}"),
         *_said_of_agreement(results),
-        *_said_of_threshold(results),
-        *(("note", note) for note in results["notes"]),
-        *(("written", file) for file in files),
-    )
+    ]
+    if (threshold := results["threshold"]) is not None:
+        old = results["ckpt_threshold"]
+        before = f" (the checkpoint's: {score_text(old)})" if old not in (None, threshold) else ""
+        facts.append(("decides", f"by threshold {score_text(threshold)}{before}"))
+    notes = [("note", note) for note in results["notes"]]
+    print_facts(*facts, *notes, *(("written", file) for file in files))

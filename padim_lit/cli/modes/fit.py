@@ -191,9 +191,9 @@ class _Work:
             log.info(_headline(data, detector))
         fit_seconds = None
         if not settings.ckpt:
-            fit_seconds, taught = self.fit()
-            notes += [*_notes_on_fit(detector), *taught, *_repeated(detector)]
-            notes += thresholds.strange_good(detector.calibration)
+            fit_seconds = self.fit()
+            notes += _notes_on_fit(settings, detector)
+            detector.fit_state = None  # the file has the moments, and a test needs none
         test_seconds = None
         names = [name.removeprefix("test/") for name in MEANING]
         metrics, why = dict.fromkeys(names), dict.fromkeys(names, "there are no test images")
@@ -235,15 +235,15 @@ class _Work:
             "notes": notes,
         }
 
-    def fit(self) -> tuple[float, list[str]]:
-        """Fit, choose a threshold, write model.ckpt; seconds of the fit alone, and `_taught`."""
+    def fit(self) -> float:
+        """Fit, choose a threshold, write model.ckpt; seconds of the fit alone."""
         seconds = self.timed("fit", lambda trainer: trainer.fit(self.model, self.data))
         path, detector = self.settings.learnt_from, self.model.detector
-        notes = _taught(path, detector)
-        detector.provenance["learnt_elsewhere"] = path is not None and not notes
+        elsewhere = path is not None and not _may_have_seen(path, detector)
+        detector.provenance["learnt_elsewhere"] = elsewhere
         self.trainer.strategy.checkpoint_io = _WholeFile()
         self.trainer.save_checkpoint(self.folder / "model.ckpt")
-        return seconds - self.model.threshold_seconds, notes
+        return seconds - self.model.threshold_seconds
 
     def timed(self, what: str, work: Callable[[Trainer], Any]) -> float:
         """Do `work`, anew with half the batch where the GPU's memory runs out; the last's seconds.
@@ -310,6 +310,7 @@ class _Work:
         with survived("the results"):
             log_run(
                 self.logger,
+                folder,
                 config=config,
                 results=results,
                 predictions=predictions,
@@ -352,10 +353,11 @@ def _notes(settings: Fit, data: AnomalyData, detector: Detector) -> Iterator[str
         )
 
 
-def _notes_on_fit(detector: Detector) -> Iterator[str]:
-    """What to say of an ε beside the variance that the fit found."""
+def _notes_on_fit(settings: Fit, detector: Detector) -> Iterator[str]:
+    """What to say of a fit's moments: ε, and images that count twice or were seen before."""
+    state = detector.require_state()
     # An absolute ε is nothing, or everything, for some features.
-    eps, within = detector.ridge.eps, pooled(detector.require_state().moments).diagonal().mean()
+    eps, within = detector.ridge.eps, pooled(state.moments).diagonal().mean()
     ratio = eps / float(within) if within else math.inf
     if detector.ridge.unit == "feature" and eps and not LEAST_EPS <= ratio <= 1:
         small, large = "too small to steady the covariances", "larger than it, so it decides"
@@ -364,38 +366,28 @@ def _notes_on_fit(detector: Detector) -> Iterator[str]:
             f"eps={eps:g} is {ratio:.2g} times the mean variance of these features, {kind}; "
             "eps_unit=variance, the default, means the same for every backbone."
         )
+    if settings.learnt_from and not detector.provenance["learnt_elsewhere"]:
+        yield (
+            f"learnt_from={settings.learnt_from} may have learnt from some of these images: the "
+            "threshold is too low then; mode=calibrate sets it from other images."
+        )
+    # That no look at the files found, because full_check was too low.
+    if state.digests is not None and (twice := digests.repeats(state.digests)):
+        yield (
+            f"Training images that are the same picture as another one: {twice}. Each counts, and "
+            "the threshold is too low; a larger full_check finds them first."
+        )
 
 
-def _taught(path: str | None, detector: Detector) -> list[str]:
-    """What to say of images that what was learnt elsewhere has seen, or may have seen, there."""
-    if path is None:
-        return []
-    other, mine = checkpoint_format.read(path)[checkpoint_format.KEY], detector.fit_state
-    known, about = other["digests"], other["provenance"]
-    told = known is not None and mine is not None and mine.digests is not None
+def _may_have_seen(path: str, detector: Detector) -> bool:
+    """Whether what a checkpoint has learnt may have seen an image of this fit."""
+    other = checkpoint_format.read(path)[checkpoint_format.KEY]
+    known, mine = other["digests"], detector.require_state().digests
     # What it took over itself it may have from any image.
-    if told and "learnt_from" not in about:
-        seen = removed(about).union(digests.keys(known))
-        if seen.isdisjoint(digests.keys(mine.digests)):
-            return []
-    return [
-        f"learnt_from={path} may have learnt from some of these images: the threshold is too low "
-        "then; mode=calibrate sets it from other images."
-    ]
-
-
-def _repeated(detector: Detector) -> list[str]:
-    """What to say of pictures that no look at the files found twice (full_check was too low).
-
-    The file holds the moments by now, and the test needs the factors alone: they are let go.
-    """
-    state, detector.fit_state = detector.require_state(), None
-    twice = 0 if state.digests is None else digests.repeats(state.digests)
-    said = (
-        f"Training images that are the same picture as another one: {twice}. Each counts, and the "
-        "threshold is too low; a larger full_check finds them first."
-    )
-    return [said] if twice else []
+    if known is None or mine is None or "learnt_from" in other["provenance"]:
+        return True
+    seen = removed(other["provenance"]).union(digests.keys(known))
+    return not seen.isdisjoint(digests.keys(mine))
 
 
 def _patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:

@@ -78,14 +78,12 @@ def run_figure4(settings: Figure4, folder: Path) -> None:
         InputError: a config, file or image that cannot be used; no pixel truth to draw.
     """
     device = build.device_of(settings.trainer)
-    data = build.make_data(settings, settings.size)
-    build.require_regular(settings, settings.dim, data)
+    data, backbone = build.make_compared(settings, settings.dim, device)
     if not any(item.label and item.count_pixel for item in data.test_items):
         raise InputError(
             f"{data.name} has no test image with a known mask, so there is no truth to draw; "
             "choose data with masks"
         )
-    backbone = build.make_backbone(settings).to(device)
     runs = settings.sweep.runs(backbone.embedding_dim)
     drawn = [run.draw(backbone.embedding_dim) for run in runs]
     (folder / "figure4.json").unlink(missing_ok=True)  # an earlier run's, were this one interrupted

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from omegaconf import MISSING
 
 from padim_lit.cli.build import make_predictor
 from padim_lit.cli.settings import Deciding
@@ -61,7 +62,7 @@ class Predict(Deciding):
     """
 
     mode: str = "predict"
-    images: str | None = None
+    images: str = MISSING
     overlays: str = "anomalous"
     masks: bool = False
     maps: bool = False
@@ -73,7 +74,6 @@ class Predict(Deciding):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("images", "FILE, FOLDER or PATTERN")
         require_choice("overlays", self.overlays, OVERLAYS)
         if self.watch and not typed_path(self.images).is_dir():
             raise InputError(f"images={self.images}: watch=true takes an existing folder")
@@ -146,8 +146,7 @@ class _Work:
         self.settings, self.predictor, self.scored = settings, predictor, scored
         self.patience = PATIENCE * settings.watch_settle
         self.folder = folder
-        # For no fault of the file's: why, and when it was tried.
-        self.postponed: dict[Version, tuple[InputError, float]] = {}
+        self.postponed: dict[Version, InputError] = {}  # for no fault of the file's
         self.folders: dict[str, None] = {}  # that files were written into
         known = predictor.calibration
         maxima = None if known is None else known["map_maxima"].numpy()
@@ -199,7 +198,7 @@ class _Work:
                     raise outage
                 if late and self.postponed.keys() >= set(watcher.waiting):
                     for version in watcher.waiting:
-                        self.refuse(version, self.postponed[version][0])
+                        self.refuse(version, self.postponed[version])
                     return
                 start = time.monotonic()
                 try:
@@ -215,22 +214,19 @@ class _Work:
 
     def try_one(self, version: Version, rest: float) -> str | None:
         """What to say of a file at rest since `rest` seconds; None if it was left for later."""
-        now = time.monotonic()
-        if version in self.postponed and now - self.postponed[version][1] < self.patience:
-            return None
         try:
             seen = self.predictor.see(Path(version.path), self.side)
         except InputError as error:
             if rest < self.patience or _version(version.path) != version:
                 return None  # maybe somebody still writes it
             # The system's own errors have a number, those of a broken image have none.
-            if getattr(error.__cause__, "errno", None) is not None:
-                if version not in self.postponed:
-                    log.warning("tried again later: %s", error)
-                self.postponed[version] = error, now
-                return None
-            self.refuse(version, error)
-            return "unreadable"
+            if getattr(error.__cause__, "errno", None) is None:
+                self.refuse(version, error)
+                return "unreadable"
+            if version not in self.postponed:
+                log.warning("tried again later: %s", error)
+            self.postponed[version] = error
+            return None
         if _version(version.path) != version:  # changed while it was read
             return None
         self.postponed.pop(version, None)

@@ -5,8 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from omegaconf import MISSING
+
 from padim_lit import digests
-from padim_lit.cli.good_images import FullModel, GivenImages, GoodImages, GoodImagesOrData, finish
+from padim_lit.cli.good_images import GivenImages, GoodImages, GoodImagesOrData, finish, full_model
 from padim_lit.cli.settings import Settings
 from padim_lit.deploy.combine import REPEATS, add_images, gather, remove_images, require_alike
 from padim_lit.errors import InputError, require_choice
@@ -26,13 +28,12 @@ class Merge(Settings):
     """
 
     mode: str = "merge"
-    ckpts: list[str] | None = None
+    ckpts: list[str] = MISSING
     repeats: str = "refuse"
 
     def __post_init__(self) -> None:
-        if len(self.ckpts or []) < 2:
-            given = ",".join(self.ckpts or [])
-            raise InputError(f"ckpts=[{given}]: give two or more, as in ckpts=[a.ckpt,b.ckpt]")
+        if len(self.ckpts) < 2:
+            raise InputError(f"ckpts={self.ckpts}: give two or more, as in ckpts=[a.ckpt,b.ckpt]")
         require_choice("repeats", self.repeats, ("refuse", "count"))
 
 
@@ -54,13 +55,14 @@ class Update(GoodImagesOrData):
 
 @dataclass
 class Remove(GoodImages):
-    """Images leave a model.ckpt, such as those that were found to be bad."""
+    """Images leave a model.ckpt, such as those that were found to be bad.
+
+    Args:
+        images: those to take out: a photo, a folder or a quoted pattern
+    """
 
     mode: str = "remove"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("images", "FILE, FOLDER or PATTERN, those to take out")
+    images: str = MISSING
 
 
 def run_merge(settings: Merge, folder: Path) -> None:
@@ -69,32 +71,27 @@ def run_merge(settings: Merge, folder: Path) -> None:
     Raises:
         InputError: checkpoints of different configs, or with images in common.
     """
-    parts = settings.ckpts
-    first = _part(parts[0])
-    whole, elsewhere = first.detector, first.detector.provenance.get("learnt_elsewhere")
-    counts, sha256 = [whole.count], [first.sha256]
-    for path in parts[1:]:
-        part = _part(path)
-        other = part.detector
-        require_alike(whole, other, (parts[0], path))
-        counts.append(other.count)
-        sha256.append(part.sha256)
-        add_images(whole, other.require_state(), settings.repeats, path)
-        _join(whole, other.provenance)
-        elsewhere = elsewhere and other.provenance.get("learnt_elsewhere")
-        del part, other  # before the next is read
-    whole.provenance["learnt_elsewhere"] = bool(elsewhere)
+    paths = settings.ckpts
+    counts, digests_of_files, elsewhere = [], [], []
+    for path in paths:
+        part, sha256 = full_model(path)
+        counts.append(part.count)
+        digests_of_files.append(sha256)
+        about = part.provenance
+        elsewhere.append(about.get("learnt_elsewhere"))
+        # Of the merged one alone nobody could tell whose step each was.
+        about["history"] = [{"parent": path, **step} for step in about.get("history", [])]
+        if len(counts) == 1:
+            whole = part
+            continue
+        require_alike(whole, part, (paths[0], path))
+        add_images(whole, part.require_state(), settings.repeats, path)
+        _join(whole, about)
+        del part  # before the next is read
+    whole.provenance["learnt_elsewhere"] = all(elsewhere)
     merged = f"{' + '.join(map(str, counts))} = {whole.count} images"
-    facts = {"ckpts": parts, "model_sha256": sha256, "images": counts}
+    facts = {"ckpts": paths, "model_sha256": digests_of_files, "images": counts}
     finish(whole, folder, "merge", facts, ("merged", merged))
-
-
-def _part(path: str) -> FullModel:
-    """A model to merge; of the merged one alone nobody could tell whose step each was."""
-    part = FullModel(path)
-    about = part.detector.provenance
-    about["history"] = [{"parent": path, **step} for step in about.get("history", [])]
-    return part
 
 
 def _join(detector: Detector, other: dict[str, Any]) -> None:
@@ -135,14 +132,8 @@ def run(settings: Update, folder: Path) -> None:
     add_images(detector, state, "count" if skip else settings.repeats, what)
     detector.provenance["learnt_elsewhere"] = False  # it may be these that it learnt from
     facts = {**given.parent, "data": what, "images": state.count, "skipped": left.total()}
-    words = {
-        "known": "were there already",
-        "repeated": "are the same picture as another one",
-        "removed": "stay out, by mode=remove",
-    }
-    there = "".join(f", {left[key]} {text}" for key, text in words.items() if left[key])
-    said = f"{count(state.count, 'image')}{there}; now {detector.count}"
-    finish(detector, folder, "update", facts, ("added", said), ("data", what))
+    said = f"{count(state.count, 'image')}; now {detector.count}"
+    finish(detector, folder, "update", facts, ("added", said), ("data", what), *given.left_out())
 
 
 def run_remove(settings: Remove, folder: Path) -> None:

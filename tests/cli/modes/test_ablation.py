@@ -125,12 +125,13 @@ class Signs(JL):
 
 def test_options_that_an_ablation_would_ignore_are_refused(here, zygote):
     (here / "conf/proj").mkdir(parents=True, exist_ok=True)
-    (here / "conf/proj/mild.yaml").write_text("_target_: padim_lit.Fisher\nshrinkage: 0.5\n")
-    result = zygote.run(
-        ["--config-dir", "conf", *ABLATION, "proj=mild", "projs=[fisher]", "hydra.run.dir=x"], here
-    )
-    assert result.code == 1 and not (here / "x" / "sweep.csv").exists()
-    assert "proj.shrinkage=0.5: mode=ablation draws fisher with its class's" in result.err
+    text = "defaults: [/class/padim_lit.Fisher@_here_]\nshrinkage: 0.5\n"
+    (here / "conf/proj/mild.yaml").write_text(text)
+    words = ["--config-dir", "conf", *ABLATION, "proj=mild", "hydra.run.dir=x"]
+    for projs, said in (("[fisher]", "draws all with their class's"), ("[jl]", "does not use it")):
+        result = zygote.run([*words, f"projs={projs}"], here)
+        assert result.code == 1 and not (here / "x" / "sweep.csv").exists()
+        assert said in result.err, result.err
 
 
 @pytest.mark.slow  # as the test before, which it reads the results of

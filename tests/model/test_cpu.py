@@ -1,13 +1,15 @@
-"""Products by oneDNN are those of float64 but for rounding, and stay out of graphs and autocast."""
+"""What is quick on a CPU: products are those of float64, work on a thread each is the caller's."""
 
+from contextlib import suppress
 from functools import partial
+from threading import Thread
 
 import pytest
 import torch
 from torch import nn
 
-from padim_lit.model import onednn
-from padim_lit.model.onednn import pointwise, product
+from padim_lit.model import cpu
+from padim_lit.model.cpu import on_one_thread_each, pointwise, product
 
 
 @pytest.fixture(params=[True, False], ids=["wide", "narrow"])
@@ -15,7 +17,7 @@ def wide(request, monkeypatch):
     """Registers that oneDNN alone would use, whatever this processor has; or none."""
     if request.param and not torch.backends.mkldnn.is_available():
         pytest.skip("this PyTorch was built without oneDNN")
-    monkeypatch.setattr(onednn, "_WIDE", request.param)
+    monkeypatch.setattr(cpu, "_WIDE", request.param)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5, 300])
@@ -73,3 +75,52 @@ def test_a_graph_holds_a_plain_convolution(wide):
     traced = str(torch.jit.trace(Layer(), given, check_trace=False).graph)
     for graph in (exported, traced):
         assert "conv" in graph and "mkldnn" not in graph
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_work_is_done_as_the_caller_would(threads, mode):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            here = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+            found = on_one_thread_each(
+                lambda part: (
+                    part,
+                    torch.get_num_threads(),
+                    (torch.is_inference_mode_enabled(), torch.is_grad_enabled()),
+                    torch.is_autocast_enabled("cpu"),
+                ),
+                range(5),
+            )
+            assert found == [(part, 1, here, False) for part in range(5)]
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_nothing_to_do_is_done(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert on_one_thread_each(lambda part: part, []) == []
+
+
+def test_an_error_is_the_callers(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with pytest.raises(ZeroDivisionError):
+        on_one_thread_each(lambda part: 1 / part, [1, 0])
+
+
+@pytest.mark.parametrize("parts", [[1, 2], [1, 0]])
+def test_a_thread_that_is_started_later_has_all_threads(parts):
+    before, found = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        with suppress(ZeroDivisionError):
+            on_one_thread_each(lambda part: 1 / part, parts)
+        later = Thread(target=lambda: found.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert found == [3]
+    finally:
+        torch.set_num_threads(before)

@@ -4,8 +4,8 @@ from torch.nn import functional as F
 
 from padim_lit import JL, Backbone, Detector, PerPosition
 from padim_lit.errors import InputError
-from padim_lit.model.alignment import resolve_alignment
 from padim_lit.model.anomaly_map import AnomalyMap
+from padim_lit.model.grid import resolve_alignment
 from padim_lit.model.region_of_interest import RestrictedMap
 
 
