@@ -9,6 +9,7 @@ position, the same seeds.
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -181,22 +182,50 @@ def paired_difference(
     There is no interval where resamples are None, or where a point or replicate is NaN.
     """
     points = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    mean, seeds = float(points.mean()), len(points)
-    if a_resamples is None or b_resamples is None:
-        return Estimate(mean, None, None, seeds, NO_RESAMPLES)
-    replicates = np.asarray(a_resamples, np.float64) - np.asarray(b_resamples, np.float64)
-    images = replicates.mean(axis=0)
-    if not (np.isfinite(points).all() and np.isfinite(images).all()):
+    resamples = None
+    if a_resamples is not None and b_resamples is not None:
+        resamples = np.asarray(a_resamples, np.float64) - np.asarray(b_resamples, np.float64)
+    return pooled_difference([(points, resamples, None, None)])
+
+
+#: Of one sweep: differences (S,) and their resamples (S,R), what names its test images, its seeds.
+Part = tuple[np.ndarray, np.ndarray | None, Hashable, Hashable]
+
+
+def pooled_difference(parts: Sequence[Part]) -> Estimate:
+    """Mean over sweeps of their mean differences, with an interval as of `paired_difference`.
+
+    What sweeps share varies together: those on the same test images are averaged resample by
+    resample, those with the same seeds seed by seed, since a seed draws the same matrix on all data
+    of a backbone. Other images and other seeds are independent. Data sets and backbones are fixed:
+    the interval says nothing of others.
+    """
+    fewest, mean = min(len(p[0]) for p in parts), float(np.mean([p[0].mean() for p in parts]))
+    images: dict[Hashable, Any] = {}
+    draws: dict[Hashable, Any] = {}
+    for points, resamples, names, seeds in parts:
+        if resamples is None:
+            return Estimate(mean, None, None, fewest, NO_RESAMPLES)
+        # Another number of resamples draws other images.
+        same = names, resamples.shape[1]
+        images[same] = images.get(same, 0) + resamples.mean(axis=0) / len(parts)
+        draws[seeds] = draws.get(seeds, 0) + points / len(parts)
+    if not all(np.isfinite(x).all() for x in (*images.values(), *draws.values())):
         why = "the metric is undefined for at least one seed or resample"
-        return Estimate(mean, None, None, seeds, why)
-    total = mean + images - images.mean()
-    tail = (1 - LEVEL) / 2
-    if seeds > 1:
-        drawn = np.random.default_rng(0).integers(seeds, size=(len(images), seeds))
-        widen = t.isf(tail, seeds - 1) / norm.isf(tail) * math.sqrt(seeds / (seeds - 1))
-        total = total + widen * (points[drawn].mean(axis=1) - mean)
+        return Estimate(mean, None, None, fewest, why)
+    count, tail, total = min(map(len, images.values())), (1 - LEVEL) / 2, mean
+    for shift, found in enumerate(images.values()):
+        # Sets of as many images were resampled alike; shifted they are apart again.
+        found = np.roll(found, shift)[:count]
+        total = total + found - found.mean()
+    generator = np.random.default_rng(0)
+    for points in draws.values():
+        if (seeds := len(points)) > 1:
+            drawn = generator.integers(seeds, size=(count, seeds))
+            widen = t.isf(tail, seeds - 1) / norm.isf(tail) * math.sqrt(seeds / (seeds - 1))
+            total = total + widen * (points[drawn].mean(axis=1) - points.mean())
     low, high = np.quantile(total, [tail, 1 - tail])
-    return Estimate(mean, float(low), float(high), seeds)
+    return Estimate(mean, float(low), float(high), fewest)
 
 
 def _auroc(good: Tensor, bad: Tensor) -> Tensor:

@@ -2,17 +2,23 @@
 
 A comparison is a *case*: one sweep (data × backbone), one metric, one or two (projection, D).
 Every case is "yes" (its interval lies on the claim's side), "no" (on the other) or "open" (neither:
-the interval holds both, only one seed was drawn, or no resamples were kept). From its cases a claim
+the interval holds both, only one seed was drawn, or no resamples were kept).
 
-- **holds** if all are yes,
-- **holds when ...** if some are; the cases that are yes follow,
+Where a claim is of a difference and several sweeps have it, their mean is judged by its interval in
+the same way (`pooled_difference`), and the verdict follows from the means; each sweep's cases are
+the evidence below them. The mean is of these data sets and backbones, each sweep counting once, not
+of all. Of other claims, and of one sweep, the verdict follows from the cases. The claim
+
+- **holds** if all are yes, and no sweep's own interval is against it,
+- **holds on average** if all means are yes, though a sweep's own interval is against it,
+- **holds in part** if some are yes; those follow,
 - **does not hold** if none is yes and some are no,
 - is **open** if all are, and **not measured** if there is no case.
 
-Of many intervals some miss by chance. So "some" are more of them than chance gives: where nothing
-differs, n cases have as many on that side with a probability of at most `CHANCE`, each with
-(1 − `LEVEL`)/2. Fewer count as open, however far one lies: the evidence shows it. (Cases of one
-sweep share images and seeds, so chance gives somewhat more than this counts.)
+Of many intervals some miss by chance. So "some" are more of those judged than chance gives: where
+nothing differs, n of them have as many on that side with a probability of at most `CHANCE`, each
+with (1 − `LEVEL`)/2. Fewer count as open. (They share images and seeds, so chance gives somewhat
+more than this counts.)
 
 Dimensions are compared as claimed and never replaced by the nearest ones that were measured.
 """
@@ -22,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import binom
@@ -36,8 +42,10 @@ from padim_lit.analysis.sweep_results import (
     Method,
     SweepFolder,
     labels,
+    pooled,
 )
 from padim_lit.metric_names import METRICS
+from padim_lit.system.console import count
 
 #: An AUROC this much lower still counts as "as good" (claim 150-for-550).
 MARGIN = 0.005
@@ -54,8 +62,17 @@ WIDE = "backbone=wide_resnet50"
 CHALLENGER = "fisher"
 FEWER, MANY = ("jl", 150), ("subset", 550)
 
-
 Row = dict[str, Any]
+
+
+class Pair(NamedTuple):
+    """a − b of two (projection, D): for a claim where it lies above `border`, against it below."""
+
+    a: Method
+    b: Method
+    metric: str
+    part: str
+    border: float = 0
 
 
 @dataclass(frozen=True)
@@ -64,19 +81,17 @@ class Claim:
 
     Attributes:
         wanted: what would have to be run.
-        cases: a flat row for each case in a sweep: "case" ("yes", "no" or "open"), "part" (what is
-            compared, as in "D = 100") and its numbers.
+        cases: of each case in a sweep what is to be compared, or a flat row: "case" ("yes", "no" or
+            "open"), "part" (what is compared, as in "D = 100") and its numbers.
         detection: whether random weights make it meaningless, as they do all but memory and time.
-        chance: whether the cases have intervals, which miss the truth now and then.
     """
 
     key: str
     sentence: str
     source: str
     wanted: str
-    cases: Callable[[SweepFolder], list[Row]]
+    cases: Callable[[SweepFolder], Sequence[Pair | Row]]
     detection: bool = True
-    chance: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,16 +99,19 @@ class Verdict:
     """What was found.
 
     Attributes:
-        kind: "holds", "holds when", "does not hold", "open" or "not measured".
-        when: the condition of "holds when"; "" of the others.
+        kind: "holds", "holds on average", "holds in part", "does not hold", "open" or "not
+            measured".
+        part: what "holds in part" holds for; "" of the others.
+        means: the rows of the means over several sweeps, if that is what was judged.
         evidence: the rows of all cases; numbers that are not finite are None.
         command: what measured it, one line per sweep; what would measure it where nothing did.
     """
 
     claim: Claim
     kind: str
-    when: str
+    part: str
     reason: str
+    means: list[Row]
     evidence: list[Row]
     command: str
 
@@ -111,11 +129,15 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
     evidence: list[Row] = []
     missing: list[str] = []
     commands: dict[str, None] = {}
+    pairs: dict[Pair, list[tuple[SweepFolder, Row]]] = {}
     for sweep, name in zip(folders, labels(folders), strict=True):
         try:
             if claim.detection and str(sweep.constants.get("weights")).startswith("random"):
                 raise _Lacking("has random backbone weights, which say nothing about detection")
-            for row in claim.cases(sweep):
+            for case in claim.cases(sweep):
+                row = _versus(sweep, case) if isinstance(case, Pair) else case
+                if isinstance(case, Pair):
+                    pairs.setdefault(case, []).append((sweep, row))
                 if row.get("seeds") == 1 and row["case"] == "open" and not row.get("why"):
                     row["why"] = "one seed says nothing of other draws"
                 evidence.append(finite({"case": row["case"], "sweep": name, **row}))
@@ -125,49 +147,63 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
     if not evidence:
         reason = f"Not measured: {'; '.join(missing) or 'no sweep was given'}."
         wanted = f"python run.py experiment=ablation {claim.wanted} {SEEDS}"
-        return Verdict(claim, "not measured", "", reason, [], wanted)
-    kind, reason = _by_case(evidence, claim.chance)
+        return Verdict(claim, "not measured", "", reason, [], [], wanted)
+    several = len({row["sweep"] for row in evidence}) > 1
+    means = [finite(_mean(pair, found)) for pair, found in pairs.items()] if several else []
+    kind, reason = _judged(means, evidence)
     if missing:
         reason += f" Left out: {'; '.join(missing)}."
     whys = dict.fromkeys(r["why"] for r in evidence if r["case"] == "open" and r.get("why"))
     if whys:
         reason += f" Open because: {'; '.join(whys)}."
-    when = _when(evidence) if kind == "holds when" else ""
-    return Verdict(claim, kind, when, reason, evidence, "\n".join(filter(None, commands)))
+    part = _part(means or evidence) if kind == "holds in part" else ""
+    return Verdict(claim, kind, part, reason, means, evidence, "\n".join(filter(None, commands)))
 
 
 def _at_same_d(
     sweep: SweepFolder, a: str, b: str, metrics: Sequence[str], most: float = math.inf
-) -> list[Row]:
-    """Yes where a − b lies above 0 at one D, no where below; every shared D up to `most`."""
+) -> list[Pair]:
+    """a − b at every shared D up to `most`."""
     dims = [d for d in sweep.dims_of(a, b) if d <= most]
     if not dims:
         up_to = "" if most == math.inf else f" ≤ {most}"
         raise _Lacking(f"needs {b} and {a} at the same D{up_to}")
-    of = {m: f", {METRICS[m]}" if len(metrics) > 1 else "" for m in metrics}
-    return [_versus(sweep, (a, d), (b, d), m, f"D = {d}{of[m]}") for m in metrics for d in dims]
+    of = {m: f" in {METRICS[m]}" if len(metrics) > 1 else "" for m in metrics}
+    return [Pair((a, d), (b, d), m, f"D = {d}{of[m]}") for m in metrics for d in dims]
 
 
-def _fewer(sweep: SweepFolder) -> list[Row]:
-    """Yes where jl at 150 − subset at 550 lies above −`MARGIN`, no where below it."""
+def _fewer(sweep: SweepFolder) -> list[Pair]:
+    """jl at 150 − subset at 550 against −`MARGIN`."""
     _require(sweep, FEWER, MANY)
-    return [_versus(sweep, FEWER, MANY, m, METRICS[m], -MARGIN) for m in RESAMPLED]
+    return [Pair(FEWER, MANY, m, METRICS[m], -MARGIN) for m in RESAMPLED]
 
 
-def _versus(
-    sweep: SweepFolder, a: Method, b: Method, metric: str, part: str, border: float = 0
-) -> Row:
-    """Whether a − b lies above `border`, over paired seeds."""
-    comparison = f"{a[0]} at {a[1]} − {b[0]} at {b[1]}"
-    row = {"case": "open", "part": part, "metric": metric, "comparison": comparison, "dim": a[1]}
+def _versus(sweep: SweepFolder, pair: Pair) -> Row:
+    """One sweep's case, over paired seeds."""
+    a, b, metric, *_ = pair
     if not (seeds := sweep.shared_seeds(a, b)):
-        return row | _numbers(Estimate(math.nan, None, None, 0, why="no seed in common"))
-    for name, x in (("a", a), ("b", b)):
-        row[name] = sweep.points(*x, metric, seeds).mean()
-    found = sweep.difference(a, b, metric)
-    if len(seeds) > 1:
-        row["case"] = {1: "yes", -1: "no"}.get(found.side(border), "open")
-    return row | _numbers(found)
+        return _row(pair, Estimate(math.nan, None, None, 0, why="no seed in common"))
+    at = {name: sweep.points(*x, metric, seeds).mean() for name, x in (("a", a), ("b", b))}
+    return _row(pair, sweep.difference(a, b, metric)) | at
+
+
+def _mean(pair: Pair, found: Sequence[tuple[SweepFolder, Row]]) -> Row:
+    """Over the sweeps that have an interval; without the others, which a reason names."""
+    having = [(sweep, row) for sweep, row in found if row["difference"]["low"] is not None]
+    if not having:
+        return _row(pair, Estimate(math.nan, None, None, 0, why="no sweep has an interval"))
+    above = sum(row["difference"]["value"] > 0 for _, row in having)
+    return _row(pair, pooled([sweep for sweep, _ in having], *pair[:3])) | {
+        "sweeps above 0": f"{above} of {len(having)}",
+        "by their own intervals": _count([row for _, row in having]),
+    }
+
+
+def _row(pair: Pair, found: Estimate) -> Row:
+    (a, d), (b, e), metric, part, border = pair
+    side = found.side(border) if found.seeds > 1 else None
+    row = {"case": {1: "yes", -1: "no"}.get(side or 0, "open"), "part": part, "metric": metric}
+    return row | {"comparison": f"{a} at {d} − {b} at {e}", "dim": d} | _numbers(found)
 
 
 def _savings(sweep: SweepFolder) -> list[Row]:
@@ -282,41 +318,47 @@ def _predict(sweep: SweepFolder, metric: str, below: list[int], beyond: list[int
     return row | {"case": "yes" if row["rmse"] <= sd and row["rmse"] < unchanged else "no"}
 
 
-def _by_case(evidence: list[Row], chance: bool) -> tuple[str, str]:
+def _judged(means: list[Row], evidence: list[Row]) -> tuple[str, str]:
     """Kind of verdict and reason by the module's rule."""
-    count = Counter(row["case"] for row in evidence)
-    decided = sum(not row.get("why") for row in evidence)  # the others had no chance
+    judged = means or evidence
+    cases = Counter(row["case"] for row in judged)
+    decided = sum(not row.get("why") for row in judged)  # the others had no chance
     few = [
         side
         for side in ("yes", "no")
-        if chance and binom.sf(count[side] - 1, decided, (1 - LEVEL) / 2) > CHANCE
+        if "difference" in judged[0]  # what has no interval misses nothing by chance
+        and binom.sf(cases[side] - 1, decided, (1 - LEVEL) / 2) > CHANCE
     ]
-    if count["yes"] == len(evidence):
-        kind = "holds"
-    elif count["yes"] and "yes" not in few:
-        kind = "holds when"
+    if cases["yes"] == len(judged):
+        against = any(row["case"] == "no" for row in evidence)
+        kind = "holds on average" if against else "holds"
+    elif cases["yes"] and "yes" not in few:
+        kind = "holds in part"
     else:
-        kind = "does not hold" if count["no"] and "no" not in few else "open"
-    are = "comparison is" if len(evidence) == 1 else "comparisons are"
-    reason = (
-        f"{count['yes']} of {len(evidence)} {are} for it, {count['no']} against, "
-        f"{count['open']} open."
-    )
+        kind = "does not hold" if cases["no"] and "no" not in few else "open"
+    reason = f"Of {count(len(evidence), 'comparison')} {_count(evidence)}."
+    if means:
+        reason = f"Of {count(len(means), 'mean')} over sweeps {_count(means)}. {reason}"
     for side, words in (("yes", "for it"), ("no", "against")):
-        if count[side] and side in few:
-            reason += f" {count[side]} {words} is no more than chance gives."
+        if cases[side] and side in few and not kind.startswith("holds"):
+            reason += f" {cases[side]} {words} is no more than chance gives."
     return kind, reason
 
 
-def _when(evidence: list[Row]) -> str:
-    """The cases that are yes, by data: "the data is a (D = 50, D = 100); b (all compared)"."""
+def _count(rows: Sequence[Row]) -> str:
+    cases = Counter(row["case"] for row in rows)
+    return f"{cases['yes']} for it, {cases['no']} against, {cases['open']} open"
+
+
+def _part(judged: list[Row]) -> str:
+    """What is yes, of means or by data: "a (D = 50, D = 100); b (all compared)"."""
     words = []
-    for name in dict.fromkeys(row["sweep"] for row in evidence if row["case"] == "yes"):
-        mine = [row for row in evidence if row["sweep"] == name]
+    for name in dict.fromkeys(row.get("sweep") for row in judged if row["case"] == "yes"):
+        mine = [row for row in judged if row.get("sweep") == name]
         parts = [row["part"] for row in mine if row["case"] == "yes"]
-        whole = len(parts) == len(mine)
-        words.append(f"{name} ({'all that was compared' if whole else ', '.join(parts)})")
-    return f"the data is {'; '.join(words)}"
+        said = "all that was compared" if len(parts) == len(mine) else ", ".join(parts)
+        words.append(f"{name} ({said})" if name else said)
+    return "; ".join(words)
 
 
 def _numbers(found: Estimate) -> Row:
@@ -367,7 +409,6 @@ _CLAIMS = (
         f"projs=[subset,jl] dims=[150,550] {WIDE}",
         _savings,
         detection=False,
-        chance=False,
     ),
     Claim(
         "steep-then-flat",
@@ -382,7 +423,6 @@ _CLAIMS = (
         "JL report, eq. 15 and Figure 2",
         f"projs=[jl] dims=[50,100,150,200,300,400,550] {WIDE}",
         _eq15,
-        chance=False,
     ),
     Claim(
         "challenger",

@@ -18,7 +18,7 @@ import torch
 from padim_lit.analysis.bootstrap import (
     Estimate,
     image_auroc,
-    paired_difference,
+    pooled_difference,
     resample_counts,
 )
 from padim_lit.analysis.result_files import (
@@ -48,6 +48,8 @@ SETTINGS = (
     *("density/components", "density/fit_images", "density/shrinkage"),
     *("alignment", "layers", "tiles"),
 )
+#: Constants that say which test images there are: alike, resample r draws the same ones.
+SAME_IMAGES = ("data", "split_seed", "test_good", "test_defective", "test_planted", "test_groups")
 #: By density: ν where none is given, over D.
 _SHRINKAGE = {"both": 0.5, "mixture": 1.0}
 #: Of fits whose seed draws the split as well.
@@ -162,15 +164,9 @@ class SweepFolder:
     def difference(self, a: Method, b: Method, metric: str, seeds: Seeds = None) -> Estimate:
         """`paired_difference` a − b of two (projection, D) over `seeds`; None: all that both have.
 
-        There must be one. Of two AUROCs it is within ±1, and so is its interval.
+        There must be one.
         """
-        seeds = seeds or self.shared_seeds(a, b)
-        points = [self.points(*x, metric, seeds) for x in (a, b)]
-        resamples = [self.resamples(*x, metric, seeds) for x in (a, b)]
-        found = paired_difference(*points, *resamples)
-        if found.low is None or found.high is None:  # as of all that is no AUROC: no resamples
-            return found
-        return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
+        return pooled([self], a, b, metric, seeds)
 
     @cached_property
     def scores(self) -> Scores | None:
@@ -271,6 +267,26 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
             "experiment=ablation or of a sweep (-m); python -m padim_lit.viewer shows single runs"
         )
     return sweeps
+
+
+def pooled(
+    sweeps: Sequence[SweepFolder], a: Method, b: Method, metric: str, seeds: Seeds = None
+) -> Estimate:
+    """`pooled_difference` of what `SweepFolder.difference` is of each.
+
+    Of two AUROCs it is within ±1, and so is its interval.
+    """
+    parts = []
+    for sweep in sweeps:
+        own = seeds or sweep.shared_seeds(a, b)
+        x, y = (sweep.points(*method, metric, own) for method in (a, b))
+        rx, ry = (sweep.resamples(*method, metric, own) for method in (a, b))
+        images = tuple(sweep.constants.get(key) for key in SAME_IMAGES)
+        parts.append((x - y, None if rx is None or ry is None else rx - ry, images, tuple(own)))
+    found = pooled_difference(parts)
+    if found.low is None or found.high is None:  # as of all that is no AUROC: no resamples
+        return found
+    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
 
 
 def mean_of(sweeps: Sequence[SweepFolder], data: str) -> SweepFolder:

@@ -64,6 +64,13 @@ def _require_described(weights: dict[str, Tensor], state: dict[str, Any]) -> Non
     spec, provenance = state["spec"], state["provenance"]
     for key in ("spec", "provenance"):
         _require(_is_tree(state[key]), f"{key}: its lists are nested without an end")
+    for key, kind in _SPEC.items():
+        _require(isinstance(spec[key], kind), f"spec: {key}")
+    for key in ("weights", "name"):
+        _require(isinstance(spec["backbone"][key], str), f"spec: backbone: {key}")
+    aligned = spec["alignment"]
+    right = _is_pair(aligned, int, float) or aligned in (None, "auto")
+    _require(right, "spec: alignment")
     # No place to fetch from, as timm's hf-hub:… and local-dir:… are.
     named = re.fullmatch(r"[\w.-]+", spec["backbone"]["model"])
     _require(named is not None, "spec: backbone: model")
@@ -138,7 +145,8 @@ def _require_calibration(calibration: dict[str, Any], require: Callable) -> None
     for key in ("scores", "map_maxima"):
         values = calibration[key]
         require(f"calibration: {key}", values, (len(values),), torch.float32)
-        _require(bool((values[1:] >= values[:-1]).all()), f"calibration: {key} is not sorted")
+        right = len(values) > 0 and bool((values[1:] >= values[:-1]).all())
+        _require(right, f"calibration: {key} is empty or not sorted")
     for key, kind in _CALIBRATION.items():
         numbers = value if isinstance(value := calibration[key], list | tuple) else [value]
         finite = all(math.isfinite(n) for n in numbers if isinstance(n, float))
@@ -179,6 +187,14 @@ def _require(right: bool, what: str) -> None:
         raise InputError(f"{_STRANGE} ({what}); {_TODO}")
 
 
+#: Of what classes compare with a limit alone, what it must be.
+_SPEC = {
+    "seed": int,
+    "neighbourhood": int,
+    "rotations": int,
+    "eps": int | float,
+    "sigma": int | float,
+}
 #: Of what is no tensor in a calibration, what it may be.
 _CALIBRATION = {
     "unreliable": int,

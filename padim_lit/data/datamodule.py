@@ -183,7 +183,7 @@ class AnomalyData(LightningDataModule):
         return [
             f"Photos have different proportions, from {w}×{h} to {width}×{height} pixels, and each "
             f"is resized to {columns}×{rows}: the same thing looks wider in one than in another. "
-            "If they show parts of one kind, cut them to the same proportions first."
+            "If they show parts of one kind, cut or pad them to the same proportions first."
         ]
 
     def _out_of_sight(self, sizes: set[tuple[int, int]]) -> list[str]:

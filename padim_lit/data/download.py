@@ -22,8 +22,11 @@ def fetch(url: str, folder: Path, sha256: str | None = None) -> Path:
         folder: made if missing.
         sha256: what the file must have, in hex; None takes any.
 
-    Raises InputError for what the server or the network does wrong, OSError where the disk fails.
+    Raises InputError for what the server or the network does wrong, and for a Python that cannot
+    unpack it safely, OSError where the disk fails.
     """
+    if not hasattr(tarfile, "data_filter"):
+        raise InputError("this Python unpacks unsafely; update it to 3.10.12, 3.11.4 or later")
     import pooch  # takes a second, and few runs load anything
     import requests
 
@@ -46,11 +49,9 @@ def unpack(archive: Path, folder: Path) -> None:
     tarfile sees to the paths, and before it links and devices are refused. After an error it is the
     caller's to remove `folder`.
 
-    Raises InputError for what is no archive, is cut off, or holds what is not let through, and for
-    a Python without the filter.
+    Raises InputError for what is no archive, is cut off, or holds what is not let through.
     """
-    # A TypeError is of Python before 3.10.12 or 3.11.4, which has no filter.
-    kinds = tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, TypeError
+    kinds = tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError
     what = f"{archive} cannot be unpacked as a tar archive"
     todo = "check the address that it is from, and that the disk has room"
     with refusing(what, todo, *kinds), tarfile.open(archive) as tar:

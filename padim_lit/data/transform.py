@@ -11,8 +11,8 @@ from PIL import Image
 from padim_lit.errors import InputError, as_pair
 
 Size = int | Sequence[int]
-#: Of what a model sees, in pixels; and of a resized image before its crop.
-MOST_SIDE, MOST_PIXELS = 2**13, 2**26
+#: Pixels of what a model sees, and of a resized image before its crop.
+MOST_PIXELS = 2**26
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,15 @@ class ResizeCrop:
     crop: tuple[int, int] | None = field(init=False)
 
     def __post_init__(self, image_size: Size, crop_size: Size | None) -> None:
-        exact = tuple(as_pair("image_size", image_size, MOST_SIDE))
-        crop = None if crop_size is None else tuple(as_pair("crop_size", crop_size, MOST_SIDE))
+        exact = tuple(as_pair("image_size", image_size, MOST_PIXELS))
+        crop = None if crop_size is None else tuple(as_pair("crop_size", crop_size, MOST_PIXELS))
         if crop is not None and (crop[0] > exact[0] or crop[1] > exact[1]):
             raise InputError(
                 f"crop_size={crop_size} is larger than image_size={image_size}; it must fit "
                 "inside; lower crop_size or raise image_size"
             )
+        if math.prod(exact) > MOST_PIXELS:
+            raise InputError(f"image_size={image_size}: more than {MOST_PIXELS} pixels; lower it")
         keeps_aspect = crop is not None and isinstance(image_size, int)
         object.__setattr__(self, "resize", image_size if keeps_aspect else exact)
         object.__setattr__(self, "crop", crop)

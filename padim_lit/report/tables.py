@@ -161,7 +161,13 @@ def separations(found: Sequence[Mapping[str, Any]]) -> Table | None:
     return Table("p, k and ε, measured", rows) if rows else None
 
 
-def evidence(rows: Sequence[Mapping[str, Any]]) -> Table:
+def means(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The means behind a verdict in one line."""
+    signed = partial(share, sign=True)
+    return "Mean: " + "; ".join(f"{r['part']} {fact(r['difference'], signed).text}" for r in rows)
+
+
+def evidence(rows: Sequence[Mapping[str, Any]], caption: str) -> Table:
     """A column for whatever any comparison has, intervals in the cells of their values."""
     names = list(dict.fromkeys(k for row in rows for k in row))
     names = [k for k in names if any(_value(row.get(k)) not in (None, "") for row in rows)]
@@ -169,7 +175,7 @@ def evidence(rows: Sequence[Mapping[str, Any]]) -> Table:
         names.remove("part")
     titles = {k: TITLES.get(k, k.replace("_", " ")) for k in names}
     lines = [{title: fact(row.get(k)) for k, title in titles.items()} for row in rows]
-    return Table(f"Evidence: {count(len(rows), 'comparison')}", lines)
+    return Table(f"{caption}: {count(len(rows), 'comparison')}", lines)
 
 
 def numbers(sweeps: Sequence[Mapping[str, Any]]) -> Table:

@@ -44,6 +44,7 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
     described = {
         **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
         "group": {key: "null" if value is None else str(value) for key, value in group.items()},
+        "split_seed": str(metrics.get("data/split_seed")),
         "images": shown and _images(shown),
         "scores": shown and shown.scores["score"].tolist(),
         "metrics": {metric.removeprefix("test/"): metrics.get(metric) for metric in METRICS},

@@ -88,10 +88,15 @@ def draw_curves(runs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> lis
 
 
 def as_sweep(runs: Iterable[Mapping[str, Any]], metric: str) -> dict[str, Any]:
-    """Runs with the same settings as `figures.curves` reads a sweep: their means and sds."""
+    """Runs with the same settings as `figures.curves` reads a sweep: their means and sds.
+
+    Of a seed that ran more than once on a split the last counts: the same again is no spread.
+    """
     runs, configurations = list(runs), []
     for proj, dim in sorted({(run["proj"], run["dim"]) for run in runs}):
-        mine = [r["metrics"][metric] for r in runs if (r["proj"], r["dim"]) == (proj, dim)]
+        alike = [run for run in runs if (run["proj"], run["dim"]) == (proj, dim)]
+        found = {(run["seed"], run["split_seed"]): run["metrics"][metric] for run in alike}
+        mine = list(found.values())
         sd = stdev(mine) if len(mine) > 1 else None
         both = {"mean": {metric: fmean(mine)}, "sd": {metric: sd}}
         configurations.append({"proj": proj, "dim": dim, **both})

@@ -93,8 +93,8 @@ def test_a_world_in_which_nothing_is_true(tmp_path):
     savings = found.pop("savings")
     assert {key: v.kind for key, v in found.items()} == dict.fromkeys(found, "does not hold"), found
     # Memory is arithmetic; time is what was made equal here.
-    assert savings.kind == "holds when"
-    assert savings.when == "the data is mvtec/screw, wide_resnet50 (memory)"
+    assert savings.kind == "holds in part"
+    assert savings.part == "mvtec/screw, wide_resnet50 (memory)"
     by_part = {row["part"]: row for row in savings.evidence}
     assert by_part["memory"]["ratio"]["value"] == pytest.approx(550 * 2208 / (150 * 608))
     assert by_part["scoring alone"]["ratio"]["value"] == 1
@@ -108,14 +108,41 @@ def test_what_holds_somewhere_says_where(tmp_path):
         )
 
     sweep(tmp_path / "a", truth, dims=(50, 100, 150), data="screw")
+    found = verdicts(tmp_path)["same-d-image"]
+    assert (found.kind, found.part) == ("holds in part", "screw, wide_resnet50 (D = 50, D = 100)")
+    assert found.reason == "Of 3 comparisons 2 for it, 1 against, 0 open."
+    # Of several sweeps the mean is judged, over those that have it.
     sweep(tmp_path / "b", dims=(50, 100), data="elpv")
     found = verdicts(tmp_path)["same-d-image"]
-    assert found.when == (
-        "the data is screw, wide_resnet50 (D = 50, D = 100); "
-        "elpv, wide_resnet50 (all that was compared)"
-    )
-    assert found.kind == "holds when"
-    assert "4 of 5 comparisons are for it, 1 against, 0 open" in found.reason
+    assert (found.kind, found.part) == ("holds in part", "D = 50, D = 100")
+    assert found.reason.startswith("Of 3 means over sweeps 2 for it, 1 against, 0 open. Of 5 ")
+    assert [row["sweeps above 0"] for row in found.means] == ["2 of 2", "2 of 2", "0 of 1"]
+    assert found.means[0]["difference"]["value"] == pytest.approx((0.05 + 0.2) / 2)
+
+
+def test_a_mean_for_it_does_not_hide_a_sweep_against_it(tmp_path):
+    def truth(gain):
+        return lambda proj, dim: 0.8 + gain * (proj == "jl")
+
+    how = {"dims": (50, 100), "spread": dict.fromkeys(SPREAD, 0.001)}
+    sweep(tmp_path / "a", truth(0.05), data="screw", **how)
+    sweep(tmp_path / "b", truth(-0.02), data="elpv", **how)
+    found = verdicts(tmp_path)["same-d-image"]
+    assert found.kind == "holds on average"
+    row = found.means[0]
+    assert (row["case"], row["sweeps above 0"]) == ("yes", "1 of 2")
+    assert row["by their own intervals"] == "1 for it, 1 against, 0 open"
+
+
+def test_a_sweep_without_an_interval_is_not_averaged(tmp_path):
+    sweep(tmp_path / "a", dims=(50, 100), data="screw")
+    sweep(tmp_path / "b", dims=(50, 100), data="elpv", keep=False)
+    found = verdicts(tmp_path)["same-d-image"]
+    assert (found.kind, found.means[0]["sweeps above 0"]) == ("holds", "1 of 1")
+    assert "Open because: no resamples" in found.reason
+    (tmp_path / "a" / "resamples.npz").unlink()
+    found = verdicts(tmp_path)["same-d-image"]
+    assert (found.kind, found.means[0]["difference"]["value"]) == ("open", None)
 
 
 def test_chance_hits_are_no_verdict(tmp_path):
@@ -147,12 +174,12 @@ def test_more_than_chance_is_counted_for_each_side(tmp_path):
 
     one = judged(d50=0.05)
     assert one.kind == "open"
-    assert "1 of 8 comparisons are for it, 0 against, 7 open. 1 for it is no more" in one.reason
-    assert judged(d50=0.05, d100=0.05).kind == "holds when"
+    assert "Of 8 comparisons 1 for it, 0 against, 7 open. 1 for it is no more" in one.reason
+    assert judged(d50=0.05, d100=0.05).kind == "holds in part"
     assert judged(d50=-0.05).kind == "open"
     assert judged(d50=-0.05, d100=-0.05, d150=0.05).kind == "does not hold"
     both = judged(d50=-0.05, d100=-0.05, d150=0.05, d200=0.05)
-    assert both.kind == "holds when" and "2 against" in both.reason
+    assert both.kind == "holds in part" and "2 against" in both.reason
 
 
 def test_image_and_pixel_are_separate_verdicts(tmp_path):
@@ -286,7 +313,7 @@ def test_eq15_has_to_beat_no_change_and_the_spread(tmp_path):
     assert true["sd_over_seeds"] == pytest.approx(SPREAD["jl"] * math.sqrt(6 / 5))
     assert flat["rmse_as_at_200"] == pytest.approx(0, abs=1e-9)
     assert flat["case"] == "no"
-    assert found.kind == "holds when"
+    assert found.kind == "holds in part"
     # A miss within a wide spread is still worse than having predicted no change.
     sweep(tmp_path / "wide", bump, data="wide", spread=dict.fromkeys(SPREAD, 0.02))
     row = verdicts(tmp_path / "wide")["eq15"].evidence[0]
@@ -324,7 +351,7 @@ def test_times_that_were_not_written_are_missed(tmp_path):
     row = next(row for row in found.evidence if row["part"] == "backbone + scoring")
     assert (row["case"], row["ratio"]["value"]) == ("open", None)
     assert "no backbone/ms_per_image" in found.reason
-    assert found.kind == "holds when"
+    assert found.kind == "holds in part"
 
 
 def test_random_weights_say_nothing_about_detection(tmp_path):

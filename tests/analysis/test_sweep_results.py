@@ -19,6 +19,7 @@ from padim_lit.analysis.sweep_results import (
     RESAMPLES,
     labels,
     mean_of,
+    pooled,
     read_sweeps,
 )
 from padim_lit.errors import InputError
@@ -355,6 +356,27 @@ def test_a_mean_over_data_sets_resamples_each_on_its_own(tmp_path):
     # Configurations still pair.
     apart = mean.resamples("subset", 100, "test/image_auroc") - found
     assert np.allclose(apart, 50, atol=1e-4)
+
+
+def test_a_pooled_difference_knows_which_sweeps_share_their_test_images(tmp_path):
+    rows = configurations(seeds=(0,))
+    rng = np.random.default_rng(0)
+    kept = {f"{r['proj']}-{r['dim']}-0": rng.normal(scale=0.01, size=(2, 4000)) for r in rows}
+
+    def width(name, **other):
+        for i, more in enumerate(({}, other)):
+            write_rows(
+                tmp_path / name / str(i), rows, kept, **{"data": "a", "backbone": str(i), **more}
+            )
+        sweeps = read_sweeps([tmp_path / name])
+        found = pooled(sweeps, ("jl", 50), ("subset", 50), "test/image_auroc")
+        alone = sweeps[0].difference(("jl", 50), ("subset", 50), "test/image_auroc")
+        assert found.value == pytest.approx(alone.value)
+        return (found.high - found.low) / (alone.high - alone.low)
+
+    assert width("same") == pytest.approx(1)
+    assert width("other", data="b") == pytest.approx(0.5**0.5, rel=0.05)
+    assert width("split", split_seed=1) == pytest.approx(0.5**0.5, rel=0.05)
 
 
 @pytest.mark.parametrize(

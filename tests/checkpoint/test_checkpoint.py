@@ -113,6 +113,11 @@ def test_a_small_file_cannot_ask_for_large_images(saved, tmp_path, monkeypatch, 
         ({"backbone": {"model": "resnet50"}}, "Missing key"),
         ({"density": "mixture", "density_options": {"components": 10**9}}, "components"),
         ({"image_shape": [8192, 8193]}, r"spec: image_shape(?! beside)"),
+        ({"neighbourhood": 1.5}, "spec: neighbourhood"),
+        ({"rotations": float("nan")}, "spec: rotations"),
+        ({"sigma": torch.ones(())}, "spec: sigma"),
+        ({"alignment": [torch.ones(1), 0]}, "spec: alignment"),
+        ({"backbone": {"weights": None}}, "spec: backbone: weights"),
     ],
 )
 def test_a_small_file_cannot_ask_for_a_large_model(saved, tmp_path, monkeypatch, spec, reason):
@@ -150,6 +155,15 @@ def test_a_strange_region_of_interest_or_offset_is_refused(saved, tmp_path, key,
     content[KEY][key] = value
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match=rf"a\.ckpt.*({key}|region of interest)"):
+        load_detector(tmp_path / "a.ckpt")
+
+
+def test_a_calibration_without_scores_is_refused(tmp_path):
+    detector = fitted_detector()
+    detector.calibration = calibrate(Measured(torch.ones(9), torch.ones(9)))
+    detector.calibration["scores"] = torch.zeros(0)
+    save_detector(detector, tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match="calibration: scores is empty"):
         load_detector(tmp_path / "a.ckpt")
 
 

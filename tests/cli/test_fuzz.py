@@ -148,8 +148,13 @@ def test_a_scan_line_is_cropped_without_the_rest(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("size", [10_000, 10**9, [1, 2**31]])
 def test_a_view_has_an_end(size):
-    with pytest.raises(InputError, match="from 1 to 8192"):
+    with pytest.raises(InputError, match=r"more than 67108864 pixels|from 1 to 67108864"):
         ResizeCrop(size, None)
+
+
+def test_a_strip_of_a_line_scan_camera_is_no_larger_than_its_pixels():
+    assert ResizeCrop([256, 16_384], None).output_shape == (256, 16_384)
+    assert ResizeCrop([256, 16_384], [256, 16_000]).output_shape == (256, 16_000)
 
 
 # --- Checkpoints -------------------------------------------------------------------------------

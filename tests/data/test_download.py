@@ -278,6 +278,14 @@ def test_an_archive_without_the_category_says_what_it_holds(server, archive, tmp
     assert names(tmp_path) == [".download", ".download.lock"]
 
 
+def test_what_cannot_work_is_said_before_anything_is_loaded(server, tmp_path, monkeypatch):
+    (tmp_path / "tiny/test").mkdir(parents=True)
+    one_line(lambda: provide(tmp_path, "tiny", server.url()), "tiny has no train", "move it away")
+    monkeypatch.delattr(tarfile, "data_filter")
+    one_line(lambda: provide(tmp_path, "nut", server.url()), "update it to 3.10.12")
+    assert server.seen == [] and names(tmp_path) == [".download.lock", "tiny"]
+
+
 def test_an_evil_archive_from_the_net_leaves_nothing(server, tmp_path):
     server.content = EVIL["parent"][0]
     one_line(lambda: provide(tmp_path / "root", "tiny", server.url()), "outside the destination")

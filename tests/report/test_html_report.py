@@ -532,7 +532,14 @@ def test_the_keyboard_opens_claims_and_sorts(opened, page, content):
     view.js("document.querySelector('.verdict summary').focus()")
     view.press("Enter")
     assert view.js("document.querySelector('.verdict').open")
-    assert len(texts(view, ".verdict[open] tbody tr")) == len(content["claims"][0].evidence)
+    first = content["claims"][0]
+    tables = ".verdict[open] .scroll"
+    assert [name.split(":")[0] for name in texts(view, f"{tables} caption")] == [
+        "Means over sweeps",
+        "Evidence",
+    ]
+    assert len(texts(view, f"{tables} tbody tr")) == len(first.means) + len(first.evidence)
+    assert "Mean: D = 25 +" in texts(view, ".verdict[open] .when")[-1]
     head = "document.querySelector('#table1 th:nth-child(2)')"
     view.js(f"{head}.querySelector('button').focus()")
     view.press("Enter", "Enter")

@@ -510,6 +510,17 @@ def test_the_curve_is_the_mean_over_seeds_and_its_spread(runs):
     assert found["jl", 50]["sd"]["image_auroc"] is None
 
 
+def test_a_seed_that_ran_twice_on_a_split_counts_once(runs):
+    run = build([runs])["runs"][0]
+    scored = [(0, "0", 0.5), (0, "0", 0.9), (1, "0", 0.7), (0, "1", 0.8)]
+    keys = ("seed", "split_seed", "metrics")
+    every = [
+        run | dict(zip(keys, (*of, {"image_auroc": value}), strict=True)) for *of, value in scored
+    ]
+    (found,) = as_sweep(every, "image_auroc")["configurations"]
+    assert found["mean"]["image_auroc"] == pytest.approx(0.8)
+
+
 def test_runs_behind_a_link_are_called_by_their_folders(runs, tmp_path):
     (tmp_path / "outputs").symlink_to(runs)
     names = [run["name"] for run in build([tmp_path / "outputs"])["runs"]]

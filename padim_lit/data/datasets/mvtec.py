@@ -82,6 +82,8 @@ def provide(root: Path, category: str, url: str | None = None, sha256: str | Non
 
 
 def _download(root: Path, category: str, url: str, sha256: str | None) -> None:
+    if (root / category).exists():  # said before gigabytes are loaded
+        raise InputError(f"{root / category} has no train folder; move it away to download it")
     print_line(
         f"MVTec AD is licensed {LICENCE}: not for commercial use; credit MVTec Software GmbH. "
         f"Terms: {PAGE}"
@@ -95,7 +97,7 @@ def _download(root: Path, category: str, url: str, sha256: str | None) -> None:
         found = {train.parent.name: train.parent for train in trains}
         require_category(category, url, found)
         for name, folder in found.items():
-            if name == category or not (root / name).exists():
+            if not (root / name).exists():
                 folder.rename(root / name)
     except InputError as error:
         # A full disk is not the archive's fault: gigabytes are not loaded twice.
