@@ -45,7 +45,7 @@ RESAMPLES = 1000
 SETTINGS = (
     *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),
     *("rotations", "eps", "eps_unit", "sigma", "image_score", "image_size", "crop_size"),
-    *("density/components", "density/fit_images", "density/shrinkage"),
+    *("density/components", "density/fit_images", "density/shrinkage", "density/position_weight"),
     *("alignment", "layers", "tiles"),
 )
 #: Constants that say which test images there are: alike, resample r draws the same ones.

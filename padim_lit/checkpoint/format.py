@@ -130,8 +130,8 @@ def state_of(content: Any) -> dict[str, Any]:
 def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") -> str:
     """The keys in which two nested dicts differ: ``dim is 100 there and 50 here, …``."""
     found = []
-    for key in given:
-        there, here = saved.get(key), given[key]
+    for key in {**saved, **given} if prefix else given:  # an option that is not given is not there
+        there, here = saved.get(key), given.get(key)
         if isinstance(here, dict) and isinstance(there, dict):
             typed = key.removesuffix("_options")  # the group whose keys they are
             found.append(differences(there, here, f"{prefix}{typed}."))

@@ -232,8 +232,7 @@ def load_model(settings: "Fit", data: AnomalyData) -> tuple[PaDiM, str]:
     if "weights" in backbone:  # they lie in the checkpoint, and need not be at hand
         backbone["weights"] = "random"
     spec = spec_of(make_model(replace(settings, backbone=backbone), data).detector)
-    for key in ("weights", "name"):
-        del spec["backbone"][key]
+    spec["backbone"] |= {key: saved["backbone"][key] for key in ("weights", "name")}
     wrong = differences(saved, spec)
     asked = {**data.size, "weights": settings.backbone.get("weights")}
     if settings.roi is not None:  # the checkpoint holds its own

@@ -37,6 +37,8 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
     group = re.fullmatch(r"Could not override '(\w+)'\. No match in the defaults list\.", first)
     if group and (readers := _readers(group[1])):
         return f"{group[1]} is no key of this mode, but of {readers}; leave it out"
+    if preset := re.match(r"In 'experiment/(\w+)': .*Key '(\w+)' not in", first):
+        return f"experiment={preset[1]}: sets {preset[2]}, no key of this mode; leave one out"
     if unset := UNSET.search(first):
         key = unset[1] or unset[2]
         return f"{key} is not set; give {key}=VALUE"

@@ -23,6 +23,8 @@ from padim_lit.system.paths import typed_path
 
 #: The experiment that is a sweep, as its YAML says.
 SWEEP = "experiment=table1"
+#: The experiment that is a run as any other, with other defaults.
+PRESET = "padim"
 #: Modes that compare: they keep what is done.
 COMPARE = ("ablation", "distortion", "figure4")
 # Groups whose keys have no types that would make a number of a text again.
@@ -187,7 +189,8 @@ def folders(overrides: Sequence[Override], saved: bool = False) -> list[str]:
         added.append(f"hydra.sweep.dir=multirun/{name or 'sweep'}")
     if "hydra.run.dir" not in typed:
         watches = typed.get("watch", "false").lower() != "false"
-        if "experiment" in typed or typed.get("mode") in COMPARE or watches:
+        experiment = typed.get("experiment", PRESET) != PRESET
+        if experiment or typed.get("mode") in COMPARE or watches:
             added.append(f"hydra.run.dir=outputs/{name}")
         elif saved:
             added.append("hydra.run.dir=outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}")

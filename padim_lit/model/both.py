@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from padim_lit.errors import InputError
 from padim_lit.model.density import MEASURING, Counted, Density, PerPosition, works_as
 from padim_lit.model.gaussian import factorize
 from padim_lit.model.groups import Groups
@@ -33,7 +36,7 @@ class Both(Density):
     numbers c and w, d = (1−w) min(c d_p, d_k) + w c d_p: a patch is as good ones are if it is like
     those at its position, or, as far as 1−w goes, like those of a component, which are found
     anywhere. Where parts lie the same way the first knows good patches better, where they lie as
-    they fall, or are few, the second; nobody has to say which.
+    they fall, or are few, the second.
 
     Wide Gaussians call everything near. Where parts lie as they fall, a position sees patches of
     all components, and where images are few, its covariance is mostly the pooled one: both make
@@ -44,7 +47,7 @@ class Both(Density):
     A position's distance is worth hearing where one Gaussian can hold what is found there. It
     cannot where now a component that varies much is found there, now one that hardly varies: the
     part, and what it lies on. So w is `MAX_POSITION_WEIGHT` where components at a position vary
-    alike, and 0 where they do not; it is learnt with the components, see `learn`.
+    alike, and 0 where they do not; it is learnt with the components, see `learn`, or given.
 
     Args:
         dim: D.
@@ -54,9 +57,12 @@ class Both(Density):
         shrinkage: ν, patches that the covariance pooled over all positions weighs in each one's
             own, and the one pooled over all components likewise; None takes D/2. Without it few
             images make a position's distances too large to be anyone's nearest.
+        position_weight: w, from 0 (the nearer alone counts) to 1 (the position alone); None learns
+            it, 0 to 0.5. 0.5 for aligned parts where other sizes, D or projections than the
+            default's learn less.
 
     Raises:
-        InputError: as `Mixture`.
+        InputError: as `Mixture`; w beyond 0 and 1.
 
     >>> Both(dim=8, components=64).gaussians(positions=784)
     848
@@ -72,12 +78,27 @@ class Both(Density):
         components: int = 256,
         fit_images: int = 64,
         shrinkage: float | None = None,
+        position_weight: float | None = None,
     ):
+        if position_weight is not None and not 0 <= position_weight <= 1:
+            raise InputError(
+                f"density.position_weight={position_weight}: must be from 0 to 1, the share that "
+                "a position's own distance has where a component is nearer, or null to learn it"
+            )
         super().__init__(dim, seed, dim / 2 if shrinkage is None else shrinkage)
         self.position = PerPosition(dim, seed, self.shrinkage)
         self.mixture = Mixture(dim, seed, components, fit_images, self.shrinkage)
         self.components, self.fit_images = components, fit_images
-        self.register_buffer("position_weight", torch.tensor(0.0, dtype=torch.float32))
+        self.given_weight = position_weight
+        self.register_buffer(
+            "position_weight", torch.tensor(float(position_weight or 0), dtype=torch.float32)
+        )
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        # Of one that is learnt nothing is said, as in checkpoints from before it could be given.
+        given = {} if self.given_weight is None else {"position_weight": self.given_weight}
+        return {k: v for k, v in super().options.items() if k != "position_weight"} | given
 
     @property
     def learnt(self) -> dict[str, float]:
@@ -105,6 +126,8 @@ class Both(Density):
         look alike: w is 0.
         """
         self.mixture.learn(x)
+        if self.given_weight is not None:
+            return
         self.position_weight = torch.zeros_like(self.position_weight)
         if x.shape[:2].numel() < MIN_PATCHES_OVER_DIM * self.dim * self.components:
             return

@@ -120,7 +120,8 @@ def _run(results: Mapping[str, Any]) -> Table:
         known["positions"] = "a Gaussian"
     if (weight := known.get("position_weight")) is not None:
         known["own"] = percent(weight)
-        known["why"] = "parts are aligned" if weight else "parts are not aligned, or images too few"
+        seem = "parts seem aligned" if weight else "parts seem not aligned, or images are too few"
+        known["why"] = "as given" if "density/position_weight" in known else seem
     if isinstance(known.get("patch_pixels"), list | tuple):
         known["patch"] = " x ".join(f"{side:g}" for side in known["patch_pixels"])
     for stage in ("fit", "test"):

@@ -317,8 +317,10 @@ def test_a_folder_that_cannot_be_written_is_said(saved):
 
 
 def test_differences_name_the_keys():
-    saved, given = {"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 5}}
-    assert differences(saved, given) == "b.c is 2 there and 5 here"
+    saved, given = {"a": 1, "b": {"c": 2, "d": 3}, "e": 4}, {"a": 1, "b": {"c": 5, "f": 6}}
+    found = differences(saved, given).split(", ")  # of options those too that only one was given
+    assert found[:2] == ["b.c is 2 there and 5 here", "b.d is 3 there and None here"]
+    assert found[2:] == ["b.f is None there and 6 here"]
     assert differences(saved, saved) == ""
 
 

@@ -104,6 +104,8 @@ CONFIG = [
     Case("dim negative", "dim=-3", ("dim=-3", "at least 1")),
     Case("more components than a machine holds", "density=mixture density.components=99999999999",
          ("density.components=99999999999", "from 1 to 1048576")),
+    Case("more than all of a position", "density.position_weight=1.5",
+         ("density.position_weight=1.5", "from 0 to 1", "null to learn it")),
     Case("nothing to learn from", "learnt_from=nowhere.ckpt",
          ("learnt_from=nowhere.ckpt: no such file", "model.ckpt of an earlier run")),
     Case("no direction", "rotations=0", ("rotations=0", "from 1", "to 36")),

@@ -17,6 +17,9 @@ from _helpers.trees import build_tree
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
+from benchmarks.naive import PAPER, Naive
+from padim_lit import Detector, PerPosition
+from padim_lit.checkpoint.state import load_detector, spec_of
 from padim_lit.cli.modes import MODES
 from padim_lit.cli.targets import meanings
 
@@ -255,6 +258,29 @@ def test_a_sweep_leaves_one_table_and_prints_the_spread_over_seeds(zygote, here)
 
 
 @pytest.mark.slow
+def test_the_preset_is_padim_as_it_is_usually_written(zygote, here):
+    typed = [w for w in TINY if not w.startswith(("proj=", "hydra.run.dir="))]
+    for proj, *words in (["subset"], ["jl", "proj=jl"]):
+        more = ["calibration=0", "logger=none", f"hydra.run.dir=padim_{proj}"]
+        done = zygote.run([*typed, "experiment=padim", *words, *more], here)
+        assert done.code == 0, done.err
+        found = load_detector(here / f"padim_{proj}/model.ckpt")
+        assert found.projection.name == proj
+        how = {"density": PerPosition(8), "grid": None, **PAPER}
+        paper = Detector(found.backbone, found.projection, (64, 64), **how)
+        assert spec_of(found) == spec_of(paper)
+    found = load_detector(here / "padim_subset/model.ckpt")
+    found.reset()
+    good, other = torch.rand(12, 3, 64, 64), torch.rand(3, 3, 64, 64)
+    found.set_state(found.update_state(found.empty_state(), {"image": good}))
+    naive = Naive(found.projection.matrix.argmax(dim=1))
+    with torch.no_grad():
+        naive.collect(found.backbone(good))
+        naive.fit()
+        expected = naive.distances(found.backbone(other))
+        torch.testing.assert_close(found.distances(other), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_a_failing_job_leaves_the_others_alone_and_is_reported(zygote, here):
     sweep = here / "failing"
     result = zygote.run(["-m", *TINY, "proj=subset", "dim=449,8", f"hydra.sweep.dir={sweep}"], here)

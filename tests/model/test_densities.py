@@ -62,12 +62,12 @@ def state(detector, batch, split=4):
     return found
 
 
-@pytest.fixture(scope="module", params=["Mixture", "Both", "Both 0.0", "Both 0.2"])
+@pytest.fixture(scope="module", params=["Mixture", "Both", "Both 0.0", "Both 0.2", "Both 1"])
 def fitted(backbone, request):
     kind, *weight = request.param.split()
-    detector = learnt(backbone, kind={"Mixture": Mixture, "Both": Both}[kind])
-    for w in weight:
-        detector.density.position_weight.fill_(float(w))
+    given = {"position_weight": float(*weight)} if weight else {}
+    detector = learnt(backbone, kind=partial({"Mixture": Mixture, "Both": Both}[kind], **given))
+    assert detector.density.learnt == pytest.approx(given or detector.density.learnt)
     detector.set_state(state(detector, images(10)))
     return detector
 
@@ -155,6 +155,21 @@ def test_a_position_is_heard_where_components_there_vary_alike(width, monkeypatc
     assert found[1] == 0.5
     expected = {1.01: 0.5, 1.185: pytest.approx(0.25, abs=0.2), 1.5: 0}
     assert found[0] == expected[width]
+
+
+def test_a_weight_that_is_given_is_not_learnt_and_is_an_option():
+    given = Both(5, components=2, position_weight=0.3)
+    given.learn(at_positions(torch.ones(40, 30)))  # would be 0.5
+    assert given.learnt == {"position_weight": pytest.approx(0.3)}
+    assert given.options["position_weight"] == 0.3
+    # Checkpoints of one that is learnt stay what they were before it could be given.
+    assert list(Both(5).options) == ["components", "fit_images", "shrinkage"]
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.01, float("nan")])
+def test_a_weight_beyond_0_and_1_is_refused(weight):
+    with pytest.raises(InputError, match=f"density.position_weight={weight}: must be from 0 to 1"):
+        Both(5, position_weight=weight)
 
 
 def test_few_patches_tell_nothing_and_no_position_is_heard():

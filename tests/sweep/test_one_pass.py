@@ -130,12 +130,12 @@ def test_what_all_positions_share_does_not_depend_on_the_bands(ablation, backbon
         torch.testing.assert_close(parts[d], whole[d], rtol=1e-4, atol=0)
 
 
-@long_table("rotations", [3, 1], every=2)
+@long_table(("rotations", "weight"), [(3, None), (1, None), (1, 0.7)], every=2)
 def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(
-    data, backbone, tmp_path, rotations, monkeypatch
+    data, backbone, tmp_path, rotations, weight, monkeypatch
 ):
     monkeypatch.setattr("padim_lit.model.both.SPREAD_ALIKE", 0.0)  # or any would be heard alike
-    density = partial(Both, components=5, fit_images=6)
+    density = partial(Both, components=5, fit_images=6, position_weight=weight)
     made = make(data, backbone, tmp_path, 8, density, rotations=rotations)
     with torch.inference_mode():
         run = ProjectionRun("jl", (1,), (4, 8))
@@ -148,7 +148,7 @@ def test_a_mixture_beside_a_gaussian_a_position_equals_separate_runs(
             data, backbone, "jl", row["dim"], 1, 8, density, rotations=rotations
         )
         assert row["position_weight"] == pytest.approx(results["position_weight"], rel=1e-4)
-        assert row["position_weight"] > 0
+        assert row["position_weight"] > 0.5 if weight else 0 < row["position_weight"] <= 0.5
         ours = torch.from_numpy(found.scores[f"jl-{row['dim']}-1"])
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0)
 

@@ -92,9 +92,10 @@ def test_folders_join_the_overrides_unless_they_are_given():
     assert added("experiment=ablation") == [
         f"hydra.sweep.dir=multirun/{ablation}", f"hydra.run.dir=outputs/{ablation}",
     ]  # fmt: skip
-    for words in (["dim=8", "mode=fit"], ["mode=predict"], ["mode=update"]):
+    for words in (["dim=8", "mode=fit"], ["mode=update"], ["experiment=padim", "dim=8"]):
         assert not any("run.dir" in word for word in added(*words))
-    for typed in (["mode=predict", "watch=true"], ["mode=predict", "watch=1"], ["mode=distortion"]):
+    compared = ["experiment=padim", "mode=ablation"]
+    for typed in (["mode=predict", "watch=true"], ["mode=predict", "watch=1"], compared):
         words = as_typed(typed)
         assert f"hydra.run.dir=outputs/{name(*words)}" in added(*words)
 

@@ -592,8 +592,8 @@ def test_summary_says_of_how_many_defective_images_the_pixel_metrics_are():
 @pytest.mark.parametrize(
     ("weight", "own"),
     [
-        (0.25, "25% where another is nearer (parts are aligned)"),
-        (0.0, "0% where another is nearer (parts are not aligned, or images too few)"),
+        (0.25, "25% where another is nearer (parts seem aligned)"),
+        (0.0, "0% where another is nearer (parts seem not aligned, or images are too few)"),
     ],
 )
 def test_summary_says_which_gaussians_there_are(density, said, weight, own):

@@ -113,6 +113,26 @@ def test_a_checkpoint_of_it_is_tested_again(here, zygote):
 
 
 @pytest.mark.slow
+def test_a_weight_that_is_given_is_one_of_the_models_options(here, zygote):
+    given = [*TINY, *BOTH, "density.position_weight=0.7"]
+    done = run(zygote, here, *given, "hydra.run.dir=given")
+    assert "a position's own counts 70% where another is nearer (as given)" in " ".join(
+        done.out.split()
+    )
+    metrics = json.loads((here / "given/metrics.json").read_text())
+    assert metrics["position_weight"] == metrics["density/position_weight"] == 0.7
+    for there, here_, *words in (
+        (0.7, None, *TINY, *BOTH, "ckpt=given/model.ckpt"),
+        (None, 0.7, *given, "ckpt=run/model.ckpt"),
+        (None, 0.7, *given, "learnt_from=run/model.ckpt"),
+        (0.7, None, *TINY, *BOTH, "learnt_from=given/model.ckpt"),
+        (0.7, None, "mode=merge", "ckpts=[run/model.ckpt,given/model.ckpt]"),
+    ):
+        err = run(zygote, here, *words, "hydra.run.dir=no", code=1).err
+        assert f"density.position_weight is {there} there and {here_} here" in err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("eps", "said"),
     [
