@@ -24,6 +24,7 @@ from padim_lit.deploy.explanation import Explanation, Position
 from padim_lit.deploy.left_out import Measured
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
+from padim_lit.metrics import PixelMetrics
 from padim_lit.sweep.job_table import print_sweep_table, write_sweep_csv
 from padim_lit.system.atomic import write_bytes, write_csv, write_json, write_text
 from padim_lit.visualization.gallery import Gallery, GalleryEntry
@@ -599,21 +600,15 @@ def test_summary_says_of_how_many_defective_images_the_pixel_metrics_are():
     ("density", "said"),
     [
         ("position", "position, a Gaussian for each patch position"),
-        ("mixture", "mixture, 64 Gaussians for all positions together"),
+        ("mixture", "mixture, 64 components for all positions together"),
         (
             "both",
-            "both, a Gaussian for each patch position, 64 Gaussians for all positions together, "
-            "a position's own counts {own}",
+            "both, a Gaussian for each patch position, 64 components for all positions together, "
+            "a position's own distance counts {own} where a component is nearer",
         ),
     ],
 )
-@pytest.mark.parametrize(
-    ("weight", "own"),
-    [
-        (0.25, "25% where another is nearer (parts are aligned)"),
-        (0.0, "0% where another is nearer (parts are not aligned, or images too few)"),
-    ],
-)
+@pytest.mark.parametrize(("weight", "own"), [(0.25, "25%"), (0.0, "0%")])
 def test_summary_says_which_gaussians_there_are(density, said, weight, own):
     known = {"density": density} | ({} if density == "position" else {"density/components": 64})
     known |= {"position_weight": weight} if density == "both" else {}
@@ -631,6 +626,17 @@ def test_summary_has_no_metrics_where_there_are_no_defects():
     none = {"data/test_good": 2, "data/test_defective": 0, "data/test_planted": 0}
     assert "AUROC" not in printed(print_summary, none, {}, [])
     assert "AUROC" in printed(print_summary, none | {"test/pixel_auroc": 0.9}, {}, [])
+
+
+def test_summary_leaves_out_what_takes_masks_where_there_are_none():
+    metric = PixelMetrics()
+    metric.update(torch.ones(0, H, W), torch.zeros(0, H, W))  # of no image the mask is known
+    why = metric.compute()["why"]
+    none = {f"test/{name}": None for name in why} | {
+        f"test/{name}_why": reason for name, reason in why.items()
+    }
+    text = printed(print_summary, RESULTS | none, {}, [])
+    assert "image AUROC" in text and "pixel AU" not in text and "mask" not in text
 
 
 def test_summary_says_what_each_metric_is():
