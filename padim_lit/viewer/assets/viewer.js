@@ -104,7 +104,7 @@ function enlarge(index) {
   drawTruth(drawImage(plain, now.ready[index], pictures), now.ready[index], pictures);
   const truth = now.run.order ? "" : item.truth ? `; dashed: ${item.planted ? "planted" : "true"} defect` : item.label ? "; no mask shows where" : "";
   place.replaceChildren(
-    el("p", {}, el("span", { class: "badge" }), now.run.order ? ` ${now.run.paths[item.index]}, score ${item.score.toFixed(2)}.${now.run.map_threshold == null ? "" : ` Regions at ${brief(now.run.map_threshold, 4)}, in its own pixels: ${regionsOf(now.run, item.index).join("; ") || "none"}`} ` : ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${byId("view").elements.which.querySelector(`[value=${item.role}]`).text}${item.planted ? ". Its defect is planted." : "."} `, close),
+    el("p", {}, el("span", { class: "badge" }), now.run.order ? ` ${now.run.paths[item.index]}, score ${item.score.toFixed(2)}.${now.run.map_threshold == null ? "" : ` Regions as it was scored, in its own pixels: ${regionsOf(now.run, item.index).join("; ") || "none"}`} ` : ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${byId("view").elements.which.querySelector(`[value=${item.role}]`).text}${item.planted ? ". Its defect is planted." : "."} `, close),
     el("figure", {}, plain, el("figcaption", {}, `image${truth}`)),
     el("figure", {}, el("canvas", { class: "map" }), el("figcaption", {}, "map over the image; blue:", el("span", { class: "source" }))));
   const shut = () => {
