@@ -81,7 +81,7 @@ def _map_factor(known: Mapping[str, Any], map_threshold: float | None) -> float:
 
     1 where no threshold of maps is known.
     """
-    if known.get("image_score") == "max" or not known.get("threshold") or map_threshold is None:
+    if known.get("image_score") == "max" or not known.get("threshold") or not map_threshold:
         return 1.0
     return map_threshold / known["threshold"]
 

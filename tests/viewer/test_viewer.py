@@ -357,6 +357,9 @@ def test_maps_are_outlined_at_their_own_threshold_which_moves_with_the_slider(op
     marks = {one["id"]: one for one in build([run])["runs"][0]["thresholds"]}
     assert (marks["free"]["value"], marks["pixel"]["value"]) == (12.5, pytest.approx(9 / 1.1))
     assert marks["pixel"]["how"].startswith("outlines maps from 9 on; ")
+    for unknown in (None, 0.0):
+        other = write_run(tmp_path / "1", image_score="topk", threshold_map=unknown, maps=False)
+        assert build([other])["runs"][0]["map_factor"] == 1
     pictures = {(p.role, p.rank): p for p in read_maps(run / "heatmaps" / "maps.npz")}
     main([str(run), "--out", str(tmp_path / "v.html")])
     view = opened((tmp_path / "v.html").as_uri())
