@@ -30,6 +30,8 @@ LEVEL = 0.95
 HIGHEST = 3
 #: Share of good images that are called defective, unless asked for otherwise.
 RATE = 0.01
+#: The method of a threshold that somebody chose.
+BY_HAND = "by hand"
 
 
 def require_rate(rate: float) -> None:
@@ -134,8 +136,8 @@ def calibrate(measured: Measured, rate: float = RATE) -> dict[str, Any]:
 
     Keys: ``scores`` and ``map_maxima`` (K,) sorted; ``unreliable``; ``unseen``;
     ``false_alarm_rate``, the target; ``threshold`` of scores, ``method``, ``interval``, ``level``
-    and ``why``, see `choose`; ``map_threshold``, at which so many maps of good images have a
-    contour.
+    and ``why``, see `choose` and `by_hand`; ``map_threshold``, at which so many maps of good images
+    have a contour.
 
     >>> calibrate(Measured(torch.rand(9), torch.rand(9)))["method"]
     'largest'
@@ -236,10 +238,45 @@ def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, An
     >>> round(known["threshold"], 2), round(recalibrate(known, 0.1)["threshold"], 2)
     (2.99, 2.81)
     """
-    if rate is None or rate == calibration["false_alarm_rate"]:
+    same = rate == calibration["false_alarm_rate"] and calibration["method"] != BY_HAND
+    if rate is None or same:
         return calibration
     keys = ("scores", "map_maxima", "unreliable", "unseen")
     return calibrate(Measured(*(calibration[key] for key in keys)), rate)
+
+
+def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> dict[str, Any]:
+    """The same scores beside a threshold that somebody chose.
+
+    ``false_alarm_rate`` is its `p_value`, the share of good images that these scores give it, and
+    ``interval`` that of a share of which so many of K were found (Clopper and Pearson 1934). Both
+    hold if it was not chosen by these scores. ``map_threshold`` moves by the same factor.
+
+    Args:
+        image_score: the detector's.
+
+    >>> known = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
+    >>> found = by_hand(known, 2.905, "topk")
+    >>> found["false_alarm_rate"], [round(x, 3) for x in found["interval"]]
+    (0.055, [0.026, 0.09])
+    """
+    scores, unreliable = calibration["scores"].cpu().numpy(), calibration["unreliable"]
+    rate, total = p_value(threshold, scores, unreliable), len(scores)
+    # Of those that are bounds alone, any may reach it.
+    least, most = int((scores >= np.float32(threshold)).sum()), round(rate * (total + 1)) - 1
+    low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    low = float(betaincinv(least, total + 1 - least, low)) if least else 0.0
+    high = float(betaincinv(most + 1, total - most, high)) if most < total else 1.0
+    own, at = calibration["threshold"], calibration["map_threshold"]
+    if image_score == "max":  # then scores are values of the map
+        at = threshold
+    elif own is not None and at is not None:  # both are distances: what is called more shows more
+        at = at * threshold / own
+    return {
+        **calibration,
+        **{"threshold": threshold, "map_threshold": at, "method": BY_HAND, "why": None},
+        **{"false_alarm_rate": rate, "interval": (low, high)},
+    }
 
 
 def p_value(score: float, scores: np.ndarray, unreliable: int = 0) -> float:
@@ -324,10 +361,11 @@ def describe(calibration: dict[str, Any]) -> str:
     else:
         images = f"{total} good images, of which {total - unseen} are in the fit and were left out"
     threshold, end = calibration["threshold"], score_text(float(calibration["scores"][-1]))
+    chosen = ", chosen by hand" if calibration["method"] == BY_HAND else ""
     if calibration["method"] == "largest":
         end += f", just below it, because {percent(rate, 2)} takes {needed(rate)} good images"
     return (
-        f"threshold {score_text(threshold)}, which about "
+        f"threshold {score_text(threshold)}{chosen}, which about "
         f"{percent(expected_rate(total, rate), 2)} of good images reach "
         f"({percent(low, 2)} to {percent(high, 2)} "
         f"with {calibration['level']:.0%} confidence), from {images}; the largest of these scores "

@@ -9,11 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta
+from scipy.stats import beta, binom
 
 from padim_lit import InputError
 from padim_lit.deploy.calibration import (
+    BY_HAND,
     LEVEL,
+    by_hand,
     calibrate,
     choose,
     contradicts,
@@ -25,6 +27,7 @@ from padim_lit.deploy.calibration import (
     set_threshold,
 )
 from padim_lit.deploy.left_out import Measured
+from padim_lit.system.console import percent, score_text
 
 
 def test_empirical_threshold_is_the_order_statistic_with_its_beta_interval():
@@ -79,6 +82,37 @@ def test_a_threshold_is_said_with_all_of_its_digits():
     assert describe(few).endswith(f"{end}, just below it, because 1.00% takes 99 good images")
     last = Measured(scores[-1:], scores[-1:], paths=["a.png"])
     assert highest(last).endswith("a.png 17.00")
+
+
+@given(st.integers(1, 60), st.integers(0, 9), st.floats(0.5, 4.5))
+def test_a_threshold_by_hand_says_what_the_scores_say_of_it(total, unreliable, threshold):
+    scores = torch.from_numpy(np.random.default_rng(total).integers(1, 5, total)).float()
+    known = calibrate(Measured(scores, 2 * scores, unreliable=min(unreliable, total)), 0.3)
+    found = by_hand(known, threshold, "topk")
+    assert (found["threshold"], found["method"]) == (threshold, BY_HAND)
+    assert torch.equal(found["scores"], known["scores"])
+    higher = int((scores >= np.float32(threshold)).sum())
+    most = min(total, max(higher, unreliable))
+    assert found["false_alarm_rate"] == pytest.approx((1 + most) / (1 + total))
+    # Clopper and Pearson's: at its ends so many, or so few, are found in 2.5 % of all cases.
+    low, high = found["interval"]
+    assert binom.sf(higher - 1, total, low) == pytest.approx(0.025 if higher else 1)
+    assert binom.cdf(most, total, high) == pytest.approx(0.025 if most < total else 1)
+    said = f"threshold {score_text(threshold)}, chosen by hand, which about "
+    assert describe(found).startswith(said + percent((1 + most) / (1 + total), 2))
+
+
+def test_a_threshold_by_hand_moves_the_maps_and_a_rate_takes_its_place():
+    scores = torch.linspace(1, 3, 199)
+    known = calibrate(Measured(scores, 2 * scores))
+    found = by_hand(by_hand(known, 7.0, "topk"), 2.0, "topk")
+    assert found["map_threshold"] == pytest.approx(known["map_threshold"] * 2 / known["threshold"])
+    assert by_hand(known, 2.0, "max")["map_threshold"] == 2.0
+    assert recalibrate(found, None) is found
+    for rate in (0.01, found["false_alarm_rate"]):
+        again = recalibrate(found, rate)
+        assert again["threshold"] == calibrate(Measured(scores, scores), rate)["threshold"]
+        assert again["method"] == "empirical"
 
 
 def test_photos_of_one_part_contradict_no_more_than_one_of_them():
