@@ -9,6 +9,7 @@ import logging
 import math
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ def set_threshold(
     rate: float | None,
     loop: Loop,
     in_order: bool = True,
-) -> None:
+) -> str:
     """Give a fitted detector its ``calibration`` from its training images, and log what it is.
 
     Args:
@@ -172,12 +173,16 @@ def set_threshold(
         rate: share of good images that the threshold calls defective; None: the default.
         in_order: see `measure_training`.
 
+    Returns:
+        Which images to look at, see `highest`; "" without a threshold or names.
+
     >>> set_threshold(detector, [], 0, None, Loop(torch.device("cpu"), 8))
+    ''
     >>> detector.calibration is None
     True
     """
     if not images:
-        return
+        return ""
     count, why = count_of(dataset), None
     if count is None:
         why = "it needs a Dataset with __len__ and __getitem__"
@@ -187,27 +192,29 @@ def set_threshold(
         why = f"it needs at least 3 training images, and there are {count}"
     if why is not None:
         log.warning("no threshold: %s", why)
-        return
+        return ""
     found = measure_training(detector, dataset, images, loop, in_order)
     detector.calibration = calibrate(found, RATE if rate is None else rate)
     log.info("%s", describe(detector.calibration))
-    if found.paths:
-        log.info("%s", highest(found))
+    return highest(found, detector.calibration["threshold"]) if found.paths else ""
 
 
-def highest(measured: Measured) -> str:
+def highest(measured: Measured, threshold: float | None) -> str:
     """One line on the good images that look least so: a defect among them hides others.
 
-    >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]))
-    'look at the good images that score highest, ... more false alarms): b.png 9.500, a.png 3.000'
+    >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]), 9.6)
+    'the good image b.png alone sets the threshold; look at those that score highest, ... b.png ...'
     """
     count, new = len(measured.scores), measured.unseen
     todo = "mode=remove takes it out" if new < count else "take it away and set the threshold again"
-    scores, which = measured.scores.topk(min(HIGHEST, len(measured.scores)))
-    pairs = zip(which.tolist(), scores.tolist(), strict=True)
-    named = ", ".join(f"{measured.paths[i]} {score_text(score)}" for i, score in pairs)
+    scores, which = (x.tolist() for x in measured.scores.topk(min(HIGHEST, count)))
+    paths = [measured.paths[i] for i in which]
+    named = ", ".join(f"{p} {score_text(s)}" for p, s in zip(paths, scores, strict=True))
+    look = "look at the good images"
+    if threshold is not None and threshold > scores[0] and scores[0] not in scores[1:]:
+        look = f"the good image {PurePath(paths[0]).name} alone sets the threshold; look at those"
     return (
-        "look at the good images that score highest, as a bad one among them hides defects "
+        f"{look} that score highest, as a bad one among them hides defects "
         f"({todo}; without a good one there are more false alarms): {named}"
     )
 

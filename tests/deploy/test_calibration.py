@@ -81,7 +81,7 @@ def test_a_threshold_is_said_with_all_of_its_digits():
     assert describe(enough).startswith("threshold 17.00, ") and describe(enough).endswith(end)
     assert describe(few).endswith(f"{end}, just below it, because 1.00% takes 99 good images")
     last = Measured(scores[-1:], scores[-1:], paths=["a.png"])
-    assert highest(last).endswith("a.png 17.00")
+    assert highest(last, few["threshold"]).endswith("a.png 17.00")
 
 
 @given(st.integers(1, 60), st.integers(0, 9), st.floats(0.5, 4.5))
@@ -127,7 +127,21 @@ def test_photos_of_one_part_contradict_no_more_than_one_of_them():
 def test_what_to_do_with_a_bad_image_depends_on_whether_it_is_in_the_fit():
     scores = torch.tensor([3.0, 9.5])
     for unseen, todo in ((0, "mode=remove takes it out"), (2, "take it away and set")):
-        assert todo in highest(Measured(scores, scores, unseen=unseen, paths=["a.png", "b.png"]))
+        measured = Measured(scores, scores, unseen=unseen, paths=["a.png", "b.png"])
+        assert todo in highest(measured, None)
+
+
+def test_the_one_image_that_sets_the_threshold_is_named():
+    paths = [f"here/{i}.png" for i in range(300)]
+    for total, alone in ((198, True), (199, False)):  # of 199 the second highest sets it
+        scores = torch.linspace(1, 3, total)
+        found = highest(
+            Measured(scores, scores, paths=paths), calibrate(Measured(scores, scores))["threshold"]
+        )
+        assert found.startswith(f"the good image {total - 1}.png alone sets the") is alone
+        assert "score highest, as a bad one" in found and f"here/{total - 1}.png 3.000, " in found
+    twice = Measured(torch.tensor([3.0, 9.5, 9.5]), torch.ones(3), paths=paths)
+    assert "alone" not in highest(twice, calibrate(twice)["threshold"])
 
 
 @pytest.mark.parametrize(("total", "rate"), [(150, 0.01), (60, 0.01), (25, 0.05), (12, 0.3)])

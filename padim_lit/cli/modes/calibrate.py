@@ -100,8 +100,8 @@ def run(settings: Calibrate, folder: Path) -> None:
         "unseen": found.unseen,
     }
     scored = ("scored", f"{count(len(found.scores), 'image')} of {what}")
-    replaced = _replace(detector, calibrate(found, rate), facts)
-    note = ("note", highest(found))
+    known = calibrate(found, rate)
+    replaced, note = _replace(detector, known, facts), ("note", highest(found, known["threshold"]))
     finish(detector, folder, "calibrate", facts, scored, *replaced, note, *given.left_out())
 
 

@@ -272,6 +272,8 @@ class _Work:
         # Said after what they are about.
         said = thresholds.contradiction(results)
         notes = [*results["notes"], *thresholds.notes_on(results), *said]
+        if words := self.model.look_at:
+            notes.append(f"{words[0].upper()}{words[1:]}.")
         results["notes"] += said
         predictions, pictures = self.recorder.predictions, self.recorder.gallery.pictures()
         title = "{data}, {backbone}, {proj} to {dim}".format(**results)

@@ -1,6 +1,7 @@
 """mode=calibrate: thresholds from new good images and from those that a checkpoint holds."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -46,6 +47,14 @@ def calibrated(here, zygote):
         return load_detector(here / folder / "model.ckpt").calibration, result
 
     return run
+
+
+def test_a_fit_ends_by_naming_the_image_that_alone_sets_the_threshold(here, zygote):
+    result = zygote.run([*TINY, "density=position", "hydra.run.dir=strict"], here)
+    note = result.out.rpartition("Note: ")[2]
+    assert re.match(r"The good image \d+\.png alone sets the threshold; look at those", note)
+    # 12 are too few for the other rates, too: these have one row.
+    assert "0.005 to 0.1" in result.out and "199 to 9" in result.out
 
 
 def test_images_of_the_fit_give_the_fits_own_threshold(here, calibrated):
@@ -156,7 +165,7 @@ def test_a_picture_that_comes_twice_counts_once(here, calibrated):
 def test_an_update_takes_the_threshold_and_this_brings_it_back(here, zygote, calibrated):
     args = ["mode=update", "ckpt=run/model.ckpt", "images=fresh", "trainer=cpu"]
     result = zygote.run([*args, "hydra.run.dir=updated"], here)
-    assert result.code == 0 and "mode=calibrate" in result.out, result.err
+    assert result.code == 0 and "or from all that it holds" in result.out, result.err
     predict = ["mode=predict", "ckpt=updated/model.ckpt", "images=data/test", "trainer=cpu"]
     undecided = zygote.run([*predict, "hydra.run.dir=undecided"], here)
     assert "not calibrated (mode=calibrate does it)" in undecided.out + undecided.err
