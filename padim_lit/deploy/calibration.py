@@ -265,7 +265,7 @@ def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> 
     >>> known = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
     >>> found = by_hand(known, 2.905, "topk")
     >>> found["false_alarm_rate"], [round(x, 3) for x in found["interval"]]
-    (0.055, [0.026, 0.09])
+    (0.055, [0.024, 0.09])
     """
     scores, unreliable = calibration["scores"].cpu().numpy(), calibration["unreliable"]
     rate, total = p_value(threshold, scores, unreliable), len(scores)
