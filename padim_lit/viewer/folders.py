@@ -14,7 +14,7 @@ from padim_lit.analysis.result_files import (
     require,
 )
 from padim_lit.analysis.sweep_results import SETTINGS, as_ablation
-from padim_lit.deploy.calibration import expected_rate
+from padim_lit.deploy.calibration import BY_HAND, expected_rate
 from padim_lit.deploy.prediction_log import read_lines
 from padim_lit.metric_names import METRICS
 from padim_lit.visualization.gallery import GalleryEntry, read_maps
@@ -92,11 +92,12 @@ def _thresholds(metrics: Mapping[str, Any], map_factor: float) -> list[dict[str,
     rate, images = (metrics.get(f"threshold_{name}") for name in ("rate", "images"))
     if rate is not None and images:
         rate = expected_rate(images, rate)
+    how = BY_HAND if metrics.get("threshold_method") == BY_HAND else "without test images"
     wanted = "" if rate is None else f" for {100 * rate:.3g} % false alarms"
     optimistic = "chosen on the test set, hence optimistic"
     maps = f"outlines maps from {metrics.get('test/pixel_f1max_threshold') or 0:.4g} on; "
     known = {
-        "threshold": ("free", "checkpoint", f"chosen without test images{wanted}", 1),
+        "threshold": ("free", "checkpoint", f"chosen {how}{wanted}", 1),
         "test/image_f1max_threshold": ("image", "best F1", optimistic, 1),
         "test/pixel_f1max_threshold": ("pixel", "best pixel F1", maps + optimistic, map_factor),
     }

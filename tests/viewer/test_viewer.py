@@ -283,6 +283,8 @@ def test_a_run_that_does_not_say_how_many_images_set_its_threshold_is_shown(tmp_
     (run / "metrics.json").write_text(json.dumps(metrics | {"threshold_method": "largest"}))
     (mark, *_) = build([run])["runs"][0]["thresholds"]
     assert mark["how"].startswith("chosen without test images")
+    (run / "metrics.json").write_text(json.dumps(metrics | {"threshold_method": "by hand"}))
+    assert build([run])["runs"][0]["thresholds"][0]["how"].startswith("chosen by hand")
 
 
 def test_broken_runs_among_good_ones_are_named_and_counted(capsys, runs):

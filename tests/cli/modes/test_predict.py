@@ -98,7 +98,7 @@ def test_a_fit_without_calibration_has_no_threshold(zygote, here):
     given = predict(
         zygote, here, "given", "ckpt=bare/model.ckpt", "images=data/test/good", "threshold=0.5"
     )
-    assert "threshold 0.5, given" in given.out
+    assert "threshold 0.5, chosen by hand" in given.out
     assert {row["decision"] for row in rows(here / "given")} == {"anomalous"}
 
 
