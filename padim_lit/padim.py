@@ -44,6 +44,7 @@ class PaDiM(LightningModule):
         calibration: training images, at most, that the fit's end sets a threshold by; 0: none.
         false_alarm_rate: share of good images above that threshold; None: `set_threshold`'s own.
         threshold_seconds: how much of the fit's time the threshold took.
+        look_at: which good images a fit advises to look at, in words; "" where it does not.
         image_metrics, pixel_metrics: while a test runs.
         results: metrics of the last ``trainer.test``: floats, or None with a reason in ``why``.
 
@@ -67,7 +68,7 @@ class PaDiM(LightningModule):
         # Nothing is optimised; Lightning's own loop would ask DDP for gradients.
         self.automatic_optimization = False
         self.results: dict[str, Any] = {}
-        self.threshold_seconds, self._fitted = 0.0, False
+        self.threshold_seconds, self.look_at, self._fitted = 0.0, "", False
         self._state: FitState | None = None
 
     # Fit
@@ -125,7 +126,7 @@ class PaDiM(LightningModule):
             with as_it_runs(self.trainer):
                 self.detector.cache.keep_next(0)
                 how = self.calibration, self.false_alarm_rate, Loop.like(loader, self.device)
-                set_threshold(self.detector, loader.dataset, *how)
+                self.look_at = set_threshold(self.detector, loader.dataset, *how)
             self.detector.to(self.device)  # `set_threshold` left it on the CPU; callbacks may score
         # As a rank without it would decide nothing.
         self.detector.calibration = self.trainer.strategy.broadcast(self.detector.calibration)

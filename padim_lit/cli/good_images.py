@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from omegaconf import MISSING
 from torch.utils.data import Dataset
@@ -19,6 +19,7 @@ from padim_lit.data.files import find_images
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
 from padim_lit.data.tree import GOOD_NAMES, good_folder_of
+from padim_lit.deploy.calibration import BY_HAND
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.over_images import Batches, Loop, over_images
 from padim_lit.errors import InputError
@@ -37,7 +38,8 @@ LEFT = {
 #: Where other images are in the moments, all scores change.
 NO_THRESHOLD = (
     "all scores have changed, so this model has no threshold and decides nothing yet; "
-    "mode=calibrate ckpt=... images=GOOD_IMAGES sets one"
+    "mode=calibrate ckpt=... images=GOOD_IMAGES sets one, from good images that it does not hold, "
+    "or from all that it holds"
 )
 
 
@@ -58,12 +60,19 @@ class GoodImages(Loading):
 class GoodImagesOrData(WithData, GoodImages):
     """Those that take the training images of a data set too, by data=NAME."""
 
+    #: Keys that need no images.
+    alone: ClassVar[tuple[str, ...]] = ()
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.images is None) == (self.data is None):
+        given = (self.images is not None) + (self.data is not None)
+        enough = given or any(getattr(self, key) is not None for key in self.alone)
+        if given > 1 or not enough:
+            others = " or ".join(f"{key}=NUMBER" for key in self.alone)
             raise InputError(
                 f"mode={self.mode}: give images=FILE, FOLDER or PATTERN, or a data set, as in "
-                "data=folder data.root=DIR, and not both"
+                f"data=folder data.root=DIR, and not both"
+                f"{others and f'; {others} needs neither'}"
             )
 
 
@@ -76,8 +85,9 @@ def full_model(path: str) -> tuple[Detector, str]:
     detector, sha256 = load_identified(path)
     detector.require_state()
     # For mode=calibrate, where other images take the threshold.
-    if detector.calibration is not None:
-        detector.provenance["false_alarm_rate"] = detector.calibration["false_alarm_rate"]
+    known = detector.calibration
+    if known is not None and known["method"] != BY_HAND:
+        detector.provenance["false_alarm_rate"] = known["false_alarm_rate"]
     return detector, sha256
 
 

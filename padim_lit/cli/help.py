@@ -13,12 +13,16 @@ from padim_lit.cli.targets import load, meanings
 HEAD = """
 padim_lit learns from good images what a good part looks like, and finds what differs.
 
+  python run.py data=folder data.root=DIR                        learns from your photos, tests
+  python run.py mode=predict ckpt=RUN/model.ckpt images=PHOTOS   scores new ones
+  python -m padim_lit.viewer outputs/                            a page over all that was found
+  python run.py -m proj=subset,jl seed=0,1,2                     a run for each combination
+
+  mode=NAME --help       the keys of a mode alone; the same with data=NAME, proj=NAME, ...
   KEY=VALUE              sets a key
-  -m KEY=A,B             makes a run for each value
   --config-dir DIR       adds a folder of your own, with subfolders as those of conf/
   --cfg job              prints the config instead of running it
   hydra.run.dir=FOLDER   where a run writes, in place of a folder in outputs/
-  mode=NAME --help       only what this mode takes; the same with data=NAME, proj=NAME, ...
 
 GROUP=OPTION chooses a file of a group
 

@@ -1,6 +1,7 @@
 """What the threshold of a fit makes of the test images, in metrics.json and in words."""
 
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Any
 
 from rich.table import Table
@@ -109,8 +110,12 @@ def table_of_choices(results: Mapping[str, Any]) -> Table | None:
     table = Table(title=title, title_justify="left")
     for name in ("false_alarm_rate", "threshold", "false alarms", "missed", "good images needed"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in choices:
-        rate = one["false_alarm_rate"]
+    # Of few images several rates have one threshold, above all of their scores.
+    for threshold, same in groupby(choices, key=lambda one: one["threshold"]):
+        one, *others = same
+        rates = [each["false_alarm_rate"] for each in (one, *others[-1:])]
+        said = " to ".join(f"{rate:g}" for rate in rates)
+        takes = " to ".join(str(needed(rate)) for rate in rates)
         wrong = (f"{one['false_alarms']} of {good}", f"{one['misses']} of {bad}")
-        table.add_row(f"{rate:g}", score_text(one["threshold"]), *wrong, str(needed(rate)))
+        table.add_row(said, score_text(threshold), *wrong, takes)
     return table

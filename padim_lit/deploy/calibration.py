@@ -9,6 +9,7 @@ import logging
 import math
 from dataclasses import asdict, dataclass
 from numbers import Integral, Real
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ LEVEL = 0.95
 HIGHEST = 3
 #: Share of good images that are called defective, unless asked for otherwise.
 RATE = 0.01
+#: The method of a threshold that somebody chose.
+BY_HAND = "by hand"
 
 
 def require_rate(rate: float) -> None:
@@ -134,8 +137,8 @@ def calibrate(measured: Measured, rate: float = RATE) -> dict[str, Any]:
 
     Keys: ``scores`` and ``map_maxima`` (K,) sorted; ``unreliable``; ``unseen``;
     ``false_alarm_rate``, the target; ``threshold`` of scores, ``method``, ``interval``, ``level``
-    and ``why``, see `choose`; ``map_threshold``, at which so many maps of good images have a
-    contour.
+    and ``why``, see `choose` and `by_hand`; ``map_threshold``, at which so many maps of good images
+    have a contour.
 
     >>> calibrate(Measured(torch.rand(9), torch.rand(9)))["method"]
     'largest'
@@ -161,7 +164,7 @@ def set_threshold(
     rate: float | None,
     loop: Loop,
     in_order: bool = True,
-) -> None:
+) -> str:
     """Give a fitted detector its ``calibration`` from its training images, and log what it is.
 
     Args:
@@ -170,12 +173,16 @@ def set_threshold(
         rate: share of good images that the threshold calls defective; None: the default.
         in_order: see `measure_training`.
 
+    Returns:
+        Which images to look at, see `highest`; "" without a threshold or names.
+
     >>> set_threshold(detector, [], 0, None, Loop(torch.device("cpu"), 8))
+    ''
     >>> detector.calibration is None
     True
     """
     if not images:
-        return
+        return ""
     count, why = count_of(dataset), None
     if count is None:
         why = "it needs a Dataset with __len__ and __getitem__"
@@ -185,27 +192,29 @@ def set_threshold(
         why = f"it needs at least 3 training images, and there are {count}"
     if why is not None:
         log.warning("no threshold: %s", why)
-        return
+        return ""
     found = measure_training(detector, dataset, images, loop, in_order)
     detector.calibration = calibrate(found, RATE if rate is None else rate)
     log.info("%s", describe(detector.calibration))
-    if found.paths:
-        log.info("%s", highest(found))
+    return highest(found, detector.calibration["threshold"]) if found.paths else ""
 
 
-def highest(measured: Measured) -> str:
+def highest(measured: Measured, threshold: float | None) -> str:
     """One line on the good images that look least so: a defect among them hides others.
 
-    >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]))
-    'look at the good images that score highest, ... more false alarms): b.png 9.500, a.png 3.000'
+    >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]), 9.6)
+    'the good image b.png alone sets the threshold; look at those that score highest, ... b.png ...'
     """
     count, new = len(measured.scores), measured.unseen
     todo = "mode=remove takes it out" if new < count else "take it away and set the threshold again"
-    scores, which = measured.scores.topk(min(HIGHEST, len(measured.scores)))
-    pairs = zip(which.tolist(), scores.tolist(), strict=True)
-    named = ", ".join(f"{measured.paths[i]} {score_text(score)}" for i, score in pairs)
+    scores, which = (x.tolist() for x in measured.scores.topk(min(HIGHEST, count)))
+    paths = [measured.paths[i] for i in which]
+    named = ", ".join(f"{p} {score_text(s)}" for p, s in zip(paths, scores, strict=True))
+    look = "look at the good images"
+    if threshold is not None and threshold > scores[0] and scores[0] not in scores[1:]:
+        look = f"the good image {PurePath(paths[0]).name} alone sets the threshold; look at those"
     return (
-        "look at the good images that score highest, as a bad one among them hides defects "
+        f"{look} that score highest, as a bad one among them hides defects "
         f"({todo}; without a good one there are more false alarms): {named}"
     )
 
@@ -236,10 +245,45 @@ def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, An
     >>> round(known["threshold"], 2), round(recalibrate(known, 0.1)["threshold"], 2)
     (2.99, 2.81)
     """
-    if rate is None or rate == calibration["false_alarm_rate"]:
+    same = rate == calibration["false_alarm_rate"] and calibration["method"] != BY_HAND
+    if rate is None or same:
         return calibration
     keys = ("scores", "map_maxima", "unreliable", "unseen")
     return calibrate(Measured(*(calibration[key] for key in keys)), rate)
+
+
+def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> dict[str, Any]:
+    """The same scores beside a threshold that somebody chose.
+
+    ``false_alarm_rate`` is its `p_value`, the share of good images that these scores give it, and
+    ``interval`` that of a share of which so many of K were found (Clopper and Pearson 1934). Both
+    hold if it was not chosen by these scores. ``map_threshold`` moves by the same factor.
+
+    Args:
+        image_score: the detector's.
+
+    >>> known = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
+    >>> found = by_hand(known, 2.905, "topk")
+    >>> found["false_alarm_rate"], [round(x, 3) for x in found["interval"]]
+    (0.055, [0.024, 0.09])
+    """
+    scores, unreliable = calibration["scores"].cpu().numpy(), calibration["unreliable"]
+    rate, total = p_value(threshold, scores, unreliable), len(scores)
+    # Of those that are bounds alone, any may reach it.
+    least, most = int((scores >= np.float32(threshold)).sum()), round(rate * (total + 1)) - 1
+    low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    low = float(betaincinv(least, total + 1 - least, low)) if least else 0.0
+    high = float(betaincinv(most + 1, total - most, high)) if most < total else 1.0
+    own, at = calibration["threshold"], calibration["map_threshold"]
+    if image_score == "max":  # then scores are values of the map
+        at = threshold
+    elif own is not None and at is not None:  # both are distances: what is called more shows more
+        at = at * threshold / own
+    return {
+        **calibration,
+        **{"threshold": threshold, "map_threshold": at, "method": BY_HAND, "why": None},
+        **{"false_alarm_rate": rate, "interval": (low, high)},
+    }
 
 
 def p_value(score: float, scores: np.ndarray, unreliable: int = 0) -> float:
@@ -324,10 +368,11 @@ def describe(calibration: dict[str, Any]) -> str:
     else:
         images = f"{total} good images, of which {total - unseen} are in the fit and were left out"
     threshold, end = calibration["threshold"], score_text(float(calibration["scores"][-1]))
+    chosen = ", chosen by hand" if calibration["method"] == BY_HAND else ""
     if calibration["method"] == "largest":
         end += f", just below it, because {percent(rate, 2)} takes {needed(rate)} good images"
     return (
-        f"threshold {score_text(threshold)}, which about "
+        f"threshold {score_text(threshold)}{chosen}, which about "
         f"{percent(expected_rate(total, rate), 2)} of good images reach "
         f"({percent(low, 2)} to {percent(high, 2)} "
         f"with {calibration['level']:.0%} confidence), from {images}; the largest of these scores "

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from padim_lit import digests
-from padim_lit.deploy.calibration import set_threshold
+from padim_lit.deploy.calibration import BY_HAND, set_threshold
 from padim_lit.deploy.combine import gather
 from padim_lit.deploy.graph import first_step
 from padim_lit.deploy.over_images import Loop, over_images
@@ -109,9 +109,11 @@ def int8(detector: Detector, dataset: Dataset, preprocess: bool, what: str) -> D
     if twice := digests.repeats(state.digests):
         raise InputError(f"{what}: {twice} images are the same picture as another; give each once")
     found.set_state(state)
-    rate = (detector.calibration or {}).get("false_alarm_rate")
-    images = count if detector.calibration else 0
-    set_threshold(found, dataset, images, rate, loop, in_order=False)
+    known = detector.calibration
+    if known is None or known["method"] == BY_HAND:
+        found.calibration = known
+    else:
+        set_threshold(found, dataset, count, known["false_alarm_rate"], loop, in_order=False)
     return found
 
 

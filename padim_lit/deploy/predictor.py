@@ -22,7 +22,13 @@ from padim_lit.checkpoint.state import load_identified
 from padim_lit.data.files import find_images
 from padim_lit.data.images import as_rgb, from_array, read_image
 from padim_lit.data.transform import ResizeCrop, Size
-from padim_lit.deploy.calibration import describe, p_value, recalibrate, require_one_of
+from padim_lit.deploy.calibration import (
+    by_hand,
+    describe,
+    p_value,
+    recalibrate,
+    require_one_of,
+)
 from padim_lit.deploy.explanation import Explanation, explain
 from padim_lit.deploy.regions import Region, View, find, spread
 from padim_lit.errors import InputError, naming, refusing, require_finite
@@ -385,14 +391,12 @@ class Predictor:
         source = "no threshold: the checkpoint is not calibrated (mode=calibrate does it)"
         if known is not None:
             known = recalibrate(known, rate)
+            if threshold is not None:
+                known = by_hand(known, threshold, self.detector.image_score)
             own, at, source = known["threshold"], known["map_threshold"], describe(known)
-        if threshold is not None:
-            if self.detector.image_score == "max":  # then scores are values of the map
-                at = threshold
-            elif own is not None and at is not None:
-                # Both are distances: what is called more shows more.
-                at = at * threshold / own
-            own, source = threshold, f"threshold {threshold:g}, given"
+        elif threshold is not None:
+            own, source = threshold, f"threshold {threshold:g}, chosen by hand"
+            at = own if self.detector.image_score == "max" else None
         # At once: another thread may be scoring, and what is refused changes nothing.
         self.calibration, self.threshold_source = known, source
         self._threshold, self.map_threshold = own, at

@@ -14,7 +14,7 @@ from padim_lit.analysis.result_files import (
     require,
 )
 from padim_lit.analysis.sweep_results import SETTINGS, as_ablation
-from padim_lit.deploy.calibration import expected_rate
+from padim_lit.deploy.calibration import BY_HAND, expected_rate
 from padim_lit.deploy.prediction_log import read_lines
 from padim_lit.metric_names import METRICS
 from padim_lit.visualization.gallery import GalleryEntry, read_maps
@@ -55,7 +55,8 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
             "false alarms": [metrics.get("test/false_alarms"), metrics.get("data/test_good")],
             "missed": [metrics.get("test/misses"), metrics.get("data/test_defective")],
         },
-        "thresholds": _thresholds(metrics),
+        "map_factor": (factor := _map_factor(metrics, metrics.get("threshold_map"))),
+        "thresholds": _thresholds(metrics, factor),
         "no_threshold": str(metrics.get("threshold_why") or ""),
         "image_score": str(metrics.get("image_score") or ""),
         "planted_pixels": "planted" in str(metrics.get("data/pixel_truth")),
@@ -76,21 +77,33 @@ def _images(shown: Scores) -> dict[str, Any]:
     }
 
 
-def _thresholds(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The marks of the slider, each called what it is."""
+def _map_factor(known: Mapping[str, Any], map_threshold: float | None) -> float:
+    """By how much maps are outlined higher than images are called defective, as `Predictor` does.
+
+    1 where no threshold of maps is known.
+    """
+    if known.get("image_score") == "max" or not known.get("threshold") or not map_threshold:
+        return 1.0
+    return map_threshold / known["threshold"]
+
+
+def _thresholds(metrics: Mapping[str, Any], map_factor: float) -> list[dict[str, Any]]:
+    """The marks of the slider, each called what it is; that of maps where these are outlined so."""
     rate, images = (metrics.get(f"threshold_{name}") for name in ("rate", "images"))
     if rate is not None and images:
         rate = expected_rate(images, rate)
+    how = BY_HAND if metrics.get("threshold_method") == BY_HAND else "without test images"
     wanted = "" if rate is None else f" for {100 * rate:.3g} % false alarms"
     optimistic = "chosen on the test set, hence optimistic"
+    maps = f"outlines maps from {metrics.get('test/pixel_f1max_threshold') or 0:.4g} on; "
     known = {
-        "threshold": ("free", "checkpoint", f"chosen without test images{wanted}"),
-        "test/image_f1max_threshold": ("image", "best F1", optimistic),
-        "test/pixel_f1max_threshold": ("pixel", "best pixel F1", optimistic),
+        "threshold": ("free", "checkpoint", f"chosen {how}{wanted}", 1),
+        "test/image_f1max_threshold": ("image", "best F1", optimistic, 1),
+        "test/pixel_f1max_threshold": ("pixel", "best pixel F1", maps + optimistic, map_factor),
     }
     return [
-        {"id": name, "name": title, "how": how, "value": metrics[key]}
-        for key, (name, title, how) in known.items()
+        {"id": name, "name": title, "how": how, "value": metrics[key] / factor}
+        for key, (name, title, how, factor) in known.items()
         if metrics.get(key) is not None
     ]
 
@@ -116,7 +129,8 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
         "regions": [
             [[*r["box"], r["area"], r["peak"]] for r in line["regions"] or ()] for line in lines
         ],
-        "map_threshold": model.get("map_threshold"),
+        "map_threshold": (at := model.get("map_threshold")),
+        "map_factor": _map_factor(model, at),
         # From the first to the last by the time of their files; those of one moment as scored.
         "order": sorted(range(len(lines)), key=lambda i: lines[i]["mtime_ns"]),
         "good": model.get("good_scores") or [],

@@ -63,12 +63,22 @@ class Look:
         return figure
 
     def called(self, picture: GalleryEntry) -> str | None:
-        """What the image threshold makes of it; None without one."""
+        """What the image threshold makes of it; None without one.
+
+        A defect is found where its map is marked at it, as far as its place is known.
+        """
         if self.image_threshold is None:
             return None
-        if picture.score >= self.image_threshold:
-            return "found" if picture.label else "false alarm"
-        return "missed" if picture.label else "called good"
+        if picture.score < self.image_threshold:
+            return "missed" if picture.label else "called good"
+        if not picture.label:
+            return "false alarm"
+        if self.threshold is None or no_truth(picture):
+            return "called defective"
+        marked = picture.map >= self.threshold
+        if marked[picture.truth].any():
+            return "found"
+        return "marked elsewhere" if marked.any() else "nothing marked"
 
 
 def save_heatmaps(

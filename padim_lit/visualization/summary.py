@@ -28,6 +28,8 @@ MEANING = {
     "test/pixel_ap": "as image AP, for pixels",
     "test/pixel_aupro": "share of each defect's area that is found, at few false alarms",
 }
+#: What `padim_lit.metrics` says of pixel metrics where no mask exists.
+NO_MASKS = "no test image has a known mask"
 #: What a run was: each part that is known, by the keys of metrics.json.
 RUN = {
     "backbone": ("{backbone}", "weights {weights}"),
@@ -46,8 +48,8 @@ RUN = {
     ),
     "density": (
         *("{density}", "{positions} for each patch position"),
-        "{density/components} Gaussians for all positions together",
-        "a position's own counts {own} where another is nearer ({why})",
+        "{density/components} components for all positions together",
+        "a position's own distance counts {own} where a component is nearer",
     ),
     "settings": (
         *("eps {eps}", "eps_unit {eps_unit}", "neighbourhood {neighbourhood}"),
@@ -98,6 +100,8 @@ def _metrics(results: Mapping[str, Any]) -> Table:
     part = of_defective(results)
     for key, name in METRICS.items():
         value, why = results.get(key), results.get(f"{key}_why")
+        if why == NO_MASKS:  # a note says it once
+            continue
         shown = MISSING if value is None else f"{value:.4f}"
         best = results.get(f"{key}_threshold")
         at = "" if best is None else f", {score_text(best)}"
@@ -120,8 +124,6 @@ def _run(results: Mapping[str, Any]) -> Table:
         known["positions"] = "a Gaussian"
     if (weight := known.get("position_weight")) is not None:
         known["own"] = percent(weight)
-        seem = "parts seem aligned" if weight else "parts seem not aligned, or images are too few"
-        known["why"] = "as given" if "density/position_weight" in known else seem
     if isinstance(known.get("patch_pixels"), list | tuple):
         known["patch"] = " x ".join(f"{side:g}" for side in known["patch_pixels"])
     for stage in ("fit", "test"):

@@ -385,6 +385,9 @@ def test_help_lists_groups_and_keys(zygote, here):
     assert result.code == 0
     for word in ("efficientnet_lite0", "wide_resnet50", "orthogonal", "mvtec", "dim=100", "eps="):
         assert word in result.out
+    first = result.out.lstrip().splitlines()[2:7]
+    for line, word in zip(first, ("data.root=", "mode=predict", "viewer", " -m ", ""), strict=True):
+        assert word in line
 
 
 def test_the_package_is_the_command(zygote, here):

@@ -19,14 +19,14 @@ def test_a_fit_does_not_say_twice_where_its_threshold_is_from(seconds):
     assert note.endswith("On the test set that is 1 of 4 good images.")
 
 
-def test_each_rate_has_a_row_which_says_how_many_images_it_takes():
+def test_each_threshold_has_a_row_which_says_its_rates_and_how_many_images_they_take():
     choices = [
         {"false_alarm_rate": rate, "threshold": threshold, "false_alarms": 0, "misses": 1}
-        for rate, threshold in ((0.005, 22.71), (0.02, 22.71), (0.05, 21.0))
+        for rate, threshold in ((0.005, 22.71), (0.01, 22.71), (0.02, 22.71), (0.05, 21.0))
     ]
     counts = {"data/test_good": 1, "data/test_defective": 2}
     table = table_of_choices({"threshold_choices": choices, **counts})
     rates, thresholds, _, missed, takes = (list(column.cells) for column in table.columns)
-    assert rates == ["0.005", "0.02", "0.05"] and thresholds == ["22.71", "22.71", "21.00"]
-    assert missed == ["1 of 2"] * 3
-    assert takes == ["199", "49", "19"]
+    assert rates == ["0.005 to 0.02", "0.05"] and thresholds == ["22.71", "21.00"]
+    assert missed == ["1 of 2"] * 2
+    assert takes == ["199 to 49", "19"]

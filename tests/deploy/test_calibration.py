@@ -9,11 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta
+from scipy.stats import beta, binom
 
 from padim_lit import InputError
 from padim_lit.deploy.calibration import (
+    BY_HAND,
     LEVEL,
+    by_hand,
     calibrate,
     choose,
     contradicts,
@@ -25,6 +27,7 @@ from padim_lit.deploy.calibration import (
     set_threshold,
 )
 from padim_lit.deploy.left_out import Measured
+from padim_lit.system.console import percent, score_text
 
 
 def test_empirical_threshold_is_the_order_statistic_with_its_beta_interval():
@@ -78,7 +81,38 @@ def test_a_threshold_is_said_with_all_of_its_digits():
     assert describe(enough).startswith("threshold 17.00, ") and describe(enough).endswith(end)
     assert describe(few).endswith(f"{end}, just below it, because 1.00% takes 99 good images")
     last = Measured(scores[-1:], scores[-1:], paths=["a.png"])
-    assert highest(last).endswith("a.png 17.00")
+    assert highest(last, few["threshold"]).endswith("a.png 17.00")
+
+
+@given(st.integers(1, 60), st.integers(0, 9), st.floats(0.5, 4.5))
+def test_a_threshold_by_hand_says_what_the_scores_say_of_it(total, unreliable, threshold):
+    scores = torch.from_numpy(np.random.default_rng(total).integers(1, 5, total)).float()
+    known = calibrate(Measured(scores, 2 * scores, unreliable=min(unreliable, total)), 0.3)
+    found = by_hand(known, threshold, "topk")
+    assert (found["threshold"], found["method"]) == (threshold, BY_HAND)
+    assert torch.equal(found["scores"], known["scores"])
+    higher = int((scores >= np.float32(threshold)).sum())
+    most = min(total, max(higher, unreliable))
+    assert found["false_alarm_rate"] == pytest.approx((1 + most) / (1 + total))
+    # Clopper and Pearson's: at its ends so many, or so few, are found in 2.5 % of all cases.
+    low, high = found["interval"]
+    assert binom.sf(higher - 1, total, low) == pytest.approx(0.025 if higher else 1)
+    assert binom.cdf(most, total, high) == pytest.approx(0.025 if most < total else 1)
+    said = f"threshold {score_text(threshold)}, chosen by hand, which about "
+    assert describe(found).startswith(said + percent((1 + most) / (1 + total), 2))
+
+
+def test_a_threshold_by_hand_moves_the_maps_and_a_rate_takes_its_place():
+    scores = torch.linspace(1, 3, 199)
+    known = calibrate(Measured(scores, 2 * scores))
+    found = by_hand(by_hand(known, 7.0, "topk"), 2.0, "topk")
+    assert found["map_threshold"] == pytest.approx(known["map_threshold"] * 2 / known["threshold"])
+    assert by_hand(known, 2.0, "max")["map_threshold"] == 2.0
+    assert recalibrate(found, None) is found
+    for rate in (0.01, found["false_alarm_rate"]):
+        again = recalibrate(found, rate)
+        assert again["threshold"] == calibrate(Measured(scores, scores), rate)["threshold"]
+        assert again["method"] == "empirical"
 
 
 def test_photos_of_one_part_contradict_no_more_than_one_of_them():
@@ -93,7 +127,21 @@ def test_photos_of_one_part_contradict_no_more_than_one_of_them():
 def test_what_to_do_with_a_bad_image_depends_on_whether_it_is_in_the_fit():
     scores = torch.tensor([3.0, 9.5])
     for unseen, todo in ((0, "mode=remove takes it out"), (2, "take it away and set")):
-        assert todo in highest(Measured(scores, scores, unseen=unseen, paths=["a.png", "b.png"]))
+        measured = Measured(scores, scores, unseen=unseen, paths=["a.png", "b.png"])
+        assert todo in highest(measured, None)
+
+
+def test_the_one_image_that_sets_the_threshold_is_named():
+    paths = [f"here/{i}.png" for i in range(300)]
+    for total, alone in ((198, True), (199, False)):  # of 199 the second highest sets it
+        scores = torch.linspace(1, 3, total)
+        found = highest(
+            Measured(scores, scores, paths=paths), calibrate(Measured(scores, scores))["threshold"]
+        )
+        assert found.startswith(f"the good image {total - 1}.png alone sets the") is alone
+        assert "score highest, as a bad one" in found and f"here/{total - 1}.png 3.000, " in found
+    twice = Measured(torch.tensor([3.0, 9.5, 9.5]), torch.ones(3), paths=paths)
+    assert "alone" not in highest(twice, calibrate(twice)["threshold"])
 
 
 @pytest.mark.parametrize(("total", "rate"), [(150, 0.01), (60, 0.01), (25, 0.05), (12, 0.3)])

@@ -34,7 +34,7 @@ from padim_lit.checkpoint.state import (
 from padim_lit.cli.good_images import images_of
 from padim_lit.cli.messages import one_line
 from padim_lit.cli.modes import export as mode
-from padim_lit.deploy.calibration import Measured, calibrate
+from padim_lit.deploy.calibration import Measured, by_hand, calibrate
 from padim_lit.deploy.export import METADATA, export_onnx, export_torch, metadata, require_room
 from padim_lit.deploy.graph import Graph
 from padim_lit.deploy.runtimes import largest_difference, milliseconds, open_onnx
@@ -226,6 +226,9 @@ def test_int8_says_what_became_of_the_threshold(here, export, capsys):
     about = json.loads(onnx.load(file).metadata_props[0].value)
     assert about["good"] == found["good"] == "data/train/good" and about["threshold"] == 7.0
     assert about["data"] == "folder/data"
+    model.calibration = by_hand(model.calibration, 8.0, "topk")
+    save_detector(model, here / "fresh.ckpt")
+    assert export(*args, f"output={file}")["threshold"] == 8.0
 
 
 @pytest.mark.slow

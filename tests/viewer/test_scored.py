@@ -16,7 +16,7 @@ from padim_lit.system.atomic import write_json
 from padim_lit.viewer.command import main
 from padim_lit.viewer.content import build
 from padim_lit.viewer.html import render
-from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry, write_maps
+from padim_lit.visualization.gallery import SCORED, UNKNOWN, GalleryEntry, read_maps, write_maps
 
 SIDE, COUNT, THRESHOLD = 16, 30, 12.0
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
@@ -126,6 +126,20 @@ def test_a_picture_opens_with_its_regions(view, folder):
     hidden = "[...document.querySelectorAll('#counts, #uncounted')].every(e => !e.offsetHeight)"
     assert view.js(hidden)
     assert view.complaints() == []
+
+
+def test_what_is_called_defective_is_outlined_as_its_picture_is(view, folder):
+    """Where no pixel reaches the threshold of maps the highest 2 % are, as `Predictor` has it."""
+    marked = "Number(document.querySelector('#gallery figure:not([hidden])').dataset.marked)"
+    best = max(scored_lines(folder), key=lambda line: line["score"])
+    (shown,) = read_maps(folder / best["viewer"])
+    usual = int((shown.map >= 1.4 * 12.5).sum())
+    highest = int((shown.map >= np.quantile(shown.map, 0.98, method="higher")).sum())
+    assert 1 < highest < usual
+    for factor, pixels in ((1.4, usual), (2, highest)):
+        view.js(f"now.run.map_factor = {factor}")
+        choose(view, "input[name=exact]", 12.5 + factor / 1e9)
+        assert view.js(marked) == pixels
 
 
 def test_drift_is_told_against_the_good_images_of_the_fit(view, folder):

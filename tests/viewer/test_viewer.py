@@ -283,6 +283,8 @@ def test_a_run_that_does_not_say_how_many_images_set_its_threshold_is_shown(tmp_
     (run / "metrics.json").write_text(json.dumps(metrics | {"threshold_method": "largest"}))
     (mark, *_) = build([run])["runs"][0]["thresholds"]
     assert mark["how"].startswith("chosen without test images")
+    (run / "metrics.json").write_text(json.dumps(metrics | {"threshold_method": "by hand"}))
+    assert build([run])["runs"][0]["thresholds"][0]["how"].startswith("chosen by hand")
 
 
 def test_broken_runs_among_good_ones_are_named_and_counted(capsys, runs):
@@ -350,6 +352,41 @@ def test_the_slider_recounts_all_images_and_recolours_the_maps(opened, page, run
     assert view.js("document.querySelector('#gallery canvas').toDataURL()") != before
     assert view.complaints() == []
     assert view.requests() == [page]
+
+
+def test_maps_are_outlined_at_their_own_threshold_which_moves_with_the_slider(opened, tmp_path):
+    run = write_run(tmp_path / "0", image_score="topk", threshold_map=13.75)
+    marks = {one["id"]: one for one in build([run])["runs"][0]["thresholds"]}
+    assert (marks["free"]["value"], marks["pixel"]["value"]) == (12.5, pytest.approx(9 / 1.1))
+    assert marks["pixel"]["how"].startswith("outlines maps from 9 on; ")
+    for unknown in (None, 0.0):
+        other = write_run(tmp_path / "1", image_score="topk", threshold_map=unknown, maps=False)
+        assert build([other])["runs"][0]["map_factor"] == 1
+    pictures = {(p.role, p.rank): p for p in read_maps(run / "heatmaps" / "maps.npz")}
+    main([str(run), "--out", str(tmp_path / "v.html")])
+    view = opened((tmp_path / "v.html").as_uri())
+    for threshold in (12.5, 11.9, 13.8, 14.5):
+        choose(view, "input[name=exact]", threshold)
+        figures = view.js(
+            "[...document.querySelectorAll('#gallery figure')].map((f) => { const { role, rank } = "
+            "now.run.pictures.items[f.dataset.index]; return [role, rank, +f.dataset.marked, "
+            "f.querySelector('.badge').textContent]; })"
+        )
+        for role, rank, marked, said in figures:
+            shown = pictures[role, rank]
+            where = shown.map >= 1.1 * threshold
+            assert marked == where.sum(), (threshold, role, rank)
+            wanted = "marked elsewhere" if marked else "nothing marked"
+            if shown.truth is None or shown.score < threshold or where[shown.truth].any():
+                called = shown.score >= threshold
+                words = ("missed", "found") if shown.label else ("called good", "false alarm")
+                wanted = words[called]
+            assert said == wanted, (threshold, role, rank)
+        assert f"map at or above {1.1 * threshold:.4g}" in texts(view, "#view .found")
+    assert [one[3] for one in figures if one[0] == "highest_defect" and one[1] == 1] == [
+        "nothing marked"
+    ]
+    assert view.complaints() == []
 
 
 def test_what_lies_outside_of_a_region_of_interest_stays_grey(opened, tmp_path):

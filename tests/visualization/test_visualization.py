@@ -24,6 +24,7 @@ from padim_lit.deploy.explanation import Explanation, Position
 from padim_lit.deploy.left_out import Measured
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
+from padim_lit.metrics import PixelMetrics
 from padim_lit.sweep.job_table import print_sweep_table, write_sweep_csv
 from padim_lit.system.atomic import write_bytes, write_csv, write_json, write_text
 from padim_lit.visualization.gallery import Gallery, GalleryEntry
@@ -35,7 +36,8 @@ from padim_lit.visualization.predictions import predictions_of, write_prediction
 from padim_lit.visualization.summary import MEANING, print_summary
 
 H, W = 24, 32
-CALLED = ("found", "missed", "false alarm", "called good")
+CALLED = ("found", "called defective", "marked elsewhere", "nothing marked", "missed")
+CALLED += ("false alarm", "called good")
 LOOK = Look(6.0, None, (0.0, 12.0), "t")
 
 
@@ -299,7 +301,8 @@ def test_saved_files_carry_role_rank_kind_stem_and_score(tmp_path):
         "overview.png",
     ]
     decided = save_heatmaps(tmp_path / "decided", two[:2], Look(6.0, 12.0, (0.0, 12.0), "t"))
-    assert [path.stem.split("_")[-1] for path in decided] == ["found", "false-alarm", "overview"]
+    said = [path.stem.split("_")[-1] for path in decided]
+    assert said == ["marked-elsewhere", "false-alarm", "overview"]
     assert sorted(p.name for p in (tmp_path / "heatmaps").iterdir()) == sorted(
         path.name for path in paths
     )
@@ -361,20 +364,29 @@ def test_caption_states_place_kind_score_and_where_the_thresholds_are_from():
 @long_table(
     ("role", "image_threshold", "said"),
     [
-        ("highest_defect", 12.0, "(found: at or above the threshold)"),
-        ("highest_defect", 12.3456, "(found: at or above the threshold)"),
+        ("highest_defect", 12.0, "({found}: at or above the threshold)"),
+        ("highest_defect", 12.3456, "({found}: at or above the threshold)"),
         ("highest_defect", 13.0, "(missed: below the threshold)"),
-        ("lowest_defect", 12.0, "(found: at or above the threshold)"),
+        ("lowest_defect", 12.0, "({found}: at or above the threshold)"),
         ("lowest_defect", 13.0, "(missed: below the threshold)"),
         ("highest_good", 12.0, "(false alarm: at or above the threshold)"),
         ("highest_good", 13.0, "(called good: below the threshold)"),
         ("highest_defect", None, None), ("lowest_defect", None, None), ("highest_good", None, None),
     ], every=3,
 )  # fmt: skip
-@pytest.mark.parametrize("map_threshold", [None, 6.0, 20.0])
+@pytest.mark.parametrize(
+    ("map_threshold", "found"),
+    [
+        (None, "called defective"),
+        (4.0, "found"),
+        (6.0, "marked elsewhere"),
+        (20.0, "nothing marked"),
+    ],
+)
 def test_only_the_image_threshold_makes_a_hit_miss_or_alarm(
-    role, image_threshold, said, map_threshold
+    role, image_threshold, said, map_threshold, found
 ):
+    said = said and said.format(found=found)
     good = {"kind": "good", "label": 0, "truth": None} if role == "highest_good" else {}
     pictured = picture(role=role, **good)
     look = Look(map_threshold, image_threshold, (0.0, 12.0), "a title")
@@ -383,6 +395,13 @@ def test_only_the_image_threshold_makes_a_hit_miss_or_alarm(
         called = {word for word in CALLED if word in words}
         assert called == {word for word in CALLED if said and word in said}
     assert said is None or said in texts(draw_one(pictured, look))
+
+
+@pytest.mark.parametrize("truth", [None, np.zeros((H, W), bool)])
+def test_a_defect_that_no_mask_shows_is_not_found_but_called_defective(truth):
+    look = Look(4.0, 12.0, (0.0, 12.0), "a title")
+    assert look.called(picture(truth=truth)) == "called defective"
+    assert look.called(picture(truth=truth, score=11.0)) == "missed"
 
 
 def explained(one, look=LOOK):
@@ -581,21 +600,15 @@ def test_summary_says_of_how_many_defective_images_the_pixel_metrics_are():
     ("density", "said"),
     [
         ("position", "position, a Gaussian for each patch position"),
-        ("mixture", "mixture, 64 Gaussians for all positions together"),
+        ("mixture", "mixture, 64 components for all positions together"),
         (
             "both",
-            "both, a Gaussian for each patch position, 64 Gaussians for all positions together, "
-            "a position's own counts {own}",
+            "both, a Gaussian for each patch position, 64 components for all positions together, "
+            "a position's own distance counts {own} where a component is nearer",
         ),
     ],
 )
-@pytest.mark.parametrize(
-    ("weight", "own"),
-    [
-        (0.25, "25% where another is nearer (parts seem aligned)"),
-        (0.0, "0% where another is nearer (parts seem not aligned, or images are too few)"),
-    ],
-)
+@pytest.mark.parametrize(("weight", "own"), [(0.25, "25%"), (0.0, "0%")])
 def test_summary_says_which_gaussians_there_are(density, said, weight, own):
     known = {"density": density} | ({} if density == "position" else {"density/components": 64})
     known |= {"position_weight": weight} if density == "both" else {}
@@ -613,6 +626,17 @@ def test_summary_has_no_metrics_where_there_are_no_defects():
     none = {"data/test_good": 2, "data/test_defective": 0, "data/test_planted": 0}
     assert "AUROC" not in printed(print_summary, none, {}, [])
     assert "AUROC" in printed(print_summary, none | {"test/pixel_auroc": 0.9}, {}, [])
+
+
+def test_summary_leaves_out_what_takes_masks_where_there_are_none():
+    metric = PixelMetrics()
+    metric.update(torch.ones(0, H, W), torch.zeros(0, H, W))  # of no image the mask is known
+    why = metric.compute()["why"]
+    none = {f"test/{name}": None for name in why} | {
+        f"test/{name}_why": reason for name, reason in why.items()
+    }
+    text = printed(print_summary, RESULTS | none, {}, [])
+    assert "image AUROC" in text and "pixel AU" not in text and "mask" not in text
 
 
 def test_summary_says_what_each_metric_is():

@@ -1,28 +1,51 @@
-"""mode=calibrate: a threshold for a model.ckpt from good images, new ones or those it holds."""
+"""mode=calibrate: a threshold for a model.ckpt, from good images, its scores, or by hand."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from torch.utils.data import Subset
 
-from padim_lit.cli.good_images import GivenImages, GoodImagesOrData, finish
-from padim_lit.deploy.calibration import RATE, calibrate, describe, highest
+from padim_lit.cli.good_images import GivenImages, GoodImagesOrData, finish, full_model
+from padim_lit.deploy.calibration import (
+    RATE,
+    by_hand,
+    calibrate,
+    describe,
+    highest,
+    recalibrate,
+    require_one_of,
+)
 from padim_lit.deploy.left_out import measure, measure_training
 from padim_lit.errors import InputError
+from padim_lit.model.detector import Detector
 from padim_lit.model.warm_up import learners
 from padim_lit.system.console import count, score_text
 
 
 @dataclass
 class Calibrate(GoodImagesOrData):
-    """A threshold for a model.ckpt from good images.
+    """A threshold for a model.ckpt, from good images or from the scores that it holds.
 
     Args:
-        false_alarm_rate: share of good images that it calls defective; null: the checkpoint's
+        false_alarm_rate: share of good images called defective; without images: by its scores
+        threshold: score from which an image is called defective; without images
     """
+
+    alone: ClassVar[tuple[str, ...]] = ("false_alarm_rate", "threshold")
 
     mode: str = "calibrate"
     false_alarm_rate: float | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of(self.threshold, self.false_alarm_rate)
+        if self.threshold is not None and (self.images is not None or self.data is not None):
+            raise InputError(
+                f"threshold={self.threshold:g} is kept as it is: give no images and no data, or "
+                "false_alarm_rate=RATE, which images can set"
+            )
 
 
 def run(settings: Calibrate, folder: Path) -> None:
@@ -32,11 +55,15 @@ def run(settings: Calibrate, folder: Path) -> None:
     all others count as they are, each picture once. Where it has learnt from those held (Π, a
     mixture's centroids), it has to learn again without them: that takes all of them; else the
     others count alone. The fit stays what it is: model.ckpt has other thresholds alone.
+    Without images the scores that it holds stay, too.
 
     Raises:
-        InputError: no such file, an image that cannot be read, or nobody can tell which images
-            the checkpoint holds.
+        InputError: no such file, an image that cannot be read, nobody can tell which images
+            the checkpoint holds, or it has no scores.
     """
+    if settings.images is None and settings.data is None:
+        _set_alone(settings, folder)
+        return
     given = GivenImages(settings)
     detector, held, what = given.detector, given.held, given.what
     if held is None:
@@ -65,18 +92,44 @@ def run(settings: Calibrate, folder: Path) -> None:
             f"{what}: all {left.total()} images were taken out by mode=remove, and do not count; "
             "give other good images"
         )
-    earlier = (detector.calibration or {}).get("threshold")
-    detector.calibration = known = calibrate(found, rate)
     facts = {
         **given.parent,
         "data": what,
         "images": len(found.scores),
         "repeated": left["repeated"],
         "unseen": found.unseen,
-        **{key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")},
     }
-    scored = f"{count(len(found.scores), 'image')} of {what}"
-    said = [("scored", scored), ("result", describe(known)), ("note", highest(found))]
+    scored = ("scored", f"{count(len(found.scores), 'image')} of {what}")
+    known = calibrate(found, rate)
+    replaced, note = _replace(detector, known, facts), ("note", highest(found, known["threshold"]))
+    finish(detector, folder, "calibrate", facts, scored, *replaced, note, *given.left_out())
+
+
+def _set_alone(settings: Calibrate, folder: Path) -> None:
+    """Set the threshold by the scores that ``settings.ckpt`` holds, or by hand."""
+    detector, sha256 = full_model(settings.ckpt)
+    known = detector.calibration
+    if known is None:
+        raise InputError(
+            f"ckpt={settings.ckpt} holds no scores of good images; give some by images=GOOD_IMAGES "
+            "or data=NAME"
+        )
+    if settings.threshold is None:
+        known = recalibrate(known, settings.false_alarm_rate)
+    else:
+        known = by_hand(known, settings.threshold, detector.image_score)
+    facts = {"ckpt": settings.ckpt, "model_sha256": sha256, "images": len(known["scores"])}
+    finish(detector, folder, "calibrate", facts, *_replace(detector, known, facts))
+
+
+def _replace(
+    detector: Detector, known: dict[str, Any], facts: dict[str, Any]
+) -> list[tuple[str, str]]:
+    """Give the detector this calibration, and `facts` what it is; what to say of it."""
+    earlier = (detector.calibration or {}).get("threshold")
+    detector.calibration = known
+    facts |= {key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")}
+    said = [("result", describe(known))]
     if earlier is not None:  # other light would raise it, and hide defects
-        said.insert(2, ("replaces", f"threshold {score_text(earlier)}"))
-    finish(detector, folder, "calibrate", facts, *said, *given.left_out())
+        said.append(("replaces", f"threshold {score_text(earlier)}"))
+    return said

@@ -28,7 +28,7 @@ from padim_lit.cli.tracking import finish, log_run, survived
 from padim_lit.data import AnomalyData
 from padim_lit.data.datamodule import count_tests
 from padim_lit.data.loaders import of_all_ranks, require_one_each
-from padim_lit.deploy.calibration import recalibrate
+from padim_lit.deploy.calibration import BY_HAND, recalibrate
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.predictor import ModelInput
@@ -272,6 +272,8 @@ class _Work:
         # Said after what they are about.
         said = thresholds.contradiction(results)
         notes = [*results["notes"], *thresholds.notes_on(results), *said]
+        if words := self.model.look_at:
+            notes.append(f"{words[0].upper()}{words[1:]}.")
         results["notes"] += said
         predictions, pictures = self.recorder.predictions, self.recorder.gallery.pictures()
         title = "{data}, {backbone}, {proj} to {dim}".format(**results)
@@ -283,7 +285,8 @@ class _Work:
         if known is not None:
             known = recalibrate(known, settings.false_alarm_rate)
             if known["threshold"] is not None:  # what the checkpoint decides by
-                source = "Thresholds, set from good images alone"
+                how = "by hand" if known["method"] == BY_HAND else "from good images alone"
+                source = f"Thresholds, set {how}"
                 scale = colours(known["map_maxima"].numpy(), known["map_threshold"])  # as predict
                 look = Look(
                     known["map_threshold"], known["threshold"], scale or look.scale, title, source

@@ -19,7 +19,7 @@ from padim_lit.data.files import find_images
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.folder_watcher import Watcher
 from padim_lit.deploy.prediction_log import ScoredFiles, Version, read_lines, to_coco
-from padim_lit.deploy.predictor import DECISIONS, ModelInput, Prediction, Predictor
+from padim_lit.deploy.predictor import ModelInput, Prediction, Predictor
 from padim_lit.deploy.regions import map_file, mask_file
 from padim_lit.errors import InputError, require_choice, told
 from padim_lit.system.atomic import write_bytes, write_json
@@ -232,7 +232,8 @@ class _Work:
         self.postponed.pop(version, None)
         (found,) = self.predictor.score([seen])
         self.keep(version, seen, found)
-        return f"{DECISIONS[found.is_anomalous] or 'undecided':<9}  {found.score:.2f}"
+        said = {True: "defective", False: "good", None: "undecided"}[found.is_anomalous]
+        return f"{said:<9}  {found.score:.2f}"
 
     def keep(self, version: Version, seen: ModelInput, found: Prediction) -> None:
         """Write what an image got, its lines last."""

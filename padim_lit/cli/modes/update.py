@@ -15,7 +15,7 @@ from padim_lit.errors import InputError, require_choice
 from padim_lit.model.detector import FULL_PRECISION, Detector
 from padim_lit.model.fit_state import FitState
 from padim_lit.model.warm_up import learners
-from padim_lit.system.console import count
+from padim_lit.system.console import count, percent
 
 
 @dataclass
@@ -147,10 +147,10 @@ def run_remove(settings: Remove, folder: Path) -> None:
     error = remove_images(detector, state, what)
     _join(detector, {"removed": [key.hex() for key in digests.keys(state.digests)]})
     learnt = [f"{key}={name}" for key, name in learners(detector).items()]
-    stays = f" with what {' and '.join(learnt)} learnt, perhaps from the others too"
+    stays = f"; what {' and '.join(learnt)} learnt, maybe from them, stays: fit anew to be sure"
     stays *= bool(learnt)
     facts = {**given.parent, "data": what, "images": state.count, "error": error}
-    exact = f"scores are a fit's on the others alone, to {error:.1e} of their squares{stays}"
+    exact = f"scores are those of a fit without them, to {percent(error, 3)}{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
     finish(detector, folder, "remove", facts, *said)
 

@@ -28,6 +28,15 @@ async function decode(item, { width }) {
   return { image, levels: values.map((value) => value & 4095), truth: item.truth && values.map((value) => (value >> 12) & 1), outside: values.map((value) => value >> 13) };
 }
 
+/** From which distance on a picture is outlined; of one that is scored and called defective the highest 2 % at least, as Predictor does. */
+function outlinedFrom({ low, step, items }, ready, i, threshold) {
+  const at = threshold * now.run.map_factor;
+  if (!now.run.order || items[i].score < threshold) return at;
+  ready.counted ??= ready.levels.filter((_, pixel) => !ready.outside[pixel]).sort();
+  const reached = (share) => low + step * ready.counted[Math.ceil(share * (ready.counted.length - 1))];
+  return reached(1) < at ? reached(0.98) : at;
+}
+
 /** For every level its colour, and whether it is at or above the threshold. */
 function colouring(maps, threshold, whole) {
   const count = 4096, colours = new Uint8ClampedArray(4 * count), marked = new Uint8Array(count);
@@ -42,15 +51,17 @@ function colouring(maps, threshold, whole) {
   return { colours: new Uint32Array(colours.buffer), marked };
 }
 
-/** Draws the grey image, the map over it, and the outlines; returns the number of marked pixels. */
+/** Draws the grey image, the map over it, and the outlines; returns the number of marked pixels, and of those in the defect. */
 function drawMap(canvas, ready, maps, { colours, marked }) {
-  const { width, height } = maps, { levels, outside } = ready, pen = drawImage(canvas, ready, maps);
+  const { width, height } = maps, { levels, outside, truth } = ready, pen = drawImage(canvas, ready, maps);
   const heat = el("canvas", { width, height });
   const pixels = new ImageData(width, height), whole = new Uint32Array(pixels.data.buffer);
-  let count = 0;
+  let count = 0, inside = 0;
   for (let i = 0; i < levels.length; i++) {
     whole[i] = outside[i] ? GREY : colours[levels[i]];
-    count += outside[i] ? 0 : marked[levels[i]];
+    if (outside[i] || !marked[levels[i]]) continue;
+    count += 1;
+    inside += truth ? truth[i] : 0;
   }
   heat.getContext("2d").putImageData(pixels, 0, 0);
   pen.globalCompositeOperation = "saturation"; // of black: the image without its colours
@@ -59,7 +70,7 @@ function drawMap(canvas, ready, maps, { colours, marked }) {
   pen.drawImage(heat, 0, 0, canvas.width, canvas.height);
   drawTruth(pen, ready, maps);
   outline(pen, (i) => !outside[i] && marked[levels[i]], width, height, content.found, false);
-  return count;
+  return { count, inside };
 }
 
 function drawImage(canvas, { image }, { width, height }) {

@@ -22,8 +22,7 @@ function drawScored(run, threshold) {
   const alarms = run.good.length ? `; ${((100 * run.good.filter((score) => score >= threshold).length) / run.good.length).toFixed(1)} % of the ${run.good.length} known good images score as high` : "";
   byId("tally").textContent = `${said}${alarms}${run.unreadable ? `; ${count(run.unreadable, "file")} could not be read` : ""}.`;
   const found = picked(run, threshold), at = new Map((run.pictures?.items || []).map((item, i) => [item.index, i]));
-  const where = run.map_threshold === null ? "" : ` at ${brief(run.map_threshold, 4)}`;
-  const columns = [{ name: "image", word: true }, { name: "score" }, { name: "p-value" }, { name: "decision", word: true }, { name: `regions${where}` }, { name: "largest, pixels" }];
+  const columns = [{ name: "image", word: true }, { name: "score" }, { name: "p-value" }, { name: "decision", word: true }, { name: "regions as scored" }, { name: "largest, pixels" }];
   byId("list").replaceChildren(table(`${found.length > SHOWN ? `The first ${SHOWN} of ` : ""}${count(found.length, "image")}`, columns, found.slice(0, SHOWN).map((i) => {
     const [regions, p] = [run.regions[i], run.p[i]], largest = Math.max(0, ...regions.map((region) => region[4]));
     return [run.names[i], { text: run.scores[i].toFixed(2), value: run.scores[i] }, p === null ? "—" : { text: brief(p), value: p }, word(run.scores[i] >= threshold), { text: regions.length, value: regions.length }, { text: brief(largest), value: largest }];

@@ -12,7 +12,7 @@ async function open(index, jump = true) {
   Object.assign(now, { run, ready: [], large: null });
   byId("chosen").querySelector("select").value = String(index);
   byId("about").textContent = [run.order ? `${run.source}, scored by mode=predict: labels are not known` : `${run.data}, ${run.backbone}, ${run.proj}, D = ${run.dim}, seed ${run.seed}`,
-    run.image_score && run.image_score !== "max" ? `An image's score is not the maximum of its map (image_score=${run.image_score}), so pixels may be at or above the threshold where the image is not` : ""].filter(Boolean).join(". ");
+    run.image_score && run.image_score !== "max" ? `An image's score is not the maximum of its map (image_score=${run.image_score}), so maps have a threshold of their own, which moves with the slider` : ""].filter(Boolean).join(". ");
   byId("notes").replaceChildren(...run.notes.map((note) => el("li", {}, note)));
   byId("threshold").hidden = !usable;
   byId("large").hidden = true;
@@ -56,10 +56,10 @@ function change(threshold) {
 }
 
 /** What the threshold calls an image, and whether that is wrong. */
-function verdictOf({ score, label }) {
+function verdictOf({ score, label, truth }) {
   const called = score >= now.threshold;
   if (now.run.order) return { wrong: called, text: word(called) };
-  return { wrong: called !== Boolean(label), text: label ? (called ? "hit" : "miss") : called ? "false alarm" : "called good" };
+  return { wrong: called !== Boolean(label), text: label ? (called ? (truth ? "found" : "called defective") : "missed") : called ? "false alarm" : "called good" };
 }
 
 function drawGallery() {
@@ -75,12 +75,15 @@ function drawGallery() {
 function recolour() {
   const { pictures } = now.run, { whole, which } = byId("view").elements;
   if (!now.ready.length) return;
-  const colours = colouring(pictures, now.threshold, whole.checked);
+  const usual = now.threshold * now.run.map_factor, colours = colouring(pictures, usual, whole.checked);
+  document.querySelector("#view .found").textContent = `map at or above ${brief(usual, 4)}`;
   const paint = (figure, i, canvas) => {
-    const verdict = verdictOf(pictures.items[i]), marked = drawMap(figure.querySelector(canvas), now.ready[i], pictures, colours);
-    Object.assign(figure.querySelector(".badge"), { textContent: verdict.text, className: `badge ${verdict.wrong ? "no" : "yes"}` });
-    figure.dataset.marked = marked;
-    figure.querySelector(".source").textContent = ` ${((100 * marked) / (pictures.width * pictures.height)).toFixed(1)} % marked`;
+    const verdict = verdictOf(pictures.items[i]), at = outlinedFrom(pictures, now.ready[i], i, now.threshold);
+    const { count, inside } = drawMap(figure.querySelector(canvas), now.ready[i], pictures, at === usual ? colours : colouring(pictures, at, whole.checked));
+    const elsewhere = verdict.text === "found" && !inside;
+    Object.assign(figure.querySelector(".badge"), { textContent: elsewhere ? (count ? "marked elsewhere" : "nothing marked") : verdict.text, className: `badge ${verdict.wrong || elsewhere ? "no" : "yes"}` });
+    figure.dataset.marked = count;
+    figure.querySelector(".source").textContent = ` ${((100 * count) / (pictures.width * pictures.height)).toFixed(1)} % marked${canvas === "canvas" ? "" : `, at or above ${brief(at, 4)}`}`;
   };
   const figures = [...byId("gallery").children], place = new Map(now.picked.map((index, at) => [index, at]));
   figures.forEach((figure) => {
@@ -101,9 +104,9 @@ function enlarge(index) {
   drawTruth(drawImage(plain, now.ready[index], pictures), now.ready[index], pictures);
   const truth = now.run.order ? "" : item.truth ? `; dashed: ${item.planted ? "planted" : "true"} defect` : item.label ? "; no mask shows where" : "";
   place.replaceChildren(
-    el("p", {}, el("span", { class: "badge" }), now.run.order ? ` ${now.run.paths[item.index]}, score ${item.score.toFixed(2)}.${now.run.map_threshold == null ? "" : ` Regions at ${brief(now.run.map_threshold, 4)}, in its own pixels: ${regionsOf(now.run, item.index).join("; ") || "none"}`} ` : ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${byId("view").elements.which.querySelector(`[value=${item.role}]`).text}${item.planted ? ". Its defect is planted." : "."} `, close),
+    el("p", {}, el("span", { class: "badge" }), now.run.order ? ` ${now.run.paths[item.index]}, score ${item.score.toFixed(2)}.${now.run.map_threshold == null ? "" : ` Regions as it was scored, in its own pixels: ${regionsOf(now.run, item.index).join("; ") || "none"}`} ` : ` ${item.kind}, ${item.name}, score ${item.score.toFixed(2)}, ${byId("view").elements.which.querySelector(`[value=${item.role}]`).text}${item.planted ? ". Its defect is planted." : "."} `, close),
     el("figure", {}, plain, el("figcaption", {}, `image${truth}`)),
-    el("figure", {}, el("canvas", { class: "map" }), el("figcaption", {}, "map over the image; blue: at or above the threshold.", el("span", { class: "source" }))));
+    el("figure", {}, el("canvas", { class: "map" }), el("figcaption", {}, "map over the image; blue:", el("span", { class: "source" }))));
   const shut = () => {
     now.large = null;
     place.hidden = true;

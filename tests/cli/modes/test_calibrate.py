@@ -1,6 +1,7 @@
 """mode=calibrate: thresholds from new good images and from those that a checkpoint holds."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -13,7 +14,8 @@ from _helpers.trees import build_tree
 from PIL import Image
 
 import padim_lit
-from padim_lit.checkpoint.state import load_detector
+from padim_lit.checkpoint.state import load_detector, save_detector
+from padim_lit.deploy.calibration import recalibrate
 from padim_lit.system.console import score_text
 
 HELD, FRESH = 12, 9
@@ -47,6 +49,14 @@ def calibrated(here, zygote):
     return run
 
 
+def test_a_fit_ends_by_naming_the_image_that_alone_sets_the_threshold(here, zygote):
+    result = zygote.run([*TINY, "density=position", "hydra.run.dir=strict"], here)
+    note = result.out.rpartition("Note: ")[2]
+    assert re.match(r"The good image \d+\.png alone sets the threshold; look at those", note)
+    # 12 are too few for the other rates, too: these have one row.
+    assert "0.005 to 0.1" in result.out and "199 to 9" in result.out
+
+
 def test_images_of_the_fit_give_the_fits_own_threshold(here, calibrated):
     fitted = load_detector(here / "run/model.ckpt").calibration
     again, result = calibrated("data/train", "again")
@@ -66,6 +76,57 @@ def test_new_images_count_as_they_are_scored(here, calibrated):
     assert known["unseen"] == FRESH
     assert known["scores"].tolist() == pytest.approx(plain, rel=1e-5)
     assert f"{FRESH} good images that the model was not fitted on" in result.out
+
+
+def test_a_rate_or_a_threshold_alone_is_kept(here, zygote):
+    def alone(key, ckpt, folder):
+        args = ["mode=calibrate", f"ckpt={ckpt}/model.ckpt", key, "trainer=cpu"]
+        result = zygote.run([*args, f"hydra.run.dir={folder}"], here)
+        assert result.code == 0, result.err
+        return load_detector(here / folder / "model.ckpt"), result.out
+
+    fitted = load_detector(here / "run/model.ckpt")
+    known = fitted.calibration
+    other, out = alone("false_alarm_rate=0.4", "run", "alone")
+    loose = other.calibration
+    assert loose["threshold"] == recalibrate(known, 0.4)["threshold"] < known["threshold"]
+    assert f"replaces  threshold {score_text(known['threshold'])}" in out
+    assert torch.equal(other.mean, fitted.mean) and torch.equal(loose["scores"], known["scores"])
+    other, out = alone("threshold=2.5", "alone", "by_hand")
+    assert "threshold 2.500, chosen by hand, which about" in out
+    assert f"replaces  threshold {score_text(loose['threshold'])}" in out
+    for word in ("threshold 2.500, chosen by hand", str(HELD)):
+        assert word in (here / "by_hand/model_card.md").read_text()
+    predictor, given = (
+        padim_lit.load(here / folder / "model.ckpt", device="cpu", threshold=threshold)
+        for folder, threshold in (("by_hand", None), ("alone", 2.5))
+    )
+    assert (predictor.threshold, predictor.map_threshold) == (2.5, given.map_threshold)
+    assert predictor.threshold_source == given.threshold_source
+    facts = json.loads((here / "by_hand/calibrate.json").read_text())
+    assert (facts["threshold"], facts["method"], facts["images"]) == (2.5, "by hand", HELD)
+    assert other.provenance["history"][-1]["threshold"] == 2.5
+    # Images that set another take the rate that was asked for before.
+    assert other.provenance["false_alarm_rate"] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        ([], "false_alarm_rate=NUMBER or threshold=NUMBER needs neither"),
+        (["threshold=3", "false_alarm_rate=0.1"], "give one of them"),
+        (["threshold=3", "images=fresh"], "threshold=3 is kept as it is: give no images"),
+        (["threshold=-3"], "must be above 0"),
+        (["threshold=3", "ckpt=bare.ckpt"], "ckpt=bare.ckpt holds no scores of good images"),
+    ],
+)
+def test_what_cannot_be_kept_is_one_line(here, zygote, args, line):
+    bare = load_detector(here / "run/model.ckpt")
+    bare.calibration = None
+    save_detector(bare, here / "bare.ckpt")
+    base = ["mode=calibrate", "ckpt=run/model.ckpt", "trainer=cpu", "hydra.run.dir=refused"]
+    require_one_clear_line(zygote.run([*base, *args], here), (line,))
+    assert not (here / "refused/model.ckpt").exists()
 
 
 def test_nearly_black_images_are_told_of(here, calibrated):
@@ -104,7 +165,7 @@ def test_a_picture_that_comes_twice_counts_once(here, calibrated):
 def test_an_update_takes_the_threshold_and_this_brings_it_back(here, zygote, calibrated):
     args = ["mode=update", "ckpt=run/model.ckpt", "images=fresh", "trainer=cpu"]
     result = zygote.run([*args, "hydra.run.dir=updated"], here)
-    assert result.code == 0 and "mode=calibrate" in result.out, result.err
+    assert result.code == 0 and "or from all that it holds" in result.out, result.err
     predict = ["mode=predict", "ckpt=updated/model.ckpt", "images=data/test", "trainer=cpu"]
     undecided = zygote.run([*predict, "hydra.run.dir=undecided"], here)
     assert "not calibrated (mode=calibrate does it)" in undecided.out + undecided.err

@@ -71,7 +71,7 @@ def test_images_are_removed_and_come_back(here, zygote):
     some = "images=data/train/good/00[0-4].png"
     done = run(zygote, here, "mode=remove", "ckpt=run/model.ckpt", some, "trainer=cpu",
                "hydra.run.dir=removed")  # fmt: skip
-    assert "density=both learnt, perhaps from the others too" in " ".join(done.out.split())
+    assert "density=both learnt, maybe from them, stays: fit anew" in " ".join(done.out.split())
     assert load(here / "removed/model.ckpt").count < IMAGES
     run(zygote, here, "mode=update", "ckpt=removed/model.ckpt", some, "trainer=cpu",
         "repeats=count", "hydra.run.dir=back")  # fmt: skip

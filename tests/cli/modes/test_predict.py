@@ -98,7 +98,7 @@ def test_a_fit_without_calibration_has_no_threshold(zygote, here):
     given = predict(
         zygote, here, "given", "ckpt=bare/model.ckpt", "images=data/test/good", "threshold=0.5"
     )
-    assert "threshold 0.5, given" in given.out
+    assert "threshold 0.5, chosen by hand" in given.out
     assert {row["decision"] for row in rows(here / "given")} == {"anomalous"}
 
 
@@ -356,9 +356,11 @@ def test_a_watch_that_goes_on_counts_what_it_skipped_apart(zygote, here, tmp_pat
     for n in range(2):
         save_image(tmp_path / f"{n}.png", seed=n)
     (tmp_path / "broken.png").write_bytes((tmp_path / "0.png").read_bytes()[:300])
-    args = [*watch("watch_idle=0.3"), f"images={tmp_path}", "hydra.run.dir=goes_on"]
-    first, again = (zygote.run([*PREDICT, *args], here) for _ in range(2))
+    args = [*watch("watch_idle=0.3", "threshold=0.1"), f"images={tmp_path}"]
+    args = [*PREDICT, *args, "hydra.run.dir=goes_on"]
+    first, again = (zygote.run(args, here) for _ in range(2))
     assert first.code == again.code == 0, again.err
+    assert first.out.count("  defective  ") == 2 and "anomalous" not in first.out
     assert "1 file that cannot be read" in first.out and "broken.png" in first.out + first.err
     assert "scored   2 images" in again.out
     assert "1 file that cannot be read; predictions.jsonl says which" in again.out
