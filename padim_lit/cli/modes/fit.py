@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 SQUEEZED = 0.05
 # Of the variance within a Gaussian: below, ε changes nothing; above all of it, little else counts.
 LEAST_EPS = 1e-3
+# Patches that the limits of w were set on, and how little is little (docs/choices.md).
+PATCHES, HEARD = 28 * 28, 0.4
 
 
 @dataclass
@@ -373,6 +375,13 @@ def _notes_on_fit(settings: Fit, detector: Detector) -> Iterator[str]:
         yield (
             f"learnt_from={settings.learnt_from} may have learnt from some of these images: the "
             "threshold is too low then; mode=calibrate sets it from other images."
+        )
+    weight, finer = detector.density.learnt.get("position_weight", 1), detector.positions > PATCHES
+    if finer and weight < HEARD and "position_weight" not in detector.density.options:
+        yield (
+            f"How much a position's own distance counts ({percent(weight)}) is learnt by a rule "
+            "that was set on 28 x 28 patches. On this finer grid density.position_weight=0.5 may "
+            "find more, if parts lie the same way in all photos."
         )
     # That no look at the files found, because full_check was too low.
     if state.digests is not None and (twice := digests.repeats(state.digests)):

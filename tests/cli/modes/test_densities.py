@@ -7,7 +7,9 @@ import torch
 from _helpers.cli import TINY
 from _helpers.trees import build_tree
 
+from padim_lit import JL, Backbone, Both, Detector
 from padim_lit.checkpoint.state import load_detector
+from padim_lit.cli.modes import fit
 
 BOTH = [
     "density=both",
@@ -116,9 +118,8 @@ def test_a_checkpoint_of_it_is_tested_again(here, zygote):
 def test_a_weight_that_is_given_is_one_of_the_models_options(here, zygote):
     given = [*TINY, *BOTH, "density.position_weight=0.7"]
     done = run(zygote, here, *given, "hydra.run.dir=given")
-    assert "a position's own counts 70% where another is nearer (as given)" in " ".join(
-        done.out.split()
-    )
+    said = " ".join(done.out.split())
+    assert "a position's own distance counts 70% where a component is nearer" in said
     metrics = json.loads((here / "given/metrics.json").read_text())
     assert metrics["position_weight"] == metrics["density/position_weight"] == 0.7
     for there, here_, *words in (
@@ -130,6 +131,22 @@ def test_a_weight_that_is_given_is_one_of_the_models_options(here, zygote):
     ):
         err = run(zygote, here, *words, "hydra.run.dir=no", code=1).err
         assert f"density.position_weight is {there} there and {here_} here" in err
+
+
+@pytest.mark.parametrize(
+    ("side", "given", "said"), [(224, "null", False), (256, "null", True), (256, "0", False)]
+)
+def test_a_rule_that_was_set_on_a_coarser_grid_is_named(side, given, said):
+    backbone = Backbone("test_resnet", weights="random")
+    weight = None if given == "null" else float(given)
+    density = Both(8, components=4, position_weight=weight)
+    grid = {"image_shape": (side, side), "grid": side // 8}
+    detector = Detector(backbone, JL(backbone.embedding_dim, 8), density=density, **grid)
+    density.mixture.learn(torch.rand(3, detector.positions, 8))
+    batch = {"image": torch.rand(2, 3, side, side)}
+    detector.set_state(detector.update_state(detector.empty_state(), batch))
+    notes = list(fit._notes_on_fit(fit.Fit(), detector))
+    assert any("28 x 28 patches" in note for note in notes) is said
 
 
 @pytest.mark.slow
