@@ -54,6 +54,8 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
     key, _, text = given.partition("=")
     if "is not a ListConfig, list or tuple" in str(cause):
         return f"{given}: must be a list; write {key}=[{text}], and several as {key}=[A,B]"
+    if "is not Optional" in str(cause):
+        return f"{given}: null is no value of it; give {key}=VALUE"
     if kind := re.search(r"Cannot convert '(list|dict)' to string", str(cause)):
         return f"{given}: a text, and no {kind[1]}; if it is one, type {key}='\"{text}\"'"
     # The exception names the override, its cause what is wrong with it.

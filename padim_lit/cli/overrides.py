@@ -25,6 +25,8 @@ from padim_lit.system.paths import typed_path
 SWEEP = "experiment=table1"
 #: The experiment that is a run as any other, with other defaults.
 PRESET = "padim"
+#: What OmegaConf takes for true, in small letters.
+TRUE = ("true", "yes", "on", "y", "1")
 #: Modes that compare: they keep what is done.
 COMPARE = ("ablation", "distortion", "figure4")
 # Groups whose keys have no types that would make a number of a text again.
@@ -188,7 +190,7 @@ def folders(overrides: Sequence[Override], saved: bool = False) -> list[str]:
     if "hydra.sweep.dir" not in typed:
         added.append(f"hydra.sweep.dir=multirun/{name or 'sweep'}")
     if "hydra.run.dir" not in typed:
-        watches = typed.get("watch", "false").lower() != "false"
+        watches = _plain(typed.get("watch", "")).lower() in TRUE
         experiment = typed.get("experiment", PRESET) != PRESET
         if experiment or typed.get("mode") in COMPARE or watches:
             added.append(f"hydra.run.dir=outputs/{name}")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: What a projection or density is given beside its options, in the order of its arguments.
 SIZES = "in_channels", "dim", "seed"
+#: What options may be: of a tensor nobody could say whether it is the one that a config names.
+PLAIN = (int, float, str, list, tuple, dict, type(None))
 
 
 class Part(nn.Module):
@@ -72,10 +74,11 @@ class Part(nn.Module):
     def options(self) -> dict[str, Any]:
         """The arguments beyond `SIZES`, as they are when a detector is first made of it."""
         names = [name for name in _arguments(type(self)) if name not in SIZES]
-        if missing := [name for name in names if not hasattr(self, name)]:
+        if missing := [name for name in names if not isinstance(getattr(self, name, self), PLAIN)]:
             raise InputError(
                 f"{type(self).__name__} takes {', '.join(missing)} and a checkpoint would forget "
-                f"it: keep it in __init__, as self.{missing[0]}, see docs/own.md"
+                f"it: keep it in __init__, as self.{missing[0]}, a number, text or list, see "
+                "docs/own.md"
             )
         return {name: getattr(self, name) for name in names}
 

@@ -113,7 +113,7 @@ CONFIG = [
     Case("a sweep's config", "-m --cfg job", ("--cfg prints one config", "leave -m out")),
     Case("dim a word", "dim=abc", ("dim=abc", "Integer")),
     Case("dim a fraction", "dim=1.5", ("dim=1.5", "Integer")),
-    Case("dim null", "dim=null", ("dim=null", "not Optional")),
+    Case("dim null", "dim=null", ("dim=null: null is no value of it; give dim=VALUE",)),
     Case("dim without value", "dim", ("'dim'", "KEY=VALUE")),
     Case("list without end", "dim=[1", ("dim=", "'[1'", "Integer")),
     Case("unknown proj", "proj=foo", ("proj/foo", "fisher, identity, jl, npca, orthogonal, pca")),

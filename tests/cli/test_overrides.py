@@ -16,7 +16,7 @@ from padim_lit.cli import start, targets
 from padim_lit.cli.build import alone
 from padim_lit.cli.main import prepare
 from padim_lit.cli.messages import one_line
-from padim_lit.cli.overrides import as_typed
+from padim_lit.cli.overrides import as_typed, folders, read_overrides
 from padim_lit.cli.targets import schema
 from padim_lit.errors import InputError
 from padim_lit.version import __version__
@@ -176,3 +176,15 @@ def test_the_version_is_that_of_the_program(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert out.startswith(f"padim_lit {__version__} (torch {torch.__version__.partition('+')[0]}")
     assert "Hydra 1." in out and len(out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["true", "True", "yes", "on", "1", "'true'"])
+def test_what_watches_goes_on_in_one_folder(text):
+    words = read_overrides(["mode=predict", f"watch={text}"])
+    assert any(word.startswith("hydra.run.dir=outputs/predict-") for word in folders(words))
+
+
+@pytest.mark.parametrize("text", ["false", "False", "no", "off", "0", "null"])
+def test_what_does_not_watch_has_a_folder_of_its_own(text):
+    words = read_overrides(["mode=predict", f"watch={text}"])
+    assert not any(word.startswith("hydra.run.dir") for word in folders(words))

@@ -118,8 +118,16 @@ def own_parts(channels):
         def __init__(self, in_channels, dim, seed=0, *, shift, **kwargs):
             super().__init__(in_channels, dim, seed, **kwargs)
 
+    class Turned(JL):
+        name = "turned"
+
+        def __init__(self, in_channels, dim, seed=0, angles=(1.0, 2.0)):
+            super().__init__(in_channels, dim, seed)
+            self.angles = torch.tensor(angles)
+
     shifted = {"projection": Shifted(channels, 4, shift=1)}
     return {
+        "Turned takes angles and.* a number, text or list": {"projection": Turned(channels, 4)},
         "Scaled takes factor and a checkpoint would": {"density": Scaled(4, factor=3.0)},
         "Noted's buffer scale would not be in a checkpoint": {"density": Noted(4)},
         "Shifted takes shift and a checkpoint would": shifted,

@@ -236,7 +236,7 @@ def test_what_has_learnt_from_images_is_judged_by_others_or_learns_again(here, z
 @long_table(
     ("args", "line"),
     [
-        (["ckpt=null"], "ckpt=null: field 'ckpt' is not Optional"),
+        (["ckpt=null"], "ckpt=null: null is no value of it; give ckpt=VALUE"),
         (["false_alarm_rate=2"], "false_alarm_rate=2.0: must be a number between 0 and 1"),
         (["batch_size=0"], "batch_size=0: must be at least 1"),
         (["images=nowhere"], "nowhere"),
