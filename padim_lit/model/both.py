@@ -97,8 +97,11 @@ class Both(Density):
     @cached_property
     def options(self) -> dict[str, Any]:
         # Of one that is learnt nothing is said, as in checkpoints from before it could be given.
-        given = {} if self.given_weight is None else {"position_weight": self.given_weight}
-        return {k: v for k, v in super().options.items() if k != "position_weight"} | given
+        learns = self.given_weight is None
+        return {k: v for k, v in super().options.items() if k != "position_weight" or not learns}
+
+    def argument(self, name: str) -> Any:
+        return self.given_weight if name == "position_weight" else super().argument(name)
 
     @property
     def learnt(self) -> dict[str, float]:

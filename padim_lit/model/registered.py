@@ -74,13 +74,17 @@ class Part(nn.Module):
     def options(self) -> dict[str, Any]:
         """The arguments beyond `SIZES`, as they are when a detector is first made of it."""
         names = [name for name in _arguments(type(self)) if name not in SIZES]
-        if missing := [name for name in names if not isinstance(getattr(self, name, self), PLAIN)]:
+        if missing := [name for name in names if not isinstance(self.argument(name), PLAIN)]:
             raise InputError(
                 f"{type(self).__name__} takes {', '.join(missing)} and a checkpoint would forget "
                 f"it: keep it in __init__, as self.{missing[0]}, a number, text or list, see "
                 "docs/own.md"
             )
-        return {name: getattr(self, name) for name in names}
+        return {name: self.argument(name) for name in names}
+
+    def argument(self, name: str) -> Any:
+        """What was given for an argument; nothing plain where that was not kept."""
+        return getattr(self, name, self)
 
 
 def _arguments(kind: type) -> Iterator[str]:

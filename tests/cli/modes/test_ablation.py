@@ -216,7 +216,7 @@ def test_several_datasets_are_one_multirun(here, zygote):
 @long_table(
     ("extra", "message"),
     [
-        ("projs=[pca]", "projs=pca: unknown; allowed: subset"),
+        ("projs=[umap]", "projs=umap: unknown; allowed: subset"),
         ("dims=[]", "dims=[]: give each value once"),
         ("sigma=-1", "sigma=-1"),
         ("eps=nan", "eps=nan"),
