@@ -213,7 +213,7 @@ def test_a_seed_that_draws_centroids_is_a_run_for_every_projection():
 @pytest.mark.parametrize(
     ("projs", "dims", "seeds", "message"),
     [
-        (["jl", "pca"], [5], [0], "projs=pca: unknown; allowed: subset, jl"),
+        (["jl", "umap"], [5], [0], "projs=umap: unknown; allowed: subset, jl"),
         (["jl"], [], [0], r"dims=\[\]: give each value once"),
         (["jl"], [5], [1, 1], r"seeds=\[1, 1\]: give each value once"),
         (["jl"], [5, 0], [1], r"dims=\[5, 0\]: each must be from 1 to"),

@@ -82,7 +82,7 @@ def test_the_command_draws_and_records(here, zygote):
     ("extra", "message"),
     [
         ("projs=[jl]", "give two to four"),
-        ("projs=[jl,pca]", "projs=pca: unknown"),
+        ("projs=[jl,umap]", "projs=umap: unknown"),
         ("rows=0", "rows=0: must be at least 1"),
         ("data.root=bare", "no test image with a known mask"),
         ("dim=500", "dim=500 exceeds"),
