@@ -365,7 +365,8 @@ def test_metrics_that_cannot_be_computed_are_null_with_a_reason(
             value, because = metrics[f"test/{part}_{key}"], metrics.get(f"test/{part}_{key}_why")
             if part in null:
                 assert value is None and reason in because
-                said = "No defective test images" if name == "no defects" else because
+                notes = {"no defects": "No defective test images", "no masks": "No masks: pixel"}
+                said = notes.get(name, because)
                 assert said in re.sub(r"\s+", " ", result.out)
             else:
                 assert 0 <= value <= 1 and because is None

@@ -1,5 +1,7 @@
 """What a config's hydra section may name, however the name comes there."""
 
+import logging
+
 import pytest
 from hydra._internal import logging_config
 from hydra._internal.instantiate import _instantiate2
@@ -31,6 +33,11 @@ WAYS = ["{name}", "${{oc.decode:'{name}'}}", "${{name}}", "${{oc.select:name}}"]
 def guarded(monkeypatch):
     for module in (_instantiate2, logging_config):
         monkeypatch.setattr(module, "_authorize_target_name", module._authorize_target_name)
+    # What configures logging silences the loggers that there are, of all tests after it.
+    monkeypatch.setattr(logging.root, "handlers", logging.root.handlers[:])
+    for logger in logging.Logger.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            monkeypatch.setattr(logger, "disabled", logger.disabled)
     hydra_section.guard()
 
 

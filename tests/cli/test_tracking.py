@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from _helpers.run_content import pictures, run_content
 from _helpers.wandb_log import of, records, values
-from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import OmegaConf
 
-from padim_lit.cli import tracking
+from padim_lit.cli import targets, tracking
 from padim_lit.cli.tracking import finish, log_run, mlflow_logger, survived, wandb_logger
 from padim_lit.errors import InputError
 
@@ -306,7 +305,7 @@ def test_logger_configs_build_what_they_name(tmp_path, monkeypatch, name):
             "backbone": {"name": "resnet18"}, "proj": {"name": "jl"},
         }
     )  # fmt: skip
-    logger = instantiate(whole.logger)
+    logger = targets.instantiate(OmegaConf.to_container(whole, resolve=True)["logger"])
     assert Path(logger.save_dir) == tmp_path
     expected = {"wandb": "resnet18-jl-50-3"}.get(name, name)
     assert logger.name == expected or logger._wandb_init["name"] == expected
