@@ -252,6 +252,21 @@ def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, An
     return calibrate(Measured(*(calibration[key] for key in keys)), rate)
 
 
+def maps_from(
+    threshold: float, image_score: str, own: float | None, own_map: float | None
+) -> float | None:
+    """From where on maps are outlined at a threshold of scores, `own_map` belonging to `own`.
+
+    >>> maps_from(5.0, "topk", own=20.0, own_map=24.0)
+    6.0
+    """
+    if image_score == "max":  # then scores are values of the map
+        return threshold
+    if own is None or own_map is None:
+        return own_map
+    return own_map * threshold / own  # both are distances: what is called more shows more
+
+
 def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> dict[str, Any]:
     """The same scores beside a threshold that somebody chose.
 
@@ -274,11 +289,8 @@ def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> 
     low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
     low = float(betaincinv(least, total + 1 - least, low)) if least else 0.0
     high = float(betaincinv(most + 1, total - most, high)) if most < total else 1.0
-    own, at = calibration["threshold"], calibration["map_threshold"]
-    if image_score == "max":  # then scores are values of the map
-        at = threshold
-    elif own is not None and at is not None:  # both are distances: what is called more shows more
-        at = at * threshold / own
+    own, own_map = calibration["threshold"], calibration["map_threshold"]
+    at = maps_from(threshold, image_score, own, own_map)
     return {
         **calibration,
         **{"threshold": threshold, "map_threshold": at, "method": BY_HAND, "why": None},

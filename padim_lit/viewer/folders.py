@@ -14,7 +14,7 @@ from padim_lit.analysis.result_files import (
     require,
 )
 from padim_lit.analysis.sweep_results import SETTINGS, as_ablation
-from padim_lit.deploy.calibration import BY_HAND, expected_rate
+from padim_lit.deploy.calibration import BY_HAND, expected_rate, maps_from
 from padim_lit.deploy.prediction_log import read_lines
 from padim_lit.metric_names import METRICS
 from padim_lit.visualization.gallery import GalleryEntry, read_maps
@@ -78,13 +78,14 @@ def _images(shown: Scores) -> dict[str, Any]:
 
 
 def _map_factor(known: Mapping[str, Any], map_threshold: float | None) -> float:
-    """By how much maps are outlined higher than images are called defective, as `Predictor` does.
+    """By how much maps are outlined higher than images are called defective, see `maps_from`.
 
     1 where no threshold of maps is known.
     """
-    if known.get("image_score") == "max" or not known.get("threshold") or not map_threshold:
+    if not known.get("threshold") or not map_threshold:
         return 1.0
-    return map_threshold / known["threshold"]
+    score = str(known.get("image_score"))
+    return maps_from(1.0, score, known["threshold"], map_threshold) or 1.0
 
 
 def _thresholds(metrics: Mapping[str, Any], map_factor: float) -> list[dict[str, Any]]:

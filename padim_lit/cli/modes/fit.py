@@ -33,6 +33,7 @@ from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.predictor import ModelInput
 from padim_lit.errors import InputError
+from padim_lit.model.both import MAX_POSITION_WEIGHT
 from padim_lit.model.detector import Detector
 from padim_lit.model.region_of_interest import share
 from padim_lit.model.ridge import pooled
@@ -380,8 +381,8 @@ def _notes_on_fit(settings: Fit, detector: Detector) -> Iterator[str]:
     if finer and weight < HEARD and "position_weight" not in detector.density.options:
         yield (
             f"How much a position's own distance counts ({percent(weight)}) is learnt by a rule "
-            "that was set on 28 x 28 patches. On this finer grid density.position_weight=0.5 may "
-            "find more, if parts lie the same way in all photos."
+            "that was set on 28 x 28 patches. On this finer grid density.position_weight="
+            f"{MAX_POSITION_WEIGHT:g} may find more, if parts lie the same way in all photos."
         )
     # That no look at the files found, because full_check was too low.
     if state.digests is not None and (twice := digests.repeats(state.digests)):
