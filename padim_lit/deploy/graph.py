@@ -1,12 +1,11 @@
 """A fitted detector as one plain graph: image in, score, map and decision out."""
 
-from functools import partial
-
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import image_score
-from padim_lit.model.density import MEASURING, Density, PerPosition, put_together, works_as
+from padim_lit.model.both import in_parts
+from padim_lit.model.density import Density, PerPosition
 from padim_lit.model.detector import Detector
 from padim_lit.model.embedding import project
 from padim_lit.model.mixture import Mixture
@@ -33,7 +32,7 @@ class Graph(nn.Module):
         preprocess: take uint8 (B,h,w,3) RGB instead of float32 (B,3,h,w) in [0, 1].
 
     Raises:
-        InputError: a detector that is not fitted, or whose density measures in a way of its own.
+        InputError: a detector that is not fitted, or whose density is a class of one's own.
 
     >>> import torch
     >>> score, maps, decision = Graph(detector, threshold=3.0)(torch.rand(2, 3, 64, 64))
@@ -64,14 +63,13 @@ class Scores(nn.Module):
         super().__init__()
         whitening = detector.require_fitted()
         self.threshold, self.how = threshold, detector.image_score
-        density = detector.density
-        how = put_together(density, MEASURING)
-        self.projection, self.combine = detector.projection, partial(how.combine, density)
+        density = in_parts(detector.density)
+        self.projection, self.combine = detector.projection, density.combine
         self.anomaly_map, self.grid = detector.anomaly_map, detector.map_grid
         self.add_up = detector.add_up
         self.parts = nn.ModuleList(
             _measuring(part)(detector.mean[some], whitening.at(some))
-            for part, some in how.parts(density, detector.positions)
+            for part, some in density.parts(detector.positions)
         )
 
     def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
@@ -146,11 +144,11 @@ class OfComponents(Exhaustive):
 
 def _measuring(density: Density) -> type[nn.Module]:
     """What measures by this density's Gaussians, given their means and factors."""
-    if works_as(density, PerPosition, MEASURING):
+    if type(density) is PerPosition:
         return OfPositions
-    if works_as(density, Mixture, MEASURING):
+    if type(density) is Mixture:
         return OfComponents
     raise InputError(
-        f"density={density.name}: measures in a way of its own, of which no graph is known; use "
+        f"density={density.name}: a graph is known of padim_lit's own densities alone; use "
         "format=torch"
     )

@@ -28,9 +28,9 @@ from padim_lit.deploy.without_image import ComponentsWithout, PositionsWithout
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.both import Both
+from padim_lit.model.both import in_parts
 from padim_lit.model.cpu import on_one_thread_each
-from padim_lit.model.density import Density, PerPosition, put_together, works_as
+from padim_lit.model.density import Density, PerPosition
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import subtract
 from padim_lit.model.mixture import Mixture
@@ -194,14 +194,14 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
     """
     density, x = detector.density, held[:, 0]
     reliable = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    few, how, found = detector.count < FORMULA, put_together(density), list[Tensor]()
+    few, how, found = detector.count < FORMULA, in_parts(density), list[Tensor]()
     with torch.autocast(x.device.type, enabled=False):
         if few and (density.shrinkage or detector.ridge.unit == "variance"):
             return _factored_anew(detector, held), reliable
         whitening = detector.require_fitted()
-        parts, scales = how.parts(density, detector.positions), how.scales_in(density, whitening)
+        parts, scales = how.parts(detector.positions), how.scales_in(whitening)
         for (part, some), scale in zip(parts, scales, strict=True):
-            if works_as(part, PerPosition):
+            if type(part) is PerPosition:
                 y = (held - detector.mean[some].float()).movedim(2, 0)  # (P,B,V,D)
                 z = whitening.at(some).times(y.flatten(1, 2)).view(y.shape) / scale
                 products = (z @ z.mT).transpose(0, 1)
@@ -210,12 +210,11 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                 distances *= scale
             else:
                 # `Both` needs no distance larger than the one it has.
-                both = bool(found) and works_as(density, Both, ("combine",))
-                limits = found[0].split(1) if both else [None] * len(held)
+                limits = found[0].split(1) if found else [None] * len(held)
                 images = list(zip(held, limits, strict=True))
                 distances = _side_by_side(detector, _without(detector, part, some), images)
             found.append(distances)
-    return how.combine(density, found), reliable
+    return how.combine(found), reliable
 
 
 def _without(
@@ -227,7 +226,7 @@ def _without(
     nearer ones are looked for, elsewhere the distance may be inf; or None.
     """
     moments, ridge = detector.require_state().moments.at(some), detector.ridge
-    mixed = works_as(part, Mixture)
+    mixed = type(part) is Mixture
     if mixed:  # one of many images hardly moves what all components share
         ridge = replace(ridge, common=pooled(moments))
     if not mixed or moments.mean.device.type != "cpu":
@@ -249,18 +248,18 @@ def _factored_anew(detector: Detector, held: Tensor) -> Tensor:
         held: see `_left_out`.
     """
     density, moments = detector.density, detector.require_state().moments
-    how = put_together(density)
+    how = in_parts(density)
     rest = list[Callable[[Tensor], tuple[Tensor, float]]]()
-    for part, some in how.parts(density, detector.positions):
-        if works_as(part, PerPosition):
+    for part, some in how.parts(detector.positions):
+        if type(part) is PerPosition:
             rest.append(PositionsWithout(moments.at(some), part.shrinking(detector.ridge)))
         else:
             rest.append(partial(_subtracted, detector, part, moments.at(some), detector.ridge))
 
     def without(one: Tensor) -> Tensor:
         distances, log_dets = zip(*(distances_of(one) for distances_of in rest), strict=True)
-        scaled = [d * s for d, s in zip(distances, how.scales(density, log_dets), strict=True)]
-        return how.combine(density, scaled)
+        scaled = [d * s for d, s in zip(distances, how.scales(log_dets), strict=True)]
+        return how.combine(scaled)
 
     return _side_by_side(detector, without, list(held))
 
