@@ -71,12 +71,15 @@ def main() -> None:
                     "--device", arguments.device]  # fmt: skip
             said = [word for word in words if not word.startswith(("data", "backbone.weights"))]
             table.add(measure(ours, folder, data, images, who=" ".join(["padim_lit", *said])))
-            if (rotations := settings.rotations) > 1:  # ours has turned them itself
+            rotations = settings.rotations
+            if rotations > 1:  # ours has turned them itself
                 turn_images(folder, rotations)
             for coreset in arguments.coresets if arguments.anomalib else ():
                 write_backbone(folder, settings, arguments.layers, coreset, arguments.device)
                 theirs = [str(arguments.anomalib), "-m", "benchmarks.anomalib_patchcore", scratch]
-                who = f"PatchCore {100 * coreset:g} %" + f" rotations={rotations}" * (rotations > 1)
+                who = f"PatchCore {100 * coreset:g} %"
+                if rotations > 1:
+                    who += f" rotations={rotations}"
                 table.add(measure(theirs, folder, data, images, who))
     table.show()
 
@@ -192,7 +195,8 @@ def judged(data: AnomalyData, scores: Tensor, maps: Tensor) -> dict[str, float |
     """The metrics of raw scores (N,) and maps (N,h,w) of the test images, as a run has them."""
     image, pixel, start = ImageMetrics(), PixelMetrics(), 0
     for batch in data.test_dataloader():
-        part = slice(start, start := start + len(batch["label"]))
+        stop = start + len(batch["label"])
+        part, start = slice(start, stop), stop
         counted, known = batch["count_image"], batch["count_pixel"]
         image.update(scores[part][counted], batch["label"][counted])
         pixel.update(maps[part][known], batch["mask"][known])

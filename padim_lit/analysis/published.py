@@ -11,8 +11,16 @@ import numpy as np
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 OBJECTS = (
-    *("bottle", "cable", "capsule", "hazelnut", "metal_nut"),
-    *("pill", "screw", "toothbrush", "transistor", "zipper"),
+    "bottle",
+    "cable",
+    "capsule",
+    "hazelnut",
+    "metal_nut",
+    "pill",
+    "screw",
+    "toothbrush",
+    "transistor",
+    "zipper",
 )
 CATEGORIES = (*TEXTURES, *OBJECTS)
 #: The name of the mean over all categories that were measured.

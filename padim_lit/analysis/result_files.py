@@ -267,7 +267,7 @@ def load(file: Path, kind: type) -> Any:
         text = file.read_text(encoding="utf-8")
         content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
         if not isinstance(content, kind):
-            what = {dict: "object", list: "list"}[kind]
+            what = "object" if kind is dict else "list"
             raise ValueError(f"no {file.suffix[1:].upper()} {what}")
         return content
 

@@ -43,10 +43,26 @@ RESAMPLED = {"test/image_auroc": 0, "test/pixel_auroc": 1}
 RESAMPLES = 1000
 #: Constants that make two sweeps on the same data different experiments.
 SETTINGS = (
-    *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),
-    *("rotations", "eps", "eps_unit", "sigma", "image_score", "image_size", "crop_size"),
-    *("density/components", "density/fit_images", "density/shrinkage", "density/position_weight"),
-    *("alignment", "layers", "tiles"),
+    "split_seed",
+    "weights",
+    "embedding_dim",
+    "grid",
+    "density",
+    "neighbourhood",
+    "rotations",
+    "eps",
+    "eps_unit",
+    "sigma",
+    "image_score",
+    "image_size",
+    "crop_size",
+    "density/components",
+    "density/fit_images",
+    "density/shrinkage",
+    "density/position_weight",
+    "alignment",
+    "layers",
+    "tiles",
 )
 #: Constants that say which test images there are: alike, resample r draws the same ones.
 SAME_IMAGES = ("data", "split_seed", "test_good", "test_defective", "test_planted", "test_groups")
@@ -56,7 +72,11 @@ _SHRINKAGE = {"both": 0.5, "mixture": 1.0}
 OWN_SPLIT = "each seed's own"
 #: What a fit calls data/… and an ablation without; each fit's split follows its seed.
 _OF_DATA = (
-    *("train_images", "test_good", "test_defective", "test_planted", "test_groups"),
+    "train_images",
+    "test_good",
+    "test_defective",
+    "test_planted",
+    "test_groups",
     "pixel_truth",
 )
 # What differs from job to job without making it another experiment.
@@ -330,7 +350,9 @@ def labels(folders: Sequence[SweepFolder], settings: Sequence[str] = SETTINGS) -
             values = ((key.removeprefix("data/"), folder.constants.get(key)) for key in differing)
             more += [f"{key}={'null' if value is None else value}" for key, value in values]
             alike = [f for f in alike if all(_same(f, folder, key) for key in differing)]
-        out.append(", ".join([name, *more, *([str(folder.path)] if len(alike) > 1 else [])]))
+        if len(alike) > 1:
+            more.append(str(folder.path))
+        out.append(", ".join([name, *more]))
     return out
 
 

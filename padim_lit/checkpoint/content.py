@@ -148,7 +148,8 @@ def _require_calibration(calibration: dict[str, Any], require: Callable) -> None
         right = len(values) > 0 and bool((values[1:] >= values[:-1]).all())
         _require(right, f"calibration: {key} is empty or not sorted")
     for key, kind in _CALIBRATION.items():
-        numbers = value if isinstance(value := calibration[key], list | tuple) else [value]
+        value = calibration[key]
+        numbers = value if isinstance(value, list | tuple) else [value]
         finite = all(math.isfinite(n) for n in numbers if isinstance(n, float))
         _require(isinstance(value, kind) and finite, f"calibration: {key}")
     if calibration["threshold"] is not None:

@@ -191,8 +191,12 @@ def notes_on(data: AnomalyData, weights: str, numbers: str = "metrics") -> list[
     Args:
         weights: their source, as `Backbone` has it.
     """
-    random = f"The backbone's weights are random: the {numbers} say nothing about detection."
-    return [*data.notes, *[random] * weights.startswith("random")]
+    notes = list(data.notes)
+    if weights.startswith("random"):
+        notes.append(
+            f"The backbone's weights are random: the {numbers} say nothing about detection."
+        )
+    return notes
 
 
 def facts(settings: Embedding, data: AnomalyData, backbone: Backbone) -> dict[str, Any]:

@@ -115,7 +115,8 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
     plain = OmegaConf.to_container(config)
     require_targets(plain)
     for key in (*GROUPS, "trainer", "logger"):
-        if not isinstance(given := plain.get(key), dict) and given not in (None, "???"):
+        given = plain.get(key)
+        if not isinstance(given, dict) and given not in (None, "???"):
             raise InputError(
                 f"{key}={given}: a saved config knows no files of conf/{key}; set its keys one by "
                 f"one, as in {key}.NAME=VALUE, or leave --config-path out"

@@ -73,7 +73,8 @@ def run_job(config: DictConfig, folder: Path) -> None:
     names it at the end, and the same command again runs it again.
     """
     hydra = HydraConfig.get()
-    if folder.parent.resolve() != (sweep := Path(hydra.sweep.dir)).resolve():
+    sweep = Path(hydra.sweep.dir)
+    if folder.parent.resolve() != sweep.resolve():
         raise InputError(
             f"hydra.sweep.subdir={hydra.sweep.subdir}: {folder} is no folder directly in {sweep}, "
             "where the sweep's table looks for jobs; choose names without /"

@@ -184,7 +184,8 @@ def size_of(detector: Detector) -> dict[str, Any]:
 def images_of(given: str, detector: Detector) -> ItemDataset:
     """The images of a FILE, FOLDER or PATTERN, as `detector` sees them."""
     view = ResizeCrop(**size_of(detector))
-    nearly_black(files := find_images(given))
+    files = find_images(given)
+    nearly_black(files)
     return ItemDataset([Item(path) for path in files], view)
 
 
@@ -218,7 +219,8 @@ def finish(
     """Write model.ckpt with a line more in its history, then WHAT.json; print `said`."""
     detector.provenance["train_images"] = detector.count
     detector.provenance.setdefault("history", []).append({"mode": what, **facts})
-    save_detector(detector, path := folder / "model.ckpt")
+    path = folder / "model.ckpt"
+    save_detector(detector, path)
     write_text(folder / "model_card.md", model_card(detector, sha256_of(path)))
     results = {**facts, "train_images": detector.count, **written_with()}
     write_json(folder / f"{what}.json", results)

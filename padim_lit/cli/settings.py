@@ -28,7 +28,10 @@ from padim_lit.sweep.ablation import Sweep
 #: Whole numbers: the lowest and the highest, which is what a machine counts where nothing is made
 #: of each one.
 WHOLE = {
-    **{"batch_size": (1, 2**20), "num_workers": (0, 1024), "dim": (1, MAX_DIM), "port": (1, 65535)},
+    "batch_size": (1, 2**20),
+    "num_workers": (0, 1024),
+    "dim": (1, MAX_DIM),
+    "port": (1, 65535),
     **dict.fromkeys(("full_check", "calibration", "resamples"), (0, 2**31)),
     **dict.fromkeys(("rows", "positions"), (1, 2**31)),
 }

@@ -26,8 +26,13 @@ _ALLOWED, _LOGGERS = {"padim_lit", "lightning"}, "padim_lit.cli.tracking"
 #: By base class: arguments that no config gives, because a run has them from elsewhere.
 FROM_THE_RUN = {
     "AnomalyData": (
-        *("image_size", "crop_size", "batch_size", "num_workers", "look"),
-        *("picture_cache", "full_check"),
+        "image_size",
+        "crop_size",
+        "batch_size",
+        "num_workers",
+        "look",
+        "picture_cache",
+        "full_check",
     ),
     "Backbone": ("seed", "state", "tiles"),
     "Projection": ("in_channels", "dim", "seed"),
@@ -137,7 +142,8 @@ def schema(target: str) -> type:
     found = load(target)
     keys: list[Any] = [("_target_", str, field(default=target))]
     parameters = inspect.signature(found).parameters
-    if isinstance(name := getattr(found, "name", None), str) and "name" not in parameters:
+    name = getattr(found, "name", None)
+    if isinstance(name, str) and "name" not in parameters:
         keys.append(("name", str, field(default=name)))
     hints: dict[str, Any] = {}
     with suppress(NameError):  # of a type that is imported for type checkers alone

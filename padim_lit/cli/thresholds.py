@@ -44,13 +44,10 @@ def at_threshold(
     }
     if (alarms := found["test/false_alarms"]) is not None and good:
         found["threshold_contradicted"] = contradicts(known, alarms, len(good), parts)
+    choices = [(each, recalibrate(known, each)["threshold"]) for each in RATES]
     found["threshold_choices"] = [
-        {
-            "false_alarm_rate": each,
-            "threshold": (other := recalibrate(known, each)["threshold"]),
-            **_wrong(other, good, bad),
-        }
-        for each in RATES
+        {"false_alarm_rate": each, "threshold": threshold, **_wrong(threshold, good, bad)}
+        for each, threshold in choices
     ]
     return found
 

@@ -52,8 +52,12 @@ def wandb_logger(
     # wandb falls back to a temporary folder where this one is missing.
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     logger = WandbLogger(
-        **{"save_dir": save_dir, "project": project, "name": name},
-        **{"group": group, "entity": entity, "tags": tags},
+        save_dir=save_dir,
+        project=project,
+        name=name,
+        group=group,
+        entity=entity,
+        tags=tags,
         # Not Lightning's `offline`, which sets WANDB_MODE for the rest of the process.
         mode="offline" if offline else "online",
         # Lightning's default "allow" would continue the run that WANDB_RUN_ID names.

@@ -65,7 +65,9 @@ def look_at(
         states, pictures = zip(*threads.map(look, items), strict=True)
     if bad:
         first, *others = dict.fromkeys(item.path for item in items if item.path in bad)
-        named = ", ".join(map(str, others[:NAMED])) + ", …" * (len(others) > NAMED)
+        named = ", ".join(map(str, others[:NAMED]))
+        if len(others) > NAMED:
+            named += ", …"
         more = f"; {len(others)} more cannot be used: {named}" if others else ""
         raise InputError(f"{bad[first]}{more}") from bad[first]
     if read is None:

@@ -214,7 +214,8 @@ class AnomalyData(LightningDataModule):
         log.info(
             "%s has more than full_check=%d images: only the headers of those without a mask are "
             "checked before the fit; one that is broken further on stops the run when it is read.",
-            *(split.name, self.full_check),
+            split.name,
+            self.full_check,
         )
         return None
 

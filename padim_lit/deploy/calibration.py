@@ -119,7 +119,8 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
     scores, total = np.sort(np.asarray(scores, dtype=np.float32)), len(scores)
     if not total:
         return Threshold(why="no good image was scored")
-    k = min(wanted := _order(total, rate), total)
+    wanted = _order(total, rate)
+    k = min(wanted, total)
     if unreliable > total - k:
         lost = f"{unreliable} of {total} leave-one-out scores are lost in rounding"
         return Threshold(why=f"{lost}: eps is too small for so few images in so many dimensions")
@@ -293,8 +294,12 @@ def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> 
     at = maps_from(threshold, image_score, own, own_map)
     return {
         **calibration,
-        **{"threshold": threshold, "map_threshold": at, "method": BY_HAND, "why": None},
-        **{"false_alarm_rate": rate, "interval": (low, high)},
+        "threshold": threshold,
+        "map_threshold": at,
+        "method": BY_HAND,
+        "why": None,
+        "false_alarm_rate": rate,
+        "interval": (low, high),
     }
 
 

@@ -151,9 +151,10 @@ def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detect
 
     # onnxruntime advises to prepare the graph, which the exporter has done.
     with TemporaryDirectory() as folder, quiet("root"):
+        path = Path(folder) / "int8.onnx"
         quantization.quantize_static(
             graph,
-            path := Path(folder) / "int8.onnx",
+            path,
             Reader(),
             op_types_to_quantize=["Conv"],
             nodes_to_exclude=fine,

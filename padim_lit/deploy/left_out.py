@@ -438,7 +438,9 @@ def measure_training(
             log.warning(
                 "memory holds the feature maps of %d of %d good images in %d direction(s): these "
                 "alone set the threshold",
-                *(kept, count, detector.rotations),
+                kept,
+                count,
+                detector.rotations,
             )
         part = Subset(dataset, evenly_spaced(count, kept))
         work = partial(cross_fit, detector, scored=scored)

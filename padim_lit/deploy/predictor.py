@@ -98,9 +98,13 @@ class Prediction:
         height, width = self.view.size
         regions = None if self.regions is None else [region.numbers() for region in self.regions]
         return {
-            **{"score": self.score, "p_value": self.p_value},
-            **{"decision": DECISIONS[self.is_anomalous], "threshold": self.threshold},
-            **{"width": width, "height": height, "regions": regions},
+            "score": self.score,
+            "p_value": self.p_value,
+            "decision": DECISIONS[self.is_anomalous],
+            "threshold": self.threshold,
+            "width": width,
+            "height": height,
+            "regions": regions,
         }
 
 

@@ -154,7 +154,7 @@ def pareto(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
         _share_upwards(axes, sweep, metric if cost == costs[0] else "", 5)
 
     panels = [
-        (sweep["label"] * (cost == costs[0]), partial(panel, sweep, cost))
+        (sweep["label"] if cost == costs[0] else "", partial(panel, sweep, cost))
         for sweep in shown
         for cost in costs
     ]
@@ -212,7 +212,7 @@ def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
         axes.set_ylabel(f"Spearman, {quantity}" if ranks else QUANTITIES[quantity])
 
     panels = [
-        (found["label"] * (column == columns[0]), partial(panel, found, *column))
+        (found["label"] if column == columns[0] else "", partial(panel, found, *column))
         for found in measured
         for column in columns
     ]
@@ -262,8 +262,8 @@ def _share_upwards(axes: Axes, sweep: Mapping[str, Any], metric: str, ticks: int
     """The metric's axis, named; "" for one that goes on from the panel beside it."""
     _end_at_one(axes, ticks)
     if metric:
-        planted_too = ", planted" * planted(sweep["constants"], metric)
-        axes.set_ylabel(METRICS[f"test/{metric}"] + planted_too)
+        name = METRICS[f"test/{metric}"]
+        axes.set_ylabel(f"{name}, planted" if planted(sweep["constants"], metric) else name)
 
 
 def _end_at_one(axes: Axes, ticks: int) -> None:

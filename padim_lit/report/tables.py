@@ -62,7 +62,7 @@ def answer(sweeps: Sequence[Mapping[str, Any]]) -> Table:
         if not measured:
             continue
         best = max(measured, key=lambda c: c["mean"]["image_auroc"])
-        mark = " †" * planted(sweep["constants"], "pixel_auroc")
+        mark = " †" if planted(sweep["constants"], "pixel_auroc") else ""
         rows.append(
             {
                 "data": Cell(sweep["label"]),
@@ -96,7 +96,7 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
         means = {proj: c["mean"][metric] for proj, c in cells.items() if known(c["mean"][metric])}
         top = max(means.values()) if len(cells) > 1 else None
         seeds = sorted({len(c["seeds"]) for c in cells.values()})
-        mark = " (planted)" * planted(row["constants"], metric)
+        mark = " (planted)" if planted(row["constants"], metric) else ""
         line = {"data": Cell(row["title"] + mark)}
         line |= {"D": fact(row["dim"]), "seeds": Cell("–".join(map(str, seeds)), seeds[0])}
         for proj in projs:
@@ -119,7 +119,9 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
             line[proj] = _mean(row["cells"].get(proj), metric)
         line[f"jl − {base}"] = _difference(row["cells"].get("jl"), metric)
         for source in sources:
-            name = SOURCES[source] + f", {base} → jl" * (source == "report")
+            name = SOURCES[source]
+            if source == "report":
+                name += f", {base} → jl"
             line[name] = _published(row[source].get(key))
         lines.append(line)
     caption = f"{METRICS[key]} beside what others published"
@@ -216,16 +218,20 @@ def _mean(
     if c is None:
         return Cell(MISSING)
     mean = c["mean"][metric]
-    return Cell(spread(mean, c["sd"][metric], digits) + mark * known(mean), mean, best)
+    text = spread(mean, c["sd"][metric], digits)
+    return Cell(text + mark if known(mean) else text, mean, best)
 
 
 def _missed(found: Mapping[str, Any] | None) -> Cell:
     if not found:
         return Cell(MISSING)
-    text = "{} of {}, {} of {}".format(
-        *(brief(found[key]) for key in ("misses", "defective", "alarms", "good"))
+    misses, defective, alarms, good = (
+        brief(found[key]) for key in ("misses", "defective", "alarms", "good")
     )
-    return Cell(text + " ‡" * found["own"], found["misses"] / found["defective"])
+    text = f"{misses} of {defective}, {alarms} of {good}"
+    if found["own"]:
+        text += " ‡"
+    return Cell(text, found["misses"] / found["defective"])
 
 
 def _difference(c: Mapping[str, Any] | None, metric: str) -> Cell:

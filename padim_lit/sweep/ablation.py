@@ -215,7 +215,9 @@ class Ablation:
             name = f"{run.proj}-{d}-{run.seed}"
             result.rows.append(
                 {
-                    **{"proj": run.proj, "dim": d, "seed": run.seed},
+                    "proj": run.proj,
+                    "dim": d,
+                    "seed": run.seed,
                     **{key: metrics[key.removeprefix("test/")] for key in METRICS},
                     **times.learnt[d],
                     "state_bytes": scoring_bytes(one_pass.density(d, 0).gaussians(positions), d),

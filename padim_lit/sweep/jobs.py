@@ -14,7 +14,11 @@ from padim_lit.version import __version__
 
 #: Keys that say how a result is computed and not which: they change no folder and no result.
 RESULT_NEUTRAL_KEYS = (
-    *("num_workers", "picture_cache", "max_memory_gb", "watch_idle", "watch_settle"),
+    "num_workers",
+    "picture_cache",
+    "max_memory_gb",
+    "watch_idle",
+    "watch_settle",
 )
 
 #: Folders that trackers make in a run's own.

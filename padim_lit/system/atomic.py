@@ -72,8 +72,9 @@ def writing(path: Path) -> AbstractContextManager[None]:
     Traceback (most recent call last):
     padim_lit.errors.InputError: a.txt cannot be written (No space left on device); choose a ...
     """
-    close = "close it where it is open, or " * (fcntl is None)  # Windows keeps what is open
-    todo = f"{close}choose a writable folder with enough space"
+    todo = "choose a writable folder with enough space"
+    if fcntl is None:  # Windows keeps what is open
+        todo = f"close it where it is open, or {todo}"
     return refusing(f"{path} cannot be written", todo, OSError)
 
 

@@ -182,7 +182,9 @@ def showing_bars(shown: bool) -> Iterator[None]:
 def progress() -> Progress:
     """A progress bar with counts and the time that is left; of several ranks the first one's."""
     return Progress(
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
         TimeRemainingColumn(),
         disable=not _BARS.get() or os.environ.get("LOCAL_RANK", "0") != "0",
     )

@@ -41,6 +41,7 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
         shown = read_predictions(predictions, bool(metrics.get("data/test_planted")))
     settings = as_ablation(metrics)
     group = {key: settings.get(key) for key in ("data", "backbone", *APART)}
+    factor = _map_factor(metrics, metrics.get("threshold_map"))
     described = {
         **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
         "group": {key: "null" if value is None else str(value) for key, value in group.items()},
@@ -55,7 +56,7 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
             "false alarms": [metrics.get("test/false_alarms"), metrics.get("data/test_good")],
             "missed": [metrics.get("test/misses"), metrics.get("data/test_defective")],
         },
-        "map_factor": (factor := _map_factor(metrics, metrics.get("threshold_map"))),
+        "map_factor": factor,
         "thresholds": _thresholds(metrics, factor),
         "no_threshold": str(metrics.get("threshold_why") or ""),
         "image_score": str(metrics.get("image_score") or ""),
@@ -120,6 +121,7 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
     paths = [line["path"] for line in lines]
     used = {"id": "free", "name": "used", "how": model["threshold_source"]}
     used["value"] = model.get("threshold")
+    map_threshold = model.get("map_threshold")
     described = {
         "source": model["source"],
         "paths": paths,
@@ -130,8 +132,8 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
         "regions": [
             [[*r["box"], r["area"], r["peak"]] for r in line["regions"] or ()] for line in lines
         ],
-        "map_threshold": (at := model.get("map_threshold")),
-        "map_factor": _map_factor(model, at),
+        "map_threshold": map_threshold,
+        "map_factor": _map_factor(model, map_threshold),
         # From the first to the last by the time of their files; those of one moment as scored.
         "order": sorted(range(len(lines)), key=lambda i: lines[i]["mtime_ns"]),
         "good": model.get("good_scores") or [],

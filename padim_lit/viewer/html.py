@@ -41,12 +41,13 @@ def render(content: Mapping[str, Any]) -> str:
 
 def run_table(content: Mapping[str, Any], notes: Sequence[str]) -> Table:
     """A row a run, in the order of `content`; `notes` are numbered from 1."""
-    dagger = any(run["planted_pixels"] for run in content["runs"])
-    return Table(
+    caption = (
         "Test metrics; false alarms and missed images at the checkpoint's threshold, chosen "
-        f"without test images unless by hand{'; †: planted defects' * dagger}",
-        [_row(run, notes) for run in content["runs"]],
+        "without test images unless by hand"
     )
+    if any(run["planted_pixels"] for run in content["runs"]):
+        caption += "; †: planted defects"
+    return Table(caption, [_row(run, notes) for run in content["runs"]])
 
 
 def _row(run: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Cell]:
@@ -55,8 +56,10 @@ def _row(run: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Cell]:
     row |= {key: Cell(str(run[key]), run[key]) for key in ("dim", "seed")}
     for metric in SHOWN:
         value = run["metrics"][metric]
-        planted = " †" * (value is not None and run["planted_pixels"] and "pixel" in metric)
-        row[METRICS[f"test/{metric}"]] = Cell(share(value, 4) + planted, value)
+        text = share(value, 4)
+        if value is not None and run["planted_pixels"] and "pixel" in metric:
+            text += " †"
+        row[METRICS[f"test/{metric}"]] = Cell(text, value)
     row |= {name: _wrong(*counts) for name, counts in run["wrong"].items()}
     seconds = run["seconds"] and 1000 * run["seconds"]
     row |= {"state": fact(run["state_bytes"], size), "ms/image": fact(seconds)}

@@ -47,18 +47,24 @@ def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) ->
             values += 2 * (LEVELS + 1) * ~picture.roi[kept]
         shown = ("role", "rank", "index", "kind", "label", "score", "planted")
         item = {name: getattr(picture, name) for name in shown}
-        item |= {"name": PurePath(picture.path).name, "image": _jpeg(picture.image[kept])}
-        item |= {"map": pack(values.astype(np.uint16)), "truth": truth}
+        item["name"] = PurePath(picture.path).name
+        item["image"] = _jpeg(picture.image[kept])
+        item["map"] = pack(values.astype(np.uint16))
+        item["truth"] = truth
         used += len(item["image"]) + len(item["map"])
         if used > budget:
             break
         items.append(item)
     items.sort(key=lambda item: (roles.index(item["role"]), item["planted"], item["rank"]))
     return {
-        **{"low": low, "step": step, "scale": common_scale([p.shown for p in pictures])},
+        "low": low,
+        "step": step,
+        "scale": common_scale([p.shown for p in pictures]),
         "every": every,
-        **{"height": -(-height // every), "width": -(-width // every)},
-        **{"items": items, "left": len(pictures) - len(items)},
+        "height": -(-height // every),
+        "width": -(-width // every),
+        "items": items,
+        "left": len(pictures) - len(items),
     }
 
 

@@ -130,8 +130,10 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
         truth_name = "truth (planted)"
     heat = overlay(picture.image, picture.shown, look.scale)
     shown = [
-        *((picture.image, "image"), (np.uint8(truth * 255), truth_name)),
-        *((heat, "anomaly map over the image"), (picture.image, "outlines on the image")),
+        (picture.image, "image"),
+        (np.uint8(truth * 255), truth_name),
+        (heat, "anomaly map over the image"),
+        (picture.image, "outlines on the image"),
     ]
     axes = [figure.add_subplot(grid[place]) for place in places]
     if why is not None:

@@ -58,7 +58,10 @@ def table_of(predictions: Iterable[TestScore], known: dict[str, Any] | None = No
     threshold = None if known is None else known["threshold"]
     return [
         (
-            *(row.path, row.kind, row.label, row.score),
+            row.path,
+            row.kind,
+            row.label,
+            row.score,
             None if good is None else p_value(row.score, good, known["unreliable"]),  # type: ignore
             DECISIONS[None if threshold is None else row.score >= threshold],
         )

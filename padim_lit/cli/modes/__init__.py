@@ -34,8 +34,14 @@ class Mode(NamedTuple):
 
 
 _FIT = (
-    *("model.ckpt", "model_card.md", "heatmaps", "predictions.csv", "config.yaml"),
-    *("csv", "tensorboard", "mlflow"),
+    "model.ckpt",
+    "model_card.md",
+    "heatmaps",
+    "predictions.csv",
+    "config.yaml",
+    "csv",
+    "tensorboard",
+    "mlflow",
 )
 _ABLATION = ("sweep.csv", "scores.csv", "scores.npz", "resamples.npz", "runs", "features")
 _DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")

@@ -132,7 +132,9 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
                 "would count again; give it without them"
             )
     threshold = settings.threshold
-    if threshold is None and (threshold := (detector.calibration or {}).get("threshold")) is None:
+    if threshold is None and detector.calibration is not None:
+        threshold = detector.calibration["threshold"]
+    if threshold is None:
         notes.append("No decision: the checkpoint holds no threshold; mode=calibrate sets one.")
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
     about["model_sha256"] = sha256

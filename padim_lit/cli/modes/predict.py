@@ -40,8 +40,10 @@ LOOK = 0.5
 DIGEST = "[0-9a-f]" * 10
 # Of an image's line: the key that names a file, the file's folder and its suffix.
 FILES = {
-    **{"picture": ("heatmaps", ".png"), "viewer": ("heatmaps", ".npz")},
-    **{"mask": ("masks", ".png"), "map": ("maps", ".tif")},
+    "picture": ("heatmaps", ".png"),
+    "viewer": ("heatmaps", ".npz"),
+    "mask": ("masks", ".png"),
+    "map": ("maps", ".tif"),
 }
 
 
@@ -128,8 +130,11 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     if settings.coco:
         write_json(folder / "coco.json", to_coco(read_lines(folder / "predictions.jsonl")))
     write_json(folder / "predict.json", results)
-    names = ["predictions.csv", "predictions.jsonl", *["coco.json"] * settings.coco, "predict.json"]
-    written = [folder / name for name in (*names, *work.folders)]
+    names = ["predictions.csv", "predictions.jsonl"]
+    if settings.coco:
+        names.append("coco.json")
+    names += ["predict.json", *work.folders]
+    written = [folder / name for name in names]
     # Watching is waiting, which is no pace.
     _print(results, 0 if settings.watch else scored.counts.total() - before, written)
     if not settings.watch and not results["images"]:
@@ -252,9 +257,17 @@ class _Work:
             drawn = side_by_side(picture, found, scale, threshold, caption, why, self.roi)
             more |= self.write("picture", version, drawn)
             small = GalleryEntry(
-                **{"role": SCORED, "rank": 1, "index": 0, "kind": SCORED, "label": UNKNOWN},
-                **{"path": version.path, "score": found.score, "truth": None, "map": found.map},
-                **{"image": seen.values, "roi": self.roi},
+                role=SCORED,
+                rank=1,
+                index=0,
+                kind=SCORED,
+                label=UNKNOWN,
+                path=version.path,
+                score=found.score,
+                truth=None,
+                map=found.map,
+                image=seen.values,
+                roi=self.roi,
             )
             more |= self.write("viewer", version, maps_file([small]))
         if settings.maps:
