@@ -1,4 +1,4 @@
-"""What the threshold of a fit makes of the test images, in metrics.json and in words."""
+"""What the threshold of a fit, and others, make of the test images."""
 
 from collections.abc import Iterable, Mapping
 from itertools import groupby
@@ -9,7 +9,7 @@ from rich.table import Table
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.calibration import contradicts, describe, needed, recalibrate
 from padim_lit.model.detector import Detector
-from padim_lit.system.console import percent, score_text
+from padim_lit.system.console import score_text
 from padim_lit.visualization.predictions import TestScore
 
 #: False-alarm rates whose thresholds a run shows beside its own.
@@ -60,41 +60,6 @@ def _wrong(
         return dict.fromkeys(names)
     counts = (sum(s >= threshold for s in good), sum(s < threshold for s in bad))
     return dict(zip(names, counts, strict=True))
-
-
-def notes_on(results: Mapping[str, Any]) -> list[str]:
-    """Sentences on `at_threshold`'s part of metrics.json."""
-    if "threshold" not in results:
-        return ["No threshold: this model decides nothing yet; mode=calibrate sets one."]
-    if results["threshold"] is None:
-        return [f"No threshold: {results['threshold_why']}."]
-    good, bad = results["data/test_good"], results["data/test_defective"]
-    alarms, misses = results["test/false_alarms"], results["test/misses"]
-    if results["fit/seconds"] is None:
-        said = results["threshold_said"]
-        note = f"{said[0].upper()}{said[1:]}. An image from it on is called defective."
-    else:  # a fit has said so much when it chose the threshold
-        low, high = (percent(results[f"threshold_rate_{end}"], 2) for end in ("low", "high"))
-        note = (
-            f"An image from the threshold {score_text(results['threshold'])} on is called "
-            f"defective, as {low} to {high} of good ones are."
-        )
-    if alarms is None:
-        return [note]
-    missed = f", and {misses} of {bad} defective ones are missed" if bad else ""
-    return [f"{note} On the test set that is {alarms} of {good} good images{missed}."]
-
-
-def contradiction(results: Mapping[str, Any]) -> list[str]:
-    """A sentence where the test set speaks against what is promised of the threshold."""
-    if not results.get("threshold_contradicted"):
-        return []
-    return [
-        f"The test set contradicts the interval: {results['test/false_alarms']} of "
-        f"{results['data/test_good']} good images are more, or fewer, false alarms than chance "
-        "explains. Its good images differ from the training images (light, camera, parts), or some "
-        "of the training images show defects."
-    ]
 
 
 def table_of_choices(results: Mapping[str, Any]) -> Table | None:
