@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from benchmarks.bare import as_timm_makes_it, as_timm_runs_it
-from benchmarks.contest import FIT, batches, take_part
+from benchmarks.contest import FIT_BATCH, batches, take_part
 from benchmarks.rows import parser_of, show
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import config
@@ -111,7 +111,7 @@ class Ours:
             max_epochs=1, accelerator=self.device.type, devices=1, logger=False,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        trainer.fit(self.model, DataLoader(Pixels(pixels), FIT))
+        trainer.fit(self.model, DataLoader(Pixels(pixels), FIT_BATCH))
         self.model.to(self.device)
         known = facts_of(self.detector)
         return {key: known[key] for key in ("proj", "dim", "density", "neighbourhood", "rotations")}
@@ -146,7 +146,7 @@ def write_images(folder: Path, data: AnomalyData, images: int) -> None:
 def turn_images(folder: Path, rotations: int) -> None:
     """Each image of ``train.npy`` in all directions."""
     pixels, found = np.load(folder / "train.npy"), []
-    for images in batches(pixels, FIT):
+    for images in batches(pixels, FIT_BATCH):
         ways = torch.stack(list(turned(images, rotations)), dim=1).flatten(0, 1)
         found.append((255 * ways).round().byte().permute(0, 2, 3, 1).numpy())
     np.save(folder / "train.npy", np.concatenate(found))

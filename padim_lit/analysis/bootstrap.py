@@ -26,7 +26,7 @@ from padim_lit.errors import require_order
 FINE_SHIFT = 4
 MERGED_BINS = 2048
 #: Of the intervals.
-LEVEL = 0.95
+CONFIDENCE = 0.95
 #: Why there is no interval.
 NO_RESAMPLES = (
     "no resamples of the test images were kept (experiment=ablation keeps them unless resamples=0)"
@@ -167,7 +167,7 @@ def paired_difference(
     a_resamples: ArrayLike | None,
     b_resamples: ArrayLike | None,
 ) -> Estimate:
-    """Mean of a − b over seeds, with the `LEVEL` interval over test images and seeds together.
+    """Mean of a − b over seeds, with the `CONFIDENCE` interval over test images and seeds together.
 
     `a` and `b` (S,) hold the same seeds in the same order, `a_resamples` and `b_resamples` (S, R)
     the same resamples of the test images. Replicate r is the seeds' mean on resample r, plus how
@@ -213,7 +213,7 @@ def pooled_difference(parts: Sequence[Part]) -> Estimate:
     if not all(np.isfinite(x).all() for x in (*images.values(), *draws.values())):
         why = "the metric is undefined for at least one seed or resample"
         return Estimate(mean, None, None, fewest, why)
-    count, tail, total = min(map(len, images.values())), (1 - LEVEL) / 2, mean
+    count, tail, total = min(map(len, images.values())), (1 - CONFIDENCE) / 2, mean
     for shift, found in enumerate(images.values()):
         # Sets of as many images were resampled alike; shifted they are apart again.
         found = np.roll(found, shift)[:count]

@@ -16,9 +16,9 @@ of all. Of other claims, and of one sweep, the verdict follows from the cases. T
 - is **open** if all are, and **not measured** if there is no case.
 
 Of many intervals some miss by chance. So "some" are more of those judged than chance gives: where
-nothing differs, n of them have as many on that side with a probability of at most `CHANCE`, each
-with (1 − `LEVEL`)/2. Fewer count as open. (They share images and seeds, so chance gives somewhat
-more than this counts.)
+nothing differs, n of them have as many on that side with a probability of at most `CHANCE_LEVEL`,
+each with (1 − `CONFIDENCE`)/2. Fewer count as open. (They share images and seeds, so chance gives
+somewhat more than this counts.)
 
 Dimensions are compared as claimed and never replaced by the nearest ones that were measured.
 """
@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import binom
 
-from padim_lit.analysis.bootstrap import LEVEL, Estimate, paired_difference
+from padim_lit.analysis.bootstrap import CONFIDENCE, Estimate, paired_difference
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.sweep_results import (
@@ -48,13 +48,13 @@ from padim_lit.metric_names import METRICS
 from padim_lit.system.console import count
 
 #: An AUROC this much lower still counts as "as good" (claim 150-for-550).
-MARGIN = 0.005
+AS_GOOD_MARGIN = 0.005
 #: A gain below this counts as flat (claim steep-then-flat).
-FLAT = 0.01
+FLAT_GAIN = 0.01
 #: "About 10×" and "3×" are met from 20 % below; more saving than claimed meets them too.
 MEMORY_RATIO, TIME_RATIO, TOLERANCE = 10, 3, 0.2
 #: At most as probable is what chance is not taken for.
-CHANCE = 0.05
+CHANCE_LEVEL = 0.05
 SEEDS = "seeds=[0,1,2,3,4]"
 #: Its C is above every D that a claim names; the default's is not.
 WIDE = "backbone=wide_resnet50"
@@ -173,9 +173,9 @@ def _at_same_d(
 
 
 def _fewer(sweep: SweepFolder) -> list[Pair]:
-    """jl at 150 − subset at 550 against −`MARGIN`."""
+    """jl at 150 − subset at 550 against −`AS_GOOD_MARGIN`."""
     _require(sweep, FEWER, MANY)
-    return [Pair(FEWER, MANY, m, METRICS[m], -MARGIN) for m in RESAMPLED]
+    return [Pair(FEWER, MANY, m, METRICS[m], -AS_GOOD_MARGIN) for m in RESAMPLED]
 
 
 def _versus(sweep: SweepFolder, pair: Pair) -> Row:
@@ -238,7 +238,7 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
     """Of jl: yes where all three intervals agree, no where one contradicts.
 
     The gain 50 → 200 lies above 0; per dimension it exceeds that of 200 → 550; and the gain
-    200 → 550 lies below `FLAT`.
+    200 → 550 lies below `FLAT_GAIN`.
     """
     low, middle, high = places = [("jl", d) for d in (50, 200, 550)]
     seeds = _require(sweep, *places)
@@ -249,7 +249,7 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
         points = [sweep.points(*x, metric, seeds) for x in places]
         resamples = [sweep.resamples(*x, metric, seeds) for x in places]
         bend = paired_difference(*_slopes(points), *_slopes(resamples))
-        sides = early.side(), bend.side(), late.side(FLAT)
+        sides = early.side(), bend.side(), late.side(FLAT_GAIN)
         case = "open"
         if len(seeds) > 1 and None not in sides:
             if sides == (1, 1, -1):
@@ -327,7 +327,7 @@ def _judged(means: list[Row], evidence: list[Row]) -> tuple[str, str]:
         side
         for side in ("yes", "no")
         if "difference" in judged[0]  # what has no interval misses nothing by chance
-        and binom.sf(cases[side] - 1, decided, (1 - LEVEL) / 2) > CHANCE
+        and binom.sf(cases[side] - 1, decided, (1 - CONFIDENCE) / 2) > CHANCE_LEVEL
     ]
     if cases["yes"] == len(judged):
         against = any(row["case"] == "no" for row in evidence)
@@ -397,7 +397,7 @@ _CLAIMS = (
     Claim(
         "150-for-550",
         "150 JL dimensions do the work of 550 selected channels "
-        f"(AUROC lower by less than {MARGIN}).",
+        f"(AUROC lower by less than {AS_GOOD_MARGIN}).",
         "JL report",
         f"projs=[subset,jl] dims=[150,550] {WIDE}",
         _fewer,

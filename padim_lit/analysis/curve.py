@@ -8,12 +8,12 @@ from numpy.typing import ArrayLike
 from scipy.optimize import curve_fit
 from scipy.stats import t
 
-from padim_lit.analysis.bootstrap import LEVEL
+from padim_lit.analysis.bootstrap import CONFIDENCE
 from padim_lit.errors import InputError
 
 # Where the interval of q/k² goes beyond this factor each way, not even its order of magnitude is
 # known, and the data do not say where the curve ends.
-DETERMINED = 10
+MAX_UNCERTAINTY = 10
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,18 @@ class Fit:
 
     @property
     def limit_interval(self) -> tuple[float, float] | None:
-        """Where the curve ends, at `LEVEL`; None where the points do not say.
+        """Where the curve ends, at `CONFIDENCE`; None where the points do not say.
 
         On a flat curve p and limit trade off, and limit may lie at the end of what is searched.
         """
         half = self._t() * math.sqrt(self.covariance[1, 1])
         # Points that are all alike have no R², and at 1 they are met by p = 0 and any limit.
-        if math.isnan(self.r_squared) or not half < math.log(DETERMINED):
+        if math.isnan(self.r_squared) or not half < math.log(MAX_UNCERTAINTY):
             return None
         return self.limit * math.exp(-half), self.limit * math.exp(half)
 
     def band(self, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Pointwise confidence band of the curve, at `LEVEL` (delta method, Student's t)."""
+        """Pointwise confidence band of the curve, at `CONFIDENCE` (delta method, Student's t)."""
         x = np.asarray(x, float)
         gradient = _gradient(x, self.p, math.log(self.limit))
         variance = np.einsum("...i,ij,...j->...", gradient, self.covariance, gradient)
@@ -64,7 +64,7 @@ class Fit:
 
     def _t(self) -> float:
         """Student's t of what is left of the points, two parameters being fitted."""
-        return float(t.ppf((1 + LEVEL) / 2, self.points - 2))
+        return float(t.ppf((1 + CONFIDENCE) / 2, self.points - 2))
 
 
 def fit_performance(x: ArrayLike, y: ArrayLike) -> Fit:

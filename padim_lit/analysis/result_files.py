@@ -43,7 +43,7 @@ MOST_BYTES = 2**31
 #: Columns of predictions.csv.
 PREDICTIONS = ("path", "kind", "label", "score", "p_value", "decision")
 #: Arrays of scores.npz that are not scores.
-IMAGES = ("path", "kind", "label", "count_image")
+IMAGE_ARRAYS = ("path", "kind", "label", "count_image")
 
 
 @dataclass(frozen=True)
@@ -197,14 +197,14 @@ def read_predictions(file: Path, plants: bool) -> Scores:
 
 
 def read_scores(file: Path) -> Scores:
-    """A scores.npz: `IMAGES` and each configuration's image scores, all (N,).
+    """A scores.npz: `IMAGE_ARRAYS` and each configuration's image scores, all (N,).
 
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
     arrays = read_arrays(file)
     with reading(file, KeyError):
-        path, kind, label, counted = (arrays.pop(key) for key in IMAGES)
+        path, kind, label, counted = (arrays.pop(key) for key in IMAGE_ARRAYS)
     return Scores(path.tolist(), kind.tolist(), label, counted, arrays)
 
 

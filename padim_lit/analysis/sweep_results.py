@@ -193,18 +193,18 @@ class SweepFolder:
         """Of scores.npz, or of a multirun's fits on the same images; None where there are none."""
         if (file := self.path / "scores.npz").exists():
             return read_scores(file)
-        known = self._predictions
-        if not self.rows or len(known) < len(self.rows):
+        predictions = self._predictions
+        if not self.rows or len(predictions) < len(self.rows):
             return None
-        first = next(iter(known.values()))
-        if any((one.path, one.kind) != (first.path, first.kind) for one in known.values()):
+        first = next(iter(predictions.values()))
+        if any((one.path, one.kind) != (first.path, first.kind) for one in predictions.values()):
             return None  # each seed's own split
-        return replace(first, scores={key: one.scores["score"] for key, one in known.items()})
+        return replace(first, scores={key: one.scores["score"] for key, one in predictions.items()})
 
     def image_scores(self, proj: str, dim: int) -> np.ndarray | None:
         """Of all N test images, (S,N) by rising seed; None where they were not kept."""
-        known = {} if self.scores is None else self.scores.scores
-        kept = [known.get(row.key) for row in self._select(proj, dim)]
+        scores = {} if self.scores is None else self.scores.scores
+        kept = [scores.get(row.key) for row in self._select(proj, dim)]
         return None if any(values is None for values in kept) else np.stack(kept)
 
     def all_image_scores(self) -> dict[Method, np.ndarray]:
@@ -249,12 +249,12 @@ class SweepFolder:
         """
         found = {}
         for row in self.rows:
-            known = self._predictions.get(row.key)
-            if known is None or row.measured.get("test_groups"):
+            predictions = self._predictions.get(row.key)
+            if predictions is None or row.measured.get("test_groups"):
                 continue
             scores, label = (
-                torch.from_numpy(values[known.count_image])
-                for values in (known.scores["score"], known.label)
+                torch.from_numpy(values[predictions.count_image])
+                for values in (predictions.scores["score"], predictions.label)
             )
             if len(label.unique()) == 2:
                 aurocs = image_auroc(scores, label, resample_counts(label, RESAMPLES))

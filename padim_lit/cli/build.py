@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from padim_lit.cli.modes.fit import Fit
 
 #: Values of trainer.accelerator that may mean a GPU of CUDA's.
-GPU = ("auto", "gpu", "cuda")
+GPU_ACCELERATORS = ("auto", "gpu", "cuda")
 #: Settings that say how a data set's files are read.
-READING = ("batch_size", "num_workers", "picture_cache", "full_check")
+READING_KEYS = ("batch_size", "num_workers", "picture_cache", "full_check")
 #: Settings of a detector that stand beside a sweep's results.
-SHOWN = ("eps", "eps_unit", "neighbourhood", "rotations", "sigma", "image_score", "alignment")
+FACT_KEYS = ("eps", "eps_unit", "neighbourhood", "rotations", "sigma", "image_score", "alignment")
 
 
 def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> AnomalyData:
@@ -56,7 +56,9 @@ def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> An
 
     Raises InputError where it has no test images and `test` needs them.
     """
-    data = instantiate(settings.data, **size, **{key: getattr(settings, key) for key in READING})
+    data = instantiate(
+        settings.data, **size, **{key: getattr(settings, key) for key in READING_KEYS}
+    )
     require_kinds((data, AnomalyData))
     if test:
         data.require_test()
@@ -112,7 +114,7 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
         in_channels=backbone.embedding_dim, dim=settings.dim, seed=settings.seed,
     )  # fmt: skip
     density = make_density(settings)(projection.dim, settings.seed)
-    how = {key: getattr(settings, key) for key in ("grid", *SHOWN)}
+    how = {key: getattr(settings, key) for key in ("grid", *FACT_KEYS)}
     model = PaDiM(backbone, projection, data.image_shape, density, **how)
     model.calibration, model.false_alarm_rate = settings.calibration, settings.false_alarm_rate
     model.detector.provenance = {**data.facts, "weights": settings.backbone.get("weights")}
@@ -211,7 +213,7 @@ def facts(settings: Embedding, data: AnomalyData, backbone: Backbone) -> dict[st
         "embedding_dim": backbone.embedding_dim,
         "grid": "x".join(map(str, resolve_grid(backbone.grids(data.image_shape), settings.grid))),
         **look_of(backbone),
-        **{key: getattr(settings, key) for key in SHOWN if hasattr(settings, key)},
+        **{key: getattr(settings, key) for key in FACT_KEYS if hasattr(settings, key)},
         **(_density_of(settings) if isinstance(settings, Scoring) else {}),
         **made_with(backbone.pixel_mean.device),
     }
@@ -241,11 +243,11 @@ def load_model(settings: "Fit", data: AnomalyData) -> tuple[PaDiM, str]:
     asked = {**data.size, "weights": settings.backbone.get("weights")}
     if settings.roi is not None:  # the checkpoint holds its own
         asked["roi"] = str(settings.roi)
-    known = str(provenance.get("data")).split(" + ")  # several after mode=merge
-    if data.name in known and "split_seed" in data.provenance:
+    names = str(provenance.get("data")).split(" + ")  # several after mode=merge
+    if data.name in names and "split_seed" in data.provenance:
         # Another split would test on images that the checkpoint was fitted on.
         asked["split_seed"] = data.provenance["split_seed"]
-        if len(known) == 1:  # with more images it may be another one, too
+        if len(names) == 1:  # with more images it may be another one, too
             asked["split"] = data.provenance["split"]
     # A fit in Python notes less: what it does not know is the caller's.
     asked = {k: asked[k] for k in asked if k in provenance or k == "roi"}
@@ -289,7 +291,8 @@ def make_trainer(
     if node.get("accelerator") == "auto" and not torch.cuda.is_available():
         node["accelerator"] = "cpu"  # Apple's GPUs have no float64, which the moments' mean needs
     sweep, gpus = hydra.mode == RunMode.MULTIRUN, torch.cuda.device_count()
-    if sweep and gpus > 1 and node.get("devices") == 1 and node.get("accelerator") in GPU:
+    on_gpu = node.get("accelerator") in GPU_ACCELERATORS
+    if sweep and gpus > 1 and on_gpu and node.get("devices") == 1:
         node["devices"] = [claim(visible(gpus))]  # not the first, which other jobs may be using
     if "SLURM_NTASKS" in os.environ and alone(node):
         # The allocation may have several tasks, and this process is one of its own.

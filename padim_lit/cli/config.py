@@ -35,7 +35,7 @@ GROUPS = ("backbone", "proj", "density", "data")
 _PREFIX = "class/"
 #: Values that were taken from the environment → how they were asked for.
 _taken: dict[str, str] = {}
-_SHORT = 4  # characters: what is shorter is part of other texts by chance
+_MIN_LENGTH = 4  # characters: what is shorter is part of other texts by chance
 
 
 class ClassSource(StructuredConfigSource):
@@ -169,6 +169,6 @@ def as_asked(node: Any) -> Any:
     if isinstance(node, list | tuple):
         return [as_asked(part) for part in node]
     for value, asked in _taken.items():
-        if node == value or (isinstance(node, str) and len(value) >= _SHORT):
+        if node == value or (isinstance(node, str) and len(value) >= _MIN_LENGTH):
             node = node.replace(value, asked)
     return node

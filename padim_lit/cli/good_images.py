@@ -30,7 +30,7 @@ from padim_lit.system.versions import written_with
 
 T = TypeVar("T")
 #: Why images are left out.
-LEFT = {
+WHY_LEFT_OUT = {
     "known": "that the model holds",
     "repeated": "that show the same picture as another one",
     "removed": "that mode=remove took out",
@@ -85,9 +85,9 @@ def full_model(path: str) -> tuple[Detector, str]:
     detector, sha256 = load_identified(path)
     detector.require_state()
     # For mode=calibrate, where other images take the threshold.
-    known = detector.calibration
-    if known is not None and known["method"] != BY_HAND:
-        detector.provenance["false_alarm_rate"] = known["false_alarm_rate"]
+    calibration = detector.calibration
+    if calibration is not None and calibration["method"] != BY_HAND:
+        detector.provenance["false_alarm_rate"] = calibration["false_alarm_rate"]
     return detector, sha256
 
 
@@ -109,8 +109,8 @@ class GivenImages:
 
     def __init__(self, settings: GoodImages) -> None:
         self.detector, sha256 = full_model(settings.ckpt)
-        known = self.detector.require_state().digests
-        self.held = None if known is None else frozenset(digests.keys(known))
+        held = self.detector.require_state().digests
+        self.held = None if held is None else frozenset(digests.keys(held))
         self.gone = removed_from(self.detector)
         self.parent = {"ckpt": settings.ckpt, "model_sha256": sha256}
         if settings.images is not None:
@@ -142,7 +142,7 @@ class GivenImages:
         """What to say of the images that `over` left out."""
         return [
             ("note", f"not counted: {count(self.left[key], 'image')} {why}")
-            for key, why in LEFT.items()
+            for key, why in WHY_LEFT_OUT.items()
             if self.left[key]
         ]
 

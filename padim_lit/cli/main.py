@@ -30,7 +30,7 @@ from padim_lit.system.orphans import be_parent, end_with_parent
 # Seconds; more than a further rank takes to end with the first, see `end_with_parent`.
 _PATIENCE = 5.0
 # What logging wraps, of a file that it cannot open and of a class that it may not name.
-WRAPPED = (OSError, InputError)
+LOGGING_CAUSES = (OSError, InputError)
 
 
 def leave(line: str) -> NoReturn:
@@ -96,6 +96,6 @@ def main() -> None:
         try:
             _run_hydra(asked, parser, task, str(config.CONF), "config")
         except ValueError as error:
-            if isinstance(error, InputError) or not isinstance(error.__cause__, WRAPPED):
+            if isinstance(error, InputError) or not isinstance(error.__cause__, LOGGING_CAUSES):
                 raise
             raise error.__cause__ from error

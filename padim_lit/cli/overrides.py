@@ -26,14 +26,14 @@ SWEEP = "experiment=table1"
 #: The experiment that is a run as any other, with other defaults.
 PRESET = "padim"
 #: What OmegaConf takes for true, in small letters.
-TRUE = ("true", "yes", "on", "y", "1")
+TRUE_WORDS = ("true", "yes", "on", "y", "1")
 #: Modes that compare: they keep what is done.
-COMPARE = ("ablation", "distortion", "figure4")
+COMPARING_MODES = ("ablation", "distortion", "figure4")
 # Groups whose keys have no types that would make a number of a text again.
 _PLAIN = {"trainer": (bool, int, float), "hydra": (bool, int, float), "logger": (bool,)}
 # Characters of the readable part; with the hash far below a file name's 255 bytes.
-SLUG = 60
-DIGITS = 10
+SLUG_LENGTH = 60
+HASH_DIGITS = 10
 
 
 def options_of(words: Sequence[str]) -> tuple[Namespace, ArgumentParser]:
@@ -190,9 +190,9 @@ def folders(overrides: Sequence[Override], saved: bool = False) -> list[str]:
     if "hydra.sweep.dir" not in typed:
         added.append(f"hydra.sweep.dir=multirun/{name or 'sweep'}")
     if "hydra.run.dir" not in typed:
-        watches = _plain(typed.get("watch", "")).lower() in TRUE
+        watches = _plain(typed.get("watch", "")).lower() in TRUE_WORDS
         experiment = typed.get("experiment", PRESET) != PRESET
-        if experiment or typed.get("mode") in COMPARE or watches:
+        if experiment or typed.get("mode") in COMPARING_MODES or watches:
             added.append(f"hydra.run.dir=outputs/{name}")
         elif saved:
             added.append("hydra.run.dir=outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}")
@@ -213,11 +213,11 @@ def folder_name(overrides: Sequence[Override]) -> str:
     swept = [o for o in last.values() if o.is_sweep_override()]
     rest = [last[key] for key in sorted(last) if not last[key].is_sweep_override()]
     typed = json.dumps([[o.input_line for o in swept], [o.input_line for o in rest]])
-    digest = hashlib.sha256(typed.encode()).hexdigest()[:DIGITS]
+    digest = hashlib.sha256(typed.encode()).hexdigest()[:HASH_DIGITS]
     chosen = [_plain(_value(last[key])) for key in ("experiment", "mode") if key in last]
-    first = "" if chosen[:1] == ["fit"] else "".join(chosen[:1])[:SLUG]
+    first = "" if chosen[:1] == ["fit"] else "".join(chosen[:1])[:SLUG_LENGTH]
     words = [_words(o) for o in (*swept, *rest) if o.key_or_group not in ("experiment", "mode")]
-    readable = "_".join(filter(None, words))[:SLUG].strip("._-")
+    readable = "_".join(filter(None, words))[:SLUG_LENGTH].strip("._-")
     return "-".join(filter(None, (first, readable, digest)))
 
 

@@ -26,9 +26,9 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 #: Images whose brightness is looked at: they are decoded for it.
-DECODED = 5
+BRIGHTNESS_IMAGES = 5
 #: Bad files that are named beside the first.
-NAMED = 4
+NAMED_FILES = 4
 
 
 def look_at(
@@ -65,8 +65,8 @@ def look_at(
         states, pictures = zip(*threads.map(look, items), strict=True)
     if bad:
         first, *others = dict.fromkeys(item.path for item in items if item.path in bad)
-        named = ", ".join(map(str, others[:NAMED]))
-        if len(others) > NAMED:
+        named = ", ".join(map(str, others[:NAMED_FILES]))
+        if len(others) > NAMED_FILES:
             named += ", …"
         more = f"; {len(others)} more cannot be used: {named}" if others else ""
         raise InputError(f"{bad[first]}{more}") from bad[first]
@@ -142,7 +142,7 @@ def nearly_black(paths: Sequence[Path]) -> list[str]:
 
     Raises InputError for one that cannot be read.
     """
-    seen = some(paths, DECODED)
+    seen = some(paths, BRIGHTNESS_IMAGES)
     value, most = max(map(highest_value, seen), key=lambda found: found[0] / found[1])
     if 16 * value > most:
         return []

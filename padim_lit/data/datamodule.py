@@ -27,9 +27,9 @@ Primitive = str | int | float | bool | None
 log = logging.getLogger(__name__)
 
 # Training images, at most, whose sizes say how much a crop leaves out, and how they are squeezed.
-LOOKED_AT = 100
+MEASURED_PHOTOS = 100
 # Proportions of photos that differ by less are no reason for a note.
-ALIKE = 1.25
+ALIKE_PROPORTIONS = 1.25
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class AnomalyData(LightningDataModule):
             if states[state, True]:
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
-        sizes = {read_size(item.path) for item in some(self.train_items, LOOKED_AT)}
+        sizes = {read_size(item.path) for item in some(self.train_items, MEASURED_PHOTOS)}
         self.photo_sizes = sizes
         squeezed = self._squeezed(sizes)
         self.mixed_proportions = bool(squeezed)
@@ -155,15 +155,15 @@ class AnomalyData(LightningDataModule):
 
     def content(self) -> str:
         """A digest of all images and masks, their labels and names: other results, another one."""
-        known = hashlib.sha256()
+        found = hashlib.sha256()
         for part in (self.train_items, self.test_items):
-            known.update(f"{len(part)} images".encode())  # or one could change sides unseen
+            found.update(f"{len(part)} images".encode())  # or one could change sides unseen
             for item in part:
                 files = [digest_of(stamp(path)) for path in (item.path, *item.masks)]
                 about = [item.kind, item.mask_threshold, item.plant_seed, item.count_image]
                 about += [item.group] if item.group else []
-                known.update(json.dumps([str(item.path), files, about]).encode())
-        return known.hexdigest()
+                found.update(json.dumps([str(item.path), files, about]).encode())
+        return found.hexdigest()
 
     def train_dataloader(self) -> DataLoader:
         return self._loader(self.train_items)
@@ -177,7 +177,7 @@ class AnomalyData(LightningDataModule):
         """A note where photos of different proportions are resized to one shape."""
         by_shape = sorted((width / height, height, width) for height, width in sizes)
         (tall, h, w), (wide, height, width) = by_shape[0], by_shape[-1]
-        if isinstance(self.resize_crop.resize, int) or wide < ALIKE * tall:
+        if isinstance(self.resize_crop.resize, int) or wide < ALIKE_PROPORTIONS * tall:
             return []
         rows, columns = self.resize_crop.resize
         return [
@@ -250,8 +250,8 @@ def _require_enough(name: str, train: int, kind: str = "") -> None:
         )
 
 
-def with_facts(known: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
-    """What is `known` of a detector, with the facts of a fit's data in place of an earlier fit's.
+def with_facts(provenance: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
+    """A detector's provenance, with the facts of a fit's data in place of an earlier fit's.
 
     Of a loader that was taken from an `AnomalyData` these are its sizes, of one's own there are
     none, even where the trainer has seen a data module.
@@ -259,7 +259,8 @@ def with_facts(known: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
     source = getattr(trainer.fit_loop, "_data_source", None)
     data = getattr(source, "instance", trainer.datamodule)
     facts = data.facts if isinstance(data, AnomalyData) else sizes_of(trainer.train_dataloader)
-    kept = {key: value for key, value in known.items() if key not in known.get("of_data", ())}
+    replaced = provenance.get("of_data", ())
+    kept = {key: value for key, value in provenance.items() if key not in replaced}
     return kept | facts | {"of_data": list(facts), "history": [], "removed": []}
 
 

@@ -33,7 +33,7 @@ MOST_CLASSES = 16
 #: Of 255: what is a defect in a mask of more levels, whose edges are soft.
 SOFT_THRESHOLD = 127
 #: Of 255: what lies between in a JPEG is a level of its own, and below may be of its compression.
-FAINT = 64
+FAINT_LEVEL = 64
 _LOSSY = ("JPEG", "MPO")
 #: Pixels of an image; a file of a few kB may claim any number, and each takes up to 16 bytes.
 MOST_PIXELS = 89_478_485
@@ -113,7 +113,7 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
     if threshold is not None:
         return _above(values, threshold)
     mask = _above(values, SOFT_THRESHOLD)
-    if lossy and 2 * np.count_nonzero(mask) > np.count_nonzero(_above(values, FAINT)):
+    if lossy and 2 * np.count_nonzero(mask) > np.count_nonzero(_above(values, FAINT_LEVEL)):
         return mask
     levels = np.count_nonzero(np.bincount(values.ravel())[1:])
     if 1 < levels <= MOST_CLASSES and values.all():

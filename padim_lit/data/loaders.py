@@ -136,10 +136,10 @@ def require_sizes(loaders: Any, provenance: Mapping[str, Any]) -> None:
     """
     for given in map(sizes_of, _each(loaders)):
         if given and given.keys() <= provenance.keys():
-            known = {key: provenance[key] for key in given}
-            if ResizeCrop(**known).size != given:
+            size = {key: provenance[key] for key in given}
+            if ResizeCrop(**size).size != given:
                 raise InputError(
-                    f"the data have {given}, and the model was fitted with {known}; give the data "
+                    f"the data have {given}, and the model was fitted with {size}; give the data "
                     "the same"
                 )
 

@@ -26,11 +26,11 @@ from padim_lit.system.console import percent, score_text
 log = logging.getLogger(__name__)
 
 #: Of intervals.
-LEVEL = 0.95
+CONFIDENCE = 0.95
 # Good images that are named beside a threshold.
-HIGHEST = 3
+NAMED_IMAGES = 3
 #: Share of good images that are called defective, unless asked for otherwise.
-RATE = 0.01
+FALSE_ALARM_RATE = 0.01
 #: The method of a threshold that somebody chose.
 BY_HAND = "by hand"
 
@@ -80,7 +80,7 @@ class Threshold:
     Attributes:
         method: "empirical" (the order statistic that the rate asks for), "largest" (of all scores,
             because they are too few for the rate) or None.
-        interval: of the true false-alarm rate, at `LEVEL`; None without a threshold.
+        interval: of the true false-alarm rate, at `CONFIDENCE`; None without a threshold.
     """
 
     threshold: float | None = None
@@ -124,7 +124,7 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
     if unreliable > total - k:
         lost = f"{unreliable} of {total} leave-one-out scores are lost in rounding"
         return Threshold(why=f"{lost}: eps is too small for so few images in so many dimensions")
-    low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    low, high = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
     low, high = (float(betaincinv(total + 1 - k, k, p)) for p in (low, high))
     method = "empirical" if k == wanted else "largest"
     # An image is called defective at or above the threshold, and one that equals the order
@@ -133,7 +133,7 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
     return Threshold(above, method, (low, high))
 
 
-def calibrate(measured: Measured, rate: float = RATE) -> dict[str, Any]:
+def calibrate(measured: Measured, rate: float = FALSE_ALARM_RATE) -> dict[str, Any]:
     """What a checkpoint keeps of `measure`: ``calibration``.
 
     Keys: ``scores`` and ``map_maxima`` (K,) sorted; ``unreliable``; ``unseen``;
@@ -153,7 +153,7 @@ def calibrate(measured: Measured, rate: float = RATE) -> dict[str, Any]:
         "unseen": measured.unseen,
         "false_alarm_rate": float(rate),
         "map_threshold": pixel.threshold,
-        "level": LEVEL,
+        "level": CONFIDENCE,
         **asdict(image),
     }
 
@@ -195,7 +195,7 @@ def set_threshold(
         log.warning("no threshold: %s", why)
         return ""
     found = measure_training(detector, dataset, images, loop, in_order)
-    detector.calibration = calibrate(found, RATE if rate is None else rate)
+    detector.calibration = calibrate(found, FALSE_ALARM_RATE if rate is None else rate)
     log.info("%s", describe(detector.calibration))
     return highest(found, detector.calibration["threshold"]) if found.paths else ""
 
@@ -208,7 +208,7 @@ def highest(measured: Measured, threshold: float | None) -> str:
     """
     count, new = len(measured.scores), measured.unseen
     todo = "mode=remove takes it out" if new < count else "take it away and set the threshold again"
-    scores, which = (x.tolist() for x in measured.scores.topk(min(HIGHEST, count)))
+    scores, which = (x.tolist() for x in measured.scores.topk(min(NAMED_IMAGES, count)))
     paths = [measured.paths[i] for i in which]
     named = ", ".join(f"{p} {score_text(s)}" for p, s in zip(paths, scores, strict=True))
     look = "look at the good images"
@@ -242,8 +242,8 @@ def outcome(
 def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, Any]:
     """The same scores with thresholds for another rate; None keeps the one there is.
 
-    >>> known = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
-    >>> round(known["threshold"], 2), round(recalibrate(known, 0.1)["threshold"], 2)
+    >>> calibration = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
+    >>> round(calibration["threshold"], 2), round(recalibrate(calibration, 0.1)["threshold"], 2)
     (2.99, 2.81)
     """
     same = rate == calibration["false_alarm_rate"] and calibration["method"] != BY_HAND
@@ -278,8 +278,8 @@ def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> 
     Args:
         image_score: the detector's.
 
-    >>> known = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
-    >>> found = by_hand(known, 2.905, "topk")
+    >>> calibration = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
+    >>> found = by_hand(calibration, 2.905, "topk")
     >>> found["false_alarm_rate"], [round(x, 3) for x in found["interval"]]
     (0.055, [0.024, 0.09])
     """
@@ -287,7 +287,7 @@ def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> 
     rate, total = p_value(threshold, scores, unreliable), len(scores)
     # Of those that are bounds alone, any may reach it.
     least, most = int((scores >= np.float32(threshold)).sum()), round(rate * (total + 1)) - 1
-    low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    low, high = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
     low = float(betaincinv(least, total + 1 - least, low)) if least else 0.0
     high = float(betaincinv(most + 1, total - most, high)) if most < total else 1.0
     own, own_map = calibration["threshold"], calibration["map_threshold"]
@@ -350,8 +350,8 @@ def contradicts(
     """Whether so many false alarms among fresh good images speak against the printed interval.
 
     They do where a true rate at the nearer end of the interval would give as many, or as few, in
-    less than (1 − `LEVEL`)/2 of all cases. Images of one part say little more than one of them:
-    where the good ones are of fewer `parts`, the same share of these is judged.
+    less than (1 − `CONFIDENCE`)/2 of all cases. Images of one part say little more than one of
+    them: where the good ones are of fewer `parts`, the same share of these is judged.
 
     >>> scores = torch.linspace(1, 3, 199)
     >>> contradicts(calibrate(Measured(scores, scores)), alarms=24, good=260)
@@ -363,7 +363,7 @@ def contradicts(
     parts = parts or good
     share = alarms * parts / good
     few, many = bdtr(math.ceil(share), parts, low), 1 - bdtr(math.floor(share) - 1, parts, high)
-    return bool(min(few, many if share >= 1 else 1) < (1 - LEVEL) / 2)
+    return bool(min(few, many if share >= 1 else 1) < (1 - CONFIDENCE) / 2)
 
 
 def describe(calibration: dict[str, Any]) -> str:

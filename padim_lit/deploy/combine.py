@@ -22,7 +22,7 @@ from padim_lit.model.ridge import Ridge
 #: What to do with an image that is there already.
 REPEATS = ("refuse", "skip", "count")
 # Positions whose covariance is made at once.
-BLOCK = 64
+POSITIONS_AT_ONCE = 64
 
 
 @torch.no_grad()  # in inference mode nothing could be added to what it returns
@@ -159,8 +159,8 @@ def _rounding(whole: Moments, rest: Moments, ridge: Ridge) -> Iterator[tuple[flo
     unit = torch.finfo(whole.scatter.dtype).eps
     eps, prior = ridge.of(rest)
     weight = 0.0 if prior is None else prior[1]
-    for start in range(0, len(whole.mean), BLOCK):
-        block = slice(start, start + BLOCK)
+    for start in range(0, len(whole.mean), POSITIONS_AT_ONCE):
+        block = slice(start, start + POSITIONS_AT_ONCE)
         before, after = (
             covariance(m.at(block), 0, symmetric=False, prior=prior) for m in (whole, rest)
         )

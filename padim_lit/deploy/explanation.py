@@ -19,7 +19,7 @@ from padim_lit.model.region_of_interest import weights
 from padim_lit.system.console import percent
 
 #: Positions that are named, most important first.
-NAMED = 5
+NAMED_POSITIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Explanation:
         score: Mahalanobis distance, not squared.
         layers: each layer's share of the score by name, such as "layer 1 (56×56)"; they add up
             to 1. Below 0 where a layer speaks against the defect.
-        positions: those with the largest shares, at most `NAMED`.
+        positions: those with the largest shares, at most `NAMED_POSITIONS`.
         layer_maps: (L,h,w) float32 distances; they add up to the anomaly map.
     """
 
@@ -165,7 +165,7 @@ def _positions(
     (height, width), (h, w) = detector.map_grid, detector.image_shape
     view, found = view or View((h, w), (0, 0, w, h)), []
     down, right = detector.anomaly_map.offset  # the map is drawn back by as much
-    for index in shares.topk(min(NAMED, len(shares))).indices.tolist():
+    for index in shares.topk(min(NAMED_POSITIONS, len(shares))).indices.tolist():
         if shares[index] <= 0:
             break
         row, column = divmod(index, width)

@@ -16,7 +16,7 @@ from padim_lit.model.triangular import Triangle
 #: What the graph returns, in order; without a threshold the last one is left out.
 OUTPUTS = ("score", "map", "decision")
 # Numbers of a patch that a mixture's step writes: a thousand patches of them stay in a cache.
-AT_ONCE = 800
+SCRATCH_NUMBERS = 800
 
 
 class Graph(nn.Module):
@@ -139,7 +139,7 @@ class OfComponents(Exhaustive):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x, at_once=max(1, AT_ONCE // self.dim))[0]
+        return super().forward(x, at_once=max(1, SCRATCH_NUMBERS // self.dim))[0]
 
 
 def _measuring(density: Density) -> type[nn.Module]:

@@ -30,7 +30,7 @@ from padim_lit.system.console import quiet
 # Good images that the ranges of the activations are taken of.
 RANGE_IMAGES = 64
 # Convolutions with maps finer than this stride stay in float32: few weights, seen by all others.
-FINEST = 4
+FINEST_STRIDE = 4
 
 
 class Int8Backbone(Backbone):
@@ -109,11 +109,11 @@ def int8(detector: Detector, dataset: Dataset, preprocess: bool, what: str) -> D
     if twice := digests.repeats(state.digests):
         raise InputError(f"{what}: {twice} images are the same picture as another; give each once")
     found.set_state(state)
-    known = detector.calibration
-    if known is None or known["method"] == BY_HAND:
-        found.calibration = known
+    calibration = detector.calibration
+    if calibration is None or calibration["method"] == BY_HAND:
+        found.calibration = calibration
     else:
-        set_threshold(found, dataset, count, known["false_alarm_rate"], loop, in_order=False)
+        set_threshold(found, dataset, count, calibration["false_alarm_rate"], loop, in_order=False)
     return found
 
 
@@ -136,12 +136,14 @@ def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detect
     backbone = detector.backbone
     height, _ = backbone.net_shape(detector.image_shape)
     fine = [
-        node.name for node in convolutions if FINEST * heights.get(node.output[0], height) > height
+        node.name
+        for node in convolutions
+        if FINEST_STRIDE * heights.get(node.output[0], height) > height
     ]
     if len(fine) == len(convolutions):
         raise InputError(
             f"precision=int8: backbone {backbone.name} has no convolutions at stride "
-            f"{FINEST} or more to round; use precision=fp16"
+            f"{FINEST_STRIDE} or more to round; use precision=fp16"
         )
     reader = iter(images)
 

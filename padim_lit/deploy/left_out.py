@@ -47,14 +47,14 @@ T = TypeVar("T")
 #: Images (B,…) → the same in each direction.
 Turned = Callable[[Tensor], Iterable[Tensor]]
 # Smallest 1 − h whose rounding is bearable, see `leave_one_out`.
-SMALLEST = 1e-4
+MIN_ONE_MINUS_H = 1e-4
 # Parts that the images are dealt into where Π is learnt again without them. Chosen on ELPV's
 # polycrystalline cells, see docs/thresholds.md.
 FOLDS = 5
 # Images from which on each moves the pooled covariance too little to matter.
-FORMULA = 100
+FORMULA_IMAGES = 100
 # Images that Π has not learnt from are scored alone where there are at least so many.
-UNSEEN = 99
+MIN_UNSEEN = 99
 
 
 def leave_one_out(
@@ -108,8 +108,8 @@ def leave_one_out(
     moved = rows @ (z @ query).unsqueeze(-1)
     values, vectors = torch.linalg.eigh(rows @ z @ rows.T / freedom)
     left = 1 - values
-    reliable = (left >= SMALLEST).flatten(1).all(dim=1)
-    along = (vectors.mT @ moved).squeeze(-1).square() / left.clamp(min=SMALLEST)
+    reliable = (left >= MIN_ONE_MINUS_H).flatten(1).all(dim=1)
+    along = (vectors.mT @ moved).squeeze(-1).square() / left.clamp(min=MIN_ONE_MINUS_H)
     squares = ((z @ query) @ query).clamp(min=0) + along.sum(dim=-1) / freedom
     squares *= 1 if upper else (freedom - ways) / freedom
     return squares.sqrt().to(products.dtype), reliable
@@ -159,10 +159,10 @@ def measure(
     for batch in batches:
         paths += batch.get("path", ())
         images = batch["image"].to(device)
-        known = [held is None] * len(images)
+        fitted = [held is None] * len(images)
         if held:
-            known = [key in held for key in digests.keys(batch["digest"])]
-        inside = torch.tensor(known, device=device)
+            fitted = [key in held for key in digests.keys(batch["digest"])]
+        inside = torch.tensor(fitted, device=device)
         distances = inside.new_empty(len(images), detector.positions, dtype=torch.float32)
         reliable = ~inside
         if inside.any():
@@ -194,7 +194,7 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
     """
     density, x = detector.density, held[:, 0]
     reliable = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    few, how, found = detector.count < FORMULA, in_parts(density), list[Tensor]()
+    few, how, found = detector.count < FORMULA_IMAGES, in_parts(density), list[Tensor]()
     with torch.autocast(x.device.type, enabled=False):
         if few and (density.shrinkage or detector.ridge.unit == "variance"):
             return _factored_anew(detector, held), reliable
@@ -331,7 +331,7 @@ def cross_fit(
             sizes.append(len(batch["image"]))
             yield batch["image"].to(device)
 
-    known, count, ways = remembering(detector.backbone, seen(), detector.turned)
+    remembered, count, ways = remembering(detector.backbone, seen(), detector.turned)
 
     def numbered(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
         return [{"image": part.to(device)} for part in torch.tensor(numbers).split(max(sizes))]
@@ -341,7 +341,7 @@ def cross_fit(
     for fold in tracked(folds, "threshold, each time learnt anew"):
         held = set(fold)
         others = [i for i in range(count) if i not in held]
-        other = _blank(detector, known)
+        other = _blank(detector, remembered)
         other.turned = ways
 
         def some(images: int, rest: Sequence[int] = others) -> list[dict[str, Tensor]]:
@@ -372,10 +372,10 @@ def remembering(
 
     >>> images = torch.rand(5, 3, 64, 64)
     >>> both_ways = lambda images: [images, images.flip(-1, -2)]
-    >>> known, count, ways = remembering(detector.backbone, images.split(2), both_ways)
+    >>> remembered, count, ways = remembering(detector.backbone, images.split(2), both_ways)
     >>> upside_down = list(ways(torch.tensor([4, 0])))[1]
     >>> maps = detector.backbone(images[[4, 0]].flip(-1, -2))
-    >>> count, torch.allclose(known(upside_down)[0], maps[0], rtol=1e-3)
+    >>> count, torch.allclose(remembered(upside_down)[0], maps[0], rtol=1e-3)
     (5, True)
     """
     seen: dict[int, list[list[Tensor]]] = {}
@@ -385,11 +385,11 @@ def remembering(
     # All images in one direction, then in the next.
     maps = [torch.cat(m) for m in zip(*chain(*seen.values()), strict=True)]
     ways, count = len(seen), len(maps[0]) // len(seen)
-    known = copy(backbone)
-    known.forward = lambda which: [x[which.cpu()].to(which.device) for x in maps]  # type: ignore
-    known.require_images = lambda *_: None  # type: ignore
-    known.grids = lambda image_shape: [tuple(x.shape[2:]) for x in maps]  # type: ignore
-    return known, count, lambda numbers: (numbers + count * way for way in range(ways))
+    remembered = copy(backbone)
+    remembered.forward = lambda which: [x[which.cpu()].to(which.device) for x in maps]  # type: ignore
+    remembered.require_images = lambda *_: None  # type: ignore
+    remembered.grids = lambda image_shape: [tuple(x.shape[2:]) for x in maps]  # type: ignore
+    return remembered, count, lambda numbers: (numbers + count * way for way in range(ways))
 
 
 def _blank(detector: Detector, backbone: Backbone) -> Detector:
@@ -473,7 +473,7 @@ def _alone(detector: Detector, count: int) -> list[int] | None:
     parts = (detector.projection, detector.density)
     seen = {i for one in parts for i in evenly_spaced(count, one.fit_images)}
     unseen = [i for i in range(count) if i not in seen]
-    return unseen if not seen or len(unseen) >= UNSEEN else None
+    return unseen if not seen or len(unseen) >= MIN_UNSEEN else None
 
 
 def _that_fit(detector: Detector) -> int:

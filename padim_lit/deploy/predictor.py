@@ -41,7 +41,7 @@ from padim_lit.system.resource_errors import in_parts
 #: Is given an image that cannot be used, and why; None: its error is raised.
 OnError = Callable[[Any, InputError], None] | None
 #: Images of a batch on a GPU, and what are decoded ahead at most.
-BATCH, AHEAD = 16, 8
+GPU_BATCH, DECODED_AHEAD = 16, 8
 _IN_MEMORY = Lock()
 #: What files say of ``is_anomalous``.
 DECISIONS = {True: "anomalous", False: "good", None: ""}
@@ -206,7 +206,7 @@ class Predictor:
         self.detector = detector.to(self.device).eval()
         roi = detector.anomaly_map.roi
         self._roi = None if roi is None else roi.cpu().numpy()
-        default = 1 if self.device.type == "cpu" else BATCH
+        default = 1 if self.device.type == "cpu" else GPU_BATCH
         self.batch_size = default if batch_size is None else operator.index(batch_size)
         # A camera's first picture is not to wait for its sixteenth.
         self._alone = batch_size is None
@@ -343,7 +343,7 @@ class Predictor:
 
     def _read(self, images: Iterable[Any], on_error: OnError, picture: int) -> Iterator[ModelInput]:
         # Ahead only of what is there already: a camera's next picture may be minutes away.
-        ahead = AHEAD if isinstance(images, Sequence) else 0
+        ahead = DECODED_AHEAD if isinstance(images, Sequence) else 0
         coming = iter(images)
         waiting: deque[tuple[Any, Future[ModelInput]]] = deque()
         # Pillow releases the GIL while it decodes.
@@ -373,36 +373,37 @@ class Predictor:
         if anomalous and (at is None or map.max() < at):
             counted = map if self._roi is None else map[self._roi]
             at = float(np.quantile(counted, 1 - TOP_SHARE, method="higher"))
-        known, p = self.calibration, None
-        if known is not None:
-            p = p_value(score, known["scores"].cpu().numpy(), known["unreliable"])
+        calibration, p = self.calibration, None
+        if calibration is not None:
+            p = p_value(score, calibration["scores"].cpu().numpy(), calibration["unreliable"])
         regions = find(map, at, view)
         return Prediction(score, p, anomalous, map, threshold, at, seen.path, regions, view)
 
     def _set_threshold(self, threshold: float | None, rate: float | None) -> None:
         # A plain number for a tensor's or NumPy's, with which pixels would be compared.
         threshold, rate = (None if one is None else float(one) for one in (threshold, rate))
-        known = self.detector.calibration
+        calibration = self.detector.calibration
         require_one_of(threshold, rate)
         if threshold is not None and not 0 < threshold < math.inf:
             raise InputError(f"threshold={threshold}: must be a finite score above 0")
-        if known is None and rate is not None:
+        if calibration is None and rate is not None:
             raise InputError(
                 f"false_alarm_rate={rate}: the checkpoint holds no scores of good images; give it "
                 "some with run.py mode=calibrate images=GOOD_IMAGES, or give threshold=SCORE"
             )
         own = at = None
         source = "no threshold: the checkpoint is not calibrated (mode=calibrate does it)"
-        if known is not None:
-            known = recalibrate(known, rate)
+        if calibration is not None:
+            calibration = recalibrate(calibration, rate)
             if threshold is not None:
-                known = by_hand(known, threshold, self.detector.image_score)
-            own, at, source = known["threshold"], known["map_threshold"], describe(known)
+                calibration = by_hand(calibration, threshold, self.detector.image_score)
+            own, at = calibration["threshold"], calibration["map_threshold"]
+            source = describe(calibration)
         elif threshold is not None:
             own, source = threshold, f"threshold {threshold:g}, chosen by hand"
             at = own if self.detector.image_score == "max" else None
         # At once: another thread may be scoring, and what is refused changes nothing.
-        self.calibration, self.threshold_source = known, source
+        self.calibration, self.threshold_source = calibration, source
         self._threshold, self.map_threshold = own, at
 
 
@@ -455,8 +456,8 @@ def _is_one(images: Any) -> bool:
 
 def _resize_crop(detector: Detector, image_size: Size | None, crop_size: Size | None) -> ResizeCrop:
     given = {"image_size": image_size, "crop_size": crop_size}
-    known = detector.provenance
-    saved = {key: known[key] for key in given} if given.keys() <= known.keys() else {}
+    provenance = detector.provenance
+    saved = {key: provenance[key] for key in given} if given.keys() <= provenance.keys() else {}
     asked = given | {key: size for key, size in saved.items() if given[key] is None}
     if asked["image_size"] is None:
         raise InputError(

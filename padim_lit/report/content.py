@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.bootstrap import LEVEL
+from padim_lit.analysis.bootstrap import CONFIDENCE
 from padim_lit.analysis.claims import judge
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.published import published
@@ -25,9 +25,9 @@ from padim_lit.visualization.palette import order
 
 COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
 #: Backbone times of one sweep that differ by more are of a machine that was not alike.
-TIMED_APART = 1.1
+MAX_TIME_RATIO = 1.1
 #: Share of the good test images that may be called defective where a sweep sets no threshold.
-RATE = 0.05
+FALSE_ALARM_RATE = 0.05
 #: Places of the curve of eq. 15.
 CURVE_POINTS = 48
 #: Largest D whose points eq. 15 is fitted to where it is to predict the others (claim "eq15").
@@ -47,7 +47,7 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
         with suppress(InputError):  # no scores were kept, or none is right
             separations += [row | {"sweep": name} for row in mean_separations(sweep)]
     content = {
-        "level": LEVEL,
+        "level": CONFIDENCE,
         "written": date.today().isoformat(),
         "version": __version__,
         "sweeps": shown,
@@ -128,8 +128,8 @@ def _configurations(sweep: SweepFolder) -> list[dict[str, Any]]:
 def missed(sweep: SweepFolder, proj: str, dim: int) -> dict[str, Any] | None:
     """Defective test images below a threshold and good ones above it, means over seeds.
 
-    The threshold is that of the runs; an ablation sets none, so there `RATE` of the good ones
-    alarm.
+    The threshold is that of the runs; an ablation sets none, so there `FALSE_ALARM_RATE` of the
+    good ones alarm.
 
     Returns:
         misses, defective: how many are missed, of how many; alarms, good: the same of good images
@@ -147,7 +147,7 @@ def missed(sweep: SweepFolder, proj: str, dim: int) -> dict[str, Any] | None:
         if not good.any() or not bad.any():
             return None
         # Defective is what scores above the highest good image that must not alarm.
-        tops = np.sort(values[:, good])[:, -1 - int(RATE * good.sum()), None]
+        tops = np.sort(values[:, good])[:, -1 - int(FALSE_ALARM_RATE * good.sum()), None]
         counts = [(values[:, bad] <= tops).sum(axis=1), (values[:, good] > tops).sum(axis=1)]
         counts += [bad.sum(), good.sum()]
     names = ("misses", "alarms", "defective", "good")
@@ -211,4 +211,4 @@ def _constants(sweep: SweepFolder) -> dict[str, Any]:
 def _timed_apart(sweep: SweepFolder) -> bool:
     # The backbone is the same for every projection: its time tells how alike the machine was.
     times = [t for row in sweep.rows if (t := row.measured.get("backbone/ms_per_image"))]
-    return bool(times) and max(times) > TIMED_APART * min(times)
+    return bool(times) and max(times) > MAX_TIME_RATIO * min(times)

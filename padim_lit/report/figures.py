@@ -41,7 +41,7 @@ REFERENCE, FITTED = "identity (all C channels)", "eq. 15 fitted to jl, with its 
 STEEP, WORK = "steep (the report)", "reached by jl at 150 (the report)"
 EQ15, PREDICTED, ENDS = "eq. 15 fitted up to D = 200", "its prediction beyond", "where it ends"
 #: What is drawn once is named behind the projections.
-BEHIND = (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK)
+DRAWN_ONCE = (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK)
 
 
 def files(
@@ -124,8 +124,8 @@ def _mean_and_sd(axes: Axes, found: Sequence[Mapping[str, Any]], metric: str) ->
 
 
 def _fit_of_jl(fits: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any] | None:
-    known = (f for f in fits if f["proj"] == "jl" and f["metric"] == metric and "x" in f)
-    return next(known, None)
+    of_jl = (f for f in fits if f["proj"] == "jl" and f["metric"] == metric and "x" in f)
+    return next(of_jl, None)
 
 
 def _against_dimensions(axes: Axes) -> None:
@@ -142,9 +142,9 @@ def pareto(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
     def panel(sweep: Mapping[str, Any], cost: str, axes: Axes) -> None:
         unit = 1e6 if cost == "state_bytes" else 1
         for proj, found in _by_proj(sweep, metric).items():
-            known = [(c["mean"][cost] / unit, c["mean"][metric]) for c in found if c["mean"][cost]]
-            if known:
-                axes.plot(*zip(*sorted(known), strict=True), label=proj, **_style(proj))
+            points = [(c["mean"][cost] / unit, c["mean"][metric]) for c in found if c["mean"][cost]]
+            if points:
+                axes.plot(*zip(*sorted(points), strict=True), label=proj, **_style(proj))
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(_round_steps(*axes.get_xlim())))
         # These read as numbers, not as powers.
@@ -226,8 +226,8 @@ def planted(constants: Mapping[str, Any], metric: str) -> bool:
 
 def dims_of(sweep: Mapping[str, Any], metric: str) -> list[int]:
     """The D at which the metric was measured, but for identity's C."""
-    known = [c for c in sweep["configurations"] if c["mean"][metric] is not None]
-    return sorted({c["dim"] for c in known if c["proj"] != "identity"})
+    measured = [c for c in sweep["configurations"] if c["mean"][metric] is not None]
+    return sorted({c["dim"] for c in measured if c["proj"] != "identity"})
 
 
 def _figure(
@@ -277,7 +277,7 @@ def _legend(figure: Figure, note: str) -> None:
     for axes in figure.axes:
         handles, names = axes.get_legend_handles_labels()
         entries |= dict(zip(names, handles, strict=True))
-    names = sorted(entries, key=lambda name: (name in BEHIND, order(name)))
+    names = sorted(entries, key=lambda name: (name in DRAWN_ONCE, order(name)))
     # About 15 letters an inch, ten of them for the line in front of a name.
     fit = round(15 * figure.get_figwidth() / (10 + max(map(len, names))))
     columns = max(1, min(len(names), fit))

@@ -20,11 +20,11 @@ from padim_lit.metric_names import METRICS
 from padim_lit.visualization.gallery import GalleryEntry, read_maps
 
 #: Keys of metrics.json that every run has.
-TEXTS, WHOLE = ("data", "backbone", "weights", "proj"), ("dim", "seed")
+TEXT_KEYS, WHOLE_NUMBER_KEYS = ("data", "backbone", "weights", "proj"), ("dim", "seed")
 #: Numbers of images that a run may have beside what `read_results` checks.
-COUNTS = ("data/test_good", "data/test_defective", "threshold_images")
+COUNT_KEYS = ("data/test_good", "data/test_defective", "threshold_images")
 #: What makes two runs on the same data with the same backbone different experiments.
-APART = (*SETTINGS, "roi_share", "train_images", "pixel_truth")
+SETTINGS_APART = (*SETTINGS, "roi_share", "train_images", "pixel_truth")
 
 
 def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryEntry], int]:
@@ -35,12 +35,12 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
     """
     file, maps = folder / "metrics.json", folder / "heatmaps" / "maps.npz"
     (metrics,) = read_results(file)
-    require(metrics, file, TEXTS, WHOLE, COUNTS)
+    require(metrics, file, TEXT_KEYS, WHOLE_NUMBER_KEYS, COUNT_KEYS)
     shown = None
     if (predictions := folder / "predictions.csv").exists():
         shown = read_predictions(predictions, bool(metrics.get("data/test_planted")))
     settings = as_ablation(metrics)
-    group = {key: settings.get(key) for key in ("data", "backbone", *APART)}
+    group = {key: settings.get(key) for key in ("data", "backbone", *SETTINGS_APART)}
     factor = _map_factor(metrics, metrics.get("threshold_map"))
     described = {
         **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
@@ -78,15 +78,15 @@ def _images(shown: Scores) -> dict[str, Any]:
     }
 
 
-def _map_factor(known: Mapping[str, Any], map_threshold: float | None) -> float:
+def _map_factor(results: Mapping[str, Any], map_threshold: float | None) -> float:
     """By how much maps are outlined higher than images are called defective, see `maps_from`.
 
     1 where no threshold of maps is known.
     """
-    if not known.get("threshold") or not map_threshold:
+    if not results.get("threshold") or not map_threshold:
         return 1.0
-    score = str(known.get("image_score"))
-    return maps_from(1.0, score, known["threshold"], map_threshold) or 1.0
+    score = str(results.get("image_score"))
+    return maps_from(1.0, score, results["threshold"], map_threshold) or 1.0
 
 
 def _thresholds(metrics: Mapping[str, Any], map_factor: float) -> list[dict[str, Any]]:

@@ -15,9 +15,9 @@ from padim_lit.system.console import MISSING, count
 
 SCRIPTS = ("elements.js", "maps.js", "threshold.js", "scored.js", "viewer.js")
 FILTERS = ("data", "backbone", "proj", "dim", "seed")
-SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
+SHOWN_METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 #: Inches of one figure.
-SIZE = {"width": 5.5, "height": 3.3}
+FIGURE_SIZE = {"width": 5.5, "height": 3.3}
 
 
 def render(content: Mapping[str, Any]) -> str:
@@ -54,7 +54,7 @@ def _row(run: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Cell]:
     row = {"run": Cell(run["name"])}
     row |= {key: Cell(run[key]) for key in ("data", "backbone", "proj")}
     row |= {key: Cell(str(run[key]), run[key]) for key in ("dim", "seed")}
-    for metric in SHOWN:
+    for metric in SHOWN_METRICS:
         value = run["metrics"][metric]
         text = share(value, 4)
         if value is not None and run["planted_pixels"] and "pixel" in metric:
@@ -82,7 +82,7 @@ def draw_curves(runs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> lis
             mine = [r for r in runs if r["group"] == group and r["metrics"][metric] is not None]
             sweep = as_sweep(mine, metric)
             name = f"{group}-{metric}"
-            svg = files(name, lambda s=sweep, m=metric: curves([s], m, **SIZE), ("svg",))
+            svg = files(name, lambda s=sweep, m=metric: curves([s], m, **FIGURE_SIZE), ("svg",))
             if svg:
                 what = f"{METRICS[f'test/{metric}']} against D: {label}"
                 found = {"group": group, "label": label, "metric": metric}

@@ -126,8 +126,8 @@ def drawable(text: str) -> str:
     >>> drawable("Prüfteil 部品")
     'Prüfteil \\u90e8\\u54c1'
     """
-    known = _letters()
-    shown = (c == "\n" or (c.isprintable() and ord(c) in known) for c in text)
+    letters = _letters()
+    shown = (c == "\n" or (c.isprintable() and ord(c) in letters) for c in text)
     return "".join(c if plain else ascii(c)[1:-1] for c, plain in zip(text, shown, strict=True))
 
 

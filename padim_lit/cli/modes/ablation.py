@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 #: Of one run, which do not take the others with it; an own projection may not nest.
-FAILURES = (InputError, MemoryError, RuntimeError, *resource_errors.NOT_FACTORED)
+RUN_FAILURES = (InputError, MemoryError, RuntimeError, *resource_errors.NOT_FACTORED)
 
 
 @dataclass
@@ -117,7 +117,7 @@ def _measure(
             for run, projection in bar.track(drawn.items(), description="projections and seeds"):
                 try:
                     done[run] = ablation.measure(run, projection, how.bands)
-                except FAILURES as error:
+                except RUN_FAILURES as error:
                     told = resource_errors.error_line(error)
                     known = isinstance(error, InputError | NotImplementedError)
                     if told is None and not known:  # no fault of this run's alone

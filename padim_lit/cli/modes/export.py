@@ -51,8 +51,8 @@ NEEDS = {
     "openvino": ("onnx", "onnxscript", "openvino"),
     "torch": (),
 }
-IMAGES = 5  # that are compared: the first alone, the others as one batch
-ROUNDS, SECONDS = 30, 20.0
+COMPARED_IMAGES = 5  # the first alone, the others as one batch
+TIMED_ROUNDS, TIMED_SECONDS = 30, 20.0
 
 
 @dataclass
@@ -155,7 +155,9 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         times = [None, None]
         if seen is not None:  # noise costs torch's search for the nearest far more
             plain, first = (as_given(compared[:1], as_is) for as_is in (False, settings.preprocess))
-            times = milliseconds([lambda: ours(plain), lambda: theirs(first)], ROUNDS, SECONDS)
+            times = milliseconds(
+                [lambda: ours(plain), lambda: theirs(first)], TIMED_ROUNDS, TIMED_SECONDS
+            )
         theirs = None  # OpenVINO keeps its file open, which Windows would not let be moved
         files = _place(part, target, settings.format)
     if detector.backbone.source.startswith("random"):
@@ -217,11 +219,11 @@ def _place(part: Path, target: Path, format: str) -> list[Path]:
 def _images(given: str | None, detector: Detector) -> Tensor:
     """(B,3,h,w) in [0, 1]: a few of the user's images as the model sees them, or random ones."""
     if given is None:
-        shape = (IMAGES, *detector.image_shape, 3)
+        shape = (COMPARED_IMAGES, *detector.image_shape, 3)
         pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
     dataset = images_of(given, detector)
-    chosen = range(0, len(dataset), max(1, len(dataset) // IMAGES))[:IMAGES]
+    chosen = range(0, len(dataset), max(1, len(dataset) // COMPARED_IMAGES))[:COMPARED_IMAGES]
     return torch.stack([dataset[i]["image"] for i in chosen])
 
 

@@ -33,13 +33,13 @@ log = logging.getLogger(__name__)
 
 OVERLAYS = ("anomalous", "all", "none")
 # A file at rest that cannot be decoded is given up after so many times watch_settle.
-PATIENCE = 10
+PATIENCE_IN_SETTLES = 10
 # Seconds between two looks at a folder, at most.
-LOOK = 0.5
+LOOK_SECONDS = 0.5
 # Pattern of the digits that end a file's name, see `_stem`.
-DIGEST = "[0-9a-f]" * 10
+DIGEST_PATTERN = "[0-9a-f]" * 10
 # Of an image's line: the key that names a file, the file's folder and its suffix.
-FILES = {
+FILES_OF_IMAGE = {
     "picture": ("heatmaps", ".png"),
     "viewer": ("heatmaps", ".npz"),
     "mask": ("masks", ".png"),
@@ -94,7 +94,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     predictor = make_predictor(settings)
     start = time.perf_counter()
     # What the lines of one folder have in common.
-    known = predictor.calibration
+    calibration = predictor.calibration
     keys = ("threshold", "threshold_source", "map_threshold")
     decides = {key: getattr(predictor, key) for key in keys}
     model = {
@@ -104,10 +104,10 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         **decides,
         "image_score": predictor.detector.image_score,
         # Of what drift is measured against; the viewer has no checkpoint.
-        "good_scores": None if known is None else known["scores"].tolist(),
+        "good_scores": None if calibration is None else calibration["scores"].tolist(),
     }
     with closing(ScoredFiles(folder, model, settings.watch)) as scored:
-        work = _Work(settings, folder, predictor, scored)
+        work = PredictRun(settings, folder, predictor, scored)
         before = scored.counts.total()
         if settings.watch:
             # Services and containers are ended by it; a container's first process would ignore it.
@@ -142,19 +142,19 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     return results
 
 
-class _Work:
+class PredictRun:
     """What happens to each image."""
 
     def __init__(
         self, settings: Predict, folder: Path, predictor: Predictor, scored: ScoredFiles
     ) -> None:
         self.settings, self.predictor, self.scored = settings, predictor, scored
-        self.patience = PATIENCE * settings.watch_settle
+        self.patience = PATIENCE_IN_SETTLES * settings.watch_settle
         self.folder = folder
         self.postponed: dict[Version, InputError] = {}  # for no fault of the file's
         self.folders: dict[str, None] = {}  # that files were written into
-        known = predictor.calibration
-        maxima = None if known is None else known["map_maxima"].numpy()
+        calibration = predictor.calibration
+        maxima = None if calibration is None else calibration["map_maxima"].numpy()
         self.scale = colours(maxima, predictor.map_threshold)
         roi = predictor.detector.anomaly_map.roi
         self.roi = None if roi is None else roi.cpu().numpy()
@@ -166,8 +166,8 @@ class _Work:
                 "%s; no decisions, no regions%s%s", predictor.threshold_source, pictures, masks
             )
         if not settings.watch:  # those of an earlier run are of other images
-            for name, suffix in FILES.values():
-                for picture in (folder / name).glob(f"*-{DIGEST}{suffix}"):
+            for name, suffix in FILES_OF_IMAGE.values():
+                for picture in (folder / name).glob(f"*-{DIGEST_PATTERN}{suffix}"):
                     picture.unlink()
 
     def score(self, files: list[Path]) -> None:
@@ -188,7 +188,7 @@ class _Work:
         settings, done = self.settings, self.scored.done
         folder, idle = typed_path(settings.images), settings.watch_idle
         watcher = Watcher(folder, settings.watch_settle, lambda v: done.get(v.path) == v)
-        pause = min(LOOK, max(0.02, settings.watch_settle / 2))
+        pause = min(LOOK_SECONDS, max(0.02, settings.watch_settle / 2))
         print_line(f"watching {settings.images}; Ctrl-C ends it")
         try:
             rested, outage = watcher.rested(), None  # what is wrong at the first look, is no outage
@@ -279,7 +279,7 @@ class _Work:
 
     def write(self, what: str, version: Version, content: bytes) -> dict[str, str]:
         """Write one of an image's files; its key and name in the image's line."""
-        folder, suffix = FILES[what]
+        folder, suffix = FILES_OF_IMAGE[what]
         # Watching, each version of a file keeps its own; otherwise names are the same in each run.
         which = version if self.settings.watch else version.path
         name = f"{folder}/{_stem(version.path, which)}{suffix}"
