@@ -44,7 +44,10 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[Method, np.ndarray]]:
 
 
 def kinds_table(folder: SweepFolder, name: str) -> Table:
-    """Rows: projection and D; columns: kinds; cells: mean ± sd over seeds; titled by `name`."""
+    """Make a table titled `name` with the mean ± sd over seeds of each method and kind.
+
+    Rows are projection and D, columns the kinds.
+    """
     found = auroc_by_kind(folder)
     kinds = np.array(folder.scores.kind)
     names = ["dim", *(f"{kind}\n{(kinds == kind).sum()} images" for kind in found)]

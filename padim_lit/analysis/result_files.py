@@ -125,20 +125,20 @@ def collect(sweep_dir: str | os.PathLike) -> list[Job]:
 
 
 def left_behind(sweep_dir: Path) -> list[str]:
-    """Names of the job folders in `sweep_dir` that an earlier, other sweep left."""
+    """Return the job folders in `sweep_dir` that another, earlier sweep left."""
     sweep = sweep_of(sweep_dir)
     return [folder.name for folder in _job_folders(sweep_dir) if sweep_of(folder) != sweep]
 
 
 def sweep_of(folder: Path) -> str | None:
-    """Which sweep a job's or a sweep's folder is of; None where nothing says so."""
+    """Return which sweep a job's or a sweep's folder belongs to; None where nothing says so."""
     file = folder / SWEEP
     with reading(file, OSError, ValueError):
         return file.read_text("utf-8") if file.exists() else None
 
 
 def as_job(row: dict[str, Any], folder: str, overrides: dict[str, str]) -> Job:
-    """One configuration of an ablation as a job of a sweep."""
+    """Return one configuration of an ablation as a job of a sweep."""
     chosen = {key: str(row.get(key)) for key in ("proj", "dim", "seed")}
     kept = {k: v for k, v in overrides.items() if k not in ("projs", "dims", "seeds")}
     if "seed" in kept:  # which is the split's and the centroids'
@@ -175,7 +175,7 @@ def read_distortion(file: Path) -> list[dict[str, Any]]:
 
 
 def read_predictions(file: Path, plants: bool) -> Scores:
-    """A fit's predictions.csv, its scores as "score".
+    """Read a fit's predictions.csv; its scores are called "score".
 
     `plants`: the data plant defects, whose images do not count in the image metrics.
 
@@ -240,7 +240,7 @@ def typed_command(folder: Path) -> str:
 
 
 def finite(value: Any) -> Any:
-    """`value` as JSON holds it, with every number that is not finite made None.
+    """Return `value` as JSON can hold it: numbers that are not finite become None.
 
     >>> finite({"a": (np.nan, np.int64(2))})
     {'a': [None, 2]}
@@ -250,14 +250,14 @@ def finite(value: Any) -> Any:
 
 
 def natural(path: str | os.PathLike) -> list[tuple[int, int, str]]:
-    """A key that sorts "2" before "10"."""
+    """Return a key that sorts "2" before "10"."""
     # Numbers and words carry a rank of their own: Python does not compare int with str.
     parts = re.findall(r"\d+|\D+", str(path))
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def load(file: Path, kind: type) -> Any:
-    """The content of a JSON or YAML file, a `kind`.
+    """Read a JSON or YAML file whose content is of type `kind`.
 
     Raises:
         InputError: the file cannot be read, or holds something else.
@@ -305,7 +305,7 @@ def _may_be_number(value: Any) -> bool:
 
 
 def load_arrays(file: Path, most: int = MOST_BYTES) -> dict[str, np.ndarray]:
-    """The arrays of an npz file; no pickle in it is loaded.
+    """Read the arrays of an npz file; no pickle in it is loaded.
 
     Raises:
         InputError: the file cannot be read, or holds more than `most` bytes.
@@ -352,13 +352,16 @@ def _read_job(folder: Path) -> list[Job]:
 
 
 def _overrides(folder: Path) -> list[str] | None:
-    """What Hydra says was typed for the one run in `folder`; None where it says nothing."""
+    """Return what was typed for the one run in `folder`; None where Hydra's files do not say."""
     file = folder / ".hydra" / "overrides.yaml"
     return _texts(file, load(file, list)) if file.exists() else None
 
 
 def _texts(file: Path, content: Any) -> list[str]:
-    """A list of texts; of anything else, `str` may make gigabytes, where YAML repeats by name."""
+    """Check for a list of texts.
+
+    `str` of anything else may make gigabytes, where YAML repeats by name.
+    """
     with reading(file, ValueError):
         if not isinstance(content, list) or not all(isinstance(text, str) for text in content):
             raise ValueError("no list of texts")

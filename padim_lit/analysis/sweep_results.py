@@ -169,12 +169,12 @@ class SweepFolder:
         return sorted(set.intersection(*(set(self.seeds_of(*x)) for x in configurations)))
 
     def points(self, proj: str, dim: int, metric: str, seeds: Seeds = None) -> np.ndarray:
-        """What was measured, (S,) by rising seed or by `seeds`; NaN where it is undefined."""
+        """Return measured values (S,) by rising seed or by `seeds`; NaN where undefined."""
         values = [row.measured.get(metric) for row in self._select(proj, dim, seeds)]
         return np.array([np.nan if value is None else value for value in values], dtype=float)
 
     def resamples(self, proj: str, dim: int, metric: str, seeds: Seeds = None) -> np.ndarray | None:
-        """A metric on R resamples of the test images, (S, R) as `points`; None where not kept."""
+        """Return a metric on R resamples of the test images, (S, R); None if not kept."""
         kept = [self._resamples.get(row.key) for row in self._select(proj, dim, seeds)]
         at = RESAMPLED.get(metric)
         if at is None or any(values is None or len(values) <= at for values in kept):
@@ -182,7 +182,9 @@ class SweepFolder:
         return np.stack([values[at] for values in kept]).astype(np.float64)
 
     def difference(self, a: Method, b: Method, metric: str, seeds: Seeds = None) -> Estimate:
-        """`paired_difference` a − b of two (projection, D) over `seeds`; None: all that both have.
+        """Return `paired_difference` a − b of two (projection, D) over `seeds`.
+
+        None: all seeds that both have.
 
         There must be one.
         """
@@ -190,7 +192,7 @@ class SweepFolder:
 
     @cached_property
     def scores(self) -> Scores | None:
-        """Of scores.npz, or of a multirun's fits on the same images; None where there are none."""
+        """The image scores of scores.npz, or of a multirun's fits on the same images, or None."""
         if (file := self.path / "scores.npz").exists():
             return read_scores(file)
         predictions = self._predictions
@@ -202,13 +204,13 @@ class SweepFolder:
         return replace(first, scores={key: one.scores["score"] for key, one in predictions.items()})
 
     def image_scores(self, proj: str, dim: int) -> np.ndarray | None:
-        """Of all N test images, (S,N) by rising seed; None where they were not kept."""
+        """Return all test images' scores, (S,N) by rising seed; None if not kept."""
         scores = {} if self.scores is None else self.scores.scores
         kept = [scores.get(row.key) for row in self._select(proj, dim)]
         return None if any(values is None for values in kept) else np.stack(kept)
 
     def all_image_scores(self) -> dict[Method, np.ndarray]:
-        """`image_scores` of every (projection, D), by rising D.
+        """Return `image_scores` of every (projection, D), by rising D.
 
         Raises:
             InputError: those of one were not kept.
@@ -224,7 +226,10 @@ class SweepFolder:
 
     @cached_property
     def _predictions(self) -> dict[str, Scores]:
-        """Of a multirun's fits, by key, those that have a file; each says itself what it plants."""
+        """Those predictions.csv of a multirun's fits that exist, by the fits' keys.
+
+        Each file says itself which defects are planted.
+        """
         return {
             row.key: read_predictions(file, bool(row.measured.get("test_planted")))
             for row in self.rows
@@ -242,7 +247,7 @@ class SweepFolder:
         return self._fits_resamples()
 
     def _fits_resamples(self) -> dict[str, np.ndarray]:
-        """Image AUROC of a multirun's fits on images drawn as an ablation draws them, (1,R).
+        """Image AUROCs (1,R) of a multirun's fits, on images drawn as an ablation draws them.
 
         Pixels would need the maps. Of data that show one thing in several photos there is none:
         these are drawn together, and no file says which they are.
@@ -292,7 +297,7 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
 def pooled(
     sweeps: Sequence[SweepFolder], a: Method, b: Method, metric: str, seeds: Seeds = None
 ) -> Estimate:
-    """`pooled_difference` of what `SweepFolder.difference` is of each.
+    """Pool `SweepFolder.difference` over sweeps with `pooled_difference`.
 
     Of two AUROCs it is within ±1, and so is its interval.
     """
@@ -310,7 +315,7 @@ def pooled(
 
 
 def mean_of(sweeps: Sequence[SweepFolder], data: str) -> SweepFolder:
-    """The mean over sweeps of one backbone, such as MVTec's categories, as a sweep on `data`.
+    """Return the mean over sweeps of one backbone as a sweep on `data`, such as MVTec's mean.
 
     It has the configurations that all have; the images of each are resampled on their own. A mean
     is undefined where one of its parts is.
@@ -336,7 +341,7 @@ def mean_of(sweeps: Sequence[SweepFolder], data: str) -> SweepFolder:
 
 
 def labels(folders: Sequence[SweepFolder], settings: Sequence[str] = SETTINGS) -> list[str]:
-    """A name for each: data and backbone, and whatever else tells it from the others."""
+    """Name each sweep by its data and backbone, and by whatever else tells it from the others."""
     names = [f"{folder.data}, {folder.backbone}" for folder in folders]
     out = []
     for name, folder in zip(names, folders, strict=True):
@@ -378,7 +383,7 @@ def _same(a: SweepFolder, b: SweepFolder, key: str) -> bool:
 
 
 def _shared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all of `rows` have, and have alike."""
+    """Return the keys and values that all of `rows` share."""
     return {
         key: value
         for key, value in rows[0].items()
@@ -419,7 +424,7 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
 
 
 def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a fit as an ablation writes it."""
+    """Return a fit's row as an ablation would write it."""
     row = dict(row) | {key: row.get(f"data/{key}") for key in _OF_DATA}
     # None as an ablation has it: a fit writes what that comes to at its D.
     usual, dim = _SHRINKAGE.get(str(row.get("density"))), row.get("dim")

@@ -66,7 +66,7 @@ def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> An
 
 
 def content_of(settings: Settings) -> dict[str, str]:
-    """Digests of the files that the settings name: images and masks, checkpoints, weights, …"""
+    """Return digests of the files that the settings name: images, masks, checkpoints, weights, …"""
     found = {}
     if getattr(settings, "data", None) is not None:
         size = getattr(settings, "size", {})
@@ -84,7 +84,7 @@ def content_of(settings: Settings) -> dict[str, str]:
 
 
 def own_code(settings: Settings) -> dict[str, str]:
-    """Digests of the Python files of the packages in ``own``."""
+    """Return digests of the Python files of the packages in ``own``."""
     files: list[Path] = []
     for spec in filter(None, map(find_spec, settings.own)):
         for folder in spec.submodule_search_locations or ():
@@ -128,13 +128,13 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
 
 
 def make_density(settings: Scoring) -> Callable[[int, int], Density]:
-    """The density for a D and a seed."""
+    """Return a function that makes the density for a D and a seed."""
     node = _nameless(settings.density)
     return lambda dim, seed: instantiate(node, dim=dim, seed=seed)
 
 
 def _nameless(node: dict[str, Any]) -> dict[str, Any]:
-    """Without the name, which is for tables and folders: a class has its own."""
+    """Return the node without its name: tables and folders use that, and a class brings its own."""
     return {key: value for key, value in node.items() if key != "name"}
 
 
@@ -156,7 +156,7 @@ def _adopt(detector: Detector, path: str) -> None:
 def make_ablation(
     settings: Scoring, data: AnomalyData, backbone: Backbone, folder: Path, resamples: int = 0
 ) -> Ablation:
-    """Runs the backbone over `data`; the feature maps lie in `folder` until it is closed."""
+    """Run the backbone over `data`, and keep its feature maps in `folder` until it is closed."""
     return Ablation(
         backbone, data, folder, settings.grid, settings.sigma, make_density(settings),
         Ridge(settings.eps, settings.eps_unit), settings.image_score, settings.neighbourhood,
@@ -167,7 +167,7 @@ def make_ablation(
 def make_compared(
     settings: Embedding, dim: int, device: torch.device
 ) -> tuple[AnomalyData, Backbone]:
-    """What projections are compared on: the data, and the backbone on `device`.
+    """Make what a comparison of projections needs: the data, and the backbone on `device`.
 
     Raises InputError where every covariance would be singular at D = `dim`.
     """
@@ -188,7 +188,7 @@ def require_regular(settings: Embedding, dim: int, data: AnomalyData) -> None:
 
 
 def notes_on(data: AnomalyData, weights: str, numbers: str = "metrics") -> list[str]:
-    """What must be said beside `numbers`: on the data, and where the backbone's weights are random.
+    """Return the notes to print beside `numbers`: those on the data, and one on random weights.
 
     Args:
         weights: their source, as `Backbone` has it.
@@ -202,7 +202,7 @@ def notes_on(data: AnomalyData, weights: str, numbers: str = "metrics") -> list[
 
 
 def facts(settings: Embedding, data: AnomalyData, backbone: Backbone) -> dict[str, Any]:
-    """What the results of a sweep have in common: data, weights, settings, device, versions."""
+    """Return the facts that a sweep's results share: data, weights, settings, device, versions."""
     counts = ("train_images", "test_good", "test_defective", "test_planted", "test_groups")
     return {
         "data": data.name,
@@ -220,7 +220,7 @@ def facts(settings: Embedding, data: AnomalyData, backbone: Backbone) -> dict[st
 
 
 def look_of(backbone: Backbone) -> dict[str, list[int]]:
-    """Which layers a backbone gives, and in how many tiles it sees an image."""
+    """Return which layers a backbone gives, and in how many tiles it sees an image."""
     return {"layers": backbone.layers, "tiles": getattr(backbone, "tiles", [1, 1])}
 
 
@@ -231,7 +231,7 @@ def _density_of(settings: Scoring) -> dict[str, Any]:
 
 
 def load_model(settings: "Fit", data: AnomalyData) -> tuple[PaDiM, str]:
-    """The checkpoint's PaDiM and `SHA256`, if the settings ask for just that one."""
+    """Load a checkpoint's PaDiM and its `SHA256`; refuse settings that contradict it."""
     content = read(settings.ckpt)
     saved, provenance = content[KEY]["spec"], content[KEY]["provenance"]
     backbone = dict(settings.backbone)
@@ -261,7 +261,10 @@ def load_model(settings: "Fit", data: AnomalyData) -> tuple[PaDiM, str]:
 
 
 def make_predictor(settings: Deciding) -> Predictor:
-    """The checkpoint's, on the trainer's device; on the CPU each image is a batch of its own."""
+    """Load the checkpoint's predictor on the trainer's device.
+
+    On the CPU each image is a batch of its own.
+    """
     device = device_of(settings.trainer)
     return load(
         settings.ckpt,
@@ -319,7 +322,7 @@ def make_trainer(
 
 
 def alone(node: dict[str, Any] | None) -> bool:
-    """Whether the trainer that `node` describes, if there is one, has one process."""
+    """Whether the trainer that `node` describes runs in one process; so does a missing trainer."""
     if node is None:
         return True
     devices = node.get("devices")

@@ -57,7 +57,7 @@ class ClassSource(StructuredConfigSource):
 
 
 class CheckedLoader(ConfigLoaderImpl):
-    """Hydra's own, in whose process the ``hydra`` section makes nothing of strange classes."""
+    """Hydra's loader, in a process whose ``hydra`` section cannot make foreign classes."""
 
     def load_configuration(
         self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
@@ -82,7 +82,10 @@ class ClassSearchPath(SearchPathPlugin):
 
 
 def _env(name: str, *default: str | None) -> str | None:
-    """OmegaConf's own, remembered: what comes from the environment is used and never written."""
+    """Resolve ``${oc.env:NAME}`` as OmegaConf does.
+
+    The value is remembered, so that no file shows it.
+    """
     value = oc.env(name, *default)
     if value and (value,) != default:
         _taken[value] = f"${{oc.env:{name}}}"
@@ -90,7 +93,7 @@ def _env(name: str, *default: str | None) -> str | None:
 
 
 def register() -> None:
-    """Make Hydra know ``class/`` and the text of ``--help``, and look before it instantiates."""
+    """Register ``class/``, the text of ``--help``, and the checks before Hydra makes an object."""
     for plugin in (ClassSource, ClassSearchPath):
         Plugins.instance().register(plugin)
     hydra._internal.hydra.ConfigLoaderImpl = CheckedLoader
@@ -163,7 +166,7 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
 
 
 def as_asked(node: Any) -> Any:
-    """Plain containers with ``${oc.env:NAME}`` again for what came from there, such as a secret."""
+    """Return plain containers in which ``${oc.env:NAME}`` again replaces values such as secrets."""
     if isinstance(node, dict):
         return {key: as_asked(part) for key, part in node.items()}
     if isinstance(node, list | tuple):

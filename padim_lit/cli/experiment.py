@@ -109,7 +109,7 @@ def run_job(config: DictConfig, folder: Path) -> None:
 
 
 def _run(settings: Settings, folder: Path) -> None:
-    """The mode's `run`; what the machine did to it becomes one line too."""
+    """Call the mode's `run`; turn failures of the machine into one line, too."""
     try:
         mode_of(settings.mode).runner()(settings, folder)
     except (OSError, RuntimeError, MemoryError, *resource_errors.NOT_FACTORED) as error:
@@ -121,7 +121,7 @@ def _run(settings: Settings, folder: Path) -> None:
 
 @contextmanager
 def _held(settings: Settings, folder: Path, *more: str) -> Iterator[None]:
-    """The run's folder, held for what the mode writes; further ranks share the first one's."""
+    """Hold the run's folder for what the mode writes; further ranks share the first one's."""
     # Its rank comes from the environment; a task of an allocation may be a run of its own.
     if alone(getattr(settings, "trainer", None)):
         rank_zero_only.rank = 0

@@ -31,7 +31,7 @@ LITTLE_WEIGHT = 0.4
 
 
 def before(settings: "Fit", data: AnomalyData, detector: Detector) -> Iterator[str]:
-    """What to say before a fit or a test."""
+    """Yield the notes that are known before a fit or a test."""
     yield from build.notes_on(data, detector.backbone.source)
     if detector.projection.name == "identity" and settings.dim != detector.projection.dim:
         yield f"proj=identity keeps all {detector.projection.dim} channels; dim is not used."
@@ -56,7 +56,7 @@ def before(settings: "Fit", data: AnomalyData, detector: Detector) -> Iterator[s
 
 
 def on_fit(settings: "Fit", detector: Detector) -> Iterator[str]:
-    """What to say of a fit's moments: ε, and images that count twice or were seen before."""
+    """Yield the notes on a fit: ε, images that count twice, and images that were seen before."""
     state = detector.require_state()
     # An absolute ε is nothing, or everything, for some features.
     eps, within = detector.ridge.eps, pooled(state.moments).diagonal().mean()
@@ -90,7 +90,7 @@ def on_fit(settings: "Fit", detector: Detector) -> Iterator[str]:
 
 
 def may_have_seen(path: str, detector: Detector) -> bool:
-    """Whether what a checkpoint has learnt may have seen an image of this fit."""
+    """Whether the parts that a checkpoint has learnt may have seen an image of this fit."""
     other = checkpoint_format.read(path)[checkpoint_format.KEY]
     theirs, mine = other["digests"], detector.require_state().digests
     # What it took over itself it may have from any image.
@@ -101,7 +101,10 @@ def may_have_seen(path: str, detector: Detector) -> bool:
 
 
 def patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:
-    """Height and width of a patch in pixels of the largest photo: what is told apart in it."""
+    """Return the height and width of a patch in pixels of the largest photo.
+
+    Nothing smaller is told apart.
+    """
     rows, columns = detector.map_grid
     seen = [data.resize_crop.seen(*size) for size in data.photo_sizes]
     patches = [
@@ -112,7 +115,7 @@ def patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:
 
 
 def headline(data: AnomalyData, detector: Detector) -> str:
-    """One line on the data and on what describes a patch, before a fit or a test starts."""
+    """Return one line on the data and on what describes a patch, for the start of a run."""
     height, width = detector.map_grid
     kinds = Counter(item.kind for item in data.test_items if item.label)
     bad = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
@@ -126,7 +129,7 @@ def headline(data: AnomalyData, detector: Detector) -> str:
 
 
 def on_threshold(results: Mapping[str, Any]) -> list[str]:
-    """What to say of the threshold, by what metrics.json holds of it."""
+    """Return the notes on the threshold, from the content of metrics.json."""
     if "threshold" not in results:
         return ["No threshold: this model decides nothing yet; mode=calibrate sets one."]
     if results["threshold"] is None:
@@ -149,7 +152,7 @@ def on_threshold(results: Mapping[str, Any]) -> list[str]:
 
 
 def contradiction(results: Mapping[str, Any]) -> list[str]:
-    """A sentence where the test set speaks against what is promised of the threshold."""
+    """Return a note where the test set contradicts what is promised of the threshold."""
     if not results.get("threshold_contradicted"):
         return []
     return [

@@ -126,7 +126,9 @@ class GivenImages:
         self.left, self.known_at = Counter[str](), list[int]()
 
     def over(self, work: Callable[[Batches], T], without: Collection[bytes] | None) -> T:
-        """``work(batches)``, each picture once, but for `without` and `gone`; None: as they come.
+        """Call ``work(batches)`` with each picture once, but for those in `without` and `gone`.
+
+        Where `without` is None, pictures come as they are.
 
         Args:
             work: gets batches with ``image`` (B,3,h,w), ``digest`` (B,16) and ``path``.
@@ -139,7 +141,7 @@ class GivenImages:
         return over_images(self.detector, self.dataset, work_on, self.loop, self.mode)
 
     def left_out(self) -> list[tuple[str, str]]:
-        """What to say of the images that `over` left out."""
+        """Return lines on the images that `over` left out."""
         return [
             ("note", f"not counted: {count(self.left[key], 'image')} {why}")
             for key, why in WHY_LEFT_OUT.items()
@@ -170,7 +172,10 @@ class GivenImages:
 
 
 def size_of(detector: Detector) -> dict[str, Any]:
-    """How the images of its fit were resized and cropped; InputError where it does not say."""
+    """Return the sizes to which a fit's images were resized and cropped.
+
+    Raises InputError where the checkpoint does not say.
+    """
     try:
         return {key: detector.provenance[key] for key in ("image_size", "crop_size")}
     except KeyError:
@@ -202,12 +207,15 @@ def require_good(images: ItemDataset, given: str) -> None:
 
 
 def removed(provenance: dict[str, Any]) -> frozenset[bytes]:
-    """Keys of the digests of images that mode=remove took out, though some may be back."""
+    """Return the digests of images that mode=remove took out; some may have come back."""
     return frozenset(map(bytes.fromhex, provenance.get("removed", [])))
 
 
 def removed_from(detector: Detector) -> frozenset[bytes]:
-    """Those of them that are not back; all, where which images it holds is not known."""
+    """Return the digests of removed images that have not come back.
+
+    Where the checkpoint does not say which images it holds, these are all removed ones.
+    """
     state = detector.fit_state
     held = None if state is None else state.digests
     return removed(detector.provenance).difference([] if held is None else digests.keys(held))
@@ -216,7 +224,7 @@ def removed_from(detector: Detector) -> frozenset[bytes]:
 def finish(
     detector: Detector, folder: Path, what: str, facts: dict[str, Any], *said: tuple[str, Any]
 ) -> None:
-    """Write model.ckpt with a line more in its history, then WHAT.json; print `said`."""
+    """Write model.ckpt with one more line of history, then WHAT.json, and print `said`."""
     detector.provenance["train_images"] = detector.count
     detector.provenance.setdefault("history", []).append({"mode": what, **facts})
     path = folder / "model.ckpt"

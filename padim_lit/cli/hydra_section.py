@@ -47,7 +47,7 @@ def require_hydras(name: str, resolved_from: str, full_key: str) -> None:
 
 
 def _is_hydras(name: str) -> bool:
-    """Whether it is a class of Hydra's or logging's itself, and no name that was imported there."""
+    """Whether a name is a class that Hydra or logging defines itself, not one imported there."""
     if _HYDRAS.fullmatch(name):
         with suppress(Exception):  # a module may fail in any way while it is imported
             found = resolve_name(name)

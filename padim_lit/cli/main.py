@@ -34,7 +34,10 @@ LOGGING_CAUSES = (OSError, InputError)
 
 
 def leave(line: str) -> NoReturn:
-    """End with one line on stderr, in all: what failed in every rank is the first one's to say."""
+    """End the process with one line on stderr.
+
+    What failed in every rank is reported by the first alone.
+    """
     if os.environ.get("LOCAL_RANK", "0") != "0":
         time.sleep(_PATIENCE)
     sys.exit(f"error: {line}")
@@ -60,7 +63,7 @@ def one_line_errors(debugging: bool) -> Iterator[None]:
 
 
 def prepare(words: list[str]) -> tuple[Namespace, ArgumentParser]:
-    """What Hydra is asked to do, with the folders that make a sweep go on where it ended."""
+    """Return the words for Hydra, with the folders by which a sweep goes on where it ended."""
     asked, parser = overrides.options_of(words)
     sweep = asked.multirun or overrides.SWEEP in asked.overrides
     asked.overrides = overrides.as_typed(asked.overrides, sweep)

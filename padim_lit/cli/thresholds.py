@@ -19,7 +19,7 @@ RATES = (0.005, 0.01, 0.02, 0.05, 0.1)
 def at_threshold(
     rate: float | None, data: AnomalyData, detector: Detector, predictions: Iterable[TestScore]
 ) -> dict[str, Any]:
-    """For metrics.json: the threshold, what it makes of the test images that count, and others."""
+    """Return metrics.json's keys on thresholds: the run's own, what it finds, and some others."""
     if detector.calibration is None:
         return {}
     calibration = recalibrate(detector.calibration, rate)
@@ -63,7 +63,7 @@ def _wrong(
 
 
 def table_of_choices(results: Mapping[str, Any]) -> Table | None:
-    """What other thresholds would do; None where the test set has no defects that tell."""
+    """Return a table of what other thresholds would do; None where no test image is defective."""
     choices = [c for c in results.get("threshold_choices", []) if c["misses"] is not None]
     good, bad = results["data/test_good"], results["data/test_defective"]
     if not choices or not bad:

@@ -49,7 +49,10 @@ class Recorder(Callback):
 
 
 class WholeFile(TorchCheckpointIO):
-    """Lightning's own takes the memory of the file once more, and a temporary folder's room."""
+    """Write checkpoints with our own writer.
+
+    Lightning's takes the memory of the file once more, and room in a temporary folder.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, **_: Any) -> None:
         checkpoint_format.write(Path(path), checkpoint)

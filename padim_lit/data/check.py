@@ -125,7 +125,7 @@ _SAYINGS = {
 
 
 def same_files(paths: Sequence[Path]) -> list[Hashable]:
-    """For each file what is equal for files of the same bytes alone.
+    """Return a key for each file, equal for files with the same bytes alone.
 
     Only files of one size are read.
     """
@@ -138,7 +138,7 @@ def same_files(paths: Sequence[Path]) -> list[Hashable]:
 
 
 def nearly_black(paths: Sequence[Path]) -> list[str]:
-    """A note, shown now too, where images use a sixteenth of their range: 12 bits of 16.
+    """Warn of images that use a sixteenth of their range, as 12 bits of 16 do; return the note.
 
     Raises InputError for one that cannot be read.
     """
@@ -156,5 +156,5 @@ def nearly_black(paths: Sequence[Path]) -> list[str]:
 
 
 def some(found: Sequence[T], most: int) -> Sequence[T]:
-    """Evenly spread, at most so many."""
+    """Return at most `most` of `found`, evenly spread."""
     return found[:: max(1, -(-len(found) // most))]

@@ -154,7 +154,7 @@ class AnomalyData(LightningDataModule):
         return {"data": self.name, **self.provenance, **self.size}
 
     def content(self) -> str:
-        """A digest of all images and masks, their labels and names: other results, another one."""
+        """Return a digest of all images, masks, labels and names; other data have another."""
         found = hashlib.sha256()
         for part in (self.train_items, self.test_items):
             found.update(f"{len(part)} images".encode())  # or one could change sides unseen
@@ -208,7 +208,7 @@ class AnomalyData(LightningDataModule):
             raise InputError(f"{self.name} has no test images; add healthy or defective ones")
 
     def _read_fully(self, split: Split) -> Any:
-        """What decodes the images for a first look; None where there are too many for that."""
+        """Return the function that decodes images for a first look; None for too many images."""
         if len(split.train) + len(split.test) <= self.full_check:
             return self.cache or prepare
         log.info(
@@ -236,7 +236,7 @@ class AnomalyData(LightningDataModule):
 
 @dataclass(eq=False)
 class SeenWhole(AnomalyData):
-    """Base of data whose photos need not be square: without a crop nothing is out of sight."""
+    """Base of data with photos that need not be square: by default nothing is cropped."""
 
     image_size: Size = field(default=224, kw_only=True)
     crop_size: Size | None = field(default=None, kw_only=True)

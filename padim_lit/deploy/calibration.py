@@ -36,7 +36,7 @@ BY_HAND = "by hand"
 
 
 def require_rate(rate: float) -> None:
-    """Raise InputError unless `rate` is one of false alarms.
+    """Raise InputError unless `rate`, a share of false alarms, lies between 0 and 1.
 
     >>> require_rate(0.01)
     """
@@ -45,7 +45,7 @@ def require_rate(rate: float) -> None:
 
 
 def require_asked(images: Any, rate: float | None) -> None:
-    """Raise InputError unless `set_threshold` can do with so many images and this rate.
+    """Raise InputError unless `set_threshold` takes this number of images and this rate.
 
     >>> require_asked(500, None)
     >>> require_asked(True, None)
@@ -62,7 +62,7 @@ def require_asked(images: Any, rate: float | None) -> None:
 
 
 def require_one_of(threshold: float | None, rate: float | None) -> None:
-    """Raise InputError where both say what is called defective.
+    """Raise InputError where both a threshold and a rate are given: one is enough.
 
     >>> require_one_of(threshold=20.0, rate=None)
     """
@@ -201,7 +201,7 @@ def set_threshold(
 
 
 def highest(measured: Measured, threshold: float | None) -> str:
-    """One line on the good images that look least so: a defect among them hides others.
+    """Return one line on the good images that score highest: a defect among them hides others.
 
     >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]), 9.6)
     'the good image b.png alone sets the threshold; look at those that score highest, ... b.png ...'
@@ -223,7 +223,7 @@ def highest(measured: Measured, threshold: float | None) -> str:
 def outcome(
     batch: dict[str, Any], score: Tensor, maps: Tensor, calibration: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What a batch got, as far as its paths and a threshold are known.
+    """Return a batch's scores and maps, with paths and decisions as far as these are known.
 
     Args:
         score, maps: (B,) and (B,h,w).
@@ -240,7 +240,7 @@ def outcome(
 
 
 def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, Any]:
-    """The same scores with thresholds for another rate; None keeps the one there is.
+    """Return the same scores with thresholds for another rate; None keeps the rate.
 
     >>> calibration = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
     >>> round(calibration["threshold"], 2), round(recalibrate(calibration, 0.1)["threshold"], 2)
@@ -256,7 +256,9 @@ def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, An
 def maps_from(
     threshold: float, image_score: str, own: float | None, own_map: float | None
 ) -> float | None:
-    """From where on maps are outlined at a threshold of scores, `own_map` belonging to `own`.
+    """Return the distance from which maps are outlined, for a `threshold` of scores.
+
+    `own_map` is that distance for the threshold `own`.
 
     >>> maps_from(5.0, "topk", own=20.0, own_map=24.0)
     6.0
@@ -269,7 +271,7 @@ def maps_from(
 
 
 def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> dict[str, Any]:
-    """The same scores beside a threshold that somebody chose.
+    """Return the same scores with a threshold that somebody chose.
 
     ``false_alarm_rate`` is its `p_value`, the share of good images that these scores give it, and
     ``interval`` that of a share of which so many of K were found (Clopper and Pearson 1934). Both
@@ -319,7 +321,7 @@ def p_value(score: float, scores: np.ndarray, unreliable: int = 0) -> float:
 
 
 def needed(rate: float) -> int:
-    """K, how many good images a rate takes: 1/(K+1) ≤ rate.
+    """Return K, how many good images a rate needs: 1/(K+1) ≤ rate.
 
     >>> needed(0.01)
     99
@@ -328,7 +330,7 @@ def needed(rate: float) -> int:
 
 
 def expected_rate(total: int, rate: float) -> float:
-    """The share of further good images that reach the threshold of K = `total`, see `choose`.
+    """Return the share of further good images that reach the threshold of K = `total` ones.
 
     At most `rate`, where there are enough of them.
 
@@ -339,7 +341,7 @@ def expected_rate(total: int, rate: float) -> float:
 
 
 def _order(total: int, rate: float) -> int:
-    """k, which of K = `total` rising scores a rate asks for; K + 1 where they are too few."""
+    """Return k, which of K = `total` rising scores a rate asks for; K + 1: they are too few."""
     # As it is meant: 0.99 · 100 is 99.00000000000001 otherwise.
     return math.ceil(round((total + 1) * (1 - rate), 9))
 
@@ -367,7 +369,7 @@ def contradicts(
 
 
 def describe(calibration: dict[str, Any]) -> str:
-    """One line on the threshold, for logs and summaries.
+    """Return one line on the threshold, for logs and summaries.
 
     >>> scores = torch.linspace(1, 3, 199)
     >>> describe(calibrate(Measured(scores, scores)))

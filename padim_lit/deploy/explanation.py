@@ -59,7 +59,7 @@ class Explanation:
 
     @property
     def captions(self) -> list[str]:
-        """Each layer's name and what it adds to the score; below 0 it says so in words."""
+        """Return each layer's name and its share of the score; words tell where it is below 0."""
         return [
             f"{name}: {percent(share)} of the score" if share >= 0 else f"{name}: speaks against it"
             for name, share in self.layers.items()
@@ -137,7 +137,7 @@ def explain(detector: Detector, image: Tensor, view: View | None = None) -> Expl
 
 
 def _layer_means(detector: Detector) -> Tensor:
-    """Each layer's share of the means (L,G,D), also of a component that has no patches."""
+    """Return each layer's share of the means (L,G,D), also for components without patches."""
     means, mean = detector.layer_means.clone(), detector.mean.float()
     used = means.any(dim=2).any(dim=0)
     # It lies at its centroid; the shares there are about those of the nearest mean of patches.
@@ -147,7 +147,7 @@ def _layer_means(detector: Detector) -> Tensor:
 
 
 def _weights(detector: Detector, distances: Tensor, map: Tensor) -> Tensor:
-    """w (P,) with score = Σ_p w_p M_p."""
+    """Return w (P,) with score = Σ_p w_p M_p."""
     if detector.image_score == "max":
         peak = int(map.argmax())
         return weights(detector.anomaly_map, *divmod(peak, map.shape[1]))

@@ -35,7 +35,7 @@ ONNX_BYTES = 2**31 - 2**20
 def metadata(
     detector: Detector, threshold: float | None, precision: str, preprocess: bool
 ) -> dict[str, Any]:
-    """What a consumer of the file has to know, as primitives.
+    """Return what a consumer of the file has to know, as primitives.
 
     ``resize`` is the shorter side in pixels (int) or an exact [h, w] to which an image is brought
     before the centre crop to ``image_shape``; None where the checkpoint does not say.
@@ -86,7 +86,10 @@ def export_onnx(detector: Detector, path: Path, about: dict[str, Any]) -> None:
 
 
 def _onnx_content(detector: Detector, about: dict[str, Any]) -> bytes:
-    """What `export_onnx` writes; INT8 convolutions are a graph already, and the rest is joined."""
+    """Return what `export_onnx` writes.
+
+    INT8 convolutions are a graph already, to which the rest is joined.
+    """
     onnx, _ = require("onnx", "onnx", "onnxscript")
     graph = Graph(detector, about["threshold"], about["preprocess"]).eval()
     require_room(graph, about["precision"])
@@ -149,7 +152,7 @@ WRITERS = {"onnx": export_onnx, "openvino": export_openvino, "torch": export_tor
 
 
 def exported(path: Path) -> bool:
-    """Whether a file is one of `WRITERS`', by the name that they all put in.
+    """Whether one of `WRITERS` has written a file: all put the same name into it.
 
     A checkpoint is one if it is slim: a full one holds what no export could bring back.
 

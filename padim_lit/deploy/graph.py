@@ -82,12 +82,14 @@ class Scores(nn.Module):
         return score, maps, score >= self.threshold
 
     def project_layer(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
-        """As any projection's: a product with its columns."""
+        """Project one layer by a product with its columns of Π, as any projection does."""
         return Projection.project_layer(self.projection, features, start)
 
 
 def first_step(preprocess: bool) -> nn.Module:
-    """What makes images in [0, 1] of what a graph is given: uint8 to `preprocess`, or such images.
+    """Return the module that turns a graph's input into images in [0, 1].
+
+    With `preprocess` the input is uint8, otherwise such images.
 
     >>> first_step(preprocess=True)
     Pixels()
@@ -143,7 +145,7 @@ class OfComponents(Exhaustive):
 
 
 def _measuring(density: Density) -> type[nn.Module]:
-    """What measures by this density's Gaussians, given their means and factors."""
+    """Return the class whose modules measure distances to this density's Gaussians."""
     if type(density) is PerPosition:
         return OfPositions
     if type(density) is Mixture:

@@ -57,7 +57,9 @@ class Int8Backbone(Backbone):
 
 
 def example(detector: Detector, preprocess: bool) -> Tensor:
-    """What a graph of `detector` takes: two images, because an exporter takes one for a constant.
+    """Return an example of the input of `detector`'s graph.
+
+    It has two images, because an exporter takes one for a constant.
 
     >>> example(detector, preprocess=True).shape
     torch.Size([2, 64, 64, 3])
@@ -66,7 +68,7 @@ def example(detector: Detector, preprocess: bool) -> Tensor:
 
 
 def as_given(images: Tensor, pixels: bool) -> np.ndarray:
-    """Images (B,3,h,w) in [0, 1], or as the pixels uint8 (B,h,w,3) that they were made of.
+    """Return images (B,3,h,w) in [0, 1] as they are, or with `pixels` as uint8 (B,h,w,3).
 
     >>> as_given(torch.ones(1, 3, 2, 2), pixels=True)[0, 0, 0].tolist()
     [255, 255, 255]
@@ -77,7 +79,7 @@ def as_given(images: Tensor, pixels: bool) -> np.ndarray:
 
 
 def int8(detector: Detector, dataset: Dataset, preprocess: bool, what: str) -> Detector:
-    """`detector` with INT8 convolutions, its Gaussians and its threshold from good images anew.
+    """Return `detector` with INT8 convolutions, and Gaussians and threshold fitted again.
 
     Projection and centroids are kept.
 
@@ -118,7 +120,7 @@ def int8(detector: Detector, dataset: Dataset, preprocess: bool, what: str) -> D
 
 
 def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detector) -> Any:
-    """A ModelProto with INT8 weights for its convolutions, one scale a channel.
+    """Return a ModelProto whose convolutions have INT8 weights, with one scale a channel.
 
     Args:
         graph: a ModelProto.

@@ -138,7 +138,7 @@ class Measured:
 def measure(
     detector: Detector, batches: Batches, held: Collection[bytes] | None = None
 ) -> Measured:
-    """Scores of good images, those in the moments left out of them one at a time.
+    """Score good images; each image that is in the moments is left out of them.
 
     Args:
         detector: fitted; where it is, is computed.
@@ -185,7 +185,9 @@ def measure(
 
 
 def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances (B,P) of images of the fit under fits without them.
+    """Return the distances (B,P) of the fit's images, each under a fit without it.
+
+    And (B,) bool: whether all distances of an image are reliable.
 
     With (B,) bool: all of an image's distances are reliable.
 
@@ -220,7 +222,7 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
 def _without(
     detector: Detector, part: Density, some: slice
 ) -> Callable[[tuple[Tensor, Tensor | None]], Tensor]:
-    """What gives distances (1,P) of an image under a part's Gaussians, `some` of all, without it.
+    """Return a function that measures an image under a part's Gaussians without that image.
 
     It takes the image's embeddings (V,P,D), the one that is scored first, and a limit (1,P): only
     nearer ones are looked for, elsewhere the distance may be inf; or None.
@@ -242,7 +244,7 @@ def _without(
 
 
 def _factored_anew(detector: Detector, held: Tensor) -> Tensor:
-    """Distances (B,P) of few images: without each, every covariance is another one.
+    """Return distances (B,P) of few images: without each, all covariances are factored again.
 
     Args:
         held: see `_left_out`.
@@ -267,7 +269,7 @@ def _factored_anew(detector: Detector, held: Tensor) -> Tensor:
 def _subtracted(
     detector: Detector, part: Density, moments: Moments, ridge: Ridge, one: Tensor
 ) -> tuple[Tensor, float]:
-    """Distances (1,P) of an image under Gaussians without it, and their mean log det Σ.
+    """Return an image's distances (1,P) under Gaussians without it, and their mean log det Σ.
 
     Args:
         part: of the detector's density, or all of it.
@@ -283,7 +285,7 @@ def _subtracted(
 
 
 def _side_by_side(detector: Detector, work: Callable[[T], Tensor], images: list[T]) -> Tensor:
-    """What `work` finds of each image (1,P): all (B,P).
+    """Apply `work`, which gives (1,P), to each image, on several threads: all (B,P).
 
     An image's steps are too small to be shared by threads. On a CPU each has one, if there is
     memory for moments and factors of its own.
@@ -299,7 +301,7 @@ def _side_by_side(detector: Detector, work: Callable[[T], Tensor], images: list[
 def cross_fit(
     detector: Detector, batches: Batches, scored: Sequence[int] | None = None
 ) -> Measured:
-    """Scores of training images under fits that have learnt nothing from them, not even Π.
+    """Score training images under fits that have learnt nothing from them, not even Π.
 
     The images are dealt into folds. For each, Π and centroids are learnt from as many images of the
     other folds as at the fit, the Gaussians are fitted on all images under them, and those of the
@@ -361,7 +363,7 @@ def cross_fit(
 def remembering(
     backbone: Backbone, batches: Iterable[Tensor], turned: Turned
 ) -> tuple[Backbone, int, Turned]:
-    """A backbone whose images are their numbers (B,): it has seen them, in all directions.
+    """Run the backbone over all images once; return one that takes their numbers (B,) instead.
 
     Args:
         batches: of images (B,3,h,w).
@@ -393,7 +395,7 @@ def remembering(
 
 
 def _blank(detector: Detector, backbone: Backbone) -> Detector:
-    """Another detector of the same spec on `backbone`, with a Π of its own and no Gaussians."""
+    """Return an unfitted detector of the same spec on `backbone`, with a Π of its own."""
     spec = spec_of(detector)
     for part in ("backbone", "proj", "dim", "seed", "proj_options", "density_options"):
         del spec[part]
@@ -407,7 +409,7 @@ def _blank(detector: Detector, backbone: Backbone) -> Detector:
 def measure_training(
     detector: Detector, dataset: Dataset, images: int, loop: Loop, in_order: bool = True
 ) -> Measured:
-    """What training images score under fits that do not know them, in the cheapest way that is so.
+    """Score training images under fits that do not know them, in the cheapest valid way.
 
     Args:
         detector: fitted on all of `dataset`.
@@ -448,7 +450,7 @@ def measure_training(
 
 
 def met_again(detector: Detector, dataset: Dataset) -> int:
-    """How many embeddings of the fit `measure_training` wants of `dataset`, one a direction.
+    """Return how many embeddings of the fit `measure_training` will ask for, one a direction.
 
     >>> met_again(detector, [None] * 6)
     6
@@ -458,7 +460,7 @@ def met_again(detector: Detector, dataset: Dataset) -> int:
 
 
 def count_of(dataset: Dataset) -> int | None:
-    """N of a dataset that gives each image by its number; None of one that does not.
+    """Return N of a dataset that gives images by their numbers; None for any other.
 
     >>> count_of([1, 2]), count_of(iter([1, 2]))
     (2, None)
@@ -469,7 +471,7 @@ def count_of(dataset: Dataset) -> int | None:
 
 
 def _alone(detector: Detector, count: int) -> list[int] | None:
-    """Numbers of those of N images that nothing was learnt from, if they are enough to score."""
+    """Return the numbers of the images that nothing was learnt from, if these are enough."""
     parts = (detector.projection, detector.density)
     seen = {i for one in parts for i in evenly_spaced(count, one.fit_images)}
     unseen = [i for i in range(count) if i not in seen]
@@ -477,7 +479,7 @@ def _alone(detector: Detector, count: int) -> list[int] | None:
 
 
 def _that_fit(detector: Detector) -> int:
-    """Of how many images the feature maps fit into half of the memory that is free."""
+    """Return how many images have feature maps that fit into half of the free memory."""
     shapes = detector.backbone.grids(detector.image_shape)
     numbers = sum(c * h * w for c, (h, w) in zip(detector.backbone.channels, shapes, strict=True))
     free = available_bytes(torch.device("cpu"))

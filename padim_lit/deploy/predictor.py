@@ -437,7 +437,7 @@ def load(
 
 
 def _listed(images: Any) -> Any:
-    """The images of a folder or a pattern; anything else as it is."""
+    """Return the images of a folder or a pattern, and anything else as it is."""
     if not isinstance(images, str | PathLike):
         return images
     path = typed_path(images)
@@ -446,7 +446,7 @@ def _listed(images: Any) -> Any:
 
 
 def _is_one(images: Any) -> bool:
-    """Whether it is one image: an array's rows are none, though a program can go through them."""
+    """Whether this is one image; an array is, though a program can iterate over its rows."""
     if isinstance(images, np.ndarray) and images.ndim == 3:
         return images.shape[2] in (1, 3, 4)  # else grey ones, (B,h,w)
     if isinstance(images, np.ndarray | Tensor):

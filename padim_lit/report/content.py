@@ -35,7 +35,7 @@ PREDICTED_FROM = 200
 
 
 def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
-    """All that the page and the figures show but for pictures and distortions.
+    """Return all that the page and the figures show, without pictures and distortions.
 
     Numbers that are not finite are None.
     """
@@ -60,7 +60,7 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
 
 
 def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
-    """Sentences on what a reader must know before believing a number."""
+    """Return sentences on what a reader must know before believing a number."""
     checks = {
         "Random backbone weights in {}: memory and time are real, detection says nothing.":
             [str(s.constants.get("weights")).startswith("random") for s in sweeps],
@@ -104,7 +104,7 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
 
 
 def _configurations(sweep: SweepFolder) -> list[dict[str, Any]]:
-    """By projection and D: each seed's values, their means and spreads, differences to `BASE`."""
+    """Return for each projection and D the seeds' values, means, spreads, differences to `BASE`."""
     found = []
     for proj, dim in sweep.methods:
         values = {short(m): sweep.points(proj, dim, m) for m in (*METRICS, *COSTS)}
@@ -126,7 +126,7 @@ def _configurations(sweep: SweepFolder) -> list[dict[str, Any]]:
 
 
 def missed(sweep: SweepFolder, proj: str, dim: int) -> dict[str, Any] | None:
-    """Defective test images below a threshold and good ones above it, means over seeds.
+    """Count defective test images below a threshold and good ones above it, as means over seeds.
 
     The threshold is that of the runs; an ablation sets none, so there `FALSE_ALARM_RATE` of the
     good ones alarm.
@@ -158,7 +158,7 @@ def missed(sweep: SweepFolder, proj: str, dim: int) -> dict[str, Any] | None:
 def _fit(
     sweep: SweepFolder, proj: str, metric: str, most: float = math.inf
 ) -> dict[str, Any] | None:
-    """Eq. 15 fitted to the seeds' means at every D ≤ `most`; says why where it cannot be.
+    """Fit eq. 15 to the seeds' means at every D ≤ `most`; where it cannot be fitted, say why.
 
     The curve goes on to the largest D that was measured, as far as eq. 15 claims anything.
     """
@@ -185,7 +185,7 @@ def _fit(
 def compared(
     sweeps: Sequence[SweepFolder], configurations: Sequence[list[dict[str, Any]]] | None = None
 ) -> dict[str, Any]:
-    """Table 1: a row for each D of every sweep, then of the means, and what others published.
+    """Make Table 1: a row for each D of every sweep, rows of means, and what others published.
 
     `configurations` are those of the sweeps, where they are known.
     """

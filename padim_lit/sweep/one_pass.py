@@ -73,12 +73,12 @@ class FeatureStore:
         self.filled = stop
 
     def embeddings(self, projection: Projection, rows: range) -> Iterator[Tensor]:
-        """Projected embeddings (B, rows·W, D) of a band of grid rows, chunk by chunk of images."""
+        """Yield projected embeddings (B, rows·W, D) of a band of grid rows, by chunks of images."""
         for start in range(0, self.images, CHUNK):
             yield self.embedding(projection, slice(start, start + CHUNK), rows)
 
     def embedding(self, projection: Projection, images: slice | list[int], rows: range) -> Tensor:
-        """Projected embeddings (B, rows·W, D) of some images, in a band of grid rows."""
+        """Return projected embeddings (B, rows·W, D) of some images, in a band of grid rows."""
         height, width = self.grid
         # The neighbours beyond the band, in whole rows of every layer.
         halo = -(-(self.neighbourhood // 2) // (self.row_step or 1)) * self.row_step
@@ -94,7 +94,7 @@ class FeatureStore:
 
     @property
     def row_step(self) -> int:
-        """Bands must start at multiples of this, so that no layer's row is split; 0: no bands."""
+        """Bands start at multiples of this, so that they split no layer's row; 0: no bands."""
         height, width = self.grid
         shapes = [stored.shape[1:3] for stored in self.maps]
         if any(height % h or width % w for h, w in shapes):
@@ -103,7 +103,7 @@ class FeatureStore:
 
 
 def _reserve(path: Path, size: int) -> None:
-    """Take the room now: a disk that fills up under a mapped file kills the process without a word.
+    """Reserve the file's room now: a full disk under a mapped file would kill the process silently.
 
     Raises:
         InputError: there is too little.
@@ -158,7 +158,9 @@ def plan(store: FeatureStore, dim: int, limit: float) -> Plan:
 
 @dataclass
 class RunTimes:
-    """Seconds that a run took, summed over the bands: `fit` for all d, the others by d.
+    """Seconds that a run took, summed over the bands.
+
+    `fit` is for all d together; the others are by d. `learnt` holds what its densities have learnt.
 
     And the numbers that its densities have learnt.
     """
@@ -171,7 +173,7 @@ class RunTimes:
 
 @dataclass(frozen=True)
 class OnePass:
-    """Feature maps of one data set, and what Gaussians any projection of them is scored by.
+    """Feature maps of one data set, and the Gaussians that score any projection of them.
 
     Attributes:
         train, test: feature maps.
@@ -192,7 +194,7 @@ class OnePass:
         dims: Iterable[int],
         bands: Sequence[range],
     ) -> tuple[dict[int, Tensor], RunTimes]:
-        """Mahalanobis distances (N_test,P) of every d, on the CPU, and what they took.
+        """Return every d's Mahalanobis distances (N_test,P), on the CPU, and the time they took.
 
         Args:
             projection: drawn at the largest d.
@@ -232,13 +234,16 @@ class OnePass:
         return nearest, times
 
     def _chosen(self, images: int) -> list[int]:
-        """The same as a run of its own would learn from, in all directions."""
+        """Return the numbers of the maps that a run of its own would learn from.
+
+        Those of an image in all directions are together.
+        """
         turns = self.rotations
         numbers = evenly_spaced(self.train.images // turns, images)
         return [i * turns + turn for i in numbers for turn in range(turns)]
 
     def _patches(self, projection: Projection, dim: int, images: int) -> Tensor:
-        """Those that a run of its own would learn from: (n,P,d)."""
+        """Return the patches (n,P,d) that a run of its own would learn from."""
         train, (rows, factor) = self.train, projection.nested(dim)
         whole, rows = range(train.grid[0]), rows.to(train.device)
         chosen = (train.embedding(projection, [i], whole) for i in self._chosen(images))
@@ -251,7 +256,10 @@ class OnePass:
         bands: Sequence[range],
         times: RunTimes,
     ) -> list[tuple[Tensor, float]]:
-        """Of each, a Gaussian a position, the distances (N_test,P) and the mean log det Σ."""
+        """Return each density's test distances (N_test,P) and its mean log det Σ.
+
+        The densities have one Gaussian a position, and all are fitted in one pass over the bands.
+        """
         if not densities:
             return []
         train, test, width = self.train, self.test, self.train.grid[1]
@@ -289,7 +297,7 @@ class OnePass:
     def _all(
         self, projection: Projection, density: Density, times: RunTimes
     ) -> tuple[Tensor, float]:
-        """As `_positions` has it, of any density, as a run of its own computes them."""
+        """Return what `_positions` does, for any one density, computed as in a run of its own."""
         train, d, whole = self.train, density.dim, range(self.train.grid[0])
         rows, factor = projection.nested(d)
         rows = rows.to(train.device)

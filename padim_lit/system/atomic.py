@@ -184,7 +184,7 @@ def hold(folder: Path) -> int | None:
 
 
 def written_by_runs(folder: Path) -> set[str]:
-    """Names of what runs wrote, or may write, directly in ``folder``; see `run_folder`."""
+    """Return the names in ``folder`` that runs wrote, or may write; see `run_folder`."""
     try:
         return set((folder / _MARKER).read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError):
@@ -221,7 +221,7 @@ def _remove(temporary: Path) -> None:
 
 @cache
 def _machine() -> str:
-    """8 digits for this machine since it was started; its containers share them."""
+    """Return 8 digits for this machine since it was started; its containers share them."""
     try:
         known = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:

@@ -22,7 +22,7 @@ PICTURES, SCORED_PICTURES, BYTES = 24, 200, 30_000_000
 
 
 def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, Any]:
-    """The content of a page over every run and all scored images in or below `paths`.
+    """Return the content of a page over every run and all scored images in or below `paths`.
 
     Each run that cannot be read is skipped, with a line on it. Pictures take `budget` bytes at
     most, as many for each folder.

@@ -28,7 +28,7 @@ SETTINGS_APART = (*SETTINGS, "roi_share", "train_images", "pixel_truth")
 
 
 def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryEntry], int]:
-    """What the page holds of a run, its pictures, and how many of these are left out: none yet.
+    """Return a run's content for the page, its pictures, and how many of these are left out: none.
 
     Raises:
         InputError: a file is not what mode=fit writes; it is named.
@@ -67,7 +67,7 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
 
 
 def _images(shown: Scores) -> dict[str, Any]:
-    """The test images of a run: names below their common folder, kinds, labels."""
+    """Return a run's test images: names below their common folder, kinds, labels."""
     kinds = list(dict.fromkeys(shown.kind))
     return {
         "names": short_names(shown.path),
@@ -79,7 +79,7 @@ def _images(shown: Scores) -> dict[str, Any]:
 
 
 def _map_factor(results: Mapping[str, Any], map_threshold: float | None) -> float:
-    """By how much maps are outlined higher than images are called defective, see `maps_from`.
+    """Return the factor from the threshold of images to that of maps, see `maps_from`.
 
     1 where no threshold of maps is known.
     """
@@ -90,7 +90,7 @@ def _map_factor(results: Mapping[str, Any], map_threshold: float | None) -> floa
 
 
 def _thresholds(metrics: Mapping[str, Any], map_factor: float) -> list[dict[str, Any]]:
-    """The marks of the slider, each called what it is; that of maps where these are outlined so."""
+    """Return the named marks of the slider, and the mark of maps where these have another one."""
     rate, images = (metrics.get(f"threshold_{name}") for name in ("rate", "images"))
     if rate is not None and images:
         rate = expected_rate(images, rate)
@@ -111,7 +111,7 @@ def _thresholds(metrics: Mapping[str, Any], map_factor: float) -> list[dict[str,
 
 
 def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryEntry], int]:
-    """What the page holds of scored images, their pictures, and how many of these are left out.
+    """Return scored images' content for the page, their pictures, and how many are left out.
 
     What a script reads alike of fits has the same names. The pictures are those of the highest
     scores, at most `most`. A broken file raises what reading it does.
@@ -153,7 +153,7 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Names below the common folder of all."""
+    """Return the names below the common folder of all."""
     try:
         common = os.path.commonpath([PurePath(path).parent for path in paths])
     except ValueError:  # none, or absolute and relative ones

@@ -1,4 +1,4 @@
-"""The page from its content: the table of runs, the curves of groups of runs, and all the rest."""
+"""Make the page from its content: the table of runs, the curves of groups of runs, and the rest."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ FIGURE_SIZE = {"width": 5.5, "height": 3.3}
 
 
 def render(content: Mapping[str, Any]) -> str:
-    """The page; its texts reach it as text, never as markup. `content` has no NaN."""
+    """Return the page; its texts reach it as text, never as markup. `content` has no NaN."""
     runs = content["runs"]
     users = Counter(note for run in runs for note in dict.fromkeys(run["notes"]))
     drawn = draw_curves(runs, content["groups"])
@@ -40,7 +40,7 @@ def render(content: Mapping[str, Any]) -> str:
 
 
 def run_table(content: Mapping[str, Any], notes: Sequence[str]) -> Table:
-    """A row a run, in the order of `content`; `notes` are numbered from 1."""
+    """Make a table with a row for each run, in the order of `content`; `notes` count from 1."""
     caption = (
         "Test metrics; false alarms and missed images at the checkpoint's threshold, chosen "
         "without test images unless by hand"
@@ -68,14 +68,14 @@ def _row(run: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Cell]:
 
 
 def _wrong(wrong: int | None, images: int | None) -> Cell:
-    """How many images are on the wrong side of the checkpoint's threshold."""
+    """Write how many images are on the wrong side of the checkpoint's threshold."""
     if wrong is None or not images:
         return Cell(MISSING)
     return Cell(f"{wrong} of {images}", wrong / images)
 
 
 def draw_curves(runs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Group, label, metric and SVG of every group of runs (by its number) with two D or more."""
+    """Return group, label, metric and SVG of each group of runs, by number, with two D or more."""
     drawn = []
     for metric in DRAWN:
         for group, label in enumerate(labels):
@@ -91,7 +91,7 @@ def draw_curves(runs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> lis
 
 
 def as_sweep(runs: Iterable[Mapping[str, Any]], metric: str) -> dict[str, Any]:
-    """Runs with the same settings as `figures.curves` reads a sweep: their means and sds.
+    """Return runs of the same settings as `figures.curves` reads a sweep: their means and sds.
 
     Of a seed that ran more than once on a split the last counts: the same again is no spread.
     """

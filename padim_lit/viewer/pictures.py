@@ -21,7 +21,7 @@ QUALITY = 85
 
 
 def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) -> dict[str, Any]:
-    """The clearest pictures of each role, at most `most`, within `budget` characters of base64.
+    """Encode the clearest pictures of each role: `most` at most, in `budget` characters of base64.
 
     A map is uint16 (h,w): a distance is ``low + step`` times its lower twelve bits, the bit above
     them is 1 in a defect, and the next one outside of roi; see `pack`. ``left`` is the number of
@@ -69,7 +69,7 @@ def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) ->
 
 
 def pack(values: np.ndarray) -> str:
-    """uint16 (h,w) as differences along both axes, low bytes then high bytes, zlib, base64.
+    """Encode uint16 (h,w): differences along both axes, low bytes then high bytes, zlib, base64.
 
     Neighbours of a blurred map differ little, so that most differences need two or three bits.
     """

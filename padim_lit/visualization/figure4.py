@@ -50,7 +50,7 @@ class Example:
 
     @classmethod
     def of(cls, sample: Mapping[str, Any], item: Item, maps: list[np.ndarray]) -> "Example":
-        """From a sample of an ItemDataset."""
+        """Make an example from a sample of an ItemDataset."""
         image = np.rint(255 * sample["image"].permute(1, 2, 0).numpy()).astype(np.uint8)
         planted = item.plant_seed is not None
         name = PurePath(item.path).name
@@ -58,7 +58,7 @@ class Example:
 
 
 def judged(example: Example, map: np.ndarray, threshold: float) -> np.ndarray:
-    """The grey image (h,w,3) uint8 with hits, false and missed pixels at `threshold` coloured."""
+    """Return the grey image (h,w,3) uint8 with hits, false and missed pixels coloured."""
     found, truth = map >= threshold, example.truth
     out = np.repeat(example.image.mean(axis=2, keepdims=True), 3, axis=2) * 0.7
     for colour, where in ((FOUND, found & truth), (FALSE, found & ~truth), (TRUTH, ~found & truth)):
@@ -67,7 +67,7 @@ def judged(example: Example, map: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[str, Any]) -> Figure:
-    """The figure.
+    """Draw the figure.
 
     Args:
         examples: the rows, all of one size.

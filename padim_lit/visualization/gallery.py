@@ -116,7 +116,7 @@ class Gallery:
                 self._keep(self._kept[key], placed)
 
     def pictures(self) -> list[GalleryEntry]:
-        """All pictures in the order of a report, by role, the clearest of each first.
+        """Return all pictures in the order of a report: by role, the clearest of each first.
 
         Where there are fewer than 2k defective images, the upper half are the highest and the
         others the lowest, so that none is both.
@@ -177,7 +177,7 @@ def write_maps(path: str | os.PathLike, pictures: Sequence[GalleryEntry]) -> Pat
 
 
 def maps_file(pictures: Sequence[GalleryEntry]) -> bytes:
-    """K pictures of one size, at least one, as arrays of a compressed npz.
+    """Pack K pictures of one size, at least one, as arrays of a compressed npz.
 
     ``image`` uint8 (K,h,w,3); ``truth`` bool (K,h,w), ``known`` (K,) whether it is; ``map`` uint16
     (K,h,w), a distance being ``low + step · map`` with ``scale`` (2,) for the two; ``roi`` bool
@@ -201,7 +201,7 @@ def maps_file(pictures: Sequence[GalleryEntry]) -> bytes:
 
 
 def read_maps(path: str | os.PathLike) -> list[GalleryEntry]:
-    """The pictures of a file of `write_maps`; no pickle in it is loaded.
+    """Read the pictures of a file of `write_maps`; no pickle in it is loaded.
 
     Raises:
         InputError: the file is none of ours, cut off, or larger than `LIMIT`.

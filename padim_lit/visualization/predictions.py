@@ -50,7 +50,7 @@ def predictions_of(
 def table_of(
     predictions: Iterable[TestScore], calibration: dict[str, Any] | None = None
 ) -> list[tuple]:
-    """Rows of `PREDICTIONS` in the order of the test set.
+    """Return the rows of predictions.csv in the order of the test set.
 
     Args:
         calibration: the detector's; without one there is no p-value, and without its threshold no

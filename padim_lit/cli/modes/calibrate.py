@@ -128,7 +128,7 @@ def _set_alone(settings: Calibrate, folder: Path) -> None:
 def _replace(
     detector: Detector, calibration: dict[str, Any], facts: dict[str, Any]
 ) -> list[tuple[str, str]]:
-    """Give the detector this calibration, and `facts` what it is; what to say of it."""
+    """Replace the detector's calibration, complete `facts`, and return the lines to print."""
     earlier = (detector.calibration or {}).get("threshold")
     detector.calibration = calibration
     facts |= {key: calibration[key] for key in ("false_alarm_rate", "threshold", "method", "why")}

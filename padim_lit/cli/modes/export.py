@@ -101,7 +101,7 @@ class Export(Settings):
 
     @property
     def refits(self) -> bool:
-        """Whether Gaussians are fitted anew, because rounded convolutions give other features."""
+        """Whether Gaussians are fitted again, because rounded convolutions give other features."""
         return self.precision == "int8" and self.format != "torch"
 
 
@@ -217,7 +217,7 @@ def _place(part: Path, target: Path, format: str) -> list[Path]:
 
 
 def _images(given: str | None, detector: Detector) -> Tensor:
-    """(B,3,h,w) in [0, 1]: a few of the user's images as the model sees them, or random ones."""
+    """Return images (B,3,h,w) in [0, 1]: a few of the user's as the model sees them, or random."""
     if given is None:
         shape = (COMPARED_IMAGES, *detector.image_shape, 3)
         pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -230,7 +230,10 @@ def _images(given: str | None, detector: Detector) -> Tensor:
 def _compare(
     ours: Run, theirs: Run, images: Tensor, preprocess: bool, threshold: float | None
 ) -> dict[str, float]:
-    """Largest relative differences; infinite where a decision does not follow from its score."""
+    """Return the largest relative differences.
+
+    One is infinite where a decision does not follow from its score.
+    """
     found = {"score_difference": 0.0, "map_difference": 0.0}
     for part in filter(len, (images[:1], images[1:])):
         expected, given = ours(as_given(part, False)), theirs(as_given(part, preprocess))
@@ -245,7 +248,7 @@ def _compare(
 def _agreement(
     given: Detector, theirs: Run, settings: Export, threshold: float | None
 ) -> dict[str, Any]:
-    """How far the file's scores of all of ``images`` agree with the checkpoint's.
+    """Return how far the file's scores of all ``images`` agree with the checkpoint's.
 
     In folders named as good ones are good images, in all others defective ones.
     """

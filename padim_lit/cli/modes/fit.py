@@ -115,7 +115,7 @@ def run(settings: Fit, folder: Path) -> dict[str, Any]:
 
 @dataclass
 class FitRun:
-    """What one run does, with a Trainer that may be replaced on the way.
+    """One run of mode=fit; its Trainer may be replaced where memory runs out.
 
     Args:
         tested: which checkpoint the model was read from, if from one.
@@ -133,7 +133,7 @@ class FitRun:
         self.trainer = build.make_trainer(self.settings.trainer, self.logger, self.recorder)
 
     def fit_and_test(self) -> dict[str, Any]:
-        """The content of metrics.json."""
+        """Fit and test; return the content of metrics.json."""
         settings, data, detector = self.settings, self.data, self.model.detector
         device = self.trainer.strategy.root_device
         if data.test_items:  # now, and not after hours of fitting
@@ -194,7 +194,7 @@ class FitRun:
         }
 
     def fit(self) -> float:
-        """Fit, choose a threshold, write model.ckpt; seconds of the fit alone."""
+        """Fit, choose a threshold and write model.ckpt; return the seconds of the fit alone."""
         seconds = self.timed("fit", lambda trainer: trainer.fit(self.model, self.data))
         path, detector = self.settings.learnt_from, self.model.detector
         elsewhere = path is not None and not fit_notes.may_have_seen(path, detector)
@@ -204,7 +204,9 @@ class FitRun:
         return seconds - self.model.threshold_seconds
 
     def timed(self, what: str, work: Callable[[Trainer], Any]) -> float:
-        """Do `work`, anew with half the batch where the GPU's memory runs out; the last's seconds.
+        """Do `work`, and again with half the batch where a GPU's memory runs out.
+
+        Returns the seconds of the last attempt.
 
         Each attempt has a Trainer of its own, because one that failed keeps its old loaders.
         Several ranks would have to agree on a size: they stop instead.
@@ -225,7 +227,7 @@ class FitRun:
         return time.perf_counter() - self.recorder.started
 
     def report(self, results: dict[str, Any]) -> None:
-        """Write all that a run leaves beside its checkpoint, metrics.json last; print the most."""
+        """Write all files beside the checkpoint, metrics.json last, and print the summary."""
         settings, folder = self.settings, self.folder
         notes = self.complete_notes(results)
         calibration = self.model.detector.calibration
@@ -266,7 +268,7 @@ class FitRun:
         print_summary(results, paths, notes, table_of_choices(results))
 
     def complete_notes(self, results: dict[str, Any]) -> list[str]:
-        """The notes to print; what the test says against the threshold joins the results' own."""
+        """Return the notes to print; a contradicted threshold joins the results' notes, too."""
         contradiction = fit_notes.contradiction(results)
         # Said after what they are about.
         notes = [*results["notes"], *fit_notes.on_threshold(results), *contradiction]
@@ -281,7 +283,7 @@ class FitRun:
         results: Mapping[str, Any],
         calibration: dict[str, Any] | None,
     ) -> Look:
-        """How pictures are drawn: by the checkpoint's thresholds, or else by the test's best."""
+        """Choose how pictures are drawn: by the model's thresholds, else by the test's best."""
         title = "{data}, {backbone}, {proj} to {dim}".format(**results)
         scale = common_scale([picture.shown for picture in pictures])
         if calibration is None or calibration["threshold"] is None:
@@ -296,7 +298,7 @@ class FitRun:
         return Look(at, calibration["threshold"], scale, title, f"Thresholds, set {how}")
 
     def draw(self, pictures: Sequence[GalleryEntry], look: Look) -> list[Path]:
-        """Write heat maps, each explained, and the maps for the viewer; the files of heat maps."""
+        """Write explained heat maps, whose files are returned, and the maps for the viewer."""
         detector, folder = self.model.detector, self.folder / "heatmaps"
         why = [explain(detector, ModelInput(one.image).tensor()) for one in pictures]
         files = save_heatmaps(folder, pictures, look, why)
@@ -304,7 +306,7 @@ class FitRun:
         return files
 
     def write_card(self, results: Mapping[str, Any], sha256: str) -> None:
-        """Write model_card.md; of the test images that count it says how many have each defect."""
+        """Write model_card.md; it tells how many of the test images that count show each defect."""
         items = self.data.test_items
         counted = [p for p in sorted(self.recorder.predictions) if items[p.index].count_image]
         bad = Counter(p.kind for p in counted if p.label)

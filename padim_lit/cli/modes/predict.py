@@ -82,7 +82,7 @@ class Predict(Deciding):
 
 
 def run(settings: Predict, folder: Path) -> dict[str, Any]:
-    """Score ``settings.images`` with ``settings.ckpt``; with ``settings.watch`` what comes there.
+    """Score ``settings.images`` with ``settings.ckpt``; with ``settings.watch`` what arrives there.
 
     Returns:
         The content of predict.json.
@@ -143,7 +143,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
 
 
 class PredictRun:
-    """What happens to each image."""
+    """One run of mode=predict: it scores images and writes what they got."""
 
     def __init__(
         self, settings: Predict, folder: Path, predictor: Predictor, scored: ScoredFiles
@@ -218,7 +218,10 @@ class PredictRun:
             print_line("stopped; the same command goes on")
 
     def try_one(self, version: Version, rest: float) -> str | None:
-        """What to say of a file at rest since `rest` seconds; None if it was left for later."""
+        """Score a file that has not changed for `rest` seconds; return the line to print.
+
+        None: the file is left for later.
+        """
         try:
             seen = self.predictor.see(Path(version.path), self.side)
         except InputError as error:
@@ -241,7 +244,7 @@ class PredictRun:
         return f"{said:<9}  {found.score:.2f}"
 
     def keep(self, version: Version, seen: ModelInput, found: Prediction) -> None:
-        """Write what an image got, its lines last."""
+        """Write an image's files, and its lines last."""
         settings, detector = self.settings, self.predictor.detector
         threshold = found.map_threshold
         more = found.numbers()
@@ -278,7 +281,7 @@ class PredictRun:
         self.scored.add(version, more)
 
     def write(self, what: str, version: Version, content: bytes) -> dict[str, str]:
-        """Write one of an image's files; its key and name in the image's line."""
+        """Write one of an image's files; return the file's key and name for the image's line."""
         folder, suffix = FILES_OF_IMAGE[what]
         # Watching, each version of a file keeps its own; otherwise names are the same in each run.
         which = version if self.settings.watch else version.path
