@@ -25,7 +25,7 @@ from padim_lit.errors import require_order
 # at most 1/(2 · MERGED_BINS) on the whole test set, whatever its scale.
 FINE_SHIFT = 4
 MERGED_BINS = 2048
-#: Of the intervals.
+#: How sure intervals are.
 CONFIDENCE = 0.95
 #: Why there is no interval.
 NO_RESAMPLES = (

@@ -53,10 +53,10 @@ AS_GOOD_MARGIN = 0.005
 FLAT_GAIN = 0.01
 #: "About 10×" and "3×" are met from 20 % below; more saving than claimed meets them too.
 MEMORY_RATIO, TIME_RATIO, TOLERANCE = 10, 3, 0.2
-#: At most as probable is what chance is not taken for.
+#: Outcomes at most this probable are not put down to chance.
 CHANCE_LEVEL = 0.05
 SEEDS = "seeds=[0,1,2,3,4]"
-#: Its C is above every D that a claim names; the default's is not.
+#: A backbone with more channels (C) than any claim's D; the default has fewer.
 WIDE = "backbone=wide_resnet50"
 #: The projection that claim "challenger" sets against jl.
 CHALLENGER = "fisher"
@@ -66,7 +66,7 @@ Row = dict[str, Any]
 
 
 class Pair(NamedTuple):
-    """The difference a − b of two (projection, D), which supports a claim above `border`."""
+    """A difference a − b of two (projection, D): above `border` it supports a claim, below not."""
 
     a: Method
     b: Method

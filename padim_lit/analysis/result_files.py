@@ -34,9 +34,9 @@ MEASURED = re.compile(
     r"^(test/(?!.*_why$).*|threshold(_rate)?|state_bytes|position_weight|.*/(\w+_)?seconds"
     r"|.*/ms_per_image|test_(good|defective|planted|groups))$"
 )
-#: Of kinds whose images do not count in the image metrics, where the data plant defects.
+#: Prefix of the kinds that do not count in image metrics, where the data plant defects.
 PLANTED = "planted_"
-#: What comes of arrays that are not as they were written.
+#: Errors that damaged arrays cause.
 BROKEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 #: Bytes of an npz file's arrays at most; a small file may claim any number.
 MOST_BYTES = 2**31

@@ -66,11 +66,11 @@ SETTINGS = (
 )
 #: Constants that say which test images there are: alike, resample r draws the same ones.
 SAME_IMAGES = ("data", "split_seed", "test_good", "test_defective", "test_planted", "test_groups")
-#: By density: ν where none is given, over D.
+#: Density → its default ν over D.
 _SHRINKAGE = {"both": 0.5, "mixture": 1.0}
-#: Of fits whose seed draws the split as well.
+#: Stands for the split where each fit's seed draws its own.
 OWN_SPLIT = "each seed's own"
-#: What a fit calls data/… and an ablation without; each fit's split follows its seed.
+#: Keys that a fit writes as data/KEY and an ablation as KEY; each fit's seed draws its split.
 _OF_DATA = (
     "train_images",
     "test_good",
@@ -88,7 +88,7 @@ INCIDENTAL = re.compile(
 WHOLE = "identity"
 #: A projection and D.
 Method = tuple[str, int]
-#: In the order that is wanted; None: all that there are.
+#: Seeds in the wanted order; None: all.
 Seeds = Sequence[int] | None
 
 

@@ -249,7 +249,7 @@ def load_model(settings: "Fit", data: AnomalyData) -> tuple[PaDiM, str]:
         asked["split_seed"] = data.provenance["split_seed"]
         if len(names) == 1:  # with more images it may be another one, too
             asked["split"] = data.provenance["split"]
-    # A fit in Python notes less: what it does not know is the caller's.
+    # A fit in Python notes less: what it does not note, the caller has to know.
     asked = {k: asked[k] for k in asked if k in provenance or k == "roi"}
     wrong = wrong or differences(provenance, asked)
     if wrong:

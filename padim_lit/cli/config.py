@@ -69,7 +69,7 @@ class CheckedLoader(ConfigLoaderImpl):
             config = super().load_configuration(config_name, overrides, *args, **kwargs)
         swept = OmegaConf.select(config, "hydra.sweeper.params") or {}
         if own_packages([f"{key}={value}" for key, value in swept.items()]):
-            # Hydra makes words of these, which a job would take for typed ones.
+            # Hydra makes command-line words of these, and a job would think that a user typed them.
             raise InputError("hydra.sweeper.params: own counts on the command line alone; type it")
         return config
 

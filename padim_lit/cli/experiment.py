@@ -86,7 +86,7 @@ def run_job(config: DictConfig, folder: Path) -> None:
         with _held(settings, folder, jobs.DONE, jobs.FAILED):
             keys, content = asdict(settings), content_of(settings)
             if (written := as_asked(keys)) != keys:
-                # Its values decide about the result as typed ones do, though none is written.
+                # Values from the environment change the result, too, but no file shows them.
                 text = json.dumps(jobs.describe(keys))
                 content["environment"] = hashlib.sha256(text.encode()).hexdigest()
             job = jobs.describe(written, content=content)

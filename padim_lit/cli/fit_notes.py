@@ -45,7 +45,7 @@ def before(settings: "Fit", data: AnomalyData, detector: Detector) -> Iterator[s
             f"Region of interest: {percent(part, 1)} of what the model sees counts; the rest "
             "counts neither for scores nor for thresholds and metrics."
         )
-    # Turned ones are distorted; a half turn is none.
+    # Photos of other proportions are distorted when they are turned, but for a half turn.
     height, width = patch_pixels(data, detector)
     squeezed = not data.mixed_proportions and abs(height / width - 1) > SQUEEZED_FROM
     if detector.rotations > 2 and squeezed:
@@ -81,7 +81,7 @@ def on_fit(settings: "Fit", detector: Detector) -> Iterator[str]:
             "that was set on 28 x 28 patches. On this finer grid density.position_weight="
             f"{MAX_POSITION_WEIGHT:g} may find more, if parts lie the same way in all photos."
         )
-    # That no look at the files found, because full_check was too low.
+    # Repeats that the look at the files missed, because full_check was too low.
     if state.digests is not None and (twice := digests.repeats(state.digests)):
         yield (
             f"Training images that are the same picture as another one: {twice}. Each counts, and "
@@ -93,7 +93,7 @@ def may_have_seen(path: str, detector: Detector) -> bool:
     """Whether the parts that a checkpoint has learnt may have seen an image of this fit."""
     other = checkpoint_format.read(path)[checkpoint_format.KEY]
     theirs, mine = other["digests"], detector.require_state().digests
-    # What it took over itself it may have from any image.
+    # A part that it took over itself may have learnt from any image.
     if theirs is None or mine is None or "learnt_from" in other["provenance"]:
         return True
     seen = removed(other["provenance"]).union(digests.keys(theirs))

@@ -35,7 +35,7 @@ WHY_LEFT_OUT = {
     "repeated": "that show the same picture as another one",
     "removed": "that mode=remove took out",
 }
-#: Where other images are in the moments, all scores change.
+#: Why a changed model has no threshold: with other images in the moments, all scores change.
 NO_THRESHOLD = (
     "all scores have changed, so this model has no threshold and decides nothing yet; "
     "mode=calibrate ckpt=... images=GOOD_IMAGES sets one, from good images that it does not hold, "
@@ -97,7 +97,7 @@ class GivenImages:
     Attributes:
         detector: the model.
         held: digests of the images in it; None where they are not known.
-        gone: of those that mode=remove took out of it.
+        gone: digests of the images that mode=remove took out.
         parent: what results say of the checkpoint.
         dataset, what: the images, and what to call them.
         left: how many were "known", "removed", or "repeated" an earlier one; see `over`.

@@ -29,7 +29,7 @@ from padim_lit.system.orphans import be_parent, end_with_parent
 
 # Seconds; more than a further rank takes to end with the first, see `end_with_parent`.
 _PATIENCE = 5.0
-# What logging wraps, of a file that it cannot open and of a class that it may not name.
+# Causes of logging's own errors: a file that cannot be opened, a class that no config may name.
 LOGGING_CAUSES = (OSError, InputError)
 
 
@@ -76,7 +76,7 @@ def prepare(words: list[str]) -> tuple[Namespace, ArgumentParser]:
 
 def main() -> None:
     """Run the command line in ``sys.argv``; HYDRA_FULL_ERROR=1 keeps tracebacks."""
-    # Lightning starts further ranks with this process's environment: theirs is no user's wish.
+    # Further ranks inherit this process's environment from Lightning: no user asked them.
     debugging = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
 
     def task(cfg: DictConfig) -> None:

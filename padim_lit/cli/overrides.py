@@ -27,11 +27,11 @@ SWEEP = "experiment=table1"
 PRESET = "padim"
 #: What OmegaConf takes for true, in small letters.
 TRUE_WORDS = ("true", "yes", "on", "y", "1")
-#: Modes that compare: they keep what is done.
+#: Modes that compare many fits; they keep finished ones.
 COMPARING_MODES = ("ablation", "distortion", "figure4")
-# Groups whose keys have no types that would make a number of a text again.
+# Groups whose keys have no types: nothing would turn a quoted number into a number again.
 _PLAIN = {"trainer": (bool, int, float), "hydra": (bool, int, float), "logger": (bool,)}
-# Characters of the readable part; with the hash far below a file name's 255 bytes.
+# Characters of a name's readable part; with the hash, names stay far below 255 bytes.
 SLUG_LENGTH = 60
 HASH_DIGITS = 10
 

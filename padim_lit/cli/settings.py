@@ -25,8 +25,8 @@ from padim_lit.model.rotations import require_rotations
 from padim_lit.model.tiles import as_tiles
 from padim_lit.sweep.ablation import Sweep
 
-#: Whole numbers: the lowest and the highest, which is what a machine counts where nothing is made
-#: of each one.
+#: Keys that hold whole numbers, with the lowest and the highest. Numbers of which nothing is
+#: allocated end at what a machine counts to.
 WHOLE_NUMBERS = {
     "batch_size": (1, 2**20),
     "num_workers": (0, 1024),
@@ -35,9 +35,9 @@ WHOLE_NUMBERS = {
     **dict.fromkeys(("full_check", "calibration", "resamples"), (0, 2**31)),
     **dict.fromkeys(("rows", "positions"), (1, 2**31)),
 }
-#: Numbers that must be above 0.
+#: Keys whose numbers must be above 0.
 POSITIVE_NUMBERS = ("max_mb", "watch_settle", "watch_idle", "max_memory_gb", "threshold")
-#: What else is checked.
+#: Keys with a check of their own.
 CHECKS: dict[str, Callable[[Any], None]] = {
     "seed": require_seed,
     "eps": Ridge,

@@ -99,7 +99,7 @@ def require_targets(node: Any, key: str = "") -> None:
 def instantiate(node: Any, **kwargs: Any) -> Any:
     """Call the node's ``_target_`` with its other keys and `kwargs`; nodes within it come first.
 
-    Hydra's own would look for ``${…}`` in values once more, and call what these make of them.
+    Hydra's `instantiate` would resolve ``${…}`` in values once more, and call what comes out.
 
     Args:
         node: plain containers, filled in.
@@ -148,7 +148,7 @@ def schema(target: str) -> type:
     hints: dict[str, Any] = {}
     with suppress(NameError):  # of a type that is imported for type checkers alone
         hints = get_type_hints(found.__init__ if inspect.isclass(found) else found)
-    # A function that does not say what it returns, may be of any kind.
+    # A function without a return type may make any kind.
     kind = found if inspect.isclass(found) else hints.get("return")
     bases = [base.__name__ for base in getattr(kind, "__mro__", ())] or FROM_THE_RUN
     given = {name for base in bases for name in FROM_THE_RUN.get(base, ())}

@@ -82,7 +82,7 @@ class AnomalyData(LightningDataModule):
         image_shape: (h, w) of every image in a batch.
         size: image_size and crop_size as they were given, for the provenance of a fit.
         photo_sizes: (h, w) of the training photos, or of 100 of them.
-        mixed_proportions: whether photos of different ones are resized to one shape.
+        mixed_proportions: whether photos of different proportions are resized to one shape.
 
     Raises InputError for fewer than two different training images, no test image unless that is
     allowed, an image that cannot be read, a mask of another size, sizes or counts out of range, and

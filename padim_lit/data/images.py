@@ -30,9 +30,9 @@ _WIDTH, _HEIGHT = 256, 257  # tags of a TIFF
 _SIDEWAYS = (5, 6, 7, 8)  # (w, h) becomes (h, w)
 #: Grey levels above background up to which a mask is taken for one of classes.
 MOST_CLASSES = 16
-#: Of 255: what is a defect in a mask of more levels, whose edges are soft.
+#: Level, of 255, above which a pixel is a defect in masks of more levels, whose edges are soft.
 SOFT_THRESHOLD = 127
-#: Of 255: what lies between in a JPEG is a level of its own, and below may be of its compression.
+#: Levels of a JPEG from here to SOFT_THRESHOLD are the mask's own; lower ones may be compression.
 FAINT_LEVEL = 64
 _LOSSY = ("JPEG", "MPO")
 #: Pixels of an image; a file of a few kB may claim any number, and each takes up to 16 bytes.

@@ -28,7 +28,7 @@ def plant(image: np.ndarray, kind: str, seed: int) -> tuple[np.ndarray, np.ndarr
         seed: same seed, same defect.
 
     Returns the (h, w, 3) uint8 copy and the (h, w) bool mask, True exactly where a channel
-    changed by more than CHANGE grey levels.
+    changed by more than `MIN_CHANGE` grey levels.
     """
     rng = np.random.default_rng(seed)
     level = image.astype(np.float32)

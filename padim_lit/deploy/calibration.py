@@ -25,7 +25,7 @@ from padim_lit.system.console import percent, score_text
 
 log = logging.getLogger(__name__)
 
-#: Of intervals.
+#: How sure intervals are.
 CONFIDENCE = 0.95
 # Good images that are named beside a threshold.
 NAMED_IMAGES = 3

@@ -68,7 +68,7 @@ class Explanation:
     def layer_scale(self, scale: tuple[float, float]) -> tuple[float, float]:
         """(low, high) of one colour scale for all layer maps beside a map drawn with `scale`.
 
-        What looks sound on the map looks sound in its parts: at an even share of its low end.
+        The low end is an even share of the map's, so that parts of a sound place look sound, too.
         """
         return scale[0] / len(self.layer_maps), scale[1]
 

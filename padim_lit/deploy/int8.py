@@ -27,7 +27,7 @@ from padim_lit.model.detector import Detector
 from padim_lit.model.warm_up import evenly_spaced
 from padim_lit.system.console import quiet
 
-# Good images that the ranges of the activations are taken of.
+# Good images that set the ranges of the activations.
 RANGE_IMAGES = 64
 # Convolutions with maps finer than this stride stay in float32: few weights, seen by all others.
 FINEST_STRIDE = 4

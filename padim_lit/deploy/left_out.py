@@ -122,7 +122,7 @@ class Measured:
     Attributes:
         scores: (K,).
         maxima: of the maps (K,).
-        unreliable: of how many images both are lower bounds, see `leave_one_out`.
+        unreliable: how many images have lower bounds for both, see `leave_one_out`.
         unseen: how many images were not in the moments.
         paths: of the K images; empty where they are not known.
     """

@@ -38,9 +38,9 @@ from padim_lit.model.detector import Detector
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import in_parts
 
-#: Is given an image that cannot be used, and why; None: its error is raised.
+#: Called with an image that cannot be used, and why; None raises the error.
 OnError = Callable[[Any, InputError], None] | None
-#: Images of a batch on a GPU, and what are decoded ahead at most.
+#: Images of a batch on a GPU; images that are decoded ahead, at most.
 GPU_BATCH, DECODED_AHEAD = 16, 8
 _IN_MEMORY = Lock()
 #: What files say of ``is_anomalous``.
@@ -58,8 +58,9 @@ class Prediction:
         is_anomalous: ``score >= threshold``; None without a threshold.
         map: (h,w) float32, distance of each pixel of what the model saw.
         threshold: of the score.
-        map_threshold: of its regions: the predictor's; or what the highest 2 % of its map reach,
-            which its score is about, where it is anomalous and all of its map lies below that.
+        map_threshold: distance from which its regions are outlined: the predictor's. Where an
+            anomalous image's map lies below that everywhere, it is the distance that the highest
+            2 % of the map reach, which the score is about.
         path: where it came from; None for what was in memory.
         regions: connected parts of the map at or above `map_threshold`, in pixels of the picture
             as it was given, highest peak first; None without such a threshold.

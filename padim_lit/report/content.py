@@ -24,11 +24,11 @@ from padim_lit.version import __version__
 from padim_lit.visualization.palette import order
 
 COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
-#: Backbone times of one sweep that differ by more are of a machine that was not alike.
+#: Where one sweep's backbone times differ by a larger factor, the machine's load has changed.
 MAX_TIME_RATIO = 1.1
 #: Share of the good test images that may be called defective where a sweep sets no threshold.
 FALSE_ALARM_RATE = 0.05
-#: Places of the curve of eq. 15.
+#: Points that draw the curve of eq. 15.
 CURVE_POINTS = 48
 #: Largest D whose points eq. 15 is fitted to where it is to predict the others (claim "eq15").
 PREDICTED_FROM = 200

@@ -12,7 +12,7 @@ from padim_lit.report.figures import planted
 from padim_lit.report.text import brief, known, share, size, spread
 from padim_lit.system.console import MISSING, count
 
-#: Of evidence: titles that are no words.
+#: Titles of those columns of evidence whose keys are no words.
 TITLES = {"sweep": "data", "dim": "D", "q_over_k2": "q/k²"}
 
 

@@ -83,7 +83,7 @@ class ProjectionRun:
     """A projection and seed, fitted once at the largest of its dimensions.
 
     Attributes:
-        seeds: all of which give what the first one gives.
+        seeds: they all give the same projection, that of the first.
     """
 
     proj: str
@@ -148,7 +148,7 @@ class Ablation:
         self.folder = folder / "features"
         shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed
         layers = [(c, *s) for c, s in zip(backbone.channels, shapes, strict=True)]
-        #: Of the backbone's forward passes alone, without decoding and storing.
+        #: Seconds of the backbone's forward passes alone, without decoding and storing.
         self.backbone_seconds = 0.0
         kept: list[dict[str, Tensor]] = []
         self.stores: list[FeatureStore] = []

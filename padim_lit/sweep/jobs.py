@@ -76,7 +76,7 @@ def join_sweep(folder: Path, job: Path) -> None:
 def begin(folder: Path, result: str) -> None:
     """Remove the files that would make a running or killed job look finished.
 
-    With it goes what trackers wrote: sent beside the new run, the earlier one would count twice.
+    Files of trackers go, too: if they were sent beside the new run's, the job would count twice.
     """
     for name in (DONE, FAILED, result):
         (folder / name).unlink(missing_ok=True)

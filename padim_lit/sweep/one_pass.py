@@ -177,9 +177,9 @@ class OnePass:
 
     Attributes:
         train, test: feature maps.
-        density: of D and the seed.
-        ridge: ε and its unit; what shrinks is the density's.
-        rotations: V; of `train`, so many maps in a row are one image's, in all its directions.
+        density: makes the density for a D and a seed.
+        ridge: ε and its unit; the density adds ν.
+        rotations: V; in `train`, V maps in a row are one image's, in all its directions.
     """
 
     train: FeatureStore
@@ -219,7 +219,7 @@ class OnePass:
             times.learnt[d] = one.learnt
         parts = {d: in_parts(one).parts(height * width) for d, one in densities.items()}
         alone = [p for of in parts.values() for p, _ in of if type(p) is PerPosition]
-        # All of them from one pass over the bands, in this order.
+        # One pass over the bands gives all of them, in this order.
         by_position = iter(self._positions(projection, alone, bands, times))
         nearest = {}
         for d, one in densities.items():
@@ -265,7 +265,7 @@ class OnePass:
         train, test, width = self.train, self.test, self.train.grid[1]
         ridges = [one.shrinking(self.ridge) for one in densities]
         if len(bands) > 1 and any(r.unit == "variance" or r.shrinkage for r in ridges):
-            # Of all bands, or results would depend on the memory; it takes a pass of its own.
+            # Pooled over all bands, or results would depend on the memory; it takes another pass.
             within = [len(band) * patch_statistics(train.embeddings(projection, band))[0]
                       for band in bands]  # fmt: skip
             ridges = [replace(ridge, common=sum(within) / train.grid[0]) for ridge in ridges]

@@ -13,8 +13,8 @@ from padim_lit.visualization.panels import FONT, drawable, overlay
 
 #: White pixels between two pictures, and pixels of the longer side of one.
 GAP, SIDE = 4, 2048
-# Of a picture's width: the height of letters, with a smallest, and the width of outlines.
-LETTERS, SMALLEST, LINES = 1 / 60, 11, 1 / 500
+# Height of letters and width of outlines, as shares of a picture's width; and the smallest height.
+LETTERS, LINES, MIN_LETTERS = 1 / 60, 1 / 500, 11
 
 
 def side_by_side(
@@ -42,7 +42,7 @@ def side_by_side(
     """
     (height, width), view = picture.shape[:2], found.view
     line = max(1, round(LINES * width))
-    font = ImageFont.truetype(str(FONT), max(SMALLEST, round(LETTERS * width)))
+    font = ImageFont.truetype(str(FONT), max(MIN_LETTERS, round(LETTERS * width)))
     whole = spread(found.map, view, (height, width), peaks=True)
     counts = True
     if roi is not None:

@@ -29,7 +29,7 @@ from padim_lit.system.console import print_facts, progress
 log = logging.getLogger(__name__)
 
 
-#: Of one run, which do not take the others with it; an own projection may not nest.
+#: Errors of one run, after which the others go on: a user's projection may not nest, say.
 RUN_FAILURES = (InputError, MemoryError, RuntimeError, *resource_errors.NOT_FACTORED)
 
 

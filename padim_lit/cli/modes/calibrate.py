@@ -51,11 +51,12 @@ class Calibrate(GoodImagesOrData):
 def run(settings: Calibrate, folder: Path) -> None:
     """Score the good images of ``settings.images`` or ``settings.data`` with ``settings.ckpt``.
 
-    Images that the checkpoint holds, which their content tells, are left out of it one at a time;
-    all others count as they are, each picture once. Where it has learnt from those held (Π, a
-    mixture's centroids), it has to learn again without them: that takes all of them; else the
-    others count alone. The fit stays what it is: model.ckpt has other thresholds alone.
-    Without images the scores that it holds stay, too.
+    The content of an image tells whether the checkpoint holds it. Such images are left out of it
+    one at a time; all others are scored as they are, each picture once. Where the checkpoint has
+    learnt from those that it holds (Π, a mixture's centroids), it has to learn again without them.
+    That takes all of them: where some are missing, the others count alone. The fit does not
+    change: the new model.ckpt differs in its thresholds alone. Without images the scores that the
+    checkpoint holds stay, too.
 
     Raises:
         InputError: no such file, an image that cannot be read, nobody can tell which images

@@ -141,7 +141,7 @@ class FitRun:
         reset_peak(device)
         notes = list(fit_notes.before(settings, data, detector))
         if self.trainer.is_global_zero:
-            # Those of an earlier run here would look like this one's, were it killed.
+            # Were this run killed, an earlier run's files would look like its own.
             of_the_model = () if settings.ckpt else ("model_card.md",)
             for name in ("metrics.json", "predictions.csv", *of_the_model):
                 (self.folder / name).unlink(missing_ok=True)
@@ -287,7 +287,7 @@ class FitRun:
         title = "{data}, {backbone}, {proj} to {dim}".format(**results)
         scale = common_scale([picture.shown for picture in pictures])
         if calibration is None or calibration["threshold"] is None:
-            # On the maps that of pixels, if truth is known.
+            # Maps take the best threshold of pixels, if their truth is known.
             image, pixel = (
                 results.get(f"test/{one}_f1max_threshold") for one in ("image", "pixel")
             )

@@ -38,7 +38,7 @@ PATIENCE_IN_SETTLES = 10
 LOOK_SECONDS = 0.5
 # Pattern of the digits that end a file's name, see `_stem`.
 DIGEST_PATTERN = "[0-9a-f]" * 10
-# Of an image's line: the key that names a file, the file's folder and its suffix.
+# Key of an image's line that names a file → the file's folder and suffix.
 FILES_OF_IMAGE = {
     "picture": ("heatmaps", ".png"),
     "viewer": ("heatmaps", ".npz"),
@@ -103,7 +103,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "source": str(typed_path(settings.images)),  # with and without a slash at its end
         **decides,
         "image_score": predictor.detector.image_score,
-        # Of what drift is measured against; the viewer has no checkpoint.
+        # The viewer measures drift against these, and has no checkpoint.
         "good_scores": None if calibration is None else calibration["scores"].tolist(),
     }
     with closing(ScoredFiles(folder, model, settings.watch)) as scored:
