@@ -117,7 +117,7 @@ class Verdict:
 
 
 class _Lacking(Exception):
-    """What a sweep would need for a claim."""
+    """A sweep lacks what a claim needs; the message names it."""
 
 
 def judge(folders: Sequence[SweepFolder]) -> list[Verdict]:

@@ -23,7 +23,7 @@ from padim_lit.system.console import print_table
 
 
 def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[Method, np.ndarray]]:
-    """AUROC over seeds, (S,), of every (projection, D), by kind of defect, alphabetically.
+    """Return AUROCs over seeds (S,) of each (projection, D), by kind of defect, alphabetically.
 
     Only images that count in the image metrics take part.
 

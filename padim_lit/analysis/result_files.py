@@ -147,7 +147,7 @@ def as_job(row: dict[str, Any], folder: str, overrides: dict[str, str]) -> Job:
 
 
 def read_results(file: Path) -> list[dict[str, Any]]:
-    """The rows of a rows.json, or the one row that a metrics.json is; measured values are checked.
+    """Read the rows of a rows.json, or the one row of a metrics.json; check measured values.
 
     Raises:
         InputError: the file cannot be read, or holds something else.
@@ -197,7 +197,7 @@ def read_predictions(file: Path, plants: bool) -> Scores:
 
 
 def read_scores(file: Path) -> Scores:
-    """A scores.npz: `IMAGE_ARRAYS` and each configuration's image scores, all (N,).
+    """Read a scores.npz: `IMAGE_ARRAYS`, and each configuration's image scores, all (N,).
 
     Raises:
         InputError: the file cannot be read, or holds something else.
@@ -209,7 +209,7 @@ def read_scores(file: Path) -> Scores:
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, all of one shape.
+    """Read the arrays of an npz file, all of one shape.
 
     Of a resamples.npz image and pixel AUROC (2,R) on resampled test images, by PROJ-DIM-SEED.
 
@@ -225,7 +225,7 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
 
 
 def typed_command(folder: Path) -> str:
-    """What was typed to make `folder`, from the files that Hydra leaves; "" without them.
+    """Return what was typed to make `folder`, from the files that Hydra leaves; "" without them.
 
     Raises:
         InputError: such a file cannot be read.

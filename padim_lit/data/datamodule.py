@@ -150,7 +150,7 @@ class AnomalyData(LightningDataModule):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a fit notes of its data: name, provenance, sizes."""
+        """Return what a fit notes of its data: name, provenance, sizes."""
         return {"data": self.name, **self.provenance, **self.size}
 
     def content(self) -> str:

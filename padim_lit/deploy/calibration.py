@@ -134,7 +134,7 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
 
 
 def calibrate(measured: Measured, rate: float = FALSE_ALARM_RATE) -> dict[str, Any]:
-    """What a checkpoint keeps of `measure`: ``calibration``.
+    """Return what a checkpoint keeps of `measure`: its ``calibration``.
 
     Keys: ``scores`` and ``map_maxima`` (K,) sorted; ``unreliable``; ``unseen``;
     ``false_alarm_rate``, the target; ``threshold`` of scores, ``method``, ``interval``, ``level``

@@ -78,7 +78,7 @@ class Prediction:
     view: View
 
     def full_map(self) -> np.ndarray:
-        """(H,W) float32, the map in the picture's own pixels; NaN where the model saw nothing."""
+        """Return the map in the picture's own pixels, (H,W) float32; NaN: not seen."""
         return spread(self.map, self.view)
 
     def mask(self) -> np.ndarray:
@@ -95,7 +95,7 @@ class Prediction:
         return spread(self.map, self.view, peaks=True) >= self.map_threshold
 
     def numbers(self) -> dict[str, Any]:
-        """All but the map as primitives, for JSON; width and height are the picture's."""
+        """Return all but the map as primitives, for JSON; width and height are the picture's."""
         height, width = self.view.size
         regions = None if self.regions is None else [region.numbers() for region in self.regions]
         return {
@@ -276,7 +276,7 @@ class Predictor:
             yield from zip(batch, self.score(batch), strict=True)
 
     def see(self, image: Any, picture: int = 0) -> ModelInput:
-        """What the model sees of one image; raises InputError for what is none.
+        """Return what the model sees of one image; raise InputError for what is none.
 
         The picture itself is kept beside it, with at most `picture` pixels on its longer side.
         """
@@ -303,7 +303,7 @@ class Predictor:
         return self._see_picture(from_array(image), picture)
 
     def score(self, batch: Sequence[ModelInput]) -> list[Prediction]:
-        """Predictions of what `see` gave, scored as one batch."""
+        """Score what `see` gave, as one batch."""
         device = self.device.type  # a caller's autocast would round the features
         with torch.inference_mode(), torch.autocast(device, enabled=False):
             images = torch.stack([seen.tensor() for seen in batch]).to(self.device)

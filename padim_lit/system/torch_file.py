@@ -32,7 +32,7 @@ def foreign(path: Path | BinaryIO) -> str | None:
 
 
 def damage(path: Path | BinaryIO, content: Any = None) -> str | None:
-    """What is wrong with a file of ``torch.save``, or None: every CRC-32 in it is checked.
+    """Return what is wrong with a file of ``torch.save``, or None; every CRC-32 in it is checked.
 
     ``torch.load`` reads past a flipped bit in a tensor, and scores would be wrong without a word.
 
