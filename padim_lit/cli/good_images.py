@@ -176,8 +176,8 @@ def size_of(detector: Detector) -> dict[str, Any]:
     except KeyError:
         raise InputError(
             "the checkpoint does not say how its images were resized (a plain Trainer's); "
-            "fit with run.py, or set model.detector.provenance, {'image_size': …, 'crop_size': …}, "
-            "before trainer.save_checkpoint"
+            "fit with mode=fit, or set model.detector.provenance, "
+            "{'image_size': …, 'crop_size': …}, before trainer.save_checkpoint"
         ) from None
 
 
