@@ -89,7 +89,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         InputError: a config or checkpoint that cannot be used, or no image that can.
     """
     files = [] if settings.watch else find_images(settings.images)
-    predictor = make_predictor(settings)
+    predictor = make_predictor(settings, settings.watch)
     start = time.perf_counter()
     # What the lines of one folder have in common.
     known = predictor.calibration

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from _helpers.cli import TIMEOUT, TINY, Running
+from _helpers.outcome import require_one_clear_line
 from _helpers.tables import long_table
 from _helpers.trees import build_tree, save_image
 from PIL import Image
@@ -100,6 +101,33 @@ def test_a_fit_without_calibration_has_no_threshold(zygote, here):
     )
     assert "threshold 0.5, chosen by hand" in given.out
     assert {row["decision"] for row in rows(here / "given")} == {"anomalous"}
+
+
+@pytest.fixture(scope="module")
+def bare(here) -> str:
+    """A model without a threshold, as mode=update leaves it."""
+    detector = load_detector(here / "run/model.ckpt")
+    detector.calibration = None
+    save_detector(detector, here / "uncalibrated.ckpt")
+    return "ckpt=uncalibrated.ckpt"
+
+
+@pytest.mark.parametrize("words", [["mode=serve"], ["images=data/test", "watch=true"]])
+def test_a_model_that_decides_nothing_does_not_go_live(zygote, here, bare, words):
+    result = predict(zygote, here, "live", *words, bare)
+    said = ("ckpt=uncalibrated.ckpt: no threshold", "mode=calibrate", "threshold=NUMBER")
+    require_one_clear_line(result, (*said, "give undecided=true"))
+    assert not (here / "live/serve.json").exists() and not (here / "live/model.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "decision"), [("undecided=true", {""}), ("threshold=0.1", {"anomalous"})]
+)
+def test_it_does_for_scores_alone_or_by_a_threshold(zygote, here, bare, more, decision):
+    args = [*watch("watch_idle=0.3"), "images=data/test/crack", more, bare]
+    result = predict(zygote, here, f"live_{more[:4]}", *args)
+    assert result.code == 0, result.err
+    assert {row["decision"] for row in rows(here / f"live_{more[:4]}")} == decision
 
 
 def test_an_old_checkpoint_gets_another_rate_from_its_scores(zygote, here):
