@@ -270,7 +270,7 @@ class _Work:
         # Watching, each version of a file keeps its own; otherwise names are the same in each run.
         which = version if self.settings.watch else version.path
         name = f"{folder}/{_stem(version.path, which)}{suffix}"
-        write_bytes(self.folder / name, content)
+        write_bytes(self.folder / name, content, lasting=self.settings.watch)
         self.folders[folder] = None
         return {what: name}
 

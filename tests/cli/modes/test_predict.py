@@ -591,11 +591,63 @@ def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
         assert table.read_bytes() == (
             cells if version.path in again.done else b"path,score,p_value,decision,picture\n"
         )
-    whole.write_bytes(b"{}\n")
-    with pytest.raises(InputError, match="line 1"):
-        ScoredFiles(tmp_path, model, resume=True)
     with pytest.raises(InputError, match="another model"):
         ScoredFiles(tmp_path, {"ckpt": "b"}, resume=True)
+
+
+def test_damaged_lines_cost_no_others_and_are_kept(tmp_path, caplog):
+    def add(log, name):
+        log.add(Version(name, 1, 0), {"score": 1.0, "p_value": None, "decision": "good"})
+
+    log, file = ScoredFiles(tmp_path, {}, resume=True), tmp_path / "predictions.jsonl"
+    for name in "abcd":
+        add(log, name)
+    log.close()
+    first, second, third, last = file.read_bytes().splitlines(keepends=True)
+    strange = b'{"path": ["b"], "size": 1, "mtime_ns": 0, "error": ""}\n'
+    for number, other in enumerate((bytes(len(second)), b"{}\n", b"[]\n", strange)):
+        ended = other.endswith(b"\n")  # else the next line is lost with it
+        file.write_bytes(broken := first + other + third + last + b'{"path": "e')
+        caplog.clear()
+        log = ScoredFiles(tmp_path, {}, resume=True)
+        kept = [first, *[third] * ended, last]
+        assert file.read_bytes() == b"".join(kept) and log.counts == {"good": len(kept)}
+        assert [*log.done] == ["a", *"c" * ended, "d"] == [row["path"] for row in rows(tmp_path)]
+        beside = tmp_path / f"predictions.jsonl.damaged{number or ''}"
+        assert beside.read_bytes() == broken
+        (said,) = caplog.messages
+        assert f"{file}: line 2 cannot be read" in said and f"{beside} is the file" in said
+        log.close()
+    add(log := ScoredFiles(tmp_path, {}, resume=True), "b")
+    log.close()
+    assert [line["path"] for line in lines(tmp_path)] == ["a", "c", "d", "b"]
+
+
+@pytest.mark.parametrize("content", [None, b"", bytes(80), b"{"])
+def test_a_damaged_model_json_is_not_called_another_model(tmp_path, content):
+    ScoredFiles(tmp_path, {}, resume=True).close()
+    about = tmp_path / "model.json"
+    about.unlink() if content is None else about.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        ScoredFiles(tmp_path, {}, resume=True)
+    said = str(error.value)
+    assert f"{about} is not as it was written (" in said and "another hydra.run.dir" in said
+    assert "another model" not in said and "delete" not in said
+    assert (tmp_path / "predictions.jsonl").exists() and not (tmp_path / "coco.json").exists()
+
+
+def test_a_watch_is_on_the_disk_with_each_line(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(file), sync(file)))
+    for resume, times in ((True, 3), (False, 0)):
+        log = ScoredFiles(tmp_path / str(resume), {}, resume)
+        handle = log._files[log.json].fileno()
+        synced.clear()
+        for n in range(3):
+            log.add(Version(f"{n}.png", 1, 0), {"score": 1.0, "decision": "good"})
+        assert synced == [handle] * times
+        log.close()
+        assert len(synced) == times + 2
 
 
 def test_a_resumed_folder_keeps_of_each_line_its_cells_alone(tmp_path):
