@@ -147,7 +147,10 @@ class ScoredFiles:
             with suppress(FileNotFoundError, NotADirectoryError):  # a share that is away is another
                 there = path.stat()
             if there is None or not os.path.samestat(there, os.fstat(out.fileno())):
-                raise OSError(errno.ENOENT, "it was removed or moved meanwhile")
+                raise InputError(
+                    f"{path} was removed or moved meanwhile; leave it there while a run writes it, "
+                    "and for a file a day end that one and give the next another hydra.run.dir"
+                )
             if self._resume and path == self.json:  # the CSV is made from it; others start anew
                 os.fsync(out.fileno())
 

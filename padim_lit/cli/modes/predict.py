@@ -148,6 +148,7 @@ class _Work:
         self.folder = folder
         self.postponed: dict[Version, InputError] = {}  # for no fault of the file's
         self.folders: dict[str, None] = {}  # that files were written into
+        self.full = False  # the last of these files could not be written
         known = predictor.calibration
         maxima = None if known is None else known["map_maxima"].numpy()
         self.scale = colours(maxima, predictor.map_threshold)
@@ -264,13 +265,25 @@ class _Work:
             more |= self.write("mask", version, mask_file(mask))
         self.scored.add(version, more)
 
-    def write(self, what: str, version: Version, content: bytes) -> dict[str, str]:
-        """Write one of an image's files; its key and name in the image's line."""
+    def write(self, what: str, version: Version, content: bytes) -> dict[str, str | None]:
+        """Write one of an image's files; its key and name in the image's line.
+
+        A watch goes on without one that cannot be written, whose name is None.
+        """
         folder, suffix = FILES[what]
         # Watching, each version of a file keeps its own; otherwise names are the same in each run.
         which = version if self.settings.watch else version.path
         name = f"{folder}/{_stem(version.path, which)}{suffix}"
-        write_bytes(self.folder / name, content, lasting=self.settings.watch)
+        try:
+            write_bytes(self.folder / name, content, lasting=self.settings.watch)
+        except InputError as error:
+            if not self.settings.watch:
+                raise
+            if not self.full:
+                log.warning("%s; scores are written without what does not fit", error)
+            self.full = True
+            return {what: None}
+        self.full = False
         self.folders[folder] = None
         return {what: name}
 

@@ -12,6 +12,7 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -514,6 +515,31 @@ def test_a_file_that_cannot_be_read_just_now_is_no_broken_one(here, tmp_path, mo
     assert len(lines(tmp_path / "scored")) == 2 and tries["once.png"] == 4 < tries["never.png"]
 
 
+def test_a_picture_that_cannot_be_written_costs_no_score(here, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(here)
+    for n in range(4):
+        save_image(tmp_path / "inbox" / f"{n}.png", seed=n)
+    write, tries = mode.write_bytes, Counter()
+
+    def full(path, *more, **how):
+        tries[path.suffix] += 1
+        if path.suffix == ".png" and tries[".png"] in (2, 3):
+            raise InputError(f"{path} cannot be written (No space left on device)")
+        return write(path, *more, **how)
+
+    monkeypatch.setattr(mode, "write_bytes", full)
+    settings = watching(monkeypatch, tmp_path / "inbox", overlays="none", masks=True)
+    mode.run(settings, tmp_path / "scored")
+    found = lines(tmp_path / "scored")
+    assert [line["mask"] is None for line in found] == [False, True, True, False]
+    assert len(rows(tmp_path / "scored")) == len(list((tmp_path / "scored/masks").iterdir())) + 2
+    (said,) = [line for line in caplog.messages if "No space left" in line]
+    assert said.endswith("scores are written without what does not fit")
+    with pytest.raises(InputError, match="No space left"):  # one that may be run again
+        tries.clear()
+        mode.run(replace(settings, watch=False), tmp_path / "once")
+
+
 def watching(monkeypatch, inbox: Path, **how) -> mode.Predict:
     monkeypatch.setattr("padim_lit.cli.build.device_of", torch.device)
     return mode.Predict(
@@ -567,7 +593,8 @@ def test_a_disk_that_fills_up_within_a_line_keeps_no_half_of_it(tmp_path):
 def test_a_folder_that_goes_meanwhile_is_no_place_for_scores(tmp_path, gone):
     log = ScoredFiles(tmp_path / "run", {}, resume=False)
     gone(tmp_path / "run")
-    with pytest.raises(InputError, match="removed or moved meanwhile"):
+    said = r"predictions\.csv was removed or moved meanwhile; leave it there .* another hydra\.run"
+    with pytest.raises(InputError, match=said):
         log.add(Version("a.png", 1, 0), {"score": 1.0})
     log.close()
 
