@@ -240,7 +240,7 @@ class _Work:
         """Write what an image got, its lines last."""
         settings, detector = self.settings, self.predictor.detector
         threshold = found.map_threshold
-        more = found.numbers()
+        more = found.numbers() | {"model_sha256": self.predictor.model_sha256}
         why = explain(detector, seen.tensor(), seen.view) if settings.explain else None
         if why is not None:
             more |= why.numbers()
@@ -308,7 +308,7 @@ def _stem(path: str, which: Version | str) -> str:
 
 
 def _print(results: dict[str, Any], new: int, written: list[Path]) -> None:
-    said = {"anomalous": "called defective", "good": "good", "undecided": "without a decision"}
+    said = {"anomalous": "called defective", "good": "good", "undecided": "undecided"}
     decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
     facts = [("scored", f"{count(results['images'], 'image')}{decided and f': {decided}'}")]
     if results["seconds"] > 0 and new:

@@ -97,6 +97,7 @@ def test_a_fit_without_calibration_has_no_threshold(zygote, here):
     result = predict(zygote, here, "undecided", "ckpt=bare/model.ckpt", "images=data/test/good")
     assert result.code == 0 and (result.out + result.err).count("not calibrated") == 1
     assert {row["decision"] for row in rows(here / "undecided")} == {""}
+    assert "scored   4 images: 4 undecided" in result.out  # the word of watch=true's lines
     given = predict(
         zygote, here, "given", "ckpt=bare/model.ckpt", "images=data/test/good", "threshold=0.5"
     )
@@ -268,6 +269,7 @@ def test_a_model_is_known_by_its_content(zygote, here):
     sha256 = hashlib.sha256(Path(model).read_bytes()).hexdigest()[:12]
     for name in ("model.json", "predict.json"):
         assert json.loads((here / "deploy" / name).read_text())["model_sha256"] == sha256
+    assert {line["model_sha256"] for line in lines(here / "deploy")} == {sha256}
     os.utime(model, (1, 1))
     again = predict(zygote, here, "deploy", *args)
     assert again.code == 0 and len(lines(here / "deploy")) == 7, again.err
