@@ -181,8 +181,8 @@ def size_of(detector: Detector) -> dict[str, Any]:
     except KeyError:
         raise InputError(
             "the checkpoint does not say how its images were resized (a plain Trainer's); "
-            "fit with run.py, or set model.detector.provenance, {'image_size': …, 'crop_size': …}, "
-            "before trainer.save_checkpoint"
+            "fit with mode=fit, or set model.detector.provenance, "
+            "{'image_size': …, 'crop_size': …}, before trainer.save_checkpoint"
         ) from None
 
 
@@ -229,8 +229,14 @@ def finish(
     detector.provenance.setdefault("history", []).append({"mode": what, **facts})
     path = folder / "model.ckpt"
     save_detector(detector, path)
-    write_text(folder / "model_card.md", model_card(detector, sha256_of(path)))
-    results = {**facts, "train_images": detector.count, **written_with()}
+    sha256 = sha256_of(path)
+    write_text(folder / "model_card.md", model_card(detector, sha256))
+    results = {
+        **facts,
+        "new_model_sha256": sha256,
+        "train_images": detector.count,
+        **written_with(),
+    }
     write_json(folder / f"{what}.json", results)
     undecided = [("note", NO_THRESHOLD)] if detector.calibration is None else []
     print_facts(*said, ("model", path), *undecided)
