@@ -276,8 +276,8 @@ def make_predictor(settings: Deciding, live: bool) -> Predictor:
     if live and predictor.threshold is None and not settings.undecided:
         raise InputError(
             f"ckpt={settings.ckpt}: {predictor.threshold_source}, so no part would be called "
-            "defective; set one by mode=calibrate ckpt=... images=GOOD_IMAGES, or give "
-            "threshold=NUMBER; for scores alone give undecided=true"
+            "defective; calibrate it with images=GOOD_IMAGES, or give threshold=NUMBER; for scores "
+            "alone give undecided=true"
         )
     return predictor
 
