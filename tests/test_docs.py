@@ -78,9 +78,11 @@ def test_defaults_are_those_of_the_page():
     assert Serve.host == "127.0.0.1"  # serve.md: at this machine alone
 
 
-def test_the_readmes_python_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    detector, scores = fitted_detector(), torch.linspace(1, 2, 99)
+@pytest.mark.parametrize("page", ["README.md", "docs/library.md"])
+@pytest.mark.parametrize("highest", [2, 2e6], ids=["defective", "good"])
+def test_the_first_python_of_a_page_runs(tmp_path, monkeypatch, page, highest):
+    code = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)[0]
+    detector, scores = fitted_detector(), torch.linspace(1, highest, 99)
     detector.calibration = calibrate(Measured(scores, scores))
     detector.provenance = {"image_size": 64, "crop_size": 64}
     monkeypatch.chdir(tmp_path)
