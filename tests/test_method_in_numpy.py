@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from examples.method_in_numpy import compute
 
+from examples.method_in_numpy import compute
 from padim_lit import JL, Backbone, Both, Detector, Predictor
 from padim_lit.model.warm_up import learn
 
