@@ -91,6 +91,12 @@ def test_the_first_python_of_a_page_runs(tmp_path, monkeypatch, page, highest):
     exec(code, {})
 
 
+def test_the_classes_of_the_page_on_ones_own_are_the_examples():
+    examples = "".join(file.read_text() for file in (ROOT / "examples").glob("own_*.py"))
+    shown = re.findall(r"```python\n(?:#.*\n)?(.*?)```", (ROOT / "docs/own.md").read_text(), re.S)
+    assert len(shown) == 2 and all(code in examples for code in shown)
+
+
 def test_the_table_of_promises_is_what_is_computed():
     text = (ROOT / "docs/thresholds.md").read_text()
     row = r"^\| (\d+) \| ([\d.]+) % \| ([\d.]+) to ([\d.]+) % \| ([\d.]+) to ([\d.]+) % \|$"
