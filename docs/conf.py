@@ -44,7 +44,7 @@ def within_the_site(app, name, source):
 def keep_whole(app, doctree):
     """Marks a table's short entries: a number and its interval stay on one line."""
     for entry in doctree.findall(nodes.entry):
-        if len(entry.astext()) < 25:
+        if len(entry.astext()) < 30:
             entry["classes"].append("whole")
 
 
