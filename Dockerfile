@@ -6,6 +6,8 @@ WORKDIR /opt/padim_lit
 COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 COPY conf conf
 COPY padim_lit padim_lit
+# https://download.pytorch.org/whl/cpu: without NVIDIA's packages.
+ARG PIP_EXTRA_INDEX_URL
 RUN pip install --no-cache-dir -c constraints.txt ".[serve]" \
     && useradd --create-home --uid 1000 padim
 

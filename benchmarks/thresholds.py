@@ -142,7 +142,8 @@ def fitted(
     backbone, ways = known
     projection = PROJECTIONS[args.proj](backbone.embedding_dim, args.dim)
     density = DENSITIES[args.density](args.dim)
-    how = {"grid": args.grid, "rotations": args.rotations}
+    # No image is left to measure an alignment on; scores of topk do not depend on it.
+    how = {"grid": args.grid, "rotations": args.rotations, "alignment": None}
     detector = Detector(backbone, projection, density=density, **how)
     detector.turned = ways
     learn(detector, lambda images: batches([train[i] for i in evenly_spaced(len(train), images)]))

@@ -8,9 +8,9 @@ from padim_lit import JL, Backbone, Fisher, PaDiM
 from padim_lit.data import MVTec
 
 
-# Of docs/results.md and docs/projections.md, to notice when they change: the default closer than
-# another density comes (on other processors centroids come out a little otherwise), PaDiM's own
-# settings as close as an independent implementation's means over three seeds.
+# Of docs/results.md and docs/results/screw/sweep.csv, to notice when they change: the default
+# closer than another density comes (on other processors centroids come out a little otherwise),
+# PaDiM's own settings as close as an independent implementation's means over three seeds.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("location", "kind", "dim", "how", "image", "pixel", "close"),

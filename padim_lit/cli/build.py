@@ -254,16 +254,26 @@ def load_model(settings: "Fit", data: AnomalyData) -> tuple[PaDiM, str]:
     return PaDiM.load_from_checkpoint(settings.ckpt), content[SHA256]
 
 
-def make_predictor(settings: Deciding) -> Predictor:
-    """The checkpoint's, on the trainer's device; on the CPU each image is a batch of its own."""
+def make_predictor(settings: Deciding, live: bool) -> Predictor:
+    """The checkpoint's, on the trainer's device; on the CPU each image is a batch of its own.
+
+    `live`, where no person looks at the scores, InputError without a threshold, unless asked for.
+    """
     device = device_of(settings.trainer)
-    return load(
+    predictor = load(
         settings.ckpt,
         device=device,
         batch_size=1 if device.type == "cpu" else settings.batch_size,
         threshold=settings.threshold,
         false_alarm_rate=settings.false_alarm_rate,
     )
+    if live and predictor.threshold is None and not settings.undecided:
+        raise InputError(
+            f"ckpt={settings.ckpt}: {predictor.threshold_source}, so no part would be called "
+            "defective; set one by mode=calibrate ckpt=... images=GOOD_IMAGES, or give "
+            "threshold=NUMBER; for scores alone give undecided=true"
+        )
+    return predictor
 
 
 def make_logger(node: dict[str, Any]) -> Logger | None:

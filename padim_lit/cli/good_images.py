@@ -176,8 +176,8 @@ def size_of(detector: Detector) -> dict[str, Any]:
     except KeyError:
         raise InputError(
             "the checkpoint does not say how its images were resized (a plain Trainer's); "
-            "fit with run.py, or set model.detector.provenance, {'image_size': …, 'crop_size': …}, "
-            "before trainer.save_checkpoint"
+            "fit with mode=fit, or set model.detector.provenance, "
+            "{'image_size': …, 'crop_size': …}, before trainer.save_checkpoint"
         ) from None
 
 
@@ -219,8 +219,13 @@ def finish(
     detector.provenance["train_images"] = detector.count
     detector.provenance.setdefault("history", []).append({"mode": what, **facts})
     save_detector(detector, path := folder / "model.ckpt")
-    write_text(folder / "model_card.md", model_card(detector, sha256_of(path)))
-    results = {**facts, "train_images": detector.count, **written_with()}
+    write_text(folder / "model_card.md", model_card(detector, sha256 := sha256_of(path)))
+    results = {
+        **facts,
+        "new_model_sha256": sha256,
+        "train_images": detector.count,
+        **written_with(),
+    }
     write_json(folder / f"{what}.json", results)
     undecided = [("note", NO_THRESHOLD)] if detector.calibration is None else []
     print_facts(*said, ("model", path), *undecided)

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from hydra import errors
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from padim_lit.cli.help import program
 from padim_lit.cli.modes import MODES
 from padim_lit.errors import InputError, told, visible
 from padim_lit.sweep.launchers import EXTRAS
@@ -59,7 +60,7 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
     if kind := re.search(r"Cannot convert '(list|dict)' to string", str(cause)):
         return f"{given}: a text, and no {kind[1]}; if it is one, type {key}='\"{text}\"'"
     # The exception names the override, its cause what is wrong with it.
-    return f"{first}: {str(cause).splitlines()[0]}; `python run.py --help` lists the keys"
+    return f"{first}: {str(cause).splitlines()[0]}; `{program()} --help` lists the keys"
 
 
 def _unknown(key: str, kind: type) -> str:

@@ -101,11 +101,13 @@ class Deciding(OnDevice):
         ckpt: model.ckpt of an earlier run
         threshold: score from which an image is called defective; null: the checkpoint's
         false_alarm_rate: share of good images called defective; null: the checkpoint's
+        undecided: true: serve or watch even without a threshold, for scores without decisions
     """
 
     ckpt: str = MISSING
     threshold: float | None = None
     false_alarm_rate: float | None = None
+    undecided: bool = False
 
 
 @dataclass

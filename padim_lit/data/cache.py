@@ -65,7 +65,7 @@ class PictureCache:
             with suppress(OSError, InputError):  # a full disk costs no run
                 # A file that changed in between is not what its digest says.
                 if [stamp(path) for path in files] == stamps:
-                    write_bytes(entry, file_bytes(np.savez, **arrays))
+                    write_bytes(entry, file_bytes(np.savez, **arrays), lasting=False)
         return found
 
 

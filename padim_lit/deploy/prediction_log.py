@@ -2,23 +2,29 @@
 
 import errno
 import json
+import logging
 import os
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import takewhile
+from itertools import count, takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
 from padim_lit.deploy.regions import DIGITS
-from padim_lit.errors import InputError, refusing
-from padim_lit.system.atomic import csv_text, write_csv, write_json, writing
+from padim_lit.errors import InputError, told
+from padim_lit.system.atomic import atomically, csv_text, write_csv, write_json, writing
 from padim_lit.system.clock import now
+
+log = logging.getLogger(__name__)
 
 # What a run writes beside the lines at its end; one that is killed must leave none of another's.
 SUMMARIES = ("coco.json", "predict.json")
 COLUMNS = ("path", "score", "p_value", "decision", "picture")
+#: What reading a file that is not as it was written raises.
+_DAMAGED = ValueError, KeyError, TypeError, RecursionError
 CATEGORY = {"id": 1, "name": "defect", "supercategory": "defect"}
 
 
@@ -47,15 +53,17 @@ class ScoredFiles:
     Args:
         folder: made if missing.
         model: what all lines depend on, primitives.
-        resume: go on with what is there, whose incomplete last line is cut off; False scores all
-            that the same `model` did anew.
+        resume: go on with what is there, and be on the disk with each line. An incomplete last
+            line is cut off; where others are damaged, as by a power loss, the file is kept beside,
+            and what they were of counts as not scored. False scores all anew.
 
     Attributes:
         done: of each file that has a line the last version; kept with `resume` alone.
         counts: images by decision ("anomalous", "good", ""), and "unreadable".
 
     Raises:
-        InputError: the folder cannot be written, or holds the scores of another `model`.
+        InputError: the folder cannot be written, or holds the scores of another `model`, or of
+            one that is not known.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -74,8 +82,14 @@ class ScoredFiles:
         about, there = folder / "model.json", dict[str, Any]()
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with suppress(OSError, ValueError, TypeError):  # none, or not as it was written
+            try:
                 there = dict(json.loads(about.read_text("utf-8")))
+            except (OSError, *_DAMAGED) as error:  # none, or not as it was written
+                if self.json.exists():
+                    raise InputError(
+                        f"{about} is not as it was written ({told(error)}), so which model scored "
+                        f"{self.json} is not known; nothing was changed: give another hydra.run.dir"
+                    ) from error
             watched = there.pop("resume", False)
             if self.json.exists() and there != model:
                 raise InputError(
@@ -117,8 +131,10 @@ class ScoredFiles:
         self.counts[content.get("decision", "unreadable")] += 1
 
     def close(self) -> None:
-        for file in self._files.values():
-            file.close()
+        with writing(self.json.parent):
+            for file in self._files.values():
+                with file:
+                    os.fsync(file.fileno())
 
     def _write(self, path: Path, line: str) -> None:
         # One call a line, so that no signal comes between its parts.
@@ -131,23 +147,48 @@ class ScoredFiles:
             with suppress(FileNotFoundError, NotADirectoryError):  # a share that is away is another
                 there = path.stat()
             if there is None or not os.path.samestat(there, os.fstat(out.fileno())):
-                raise OSError(errno.ENOENT, "it was removed or moved meanwhile")
+                raise InputError(
+                    f"{path} was removed or moved meanwhile; leave it there while a run writes it, "
+                    "and for a file a day end that one and give the next another hydra.run.dir"
+                )
+            if self._resume and path == self.json:  # the CSV is made from it; others start anew
+                os.fsync(out.fileno())
 
     def _take_up(self) -> None:
         """Read what is there, cut off an incomplete end, and write the CSV anew from it."""
-        kinds = ValueError, KeyError, TypeError, RecursionError
-        rows, whole = [], 0  # bytes of complete lines
+        rows, whole, damaged = [], 0, set[int]()  # bytes of complete lines; numbers of others
         for number, line in enumerate(_whole_lines(self.json), start=1):
-            what = f"{self.json}, line {number} is not as it was written"
-            with refusing(what, "delete the folder to score all again", *kinds):
-                row = {"picture": None, **json.loads(line)}
-                self.done[row["path"]] = Version(row["path"], row["size"], row["mtime_ns"])
-                if "error" not in row:
-                    rows.append({column: row[column] for column in COLUMNS})
-                self.counts[row.get("decision", "unreadable")] += 1
             whole += len(line)
+            try:
+                row = {"picture": None, **json.loads(line)}
+                cells = None if "error" in row else {column: row[column] for column in COLUMNS}
+                self.done[row["path"]] = Version(row["path"], row["size"], row["mtime_ns"])
+            except _DAMAGED:
+                damaged.add(number)
+                continue
+            self.counts[str(row.get("decision", "unreadable"))] += 1
+            if cells is not None:
+                rows.append(cells)
         write_csv(self.csv, COLUMNS, rows)
-        os.truncate(self.json, whole)
+        if damaged:
+            self._set_aside(damaged)
+        else:
+            os.truncate(self.json, whole)
+
+    def _set_aside(self, damaged: Collection[int]) -> None:
+        """Keep the file beside, and of its lines those that are not `damaged`."""
+        names = (f"{self.json}.damaged{n or ''}" for n in count())
+        beside = next(Path(name) for name in names if not os.path.lexists(name))
+        with atomically(beside) as temporary:
+            shutil.copyfile(self.json, temporary)
+        lines = enumerate(_whole_lines(self.json), start=1)
+        with atomically(self.json) as temporary, temporary.open("wb") as file:
+            file.writelines(line for number, line in lines if number not in damaged)
+        more = f" and {len(damaged) - 1} more" * (len(damaged) > 1)
+        log.warning(
+            f"{self.json}: line {min(damaged)}{more} cannot be read, as after a power loss; all "
+            f"others stay, images of these are scored again, and {beside} is the file as it was"
+        )
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

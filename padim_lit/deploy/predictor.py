@@ -88,8 +88,7 @@ class Prediction:
         """
         if self.map_threshold is None:
             raise InputError(
-                "no mask without a threshold of maps; set one with run.py mode=calibrate "
-                "images=GOOD_IMAGES"
+                "no mask without a threshold of maps; mode=calibrate images=GOOD_IMAGES sets one"
             )
         return spread(self.map, self.view, peaks=True) >= self.map_threshold
 
@@ -385,7 +384,7 @@ class Predictor:
         if known is None and rate is not None:
             raise InputError(
                 f"false_alarm_rate={rate}: the checkpoint holds no scores of good images; give it "
-                "some with run.py mode=calibrate images=GOOD_IMAGES, or give threshold=SCORE"
+                "some with mode=calibrate images=GOOD_IMAGES, or give threshold=SCORE"
             )
         own = at = None
         source = "no threshold: the checkpoint is not calibrated (mode=calibrate does it)"

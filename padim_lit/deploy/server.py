@@ -4,13 +4,16 @@ What comes in is the image alone, in the body: no name, and no path that anythin
 """
 
 import asyncio
+import logging
 import threading
 from typing import Any
 
 from padim_lit.data.images import read_bytes
 from padim_lit.deploy.predictor import Predictor
-from padim_lit.errors import InputError, refusing
+from padim_lit.errors import InputError, refusing, visible
 from padim_lit.version import __version__
+
+log = logging.getLogger(__name__)
 
 #: Images received, waiting or scored at once, which bounds the memory that they take: more are told
 #: to come later. Below the 40 threads that there are, so that /health and /card find one.
@@ -27,8 +30,8 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
     decision ("anomalous", "good" or ""), threshold, width, height, regions, see
     `padim_lit.deploy.regions.Region`, and model_sha256, see `Predictor`; 413 for a larger body, 422
     for one that is no such image, with the reason as "detail"; 503 beyond AT_ONCE requests, and 408
-    for a body that has not come in BODY_SECONDS. ``GET /health``, and ``GET /card``, the model card
-    in Markdown.
+    for a body that has not come in BODY_SECONDS, each a line of the log. ``GET /health``, and
+    ``GET /card``, the model card in Markdown.
 
     Args:
         predictor: scores one image after the other, however many are sent at once.
@@ -52,22 +55,27 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
 
     # Its pages on the interface would load scripts from elsewhere.
     app = FastAPI(title="padim_lit", version=__version__, docs_url=None, redoc_url=None)
-    one, room = threading.Lock(), asyncio.Semaphore(AT_ONCE)
+    one, in_work = threading.Lock(), 0
     which = {"model_sha256": predictor.model_sha256}
+
+    def refused(status: int, why: str, later: int | None = None) -> HTTPException:
+        """An answer that is no score; the log keeps it."""
+        log.warning("answered %d: %s", status, visible(why))
+        return HTTPException(status, why, None if later is None else {"Retry-After": str(later)})
 
     def score(content: bytearray) -> dict[str, Any]:
         with one:
             try:
                 seen = predictor.see(read_bytes(content, _SEND))
             except InputError as error:
-                raise HTTPException(422, str(error)) from None
+                raise refused(422, str(error)) from None
             (found,) = predictor.score([seen])
             return found.numbers() | which
 
     @app.get("/health")
     def health() -> dict[str, Any]:
         said = {"status": "ok", "version": __version__, "threshold": predictor.threshold}
-        return said | which
+        return said | {"in_work": in_work} | which
 
     @app.get("/card", response_class=PlainTextResponse)
     def show_card() -> PlainTextResponse:
@@ -75,29 +83,33 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
 
     @app.post("/predict")
     async def predict(request: Request) -> dict[str, Any]:
-        if room.locked():
+        nonlocal in_work
+        if in_work >= AT_ONCE:
             said = f"{AT_ONCE} images are in work already; send this one again later"
-            raise HTTPException(503, said, {"Retry-After": "1"})
-        async with room:
+            raise refused(503, said, later=1)
+        in_work += 1
+        try:
             try:
                 with fail_after(BODY_SECONDS):
                     content = await receive(request)
             except TimeoutError:
                 said = f"the image has not come within {BODY_SECONDS:g} s; send it again"
-                raise HTTPException(408, said) from None
+                raise refused(408, said) from None
             except asyncio.CancelledError:  # would be a traceback; the server ends
                 said = "the server is ending; send the image again later"
-                raise HTTPException(503, said, {"Retry-After": "10"}) from None
+                raise refused(503, said, later=10) from None
             except ClientDisconnect:  # would be a traceback; nobody reads the answer
-                raise HTTPException(400, "the image has not come whole") from None
+                raise refused(400, "the image has not come whole") from None
             return await run_in_threadpool(score, content)
+        finally:
+            in_work -= 1
 
     async def receive(request: Request) -> bytearray:
         content = bytearray()
         async for part in request.stream():
             content += part
             if len(content) > max_bytes:
-                raise HTTPException(413, f"the image is larger than {max_bytes} bytes")
+                raise refused(413, f"the image is larger than {max_bytes} bytes")
         return content
 
     return app

@@ -4,6 +4,9 @@
 within one file system, under ``.padim_lit-MACHINE-RANDOM.tmp``: 8 and 16 hexadecimal digits, drawn
 anew for every write, so that no two writers (threads, processes, containers, hosts) share a name.
 
+**Disks.** A file is on the disk before its name is, and both are when the block ends: a power loss
+leaves the old file or the new one. What is made again anyway need not wait for that.
+
 **Locks.** Its writer holds an exclusive `flock` on it until it is renamed. The kernel gives the
 lock back when the writer dies, however that happens; containers on one host see each other's. A
 folder that is not finished lies beside such a file, under its name and ``.d``, and goes with it.
@@ -78,11 +81,12 @@ def writing(path: Path) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def atomically(path: str | os.PathLike) -> Iterator[Path]:
+def atomically(path: str | os.PathLike, lasting: bool = True) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to, renamed to ``path`` at the end of the block.
 
     Missing parent folders are made. A reader sees the old file or the new one, never a part. After
-    an error in the block the old file is as it was, and the temporary one is gone.
+    an error in the block the old file is as it was, and the temporary one is gone. Without
+    `lasting` nobody waits for the disk, and after a power loss the file may be empty.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "new" / "a.txt"
@@ -98,11 +102,20 @@ def atomically(path: str | os.PathLike) -> Iterator[Path]:
     """
     with _beside(Path(path)) as temporary:
         yield temporary
-        _put(temporary, Path(path))
+        put(temporary, Path(path), lasting)
 
 
-def _put(temporary: Path, path: Path) -> None:
-    """Rename a file, over one that is there."""
+def put(temporary: Path, path: Path, lasting: bool = True) -> None:
+    """Rename a file, over one that is there; `lasting` as in `atomically`."""
+    if lasting:
+        with temporary.open("rb+") as file:
+            os.fsync(file)
+    _rename(temporary, path)
+    if lasting:
+        _sync_folder(path.parent)
+
+
+def _rename(temporary: Path, path: Path) -> None:
     # Windows refuses that while any program has either open, as scanners have for milliseconds.
     for pause in (0.01, 0.1, 1.0) if fcntl is None else ():
         with suppress(PermissionError):
@@ -110,6 +123,15 @@ def _put(temporary: Path, path: Path) -> None:
             return
         time.sleep(pause)
     temporary.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # Windows opens none, some network folders sync none
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager
@@ -151,6 +173,8 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
         InputError: something is there under one of the names that no run has made; the folder
             cannot be written.
     """
+    marker = folder / _MARKER
+    listed = marker.exists()
     handle = hold(folder)
     if handle is None:
         raise HeldElsewhere(
@@ -162,12 +186,16 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
             known = written_by_runs(folder)
             new = [name for name in names if name not in known]
             if there := [name for name in new if os.path.lexists(folder / name)]:
+                # As a power loss may leave it.
+                lost = f", or {marker}, which lists what is, is damaged" * (listed and not known)
                 raise InputError(
-                    f"{folder} holds {', '.join(there)}, not written by a run of padim_lit here; "
-                    "nothing was changed: move that away, or give another hydra.run.dir"
+                    f"{folder} holds {', '.join(there)}, not written by a run of padim_lit here"
+                    f"{lost}; nothing was changed: give another hydra.run.dir, or move that away"
                 )
             os.lseek(handle, 0, os.SEEK_END)
             os.write(handle, "".join(f"{name}\n" for name in new).encode())
+            os.fsync(handle)
+            _sync_folder(marker.parent)
         for path in [folder, *(folder / name for name in names)]:
             remove_remnants(path)
         yield
@@ -185,7 +213,8 @@ def hold(folder: Path) -> int | None:
 def written_by_runs(folder: Path) -> set[str]:
     """Names of what runs wrote, or may write, directly in ``folder``; see `run_folder`."""
     try:
-        return set((folder / _MARKER).read_text("utf-8").splitlines())
+        # A power loss can leave zeros.
+        return set((folder / _MARKER).read_text("utf-8").replace("\0", "").splitlines())
     except (OSError, UnicodeDecodeError):
         return set()
 
@@ -275,9 +304,9 @@ def release(handle: int | None) -> None:
         os.close(handle)
 
 
-def write_bytes(path: str | os.PathLike, content: bytes) -> Path:
+def write_bytes(path: str | os.PathLike, content: bytes, lasting: bool = True) -> Path:
     """Write ``content`` with `atomically`; raises as that does."""
-    with atomically(path) as temporary:
+    with atomically(path, lasting) as temporary:
         temporary.write_bytes(content)
     return Path(path)
 

@@ -40,7 +40,7 @@ def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, 
     if not found:
         raise InputError(
             f"no run (metrics.json or predictions.jsonl) in {', '.join(map(str, paths))}; make one "
-            "with `python run.py`, or give another folder"
+            "with `padim-lit` or `python run.py`, or give another folder"
         )
     names = short_names([str(folder.resolve()) for folder, *_ in found])
     skipped: list[str] = []

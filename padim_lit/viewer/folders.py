@@ -134,6 +134,7 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
         "map_factor": _map_factor(model, at),
         # From the first to the last by the time of their files; those of one moment as scored.
         "order": sorted(range(len(lines)), key=lambda i: lines[i]["mtime_ns"]),
+        "times": [line["mtime_ns"] // 10**6 for line in lines],  # as JavaScript counts them
         "good": model.get("good_scores") or [],
         "unreadable": len(rows) - len(lines),
         "thresholds": [] if used["value"] is None else [used],
@@ -141,11 +142,13 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
         "image_score": model["image_score"],
         "notes": [],
     }
-    shown = [i for i, line in enumerate(lines) if isinstance(line.get("viewer"), str)]
+    there = {file.name for file in folder.glob("heatmaps/*")}  # those of old days may be deleted
+    names = [PurePath(str(line.get("viewer"))).name for line in lines]
+    shown = [i for i, name in enumerate(names) if name in there]
     shown.sort(key=lambda i: -lines[i]["score"])
     pictures = []
     for rank, index in enumerate(shown[:most], 1):
-        file = folder / "heatmaps" / PurePath(lines[index]["viewer"]).name
+        file = folder / "heatmaps" / names[index]
         pictures += [replace(one, rank=rank, index=index) for one in read_maps(file)[:1]]
     return described, pictures, len(shown) - len(pictures)
 

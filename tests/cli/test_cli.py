@@ -394,6 +394,7 @@ def test_the_package_is_the_command(zygote, here):
     with zygote.start(["--help"], here, script=ROOT / "padim_lit" / "__main__.py") as started:
         result = started.wait()
     assert result.code == 0 and "wide_resnet50" in result.out, result.err
+    assert "  python -m padim_lit mode=predict " in result.out
 
 
 @pytest.mark.slow

@@ -95,7 +95,10 @@ def test_it_fits_and_predicts_without_a_checkout(command, installed, tmp_path):
 
 
 def test_help_and_a_folder_of_ones_own(installed, tmp_path):
-    assert "Keys of mode=export" in done(installed.run(["--help"], tmp_path))
+    said = done(installed.run(["--help"], tmp_path))
+    # There is no run.py where it is installed.
+    assert "  padim-lit mode=predict " in said and "run.py" not in said
+    assert "Keys of mode=export" in said
     (tmp_path / "mine" / "proj").mkdir(parents=True)
     (tmp_path / "mine" / "proj" / "mine.yaml").write_text(
         "defaults:\n  - /class/my_proj.Mine@_here_\n"

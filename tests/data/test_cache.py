@@ -202,7 +202,7 @@ def test_every_damaged_bit_or_byte_is_noticed_and_made_good(tmp_path, state):
 def test_a_cache_that_can_no_longer_be_written_costs_nothing_but_time(tmp_path, monkeypatch):
     read = PictureCache(tmp_path / "cache")
 
-    def full(path, content):
+    def full(path, content, lasting):
         raise InputError(f"{path} cannot be written (No space left on device)")
 
     monkeypatch.setattr(cache, "write_bytes", full)

@@ -81,7 +81,7 @@ def test_requests_at_once_do_not_mix(client):
 
 
 @pytest.mark.slow
-def test_what_is_no_image_is_one_line(client):
+def test_what_is_no_image_is_one_line(client, caplog):
     bomb = io.BytesIO()
     Image.new("1", (30_000, 30_000)).save(bomb, "PNG")
     whole = picture()
@@ -97,13 +97,14 @@ def test_what_is_no_image_is_one_line(client):
         assert answer.status_code == 422, content[:20]
         assert said in answer.json()["detail"] and "\n" not in answer.json()["detail"]
         assert "remove it" not in answer.json()["detail"]  # a body lies nowhere
+        assert caplog.messages[-1] == f"answered 422: {answer.json()['detail']}"
     curl_d = {"content": whole.replace(b"\n", b"").replace(b"\r", b"")}
     for form in ({"files": {"file": whole}}, curl_d):
         answer = client.post("/predict", **form)
         assert answer.status_code == 422 and "curl --data-binary" in answer.json()["detail"]
 
 
-def test_a_larger_body_is_refused_before_its_end(client):
+def test_a_larger_body_is_refused_before_its_end(client, caplog):
     read = []
 
     def endless():
@@ -114,11 +115,14 @@ def test_a_larger_body_is_refused_before_its_end(client):
     answer = client.post("/predict", content=endless())
     assert answer.status_code == 413 and str(LIMIT) in answer.json()["detail"]
     assert client.post("/predict", content=bytes(LIMIT + 1)).status_code == 413
+    said = f"answered 413: the image is larger than {LIMIT} bytes"
+    assert caplog.messages.count(said) == 2
 
 
 def test_health_card_and_nothing_else(client):
     said = client.get("/health").json()
     assert (said["threshold"], said["model_sha256"]) == (3.0, "0123456789ab")
+    assert said["in_work"] == 0
     card = client.get("/card")
     assert card.text == "# a card ×" and card.headers["content-type"].startswith("text/markdown")
     for path in ("/", "/docs", "/redoc", "/model.ckpt", "/../etc/passwd", "/card/../model.ckpt"):
@@ -249,7 +253,11 @@ def test_requests_are_counted_and_connections_are_not(zygote, here):
             assert status == 503 and headers["Retry-After"] == "1"
             assert f"{AT_ONCE} images are in work" in json.loads(content)["detail"]
             assert ask(port, "GET", "/health")[0] == ask(port, "GET", "/card")[0] == 200
+            assert json.loads(ask(port, "GET", "/health")[2])["in_work"] == AT_ONCE
         wait_until(lambda: post(picture())[0] == 200)  # they hung up
+        assert json.loads(ask(port, "GET", "/health")[2])["in_work"] == 0
+    log = (here / "served/run.log").read_text()
+    assert f"answered 503: {AT_ONCE} images are in work" in log and "answered 400" in log
 
 
 def test_a_body_that_does_not_come_makes_room(predictor, monkeypatch):
@@ -299,8 +307,9 @@ def test_half_an_image_does_not_keep_a_server_from_its_end(predictor, monkeypatc
         said = asyncio.run(end(listener))
     logging.getLogger("uvicorn.error").removeHandler(caplog.handler)
     assert said.startswith(b"HTTP/1.1 503") and b"the server is ending" in said
-    (record,) = caplog.records
-    assert record.exc_info is None and "Cancel 1 running task(s)" in record.getMessage()
+    assert [record.exc_info for record in caplog.records] == [None, None]
+    uvicorns, ours = caplog.messages
+    assert "Cancel 1 running task(s)" in uvicorns and "answered 503: the server is" in ours
 
 
 def wait_until(true) -> None:

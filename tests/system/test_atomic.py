@@ -187,6 +187,38 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["a"] and target.read_bytes() == b"old"
 
 
+def test_a_file_is_on_the_disk_before_its_name_and_the_name_at_the_end(tmp_path, monkeypatch):
+    happened, sync, replace = [], os.fsync, Path.replace
+
+    def synced(handle):
+        there = Path(f"/proc/self/fd/{getattr(handle, 'fileno', lambda: handle)()}").readlink()
+        happened.append("folder" if there == tmp_path else there.suffix)
+        sync(handle)
+
+    def replaced(*paths):
+        happened.append("name")
+        return replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    write_bytes(tmp_path / "a", b"new")
+    assert happened == [".tmp", "name", "folder"]
+    write_bytes(tmp_path / "a", b"newer", lasting=False)
+    assert happened[3:] == ["name"] and (tmp_path / "a").read_bytes() == b"newer"
+
+
+def test_where_a_folder_cannot_be_synced_the_file_is_written(tmp_path, monkeypatch):
+    real = os.open
+
+    def refuses(path, *more, **how):
+        if Path(path).is_dir():
+            raise PermissionError(13, "Access is denied")  # Windows
+        return real(path, *more, **how)
+
+    monkeypatch.setattr(os, "open", refuses)
+    assert write_bytes(tmp_path / "a", b"new").read_bytes() == b"new"
+
+
 def test_long_names_can_be_written(tmp_path):
     assert write_bytes(tmp_path / ("x" * 255), b"a").read_bytes() == b"a"
 
@@ -221,3 +253,20 @@ def test_a_run_does_not_touch_what_no_run_has_made(tmp_path):
     (tmp_path / "model.ckpt").touch()
     with pytest.raises(InputError, match=r"model\.ckpt"), run_folder(tmp_path, ["model.ckpt"]):
         pass
+
+
+@pytest.mark.parametrize("content", [b"", bytes(9)])
+def test_a_list_that_a_power_loss_has_emptied_is_named(tmp_path, content):
+    with run_folder(tmp_path, ["a"]):
+        (tmp_path / "a").touch()
+    (marker := tmp_path / ".hydra/padim_lit").write_bytes(content)
+    with pytest.raises(InputError) as error, run_folder(tmp_path, ["a"]):
+        pass
+    assert f"holds a, not written by a run of padim_lit here, or {marker}, which" in str(
+        error.value
+    )
+    assert "is damaged; nothing was changed: give another hydra.run.dir" in str(error.value)
+    (tmp_path / "a").unlink()
+    for _ in range(2):
+        with run_folder(tmp_path, ["a"]):
+            (tmp_path / "a").touch()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -150,6 +151,29 @@ def test_drift_is_told_against_the_good_images_of_the_fit(view, folder):
     good = np.linspace(6, 11, 100)
     shares = [round(100 * np.mean(good < value)) for value in (first, last)]
     assert f"above {shares[0]} % and {shares[1]} % of the known good images" in said
+
+
+@pytest.mark.parametrize(
+    ("apart", "marks"),  # seconds between two images
+    [(0, {"10", "30"}), (3600, {"10:46", "06:46"}), (9e4, {"09-18", "10-09"})],
+)
+def test_drift_is_drawn_over_dates_where_there_are_any(opened, folder, tmp_path, apart, marks):
+    run = shutil.copytree(folder, tmp_path / "run")
+    lines = scored_lines(run)
+    for i, line in enumerate(lines):
+        line["mtime_ns"] = 10**18 + int(i * apart * 1e9)  # 2001-09-09 01:46:40
+    (run / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    main([str(run), "--out", str(tmp_path / "v.html")])
+    page = opened((tmp_path / "v.html").as_uri())
+    assert marks <= set(texts(page, "#drift .ticks:not(.upright) span"))
+    assert ("2001-09-09 01:46 to 2001-" in texts(page, "#drift p")[0]) == bool(apart)
+
+
+def test_pictures_of_old_days_may_be_deleted(folder, tmp_path):
+    run = shutil.copytree(folder, tmp_path / "run")
+    shutil.rmtree(run / "heatmaps")
+    (scored,) = build([run])["scored"]
+    assert len(scored["scores"]) == COUNT
 
 
 def test_every_axis_has_ticks(view, folder):

@@ -31,7 +31,7 @@ from padim_lit.deploy.runtimes import (
 from padim_lit.errors import InputError, require_choice
 from padim_lit.metrics import ImageMetrics
 from padim_lit.model.detector import Detector
-from padim_lit.system.atomic import private_folder, write_json
+from padim_lit.system.atomic import private_folder, put, write_json
 from padim_lit.system.console import count, print_facts, score_text, tracked
 from padim_lit.system.paths import typed_path
 from padim_lit.system.versions import written_with
@@ -208,7 +208,7 @@ def _place(part: Path, target: Path, format: str) -> list[Path]:
                 "it away, or give another output"
             )
     for file in reversed(files):
-        part.with_suffix(file.suffix).replace(file)
+        put(part.with_suffix(file.suffix), file)
     return files
 
 

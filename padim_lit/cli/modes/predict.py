@@ -89,7 +89,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         InputError: a config or checkpoint that cannot be used, or no image that can.
     """
     files = [] if settings.watch else find_images(settings.images)
-    predictor = make_predictor(settings)
+    predictor = make_predictor(settings, settings.watch)
     start = time.perf_counter()
     # What the lines of one folder have in common.
     known = predictor.calibration
@@ -148,6 +148,7 @@ class _Work:
         self.folder = folder
         self.postponed: dict[Version, InputError] = {}  # for no fault of the file's
         self.folders: dict[str, None] = {}  # that files were written into
+        self.full = False  # the last of these files could not be written
         known = predictor.calibration
         maxima = None if known is None else known["map_maxima"].numpy()
         self.scale = colours(maxima, predictor.map_threshold)
@@ -239,7 +240,7 @@ class _Work:
         """Write what an image got, its lines last."""
         settings, detector = self.settings, self.predictor.detector
         threshold = found.map_threshold
-        more = found.numbers()
+        more = found.numbers() | {"model_sha256": self.predictor.model_sha256}
         why = explain(detector, seen.tensor(), seen.view) if settings.explain else None
         if why is not None:
             more |= why.numbers()
@@ -264,13 +265,25 @@ class _Work:
             more |= self.write("mask", version, mask_file(mask))
         self.scored.add(version, more)
 
-    def write(self, what: str, version: Version, content: bytes) -> dict[str, str]:
-        """Write one of an image's files; its key and name in the image's line."""
+    def write(self, what: str, version: Version, content: bytes) -> dict[str, str | None]:
+        """Write one of an image's files; its key and name in the image's line.
+
+        A watch goes on without one that cannot be written, whose name is None.
+        """
         folder, suffix = FILES[what]
         # Watching, each version of a file keeps its own; otherwise names are the same in each run.
         which = version if self.settings.watch else version.path
         name = f"{folder}/{_stem(version.path, which)}{suffix}"
-        write_bytes(self.folder / name, content)
+        try:
+            write_bytes(self.folder / name, content, lasting=self.settings.watch)
+        except InputError as error:
+            if not self.settings.watch:
+                raise
+            if not self.full:
+                log.warning("%s; scores are written without what does not fit", error)
+            self.full = True
+            return {what: None}
+        self.full = False
         self.folders[folder] = None
         return {what: name}
 
@@ -295,7 +308,7 @@ def _stem(path: str, which: Version | str) -> str:
 
 
 def _print(results: dict[str, Any], new: int, written: list[Path]) -> None:
-    said = {"anomalous": "called defective", "good": "good", "undecided": "without a decision"}
+    said = {"anomalous": "called defective", "good": "good", "undecided": "undecided"}
     decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
     facts = [("scored", f"{count(results['images'], 'image')}{decided and f': {decided}'}")]
     if results["seconds"] > 0 and new:

@@ -43,7 +43,7 @@ def run(settings: Serve, folder: Path) -> None:
     Raises:
         InputError: a config or checkpoint that cannot be used, or an address that is taken.
     """
-    predictor = make_predictor(settings)
+    predictor = make_predictor(settings, live=True)
     sha256, text = predictor.model_sha256, ""
     with suppress(OSError):
         text = typed_path(settings.ckpt).with_name("model_card.md").read_text("utf-8", "replace")

@@ -24,12 +24,12 @@ function fill(node, attributes, children) {
 const brief = (value, digits = 3) => String(Number(value.toPrecision(digits)));
 
 /** Numbers below a chart, or beside it, each at its place in percent; some round ones from low to high. */
-function ticks(low, high, place, { upright = false, whole = false } = {}) {
+function ticks(low, high, place, { upright = false, whole = false, name = brief } = {}) {
   const rough = (high - low) / (upright ? 4 : 6) || 1, power = 10 ** Math.floor(Math.log10(rough));
   const step = Math.max(whole ? 1 : 0, power * [1, 2, 5, 10].find((n) => n * power >= rough));
   const first = Math.ceil(low / step), values = Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => (first + i) * step);
   const marks = values.map((value) => {
-    const mark = el("span", {}, brief(value));
+    const mark = el("span", {}, name(value));
     mark.style[upright ? "top" : "left"] = `${place(value)}%`;
     return mark;
   });

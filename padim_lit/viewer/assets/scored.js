@@ -58,16 +58,20 @@ function drawDrift(run, [low, high]) {
   const running = scores.flatMap((_, at) => (at % step ? [] : `${at ? "L" : "M"}${x(at)} ${y(median(at + 1 - span, at + 1))}`)).join("");
   const band = [quantile(good, 0.05), quantile(good, 0.95), quantile(good, 0.5)].map(y);
   const line = svg("line", { class: "now", x1: 0, x2: 1000 });
+  // Month and day where there are days between, else the time; of files that were copied at once the number.
+  const when = (at, from, to) => new Date(run.times[run.order[at]]).toISOString().replace("T", " ").slice(from, to);
+  const lasted = run.times[run.order[n - 1]] - run.times[run.order[0]], dated = lasted >= 6e4;
+  const name = dated ? (at) => when(at - 1, ...(lasted < 1728e5 ? [11, 16] : [5, 10])) : brief;
   place.append(
     el("div", { class: "legend" }, ...[["dot", "an image"], ["running", `median of the last ${span}`], ...(good.length ? [["band", `90 % of the ${good.length} known good images`]] : []), ["now", "threshold"]].map(([name, text]) => el("span", { class: `line ${name}` }, text))),
     el("div", { class: "plot" }, svg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", role: "img", "aria-label": "Scores by the time of the image files" },
       good.length ? svg("rect", { class: "band", x: 0, width: 1000, y: band[1], height: Math.max(0, band[0] - band[1]) }) : null,
       good.length ? svg("line", { class: "middle", x1: 0, x2: 1000, y1: band[2], y2: band[2] }) : null,
       svg("path", { class: "dot", d: scores.map((score, at) => `M${x(at)} ${y(score)}h0`).join("") }), svg("path", { class: "running", d: running }), line), ticks(low, high, y, { upright: true })),
-    ticks(1, n, (at) => x(at - 1) / 10, { whole: true }));
+    ticks(1, n, (at) => x(at - 1) / 10, { whole: true, name }));
   const share = (value) => Math.round((100 * good.filter((score) => score < value).length) / good.length);
   const half = Math.min(span, n >> 1), [first, last] = [median(0, half), median(n - half, n)];
-  place.append(el("p", { class: "note" }, `Scores by the time of the image files, oldest to the left. Median of the first ${half}: ${first.toFixed(2)}, of the last ${half}: ${last.toFixed(2)}`
+  place.append(el("p", { class: "note" }, `Scores by the time of the image files${dated ? `, ${when(0, 0, 16)} to ${when(n - 1, 0, 16)} (UTC)` : ""}, oldest to the left. Median of the first ${half}: ${first.toFixed(2)}, of the last ${half}: ${last.toFixed(2)}`
     + (good.length ? `; these lie above ${share(first)} % and ${share(last)} % of the known good images. About 50 % is no drift; where most images are good, a median that stays above 95 % means that the line has changed` : "") + "."));
   return (threshold) => {
     line.setAttribute("y1", y(threshold));

@@ -14,6 +14,7 @@ from _helpers.trees import build_tree
 from PIL import Image
 
 import padim_lit
+from padim_lit.checkpoint.format import sha256_of
 from padim_lit.checkpoint.state import load_detector, save_detector
 from padim_lit.deploy.calibration import recalibrate
 from padim_lit.system.console import score_text
@@ -105,6 +106,9 @@ def test_a_rate_or_a_threshold_alone_is_kept(here, zygote):
     assert predictor.threshold_source == given.threshold_source
     facts = json.loads((here / "by_hand/calibrate.json").read_text())
     assert (facts["threshold"], facts["method"], facts["images"]) == (2.5, "by hand", HELD)
+    assert facts["new_model_sha256"] == sha256_of(here / "by_hand/model.ckpt")
+    before = json.loads((here / "alone/calibrate.json").read_text())  # the file that this one read
+    assert facts["model_sha256"] == before["new_model_sha256"] != before["model_sha256"]
     assert other.provenance["history"][-1]["threshold"] == 2.5
     # Images that set another take the rate that was asked for before.
     assert other.provenance["false_alarm_rate"] == 0.4

@@ -12,12 +12,14 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from _helpers.cli import TIMEOUT, TINY, Running
+from _helpers.outcome import require_one_clear_line
 from _helpers.tables import long_table
 from _helpers.trees import build_tree, save_image
 from PIL import Image
@@ -95,11 +97,39 @@ def test_a_fit_without_calibration_has_no_threshold(zygote, here):
     result = predict(zygote, here, "undecided", "ckpt=bare/model.ckpt", "images=data/test/good")
     assert result.code == 0 and (result.out + result.err).count("not calibrated") == 1
     assert {row["decision"] for row in rows(here / "undecided")} == {""}
+    assert "scored   4 images: 4 undecided" in result.out  # the word of watch=true's lines
     given = predict(
         zygote, here, "given", "ckpt=bare/model.ckpt", "images=data/test/good", "threshold=0.5"
     )
     assert "threshold 0.5, chosen by hand" in given.out
     assert {row["decision"] for row in rows(here / "given")} == {"anomalous"}
+
+
+@pytest.fixture(scope="module")
+def bare(here) -> str:
+    """A model without a threshold, as mode=update leaves it."""
+    detector = load_detector(here / "run/model.ckpt")
+    detector.calibration = None
+    save_detector(detector, here / "uncalibrated.ckpt")
+    return "ckpt=uncalibrated.ckpt"
+
+
+@pytest.mark.parametrize("words", [["mode=serve"], ["images=data/test", "watch=true"]])
+def test_a_model_that_decides_nothing_does_not_go_live(zygote, here, bare, words):
+    result = predict(zygote, here, "live", *words, bare)
+    said = ("ckpt=uncalibrated.ckpt: no threshold", "mode=calibrate", "threshold=NUMBER")
+    require_one_clear_line(result, (*said, "give undecided=true"))
+    assert not (here / "live/serve.json").exists() and not (here / "live/model.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "decision"), [("undecided=true", {""}), ("threshold=0.1", {"anomalous"})]
+)
+def test_it_does_for_scores_alone_or_by_a_threshold(zygote, here, bare, more, decision):
+    args = [*watch("watch_idle=0.3"), "images=data/test/crack", more, bare]
+    result = predict(zygote, here, f"live_{more[:4]}", *args)
+    assert result.code == 0, result.err
+    assert {row["decision"] for row in rows(here / f"live_{more[:4]}")} == decision
 
 
 def test_an_old_checkpoint_gets_another_rate_from_its_scores(zygote, here):
@@ -239,6 +269,7 @@ def test_a_model_is_known_by_its_content(zygote, here):
     sha256 = hashlib.sha256(Path(model).read_bytes()).hexdigest()[:12]
     for name in ("model.json", "predict.json"):
         assert json.loads((here / "deploy" / name).read_text())["model_sha256"] == sha256
+    assert {line["model_sha256"] for line in lines(here / "deploy")} == {sha256}
     os.utime(model, (1, 1))
     again = predict(zygote, here, "deploy", *args)
     assert again.code == 0 and len(lines(here / "deploy")) == 7, again.err
@@ -486,6 +517,31 @@ def test_a_file_that_cannot_be_read_just_now_is_no_broken_one(here, tmp_path, mo
     assert len(lines(tmp_path / "scored")) == 2 and tries["once.png"] == 4 < tries["never.png"]
 
 
+def test_a_picture_that_cannot_be_written_costs_no_score(here, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(here)
+    for n in range(4):
+        save_image(tmp_path / "inbox" / f"{n}.png", seed=n)
+    write, tries = mode.write_bytes, Counter()
+
+    def full(path, *more, **how):
+        tries[path.suffix] += 1
+        if path.suffix == ".png" and tries[".png"] in (2, 3):
+            raise InputError(f"{path} cannot be written (No space left on device)")
+        return write(path, *more, **how)
+
+    monkeypatch.setattr(mode, "write_bytes", full)
+    settings = watching(monkeypatch, tmp_path / "inbox", overlays="none", masks=True)
+    mode.run(settings, tmp_path / "scored")
+    found = lines(tmp_path / "scored")
+    assert [line["mask"] is None for line in found] == [False, True, True, False]
+    assert len(rows(tmp_path / "scored")) == len(list((tmp_path / "scored/masks").iterdir())) + 2
+    (said,) = [line for line in caplog.messages if "No space left" in line]
+    assert said.endswith("scores are written without what does not fit")
+    with pytest.raises(InputError, match="No space left"):  # one that may be run again
+        tries.clear()
+        mode.run(replace(settings, watch=False), tmp_path / "once")
+
+
 def watching(monkeypatch, inbox: Path, **how) -> mode.Predict:
     monkeypatch.setattr("padim_lit.cli.build.device_of", torch.device)
     return mode.Predict(
@@ -539,7 +595,8 @@ def test_a_disk_that_fills_up_within_a_line_keeps_no_half_of_it(tmp_path):
 def test_a_folder_that_goes_meanwhile_is_no_place_for_scores(tmp_path, gone):
     log = ScoredFiles(tmp_path / "run", {}, resume=False)
     gone(tmp_path / "run")
-    with pytest.raises(InputError, match="removed or moved meanwhile"):
+    said = r"predictions\.csv was removed or moved meanwhile; leave it there .* another hydra\.run"
+    with pytest.raises(InputError, match=said):
         log.add(Version("a.png", 1, 0), {"score": 1.0})
     log.close()
 
@@ -563,11 +620,63 @@ def test_a_resumed_folder_takes_whole_lines_alone(tmp_path):
         assert table.read_bytes() == (
             cells if version.path in again.done else b"path,score,p_value,decision,picture\n"
         )
-    whole.write_bytes(b"{}\n")
-    with pytest.raises(InputError, match="line 1"):
-        ScoredFiles(tmp_path, model, resume=True)
     with pytest.raises(InputError, match="another model"):
         ScoredFiles(tmp_path, {"ckpt": "b"}, resume=True)
+
+
+def test_damaged_lines_cost_no_others_and_are_kept(tmp_path, caplog):
+    def add(log, name):
+        log.add(Version(name, 1, 0), {"score": 1.0, "p_value": None, "decision": "good"})
+
+    log, file = ScoredFiles(tmp_path, {}, resume=True), tmp_path / "predictions.jsonl"
+    for name in "abcd":
+        add(log, name)
+    log.close()
+    first, second, third, last = file.read_bytes().splitlines(keepends=True)
+    strange = b'{"path": ["b"], "size": 1, "mtime_ns": 0, "error": ""}\n'
+    for number, other in enumerate((bytes(len(second)), b"{}\n", b"[]\n", strange)):
+        ended = other.endswith(b"\n")  # else the next line is lost with it
+        file.write_bytes(broken := first + other + third + last + b'{"path": "e')
+        caplog.clear()
+        log = ScoredFiles(tmp_path, {}, resume=True)
+        kept = [first, *[third] * ended, last]
+        assert file.read_bytes() == b"".join(kept) and log.counts == {"good": len(kept)}
+        assert [*log.done] == ["a", *"c" * ended, "d"] == [row["path"] for row in rows(tmp_path)]
+        beside = tmp_path / f"predictions.jsonl.damaged{number or ''}"
+        assert beside.read_bytes() == broken
+        (said,) = caplog.messages
+        assert f"{file}: line 2 cannot be read" in said and f"{beside} is the file" in said
+        log.close()
+    add(log := ScoredFiles(tmp_path, {}, resume=True), "b")
+    log.close()
+    assert [line["path"] for line in lines(tmp_path)] == ["a", "c", "d", "b"]
+
+
+@pytest.mark.parametrize("content", [None, b"", bytes(80), b"{"])
+def test_a_damaged_model_json_is_not_called_another_model(tmp_path, content):
+    ScoredFiles(tmp_path, {}, resume=True).close()
+    about = tmp_path / "model.json"
+    about.unlink() if content is None else about.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        ScoredFiles(tmp_path, {}, resume=True)
+    said = str(error.value)
+    assert f"{about} is not as it was written (" in said and "another hydra.run.dir" in said
+    assert "another model" not in said and "delete" not in said
+    assert (tmp_path / "predictions.jsonl").exists() and not (tmp_path / "coco.json").exists()
+
+
+def test_a_watch_is_on_the_disk_with_each_line(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(file), sync(file)))
+    for resume, times in ((True, 3), (False, 0)):
+        log = ScoredFiles(tmp_path / str(resume), {}, resume)
+        handle = log._files[log.json].fileno()
+        synced.clear()
+        for n in range(3):
+            log.add(Version(f"{n}.png", 1, 0), {"score": 1.0, "decision": "good"})
+        assert synced == [handle] * times
+        log.close()
+        assert len(synced) == times + 2
 
 
 def test_a_resumed_folder_keeps_of_each_line_its_cells_alone(tmp_path):
