@@ -23,7 +23,7 @@ autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes are described in the class's docstring alone
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]
 # Pages link to files of the repository, as GitHub shows them; where the site has what they say.
 SITE = {
