@@ -18,10 +18,10 @@ from padim_lit.system import clock as system_clock
 from padim_lit.system.memory import peak_bytes, reset_peak
 
 #: Images at once: of the fit, as in conf/config.yaml, and of the test set.
-FIT, SCORE = 32, 8
+FIT_BATCH, SCORE_BATCH = 32, 8
 TURNS = 5
 # Of the training images, that the backbone alone is timed with.
-LOOK = 64
+TIMED_IMAGES = 64
 
 
 def batches(pixels: np.ndarray, size: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
@@ -48,7 +48,7 @@ def take_part(contestant: Any, folder: Path) -> None:
 
     def bare() -> None:
         with torch.inference_mode():
-            for images in batches(train[:LOOK], FIT, device):
+            for images in batches(train[:TIMED_IMAGES], FIT_BATCH, device):
                 contestant.bare(images)
 
     bare()
@@ -59,7 +59,7 @@ def take_part(contestant: Any, folder: Path) -> None:
         seconds(device, bare),
     )
     fit += told.pop("extra_seconds", 0.0)
-    peak, alone = peak_bytes(device), (before[0] + after[0]) / 2 / len(train[:LOOK])
+    peak, alone = peak_bytes(device), (before[0] + after[0]) / 2 / len(train[:TIMED_IMAGES])
     row = {"backbone_ms": 1e3 * alone, "fit_s": fit, **told}
     with torch.inference_mode():
         for size in (1, 8):
@@ -70,7 +70,7 @@ def take_part(contestant: Any, folder: Path) -> None:
             bare_s, score_s = (statistics.median(spent) for spent in zip(*turns, strict=True))
             row[f"score_ms_{size}"] = 1e3 * score_s / size
             row[f"score_ratio_{size}"] = score_s / bare_s
-        found = [contestant.score(x) for x in batches(test, SCORE, device)]
+        found = [contestant.score(x) for x in batches(test, SCORE_BATCH, device)]
     scores, maps = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
     np.savez(folder / "found.npz", scores=scores, maps=maps)
     row |= {"bytes": contestant.nbytes(), "peak_bytes": peak, "torch": torch.__version__}

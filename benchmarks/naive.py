@@ -11,8 +11,11 @@ from torch.nn import functional as F
 #: Arguments of our `Detector` that make it this, beside `PerPosition` and grid=None; all of them
 #: are in conf/experiment/padim.yaml.
 PAPER = {
-    **{"eps": 0.01, "eps_unit": "feature", "neighbourhood": 1},
-    **{"image_score": "max", "alignment": None},
+    "eps": 0.01,
+    "eps_unit": "feature",
+    "neighbourhood": 1,
+    "image_score": "max",
+    "alignment": None,
 }
 
 

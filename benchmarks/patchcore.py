@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from benchmarks.bare import as_timm_makes_it, as_timm_runs_it
-from benchmarks.contest import FIT, batches, take_part
+from benchmarks.contest import FIT_BATCH, batches, take_part
 from benchmarks.rows import parser_of, show
 from padim_lit.checkpoint.state import facts_of
 from padim_lit.cli import config
@@ -71,12 +71,15 @@ def main() -> None:
                     "--device", arguments.device]  # fmt: skip
             said = [word for word in words if not word.startswith(("data", "backbone.weights"))]
             table.add(measure(ours, folder, data, images, who=" ".join(["padim_lit", *said])))
-            if (rotations := settings.rotations) > 1:  # ours has turned them itself
+            rotations = settings.rotations
+            if rotations > 1:  # ours has turned them itself
                 turn_images(folder, rotations)
             for coreset in arguments.coresets if arguments.anomalib else ():
                 write_backbone(folder, settings, arguments.layers, coreset, arguments.device)
                 theirs = [str(arguments.anomalib), "-m", "benchmarks.anomalib_patchcore", scratch]
-                who = f"PatchCore {100 * coreset:g} %" + f" rotations={rotations}" * (rotations > 1)
+                who = f"PatchCore {100 * coreset:g} %"
+                if rotations > 1:
+                    who += f" rotations={rotations}"
                 table.add(measure(theirs, folder, data, images, who))
     table.show()
 
@@ -108,7 +111,7 @@ class Ours:
             max_epochs=1, accelerator=self.device.type, devices=1, logger=False,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        trainer.fit(self.model, DataLoader(Pixels(pixels), FIT))
+        trainer.fit(self.model, DataLoader(Pixels(pixels), FIT_BATCH))
         self.model.to(self.device)
         known = facts_of(self.detector)
         return {key: known[key] for key in ("proj", "dim", "density", "neighbourhood", "rotations")}
@@ -143,7 +146,7 @@ def write_images(folder: Path, data: AnomalyData, images: int) -> None:
 def turn_images(folder: Path, rotations: int) -> None:
     """Each image of ``train.npy`` in all directions."""
     pixels, found = np.load(folder / "train.npy"), []
-    for images in batches(pixels, FIT):
+    for images in batches(pixels, FIT_BATCH):
         ways = torch.stack(list(turned(images, rotations)), dim=1).flatten(0, 1)
         found.append((255 * ways).round().byte().permute(0, 2, 3, 1).numpy())
     np.save(folder / "train.npy", np.concatenate(found))
@@ -192,7 +195,8 @@ def judged(data: AnomalyData, scores: Tensor, maps: Tensor) -> dict[str, float |
     """The metrics of raw scores (N,) and maps (N,h,w) of the test images, as a run has them."""
     image, pixel, start = ImageMetrics(), PixelMetrics(), 0
     for batch in data.test_dataloader():
-        part = slice(start, start := start + len(batch["label"]))
+        stop = start + len(batch["label"])
+        part, start = slice(start, stop), stop
         counted, known = batch["count_image"], batch["count_pixel"]
         image.update(scores[part][counted], batch["label"][counted])
         pixel.update(maps[part][known], batch["mask"][known])

@@ -217,8 +217,17 @@ def measure(row: argparse.Namespace) -> dict[str, Any]:
 
 def report(arguments: argparse.Namespace, rows: list[dict]) -> None:
     columns = (
-        *("", "backbone ms", "fit ms an image", "fit ÷", "of it Gaussian s"),
-        *("score ms, batch 1", "÷", "score ms, batch 8", "÷", "factors", "peak"),
+        "",
+        "backbone ms",
+        "fit ms an image",
+        "fit ÷",
+        "of it Gaussian s",
+        "score ms, batch 1",
+        "÷",
+        "score ms, batch 8",
+        "÷",
+        "factors",
+        "peak",
     )
     title = (
         f"{arguments.backbone}, D = {arguments.dim}, {arguments.images} images to fit, "

@@ -97,7 +97,8 @@ def measure(row: argparse.Namespace) -> dict[str, Any]:
         alone(x)
         bare_peak = peak_bytes(where)
         # What is looked at before the fit is not computed again in it, as in `PaDiM`.
-        first, others = fitted.split([looked_at := detector.density.fit_images, FITTED - looked_at])
+        looked_at = detector.density.fit_images
+        first, others = fitted.tensor_split([looked_at])
         learnings = []
         for _ in range(LEARNT):
             detector.reset()
@@ -172,12 +173,23 @@ def pictures(source: str | None, side: int, count: int) -> torch.Tensor:
 def report(rows: list[dict]) -> None:
     first = rows[0]
     columns = (
-        *("backbone", "D", "grid", "backbone ms", "whole ÷", "ours ÷", "fit ÷", "score ÷"),
-        *("factoring s", "state", "peak"),
+        "backbone",
+        "D",
+        "grid",
+        "backbone ms",
+        "whole ÷",
+        "ours ÷",
+        "fit ÷",
+        "score ÷",
+        "factoring s",
+        "state",
+        "peak",
     )
     cells = [
         [
-            *(row["backbone"], str(row["dim"]), "×".join(map(str, row["grid"]))),
+            row["backbone"],
+            str(row["dim"]),
+            "×".join(map(str, row["grid"])),
             f"{row['backbone_ms']:.1f}",
             *(f"{row[f'{what}_ratio']:.2f}" for what in ("whole", "ours", "fit", "score")),
             f"{row['factor_s']:.1f}",

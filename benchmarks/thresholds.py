@@ -29,7 +29,7 @@ from padim_lit.data import ELPV
 from padim_lit.data.datasets.mtd import _tiles
 from padim_lit.data.items import Item, ItemDataset
 from padim_lit.data.transform import ResizeCrop
-from padim_lit.deploy.calibration import LEVEL, calibrate
+from padim_lit.deploy.calibration import CONFIDENCE, calibrate
 from padim_lit.deploy.left_out import measure, measure_training, remembering
 from padim_lit.deploy.over_images import Loop
 from padim_lit.model.density import DENSITIES
@@ -38,7 +38,7 @@ from padim_lit.model.rotations import turned
 from padim_lit.model.warm_up import evenly_spaced, learn
 
 RATES = (0.01, 0.05, 0.1)
-TAIL = (1 - LEVEL) / 2
+TAIL = (1 - CONFIDENCE) / 2
 CPU = torch.device("cpu")
 
 

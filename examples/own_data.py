@@ -33,8 +33,10 @@ class Table(AnomalyData):
             )
         # Excel writes a mark before the first name, which utf-8-sig leaves out.
         with (folder / self.table).open(newline="", encoding="utf-8-sig") as file:
-            rows = list(table := csv.DictReader(file))
-        if not {"file", "kind"} <= set(names := table.fieldnames or []):
+            table = csv.DictReader(file)
+            rows = list(table)
+        names = table.fieldnames or []
+        if "file" not in names or "kind" not in names:
             raise InputError(
                 f"{folder / self.table}: columns are {names}; they must be file and kind, parted "
                 "by commas"

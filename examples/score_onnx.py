@@ -25,5 +25,7 @@ for path in sys.argv[2:]:
     if not about["preprocess"]:
         pixels = (pixels.astype(np.float32) / 255).transpose(0, 3, 1, 2)
     found = dict(zip(names, session.run(None, {"image": pixels}), strict=True))
-    verdict = ["good", "defective"][int(found["decision"][0])] if "decision" in found else ""
+    verdict = ""
+    if "decision" in found:
+        verdict = "defective" if found["decision"][0] else "good"
     print(path, float(found["score"][0]), verdict)

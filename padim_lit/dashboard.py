@@ -17,7 +17,8 @@ DIM, STATE = ("dim", "dimensions D"), ("state_bytes", "state, bytes")
 LATENCY = ("test/seconds_per_image", "test, seconds per image")
 #: Key of the config: the name of the projection.
 PROJ = "proj.name"
-PINNED = (*("proj", "data", "backbone", "dim", "seed"), IMAGE[0], PIXEL[0], STATE[0], LATENCY[0])
+RUN_KEYS = ("proj", "data", "backbone", "dim", "seed")
+PINNED = (*RUN_KEYS, IMAGE[0], PIXEL[0], STATE[0], LATENCY[0])
 MEDIA = {
     "heatmaps": "Anomaly map over the image",
     "pictures": "Image with truth and prediction as masks",

@@ -15,7 +15,7 @@ METRICS = {
 
 
 def of_defective(results: Mapping[str, Any]) -> str:
-    """Of how many defective images the pixel metrics are, where not of all; "" else.
+    """Return how many defective images the pixel metrics cover, where not all; "" otherwise.
 
     Others have no mask, or one that vanished or that the model does not see.
 

@@ -22,7 +22,7 @@ from padim_lit.cli.modes import MODES
 from padim_lit.cli.modes.serve import Serve
 from padim_lit.cli.overrides import own_packages
 from padim_lit.cli.targets import allow
-from padim_lit.deploy.calibration import RATE, Measured, calibrate
+from padim_lit.deploy.calibration import FALSE_ALARM_RATE, Measured, calibrate
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 # Their packages may not be there, or what follows is no list of settings.
@@ -66,7 +66,7 @@ def test_defaults_are_those_of_the_page():
     text = (ROOT / "docs/keys.md").read_text()
     part = text.partition("## The model and the fit")[2].partition("\n## ")[0]
     known = {one.name: one.default for one in fields(MODES["fit"].settings_class())}
-    known["false_alarm_rate"] = RATE  # where none is given
+    known["false_alarm_rate"] = FALSE_ALARM_RATE  # where none is given
     seen = 0
     for keys, defaults in re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", part, re.M):
         for name, said in zip(re.findall(r"`([^`]+)`", keys), defaults.split(", "), strict=False):

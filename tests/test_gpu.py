@@ -114,7 +114,7 @@ def test_fisher_learns_there(pair):
 
 @pytest.mark.parametrize("formula", [100, 3], ids=["few images", "many"])
 def test_thresholds_come_from_the_same_scores(pair, formula, monkeypatch):
-    monkeypatch.setattr(left_out, "FORMULA", formula)
+    monkeypatch.setattr(left_out, "FORMULA_IMAGES", formula)
     measured = []
     for one, device in zip(pair, ("cpu", "cuda"), strict=True):
         batch = {"image": images(20).to(device), "path": [str(i) for i in range(20)]}

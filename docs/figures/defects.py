@@ -47,5 +47,6 @@ for i, pictures in enumerate(drawn):
     for j, picture in enumerate(pictures):
         sheet.paste(picture, (j * (width + GAP), i * (height + GAP)))
 few = sheet.quantize(COLOURS, dither=Image.Dither.FLOYDSTEINBERG)
-few.save(target := Path(__file__).with_suffix(".png"), optimize=True)
+target = Path(__file__).with_suffix(".png")
+few.save(target, optimize=True)
 print(target)

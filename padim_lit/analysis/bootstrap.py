@@ -25,8 +25,8 @@ from padim_lit.errors import require_order
 # at most 1/(2 · MERGED_BINS) on the whole test set, whatever its scale.
 FINE_SHIFT = 4
 MERGED_BINS = 2048
-#: Of the intervals.
-LEVEL = 0.95
+#: How sure intervals are.
+CONFIDENCE = 0.95
 #: Why there is no interval.
 NO_RESAMPLES = (
     "no resamples of the test images were kept (experiment=ablation keeps them unless resamples=0)"
@@ -36,7 +36,7 @@ NO_RESAMPLES = (
 def resample_counts(
     labels: Tensor, resamples: int, seed: int = 0, groups: Sequence[Hashable] | None = None
 ) -> Tensor:
-    """How often each image is drawn, (R, N) int64: good and defective images resampled apart.
+    """Draw good and defective images apart; return how often each is drawn, (R, N) int64.
 
     Every row sums to the number of good images over the good ones, and to that of defective ones
     over those. Equal `labels` (N,) and `seed` give equal counts, so that differences pair. Images
@@ -63,7 +63,9 @@ def resample_counts(
 
 
 def image_auroc(scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """AUROC of `scores` (N,) against `labels` (N,) with each image `counts` (R, N) times; (R,).
+    """Return AUROCs (R,) of `scores` (N,) against `labels` (N,).
+
+    Each image counts `counts` (R, N) times.
 
     Exact in float64, P(defective > good) + P(equal)/2; NaN where a class is not drawn.
     """
@@ -116,7 +118,7 @@ class PixelHistograms:
                 entries.append(((used + lowest).int().cpu(), histogram[used].int().cpu()))
 
     def auroc(self, counts: Tensor) -> Tensor:
-        """Pixel AUROC with each image `counts` (R, N) times, (R,) float64.
+        """Return pixel AUROCs (R,) float64 with each image counted `counts` (R, N) times.
 
         NaN where no good or no defective pixel is drawn, and everywhere when over 1 % of the
         distances lie outside the bins' range.
@@ -128,7 +130,10 @@ class PixelHistograms:
         return _auroc(weight @ good, weight[:, self.labels] @ bad)
 
     def _merge(self) -> tuple[Tensor, Tensor]:
-        """Good pixels of all images and defective ones of those that have any, by merged bin."""
+        """Return, by merged bin, good pixels of all images and defective ones of some.
+
+        Those are the images that have any.
+        """
         share = torch.zeros(BINS >> FINE_SHIFT, dtype=torch.float64)
         for entries in self._entries:
             mass = torch.zeros_like(share)
@@ -167,7 +172,9 @@ def paired_difference(
     a_resamples: ArrayLike | None,
     b_resamples: ArrayLike | None,
 ) -> Estimate:
-    """Mean of a − b over seeds, with the `LEVEL` interval over test images and seeds together.
+    """Return the mean of a − b over seeds, with its `CONFIDENCE` interval.
+
+    The interval is over test images and seeds together.
 
     `a` and `b` (S,) hold the same seeds in the same order, `a_resamples` and `b_resamples` (S, R)
     the same resamples of the test images. Replicate r is the seeds' mean on resample r, plus how
@@ -193,7 +200,7 @@ Part = tuple[np.ndarray, np.ndarray | None, Hashable, Hashable]
 
 
 def pooled_difference(parts: Sequence[Part]) -> Estimate:
-    """Mean over sweeps of their mean differences, with an interval as of `paired_difference`.
+    """Return the mean over sweeps of their mean differences, with its interval.
 
     What sweeps share varies together: those on the same test images are averaged resample by
     resample, those with the same seeds seed by seed, since a seed draws the same matrix on all data
@@ -213,7 +220,7 @@ def pooled_difference(parts: Sequence[Part]) -> Estimate:
     if not all(np.isfinite(x).all() for x in (*images.values(), *draws.values())):
         why = "the metric is undefined for at least one seed or resample"
         return Estimate(mean, None, None, fewest, why)
-    count, tail, total = min(map(len, images.values())), (1 - LEVEL) / 2, mean
+    count, tail, total = min(map(len, images.values())), (1 - CONFIDENCE) / 2, mean
     for shift, found in enumerate(images.values()):
         # Sets of as many images were resampled alike; shifted they are apart again.
         found = np.roll(found, shift)[:count]
@@ -229,7 +236,7 @@ def pooled_difference(parts: Sequence[Part]) -> Estimate:
 
 
 def _auroc(good: Tensor, bad: Tensor) -> Tensor:
-    """AUROC (R,) from counts (R, bins) in rising order of the score; ties within a bin half."""
+    """Return AUROCs (R,) from counts (R, bins), bins by rising score; ties in a bin count half."""
     below = good.cumsum(1) - good / 2
     # 0/0 is NaN: a class that was not drawn.
     return (bad * below).sum(1) / (good.sum(1) * bad.sum(1))

@@ -16,9 +16,9 @@ of all. Of other claims, and of one sweep, the verdict follows from the cases. T
 - is **open** if all are, and **not measured** if there is no case.
 
 Of many intervals some miss by chance. So "some" are more of those judged than chance gives: where
-nothing differs, n of them have as many on that side with a probability of at most `CHANCE`, each
-with (1 − `LEVEL`)/2. Fewer count as open. (They share images and seeds, so chance gives somewhat
-more than this counts.)
+nothing differs, n of them have as many on that side with a probability of at most `CHANCE_LEVEL`,
+each with (1 − `CONFIDENCE`)/2. Fewer count as open. (They share images and seeds, so chance gives
+somewhat more than this counts.)
 
 Dimensions are compared as claimed and never replaced by the nearest ones that were measured.
 """
@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import binom
 
-from padim_lit.analysis.bootstrap import LEVEL, Estimate, paired_difference
+from padim_lit.analysis.bootstrap import CONFIDENCE, Estimate, paired_difference
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.result_files import finite
 from padim_lit.analysis.sweep_results import (
@@ -48,15 +48,15 @@ from padim_lit.metric_names import METRICS
 from padim_lit.system.console import count
 
 #: An AUROC this much lower still counts as "as good" (claim 150-for-550).
-MARGIN = 0.005
+AS_GOOD_MARGIN = 0.005
 #: A gain below this counts as flat (claim steep-then-flat).
-FLAT = 0.01
+FLAT_GAIN = 0.01
 #: "About 10×" and "3×" are met from 20 % below; more saving than claimed meets them too.
 MEMORY_RATIO, TIME_RATIO, TOLERANCE = 10, 3, 0.2
-#: At most as probable is what chance is not taken for.
-CHANCE = 0.05
+#: Outcomes at most this probable are not put down to chance.
+CHANCE_LEVEL = 0.05
 SEEDS = "seeds=[0,1,2,3,4]"
-#: Its C is above every D that a claim names; the default's is not.
+#: A backbone with more channels (C) than any claim's D; the default has fewer.
 WIDE = "backbone=wide_resnet50"
 #: The projection that claim "challenger" sets against jl.
 CHALLENGER = "fisher"
@@ -66,7 +66,7 @@ Row = dict[str, Any]
 
 
 class Pair(NamedTuple):
-    """a − b of two (projection, D): for a claim where it lies above `border`, against it below."""
+    """A difference a − b of two (projection, D): above `border` it supports a claim, below not."""
 
     a: Method
     b: Method
@@ -117,11 +117,11 @@ class Verdict:
 
 
 class _Lacking(Exception):
-    """What a sweep would need for a claim."""
+    """A sweep lacks what a claim needs; the message names it."""
 
 
 def judge(folders: Sequence[SweepFolder]) -> list[Verdict]:
-    """A verdict for every claim on these sweeps, in the order of `CLAIMS`."""
+    """Return a verdict for every claim on these sweeps, in the order of `CLAIMS`."""
     return [_verdict(claim, folders) for claim in CLAIMS.values()]
 
 
@@ -163,7 +163,7 @@ def _verdict(claim: Claim, folders: Sequence[SweepFolder]) -> Verdict:
 def _at_same_d(
     sweep: SweepFolder, a: str, b: str, metrics: Sequence[str], most: float = math.inf
 ) -> list[Pair]:
-    """a − b at every shared D up to `most`."""
+    """Pair a and b at every shared D up to `most`."""
     dims = [d for d in sweep.dims_of(a, b) if d <= most]
     if not dims:
         up_to = "" if most == math.inf else f" ≤ {most}"
@@ -173,13 +173,13 @@ def _at_same_d(
 
 
 def _fewer(sweep: SweepFolder) -> list[Pair]:
-    """jl at 150 − subset at 550 against −`MARGIN`."""
+    """Pair jl at 150 with subset at 550, to be judged against −`AS_GOOD_MARGIN`."""
     _require(sweep, FEWER, MANY)
-    return [Pair(FEWER, MANY, m, METRICS[m], -MARGIN) for m in RESAMPLED]
+    return [Pair(FEWER, MANY, m, METRICS[m], -AS_GOOD_MARGIN) for m in RESAMPLED]
 
 
 def _versus(sweep: SweepFolder, pair: Pair) -> Row:
-    """One sweep's case, over paired seeds."""
+    """Judge one sweep's case over paired seeds."""
     a, b, metric, *_ = pair
     if not (seeds := sweep.shared_seeds(a, b)):
         return _row(pair, Estimate(math.nan, None, None, 0, why="no seed in common"))
@@ -188,7 +188,7 @@ def _versus(sweep: SweepFolder, pair: Pair) -> Row:
 
 
 def _mean(pair: Pair, found: Sequence[tuple[SweepFolder, Row]]) -> Row:
-    """Over the sweeps that have an interval; without the others, which a reason names."""
+    """Judge the mean over the sweeps with an interval; the reason names those without one."""
     having = [(sweep, row) for sweep, row in found if row["difference"]["low"] is not None]
     if not having:
         return _row(pair, Estimate(math.nan, None, None, 0, why="no sweep has an interval"))
@@ -207,7 +207,7 @@ def _row(pair: Pair, found: Estimate) -> Row:
 
 
 def _savings(sweep: SweepFolder) -> list[Row]:
-    """Yes where subset at 550 costs at least 0.8 × the claimed ratio of jl at 150.
+    """Judge whether subset at 550 costs at least 0.8 × the claimed ratio of jl at 150.
 
     Memory is `state_bytes`; time counts scoring alone and, as a case of its own, with the backbone.
     The ratio is the median over paired seeds, with their lowest and highest for an interval: times
@@ -235,10 +235,10 @@ def _savings(sweep: SweepFolder) -> list[Row]:
 
 
 def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
-    """Of jl: yes where all three intervals agree, no where one contradicts.
+    """Judge jl's curve: yes where all three intervals agree, no where one contradicts.
 
     The gain 50 → 200 lies above 0; per dimension it exceeds that of 200 → 550; and the gain
-    200 → 550 lies below `FLAT`.
+    200 → 550 lies below `FLAT_GAIN`.
     """
     low, middle, high = places = [("jl", d) for d in (50, 200, 550)]
     seeds = _require(sweep, *places)
@@ -249,7 +249,7 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
         points = [sweep.points(*x, metric, seeds) for x in places]
         resamples = [sweep.resamples(*x, metric, seeds) for x in places]
         bend = paired_difference(*_slopes(points), *_slopes(resamples))
-        sides = early.side(), bend.side(), late.side(FLAT)
+        sides = early.side(), bend.side(), late.side(FLAT_GAIN)
         case = "open"
         if len(seeds) > 1 and None not in sides:
             if sides == (1, 1, -1):
@@ -265,7 +265,7 @@ def _steep_then_flat(sweep: SweepFolder) -> list[Row]:
 
 
 def _slopes(at: Sequence[Any]) -> tuple[Any, Any]:
-    """Gains per dimension 50 → 200 and 200 → 550; None where there are no values."""
+    """Return the gains per dimension 50 → 200 and 200 → 550; None where values are missing."""
     if any(values is None for values in at):
         return None, None
     low, middle, high = at
@@ -273,7 +273,7 @@ def _slopes(at: Sequence[Any]) -> tuple[Any, Any]:
 
 
 def _eq15(sweep: SweepFolder) -> list[Row]:
-    """Of jl: yes where eq. 15 misses by less than the spread and than "as at 200" does.
+    """Judge eq. 15 on jl: yes where its error is below the spread and below that of "as at 200".
 
     Eq. 15 is fitted to the seeds' means at D ≤ 200, 200 among them, at four D or more. Its root
     mean square error over all D > 200 is held against the standard deviation over seeds there, and
@@ -319,7 +319,7 @@ def _predict(sweep: SweepFolder, metric: str, below: list[int], beyond: list[int
 
 
 def _judged(means: list[Row], evidence: list[Row]) -> tuple[str, str]:
-    """Kind of verdict and reason by the module's rule."""
+    """Return the kind of verdict and its reason by the module's rule."""
     judged = means or evidence
     cases = Counter(row["case"] for row in judged)
     decided = sum(not row.get("why") for row in judged)  # the others had no chance
@@ -327,7 +327,7 @@ def _judged(means: list[Row], evidence: list[Row]) -> tuple[str, str]:
         side
         for side in ("yes", "no")
         if "difference" in judged[0]  # what has no interval misses nothing by chance
-        and binom.sf(cases[side] - 1, decided, (1 - LEVEL) / 2) > CHANCE
+        and binom.sf(cases[side] - 1, decided, (1 - CONFIDENCE) / 2) > CHANCE_LEVEL
     ]
     if cases["yes"] == len(judged):
         against = any(row["case"] == "no" for row in evidence)
@@ -351,7 +351,7 @@ def _count(rows: Sequence[Row]) -> str:
 
 
 def _part(judged: list[Row]) -> str:
-    """What is yes, of means or by data: "a (D = 50, D = 100); b (all compared)"."""
+    """Name what is yes, by means or by data: "a (D = 50, D = 100); b (all compared)"."""
     words = []
     for name in dict.fromkeys(row.get("sweep") for row in judged if row["case"] == "yes"):
         mine = [row for row in judged if row.get("sweep") == name]
@@ -370,7 +370,7 @@ def _interval(found: Estimate) -> dict[str, float | None]:
 
 
 def _require(sweep: SweepFolder, *needed: Method) -> list[int]:
-    """The seeds that all of `needed` share; says what is lacking."""
+    """Return the seeds that all of `needed` share; raise what is lacking."""
     missing = [f"{proj} at {dim}" for proj, dim in needed if not sweep.seeds_of(proj, dim)]
     if missing:
         raise _Lacking(f"needs {' and '.join(missing)}")
@@ -397,7 +397,7 @@ _CLAIMS = (
     Claim(
         "150-for-550",
         "150 JL dimensions do the work of 550 selected channels "
-        f"(AUROC lower by less than {MARGIN}).",
+        f"(AUROC lower by less than {AS_GOOD_MARGIN}).",
         "JL report",
         f"projs=[subset,jl] dims=[150,550] {WIDE}",
         _fewer,

@@ -8,12 +8,12 @@ from numpy.typing import ArrayLike
 from scipy.optimize import curve_fit
 from scipy.stats import t
 
-from padim_lit.analysis.bootstrap import LEVEL
+from padim_lit.analysis.bootstrap import CONFIDENCE
 from padim_lit.errors import InputError
 
 # Where the interval of q/k² goes beyond this factor each way, not even its order of magnitude is
 # known, and the data do not say where the curve ends.
-DETERMINED = 10
+MAX_UNCERTAINTY = 10
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,23 @@ class Fit:
     points: int
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
-        """y at x, also beyond the domain, as the formula goes on."""
+        """Return y at x, also beyond the domain, where the formula goes on."""
         return _curve(np.asarray(x, float), self.p, math.log(self.limit))
 
     @property
     def limit_interval(self) -> tuple[float, float] | None:
-        """Where the curve ends, at `LEVEL`; None where the points do not say.
+        """Return the `CONFIDENCE` interval of the curve's end; None where the points do not tell.
 
         On a flat curve p and limit trade off, and limit may lie at the end of what is searched.
         """
         half = self._t() * math.sqrt(self.covariance[1, 1])
         # Points that are all alike have no R², and at 1 they are met by p = 0 and any limit.
-        if math.isnan(self.r_squared) or not half < math.log(DETERMINED):
+        if math.isnan(self.r_squared) or not half < math.log(MAX_UNCERTAINTY):
             return None
         return self.limit * math.exp(-half), self.limit * math.exp(half)
 
     def band(self, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Pointwise confidence band of the curve, at `LEVEL` (delta method, Student's t)."""
+        """Return the curve's pointwise band at `CONFIDENCE` (delta method, Student's t)."""
         x = np.asarray(x, float)
         gradient = _gradient(x, self.p, math.log(self.limit))
         variance = np.einsum("...i,ij,...j->...", gradient, self.covariance, gradient)
@@ -63,12 +63,12 @@ class Fit:
         return self(x) - half, self(x) + half
 
     def _t(self) -> float:
-        """Student's t of what is left of the points, two parameters being fitted."""
-        return float(t.ppf((1 + LEVEL) / 2, self.points - 2))
+        """Return Student's t for the degrees of freedom that two fitted parameters leave."""
+        return float(t.ppf((1 + CONFIDENCE) / 2, self.points - 2))
 
 
 def fit_performance(x: ArrayLike, y: ArrayLike) -> Fit:
-    """Least squares of eq. 15 through the points (x, y): dimensions and detection, such as AUROC.
+    """Fit eq. 15 by least squares to points (x, y): dimensions and detection, such as AUROC.
 
     Raises:
         InputError: fewer than four different dimensions.
@@ -100,6 +100,6 @@ def _curve(x: np.ndarray, p: float, log_limit: float) -> np.ndarray:
 
 
 def _gradient(x: np.ndarray, p: float, log_limit: float) -> np.ndarray:
-    """(..., 2): ∂y/∂p and ∂y/∂ln(limit)."""
+    """Return ∂y/∂p and ∂y/∂ln(limit), (..., 2)."""
     root = np.sqrt(math.exp(log_limit) / x)
     return np.stack([2 / (root + 1) - 1, -p * root / (root + 1) ** 2], axis=-1)

@@ -23,7 +23,7 @@ from padim_lit.system.console import print_table
 
 
 def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[Method, np.ndarray]]:
-    """AUROC over seeds, (S,), of every (projection, D), by kind of defect, alphabetically.
+    """Return AUROCs over seeds (S,) of each (projection, D), by kind of defect, alphabetically.
 
     Only images that count in the image metrics take part.
 
@@ -44,7 +44,10 @@ def auroc_by_kind(folder: SweepFolder) -> dict[str, dict[Method, np.ndarray]]:
 
 
 def kinds_table(folder: SweepFolder, name: str) -> Table:
-    """Rows: projection and D; columns: kinds; cells: mean ± sd over seeds; titled by `name`."""
+    """Make a table titled `name` with the mean ± sd over seeds of each method and kind.
+
+    Rows are projection and D, columns the kinds.
+    """
     found = auroc_by_kind(folder)
     kinds = np.array(folder.scores.kind)
     names = ["dim", *(f"{kind}\n{(kinds == kind).sum()} images" for kind in found)]

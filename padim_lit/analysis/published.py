@@ -11,8 +11,16 @@ import numpy as np
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 OBJECTS = (
-    *("bottle", "cable", "capsule", "hazelnut", "metal_nut"),
-    *("pill", "screw", "toothbrush", "transistor", "zipper"),
+    "bottle",
+    "cable",
+    "capsule",
+    "hazelnut",
+    "metal_nut",
+    "pill",
+    "screw",
+    "toothbrush",
+    "transistor",
+    "zipper",
 )
 CATEGORIES = (*TEXTURES, *OBJECTS)
 #: The name of the mean over all categories that were measured.
@@ -49,7 +57,7 @@ Known = dict[str, dict[str, float | tuple[float, float]]]
 
 
 def published(backbone: str, dim: int, categories: Collection[str]) -> Known:
-    """What is known of a backbone at D = `dim`: the mean over `categories`, which may be one.
+    """Return what others published for a backbone at D = `dim`: means over `categories`.
 
     A source and metric without a number for every category is left out.
 
@@ -72,12 +80,12 @@ def published(backbone: str, dim: int, categories: Collection[str]) -> Known:
 
 
 def report_mean(backbone: str, categories: Iterable[str] = CATEGORIES) -> tuple[float, float]:
-    """The mean of the report's Table 1 over categories: pixel AUROC of selection and of JL."""
+    """Return means over categories of the report's Table 1: pixel AUROC of selection and of JL."""
     return _mean(REPORT[backbone], categories)
 
 
 def averages(categories: Sequence[str]) -> dict[str, list[str]]:
-    """Means worth showing below rows of `categories`, and what each is over.
+    """Name the means worth showing below rows of `categories`, and the categories of each.
 
     >>> averages(["carpet", "grid", "screw"])
     {'textures': ['carpet', 'grid'], 'mean': ['carpet', 'grid', 'screw']}
@@ -91,7 +99,7 @@ def averages(categories: Sequence[str]) -> dict[str, list[str]]:
 
 
 def contradictions() -> list[str]:
-    """Where the report's numbers contradict each other or the networks, in sentences."""
+    """Return sentences on where the report's numbers contradict each other or the networks."""
     means = {b: "{:.1f} → {:.1f}".format(*(100 * x for x in report_mean(b))) for b in REPORT}
     said = "{:.1f} → {:.1f}".format(*(100 * x for x in REPORT_TEXT))
     same = [f"{c} with {b}" for b, rows in REPORT.items() for c, (a, z) in rows.items() if z <= a]

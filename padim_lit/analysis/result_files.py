@@ -34,16 +34,16 @@ MEASURED = re.compile(
     r"^(test/(?!.*_why$).*|threshold(_rate)?|state_bytes|position_weight|.*/(\w+_)?seconds"
     r"|.*/ms_per_image|test_(good|defective|planted|groups))$"
 )
-#: Of kinds whose images do not count in the image metrics, where the data plant defects.
+#: Prefix of the kinds that do not count in image metrics, where the data plant defects.
 PLANTED = "planted_"
-#: What comes of arrays that are not as they were written.
+#: Errors that damaged arrays cause.
 BROKEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 #: Bytes of an npz file's arrays at most; a small file may claim any number.
 MOST_BYTES = 2**31
 #: Columns of predictions.csv.
 PREDICTIONS = ("path", "kind", "label", "score", "p_value", "decision")
 #: Arrays of scores.npz that are not scores.
-IMAGES = ("path", "kind", "label", "count_image")
+IMAGE_ARRAYS = ("path", "kind", "label", "count_image")
 
 
 @dataclass(frozen=True)
@@ -125,20 +125,20 @@ def collect(sweep_dir: str | os.PathLike) -> list[Job]:
 
 
 def left_behind(sweep_dir: Path) -> list[str]:
-    """Names of the job folders in `sweep_dir` that an earlier, other sweep left."""
+    """Return the job folders in `sweep_dir` that another, earlier sweep left."""
     sweep = sweep_of(sweep_dir)
     return [folder.name for folder in _job_folders(sweep_dir) if sweep_of(folder) != sweep]
 
 
 def sweep_of(folder: Path) -> str | None:
-    """Which sweep a job's or a sweep's folder is of; None where nothing says so."""
+    """Return which sweep a job's or a sweep's folder belongs to; None where nothing says so."""
     file = folder / SWEEP
     with reading(file, OSError, ValueError):
         return file.read_text("utf-8") if file.exists() else None
 
 
 def as_job(row: dict[str, Any], folder: str, overrides: dict[str, str]) -> Job:
-    """One configuration of an ablation as a job of a sweep."""
+    """Return one configuration of an ablation as a job of a sweep."""
     chosen = {key: str(row.get(key)) for key in ("proj", "dim", "seed")}
     kept = {k: v for k, v in overrides.items() if k not in ("projs", "dims", "seeds")}
     if "seed" in kept:  # which is the split's and the centroids'
@@ -147,7 +147,7 @@ def as_job(row: dict[str, Any], folder: str, overrides: dict[str, str]) -> Job:
 
 
 def read_results(file: Path) -> list[dict[str, Any]]:
-    """The rows of a rows.json, or the one row that a metrics.json is; measured values are checked.
+    """Read the rows of a rows.json, or the one row of a metrics.json; check measured values.
 
     Raises:
         InputError: the file cannot be read, or holds something else.
@@ -175,7 +175,7 @@ def read_distortion(file: Path) -> list[dict[str, Any]]:
 
 
 def read_predictions(file: Path, plants: bool) -> Scores:
-    """A fit's predictions.csv, its scores as "score".
+    """Read a fit's predictions.csv; its scores are called "score".
 
     `plants`: the data plant defects, whose images do not count in the image metrics.
 
@@ -197,19 +197,19 @@ def read_predictions(file: Path, plants: bool) -> Scores:
 
 
 def read_scores(file: Path) -> Scores:
-    """A scores.npz: `IMAGES` and each configuration's image scores, all (N,).
+    """Read a scores.npz: `IMAGE_ARRAYS`, and each configuration's image scores, all (N,).
 
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
     arrays = read_arrays(file)
     with reading(file, KeyError):
-        path, kind, label, counted = (arrays.pop(key) for key in IMAGES)
+        path, kind, label, counted = (arrays.pop(key) for key in IMAGE_ARRAYS)
     return Scores(path.tolist(), kind.tolist(), label, counted, arrays)
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, all of one shape.
+    """Read the arrays of an npz file, all of one shape.
 
     Of a resamples.npz image and pixel AUROC (2,R) on resampled test images, by PROJ-DIM-SEED.
 
@@ -225,7 +225,7 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
 
 
 def typed_command(folder: Path) -> str:
-    """What was typed to make `folder`, from the files that Hydra leaves; "" without them.
+    """Return what was typed to make `folder`, from the files that Hydra leaves; "" without them.
 
     Raises:
         InputError: such a file cannot be read.
@@ -240,7 +240,7 @@ def typed_command(folder: Path) -> str:
 
 
 def finite(value: Any) -> Any:
-    """`value` as JSON holds it, with every number that is not finite made None.
+    """Return `value` as JSON can hold it: numbers that are not finite become None.
 
     >>> finite({"a": (np.nan, np.int64(2))})
     {'a': [None, 2]}
@@ -250,14 +250,14 @@ def finite(value: Any) -> Any:
 
 
 def natural(path: str | os.PathLike) -> list[tuple[int, int, str]]:
-    """A key that sorts "2" before "10"."""
+    """Return a key that sorts "2" before "10"."""
     # Numbers and words carry a rank of their own: Python does not compare int with str.
     parts = re.findall(r"\d+|\D+", str(path))
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def load(file: Path, kind: type) -> Any:
-    """The content of a JSON or YAML file, a `kind`.
+    """Read a JSON or YAML file whose content is of type `kind`.
 
     Raises:
         InputError: the file cannot be read, or holds something else.
@@ -267,7 +267,7 @@ def load(file: Path, kind: type) -> Any:
         text = file.read_text(encoding="utf-8")
         content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
         if not isinstance(content, kind):
-            what = {dict: "object", list: "list"}[kind]
+            what = "object" if kind is dict else "list"
             raise ValueError(f"no {file.suffix[1:].upper()} {what}")
         return content
 
@@ -305,7 +305,7 @@ def _may_be_number(value: Any) -> bool:
 
 
 def load_arrays(file: Path, most: int = MOST_BYTES) -> dict[str, np.ndarray]:
-    """The arrays of an npz file; no pickle in it is loaded.
+    """Read the arrays of an npz file; no pickle in it is loaded.
 
     Raises:
         InputError: the file cannot be read, or holds more than `most` bytes.
@@ -352,13 +352,16 @@ def _read_job(folder: Path) -> list[Job]:
 
 
 def _overrides(folder: Path) -> list[str] | None:
-    """What Hydra says was typed for the one run in `folder`; None where it says nothing."""
+    """Return what was typed for the one run in `folder`; None where Hydra's files do not say."""
     file = folder / ".hydra" / "overrides.yaml"
     return _texts(file, load(file, list)) if file.exists() else None
 
 
 def _texts(file: Path, content: Any) -> list[str]:
-    """A list of texts; of anything else, `str` may make gigabytes, where YAML repeats by name."""
+    """Check for a list of texts.
+
+    `str` of anything else may make gigabytes, where YAML repeats by name.
+    """
     with reading(file, ValueError):
         if not isinstance(content, list) or not all(isinstance(text, str) for text in content):
             raise ValueError("no list of texts")

@@ -86,12 +86,12 @@ def separation(
 
 
 def _right(k: np.ndarray) -> float:
-    """Share of pairs with a gap above 0, and half of those with none."""
+    """Return the share of pairs with a gap above 0, plus half of those with none."""
     return float((k > 0).mean() + (k == 0).mean() / 2)
 
 
 def mean_separations(folder: SweepFolder) -> list[dict[str, Any]]:
-    """A row for each projection and D, means over seeds; "q" is ε²D (eq. 14).
+    """Return a row of means over seeds for each projection and D; "q" is ε²D (eq. 14).
 
     Image scores are the distances. A seed is compared with the same seed before the projection,
     where centroids are drawn by it too, or with the first, where there is but one. None without

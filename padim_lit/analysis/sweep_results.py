@@ -43,20 +43,40 @@ RESAMPLED = {"test/image_auroc": 0, "test/pixel_auroc": 1}
 RESAMPLES = 1000
 #: Constants that make two sweeps on the same data different experiments.
 SETTINGS = (
-    *("split_seed", "weights", "embedding_dim", "grid", "density", "neighbourhood"),
-    *("rotations", "eps", "eps_unit", "sigma", "image_score", "image_size", "crop_size"),
-    *("density/components", "density/fit_images", "density/shrinkage", "density/position_weight"),
-    *("alignment", "layers", "tiles"),
+    "split_seed",
+    "weights",
+    "embedding_dim",
+    "grid",
+    "density",
+    "neighbourhood",
+    "rotations",
+    "eps",
+    "eps_unit",
+    "sigma",
+    "image_score",
+    "image_size",
+    "crop_size",
+    "density/components",
+    "density/fit_images",
+    "density/shrinkage",
+    "density/position_weight",
+    "alignment",
+    "layers",
+    "tiles",
 )
 #: Constants that say which test images there are: alike, resample r draws the same ones.
 SAME_IMAGES = ("data", "split_seed", "test_good", "test_defective", "test_planted", "test_groups")
-#: By density: ν where none is given, over D.
+#: Density → its default ν over D.
 _SHRINKAGE = {"both": 0.5, "mixture": 1.0}
-#: Of fits whose seed draws the split as well.
+#: Stands for the split where each fit's seed draws its own.
 OWN_SPLIT = "each seed's own"
-#: What a fit calls data/… and an ablation without; each fit's split follows its seed.
+#: Keys that a fit writes as data/KEY and an ablation as KEY; each fit's seed draws its split.
 _OF_DATA = (
-    *("train_images", "test_good", "test_defective", "test_planted", "test_groups"),
+    "train_images",
+    "test_good",
+    "test_defective",
+    "test_planted",
+    "test_groups",
     "pixel_truth",
 )
 # What differs from job to job without making it another experiment.
@@ -68,7 +88,7 @@ INCIDENTAL = re.compile(
 WHOLE = "identity"
 #: A projection and D.
 Method = tuple[str, int]
-#: In the order that is wanted; None: all that there are.
+#: Seeds in the wanted order; None: all.
 Seeds = Sequence[int] | None
 
 
@@ -149,12 +169,12 @@ class SweepFolder:
         return sorted(set.intersection(*(set(self.seeds_of(*x)) for x in configurations)))
 
     def points(self, proj: str, dim: int, metric: str, seeds: Seeds = None) -> np.ndarray:
-        """What was measured, (S,) by rising seed or by `seeds`; NaN where it is undefined."""
+        """Return measured values (S,) by rising seed or by `seeds`; NaN where undefined."""
         values = [row.measured.get(metric) for row in self._select(proj, dim, seeds)]
         return np.array([np.nan if value is None else value for value in values], dtype=float)
 
     def resamples(self, proj: str, dim: int, metric: str, seeds: Seeds = None) -> np.ndarray | None:
-        """A metric on R resamples of the test images, (S, R) as `points`; None where not kept."""
+        """Return a metric on R resamples of the test images, (S, R); None if not kept."""
         kept = [self._resamples.get(row.key) for row in self._select(proj, dim, seeds)]
         at = RESAMPLED.get(metric)
         if at is None or any(values is None or len(values) <= at for values in kept):
@@ -162,7 +182,9 @@ class SweepFolder:
         return np.stack([values[at] for values in kept]).astype(np.float64)
 
     def difference(self, a: Method, b: Method, metric: str, seeds: Seeds = None) -> Estimate:
-        """`paired_difference` a − b of two (projection, D) over `seeds`; None: all that both have.
+        """Return `paired_difference` a − b of two (projection, D) over `seeds`.
+
+        None: all seeds that both have.
 
         There must be one.
         """
@@ -170,25 +192,25 @@ class SweepFolder:
 
     @cached_property
     def scores(self) -> Scores | None:
-        """Of scores.npz, or of a multirun's fits on the same images; None where there are none."""
+        """The image scores of scores.npz, or of a multirun's fits on the same images, or None."""
         if (file := self.path / "scores.npz").exists():
             return read_scores(file)
-        known = self._predictions
-        if not self.rows or len(known) < len(self.rows):
+        predictions = self._predictions
+        if not self.rows or len(predictions) < len(self.rows):
             return None
-        first = next(iter(known.values()))
-        if any((one.path, one.kind) != (first.path, first.kind) for one in known.values()):
+        first = next(iter(predictions.values()))
+        if any((one.path, one.kind) != (first.path, first.kind) for one in predictions.values()):
             return None  # each seed's own split
-        return replace(first, scores={key: one.scores["score"] for key, one in known.items()})
+        return replace(first, scores={key: one.scores["score"] for key, one in predictions.items()})
 
     def image_scores(self, proj: str, dim: int) -> np.ndarray | None:
-        """Of all N test images, (S,N) by rising seed; None where they were not kept."""
-        known = {} if self.scores is None else self.scores.scores
-        kept = [known.get(row.key) for row in self._select(proj, dim)]
+        """Return all test images' scores, (S,N) by rising seed; None if not kept."""
+        scores = {} if self.scores is None else self.scores.scores
+        kept = [scores.get(row.key) for row in self._select(proj, dim)]
         return None if any(values is None for values in kept) else np.stack(kept)
 
     def all_image_scores(self) -> dict[Method, np.ndarray]:
-        """`image_scores` of every (projection, D), by rising D.
+        """Return `image_scores` of every (projection, D), by rising D.
 
         Raises:
             InputError: those of one were not kept.
@@ -204,7 +226,10 @@ class SweepFolder:
 
     @cached_property
     def _predictions(self) -> dict[str, Scores]:
-        """Of a multirun's fits, by key, those that have a file; each says itself what it plants."""
+        """Those predictions.csv of a multirun's fits that exist, by the fits' keys.
+
+        Each file says itself which defects are planted.
+        """
         return {
             row.key: read_predictions(file, bool(row.measured.get("test_planted")))
             for row in self.rows
@@ -222,19 +247,19 @@ class SweepFolder:
         return self._fits_resamples()
 
     def _fits_resamples(self) -> dict[str, np.ndarray]:
-        """Image AUROC of a multirun's fits on images drawn as an ablation draws them, (1,R).
+        """Image AUROCs (1,R) of a multirun's fits, on images drawn as an ablation draws them.
 
         Pixels would need the maps. Of data that show one thing in several photos there is none:
         these are drawn together, and no file says which they are.
         """
         found = {}
         for row in self.rows:
-            known = self._predictions.get(row.key)
-            if known is None or row.measured.get("test_groups"):
+            predictions = self._predictions.get(row.key)
+            if predictions is None or row.measured.get("test_groups"):
                 continue
             scores, label = (
-                torch.from_numpy(values[known.count_image])
-                for values in (known.scores["score"], known.label)
+                torch.from_numpy(values[predictions.count_image])
+                for values in (predictions.scores["score"], predictions.label)
             )
             if len(label.unique()) == 2:
                 aurocs = image_auroc(scores, label, resample_counts(label, RESAMPLES))
@@ -272,7 +297,7 @@ def read_sweeps(paths: Iterable[str | os.PathLike]) -> list[SweepFolder]:
 def pooled(
     sweeps: Sequence[SweepFolder], a: Method, b: Method, metric: str, seeds: Seeds = None
 ) -> Estimate:
-    """`pooled_difference` of what `SweepFolder.difference` is of each.
+    """Pool `SweepFolder.difference` over sweeps with `pooled_difference`.
 
     Of two AUROCs it is within ±1, and so is its interval.
     """
@@ -290,7 +315,7 @@ def pooled(
 
 
 def mean_of(sweeps: Sequence[SweepFolder], data: str) -> SweepFolder:
-    """The mean over sweeps of one backbone, such as MVTec's categories, as a sweep on `data`.
+    """Return the mean over sweeps of one backbone as a sweep on `data`, such as MVTec's mean.
 
     It has the configurations that all have; the images of each are resampled on their own. A mean
     is undefined where one of its parts is.
@@ -316,7 +341,7 @@ def mean_of(sweeps: Sequence[SweepFolder], data: str) -> SweepFolder:
 
 
 def labels(folders: Sequence[SweepFolder], settings: Sequence[str] = SETTINGS) -> list[str]:
-    """A name for each: data and backbone, and whatever else tells it from the others."""
+    """Name each sweep by its data and backbone, and by whatever else tells it from the others."""
     names = [f"{folder.data}, {folder.backbone}" for folder in folders]
     out = []
     for name, folder in zip(names, folders, strict=True):
@@ -330,7 +355,9 @@ def labels(folders: Sequence[SweepFolder], settings: Sequence[str] = SETTINGS) -
             values = ((key.removeprefix("data/"), folder.constants.get(key)) for key in differing)
             more += [f"{key}={'null' if value is None else value}" for key, value in values]
             alike = [f for f in alike if all(_same(f, folder, key) for key in differing)]
-        out.append(", ".join([name, *more, *([str(folder.path)] if len(alike) > 1 else [])]))
+        if len(alike) > 1:
+            more.append(str(folder.path))
+        out.append(", ".join([name, *more]))
     return out
 
 
@@ -356,7 +383,7 @@ def _same(a: SweepFolder, b: SweepFolder, key: str) -> bool:
 
 
 def _shared(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all of `rows` have, and have alike."""
+    """Return the keys and values that all of `rows` share."""
     return {
         key: value
         for key, value in rows[0].items()
@@ -397,7 +424,7 @@ def _read_sweep(file: Path) -> Iterator[SweepFolder]:
 
 
 def as_ablation(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a fit as an ablation writes it."""
+    """Return a fit's row as an ablation would write it."""
     row = dict(row) | {key: row.get(f"data/{key}") for key in _OF_DATA}
     # None as an ablation has it: a fit writes what that comes to at its D.
     usual, dim = _SHRINKAGE.get(str(row.get("density"))), row.get("dim")

@@ -10,17 +10,17 @@ BASE = "subset"
 
 
 def short(metric: str) -> str:
-    """Its name in files and on pages: "image_auroc" of "test/image_auroc"."""
+    """Return a metric's name in files and on pages: "image_auroc" for "test/image_auroc"."""
     return metric.removeprefix("test/")
 
 
 def category(sweep: SweepFolder) -> str:
-    """MVTec's name, "screw" of "mvtec/screw"; of other data all, such as "folder/screw"."""
+    """Return MVTec's category, "screw" for "mvtec/screw"; for other data the whole name."""
     return sweep.data.removeprefix("mvtec/")
 
 
 def with_means(sweeps: Sequence[SweepFolder]) -> list[tuple[SweepFolder, list[str]]]:
-    """Each sweep, then means over MVTec's categories of one backbone and settings.
+    """Return each sweep, then the means over MVTec's categories for each backbone and settings.
 
     Beside each are the categories in it. There are no means where a category was measured twice.
     """

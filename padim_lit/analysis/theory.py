@@ -56,7 +56,7 @@ def subspace_dimension(d: int, epsilon: float, delta: float = DELTA) -> float:
 
 
 def promised(dimension: Callable[[float], float], m: float) -> float | None:
-    """The ε that m dimensions promise by a bound ε → dimension; None where it is not below 1.
+    """Return the ε that m dimensions promise by a bound ε → dimension; None where it is 1 or more.
 
     >>> round(promised(vector_dimension, 150), 2)
     0.36
@@ -69,7 +69,7 @@ def promised(dimension: Callable[[float], float], m: float) -> float | None:
 
 
 def kept_between(distance: ArrayLike, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where a distance can lie after the projection, from (1−ε)D to (1+ε)D (eq. 11).
+    """Return where a distance can lie after the projection, from (1−ε)D to (1+ε)D (eq. 11).
 
     Eq. 1 and 2 bound squared lengths, from √(1−ε)D to √(1+ε)D: eq. 11 is the wider of the two.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from padim_lit.checkpoint.rounding import SCALE
+from padim_lit.checkpoint.rounding import SCALE_DTYPE
 from padim_lit.digests import BYTES
 from padim_lit.errors import InputError, refusing
 from padim_lit.system.memory import available_bytes, readable
@@ -103,7 +103,7 @@ def _require_fit(state: dict[str, Any], require: Callable) -> None:
         shape = (positions, dim * (dim + 1) // 2)
         require("whitening", whitening, shape, torch.int8, *_FLOATS)
         if whitening.dtype == torch.int8:
-            require("scales", state["scales"], (positions, dim), SCALE)
+            require("scales", state["scales"], (positions, dim), SCALE_DTYPE)
     else:
         _require_bands("whitening", whitening, positions, dim, require)
     if state["scatter"] is not None:  # of a slim checkpoint it is
@@ -148,7 +148,8 @@ def _require_calibration(calibration: dict[str, Any], require: Callable) -> None
         right = len(values) > 0 and bool((values[1:] >= values[:-1]).all())
         _require(right, f"calibration: {key} is empty or not sorted")
     for key, kind in _CALIBRATION.items():
-        numbers = value if isinstance(value := calibration[key], list | tuple) else [value]
+        value = calibration[key]
+        numbers = value if isinstance(value, list | tuple) else [value]
         finite = all(math.isfinite(n) for n in numbers if isinstance(n, float))
         _require(isinstance(value, kind) and finite, f"calibration: {key}")
     if calibration["threshold"] is not None:

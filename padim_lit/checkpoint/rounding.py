@@ -6,10 +6,10 @@ from torch import Tensor
 from padim_lit.model.triangular import Triangle
 
 #: The largest of the integers, of either sign.
-LARGEST = 127
+LARGEST_INTEGER = 127
 #: Of the scales: float32's range in half of its bits. What they are rounded by costs nothing,
 #: because the integers are made with the rounded ones.
-SCALE = torch.bfloat16
+SCALE_DTYPE = torch.bfloat16
 
 
 def to_int8(packed: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,11 +31,11 @@ def to_int8(packed: Tensor) -> tuple[Tensor, Tensor]:
     """
     rows = _rows(packed)
     integers = torch.empty_like(packed, dtype=torch.int8)
-    scales = packed.new_empty(len(packed), len(rows), dtype=SCALE)
+    scales = packed.new_empty(len(packed), len(rows), dtype=SCALE_DTYPE)
     for row, into, scale in zip(rows, _rows(integers), scales.unbind(dim=1), strict=True):
-        scale.copy_(row.abs().amax(dim=1) / LARGEST)
+        scale.copy_(row.abs().amax(dim=1) / LARGEST_INTEGER)
         step = torch.where(scale > 0, scale.float(), 1.0).unsqueeze(1)
-        into.copy_((row / step).round_().clamp_(-LARGEST, LARGEST))
+        into.copy_((row / step).round_().clamp_(-LARGEST_INTEGER, LARGEST_INTEGER))
     return integers, scales
 
 

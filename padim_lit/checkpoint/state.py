@@ -35,15 +35,15 @@ def full_state(detector: Detector) -> dict[str, Any]:
         "roi": detector.anomaly_map.roi,
     }
     if detector.whitening is not None:
-        known = detector.fit_state
-        held = None if known is None else known.digests
+        fit = detector.fit_state
+        held = None if fit is None else fit.digests
         state |= {
             "mean": detector.mean,
             "layer_means": detector.layer_means,
             # The bands themselves: packing would need the room of both once more.
             "whitening": list(detector.whitening.bands),
-            "scatter": None if known is None else list(known.moments.scatter.bands),
-            "patches": None if known is None else known.moments.counts,
+            "scatter": None if fit is None else list(fit.moments.scatter.bands),
+            "patches": None if fit is None else fit.moments.counts,
             "digests": None if held is None else digests.ordered(held),
             "calibration": detector.calibration,
         }
@@ -85,11 +85,11 @@ def _plain(value: Any) -> Any:
 
 def facts_of(detector: Detector) -> dict[str, Any]:
     """What a result says of a detector, by flat names: what it is, not how it was called."""
-    backbone, known = detector.backbone, spec_of(detector)
+    backbone, spec = detector.backbone, spec_of(detector)
     for key in ("proj_options", "density_options", "image_shape"):
-        del known[key]
+        del spec[key]
     return {
-        **known,
+        **spec,
         **{name: round(value, 3) for name, value in detector.density.learnt.items()},
         "backbone": backbone.name,
         "weights": backbone.source,
@@ -203,14 +203,14 @@ def _built(content: dict[str, Any]) -> Detector:
     backbone = Backbone(**spec.pop("backbone"), state=net)
     dim, seed = spec.pop("dim"), spec.pop("seed")
 
-    def made(key: str, known: Mapping[str, Any], *channels: int) -> Any:
+    def made(key: str, classes: Mapping[str, Any], *channels: int) -> Any:
         name, options = spec.pop(key), spec.pop(f"{key}_options")
-        if name not in known:
+        if name not in classes:
             raise InputError(
                 f"made with {key}={name}, which is not known here; on the command line name it "
                 f"again: {_named_again(key, name)}"
             )
-        return known[name](*channels, dim, seed, **options)
+        return classes[name](*channels, dim, seed, **options)
 
     projection = made("proj", PROJECTIONS, backbone.embedding_dim)
     density = made("density", DENSITIES)

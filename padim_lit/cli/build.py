@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from padim_lit.cli.modes.fit import Fit
 
 #: Values of trainer.accelerator that may mean a GPU of CUDA's.
-GPU = ("auto", "gpu", "cuda")
+GPU_ACCELERATORS = ("auto", "gpu", "cuda")
 #: Settings that say how a data set's files are read.
-READING = ("batch_size", "num_workers", "picture_cache", "full_check")
+READING_KEYS = ("batch_size", "num_workers", "picture_cache", "full_check")
 #: Settings of a detector that stand beside a sweep's results.
-SHOWN = ("eps", "eps_unit", "neighbourhood", "rotations", "sigma", "image_score", "alignment")
+FACT_KEYS = ("eps", "eps_unit", "neighbourhood", "rotations", "sigma", "image_score", "alignment")
 
 
 def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> AnomalyData:
@@ -56,7 +56,9 @@ def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> An
 
     Raises InputError where it has no test images and `test` needs them.
     """
-    data = instantiate(settings.data, **size, **{key: getattr(settings, key) for key in READING})
+    data = instantiate(
+        settings.data, **size, **{key: getattr(settings, key) for key in READING_KEYS}
+    )
     require_kinds((data, AnomalyData))
     if test:
         data.require_test()
@@ -64,7 +66,7 @@ def make_data(settings: WithData, size: dict[str, Any], test: bool = True) -> An
 
 
 def content_of(settings: Settings) -> dict[str, str]:
-    """Digests of the files that the settings name: images and masks, checkpoints, weights, …"""
+    """Return digests of the files that the settings name: images, masks, checkpoints, weights, …"""
     found = {}
     if getattr(settings, "data", None) is not None:
         size = getattr(settings, "size", {})
@@ -82,7 +84,7 @@ def content_of(settings: Settings) -> dict[str, str]:
 
 
 def own_code(settings: Settings) -> dict[str, str]:
-    """Digests of the Python files of the packages in ``own``."""
+    """Return digests of the Python files of the packages in ``own``."""
     files: list[Path] = []
     for spec in filter(None, map(find_spec, settings.own)):
         for folder in spec.submodule_search_locations or ():
@@ -112,7 +114,7 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
         in_channels=backbone.embedding_dim, dim=settings.dim, seed=settings.seed,
     )  # fmt: skip
     density = make_density(settings)(projection.dim, settings.seed)
-    how = {key: getattr(settings, key) for key in ("grid", *SHOWN)}
+    how = {key: getattr(settings, key) for key in ("grid", *FACT_KEYS)}
     model = PaDiM(backbone, projection, data.image_shape, density, **how)
     model.calibration, model.false_alarm_rate = settings.calibration, settings.false_alarm_rate
     model.detector.provenance = {**data.facts, "weights": settings.backbone.get("weights")}
@@ -126,13 +128,13 @@ def make_model(settings: "Fit", data: AnomalyData) -> PaDiM:
 
 
 def make_density(settings: Scoring) -> Callable[[int, int], Density]:
-    """The density for a D and a seed."""
+    """Return a function that makes the density for a D and a seed."""
     node = _nameless(settings.density)
     return lambda dim, seed: instantiate(node, dim=dim, seed=seed)
 
 
 def _nameless(node: dict[str, Any]) -> dict[str, Any]:
-    """Without the name, which is for tables and folders: a class has its own."""
+    """Return the node without its name: tables and folders use that, and a class brings its own."""
     return {key: value for key, value in node.items() if key != "name"}
 
 
@@ -154,7 +156,7 @@ def _adopt(detector: Detector, path: str) -> None:
 def make_ablation(
     settings: Scoring, data: AnomalyData, backbone: Backbone, folder: Path, resamples: int = 0
 ) -> Ablation:
-    """Runs the backbone over `data`; the feature maps lie in `folder` until it is closed."""
+    """Run the backbone over `data`, and keep its feature maps in `folder` until it is closed."""
     return Ablation(
         backbone, data, folder, settings.grid, settings.sigma, make_density(settings),
         Ridge(settings.eps, settings.eps_unit), settings.image_score, settings.neighbourhood,
@@ -165,7 +167,7 @@ def make_ablation(
 def make_compared(
     settings: Embedding, dim: int, device: torch.device
 ) -> tuple[AnomalyData, Backbone]:
-    """What projections are compared on: the data, and the backbone on `device`.
+    """Make what a comparison of projections needs: the data, and the backbone on `device`.
 
     Raises InputError where every covariance would be singular at D = `dim`.
     """
@@ -186,17 +188,21 @@ def require_regular(settings: Embedding, dim: int, data: AnomalyData) -> None:
 
 
 def notes_on(data: AnomalyData, weights: str, numbers: str = "metrics") -> list[str]:
-    """What must be said beside `numbers`: on the data, and where the backbone's weights are random.
+    """Return the notes to print beside `numbers`: those on the data, and one on random weights.
 
     Args:
         weights: their source, as `Backbone` has it.
     """
-    random = f"The backbone's weights are random: the {numbers} say nothing about detection."
-    return [*data.notes, *[random] * weights.startswith("random")]
+    notes = list(data.notes)
+    if weights.startswith("random"):
+        notes.append(
+            f"The backbone's weights are random: the {numbers} say nothing about detection."
+        )
+    return notes
 
 
 def facts(settings: Embedding, data: AnomalyData, backbone: Backbone) -> dict[str, Any]:
-    """What the results of a sweep have in common: data, weights, settings, device, versions."""
+    """Return the facts that a sweep's results share: data, weights, settings, device, versions."""
     counts = ("train_images", "test_good", "test_defective", "test_planted", "test_groups")
     return {
         "data": data.name,
@@ -207,14 +213,14 @@ def facts(settings: Embedding, data: AnomalyData, backbone: Backbone) -> dict[st
         "embedding_dim": backbone.embedding_dim,
         "grid": "x".join(map(str, resolve_grid(backbone.grids(data.image_shape), settings.grid))),
         **look_of(backbone),
-        **{key: getattr(settings, key) for key in SHOWN if hasattr(settings, key)},
+        **{key: getattr(settings, key) for key in FACT_KEYS if hasattr(settings, key)},
         **(_density_of(settings) if isinstance(settings, Scoring) else {}),
         **made_with(backbone.pixel_mean.device),
     }
 
 
 def look_of(backbone: Backbone) -> dict[str, list[int]]:
-    """Which layers a backbone gives, and in how many tiles it sees an image."""
+    """Return which layers a backbone gives, and in how many tiles it sees an image."""
     return {"layers": backbone.layers, "tiles": getattr(backbone, "tiles", [1, 1])}
 
 
@@ -225,7 +231,7 @@ def _density_of(settings: Scoring) -> dict[str, Any]:
 
 
 def load_model(settings: "Fit", data: AnomalyData) -> tuple[PaDiM, str]:
-    """The checkpoint's PaDiM and `SHA256`, if the settings ask for just that one."""
+    """Load a checkpoint's PaDiM and its `SHA256`; refuse settings that contradict it."""
     content = read(settings.ckpt)
     saved, provenance = content[KEY]["spec"], content[KEY]["provenance"]
     backbone = dict(settings.backbone)
@@ -237,13 +243,13 @@ def load_model(settings: "Fit", data: AnomalyData) -> tuple[PaDiM, str]:
     asked = {**data.size, "weights": settings.backbone.get("weights")}
     if settings.roi is not None:  # the checkpoint holds its own
         asked["roi"] = str(settings.roi)
-    known = str(provenance.get("data")).split(" + ")  # several after mode=merge
-    if data.name in known and "split_seed" in data.provenance:
+    names = str(provenance.get("data")).split(" + ")  # several after mode=merge
+    if data.name in names and "split_seed" in data.provenance:
         # Another split would test on images that the checkpoint was fitted on.
         asked["split_seed"] = data.provenance["split_seed"]
-        if len(known) == 1:  # with more images it may be another one, too
+        if len(names) == 1:  # with more images it may be another one, too
             asked["split"] = data.provenance["split"]
-    # A fit in Python notes less: what it does not know is the caller's.
+    # A fit in Python notes less: what it does not note, the caller has to know.
     asked = {k: asked[k] for k in asked if k in provenance or k == "roi"}
     wrong = wrong or differences(provenance, asked)
     if wrong:
@@ -295,7 +301,8 @@ def make_trainer(
     if node.get("accelerator") == "auto" and not torch.cuda.is_available():
         node["accelerator"] = "cpu"  # Apple's GPUs have no float64, which the moments' mean needs
     sweep, gpus = hydra.mode == RunMode.MULTIRUN, torch.cuda.device_count()
-    if sweep and gpus > 1 and node.get("devices") == 1 and node.get("accelerator") in GPU:
+    on_gpu = node.get("accelerator") in GPU_ACCELERATORS
+    if sweep and gpus > 1 and on_gpu and node.get("devices") == 1:
         node["devices"] = [claim(visible(gpus))]  # not the first, which other jobs may be using
     if "SLURM_NTASKS" in os.environ and alone(node):
         # The allocation may have several tasks, and this process is one of its own.
@@ -322,7 +329,7 @@ def make_trainer(
 
 
 def alone(node: dict[str, Any] | None) -> bool:
-    """Whether the trainer that `node` describes, if there is one, has one process."""
+    """Whether the trainer that `node` describes runs in one process; so does a missing trainer."""
     if node is None:
         return True
     devices = node.get("devices")

@@ -35,7 +35,7 @@ GROUPS = ("backbone", "proj", "density", "data")
 _PREFIX = "class/"
 #: Values that were taken from the environment → how they were asked for.
 _taken: dict[str, str] = {}
-_SHORT = 4  # characters: what is shorter is part of other texts by chance
+_MIN_LENGTH = 4  # characters: what is shorter is part of other texts by chance
 
 
 class ClassSource(StructuredConfigSource):
@@ -57,7 +57,7 @@ class ClassSource(StructuredConfigSource):
 
 
 class CheckedLoader(ConfigLoaderImpl):
-    """Hydra's own, in whose process the ``hydra`` section makes nothing of strange classes."""
+    """Hydra's loader, in a process whose ``hydra`` section cannot make foreign classes."""
 
     def load_configuration(
         self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
@@ -69,7 +69,7 @@ class CheckedLoader(ConfigLoaderImpl):
             config = super().load_configuration(config_name, overrides, *args, **kwargs)
         swept = OmegaConf.select(config, "hydra.sweeper.params") or {}
         if own_packages([f"{key}={value}" for key, value in swept.items()]):
-            # Hydra makes words of these, which a job would take for typed ones.
+            # Hydra makes command-line words of these, and a job would think that a user typed them.
             raise InputError("hydra.sweeper.params: own counts on the command line alone; type it")
         return config
 
@@ -82,7 +82,10 @@ class ClassSearchPath(SearchPathPlugin):
 
 
 def _env(name: str, *default: str | None) -> str | None:
-    """OmegaConf's own, remembered: what comes from the environment is used and never written."""
+    """Resolve ``${oc.env:NAME}`` as OmegaConf does.
+
+    The value is remembered, so that no file shows it.
+    """
     value = oc.env(name, *default)
     if value and (value,) != default:
         _taken[value] = f"${{oc.env:{name}}}"
@@ -90,7 +93,7 @@ def _env(name: str, *default: str | None) -> str | None:
 
 
 def register() -> None:
-    """Make Hydra know ``class/`` and the text of ``--help``, and look before it instantiates."""
+    """Register ``class/``, the text of ``--help``, and the checks before Hydra makes an object."""
     for plugin in (ClassSource, ClassSearchPath):
         Plugins.instance().register(plugin)
     hydra._internal.hydra.ConfigLoaderImpl = CheckedLoader
@@ -115,7 +118,8 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
     plain = OmegaConf.to_container(config)
     require_targets(plain)
     for key in (*GROUPS, "trainer", "logger"):
-        if not isinstance(given := plain.get(key), dict) and given not in (None, "???"):
+        given = plain.get(key)
+        if not isinstance(given, dict) and given not in (None, "???"):
             raise InputError(
                 f"{key}={given}: a saved config knows no files of conf/{key}; set its keys one by "
                 f"one, as in {key}.NAME=VALUE, or leave --config-path out"
@@ -162,12 +166,12 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
 
 
 def as_asked(node: Any) -> Any:
-    """Plain containers with ``${oc.env:NAME}`` again for what came from there, such as a secret."""
+    """Return plain containers in which ``${oc.env:NAME}`` again replaces values such as secrets."""
     if isinstance(node, dict):
         return {key: as_asked(part) for key, part in node.items()}
     if isinstance(node, list | tuple):
         return [as_asked(part) for part in node]
     for value, asked in _taken.items():
-        if node == value or (isinstance(node, str) and len(value) >= _SHORT):
+        if node == value or (isinstance(node, str) and len(value) >= _MIN_LENGTH):
             node = node.replace(value, asked)
     return node

@@ -73,7 +73,8 @@ def run_job(config: DictConfig, folder: Path) -> None:
     names it at the end, and the same command again runs it again.
     """
     hydra = HydraConfig.get()
-    if folder.parent.resolve() != (sweep := Path(hydra.sweep.dir)).resolve():
+    sweep = Path(hydra.sweep.dir)
+    if folder.parent.resolve() != sweep.resolve():
         raise InputError(
             f"hydra.sweep.subdir={hydra.sweep.subdir}: {folder} is no folder directly in {sweep}, "
             "where the sweep's table looks for jobs; choose names without /"
@@ -85,7 +86,7 @@ def run_job(config: DictConfig, folder: Path) -> None:
         with _held(settings, folder, jobs.DONE, jobs.FAILED):
             keys, content = asdict(settings), content_of(settings)
             if (written := as_asked(keys)) != keys:
-                # Its values decide about the result as typed ones do, though none is written.
+                # Values from the environment change the result, too, but no file shows them.
                 text = json.dumps(jobs.describe(keys))
                 content["environment"] = hashlib.sha256(text.encode()).hexdigest()
             job = jobs.describe(written, content=content)
@@ -108,7 +109,7 @@ def run_job(config: DictConfig, folder: Path) -> None:
 
 
 def _run(settings: Settings, folder: Path) -> None:
-    """The mode's `run`; what the machine did to it becomes one line too."""
+    """Call the mode's `run`; turn failures of the machine into one line, too."""
     try:
         mode_of(settings.mode).runner()(settings, folder)
     except (OSError, RuntimeError, MemoryError, *resource_errors.NOT_FACTORED) as error:
@@ -120,7 +121,7 @@ def _run(settings: Settings, folder: Path) -> None:
 
 @contextmanager
 def _held(settings: Settings, folder: Path, *more: str) -> Iterator[None]:
-    """The run's folder, held for what the mode writes; further ranks share the first one's."""
+    """Hold the run's folder for what the mode writes; further ranks share the first one's."""
     # Its rank comes from the environment; a task of an allocation may be a run of its own.
     if alone(getattr(settings, "trainer", None)):
         rank_zero_only.rank = 0

@@ -30,12 +30,12 @@ from padim_lit.system.versions import written_with
 
 T = TypeVar("T")
 #: Why images are left out.
-LEFT = {
+WHY_LEFT_OUT = {
     "known": "that the model holds",
     "repeated": "that show the same picture as another one",
     "removed": "that mode=remove took out",
 }
-#: Where other images are in the moments, all scores change.
+#: Why a changed model has no threshold: with other images in the moments, all scores change.
 NO_THRESHOLD = (
     "all scores have changed, so this model has no threshold and decides nothing yet; "
     "mode=calibrate ckpt=... images=GOOD_IMAGES sets one, from good images that it does not hold, "
@@ -85,9 +85,9 @@ def full_model(path: str) -> tuple[Detector, str]:
     detector, sha256 = load_identified(path)
     detector.require_state()
     # For mode=calibrate, where other images take the threshold.
-    known = detector.calibration
-    if known is not None and known["method"] != BY_HAND:
-        detector.provenance["false_alarm_rate"] = known["false_alarm_rate"]
+    calibration = detector.calibration
+    if calibration is not None and calibration["method"] != BY_HAND:
+        detector.provenance["false_alarm_rate"] = calibration["false_alarm_rate"]
     return detector, sha256
 
 
@@ -97,7 +97,7 @@ class GivenImages:
     Attributes:
         detector: the model.
         held: digests of the images in it; None where they are not known.
-        gone: of those that mode=remove took out of it.
+        gone: digests of the images that mode=remove took out.
         parent: what results say of the checkpoint.
         dataset, what: the images, and what to call them.
         left: how many were "known", "removed", or "repeated" an earlier one; see `over`.
@@ -109,8 +109,8 @@ class GivenImages:
 
     def __init__(self, settings: GoodImages) -> None:
         self.detector, sha256 = full_model(settings.ckpt)
-        known = self.detector.require_state().digests
-        self.held = None if known is None else frozenset(digests.keys(known))
+        held = self.detector.require_state().digests
+        self.held = None if held is None else frozenset(digests.keys(held))
         self.gone = removed_from(self.detector)
         self.parent = {"ckpt": settings.ckpt, "model_sha256": sha256}
         if settings.images is not None:
@@ -126,7 +126,9 @@ class GivenImages:
         self.left, self.known_at = Counter[str](), list[int]()
 
     def over(self, work: Callable[[Batches], T], without: Collection[bytes] | None) -> T:
-        """``work(batches)``, each picture once, but for `without` and `gone`; None: as they come.
+        """Call ``work(batches)`` with each picture once, but for those in `without` and `gone`.
+
+        Where `without` is None, pictures come as they are.
 
         Args:
             work: gets batches with ``image`` (B,3,h,w), ``digest`` (B,16) and ``path``.
@@ -139,10 +141,10 @@ class GivenImages:
         return over_images(self.detector, self.dataset, work_on, self.loop, self.mode)
 
     def left_out(self) -> list[tuple[str, str]]:
-        """What to say of the images that `over` left out."""
+        """Return lines on the images that `over` left out."""
         return [
             ("note", f"not counted: {count(self.left[key], 'image')} {why}")
-            for key, why in LEFT.items()
+            for key, why in WHY_LEFT_OUT.items()
             if self.left[key]
         ]
 
@@ -170,7 +172,10 @@ class GivenImages:
 
 
 def size_of(detector: Detector) -> dict[str, Any]:
-    """How the images of its fit were resized and cropped; InputError where it does not say."""
+    """Return the sizes to which a fit's images were resized and cropped.
+
+    Raises InputError where the checkpoint does not say.
+    """
     try:
         return {key: detector.provenance[key] for key in ("image_size", "crop_size")}
     except KeyError:
@@ -184,7 +189,8 @@ def size_of(detector: Detector) -> dict[str, Any]:
 def images_of(given: str, detector: Detector) -> ItemDataset:
     """The images of a FILE, FOLDER or PATTERN, as `detector` sees them."""
     view = ResizeCrop(**size_of(detector))
-    nearly_black(files := find_images(given))
+    files = find_images(given)
+    nearly_black(files)
     return ItemDataset([Item(path) for path in files], view)
 
 
@@ -201,12 +207,15 @@ def require_good(images: ItemDataset, given: str) -> None:
 
 
 def removed(provenance: dict[str, Any]) -> frozenset[bytes]:
-    """Keys of the digests of images that mode=remove took out, though some may be back."""
+    """Return the digests of images that mode=remove took out; some may have come back."""
     return frozenset(map(bytes.fromhex, provenance.get("removed", [])))
 
 
 def removed_from(detector: Detector) -> frozenset[bytes]:
-    """Those of them that are not back; all, where which images it holds is not known."""
+    """Return the digests of removed images that have not come back.
+
+    Where the checkpoint does not say which images it holds, these are all removed ones.
+    """
     state = detector.fit_state
     held = None if state is None else state.digests
     return removed(detector.provenance).difference([] if held is None else digests.keys(held))
@@ -215,11 +224,13 @@ def removed_from(detector: Detector) -> frozenset[bytes]:
 def finish(
     detector: Detector, folder: Path, what: str, facts: dict[str, Any], *said: tuple[str, Any]
 ) -> None:
-    """Write model.ckpt with a line more in its history, then WHAT.json; print `said`."""
+    """Write model.ckpt with one more line of history, then WHAT.json, and print `said`."""
     detector.provenance["train_images"] = detector.count
     detector.provenance.setdefault("history", []).append({"mode": what, **facts})
-    save_detector(detector, path := folder / "model.ckpt")
-    write_text(folder / "model_card.md", model_card(detector, sha256 := sha256_of(path)))
+    path = folder / "model.ckpt"
+    save_detector(detector, path)
+    sha256 = sha256_of(path)
+    write_text(folder / "model_card.md", model_card(detector, sha256))
     results = {
         **facts,
         "new_model_sha256": sha256,

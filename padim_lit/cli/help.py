@@ -37,7 +37,7 @@ WIDTH, LINE = 26, 100
 
 
 def help_text(*, _root_: DictConfig) -> str:
-    """What ``--help`` prints for a config: of mode=fit, where none is asked for, all modes."""
+    """Return the text of ``--help`` for a config: its mode's keys, or all modes for mode=fit."""
     chosen = str(_root_.get("mode"))
     names = list(MODES) if chosen not in MODES or chosen == "fit" else [chosen]
     text = HEAD.replace("$EXAMPLES", _examples()) + "\nModes\n\n"

@@ -1,7 +1,7 @@
 """Hydra's own section of a config, of which Hydra makes callbacks, plugins and loggers by itself.
 
-It looks up each class by its name after all that stands for a name was filled in, in one function:
-that is where ours stands. Hydra's own list says what must not be named; ours says what may be.
+Hydra looks up every class in one function, after it has filled in all names: `guard` replaces that
+function. Hydra's own check lists names that are forbidden; ours lists names that are allowed.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from hydra._internal.instantiate import _instantiate2
 from padim_lit.cli.targets import is_own
 from padim_lit.errors import InputError
 
-# Classes for it, by their home. A QueueHandler would call whatever its `queue` names.
+# Classes that the section may name. A QueueHandler would call whatever its `queue` names.
 _HYDRAS = re.compile(
     r"(hydra\.experimental|hydra\._internal\.core_plugins|hydra_plugins)\.[\w.]+"
     r"|padim_lit\.cli\.experiment\.SweepReport"
@@ -47,7 +47,7 @@ def require_hydras(name: str, resolved_from: str, full_key: str) -> None:
 
 
 def _is_hydras(name: str) -> bool:
-    """Whether it is a class of Hydra's or logging's itself, and no name that was imported there."""
+    """Whether a name is a class that Hydra or logging defines itself, not one imported there."""
     if _HYDRAS.fullmatch(name):
         with suppress(Exception):  # a module may fail in any way while it is imported
             found = resolve_name(name)

@@ -29,12 +29,15 @@ from padim_lit.system.orphans import be_parent, end_with_parent
 
 # Seconds; more than a further rank takes to end with the first, see `end_with_parent`.
 _PATIENCE = 5.0
-# What logging wraps, of a file that it cannot open and of a class that it may not name.
-WRAPPED = (OSError, InputError)
+# Causes of logging's own errors: a file that cannot be opened, a class that no config may name.
+LOGGING_CAUSES = (OSError, InputError)
 
 
 def leave(line: str) -> NoReturn:
-    """End with one line on stderr, in all: what failed in every rank is the first one's to say."""
+    """End the process with one line on stderr.
+
+    What failed in every rank is reported by the first alone.
+    """
     if os.environ.get("LOCAL_RANK", "0") != "0":
         time.sleep(_PATIENCE)
     sys.exit(f"error: {line}")
@@ -60,7 +63,7 @@ def one_line_errors(debugging: bool) -> Iterator[None]:
 
 
 def prepare(words: list[str]) -> tuple[Namespace, ArgumentParser]:
-    """What Hydra is asked to do, with the folders that make a sweep go on where it ended."""
+    """Return the words for Hydra, with the folders by which a sweep goes on where it ended."""
     asked, parser = overrides.options_of(words)
     sweep = asked.multirun or overrides.SWEEP in asked.overrides
     asked.overrides = overrides.as_typed(asked.overrides, sweep)
@@ -73,7 +76,7 @@ def prepare(words: list[str]) -> tuple[Namespace, ArgumentParser]:
 
 def main() -> None:
     """Run the command line in ``sys.argv``; HYDRA_FULL_ERROR=1 keeps tracebacks."""
-    # Lightning starts further ranks with this process's environment: theirs is no user's wish.
+    # Further ranks inherit this process's environment from Lightning: no user asked them.
     debugging = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
 
     def task(cfg: DictConfig) -> None:
@@ -96,6 +99,6 @@ def main() -> None:
         try:
             _run_hydra(asked, parser, task, str(config.CONF), "config")
         except ValueError as error:
-            if isinstance(error, InputError) or not isinstance(error.__cause__, WRAPPED):
+            if isinstance(error, InputError) or not isinstance(error.__cause__, LOGGING_CAUSES):
                 raise
             raise error.__cause__ from error

@@ -64,7 +64,7 @@ def error_line(error: errors.HydraException | OmegaConfBaseException) -> str:
 
 
 def _unknown(key: str, kind: type) -> str:
-    """A key that a mode's settings, or the class that a group is made with, do not have."""
+    """Describe a key that neither a mode's settings nor a group's class have."""
     above, dot, last = key.rpartition(".")
     known = [f"{above}{dot}{name}" for name in _keys(kind)]
     # As ckpts for ckpt, proj for projs; images are no image_size.
@@ -83,14 +83,14 @@ def _keys(kind: type) -> list[str]:
 
 
 def _readers(key: str) -> str:
-    """The modes that have the key."""
+    """Return the modes that have the key."""
     return ", ".join(
         f"mode={name}" for name, mode in MODES.items() if key in _keys(mode.settings_class())
     )
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, on one line, without the framework's wrapping around our own errors."""
+    """Return an error's message in one line, without what frameworks wrap around our own errors."""
     return visible(_without_wrapping(error))
 
 

@@ -26,18 +26,20 @@ SWEEP = "experiment=table1"
 #: The experiment that is a run as any other, with other defaults.
 PRESET = "padim"
 #: What OmegaConf takes for true, in small letters.
-TRUE = ("true", "yes", "on", "y", "1")
-#: Modes that compare: they keep what is done.
-COMPARE = ("ablation", "distortion", "figure4")
-# Groups whose keys have no types that would make a number of a text again.
+TRUE_WORDS = ("true", "yes", "on", "y", "1")
+#: Modes that compare many fits; they keep finished ones.
+COMPARING_MODES = ("ablation", "distortion", "figure4")
+# Groups whose keys have no types: nothing would turn a quoted number into a number again.
 _PLAIN = {"trainer": (bool, int, float), "hydra": (bool, int, float), "logger": (bool,)}
-# Characters of the readable part; with the hash far below a file name's 255 bytes.
-SLUG = 60
-DIGITS = 10
+# Characters of a name's readable part; with the hash, names stay far below 255 bytes.
+SLUG_LENGTH = 60
+HASH_DIGITS = 10
 
 
 def options_of(words: Sequence[str]) -> tuple[Namespace, ArgumentParser]:
-    """What Hydra's parser makes of a command line, and the parser; options may stand anywhere.
+    """Parse a command line as Hydra does; return its options and the parser.
+
+    Options may stand anywhere.
 
     Raises InputError where Hydra would print its usage, on eight lines, or a traceback.
 
@@ -69,7 +71,7 @@ def options_of(words: Sequence[str]) -> tuple[Namespace, ArgumentParser]:
 
 
 def as_typed(words: Sequence[str], many: bool = False) -> list[str]:
-    """The words with quotes around values of which Hydra would make another text, or none.
+    """Put values in quotes where Hydra would read another text, or refuse it.
 
     It takes 2024_01_15 for the number 20240115 and refuses 数据 or run#3. A number in quotes is one
     all the same where the key's type says so.
@@ -124,7 +126,7 @@ def _kept(word: str, many: bool) -> str:
 
 
 def _one(text: str, plain: tuple[type, ...]) -> str:
-    """One value, in quotes where Hydra reads another text; not what is of a type in `plain`."""
+    """Put one value in quotes where Hydra reads another text, unless its type is in `plain`."""
     try:
         value = read_overrides([f"k={text}"])[0].value()
     except OverrideParseException:
@@ -150,13 +152,15 @@ def read_overrides(words: Sequence[str]) -> list[Override]:
 
 
 def own_packages(words: Sequence[str]) -> list[str]:
-    """The packages in own=[…] of a command line."""
+    """Return the packages in own=[…] of a command line."""
     pairs = [word.lstrip("+").partition("=") for word in words]
     return re.findall(r"[^][,\s'\"]+", ",".join(text for key, _, text in pairs if key == "own"))
 
 
 def refuse_null_groups(overrides: Sequence[Override], conf: Path) -> None:
-    """Refuse GROUP=null or =7, of which Hydra makes a traceback; `conf` holds a folder a group.
+    """Refuse GROUP=null and GROUP=7, which Hydra answers with a traceback.
+
+    `conf` has a folder for each group.
 
     Raises:
         InputError: the group and its options.
@@ -175,7 +179,7 @@ def refuse_null_groups(overrides: Sequence[Override], conf: Path) -> None:
 
 
 def folders(overrides: Sequence[Override], saved: bool = False) -> list[str]:
-    """The folders that the command line does not name, as KEY=VALUEs.
+    """Return, as KEY=VALUEs, the folders that the command line does not name.
 
     hydra.sweep.dir (used by multiruns), and hydra.run.dir for what the same command goes on with,
     experiments and watch=true. All other runs keep their folder of day and time, so that none takes
@@ -190,9 +194,9 @@ def folders(overrides: Sequence[Override], saved: bool = False) -> list[str]:
     if "hydra.sweep.dir" not in typed:
         added.append(f"hydra.sweep.dir=multirun/{name or 'sweep'}")
     if "hydra.run.dir" not in typed:
-        watches = _plain(typed.get("watch", "")).lower() in TRUE
+        watches = _plain(typed.get("watch", "")).lower() in TRUE_WORDS
         experiment = typed.get("experiment", PRESET) != PRESET
-        if experiment or typed.get("mode") in COMPARE or watches:
+        if experiment or typed.get("mode") in COMPARING_MODES or watches:
             added.append(f"hydra.run.dir=outputs/{name}")
         elif saved:
             added.append("hydra.run.dir=outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}")
@@ -200,7 +204,7 @@ def folders(overrides: Sequence[Override], saved: bool = False) -> list[str]:
 
 
 def folder_name(overrides: Sequence[Override]) -> str:
-    """``EXPERIMENT-READABLE-HASH``: equal for equal `overrides`, whatever their order.
+    """Return ``EXPERIMENT-READABLE-HASH``, the same for the same `overrides` in any order.
 
     Left out are hydra.* and, unless swept, `RESULT_NEUTRAL_KEYS`. Of a key that is there twice the
     last counts, as for Hydra. Swept keys do keep their order, because it numbers the jobs. The name
@@ -213,11 +217,11 @@ def folder_name(overrides: Sequence[Override]) -> str:
     swept = [o for o in last.values() if o.is_sweep_override()]
     rest = [last[key] for key in sorted(last) if not last[key].is_sweep_override()]
     typed = json.dumps([[o.input_line for o in swept], [o.input_line for o in rest]])
-    digest = hashlib.sha256(typed.encode()).hexdigest()[:DIGITS]
+    digest = hashlib.sha256(typed.encode()).hexdigest()[:HASH_DIGITS]
     chosen = [_plain(_value(last[key])) for key in ("experiment", "mode") if key in last]
-    first = "" if chosen[:1] == ["fit"] else "".join(chosen[:1])[:SLUG]
+    first = "" if chosen[:1] == ["fit"] else "".join(chosen[:1])[:SLUG_LENGTH]
     words = [_words(o) for o in (*swept, *rest) if o.key_or_group not in ("experiment", "mode")]
-    readable = "_".join(filter(None, words))[:SLUG].strip("._-")
+    readable = "_".join(filter(None, words))[:SLUG_LENGTH].strip("._-")
     return "-".join(filter(None, (first, readable, digest)))
 
 
@@ -229,7 +233,7 @@ def _words(override: Override) -> str:
 
 
 def _value(override: Override) -> str:
-    """As typed."""
+    """Return an override's value as it was typed."""
     return override.input_line.partition("=")[2]
 
 

@@ -17,7 +17,7 @@ TOLERANCE = 0.01
 
 
 def read_roi(given: Any, data: AnomalyData) -> Tensor:
-    """(h,w) bool, True what counts of what the model sees.
+    """Return which pixels that the model sees count: (h,w) bool.
 
     Args:
         given: path of a mask, white where it counts, of the images' size or a multiple of it; or

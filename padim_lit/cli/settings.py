@@ -25,16 +25,19 @@ from padim_lit.model.rotations import require_rotations
 from padim_lit.model.tiles import as_tiles
 from padim_lit.sweep.ablation import Sweep
 
-#: Whole numbers: the lowest and the highest, which is what a machine counts where nothing is made
-#: of each one.
-WHOLE = {
-    **{"batch_size": (1, 2**20), "num_workers": (0, 1024), "dim": (1, MAX_DIM), "port": (1, 65535)},
+#: Keys that hold whole numbers, with the lowest and the highest. Numbers of which nothing is
+#: allocated end at what a machine counts to.
+WHOLE_NUMBERS = {
+    "batch_size": (1, 2**20),
+    "num_workers": (0, 1024),
+    "dim": (1, MAX_DIM),
+    "port": (1, 65535),
     **dict.fromkeys(("full_check", "calibration", "resamples"), (0, 2**31)),
     **dict.fromkeys(("rows", "positions"), (1, 2**31)),
 }
-#: Numbers that must be above 0.
-POSITIVE = ("max_mb", "watch_settle", "watch_idle", "max_memory_gb", "threshold")
-#: What else is checked.
+#: Keys whose numbers must be above 0.
+POSITIVE_NUMBERS = ("max_mb", "watch_settle", "watch_idle", "max_memory_gb", "threshold")
+#: Keys with a check of their own.
 CHECKS: dict[str, Callable[[Any], None]] = {
     "seed": require_seed,
     "eps": Ridge,
@@ -72,10 +75,10 @@ class Settings:
         for key, value in vars(self).items():
             if value is None:
                 continue
-            if key in WHOLE and not WHOLE[key][0] <= value <= WHOLE[key][1]:
-                low, high = WHOLE[key]
+            if key in WHOLE_NUMBERS and not WHOLE_NUMBERS[key][0] <= value <= WHOLE_NUMBERS[key][1]:
+                low, high = WHOLE_NUMBERS[key]
                 raise InputError(f"{key}={value}: must be at least {low} and at most {high}")
-            if key in POSITIVE and not 0 < value < math.inf:
+            if key in POSITIVE_NUMBERS and not 0 < value < math.inf:
                 raise InputError(f"{key}={value}: must be above 0 and finite")
             if key in CHECKS:
                 CHECKS[key](value)

@@ -26,8 +26,13 @@ _ALLOWED, _LOGGERS = {"padim_lit", "lightning"}, "padim_lit.cli.tracking"
 #: By base class: arguments that no config gives, because a run has them from elsewhere.
 FROM_THE_RUN = {
     "AnomalyData": (
-        *("image_size", "crop_size", "batch_size", "num_workers", "look"),
-        *("picture_cache", "full_check"),
+        "image_size",
+        "crop_size",
+        "batch_size",
+        "num_workers",
+        "look",
+        "picture_cache",
+        "full_check",
     ),
     "Backbone": ("seed", "state", "tiles"),
     "Projection": ("in_channels", "dim", "seed"),
@@ -39,7 +44,7 @@ _own: set[str] = set()
 
 
 def allow(packages: Iterable[str]) -> None:
-    """Let configs name what is in these packages too; typed by the user, never read in a file.
+    """Let configs name the content of these packages too; the user types them, no file gives them.
 
     They may lie in the working directory, which is searched last: no file there becomes a module
     that we import ourselves.
@@ -50,12 +55,12 @@ def allow(packages: Iterable[str]) -> None:
 
 
 def is_own(target: str) -> bool:
-    """Whether it names what is in a package that `allow` was told of."""
+    """Whether `target` lies in a package that `allow` was given."""
     return target.partition(".")[0] in _own
 
 
 def load(target: str, key: str = "") -> Any:
-    """The class or function that a ``_target_`` names, if a config may name it.
+    """Import the class or function that a ``_target_`` names, if a config may name it.
 
     Classes of padim_lit and lightning, and what is in packages that `allow` was told of, may be:
     with any function, torch.load say, a config from elsewhere could do anything. Nothing of another
@@ -92,9 +97,9 @@ def require_targets(node: Any, key: str = "") -> None:
 
 
 def instantiate(node: Any, **kwargs: Any) -> Any:
-    """What the node's ``_target_`` makes of its other keys and `kwargs`; of nodes in it first.
+    """Call the node's ``_target_`` with its other keys and `kwargs`; nodes within it come first.
 
-    Hydra's own would look for ``${…}`` in values once more, and call what these make of them.
+    Hydra's `instantiate` would resolve ``${…}`` in values once more, and call what comes out.
 
     Args:
         node: plain containers, filled in.
@@ -121,13 +126,13 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
 
 
 def default_of(call: Any, argument: str) -> Any:
-    """The default of a function's or class's argument, so that it need not be written again."""
+    """Return the default of a function's or class's argument, so that nobody writes it again."""
     return inspect.signature(call).parameters[argument].default
 
 
 @cache
 def schema(target: str) -> type:
-    """A dataclass with ``_target_`` and the arguments of what `target` names, for OmegaConf.
+    """Return a dataclass of ``_target_`` and the arguments of what `target` names, for OmegaConf.
 
     A class with a ``name`` of its own, as projections have, shows it too.
 
@@ -137,12 +142,13 @@ def schema(target: str) -> type:
     found = load(target)
     keys: list[Any] = [("_target_", str, field(default=target))]
     parameters = inspect.signature(found).parameters
-    if isinstance(name := getattr(found, "name", None), str) and "name" not in parameters:
+    name = getattr(found, "name", None)
+    if isinstance(name, str) and "name" not in parameters:
         keys.append(("name", str, field(default=name)))
     hints: dict[str, Any] = {}
     with suppress(NameError):  # of a type that is imported for type checkers alone
         hints = get_type_hints(found.__init__ if inspect.isclass(found) else found)
-    # A function that does not say what it returns, may be of any kind.
+    # A function without a return type may make any kind.
     kind = found if inspect.isclass(found) else hints.get("return")
     bases = [base.__name__ for base in getattr(kind, "__mro__", ())] or FROM_THE_RUN
     given = {name for base in bases for name in FROM_THE_RUN.get(base, ())}
@@ -161,7 +167,7 @@ def schema(target: str) -> type:
 
 
 def meanings(found: Any) -> dict[str, str]:
-    """One line an argument, from the ``Args:`` of a docstring or those of its base classes."""
+    """Return one line for each argument, from ``Args:`` of a docstring or of its base classes'."""
     lines: dict[str, str] = {}
     for one in getattr(found, "__mro__", (found,)):
         docs = one.__doc__, getattr(vars(one).get("__init__"), "__doc__", None)
@@ -183,7 +189,7 @@ def _arguments(doc: str) -> dict[str, str]:
 
 
 def _type(hint: Any) -> Any:
-    """The type that OmegaConf checks: plain ones, lists and mappings of them, or Any."""
+    """Return the type that OmegaConf checks: a plain one, a list or mapping of them, or Any."""
     origin, args = get_origin(hint), get_args(hint)
     if hint in _PLAIN or hint is Any:
         return hint

@@ -1,4 +1,4 @@
-"""What the threshold of a fit makes of the test images, in metrics.json and in words."""
+"""What the threshold of a fit, and others, make of the test images."""
 
 from collections.abc import Iterable, Mapping
 from itertools import groupby
@@ -9,7 +9,7 @@ from rich.table import Table
 from padim_lit.data import AnomalyData
 from padim_lit.deploy.calibration import contradicts, describe, needed, recalibrate
 from padim_lit.model.detector import Detector
-from padim_lit.system.console import percent, score_text
+from padim_lit.system.console import score_text
 from padim_lit.visualization.predictions import TestScore
 
 #: False-alarm rates whose thresholds a run shows beside its own.
@@ -19,38 +19,35 @@ RATES = (0.005, 0.01, 0.02, 0.05, 0.1)
 def at_threshold(
     rate: float | None, data: AnomalyData, detector: Detector, predictions: Iterable[TestScore]
 ) -> dict[str, Any]:
-    """For metrics.json: the threshold, what it makes of the test images that count, and others."""
+    """Return metrics.json's keys on thresholds: the run's own, what it finds, and some others."""
     if detector.calibration is None:
         return {}
-    known = recalibrate(detector.calibration, rate)
-    low, high = known["interval"] or (None, None)
+    calibration = recalibrate(detector.calibration, rate)
+    scores, (low, high) = calibration["scores"], calibration["interval"] or (None, None)
     counted = [p for p in predictions if data.test_items[p.index].count_image]
     good = [p.score for p in counted if not p.label]
     parts = len({data.test_items[p.index].part for p in counted if not p.label})
     bad = [p.score for p in counted if p.label]
     found = {
-        "threshold": known["threshold"],
-        "threshold_method": known["method"],
-        "threshold_why": known["why"],
-        "threshold_said": describe(known),
-        "threshold_images": len(known["scores"]),
-        "threshold_largest": float(known["scores"][-1]) if len(known["scores"]) else None,
-        "threshold_rate": known["false_alarm_rate"],
+        "threshold": calibration["threshold"],
+        "threshold_method": calibration["method"],
+        "threshold_why": calibration["why"],
+        "threshold_said": describe(calibration),
+        "threshold_images": len(scores),
+        "threshold_largest": float(scores[-1]) if len(scores) else None,
+        "threshold_rate": calibration["false_alarm_rate"],
         "threshold_rate_low": low,
         "threshold_rate_high": high,
-        "threshold_map": known["map_threshold"],
+        "threshold_map": calibration["map_threshold"],
         "threshold_contradicted": None,
-        **_wrong(known["threshold"], good, bad, "test/"),
+        **_wrong(calibration["threshold"], good, bad, "test/"),
     }
     if (alarms := found["test/false_alarms"]) is not None and good:
-        found["threshold_contradicted"] = contradicts(known, alarms, len(good), parts)
+        found["threshold_contradicted"] = contradicts(calibration, alarms, len(good), parts)
+    choices = [(each, recalibrate(calibration, each)["threshold"]) for each in RATES]
     found["threshold_choices"] = [
-        {
-            "false_alarm_rate": each,
-            "threshold": (other := recalibrate(known, each)["threshold"]),
-            **_wrong(other, good, bad),
-        }
-        for each in RATES
+        {"false_alarm_rate": each, "threshold": threshold, **_wrong(threshold, good, bad)}
+        for each, threshold in choices
     ]
     return found
 
@@ -65,43 +62,8 @@ def _wrong(
     return dict(zip(names, counts, strict=True))
 
 
-def notes_on(results: Mapping[str, Any]) -> list[str]:
-    """Sentences on `at_threshold`'s part of metrics.json."""
-    if "threshold" not in results:
-        return ["No threshold: this model decides nothing yet; mode=calibrate sets one."]
-    if results["threshold"] is None:
-        return [f"No threshold: {results['threshold_why']}."]
-    good, bad = results["data/test_good"], results["data/test_defective"]
-    alarms, misses = results["test/false_alarms"], results["test/misses"]
-    if results["fit/seconds"] is None:
-        said = results["threshold_said"]
-        note = f"{said[0].upper()}{said[1:]}. An image from it on is called defective."
-    else:  # a fit has said so much when it chose the threshold
-        low, high = (percent(results[f"threshold_rate_{end}"], 2) for end in ("low", "high"))
-        note = (
-            f"An image from the threshold {score_text(results['threshold'])} on is called "
-            f"defective, as {low} to {high} of good ones are."
-        )
-    if alarms is None:
-        return [note]
-    missed = f", and {misses} of {bad} defective ones are missed" if bad else ""
-    return [f"{note} On the test set that is {alarms} of {good} good images{missed}."]
-
-
-def contradiction(results: Mapping[str, Any]) -> list[str]:
-    """A sentence where the test set speaks against what is promised of the threshold."""
-    if not results.get("threshold_contradicted"):
-        return []
-    return [
-        f"The test set contradicts the interval: {results['test/false_alarms']} of "
-        f"{results['data/test_good']} good images are more, or fewer, false alarms than chance "
-        "explains. Its good images differ from the training images (light, camera, parts), or some "
-        "of the training images show defects."
-    ]
-
-
 def table_of_choices(results: Mapping[str, Any]) -> Table | None:
-    """What other thresholds would do; None where the test set has no defects that tell."""
+    """Return a table of what other thresholds would do; None where no test image is defective."""
     choices = [c for c in results.get("threshold_choices", []) if c["misses"] is not None]
     good, bad = results["data/test_good"], results["data/test_defective"]
     if not choices or not bad:

@@ -52,8 +52,12 @@ def wandb_logger(
     # wandb falls back to a temporary folder where this one is missing.
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     logger = WandbLogger(
-        **{"save_dir": save_dir, "project": project, "name": name},
-        **{"group": group, "entity": entity, "tags": tags},
+        save_dir=save_dir,
+        project=project,
+        name=name,
+        group=group,
+        entity=entity,
+        tags=tags,
         # Not Lightning's `offline`, which sets WANDB_MODE for the rest of the process.
         mode="offline" if offline else "online",
         # Lightning's default "allow" would continue the run that WANDB_RUN_ID names.
@@ -170,7 +174,7 @@ def finish(logger: Logger | None, failed: bool) -> None:
 
 
 def sendable(text: str) -> str:
-    """Text with the odd bytes of a file's name escaped: a UTF-8 that any tracker takes.
+    """Escape the odd bytes of a file's name, so that any tracker takes the text as UTF-8.
 
     >>> sendable("café.png")
     'café.png'
@@ -180,7 +184,7 @@ def sendable(text: str) -> str:
 
 @contextmanager
 def survived(what: str) -> Iterator[None]:
-    """Turn what a tracker's server, file or package fails with into a warning: the run is whole."""
+    """Turn a failure of a tracker's server, file or package into a warning: the run is complete."""
     try:
         yield
     except Exception as error:

@@ -31,7 +31,7 @@ _STATES = (None, *MaskState)
 
 
 class PictureCache:
-    """Called with an item and a ResizeCrop, gives what `prepare` gives, from disk where it can.
+    """A cache of `prepare`: called with an item and a ResizeCrop, it reads from disk what it can.
 
     Several threads, processes and runs may use one folder: an entry, an npz file, appears whole or
     not at all, and one that is damaged is noticed by its checksums and made anew. The folder grows
@@ -51,7 +51,7 @@ class PictureCache:
             tempfile.TemporaryFile(dir=self.folder).close()
 
     def __call__(self, item: Item, resize_crop: ResizeCrop) -> PreparedImage:
-        """The picture of `item`; raises InputError as `prepare` does."""
+        """Return the picture of `item`; raise InputError as `prepare` does."""
         files = [item.path, *item.masks]
         try:
             stamps = [stamp(path) for path in files]
@@ -70,7 +70,7 @@ class PictureCache:
 
 
 def _read(entry: Path) -> PreparedImage | None:
-    """An npz file's picture, if it is there and whole by its checksums."""
+    """Read a picture from an npz file, if the file is there and its checksums hold."""
     # What a damaged file makes numpy and zipfile raise is no closed list.
     with suppress(Exception), np.load(io.BytesIO(entry.read_bytes()), allow_pickle=False) as arrays:
         return PreparedImage(arrays["pixels"], arrays["mask"], _STATES[arrays["state"]])
@@ -78,7 +78,7 @@ def _read(entry: Path) -> PreparedImage | None:
 
 
 def stamp(path: Path) -> Stamp:
-    """Path, size and times in ns; ctime changes where a tool sets the mtime back."""
+    """Return a file's path, size and times in ns; ctime changes where a tool sets mtime back."""
     found = path.stat()
     path = os.path.abspath(path)  # noqa: PTH100 - far faster than resolving links
     return path, found.st_size, found.st_mtime_ns, found.st_ctime_ns
@@ -86,7 +86,7 @@ def stamp(path: Path) -> Stamp:
 
 @cache
 def digest_of(stamp: Stamp) -> str:
-    """sha256 of a file, read once in a process for each `stamp` that it has."""
+    """Return a file's sha256, which a process reads once for each of the file's `stamp`s."""
     with Path(stamp[0]).open("rb") as file:
         return sha256_of(file)
 
@@ -99,7 +99,7 @@ def _key(item: Item, digests: list[str], resize_crop: ResizeCrop) -> str:
 
 @cache
 def _making() -> list[str]:
-    """What a picture's bits depend on beside its files, resize and crop."""
+    """Return what else a picture's bits depend on, beside its files, resize and crop."""
     code = hashlib.sha256()
     for name in ("images.py", "items.py", "planted.py", "transform.py", "cache.py"):
         code.update(Path(__file__).with_name(name).read_bytes())

@@ -26,9 +26,9 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 #: Images whose brightness is looked at: they are decoded for it.
-DECODED = 5
+BRIGHTNESS_IMAGES = 5
 #: Bad files that are named beside the first.
-NAMED = 4
+NAMED_FILES = 4
 
 
 def look_at(
@@ -65,7 +65,9 @@ def look_at(
         states, pictures = zip(*threads.map(look, items), strict=True)
     if bad:
         first, *others = dict.fromkeys(item.path for item in items if item.path in bad)
-        named = ", ".join(map(str, others[:NAMED])) + ", …" * (len(others) > NAMED)
+        named = ", ".join(map(str, others[:NAMED_FILES]))
+        if len(others) > NAMED_FILES:
+            named += ", …"
         more = f"; {len(others)} more cannot be used: {named}" if others else ""
         raise InputError(f"{bad[first]}{more}") from bad[first]
     if read is None:
@@ -123,7 +125,7 @@ _SAYINGS = {
 
 
 def same_files(paths: Sequence[Path]) -> list[Hashable]:
-    """For each file what is equal for files of the same bytes alone.
+    """Return a key for each file, equal for files with the same bytes alone.
 
     Only files of one size are read.
     """
@@ -136,11 +138,11 @@ def same_files(paths: Sequence[Path]) -> list[Hashable]:
 
 
 def nearly_black(paths: Sequence[Path]) -> list[str]:
-    """A note, shown now too, where images use a sixteenth of their range: 12 bits of 16.
+    """Warn of images that use a sixteenth of their range, as 12 bits of 16 do; return the note.
 
     Raises InputError for one that cannot be read.
     """
-    seen = some(paths, DECODED)
+    seen = some(paths, BRIGHTNESS_IMAGES)
     value, most = max(map(highest_value, seen), key=lambda found: found[0] / found[1])
     if 16 * value > most:
         return []
@@ -154,5 +156,5 @@ def nearly_black(paths: Sequence[Path]) -> list[str]:
 
 
 def some(found: Sequence[T], most: int) -> Sequence[T]:
-    """Evenly spread, at most so many."""
+    """Return at most `most` of `found`, evenly spread."""
     return found[:: max(1, -(-len(found) // most))]

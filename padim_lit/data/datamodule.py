@@ -27,9 +27,9 @@ Primitive = str | int | float | bool | None
 log = logging.getLogger(__name__)
 
 # Training images, at most, whose sizes say how much a crop leaves out, and how they are squeezed.
-LOOKED_AT = 100
+MEASURED_PHOTOS = 100
 # Proportions of photos that differ by less are no reason for a note.
-ALIKE = 1.25
+ALIKE_PROPORTIONS = 1.25
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class AnomalyData(LightningDataModule):
         image_shape: (h, w) of every image in a batch.
         size: image_size and crop_size as they were given, for the provenance of a fit.
         photo_sizes: (h, w) of the training photos, or of 100 of them.
-        mixed_proportions: whether photos of different ones are resized to one shape.
+        mixed_proportions: whether photos of different proportions are resized to one shape.
 
     Raises InputError for fewer than two different training images, no test image unless that is
     allowed, an image that cannot be read, a mask of another size, sizes or counts out of range, and
@@ -139,7 +139,7 @@ class AnomalyData(LightningDataModule):
             if states[state, True]:
                 counts[f"planted_masks_{state.value}"] = states[state, True]
         self.provenance: dict[str, Primitive] = {**counts, **split.provenance}
-        sizes = {read_size(item.path) for item in some(self.train_items, LOOKED_AT)}
+        sizes = {read_size(item.path) for item in some(self.train_items, MEASURED_PHOTOS)}
         self.photo_sizes = sizes
         squeezed = self._squeezed(sizes)
         self.mixed_proportions = bool(squeezed)
@@ -150,20 +150,20 @@ class AnomalyData(LightningDataModule):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a fit notes of its data: name, provenance, sizes."""
+        """Return what a fit notes of its data: name, provenance, sizes."""
         return {"data": self.name, **self.provenance, **self.size}
 
     def content(self) -> str:
-        """A digest of all images and masks, their labels and names: other results, another one."""
-        known = hashlib.sha256()
+        """Return a digest of all images, masks, labels and names; other data have another."""
+        found = hashlib.sha256()
         for part in (self.train_items, self.test_items):
-            known.update(f"{len(part)} images".encode())  # or one could change sides unseen
+            found.update(f"{len(part)} images".encode())  # or one could change sides unseen
             for item in part:
                 files = [digest_of(stamp(path)) for path in (item.path, *item.masks)]
                 about = [item.kind, item.mask_threshold, item.plant_seed, item.count_image]
                 about += [item.group] if item.group else []
-                known.update(json.dumps([str(item.path), files, about]).encode())
-        return known.hexdigest()
+                found.update(json.dumps([str(item.path), files, about]).encode())
+        return found.hexdigest()
 
     def train_dataloader(self) -> DataLoader:
         return self._loader(self.train_items)
@@ -177,7 +177,7 @@ class AnomalyData(LightningDataModule):
         """A note where photos of different proportions are resized to one shape."""
         by_shape = sorted((width / height, height, width) for height, width in sizes)
         (tall, h, w), (wide, height, width) = by_shape[0], by_shape[-1]
-        if isinstance(self.resize_crop.resize, int) or wide < ALIKE * tall:
+        if isinstance(self.resize_crop.resize, int) or wide < ALIKE_PROPORTIONS * tall:
             return []
         rows, columns = self.resize_crop.resize
         return [
@@ -208,13 +208,14 @@ class AnomalyData(LightningDataModule):
             raise InputError(f"{self.name} has no test images; add healthy or defective ones")
 
     def _read_fully(self, split: Split) -> Any:
-        """What decodes the images for a first look; None where there are too many for that."""
+        """Return the function that decodes images for a first look; None for too many images."""
         if len(split.train) + len(split.test) <= self.full_check:
             return self.cache or prepare
         log.info(
             "%s has more than full_check=%d images: only the headers of those without a mask are "
             "checked before the fit; one that is broken further on stops the run when it is read.",
-            *(split.name, self.full_check),
+            split.name,
+            self.full_check,
         )
         return None
 
@@ -235,7 +236,7 @@ class AnomalyData(LightningDataModule):
 
 @dataclass(eq=False)
 class SeenWhole(AnomalyData):
-    """Base of data whose photos need not be square: without a crop nothing is out of sight."""
+    """Base of data with photos that need not be square: by default nothing is cropped."""
 
     image_size: Size = field(default=224, kw_only=True)
     crop_size: Size | None = field(default=None, kw_only=True)
@@ -249,8 +250,8 @@ def _require_enough(name: str, train: int, kind: str = "") -> None:
         )
 
 
-def with_facts(known: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
-    """What is `known` of a detector, with the facts of a fit's data in place of an earlier fit's.
+def with_facts(provenance: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
+    """A detector's provenance, with the facts of a fit's data in place of an earlier fit's.
 
     Of a loader that was taken from an `AnomalyData` these are its sizes, of one's own there are
     none, even where the trainer has seen a data module.
@@ -258,7 +259,8 @@ def with_facts(known: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
     source = getattr(trainer.fit_loop, "_data_source", None)
     data = getattr(source, "instance", trainer.datamodule)
     facts = data.facts if isinstance(data, AnomalyData) else sizes_of(trainer.train_dataloader)
-    kept = {key: value for key, value in known.items() if key not in known.get("of_data", ())}
+    replaced = provenance.get("of_data", ())
+    kept = {key: value for key, value in provenance.items() if key not in replaced}
     return kept | facts | {"of_data": list(facts), "history": [], "removed": []}
 
 

@@ -78,7 +78,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def refuse_masks(images: list[Path], where: Path | str) -> None:
-    """InputError for what names call masks among photos: they would be taken for photos."""
+    """Raise InputError where names call files masks: they would be taken for photos."""
     named = {str(path.with_suffix("")): path for path in reversed(images)}  # the first of a name
     # In a folder that holds all of them too, they are meant.
     shared = len(Path(os.path.commonpath([path.parent for path in images])).parts)
@@ -110,22 +110,24 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether the file's name says that it is an image of a format that is read."""
+    """Whether a file's name ends as an image of a format that is read."""
     return path.suffix.lower() in EXTENSIONS
 
 
 def looks_like_image(path: Path) -> bool:
-    """As `is_image`, and for formats that are not read."""
+    """Whether `is_image`, or the name ends as an image of a format that is not read."""
     return is_image(path) or path.suffix.lower() in _UNREAD
 
 
 def named_images(pattern: Path, strict: bool = True) -> Iterator[Path]:
-    """Files that a pattern names as `walk` has it, and whose own names call them images."""
+    """Return the files that a pattern names, see `walk`, and that their names call images."""
     return filter(looks_like_image, walk(pattern, strict))
 
 
 def walk(pattern: Path, strict: bool = True, once: bool = True) -> Iterator[Path]:
-    """Files that a pattern names, in no order, each once, by a path without links where it can be.
+    """Yield the files that a pattern names, each once and in no order.
+
+    Where it can be, a path has no links.
 
     ``**`` stands for any number of folders and, at the end, for all files in them. What exists by
     the very name of a part is taken by its name, ``run[7]`` say. Links to a folder that holds the

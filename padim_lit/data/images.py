@@ -30,10 +30,10 @@ _WIDTH, _HEIGHT = 256, 257  # tags of a TIFF
 _SIDEWAYS = (5, 6, 7, 8)  # (w, h) becomes (h, w)
 #: Grey levels above background up to which a mask is taken for one of classes.
 MOST_CLASSES = 16
-#: Of 255: what is a defect in a mask of more levels, whose edges are soft.
+#: Level, of 255, above which a pixel is a defect in masks of more levels, whose edges are soft.
 SOFT_THRESHOLD = 127
-#: Of 255: what lies between in a JPEG is a level of its own, and below may be of its compression.
-FAINT = 64
+#: Levels of a JPEG from here to SOFT_THRESHOLD are the mask's own; lower ones may be compression.
+FAINT_LEVEL = 64
 _LOSSY = ("JPEG", "MPO")
 #: Pixels of an image; a file of a few kB may claim any number, and each takes up to 16 bytes.
 MOST_PIXELS = 89_478_485
@@ -53,7 +53,7 @@ def read_image(path: Path) -> Image.Image:
 
 
 def read_bytes(content: bytes | bytearray, todo: str) -> Image.Image:
-    """A request's body as `read_image` gives it from a file; raises as that does.
+    """Decode a request's body as `read_image` decodes a file; raise as that does.
 
     `todo`: what to do, if it cannot be decoded.
     """
@@ -62,13 +62,13 @@ def read_bytes(content: bytes | bytearray, todo: str) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """`image`, in memory, as `read_image` gives it from a file; raises as that does."""
+    """Convert `image`, in memory, as `read_image` converts a file; raise as that does."""
     with refusing("image in memory cannot be decoded", "replace it", Exception):
         return _eight_bit(image, "in memory")
 
 
 def from_array(values: np.ndarray) -> Image.Image:
-    """(h, w), (h, w, 1) or (h, w, 3) uint8 or uint16 as 8-bit RGB; 16 bit as in `read_image`.
+    """Convert (h, w), (h, w, 1) or (h, w, 3) uint8 or uint16 to 8-bit RGB as `read_image` does.
 
     Also what Pillow gives of files: (h, w, 4) uint8 with transparency, (h, w) bool, and (h, w)
     int32 of 16-bit values.
@@ -113,7 +113,7 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
     if threshold is not None:
         return _above(values, threshold)
     mask = _above(values, SOFT_THRESHOLD)
-    if lossy and 2 * np.count_nonzero(mask) > np.count_nonzero(_above(values, FAINT)):
+    if lossy and 2 * np.count_nonzero(mask) > np.count_nonzero(_above(values, FAINT_LEVEL)):
         return mask
     levels = np.count_nonzero(np.bincount(values.ravel())[1:])
     if 1 < levels <= MOST_CLASSES and values.all():
@@ -133,7 +133,7 @@ def read_mask(path: Path, threshold: int | None = None) -> np.ndarray:
 
 
 def highest_value(path: Path) -> tuple[int, int]:
-    """The highest value of the image at `path`, and the highest that its type has: 255 or 65535.
+    """Return the highest value of the image at `path`, and that of its type: 255 or 65535.
 
     Raises InputError as `read_image` does.
     """
@@ -142,7 +142,7 @@ def highest_value(path: Path) -> tuple[int, int]:
 
 
 def _levels(image: Image.Image, path: Path) -> np.ndarray:
-    """(h, w) uint8 or uint16: the brightest channel of each pixel, upright."""
+    """Return each pixel's brightest channel, upright: (h, w) uint8 or uint16."""
     image = _upright(image)
     if image.mode.startswith("I"):
         return _integers(image, path).astype(np.uint16)
@@ -156,7 +156,7 @@ def _levels(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
-    """Pixels that are as their four neighbours, (h, w) bool: of an area, and of no edge."""
+    """Return where a pixel equals its four neighbours, (h, w) bool: in an area, not at an edge."""
     wide = np.pad(values, 1, "edge")
     beside = wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2], wide[1:-1, 2:]
     return np.logical_and.reduce([values == one for one in beside])
@@ -216,14 +216,14 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> int | None:
-    """Its orientation tag."""
+    """Return an image's orientation tag."""
     with suppress(Exception):  # of tags that cannot be read; the pixels are whole
         return image.getexif().get(_ORIENTATION)
     return None
 
 
 def _use(path: Path, use: Callable[[Image.Image], T]) -> T:
-    """What `use` makes of the opened image; the file is closed afterwards."""
+    """Return what `use` makes of the opened image; the file is closed afterwards."""
     todo = "check its path and rights, and where it leads if it is a link"
     with refusing(f"{path} cannot be read", todo, OSError):
         if path.exists() and not path.is_file():  # to open a pipe would wait for its writer

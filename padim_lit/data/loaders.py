@@ -48,7 +48,7 @@ def rank_batches(length: int, rank: int, world: int, batch_size: int) -> Batches
 
 
 def of_all_ranks(mine: Any, ranks: int) -> list[Any]:
-    """What each of so many ranks has; all of them have to ask.
+    """Gather `mine` of all ranks; every rank has to call it.
 
     >>> of_all_ranks("images", ranks=1)
     ['images']
@@ -61,7 +61,7 @@ def of_all_ranks(mine: Any, ranks: int) -> list[Any]:
 
 
 def require_each_once(loader: Any, ranks: int = 1) -> Sequence[Any] | None:
-    """The numbers of the images that a loader gives, with those of all other ranks.
+    """Return the numbers of the images that the loaders of all ranks give.
 
     None where they are not known. All ranks have to ask.
 
@@ -89,7 +89,7 @@ def require_each_once(loader: Any, ranks: int = 1) -> Sequence[Any] | None:
 
 
 def _drawn(loader: Any) -> list[Any] | None:
-    """Numbers of the images that this rank's loader gives; None where that cannot be known."""
+    """Return the numbers of the images that this rank's loader gives; None where unknown."""
     batches, dataset = getattr(loader, "batch_sampler", None), getattr(loader, "dataset", None)
     if batches is None or isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
         return None
@@ -100,7 +100,7 @@ def _drawn(loader: Any) -> list[Any] | None:
 
 
 def require_as_many(batches: list[float]) -> None:
-    """Raise InputError unless all ranks have as many: they wait for each other at every batch.
+    """Raise InputError unless all ranks have as many batches: ranks wait for each other.
 
     >>> require_as_many([3, 3])
     """
@@ -112,7 +112,7 @@ def require_as_many(batches: list[float]) -> None:
 
 
 def sizes_of(loader: Any) -> dict[str, Any]:
-    """image_size and crop_size of a loader that a data module made; of another nothing is known.
+    """Return image_size and crop_size of a data module's loader; nothing for other loaders.
 
     >>> from torch.utils.data import DataLoader
     >>> sizes_of(DataLoader(range(3)))
@@ -125,7 +125,7 @@ def sizes_of(loader: Any) -> dict[str, Any]:
 
 
 def require_sizes(loaders: Any, provenance: Mapping[str, Any]) -> None:
-    """Raise InputError where a fit, whose provenance it is, saw its images at other sizes.
+    """Raise InputError where the loaders' sizes are not those of the fit with this provenance.
 
     >>> from torch.utils.data import DataLoader
     >>> dataset = ItemDataset([], ResizeCrop(image_size=[32, 32], crop_size=None))
@@ -136,16 +136,16 @@ def require_sizes(loaders: Any, provenance: Mapping[str, Any]) -> None:
     """
     for given in map(sizes_of, _each(loaders)):
         if given and given.keys() <= provenance.keys():
-            known = {key: provenance[key] for key in given}
-            if ResizeCrop(**known).size != given:
+            size = {key: provenance[key] for key in given}
+            if ResizeCrop(**size).size != given:
                 raise InputError(
-                    f"the data have {given}, and the model was fitted with {known}; give the data "
+                    f"the data have {given}, and the model was fitted with {size}; give the data "
                     "the same"
                 )
 
 
 def _each(loaders: Any) -> list[Any]:
-    """One loader, or several in a list or a dict."""
+    """Return the one loader, or all of a list or dict, as a list."""
     if isinstance(loaders, dict):
         return list(loaders.values())
     return list(loaders) if isinstance(loaders, list | tuple) else [loaders]

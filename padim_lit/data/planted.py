@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Random = np.random.Generator
 
-CHANGE = 4  # grey levels of 255; a smaller change is invisible in the noise and not in the mask
+MIN_CHANGE = 4  # grey levels of 255; a smaller change is invisible in the noise and not in the mask
 
 _SUPERSAMPLE = 3
 
@@ -28,7 +28,7 @@ def plant(image: np.ndarray, kind: str, seed: int) -> tuple[np.ndarray, np.ndarr
         seed: same seed, same defect.
 
     Returns the (h, w, 3) uint8 copy and the (h, w) bool mask, True exactly where a channel
-    changed by more than CHANGE grey levels.
+    changed by more than `MIN_CHANGE` grey levels.
     """
     rng = np.random.default_rng(seed)
     level = image.astype(np.float32)
@@ -46,10 +46,10 @@ def plant(image: np.ndarray, kind: str, seed: int) -> tuple[np.ndarray, np.ndarr
     shade = shade * (np.asarray(soft, dtype=np.float32) / 255)
     # A weak defect on a dark cell would drown in the noise: no defect's deepest point is less
     # than four times the change that the mask asks for.
-    deepest = max(float(shade.max()), min(0.9, 4 * CHANGE / max(bright - dark, 1)))
+    deepest = max(float(shade.max()), min(0.9, 4 * MIN_CHANGE / max(bright - dark, 1)))
     shade *= deepest / max(float(shade.max()), 1e-6)
     planted = np.rint(level - np.maximum(level - dark, 0) * shade[..., None]).astype(np.uint8)
-    mask = (level - planted > CHANGE).any(axis=2)
+    mask = (level - planted > MIN_CHANGE).any(axis=2)
     if sideways:
         planted, mask = planted.transpose(1, 0, 2), mask.T
     return np.ascontiguousarray(planted), np.ascontiguousarray(mask)

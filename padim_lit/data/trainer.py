@@ -18,7 +18,7 @@ from padim_lit.system.console import showing_bars
 
 @contextmanager
 def as_it_runs(trainer: Trainer) -> Iterator[None]:
-    """For what a fit does beside its epoch: the Trainer's precision, and bars if it shows any.
+    """Work beside an epoch as the Trainer does: at its precision, with its progress bars.
 
     >>> with as_it_runs(Trainer(accelerator="cpu", logger=False, precision="bf16-mixed")):
     ...     torch.is_autocast_enabled("cpu")
@@ -67,7 +67,7 @@ def require_trainer(trainer: Trainer) -> None:
 
 
 def loader_of_fit(trainer: Trainer) -> tuple[DataLoader, Sequence[Any] | None]:
-    """The loader of a fit, which gives each image once, as the model will see it.
+    """Return a fit's loader, which gives each image once, as the model will see it.
 
     With the numbers of the images that all ranks' loaders give, where they are known.
 

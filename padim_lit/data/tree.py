@@ -25,7 +25,7 @@ def resolve_root(root: str | Path, what: str) -> Path:
 
 
 def inside(root: Path, path: str | None, where: str) -> Path:
-    """The file `path` below `root`, as the split file `where` names it; None: it names none.
+    """Return the file `path` below `root`, as the split file `where` has it; None if it has none.
 
     Raises InputError where there is no such file.
     """
@@ -70,7 +70,7 @@ def is_good(name: str) -> bool:
 
 
 def good_folder_of(paths: Sequence[Path]) -> list[Path | None]:
-    """For each file the folder of good images that it lies in, as far as the files lie apart."""
+    """Return each file's folder of good images, as far as the files lie apart."""
     shared = len(Path(os.path.commonpath([path.parent for path in paths])).parts)
     return [
         next((p for p in path.parents if is_good(p.name) and len(p.parts) > shared), None)
@@ -79,7 +79,7 @@ def good_folder_of(paths: Sequence[Path]) -> list[Path | None]:
 
 
 def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[str]]:
-    """Train and test items of one tree, and what to say about its files.
+    """Read one tree; return train items, test items, and notes on its files.
 
     Folders named as in GOOD_NAMES, in any case, hold good images. Where ground_truth/KIND exists,
     every image of test/KIND needs a mask in it, named <stem>, <stem>_mask or <stem>_GT with any
@@ -114,7 +114,7 @@ def read_tree(root: Path, layout: Layout) -> tuple[list[Item], list[Item], list[
 
 
 def read_kinds(root: Path, kinds: Sequence[str], layout: Layout) -> tuple[list[Item], list[str]]:
-    """The items of each folder of `kinds` in `layout.test`, and what to say; see `read_tree`."""
+    """Return the items of each folder of `kinds` in `layout.test`, and notes; see `read_tree`."""
     tests, truths = root / layout.test, root / layout.truth
     _refuse_stray(truths)
     notes, truth = [], subfolders(truths)
@@ -169,7 +169,7 @@ def _refuse_stray(folder: Path) -> None:
 def _masks(
     paths: list[Path], images: Path, folder: Path, layout: Layout
 ) -> tuple[list[tuple[Path, ...]], list[str]]:
-    """The masks in `folder` of each of `paths` in `images`, and names of masks that are of none."""
+    """Return the masks in `folder` for each of `paths`, and names of masks that fit no image."""
     by_name: dict[str, list[Path]] = defaultdict(list)
     for mask in list_images(folder):
         name = mask.relative_to(folder)

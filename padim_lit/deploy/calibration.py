@@ -25,18 +25,18 @@ from padim_lit.system.console import percent, score_text
 
 log = logging.getLogger(__name__)
 
-#: Of intervals.
-LEVEL = 0.95
+#: How sure intervals are.
+CONFIDENCE = 0.95
 # Good images that are named beside a threshold.
-HIGHEST = 3
+NAMED_IMAGES = 3
 #: Share of good images that are called defective, unless asked for otherwise.
-RATE = 0.01
+FALSE_ALARM_RATE = 0.01
 #: The method of a threshold that somebody chose.
 BY_HAND = "by hand"
 
 
 def require_rate(rate: float) -> None:
-    """Raise InputError unless `rate` is one of false alarms.
+    """Raise InputError unless `rate`, a share of false alarms, lies between 0 and 1.
 
     >>> require_rate(0.01)
     """
@@ -45,7 +45,7 @@ def require_rate(rate: float) -> None:
 
 
 def require_asked(images: Any, rate: float | None) -> None:
-    """Raise InputError unless `set_threshold` can do with so many images and this rate.
+    """Raise InputError unless `set_threshold` takes this number of images and this rate.
 
     >>> require_asked(500, None)
     >>> require_asked(True, None)
@@ -62,7 +62,7 @@ def require_asked(images: Any, rate: float | None) -> None:
 
 
 def require_one_of(threshold: float | None, rate: float | None) -> None:
-    """Raise InputError where both say what is called defective.
+    """Raise InputError where both a threshold and a rate are given: one is enough.
 
     >>> require_one_of(threshold=20.0, rate=None)
     """
@@ -80,7 +80,7 @@ class Threshold:
     Attributes:
         method: "empirical" (the order statistic that the rate asks for), "largest" (of all scores,
             because they are too few for the rate) or None.
-        interval: of the true false-alarm rate, at `LEVEL`; None without a threshold.
+        interval: of the true false-alarm rate, at `CONFIDENCE`; None without a threshold.
     """
 
     threshold: float | None = None
@@ -119,11 +119,12 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
     scores, total = np.sort(np.asarray(scores, dtype=np.float32)), len(scores)
     if not total:
         return Threshold(why="no good image was scored")
-    k = min(wanted := _order(total, rate), total)
+    wanted = _order(total, rate)
+    k = min(wanted, total)
     if unreliable > total - k:
         lost = f"{unreliable} of {total} leave-one-out scores are lost in rounding"
         return Threshold(why=f"{lost}: eps is too small for so few images in so many dimensions")
-    low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    low, high = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
     low, high = (float(betaincinv(total + 1 - k, k, p)) for p in (low, high))
     method = "empirical" if k == wanted else "largest"
     # An image is called defective at or above the threshold, and one that equals the order
@@ -132,8 +133,8 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
     return Threshold(above, method, (low, high))
 
 
-def calibrate(measured: Measured, rate: float = RATE) -> dict[str, Any]:
-    """What a checkpoint keeps of `measure`: ``calibration``.
+def calibrate(measured: Measured, rate: float = FALSE_ALARM_RATE) -> dict[str, Any]:
+    """Return what a checkpoint keeps of `measure`: its ``calibration``.
 
     Keys: ``scores`` and ``map_maxima`` (K,) sorted; ``unreliable``; ``unseen``;
     ``false_alarm_rate``, the target; ``threshold`` of scores, ``method``, ``interval``, ``level``
@@ -152,7 +153,7 @@ def calibrate(measured: Measured, rate: float = RATE) -> dict[str, Any]:
         "unseen": measured.unseen,
         "false_alarm_rate": float(rate),
         "map_threshold": pixel.threshold,
-        "level": LEVEL,
+        "level": CONFIDENCE,
         **asdict(image),
     }
 
@@ -194,20 +195,20 @@ def set_threshold(
         log.warning("no threshold: %s", why)
         return ""
     found = measure_training(detector, dataset, images, loop, in_order)
-    detector.calibration = calibrate(found, RATE if rate is None else rate)
+    detector.calibration = calibrate(found, FALSE_ALARM_RATE if rate is None else rate)
     log.info("%s", describe(detector.calibration))
     return highest(found, detector.calibration["threshold"]) if found.paths else ""
 
 
 def highest(measured: Measured, threshold: float | None) -> str:
-    """One line on the good images that look least so: a defect among them hides others.
+    """Return one line on the good images that score highest: a defect among them hides others.
 
     >>> highest(Measured(torch.tensor([3.0, 9.5]), torch.ones(2), paths=["a.png", "b.png"]), 9.6)
     'the good image b.png alone sets the threshold; look at those that score highest, ... b.png ...'
     """
     count, new = len(measured.scores), measured.unseen
     todo = "mode=remove takes it out" if new < count else "take it away and set the threshold again"
-    scores, which = (x.tolist() for x in measured.scores.topk(min(HIGHEST, count)))
+    scores, which = (x.tolist() for x in measured.scores.topk(min(NAMED_IMAGES, count)))
     paths = [measured.paths[i] for i in which]
     named = ", ".join(f"{p} {score_text(s)}" for p, s in zip(paths, scores, strict=True))
     look = "look at the good images"
@@ -222,7 +223,7 @@ def highest(measured: Measured, threshold: float | None) -> str:
 def outcome(
     batch: dict[str, Any], score: Tensor, maps: Tensor, calibration: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What a batch got, as far as its paths and a threshold are known.
+    """Return a batch's scores and maps, with paths and decisions as far as these are known.
 
     Args:
         score, maps: (B,) and (B,h,w).
@@ -239,10 +240,10 @@ def outcome(
 
 
 def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, Any]:
-    """The same scores with thresholds for another rate; None keeps the one there is.
+    """Return the same scores with thresholds for another rate; None keeps the rate.
 
-    >>> known = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
-    >>> round(known["threshold"], 2), round(recalibrate(known, 0.1)["threshold"], 2)
+    >>> calibration = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
+    >>> round(calibration["threshold"], 2), round(recalibrate(calibration, 0.1)["threshold"], 2)
     (2.99, 2.81)
     """
     same = rate == calibration["false_alarm_rate"] and calibration["method"] != BY_HAND
@@ -255,7 +256,9 @@ def recalibrate(calibration: dict[str, Any], rate: float | None) -> dict[str, An
 def maps_from(
     threshold: float, image_score: str, own: float | None, own_map: float | None
 ) -> float | None:
-    """From where on maps are outlined at a threshold of scores, `own_map` belonging to `own`.
+    """Return the distance from which maps are outlined, for a `threshold` of scores.
+
+    `own_map` is that distance for the threshold `own`.
 
     >>> maps_from(5.0, "topk", own=20.0, own_map=24.0)
     6.0
@@ -268,7 +271,7 @@ def maps_from(
 
 
 def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> dict[str, Any]:
-    """The same scores beside a threshold that somebody chose.
+    """Return the same scores with a threshold that somebody chose.
 
     ``false_alarm_rate`` is its `p_value`, the share of good images that these scores give it, and
     ``interval`` that of a share of which so many of K were found (Clopper and Pearson 1934). Both
@@ -277,8 +280,8 @@ def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> 
     Args:
         image_score: the detector's.
 
-    >>> known = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
-    >>> found = by_hand(known, 2.905, "topk")
+    >>> calibration = calibrate(Measured(torch.linspace(1, 3, 199), torch.linspace(1, 3, 199)))
+    >>> found = by_hand(calibration, 2.905, "topk")
     >>> found["false_alarm_rate"], [round(x, 3) for x in found["interval"]]
     (0.055, [0.024, 0.09])
     """
@@ -286,15 +289,19 @@ def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> 
     rate, total = p_value(threshold, scores, unreliable), len(scores)
     # Of those that are bounds alone, any may reach it.
     least, most = int((scores >= np.float32(threshold)).sum()), round(rate * (total + 1)) - 1
-    low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    low, high = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
     low = float(betaincinv(least, total + 1 - least, low)) if least else 0.0
     high = float(betaincinv(most + 1, total - most, high)) if most < total else 1.0
     own, own_map = calibration["threshold"], calibration["map_threshold"]
     at = maps_from(threshold, image_score, own, own_map)
     return {
         **calibration,
-        **{"threshold": threshold, "map_threshold": at, "method": BY_HAND, "why": None},
-        **{"false_alarm_rate": rate, "interval": (low, high)},
+        "threshold": threshold,
+        "map_threshold": at,
+        "method": BY_HAND,
+        "why": None,
+        "false_alarm_rate": rate,
+        "interval": (low, high),
     }
 
 
@@ -314,7 +321,7 @@ def p_value(score: float, scores: np.ndarray, unreliable: int = 0) -> float:
 
 
 def needed(rate: float) -> int:
-    """K, how many good images a rate takes: 1/(K+1) ≤ rate.
+    """Return K, how many good images a rate needs: 1/(K+1) ≤ rate.
 
     >>> needed(0.01)
     99
@@ -323,7 +330,7 @@ def needed(rate: float) -> int:
 
 
 def expected_rate(total: int, rate: float) -> float:
-    """The share of further good images that reach the threshold of K = `total`, see `choose`.
+    """Return the share of further good images that reach the threshold of K = `total` ones.
 
     At most `rate`, where there are enough of them.
 
@@ -334,7 +341,7 @@ def expected_rate(total: int, rate: float) -> float:
 
 
 def _order(total: int, rate: float) -> int:
-    """k, which of K = `total` rising scores a rate asks for; K + 1 where they are too few."""
+    """Return k, which of K = `total` rising scores a rate asks for; K + 1: they are too few."""
     # As it is meant: 0.99 · 100 is 99.00000000000001 otherwise.
     return math.ceil(round((total + 1) * (1 - rate), 9))
 
@@ -345,8 +352,8 @@ def contradicts(
     """Whether so many false alarms among fresh good images speak against the printed interval.
 
     They do where a true rate at the nearer end of the interval would give as many, or as few, in
-    less than (1 − `LEVEL`)/2 of all cases. Images of one part say little more than one of them:
-    where the good ones are of fewer `parts`, the same share of these is judged.
+    less than (1 − `CONFIDENCE`)/2 of all cases. Images of one part say little more than one of
+    them: where the good ones are of fewer `parts`, the same share of these is judged.
 
     >>> scores = torch.linspace(1, 3, 199)
     >>> contradicts(calibrate(Measured(scores, scores)), alarms=24, good=260)
@@ -358,11 +365,11 @@ def contradicts(
     parts = parts or good
     share = alarms * parts / good
     few, many = bdtr(math.ceil(share), parts, low), 1 - bdtr(math.floor(share) - 1, parts, high)
-    return bool(min(few, many if share >= 1 else 1) < (1 - LEVEL) / 2)
+    return bool(min(few, many if share >= 1 else 1) < (1 - CONFIDENCE) / 2)
 
 
 def describe(calibration: dict[str, Any]) -> str:
-    """One line on the threshold, for logs and summaries.
+    """Return one line on the threshold, for logs and summaries.
 
     >>> scores = torch.linspace(1, 3, 199)
     >>> describe(calibrate(Measured(scores, scores)))

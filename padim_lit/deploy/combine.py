@@ -22,12 +22,12 @@ from padim_lit.model.ridge import Ridge
 #: What to do with an image that is there already.
 REPEATS = ("refuse", "skip", "count")
 # Positions whose covariance is made at once.
-BLOCK = 64
+POSITIONS_AT_ONCE = 64
 
 
 @torch.no_grad()  # in inference mode nothing could be added to what it returns
 def gather(detector: Detector, batches: Batches) -> FitState:
-    """The sums over the images of `batches`, on the CPU; what the detector holds does not change.
+    """Return the sums over the images of `batches`, on the CPU; the detector does not change.
 
     >>> gather(detector, [{"image": torch.rand(3, 3, 64, 64)}]).count
     3
@@ -39,7 +39,7 @@ def gather(detector: Detector, batches: Batches) -> FitState:
 
 
 def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> None:
-    """Raise InputError unless the moments of both mean the same.
+    """Raise InputError unless the moments of both detectors mean the same.
 
     That takes equal options, equal weights, equal preprocessing and an equal Π: what learns its Π
     learns another one from other images.
@@ -69,7 +69,7 @@ def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> 
 
 
 def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> None:
-    """Let `detector` hold these images too.
+    """Add images to those that `detector` holds.
 
     Args:
         detector: fitted, with its state; changed.
@@ -103,7 +103,7 @@ def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> 
 
 
 def remove_images(detector: Detector, state: FitState, what: str) -> float:
-    """Let `detector` no longer hold these images.
+    """Remove images from those that `detector` holds.
 
     Args:
         detector: fitted, with its state; changed.
@@ -155,12 +155,12 @@ def remove_images(detector: Detector, state: FitState, what: str) -> float:
 
 
 def _rounding(whole: Moments, rest: Moments, ridge: Ridge) -> Iterator[tuple[float, int]]:
-    """For each block the bound, and how many positions have a variance too far below ε."""
+    """Yield for each block the bound, and how many positions have a variance too far below ε."""
     unit = torch.finfo(whole.scatter.dtype).eps
     eps, prior = ridge.of(rest)
     weight = 0.0 if prior is None else prior[1]
-    for start in range(0, len(whole.mean), BLOCK):
-        block = slice(start, start + BLOCK)
+    for start in range(0, len(whole.mean), POSITIONS_AT_ONCE):
+        block = slice(start, start + POSITIONS_AT_ONCE)
         before, after = (
             covariance(m.at(block), 0, symmetric=False, prior=prior) for m in (whole, rest)
         )

@@ -19,7 +19,7 @@ from padim_lit.model.region_of_interest import weights
 from padim_lit.system.console import percent
 
 #: Positions that are named, most important first.
-NAMED = 5
+NAMED_POSITIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Explanation:
         score: Mahalanobis distance, not squared.
         layers: each layer's share of the score by name, such as "layer 1 (56×56)"; they add up
             to 1. Below 0 where a layer speaks against the defect.
-        positions: those with the largest shares, at most `NAMED`.
+        positions: those with the largest shares, at most `NAMED_POSITIONS`.
         layer_maps: (L,h,w) float32 distances; they add up to the anomaly map.
     """
 
@@ -59,7 +59,7 @@ class Explanation:
 
     @property
     def captions(self) -> list[str]:
-        """Each layer's name and what it adds to the score; below 0 it says so in words."""
+        """Return each layer's name and its share of the score; words tell where it is below 0."""
         return [
             f"{name}: {percent(share)} of the score" if share >= 0 else f"{name}: speaks against it"
             for name, share in self.layers.items()
@@ -68,7 +68,7 @@ class Explanation:
     def layer_scale(self, scale: tuple[float, float]) -> tuple[float, float]:
         """(low, high) of one colour scale for all layer maps beside a map drawn with `scale`.
 
-        What looks sound on the map looks sound in its parts: at an even share of its low end.
+        The low end is an even share of the map's, so that parts of a sound place look sound, too.
         """
         return scale[0] / len(self.layer_maps), scale[1]
 
@@ -137,7 +137,7 @@ def explain(detector: Detector, image: Tensor, view: View | None = None) -> Expl
 
 
 def _layer_means(detector: Detector) -> Tensor:
-    """Each layer's share of the means (L,G,D), also of a component that has no patches."""
+    """Return each layer's share of the means (L,G,D), also for components without patches."""
     means, mean = detector.layer_means.clone(), detector.mean.float()
     used = means.any(dim=2).any(dim=0)
     # It lies at its centroid; the shares there are about those of the nearest mean of patches.
@@ -147,7 +147,7 @@ def _layer_means(detector: Detector) -> Tensor:
 
 
 def _weights(detector: Detector, distances: Tensor, map: Tensor) -> Tensor:
-    """w (P,) with score = Σ_p w_p M_p."""
+    """Return w (P,) with score = Σ_p w_p M_p."""
     if detector.image_score == "max":
         peak = int(map.argmax())
         return weights(detector.anomaly_map, *divmod(peak, map.shape[1]))
@@ -165,7 +165,7 @@ def _positions(
     (height, width), (h, w) = detector.map_grid, detector.image_shape
     view, found = view or View((h, w), (0, 0, w, h)), []
     down, right = detector.anomaly_map.offset  # the map is drawn back by as much
-    for index in shares.topk(min(NAMED, len(shares))).indices.tolist():
+    for index in shares.topk(min(NAMED_POSITIONS, len(shares))).indices.tolist():
         if shares[index] <= 0:
             break
         row, column = divmod(index, width)

@@ -27,7 +27,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
 METADATA = "padim_lit"
 # What fp16 rounds: nearly all bytes. Means and Π stay in float32, because they are small and their
 # rounding would move every position.
-ROUNDED = re.compile(r"scores\.parts\.\d+\.whitening|backbone\.net\.")
+ROUNDED_TO_FP16 = re.compile(r"scores\.parts\.\d+\.whitening|backbone\.net\.")
 # Protocol buffers, of which ONNX is made, end at 2 GiB.
 ONNX_BYTES = 2**31 - 2**20
 
@@ -35,7 +35,7 @@ ONNX_BYTES = 2**31 - 2**20
 def metadata(
     detector: Detector, threshold: float | None, precision: str, preprocess: bool
 ) -> dict[str, Any]:
-    """What a consumer of the file has to know, as primitives.
+    """Return what a consumer of the file has to know, as primitives.
 
     ``resize`` is the shorter side in pixels (int) or an exact [h, w] to which an image is brought
     before the centre crop to ``image_shape``; None where the checkpoint does not say.
@@ -86,7 +86,10 @@ def export_onnx(detector: Detector, path: Path, about: dict[str, Any]) -> None:
 
 
 def _onnx_content(detector: Detector, about: dict[str, Any]) -> bytes:
-    """What `export_onnx` writes; INT8 convolutions are a graph already, and the rest is joined."""
+    """Return what `export_onnx` writes.
+
+    INT8 convolutions are a graph already, to which the rest is joined.
+    """
     onnx, _ = require("onnx", "onnx", "onnxscript")
     graph = Graph(detector, about["threshold"], about["preprocess"]).eval()
     require_room(graph, about["precision"])
@@ -149,7 +152,7 @@ WRITERS = {"onnx": export_onnx, "openvino": export_openvino, "torch": export_tor
 
 
 def exported(path: Path) -> bool:
-    """Whether a file is one of `WRITERS`', by the name that they all put in.
+    """Whether one of `WRITERS` has written a file: all put the same name into it.
 
     A checkpoint is one if it is slim: a full one holds what no export could bring back.
 
@@ -192,11 +195,11 @@ def _require_finite(rounded: Tensor) -> None:
 
 
 def _rounds(name: str, ndim: int) -> bool:
-    return ROUNDED.match(name) is not None and ndim > 1
+    return ROUNDED_TO_FP16.match(name) is not None and ndim > 1
 
 
 def _halve(model: Any, onnx: Any) -> None:
-    """Store what `ROUNDED` names as fp16, each behind a cast to float32."""
+    """Store what `ROUNDED_TO_FP16` names as fp16, each behind a cast to float32."""
     casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type != onnx.TensorProto.FLOAT or not _rounds(tensor.name, len(tensor.dims)):
@@ -211,6 +214,6 @@ def _halve(model: Any, onnx: Any) -> None:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     # What the exporter noted of these names' types is no longer so.
-    kept = [v for v in model.graph.value_info if not ROUNDED.match(v.name)]
+    kept = [v for v in model.graph.value_info if not ROUNDED_TO_FP16.match(v.name)]
     del model.graph.value_info[:]
     model.graph.value_info.extend(kept)

@@ -1,12 +1,11 @@
 """A fitted detector as one plain graph: image in, score, map and decision out."""
 
-from functools import partial
-
 from torch import Tensor, nn
 
 from padim_lit.errors import InputError
 from padim_lit.model.anomaly_map import image_score
-from padim_lit.model.density import MEASURING, Density, PerPosition, put_together, works_as
+from padim_lit.model.both import in_parts
+from padim_lit.model.density import Density, PerPosition
 from padim_lit.model.detector import Detector
 from padim_lit.model.embedding import project
 from padim_lit.model.mixture import Mixture
@@ -17,7 +16,7 @@ from padim_lit.model.triangular import Triangle
 #: What the graph returns, in order; without a threshold the last one is left out.
 OUTPUTS = ("score", "map", "decision")
 # Numbers of a patch that a mixture's step writes: a thousand patches of them stay in a cache.
-AT_ONCE = 800
+SCRATCH_NUMBERS = 800
 
 
 class Graph(nn.Module):
@@ -33,7 +32,7 @@ class Graph(nn.Module):
         preprocess: take uint8 (B,h,w,3) RGB instead of float32 (B,3,h,w) in [0, 1].
 
     Raises:
-        InputError: a detector that is not fitted, or whose density measures in a way of its own.
+        InputError: a detector that is not fitted, or whose density is a class of one's own.
 
     >>> import torch
     >>> score, maps, decision = Graph(detector, threshold=3.0)(torch.rand(2, 3, 64, 64))
@@ -64,14 +63,13 @@ class Scores(nn.Module):
         super().__init__()
         whitening = detector.require_fitted()
         self.threshold, self.how = threshold, detector.image_score
-        density = detector.density
-        how = put_together(density, MEASURING)
-        self.projection, self.combine = detector.projection, partial(how.combine, density)
+        density = in_parts(detector.density)
+        self.projection, self.combine = detector.projection, density.combine
         self.anomaly_map, self.grid = detector.anomaly_map, detector.map_grid
         self.add_up = detector.add_up
         self.parts = nn.ModuleList(
             _measuring(part)(detector.mean[some], whitening.at(some))
-            for part, some in how.parts(density, detector.positions)
+            for part, some in density.parts(detector.positions)
         )
 
     def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
@@ -84,12 +82,14 @@ class Scores(nn.Module):
         return score, maps, score >= self.threshold
 
     def project_layer(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
-        """As any projection's: a product with its columns."""
+        """Project one layer by a product with its columns of Π, as any projection does."""
         return Projection.project_layer(self.projection, features, start)
 
 
 def first_step(preprocess: bool) -> nn.Module:
-    """What makes images in [0, 1] of what a graph is given: uint8 to `preprocess`, or such images.
+    """Return the module that turns a graph's input into images in [0, 1].
+
+    With `preprocess` the input is uint8, otherwise such images.
 
     >>> first_step(preprocess=True)
     Pixels()
@@ -141,16 +141,16 @@ class OfComponents(Exhaustive):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x, at_once=max(1, AT_ONCE // self.dim))[0]
+        return super().forward(x, at_once=max(1, SCRATCH_NUMBERS // self.dim))[0]
 
 
 def _measuring(density: Density) -> type[nn.Module]:
-    """What measures by this density's Gaussians, given their means and factors."""
-    if works_as(density, PerPosition, MEASURING):
+    """Return the class whose modules measure distances to this density's Gaussians."""
+    if type(density) is PerPosition:
         return OfPositions
-    if works_as(density, Mixture, MEASURING):
+    if type(density) is Mixture:
         return OfComponents
     raise InputError(
-        f"density={density.name}: measures in a way of its own, of which no graph is known; use "
+        f"density={density.name}: a graph is known of padim_lit's own densities alone; use "
         "format=torch"
     )

@@ -27,10 +27,10 @@ from padim_lit.model.detector import Detector
 from padim_lit.model.warm_up import evenly_spaced
 from padim_lit.system.console import quiet
 
-# Good images that the ranges of the activations are taken of.
+# Good images that set the ranges of the activations.
 RANGE_IMAGES = 64
 # Convolutions with maps finer than this stride stay in float32: few weights, seen by all others.
-FINEST = 4
+FINEST_STRIDE = 4
 
 
 class Int8Backbone(Backbone):
@@ -57,7 +57,9 @@ class Int8Backbone(Backbone):
 
 
 def example(detector: Detector, preprocess: bool) -> Tensor:
-    """What a graph of `detector` takes: two images, because an exporter takes one for a constant.
+    """Return an example of the input of `detector`'s graph.
+
+    It has two images, because an exporter takes one for a constant.
 
     >>> example(detector, preprocess=True).shape
     torch.Size([2, 64, 64, 3])
@@ -66,7 +68,7 @@ def example(detector: Detector, preprocess: bool) -> Tensor:
 
 
 def as_given(images: Tensor, pixels: bool) -> np.ndarray:
-    """Images (B,3,h,w) in [0, 1], or as the pixels uint8 (B,h,w,3) that they were made of.
+    """Return images (B,3,h,w) in [0, 1] as they are, or with `pixels` as uint8 (B,h,w,3).
 
     >>> as_given(torch.ones(1, 3, 2, 2), pixels=True)[0, 0, 0].tolist()
     [255, 255, 255]
@@ -77,7 +79,7 @@ def as_given(images: Tensor, pixels: bool) -> np.ndarray:
 
 
 def int8(detector: Detector, dataset: Dataset, preprocess: bool, what: str) -> Detector:
-    """`detector` with INT8 convolutions, its Gaussians and its threshold from good images anew.
+    """Return `detector` with INT8 convolutions, and Gaussians and threshold fitted again.
 
     Projection and centroids are kept.
 
@@ -109,16 +111,16 @@ def int8(detector: Detector, dataset: Dataset, preprocess: bool, what: str) -> D
     if twice := digests.repeats(state.digests):
         raise InputError(f"{what}: {twice} images are the same picture as another; give each once")
     found.set_state(state)
-    known = detector.calibration
-    if known is None or known["method"] == BY_HAND:
-        found.calibration = known
+    calibration = detector.calibration
+    if calibration is None or calibration["method"] == BY_HAND:
+        found.calibration = calibration
     else:
-        set_threshold(found, dataset, count, known["false_alarm_rate"], loop, in_order=False)
+        set_threshold(found, dataset, count, calibration["false_alarm_rate"], loop, in_order=False)
     return found
 
 
 def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detector) -> Any:
-    """A ModelProto with INT8 weights for its convolutions, one scale a channel.
+    """Return a ModelProto whose convolutions have INT8 weights, with one scale a channel.
 
     Args:
         graph: a ModelProto.
@@ -136,12 +138,14 @@ def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detect
     backbone = detector.backbone
     height, _ = backbone.net_shape(detector.image_shape)
     fine = [
-        node.name for node in convolutions if FINEST * heights.get(node.output[0], height) > height
+        node.name
+        for node in convolutions
+        if FINEST_STRIDE * heights.get(node.output[0], height) > height
     ]
     if len(fine) == len(convolutions):
         raise InputError(
             f"precision=int8: backbone {backbone.name} has no convolutions at stride "
-            f"{FINEST} or more to round; use precision=fp16"
+            f"{FINEST_STRIDE} or more to round; use precision=fp16"
         )
     reader = iter(images)
 
@@ -151,9 +155,10 @@ def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detect
 
     # onnxruntime advises to prepare the graph, which the exporter has done.
     with TemporaryDirectory() as folder, quiet("root"):
+        path = Path(folder) / "int8.onnx"
         quantization.quantize_static(
             graph,
-            path := Path(folder) / "int8.onnx",
+            path,
             Reader(),
             op_types_to_quantize=["Conv"],
             nodes_to_exclude=fine,

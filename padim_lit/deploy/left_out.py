@@ -28,9 +28,9 @@ from padim_lit.deploy.without_image import ComponentsWithout, PositionsWithout
 from padim_lit.errors import InputError, require_finite
 from padim_lit.model.anomaly_map import image_score
 from padim_lit.model.backbone import Backbone
-from padim_lit.model.both import Both
+from padim_lit.model.both import in_parts
 from padim_lit.model.cpu import on_one_thread_each
-from padim_lit.model.density import Density, PerPosition, put_together, works_as
+from padim_lit.model.density import Density, PerPosition
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import subtract
 from padim_lit.model.mixture import Mixture
@@ -47,14 +47,14 @@ T = TypeVar("T")
 #: Images (B,…) → the same in each direction.
 Turned = Callable[[Tensor], Iterable[Tensor]]
 # Smallest 1 − h whose rounding is bearable, see `leave_one_out`.
-SMALLEST = 1e-4
+MIN_ONE_MINUS_H = 1e-4
 # Parts that the images are dealt into where Π is learnt again without them. Chosen on ELPV's
 # polycrystalline cells, see docs/thresholds.md.
 FOLDS = 5
 # Images from which on each moves the pooled covariance too little to matter.
-FORMULA = 100
+FORMULA_IMAGES = 100
 # Images that Π has not learnt from are scored alone where there are at least so many.
-UNSEEN = 99
+MIN_UNSEEN = 99
 
 
 def leave_one_out(
@@ -108,8 +108,8 @@ def leave_one_out(
     moved = rows @ (z @ query).unsqueeze(-1)
     values, vectors = torch.linalg.eigh(rows @ z @ rows.T / freedom)
     left = 1 - values
-    reliable = (left >= SMALLEST).flatten(1).all(dim=1)
-    along = (vectors.mT @ moved).squeeze(-1).square() / left.clamp(min=SMALLEST)
+    reliable = (left >= MIN_ONE_MINUS_H).flatten(1).all(dim=1)
+    along = (vectors.mT @ moved).squeeze(-1).square() / left.clamp(min=MIN_ONE_MINUS_H)
     squares = ((z @ query) @ query).clamp(min=0) + along.sum(dim=-1) / freedom
     squares *= 1 if upper else (freedom - ways) / freedom
     return squares.sqrt().to(products.dtype), reliable
@@ -122,7 +122,7 @@ class Measured:
     Attributes:
         scores: (K,).
         maxima: of the maps (K,).
-        unreliable: of how many images both are lower bounds, see `leave_one_out`.
+        unreliable: how many images have lower bounds for both, see `leave_one_out`.
         unseen: how many images were not in the moments.
         paths: of the K images; empty where they are not known.
     """
@@ -138,7 +138,7 @@ class Measured:
 def measure(
     detector: Detector, batches: Batches, held: Collection[bytes] | None = None
 ) -> Measured:
-    """Scores of good images, those in the moments left out of them one at a time.
+    """Score good images; each image that is in the moments is left out of them.
 
     Args:
         detector: fitted; where it is, is computed.
@@ -159,10 +159,10 @@ def measure(
     for batch in batches:
         paths += batch.get("path", ())
         images = batch["image"].to(device)
-        known = [held is None] * len(images)
+        fitted = [held is None] * len(images)
         if held:
-            known = [key in held for key in digests.keys(batch["digest"])]
-        inside = torch.tensor(known, device=device)
+            fitted = [key in held for key in digests.keys(batch["digest"])]
+        inside = torch.tensor(fitted, device=device)
         distances = inside.new_empty(len(images), detector.positions, dtype=torch.float32)
         reliable = ~inside
         if inside.any():
@@ -185,7 +185,9 @@ def measure(
 
 
 def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances (B,P) of images of the fit under fits without them.
+    """Return the distances (B,P) of the fit's images, each under a fit without it.
+
+    And (B,) bool: whether all distances of an image are reliable.
 
     With (B,) bool: all of an image's distances are reliable.
 
@@ -194,14 +196,14 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
     """
     density, x = detector.density, held[:, 0]
     reliable = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    few, how, found = detector.count < FORMULA, put_together(density), list[Tensor]()
+    few, how, found = detector.count < FORMULA_IMAGES, in_parts(density), list[Tensor]()
     with torch.autocast(x.device.type, enabled=False):
         if few and (density.shrinkage or detector.ridge.unit == "variance"):
             return _factored_anew(detector, held), reliable
         whitening = detector.require_fitted()
-        parts, scales = how.parts(density, detector.positions), how.scales_in(density, whitening)
+        parts, scales = how.parts(detector.positions), how.scales_in(whitening)
         for (part, some), scale in zip(parts, scales, strict=True):
-            if works_as(part, PerPosition):
+            if type(part) is PerPosition:
                 y = (held - detector.mean[some].float()).movedim(2, 0)  # (P,B,V,D)
                 z = whitening.at(some).times(y.flatten(1, 2)).view(y.shape) / scale
                 products = (z @ z.mT).transpose(0, 1)
@@ -210,24 +212,23 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                 distances *= scale
             else:
                 # `Both` needs no distance larger than the one it has.
-                both = bool(found) and works_as(density, Both, ("combine",))
-                limits = found[0].split(1) if both else [None] * len(held)
+                limits = found[0].split(1) if found else [None] * len(held)
                 images = list(zip(held, limits, strict=True))
                 distances = _side_by_side(detector, _without(detector, part, some), images)
             found.append(distances)
-    return how.combine(density, found), reliable
+    return how.combine(found), reliable
 
 
 def _without(
     detector: Detector, part: Density, some: slice
 ) -> Callable[[tuple[Tensor, Tensor | None]], Tensor]:
-    """What gives distances (1,P) of an image under a part's Gaussians, `some` of all, without it.
+    """Return a function that measures an image under a part's Gaussians without that image.
 
     It takes the image's embeddings (V,P,D), the one that is scored first, and a limit (1,P): only
     nearer ones are looked for, elsewhere the distance may be inf; or None.
     """
     moments, ridge = detector.require_state().moments.at(some), detector.ridge
-    mixed = works_as(part, Mixture)
+    mixed = type(part) is Mixture
     if mixed:  # one of many images hardly moves what all components share
         ridge = replace(ridge, common=pooled(moments))
     if not mixed or moments.mean.device.type != "cpu":
@@ -243,24 +244,24 @@ def _without(
 
 
 def _factored_anew(detector: Detector, held: Tensor) -> Tensor:
-    """Distances (B,P) of few images: without each, every covariance is another one.
+    """Return distances (B,P) of few images: without each, all covariances are factored again.
 
     Args:
         held: see `_left_out`.
     """
     density, moments = detector.density, detector.require_state().moments
-    how = put_together(density)
+    how = in_parts(density)
     rest = list[Callable[[Tensor], tuple[Tensor, float]]]()
-    for part, some in how.parts(density, detector.positions):
-        if works_as(part, PerPosition):
+    for part, some in how.parts(detector.positions):
+        if type(part) is PerPosition:
             rest.append(PositionsWithout(moments.at(some), part.shrinking(detector.ridge)))
         else:
             rest.append(partial(_subtracted, detector, part, moments.at(some), detector.ridge))
 
     def without(one: Tensor) -> Tensor:
         distances, log_dets = zip(*(distances_of(one) for distances_of in rest), strict=True)
-        scaled = [d * s for d, s in zip(distances, how.scales(density, log_dets), strict=True)]
-        return how.combine(density, scaled)
+        scaled = [d * s for d, s in zip(distances, how.scales(log_dets), strict=True)]
+        return how.combine(scaled)
 
     return _side_by_side(detector, without, list(held))
 
@@ -268,7 +269,7 @@ def _factored_anew(detector: Detector, held: Tensor) -> Tensor:
 def _subtracted(
     detector: Detector, part: Density, moments: Moments, ridge: Ridge, one: Tensor
 ) -> tuple[Tensor, float]:
-    """Distances (1,P) of an image under Gaussians without it, and their mean log det Σ.
+    """Return an image's distances (1,P) under Gaussians without it, and their mean log det Σ.
 
     Args:
         part: of the detector's density, or all of it.
@@ -284,7 +285,7 @@ def _subtracted(
 
 
 def _side_by_side(detector: Detector, work: Callable[[T], Tensor], images: list[T]) -> Tensor:
-    """What `work` finds of each image (1,P): all (B,P).
+    """Apply `work`, which gives (1,P), to each image, on several threads: all (B,P).
 
     An image's steps are too small to be shared by threads. On a CPU each has one, if there is
     memory for moments and factors of its own.
@@ -300,7 +301,7 @@ def _side_by_side(detector: Detector, work: Callable[[T], Tensor], images: list[
 def cross_fit(
     detector: Detector, batches: Batches, scored: Sequence[int] | None = None
 ) -> Measured:
-    """Scores of training images under fits that have learnt nothing from them, not even Π.
+    """Score training images under fits that have learnt nothing from them, not even Π.
 
     The images are dealt into folds. For each, Π and centroids are learnt from as many images of the
     other folds as at the fit, the Gaussians are fitted on all images under them, and those of the
@@ -332,7 +333,7 @@ def cross_fit(
             sizes.append(len(batch["image"]))
             yield batch["image"].to(device)
 
-    known, count, ways = remembering(detector.backbone, seen(), detector.turned)
+    remembered, count, ways = remembering(detector.backbone, seen(), detector.turned)
 
     def numbered(numbers: Sequence[int]) -> list[dict[str, Tensor]]:
         return [{"image": part.to(device)} for part in torch.tensor(numbers).split(max(sizes))]
@@ -342,7 +343,7 @@ def cross_fit(
     for fold in tracked(folds, "threshold, each time learnt anew"):
         held = set(fold)
         others = [i for i in range(count) if i not in held]
-        other = _blank(detector, known)
+        other = _blank(detector, remembered)
         other.turned = ways
 
         def some(images: int, rest: Sequence[int] = others) -> list[dict[str, Tensor]]:
@@ -362,7 +363,7 @@ def cross_fit(
 def remembering(
     backbone: Backbone, batches: Iterable[Tensor], turned: Turned
 ) -> tuple[Backbone, int, Turned]:
-    """A backbone whose images are their numbers (B,): it has seen them, in all directions.
+    """Run the backbone over all images once; return one that takes their numbers (B,) instead.
 
     Args:
         batches: of images (B,3,h,w).
@@ -373,10 +374,10 @@ def remembering(
 
     >>> images = torch.rand(5, 3, 64, 64)
     >>> both_ways = lambda images: [images, images.flip(-1, -2)]
-    >>> known, count, ways = remembering(detector.backbone, images.split(2), both_ways)
+    >>> remembered, count, ways = remembering(detector.backbone, images.split(2), both_ways)
     >>> upside_down = list(ways(torch.tensor([4, 0])))[1]
     >>> maps = detector.backbone(images[[4, 0]].flip(-1, -2))
-    >>> count, torch.allclose(known(upside_down)[0], maps[0], rtol=1e-3)
+    >>> count, torch.allclose(remembered(upside_down)[0], maps[0], rtol=1e-3)
     (5, True)
     """
     seen: dict[int, list[list[Tensor]]] = {}
@@ -386,15 +387,15 @@ def remembering(
     # All images in one direction, then in the next.
     maps = [torch.cat(m) for m in zip(*chain(*seen.values()), strict=True)]
     ways, count = len(seen), len(maps[0]) // len(seen)
-    known = copy(backbone)
-    known.forward = lambda which: [x[which.cpu()].to(which.device) for x in maps]  # type: ignore
-    known.require_images = lambda *_: None  # type: ignore
-    known.grids = lambda image_shape: [tuple(x.shape[2:]) for x in maps]  # type: ignore
-    return known, count, lambda numbers: (numbers + count * way for way in range(ways))
+    remembered = copy(backbone)
+    remembered.forward = lambda which: [x[which.cpu()].to(which.device) for x in maps]  # type: ignore
+    remembered.require_images = lambda *_: None  # type: ignore
+    remembered.grids = lambda image_shape: [tuple(x.shape[2:]) for x in maps]  # type: ignore
+    return remembered, count, lambda numbers: (numbers + count * way for way in range(ways))
 
 
 def _blank(detector: Detector, backbone: Backbone) -> Detector:
-    """Another detector of the same spec on `backbone`, with a Π of its own and no Gaussians."""
+    """Return an unfitted detector of the same spec on `backbone`, with a Π of its own."""
     spec = spec_of(detector)
     for part in ("backbone", "proj", "dim", "seed", "proj_options", "density_options"):
         del spec[part]
@@ -408,7 +409,7 @@ def _blank(detector: Detector, backbone: Backbone) -> Detector:
 def measure_training(
     detector: Detector, dataset: Dataset, images: int, loop: Loop, in_order: bool = True
 ) -> Measured:
-    """What training images score under fits that do not know them, in the cheapest way that is so.
+    """Score training images under fits that do not know them, in the cheapest valid way.
 
     Args:
         detector: fitted on all of `dataset`.
@@ -439,7 +440,9 @@ def measure_training(
             log.warning(
                 "memory holds the feature maps of %d of %d good images in %d direction(s): these "
                 "alone set the threshold",
-                *(kept, count, detector.rotations),
+                kept,
+                count,
+                detector.rotations,
             )
         part = Subset(dataset, evenly_spaced(count, kept))
         work = partial(cross_fit, detector, scored=scored)
@@ -447,7 +450,7 @@ def measure_training(
 
 
 def met_again(detector: Detector, dataset: Dataset) -> int:
-    """How many embeddings of the fit `measure_training` wants of `dataset`, one a direction.
+    """Return how many embeddings of the fit `measure_training` will ask for, one a direction.
 
     >>> met_again(detector, [None] * 6)
     6
@@ -457,7 +460,7 @@ def met_again(detector: Detector, dataset: Dataset) -> int:
 
 
 def count_of(dataset: Dataset) -> int | None:
-    """N of a dataset that gives each image by its number; None of one that does not.
+    """Return N of a dataset that gives images by their numbers; None for any other.
 
     >>> count_of([1, 2]), count_of(iter([1, 2]))
     (2, None)
@@ -468,15 +471,15 @@ def count_of(dataset: Dataset) -> int | None:
 
 
 def _alone(detector: Detector, count: int) -> list[int] | None:
-    """Numbers of those of N images that nothing was learnt from, if they are enough to score."""
+    """Return the numbers of the images that nothing was learnt from, if these are enough."""
     parts = (detector.projection, detector.density)
     seen = {i for one in parts for i in evenly_spaced(count, one.fit_images)}
     unseen = [i for i in range(count) if i not in seen]
-    return unseen if not seen or len(unseen) >= UNSEEN else None
+    return unseen if not seen or len(unseen) >= MIN_UNSEEN else None
 
 
 def _that_fit(detector: Detector) -> int:
-    """Of how many images the feature maps fit into half of the memory that is free."""
+    """Return how many images have feature maps that fit into half of the free memory."""
     shapes = detector.backbone.grids(detector.image_shape)
     numbers = sum(c * h * w for c, (h, w) in zip(detector.backbone.channels, shapes, strict=True))
     free = available_bytes(torch.device("cpu"))

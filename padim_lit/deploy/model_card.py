@@ -1,4 +1,4 @@
-"""What stands beside a checkpoint for whoever meets it later: data, decision, tests, limits."""
+"""The model card beside a checkpoint: data, decision, tests, limits, for who gets it later."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -64,7 +64,7 @@ def model_card(
 
 
 def is_card_of(text: str, sha256: str | None) -> bool:
-    """Whether a card says that it is of that file.
+    """Whether a card describes the checkpoint with this digest.
 
     >>> is_card_of(model_card(detector, "0123456789ab"), "0123456789ab")
     True

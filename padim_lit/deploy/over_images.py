@@ -35,7 +35,7 @@ class Loop:
 
     @classmethod
     def like(cls, loader: DataLoader, device: torch.device) -> "Loop":
-        """As a loader reads its images; where it has batches of its own kind, 8 at once."""
+        """Read images as `loader` does; where it makes batches in its own way, 8 at once."""
         keys = ("collate_fn", "worker_init_fn", "multiprocessing_context")
         options = {key: getattr(loader, key) for key in keys}
         return cls(device, loader.batch_size or 8, loader.num_workers, options)
@@ -44,7 +44,7 @@ class Loop:
 def over_images(
     detector: Detector, dataset: Dataset, work: Callable[[Batches], T], loop: Loop, what: str
 ) -> T:
-    """``work(batches)`` with the detector on the loop's device.
+    """Call ``work(batches)`` with the detector on the loop's device.
 
     Args:
         detector: on the CPU afterwards.

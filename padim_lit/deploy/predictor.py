@@ -38,10 +38,10 @@ from padim_lit.model.detector import Detector
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import in_parts
 
-#: Is given an image that cannot be used, and why; None: its error is raised.
+#: Called with an image that cannot be used, and why; None raises the error.
 OnError = Callable[[Any, InputError], None] | None
-#: Images of a batch on a GPU, and what are decoded ahead at most.
-BATCH, AHEAD = 16, 8
+#: Images of a batch on a GPU; images that are decoded ahead, at most.
+GPU_BATCH, DECODED_AHEAD = 16, 8
 _IN_MEMORY = Lock()
 #: What files say of ``is_anomalous``.
 DECISIONS = {True: "anomalous", False: "good", None: ""}
@@ -58,8 +58,9 @@ class Prediction:
         is_anomalous: ``score >= threshold``; None without a threshold.
         map: (h,w) float32, distance of each pixel of what the model saw.
         threshold: of the score.
-        map_threshold: of its regions: the predictor's; or what the highest 2 % of its map reach,
-            which its score is about, where it is anomalous and all of its map lies below that.
+        map_threshold: distance from which its regions are outlined: the predictor's. Where an
+            anomalous image's map lies below that everywhere, it is the distance that the highest
+            2 % of the map reach, which the score is about.
         path: where it came from; None for what was in memory.
         regions: connected parts of the map at or above `map_threshold`, in pixels of the picture
             as it was given, highest peak first; None without such a threshold.
@@ -77,7 +78,7 @@ class Prediction:
     view: View
 
     def full_map(self) -> np.ndarray:
-        """(H,W) float32, the map in the picture's own pixels; NaN where the model saw nothing."""
+        """Return the map in the picture's own pixels, (H,W) float32; NaN: not seen."""
         return spread(self.map, self.view)
 
     def mask(self) -> np.ndarray:
@@ -93,13 +94,17 @@ class Prediction:
         return spread(self.map, self.view, peaks=True) >= self.map_threshold
 
     def numbers(self) -> dict[str, Any]:
-        """All but the map as primitives, for JSON; width and height are the picture's."""
+        """Return all but the map as primitives, for JSON; width and height are the picture's."""
         height, width = self.view.size
         regions = None if self.regions is None else [region.numbers() for region in self.regions]
         return {
-            **{"score": self.score, "p_value": self.p_value},
-            **{"decision": DECISIONS[self.is_anomalous], "threshold": self.threshold},
-            **{"width": width, "height": height, "regions": regions},
+            "score": self.score,
+            "p_value": self.p_value,
+            "decision": DECISIONS[self.is_anomalous],
+            "threshold": self.threshold,
+            "width": width,
+            "height": height,
+            "regions": regions,
         }
 
 
@@ -201,7 +206,7 @@ class Predictor:
         self.detector = detector.to(self.device).eval()
         roi = detector.anomaly_map.roi
         self._roi = None if roi is None else roi.cpu().numpy()
-        default = 1 if self.device.type == "cpu" else BATCH
+        default = 1 if self.device.type == "cpu" else GPU_BATCH
         self.batch_size = default if batch_size is None else operator.index(batch_size)
         # A camera's first picture is not to wait for its sixteenth.
         self._alone = batch_size is None
@@ -270,7 +275,7 @@ class Predictor:
             yield from zip(batch, self.score(batch), strict=True)
 
     def see(self, image: Any, picture: int = 0) -> ModelInput:
-        """What the model sees of one image; raises InputError for what is none.
+        """Return what the model sees of one image; raise InputError for what is none.
 
         The picture itself is kept beside it, with at most `picture` pixels on its longer side.
         """
@@ -297,7 +302,7 @@ class Predictor:
         return self._see_picture(from_array(image), picture)
 
     def score(self, batch: Sequence[ModelInput]) -> list[Prediction]:
-        """Predictions of what `see` gave, scored as one batch."""
+        """Score what `see` gave, as one batch."""
         device = self.device.type  # a caller's autocast would round the features
         with torch.inference_mode(), torch.autocast(device, enabled=False):
             images = torch.stack([seen.tensor() for seen in batch]).to(self.device)
@@ -338,7 +343,7 @@ class Predictor:
 
     def _read(self, images: Iterable[Any], on_error: OnError, picture: int) -> Iterator[ModelInput]:
         # Ahead only of what is there already: a camera's next picture may be minutes away.
-        ahead = AHEAD if isinstance(images, Sequence) else 0
+        ahead = DECODED_AHEAD if isinstance(images, Sequence) else 0
         coming = iter(images)
         waiting: deque[tuple[Any, Future[ModelInput]]] = deque()
         # Pillow releases the GIL while it decodes.
@@ -368,36 +373,37 @@ class Predictor:
         if anomalous and (at is None or map.max() < at):
             counted = map if self._roi is None else map[self._roi]
             at = float(np.quantile(counted, 1 - TOP_SHARE, method="higher"))
-        known, p = self.calibration, None
-        if known is not None:
-            p = p_value(score, known["scores"].cpu().numpy(), known["unreliable"])
+        calibration, p = self.calibration, None
+        if calibration is not None:
+            p = p_value(score, calibration["scores"].cpu().numpy(), calibration["unreliable"])
         regions = find(map, at, view)
         return Prediction(score, p, anomalous, map, threshold, at, seen.path, regions, view)
 
     def _set_threshold(self, threshold: float | None, rate: float | None) -> None:
         # A plain number for a tensor's or NumPy's, with which pixels would be compared.
         threshold, rate = (None if one is None else float(one) for one in (threshold, rate))
-        known = self.detector.calibration
+        calibration = self.detector.calibration
         require_one_of(threshold, rate)
         if threshold is not None and not 0 < threshold < math.inf:
             raise InputError(f"threshold={threshold}: must be a finite score above 0")
-        if known is None and rate is not None:
+        if calibration is None and rate is not None:
             raise InputError(
                 f"false_alarm_rate={rate}: the checkpoint holds no scores of good images; give it "
                 "some with mode=calibrate images=GOOD_IMAGES, or give threshold=SCORE"
             )
         own = at = None
         source = "no threshold: the checkpoint is not calibrated (mode=calibrate does it)"
-        if known is not None:
-            known = recalibrate(known, rate)
+        if calibration is not None:
+            calibration = recalibrate(calibration, rate)
             if threshold is not None:
-                known = by_hand(known, threshold, self.detector.image_score)
-            own, at, source = known["threshold"], known["map_threshold"], describe(known)
+                calibration = by_hand(calibration, threshold, self.detector.image_score)
+            own, at = calibration["threshold"], calibration["map_threshold"]
+            source = describe(calibration)
         elif threshold is not None:
             own, source = threshold, f"threshold {threshold:g}, chosen by hand"
             at = own if self.detector.image_score == "max" else None
         # At once: another thread may be scoring, and what is refused changes nothing.
-        self.calibration, self.threshold_source = known, source
+        self.calibration, self.threshold_source = calibration, source
         self._threshold, self.map_threshold = own, at
 
 
@@ -431,7 +437,7 @@ def load(
 
 
 def _listed(images: Any) -> Any:
-    """The images of a folder or a pattern; anything else as it is."""
+    """Return the images of a folder or a pattern, and anything else as it is."""
     if not isinstance(images, str | PathLike):
         return images
     path = typed_path(images)
@@ -440,7 +446,7 @@ def _listed(images: Any) -> Any:
 
 
 def _is_one(images: Any) -> bool:
-    """Whether it is one image: an array's rows are none, though a program can go through them."""
+    """Whether this is one image; an array is, though a program can iterate over its rows."""
     if isinstance(images, np.ndarray) and images.ndim == 3:
         return images.shape[2] in (1, 3, 4)  # else grey ones, (B,h,w)
     if isinstance(images, np.ndarray | Tensor):
@@ -450,8 +456,8 @@ def _is_one(images: Any) -> bool:
 
 def _resize_crop(detector: Detector, image_size: Size | None, crop_size: Size | None) -> ResizeCrop:
     given = {"image_size": image_size, "crop_size": crop_size}
-    known = detector.provenance
-    saved = {key: known[key] for key in given} if given.keys() <= known.keys() else {}
+    provenance = detector.provenance
+    saved = {key: provenance[key] for key in given} if given.keys() <= provenance.keys() else {}
     asked = given | {key: size for key, size in saved.items() if given[key] is None}
     if asked["image_size"] is None:
         raise InputError(

@@ -27,7 +27,7 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def require(format: str, *packages: str) -> list[Any]:
-    """The imported packages; InputError where one is not installed.
+    """Import a format's packages; raise InputError where one is not installed.
 
     >>> [package.__name__ for package in require("torch", "json")]
     ['json']
@@ -40,7 +40,7 @@ def require(format: str, *packages: str) -> list[Any]:
 def to_onnx(
     module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], backbone: str
 ) -> Any:
-    """A module as a ModelProto; its batch, the first axis of all inputs and outputs, is free.
+    """Export a module as a ModelProto whose batch, the first axis everywhere, is free.
 
     Args:
         module: takes `inputs`.
@@ -89,7 +89,7 @@ def to_onnx(
 
 
 def joined(first: Any, second: Any) -> Any:
-    """One ModelProto of two: the outputs of the first are the inputs of the second, by name.
+    """Join two ModelProtos: the outputs of the first are the inputs of the second, by name.
 
     >>> joined(backbone, rest)  # doctest: +SKIP
     """
@@ -103,7 +103,7 @@ def joined(first: Any, second: Any) -> Any:
 
 
 def open_session(model: str | bytes, threads: int) -> Any:
-    """onnxruntime's session on the CPU, of a file's name or of what lies in one.
+    """Open a file, or a file's content, in onnxruntime on the CPU.
 
     >>> open_session("model.onnx", threads=1)  # doctest: +SKIP
     """
@@ -114,7 +114,7 @@ def open_session(model: str | bytes, threads: int) -> Any:
 
 
 def open_onnx(path: Path, threads: int) -> Run:
-    """onnxruntime on the CPU.
+    """Open a file in onnxruntime on the CPU.
 
     >>> run = open_onnx(Path("model.onnx"), threads=1)  # doctest: +SKIP
     >>> run(np.zeros((1, 3, 224, 224), np.float32))["score"]  # doctest: +SKIP
@@ -125,7 +125,7 @@ def open_onnx(path: Path, threads: int) -> Run:
 
 
 def open_openvino(path: Path, threads: int) -> Run:
-    """OpenVINO on the CPU, in float32 where it would choose bfloat16.
+    """Open a file in OpenVINO on the CPU, in float32 even where it would choose bfloat16.
 
     >>> run = open_openvino(Path("model.xml"), threads=1)  # doctest: +SKIP
     """
@@ -146,7 +146,7 @@ def open_openvino(path: Path, threads: int) -> Run:
 
 
 def open_torch(path: Path, threads: int) -> Run:
-    """A checkpoint; torch's threads are the process's.
+    """Open a checkpoint; torch's number of threads belongs to the process.
 
     >>> run = open_torch(Path("model.ckpt"), threads=1)  # doctest: +SKIP
     """
@@ -157,7 +157,7 @@ RUNTIMES = {"onnx": open_onnx, "openvino": open_openvino, "torch": open_torch}
 
 
 def run_detector(detector: Detector) -> Run:
-    """A detector in torch itself, for images in [0, 1].
+    """Return a function that runs a detector in torch itself, on images in [0, 1].
 
     >>> found = run_detector(detector)(np.zeros((1, 3, 64, 64), np.float32))
     >>> found["score"].shape, found["map"].shape
@@ -173,7 +173,7 @@ def run_detector(detector: Detector) -> Run:
 
 
 def milliseconds(calls: list[Callable[[], object]], rounds: int, seconds: float) -> list[float]:
-    """Median time of each call, in ms: taken in turn, so that a busy machine is so for all.
+    """Return each call's median time in ms; calls take turns, so a busy machine slows all alike.
 
     Args:
         calls: what to time; each runs twice before.
@@ -196,7 +196,7 @@ def milliseconds(calls: list[Callable[[], object]], rounds: int, seconds: float)
 
 
 def largest_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The largest |theirs − ours| / |ours| (ours above 0); infinite where one is not finite.
+    """Return the largest |theirs − ours| / |ours|, ours above 0; infinite if one is not finite.
 
     >>> largest_difference(np.array([1.0, 2.0]), np.array([1.0, 3.0]))
     0.5

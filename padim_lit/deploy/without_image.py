@@ -72,7 +72,7 @@ class ComponentsWithout:
         self.factored = torch.empty_like(self.mean[:0])
 
     def nearest(self, x: Tensor, at_most: Tensor | None = None) -> Tensor:
-        """Distances (1,P) of (1,P,D) to the nearest; `at_most` as `Search` takes it."""
+        """Return distances (1,P) of (1,P,D) to the nearest; `at_most` as `Search` takes it."""
         return self.rest()(x, at_most)[0]
 
     def rest(self) -> Search:
@@ -87,7 +87,7 @@ class ComponentsWithout:
         return self.search.without(which, (after / before).sqrt(), shift, self.squares)
 
     def squares(self, x: Tensor, component: Tensor, patch: Tensor) -> Tensor:
-        """As `Pairs` gives them, of centred patches."""
+        """Return what `Pairs` gives, for centred patches."""
         changed, squares = self.changed[component], x.new_empty(len(patch))
         squares[~changed] = self.search.squares(x, component[~changed], patch[~changed])
         component, patch = component[changed], patch[changed]
@@ -117,7 +117,7 @@ class ComponentsWithout:
 
 
 class PositionsWithout:
-    """One Gaussian a position, of all images but one: each is factored, none is inverted.
+    """The Gaussians of all positions without one image: each is factored, none is inverted.
 
     Where images are few, the pooled covariance is another one without each of them, and with it
     every Gaussian. An image has one patch to be measured at a position, for which a triangular

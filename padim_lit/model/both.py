@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError
-from padim_lit.model.density import MEASURING, Counted, Density, PerPosition, works_as
+from padim_lit.model.density import Counted, Density, PerPosition
 from padim_lit.model.gaussian import factorize
 from padim_lit.model.groups import Groups
 from padim_lit.model.mixture import Mixture
@@ -162,15 +162,22 @@ class Both(Density):
         return Moments(counts, mean, moments.scatter), torch.cat(means, dim=1)
 
     def combine(self, distances: Sequence[Tensor]) -> Tensor:
+        """Each part's scaled distances, all of one shape → what counts as the patches' own."""
         to_position, to_component = distances
         nearest = torch.minimum(to_position, to_component)
         return nearest + self.position_weight.to(nearest.device) * (to_position - nearest)
 
     def scales(self, log_dets: Sequence[float]) -> list[float]:
+        """What the distances to each part's Gaussians are multiplied by.
+
+        Args:
+            log_dets: mean log det Σ of each part's Gaussians.
+        """
         positions, components = log_dets
         return [math.exp((positions - components) / (4 * self.dim)), 1.0]
 
     def scales_in(self, whitening: Triangle) -> list[float]:
+        """The `scales` that `factorize` has put into these factors."""
         positions, components = self._log_dets(whitening)
         # A scale of c takes 2D log c off the positions' log det Σ: half of the difference is left.
         return [math.exp((positions - components) / (2 * self.dim)), 1.0]
@@ -193,8 +200,8 @@ class Both(Density):
         (_, positions), (_, components) = self.parts(x.shape[1])  # c is in the positions' factors
         to_position, position = self.position.nearest(x, mean[positions], whitening.at(positions))
         search = self.mixture.search(mean, whitening, components)
-        # A `combine` of one's own may count a component that is further away, too.
-        enough = to_position if type(self).combine is Both.combine else None
+        # The `combine` of a subclass may count a component that is further away, too.
+        enough = to_position if type(self) is Both else None
         to_component, component = search(x, at_most=enough)  # inf where the position's is nearer
         owner = torch.where(to_position <= to_component, position, component + x.shape[1])
         return self.combine([to_position, to_component]), owner
@@ -202,7 +209,47 @@ class Both(Density):
     def terms(
         self, x: Tensor, mean: Tensor, whitening: Triangle
     ) -> list[tuple[float, slice | Tensor]]:
-        ((_, nearest),), weight = super().terms(x, mean, whitening), float(self.position_weight)
-        weight *= works_as(self, Both, (*MEASURING, "combine"))  # or these may know of no weight
+        ((_, nearest),) = super().terms(x, mean, whitening)
+        # A subclass may measure without the weight.
+        weight = float(self.position_weight) if type(self) is Both else 0.0
         both = [(1 - weight, nearest), (weight, slice(x.shape[1]))]
         return both if weight else both[:1]
+
+
+class OnePart:
+    """Any other density, seen as `Both` is: one part, whose distances count as they are.
+
+    >>> OnePart(PerPosition(dim=8)).scales([0.3])
+    [1.0]
+    """
+
+    def __init__(self, density: Density):
+        self.density = density
+
+    def parts(self, positions: int) -> list[tuple[Density, slice]]:
+        """The density, with all Gaussians."""
+        return [(self.density, slice(None))]
+
+    def scales(self, log_dets: Sequence[float]) -> list[float]:
+        """See `Both.scales`."""
+        return [1.0]
+
+    def scales_in(self, whitening: Triangle) -> list[float]:
+        """See `Both.scales_in`."""
+        return [1.0]
+
+    def combine(self, distances: Sequence[Tensor]) -> Tensor:
+        """See `Both.combine`."""
+        (only,) = distances
+        return only
+
+
+def in_parts(density: Density) -> Both | OnePart:
+    """What says how a density's distances are made of those to its parts.
+
+    A subclass of `Both` is one part: what it changes, its parts do not know.
+
+    >>> type(in_parts(Both(dim=8))).__name__
+    'Both'
+    """
+    return density if type(density) is Both else OnePart(density)

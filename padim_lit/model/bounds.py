@@ -11,7 +11,7 @@ from padim_lit.model.triangular import Triangle, blocks
 # Directions of the bounds of all components, and of the tighter ones of those that are left.
 COARSE_DIM, FINE_DIM = 32, 64
 # They are chosen among SPAN_DIM directions, and these by ASKED of the components, evenly spread.
-SPAN_DIM, ASKED = 128, 32
+SPAN_DIM, ASKED_COMPONENTS = 128, 32
 # The share of the components that a component must be told apart from: those near it.
 NEAR_SHARE = 1 / 4
 # Numbers of scratch for bounds of all components: they stay in a CPU's cache.
@@ -69,7 +69,9 @@ class LowerBounds:
         """
         white, dim = white.double(), whitening.dim
         # If D is above SPAN_DIM: those that weigh most in the distances to the components asked.
-        asked = whitening.at(slice(None, None, -(-len(mean) // ASKED))).to_dense(symmetric=False)
+        asked = whitening.at(slice(None, None, -(-len(mean) // ASKED_COMPONENTS))).to_dense(
+            symmetric=False
+        )
         against = asked.flatten(0, 1).double() @ torch.linalg.inv(white)  # W_k of white patches
         span = _leading(against.T @ against, SPAN_DIM) @ white
         covariances = []

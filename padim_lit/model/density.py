@@ -26,9 +26,6 @@ DENSITIES: dict[str, type["Density"]] = {}
 AddUp = Callable[[Sequence[ProjectedLayer]], Tensor]
 #: (B,P,...) → of those positions that count, (B,p,...).
 Counted = Callable[[Tensor], Tensor]
-#: Methods by which patches are measured, and by which Gaussians are gathered and factored.
-MEASURING = ("nearest", "search")
-FITTING = ("gaussians", "empty", "empty_means", "update_moments", "shrinking", "factorize")
 
 
 class Density(Part):
@@ -120,28 +117,9 @@ class Density(Part):
             whitening: G triangles of D rows.
         """
 
-    # Of densities that are put together of several, and for leaving images out
-
     def parts(self, positions: int) -> list[tuple["Density", slice]]:
         """The densities that this one is made of, each with the slice of the G that it has."""
         return [(self, slice(None))]
-
-    def scales(self, log_dets: Sequence[float]) -> list[float]:
-        """What the distances to each part's Gaussians are multiplied by: here by nothing.
-
-        Args:
-            log_dets: mean log det Σ of each part's Gaussians.
-        """
-        return [1.0] * len(log_dets)
-
-    def scales_in(self, whitening: Triangle) -> list[float]:
-        """The `scales` that `factorize` has put into these factors."""
-        return [1.0]
-
-    def combine(self, distances: Sequence[Tensor]) -> Tensor:
-        """Each part's scaled distances, all of one shape → what counts as the patches' own."""
-        (only,) = distances
-        return only
 
     def terms(
         self, x: Tensor, mean: Tensor, whitening: Triangle
@@ -184,36 +162,6 @@ class PerPosition(Density):
     def terms(
         self, x: Tensor, mean: Tensor, whitening: Triangle
     ) -> list[tuple[float, slice | Tensor]]:
-        if not works_as(self, PerPosition, MEASURING):
+        if type(self) is not PerPosition:  # a subclass may measure otherwise
             return super().terms(x, mean, whitening)
         return [(1.0, slice(None))]  # a view of the factors, where indices would copy them
-
-
-def works_as(density: Density, kind: type[Density], methods: Sequence[str] = ()) -> bool:
-    """Whether what a faster path for `kind` computes is this density's too, and not just a base's.
-
-    Args:
-        methods: that the path stands for; without any, all.
-
-    >>> own = type("Own", (PerPosition,), {"nearest": lambda self, x, mean, whitening: ...})
-    >>> works_as(PerPosition(dim=8), PerPosition), works_as(own.__new__(own), PerPosition)
-    (True, False)
-    """
-    names = methods or (*MEASURING, *FITTING, "assign")
-    return isinstance(density, kind) and all(
-        getattr(type(density), name, None) is getattr(kind, name, None) for name in names
-    )
-
-
-def put_together(density: Density, methods: Sequence[str] = ()) -> type[Density]:
-    """The class whose `parts`, `scales`, `scales_in` and `combine` say how distances are made.
-
-    A density's own, or `Density`, to which it is one part, where a subclass of one that is put
-    together has `methods` of its own, see `works_as`.
-
-    >>> put_together(DENSITIES["both"](dim=8)).__name__
-    'Both'
-    """
-    kind = type(density)
-    tells = next(base for base in kind.__mro__ if "parts" in vars(base))
-    return kind if works_as(density, tells, methods) else Density

@@ -175,8 +175,13 @@ def _compute(net: nn.Module, _: object = None) -> None:
         (norm,) = conv.norm
         with torch.no_grad():
             weight, bias = fuse_conv_bn_weights(
-                *(conv.weight, conv.bias, norm.running_mean, norm.running_var),
-                *(norm.eps, norm.weight, norm.bias),
+                conv.weight,
+                conv.bias,
+                norm.running_mean,
+                norm.running_var,
+                norm.eps,
+                norm.weight,
+                norm.bias,
             )
         weight = weight.detach().contiguous(memory_format=torch.channels_last)
         conv.register_buffer("folded_weight", weight, persistent=False)

@@ -13,7 +13,7 @@ from padim_lit.analysis.sweep_results import NoSweepError, read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 from padim_lit.report import tables
-from padim_lit.report.content import RATE, describe
+from padim_lit.report.content import FALSE_ALARM_RATE, describe
 from padim_lit.report.figures import DRAWN, FIGURES, draw, planted, stem
 from padim_lit.report.page import assemble, inline
 from padim_lit.report.pictures import PICTURES, about, embed
@@ -24,7 +24,7 @@ from padim_lit.system.paths import typed_path
 
 TITLE = "PaDiM with projections: what was measured"
 #: Metrics of Table 1, and the metric that is chosen where each is shown.
-PRINTED = {m: m for m in DRAWN} | {"pixel_aupro": "pixel_auroc"}
+TABLE1_METRICS = {m: m for m in DRAWN} | {"pixel_aupro": "pixel_auroc"}
 
 
 def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
@@ -59,7 +59,9 @@ def build(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
 def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
     """The page. `figures` are those of `figures.draw`; the page holds their SVGs."""
     sweeps = content["sweeps"]
-    table1 = [(m, t) for name, m in PRINTED.items() if (t := tables.table_one(content, name))]
+    table1 = [
+        (m, t) for name, m in TABLE1_METRICS.items() if (t := tables.table_one(content, name))
+    ]
     return assemble(
         "report",
         **content,
@@ -71,7 +73,7 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         contradictions=contradictions(),
         fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
         missed=[m for s in sweeps for c in s["configurations"] if (m := c["missed"])],
-        rate=RATE,
+        rate=FALSE_ALARM_RATE,
         dagger=any(planted(s["constants"], "pixel_auroc") for s in sweeps),
         figures=_inline(figures),
         tables=tables,

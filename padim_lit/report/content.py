@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from padim_lit.analysis.bootstrap import LEVEL
+from padim_lit.analysis.bootstrap import CONFIDENCE
 from padim_lit.analysis.claims import judge
 from padim_lit.analysis.curve import fit_performance
 from padim_lit.analysis.published import published
@@ -24,18 +24,18 @@ from padim_lit.version import __version__
 from padim_lit.visualization.palette import order
 
 COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
-#: Backbone times of one sweep that differ by more are of a machine that was not alike.
-TIMED_APART = 1.1
+#: Where one sweep's backbone times differ by a larger factor, the machine's load has changed.
+MAX_TIME_RATIO = 1.1
 #: Share of the good test images that may be called defective where a sweep sets no threshold.
-RATE = 0.05
-#: Places of the curve of eq. 15.
+FALSE_ALARM_RATE = 0.05
+#: Points that draw the curve of eq. 15.
 CURVE_POINTS = 48
 #: Largest D whose points eq. 15 is fitted to where it is to predict the others (claim "eq15").
 PREDICTED_FROM = 200
 
 
 def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
-    """All that the page and the figures show but for pictures and distortions.
+    """Return all that the page and the figures show, without pictures and distortions.
 
     Numbers that are not finite are None.
     """
@@ -47,7 +47,7 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
         with suppress(InputError):  # no scores were kept, or none is right
             separations += [row | {"sweep": name} for row in mean_separations(sweep)]
     content = {
-        "level": LEVEL,
+        "level": CONFIDENCE,
         "written": date.today().isoformat(),
         "version": __version__,
         "sweeps": shown,
@@ -60,7 +60,7 @@ def describe(sweeps: Sequence[SweepFolder]) -> dict[str, Any]:
 
 
 def warnings(sweeps: Sequence[SweepFolder], names: Sequence[str]) -> list[str]:
-    """Sentences on what a reader must know before believing a number."""
+    """Return sentences on what a reader must know before believing a number."""
     checks = {
         "Random backbone weights in {}: memory and time are real, detection says nothing.":
             [str(s.constants.get("weights")).startswith("random") for s in sweeps],
@@ -104,7 +104,7 @@ def _sweep(sweep: SweepFolder, name: str) -> dict[str, Any]:
 
 
 def _configurations(sweep: SweepFolder) -> list[dict[str, Any]]:
-    """By projection and D: each seed's values, their means and spreads, differences to `BASE`."""
+    """Return for each projection and D the seeds' values, means, spreads, differences to `BASE`."""
     found = []
     for proj, dim in sweep.methods:
         values = {short(m): sweep.points(proj, dim, m) for m in (*METRICS, *COSTS)}
@@ -126,10 +126,10 @@ def _configurations(sweep: SweepFolder) -> list[dict[str, Any]]:
 
 
 def missed(sweep: SweepFolder, proj: str, dim: int) -> dict[str, Any] | None:
-    """Defective test images below a threshold and good ones above it, means over seeds.
+    """Count defective test images below a threshold and good ones above it, as means over seeds.
 
-    The threshold is that of the runs; an ablation sets none, so there `RATE` of the good ones
-    alarm.
+    The threshold is that of the runs; an ablation sets none, so there `FALSE_ALARM_RATE` of the
+    good ones alarm.
 
     Returns:
         misses, defective: how many are missed, of how many; alarms, good: the same of good images
@@ -147,7 +147,7 @@ def missed(sweep: SweepFolder, proj: str, dim: int) -> dict[str, Any] | None:
         if not good.any() or not bad.any():
             return None
         # Defective is what scores above the highest good image that must not alarm.
-        tops = np.sort(values[:, good])[:, -1 - int(RATE * good.sum()), None]
+        tops = np.sort(values[:, good])[:, -1 - int(FALSE_ALARM_RATE * good.sum()), None]
         counts = [(values[:, bad] <= tops).sum(axis=1), (values[:, good] > tops).sum(axis=1)]
         counts += [bad.sum(), good.sum()]
     names = ("misses", "alarms", "defective", "good")
@@ -158,7 +158,7 @@ def missed(sweep: SweepFolder, proj: str, dim: int) -> dict[str, Any] | None:
 def _fit(
     sweep: SweepFolder, proj: str, metric: str, most: float = math.inf
 ) -> dict[str, Any] | None:
-    """Eq. 15 fitted to the seeds' means at every D ≤ `most`; says why where it cannot be.
+    """Fit eq. 15 to the seeds' means at every D ≤ `most`; where it cannot be fitted, say why.
 
     The curve goes on to the largest D that was measured, as far as eq. 15 claims anything.
     """
@@ -185,7 +185,7 @@ def _fit(
 def compared(
     sweeps: Sequence[SweepFolder], configurations: Sequence[list[dict[str, Any]]] | None = None
 ) -> dict[str, Any]:
-    """Table 1: a row for each D of every sweep, then of the means, and what others published.
+    """Make Table 1: a row for each D of every sweep, rows of means, and what others published.
 
     `configurations` are those of the sweeps, where they are known.
     """
@@ -211,4 +211,4 @@ def _constants(sweep: SweepFolder) -> dict[str, Any]:
 def _timed_apart(sweep: SweepFolder) -> bool:
     # The backbone is the same for every projection: its time tells how alike the machine was.
     times = [t for row in sweep.rows if (t := row.measured.get("backbone/ms_per_image"))]
-    return bool(times) and max(times) > TIMED_APART * min(times)
+    return bool(times) and max(times) > MAX_TIME_RATIO * min(times)

@@ -41,13 +41,13 @@ REFERENCE, FITTED = "identity (all C channels)", "eq. 15 fitted to jl, with its 
 STEEP, WORK = "steep (the report)", "reached by jl at 150 (the report)"
 EQ15, PREDICTED, ENDS = "eq. 15 fitted up to D = 200", "its prediction beyond", "where it ends"
 #: What is drawn once is named behind the projections.
-BEHIND = (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK)
+DRAWN_ONCE = (FITTED, REFERENCE, EQ15, PREDICTED, ENDS, STEEP, WORK)
 
 
 def files(
     name: str, figure: Callable[[], Figure | None], kinds: Sequence[str] = ("png", "svg")
 ) -> dict[str, bytes]:
-    """NAME.png and NAME.svg of what `figure` draws; nothing where it draws nothing."""
+    """Return NAME.png and NAME.svg of what `figure` draws; nothing where it draws nothing."""
     # Names inside an SVG are made from the salt: figures in one page must not share them.
     with rc_context({**STYLE, "svg.hashsalt": f"padim_lit {name}"}):
         if (drawn := figure()) is None:
@@ -58,7 +58,7 @@ def files(
 
 
 def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Figure | None:
-    """The report's Figure 3: the metric against D, mean and ± sd over seeds, and its claims."""
+    """Draw the report's Figure 3: metric against D, mean and ± sd over seeds, and its claims."""
 
     def panel(sweep: Mapping[str, Any], axes: Axes) -> None:
         for proj, found in _by_proj(sweep, metric).items():
@@ -83,7 +83,7 @@ def curves(sweeps: Sequence[Mapping[str, Any]], metric: str, **size: Any) -> Fig
 
 
 def _mark_claims(axes: Axes, means: Mapping[tuple[str, int], float | None]) -> None:
-    """Where the report's claims on jl could be seen, if they were measured."""
+    """Mark where the report's claims on jl would show, if jl was measured there."""
     if None not in (means.get(("jl", 50)), means.get(("jl", 200))):
         axes.axvspan(50, 200, color=GRID, alpha=0.6, linewidth=0, zorder=0, label=STEEP)
     few, many = means.get(("jl", 150)), means.get(("subset", 550))
@@ -94,7 +94,7 @@ def _mark_claims(axes: Axes, means: Mapping[tuple[str, int], float | None]) -> N
 
 
 def prediction(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
-    """The report's Figure 2: eq. 15, fitted to jl's first points, beside jl as it was measured."""
+    """Draw the report's Figure 2: eq. 15 fitted to jl's first points, beside all measured ones."""
 
     def panel(sweep: Mapping[str, Any], axes: Axes) -> None:
         measured, fit = _by_proj(sweep, metric)["jl"], _fit_of_jl(sweep["predictions"], metric)
@@ -114,7 +114,7 @@ def prediction(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | Non
 
 
 def _mean_and_sd(axes: Axes, found: Sequence[Mapping[str, Any]], metric: str) -> None:
-    """A projection's line over its D, and the band of its standard deviation."""
+    """Draw a projection's line over its D, and the band of its standard deviation."""
     proj, dims = found[0]["proj"], [c["dim"] for c in found]
     mean = np.array([c["mean"][metric] for c in found], float)
     sd = np.array([c["sd"][metric] or 0 for c in found], float)
@@ -124,8 +124,8 @@ def _mean_and_sd(axes: Axes, found: Sequence[Mapping[str, Any]], metric: str) ->
 
 
 def _fit_of_jl(fits: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any] | None:
-    known = (f for f in fits if f["proj"] == "jl" and f["metric"] == metric and "x" in f)
-    return next(known, None)
+    of_jl = (f for f in fits if f["proj"] == "jl" and f["metric"] == metric and "x" in f)
+    return next(of_jl, None)
 
 
 def _against_dimensions(axes: Axes) -> None:
@@ -134,7 +134,7 @@ def _against_dimensions(axes: Axes) -> None:
 
 
 def pareto(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
-    """The metric against what it costs: state, scoring time, time with the backbone."""
+    """Draw the metric against its costs: state, scoring time, and time with the backbone."""
     shown = [s for s in sweeps if len(dims_of(s, metric)) > 1]
     drawn = [c for s in shown for found in _by_proj(s, metric).values() for c in found]
     costs = [cost for cost in COSTS if any(c["mean"][cost] for c in drawn)]
@@ -142,9 +142,9 @@ def pareto(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
     def panel(sweep: Mapping[str, Any], cost: str, axes: Axes) -> None:
         unit = 1e6 if cost == "state_bytes" else 1
         for proj, found in _by_proj(sweep, metric).items():
-            known = [(c["mean"][cost] / unit, c["mean"][metric]) for c in found if c["mean"][cost]]
-            if known:
-                axes.plot(*zip(*sorted(known), strict=True), label=proj, **_style(proj))
+            points = [(c["mean"][cost] / unit, c["mean"][metric]) for c in found if c["mean"][cost]]
+            if points:
+                axes.plot(*zip(*sorted(points), strict=True), label=proj, **_style(proj))
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(_round_steps(*axes.get_xlim())))
         # These read as numbers, not as powers.
@@ -154,7 +154,7 @@ def pareto(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
         _share_upwards(axes, sweep, metric if cost == costs[0] else "", 5)
 
     panels = [
-        (sweep["label"] * (cost == costs[0]), partial(panel, sweep, cost))
+        (sweep["label"] if cost == costs[0] else "", partial(panel, sweep, cost))
         for sweep in shown
         for cost in costs
     ]
@@ -162,7 +162,7 @@ def pareto(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
 
 
 def spread(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
-    """Every seed's metric, by D and projection."""
+    """Draw every seed's metric, by D and projection."""
 
     def panel(sweep: Mapping[str, Any], axes: Axes) -> None:
         dims = dims_of(sweep, metric)
@@ -185,7 +185,7 @@ def spread(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
 
 
 def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """What projecting does to norms and distances: quantiles and rank correlation against D.
+    """Draw quantiles of projected norms and distances, and rank correlations, against D.
 
     `measured` are label and rows, as distortion.json holds them.
     """
@@ -212,7 +212,7 @@ def distortion(measured: Sequence[Mapping[str, Any]]) -> Figure | None:
         axes.set_ylabel(f"Spearman, {quantity}" if ranks else QUANTITIES[quantity])
 
     panels = [
-        (found["label"] * (column == columns[0]), partial(panel, found, *column))
+        (found["label"] if column == columns[0] else "", partial(panel, found, *column))
         for found in measured
         for column in columns
     ]
@@ -225,9 +225,9 @@ def planted(constants: Mapping[str, Any], metric: str) -> bool:
 
 
 def dims_of(sweep: Mapping[str, Any], metric: str) -> list[int]:
-    """The D at which the metric was measured, but for identity's C."""
-    known = [c for c in sweep["configurations"] if c["mean"][metric] is not None]
-    return sorted({c["dim"] for c in known if c["proj"] != "identity"})
+    """Return the D at which the metric was measured, without identity's C."""
+    measured = [c for c in sweep["configurations"] if c["mean"][metric] is not None]
+    return sorted({c["dim"] for c in measured if c["proj"] != "identity"})
 
 
 def _figure(
@@ -237,7 +237,7 @@ def _figure(
     width: float = WIDTH,
     height: float | None = None,
 ) -> Figure | None:
-    """A panel for each title and what draws below it; `columns` beside each other, 0: as fit."""
+    """Draw a panel for each title, `columns` in a row; 0: as many as fit."""
     if not panels:
         return None
     columns = columns or min(len(panels), COLUMNS if len(panels) != 4 else 2)
@@ -259,15 +259,15 @@ def _figure(
 
 
 def _share_upwards(axes: Axes, sweep: Mapping[str, Any], metric: str, ticks: int = 6) -> None:
-    """The metric's axis, named; "" for one that goes on from the panel beside it."""
+    """Name the metric's axis; "" leaves the name out where the panel beside has it."""
     _end_at_one(axes, ticks)
     if metric:
-        planted_too = ", planted" * planted(sweep["constants"], metric)
-        axes.set_ylabel(METRICS[f"test/{metric}"] + planted_too)
+        name = METRICS[f"test/{metric}"]
+        axes.set_ylabel(f"{name}, planted" if planted(sweep["constants"], metric) else name)
 
 
 def _end_at_one(axes: Axes, ticks: int) -> None:
-    """About so many ticks upwards, none beyond what an AUROC can reach."""
+    """Set about `ticks` ticks on the vertical axis, none above 1."""
     axes.yaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
     axes.set_ylim(top=min(1, axes.get_ylim()[1]))
 
@@ -277,7 +277,7 @@ def _legend(figure: Figure, note: str) -> None:
     for axes in figure.axes:
         handles, names = axes.get_legend_handles_labels()
         entries |= dict(zip(names, handles, strict=True))
-    names = sorted(entries, key=lambda name: (name in BEHIND, order(name)))
+    names = sorted(entries, key=lambda name: (name in DRAWN_ONCE, order(name)))
     # About 15 letters an inch, ten of them for the line in front of a name.
     fit = round(15 * figure.get_figwidth() / (10 + max(map(len, names))))
     columns = max(1, min(len(names), fit))
@@ -303,7 +303,7 @@ def _by_proj(sweep: Mapping[str, Any], metric: str) -> dict[str, list[Mapping[st
 
 
 def _round_steps(low: float, high: float) -> list[float]:
-    """Two to six round numbers from `low` to `high`, as even as may be on a logarithmic axis."""
+    """Return two to six round numbers from `low` to `high`, as even as possible on a log axis."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for steps in (range(1, 10), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         found = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
@@ -324,7 +324,7 @@ FIGURES = {
 
 
 def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
-    """File name → content: each figure in both formats, for image and for pixel AUROC.
+    """Return a dict of file names and contents: each figure as PNG and SVG, for both AUROCs.
 
     A figure of which nothing was measured is left out.
     """
@@ -336,5 +336,5 @@ def draw(content: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def stem(name: str, metric: str) -> str:
-    """Of a figure's files."""
+    """Return the name of a figure's files, without the suffix."""
     return name if metric == DRAWN[0] else f"{name}_pixel"

@@ -15,7 +15,7 @@ from padim_lit.visualization import palette
 
 
 def assemble(room: str, *scripts: str, **content: Any) -> str:
-    """The page ROOM.html with ROOM.css and the scripts of a room's assets, and what all pages have.
+    """Fill the template ROOM.html with its styles, its scripts and what all pages have.
 
     Every text of `content` is escaped unless it is Markup. A content security policy admits these
     scripts alone, by their hash, and no connection.
@@ -36,13 +36,13 @@ def assemble(room: str, *scripts: str, **content: Any) -> str:
 
 
 def asset(name: str) -> str:
-    """The text of a file in padim_lit/ROOM/assets, by ROOM/NAME."""
+    """Return the text of ROOM/NAME in padim_lit/ROOM/assets."""
     room, _, name = name.partition("/")
     return files(f"padim_lit.{room}").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def to_script(content: Any) -> Markup:
-    """JSON that can lie inside a script element: no "<", hence no tag that ends it.
+    """Return JSON for a script element: it holds no "<", hence no tag that could end it.
 
     Raises:
         ValueError: a number is not finite.
@@ -52,7 +52,7 @@ def to_script(content: Any) -> Markup:
 
 
 def inline(svg: bytes, description: str) -> Markup:
-    """matplotlib's SVG as a part of the page."""
+    """Return matplotlib's SVG as a part of the page."""
     text = svg.decode()
     text = text[text.index("<svg ") :]
     label = Markup(' role="img" aria-label="{}"').format(description)
@@ -60,7 +60,7 @@ def inline(svg: bytes, description: str) -> Markup:
 
 
 def jpeg(image: Image.Image, quality: int) -> str:
-    """A picture as a data URI."""
+    """Return a picture as a data URI."""
     # Not optimize=True: Pillow's buffer for that is too small for noisy pictures.
     content = file_bytes(image.save, "JPEG", quality=quality, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"

@@ -22,7 +22,7 @@ BUDGET = 11_000_000
 
 
 def embed(files: Sequence[tuple[Path, str]], budget: int = BUDGET) -> tuple[list[dict], list[str]]:
-    """Pictures as data URIs, with captions, and sentences on those that did not fit.
+    """Return pictures as data URIs with captions, and sentences on those that did not fit.
 
     Each is a JPEG, at most `WIDTH` pixels wide. `files` are paths and what they show.
 
@@ -42,7 +42,7 @@ def embed(files: Sequence[tuple[Path, str]], budget: int = BUDGET) -> tuple[list
 
 
 def about(folder: Path) -> str:
-    """What a run was, in a few words: from its own record, else its folder's name."""
+    """Describe a run in a few words, from its own record or its folder's name."""
     records = [folder / f"{name}.json" for name in ("metrics", "figure4", "distortion")]
     for file in filter(Path.exists, records):
         found = load(file, dict)

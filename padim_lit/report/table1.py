@@ -17,9 +17,18 @@ from padim_lit.system.atomic import write_csv
 from padim_lit.system.console import print_line, print_table
 
 COLUMNS = (
-    *("subset", "subset_sd", "proj", "proj_sd"),
-    *("difference", "low", "high", "sign"),
-    *("padim_paper", "report_subset", "report_jl", "anomalib"),
+    "subset",
+    "subset_sd",
+    "proj",
+    "proj_sd",
+    "difference",
+    "low",
+    "high",
+    "sign",
+    "padim_paper",
+    "report_subset",
+    "report_jl",
+    "anomalib",
 )
 NOTES = (
     "[...]: 95 % interval of the difference (test images and seeds resampled).",
@@ -66,8 +75,13 @@ def _line(
         values = (
             *(one[of][metric] for one in (base, cell) for of in ("mean", "sd")),
             # A number: a lone + or - is what spreadsheets take for a formula.
-            *(found.value, found.low, found.high, found.side()),
-            *(padim, *(report or (None, None)), anomalib),
+            found.value,
+            found.low,
+            found.high,
+            found.side(),
+            padim,
+            *(report or (None, None)),
+            anomalib,
         )
         line |= {f"{metric}/{name}": v for name, v in zip(COLUMNS, values, strict=True)}
     return line

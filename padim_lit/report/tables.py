@@ -12,13 +12,13 @@ from padim_lit.report.figures import planted
 from padim_lit.report.text import brief, known, share, size, spread
 from padim_lit.system.console import MISSING, count
 
-#: Of evidence: titles that are no words.
+#: Titles of those columns of evidence whose keys are no words.
 TITLES = {"sweep": "data", "dim": "D", "q_over_k2": "q/k²"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is shown, and what the column sorts by: a number, or None for what comes last."""
+    """One cell: its text, and the number that its column sorts by; None comes last."""
 
     text: str
     value: float | None = None
@@ -45,7 +45,7 @@ class Table:
 
 
 def fact(found: Any, text: Callable[[float], str] = brief) -> Cell:
-    """A number as `text` writes it, or one with its interval; or whatever else was found."""
+    """Write a number with `text`, and its interval if it has one; show anything else as it is."""
     if not known(value := _value(found)):
         said = MISSING if value is None else str(value)
         return Cell(METRICS.get(said, said))
@@ -55,14 +55,14 @@ def fact(found: Any, text: Callable[[float], str] = brief) -> Cell:
 
 
 def answer(sweeps: Sequence[Mapping[str, Any]]) -> Table:
-    """How good the best method of each data set is, and what it costs."""
+    """Make the table of each data set's best method: how good it is, and what it costs."""
     rows = []
     for sweep in sweeps:
         measured = [c for c in sweep["configurations"] if known(c["mean"]["image_auroc"])]
         if not measured:
             continue
         best = max(measured, key=lambda c: c["mean"]["image_auroc"])
-        mark = " †" * planted(sweep["constants"], "pixel_auroc")
+        mark = " †" if planted(sweep["constants"], "pixel_auroc") else ""
         rows.append(
             {
                 "data": Cell(sweep["label"]),
@@ -79,7 +79,7 @@ def answer(sweeps: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
-    """Every data set, backbone and D: means and spreads, and the difference of jl to selection."""
+    """Make Table 1: means and spreads by data set, backbone and D, and jl against selection."""
     base = content["base"]
     every = content["table"]
     rows = [r for r in every if any(known(c["mean"][metric]) for c in r["cells"].values())]
@@ -96,7 +96,7 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
         means = {proj: c["mean"][metric] for proj, c in cells.items() if known(c["mean"][metric])}
         top = max(means.values()) if len(cells) > 1 else None
         seeds = sorted({len(c["seeds"]) for c in cells.values()})
-        mark = " (planted)" * planted(row["constants"], metric)
+        mark = " (planted)" if planted(row["constants"], metric) else ""
         line = {"data": Cell(row["title"] + mark)}
         line |= {"D": fact(row["dim"]), "seeds": Cell("–".join(map(str, seeds)), seeds[0])}
         for proj in projs:
@@ -108,7 +108,7 @@ def table_one(content: Mapping[str, Any], metric: str) -> Table | None:
 
 
 def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
-    """The rows of Table 1 for which others published an AUROC, with what they published."""
+    """Make the table of those rows of Table 1 for which others published an AUROC, with theirs."""
     base, key = content["base"], f"test/{metric}"
     rows = [r for r in content["table"] if any(key in r[s] for s in SOURCES)]
     sources = [s for s in SOURCES if any(key in r[s] for r in rows)]
@@ -119,7 +119,9 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
             line[proj] = _mean(row["cells"].get(proj), metric)
         line[f"jl − {base}"] = _difference(row["cells"].get("jl"), metric)
         for source in sources:
-            name = SOURCES[source] + f", {base} → jl" * (source == "report")
+            name = SOURCES[source]
+            if source == "report":
+                name += f", {base} → jl"
             line[name] = _published(row[source].get(key))
         lines.append(line)
     caption = f"{METRICS[key]} beside what others published"
@@ -127,7 +129,7 @@ def beside_published(content: Mapping[str, Any], metric: str) -> Table | None:
 
 
 def fits(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Table | None:
-    """Eq. 15 fitted to the means over seeds of every data set and projection."""
+    """Make the table of eq. 15's fits to the means over seeds of every data set and projection."""
     rows = []
     columns = {"points": "points", "p": "p", "limit": "q/k²", "rmse": "RMSE", "r_squared": "R²"}
     for sweep, fit in [(s, f) for s in sweeps for f in s["fits"] if f["metric"] == metric]:
@@ -145,7 +147,7 @@ def fits(sweeps: Sequence[Mapping[str, Any]], metric: str) -> Table | None:
 
 
 def separations(found: Sequence[Mapping[str, Any]]) -> Table | None:
-    """p, k and ε of the report's eq. 11 to 13 as measured on image scores."""
+    """Make the table of p, k and ε of the report's eq. 11 to 13, measured on image scores."""
     texts = dict.fromkeys(("scale", "epsilon", "q"), brief)
     rows = [
         {
@@ -162,13 +164,13 @@ def separations(found: Sequence[Mapping[str, Any]]) -> Table | None:
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The means behind a verdict in one line."""
+    """Write the means behind a verdict in one line."""
     signed = partial(share, sign=True)
     return "Mean: " + "; ".join(f"{r['part']} {fact(r['difference'], signed).text}" for r in rows)
 
 
 def evidence(rows: Sequence[Mapping[str, Any]], caption: str) -> Table:
-    """A column for whatever any comparison has, intervals in the cells of their values."""
+    """Make a table with a column for each key of any comparison; intervals stand beside values."""
     names = list(dict.fromkeys(k for row in rows for k in row))
     names = [k for k in names if any(_value(row.get(k)) not in (None, "") for row in rows)]
     if "metric" in names and "part" in names:
@@ -179,7 +181,7 @@ def evidence(rows: Sequence[Mapping[str, Any]], caption: str) -> Table:
 
 
 def numbers(sweeps: Sequence[Mapping[str, Any]]) -> Table:
-    """Every configuration: all metrics, and what it costs."""
+    """Make the table of every configuration: all metrics, and what it costs."""
     every = [(s["label"], c) for s in sweeps for c in s["configurations"]]
     names = {key.removeprefix("test/"): name for key, name in METRICS.items()}
     names = {m: name for m, name in names.items() if any(known(c["mean"][m]) for _, c in every)}
@@ -205,27 +207,31 @@ def settings(constants: Mapping[str, Any]) -> Table:
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> int:
-    """How many of Table 1's rows are means over others; they are the last ones."""
+    """Count the rows of Table 1 that are means over others; they are the last ones."""
     return sum(row["mean"] for row in rows)
 
 
 def _mean(
     c: Mapping[str, Any] | None, metric: str, mark: str = "", digits: int = 3, best: bool = False
 ) -> Cell:
-    """Of a configuration; None where it was not measured."""
+    """Write a configuration's mean and spread; MISSING where it was not measured."""
     if c is None:
         return Cell(MISSING)
     mean = c["mean"][metric]
-    return Cell(spread(mean, c["sd"][metric], digits) + mark * known(mean), mean, best)
+    text = spread(mean, c["sd"][metric], digits)
+    return Cell(text + mark if known(mean) else text, mean, best)
 
 
 def _missed(found: Mapping[str, Any] | None) -> Cell:
     if not found:
         return Cell(MISSING)
-    text = "{} of {}, {} of {}".format(
-        *(brief(found[key]) for key in ("misses", "defective", "alarms", "good"))
+    misses, defective, alarms, good = (
+        brief(found[key]) for key in ("misses", "defective", "alarms", "good")
     )
-    return Cell(text + " ‡" * found["own"], found["misses"] / found["defective"])
+    text = f"{misses} of {defective}, {alarms} of {good}"
+    if found["own"]:
+        text += " ‡"
+    return Cell(text, found["misses"] / found["defective"])
 
 
 def _difference(c: Mapping[str, Any] | None, metric: str) -> Cell:
@@ -239,5 +245,5 @@ def _published(value: Any) -> Cell:
 
 
 def _value(fact: Any) -> Any:
-    """What an interval is around; anything else is itself."""
+    """Return the number that an interval is around; anything else as it is."""
     return fact["value"] if isinstance(fact, Mapping) else fact

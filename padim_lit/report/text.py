@@ -16,7 +16,7 @@ def known(value: Any) -> bool:
 
 
 def share(value: float | None, digits: int = 3, sign: bool = False) -> str:
-    """ ".857" for an AUROC, "−.012" below 0."""
+    """Write an AUROC, as ".857"; "−.012" below 0."""
     if not known(value):
         return MISSING
     text = f"{abs(value):.{digits}f}".removeprefix("0")
@@ -26,13 +26,13 @@ def share(value: float | None, digits: int = 3, sign: bool = False) -> str:
 
 
 def spread(mean: float | None, sd: float | None, digits: int = 3) -> str:
-    """ ".857 ± .004"; the mean alone where nothing varies over seeds."""
+    """Write ".857 ± .004"; the mean alone where nothing varies over seeds."""
     varies = known(sd) and sd > NO_SPREAD
     return share(mean, digits) + (f" ± {share(sd, digits)}" if varies else "")
 
 
 def brief(value: float) -> str:
-    """Three significant digits, never in powers of ten; from 1,000 on all of them."""
+    """Write three significant digits, never in powers of ten; from 1,000 on all digits."""
     rounded = float(f"{value:.3g}")
     if abs(rounded) >= 1000:
         return f"{value:,.0f}".replace("-", "−")
@@ -40,5 +40,5 @@ def brief(value: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in MB."""
+    """Write bytes in MB."""
     return f"{brief(count / 1e6)} MB"

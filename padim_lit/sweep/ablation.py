@@ -61,7 +61,7 @@ class Sweep:
             raise InputError(f"dims={list(self.dims)}: each must be from 1 to {MAX_DIM}")
 
     def runs(self, channels: int, seeded: bool = False) -> list["ProjectionRun"]:
-        """One run for each projection and seed; one for all seeds where none changes anything.
+        """Return a run for each projection and seed; one for all seeds where these change nothing.
 
         Args:
             channels: C.
@@ -83,7 +83,7 @@ class ProjectionRun:
     """A projection and seed, fitted once at the largest of its dimensions.
 
     Attributes:
-        seeds: all of which give what the first one gives.
+        seeds: they all give the same projection, that of the first.
     """
 
     proj: str
@@ -96,14 +96,14 @@ class ProjectionRun:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """The name of its file."""
         return f"{self.proj}-{self.seed}"
 
     def __str__(self) -> str:
         return f"{self.proj} with seed {self.seed}"
 
     def draw(self, channels: int) -> Projection:
-        """Its projection at the largest D; InputError where that does not exist."""
+        """Draw its projection at the largest D; raise InputError where that D is impossible."""
         return PROJECTIONS[self.proj](channels, max(self.dims), self.seed)
 
 
@@ -148,7 +148,7 @@ class Ablation:
         self.folder = folder / "features"
         shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed
         layers = [(c, *s) for c, s in zip(backbone.channels, shapes, strict=True)]
-        #: Of the backbone's forward passes alone, without decoding and storing.
+        #: Seconds of the backbone's forward passes alone, without decoding and storing.
         self.backbone_seconds = 0.0
         kept: list[dict[str, Tensor]] = []
         self.stores: list[FeatureStore] = []
@@ -177,7 +177,7 @@ class Ablation:
     def _features(
         self, backbone: Backbone, batch: dict[str, Any], rotations: int = 1
     ) -> list[Tensor]:
-        """Maps (B·V,C_l,H_l,W_l) of each layer, an image's V directions in a row."""
+        """Return each layer's maps (B·V,C_l,H_l,W_l); an image's V directions lie in a row."""
         ways = list(turned(batch["image"].to(self.device), rotations))
         start = clock(self.device)
         found = [backbone(images) for images in ways]
@@ -187,19 +187,19 @@ class Ablation:
         return [torch.stack(layer, dim=1).flatten(0, 1) for layer in zip(*found, strict=True)]
 
     def _draw(self, groups: list[str], labels: Tensor, counted: Tensor) -> Tensor | None:
-        """How often each of the counted images is drawn, (R,N); None where there is none."""
+        """Count how often each resample draws each counted image, (R,N); None: none is drawn."""
         if not self.resamples or not counted.any():
             return None
         return resample_counts(labels[counted], self.resamples, groups=[*compress(groups, counted)])
 
     def plan(self, dim: int, max_memory_gb: float) -> Plan:
-        """Bands of positions for runs fitted at D = `dim`."""
+        """Plan the bands of positions for runs fitted at D = `dim`."""
         return plan(self.one_pass.test, dim, max_memory_gb * 1e9)
 
     def measure(
         self, run: ProjectionRun, projection: Projection, bands: Sequence[range]
     ) -> RunResult:
-        """Rows of metrics, image scores and resampled AUROCs of one run, for each d.
+        """Return rows of metrics, image scores and resampled AUROCs of one run, for each d.
 
         ``fit/seconds`` is the moments' time at the run's largest D, which serves all of its dims,
         plus this d's factor; a mixture's is this d's own. ``score/seconds`` is this d's distances
@@ -215,7 +215,9 @@ class Ablation:
             name = f"{run.proj}-{d}-{run.seed}"
             result.rows.append(
                 {
-                    **{"proj": run.proj, "dim": d, "seed": run.seed},
+                    "proj": run.proj,
+                    "dim": d,
+                    "seed": run.seed,
                     **{key: metrics[key.removeprefix("test/")] for key in METRICS},
                     **times.learnt[d],
                     "state_bytes": scoring_bytes(one_pass.density(d, 0).gaussians(positions), d),
@@ -232,7 +234,7 @@ class Ablation:
         return result
 
     def judge(self, distances: Tensor) -> tuple[dict[str, Any], Tensor, Tensor | None]:
-        """Metrics, image scores (N,) and resampled AUROCs (2,R) from distances (N,P)."""
+        """Return metrics, image scores (N,) and resampled AUROCs (2,R) from distances (N,P)."""
         image, pixel, scores = ImageMetrics(), PixelMetrics(), []
         histograms = PixelHistograms()
         for start in range(0, len(distances), CHUNK):

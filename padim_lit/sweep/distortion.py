@@ -23,7 +23,7 @@ CHUNK = 64
 
 
 def full_distances(train: Tensor, test: Tensor, ridge: Ridge) -> Tensor:
-    """M_C (N',P): Mahalanobis distances of the test patches in all C channels.
+    """Return M_C (N',P), the Mahalanobis distances of the test patches in all C channels.
 
     Args:
         train: (N,P,C) of the good images to fit, at some positions.
@@ -42,7 +42,7 @@ def full_distances(train: Tensor, test: Tensor, ridge: Ridge) -> Tensor:
 def measure(
     projection: Projection, dims: list[int], whole: Sequence[Tensor], full: Tensor, ridge: Ridge
 ) -> Iterator[dict[str, Any]]:
-    """Rows of distortion.json for one projection, a `quantity` each for every d ≤ D.
+    """Yield rows of distortion.json for one projection: each `quantity` for every d ≤ D.
 
     ``norm``: ‖Πx‖²/‖x‖² of the test patches. ``pair``: the same of differences of patches of one
     position in two test images, which is what the lemma is about. ``distance``: M_D/M_C of the
@@ -87,7 +87,7 @@ def _fit(x: Tensor) -> Moments:
 
 
 def _pairs(images: int) -> tuple[Tensor, Tensor]:
-    """Different images, seeded; every position of a pair counts."""
+    """Draw seeded pairs of different images; every position of a pair counts."""
     generator = torch.Generator().manual_seed(0)
     count = min(PAIRS // 64, images * (images - 1))
     first = torch.randint(images, (count,), generator=generator)

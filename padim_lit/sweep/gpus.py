@@ -11,14 +11,14 @@ from padim_lit.system.atomic import lock
 
 
 def visible(count: int, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """What to call the `count` GPUs that this process sees, so that all processes agree."""
+    """Name the `count` GPUs that this process sees, so that all processes use the same names."""
     names = [n.strip() for n in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if n.strip()]
     return tuple(names if len(names) == count else map(str, range(count)))
 
 
 @cache
 def claim(names: tuple[str, ...], folder: Path | None = None) -> int:
-    """The index of a GPU that is this process's own until it ends, however it ends.
+    """Return the index of a GPU that stays this process's own until the process ends.
 
     Each GPU has a file whose lock the kernel gives back with the process. A process that asks
     again gets the same one. Without file locks (Windows) the first serves all.

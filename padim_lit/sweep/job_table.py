@@ -72,7 +72,7 @@ def print_failures(jobs: Sequence[Job]) -> None:
 
 
 def _row(job: Job) -> dict[str, Any]:
-    """Columns of sweep.csv; a result that its override does not repeat is "result/NAME"."""
+    """Return a job's columns of sweep.csv; results that no override repeats are "result/NAME"."""
     row = {"job": job.name, "status": job.status, **job.overrides}
     for key, value in job.results.items():
         if key not in row:

@@ -14,7 +14,11 @@ from padim_lit.version import __version__
 
 #: Keys that say how a result is computed and not which: they change no folder and no result.
 RESULT_NEUTRAL_KEYS = (
-    *("num_workers", "picture_cache", "max_memory_gb", "watch_idle", "watch_settle"),
+    "num_workers",
+    "picture_cache",
+    "max_memory_gb",
+    "watch_idle",
+    "watch_settle",
 )
 
 #: Folders that trackers make in a run's own.
@@ -24,7 +28,7 @@ TRACKERS = ("wandb", "mlflow", "tensorboard")
 def describe(
     keys: Mapping[str, Any], without: Sequence[str] = (), content: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """All that a job's result depends on: its keys and values, the version, and the files' content.
+    """Return all that a job's result depends on: its keys, the version, and the files' content.
 
     `RESULT_NEUTRAL_KEYS` are left out.
 
@@ -53,7 +57,7 @@ def is_done(folder: Path, result: str, job: dict[str, Any]) -> bool:
 
 
 def begin_sweep(folder: Path, name: str) -> bool:
-    """Note which sweep `folder` is of; jobs that are there of another one do not count in it.
+    """Note which sweep `folder` belongs to; jobs of another sweep in it do not count.
 
     The folder is held until this process ends. False where another sweep is running there.
     """
@@ -64,15 +68,15 @@ def begin_sweep(folder: Path, name: str) -> bool:
 
 
 def join_sweep(folder: Path, job: Path) -> None:
-    """Let the folder `job` be one of those of the sweep in `folder`."""
+    """Add the folder `job` to the sweep in `folder`."""
     if (name := sweep_of(folder)) is not None:
         write_text(job / SWEEP, name)
 
 
 def begin(folder: Path, result: str) -> None:
-    """Take away what would make the job look finished while it runs, or after it was killed.
+    """Remove the files that would make a running or killed job look finished.
 
-    With it goes what trackers wrote: sent beside the new run, the earlier one would count twice.
+    Files of trackers go, too: if they were sent beside the new run's, the job would count twice.
     """
     for name in (DONE, FAILED, result):
         (folder / name).unlink(missing_ok=True)

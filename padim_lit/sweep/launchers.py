@@ -12,7 +12,7 @@ EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slur
 
 
 def allow_loaders() -> None:
-    """Let this process start a loader's processes as any other does.
+    """Let this process start a loader's processes as any other process does.
 
     In joblib's workers Python's way to start a process is joblib's own, of which PyTorch's loaders
     know nothing. They end with the sweep that started them, too.
@@ -23,7 +23,7 @@ def allow_loaders() -> None:
 
 
 def error_line(error: BaseException) -> str | None:
-    """One line for an error that came out of a launcher; None for any other.
+    """Return one line for an error that came out of a launcher; None for any other error.
 
     A job catches what goes wrong in it (`experiment.run_job`), so this is about its process: it
     was killed, could not start, or the machines are not there.
@@ -40,7 +40,7 @@ def error_line(error: BaseException) -> str | None:
 
 
 def _summary(error: BaseException) -> str:
-    """A message's first two lines, the second of SLURM's state, and its last, a log's error."""
+    """Shorten a message to its first two lines and its last: SLURM's state, and a log's error."""
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     said = dict.fromkeys([*lines[:2], *lines[-1:]])
     return ": ".join([type(error).__name__, *said]).rstrip(".:")

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from padim_lit.errors import InputError, refusing
-from padim_lit.model.density import Density, PerPosition, put_together, works_as
+from padim_lit.model.both import in_parts
+from padim_lit.model.density import Density, PerPosition
 from padim_lit.model.embedding import average_down, embed
 from padim_lit.model.gaussian import factorize, mahalanobis
 from padim_lit.model.moments import init, update
@@ -72,12 +73,12 @@ class FeatureStore:
         self.filled = stop
 
     def embeddings(self, projection: Projection, rows: range) -> Iterator[Tensor]:
-        """Projected embeddings (B, rows·W, D) of a band of grid rows, chunk by chunk of images."""
+        """Yield projected embeddings (B, rows·W, D) of a band of grid rows, by chunks of images."""
         for start in range(0, self.images, CHUNK):
             yield self.embedding(projection, slice(start, start + CHUNK), rows)
 
     def embedding(self, projection: Projection, images: slice | list[int], rows: range) -> Tensor:
-        """Projected embeddings (B, rows·W, D) of some images, in a band of grid rows."""
+        """Return projected embeddings (B, rows·W, D) of some images, in a band of grid rows."""
         height, width = self.grid
         # The neighbours beyond the band, in whole rows of every layer.
         halo = -(-(self.neighbourhood // 2) // (self.row_step or 1)) * self.row_step
@@ -93,7 +94,7 @@ class FeatureStore:
 
     @property
     def row_step(self) -> int:
-        """Bands must start at multiples of this, so that no layer's row is split; 0: no bands."""
+        """Bands start at multiples of this, so that they split no layer's row; 0: no bands."""
         height, width = self.grid
         shapes = [stored.shape[1:3] for stored in self.maps]
         if any(height % h or width % w for h, w in shapes):
@@ -102,7 +103,7 @@ class FeatureStore:
 
 
 def _reserve(path: Path, size: int) -> None:
-    """Take the room now: a disk that fills up under a mapped file kills the process without a word.
+    """Reserve the file's room now: a full disk under a mapped file would kill the process silently.
 
     Raises:
         InputError: there is too little.
@@ -157,7 +158,9 @@ def plan(store: FeatureStore, dim: int, limit: float) -> Plan:
 
 @dataclass
 class RunTimes:
-    """Seconds that a run took, summed over the bands: `fit` for all d, the others by d.
+    """Seconds that a run took, summed over the bands.
+
+    `fit` is for all d together; the others are by d. `learnt` holds what its densities have learnt.
 
     And the numbers that its densities have learnt.
     """
@@ -170,13 +173,13 @@ class RunTimes:
 
 @dataclass(frozen=True)
 class OnePass:
-    """Feature maps of one data set, and what Gaussians any projection of them is scored by.
+    """Feature maps of one data set, and the Gaussians that score any projection of them.
 
     Attributes:
         train, test: feature maps.
-        density: of D and the seed.
-        ridge: ε and its unit; what shrinks is the density's.
-        rotations: V; of `train`, so many maps in a row are one image's, in all its directions.
+        density: makes the density for a D and a seed.
+        ridge: ε and its unit; the density adds ν.
+        rotations: V; in `train`, V maps in a row are one image's, in all its directions.
     """
 
     train: FeatureStore
@@ -191,7 +194,7 @@ class OnePass:
         dims: Iterable[int],
         bands: Sequence[range],
     ) -> tuple[dict[int, Tensor], RunTimes]:
-        """Mahalanobis distances (N_test,P) of every d, on the CPU, and what they took.
+        """Return every d's Mahalanobis distances (N_test,P), on the CPU, and the time they took.
 
         Args:
             projection: drawn at the largest d.
@@ -214,30 +217,33 @@ class OnePass:
                 one.learn(self._patches(projection, d, one.fit_images))
                 times.factor[d] += clock(train.device) - start
             times.learnt[d] = one.learnt
-        parts = {d: put_together(one).parts(one, height * width) for d, one in densities.items()}
-        alone = [p for of in parts.values() for p, _ in of if works_as(p, PerPosition)]
-        # All of them from one pass over the bands, in this order.
+        parts = {d: in_parts(one).parts(height * width) for d, one in densities.items()}
+        alone = [p for of in parts.values() for p, _ in of if type(p) is PerPosition]
+        # One pass over the bands gives all of them, in this order.
         by_position = iter(self._positions(projection, alone, bands, times))
         nearest = {}
         for d, one in densities.items():
-            how, scored = put_together(one), []
+            how, scored = in_parts(one), []
             for part, _ in parts[d]:
-                mine = works_as(part, PerPosition)
+                mine = type(part) is PerPosition
                 scored.append(next(by_position) if mine else self._all(projection, part, times))
             distances, log_dets = zip(*scored, strict=True)
-            scales = how.scales(one, log_dets)
+            scales = how.scales(log_dets)
             scaled = [x.mul_(scale) for x, scale in zip(distances, scales, strict=True)]
-            nearest[d] = how.combine(one, scaled)
+            nearest[d] = how.combine(scaled)
         return nearest, times
 
     def _chosen(self, images: int) -> list[int]:
-        """The same as a run of its own would learn from, in all directions."""
+        """Return the numbers of the maps that a run of its own would learn from.
+
+        Those of an image in all directions are together.
+        """
         turns = self.rotations
         numbers = evenly_spaced(self.train.images // turns, images)
         return [i * turns + turn for i in numbers for turn in range(turns)]
 
     def _patches(self, projection: Projection, dim: int, images: int) -> Tensor:
-        """Those that a run of its own would learn from: (n,P,d)."""
+        """Return the patches (n,P,d) that a run of its own would learn from."""
         train, (rows, factor) = self.train, projection.nested(dim)
         whole, rows = range(train.grid[0]), rows.to(train.device)
         chosen = (train.embedding(projection, [i], whole) for i in self._chosen(images))
@@ -250,13 +256,16 @@ class OnePass:
         bands: Sequence[range],
         times: RunTimes,
     ) -> list[tuple[Tensor, float]]:
-        """Of each, a Gaussian a position, the distances (N_test,P) and the mean log det Σ."""
+        """Return each density's test distances (N_test,P) and its mean log det Σ.
+
+        The densities have one Gaussian a position, and all are fitted in one pass over the bands.
+        """
         if not densities:
             return []
         train, test, width = self.train, self.test, self.train.grid[1]
         ridges = [one.shrinking(self.ridge) for one in densities]
         if len(bands) > 1 and any(r.unit == "variance" or r.shrinkage for r in ridges):
-            # Of all bands, or results would depend on the memory; it takes a pass of its own.
+            # Pooled over all bands, or results would depend on the memory; it takes another pass.
             within = [len(band) * patch_statistics(train.embeddings(projection, band))[0]
                       for band in bands]  # fmt: skip
             ridges = [replace(ridge, common=sum(within) / train.grid[0]) for ridge in ridges]
@@ -288,7 +297,7 @@ class OnePass:
     def _all(
         self, projection: Projection, density: Density, times: RunTimes
     ) -> tuple[Tensor, float]:
-        """As `_positions` has it, of any density, as a run of its own computes them."""
+        """Return what `_positions` does, for any one density, computed as in a run of its own."""
         train, d, whole = self.train, density.dim, range(self.train.grid[0])
         rows, factor = projection.nested(d)
         rows = rows.to(train.device)

@@ -51,7 +51,7 @@ class RunStore:
         remove_remnants(self.folder)
 
     def load(self, name: str, dims: Sequence[int]) -> RunResult | None:
-        """The run `name`, or None where it was not finished with just these `dims`."""
+        """Return the run `name`, or None where it was not finished with exactly these `dims`."""
         path = self.folder / f"{name}.npz"
         if not path.exists():
             return None

@@ -75,8 +75,9 @@ def writing(path: Path) -> AbstractContextManager[None]:
     Traceback (most recent call last):
     padim_lit.errors.InputError: a.txt cannot be written (No space left on device); choose a ...
     """
-    close = "close it where it is open, or " * (fcntl is None)  # Windows keeps what is open
-    todo = f"{close}choose a writable folder with enough space"
+    todo = "choose a writable folder with enough space"
+    if fcntl is None:  # Windows keeps what is open
+        todo = f"close it where it is open, or {todo}"
     return refusing(f"{path} cannot be written", todo, OSError)
 
 
@@ -211,7 +212,7 @@ def hold(folder: Path) -> int | None:
 
 
 def written_by_runs(folder: Path) -> set[str]:
-    """Names of what runs wrote, or may write, directly in ``folder``; see `run_folder`."""
+    """Return the names in ``folder`` that runs wrote, or may write; see `run_folder`."""
     try:
         # A power loss can leave zeros.
         return set((folder / _MARKER).read_text("utf-8").replace("\0", "").splitlines())
@@ -249,7 +250,7 @@ def _remove(temporary: Path) -> None:
 
 @cache
 def _machine() -> str:
-    """8 digits for this machine since it was started; its containers share them."""
+    """Return 8 digits for this machine since it was started; its containers share them."""
     try:
         known = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:

@@ -7,7 +7,7 @@ import torch
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, all that was given to `device` done.
+    """Return the time in seconds, after all work that was given to `device` is done.
 
     >>> start = clock(torch.device("cpu"))
     >>> clock(torch.device("cpu")) >= start
@@ -19,7 +19,7 @@ def clock(device: torch.device) -> float:
 
 
 def now(digits: str = "seconds") -> str:
-    """When it is, in UTC, as files say it; `digits` as datetime's ``timespec``.
+    """Return the time in UTC as files say it; `digits` as datetime's ``timespec``.
 
     >>> now()[10:], len(now("milliseconds")) - len(now())
     ('T...+00:00', 4)

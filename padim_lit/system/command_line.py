@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=f"python -m {module}", description=description)
 
     def take_folders(self, name: str, what: str) -> None:
-        """Its first argument: one folder or more, called `name`."""
+        """Take one folder or more as the first argument, called `name`."""
         help = f"folders with {what}, at any depth"
         self.add_argument("folders", nargs="+", metavar=name, help=help)
 

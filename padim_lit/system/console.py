@@ -88,7 +88,7 @@ def print_line(text: str | Text) -> None:
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """`share` in percent, as 0 or 100 only where it is just that.
+    """Write `share` in percent; as 0 or 100 only where it is exactly that.
 
     >>> percent(0.123), percent(1e-5, 2), percent(0.9996), percent(1)
     ('12%', '<0.01%', '>99%', '100%')
@@ -100,7 +100,7 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def score_text(score: float) -> str:
-    """A score or threshold in four digits, zeros at the end too, as they tell 17.00 from 16.99.
+    """Write a score or threshold in four digits, with zeros at the end: 17.00 is not 16.99.
 
     >>> score_text(16.99866), score_text(0.25), score_text(1234.0)
     ('17.00', '0.2500', '1234')
@@ -109,7 +109,7 @@ def score_text(score: float) -> str:
 
 
 def count(n: int, one: str) -> str:
-    """So many of something, in words.
+    """Write a number of things in words.
 
     >>> count(1, "image"), count(1200, "image")
     ('1 image', '1,200 images')
@@ -118,7 +118,7 @@ def count(n: int, one: str) -> str:
 
 
 def pace(images: int, seconds: float) -> str:
-    """How fast images went by, as the larger of two numbers; both are above 0.
+    """Write how fast images went by, as the larger of two numbers; both are above 0.
 
     >>> pace(14, 2.0), pace(14, 323.0)
     ('7.0 per second', '23.1 s an image')
@@ -128,7 +128,7 @@ def pace(images: int, seconds: float) -> str:
 
 
 def print_facts(*facts: tuple[str, Any]) -> None:
-    """Print a line for each name and what there is to say of it; a path is shown in full."""
+    """Print a line for each name and its value; a path is shown in full."""
     wide = max(7, *(len(name) for name, _ in facts))
     for name, fact in facts:
         text = str(fact.resolve() if isinstance(fact, Path) else fact)
@@ -142,7 +142,7 @@ def _console() -> Console:
 
 @contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Without a library's warnings, and what its loggers of these names say below an error.
+    """Hide a library's warnings, and what its loggers of these names say below an error.
 
     >>> with quiet("timm"):
     ...     logging.getLogger("timm").isEnabledFor(logging.WARNING)
@@ -166,7 +166,7 @@ _BARS = ContextVar("bars", default=True)
 
 @contextmanager
 def showing_bars(shown: bool) -> Iterator[None]:
-    """With progress bars, or without.
+    """Show progress bars within the block, or hide them.
 
     >>> with showing_bars(False):
     ...     progress().disable
@@ -180,15 +180,17 @@ def showing_bars(shown: bool) -> Iterator[None]:
 
 
 def progress() -> Progress:
-    """A progress bar with counts and the time that is left; of several ranks the first one's."""
+    """Return a progress bar with counts and the time left; of several ranks one shows it."""
     return Progress(
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
         TimeRemainingColumn(),
         disable=not _BARS.get() or os.environ.get("LOCAL_RANK", "0") != "0",
     )
 
 
 def tracked(steps: Iterable[T], what: str) -> Iterator[T]:
-    """The steps, one by one, with a progress bar that is called `what`."""
+    """Yield the steps with a progress bar that is called `what`."""
     with progress() as bar:
         yield from bar.track(steps, description=what)

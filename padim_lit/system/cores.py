@@ -4,7 +4,9 @@ import os
 
 
 def default_workers() -> int:
-    """Loader processes for this machine: none on up to two cores, else cores minus two, at most 8.
+    """Return how many loader processes suit this machine.
+
+    None on up to two cores, else the number of cores minus two, at most 8.
 
     Decoding takes about a tenth of a small backbone's time, so on two cores, which the backbone
     keeps busy, there is little to overlap.

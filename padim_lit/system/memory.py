@@ -27,7 +27,7 @@ def keep_freed_memory(limit: int = 2**30) -> bool:
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Bytes that can still be allocated on `device`; None where the system does not tell."""
+    """Return the bytes that can still be allocated on `device`; None where nothing tells."""
     if device.type == "cuda":
         # What PyTorch keeps of freed blocks is counted as used by the driver.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -37,7 +37,7 @@ def available_bytes(device: torch.device) -> int | None:
 
 
 def _number(file: Path, pattern: str) -> int | None:
-    """What a file of Linux says by a line of this pattern; None where it does not."""
+    """Read the number in the line of a Linux file that fits the pattern; None without one."""
     with suppress(OSError):
         if found := re.search(pattern, file.read_text(), re.MULTILINE):
             return int(found[1])
@@ -47,7 +47,7 @@ def _number(file: Path, pattern: str) -> int | None:
 def _within_groups(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> list[int]:
-    """Bytes that a container, or a SLURM job, may still take; none where no limit is set.
+    """Return the bytes that a container, or a SLURM job, may still take; nothing without limits.
 
     A limit of any control group that this process is in counts (of version 2; the first has none
     here): a container sees its own as the root, a job's lies below it.
@@ -77,7 +77,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Most bytes in use since `reset_peak`: of the GPU, or resident bytes of this process.
+    """Return the most bytes in use since `reset_peak`: of the GPU, or resident in this process.
 
     None where the system is not Linux.
     """
@@ -88,5 +88,5 @@ def peak_bytes(device: torch.device) -> int | None:
 
 
 def readable(count: int) -> str:
-    """Bytes as GiB or MiB."""
+    """Write bytes as GiB or MiB."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 
-_LOOK = 0.1  # seconds
+_LOOK_SECONDS = 0.1
 _MAIN = "PADIM_LIT_MAIN"
 
 
@@ -23,7 +23,7 @@ def end_with_parent() -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(_LOOK)
+            time.sleep(_LOOK_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
 
     threading.Thread(target=watch, name="end_with_parent", daemon=True).start()

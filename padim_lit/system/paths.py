@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def typed_path(given: str | os.PathLike) -> Path:
-    """A path as the user typed it, ~ expanded; paths that were found must not come here.
+    """Return a path as the user typed it, ~ expanded; paths that were found must not come here.
 
     A text, not a Path, so that ./~/a is below a folder that is called ~.
     """

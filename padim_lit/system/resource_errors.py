@@ -1,4 +1,4 @@
-"""What the machine does to a run: memory that ends, processes that are killed, a full disk."""
+"""Failures of the machine: memory that ends, processes that are killed, a full disk."""
 
 import errno
 import logging
@@ -29,7 +29,7 @@ NOT_FACTORED = (torch.linalg.LinAlgError, np.linalg.LinAlgError)
 
 
 def error_line(error: BaseException, folder: Path | None = None) -> str | None:
-    """One line for an error that is the machine's; None for any other.
+    """Return one line for a failure of the machine; None for any other error.
 
     `folder` is where the program writes: a full disk says of no file which one it is.
     """
@@ -64,7 +64,7 @@ def error_line(error: BaseException, folder: Path | None = None) -> str | None:
 
 
 def halving(size: int, work: Callable[[int], T], what: str) -> tuple[T, int]:
-    """``work(size)`` anew with half the batch as often as the GPU's memory runs out, and the size.
+    """Call ``work(size)``, with half the size while the GPU's memory runs out; return the size.
 
     Raises:
         InputError: one image is too much.
@@ -87,7 +87,7 @@ def halving(size: int, work: Callable[[int], T], what: str) -> tuple[T, int]:
 def in_parts(
     model: Callable[[Tensor], tuple[Tensor, Tensor]], images: Tensor, size: int
 ) -> tuple[Tensor, Tensor, int]:
-    """``model(images)``, `size` images at a time, and the size that the GPU's memory allowed.
+    """Call ``model(images)``, `size` images at a time; return the size that memory allowed, too.
 
     Args:
         model: (B,3,h,w) → scores (B,) and maps (B,h,w).

@@ -11,7 +11,7 @@ from padim_lit.errors import InputError
 
 
 def foreign(path: Path | BinaryIO) -> str | None:
-    """What ``torch.save`` would not have written, by the file's directory alone, or None.
+    """Return what ``torch.save`` would not have written, by the file's directory alone, or None.
 
     To be asked before ``torch.load``, which decompresses without a limit: a small file that swells
     is none of torch's, which stores plainly.
@@ -32,7 +32,7 @@ def foreign(path: Path | BinaryIO) -> str | None:
 
 
 def damage(path: Path | BinaryIO, content: Any = None) -> str | None:
-    """What is wrong with a file of ``torch.save``, or None: every CRC-32 in it is checked.
+    """Return what is wrong with a file of ``torch.save``, or None; every CRC-32 in it is checked.
 
     ``torch.load`` reads past a flipped bit in a tensor, and scores would be wrong without a word.
 
@@ -56,7 +56,7 @@ def damage(path: Path | BinaryIO, content: Any = None) -> str | None:
 
 
 def _written(records: list[zipfile.ZipInfo]) -> list[int]:
-    """Bytes of the tensors' records that hold any, in the order of their numbers."""
+    """Return the bytes of the tensors' records that hold any, in the order of their numbers."""
     sizes = {}
     for record in records:
         _, data, number = record.filename.rpartition("/data/")
@@ -66,13 +66,13 @@ def _written(records: list[zipfile.ZipInfo]) -> list[int]:
 
 
 def _storages(content: Any) -> dict[int, int]:
-    """Address → bytes of the storages below `content` in the order in which torch numbers them."""
+    """Return address → bytes of the storages in `content`, in the order of torch's numbers."""
     found = (tensor.untyped_storage() for tensor in tensors_in(content))
     return {storage.data_ptr(): storage.nbytes() for storage in found if storage.nbytes()}
 
 
 def tensors_in(content: Any) -> Iterator[Tensor]:
-    """Those in a nest of lists, tuples and dicts, each of which is looked into once.
+    """Yield the tensors in nested lists, tuples and dicts, each of which is looked into once.
 
     >>> pair = [torch.ones(1), (torch.ones(2), 3)]
     >>> len(list(tensors_in({"a": pair, "b": pair})))

@@ -12,14 +12,14 @@ PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "numpy"
 
 
 def device_name(device: torch.device) -> str:
-    """A GPU's name, or the CPU's kind and how many threads of it are used."""
+    """Return a GPU's name, or the CPU's kind and how many of its threads are used."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads, {platform.machine()}"
 
 
 def made_with(device: torch.device) -> dict[str, str]:
-    """What every result says of its making: ``device``, and `versions`.
+    """Return what every result says of its making: ``device``, and `versions`.
 
     >>> list(made_with(torch.device("cpu")))[:3]
     ['device', 'version/padim_lit', 'version/python']
@@ -28,7 +28,7 @@ def made_with(device: torch.device) -> dict[str, str]:
 
 
 def written_with(device: torch.device | None = None) -> dict[str, str]:
-    """When a result is written, in UTC, and with what; None where no device had a part in it.
+    """Return when a result is written, in UTC, and with what; None: no device took part.
 
     >>> list(written_with())[:2]
     ['written', 'version/padim_lit']
@@ -37,7 +37,7 @@ def written_with(device: torch.device | None = None) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """``version/NAME`` of padim_lit, Python and `PACKAGES`."""
+    """Return ``version/NAME`` of padim_lit, Python and `PACKAGES`."""
     found = {"padim_lit": __version__, "python": platform.python_version()}
     found |= {name: metadata.version(name) for name in PACKAGES}
     return {f"version/{name}": version for name, version in found.items()}

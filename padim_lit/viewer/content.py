@@ -13,7 +13,7 @@ from padim_lit.errors import InputError
 from padim_lit.report.page import to_script
 from padim_lit.system.command_line import say
 from padim_lit.version import __version__
-from padim_lit.viewer.folders import APART, describe_run, describe_scored, short_names
+from padim_lit.viewer.folders import SETTINGS_APART, describe_run, describe_scored, short_names
 from padim_lit.viewer.pictures import encode_pictures
 from padim_lit.visualization.palette import DISTANCES, FOUND, TRUTH
 
@@ -22,7 +22,7 @@ PICTURES, SCORED_PICTURES, BYTES = 24, 200, 30_000_000
 
 
 def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, Any]:
-    """The content of a page over every run and all scored images in or below `paths`.
+    """Return the content of a page over every run and all scored images in or below `paths`.
 
     Each run that cannot be read is skipped, with a line on it. Pictures take `budget` bytes at
     most, as many for each folder.
@@ -68,7 +68,9 @@ def build(paths: Sequence[str | os.PathLike], budget: int = BYTES) -> dict[str, 
     return {
         "runs": runs,
         "scored": scored,
-        "groups": labels([SweepFolder(Path(), (), settings) for settings in groups], APART),
+        "groups": labels(
+            [SweepFolder(Path(), (), settings) for settings in groups], SETTINGS_APART
+        ),
         # Of a map from low to high, 256 times six hexadecimal digits.
         "colours": colormaps[DISTANCES](range(256), bytes=True)[:, :3].tobytes().hex(),
         "found": FOUND,

@@ -20,27 +20,28 @@ from padim_lit.metric_names import METRICS
 from padim_lit.visualization.gallery import GalleryEntry, read_maps
 
 #: Keys of metrics.json that every run has.
-TEXTS, WHOLE = ("data", "backbone", "weights", "proj"), ("dim", "seed")
+TEXT_KEYS, WHOLE_NUMBER_KEYS = ("data", "backbone", "weights", "proj"), ("dim", "seed")
 #: Numbers of images that a run may have beside what `read_results` checks.
-COUNTS = ("data/test_good", "data/test_defective", "threshold_images")
+COUNT_KEYS = ("data/test_good", "data/test_defective", "threshold_images")
 #: What makes two runs on the same data with the same backbone different experiments.
-APART = (*SETTINGS, "roi_share", "train_images", "pixel_truth")
+SETTINGS_APART = (*SETTINGS, "roi_share", "train_images", "pixel_truth")
 
 
 def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryEntry], int]:
-    """What the page holds of a run, its pictures, and how many of these are left out: none yet.
+    """Return a run's content for the page, its pictures, and how many of these are left out: none.
 
     Raises:
         InputError: a file is not what mode=fit writes; it is named.
     """
     file, maps = folder / "metrics.json", folder / "heatmaps" / "maps.npz"
     (metrics,) = read_results(file)
-    require(metrics, file, TEXTS, WHOLE, COUNTS)
+    require(metrics, file, TEXT_KEYS, WHOLE_NUMBER_KEYS, COUNT_KEYS)
     shown = None
     if (predictions := folder / "predictions.csv").exists():
         shown = read_predictions(predictions, bool(metrics.get("data/test_planted")))
     settings = as_ablation(metrics)
-    group = {key: settings.get(key) for key in ("data", "backbone", *APART)}
+    group = {key: settings.get(key) for key in ("data", "backbone", *SETTINGS_APART)}
+    factor = _map_factor(metrics, metrics.get("threshold_map"))
     described = {
         **{key: metrics[key] for key in ("data", "backbone", "proj", "dim", "seed")},
         "group": {key: "null" if value is None else str(value) for key, value in group.items()},
@@ -55,7 +56,7 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
             "false alarms": [metrics.get("test/false_alarms"), metrics.get("data/test_good")],
             "missed": [metrics.get("test/misses"), metrics.get("data/test_defective")],
         },
-        "map_factor": (factor := _map_factor(metrics, metrics.get("threshold_map"))),
+        "map_factor": factor,
         "thresholds": _thresholds(metrics, factor),
         "no_threshold": str(metrics.get("threshold_why") or ""),
         "image_score": str(metrics.get("image_score") or ""),
@@ -66,7 +67,7 @@ def describe_run(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryE
 
 
 def _images(shown: Scores) -> dict[str, Any]:
-    """The test images of a run: names below their common folder, kinds, labels."""
+    """Return a run's test images: names below their common folder, kinds, labels."""
     kinds = list(dict.fromkeys(shown.kind))
     return {
         "names": short_names(shown.path),
@@ -77,19 +78,19 @@ def _images(shown: Scores) -> dict[str, Any]:
     }
 
 
-def _map_factor(known: Mapping[str, Any], map_threshold: float | None) -> float:
-    """By how much maps are outlined higher than images are called defective, see `maps_from`.
+def _map_factor(results: Mapping[str, Any], map_threshold: float | None) -> float:
+    """Return the factor from the threshold of images to that of maps, see `maps_from`.
 
     1 where no threshold of maps is known.
     """
-    if not known.get("threshold") or not map_threshold:
+    if not results.get("threshold") or not map_threshold:
         return 1.0
-    score = str(known.get("image_score"))
-    return maps_from(1.0, score, known["threshold"], map_threshold) or 1.0
+    score = str(results.get("image_score"))
+    return maps_from(1.0, score, results["threshold"], map_threshold) or 1.0
 
 
 def _thresholds(metrics: Mapping[str, Any], map_factor: float) -> list[dict[str, Any]]:
-    """The marks of the slider, each called what it is; that of maps where these are outlined so."""
+    """Return the named marks of the slider, and the mark of maps where these have another one."""
     rate, images = (metrics.get(f"threshold_{name}") for name in ("rate", "images"))
     if rate is not None and images:
         rate = expected_rate(images, rate)
@@ -110,7 +111,7 @@ def _thresholds(metrics: Mapping[str, Any], map_factor: float) -> list[dict[str,
 
 
 def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[GalleryEntry], int]:
-    """What the page holds of scored images, their pictures, and how many of these are left out.
+    """Return scored images' content for the page, their pictures, and how many are left out.
 
     What a script reads alike of fits has the same names. The pictures are those of the highest
     scores, at most `most`. A broken file raises what reading it does.
@@ -120,6 +121,7 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
     paths = [line["path"] for line in lines]
     used = {"id": "free", "name": "used", "how": model["threshold_source"]}
     used["value"] = model.get("threshold")
+    map_threshold = model.get("map_threshold")
     described = {
         "source": model["source"],
         "paths": paths,
@@ -130,8 +132,8 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
         "regions": [
             [[*r["box"], r["area"], r["peak"]] for r in line["regions"] or ()] for line in lines
         ],
-        "map_threshold": (at := model.get("map_threshold")),
-        "map_factor": _map_factor(model, at),
+        "map_threshold": map_threshold,
+        "map_factor": _map_factor(model, map_threshold),
         # From the first to the last by the time of their files; those of one moment as scored.
         "order": sorted(range(len(lines)), key=lambda i: lines[i]["mtime_ns"]),
         "times": [line["mtime_ns"] // 10**6 for line in lines],  # as JavaScript counts them
@@ -154,7 +156,7 @@ def describe_scored(folder: Path, most: int) -> tuple[dict[str, Any], list[Galle
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Names below the common folder of all."""
+    """Return the names below the common folder of all."""
     try:
         common = os.path.commonpath([PurePath(path).parent for path in paths])
     except ValueError:  # none, or absolute and relative ones

@@ -1,4 +1,4 @@
-"""The page from its content: the table of runs, the curves of groups of runs, and all the rest."""
+"""Make the page from its content: the table of runs, the curves of groups of runs, and the rest."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,13 @@ from padim_lit.system.console import MISSING, count
 
 SCRIPTS = ("elements.js", "maps.js", "threshold.js", "scored.js", "viewer.js")
 FILTERS = ("data", "backbone", "proj", "dim", "seed")
-SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
+SHOWN_METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 #: Inches of one figure.
-SIZE = {"width": 5.5, "height": 3.3}
+FIGURE_SIZE = {"width": 5.5, "height": 3.3}
 
 
 def render(content: Mapping[str, Any]) -> str:
-    """The page; its texts reach it as text, never as markup. `content` has no NaN."""
+    """Return the page; its texts reach it as text, never as markup. `content` has no NaN."""
     runs = content["runs"]
     users = Counter(note for run in runs for note in dict.fromkeys(run["notes"]))
     drawn = draw_curves(runs, content["groups"])
@@ -40,23 +40,26 @@ def render(content: Mapping[str, Any]) -> str:
 
 
 def run_table(content: Mapping[str, Any], notes: Sequence[str]) -> Table:
-    """A row a run, in the order of `content`; `notes` are numbered from 1."""
-    dagger = any(run["planted_pixels"] for run in content["runs"])
-    return Table(
+    """Make a table with a row for each run, in the order of `content`; `notes` count from 1."""
+    caption = (
         "Test metrics; false alarms and missed images at the checkpoint's threshold, chosen "
-        f"without test images unless by hand{'; †: planted defects' * dagger}",
-        [_row(run, notes) for run in content["runs"]],
+        "without test images unless by hand"
     )
+    if any(run["planted_pixels"] for run in content["runs"]):
+        caption += "; †: planted defects"
+    return Table(caption, [_row(run, notes) for run in content["runs"]])
 
 
 def _row(run: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Cell]:
     row = {"run": Cell(run["name"])}
     row |= {key: Cell(run[key]) for key in ("data", "backbone", "proj")}
     row |= {key: Cell(str(run[key]), run[key]) for key in ("dim", "seed")}
-    for metric in SHOWN:
+    for metric in SHOWN_METRICS:
         value = run["metrics"][metric]
-        planted = " †" * (value is not None and run["planted_pixels"] and "pixel" in metric)
-        row[METRICS[f"test/{metric}"]] = Cell(share(value, 4) + planted, value)
+        text = share(value, 4)
+        if value is not None and run["planted_pixels"] and "pixel" in metric:
+            text += " †"
+        row[METRICS[f"test/{metric}"]] = Cell(text, value)
     row |= {name: _wrong(*counts) for name, counts in run["wrong"].items()}
     seconds = run["seconds"] and 1000 * run["seconds"]
     row |= {"state": fact(run["state_bytes"], size), "ms/image": fact(seconds)}
@@ -65,21 +68,21 @@ def _row(run: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Cell]:
 
 
 def _wrong(wrong: int | None, images: int | None) -> Cell:
-    """How many images are on the wrong side of the checkpoint's threshold."""
+    """Write how many images are on the wrong side of the checkpoint's threshold."""
     if wrong is None or not images:
         return Cell(MISSING)
     return Cell(f"{wrong} of {images}", wrong / images)
 
 
 def draw_curves(runs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Group, label, metric and SVG of every group of runs (by its number) with two D or more."""
+    """Return group, label, metric and SVG of each group of runs, by number, with two D or more."""
     drawn = []
     for metric in DRAWN:
         for group, label in enumerate(labels):
             mine = [r for r in runs if r["group"] == group and r["metrics"][metric] is not None]
             sweep = as_sweep(mine, metric)
             name = f"{group}-{metric}"
-            svg = files(name, lambda s=sweep, m=metric: curves([s], m, **SIZE), ("svg",))
+            svg = files(name, lambda s=sweep, m=metric: curves([s], m, **FIGURE_SIZE), ("svg",))
             if svg:
                 what = f"{METRICS[f'test/{metric}']} against D: {label}"
                 found = {"group": group, "label": label, "metric": metric}
@@ -88,7 +91,7 @@ def draw_curves(runs: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> lis
 
 
 def as_sweep(runs: Iterable[Mapping[str, Any]], metric: str) -> dict[str, Any]:
-    """Runs with the same settings as `figures.curves` reads a sweep: their means and sds.
+    """Return runs of the same settings as `figures.curves` reads a sweep: their means and sds.
 
     Of a seed that ran more than once on a split the last counts: the same again is no spread.
     """

@@ -21,7 +21,7 @@ QUALITY = 85
 
 
 def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) -> dict[str, Any]:
-    """The clearest pictures of each role, at most `most`, within `budget` characters of base64.
+    """Encode the clearest pictures of each role: `most` at most, in `budget` characters of base64.
 
     A map is uint16 (h,w): a distance is ``low + step`` times its lower twelve bits, the bit above
     them is 1 in a defect, and the next one outside of roi; see `pack`. ``left`` is the number of
@@ -47,23 +47,29 @@ def encode_pictures(pictures: Sequence[GalleryEntry], most: int, budget: int) ->
             values += 2 * (LEVELS + 1) * ~picture.roi[kept]
         shown = ("role", "rank", "index", "kind", "label", "score", "planted")
         item = {name: getattr(picture, name) for name in shown}
-        item |= {"name": PurePath(picture.path).name, "image": _jpeg(picture.image[kept])}
-        item |= {"map": pack(values.astype(np.uint16)), "truth": truth}
+        item["name"] = PurePath(picture.path).name
+        item["image"] = _jpeg(picture.image[kept])
+        item["map"] = pack(values.astype(np.uint16))
+        item["truth"] = truth
         used += len(item["image"]) + len(item["map"])
         if used > budget:
             break
         items.append(item)
     items.sort(key=lambda item: (roles.index(item["role"]), item["planted"], item["rank"]))
     return {
-        **{"low": low, "step": step, "scale": common_scale([p.shown for p in pictures])},
+        "low": low,
+        "step": step,
+        "scale": common_scale([p.shown for p in pictures]),
         "every": every,
-        **{"height": -(-height // every), "width": -(-width // every)},
-        **{"items": items, "left": len(pictures) - len(items)},
+        "height": -(-height // every),
+        "width": -(-width // every),
+        "items": items,
+        "left": len(pictures) - len(items),
     }
 
 
 def pack(values: np.ndarray) -> str:
-    """uint16 (h,w) as differences along both axes, low bytes then high bytes, zlib, base64.
+    """Encode uint16 (h,w): differences along both axes, low bytes then high bytes, zlib, base64.
 
     Neighbours of a blurred map differ little, so that most differences need two or three bits.
     """

@@ -19,7 +19,7 @@ QUANTITIES = {
 def over_seeds(
     rows: Sequence[Mapping[str, Any]], proj: str, quantity: str
 ) -> tuple[list[int], dict[str, list[float]]]:
-    """D, rising, and each column's mean over seeds; NaN where no seed has it."""
+    """Return the rising D and each column's mean over seeds; NaN where no seed has it."""
     mine = [r for r in rows if r["proj"] == proj and r["quantity"] == quantity]
     dims = sorted({r["dim"] for r in mine})
     columns = {}
@@ -30,7 +30,7 @@ def over_seeds(
 
 
 def print_distortion(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A line for each projection and D: how far lengths and distances are kept."""
+    """Print for each projection and D how far lengths and distances are kept."""
     table = Table(
         title="1 is no distortion: median of the patches (5 % to 95 %), means over seeds",
         title_justify="left",

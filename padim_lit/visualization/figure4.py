@@ -50,7 +50,7 @@ class Example:
 
     @classmethod
     def of(cls, sample: Mapping[str, Any], item: Item, maps: list[np.ndarray]) -> "Example":
-        """From a sample of an ItemDataset."""
+        """Make an example from a sample of an ItemDataset."""
         image = np.rint(255 * sample["image"].permute(1, 2, 0).numpy()).astype(np.uint8)
         planted = item.plant_seed is not None
         name = PurePath(item.path).name
@@ -58,7 +58,7 @@ class Example:
 
 
 def judged(example: Example, map: np.ndarray, threshold: float) -> np.ndarray:
-    """The grey image (h,w,3) uint8 with hits, false and missed pixels at `threshold` coloured."""
+    """Return the grey image (h,w,3) uint8 with hits, false and missed pixels coloured."""
     found, truth = map >= threshold, example.truth
     out = np.repeat(example.image.mean(axis=2, keepdims=True), 3, axis=2) * 0.7
     for colour, where in ((FOUND, found & truth), (FALSE, found & ~truth), (TRUTH, ~found & truth)):
@@ -67,7 +67,7 @@ def judged(example: Example, map: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[str, Any]) -> Figure:
-    """The figure.
+    """Draw the figure.
 
     Args:
         examples: the rows, all of one size.
@@ -85,7 +85,7 @@ def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[s
         top=1 - top / height, wspace=0.04, hspace=0.04,
     )  # fmt: skip
     scales = [common_scale([e.maps[m] for e in examples]) for m in range(len(methods))]
-    heads = ["image", "truth", *["heat map", "mask"] * len(methods)]
+    heads = ["image", "truth"] + ["heat map", "mask"] * len(methods)
     for row, example in enumerate(examples):
         pictures = [example.image, example.truth.astype(np.uint8) * 255]
         for method, map, scale in zip(methods, example.maps, scales, strict=True):
@@ -100,8 +100,9 @@ def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[s
                 fontsize=7.5, color="white",
                 bbox={"facecolor": "black", "alpha": 0.55, "pad": 1.5, "edgecolor": "none"},
             )  # fmt: skip
-        names = ["planted"] * (example.planted and "planted" not in example.kind)
-        name = "\n".join([*names, *example.kind.split("_"), example.name[:16]])
+        name = "\n".join([*example.kind.split("_"), example.name[:16]])
+        if example.planted and "planted" not in example.kind:
+            name = f"planted\n{name}"
         spot = grid[row, 0].get_position(figure)
         middle = height * (spot.y0 + spot.y1) / 2
         write(figure, left - 0.08, middle, name, ha="right", va="center", fontsize=8.5)
@@ -112,7 +113,8 @@ def draw(examples: Sequence[Example], methods: Sequence[Method], what: Mapping[s
         f1 = f"pixel F1 {method.pixel_f1max:.3f} at distances ≥ {method.pixel_f1max_threshold:.2f}"
         for above, text, style in (
             (0.72, f"{method.proj}, D = {method.dim}", {"fontsize": 12, "fontweight": "bold"}),
-            *((0.52, line, {"fontsize": 8.5}), (0.33, f1, {"fontsize": 8.5})),
+            (0.52, line, {"fontsize": 8.5}),
+            (0.33, f1, {"fontsize": 8.5}),
         ):
             x, y = width * (first.x0 + last.x1) / 2, height - top + above
             write(figure, x, y, text, ha="center", **style)

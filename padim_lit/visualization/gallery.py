@@ -29,7 +29,7 @@ LEVELS = 2**16 - 1
 #: Bytes that a file may hold unpacked; 24 pictures of 2048 × 2048 pixels hold 600 MB.
 LIMIT = 2**30
 #: A picture's attributes that are one value each.
-SAID = ("role", "path", "kind", "rank", "index", "label", "score", "planted")
+PLAIN_ATTRIBUTES = ("role", "path", "kind", "rank", "index", "label", "score", "planted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Gallery:
                 self._keep(self._kept[key], placed)
 
     def pictures(self) -> list[GalleryEntry]:
-        """All pictures in the order of a report, by role, the clearest of each first.
+        """Return all pictures in the order of a report: by role, the clearest of each first.
 
         Where there are fewer than 2k defective images, the upper half are the highest and the
         others the lowest, so that none is both.
@@ -177,12 +177,12 @@ def write_maps(path: str | os.PathLike, pictures: Sequence[GalleryEntry]) -> Pat
 
 
 def maps_file(pictures: Sequence[GalleryEntry]) -> bytes:
-    """K pictures of one size, at least one, as arrays of a compressed npz.
+    """Pack K pictures of one size, at least one, as arrays of a compressed npz.
 
     ``image`` uint8 (K,h,w,3); ``truth`` bool (K,h,w), ``known`` (K,) whether it is; ``map`` uint16
     (K,h,w), a distance being ``low + step · map`` with ``scale`` (2,) for the two; ``roi`` bool
-    (h,w), where there is one; and an array (K,) for each of `SAID`. Sixteen bits over the range of
-    the maps are finer than half-precision floats.
+    (h,w), where there is one; and an array (K,) for each of `PLAIN_ATTRIBUTES`. Sixteen bits over
+    the range of the maps are finer than half-precision floats.
     """
     maps = np.stack([picture.map for picture in pictures]).astype(np.float64)
     low = float(maps.min())
@@ -190,7 +190,7 @@ def maps_file(pictures: Sequence[GalleryEntry]) -> bytes:
     blank = np.zeros(maps.shape[1:], bool)
     return file_bytes(
         np.savez_compressed,
-        **{name: np.array([getattr(p, name) for p in pictures]) for name in SAID},
+        **{name: np.array([getattr(p, name) for p in pictures]) for name in PLAIN_ATTRIBUTES},
         scale=np.array([low, step]),
         image=np.stack([picture.image for picture in pictures]),
         known=np.array([p.truth is not None for p in pictures]),
@@ -201,7 +201,7 @@ def maps_file(pictures: Sequence[GalleryEntry]) -> bytes:
 
 
 def read_maps(path: str | os.PathLike) -> list[GalleryEntry]:
-    """The pictures of a file of `write_maps`; no pickle in it is loaded.
+    """Read the pictures of a file of `write_maps`; no pickle in it is loaded.
 
     Raises:
         InputError: the file is none of ours, cut off, or larger than `LIMIT`.
@@ -213,7 +213,7 @@ def read_maps(path: str | os.PathLike) -> list[GalleryEntry]:
 
 def _pictures(file: dict[str, np.ndarray]) -> list[GalleryEntry]:
     low, step = file["scale"].astype(np.float64).tolist()
-    said = {name: file[name].tolist() for name in SAID}
+    said = {name: file[name].tolist() for name in PLAIN_ATTRIBUTES}
     return [
         GalleryEntry(
             image=file["image"][i],

@@ -51,7 +51,7 @@ class Look:
     source: str = "Thresholds chosen on the test set, hence optimistic"
 
     def sheet(self, width: float, height: float, pictures: Sequence[GalleryEntry]) -> Figure:
-        """A figure with what stands below all of them: the thresholds and what outlines mean."""
+        """Make a figure with a footer for all panels: the thresholds, and what outlines mean."""
         figure = Figure((width, height), dpi=100)  # not pyplot, which would keep it
         values = {"an image's score": self.image_threshold, "places on its map": self.threshold}
         known = [f"{v:.2f} for {name}" for name, v in values.items() if v is not None]
@@ -63,7 +63,7 @@ class Look:
         return figure
 
     def called(self, picture: GalleryEntry) -> str | None:
-        """What the image threshold makes of it; None without one.
+        """Return how the image threshold judges a picture; None without a threshold.
 
         A defect is found where its map is marked at it, as far as its place is known.
         """
@@ -110,7 +110,7 @@ def save_heatmaps(
 
 
 def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) -> Figure:
-    """A picture, its truth, map and outlines; below them each layer's share, where it is known."""
+    """Draw a picture, its truth, map and outlines, and below them each layer's share, if known."""
     h, w = picture.map.shape
     more = 0 if why is None else len(why.layer_maps) + 1
     side, columns, rows = 2.9, max(4, more), 2 if more else 1
@@ -130,8 +130,10 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
         truth_name = "truth (planted)"
     heat = overlay(picture.image, picture.shown, look.scale)
     shown = [
-        *((picture.image, "image"), (np.uint8(truth * 255), truth_name)),
-        *((heat, "anomaly map over the image"), (picture.image, "outlines on the image")),
+        (picture.image, "image"),
+        (np.uint8(truth * 255), truth_name),
+        (heat, "anomaly map over the image"),
+        (picture.image, "outlines on the image"),
     ]
     axes = [figure.add_subplot(grid[place]) for place in places]
     if why is not None:
@@ -164,7 +166,7 @@ def draw_one(picture: GalleryEntry, look: Look, why: Explanation | None = None) 
 
 
 def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> Figure:
-    """All pictures beside their maps, a row of them a shelf."""
+    """Draw all pictures beside their maps, in rows."""
     shelves: dict[str, list[GalleryEntry]] = {}
     for picture in pictures:
         shelves.setdefault(_shelf(picture), []).append(picture)
@@ -193,7 +195,7 @@ def draw_all(pictures: Sequence[GalleryEntry], look: Look) -> Figure:
 
 
 def no_truth(picture: GalleryEntry) -> str | None:
-    """Why there is no truth to draw, or None where there is."""
+    """Return why there is no truth to draw, or None where there is one."""
     if picture.label == 0:
         return "good image:\nno defect"
     if picture.truth is None:

@@ -13,8 +13,8 @@ from padim_lit.visualization.panels import FONT, drawable, overlay
 
 #: White pixels between two pictures, and pixels of the longer side of one.
 GAP, SIDE = 4, 2048
-# Of a picture's width: the height of letters, with a smallest, and the width of outlines.
-LETTERS, SMALLEST, LINES = 1 / 60, 11, 1 / 500
+# Height of letters and width of outlines, as shares of a picture's width; and the smallest height.
+LETTERS, LINES, MIN_LETTERS = 1 / 60, 1 / 500, 11
 
 
 def side_by_side(
@@ -26,7 +26,7 @@ def side_by_side(
     explanation: Explanation | None = None,
     roi: np.ndarray | None = None,
 ) -> bytes:
-    """PNG of the picture and of its map laid over it, with the outlines of regions and a caption.
+    """Return a PNG: the picture, its map laid over it, the regions' outlines and a caption.
 
     What the model did not see, or does not count, stays grey. With an explanation also each
     layer's share of the map, which add up to it, and boxes around the positions that matter most.
@@ -42,7 +42,7 @@ def side_by_side(
     """
     (height, width), view = picture.shape[:2], found.view
     line = max(1, round(LINES * width))
-    font = ImageFont.truetype(str(FONT), max(SMALLEST, round(LETTERS * width)))
+    font = ImageFont.truetype(str(FONT), max(MIN_LETTERS, round(LETTERS * width)))
     whole = spread(found.map, view, (height, width), peaks=True)
     counts = True
     if roi is not None:
@@ -73,7 +73,7 @@ def side_by_side(
 
 
 def caption_of(found: Prediction, name: str, scale: tuple[float, float]) -> str:
-    """Name, score, threshold and what follows, and the distances of the colours, in a line."""
+    """Return a line with name, score, threshold, decision, and the distances of the colours."""
     said = {True: ": defective", False: ": good", None: ""}[found.is_anomalous]
     threshold = "no threshold" if found.threshold is None else f"threshold {found.threshold:.2f}"
     colours = "colours {:.1f} to {:.1f}".format(*scale)
@@ -87,7 +87,7 @@ def boxed(
     size: tuple[int, int] | None = None,
     width: int = 1,
 ) -> np.ndarray:
-    """The picture (h,w,3) with a box around each position that the explanation names.
+    """Return the picture (h,w,3) with a box around each position that the explanation names.
 
     The boxes are in pixels of the picture at `size` (h, w); None: as it is.
     """
@@ -102,12 +102,12 @@ def boxed(
 
 
 def contour(region: np.ndarray, width: int = 1) -> np.ndarray:
-    """The pixels (h,w) of a region within `width` of what is outside of it."""
+    """Return a region's pixels (h,w) that lie within `width` of its outside."""
     return region & ~binary_erosion(region, iterations=width)
 
 
 def colours(maxima: np.ndarray | None, threshold: float | None) -> tuple[float, float] | None:
-    """(low, high) of one colour scale for all images to come; None where nothing is known.
+    """Return (low, high) of one colour scale for all images to come; None without any maps.
 
     From half of what the maps of good images reach on the median, to 1.5 times the threshold.
     """

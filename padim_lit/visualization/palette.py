@@ -16,7 +16,7 @@ PROJECTIONS = {
     "identity": ("#555555", "X", "-."),
 }
 #: Of projections that are not ours, by their names.
-OTHERS = (("#8a6d00", "*", "-"), ("#6a3d9a", "p", "-"))
+OTHER_STYLES = (("#8a6d00", "*", "-"), ("#6a3d9a", "p", "-"))
 #: Pixels at or above the threshold (and right), at or above it and wrong, and the truth.
 FOUND, FALSE, TRUTH = "#56b4e9", "#d55e00", "#f0e442"
 #: matplotlib's name for the colours of distances: even to the eye, also of colour-blind readers.
@@ -31,7 +31,9 @@ def order(proj: str) -> tuple[int, str]:
 
 def line_style(proj: str) -> dict[str, Any]:
     """matplotlib's keywords for the line of a projection."""
-    colour, marker, dashes = PROJECTIONS.get(proj) or OTHERS[crc32(proj.encode()) % len(OTHERS)]
+    colour, marker, dashes = (
+        PROJECTIONS.get(proj) or OTHER_STYLES[crc32(proj.encode()) % len(OTHER_STYLES)]
+    )
     return {"color": colour, "marker": marker, "linestyle": dashes}
 
 

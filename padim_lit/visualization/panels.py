@@ -26,7 +26,7 @@ FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
 def common_scale(maps: Sequence[np.ndarray]) -> tuple[float, float]:
-    """The (low, high) distances of a colour scale for all `maps` (h,w): 1st, 99.8th percentile.
+    """Return (low, high) of a colour scale for all `maps` (h,w): 1st and 99.8th percentile.
 
     Percentiles, because one extreme pixel would otherwise leave every other map dark. NaN, which
     does not count, has none.
@@ -79,7 +79,7 @@ def outline(axes: Axes, picture: GalleryEntry, threshold: float | None, width: f
 def colour_bar(
     axes: Axes, scale: tuple[float, float], threshold: float | None, flat: bool = False
 ) -> None:
-    """Fill `axes` with the colours of the distances, the threshold marked; `flat` lies down."""
+    """Fill `axes` with the colours of the distances and mark the threshold; `flat`: lying down."""
     # The bar shows the colours as they look over mid-grey, not the pure ones.
     ramp = overlay(np.full((1, 256, 3), 128, np.uint8), np.linspace(*scale, 256)[None], scale)
     colours = ScalarMappable(Normalize(*scale), ListedColormap(ramp[0] / 255))
@@ -121,13 +121,13 @@ def write(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
 
 
 def drawable(text: str) -> str:
-    r"""`text` with escapes for what the font has no letter for: a box would name no file.
+    r"""Escape the letters of `text` that the font lacks: boxes would name no file.
 
     >>> drawable("Prüfteil 部品")
     'Prüfteil \\u90e8\\u54c1'
     """
-    known = _letters()
-    shown = (c == "\n" or (c.isprintable() and ord(c) in known) for c in text)
+    letters = _letters()
+    shown = (c == "\n" or (c.isprintable() and ord(c) in letters) for c in text)
     return "".join(c if plain else ascii(c)[1:-1] for c, plain in zip(text, shown, strict=True))
 
 
@@ -137,7 +137,7 @@ def _letters() -> frozenset[int]:
 
 
 def inches(shape: tuple[int, int], side: float) -> float:
-    """The height of a panel `side` inches wide for maps of a shape (h,w), within reason."""
+    """Return the height of a panel `side` inches wide for maps of shape (h,w), within reason."""
     h, w = shape
     return side * min(max(h / w, 0.4), 2.5)
 

@@ -47,19 +47,24 @@ def predictions_of(
     return [TestScore(*row) for row in rows]
 
 
-def table_of(predictions: Iterable[TestScore], known: dict[str, Any] | None = None) -> list[tuple]:
-    """Rows of `PREDICTIONS` in the order of the test set.
+def table_of(
+    predictions: Iterable[TestScore], calibration: dict[str, Any] | None = None
+) -> list[tuple]:
+    """Return the rows of predictions.csv in the order of the test set.
 
     Args:
-        known: the detector's ``calibration``; without one there is no p-value, and without its
-            threshold no decision.
+        calibration: the detector's; without one there is no p-value, and without its threshold no
+            decision.
     """
-    good = None if known is None else known["scores"].cpu().numpy()
-    threshold = None if known is None else known["threshold"]
+    good = None if calibration is None else calibration["scores"].cpu().numpy()
+    threshold = None if calibration is None else calibration["threshold"]
     return [
         (
-            *(row.path, row.kind, row.label, row.score),
-            None if good is None else p_value(row.score, good, known["unreliable"]),  # type: ignore
+            row.path,
+            row.kind,
+            row.label,
+            row.score,
+            None if calibration is None else p_value(row.score, good, calibration["unreliable"]),
             DECISIONS[None if threshold is None else row.score >= threshold],
         )
         for row in sorted(predictions, key=lambda row: row.index)
@@ -69,12 +74,12 @@ def table_of(predictions: Iterable[TestScore], known: dict[str, Any] | None = No
 def write_predictions(
     path: str | os.PathLike,
     predictions: Iterable[TestScore],
-    known: dict[str, Any] | None = None,
+    calibration: dict[str, Any] | None = None,
 ) -> Path:
     """Write `table_of` as CSV, scores exact.
 
     Raises:
         InputError: the file cannot be written.
     """
-    rows = (dict(zip(PREDICTIONS, row, strict=True)) for row in table_of(predictions, known))
+    rows = (dict(zip(PREDICTIONS, row, strict=True)) for row in table_of(predictions, calibration))
     return write_csv(path, PREDICTIONS, rows)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from padim_lit.cli.thresholds import notes_on, table_of_choices
+from padim_lit.cli import fit_notes
+from padim_lit.cli.thresholds import table_of_choices
 
 
 @pytest.mark.parametrize("seconds", [None, 1.5])
@@ -13,7 +14,7 @@ def test_a_fit_does_not_say_twice_where_its_threshold_is_from(seconds):
         **{"data/test_good": 4, "test/false_alarms": 1},
         **{"data/test_defective": 0, "test/misses": 0},
     }
-    (note,) = notes_on(results)
+    (note,) = fit_notes.on_threshold(results)
     assert ("which ..." in note) == (seconds is None) and "9.500" in note
     assert ("as 0.10% to 8.00% of good ones are." in note) == (seconds is not None)
     assert note.endswith("On the test set that is 1 of 4 good images.")

@@ -7,7 +7,7 @@ import pytest
 from _helpers.cli import TINY
 from _helpers.trees import build_tree, save_image
 
-from padim_lit.cli.modes.fit import _patch_pixels
+from padim_lit.cli.fit_notes import patch_pixels
 from padim_lit.data.datasets.folder import Folder
 
 LARGE = [*TINY, "image_size=[192,128]", "crop_size=null"]
@@ -36,4 +36,4 @@ def test_a_patch_is_measured_in_the_photos_of_all_cameras(tmp_path):
     save_image(tmp_path / "train/good/003.png", (400, 240), seed=8)
     data = Folder(tmp_path, image_size=[64, 64], crop_size=None, num_workers=0)
     detector = SimpleNamespace(map_grid=(8, 8))
-    assert _patch_pixels(data, detector) == [30.0, 50.0]
+    assert patch_pixels(data, detector) == [30.0, 50.0]

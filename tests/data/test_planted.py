@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from padim_lit.data.planted import CHANGE, KINDS, plant
+from padim_lit.data.planted import KINDS, MIN_CHANGE, plant
 
 
 def cell(size=300, level=150, noise=2.0, seed=0):
@@ -24,7 +24,7 @@ def test_mask_is_exactly_where_the_image_changed(kind):
     for seed in range(20):
         planted, mask = plant(original, kind, seed)
         change = np.abs(planted.astype(int) - original).max(axis=2)
-        assert np.array_equal(mask, change > CHANGE)
+        assert np.array_equal(mask, change > MIN_CHANGE)
         assert planted.shape == original.shape and planted.dtype == np.uint8
     assert np.array_equal(original, before)
 
@@ -37,7 +37,7 @@ def test_defects_are_dark_visible_and_local(kind):
         assert (planted <= original).all()
         assert 20 < mask.sum() < 0.15 * mask.size
         deepest = (original.astype(int) - planted).max()
-        assert 3 * CHANGE <= deepest <= 0.7 * (150 - 40)
+        assert 3 * MIN_CHANGE <= deepest <= 0.7 * (150 - 40)
 
 
 @pytest.mark.parametrize("kind", KINDS)

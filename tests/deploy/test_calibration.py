@@ -14,7 +14,7 @@ from scipy.stats import beta, binom
 from padim_lit import InputError
 from padim_lit.deploy.calibration import (
     BY_HAND,
-    LEVEL,
+    CONFIDENCE,
     by_hand,
     calibrate,
     choose,
@@ -37,7 +37,7 @@ def test_empirical_threshold_is_the_order_statistic_with_its_beta_interval():
     # k = ⌈200 · 0.99⌉ = 198: that score is still good, whatever is higher is not.
     assert 198 < chosen.threshold < 198.001 and not np.float32(198) >= chosen.threshold
     law = beta(2, 198)
-    assert chosen.interval == pytest.approx(law.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    assert chosen.interval == pytest.approx(law.ppf([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
 
 
 @given(st.integers(20, 400), st.sampled_from([0.01, 0.05, 0.1, 0.25]), st.integers(0, 2**31))

@@ -545,7 +545,7 @@ def test_networks_that_are_no_plain_cnns(model, side, layers, tmp_path):
     assert largest_difference(found["map"], maps.numpy()) < 1e-3
 
 
-def test_a_density_that_measures_in_its_own_way_has_no_graph():
+def test_a_density_of_ones_own_has_no_graph():
     detector = tiny_detector(layers=[1])
 
     class Own(PerPosition):

@@ -26,7 +26,7 @@ from padim_lit import (
 from padim_lit.deploy.calibration import choose
 from padim_lit.deploy.left_out import (
     FOLDS,
-    UNSEEN,
+    MIN_UNSEEN,
     cross_fit,
     leave_one_out,
     measure,
@@ -220,7 +220,12 @@ def test_no_image_is_scored_by_what_was_learnt_from_it(detector, kind):
 
 @pytest.mark.parametrize(
     ("count", "fit_images", "images", "scored"),
-    [(12, 6, 500, 12), (12, 6, 4, 4), (UNSEEN + 6, 6, 500, UNSEEN), (UNSEEN + 6, 6, 50, 50)],
+    [
+        (12, 6, 500, 12),
+        (12, 6, 4, 4),
+        (MIN_UNSEEN + 6, 6, 500, MIN_UNSEEN),
+        (MIN_UNSEEN + 6, 6, 50, 50),
+    ],
 )
 def test_images_that_nothing_was_learnt_from_are_scored_alone_where_they_suffice(
     detector, count, fit_images, images, scored, caplog
@@ -232,9 +237,9 @@ def test_images_that_nothing_was_learnt_from_are_scored_alone_where_they_suffice
         found = measure_training(model, [{"image": image} for image in data], images, loop)
     assert len(found.scores) == scored
     said = f": {min(FOLDS, scored)} more fits, each of which scores images"
-    assert (said in caplog.text) is (count < UNSEEN)
+    assert (said in caplog.text) is (count < MIN_UNSEEN)
     assert "memory holds" not in caplog.text  # all of them
-    if count > UNSEEN:
+    if count > MIN_UNSEEN:
         seen = set(evenly_spaced(count, fit_images))
         unseen = [i for i in range(count) if i not in seen]
         chosen = [unseen[i] for i in evenly_spaced(len(unseen), images)]
@@ -243,7 +248,7 @@ def test_images_that_nothing_was_learnt_from_are_scored_alone_where_they_suffice
 
 
 def test_where_nobody_knows_what_was_learnt_from_all_learn_again(detector):
-    data = torch.rand(UNSEEN + 6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    data = torch.rand(MIN_UNSEEN + 6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     model, loop = learnt(detector.backbone, Fisher, data, 6), Loop(torch.device("cpu"), 64)
     samples = [{"image": image} for image in data.flip(0)]
     found = measure_training(model, samples, 500, loop, in_order=False)
@@ -251,7 +256,7 @@ def test_where_nobody_knows_what_was_learnt_from_all_learn_again(detector):
 
 
 def test_images_that_one_or_the_other_learnt_from_are_not_scored_alone(detector):
-    data = torch.rand(UNSEEN + 15, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    data = torch.rand(MIN_UNSEEN + 15, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     model = learnt(detector.backbone, Fisher, data, 7)
     model.density.fit_images = 5
     seen = {*evenly_spaced(len(data), 7), *evenly_spaced(len(data), 5)}
@@ -289,7 +294,7 @@ def test_without_the_memory_for_all_feature_maps_fewer_images_are_taken(
     ids=lambda value: getattr(value, "name", None),
 )
 def test_an_image_is_left_out_by_a_fit_without_it(density, formula, error, rotations, monkeypatch):
-    monkeypatch.setattr("padim_lit.deploy.left_out.FORMULA", formula)
+    monkeypatch.setattr("padim_lit.deploy.left_out.FORMULA_IMAGES", formula)
     backbone = Backbone("test_resnet", weights="random")
     projection = JL(backbone.embedding_dim, 6)
     model = Detector(backbone, projection, (64, 64), deepcopy(density), rotations=rotations)
@@ -309,7 +314,7 @@ def test_an_image_is_left_out_by_a_fit_without_it(density, formula, error, rotat
 def test_of_many_images_only_gaussians_with_patches_of_the_one_are_factored_anew(
     dim, components, rotations, monkeypatch
 ):
-    monkeypatch.setattr("padim_lit.deploy.left_out.FORMULA", 0)
+    monkeypatch.setattr("padim_lit.deploy.left_out.FORMULA_IMAGES", 0)
     backbone = Backbone("test_resnet", weights="random")
     density = Mixture(dim, components=components)
     projection = JL(backbone.embedding_dim, dim)

@@ -317,17 +317,13 @@ def test_a_graph_computes_all_components_and_finds_the_same(fitted):
 
 
 @pytest.mark.parametrize("name", own_densities())
-def test_a_graph_measures_as_an_own_density_does_or_is_refused(backbone, name):
+def test_of_an_own_density_there_is_no_graph(backbone, name):
     jl = JL(backbone.embedding_dim, D)
     detector = Detector(backbone, jl, (64, 64), own_densities()[name](D)).eval()
     learn(detector, lambda _: [{"image": images(10)}])
     detector.set_state(state(detector, images(10)))
-    if name in ("own_largest", "own_halved", "own_tripled"):  # have a `nearest` of their own
-        with pytest.raises(InputError, match="format=torch"):
-            Graph(detector)
-        return
-    test = images(3, seed=4)
-    torch.testing.assert_close(Graph(detector)(test)[0], detector(test)[0], rtol=1e-4, atol=0)
+    with pytest.raises(InputError, match="format=torch"):
+        Graph(detector)
 
 
 @pytest.mark.parametrize("name", ["own_tripled", "own_added"])

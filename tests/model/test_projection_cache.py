@@ -125,12 +125,12 @@ def fit(tmp_path, density, rotations=1):
 @pytest.mark.parametrize("kind", [PerPosition, Both])
 def test_a_fit_gives_an_image_to_the_backbone_once(kind, rotations, tmp_path, monkeypatch):
     # Both learns from all but four, which set the threshold, each left out by the quick way.
-    monkeypatch.setattr("padim_lit.deploy.left_out.UNSEEN", 1)
-    monkeypatch.setattr("padim_lit.deploy.left_out.FORMULA", 0)
+    monkeypatch.setattr("padim_lit.deploy.left_out.MIN_UNSEEN", 1)
+    monkeypatch.setattr("padim_lit.deploy.left_out.FORMULA_IMAGES", 0)
     how = {} if kind is PerPosition else {"components": 5, "fit_images": 8}
     known, few = fit(tmp_path, kind(6, **how), rotations)
     assert not known.cache.known
-    monkeypatch.setattr("padim_lit.model.projection_cache.ROOM", 0)
+    monkeypatch.setattr("padim_lit.model.projection_cache.CPU_BYTES", 0)
     plain, many = fit(tmp_path, kind(6, **how), rotations)
     scored, looked_at = (IMAGES, 0) if kind is PerPosition else (IMAGES - 8, 8)
     assert few == IMAGES * rotations
@@ -147,7 +147,7 @@ def test_all_directions_must_have_room_together(rotations, tmp_path, monkeypatch
     assert given == IMAGES * rotations
     layers = detector.project(torch.zeros(1, 3, 64, 64))
     size = sum(layer.values.nbytes for layer in layers)
-    monkeypatch.setattr("padim_lit.model.projection_cache.ROOM", IMAGES * rotations * size - 1)
+    monkeypatch.setattr("padim_lit.model.projection_cache.CPU_BYTES", IMAGES * rotations * size - 1)
     _, given = fit(tmp_path, PerPosition(6), rotations)
     assert given == 2 * IMAGES * rotations
 

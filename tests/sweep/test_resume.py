@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from padim_lit.analysis.result_files import sweep_of
-from padim_lit.cli.modes.fit import _interruptible
 from padim_lit.cli.overrides import as_typed, folder_name, folders, read_overrides
+from padim_lit.cli.trainer_parts import interruptible
 from padim_lit.sweep.jobs import begin, begin_sweep
 
 SWEEP = ["-m", *TINY]
@@ -342,11 +342,11 @@ def test_ctrl_c_during_a_fit_is_an_interrupt_however_lightning_takes_it(end):
     for interrupted, terminated in ((True, False), (False, True)):
         trainer = SimpleNamespace(interrupted=interrupted, received_sigterm=terminated)
         if end is None or interrupted:
-            with pytest.raises(KeyboardInterrupt), _interruptible(trainer):
+            with pytest.raises(KeyboardInterrupt), interruptible(trainer):
                 if end:
                     raise end
     trainer = SimpleNamespace(interrupted=False, received_sigterm=False)
-    with pytest.raises(SystemExit), _interruptible(trainer):
+    with pytest.raises(SystemExit), interruptible(trainer):
         sys.exit(1)
-    with _interruptible(trainer):
+    with interruptible(trainer):
         pass

@@ -14,7 +14,7 @@ from _helpers.trees import build_tree
 from padim_lit.cli.main import leave
 from padim_lit.errors import InputError
 from padim_lit.model.grid import SPOTS
-from padim_lit.system.orphans import _LOOK
+from padim_lit.system.orphans import _LOOK_SECONDS
 from padim_lit.system.resource_errors import error_line, halving, in_parts
 
 # Runs in the child before run.py does: the backbone takes at most so many images at once.
@@ -286,7 +286,8 @@ def test_a_rank_that_lost_another_leaves_the_word_to_that_one(monkeypatch):
     monkeypatch.setattr("time.sleep", waited.append)
     with pytest.raises(SystemExit, match="error: a line"):
         leave("a line")
-    assert sum(waited) > _LOOK  # by then this process has ended with the first, if that ends
+    # By then this process has ended with the first, if that ends.
+    assert sum(waited) > _LOOK_SECONDS
 
 
 @pytest.mark.parametrize("mode", ["fit", "predict", "export"])

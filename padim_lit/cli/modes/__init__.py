@@ -24,18 +24,24 @@ class Mode(NamedTuple):
     run: str = "run"
 
     def settings_class(self) -> type:
-        """The dataclass of its keys."""
+        """Return the dataclass of its keys."""
         # One by one, because what one mode needs takes others seconds to import.
         return resolve_name(f"{__package__}.{self.settings}")
 
     def runner(self) -> Callable[[Any, Path], Any]:
-        """What takes the settings and the folder to write into."""
+        """Return the function that takes the settings and the folder to write into."""
         return resolve_name(f"{__package__}.{self.settings.partition(':')[0]}:{self.run}")
 
 
 _FIT = (
-    *("model.ckpt", "model_card.md", "heatmaps", "predictions.csv", "config.yaml"),
-    *("csv", "tensorboard", "mlflow"),
+    "model.ckpt",
+    "model_card.md",
+    "heatmaps",
+    "predictions.csv",
+    "config.yaml",
+    "csv",
+    "tensorboard",
+    "mlflow",
 )
 _ABLATION = ("sweep.csv", "scores.csv", "scores.npz", "resamples.npz", "runs", "features")
 _DISTORTION = ("distortion.csv", "distortion.png", "distortion.svg")

@@ -29,8 +29,8 @@ from padim_lit.system.console import print_facts, progress
 log = logging.getLogger(__name__)
 
 
-#: Of one run, which do not take the others with it; an own projection may not nest.
-FAILURES = (InputError, MemoryError, RuntimeError, *resource_errors.NOT_FACTORED)
+#: Errors of one run, after which the others go on: a user's projection may not nest, say.
+RUN_FAILURES = (InputError, MemoryError, RuntimeError, *resource_errors.NOT_FACTORED)
 
 
 @dataclass
@@ -99,7 +99,7 @@ def _measure(
     store: RunStore,
     folder: Path,
 ) -> tuple[dict[ProjectionRun, RunResult], dict[ProjectionRun, str]]:
-    """Results of the runs, each kept as soon as it is there, and why others failed."""
+    """Return each run's results, which are kept as soon as they exist, and why others failed."""
     done, failed, drawn = {}, {}, {}
     for run in runs:
         try:
@@ -117,7 +117,7 @@ def _measure(
             for run, projection in bar.track(drawn.items(), description="projections and seeds"):
                 try:
                     done[run] = ablation.measure(run, projection, how.bands)
-                except FAILURES as error:
+                except RUN_FAILURES as error:
                     told = resource_errors.error_line(error)
                     known = isinstance(error, InputError | NotImplementedError)
                     if told is None and not known:  # no fault of this run's alone
@@ -130,7 +130,7 @@ def _measure(
 
 
 def _fingerprint(settings: Ablation, backbone: Backbone) -> str:
-    """A name for all that every run depends on: settings, version, own code, images and weights."""
+    """Return a name for all that runs depend on: settings, version, own code, images, weights."""
     content = build.content_of(settings)
     keys = describe(asdict(settings), ("projs", "dims", "seeds", "proj", "own"), content)
     text = json.dumps([keys, backbone.source_sha256])
@@ -138,7 +138,7 @@ def _fingerprint(settings: Ablation, backbone: Backbone) -> str:
 
 
 def _for_all_seeds(result: RunResult, run: ProjectionRun) -> list[RunResult]:
-    """`result` once for each seed that gives it, so that seeds pair."""
+    """Repeat `result` for each seed that would give the same, so that seeds pair."""
     found = []
     for seed in run.seeds:
         scores, resamples = (

@@ -8,7 +8,7 @@ from torch.utils.data import Subset
 
 from padim_lit.cli.good_images import GivenImages, GoodImagesOrData, finish, full_model
 from padim_lit.deploy.calibration import (
-    RATE,
+    FALSE_ALARM_RATE,
     by_hand,
     calibrate,
     describe,
@@ -51,11 +51,12 @@ class Calibrate(GoodImagesOrData):
 def run(settings: Calibrate, folder: Path) -> None:
     """Score the good images of ``settings.images`` or ``settings.data`` with ``settings.ckpt``.
 
-    Images that the checkpoint holds, which their content tells, are left out of it one at a time;
-    all others count as they are, each picture once. Where it has learnt from those held (Π, a
-    mixture's centroids), it has to learn again without them: that takes all of them; else the
-    others count alone. The fit stays what it is: model.ckpt has other thresholds alone.
-    Without images the scores that it holds stay, too.
+    The content of an image tells whether the checkpoint holds it. Such images are left out of it
+    one at a time; all others are scored as they are, each picture once. Where the checkpoint has
+    learnt from those that it holds (Π, a mixture's centroids), it has to learn again without them.
+    That takes all of them: where some are missing, the others count alone. The fit does not
+    change: the new model.ckpt differs in its thresholds alone. Without images the scores that the
+    checkpoint holds stay, too.
 
     Raises:
         InputError: no such file, an image that cannot be read, nobody can tell which images
@@ -71,7 +72,9 @@ def run(settings: Calibrate, folder: Path) -> None:
             f"ckpt={settings.ckpt}: which images it holds is not known (an old checkpoint, or one "
             "of a plain Trainer), and those score too low; fit it again"
         )
-    rate = settings.false_alarm_rate or detector.provenance.get("false_alarm_rate", RATE)
+    rate = settings.false_alarm_rate or detector.provenance.get(
+        "false_alarm_rate", FALSE_ALARM_RATE
+    )
     learnt = learners(detector)
     without = held if learnt else frozenset()
     found = given.over(lambda batches: measure(detector, batches, held), without)
@@ -100,36 +103,37 @@ def run(settings: Calibrate, folder: Path) -> None:
         "unseen": found.unseen,
     }
     scored = ("scored", f"{count(len(found.scores), 'image')} of {what}")
-    known = calibrate(found, rate)
-    replaced, note = _replace(detector, known, facts), ("note", highest(found, known["threshold"]))
+    calibration = calibrate(found, rate)
+    replaced = _replace(detector, calibration, facts)
+    note = ("note", highest(found, calibration["threshold"]))
     finish(detector, folder, "calibrate", facts, scored, *replaced, note, *given.left_out())
 
 
 def _set_alone(settings: Calibrate, folder: Path) -> None:
     """Set the threshold by the scores that ``settings.ckpt`` holds, or by hand."""
     detector, sha256 = full_model(settings.ckpt)
-    known = detector.calibration
-    if known is None:
+    calibration = detector.calibration
+    if calibration is None:
         raise InputError(
             f"ckpt={settings.ckpt} holds no scores of good images; give some by images=GOOD_IMAGES "
             "or data=NAME"
         )
     if settings.threshold is None:
-        known = recalibrate(known, settings.false_alarm_rate)
+        calibration = recalibrate(calibration, settings.false_alarm_rate)
     else:
-        known = by_hand(known, settings.threshold, detector.image_score)
-    facts = {"ckpt": settings.ckpt, "model_sha256": sha256, "images": len(known["scores"])}
-    finish(detector, folder, "calibrate", facts, *_replace(detector, known, facts))
+        calibration = by_hand(calibration, settings.threshold, detector.image_score)
+    facts = {"ckpt": settings.ckpt, "model_sha256": sha256, "images": len(calibration["scores"])}
+    finish(detector, folder, "calibrate", facts, *_replace(detector, calibration, facts))
 
 
 def _replace(
-    detector: Detector, known: dict[str, Any], facts: dict[str, Any]
+    detector: Detector, calibration: dict[str, Any], facts: dict[str, Any]
 ) -> list[tuple[str, str]]:
-    """Give the detector this calibration, and `facts` what it is; what to say of it."""
+    """Replace the detector's calibration, complete `facts`, and return the lines to print."""
     earlier = (detector.calibration or {}).get("threshold")
-    detector.calibration = known
-    facts |= {key: known[key] for key in ("false_alarm_rate", "threshold", "method", "why")}
-    said = [("result", describe(known))]
+    detector.calibration = calibration
+    facts |= {key: calibration[key] for key in ("false_alarm_rate", "threshold", "method", "why")}
+    said = [("result", describe(calibration))]
     if earlier is not None:  # other light would raise it, and hide defects
         said.append(("replaces", f"threshold {score_text(earlier)}"))
     return said

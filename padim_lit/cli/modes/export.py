@@ -51,8 +51,8 @@ NEEDS = {
     "openvino": ("onnx", "onnxscript", "openvino"),
     "torch": (),
 }
-IMAGES = 5  # that are compared: the first alone, the others as one batch
-ROUNDS, SECONDS = 30, 20.0
+COMPARED_IMAGES = 5  # the first alone, the others as one batch
+TIMED_ROUNDS, TIMED_SECONDS = 30, 20.0
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Export(Settings):
 
     @property
     def refits(self) -> bool:
-        """Whether Gaussians are fitted anew, because rounded convolutions give other features."""
+        """Whether Gaussians are fitted again, because rounded convolutions give other features."""
         return self.precision == "int8" and self.format != "torch"
 
 
@@ -132,7 +132,9 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
                 "would count again; give it without them"
             )
     threshold = settings.threshold
-    if threshold is None and (threshold := (detector.calibration or {}).get("threshold")) is None:
+    if threshold is None and detector.calibration is not None:
+        threshold = detector.calibration["threshold"]
+    if threshold is None:
         notes.append("No decision: the checkpoint holds no threshold; mode=calibrate sets one.")
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
     about["model_sha256"] = sha256
@@ -153,7 +155,9 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         times = [None, None]
         if seen is not None:  # noise costs torch's search for the nearest far more
             plain, first = (as_given(compared[:1], as_is) for as_is in (False, settings.preprocess))
-            times = milliseconds([lambda: ours(plain), lambda: theirs(first)], ROUNDS, SECONDS)
+            times = milliseconds(
+                [lambda: ours(plain), lambda: theirs(first)], TIMED_ROUNDS, TIMED_SECONDS
+            )
         theirs = None  # OpenVINO keeps its file open, which Windows would not let be moved
         files = _place(part, target, settings.format)
     if detector.backbone.source.startswith("random"):
@@ -213,20 +217,23 @@ def _place(part: Path, target: Path, format: str) -> list[Path]:
 
 
 def _images(given: str | None, detector: Detector) -> Tensor:
-    """(B,3,h,w) in [0, 1]: a few of the user's images as the model sees them, or random ones."""
+    """Return images (B,3,h,w) in [0, 1]: a few of the user's as the model sees them, or random."""
     if given is None:
-        shape = (IMAGES, *detector.image_shape, 3)
+        shape = (COMPARED_IMAGES, *detector.image_shape, 3)
         pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
     dataset = images_of(given, detector)
-    chosen = range(0, len(dataset), max(1, len(dataset) // IMAGES))[:IMAGES]
+    chosen = range(0, len(dataset), max(1, len(dataset) // COMPARED_IMAGES))[:COMPARED_IMAGES]
     return torch.stack([dataset[i]["image"] for i in chosen])
 
 
 def _compare(
     ours: Run, theirs: Run, images: Tensor, preprocess: bool, threshold: float | None
 ) -> dict[str, float]:
-    """Largest relative differences; infinite where a decision does not follow from its score."""
+    """Return the largest relative differences.
+
+    One is infinite where a decision does not follow from its score.
+    """
     found = {"score_difference": 0.0, "map_difference": 0.0}
     for part in filter(len, (images[:1], images[1:])):
         expected, given = ours(as_given(part, False)), theirs(as_given(part, preprocess))
@@ -241,7 +248,7 @@ def _compare(
 def _agreement(
     given: Detector, theirs: Run, settings: Export, threshold: float | None
 ) -> dict[str, Any]:
-    """How far the file's scores of all of ``images`` agree with the checkpoint's.
+    """Return how far the file's scores of all ``images`` agree with the checkpoint's.
 
     In folders named as good ones are good images, in all others defective ones.
     """

@@ -124,7 +124,7 @@ def run_figure4(settings: Figure4, folder: Path) -> None:
 
 
 def choose(items: list[Item], scores: Tensor, count: int) -> list[int]:
-    """Indices of `count` test images, none by hand: kinds of defects in turn, then a good one.
+    """Choose `count` test images by rule: one kind of defect after the other, then a good one.
 
     Of a kind, the image with the median of `scores` (N,) comes first, then its neighbours in that
     order; only images with known pixel truth take part.
@@ -186,7 +186,7 @@ def run_distortion(settings: Distortion, folder: Path) -> None:
 def _collect(
     backbone: Backbone, loader: DataLoader, grid: tuple[int, int], chosen: list[int]
 ) -> Tensor:
-    """(N,P,C) at the chosen positions, on the CPU."""
+    """Return the embeddings (N,P,C) at the chosen positions, on the CPU."""
     every = Identity(backbone.embedding_dim).to(backbone.pixel_mean.device)
     kept = []
     for batch in loader:

@@ -33,15 +33,17 @@ log = logging.getLogger(__name__)
 
 OVERLAYS = ("anomalous", "all", "none")
 # A file at rest that cannot be decoded is given up after so many times watch_settle.
-PATIENCE = 10
+PATIENCE_IN_SETTLES = 10
 # Seconds between two looks at a folder, at most.
-LOOK = 0.5
+LOOK_SECONDS = 0.5
 # Pattern of the digits that end a file's name, see `_stem`.
-DIGEST = "[0-9a-f]" * 10
-# Of an image's line: the key that names a file, the file's folder and its suffix.
-FILES = {
-    **{"picture": ("heatmaps", ".png"), "viewer": ("heatmaps", ".npz")},
-    **{"mask": ("masks", ".png"), "map": ("maps", ".tif")},
+DIGEST_PATTERN = "[0-9a-f]" * 10
+# Key of an image's line that names a file → the file's folder and suffix.
+FILES_OF_IMAGE = {
+    "picture": ("heatmaps", ".png"),
+    "viewer": ("heatmaps", ".npz"),
+    "mask": ("masks", ".png"),
+    "map": ("maps", ".tif"),
 }
 
 
@@ -80,7 +82,7 @@ class Predict(Deciding):
 
 
 def run(settings: Predict, folder: Path) -> dict[str, Any]:
-    """Score ``settings.images`` with ``settings.ckpt``; with ``settings.watch`` what comes there.
+    """Score ``settings.images`` with ``settings.ckpt``; with ``settings.watch`` what arrives there.
 
     Returns:
         The content of predict.json.
@@ -92,7 +94,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     predictor = make_predictor(settings, settings.watch)
     start = time.perf_counter()
     # What the lines of one folder have in common.
-    known = predictor.calibration
+    calibration = predictor.calibration
     keys = ("threshold", "threshold_source", "map_threshold")
     decides = {key: getattr(predictor, key) for key in keys}
     model = {
@@ -101,11 +103,11 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "source": str(typed_path(settings.images)),  # with and without a slash at its end
         **decides,
         "image_score": predictor.detector.image_score,
-        # Of what drift is measured against; the viewer has no checkpoint.
-        "good_scores": None if known is None else known["scores"].tolist(),
+        # The viewer measures drift against these, and has no checkpoint.
+        "good_scores": None if calibration is None else calibration["scores"].tolist(),
     }
     with closing(ScoredFiles(folder, model, settings.watch)) as scored:
-        work = _Work(settings, folder, predictor, scored)
+        work = PredictRun(settings, folder, predictor, scored)
         before = scored.counts.total()
         if settings.watch:
             # Services and containers are ended by it; a container's first process would ignore it.
@@ -128,8 +130,11 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     if settings.coco:
         write_json(folder / "coco.json", to_coco(read_lines(folder / "predictions.jsonl")))
     write_json(folder / "predict.json", results)
-    names = ["predictions.csv", "predictions.jsonl", *["coco.json"] * settings.coco, "predict.json"]
-    written = [folder / name for name in (*names, *work.folders)]
+    names = ["predictions.csv", "predictions.jsonl"]
+    if settings.coco:
+        names.append("coco.json")
+    names += ["predict.json", *work.folders]
+    written = [folder / name for name in names]
     # Watching is waiting, which is no pace.
     _print(results, 0 if settings.watch else scored.counts.total() - before, written)
     if not settings.watch and not results["images"]:
@@ -137,20 +142,20 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
     return results
 
 
-class _Work:
-    """What happens to each image."""
+class PredictRun:
+    """One run of mode=predict: it scores images and writes what they got."""
 
     def __init__(
         self, settings: Predict, folder: Path, predictor: Predictor, scored: ScoredFiles
     ) -> None:
         self.settings, self.predictor, self.scored = settings, predictor, scored
-        self.patience = PATIENCE * settings.watch_settle
+        self.patience = PATIENCE_IN_SETTLES * settings.watch_settle
         self.folder = folder
         self.postponed: dict[Version, InputError] = {}  # for no fault of the file's
         self.folders: dict[str, None] = {}  # that files were written into
         self.full = False  # the last of these files could not be written
-        known = predictor.calibration
-        maxima = None if known is None else known["map_maxima"].numpy()
+        calibration = predictor.calibration
+        maxima = None if calibration is None else calibration["map_maxima"].numpy()
         self.scale = colours(maxima, predictor.map_threshold)
         roi = predictor.detector.anomaly_map.roi
         self.roi = None if roi is None else roi.cpu().numpy()
@@ -162,8 +167,8 @@ class _Work:
                 "%s; no decisions, no regions%s%s", predictor.threshold_source, pictures, masks
             )
         if not settings.watch:  # those of an earlier run are of other images
-            for name, suffix in FILES.values():
-                for picture in (folder / name).glob(f"*-{DIGEST}{suffix}"):
+            for name, suffix in FILES_OF_IMAGE.values():
+                for picture in (folder / name).glob(f"*-{DIGEST_PATTERN}{suffix}"):
                     picture.unlink()
 
     def score(self, files: list[Path]) -> None:
@@ -184,7 +189,7 @@ class _Work:
         settings, done = self.settings, self.scored.done
         folder, idle = typed_path(settings.images), settings.watch_idle
         watcher = Watcher(folder, settings.watch_settle, lambda v: done.get(v.path) == v)
-        pause = min(LOOK, max(0.02, settings.watch_settle / 2))
+        pause = min(LOOK_SECONDS, max(0.02, settings.watch_settle / 2))
         print_line(f"watching {settings.images}; Ctrl-C ends it")
         try:
             rested, outage = watcher.rested(), None  # what is wrong at the first look, is no outage
@@ -214,7 +219,10 @@ class _Work:
             print_line("stopped; the same command goes on")
 
     def try_one(self, version: Version, rest: float) -> str | None:
-        """What to say of a file at rest since `rest` seconds; None if it was left for later."""
+        """Score a file that has not changed for `rest` seconds; return the line to print.
+
+        None: the file is left for later.
+        """
         try:
             seen = self.predictor.see(Path(version.path), self.side)
         except InputError as error:
@@ -237,7 +245,7 @@ class _Work:
         return f"{said:<9}  {found.score:.2f}"
 
     def keep(self, version: Version, seen: ModelInput, found: Prediction) -> None:
-        """Write what an image got, its lines last."""
+        """Write an image's files, and its lines last."""
         settings, detector = self.settings, self.predictor.detector
         threshold = found.map_threshold
         more = found.numbers() | {"model_sha256": self.predictor.model_sha256}
@@ -253,9 +261,17 @@ class _Work:
             drawn = side_by_side(picture, found, scale, threshold, caption, why, self.roi)
             more |= self.write("picture", version, drawn)
             small = GalleryEntry(
-                **{"role": SCORED, "rank": 1, "index": 0, "kind": SCORED, "label": UNKNOWN},
-                **{"path": version.path, "score": found.score, "truth": None, "map": found.map},
-                **{"image": seen.values, "roi": self.roi},
+                role=SCORED,
+                rank=1,
+                index=0,
+                kind=SCORED,
+                label=UNKNOWN,
+                path=version.path,
+                score=found.score,
+                truth=None,
+                map=found.map,
+                image=seen.values,
+                roi=self.roi,
             )
             more |= self.write("viewer", version, maps_file([small]))
         if settings.maps:
@@ -270,7 +286,7 @@ class _Work:
 
         A watch goes on without one that cannot be written, whose name is None.
         """
-        folder, suffix = FILES[what]
+        folder, suffix = FILES_OF_IMAGE[what]
         # Watching, each version of a file keeps its own; otherwise names are the same in each run.
         which = version if self.settings.watch else version.path
         name = f"{folder}/{_stem(version.path, which)}{suffix}"

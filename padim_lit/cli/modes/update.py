@@ -95,7 +95,7 @@ def run_merge(settings: Merge, folder: Path) -> None:
 
 
 def _join(detector: Detector, other: dict[str, Any]) -> None:
-    """Say of a detector what was true of another one's images too: names, history, what is out."""
+    """Add to a detector's provenance what another one's says: names, history, removed images."""
     ours = detector.provenance
     # Each may be of several itself.
     given = [one["data"] for one in (ours, other) if one.get("data")]
@@ -156,7 +156,7 @@ def run_remove(settings: Remove, folder: Path) -> None:
 
 
 def _gather(settings: GoodImages, skip: bool = False) -> tuple[GivenImages, FitState]:
-    """The model and images, and sums over these, but for those to `skip`."""
+    """Return the model, the images, and the sums over those that are not to `skip`."""
     given = GivenImages(settings)
     if (precision := given.detector.precision) != FULL_PRECISION:
         raise InputError(

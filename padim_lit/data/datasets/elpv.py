@@ -62,7 +62,7 @@ class ELPV(AnomalyData):
 
 
 def _read_labels() -> list[tuple[Path, float, str]]:
-    """Of each cell its image, the probability of a defect, and whether it is mono or poly."""
+    """Return each cell's image, its probability of a defect, and whether it is mono or poly."""
     what, todo = "data=elpv needs the package elpv-dataset", "pip install elpv-dataset"
     with refusing(what, todo, ModuleNotFoundError, FileNotFoundError):
         folder = Path(str(importlib.resources.files("elpv_dataset"))) / "data"

@@ -80,7 +80,7 @@ class Folder(SeenWhole):
         return Split(f"folder/{folder.resolve().name}", train, test, about, notes)
 
     def _found(self, folder: Path) -> tuple[list[Item], list[Item], list[str], str]:
-        """Train and test items, what to say about the files, and of a split that is drawn."""
+        """Return train items, test items, notes on the files, and notes on a drawn split."""
         if _has_training_images(folder):
             train, test, notes = read_tree(folder, Layout(complete=False))
             train, test = (self._of_parts(items, folder, 2) for items in (train, test))
@@ -108,7 +108,7 @@ class Folder(SeenWhole):
         )
 
     def _side_by_side(self, folder: Path) -> tuple[list[Item], list[Item], list[str], str]:
-        """As `_found`, of good, KIND and perhaps mask/KIND."""
+        """Return what `_found` does, for folders good, KIND and perhaps mask/KIND."""
         found = subfolders(folder)
         truths = [name for name in found if name.lower() in MASK_FOLDERS] or [MASK_FOLDERS[0]]
         if len(truths) > 1:
@@ -138,7 +138,10 @@ class Folder(SeenWhole):
         return train, [*held, *defects], [f"{said}.", *notes], drawn
 
     def _of_parts(self, items: list[Item], folder: Path, depth: int) -> list[Item]:
-        """The items with the part that each shows; the first `depth` folders of a name are none."""
+        """Return the items with the part that each shows.
+
+        The first `depth` folders of a name are no part of it.
+        """
         if self.part is None:
             return items
         what = f"data.part={self.part} is no regular expression"
@@ -158,7 +161,7 @@ class Folder(SeenWhole):
 
 
 def _lie_side_by_side(folder: Path) -> bool:
-    """Whether good images lie in a folder beside those of defects, or alone; a name must say so."""
+    """Whether good images lie in a folder beside those of defects, or alone; names must tell."""
     found = subfolders(folder)
     others = [name for name in found if not is_good(name) and name.lower() not in MASK_FOLDERS]
     whole = any(name.lower() in ("train", "test") for name in others)
@@ -172,7 +175,7 @@ def _has_training_images(folder: Path) -> bool:
 
 
 def _unread(folder: Path, items: list[Item]) -> list[str]:
-    """What to say of images beside train and test, of which `read_tree` knows nothing."""
+    """Note images beside train and test, which `read_tree` does not read."""
     known = ("train", "test", "ground_truth")
     found = named_images(folder / "**")
     if left := [path for path in found if path.relative_to(folder).parts[0] not in known]:

@@ -60,7 +60,7 @@ class MVTec(MVTecLike):
 
 
 def provide(root: Path, category: str, url: str | None = None, sha256: str | None = None) -> None:
-    """See that `root` holds `category`: fetch and unpack its archive if it does not.
+    """Make sure that `root` holds `category`: fetch and unpack its archive if it does not.
 
     A folder of a category appears complete or not at all. The archive is removed afterwards.
 

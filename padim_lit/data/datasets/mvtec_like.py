@@ -44,7 +44,7 @@ class MVTecLike(AnomalyData):
 
 @dataclass(eq=False)
 class NotSquare(SeenWhole, MVTecLike):
-    """Base: families with photos of which a square crop would leave out much."""
+    """Base of families whose photos a square crop would cut too much of."""
 
 
 class BTAD(NotSquare):

@@ -9,7 +9,8 @@ from _helpers.trees import build_tree
 
 from padim_lit import JL, Backbone, Both, Detector
 from padim_lit.checkpoint.state import load_detector
-from padim_lit.cli.modes import fit
+from padim_lit.cli import fit_notes
+from padim_lit.cli.modes.fit import Fit
 
 BOTH = [
     "density=both",
@@ -145,7 +146,7 @@ def test_a_rule_that_was_set_on_a_coarser_grid_is_named(side, given, said):
     density.mixture.learn(torch.rand(3, detector.positions, 8))
     batch = {"image": torch.rand(2, 3, side, side)}
     detector.set_state(detector.update_state(detector.empty_state(), batch))
-    notes = list(fit._notes_on_fit(fit.Fit(), detector))
+    notes = list(fit_notes.on_fit(Fit(), detector))
     assert any("28 x 28 patches" in note for note in notes) is said
 
 

@@ -1,0 +1,163 @@
+"""The notes that a run of mode=fit prints: on its data, its fit and its threshold."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from padim_lit import digests
+from padim_lit.checkpoint import format as checkpoint_format
+from padim_lit.cli import build
+from padim_lit.cli.good_images import removed
+from padim_lit.data import AnomalyData
+from padim_lit.model.both import MAX_POSITION_WEIGHT
+from padim_lit.model.detector import Detector
+from padim_lit.model.region_of_interest import share
+from padim_lit.model.ridge import pooled
+from padim_lit.system.console import percent, score_text
+
+if TYPE_CHECKING:
+    from padim_lit.cli.modes.fit import Fit
+
+# From which difference of a patch's sides on photos count as squeezed.
+SQUEEZED_FROM = 0.05
+# Below so small a share of the variance within a Gaussian, ε changes nothing; above all of it,
+# little else counts.
+LEAST_EPS_SHARE = 1e-3
+# Patches of the grid that the rule for w was set on (docs/choices.md).
+RULE_PATCHES = 28 * 28
+# Below so much a position's own distance counts little.
+LITTLE_WEIGHT = 0.4
+
+
+def before(settings: "Fit", data: AnomalyData, detector: Detector) -> Iterator[str]:
+    """Yield the notes that are known before a fit or a test."""
+    yield from build.notes_on(data, detector.backbone.source)
+    if detector.projection.name == "identity" and settings.dim != detector.projection.dim:
+        yield f"proj=identity keeps all {detector.projection.dim} channels; dim is not used."
+    if settings.ckpt and settings.calibration != type(settings).calibration:
+        yield (
+            f"calibration={settings.calibration} is of a fit: the threshold of ckpt="
+            f"{settings.ckpt} stays; mode=calibrate sets another."
+        )
+    if (part := share(detector.anomaly_map)) < 1:
+        yield (
+            f"Region of interest: {percent(part, 1)} of what the model sees counts; the rest "
+            "counts neither for scores nor for thresholds and metrics."
+        )
+    # Photos of other proportions are distorted when they are turned, but for a half turn.
+    height, width = patch_pixels(data, detector)
+    squeezed = not data.mixed_proportions and abs(height / width - 1) > SQUEEZED_FROM
+    if detector.rotations > 2 and squeezed:
+        yield (
+            f"Photos are squeezed (a patch is {height:g} x {width:g} of their pixels), so turned "
+            "ones are distorted; give image_size=[h,w] in the photos' proportions."
+        )
+
+
+def on_fit(settings: "Fit", detector: Detector) -> Iterator[str]:
+    """Yield the notes on a fit: ε, images that count twice, and images that were seen before."""
+    state = detector.require_state()
+    # An absolute ε is nothing, or everything, for some features.
+    eps, within = detector.ridge.eps, pooled(state.moments).diagonal().mean()
+    ratio = eps / float(within) if within else math.inf
+    if detector.ridge.unit == "feature" and eps and not LEAST_EPS_SHARE <= ratio <= 1:
+        small, large = "too small to steady the covariances", "larger than it, so it decides"
+        kind = small if ratio < 1 else large
+        yield (
+            f"eps={eps:g} is {ratio:.2g} times the mean variance of these features, {kind}; "
+            "eps_unit=variance, the default, means the same for every backbone."
+        )
+    if settings.learnt_from and not detector.provenance["learnt_elsewhere"]:
+        yield (
+            f"learnt_from={settings.learnt_from} may have learnt from some of these images: the "
+            "threshold is too low then; mode=calibrate sets it from other images."
+        )
+    weight = detector.density.learnt.get("position_weight", 1)
+    finer = detector.positions > RULE_PATCHES
+    if finer and weight < LITTLE_WEIGHT and "position_weight" not in detector.density.options:
+        yield (
+            f"How much a position's own distance counts ({percent(weight)}) is learnt by a rule "
+            "that was set on 28 x 28 patches. On this finer grid density.position_weight="
+            f"{MAX_POSITION_WEIGHT:g} may find more, if parts lie the same way in all photos."
+        )
+    # Repeats that the look at the files missed, because full_check was too low.
+    if state.digests is not None and (twice := digests.repeats(state.digests)):
+        yield (
+            f"Training images that are the same picture as another one: {twice}. Each counts, and "
+            "the threshold is too low; a larger full_check finds them first."
+        )
+
+
+def may_have_seen(path: str, detector: Detector) -> bool:
+    """Whether the parts that a checkpoint has learnt may have seen an image of this fit."""
+    other = checkpoint_format.read(path)[checkpoint_format.KEY]
+    theirs, mine = other["digests"], detector.require_state().digests
+    # A part that it took over itself may have learnt from any image.
+    if theirs is None or mine is None or "learnt_from" in other["provenance"]:
+        return True
+    seen = removed(other["provenance"]).union(digests.keys(theirs))
+    return not seen.isdisjoint(digests.keys(mine))
+
+
+def patch_pixels(data: AnomalyData, detector: Detector) -> list[float]:
+    """Return the height and width of a patch in pixels of the largest photo.
+
+    Nothing smaller is told apart.
+    """
+    rows, columns = detector.map_grid
+    seen = [data.resize_crop.seen(*size) for size in data.photo_sizes]
+    patches = [
+        [round((bottom - top) / rows, 1), round((right - left) / columns, 1)]
+        for left, top, right, bottom in seen
+    ]
+    return max(patches, key=lambda patch: (math.prod(patch), patch))
+
+
+def headline(data: AnomalyData, detector: Detector) -> str:
+    """Return one line on the data and on what describes a patch, for the start of a run."""
+    height, width = detector.map_grid
+    kinds = Counter(item.kind for item in data.test_items if item.label)
+    bad = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return (
+        f"{data.name}: {data.provenance['train_images']} good images to learn from, "
+        f"{len(data.test_items)} to test{bad and f' (with defects: {bad})'}. Each is seen as "
+        f"{height}×{width} patches; {detector.backbone.name} ({detector.backbone.source}) "
+        f"describes a patch by {detector.backbone.embedding_dim} channels (C), "
+        f"proj={detector.projection.name} turns these into {detector.projection.dim} numbers (D)"
+    )
+
+
+def on_threshold(results: Mapping[str, Any]) -> list[str]:
+    """Return the notes on the threshold, from the content of metrics.json."""
+    if "threshold" not in results:
+        return ["No threshold: this model decides nothing yet; mode=calibrate sets one."]
+    if results["threshold"] is None:
+        return [f"No threshold: {results['threshold_why']}."]
+    good, bad = results["data/test_good"], results["data/test_defective"]
+    alarms, misses = results["test/false_alarms"], results["test/misses"]
+    if results["fit/seconds"] is None:
+        said = results["threshold_said"]
+        note = f"{said[0].upper()}{said[1:]}. An image from it on is called defective."
+    else:  # a fit has said so much when it chose the threshold
+        low, high = (percent(results[f"threshold_rate_{end}"], 2) for end in ("low", "high"))
+        note = (
+            f"An image from the threshold {score_text(results['threshold'])} on is called "
+            f"defective, as {low} to {high} of good ones are."
+        )
+    if alarms is None:
+        return [note]
+    missed = f", and {misses} of {bad} defective ones are missed" if bad else ""
+    return [f"{note} On the test set that is {alarms} of {good} good images{missed}."]
+
+
+def contradiction(results: Mapping[str, Any]) -> list[str]:
+    """Return a note where the test set contradicts what is promised of the threshold."""
+    if not results.get("threshold_contradicted"):
+        return []
+    return [
+        f"The test set contradicts the interval: {results['test/false_alarms']} of "
+        f"{results['data/test_good']} good images are more, or fewer, false alarms than chance "
+        "explains. Its good images differ from the training images (light, camera, parts), or some "
+        "of the training images show defects."
+    ]
