@@ -9,19 +9,16 @@ from pathlib import Path
 
 from padim_lit import InputError
 from padim_lit.data import AnomalyData, Item, Split
-from padim_lit.data.items import GOOD
-from padim_lit.data.split import hold_out
-from padim_lit.data.tree import is_good
 
 
 @dataclass(eq=False)
 class Table(AnomalyData):
-    """Rows ``file,kind`` of a CSV; kind is "good", "ok", "normal" or any defect's name.
+    """Rows ``file,kind`` of a CSV; kind is "good" or any defect's name.
 
     Args:
         root: folder of the files.
         table: name of the CSV in it.
-        test_good: how many good pictures are held out for the test.
+        test_good: how many good pictures, the last ones, are tested and not fitted.
     """
 
     root: str
@@ -49,14 +46,8 @@ class Table(AnomalyData):
             file, kind = ((row[key] or "").strip() for key in ("file", "kind"))
             if not (file and kind):
                 raise InputError(f"{folder / self.table}: a line lacks file or kind; complete it")
-            items.append(Item(folder / file, GOOD if is_good(kind) else kind))
+            items.append(Item(folder / file, kind))
         good = [item for item in items if item.label == 0]
-        names = [item.path.relative_to(folder).as_posix() for item in good]
-        train, held_out = hold_out(good, names, min(self.test_good, len(good) // 2), seed=0)
-        return Split(
-            f"table/{folder.name}",
-            train,
-            held_out + [item for item in items if item.label],
-            provenance={"split": f"{len(held_out)} good held out", "split_seed": 0},
-            notes=["No masks: pixel metrics cannot be computed."],
-        )
+        fitted = max(len(good) - self.test_good, len(good) // 2)
+        test = good[fitted:] + [item for item in items if item.label]
+        return Split(f"table/{folder.name}", good[:fitted], test)

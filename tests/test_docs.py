@@ -78,15 +78,25 @@ def test_defaults_are_those_of_the_page():
     assert Serve.host == "127.0.0.1"  # serve.md: at this machine alone
 
 
-def test_the_readmes_python_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    detector, scores = fitted_detector(), torch.linspace(1, 2, 99)
+@pytest.mark.parametrize("page", ["README.md", "docs/library.md"])
+@pytest.mark.parametrize("highest", [2, 2e6], ids=["defective", "good"])
+def test_the_first_python_of_a_page_runs(tmp_path, monkeypatch, page, highest):
+    code = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)[0]
+    detector, scores = fitted_detector(), torch.linspace(1, highest, 99)
     detector.calibration = calibrate(Measured(scores, scores))
     detector.provenance = {"image_size": 64, "crop_size": 64}
     monkeypatch.chdir(tmp_path)
     save_detector(detector, "model.ckpt")
     Image.new("RGB", (64, 64)).save("part.png")
     exec(code, {})
+
+
+def test_the_classes_of_the_page_on_ones_own_are_the_examples():
+    examples = "".join(file.read_text() for file in (ROOT / "examples").glob("own_*.py"))
+    shown = re.findall(
+        r"```python\n(?:#[^\n]*\n)?(.*?)```", (ROOT / "docs/own.md").read_text(), re.S
+    )
+    assert len(shown) == 2 and all(code in examples for code in shown)
 
 
 def test_the_table_of_promises_is_what_is_computed():

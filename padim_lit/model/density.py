@@ -1,7 +1,7 @@
 """Densities: which Gaussian a patch belongs to, and how far it is from those that it may be.
 
 To add one: subclass `Density`, give it a `name` (which registers it), implement what is abstract,
-and add ``conf/density/NAME.yaml`` with its ``_target_``.
+and add ``conf/density/NAME.yaml``, which names the class (docs/own.md).
 """
 
 import math

@@ -40,7 +40,7 @@ class Learned(Projection):
 
 
 class Fisher(Learned):
-    """The D mixtures of channels that differ most between positions, least within one (Fisher's).
+    """The D weighted sums that differ most between positions, least within one (Fisher's).
 
     Good parts look different at different positions, so what varies between the positions' means
     is what the CNN knows about such parts; what varies around them is noise. Π's rows maximise

@@ -1,7 +1,7 @@
 """Linear maps Π from C channels to D dimensions: one class each, drawn once from a seed.
 
 To add one: subclass `Projection`, give it a `name` (which registers it), implement `draw`, and add
-``conf/proj/NAME.yaml`` with its ``_target_``.
+``conf/proj/NAME.yaml``, which names the class (docs/own.md).
 """
 
 import math
