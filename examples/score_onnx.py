@@ -25,7 +25,5 @@ for path in sys.argv[2:]:
     if not about["preprocess"]:
         pixels = (pixels.astype(np.float32) / 255).transpose(0, 3, 1, 2)
     found = dict(zip(names, session.run(None, {"image": pixels}), strict=True))
-    verdict = ""
-    if "decision" in found:
-        verdict = "defective" if found["decision"][0] else "good"
+    verdict = ("defective" if found["decision"][0] else "good") if "decision" in found else ""
     print(path, float(found["score"][0]), verdict)
