@@ -128,6 +128,11 @@ def headline(data: AnomalyData, detector: Detector) -> str:
     )
 
 
+def sentence(words: str) -> str:
+    """Return a line of the log as a sentence."""
+    return f"{words[0].upper()}{words[1:]}."
+
+
 def on_threshold(results: Mapping[str, Any]) -> list[str]:
     """Return the notes on the threshold, from the content of metrics.json."""
     if "threshold" not in results:
@@ -138,7 +143,7 @@ def on_threshold(results: Mapping[str, Any]) -> list[str]:
     alarms, misses = results["test/false_alarms"], results["test/misses"]
     if results["fit/seconds"] is None:
         said = results["threshold_said"]
-        note = f"{said[0].upper()}{said[1:]}. An image from it on is called defective."
+        note = f"{sentence(said)} An image from it on is called defective."
     else:  # a fit has said so much when it chose the threshold
         low, high = (percent(results[f"threshold_rate_{end}"], 2) for end in ("low", "high"))
         note = (

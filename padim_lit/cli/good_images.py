@@ -71,7 +71,7 @@ class GoodImagesOrData(WithData, GoodImages):
             others = " or ".join(f"{key}=NUMBER" for key in self.alone)
             raise InputError(
                 f"mode={self.mode}: give images=FILE, FOLDER or PATTERN, or a data set, as in "
-                f"data=folder data.root=DIR, and not both"
+                "data=folder data.root=DIR, and not both"
                 f"{others and f'; {others} needs neither'}"
             )
 

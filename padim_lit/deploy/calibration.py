@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: How sure intervals are.
 CONFIDENCE = 0.95
+# Quantiles at an interval's ends.
+ENDS = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
 # Good images that are named beside a threshold.
 NAMED_IMAGES = 3
 #: Share of good images that are called defective, unless asked for otherwise.
@@ -124,8 +126,7 @@ def choose(scores: np.ndarray, rate: float, unreliable: int = 0) -> Threshold:
     if unreliable > total - k:
         lost = f"{unreliable} of {total} leave-one-out scores are lost in rounding"
         return Threshold(why=f"{lost}: eps is too small for so few images in so many dimensions")
-    low, high = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
-    low, high = (float(betaincinv(total + 1 - k, k, p)) for p in (low, high))
+    low, high = (float(betaincinv(total + 1 - k, k, p)) for p in ENDS)
     method = "empirical" if k == wanted else "largest"
     # An image is called defective at or above the threshold, and one that equals the order
     # statistic must not be.
@@ -289,7 +290,7 @@ def by_hand(calibration: dict[str, Any], threshold: float, image_score: str) -> 
     rate, total = p_value(threshold, scores, unreliable), len(scores)
     # Of those that are bounds alone, any may reach it.
     least, most = int((scores >= np.float32(threshold)).sum()), round(rate * (total + 1)) - 1
-    low, high = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+    low, high = ENDS
     low = float(betaincinv(least, total + 1 - least, low)) if least else 0.0
     high = float(betaincinv(most + 1, total - most, high)) if most < total else 1.0
     own, own_map = calibration["threshold"], calibration["map_threshold"]
@@ -365,7 +366,7 @@ def contradicts(
     parts = parts or good
     share = alarms * parts / good
     few, many = bdtr(math.ceil(share), parts, low), 1 - bdtr(math.floor(share) - 1, parts, high)
-    return bool(min(few, many if share >= 1 else 1) < (1 - CONFIDENCE) / 2)
+    return bool(min(few, many if share >= 1 else 1) < ENDS[0])
 
 
 def describe(calibration: dict[str, Any]) -> str:

@@ -189,8 +189,6 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
 
     And (B,) bool: whether all distances of an image are reliable.
 
-    With (B,) bool: all of an image's distances are reliable.
-
     Args:
         held: (B,V,P,D) their embeddings in all directions, the one that is scored first.
     """

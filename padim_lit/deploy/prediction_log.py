@@ -184,7 +184,7 @@ class ScoredFiles:
         lines = enumerate(_whole_lines(self.json), start=1)
         with atomically(self.json) as temporary, temporary.open("wb") as file:
             file.writelines(line for number, line in lines if number not in damaged)
-        more = f" and {len(damaged) - 1} more" * (len(damaged) > 1)
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
         log.warning(
             f"{self.json}: line {min(damaged)}{more} cannot be read, as after a power loss; all "
             f"others stay, images of these are scored again, and {beside} is the file as it was"

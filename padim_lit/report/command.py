@@ -13,7 +13,7 @@ from padim_lit.analysis.sweep_results import NoSweepError, read_sweeps
 from padim_lit.errors import InputError
 from padim_lit.metric_names import METRICS
 from padim_lit.report import tables
-from padim_lit.report.content import FALSE_ALARM_RATE, describe
+from padim_lit.report.content import ABLATION_ALARM_RATE, describe
 from padim_lit.report.figures import DRAWN, FIGURES, draw, planted, stem
 from padim_lit.report.page import assemble, inline
 from padim_lit.report.pictures import PICTURES, about, embed
@@ -73,7 +73,7 @@ def render(content: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         contradictions=contradictions(),
         fits={metric: tables.fits(sweeps, metric) for metric in DRAWN},
         missed=[m for s in sweeps for c in s["configurations"] if (m := c["missed"])],
-        rate=FALSE_ALARM_RATE,
+        rate=ABLATION_ALARM_RATE,
         dagger=any(planted(s["constants"], "pixel_auroc") for s in sweeps),
         figures=_inline(figures),
         tables=tables,

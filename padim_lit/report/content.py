@@ -27,7 +27,7 @@ COSTS = ("state_bytes", "score/ms_per_image", "backbone/ms_per_image")
 #: Where one sweep's backbone times differ by a larger factor, the machine's load has changed.
 MAX_TIME_RATIO = 1.1
 #: Share of the good test images that may be called defective where a sweep sets no threshold.
-FALSE_ALARM_RATE = 0.05
+ABLATION_ALARM_RATE = 0.05
 #: Points that draw the curve of eq. 15.
 CURVE_POINTS = 48
 #: Largest D whose points eq. 15 is fitted to where it is to predict the others (claim "eq15").
@@ -128,7 +128,7 @@ def _configurations(sweep: SweepFolder) -> list[dict[str, Any]]:
 def missed(sweep: SweepFolder, proj: str, dim: int) -> dict[str, Any] | None:
     """Count defective test images below a threshold and good ones above it, as means over seeds.
 
-    The threshold is that of the runs; an ablation sets none, so there `FALSE_ALARM_RATE` of the
+    The threshold is that of the runs; an ablation sets none, so there `ABLATION_ALARM_RATE` of the
     good ones alarm.
 
     Returns:
@@ -147,7 +147,7 @@ def missed(sweep: SweepFolder, proj: str, dim: int) -> dict[str, Any] | None:
         if not good.any() or not bad.any():
             return None
         # Defective is what scores above the highest good image that must not alarm.
-        tops = np.sort(values[:, good])[:, -1 - int(FALSE_ALARM_RATE * good.sum()), None]
+        tops = np.sort(values[:, good])[:, -1 - int(ABLATION_ALARM_RATE * good.sum()), None]
         counts = [(values[:, bad] <= tops).sum(axis=1), (values[:, good] > tops).sum(axis=1)]
         counts += [bad.sum(), good.sum()]
     names = ("misses", "alarms", "defective", "good")

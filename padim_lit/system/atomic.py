@@ -187,8 +187,9 @@ def run_folder(folder: Path, names: Sequence[str]) -> Iterator[None]:
             known = written_by_runs(folder)
             new = [name for name in names if name not in known]
             if there := [name for name in new if os.path.lexists(folder / name)]:
-                # As a power loss may leave it.
-                lost = f", or {marker}, which lists what is, is damaged" * (listed and not known)
+                lost = ""
+                if listed and not known:  # as a power loss may leave it
+                    lost = f", or {marker}, which lists what is, is damaged"
                 raise InputError(
                     f"{folder} holds {', '.join(there)}, not written by a run of padim_lit here"
                     f"{lost}; nothing was changed: give another hydra.run.dir, or move that away"

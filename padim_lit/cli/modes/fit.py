@@ -273,7 +273,7 @@ class FitRun:
         # Said after what they are about.
         notes = [*results["notes"], *fit_notes.on_threshold(results), *contradiction]
         if words := self.model.look_at:
-            notes.append(f"{words[0].upper()}{words[1:]}.")
+            notes.append(fit_notes.sentence(words))
         results["notes"] += contradiction
         return notes
 

@@ -147,8 +147,9 @@ def run_remove(settings: Remove, folder: Path) -> None:
     error = remove_images(detector, state, what)
     _join(detector, {"removed": [key.hex() for key in digests.keys(state.digests)]})
     learnt = [f"{key}={name}" for key, name in learners(detector).items()]
-    stays = f"; what {' and '.join(learnt)} learnt, maybe from them, stays: fit anew to be sure"
-    stays *= bool(learnt)
+    stays = ""
+    if learnt:
+        stays = f"; what {' and '.join(learnt)} learnt, maybe from them, stays: fit anew to be sure"
     facts = {**given.parent, "data": what, "images": state.count, "error": error}
     exact = f"scores are those of a fit without them, to {percent(error, 3)}{stays}"
     said = [("removed", f"{count(state.count, 'image')}; now {detector.count}"), ("exact", exact)]
