@@ -5,7 +5,8 @@ import logging
 import re
 import signal
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -240,7 +241,8 @@ class PredictRun:
             return None
         self.postponed.pop(version, None)
         (found,) = self.predictor.score([seen])
-        self.keep(version, seen, found)
+        with _uninterrupted():
+            self.keep(version, seen, found)
         said = {True: "defective", False: "good", None: "undecided"}[found.is_anomalous]
         return f"{said:<9}  {found.score:.2f}"
 
@@ -307,6 +309,27 @@ class PredictRun:
         """Write that a file cannot be used."""
         self.scored.add(version, {"error": str(error)})
         log.warning("skipped: %s", error)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let a first Ctrl-C or SIGTERM wait until the block has ended: lines and counts are of one."""
+    came = False
+
+    def wait(*args: Any) -> None:
+        nonlocal came
+        if came:  # a second one does not
+            signal.default_int_handler(*args)
+        came = True
+
+    before = {which: signal.signal(which, wait) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _version(path: str | Path) -> Version:

@@ -405,6 +405,21 @@ def wait_for(file: Path, count: int, process: Running) -> None:
         time.sleep(0.02)
 
 
+def test_a_first_ctrl_c_waits_for_the_image_that_is_being_written():
+    """Between an image's two lines and its count it left them of different images."""
+    before, done = signal.getsignal(signal.SIGINT), []
+    for which in (signal.SIGINT, signal.SIGTERM):
+        with pytest.raises(KeyboardInterrupt), mode._uninterrupted():
+            signal.raise_signal(which)
+            done.append(which)
+    assert done == [signal.SIGINT, signal.SIGTERM]
+    with pytest.raises(KeyboardInterrupt), mode._uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        done.append("a disk that hangs is left by a second one")
+    assert len(done) == 2 and signal.getsignal(signal.SIGINT) is before
+
+
 @pytest.mark.slow
 def test_kill_and_ctrl_c_lose_nothing_and_score_nothing_twice(zygote, here):
     inbox, file = here / "inbox", here / "line" / "predictions.jsonl"
