@@ -34,7 +34,7 @@ class LowerBounds:
     triangular, so its first rows give the bound along the first directions, and each further row
     adds to it.
 
-    For all K at once the bound is computed as a quadratic form vᵀ A v, with v = (u, 1) and A a
+    For all K at once the bound is computed as a quadratic form vᵀ R v, with v = (u, 1) and R a
     matrix for each Gaussian: the products v_i v_j are made once, and one matrix product gives all
     bounds. That costs little along the first few directions. Along all of them it costs less than
     `further` does where many components are left.
@@ -117,7 +117,7 @@ class LowerBounds:
 
 
 def _forms(factor: Tensor, mean: Tensor) -> Tensor:
-    """Return A, with vᵀ A v = ‖F(u−Qμ)‖² less its rounding, as coefficients (K,q) of i ≤ j."""
+    """Return R, with vᵀ R v = ‖F(u−Qμ)‖² less its rounding, as coefficients (K,q) of i ≤ j."""
     form = torch.cat([factor, -factor @ mean.unsqueeze(2)], dim=2)
     form = form.mT @ form
     form.diagonal(dim1=1, dim2=2).sub_(BOUND_ROUNDING * form.flatten(1).norm(dim=1, keepdim=True))

@@ -178,7 +178,7 @@ class Detector(nn.Module):
         moments = self.density.empty(self.positions, self.projection.require_learnt().device)
         return FitState.empty(moments, len(self.backbone.layers))
 
-    @torch.inference_mode(False)  # outside of it its tensors could not be changed
+    @torch.inference_mode(False)  # whose tensors could not be changed later
     @torch.no_grad()
     def update_state(self, state: FitState, batch: Mapping[str, Any]) -> FitState:
         """Add the images of a batch to `state`; use what is returned.

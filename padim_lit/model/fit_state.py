@@ -79,7 +79,7 @@ class FitState:
         return FitState(self.count + count, self.moments, self.layer_means, known)
 
     def require_shape(self, *shape: int) -> None:
-        """Raise InputError unless it has so many layers, Gaussians and dimensions."""
+        """Raise InputError unless the state is of `shape`, (layers, Gaussians, dimensions)."""
         if (own := tuple(self.layer_means.shape)) != shape:
             raise InputError(
                 f"fits of {own} and {shape} (layers, Gaussians, dimensions) do not combine; both "

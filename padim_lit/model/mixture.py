@@ -119,8 +119,8 @@ class Mixture(Density):
 
     def assign(self, x: Tensor) -> Tensor:
         """Return the component (n,) of each patch (n,D), the same under any autocast."""
-        # Centred, so that large norms do not cancel; before W, which magnifies what lies off the
-        # directions in which good patches vary.
+        # Centred, so that large norms do not cancel; and before W, which magnifies offsets along
+        # which good patches hardly vary.
         centre = self.centroids.double().mean(dim=0).float()
         with torch.autocast(x.device.type, enabled=False):
             return _closest(x - centre, (self.centroids - centre) @ self.white.T, self.white)

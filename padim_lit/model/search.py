@@ -94,7 +94,7 @@ class Search:
         return other
 
     def _nearest(self, x: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-        """Return squared distances below `limit`, else inf, and components: (n,) of centred x."""
+        """Return squared distances, inf where above `limit`, and components: (n,) of centred x."""
         squares, owner = torch.full_like(limit, torch.inf), x.new_zeros(len(x), dtype=torch.long)
 
         def compute(component: Tensor, patch: Tensor) -> None:
