@@ -114,7 +114,7 @@ def _require_fit(state: dict[str, Any], require: Callable) -> None:
         require("digests", state["digests"], (state["count"], BYTES), torch.uint8)
     if state["calibration"] is not None:
         _require_calibration(state["calibration"], require)
-    # With a number for grid the positions may be few; a mixture's Gaussians are no positions.
+    # A grid of the user's own may be as coarse as it likes; a mixture has no position.
     if spec["density"] in ("position", "both") and not isinstance(spec["grid"], int):
         right = math.prod(spec["image_shape"]) <= positions * MOST_STRIDE**2
         _require(right, "spec: image_shape beside so few positions")

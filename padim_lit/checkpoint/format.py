@@ -100,13 +100,13 @@ def state_of(content: Any) -> dict[str, Any]:
     """Return ``content[KEY]`` if it has this version.
 
     Keys: ``version``; ``spec``, the arguments of `Detector`; ``provenance``, what was fitted (data,
-    preprocessing), primitives; ``count``, N, 0 before a fit; ``offset``, pixels (down, right) by
-    which the anomaly map is moved back; ``roi``, the region of interest (h,w) bool, or None. After
-    a fit also ``mean`` (G,D), ``layer_means`` (L,G,D), ``whitening`` and ``scatter``, the bands of
-    a `Triangle`, or packed, and ``patches`` (G,), the moments' counts; a slim checkpoint has no
-    scatter and no counts, and where its whitening is int8 the ``scales`` of
-    `padim_lit.checkpoint.rounding.to_int8`; ``digests`` (N,16) of the images, or None where they
-    are unknown; ``calibration``, see `padim_lit.deploy.calibration`, or None.
+    preprocessing), primitives; ``count``, N, 0 before a fit; ``offset`` (down, right), pixels by
+    which the map is moved back; ``roi``, the region of interest (h,w) bool, or None. After a fit
+    also ``mean`` (G,D), ``layer_means`` (L,G,D), ``whitening`` and ``scatter``, the bands of a
+    `Triangle`, or packed, and ``patches`` (G,), the moments' counts; a
+    slim checkpoint has no scatter and no counts, and where its whitening is int8 the ``scales`` of
+    `padim_lit.checkpoint.rounding.to_int8`; ``digests`` (N,16) of the images, or None where
+    they are unknown; ``calibration``, see `padim_lit.deploy.calibration`, or None.
 
     Raises:
         InputError: not a checkpoint of padim_lit, or of another version.

@@ -121,8 +121,8 @@ class Measured:
 
     Attributes:
         scores: (K,).
-        maxima: (K,), the maximum of each map.
-        unreliable: how many images have both too small, see `leave_one_out`.
+        maxima: of the maps (K,).
+        unreliable: how many images have lower bounds for both, see `leave_one_out`.
         unseen: how many images were not in the moments.
         paths: of the K images; empty where they are not known.
     """
