@@ -5,7 +5,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
 from padim_lit.deploy.explanation import Explanation
-from padim_lit.deploy.predictor import Prediction
+from padim_lit.deploy.prediction import Prediction
 from padim_lit.deploy.regions import spread
 from padim_lit.system.atomic import file_bytes
 from padim_lit.visualization.palette import FOUND

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import ImageDraw
 
 from padim_lit.deploy.explanation import Explanation
-from padim_lit.deploy.predictor import Prediction
+from padim_lit.deploy.prediction import Prediction
 from padim_lit.deploy.regions import View
 from padim_lit.visualization.overlay import GAP, side_by_side
 

@@ -27,7 +27,7 @@ from padim_lit.data.loaders import require_one_each
 from padim_lit.deploy.calibration import BY_HAND, recalibrate
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.model_card import model_card
-from padim_lit.deploy.predictor import ModelInput
+from padim_lit.deploy.prediction import ModelInput
 from padim_lit.errors import InputError
 from padim_lit.model.region_of_interest import share
 from padim_lit.padim import PaDiM
