@@ -9,17 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import hydra._internal.hydra
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
 from padim_lit.cli.help import help_text
+from padim_lit.cli.hydra_internals import ConfigLoaderImpl, use_loader
 from padim_lit.cli.hydra_section import guard
 from padim_lit.cli.modes import mode_of
 from padim_lit.cli.overrides import own_packages
@@ -38,7 +36,7 @@ _taken: dict[str, str] = {}
 _MIN_LENGTH = 4  # characters: what is shorter is part of other texts by chance
 
 
-class ClassSource(StructuredConfigSource):
+class ClassSource(ConfigSource):
     """Serves ``class/PACKAGE.CLASS``: a config of the class's arguments."""
 
     @staticmethod
@@ -54,6 +52,15 @@ class ClassSource(StructuredConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         return config_path.startswith(_PREFIX)
+
+    def is_group(self, config_path: str) -> bool:
+        return False
+
+    def available(self) -> bool:
+        return True
+
+    def list(self, config_path: str, results_filter: Any) -> list[str]:
+        return []
 
 
 class CheckedLoader(ConfigLoaderImpl):
@@ -96,7 +103,7 @@ def register() -> None:
     """Register ``class/``, the text of ``--help``, and the checks before Hydra makes an object."""
     for plugin in (ClassSource, ClassSearchPath):
         Plugins.instance().register(plugin)
-    hydra._internal.hydra.ConfigLoaderImpl = CheckedLoader
+    use_loader(CheckedLoader)
     OmegaConf.register_new_resolver("oc.env", _env, replace=True)
     OmegaConf.register_new_resolver("padim_lit.help", help_text, replace=True)
 
