@@ -12,7 +12,9 @@ from typing import Any
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
@@ -74,6 +76,14 @@ class CheckedLoader(ConfigLoaderImpl):
         what, todo = "a config file cannot be read as YAML", "save it as UTF-8, and less nested"
         with refusing(what, todo, UnicodeDecodeError, RecursionError):
             config = super().load_configuration(config_name, overrides, *args, **kwargs)
+        for key, kind in (("launcher", Launcher), ("sweeper", Sweeper)):
+            name = OmegaConf.select(config, f"hydra.{key}._target_")
+            known = Plugins.instance().discover(kind)
+            if name not in [f"{one.__module__}.{one.__name__}" for one in known]:
+                raise InputError(
+                    f"hydra.{key}._target_={name}: no {key} that is installed in hydra_plugins; "
+                    f"leave it out, or choose one by hydra/{key}=NAME"
+                )
         swept = OmegaConf.select(config, "hydra.sweeper.params") or {}
         if own_packages([f"{key}={value}" for key, value in swept.items()]):
             # Hydra makes command-line words of these, and a job would think that a user typed them.
@@ -163,6 +173,12 @@ def settings_of(config: DictConfig, typed: Iterable[str] = ()) -> Settings:
                     f"{group}={node._target_} with other keys than its defaults: mode={kind.mode} "
                     "draws all with their class's; change them there, or compare fits: -m proj=NAME"
                 )
+    trainer = plain.get("trainer")
+    if isinstance(trainer, dict) and trainer.get("_target_"):
+        # Held against the types alone: the defaults stay Lightning's.
+        types = OmegaConf.structured(schema(trainer["_target_"]))
+        given = {key: value for key, value in trainer.items() if key in types}
+        OmegaConf.merge({"trainer": types}, {"trainer": given})
     about = meanings(kind)
     for key in sorted(OmegaConf.missing_keys(full)):
         what = f": {about[key]}" if key in about else ""

@@ -22,6 +22,7 @@ from padim_lit.cli.trainer_parts import Recorder, WholeFile, interruptible
 from padim_lit.data import AnomalyData
 from padim_lit.data.datamodule import count_tests
 from padim_lit.data.loaders import require_one_each
+from padim_lit.data.trainer import require_trainer
 from padim_lit.errors import InputError
 from padim_lit.model.region_of_interest import share
 from padim_lit.padim import PaDiM
@@ -117,6 +118,7 @@ class FitRun:
 
     def __post_init__(self) -> None:
         self.trainer = build.make_trainer(self.settings.trainer, self.logger, self.recorder)
+        require_trainer(self.trainer)  # in a spawned rank, an error would be a traceback
 
     def fit_and_test(self) -> dict[str, Any]:
         """Fit and test; return the content of metrics.json."""
