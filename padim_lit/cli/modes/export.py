@@ -138,7 +138,6 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         notes.append("No decision: the checkpoint holds no threshold; mode=calibrate sets one.")
     about = metadata(detector, threshold, settings.precision, settings.preprocess)
     about["model_sha256"] = sha256
-    old = (given.calibration or {}).get("threshold")
     if settings.refits:
         about["good"] = settings.good  # `data` is what projection and centroids are of
     seen = settings.images or settings.good
@@ -168,7 +167,7 @@ def run(settings: Export, folder: Path) -> dict[str, Any]:
         "files": [str(file.resolve()) for file in files],
         "ckpt": str(source.resolve()),
         "bytes": sum(file.stat().st_size for file in files),
-        "ckpt_threshold": old,
+        "ckpt_threshold": (given.calibration or {}).get("threshold"),
         "ckpt_bytes": ckpt_bytes,
         **found,
         "compared": seen or "random images",
