@@ -1,7 +1,7 @@
-"""AUROC, average precision, F1-max and AUPRO on raw distances, as torchmetrics.
+"""AUROC, average precision, F1-max and AUPRO of raw distances, as metrics of torchmetrics.
 
 Image metrics keep every score (there are few). Pixel metrics keep histograms: their memory does
-not grow with the images, and ranks add up.
+not grow with the images, and those of several ranks add up.
 """
 
 from typing import Any
@@ -25,10 +25,10 @@ HISTOGRAMS = {"good": torch.int64, "bad": torch.int64, "bad_by_region": torch.fl
 
 
 class ImageMetrics(Metric):
-    """Exact ``image_auroc``, ``image_ap``, ``image_f1max`` of image scores; any real score.
+    """Exact ``image_auroc``, ``image_ap`` and ``image_f1max`` of scores, which may be any numbers.
 
-    ``update(score (B,), label (B,))``. ``compute`` returns a float or None for each, the F1-max's
-    threshold, and ``why`` for those that are None.
+    ``update`` takes score (B,) and label (B,), 1 for a defective image. ``compute`` returns a float
+    or None for each, the F1-max's threshold, and ``why`` for those that are None.
 
     >>> metric = ImageMetrics()
     >>> metric.update(torch.tensor([3.0, 9.0, 5.0]), torch.tensor([0, 1, 1]))
@@ -42,7 +42,7 @@ class ImageMetrics(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.set_dtype(torch.float64)  # of what a rank without images sends the others
+        self.set_dtype(torch.float64)  # in which a rank without images sends its empty lists
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("labels", [], dist_reduce_fx="cat")
 
@@ -71,14 +71,14 @@ class ImageMetrics(Metric):
 
 
 class PixelMetrics(Metric):
-    """``pixel_auroc``, ``pixel_ap``, ``pixel_aupro`` from three histograms of the distances.
+    """``pixel_auroc``, ``pixel_ap``, ``pixel_aupro``, ``pixel_f1max`` from three histograms.
 
-    ``update(map (B,h,w) ≥ 0, mask (B,h,w), not 0 where defective)``. AUROC and AP treat distances
-    of one bin as tied, which moves them by less than 1e-6 and 5e-5 (more on some hundred pixels;
-    ten times that where all distances lie within 1 % of each other, 100 times within 0.1 %). AUPRO
-    is the mean over defect regions (8-connected parts of a mask) of the share found, against the
-    false-positive rate, up to `FPR_LIMIT` and divided by it; weighting each defective pixel by one
-    over its region's size turns that mean into a histogram too.
+    ``update`` takes map (B,h,w) ≥ 0, mask (B,h,w), not 0 where defective, and roi (h,w) bool, the
+    pixels that count. Distances of one bin are tied, which moves AUROC by less than 1e-6 and AP by
+    5e-5 (more on some hundred pixels; ten times that where all distances lie within 1 % of each
+    other, 100 times within 0.1 %). AUPRO is the share found of a defect region (8-connected part
+    of a mask), averaged over the regions (each pixel weighs one over its region's size) and over
+    the false-positive rate, up to `FPR_LIMIT`.
 
     >>> metric, found = PixelMetrics(), torch.tensor([[[1.0, 2.0], [9.0, 3.0]]])
     >>> metric.update(found, found > 5)
@@ -90,7 +90,7 @@ class PixelMetrics(Metric):
     good: Tensor  # (BINS,) how many good pixels have a distance in each bin
     bad: Tensor  # (BINS,) how many defective ones
     bad_by_region: Tensor  # (BINS,) the defective ones, each as one over its region's size
-    regions: Tensor  # how many defect regions
+    regions: Tensor  # number of defect regions
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,8 +102,8 @@ class PixelMetrics(Metric):
 
     def update(self, anomaly_map: Tensor, mask: Tensor, roi: Tensor | None = None) -> None:
         require_masked(anomaly_map, mask)
-        mask = mask.bool() if roi is None else mask.bool() & roi  # nothing outside counts
-        # In chunks, because large maps' bins would outweigh the histograms.
+        mask = mask.bool() if roi is None else mask.bool() & roi
+        # In chunks, because the bins of large maps would take more memory than the histograms.
         chunk = max(1, CHUNK_PIXELS // anomaly_map.shape[1:].numel())
         for maps, masks in zip(anomaly_map.split(chunk), mask.split(chunk), strict=True):
             bins = histogram.distance_bins(maps)
@@ -111,7 +111,7 @@ class PixelMetrics(Metric):
             if masks.any():
                 bad = bins[masks]
                 histogram.add_to_histogram(self.bad, bad)
-                # Were counted with the rest, which spares selecting the good.
+                # Subtracting what was counted with the rest spares selecting the good pixels.
                 histogram.add_to_histogram(self.good, bad, -1)
             for image_bins, image_mask in zip(bins, masks, strict=True):
                 if image_mask.any():
@@ -134,7 +134,7 @@ class PixelMetrics(Metric):
 
     def compute(self) -> dict[str, Any]:
         names = ("pixel_auroc", "pixel_ap", "pixel_aupro")
-        # From here on the bins that hold a pixel, from the largest distance down.
+        # Only bins that hold a pixel, from the largest distance down.
         filled = (self.good + self.bad).cpu().nonzero().squeeze(1).flip(0)
         good, bad = (state.cpu()[filled].double() for state in (self.good, self.bad))
         all_good, all_bad = good.sum(), bad.sum()
@@ -154,7 +154,7 @@ class PixelMetrics(Metric):
         f1 = 2 * found / (called + all_bad)
         best = int(f1.argmax())
         average_precision = found.div(called).mul_(bad).sum() / all_bad
-        # Trapezoids below the curve: a bin's pixels are ranked as tied.
+        # The trapezoid rule, because a bin's pixels are tied.
         auroc = (good * (found - bad / 2)).sum() / (all_good * all_bad)
         del good, bad, called, found  # each is as long as the bins in use
         overlap = (self.bad_by_region.cpu()[filled] / self.regions.cpu()).cumsum_(0)
@@ -170,8 +170,7 @@ class PixelMetrics(Metric):
 
 
 def _exact(metric: type[Metric], scores: Tensor, labels: Tensor) -> float:
-    # normalization=None: the default passes distances through a sigmoid, which saturates.
-    # The states were gathered over the ranks before, so this must not do it again.
+    # The default's sigmoid would saturate; the states were gathered over the ranks before.
     instance = metric(normalization=None, sync_on_compute=False)
     instance.update(scores, labels)
     return float(instance.compute())
@@ -188,7 +187,7 @@ def _f1max(scores: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def _area_up_to(x: Tensor, y: Tensor, limit: float) -> float:
-    """Area under y(x) for x ≤ limit (linear between points), divided by limit."""
+    """Return the area under y(x) for x ≤ limit (linear between points), divided by limit."""
     # Up to the first point at or beyond the limit: more points at the limit would add no area.
     x, y = (v[: int((x < limit).sum()) + 1].clone() for v in (x, y))
     x[-1], y[-1] = limit, np.interp(limit, x.numpy(), y.numpy())

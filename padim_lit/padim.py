@@ -1,4 +1,4 @@
-"""PaDiM as a LightningModule: a shell around the detector, what its fit gathers and its metrics."""
+"""PaDiM as a LightningModule: fits, tests and saves a `Detector`, which scores the images."""
 
 import time
 from functools import partial
@@ -30,14 +30,14 @@ from padim_lit.model.warm_up import learn, require_memory, warm_up
 class PaDiM(LightningModule):
     """Gaussians of good patches on projected CNN features, fitted in one epoch.
 
-    The fit epoch has no optimiser: it gathers the moments, and its end factors them. ``test_step``
-    and ``predict_step`` return ``score`` (B,) and ``map`` (B,h,w), Mahalanobis distances, not
-    squared, the batch's ``path`` and, where there is a threshold, ``is_anomalous`` (B,).
+    The epoch has no optimiser: it sums up moments, and its end makes covariances of them.
+    ``test_step`` and ``predict_step`` return ``score`` (B,) and ``map`` (B,h,w), Mahalanobis
+    distances, not squared, ``path`` and, where there is a threshold, ``is_anomalous`` (B,).
 
     Takes `Detector`'s arguments, ``calibration`` and ``false_alarm_rate``. Batches are dicts with
     ``image`` (B,3,h,w) in [0, 1]; for ``test_step`` also ``label`` (B,), and where they are known
     ``mask`` (B,h,w) and the flags ``count_image`` and ``count_pixel`` (B,), which say in which
-    metrics an image takes part. ``digest`` (B,16) uint8 says which images the moments hold.
+    metrics an image takes part. ``digest`` (B,16) uint8 identifies each image in the moments.
 
     Attributes:
         detector: what scores; all that is fitted and saved lies in it.
@@ -45,7 +45,7 @@ class PaDiM(LightningModule):
         false_alarm_rate: share of good images above that threshold; None: `set_threshold`'s own.
         threshold_seconds: how much of the fit's time the threshold took.
         look_at: which good images a fit advises to look at, in words; "" where it does not.
-        image_metrics, pixel_metrics: while a test runs.
+        image_metrics, pixel_metrics: there while a test runs.
         results: metrics of the last ``trainer.test``: floats, or None with a reason in ``why``.
 
     >>> from padim_lit import JL, Backbone
@@ -74,7 +74,7 @@ class PaDiM(LightningModule):
     # Fit
 
     def configure_optimizers(self) -> list[Any]:
-        return []  # and not None, of which Lightning would warn
+        return []  # Lightning would warn of None
 
     def setup(self, stage: str) -> None:
         require_trainer(self.trainer)
@@ -95,7 +95,7 @@ class PaDiM(LightningModule):
         adopted = any(part.options.get("fit_images") and not part.fit_images for part in parts)
         facts = {"precision": self.trainer.precision, "learnt_elsewhere": adopted}
         self.detector.provenance = with_facts(self.detector.provenance, self.trainer) | facts
-        # What an earlier fit left, or an attempt that ran out of memory, takes room no more.
+        # Frees what an earlier fit left, or an attempt that ran out of memory.
         self.detector.reset()
         self._state = None
         require_memory(self.detector, self.device, self.trainer.num_devices)
@@ -120,7 +120,7 @@ class PaDiM(LightningModule):
             state = state.reduce(summed, partial(of_all_ranks, ranks=self.trainer.world_size))
         self.detector.set_state(state)
         self.trainer.should_stop = True  # a second pass would gather the same
-        # Now, and not at the fit's end: what callbacks save by then has a threshold.
+        # Now, and not at the fit's end, so that what callbacks save has a threshold.
         start, loader = time.perf_counter(), self.trainer.train_dataloader
         if self.trainer.is_global_zero:
             with as_it_runs(self.trainer):
@@ -140,7 +140,7 @@ class PaDiM(LightningModule):
     # Score
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,3,h,w) images in [0, 1] → scores (B,) and anomaly maps (B,h,w)."""
+        """Return scores (B,) and anomaly maps (B,h,w) of images (B,3,h,w) in [0, 1]."""
         return self.detector(images)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class PaDiM(LightningModule):
         require_tensors(batch, "image")
         score, maps = self(batch["image"])
         require_finite(score, batch)
-        return outcome(batch, score, maps, self.detector.calibration)
+        return outcome(batch, score, maps, self.detector.threshold)
 
     def on_test_start(self) -> None:
         require_each_once(self.trainer.test_dataloaders, self.trainer.world_size)
@@ -188,7 +188,7 @@ class PaDiM(LightningModule):
         return self.detector.load_state_dict(state_dict, strict, assign)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        # Of a module that holds this one, such as `torch.compile`'s, which goes on to the children.
+        # Called by a module that holds this one, such as `torch.compile`'s.
         for key in [key for key in state_dict if key.startswith(prefix)]:
             state_dict[f"{prefix}detector.{key[len(prefix) :]}"] = state_dict.pop(key)
 
@@ -203,7 +203,7 @@ class PaDiM(LightningModule):
     def load_from_checkpoint(
         cls, checkpoint_path: Any, map_location: Any = "cpu", strict=True, weights_only=True
     ) -> "PaDiM":
-        """Rebuild a fitted model on a device; its file is always read whole, as data alone."""
+        """Rebuild a fitted model on a device; its file is always read strictly, as data alone."""
         device = "cpu" if map_location is None else as_device(map_location, "map_location")
         model = cls.__new__(cls)
         LightningModule.__init__(model)
@@ -211,7 +211,7 @@ class PaDiM(LightningModule):
         return model.eval().to(device)
 
     def _agree(self, learnt: nn.Module) -> None:
-        # All take rank 0's: had they rounded differently, moments of different Π would be summed.
+        # All take rank 0's: ranks that round differently would sum moments of different Π.
         if self.trainer.world_size > 1:
             for buffer in learnt.buffers():
                 buffer.copy_(self.trainer.strategy.broadcast(buffer.cpu()))

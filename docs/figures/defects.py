@@ -16,7 +16,7 @@ GAP, COLOURS, SIDE = 8, 256, 150
 def row(ckpt: str, files: list[str]) -> list[Image.Image]:
     """Each image beside its heat map, with kind and score below."""
     predictor = padim_lit.load(ckpt)
-    maxima = predictor.calibration["map_maxima"].numpy()
+    maxima = predictor.calibration.map_maxima.numpy()
     scale = colours(maxima, predictor.map_threshold)
     pictures = []
     for file in files:

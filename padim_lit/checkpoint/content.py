@@ -1,9 +1,9 @@
-"""What a checkpoint's state must look like before anything is built from it."""
+"""Checks of a checkpoint's content, made before anything is built from it."""
 
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
@@ -11,34 +11,35 @@ from torch import Tensor
 from padim_lit.checkpoint.rounding import SCALE_DTYPE
 from padim_lit.digests import BYTES
 from padim_lit.errors import InputError, refusing
+from padim_lit.model.calibration import Calibration
 from padim_lit.system.memory import available_bytes, readable
 from padim_lit.system.torch_file import require_numbers
 
-# Pixels of an image that a model is built for; the largest backbones here would need 100 GB.
+# The most pixels of an image: for so many the largest backbones here would need 100 GB.
 MOST_PIXELS = 2**26
 # Bytes of memory for each pixel of one image, at least: ResNet18 takes 130, Lite0 290.
 PIXEL_BYTES = 100
-# Pixels between two positions of a backbone's own grid, along a side; 32 is what any here has.
+# The most pixels between two positions of a backbone's own grid, along a side; here it is 32.
 MOST_STRIDE = 64
-# Lists in lists of what a checkpoint says of its fit; a history has three.
+# Levels of lists in lists in what a checkpoint says of its fit; a history has three.
 MOST_NESTED = 32
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# What buffers count in, beside floats: BatchNorm's batches, or indices of a projection.
+# Other dtypes of buffers: BatchNorm counts batches, a projection may hold indices.
 _COUNTS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _STRANGE = "its content is not what padim_lit writes"
 _TODO = "give the model.ckpt of a finished run"
 
 
 def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: int) -> None:
-    """Raise InputError for what would take memory or time without an end, or score wrongly.
+    """Raise InputError for content that would take endless memory or time, or score wrongly.
 
-    What classes are made with is theirs to check, when `padim_lit.checkpoint.state` makes them.
+    Arguments of classes are checked by these, when `padim_lit.checkpoint.state` makes them.
 
     Args:
         content: of the file.
         state: what lies in it under `padim_lit.checkpoint.format.KEY`, of the present version.
-        file_bytes: the file's size. No tensor may be larger: a tensor of stride 0 takes nothing
-            in a file and any amount of memory afterwards.
+        file_bytes: the file's size. No tensor may be larger: one of stride 0 takes no room in a
+            file, and any amount of memory afterwards.
     """
 
     def require(name: str, tensor: Any, shape: Sequence[int] | None, *dtypes: torch.dtype) -> None:
@@ -49,7 +50,7 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
         _require(size <= file_bytes, f"{name} is larger than the file")
         require_numbers(name, tensor)
 
-    with refusing(_STRANGE, _TODO, Exception):  # a key that is missing, or another type, say
+    with refusing(_STRANGE, _TODO, Exception):  # of a missing key, say
         for name, tensor in content["state_dict"].items():
             require(name, tensor, None, *_FLOATS, *_COUNTS)
         _require_described(content["state_dict"], state)
@@ -60,7 +61,7 @@ def require_content(content: dict[str, Any], state: dict[str, Any], file_bytes: 
 
 
 def _require_described(weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """What a checkpoint says of its fit."""
+    """Check what a checkpoint holds of every detector, fitted or not."""
     spec, provenance = state["spec"], state["provenance"]
     for key in ("spec", "provenance"):
         _require(_is_tree(state[key]), f"{key}: its lists are nested without an end")
@@ -71,7 +72,7 @@ def _require_described(weights: dict[str, Tensor], state: dict[str, Any]) -> Non
     aligned = spec["alignment"]
     right = _is_pair(aligned, int, float) or aligned in (None, "auto")
     _require(right, "spec: alignment")
-    # No place to fetch from, as timm's hf-hub:… and local-dir:… are.
+    # A name only: timm would fetch hf-hub:… and local-dir:….
     named = re.fullmatch(r"[\w.-]+", spec["backbone"]["model"])
     _require(named is not None, "spec: backbone: model")
     shape, offset = spec["image_shape"], state["offset"]
@@ -93,7 +94,7 @@ def _require_described(weights: dict[str, Tensor], state: dict[str, Any]) -> Non
 
 
 def _require_fit(state: dict[str, Any], require: Callable) -> None:
-    """What is there after a fit alone; `require` is `require_content`'s."""
+    """Check what a checkpoint holds after a fit; `require` is `require_content`'s."""
     spec, dim, mean = state["spec"], state["spec"]["dim"], state["mean"]
     positions = len(mean)
     require("mean", mean, (positions, dim), torch.float32, torch.float64)
@@ -106,14 +107,14 @@ def _require_fit(state: dict[str, Any], require: Callable) -> None:
             require("scales", state["scales"], (positions, dim), SCALE_DTYPE)
     else:
         _require_bands("whitening", whitening, positions, dim, require)
-    if state["scatter"] is not None:  # of a slim checkpoint it is
+    if state["scatter"] is not None:  # a slim checkpoint has none
         _require_bands("scatter", state["scatter"], positions, dim, require)
         require("patches", state["patches"], (positions,), torch.float64)
         _require(bool((state["patches"] >= 0).all()), "patches")
     if state["digests"] is not None:
         require("digests", state["digests"], (state["count"], BYTES), torch.uint8)
     if state["calibration"] is not None:
-        _require_calibration(state["calibration"], require)
+        _require_calibration(Calibration(**state["calibration"]), require)
     # A grid of the user's own may be as coarse as it likes; a mixture has no position.
     if spec["density"] in ("position", "both") and not isinstance(spec["grid"], int):
         right = math.prod(spec["image_shape"]) <= positions * MOST_STRIDE**2
@@ -141,26 +142,25 @@ def _require_bands(key: str, saved: Any, positions: int, dim: int, require: Call
     _require(start == dim, key)
 
 
-def _require_calibration(calibration: dict[str, Any], require: Callable) -> None:
+def _require_calibration(calibration: Calibration, require: Callable) -> None:
     for key in ("scores", "map_maxima"):
-        values = calibration[key]
+        values = getattr(calibration, key)
         require(f"calibration: {key}", values, (len(values),), torch.float32)
         right = len(values) > 0 and bool((values[1:] >= values[:-1]).all())
         _require(right, f"calibration: {key} is empty or not sorted")
     for key, kind in _CALIBRATION.items():
-        value = calibration[key]
-        numbers = value if isinstance(value, list | tuple) else [value]
-        finite = all(math.isfinite(n) for n in numbers if isinstance(n, float))
+        value = getattr(calibration, key)
+        finite = not isinstance(value, float) or math.isfinite(value)
         _require(isinstance(value, kind) and finite, f"calibration: {key}")
-    if calibration["threshold"] is not None:
-        low, high = calibration["interval"]
-        _require(0 <= low <= high <= 1 and calibration["method"] is not None, "calibration: method")
+    chosen = calibration.threshold, calibration.method, calibration.interval  # all or none
+    low, high = (0, 1) if calibration.interval is None else calibration.interval
+    _require(chosen.count(None) in (0, 3) and 0 <= low <= high <= 1, "calibration: interval")
 
 
 def _is_tree(value: Any) -> bool:
-    """Whether no list, tuple or dict is in it twice, or deep in others.
+    """Whether no list, tuple or dict is in `value` twice, or deeper than `MOST_NESTED`.
 
-    It is copied and written as a tree, and [x,x] of [x,x] of … would take no end.
+    It is copied and written as a tree: that of [x,x], x = [y,y], y = … doubles with each level.
     """
     seen: set[int] = set()
     level = [value]
@@ -183,12 +183,12 @@ def _is_pair(value: Any, *kinds: type) -> bool:
 
 
 def _require(right: bool, what: str) -> None:
-    """Raise InputError unless `right`: `what` in a file is not as padim_lit writes it."""
+    """Raise InputError unless `right`; it says that `what` is not as padim_lit writes it."""
     if not right:
         raise InputError(f"{_STRANGE} ({what}); {_TODO}")
 
 
-#: Of what classes compare with a limit alone, what it must be.
+#: Types of arguments that classes only compare with a limit.
 _SPEC = {
     "seed": int,
     "neighbourhood": int,
@@ -196,15 +196,5 @@ _SPEC = {
     "eps": int | float,
     "sigma": int | float,
 }
-#: Of what is no tensor in a calibration, what it may be.
-_CALIBRATION = {
-    "unreliable": int,
-    "unseen": int,
-    "false_alarm_rate": float,
-    "threshold": float | None,
-    "map_threshold": float | None,
-    "method": str | None,
-    "interval": list | tuple | None,
-    "level": float,
-    "why": str | None,
-}
+#: Of a calibration's fields, what they may be; `isinstance` takes no tuple[float, float].
+_CALIBRATION = get_type_hints(Calibration) | {"interval": tuple | None}

@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside Lightning's own keys, read without executing any pickle."""
+"""Checkpoint files: what they hold beside Lightning's own keys, read without running any code."""
 
 import os
 from pathlib import Path
@@ -13,26 +13,26 @@ from padim_lit.system.atomic import atomically
 from padim_lit.system.paths import typed_path
 from padim_lit.system.torch_file import damage, foreign
 
-#: Layout of what is written; no other is read.
+#: Version of the layout that is written; no other is read.
 VERSION = 6
-#: The key of a Lightning checkpoint under which it lies.
+#: The key of a Lightning checkpoint under which all of padim_lit's lies.
 KEY = "padim_lit"
-#: The key under which `read` adds which file it was, see `sha256_of`; files say so under it too.
+#: The key under which `read` adds the file's `sha256_of`; other files name the model by it, too.
 SHA256 = "model_sha256"
-#: What it holds in every checkpoint.
+#: Keys under `KEY` in every checkpoint.
 NEEDED = {"version", "spec", "provenance", "count", "roi"}
 
 
 def read(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
-    """A checkpoint's content, with ``content[KEY]`` of the present `VERSION`, and its `SHA256`.
+    """Return a checkpoint's content, ``content[KEY]`` of the present `VERSION`, and its `SHA256`.
 
     Args:
         path: of the file.
-        key: that it was given by, for errors.
+        key: by which it was given, for errors.
 
     Raises:
-        InputError: no such file, not readable, damaged in a single bit, not a checkpoint of
-            padim_lit, of a newer one, or with NaN or infinity in it.
+        InputError: no such file, not readable, damaged (if only in one bit), not a checkpoint of
+            padim_lit or not of this version, or with NaN or infinity in it.
     """
     path = typed_path(path)
     with naming(path, key):
@@ -42,7 +42,7 @@ def read(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
                     raise InputError(f"a folder and no file; give {inside}")
                 raise InputError("no such file; give the model.ckpt of an earlier run")
             file = path.open("rb")
-        # Opened once, so that all is of one file whatever is put in its place meanwhile.
+        # Opened once, so that all comes from one file, even if it is replaced meanwhile.
         with file:
             try:
                 if (reason := foreign(file)) is None:
@@ -64,9 +64,9 @@ def read(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
 
 
 def sha256_of(path: Path) -> str:
-    """Which model a file is: the first 12 hex digits of its SHA-256, as ``sha256sum`` prints it.
+    """Return what identifies a model: the first 12 hex digits of its file's SHA-256.
 
-    About a second for each GB, beside the several that `read` takes for them.
+    Takes about a second for each GB.
     """
     with path.open("rb") as file:
         return digests.sha256_of(file)[:12]
@@ -90,22 +90,23 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def forget_arguments(content: dict[str, Any]) -> None:
-    """Take out what Lightning keeps of a user's data module: objects that `read` will not make."""
+    """Take out what Lightning keeps of a user's data module: objects that `read` would refuse."""
     for key in ("hyper_parameters", "hparams_name", "hparams_type"):
         content.pop(key, None)
         content.pop(f"datamodule_{key}", None)
 
 
 def state_of(content: Any) -> dict[str, Any]:
-    """``content[KEY]``, checked for its version.
+    """Return ``content[KEY]`` if it has this version.
 
     Keys: ``version``; ``spec``, the arguments of `Detector`; ``provenance``, what was fitted (data,
-    preprocessing), primitives; ``count``, N, 0 before a fit; ``roi``, the region of interest (h,w)
-    bool, or None. After one also ``mean`` (G,D), ``layer_means`` (L,G,D), ``whitening`` and
-    ``scatter``, the bands of a `Triangle`, or packed, and ``patches`` (G,), the moments' counts; a
+    preprocessing), primitives; ``count``, N, 0 before a fit; ``offset`` (down, right), pixels by
+    which the map is moved back; ``roi``, the region of interest (h,w) bool, or None. After a fit
+    also ``mean`` (G,D), ``layer_means`` (L,G,D), ``whitening`` and ``scatter``, the bands of a
+    `Triangle`, or packed, and ``patches`` (G,), the moments' counts; a
     slim checkpoint has no scatter and no counts, and where its whitening is int8 the ``scales`` of
     `padim_lit.checkpoint.rounding.to_int8`; ``digests`` (N,16) of the images, or None where
-    they are unknown; ``calibration``, see `padim_lit.deploy.calibration`, or None.
+    they are unknown; ``calibration``, fields of `padim_lit.model.calibration.Calibration`, or None.
 
     Raises:
         InputError: not a checkpoint of padim_lit, or of another version.
@@ -128,9 +129,9 @@ def state_of(content: Any) -> dict[str, Any]:
 
 
 def differences(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") -> str:
-    """The keys in which two nested dicts differ: ``dim is 100 there and 50 here, …``."""
+    """Return in which keys two nested dicts differ, as ``dim is 100 there and 50 here, …``."""
     found = []
-    for key in {**saved, **given} if prefix else given:  # an option that is not given is not there
+    for key in {**saved, **given} if prefix else given:  # options may be in one alone
         there, here = saved.get(key), given.get(key)
         if isinstance(here, dict) and isinstance(there, dict):
             typed = key.removesuffix("_options")  # the group whose keys they are

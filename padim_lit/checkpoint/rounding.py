@@ -5,25 +5,25 @@ from torch import Tensor
 
 from padim_lit.model.triangular import Triangle
 
-#: The largest of the integers, of either sign.
+#: The largest integer, of either sign.
 LARGEST_INTEGER = 127
-#: Of the scales: float32's range in half of its bits. What they are rounded by costs nothing,
-#: because the integers are made with the rounded ones.
+#: bfloat16 has float32's range in half of its bits. Rounding the scales costs no precision, because
+#: the integers are made with the rounded ones.
 SCALE_DTYPE = torch.bfloat16
 
 
 def to_int8(packed: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row of each triangle as integers times a scale of its own.
+    """Return each row of each triangle as integers times a scale of its own.
 
-    So a number is off by at most 1/254 of the largest in its row. A row of W is one of the numbers
-    whose squares add up to a distance, and rows differ by orders of magnitude: one scale for all
-    would round the small ones away.
+    So a number is off by at most 1/254 of the largest in its row. Rows of W differ by orders of
+    magnitude, and each gives one of the squares that add up to a squared distance: with one scale
+    for all, small rows would be rounded away.
 
     Args:
-        packed: P triangles of D rows, (P, D(D+1)/2), see `Triangle.pack`.
+        packed: G triangles of D rows, (G, D(D+1)/2), see `Triangle.pack`.
 
     Returns:
-        int8 of its shape, and scales (P,D).
+        Integers (G, D(D+1)/2) int8, and scales (G,D).
 
     >>> integers, scales = to_int8(torch.tensor([[-2.0, 0.01, 0.0]]))
     >>> integers.tolist(), scales.shape  # rows of one and of two numbers
@@ -40,7 +40,7 @@ def to_int8(packed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def from_int8(integers: Tensor, scales: Tensor) -> Triangle:
-    """The triangles that `to_int8` rounded, in float32.
+    """Return the triangles that `to_int8` rounded, in float32.
 
     >>> rounded = from_int8(torch.tensor([[100, -1, 0]]).to(torch.int8), torch.tensor([[0.5, 2.0]]))
     >>> rounded.pack().tolist()
@@ -53,6 +53,6 @@ def from_int8(integers: Tensor, scales: Tensor) -> Triangle:
 
 
 def _rows(packed: Tensor) -> tuple[Tensor, ...]:
-    """Of all triangles the first rows (P,1), the second ones (P,2), …: views."""
+    """Return views: the first rows (G,1) of all triangles, the second rows (G,2), …"""
     dim = int((2 * packed.shape[1]) ** 0.5)
     return packed.split(list(range(1, dim + 1)), dim=1)

@@ -14,6 +14,7 @@ from padim_lit.checkpoint.rounding import from_int8, to_int8
 from padim_lit.errors import InputError, naming, refusing
 from padim_lit.model.anomaly_map import AnomalyMap
 from padim_lit.model.backbone import Backbone
+from padim_lit.model.calibration import Calibration
 from padim_lit.model.density import DENSITIES
 from padim_lit.model.detector import Detector
 from padim_lit.model.fit_state import FitState
@@ -25,7 +26,7 @@ from padim_lit.model.weights import timm
 
 
 def full_state(detector: Detector) -> dict[str, Any]:
-    """What lies under `padim_lit.checkpoint.format.KEY` beside the state dict."""
+    """Return what a file holds under `padim_lit.checkpoint.format.KEY`, beside the state dict."""
     state: dict[str, Any] = {
         "version": checkpoint.VERSION,
         "spec": spec_of(detector),
@@ -35,23 +36,23 @@ def full_state(detector: Detector) -> dict[str, Any]:
         "roi": detector.anomaly_map.roi,
     }
     if detector.whitening is not None:
-        fit = detector.fit_state
+        fit, known = detector.fit_state, detector.calibration
         held = None if fit is None else fit.digests
         state |= {
             "mean": detector.mean,
             "layer_means": detector.layer_means,
-            # The bands themselves: packing would need the room of both once more.
+            # The bands themselves: packing would need the memory of both once more.
             "whitening": list(detector.whitening.bands),
             "scatter": None if fit is None else list(fit.moments.scatter.bands),
             "patches": None if fit is None else fit.moments.counts,
             "digests": None if held is None else digests.ordered(held),
-            "calibration": detector.calibration,
+            "calibration": None if known is None else vars(known),
         }
     return state
 
 
 def spec_of(detector: Detector) -> dict[str, Any]:
-    """The arguments that a detector was made with, as primitives."""
+    """Return the arguments that a detector was made with, as primitives."""
     projection, density, aligned = detector.projection, detector.density, detector.alignment
     spec = {
         "backbone": detector.backbone.spec(),
@@ -75,7 +76,7 @@ def spec_of(detector: Detector) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """With Python's numbers for NumPy's, which `read` would take for code."""
+    """Return `value` with Python's numbers in place of NumPy's, which `read` would refuse."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -84,7 +85,7 @@ def _plain(value: Any) -> Any:
 
 
 def facts_of(detector: Detector) -> dict[str, Any]:
-    """What a result says of a detector, by flat names: what it is, not how it was called."""
+    """Return what a run's results say of a detector, under flat names."""
     backbone, spec = detector.backbone, spec_of(detector)
     for key in ("proj_options", "density_options", "image_shape"):
         del spec[key]
@@ -100,11 +101,11 @@ def facts_of(detector: Detector) -> dict[str, Any]:
 
 
 def slim_state(detector: Detector, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """`full_state` for scoring alone: no scatter, no digests, whitening packed, in `dtype`.
+    """Return `full_state` for scoring alone: no scatter, no digests, whitening packed, in `dtype`.
 
     Args:
         detector: fitted.
-        dtype: floating, or int8, see `to_int8`; beside that the mean's double precision is lost.
+        dtype: floating, or int8, see `to_int8`; with int8 the means are in float32.
 
     Raises:
         InputError: not fitted.
@@ -119,38 +120,45 @@ def slim_state(detector: Detector, dtype: torch.dtype = torch.float32) -> dict[s
 
 
 def save_detector(detector: Detector, path: Path, state: dict[str, Any] | None = None) -> None:
-    """Write it for `load_detector`, whole or not at all; with `slim_state` for scoring alone."""
+    """Write a detector's file, whole or not at all; `state` may be that of `slim_state`."""
     content = {"state_dict": detector.state_dict(), checkpoint.KEY: state or full_state(detector)}
-    # Without a version, of those that are supported the first, Lightning tests with no ckpt_path.
+    # Lightning takes no ckpt_path without its version; this is the first that is supported.
     checkpoint.write(path, {"pytorch-lightning_version": "2.5.0", **content})
 
 
 def restore(
     detector: Detector, state: dict[str, Any], weights: dict[str, Tensor] | None = None
 ) -> None:
-    """Take what `full_state` gave; InputError where it is another config's.
+    """Give a detector what `full_state` returned.
 
-    `weights`: the state dict that it belongs to; None: the detector has it.
+    Args:
+        detector: of the same config; changed.
+        state: of `full_state`.
+        weights: the state dict beside it; None: the detector has it already.
+
+    Raises:
+        InputError: another config's state.
     """
     if state["spec"] != spec_of(detector):
         wrong = checkpoint.differences(state["spec"], spec_of(detector))
         raise InputError(f"checkpoint of another config: {wrong}")
     detector.reset()
-    if weights is not None:  # now, as a fitted detector would refuse them
+    if weights is not None:  # after `reset`: a fitted detector would refuse them
         detector.load_state_dict(weights)
     detector.provenance = state["provenance"]
     sides, roi = (detector.map_grid, detector.image_shape), state["roi"]
     whole = AnomalyMap(*sides, detector.sigma, tuple(state["offset"]))
     whole.to(detector.anomaly_map.rows.device)
     detector.anomaly_map = whole if roi is None else RestrictedMap(whole, roi)
-    elsewhere = detector.provenance.get("learnt_elsewhere")  # of no image that it holds
+    elsewhere = detector.provenance.get("learnt_elsewhere")  # from other images than the fit's
     for one in (detector.projection, detector.density):
         one.fit_images = 0 if elsewhere else one.fit_images or one.options.get("fit_images", 0)
     if not state["count"]:
         return
     detector.count, detector.mean = state["count"], state["mean"]
-    detector.layer_means, detector.calibration = state["layer_means"], state["calibration"]
-    saved = state["whitening"]
+    detector.layer_means, saved = state["layer_means"], state["whitening"]
+    if (known := state["calibration"]) is not None:
+        detector.calibration = Calibration(**known)
     if not isinstance(saved, Tensor):
         detector.whitening = Triangle(tuple(saved))
     elif saved.dtype == torch.int8:  # packed, in a slim checkpoint, which has no scatter
@@ -165,25 +173,25 @@ def restore(
 
 
 def load_detector(path: str | Path, key: str = "ckpt") -> Detector:
-    """Rebuild a fitted detector on the CPU from its file; no download, and no pickle is executed.
+    """Rebuild a detector on the CPU from its file, without a download or running any code in it.
 
-    Arguments and errors as `load_identified`.
+    Arguments and errors are those of `load_identified`.
     """
     return load_identified(path, key)[0]
 
 
 def load_identified(path: str | Path, key: str = "ckpt") -> tuple[Detector, str]:
-    """As `load_detector`, and which file it was, see `padim_lit.checkpoint.format.sha256_of`.
+    """Do as `load_detector`, and return the file's `padim_lit.checkpoint.format.sha256_of`, too.
 
     Args:
         path: of the file.
-        key: that the file was given by, for errors.
+        key: by which the file was given, for errors.
 
     Raises:
         InputError: no such file, not a checkpoint of padim_lit, or of another version.
     """
     content, todo = checkpoint.read(path, key), "give the model.ckpt of a finished run"
-    # One of a strange make passes `read` and fails where its tensors meet the backbone.
+    # What `read` cannot find wrong fails here, where tensors do not fit the backbone.
     with naming(path, key), refusing("no model can be built from it", todo, Exception):
         return _built(content), content[checkpoint.SHA256]
 
@@ -214,7 +222,7 @@ def _built(content: dict[str, Any]) -> Detector:
 
     projection = made("proj", PROJECTIONS, backbone.embedding_dim)
     density = made("density", DENSITIES)
-    alignment, spec["alignment"] = spec["alignment"], None  # not measured: `restore` has the offset
+    alignment, spec["alignment"] = spec["alignment"], None  # not measured: the state has the offset
     detector = Detector(backbone, projection, density=density, **spec)
     detector.alignment = alignment
     restore(detector, state, weights)
@@ -222,5 +230,5 @@ def _built(content: dict[str, Any]) -> Detector:
 
 
 def _named_again(key: str, name: str) -> str:
-    """What to type, or to import, for a class of one's own that a checkpoint needs."""
+    """Return what to type, or to import, for a user's own class that a checkpoint needs."""
     return f"--config-dir DIR own=[PACKAGE] {key}={name}; in Python import its module first"

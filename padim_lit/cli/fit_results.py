@@ -20,6 +20,7 @@ from padim_lit.deploy.calibration import BY_HAND, recalibrate
 from padim_lit.deploy.explanation import explain
 from padim_lit.deploy.model_card import model_card
 from padim_lit.deploy.predictor import ModelInput
+from padim_lit.model.calibration import Calibration
 from padim_lit.padim import PaDiM
 from padim_lit.system.atomic import write_json, write_text
 from padim_lit.system.paths import typed_path
@@ -101,16 +102,16 @@ def report(
 def _look_of(
     pictures: Sequence[GalleryEntry],
     results: Mapping[str, Any],
-    calibration: dict[str, Any] | None,
+    calibration: Calibration | None,
 ) -> Look:
     """Choose how pictures are drawn: by the model's thresholds, else by the test's best."""
     title = "{data}, {backbone}, {proj} to {dim}".format(**results)
     scale = common_scale([picture.shown for picture in pictures])
-    if calibration is None or calibration["threshold"] is None:
+    if calibration is None or calibration.threshold is None:
         # Maps take the best threshold of pixels, if their truth is known.
         image, pixel = (results.get(f"test/{one}_f1max_threshold") for one in ("image", "pixel"))
         return Look(image if pixel is None else pixel, image, scale, title)
-    how = "by hand" if calibration["method"] == BY_HAND else "from good images alone"
-    at = calibration["map_threshold"]
-    scale = colours(calibration["map_maxima"].numpy(), at) or scale  # as mode=predict has it
-    return Look(at, calibration["threshold"], scale, title, f"Thresholds, set {how}")
+    how = "by hand" if calibration.method == BY_HAND else "from good images alone"
+    at = calibration.map_threshold
+    scale = colours(calibration.map_maxima.numpy(), at) or scale  # as mode=predict has it
+    return Look(at, calibration.threshold, scale, title, f"Thresholds, set {how}")

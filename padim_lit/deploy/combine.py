@@ -1,4 +1,4 @@
-"""Fitted detectors as sums of their images: merge, update and remove, without the old images.
+"""Images added to fitted detectors, or removed, without the other images of the fit.
 
 Moments add and subtract (Chan, Golub and LeVeque 1979), so the result is the detector that one fit
 on all (remaining) images gives, up to rounding.
@@ -19,13 +19,13 @@ from padim_lit.model.fit_state import FitState
 from padim_lit.model.moments import Moments, covariance
 from padim_lit.model.ridge import Ridge
 
-#: What to do with an image that is there already.
+#: What to do with an image that the detector holds already.
 REPEATS = ("refuse", "skip", "count")
-# Positions whose covariance is made at once.
+# Gaussians whose covariances are made at once.
 POSITIONS_AT_ONCE = 64
 
 
-@torch.no_grad()  # in inference mode nothing could be added to what it returns
+@torch.no_grad()  # tensors of inference mode could not be changed later
 def gather(detector: Detector, batches: Batches) -> FitState:
     """Return the sums over the images of `batches`, on the CPU; the detector does not change.
 
@@ -39,17 +39,17 @@ def gather(detector: Detector, batches: Batches) -> FitState:
 
 
 def require_alike(first: Detector, second: Detector, names: tuple[str, str]) -> None:
-    """Raise InputError unless the moments of both detectors mean the same.
+    """Raise InputError unless the moments of both detectors can be added.
 
-    That takes equal options, equal weights, equal preprocessing and an equal Π: what learns its Π
-    learns another one from other images.
+    That takes equal options, weights, preprocessing and Π; a Π that is learnt differs with the
+    images.
 
     >>> require_alike(detector, detector, ('a.ckpt', 'b.ckpt'))
     """
     specs = []
     for detector in (first, second):
         spec = spec_of(detector) | {"precision": detector.precision}
-        # How weights and backbone are called does not matter.
+        # Names of weights and backbone do not matter.
         spec["backbone"] |= {"weights": detector.backbone.source_sha256, "name": ""}
         looks = {key: detector.provenance.get(key) for key in ("image_size", "crop_size")}
         specs.append(spec | looks)
@@ -73,12 +73,12 @@ def add_images(detector: Detector, state: FitState, repeats: str, what: str) -> 
 
     Args:
         detector: fitted, with its state; changed.
-        state: of the new images, embedded as the detector does.
-        repeats: "refuse" or "count" those that are in both.
+        state: sums over the new images, made by the detector.
+        repeats: "refuse" or "count" images that are in both.
         what: names the new images in messages.
 
     Raises:
-        InputError: an image is in both and is to be refused, or nobody can tell.
+        InputError: an image that is to be refused is in both, or the images are not known.
 
     >>> more = detector.update_state(detector.empty_state(), {'image': torch.rand(3, 3, 64, 64)})
     >>> before = detector.count
@@ -107,17 +107,16 @@ def remove_images(detector: Detector, state: FitState, what: str) -> float:
 
     Args:
         detector: fitted, with its state; changed.
-        state: of the images to remove, embedded as the detector does.
+        state: sums over the images to remove, made by the detector.
         what: names them in messages.
 
     Returns:
-        How far rounding may have moved what is left: the largest bound over the positions on the
-        relative error of a squared distance, which is the scatter's rounding over the smallest
-        variance that is left, ε included.
+        The largest relative error, over all Gaussians, that rounding may have made in a squared
+        distance: the scatter's rounding over the smallest variance that is left, ε included.
 
     Raises:
-        InputError: an image is not held, fewer than 2 would stay, or rounding has spoilt what
-            would be left.
+        InputError: an image is not held, fewer than 2 would stay, or rounding errors are larger
+            than what would be left.
 
     >>> batch = {'image': torch.rand(4, 3, 64, 64), 'digest': torch.arange(64).view(4, 16).byte()}
     >>> detector.set_state(detector.update_state(detector.empty_state(), batch))
@@ -155,7 +154,7 @@ def remove_images(detector: Detector, state: FitState, what: str) -> float:
 
 
 def _rounding(whole: Moments, rest: Moments, ridge: Ridge) -> Iterator[tuple[float, int]]:
-    """Yield for each block the bound, and how many positions have a variance too far below ε."""
+    """Yield for some Gaussians at a time the error's bound, and how many rounding has spoilt."""
     unit = torch.finfo(whole.scatter.dtype).eps
     eps, prior = ridge.of(rest)
     weight = 0.0 if prior is None else prior[1]
@@ -165,7 +164,7 @@ def _rounding(whole: Moments, rest: Moments, ridge: Ridge) -> Iterator[tuple[flo
             covariance(m.at(block), 0, symmetric=False, prior=prior) for m in (whole, rest)
         )
         freedom, left = ((m.counts[block] - 1).clamp(min=0) + weight for m in (whole, rest))
-        # The trace bounds the norm, and with it what one rounding of the whole moves.
+        # The trace is an upper bound of the norm, and so of what rounding the whole has moved.
         rounding = unit * freedom / left * before.diagonal(dim1=1, dim2=2).sum(dim=1)
         smallest = torch.linalg.eigvalsh(after)[:, 0]
         error = float((rounding / (smallest.clamp(min=0) + eps)).max())

@@ -1,7 +1,7 @@
 """Why an image scores as it does: which positions, and which of the backbone's layers.
 
-A score is made of distances by linear steps, and Πx is a sum over the layers, so both questions
-have exact answers: what positions and layers are given adds up to the score.
+A score is a linear function of the distances, and Πx is a sum over the layers, so both questions
+have exact answers: the shares of all positions, or of all layers, add up to the score.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -18,7 +18,7 @@ from padim_lit.model.embedding import project
 from padim_lit.model.region_of_interest import weights
 from padim_lit.system.console import percent
 
-#: Positions that are named, most important first.
+#: Positions that an explanation names, those with the largest shares first.
 NAMED_POSITIONS = 5
 
 
@@ -28,7 +28,7 @@ class Position:
 
     Attributes:
         row, column: on the grid.
-        box: (left, top, right, bottom) in pixels of the picture, as those of regions.
+        box: (left, top, right, bottom) in pixels of the picture, as that of a region.
         distance: Mahalanobis distance there, not squared.
         share: of the image's score, 0 to 1.
     """
@@ -42,12 +42,12 @@ class Position:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """What one image's score is made of.
+    """Shares of layers and positions in one image's score.
 
     Attributes:
         score: Mahalanobis distance, not squared.
         layers: each layer's share of the score by name, such as "layer 1 (56×56)"; they add up
-            to 1. Below 0 where a layer speaks against the defect.
+            to 1. Below 0 where a layer makes the score smaller.
         positions: those with the largest shares, at most `NAMED_POSITIONS`.
         layer_maps: (L,h,w) float32 distances; they add up to the anomaly map.
     """
@@ -66,14 +66,14 @@ class Explanation:
         ]
 
     def layer_scale(self, scale: tuple[float, float]) -> tuple[float, float]:
-        """(low, high) of one colour scale for all layer maps beside a map drawn with `scale`.
+        """Return (low, high) of a colour scale for all layer maps, from `scale` of the anomaly map.
 
-        The low end is an even share of the map's, so that parts of a sound place look sound, too.
+        The low end is divided by the number of layers, so that shares of a low distance look low.
         """
         return scale[0] / len(self.layer_maps), scale[1]
 
     def numbers(self) -> dict[str, Any]:
-        """Shares of layers and positions as primitives."""
+        """Return the shares of layers and positions as primitives, for JSON."""
         positions = [
             asdict(one) | {"box": np.round(one.box, DIGITS).tolist()} for one in self.positions
         ]
@@ -84,16 +84,16 @@ class Explanation:
 def explain(detector: Detector, image: Tensor, view: View | None = None) -> Explanation:
     """Split the score of one image over layers and positions.
 
-    With y = x − μ = Σ_l y_l the sum over the layers l, a squared distance is
-    M² = yᵀΣ⁻¹y = Σ_l y_lᵀΣ⁻¹y, so layer l has M_l = y_lᵀΣ⁻¹y / M of the distance M. Where a
-    patch's distance is a weighted sum of two (`Density.terms`), so is a layer's share of it. The
-    map is linear in the distances, and a score is one of its values ("max") or a mean of distances
-    ("topk"): a weighted sum Σ_p w_p M_p = Σ_p Σ_l w_p M_lp.
+    With y = x − μ the sum of the layers' y_l, a squared distance d² = yᵀΣ⁻¹y is the sum of
+    y_lᵀΣ⁻¹y, so layer l has y_lᵀΣ⁻¹y / d of the distance d. Where a patch's distance is a weighted
+    sum of two (`Density.terms`), so is a layer's share of it. The map is linear in the distances,
+    and the score is one of its values ("max") or a mean of distances ("topk"). So it is a weighted
+    sum of distances, and of the layers' shares of them.
 
     Args:
         detector: fitted.
         image: (3,h,w) in [0, 1], as the model sees it.
-        view: where that lies in the picture; None: it is all of it.
+        view: where the image lies in the picture; None: it is all of the picture.
 
     Raises:
         InputError: not fitted.
@@ -137,17 +137,17 @@ def explain(detector: Detector, image: Tensor, view: View | None = None) -> Expl
 
 
 def _layer_means(detector: Detector) -> Tensor:
-    """Return each layer's share of the means (L,G,D), also for components without patches."""
+    """Return each layer's share of the means, (L,G,D), also for components without patches."""
     means, mean = detector.layer_means.clone(), detector.mean.float()
     used = means.any(dim=2).any(dim=0)
-    # It lies at its centroid; the shares there are about those of the nearest mean of patches.
+    # Without patches the mean is a centroid, which has about the shares of the nearest other mean.
     near = torch.cdist(mean[~used], mean[used]).argmin(dim=1)
     means[:, ~used] = means[:, used][:, near]
     return means + (mean - means.sum(dim=0)) / len(means)
 
 
 def _weights(detector: Detector, distances: Tensor, map: Tensor) -> Tensor:
-    """Return w (P,) with score = Σ_p w_p M_p."""
+    """Return how much each position's distance weighs in the score, (P,)."""
     if detector.image_score == "max":
         peak = int(map.argmax())
         return weights(detector.anomaly_map, *divmod(peak, map.shape[1]))
@@ -171,7 +171,7 @@ def _positions(
         row, column = divmod(index, width)
         corners = ((column * w // width, row * h // height),
                    (-(-(column + 1) * w // width), -(-(row + 1) * h // height)))  # fmt: skip
-        # Those at an edge stay whole.
+        # A box at an edge is moved less, so that it stays in the image.
         moved = np.clip((right, down), np.subtract(corners[1], (w, h)), corners[0])
         box = tuple(view.place(np.subtract(corners, moved), (h, w)).flatten().tolist())
         found.append(Position(row, column, box, float(distances[index]), float(shares[index])))

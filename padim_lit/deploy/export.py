@@ -1,4 +1,4 @@
-"""Write a fitted detector for other runtimes (ONNX, OpenVINO), or slim for torch itself."""
+"""Files of a fitted detector for other runtimes (ONNX, OpenVINO), or slim ones for torch."""
 
 import json
 import re
@@ -19,14 +19,14 @@ from padim_lit.errors import InputError
 from padim_lit.model.detector import Detector
 from padim_lit.version import __version__
 
-#: format=NAME → the suffixes of its files, the one to open first.
+#: By format=NAME the suffixes of its files; the first is the one to open.
 FORMATS = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "torch": (".ckpt",)}
-#: precision=NAME → what a slim checkpoint's whitening is stored in.
+#: By precision=NAME the dtype of the whitening in a slim checkpoint.
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
 #: The key under which a file's metadata lie, as JSON.
 METADATA = "padim_lit"
-# What fp16 rounds: nearly all bytes. Means and Π stay in float32, because they are small and their
-# rounding would move every position.
+# What fp16 rounds: nearly all bytes. Means and Π stay in float32: they are small, and rounding them
+# would move every distance.
 ROUNDED_TO_FP16 = re.compile(r"scores\.parts\.\d+\.whitening|backbone\.net\.")
 # Protocol buffers, of which ONNX is made, end at 2 GiB.
 ONNX_BYTES = 2**31 - 2**20
@@ -35,7 +35,7 @@ ONNX_BYTES = 2**31 - 2**20
 def metadata(
     detector: Detector, threshold: float | None, precision: str, preprocess: bool
 ) -> dict[str, Any]:
-    """Return what a consumer of the file has to know, as primitives.
+    """Return what a program that uses the file has to know, as primitives.
 
     ``resize`` is the shorter side in pixels (int) or an exact [h, w] to which an image is brought
     before the centre crop to ``image_shape``; None where the checkpoint does not say.
@@ -66,14 +66,14 @@ def metadata(
 def export_onnx(detector: Detector, path: Path, about: dict[str, Any]) -> None:
     """Write one ONNX graph: ``image`` in, ``score``, ``map`` and, with a threshold, ``decision``.
 
-    The batch is free. Whitening is a batched product over the positions. fp16 stores the whitening
-    and the backbone's matrices in halves, and computes in float32.
+    The batch size is free. fp16 stores the whitening factors and the backbone's weights in 16 bits,
+    and computes in float32.
 
     Args:
         detector: fitted, on the CPU.
         path: of the file.
-        about: of `metadata`; its threshold makes the decision. Its precision is "fp32", "fp16", or
-            "int8" for a detector of `padim_lit.deploy.int8`; for preprocess see `Graph`.
+        about: what `metadata` gives. Its threshold makes the decision; its precision is "fp32",
+            "fp16", or "int8" for a detector of `padim_lit.deploy.int8`; preprocess: see `Graph`.
 
     Raises:
         InputError: a package is missing, the backbone cannot be exported, a number is beyond fp16,
@@ -88,7 +88,7 @@ def export_onnx(detector: Detector, path: Path, about: dict[str, Any]) -> None:
 def _onnx_content(detector: Detector, about: dict[str, Any]) -> bytes:
     """Return what `export_onnx` writes.
 
-    INT8 convolutions are a graph already, to which the rest is joined.
+    A backbone with INT8 convolutions is an ONNX graph already, to which the rest is joined.
     """
     onnx, _ = require("onnx", "onnx", "onnxscript")
     graph = Graph(detector, about["threshold"], about["preprocess"]).eval()
@@ -103,7 +103,7 @@ def _onnx_content(detector: Detector, about: dict[str, Any]) -> bytes:
     else:
         given = {"image": example(detector, about["preprocess"])}
         model = to_onnx(graph, given, outputs, name)
-    for node in model.graph.node:  # the exporter's notes name this machine's paths
+    for node in model.graph.node:  # the exporter's notes hold paths of this machine
         del node.metadata_props[:]
     if about["precision"] == "fp16":
         _halve(model, onnx)
@@ -121,7 +121,7 @@ def export_openvino(detector: Detector, path: Path, about: dict[str, Any]) -> No
     """
     # read_model, not convert_model, which reports each call to a server.
     openvino, *_ = require("openvino", "openvino", "onnx", "onnxscript")
-    # fp16 is rounded by then; OpenVINO's own compression would take the means too.
+    # fp16 has rounded already; OpenVINO's own compression would also round the means.
     model = openvino.Core().read_model(_onnx_content(detector, about))
     model.set_rt_info(json.dumps(about), [METADATA])
     openvino.save_model(model, path, compress_to_fp16=False)
@@ -130,8 +130,8 @@ def export_openvino(detector: Detector, path: Path, about: dict[str, Any]) -> No
 def export_torch(detector: Detector, path: Path, about: dict[str, Any]) -> None:
     """Write a slim checkpoint: no scatter and no image digests, whitening as packed triangles.
 
-    fp16 and int8 round the whitening, int8 also the double-precision mean to float32. `about` is
-    recorded in it; it preprocesses as any checkpoint.
+    fp16 and int8 round the whitening, int8 also the means, to float32. `about` is kept in the file;
+    images are preprocessed as with any checkpoint.
 
     Raises:
         InputError: a number is beyond fp16.
@@ -152,9 +152,9 @@ WRITERS = {"onnx": export_onnx, "openvino": export_openvino, "torch": export_tor
 
 
 def exported(path: Path) -> bool:
-    """Whether one of `WRITERS` has written a file: all put the same name into it.
+    """Whether one of `WRITERS` has written a file, which may then be written over.
 
-    A checkpoint is one if it is slim: a full one holds what no export could bring back.
+    A full checkpoint was not: it holds what no export could bring back.
 
     >>> exported(Path("missing.onnx"))
     False
@@ -213,7 +213,7 @@ def _halve(model: Any, onnx: Any) -> None:
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    # What the exporter noted of these names' types is no longer so.
+    # The exporter's types of these names no longer hold.
     kept = [v for v in model.graph.value_info if not ROUNDED_TO_FP16.match(v.name)]
     del model.graph.value_info[:]
     model.graph.value_info.extend(kept)

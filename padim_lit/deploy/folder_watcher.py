@@ -1,4 +1,4 @@
-"""A folder into which others write: which files have come to rest, polled."""
+"""A folder into which others write, polled for files that are no longer being written."""
 
 import os
 import time
@@ -17,11 +17,11 @@ class Watcher:
     """Finds files that are new, or written over, and have not changed for a while.
 
     Args:
-        folder: with all below it, as `find_images` lists it; images of formats that are not read
-            are given too, so that they are named.
-        settle: seconds that a file's size and time of change must have stayed.
-        known: tells versions that need no further look.
-        clock: seconds.
+        folder: with all folders in it; images of formats that cannot be read are found, too, so
+            that a message can name them.
+        settle: seconds for which a file's size and time of change must have stayed the same.
+        known: whether a version needs no further look.
+        clock: gives seconds.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -38,10 +38,11 @@ class Watcher:
     _since: dict[Version, float] | None = field(default=None, init=False)
 
     def rested(self) -> list[tuple[Version, float]]:
-        """Files at rest with the seconds since their last change was seen, longest first.
+        """Return files at rest, with the seconds since their last change was seen, longest first.
 
         Raises:
-            InputError: the folder is gone, or may not be read; at the first look one below it.
+            InputError: the folder is gone, or may not be read; at the first look also a folder in
+                it.
         """
         if not self.folder.is_dir():
             raise InputError(f"images={self.folder}: the folder that is watched is gone")
@@ -51,7 +52,7 @@ class Watcher:
         there = named_images(self.folder / "**", strict=self._since is None)
         new = [version for version in _versions(there) if not self.known(version)]
         end, before = self.clock(), self._since or {}
-        # At the earliest: a file was seen at some time between the two.
+        # A file was seen between the two times; the later one keeps its rest from being overstated.
         self._since = {version: before.get(version, end) for version in new}
         rests = {version: max(0.0, start - since) for version, since in self._since.items()}
         found = [(version, rest) for version, rest in rests.items() if rest >= self.settle]
@@ -59,11 +60,11 @@ class Watcher:
 
     @property
     def waiting(self) -> Collection[Version]:
-        """Files that are there and not known, after `rested`."""
+        """Files that `rested` saw last and that are not known."""
         return (self._since or {}).keys()
 
 
 def _versions(paths: Iterable[str | Path]) -> Iterator[Version]:
     for path in paths:
-        with suppress(OSError):  # what goes between two looks is no error
+        with suppress(OSError):  # a file may go meanwhile
             yield Version.of(path)

@@ -1,4 +1,4 @@
-"""A fitted detector as one plain graph: image in, score, map and decision out."""
+"""A fitted detector as one graph for export: image in, score, map and decision out."""
 
 from torch import Tensor, nn
 
@@ -13,17 +13,17 @@ from padim_lit.model.projection import Projection
 from padim_lit.model.search import Exhaustive
 from padim_lit.model.triangular import Triangle
 
-#: What the graph returns, in order; without a threshold the last one is left out.
+#: The graph's outputs, in order; without a threshold the last is left out.
 OUTPUTS = ("score", "map", "decision")
-# Numbers of a patch that a mixture's step writes: a thousand patches of them stay in a cache.
+# Numbers that a mixture's step writes for each patch: those of a thousand patches stay in a cache.
 SCRATCH_NUMBERS = 800
 
 
 class Graph(nn.Module):
-    """`Detector.forward` without what a graph cannot hold: no step reads a tensor's values.
+    """`Detector.forward` as a graph can hold it: no step depends on a tensor's values.
 
-    Backbone, embedding and map are the detector's own; projections are multiplied, also where the
-    detector picks channels, and distances are taken of all positions at once.
+    Backbone, embedding and map are the detector's own. Projections are matrix products, also where
+    the detector picks channels, and all distances are computed.
 
     Args:
         detector: fitted.
@@ -48,12 +48,12 @@ class Graph(nn.Module):
         self.scores = Scores(detector, threshold)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Images → score (B,), map (B,h,w) and, with a threshold, decision (B,) bool."""
+        """Return score (B,), map (B,h,w) and, with a threshold, decision (B,) bool, of images."""
         return self.scores(*self.backbone(self.image(image)))
 
 
 class Scores(nn.Module):
-    """The part of a `Graph` after the backbone: its maps, (B,C_l,H_l,W_l) each, in.
+    """The part of a `Graph` after the backbone, whose maps (B,C_l,H_l,W_l) it takes.
 
     >>> Scores(detector)(*detector.backbone(torch.rand(2, 3, 64, 64)))[0].shape
     torch.Size([2])
@@ -82,7 +82,7 @@ class Scores(nn.Module):
         return score, maps, score >= self.threshold
 
     def project_layer(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
-        """Project one layer by a product with its columns of Π, as any projection does."""
+        """Project one layer by a matrix product, see `Projection.project_layer`."""
         return Projection.project_layer(self.projection, features, start)
 
 
@@ -98,7 +98,7 @@ def first_step(preprocess: bool) -> nn.Module:
 
 
 class Pixels(nn.Module):
-    """uint8 (B,h,w,3) RGB → float32 (B,3,h,w) in [0, 1].
+    """Turns uint8 (B,h,w,3) RGB into float32 (B,3,h,w) in [0, 1].
 
     >>> Pixels()(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8)).max().item()
     1.0
@@ -109,7 +109,7 @@ class Pixels(nn.Module):
 
 
 class OfPositions(nn.Module):
-    """(B,P,D) → M = ‖W(x−μ)‖ (B,P), eq. 5 and 10, one Gaussian a position.
+    """Distances d = ‖W(x−μ)‖ (B,P) of (B,P,D), eq. 5 and 10, with a Gaussian for each position.
 
     >>> OfPositions(detector.mean.float(), detector.whitening)(torch.zeros(1, 64, 8)).shape
     torch.Size([1, 64])
@@ -134,7 +134,7 @@ class OfPositions(nn.Module):
 
 
 class OfComponents(Exhaustive):
-    """(B,P,D) → min_k ‖W_k(x−μ_k)‖ (B,P) over the K components of a mixture.
+    """Distances d = min_k ‖W_k(x−μ_k)‖ (B,P) of (B,P,D), over the K components of a mixture.
 
     >>> OfComponents(detector.mean.float(), detector.whitening)(torch.zeros(1, 9, 8)).shape
     torch.Size([1, 9])
@@ -145,7 +145,7 @@ class OfComponents(Exhaustive):
 
 
 def _measuring(density: Density) -> type[nn.Module]:
-    """Return the class whose modules measure distances to this density's Gaussians."""
+    """Return the class of modules that compute distances to this density's Gaussians."""
     if type(density) is PerPosition:
         return OfPositions
     if type(density) is Mixture:

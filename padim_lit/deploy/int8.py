@@ -1,7 +1,7 @@
 """A fitted detector whose convolutions are INT8.
 
-Rounding to eight bits moves features, and a distance divides by how little good patches vary. So
-the Gaussians are fitted anew, on what the rounded network gives.
+Rounding to eight bits moves features by more than good patches vary in some directions, so the
+Gaussians are fitted anew, on the features of the rounded network.
 """
 
 from collections.abc import Iterable
@@ -27,18 +27,19 @@ from padim_lit.model.detector import Detector
 from padim_lit.model.warm_up import evenly_spaced
 from padim_lit.system.console import quiet
 
-# Good images that set the ranges of the activations.
+# Good images from which the ranges of the activations are taken.
 RANGE_IMAGES = 64
-# Convolutions with maps finer than this stride stay in float32: few weights, seen by all others.
+# Convolutions with maps finer than this stride stay in float32: they have few weights, and their
+# errors reach all others.
 FINEST_STRIDE = 4
 
 
 class Int8Backbone(Backbone):
-    """A backbone whose maps an ONNX graph with INT8 convolutions gives, computed by onnxruntime.
+    """A backbone that is an ONNX graph with INT8 convolutions, run by onnxruntime.
 
     Args:
         backbone: the one that it stands for.
-        graph: a ModelProto, ``image`` in, a map for each layer out.
+        graph: a ModelProto with input ``image`` and an output for each layer.
         pixels: whether ``image`` is uint8 (B,h,w,3) instead of float32 (B,3,h,w) in [0, 1].
         threads: that onnxruntime uses.
 
@@ -47,7 +48,7 @@ class Int8Backbone(Backbone):
 
     def __init__(self, backbone: Backbone, graph: Any, pixels: bool, threads: int):
         nn.Module.__init__(self)
-        self.__dict__.update(copy(backbone).__dict__)  # it shares the layers, and all that is known
+        self.__dict__.update(copy(backbone).__dict__)  # it shares the layers and all attributes
         self.graph, self.pixels = graph, pixels
         self.session = open_session(graph.SerializeToString(), threads)
 
@@ -59,7 +60,7 @@ class Int8Backbone(Backbone):
 def example(detector: Detector, preprocess: bool) -> Tensor:
     """Return an example of the input of `detector`'s graph.
 
-    It has two images, because an exporter takes one for a constant.
+    It has two images, because the exporter takes a batch of one for a constant.
 
     >>> example(detector, preprocess=True).shape
     torch.Size([2, 64, 64, 3])
@@ -87,7 +88,7 @@ def int8(detector: Detector, dataset: Dataset, preprocess: bool, what: str) -> D
         detector: fitted, on the CPU; it stays what it is.
         dataset: good images: samples with ``image``, ``digest`` and ``path``.
         preprocess: see `padim_lit.deploy.graph.Graph`.
-        what: to call the images.
+        what: names the images in messages.
 
     Raises:
         InputError: too few images, the same one twice, or no convolution to round.
@@ -112,10 +113,10 @@ def int8(detector: Detector, dataset: Dataset, preprocess: bool, what: str) -> D
         raise InputError(f"{what}: {twice} images are the same picture as another; give each once")
     found.set_state(state)
     calibration = detector.calibration
-    if calibration is None or calibration["method"] == BY_HAND:
+    if calibration is None or calibration.method == BY_HAND:
         found.calibration = calibration
     else:
-        set_threshold(found, dataset, count, calibration["false_alarm_rate"], loop, in_order=False)
+        set_threshold(found, dataset, count, calibration.false_alarm_rate, loop, in_order=False)
     return found
 
 
@@ -124,8 +125,8 @@ def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detect
 
     Args:
         graph: a ModelProto.
-        images: what it is given, one by one: the ranges of its maps are taken of them.
-        detector: of the graph.
+        images: its inputs, one by one, from which the ranges of its maps are taken.
+        detector: whose backbone the graph is.
     """
     onnx, quantization = require("onnx", "onnx", "onnxruntime.quantization")
     graph = onnx.shape_inference.infer_shapes(graph)
@@ -153,7 +154,7 @@ def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detect
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(reader, None)
 
-    # onnxruntime advises to prepare the graph, which the exporter has done.
+    # Quiet: onnxruntime advises to prepare the graph, which the exporter has done.
     with TemporaryDirectory() as folder, quiet("root"):
         path = Path(folder) / "int8.onnx"
         quantization.quantize_static(
@@ -166,7 +167,7 @@ def _round(graph: Any, images: Iterable[dict[str, np.ndarray]], detector: Detect
             # Seven bits: products of eight overflow on processors without VNNI.
             reduce_range=True,
             weight_type=quantization.QuantType.QInt8,
-            # Maps are rounded where a convolution reads them, and what the detector reads is not.
+            # Maps are rounded where a convolution reads them, not where the detector does.
             extra_options={"OpTypesToExcludeOutputQuantization": ["Conv"]},
         )
         return onnx.load(path)

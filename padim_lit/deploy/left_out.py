@@ -1,11 +1,12 @@
-"""What good images score under fits that do not know them, at no cost of images.
+"""Scores of good images under fits that do not know them, without holding any image out.
 
 Held-out images would be missing from the fit. Instead each training image is scored by the
-Gaussians of all the *others*: a position's distance follows in closed form from that to those of
-all (`leave_one_out`), from a mixture's sums the image is subtracted. What is learnt before the fit
-(fisher's and npca's Π, a mixture's centroids) has seen training images as well, and those score too
-low under it: where enough others remain, these alone are scored; elsewhere it is learnt again
-without them (`cross_fit`). Leaving out one photo of a part leaves its near-duplicates in.
+Gaussians of all the *others*. The distance to a position's Gaussian without the image follows in
+closed form from the distance to the full one (`leave_one_out`); from a mixture's sums the image is
+subtracted. What is learnt before the fit (fisher's and npca's Π, a mixture's centroids) has seen
+training images, too, and these score too low under it: if enough other images remain, only those
+are scored; if not, it is learnt again without the images to score (`cross_fit`). Near-duplicates of
+an image that is left out stay in the fit.
 """
 
 import logging
@@ -44,51 +45,50 @@ from padim_lit.system.memory import available_bytes
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-#: Images (B,…) → the same in each direction.
+#: Gives images (B,…) in each direction.
 Turned = Callable[[Tensor], Iterable[Tensor]]
-# Smallest 1 − h whose rounding is bearable, see `leave_one_out`.
-MIN_ONE_MINUS_H = 1e-4
-# Parts that the images are dealt into where Π is learnt again without them. Chosen on ELPV's
-# polycrystalline cells, see docs/thresholds.md.
+# The smallest 1 − a with bearable rounding errors, see `leave_one_out`.
+MIN_ONE_MINUS_A = 1e-4
+# Folds of `cross_fit`. Chosen on ELPV's polycrystalline cells, see docs/thresholds.md.
 FOLDS = 5
-# Images from which on each moves the pooled covariance too little to matter.
+# From so many images on, one moves the pooled covariance too little to matter.
 FORMULA_IMAGES = 100
-# Images that Π has not learnt from are scored alone where there are at least so many.
+# Where nothing was learnt from at least so many images, only these are scored.
 MIN_UNSEEN = 99
 
 
 def leave_one_out(
     products: Tensor, count: int, shrinkage: float = 0.0, upper: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Distances of training images under the Gaussians of the other N − 1 images.
+    """Return distances of training images under the Gaussians of the other N − 1 images.
 
-    An image has V patches at a position, one in each direction; y_v = x_v − μ. Without them, with
-    n = NV, r = n − V, s = Σ y_v and m = n−1+ν, the mean moves to x_0 − μ' = y_0 + s/r, and the
-    scatter to S' = S − Σ y_v y_vᵀ − ssᵀ/r. With q and the rows of A those vectors, whitened, that
-    is A = (z_1; …; z_V; Σ z_v/√r), by Sherman, Morrison and Woodbury (1950)
+    An image has V patches at a position, one in each direction: y_v = x_v − μ and z_v = W y_v.
+    When they leave n = NV patches, with r = n − V, s = Σ y_v and m = n−1+ν, we have
+    x_1 − μ' = y_1 + s/r and S' = S − Σ y_v y_vᵀ − ssᵀ/r. With q = z_1 + Σ z_v/r and a matrix A of
+    the rows z_1, …, z_V and Σ z_v/√r, by Sherman, Morrison and Woodbury (1950)
 
         d'² = (m−V)/m · (‖q‖² + (Aq)ᵀ (mI − AAᵀ)⁻¹ Aq),
 
-    which takes nothing but the products z_vᵀz_w. For V = 1 it is (N/(N−1))² (m−1)/m · d²/(1 − h)
-    with h = N/(N−1) · d²/m.
+    which takes nothing but the products z_vᵀz_w. For V = 1 it is (N/(N−1))² (m−1)/m · d²/(1 − a)
+    with a = N/(N−1) · d²/m.
 
     This is exact for ε' = ε m/(m−V) and the same pooled covariance. With ε itself a distance is
-    between 1 and sqrt(m/(m−V)) times as large: 0.16 % at most for N = 320.
+    between 1 and √(m/(m−V)) times as large: 0.16 % more at most for N = 320.
 
-    A rounding error δ of d² becomes δ/(1 − h), large where N ≤ D and ε small: there h, the largest
-    eigenvalue of AAᵀ/m, is nearly 1. 1 − h is kept above 10⁻⁴, where float32 features and factors
-    move a distance by up to 1 % (tests/deploy/test_left_out.py); what lies below comes out too
-    small, and such an image is marked unreliable.
+    A rounding error δ of d² becomes δ/(1 − a), which is large where N ≤ D and ε is small: there a,
+    in general the largest eigenvalue of AAᵀ/m, is nearly 1. 1 − a is kept above 10⁻⁴, where float32
+    features and factors move a distance by up to 1 % (tests/deploy/test_left_out.py). Below, a
+    distance comes out too small, and its image is marked as unreliable.
 
     Args:
-        products: (B,P,V,V) y_vᵀΣ⁻¹y_w of images that are in the moments; the first is scored.
+        products: (B,P,V,V) z_vᵀz_w of images that are in the moments; the first patch is scored.
         count: N, at least 3.
         shrinkage: ν, see `padim_lit.model.ridge.Ridge`.
-        upper: the distances sqrt(m/(m−V)) times as large: with ε itself they are never larger.
+        upper: return upper bounds for ε itself, distances √(m/(m−V)) times as large.
 
     Returns:
-        (B,P) distances, not squared, in `products`' dtype, and (B,) bool: all of an image's are
-        reliable.
+        (B,P) distances, not squared, in `products`' dtype, and (B,) bool: whether all of an image's
+        are reliable.
 
     Raises:
         InputError: fewer than 3 images.
@@ -108,8 +108,8 @@ def leave_one_out(
     moved = rows @ (z @ query).unsqueeze(-1)
     values, vectors = torch.linalg.eigh(rows @ z @ rows.T / freedom)
     left = 1 - values
-    reliable = (left >= MIN_ONE_MINUS_H).flatten(1).all(dim=1)
-    along = (vectors.mT @ moved).squeeze(-1).square() / left.clamp(min=MIN_ONE_MINUS_H)
+    reliable = (left >= MIN_ONE_MINUS_A).flatten(1).all(dim=1)
+    along = (vectors.mT @ moved).squeeze(-1).square() / left.clamp(min=MIN_ONE_MINUS_A)
     squares = ((z @ query) @ query).clamp(min=0) + along.sum(dim=-1) / freedom
     squares *= 1 if upper else (freedom - ways) / freedom
     return squares.sqrt().to(products.dtype), reliable
@@ -117,18 +117,18 @@ def leave_one_out(
 
 @dataclass(frozen=True)
 class Measured:
-    """What good images score under Gaussians that do not know them.
+    """Scores of K good images under Gaussians that do not know them.
 
     Attributes:
         scores: (K,).
-        maxima: of the maps (K,).
+        map_maxima: of the maps (K,).
         unreliable: how many images have lower bounds for both, see `leave_one_out`.
         unseen: how many images were not in the moments.
         paths: of the K images; empty where they are not known.
     """
 
     scores: Tensor
-    maxima: Tensor
+    map_maxima: Tensor
     unreliable: int = 0
     unseen: int = 0
     paths: Sequence[str] = ()
@@ -141,10 +141,10 @@ def measure(
     """Score good images; each image that is in the moments is left out of them.
 
     Args:
-        detector: fitted; where it is, is computed.
-        batches: ``image`` (B,3,h,w); ``path``, which names them in messages.
-        held: keys of the digests in the moments, see `padim_lit.digests.keys`; where there are
-            any, batches need ``digest`` too. None where all images are in the moments.
+        detector: fitted; its device computes.
+        batches: ``image`` (B,3,h,w); ``path`` for messages.
+        held: keys of the digests in the moments, see `padim_lit.digests.keys`; if there are any,
+            batches need ``digest``, too. None: all images are in the moments.
 
     Raises:
         InputError: fewer than 3 images in the moments, or a score that is not finite.
@@ -172,7 +172,7 @@ def measure(
         if not inside.all():
             distances[~inside] = detector.distances(images[~inside])
         unseen += int((~inside).sum())
-        # Whatever the backbone was computed in, as `Detector.forward` has it.
+        # In float32, as in `Detector.forward`.
         with torch.autocast(distances.device.type, enabled=False):
             maps = detector.anomaly_map(distances)
         counted = detector.anomaly_map.counted(distances)
@@ -187,7 +187,7 @@ def measure(
 def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distances (B,P) of the fit's images, each under a fit without it.
 
-    And (B,) bool: whether all distances of an image are reliable.
+    Also return (B,) bool: whether all distances of an image are reliable.
 
     Args:
         held: (B,V,P,D) their embeddings in all directions, the one that is scored first.
@@ -205,11 +205,11 @@ def _left_out(detector: Detector, held: Tensor) -> tuple[Tensor, Tensor]:
                 y = (held - detector.mean[some].float()).movedim(2, 0)  # (P,B,V,D)
                 z = whitening.at(some).times(y.flatten(1, 2)).view(y.shape) / scale
                 products = (z @ z.mT).transpose(0, 1)
-                # Where it matters which of the bounds is taken, the one on the safe side.
+                # Where the bounds differ much, the upper one, which is on the safe side.
                 distances, reliable = leave_one_out(products, detector.count, part.shrinkage, few)
                 distances *= scale
             else:
-                # `Both` needs no distance larger than the one it has.
+                # `Both` needs no distances to components beyond that to the position.
                 limits = found[0].split(1) if found else [None] * len(held)
                 images = list(zip(held, limits, strict=True))
                 distances = _side_by_side(detector, _without(detector, part, some), images)
@@ -227,7 +227,7 @@ def _without(
     """
     moments, ridge = detector.require_state().moments.at(some), detector.ridge
     mixed = type(part) is Mixture
-    if mixed:  # one of many images hardly moves what all components share
+    if mixed:  # one of many images hardly moves the pooled covariance
         ridge = replace(ridge, common=pooled(moments))
     if not mixed or moments.mean.device.type != "cpu":
         return lambda image: _subtracted(detector, part, moments, ridge, image[0])[0]
@@ -301,17 +301,17 @@ def cross_fit(
 ) -> Measured:
     """Score training images under fits that have learnt nothing from them, not even Π.
 
-    The images are dealt into folds. For each, Π and centroids are learnt from as many images of the
-    other folds as at the fit, the Gaussians are fitted on all images under them, and those of the
-    fold are scored, each left out of them. A new image is scored by a Π from all folds, so Π's from
-    fewer err on the safe side, if at all.
+    The images are divided into folds. For each fold, Π and centroids are learnt from images of the
+    other folds, as many as at the fit; with these the Gaussians are fitted on all images; and the
+    fold's images are scored, each left out of the Gaussians. A new image will be scored by a Π from
+    all folds; if one from fewer folds differs, then on the safe side.
 
-    The backbone runs once: its feature maps are held in memory meanwhile.
+    The backbone runs once; its feature maps are held in memory.
 
     Args:
-        detector: fitted, and left as it is; where it is, is computed.
+        detector: fitted, and left as it is; its device computes.
         batches: ``image`` (B,3,h,w) of all N training images, in the order of the fit.
-        scored: numbers of the images to score; None: all.
+        scored: indices of the images to score; None: all.
 
     Raises:
         InputError: fewer than 3 images.
@@ -347,28 +347,29 @@ def cross_fit(
         def some(images: int, rest: Sequence[int] = others) -> list[dict[str, Tensor]]:
             return numbered([rest[i] for i in evenly_spaced(len(rest), images)])
 
-        learn(other, some, again=True)  # or scores would be another formula's
+        learn(other, some, again=True)  # w stays: scores must be of the same formula
         state = other.empty_state()
         for batch in numbered(range(count)):
             state = other.update_state(state, batch)
         other.set_state(state)
         found.append(measure(other, numbered(fold)))
-    scores, maxima = (torch.cat([getattr(f, k) for f in found]) for k in ("scores", "maxima"))
+    scores, maxima = [f.scores for f in found], [f.map_maxima for f in found]
     names = [paths[i] for i in chain(*folds)] if paths else ()
-    return Measured(scores, maxima, sum(f.unreliable for f in found), paths=names)
+    unreliable = sum(f.unreliable for f in found)
+    return Measured(torch.cat(scores), torch.cat(maxima), unreliable, paths=names)
 
 
 def remembering(
     backbone: Backbone, batches: Iterable[Tensor], turned: Turned
 ) -> tuple[Backbone, int, Turned]:
-    """Run the backbone over all images once; return one that takes their numbers (B,) instead.
+    """Run the backbone over all images once; return one that takes their indices (B,) instead.
 
     Args:
         batches: of images (B,3,h,w).
-        turned: images → the same in each direction.
+        turned: gives images in each direction.
 
     Returns:
-        The backbone, N, and what stands for `turned` where images are numbers.
+        The backbone, N, and `turned` for indices.
 
     >>> images = torch.rand(5, 3, 64, 64)
     >>> both_ways = lambda images: [images, images.flip(-1, -2)]
@@ -411,8 +412,9 @@ def measure_training(
 
     Args:
         detector: fitted on all of `dataset`.
-        dataset: samples with ``image``, and where they are known ``path``.
-        images: that are scored, at most.
+        dataset: samples with ``image``, and where it is known ``path``.
+        images: how many are scored, at most.
+        loop: how the images are read.
         in_order: `dataset` is in the fit's order, which tells what was learnt from which images.
 
     >>> samples = [{"image": torch.rand(3, 64, 64)}] * 6
@@ -448,7 +450,7 @@ def measure_training(
 
 
 def met_again(detector: Detector, dataset: Dataset) -> int:
-    """Return how many embeddings of the fit `measure_training` will ask for, one a direction.
+    """Return how many images `measure_training` will embed again, each direction counted.
 
     >>> met_again(detector, [None] * 6)
     6
@@ -458,7 +460,7 @@ def met_again(detector: Detector, dataset: Dataset) -> int:
 
 
 def count_of(dataset: Dataset) -> int | None:
-    """Return N of a dataset that gives images by their numbers; None for any other.
+    """Return N of a data set that gives images by their indices; None for any other.
 
     >>> count_of([1, 2]), count_of(iter([1, 2]))
     (2, None)
@@ -469,7 +471,7 @@ def count_of(dataset: Dataset) -> int | None:
 
 
 def _alone(detector: Detector, count: int) -> list[int] | None:
-    """Return the numbers of the images that nothing was learnt from, if these are enough."""
+    """Return the indices of the images that nothing was learnt from; None: they are too few."""
     parts = (detector.projection, detector.density)
     seen = {i for one in parts for i in evenly_spaced(count, one.fit_images)}
     unseen = [i for i in range(count) if i not in seen]

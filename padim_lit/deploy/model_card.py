@@ -1,4 +1,4 @@
-"""The model card beside a checkpoint: data, decision, tests, limits, for who gets it later."""
+"""The model card beside a checkpoint: data, decision, tests and limits, in Markdown."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,13 +20,13 @@ def model_card(
     tested: Mapping[str, Any] | None = None,
     kinds: Mapping[str, int] | None = None,
 ) -> str:
-    """Markdown on a fitted detector.
+    """Return the model card of a fitted detector, in Markdown.
 
     Args:
         detector: fitted.
         sha256: of its file, see `padim_lit.checkpoint.format.sha256_of`.
         tested: the content of metrics.json of its test; None where it was not tested.
-        kinds: of the test's defects, and how many images have each, where they are known.
+        kinds: of the test's defects, with the number of images of each; None: not known.
 
     >>> model_card(detector).splitlines()[0]
     '# padim_lit model: unknown data'
@@ -120,7 +120,7 @@ def _limits(
 
 
 def _table(rows: Mapping[str, Any]) -> str:
-    # A folder's name may hold what would end the cell.
+    # Line breaks and | would end the cell.
     cells = {key: " ".join(str(value).split()).replace("|", "\\|") for key, value in rows.items()}
     lines = [f"| {key} | {cell} |" for key, cell in cells.items() if rows[key] is not None]
     return "\n".join(["| | |", "|---|---|", *lines])

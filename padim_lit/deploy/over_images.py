@@ -19,13 +19,13 @@ Batches = Iterable[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Loop:
-    """Where images are scored, and how they come there.
+    """On which device images are scored, and how they are loaded.
 
     Attributes:
         device: to compute on.
-        batch_size: at most; where memory runs out all is done anew with half of it.
+        batch_size: the largest; where memory runs out, the work is done anew with half of it.
         num_workers: loader processes; None chooses from the number of cores.
-        options: more of a DataLoader's arguments.
+        options: further arguments of the DataLoader.
     """
 
     device: torch.device
@@ -35,7 +35,7 @@ class Loop:
 
     @classmethod
     def like(cls, loader: DataLoader, device: torch.device) -> "Loop":
-        """Read images as `loader` does; where it makes batches in its own way, 8 at once."""
+        """Return a loop that reads images as `loader` does; 8 at once if it has no batch size."""
         keys = ("collate_fn", "worker_init_fn", "multiprocessing_context")
         options = {key: getattr(loader, key) for key in keys}
         return cls(device, loader.batch_size or 8, loader.num_workers, options)
@@ -44,11 +44,14 @@ class Loop:
 def over_images(
     detector: Detector, dataset: Dataset, work: Callable[[Batches], T], loop: Loop, what: str
 ) -> T:
-    """Call ``work(batches)`` with the detector on the loop's device.
+    """Return ``work(batches)``, with the detector on the loop's device.
 
     Args:
-        detector: on the CPU afterwards.
-        what: names the work.
+        detector: which `work` uses; on the CPU afterwards.
+        dataset: of the images.
+        work: is called again with smaller batches where memory runs out.
+        loop: how the images are loaded.
+        what: names the work in messages.
 
     >>> images = [{"image": torch.rand(3, 64, 64)}] * 5
     >>> count = lambda batches: [len(batch["image"]) for batch in batches]

@@ -1,4 +1,4 @@
-"""The scores that mode=predict leaves: one line for each image as it comes; of all, COCO JSON."""
+"""What mode=predict writes of scores: a line for each image as it comes; COCO JSON of all."""
 
 import errno
 import json
@@ -20,17 +20,17 @@ from padim_lit.system.clock import now
 
 log = logging.getLogger(__name__)
 
-# What a run writes beside the lines at its end; one that is killed must leave none of another's.
+# What a run writes at its end. An earlier run's are deleted first, in case this one is killed.
 SUMMARIES = ("coco.json", "predict.json")
 COLUMNS = ("path", "score", "p_value", "decision", "picture")
-#: What reading a file that is not as it was written raises.
+#: Errors of reading a file that is not as it was written.
 _DAMAGED = ValueError, KeyError, TypeError, RecursionError
 CATEGORY = {"id": 1, "name": "defect", "supercategory": "defect"}
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Which content of a file is meant: its path, size in bytes and time of change."""
+    """One content of a file, told by its path, size in bytes and time of change."""
 
     path: str
     size: int
@@ -38,7 +38,7 @@ class Version:
 
     @classmethod
     def of(cls, path: str | Path) -> "Version":
-        """As it lies there now; raises OSError."""
+        """Return the version that is there now; raise OSError where there is none."""
         stat = os.stat(path)  # noqa: PTH116 - once for each file of a watched folder
         return cls(str(path), stat.st_size, stat.st_mtime_ns)
 
@@ -46,19 +46,19 @@ class Version:
 class ScoredFiles:
     """``predictions.jsonl`` and ``predictions.csv`` in `folder`, one complete line an image.
 
-    A line of the first says all that is known: the file's version, when it was scored (``at``, in
-    UTC), and either score, p_value, decision and threshold, or error. The second has the scored
-    ones alone. What an earlier run wrote at its end goes.
+    A line of the first has all that is known: the file's version, when it was scored (``at``, in
+    UTC), and either score, p_value, decision and threshold, or error. The second has only images
+    with a score. Summaries of an earlier run are deleted.
 
     Args:
         folder: made if missing.
-        model: what all lines depend on, primitives.
-        resume: go on with what is there, and be on the disk with each line. An incomplete last
-            line is cut off; where others are damaged, as by a power loss, the file is kept beside,
-            and what they were of counts as not scored. False scores all anew.
+        model: primitives on which all scores depend: model, threshold, source.
+        resume: continue the files that are there, and flush each line to the disk. An incomplete
+            last line is cut off. Where other lines are damaged, as by a power loss, a copy of the
+            file is kept, and their images count as not scored. False scores all anew.
 
     Attributes:
-        done: of each file that has a line the last version; kept with `resume` alone.
+        done: the last version of each file that has a line; only with `resume`.
         counts: images by decision ("anomalous", "good", ""), and "unreadable".
 
     Raises:
@@ -84,7 +84,7 @@ class ScoredFiles:
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 there = dict(json.loads(about.read_text("utf-8")))
-            except (OSError, *_DAMAGED) as error:  # none, or not as it was written
+            except (OSError, *_DAMAGED) as error:  # missing or damaged
                 if self.json.exists():
                     raise InputError(
                         f"{about} is not as it was written ({told(error)}), so which model scored "
@@ -109,13 +109,15 @@ class ScoredFiles:
                 self.json.unlink(missing_ok=True)
                 write_csv(self.csv, COLUMNS, ())
             write_json(about, {**model, "resume": resume})  # a run that did not watch may begin it
-            # Unbuffered: what is written is there, whatever becomes of this process.
+            # Unbuffered, so that nothing is lost if this process is killed.
             self._files = {path: path.open("ab", buffering=0) for path in (self.json, self.csv)}
 
     def add(self, version: Version, content: dict[str, Any]) -> None:
-        """Write an image's lines, the CSV's first: the other says that it is done.
+        """Write an image's lines: the CSV's first, because the other marks the image as done.
 
-        `content` is `Prediction.numbers` and more, or, of a file that cannot be used, its "error".
+        Args:
+            version: of the image's file.
+            content: `Prediction.numbers` and more, or "error" where the file cannot be used.
 
         Raises:
             InputError: one cannot be written. A run with `resume` scores the image anew.
@@ -123,7 +125,7 @@ class ScoredFiles:
         line = {**asdict(version), "at": now("milliseconds"), **content}
         if "error" not in content:
             row = {column: line.get(column) for column in COLUMNS}
-            # Without the header.
+            # Without the CSV's header.
             self._write(self.csv, csv_text(COLUMNS, [row]).partition("\n")[2])
         self._write(self.json, json.dumps(line) + "\n")
         if self._resume:
@@ -141,22 +143,22 @@ class ScoredFiles:
         content, out = line.encode("utf-8", "backslashreplace"), self._files[path]
         with writing(self.json.parent):
             if (written := out.write(content)) != len(content):
-                out.truncate(out.tell() - written)  # half a line is none
+                out.truncate(out.tell() - written)  # leaves no half line
                 raise OSError(errno.ENOSPC, "no space left")
-            there = None
-            with suppress(FileNotFoundError, NotADirectoryError):  # a share that is away is another
+            there = None  # a share that is away raises other errors
+            with suppress(FileNotFoundError, NotADirectoryError):
                 there = path.stat()
             if there is None or not os.path.samestat(there, os.fstat(out.fileno())):
                 raise InputError(
                     f"{path} was removed or moved meanwhile; leave it there while a run writes it, "
                     "and for a file a day end that one and give the next another hydra.run.dir"
                 )
-            if self._resume and path == self.json:  # the CSV is made from it; others start anew
+            if self._resume and path == self.json:  # the CSV can be made from it
                 os.fsync(out.fileno())
 
     def _take_up(self) -> None:
-        """Read what is there, cut off an incomplete end, and write the CSV anew from it."""
-        rows, whole, damaged = [], 0, set[int]()  # bytes of complete lines; numbers of others
+        """Read the lines that are there, cut off an incomplete end, and write the CSV anew."""
+        rows, whole, damaged = [], 0, set[int]()  # for the CSV; bytes of lines; damaged lines
         for number, line in enumerate(_whole_lines(self.json), start=1):
             whole += len(line)
             try:
@@ -176,7 +178,7 @@ class ScoredFiles:
             os.truncate(self.json, whole)
 
     def _set_aside(self, damaged: Collection[int]) -> None:
-        """Keep the file beside, and of its lines those that are not `damaged`."""
+        """Copy the file to one beside it, and take the damaged lines out of it."""
         names = (f"{self.json}.damaged{n or ''}" for n in count())
         beside = next(Path(name) for name in names if not os.path.lexists(name))
         with atomically(beside) as temporary:
@@ -192,7 +194,7 @@ class ScoredFiles:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of a predictions.jsonl, of each image the last; one without an end is being made.
+    """Return the last line of each image in a predictions.jsonl; skip one that has no end yet.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "predictions.jsonl"
@@ -210,7 +212,7 @@ def _whole_lines(file: Path) -> Iterator[bytes]:
 
 
 def to_coco(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """COCO's dict of the scored images in `lines`, one category and an annotation a region.
+    """Return COCO's dict of the scored images in `lines`: one category, an annotation a region.
 
     File names are relative to the folder that all images lie in, ``info["root"]``. A segmentation
     is the outer outline, whose holes COCO's polygons cannot have; ``area`` leaves them out.
@@ -225,7 +227,7 @@ def to_coco(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     ([1, 2, 3, 6], [[1, 2, 4, 2, 4, 8]])
     """
     lines = [line for line in lines if "error" not in line]
-    # Absolute, but with the links that were typed.
+    # abspath, because resolve would follow links.
     folders = [PurePath(os.path.abspath(line["path"])).parent for line in lines]  # noqa: PTH100
     root = os.path.commonpath(folders) if folders else "."
     images, annotations = [], []

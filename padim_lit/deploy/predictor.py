@@ -38,18 +38,18 @@ from padim_lit.model.detector import Detector
 from padim_lit.system.paths import typed_path
 from padim_lit.system.resource_errors import in_parts
 
-#: Called with an image that cannot be used, and why; None raises the error.
+#: Called with an image that cannot be used and its error; None: the error is raised.
 OnError = Callable[[Any, InputError], None] | None
 #: Images of a batch on a GPU; images that are decoded ahead, at most.
 GPU_BATCH, DECODED_AHEAD = 16, 8
 _IN_MEMORY = Lock()
-#: What files say of ``is_anomalous``.
+#: ``is_anomalous`` as files and the HTTP server write it.
 DECISIONS = {True: "anomalous", False: "good", None: ""}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What one image got.
+    """The result for one image.
 
     Attributes:
         score: Mahalanobis distance, not squared.
@@ -61,10 +61,10 @@ class Prediction:
         map_threshold: distance from which its regions are outlined: the predictor's. Where an
             anomalous image's map lies below that everywhere, it is the distance that the highest
             2 % of the map reach, which the score is about.
-        path: where it came from; None for what was in memory.
+        path: of the image's file; None for an image that was in memory.
         regions: connected parts of the map at or above `map_threshold`, in pixels of the picture
             as it was given, highest peak first; None without such a threshold.
-        view: where the map lies in that picture.
+        view: where what the model saw lies in that picture.
     """
 
     score: float
@@ -82,7 +82,7 @@ class Prediction:
         return spread(self.map, self.view)
 
     def mask(self) -> np.ndarray:
-        """(H,W) bool in the picture's own pixels, True where the map reaches `map_threshold`.
+        """Return where the map reaches `map_threshold`, (H,W) bool in the picture's own pixels.
 
         Raises:
             InputError: there is no such threshold.
@@ -114,9 +114,10 @@ class ModelInput:
 
     Attributes:
         values: (h,w,3) uint8, or float32 in [0, 1] as given.
-        path: of the image.
-        view: where that lies in the picture; None: it is all of it.
-        picture: the picture itself, upright RGB, made smaller where asked for; None: not kept.
+        path: of the image's file; None: it was in memory.
+        view: where `values` lie in the picture; None: they are all of it.
+        picture: the picture itself, upright RGB, perhaps smaller, see `Predictor.see`; None: not
+            kept.
     """
 
     values: np.ndarray = field(repr=False)
@@ -125,7 +126,7 @@ class ModelInput:
     picture: Image.Image | None = None
 
     def tensor(self) -> Tensor:
-        """(3,h,w) float32 in [0, 1]."""
+        """Return the values as a tensor (3,h,w), float32 in [0, 1]."""
         floats = self.values.astype(np.float32)
         if self.values.dtype == np.uint8:
             floats /= 255
@@ -144,9 +145,9 @@ class Predictor:
           bool, or of int32 from 0 to 65535;
         - a floating-point array (h,w,3) or tensor (3,h,w), which is what the model sees: RGB in
           [0, 1], resized and cropped to `image_shape` already;
-        - a list or tuple of any of these, or a batch of them (B,…); a folder, for all images in and
-          below it, or a pattern such as ``"new/*.png"``; `stream` takes what gives images one by
-          one, such as a generator, too.
+        - a list or tuple of any of these, or a batch of them (B,…); a folder, for all images in it
+          and in its folders, or a pattern such as ``"new/*.png"``; `stream` takes also what gives
+          images one by one, such as a generator.
 
     Pictures are resized and cropped as the training images were. On the CPU each image is by
     default a batch of its own, so that its score depends on nothing else, bit for bit; with the
@@ -171,7 +172,7 @@ class Predictor:
         threshold, map_threshold: of scores, and of the maps' regions, see `Prediction`; None where
             unknown. To set the first moves the second, as the argument does.
         threshold_source: where the threshold is from, in words.
-        calibration: see `padim_lit.deploy.calibration.calibrate`; None where there is none.
+        calibration: a `padim_lit.model.calibration.Calibration`; None where there is none.
         model_sha256: of the file that `load` has read, the first 12 hex digits; None of others.
 
     Raises:
@@ -208,7 +209,7 @@ class Predictor:
         self._roi = None if roi is None else roi.cpu().numpy()
         default = 1 if self.device.type == "cpu" else GPU_BATCH
         self.batch_size = default if batch_size is None else operator.index(batch_size)
-        # A camera's first picture is not to wait for its sixteenth.
+        # One by one from a generator: a camera's first picture must not wait for its sixteenth.
         self._alone = batch_size is None
         if self.batch_size < 1:
             raise InputError(f"batch_size={batch_size}: must be at least 1")
@@ -230,7 +231,7 @@ class Predictor:
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """(h, w) of what the model sees and of maps."""
+        """(h, w) of what the model sees, and of maps."""
         return self.detector.image_shape
 
     @overload
@@ -242,8 +243,9 @@ class Predictor:
     def __call__(self, images: Any) -> Prediction | Any: ...
 
     def __call__(self, images: Any) -> Prediction | list[Prediction]:
-        """One prediction for one image; a list for a list, a tuple, a batch (B,…) of pictures, a
-        folder or a pattern, of which the files are sorted.
+        """Return one prediction for one image, and a list for several.
+
+        Several are a list, a tuple, a batch (B,…), a folder or a pattern, whose files are sorted.
 
         Raises:
             InputError: something that is no image, or a file that cannot be read.
@@ -254,7 +256,7 @@ class Predictor:
         return found if several else found[0]
 
     def stream(self, images: Iterable[Any], on_error: OnError = None) -> Iterator[Prediction]:
-        """Predictions one after the other, in memory that does not grow with their number.
+        """Yield predictions one by one, in memory that does not grow with their number.
 
         Args:
             images: what `__call__` takes, or what gives it one by one, such as a generator.
@@ -266,7 +268,7 @@ class Predictor:
     def stream_seen(
         self, images: Iterable[Any], on_error: OnError = None, picture: int = 0
     ) -> Iterator[tuple[ModelInput, Prediction]]:
-        """As `stream`, with what the model saw of each image; `picture` as in `see`."""
+        """Yield what the model saw of each image, and its prediction; `picture` as in `see`."""
         images = _listed(images)
         images = [images] if _is_one(images) else images
         seen, alone = self._read(images, on_error, picture), self._alone
@@ -275,16 +277,16 @@ class Predictor:
             yield from zip(batch, self.score(batch), strict=True)
 
     def see(self, image: Any, picture: int = 0) -> ModelInput:
-        """Return what the model sees of one image; raise InputError for what is none.
+        """Return what the model sees of one image; raise InputError for what is no image.
 
-        The picture itself is kept beside it, with at most `picture` pixels on its longer side.
+        With `picture` above 0 the picture is kept, too, at most so many pixels long.
         """
         if isinstance(image, str | PathLike):
-            # What was typed may begin with ~; a Path was found, perhaps below a folder named so.
+            # A str may have been typed with ~ for the home; in a Path ~ is a folder's name.
             path = typed_path(image) if isinstance(image, str) else Path(image)
             return self._see_picture(read_image(path), picture, os.fspath(image))
         if isinstance(image, Image.Image):
-            # It is decoded when it is first used, and two threads at once would spoil it.
+            # Pillow decodes when an image is first used, which two threads must not do at once.
             with _IN_MEMORY:
                 image = as_rgb(image)
             return self._see_picture(image, picture)
@@ -295,14 +297,14 @@ class Predictor:
             )
         if isinstance(image, Tensor):
             image = image.float() if image.is_floating_point() else image
-            # As an array has its channels; what else there is, is refused as one.
+            # Channels last, as in an array; other tensors are refused as arrays are.
             image = (image.permute(1, 2, 0) if image.ndim == 3 else image).numpy(force=True)
         if image.dtype.kind == "f":
             return self._see_floats(image)
         return self._see_picture(from_array(image), picture)
 
     def score(self, batch: Sequence[ModelInput]) -> list[Prediction]:
-        """Score what `see` gave, as one batch."""
+        """Return the predictions for what `see` gave, scored as one batch."""
         device = self.device.type  # a caller's autocast would round the features
         with torch.inference_mode(), torch.autocast(device, enabled=False):
             images = torch.stack([seen.tensor() for seen in batch]).to(self.device)
@@ -312,7 +314,7 @@ class Predictor:
         return [self._prediction(score, map.copy(), seen) for score, map, seen in found]
 
     def explain(self, image: Any) -> Explanation:
-        """Which positions and layers make one image's score.
+        """Return the shares of positions and layers in one image's score.
 
         See `padim_lit.deploy.explanation.explain`.
 
@@ -342,7 +344,7 @@ class Predictor:
         return ModelInput(image.astype(np.float32).clip(0, 1))
 
     def _read(self, images: Iterable[Any], on_error: OnError, picture: int) -> Iterator[ModelInput]:
-        # Ahead only of what is there already: a camera's next picture may be minutes away.
+        # Only a sequence is read ahead: a generator's next picture may be minutes away.
         ahead = DECODED_AHEAD if isinstance(images, Sequence) else 0
         coming = iter(images)
         waiting: deque[tuple[Any, Future[ModelInput]]] = deque()
@@ -373,14 +375,12 @@ class Predictor:
         if anomalous and (at is None or map.max() < at):
             counted = map if self._roi is None else map[self._roi]
             at = float(np.quantile(counted, 1 - TOP_SHARE, method="higher"))
-        calibration, p = self.calibration, None
-        if calibration is not None:
-            p = p_value(score, calibration["scores"].cpu().numpy(), calibration["unreliable"])
+        p = None if self.calibration is None else p_value(score, self.calibration)
         regions = find(map, at, view)
         return Prediction(score, p, anomalous, map, threshold, at, seen.path, regions, view)
 
     def _set_threshold(self, threshold: float | None, rate: float | None) -> None:
-        # A plain number for a tensor's or NumPy's, with which pixels would be compared.
+        # A plain number, not a tensor's or NumPy's, because pixels are compared with it.
         threshold, rate = (None if one is None else float(one) for one in (threshold, rate))
         calibration = self.detector.calibration
         require_one_of(threshold, rate)
@@ -397,12 +397,12 @@ class Predictor:
             calibration = recalibrate(calibration, rate)
             if threshold is not None:
                 calibration = by_hand(calibration, threshold, self.detector.image_score)
-            own, at = calibration["threshold"], calibration["map_threshold"]
+            own, at = calibration.threshold, calibration.map_threshold
             source = describe(calibration)
         elif threshold is not None:
             own, source = threshold, f"threshold {threshold:g}, chosen by hand"
             at = own if self.detector.image_score == "max" else None
-        # At once: another thread may be scoring, and what is refused changes nothing.
+        # Last, so that refused arguments change nothing; together, for threads that are scoring.
         self.calibration, self.threshold_source = calibration, source
         self._threshold, self.map_threshold = own, at
 
@@ -417,7 +417,7 @@ def load(
     threshold: float | None = None,
     false_alarm_rate: float | None = None,
 ) -> Predictor:
-    """A `Predictor` of a model.ckpt; arguments as there. No pickle is executed.
+    """Return a `Predictor` of a model.ckpt; arguments are its own. No code in the file is run.
 
     Raises:
         InputError: no such file, not a checkpoint of padim_lit, or what `Predictor` raises.
@@ -446,7 +446,7 @@ def _listed(images: Any) -> Any:
 
 
 def _is_one(images: Any) -> bool:
-    """Whether this is one image; an array is, though a program can iterate over its rows."""
+    """Whether this is one image and not several; an array (h,w) is, though it has rows."""
     if isinstance(images, np.ndarray) and images.ndim == 3:
         return images.shape[2] in (1, 3, 4)  # else grey ones, (B,h,w)
     if isinstance(images, np.ndarray | Tensor):
@@ -477,10 +477,10 @@ def _resize_crop(detector: Detector, image_size: Size | None, crop_size: Size | 
 
 
 def as_device(device: Any, key: str = "device") -> torch.device:
-    """The device of a name, such as "cuda"; None takes a GPU where there is one.
+    """Return the device of a name, such as "cuda"; None takes a GPU where there is one.
 
     Raises:
-        InputError: it is not there, or has no float64; it names the key that it was given by.
+        InputError: it is not there, or has no float64; the line begins with `key`.
 
     >>> as_device({"cuda:0": "cpu"}, "map_location")
     Traceback (most recent call last):

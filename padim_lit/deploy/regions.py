@@ -1,7 +1,7 @@
-"""Defects as data: connected regions of a map, in the pixels of the picture as it was taken.
+"""Connected regions of an anomaly map, in pixels of the picture that was given.
 
 A model sees a resized and cropped copy. A `View` says where that copy lies in the picture, so that
-outlines, masks and maps come out in the picture's own pixels. These are those of the upright
+outlines, masks and maps come out in the picture's own pixels. These are counted in the upright
 picture, turned as its EXIF tag says, as viewers show it. Between the centres of the pixels that the
 model saw, a map is interpolated linearly.
 """
@@ -23,7 +23,7 @@ DIGITS = 2
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Where what the model sees lies in the picture.
+    """Where the part that the model sees lies in the picture.
 
     Attributes:
         size: (h, w) of the upright picture in its own pixels.
@@ -34,7 +34,7 @@ class View:
     box: tuple[float, float, float, float]
 
     def place(self, points: Any, shape: tuple[int, int]) -> np.ndarray:
-        """Points (N,2) as x, y of a map (h, w) in pixels of the picture."""
+        """Return points (N,2), x and y in a map of shape (h, w), in pixels of the picture."""
         (h, w), (left, top, right, bottom) = shape, self.box
         there = np.multiply(points, ((right - left) / w, (bottom - top) / h))
         return there + np.array((left, top))
@@ -61,7 +61,7 @@ class Region:
     mean: float
 
     def numbers(self) -> dict[str, Any]:
-        """All of it as primitives, for JSON."""
+        """Return all of the region as primitives, for JSON."""
         found = asdict(self)
         for key in ("box", "polygon", "area"):
             found[key] = np.round(np.asarray(found[key], np.float64), DIGITS).tolist()
@@ -69,14 +69,14 @@ class Region:
 
 
 def find(map: np.ndarray, threshold: float | None, view: View) -> list[Region] | None:
-    """The regions of a map, highest peak first; None without a threshold.
+    """Return the regions of a map, highest peak first; None without a threshold.
 
     Pixels at or above the threshold that share a side are one region.
 
     Args:
-        map: (h,w) distances of what was seen.
+        map: (h,w) distances of the part that the model sees.
         threshold: of the map.
-        view: where that lies in the picture.
+        view: where that part lies in the picture.
 
     >>> map = np.zeros((4, 4), np.float32)
     >>> map[1, 2:] = 2
@@ -88,7 +88,7 @@ def find(map: np.ndarray, threshold: float | None, view: View) -> list[Region] |
         return None
     values = map.astype(np.float64)
     labels, _ = ndimage.label(values >= threshold)
-    # Pixels at the edge reach to the border, half a pixel beyond their centres.
+    # Pixels at the edge reach half a pixel beyond their centres, to the border.
     framed = [np.pad(array, 1, "edge") for array in (values, labels)]
     (h, w), (left, top, right, bottom) = map.shape, view.box
     centres = [np.array([0, *np.arange(n) + 0.5, n]) for n in (h, w)]
@@ -97,7 +97,7 @@ def find(map: np.ndarray, threshold: float | None, view: View) -> list[Region] |
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
         mine = labels[rows, columns] == number
         distances = values[rows, columns][mine]
-        # With a pixel around it, between which and its own the outline runs.
+        # With a pixel around the region: the outline runs between that and its own pixels.
         around = slice(rows.start, rows.stop + 2), slice(columns.start, columns.stop + 2)
         near, whose = (array[around] for array in framed)
         near = np.where((near >= threshold) & (whose != number), near.min(), near)
@@ -113,14 +113,14 @@ def find(map: np.ndarray, threshold: float | None, view: View) -> list[Region] |
 def spread(
     map: np.ndarray, view: View, shape: tuple[int, int] | None = None, peaks: bool = False
 ) -> np.ndarray:
-    """A map (h,w) over the whole picture, float32 (H,W); NaN where the model saw nothing.
+    """Return a map over the whole picture, float32 (H,W); NaN where the model saw nothing.
 
     Args:
-        map: of what was seen.
-        view: where that lies in the picture.
+        map: (h,w) of the part that the model sees.
+        view: where that part lies in the picture.
         shape: (H, W) to which the picture is scaled; None: its own size.
-        peaks: where that is far coarser than the map, take the highest of what a pixel covers, so
-            that no region falls between its samples.
+        peaks: where (H, W) is far coarser than the map, a pixel takes the maximum of what it
+            covers, so that no region falls between two pixels.
 
     >>> spread(np.array([[1.0, 3.0]], np.float32), View((1, 6), (1, 0, 5, 1)))
     array([[nan, 1. , 1.5, 2.5, 3. , nan]], dtype=float32)
@@ -129,7 +129,7 @@ def spread(
     zoom = np.array(shape) / view.size
     left, top, right, bottom = view.box
     start, end = np.array([top, left]) * zoom, np.array([bottom, right]) * zoom
-    step = np.array(map.shape) / (end - start)  # pixels of the map for one of the result
+    step = np.array(map.shape) / (end - start)  # pixels of the map per pixel of the result
     offset = (0.5 - start) * step - 0.5
     if peaks and max(step) >= 2:
         map = ndimage.maximum_filter(map, tuple(np.maximum(step, 1).astype(int)))
@@ -142,7 +142,7 @@ def spread(
 
 
 def mask_file(mask: np.ndarray) -> bytes:
-    """PNG of a mask (h,w) bool, 255 where it is True.
+    """Return a PNG of a mask (h,w) bool, 255 where it is True.
 
     >>> mask_file(np.eye(4, dtype=bool))[:4]
     b'\\x89PNG'
@@ -151,7 +151,7 @@ def mask_file(mask: np.ndarray) -> bytes:
 
 
 def map_file(map: np.ndarray) -> bytes:
-    """TIFF of a map (h,w) in 32-bit floats, deflated.
+    """Return a TIFF of a map (h,w) in 32-bit floats, deflated.
 
     >>> map_file(np.eye(4, dtype=np.float32))[:2]
     b'II'
@@ -162,8 +162,8 @@ def map_file(map: np.ndarray) -> bytes:
 def _outline(
     x: np.ndarray, y: np.ndarray, values: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, float]:
-    """The outer outline (N,2) of the one region of values (h,w) at x (w,), y (h,), and its area."""
-    # Above the level is inside, and so is what equals the threshold.
+    """Return the outer outline (N,2) of the one region in values (h,w) at x, y, and its area."""
+    # A little lower, because only values above the level are inside, and the threshold's are, too.
     level = np.nextafter(threshold, -np.inf)
     lines = contour_generator(x, y, values, fill_type=FillType.OuterOffset)
     (points,), (ends,) = lines.filled(level, np.inf)

@@ -1,4 +1,4 @@
-"""Other runtimes: modules of torch as ONNX graphs; exported files opened, compared and timed."""
+"""Other runtimes: torch modules made ONNX graphs; exported files opened, compared and timed."""
 
 import logging
 import statistics
@@ -18,11 +18,11 @@ from padim_lit.errors import InputError, refusing
 from padim_lit.model.detector import Detector
 from padim_lit.system.console import quiet
 
-# The version that most runtimes read among those that the exporter writes without conversion.
+# Of the versions that the exporter writes without conversion, the one that most runtimes read.
 OPSET = 18
 
 
-#: float32 (B,3,h,w) or uint8 (B,h,w,3) → outputs by name.
+#: Gives outputs by name for images, float32 (B,3,h,w) or uint8 (B,h,w,3).
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
@@ -44,25 +44,25 @@ def to_onnx(
 
     Args:
         module: takes `inputs`.
-        inputs: (B,…) by their names in the graph, B at least 2.
-        outputs: their names in the graph.
-        backbone: its name, for the line that says that it cannot be exported.
+        inputs: tensors (B,…) by their names in the graph, B at least 2.
+        outputs: names of the outputs in the graph.
+        backbone: its name, for errors.
 
     Raises:
         InputError: torch's exporter cannot.
 
     >>> to_onnx(nn.ReLU(), {"x": torch.zeros(2, 3)}, ["y"], "none")  # doctest: +SKIP
     """
-    for name in ("onnx_ir", "onnxscript"):  # they count each step of theirs
+    for name in ("onnx_ir", "onnxscript"):  # they log each of their steps
         logging.getLogger(name).setLevel(logging.WARNING)
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} for _ in inputs)
-    # timm's attention, as products and a softmax: ONNX has the fused one for four axes alone.
+    # timm's attention as products and a softmax: ONNX has fused attention only for four axes.
     fused = [part for part in module.modules() if getattr(part, "fused_attn", False)]
     try:
         for part in fused:
             part.fused_attn = False
-        with torch.no_grad(), quiet():  # warnings of its own insides
+        with torch.no_grad(), quiet():  # it warns of its own parts
             program = torch.onnx.export(
                 module,
                 tuple(inputs.values()),
@@ -75,7 +75,7 @@ def to_onnx(
             )
     except Exception as error:  # the exporter raises many kinds
         first: BaseException = error
-        while first.__cause__ is not None:  # the outer ones only say in which step it was
+        while first.__cause__ is not None:  # the outer ones only name the step
             first = first.__cause__
         reason = (str(first).strip() or type(first).__name__).splitlines()[0][:200]
         raise InputError(
@@ -146,7 +146,7 @@ def open_openvino(path: Path, threads: int) -> Run:
 
 
 def open_torch(path: Path, threads: int) -> Run:
-    """Open a checkpoint; torch's number of threads belongs to the process.
+    """Open a checkpoint; `threads` is ignored, because torch's number is that of the process.
 
     >>> run = open_torch(Path("model.ckpt"), threads=1)  # doctest: +SKIP
     """
@@ -176,9 +176,9 @@ def milliseconds(calls: list[Callable[[], object]], rounds: int, seconds: float)
     """Return each call's median time in ms; calls take turns, so a busy machine slows all alike.
 
     Args:
-        calls: what to time; each runs twice before.
-        rounds: at most.
-        seconds: no further round starts after these, but three are made.
+        calls: what to time; each first runs twice without being timed.
+        rounds: the most calls of each.
+        seconds: after which no further round starts, if there were three.
 
     >>> import time
     >>> fast, slow = milliseconds([lambda: None, lambda: time.sleep(0.01)], 3, 1)

@@ -1,6 +1,6 @@
 """A fitted model over HTTP: an image in, its score, decision and regions out. mode=serve runs it.
 
-What comes in is the image alone, in the body: no name, and no path that anything here would open.
+A request brings only an image's bytes, in its body: no name, and no path that would be opened.
 """
 
 import asyncio
@@ -15,28 +15,28 @@ from padim_lit.version import __version__
 
 log = logging.getLogger(__name__)
 
-#: Images received, waiting or scored at once, which bounds the memory that they take: more are told
-#: to come later. Below the 40 threads that there are, so that /health and /card find one.
+#: Images received, waiting or scored at once, which limits their memory; more are answered 503.
+#: Below the server's 40 threads, so that /health and /card find one.
 AT_ONCE = 32
-#: In which a body must have come, so that who sends none does not keep others out for good.
+#: Time for a body to come, so that a client that sends none does not keep others out for good.
 BODY_SECONDS = 60.0
 _SEND = "send the image's bytes, as curl --data-binary does"
 
 
 def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
-    """A FastAPI application.
+    """Return a FastAPI application.
 
     ``POST /predict`` takes the bytes of a PNG, JPEG, TIFF, BMP or WebP and gives score, p_value,
     decision ("anomalous", "good" or ""), threshold, width, height, regions, see
-    `padim_lit.deploy.regions.Region`, and model_sha256, see `Predictor`; 413 for a larger body, 422
-    for one that is no such image, with the reason as "detail"; 503 beyond AT_ONCE requests, and 408
-    for a body that has not come in BODY_SECONDS, each a line of the log. ``GET /health``, and
-    ``GET /card``, the model card in Markdown.
+    `padim_lit.deploy.regions.Region`, and model_sha256, see `Predictor`. Errors, with the reason as
+    "detail" and in the log: 413 for a body beyond `max_bytes`, 422 for one that is no such image,
+    503 beyond AT_ONCE requests, 408 for a body that has not come in BODY_SECONDS. ``GET /health``
+    gives the state, ``GET /card`` the model card in Markdown.
 
     Args:
         predictor: scores one image after the other, however many are sent at once.
-        card: of the model.
-        max_bytes: of a body; what is larger is not read to its end.
+        card: the model card.
+        max_bytes: the most of a body; a larger one is not read to its end.
 
     Raises:
         InputError: FastAPI is not installed.
@@ -53,13 +53,13 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
         from fastapi.responses import PlainTextResponse
         from starlette.requests import ClientDisconnect
 
-    # Its pages on the interface would load scripts from elsewhere.
+    # No docs pages: they would load scripts from elsewhere.
     app = FastAPI(title="padim_lit", version=__version__, docs_url=None, redoc_url=None)
     one, in_work = threading.Lock(), 0
     which = {"model_sha256": predictor.model_sha256}
 
     def refused(status: int, why: str, later: int | None = None) -> HTTPException:
-        """An answer that is no score; the log keeps it."""
+        """Return an error to raise, and log it."""
         log.warning("answered %d: %s", status, visible(why))
         return HTTPException(status, why, None if later is None else {"Retry-After": str(later)})
 
@@ -95,10 +95,10 @@ def make_app(predictor: Predictor, card: str, max_bytes: int) -> Any:
             except TimeoutError:
                 said = f"the image has not come within {BODY_SECONDS:g} s; send it again"
                 raise refused(408, said) from None
-            except asyncio.CancelledError:  # would be a traceback; the server ends
+            except asyncio.CancelledError:  # the server ends; would be a traceback
                 said = "the server is ending; send the image again later"
                 raise refused(503, said, later=10) from None
-            except ClientDisconnect:  # would be a traceback; nobody reads the answer
+            except ClientDisconnect:  # nobody reads the answer; would be a traceback
                 raise refused(400, "the image has not come whole") from None
             return await run_in_threadpool(score, content)
         finally:

@@ -1,4 +1,4 @@
-"""Gaussians as they are without one image: a mixture's on a CPU, or a few images' positions."""
+"""Gaussians without one image: a mixture's on a CPU, or those of positions where images are few."""
 
 from dataclasses import replace
 
@@ -16,27 +16,28 @@ from padim_lit.model.triangular import Triangle
 
 
 class ComponentsWithout:
-    """K Gaussians without those patches of one image that each of them holds.
+    """The K Gaussians of a mixture without the patches of one image.
 
-    An image has patches of a third of them (MVTec's screws, K = 256), too many to factor anew for
-    each image. Where r of n patches y = x − μ leave, with s = Σ y and m = n−1+ν, there stay
+    An image has patches in a third of the Gaussians (MVTec's screws, K = 256), too many to factor
+    anew for each image. Where r of a Gaussian's n patches y = x − μ leave, with s = Σ y and
+    m = n−1+ν, what is left is
 
         μ' = μ − s/(n−r),    S' = S − Σ y yᵀ − ssᵀ/(n−r),    m' = m − r,
 
-    or the centroid and S' = 0 where r = n. S − S' is positive semidefinite, so mΣ − m'Σ' is, if
-    pooled covariance and ε are fixed: with W the factor of Σ⁻¹, a patch that was at √b or farther
-    is now at √(m'/m) · (√b − ‖W(μ'−μ)‖) or farther. So the bounds of all patches still tell which
-    of the K may be the nearest, and only these are factored.
+    or, where r = n, the centroid, S' = 0 and m' = ν. S − S' is positive semidefinite, and so is
+    mΣ − m'Σ' if the pooled covariance and ε are fixed. So a patch at a distance of d or more is now
+    at √(m'/m) · (d − ‖W(μ'−μ)‖) or more: lower bounds for the full Gaussians still tell which of
+    the K may be the nearest, and only these are factored.
 
     Args:
-        mixture: says whose a patch is.
+        mixture: assigns patches to components.
         moments: of the K, with the image.
         ridge: its ``common``, which must be given, is that of all images.
         search: of the K, with the image.
-        image: (n,D), the patches that leave: those that count, in all directions.
+        image: the patches that leave, one a row of D: those that count, in all directions.
 
     Raises:
-        InputError: a Gaussian would have fewer patches than none, or none that can be factored.
+        InputError: the image was not in the moments, or a covariance is too near a singular one.
 
     >>> from padim_lit.model.moments import init
     >>> from padim_lit.model.ridge import pooled
@@ -56,7 +57,7 @@ class ComponentsWithout:
         self.whole, groups = moments, Groups(mixture.assign(image), mixture.components)
         taken, y = groups.sizes, image.double() - moments.mean[groups.owner]
         self.gone, self.left = groups.sums(y), moments.counts - taken
-        #: Those that leave each Gaussian, from its mean on.
+        #: For each Gaussian the patches that leave it, less its mean.
         self.patches = y[groups.order].to(moments.scatter.dtype).split(taken.tolist())
         if (self.left < 0).any():
             raise InputError(
@@ -66,17 +67,17 @@ class ComponentsWithout:
         mean = moments.mean - self.gone / self.left.clamp(min=1).unsqueeze(1)
         self.mean = torch.where(self.left.unsqueeze(1) > 0, mean, mixture.empty_means(0))
         self.changed = taken > 0
-        # Row of each Gaussian among those that are factored; −1: not yet.
+        # Index of each Gaussian among those that are factored; −1: not yet.
         self.row = torch.full_like(taken, -1)
         self.factors = Triangle.zeros(0, moments.scatter.dim, image.device, moments.scatter.dtype)
         self.factored = torch.empty_like(self.mean[:0])
 
     def nearest(self, x: Tensor, at_most: Tensor | None = None) -> Tensor:
-        """Return distances (1,P) of (1,P,D) to the nearest; `at_most` as `Search` takes it."""
+        """Return distances (1,P) of (1,P,D) to the nearest Gaussian; `at_most` as for `Search`."""
         return self.rest()(x, at_most)[0]
 
     def rest(self) -> Search:
-        """The search of the K without the patches."""
+        """Return the search among the K without the patches."""
         which = self.changed.nonzero()[:, 0]
         moved = (self.mean[which] - self.search.centre).float()
         shift = self.search.squares(moved, which, torch.arange(len(which))).sqrt()
@@ -87,7 +88,7 @@ class ComponentsWithout:
         return self.search.without(which, (after / before).sqrt(), shift, self.squares)
 
     def squares(self, x: Tensor, component: Tensor, patch: Tensor) -> Tensor:
-        """Return what `Pairs` gives, for centred patches."""
+        """Return squared distances of pairs of centred patches, as `Pairs` does."""
         changed, squares = self.changed[component], x.new_empty(len(patch))
         squares[~changed] = self.search.squares(x, component[~changed], patch[~changed])
         component, patch = component[changed], patch[changed]
@@ -108,7 +109,7 @@ class ComponentsWithout:
             rows = torch.cat([self.patches[component], row.unsqueeze(0)])
             scatter.at(slice(i, i + 1)).add_products(rows.unsqueeze(0), weight=-1.0)
         for band in scatter.bands:
-            band[left == 0] = 0  # rounding alone would stay
+            band[left == 0] = 0  # only rounding errors would be left
         rest = Moments(left, self.mean[some], scatter)
         self.row[some] = len(self.factored) + torch.arange(len(some))
         factors = self.mixture.factorize(rest, self.ridge)
@@ -117,14 +118,14 @@ class ComponentsWithout:
 
 
 class PositionsWithout:
-    """The Gaussians of all positions without one image: each is factored, none is inverted.
+    """The Gaussians of all positions without one image: each is factored anew.
 
-    Where images are few, the pooled covariance is another one without each of them, and with it
-    every Gaussian. An image has one patch to be measured at a position, for which a triangular
-    solve does what a whitening factor does for many.
+    Where images are few, each of them changes the pooled covariance, and with it every Gaussian.
+    Only one patch is measured at a position, so a triangular solve takes the place of the inverse
+    factor.
 
-    Where V of n patches y = x − μ at a position leave, with s = Σ y, there stay
-    μ' = μ − s/(n−V) and S' = S − Σ y yᵀ − ssᵀ/(n−V); what S loses, the pooled sum loses too.
+    Where V of n patches y = x − μ at a position leave, with s = Σ y, what is left is
+    μ' = μ − s/(n−V) and S' = S − Σ y yᵀ − ssᵀ/(n−V); the sum of all S loses the same.
 
     Args:
         moments: of the P positions, with the image.
@@ -142,7 +143,7 @@ class PositionsWithout:
         self.moments, self.ridge, self.total = moments, ridge, scatter_of_all(moments)
 
     def __call__(self, image: Tensor) -> tuple[Tensor, float]:
-        """Distances (1,P) of the first of an image's patches (V,P,D), and the mean log det Σ.
+        """Return distances (1,P) of an image (V,P,D), in its first direction, and mean log det Σ.
 
         Raises:
             InputError: see `padim_lit.model.gaussian.factorize`.

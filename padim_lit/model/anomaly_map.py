@@ -11,17 +11,17 @@ from padim_lit.errors import InputError, require_choice
 
 
 class AnomalyMap(nn.Module):
-    """Bilinear upsampling and Gaussian blur as one separable linear map: A_h · M · A_wᵀ.
+    """Bilinear upsampling and Gaussian blur of distances d (H,W) at once: A_h · d · A_wᵀ.
 
-    Both steps are linear and act on rows and columns apart, so each side has one small matrix,
-    made once. Equals ``F.interpolate(mode="bilinear", align_corners=False)`` followed by SciPy's
-    ``gaussian_filter(sigma)`` (reflected borders, cut at 4σ), PaDiM's reference behaviour.
+    Both steps are linear and act on rows and columns apart. Equals ``F.interpolate`` (bilinear,
+    ``align_corners=False``), then SciPy's ``gaussian_filter(sigma)`` (reflected borders, cut at
+    4σ), as in PaDiM's reference code.
 
     Args:
         grid: (H, W) of the distances.
         image_shape: (h, w) of the map, in pixels.
         sigma: σ of the blur in pixels; 0 leaves it out.
-        offset: pixels, down and right, by which distances would be drawn too far without it.
+        offset: pixels (down, right) by which the map is moved back, up and to the left.
 
     Raises:
         InputError: σ below 0 or beyond the image.
@@ -32,7 +32,7 @@ class AnomalyMap(nn.Module):
 
     rows: Tensor
     columns: Tensor
-    roi: Tensor | None  # (h,w) bool: what counts, see `RestrictedMap`; None: all
+    roi: Tensor | None  # (h,w) bool, the pixels that count, see `RestrictedMap`; None: all
 
     def __init__(
         self, grid: tuple[int, int], image_shape: tuple[int, int], sigma: float = 4.0,
@@ -52,15 +52,15 @@ class AnomalyMap(nn.Module):
             self.register_buffer(name, matrix.float(), persistent=False)
 
     def forward(self, distances: Tensor) -> Tensor:
-        """(B,P) distances → (B,h,w) map, in the same unit."""
+        """Return the map (B,h,w) of distances (B,P), in their unit."""
         return self.rows @ distances.unflatten(1, self.grid) @ self.columns.T
 
     def counted(self, distances: Tensor) -> Tensor:
-        """Of (B,P,…) distances or features, positions that count: here all; see `RestrictedMap`."""
+        """Return those of (B,P,…) whose position counts: here all, see `RestrictedMap`."""
         return distances
 
 
-#: Ways to make one score of an image's distances.
+#: Ways to make one score of an image's distances, see `image_score`.
 IMAGE_SCORES = ("max", "topk")
 require_image_score = partial(require_choice, "image_score", allowed=IMAGE_SCORES)
 # Share of the patches that "topk" averages.
@@ -68,13 +68,13 @@ TOP_SHARE = 0.02
 
 
 def image_score(distances: Tensor, anomaly_map: Tensor, how: str) -> Tensor:
-    """One score an image, (B,), in the distances' unit.
+    """Return one score an image, (B,), in the distances' unit.
 
     Args:
         distances: (B,P) Mahalanobis distances of the positions that count.
         anomaly_map: (B,h,w), made of them.
-        how: "max", the maximum of the map (PaDiM §4.1.2), or "topk", the mean of the top 2 % of
-            the distances, at least one.
+        how: "max", the maximum of the map (PaDiM §4.1.2), or "topk", the mean of the highest 2 %
+            of the distances, of one at least.
 
     >>> image_score(torch.tensor([[1.0, 3.0]]), torch.ones(1, 4, 4), 'topk').item()
     3.0
@@ -85,7 +85,7 @@ def image_score(distances: Tensor, anomaly_map: Tensor, how: str) -> Tensor:
 
 
 def top_count(positions: int) -> int:
-    """How many distances "topk" averages.
+    """Return how many of an image's distances "topk" averages.
 
     >>> top_count(784)
     16
@@ -94,13 +94,13 @@ def top_count(positions: int) -> int:
 
 
 def _upsample(positions: int, pixels: int, far: float) -> Tensor:
-    """(pixels, positions) weights of bilinear interpolation along one side, half-pixel centres."""
+    """Return bilinear weights (pixels, positions) along one side, with half-pixel centres."""
     at = (torch.arange(pixels, dtype=torch.float64) + 0.5 + far) * positions / pixels - 0.5
     distance = at.clamp(0, positions - 1)[:, None] - torch.arange(positions)
     return (1 - distance.abs()).clamp(min=0)
 
 
 def _blur(size: int, sigma: float) -> Tensor:
-    """(size, size) weights of a Gaussian blur along one side, reflected at its ends (dcba|abcd)."""
+    """Return the weights (size, size) of a Gaussian blur along one side, reflected at its ends."""
     weights = np.eye(size)
     return torch.from_numpy(gaussian_filter1d(weights, sigma, axis=0) if sigma else weights)

@@ -16,15 +16,15 @@ from padim_lit.system.console import quiet
 
 #: How far from [0, 1] an image's values may lie, as a resize with rounding leaves them.
 ROUNDING = 0.001
-# Where timm reads features with hooks, these gather in one dictionary for all threads.
+# Where timm reads features with hooks, all threads' features would mix in one dictionary.
 _ONE_AT_A_TIME = threading.Lock()
-# timm makes these so only when it is asked for weights, and a checkpoint brings its own.
+# What timm sets only with pretrained weights; from a checkpoint a model is made without them.
 _AS_TRAINED: dict[str, dict[str, Any]] = {"fbnetc_100": {"bn_eps": 1e-3}}
 
 
 @contextmanager
 def _made_in_float32() -> Iterator[None]:
-    """Whatever the caller computes in: its default dtype or autocast would round the weights."""
+    """Make weights in float32, whatever default dtype or autocast the caller has set."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -35,30 +35,31 @@ def _made_in_float32() -> Iterator[None]:
 
 
 class Backbone(nn.Module):
-    """Any timm model that offers ``features_only``, frozen, with its own normalisation inside.
+    """Any timm model that offers ``features_only``, frozen, with its normalisation of images.
 
     Args:
         model: timm model name (``wide_resnet50_2.tv_in1k``), or ``hf-hub:OWNER/NAME``.
         layers: indices into timm's ``feature_info`` (for a ResNet 1, 2, 3 are layer1 to layer3);
             None takes the stages of stride 4 to 16, and for one-stride models (vision
             transformers) what timm itself picks, the last blocks.
-        weights: ``pretrained``, ``random`` or the path of a state dict, with any classifier or
-            none: it is not used.
+        weights: ``pretrained``, ``random`` or the path of a state dict; a classifier in it is not
+            used, and may be missing.
         feature_location: of EfficientNets ``bottleneck``, a block's narrow output ("block outputs"
             in the docs), or ``expansion``, the wide tensor inside it; None leaves timm's default.
         name: short name for tables; the model's name by default.
-        mean, std: what images are normalised with, a number a colour for pixels in [0, 1]; None:
-            those that timm knows the weights were trained with.
-        img_size: (h, w) of images for a model that is made for one size, which timm then adapts;
-            None: any size where timm's model can, else the one it was trained for.
-        tiles: a number, or [rows, columns]: images are run through in so many overlapping tiles,
-            and the feature maps joined, see `padim_lit.model.tiles`.
+        mean, std: a number for each colour, by which images in [0, 1] are normalised; None: those
+            that the weights were trained with, as far as timm knows.
+        img_size: (h, w) to which timm adapts a model that is made for one size of image; None: any
+            size where the model can take it, else the one it was trained for.
+        tiles: a number for both sides, or [rows, columns]: so many overlapping tiles of an image
+            are run through one by one, and their maps joined, see `padim_lit.model.tiles`.
         seed: draws the weights when they are ``random``.
-        state: a state dict of the finished extractor (from a checkpoint); `weights` is then only
-            the line that describes it.
+        state: a checkpoint's state dict of the extractor; `weights` is then only the text that
+            describes it.
 
     Attributes:
         channels: C_l of each layer. ``embedding_dim`` is their sum, C.
+        strides: of each layer, in pixels.
         source: one line on where the weights came from.
 
     Raises:
@@ -141,12 +142,12 @@ class Backbone(nn.Module):
         return sum(self.channels)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Stay in eval mode: a BatchNorm that learned from the data would move every feature."""
+        """Stay in eval mode, in which batch norms do not adapt to the images."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps of RGB images in [0, 1].
+        """Return the feature maps of RGB images in [0, 1].
 
         Args:
             images: (B,3,h,w).
@@ -188,7 +189,7 @@ class Backbone(nn.Module):
             )
 
     def net_shape(self, image_shape: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) of what the net sees at once: an image of `image_shape`, or one of its tiles."""
+        """Return (h, w) of what the net sees at once: an image of `image_shape`, or a tile."""
         height, width = as_pair("image_shape", image_shape, 2**16)
         if self.tiles == [1, 1]:
             return height, width
@@ -196,7 +197,7 @@ class Backbone(nn.Module):
         return row.stop, column.stop
 
     def grids(self, image_shape: tuple[int, int]) -> list[tuple[int, int]]:
-        """(H_l, W_l) of each layer for images of (h, w) pixels, by running one blank image.
+        """Return (H_l, W_l) of each layer for images of (h, w) pixels, by running one blank image.
 
         Raises:
             InputError: the model refuses this size (some transformers have a fixed one), or would
@@ -206,7 +207,7 @@ class Backbone(nn.Module):
         height, width = self.net_shape(image_shape)
         what = f"backbone {self.name} cannot take images of {height}×{width} pixels"
         for part in self.net.modules():
-            # timm checks this only without img_size, and else cuts off what fills no patch.
+            # timm checks this only without img_size; with it, it cuts off what fills no patch.
             if isinstance(part, timm.layers.PatchEmbed) and not part.dynamic_img_pad:
                 rows, columns = part.patch_size
                 if height % rows or width % columns:
@@ -229,7 +230,7 @@ class Backbone(nn.Module):
         return [tuple(m.shape[-2:]) for m in maps]
 
     def spec(self) -> dict:
-        """The arguments, as primitives, that rebuild this extractor around a saved state."""
+        """Return the arguments, as primitives, that rebuild this extractor around a saved state."""
         return {
             "model": self.model,
             "layers": list(self.layers),
@@ -244,7 +245,7 @@ class Backbone(nn.Module):
 
 
 def _colours(key: str, values: Sequence[float]) -> list[float]:
-    """Red, green and blue."""
+    """Return three numbers, for red, green and blue; raise InputError unless they are in [0, 1]."""
     found = [float(value) for value in values]
     lowest = 0 if key == "mean" else 1e-6
     if len(found) != 3 or not all(lowest <= value <= 1 for value in found):
@@ -266,7 +267,7 @@ def _create(model: str, options: dict[str, Any], pretrained: bool = False, **mor
 def _size_options(
     model: str, feature_location: str | None, img_size: list[int] | None
 ) -> dict[str, Any]:
-    """What timm makes the model with: for one size, for any, or for the one it has."""
+    """Return timm's options: for `img_size`, else for any size, else for the model's own."""
     options = dict(_AS_TRAINED.get(model.partition(".")[0], {}))
     if feature_location is not None:
         options["feature_location"] = feature_location
@@ -280,7 +281,7 @@ def _size_options(
 
 
 def _sketch(make: Callable[..., Any], *given: Any) -> Any:
-    """What `make` makes, without memory for weights; None where it cannot be made so, or at all."""
+    """Return what `make` makes, without memory for weights; None where that cannot be done."""
     try:
         with torch.device("meta"):
             return make(*given)
@@ -294,7 +295,7 @@ def _select_layers(model: str, layers: Sequence[int] | None, options: dict[str, 
         net = _create(model, options)
     info = net.feature_info.get_dicts()
     blocks = len(getattr(getattr(net, "model", None), "blocks", None) or ())
-    if blocks and len({d["reduction"] for d in info}) == 1:  # its info shows the last few alone
+    if blocks and len({d["reduction"] for d in info}) == 1:  # then info has the last blocks only
         available: Sequence[int] = range(blocks)
         default = net.feature_info.out_indices
         described = f"0 to {blocks - 1} (transformer blocks)"
@@ -318,10 +319,10 @@ def _select_layers(model: str, layers: Sequence[int] | None, options: dict[str, 
 def _require_state(
     model: str, layers: list[int], options: dict[str, Any], state: dict[str, Tensor]
 ) -> None:
-    """Raise RuntimeError where a state is another model's, before any memory is taken for it."""
+    """Raise RuntimeError where a state is another model's, before memory is taken for weights."""
     net = _sketch(_feature_net, model, layers, options, None)
     if net is not None:
-        with quiet():  # nothing is copied, which is what is wanted
+        with quiet():  # torch warns that nothing is copied
             net.load_state_dict(state)
 
 
@@ -332,10 +333,9 @@ def _feature_net(
     if state is None:
         net = _create(model, options, out_indices=chosen)
     else:
-        # timm reads these tensors in place of a download, so its own key mapping for
-        # features_only applies, and position embeddings are resized to another img_size. The
-        # state was checked against the whole model before. timm would warn of the classifier, which
-        # is left out on purpose, and of its own insides, where it resizes.
+        # Given to timm in place of a download, so that it maps keys for features_only, and resizes
+        # position embeddings to img_size. The state was checked against the whole model before;
+        # timm would warn of the classifier, which is left out on purpose.
         with quiet("timm.models._builder"):
             own = {"state_dict": state}
             net = _create(model, options, True, out_indices=chosen, pretrained_cfg_overlay=own)

@@ -1,4 +1,4 @@
-"""A Gaussian a position and a mixture over all positions together."""
+"""The default density: a Gaussian at each position, and a mixture over all positions, together."""
 
 import math
 from collections.abc import Sequence
@@ -17,49 +17,51 @@ from padim_lit.model.moments import Moments, init
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.triangular import Triangle, covariance_log_det
 
-# What a position's own distance weighs at most where a component is nearer, and the standard
-# deviations of log variances up to which it does and from which on it weighs nothing.
+# The most that a position's own distance weighs where a component is nearer; and the standard
+# deviations of log variances up to which it weighs that, and from which on it weighs nothing.
 MAX_POSITION_WEIGHT, SPREAD_ALIKE, SPREAD_APART = 0.5, 0.15, 0.17
-# Patches a component, over D, from which on its variance says anything: chosen on ELPV's cells as
-# they are, and thrown, with four backbones (docs/choices.md).
+# Patches of a component, divided by D, from which on its variance says anything. It was chosen on
+# ELPV's cells, as they are and thrown, with four backbones (docs/choices.md).
 MIN_PATCHES_OVER_DIM = 2 / 3
-# Of the variance of all good patches, added to a component's where those are measured.
+# Share of the variance of all good patches that is added to a component's while w is learnt.
 COMPONENT_EPS = 0.01
 # Images whose patches are measured at once.
 IMAGES_AT_ONCE = 16
 
 
 class Both(Density):
-    """P Gaussians, one a position, and K more, the components of a mixture.
+    """P Gaussians, one for each position, and K more, the components of a mixture.
 
     With d_p the distance to the position's Gaussian, d_k that to the nearest component's, and two
-    numbers c and w, d = (1−w) min(c d_p, d_k) + w c d_p: a patch is as good ones are if it is like
-    those at its position, or, as far as 1−w goes, like those of a component, which are found
-    anywhere. Where parts lie the same way the first knows good patches better, where they lie as
-    they fall, or are few, the second.
+    numbers c and w, d = (1−w) min(c d_p, d_k) + w c d_p. So a patch is normal if it is like good
+    patches at its position, or, with the weight 1−w, like those of a component, which may come from
+    anywhere. The position knows good patches better where all parts lie the same way; the
+    components do where parts lie in any way, or where images are few.
 
-    Wide Gaussians call everything near. Where parts lie as they fall, a position sees patches of
+    To a wide Gaussian everything is near. Where parts lie in any way, a position sees patches of
     all components, and where images are few, its covariance is mostly the pooled one: both make
     its Gaussian wider than a component's. So its distances count c times,
     c⁴ = (det Σ_p / det Σ_k)^(1/D) with the geometric means of the determinants over positions and
-    over components, which goes half of the way to distances of Gaussians of one volume.
+    over components. That is half of the way to distances of Gaussians of equal volume.
 
-    A position's distance is worth hearing where one Gaussian can hold what is found there. It
-    cannot where now a component that varies much is found there, now one that hardly varies: the
-    part, and what it lies on. So w is `MAX_POSITION_WEIGHT` where components at a position vary
-    alike, and 0 where they do not; it is learnt with the components, see `learn`, or given.
+    A position's distance is useful where one Gaussian can describe the patches there. It cannot
+    where one image has a component there that varies much, and the next one that hardly varies, as
+    a part and the ground that it lies on. So w is `MAX_POSITION_WEIGHT` where components at a
+    position vary alike, and 0 where they do not; it is learnt with the components, see `learn`, or
+    given.
 
     Args:
         dim: D.
         seed: of the `Mixture`.
         components: K, the mixture's Gaussians.
         fit_images: good images that the mixture and ``position_weight`` are learnt from.
-        shrinkage: ν, patches that the covariance pooled over all positions weighs in each one's
-            own, and the one pooled over all components likewise; None takes D/2. Without it few
-            images make a position's distances too large to be anyone's nearest.
+        shrinkage: ν, how many patches the covariance pooled over all positions counts as in that
+            of each position, and the one pooled over all components likewise; None takes D/2.
+            Without it, few images give such large distances to positions that a component is
+            nearly always nearer.
         position_weight: w, from 0 (the nearer alone counts) to 1 (the position alone); None learns
-            it, 0 to 0.5. 0.5 for aligned parts where other sizes, D or projections than the
-            default's learn less.
+            it, from 0 to 0.5. Give 0.5 for aligned parts where other sizes, D or projections than
+            the default's learn less.
 
     Raises:
         InputError: as `Mixture`; w beyond 0 and 1.
@@ -96,7 +98,7 @@ class Both(Density):
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        # Of one that is learnt nothing is said, as in checkpoints from before it could be given.
+        # Only a given weight is named, as checkpoints from before it could be given name none.
         learns = self.given_weight is None
         return {k: v for k, v in super().options.items() if k != "position_weight" or not learns}
 
@@ -119,13 +121,13 @@ class Both(Density):
 
     @torch.no_grad()
     def learn(self, x: Tensor) -> None:
-        """The components (k-means), and w from how differently those found at one position vary.
+        """Learn the components (k-means), and w from how differently those at a position vary.
 
         In coordinates in which all good patches together are white, log det Σ_k / D is a
-        component's mean log variance. Its standard deviation over the patches at a position, all
-        positions together, says how differently: up to `SPREAD_ALIKE` w is `MAX_POSITION_WEIGHT`,
-        from `SPREAD_APART` on 0, between them it falls linearly. Where a component has fewer than
-        ⅔ D patches on the average, too much of Σ_k is the pooled covariance, and all components
+        component's mean log variance. h is its standard deviation over the patches at a position,
+        from all positions' variances together. Up to `SPREAD_ALIKE` w is `MAX_POSITION_WEIGHT`,
+        from `SPREAD_APART` on it is 0, and between them it falls linearly. Where components have
+        fewer than ⅔ D patches on average, most of Σ_k is the pooled covariance, and all components
         look alike: w is 0.
         """
         self.mixture.learn(x)
@@ -158,17 +160,17 @@ class Both(Density):
         ]
         parts, means = zip(*found, strict=True)
         counts, mean = torch.cat([m.counts for m in parts]), torch.cat([m.mean for m in parts])
-        # The scatter holds both parts' already, which changed it in place.
+        # Both parts have changed their scatter in place.
         return Moments(counts, mean, moments.scatter), torch.cat(means, dim=1)
 
     def combine(self, distances: Sequence[Tensor]) -> Tensor:
-        """Each part's scaled distances, all of one shape → what counts as the patches' own."""
+        """Return the patches' distances, made of the scaled distances to each part."""
         to_position, to_component = distances
         nearest = torch.minimum(to_position, to_component)
         return nearest + self.position_weight.to(nearest.device) * (to_position - nearest)
 
     def scales(self, log_dets: Sequence[float]) -> list[float]:
-        """What the distances to each part's Gaussians are multiplied by.
+        """Return what the distances to each part's Gaussians are multiplied by.
 
         Args:
             log_dets: mean log det Σ of each part's Gaussians.
@@ -177,7 +179,7 @@ class Both(Density):
         return [math.exp((positions - components) / (4 * self.dim)), 1.0]
 
     def scales_in(self, whitening: Triangle) -> list[float]:
-        """The `scales` that `factorize` has put into these factors."""
+        """Return the `scales` that `factorize` has put into these factors."""
         positions, components = self._log_dets(whitening)
         # A scale of c takes 2D log c off the positions' log det Σ: half of the difference is left.
         return [math.exp((positions - components) / (2 * self.dim)), 1.0]
@@ -217,7 +219,7 @@ class Both(Density):
 
 
 class OnePart:
-    """Any other density, seen as `Both` is: one part, whose distances count as they are.
+    """Any other density, used as `Both` is: it has one part, whose distances are not scaled.
 
     >>> OnePart(PerPosition(dim=8)).scales([0.3])
     [1.0]
@@ -227,7 +229,7 @@ class OnePart:
         self.density = density
 
     def parts(self, positions: int) -> list[tuple[Density, slice]]:
-        """The density, with all Gaussians."""
+        """Return the density itself, with all Gaussians."""
         return [(self.density, slice(None))]
 
     def scales(self, log_dets: Sequence[float]) -> list[float]:
@@ -245,7 +247,7 @@ class OnePart:
 
 
 def in_parts(density: Density) -> Both | OnePart:
-    """What says how a density's distances are made of those to its parts.
+    """Return what says how a density's distances are made of the distances to its parts.
 
     A subclass of `Both` is one part: what it changes, its parts do not know.
 

@@ -1,4 +1,4 @@
-"""Lower bounds of distances, which rule out most of a mixture's components, and those to others."""
+"""Lower bounds of distances, which rule out most of a mixture's components; and the distances."""
 
 from collections.abc import Sequence
 
@@ -8,40 +8,41 @@ from torch import Tensor
 from padim_lit.model.cpu import product
 from padim_lit.model.triangular import Triangle, blocks
 
-# Directions of the bounds of all components, and of the tighter ones of those that are left.
+# Directions of the first bounds, and of the tighter ones.
 COARSE_DIM, FINE_DIM = 32, 64
-# They are chosen among SPAN_DIM directions, and these by ASKED of the components, evenly spread.
+# The directions are chosen in a space of SPAN_DIM, and that by means of ASKED_COMPONENTS of the
+# components, evenly spread.
 SPAN_DIM, ASKED_COMPONENTS = 128, 32
-# The share of the components that a component must be told apart from: those near it.
+# The share of the components that count as near a component: it is to be told apart from these.
 NEAR_SHARE = 1 / 4
-# Numbers of scratch for bounds of all components: they stay in a CPU's cache.
+# Intermediate numbers of the bounds of all components: they stay in a CPU's cache.
 SCRATCH_NUMBERS = 2**19
-# Numbers of the pairs that are computed at once: about what the cache holds that a core has for
-# itself.
+# Numbers of the patches of pairs that are computed at once: they fit into a core's own cache.
 PAIR_NUMBERS = 2**18
-# Patches that a product takes are made a multiple of these: oneDNN keeps what it compiles for each
-# number.
+# A product's patches are filled up to a multiple of these: oneDNN compiles code for each number,
+# and keeps it.
 PATCH_MULTIPLE = 32
-# What float32 may move a bound by, relative to the largest that its terms can be.
+# How far float32 may move a bound, relative to the largest that its terms can be.
 BOUND_ROUNDING = 1e-5
 
 
 class LowerBounds:
-    """Patches → squared distances to K Gaussians that are never too large.
+    """Lower bounds of patches' squared distances to K Gaussians.
 
-    Seen along r directions alone, y = Bx, a patch is at most as far: (x−μ)ᵀ Σ⁻¹ (x−μ) ≥
-    (y−Bμ)ᵀ (BΣBᵀ)⁻¹ (y−Bμ) = ‖F(y−Bμ)‖². F is lower triangular, so its first rows give the bound
-    along the first directions, and each further row adds to it.
+    Seen along r directions only, u = Qx, a distance can only become smaller: (x−μ)ᵀ Σ⁻¹ (x−μ) ≥
+    (u−Qμ)ᵀ (QΣQᵀ)⁻¹ (u−Qμ) = ‖F(u−Qμ)‖², F the inverse of QΣQᵀ's Cholesky factor. F is lower
+    triangular, so its first rows give the bound along the first directions, and each further row
+    adds to it.
 
-    Of all K at once it is computed as a quadratic form Σ q_ij v_i v_j of v, y with a 1 behind: the
-    products v_i v_j are made once, and one matrix product with the K forms gives all bounds. That
-    costs little along the first few directions. Along all of them it costs less than `further` does
-    where many components are left.
+    For all K at once the bound is computed as a quadratic form vᵀ R v, with v = (u, 1) and R a
+    matrix for each Gaussian: the products v_i v_j are made once, and one matrix product gives all
+    bounds. That costs little along the first few directions. Along all of them it costs less than
+    `further` does where many components are left.
 
     Args:
-        basis: B (r,D).
+        basis: Q (r,D).
         factor: F (K,r,r).
-        mean: Bμ (K,r).
+        mean: Qμ (K,r).
 
     >>> mean, whitening = torch.tensor([[0.0], [5.0]]), Triangle.of(torch.ones(2, 1, 1))
     >>> bounds = LowerBounds.of(mean, whitening, white=torch.eye(1))
@@ -59,16 +60,16 @@ class LowerBounds:
 
     @classmethod
     def of(cls, mean: Tensor, whitening: Triangle, white: Tensor) -> "LowerBounds":
-        """Along the directions that tell the patches of near components apart.
+        """Return bounds along the directions that tell the patches of near components apart.
 
         Args:
             mean: (K,D).
             whitening: K triangles of D rows.
-            white: (D,D) lower triangular, makes good patches white. So is y: no direction's scale
-                drowns another's, and rounding stays small.
+            white: (D,D) lower triangular: white · x varies alike in all directions over good
+                patches. So does u, which keeps rounding errors small.
         """
         white, dim = white.double(), whitening.dim
-        # If D is above SPAN_DIM: those that weigh most in the distances to the components asked.
+        # Where D is above SPAN_DIM: what weighs most in the distances to the components asked.
         asked = whitening.at(slice(None, None, -(-len(mean) // ASKED_COMPONENTS))).to_dense(
             symmetric=False
         )
@@ -86,9 +87,9 @@ class LowerBounds:
 
     @classmethod
     def of_first(cls, mean: Tensor, whitening: Triangle, white: Tensor) -> "LowerBounds":
-        """Along the first dimensions: further below, but made at once.
+        """Return bounds along the first dimensions: looser ones, but quick to prepare.
 
-        A factor is triangular, so its first rows see the first dimensions alone: they are F.
+        W_k is lower triangular, so its first rows are F in the first dimensions.
         """
         some = slice(min(FINE_DIM, whitening.bands[0].shape[1]))
         basis = mean.new_zeros(some.stop, whitening.dim)
@@ -97,26 +98,26 @@ class LowerBounds:
         return cls(basis, factor, mean @ basis.T)
 
     def along(self, x: Tensor) -> Tensor:
-        """y (n,r) of patches (n,D)."""
+        """Return u (n,r) of patches (n,D)."""
         return product(x, self.basis)
 
-    def __call__(self, y: Tensor, fine: bool = False) -> Tensor:
-        """Bounds (K,n) along the first directions, or along all."""
+    def __call__(self, u: Tensor, fine: bool = False) -> Tensor:
+        """Return bounds (K,n) along the first directions, or with `fine` along all."""
         rows, forms = self.forms[-1 if fine else 0]
         found = [
             _products(part, forms)
-            for part in y[:, :rows].split(max(1, SCRATCH_NUMBERS // forms.shape[1]))
+            for part in u[:, :rows].split(max(1, SCRATCH_NUMBERS // forms.shape[1]))
         ]
         return torch.cat(found, dim=1)
 
-    def further(self, y: Tensor, component: Tensor, patch: Tensor) -> Tensor:
-        """What the further directions add to the bounds of pairs, see `Pairs`: (m,)."""
-        squared_norms = y.square().sum(dim=1)[patch] + self.squared_norms[component]
-        return self.rest(y, component, patch).sub_(self.rest_slack[component] * squared_norms)
+    def further(self, u: Tensor, component: Tensor, patch: Tensor) -> Tensor:
+        """Return what the further directions add to the bounds of pairs (m,), see `Pairs`."""
+        squared_norms = u.square().sum(dim=1)[patch] + self.squared_norms[component]
+        return self.rest(u, component, patch).sub_(self.rest_slack[component] * squared_norms)
 
 
 def _forms(factor: Tensor, mean: Tensor) -> Tensor:
-    """Quadratic forms of v that are ‖F(y−Bμ)‖² less what rounding may be, of i ≤ j: (K,q)."""
+    """Return R, with vᵀ R v = ‖F(u−Qμ)‖² less its rounding, as coefficients (K,q) of i ≤ j."""
     form = torch.cat([factor, -factor @ mean.unsqueeze(2)], dim=2)
     form = form.mT @ form
     form.diagonal(dim1=1, dim2=2).sub_(BOUND_ROUNDING * form.flatten(1).norm(dim=1, keepdim=True))
@@ -124,32 +125,33 @@ def _forms(factor: Tensor, mean: Tensor) -> Tensor:
     return (form[:, i, j] * torch.where(i == j, 1.0, 2.0)).float()
 
 
-def _products(y: Tensor, forms: Tensor) -> Tensor:
-    """What the forms (K,q) of r directions are for y (n,r): (K,n)."""
-    v = y.new_zeros(y.shape[1] + 1, -(-len(y) // PATCH_MULTIPLE) * PATCH_MULTIPLE)
-    v[:-1, : len(y)], v[-1] = y.T, 1
-    products, stop = y.new_empty(forms.shape[1], v.shape[1]), 0
+def _products(u: Tensor, forms: Tensor) -> Tensor:
+    """Return the values (K,n) of quadratic forms (K,q) for u (n,r)."""
+    v = u.new_zeros(u.shape[1] + 1, -(-len(u) // PATCH_MULTIPLE) * PATCH_MULTIPLE)
+    v[:-1, : len(u)], v[-1] = u.T, 1
+    products, stop = u.new_empty(forms.shape[1], v.shape[1]), 0
     for i in range(len(v)):
         start, stop = stop, stop + len(v) - i
         torch.mul(v[i], v[i:], out=products[start:stop])
-    return product(products.T, forms).T[:, : len(y)]
+    return product(products.T, forms).T[:, : len(u)]
 
 
 def _leading(matrix: Tensor, rows: int) -> Tensor:
-    """Eigenvectors of the largest eigenvalues, as rows, the largest first."""
+    """Return the eigenvectors of the largest eigenvalues, as rows, the largest first."""
     return torch.linalg.eigh(matrix).eigenvectors.flip(1)[:, :rows].T
 
 
 def _telling_apart(mean: Tensor, sigma: Tensor) -> Tensor:
-    """Directions (r,q), r ≤ FINE_DIM, along which near components' patches are far from each.
+    """Return directions (r,q), r ≤ FINE_DIM, along which a component is far from those near it.
 
-    With P = Σ⁻¹ and A_k = E (x−μ_k)(x−μ_k)ᵀ over patches x of the components near k, tr(P_k A_k) is
-    their mean squared distance from it. Directions are eigenvectors of Σ_k (P_k A_k + A_k P_k) /
-    tr(P_k A_k): a component that is far from all others asks for no more than the others.
+    With Λ_k = Σ_k⁻¹ and A_k = E (x−μ_k)(x−μ_k)ᵀ over patches x of the components near k, their mean
+    squared distance from k is tr(Λ_k A_k). The directions are eigenvectors of the sum over k of
+    (Λ_k A_k + A_k Λ_k) / tr(Λ_k A_k): divided so, a component that is far from all others weighs no
+    more than they do.
 
     Args:
-        mean: (K,q), along the q directions that these are chosen among.
-        sigma: (K,q,q), covariances.
+        mean: (K,q), μ in q coordinates.
+        sigma: (K,q,q), Σ in these.
     """
     count = max(1, int(NEAR_SHARE * len(mean)))
     precision = torch.linalg.inv(sigma)
@@ -160,21 +162,21 @@ def _telling_apart(mean: Tensor, sigma: Tensor) -> Tensor:
     far.fill_diagonal_(torch.inf)
     distance, near = far.topk(count, dim=1, largest=False)
     weight = torch.zeros_like(far).scatter_(1, near, 1 / count)
-    total = torch.zeros_like(sigma[0])  # Σ_k P_k A_k / tr(P_k A_k)
+    total = torch.zeros_like(sigma[0])  # the sum over k of Λ_k A_k / tr(Λ_k A_k)
     for ks in blocks(len(mean), sigma[0].numel(), mean.device):
         own, near_mean = mean[ks].unsqueeze(2), (weight[ks] @ mean).unsqueeze(2)  # μ_k and E x
-        around = (weight[ks] @ moment.flatten(1)).view_as(sigma[ks])  # E xxᵀ, and then A_k
+        around = (weight[ks] @ moment.flatten(1)).view_as(sigma[ks])  # E xxᵀ; below A_k
         around += own @ (own - near_mean).mT - near_mean @ own.mT
         total += (precision[ks] @ around / distance[ks].mean(dim=1)[:, None, None]).sum(dim=0)
     return _leading(total + total.T, FINE_DIM)
 
 
 class Pairs:
-    """Patches and pairs (k,p) → ‖T_k(x_p−μ_k)‖², with matrices T_k of K components.
+    """Squares ‖T_k(x−μ_k)‖² for chosen pairs of a component k and a patch x.
 
     Args:
         mean: μ (K,D).
-        bands: T cut into bands of rows, each (K,rows,columns) from the first column on.
+        bands: the matrices T, cut into bands of rows, each (K,rows,columns) from the first column.
 
     >>> squares = Pairs(torch.zeros(2, 1), [torch.tensor([[[1.0]], [[3.0]]])])
     >>> squares(torch.tensor([[2.0]]), torch.tensor([0, 1]), torch.tensor([0, 0]))
@@ -186,11 +188,11 @@ class Pairs:
         self.bands = [(band.shape[1], band.shape[2], band.mT.unbind()) for band in bands]
 
     def __call__(self, x: Tensor, component: Tensor, patch: Tensor) -> Tensor:
-        """Squares (m,) of x (n,D).
+        """Return the squares (m,).
 
         Args:
-            x: (n,D).
-            component, patch: (m,) the pairs, component by component.
+            x: patches (n,D).
+            component, patch: indices (m,) of the pairs, sorted by component.
         """
         squares, pairs = x.new_zeros(len(patch)), max(1, PAIR_NUMBERS // x.shape[1])
         if not self.bands:

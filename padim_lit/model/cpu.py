@@ -1,8 +1,8 @@
 """What makes a CPU quick: parts on a thread each, and products by oneDNN.
 
-PyTorch multiplies matrices with MKL, and 1×1 convolutions too if it has one thread and few images.
-MKL gives processors that are not Intel's registers of half the width that theirs have (AVX2 in
-place of AVX-512); oneDNN, which PyTorch's other convolutions run on, gives all they have.
+PyTorch computes matrix products with MKL, and 1×1 convolutions too where it has one thread and few
+images. On a processor that is not Intel's, MKL uses AVX2 even where there is AVX-512, of twice the
+width. oneDNN, which computes PyTorch's other convolutions, uses AVX-512 on all.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,13 +22,13 @@ _WIDE = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capa
 
 
 def on_cpu(x: Tensor) -> bool:
-    """Whether x is computed with in float32 on a CPU, now: not written into a graph.
+    """Whether x is in float32 on a CPU and is computed with now, not traced into a graph.
 
     >>> on_cpu(torch.ones(1)), on_cpu(torch.ones(1).double())
     (True, False)
     """
     return (
-        type(x) is Tensor  # those that a graph is made with are of other kinds
+        type(x) is Tensor  # tracing uses subclasses
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
@@ -38,37 +38,37 @@ def on_cpu(x: Tensor) -> bool:
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolution of x (B,C,h,w) with a kernel (D,C,1,1) and a bias (D,): (B,D,h,w).
+    """Return the convolution (B,D,h,w) of x (B,C,h,w) with a kernel (D,C,1,1) and a bias (D,).
 
     >>> pointwise(torch.ones(1, 2, 1, 1), torch.ones(3, 2, 1, 1), torch.zeros(3)).flatten().tolist()
     [2.0, 2.0, 2.0]
     """
-    alike = x.dim() == 4 and weight.dtype == x.dtype  # what else there is, PyTorch knows
+    alike = x.dim() == 4 and weight.dtype == x.dtype  # PyTorch handles, or refuses, the rest
     if _WIDE and torch.backends.mkldnn.enabled and alike and on_cpu(x):
-        bias = None if bias is None else bias.contiguous()  # it is read as if it were
+        bias = None if bias is None else bias.contiguous()  # oneDNN takes it for contiguous
         return torch.mkldnn_convolution(x, weight, bias, (0, 0), (1, 1), (1, 1), 1)
     return F.conv2d(x, weight, bias)
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b of x (n,D), W (m,D) and b (m,): (n,m).
+    """Return x Wᵀ + b (n,m) of x (n,D), weight W (m,D) and bias b (m,).
 
     >>> product(torch.ones(1, 2), torch.ones(3, 2), torch.zeros(3)).tolist()
     [[2.0, 2.0, 2.0]]
     """
-    # A GPU's convolution may round to TF32, and none takes an image without pixels.
+    # On a GPU a convolution may round to TF32; and none takes an image without pixels.
     if x.device.type != "cpu" or not len(x):
         return F.linear(x, weight, bias)
-    rows = x[None, :, None].permute(0, 3, 1, 2)  # one image, its pixels are the rows
+    rows = x[None, :, None].permute(0, 3, 1, 2)  # one image, whose pixels are the rows
     return pointwise(rows, weight[:, :, None, None], bias).permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def on_one_thread_each(work: Callable[[Given], Found], parts: Sequence[Given]) -> list[Found]:
-    """`work` of each part, in their order; each on one thread, as many at once as PyTorch has.
+    """Return `work` of each part, in their order; each runs on one of PyTorch's threads.
 
-    Threads that share the many small products of one part spend their time waiting for each other:
-    to be woken for each product costs more than the product, and on a busy machine ten times as
-    much. Inference mode is the caller's, and autocast is off.
+    Threads that share the small products of one part mostly wait for each other: waking them for a
+    product costs more than the product, on a busy machine ten times as much. Inference mode is the
+    caller's, and autocast is off.
 
     >>> on_one_thread_each(lambda x: x * torch.get_num_threads(), [1, 2])
     [1, 2]
@@ -92,5 +92,5 @@ def on_one_thread_each(work: Callable[[Given], Found], parts: Sequence[Given]) -
         ) as pool:
             return list(pool.map(alone, parts))
     finally:
-        # A thread that is started later, as a server starts them, begins with what was set last.
+        # The pool's last setting would else be that of threads that are started later.
         torch.set_num_threads(threads)

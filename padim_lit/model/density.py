@@ -1,4 +1,4 @@
-"""Densities: which Gaussian a patch belongs to, and how far it is from those that it may be.
+"""Densities: which Gaussian a patch is fitted to, and how far a patch is from the Gaussians.
 
 To add one: subclass `Density`, give it a `name` (which registers it), implement what is abstract,
 and add ``conf/density/NAME.yaml``, which names the class (docs/own.md).
@@ -22,14 +22,16 @@ from padim_lit.model.triangular import Triangle
 
 #: Every subclass of `Density` by its name, where its module has been imported.
 DENSITIES: dict[str, type["Density"]] = {}
-#: The layers' shares → the embeddings that they add up to: (B,P,D).
+#: From layers' shares to the embeddings (B,P,D) that they add up to.
 AddUp = Callable[[Sequence[ProjectedLayer]], Tensor]
-#: (B,P,...) → of those positions that count, (B,p,...).
+#: Keeps of (B,P,…) the positions in the region of interest, where there is one.
 Counted = Callable[[Tensor], Tensor]
 
 
 class Density(Part):
-    """Base: G Gaussians and a rule that assigns patches to them, so that a fit stays a sum.
+    """Base: G Gaussians, and a rule that assigns patches to them.
+
+    The rule is settled before the fit, so that a fit is a sum over patches: more can be added.
 
     Args:
         dim: D.
@@ -54,40 +56,40 @@ class Density(Part):
 
     @property
     def learnt(self) -> dict[str, float]:
-        """Buffers of one number that `learn` sets, by name: a result records them."""
+        """Numbers that `learn` has set, by name, for a run's results."""
         return {}
 
     @abstractmethod
     def gaussians(self, positions: int) -> int:
-        """G, with P positions."""
+        """Return G for P positions."""
 
     def empty(self, positions: int, device: torch.device | str) -> Moments:
-        """Moments of no patch."""
+        """Return the moments of no patch."""
         means = self.empty_means(positions).to(device)
         return replace(init(len(means), self.dim, device), mean=means)
 
     def empty_means(self, positions: int) -> Tensor:
-        """(G,D) float64, where Gaussians without patches lie: at 0, or at what was learnt."""
+        """Return the means (G,D) float64 of Gaussians without patches: 0, or what was learnt."""
         return torch.zeros(self.gaussians(positions), self.dim, dtype=torch.float64)
 
     def learn(self, x: Tensor) -> None:
-        """Choose the rule from the patches (B,P,D) of good images that count, before the fit."""
+        """Choose the rule before the fit, from patches (B,P,D) of good images."""
         raise NotImplementedError(f"density={self.name} learns nothing before the fit")
 
     def adopt(self, other: "Density") -> None:
-        """Take what another one has learnt, so that moments of both add up."""
+        """Take over what `other` has learnt, so that moments of both can be added."""
         self.load_state_dict(other.state_dict())
         self.fit_images = 0
 
     def layer_embeddings(self, layers: Sequence[ProjectedLayer], add_up: AddUp) -> Tensor:
-        """Each layer's part in the embeddings, (L,B,P,D), or averaged over images (L,1,P,D)."""
+        """Return each layer's share of the embeddings, (L,B,P,D), or its mean over B, (L,1,P,D)."""
         return torch.stack([add_up([layer]) for layer in layers])
 
     @abstractmethod
     def update_moments(
         self, moments: Moments, x: Tensor, shares: Tensor, counted: Counted
     ) -> tuple[Moments, Tensor]:
-        """The moments with a batch too, and each layer's share of that batch's means (L,G,D).
+        """Add a batch; return the moments, and each layer's share of the batch's means (L,G,D).
 
         Args:
             moments: their scatter is changed in place.
@@ -97,19 +99,19 @@ class Density(Part):
         """
 
     def shrinking(self, ridge: Ridge) -> Ridge:
-        """`ridge` with this density's ν."""
+        """Return `ridge` with this density's ν."""
         return replace(ridge, shrinkage=self.shrinkage)
 
     def factorize(self, moments: Moments, ridge: Ridge, out: Triangle | None = None) -> Triangle:
-        """The factors that `nearest` takes, see `padim_lit.model.gaussian.factorize`."""
+        """Return the factors that `nearest` takes, see `padim_lit.model.gaussian.factorize`."""
         return factorize(moments, self.shrinking(ridge), out=out)
 
     @abstractmethod
     def nearest(self, x: Tensor, mean: Tensor, whitening: Triangle) -> tuple[Tensor, Tensor]:
-        """Distances of patches, not squared, and which Gaussian is nearest: both (B,P).
+        """Return patches' distances, not squared, and which Gaussian is nearest: both (B,P).
 
-        A distance is the Mahalanobis distance to that Gaussian; in `Both` a weighted sum of two,
-        see `terms`.
+        A distance is the Mahalanobis distance to that Gaussian; of `Both` it is a weighted sum of
+        two, see `terms`.
 
         Args:
             x: (B,P,D).
@@ -118,13 +120,15 @@ class Density(Part):
         """
 
     def parts(self, positions: int) -> list[tuple["Density", slice]]:
-        """The densities that this one is made of, each with the slice of the G that it has."""
+        """Return the densities that this one is made of, each with its slice of the G Gaussians."""
         return [(self, slice(None))]
 
     def terms(
         self, x: Tensor, mean: Tensor, whitening: Triangle
     ) -> list[tuple[float, slice | Tensor]]:
-        """Weights, and each patch's Gaussian (P,): so weighted, distances add up to `nearest`'s.
+        """Return weights, and for each which Gaussian it applies to: indices (P,), or a slice.
+
+        The distances to these Gaussians, so weighted, add up to the distances of `nearest`.
 
         Args:
             x: (1,P,D); the others as `nearest` takes them.

@@ -1,4 +1,4 @@
-"""What scores images: backbone, projection, Gaussians, anomaly map."""
+"""What scores images: backbone, projection, Gaussians, anomaly map (symbols: docs/method.md)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -11,6 +11,7 @@ from padim_lit.errors import InputError, require_finite, require_kinds, require_
 from padim_lit.model.anomaly_map import AnomalyMap, image_score, require_image_score
 from padim_lit.model.backbone import Backbone
 from padim_lit.model.both import Both
+from padim_lit.model.calibration import Calibration
 from padim_lit.model.density import Density
 from padim_lit.model.embedding import ProjectedLayer, add_up, project
 from padim_lit.model.fit_state import FitState
@@ -27,17 +28,17 @@ FULL_PRECISION = "32-true"
 
 
 class Detector(nn.Module):
-    """Images in, Mahalanobis scores and maps out (PaDiM §3; JL report §3).
+    """Scores images and draws anomaly maps, in Mahalanobis distances (PaDiM §3; JL report §3).
 
     Args:
         backbone: frozen feature extractor with C channels.
-        projection: Π from C to D.
+        projection: Π from C to D numbers a patch.
         image_shape: (h, w) of the images in pixels.
-        density: which Gaussians; None takes `Both`. PaDiM's own is `PerPosition`, with eps=0.01,
+        density: which Gaussians there are; None: `Both`. PaDiM is `PerPosition` with eps=0.01,
             eps_unit="feature", neighbourhood=1, grid=None, image_score="max", alignment=None.
-        eps: ε ≥ 0 added to every covariance's diagonal (eq. 4), in `eps_unit`.
-        eps_unit: "feature" (squared, as in PaDiM) or "variance", see `Ridge`.
-        neighbourhood: each patch is the mean of so many positions a side, see `add_up`.
+        eps: ε ≥ 0, added to every covariance's diagonal (eq. 4).
+        eps_unit: of ε: "feature" (squared, as in PaDiM) or "variance", see `Ridge`.
+        neighbourhood: side of the square of positions that a patch averages, see `add_up`.
         rotations: V, directions that each image is fitted in, see `turned`.
         grid: positions along the longer side; features are averaged down to it. "auto" takes the
             second finest layer's grid, None the finest layer's.
@@ -46,14 +47,14 @@ class Detector(nn.Module):
         alignment: see `padim_lit.model.grid.resolve_alignment`.
 
     Attributes:
-        mean, whitening: (G,D) and G triangles of D rows after a fit, else None.
-        layer_means: (L,G,D) after a fit, each layer's share of the mean.
-        count: N, the images that they were made of; 0 before a fit.
-        fit_state: the sums that they were made of, to which images can be added; None before a
-            fit and in slim checkpoints.
+        mean, whitening: μ (G,D) and W, G triangles of D rows; None before a fit.
+        layer_means: (L,G,D), each layer's share of μ; None before a fit.
+        count: N, the images that these were made of; 0 before a fit.
+        fit_state: the sums that these were made of, to which images can be added; None before a
+            fit and where a slim checkpoint was loaded.
         calibration: what held-out good images score; None where it was not measured.
-        turned: images → the same in each of the V directions.
-        cache: layers of images that a fit meets again; on during `PaDiM`'s fit alone.
+        turned: called with images, gives them turned in each of the V directions.
+        cache: projected layers of images that a fit needs twice; used during `PaDiM`'s fit alone.
         provenance: primitives on what was fitted (data, preprocessing, seed).
 
     Raises:
@@ -109,7 +110,7 @@ class Detector(nn.Module):
         # No buffer: DDP would broadcast them before every step.
         self.fit_state: FitState | None = None
         self.cache, self.count = ProjectionCache(), 0
-        self.calibration: dict[str, Any] | None = None
+        self.calibration: Calibration | None = None
         self.provenance: dict[str, Any] = {}
         # Saved by `padim_lit.checkpoint`, not in the state dict.
         self.register_buffer("mean", None, persistent=False)
@@ -119,26 +120,31 @@ class Detector(nn.Module):
 
     @property
     def positions(self) -> int:
-        """P = H·W."""
+        """P = H·W, the grid's positions."""
         return self.map_grid[0] * self.map_grid[1]
 
     @property
     def gaussians(self) -> int:
-        """G."""
+        """G, the Gaussians of the density."""
         return self.density.gaussians(self.positions)
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of what scoring needs beside backbone and Π, see `scoring_bytes`."""
+        """Bytes that scoring needs beside backbone and Π, see `scoring_bytes`."""
         return scoring_bytes(self.gaussians, self.projection.dim)
 
     @property
+    def threshold(self) -> float | None:
+        """Of scores: from it on they are called defective; None where none was chosen."""
+        return None if self.calibration is None else self.calibration.threshold
+
+    @property
     def precision(self) -> str:
-        """What the backbone was computed in at the fit: "32-true", or "bf16-mixed"."""
+        """Precision of the backbone at the fit: "32-true" or "bf16-mixed"."""
         return self.provenance.get("precision", FULL_PRECISION)
 
     def _apply(self, change: Any, recurse: bool = True) -> "Detector":
-        require_float32(change)  # what moves moves factors and moments, which are no buffers
+        require_float32(change)  # of factors and moments too, which are no buffers
         if self.whitening is not None:
             self.whitening = self.whitening.map(change)
         if self.fit_state is not None:
@@ -147,7 +153,7 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def project(self, images: Tensor, projection: Projection | None = None) -> Layers:
-        """(B,3,h,w) images → each layer's share of their embeddings, float32 under any autocast."""
+        """Return each layer's share of the embeddings of images (B,3,h,w), in float32."""
         self.backbone.require_images(images, self.image_shape)
         features = self.backbone(images)
         with torch.autocast(images.device.type, enabled=False):
@@ -155,33 +161,33 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def embed(self, images: Tensor, projection: Projection | None = None) -> Tensor:
-        """(B,3,h,w) images → (B,P,D) projected embeddings."""
+        """Return the projected embeddings (B,P,D) of images (B,3,h,w)."""
         return self.add_up(self.project(images, projection), (projection or self.projection).dim)
 
     def layers(self, images: Tensor, projection: Projection | None = None) -> Iterator[Layers]:
-        """(B,3,h,w) images → `project` of them in each of the V directions."""
-        for x in self.turned(images):  # of another Π the cache holds nothing
+        """Yield `project` of images (B,3,h,w) in each of the V directions."""
+        for x in self.turned(images):  # the cache knows this Π alone
             yield self.project(x, projection) if projection else self.cache.layers(x, self.project)
 
     def embed_turned(self, images: Tensor, projection: Projection | None = None) -> Tensor:
-        """(B,3,h,w) images → (B,V,P,D), their embeddings in all directions."""
+        """Return the embeddings (B,V,P,D) of images (B,3,h,w) in all directions."""
         dim = (projection or self.projection).dim
         return torch.stack([self.add_up(x, dim) for x in self.layers(images, projection)], dim=1)
 
     def add_up(self, layers: Sequence[ProjectedLayer], dim: int | None = None) -> Tensor:
-        """The layers' shares → the embeddings (B,P,D) that they add up to."""
+        """Return the embeddings (B,P,D) that the layers' shares add up to."""
         return add_up(layers, self.map_grid, dim or self.projection.dim, self.neighbourhood)
 
     @torch.inference_mode(False)
     def empty_state(self) -> FitState:
-        """A fit of no image, for `update_state`, where the module is."""
+        """Return the sums over no image, for `update_state`, on the detector's device."""
         moments = self.density.empty(self.positions, self.projection.require_learnt().device)
         return FitState.empty(moments, len(self.backbone.layers))
 
-    @torch.inference_mode(False)  # or the sums could never be changed outside of it
+    @torch.inference_mode(False)  # whose tensors could not be changed later
     @torch.no_grad()
     def update_state(self, state: FitState, batch: Mapping[str, Any]) -> FitState:
-        """`state` with the images of a batch too; use what is returned.
+        """Add the images of a batch to `state`; use what is returned.
 
         Args:
             state: its scatter is changed in place, unless it is this detector's `fit_state`.
@@ -191,35 +197,35 @@ class Detector(nn.Module):
             InputError: features that are not finite; it names the image.
         """
         require_tensors(batch, "image")
-        if state is self.fit_state:  # its Gaussians score meanwhile
+        if state is self.fit_state:  # which must stay what the Gaussians were made of
             state = state.map(Tensor.clone)
         for layers in self.layers(batch["image"]):
             for layer in layers:
                 require_finite(layer.values, batch)
             shares = self.density.layer_embeddings(layers, self.add_up)
-            x, counted = self.add_up(layers), self.anomaly_map.counted  # last: may change them
+            x, counted = self.add_up(layers), self.anomaly_map.counted  # last: it may change layers
             moments, means = self.density.update_moments(state.moments, x, shares, counted)
             state = state.update(moments, means)
         return state.with_images(len(batch["image"]), batch.get("digest"))
 
     def distances(self, images: Tensor) -> Tensor:
-        """(B,3,h,w) images in [0, 1] → (B,P) Mahalanobis distances, not squared."""
+        """Return the Mahalanobis distances (B,P), not squared, of images (B,3,h,w) in [0, 1]."""
         return self.distances_of(self.embed(images))
 
     def distances_of(self, x: Tensor) -> Tensor:
-        """(B,P,D) embeddings → (B,P) Mahalanobis distances, not squared."""
+        """Return the Mahalanobis distances (B,P), not squared, of embeddings (B,P,D)."""
         with torch.autocast(x.device.type, enabled=False):
             return self.density.nearest(x, self.mean, self.require_fitted())[0]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,3,h,w) images in [0, 1] → scores (B,) and anomaly maps (B,h,w)."""
+        """Return scores (B,) and anomaly maps (B,h,w) of images (B,3,h,w) in [0, 1]."""
         distances = self.distances(images)
         with torch.autocast(images.device.type, enabled=False):
             maps = self.anomaly_map(distances)
         return image_score(self.anomaly_map.counted(distances), maps, self.image_score), maps
 
     def set_state(self, state: FitState) -> None:
-        """Score with the Gaussians of this fit from now on.
+        """Make Gaussians of the sums in `state`, and score with them from now on.
 
         Raises:
             InputError: fewer than 2 images, a state of another shape, or a singular covariance.
@@ -234,19 +240,19 @@ class Detector(nn.Module):
         self.fit_state, self.calibration = state, None
 
     def reset(self) -> None:
-        """Forget the Gaussians and what they were made of; their memory is free."""
+        """Forget the Gaussians and the sums that they were made of, and free their memory."""
         self.fit_state, self.whitening, self.count, self.calibration = None, None, 0, None
         self.cache = ProjectionCache()
         self.mean = self.layer_means = None  # type: ignore[assignment]
 
     def require_fitted(self) -> Triangle:
-        """The whitening factors; InputError unless there are Gaussians to score with."""
+        """Return the whitening factors; raise InputError where nothing was fitted."""
         if self.whitening is None:
             raise InputError("this PaDiM has no Gaussians yet: fit it or load a checkpoint first")
         return self.whitening
 
     def require_state(self) -> FitState:
-        """What the fit gathered; InputError unless there is any to add to or take from."""
+        """Return the fit's sums; raise InputError where there are none to add to or take from."""
         self.require_fitted()
         if self.fit_state is None:
             raise InputError(

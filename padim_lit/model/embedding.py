@@ -15,11 +15,11 @@ from padim_lit.model.projection import Projection
 
 
 class ProjectedLayer(NamedTuple):
-    """One layer's share Π_l f_l of the embeddings, on a grid of its own.
+    """One layer's share Π_l f_l of the embeddings, on the layer's own grid.
 
     Attributes:
-        values: (B,H_l,W_l,d) float32.
-        dims: the slice of the D dimensions that they are; this layer's share of others is zero.
+        values: (B,H_l,W_l,D_l) float32.
+        dims: which D_l of the D dimensions these are; in the others this layer's share is zero.
     """
 
     values: Tensor
@@ -29,7 +29,7 @@ class ProjectedLayer(NamedTuple):
 def project(
     features: Sequence[Tensor], projection: Projection, grid: tuple[int, int]
 ) -> list[ProjectedLayer]:
-    """Each layer projected on its own grid, or averaged down to `grid` where that is coarser.
+    """Project each layer on its own grid, first averaged down to `grid` where that is coarser.
 
     Args:
         features: the layers' maps (B,C_l,H_l,W_l).
@@ -54,15 +54,15 @@ def project(
 def add_up(
     layers: Sequence[ProjectedLayer], grid: tuple[int, int], dim: int, neighbourhood: int = 1
 ) -> Tensor:
-    """Πx = Σ_l up(Π_l f_l): the layers' shares, repeated to the grid's nearest positions and added.
+    """Return Πx = Σ_l up(Π_l f_l): the layers' shares, each repeated to the grid, and added.
 
     Args:
-        layers: of `project`; their values may be changed.
+        layers: from `project`; their values may be changed.
         grid: (H, W).
         dim: D.
         neighbourhood: side s, odd: each position becomes the mean of the s×s around it (as in
-            PatchCore, Roth et al. 2022, §3.1), or √(n/s²) times that of the n that lie on the grid:
-            a mean of fewer varies more, so that borders would stand out in good images too.
+            PatchCore, Roth et al. 2022, §3.1). At a border only n of these lie on the grid, and
+            their mean is multiplied by √(n/s²): it varies more than that of s² positions.
 
     Returns:
         (B,P,D) float32, positions row by row.
@@ -73,7 +73,7 @@ def add_up(
     """
     height, width = grid
     first, *others = layers
-    batch = first.values.shape[0]  # len() would fix it in an exported graph
+    batch = first.values.shape[0]  # len() would be a constant in an exported graph
     if first.values.shape[1:] == (height, width, dim):
         out = first.values.contiguous()  # the finest layer starts the sum itself
     else:
@@ -96,7 +96,7 @@ def embed(
     grid: tuple[int, int],
     neighbourhood: int = 1,
 ) -> Tensor:
-    """`project`, then `add_up`: embeddings Πx_ij (PaDiM §3.1 and JL report, eq. 6), (B,P,D).
+    """Return `add_up` of `project`: embeddings Πx (B,P,D) (PaDiM §3.1 and JL report, eq. 6).
 
     Equals: bring every layer to the grid (nearest neighbour up, average down), concatenate on
     channels to x (B,C,H,W), average over the neighbourhood, multiply by Π.
@@ -109,18 +109,18 @@ def embed(
 
 
 def average_down(layer: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B,C_l,H_l,W_l) in float32, averaged down to `grid` where that is coarser.
+    """Return (B,C_l,H_l,W_l) in float32, averaged down to `grid` where that is coarser.
 
     >>> average_down(torch.ones(1, 3, 8, 4), (4, 4)).shape
     torch.Size([1, 3, 4, 4])
     """
-    layer = layer.float()  # or means of bfloat16 numbers would be rounded to bfloat16
+    layer = layer.float()  # means of bfloat16 numbers would be rounded to bfloat16
     size = (min(layer.shape[-2], grid[0]), min(layer.shape[-1], grid[1]))
     return layer if size == tuple(layer.shape[-2:]) else F.adaptive_avg_pool2d(layer, size)
 
 
 def _add_upsampled(out: Tensor, layer: Tensor) -> None:
-    """Add `layer` (B,h,w,d), repeated to the nearest positions of `out` (B,H,W,d), into it."""
+    """Repeat `layer` (B,h,w,D_l) to the grid of `out` (B,H,W,D_l), and add it into `out`."""
     (height, width), (h, w) = out.shape[1:3], layer.shape[1:3]
     if height % h == 0 and width % w == 0:
         # A view of `out` in blocks: the repeated tensor is never made.

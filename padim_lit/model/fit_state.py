@@ -26,8 +26,8 @@ class FitState:
     Attributes:
         count: N.
         moments: counts, mean and scatter of G Gaussians.
-        layer_means: (L,G,D) float32, each layer's share of the mean: what scores are explained by.
-        digests: (N,16) uint8, which images they were (`padim_lit.digests`); None where unknown.
+        layer_means: (L,G,D) float32, each layer's share of μ, by which scores are explained.
+        digests: (N,16) uint8, which images they are (`padim_lit.digests`); None: not known.
 
     >>> from padim_lit.model.moments import init, update
     >>> moments = update(init(4, 2), torch.rand(8, 4, 2))
@@ -44,30 +44,34 @@ class FitState:
 
     @classmethod
     def empty(cls, moments: Moments, layers: int) -> "FitState":
-        """Of no image; `moments` are those of no patch."""
+        """Return the sums over no image; `moments` are those of no patch."""
         means = moments.mean.new_zeros(layers, *moments.mean.shape, dtype=torch.float32)
         return cls(0, moments, means, torch.empty(0, 16, dtype=torch.uint8))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "FitState":
-        """Moments and layer means changed."""
+        """Return the state with `change` applied to each tensor of moments and layer means."""
         means = change(self.layer_means)
         return FitState(self.count, self.moments.map(change), means, self.digests)
 
     def update(self, moments: Moments, layer_means: Tensor) -> "FitState":
-        """With the patches of a batch more.
+        """Return the state with the patches of a batch.
 
         Args:
-            moments: with the batch.
-            layer_means: (L,G,D), of the batch alone.
+            moments: those with the batch.
+            layer_means: (L,G,D), those of the batch alone.
         """
         means = _updated_layer_means(self, layer_means, moments)
         return FitState(self.count, moments, means, self.digests)
 
     def with_images(self, count: int, digests: Tensor | None) -> "FitState":
-        """With so many images more, whose patches are in; their digests (B,16), if known.
+        """Return the state that counts a batch's images too, whose patches `update` has added.
+
+        Args:
+            count: B.
+            digests: (B,16) uint8; None: not known.
 
         Raises:
-            InputError: digests that no checkpoint could hold.
+            InputError: digests that are not (count,16) uint8.
         """
         if digests is not None:
             require_digests(digests, count)
@@ -75,7 +79,7 @@ class FitState:
         return FitState(self.count + count, self.moments, self.layer_means, known)
 
     def require_shape(self, *shape: int) -> None:
-        """Raise InputError unless it is of so many layers, Gaussians and dimensions."""
+        """Raise InputError unless the state is of `shape`, (layers, Gaussians, dimensions)."""
         if (own := tuple(self.layer_means.shape)) != shape:
             raise InputError(
                 f"fits of {own} and {shape} (layers, Gaussians, dimensions) do not combine; both "
@@ -83,7 +87,11 @@ class FitState:
             )
 
     def merge(self, other: "FitState") -> "FitState":
-        """Of both sets of images; new tensors. InputError where the shapes differ."""
+        """Return the sums over both sets of images, as new tensors.
+
+        Raises:
+            InputError: the shapes differ.
+        """
         other.require_shape(*self.layer_means.shape)
         known = _together(self.digests, other.digests)
         moments = merge(self.moments, other.moments)
@@ -91,10 +99,11 @@ class FitState:
         return FitState(self.count + other.count, moments, means, known)
 
     def subtract(self, part: "FitState", left: Tensor, empty: Tensor) -> "FitState":
-        """Without the images of `part`; `left` are the digests of those that stay.
+        """Return the sums without the images of `part`.
 
         Args:
-            empty: see `subtract`.
+            left: digests of the images that stay.
+            empty: (G,D), the means of Gaussians without patches.
 
         Raises:
             InputError: other shapes, or fewer than 2 images would stay.
@@ -111,11 +120,11 @@ class FitState:
     def reduce(
         self, sum_over_ranks: Callable[[Tensor], Tensor], gather: Callable[[Any], list[Any]]
     ) -> "FitState":
-        """Of all ranks' images, on every rank. The scatter is changed in place.
+        """Return the sums over all ranks' images, on every rank. The scatter is changed in place.
 
         Args:
-            sum_over_ranks: see `reduce`.
-            gather: every rank's object, from this rank's.
+            sum_over_ranks: all-reduce of a contiguous tensor by summing, in place or not.
+            gather: all-gather of an object, as a list.
         """
         mine = self.layer_means * self.moments.counts[:, None].float()
         moments = reduce(self.moments, sum_over_ranks)
@@ -125,7 +134,7 @@ class FitState:
 
 
 def require_digests(digests: Any, count: int) -> None:
-    """Raise InputError unless they are so many as `padim_lit.digests.digest` makes them.
+    """Raise InputError unless these are `count` digests, (count,16) uint8.
 
     >>> require_digests(torch.arange(3), count=3)
     Traceback (most recent call last):
@@ -141,14 +150,15 @@ def require_digests(digests: Any, count: int) -> None:
 
 
 def _together(*digests: Tensor | None) -> Tensor | None:
-    """(N,16) of all; None where some are unknown."""
+    """Return all digests (N,16); None where some are not known."""
     return None if any(part is None for part in digests) else torch.cat(digests)
 
 
 def _updated_layer_means(state: FitState, means: Tensor, moments: Moments) -> Tensor:
-    """The layers' means once the counts are those of `moments`.
+    """Return the layers' means for the counts of `moments`.
 
-    `means` weigh as many patches as the counts grow by, and are taken away where they shrink.
+    `means` are those of the patches by which the counts grow, or, where they shrink, of those that
+    leave.
     """
     share = (moments.counts - state.moments.counts) / moments.counts.clamp(min=1)
     found = state.layer_means + (means - state.layer_means) * share.unsqueeze(1).float()
@@ -156,9 +166,9 @@ def _updated_layer_means(state: FitState, means: Tensor, moments: Moments) -> Te
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """Moments of both sets of patches, as if fitted on all; new tensors.
+    """Return the moments of both sets of patches, as if fitted on all; new tensors.
 
-    S = S_a + S_b + (n_a n_b / n) δδᵀ with δ = μ_b − μ_a.
+    S = S_a + S_b + (n_a n_b / n) δδᵀ with δ = μ_b − μ_a and n = n_a + n_b.
 
     >>> from padim_lit.model.moments import init, update
     >>> one = update(init(4, 2), torch.rand(3, 4, 2))
@@ -166,7 +176,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     [6.0, 6.0, 6.0, 6.0]
     """
     counts = a.counts + b.counts
-    share = b.counts / counts.clamp(min=1)  # of nothing and nothing it is nothing
+    share = b.counts / counts.clamp(min=1)  # 0 where neither has a patch
     delta = b.mean - a.mean
     scatter = a.scatter.map(torch.add, b.scatter)
     _add_outer(scatter, delta, a.counts * share)
@@ -174,16 +184,16 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def subtract(whole: Moments, part: Moments, empty: Tensor) -> Moments:
-    """Moments of the patches of `whole` without those of `part`; new tensors.
+    """Return the moments of the patches of `whole` without those of `part`; new tensors.
 
-    The inverse of `merge`. Rounding of the whole stays, so it is relatively less exact the more
-    is taken away.
+    The inverse of `merge`: S = S_whole − S_part − (n_part n / n_whole) δδᵀ, δ = μ_part − μ. The
+    rounding errors of the whole stay, so what is left is relatively less exact.
 
     Args:
         empty: (G,D), the means of Gaussians without patches.
 
     Raises:
-        InputError: a Gaussian would have fewer than none.
+        InputError: a Gaussian of `part` has more patches than that of `whole`.
 
     >>> from padim_lit.model.moments import init, update
     >>> one = update(init(4, 2), torch.rand(3, 4, 2))
@@ -197,16 +207,16 @@ def subtract(whole: Moments, part: Moments, empty: Tensor) -> Moments:
     mean = torch.where(left.unsqueeze(1) > 0, total / left.unsqueeze(1), empty.to(total))
     scatter = whole.scatter.map(torch.sub, part.scatter)
     _add_outer(scatter, part.mean - mean, -part.counts * left / whole.counts.clamp(min=1))
-    # Rounding alone would stay where nothing does.
+    # Where no patch is left, only rounding errors would be.
     scatter = scatter.map(lambda band: band * (left > 0).to(band.dtype)[:, None, None])
     return Moments(left, mean, scatter)
 
 
 def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Moments:
-    """Moments of all ranks' patches, on every rank. The scatter is changed in place.
+    """Return the moments of all ranks' patches, on every rank. The scatter is changed in place.
 
-    S = Σ_r S_r + n_r δ_r δ_rᵀ with δ_r = μ_r − μ. Sums alone cross the network, a block of
-    Gaussians at a time, so nothing is ever held once per rank.
+    S = Σ_r (S_r + n_r δ_r δ_rᵀ) with δ_r = μ_r − μ. Only sums cross the network, a block of
+    Gaussians at a time, so no rank holds the moments of another.
 
     Args:
         moments: this rank's; n_r may be 0.
@@ -228,7 +238,7 @@ def reduce(moments: Moments, sum_over_ranks: Callable[[Tensor], Tensor]) -> Mome
 
 
 def _add_outer(scatter: Triangle, delta: Tensor, weights: Tensor) -> None:
-    """Add w δδᵀ with w (G,), all of one sign."""
+    """Add w δδᵀ to the scatter in place, with δ (G,D) and w (G,), all of one sign."""
     rows = delta * weights.abs().sqrt().unsqueeze(1)
     sign = -1.0 if (weights < 0).any() else 1.0
     scatter.add_products(rows.to(scatter.dtype).unsqueeze(1), sign)

@@ -1,8 +1,8 @@
-"""A network's convolutions in less time, with batch norms folded into them: the same features.
+"""Quicker convolutions, with batch norms folded into them, that give the same features.
 
-A frozen batch norm multiplies each channel by a number and adds another. So does a convolution
-whose weights and bias are multiplied and added to beforehand (`fuse_conv_bn_weights` of PyTorch).
-What is left out is one pass over every feature map, a fifth of the time of a small network.
+A frozen batch norm multiplies each channel by a number and adds another. The weights and the bias
+of the convolution before it can take up both (PyTorch's `fuse_conv_bn_weights`). That saves a pass
+over every feature map, a fifth of the time of a small network.
 """
 
 from collections import Counter
@@ -20,14 +20,14 @@ from padim_lit.system.torch_file import tensors_in
 
 
 class Foldable:
-    """A convolution that multiplies with its own weights, or has a batch norm in them.
+    """A convolution that can have a batch norm folded into its weights.
 
     >>> conv = Conv2d(3, 2, 1)
     >>> conv.factors[0] is conv.weight
     True
     """
 
-    #: The batch norm that is folded into it, in a tuple, so that it is no part of it.
+    #: The folded batch norm; in a tuple, or PyTorch would make it a submodule.
     norm: tuple[nn.Module, ...] = ()
     weight: Tensor
     bias: Tensor | None
@@ -36,12 +36,12 @@ class Foldable:
 
     @property
     def factors(self) -> tuple[Tensor, Tensor | None]:
-        """What it multiplies with and adds."""
+        """Weights and bias that the convolution is computed with."""
         return (self.folded_weight, self.folded_bias) if self.norm else (self.weight, self.bias)
 
 
 class Conv2d(Foldable, nn.Conv2d):
-    """A convolution with weights of its own, or those that `fold` gave it.
+    """`torch.nn.Conv2d` with its own weights, or those that `fold` gave it.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 2, 1))
     >>> quicken(net)
@@ -58,11 +58,11 @@ class Conv2d(Foldable, nn.Conv2d):
 
 
 class Conv2dSame(Foldable, timm.layers.Conv2dSame):
-    """TensorFlow's: rows and columns of zeros are added, at times one more behind than before.
+    """TensorFlow's convolution, which may pad one more row and column of zeros behind than before.
 
-    Adding them copies the whole map. A kernel with a row and a column of zeros before its own lets
-    a convolution add as many on both sides, and it adds them without a copy. Where each channel has
-    a kernel of its own the larger one costs less than the copy.
+    timm pads a copy of the whole map. With a row and a column of zeros before the kernel's own,
+    both sides get equal padding, which a convolution does without a copy. Where each channel has
+    a kernel of its own, the larger kernel costs less than the copy.
 
     >>> net = nn.Sequential(timm.layers.Conv2dSame(2, 2, 3, stride=2, groups=2))
     >>> quicken(net)
@@ -75,7 +75,7 @@ class Conv2dSame(Foldable, timm.layers.Conv2dSame):
         if on_cpu(x) and self.groups == self.in_channels and self.dilation == (1, 1):
             sizes = zip(x.shape[-2:], self.kernel_size, self.stride, strict=True)
             added = [timm.layers.get_same_padding(*size, 1) for size in sizes]
-            more = [total % 2 for total in added]  # zeros that are added behind alone
+            more = [total % 2 for total in added]  # rows and columns only behind
             weight = F.pad(weight, (more[1], 0, more[0], 0))
             sides = [-(-total // 2) for total in added]
             return F.conv2d(x, weight, bias, self.stride, sides, 1, self.groups)
@@ -93,14 +93,14 @@ class _NormAct(timm.layers.BatchNormAct2d):
         return self.act(self.drop(x))
 
 
-# A subclass of these may compute something else, so it stays as it is.
+# Exactly these types: a subclass may compute something else, and stays as it is.
 _QUICK: dict[type, type] = {nn.Conv2d: Conv2d, timm.layers.Conv2dSame: Conv2dSame}
 _LEFT_OUT: dict[type, type] = {nn.BatchNorm2d: _Norm, timm.layers.BatchNormAct2d: _NormAct}
 _AS_MADE = {new: old for old, new in {**_QUICK, **_LEFT_OUT}.items()}
 
 
 def quicken(net: nn.Module) -> None:
-    """Let the convolutions of a network take the quickest way, in place.
+    """Give the convolutions of a network the classes of this module, in place.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 3, 1))
     >>> quicken(net)
@@ -114,12 +114,11 @@ def quicken(net: nn.Module) -> None:
 def fold(net: nn.Module, shape: tuple[int, int]) -> None:
     """Fold the batch norms of a network in eval mode, in place; `unfold` takes it back.
 
-    Its convolutions become those of this module, which can hold a batch norm. One is folded if it
-    alone takes what a convolution gives, which is seen by running an image. The network's state
-    dict stays as it is, and its features but for rounding; where they do not, nothing is folded.
-    Weights that are loaded later are folded too, those changed in place are not seen. A folded
-    convolution has its weights twice, so it needs to have fewer of them than numbers in what it
-    gives for that image: these need not be gone through again.
+    A batch norm is folded if nothing else reads the convolution's output, which is found out by
+    running an image. The network's state dict stays the same, and so do its features, but for
+    rounding; if not, nothing is folded. Weights that are loaded later are folded too; those changed
+    in place are not noticed. A folded convolution keeps its weights twice, so one with more weights
+    than numbers in its output, which folding saves a pass over, is left as it is.
 
     Args:
         net: takes images (B,3,h,w) and gives a list of feature maps.
@@ -153,7 +152,7 @@ def fold(net: nn.Module, shape: tuple[int, int]) -> None:
 
 
 def unfold(net: nn.Module) -> None:
-    """Let every batch norm and every convolution of a network run as timm runs it again.
+    """Give every batch norm and every convolution of a network its own class back, in place.
 
     >>> net = timm.create_model('test_resnet', features_only=True).eval()
     >>> fold(net, (64, 64))
@@ -168,7 +167,7 @@ def unfold(net: nn.Module) -> None:
 
 
 def _compute(net: nn.Module, _: object = None) -> None:
-    """The weights that folded convolutions multiply with."""
+    """Compute the folded weights of a network's convolutions."""
     for conv in net.modules():
         if not isinstance(conv, Foldable) or not conv.norm:
             continue
@@ -189,7 +188,7 @@ def _compute(net: nn.Module, _: object = None) -> None:
 
 
 class _Readers(TorchFunctionMode):
-    """Counts the functions that take what a convolution gives, and make tensors of it."""
+    """Counts, for each convolution, the functions that make tensors of its output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +205,7 @@ class _Readers(TorchFunctionMode):
 
 
 def _pairs(net: nn.Module, image: Tensor) -> tuple[list[tuple[Any, Any]], list[Tensor]]:
-    """(convolution, batch norm) where that alone takes what the other gives; and the features."""
+    """Return (convolution, batch norm) where only the latter reads the former; and the features."""
     calls: Counter[nn.Module] = Counter()
     pairs = []
 
@@ -221,7 +220,7 @@ def _pairs(net: nn.Module, image: Tensor) -> tuple[list[tuple[Any, Any]], list[T
 
     hooks = []
     for module in net.modules():
-        # What a hook of somebody else reads between the two must stay.
+        # A hook of somebody else may read what lies between the two.
         if isinstance(module, Foldable) and not module._forward_hooks:
             hooks.append(module.register_forward_hook(made))
         elif type(module) in _LEFT_OUT and not module._forward_pre_hooks:

@@ -8,8 +8,8 @@ from padim_lit.model.moments import Moments, covariance
 from padim_lit.model.ridge import Ridge
 from padim_lit.model.triangular import Triangle, blocks, invert_lower
 
-# Gaussians are factored in blocks of about so many float64 numbers: on a CPU they stay in its
-# cache, elsewhere they are enough for large steps, and bound what a fit needs beyond its state.
+# Float64 numbers of the covariances that are factored at once: on a CPU few, which stay in its
+# cache; elsewhere more, because large steps are quicker, but not all, because of the memory.
 CACHED_NUMBERS, BLOCK_NUMBERS = 2**18, 2**22
 
 
@@ -20,23 +20,24 @@ def factorize(
     factor: float = 1.0,
     out: Triangle | None = None,
 ) -> Triangle:
-    """Whitening factors W = L⁻¹ with Σ + εI = L Lᵀ (eq. 4 and 9), lower triangular.
+    """Return whitening factors W, the inverses of the Cholesky factors of Σ (eq. 4 and 9).
 
-    Factored in float64, because Σ's condition number, the features' spread over ε, reaches 10⁵;
-    inverted in the scatter's dtype, because that of the triangle L is only its root.
+    So W Σ Wᵀ = I, and W is lower triangular. Σ is factored in float64, because its condition
+    number, the features' variance over ε, reaches 10⁵; the factor is inverted in the scatter's
+    dtype, because its own condition number is only the root of that.
 
     Args:
         moments: of G Gaussians.
-        ridge: what is added to their covariances.
-        rows, factor: (d,) indices below D; the factors are then those of factor · x[rows], not x.
+        ridge: ε and ν, see `padim_lit.model.moments.covariance`.
+        rows, factor: D' indices below D; the factors are then those of factor · x[rows], not x.
         out: triangles of zeros to write the factors into; None: new ones.
 
     Returns:
-        G triangles of D (or d) rows in the scatter's dtype.
+        G triangles of D (or D') rows in the scatter's dtype.
 
     Raises:
-        InputError: fewer than 2 patches, or a covariance that is not positive definite (ε too small
-            for N ≤ D).
+        InputError: fewer than 2 patches without ν, or a covariance that is not positive definite
+            (ε too small for n ≤ D).
 
     >>> scatter = Triangle.of(torch.full((1, 1, 1), 27.0))
     >>> ten = Moments(torch.tensor([10.0]), torch.zeros(1, 1), scatter)
@@ -72,7 +73,7 @@ def factorize(
 
 
 def factored_together(scatter: Triangle) -> list[slice]:
-    """Gaussians a few at a time: as many as one step factors.
+    """Return slices of the Gaussians, each as many as are factored at once.
 
     >>> factored_together(Triangle.zeros(40, 100, "cpu", torch.float32))
     [slice(0, 26, None), slice(26, 52, None)]
@@ -83,7 +84,7 @@ def factored_together(scatter: Triangle) -> list[slice]:
 
 
 def mahalanobis(x: Tensor, mean: Tensor, whitening: Triangle) -> Tensor:
-    """Distances M = ‖W(x−μ)‖ = sqrt((x−μ)ᵀ Σ⁻¹ (x−μ)) (eq. 5 and 10), not squared.
+    """Return distances d = ‖W(x−μ)‖ = √((x−μ)ᵀ Σ⁻¹ (x−μ)) (eq. 5 and 10), not squared.
 
     Args:
         x: (B,G,D), a patch for each Gaussian.

@@ -1,10 +1,10 @@
 """The grid of positions: how many there are, and where on the image they look.
 
 Position (i, j) of the grid is drawn on the i-th part of the image's height and the j-th of its
-width. What the network looks at there lies elsewhere: strides, how zeros are added at the borders,
-and sides that are no multiple of the strides shift what a layer sees, the coarsest most. No formula
-knows what a trained network makes of that, so it is measured: a spot of an image is changed, and
-the features say where they see it.
+width. What the network looks at there lies beside it: strides, padding, and sides that are no
+multiple of the strides shift what a layer sees, the coarsest layer most. By how much depends on the
+trained weights, so it is measured: a spot of an image is changed, and the offset of the changed
+features is taken.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from padim_lit.model.backbone import Backbone
 from padim_lit.model.embedding import ProjectedLayer, add_up, average_down
 
 #: Spots that are changed, one at a time, each at another place within the coarsest layer's stride,
-#: or within the grid's cell where that is larger.
+#: or within a position's part of the image where that is larger.
 SPOTS = 8
-# Side of a spot in pixels: what a photo's small defect may have.
+# Side of a spot in pixels, as of a small defect.
 SPOT = 7
 
 
 def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | str | None) -> tuple[int, int]:
-    """The (H, W) that embeddings live on.
+    """Return the grid (H, W) of the embeddings.
 
     Args:
         shapes: (H_l, W_l) of each layer.
@@ -33,7 +33,7 @@ def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | str | None) -> tup
             the finest layer's.
 
     Raises:
-        InputError: `grid` is another word, below 1 or finer than every layer.
+        InputError: `grid` is something else, below 1, or finer than every layer.
 
     >>> resolve_grid([(56, 56), (28, 28), (14, 14)], 'auto')
     (28, 28)
@@ -59,7 +59,9 @@ def resolve_grid(shapes: Sequence[Sequence[int]], grid: int | str | None) -> tup
 def require_neighbourhood(side: int) -> None:
     """Raise InputError unless `side` is odd and above 0.
 
-    >>> require_neighbourhood(3)
+    >>> require_neighbourhood(2)
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: neighbourhood=2: must be odd, as in 3 (1: each position alone)
     """
     if side < 1 or side % 2 == 0:
         raise InputError(f"neighbourhood={side}: must be odd, as in 3 (1: each position alone)")
@@ -68,7 +70,9 @@ def require_neighbourhood(side: int) -> None:
 def require_alignment(alignment: Any) -> None:
     """Raise InputError unless it is "auto", None or [down,right].
 
-    >>> require_alignment([2.5, 2.5])
+    >>> require_alignment("left")
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: alignment=left: must be auto (measured), null (none) or ...
     """
     if alignment is None or (isinstance(alignment, str) and alignment == "auto"):
         return
@@ -85,16 +89,16 @@ def resolve_alignment(
     grid: tuple[int, int],
     alignment: str | Sequence[float] | None,
 ) -> tuple[float, float]:
-    """(down, right): pixels by which the grid's positions are drawn too far that way.
+    """Return (down, right), in pixels: how far positions are drawn beside what is looked at.
 
     Args:
-        backbone: the layers' features.
+        backbone: whose features are looked at.
         image_shape: (h, w).
         grid: (H, W) of the embeddings.
-        alignment: "auto" measures it, None takes none, and two numbers are taken as they are.
+        alignment: "auto" measures it, None is (0, 0), and two numbers are taken as they are.
 
     Raises:
-        InputError: another word, or numbers beyond half of the image.
+        InputError: `alignment` is something else, or beyond half of the image.
 
     >>> backbone = Backbone('test_resnet', weights='random')
     >>> [round(pixels) for pixels in resolve_alignment(backbone, (64, 64), (8, 8), 'auto')]
@@ -123,34 +127,34 @@ def _measured(
     before, stride = _features(backbone, ground.to(device), grid), max(backbone.strides)
     far = torch.zeros(len(before), 2, dtype=torch.float64)
     for spot in range(SPOTS):
-        # Around the middle: near a border a layer would see what lies inside alone.
+        # Around the middle: near a border, part of what changes would lie outside.
         y, x = (
             int(side / 2 + ((turn % SPOTS + 0.5) / SPOTS - 0.5) * max(stride, side / positions))
             for side, positions, turn in zip(image_shape, grid, (spot, 3 * spot + 1), strict=True)
         )
         image = ground.clone()
         rows, columns = (slice(max(0, at - SPOT // 2), at + SPOT // 2 + 1) for at in (y, x))
-        image[..., rows, columns] = spot % 2  # black or white: of all tried it varies least
+        image[..., rows, columns] = spot % 2  # black or white, as results varied least so
         after = _features(backbone, image.to(device), grid)
         for layer, pair in enumerate(zip(before, after, strict=True)):
             parts = zip(_centre(*pair, grid), image_shape, (y, x), strict=True)
             off = [part * side - (at + 0.5) for part, side, at in parts]
             far[layer] += torch.tensor(off, dtype=torch.float64) / SPOTS
-    # Each channel counts alike, as it does in a Mahalanobis distance, whatever its scale.
+    # Layers weigh by their channels: in a Mahalanobis distance a channel's scale does not matter.
     share = torch.tensor(backbone.channels).double() / backbone.embedding_dim
     down, right = (share @ far.nan_to_num()).tolist()
     return round(down, 1), round(right, 1)
 
 
 def _features(backbone: Backbone, image: Tensor, grid: tuple[int, int]) -> list[Tensor]:
-    """Each layer's (C_l,h,w), averaged down where it is finer than the grid."""
+    """Return each layer's features (C_l,H_l,W_l), averaged down where finer than the grid."""
     with torch.autocast(image.device.type, enabled=False):
         return [average_down(m, grid)[0].cpu().double() for m in backbone(image)]
 
 
 def _centre(before: Tensor, after: Tensor, grid: tuple[int, int]) -> tuple[float, float]:
-    """Where on the grid a layer changed, as parts of its height and its width."""
-    # Squared once more, so that the middle counts, and not the far ends of what a layer sees.
+    """Return where on the grid a layer changed, as parts of its height and its width."""
+    # Squared twice, so that the centre of what a layer sees counts more than its far ends.
     changed = (after - before).square().sum(dim=0).square()
     spread = add_up([ProjectedLayer(changed[None, ..., None], slice(0, 1))], grid, dim=1)
     share = spread.view(grid) / spread.sum()

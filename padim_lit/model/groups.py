@@ -1,4 +1,4 @@
-"""Patches that belong to one of G Gaussians each: their sums, and the moments with them."""
+"""Patches of which each belongs to one of G Gaussians: their sums, and moments with them."""
 
 from functools import cached_property
 
@@ -9,21 +9,22 @@ from padim_lit.model.cpu import on_one_thread_each
 from padim_lit.model.moments import Moments
 from padim_lit.model.triangular import Triangle
 
-# Patches of a group in a common step: OVER_AVERAGE times what groups have on the average, or more,
-# if the largest would take over MAX_STEPS steps; that more is at most MAX_PATCHES over all groups.
+# On a GPU a step takes as many patches of every group: OVER_AVERAGE times their average, or, so
+# that the largest takes no more than MAX_STEPS steps, up to MAX_PATCHES over all groups.
 OVER_AVERAGE, MAX_STEPS, MAX_PATCHES = 2, 8, 2**20
 
 
 class Groups:
-    """Which patches are whose. On a CPU one group comes after the other, on a GPU all together.
+    """Patches by the Gaussian that they belong to: G groups.
 
-    A step on each of some hundred groups costs a CPU as much as the arithmetic, a GPU ten times
-    that: there all groups take as many patches in a step, and where one has no more, zeros.
+    A CPU works on one group after the other. On a GPU, starting a step for each of some hundred
+    groups takes ten times as long as the arithmetic, so it works on all together: each step takes
+    as many patches of every group, and zeros where a group has no more.
 
     Args:
-        owner: (n,) whose each patch is, below G.
+        owner: (n,) the index of each patch's group, below G.
         groups: G.
-        together: None: on a GPU.
+        together: work on all groups together; None: on a GPU.
 
     >>> groups = Groups(torch.tensor([0, 2, 0]), 3)
     >>> groups.sizes.tolist(), groups.sums(torch.tensor([[1.0], [2.0], [4.0]])).tolist()
@@ -37,12 +38,12 @@ class Groups:
 
     @cached_property
     def order(self) -> Tensor:
-        """Numbers of the patches, the first group's first."""
+        """Indices (n,) of the patches, group by group."""
         return self.owner.argsort(stable=True)
 
     @cached_property
     def steps(self) -> list[Tensor]:
-        """(G,L) rows, in `order`, of each group's next L patches; n, a row of zeros, if no more."""
+        """For each step, where in `order` each group's next patches are, (G,s); n: none left."""
         stops = self.sizes.cumsum(0).unsqueeze(1)
         most, average = int(self.sizes.max()), self.count // len(self.sizes)
         step = max(
@@ -56,18 +57,18 @@ class Groups:
         return steps
 
     def sums(self, x: Tensor) -> Tensor:
-        """Σ of each group's patches, the same from run to run: (…,n,D) → (…,G,D)."""
+        """Return the sum of each group's patches, (…,G,D) of (…,n,D), the same in every run."""
         if not self.together:
             total = x.new_zeros(*x.shape[:-2], len(self.sizes), x.shape[-1])
             return total.index_add_(-2, self.owner, x)
-        if x.ndim > 2:  # one after the other, which bounds the memory
+        if x.ndim > 2:  # one after the other, to save memory
             return torch.stack([self.sums(one) for one in x])
         return self._added(x[self.order])
 
     def update(self, moments: Moments, x: Tensor) -> Moments:
-        """Moments of G Gaussians with their patches too. The scatter is changed in place.
+        """Add each group's patches to its Gaussian, as `padim_lit.model.moments.update` does.
 
-        As `padim_lit.model.moments.update`.
+        The scatter is changed in place; use what is returned.
 
         Args:
             moments: of G Gaussians.
@@ -83,11 +84,12 @@ class Groups:
         delta = torch.where(self.sizes.unsqueeze(1) > 0, delta, 0.0)
         share = (self.sizes / (moments.counts + self.sizes).clamp(min=1)).unsqueeze(1)
         last = (delta * (moments.counts.unsqueeze(1) * share).sqrt()).to(x.dtype)
-        (self._add_together if self.together else self._add)(moments.scatter, centred, last)
+        add = self._add_together if self.together else self._add
+        add(moments.scatter, centred, last)
         return Moments(moments.counts + self.sizes, moments.mean + delta * share, moments.scatter)
 
     def _centred(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Patches around their group's mean (n,D), that mean (G,D), and what it was rounded by."""
+        """Return patches less their group's mean (n,D), that mean (G,D), and its rounding error."""
         centred = torch.empty_like(x)
         rounded, left = x.new_zeros(2, len(self.sizes), x.shape[1])
         parts = (one.split(self.sizes.tolist()) for one in (x, centred))
@@ -130,5 +132,5 @@ class Groups:
 
 
 def _with_none(x: Tensor) -> Tensor:
-    """x (n,D) with a patch of zeros behind."""
+    """Return x (n,D) with a row of zeros behind."""
     return torch.cat([x, x.new_zeros(1, x.shape[1])])

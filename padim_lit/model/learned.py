@@ -11,14 +11,14 @@ from padim_lit.model.projection import Projection, gaussian_rows
 
 
 class Learned(Projection):
-    """Base of those that choose their directions from good images before the fit.
+    """Base of the projections that choose their directions from good images before the fit.
 
-    Π is zero until `learn` has been called. Its rows come best first, so that a smaller D is the
-    head of a larger one.
+    Π is zero until `learn` has been called. Its best rows come first, so that Π at a smaller D is
+    the first rows of Π at a larger one.
 
     Args:
-        fit_images: number of good images to learn from, spread evenly over the training set; a
-            covariance averaged over the positions needs few.
+        fit_images: number of good images to learn from, spread evenly over the training set. Few
+            are enough, because the covariance is averaged over the positions.
 
     >>> Fisher(in_channels=1056, dim=100).fit_images
     100
@@ -40,20 +40,20 @@ class Learned(Projection):
 
 
 class Fisher(Learned):
-    """The D weighted sums that differ most between positions, least within one (Fisher's).
+    """The D weighted sums that differ most between positions, least within one.
 
     Good parts look different at different positions, so what varies between the positions' means
-    is what the CNN knows about such parts; what varies around them is noise. Π's rows maximise
-    the first over the second: S_b v = γ (S_w + λ·tr(S_w)/C·I) v with the largest γ, S_w and S_b
-    the covariances within and between positions (Fisher 1936; λ as in regularised discriminant
-    analysis). Nothing is random: every seed gives the same Π.
+    is what the CNN knows about such parts; what varies around them is noise. Π's rows are the
+    directions v with the largest vᵀ S_b v / vᵀ (S_w + λ s̄ I) v, S_w and S_b the covariances within
+    and between positions, s̄ the mean of S_w's diagonal (Fisher 1936; λ as in regularised
+    discriminant analysis). Nothing is random: every seed gives the same Π.
 
-    The rows are scaled so that ε = 0.01 squared feature units weighs as 0.3 of the variance within
-    a position, which pulls every position's covariance towards the pooled one. With ε relative to
-    that variance, take 0.1: good images that the fit does not know are likeliest there.
+    The rows are scaled to a denominator of 1/30, so that ε = 0.01 squared feature units weighs as
+    0.3 of it. With eps_unit=variance take ε = 0.1, under which good images that the fit does not
+    know are likeliest.
 
     Args:
-        shrinkage: λ > 0, of the mean variance within a position, added to each channel's.
+        shrinkage: λ > 0, the share of s̄ that is added to each channel's variance.
         fit_images: see `Learned`.
 
     >>> fisher = Fisher(in_channels=4, dim=2)
@@ -84,7 +84,7 @@ class Fisher(Learned):
         between = torch.cov(means.T, correction=0)
         one = torch.eye(len(within), dtype=torch.float32)
         noise = within + self.shrinkage * within.diagonal().mean() * one
-        # By ascending γ, and vᵀ·noise·v = 1.
+        # By ascending ratio, and scaled to vᵀ·noise·v = 1.
         best = [self.in_channels - self.dim, self.in_channels - 1]
         what = "proj=fisher learns from what varies between images, and these are alike"
         with refusing(what, "use images that differ, or proj=jl", linalg.LinAlgError):
@@ -118,13 +118,13 @@ class PCA(Learned):
 class NPCA(Learned):
     """The D directions of least variance within a position, in a JL sketch.
 
-    Negated PCA (Rippel et al. 2020) inside a sketch: good parts hardly vary along these
-    directions, so a defect stands out. In all C channels they would be those without any signal;
-    the sketch leaves a share of every channel in each.
+    Negated PCA (Rippel et al. 2020): good parts hardly vary along these directions, so a defect
+    stands out. Among all C channels these would be directions without any signal; in a sketch, C
+    channels projected as by `JL`, each direction has a share of every channel.
 
     Args:
         fit_images: see `Learned`.
-        sketch: width of the sketch, at least D; at most C count.
+        sketch: dimensions of the sketch, at least D; above C as C.
 
     >>> NPCA(in_channels=40, dim=2, sketch=10).matrix.any().item()  # nothing is learnt yet
     False
@@ -146,7 +146,7 @@ class NPCA(Learned):
 
     def learn(self, within: Tensor, means: Tensor) -> None:
         generator = torch.Generator().manual_seed(self.seed)
-        # Of more rows than channels some vary not at all, whatever the images: those would be it.
+        # With more rows than channels, some directions would not vary, whatever the images.
         rows = min(self.sketch, self.in_channels)
         sketch = gaussian_rows(rows, self.in_channels, generator) / math.sqrt(rows)
         _, vectors = torch.linalg.eigh(sketch @ within.double().cpu() @ sketch.T)  # ascending

@@ -14,11 +14,11 @@ from padim_lit.model.moments import Moments
 from padim_lit.model.search import Exhaustive, Finder, Search
 from padim_lit.model.triangular import Triangle
 
-# Patches that are assigned at once: their scratch stays in a CPU's cache.
+# Patches that are assigned at once: their products stay in a CPU's cache.
 ASSIGN_BATCH = 1024
-# Of k-means: patches that it sees, rounds at most.
+# Of k-means: patches and rounds at most.
 MAX_SAMPLE, MAX_ROUNDS = 50_000, 25
-# Patches that a component should have on the average, of those that it is learnt from.
+# Patches that k-means has for a centroid, on average, at least; else it learns fewer centroids.
 MIN_PATCHES = 8
 #: Components at most.
 MAX_COMPONENTS = 2**20
@@ -27,9 +27,10 @@ MAX_COMPONENTS = 2**20
 class Mixture(Density):
     """K Gaussians over the patches of all positions: for parts that lie as they fall.
 
-    A patch belongs to the centroid nearest to it in the space that is white for good patches; the
-    centroids are learnt once (k-means), so that a fit is a sum. Its distance is the smallest of
-    those to the K Gaussians, d² = min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k).
+    A patch is fitted to the component whose centroid is nearest, in coordinates in which good
+    patches vary alike in all directions (they are white). The centroids are learnt once, by k-means
+    before the fit, so that a fit is a sum. A patch that is scored has the smallest of its distances
+    to the K Gaussians, d² = min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k).
 
     Args:
         dim: D.
@@ -37,8 +38,8 @@ class Mixture(Density):
         components: K.
         fit_images: number of good images to learn the centroids from, spread evenly over the
             training set.
-        shrinkage: ν, patches that the pooled covariance weighs in each component's own; None takes
-            D, as many as a covariance needs to be of full rank.
+        shrinkage: ν, as many patches as the pooled covariance Σ₀ weighs in each component's own;
+            None takes D, about as many as a covariance needs to be of full rank.
 
     Raises:
         InputError: K below 1, fewer than 2 images, or ν of 0 or less.
@@ -74,14 +75,14 @@ class Mixture(Density):
         self.components, self.fit_images = components, fit_images
         super().__init__(dim, seed, shrinkage)
         self.register_buffer("centroids", torch.zeros(components, dim, dtype=torch.float32))
-        #: W with W Σ Wᵀ = I for the covariance Σ of all good patches; 0 until it is learnt.
+        #: W with W Σ Wᵀ = I, Σ the covariance of all good patches; 0 until it is learnt.
         self.register_buffer("white", torch.zeros(dim, dim, dtype=torch.float32))
 
     def gaussians(self, positions: int) -> int:
         return self.components
 
     def empty_means(self, positions: int) -> Tensor:
-        """The centroids; raises InputError where there are none yet."""
+        """Return the centroids; raise InputError where there are none yet."""
         if not self.white.any():
             raise InputError(
                 f"density={self.name}: has no centroids; learn them before the fit, with "
@@ -91,10 +92,10 @@ class Mixture(Density):
 
     @torch.no_grad()
     def learn(self, x: Tensor) -> None:
-        """K-means with k-means++ on patches (B,P,D).
+        """Learn the centroids from patches (B,P,D), by k-means.
 
-        Where there are few, fewer centroids are learnt, so that each has some patches; the further
-        components repeat them, and stay empty.
+        Where patches are few, fewer centroids are learnt, so that each has some patches. The
+        remaining components are copies of these, and no patch is fitted to them.
         """
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU everywhere
         x = x.flatten(0, 1)
@@ -104,7 +105,7 @@ class Mixture(Density):
             x = x[torch.randperm(len(x), generator=generator)[:MAX_SAMPLE].to(x.device)]
         x = x.double()
         sigma = torch.cov(x.T).view(self.dim, self.dim)
-        # A dimension that never varies would be infinitely important.
+        # Else a dimension that never varies would have an infinite weight.
         least = max(1e-6 * float(sigma.diagonal().mean()), torch.finfo(torch.float32).tiny)
         sigma.diagonal().add_(least)
         white = torch.linalg.inv(torch.linalg.cholesky(sigma))
@@ -117,9 +118,9 @@ class Mixture(Density):
         self.centroids = centroids[copied].to(self.white.device)  # copies are the same to the bit
 
     def assign(self, x: Tensor) -> Tensor:
-        """The component of each patch (n,D): (n,), the same under any autocast."""
-        # So that no difference of two norms cancels. A mean lies where good patches do: W makes
-        # much of what lies beside the directions in which they vary.
+        """Return the component (n,) of each patch (n,D), the same under any autocast."""
+        # Centred, so that large norms do not cancel; and before W, which magnifies offsets along
+        # which good patches hardly vary.
         centre = self.centroids.double().mean(dim=0).float()
         with torch.autocast(x.device.type, enabled=False):
             return _closest(x - centre, (self.centroids - centre) @ self.white.T, self.white)
@@ -139,20 +140,21 @@ class Mixture(Density):
     def search(
         self, mean: Tensor, whitening: Triangle, some: slice = slice(None), often: bool = False
     ) -> Finder:
-        """What finds the nearest of this mixture's Gaussians; kept until they change.
+        """Return what finds the nearest of this mixture's Gaussians; it is kept until they change.
 
-        On a CPU it is prepared in earnest when it is asked for again: a fit without one image
-        scores that image alone. It is forgotten with the factors, is in no checkpoint, and a copy
-        or another device has other factors.
+        On a CPU the first call prepares little, because a fit without one image scores that image
+        alone; the second call prepares all. What is kept goes when the factors go, and is in no
+        checkpoint and no copy.
 
         Args:
             mean: (G,D).
             whitening: G triangles of D rows.
-            some: of the G are this mixture's.
-            often: more calls will follow, so that the first is prepared for in earnest too.
+            some: which of the G are this mixture's.
+            often: more calls will follow, so the first prepares all.
         """
         tensors = (mean, *whitening.bands)
-        changes = [t._version for t in tensors if not t.is_inference()]  # those may not be changed
+        # Inference tensors have no version, and cannot be changed in place.
+        changes = [t._version for t in tensors if not t.is_inference()]
         kept = _KEPT.get(whitening)
         new = not kept or kept[0] is not self or kept[1] is not mean or kept[2] != changes
         if new or kept[4]:  # made for a single call, and this is the second
@@ -163,22 +165,27 @@ class Mixture(Density):
         return kept[3]
 
 
-# Whitening factors → whose they are, the means, how often means and factors were changed in place,
-# the search, and whether it is for a single call.
+# By whitening factors: whose they are, the means, how often means and factors were changed in
+# place, the search, and whether it was prepared for a single call.
 _KEPT: WeakKeyDictionary[Triangle, tuple[Mixture, Tensor, list[int], Finder, bool]] = (
     WeakKeyDictionary()
 )
 
 
 def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Centroids (K,D) of x (n,D): k-means++ (Arthur and Vassilvitskii 2007), then Lloyd's rounds.
+    """Return centroids (K,D) of x (n,D): k-means++ (Arthur and Vassilvitskii 2007), Lloyd's rounds.
+
+    Args:
+        x: (n,D).
+        count: K.
+        generator: draws the first centroids; on the CPU.
 
     >>> x = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
     >>> found = k_means(x, 2, torch.Generator().manual_seed(0))
     >>> found.sort(dim=0).values.flatten().round(decimals=2).tolist()
     [0.05..., 5.05...]
     """
-    centre = x.mean(dim=0)  # as in `assign`
+    centre = x.mean(dim=0)  # so that large norms do not cancel
     x = x - centre
     norms = x.square().sum(dim=1)
     far = torch.full_like(norms, math.inf)
@@ -187,7 +194,7 @@ def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
         last = chosen[-1]
         squares = torch.addmv(norms, x, x[last], alpha=-2) + norms[last]
         far = torch.minimum(far, squares.clamp_(min=0))
-        # Where all that is left lies on a centroid, any will do.
+        # Where all patches lie on chosen centroids, any patch will do.
         weights = far if far.any() else torch.ones_like(far)
         chosen.append(int(torch.multinomial(weights.cpu(), 1, generator=generator)))
     centroids = x[chosen]
@@ -203,8 +210,8 @@ def k_means(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _closest(x: Tensor, centroids: Tensor, white: Tensor | None = None) -> Tensor:
-    """Index of the nearest centroid (K,D) of each x (n,D), or of W x."""
-    # ‖x−c‖² without ‖x‖², which is the same for all.
+    """Return the index (n,) of the centroid (K,D) that is nearest to each x (n,D), or to Wx."""
+    # ‖x−c‖² without ‖x‖², which is the same for all centroids.
     weight, bias = -2 * centroids, centroids.square().sum(dim=1)
 
     def squares(x: Tensor) -> Tensor:

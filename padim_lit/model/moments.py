@@ -1,9 +1,9 @@
 """Running mean and scatter of G Gaussians: constant in N, mergeable, subtractable.
 
-PaDiM has one Gaussian a position, a mixture some hundred for all positions (`density`). The state
-is n, the mean μ in float64 and the scatter S = Σ (x−μ)(x−μ)ᵀ of each, of which the lower triangles
-are kept. Every update is centred on its own batch and joined by the pairwise formula of Chan,
-Golub and LeVeque (1979), so nothing cancels when the mean is large against the spread.
+PaDiM has one Gaussian a position, a mixture some hundred for all positions (`density`). Of each,
+n, the mean μ in float64 and the lower triangle of the scatter S = Σ (x−μ)(x−μ)ᵀ are kept. A batch
+is centred on its own mean and joined by the pairwise formula of Chan, Golub and LeVeque (1979), so
+no digits are lost where the mean is large against the spread.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from padim_lit.model.triangular import Triangle, blocks
 
 @dataclass(frozen=True)
 class Moments:
-    """Of G Gaussians.
+    """Counts, means and scatters of G Gaussians.
 
     Attributes:
-        counts: n (G,) float64, how many patches each has seen.
+        counts: n (G,) float64, the patches of each.
         mean: μ (G,D) float64.
         scatter: S = Σ (x−μ)(x−μ)ᵀ, G triangles of D rows.
     """
@@ -31,18 +31,18 @@ class Moments:
     scatter: Triangle
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Moments":
-        """Each tensor changed."""
+        """Return the moments with `change` applied to each tensor."""
         return Moments(change(self.counts), change(self.mean), self.scatter.map(change))
 
     def at(self, which: slice | Tensor) -> "Moments":
-        """Those Gaussians alone; of a slice views, so that `update` changes this scatter too."""
+        """Return some Gaussians; of a slice views, so that `update` changes this scatter, too."""
         return Moments(self.counts[which], self.mean[which], self.scatter.at(which))
 
 
 def init(
     gaussians: int, dim: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Moments:
-    """Moments of no patch; `dtype` is the scatter's.
+    """Return the moments of no patch; `dtype` is the scatter's.
 
     >>> init(gaussians=4, dim=2).mean.shape
     torch.Size([4, 2])
@@ -58,11 +58,11 @@ def update(moments: Moments, x: Tensor) -> Moments:
     """Add B patches to each Gaussian. The scatter is changed in place; use what is returned.
 
     S ← S + Σ_b y_b y_bᵀ + (nB/(n+B)) δδᵀ with y = x − m, m the batch's mean and δ = m − μ
-    (eq. 3 and 4 in running form). The last term joins the product as one more row, so that the
-    state is read and written once.
+    (eq. 3 and 4 in running form). The last term joins the product as one more row, so that S is
+    read and written once.
 
     Args:
-        x: (B,G,D), finite: with one Gaussian a position, the embeddings of B images.
+        x: (B,G,D), finite; with one Gaussian a position the embeddings of B images.
 
     >>> update(init(4, 2), torch.rand(8, 4, 2)).counts.tolist()
     [8.0, 8.0, 8.0, 8.0]
@@ -79,13 +79,13 @@ def update(moments: Moments, x: Tensor) -> Moments:
 
 
 def _add(moments: Moments, x: Tensor) -> Tensor:
-    """Add x (G,B,D) to the scatter, in place; the new mean."""
+    """Add x (G,B,D) to the scatter, in place; return the new mean."""
     batch = x.shape[1]
     rows = x.new_empty(x.shape[0], batch + 1, x.shape[2])  # y_b, then one row for δδᵀ
     centred = rows[:, :batch]  # a view, which the subtraction fills
-    # Centring on the rounded mean adds B times the rounding's square, which is 10⁻⁸ of the
-    # scatter even where the mean is 1000 times the spread. What is centred is small: with its own
-    # mean added, float32 gives a mean as exact as float64 would, at a tenth of the time.
+    # Centring on the float32 mean adds B times its rounding error squared: 10⁻⁸ of the scatter
+    # even where the mean is 1000 times the spread. Adding the mean of the centred rows, which are
+    # small, makes it as exact as a float64 mean, in a tenth of the time.
     rounded = x.mean(dim=1)
     torch.sub(x, rounded.unsqueeze(1), out=centred)
     delta = rounded.double() + centred.mean(dim=1) - moments.mean
@@ -98,12 +98,12 @@ def _add(moments: Moments, x: Tensor) -> Tensor:
 def covariance(
     moments: Moments, eps: float, symmetric: bool = True, prior: tuple[Tensor, float] | None = None
 ) -> Tensor:
-    """Σ = S/(n−1) + εI (eq. 4 and 9), (G,D,D) float64.
+    """Return Σ = S/(n−1) + εI (eq. 4 and 9), (G,D,D) float64; ε in squared feature units.
 
     Args:
-        symmetric: without it, nothing above the diagonal is to be read; Cholesky does not.
-        prior: Σ₀ (D,D), see `padim_lit.model.ridge.pooled`, and ν, the patches that it weighs as:
-            then Σ = (S + νΣ₀)/(n−1+ν) + εI, so a Gaussian of few patches is close to Σ₀.
+        symmetric: False leaves what is above the diagonal undefined; Cholesky does not read it.
+        prior: Σ₀ (D,D), see `padim_lit.model.ridge.pooled`, and ν, as many patches as it weighs:
+            Σ = (S + νΣ₀)/(n−1+ν) + εI, close to Σ₀ where a Gaussian has few patches.
 
     Raises:
         InputError: a Gaussian with fewer than 2 patches and no prior.

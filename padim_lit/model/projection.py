@@ -1,4 +1,4 @@
-"""Linear maps Π from C channels to D dimensions: one class each, drawn once from a seed.
+"""Linear maps Π from C channels to D dimensions: a class for each kind, drawn once from a seed.
 
 To add one: subclass `Projection`, give it a `name` (which registers it), implement `draw`, and add
 ``conf/proj/NAME.yaml``, which names the class (docs/own.md).
@@ -17,15 +17,18 @@ from padim_lit.model.registered import Part
 
 
 def require_seed(seed: int) -> None:
-    """Raise InputError unless every generator in use takes `seed`.
+    """Raise InputError unless every random generator in use takes `seed`.
 
-    >>> require_seed(0)
+    >>> require_seed(-1)
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: seed=-1: must be between 0 and 4294967295
     """
     if not 0 <= seed < 2**32:
         raise InputError(f"seed={seed}: must be between 0 and {2**32 - 1}")
 
 
-#: Of D; a random map may have more rows than channels, but one number would take all memory.
+#: The largest D. A random map may have more rows than channels, but not so many that a typing
+#: error takes all memory.
 MAX_DIM = 2**16
 #: Every subclass of `Projection` by its name, where its module has been imported.
 PROJECTIONS: dict[str, type["Projection"]] = {}
@@ -40,8 +43,8 @@ class Projection(Part):
         seed: the only source of randomness.
 
     Raises:
-        InputError: D < 1 or above MAX_DIM, or D > C where rows are taken or orthonormal, or a
-            `draw` that gives no (D,C).
+        InputError: D < 1 or above MAX_DIM, or D > C where a class is `bounded`, or a `draw` that
+            gives no tensor (D,C).
 
     >>> PROJECTIONS['jl'](in_channels=1056, dim=100).matrix.shape
     torch.Size([100, 1056])
@@ -50,7 +53,7 @@ class Projection(Part):
     key, known = "proj", PROJECTIONS
     #: True where D cannot exceed C.
     bounded: ClassVar[bool] = False
-    #: True where the seed alone says what Π is.
+    #: True where the seed alone determines Π.
     drawn: ClassVar[bool] = True
     matrix: Tensor
 
@@ -81,33 +84,33 @@ class Projection(Part):
 
     @abstractmethod
     def draw(self, generator: torch.Generator) -> Tensor:
-        """Π (D,C) from `generator`, on the CPU, row after row, as `nested` expects."""
+        """Return Π (D,C), drawn from `generator` on the CPU, row after row, as `nested` expects."""
 
     def nested(self, dim: int) -> tuple[Tensor, float]:
-        """The same seed's Π at a smaller D, as rows of this one times a factor.
+        """Return the same seed's Π' at a smaller D', as rows of this Π and a factor.
 
-        One pass at the largest D then answers every smaller one: the moments of Π_d x are those
-        of Πx at these rows, scaled.
+        So one pass at the largest D serves every smaller one: the moments of Π'x are those of Πx at
+        these rows, scaled.
 
         Args:
-            dim: d ≤ D.
+            dim: D' ≤ D.
 
         Returns:
-            Indices (d,) of rows and the factor √(D/d), so that Π_d = factor · Π[rows].
+            Indices (D',) of rows and the factor √(D/D'), so that Π' = factor · Π[rows].
         """
         return torch.arange(dim), math.sqrt(self.dim / dim)
 
     def learn(self, within: Tensor, means: Tensor) -> None:
-        """Choose Π from the good images of the warm-up.
+        """Choose Π from good images, before the fit.
 
         Args:
-            within: (C,C) covariance around each position's mean, averaged over the positions.
-            means: (P,C) mean of each position.
+            within: S_w (C,C), the covariance around each position's mean, averaged over positions.
+            means: (P,C), the mean at each position.
         """
         raise NotImplementedError(f"proj={self.name} does not depend on data")
 
     def require_learnt(self) -> Tensor:
-        """Π; InputError where it is to be learnt and was not: a fit would see zeros alone."""
+        """Return Π; raise InputError where it is to be learnt and still is zeros."""
         by_matrix = type(self).project_layer is Projection.project_layer  # and by nothing else
         if self.fit_images and by_matrix and not self.matrix.any():
             raise InputError(
@@ -117,19 +120,19 @@ class Projection(Part):
         return self.matrix
 
     def adopt(self, matrix: Tensor) -> None:
-        """Take another one's Π (D,C) and learn nothing, so that moments of both add up."""
+        """Take over another's Π (D,C) and learn nothing, so that moments of both can be added."""
         self.matrix.copy_(matrix)
         self.fit_images = 0
 
     def project_layer(self, features: Tensor, start: int) -> tuple[Tensor, slice]:
-        """Project one layer: Π_l x_l with Π_l the columns that belong to it (Πx = Σ_l Π_l x_l).
+        """Project one layer: Π_l f_l with Π_l the columns of its channels (Πx = Σ_l up(Π_l f_l)).
 
         Args:
-            features: (B,C_l,H_l,W_l) float32.
-            start: the layer's first channel in the embedding.
+            features: f_l (B,C_l,H_l,W_l) float32.
+            start: the layer's first channel among the C.
 
         Returns:
-            (B,H_l,W_l,d) and the slice of the D outputs that it contributes to; outside it this
+            (B,H_l,W_l,D_l), and the slice of the D dimensions that these are; in the others this
             layer's share is zero.
         """
         columns = self.matrix[:, start : start + features.shape[1]]
@@ -151,7 +154,7 @@ class Subset(Projection):
     bounded = True
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        # Sorted, so that each layer's picks are neighbours; a distance ignores their order.
+        # Sorted, so that those of a layer lie side by side; distances do not depend on the order.
         chosen = torch.randperm(self.in_channels, generator=generator)[: self.dim].sort().values
         return nn.functional.one_hot(chosen, self.in_channels)
 
@@ -168,9 +171,9 @@ class Subset(Projection):
 
 
 class JL(Projection):
-    """Johnson–Lindenstrauss: Π = G/√D with G_ab ~ N(0,1) (JL report, eq. 6 and 7).
+    """Johnson–Lindenstrauss: numbers from N(0,1), divided by √D (JL report, eq. 6 and 7).
 
-    >>> JL(in_channels=1000, dim=100).matrix.square().sum(dim=0).mean().item()  # lengths are kept
+    >>> JL(in_channels=1000, dim=100).matrix.square().sum(dim=0).mean().item()  # keeps lengths
     1.00...
     """
 
@@ -184,8 +187,8 @@ class Orthogonal(Projection):
     """Orthonormal rows from the Haar measure times √(C/D), so that E‖Πx‖² = ‖x‖² (JL report §3).
 
     PaDiM with such rows is the semi-orthogonal embedding of Kim et al. (2021).
-    A Mahalanobis distance depends on Π through its row space and ε alone, and the row space has
-    the law of `JL`'s: the two differ in how ε weighs.
+    A Mahalanobis distance depends on Π's row space and on ε alone, and the row space is distributed
+    as that of `JL`: the two differ in how much ε weighs.
 
     >>> matrix = Orthogonal(in_channels=9, dim=4).matrix
     >>> torch.allclose(matrix @ matrix.T, 9 / 4 * torch.eye(4), atol=1e-5)
@@ -203,11 +206,11 @@ class Orthogonal(Projection):
 
 
 class Sparse(Projection):
-    """Very sparse signs: ±√(s/D) with probability 1/(2s) each, else 0 (Li, Hastie, Church 2006).
+    """Sparse signs: ±1/√(δD) with probability δ/2 each, else 0 (Li, Hastie, Church 2006).
 
     Args:
-        density: 1/s in (0, 1], or ``auto`` for 1/√C, as in scikit-learn's SparseRandomProjection;
-            1/3 is Achlioptas (2003).
+        density: δ in (0, 1], or ``auto`` for 1/√C, as in scikit-learn's SparseRandomProjection;
+            1/3 is that of Achlioptas (2003).
 
     >>> Sparse(in_channels=100, dim=50).matrix.ne(0).float().mean().item() < 0.15
     True
@@ -230,7 +233,7 @@ class Sparse(Projection):
 
 
 class Identity(Projection):
-    """All C channels, D = C: the upper reference of an ablation, affordable for small C only.
+    """All C channels, D = C: what projections are compared with; only for small C.
 
     >>> Identity(in_channels=3).matrix.shape
     torch.Size([3, 3])
@@ -251,12 +254,13 @@ class Identity(Projection):
 
 
 def gaussian_rows(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """(rows, columns) of N(0,1), row after row, so that a smaller draw is the larger one's head.
+    """Return (rows, columns) of N(0,1), of which fewer rows of the same seed are the first.
 
-    One call for all would not promise that: its vectorised tail depends on the total size.
+    One call of `torch.randn` for all would not do: its last numbers depend on how many they are.
 
-    >>> gaussian_rows(2, 3, torch.Generator().manual_seed(0)).shape
-    torch.Size([2, 3])
+    >>> few, more = (gaussian_rows(n, 3, torch.Generator().manual_seed(0)) for n in (2, 5))
+    >>> torch.equal(few, more[:2])
+    True
     """
     draws = [torch.randn(columns, generator=generator, dtype=torch.float64) for _ in range(rows)]
     return torch.stack(draws)

@@ -1,4 +1,4 @@
-"""What a fit meets again: images that are looked at before it, and those that set its threshold."""
+"""Projected images that a fit needs twice: learning looks at them first, or its threshold last."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -8,20 +8,21 @@ from torch import Tensor
 
 from padim_lit.model.embedding import ProjectedLayer
 
-#: Each layer's share of some images.
+#: Each layer's share of the embeddings of some images.
 Layers: TypeAlias = list[ProjectedLayer]
-# Bytes that are held on a CPU: of 380 images in one direction with three layers on a 28×28 grid at
-# D = 100. A GPU's memory is dearer than what it would compute again.
+# Bytes that are held on a CPU: 380 images in one direction, of three layers on a 28×28 grid at
+# D = 100. On a GPU, computing again is cheaper than memory.
 CPU_BYTES = 2**28
 
 
 class ProjectionCache:
-    """Projected layers of images, kept until the same pixels are met again, which forgets them.
+    """Projected layers of images, kept until they are asked for a second time.
 
-    They are those of one Π and one backbone. Images are known by a number that their pixels give.
+    They are those of one Π and one backbone. An image is recognised by a number computed from its
+    pixels.
 
     Args:
-        room: bytes that may be held.
+        room: the most bytes that may be held.
 
     >>> cache = ProjectionCache(room=2**20)
     >>> cache.keep_next(2)
@@ -39,21 +40,20 @@ class ProjectionCache:
 
     @classmethod
     def for_fit(cls, device: torch.device) -> "ProjectionCache":
-        """With as much room as a fit on `device` has."""
+        """Return a cache with the room that a fit on `device` has."""
         return cls(CPU_BYTES if device.type == "cpu" else 0)
 
     def keep_next(self, images: int) -> None:
-        """Keep from now on, where so many images have room together; 0: keep no more.
+        """Keep new images from now on, if there is room for so many; 0: keep no more.
 
-        An image counts once for each direction that it is turned in. What is kept already is given
-        as before.
+        An image counts once for each direction that it is turned in. What is kept already stays.
         """
         self.images = images
 
     def layers(self, images: Tensor, project: Callable[[Tensor], Layers]) -> Layers:
-        """`project` of images (B,3,h,w), called with those alone that are not known.
+        """Return `project` of images (B,3,h,w), which is called with the unknown ones alone.
 
-        Those are kept, where they are expected and have room.
+        These are kept if `keep_next` said so. Known ones are forgotten.
         """
         if not (self.known or (self.images and self.most)):
             return project(images)
@@ -73,7 +73,7 @@ class ProjectionCache:
         ]
 
     def _number(self, image: Tensor) -> float:
-        """Return a randomly weighted sum of the pixels: others give another one, but for chance.
+        """Return a randomly weighted sum of the pixels, practically never the same for two images.
 
         A digest of an image's bytes takes 0.65 ms on one core, this takes 0.09.
         """
@@ -87,5 +87,5 @@ class ProjectionCache:
         images = max(self.images, len(self.known) + 1)
         room = images * sum(x.values.nbytes for x in layers) <= self.most
         if self.images and room and key not in self.known:
-            # A copy: what is returned may be changed, and would keep the batch.
+            # A copy: what is returned may be changed, and a view would keep all of the batch.
             self.known[key] = [ProjectedLayer(x.values.clone(), x.dims) for x in layers]

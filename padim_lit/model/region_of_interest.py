@@ -1,4 +1,4 @@
-"""An anomaly map of a region of interest: what lies outside does not count."""
+"""An anomaly map restricted to a region of interest: what lies outside does not count."""
 
 import torch
 from torch import Tensor
@@ -11,16 +11,16 @@ from padim_lit.model.anomaly_map import AnomalyMap
 class RestrictedMap(AnomalyMap):
     """`AnomalyMap` that is 0 outside of a region, whatever the distances there are.
 
-    Inside, the blur is a mean over the positions that count alone, so that an edge of the region
-    is not darker: A(w·M)/A(w), with A the whole map and w 1 for positions whose part of the image
-    lies in the region, even in part, and 0 for others.
+    Inside it is A(r·d)/A(r), with A the unrestricted map, d the distances, and r 1 for positions
+    whose part of the image lies in the region, even in part, and 0 for others. Divided so, the blur
+    is a mean over these positions only, and an edge of the region is not darker.
 
     Args:
-        whole: the map of all of the image.
-        roi: (h,w) bool.
+        whole: A, the map of the whole image.
+        roi: (h,w) bool, True in the region.
 
     Raises:
-        InputError: another shape, or nothing in it.
+        InputError: another shape, or an empty region.
 
     >>> roi = torch.tensor([[True, True, False, False]] * 4)
     >>> found = RestrictedMap(AnomalyMap((2, 2), (4, 4), sigma=0), roi)
@@ -46,7 +46,7 @@ class RestrictedMap(AnomalyMap):
             for side, far in zip(roi.shape, self.offset, strict=True)
         )
         drawn = roi[rows][:, columns].float()
-        # What would be taken from beyond the image is taken from its last positions.
+        # Pixels that the offset would take from beyond the image take the nearest position.
         (height, width), (down, right) = roi.shape, map(round, self.offset)
         y, x = roi.nonzero().T
         drawn[(y + down).clamp(0, height - 1), (x + right).clamp(0, width - 1)] = 1
@@ -66,7 +66,7 @@ class RestrictedMap(AnomalyMap):
 
 
 def share(map: AnomalyMap) -> float:
-    """Of the image's pixels, that count.
+    """Return the share of the image's pixels that count.
 
     >>> share(AnomalyMap((2, 2), (4, 4)))
     1.0
@@ -75,7 +75,7 @@ def share(map: AnomalyMap) -> float:
 
 
 def weights(map: AnomalyMap, row: int, column: int) -> Tensor:
-    """w (P,) with map[row, column] = Σ_p w_p M_p.
+    """Return how much each position's distance weighs in one pixel of the map, (P,).
 
     >>> weights(AnomalyMap((2, 2), (4, 4), sigma=0), 0, 0).tolist()
     [1.0, 0.0, 0.0, 0.0]

@@ -1,4 +1,4 @@
-"""What a checkpoint makes a model of again: classes by name, their arguments, their tensors."""
+"""Parts that a checkpoint rebuilds: classes found by their name, with arguments and tensors."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -14,42 +14,42 @@ from padim_lit.errors import InputError
 if TYPE_CHECKING:
     from padim_lit.model.detector import Detector
 
-#: What a projection or density is given beside its options, in the order of its arguments.
+#: Arguments that are no options, in the order in which a part takes them.
 SIZES = "in_channels", "dim", "seed"
-#: What options may be: of a tensor nobody could say whether it is the one that a config names.
+#: Types of options. No tensors: they could not be compared with what a config says.
 PLAIN = (int, float, str, list, tuple, dict, type(None))
 
 
 class Part(nn.Module):
-    """A projection or density, which a checkpoint makes again by its name and its arguments.
+    """A projection or density, which a checkpoint rebuilds from its name and its arguments.
 
-    A class keeps each argument beyond `SIZES` as the attribute of that name, as in scikit-learn.
+    A class keeps each argument beyond `SIZES` as an attribute of the same name, as in scikit-learn.
 
     >>> from padim_lit import Mixture
     >>> Mixture(dim=8, components=64).options
     {'components': 64, 'fit_images': 64, 'shrinkage': 8.0}
     """
 
-    #: "proj" or "density", and every subclass by its name, where its module has been imported.
+    #: "proj" or "density"; and every subclass by its name, once its module has been imported.
     key: ClassVar[str]
     known: ClassVar[dict[str, Any]]
     name: ClassVar[str]
-    #: False where every seed gives the same.
+    #: False where every seed gives the same part.
     seeded: ClassVar[bool] = True
     #: Good images that `learn` wants to see before the fit; 0 where nothing is learnt from data.
     fit_images: int = 0
 
     def __init_subclass__(cls, **kwargs: Any):
-        """Put it among `known` if it has a `name` of its own; again, it takes its own place.
+        """Put the class among `known` if it has a `name` of its own; defined again, it is replaced.
 
         Raises:
-            InputError: another class has the name: checkpoints of that one would become this one's.
+            InputError: another class has the name, so checkpoints of that one would load this one.
         """
         super().__init_subclass__(**kwargs)
         if (name := vars(cls).get("name")) is None:
             return
         other = cls.known.get(name)
-        # A script may be imported as well, and a notebook's class moved into a file.
+        # The same class may come from a script and its import, or from a notebook and a file.
         modules = {cls.__module__, getattr(other, "__module__", "")}
         scripts = {"__main__", "__mp_main__"}
         ours = any(module.startswith("padim_lit.") for module in modules)
@@ -72,7 +72,7 @@ class Part(nn.Module):
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """The arguments beyond `SIZES`, as they are when a detector is first made of it."""
+        """The arguments beyond `SIZES`, as they were when first asked for, by a detector."""
         names = [name for name in _arguments(type(self)) if name not in SIZES]
         if missing := [name for name in names if not isinstance(self.argument(name), PLAIN)]:
             raise InputError(
@@ -83,12 +83,12 @@ class Part(nn.Module):
         return {name: self.argument(name) for name in names}
 
     def argument(self, name: str) -> Any:
-        """What was given for an argument; nothing plain where that was not kept."""
+        """Return what was given for an argument; the part itself where that was not kept."""
         return getattr(self, name, self)
 
 
 def _arguments(kind: type) -> Iterator[str]:
-    """Names of what a class is made with; its *args and **kwargs are those of its base."""
+    """Yield the names of a class's arguments; *args and **kwargs stand for those of its base."""
     rest = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
     for base in kind.__mro__:
         if "__init__" in vars(base):
@@ -99,13 +99,17 @@ def _arguments(kind: type) -> Iterator[str]:
 
 
 def require_rebuildable(*parts: Part) -> None:
-    """Raise InputError unless a checkpoint can make each part again, from its options and buffers.
+    """Raise InputError unless a checkpoint can rebuild each part from its options and buffers.
 
-    >>> from padim_lit import JL
-    >>> require_rebuildable(JL(in_channels=20, dim=8))
+    >>> from padim_lit import Fisher
+    >>> fisher = Fisher(in_channels=20, dim=8)
+    >>> fisher.register_buffer("scale", torch.ones(1), persistent=False)
+    >>> require_rebuildable(fisher)
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: Fisher's buffer scale would not be in a checkpoint: register ...
     """
     for part in parts:
-        # What learns nothing is made with the same buffers again.
+        # A part that learns nothing is rebuilt with the same buffers.
         lost = {key for key, _ in part.named_buffers()} - set(part.state_dict())
         if part.options.get("fit_images", part.fit_images) and lost:
             raise InputError(
@@ -118,19 +122,19 @@ def require_rebuildable(*parts: Part) -> None:
 def into_buffers(part: Any) -> Iterator[None]:
     """Raise InputError where a part learns in the block what no checkpoint of it would hold.
 
-    Names that begin with _ are its own business.
+    Attributes whose names begin with _ are not looked at.
 
     >>> with into_buffers(part := type("Mine", (), {})()):
     ...     part.scale = 2.0
     Traceback (most recent call last):
     padim_lit.errors.InputError: Mine has learnt scale, which would not be in a checkpoint: ...
     """
-    known = "fit_images", "training"  # which `adopt` and torch set
+    known = "fit_images", "training"  # set by `adopt` and by torch
     before = {**vars(part), **vars(part).get("_buffers", {})}
     yield
     changed = [key for key, value in vars(part).items() if value is not before.get(key)]
     lost = [key for key in changed if key not in known and not key.startswith("_")]
-    # A class that is made anew has no buffer that was registered here.
+    # Nor can a buffer be loaded that is registered only here, and not in __init__.
     if lost := lost + [key for key in vars(part).get("_buffers", ()) if key not in before]:
         raise InputError(
             f"{type(part).__name__} has learnt {', '.join(lost)}, which would not be in a "
@@ -139,12 +143,12 @@ def into_buffers(part: Any) -> Iterator[None]:
 
 
 def refuse_others(detector: "Detector", state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Raise InputError where a fitted detector would load what it was not fitted on.
+    """Raise InputError where a fitted detector would load other tensors than it was fitted with.
 
     Args:
         detector: whose ``load_state_dict`` is called.
-        state: the state dict; keys that are missing or strange are torch's to refuse.
-        prefix: of the detector's keys in it.
+        state: the state dict; torch refuses missing and unknown keys itself.
+        prefix: of the detector's keys in `state`.
 
     >>> refuse_others(detector, detector.state_dict(), "")
     >>> other = {"projection.matrix": 2 * detector.projection.matrix}
@@ -165,7 +169,7 @@ def refuse_others(detector: "Detector", state: dict[str, Any], prefix: str, *_: 
 
 
 def require_float32(change: Callable[[Tensor], Tensor]) -> None:
-    """Raise InputError where a change of a model's tensors, such as ``half()``, is of their type.
+    """Raise InputError where `change` of tensors, such as ``half()``, changes their dtype.
 
     >>> require_float32(Tensor.half)
     Traceback (most recent call last):

@@ -1,7 +1,7 @@
 """ResNet50-v2 up to its third stage, for the weights that GluonCV trained on ImageNet.
 
-timm has the same idea as ``resnetv2_50``, with other details and no such weights. The name
-``resnet50v2`` is registered with timm here, and is then a model like all others.
+timm's ``resnetv2_50`` differs in details, and these weights do not fit it. Here ``resnet50v2`` is
+registered with timm, and is then a model like any other.
 """
 
 import re
@@ -18,12 +18,12 @@ STAGES = ((3, 256), (4, 512), (6, 1024))
 class Block(nn.Module):
     """Pre-activation bottleneck: x + conv₂ρ₂conv₁ρ₁conv₀(r) with r = ρ₀(x), ρ = ReLU ∘ batch norm.
 
-    A stage's first block changes the shape: it adds a 1×1 convolution of r instead of x. So it
-    needs r alone, and its ρ₀ stands before the stage, where features are read.
+    A stage's first block changes the shape: it adds a 1×1 convolution of r instead of x. It needs r
+    alone, so its ρ₀ stands before the stage, where features are read.
 
     Args:
         channels: of the input.
-        width: of the output; between, there are a quarter of them.
+        width: channels of the output; inside there are a quarter of these.
         stride: of the 3×3 convolution of a stage's first block; None for the others.
 
     >>> import torch
@@ -43,7 +43,7 @@ class Block(nn.Module):
         self.conv3 = nn.Conv2d(channels, width, 1, stride, bias=False) if first else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,H,W) → (B,width,H/stride,W/stride)."""
+        """Return (B,width,H/stride,W/stride) of (B,C,H,W)."""
         r = self.conv0(self.norm0(x))
         r = self.conv1(self.norm1(r))
         return self.conv2(self.norm2(r)) + self.conv3(x)
@@ -52,8 +52,8 @@ class Block(nn.Module):
 class ResNetV2(nn.Module):
     """Batch norm of the pixels, 7×7 convolution, max pool, three stages; no stage 4, no classifier.
 
-    Features are read where the next stage begins, after its ρ₀ (``norm2`` to ``norm4``): the sums
-    that leave a stage have no scale of their own.
+    Features are read after the next stage's ρ₀ (``norm2`` to ``norm4``): the sums that leave a
+    stage are not normalised.
 
     >>> import torch
     >>> ResNetV2().eval()(torch.rand(1, 3, 64, 64)).shape
@@ -78,19 +78,19 @@ class ResNetV2(nn.Module):
             self.feature_info.append(info)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (B,3,h,w) → (B,1024,h/16,w/16)."""
+        """Return (B,1024,h/16,w/16) of normalised images (B,3,h,w)."""
         for part in self.children():
             x = part(x)
         return x
 
     @staticmethod
     def from_file(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of a file with GluonCV's names under the names they have here."""
+        """Return the tensors of a file with GluonCV's names under the names that they have here."""
         return {_here(name): tensor for name, tensor in state.items()}
 
 
 def _norm(channels: int) -> nn.Sequential:
-    """ρ"""
+    """Return ρ: batch norm, then ReLU."""
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
 
 
@@ -100,7 +100,7 @@ _TENSOR = {"gamma": "weight", "beta": "bias"}
 
 
 def _here(name: str) -> str:
-    """GluonCV's name → ours; any other stays as it is."""
+    """Return our name for GluonCV's; any other stays as it is."""
     if not (found := _GLUON.fullmatch(name)):
         return name
     stage, layer, kind, digits, tensor = found.groups()
@@ -117,14 +117,14 @@ def _here(name: str) -> str:
     return f"{place}.{_TENSOR.get(tensor, tensor)}"
 
 
-# How GluonCV normalised images in training; the rest as timm asks for.
+# How GluonCV normalised images in training.
 _AS_TRAINED = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
 default_cfgs = generate_default_cfgs({"resnet50v2": {"input_size": (3, 224, 224), **_AS_TRAINED}})
 
 
 @register_model
 def resnet50v2(pretrained: bool = False, **options: object) -> nn.Module:
-    """timm's name for it.
+    """Make the model; timm calls this by its name.
 
     >>> len(resnet50v2().feature_info)
     4

@@ -1,4 +1,4 @@
-"""What keeps a covariance away from a singular one: ε, and the covariance of all patches."""
+"""What makes covariances invertible: ε on the diagonal, and the pooled covariance Σ₀."""
 
 from dataclasses import dataclass
 
@@ -11,20 +11,20 @@ from padim_lit.model.triangular import Triangle, blocks
 
 #: Units of ε, see `Ridge`.
 EPS_UNITS = ("feature", "variance")
-#: Far more than features vary, and far less than what overflows in float32.
+#: The largest ε: far more than features vary, and far below what overflows in float32.
 MAX_EPS = 1e9
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """How covariances are kept away from singular ones.
+    """Regularisation of the covariances, Σ = (S + νΣ₀)/(n−1+ν) + εI.
 
     Attributes:
         eps: 0 ≤ ε ≤ 10⁹, added to every diagonal (eq. 4).
-        unit: of ε: "feature", squared feature units as in PaDiM, or "variance": times the mean
-            variance within a Gaussian, so that it means the same for every backbone.
-        shrinkage: ν ≥ 0 patches that the `pooled` covariance weighs in each Gaussian's own.
-        common: `pooled` of all Gaussians, for moments that hold some of them; None: of the moments.
+        unit: of ε: "feature", squared feature units as in PaDiM, or "variance", the mean of Σ₀'s
+            diagonal, so that it means the same for every backbone.
+        shrinkage: ν ≥ 0, as many patches as Σ₀ weighs in each covariance.
+        common: Σ₀ (D,D) where moments hold only some of its Gaussians; None: their own `pooled`.
 
     Raises:
         InputError: out of range, or another unit.
@@ -52,7 +52,7 @@ class Ridge:
     def of(
         self, moments: Moments, rows: Tensor | None = None, factor: float = 1.0
     ) -> tuple[float, tuple[Tensor, float] | None]:
-        """ε in squared feature units and the prior, as `covariance` takes them; see `factorize`."""
+        """Return ε in squared feature units, and the prior of `covariance`; as for `factorize`."""
         if self.unit == "feature" and not self.shrinkage:
             return self.eps, None
         common, eps = pooled(moments) if self.common is None else self.common, self.eps
@@ -67,7 +67,7 @@ class Ridge:
         return eps, (common, self.shrinkage) if self.shrinkage else None
 
     def too_small(self, dim: int) -> InputError:
-        """The error where a covariance in `dim` dimensions is not positive definite."""
+        """Return the error of a covariance in `dim` dimensions that is not positive definite."""
         return InputError(
             f"eps={self.eps} with eps_unit={self.unit}: a covariance in {dim} dimensions is too "
             "near a singular one; set a larger eps or a smaller dim, or use more images, and such "
@@ -76,22 +76,26 @@ class Ridge:
 
 
 def pooled(moments: Moments) -> Tensor:
-    """Covariance around each Gaussian's own mean, over all of them: ΣS/(Σn−G), (D,D) float64.
+    """Return Σ₀ (D,D) float64, the covariance of all patches, each around its Gaussian's mean.
+
+    It is the sum of all S over the sum of all n less the number of Gaussians that have a patch.
 
     >>> from padim_lit.model.moments import init, update
-    >>> pooled(update(init(9, 2), torch.rand(5, 9, 2))).shape
-    torch.Size([2, 2])
+    >>> x = torch.tensor([[[0.0], [5.0]], [[2.0], [5.0]]])  # (2,2,1): one Gaussian has variance 2
+    >>> pooled(update(init(2, 1), x)).item()
+    1.0
     """
     used = (moments.counts > 0).sum()
     return scatter_of_all(moments) / (moments.counts.sum() - used).clamp(min=1)
 
 
 def scatter_of_all(moments: Moments) -> Tensor:
-    """ΣS, around each Gaussian's own mean, (D,D) float64.
+    """Return the sum of all scatters S, (D,D) float64.
 
     >>> from padim_lit.model.moments import init, update
-    >>> scatter_of_all(update(init(9, 2), torch.rand(5, 9, 2))).shape
-    torch.Size([2, 2])
+    >>> x = torch.tensor([[[0.0], [5.0]], [[2.0], [5.0]]])  # (2,2,1)
+    >>> scatter_of_all(update(init(2, 1), x)).item()
+    2.0
     """
     scatter = moments.scatter
     total = Triangle.zeros(1, scatter.dim, scatter.device, torch.float64)

@@ -1,4 +1,4 @@
-"""Good images in further directions: for parts that may lie any way, of which there are few."""
+"""Good images turned in several directions: for few images of parts that may lie any way."""
 
 import math
 from collections.abc import Iterator
@@ -9,14 +9,16 @@ from torch.nn import functional as F
 
 from padim_lit.errors import InputError
 
-#: Directions at most: one every ten degrees.
+#: The most directions: one every ten degrees.
 MAX_ROTATIONS = 36
 
 
 def require_rotations(rotations: int) -> None:
-    """Raise InputError unless there are so many directions.
+    """Raise InputError unless `rotations`, V, is from 1 to `MAX_ROTATIONS`.
 
-    >>> require_rotations(8)
+    >>> require_rotations(0)
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: rotations=0: must be from 1 (as the images are) to 36, as in ...
     """
     if not 1 <= rotations <= MAX_ROTATIONS:
         raise InputError(
@@ -26,13 +28,13 @@ def require_rotations(rotations: int) -> None:
 
 
 def turned(images: Tensor, rotations: int) -> Iterator[Tensor]:
-    """Images (B,3,h,w) turned by 0, 1, …, V−1 of V parts of a full turn, each (B,3,h,w).
+    """Yield images (B,3,h,w) V times, turned by 0, 1/V, …, (V−1)/V of a full turn to the left.
 
     Quarter turns of a square move pixels and change none. Other turns interpolate between pixels,
     and mirror the image where a corner would show what lies beyond its border.
 
     Args:
-        images: what is turned about its centre.
+        images: (B,3,h,w) in [0, 1], turned about their centres.
         rotations: V.
 
     >>> image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
@@ -48,11 +50,11 @@ def turned(images: Tensor, rotations: int) -> Iterator[Tensor]:
             continue
         angle = 2 * math.pi * part / rotations
         cos, sin, aspect = math.cos(angle), math.sin(angle), height / width
-        # In units of half a side, which differ where the image is no square.
+        # Coordinates are in half sides, which are of two lengths where the image is no square.
         turn = [[cos, -sin * aspect, 0.0], [sin / aspect, cos, 0.0]]
         theta = torch.tensor(turn, device=images.device, dtype=torch.float32)
         theta = theta.expand(len(images), 2, 3)
-        # Rounded to bf16, as images may be, places would be off by almost a pixel.
+        # In float32: coordinates in bf16 would be off by almost a pixel.
         with torch.autocast(images.device.type, enabled=False):
             grid = F.affine_grid(theta, list(images.shape), False)
             found = F.grid_sample(images.float(), grid, "bicubic", "reflection", False)

@@ -11,37 +11,37 @@ from padim_lit.model.bounds import LowerBounds, Pairs
 from padim_lit.model.cpu import on_one_thread_each
 from padim_lit.model.triangular import Triangle
 
-# What float32 may move a squared distance by, relatively.
+# How far float32 may move a squared distance, relatively.
 DISTANCE_ROUNDING = 1e-4
 # Up to this D a component's factor is multiplied whole: a call for each of its bands costs more.
 WHOLE_DIM = 128
-# A patch that the first bounds leave more than this share of the components gets tighter bounds of
-# all, and has one distance computed before the others.
+# Where the first bounds leave a patch more than this share of the components, tighter bounds of all
+# are computed, and one distance before the others.
 MANY_SHARE = 3 / 8
-# Patches that a thread searches at once: as few as are worth one, and as many as its pairs have
-# memory for.
+# Patches that a thread searches at once: enough to be worth a thread, and not so many that their
+# pairs take much memory.
 MIN_PATCHES, MAX_PATCHES = 2**8, 2**13
-# Numbers that a step writes on a GPU: 256 MB of them, so that its products are large ones.
+# Numbers that a step writes on a GPU: 256 MB, so that its products are large.
 GPU_NUMBERS = 2**26
 
-#: Centred patches (n,D), and pairs of a component and a patch (m,), (m,) → squared distances (m,).
+#: Computes squared distances (m,) of centred patches (n,D) in pairs (m,), (m,), as `Pairs`.
 Squares: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Search:
-    """Patches → the nearest of K Gaussians: d² = min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k).
+    """Finds the nearest of K Gaussians, d² = min_k (x−μ_k)ᵀ Σ_k⁻¹ (x−μ_k), exactly.
 
-    A component whose lower bound is above a distance already found cannot be the nearest. First
-    come cheap bounds of all components, and where no distance is known yet, the one to the
-    component with the least. Where they leave a patch few components, those get tighter bounds.
-    Where they leave it many, all get tighter bounds, and the distance to the one with the least is
-    computed, which rules out others. Those that are left then, get distances.
+    A component whose lower bound is above a distance already found cannot be the nearest. Cheap
+    bounds of all components come first; where no distance is known yet, the one to the component
+    with the least bound is computed. If few components are left, these get tighter bounds. If many
+    are, all get tighter bounds, and the distance to the one with the least is computed. For those
+    still left, the distances are computed.
 
     Args:
         mean: (K,D).
         whitening: K triangles of D rows.
         white: see `LowerBounds.of`.
-        once: prepare no more than a single call is worth.
+        once: prepare little, for a single call: looser bounds.
 
     >>> mean, whitening = torch.tensor([[0.0], [5.0]]), Triangle.of(torch.ones(2, 1, 1))
     >>> Search(mean, whitening, white=torch.eye(1))(torch.tensor([[[3.0], [1.0]]]))
@@ -54,19 +54,19 @@ class Search:
         bounds = LowerBounds.of_first if once else LowerBounds.of
         self.bounds = bounds(self.mean, whitening, white)
         self.squares: Squares = squared_distances(self.mean, whitening)
-        #: Lower bounds and their components → what is left of them, see `without`.
+        #: Lowers bounds where patches have left their components, see `without`.
         self.loosened: Callable[[Tensor, Tensor], Tensor] = lambda bounds, component: bounds
 
     def __call__(self, x: Tensor, at_most: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Distances, not squared, of (B,P,D), and to which component they are: both (B,P).
+        """Return distances, not squared, and the nearest component's index: both (B,P).
 
         Args:
             x: (B,P,D).
-            at_most: (B,P) only nearer ones are looked for; elsewhere the distance may be inf.
+            at_most: (B,P) distances; where no component is nearer, inf may be returned.
         """
         shape, x = x.shape[:2], x.flatten(0, 1) - self.centre
         limit = x.new_full(shape, torch.inf) if at_most is None else at_most.square()
-        # A step on so few patches takes less time than it takes to wake the other threads for it.
+        # With fewer than MIN_PATCHES a step takes less time than waking another thread.
         step = min(MAX_PATCHES, max(MIN_PATCHES, -(-len(x) // torch.get_num_threads())))
         parts = list(zip(x.split(step), limit.flatten().split(step), strict=True))
         found = on_one_thread_each(lambda part: self._nearest(*part), parts)
@@ -74,13 +74,12 @@ class Search:
         return squares.sqrt_().view(shape), owner.view(shape)
 
     def without(self, which: Tensor, share: Tensor, shift: Tensor, squares: Squares) -> "Search":
-        """The same search where some patches have left some components.
+        """Return this search for components that some patches have left.
 
         Args:
-            which: (m,) those components.
-            share, shift: (m,) such that a distance d to one has become share · (d − shift) at
-                least.
-            squares: of all components as they are now, in place of `Pairs`.
+            which: (m,) which components.
+            share, shift: (m,) a distance d to one has become share · (d − shift) or more.
+            squares: computes squared distances to the components as they are now.
         """
         shares = torch.ones(len(self.mean), dtype=torch.float32)
         shifts = torch.zeros_like(shares)
@@ -95,7 +94,7 @@ class Search:
         return other
 
     def _nearest(self, x: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared distances and components of centred patches (n,D), nearer than √limit (n,)."""
+        """Return squared distances, inf where above `limit`, and components: (n,) of centred x."""
         squares, owner = torch.full_like(limit, torch.inf), x.new_zeros(len(x), dtype=torch.long)
 
         def compute(component: Tensor, patch: Tensor) -> None:
@@ -109,31 +108,31 @@ class Search:
         def compute_least(bounds: Tensor, patch: Tensor) -> None:
             first, order = bounds.min(dim=0).indices.sort(stable=True)
             compute(first, patch[order])
-            bounds[first, order] = torch.inf  # is computed
+            bounds[first, order] = torch.inf  # not again
 
-        y, every = self.bounds.along(x), torch.arange(len(self.mean)).unsqueeze(1)
-        bounds = self.bounds(y)
+        u, every = self.bounds.along(x), torch.arange(len(self.mean)).unsqueeze(1)
+        bounds = self.bounds(u)
         loose = self.loosened(bounds, every)
         if limit.isinf().all():
             compute_least(loose, torch.arange(len(x)))
         left = loose <= limit * (1 + DISTANCE_ROUNDING)  # (K,n): components not ruled out
         many = left.sum(dim=0) > MANY_SHARE * len(left)  # (n,): patches that have many of them
         if (patch := many.nonzero()[:, 0]).numel():
-            tighter = self.loosened(self.bounds(y[patch], fine=True), every)
+            tighter = self.loosened(self.bounds(u[patch], fine=True), every)
             compute_least(tighter, patch)
             left[:, patch] &= tighter <= limit[patch] * (1 + DISTANCE_ROUNDING)
         component, patch = left.nonzero(as_tuple=True)
-        needed = many[patch]  # (m,) pairs to compute: of patches with many, all that are left now
-        unsure = (~needed).nonzero()[:, 0]  # pairs that have no tighter bound yet
+        needed = many[patch]  # (m,) whether a pair is to be computed: these have tighter bounds
+        unsure = (~needed).nonzero()[:, 0]  # pairs that have none yet
         k, p = component[unsure], patch[unsure]
-        tighter = self.loosened(bounds[k, p] + self.bounds.further(y, k, p), k)
+        tighter = self.loosened(bounds[k, p] + self.bounds.further(u, k, p), k)
         needed[unsure] = tighter <= limit[p] * (1 + DISTANCE_ROUNDING)
         compute(component[needed], patch[needed])
         return squares, owner
 
 
 def squared_distances(mean: Tensor, whitening: Triangle) -> Pairs:
-    """Squared distances of chosen pairs, to Gaussians with means (K,D) and K triangles.
+    """Return what computes squared distances of pairs, to Gaussians with means (K,D) and K factors.
 
     >>> squares = squared_distances(torch.zeros(1, 1), Triangle.of(torch.full((1, 1, 1), 3.0)))
     >>> squares(torch.ones(1, 1), component=torch.tensor([0]), patch=torch.tensor([0]))
@@ -144,10 +143,10 @@ def squared_distances(mean: Tensor, whitening: Triangle) -> Pairs:
 
 
 class Exhaustive(nn.Module):
-    """Patches → the nearest of K Gaussians: d² = min_k ‖W_k(x−μ_k)‖² (eq. 5 and 10).
+    """Finds the nearest of K Gaussians, d² = min_k ‖W_k(x−μ_k)‖² (eq. 5 and 10), by computing all.
 
-    Which components could be left out depends on the values. A graph is the same for all values,
-    and a GPU computes all sooner than it would say which are left, as `Search` finds on a CPU.
+    For GPUs, which compute all distances sooner than they would find out which are needed, and for
+    exported graphs, whose steps cannot depend on values.
 
     Args:
         mean: (K,D).
@@ -163,8 +162,8 @@ class Exhaustive(nn.Module):
     def __init__(self, mean: Tensor, whitening: Triangle):
         super().__init__()
         self.components, self.dim = mean.shape
-        # So that Wx − Wμ does not cancel.
-        self.register_buffer("centre", mean.double().mean(dim=0).float())
+        centre = mean.double().mean(dim=0).float()  # so that Wx − Wμ does not cancel
+        self.register_buffer("centre", centre)
         mean = (mean.double() - self.centre).float().unsqueeze(2)
         self.rows = [rows for rows, _ in whitening]
         for i, (rows, band) in enumerate(whitening):
@@ -176,12 +175,13 @@ class Exhaustive(nn.Module):
     def forward(
         self, x: Tensor, at_most: Tensor | None = None, at_once: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Distances, not squared, of (B,P,D), and to which component they are: both (B,P).
+        """Return distances, not squared, and the nearest component's index: both (B,P).
 
         Args:
             x: (B,P,D).
-            at_most: not needed, see `Search`.
-            at_once: components in a step, all patches in each; None: all components, some patches.
+            at_most: ignored, see `Search`.
+            at_once: components of a step, which takes all patches; None: a step takes all
+                components, and as many patches as there is memory for.
         """
         x = torch.cat([torch.ones_like(x[..., :1]), x - self.centre], dim=2)
         if at_once is None:
@@ -199,7 +199,7 @@ class Exhaustive(nn.Module):
         return squares.sqrt(), owner
 
     def _of_all(self, x: Tensor) -> Tensor:
-        """(n,1+D) → ‖W(x−μ)‖² (K,n), patches last: so a GPU adds up rows side by side."""
+        """Return ‖W(x−μ)‖² (K,n) of (1,x) (n,1+D); a GPU adds up rows side by side."""
         squares: Tensor | float = 0.0
         for i, rows in enumerate(self.rows):
             matrix = getattr(self, f"whitening{i}")
@@ -209,7 +209,7 @@ class Exhaustive(nn.Module):
         return squares
 
     def _of_some(self, x: Tensor, some: slice) -> Tensor:
-        """(B,P,1+D) → ‖W(x−μ)‖² of some components, (B,P,some)."""
+        """Return ‖W(x−μ)‖² of some components, (B,P,some), of (1,x) (B,P,1+D)."""
         squares: Tensor | float = 0.0
         for i, rows in enumerate(self.rows):
             matrix = getattr(self, f"whitening{i}")[:, some]

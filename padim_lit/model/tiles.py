@@ -1,4 +1,4 @@
-"""Large images by overlapping tiles: what a tile shows, and which of its features are kept."""
+"""Large images as overlapping tiles: what a tile shows, and which of its features are kept."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from padim_lit.errors import InputError, as_pair
 
-#: What a tile shows of its neighbours on each side, in pixels at least.
+#: Pixels that a tile shows of its neighbours on each side, at least.
 MARGIN = 32
 MAX_TILES = 64
 
@@ -23,21 +23,21 @@ class Span(NamedTuple):
     last: int
 
     def seen(self) -> slice:
-        """Of the image."""
+        """Return the pixels of the image that the tile shows."""
         return slice(self.start, self.stop)
 
     def own(self, stride: int) -> slice:
-        """Of the tile's own features, one every `stride` pixels."""
+        """Return which of the tile's features, one every `stride` pixels, are kept."""
         return slice((self.first - self.start) // stride, (self.last - self.start) // stride)
 
 
 def spans(side: int, tiles: int, step: int) -> list[Span]:
-    """Equal tiles of one side; at the image's ends they reach further inside, not beyond.
+    """Return equal tiles of one side; those at the image's ends overlap more, and stay inside.
 
     Args:
         side: in pixels, a multiple of `tiles` times `step`.
         tiles: how many.
-        step: pixels that all of a tile's edges are multiples of.
+        step: in pixels; the edges of tiles are multiples of it.
 
     >>> spans(448, 2, 16)[1]
     Span(start=160, stop=448, first=224, last=448)
@@ -51,7 +51,12 @@ def spans(side: int, tiles: int, step: int) -> list[Span]:
 def layout(
     shape: Sequence[int], tiles: Sequence[int], strides: Sequence[int]
 ) -> tuple[list[Span], list[Span]]:
-    """The tiles along h and along w.
+    """Return the tiles along h and along w.
+
+    Args:
+        shape: (h, w) of the image.
+        tiles: how many along h and w.
+        strides: s_l of each layer, in pixels.
 
     Raises:
         InputError: h or w is no multiple of its tiles times the strides.
@@ -78,10 +83,10 @@ def by_tiles(
     tiles: Sequence[int],
     strides: Sequence[int],
 ) -> list[Tensor]:
-    """Feature maps of whole images, computed tile after tile and cut at the overlaps' middle.
+    """Return feature maps of whole images, computed tile by tile and joined without overlap.
 
     Args:
-        features: of (B,3,t,u) tiles, one (B,C_l,t/s_l,u/s_l) a layer.
+        features: gives of tiles (B,3,t,u) one (B,C_l,t/s_l,u/s_l) a layer.
         images: (B,3,h,w).
         tiles: how many along h and w.
         strides: s_l of each layer, in pixels.
@@ -117,7 +122,7 @@ def by_tiles(
 
 
 def as_tiles(tiles: int | Sequence[int]) -> list[int]:
-    """[rows, columns] of a number for both or of the two.
+    """Return [rows, columns] of one number for both, or of two.
 
     Raises:
         InputError: something else, or beyond `MAX_TILES`.

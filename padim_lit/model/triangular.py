@@ -1,4 +1,4 @@
-"""Lower triangles of all Gaussians, stored in bands of rows: half the memory and half the work.
+"""Lower triangles of all Gaussians, kept in bands of rows: half the memory and half the work.
 
 A scatter is symmetric and a whitening factor lower triangular, so of (G,D,D) only the half below
 the diagonal matters. Cut into bands of rows, each band is a plain (G, rows, columns) tensor from
@@ -12,10 +12,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-# Rows of a band, about: thinner ones waste less above the diagonal, thicker ones multiply faster.
+# Rows of a band, about: thinner bands waste less above the diagonal, thicker multiply faster.
 BAND_ROWS = 64
 MAX_BANDS = 6
-# Numbers that a step on the CPU writes before it reads them again, see `blocks`.
+# Intermediate numbers of a step on a CPU, see `blocks`: 4 MB, which its cache holds.
 SCRATCH_NUMBERS = 2**20
 # Below this size a triangular solve beats splitting further.
 SOLVE_DIM = 64
@@ -42,19 +42,19 @@ class Triangle:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "Triangle":
-        """G triangles of nothing."""
+        """Return G triangles of zeros."""
         shapes = [(count, stop - start, stop) for start, stop in pairwise(_edges(dim))]
         return cls(tuple(torch.zeros(s, device=device, dtype=dtype) for s in shapes))
 
     @classmethod
     def of(cls, square: Tensor) -> "Triangle":
-        """Of lower or symmetric (G,D,D)."""
+        """Return the triangles of lower or symmetric matrices (G,D,D)."""
         edges = _edges(square.shape[-1])
         return cls(tuple(square[:, a:b, :b].contiguous() for a, b in pairwise(edges)))
 
     @classmethod
     def unpack(cls, packed: Tensor, dtype: torch.dtype | None = None) -> "Triangle":
-        """The inverse of a factor's `pack`: zero above the diagonal."""
+        """Return what was packed by `pack`, with zeros above the diagonal: a factor."""
         dim, start = int((2 * packed.shape[1]) ** 0.5), 0
         triangle = cls.zeros(packed.shape[0], dim, packed.device, dtype or packed.dtype)
         for rows, band in triangle:
@@ -64,7 +64,7 @@ class Triangle:
         return triangle
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        """(rows, band), from the top."""
+        """Yield each band's rows and the band, from the top."""
         stop = 0
         for band in self.bands:
             start, stop = stop, band.shape[2]
@@ -72,12 +72,12 @@ class Triangle:
 
     @property
     def dim(self) -> int:
-        """D."""
+        """D, the rows of a triangle."""
         return self.bands[-1].shape[2]
 
     @property
     def count(self) -> int:
-        """G."""
+        """G, the number of triangles."""
         return self.bands[0].shape[0]
 
     @property
@@ -89,16 +89,16 @@ class Triangle:
         return self.bands[0].device
 
     def map(self, change: Callable[..., Tensor], *others: "Triangle") -> "Triangle":
-        """Each band changed, together with those of others if there are any."""
+        """Return triangles whose bands are `change` of these bands and those of `others`."""
         bands = zip(self.bands, *(other.bands for other in others), strict=True)
         return Triangle(tuple(change(*rows) for rows in bands))
 
     def at(self, some: slice | Tensor) -> "Triangle":
-        """Some of them: of a slice views, not copies."""
+        """Return some of the G; a slice gives views, not copies."""
         return self.map(lambda band: band[some])
 
     def to_dense(self, symmetric: bool, dtype: torch.dtype | None = None) -> Tensor:
-        """(G,D,D), a copy; above the diagonal the mirror image if `symmetric`, else zero."""
+        """Return a copy (G,D,D); above the diagonal the mirror image if `symmetric`, else zero."""
         shape = (self.count, self.dim, self.dim)
         square = torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
         for rows, band in self:
@@ -108,12 +108,12 @@ class Triangle:
         return square
 
     def fill(self, some: slice, square: Tensor) -> None:
-        """Write lower or symmetric (g,D,D) into some of them."""
+        """Write lower or symmetric matrices (·,D,D) into some of the G."""
         for rows, band in self:
             band[some] = square[:, rows, : rows.stop]
 
     def pack(self, dtype: torch.dtype | None = None) -> Tensor:
-        """Without anything above the diagonal, row by row: (G, D(D+1)/2), a copy."""
+        """Return a copy (G, D(D+1)/2), row by row, without what is above the diagonal."""
         kept = []
         for rows, band in self:
             row, column = _below(rows)
@@ -121,17 +121,17 @@ class Triangle:
         return torch.cat(kept, dim=1)
 
     def add_products(self, x: Tensor, weight: float = 1.0) -> None:
-        """Add weight · Σ_b x_b x_bᵀ in place, x (G,B,D)."""
+        """Add weight · Σ_b x_b x_bᵀ in place, with x (G,B,D)."""
         for rows, band in self:
             band.baddbmm_(x[..., rows].mT, x[..., : rows.stop], alpha=weight)
 
     def times(self, x: Tensor) -> Tensor:
-        """T x_b of x (G,B,D): (G,B,D)."""
+        """Return T x_b (G,B,D) of x (G,B,D), T the triangles."""
         return torch.cat([x[..., : rows.stop] @ band.mT for rows, band in self], dim=2)
 
     def norms(self, x: Tensor) -> Tensor:
-        """‖T x_b‖ of x (G,B,D): (G,B)."""
-        # The triangle on the left: for one image that runs at the speed of reading it.
+        """Return ‖T x_b‖ (G,B) of x (G,B,D), T the triangles."""
+        # With the triangle on the left, one image takes no longer than reading the triangle.
         squares = [
             torch.bmm(band, x[..., : rows.stop].mT).square_().sum(dim=1) for rows, band in self
         ]
@@ -139,10 +139,14 @@ class Triangle:
 
 
 def blocks(count: int, numbers: int, device: torch.device) -> Iterator[slice]:
-    """Gaussians a few at a time, so that a step's scratch of `numbers` each stays in the cache.
+    """Yield slices of the `count` Gaussians, so small that intermediate results stay in the cache.
 
-    On a CPU large scratch costs more than the arithmetic on it: its pages are new each time. A GPU
-    keeps its memory, and takes all at once.
+    On a CPU large ones, whose memory is new each time, cost more than the arithmetic on them. A GPU
+    keeps its memory, and takes all Gaussians at once.
+
+    Args:
+        count: Gaussians.
+        numbers: of intermediate results for each.
 
     >>> list(blocks(5, numbers=2**19, device=torch.device('cpu')))
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
@@ -153,10 +157,11 @@ def blocks(count: int, numbers: int, device: torch.device) -> Iterator[slice]:
 
 
 def invert_lower(lower: Tensor, out: Tensor | None = None) -> Tensor:
-    """Inverse of lower triangles (G,D,D), in `out` if given, by halves: nearly all is products.
+    """Return the inverses of lower triangles (G,D,D), by halves, in `out` if given.
 
-    [[A, 0], [B, C]]⁻¹ = [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]]. A triangular solve against the identity does
-    three times the arithmetic, because it does not know that half of its right side is zero.
+    [[A, 0], [B, C]]⁻¹ = [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]], so nearly all is matrix products. A
+    triangular solve against the identity does three times the arithmetic, because it does not know
+    that half of its right side is zero.
 
     >>> invert_lower(torch.tensor([[[2.0, 0.0], [0.0, 4.0]]])).tolist()
     [[[0.5, 0.0], [0.0, 0.25]]]
@@ -177,7 +182,7 @@ def invert_lower(lower: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def covariance_log_det(whitening: Triangle) -> Tensor:
-    """log det(Σ + εI) = −2 Σ_i log W_ii of each of G Gaussians, from its factor: (G,) float64.
+    """Return log det Σ (G,) float64 from whitening factors: −2 times the sum of log W_ii.
 
     >>> covariance_log_det(Triangle.of(torch.full((1, 1, 1), 0.5))).exp().item()  # a variance of 4
     4.0
@@ -187,7 +192,7 @@ def covariance_log_det(whitening: Triangle) -> Tensor:
 
 
 def triangle_bytes(count: int, dim: int) -> int:
-    """Bytes of `Triangle.zeros` in float32.
+    """Return the bytes of `Triangle.zeros` in float32.
 
     >>> triangle_bytes(count=784, dim=100)
     23520000
@@ -196,7 +201,7 @@ def triangle_bytes(count: int, dim: int) -> int:
 
 
 def scoring_bytes(gaussians: int, dim: int) -> int:
-    """Bytes of what scoring needs beside backbone and Π: means and packed triangles in float32.
+    """Return the bytes that scoring needs beside backbone and Π: means, packed triangles, float32.
 
     >>> scoring_bytes(gaussians=784, dim=100) / 2**20  # 15.4 MiB
     15.40...
@@ -205,11 +210,11 @@ def scoring_bytes(gaussians: int, dim: int) -> int:
 
 
 def _below(rows: slice) -> Tensor:
-    """Rows and columns of a band's numbers up to the diagonal, row by row."""
+    """Return rows and columns of a band's numbers up to the diagonal, row by row."""
     return torch.tril_indices(rows.stop - rows.start, rows.stop, offset=rows.start)
 
 
 def _edges(dim: int) -> Sequence[int]:
-    """Rows at which bands start and end: as equal as they can be."""
+    """Return the rows at which bands start and end; bands have as equally many as they can."""
     bands = min(MAX_BANDS, -(-dim // BAND_ROWS))
     return [dim * i // bands for i in range(bands + 1)]

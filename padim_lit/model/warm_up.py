@@ -1,4 +1,4 @@
-"""Before the fit: whether its moments have room, and what Π and the density learn from images."""
+"""Before the fit: is there memory for it? Then Π and the density learn from some good images."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def fit_bytes(detector: Detector) -> int:
-    """Bytes of moments and factors in memory.
+    """Return the bytes of a fit's moments and factors in memory.
 
     >>> from padim_lit import JL, Backbone
     >>> backbone = Backbone('test_resnet', weights='random')
@@ -35,12 +35,16 @@ def require_memory(detector: Detector, device: torch.device, ranks: int) -> None
     """Raise InputError unless moments and factors fit into what is free on `device`.
 
     Args:
-        ranks: that fit at the same time; on CPUs they share the memory.
+        detector: that is to be fitted.
+        device: of this rank.
+        ranks: how many fit at the same time; on a CPU they share the memory.
 
     >>> from padim_lit import JL, Backbone
     >>> backbone = Backbone('test_resnet', weights='random')
     >>> detector = Detector(backbone, JL(backbone.embedding_dim, dim=8), (64, 64))
-    >>> require_memory(detector, torch.device("cpu"), ranks=1)
+    >>> require_memory(detector, torch.device("cpu"), ranks=10**9)
+    Traceback (most recent call last):
+    padim_lit.errors.InputError: dim=8 with 320 Gaussians needs ... for moments and factors, ...
     """
     need = (ranks if device.type == "cpu" else 1) * fit_bytes(detector)
     have = available_bytes(device)
@@ -59,14 +63,14 @@ def learn(
     agree: Callable[[nn.Module], None] = lambda learnt: None,
     again: bool = False,
 ) -> None:
-    """Let a detector choose what it learns before the fit: Π, then what its density learns.
+    """Let a detector learn what it learns before the fit: Π, then what its density learns.
 
     Args:
-        detector: whose projection or density says by `fit_images` that it learns.
-        batches: of so many good images: ``image`` (B,3,h,w), and where they are known ``path``.
-        agree: called with what has learnt, for ranks that have to learn the same.
-        again: keep what the density has learnt about how its parts are put together
-            (`Density.learnt`).
+        detector: its projection and its density learn if their `fit_images` is above 0.
+        batches: gives so many good images: ``image`` (B,3,h,w), and where known ``path``.
+        agree: called with each part that has learnt, so that all ranks can take the same.
+        again: learn only what a density's parts learn, and keep the numbers that it learns to
+            combine them by (`Density.learnt`).
 
     Raises:
         InputError: fewer than two images, or features that are not finite.
@@ -102,7 +106,7 @@ def learn(
 
 
 def learners(detector: Detector) -> dict[str, str]:
-    """Names of what learns from images before the fit, by the config's key.
+    """Return the names of what learns from images before the fit, by the config's key.
 
     >>> learners(detector)
     {}
@@ -111,15 +115,18 @@ def learners(detector: Detector) -> dict[str, str]:
 
 
 def warm_up(loader: DataLoader, numbers: Sequence[Any] | None, images: int) -> Iterator[Any]:
-    """Batches of so many of the images that a fit is given, evenly spread over its data set.
+    """Yield batches of a fit's images, evenly spread over its data set, as `learn` needs them.
 
-    No more at once than the loader has: that may have been halved for want of memory.
+    They are no larger than the loader's, whose size may have been halved for want of memory.
 
     Args:
         loader: of the fit.
-        numbers: of the images in its data set that all ranks are given together, so that each rank
-            looks at the same ones; None: all.
+        numbers: indices of the images that all ranks together are given, so that each rank looks
+            at the same ones; None: all of the data set.
         images: how many to look at.
+
+    Raises:
+        InputError: a data set that gives no image by its number.
 
     >>> loader = DataLoader(torch.zeros(300, 3))
     >>> sum(len(batch) for batch in warm_up(loader, None, images=100))
@@ -145,7 +152,7 @@ def warm_up(loader: DataLoader, numbers: Sequence[Any] | None, images: int) -> I
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
-    """`count` of the indices below `total`, evenly spread; all of them where there are fewer.
+    """Return `count` indices below `total`, evenly spread; all of them where there are fewer.
 
     >>> evenly_spaced(10, 4)
     [0, 2, 5, 7]
@@ -155,14 +162,14 @@ def evenly_spaced(total: int, count: int) -> list[int]:
 
 
 def patch_statistics(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Covariance within positions and their means, from embeddings (B,P,C) batch by batch.
+    """Return the covariance within positions and their means, from embeddings (B,P,C).
 
-    S_w = 1/((N−1)P) Σ_n Σ_p (x_np − μ_p)(x_np − μ_p)ᵀ. Sums are taken around the first image, so
-    that they do not cancel, in float64, and image by image, so that the split into batches does
-    not matter.
+    The covariance S_w is the sum of (x − μ_p)(x − μ_p)ᵀ over N images and P positions, divided by
+    (N−1)P. It is summed in float64, around the first image, so that nothing cancels, and image by
+    image, so that the split into batches does not matter.
 
     Returns:
-        within (C,C) and means (P,C), float64.
+        S_w (C,C) and the means μ_p (P,C), float64.
 
     Raises:
         InputError: fewer than two images, or a value that is not finite.

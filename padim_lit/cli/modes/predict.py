@@ -105,7 +105,7 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         **decides,
         "image_score": predictor.detector.image_score,
         # The viewer measures drift against these, and has no checkpoint.
-        "good_scores": None if calibration is None else calibration["scores"].tolist(),
+        "good_scores": None if calibration is None else calibration.scores.tolist(),
     }
     with closing(ScoredFiles(folder, model, settings.watch)) as scored:
         work = PredictRun(settings, folder, predictor, scored)
@@ -154,7 +154,7 @@ class PredictRun:
         self.folders: dict[str, None] = {}  # that files were written into
         self.full = False  # the last of these files could not be written
         calibration = predictor.calibration
-        maxima = None if calibration is None else calibration["map_maxima"].numpy()
+        maxima = None if calibration is None else calibration.map_maxima.numpy()
         self.scale = colours(maxima, predictor.map_threshold)
         roi = predictor.detector.anomaly_map.roi
         self.roi = None if roi is None else roi.cpu().numpy()
