@@ -128,14 +128,12 @@ def run(settings: Predict, folder: Path) -> dict[str, Any]:
         "source": settings.images,
         **written_with(predictor.device),
     }
-    if settings.coco:
-        write_json(folder / "coco.json", to_coco(read_lines(folder / "predictions.jsonl")))
-    write_json(folder / "predict.json", results)
     names = ["predictions.csv", "predictions.jsonl"]
     if settings.coco:
+        write_json(folder / "coco.json", to_coco(read_lines(folder / "predictions.jsonl")))
         names.append("coco.json")
-    names += ["predict.json", *work.folders]
-    written = [folder / name for name in names]
+    write_json(folder / "predict.json", results)
+    written = [folder / name for name in (*names, "predict.json", *work.folders)]
     # Watching is waiting, which is no pace.
     _print(results, 0 if settings.watch else scored.counts.total() - before, written)
     if not settings.watch and not results["images"]:
@@ -350,7 +348,7 @@ def _print(results: dict[str, Any], new: int, written: list[Path]) -> None:
     said = {"anomalous": "called defective", "good": "good", "undecided": "undecided"}
     decided = ", ".join(f"{results[name]} {text}" for name, text in said.items() if results[name])
     facts = [("scored", f"{count(results['images'], 'image')}{decided and f': {decided}'}")]
-    if results["seconds"] > 0 and new:
+    if new:
         took = f"{results['seconds']:.1f} s for {count(new, 'image')}"
         facts.append(("took", f"{took}, {pace(new, results['seconds'])}"))
     if results["unreadable"]:
