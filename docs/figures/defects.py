@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 import padim_lit
-from padim_lit.visualization.overlay import colours, side_by_side
+from padim_lit.visualization.overlay import caption_of, colours, side_by_side
 
 GAP, COLOURS, SIDE = 8, 256, 150
 
@@ -21,10 +21,11 @@ def row(ckpt: str, files: list[str]) -> list[Image.Image]:
     pictures = []
     for file in files:
         ((seen, found),) = predictor.stream_seen([file], picture=SIDE)
-        verdict = "defective" if found.is_anomalous else "good"
-        caption = f"score {found.score:.1f}, threshold {predictor.threshold:.1f}: {verdict}"
+        (_, caption) = caption_of(found, "")
         picture = np.asarray(seen.picture)
-        png = side_by_side(picture, found, scale, predictor.map_threshold, caption)
+        png = side_by_side(
+            picture, found.map, found.view, scale, predictor.map_threshold, [caption]
+        )
         pictures.append(Image.open(BytesIO(png)))
     return pictures
 

@@ -256,9 +256,10 @@ class PredictRun:
         if wanted == "all" or (wanted == "anomalous" and found.is_anomalous):
             low, high = float(found.map.min()), float(found.map.max())
             scale = self.scale or (low, max(high, low + 1e-6))
-            caption = caption_of(found, PurePath(version.path).name, scale)
-            picture = np.asarray(seen.picture)
-            drawn = side_by_side(picture, found, scale, threshold, caption, why, self.roi)
+            drawn = side_by_side(
+                np.asarray(seen.picture), found.map, found.view, scale, threshold,
+                caption_of(found, PurePath(version.path).name), why, self.roi,
+            )  # fmt: skip
             more |= self.write("picture", version, drawn)
             small = GalleryEntry(
                 role=SCORED,
